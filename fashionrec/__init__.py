@@ -1,0 +1,37 @@
+"""fashionrec: find the garments in a photo, describe them, embed them, and search a catalogue for what looks alike.
+
+The public names resolve lazily, so that importing the package loads nothing heavy:
+
+>>> from fashionrec import Catalogue
+>>> with Catalogue.open("data/catalogue") as catalogue:            # doctest: +SKIP
+...     answer = catalogue.search("photo.jpg", k=10)
+"""
+
+from __future__ import annotations
+
+import importlib
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Catalogue": "fashionrec.catalogue",
+    "Detector": "fashionrec.detector.detect",
+    "Embedder": "fashionrec.embedder.embed",
+    "Bundle": "fashionrec.bundle",
+    "Box": "fashionrec.types",
+    "Garment": "fashionrec.types",
+    "Hit": "fashionrec.types",
+    "FashionrecError": "fashionrec.errors",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> object:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,237 @@
+"""The door between the planes: one model ready to serve, as a folder that can be looked into, copied and trusted.
+
+::
+
+    BUNDLE/
+      bundle.json      kind, preprocessing, labels or tokenizer settings, graphs, source, agreement, files, fingerprint
+      detect.onnx      a detector's raw head;   or   image.onnx, text.onnx, tokenizer.json   of an encoder
+
+No pickle. The fingerprint is a sha256 over everything that decides an output (kind, spec, every file's bytes) and
+nothing else, so that two bundles with one fingerprint are the same model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fashionrec.errors import ModelError
+from fashionrec.files import dump_json, fingerprint, fsync_file, sha256_file, write_atomic
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+FORMAT = "fashionrec-bundle"
+FORMAT_VERSION = 1
+MANIFEST = "bundle.json"
+KINDS = ("detector", "embedder")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle. ``spec`` is what the model's adapter needs (preprocessing, labels, decode, tokenizer)."""
+
+    path: Path
+    kind: str
+    name: str
+    fingerprint: str
+    graphs: dict[str, str]
+    spec: dict[str, Any]
+    source: dict[str, Any]
+    agreement: dict[str, Any]
+    files: dict[str, dict[str, Any]]
+
+    @classmethod
+    def open(cls, path: str | Path, kind: str | None = None, *, verify: bool = False) -> Bundle:
+        """Open a bundle folder and check its manifest and file sizes; ``verify`` hashes the contents too.
+
+        Raises :class:`ModelError` where it is missing, damaged, of another version, or not of the wanted ``kind``.
+        """
+        folder = Path(path)
+        manifest = _read_manifest(folder)
+        try:
+            bundle = cls(
+                path=folder,
+                kind=str(manifest["kind"]),
+                name=str(manifest["name"]),
+                fingerprint=str(manifest["fingerprint"]),
+                graphs=dict(manifest["graphs"]),
+                spec=dict(manifest["spec"]),
+                source=dict(manifest["source"]),
+                agreement=dict(manifest["agreement"]),
+                files={str(name): dict(entry) for name, entry in manifest["files"].items()},
+            )
+            bundle._check_files(verify)
+            expected = _fingerprint(bundle.kind, bundle.graphs, bundle.spec, bundle.files)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ModelError(f"{folder / MANIFEST} is damaged ({error!r})", hint=_AGAIN) from None
+        if bundle.fingerprint != expected:
+            raise ModelError(f"{folder / MANIFEST} was changed: its fingerprint does not fit", hint=_AGAIN)
+        if kind is not None and bundle.kind != kind:
+            raise ModelError(f"{folder} holds {_a(bundle.kind)}, not {_a(kind)}")
+        return bundle
+
+    def session(self, graph: str, *, threads: int = 0, device: str = "auto") -> onnxruntime.InferenceSession:
+        """An ONNX Runtime session of one graph. ``threads`` 0 = all cores. Raises :class:`ModelError`."""
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0" if threads == 1 else "1")
+        if graph not in self.graphs:
+            raise ModelError(f"{self.path} has no graph {graph!r}, only {', '.join(self.graphs)}")
+        file = self.path / self.graphs[graph]
+        try:
+            return ort.InferenceSession(str(file), options, providers=_providers(device, ort.get_available_providers()))
+        except Exception as error:  # onnxruntime raises its own classes, one per status
+            raise ModelError(f"{file} cannot be loaded: {str(error).splitlines()[0][:200]}", hint=_AGAIN) from None
+
+    def copy_to(self, target: Path) -> Bundle:
+        """Copy the bundle whole into the folder ``target`` (which must not exist), files synced to disk."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".bundle-", dir=target.parent))
+        try:
+            for name in self.files:
+                shutil.copyfile(self.path / name, temporary / name)
+                fsync_file(temporary / name)
+            shutil.copyfile(self.path / MANIFEST, temporary / MANIFEST)
+            fsync_file(temporary / MANIFEST)
+            temporary.chmod(0o755)
+            temporary.rename(target)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        fsync_file(target.parent)
+        return Bundle.open(target, self.kind)
+
+    def _check_files(self, verify: bool) -> None:
+        for name, entry in self.files.items():
+            if Path(name).name != name or name in (".", ".."):
+                raise ModelError(f"{self.path / MANIFEST} names a file outside its folder: {name!r}")
+            file = self.path / name
+            if not file.is_file():
+                raise ModelError(f"bundle {self.path} is incomplete: {name} is missing", hint=_AGAIN)
+            size = file.stat().st_size
+            if size != entry["size"]:
+                raise ModelError(
+                    f"bundle {self.path} is damaged: {name} has {size} bytes, not {entry['size']}", hint=_AGAIN
+                )
+            if verify and sha256_file(file) != entry["sha256"]:
+                raise ModelError(f"bundle {self.path} is damaged: the content of {name} has changed", hint=_AGAIN)
+        for file_name in self.graphs.values():
+            if file_name not in self.files:
+                raise ModelError(f"{self.path / MANIFEST} does not list its graph {file_name!r}", hint=_AGAIN)
+
+
+def write_bundle(
+    out: Path,
+    *,
+    kind: str,
+    name: str,
+    graphs: Mapping[str, str],
+    spec: Mapping[str, Any],
+    source: Mapping[str, Any],
+    agreement: Mapping[str, Any],
+    files: Mapping[str, Path],
+    overwrite: bool = False,
+) -> Bundle:
+    """Write a bundle so that ``out`` is whole or not there.
+
+    ``files`` maps names in the bundle to files to copy; ``graphs`` maps a graph's role (``detect``, ``image``,
+    ``text``) to one of those names; ``source`` says what it was made from and ``agreement`` how well it was measured to
+    agree with that; neither enters the fingerprint. Raises :class:`ModelError` if ``out`` is there already.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind {kind!r}")
+    if out.exists() and not (overwrite and is_bundle(out)):
+        raise ModelError(f"{out} is there already", hint="choose another --out, or remove it")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        entries = {}
+        for file_name, file in sorted(files.items()):
+            shutil.copyfile(file, temporary / file_name)
+            fsync_file(temporary / file_name)
+            entries[file_name] = {"size": file.stat().st_size, "sha256": sha256_file(temporary / file_name)}
+        manifest = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "kind": kind,
+            "name": name,
+            "fingerprint": _fingerprint(kind, dict(graphs), dict(spec), entries),
+            "graphs": dict(graphs),
+            "spec": dict(spec),
+            "source": dict(source),
+            "agreement": dict(agreement),
+            "files": entries,
+        }
+        write_atomic(temporary / MANIFEST, dump_json(manifest))
+        temporary.chmod(0o755)
+        if out.exists():
+            aside = out.with_name(f".{out.name}-{os.getpid()}.old")
+            out.rename(aside)
+            temporary.rename(out)
+            shutil.rmtree(aside)
+        else:
+            temporary.rename(out)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    fsync_file(out.parent)
+    return Bundle.open(out, kind)
+
+
+def is_bundle(path: str | Path) -> bool:
+    """Whether a folder claims to be a bundle (it may still be damaged)."""
+    return (Path(path) / MANIFEST).is_file()
+
+
+_AGAIN = "export or copy it again"
+
+
+def _a(kind: str) -> str:
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise ModelError(f"no bundle at {folder}", hint="make one with `fashionrec export`")
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(
+            f"{folder} is not a bundle: it has no {MANIFEST}", hint="make one with `fashionrec export`"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder / MANIFEST} is damaged: {error}", hint=_AGAIN) from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise ModelError(f"{folder / MANIFEST} is not a bundle's manifest", hint="make one with `fashionrec export`")
+    if manifest.get("format_version") != FORMAT_VERSION:
+        raise ModelError(
+            f"{folder} is a bundle of format {manifest.get('format_version')}; this fashionrec reads {FORMAT_VERSION}",
+            hint="export it again with this version",
+        )
+    return manifest
+
+
+def _fingerprint(kind: str, graphs: Mapping[str, str], spec: Mapping[str, Any], files: Mapping[str, Any]) -> str:
+    digests = {name: entry["sha256"] for name, entry in files.items()}
+    return fingerprint({"kind": kind, "graphs": dict(graphs), "spec": dict(spec), "files": digests})
+
+
+def _providers(device: str, available: list[str]) -> list[str]:
+    wanted = ["CPUExecutionProvider"] if device == "cpu" else ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    if device == "cuda" and "CUDAExecutionProvider" not in available:
+        raise ModelError(
+            "project.device is cuda, but this ONNX Runtime has no CUDA provider",
+            hint="pip uninstall onnxruntime onnxruntime-gpu, then pip install onnxruntime-gpu; or set project.device=auto",
+        )
+    return [provider for provider in wanted if provider in available]

@@ -1,0 +1,396 @@
+"""Settings: one YAML file names every one (``configs/default.yaml``); layers above it may change, never add.
+
+Order: defaults < ``--config FILE`` < ``FASHIONREC_SECTION__KEY`` environment < ``--set section.key=value``. The models
+here say what type each setting has; they hold no defaults, so a default is written in one place only.
+Settings are read at the edge (the command line) and passed down as these objects.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fashionrec.errors import ConfigError
+from fashionrec.yolo_options import YOLO_OPTIONS
+
+ENV_PREFIX = "FASHIONREC_"
+#: Short names in the environment for what people set most.
+ENV_SHORT = {"FASHIONREC_INDEX": "query.index"}
+#: In the environment for other purposes; never settings.
+ENV_OTHER = frozenset({"FASHIONREC_REALDATA"})
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[int, Field(ge=0)]
+CaptionKind = Literal["none", "auto", "local", "openai"]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), coerce_numbers_to_str=True)
+
+
+class ProjectConfig(Section):
+    data: str
+    runs: str
+    threads: NonNegative
+    device: Literal["auto", "cpu", "cuda"]
+
+
+class ImagesConfig(Section):
+    max_pixels: Positive
+    max_bytes: Positive
+
+
+class SyntheticConfig(Section):
+    images: NonNegative
+    products: NonNegative
+    views: Annotated[int, Field(ge=2)]
+    queries: NonNegative
+    outfits: NonNegative
+    seed: NonNegative
+    size: Annotated[int, Field(ge=64, le=2048)]
+    style: Literal["mixed", "studio", "street"]
+    class_weights: Annotated[list[float], Field(min_length=5, max_length=5)]
+
+
+class YoloSection(Section):
+    """A section that also takes every option of ultralytics under its own name."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=(), coerce_numbers_to_str=True)
+
+    def options(self) -> dict[str, Any]:
+        """The ultralytics options set beside the named fields."""
+        return dict(self.model_extra or {})
+
+
+class TrainConfig(YoloSection):
+    data: str | None
+    model: str
+    name: str | None
+    exist_ok: bool
+    epochs: Positive
+    patience: NonNegative
+    batch: int | float
+    imgsz: Positive
+    device: int | str | list[int] | None
+    workers: NonNegative
+    seed: NonNegative
+    optimizer: str
+    lr0: Annotated[float, Field(gt=0)]
+    resume: bool
+
+
+class FinetuneConfig(YoloSection):
+    weights: str | None
+    data: str | None
+    replay: str | None
+    replay_ratio: Annotated[float, Field(ge=0)]
+    name: str | None
+    exist_ok: bool
+    epochs: Positive
+    patience: NonNegative
+    batch: int | float
+    imgsz: Positive | None
+    device: int | str | list[int] | None
+    workers: NonNegative
+    seed: NonNegative
+    optimizer: str
+    lr0: Annotated[float, Field(gt=0)]
+    freeze: int | list[int] | None
+    interpolate: list[Fraction]
+    tolerance: Annotated[float, Field(ge=0)]
+
+
+class TrainEmbedderConfig(Section):
+    name: str | None
+    exist_ok: bool
+    epochs: Positive
+    batch: Positive
+    lr: Annotated[float, Field(gt=0)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    warmup: Fraction
+    product_weight: Annotated[float, Field(ge=0)]
+    image_size: Positive
+    patch_size: Positive
+    width: Positive
+    layers: Positive
+    heads: Positive
+    text_width: Positive
+    text_layers: Positive
+    dim: Positive
+    vocab_size: Annotated[int, Field(ge=300)]
+    flip: bool
+    jitter: Fraction
+    scale: Annotated[float, Field(ge=0, lt=1)]
+    device: int | str | None
+    seed: NonNegative
+    time_limit: Annotated[float, Field(ge=0)]
+
+
+class DetectorConfig(Section):
+    source: str | None
+    conf: Fraction
+    iou: Fraction
+    max_garments: Positive
+    batch: Positive
+
+
+class EmbedderConfig(Section):
+    source: str
+    batch: Positive
+
+
+class CropConfig(Section):
+    margin: Fraction
+    square: bool
+    pad: Annotated[int, Field(ge=0, le=255)]
+
+
+class CaptionModelConfig(Section):
+    parameters: dict[str, Any]
+    input_price: float | None
+    output_price: float | None
+    shutdown: str | None
+
+
+class CaptionerConfig(Section):
+    kind: Literal["auto", "openai", "local"]
+    model: str
+    base_url: str | None
+    timeout: Annotated[float, Field(gt=0)]
+    retries: NonNegative
+    concurrency: Positive
+    image_side: Annotated[int, Field(ge=32)]
+    image_quality: Annotated[int, Field(ge=1, le=100)]
+    unknown_below: Fraction
+    models: dict[str, CaptionModelConfig]
+
+
+class BuildConfig(Section):
+    detect: bool
+    whole_photo: bool
+    caption: CaptionKind
+    thumbnail: Annotated[int, Field(ge=16)]
+    max_failures: Fraction
+    max_delete: Fraction
+    photo_timeout: Annotated[float, Field(gt=0)]
+    checkpoint: Positive
+
+
+class IndexConfig(Section):
+    type: Literal["auto", "flat", "hnsw"]
+    exact_below: NonNegative
+    hnsw_m: Positive
+    hnsw_ef: Positive
+
+
+class QueryConfig(Section):
+    index: str | None
+    k: Positive
+    garment: str
+    min_score: float
+    same_class: Annotated[float, Field(ge=0)]
+    caption: CaptionKind
+    caption_weight: Fraction
+    hide_unavailable: bool
+
+
+class EvaluateConfig(Section):
+    split: Literal["train", "valid", "test"]
+    conf: Fraction
+    iou: Fraction
+    max_det: Positive
+    k: Positive
+
+
+class DemoSecondConfig(Section):
+    images: Positive
+    style: Literal["mixed", "studio", "street"]
+    seed: NonNegative
+    class_weights: Annotated[list[float], Field(min_length=5, max_length=5)]
+
+
+class DemoConfig(Section):
+    second: DemoSecondConfig
+    examples: Positive
+
+
+class Config(Section):
+    """Every setting, resolved. Sections are attributes: ``config.train.epochs``."""
+
+    project: ProjectConfig
+    images: ImagesConfig
+    synthetic: SyntheticConfig
+    train: TrainConfig
+    finetune: FinetuneConfig
+    train_embedder: TrainEmbedderConfig
+    detector: DetectorConfig
+    embedder: EmbedderConfig
+    crop: CropConfig
+    captioner: CaptionerConfig
+    build: BuildConfig
+    index: IndexConfig
+    query: QueryConfig
+    evaluate: EvaluateConfig
+    demo: DemoConfig
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A :class:`Config` and, for each dotted key, where its value came from."""
+
+    config: Config
+    values: dict[str, Any]
+    origins: dict[str, str] = field(default_factory=dict)
+
+
+def config_dir() -> Path:
+    """The folder of the shipped YAML files: inside an installed package, beside it in a checkout."""
+    inside = Path(__file__).parent / "configs"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "configs"
+
+
+def load_config(
+    files: Iterable[str | Path] = (),
+    sets: Iterable[str] = (),
+    env: Mapping[str, str] | None = None,
+) -> Resolved:
+    """Merge the layers and check them.
+
+    ``files`` are YAML paths, or names of shipped ones (``demo``); ``sets`` are ``section.key=value`` with YAML values.
+    Raises :class:`ConfigError` for an unknown key (naming the nearest real one), a wrong type, or a broken file.
+    """
+    tree = _read_yaml(config_dir() / "default.yaml")
+    origins: dict[str, str] = {}
+    for file in files:
+        path = _find_file(file)
+        _merge(tree, _read_yaml(path), str(file), origins)
+    environment = os.environ if env is None else env
+    for name in sorted(environment):
+        if not name.startswith(ENV_PREFIX) or name in ENV_OTHER:
+            continue
+        dotted = ENV_SHORT.get(name) or name[len(ENV_PREFIX) :].lower().replace("__", ".")
+        _merge(tree, _nest(dotted, parse_value(environment[name])), f"environment {name}", origins)
+    for assignment in sets:
+        dotted, value = parse_assignment(assignment)
+        _merge(tree, _nest(dotted, value), f"--set {assignment}", origins)
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        dotted = ".".join(str(part) for part in first["loc"])
+        origin = next((origins[key] for key in _prefixes(dotted) if key in origins), "default")
+        raise ConfigError(
+            f"{dotted}: {first['msg'].lower()}, not {first['input']!r} ({origin})",
+            hint="`fashionrec config show` lists every setting with its value",
+        ) from None
+    return Resolved(config, dict(flatten(tree)), origins)
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """Split ``key=value``; the value is read as YAML. Raises :class:`ConfigError`."""
+    key, sign, value = text.partition("=")
+    if not sign or not key.strip():
+        raise ConfigError(f"{text!r} is not key=value", hint="for example --set query.k=20")
+    return key.strip(), parse_value(value)
+
+
+def parse_value(text: str) -> Any:
+    """One value as YAML reads it (``1e-3`` is a number too); text that is no YAML stays text."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    if isinstance(value, str):
+        try:
+            return float(value) if any(ch.isdigit() for ch in value) else value
+        except ValueError:
+            return value
+    return value
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Dotted keys and their values, in order; tables of free keys stay whole."""
+    for key, value in tree.items():
+        dotted = f"{prefix}{key}"
+        if isinstance(value, Mapping) and dotted not in _FREE:
+            yield from flatten(value, f"{dotted}.")
+        else:
+            yield dotted, value
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """The hint for a misspelt name: the nearest real one, or nothing."""
+    found = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
+    return f"did you mean {found[0]}?" if found else ""
+
+
+_FREE = frozenset({"captioner.models"})
+_YOLO_SECTIONS = frozenset({"train", "finetune"})
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} holds no sections", hint="it should look like configs/default.yaml")
+    return tree
+
+
+def _find_file(name: str | Path) -> Path:
+    path = Path(name)
+    if path.exists():
+        return path
+    shipped = config_dir() / (path.name if path.suffix else f"{path.name}.yaml")
+    if len(path.parts) <= 2 and shipped.exists() and (len(path.parts) == 1 or path.parts[0] == "configs"):
+        return shipped
+    names = sorted(p.stem for p in config_dir().glob("*.yaml"))
+    raise ConfigError(f"no config file {name}", hint=f"shipped ones: {', '.join(names)}")
+
+
+def _merge(
+    tree: dict[str, Any], layer: Mapping[str, Any], origin: str, origins: dict[str, str], prefix: str = ""
+) -> None:
+    for key, value in layer.items():
+        dotted = f"{prefix}{key}"
+        section = prefix.rstrip(".")
+        if key not in tree and not (section in _YOLO_SECTIONS and key in YOLO_OPTIONS) and section not in _FREE:
+            choices = [f"{prefix}{name}" for name in tree]
+            if section in _YOLO_SECTIONS:
+                choices += [f"{prefix}{name}" for name in YOLO_OPTIONS]
+            elif not prefix:
+                choices += [f"{name}.{sub}" for name, part in tree.items() if isinstance(part, dict) for sub in part]
+            hint = nearest(dotted, choices) or "`fashionrec config show` lists every setting"
+            raise ConfigError(f"unknown setting {dotted} ({origin})", hint=hint)
+        if isinstance(tree.get(key), dict) and section not in _FREE:
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{dotted} is a section, not a value ({origin})")
+            _merge(tree[key], value, origin, origins, f"{dotted}.")
+        else:
+            tree[key] = value
+            origins[dotted] = origin
+
+
+def _nest(dotted: str, value: Any) -> dict[str, Any]:
+    for key in reversed(dotted.split(".")):
+        value = {key: value}
+    return value
+
+
+def _prefixes(dotted: str) -> Iterable[str]:
+    parts = dotted.split(".")
+    for end in range(len(parts), 0, -1):
+        yield ".".join(parts[:end])

@@ -1,0 +1,35 @@
+"""Heavy parts are imported by name at call time; a missing one is reported with the command that brings it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from types import ModuleType
+
+from fashionrec.errors import MissingExtra
+
+#: Which extra brings a package.
+EXTRA_OF = {
+    "torch": "train",
+    "torchvision": "train",
+    "ultralytics": "train",
+    "transformers": "train",
+    "onnx": "train",
+    "roboflow": "train",
+    "pandas": "train",
+    "pyarrow": "train",
+}
+
+
+def need(*packages: str, what: str) -> None:
+    """Raise :class:`MissingExtra` unless all packages are installed (they are not imported)."""
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        extra = EXTRA_OF.get(missing[0], "train")
+        raise MissingExtra(f"{what} needs {', '.join(missing)}", hint=f"pip install 'fashionrec[{extra}]'")
+
+
+def load(module: str, *, what: str, packages: tuple[str, ...] = ()) -> ModuleType:
+    """Import a module of the training plane. Raises :class:`MissingExtra` when a package it needs is not installed."""
+    need(*packages, what=what)
+    return importlib.import_module(module)

@@ -1,0 +1,99 @@
+"""The small nouns that flow between the modules. No logic beyond their own arithmetic, no imports beyond the stdlib."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+#: Class names by id. The ids are pinned: labels, models and catalogues all mean these.
+CLASS_NAMES: tuple[str, ...] = ("dress", "pants", "skirt&pants", "skirt", "top")
+
+#: What a person may type for a class that is awkward on a command line (``&`` is special to shells).
+CLASS_ALIASES: dict[str, str] = {"culottes": "skirt&pants", "skirt-pants": "skirt&pants", "skirt_pants": "skirt&pants"}
+
+
+class Box(NamedTuple):
+    """A box in pixels of the upright photo: ``x1, y1`` inclusive corner, ``x2, y2`` exclusive corner."""
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+
+    @property
+    def width(self) -> float:
+        return self.x2 - self.x1
+
+    @property
+    def height(self) -> float:
+        return self.y2 - self.y1
+
+    @property
+    def area(self) -> float:
+        return max(0.0, self.width) * max(0.0, self.height)
+
+    def clip(self, width: float, height: float) -> Box:
+        """The part of the box that lies inside a picture of that size, in pixels."""
+        return Box(
+            min(max(self.x1, 0.0), width),
+            min(max(self.y1, 0.0), height),
+            min(max(self.x2, 0.0), width),
+            min(max(self.y2, 0.0), height),
+        )
+
+    def iou(self, other: Box) -> float:
+        """Intersection over union, 0..1 (0 where both are empty)."""
+        w = min(self.x2, other.x2) - max(self.x1, other.x1)
+        h = min(self.y2, other.y2) - max(self.y1, other.y1)
+        inter = max(0.0, w) * max(0.0, h)
+        union = self.area + other.area - inter
+        return inter / union if union > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Garment:
+    """One garment seen in a photo.
+
+    ``index`` counts from 0 within the photo; ``class_name`` is None where the whole photo stands for the garment
+    (``whole_photo``), because nothing was detected.
+    """
+
+    index: int
+    class_name: str | None
+    confidence: float | None
+    box: Box
+    whole_photo: bool = False
+    caption: str | None = None
+
+
+@dataclass(frozen=True)
+class Item:
+    """One searchable garment of a catalogue. ``attributes`` come from captions, ``metadata`` from the product table."""
+
+    item_id: str
+    product_id: str
+    image: str
+    class_name: str | None
+    box: Box
+    confidence: float | None = None
+    caption: str | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One answer: ``rank`` counts from 1, ``score`` is the fused cosine similarity (-1..1) it was ranked by."""
+
+    rank: int
+    score: float
+    item: Item
+
+
+def resolve_class(word: str) -> str | None:
+    """The class that a person means by a name, an alias, or an id ("4"); None where it is none."""
+    word = word.strip().lower()
+    if word.isdigit() and int(word) < len(CLASS_NAMES):
+        return CLASS_NAMES[int(word)]
+    word = CLASS_ALIASES.get(word, word)
+    return word if word in CLASS_NAMES else None
