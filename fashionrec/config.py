@@ -178,17 +178,11 @@ class BuildConfig(Section):
     whole_photo: bool
     caption: CaptionKind
     thumbnail: Annotated[int, Field(ge=16)]
+    category_columns: list[str]
     max_failures: Fraction
     max_delete: Fraction
     photo_timeout: Annotated[float, Field(gt=0)]
     checkpoint: Positive
-
-
-class IndexConfig(Section):
-    type: Literal["auto", "flat", "hnsw"]
-    exact_below: NonNegative
-    hnsw_m: Positive
-    hnsw_ef: Positive
 
 
 class QueryConfig(Section):
@@ -199,6 +193,7 @@ class QueryConfig(Section):
     same_class: Annotated[float, Field(ge=0)]
     caption: CaptionKind
     caption_weight: Fraction
+    lexical_weight: Fraction
     hide_unavailable: bool
 
 
@@ -236,7 +231,6 @@ class Config(Section):
     crop: CropConfig
     captioner: CaptionerConfig
     build: BuildConfig
-    index: IndexConfig
     query: QueryConfig
     evaluate: EvaluateConfig
     demo: DemoConfig

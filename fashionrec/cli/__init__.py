@@ -1,0 +1,1 @@
+"""The command line: one file per family of commands; ``output`` is the only printer, ``session`` the shared options."""

@@ -1,0 +1,1 @@
+"""From a question to an answer: detect, embed, search, filter, fuse, one hit per product."""

@@ -1,0 +1,18 @@
+"""What a catalogue is on the disk: generations and their lock, items in SQLite, vectors in FAISS.
+
+::
+
+    CATALOGUE/
+      catalogue.json                  the pointer: format and version, and which generation is served
+      generations/000003/
+        manifest.json                 every file with size and sha256, bundles, counts, settings, the index as measured
+        items.sqlite                  photos, garments, products' rows, items, captions, full-text
+        report.json                   what the build did
+      segments/000003-image/          immutable; shared between generations
+        vectors.faiss                 raw float32 vectors as a FAISS IndexFlatIP
+        thumbnails.bin                JPEGs one after another; items.sqlite knows where each begins
+      bundles/detector-1a2b…/, embedder-3c4d…/
+      captions.sqlite                 every caption ever made for this catalogue: paid for once
+      work/                           the journal of a build that is not finished
+      .lock                           held by the one writer
+"""

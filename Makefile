@@ -1,0 +1,55 @@
+# `make demo` and `make test` are all a newcomer needs. Each makes .venv first, from the locked and hashed versions.
+# Needs python3 (3.10 or newer), pip and make. Another interpreter: make PYTHON=python3.12 demo
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint bench format lock core-test clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    train, build and search a drawn fashion world, in front of you (runs/demo/report.html)"
+	@echo "make test    lint and all tests"
+	@echo "make lint    ruff format check, ruff, types"
+	@echo "make bench   the benchmarks"
+
+$(READY): requirements-all.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "fashionrec needs Python 3.10 or newer")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-all.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	touch $(READY)
+
+demo: $(READY)
+	$(BIN)/python -m fashionrec demo
+
+test: lint
+	$(BIN)/python -m pytest -q
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/python -m mypy
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# The serving plane alone, in an environment of its own: installs, weighs and queries without torch.
+core-test:
+	$(PYTHON) tests/core_install.py
+
+# Needs uv. torch is held to a release whose torchvision loads beside it on every machine that we test.
+lock:
+	uv pip compile pyproject.toml --universal --python-version 3.10 --generate-hashes --no-annotate --no-header \
+	  --output-file requirements.lock
+	uv pip compile pyproject.toml --universal --python-version 3.10 --generate-hashes --no-annotate --no-header \
+	  --extra train --extra dev --constraint constraints.txt --output-file requirements-all.lock
+
+clean:
+	rm -rf $(VENV) runs/demo

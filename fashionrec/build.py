@@ -1,0 +1,471 @@
+"""The pipeline that fills a catalogue: read, detect, crop, embed, journal; then one new generation, switched in whole.
+
+What a photo gives depends on its content and on the models and settings alone, so unchanged photos are taken over from
+the generation before, and photos that a killed build had finished from its journal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fashionrec.assemble import SegmentWriter, assign_roles, item_id
+from fashionrec.bundle import Bundle
+from fashionrec.config import Config
+from fashionrec.decoding import decode_all
+from fashionrec.errors import CatalogueError, DataError, ImageError, ModelError, Refused
+from fashionrec.files import dump_json, fingerprint, write_atomic
+from fashionrec.images import Photo, crop_garment, encode_jpeg
+from fashionrec.runs import installed_versions, now
+from fashionrec.store import generations
+from fashionrec.store.items import ItemReader, ItemWriter, PhotoRow, product_words
+from fashionrec.store.journal import FoundGarment, FoundPhoto, Journal
+from fashionrec.store.vectors import VECTORS, VectorStore, open_vectors
+from fashionrec.types import Box, Garment
+
+if TYPE_CHECKING:
+    from fashionrec.dataset.products import ProductRow
+    from fashionrec.detector.detect import Detector
+    from fashionrec.embedder.embed import Embedder
+
+#: Called with photos done and photos in all, after each batch.
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class BuildReport:
+    """What a build did. Also written beside the generation as ``report.json``."""
+
+    rows: int = 0
+    photos: int = 0
+    reused: int = 0
+    resumed: int = 0
+    embedded: int = 0
+    garments: int = 0
+    items: int = 0
+    products: int = 0
+    without_detection: int = 0
+    duplicate_rows: int = 0
+    added: int = 0
+    removed: int = 0
+    failures: list[dict[str, str]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("read", "detect", "embed", "write"), 0.0))
+    total_seconds: float = 0.0
+    index: dict[str, Any] = field(default_factory=dict)
+    generation: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        document = dict(vars(self))
+        document["failed"] = len(self.failures)
+        document["failure_reasons"] = dict(Counter(failure["reason"] for failure in self.failures))
+        document["seconds"] = {stage: round(value, 3) for stage, value in self.seconds.items()}
+        document["total_seconds"] = round(self.total_seconds, 3)
+        document["photos_per_second"] = round(self.embedded / self.total_seconds, 2) if self.total_seconds else 0.0
+        return document
+
+
+def build_catalogue(
+    rows: Sequence[ProductRow],
+    root: Path,
+    *,
+    detector_bundle: Bundle | None,
+    embedder_bundle: Bundle,
+    config: Config,
+    source: str,
+    max_delete: float | None = None,
+    progress: Progress | None = None,
+) -> BuildReport:
+    """Make the catalogue at ``root`` hold exactly ``rows``; a new one, or the next generation of one that is there.
+
+    Raises :class:`Busy` if another process is writing it, :class:`Refused` if more than ``max_delete`` of the products
+    would go (nothing is then changed), :class:`DataError` if no photo at all could be used.
+    """
+    if root.exists() and not generations.is_catalogue(root) and _holds_other_things(root):
+        raise CatalogueError(f"{root} is not empty and not a catalogue", hint="choose another --index, or empty it")
+    with generations.writer_lock(root):
+        return _Build(rows, root, detector_bundle, embedder_bundle, config, source, max_delete, progress).run()
+
+
+class _Build:
+    def __init__(
+        self,
+        rows: Sequence[ProductRow],
+        root: Path,
+        detector_bundle: Bundle | None,
+        embedder_bundle: Bundle,
+        config: Config,
+        source: str,
+        max_delete: float | None,
+        progress: Progress | None,
+    ) -> None:
+        self.rows, self.root, self.config, self.source = rows, root, config, source
+        self.detector_bundle, self.embedder_bundle = detector_bundle, embedder_bundle
+        self.max_delete = config.build.max_delete if max_delete is None else max_delete
+        self.progress = progress or (lambda done, total: None)
+        self.report = BuildReport(rows=len(rows))
+        self.settings = {
+            "detect": detector_bundle is not None,
+            "conf": config.detector.conf,
+            "iou": config.detector.iou,
+            "max_garments": config.detector.max_garments,
+            "whole_photo": config.build.whole_photo,
+            "thumbnail": config.build.thumbnail,
+            "crop": config.crop.model_dump(),
+        }
+        models = [None if detector_bundle is None else detector_bundle.fingerprint, embedder_bundle.fingerprint]
+        self.build_key = fingerprint({"settings": self.settings, "models": models})
+        self.previous = generations.read_current(root) if generations.is_catalogue(root) else None
+        self.old_items = ItemReader(self.previous.items_path) if self.previous else None
+
+    def run(self) -> BuildReport:
+        start = time.perf_counter()
+        journal = Journal(self.root / "work" / "journal.sqlite", self.build_key)
+        try:
+            digests = self._hash_photos()
+            self._guard_deletions(digests)
+            self._process(digests, journal)
+            generation = self._write_generation(digests, journal, start)
+        finally:
+            journal.close()
+            if self.old_items:
+                self.old_items.close()
+        (self.root / "work" / "journal.sqlite").unlink(missing_ok=True)
+        self.report.generation = generation.name
+        return self.report
+
+    def _hash_photos(self) -> dict[Path, str]:
+        """Content hash of each photo that can be read; the others become failures, one per row."""
+        start = time.perf_counter()
+        paths = list(dict.fromkeys(row.path for row in self.rows))
+        limit = self.config.images.max_bytes
+        with ThreadPoolExecutor(4) as pool:
+            digests = dict(zip(paths, pool.map(lambda path: _digest(path, limit), paths), strict=True))
+        for row in self.rows:
+            outcome = digests[row.path]
+            if isinstance(outcome, ImageError):
+                self._fail(row, outcome)
+        self.report.seconds["read"] += time.perf_counter() - start
+        return {path: digest for path, digest in digests.items() if isinstance(digest, str)}
+
+    def _guard_deletions(self, digests: dict[Path, str]) -> None:
+        if self.old_items is None:
+            return
+        before = self.old_items.product_ids()
+        after = {row.product_id for row in self.rows if row.path in digests}
+        gone = before - after
+        self.report.added, self.report.removed = len(after - before), len(gone)
+        if before and len(gone) / len(before) > self.max_delete:
+            raise Refused(
+                f"this build would remove {len(gone)} of {len(before)} products from {self.root}; nothing was changed",
+                hint="if that is meant, say --max-delete 1.0",
+            )
+
+    def _process(self, digests: dict[Path, str], journal: Journal) -> None:
+        """Detect and embed what is neither in the generation before nor in the journal."""
+        first_path: dict[str, Path] = {}
+        for path, digest in digests.items():
+            first_path.setdefault(digest, path)
+        self.report.photos = len(first_path)
+        todo = []
+        for digest, path in first_path.items():
+            if self._old_photo(digest) is not None:
+                self.report.reused += 1
+            elif journal.has(digest):
+                self.report.resumed += 1
+            else:
+                todo.append((digest, path))
+        done = len(first_path) - len(todo)
+        self.progress(done, len(first_path))
+        if not todo:
+            return
+        detector, embedder = self._open_models()
+        decoded = decode_all(todo, self.config.images, timeout=self.config.build.photo_timeout)
+        finished: list[FoundPhoto] = []
+        bad: dict[str, ImageError] = {}
+        while batch := self._read_batch(decoded):
+            good = []
+            for digest, outcome in batch:
+                if isinstance(outcome, ImageError):
+                    bad[digest] = outcome
+                else:
+                    good.append((digest, outcome))
+            finished += self._find(good, detector, embedder)
+            done += len(batch)
+            if len(finished) >= self.config.build.checkpoint:
+                journal.put(finished)
+                finished = []
+            self.progress(done, len(first_path))
+        journal.put(finished)
+        self.report.embedded = len(todo) - len(bad)
+        for row in self.rows:
+            if (digest := digests.get(row.path)) in bad:
+                self._fail(row, bad[digest])
+        for path in [path for path, digest in digests.items() if digest in bad]:
+            del digests[path]
+
+    def _read_batch(self, decoded: Iterator[tuple[str, Photo | ImageError]]) -> list[tuple[str, Photo | ImageError]]:
+        start = time.perf_counter()
+        batch = list(islice(decoded, self.config.detector.batch))
+        self.report.seconds["read"] += time.perf_counter() - start
+        return batch
+
+    def _open_models(self) -> tuple[Detector | None, Embedder]:
+        from fashionrec.detector.detect import Detector
+        from fashionrec.embedder.embed import Embedder
+
+        threads, device = self.config.project.threads, self.config.project.device
+        embedder = Embedder(self.embedder_bundle, threads=threads, device=device)
+        if self.detector_bundle is None:
+            return None, embedder
+        found = self.config.detector
+        detector = Detector(
+            self.detector_bundle,
+            conf=found.conf,
+            iou=found.iou,
+            max_garments=found.max_garments,
+            threads=threads,
+            device=device,
+        )
+        return detector, embedder
+
+    def _find(
+        self, photos: Sequence[tuple[str, Photo]], detector: Detector | None, embedder: Embedder
+    ) -> list[FoundPhoto]:
+        if not photos:
+            return []
+        start = time.perf_counter()
+        found = detector.detect([photo.pixels for _, photo in photos]) if detector else [[] for _ in photos]
+        self.report.seconds["detect"] += time.perf_counter() - start
+        start = time.perf_counter()
+        garments: list[list[Garment]] = []
+        crops = []
+        for (_, photo), seen in zip(photos, found, strict=True):
+            if not seen and (self.config.build.whole_photo or detector is None):
+                seen = [Garment(0, None, None, Box(0, 0, photo.width, photo.height), whole_photo=True)]
+            garments.append(seen)
+            crops += [crop_garment(photo.pixels, garment.box, self.config.crop) for garment in seen]
+        vectors = iter(embedder.embed_images(crops, batch=self.config.embedder.batch))
+        pictures = iter(crops)
+        result = []
+        for (digest, photo), seen in zip(photos, garments, strict=True):
+            result.append(
+                FoundPhoto(
+                    digest,
+                    photo.width,
+                    photo.height,
+                    tuple(
+                        FoundGarment(
+                            g.class_name,
+                            g.confidence,
+                            Box(*(round(float(v), 2) for v in g.box)),
+                            g.whole_photo,
+                            np.asarray(next(vectors), np.float32).tobytes(),
+                            encode_jpeg(next(pictures), self.config.build.thumbnail),
+                        )
+                        for g in seen
+                    ),
+                )
+            )
+        self.report.seconds["embed"] += time.perf_counter() - start
+        return result
+
+    def _old_photo(self, digest: str) -> PhotoRow | None:
+        photo = self.old_items.photo(digest) if self.old_items else None
+        return photo if photo is not None and photo.build_key == self.build_key else None
+
+    def _write_generation(self, digests: dict[Path, str], journal: Journal, start: float) -> generations.Generation:
+        begin = time.perf_counter()
+        if not digests:
+            reasons = Counter(failure["reason"] for failure in self.report.failures)
+            raise DataError(
+                f"none of the {len(self.rows)} photos can be used ({', '.join(f'{n} {why}' for why, n in reasons.items())})"
+            )
+        name = generations.next_name(self.root)
+        folder = self.root / "generations" / name
+        folder.mkdir(parents=True)
+        segment = SegmentWriter(self.root / "segments" / f"{name}-image", self._dim(journal, digests))
+        writer = ItemWriter(folder / generations.ITEMS)
+        used = self._write_items(writer, segment, journal, digests)
+        writer.close()
+        segments = self._segments(segment, used)
+        bundles = self._store_bundles()
+        files = [path for sub in segments for path in (self.root / "segments" / sub).iterdir()]
+        files += [path for entry in bundles.values() for path in (self.root / entry["path"]).iterdir()]
+        files.append(folder / generations.ITEMS)
+        reader = ItemReader(folder / generations.ITEMS)
+        counts = reader.counts()
+        reader.close()
+        self.report.garments, self.report.items, self.report.products = (
+            counts["garments"],
+            counts["items"],
+            counts["products"],
+        )
+        self.report.index = measure_index(self.root, segments)
+        self.report.seconds["write"] += time.perf_counter() - begin
+        self.report.total_seconds = time.perf_counter() - start
+        write_atomic(folder / generations.REPORT, dump_json({**self.report.to_dict(), "generation": name}))
+        files.append(folder / generations.REPORT)
+        manifest = {
+            "created": now(),
+            "versions": installed_versions(),
+            "photos_from": self.source,
+            "bundles": bundles,
+            "segments": segments,
+            "counts": counts,
+            "settings": {**self.settings, "build_key": self.build_key},
+            "index": self.report.index,
+        }
+        return generations.commit(self.root, name, manifest, files)
+
+    def _write_items(
+        self, writer: ItemWriter, segment: SegmentWriter, journal: Journal, digests: dict[Path, str]
+    ) -> set[str]:
+        """Photos, garments, entries and items; returns the older segments that are still used."""
+        used: set[str] = set()
+        numbers: dict[str, tuple[PhotoRow, list[int]]] = {}
+        rows_seen: set[tuple[str, str]] = set()
+        for row in self.rows:
+            digest = digests.get(row.path)
+            if digest is None:
+                continue
+            if (row.image, row.product_id) in rows_seen:
+                self.report.duplicate_rows += 1
+                continue
+            rows_seen.add((row.image, row.product_id))
+            if digest not in numbers:
+                photo = self._old_photo(digest) or segment.add(journal.get(digest), self.build_key)
+                numbers[digest] = (photo, writer.add_photo(photo))
+                self._take_captions(writer, photo, numbers[digest][1], used)
+                used |= {g.segment for g in photo.garments}
+                if all(g.whole_photo for g in photo.garments):
+                    self.report.without_detection += 1
+            photo, garment_numbers = numbers[digest]
+            entry = writer.add_entry(row.image, row.product_id, digest, row.metadata)
+            roles = assign_roles(photo.garments, row.metadata, self.config.build.category_columns)
+            for garment, number, worn_with in zip(photo.garments, garment_numbers, roles, strict=True):
+                text = "" if worn_with else self._words(row, photo, garment.position)
+                writer.add_item(
+                    item_id(row.product_id, digest, garment), entry, number, row.product_id, worn_with, text
+                )
+        segment.close()
+        return used - {segment.name}
+
+    def _take_captions(self, writer: ItemWriter, photo: PhotoRow, numbers: list[int], used: set[str]) -> None:
+        """Captions made for the generation before are kept as long as their garment is the same."""
+        if self.old_items is None:
+            return
+        for garment, number in zip(photo.garments, numbers, strict=True):
+            if self._old_photo(photo.sha256) and (caption := self.old_items.caption(photo.sha256, garment.position)):
+                writer.add_caption(number, caption)
+                if caption.segment:
+                    used.add(caption.segment)
+
+    def _words(self, row: ProductRow, photo: PhotoRow, position: int) -> str:
+        caption = self.old_items.caption(photo.sha256, position) if self.old_items else None
+        texts = (caption.caption_en, caption.caption_ko) if caption else ()
+        return product_words(row.metadata, *texts)
+
+    def _dim(self, journal: Journal, digests: dict[Path, str]) -> int:
+        for digest in digests.values():
+            if (found := journal.get(digest)) is not None and found.garments:
+                return len(found.garments[0].vector) // 4
+        if self.previous is not None:
+            return int(next(iter(self.previous.segments.values()), {"dim": 1})["dim"])
+        raise DataError("no garment was found in any photo", hint="set build.whole_photo=true, or lower detector.conf")
+
+    def _segments(self, segment: SegmentWriter, used: set[str]) -> dict[str, Any]:
+        old = self.previous.segments if self.previous else {}
+        segments = {name: old[name] for name in sorted(used)}
+        if segment.count:
+            entry = {"kind": "image", "count": segment.count, "dim": segment.dim}
+            segments[segment.name] = {**entry, "embedder": self.embedder_bundle.fingerprint}
+        return segments
+
+    def _store_bundles(self) -> dict[str, dict[str, str]]:
+        stored = {}
+        for bundle in (self.detector_bundle, self.embedder_bundle):
+            if bundle is None:
+                continue
+            relative = f"bundles/{bundle.kind}-{bundle.fingerprint[:16]}"
+            target = self.root / relative
+            if target.exists():
+                try:
+                    Bundle.open(target, bundle.kind)
+                except ModelError:  # what a kill or a fault left there is not what the manifest will vouch for
+                    raise CatalogueError(f"{target} is damaged", hint="remove that folder and build again") from None
+            else:
+                bundle.copy_to(target)
+            stored[bundle.kind] = {"path": relative, "name": bundle.name, "fingerprint": bundle.fingerprint}
+        return stored
+
+    def _fail(self, row: ProductRow, error: ImageError) -> None:
+        self.report.failures.append(
+            {"image": row.image, "product_id": row.product_id, "reason": error.reason, "message": str(error)}
+        )
+
+
+def measure_index(root: Path, segments: dict[str, Any], queries: int = 32) -> dict[str, Any]:
+    """Kind, size, recall and single-query latency of the index as built, on vectors of its own slightly disturbed."""
+    opened = [
+        (name, open_vectors(root / "segments" / name / VECTORS, count=entry["count"], dim=entry["dim"]))
+        for name, entry in segments.items()
+        if entry["kind"] == "image"
+    ]
+    store = VectorStore(opened)
+    rng = np.random.default_rng(0)
+    picks = rng.choice(len(store), size=min(queries, len(store)), replace=False)
+    probes = store.fetch([int(p) for p in picks])
+    probes += rng.normal(0, 0.05 / np.sqrt(probes.shape[1]), probes.shape).astype(np.float32)
+    times = []
+    for probe in probes:
+        start = time.perf_counter()
+        store.search(probe[None], 10)
+        times.append((time.perf_counter() - start) * 1000)
+    times.sort()
+    return {
+        "kind": "flat",
+        "vectors": len(store),
+        "recall_at_10": 1.0,  # exact by construction: every vector is compared
+        "latency_ms_p50": round(statistics.median(times), 3),
+        "latency_ms_p95": round(times[int(0.95 * (len(times) - 1))], 3),
+    }
+
+
+def _digest(path: Path, limit: int) -> str | ImageError:
+    """sha256 of a photo's bytes, or why it cannot be read. Nothing is decoded."""
+    try:
+        if not path.is_file():
+            reason = "not-a-file" if path.exists() else "missing"
+            return ImageError(f"no photo at {path}", reason=reason)
+        size = path.stat().st_size
+        if size == 0:
+            return ImageError(f"{path} is empty", reason="empty")
+        if size > limit:
+            return ImageError(f"{path} is {size >> 20} MiB, more than images.max_bytes allows", reason="too-large")
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _hash(file)
+    except (OSError, ValueError) as error:
+        return ImageError(f"cannot read {path}: {error}", reason="unreadable")
+
+
+def _hash(file: Any) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _holds_other_things(root: Path) -> bool:
+    """Whether a folder holds anything that an unfinished build of ours has not put there."""
+    ours = {".lock", "work", "generations", "segments", "bundles"}
+    return not root.is_dir() or any(path.name not in ours for path in root.iterdir())

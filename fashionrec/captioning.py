@@ -1,0 +1,190 @@
+"""Captions for a catalogue: ask for what is missing, record every outcome, serve a new generation with the texts.
+
+Outcomes go to ``captions.sqlite`` at once, so nothing that was asked (and paid) for is asked again, whatever happens to
+the generation that was to hold it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from fashionrec.captioner.cache import CaptionCache
+from fashionrec.captioner.local import LocalCaptioner
+from fashionrec.captioner.schema import attributes, embedding_text
+from fashionrec.catalogue import Catalogue
+from fashionrec.config import Config
+from fashionrec.errors import ImageError
+from fashionrec.files import dump_json, write_atomic
+from fashionrec.images import crop_garment, read_photo
+from fashionrec.runs import now
+from fashionrec.store import generations
+from fashionrec.store.items import CaptionRow, ItemReader, StoredItem, copy_with_captions
+from fashionrec.store.vectors import VECTORS, write_vectors
+
+if TYPE_CHECKING:
+    from fashionrec.captioner.outcome import Outcome
+    from fashionrec.captioner.remote import OpenAICaptioner
+
+CACHE = "captions.sqlite"
+_BATCH = 64
+
+
+def caption_catalogue(
+    root: Path,
+    config: Config,
+    *,
+    remote: OpenAICaptioner | None,
+    limit: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Describe the garments of products that have no caption, by ``remote``, else by the local captioner.
+
+    A caption made by the local captioner is replaced by a remote one, never the other way round. Returns counts: made,
+    kept (there before), reused (from the cache), failed, states, usage, cost. Raises :class:`Busy`, and
+    :class:`CaptionError` where no caption at all can be had (a wrong key, an unknown model).
+    """
+    kind = "local" if remote is None else "openai"
+    report: dict[str, Any] = {"captioner": kind, "made": 0, "kept": 0, "reused": 0, "failed": 0}
+    states: Counter[str] = Counter()
+    usage = Counter({"input_tokens": 0, "output_tokens": 0})
+    fresh: dict[int, Outcome] = {}
+    with generations.writer_lock(root), Catalogue.open(root, config) as catalogue:
+        cache = CaptionCache(root / CACHE)
+        try:
+            todo: list[StoredItem] = []
+            for stored in _one_per_garment(catalogue):
+                before = catalogue.items.caption(stored.photo, _position(catalogue, stored))
+                if before is not None and (before.captioner == kind or kind == "local"):
+                    report["kept"] += 1
+                    continue
+                known = cache.find(stored.photo, stored.item.class_name, stored.item.box, kind)
+                if known is not None:
+                    report["reused"] += 1
+                    states[known.state] += 1
+                    if known.description is not None:
+                        fresh[stored.garment_no] = known
+                    continue
+                todo.append(stored)
+            todo = todo[:limit]
+            report["asked"] = len(todo)
+            for done, (stored, outcome) in enumerate(_describe(catalogue, todo, remote, config), start=1):
+                cache.put(stored.photo, stored.item.class_name, stored.item.box, outcome)
+                states[outcome.state] += 1
+                usage.update(outcome.usage)
+                if outcome.description is None:
+                    report["failed"] += 1
+                else:
+                    report["made"] += 1
+                    fresh[stored.garment_no] = outcome
+                if progress:
+                    progress(done, len(todo))
+        finally:
+            cache.close()
+            if fresh:
+                _write_generation(catalogue, fresh)
+    report |= {"states": dict(states), "usage": dict(usage), "cost_usd": _cost(config, usage) if remote else 0.0}
+    return report
+
+
+def _one_per_garment(catalogue: Catalogue) -> Iterator[StoredItem]:
+    seen = set()
+    for stored in catalogue.items.everything():
+        if stored.garment_no not in seen:
+            seen.add(stored.garment_no)
+            yield stored
+
+
+def _position(catalogue: Catalogue, stored: StoredItem) -> int:
+    photo = catalogue.items.photo(stored.photo)
+    assert photo is not None
+    return next(g.position for g in photo.garments if (g.segment, g.row) == stored.image_at)
+
+
+def _describe(
+    catalogue: Catalogue, todo: Sequence[StoredItem], remote: OpenAICaptioner | None, config: Config
+) -> Iterator[tuple[StoredItem, Outcome]]:
+    if remote is not None:
+        for start in range(0, len(todo), _BATCH):
+            part = todo[start : start + _BATCH]
+            crops = [_crop(catalogue, stored, config) for stored in part]
+            for n, outcome in remote.describe(crops, [stored.item.class_name for stored in part]):
+                yield part[n], outcome
+        return
+    captioner = LocalCaptioner(
+        catalogue.embedder.embed_texts,
+        unknown_below=config.captioner.unknown_below,
+        logit_scale=catalogue.embedder.logit_scale,
+    )
+    for start in range(0, len(todo), _BATCH):
+        part = todo[start : start + _BATCH]
+        vectors = catalogue.images.fetch([catalogue.images.position(*stored.image_at) for stored in part])
+        outcomes = captioner.describe_vectors(vectors, [stored.item.class_name for stored in part])
+        yield from zip(part, outcomes, strict=True)
+
+
+def _crop(catalogue: Catalogue, stored: StoredItem, config: Config) -> Image.Image:
+    """The garment at full size where its photo is still at hand and unchanged, else its thumbnail."""
+    photos = Path(str(catalogue.generation.manifest["photos_from"]))
+    path = (photos if photos.is_dir() else photos.parent) / stored.item.image
+    try:
+        photo = read_photo(path, config.images)
+        if photo.sha256 == stored.photo:
+            return crop_garment(photo.pixels, stored.item.box, catalogue.crop)
+    except ImageError:
+        pass
+    with Image.open(io.BytesIO(catalogue.thumbnail(stored))) as thumbnail:
+        return thumbnail.convert("RGB")
+
+
+def _write_generation(catalogue: Catalogue, fresh: dict[int, Outcome]) -> None:
+    """The generation served now, with new captions and a segment of their texts' vectors."""
+    old, root = catalogue.generation, catalogue.root
+    name = generations.next_name(root)
+    folder, segment = root / "generations" / name, f"{name}-caption"
+    folder.mkdir(parents=True)
+    (root / "segments" / segment).mkdir(parents=True)
+    rows, texts = {}, []
+    for row, (garment_no, outcome) in enumerate(sorted(fresh.items())):
+        described = outcome.description
+        assert described is not None
+        texts.append(embedding_text(described))
+        rows[garment_no] = CaptionRow(
+            caption_en=described.caption_en,
+            caption_ko=described.caption_ko,
+            attributes=attributes(described),
+            embedding_text=texts[-1],
+            captioner=outcome.captioner,
+            segment=segment,
+            row=row,
+        )
+    vectors = np.ascontiguousarray(catalogue.embedder.embed_texts(texts), dtype=np.float32)
+    write_vectors(root / "segments" / segment / VECTORS, vectors)
+    used = copy_with_captions(old.items_path, folder / generations.ITEMS, rows)
+    segments = {key: value for key, value in old.segments.items() if value["kind"] == "image" or key in used}
+    entry = {"kind": "caption", "count": len(texts), "dim": int(vectors.shape[1])}
+    segments[segment] = {**entry, "embedder": catalogue.embedder.fingerprint}
+    report = {"generation": name, "captions": len(rows)}
+    write_atomic(folder / generations.REPORT, dump_json(report))
+    files = [path for sub in segments for path in (root / "segments" / sub).iterdir()]
+    files += [path for bundle in old.manifest["bundles"].values() for path in (root / bundle["path"]).iterdir()]
+    files += [folder / generations.ITEMS, folder / generations.REPORT]
+    reader = ItemReader(folder / generations.ITEMS)
+    counts = reader.counts()
+    reader.close()
+    manifest = {key: value for key, value in old.manifest.items() if key not in ("files", "generation")}
+    generations.commit(root, name, {**manifest, "created": now(), "segments": segments, "counts": counts}, files)
+
+
+def _cost(config: Config, usage: Counter[str]) -> float | None:
+    """US$ by the price table; None where the model has no price."""
+    model = config.captioner.models.get(config.captioner.model)
+    if model is None or model.input_price is None or model.output_price is None:
+        return None
+    return (usage["input_tokens"] * model.input_price + usage["output_tokens"] * model.output_price) / 1e6

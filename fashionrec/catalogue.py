@@ -1,0 +1,188 @@
+"""A catalogue, opened: everything a query needs, from one folder, with no torch and no download."""
+
+from __future__ import annotations
+
+import threading
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from fashionrec.bundle import Bundle
+from fashionrec.config import Config, CropConfig, load_config
+from fashionrec.errors import CatalogueError, ModelError
+from fashionrec.images import Photo, read_photo
+from fashionrec.store.generations import THUMBNAILS, Generation, read_current
+from fashionrec.store.items import ItemReader, StoredItem
+from fashionrec.store.vectors import VECTORS, VectorStore, open_vectors
+
+if TYPE_CHECKING:
+    from fashionrec.detector.detect import Detector
+    from fashionrec.embedder.embed import Embedder
+    from fashionrec.search.answer import Answer
+
+
+class Catalogue:
+    """One generation of a catalogue, open for reading. Thread-safe.
+
+    What a query does not need is not opened: the image tower for a text query, the text tower for a photo.
+    """
+
+    def __init__(self, generation: Generation, config: Config) -> None:
+        self.generation = generation
+        self.config = config
+        self.items = ItemReader(generation.items_path)
+        self._lock = threading.RLock()
+
+    @classmethod
+    def open(cls, path: str | Path, config: Config | None = None) -> Catalogue:
+        """Open the served generation of a catalogue folder. Checks manifest, sizes, headers and model fingerprints.
+
+        Raises :class:`CatalogueError` where it is missing, damaged, of another version, or was built with other models
+        than those that lie in it.
+        """
+        root = Path(path)
+        for attempt in (1, 2):  # a writer may have removed the generation between the pointer and its files
+            generation = read_current(root)
+            try:
+                generation.check()
+                catalogue = cls(generation, config if config is not None else load_config().config)
+                catalogue._check_models()
+                return catalogue
+            except CatalogueError:
+                if attempt == 2 or read_current(root).name == generation.name:
+                    raise
+        raise AssertionError("unreachable")
+
+    def __enter__(self) -> Catalogue:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.items.close()
+
+    @property
+    def root(self) -> Path:
+        return self.generation.root
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What it was built with, as the manifest has it."""
+        return dict(self.generation.manifest["settings"])
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return dict(self.generation.manifest["counts"])
+
+    @cached_property
+    def crop(self) -> CropConfig:
+        """How garments were cut: a query's garments are cut the same way."""
+        return CropConfig.model_validate(self.settings["crop"])
+
+    @cached_property
+    def embedder_bundle(self) -> Bundle:
+        return self._bundle("embedder")
+
+    @cached_property
+    def detector_bundle(self) -> Bundle | None:
+        return self._bundle("detector") if self.generation.bundle_path("detector") else None
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        from fashionrec.embedder.embed import Embedder
+
+        with self._lock:
+            return Embedder(
+                self.embedder_bundle, threads=self.config.project.threads, device=self.config.project.device
+            )
+
+    @cached_property
+    def detector(self) -> Detector | None:
+        from fashionrec.detector.detect import Detector
+
+        if self.detector_bundle is None:
+            return None
+        found = self.config.detector
+        with self._lock:
+            return Detector(
+                self.detector_bundle,
+                conf=found.conf,
+                iou=found.iou,
+                max_garments=found.max_garments,
+                threads=self.config.project.threads,
+                device=self.config.project.device,
+            )
+
+    @cached_property
+    def images(self) -> VectorStore:
+        """Image vectors of every garment."""
+        return self._vectors("image")
+
+    @cached_property
+    def captions(self) -> VectorStore:
+        """Vectors of the captions' texts, of those garments that have one."""
+        return self._vectors("caption")
+
+    def read_photo(self, source: str | Path | bytes) -> Photo:
+        return read_photo(source, self.config.images)
+
+    def thumbnail(self, stored: StoredItem) -> bytes:
+        """An item's picture as JPEG bytes."""
+        segment, offset, size = stored.thumb
+        with (self.root / "segments" / segment / THUMBNAILS).open("rb") as file:
+            file.seek(offset)
+            return file.read(size)
+
+    def search(self, photo: str | Path | bytes, k: int | None = None, garment: str | None = None) -> Answer:
+        """What looks like the garments of a photo: see :func:`fashionrec.search.photo.search_photo`."""
+        from fashionrec.search.photo import search_photo
+
+        query = self.config.query
+        changed = query.model_copy(update={"k": k or query.k, "garment": garment or query.garment})
+        return search_photo(self, photo, changed)
+
+    def search_text(self, text: str, k: int | None = None) -> Answer:
+        """What fits a description: see :func:`fashionrec.search.text.search_text`."""
+        from fashionrec.search.text import search_text
+
+        return search_text(self, text, self.config.query.model_copy(update={"k": k or self.config.query.k}))
+
+    def _bundle(self, kind: str) -> Bundle:
+        path = self.generation.bundle_path(kind)
+        if path is None:
+            raise CatalogueError(f"catalogue {self.root} has no {kind}")
+        return Bundle.open(path, kind)
+
+    def _vectors(self, kind: str) -> VectorStore:
+        opened = []
+        with self._lock:
+            for name, entry in sorted(self.generation.segments.items()):
+                if entry["kind"] == kind:
+                    path = self.root / "segments" / name / VECTORS
+                    opened.append((name, open_vectors(path, count=entry["count"], dim=entry["dim"])))
+        return VectorStore(opened)
+
+    def _check_models(self) -> None:
+        """Vectors of one encoder are never searched with another."""
+        try:
+            fingerprints = {"embedder": self.embedder_bundle.fingerprint}
+            if self.detector_bundle is not None:
+                fingerprints["detector"] = self.detector_bundle.fingerprint
+        except ModelError as error:
+            raise CatalogueError(f"catalogue {self.root} is damaged: {error}", hint=error.hint) from None
+        for kind, found in fingerprints.items():
+            expected = self.generation.manifest["bundles"][kind]["fingerprint"]
+            if found != expected:
+                raise CatalogueError(
+                    f"the {kind} in {self.root} ({found[:12]}) is not the one it was built with ({expected[:12]})",
+                    hint="put the right bundle back, or build it again with `fashionrec build-index`",
+                )
+        for name, entry in self.generation.segments.items():
+            if entry["embedder"] != fingerprints["embedder"]:
+                raise CatalogueError(
+                    f"the vectors in {self.root}/segments/{name} are of another encoder"
+                    f" ({str(entry['embedder'])[:12]}, not {fingerprints['embedder'][:12]})",
+                    hint="build the catalogue again with `fashionrec build-index`",
+                )

@@ -1,0 +1,228 @@
+"""demo: the whole chain on a drawn world, through the same functions as the commands, by ``configs/demo.yaml`` alone."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fashionrec.cli.output import Output
+from fashionrec.cli.session import Session, command
+from fashionrec.errors import DataError
+
+MARKER = ".fashionrec-demo"
+
+
+def mount(app: typer.Typer) -> None:
+    command(app, "demo", help="The whole chain, trained in front of you: no network, key, GPU or download.")(demo)
+
+
+def demo(
+    session: Session,
+    open_: Annotated[bool, typer.Option("--open", help="Open the report in the browser at the end.")] = False,
+) -> None:
+    chain = Chain(session.files, session.sets, session.out)
+    report = chain.run()
+    session.out.result(report, lambda: _print(session.out, report))
+    query = chain.example_query
+    session.out.next(
+        f"fashionrec query PHOTO.jpg --index {chain.catalogue} --html answer.html   (a photo of your own)",
+        f"fashionrec query {query} --index {chain.catalogue}",
+        f'fashionrec query --text "a red striped dress" --index {chain.catalogue}',
+        f"open {report['page']}",
+    )
+    if open_:
+        typer.launch(report["page"])
+
+
+class Chain:
+    """The demo's stages. Each is a command's own function, with a session whose settings are demo.yaml's."""
+
+    def __init__(self, files: list[str], sets: list[str], out: Output) -> None:
+        self.out = out
+        self._files, self._sets = ["demo", *files], sets
+        self.root = Path(self.session().config.project.runs)
+        self.catalogue = self.root / "catalogue"
+        self.world, self.second = self.root / "world", self.root / "second"
+        self.seconds: dict[str, float] = {}
+        self.example_query = ""
+
+    def session(self, **overrides: dict[str, Any]) -> Session:
+        """A session as a command of its own would have it; progress is shown, results are kept for the report."""
+        session = Session(self._files, self._sets, Output(quiet=self.out.quiet, debug=self.out.debug))
+        for section, values in overrides.items():
+            session.override(section, values)
+        return session
+
+    @contextmanager
+    def stage(self, name: str, words: str) -> Iterator[None]:
+        self.out.say(f"\n[{len(self.seconds) + 1}/10] {words}")
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
+        self.out.say(f"      {self.seconds[name]:.1f} s")
+
+    def run(self) -> dict[str, Any]:
+        from fashionrec.cli.captions import run_caption_catalogue
+        from fashionrec.cli.evaluating import run_evaluate_detector, run_evaluate_search
+        from fashionrec.cli.index import run_build
+        from fashionrec.cli.models import detector_from, embedder_from
+        from fashionrec.cli.training import run_finetune, run_train
+        from fashionrec.extras import need
+
+        need("torch", "ultralytics", "transformers", "onnx", what="the demo trains its own models, which")
+        self._clear()
+        begin = time.perf_counter()
+        settings = self.session().config
+        data, new = str(self.world / "data.yaml"), str(self.second / "data.yaml")
+        products, queries = self.world / "catalogue" / "products.csv", self.world / "queries" / "queries.csv"
+        with self.stage("world", "drawing a world of garments, and a second batch of photos from the street"):
+            world = self._fetch(self.session(), self.world)
+            second = settings.demo.second.model_dump() | {"products": 0, "outfits": 0, "queries": 0}
+            self._fetch(self.session(synthetic=second), self.second)
+        with self.stage("train", "training a small YOLOv8 from scratch"):
+            trained = run_train(self.session(train={"data": data, "name": "detector"}))
+        with self.stage("finetune", "finetuning it on the second batch, without losing the first"):
+            weights = trained["weights"]["best"]
+            values = {"weights": weights, "data": new, "replay": data, "name": "detector"}
+            tuned = run_finetune(self.session(finetune=values))
+        promoted = tuned if tuned["promoted"] else trained
+        if not tuned["promoted"]:
+            self.out.say("      the finetuned detector was refused; the first one stays in use")
+        final = promoted["weights"].get("best_ft") or promoted["weights"]["best"]
+        with self.stage("export_detector", "exporting the detector to a bundle, and measuring it on unseen photos"):
+            bundle = detector_from(self.session(), Path(final))
+            detection = run_evaluate_detector(self.session(), str(bundle.path), Path(data), "test")
+        with self.stage("train_embedder", "training a small CLIP on the catalogue's photos and captions"):
+            clip = run_train(
+                self.session(train={"data": str(products), "name": "encoder"}, detector={"source": str(bundle.path)})
+            )
+        with self.stage("export_embedder", "exporting the CLIP to a bundle"):
+            encoder = embedder_from(self.session(), clip["weights"]["best"])
+        with self.stage("build", "building the catalogue: detect, crop, embed, index"):
+            build = run_build(self.session(), str(products), str(self.catalogue), str(bundle.path), str(encoder.path))
+        with self.stage("caption", "captioning its garments, English and Korean"):
+            captions = run_caption_catalogue(self.session(), self.catalogue, "local")
+        with self.stage("search", "searching with photos that the catalogue has never seen"):
+            search = run_evaluate_search(self.session(), str(self.catalogue), queries, baseline=True)
+        start = time.perf_counter()
+        report: dict[str, Any] = {
+            "detector": {
+                **{
+                    key: detection[key]
+                    for key in ("map50", "map50_95", "precision", "recall", "per_class", "images", "boxes")
+                },
+                "model": settings.train.model,
+                "finetune": {"promoted": tuned["promoted"], **tuned["notes"]},
+            },
+            "search": search,
+            "captions": captions,
+            "catalogue": {
+                key: build[key] for key in ("photos", "items", "products", "failed", "photos_per_second", "index")
+            },
+            "world": world["counts"],
+        }
+        examples = self._examples(queries, settings.demo.examples)
+        self.seconds["report"] = time.perf_counter() - start
+        self.seconds["total"] = time.perf_counter() - begin
+        report["seconds"] = {name: round(value, 2) for name, value in self.seconds.items()}
+        return self._write(report, examples, tuned)
+
+    def _fetch(self, session: Session, out: Path) -> dict[str, Any]:
+        from fashionrec.cli.data import run_fetch
+
+        return run_fetch(session, "synthetic", out)
+
+    def _clear(self) -> None:
+        """An earlier demo is replaced; anything else that lies there is not touched."""
+        if self.root.exists() and any(self.root.iterdir()):
+            if not (self.root / MARKER).is_file():
+                raise DataError(
+                    f"{self.root} is not empty and not an earlier demo", hint="move it, or --set project.runs=DIR"
+                )
+            shutil.rmtree(self.root)
+        self.root.mkdir(parents=True, exist_ok=True)
+        (self.root / MARKER).write_text(
+            "written by `fashionrec demo`, which may replace this folder\n", encoding="utf-8"
+        )
+
+    def _examples(self, queries: Path, count: int) -> list[dict[str, Any]]:
+        """Views of some queries for the page: the first unseen photos of each class in turn."""
+        from fashionrec.catalogue import Catalogue
+        from fashionrec.cli.query import run_query
+        from fashionrec.dataset.products import read_products
+        from fashionrec.search.page import answer_view
+
+        rows = read_products(queries)
+        by_class: dict[str, list[Any]] = {}
+        for row in rows:
+            by_class.setdefault(str(row.metadata.get("category")), []).append(row)
+        turns = [group[n] for n in range(count) for group in by_class.values() if n < len(group)][:count]
+        self.example_query = str(turns[0].path) if turns else "PHOTO.jpg"
+        views = []
+        session = self.session(query={"k": 8, "caption": "local"})
+        with Catalogue.open(self.catalogue, session.config) as catalogue:
+            for row in turns:
+                view = answer_view(catalogue, run_query(session, catalogue, str(row.path)))
+                for garment in view["garments"]:
+                    for hit in garment["hits"]:
+                        hit["right"] = hit["product_id"] == row.product_id
+                found = any(hit["right"] for garment in view["garments"] for hit in garment["hits"])
+                view["heading"] = (
+                    "The product in this photo is framed." if found else "The product in this photo is not among these."
+                )
+                views.append(view)
+            text = run_query(session, catalogue, None, "a red striped dress")
+            views.append(answer_view(catalogue, text))
+            korean = run_query(session, catalogue, None, "네이비 체크 스커트")
+            views.append(answer_view(catalogue, korean))
+        return views
+
+    def _write(self, report: dict[str, Any], examples: list[dict[str, Any]], tuned: dict[str, Any]) -> dict[str, Any]:
+        from fashionrec.files import dump_json, write_atomic
+        from fashionrec.search.page import environment
+
+        page = self.root / "report.html"
+        comparison = Path(tuned["path"]) / "comparison.json"
+        template = environment().get_template("demo.html")
+        text = template.render(
+            title="Demo report",
+            report=report,
+            sections=examples,
+            catalogue=str(self.catalogue),
+            comparison=_comparison(comparison),
+        )
+        write_atomic(page, text)
+        report["page"] = str(page)
+        write_atomic(self.root / "report.json", dump_json(report))
+        return report
+
+
+def _comparison(path: Path) -> dict[str, Any] | None:
+    import json
+
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _print(out: Output, report: dict[str, Any]) -> None:
+    detector, search = report["detector"], report["search"]
+    baseline = search["colour_histogram"]
+    out.line()
+    rows = [
+        ("detector mAP50, unseen photos", f"{detector['map50']:.3f}"),
+        ("detector mAP50-95", f"{detector['map50_95']:.3f}"),
+        (
+            "search recall@1, unseen views",
+            f"{search['recall_at_1']:.3f} (colour histogram {baseline['recall_at_1']:.3f})",
+        ),
+        ("search recall@10", f"{search['recall_at_10']:.3f} (colour histogram {baseline['recall_at_10']:.3f})"),
+        ("search MRR", f"{search['mrr']:.3f} (colour histogram {baseline['mrr']:.3f})"),
+        ("seconds in all", f"{report['seconds']['total']:.0f}"),
+    ]
+    out.table(("what", "measured"), rows)
+    out.line(f"\nreport: {report['page']}")

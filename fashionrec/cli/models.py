@@ -1,0 +1,121 @@
+"""Which model is meant: a bundle, a checkpoint or run (exported on the way), a hub id, or the newest promoted run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fashionrec.bundle import Bundle, is_bundle
+from fashionrec.errors import ModelError
+from fashionrec.extras import load
+from fashionrec.files import sha256_file
+from fashionrec.runs import RECORD, newest_promoted, read_run
+
+if TYPE_CHECKING:
+    from fashionrec.cli.session import Session
+
+DETECTOR_PACKAGES = ("torch", "ultralytics", "onnx")
+EMBEDDER_PACKAGES = ("torch", "transformers", "onnx")
+
+
+def detector_bundle(session: Session, source: str | None, *, catalogue: Path | None = None) -> Bundle | None:
+    """The detector to use; None for ``none``. Says on stderr which one and why. Raises :class:`ModelError`."""
+    why = ""
+    if source is None:
+        source = session.config.detector.source
+        why = " (detector.source)"
+    if source is None and catalogue is not None:
+        session.out.say(f"detector: {catalogue.name} (as the catalogue was built)")
+        return Bundle.open(catalogue, "detector")
+    if source is None:
+        run = newest_promoted(session.runs, "detector")
+        if run is None:
+            raise ModelError(
+                f"no detector is named, and there is no promoted run under {session.runs}",
+                hint="train one with `fashionrec train`, name one with --detector, or index photos whole: --detector none",
+            )
+        source = str(run.weights_path("best_ft" if "best_ft" in run.weights else "best"))
+        why = f" (the newest promoted run, {run.path})"
+    if source == "none":
+        session.out.say("detector: none, every photo is one whole garment")
+        return None
+    session.out.say(f"detector: {source}{why}")
+    return detector_from(session, Path(source))
+
+
+def detector_from(session: Session, path: Path) -> Bundle:
+    """A detector's bundle from a bundle, a run's folder, or a checkpoint, which is exported beside itself once."""
+    path = _weights_of_run(path, ("best_ft", "best"))
+    if is_bundle(path):
+        return Bundle.open(path, "detector")
+    if path.is_dir():
+        return Bundle.open(path, "detector")  # says what is wrong with it
+    if not path.is_file():
+        raise ModelError(
+            f"no detector at {path}", hint="give a bundle, a run's folder, or a checkpoint such as best.pt"
+        )
+    target = path.with_name(f"{path.stem}.bundle")
+    if is_bundle(target):
+        bundle = Bundle.open(target, "detector")
+        if bundle.source.get("sha256") == sha256_file(path):
+            return bundle
+    session.out.say(f"exporting {path} to {target}")
+    return export_detector(session, path, target)
+
+
+def export_detector(session: Session, weights: Path, out: Path, check_images: Sequence[Path] = ()) -> Bundle:
+    module = load("fashionrec.detector.export", what="exporting a detector", packages=DETECTOR_PACKAGES)
+    bundle: Bundle = module.export_detector(
+        weights, out, check_images=list(check_images), overwrite=True, log=session.out.say
+    )
+    return bundle
+
+
+def embedder_bundle(session: Session, source: str | None, *, catalogue: Path | None = None) -> Bundle:
+    """The encoder to use. Says on stderr which one and why. Raises :class:`ModelError`."""
+    if source is None and catalogue is not None and not session.is_set("embedder.source"):
+        session.out.say(f"embedder: {catalogue.name} (as the catalogue was built)")
+        return Bundle.open(catalogue, "embedder")
+    why = "" if source else " (embedder.source)"
+    source = source or session.config.embedder.source
+    session.out.say(f"embedder: {source}{why}")
+    return embedder_from(session, source)
+
+
+def embedder_from(session: Session, source: str) -> Bundle:
+    """An encoder's bundle from a bundle, a run's or transformers folder, or a hub id, exported once and kept."""
+    path = _weights_of_run(Path(source), ("best",))
+    if is_bundle(path):
+        return Bundle.open(path, "embedder")
+    if path.is_dir():
+        weights = path / "model.safetensors"
+        target = path.with_name(f"{path.name}.bundle")
+        if is_bundle(target) and weights.is_file():
+            bundle = Bundle.open(target, "embedder")
+            if bundle.source.get("sha256") == sha256_file(weights):
+                return bundle
+        return export_embedder(session, str(path), target)
+    target = session.data / "bundles" / source.replace("/", "--")
+    if is_bundle(target):
+        return Bundle.open(target, "embedder")
+    return export_embedder(session, source, target)
+
+
+def export_embedder(session: Session, source: str, out: Path, check_images: Sequence[Path] = ()) -> Bundle:
+    module = load("fashionrec.embedder.export", what="exporting an encoder", packages=EMBEDDER_PACKAGES)
+    session.out.say(f"exporting {source} to {out}")
+    bundle: Bundle = module.export_embedder(
+        source, out, check_images=list(check_images), overwrite=True, log=session.out.say
+    )
+    return bundle
+
+
+def _weights_of_run(path: Path, names: Sequence[str]) -> Path:
+    if (path / RECORD).is_file():
+        run = read_run(path)
+        for name in names:
+            if name in run.weights:
+                return run.weights_path(name)
+        raise ModelError(f"run {path} has no finished weights", hint=f"its status is {run.status}")
+    return path

@@ -1,0 +1,123 @@
+"""The only printer: results on stdout, everything else on stderr; human, JSON or quiet is decided here."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+#: Called with what is done and what there is in all.
+Tick = Callable[[int, int], None]
+
+
+class Output:
+    """How one command speaks. ``json`` puts one document on stdout; ``quiet`` silences messages and progress."""
+
+    def __init__(self, *, json: bool = False, quiet: bool = False, debug: bool = False) -> None:
+        self.json, self.quiet, self.debug = json, quiet, debug
+
+    def result(self, document: Any, human: Callable[[], None]) -> None:
+        """The command's result: the document with ``--json``, else whatever ``human`` prints."""
+        if self.json:
+            sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+        else:
+            human()
+        sys.stdout.flush()
+
+    def line(self, text: str = "") -> None:
+        """A line of a human result, on stdout."""
+        sys.stdout.write(text + "\n")
+
+    def say(self, text: str) -> None:
+        """A message, on stderr."""
+        if not self.quiet:
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
+
+    def warn(self, text: str) -> None:
+        """A message that is shown even when quiet."""
+        sys.stderr.write(f"warning: {text}\n")
+        sys.stderr.flush()
+
+    def next(self, *commands: str) -> None:
+        """Name the next useful command."""
+        if not self.json:
+            for n, command in enumerate(commands):
+                self.say(f"{'next: ' if n == 0 else '      '}{command}")
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[int] = ()) -> None:
+        """A table on stdout: drawn by rich on a terminal, plain aligned columns in a pipe."""
+        texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
+        if sys.stdout.isatty():
+            from rich.console import Console
+            from rich.table import Table
+            from rich.text import Text
+
+            table = Table(show_edge=False, pad_edge=False, header_style="bold")
+            for n, column in enumerate(columns):
+                table.add_column(column, justify="right" if n in right else "left", overflow="fold")
+            for row in texts:
+                table.add_row(*(Text(cell) for cell in row))
+            Console().print(table)
+            return
+        widths = [max(len(row[n]) for row in [list(columns), *texts]) for n in range(len(columns))]
+        for row in [list(columns), *texts]:
+            cells = [c.rjust(w) if n in right else c.ljust(w) for n, (c, w) in enumerate(zip(row, widths, strict=True))]
+            self.line("  ".join(cells).rstrip())
+
+    @contextmanager
+    def progress(self, label: str, unit: str = "") -> Iterator[Tick]:
+        """Progress on stderr, with rate and time left: a bar on a terminal, a line every few seconds in a pipe."""
+        if self.quiet:
+            yield lambda done, total: None
+        elif sys.stderr.isatty():
+            yield from self._bar(label, unit)
+        else:
+            yield self._lines(label, unit)
+
+    def _bar(self, label: str, unit: str) -> Iterator[Tick]:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+        )
+        start = time.monotonic()
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task(label, total=None, rate="")
+
+            def tick(done: int, total: int) -> None:
+                rate = done / max(1e-9, time.monotonic() - start)
+                bar.update(task, completed=done, total=total, rate=f"{rate:.1f} {unit}/s" if unit else "")
+
+            yield tick
+
+    def _lines(self, label: str, unit: str) -> Tick:
+        start = last = time.monotonic()
+
+        def tick(done: int, total: int) -> None:
+            nonlocal last
+            moment = time.monotonic()
+            if moment - last < 5 and done < total:
+                return
+            last = moment
+            rate = done / max(1e-9, moment - start)
+            left = f", {(total - done) / rate:.0f} s left" if rate > 0 and done < total else ""
+            self.say(f"{label}: {done}/{total}" + (f", {rate:.1f} {unit}/s" if unit else "") + left)
+
+        return tick
+
+
+def fail(message: str, hint: str = "") -> None:
+    """A known error: one line, and a hint."""
+    sys.stderr.write(f"error: {message}\n")
+    if hint:
+        sys.stderr.write(f"hint: {hint}\n")
+    sys.stderr.flush()

@@ -1,0 +1,122 @@
+"""doctor and config: what is installed, and what is set."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fashionrec.cli.session import Session, command
+from fashionrec.errors import FashionrecError, Refused
+
+_CORE = ("typer", "rich", "pydantic", "PyYAML", "numpy", "Pillow", "onnxruntime", "faiss-cpu", "tokenizers", "openai")
+_TRAIN = ("torch", "torchvision", "ultralytics", "transformers", "onnx", "roboflow", "pandas", "pyarrow")
+_KEYS = {"OPENAI_API_KEY": "captions by GPT-4o", "ROBOFLOW_API_KEY": "fetch-dataset roboflow:..."}
+
+
+def mount(app: typer.Typer) -> None:
+    command(app, "doctor", help="Versions, devices, keys, clashing packages, and the health of a catalogue.")(doctor)
+    config = typer.Typer(help="Settings.", no_args_is_help=True, rich_markup_mode=None)
+    command(config, "show", help="Every setting, its value, and where it came from.")(show)
+    app.add_typer(config, name="config")
+
+
+def show(
+    session: Session,
+    section: Annotated[str | None, typer.Argument(help="Only settings that begin with this.")] = None,
+) -> None:
+    resolved = session.resolved
+    chosen = {
+        key: {"value": value, "origin": resolved.origins.get(key, "default")}
+        for key, value in resolved.values.items()
+        if section is None or key == section or key.startswith(f"{section}.")
+    }
+
+    def human() -> None:
+        rows = [(key, "null" if e["value"] is None else e["value"], e["origin"]) for key, e in chosen.items()]
+        session.out.table(("setting", "value", "from"), rows)
+
+    session.out.result(chosen, human)
+
+
+def doctor(
+    session: Session,
+    index: Annotated[str | None, typer.Option(help="A catalogue to look at too.")] = None,
+) -> None:
+    document = run_doctor(session, index)
+
+    def human() -> None:
+        out = session.out
+        out.line(f"Python {document['python']}, {document['cores']} cores")
+        for plane, names in (("serving", _CORE), ("training", _TRAIN)):
+            out.line(f"{plane}:")
+            for name in names:
+                out.line(f"  {name:14} {document['packages'][name] or 'not installed'}")
+        out.line(f"inference on: {', '.join(document['providers']) or 'nothing'}")
+        for key, entry in document["keys"].items():
+            out.line(f"{key}: {'set' if entry else 'not set'} ({_KEYS[key]})")
+        if document["catalogue"]:
+            entry = document["catalogue"]
+            out.line(f"catalogue {entry['path']}: {entry['status']}")
+        for problem in document["problems"]:
+            out.line(f"problem: {problem}")
+        if not document["problems"]:
+            out.line("no problems found")
+
+    session.out.result(document, human)
+    if document["problems"]:
+        raise Refused(f"{len(document['problems'])} problems found")
+
+
+def run_doctor(session: Session, index: str | None = None) -> dict[str, Any]:
+    """What is installed and set. Values of keys are never read out, only whether they are there."""
+    packages = {name: _version(name) for name in (*_CORE, *_TRAIN)}
+    problems = [f"{name} is not installed: pip install fashionrec" for name in _CORE if packages[name] is None]
+    if _version("onnxruntime") and _version("onnxruntime-gpu"):
+        problems.append(
+            "onnxruntime and onnxruntime-gpu are both installed, which loses CUDA: uninstall both, install one again"
+        )
+    if packages["torch"] and not packages["torchvision"]:
+        problems.append("torch is installed without torchvision: pip install 'fashionrec[train]'")
+    providers: list[str] = []
+    if packages["onnxruntime"]:
+        import onnxruntime
+
+        providers = list(onnxruntime.get_available_providers())
+    if packages["ultralytics"] and sys.modules.get("cv2") is None:
+        try:
+            importlib.import_module("cv2")
+        except Exception as error:  # two distributions own cv2; a broken pair fails in many ways
+            problems.append(f"cv2 cannot be imported ({error}): pip install --force-reinstall opencv-python-headless")
+    catalogue = None
+    if index is not None:
+        from fashionrec.catalogue import Catalogue
+
+        try:
+            with Catalogue.open(Path(index), session.config) as opened:
+                catalogue = {"path": index, "status": "healthy", "counts": opened.counts}
+        except FashionrecError as error:
+            catalogue = {"path": index, "status": str(error), "counts": {}}
+            problems.append(str(error))
+    return {
+        "python": sys.version.split()[0],
+        "cores": os.cpu_count(),
+        "packages": packages,
+        "providers": providers,
+        "keys": {key: bool(os.environ.get(key)) for key in _KEYS},
+        "catalogue": catalogue,
+        "problems": problems,
+    }
+
+
+def _version(package: str) -> str | None:
+    import importlib.metadata  # costs 12 ms, which `--help` need not pay
+
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,160 @@
+"""What every command shares: ``--config``, ``--set``, ``--json``, ``--quiet``, ``--debug``, settings, and its errors.
+
+A command is a function whose first parameter is a :class:`Session`; :func:`command` mounts it with the shared options, and
+turns every known error into one line, a hint and an exit code.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fashionrec.cli.output import Output, fail
+from fashionrec.errors import ConfigError, FashionrecError
+
+if TYPE_CHECKING:
+    from fashionrec.config import Config, Resolved
+
+_SHARED: dict[str, Any] = {
+    "config": Annotated[
+        list[str] | None, typer.Option("--config", "-c", metavar="FILE", help="YAML settings; repeatable.")
+    ],
+    "set_": Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One setting; repeatable.")
+    ],
+    "json": Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")],
+    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="No progress and messages.")],
+    "debug": Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")],
+}
+
+
+class Session:
+    """One use of the command line: its output and its settings."""
+
+    def __init__(self, files: Sequence[str] = (), sets: Sequence[str] = (), out: Output | None = None) -> None:
+        self.files, self.sets = list(files), list(sets)
+        self.out = out or Output()
+        self._resolved: Resolved | None = None
+
+    @property
+    def resolved(self) -> Resolved:
+        if self._resolved is None:
+            from fashionrec.config import load_config
+
+            self._resolved = load_config(self.files, self.sets)
+        return self._resolved
+
+    @property
+    def config(self) -> Config:
+        return self.resolved.config
+
+    @property
+    def runs(self) -> Path:
+        return Path(self.config.project.runs)
+
+    @property
+    def data(self) -> Path:
+        return Path(self.config.project.data)
+
+    def is_set(self, dotted: str) -> bool:
+        """Whether somebody set this, rather than the defaults."""
+        return dotted in self.resolved.origins
+
+    def override(self, section: str, values: dict[str, Any]) -> None:
+        """Flags of the command as settings; None means the flag was not given. They win over everything."""
+        import yaml
+
+        for key, value in values.items():
+            if value is not None:
+                text = yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
+                self.sets.append(f"{section}.{key}={text}")
+        self._resolved = None
+
+    def assign(self, section: str, words: Sequence[str]) -> list[str]:
+        """Take ``key=value`` words as settings of a section, as `yolo` does; returns the other words."""
+        rest = []
+        for word in words:
+            key, sign, _ = word.partition("=")
+            if sign and key.replace(".", "").replace("_", "").isalnum() and not Path(word).exists():
+                self.sets.append(word if "." in key else f"{section}.{word}")
+            else:
+                rest.append(word)
+        self._resolved = None
+        return rest
+
+
+def command(app: typer.Typer, name: str, **options: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Mount a function as a command, with the shared options beside its own."""
+
+    def mount(function: Callable[..., None]) -> Callable[..., None]:
+        hints = typing.get_type_hints(function, include_extras=True)
+        own = [p for p in inspect.signature(function).parameters.values() if p.name != "session"]
+
+        @functools.wraps(function)
+        def run(**values: Any) -> None:
+            shared = {key: values.pop(key) for key in _SHARED}
+            out = Output(json=shared["json"], quiet=shared["quiet"], debug=shared["debug"])
+            session = Session(shared["config"] or (), shared["set_"] or (), out)
+            with _errors(out):
+                function(session, **values)
+
+        annotations = {p.name: hints[p.name] for p in own} | _SHARED
+        parameters = [p.replace(annotation=hints[p.name], kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+        for key, annotation in _SHARED.items():
+            default = None if key in ("config", "set_") else False
+            parameters.append(
+                inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+            )
+        run.__annotations__ = annotations
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        del run.__wrapped__  # type: ignore[attr-defined]
+        app.command(name, **options)(run)
+        return function
+
+    return mount
+
+
+class _errors:
+    """Known errors as one line and a hint; an interrupt as 130; anything else as a bug, with its traceback on demand."""
+
+    def __init__(self, out: Output) -> None:
+        self.out = out
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if error is None or isinstance(error, (typer.Exit, SystemExit)):
+            return
+        if isinstance(error, BrokenPipeError):  # `| head` is not an error
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+        if self.out.debug and not isinstance(error, KeyboardInterrupt):
+            import traceback
+
+            traceback.print_exception(error)
+        if isinstance(error, KeyboardInterrupt):
+            fail("interrupted")
+            raise typer.Exit(130) from None
+        if isinstance(error, FashionrecError):
+            fail(str(error), error.hint)
+            raise typer.Exit(error.exit_code) from None
+        if isinstance(error, Exception) and type(error).__module__.split(".")[0] not in ("typer", "click"):
+            message = " ".join(str(error).split())[:300]
+            fail(f"{type(error).__name__}: {message}", "this should not happen; --debug shows where")
+            raise typer.Exit(1) from None
+
+
+def one_or_none(words: Sequence[str], what: str) -> str | None:
+    """The single word left after ``key=value`` words were taken. Raises :class:`ConfigError` for more."""
+    if len(words) > 1:
+        raise ConfigError(f"{words[1]!r} is one word too many", hint=f"give {what}, then key=value settings")
+    return words[0] if words else None

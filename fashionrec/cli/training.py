@@ -1,0 +1,232 @@
+"""train, finetune and export: a detector from labelled photos, an encoder from a product table; both to bundles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fashionrec.cli.models import DETECTOR_PACKAGES, EMBEDDER_PACKAGES
+from fashionrec.cli.output import Tick
+from fashionrec.cli.session import Session, command, one_or_none
+from fashionrec.errors import ConfigError, DataError, Refused, UsageError
+
+if TYPE_CHECKING:
+    from fashionrec.runs import Run
+
+_Words = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, as with `yolo`.")]
+
+
+def mount(app: typer.Typer) -> None:
+    command(app, "train", help="Train a detector (data=DIR/data.yaml) or an encoder (data=products.csv).")(train)
+    command(app, "finetune", help="Finetune on new data; refused when the old data would suffer.")(finetune)
+    command(app, "export", help="Make a bundle, ready to serve, of a checkpoint, a transformers folder or a hub id.")(
+        export
+    )
+
+
+def train(
+    session: Session,
+    settings: _Words = None,
+    data: Annotated[str | None, typer.Option(help="data.yaml of a YOLO dataset, or a product table.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="yolov8l.pt, yolov8n.yaml, ...; an encoder: a CLIP to start from.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The run's folder under runs/train.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1)] = None,
+    imgsz: Annotated[int | None, typer.Option(min=32)] = None,
+    batch: Annotated[int | None, typer.Option()] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, 0, or 0,1.")] = None,
+    resume: Annotated[bool | None, typer.Option("--resume", help="Continue the run of that name.")] = None,
+) -> None:
+    words = session.assign("train", settings or [])
+    flags = {"data": data, "model": model, "name": name, "epochs": epochs, "imgsz": imgsz, "batch": batch}
+    session.override("train", {**flags, "device": device, "resume": resume})
+    if words:
+        raise UsageError(f"what is {words[0]!r}?", hint="settings are key=value, as in epochs=50")
+    if session.config.train.data is None:
+        raise ConfigError("no data to train on", hint="data=DIR/data.yaml, or a product table to train an encoder")
+    document = run_train(session)
+    session.out.result(document, lambda: _print_run(session, document))
+    if document["kind"] == "embedder":
+        session.out.next(f"fashionrec build-index PHOTOS --embedder {document['path']}")
+    else:
+        session.out.next(
+            f"fashionrec evaluate --weights {document['weights']['best']} --data {session.config.train.data}",
+            f"fashionrec build-index PHOTOS --detector {document['path']}",
+        )
+
+
+def run_train(session: Session) -> dict[str, Any]:
+    """Train by the section ``train``: a detector, or an encoder where the data is a product table."""
+    config = session.config.train
+    data = Path(config.data or "")
+    if _is_table(data):
+        return _run_document(_train_embedder(session, data, init=None))
+    from fashionrec.extras import load
+
+    module = load("fashionrec.detector.train", what="training a detector", packages=DETECTOR_PACKAGES)
+    session.out.say(f"training {config.model} on {config.data}")
+    with session.out.progress("epochs") as tick:
+        run = module.train_detector(config, session.runs, log=session.out.say, progress=_epochs(session, tick))
+    return _run_document(run)
+
+
+def finetune(
+    session: Session,
+    settings: _Words = None,
+    weights: Annotated[str | None, typer.Option(help="best.pt or the run to start from; for a table, a CLIP.")] = None,
+    data: Annotated[str | None, typer.Option(help="data.yaml of the new data; or a product table.")] = None,
+    replay: Annotated[str | None, typer.Option(help="data.yaml of the old data.")] = None,
+    name: Annotated[str | None, typer.Option(help="The run's folder under runs/finetune.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1)] = None,
+) -> None:
+    words = session.assign("finetune", settings or [])
+    flags = {"weights": weights, "data": data, "replay": replay, "name": name, "epochs": epochs}
+    session.override("finetune", flags)
+    weights_word = one_or_none(words, "the weights")
+    if weights_word is not None:
+        session.override("finetune", {"weights": weights_word})
+    config = session.config.finetune
+    if config.weights is None or config.data is None:
+        raise ConfigError(
+            "finetune needs weights and data", hint="fashionrec finetune --weights best.pt --data NEW/data.yaml"
+        )
+    document = run_finetune(session)
+    session.out.result(document, lambda: _print_run(session, document))
+    if not document["promoted"]:
+        reasons = "; ".join(document["notes"].get("decision", {}).get("reasons", [])) or "it did not get better"
+        raise Refused(f"not promoted: {reasons}", hint=f"the candidate is kept in {document['path']}")
+    session.out.next(f"fashionrec build-index PHOTOS --detector {document['path']}")
+
+
+def run_finetune(session: Session) -> dict[str, Any]:
+    """Finetune by the section ``finetune``: a detector, or an encoder where the data is a product table."""
+    from fashionrec.extras import load
+    from fashionrec.runs import RECORD, read_run
+
+    config = session.config.finetune
+    weights = Path(config.weights or "")
+    if (weights / RECORD).is_file():
+        weights = read_run(weights).weights_path("best")
+        config = config.model_copy(update={"weights": str(weights)})
+    if _is_table(Path(config.data or "")):
+        return _run_document(_train_embedder(session, Path(config.data or ""), init=str(weights)))
+    module = load("fashionrec.detector.finetune", what="finetuning a detector", packages=DETECTOR_PACKAGES)
+    session.out.say(f"finetuning {config.weights} on {config.data}, replaying {config.replay or 'nothing'}")
+    with session.out.progress("epochs") as tick:
+        run = module.finetune_detector(
+            config, session.runs, session.config.evaluate, log=session.out.say, progress=_epochs(session, tick)
+        )
+    return _run_document(run)
+
+
+def export(
+    session: Session,
+    source: Annotated[str, typer.Argument(help="best.pt, a run, a transformers folder, or a Hugging Face id.")],
+    out: Annotated[Path, typer.Option(help="The bundle's folder.")],
+    images: Annotated[Path | None, typer.Option(help="A folder of photos to check the export on.")] = None,
+) -> None:
+    from itertools import islice
+
+    from fashionrec.cli import models
+    from fashionrec.images import find_photos
+    from fashionrec.runs import RECORD, read_run
+
+    check = list(islice(find_photos(images), 16)) if images else []
+    if images and not check:
+        raise DataError(f"no photos in {images}")
+    path = Path(source)
+    if (path / RECORD).is_file():
+        run = read_run(path)
+        path = run.weights_path("best_ft" if "best_ft" in run.weights else "best")
+    if path.suffix == ".pt":
+        bundle = models.export_detector(session, path, out, check)
+    else:
+        bundle = models.export_embedder(session, str(path) if path.exists() else source, out, check)
+    document = {
+        "path": str(bundle.path),
+        "kind": bundle.kind,
+        "name": bundle.name,
+        "fingerprint": bundle.fingerprint,
+        "agreement": bundle.agreement,
+        "bytes": sum(entry["size"] for entry in bundle.files.values()),
+    }
+
+    def human() -> None:
+        session.out.line(
+            f"{bundle.kind} {bundle.name} ({bundle.fingerprint[:16]}), {document['bytes'] >> 20} MiB: {out}"
+        )
+        for key, value in bundle.agreement.items():
+            session.out.line(f"  {key}: {value}")
+
+    session.out.result(document, human)
+    session.out.next(f"fashionrec build-index PHOTOS --{bundle.kind} {out}")
+
+
+def _train_embedder(session: Session, table: Path, init: str | None) -> Run:
+    from fashionrec.cli import pairs
+    from fashionrec.extras import load
+
+    module = load("fashionrec.embedder.train", what="training an encoder", packages=EMBEDDER_PACKAGES)
+    config = session.config.train_embedder
+    section = session.config.train if init is None else session.config.finetune
+    if config.name is None and section.name is not None:
+        config = config.model_copy(update={"name": section.name, "exist_ok": section.exist_ok})
+    found, dataset = pairs.training_pairs(session, table)
+    session.out.say(f"training {init or 'a small CLIP'} on {len(found)} garments of {table}")
+    with session.out.progress("epochs") as tick:
+        run: Run = module.train_embedder(
+            found,
+            config,
+            session.runs,
+            init=init,
+            dataset=dataset,
+            log=session.out.say,
+            progress=_epochs(session, tick),
+        )
+    return run
+
+
+def _is_table(path: Path) -> bool:
+    from fashionrec.dataset.products import is_table
+
+    return is_table(path)
+
+
+def _epochs(session: Session, tick: Tick) -> Any:
+    def progress(epoch: int, epochs: int, metrics: dict[str, Any]) -> None:
+        figures = ", ".join(f"{key} {value:.3f}" for key, value in metrics.items() if isinstance(value, float))
+        session.out.say(f"epoch {epoch}/{epochs}" + (f": {figures}" if figures else ""))
+        tick(epoch, epochs)
+
+    return progress
+
+
+def _run_document(run: Run) -> dict[str, Any]:
+    return {
+        "path": str(run.path),
+        "kind": run.kind,
+        "verb": run.verb,
+        "name": run.name,
+        "status": run.status,
+        "promoted": run.promoted,
+        "seconds": round(run.seconds, 2),
+        "weights": {which: str(run.weights_path(which)) for which in run.weights},
+        "metrics": run.metrics,
+        "dataset": run.dataset,
+        "notes": run.notes,
+    }
+
+
+def _print_run(session: Session, document: dict[str, Any]) -> None:
+    out = session.out
+    comparison = Path(document["path"]) / "comparison.md"
+    if comparison.is_file():
+        out.line(comparison.read_text(encoding="utf-8").rstrip())
+    else:
+        for key, value in document["metrics"].items():
+            if isinstance(value, (int, float)):
+                out.line(f"  {key:14} {value:.4f}" if isinstance(value, float) else f"  {key:14} {value}")
+    out.line(f"run: {document['path']} ({document['status']}, {document['seconds']:.0f} s)")

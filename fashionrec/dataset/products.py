@@ -1,0 +1,142 @@
+"""Product tables: what `build-index` and `evaluate` are handed. A folder of photos, or CSV, JSONL or Parquet.
+
+A table has a column ``image`` (relative to the file, or absolute), optionally ``product_id``, and further columns, which
+become metadata. Columns whose every value is a number are numbers ("00123" stays text); empty cells are left out.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fashionrec.config import nearest
+from fashionrec.errors import DataError
+from fashionrec.extras import load
+from fashionrec.images import find_photos
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+
+_INTEGER = re.compile(r"^[+-]?(0|[1-9]\d{0,17})$")
+_NUMBER = re.compile(r"^[+-]?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d{1,3})?$")
+
+
+@dataclass(frozen=True)
+class ProductRow:
+    """One photo of one product. ``image`` is as the table has it, ``path`` where the file is."""
+
+    image: str
+    path: Path
+    product_id: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+def is_table(path: Path) -> bool:
+    """Whether a path names a product table by its suffix."""
+    return path.suffix.lower() in TABLE_SUFFIXES
+
+
+def read_products(source: Path) -> list[ProductRow]:
+    """The rows of a folder of photos (each photo a product of its own) or of a product table.
+
+    Raises :class:`DataError` if the source is missing, is of no known kind, has no column ``image``, or no rows.
+    A row whose image is missing is kept: that is for the build to report.
+    """
+    if source.is_dir():
+        rows = [_folder_row(source, path) for path in find_photos(source)]
+        if not rows:
+            raise DataError(f"no photos in {source}", hint="it should hold .jpg, .png, .webp ... files, at any depth")
+        return rows
+    if not source.exists():
+        raise DataError(f"no photos at {source}", hint="give a folder of photos, or a CSV, JSONL or Parquet table")
+    if not is_table(source):
+        raise DataError(
+            f"{source} is neither a folder of photos nor a table", hint=f"tables end in {', '.join(TABLE_SUFFIXES)}"
+        )
+    records = _read_records(source)
+    if not records:
+        raise DataError(f"{source} has no rows")
+    columns = list(dict.fromkeys(key for record in records for key in record))
+    if "image" not in columns:
+        raise DataError(
+            f"{source} has no column image, only {', '.join(columns[:12])}",
+            hint=nearest("image", columns) or "name the column with the photos' paths image",
+        )
+    rows = []
+    for record in records:
+        image = str(record.pop("image", "") or "").strip()
+        product = record.pop("product_id", None)
+        product_id = image if product is None or str(product).strip() == "" else str(product).strip()
+        rows.append(ProductRow(image, source.parent / image, product_id, record))
+    return rows
+
+
+def _folder_row(folder: Path, path: Path) -> ProductRow:
+    image = path.relative_to(folder).as_posix()
+    return ProductRow(image, path, image, {})
+
+
+def _read_records(source: Path) -> list[dict[str, Any]]:
+    suffix = source.suffix.lower()
+    try:
+        if suffix in (".csv", ".tsv"):
+            with source.open(encoding="utf-8-sig", newline="") as file:
+                reader = csv.DictReader(file, delimiter="\t" if suffix == ".tsv" else ",")
+                rows = [{k: v for k, v in row.items() if k} for row in reader]
+            return _typed(rows, reader.fieldnames or [])
+        if suffix == ".parquet":
+            pandas = load("pandas", what="reading a Parquet table", packages=("pandas", "pyarrow"))
+            frame = pandas.read_parquet(source)
+            return [_plain(record) for record in frame.to_dict("records")]
+        with source.open(encoding="utf-8-sig") as file:
+            records = [json.loads(line) for line in file if line.strip()]
+    except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
+        raise DataError(f"{source} cannot be read: {error}", hint="tables are UTF-8 CSV, JSONL or Parquet") from None
+    if not all(isinstance(record, dict) for record in records):
+        raise DataError(f"{source}: every line must be a JSON object")
+    return [_plain(record) for record in records]
+
+
+def _typed(rows: Sequence[dict[str, Any]], columns: Iterable[str]) -> list[dict[str, Any]]:
+    """Columns of numbers as numbers; empty cells left out; `image` and `product_id` always text."""
+    converters: dict[str, Any] = {}
+    for column in columns:
+        values = [str(row.get(column) or "").strip() for row in rows]
+        filled = [value for value in values if value]
+        if column in ("image", "product_id") or not filled:
+            converters[column] = str
+        elif all(_INTEGER.match(value) for value in filled):
+            converters[column] = int
+        elif all(_NUMBER.match(value) for value in filled):
+            converters[column] = float
+        else:
+            converters[column] = str
+    return [
+        {
+            column: convert(str(row[column]).strip())
+            for column, convert in converters.items()
+            if row.get(column) is not None and str(row[column]).strip()
+        }
+        for row in rows
+    ]
+
+
+def _plain(record: dict[str, Any]) -> dict[str, Any]:
+    """JSON-ready values: numpy scalars and timestamps of a Parquet table become plain ones, missing ones are left out."""
+    plain = {}
+    for key, value in record.items():
+        if hasattr(value, "item") and not isinstance(value, (str, bytes)):
+            value = value.item()
+        if value is None or (isinstance(value, float) and not math.isfinite(value)):
+            continue
+        if not isinstance(value, (str, int, float, bool, list, dict)):
+            value = str(value)
+            if value == "NaT":
+                continue
+        plain[str(key)] = value
+    return plain

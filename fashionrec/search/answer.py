@@ -1,0 +1,96 @@
+"""What a search answers: garments with their hits, and how long each step took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from fashionrec.store.items import StoredItem
+from fashionrec.types import Box, Garment, Hit
+
+STAGES = ("load", "detect", "caption", "embed", "search")
+
+
+@dataclass(frozen=True)
+class GarmentAnswer:
+    """One garment of the question and what was found for it. ``stored`` is beside each hit, for thumbnails."""
+
+    garment: Garment
+    hits: tuple[Hit, ...]
+    stored: tuple[StoredItem, ...]
+
+
+@dataclass
+class Answer:
+    """The answer to one photo or text.
+
+    ``photo`` is its name as given (None for a text query), ``width`` and ``height`` are of the upright photo in pixels,
+    ``notes`` are sentences that a person should see.
+    """
+
+    photo: str | None
+    width: int | None
+    height: int | None
+    garments: list[GarmentAnswer] = field(default_factory=list)
+    timings_ms: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    text: str | None = None
+    notes: list[str] = field(default_factory=list)
+    seen: list[Garment] = field(default_factory=list)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time of the block to a stage, in milliseconds."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.timings_ms[stage] += (time.perf_counter() - start) * 1000
+
+    def to_dict(self) -> dict[str, Any]:
+        """The contract of ``fashionrec query --json``."""
+        document: dict[str, Any] = {
+            "photo": self.photo,
+            "width": self.width,
+            "height": self.height,
+            "garments": [_garment(found) for found in self.garments],
+            "timings_ms": {stage: round(self.timings_ms[stage], 2) for stage in STAGES},
+        }
+        if self.text is not None:
+            document["text"] = self.text
+        return document
+
+
+def _garment(found: GarmentAnswer) -> dict[str, Any]:
+    garment = found.garment
+    return {
+        "index": garment.index,
+        "class_name": garment.class_name,
+        "confidence": None if garment.confidence is None else round(garment.confidence, 4),
+        "box": _box(garment.box),
+        "whole_photo": garment.whole_photo,
+        "caption": garment.caption,
+        "hits": [_hit(hit) for hit in found.hits],
+    }
+
+
+def _hit(hit: Hit) -> dict[str, Any]:
+    item = hit.item
+    return {
+        "rank": hit.rank,
+        "score": round(hit.score, 6),
+        "item_id": item.item_id,
+        "product_id": item.product_id,
+        "image": item.image,
+        "class_name": item.class_name,
+        "box": _box(item.box),
+        "caption": item.caption,
+        "attributes": item.attributes,
+        "metadata": item.metadata,
+    }
+
+
+def _box(box: Box) -> list[float]:
+    return [round(float(value), 2) for value in box]

@@ -1,0 +1,135 @@
+"""An answer as one self-contained page: the photo with its boxes, and a row of pictures per garment. No request leaves it."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image, ImageDraw
+
+from fashionrec.types import CLASS_NAMES, Garment
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jinja2 import Environment
+
+    from fashionrec.catalogue import Catalogue
+    from fashionrec.search.answer import Answer
+
+#: One colour per class, for boxes and headings; dark enough for white text.
+COLOURS = {"dress": "#b4236b", "pants": "#1f5fbf", "skirt&pants": "#6b46c1", "skirt": "#b45309", "top": "#0f766e"}
+_PHOTO_SIDE = 900
+_SYMBOLS = {"KRW": "₩", "USD": "$", "EUR": "€", "GBP": "£", "JPY": "¥"}
+
+
+def answer_page(catalogue: Catalogue, answer: Answer) -> str:
+    """The whole page as HTML text."""
+    template = environment().get_template("answer.html")
+    return template.render(
+        sections=[answer_view(catalogue, answer)],
+        title=answer.text if answer.photo is None else Path(answer.photo).name,
+        catalogue=catalogue.root.name,
+        counts=catalogue.counts,
+    )
+
+
+def answer_view(catalogue: Catalogue, answer: Answer) -> dict[str, Any]:
+    """What the templates need of one answer: pictures as data URIs, texts as text."""
+    photo = None
+    if answer.photo is not None:
+        pixels = catalogue.read_photo(answer.photo).pixels
+        photo = data_uri(draw_boxes(pixels, answer.seen))
+    garments = [
+        {
+            "name": found.garment.class_name or ("whole photo" if found.garment.whole_photo else "words"),
+            "confidence": found.garment.confidence,
+            "caption": found.garment.caption,
+            "colour": COLOURS.get(found.garment.class_name or "", "#374151"),
+            "hits": [
+                {
+                    "rank": hit.rank,
+                    "score": hit.score,
+                    "picture": jpeg_uri(catalogue.thumbnail(stored)),
+                    "product_id": hit.item.product_id,
+                    "title": hit.item.metadata.get("title") or hit.item.product_id,
+                    "caption": hit.item.caption,
+                    "brand": hit.item.metadata.get("brand"),
+                    "price": price(hit.item.metadata),
+                    "url": safe_url(hit.item.metadata.get("url")),
+                    "class_name": hit.item.class_name,
+                }
+                for hit, stored in zip(found.hits, found.stored, strict=True)
+            ],
+        }
+        for found in answer.garments
+    ]
+    return {
+        "photo": photo,
+        "name": Path(answer.photo).name if answer.photo else None,
+        "text": answer.text,
+        "garments": garments,
+        "notes": answer.notes,
+        "total_ms": sum(answer.timings_ms.values()),
+    }
+
+
+def environment() -> Environment:
+    """Templates of the package; everything put into them is escaped."""
+    from jinja2 import Environment, PackageLoader
+
+    return Environment(
+        loader=PackageLoader("fashionrec", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+
+
+def draw_boxes(pixels: Image.Image, garments: Sequence[Garment]) -> Image.Image:
+    """A copy of the photo, no side over 900 pixels, with the garments' boxes and numbers drawn in."""
+    small = pixels.copy()
+    small.thumbnail((_PHOTO_SIDE, _PHOTO_SIDE), Image.Resampling.LANCZOS)
+    scale = small.width / pixels.width
+    draw = ImageDraw.Draw(small)
+    line = max(2, round(max(small.size) / 220))
+    for garment in garments:
+        if garment.whole_photo:
+            continue
+        colour = COLOURS.get(garment.class_name or "", "#374151")
+        x1, y1, x2, y2 = (value * scale for value in garment.box)
+        draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=line)
+        number = CLASS_NAMES.index(garment.class_name) if garment.class_name in CLASS_NAMES else "?"
+        label = f"{garment.index} {garment.class_name or number}"
+        left, top, right, bottom = draw.textbbox((0, 0), label, font_size=6 * line)
+        draw.rectangle((x1, y1, x1 + right - left + 4 * line, y1 + bottom - top + 4 * line), fill=colour)
+        draw.text((x1 + 2 * line - left, y1 + 2 * line - top), label, fill="white", font_size=6 * line)
+    return small
+
+
+def data_uri(pixels: Image.Image) -> str:
+    out = io.BytesIO()
+    pixels.save(out, "JPEG", quality=88)
+    return jpeg_uri(out.getvalue())
+
+
+def jpeg_uri(jpeg: bytes) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
+
+
+def price(metadata: dict[str, Any]) -> str:
+    """A product's price as a shopper reads it: ₩39,000. Empty where there is none."""
+    value = metadata.get("price")
+    if value is None or isinstance(value, bool):
+        return ""
+    if not isinstance(value, (int, float)):
+        return str(value)
+    currency = str(metadata.get("currency") or "").upper()
+    amount = f"{value:,.0f}" if float(value).is_integer() else f"{value:,.2f}"
+    symbol = _SYMBOLS.get(currency)
+    return f"{symbol}{amount}" if symbol else f"{amount} {currency}".strip()
+
+
+def safe_url(url: object) -> str | None:
+    """A link that may be followed from a page: http and https only."""
+    text = str(url or "").strip()
+    return text if text.lower().startswith(("https://", "http://")) else None

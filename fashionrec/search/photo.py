@@ -1,0 +1,90 @@
+"""A photo as the question: every garment in it, or one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fashionrec.errors import UsageError
+from fashionrec.images import crop_garment
+from fashionrec.search.answer import Answer
+from fashionrec.search.ranking import rank
+from fashionrec.types import CLASS_NAMES, Box, Garment, resolve_class
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from fashionrec.catalogue import Catalogue
+    from fashionrec.config import QueryConfig
+
+#: Describes crops: pictures, their image vectors and classes in, one text (or None) each out: (shown, to be embedded).
+Describe = Callable[[Sequence["Image.Image"], np.ndarray, Sequence["str | None"]], Sequence["tuple[str, str] | None"]]
+
+
+def search_photo(
+    catalogue: Catalogue,
+    source: str | Path | bytes,
+    settings: QueryConfig,
+    describe: Describe | None = None,
+    *,
+    detect: bool = True,
+) -> Answer:
+    """Find the garments of a photo, embed each, and search for each.
+
+    Where nothing is detected (or ``detect`` is false) the whole photo is the one garment. ``describe`` captions the
+    garments, and that text is then searched and fused too. Raises :class:`ImageError` for a photo that cannot be read,
+    :class:`UsageError` for a garment that is not there.
+    """
+    answer = Answer(photo=None if isinstance(source, bytes) else str(source), width=None, height=None)
+    with answer.timed("load"):
+        photo = catalogue.read_photo(source)
+        answer.width, answer.height = photo.width, photo.height
+        embedder, detector = catalogue.embedder, catalogue.detector if detect else None
+        catalogue.images  # noqa: B018  (opened here, so that its time is counted as loading)
+    with answer.timed("detect"):
+        garments = detector.detect([photo.pixels])[0] if detector is not None else []
+    if not garments:
+        if detector is not None:
+            answer.notes.append("no garment was detected: the whole photo is searched for")
+        garments = [Garment(0, None, None, Box(0, 0, photo.width, photo.height), whole_photo=True)]
+    answer.seen = garments
+    chosen = choose_garments(garments, settings.garment)
+    with answer.timed("embed"):
+        crops = [crop_garment(photo.pixels, garment.box, catalogue.crop) for garment in chosen]
+        vectors = embedder.embed_images(crops)
+    texts: list[np.ndarray | None] = [None] * len(chosen)
+    if describe is not None:
+        with answer.timed("caption"):
+            described = describe(crops, vectors, [garment.class_name for garment in chosen])
+            for n, text in enumerate(described):
+                if text is not None:
+                    chosen[n] = Garment(**{**vars(chosen[n]), "caption": text[0]})
+                    texts[n] = embedder.embed_texts([text[1]])[0]
+            if any(text is None for text in described):
+                answer.notes.append("some garments could not be described: they are searched for by picture alone")
+    with answer.timed("search"):
+        for garment, vector, text in zip(chosen, vectors, texts, strict=True):
+            answer.garments.append(rank(catalogue, garment, vector, settings, text_query=text))
+    return answer
+
+
+def choose_garments(garments: Sequence[Garment], which: str) -> list[Garment]:
+    """The garments meant by ``all``, a class name (its most confident one), or a number. Raises :class:`UsageError`."""
+    if which == "all":
+        return list(garments)
+    seen = ", ".join(f"{g.index}: {g.class_name or 'whole photo'}" for g in garments)
+    if which.isdigit():
+        for garment in garments:
+            if garment.index == int(which):
+                return [garment]
+        raise UsageError(f"there is no garment {which} in the photo", hint=f"it has {seen}")
+    wanted = resolve_class(which)
+    if wanted is None:
+        raise UsageError(f"no garment is called {which!r}", hint=f"one of {', '.join(CLASS_NAMES)}, a number, or all")
+    for garment in sorted(garments, key=lambda g: -(g.confidence or 0)):
+        if garment.class_name == wanted:
+            return [garment]
+    raise UsageError(f"there is no {wanted} in the photo", hint=f"it has {seen}")
