@@ -208,8 +208,9 @@ class _Build:
         journal.put(finished)
         self.report.embedded = len(todo) - len(bad)
         for row in self.rows:
-            if (digest := digests.get(row.path)) in bad:
-                self._fail(row, bad[digest])
+            known = digests.get(row.path)
+            if known is not None and known in bad:
+                self._fail(row, bad[known])
         for path in [path for path, digest in digests.items() if digest in bad]:
             del digests[path]
 

@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import stat
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -152,11 +153,15 @@ def _decode(data: bytes, name: str, limits: ImagesConfig) -> Image.Image:
 
 
 def _open(data: bytes) -> Image.Image:
+    # ultralytics, where it is loaded, replaces Pillow's open by one that tries to install packages; take Pillow's own
+    pillow_open = getattr(sys.modules.get("ultralytics.utils.patches"), "_image_open", Image.open)
     try:
-        return Image.open(io.BytesIO(data), formats=COMMON_FORMATS)
+        opened: Image.Image = pillow_open(io.BytesIO(data), formats=COMMON_FORMATS)
+        return opened
     except UnidentifiedImageError:
         Image.init()
-        return Image.open(io.BytesIO(data), formats=[name for name in FORMATS if name in Image.OPEN])
+        opened = pillow_open(io.BytesIO(data), formats=[name for name in FORMATS if name in Image.OPEN])
+        return opened
 
 
 def _upright(opened: Image.Image) -> Image.Image:

@@ -129,7 +129,8 @@ def _caption_photos(session: Session, photos: Sequence[str], index: str | None) 
 
     kind = choose_kind(session.config.captioner.kind)
     session.out.say(f"captions by {_who(session, kind)}")
-    documents, failed = [], 0
+    documents: list[dict[str, Any]] = []
+    failed = 0
     with Catalogue.open(find_catalogue(session, index), session.config) as catalogue:
         for name in photos:
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,11 +60,11 @@ def search_photo(
     if describe is not None:
         with answer.timed("caption"):
             described = describe(crops, vectors, [garment.class_name for garment in chosen])
-            for n, text in enumerate(described):
-                if text is not None:
-                    chosen[n] = Garment(**{**vars(chosen[n]), "caption": text[0]})
-                    texts[n] = embedder.embed_texts([text[1]])[0]
-            if any(text is None for text in described):
+            for n, words in enumerate(described):
+                if words is not None:
+                    chosen[n] = replace(chosen[n], caption=words[0])
+                    texts[n] = embedder.embed_texts([words[1]])[0]
+            if any(words is None for words in described):
                 answer.notes.append("some garments could not be described: they are searched for by picture alone")
     with answer.timed("search"):
         for garment, vector, text in zip(chosen, vectors, texts, strict=True):

@@ -131,8 +131,10 @@ class ItemWriter:
             cursor = self._db.execute(
                 "INSERT INTO garments (photo, position, class_name, confidence, x1, y1, x2, y2, whole_photo,"
                 " segment, row, thumb_offset, thumb_size) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (photo.sha256, g.position, g.class_name, g.confidence, *g.box, int(g.whole_photo))
-                + (g.segment, g.row, g.thumb_offset, g.thumb_size),
+                (
+                    *(photo.sha256, g.position, g.class_name, g.confidence, *g.box, int(g.whole_photo)),
+                    *(g.segment, g.row, g.thumb_offset, g.thumb_size),
+                ),
             )
             numbers.append(int(cursor.lastrowid or 0))
         return numbers

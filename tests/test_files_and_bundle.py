@@ -1,0 +1,118 @@
+"""Atomic files and bundles: whole or not there; a damaged one is a clear error."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fashionrec.bundle import Bundle, is_bundle, write_bundle
+from fashionrec.errors import ModelError
+from fashionrec.files import canonical_json, fingerprint, write_atomic
+
+
+def make(tmp_path: Path, name: str = "b", content: bytes = b"graph", **spec: object) -> Bundle:
+    graph = tmp_path / "made.onnx"
+    graph.write_bytes(content)
+    return write_bundle(
+        tmp_path / name,
+        kind="detector",
+        name="tiny",
+        graphs={"detect": "model.onnx"},
+        spec={"imgsz": 32, **spec},
+        source={"file": "best.pt"},
+        agreement={"score": 0.0},
+        files={"model.onnx": graph},
+    )
+
+
+def test_a_bundle_reads_back_and_its_fingerprint_is_what_decides_its_output(tmp_path: Path) -> None:
+    bundle = make(tmp_path)
+    assert Bundle.open(tmp_path / "b", "detector", verify=True) == bundle
+    assert bundle.spec == {"imgsz": 32}
+    assert make(tmp_path, "same").fingerprint == bundle.fingerprint
+    assert make(tmp_path, "other", b"grapH").fingerprint != bundle.fingerprint
+    assert make(tmp_path, "third", imgsz=64).fingerprint != bundle.fingerprint
+    assert bundle.copy_to(tmp_path / "copy").fingerprint == bundle.fingerprint
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["b", "copy", "made.onnx", "other", "same", "third"]
+
+
+@pytest.mark.parametrize("fault", ["missing", "truncated", "flipped", "manifest", "spec", "version", "foreign", "escape", "none"])
+def test_every_fault_of_a_bundle_is_one_line_with_a_hint(tmp_path: Path, fault: str) -> None:
+    folder = make(tmp_path).path
+    graph, manifest = folder / "model.onnx", folder / "bundle.json"
+    value = json.loads(manifest.read_text())
+    if fault == "missing":
+        graph.unlink()
+    elif fault == "truncated":
+        graph.write_bytes(b"gra")
+    elif fault == "flipped":
+        graph.write_bytes(b"grapx")
+    elif fault == "manifest":
+        manifest.write_text("{")
+    elif fault == "spec":
+        value["spec"]["imgsz"] = 64
+    elif fault == "version":
+        value["format_version"] = 7
+    elif fault == "foreign":
+        value = {"hello": 1}
+    elif fault == "escape":
+        value["files"]["../made.onnx"] = {"size": 5, "sha256": "0"}
+    if fault in ("spec", "version", "foreign", "escape"):
+        manifest.write_text(json.dumps(value))
+    path = tmp_path / "nothing" if fault == "none" else folder
+    with pytest.raises(ModelError) as caught:
+        Bundle.open(path, verify=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_graph_that_is_no_onnx_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        make(tmp_path).session("detect")
+
+
+def test_kinds_are_not_mixed_up_and_nothing_is_overwritten(tmp_path: Path) -> None:
+    make(tmp_path)
+    with pytest.raises(ModelError, match="not an embedder"):
+        Bundle.open(tmp_path / "b", "embedder")
+    with pytest.raises(ModelError, match="there already"):
+        make(tmp_path)
+    assert is_bundle(tmp_path / "b")
+
+
+def test_a_failing_write_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        write_bundle(
+            tmp_path / "x",
+            kind="detector",
+            name="x",
+            graphs={},
+            spec={},
+            source={},
+            agreement={},
+            files={"a": tmp_path / "missing"},
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_write_atomic_replaces_or_leaves(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    write_atomic(path, "one")
+    write_atomic(path, b"two")
+    assert path.read_text() == "two"
+    with pytest.raises(TypeError):
+        write_atomic(path, 3)  # type: ignore[arg-type]
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+)
+
+
+@given(st.dictionaries(st.text(), json_values))
+def test_a_fingerprint_does_not_depend_on_the_order_of_keys(value: dict[str, object]) -> None:
+    turned = dict(reversed(list(value.items())))
+    assert fingerprint(value) == fingerprint(turned)
+    assert json.loads(canonical_json(value)) == value

@@ -1,0 +1,97 @@
+"""Product tables and folders."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from fashionrec.dataset.products import _typed, read_products
+from fashionrec.errors import DataError
+
+
+def test_csv_columns_are_typed_and_empty_cells_left_out(tmp_path: Path) -> None:
+    table = tmp_path / "p.csv"
+    table.write_text(
+        "image,product_id,price,rating,code,title\n"
+        "a.jpg,001,39000,4.5,00123,셔츠\n"
+        'b.jpg,,12000,,00124,"a, b"\n',
+        encoding="utf-8-sig",
+    )
+    first, second = read_products(table)
+    assert first.product_id == "001"
+    assert first.path == tmp_path / "a.jpg"
+    assert first.metadata == {"price": 39000, "rating": 4.5, "code": "00123", "title": "셔츠"}
+    assert second.product_id == "b.jpg"
+    assert second.metadata == {"price": 12000, "code": "00124", "title": "a, b"}
+
+
+def test_jsonl_keeps_types_and_absolute_paths(tmp_path: Path) -> None:
+    table = tmp_path / "p.jsonl"
+    table.write_text(json.dumps({"image": "/shop/a.jpg", "price": 5, "sizes": ["S"], "gone": None}) + "\n\n")
+    (row,) = read_products(table)
+    assert row.path == Path("/shop/a.jpg")
+    assert row.product_id == "/shop/a.jpg"
+    assert row.metadata == {"price": 5, "sizes": ["S"]}
+
+
+@pytest.mark.train
+def test_parquet(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"image": ["a.jpg", "b.jpg"], "price": [1, 2], "sale": [0.5, None]})
+    frame["when"] = pandas.to_datetime(["2026-01-02", None])
+    frame.to_parquet(tmp_path / "p.parquet")
+    first, second = read_products(tmp_path / "p.parquet")
+    assert first.metadata["price"] == 1
+    assert first.metadata["sale"] == 0.5
+    assert second.metadata == {"price": 2}
+    assert json.dumps(first.metadata)
+
+
+def test_a_folder_is_one_product_per_photo(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    Image.new("RGB", (3, 3)).save(tmp_path / "sub" / "x.png")
+    (row,) = read_products(tmp_path)
+    assert (row.image, row.product_id) == ("sub/x.png", "sub/x.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("none.csv", None, "no photos at"),
+        ("a.txt", "x", "neither a folder"),
+        ("a.csv", "photo,price\nx,1\n", "no column image"),
+        ("a.csv", "image\n", "no rows"),
+        ("a.jsonl", "{broken", "cannot be read"),
+        ("a.jsonl", "[1]\n", "JSON object"),
+        ("a.csv", b"image\n\xff\xfe\n", "cannot be read"),
+    ],
+)
+def test_what_is_no_table_is_one_line_with_a_hint(tmp_path: Path, name: str, content: str | bytes | None, message: str) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(DataError, match=message) as caught:
+        read_products(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_folder_says_so(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no photos in"):
+        read_products(tmp_path)
+
+
+@given(st.lists(st.text(alphabet="0123456789.-+eE ", min_size=1, max_size=8), min_size=1, max_size=5))
+def test_a_number_column_reads_back_as_the_same_numbers(values: list[str]) -> None:
+    rows = _typed([{"x": value} for value in values], ["x"])
+    kinds = {type(row["x"]) for row in rows if "x" in row}
+    assert len(kinds) <= 1
+    for row, value in zip(rows, values, strict=True):
+        if "x" not in row:
+            assert not value.strip()
+        elif kinds == {str}:
+            assert row["x"] == value.strip()
+        else:
+            assert row["x"] == float(value)
