@@ -72,7 +72,8 @@ def local_captioner(session: Session, embedder: Embedder) -> LocalCaptioner:
 def describe_with(session: Session, embedder: Embedder, kind: str) -> Describe:
     """A function that describes a query's garments. Only ``openai`` sends anything anywhere, and it must be asked for."""
     chosen = "local" if kind == "auto" else kind
-    session.out.say(f"captions by {_who(session, chosen)}")
+    if chosen == "openai":
+        session.out.say(f"captions by {_who(session, chosen)}")
 
     def describe(
         crops: Sequence[Image.Image], vectors: np.ndarray, class_names: Sequence[str | None]

@@ -18,29 +18,30 @@ class Output:
 
     def __init__(self, *, json: bool = False, quiet: bool = False, debug: bool = False) -> None:
         self.json, self.quiet, self.debug = json, quiet, debug
+        self._out, self._err = sys.stdout, sys.stderr  # libraries that print are redirected away; we are not
 
     def result(self, document: Any, human: Callable[[], None]) -> None:
         """The command's result: the document with ``--json``, else whatever ``human`` prints."""
         if self.json:
-            sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+            self._out.write(json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
         else:
             human()
-        sys.stdout.flush()
+        self._out.flush()
 
     def line(self, text: str = "") -> None:
         """A line of a human result, on stdout."""
-        sys.stdout.write(text + "\n")
+        self._out.write(text + "\n")
 
     def say(self, text: str) -> None:
         """A message, on stderr."""
         if not self.quiet:
-            sys.stderr.write(text + "\n")
-            sys.stderr.flush()
+            self._err.write(text + "\n")
+            self._err.flush()
 
     def warn(self, text: str) -> None:
         """A message that is shown even when quiet."""
-        sys.stderr.write(f"warning: {text}\n")
-        sys.stderr.flush()
+        self._err.write(f"warning: {text}\n")
+        self._err.flush()
 
     def next(self, *commands: str) -> None:
         """Name the next useful command."""
@@ -51,7 +52,7 @@ class Output:
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[int] = ()) -> None:
         """A table on stdout: drawn by rich on a terminal, plain aligned columns in a pipe."""
         texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
-        if sys.stdout.isatty():
+        if self._out.isatty():
             from rich.console import Console
             from rich.table import Table
             from rich.text import Text
@@ -61,7 +62,7 @@ class Output:
                 table.add_column(column, justify="right" if n in right else "left", overflow="fold")
             for row in texts:
                 table.add_row(*(Text(cell) for cell in row))
-            Console().print(table)
+            Console(file=self._out).print(table)
             return
         widths = [max(len(row[n]) for row in [list(columns), *texts]) for n in range(len(columns))]
         for row in [list(columns), *texts]:
@@ -73,7 +74,7 @@ class Output:
         """Progress on stderr, with rate and time left: a bar on a terminal, a line every few seconds in a pipe."""
         if self.quiet:
             yield lambda done, total: None
-        elif sys.stderr.isatty():
+        elif self._err.isatty():
             yield from self._bar(label, unit)
         else:
             yield self._lines(label, unit)
@@ -90,7 +91,7 @@ class Output:
             TimeRemainingColumn(),
         )
         start = time.monotonic()
-        with Progress(*columns, console=Console(stderr=True)) as bar:
+        with Progress(*columns, console=Console(file=self._err)) as bar:
             task = bar.add_task(label, total=None, rate="")
 
             def tick(done: int, total: int) -> None:

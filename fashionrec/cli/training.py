@@ -117,7 +117,7 @@ def run_finetune(session: Session) -> dict[str, Any]:
     session.out.say(f"finetuning {config.weights} on {config.data}, replaying {config.replay or 'nothing'}")
     with session.out.progress("epochs") as tick:
         run = module.finetune_detector(
-            config, session.runs, session.config.evaluate, log=session.out.say, progress=_epochs(session, tick)
+            config, session.runs, _measure(session), log=session.out.say, progress=_epochs(session, tick)
         )
     return _run_document(run)
 
@@ -187,6 +187,13 @@ def _train_embedder(session: Session, table: Path, init: str | None) -> Run:
             progress=_epochs(session, tick),
         )
     return run
+
+
+def _measure(session: Session) -> Any:
+    """Measures weights by the one evaluator, from their bundle, as they will be served."""
+    from fashionrec.cli.evaluating import run_evaluate_detector
+
+    return lambda weights, data, split: run_evaluate_detector(session, str(weights), data, split)
 
 
 def _is_table(path: Path) -> bool:

@@ -1,0 +1,1 @@
+"""The detector: photos to garments. Serving: `detect`, `decode`, `preprocess`. Training: `train`, `finetune`, `export`."""

@@ -49,12 +49,16 @@ def moods(style: str, kind: str) -> tuple[str, ...]:
     }.get(kind, ("studio", "indoor", "street"))
 
 
-def stands_for(order: Order, weights: tuple[float, ...], rng: np.random.Generator) -> tuple[Stand, ...]:
-    """Who and what stands in the photo."""
+def stands_for(
+    order: Order, weights: tuple[float, ...], rng: np.random.Generator, plainly: bool = False
+) -> tuple[Stand, ...]:
+    """Who and what stands in the photo; ``plainly`` lays products flat, after they stayed hidden in earlier photos."""
     if order.how == "empty":
         return ()
     if not order.products:
         return _any_stands(np.asarray(weights, dtype=np.float64), rng)
+    if plainly:
+        return tuple(Stand("flat", (product,)) for product in order.products)
     if order.kind == "outfit":
         return _outfit_stands(order.products, rng)
     product = order.products[0]

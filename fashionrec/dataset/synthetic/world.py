@@ -6,7 +6,10 @@ import csv
 import json
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -31,7 +34,7 @@ _PRICES = {"dress": 69000, "pants": 52000, "skirt&pants": 45000, "skirt": 42000,
 _EMPTY_SHARE = 0.04
 #: A product that a photo is about must be this visible; otherwise the photo is taken again.
 _TARGET_VISIBLE = 0.55
-_ATTEMPTS = 6
+_ATTEMPTS = 9
 
 
 @dataclass(frozen=True)
@@ -157,11 +160,22 @@ def _photos(out: Path, settings: WorldSettings, orders: list[Order]) -> Iterator
     workers = settings.workers or os.cpu_count() or 1
     workers = min(workers, max(1, len(orders) // 16)) if not settings.workers else min(workers, max(1, len(orders)))
     jobs = [(str(out), settings, order) for order in orders]
-    if workers == 1:
-        yield from map(_take, jobs)
-        return
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        yield from pool.imap(_take, jobs, chunksize=8)
+    done = 0
+    if workers > 1 and _can_spawn():
+        try:
+            with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+                for photo in pool.map(_take, jobs, chunksize=8):
+                    done += 1
+                    yield photo
+        except BrokenProcessPool:
+            pass  # a script without a __main__ guard, or a worker killed: the rest is drawn here, with the same bytes
+    yield from map(_take, jobs[done:])
+
+
+def _can_spawn() -> bool:
+    """Whether a fresh process can import the main module: not where it came from stdin."""
+    main = getattr(sys.modules["__main__"], "__file__", None)
+    return main is None or Path(main).is_file()
 
 
 def _take(job: tuple[str, WorldSettings, Order]) -> _Taken:
@@ -171,7 +185,7 @@ def _take(job: tuple[str, WorldSettings, Order]) -> _Taken:
         rng = stream(settings.seed, order.kind, order.index, attempt)
         choices = moods(settings.style, order.kind)
         mood = choices[int(rng.integers(len(choices)))]
-        stands = stands_for(order, settings.class_weights, rng)
+        stands = stands_for(order, settings.class_weights, rng, plainly=attempt >= _ATTEMPTS // 2)
         scene = take_photo(stands, mood, settings.size, rng)
         if _satisfies(order, scene):
             break

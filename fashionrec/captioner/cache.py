@@ -1,0 +1,234 @@
+"""``captions.sqlite``: every outcome ever had, so that nothing is asked, and paid for, twice.
+
+A caption belongs to the photo's content, the class and the place in the photo: it is found again for a box that overlaps
+by IoU >= 0.9, whichever detector drew it and whichever model described it. One file without a write-ahead log beside it,
+so that a folder can be copied; each write is on the disk when :meth:`CaptionCache.put` returns.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from fashionrec.captioner.outcome import Outcome
+from fashionrec.captioner.schema import Description
+from fashionrec.errors import Busy, CatalogueError
+from fashionrec.types import Box
+
+APPLICATION_ID = 0x46524350  # "FRCP"
+SCHEMA_VERSION = 1
+#: Boxes that overlap at least this much show the same garment.
+SAME_BOX = 0.9
+
+_SCHEMA = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS outcomes (
+  photo_sha256 TEXT NOT NULL, class_name TEXT NOT NULL, captioner TEXT NOT NULL, model TEXT NOT NULL,
+  x1 REAL NOT NULL, y1 REAL NOT NULL, x2 REAL NOT NULL, y2 REAL NOT NULL,
+  state TEXT NOT NULL, retryable INTEGER NOT NULL, record TEXT, raw TEXT, error TEXT,
+  input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL, seconds REAL NOT NULL, created_at TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS outcomes_by_garment ON outcomes (photo_sha256, class_name, captioner);
+CREATE INDEX IF NOT EXISTS outcomes_by_state ON outcomes (state);
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {SCHEMA_VERSION};
+COMMIT;
+"""
+_COLUMNS = (
+    "photo_sha256, class_name, captioner, model, x1, y1, x2, y2, state, retryable, record, raw, error,"
+    " input_tokens, output_tokens, seconds, created_at"
+)
+_AGAIN = "move the file away to start anew (captions that were paid for are in it), or restore it from a copy"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A recorded outcome and the garment that it is of."""
+
+    photo_sha256: str
+    class_name: str | None
+    box: Box
+    outcome: Outcome
+    created_at: str
+
+
+class CaptionCache:
+    """Opened by one writer; any number may read beside it. Not shared between threads."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file, or make it where there is none. Raises :class:`CatalogueError` where it is damaged or not ours."""
+        self.path = path
+        with self._guard():
+            self._db = sqlite3.connect(path, timeout=30.0, isolation_level=None)
+        try:
+            with self._guard():
+                self._check()
+                self._db.execute("PRAGMA synchronous = FULL")
+        except BaseException:
+            self._db.close()
+            raise
+
+    def find(
+        self,
+        photo_sha256: str,
+        class_name: str | None,
+        box: Box,
+        captioner: str,
+        *,
+        model: str | None = None,
+        retry: bool = True,
+    ) -> Outcome | None:
+        """What is known of a garment by captioners of that kind: the newest description, else the newest other outcome.
+
+        ``model`` counts only what that model made. With ``retry``, a failure that asking again can mend is not found.
+        """
+        found: Outcome | None = None
+        for recorded in self._near(photo_sha256, class_name, box, captioner):
+            outcome = recorded.outcome
+            if model is not None and outcome.model != model:
+                continue
+            if retry and outcome.state == "failed" and outcome.retryable:
+                continue
+            if outcome.state == "done" or found is None or found.state != "done":
+                found = outcome
+        return found
+
+    def put(self, photo_sha256: str, class_name: str | None, box: Box, outcome: Outcome) -> None:
+        """Record an outcome, for good when this returns. See :meth:`put_many`."""
+        self.put_many([(photo_sha256, class_name, box, outcome)])
+
+    def put_many(self, entries: Iterable[tuple[str, str | None, Box, Outcome]]) -> None:
+        """Record outcomes in one transaction. What is no description is replaced by any later outcome for its garment;
+        a description only by another one of the same model for the same box.
+        """
+        with self._guard(), self._transaction():
+            for photo_sha256, class_name, box, outcome in entries:
+                self._put(photo_sha256, class_name, Box(*map(float, box)), outcome)
+
+    def count_by_state(self) -> dict[str, int]:
+        """How many garments have which outcome."""
+        with self._guard():
+            rows = self._db.execute("SELECT state, COUNT(*) FROM outcomes GROUP BY state ORDER BY state").fetchall()
+        return {str(state): int(count) for state, count in rows}
+
+    def failed(self) -> list[Recorded]:
+        """The garments whose request failed, in the order in which they did."""
+        with self._guard():
+            rows = self._db.execute(f"SELECT {_COLUMNS} FROM outcomes WHERE state = 'failed' ORDER BY rowid").fetchall()
+        return [self._recorded(row) for row in rows]
+
+    def close(self) -> None:
+        self._db.close()
+
+    def __enter__(self) -> CaptionCache:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _put(self, photo_sha256: str, class_name: str | None, box: Box, outcome: Outcome) -> None:
+        for rowid, known in self._near_rows(photo_sha256, class_name, box, outcome.captioner):
+            same = known.box == box and known.outcome.model == outcome.model
+            if known.outcome.state != "done" or (same and outcome.state == "done"):
+                self._db.execute("DELETE FROM outcomes WHERE rowid = ?", (rowid,))
+            elif same:
+                return  # what was paid for is not lost to a later failure
+        described = outcome.description
+        values = (
+            photo_sha256, class_name or "", outcome.captioner, outcome.model, *box,
+            outcome.state, int(outcome.retryable), described.model_dump_json() if described else None,
+            outcome.raw, outcome.error, outcome.usage.get("input_tokens", 0), outcome.usage.get("output_tokens", 0),
+            outcome.seconds, datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        )  # fmt: skip
+        self._db.execute(f"INSERT INTO outcomes ({_COLUMNS}) VALUES ({', '.join('?' * len(values))})", values)
+
+    def _near(self, photo_sha256: str, class_name: str | None, box: Box, captioner: str) -> list[Recorded]:
+        with self._guard():
+            return [recorded for _, recorded in self._near_rows(photo_sha256, class_name, box, captioner)]
+
+    def _near_rows(
+        self, photo_sha256: str, class_name: str | None, box: Box, captioner: str
+    ) -> list[tuple[int, Recorded]]:
+        """The recorded outcomes of that kind for the same garment, oldest first."""
+        rows = self._db.execute(
+            f"SELECT rowid, {_COLUMNS} FROM outcomes"
+            " WHERE photo_sha256 = ? AND class_name = ? AND captioner = ? ORDER BY rowid",
+            (photo_sha256, class_name or "", captioner),
+        ).fetchall()
+        found = [(int(row[0]), self._recorded(row[1:])) for row in rows]
+        return [(rowid, known) for rowid, known in found if known.box == box or known.box.iou(box) >= SAME_BOX]
+
+    def _recorded(self, row: tuple[Any, ...]) -> Recorded:
+        (photo, class_name, captioner, model, x1, y1, x2, y2, state, retryable, record, raw, error,
+         input_tokens, output_tokens, seconds, created_at) = row  # fmt: skip
+        try:
+            outcome = Outcome(
+                state=state,
+                captioner=captioner,
+                model=model,
+                description=None if record is None else Description.model_validate_json(record),
+                raw=raw,
+                usage={"input_tokens": input_tokens, "output_tokens": output_tokens},
+                error=error,
+                retryable=bool(retryable),
+                seconds=seconds,
+            )
+        except (ValidationError, ValueError):
+            raise self._damaged("a record in it cannot be read") from None
+        return Recorded(photo, class_name or None, Box(x1, y1, x2, y2), outcome, created_at)
+
+    def _check(self) -> None:
+        application, version = self._marks()
+        if (application, version) == (0, 0) and not self._db.execute("SELECT 1 FROM sqlite_master").fetchall():
+            self._create()
+            application, version = self._marks()
+        if application != APPLICATION_ID:
+            raise CatalogueError(f"{self.path} is not a file of captions", hint=_AGAIN)
+        if version != SCHEMA_VERSION:
+            raise CatalogueError(
+                f"{self.path} has schema {version}; this fashionrec reads {SCHEMA_VERSION}", hint=_AGAIN
+            )
+        self._db.execute(f"SELECT {_COLUMNS} FROM outcomes LIMIT 1").fetchall()
+
+    def _marks(self) -> tuple[int, int]:
+        application = self._db.execute("PRAGMA application_id").fetchone()[0]
+        return int(application), int(self._db.execute("PRAGMA user_version").fetchone()[0])
+
+    def _create(self) -> None:
+        self._db.execute("PRAGMA journal_mode = DELETE")
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.executescript(_SCHEMA)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    @contextmanager
+    def _guard(self) -> Iterator[None]:
+        """SQLite's errors as ours."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                raise Busy(f"{self.path} is being written by another process") from None
+            if "no such" in str(error):
+                raise self._damaged(str(error)) from None
+            raise CatalogueError(f"cannot use {self.path}: {error}") from None
+        except sqlite3.DatabaseError as error:
+            raise self._damaged(str(error)) from None
+
+    def _damaged(self, reason: str) -> CatalogueError:
+        return CatalogueError(f"{self.path} is damaged: {reason}", hint=_AGAIN)

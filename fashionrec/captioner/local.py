@@ -1,0 +1,158 @@
+"""Captions without any server: zero-shot attributes by the catalogue's own encoder, and sentences made from them.
+
+Each allowed value becomes a few sentences ("a red dress", "a photo of a red dress", ...), whose mean text vector stands
+for it; a garment's picture is compared with the values of each field by a softmax at the encoder's own logit scale
+(Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision", section 3.1.4).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+import numpy as np
+
+from fashionrec.captioner.outcome import Outcome
+from fashionrec.captioner.phrases import caption_en, caption_ko, with_article
+from fashionrec.captioner.schema import Description
+from fashionrec.captioner.vocabulary import FIELDS, NONE, UNKNOWN, Vocabulary, load_vocabulary
+from fashionrec.types import CLASS_NAMES
+
+_Scores = tuple[list[str], np.ndarray]  # the values of a field, and a unit vector for each
+
+
+class LocalCaptioner:
+    """Describes garments by their vectors alone. It says what it is: ``outcome.captioner`` is ``local``."""
+
+    name = "local"
+
+    def __init__(
+        self,
+        embed_texts: Callable[[Sequence[str]], np.ndarray],
+        unknown_below: float,
+        logit_scale: float = 100.0,
+        *,
+        vocabulary: Mapping[str, Collection[str]] | None = None,
+        words: Vocabulary | None = None,
+        model: str = "zero-shot",
+    ) -> None:
+        """``embed_texts`` returns float32 [n, d] in the space of the picture vectors; a value less probable than
+        ``unknown_below`` is not told. ``vocabulary`` names the fields to tell and the values (or other words for them)
+        that occur, as in a catalogue's metadata; by default all values of the fields that pictures tell best.
+        """
+        self._embed_texts = embed_texts
+        self._unknown_below = unknown_below
+        self._logit_scale = logit_scale
+        self._words = words or load_vocabulary()
+        self._narrow_to = vocabulary
+        self._model = model
+        self._classes: _Scores | None = None
+        self._fields: dict[str, dict[str, _Scores]] = {}
+
+    def describe_vectors(self, vectors: np.ndarray, class_names: Sequence[str | None]) -> list[Outcome]:
+        """One outcome per garment, in order; ``vectors`` is float32 [n, d], unit length, of the garments' pictures.
+
+        The category is the class where one is given, else the likeliest of the five.
+        """
+        vectors = np.asarray(vectors, dtype=np.float32)
+        if vectors.ndim != 2 or len(vectors) != len(class_names):
+            raise ValueError(f"vectors of shape {vectors.shape} for {len(class_names)} classes")
+        return [self._describe(vector, name) for vector, name in zip(vectors, class_names, strict=True)]
+
+    def _describe(self, vector: np.ndarray, class_name: str | None) -> Outcome:
+        started = time.perf_counter()
+        certainties: dict[str, float] = {}
+        category = class_name
+        if category is None:
+            category, certainties["category"] = self._best(vector, self._class_vectors())
+        found: dict[str, str] = {}
+        for field, scores in self._field_vectors(category).items():
+            found[field], certainties[field] = self._best(vector, scores)
+            if certainties[field] < self._unknown_below:
+                found[field] = UNKNOWN
+        self._settle(found, certainties)
+        told = {field: value for field, value in found.items() if value != UNKNOWN}
+        sure = [certainties[field] for field in ("category", *told) if field in certainties]
+        description = Description(
+            category=category,
+            **found,
+            caption_en=caption_en(self._words, category, told),
+            caption_ko=caption_ko(self._words, category, told),
+            confidence=min(1.0, float(np.mean(sure))) if sure else 0.0,
+        )
+        seconds = round(time.perf_counter() - started, 4)
+        return Outcome("done", self.name, self._model, description=description, seconds=seconds)
+
+    def _best(self, vector: np.ndarray, scores: _Scores) -> tuple[str, float]:
+        """The likeliest value and its probability."""
+        names, texts = scores
+        logits = self._logit_scale * (texts @ vector).astype(np.float64)
+        odds = np.exp(logits - logits.max())
+        best = int(odds.argmax())
+        return names[best], float(odds[best] / odds.sum())
+
+    def _settle(self, found: dict[str, str], certainties: Mapping[str, float]) -> None:
+        """Where the sub-category and another field contradict each other, only the surer of the two is told."""
+        kind = self._words.fields["sub_category"].values.get(found.get("sub_category", ""))
+        for field, implied in kind.implies.items() if kind else ():
+            other = found.get(field, UNKNOWN)
+            if other not in (UNKNOWN, implied):
+                if certainties[field] > certainties["sub_category"]:
+                    found["sub_category"] = UNKNOWN
+                    return
+                found[field] = UNKNOWN
+
+    def _class_vectors(self) -> _Scores:
+        if self._classes is None:
+            nouns = [self._words.classes[name].text[0] for name in CLASS_NAMES]
+            self._classes = list(CLASS_NAMES), self._ensembles([with_article(noun) for noun in nouns])
+        return self._classes
+
+    def _field_vectors(self, category: str) -> dict[str, _Scores]:
+        """The fields to tell of a class with their values' vectors; made at the first garment of the class."""
+        if category not in self._fields:
+            chosen = {field: self._values(field, category) for field in FIELDS}
+            chosen = {field: garments for field, garments in chosen.items() if len(garments) > 1}
+            vectors = self._ensembles([garment for garments in chosen.values() for garment in garments.values()])
+            made: dict[str, _Scores] = {}
+            start = 0
+            for field, garments in chosen.items():
+                made[field] = list(garments), vectors[start : start + len(garments)]
+                start += len(garments)
+            self._fields[category] = made
+        return self._fields[category]
+
+    def _values(self, field: str, category: str) -> dict[str, str]:
+        """The values to tell apart, each with the garment that it makes in words ("a red dress")."""
+        spec = self._words.fields[field]
+        values = self._words.values(field, category)
+        if self._narrow_to is not None:
+            given = self._narrow_to.get(field, ())
+            occurring = {self._words.find(field, word, category) for word in given}
+            values = {name: value for name, value in values.items() if name in occurring}
+        elif not spec.zero_shot:
+            return {}
+        noun = self._words.classes[category].text[0]
+        garments = {}
+        for name, value in values.items():
+            if field == "sub_category":
+                garments[name] = with_article(value.text[0])
+            elif field in ("closure", "graphic"):
+                said = value.text[0] if field == "closure" else f"{with_article(value.text[0])} print"
+                garments[name] = with_article(noun) + ("" if name == NONE else f" with {said}")
+            elif field != "second_color":  # two colours in one picture: an encoder this small mixes up which is which
+                garments[name] = with_article(f"{value.text[0]} {noun}")
+        return garments
+
+    def _ensembles(self, garments: Sequence[str]) -> np.ndarray:
+        """One unit vector per garment in words: the mean over the prompts. float32 [n, d]."""
+        prompts = self._words.prompts
+        if not garments:
+            return np.zeros((0, 1), dtype=np.float32)
+        texts = [prompt.format(garment=garment) for garment in garments for prompt in prompts]
+        vectors = _unit(np.asarray(self._embed_texts(texts), dtype=np.float32))
+        return _unit(vectors.reshape(len(garments), len(prompts), -1).mean(axis=1))
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), dtype=np.float32)

@@ -1,0 +1,177 @@
+"""The typed record that a caption is, the strict JSON schema that asks for it, and one view of it for each use."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fashionrec.captioner.vocabulary import FIELDS, NONE, UNKNOWN, Vocabulary, korean, load_vocabulary
+from fashionrec.errors import CaptionError
+from fashionrec.types import CLASS_NAMES
+
+#: A text tower reads at most 77 tokens; so many words of English stay below that.
+EMBEDDING_WORDS = 48
+
+_HANGUL = re.compile("[가-힣]")
+_LATIN = re.compile("[A-Za-z]")
+_FENCE = re.compile(r"\A\s*```[a-z]*\s*\n(.*?)\n?\s*```\s*\Z", re.DOTALL)
+
+
+class Description(BaseModel):
+    """One garment in words. A field is ``""`` where it does not apply to the class or was not asked, ``unknown`` where
+    the captioner says that it cannot tell, ``none`` where the garment has none of it. ``confidence`` is 0..1.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    category: str
+    sub_category: str = ""
+    color: str = ""
+    second_color: str = ""
+    pattern: str = ""
+    pattern_scale: str = ""
+    material: str = ""
+    fit: str = ""
+    length: str = ""
+    sleeve: str = ""
+    neckline: str = ""
+    collar: str = ""
+    closure: str = ""
+    graphic: str = ""
+    style: str = ""
+    season: str = ""
+    caption_en: str
+    caption_ko: str
+    confidence: Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+
+
+def json_schema(class_name: str | None, vocabulary: Vocabulary | None = None) -> dict[str, Any]:
+    """The strict JSON schema of a garment's description: an object whose keys are all required and all enumerated.
+
+    ``class_name`` None asks for the class too, with the fields and values of every class. The bounds of ``confidence``
+    are in its description and checked by :func:`parse`: not every server takes them in a schema.
+    """
+    words = vocabulary or load_vocabulary()
+    properties: dict[str, Any] = {
+        "category": {"type": "string", "enum": [class_name] if class_name else list(CLASS_NAMES)}
+    }
+    for field in words.fields_of(class_name):
+        properties[field] = {
+            "type": "string",
+            "description": words.fields[field].ask,
+            "enum": [*words.values(field, class_name), UNKNOWN],
+        }
+    properties["caption_en"] = {"type": "string", "description": "one English noun phrase, at most 25 words"}
+    properties["caption_ko"] = {"type": "string", "description": "the same as a Korean noun phrase, as shops write it"}
+    properties["confidence"] = {"type": "number", "description": "how sure you are of all this, 0 to 1"}
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+def parse(raw_text: str, class_name: str | None, vocabulary: Vocabulary | None = None) -> Description:
+    """The description that an answer's text holds, checked against the schema of ``class_name``.
+
+    Repaired are a code fence around it and another spelling of an allowed value; what does not apply to the class that
+    was answered is dropped. Raises :class:`CaptionError` with state ``invalid`` for anything else.
+    """
+    words = vocabulary or load_vocabulary()
+    fence = _FENCE.match(raw_text)
+    try:
+        answer = json.loads(fence[1] if fence else raw_text)
+    except (ValueError, RecursionError):
+        raise _invalid("the answer is not JSON") from None
+    if not isinstance(answer, dict):
+        raise _invalid("the answer is not a JSON object")
+    asked = json_schema(class_name, words)["properties"]
+    missing, extra = [key for key in asked if key not in answer], [key for key in answer if key not in asked]
+    if missing or extra:
+        word, keys = ("lacks", missing) if missing else ("has the unknown", extra)
+        raise _invalid(f"the answer {word} {', '.join(ascii(key)[1:-1] for key in keys[:3])}")
+    category = answer["category"]
+    if category not in asked["category"]["enum"]:
+        raise _invalid("the answer's category is not allowed")
+    values = {field: _value(words, field, answer[field], class_name) for field in words.fields_of(class_name)}
+    applying = {
+        field: value
+        for field, value in values.items()
+        if (allowed := words.values(field, category)) and (value == UNKNOWN or value in allowed)
+    }
+    confidence = answer["confidence"]
+    if isinstance(confidence, bool) or not isinstance(confidence, (int, float)) or not 0.0 <= confidence <= 1.0:
+        raise _invalid("the answer's confidence is not a number between 0 and 1")
+    return Description(
+        category=category,
+        **applying,
+        caption_en=_sentence(answer["caption_en"], "caption_en", _LATIN, without=_HANGUL),
+        caption_ko=_sentence(answer["caption_ko"], "caption_ko", _HANGUL),
+        confidence=float(confidence),
+    )
+
+
+def attributes(description: Description) -> dict[str, str]:
+    """For filters: the category and every field that says something (no ``unknown``, no ``none``, nothing empty)."""
+    found = {"category": description.category}
+    for field in FIELDS:
+        value = str(getattr(description, field))
+        if value not in ("", UNKNOWN, NONE):
+            found[field] = value
+    return found
+
+
+def embedding_text(description: Description, vocabulary: Vocabulary | None = None) -> str:
+    """For the text tower: the English caption and the attributes that it leaves out, at most 48 words."""
+    words = vocabulary or load_vocabulary()
+    text = description.caption_en.rstrip(". ")
+    for field, value in attributes(description).items():
+        if field == "category":
+            continue
+        known = words.fields[field].values.get(value)
+        if known is not None and known.silent:
+            continue
+        spellings = {value, *(known.text[:1] if known else ()), *(known.also if known else ())}
+        if not any(_says(text, spelling) for spelling in spellings):
+            text += f", {known.text[0] if known else value}"
+    return " ".join(text.split()[:EMBEDDING_WORDS]).rstrip(",")
+
+
+def lexical_text(description: Description, vocabulary: Vocabulary | None = None) -> str:
+    """For word search: both captions, and every attribute in both languages with its other words."""
+    words = vocabulary or load_vocabulary()
+    noun = words.classes.get(description.category)
+    parts = [description.caption_en, description.caption_ko, description.category]
+    parts += [*noun.text, *noun.also] if noun else []
+    for field, value in attributes(description).items():
+        if field == "category":
+            continue
+        parts += [value, korean(words, field, value)]
+        known = words.fields[field].values.get(value)
+        parts += [*known.text, *known.also] if known else []
+    return " ".join(dict.fromkeys(part for part in parts if part))
+
+
+def _value(words: Vocabulary, field: str, answer: Any, class_name: str | None) -> str:
+    if isinstance(answer, str):
+        if answer.strip().casefold() == UNKNOWN:
+            return UNKNOWN
+        found = words.find(field, answer, class_name)
+        if found is not None:
+            return found
+    raise _invalid(f"the answer's {field} is not an allowed value")
+
+
+def _sentence(answer: Any, key: str, needed: re.Pattern[str], without: re.Pattern[str] | None = None) -> str:
+    text = " ".join(answer.split()) if isinstance(answer, str) else ""
+    text = "".join(char for char in text if char.isprintable())
+    if not needed.search(text) or (without is not None and without.search(text)):
+        raise _invalid(f"the answer's {key} is empty or in another language")
+    return text
+
+
+def _says(text: str, words: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text, re.IGNORECASE) is not None
+
+
+def _invalid(reason: str) -> CaptionError:
+    return CaptionError(reason, state="invalid")

@@ -1,0 +1,109 @@
+"""A detector, ready to serve: photos to garments."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fashionrec.bundle import Bundle
+from fashionrec.detector.decode import Detections, decoder_for, non_maximum_suppression
+from fashionrec.detector.preprocess import batch_input, letterbox
+from fashionrec.errors import ModelError
+from fashionrec.types import Box, Garment
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from fashionrec.config import DetectorConfig
+
+
+class Detector:
+    """Garments by one bundle. Thread-safe; a photo gets the same garments alone and in any batch."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        conf: float,
+        iou: float,
+        max_garments: int,
+        threads: int = 0,
+        device: str = "auto",
+    ) -> None:
+        if bundle.kind != "detector":
+            raise ModelError(f"{bundle.path} holds an {bundle.kind}, not a detector")
+        spec = bundle.spec
+        try:
+            self.imgsz, self._pad, self._scale = int(spec["imgsz"]), int(spec["pad"]), float(spec["scale"])
+            self.labels = {int(number): str(name) for number, name in spec["labels"].items()}
+            self._decode = decoder_for(str(spec["head"]))
+            self._input = str(spec["input"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ModelError(f"bundle {bundle.path} is not understood ({error!r})", hint="export it again") from None
+        self.bundle = bundle
+        self.conf, self.iou, self.max_garments = conf, iou, max_garments
+        self._threads, self._device = threads, device
+        self._lock = threading.Lock()
+        self._session: Any = None
+
+    @classmethod
+    def open(cls, path: str | Path, config: DetectorConfig, *, threads: int = 0, device: str = "auto") -> Detector:
+        """The detector of a bundle folder, with the settings' thresholds. Raises :class:`ModelError`."""
+        return cls(
+            Bundle.open(path, "detector"),
+            conf=config.conf,
+            iou=config.iou,
+            max_garments=config.max_garments,
+            threads=threads,
+            device=device,
+        )
+
+    def detect(self, photos: Sequence[Image.Image]) -> list[list[Garment]]:
+        """The garments of RGB photos of any size, each photo's most confident first and numbered from 0."""
+        found = []
+        for detections in self.predict(photos):
+            garments = []
+            for n, (box, score, number) in enumerate(
+                zip(detections.boxes, detections.scores, detections.class_ids, strict=True)
+            ):
+                name = self.labels.get(int(number), str(int(number)))
+                garments.append(Garment(n, name, float(score), Box(*(float(value) for value in box))))
+            found.append(garments)
+        return found
+
+    def predict(
+        self,
+        photos: Sequence[Image.Image],
+        *,
+        conf: float | None = None,
+        iou: float | None = None,
+        max_det: int | None = None,
+        multi_label: bool = False,
+    ) -> list[Detections]:
+        """Raw detections in pixels of each photo; thresholds default to the detector's own. Empty boxes are left out."""
+        if not photos:
+            return []
+        prepared = [letterbox(photo, self.imgsz, self._pad) for photo in photos]
+        outputs = self._run(batch_input([square for square, _ in prepared], self._scale))
+        if len(outputs) != len(photos):
+            raise ModelError(f"{self.bundle.path} answers {len(outputs)} photos of a batch of {len(photos)}")
+        found = []
+        for output, (_, placed) in zip(outputs, prepared, strict=True):
+            decoded = self._decode(output, self.conf if conf is None else conf, multi_label)
+            kept = non_maximum_suppression(
+                decoded, self.iou if iou is None else iou, self.max_garments if max_det is None else max_det
+            )
+            boxes = placed.restore(kept.boxes)
+            filled = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+            found.append(Detections(boxes, kept.scores, kept.class_ids).take(np.flatnonzero(filled)))
+        return found
+
+    def _run(self, values: np.ndarray) -> np.ndarray:
+        with self._lock:
+            if self._session is None:
+                self._session = self.bundle.session("detect", threads=self._threads, device=self._device)
+        return np.asarray(self._session.run(None, {self._input: values})[0])

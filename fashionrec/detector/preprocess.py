@@ -1,0 +1,53 @@
+"""From photos to the detector's input, as ultralytics makes it in training: letterboxed to a square, RGB, 0..1.
+
+Resizing samples two neighbours a side and does not smooth, as OpenCV's INTER_LINEAR does: a detector is served what it was
+trained on. Each photo is brought to the same square on its own, so nothing depends on what else is in the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """How a photo of ``width`` x ``height`` was put into the square: scaled by ``scale``, then moved by ``left, top``."""
+
+    scale: float
+    left: int
+    top: int
+    width: int
+    height: int
+
+    def restore(self, boxes: np.ndarray) -> np.ndarray:
+        """Boxes float32 [n, 4] (xyxy) from pixels of the square to pixels of the photo, clipped to it."""
+        offset = np.array([self.left, self.top, self.left, self.top], np.float32)
+        limit = np.array([self.width, self.height, self.width, self.height], np.float32)
+        return np.clip((boxes - offset) / np.float32(self.scale), 0, limit)
+
+
+def letterbox(photo: Image.Image, side: int, pad: int = 114) -> tuple[np.ndarray, Letterbox]:
+    """uint8 [side, side, 3] and how it was made. The photo keeps its shape; the rest is grey."""
+    scale = min(side / photo.width, side / photo.height)
+    width, height = max(1, round(photo.width * scale)), max(1, round(photo.height * scale))
+    small = photo if (width, height) == photo.size else resize_linear(photo, width, height)
+    left, top = round((side - width) / 2 - 0.1), round((side - height) / 2 - 0.1)
+    square = np.full((side, side, 3), pad, np.uint8)
+    square[top : top + height, left : left + width] = np.asarray(small)
+    return square, Letterbox(scale, left, top, photo.width, photo.height)
+
+
+def resize_linear(photo: Image.Image, width: int, height: int) -> Image.Image:
+    """Bilinear without smoothing. Pillow's `resize` smooths when it shrinks; its `transform` does not."""
+    matrix = (photo.width / width, 0.0, 0.0, 0.0, photo.height / height, 0.0)
+    return photo.transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+
+
+def batch_input(squares: Sequence[np.ndarray], scale: float) -> np.ndarray:
+    """float32 [n, 3, side, side] of uint8 squares."""
+    stacked = np.stack(squares).transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(stacked, dtype=np.float32) * np.float32(scale)

@@ -1,0 +1,126 @@
+"""The one door to ultralytics: loaded so that it installs nothing, reports nothing, and keeps no settings of its own.
+
+Training plane. ultralytics keeps a settings file that may send data sets to a hidden global folder, prints on stdout,
+fetches a font for its plots, and may install packages; none of that happens through here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fashionrec.errors import FashionrecError, ModelError
+
+
+def load_ultralytics() -> Any:
+    """The ultralytics module, settled. Safe to call often."""
+    if "ultralytics" not in sys.modules:
+        folder = Path(tempfile.mkdtemp(prefix="fashionrec-ultralytics-"))
+        os.environ["YOLO_CONFIG_DIR"] = str(folder)
+        os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+        import atexit
+
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with quiet(None):
+        import ultralytics
+        from ultralytics.utils import SETTINGS, USER_CONFIG_DIR
+
+    dict.__setitem__(SETTINGS, "sync", False)
+    for name in ("Arial.ttf", "Arial.Unicode.ttf"):
+        _provide_font(Path(USER_CONFIG_DIR) / name)
+    return ultralytics
+
+
+def load_yolo(model: str) -> Any:
+    """A model from a checkpoint, a model's YAML, or a name of ultralytics' own (``yolov8l.pt``, ``yolov8n.yaml``).
+
+    A ``.pt`` file is a pickle: load only what you or your team trained, or what you trust. Raises :class:`ModelError`.
+    """
+    ultralytics = load_ultralytics()
+    path = Path(model)
+    if path.suffix not in (".pt", ".yaml", ".yml"):
+        raise ModelError(f"{model} is neither a checkpoint (.pt) nor a model's YAML", hint="for example yolov8l.pt or yolov8n.yaml")
+    if path.suffix != ".pt" and len(path.parts) > 1 and not path.exists():
+        path = _shipped(path)
+    try:
+        with quiet(None):
+            yolo = ultralytics.RTDETR(str(path)) if path.name.startswith("rtdetr") else ultralytics.YOLO(str(path))
+    except Exception as error:  # pickle, file, download and parser errors
+        reason = " ".join(str(error).split())[:160]
+        if path.suffix == ".pt" and not path.exists():
+            raise ModelError(
+                f"{model} is not here and could not be downloaded: {reason}",
+                hint=f"put the file there, or start from scratch with {path.stem}.yaml",
+            ) from None
+        raise ModelError(f"{model} cannot be loaded: {reason}", hint="is it a detector of ultralytics?") from None
+    if yolo.task != "detect":
+        raise ModelError(f"{model} is for {yolo.task}, not for detection")
+    return yolo
+
+
+@contextlib.contextmanager
+def quiet(log: Path | None) -> Iterator[None]:
+    """Send what ultralytics prints (it prints on stdout) into a file, or nowhere."""
+    with contextlib.ExitStack() as stack:
+        stream = stack.enter_context((log or Path(os.devnull)).open("a", encoding="utf-8", errors="replace"))
+        stack.enter_context(contextlib.redirect_stdout(stream))
+        stack.enter_context(contextlib.redirect_stderr(stream))
+        handlers = [h for h in logging.getLogger("ultralytics").handlers if isinstance(h, logging.StreamHandler)]
+        before = [(handler, handler.setStream(stream)) for handler in handlers]
+        try:
+            yield
+        finally:
+            for handler in logging.getLogger("ultralytics").handlers:
+                if isinstance(handler, logging.StreamHandler):
+                    handler.setStream(sys.__stderr__ if handler.stream is stream else handler.stream)
+            for handler, old in before:
+                handler.setStream(old or sys.__stderr__)
+
+
+@contextlib.contextmanager
+def translated(what: str, log: Path) -> Iterator[None]:
+    """ultralytics' failures while ``what`` as one line that names its log."""
+    try:
+        yield
+    except FashionrecError:
+        raise
+    except KeyboardInterrupt:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise FashionrecError(f"{what} failed: {reason}", hint=f"the trainer's own words are in {log}") from error
+
+
+def use_all_cores(trainer: Any) -> None:
+    """ultralytics trains on one core fewer than there are on a CPU, one of two: take them all."""
+    import torch
+
+    if str(trainer.device) == "cpu":
+        torch.set_num_threads(os.cpu_count() or 1)
+
+
+def _shipped(path: Path) -> Path:
+    """``configs/models/x.yaml`` also where the working directory is elsewhere and the package is installed."""
+    from fashionrec.config import config_dir
+
+    candidate = config_dir() / "models" / path.name
+    if candidate.exists():
+        return candidate
+    raise ModelError(f"no model at {path}", hint="a path, or one of ultralytics' own such as yolov8n.yaml")
+
+
+def _provide_font(target: Path) -> None:
+    """Matplotlib's own font under the name that ultralytics would otherwise download."""
+    if not target.exists():
+        import matplotlib
+
+        font = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(font, target)

@@ -1,0 +1,101 @@
+"""An encoder, ready to serve: pictures and words to unit vectors. Each tower is opened when it is first asked."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fashionrec.bundle import Bundle
+from fashionrec.embedder.preprocess import pixel_values
+from fashionrec.errors import ModelError
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from tokenizers import Tokenizer
+
+
+class Embedder:
+    """Vectors of one bundle. Thread-safe; what it returns does not depend on the batch size (up to rounding)."""
+
+    def __init__(self, bundle: Bundle, *, threads: int = 0, device: str = "auto") -> None:
+        if bundle.kind != "embedder":
+            raise ModelError(f"{bundle.path} holds a {bundle.kind}, not an embedder")
+        self.bundle = bundle
+        self._threads, self._device = threads, device
+        self._lock = threading.Lock()
+        self._sessions: dict[str, Any] = {}
+
+    @classmethod
+    def open(cls, path: str | Path, *, threads: int = 0, device: str = "auto") -> Embedder:
+        """The encoder of a bundle folder. Raises :class:`ModelError`."""
+        return cls(Bundle.open(path, "embedder"), threads=threads, device=device)
+
+    @property
+    def dim(self) -> int:
+        return int(self.bundle.spec["dim"])
+
+    @property
+    def fingerprint(self) -> str:
+        return self.bundle.fingerprint
+
+    @property
+    def logit_scale(self) -> float:
+        """What cosines are multiplied by before a softmax over texts (CLIP's learnt temperature)."""
+        return float(self.bundle.spec["logit_scale"])
+
+    def embed_images(self, images: Sequence[Image.Image], batch: int = 16) -> np.ndarray:
+        """float32 [n, dim], unit length, of RGB pictures of any size."""
+        spec = self.bundle.spec["image"]
+
+        def run(part: Sequence[Any]) -> np.ndarray:
+            return self._run("image", {spec["input"]: pixel_values(part, spec)})
+
+        return self._batches(images, batch, run)
+
+    def embed_texts(self, texts: Sequence[str], batch: int = 64) -> np.ndarray:
+        """float32 [n, dim], unit length. What is longer than the tower reads is cut: see :meth:`count_cut`."""
+
+        def run(part: Sequence[Any]) -> np.ndarray:
+            with self._lock:
+                encoded = self._tokenizer.encode_batch(list(part))
+            ids = np.array([e.ids for e in encoded], np.int64)
+            mask = np.array([e.attention_mask for e in encoded], np.int64)
+            return self._run("text", {"input_ids": ids, "attention_mask": mask})
+
+        return self._batches(texts, batch, run)
+
+    def count_cut(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens of each text lie beyond what the tower reads."""
+        with self._lock:
+            encoded = self._tokenizer.encode_batch(list(texts))
+        return [sum(len(rest.ids) - 2 for rest in e.overflowing) for e in encoded]
+
+    def _batches(self, values: Sequence[Any], batch: int, run: Callable[[Sequence[Any]], np.ndarray]) -> np.ndarray:
+        parts = [run(values[start : start + batch]) for start in range(0, len(values), batch)]
+        return np.concatenate(parts) if parts else np.empty((0, self.dim), np.float32)
+
+    def _run(self, graph: str, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        with self._lock:
+            if graph not in self._sessions:
+                self._sessions[graph] = self.bundle.session(graph, threads=self._threads, device=self._device)
+        vectors = np.asarray(self._sessions[graph].run(None, inputs)[0], np.float32)
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        from tokenizers import Tokenizer
+
+        spec = self.bundle.spec["text"]
+        path = self.bundle.path / spec["tokenizer"]
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises bare Exception
+            raise ModelError(f"{path} cannot be loaded: {error}", hint="export or copy it again") from None
+        tokenizer.enable_truncation(int(spec["max_length"]))
+        tokenizer.enable_padding(pad_id=int(spec["pad_id"]), pad_token=str(spec["pad_token"]))
+        return tokenizer

@@ -1,0 +1,143 @@
+"""YOLO datasets as they lie on the disk: ``data.yaml``, images, and a label file beside each.
+
+A split is a folder of images, or a ``.txt`` file that lists them; the label file of ``.../images/x.jpg`` is
+``.../labels/x.txt``, a line per box: ``class x_center y_center width height``, all relative to the picture.
+https://docs.ultralytics.com/datasets/detect
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from fashionrec.errors import DataError
+from fashionrec.images import find_photos
+
+#: Keys of data.yaml for each split; ultralytics says val, Roboflow and we say valid for the folder.
+SPLIT_KEYS = {"train": ("train",), "valid": ("val", "valid"), "test": ("test",)}
+
+
+@dataclass(frozen=True)
+class YoloData:
+    """A dataset: class names by id, and for each split that it has, the folders or lists its images come from."""
+
+    path: Path
+    names: dict[int, str]
+    splits: dict[str, tuple[Path, ...]]
+
+    def images(self, split: str) -> list[Path]:
+        """The images of a split, sorted. Raises :class:`DataError` if it has no such split, or the split is empty."""
+        if split not in self.splits:
+            raise DataError(
+                f"{self.path} has no {split} split", hint=f"it has {', '.join(self.splits)}: choose one with --split"
+            )
+        found: list[Path] = []
+        for source in self.splits[split]:
+            if source.is_dir():
+                found += find_photos(source)
+            elif source.suffix == ".txt" and source.is_file():
+                lines = [line.strip() for line in source.read_text(encoding="utf-8").splitlines() if line.strip()]
+                found += [Path(line) if Path(line).is_absolute() else source.parent / line for line in lines]
+            else:
+                raise DataError(f"the {split} split of {self.path} is missing: {source}")
+        if not found:
+            raise DataError(f"the {split} split of {self.path} has no images")
+        return sorted(found)
+
+
+def read_data_yaml(path: Path) -> YoloData:
+    """Read a dataset's ``data.yaml``. Raises :class:`DataError` where it is missing or is none."""
+    if path.is_dir():
+        path = path / "data.yaml"
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"no dataset at {path}", hint="data=DIR/data.yaml; make one with `fashionrec fetch-dataset`") from None
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+    if not isinstance(document, dict) or "names" not in document:
+        raise DataError(f"{path} is not a YOLO dataset: it has no names")
+    names = document["names"]
+    pairs = names.items() if isinstance(names, dict) else enumerate(names)
+    root = path.parent
+    if document.get("path"):
+        given = Path(str(document["path"]))
+        root = given if given.is_absolute() else path.parent / given
+    splits = {}
+    for split, keys in SPLIT_KEYS.items():
+        value = next((document[key] for key in keys if document.get(key)), None)
+        if value is not None:
+            splits[split] = tuple(_locate(root, path.parent, str(part)) for part in _as_list(value))
+    return YoloData(path, {int(number): str(name) for number, name in pairs}, splits)
+
+
+def label_path(image: Path) -> Path:
+    """Where the labels of an image are: the last folder named images on its way becomes labels."""
+    parts = list(image.parts)
+    for n in range(len(parts) - 2, -1, -1):
+        if parts[n] == "images":
+            parts[n] = "labels"
+            break
+    return Path(*parts).with_suffix(".txt")
+
+
+def read_labels(image: Path) -> np.ndarray:
+    """float64 [n, 5] of class id and relative ``x_center, y_center, width, height``; none where there is no label file.
+
+    A polygon (class and three or more points) becomes the box around it. Raises :class:`DataError` for a broken line.
+    """
+    path = label_path(image)
+    if not path.is_file():
+        return np.zeros((0, 5))
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            values = [float(word) for word in line.split()]
+        except ValueError:
+            values = []
+        if len(values) == 5:
+            rows.append(values)
+        elif len(values) >= 7 and len(values) % 2 == 1:
+            xs, ys = values[1::2], values[2::2]
+            x1, x2, y1, y2 = min(xs), max(xs), min(ys), max(ys)
+            rows.append([values[0], (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1])
+        else:
+            raise DataError(f"{path}, line {number} is not a box: {line[:60]!r}")
+    return np.array(rows).reshape(-1, 5)
+
+
+def dataset_fingerprint(path: Path) -> str:
+    """sha256 over class names and, for each image in order, its name, size in bytes and labels.
+
+    Pixels are not hashed: a large dataset would take minutes. An image replaced by another of the same size is not seen.
+    """
+    data = read_data_yaml(path)
+    digest = hashlib.sha256(repr(sorted(data.names.items())).encode())
+    for split in data.splits:
+        for image in data.images(split):
+            labels = label_path(image)
+            text = labels.read_bytes() if labels.is_file() else b""
+            digest.update(f"{split}/{image.name}:{image.stat().st_size}\n".encode() + text)
+    return digest.hexdigest()
+
+
+def _as_list(value: object) -> Sequence[object]:
+    return value if isinstance(value, list) else [value]
+
+
+def _locate(root: Path, beside: Path, part: str) -> Path:
+    """Roboflow writes ``../train/images`` for what lies beside the yaml: both readings are tried, the first that exists."""
+    path = Path(part)
+    if path.is_absolute():
+        return path
+    for candidate in (root / path, beside / path, beside / part.removeprefix("../")):
+        if candidate.exists():
+            return candidate
+    return root / path

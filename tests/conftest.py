@@ -1,0 +1,99 @@
+"""Shared fixtures: the tiny bundles of `tests/make_tiny.py`, photos, a catalogue, and the command line in this process."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageDraw
+from typer.testing import CliRunner
+
+from fashionrec.build import BuildReport, build_catalogue
+from fashionrec.bundle import Bundle
+from fashionrec.config import Config, load_config
+from fashionrec.dataset.products import read_products
+
+TINY = Path(__file__).parent / "data" / "tiny"
+
+
+@dataclass
+class Result:
+    """What one use of the command line gave."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def config() -> Config:
+    return load_config(env={}).config
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
+    """Run a command as a user would, in an empty working directory."""
+    from fashionrec.cli.main import app
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("OPENAI_API_KEY", "ROBOFLOW_API_KEY", "FASHIONREC_INDEX"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments: object) -> Result:
+        done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return Result(done.exit_code, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    shutil.copytree(TINY / "photos", folder)
+    return folder
+
+
+@pytest.fixture
+def build(config: Config) -> Callable[..., BuildReport]:
+    """Build a catalogue with the tiny bundles."""
+
+    def run(source: Path, root: Path, *, detect: bool = True, settings: Config = config, **options: Any) -> BuildReport:
+        return build_catalogue(
+            read_products(source),
+            root,
+            detector_bundle=Bundle.open(TINY / "detector") if detect else None,
+            embedder_bundle=Bundle.open(TINY / "embedder"),
+            config=settings,
+            source=str(source),
+            **options,
+        )
+
+    return run
+
+
+@pytest.fixture
+def catalogue(photos: Path, build: Callable[..., BuildReport], tmp_path: Path) -> Iterator[Path]:
+    """A catalogue of the six photos, each a product of its own."""
+    root = tmp_path / "catalogue"
+    build(photos, root)
+    yield root
+
+
+def two_halves(path: Path, left: str, right: str, size: tuple[int, int] = (120, 90)) -> Path:
+    """A photo that the tiny detector understands: red on the left is a top, blue on the right is pants."""
+    image = Image.new("RGB", size, right)
+    ImageDraw.Draw(image).rectangle((0, 0, size[0] // 2 - 1, size[1]), fill=left)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, quality=95)
+    return path
