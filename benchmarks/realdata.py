@@ -68,7 +68,9 @@ def main() -> None:
         *(f"epochs={options.epochs}", f"imgsz={options.imgsz}", "batch=16", "mosaic=0.5", *runs),
     )
     detector = str(trained["path"])
-    detection = fashionrec("evaluate", "--weights", detector, "--data", dataset / "data.yaml", "--split", "valid", *runs)
+    detection = fashionrec(
+        "evaluate", "--weights", detector, "--data", dataset / "data.yaml", "--split", "valid", *runs
+    )
     embedder = options.embedder
     if embedder is None:
         clip = fashionrec(

@@ -18,6 +18,7 @@ from PIL import Image
 from fashionrec.captioner.cache import CaptionCache
 from fashionrec.captioner.local import LocalCaptioner
 from fashionrec.captioner.schema import attributes, embedding_text
+from fashionrec.captioner.vocabulary import load_vocabulary
 from fashionrec.catalogue import Catalogue
 from fashionrec.config import Config
 from fashionrec.errors import ImageError
@@ -57,6 +58,8 @@ def caption_catalogue(
     fresh: dict[int, Outcome] = {}
     with generations.writer_lock(root), Catalogue.open(root, config) as catalogue:
         cache = CaptionCache(root / CACHE)
+        # what an encoder says of a garment is its own; what an API said holds whatever model said it
+        model = catalogue.embedder.fingerprint if remote is None else None
         try:
             todo: list[StoredItem] = []
             for stored in _one_per_garment(catalogue):
@@ -64,7 +67,7 @@ def caption_catalogue(
                 if before is not None and (before.captioner == kind or kind == "local"):
                     report["kept"] += 1
                     continue
-                known = cache.find(stored.photo, stored.item.class_name, stored.item.box, kind)
+                known = cache.find(stored.photo, stored.item.class_name, stored.item.box, kind, model=model)
                 if known is not None:
                     report["reused"] += 1
                     states[known.state] += 1
@@ -74,23 +77,46 @@ def caption_catalogue(
                 todo.append(stored)
             todo = todo[:limit]
             report["asked"] = len(todo)
-            for done, (stored, outcome) in enumerate(_describe(catalogue, todo, remote, config), start=1):
-                cache.put(stored.photo, stored.item.class_name, stored.item.box, outcome)
-                states[outcome.state] += 1
-                usage.update(outcome.usage)
-                if outcome.description is None:
-                    report["failed"] += 1
-                else:
-                    report["made"] += 1
-                    fresh[stored.garment_no] = outcome
+            done = 0
+            for part in _describe(catalogue, todo, remote, config):
+                cache.put_many([(s.photo, s.item.class_name, s.item.box, outcome) for s, outcome in part])
+                done += len(part)
                 if progress:
                     progress(done, len(todo))
+                for stored, outcome in part:
+                    states[outcome.state] += 1
+                    usage.update(outcome.usage)
+                    if outcome.description is None:
+                        report["failed"] += 1
+                    else:
+                        report["made"] += 1
+                        fresh[stored.garment_no] = outcome
         finally:
             cache.close()
             if fresh:
                 _write_generation(catalogue, fresh)
     report |= {"states": dict(states), "usage": dict(usage), "cost_usd": _cost(config, usage) if remote else 0.0}
     return report
+
+
+def local_captioner(catalogue: Catalogue, config: Config) -> LocalCaptioner:
+    """The captioner of a catalogue's own encoder, telling only what the products' own data tells of (all, where it is mute).
+
+    An encoder guesses values that it never saw; the columns that are attributes, and the values in them, say what it saw.
+    """
+    words: dict[str, set[str]] = {}
+    fields = set(load_vocabulary().fields_of(None))
+    for stored in catalogue.items.everything():
+        for name, value in stored.item.metadata.items():
+            if name in fields and isinstance(value, str):
+                words.setdefault(name, set()).add(value)
+    return LocalCaptioner(
+        catalogue.embedder.embed_texts,
+        unknown_below=config.captioner.unknown_below,
+        logit_scale=catalogue.embedder.logit_scale,
+        vocabulary=words or None,
+        model=catalogue.embedder.fingerprint,
+    )
 
 
 def _one_per_garment(catalogue: Catalogue) -> Iterator[StoredItem]:
@@ -109,24 +135,21 @@ def _position(catalogue: Catalogue, stored: StoredItem) -> int:
 
 def _describe(
     catalogue: Catalogue, todo: Sequence[StoredItem], remote: OpenAICaptioner | None, config: Config
-) -> Iterator[tuple[StoredItem, Outcome]]:
+) -> Iterator[list[tuple[StoredItem, Outcome]]]:
+    """Outcomes in groups to record at once: paid ones each as it comes, local ones by the batch."""
     if remote is not None:
         for start in range(0, len(todo), _BATCH):
             part = todo[start : start + _BATCH]
             crops = [_crop(catalogue, stored, config) for stored in part]
             for n, outcome in remote.describe(crops, [stored.item.class_name for stored in part]):
-                yield part[n], outcome
+                yield [(part[n], outcome)]
         return
-    captioner = LocalCaptioner(
-        catalogue.embedder.embed_texts,
-        unknown_below=config.captioner.unknown_below,
-        logit_scale=catalogue.embedder.logit_scale,
-    )
+    captioner = local_captioner(catalogue, config)
     for start in range(0, len(todo), _BATCH):
         part = todo[start : start + _BATCH]
         vectors = catalogue.images.fetch([catalogue.images.position(*stored.image_at) for stored in part])
         outcomes = captioner.describe_vectors(vectors, [stored.item.class_name for stored in part])
-        yield from zip(part, outcomes, strict=True)
+        yield list(zip(part, outcomes, strict=True))
 
 
 def _crop(catalogue: Catalogue, stored: StoredItem, config: Config) -> Image.Image:

@@ -351,7 +351,7 @@ def _find_file(name: str | Path) -> Path:
     shipped = config_dir() / (path.name if path.suffix else f"{path.name}.yaml")
     if len(path.parts) <= 2 and shipped.exists() and (len(path.parts) == 1 or path.parts[0] == "configs"):
         return shipped
-    names = sorted(p.stem for p in config_dir().glob("*.yaml"))
+    names = sorted(p.stem for p in config_dir().glob("*.yaml") if p.stem != "attributes")
     raise ConfigError(f"no config file {name}", hint=f"shipped ones: {', '.join(names)}")
 
 

@@ -57,7 +57,9 @@ def read_data_yaml(path: Path) -> YoloData:
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(f"no dataset at {path}", hint="data=DIR/data.yaml; make one with `fashionrec fetch-dataset`") from None
+        raise DataError(
+            f"no dataset at {path}", hint="data=DIR/data.yaml; make one with `fashionrec fetch-dataset`"
+        ) from None
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
     if not isinstance(document, dict) or "names" not in document:

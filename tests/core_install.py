@@ -49,7 +49,18 @@ def main() -> None:
         tool = (python, "-m", "fashionrec")
         environment = {key: value for key, value in os.environ.items() if not key.startswith("FASHIONREC_")}
         options = {"cwd": work, "env": environment}
-        run(*tool, "build-index", tiny / "photos", "--index", built, "--detector", tiny / "detector", "--embedder", tiny / "embedder", **options)
+        run(
+            *tool,
+            "build-index",
+            tiny / "photos",
+            "--index",
+            built,
+            "--detector",
+            tiny / "detector",
+            "--embedder",
+            tiny / "embedder",
+            **options,
+        )
         shutil.copytree(built, copied)
         shutil.rmtree(built)
         photo = next((tiny / "photos").glob("*.jpg"))
@@ -62,7 +73,12 @@ def main() -> None:
         run(*tool, "catalogue", "verify", copied, **options)
         run(*tool, "doctor", "--index", copied, **options)
         refused = subprocess.run(
-            [*map(str, tool), "train", "data=x.yaml"], capture_output=True, text=True, check=False, cwd=work, env=environment
+            [*map(str, tool), "train", "data=x.yaml"],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=work,
+            env=environment,
         )
         assert refused.returncode == 2, refused
         assert "pip install 'fashionrec[train]'" in refused.stderr, refused.stderr

@@ -30,7 +30,9 @@ def constant(name: str, value: np.ndarray) -> onnx.TensorProto:
     return numpy_helper.from_array(value, name)
 
 
-def save(path: Path, nodes: list[onnx.NodeProto], inputs: list[object], outputs: list[object], values: list[object]) -> None:
+def save(
+    path: Path, nodes: list[onnx.NodeProto], inputs: list[object], outputs: list[object], values: list[object]
+) -> None:
     graph = helper.make_graph(nodes, "tiny", inputs, outputs, values)  # type: ignore[arg-type]
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)

@@ -101,7 +101,11 @@ def test_every_module_has_its_place() -> None:
 
 @pytest.mark.parametrize(
     ("file", "module"),
-    [("store/items.py", "fashionrec.catalogue"), ("detector/detect.py", "fashionrec.embedder.embed"), ("types.py", "fashionrec.cli")],
+    [
+        ("store/items.py", "fashionrec.catalogue"),
+        ("detector/detect.py", "fashionrec.embedder.embed"),
+        ("types.py", "fashionrec.cli"),
+    ],
 )
 def test_the_rule_catches_a_planted_import(file: str, module: str) -> None:
     assert violations({file: {module}}) == [f"{file} imports {module}"]

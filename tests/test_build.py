@@ -54,7 +54,9 @@ def test_every_garment_of_every_photo_becomes_an_item(photos: Path, build: Build
             assert catalogue.thumbnail(stored)[:2] == b"\xff\xd8"
 
 
-def test_without_whole_photos_undetected_ones_are_left_out(photos: Path, build: Build, tmp_path: Path, config: Config) -> None:
+def test_without_whole_photos_undetected_ones_are_left_out(
+    photos: Path, build: Build, tmp_path: Path, config: Config
+) -> None:
     settings = config.model_copy(update={"build": config.build.model_copy(update={"whole_photo": False})})
     assert build(photos, tmp_path / "c", settings=settings).items == 6
 

@@ -38,7 +38,9 @@ def test_a_bundle_reads_back_and_its_fingerprint_is_what_decides_its_output(tmp_
     assert sorted(p.name for p in tmp_path.iterdir()) == ["b", "copy", "made.onnx", "other", "same", "third"]
 
 
-@pytest.mark.parametrize("fault", ["missing", "truncated", "flipped", "manifest", "spec", "version", "foreign", "escape", "none"])
+@pytest.mark.parametrize(
+    "fault", ["missing", "truncated", "flipped", "manifest", "spec", "version", "foreign", "escape", "none"]
+)
 def test_every_fault_of_a_bundle_is_one_line_with_a_hint(tmp_path: Path, fault: str) -> None:
     folder = make(tmp_path).path
     graph, manifest = folder / "model.onnx", folder / "bundle.json"
@@ -107,7 +109,8 @@ def test_write_atomic_replaces_or_leaves(tmp_path: Path) -> None:
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
 )
 
 

@@ -15,9 +15,7 @@ from fashionrec.errors import DataError
 def test_csv_columns_are_typed_and_empty_cells_left_out(tmp_path: Path) -> None:
     table = tmp_path / "p.csv"
     table.write_text(
-        "image,product_id,price,rating,code,title\n"
-        "a.jpg,001,39000,4.5,00123,셔츠\n"
-        'b.jpg,,12000,,00124,"a, b"\n',
+        'image,product_id,price,rating,code,title\na.jpg,001,39000,4.5,00123,셔츠\nb.jpg,,12000,,00124,"a, b"\n',
         encoding="utf-8-sig",
     )
     first, second = read_products(table)
@@ -69,7 +67,9 @@ def test_a_folder_is_one_product_per_photo(tmp_path: Path) -> None:
         ("a.csv", b"image\n\xff\xfe\n", "cannot be read"),
     ],
 )
-def test_what_is_no_table_is_one_line_with_a_hint(tmp_path: Path, name: str, content: str | bytes | None, message: str) -> None:
+def test_what_is_no_table_is_one_line_with_a_hint(
+    tmp_path: Path, name: str, content: str | bytes | None, message: str
+) -> None:
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content.encode() if isinstance(content, str) else content)

@@ -65,7 +65,8 @@ def test_a_damaged_segment_is_one_clear_error(tmp_path: Path, fault: str) -> Non
 
 def photo(sha: str, classes: list[str], segment: str = "000001-image", first: int = 0) -> PhotoRow:
     garments = [
-        GarmentRow(n, name, 0.9, Box(0, 0, 10 + n, 20), False, segment, first + n, 0, 5) for n, name in enumerate(classes)
+        GarmentRow(n, name, 0.9, Box(0, 0, 10 + n, 20), False, segment, first + n, 0, 5)
+        for n, name in enumerate(classes)
     ]
     return PhotoRow(sha, 100, 200, "key", tuple(garments))
 

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-    from fashionrec.captioner.local import LocalCaptioner
-    from fashionrec.embedder.embed import Embedder
+    from fashionrec.catalogue import Catalogue
     from fashionrec.search.photo import Describe
 
 
@@ -59,17 +58,7 @@ def choose_kind(kind: str) -> str:
     return kind
 
 
-def local_captioner(session: Session, embedder: Embedder) -> LocalCaptioner:
-    from fashionrec.captioner.local import LocalCaptioner
-
-    return LocalCaptioner(
-        embedder.embed_texts,
-        unknown_below=session.config.captioner.unknown_below,
-        logit_scale=embedder.logit_scale,
-    )
-
-
-def describe_with(session: Session, embedder: Embedder, kind: str) -> Describe:
+def describe_with(session: Session, catalogue: Catalogue, kind: str) -> Describe:
     """A function that describes a query's garments. Only ``openai`` sends anything anywhere, and it must be asked for."""
     chosen = "local" if kind == "auto" else kind
     if chosen == "openai":
@@ -81,7 +70,9 @@ def describe_with(session: Session, embedder: Embedder, kind: str) -> Describe:
         from fashionrec.captioner.schema import embedding_text
 
         if chosen == "local":
-            outcomes = local_captioner(session, embedder).describe_vectors(vectors, class_names)
+            from fashionrec.captioning import local_captioner
+
+            outcomes = local_captioner(catalogue, session.config).describe_vectors(vectors, class_names)
         else:
             from fashionrec.captioner.remote import OpenAICaptioner
 
@@ -123,6 +114,7 @@ def _who(session: Session, kind: str) -> str:
 def _caption_photos(session: Session, photos: Sequence[str], index: str | None) -> tuple[list[dict[str, Any]], int]:
     """Describe each garment of each photo; detector and encoder are the catalogue's."""
     from fashionrec.captioner.schema import attributes
+    from fashionrec.captioning import local_captioner
     from fashionrec.catalogue import Catalogue
     from fashionrec.cli.query import find_catalogue
     from fashionrec.images import crop_garment
@@ -133,6 +125,7 @@ def _caption_photos(session: Session, photos: Sequence[str], index: str | None) 
     documents: list[dict[str, Any]] = []
     failed = 0
     with Catalogue.open(find_catalogue(session, index), session.config) as catalogue:
+        local = local_captioner(catalogue, session.config)
         for name in photos:
             try:
                 photo = catalogue.read_photo(name)
@@ -146,7 +139,7 @@ def _caption_photos(session: Session, photos: Sequence[str], index: str | None) 
             names = [garment.class_name for garment in garments]
             if kind == "local":
                 vectors = catalogue.embedder.embed_images(crops)
-                outcomes = local_captioner(session, catalogue.embedder).describe_vectors(vectors, names)
+                outcomes = local.describe_vectors(vectors, names)
             else:
                 from fashionrec.captioner.remote import OpenAICaptioner
 

@@ -5,12 +5,15 @@ Garments are cut as `build-index` will cut them: by the detector in use, the gar
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fashionrec.errors import DataError, ImageError
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from fashionrec.cli.session import Session
     from fashionrec.embedder.train import Pair
 
@@ -72,10 +75,14 @@ def training_pairs(session: Session, table: Path) -> tuple[list[Pair], dict[str,
                         continue  # the product's own garment was not found: a crop of another one would teach a lie
                     crop = crop_garment(photo.pixels, box, config.crop)
                     crop.thumbnail((256, 256))
-                    pairs.append(Pair(load=lambda crop=crop: crop, caption=captions[n], product_id=row.product_id))
+                    pairs.append(Pair(load=partial(_same, crop), caption=captions[n], product_id=row.product_id))
                 batch = []
             tick(done, len(wanted))
     if not pairs:
         raise DataError(f"none of the {len(rows)} rows of {table} gave a crop with a caption")
     record = {"path": str(table), "fingerprint": sha256_file(table), "rows": len(rows)}
     return pairs, {**record, "pairs": len(pairs), "failed": failed}
+
+
+def _same(crop: Image.Image) -> Image.Image:
+    return crop

@@ -75,7 +75,7 @@ def _describe(session: Session, catalogue: Catalogue) -> Describe | None:
         return None
     from fashionrec.cli.captions import describe_with
 
-    return describe_with(session, catalogue.embedder, kind)
+    return describe_with(session, catalogue, kind)
 
 
 def find_catalogue(session: Session, index: str | None) -> Path:

@@ -120,7 +120,8 @@ def check(weights: Path, bundle: Bundle, photos: Sequence[Image.Image]) -> dict[
     else:
         figures["score_difference_max"] = float(np.abs(source[..., 4] - together[..., 4]).max())
         matters = source[..., 4] > _MATTERS
-        figures["box_difference_px_max"] = float(np.abs(source - together)[..., :4].max(axis=2)[matters].max(initial=0.0))
+        boxes = np.abs(source - together)[..., :4].max(axis=2)
+        figures["box_difference_px_max"] = float(boxes[matters].max(initial=0.0))
         figures["anchors_compared"] = int(matters.sum())
     figures["batch_difference_max"] = float(np.abs(together - alone).max())
     batched = [len(found) for found in detector.predict(photos)]
@@ -130,7 +131,8 @@ def check(weights: Path, bundle: Bundle, photos: Sequence[Image.Image]) -> dict[
         words
         for words, good in {
             f"scores differ by {figures['score_difference_max']:.2g}": figures["score_difference_max"] <= MAX_SCORE,
-            f"boxes differ by {figures['box_difference_px_max']:.2g} pixels": figures["box_difference_px_max"] <= MAX_PIXELS,
+            f"boxes differ by {figures['box_difference_px_max']:.2g} pixels": figures["box_difference_px_max"]
+            <= MAX_PIXELS,
             f"a batch finds {figures['detections']} garments, its photos alone {figures['detections_alone']}": figures[
                 "detections"
             ]

@@ -185,7 +185,9 @@ def _validate(weights: Path, data: Path, side: int, run: Run) -> float:
     with quiet(run.path / "train.log"):
         yolo = load_yolo(str(weights))
         place = {"project": str(run.path.resolve()), "name": ".validation", "exist_ok": True}
-        found = yolo.val(data=str(data.resolve()), split="val", imgsz=side, plots=False, workers=0, device=_device(run), **place)
+        found = yolo.val(
+            data=str(data.resolve()), split="val", imgsz=side, plots=False, workers=0, device=_device(run), **place
+        )
     return float(found.box.map)
 
 
@@ -193,9 +195,7 @@ def _device(run: Run) -> str:
     return run.device or "cpu"
 
 
-def _write_data(
-    run: Run, new: YoloData, old: YoloData | None, config: FinetuneConfig
-) -> tuple[Path, int]:
+def _write_data(run: Run, new: YoloData, old: YoloData | None, config: FinetuneConfig) -> tuple[Path, int]:
     """A data.yaml in the run: new images and a sample of old ones to train on, both validation sets to watch."""
     images = new.images("train")
     replayed: list[Path] = []

@@ -20,9 +20,7 @@ Log = Callable[[str], None]
 _NAMED = ("epochs", "patience", "batch", "imgsz", "device", "workers", "seed", "optimizer", "lr0")
 
 
-def train_detector(
-    config: TrainConfig, runs: Path, *, log: Log | None = None, progress: Progress | None = None
-) -> Run:
+def train_detector(config: TrainConfig, runs: Path, *, log: Log | None = None, progress: Progress | None = None) -> Run:
     """Train, and write ``runs/train/NAME`` with ``weights/{best,last}.pt``, ultralytics' plots and tables, and run.json.
 
     Metrics are those of the best epoch on the valid split. With ``resume`` the run of that name goes on in its folder from
@@ -73,7 +71,9 @@ def fit(yolo: Any, run: Run, data: Path, settings: dict[str, Any], progress: Pro
         run.save()
         raise
     run.device = str(yolo.trainer.device)
-    run.weights = {which: f"weights/{which}.pt" for which in ("best", "last") if (run.path / f"weights/{which}.pt").exists()}
+    run.weights = {
+        which: f"weights/{which}.pt" for which in ("best", "last") if (run.path / f"weights/{which}.pt").exists()
+    }
     run.metrics = metrics_of(yolo.trainer.validator.metrics)
     run.seconds += time.perf_counter() - start
     run.status, run.promoted = "done", True
@@ -115,8 +115,12 @@ def _resumable(parent: Path, name: str | None) -> Run:
     if name is None:
         raise ConfigError("resume needs the run's name", hint="fashionrec train --resume name=NAME data=...")
     if not (parent / name / RECORD).is_file() or not (parent / name / "weights" / "last.pt").is_file():
-        raise ConfigError(f"there is nothing to resume in {parent / name}", hint="it has no weights/last.pt yet: train it anew")
+        raise ConfigError(
+            f"there is nothing to resume in {parent / name}", hint="it has no weights/last.pt yet: train it anew"
+        )
     run = read_run(parent / name)
     if run.status == "done":
-        raise ConfigError(f"run {run.path} is finished", hint="train on from it: model=" + str(run.weights_path("best")))
+        raise ConfigError(
+            f"run {run.path} is finished", hint="train on from it: model=" + str(run.weights_path("best"))
+        )
     return run

@@ -46,7 +46,9 @@ def load_yolo(model: str) -> Any:
     ultralytics = load_ultralytics()
     path = Path(model)
     if path.suffix not in (".pt", ".yaml", ".yml"):
-        raise ModelError(f"{model} is neither a checkpoint (.pt) nor a model's YAML", hint="for example yolov8l.pt or yolov8n.yaml")
+        raise ModelError(
+            f"{model} is neither a checkpoint (.pt) nor a model's YAML", hint="for example yolov8l.pt or yolov8n.yaml"
+        )
     if path.suffix != ".pt" and len(path.parts) > 1 and not path.exists():
         path = _shipped(path)
     try:

@@ -120,7 +120,9 @@ def load_clip(source: str) -> tuple[Any, Any, Any]:
     try:
         config = AutoConfig.from_pretrained(source)
         if config.model_type != "clip":
-            raise ModelError(f"{source} is a {config.model_type} model, not a CLIP", hint="only CLIP models are supported")
+            raise ModelError(
+                f"{source} is a {config.model_type} model, not a CLIP", hint="only CLIP models are supported"
+            )
         model = CLIPModel.from_pretrained(source).eval().float()
         processor = CLIPImageProcessorPil.from_pretrained(source)
         tokenizer = AutoTokenizer.from_pretrained(source)
@@ -201,7 +203,8 @@ def check(
     wrong = [
         words
         for words, good in {
-            f"image vectors differ (cosine {figures['image_cosine_min']:.6f})": figures["image_cosine_min"] >= MIN_COSINE,
+            f"image vectors differ (cosine {figures['image_cosine_min']:.6f})": figures["image_cosine_min"]
+            >= MIN_COSINE,
             f"text vectors differ (cosine {figures['text_cosine_min']:.6f})": figures["text_cosine_min"] >= MIN_COSINE,
             f"the pixel tensor differs by {pixel_difference:.2g}": pixel_difference <= MAX_PIXEL,
             f"it differs from torchvision's by {grey_difference:.1f} grey levels": grey_difference <= MAX_GREY,
@@ -265,7 +268,9 @@ def _write_tokenizer(model: Any, tokenizer: Any, work: Path) -> dict[str, Any]:
         tokenizer.save_pretrained(folder)
         path = Path(folder) / "tokenizer.json"
         if not path.is_file():
-            raise ModelError("the tokenizer cannot be written as tokenizer.json", hint="only fast tokenizers are supported")
+            raise ModelError(
+                "the tokenizer cannot be written as tokenizer.json", hint="only fast tokenizers are supported"
+            )
         saved = Tokenizer.from_file(str(path))
     saved.no_truncation()
     saved.no_padding()

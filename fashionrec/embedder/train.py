@@ -35,7 +35,9 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 TEMPERATURE = 0.1  # of the supervised contrastive loss
 MAX_LENGTH = 32  # tokens of the small CLIP's text tower; a caption has about 15
 HELD_OUT = 0.1  # share of the products whose last photo is kept out of training, to watch
-_ZOOM = 1.25  # pictures are kept this much larger than the tower's input, so that augmentation has something to cut from
+_ZOOM = (
+    1.25  # pictures are kept this much larger than the tower's input, so that augmentation has something to cut from
+)
 
 
 @dataclass(frozen=True)
@@ -215,7 +217,7 @@ def _learn_tokenizer(captions: Sequence[str], vocab_size: int) -> Any:
         show_progress=False,
     )
     tokenizer.train_from_iterator(captions, trainer)
-    ids = [(token, int(tokenizer.token_to_id(token))) for token in (start, end)]
+    ids = [(token, int(tokenizer.token_to_id(token) or 0)) for token in (start, end)]
     tokenizer.post_processor = processors.TemplateProcessing(single=f"{start} $A {end}", special_tokens=ids)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -289,7 +291,8 @@ def _loss(
     text = F.normalize(
         _vectors(
             model.get_text_features(
-                input_ids=tokens["input_ids"][index].to(device), attention_mask=tokens["attention_mask"][index].to(device)
+                input_ids=tokens["input_ids"][index].to(device),
+                attention_mask=tokens["attention_mask"][index].to(device),
             )
         ),
         dim=1,
@@ -297,7 +300,9 @@ def _loss(
     same = (labels[:, None] == labels[None, :]).float()
     target = same / same.sum(dim=1, keepdim=True)
     logits = model.logit_scale.exp() * image @ text.T
-    clip = -(target * F.log_softmax(logits, dim=1)).sum(1).mean() - (target * F.log_softmax(logits.T, dim=1)).sum(1).mean()
+    clip = (
+        -(target * F.log_softmax(logits, dim=1)).sum(1).mean() - (target * F.log_softmax(logits.T, dim=1)).sum(1).mean()
+    )
     loss = clip / 2
     if config.product_weight:
         loss = loss + config.product_weight * _supervised_contrastive(image, same)
@@ -332,13 +337,19 @@ def _held_out(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The last photo of some products that have others left to be found by."""
     values, counts = np.unique(labels, return_counts=True)
     candidates = values[counts > 1]
-    chosen = rng.permutation(candidates)[: max(1, int(len(candidates) * HELD_OUT))] if len(candidates) else []
+    chosen = rng.permutation(candidates)[: max(1, int(len(candidates) * HELD_OUT))]
     return np.array([np.flatnonzero(labels == value)[-1] for value in chosen], dtype=np.int64)
 
 
 @torch.no_grad()
 def _held_out_recall(
-    model: Any, normal: nn.Module, pictures: torch.Tensor, labels: np.ndarray, train: np.ndarray, held: np.ndarray, side: int
+    model: Any,
+    normal: nn.Module,
+    pictures: torch.Tensor,
+    labels: np.ndarray,
+    train: np.ndarray,
+    held: np.ndarray,
+    side: int,
 ) -> float:
     """Share of held-out photos whose nearest training photo is of the same product."""
     if not len(held):

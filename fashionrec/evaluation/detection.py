@@ -81,9 +81,7 @@ def evaluate_detector(
     for start in range(0, len(images), _BATCH):
         paths = images[start : start + _BATCH]
         photos = [read_photo(path, limits).pixels for path in paths]
-        found = detector.predict(
-            photos, conf=config.conf, iou=config.iou, max_det=config.max_det, multi_label=True
-        )
+        found = detector.predict(photos, conf=config.conf, iou=config.iou, max_det=config.max_det, multi_label=True)
         for path, photo, detections in zip(paths, photos, found, strict=True):
             labels = read_labels(path)
             centre = labels[:, 1:3] * [photo.width, photo.height]
