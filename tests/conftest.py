@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 from PIL import Image, ImageDraw
 from typer.testing import CliRunner
 
@@ -17,6 +18,10 @@ from fashionrec.build import BuildReport, build_catalogue
 from fashionrec.bundle import Bundle
 from fashionrec.config import Config, load_config
 from fashionrec.dataset.products import read_products
+
+# a first example may import torch; what is slow is seen by --durations, not by a deadline on a shared machine
+hypothesis_settings.register_profile("fashionrec", deadline=None)
+hypothesis_settings.load_profile("fashionrec")
 
 TINY = Path(__file__).parent / "data" / "tiny"
 

@@ -51,7 +51,9 @@ def test_where_nothing_is_detected_the_whole_photo_is_searched_and_said(catalogu
         assert "whole photo" in answer.notes[0]
 
 
-@pytest.mark.parametrize(("which", "classes"), [("all", ["top", "pants"]), ("pants", ["pants"]), ("1", ["pants"]), ("4", ["top"])])
+@pytest.mark.parametrize(
+    ("which", "classes"), [("all", ["top", "pants"]), ("pants", ["pants"]), ("1", ["pants"]), ("4", ["top"])]
+)
 def test_one_garment_can_be_chosen(catalogue: Path, photos: Path, which: str, classes: list[str]) -> None:
     with Catalogue.open(catalogue) as opened:
         if which == "4":
@@ -181,13 +183,17 @@ class Links(HTMLParser):
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
-        self.sources += [value or "" for name, value in attributes if name in ("src", "srcset", "data", "action", "poster")]
+        self.sources += [
+            value or "" for name, value in attributes if name in ("src", "srcset", "data", "action", "poster")
+        ]
 
 
-def test_the_page_is_one_file_that_asks_nobody_and_escapes_what_products_say(photos: Path, build: Build, tmp_path: Path) -> None:
+def test_the_page_is_one_file_that_asks_nobody_and_escapes_what_products_say(
+    photos: Path, build: Build, tmp_path: Path
+) -> None:
     (tmp_path / "p.csv").write_text(
         "image,product_id,title,price,currency,url\n"
-        'photos/red-white.jpg,<b>x</b>,<script>alert(1)</script>,39000,KRW,javascript:alert(1)\n'
+        "photos/red-white.jpg,<b>x</b>,<script>alert(1)</script>,39000,KRW,javascript:alert(1)\n"
         "photos/red-blue.jpg,y,fine,12.5,USD,https://shop.example/y\n"
     )
     build(tmp_path / "p.csv", tmp_path / "c")

@@ -177,8 +177,9 @@ def check(
     fast = transformers.CLIPImageProcessor(**_fast_settings(processor))
     grey = np.abs(fast(images=list(pictures), return_tensors="np")["pixel_values"] - pixels)
     grey_difference = float((grey * np.asarray(spec["image"]["std"]).reshape(1, 3, 1, 1) * 255).max())
-    limit = spec["text"]["max_length"]
-    tokens = tokenizer(list(ODD_TEXTS), padding=True, truncation=True, max_length=limit, return_tensors="pt")
+    tokens = tokenizer(
+        list(ODD_TEXTS), padding=True, truncation=True, max_length=_text_limit(model, tokenizer), return_tensors="pt"
+    )
     ours = [e.ids for e in embedder._tokenizer.encode_batch(list(ODD_TEXTS))]
     with torch.no_grad():
         images = _features(model.get_image_features(pixel_values=torch.from_numpy(expected_pixels)))
@@ -275,15 +276,19 @@ def _write_tokenizer(model: Any, tokenizer: Any, work: Path) -> dict[str, Any]:
     saved.no_truncation()
     saved.no_padding()
     saved.save(str(work / "tokenizer.json"))
-    length = min(int(tokenizer.model_max_length), int(model.config.text_config.max_position_embeddings))
     if tokenizer.pad_token is None:
         raise ModelError("the tokenizer has no padding token")
     return {
         "tokenizer": "tokenizer.json",
-        "max_length": length,
+        "max_length": _text_limit(model, tokenizer),
         "pad_id": int(tokenizer.pad_token_id),
         "pad_token": str(tokenizer.pad_token),
     }
+
+
+def _text_limit(model: Any, tokenizer: Any) -> int:
+    """Tokens that the text tower reads, the start and end tokens among them."""
+    return min(int(tokenizer.model_max_length), int(model.config.text_config.max_position_embeddings))
 
 
 def _pictures(paths: Sequence[Path]) -> list[Image.Image]:

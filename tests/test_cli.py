@@ -1,0 +1,288 @@
+"""The command line: contracts, exit codes, one-line errors with a hint, and nothing but results on stdout."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import TINY, Result
+from PIL import Image
+
+Cli = Callable[..., Result]
+MODELS = ("--detector", TINY / "detector", "--embedder", TINY / "embedder")
+
+
+def test_help_names_every_verb(cli: Cli) -> None:
+    done = cli("--help")
+    assert done.code == 0
+    for verb in (
+        "fetch-dataset",
+        "train",
+        "finetune",
+        "evaluate",
+        "build-index",
+        "caption",
+        "query",
+        "export",
+        "demo",
+        "doctor",
+    ):
+        assert f"  {verb} " in done.out
+    assert cli("--version").out.startswith("fashionrec 0.")
+
+
+def test_build_query_evaluate_verify(cli: Cli, tmp_path: Path) -> None:
+    shutil.copytree(TINY / "photos", tmp_path / "photos")
+    built = cli("build-index", "photos", "--index", "c", *MODELS, "--json")
+    assert built.code == 0, built.err
+    assert built.document["items"] == 8
+    assert "detector:" in built.err
+    asked = cli("query", "photos/red-blue.jpg", "--index", "c", "--json", "--html", "answer.html", "-k", "2")
+    assert asked.code == 0, asked.err
+    assert [g["class_name"] for g in asked.document["garments"]] == ["top", "pants"]
+    assert len(asked.document["garments"][0]["hits"]) == 2
+    assert (tmp_path / "answer.html").read_text().startswith("<!doctype html>")
+    human = cli("query", "photos/green.jpg", "--index", "c")
+    assert "green.jpg" in human.out
+    assert "whole photo" in human.err
+    assert "next:" in human.err
+    (tmp_path / "q.csv").write_text("image,product_id\nphotos/green.jpg,green.jpg\nphotos/red-blue.jpg,red-blue.jpg\n")
+    scores = cli("evaluate", "--index", "c", "--queries", "q.csv", "--json")
+    assert scores.code == 0, scores.err
+    assert scores.document["recall_at_1"] == 1.0
+    assert {"recall_at_5", "recall_at_10", "mrr", "ndcg_at_10", "by_class", "crop", "whole"} <= set(scores.document)
+    assert cli("catalogue", "verify", "c").code == 0
+    assert cli("catalogue", "show", "c", "--json").document["counts"]["products"] == 6
+    assert cli("doctor", "--index", "c", "--json").document["catalogue"]["status"] == "healthy"
+
+
+def test_the_catalogue_is_found_and_the_choice_is_said(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(TINY / "photos", tmp_path / "photos")
+    assert cli("query", "photos/green.jpg").code == 2
+    for name in ("data/one", "data/two"):
+        assert cli("build-index", "photos", "--index", name, *MODELS, "--quiet").code == 0
+        only = cli("query", "photos/green.jpg", "--json")
+        if name == "data/one":
+            assert only.code == 0
+            assert "data/one (the only one" in only.err
+    assert only.code == 2
+    assert "2 catalogues" in only.err
+    monkeypatch.setenv("FASHIONREC_INDEX", "data/two")
+    chosen = cli("query", "photos/green.jpg", "--json")
+    assert chosen.code == 0
+    assert "data/two (environment FASHIONREC_INDEX)" in chosen.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("query",), 2, "give a photo or --text"),
+        (("query", "none.jpg", "--index", "c"), 2, "no photo at"),
+        (("query", "photos/green.jpg", "--index", "nowhere"), 2, "no catalogue at"),
+        (("query", "photos/green.jpg", "--index", "photos"), 2, "not a catalogue"),
+        (("query", "photos/green.jpg", "--index", "c", "--garment", "hat"), 2, "no garment is called"),
+        (("query", "photos/green.jpg", "--index", "c", "--html", "no/where.html"), 2, "no folder"),
+        (("query", "photos/green.jpg", "--index", "c", "--set", "query.kk=3"), 2, "unknown setting query.kk"),
+        (("query", "photos/green.jpg", "--index", "c", "--config", "wrong.yaml"), 2, "unknown setting train.epoch"),
+        (("query", "photos/green.jpg", "--index", "c", "--config", "none.yaml"), 2, "no config file"),
+        (("query", "photos", "--index", "c"), 2, "is not a file"),
+        (("build-index", "nowhere", "--index", "d"), 2, "no photos at"),
+        (("build-index", "empty", "--index", "d", *MODELS), 2, "no photos in"),
+        (("build-index", "photos", "--index", "d", "--detector", "none.pt"), 2, "no detector at"),
+        (("build-index", "photos", "--index", "d", "--detector", TINY / "embedder"), 2, "not a detector"),
+        (("build-index", "photos", "--index", "d"), 2, "no detector is named"),
+        (("build-index", "photos", "--index", "d", "--detector", "none", "--embedder", "cut"), 2, "is damaged"),
+        (("build-index", "photos", "--index", "empty/../photos", *MODELS), 2, "not empty"),
+        (("evaluate",), 2, "say what to evaluate"),
+        (("evaluate", "--weights", TINY / "detector", "--data", "none.yaml"), 2, "no dataset at"),
+        (("evaluate", "--index", "c", "--queries", "none.csv"), 2, "no photos at"),
+        (("train",), 2, "no data to train on"),
+        (("train", "epochs"), 2, "what is 'epochs'"),
+        (("train", "data=none.yaml"), 2, "no dataset at"),
+        (("train", "mosiac=1"), 2, "unknown setting train.mosiac"),
+        (("finetune", "--data", "x.yaml"), 2, "finetune needs weights and data"),
+        (("finetune", "--weights", "none.pt", "--data", "x.yaml"), 2, "no weights at"),
+        (("export", "none.pt", "--out", "b"), 2, "no checkpoint at"),
+        (("fetch-dataset", "magic", "--out", "d"), 2, "no source is called"),
+        (("fetch-dataset", "yolo:nowhere", "--out", "d"), 2, "no YOLO dataset at"),
+        (("fetch-dataset", "synthetic", "--out", "photos"), 2, "not empty"),
+        (("fetch-dataset", "roboflow:a/b", "--out", "d"), 2, "WORKSPACE/PROJECT/VERSION"),
+        (("fetch-dataset", "roboflow:a/b/1", "--out", "d"), 2, "ROBOFLOW_API_KEY is not set"),
+        (("caption",), 2, "give photos, or a catalogue"),
+        (("caption", "--index", "nowhere", "--captioner", "local"), 2, "no catalogue at"),
+        (("catalogue", "show", "nowhere"), 2, "no catalogue at"),
+        (("query", "--no-such-flag"), 2, "No such option"),
+    ],
+)
+def test_wrong_use_is_one_line_and_a_hint_and_leaves_nothing_half_written(
+    cli: Cli, tmp_path: Path, arguments: tuple[object, ...], code: int, words: str
+) -> None:
+    shutil.copytree(TINY / "photos", tmp_path / "photos")
+    shutil.copytree(TINY / "embedder", tmp_path / "cut")
+    (tmp_path / "cut" / "image.onnx").write_bytes(b"half")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "wrong.yaml").write_text("train: {epoch: 3}\n")
+    assert cli("build-index", "photos", "--index", "c", *MODELS, "--quiet").code == 0
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    done = cli(*arguments)
+    assert done.code == code, done.err
+    assert words in done.err
+    assert "Traceback" not in done.err
+    assert done.out == ""
+    errors = [line for line in done.err.splitlines() if line.startswith("error:")]
+    assert len(errors) <= 1
+    after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.name != ".lock"}
+    assert set(after) <= set(before), "something was written"
+
+
+def test_a_catalogue_of_another_version_says_so(cli: Cli, tmp_path: Path) -> None:
+    shutil.copytree(TINY / "photos", tmp_path / "photos")
+    cli("build-index", "photos", "--index", "c", *MODELS, "--quiet")
+    pointer = tmp_path / "c" / "catalogue.json"
+    pointer.write_text(pointer.read_text().replace('"format_version": 1', '"format_version": 2'))
+    done = cli("query", "photos/green.jpg", "--index", "c")
+    assert done.code == 2
+    assert "format 2" in done.err
+    assert "hint:" in done.err
+
+
+def test_too_many_failures_finish_and_exit_3(cli: Cli, tmp_path: Path) -> None:
+    shutil.copytree(TINY / "photos", tmp_path / "photos")
+    (tmp_path / "photos" / "bad.jpg").write_text("no")
+    done = cli("build-index", "photos", "--index", "c", *MODELS, "--json")
+    assert done.code == 3
+    assert done.document["failed"] == 1
+    assert done.document["failures"][0]["reason"] == "not-an-image"
+    assert cli("query", "photos/green.jpg", "--index", "c", "--json").code == 0
+    fine = cli("build-index", "photos", "--index", "c", *MODELS, "--set", "build.max_failures=0.5", "--json")
+    assert fine.code == 0
+
+
+def test_a_busy_catalogue_is_exit_75(cli: Cli, tmp_path: Path) -> None:
+    from fashionrec.store.generations import writer_lock
+
+    shutil.copytree(TINY / "photos", tmp_path / "photos")
+    with writer_lock(tmp_path / "c"):
+        done = cli("build-index", "photos", "--index", "c", *MODELS)
+    assert done.code == 75
+    assert "another process" in done.err
+
+
+def test_an_interrupt_is_exit_130(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fashionrec.cli import index
+
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(index, "run_build", interrupted)
+    assert cli("build-index", "photos").code == 130
+
+
+def test_a_bug_is_one_line_and_a_traceback_only_with_debug(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fashionrec.cli import index
+
+    def broken(*arguments: object, **options: object) -> None:
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr(index, "run_build", broken)
+    done = cli("build-index", "photos")
+    assert (done.code, "Traceback" in done.err) == (1, False)
+    assert "ZeroDivisionError: planted" in done.err
+    assert "Traceback" in cli("build-index", "photos", "--debug").err
+
+
+def test_config_show_says_where_a_value_came_from(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("query: {k: 7}\n")
+    done = cli("config", "show", "query", "--config", "mine.yaml", "--set", "query.min_score=0.1", "--json")
+    assert done.document["query.k"] == {"value": 7, "origin": "mine.yaml"}
+    assert done.document["query.min_score"]["origin"] == "--set query.min_score=0.1"
+    assert done.document["query.garment"]["origin"] == "default"
+
+
+def test_doctor_tells_whether_keys_are_there_and_never_what_they_are(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-canary")
+    done = cli("doctor", "--json")
+    assert done.document["keys"] == {"OPENAI_API_KEY": True, "ROBOFLOW_API_KEY": False}
+    assert "canary" not in done.out + done.err
+
+
+def test_fetch_dataset_draws_a_world_with_its_table(cli: Cli, tmp_path: Path) -> None:
+    done = cli("fetch-dataset", "synthetic", "--out", "w", "--images", "12", "--products", "6", "--seed", "3", "--json")
+    assert done.code == 0, done.err
+    assert done.document["counts"]["train"] == 8
+    assert done.document["products"] == "w/catalogue/products.csv"
+    header = (tmp_path / "w" / "annotations.csv").read_text().splitlines()[0]
+    assert header == (
+        "image_id,image_path,width,height,class_id,class_name,bbox_x_center,bbox_y_center,bbox_width,bbox_height"
+    )
+    assert json.loads((tmp_path / "w" / "dataset.json").read_text())["fingerprint"] == done.document["fingerprint"]
+
+
+def test_fetch_dataset_takes_a_yolo_dataset_and_renumbers_it_by_name(cli: Cli, tmp_path: Path) -> None:
+    for sub in ("images", "labels"):
+        (tmp_path / "src" / "train" / sub).mkdir(parents=True)
+    Image.new("RGB", (20, 10)).save(tmp_path / "src/train/images/a.png")
+    Image.new("RGB", (20, 10)).save(tmp_path / "src/train/images/b.png")
+    (tmp_path / "src/train/images/c.png").write_bytes(b"broken")
+    lines = [
+        "0 .5 .5 .2 .2",
+        "0 .5 .5 .2 .2",
+        "1 .5 .5 .5 .5",
+        "2 .9 .9 .4 .4",
+        "0 .5 .5 0 0",
+        "2 .1 .1 .5 .1 .5 .5 .1 .5",
+    ]
+    (tmp_path / "src/train/labels/a.txt").write_text("\n".join(lines))
+    (tmp_path / "src/data.yaml").write_text("train: ../train/images\nnames: [top, hat, Pants]\n")
+    done = cli("fetch-dataset", "yolo:src", "--out", "d", "--json")
+    assert done.code == 0, done.err
+    assert done.document["counts"] == {"train": 2, "dress": 0, "pants": 2, "skirt&pants": 0, "skirt": 0, "top": 1}
+    assert done.document["dropped"] == {
+        "boxes: repeated": 1,
+        "boxes: not one of the five classes": 1,
+        "boxes: outside the picture or of no area": 1,
+        "photos: not-an-image": 1,
+    }
+    labels = (tmp_path / "d/train/labels/a.txt").read_text().splitlines()
+    assert labels == [
+        "4 0.500000 0.500000 0.200000 0.200000",
+        "1 0.850000 0.850000 0.300000 0.300000",
+        "1 0.300000 0.300000 0.400000 0.400000",
+    ]
+    assert cli("fetch-dataset", "yolo:src", "--out", "d").code == 2
+
+
+def test_yolo_habits_work_as_flags_do(cli: Cli) -> None:
+    """`k=v` words are settings of the verb's section: a wrong one is refused by its full name."""
+    done = cli("train", "data=x.yaml", "epochs=many")
+    assert done.code == 2
+    assert "train.epochs" in done.err
+
+
+def test_every_example_of_the_readme_names_real_verbs_and_flags(cli: Cli) -> None:
+    """Each `fashionrec ...` line of the README is parsed by the command line itself, with --help so that nothing runs."""
+    import re
+    import shlex
+
+    text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    lines = [
+        line.strip()
+        for block in re.findall(r"```(?:bash|console|sh)\n(.*?)```", text, re.S)
+        for line in block.splitlines()
+    ]
+    commands = [line.removeprefix("$ ") for line in lines if line.removeprefix("$ ").startswith("fashionrec ")]
+    assert len(commands) >= 10
+    for command in commands:
+        words = shlex.split(command, comments=True)[1:]
+        done = cli(*words, "--help")
+        assert done.code == 0, f"{command}: {done.err}"
+        offered = done.out
+        for flag in (word for word in words if word.startswith("--")):
+            assert flag.split("=")[0] in offered, f"{command}: no {flag}"
+
+
+def test_that_check_would_catch_a_wrong_flag(cli: Cli) -> None:
+    assert "--indx" not in cli("query", "--help").out

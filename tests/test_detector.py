@@ -1,0 +1,161 @@
+"""The detector's serving plane: letterbox, decoding, NMS, batches."""
+
+import numpy as np
+import pytest
+from conftest import TINY
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from fashionrec.bundle import Bundle
+from fashionrec.config import Config
+from fashionrec.detector.decode import Detections, decode_end2end, decode_yolo, decoder_for, non_maximum_suppression
+from fashionrec.detector.detect import Detector
+from fashionrec.detector.preprocess import letterbox
+from fashionrec.errors import ModelError
+
+
+def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+    values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+@given(st.integers(1, 900), st.integers(1, 900), st.sampled_from([32, 64, 160, 640]), st.data())
+def test_boxes_come_back_from_the_letterbox(width: int, height: int, side: int, data: st.DataObject) -> None:
+    square, placed = letterbox(Image.new("RGB", (width, height)), side)
+    assert square.shape == (side, side, 3)
+    x1, x2 = sorted(data.draw(st.lists(st.floats(0, width), min_size=2, max_size=2)))
+    y1, y2 = sorted(data.draw(st.lists(st.floats(0, height), min_size=2, max_size=2)))
+    inside = np.array([[x1, y1, x2, y2]]) * placed.scale + [placed.left, placed.top] * 2
+    assert np.allclose(placed.restore(inside.astype(np.float32)), [[x1, y1, x2, y2]], atol=max(width, height) * 1e-4)
+
+
+def test_the_letterbox_keeps_the_shape_and_pads_with_grey() -> None:
+    square, placed = letterbox(Image.new("RGB", (200, 100), "red"), 100)
+    assert (placed.scale, placed.left, placed.top) == (0.5, 0, 25)
+    assert (square[:25] == 114).all()
+    assert (square[75:] == 114).all()
+    assert (square[25:75] == [255, 0, 0]).all()
+
+
+@pytest.mark.train
+@pytest.mark.parametrize("size", [(640, 480), (333, 777), (100, 100), (47, 61), (1500, 301), (160, 120), (161, 119)])
+def test_the_letterbox_is_ultralytics_own_within_two_grey_levels(size: tuple[int, int]) -> None:
+    augment = pytest.importorskip("ultralytics.data.augment")
+    photo = noise(*size).resize(size, Image.Resampling.BICUBIC)
+    ours, _ = letterbox(photo, 160)
+    theirs = augment.LetterBox(new_shape=(160, 160), auto=False)(
+        image=np.ascontiguousarray(np.asarray(photo)[..., ::-1])
+    )
+    difference = np.abs(ours.astype(int) - theirs[..., ::-1].astype(int))
+    assert difference.max() <= 2
+    smoothed = np.asarray(
+        photo.resize((160, round(160 * size[1] / size[0])))
+    )  # the planted fault: a filter that smooths
+    if size == (640, 480):
+        assert np.abs(smoothed.astype(int) - theirs[20:140, :, ::-1].astype(int)).max() > 20
+
+
+def test_a_yolo_head_by_hand() -> None:
+    output = np.zeros((4 + 2, 3), np.float32)
+    output[:, 0] = [50, 40, 20, 10, 0.9, 0.3]
+    output[:, 1] = [10, 10, 4, 4, 0.1, 0.2]
+    output[:, 2] = [30, 30, 10, 10, 0.4, 0.6]
+    found = decode_yolo(output, 0.25, False)
+    assert found.boxes.tolist() == [[40, 35, 60, 45], [25, 25, 35, 35]]
+    assert found.class_ids.tolist() == [0, 1]
+    assert np.allclose(found.scores, [0.9, 0.6])
+    both = decode_yolo(output, 0.25, True)
+    assert sorted(zip(both.class_ids.tolist(), np.round(both.scores, 1).tolist(), strict=True)) == [
+        (0, np.float32(0.4).round(1)),
+        (0, np.float32(0.9).round(1)),
+        (1, np.float32(0.3).round(1)),
+        (1, np.float32(0.6).round(1)),
+    ]
+
+
+def test_an_end_to_end_head_by_hand() -> None:
+    output = np.array([[1, 2, 3, 4, 0.9, 1], [5, 6, 7, 8, 0.1, 0]], np.float32)
+    found = decode_end2end(output, 0.25, False)
+    assert found.boxes.tolist() == [[1, 2, 3, 4]]
+    assert found.class_ids.tolist() == [1]
+
+
+def test_an_unknown_head_is_a_model_error() -> None:
+    with pytest.raises(ModelError, match="not known"):
+        decoder_for("anchors")
+
+
+def detections(boxes: list[list[float]], scores: list[float], classes: list[int]) -> Detections:
+    return Detections(
+        np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32), np.array(classes, np.int64)
+    )
+
+
+def test_nms_by_hand() -> None:
+    boxes = [[0, 0, 10, 10], [1, 0, 11, 10], [0, 0, 10, 10], [20, 20, 30, 30]]
+    kept = non_maximum_suppression(detections(boxes, [0.8, 0.9, 0.7, 0.6], [0, 0, 1, 0]), 0.5, 10)
+    assert np.round(kept.scores, 1).tolist() == np.array([0.9, 0.7, 0.6], np.float32).round(1).tolist()
+    assert kept.class_ids.tolist() == [0, 1, 0]
+    assert len(non_maximum_suppression(detections(boxes, [0.8, 0.9, 0.7, 0.6], [0, 0, 1, 0]), 0.95, 10)) == 4
+    assert len(non_maximum_suppression(detections(boxes, [0.8, 0.9, 0.7, 0.6], [0, 0, 1, 0]), 0.5, 1)) == 1
+    assert len(non_maximum_suppression(detections([], [], []), 0.5, 1)) == 0
+
+
+@pytest.mark.train
+@given(st.integers(0, 10_000))
+def test_nms_is_torchvisions(seed: int) -> None:
+    torch, ops = pytest.importorskip("torch"), pytest.importorskip("torchvision.ops")
+    rng = np.random.default_rng(seed)
+    corner = rng.uniform(0, 60, (40, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(5, 40, (40, 2))], axis=1).astype(np.float32)
+    scores, classes = rng.permutation(40).astype(np.float32) / 40, rng.integers(0, 3, 40)
+    kept = non_maximum_suppression(Detections(boxes, scores, classes), 0.5, 100)
+    expected = ops.batched_nms(torch.from_numpy(boxes), torch.from_numpy(scores), torch.from_numpy(classes), 0.5)
+    assert np.allclose(kept.scores, scores[expected.numpy()])
+
+
+PHOTOS = [noise(*size, seed=n) for n, size in enumerate([(64, 64), (200, 90), (31, 77), (640, 480)])]
+PHOTOS += [Image.open(path).convert("RGB") for path in sorted((TINY / "photos").iterdir())]
+
+
+def test_a_photo_gets_the_same_garments_alone_and_in_any_batch(config: Config) -> None:
+    detector = Detector.open(TINY / "detector", config.detector)
+    alone = [detector.detect([photo])[0] for photo in PHOTOS]
+    assert sum(map(len, alone)) >= 6
+    assert detector.detect(PHOTOS) == alone
+    assert detector.detect(PHOTOS[::-1]) == alone[::-1]
+    assert detector.detect([]) == []
+
+
+def test_that_test_would_catch_a_batch_that_loses_detections(config: Config) -> None:
+    class Losing(Detector):
+        """What an export with NMS in the graph does: nothing for photos 2 to n."""
+
+        def _run(self, values: np.ndarray) -> np.ndarray:
+            outputs = super()._run(values)
+            outputs[1:] = 0
+            return outputs
+
+    detector = Losing(Bundle.open(TINY / "detector"), conf=0.35, iou=0.6, max_garments=12)
+    assert detector.detect(PHOTOS) != [detector.detect([photo])[0] for photo in PHOTOS]
+
+
+def test_boxes_are_in_pixels_of_the_photo_and_best_first(config: Config) -> None:
+    detector = Detector.open(TINY / "detector", config.detector)
+    photo = Image.open(TINY / "photos" / "orange-navy.jpg").convert("RGB").resize((1200, 900))
+    first, second = detector.detect([photo])[0]
+    assert (first.index, first.class_name, second.class_name) == (0, "top", "pants")
+    assert first.confidence is not None
+    assert second.confidence is not None
+    assert first.confidence >= second.confidence
+    assert first.box == pytest.approx((0, 0, 600, 900), abs=1)
+
+
+def test_a_spec_that_is_not_understood_is_a_model_error(config: Config) -> None:
+    bundle = Bundle.open(TINY / "detector")
+    bundle.spec.pop("labels")
+    with pytest.raises(ModelError, match="not understood"):
+        Detector(bundle, conf=0.3, iou=0.5, max_garments=5)
+    with pytest.raises(ModelError, match="not a detector"):
+        Detector(Bundle.open(TINY / "embedder"), conf=0.3, iou=0.5, max_garments=5)

@@ -1,0 +1,136 @@
+"""Average precision: by hand, and against ultralytics' own on random detections."""
+
+import numpy as np
+import pytest
+from conftest import TINY, two_halves
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fashionrec.config import Config
+from fashionrec.dataset.prepare import write_data_yaml
+from fashionrec.detector.decode import Detections
+from fashionrec.detector.detect import Detector
+from fashionrec.errors import DataError
+from fashionrec.evaluation.detection import Matches, average_precision, evaluate_detector, iou_matrix, match
+
+NAMES = {0: "a", 1: "b", 2: "c"}
+
+
+def found(boxes: list[list[float]], scores: list[float], classes: list[int]) -> Detections:
+    return Detections(
+        np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32), np.array(classes, np.int64)
+    )
+
+
+def test_iou_by_hand() -> None:
+    a, b = np.array([[0, 0, 10, 10]]), np.array([[0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 30, 30]])
+    assert iou_matrix(a, b)[0].tolist() == pytest.approx([1, 1 / 3, 0])
+
+
+def test_a_truth_is_matched_once_by_the_best_box_of_its_class() -> None:
+    truth, classes = np.array([[0, 0, 10, 10.0]]), np.array([0])
+    detections = found([[0, 0, 10, 9], [0, 0, 10, 10], [0, 0, 10, 10]], [0.9, 0.8, 0.7], [0, 0, 1])
+    correct = match(detections, truth, classes)
+    assert correct[:, 0].tolist() == [False, True, False]
+    assert match(found([], [], []), truth, classes).shape == (0, 10)
+
+
+def test_average_precision_by_hand() -> None:
+    assert average_precision([], []) == 0
+    assert average_precision([1.0], [1.0]) == pytest.approx(0.995)  # the last of 101 points falls off the curve
+    # a hit, a miss, a hit, of two truths: the envelope is 1 up to recall .5, then 2/3
+    assert average_precision([0.5, 0.5, 1.0], [1.0, 0.5, 2 / 3]) == pytest.approx(0.5 + 0.5 * 2 / 3, abs=0.01)
+
+
+def test_a_perfect_and_a_blind_detector() -> None:
+    perfect, blind = Matches(), Matches()
+    for n in range(3):
+        box = [0.0, 0.0, 10.0 + n, 10.0]
+        perfect.add(found([box], [0.9], [n]), np.array([box]), np.array([n]))
+        blind.add(found([], [], []), np.array([box]), np.array([n]))
+    report = perfect.report(3, NAMES)
+    assert report.map50 == report.map50_95 == pytest.approx(0.995)
+    assert (report.precision, report.recall) == pytest.approx((1, 1), abs=1e-6)
+    assert blind.report(3, NAMES).map50 == 0
+    assert "| b | 1 |" in report.to_markdown()
+
+
+@pytest.mark.train
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 100_000))
+def test_the_figures_are_ultralytics_own(seed: int) -> None:
+    metrics = pytest.importorskip("ultralytics.utils.metrics")
+    rng = np.random.default_rng(seed)
+    matches = Matches()
+    for _ in range(12):
+        count = int(rng.integers(0, 5))
+        corner = rng.uniform(0, 50, (count, 2))
+        truth = np.concatenate([corner, corner + rng.uniform(10, 40, (count, 2))], axis=1)
+        classes = rng.integers(0, 3, count)
+        noisy = truth + rng.normal(0, 2.5, truth.shape)
+        kept = rng.random(count) < 0.8
+        boxes = np.concatenate([noisy[kept], truth[:1] + 30])
+        kinds = np.concatenate([np.where(rng.random(count) < 0.9, classes, 2)[kept], classes[:1]])
+        matches.add(found(boxes.tolist(), rng.random(len(boxes)).tolist(), kinds.tolist()), truth, classes)
+    if not matches.truths:
+        return
+    report = matches.report(12, NAMES)
+    results = metrics.ap_per_class(
+        np.concatenate(matches._correct),
+        np.concatenate(matches._scores),
+        np.concatenate(matches._classes),
+        np.array(matches.truths),
+        names=NAMES,
+    )
+    precision, recall, ap = results[2], results[3], results[5]
+    assert report.map50 == pytest.approx(ap[:, 0].mean(), abs=1e-6)
+    assert report.map50_95 == pytest.approx(ap.mean(), abs=1e-6)
+    assert report.precision == pytest.approx(precision.mean(), abs=1e-4)
+    assert report.recall == pytest.approx(recall.mean(), abs=1e-4)
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """Photos that the tiny detector understands wholly, with labels that use another order of classes."""
+    for n, (left, right, lines) in enumerate(
+        [
+            ("red", "blue", ["1 .25 .5 .5 1", "0 .75 .5 .5 1"]),
+            ("red", "white", ["1 .25 .5 .5 1"]),
+            ("white", "blue", ["0 .75 .5 .5 1"]),
+            ("gray", "gray", []),
+        ]
+    ):
+        two_halves(tmp_path / "test" / "images" / f"{n}.png", left, right)
+        (tmp_path / "test" / "labels").mkdir(exist_ok=True)
+        (tmp_path / "test" / "labels" / f"{n}.txt").write_text("\n".join(lines))
+    (tmp_path / "data.yaml").write_text("test: test/images\nnames: [pants, top]\n")
+    return tmp_path / "data.yaml"
+
+
+def test_classes_are_matched_by_name_whatever_their_numbers(labelled, config: Config) -> None:
+    detector = Detector.open(TINY / "detector", config.detector)
+    report = evaluate_detector(detector, labelled, "test", config.evaluate)
+    assert (report.images, report.boxes) == (4, 4)
+    assert report.map50 == pytest.approx(0.995)
+    assert set(report.per_class) == {"pants", "top"}
+
+
+def test_a_wrong_letterbox_would_be_seen(labelled, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fashionrec.detector import preprocess
+
+    monkeypatch.setattr(preprocess.Letterbox, "restore", lambda self, boxes: boxes)
+    detector = Detector.open(TINY / "detector", config.detector)
+    assert evaluate_detector(detector, labelled, "test", config.evaluate).map50 < 0.5
+
+
+def test_a_missing_split_says_which_there_are(labelled, config: Config, tmp_path) -> None:
+    detector = Detector.open(TINY / "detector", config.detector)
+    with pytest.raises(DataError, match="no valid split") as caught:
+        evaluate_detector(detector, labelled, "valid", config.evaluate)
+    assert "test" in caught.value.hint
+    (tmp_path / "other.yaml").write_text("test: test/images\nnames: [hat]\n")
+    with pytest.raises(DataError, match="share no class"):
+        evaluate_detector(detector, tmp_path / "other.yaml", "test", config.evaluate)
+    write_data_yaml(tmp_path / "test", ["test"])
+    with pytest.raises(DataError, match="missing"):
+        evaluate_detector(detector, tmp_path / "test" / "data.yaml", "test", config.evaluate)
