@@ -7,6 +7,7 @@ the generation before, and photos that a killed build had finished from its jour
 from __future__ import annotations
 
 import hashlib
+import shutil
 import statistics
 import time
 from collections import Counter
@@ -23,7 +24,7 @@ from fashionrec.assemble import SegmentWriter, assign_roles, item_id
 from fashionrec.bundle import Bundle
 from fashionrec.config import Config
 from fashionrec.decoding import decode_all
-from fashionrec.errors import CatalogueError, DataError, ImageError, ModelError, Refused
+from fashionrec.errors import CatalogueError, DataError, ImageError, ModelError, Refused, UsageError
 from fashionrec.files import dump_json, fingerprint, write_atomic
 from fashionrec.images import Photo, crop_garment, encode_jpeg
 from fashionrec.runs import installed_versions, now
@@ -92,8 +93,14 @@ def build_catalogue(
     """
     if root.exists() and not generations.is_catalogue(root) and _holds_other_things(root):
         raise CatalogueError(f"{root} is not empty and not a catalogue", hint="choose another --index, or empty it")
-    with generations.writer_lock(root):
-        return _Build(rows, root, detector_bundle, embedder_bundle, config, source, max_delete, progress).run()
+    new = not root.exists()
+    try:
+        with generations.writer_lock(root):
+            return _Build(rows, root, detector_bundle, embedder_bundle, config, source, max_delete, progress).run()
+    except UsageError:
+        if new:  # wrong input: nothing worth resuming was begun
+            shutil.rmtree(root, ignore_errors=True)
+        raise
 
 
 class _Build:

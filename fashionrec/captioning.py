@@ -56,6 +56,7 @@ def caption_catalogue(
     states: Counter[str] = Counter()
     usage = Counter({"input_tokens": 0, "output_tokens": 0})
     fresh: dict[int, Outcome] = {}
+    generations.read_current(root)  # before the lock, which would make the folder
     with generations.writer_lock(root), Catalogue.open(root, config) as catalogue:
         cache = CaptionCache(root / CACHE)
         # what an encoder says of a garment is its own; what an API said holds whatever model said it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,11 +88,11 @@ def build(config: Config) -> Callable[..., BuildReport]:
 
 
 @pytest.fixture
-def catalogue(photos: Path, build: Callable[..., BuildReport], tmp_path: Path) -> Iterator[Path]:
+def catalogue(photos: Path, build: Callable[..., BuildReport], tmp_path: Path) -> Path:
     """A catalogue of the six photos, each a product of its own."""
     root = tmp_path / "catalogue"
     build(photos, root)
-    yield root
+    return root
 
 
 def two_halves(path: Path, left: str, right: str, size: tuple[int, int] = (120, 90)) -> Path:

@@ -9,7 +9,6 @@ import pytest
 from conftest import Result
 from PIL import Image
 
-from fashionrec.bundle import Bundle
 from fashionrec.config import Config, load_config
 from fashionrec.dataset.prepare import write_data_yaml
 from fashionrec.errors import ConfigError, DataError, ModelError, Refused

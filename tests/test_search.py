@@ -108,7 +108,9 @@ def test_min_score_cuts_and_k_is_full_when_products_exist(build: Build, tmp_path
 def test_text_finds_by_the_encoder_and_by_words(photos: Path, build: Build, tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text(
         "image,product_id,title\n"
-        "photos/red-white.jpg,shirt,화이트 셔츠와 반바지\nphotos/green.jpg,lawn,a patch of grass\nphotos/white-blue.jpg,jeans,jeans\n",
+        "photos/red-white.jpg,shirt,화이트 셔츠와 반바지\n"
+        "photos/green.jpg,lawn,a patch of grass\n"
+        "photos/white-blue.jpg,jeans,jeans\n",
         encoding="utf-8",
     )
     build(tmp_path / "p.csv", tmp_path / "c")

@@ -160,7 +160,7 @@ def source_output(weights: Path, side: int, photo: Image.Image) -> np.ndarray:
 
     yolo = _cached(weights)
     bgr = np.ascontiguousarray(np.asarray(photo)[..., ::-1])
-    boxed = LetterBox(new_shape=(side, side), auto=False)(image=bgr)
+    boxed: Any = LetterBox(new_shape=(side, side), auto=False)(image=bgr)
     # where Pillow and OpenCV round a pixel differently the source is fed ours: the network is compared here, not rounding
     ours = letterbox(photo, side)[0]
     theirs = np.ascontiguousarray(boxed[..., ::-1])
