@@ -108,7 +108,7 @@ def test_the_catalogue_is_found_and_the_choice_is_said(
         (("export", "none.pt", "--out", "b"), 2, "no checkpoint at"),
         (("fetch-dataset", "magic", "--out", "d"), 2, "no source is called"),
         (("fetch-dataset", "yolo:nowhere", "--out", "d"), 2, "no YOLO dataset at"),
-        (("fetch-dataset", "synthetic", "--out", "photos"), 2, "not an empty folder"),
+        (("fetch-dataset", "synthetic", "--out", "photos"), 2, "not an empty"),
         (("fetch-dataset", "roboflow:a/b", "--out", "d"), 2, "WORKSPACE/PROJECT/VERSION"),
         (("fetch-dataset", "roboflow:a/b/1", "--out", "d"), 2, "ROBOFLOW_API_KEY is not set"),
         (("caption",), 2, "give photos, or a catalogue"),

@@ -67,13 +67,15 @@ def run_fetch(session: Session, source: str, out: Path | None = None) -> dict[st
 
 
 def _synthetic(session: Session, target: Path, tick: Any) -> dict[str, Any]:
-    from fashionrec.dataset.prepare import describe_dataset
+    from fashionrec.dataset.prepare import describe_dataset, whole_or_not
     from fashionrec.dataset.synthetic import WorldSettings, draw_world
 
     settings = session.config.synthetic.model_dump()
     settings["class_weights"] = tuple(settings["class_weights"])
-    draw_world(target, WorldSettings(**settings), tick)
-    document = describe_dataset(target, source="synthetic", settings=session.config.synthetic.model_dump())
+    with whole_or_not(target) as folder:
+        draw_world(folder, WorldSettings(**settings), tick)
+        document = describe_dataset(folder, source="synthetic", settings=session.config.synthetic.model_dump())
+    document["path"] = str(target)
     if (target / "catalogue" / "products.csv").is_file():
         document["products"] = str(target / "catalogue" / "products.csv")
     return document

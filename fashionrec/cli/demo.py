@@ -61,7 +61,7 @@ class Chain:
 
     @contextmanager
     def stage(self, name: str, words: str) -> Iterator[None]:
-        self.out.say(f"\n[{len(self.seconds) + 1}/10] {words}")
+        self.out.say(f"\n[{len(self.seconds) + 1}/9] {words}")
         start = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - start

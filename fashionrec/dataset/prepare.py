@@ -15,7 +15,8 @@ import hashlib
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,6 @@ def prepare_yolo(
     data_yaml = source / "data.yaml" if source.is_dir() else source
     if not data_yaml.is_file():
         raise DataError(f"no YOLO dataset at {source}", hint="a folder with data.yaml in it, or the path of that file")
-    if out.exists() and any(out.iterdir()):
-        raise DataError(f"{out} is not empty", hint="choose another --out, or remove it")
     data = read_data_yaml(data_yaml)
     classes = {number: resolve_class(name) for number, name in _names(data.names).items()}
     if not any(classes.values()):
@@ -70,10 +69,8 @@ def prepare_yolo(
             f"{data_yaml} has none of the classes {', '.join(CLASS_NAMES)}",
             hint=f"it has {', '.join(map(str, _names(data.names).values()))}",
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     dropped: Counter[str] = Counter()
-    try:
+    with whole_or_not(out) as temporary:
         photos = [(split, image) for split in SPLITS if split in data.splits for image in data.images(split)]
         for done, (split, image) in enumerate(photos, start=1):
             _copy_photo(image, temporary / split, classes, limits, dropped)
@@ -82,6 +79,21 @@ def prepare_yolo(
         present = [split for split in SPLITS if (temporary / split / "images").is_dir()]
         write_data_yaml(temporary, present)
         document = describe_dataset(temporary, source=label, settings={}, dropped=dict(dropped))
+    return {**document, "path": str(out)}
+
+
+@contextmanager
+def whole_or_not(out: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes ``out`` when all went well and is gone otherwise.
+
+    Raises :class:`DataError` if ``out`` holds something already.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out} is not an empty folder", hint="choose another --out, or remove it")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        yield temporary
         temporary.chmod(0o755)
         if out.exists():
             out.rmdir()
@@ -89,7 +101,6 @@ def prepare_yolo(
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    return {**document, "path": str(out)}
 
 
 def write_data_yaml(folder: Path, splits: list[str]) -> None:
