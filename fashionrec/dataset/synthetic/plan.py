@@ -12,6 +12,8 @@ from fashionrec.types import CLASS_NAMES
 
 #: Photos of different kinds draw from different random streams, so that more of one kind leaves the others alone.
 KINDS: tuple[str, ...] = ("products", "detection", "catalogue", "query", "outfit", "shop")
+#: Share of the labelled photos with two people or stands in them, where it is not a fifth: a studio takes them one by one.
+CROWD = {"studio": 0.05}
 _BOTTOMS = ("pants", "skirt", "skirt&pants")
 
 
@@ -50,13 +52,13 @@ def moods(style: str, kind: str) -> tuple[str, ...]:
 
 
 def stands_for(
-    order: Order, weights: tuple[float, ...], rng: np.random.Generator, plainly: bool = False
+    order: Order, weights: tuple[float, ...], style: str, rng: np.random.Generator, plainly: bool = False
 ) -> tuple[Stand, ...]:
     """Who and what stands in the photo; ``plainly`` lays products flat, after they stayed hidden in earlier photos."""
     if order.how == "empty":
         return ()
     if not order.products:
-        return _any_stands(np.asarray(weights, dtype=np.float64), rng)
+        return _any_stands(np.asarray(weights, dtype=np.float64), CROWD.get(style, 0.2), rng)
     if plainly:
         return tuple(Stand("flat", (product,)) for product in order.products)
     if order.kind == "outfit":
@@ -97,8 +99,8 @@ def _layers(clothes: list[Product], rng: np.random.Generator) -> tuple[Product, 
     return tuple(tops + rest) if tucked else tuple(rest + tops)
 
 
-def _any_stands(weights: np.ndarray, rng: np.random.Generator) -> tuple[Stand, ...]:
-    """One to three garments of classes drawn by weight."""
+def _any_stands(weights: np.ndarray, crowd: float, rng: np.random.Generator) -> tuple[Stand, ...]:
+    """One to three garments of classes drawn by weight; in a share ``crowd`` of the photos on two people or stands."""
     roll = rng.random()
     if roll < 0.36:
         product = sample_garment(rng, pick(rng, CLASS_NAMES, weights))
@@ -107,7 +109,7 @@ def _any_stands(weights: np.ndarray, rng: np.random.Generator) -> tuple[Stand, .
         pair = [sample_garment(rng, pick(rng, CLASS_NAMES, weights)) for _ in range(2)]
         return tuple(Stand("flat", (product,)) for product in pair)
     first = _dressed(weights, rng)
-    if roll < 0.80:
+    if roll < 1 - crowd:
         return (first,)
     second = _dressed(weights, rng)
     if len(first.clothes) + len(second.clothes) > 3:

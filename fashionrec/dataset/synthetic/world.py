@@ -185,7 +185,7 @@ def _take(job: tuple[str, WorldSettings, Order]) -> _Taken:
         rng = stream(settings.seed, order.kind, order.index, attempt)
         choices = moods(settings.style, order.kind)
         mood = choices[int(rng.integers(len(choices)))]
-        stands = stands_for(order, settings.class_weights, rng, plainly=attempt >= _ATTEMPTS // 2)
+        stands = stands_for(order, settings.class_weights, settings.style, rng, plainly=attempt >= _ATTEMPTS // 2)
         scene = take_photo(stands, mood, settings.size, rng)
         if _satisfies(order, scene):
             break
