@@ -142,10 +142,24 @@ def test_wrong_use_is_one_line_before_anything_starts(
 
 @pytest.fixture(scope="module")
 def lively(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint whose scores move with the picture, as those of two epochs do not: its class biases are set to zero."""
+    """A checkpoint whose scores move with the picture, as those of two epochs do not.
+
+    Its batch norms are set to what varied pictures give them, and its class biases to zero.
+    """
+    import torch
+
     from fashionrec.detector.ultra import load_yolo, quiet
 
     yolo = load_yolo(str(trained / "weights" / "best.pt"))
+    torch.manual_seed(0)
+    yolo.model.train()
+    for module in yolo.model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    coarse = torch.nn.functional.interpolate(torch.rand(16, 3, 8, 8), size=(64, 64), mode="bilinear")
+    with torch.no_grad():
+        yolo.model(coarse)
+    yolo.model.eval()
     for convolutions in yolo.model.model[-1].cv3:
         convolutions[-1].bias.data.zero_()
         convolutions[-1].weight.data.mul_(20)

@@ -49,7 +49,7 @@ def test_a_perfect_and_a_blind_detector() -> None:
         perfect.add(found([box], [0.9], [n]), np.array([box]), np.array([n]))
         blind.add(found([], [], []), np.array([box]), np.array([n]))
     report = perfect.report(3, NAMES)
-    assert report.map50 == report.map50_95 == pytest.approx(0.995)
+    assert (report.map50, report.map50_95) == pytest.approx((0.995, 0.995))
     assert (report.precision, report.recall) == pytest.approx((1, 1), abs=1e-6)
     assert blind.report(3, NAMES).map50 == 0
     assert "| b | 1 |" in report.to_markdown()

@@ -57,7 +57,9 @@ def test_the_package_is_asked_for_the_version_in_yolo_format(tmp_path: Path, mon
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failure_is_one_line_without_the_key_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_is_one_line_without_the_key_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def download(folder: Path) -> None:
         folder.mkdir()
         raise RuntimeError("401 for canary-key\nat version 3")

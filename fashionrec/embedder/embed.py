@@ -73,7 +73,7 @@ class Embedder:
         """How many tokens of each text lie beyond what the tower reads."""
         with self._lock:
             encoded = self._tokenizer.encode_batch(list(texts))
-        return [sum(len(rest.ids) - 2 for rest in e.overflowing) for e in encoded]
+        return [sum(sum(rest.attention_mask) - 2 for rest in e.overflowing) for e in encoded]
 
     def _batches(self, values: Sequence[Any], batch: int, run: Callable[[Sequence[Any]], np.ndarray]) -> np.ndarray:
         parts = [run(values[start : start + batch]) for start in range(0, len(values), batch)]
