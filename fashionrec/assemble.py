@@ -13,7 +13,7 @@ from fashionrec.store.generations import THUMBNAILS
 from fashionrec.store.items import GarmentRow, PhotoRow
 from fashionrec.store.journal import FoundPhoto
 from fashionrec.store.vectors import VECTORS, write_vectors
-from fashionrec.types import resolve_class
+from fashionrec.types import Garment, resolve_class
 
 #: Classes worn on the same half of the body: what a detector takes for one another.
 _HALVES = {
@@ -93,11 +93,20 @@ def assign_roles(
     garments can be it, all of them stand for the product.
     """
     wanted = next((name for column in category_columns if (name := resolve_class(str(metadata.get(column, ""))))), None)
-    if wanted is None or len(garments) < 2:
+    if wanted is None:
         return [False] * len(garments)
+    product = product_garment(garments, wanted)
+    return [False] * len(garments) if product is None else [n != product for n in range(len(garments))]
+
+
+def product_garment(garments: Sequence[GarmentRow] | Sequence[Garment], wanted: str) -> int | None:
+    """Which garment of a photo is the product, known to be of class ``wanted``: the most confident one of that class;
+    failing that the only one, or the most confident one worn on the same half of the body, which is what a detector takes
+    for it. None where none of them can be it."""
+    if len(garments) == 1:
+        return 0
     for classes in ({wanted}, _HALVES[wanted]):
-        fitting = [n for n, g in enumerate(garments) if g.class_name in classes]
+        fitting = [n for n, garment in enumerate(garments) if garment.class_name in classes]
         if fitting:
-            best = max(fitting, key=lambda n: garments[n].confidence or 0.0)
-            return [n != best for n in range(len(garments))]
-    return [False] * len(garments)
+            return max(fitting, key=lambda n: garments[n].confidence or 0.0)
+    return None

@@ -27,6 +27,7 @@ def training_pairs(session: Session, table: Path) -> tuple[list[Pair], dict[str,
 
     Raises :class:`DataError` where no row has both a readable photo and a caption.
     """
+    from fashionrec.assemble import product_garment
     from fashionrec.cli.models import detector_bundle
     from fashionrec.dataset.products import read_products
     from fashionrec.decoding import decode_all
@@ -69,9 +70,9 @@ def training_pairs(session: Session, table: Path) -> tuple[list[Pair], dict[str,
                     row = rows[n]
                     columns = config.build.category_columns
                     name = next((c for col in columns if (c := resolve_class(str(row.metadata.get(col, ""))))), None)
-                    fitting = [g for g in garments if g.class_name == name] or ([] if name else garments)
-                    box = fitting[0].box if fitting else Box(0, 0, photo.width, photo.height)
-                    if not fitting and garments:
+                    which = (product_garment(garments, name) if name else 0) if garments else None
+                    box = Box(0, 0, photo.width, photo.height) if which is None else garments[which].box
+                    if which is None and garments:
                         continue  # the product's own garment was not found: a crop of another one would teach a lie
                     crop = crop_garment(photo.pixels, box, config.crop)
                     crop.thumbnail((256, 256))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fashionrec.assemble import product_garment
 from fashionrec.errors import DataError, ImageError
 from fashionrec.images import crop_garment
 from fashionrec.search.ranking import rank
@@ -75,8 +76,8 @@ def evaluate_search(
 ) -> dict[str, Any]:
     """Ask the catalogue every query twice, by crop (the garment that the detector finds) and by the whole photo.
 
-    With a known class the most confident garment of that class is asked for, else every garment, keeping the best rank's
-    score order; where none fits, the whole photo stands in and is counted under ``crop_fallbacks``. Sold-out products
+    With a known class the garment is asked for that a build would take for such a product, else every garment, each
+    product with its best score; where none fits, the whole photo stands in and is counted under ``crop_fallbacks``. Sold-out products
     count like any other. Queries whose product is not in the catalogue are left out and counted. Raises
     :class:`DataError` where none can be asked.
     """
@@ -203,7 +204,8 @@ def _read(
 def _choose(garments: Sequence[Garment], class_name: str | None) -> list[Garment]:
     if class_name is None:
         return list(garments)
-    return [garment for garment in garments if garment.class_name == class_name][:1] or list(garments)[:1]
+    product = product_garment(garments, class_name)
+    return [] if product is None else [garments[product]]
 
 
 def _crop(catalogue: Catalogue, photo: Photo, garment: Garment) -> Image.Image:
