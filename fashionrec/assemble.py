@@ -99,7 +99,7 @@ def assign_roles(
     return [False] * len(garments) if product is None else [n != product for n in range(len(garments))]
 
 
-def product_garment(garments: Sequence[GarmentRow] | Sequence[Garment], wanted: str) -> int | None:
+def product_garment(garments: Sequence[GarmentRow | Garment], wanted: str) -> int | None:
     """Which garment of a photo is the product, known to be of class ``wanted``: the most confident one of that class;
     failing that the only one, or the most confident one worn on the same half of the body, which is what a detector takes
     for it. None where none of them can be it."""

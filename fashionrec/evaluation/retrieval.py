@@ -77,9 +77,9 @@ def evaluate_search(
     """Ask the catalogue every query twice, by crop (the garment that the detector finds) and by the whole photo.
 
     With a known class the garment is asked for that a build would take for such a product, else every garment, each
-    product with its best score; where none fits, the whole photo stands in and is counted under ``crop_fallbacks``. Sold-out products
-    count like any other. Queries whose product is not in the catalogue are left out and counted. Raises
-    :class:`DataError` where none can be asked.
+    product with its best score. Where none fits, the whole photo stands in and is counted under ``crop_fallbacks``.
+    Sold-out products count like any other. Queries whose product is not in the catalogue are left out and counted.
+    Raises :class:`DataError` where none can be asked.
     """
     known = catalogue.items.product_ids()
     asked = [query for query in queries if query.product_id in known]
