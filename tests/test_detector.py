@@ -10,7 +10,7 @@ from PIL import Image
 from fashionrec.bundle import Bundle
 from fashionrec.config import Config
 from fashionrec.detector.decode import Detections, decode_end2end, decode_yolo, decoder_for, non_maximum_suppression
-from fashionrec.detector.detect import Detector
+from fashionrec.detector.detect import Detector, one_class_each
 from fashionrec.detector.preprocess import letterbox
 from fashionrec.errors import ModelError
 
@@ -79,6 +79,12 @@ def test_an_end_to_end_head_by_hand() -> None:
     found = decode_end2end(output, 0.25, False)
     assert found.boxes.tolist() == [[1, 2, 3, 4]]
     assert found.class_ids.tolist() == [1]
+
+
+def test_a_garment_is_returned_once_as_the_class_that_is_surest() -> None:
+    boxes = [[0, 0, 10, 10], [0, 0, 10, 9], [0, 5, 10, 20]]
+    kept = one_class_each(detections(boxes, [0.9, 0.8, 0.7], [4, 0, 1]))
+    assert kept.class_ids.tolist() == [4, 1]
 
 
 def test_an_unknown_head_is_a_model_error() -> None:

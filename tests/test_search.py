@@ -208,6 +208,7 @@ def test_the_page_is_one_file_that_asks_nobody_and_escapes_what_products_say(
     assert all(source.startswith("data:image/jpeg;base64,") for source in found.sources)
     assert not re.search(r"@import|url\(", page)
     assert "javascript:" not in page
+    assert "2 products, 3 garments searched" in page
     assert "&lt;script&gt;" in page
     assert "₩39,000" in page
     assert "$12.50" in page

@@ -21,6 +21,20 @@ if TYPE_CHECKING:
     from fashionrec.config import DetectorConfig
 
 
+#: Boxes of two classes that overlap by more than this are one garment, of which the detector is not sure what it is.
+SAME_GARMENT = 0.8
+
+
+def one_class_each(found: Detections) -> Detections:
+    """Each garment once, as the class that the detector is surest of. ``found`` is best first."""
+    kept: list[int] = []
+    boxes = [Box(*map(float, box)) for box in found.boxes]
+    for n, box in enumerate(boxes):
+        if all(box.iou(boxes[other]) <= SAME_GARMENT for other in kept):
+            kept.append(n)
+    return found.take(np.array(kept, dtype=np.int64))
+
+
 class Detector:
     """Garments by one bundle. Thread-safe; a photo gets the same garments alone and in any batch."""
 
@@ -65,7 +79,7 @@ class Detector:
     def detect(self, photos: Sequence[Image.Image]) -> list[list[Garment]]:
         """The garments of RGB photos of any size, each photo's most confident first and numbered from 0."""
         found = []
-        for detections in self.predict(photos):
+        for detections in map(one_class_each, self.predict(photos)):
             garments = []
             for n, (box, score, number) in enumerate(
                 zip(detections.boxes, detections.scores, detections.class_ids, strict=True)
