@@ -1,9 +1,10 @@
-"""`python -m benchmarks [NAME ...]`: run the benchmarks named, or all that need no data of one's own."""
+"""`python -m benchmarks [NAME ...] [OPTIONS]`: run the benchmarks named; the words after the names are their options."""
 
 from __future__ import annotations
 
 import importlib
 import sys
+from itertools import takewhile
 
 ALL = {
     "startup": "milliseconds of `fashionrec --help`, as a ratio to `python -c pass`",
@@ -13,7 +14,10 @@ ALL = {
 
 
 def main() -> None:
-    names = sys.argv[1:]
+    names = list(takewhile(ALL.__contains__, sys.argv[1:]))
+    wrong = sys.argv[1 + len(names) :]
+    if wrong and not (names and wrong[0].startswith("-")):
+        sys.exit(f"no benchmark {wrong[0]!r}; there are: {', '.join(ALL)}")
     if not names:
         for name, words in ALL.items():
             print(f"{name:10} {words}")

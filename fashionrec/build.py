@@ -6,14 +6,11 @@ the generation before, and photos that a killed build had finished from its jour
 
 from __future__ import annotations
 
-import hashlib
 import shutil
-import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,17 +18,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fashionrec.assemble import SegmentWriter, assign_roles, item_id
+from fashionrec.build_report import BuildReport, measure_index
 from fashionrec.bundle import Bundle
 from fashionrec.config import Config
 from fashionrec.decoding import decode_all
 from fashionrec.errors import CatalogueError, DataError, ImageError, ModelError, Refused, UsageError
 from fashionrec.files import dump_json, fingerprint, write_atomic
-from fashionrec.images import Photo, crop_garment, encode_jpeg
+from fashionrec.images import Photo, crop_garment, encode_jpeg, photo_digest
 from fashionrec.runs import installed_versions, now
 from fashionrec.store import generations
 from fashionrec.store.items import ItemReader, ItemWriter, PhotoRow, product_words
 from fashionrec.store.journal import FoundGarment, FoundPhoto, Journal
-from fashionrec.store.vectors import VECTORS, VectorStore, open_vectors
 from fashionrec.types import Box, Garment
 
 if TYPE_CHECKING:
@@ -41,38 +38,6 @@ if TYPE_CHECKING:
 
 #: Called with photos done and photos in all, after each batch.
 Progress = Callable[[int, int], None]
-
-
-@dataclass
-class BuildReport:
-    """What a build did. Also written beside the generation as ``report.json``."""
-
-    rows: int = 0
-    photos: int = 0
-    reused: int = 0
-    resumed: int = 0
-    embedded: int = 0
-    garments: int = 0
-    items: int = 0
-    products: int = 0
-    without_detection: int = 0
-    duplicate_rows: int = 0
-    added: int = 0
-    removed: int = 0
-    failures: list[dict[str, str]] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("read", "detect", "embed", "write"), 0.0))
-    total_seconds: float = 0.0
-    index: dict[str, Any] = field(default_factory=dict)
-    generation: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        document = dict(vars(self))
-        document["failed"] = len(self.failures)
-        document["failure_reasons"] = dict(Counter(failure["reason"] for failure in self.failures))
-        document["seconds"] = {stage: round(value, 3) for stage, value in self.seconds.items()}
-        document["total_seconds"] = round(self.total_seconds, 3)
-        document["photos_per_second"] = round(self.embedded / self.total_seconds, 2) if self.total_seconds else 0.0
-        return document
 
 
 def build_catalogue(
@@ -156,7 +121,7 @@ class _Build:
         paths = list(dict.fromkeys(row.path for row in self.rows))
         limit = self.config.images.max_bytes
         with ThreadPoolExecutor(4) as pool:
-            digests = dict(zip(paths, pool.map(lambda path: _digest(path, limit), paths), strict=True))
+            digests = dict(zip(paths, pool.map(lambda path: photo_digest(path, limit), paths), strict=True))
         for row in self.rows:
             outcome = digests[row.path]
             if isinstance(outcome, ImageError):
@@ -420,57 +385,6 @@ class _Build:
         self.report.failures.append(
             {"image": row.image, "product_id": row.product_id, "reason": error.reason, "message": str(error)}
         )
-
-
-def measure_index(root: Path, segments: dict[str, Any], queries: int = 32) -> dict[str, Any]:
-    """Kind, size, recall and single-query latency of the index as built, on vectors of its own slightly disturbed."""
-    opened = [
-        (name, open_vectors(root / "segments" / name / VECTORS, count=entry["count"], dim=entry["dim"]))
-        for name, entry in segments.items()
-        if entry["kind"] == "image"
-    ]
-    store = VectorStore(opened)
-    rng = np.random.default_rng(0)
-    picks = rng.choice(len(store), size=min(queries, len(store)), replace=False)
-    probes = store.fetch([int(p) for p in picks])
-    probes += rng.normal(0, 0.05 / np.sqrt(probes.shape[1]), probes.shape).astype(np.float32)
-    times = []
-    for probe in probes:
-        start = time.perf_counter()
-        store.search(probe[None], 10)
-        times.append((time.perf_counter() - start) * 1000)
-    times.sort()
-    return {
-        "kind": "flat",
-        "vectors": len(store),
-        "recall_at_10": 1.0,  # exact by construction: every vector is compared
-        "latency_ms_p50": round(statistics.median(times), 3),
-        "latency_ms_p95": round(times[int(0.95 * (len(times) - 1))], 3),
-    }
-
-
-def _digest(path: Path, limit: int) -> str | ImageError:
-    """sha256 of a photo's bytes, or why it cannot be read. Nothing is decoded."""
-    try:
-        if not path.is_file():
-            reason = "not-a-file" if path.exists() else "missing"
-            return ImageError(f"no photo at {path}", reason=reason)
-        size = path.stat().st_size
-        if size == 0:
-            return ImageError(f"{path} is empty", reason="empty")
-        if size > limit:
-            return ImageError(f"{path} is {size >> 20} MiB, more than images.max_bytes allows", reason="too-large")
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _hash(file)
-    except (OSError, ValueError) as error:
-        return ImageError(f"cannot read {path}: {error}", reason="unreadable")
-
-
-def _hash(file: Any) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 def _holds_other_things(root: Path) -> bool:

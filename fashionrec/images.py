@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -195,3 +195,27 @@ def _grey_to_8bit(image: Image.Image) -> Image.Image:
     else:
         top = 65535.0 if values.max(initial=0.0) > 255 else 255.0
     return Image.fromarray(np.clip(values * (255.0 / top), 0, 255).astype(np.uint8))
+
+
+def photo_digest(path: Path, limit: int) -> str | ImageError:
+    """sha256 of a photo's bytes, or why it cannot be read. Nothing is decoded."""
+    try:
+        if not path.is_file():
+            reason = "not-a-file" if path.exists() else "missing"
+            return ImageError(f"no photo at {path}", reason=reason)
+        size = path.stat().st_size
+        if size == 0:
+            return ImageError(f"{path} is empty", reason="empty")
+        if size > limit:
+            return ImageError(f"{path} is {size >> 20} MiB, more than images.max_bytes allows", reason="too-large")
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _hash(file)
+    except (OSError, ValueError) as error:
+        return ImageError(f"cannot read {path}: {error}", reason="unreadable")
+
+
+def _hash(file: Any) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()

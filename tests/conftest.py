@@ -14,7 +14,8 @@ from hypothesis import settings as hypothesis_settings
 from PIL import Image, ImageDraw
 from typer.testing import CliRunner
 
-from fashionrec.build import BuildReport, build_catalogue
+from fashionrec.build import build_catalogue
+from fashionrec.build_report import BuildReport
 from fashionrec.bundle import Bundle
 from fashionrec.config import Config, load_config
 from fashionrec.dataset.products import read_products

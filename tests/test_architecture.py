@@ -22,6 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("dataset", "detector", "embedder", "captioner", "store"),  # siblings: none imports another
     ("assemble", "catalogue"),
     ("search",),
+    ("build_report",),
     ("build", "captioning", "evaluation"),
     ("cli",),
     ("__main__",),

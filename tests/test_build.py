@@ -14,7 +14,7 @@ import pytest
 from conftest import TINY, two_halves
 from PIL import Image
 
-from fashionrec.build import BuildReport
+from fashionrec.build_report import BuildReport
 from fashionrec.catalogue import Catalogue
 from fashionrec.config import Config
 from fashionrec.errors import CatalogueError, DataError, Refused

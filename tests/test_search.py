@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import two_halves
 
-from fashionrec.build import BuildReport
+from fashionrec.build_report import BuildReport
 from fashionrec.catalogue import Catalogue
 from fashionrec.config import Config, load_config
 from fashionrec.errors import CatalogueError, ImageError, UsageError

@@ -121,7 +121,7 @@ def test_two_syllable_words_are_found_with_and_without_particles(tmp_path: Path,
 def test_no_text_breaks_the_full_text_query(text: str) -> None:
     import sqlite3
 
-    from fashionrec.store.items import match_expression, searchable
+    from fashionrec.store.words import match_expression, searchable
 
     db = sqlite3.connect(":memory:")
     db.execute("CREATE VIRTUAL TABLE t USING fts5 (words, tokenize='unicode61')")

@@ -11,7 +11,7 @@ from fashionrec.cli.session import Session, command
 from fashionrec.errors import Refused
 
 if TYPE_CHECKING:
-    from fashionrec.build import BuildReport
+    from fashionrec.build_report import BuildReport
 
 
 def mount(app: typer.Typer) -> None:

@@ -7,10 +7,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
-#: Called with what is done and what there is in all.
-Tick = Callable[[int, int], None]
+
+class Tick(Protocol):
+    """Called with what is done and what there is in all; a ``note`` is always shown, however soon it comes."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None: ...
 
 
 class Output:
@@ -73,7 +76,7 @@ class Output:
     def progress(self, label: str, unit: str = "") -> Iterator[Tick]:
         """Progress on stderr, with rate and time left: a bar on a terminal, a line every few seconds in a pipe."""
         if self.quiet:
-            yield lambda done, total: None
+            yield _silent
         elif self._err.isatty():
             yield from self._bar(label, unit)
         else:
@@ -94,7 +97,9 @@ class Output:
         with Progress(*columns, console=Console(file=self._err)) as bar:
             task = bar.add_task(label, total=None, rate="")
 
-            def tick(done: int, total: int) -> None:
+            def tick(done: int, total: int, note: str = "") -> None:
+                if note:
+                    bar.console.print(f"{label} {done}/{total}: {note}", markup=False, highlight=False)
                 rate = done / max(1e-9, time.monotonic() - start)
                 bar.update(task, completed=done, total=total, rate=f"{rate:.1f} {unit}/s" if unit else "")
 
@@ -103,17 +108,26 @@ class Output:
     def _lines(self, label: str, unit: str) -> Tick:
         start = last = time.monotonic()
 
-        def tick(done: int, total: int) -> None:
+        def tick(done: int, total: int, note: str = "") -> None:
             nonlocal last
             moment = time.monotonic()
-            if moment - last < 5 and done < total:
+            if not note and moment - last < 5 and done < total:
                 return
             last = moment
             rate = done / max(1e-9, moment - start)
             left = f", {(total - done) / rate:.0f} s left" if rate > 0 and done < total else ""
-            self.say(f"{label}: {done}/{total}" + (f", {rate:.1f} {unit}/s" if unit else "") + left)
+            self.say(
+                f"{label} {done}/{total}"
+                + (f": {note}" if note else "")
+                + (f", {rate:.1f} {unit}/s" if unit else "")
+                + left
+            )
 
         return tick
+
+
+def _silent(done: int, total: int, note: str = "") -> None:
+    """Progress that nobody sees."""
 
 
 def fail(message: str, hint: str = "") -> None:

@@ -68,8 +68,8 @@ def run_train(session: Session) -> dict[str, Any]:
 
     module = load("fashionrec.detector.train", what="training a detector", packages=DETECTOR_PACKAGES)
     session.out.say(f"training {config.model} on {config.data}")
-    with session.out.progress("epochs") as tick:
-        run = module.train_detector(config, session.runs, log=session.out.say, progress=_epochs(session, tick))
+    with session.out.progress("epoch") as tick:
+        run = module.train_detector(config, session.runs, log=session.out.say, progress=_epochs(tick))
     return _run_document(run)
 
 
@@ -115,9 +115,9 @@ def run_finetune(session: Session) -> dict[str, Any]:
         return _run_document(_train_embedder(session, Path(config.data or ""), init=str(weights)))
     module = load("fashionrec.detector.finetune", what="finetuning a detector", packages=DETECTOR_PACKAGES)
     session.out.say(f"finetuning {config.weights} on {config.data}, replaying {config.replay or 'nothing'}")
-    with session.out.progress("epochs") as tick:
+    with session.out.progress("epoch") as tick:
         run = module.finetune_detector(
-            config, session.runs, _measure(session), log=session.out.say, progress=_epochs(session, tick)
+            config, session.runs, _measure(session), log=session.out.say, progress=_epochs(tick)
         )
     return _run_document(run)
 
@@ -176,7 +176,7 @@ def _train_embedder(session: Session, table: Path, init: str | None) -> Run:
         config = config.model_copy(update={"name": section.name, "exist_ok": section.exist_ok})
     found, dataset = pairs.training_pairs(session, table)
     session.out.say(f"training {init or 'a small CLIP'} on {len(found)} garments of {table}")
-    with session.out.progress("epochs") as tick:
+    with session.out.progress("epoch") as tick:
         run: Run = module.train_embedder(
             found,
             config,
@@ -184,7 +184,7 @@ def _train_embedder(session: Session, table: Path, init: str | None) -> Run:
             init=init,
             dataset=dataset,
             log=session.out.say,
-            progress=_epochs(session, tick),
+            progress=_epochs(tick),
         )
     return run
 
@@ -202,11 +202,10 @@ def _is_table(path: Path) -> bool:
     return is_table(path)
 
 
-def _epochs(session: Session, tick: Tick) -> Any:
+def _epochs(tick: Tick) -> Any:
     def progress(epoch: int, epochs: int, metrics: dict[str, Any]) -> None:
         figures = ", ".join(f"{key} {value:.3f}" for key, value in metrics.items() if isinstance(value, float))
-        session.out.say(f"epoch {epoch}/{epochs}" + (f": {figures}" if figures else ""))
-        tick(epoch, epochs)
+        tick(epoch, epochs, figures)
 
     return progress
 

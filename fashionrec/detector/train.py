@@ -100,10 +100,11 @@ def metrics_of(metrics: Any) -> dict[str, Any]:
 
 
 def _epoch(trainer: Any) -> dict[str, float]:
+    measured = trainer.args.val or trainer.epoch + 1 >= trainer.epochs  # with val=False ultralytics reports zeros
     found = {
         short: float(trainer.metrics[name])
         for short, name in {"map50": "metrics/mAP50(B)", "map50_95": "metrics/mAP50-95(B)"}.items()
-        if name in (trainer.metrics or {})
+        if measured and name in (trainer.metrics or {})
     }
     losses = getattr(trainer, "tloss", None)
     if losses is not None:
