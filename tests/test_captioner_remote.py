@@ -291,7 +291,8 @@ def test_stopping_sends_nothing_more_and_waits_for_nothing() -> None:
 
 def test_an_interrupted_program_ends_at_once() -> None:
     script = (
-        "import sys; sys.path.insert(0, 'tests')\n"
+        "import signal, sys; sys.path.insert(0, 'tests')\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs inherit it ignored
         "from test_captioner_remote import captioner, crops\n"
         "asked = captioner(sys.argv[1], timeout=60.0)\n"
         "for _ in asked.describe(crops(50), ['top'] * 50, lambda done, all: print(done, flush=True)): pass\n"
