@@ -1,6 +1,9 @@
 """The detector's training plane: train, resume, finetune, export, each on a few pictures."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -281,3 +284,21 @@ def test_replay_is_balanced_by_class(tmp_path: Path) -> None:
     assert len(set(chosen)) == 8
     assert sum(int(path.stem) >= 36 for path in chosen) == 4
     assert set(_balanced_sample(images, 100, seed=0)) == set(images)
+
+
+@pytest.mark.parametrize("own", [None, "1"])
+def test_ultralytics_takes_no_core_away_and_what_the_user_set_is_kept(own: str | None) -> None:
+    script = (
+        "import json, os\n"
+        "from fashionrec.detector.ultra import load_ultralytics\n"
+        "load_ultralytics()\n"
+        "import torch\n"
+        "print(json.dumps([torch.get_num_threads(), os.environ.get('OMP_NUM_THREADS')]))\n"
+    )
+    env = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+    plain = [sys.executable, "-c", "import torch; print(torch.get_num_threads())"]
+    alone = subprocess.run(plain, env=env, capture_output=True, text=True, check=True)
+    if own:
+        env["OMP_NUM_THREADS"] = own
+    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.splitlines()[-1]) == [int(own or alone.stdout), own]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fashionrec.config import TrainConfig
-from fashionrec.detector.ultra import load_yolo, quiet, translated, use_all_cores
+from fashionrec.detector.ultra import load_yolo, quiet, translated
 from fashionrec.errors import ConfigError
 from fashionrec.runs import RECORD, Run, read_run, start_run
 from fashionrec.yolo_data import dataset_fingerprint, read_data_yaml
@@ -49,8 +49,6 @@ def fit(yolo: Any, run: Run, data: Path, settings: dict[str, Any], progress: Pro
     start = time.perf_counter()
     log_file = run.path / "train.log"
     epochs = int(settings["epochs"])
-    yolo.add_callback("on_train_start", use_all_cores)
-    yolo.add_callback("on_train_epoch_start", use_all_cores)
     if progress:
 
         def tell(trainer: Any) -> None:

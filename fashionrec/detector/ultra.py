@@ -28,7 +28,7 @@ def load_ultralytics() -> Any:
         import atexit
 
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    with quiet(None):
+    with quiet(None), _cores_kept():
         import ultralytics
         from ultralytics.utils import SETTINGS, USER_CONFIG_DIR
 
@@ -100,12 +100,15 @@ def translated(what: str, log: Path) -> Iterator[None]:
         raise FashionrecError(f"{what} failed: {reason}", hint=f"the trainer's own words are in {log}") from error
 
 
-def use_all_cores(trainer: Any) -> None:
-    """ultralytics trains on one core fewer than there are on a CPU, one of two: take them all."""
-    import torch
+@contextlib.contextmanager
+def _cores_kept() -> Iterator[None]:
+    """ultralytics sets ``OMP_NUM_THREADS=1`` where nobody set it: whatever this process trains would run on one core."""
+    own = os.environ.get("OMP_NUM_THREADS")
+    import torch  # noqa: F401  (reads the variable once, before ultralytics writes it)
 
-    if str(trainer.device) == "cpu":
-        torch.set_num_threads(os.cpu_count() or 1)
+    yield
+    if own is None:
+        os.environ.pop("OMP_NUM_THREADS", None)
 
 
 def _shipped(path: Path) -> Path:
