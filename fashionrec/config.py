@@ -261,11 +261,11 @@ def load_config(
     ``files`` are YAML paths, or names of shipped ones (``demo``); ``sets`` are ``section.key=value`` with YAML values.
     Raises :class:`ConfigError` for an unknown key (naming the nearest real one), a wrong type, or a broken file.
     """
-    tree = _read_yaml(config_dir() / "default.yaml")
+    tree = read_yaml(config_dir() / "default.yaml")
     origins: dict[str, str] = {}
     for file in files:
         path = _find_file(file)
-        _merge(tree, _read_yaml(path), str(file), origins)
+        _merge(tree, read_yaml(path), str(file), origins)
     environment = os.environ if env is None else env
     for name in sorted(environment):
         if not name.startswith(ENV_PREFIX) or name in ENV_OTHER:
@@ -330,7 +330,8 @@ _FREE = frozenset({"captioner.models"})
 _YOLO_SECTIONS = frozenset({"train", "finetune"})
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path, like: str = "configs/default.yaml") -> dict[str, Any]:
+    """The mapping in a YAML file; ``like`` is what the hint shows. Raises :class:`ConfigError`."""
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -340,7 +341,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path} holds no sections", hint="it should look like configs/default.yaml")
+        raise ConfigError(f"{path} holds no sections", hint=f"it should look like {like}")
     return tree
 
 

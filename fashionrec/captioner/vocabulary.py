@@ -7,10 +7,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fashionrec.config import config_dir, nearest
+from fashionrec.config import config_dir, nearest, read_yaml
 from fashionrec.errors import ConfigError
 from fashionrec.types import CLASS_NAMES
 
@@ -92,12 +91,7 @@ class Vocabulary(_Part):
 def load_vocabulary(path: Path | None = None) -> Vocabulary:
     """The vocabulary of a YAML file, by default the shipped one; read once. Raises :class:`ConfigError`."""
     path = path or config_dir() / "attributes.yaml"
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from None
+    tree = read_yaml(path, like="configs/attributes.yaml")
     try:
         vocabulary = Vocabulary.model_validate(_expand(tree))
     except ValidationError as error:

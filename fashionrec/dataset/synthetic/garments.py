@@ -260,7 +260,7 @@ def _skirt(product: Product, figure: Figure, open_front: bool) -> list[Part]:
     elif product.fit == "a-line":
         marks.extend(_drapes(wide, top + 6, hem, 13.5, 4))
     else:
-        marks.append(Mark("line", np.array([(0.0, hem - 11), (0.0, hem + 2)]), width=1.0))
+        marks.append(Mark("line", np.array([(0.58 * wide, hem - 14), (0.62 * wide, hem + 2)]), width=1.2))  # the slit
     if product.closure == "buttons":
         marks.append(Mark("line", np.array([(-2.6, top), (-2.6, hem + 2)]), width=0.8))
         marks.extend(Mark("dot", np.array([(0.0, y)]), "button", 1.6) for y in np.arange(top + 2.5, hem - 2, 8.0))
@@ -338,7 +338,7 @@ def _trouser_leg(
     if hem < limb.middle[1]:
         share = (hem - limb.root[1]) / (limb.middle[1] - limb.root[1])
         width = thigh + (knee - thigh) * share + 0.5
-        end = apart(limb.root + share * (limb.middle - limb.root), width, 1.2 + 0.11 * (hem - CROTCH))
+        end = apart(limb.root + share * (limb.middle - limb.root), width, 2.0 + 0.12 * (hem - CROTCH))
         return [tube(limb.root, end, thigh, width)], limb.root, end, width
     share = (hem - limb.middle[1]) / (limb.end[1] - limb.middle[1])
     width = knee + (ankle - knee) * share
