@@ -293,6 +293,8 @@ def test_ultralytics_takes_no_core_away_and_what_the_user_set_is_kept(own: str |
         "from fashionrec.detector.ultra import load_ultralytics\n"
         "load_ultralytics()\n"
         "import torch\n"
+        "from ultralytics.utils.torch_utils import select_device\n"
+        "select_device('cpu', verbose=False)\n"
         "print(json.dumps([torch.get_num_threads(), os.environ.get('OMP_NUM_THREADS')]))\n"
     )
     env = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}

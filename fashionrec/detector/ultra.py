@@ -102,11 +102,18 @@ def translated(what: str, log: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _cores_kept() -> Iterator[None]:
-    """ultralytics sets ``OMP_NUM_THREADS=1`` where nobody set it: whatever this process trains would run on one core."""
+    """As many threads as torch would take without ultralytics.
+
+    It sets ``OMP_NUM_THREADS=1`` where nobody set it, and torch to one core fewer than there are whenever it selects the CPU:
+    of two cores one, and for all that this process trains afterwards, too.
+    """
     own = os.environ.get("OMP_NUM_THREADS")
-    import torch  # noqa: F401  (reads the variable once, before ultralytics writes it)
+    import torch
 
     yield
+    from ultralytics.utils import torch_utils
+
+    torch_utils.NUM_THREADS = torch.get_num_threads()
     if own is None:
         os.environ.pop("OMP_NUM_THREADS", None)
 
