@@ -27,6 +27,21 @@ hypothesis_settings.load_profile("fashionrec")
 TINY = Path(__file__).parent / "data" / "tiny"
 
 
+def shape(value: object) -> object:
+    """A document's structure: keys and types, numbers alike."""
+    if isinstance(value, dict):
+        return {key: shape(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [shape(value[0])] if value else []
+    return "number" if isinstance(value, (int, float)) and not isinstance(value, bool) else type(value).__name__
+
+
+def keeps_its_contract(name: str, document: object) -> None:
+    """The golden file is what other people's scripts rely on: keys may be added to it, never renamed or removed."""
+    golden = Path(__file__).parent / "data" / "contracts" / f"{name}.json"
+    assert shape(document) == json.loads(golden.read_text(encoding="utf-8")), f"{golden.name}: the contract changed"
+
+
 @dataclass
 class Result:
     """What one use of the command line gave."""

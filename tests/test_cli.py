@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import TINY, Result
+from conftest import TINY, Result, keeps_its_contract
 from PIL import Image
 
 Cli = Callable[..., Result]
@@ -37,6 +37,7 @@ def test_build_query_evaluate_verify(cli: Cli, tmp_path: Path) -> None:
     built = cli("build-index", "photos", "--index", "c", *MODELS, "--json")
     assert built.code == 0, built.err
     assert built.document["items"] == 8
+    keeps_its_contract("build-index", built.document)
     assert "detector:" in built.err
     asked = cli("query", "photos/red-blue.jpg", "--index", "c", "--json", "--html", "answer.html", "-k", "2")
     assert asked.code == 0, asked.err
@@ -51,7 +52,7 @@ def test_build_query_evaluate_verify(cli: Cli, tmp_path: Path) -> None:
     scores = cli("evaluate", "--index", "c", "--queries", "q.csv", "--json")
     assert scores.code == 0, scores.err
     assert scores.document["recall_at_1"] == 1.0
-    assert {"recall_at_5", "recall_at_10", "mrr", "ndcg_at_10", "by_class", "crop", "whole"} <= set(scores.document)
+    keeps_its_contract("evaluate-index", scores.document)
     assert cli("catalogue", "verify", "c").code == 0
     assert cli("catalogue", "show", "c", "--json").document["counts"]["products"] == 6
     assert cli("doctor", "--index", "c", "--json").document["catalogue"]["status"] == "healthy"

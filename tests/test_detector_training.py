@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Result
+from conftest import Result, keeps_its_contract
 from PIL import Image
 
 from fashionrec.config import Config, load_config
@@ -66,7 +66,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_records_what_made_it(trained: Path) -> None:
     run = read_run(trained)
     assert (run.kind, run.verb, run.status, run.promoted) == ("detector", "train", "done", True)
-    assert {"map50", "map50_95", "precision", "recall", "per_class"} <= set(run.metrics)
+    record = json.loads((trained / "run.json").read_text(encoding="utf-8"))
+    keeps_its_contract("run", {key: value for key, value in record.items() if key not in ("config", "versions")})
     assert run.config["train"]["epochs"] == 2
     assert run.config["train"]["mosaic"] == 0.0
     assert len(run.dataset["fingerprint"]) == 64
@@ -304,3 +305,10 @@ def test_ultralytics_takes_no_core_away_and_what_the_user_set_is_kept(own: str |
         env["OMP_NUM_THREADS"] = own
     done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout.splitlines()[-1]) == [int(own or alone.stdout), own]
+
+
+def test_the_json_of_an_evaluation_keeps_its_contract(cli: Callable[..., Result], trained: Path) -> None:
+    data = trained.parents[2] / "old" / "data.yaml"
+    done = cli("evaluate", "--weights", trained / "weights" / "best.pt", "--data", data, "--split", "test", "--json")
+    assert done.code == 0, done.err
+    keeps_its_contract("evaluate-weights", done.document)
