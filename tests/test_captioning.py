@@ -58,7 +58,7 @@ def test_captions_survive_a_rebuild_that_changes_only_metadata(cli: Cli, index: 
 
 def test_a_query_can_describe_its_garments_locally_and_fuse_that_text(cli: Cli, index: Path) -> None:
     cli("caption", "--index", "c", "--captioner", "local", "--quiet")
-    done = cli("query", "photos/red-white.jpg", "--index", "c", "--caption", "local", "--json")
+    done = cli("query", "photos/red-white.jpg", "--index", "c", "--caption", "--json")
     assert done.code == 0, done.err
     (garment,) = done.document["garments"]
     assert "red" in garment["caption"]
@@ -115,8 +115,14 @@ def test_customer_photos_reach_no_api_unless_it_is_asked_for(
     monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-123456789")
     with OpenAIServer() as server:
         monkeypatch.setenv("FASHIONREC_CAPTIONER__BASE_URL", server.base_url)
-        for caption in ((), ("--caption", "local"), ("--caption", "auto")):
+        for caption in ((), ("--caption",), ("--captioner", "local"), ("--captioner", "auto")):
             assert cli("query", "photos/red-white.jpg", "--index", "c", *caption, "--json").code == 0
         assert server.requests == []
-        assert cli("query", "photos/red-white.jpg", "--index", "c", "--caption", "openai", "--json").code == 0
+        assert cli("query", "photos/red-white.jpg", "--index", "c", "--captioner", "openai", "--json").code == 0
         assert len(server.requests) == 1
+        monkeypatch.setenv("FASHIONREC_QUERY__CAPTION", "openai")  # asked for by the config: --caption keeps to it
+        assert cli("query", "photos/red-white.jpg", "--index", "c", "--no-caption", "--json").code == 0
+        assert len(server.requests) == 1
+        assert cli("query", "photos/red-white.jpg", "--index", "c", "--caption", "--json").code == 0
+        assert len(server.requests) == 2
+    assert cli("query", "photos/red-white.jpg", "--index", "c", "--no-caption", "--captioner", "local").code == 2

@@ -39,7 +39,7 @@ def caption(
     if photos:
         documents, failed = _caption_photos(session, photos, index)
         session.out.result({"photos": documents}, lambda: _print_photos(session, documents))
-        session.out.next("fashionrec query PHOTO --caption local")
+        session.out.next("fashionrec query PHOTO --caption")
     else:
         document = run_caption_catalogue(session, Path(index or ""), session.config.captioner.kind, limit)
         failed = document["failed"]

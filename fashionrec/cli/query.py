@@ -28,11 +28,14 @@ def query(
     k: Annotated[int | None, typer.Option("-k", "--k", min=1, help="Products per garment.")] = None,
     garment: Annotated[str | None, typer.Option(help="Which garment: a class, a number, or all.")] = None,
     caption: Annotated[
-        str | None, typer.Option(help="Describe the garments and fuse that text: local, or openai (sends the crops).")
+        bool | None, typer.Option("--caption/--no-caption", help="Describe the garments, and fuse that text.")
+    ] = None,
+    captioner: Annotated[
+        str | None, typer.Option(help="Who describes them: local, or openai (sends the crops).")
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with pictures, complete in one file.")] = None,
 ) -> None:
-    session.override("query", {"k": k, "garment": garment, "caption": caption})
+    session.override("query", {"k": k, "garment": garment, "caption": _captioner(session, caption, captioner)})
     if (photo is None) == (text is None):
         raise UsageError(
             "give a photo or --text, one of them", hint='fashionrec query photo.jpg, or --text "a red dress"'
@@ -55,6 +58,18 @@ def query(
     else:
         question = f'--text "{text}"' if photo is None else photo
         session.out.next(f"fashionrec query {question} --index {catalogue.root} --html answer.html")
+
+
+def _captioner(session: Session, caption: bool | None, captioner: str | None) -> str | None:
+    """The setting ``query.caption`` as the options say it; None leaves it as it is."""
+    if caption is False:
+        if captioner is not None:
+            raise UsageError("--no-caption and --captioner contradict each other")
+        return "none"
+    if captioner is not None or caption is None:
+        return captioner
+    configured: str = session.config.query.caption
+    return "local" if configured == "none" else configured
 
 
 def run_query(session: Session, catalogue: Catalogue, photo: str | None, text: str | None = None) -> Answer:
