@@ -302,7 +302,7 @@ def parse_value(text: str) -> Any:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         return text
-    if isinstance(value, str):
+    if isinstance(value, str) and value == text.strip():  # what is quoted stays text
         try:
             return float(value) if any(ch.isdigit() for ch in value) else value
         except ValueError:

@@ -44,6 +44,11 @@ def test_build_query_evaluate_verify(cli: Cli, tmp_path: Path) -> None:
     assert [g["class_name"] for g in asked.document["garments"]] == ["top", "pants"]
     assert len(asked.document["garments"][0]["hits"]) == 2
     assert (tmp_path / "answer.html").read_text().startswith("<!doctype html>")
+    for garment, found in (("0", ["top"]), ("1", ["pants"]), ("pants", ["pants"]), ("all", ["top", "pants"])):
+        one = cli("query", "photos/red-blue.jpg", "--index", "c", "--garment", garment, "--json")
+        assert [g["class_name"] for g in one.document["garments"]] == found, one.err
+    for garment in ("culottes", "2"):
+        assert cli("query", "photos/red-blue.jpg", "--index", "c", "--garment", garment).code == 2
     human = cli("query", "photos/green.jpg", "--index", "c")
     assert "green.jpg" in human.out
     assert "whole photo" in human.err
