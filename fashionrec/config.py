@@ -48,6 +48,75 @@ class ImagesConfig(Section):
     max_bytes: Positive
 
 
+class DatasetConfig(Section):
+    seed: NonNegative
+    max_ratio: Annotated[float, Field(ge=1)]
+    max_unpacked: Positive
+    max_members: Positive
+    map: dict[str, str | None]
+    unlabelled: Literal["background", "drop"]
+    empty: Literal["background", "drop"]
+    unknown_class: Literal["drop", "drop-photo", "fail"]
+    outside: Literal["clip", "drop"]
+    min_side: Annotated[float, Field(ge=0)]
+    repeated_iou: Fraction
+    exif_boxes: Literal["auto", "upright", "stored"]
+    resize: Literal["none", "fit", "letterbox", "stretch"]
+    imgsz: Annotated[int, Field(ge=32)]
+    equalize: Annotated[float, Field(ge=0)]
+    equalize_tiles: Positive
+    quality: Annotated[int, Field(ge=1, le=100)]
+    workers: NonNegative
+    split: Literal["auto", "keep", "ratios"]
+    ratios: Annotated[list[Fraction], Field(min_length=3, max_length=3)]
+    counts: Annotated[list[NonNegative], Field(min_length=3, max_length=3)] | None
+    near_duplicates: Annotated[int, Field(ge=-1, le=128)]
+    augment: Literal["fly", "copies", "none"]
+    copies: Positive
+    fliplr: Fraction
+    flipud: Fraction
+    degrees: Annotated[float, Field(ge=0, le=180)]
+
+
+class FeedConfig(Section):
+    columns: dict[str, str | list[str] | None]
+    currency: str
+    user_agent: str
+    robots: bool
+    connections: Positive
+    per_host: Positive
+    timeout: Annotated[float, Field(gt=0)]
+    total_timeout: Annotated[float, Field(gt=0)]
+    retries: NonNegative
+    backoff: Annotated[float, Field(ge=0)]
+    redirects: NonNegative
+    max_bytes: Positive
+    allow_private: bool
+    max_failures: Fraction
+
+
+class RoboflowConfig(Section):
+    api_url: str | None
+    batch: str | None
+    limit: Positive
+    timeout: Annotated[float, Field(gt=0)]
+    retries: NonNegative
+    wait: Annotated[float, Field(ge=0)]
+
+
+class AuditConfig(Section):
+    min_images: NonNegative
+    max_imbalance: Annotated[float, Field(ge=1)]
+    tiny: Fraction
+    whole: Fraction
+    max_aspect: Annotated[float, Field(ge=1)]
+    same_box: Fraction
+    min_pixels: NonNegative
+    disagree: Fraction
+    thumbnails: NonNegative
+    allow: list[str]
+
+
 class SyntheticConfig(Section):
     images: NonNegative
     products: NonNegative
@@ -222,6 +291,10 @@ class Config(Section):
 
     project: ProjectConfig
     images: ImagesConfig
+    dataset: DatasetConfig
+    feed: FeedConfig
+    roboflow: RoboflowConfig
+    audit: AuditConfig
     synthetic: SyntheticConfig
     train: TrainConfig
     finetune: FinetuneConfig
@@ -326,7 +399,7 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     return f"did you mean {found[0]}?" if found else ""
 
 
-_FREE = frozenset({"captioner.models"})
+_FREE = frozenset({"captioner.models", "dataset.map", "feed.columns"})
 _YOLO_SECTIONS = frozenset({"train", "finetune"})
 
 

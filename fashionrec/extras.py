@@ -18,6 +18,9 @@ EXTRA_OF = {
     "roboflow": "train",
     "pandas": "train",
     "pyarrow": "train",
+    "defusedxml": "train",
+    "urllib3": "train",
+    "protego": "train",
 }
 
 

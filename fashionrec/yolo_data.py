@@ -8,9 +8,12 @@ https://docs.ultralytics.com/datasets/detect
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -78,6 +81,23 @@ def read_data_yaml(path: Path) -> YoloData:
     return YoloData(path, {int(number): str(name) for number, name in pairs}, splits)
 
 
+def declared(path: Path) -> dict[str, Any]:
+    """What a dataset of ours says of itself in the ``dataset.json`` beside its data.yaml; nothing where it has none.
+
+    Raises :class:`DataError` where that file is damaged.
+    """
+    file = (path if path.is_dir() else path.parent) / "dataset.json"
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file} cannot be read: {error}") from None
+    if not isinstance(document, dict):
+        raise DataError(f"{file} is not a dataset's description")
+    return document
+
+
 def label_path(image: Path) -> Path:
     """Where the labels of an image are: the last folder named images on its way becomes labels."""
     parts = list(image.parts)
@@ -100,19 +120,32 @@ def read_labels(image: Path) -> np.ndarray:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
             continue
-        try:
-            values = [float(word) for word in line.split()]
-        except ValueError:
-            values = []
-        if len(values) == 5:
-            rows.append(values)
-        elif len(values) >= 7 and len(values) % 2 == 1:
-            xs, ys = values[1::2], values[2::2]
-            x1, x2, y1, y2 = min(xs), max(xs), min(ys), max(ys)
-            rows.append([values[0], (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1])
-        else:
+        values = parse_label_line(line)
+        if values is None:
             raise DataError(f"{path}, line {number} is not a box: {line[:60]!r}")
+        rows.append(values)
     return np.array(rows).reshape(-1, 5)
+
+
+def parse_label_line(line: str) -> tuple[float, float, float, float, float] | None:
+    """Class id and relative ``x_center, y_center, width, height`` of one line of a label file; None where it is no box.
+
+    A polygon becomes the box around it. The class is a whole number from 0; no value is infinite or NaN.
+    """
+    try:
+        number, *values = map(float, line.split())
+    except ValueError:
+        return None
+    if number < 0 or not number.is_integer() or not all(map(math.isfinite, values)):
+        return None
+    if len(values) == 4:
+        x, y, width, height = values
+        return number, x, y, width, height
+    if len(values) >= 6 and len(values) % 2 == 0:
+        xs, ys = values[0::2], values[1::2]
+        x1, x2, y1, y2 = min(xs), max(xs), min(ys), max(ys)
+        return number, (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
+    return None
 
 
 def dataset_fingerprint(path: Path) -> str:

@@ -1,0 +1,272 @@
+"""A folder, or an archive unpacked into one for as long as it is needed. What an archive says of itself is not trusted.
+
+Refused as a whole, in one line: names that are absolute, climb out with ``..`` or differ only by case, links of any kind,
+devices and pipes, what is encrypted or damaged, and what unpacks to more than the settings allow, counted while it is written.
+Owners, modes and times are not taken over. An archive within an archive stays packed.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import os
+import re
+import shutil
+import stat
+import struct
+import tarfile
+import tempfile
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from fashionrec.config import DatasetConfig
+from fashionrec.errors import DataError
+
+#: What an archive is usually called; what decides is the file's content.
+SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".txz", ".xz", ".tbz", ".tbz2", ".bz2", ".7z", ".rar", ".zst")
+#: A folder of such a name is part of a format, so an archive with nothing beside it is not entered.
+PARTS = frozenset("train training val valid validation test images labels annotations jpegimages imagesets".split())
+
+_FREE = 1 << 20  # below this no ratio counts: a few small texts may pack very well
+_BLOCK = 1 << 20
+_LONG_HEADER = 1 << 20  # tarfile reads names and attributes of a member into memory
+_DRIVE = re.compile(r"[A-Za-z]:")
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_DAMAGE = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    ValueError,
+    IndexError,
+    OverflowError,
+)
+_HINT = "unpack it yourself if you trust it, and give the folder"
+
+
+@contextmanager
+def opened(path: Path, workspace: Path, settings: DatasetConfig) -> Iterator[Path]:
+    """A folder with what ``path`` holds: itself, or its archive unpacked into a new folder below ``workspace``.
+
+    Zip, tar, and tar packed with gzip, bzip2 or xz are known by their content. What was unpacked is gone afterwards. A
+    single folder at an archive's top is entered, unless its name is part of a format. A file that is neither named nor made
+    like an archive (a ``data.yaml``) is yielded as it is. Raises :class:`DataError`.
+    """
+    if not path.exists():
+        raise DataError(f"there is nothing at {path}", hint="check the path")
+    if not path.is_dir() and not path.is_file():
+        raise DataError(f"{path} is neither a folder nor a file")
+    kind = None if path.is_dir() else _kind(path)
+    if kind is None:
+        if path.is_file() and path.name.lower().endswith(SUFFIXES):
+            raise DataError(
+                f"{path} is damaged, or no archive that can be opened",
+                hint=".zip, .tar, .tar.gz, .tar.xz and .tar.bz2 can be",
+            )
+        yield path
+        return
+    workspace.mkdir(parents=True, exist_ok=True)
+    target = Path(tempfile.mkdtemp(prefix=".archive-", dir=workspace))
+    try:
+        _unpack(path, kind, target, settings)
+        yield _inner(target)
+    finally:
+        shutil.rmtree(target, ignore_errors=True)
+
+
+def safe_parts(name: str, *, windows: bool = os.name == "nt") -> tuple[str, ...]:
+    """The parts of a member's name; empty for the archive's own top. Raises :class:`ValueError` for one that leads elsewhere."""
+    plain = name.replace("\\", "/")
+    if plain.startswith("/") or _DRIVE.match(plain):
+        raise ValueError("an absolute name")
+    parts = tuple(part for part in plain.split("/") if part not in ("", "."))
+    if ".." in parts:
+        raise ValueError("a name that leads out of the folder")
+    if any(ord(letter) < 32 for letter in plain):
+        raise ValueError("a name with control characters")
+    if windows and any(":" in part or part[-1] in ". " or _RESERVED.fullmatch(part) for part in parts):
+        raise ValueError("a name that means something else to Windows")
+    return parts
+
+
+def _kind(path: Path) -> str | None:
+    with path.open("rb") as file:
+        head = file.read(512)
+    for magic, kind in ((b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"), (b"\xfd7zXZ\x00", "xz"), (b"PK\x03\x04", "zip")):
+        if head.startswith(magic):
+            return kind
+    try:
+        tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
+        return "tar"
+    except tarfile.TarError:
+        return "zip" if zipfile.is_zipfile(path) else None  # an empty zip, or one behind a program that unpacks it
+
+
+def _unpack(path: Path, kind: str, target: Path, settings: DatasetConfig) -> None:
+    size = path.stat().st_size
+    allowed = min(settings.max_unpacked, max(_FREE, int(settings.max_ratio * size)))
+    limit = "dataset.max_unpacked" if allowed == settings.max_unpacked else "dataset.max_ratio"
+    folder = _Folder(path, target, allowed, limit, settings.max_members)
+    try:
+        if kind == "zip":
+            _unpack_zip(path, folder)
+        else:
+            _unpack_tar(path, kind, folder)
+    except DataError:
+        raise
+    except NotImplementedError as error:
+        raise DataError(f"{path} is packed in a way that cannot be opened: {error}", hint=_HINT) from None
+    except _DAMAGE as error:
+        raise DataError(f"{path} is damaged: {error or 'it ends too early'}", hint="fetch it again") from None
+    except OSError as error:
+        if error.errno is None:  # gzip and bz2 raise it for damage
+            raise DataError(f"{path} is damaged: {error}", hint="fetch it again") from None
+        raise DataError(f"{path} cannot be unpacked: {error.strerror}", hint="is the disk full?") from None
+
+
+class _Folder:
+    """The folder that an archive is unpacked into, and everything that may not happen there."""
+
+    def __init__(self, archive: Path, target: Path, allowed: int, limit: str, members: int) -> None:
+        self.archive, self.target = archive, target
+        self.allowed, self.limit = allowed, limit
+        self.members, self.written = members, 0
+        self.seen: dict[str, tuple[str, bool]] = {}
+
+    def refuse(self, name: str, why: str) -> DataError:
+        return DataError(f"{self.archive} holds {why}: {name[:100]!r}; nothing of it was used", hint=_HINT)
+
+    def count(self, total: int) -> None:
+        """Stop when more than allowed has come out."""
+        if total > self.allowed:
+            raise DataError(
+                f"{self.archive} unpacks to more than {self.allowed:,} bytes; nothing of it was used",
+                hint=f"it may be made to fill a disk; if it is not, raise {self.limit}",
+            )
+
+    def member(self, name: str, *, folder: bool) -> Path | None:
+        """Where a member goes; its folder is made. None for the top itself, and for what a Mac adds of its own."""
+        self.members -= 1
+        if self.members < 0:
+            raise DataError(f"{self.archive} has too many members", hint="raise dataset.max_members")
+        try:
+            parts = safe_parts(name)
+        except ValueError as error:
+            raise self.refuse(name, str(error)) from None
+        if not parts or parts[0] == "__MACOSX":
+            return None
+        for end in range(1, len(parts) + 1):
+            self._claim("/".join(parts[:end]), is_folder=folder or end < len(parts), last=end == len(parts))
+        place = self.target.joinpath(*parts)
+        (place if folder else place.parent).mkdir(parents=True, exist_ok=True)
+        return place
+
+    def _claim(self, name: str, *, is_folder: bool, last: bool) -> None:
+        key = unicodedata.normalize("NFC", name).casefold()
+        before = self.seen.setdefault(key, (name, is_folder))
+        if before != (name, is_folder):
+            raise self.refuse(name, f"two names that are one on some machines ({before[0][:100]!r})")
+        if last and not is_folder:
+            self.seen[key] = (name, False)
+            if (self.target / name).exists():
+                raise self.refuse(name, "one name twice")
+
+    def write(self, place: Path, content: IO[bytes]) -> int:
+        """Write a new file, block by block; returns its bytes."""
+        size = 0
+        with place.open("xb") as file:
+            while block := content.read(_BLOCK):
+                size += len(block)
+                self.written += len(block)
+                self.count(self.written)
+                file.write(block)
+        return size
+
+
+def _unpack_zip(path: Path, folder: _Folder) -> None:
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            mode = info.external_attr >> 16
+            if stat.S_ISLNK(mode):
+                raise folder.refuse(info.filename, "a link")
+            if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise folder.refuse(info.filename, "a device or a pipe")
+            if info.flag_bits & 0x41:
+                raise DataError(f"{path} is encrypted", hint="unpack it yourself, and give the folder")
+            is_folder = info.orig_filename.endswith(("/", "\\"))
+            place = folder.member(info.orig_filename, folder=is_folder)
+            if place is not None and not is_folder:
+                with archive.open(info) as content:
+                    folder.write(place, content)
+
+
+def _unpack_tar(path: Path, kind: str, folder: _Folder) -> None:
+    unpackers: dict[str, Any] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open, "tar": open}
+    with unpackers[kind](path, "rb") as stream:
+        counted: Any = _Counted(stream, folder)
+        with tarfile.open(fileobj=counted, mode="r|", tarinfo=_CheckedHeader) as archive:
+            for member in archive:
+                archive.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
+                if member.size < 0:
+                    raise _Damaged("a member has a negative size")
+                if member.issym() or member.islnk():
+                    raise folder.refuse(member.name, "a link")
+                if not (member.isreg() or member.isdir()):
+                    raise folder.refuse(member.name, "a device or a pipe")
+                place = folder.member(member.name, folder=member.isdir())
+                if hasattr(tarfile, "data_filter"):  # Python's own opinion, where it has one
+                    tarfile.data_filter(member, str(folder.target))
+                if place is None or member.isdir():
+                    continue
+                content = archive.extractfile(member)
+                if content is None or folder.write(place, content) != member.size:
+                    raise tarfile.ReadError("unexpected end of data")
+
+
+class _Counted:
+    """What tarfile reads from: the unpacked stream, counted, so that headers and padding are too."""
+
+    def __init__(self, stream: IO[bytes], folder: _Folder) -> None:
+        self.stream, self.folder, self.total = stream, folder, 0
+
+    def read(self, size: int) -> bytes:
+        block = self.stream.read(size)
+        self.total += len(block)
+        self.folder.count(self.total)
+        return block
+
+
+class _CheckedHeader(tarfile.TarInfo):
+    """tarfile takes a broken header within an archive for its end, and reads long names whole, of whatever length."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _CheckedHeader:
+        try:
+            found = super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if bytes(buf) == bytes(tarfile.BLOCKSIZE):  # the proper end
+                raise
+            raise _Damaged(f"{error}" if buf else "it ends too early") from None
+        if not found.isreg() and not found.isdir() and found.size > _LONG_HEADER:
+            raise _Damaged("a header is too long")
+        return found
+
+
+class _Damaged(ValueError):
+    """Not a tarfile.HeaderError, which tarfile would keep to itself."""
+
+
+def _inner(folder: Path) -> Path:
+    while True:
+        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+        if len(entries) != 1 or not entries[0].is_dir() or entries[0].name.lower() in PARTS:
+            return folder
+        folder = entries[0]

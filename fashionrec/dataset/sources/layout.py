@@ -1,0 +1,117 @@
+"""What the formats on disk have in common: names of splits, names of copies, and what a folder seems to hold."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from fashionrec.images import SUFFIXES, find_photos
+from fashionrec.yolo_data import parse_label_line
+
+_WORDS = {
+    "train": "train",
+    "training": "train",
+    "val": "valid",
+    "valid": "valid",
+    "validation": "valid",
+    "test": "test",
+    "testing": "test",
+}
+_FOLDER = re.compile(r"([a-z]+)[_-]?(\d+|images?|imgs?|photos?|labels?|annotations?|set|data)?")
+_LOOKED_AT = 5000  # files, when guessing a format
+_SHOWN = 3
+
+
+def split_of_folders(parts: Iterable[str]) -> str | None:
+    """The split that the nearest folder on a way names (``train2017``, ``val``, ``test_images``), ``train | valid | test``."""
+    for part in reversed(list(parts)):
+        found = _FOLDER.fullmatch(part.lower())
+        if found and found[1] in _WORDS:
+            return _WORDS[found[1]]
+    return None
+
+
+def split_of_file(stem: str) -> str | None:
+    """The one split that a file's name speaks of, as in ``instances_val2017``; None where it names none, or several."""
+    found = {_WORDS[word] for word in re.findall("[a-z]+", stem.lower()) if word in _WORDS}
+    return found.pop() if len(found) == 1 else None
+
+
+def copies_of(name: str) -> str | None:
+    """What names a photo and its copies alike: ``a_jpg`` for Roboflow's ``a_jpg.rf.0f3e.jpg``; None for other names."""
+    stem, mark, _ = name.rpartition(".rf.")
+    return stem if mark and stem else None
+
+
+def key_of(path: Path, root: Path) -> str:
+    """A photo's path relative to its source, with ``/``. Nothing is resolved: a link keeps its own name."""
+    return os.path.relpath(path, root).replace(os.sep, "/")
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few of many names, for a note."""
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+
+
+def files_below(folder: Path, suffix: str) -> list[Path]:
+    """Files with a suffix (``.xml``), sorted, hidden files and folders left out."""
+    found = []
+    for root, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [
+            Path(root, name) for name in sorted(files) if not name.startswith(".") and name.lower().endswith(suffix)
+        ]
+    return found
+
+
+def guess(where: Path) -> str | None:
+    """``yolo``, ``coco``, ``voc`` or ``folder`` by the names and first bytes of the first few thousand files; else None."""
+    if where.is_file():
+        return _kind_of_file(where)
+    photos = texts = False
+    for n, path in enumerate(_walk(where)):
+        if n > _LOOKED_AT:
+            break
+        kind = _kind_of_file(path)
+        if kind:
+            return kind
+        photos |= path.suffix.lower() in SUFFIXES
+        texts |= path.suffix.lower() == ".txt" and _holds_boxes(path)
+    if texts and photos:
+        return "yolo"
+    return "folder" if photos or next(find_photos(where), None) else None
+
+
+def _walk(folder: Path) -> Iterable[Path]:
+    for root, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(root, name) for name in sorted(files) if not name.startswith("."))
+
+
+def _holds_boxes(path: Path) -> bool:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return parse_label_line(file.readline(1 << 16)) is not None
+    except OSError:
+        return False
+
+
+def _kind_of_file(path: Path) -> str | None:
+    suffix = path.suffix.lower()
+    if suffix not in (".yaml", ".yml", ".json", ".xml"):
+        return None
+    try:
+        with path.open("rb") as file:
+            head = file.read(1 << 16)
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - (1 << 16)))
+            text = head + file.read()
+    except OSError:
+        return None
+    if suffix in (".yaml", ".yml"):
+        return "yolo" if re.search(rb"(?m)^\s*names\s*:", text) else None
+    if suffix == ".json":
+        return "coco" if sum(word in text for word in (b'"images"', b'"annotations"', b'"categories"')) >= 2 else None
+    return "voc" if b"<annotation" in text and (b"<object" in text or b"<size" in text) else None

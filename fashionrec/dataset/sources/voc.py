@@ -1,0 +1,247 @@
+"""Pascal VOC: an XML file for each photo. ``Annotations/``, ``JPEGImages/``, ``ImageSets/Main``; or both side by side.
+
+Corners count pixels from 1, both inclusive, so a box over the whole picture is ``1, 1, width, height``. Ours are edges from 0:
+``x1 = xmin - 1``, ``x2 = xmax``, and the same for y. (http://host.robots.ox.ac.uk/pascal/VOC/voc2012/devkit_doc.pdf) Many tools
+write edges from 0 instead. A source with a box that begins before 1 can only be of theirs: ``x1 = xmin`` then. The two rules
+differ by one pixel at the left and upper edge.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from fashionrec.dataset.source import RawBox, Source, SourceImage
+from fashionrec.dataset.sources.layout import copies_of, files_below, key_of, some, split_of_file, split_of_folders
+from fashionrec.errors import DataError
+from fashionrec.extras import load
+from fashionrec.images import find_photos
+
+#: Folders of XML files, and of the photos beside such a folder.
+XML_FOLDERS = frozenset({"annotations", "annotation", "xmls", "xml", "labels"})
+PHOTO_FOLDERS = ("jpegimages", "images", "image", "imgs", "photos", "")
+
+
+@dataclass(frozen=True)
+class VocFile:
+    """What one XML file says. Corners are as it has them."""
+
+    filename: str
+    size: tuple[int, int] | None
+    boxes: tuple[RawBox, ...]
+    problems: tuple[str, ...]
+    difficult: int = 0
+
+
+def read(where: Path, label: str) -> Source:
+    """A folder at any depth of which there are VOC files. Raises :class:`DataError`.
+
+    Boxes marked difficult or truncated are garments like others: they are kept. A photo's own name decides which XML file is
+    its own, before the ``filename`` in it. A photo whose XML file is damaged is in ``failed``: it is not known to be empty.
+    """
+    if not where.is_dir():
+        raise DataError(f"{where} is not a folder", hint="voc:PATH takes a folder, or an archive of one")
+    files = files_below(where, ".xml")
+    photos = _Photos(where)
+    splits, notes = _image_sets(where)
+    counts: Counter[str] = Counter()
+    failed: list[dict[str, str]] = []
+    parsed: list[tuple[Path, VocFile]] = []
+    used: set[Path | None] = set()
+    for xml in files:
+        try:
+            voc = parse_voc(xml.read_bytes())
+        except ValueError as error:
+            path = photos.find(xml, "")
+            used |= {path, xml.with_suffix("")}
+            failed.append(
+                {"key": key_of(path or xml, where), "reason": f"its label file {xml.name} cannot be read: {error}"}
+            )
+            continue
+        if voc is None:
+            counts["foreign"] += 1
+            continue
+        parsed.append((xml, voc))
+    places = [photos.find(xml, voc.filename) for xml, voc in parsed]
+    if not any(places):  # laid out in a way of its own: then names alone decide, where only one photo has each
+        places = [photos.alone(voc.filename) for _, voc in parsed]
+    found: dict[str, tuple[Path, VocFile, str | None]] = {}
+    for (xml, voc), path in zip(parsed, places, strict=True):
+        used |= {path, xml.with_suffix("")}
+        if path is None:
+            failed.append(
+                {"key": key_of(xml, where), "reason": f"it names {voc.filename or 'a photo'!r}, which is not there"}
+            )
+            continue
+        key = key_of(path, where)
+        if key in found:
+            counts["twice"] += 1
+            continue
+        counts["boxes"] += len(voc.boxes)
+        counts["difficult"] += voc.difficult
+        counts["renamed"] += bool(voc.filename) and PurePosixPath(voc.filename.replace("\\", "/")).stem != path.stem
+        listed = splits.get(xml.with_suffix("")) or split_of_folders(xml.relative_to(where).parts[:-1])
+        found[key] = (path, voc, listed or split_of_folders(PurePosixPath(key).parts[:-1]))
+    if not found:
+        raise DataError(
+            f"no VOC annotations at {where}", hint="a folder with XML files that have an <annotation> in it"
+        )
+    origin = 0 if any(0 <= edge < 1 for _, voc, _ in found.values() for box in voc.boxes for edge in box[1:3]) else 1
+    if origin == 0:
+        notes.append("boxes begin at 0, so corners are edges counted from 0, not pixels counted from 1 as VOC has them")
+    images = [
+        SourceImage(
+            key,
+            path,
+            tuple(box._replace(x1=box.x1 - origin, y1=box.y1 - origin) for box in voc.boxes),
+            split=split,
+            group=copies_of(path.name),
+            size=voc.size,
+            problems=voc.problems,
+        )
+        for key, (path, voc, split) in found.items()
+    ]
+    for key, path in photos.paths.items():
+        if path not in used:
+            name = photos.listed(path, splits)
+            used.add(name)
+            split = splits[name] if name else split_of_folders(PurePosixPath(key).parts[:-1])
+            images.append(SourceImage(key, path, labelled=False, split=split, group=copies_of(path.name)))
+    failed += [
+        {"key": key_of(name, where), "reason": "listed in ImageSets, but not there"}
+        for name in splits
+        if name not in used
+    ]
+    names = tuple(sorted({box.label for _, voc, _ in found.values() for box in voc.boxes}))
+    return Source(label, tuple(images), names=names, failed=tuple(failed), notes=(*notes, *_notes(counts)))
+
+
+def parse_voc(data: bytes) -> VocFile | None:
+    """One XML file; None for XML of another kind. Raises :class:`ValueError`. Document types and entities are refused."""
+    defused: Any = load("defusedxml.ElementTree", what="reading VOC", packages=("defusedxml",))
+    try:
+        tree = defused.fromstring(data, forbid_dtd=True)
+    except (defused.ParseError, LookupError) as error:
+        raise ValueError(str(error)) from None
+    except ValueError as error:  # defusedxml's own are ValueErrors of many words
+        raise ValueError(f"it has a document type or entities ({type(error).__name__})") from None
+    if tree.tag != "annotation":
+        return None
+    boxes, problems, difficult = [], [], 0
+    for number, found in enumerate(tree.findall("object"), start=1):
+        name = _text(found.find("name"))
+        corners = _corners(found)
+        if not name or corners is None:
+            problems.append(f"object {number} has no {'box that can be understood' if name else 'name'}")
+            continue
+        boxes.append(RawBox(name, *corners))
+        difficult += _text(found.find("difficult")) == "1"
+    return VocFile(_text(tree.find("filename")), _size(tree.find("size")), tuple(boxes), tuple(problems), difficult)
+
+
+def _corners(found: Any) -> tuple[float, float, float, float] | None:
+    """The object's own bndbox; without one, the box around its polygon."""
+    bndbox = found.find("bndbox")
+    if bndbox is not None:
+        x1, y1, x2, y2 = (_number(bndbox.find(name)) for name in ("xmin", "ymin", "xmax", "ymax"))
+        return None if x1 is None or y1 is None or x2 is None or y2 is None else (x1, y1, x2, y2)
+    polygon = found.find("polygon")
+    points = list(polygon.iter()) if polygon is not None else []
+    xs = [value for point in points if re.fullmatch(r"x\d*", point.tag) and (value := _number(point)) is not None]
+    ys = [value for point in points if re.fullmatch(r"y\d*", point.tag) and (value := _number(point)) is not None]
+    return (min(xs), min(ys), max(xs), max(ys)) if xs and len(xs) == len(ys) else None
+
+
+def _size(found: Any) -> tuple[int, int] | None:
+    width, height = (_number(found.find(name)) if found is not None else None for name in ("width", "height"))
+    return (int(width), int(height)) if width and height and width > 0 and height > 0 else None
+
+
+def _number(found: Any) -> float | None:
+    try:
+        value = float(_text(found))
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _text(found: Any) -> str:
+    return (found.text or "").strip() if found is not None else ""
+
+
+class _Photos:
+    """Photos below a folder, found for an XML file: by its own name, beside it or in the folder that belongs to its own."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.paths = {key_of(path, root): path for path in find_photos(root)}
+        self.stems: dict[tuple[str, str], list[Path]] = {}
+        self.names: dict[str, list[Path]] = {}
+        for key, path in self.paths.items():
+            pure = PurePosixPath(key)
+            self.stems.setdefault((pure.parent.as_posix().lower(), path.stem), []).append(path)
+            self.names.setdefault(path.name, []).append(path)
+
+    def find(self, xml: Path, filename: str) -> Path | None:
+        wanted = PurePosixPath(filename.replace("\\", "/"))
+        folders = list(self._folders(xml))
+        for stem in (xml.stem, wanted.stem):
+            for folder in folders:
+                same = self.stems.get((folder, stem), ())
+                if same:
+                    return next((path for path in same if path.name == wanted.name), same[0])
+        return None
+
+    def alone(self, filename: str) -> Path | None:
+        """The only photo that has this name, in whatever folder."""
+        same = self.names.get(PurePosixPath(filename.replace("\\", "/")).name, ())
+        return same[0] if len(same) == 1 else None
+
+    def _folders(self, xml: Path) -> Iterator[str]:
+        """``Annotations/sub`` belongs to ``JPEGImages/sub``; lower case, relative to the root."""
+        parts = [part.lower() for part in xml.relative_to(self.root).parts[:-1]]
+        yield "/".join(parts) or "."
+        for n in reversed(range(len(parts))):
+            if parts[n] in XML_FOLDERS:
+                for name in PHOTO_FOLDERS:
+                    yield "/".join(filter(None, [*parts[:n], name, *parts[n + 1 :]])) or "."
+
+    def listed(self, path: Path, splits: Mapping[Path, str]) -> Path | None:
+        """The entry of an ImageSets list for a photo without an XML file."""
+        for n, part in enumerate(path.parts):
+            if part.lower() in PHOTO_FOLDERS:
+                name = Path(*path.parts[:n], "Annotations", *path.parts[n + 1 :]).with_suffix("")
+                if name in splits:
+                    return name
+        return None
+
+
+def _image_sets(where: Path) -> tuple[dict[Path, str], list[str]]:
+    """Splits from ``ImageSets/Main/{train,val,test}.txt``, by the path that each photo's XML file has, without ``.xml``."""
+    found: dict[Path, str] = {}
+    twice = []
+    for path in files_below(where, ".txt"):
+        split = split_of_file(path.stem) if re.fullmatch("[A-Za-z]+", path.stem) else None
+        if path.parent.name != "Main" or path.parent.parent.name != "ImageSets" or split is None:
+            continue
+        folder = path.parent.parent.parent / "Annotations"
+        for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines():
+            name = re.sub(r"\s+-?[01]$", "", line.strip())
+            if name and found.setdefault(folder / name, split) != split:
+                twice.append(name)
+    return found, [f"{len(twice)} photos are listed in two splits; the first counts: {some(twice)}"] if twice else []
+
+
+def _notes(counts: Counter[str]) -> list[str]:
+    words = {
+        "foreign": "XML files are no VOC annotations and were not read",
+        "twice": "XML files are of a photo that has another already, and were not read",
+        "renamed": "XML files name another photo than the one of their own name, which counts",
+        "difficult": "boxes are marked difficult and were kept",
+    }
+    return [f"{counts[kind]} {text}" for kind, text in words.items() if counts[kind]]

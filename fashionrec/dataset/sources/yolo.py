@@ -1,0 +1,195 @@
+"""YOLO: a ``data.yaml`` that names classes and splits, or just photos and label files.
+
+The labels of ``.../images/x.jpg`` are in ``.../labels/x.txt`` (the last folder named images counts), or else beside the photo.
+Without a yaml, class names come from a ``classes.txt``, and splits from folders' names.
+https://docs.ultralytics.com/datasets/detect
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from fashionrec.dataset.source import RawBox, Source, SourceImage
+from fashionrec.dataset.sources.layout import copies_of, key_of, some, split_of_folders
+from fashionrec.errors import DataError
+from fashionrec.images import find_photos
+from fashionrec.yolo_data import YoloData, label_path, parse_label_line, read_data_yaml
+
+#: Where tools write the class names when there is no data.yaml, one a line.
+NAME_FILES = ("classes.txt", "obj.names", "names.txt", "labels/classes.txt", "data/obj.names")
+
+_Listed = tuple["str | None", Path]  # split, photo
+
+
+def read(where: Path, label: str) -> Source:
+    """A folder with data.yaml, the yaml itself, or a folder of photos and label files. Raises :class:`DataError`.
+
+    A line that is no box is a problem of its photo. What a list names and is not there, and label files without a photo, are
+    in ``failed``.
+    """
+    described = _find_yaml(where)
+    failed: list[dict[str, str]] = []
+    notes: list[str] = []
+    if described:
+        data = _read_yaml(described)
+        root, names = described.parent, data.names
+        listed = list(_listed(data, failed, notes))
+    else:
+        root, names = where, _read_names(where)
+        listed = list(_found(where))
+        if not any(_labels_of(path) for _, path in listed):
+            raise DataError(
+                f"no YOLO dataset at {where}", hint="a folder with data.yaml in it, or with images/ and labels/"
+            )
+        if not names:
+            notes.append("there is no data.yaml and no classes.txt: classes are known by number only")
+    if not listed:
+        raise DataError(f"{where} names no photos that are there")
+    root = _root(root, [path for _, path in listed])
+    images: dict[str, SourceImage] = {}
+    labels: dict[Path, Path] = {}  # a folder of label files: the folder of its photos
+    twice = []
+    for split, path in listed:
+        key = key_of(path, root)
+        if key in images:
+            twice.append(key)
+            continue
+        found = _labels_of(path)
+        if found:
+            labels[found.parent] = path.parent
+        boxes, problems = read_boxes(found, names) if found else ((), ())
+        images[key] = SourceImage(
+            key, path, boxes, found is not None, split, group=copies_of(path.name), problems=problems
+        )
+    if twice:
+        notes.append(f"{len(twice)} photos are listed twice; the first split counts: {some(twice)}")
+    orphans = [key_of(path, root) for path in _orphans(labels)]
+    if orphans:
+        notes.append(f"{len(orphans)} label files have no photo: {some(orphans)}")
+        failed += [{"key": key, "reason": "a label file without a photo"} for key in orphans]
+    return Source(label, tuple(images.values()), names=_in_order(names), failed=tuple(failed), notes=tuple(notes))
+
+
+def read_boxes(path: Path, names: Mapping[int, str]) -> tuple[tuple[RawBox, ...], tuple[str, ...]]:
+    """The boxes of a label file, and a text for each line that is none. A class without a name is ``#7``."""
+    boxes, problems = [], []
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        values = parse_label_line(line)
+        if values is None:
+            problems.append(f"line {number} is not a box: {line[:60]!r}")
+            continue
+        class_id, x, y, width, height = values
+        name = names.get(int(class_id), f"#{int(class_id)}")
+        boxes.append(RawBox(name, x - width / 2, y - height / 2, x + width / 2, y + height / 2, relative=True))
+    return tuple(boxes), tuple(problems)
+
+
+def _find_yaml(where: Path) -> Path | None:
+    if where.is_file():
+        if where.suffix.lower() not in (".yaml", ".yml"):
+            raise DataError(
+                f"no YOLO dataset at {where}", hint="a folder with data.yaml in it, or the path of that file"
+            )
+        return where
+    for name in ("data.yaml", "data.yml", "dataset.yaml"):
+        if (where / name).is_file():
+            return where / name
+    others = [path for path in sorted(where.glob("*.y*ml")) if _is_described(path)]
+    return others[0] if len(others) == 1 else None
+
+
+def _is_described(path: Path) -> bool:
+    try:
+        return bool(_read_yaml(path).splits)
+    except DataError:
+        return False
+
+
+def _read_yaml(path: Path) -> YoloData:
+    try:
+        return read_data_yaml(path)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path} is not a YOLO dataset: its names or splits make no sense ({error})") from None
+
+
+def _listed(data: YoloData, failed: list[dict[str, str]], notes: list[str]) -> Iterator[_Listed]:
+    for split, sources in data.splits.items():
+        for source in sources:
+            if source.is_dir():
+                yield from ((split, path) for path in find_photos(source))
+            elif source.is_file() and source.suffix.lower() == ".txt":
+                text = source.read_text(encoding="utf-8-sig", errors="replace")
+                for line in filter(None, map(str.strip, text.splitlines())):
+                    path = _locate(line.replace("\\", "/"), source.parent, data.path.parent)
+                    if path:
+                        yield split, path
+                    else:
+                        key = Path(line).name if Path(line).is_absolute() else line
+                        failed.append({"key": key, "reason": f"listed in {source.name}, but not there"})
+            else:
+                notes.append(f"{data.path.name} names a {split} split that is not there: {source.name}")
+
+
+def _locate(line: str, beside: Path, root: Path) -> Path | None:
+    """A listed photo. A list that was made elsewhere names folders of that machine: the longest tail that is here counts."""
+    for candidate in (beside / line, root / line):
+        if candidate.is_file():
+            return candidate
+    parts = Path(line).parts
+    tails = (root.joinpath(*parts[n:]) for n in range(1, len(parts)))
+    return next((path for path in tails if path.is_file()), None)
+
+
+def _found(where: Path) -> Iterator[_Listed]:
+    photos = list(find_photos(where))
+    inside = [path for path in photos if "images" in path.relative_to(where).parts[:-1]]
+    for path in inside or photos:
+        yield split_of_folders(path.relative_to(where).parts[:-1]), path
+
+
+def _read_names(where: Path) -> dict[int, str]:
+    for name in NAME_FILES:
+        if (where / name).is_file():
+            lines = (where / name).read_text(encoding="utf-8-sig", errors="replace").splitlines()
+            return {number: line.strip() for number, line in enumerate(lines) if line.strip()}
+    return {}
+
+
+def _labels_of(image: Path) -> Path | None:
+    for path in (label_path(image), image.with_suffix(".txt")):
+        if path.is_file():
+            return path
+    return None
+
+
+def _orphans(labels: Mapping[Path, Path]) -> Iterator[Path]:
+    other = {Path(name).name for name in NAME_FILES}
+    for folder, photos in sorted(labels.items()):
+        stems = {path.stem for path in photos.iterdir() if path.suffix != ".txt"}
+        for path in sorted(folder.glob("*.txt")):
+            if path.stem not in stems and path.name not in other and not (folder == photos and _is_text(path)):
+                yield path
+
+
+def _is_text(path: Path) -> bool:
+    """Beside photos lie lists, licences and READMEs too."""
+    boxes, problems = read_boxes(path, {})
+    return bool(problems) or not boxes
+
+
+def _root(root: Path, photos: list[Path]) -> Path:
+    """The folder that keys are relative to: the dataset's own, or, where photos lie outside it, the one that holds them all."""
+    folders = {os.path.normpath(path.parent.absolute()) for path in photos}
+    own = os.path.normpath(root.absolute())
+    if all(os.path.commonpath([own, folder]) == own for folder in folders):
+        return root
+    return Path(os.path.commonpath(sorted(folders)))
+
+
+def _in_order(names: Mapping[int, str]) -> tuple[str, ...]:
+    return tuple(names[number] for number in sorted(names))

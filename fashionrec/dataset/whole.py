@@ -1,0 +1,32 @@
+"""A folder that is there whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fashionrec.errors import DataError
+
+
+@contextmanager
+def whole_or_not(out: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes ``out`` when all went well and is gone otherwise.
+
+    Raises :class:`DataError` if ``out`` holds something already.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out} is not an empty folder", hint="choose another --out, or remove it")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if out.exists():
+            out.rmdir()
+        temporary.rename(out)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise

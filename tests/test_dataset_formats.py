@@ -1,0 +1,1018 @@
+"""Readers of YOLO, COCO, VOC and plain folders, and the way back: what each says of planted datasets, and round trips."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from fashionrec.config import Config, load_config
+from fashionrec.dataset import formats_out
+from fashionrec.dataset.archives import opened
+from fashionrec.dataset.formats_out import export_coco, export_voc
+from fashionrec.dataset.source import Source, SourceImage
+from fashionrec.dataset.sources import KINDS, looks_like, read_local, split_spec
+from fashionrec.dataset.sources import coco as coco_reader
+from fashionrec.dataset.sources import voc as voc_reader
+from fashionrec.dataset.sources.coco import mask_corners, unpack_runs
+from fashionrec.errors import DataError, ImageError
+from fashionrec.types import CLASS_NAMES
+
+LIMITS = load_config(env={}).config.images
+
+
+def photo(path: Path, size: tuple[int, int] = (8, 6)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("1" if path.suffix == ".png" else "RGB", size).save(path)
+    return path
+
+
+def text(path: Path, content: str = "") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content, encoding="utf-8")
+    return path
+
+
+def by_key(source: Source) -> dict[str, SourceImage]:
+    found = {image.key: image for image in source.images}
+    assert len(found) == len(source.images)
+    return found
+
+
+def corners(image: SourceImage) -> list[tuple[Any, ...]]:
+    return [(box.label, *(round(value, 6) for value in box[1:5])) for box in image.boxes]
+
+
+def reasons(source: Source) -> dict[str, str]:
+    return {row["key"]: row["reason"] for row in source.failed}
+
+
+# --- what a source is called -------------------------------------------------------------------------------------------
+
+
+def test_a_source_is_a_kind_and_the_rest() -> None:
+    assert split_spec("coco:C:/data:1.zip") == ("coco", "C:/data:1.zip")
+    assert split_spec("synthetic") == ("synthetic", "")
+    assert {split_spec(f"{kind}:x")[0] for kind in KINDS if kind != "synthetic"} == set(KINDS) - {"synthetic"}
+    for wrong in ("", "coco", "coco:", "synthetic:9", "kitti:x", "data"):
+        with pytest.raises(DataError) as caught:
+            split_spec(wrong)
+        assert caught.value.hint
+
+
+def test_a_path_alone_is_told_what_it_looks_like(tmp_path: Path) -> None:
+    yolo(tmp_path / "y", {"train/images/a.jpg": "0 .5 .5 1 1"})
+    with pytest.raises(DataError) as caught:
+        split_spec(str(tmp_path / "y"))
+    assert caught.value.hint == f"yolo:{tmp_path / 'y'}"
+
+
+@pytest.mark.parametrize("kind", ["yolo", "coco", "voc", "folder"])
+def test_a_folder_of_another_format_is_recognized(kind: str, tmp_path: Path) -> None:
+    yolo(tmp_path / "yolo", {"train/images/a.jpg": "0 .5 .5 1 1"})
+    coco(tmp_path / "coco" / "annotations" / "train.json", images=[(1, "a.jpg")], photos=tmp_path / "coco" / "images")
+    voc(tmp_path / "voc" / "Annotations" / "a.xml", [("top", 1, 1, 8, 6)])
+    photo(tmp_path / "voc" / "JPEGImages" / "a.jpg")
+    photo(tmp_path / "folder" / "a.jpg")
+    (tmp_path / "nothing").mkdir()
+    assert looks_like(tmp_path / kind) == kind
+    for other in ("yolo", "coco", "voc"):
+        if other != kind:
+            with pytest.raises(DataError) as caught:
+                read_local(other, tmp_path / kind, "x")
+            assert f"{kind}:" in caught.value.hint or kind == "folder"
+    for where in (tmp_path / "none", tmp_path / "nothing"):
+        with pytest.raises(DataError) as caught:
+            read_local(kind, where, "x")
+        assert "\n" not in str(caught.value)
+
+
+# --- YOLO --------------------------------------------------------------------------------------------------------------
+
+
+def yolo(root: Path, labels: dict[str, str | None], names: Any = ("top", "pants"), **document: Any) -> Path:
+    """Photos, their label files (None: no file), and a data.yaml."""
+    for name, content in labels.items():
+        path = photo(root / name)
+        if content is not None:
+            text(Path(str(path.with_suffix(".txt")).replace("/images/", "/labels/")), content)
+    if names is not None:
+        splits = {
+            "val" if s == "valid" else s: f"{s}/images" for s in ("train", "valid", "test") if (root / s).is_dir()
+        }
+        text(
+            root / "data.yaml",
+            yaml.safe_dump({**splits, "names": names if isinstance(names, dict) else list(names), **document}),
+        )
+    return root
+
+
+def test_yolo_boxes_polygons_and_lines_that_are_none(tmp_path: Path) -> None:
+    lines = [
+        "0 0.5 0.5 0.4 0.2",
+        "",
+        "7 0.5 0.5 1 1",
+        "1 0.1 0.2 0.5 0.2 0.3 0.9",
+        "top 0.5 0.5 1 1",
+        "0 0.5 0.5 1",
+        "0 nan 0.5 1 1",
+        "0 inf 0.5 1 1",
+        "-1 .5 .5 1 1",
+        "1.5 .5 .5 1 1",
+        "0 0.5 0.5 1 1 0.9",
+    ]
+    root = yolo(tmp_path, {"train/images/a.jpg": "\ufeff" + "\r\n".join(lines)})
+    image = by_key(read_local("yolo", root, "l"))["train/images/a.jpg"]
+    assert corners(image) == [("top", 0.3, 0.4, 0.7, 0.6), ("#7", 0.0, 0.0, 1.0, 1.0), ("pants", 0.1, 0.2, 0.5, 0.9)]
+    assert all(box.relative for box in image.boxes)
+    assert [problem.split()[1] for problem in image.problems] == ["5", "6", "7", "8", "9", "10", "11"]
+    assert image.problems[0] == "line 5 is not a box: 'top 0.5 0.5 1 1'"
+
+
+def test_yolo_label_files_that_are_no_text(tmp_path: Path) -> None:
+    root = yolo(tmp_path, {"train/images/a.jpg": "x"})
+    (root / "train/labels/a.txt").write_bytes(b"\xff\xfe\x00\x9f")
+    assert len(by_key(read_local("yolo", root, "l"))["train/images/a.jpg"].problems) == 1
+
+
+def test_yolo_photos_without_a_label_file_and_without_a_box(tmp_path: Path) -> None:
+    root = yolo(tmp_path, {"train/images/a.jpg": "", "valid/images/b.jpg": None, "test/images/c.jpg": "0 .5 .5 1 1"})
+    source = read_local("yolo", root, "l")
+    assert {key: (i.labelled, i.split, len(i.boxes)) for key, i in by_key(source).items()} == {
+        "train/images/a.jpg": (True, "train", 0),
+        "valid/images/b.jpg": (False, "valid", 0),
+        "test/images/c.jpg": (True, "test", 1),
+    }
+    assert (source.names, source.label, source.has_labels, source.failed) == (("top", "pants"), "l", True, ())
+
+
+def test_yolo_what_is_listed_and_not_there_and_what_has_no_photo(tmp_path: Path) -> None:
+    root = yolo(
+        tmp_path, {"images/a.jpg": "0 .5 .5 1 1", "images/b.jpg": "1 .5 .5 1 1"}, train="train.txt", test="gone"
+    )
+    text(
+        root / "train.txt", "./images/a.jpg\n/elsewhere/of/him/images/b.jpg\nimages\\a.jpg\nimages/c.jpg\n/his/d.jpg\n"
+    )
+    text(root / "labels" / "lost.txt", "0 .5 .5 1 1")
+    text(root / "labels" / "classes.txt", "top")
+    source = read_local("yolo", root, "l")
+    assert sorted(by_key(source)) == ["images/a.jpg", "images/b.jpg"]
+    assert {image.split for image in source.images} == {"train"}
+    assert reasons(source) == {
+        "images/c.jpg": "listed in train.txt, but not there",
+        "d.jpg": "listed in train.txt, but not there",
+        "labels/lost.txt": "a label file without a photo",
+    }
+    assert source.notes == (
+        "data.yaml names a test split that is not there: gone",
+        "1 photos are listed twice; the first split counts: images/a.jpg",
+        "1 label files have no photo: labels/lost.txt",
+    )
+
+
+def test_yolo_a_photo_that_a_list_leaves_out_is_no_lost_label(tmp_path: Path) -> None:
+    root = yolo(tmp_path, {"images/a.jpg": "0 .5 .5 1 1", "images/b.jpg": "1 .5 .5 1 1"}, train="train.txt")
+    text(root / "train.txt", "images/a.jpg\n")
+    assert read_local("yolo", root, "l").failed == ()
+
+
+def test_yolo_copies_of_one_photo_are_one_group(tmp_path: Path) -> None:
+    names = ["a_jpg.rf.0f1e.jpg", "a_jpg.rf.77aa.jpg", "b.rf.c_png.rf.1234.jpg", "c.jpg", ".rf.jpg"]
+    root = yolo(tmp_path, {f"train/images/{name}": "" for name in names})
+    groups = {image.path.name: image.group for image in read_local("yolo", root, "l").images}
+    assert groups == {names[0]: "a_jpg", names[1]: "a_jpg", names[2]: "b.rf.c_png", names[3]: None}
+
+
+@pytest.mark.parametrize(
+    ("files", "split"),
+    [
+        (("images/train/a.jpg", "labels/train/a.txt", "classes.txt"), "train"),
+        (("val/images/a.jpg", "val/labels/a.txt", "classes.txt"), "valid"),
+        (("images/a.jpg", "labels/a.txt", "labels/classes.txt"), None),
+        (("test/a.jpg", "test/a.txt", "obj.names"), "test"),
+        (("images/x/images/a.jpg", "images/x/labels/a.txt", "classes.txt"), None),
+        (("images/a.jpg", "images/a.txt", "classes.txt"), None),
+    ],
+)
+def test_yolo_without_a_yaml(files: tuple[str, str, str], split: str | None, tmp_path: Path) -> None:
+    photo(tmp_path / files[0])
+    text(tmp_path / files[1], "1 .5 .5 1 1")
+    text(tmp_path / files[2], "top\nskirt&pants\n")
+    source = read_local("yolo", tmp_path, "l")
+    (image,) = source.images
+    assert (image.key, image.split, image.labelled) == (files[0], split, True)
+    assert (image.boxes[0].label, source.names) == ("skirt&pants", ("top", "skirt&pants"))
+    assert source.failed == ()
+
+
+def test_yolo_without_names_and_other_photos_around(tmp_path: Path) -> None:
+    photo(tmp_path / "plots" / "curve.png")
+    photo(tmp_path / "images" / "a.jpg")
+    text(tmp_path / "labels" / "a.txt", "1 .5 .5 1 1")
+    source = read_local("yolo", tmp_path, "l")
+    assert [image.key for image in source.images] == ["images/a.jpg"]
+    assert source.images[0].boxes[0].label == "#1"
+    assert "known by number only" in source.notes[0]
+
+
+def test_yolo_by_its_yaml_wherever_that_is(tmp_path: Path) -> None:
+    yolo(tmp_path / "ds", {"train/images/a.jpg": "5 .5 .5 1 1"}, names={5: "dress"})
+    here = read_local("yolo", tmp_path / "ds" / "data.yaml", "l")
+    assert [(image.key, image.boxes[0].label) for image in here.images] == [("train/images/a.jpg", "dress")]
+    (tmp_path / "cfg").mkdir()
+    text(tmp_path / "cfg" / "mine.yaml", yaml.safe_dump({"path": "../ds", "train": "train/images", "names": ["top"]}))
+    away = read_local("yolo", tmp_path / "cfg" / "mine.yaml", "l")
+    assert [image.key for image in away.images] == ["a.jpg"]  # relative to what holds all photos: no machine's path
+    assert len(read_local("yolo", tmp_path / "cfg", "l").images) == 1  # the only yaml there
+
+
+@pytest.mark.parametrize("names", [None, 7, {"a": "b"}])
+def test_yolo_names_that_make_no_sense(names: Any, tmp_path: Path) -> None:
+    root = yolo(tmp_path, {"train/images/a.jpg": ""})
+    text(root / "data.yaml", yaml.safe_dump({"train": "train/images", "names": names}))
+    with pytest.raises(DataError, match="not a YOLO dataset"):
+        read_local("yolo", root, "l")
+
+
+# --- COCO --------------------------------------------------------------------------------------------------------------
+
+CATEGORIES = ((3, "top"), (9, "skirt&pants"))
+
+
+def coco(
+    path: Path,
+    images: list[tuple[Any, str]],
+    annotations: list[dict[str, Any]] | None = None,
+    photos: Path | None = None,
+    categories: Any = CATEGORIES,
+) -> Path:
+    document = {
+        "images": [{"id": n, "file_name": name, "width": 80, "height": 60} for n, name in images],
+        "annotations": annotations or [],
+        "categories": [{"id": n, "name": name} for n, name in categories],
+    }
+    if photos:
+        for _, name in images:
+            photo(photos / name)
+    text(path, json.dumps(document))
+    return path
+
+
+def box(image: Any, bbox: Any, category: Any = 3, **more: Any) -> dict[str, Any]:
+    return {"id": 1, "image_id": image, "category_id": category, "bbox": bbox, **more}
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "at", "split"),
+    [
+        ("annotations/instances_train2017.json", "a.jpg", "train2017/a.jpg", "train"),
+        ("annotations/instances_val2017.json", "a.jpg", "images/val2017/a.jpg", "valid"),
+        ("annotations/instances_test.json", "a.jpg", "images/test/a.jpg", "test"),
+        ("annotations/train.json", "a.jpg", "images/a.jpg", "train"),
+        ("annotations/train.json", "sub/a.jpg", "train/images/sub/a.jpg", "train"),
+        ("valid/_annotations.coco.json", "a.jpg", "valid/a.jpg", "valid"),
+        ("result.json", "images/a.jpg", "images/a.jpg", None),
+        ("result.json", "images\\a.jpg", "images/a.jpg", None),
+        ("all.json", "test/a.jpg", "test/a.jpg", "test"),
+        ("annotations/val.json", "../images/a.jpg", "images/a.jpg", "valid"),
+        ("annotations/trainval.json", "/content/x/a.jpg", "deep/er/a.jpg", None),
+        ("ds/annotations/instances_val.json", "a.jpg", "ds/val/a.jpg", "valid"),
+    ],
+)
+def test_coco_where_photos_are_and_of_which_split(
+    file: str, name: str, at: str, split: str | None, tmp_path: Path
+) -> None:
+    photo(tmp_path / at)
+    coco(tmp_path / file, [(1, name)], [box(1, [1, 2, 3.5, 4])])
+    source = read_local("coco", tmp_path, "l")
+    (image,) = source.images
+    assert (image.key, image.split, image.size) == (at, split, (80, 60))
+    assert corners(image) == [("top", 1, 2, 4.5, 6)]
+    assert not image.boxes[0].relative
+    assert source.names == ("top", "skirt&pants")
+    if name != "/content/x/a.jpg":  # by its file alone: keys are relative to the folder of its photos and annotations
+        alone = read_local("coco", tmp_path / file, "l")
+        assert at.endswith(alone.images[0].key)
+
+
+def test_coco_oddities_each(tmp_path: Path) -> None:
+    rows = [
+        box(1, [1, 2, 3, 4]),
+        box(1, [1, 2, 3, 4], iscrowd=1),
+        box(1, [1, 2, 3, 4], 77),
+        box(1, None, segmentation=[[10, 20, 30, 25, 12.5, 40], [5, 21, 6, 22]]),
+        box(1, [], segmentation={"size": [4, 3], "counts": [5, 2, 5]}),
+        box("2", ["1", "2", "3", "4"], "9"),
+        box(2, [1, 2, 3]),
+        box(2, [1, 2, float("nan"), 4]),
+        box(2, None),
+        box(99, [1, 2, 3, 4]),
+        {"id": 5, "bbox": [1, 2, 3, 4]},
+    ]
+    coco(
+        tmp_path / "train" / "_annotations.coco.json",
+        [(1, "a.jpg"), (2, "b.jpg"), (3, "c.jpg")],
+        rows,
+        tmp_path / "train",
+    )
+    (tmp_path / "train" / "c.jpg").unlink()
+    photo(tmp_path / "train" / "unlisted.jpg")
+    photo(tmp_path / "valid" / "c.jpg")  # another photo of that name
+    source = read_local("coco", tmp_path, "l")
+    images = by_key(source)
+    assert corners(images["train/a.jpg"]) == [
+        ("top", 1, 2, 4, 6),
+        ("#77", 1, 2, 4, 6),
+        ("top", 5, 20, 30, 40),
+        ("top", 1, 1, 2, 3),
+    ]
+    assert corners(images["train/b.jpg"]) == [("skirt&pants", 1, 2, 4, 6)]
+    assert len(images["train/b.jpg"].problems) == 3
+    assert reasons(source) == {"c.jpg": "listed in _annotations.coco.json, but not there"}
+    assert source.notes == (
+        "1 annotations are crowds (iscrowd) and were left out",
+        "1 annotations are of an image that their file does not list",
+        "1 images or annotations lack an id, and were not read",
+        "2 photos are in none of the annotation files and were left out: train/unlisted.jpg, valid/c.jpg",
+    )
+
+
+def test_coco_several_files_and_one_photo_in_two(tmp_path: Path) -> None:
+    coco(tmp_path / "annotations/tops.json", [(1, "a.jpg")], [box(1, [1, 1, 2, 2])], tmp_path / "images")
+    more = [box(7, [2, 2, 3, 3], 0)]
+    coco(tmp_path / "annotations/train.json", [(7, "a.jpg"), (8, "b.jpg")], more, tmp_path / "images", [(0, "dress")])
+    text(tmp_path / "annotations/captions_train2017.json", "{broken")
+    text(tmp_path / "package.json", '{"images": 3}')
+    source = read_local("coco", tmp_path, "l")
+    assert corners(by_key(source)["images/a.jpg"]) == [("top", 1, 1, 3, 3), ("dress", 2, 2, 5, 5)]
+    assert {image.key: image.split for image in source.images} == {"images/a.jpg": "train", "images/b.jpg": "train"}
+    assert source.names == ("top", "skirt&pants", "dress")
+    assert "listed more than once" in source.notes[1]
+    assert "another task: captions_train2017.json" in source.notes[0]
+
+
+def test_coco_as_roboflow_writes_it(tmp_path: Path) -> None:
+    document = {
+        "images": [{"id": n, "file_name": f"a_jpg.rf.{n}.jpg", "width": 8, "height": 6} for n in range(2)],
+        "annotations": [box(0, [0, 0, 8, 6], 1)],
+        "categories": [
+            {"id": 0, "name": "garments", "supercategory": "none"},
+            {"id": 1, "name": "top", "supercategory": "garments"},
+        ],
+    }
+    text(tmp_path / "test" / "_annotations.coco.json", json.dumps(document))
+    for n in range(2):
+        photo(tmp_path / "test" / f"a_jpg.rf.{n}.jpg")
+    source = read_local("coco", tmp_path, "l")
+    assert source.names == ("top",)
+    assert [(image.group, image.split, image.labelled) for image in source.images] == [("a_jpg", "test", True)] * 2
+
+
+def test_coco_damaged(tmp_path: Path) -> None:
+    path = coco(tmp_path / "train.json", [(1, "a.jpg")], photos=tmp_path)
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(DataError, match=r"train\.json is damaged"):
+        read_local("coco", tmp_path, "l")
+    coco(path, [(1, "gone.jpg")])
+    with pytest.raises(DataError, match="none of them is there"):
+        read_local("coco", tmp_path, "l")
+
+
+def test_a_mask_of_run_lengths_by_hand() -> None:
+    # 4 x 3 pixels, down the columns: pixels 5 and 6 are rows 1 and 2 of column 1
+    assert mask_corners({"size": [4, 3], "counts": [5, 2, 5]}) == (1, 1, 2, 3)
+    # from row 3 of column 0 to row 0 of column 1: a run over a column's end fills the height
+    assert mask_corners({"size": [4, 3], "counts": [3, 2, 7]}) == (0, 0, 2, 4)
+    assert mask_corners({"size": [4, 3], "counts": [12]}) is None
+    assert unpack_runs("52203") == [5, 2, 2, 2, 5]  # the fourth run as its difference to the second, and so on
+
+
+@given(st.lists(st.lists(st.booleans(), min_size=7, max_size=7), min_size=1, max_size=9))
+def test_a_mask_of_run_lengths_has_the_box_of_its_pixels(columns: list[list[bool]]) -> None:
+    flat = [pixel for column in columns for pixel in column]
+    runs, at, value = [], 0, False
+    while at < len(flat):
+        end = next((n for n in range(at, len(flat)) if flat[n] != value), len(flat))
+        runs.append(end - at)
+        at, value = end, not value
+    filled = [(x, y) for x, column in enumerate(columns) for y, pixel in enumerate(column) if pixel]
+    found = mask_corners({"size": [7, len(columns)], "counts": runs})
+    # by runs a box may be taller than its pixels (COCO's own rule), never narrower
+    if not filled:
+        assert found is None
+    else:
+        assert found is not None
+        xs, ys = zip(*filled, strict=True)
+        assert (found[0], found[2]) == (min(xs), max(xs) + 1)
+        assert found[1] <= min(ys)
+        assert found[3] >= max(ys) + 1
+
+
+def test_masks_agree_with_pycocotools() -> None:
+    mask_api = pytest.importorskip("pycocotools.mask")
+    import numpy as np
+
+    chance = np.random.default_rng(0)
+    for _ in range(50):
+        pixels = np.asfortranarray(chance.random((int(chance.integers(1, 40)), int(chance.integers(1, 40)))) < 0.1)
+        packed = mask_api.encode(pixels.astype(np.uint8))
+        x, y, width, height = mask_api.toBbox(packed).tolist()
+        found = mask_corners({"size": list(pixels.shape), "counts": packed["counts"].decode()})
+        assert found == ((x, y, x + width, y + height) if pixels.any() else None)
+
+
+# --- VOC ---------------------------------------------------------------------------------------------------------------
+
+
+def voc(
+    path: Path, objects: list[tuple[Any, ...]], filename: str | None = None, extra: str = "", size: str = "80x60"
+) -> Path:
+    parts = []
+    for name, *values in objects:
+        marks = zip(("xmin", "ymin", "xmax", "ymax"), values, strict=True)
+        inner = "".join(f"<{mark}>{value}</{mark}>" for mark, value in marks)
+        safe = name.replace("&", "&amp;")
+        parts.append(f"<object><name>{safe}</name><difficult>1</difficult><bndbox>{inner}</bndbox></object>")
+    width, height = size.split("x")
+    named = f"<filename>{filename or path.stem + '.jpg'}</filename>"
+    sized = f"<size><width>{width}</width><height>{height}</height></size>"
+    return text(path, f"<annotation>{named}{sized}{''.join(parts)}{extra}</annotation>")
+
+
+def test_voc_counts_pixels_from_one_both_inclusive(tmp_path: Path) -> None:
+    photo(tmp_path / "a.jpg", (80, 60))
+    voc(tmp_path / "a.xml", [("skirt&pants", 1, 1, 80, 60), ("top", 11, 21, 11, 21), ("top", "5.5", 6, "7.25", 8)])
+    image = by_key(read_local("voc", tmp_path, "l"))["a.jpg"]
+    assert corners(image) == [("skirt&pants", 0, 0, 80, 60), ("top", 10, 20, 11, 21), ("top", 4.5, 5, 7.25, 8)]
+    assert image.size == (80, 60)
+
+
+def test_voc_that_begins_at_zero_counts_edges_from_zero(tmp_path: Path) -> None:
+    for name, values in (("a", (0, 0, 80, 60)), ("b", (10, 20, 30, 40))):
+        photo(tmp_path / f"{name}.jpg")
+        voc(tmp_path / f"{name}.xml", [("top", *values)])
+    source = read_local("voc", tmp_path, "l")
+    assert {key: corners(image) for key, image in by_key(source).items()} == {
+        "a.jpg": [("top", 0, 0, 80, 60)],
+        "b.jpg": [("top", 10, 20, 30, 40)],
+    }
+    assert "begin at 0" in source.notes[0]
+
+
+def test_voc_below_zero_is_outside_and_says_nothing_of_the_origin(tmp_path: Path) -> None:
+    photo(tmp_path / "a.jpg")
+    voc(tmp_path / "a.xml", [("top", -3, 5, 9, 9)])
+    assert corners(read_local("voc", tmp_path, "l").images[0]) == [("top", -4, 4, 9, 9)]
+
+
+@pytest.mark.parametrize(
+    ("xml", "at", "split"),
+    [
+        ("Annotations/a.xml", "JPEGImages/a.jpg", None),
+        ("VOCdevkit/VOC2012/Annotations/sub/a.xml", "VOCdevkit/VOC2012/JPEGImages/sub/a.jpg", None),
+        ("train/a.xml", "train/a.jpg", "train"),
+        ("annotations/a.xml", "images/a.jpg", None),
+        ("val/annotations/a.xml", "val/images/a.jpg", "valid"),
+        ("annotations/test/a.xml", "images/test/a.jpg", "test"),
+        ("annotations/a.xml", "test/deep/a.jpg", "test"),
+    ],
+)
+def test_voc_where_photos_are_and_of_which_split(xml: str, at: str, split: str | None, tmp_path: Path) -> None:
+    photo(tmp_path / at)
+    voc(tmp_path / xml, [("top", 2, 3, 4, 5)])
+    (image,) = read_local("voc", tmp_path, "l").images
+    assert (image.key, image.split, image.labelled) == (at, split, True)
+
+
+def test_voc_image_sets(tmp_path: Path) -> None:
+    for name in ("a", "b", "c", "my photo", "d"):
+        photo(tmp_path / "JPEGImages" / f"{name}.jpg")
+        if name != "d":
+            voc(tmp_path / "Annotations" / f"{name}.xml", [("top", 2, 3, 4, 5)])
+    main = tmp_path / "ImageSets" / "Main"
+    text(main / "train.txt", "a\nmy photo\n")
+    text(main / "val.txt", "b  1\na\n")
+    text(main / "test.txt", "d\nnever\n")
+    text(main / "trainval.txt", "a\nb\n")
+    text(main / "top_test.txt", "c -1\n")
+    source = read_local("voc", tmp_path, "l")
+    assert {key.split("/")[1]: (image.split, image.labelled) for key, image in by_key(source).items()} == {
+        "a.jpg": ("train", True),
+        "my photo.jpg": ("train", True),
+        "b.jpg": ("valid", True),
+        "c.jpg": (None, True),
+        "d.jpg": ("test", False),
+    }
+    assert reasons(source) == {"Annotations/never": "listed in ImageSets, but not there"}
+    assert source.notes[0] == "1 photos are listed in two splits; the first counts: a"
+
+
+def test_voc_oddities_each(tmp_path: Path) -> None:
+    polygon = "<object><name>dress</name><polygon><x1>4</x1><y1>5</y1><x2>9</x2><y2>2</y2><x3>3</x3><y3>8</y3></polygon></object>"
+    part = "<object><name>top</name><part><name>hand</name><bndbox><xmin>1</xmin></bndbox></part></object>"
+    nameless = "<object><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></object>"
+    for name in ("a", "b", "broken", "nolabel", "a_jpg.rf.12"):
+        photo(tmp_path / f"{name}.jpg")
+    photo(tmp_path / "b.png")
+    voc(
+        tmp_path / "a.xml",
+        [("top", 2, 3, 4, 5), ("top", 2, "x", 4, "inf")],
+        "IMG_77.jpg",
+        polygon + part + nameless,
+        "0x0",
+    )
+    voc(tmp_path / "b.xml", [], "b.png")
+    voc(tmp_path / "a_jpg.rf.12.xml", [])
+    voc(tmp_path / "lost.xml", [("top", 2, 3, 4, 5)])
+    text(tmp_path / "broken.xml", "<annotation><object>")
+    text(tmp_path / "project.xml", "<project/>")
+    text(tmp_path / ".idea" / "hidden.xml", "<annotation>")
+    source = read_local("voc", tmp_path, "l")
+    images = by_key(source)
+    assert corners(images["a.jpg"]) == [("top", 1, 2, 4, 5), ("dress", 2, 1, 9, 8)]
+    assert images["a.jpg"].problems == (
+        "object 2 has no box that can be understood",
+        "object 4 has no box that can be understood",
+        "object 5 has no name",
+    )
+    assert images["a.jpg"].size is None
+    assert (images["b.png"].labelled, images["b.png"].boxes) == (True, ())
+    assert {key for key, image in images.items() if not image.labelled} == {"nolabel.jpg", "b.jpg"}
+    assert images["a_jpg.rf.12.jpg"].group == "a_jpg"
+    assert "broken.jpg" not in images
+    assert "cannot be read" in reasons(source)["broken.jpg"]
+    assert "not there" in reasons(source)["lost.xml"]
+    assert source.names == ("dress", "top")
+    assert source.notes == (
+        "1 XML files are no VOC annotations and were not read",
+        "1 XML files name another photo than the one of their own name, which counts",
+        "1 boxes are marked difficult and were kept",
+    )
+
+
+def test_voc_a_photo_elsewhere_of_the_same_name_is_not_taken(tmp_path: Path) -> None:
+    voc(tmp_path / "train" / "a.xml", [("top", 2, 3, 4, 5)])
+    photo(tmp_path / "valid" / "a.jpg")
+    voc(tmp_path / "valid" / "a.xml", [("pants", 2, 3, 4, 5)])
+    source = read_local("voc", tmp_path, "l")
+    assert [(image.key, image.boxes[0].label) for image in source.images] == [("valid/a.jpg", "pants")]
+    assert "train/a.xml" in reasons(source)
+
+
+@pytest.mark.parametrize(
+    "doctype",
+    [
+        '<!DOCTYPE a [<!ENTITY x "lol"><!ENTITY y "&x;&x;&x;&x;">]>',
+        '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]>',
+        '<!DOCTYPE a SYSTEM "http://localhost:1/x.dtd">',
+    ],
+)
+def test_voc_entities_are_refused(doctype: str) -> None:
+    with pytest.raises(ValueError, match="document type or entities"):
+        voc_reader.parse_voc(f"{doctype}<annotation/>".encode())
+
+
+# --- folders -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_photos(tmp_path: Path) -> None:
+    for name in ("b.jpg", "deep/er/a.PNG", ".hidden/c.jpg", "x_jpg.rf.9.jpg"):
+        photo(tmp_path / name)
+    text(tmp_path / "notes.txt", "0 .5 .5 1 1")
+    source = read_local("folder", tmp_path, "l")
+    assert not source.has_labels
+    assert {image.key: (image.labelled, image.group) for image in source.images} == {
+        "b.jpg": (False, None),
+        "deep/er/a.PNG": (False, None),
+        "x_jpg.rf.9.jpg": (False, "x_jpg"),
+    }
+    with pytest.raises(DataError, match="not a folder"):
+        read_local("folder", tmp_path / "b.jpg", "l")
+
+
+def test_keys_are_the_same_from_an_archive_as_from_its_folder(tmp_path: Path, config: Config) -> None:
+    voc(tmp_path / "ds" / "Annotations" / "a.xml", [("top", 2, 3, 4, 5)])
+    photo(tmp_path / "ds" / "JPEGImages" / "a.jpg")
+    shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "ds")
+    here = read_local("voc", tmp_path / "ds", "l")
+    with opened(tmp_path / "packed.zip", tmp_path / "work", config.dataset) as folder:
+        there = read_local("voc", folder, "l")
+        assert there.images[0].path.is_file()
+    assert [(i.key, i.boxes) for i in there.images] == [(i.key, i.boxes) for i in here.images]
+
+
+# --- and back ----------------------------------------------------------------------------------------------------------
+
+
+class Truth(NamedTuple):
+    """One generated photo: its name, size, and boxes as class, x1, y1, x2, y2 in pixels."""
+
+    name: str
+    size: tuple[int, int]
+    boxes: tuple[tuple[str, float, float, float, float], ...]
+
+
+LONG = st.integers(1, 8000)
+SHORT = st.integers(1, 40)
+SIDES = st.tuples(LONG, SHORT) | st.tuples(SHORT, LONG) | st.just((8000, 3)) | st.just((1, 8000))
+
+
+@st.composite
+def worlds(draw: st.DrawFn, digits: int) -> list[Truth]:
+    """Photos up to 8,000 pixels a side with boxes inside them, a pixel wide or more, at so many decimals."""
+    photos = []
+    for number in range(draw(st.integers(1, 3))):
+        size = draw(SIDES)
+        boxes = []
+        for _ in range(draw(st.integers(0, 5))):
+            spans = []
+            for side in size:
+                step = 10**digits
+                low = draw(st.integers(0, (side - 1) * step))
+                high = draw(st.integers(low + step, side * step))
+                spans.append((low / step, high / step))
+            (x1, x2), (y1, y2) = spans
+            boxes.append((draw(st.sampled_from(CLASS_NAMES)), x1, y1, x2, y2))
+        photos.append(Truth(f"p{number}", size, tuple(boxes)))
+    return photos
+
+
+def write_coco(truth: list[Truth], folder: Path) -> Path:
+    """COCO, by a writer of the test's own."""
+    names = {name: number for number, name in enumerate(CLASS_NAMES, start=10)}
+    document = {
+        "images": [
+            {"id": n, "file_name": f"{t.name}.png", "width": t.size[0], "height": t.size[1]}
+            for n, t in enumerate(truth)
+        ],
+        "annotations": [
+            box(n, [x1, y1, x2 - x1, y2 - y1], names[name])
+            for n, t in enumerate(truth)
+            for name, x1, y1, x2, y2 in t.boxes
+        ],
+        "categories": [{"id": number, "name": name} for name, number in names.items()],
+    }
+    for t in truth:
+        photo(folder / "train" / f"{t.name}.png", t.size)
+    text(folder / "annotations" / "instances_train.json", json.dumps(document))
+    return folder
+
+
+def write_voc(truth: list[Truth], folder: Path) -> Path:
+    """VOC as its devkit has it: pixels from 1, both inclusive."""
+    for t in truth:
+        photo(folder / "JPEGImages" / f"{t.name}.png", t.size)
+        objects = [(name, x1 + 1, y1 + 1, x2, y2) for name, x1, y1, x2, y2 in t.boxes]
+        voc(folder / "Annotations" / f"{t.name}.xml", objects, f"{t.name}.png", size=f"{t.size[0]}x{t.size[1]}")
+    return folder
+
+
+def write_ours(source: Source, folder: Path) -> Path:
+    """A dataset of ours, its labels with six decimals, in the order of the source."""
+    for image in source.images:
+        assert image.size is not None
+        width, height = image.size
+        place = folder / "train" / "images" / image.path.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(image.path, place)
+        lines = ""
+        for label, x1, y1, x2, y2, _ in image.boxes:
+            x, y, w, h = (x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height
+            lines += f"{CLASS_NAMES.index(label)} {x:.6f} {y:.6f} {w:.6f} {h:.6f}\n"
+        text(folder / "train" / "labels" / f"{image.path.stem}.txt", lines)
+    text(folder / "data.yaml", yaml.safe_dump({"train": "train/images", "names": dict(enumerate(CLASS_NAMES))}))
+    return folder
+
+
+def parsed_coco(folder: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """What is in an exported COCO, by the test's own eyes."""
+    found: dict[str, list[tuple[Any, ...]]] = {}
+    for path in (folder / "annotations").glob("*.json"):
+        document = json.loads(path.read_text())
+        names = {row["id"]: row["name"] for row in document["categories"]}
+        files = {row["id"]: row["file_name"] for row in document["images"]}
+        found |= {Path(name).stem: [] for name in files.values()}
+        for row in document["annotations"]:
+            x, y, w, h = row["bbox"]
+            assert row["area"] == pytest.approx(w * h, abs=1e-3)
+            found[Path(files[row["image_id"]]).stem].append((names[row["category_id"]], x, y, x + w, y + h))
+    return found
+
+
+def parsed_voc(folder: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """What is in an exported VOC, as edges from 0."""
+    found = {}
+    for path in (folder / "Annotations").glob("*.xml"):
+        rows = []
+        for item in ElementTree.parse(path).getroot().findall("object"):
+            x1, y1, x2, y2 = (float(item.findtext(f"bndbox/{mark}", "")) for mark in ("xmin", "ymin", "xmax", "ymax"))
+            rows.append((item.findtext("name"), x1 - 1, y1 - 1, x2, y2))
+        found[path.stem] = rows
+    return found
+
+
+def farthest(truth: list[Truth], found: dict[str, list[tuple[Any, ...]]]) -> float:
+    """The largest difference of an edge in pixels; classes, photos and order must be the same."""
+    assert {t.name: [b[0] for b in t.boxes] for t in truth} == {
+        name: [b[0] for b in rows] for name, rows in found.items()
+    }
+    return max(
+        (
+            abs(a - b)
+            for t in truth
+            for one, other in zip(t.boxes, found[t.name], strict=True)
+            for a, b in zip(one[1:], other[1:], strict=True)
+        ),
+        default=0.0,
+    )
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def through_coco(truth: list[Truth]) -> float:
+    with scratch() as work:
+        source = read_local("coco", write_coco(truth, work / "in"), "l")
+        export_coco(write_ours(source, work / "ours"), work / "out", LIMITS)
+        again = read_local("coco", work / "out", "l")
+        assert {i.path.stem: i.size for i in again.images} == {t.name: t.size for t in truth}
+        assert farthest(truth, {i.path.stem: [tuple(b[:5]) for b in i.boxes] for i in again.images}) <= 0.5
+        return farthest(truth, parsed_coco(work / "out"))
+
+
+def through_voc(truth: list[Truth]) -> float:
+    with scratch() as work:
+        source = read_local("voc", write_voc(truth, work / "in"), "l")
+        export_voc(write_ours(source, work / "ours"), work / "out", LIMITS)
+        again = read_local("voc", work / "out", "l")
+        assert {i.path.stem: i.size for i in again.images} == {t.name: t.size for t in truth}
+        assert farthest(truth, {i.path.stem: [tuple(b[:5]) for b in i.boxes] for i in again.images}) <= 0.5
+        return farthest(truth, parsed_voc(work / "out"))
+
+
+ROUNDS = settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+
+
+@ROUNDS
+@given(worlds(digits=2))
+def test_coco_to_yolo_and_back_keeps_every_box(truth: list[Truth]) -> None:
+    """Six decimals move an edge by 0.75 millionths of a side: 0.006 pixels in 8,000. The bar is half a pixel."""
+    assert through_coco(truth) <= 0.75e-6 * 8000 + 1e-4
+
+
+@ROUNDS
+@given(worlds(digits=0))
+def test_voc_to_yolo_and_back_keeps_every_box(truth: list[Truth]) -> None:
+    """Whole pixels come out as the same whole pixels."""
+    assert through_voc(truth) == 0
+
+
+@ROUNDS
+@given(worlds(digits=1))
+def test_voc_with_fractions_too(truth: list[Truth]) -> None:
+    assert through_voc(truth) <= 0.75e-6 * 8000 + 0.02
+
+
+WORLD = [
+    Truth("p0", (8000, 30), (("skirt&pants", 13, 4, 7777, 29), ("top", 0, 0, 8000, 30))),
+    Truth("p1", (30, 20), ()),
+]
+
+
+def off_by_one(read: Callable[..., Source], dx: float) -> Callable[..., Source]:
+    """A reader with a planted fault: boxes one pixel to the left, or narrower."""
+    import dataclasses
+
+    def moved(where: Path, label: str) -> Source:
+        source = read(where, label)
+        images = [dataclasses.replace(i, boxes=tuple(b._replace(x1=b.x1 + dx) for b in i.boxes)) for i in source.images]
+        return dataclasses.replace(source, images=tuple(images))
+
+    return moved
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("voc", lambda: mock.patch.object(voc_reader, "read", off_by_one(voc_reader.read, 1))),
+        ("voc", lambda: mock.patch.object(voc_reader, "read", off_by_one(voc_reader.read, -1))),
+        ("voc", lambda: mock.patch.object(formats_out, "_corner", lambda value: str(int(value) - 1))),
+        ("coco", lambda: mock.patch.object(coco_reader, "read", off_by_one(coco_reader.read, 1))),
+        ("coco", lambda: mock.patch.object(formats_out, "round", lambda value, _: float(int(value)) + 1, create=True)),
+        ("coco", lambda: mock.patch.object(formats_out, "read_labels", lambda path: read_swapped(path))),
+        ("voc", lambda: mock.patch.object(formats_out, "read_labels", lambda path: read_swapped(path))),
+    ],
+)
+def test_the_round_trips_catch_a_planted_fault(name: str, fault: Callable[[], Any]) -> None:
+    run = {"voc": through_voc, "coco": through_coco}[name]
+    assert run(WORLD) <= 0.5
+    with fault():
+        try:
+            caught = run(WORLD) > 0.5
+        except AssertionError:
+            caught = True
+    assert caught
+
+
+def read_swapped(path: Path) -> Any:
+    """Labels whose x and y are exchanged."""
+    from fashionrec.yolo_data import read_labels
+
+    return read_labels(path)[:, [0, 2, 1, 4, 3]]
+
+
+def ours(root: Path, splits: tuple[str, ...] = ("train", "valid", "test"), names: Any = CLASS_NAMES) -> Path:
+    """A dataset of ours with two photos in each split, the first with two boxes."""
+    for split in splits:
+        for name, lines in (("a", "2 0.5 0.5 0.5 0.5\n0 0.25 0.25 0.5 0.5\n"), ("b", "")):
+            photo(root / split / "images" / f"{name}.png", (40, 20))
+            text(root / split / "labels" / f"{name}.txt", lines)
+    keys = {"valid": "val"}
+    text(root / "data.yaml", yaml.safe_dump({**{keys.get(s, s): f"{s}/images" for s in splits}, "names": list(names)}))
+    return root
+
+
+def test_coco_as_others_expect_it(tmp_path: Path) -> None:
+    ticks: list[tuple[int, int]] = []
+    document = export_coco(
+        ours(tmp_path / "ds"), tmp_path / "out", LIMITS, lambda done, total: ticks.append((done, total))
+    )
+    assert document == {"path": str(tmp_path / "out"), "counts": {"train": 2, "valid": 2, "test": 2, "boxes": 6}}
+    assert ticks == [(n, 6) for n in range(1, 7)]
+    made = sorted(
+        path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()
+    )
+    splits = ("test", "train", "val")
+    assert made == [f"annotations/instances_{s}.json" for s in splits] + [
+        f"images/{s}/{n}.png" for s in splits for n in "ab"
+    ]
+    train = json.loads((tmp_path / "out" / "annotations" / "instances_train.json").read_text())
+    assert train["categories"][2] == {"id": 3, "name": "skirt&pants", "supercategory": "garment"}
+    assert train["images"] == [
+        {"id": n, "file_name": f"{f}.png", "width": 40, "height": 20} for n, f in ((1, "a"), (2, "b"))
+    ]
+    first = {
+        "id": 1,
+        "image_id": 1,
+        "category_id": 3,
+        "bbox": [10.0, 5.0, 20.0, 10.0],
+        "area": 200.0,
+        "iscrowd": 0,
+        "segmentation": [],
+    }
+    assert train["annotations"][0] == first
+    assert train["annotations"][1]["bbox"] == [0.0, 0.0, 20.0, 10.0]
+    again = read_local("coco", tmp_path / "out", "l")
+    assert Counter(image.split for image in again.images) == {"train": 2, "valid": 2, "test": 2}
+    assert again.notes == ()
+
+
+def test_coco_is_read_by_pycocotools_and_torchvision(tmp_path: Path) -> None:
+    pytest.importorskip("pycocotools")
+    datasets = pytest.importorskip("torchvision.datasets")
+    export_coco(ours(tmp_path / "ds"), tmp_path / "out", LIMITS)
+    loaded = datasets.CocoDetection(
+        tmp_path / "out/images/train", str(tmp_path / "out/annotations/instances_train.json")
+    )
+    assert len(loaded) == 2
+    image, rows = loaded[0]
+    assert (image.size, [row["bbox"] for row in rows]) == ((40, 20), [[10, 5, 20, 10], [0, 0, 20, 10]])
+
+
+def test_coco_is_read_by_ultralytics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    converter = pytest.importorskip("ultralytics.data.converter")
+    export_coco(ours(tmp_path / "ds", ("train",)), tmp_path / "out", LIMITS)
+    monkeypatch.chdir(tmp_path)
+    converter.convert_coco(str(tmp_path / "out/annotations"), str(tmp_path / "back"), cls91to80=False)
+    assert [line.split() for line in (tmp_path / "back/labels/train/a.txt").read_text().splitlines()] == [
+        ["2", "0.5", "0.5", "0.5", "0.5"],
+        ["0", "0.25", "0.25", "0.5", "0.5"],
+    ]
+
+
+def test_voc_as_others_expect_it(tmp_path: Path) -> None:
+    root = ours(tmp_path / "ds", ("train", "valid"))
+    photo(root / "train" / "images" / "my shop\u00e9.jpg", (40, 20))
+    document = export_voc(root, tmp_path / "out", LIMITS)
+    assert document["counts"] == {"train": 3, "valid": 2, "boxes": 4}
+    sets = tmp_path / "out" / "ImageSets" / "Main"
+    assert (sets / "train.txt").read_text(encoding="utf-8") == "a\nb\nmy_shop\u00e9\n"
+    assert (sets / "val.txt").read_text() == "valid_a\nvalid_b\n"  # photos of one name: none is lost
+    assert (tmp_path / "out/Annotations/b.xml").is_file()
+    raw = (tmp_path / "out" / "Annotations" / "valid_a.xml").read_text()
+    assert "<name>skirt&amp;pants</name>" in raw
+    tree = ElementTree.fromstring(raw)
+    assert tree.findtext("filename") == "valid_a.png"
+    assert [tree.findtext(f"size/{name}") for name in ("width", "height", "depth")] == ["40", "20", "3"]
+    assert [[e.text for e in b] for b in tree.iter("bndbox")] == [["11", "6", "30", "15"], ["1", "1", "20", "10"]]
+    again = read_local("voc", tmp_path / "out", "l")
+    assert Counter(image.split for image in again.images) == {"train": 3, "valid": 2}
+    assert (again.notes, again.failed) == ((), ())
+
+
+def test_voc_a_box_narrower_than_a_pixel_stays_within_half_a_pixel(tmp_path: Path) -> None:
+    root = ours(tmp_path / "ds", ("train",))
+    text(root / "train/labels/a.txt", "0 0.9999 0.5 0.0001 0.5\n0 0.5 0.0001 0.5 0.0002\n1 0.5 0.5 0.01 0.5\n")
+    export_voc(root, tmp_path / "out", LIMITS)
+    for found, (x1, x2) in zip(
+        parsed_voc(tmp_path / "out")["a"], ((39.994, 39.998), (10, 30), (19.8, 20.2)), strict=True
+    ):
+        assert found[3] - found[1] >= 0.999
+        assert found[4] - found[2] >= 0.999
+        assert (abs(found[1] - x1) <= 0.5 or found[1] == 39, abs(found[3] - x2) <= 0.5) == (True, True)
+
+
+@pytest.mark.parametrize("export", [export_coco, export_voc])
+def test_an_export_is_whole_or_not_there(export: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    text(tmp_path / "full" / "mine.txt", "kept")
+    with pytest.raises(DataError, match="not an empty folder"):
+        export(ours(tmp_path / "ds"), tmp_path / "full", LIMITS)
+    assert (tmp_path / "full" / "mine.txt").read_text() == "kept"
+    for plant, error in (
+        (lambda: text(tmp_path / "ds/test/labels/b.txt", "0 1 2"), DataError),
+        (lambda: text(tmp_path / "ds/test/labels/b.txt", "9 .5 .5 1 1"), DataError),
+        (lambda: text(tmp_path / "ds/test/images/b.png", "no image"), ImageError),
+        (lambda: text(tmp_path / "ds/data.yaml", 'names: ["a\\x01"]\ntrain: train/images'), DataError),
+        (lambda: text(tmp_path / "ds/data.yaml", "names: [top]"), DataError),
+    ):
+        plant()
+        with pytest.raises(error):
+            export(tmp_path / "ds", tmp_path / "out", LIMITS)
+        assert {path.name for path in tmp_path.iterdir()} == {"ds", "full"}
+
+
+# --- real data ---------------------------------------------------------------------------------------------------------
+
+
+def real(name: str) -> Path:
+    folder = os.environ.get("FASHIONREC_REALDATA")
+    if not folder:
+        pytest.skip("FASHIONREC_REALDATA names no folder")
+    return Path(folder) / name
+
+
+@pytest.mark.realdata
+def test_real_street_photos_are_counted_right(tmp_path: Path) -> None:
+    root = real("ccp-yolo")
+    source = read_local("yolo", root, "ccp")
+    names = yaml.safe_load((root / "data.yaml").read_text())["names"]
+    boxes: Counter[tuple[str | None, str]] = Counter()
+    photos: Counter[str | None] = Counter()
+    for path in sorted(root.glob("labels/*/*.txt")):
+        for line in path.read_text().splitlines():
+            boxes[path.parent.name, names[int(line.split()[0])]] += 1
+    for path in root.glob("images/*/*"):
+        photos[path.parent.name] += 1
+    assert Counter(image.split for image in source.images) == photos
+    assert Counter((image.split, b.label) for image in source.images for b in image.boxes) == boxes
+    assert sum(photos.values()) > 700
+    assert not any(image.problems for image in source.images)
+    assert source.failed == ()
+    for export, kind in ((export_coco, "coco"), (export_voc, "voc")):
+        counts = export(root, tmp_path / kind, LIMITS)["counts"]
+        again = read_local(kind, tmp_path / kind, "x")
+        assert counts == {**photos, "boxes": sum(boxes.values())}
+        assert Counter((image.split, b.label) for image in again.images for b in image.boxes) == boxes
+        sizes = {image.path.stem: image.size or (0, 0) for image in again.images}
+        far = [
+            abs(value * sizes[image.path.stem][n % 2] - other[1 + n])
+            for image, same in zip(sorted(source.images, key=by_stem), sorted(again.images, key=by_stem), strict=True)
+            for b, other in zip(image.boxes, same.boxes, strict=True)
+            for n, value in enumerate(b[1:5])
+        ]
+        assert max(far) <= 0.5
+
+
+def by_stem(image: SourceImage) -> tuple[str, str]:
+    return image.split or "", image.path.stem
+
+
+@pytest.mark.realdata
+def test_real_phone_photos_are_counted_right() -> None:
+    root = real("clothes-cc0")
+    source = read_local("folder", root, "clothes")
+    with (root / "metadata.csv").open(encoding="utf-8", newline="") as file:
+        listed = {row["path"] for row in csv.DictReader(file)}
+    assert {image.key for image in source.images} == listed
+    assert len(source.images) == len(listed) > 2000
+    assert not source.has_labels
+    assert not any(image.boxes or image.labelled for image in source.images)
