@@ -10,7 +10,7 @@ import csv
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,15 +52,7 @@ def read_products(source: Path) -> list[ProductRow]:
         if not rows:
             raise DataError(f"no photos in {source}", hint="it should hold .jpg, .png, .webp ... files, at any depth")
         return rows
-    if not source.exists():
-        raise DataError(f"no photos at {source}", hint="give a folder of photos, or a CSV, JSONL or Parquet table")
-    if not is_table(source):
-        raise DataError(
-            f"{source} is neither a folder of photos nor a table", hint=f"tables end in {', '.join(TABLE_SUFFIXES)}"
-        )
-    records = _read_records(source)
-    if not records:
-        raise DataError(f"{source} has no rows")
+    records = read_records(source)
     columns = list(dict.fromkeys(key for record in records for key in record))
     if "image" not in columns:
         raise DataError(
@@ -81,14 +73,31 @@ def _folder_row(folder: Path, path: Path) -> ProductRow:
     return ProductRow(image, path, image, {})
 
 
-def _read_records(source: Path) -> list[dict[str, Any]]:
+def read_records(source: Path, text: Collection[str] = ()) -> list[dict[str, Any]]:
+    """The rows of a CSV, TSV, JSONL or Parquet table, as they are, without empty cells; ``text`` columns of CSV stay text.
+
+    Raises :class:`DataError` if the table is missing, is of no known kind, cannot be read, or has no rows.
+    """
+    if not source.exists():
+        raise DataError(f"no photos at {source}", hint="give a folder of photos, or a CSV, JSONL or Parquet table")
+    if not is_table(source):
+        raise DataError(
+            f"{source} is neither a folder of photos nor a table", hint=f"tables end in {', '.join(TABLE_SUFFIXES)}"
+        )
+    records = _read_records(source, text)
+    if not records:
+        raise DataError(f"{source} has no rows")
+    return records
+
+
+def _read_records(source: Path, text: Collection[str]) -> list[dict[str, Any]]:
     suffix = source.suffix.lower()
     try:
         if suffix in (".csv", ".tsv"):
             with source.open(encoding="utf-8-sig", newline="") as file:
                 reader = csv.DictReader(file, delimiter="\t" if suffix == ".tsv" else ",")
                 rows = [{k: v for k, v in row.items() if k} for row in reader]
-            return _typed(rows, reader.fieldnames or [])
+            return _typed(rows, reader.fieldnames or [], text)
         if suffix == ".parquet":
             pandas = load("pandas", what="reading a Parquet table", packages=("pandas", "pyarrow"))
             frame = pandas.read_parquet(source)
@@ -102,13 +111,13 @@ def _read_records(source: Path) -> list[dict[str, Any]]:
     return [_plain(record) for record in records]
 
 
-def _typed(rows: Sequence[dict[str, Any]], columns: Iterable[str]) -> list[dict[str, Any]]:
-    """Columns of numbers as numbers; empty cells left out; `image` and `product_id` always text."""
+def _typed(rows: Sequence[dict[str, Any]], columns: Iterable[str], text: Collection[str] = ()) -> list[dict[str, Any]]:
+    """Columns of numbers as numbers; empty cells left out; `image`, `product_id` and ``text`` always text."""
     converters: dict[str, Any] = {}
     for column in columns:
         values = [str(row.get(column) or "").strip() for row in rows]
         filled = [value for value in values if value]
-        if column in ("image", "product_id") or not filled:
+        if column in ("image", "product_id") or column in text or not filled:
             converters[column] = str
         elif all(_INTEGER.match(value) for value in filled):
             converters[column] = int
@@ -130,8 +139,8 @@ def _plain(record: dict[str, Any]) -> dict[str, Any]:
     """JSON-ready values: numpy scalars and timestamps of a Parquet table become plain ones, missing ones are left out."""
     plain = {}
     for key, value in record.items():
-        if hasattr(value, "item") and not isinstance(value, (str, bytes)):
-            value = value.item()
+        if hasattr(value, "tolist"):  # a numpy scalar, or a list column's array
+            value = value.tolist()
         if value is None or (isinstance(value, float) and not math.isfinite(value)):
             continue
         if not isinstance(value, (str, int, float, bool, list, dict)):
