@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageDraw
 
+from fashionrec.pages import COLOURS, OTHER_COLOUR, environment, jpeg_uri
 from fashionrec.types import CLASS_NAMES, Garment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jinja2 import Environment
-
     from fashionrec.catalogue import Catalogue
     from fashionrec.search.answer import Answer
 
-#: One colour per class, for boxes and headings; dark enough for white text.
-COLOURS = {"dress": "#b4236b", "pants": "#1f5fbf", "skirt&pants": "#6b46c1", "skirt": "#b45309", "top": "#0f766e"}
 _PHOTO_SIDE = 900
 _SYMBOLS = {"KRW": "₩", "USD": "$", "EUR": "€", "GBP": "£", "JPY": "¥"}
 
@@ -47,7 +43,7 @@ def answer_view(catalogue: Catalogue, answer: Answer) -> dict[str, Any]:
             "name": found.garment.class_name or ("whole photo" if found.garment.whole_photo else "words"),
             "confidence": found.garment.confidence,
             "caption": found.garment.caption,
-            "colour": COLOURS.get(found.garment.class_name or "", "#374151"),
+            "colour": COLOURS.get(found.garment.class_name or "", OTHER_COLOUR),
             "hits": [
                 {
                     "rank": hit.rank,
@@ -76,15 +72,6 @@ def answer_view(catalogue: Catalogue, answer: Answer) -> dict[str, Any]:
     }
 
 
-def environment() -> Environment:
-    """Templates of the package; everything put into them is escaped."""
-    from jinja2 import Environment, PackageLoader
-
-    return Environment(
-        loader=PackageLoader("fashionrec", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-
-
 def draw_boxes(pixels: Image.Image, garments: Sequence[Garment]) -> Image.Image:
     """A copy of the photo, no side over 900 pixels, with the garments' boxes and numbers drawn in."""
     small = pixels.copy()
@@ -95,7 +82,7 @@ def draw_boxes(pixels: Image.Image, garments: Sequence[Garment]) -> Image.Image:
     for garment in garments:
         if garment.whole_photo:
             continue
-        colour = COLOURS.get(garment.class_name or "", "#374151")
+        colour = COLOURS.get(garment.class_name or "", OTHER_COLOUR)
         x1, y1, x2, y2 = (value * scale for value in garment.box)
         draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=line)
         number = CLASS_NAMES.index(garment.class_name) if garment.class_name in CLASS_NAMES else "?"
@@ -110,10 +97,6 @@ def data_uri(pixels: Image.Image) -> str:
     out = io.BytesIO()
     pixels.save(out, "JPEG", quality=88)
     return jpeg_uri(out.getvalue())
-
-
-def jpeg_uri(jpeg: bytes) -> str:
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
 
 
 def price(metadata: dict[str, Any]) -> str:

@@ -1,0 +1,238 @@
+"""dataset: what is in a dataset folder, and out of it again: other formats, and a batch to be labelled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fashionrec.cli.session import Session, command
+from fashionrec.errors import FashionrecError, Refused, UsageError
+
+if TYPE_CHECKING:
+    from fashionrec.dataset.audit.disagree import Detections
+    from fashionrec.dataset.audit.findings import Finding
+    from fashionrec.dataset.audit.run import Audit
+
+_UNSEEN_CONF = 0.05  # a label that a detector does not see even at this confidence is one that it does not see
+
+
+def mount(app: typer.Typer) -> None:
+    family = typer.Typer(
+        help="Look at a dataset folder, or write it in another form.", no_args_is_help=True, rich_markup_mode=None
+    )
+    command(family, "audit", help="Say what is in a YOLO dataset and what is wrong with it; changes nothing.")(audit)
+    command(family, "export", help="A dataset as COCO or Pascal VOC, or doubtful photos to Roboflow for labelling.")(
+        export
+    )
+    app.add_typer(family, name="dataset")
+
+
+def audit(
+    session: Session,
+    data: Annotated[Path, typer.Argument(help="A dataset's folder, or its data.yaml.")],
+    html: Annotated[Path | None, typer.Option(help="Write a page with thumbnails of every finding.")] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit 3 on a finding that audit.allow does not name.")
+    ] = False,
+    weights: Annotated[
+        str | None, typer.Option(help="A detector (bundle, run or best.pt): labels that it disagrees with.")
+    ] = None,
+) -> None:
+    found = run_audit(session, data, weights)
+    if html:
+        from fashionrec.dataset.audit.page import audit_page
+        from fashionrec.files import write_atomic
+
+        html.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(html, audit_page(found, session.config.images, session.config.audit.thumbnails))
+    session.out.result(found.to_dict(), lambda: _print(session, found, html))
+    if strict and found.broken:
+        counts = found.counts_by_kind
+        raise Refused(
+            f"{sum(counts[kind] for kind in found.broken)} findings that --strict does not let pass:"
+            f" {', '.join(f'{counts[kind]} {kind}' for kind in found.broken)}",
+            hint="mend them, or name what may pass in audit.allow",
+        )
+    if html is None and found.findings:
+        session.out.next(f"fashionrec dataset audit {data} --html audit.html")
+    elif not found.broken:
+        session.out.next(f"fashionrec train data={found.root}/data.yaml model=yolov8l.pt")
+    else:
+        session.out.next(f"fashionrec fetch-dataset yolo:{data} --out DIR")
+
+
+def export(
+    session: Session,
+    data: Annotated[Path, typer.Argument(help="A dataset's folder.")],
+    to: Annotated[str, typer.Option(help="coco, voc, or roboflow.")],
+    out: Annotated[Path | None, typer.Option(help="coco, voc: the folder to write.")] = None,
+    target: Annotated[str | None, typer.Option(help="roboflow: WORKSPACE/PROJECT.")] = None,
+    weights: Annotated[str | None, typer.Option(help="roboflow: the detector that is to find doubtful photos.")] = None,
+    strategy: Annotated[str, typer.Option(help="roboflow: uncertain, disagree, or auto.")] = "auto",
+    limit: Annotated[int | None, typer.Option(min=1, help="roboflow: photos at most.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="roboflow: say what would be sent; send nothing.")] = False,
+) -> None:
+    if to in ("coco", "voc"):
+        if out is None:
+            raise UsageError("where to?", hint=f"fashionrec dataset export {data} --to {to} --out DIR")
+        _export_format(session, data, to, out)
+    elif to == "roboflow":
+        if target is None or weights is None:
+            raise UsageError(
+                "roboflow needs a target and a detector",
+                hint="--target WORKSPACE/PROJECT --weights best.pt; --dry-run says what would be sent",
+            )
+        session.override("roboflow", {"limit": limit})
+        _export_roboflow(session, data, target, weights, strategy, dry_run)
+    else:
+        raise UsageError(f"a dataset cannot be exported to {to!r}", hint="--to coco, voc, or roboflow")
+
+
+def _export_format(session: Session, data: Path, to: str, out: Path) -> None:
+    from fashionrec.dataset.formats_out import export_coco, export_voc
+
+    with session.out.progress("writing", "photos") as tick:
+        document = (export_coco if to == "coco" else export_voc)(data, out, session.config.images, tick)
+
+    def human() -> None:
+        for name, count in document["counts"].items():
+            session.out.line(f"  {name:14} {count}")
+        session.out.line(f"{to}: {out}")
+
+    session.out.result(document, human)
+    session.out.next(f"fashionrec fetch-dataset {to}:{out} --out DIR   (and back)")
+
+
+def _export_roboflow(session: Session, data: Path, target: str, weights: str, strategy: str, dry_run: bool) -> None:
+    from datetime import date
+
+    from fashionrec.dataset.choose import choose
+    from fashionrec.dataset.upload import batch_name, plan, upload, uploaded
+
+    if strategy not in ("auto", "uncertain", "disagree"):
+        raise UsageError(f"there is no strategy {strategy!r}", hint="auto, uncertain, or disagree")
+    config, store = session.config, session.data / "roboflow"
+    with session.out.progress("looking", "photos") as tick:
+        chosen, failed = choose(
+            data,
+            _detections(session, weights),
+            config.roboflow.limit,
+            limits=config.images,
+            strategy=strategy,  # type: ignore[arg-type]
+            confident=config.audit.disagree,
+            near_duplicates=config.dataset.near_duplicates,
+            skip=uploaded(store, target),
+            progress=tick,
+        )
+    batch = batch_name(config.roboflow.batch, Path(weights).stem, date.today())
+    planned = plan(chosen, target, store, config, batch=batch, conf=config.detector.conf)
+    reasons = {one.key: one.reason for one in chosen}
+    document: dict[str, Any] = {
+        "target": planned.target,
+        "host": planned.host,
+        "batch": planned.batch,
+        "photos": [
+            {"image": photo.key, "boxes": len(photo.boxes), "why": reasons[photo.key]} for photo in planned.photos
+        ],
+        "bytes": planned.bytes,
+        "left_out": planned.left_out,
+        "unreadable": failed,
+        "sent": None,
+    }
+    session.out.say(
+        f"{len(planned.photos)} photos ({planned.bytes / 1e6:.1f} MB) with {planned.boxes} boxes as batch"
+        f" {planned.batch!r} to {planned.target} at {planned.host}"
+    )
+    if not dry_run and planned.photos:
+        with session.out.progress("uploading", "photos") as tick:
+            report = upload(planned, store, config, progress=tick)
+        document["sent"] = {**report.counts, "rows": list(report.rows)}
+
+    def human() -> None:
+        for row in document["photos"]:
+            session.out.line(f"  {row['image']}  {row['boxes']} boxes  {row['why']}")
+        if document["sent"]:
+            session.out.line(", ".join(f"{document['sent'][state]} {state}" for state in report.counts))
+        elif dry_run:
+            session.out.line("nothing was sent (--dry-run)")
+
+    session.out.result(document, human)
+    if dry_run:
+        session.out.next("the same command without --dry-run")
+    else:
+        session.out.next(
+            "label the batch there, generate a version, then: fashionrec fetch-dataset roboflow:W/P/VERSION"
+        )
+    if document["sent"] and document["sent"]["failed"]:
+        raise FashionrecError(
+            f"{document['sent']['failed']} photos were not taken",
+            hint="run this again: those that were are not sent again",
+        )
+
+
+def run_audit(session: Session, data: Path, weights: str | None = None) -> Audit:
+    """Audit a dataset with the session's settings, and with a detector's opinion where ``weights`` names one."""
+    from fashionrec.dataset.audit.run import audit_dataset
+
+    detections = _detections(session, weights) if weights else None
+    with session.out.progress("looking", "photos") as tick:
+        return audit_dataset(data, session.config, detections=detections, progress=tick, detect_progress=tick)
+
+
+def _detections(session: Session, weights: str) -> Detections:
+    from fashionrec.cli.models import detector_from
+    from fashionrec.detector.detect import Detector
+
+    config = session.config
+    detector = Detector(
+        detector_from(session, Path(weights)),
+        conf=_UNSEEN_CONF,
+        iou=config.detector.iou,
+        max_garments=config.evaluate.max_det,
+        threads=config.project.threads,
+        device=config.project.device,
+    )
+    return detector.detect
+
+
+def _print(session: Session, found: Audit, html: Path | None) -> None:
+    out, everything = session.out, found.table["all"]
+    splits = [split for split in found.table if split != "all"]
+    columns = [
+        "class",
+        *(f"{split} {what}" for split in splits for what in ("photos", "boxes")),
+        "photos",
+        "boxes",
+        "missing",
+    ]
+    rows: list[list[object]] = []
+    for name, counts in everything["classes"].items():
+        cells = [found.table[split]["classes"][name][what] for split in splits for what in ("images", "boxes")]
+        missing = max(0, found.min_images - counts["images"])
+        rows.append([name, *cells, counts["images"], counts["boxes"], missing or "-"])
+    for label, key in (("background", "backgrounds"), ("unreadable", "unreadable")):
+        cells = [cell for split in splits for cell in (found.table[split][key], "")]
+        rows.append([label, *cells, everything[key], "", ""])
+    cells = [found.table[split][what] for split in splits for what in ("images", "boxes")]
+    rows.append(["all", *cells, everything["images"], everything["boxes"], ""])
+    out.table(columns, rows, right=range(1, len(columns)))
+    if found.findings:
+        out.line()
+        firsts = {finding.kind: finding for finding in reversed(found.findings)}
+        lines = [
+            (firsts[kind].severity, count, kind, "stops" if kind in found.broken else "", _example(firsts[kind]))
+            for kind, count in found.counts_by_kind.items()
+        ]
+        out.table(("severity", "number", "finding", "--strict", "for example"), lines, right=(1,))
+    else:
+        out.line("nothing was found that is wrong")
+    if html:
+        out.line(f"page: {html}")
+
+
+def _example(finding: Finding) -> str:
+    where = " = ".join(finding.images[:2])
+    text = f"{where}: {finding.text}" if where else finding.text
+    return text if len(text) <= 110 else text[:109] + "…"

@@ -1,0 +1,139 @@
+"""An audit from end to end: list, look at each photo once, compare, count. Nothing of the dataset is changed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fashionrec.config import Config
+from fashionrec.dataset.audit.boxes import BoxRules
+from fashionrec.dataset.audit.classes import check_classes, count
+from fashionrec.dataset.audit.disagree import Detections, disagreements
+from fashionrec.dataset.audit.duplicates import find_duplicates
+from fashionrec.dataset.audit.findings import KINDS, SEVERITIES, Finding, Mark, check_kinds
+from fashionrec.dataset.audit.inspect import Inspected, Rules, inspect_all
+from fashionrec.dataset.audit.listing import Entry, Listing, list_dataset
+from fashionrec.dataset.audit.shapes import Shapes, measure
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found. ``table`` counts photos and boxes per split (and ``all``) and class.
+
+    ``broken`` are the kinds of finding that are not allowed, the worst first.
+    """
+
+    path: Path
+    root: Path
+    table: Mapping[str, Mapping[str, Any]]
+    shapes: Shapes
+    findings: tuple[Finding, ...]
+    broken: tuple[str, ...]
+    min_images: int
+
+    @property
+    def counts_by_kind(self) -> dict[str, int]:
+        """How many findings of each kind, the worst kinds first."""
+        counts = Counter(finding.kind for finding in self.findings)
+        return {kind: counts[kind] for kind in ordered_kinds() if counts[kind]}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON document."""
+        everything = self.table["all"]
+        return {
+            "path": str(self.path),
+            "images": everything["images"],
+            "boxes": everything["boxes"],
+            "splits": {split: dict(counts) for split, counts in self.table.items() if split != "all"},
+            "classes": {
+                name: {**counts, "missing": max(0, self.min_images - counts["images"])}
+                for name, counts in everything["classes"].items()
+            },
+            "box_shapes": self.shapes.to_dict(),
+            "findings": [finding.to_dict() for finding in self.findings],
+            "counts_by_kind": self.counts_by_kind,
+            "broken": list(self.broken),
+        }
+
+
+def audit_dataset(
+    path: Path,
+    config: Config,
+    *,
+    detections: Detections | None = None,
+    progress: Progress | None = None,
+    detect_progress: Progress | None = None,
+) -> Audit:
+    """Look at a YOLO dataset (a folder with data.yaml, or the yaml itself) and say what is wrong with it.
+
+    Each photo is decoded once, in ``dataset.workers`` processes (1: in this one); with ``detections``, a detector's opinion
+    down to a low confidence, once more. Memory holds a small record for each photo. Raises :class:`DataError` where there is no
+    dataset, and :class:`ConfigError` for an unknown kind in ``audit.allow``.
+    """
+    allowed = check_kinds(config.audit.allow, "audit.allow")
+    listing = list_dataset(path)
+    rules = _rules(config, listing)
+    seen: list[Inspected] = []
+    jobs = ((entry.path, entry.labels, rules) for entry in listing.entries)
+    for photo in inspect_all(jobs, timeout=config.build.photo_timeout, workers=config.dataset.workers):
+        seen.append(photo)
+        if progress:
+            progress(len(seen), len(listing.entries))
+    table = count(listing, seen)
+    findings = list(listing.findings)
+    for entry, photo in zip(listing.entries, seen, strict=True):
+        findings += _of_photo(entry, photo, listing.names)
+    findings += find_duplicates(listing.entries, seen, config.dataset.near_duplicates)
+    findings += check_classes(table, listing.names, config.audit.min_images, config.audit.max_imbalance)
+    if detections:
+        findings += disagreements(
+            listing.entries,
+            seen,
+            listing.names,
+            detections,
+            config.audit.disagree,
+            config.images,
+            batch=config.detector.batch,
+            progress=detect_progress,
+        )
+    order = {kind: n for n, kind in enumerate(ordered_kinds())}
+    findings.sort(key=lambda finding: order[finding.kind])  # stable: as found within a kind
+    broken = sorted({finding.kind for finding in findings} - allowed, key=order.__getitem__)
+    return Audit(path, listing.root, table, measure(seen), tuple(findings), tuple(broken), config.audit.min_images)
+
+
+def ordered_kinds() -> list[str]:
+    """Every kind of finding, the worst first."""
+    return sorted(KINDS, key=lambda kind: SEVERITIES.index(KINDS[kind].severity))
+
+
+def _rules(config: Config, listing: Listing) -> Rules:
+    audit, dataset = config.audit, config.dataset
+    boxes = BoxRules(
+        tiny=audit.tiny,
+        whole=audit.whole,
+        max_aspect=audit.max_aspect,
+        same_box=audit.same_box,
+        repeated=dataset.repeated_iou,
+        min_side=dataset.min_side,
+    )
+    return Rules(listing.names, boxes, audit.min_pixels, config.images)
+
+
+def _of_photo(entry: Entry, photo: Inspected, names: Mapping[int, str]) -> Iterator[Finding]:
+    for problem in photo.problems:
+        yield Finding(
+            problem.kind,
+            problem.text,
+            entry.split,
+            (entry.key,),
+            problem.box,
+            problem.line,
+            problem.numbers,
+            tuple(Mark(0, names.get(number, str(number)), *box) for number, box in problem.shown),
+        )
