@@ -18,7 +18,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "yolo_options"),
     ("types", "files", "extras"),
     ("config",),
-    ("images", "bundle", "runs", "yolo_data", "decoding"),
+    ("images", "bundle", "runs", "yolo_data", "pixels", "pages"),
+    ("decoding",),
     ("dataset", "detector", "embedder", "captioner", "store"),  # siblings: none imports another
     ("assemble", "catalogue"),
     ("search",),

@@ -13,6 +13,7 @@ from fashionrec.bundle import Bundle
 from fashionrec.detector.decode import Detections, decoder_for, non_maximum_suppression
 from fashionrec.detector.preprocess import batch_input, letterbox
 from fashionrec.errors import ModelError
+from fashionrec.pixels import PixelSpec, prepare_pixels
 from fashionrec.types import Box, Garment
 
 if TYPE_CHECKING:
@@ -33,6 +34,11 @@ def one_class_each(found: Detections) -> Detections:
         if all(box.iou(boxes[other]) <= SAME_GARMENT for other in kept):
             kept.append(n)
     return found.take(np.array(kept, dtype=np.int64))
+
+
+def _not_empty(found: Detections) -> Detections:
+    boxes = found.boxes
+    return found.take(np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])))
 
 
 class Detector:
@@ -56,6 +62,7 @@ class Detector:
             self.labels = {int(number): str(name) for number, name in spec["labels"].items()}
             self._decode = decoder_for(str(spec["head"]))
             self._input = str(spec["input"])
+            self.pixels = PixelSpec.from_dict(spec.get("pixels"))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelError(f"bundle {bundle.path} is not understood ({error!r})", hint="export it again") from None
         self.bundle = bundle
@@ -97,10 +104,29 @@ class Detector:
         iou: float | None = None,
         max_det: int | None = None,
         multi_label: bool = False,
+        prepared_already: bool = False,
     ) -> list[Detections]:
-        """Raw detections in pixels of each photo; thresholds default to the detector's own. Empty boxes are left out."""
+        """Raw detections in pixels of each photo; thresholds default to the detector's own. Empty boxes are left out.
+
+        What was done to the pixels of the photos that the detector was trained on is done to these first, unless it is
+        ``prepared_already``.
+        """
         if not photos:
             return []
+        if not (prepared_already or self.pixels.changes_nothing):
+            treated = [prepare_pixels(photo, self.pixels) for photo in photos]
+            found = self.predict(
+                [picture for picture, _ in treated],
+                conf=conf,
+                iou=iou,
+                max_det=max_det,
+                multi_label=multi_label,
+                prepared_already=True,
+            )
+            return [
+                _not_empty(Detections(place.restore(one.boxes), one.scores, one.class_ids))
+                for one, (_, place) in zip(found, treated, strict=True)
+            ]
         prepared = [letterbox(photo, self.imgsz, self._pad) for photo in photos]
         outputs = self._run(batch_input([square for square, _ in prepared], self._scale))
         if len(outputs) != len(photos):
@@ -111,9 +137,7 @@ class Detector:
             kept = non_maximum_suppression(
                 decoded, self.iou if iou is None else iou, self.max_garments if max_det is None else max_det
             )
-            boxes = placed.restore(kept.boxes)
-            filled = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-            found.append(Detections(boxes, kept.scores, kept.class_ids).take(np.flatnonzero(filled)))
+            found.append(_not_empty(Detections(placed.restore(kept.boxes), kept.scores, kept.class_ids)))
         return found
 
     def _run(self, values: np.ndarray) -> np.ndarray:

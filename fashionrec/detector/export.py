@@ -19,7 +19,7 @@ from fashionrec.bundle import Bundle, write_bundle
 from fashionrec.config import load_config
 from fashionrec.detector.detect import Detector
 from fashionrec.detector.preprocess import letterbox
-from fashionrec.detector.ultra import load_ultralytics, load_yolo, quiet
+from fashionrec.detector.ultra import load_ultralytics, load_yolo, quiet, stamped
 from fashionrec.errors import ModelError, Refused
 from fashionrec.files import sha256_file
 from fashionrec.images import read_photo
@@ -70,6 +70,9 @@ def export_detector(
             "labels": {str(number): str(label) for number, label in yolo.names.items()},
             "input": "images",
         }
+        pixels = stamped(yolo).get("pixels")
+        if pixels:
+            spec["pixels"] = pixels
         bundle = Bundle(work, "detector", "unwritten", "", {"detect": graph.name}, spec, {}, {}, {})
         photos = _photos(check_images)
         figures = check(weights, bundle, photos)

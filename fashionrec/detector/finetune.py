@@ -16,12 +16,12 @@ from typing import Any
 import yaml
 
 from fashionrec.config import FinetuneConfig
-from fashionrec.detector.train import Log, Progress, fit
-from fashionrec.detector.ultra import load_yolo, quiet
+from fashionrec.detector.train import Log, Progress, augmentation, fit
+from fashionrec.detector.ultra import load_yolo, quiet, stamped
 from fashionrec.errors import ConfigError, DataError, ModelError
 from fashionrec.files import dump_json, sha256_file, write_atomic
 from fashionrec.runs import Run, start_run
-from fashionrec.yolo_data import YoloData, dataset_fingerprint, read_data_yaml, read_labels
+from fashionrec.yolo_data import YoloData, dataset_fingerprint, declared, read_data_yaml, read_labels
 
 #: Measures weights (a checkpoint) on one split of a dataset: map50, map50_95, precision, recall, per_class.
 Measure = Callable[[Path, Path, str], dict[str, Any]]
@@ -53,10 +53,12 @@ def finetune_detector(
     new_data, old_data = read_data_yaml(new), read_data_yaml(old) if old else None
     base = load_yolo(str(before))
     _same_classes(base.names, new_data, old_data)
+    pixels = stamped(base).get("pixels", {})
+    _same_pixels(pixels, new, *([old] if old else []))
     run = start_run(runs / "finetune", config.name, kind="detector", verb="finetune", exist_ok=config.exist_ok)
     run.seed = config.seed
     run.config = {"finetune": config.model_dump()}
-    run.dataset = {"new": {"path": str(new), "fingerprint": dataset_fingerprint(new)}}
+    run.dataset = {"pixels": pixels, "new": {"path": str(new), "fingerprint": dataset_fingerprint(new)}}
     if old:
         run.dataset["old"] = {"path": str(old), "fingerprint": dataset_fingerprint(old)}
     run.notes["before"] = {"file": before.name, "sha256": sha256_file(before)}
@@ -66,7 +68,8 @@ def finetune_detector(
     say(f"{len(new_data.images('train'))} new images, {replayed} old ones replayed")
     side = int(config.imgsz or base.overrides.get("imgsz") or 640)
     names = ("epochs", "patience", "batch", "device", "workers", "seed", "optimizer", "lr0", "freeze")
-    settings = {name: getattr(config, name) for name in names} | {"imgsz": side} | config.options()
+    asked = augmentation(declared(new))
+    settings = {name: getattr(config, name) for name in names} | {"imgsz": side} | asked | config.options()
     fit(base, run, data, settings, progress)
     run.status, run.promoted = "running", False
     factor, tried = _choose_factor(before, run, new, old, side, config)
@@ -236,6 +239,18 @@ def _same_classes(names: dict[int, str], *datasets: YoloData | None) -> None:
             raise DataError(
                 f"{data.path} has the classes {', '.join(data.names.values())}; the weights know {', '.join(names.values())}",
                 hint="`fashionrec fetch-dataset yolo:PATH` renumbers a dataset's classes by name",
+            )
+
+
+def _same_pixels(pixels: dict[str, Any], *datasets: Path) -> None:
+    """A detector goes on seeing what it was trained on. Raises :class:`DataError`."""
+    for path in datasets:
+        found = declared(path).get("pixels", {})
+        if found != pixels:
+            raise DataError(
+                f"the photos of {path} were prepared with {found or 'nothing'}, those the weights were trained on with"
+                f" {pixels or 'nothing'}",
+                hint="prepare them alike: `fashionrec fetch-dataset` with the same dataset.resize, imgsz and equalize",
             )
 
 

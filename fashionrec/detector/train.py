@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from fashionrec.config import TrainConfig
-from fashionrec.detector.ultra import load_yolo, quiet, translated
+from fashionrec.detector.ultra import load_yolo, quiet, stamp, translated
 from fashionrec.errors import ConfigError
 from fashionrec.runs import RECORD, Run, read_run, start_run
-from fashionrec.yolo_data import dataset_fingerprint, read_data_yaml
+from fashionrec.yolo_data import dataset_fingerprint, declared, read_data_yaml
 
 Progress = Callable[[int, int, dict[str, Any]], None]
 Log = Callable[[str], None]
@@ -38,7 +38,9 @@ def train_detector(config: TrainConfig, runs: Path, *, log: Log | None = None, p
     run.config = {"train": config.model_dump()}
     run.seed = config.seed
     run.dataset = {"path": str(data), "fingerprint": dataset_fingerprint(data)}
-    settings = {name: getattr(config, name) for name in _NAMED} | config.options()
+    about = declared(data)
+    run.dataset["pixels"] = about.get("pixels", {})
+    settings = {name: getattr(config, name) for name in _NAMED} | augmentation(about) | config.options()
     if config.resume:
         settings["resume"] = True
     return fit(yolo, run, data, settings, progress)
@@ -72,11 +74,24 @@ def fit(yolo: Any, run: Run, data: Path, settings: dict[str, Any], progress: Pro
     run.weights = {
         which: f"weights/{which}.pt" for which in ("best", "last") if (run.path / f"weights/{which}.pt").exists()
     }
+    if run.dataset.get("pixels"):
+        for weights in run.weights.values():
+            stamp(run.path / weights, {"pixels": run.dataset["pixels"]})
     run.metrics = metrics_of(yolo.trainer.validator.metrics)
     run.seconds += time.perf_counter() - start
     run.status, run.promoted = "done", True
     run.save()
     return run
+
+
+def augmentation(about: dict[str, Any]) -> dict[str, float]:
+    """The flips and rotation that a dataset asks for, as ultralytics' options; none where it holds augmented copies."""
+    asked = about.get("augment") or {}
+    if asked.get("mode") == "fly":
+        return {name: float(asked[name]) for name in ("fliplr", "flipud", "degrees")}
+    if asked.get("mode") in ("copies", "done"):
+        return {"fliplr": 0.0, "flipud": 0.0, "degrees": 0.0}
+    return {}
 
 
 def metrics_of(metrics: Any) -> dict[str, Any]:

@@ -67,6 +67,27 @@ def load_yolo(model: str) -> Any:
     return yolo
 
 
+_STAMP = "fashionrec"
+
+
+def stamp(weights: Path, document: dict[str, Any]) -> None:
+    """Write into a checkpoint of ours what it must not lose when it is copied: how the pixels were prepared."""
+    import torch
+
+    checkpoint = torch.load(weights, map_location="cpu", weights_only=False)
+    checkpoint[_STAMP] = document
+    temporary = weights.with_name(f".{weights.name}.tmp")
+    torch.save(checkpoint, temporary)
+    temporary.replace(weights)
+
+
+def stamped(yolo: Any) -> dict[str, Any]:
+    """What :func:`stamp` wrote into the checkpoint of a loaded model; empty for one that is not of ours."""
+    checkpoint = getattr(yolo, "ckpt", None)
+    found = checkpoint.get(_STAMP) if isinstance(checkpoint, dict) else None
+    return dict(found) if isinstance(found, dict) else {}
+
+
 @contextlib.contextmanager
 def quiet(log: Path | None) -> Iterator[None]:
     """Send what ultralytics prints (it prints on stdout) into a file, or nowhere."""

@@ -17,7 +17,7 @@ import numpy as np
 from fashionrec.config import EvaluateConfig, load_config
 from fashionrec.errors import DataError
 from fashionrec.images import read_photo
-from fashionrec.yolo_data import read_data_yaml, read_labels
+from fashionrec.yolo_data import declared, read_data_yaml, read_labels
 
 if TYPE_CHECKING:
     from fashionrec.detector.decode import Detections
@@ -77,11 +77,19 @@ def evaluate_detector(
             hint=f"it knows {', '.join(detector.labels.values())}; the data has {', '.join(known)}",
         )
     limits = load_config().config.images
+    prepared = bool(declared(data_yaml).get("pixels"))  # as this detector does, or otherwise: never twice
     matches = Matches()
     for start in range(0, len(images), _BATCH):
         paths = images[start : start + _BATCH]
         photos = [read_photo(path, limits).pixels for path in paths]
-        found = detector.predict(photos, conf=config.conf, iou=config.iou, max_det=config.max_det, multi_label=True)
+        found = detector.predict(
+            photos,
+            conf=config.conf,
+            iou=config.iou,
+            max_det=config.max_det,
+            multi_label=True,
+            prepared_already=prepared,
+        )
         for path, photo, detections in zip(paths, photos, found, strict=True):
             labels = read_labels(path)
             centre = labels[:, 1:3] * [photo.width, photo.height]
