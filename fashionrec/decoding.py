@@ -1,7 +1,7 @@
-"""Decoding photos in other processes: both cores work, and a file that crashes or stalls a decoder costs one row.
+"""Work on photos in other processes: all cores work, and a file that crashes or stalls a decoder costs one row.
 
 A worker that dies or does not answer in time is replaced; the photos it held are tried once more, each alone, and the one
-that does it again is reported with the reason ``crashed`` or ``timeout``.
+that does it again is reported as :class:`Lost`.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 from PIL import Image
 
@@ -24,6 +24,23 @@ from fashionrec.errors import ImageError
 from fashionrec.images import Photo, read_photo
 
 Key = TypeVar("Key")
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+#: Seconds that new worker processes may take to come up; it does not count as a photo's time.
+_START = 120.0
+
+
+@dataclass(frozen=True)
+class Lost:
+    """What became of a job that never answered: its worker ``crashed``, or it took longer than the ``timeout``."""
+
+    reason: str
+
+    def error(self, path: object, timeout: float) -> ImageError:
+        if self.reason == "crashed":
+            return ImageError(f"{path} crashes the image decoder", reason="crashed")
+        return ImageError(f"{path} takes more than {timeout:g} s to decode", reason="timeout")
 
 
 @dataclass(frozen=True)
@@ -37,50 +54,67 @@ def decode_all(
     photos: Iterable[tuple[Key, Path]], limits: ImagesConfig, *, timeout: float, workers: int = 0
 ) -> Iterator[tuple[Key, Photo | ImageError]]:
     """Decode photos, in order, at most a few ahead of the caller. An error is a value here, never raised."""
-    pool = _Pool(workers or os.cpu_count() or 1)
-    ahead = 2 * pool.workers
-    waiting: deque[tuple[Key, Path, Future[_Raw | ImageError]]] = deque()
-    source = iter(photos)
+    jobs = (((key, path), (path, limits)) for key, path in photos)
+    for (key, path), raw in in_processes(_decode, jobs, timeout=timeout, workers=workers):
+        if isinstance(raw, Lost):
+            yield key, raw.error(path, timeout)
+        elif isinstance(raw, ImageError):
+            yield key, raw
+        else:
+            yield key, Photo(Image.frombytes("RGB", raw.size, raw.pixels), raw.sha256)
+
+
+def in_processes(
+    function: Callable[[Job], Result], jobs: Iterable[tuple[Key, Job]], *, timeout: float, workers: int = 0
+) -> Iterator[tuple[Key, Result | Lost]]:
+    """``function`` of each job, in order, in ``workers`` processes (0 = as many as cores), at most a few jobs ahead.
+
+    ``function`` is importable by name; ``timeout`` is in seconds for one job. What it raises is raised here.
+    """
+    pool: _Pool[Job, Result] = _Pool(function, workers or os.cpu_count() or 1)
+    ahead = 4 * pool.workers
+    waiting: deque[tuple[Key, Job, Future[Result]]] = deque()
+    source = iter(jobs)
     try:
         while True:
             while len(waiting) < ahead and (following := next(source, None)) is not None:
-                key, path = following
-                waiting.append((key, path, pool.submit(path, limits)))
+                waiting.append((*following, pool.submit(following[1])))
             if not waiting:
                 return
-            key, path, future = waiting.popleft()
+            key, job, future = waiting.popleft()
             outcome = _outcome(future, timeout)
-            if outcome is None:
-                pool.restart()
-                outcome = _alone(pool, path, limits, timeout)
-                pool.restart()
-                waiting = deque((k, p, pool.submit(p, limits)) for k, p, _ in waiting)
+            if isinstance(outcome, Lost):
+                pool.stop()
+                outcome = _outcome(pool.submit(job), timeout)
+                pool.stop()
+                waiting = deque((k, j, pool.submit(j)) for k, j, _ in waiting)
             yield key, outcome
     finally:
         pool.stop()
 
 
-class _Pool:
-    """A process pool that can be killed and started again."""
+class _Pool(Generic[Job, Result]):
+    """A process pool that can be killed, and starts again when something is submitted."""
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, function: Callable[[Job], Result], workers: int) -> None:
         self.workers = workers
+        self._function = function
         self._executor: ProcessPoolExecutor | None = None
 
-    def submit(self, path: Path, limits: ImagesConfig) -> Future[_Raw | ImageError]:
+    def submit(self, job: Job) -> Future[Result]:
         if self._executor is None:
             self._executor = ProcessPoolExecutor(
                 self.workers, mp_context=multiprocessing.get_context("spawn"), initializer=_quiet
             )
+            ready: list[Future[Any]] = [self._executor.submit(os.getpid) for _ in range(self.workers)]
+            for future in ready:
+                future.result(_START)
         try:
-            return self._executor.submit(_decode, path, limits)
-        except BrokenProcessPool:
-            failed: Future[_Raw | ImageError] = Future()
-            failed.set_exception(BrokenProcessPool())
+            return self._executor.submit(self._function, job)
+        except BrokenProcessPool as broken:
+            failed: Future[Result] = Future()
+            failed.set_exception(broken)
             return failed
-
-    def restart(self) -> None:
-        self.stop()
 
     def stop(self) -> None:
         if self._executor is None:
@@ -91,34 +125,23 @@ class _Pool:
         self._executor = None
 
 
-def _outcome(future: Future[_Raw | ImageError], timeout: float) -> Photo | ImageError | None:
-    """The result of a worker; None where it crashed or stalled."""
+def _outcome(future: Future[Result], timeout: float) -> Result | Lost:
     try:
-        raw = future.result(timeout)
-    except (BrokenProcessPool, FutureTimeout):
-        return None
-    return raw if isinstance(raw, ImageError) else Photo(Image.frombytes("RGB", raw.size, raw.pixels), raw.sha256)
-
-
-def _alone(pool: _Pool, path: Path, limits: ImagesConfig, timeout: float) -> Photo | ImageError:
-    future = pool.submit(path, limits)
-    try:
-        raw = future.result(timeout)
+        return future.result(timeout)
     except BrokenProcessPool:
-        return ImageError(f"{path} crashes the image decoder", reason="crashed")
+        return Lost("crashed")
     except FutureTimeout:
-        return ImageError(f"{path} takes more than {timeout:g} s to decode", reason="timeout")
-    return raw if isinstance(raw, ImageError) else Photo(Image.frombytes("RGB", raw.size, raw.pixels), raw.sha256)
+        return Lost("timeout")
 
 
 def _quiet() -> None:
-    """Decoders written in C speak on standard error; the build report says what is wrong instead."""
+    """Decoders written in C speak on standard error; the report says what is wrong instead."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
-def _decode(path: Path, limits: ImagesConfig) -> _Raw | ImageError:
+def _decode(job: tuple[Path, ImagesConfig]) -> _Raw | ImageError:
     try:
-        photo = read_photo(path, limits)
+        photo = read_photo(*job)
     except ImageError as error:
         return error
     return _Raw(photo.pixels.size, photo.pixels.tobytes(), photo.sha256)

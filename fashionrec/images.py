@@ -37,14 +37,34 @@ SUFFIXES = frozenset(
 )
 
 _MIB = 1 << 20
+_ORIENTATION = 0x0112  # EXIF
+
+
+@dataclass(frozen=True)
+class Stored:
+    format: str
+    mode: str
+    width: int
+    height: int
+    orientation: int = 1
+
+    @property
+    def plain(self) -> bool:
+        """Whether every reader shows the file as we do: RGB, not turned, of a format that all read."""
+        return self.format in ("JPEG", "PNG") and self.mode == "RGB" and self.orientation == 1
 
 
 @dataclass(frozen=True)
 class Photo:
-    """One decoded photo. ``pixels`` is RGB and upright; ``sha256`` is of the file's bytes."""
+    """One decoded photo. ``pixels`` is RGB and upright; ``sha256`` is of the file's bytes.
+
+    ``stored`` is what the file itself holds: its format, mode, size in pixels before it was turned, and EXIF orientation (1-8);
+    None where it was decoded in another process.
+    """
 
     pixels: Image.Image
     sha256: str
+    stored: Stored | None = None
 
     @property
     def width(self) -> int:
@@ -63,7 +83,8 @@ def read_photo(source: str | Path | bytes, limits: ImagesConfig) -> Photo:
     """
     name = "the photo" if isinstance(source, bytes) else str(source)
     data = source if isinstance(source, bytes) else _read_bytes(Path(source), limits.max_bytes)
-    return Photo(_decode(data, name, limits), hashlib.sha256(data).hexdigest())
+    pixels, stored = _decode(data, name, limits)
+    return Photo(pixels, hashlib.sha256(data).hexdigest(), stored)
 
 
 def find_photos(folder: Path) -> Iterator[Path]:
@@ -102,6 +123,13 @@ def encode_jpeg(pixels: Image.Image, side: int, quality: int = 85) -> bytes:
     return out.getvalue()
 
 
+def encode_photo(pixels: Image.Image, quality: int) -> bytes:
+    """A JPEG of the whole picture without any metadata; the same bytes for the same pixels."""
+    out = io.BytesIO()
+    pixels.save(out, "JPEG", quality=quality)
+    return out.getvalue()
+
+
 def to_array(pixels: Image.Image) -> np.ndarray:
     """uint8 [height, width, 3], RGB."""
     import numpy as np
@@ -128,7 +156,7 @@ def _read_bytes(path: Path, limit: int) -> bytes:
     return data
 
 
-def _decode(data: bytes, name: str, limits: ImagesConfig) -> Image.Image:
+def _decode(data: bytes, name: str, limits: ImagesConfig) -> tuple[Image.Image, Stored]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata; what matters here is whether pixels come out
         try:
@@ -139,7 +167,8 @@ def _decode(data: bytes, name: str, limits: ImagesConfig) -> Image.Image:
                         reason="too-many-pixels",
                     )
                 opened.load()
-                return _to_rgb(_upright(opened))
+                stored = Stored(opened.format or "", opened.mode, opened.width, opened.height, _orientation(opened))
+                return _to_rgb(_upright(opened)), stored
         except ImageError:
             raise
         except UnidentifiedImageError:
@@ -162,6 +191,14 @@ def _open(data: bytes) -> Image.Image:
         Image.init()
         opened = pillow_open(io.BytesIO(data), formats=[name for name in FORMATS if name in Image.OPEN])
         return opened
+
+
+def _orientation(opened: Image.Image) -> int:
+    try:
+        found = int(opened.getexif().get(_ORIENTATION, 1))
+    except Exception:
+        return 1
+    return found if 1 <= found <= 8 else 1
 
 
 def _upright(opened: Image.Image) -> Image.Image:

@@ -113,7 +113,7 @@ def test_the_catalogue_is_found_and_the_choice_is_said(
         (("finetune", "--weights", "none.pt", "--data", "x.yaml"), 2, "no weights at"),
         (("export", "none.pt", "--out", "b"), 2, "no checkpoint at"),
         (("fetch-dataset", "magic", "--out", "d"), 2, "no source is called"),
-        (("fetch-dataset", "yolo:nowhere", "--out", "d"), 2, "no YOLO dataset at"),
+        (("fetch-dataset", "yolo:nowhere", "--out", "d"), 2, "there is nothing at nowhere"),
         (("fetch-dataset", "synthetic", "--out", "photos"), 2, "not an empty"),
         (("fetch-dataset", "roboflow:a/b", "--out", "d"), 2, "WORKSPACE/PROJECT/VERSION"),
         (("fetch-dataset", "roboflow:a/b/1", "--out", "d"), 2, "ROBOFLOW_API_KEY is not set"),
@@ -246,12 +246,9 @@ def test_fetch_dataset_takes_a_yolo_dataset_and_renumbers_it_by_name(cli: Cli, t
     done = cli("fetch-dataset", "yolo:src", "--out", "d", "--json")
     assert done.code == 0, done.err
     assert done.document["counts"] == {"train": 2, "dress": 0, "pants": 2, "skirt&pants": 0, "skirt": 0, "top": 1}
-    assert done.document["dropped"] == {
-        "boxes: repeated": 1,
-        "boxes: not one of the five classes": 1,
-        "boxes: outside the picture or of no area": 1,
-        "photos: not-an-image": 1,
-    }
+    assert done.document["dropped"] == {"no-area": 1, "not-an-image": 1, "repeated-box": 1, "unknown-class": 1}
+    assert done.document["fixed"] == {"beyond-edge": 1}
+    assert done.document["kept"] == {"no-label-file": 1}
     labels = (tmp_path / "d/train/labels/a.txt").read_text().splitlines()
     assert labels == [
         "4 0.500000 0.500000 0.200000 0.200000",

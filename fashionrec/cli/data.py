@@ -1,4 +1,4 @@
-"""fetch-dataset: from a source to a dataset folder."""
+"""fetch-dataset: from sources to a dataset folder."""
 
 from __future__ import annotations
 
@@ -8,74 +8,109 @@ from typing import Annotated, Any
 import typer
 
 from fashionrec.cli.session import Session, command
-from fashionrec.errors import DataError
+from fashionrec.errors import ConfigError, Refused
+
+_SOURCES = "synthetic, yolo:PATH, coco:PATH, voc:PATH, folder:PATH, feed:FILE, roboflow:WORKSPACE/PROJECT/VERSION."
 
 
 def mount(app: typer.Typer) -> None:
-    command(app, "fetch-dataset", help="Make a dataset folder: from Roboflow, from a YOLO dataset, or drawn.")(
+    command(app, "fetch-dataset", help="Make a dataset folder of one source or several: labels, photos, feeds, drawn.")(
         fetch_dataset
     )
 
 
 def fetch_dataset(
     session: Session,
-    source: Annotated[str, typer.Argument(help="synthetic, yolo:PATH, or roboflow:WORKSPACE/PROJECT/VERSION.")],
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help=f"{_SOURCES} Several are merged.")],
     out: Annotated[Path | None, typer.Option(help="The dataset's folder; it must not hold anything yet.")] = None,
+    map_: Annotated[
+        list[str] | None, typer.Option("--map", metavar="THEIRS=OURS", help='A class of the source: "t-shirt=top".')
+    ] = None,
+    counts: Annotated[str | None, typer.Option(help="Photos in train, valid and test: 4177,400,200.")] = None,
     images: Annotated[int | None, typer.Option(help="synthetic: labelled photos, over train, valid and test.")] = None,
     products: Annotated[int | None, typer.Option(help="synthetic: products of the catalogue.")] = None,
     seed: Annotated[int | None, typer.Option(help="synthetic: another seed is another world.")] = None,
 ) -> None:
     session.override("synthetic", {"images": images, "products": products, "seed": seed})
-    document = run_fetch(session, source, out)
-
-    def human() -> None:
-        for name, count in document["counts"].items():
-            session.out.line(f"  {name:14} {count}")
-        for name, count in document.get("dropped", {}).items():
-            session.out.line(f"  dropped: {count} {name}")
-        session.out.line(f"dataset: {document['path']}")
-
-    session.out.result(document, human)
-    session.out.next(
-        f"fashionrec train data={document['path']}/data.yaml model=yolov8l.pt",
-        *([f"fashionrec build-index {document['products']} --index DIR"] if document.get("products") else []),
-    )
-
-
-def run_fetch(session: Session, source: str, out: Path | None = None) -> dict[str, Any]:
-    """Make the dataset; returns its path, counts and fingerprint."""
-    kind, _, rest = source.partition(":")
-    if kind not in ("synthetic", "yolo", "roboflow"):
-        raise DataError(
-            f"no source is called {source!r}", hint="synthetic, yolo:PATH, or roboflow:WORKSPACE/PROJECT/VERSION"
+    session.override("dataset", {"counts": _three(counts), "map": _mapped(session, map_ or [])})
+    document = run_fetch(session, *sources, out=out)
+    session.out.result(document, lambda: _print(session, document))
+    session.out.next(*_next(document))
+    asked, failed = (sum(source[key] for source in _feeds(document)) for key in ("photos", "failed"))
+    if failed > session.config.feed.max_failures * asked:
+        raise Refused(
+            f"{failed} of {asked} photos could not be had, more than feed.max_failures allows; the dataset is without them",
+            hint=f"see {document['path']}/problems.csv",
         )
-    target = out or session.data / (kind if kind == "synthetic" else Path(rest).name or kind)
+
+
+def run_fetch(session: Session, *sources: str, out: Path | None = None) -> dict[str, Any]:
+    """Make the dataset; returns its path, counts, fingerprint, and what was dropped or fixed."""
+    from fashionrec.dataset.fetch import fetch_dataset as make
+    from fashionrec.dataset.sources import split_spec
+
+    kind, rest = split_spec(sources[0])
+    target = out or session.data / (Path(rest).name.partition(".")[0] if rest else kind)
     session.out.say(f"dataset: {target}")
-    with session.out.progress("drawing" if kind == "synthetic" else "reading", "photos") as tick:
-        if kind == "synthetic":
-            return _synthetic(session, target, tick)
-        from fashionrec.dataset.prepare import prepare_yolo
-
-        if kind == "yolo":
-            return prepare_yolo(
-                Path(rest), target, label=f"yolo:{Path(rest).name}", limits=session.config.images, progress=tick
-            )
-        from fashionrec.dataset.roboflow import downloaded
-
-        with downloaded(rest, target.parent) as folder:
-            return prepare_yolo(folder, target, label=source, limits=session.config.images, progress=tick)
-
-
-def _synthetic(session: Session, target: Path, tick: Any) -> dict[str, Any]:
-    from fashionrec.dataset.prepare import describe_dataset, whole_or_not
-    from fashionrec.dataset.synthetic import WorldSettings, draw_world
-
-    settings = session.config.synthetic.model_dump()
-    settings["class_weights"] = tuple(settings["class_weights"])
-    with whole_or_not(target) as folder:
-        draw_world(folder, WorldSettings(**settings), tick)
-        document = describe_dataset(folder, source="synthetic", settings=session.config.synthetic.model_dump())
-    document["path"] = str(target)
-    if (target / "catalogue" / "products.csv").is_file():
-        document["products"] = str(target / "catalogue" / "products.csv")
+    with session.out.stages("photos") as tick:
+        document = make(sources, target, session.config, store=session.data, progress=tick)
+    products = target / "catalogue" / "products.csv"
+    if not products.is_file():
+        products = target / "products.jsonl"
+    if products.is_file():
+        document["products"] = str(products)
     return document
+
+
+def _print(session: Session, document: dict[str, Any]) -> None:
+    out = session.out
+    labelled = any(name in document["counts"] for name in ("train", "valid", "test"))
+    for name, count in document["counts"].items():
+        if count or labelled:
+            out.line(f"  {name:14} {count}")
+    for action in ("dropped", "fixed", "kept"):
+        for kind, count in document[action].items():
+            out.line(f"  {action}: {count} {kind}")
+    for source in document["sources"]:
+        for note in source["notes"]:
+            out.line(f"  {source['label']}: {note}")
+    if any(document[action] for action in ("dropped", "fixed", "kept")):
+        out.line(f"each of them: {document['path']}/problems.csv")
+    out.line(f"dataset: {document['path']}")
+
+
+def _next(document: dict[str, Any]) -> list[str]:
+    path, table = document["path"], document.get("products")
+    found = []
+    if "train" in document["counts"]:
+        found += [f"fashionrec train data={path}/data.yaml model=yolov8l.pt", f"fashionrec dataset audit {path}"]
+    if table:
+        found.append(f"fashionrec build-index {table} --index DIR")
+    return found or [f"fashionrec build-index {path}/unlabelled/images --index DIR"]
+
+
+def _feeds(document: dict[str, Any]) -> list[dict[str, Any]]:
+    return [source for source in document["sources"] if source["label"].startswith("feed:")]
+
+
+def _three(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    parts = text.replace("/", ",").split(",")
+    if len(parts) != 3 or not all(part.strip().isdigit() for part in parts):
+        raise ConfigError(
+            f"--counts {text} is not three numbers", hint="train, valid, test, as in --counts 4177,400,200"
+        )
+    return [int(part) for part in parts]
+
+
+def _mapped(session: Session, pairs: list[str]) -> dict[str, str | None] | None:
+    if not pairs:
+        return None
+    found = dict(session.config.dataset.map)
+    for pair in pairs:
+        theirs, sign, ours = pair.rpartition("=")
+        if not sign or not theirs.strip():
+            raise ConfigError(f"--map {pair} is not THEIRS=OURS", hint='--map "t-shirt=top", or "shoe=null" to drop it')
+        found[theirs.strip()] = None if ours.strip().lower() in ("", "null", "none") else ours.strip()
+    return found

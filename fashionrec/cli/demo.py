@@ -136,7 +136,7 @@ class Chain:
     def _fetch(self, session: Session, out: Path) -> dict[str, Any]:
         from fashionrec.cli.data import run_fetch
 
-        return run_fetch(session, "synthetic", out)
+        return run_fetch(session, "synthetic", out=out)
 
     def _clear(self) -> None:
         """An earlier demo is replaced; anything else that lies there is not touched."""
@@ -185,7 +185,7 @@ class Chain:
 
     def _write(self, report: dict[str, Any], examples: list[dict[str, Any]], tuned: dict[str, Any]) -> dict[str, Any]:
         from fashionrec.files import dump_json, write_atomic
-        from fashionrec.search.page import environment
+        from fashionrec.pages import environment
 
         page = self.root / "report.html"
         comparison = Path(tuned["path"]) / "comparison.json"

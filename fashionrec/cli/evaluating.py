@@ -50,6 +50,7 @@ def run_evaluate_detector(session: Session, weights: str, data: Path, split: str
     from fashionrec.cli.models import detector_from
     from fashionrec.detector.detect import Detector
     from fashionrec.evaluation.detection import evaluate_detector
+    from fashionrec.yolo_data import declared
 
     config = session.config
     detector = Detector(
@@ -60,6 +61,12 @@ def run_evaluate_detector(session: Session, weights: str, data: Path, split: str
         threads=config.project.threads,
         device=config.project.device,
     )
+    theirs = declared(data).get("pixels", {})
+    if theirs and theirs != detector.pixels.to_dict():
+        session.out.warn(
+            f"{data} was prepared with {theirs}, the detector's own photos with {detector.pixels.to_dict() or 'nothing'}:"
+            " the figures are not those of its use"
+        )
     with session.out.progress("evaluating", "photos") as tick:
         report = evaluate_detector(detector, data, split or config.evaluate.split, config.evaluate, progress=tick)
     return {"weights": weights, "data": str(data), "split": split or config.evaluate.split, **report.to_dict()}

@@ -134,6 +134,7 @@ def show(
         session.out.line(f"  index      {index_entry['kind']}, {index_entry['vectors']} vectors")
 
     session.out.result(document, human)
+    session.out.next(f"fashionrec query PHOTO --index {catalogue.root}")
 
 
 def verify(
@@ -155,3 +156,4 @@ def verify(
     session.out.result(
         document, lambda: session.out.line(f"{catalogue.root}: all {files} files are as they were written")
     )
+    session.out.next(f"fashionrec query PHOTO --index {catalogue.root}")

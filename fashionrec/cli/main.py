@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from fashionrec import __version__
-from fashionrec.cli import captions, data, demo, evaluating, index, project, query, training
+from fashionrec.cli import captions, data, dataset, demo, evaluating, index, project, query, training
 
 app = typer.Typer(
     name="fashionrec",
@@ -34,5 +34,5 @@ def root(
     pass
 
 
-for family in (data, training, evaluating, index, captions, query, demo, project):
+for family in (data, dataset, training, evaluating, index, captions, query, demo, project):
     family.mount(app)

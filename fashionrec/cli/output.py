@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 
@@ -81,6 +81,20 @@ class Output:
             yield from self._bar(label, unit)
         else:
             yield self._lines(label, unit)
+
+    @contextmanager
+    def stages(self, unit: str = "") -> Iterator[Callable[[str, int, int], None]]:
+        """Progress of work in several stages: told what is being done, how much of it is done, and how much there is."""
+        with ExitStack() as stack:
+            ticks: dict[str, Tick] = {}
+
+            def tell(what: str, done: int, total: int) -> None:
+                if what not in ticks:
+                    stack.close()  # the bar of the stage before
+                    ticks[what] = stack.enter_context(self.progress(what, unit))
+                ticks[what](done, total)
+
+            yield tell
 
     def _bar(self, label: str, unit: str) -> Iterator[Tick]:
         from rich.console import Console

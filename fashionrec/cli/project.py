@@ -41,6 +41,7 @@ def show(
         session.out.table(("setting", "value", "from"), rows)
 
     session.out.result(chosen, human)
+    session.out.next("fashionrec COMMAND --set SECTION.KEY=VALUE, or --config FILE with what differs from these")
 
 
 def doctor(
@@ -70,6 +71,7 @@ def doctor(
     session.out.result(document, human)
     if document["problems"]:
         raise Refused(f"{len(document['problems'])} problems found")
+    session.out.next("fashionrec demo" if index is None else f"fashionrec query PHOTO --index {index}")
 
 
 def run_doctor(session: Session, index: str | None = None) -> dict[str, Any]:

@@ -1,186 +1,464 @@
-"""From a YOLO dataset that is already there to one of ours: five pinned classes, readable photos, a table, a fingerprint.
+"""From sources to a dataset folder that `train` can be handed: rules for labels, prepared pixels, groups, splits, a table.
 
 ::
 
     DATASET/
-      data.yaml  train|valid|test/{images,labels}
-      annotations.csv    one row per box, ten columns
-      dataset.json       source, settings, counts, fingerprint
+      data.yaml   train|valid|test/{images,labels}
+      annotations.csv, .parquet    one row per box, ten columns
+      dataset.json                 sources, settings, counts, what was dropped or fixed, pixels, fingerprint
+      problems.csv                 every case that a rule decided
+      history.jsonl                what became of each photo, a line each
+      unlabelled/images            photos of sources without labels
+      products.jsonl               a shop's products, for build-index
+
+A killed preparation loses nothing: see :mod:`fashionrec.dataset.stage`. The dataset appears whole, or not at all.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
+import json
+import os
 import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
-from PIL import Image
+import numpy as np
 
-from fashionrec.config import ImagesConfig
-from fashionrec.errors import DataError, ImageError
-from fashionrec.files import dump_json, write_atomic
-from fashionrec.images import read_photo
-from fashionrec.types import CLASS_NAMES, resolve_class
-from fashionrec.yolo_data import read_data_yaml, read_labels
+from fashionrec.config import Config, DatasetConfig
+from fashionrec.dataset.assign import assign_groups, assign_splits
+from fashionrec.dataset.augment import change_labels, draw_change
+from fashionrec.dataset.labels import Label, Problem, class_map, clean_boxes, relative, yolo_lines
+from fashionrec.dataset.source import Source, SourceImage
+from fashionrec.dataset.stage import CopyJob, Failed, Staged, Treatment, stage_copies, stage_photos
+from fashionrec.dataset.table import SPLITS, TableImage, write_data_yaml, write_table
+from fashionrec.errors import DataError
+from fashionrec.files import dump_json
+from fashionrec.pixels import RESIZES, PixelSpec, placement
+from fashionrec.types import Box
 
-COLUMNS = (
-    "image_id",
-    "image_path",
-    "width",
-    "height",
-    "class_id",
-    "class_name",
-    "bbox_x_center",
-    "bbox_y_center",
-    "bbox_width",
-    "bbox_height",
-)
-SPLITS = ("train", "valid", "test")
+FORMAT = "fashionrec-dataset"
+FORMAT_VERSION = 1
+UNLABELLED = "unlabelled"
+_THEIR_LIMIT = 2.0  # Roboflow does not tell the contrast limit of its adaptive equalization
+
+Progress = Callable[[int, int], None]
 
 
-def prepare_yolo(
-    source: Path,
-    out: Path,
+@dataclass(frozen=True)
+class Record:
+    """One photo that stays. ``labels`` are in pixels of the prepared picture, ``split`` as its source has it."""
+
+    source: int
+    key: str
+    group: str | None
+    split: str | None
+    staged: Staged
+    labels: tuple[Label, ...]
+    has_labels: bool
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row of problems.csv."""
+
+    source: str
+    image: str
+    problem: Problem
+
+
+def prepare(
+    sources: Sequence[Source],
+    folder: Path,
+    staging: Path,
+    config: Config,
     *,
-    label: str,
-    limits: ImagesConfig,
-    progress: Callable[[int, int], None] | None = None,
+    request: str = "",
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Copy a YOLO dataset (a folder with data.yaml, or the yaml itself) into ``out``, its classes renumbered by name.
+    """Make the dataset of ``sources`` in the empty ``folder``; what is unfinished is kept in ``staging``.
 
-    Photos that cannot be read, boxes of other classes, outside the picture or of no area are dropped and counted. The copy
-    appears whole or not at all. Raises :class:`DataError` if the source is no YOLO dataset, has none of the five classes,
-    or ``out`` holds something already. ``label`` is what the dataset says of its origin.
+    ``request`` names what was asked for. Returns what its dataset.json holds. Raises
+    :class:`DataError` if a rule says so, nothing usable is left, or the splits asked for are not possible.
     """
-    data_yaml = source / "data.yaml" if source.is_dir() else source
-    if not data_yaml.is_file():
-        raise DataError(f"no YOLO dataset at {source}", hint="a folder with data.yaml in it, or the path of that file")
-    data = read_data_yaml(data_yaml)
-    classes = {number: resolve_class(name) for number, name in _names(data.names).items()}
-    if not any(classes.values()):
-        raise DataError(
-            f"{data_yaml} has none of the classes {', '.join(CLASS_NAMES)}",
-            hint=f"it has {', '.join(map(str, _names(data.names).values()))}",
-        )
-    dropped: Counter[str] = Counter()
-    with whole_or_not(out) as temporary:
-        photos = [(split, image) for split in SPLITS if split in data.splits for image in data.images(split)]
-        for done, (split, image) in enumerate(photos, start=1):
-            _copy_photo(image, temporary / split, classes, limits, dropped)
-            if progress:
-                progress(done, len(photos))
-        present = [split for split in SPLITS if (temporary / split / "images").is_dir()]
-        write_data_yaml(temporary, present)
-        document = describe_dataset(temporary, source=label, settings={}, dropped=dict(dropped))
-    return {**document, "path": str(out)}
-
-
-@contextmanager
-def whole_or_not(out: Path) -> Iterator[Path]:
-    """A folder to fill, which becomes ``out`` when all went well and is gone otherwise.
-
-    Raises :class:`DataError` if ``out`` holds something already.
-    """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} is not an empty folder", hint="choose another --out, or remove it")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        if out.exists():
-            out.rmdir()
-        temporary.rename(out)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-
-
-def write_data_yaml(folder: Path, splits: list[str]) -> None:
-    """The data.yaml of a dataset of ours. It has no ``path``: splits are relative to the file."""
-    keys = {"train": "train", "valid": "val", "test": "test"}
-    document: dict[str, Any] = {keys[split]: f"{split}/images" for split in splits}
-    document |= {"nc": len(CLASS_NAMES), "names": dict(enumerate(CLASS_NAMES))}
-    write_atomic(folder / "data.yaml", yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
-
-
-def describe_dataset(
-    folder: Path, *, source: str, settings: dict[str, Any], dropped: dict[str, int] | None = None
-) -> dict[str, Any]:
-    """Write ``annotations.csv`` and ``dataset.json`` of a dataset folder; returns what the latter holds, and the path."""
-    counts: Counter[str] = Counter()
-    boxes: Counter[str] = Counter()
-    digest = hashlib.sha256()
-    data = read_data_yaml(folder / "data.yaml")
-    with (folder / "annotations.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for split in SPLITS:
-            for image in data.images(split) if split in data.splits else ():
-                relative = image.relative_to(folder.resolve() if image.is_absolute() else folder).as_posix()
-                counts[split] += 1
-                digest.update(relative.encode() + b"\0" + hashlib.sha256(image.read_bytes()).digest())
-                with Image.open(image) as opened:
-                    width, height = opened.size
-                for number, *box in read_labels(image):
-                    name = CLASS_NAMES[int(number)]
-                    boxes[name] += 1
-                    digest.update(f"{int(number)} {' '.join(f'{value:.6f}' for value in box)}\n".encode())
-                    row = [f"{split}/{image.stem}", relative, width, height, int(number), name]
-                    writer.writerow([*row, *(f"{value:.6f}" for value in box)])
+    settings = config.dataset
+    spec, told = _pixels_of(sources, settings)
+    resplit = _resplit(sources, settings)
+    treatment = Treatment(spec, settings.quality, hashes=resplit and settings.near_duplicates >= 0)
+    cases: list[Case] = []
+    records = list(_records(sources, staging, treatment, config, cases, progress))
+    if not records:
+        raise DataError("no photo is left of what the sources hold", hint=_most(cases))
+    labelled = [n for n, record in enumerate(records) if record.has_labels]
+    groups = assign_groups([records[n] for n in labelled], settings.near_duplicates if resplit else -1)
+    splits, notes = assign_splits([records[n] for n in labelled], groups, settings, keep=not resplit)
+    placed = {n: split for n, split in zip(labelled, splits, strict=True)}
+    cases += [
+        Case(sources[records[labelled[n]].source].label, records[labelled[n]].key, problem) for n, problem in notes
+    ]
+    names = _names(records)
+    written = _write_photos(records, names, placed, folder)
+    copies = _write_copies(records, names, placed, folder, staging, settings, config) if labelled else []
+    present = [split for split in SPLITS if any(image.split == split for image in (*written, *copies))]
+    if present:
+        write_data_yaml(folder, present)
+    table = write_table(folder, sorted((*written, *copies), key=lambda image: (SPLITS.index(image.split), image.path)))
+    _write_problems(folder, cases)
+    _write_history(folder, records, names, placed, groups, labelled, sources, spec, settings)
+    products = _write_products(folder, sources, records, names)
+    counts = dict(table["counts"])
+    unlabelled = len(records) - len(labelled)
+    if unlabelled:
+        counts[UNLABELLED] = unlabelled
     document = {
-        "source": source,
-        "settings": settings,
-        "counts": {
-            **{split: counts[split] for split in SPLITS if counts[split]},
-            **{name: boxes[name] for name in CLASS_NAMES},
-        },
-        "dropped": dropped or {},
-        "fingerprint": digest.hexdigest(),
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "source": " + ".join(source.label for source in sources),
+        "sources": [_source_document(n, source, records) for n, source in enumerate(sources)],
+        "settings": settings.model_dump(exclude={"workers"}),
+        "counts": counts,
+        "copies": len(copies),
+        "dropped": _count(cases, "dropped"),
+        "fixed": _count(cases, "fixed"),
+        "kept": _count(cases, "kept"),
+        "pixels": told.to_dict(),
+        "augment": _augmentation(sources, settings),
+        "groups": {"photos": len(labelled), "groups": len(set(groups)), "largest": _largest(groups)},
+        "product_photos": products,
+        "request": request,
+        "fingerprint": table["fingerprint"],
     }
-    write_atomic(folder / "dataset.json", dump_json(document))
-    return {"path": str(folder), **document}
+    (folder / "dataset.json").write_text(dump_json(document), encoding="utf-8")
+    return document
 
 
-def _copy_photo(
-    image: Path, target: Path, classes: dict[int, str | None], limits: ImagesConfig, dropped: Counter[str]
-) -> None:
+def _records(
+    sources: Sequence[Source],
+    staging: Path,
+    treatment: Treatment,
+    config: Config,
+    cases: list[Case],
+    progress: Progress | None,
+) -> Iterator[Record]:
+    """Photos that the rules leave, in the order of their sources; every case that a rule decided goes to ``cases``."""
+    settings = config.dataset
+    mapped = class_map(settings.map)
+    total = sum(len(source.images) for source in sources)
+    done = 0
+    for number, source in enumerate(sources):
+        cases += [
+            Case(source.label, str(row.get("key") or row.get("url") or ""), _failed(str(row["reason"]), row))
+            for row in source.failed
+        ]
+        staged = stage_photos(
+            source.images,
+            staging,
+            treatment,
+            config.images,
+            timeout=config.build.photo_timeout,
+            workers=settings.workers,
+        )
+        for image, outcome in staged:
+            done += 1
+            if progress:
+                progress(done, total)
+            if isinstance(outcome, Failed):
+                cases.append(Case(source.label, image.key, Problem(outcome.reason, "dropped", outcome.message)))
+                continue
+            labels, problems = clean_boxes(image, outcome.frame, settings, mapped)
+            verdict = _verdict(image, source, labels, problems, settings)
+            cases += [Case(source.label, image.key, problem) for problem in (*problems, *verdict)]
+            if any(problem.action == "dropped" for problem in verdict):
+                continue
+            yield Record(
+                number,
+                image.key,
+                image.group,
+                image.split,
+                outcome,
+                _placed(labels, outcome, treatment.pixels),
+                source.has_labels,
+            )
+
+
+def _verdict(
+    image: SourceImage, source: Source, labels: list[Label], problems: list[Problem], settings: DatasetConfig
+) -> list[Problem]:
+    """What becomes of the photo as a whole, where a rule speaks of it."""
+    if not source.has_labels:
+        return []
+    if settings.unknown_class == "drop-photo" and any(problem.kind == "unknown-class" for problem in problems):
+        return [Problem("photo-of-unknown-class", "dropped", "")]
+    if not image.labelled:
+        return [Problem("no-label-file", _kept(settings.unlabelled), "")]
+    if not labels:
+        return [Problem("no-box", _kept(settings.empty), "")]
+    return []
+
+
+def _kept(rule: str) -> str:
+    return "dropped" if rule == "drop" else "kept"
+
+
+def _failed(reason: str, row: Any) -> Problem:
+    return Problem(reason, "dropped", str(row.get("message") or row.get("url") or ""))
+
+
+def _placed(labels: Sequence[Label], staged: Staged, spec: PixelSpec) -> tuple[Label, ...]:
+    """Labels from pixels of the upright photo to pixels of the prepared picture."""
+    if not labels:
+        return ()
+    place = placement(*staged.frame.upright, spec)[0]
+    moved = place.forward(np.array([box for _, box in labels]))
+    return tuple(
+        Label(label.class_id, Box(*(float(v) for v in row)).clip(*staged.size))
+        for label, row in zip(labels, moved, strict=True)
+    )
+
+
+def _pixels_of(sources: Sequence[Source], settings: DatasetConfig) -> tuple[PixelSpec, PixelSpec]:
+    """What is done to pixels here, and what the dataset says was done to them: the same, unless a source did it before.
+
+    What a source says was done to its pixels is not done again. Raises :class:`DataError` where sources disagree.
+    """
+    here = PixelSpec(settings.resize, settings.imgsz, settings.equalize, settings.equalize_tiles)
+    before = [(source.label, done_before(source.already)) for source in sources]
+    treated = [(label, spec) for label, spec in before if not spec.changes_nothing]
+    if not treated:
+        return here, here
+    first, spec = treated[0]
+    if any(other != spec for _, other in before):
+        raise DataError(
+            f"the pixels of {first} were changed where they come from, and those of other sources were not, or otherwise",
+            hint="prepare them apart, or fetch a version of it that was not preprocessed",
+        )
+    return PixelSpec(), spec
+
+
+def done_before(already: Mapping[str, Any]) -> PixelSpec:
+    """What a source did to its pixels, as near as we can do it to a photo that is asked about.
+
+    See :mod:`fashionrec.dataset.roboflow_applied` for ``already``. A resize to what is no square, a crop, and an
+    equalization other than the adaptive one have no counterpart here; the dataset's notes say that they were done.
+    """
+    resize, equalized = already.get("resize") or {}, already.get("equalize") or {}
+    mode = resize.get("mode")
+    if mode not in RESIZES or resize.get("width") != resize.get("height"):
+        mode = "none"
+    limit = _THEIR_LIMIT if equalized.get("kind") == "adaptive" else 0.0
+    return PixelSpec(mode, int(resize["width"]) if mode != "none" else PixelSpec.imgsz, limit)
+
+
+def _augmentation(sources: Sequence[Source], settings: DatasetConfig) -> dict[str, Any]:
+    """What `train` is to do on the fly. Where copies are there already, no more is added to them."""
+    done = [source.label for source in sources if "augment" in source.already]
+    if done:
+        return {"mode": "done", "by": done}
+    document: dict[str, Any] = {"mode": settings.augment}
+    if settings.augment != "none":
+        document |= {"fliplr": settings.fliplr, "flipud": settings.flipud, "degrees": settings.degrees}
+    return document
+
+
+def _resplit(sources: Sequence[Source], settings: DatasetConfig) -> bool:
+    """Whether photos are dealt out anew, rather than left in the splits of their sources."""
+    have = [image.split is not None for source in sources if source.has_labels for image in source.images]
+    if settings.split == "keep":
+        if not all(have):
+            raise DataError(
+                f"dataset.split is keep, but {have.count(False)} labelled photos are in no split",
+                hint="--set dataset.split=ratios deals all of them out",
+            )
+        return False
+    return settings.split == "ratios" or settings.counts is not None or not all(have)
+
+
+def _names(records: Sequence[Record]) -> list[str]:
+    """A file name for each photo, without suffix: that of its file, and where two would be one, a part of its hash too."""
+    stems = [PurePosixPath(record.key).stem for record in records]
+    uses = Counter(stem.lower() for stem in stems)
+    names: list[str] = []
+    taken: set[str] = set()
+    for record, stem in zip(records, stems, strict=True):
+        name = stem if uses[stem.lower()] == 1 else f"{stem}-{record.staged.sha256[:8]}"
+        count = 2
+        unique = name
+        while unique.lower() in taken:
+            unique = f"{name}-{count}"
+            count += 1
+        taken.add(unique.lower())
+        names.append(unique)
+    return names
+
+
+def _write_photos(
+    records: Sequence[Record], names: Sequence[str], placed: dict[int, str], folder: Path
+) -> list[TableImage]:
+    written = []
+    for n, record in enumerate(records):
+        split = placed.get(n)
+        images = folder / (split or UNLABELLED) / "images"
+        images.mkdir(parents=True, exist_ok=True)
+        target = images / f"{names[n]}{record.staged.suffix}"
+        if record.staged.copied:
+            shutil.copyfile(record.staged.picture, target)
+        else:
+            _link(record.staged.picture, target)
+        if split is None:
+            continue
+        size = record.staged.size
+        _write_labels(folder / split / "labels" / f"{names[n]}.txt", record.labels, size)
+        written.append(_row(split, target.name, size, record.staged.picture_sha256, record.labels))
+    return written
+
+
+def _write_copies(
+    records: Sequence[Record],
+    names: Sequence[str],
+    placed: dict[int, str],
+    folder: Path,
+    staging: Path,
+    settings: DatasetConfig,
+    config: Config,
+) -> list[TableImage]:
+    """Augmented copies of the training photos, beside them, where the setting asks for copies."""
+    if settings.augment != "copies":
+        return []
+    (staging / "copies").mkdir(parents=True, exist_ok=True)
+    plans = []
+    for n, record in enumerate(records):
+        if placed.get(n) != "train":
+            continue
+        for count in range(1, settings.copies + 1):
+            name = f"{names[n]}_aug{count}"
+            change = draw_change(
+                settings.seed,
+                f"{record.staged.sha256}:{record.key}:{count}",
+                fliplr=settings.fliplr,
+                flipud=settings.flipud,
+                degrees=settings.degrees,
+            )
+            entry = staging / "copies" / f"{n:08d}-{count}-{record.staged.picture_sha256[:16]}"
+            plans.append((record, name, CopyJob(record.staged.picture, change, entry, settings.quality, config.images)))
+    written = []
+    made = stage_copies((job for _, _, job in plans), timeout=config.build.photo_timeout, workers=settings.workers)
+    for (record, name, job), (_, digest) in zip(plans, made, strict=True):
+        labels = change_labels(record.labels, record.staged.size, job.change)
+        target = folder / "train" / "images" / f"{name}.jpg"
+        _link(job.entry.with_suffix(".jpg"), target)
+        _write_labels(folder / "train" / "labels" / f"{name}.txt", labels, record.staged.size)
+        written.append(_row("train", target.name, record.staged.size, digest, labels))
+    return written
+
+
+def _row(split: str, name: str, size: tuple[int, int], digest: str, labels: Sequence[Label]) -> TableImage:
+    boxes = tuple((number, *relative(box, size)) for number, box in labels)
+    return TableImage(split, f"{split}/images/{name}", size, digest, boxes)
+
+
+def _write_labels(path: Path, labels: Sequence[Label], size: tuple[int, int]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yolo_lines(labels, size), encoding="utf-8", newline="\n")
+
+
+def _link(source: Path, target: Path) -> None:
+    """A staged file under its name in the dataset; both are one file until the staging folder goes."""
     try:
-        read_photo(image, limits)
-    except ImageError as error:
-        dropped[f"photos: {error.reason}"] += 1
-        return
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
+
+
+def _write_problems(folder: Path, cases: Sequence[Case]) -> None:
+    with (folder / "problems.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("source", "image", "problem", "action", "detail"))
+        writer.writerows((case.source, case.image, *case.problem) for case in cases)
+
+
+def _write_history(
+    folder: Path,
+    records: Sequence[Record],
+    names: Sequence[str],
+    placed: dict[int, str],
+    groups: Sequence[int],
+    labelled: Sequence[int],
+    sources: Sequence[Source],
+    spec: PixelSpec,
+    settings: DatasetConfig,
+) -> None:
+    group_of = dict(zip(labelled, groups, strict=True))
+    with (folder / "history.jsonl").open("w", encoding="utf-8", newline="\n") as file:
+        for n, record in enumerate(records):
+            staged = record.staged
+            line = {
+                "image": f"{placed.get(n, UNLABELLED)}/images/{names[n]}{staged.suffix}",
+                "source": sources[record.source].label,
+                "key": record.key,
+                "sha256": staged.sha256,
+                "already": dict(sources[record.source].already),
+                "steps": _steps(staged, spec, settings),
+                "group": group_of.get(n),
+                "boxes": len(record.labels),
+            }
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _steps(staged: Staged, spec: PixelSpec, settings: DatasetConfig) -> list[str]:
+    if staged.copied:
+        return ["copied byte for byte"]
+    steps = []
+    if staged.frame.orientation != 1:
+        steps.append(f"turned upright, EXIF orientation {staged.frame.orientation}")
+    if staged.mode != "RGB":
+        steps.append(f"{staged.mode} to RGB")
+    if staged.size != staged.frame.upright:
+        before, after = ("x".join(map(str, size)) for size in (staged.frame.upright, staged.size))
+        steps.append(f"{spec.resize} {before} to {after}")
+    if spec.equalize:
+        steps.append(f"equalized, limit {spec.equalize:g}, {spec.tiles}x{spec.tiles} tiles")
+    return [*steps, f"{staged.format} to JPEG, quality {settings.quality}"]
+
+
+def _write_products(folder: Path, sources: Sequence[Source], records: Sequence[Record], names: Sequence[str]) -> int:
+    """``products.jsonl``, a line per photo of a product, for `build-index`; how many lines."""
     lines = []
-    seen = set()
-    for number, *box in read_labels(image):
-        name = classes.get(int(number))
-        if name is None:
-            dropped["boxes: not one of the five classes"] += 1
-            continue
-        x1, y1 = max(0.0, box[0] - box[2] / 2), max(0.0, box[1] - box[3] / 2)
-        x2, y2 = min(1.0, box[0] + box[2] / 2), min(1.0, box[1] + box[3] / 2)
-        if x2 - x1 <= 0 or y2 - y1 <= 0:
-            dropped["boxes: outside the picture or of no area"] += 1
-            continue
-        line = f"{CLASS_NAMES.index(name)} {(x1 + x2) / 2:.6f} {(y1 + y2) / 2:.6f} {x2 - x1:.6f} {y2 - y1:.6f}"
-        if line in seen:
-            dropped["boxes: repeated"] += 1
-            continue
-        seen.add(line)
-        lines.append(line)
-    for sub in ("images", "labels"):
-        (target / sub).mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(image, target / "images" / image.name)
-    (target / "labels" / f"{image.stem}.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    for n, record in enumerate(records):
+        product = sources[record.source].products.get(record.key)
+        if product is not None:
+            image = f"{UNLABELLED}/images/{names[n]}{record.staged.suffix}"
+            lines.append(json.dumps({"image": image, **product}, ensure_ascii=False))
+    if lines:
+        (folder / "products.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
+    return len(lines)
 
 
-def _names(names: Any) -> dict[int, str]:
-    pairs = names.items() if isinstance(names, dict) else enumerate(names)
-    return {int(number): str(name) for number, name in pairs}
+def _source_document(number: int, source: Source, records: Sequence[Record]) -> dict[str, Any]:
+    own = [record for record in records if record.source == number]
+    return {
+        "label": source.label,
+        "photos": len(source.images) + len(source.failed),
+        "failed": len(source.failed),
+        "kept": len(own),
+        "boxes": sum(len(record.labels) for record in own),
+        "labelled": source.has_labels,
+        "already": dict(source.already),
+        "notes": list(source.notes),
+    }
+
+
+def _count(cases: Sequence[Case], action: str) -> dict[str, int]:
+    found = Counter(case.problem.kind for case in cases if case.problem.action == action)
+    return dict(sorted(found.items()))
+
+
+def _largest(groups: Sequence[int]) -> int:
+    return max(Counter(groups).values(), default=0)
+
+
+def _most(cases: Sequence[Case]) -> str:
+    found = Counter(case.problem.kind for case in cases if case.problem.action == "dropped").most_common(3)
+    return "dropped: " + ", ".join(f"{count} {kind}" for kind, count in found) if found else "the sources are empty"

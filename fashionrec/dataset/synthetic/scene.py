@@ -46,13 +46,17 @@ class Scene:
     seen: list[Seen]
 
 
+#: How far light and colour stray, and how much gets in the way, by mood.
+HARSH = {"studio": 0.35, "indoor": 0.7, "street": 1.0}
+
+
 def take_photo(stands: tuple[Stand, ...], mood: str, size: int, rng: np.random.Generator) -> Scene:
     """Takes a photo of the stands, side by side. ``mood`` is "studio", "indoor" or "street"; ``size`` the long side.
 
     Garments of which less than ``LEAST_VISIBLE`` can be seen are left out of ``seen``.
     """
     width, height = _format(len(stands), size, rng)
-    harsh = {"studio": 0.35, "indoor": 0.7, "street": 1.0}[mood]
+    harsh = HARSH[mood]
     canvas = Canvas(width, height)
     numbered: dict[int, Product] = {}
     light = float(rng.uniform(-1, 1))
@@ -64,7 +68,7 @@ def take_photo(stands: tuple[Stand, ...], mood: str, size: int, rng: np.random.G
             number = len(numbered) + 1
             numbered[number] = product
             worn.append(Worn(number, product, layered and product.category == "top"))
-        _paint_stand(canvas, stand, worn, (int(place), len(stands)), rng, light, harsh)
+        _paint_stand(canvas, stand, worn, (int(place), len(stands)), rng, light, mood)
     if rng.random() < 0.28 * harsh and stands:
         _cross(canvas, rng)
     flat = any(stand.kind == "flat" for stand in stands)
@@ -99,14 +103,15 @@ def _paint_stand(
     place: tuple[int, int],
     rng: np.random.Generator,
     light: float,
-    harsh: float,
+    mood: str,
 ) -> None:
     """Poses and places one stand in its share of the picture, column ``place[0]`` of ``place[1]``."""
+    harsh = HARSH[mood]
     width, height = canvas.width * SUPERSAMPLE, canvas.height * SUPERSAMPLE
     share = width / place[1]
     figure = person(rng) if stand.kind == "person" else display(rng, stand.kind)
     if stand.kind == "person":
-        low, high = _framing(stand, place[1], rng)
+        low, high = _framing(stand, place[1], mood, rng)
         scale = height / (high - low) * rng.uniform(0.86, 1.0)
         scale = min(scale, share * (1.0 if place[1] == 1 else 1.35) / 66)
         degrees = rng.normal(0, 3.0 + 2.0 * harsh)
@@ -130,10 +135,15 @@ def _paint_stand(
     paint_figure(canvas, figure, placement, worn, rng, light, 0.1 + 0.25 * harsh)
 
 
-def _framing(stand: Stand, stands: int, rng: np.random.Generator) -> tuple[float, float]:
-    """What of a person the photo shows, in centimetres of height: all, from the neck down, the upper or lower half."""
+def _framing(stand: Stand, stands: int, mood: str, rng: np.random.Generator) -> tuple[float, float]:
+    """What of a person the photo shows, in centimetres of height: all, from the neck down, the upper or lower half.
+
+    A studio shows the clothes, and the whole person seldom.
+    """
     classes = {product.category for product in stand.clothes}
     roll = rng.random()
+    if mood == "studio":
+        roll = 0.35 + 0.65 * roll
     if stands > 1 or roll < 0.5:
         return -40.0, 158.0
     long = any(product.length in ("maxi", "full") for product in stand.clothes)
