@@ -9,6 +9,7 @@ from itertools import takewhile
 ALL = {
     "startup": "milliseconds of `fashionrec --help`, as a ratio to `python -c pass`",
     "query": "one query from a cold start, and its stages",
+    "prepare": "images per second of fetch-dataset at 640, as a ratio to a loop of Pillow; memory",
     "realdata": "train, build and query on real photos (needs FASHIONREC_REALDATA)",
 }
 

@@ -69,8 +69,13 @@ def in_processes(
 ) -> Iterator[tuple[Key, Result | Lost]]:
     """``function`` of each job, in order, in ``workers`` processes (0 = as many as cores), at most a few jobs ahead.
 
-    ``function`` is importable by name; ``timeout`` is in seconds for one job. What it raises is raised here.
+    ``function`` is importable by name; ``timeout`` is in seconds for one job. What it raises is raised here. One worker is
+    this process itself, where nothing is lost, and a decoder that crashes or stalls takes all with it.
     """
+    if workers == 1:
+        for key, job in jobs:
+            yield key, function(job)
+        return
     pool: _Pool[Job, Result] = _Pool(function, workers or os.cpu_count() or 1)
     ahead = 4 * pool.workers
     waiting: deque[tuple[Key, Job, Future[Result]]] = deque()

@@ -66,6 +66,7 @@ def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result
     from fashionrec.cli.main import app
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FASHIONREC_DATASET__WORKERS", "1")  # processes cost more than a test's few photos
     for name in ("OPENAI_API_KEY", "ROBOFLOW_API_KEY", "FASHIONREC_INDEX"):
         monkeypatch.delenv(name, raising=False)
 

@@ -72,6 +72,12 @@ def main() -> None:
         assert text["garments"][0]["hits"], text
         run(*tool, "catalogue", "verify", copied, **options)
         run(*tool, "doctor", "--index", copied, **options)
+        drawn = ("--set", "synthetic.images=12", "--set", "synthetic.products=0", "--set", "synthetic.size=128")
+        run(*tool, "fetch-dataset", "synthetic", "--out", "world", *drawn, **options)
+        counts = ("--counts", "8,2,2", "--set", "dataset.equalize=2", "--set", "dataset.resize=fit")
+        run(*tool, "fetch-dataset", "yolo:world", "--out", "dataset", *counts, **options)
+        audit = json.loads(run(*tool, "dataset", "audit", "dataset", "--json", **options))
+        assert audit["images"] == 12, audit["images"]
         refused = subprocess.run(
             [*map(str, tool), "train", "data=x.yaml"],
             capture_output=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import random
 import signal
 import subprocess
@@ -46,7 +47,7 @@ def make_yolo(
 
 
 def settings(*sets: str) -> Config:
-    return load_config(sets=["dataset.workers=2", *sets], env={}).config
+    return load_config(sets=["dataset.workers=1", *sets], env={}).config
 
 
 def fetch(out: Path, *specs: str, sets: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -321,8 +322,6 @@ def killed_and_resumed(tmp_path: Path, moments: Callable[[float], list[float]]) 
         try:
             process.wait(moment)
         except subprocess.TimeoutExpired:
-            import os
-
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             killed += 1
@@ -339,8 +338,8 @@ def test_killed_and_started_again_it_ends_with_the_same_bytes(tmp_path: Path) ->
     killed_and_resumed(tmp_path, lambda whole: [whole * share for share in (0.5, 0.8)])
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.soak
+@pytest.mark.timeout(3000)
 def test_killed_at_any_of_fifty_moments(tmp_path: Path) -> None:
     chance = random.Random(0)
     killed_and_resumed(tmp_path, lambda whole: [chance.uniform(0.1, 1.02) * whole for _ in range(50)])
@@ -385,3 +384,51 @@ def test_what_was_prepared_before_a_kill_is_not_prepared_again(tmp_path: Path) -
     assert [path for path in staged if again[path] != times[path]] == [staged[0]]
     fetch(tmp_path / "out", f"yolo:{source}", sets=sets)
     assert tree(tmp_path / "out") == tree(tmp_path / "calm")
+
+
+def counted(root: Path) -> dict[str, int]:
+    """Photos per split and boxes per class, counted without any code of ours."""
+    found: dict[str, int] = {}
+    for split in ("train", "valid", "test"):
+        photos = [path for path in (root / split / "images").glob("*") if path.is_file()]
+        if photos:
+            found[split] = len(photos)
+        for path in photos:
+            for line in (root / split / "labels" / f"{path.stem}.txt").read_text().splitlines():
+                name = NAMES[int(line.split()[0])]
+                found[name] = found.get(name, 0) + 1
+    return found
+
+
+def test_counts_of_a_drawn_world_equal_an_independent_count(tmp_path: Path) -> None:
+    sets = ("synthetic.images=40", "synthetic.products=4", "synthetic.outfits=2", "synthetic.size=128")
+    document = fetch(tmp_path / "world", "synthetic", sets=sets)
+    assert counted(tmp_path / "world") == {key: count for key, count in document["counts"].items() if count}
+    assert (tmp_path / "world/catalogue/products.csv").is_file()
+    again = fetch(tmp_path / "again", f"yolo:{tmp_path / 'world'}", sets=("dataset.counts=[30, 6, 4]",))
+    assert again["counts"] == {**document["counts"], "train": 30, "valid": 6, "test": 4}
+    assert counted(tmp_path / "again") == {key: count for key, count in again["counts"].items() if count}
+
+
+def real(name: str) -> Path:
+    folder = Path(os.environ.get("FASHIONREC_REALDATA", "")) / name
+    if not os.environ.get("FASHIONREC_REALDATA") or not folder.is_dir():
+        pytest.skip(f"needs {name} in the folder named by FASHIONREC_REALDATA")
+    return folder
+
+
+@pytest.mark.realdata
+def test_counts_of_real_photos_equal_an_independent_count(tmp_path: Path) -> None:
+    source = real("ccp-yolo")
+    boxes = [line.split()[0] for path in source.rglob("labels/**/*.txt") for line in path.read_text().splitlines()]
+    photos = [path for path in (source / "images").rglob("*") if path.suffix == ".jpg"]
+    document = fetch(tmp_path / "ccp", f"yolo:{source}")
+    assert sum(document["counts"].get(split, 0) for split in ("train", "valid", "test")) == len(photos)
+    assert sum(document["counts"][name] for name in NAMES) == len(boxes)
+    assert not document["dropped"]
+    assert counted(tmp_path / "ccp") == {key: count for key, count in document["counts"].items() if count}
+    loose = real("clothes-cc0")
+    document = fetch(tmp_path / "cc0", f"folder:{loose}")
+    files = [path for path in loose.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png")]
+    assert document["counts"]["unlabelled"] == len(files)
+    assert len(list((tmp_path / "cc0/unlabelled/images").iterdir())) == len(files)

@@ -37,7 +37,7 @@ def evaluate(
     elif queries is not None and weights is None and data is None:
         report = run_evaluate_search(session, index, queries)
         session.out.result(report, lambda: _print_search(session, report))
-        session.out.next("fashionrec query PHOTO --html answer.html")
+        session.out.next(f"fashionrec query PHOTO --index {report['index']} --html answer.html")
     else:
         raise UsageError(
             "say what to evaluate",

@@ -176,20 +176,23 @@ class Matches:
 
 
 def match(found: Detections, truth: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """bool [detections, 10]: is each a hit at each IoU threshold? Pairs of one class are taken by IoU, best first."""
+    """bool [detections, 10]: is each a hit at each IoU threshold?
+
+    The surest detection chooses first, as in COCO: the box of its class that it overlaps most and that none has taken yet.
+    ``found`` is best first.
+    """
     correct = np.zeros((len(found), len(IOU_THRESHOLDS)), bool)
     if not len(found) or not len(truth):
         return correct
     overlap = iou_matrix(truth, found.boxes) * (classes[:, None] == found.class_ids[None, :])
+    candidates = np.flatnonzero(overlap.max(axis=0) >= IOU_THRESHOLDS[0])
     for n, threshold in enumerate(IOU_THRESHOLDS):
-        rows, columns = np.nonzero(overlap >= threshold)
-        order = np.argsort(-overlap[rows, columns], kind="stable")
-        taken_rows: set[int] = set()
-        for position in order:
-            row, column = int(rows[position]), int(columns[position])
-            if row not in taken_rows and not correct[column, n]:
-                taken_rows.add(row)
+        left = overlap.copy()
+        for column in candidates:
+            row = int(left[:, column].argmax())
+            if left[row, column] >= threshold:
                 correct[column, n] = True
+                left[row] = 0.0
     return correct
 
 
