@@ -150,7 +150,17 @@ def test_doubtful_photos_go_to_roboflow_only_when_asked(cli: Cli, tmp_path: Path
     assert cli("fetch-dataset", "yolo:src", "--out", "d").code == 0
     with RoboflowServer() as server:
         sets = ("--set", f"roboflow.api_url={server.url}", "--set", "roboflow.batch=doubtful")
-        order = ("dataset", "export", "d", "--to", "roboflow", "--target", "team/garments", "--weights", TINY / "detector")
+        order = (
+            "dataset",
+            "export",
+            "d",
+            "--to",
+            "roboflow",
+            "--target",
+            "team/garments",
+            "--weights",
+            TINY / "detector",
+        )
         planned = cli(*order, "--limit", "2", "--dry-run", "--json", *sets)
         assert planned.code == 0, planned.err
         assert len(planned.document["photos"]) == 2

@@ -12,6 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -325,6 +326,13 @@ class ItemReader:
                 yield from map(_stored, self._db.execute(sql.format(", ".join([row] * len(part))), values).fetchall())
 
 
+@lru_cache(maxsize=4096)
+def _parsed(text: str) -> dict[str, Any]:
+    """A JSON object; the same ones come back query after query. Not to be changed: give out copies."""
+    document: dict[str, Any] = json.loads(text)
+    return document
+
+
 def _stored(row: Sequence[Any]) -> StoredItem:
     caption = row[20] if row[20] else row[19]
     item = Item(
@@ -335,8 +343,8 @@ def _stored(row: Sequence[Any]) -> StoredItem:
         box=Box(*row[10:14]),
         confidence=row[9],
         caption=caption or None,
-        attributes=json.loads(row[21]) if row[21] else {},
-        metadata=json.loads(row[6]),
+        attributes=dict(_parsed(row[21])) if row[21] else {},
+        metadata=dict(_parsed(row[6])),
     )
     return StoredItem(
         item=item,
