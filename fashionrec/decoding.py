@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 from PIL import Image
 
 from fashionrec.config import ImagesConfig
-from fashionrec.errors import ImageError
+from fashionrec.errors import FashionrecError, ImageError
 from fashionrec.images import Photo, read_photo
 
 Key = TypeVar("Key")
@@ -112,8 +112,15 @@ class _Pool(Generic[Job, Result]):
                 self.workers, mp_context=multiprocessing.get_context("spawn"), initializer=_quiet
             )
             ready: list[Future[Any]] = [self._executor.submit(os.getpid) for _ in range(self.workers)]
-            for future in ready:
-                future.result(_START)
+            try:
+                for future in ready:
+                    future.result(_START)
+            except (BrokenProcessPool, FutureTimeout):
+                self.stop()
+                raise FashionrecError(
+                    "worker processes cannot be started",
+                    hint="in a script of your own, call this under `if __name__ == '__main__':`",
+                ) from None
         try:
             return self._executor.submit(self._function, job)
         except BrokenProcessPool as broken:

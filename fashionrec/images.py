@@ -12,6 +12,7 @@ import stat
 import sys
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -166,7 +167,8 @@ def _decode(data: bytes, name: str, limits: ImagesConfig) -> tuple[Image.Image, 
                         f"{name} has {opened.width} x {opened.height} pixels, more than images.max_pixels allows",
                         reason="too-many-pixels",
                     )
-                opened.load()
+                with _unheard(opened.format):
+                    opened.load()
                 stored = Stored(opened.format or "", opened.mode, opened.width, opened.height, _orientation(opened))
                 return _to_rgb(_upright(opened)), stored
         except ImageError:
@@ -191,6 +193,27 @@ def _open(data: bytes) -> Image.Image:
         Image.init()
         opened = pillow_open(io.BytesIO(data), formats=[name for name in FORMATS if name in Image.OPEN])
         return opened
+
+
+@contextmanager
+def _unheard(kind: str | None) -> Iterator[None]:
+    """libtiff tells standard error what it thinks of a file, in hundreds of lines; what is wrong is in the exception."""
+    if kind != "TIFF":
+        yield
+        return
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is no standard error
+        yield
+        return
+    silent = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(silent, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(silent)
 
 
 def _orientation(opened: Image.Image) -> int:

@@ -69,12 +69,13 @@ def test_there_and_back_by_coco_and_voc(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_strict_stops_on_a_leak_and_on_nothing_else(cli: Cli, tmp_path: Path) -> None:
-    make_yolo(tmp_path / "src", 10)
-    assert cli("fetch-dataset", "yolo:src", "--out", "d", "--counts", "6,2,2").code == 0
+    make_yolo(tmp_path / "src", 20)
+    assert cli("fetch-dataset", "yolo:src", "--out", "d", "--counts", "10,5,5").code == 0
     assert cli("dataset", "audit", "d", "--strict").code == 0
     leaked = next((tmp_path / "d/train/images").iterdir())
     (tmp_path / "d/test/images/leak.jpg").write_bytes(leaked.read_bytes())
-    (tmp_path / "d/test/labels/leak.txt").write_text("0 0.5 0.5 0.4 0.6\n")
+    label = (tmp_path / f"d/train/labels/{leaked.stem}.txt").read_text()
+    (tmp_path / "d/test/labels/leak.txt").write_text(label)
     done = cli("dataset", "audit", "d", "--strict", "--html", "audit.html", "--json")
     assert done.code == 3
     assert done.document["broken"] == ["exact-duplicate-across-splits"]

@@ -1,6 +1,8 @@
 """Opening pictures: any mode, upright, within limits; crops and thumbnails."""
 
+import contextlib
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -186,3 +188,36 @@ def test_pillows_own_open_is_used_though_ultralytics_replaces_it() -> None:
     with pytest.raises(ImageError) as caught:
         read_photo(b"no image", LIMITS)
     assert caught.value.reason == "not-an-image"
+
+
+def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
+    """Fresh processes run the script again: without the guard they would start others, and none would decode."""
+    import subprocess
+    import sys
+
+    Image.new("RGB", (5, 5)).save(tmp_path / "a.png")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from fashionrec.config import load_config\n"
+        "from fashionrec.decoding import decode_all\n"
+        f"photos = [(0, Path({str(tmp_path / 'a.png')!r}))]\n"
+        "print(list(decode_all(photos, load_config(env={}).config.images, timeout=20, workers=2)))\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode != 0
+    assert "worker processes cannot be started" in done.stderr.splitlines()[-1]
+
+
+def test_a_broken_tiff_is_one_error_and_not_what_libtiff_thinks_of_it(capfd: pytest.CaptureFixture[str]) -> None:
+    out = io.BytesIO()
+    Image.effect_noise((64, 64), 80).convert("1").save(out, "TIFF", compression="group4")
+    data = out.getvalue()
+    middle = len(data) // 2
+    with pytest.raises(ImageError):
+        read_photo(data[:middle], LIMITS)
+    torn = data[:40] + bytes(byte ^ 0x5A for byte in data[40:middle]) + data[middle:]
+    with contextlib.suppress(ImageError):
+        read_photo(torn, LIMITS)
+    os.write(2, b"heard again")
+    assert capfd.readouterr().err == "heard again"
