@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import multiprocessing
 import statistics
 import subprocess
 import sys
@@ -23,9 +24,9 @@ PAIRS = 3
 SIDE = 640
 
 
-def pillow_loop(source: Path, out: Path) -> None:
-    """What one would write by hand."""
-    for path in sorted(source.rglob("images/*.jpg")):
+def pillow_loop(source: Path, out: Path, part: int = 0, parts: int = 1) -> None:
+    """What one would write by hand; every ``parts``-th photo, from ``part`` on."""
+    for path in sorted(source.rglob("images/*.jpg"))[part::parts]:
         target = out / path.relative_to(source)
         target.parent.mkdir(parents=True, exist_ok=True)
         data = path.read_bytes()
@@ -52,6 +53,15 @@ def pillow_loop(source: Path, out: Path) -> None:
         label.write_text("".join(lines))
 
 
+def two_loops(source: Path, out: Path) -> None:
+    """The same loop in two processes, each with half of the photos: what two cores can give here at best."""
+    loops = [multiprocessing.Process(target=pillow_loop, args=(source, out, part, 2)) for part in range(2)]
+    for loop in loops:
+        loop.start()
+    for loop in loops:
+        loop.join()
+
+
 def ours(source: Path, out: Path) -> int:
     """The command itself, start of the interpreter and all; returns its peak memory in MiB (the parent process's)."""
     command = [sys.executable, "-m", "fashionrec", "fetch-dataset", f"yolo:{source}", "--out", str(out), "-q"]
@@ -71,7 +81,7 @@ def main() -> None:
         root = Path(folder)
         draw(root / "world", options.images, options.size)
         draw(root / "few", max(3, options.images // 6), options.size)
-        times: dict[str, list[float]] = {"ours": [], "loop": []}
+        times: dict[str, list[float]] = {"ours": [], "loop": [], "two loops": []}
         memory = []
         for n in range(PAIRS):
             start = time.perf_counter()
@@ -80,6 +90,9 @@ def main() -> None:
             start = time.perf_counter()
             pillow_loop(root / "world", root / f"loop{n}")
             times["loop"].append(time.perf_counter() - start)
+            start = time.perf_counter()
+            two_loops(root / "world", root / f"two{n}")
+            times["two loops"].append(time.perf_counter() - start)
         few = ours(root / "few", root / "few-out")
     rates = {name: options.images / statistics.median(values) for name, values in times.items()}
     figures = {
@@ -88,6 +101,9 @@ def main() -> None:
         "images_per_second": round(rates["ours"], 1),
         "pillow_loop_images_per_second": round(rates["loop"], 1),
         "ratio": round(statistics.median(b / a for a, b in zip(times["ours"], times["loop"], strict=True)), 2),
+        "ratio_of_the_loop_in_two_processes": round(
+            statistics.median(b / a for a, b in zip(times["two loops"], times["loop"], strict=True)), 2
+        ),
         "peak_mib": statistics.median(memory),
         "peak_mib_of_a_sixth": few,
         "pairs": PAIRS,

@@ -225,6 +225,8 @@ def _orientation(opened: Image.Image) -> int:
 
 
 def _upright(opened: Image.Image) -> Image.Image:
+    if _orientation(opened) == 1:
+        return opened
     try:
         return ImageOps.exif_transpose(opened)
     except Exception:  # broken EXIF says nothing about the pixels, which are there
@@ -239,10 +241,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         rgba = image.convert("RGBA")
         image = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         image.alpha_composite(rgba)
-    rgb = image.convert("RGB")
-    clean = Image.new("RGB", rgb.size)
-    clean.paste(rgb)
-    return clean
+    rgb = image.convert("RGB")  # a plain image of its own, also where it was RGB before
+    rgb.info = {}
+    return rgb
 
 
 def _grey_to_8bit(image: Image.Image) -> Image.Image:

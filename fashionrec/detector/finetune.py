@@ -58,7 +58,9 @@ def finetune_detector(
     run = start_run(runs / "finetune", config.name, kind="detector", verb="finetune", exist_ok=config.exist_ok)
     run.seed = config.seed
     run.config = {"finetune": config.model_dump()}
-    run.dataset = {"pixels": pixels, "new": {"path": str(new), "fingerprint": dataset_fingerprint(new)}}
+    run.dataset = {"new": {"path": str(new), "fingerprint": dataset_fingerprint(new)}}
+    if pixels:
+        run.dataset["pixels"] = pixels
     if old:
         run.dataset["old"] = {"path": str(old), "fingerprint": dataset_fingerprint(old)}
     run.notes["before"] = {"file": before.name, "sha256": sha256_file(before)}

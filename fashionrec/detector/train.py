@@ -39,7 +39,8 @@ def train_detector(config: TrainConfig, runs: Path, *, log: Log | None = None, p
     run.seed = config.seed
     run.dataset = {"path": str(data), "fingerprint": dataset_fingerprint(data)}
     about = declared(data)
-    run.dataset["pixels"] = about.get("pixels", {})
+    if about.get("pixels"):
+        run.dataset["pixels"] = about["pixels"]
     settings = {name: getattr(config, name) for name in _NAMED} | augmentation(about) | config.options()
     if config.resume:
         settings["resume"] = True
