@@ -295,13 +295,17 @@ def test_the_key_is_in_no_file_output_or_log(
 
 
 def test_the_planted_key_would_be_seen(
-    server: RoboflowServer, settings: Settings, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    server: RoboflowServer,
+    settings: Settings,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     """Without the filter the package's requests do show the key, so the test above can fail."""
     monkeypatch.setattr("fashionrec.dataset.roboflow_api._LOGGERS", ())
     caplog.set_level(logging.DEBUG)
     with pytest.raises(DataError):
-        fetch("team/trousers/3", Path("unused"), settings())
+        fetch("team/trousers/3", tmp_path, settings())
     assert KEY in caplog.text
 
 
