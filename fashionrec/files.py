@@ -5,8 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from fashionrec.errors import Busy
 
 
 def sha256_file(path: Path) -> str:
@@ -44,6 +48,27 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         temporary.unlink(missing_ok=True)
         raise
     fsync_file(path.parent)
+
+
+@contextmanager
+def locked(path: Path, doing: str) -> Iterator[None]:
+    """Hold the lock file at ``path`` (its folder is made). ``doing`` says what for: "is writing data/catalogue".
+
+    Raises :class:`Busy` at once if another process holds it; a dead one does not. The file stays: taking it away would let
+    two others hold it, each by a file of its own.
+    """
+    from filelock import FileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise Busy(f"another process {doing}", hint="wait for it to end, then run this again") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def dump_json(value: Any) -> str:

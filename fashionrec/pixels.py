@@ -6,7 +6,7 @@ does the same to every photo that it is asked about, by this code. So there is n
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,16 +45,13 @@ class PixelSpec:
     @classmethod
     def from_dict(cls, document: Mapping[str, Any] | None) -> PixelSpec:
         """The inverse of ``to_dict``. Raises ValueError for what this version does not know."""
-        values = dict(document or {})
-        unknown = set(values) - set(asdict(cls()))
-        if unknown or values.get("resize", "none") not in RESIZES:
-            raise ValueError(f"pixels {values} are not understood")
-        return cls(
-            resize=str(values.get("resize", "none")),
-            imgsz=int(values.get("imgsz", 640)),
-            equalize=float(values.get("equalize", 0.0)),
-            tiles=int(values.get("tiles", 8)),
-        )
+        try:
+            spec = cls(**(document or {}))
+        except TypeError:
+            spec = None
+        if spec is None or spec.resize not in RESIZES:
+            raise ValueError(f"pixels {dict(document or {})} are not understood")
+        return spec
 
 
 @dataclass(frozen=True)

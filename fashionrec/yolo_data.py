@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -23,6 +23,15 @@ from fashionrec.images import find_photos
 
 #: Keys of data.yaml for each split; ultralytics says val, Roboflow and we say valid for the folder.
 SPLIT_KEYS = {"train": ("train",), "valid": ("val", "valid"), "test": ("test",)}
+
+#: Where tools write class names when there is no data.yaml, one a line.
+NAME_FILES = ("classes.txt", "obj.names", "names.txt", "labels/classes.txt", "data/obj.names")
+#: Texts that lie among label files and are none.
+OTHER_TEXTS = frozenset(
+    {*(Path(name).name for name in NAME_FILES), *(f"{s}.txt" for s in ("train", "val", "valid", "test"))}
+)
+
+_SHOWN = 60  # characters of a line that a message repeats
 
 
 @dataclass(frozen=True)
@@ -67,8 +76,6 @@ def read_data_yaml(path: Path) -> YoloData:
         raise DataError(f"{path} cannot be read: {error}") from None
     if not isinstance(document, dict) or "names" not in document:
         raise DataError(f"{path} is not a YOLO dataset: it has no names")
-    names = document["names"]
-    pairs = names.items() if isinstance(names, dict) else enumerate(names)
     root = path.parent
     if document.get("path"):
         given = Path(str(document["path"]))
@@ -78,7 +85,15 @@ def read_data_yaml(path: Path) -> YoloData:
         value = next((document[key] for key in keys if document.get(key)), None)
         if value is not None:
             splits[split] = tuple(_locate(root, path.parent, str(part)) for part in _as_list(value))
-    return YoloData(path, {int(number): str(name) for number, name in pairs}, splits)
+    return YoloData(path, _names(document["names"], path), splits)
+
+
+def _names(names: Any, path: Path) -> dict[int, str]:
+    try:
+        pairs = names.items() if isinstance(names, dict) else enumerate(names)
+        return {int(number): str(name) for number, name in pairs}
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path} is not a YOLO dataset: its names make no sense ({error})") from None
 
 
 def declared(path: Path) -> dict[str, Any]:
@@ -120,32 +135,84 @@ def read_labels(image: Path) -> np.ndarray:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
             continue
-        values = parse_label_line(line)
-        if values is None:
-            raise DataError(f"{path}, line {number} is not a box: {line[:60]!r}")
-        rows.append(values)
+        try:
+            rows.append(parse_label_line(line)[:5])
+        except LabelFault as fault:
+            raise DataError(f"{path}, line {number} is not a box: {fault}") from None
     return np.array(rows).reshape(-1, 5)
 
 
-def parse_label_line(line: str) -> tuple[float, float, float, float, float] | None:
-    """Class id and relative ``x_center, y_center, width, height`` of one line of a label file; None where it is no box.
+class LabelFault(ValueError):
+    """A line of a label file that is no box: ``kind`` is a stable word, ``numbers`` what can be counted of it."""
 
-    A polygon becomes the box around it. The class is a whole number from 0; no value is infinite or NaN.
-    """
+    def __init__(self, kind: str, text: str, **numbers: float) -> None:
+        super().__init__(text)
+        self.kind, self.numbers = kind, numbers
+
+
+class LabelLine(NamedTuple):
+    """A line of a label file: a class id, and a box in shares of the picture. A polygon of ``points`` is the box around it."""
+
+    class_id: int
+    x_center: float
+    y_center: float
+    width: float
+    height: float
+    points: int = 0
+
+
+def parse_label_line(line: str) -> LabelLine:
+    """``class x_center y_center width height``, or a class and three or more points. Raises :class:`LabelFault`."""
+    words = line.split()
+    values = [_number(word) for word in words]
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        if len(known) < 2:
+            raise LabelFault("broken-label-line", repr(line.strip()[:_SHOWN]))
+        raise LabelFault("not-a-number", f"{words[values.index(None)][:_SHOWN]!r} is not a number")
+    if not all(map(math.isfinite, known)):
+        raise LabelFault("not-finite", line.strip()[:_SHOWN])
+    if len(known) != 5 and (len(known) < 7 or len(known) % 2 == 0):
+        why = ", as predictions have with their confidence" if len(known) == 6 else ""
+        raise LabelFault("wrong-field-count", f"{len(known)} fields{why}", fields=len(known))
+    number, *rest = known
+    if not number.is_integer():
+        raise LabelFault("fractional-class", f"class {words[0]}", class_id=number)
+    if number < 0:
+        raise LabelFault("negative-class", f"class {int(number)}", class_id=int(number))
+    if len(rest) == 4:
+        x, y, width, height = rest
+        return LabelLine(int(number), x, y, width, height)
+    xs, ys = rest[0::2], rest[1::2]
+    x1, x2, y1, y2 = min(xs), max(xs), min(ys), max(ys)
+    return LabelLine(int(number), (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, len(xs))
+
+
+def begins_with_a_box(path: Path) -> bool:
+    """Whether a text is a label file, by its first line: beside photos lie lists, licences and READMEs too."""
     try:
-        number, *values = map(float, line.split())
+        with path.open(encoding="utf-8", errors="replace") as file:
+            parse_label_line(file.readline(1 << 16))
+    except (OSError, LabelFault):
+        return False
+    return True
+
+
+def orphan_labels(folder: Path, photos: Iterable[Path]) -> Iterator[Path]:
+    """Label files in ``folder`` without a photo of their name in any of the folders ``photos``, sorted."""
+    places = list(photos)
+    stems = {path.stem for place in places for path in place.iterdir() if path.suffix.lower() != ".txt"}
+    for path in sorted(folder.glob("*.txt")):
+        other = path.stem in stems or path.name in OTHER_TEXTS or path.name.startswith((".", "README", "LICEN"))
+        if not other and (folder not in places or begins_with_a_box(path)):
+            yield path
+
+
+def _number(word: str) -> float | None:
+    try:
+        return float(word)
     except ValueError:
         return None
-    if number < 0 or not number.is_integer() or not all(map(math.isfinite, values)):
-        return None
-    if len(values) == 4:
-        x, y, width, height = values
-        return number, x, y, width, height
-    if len(values) >= 6 and len(values) % 2 == 0:
-        xs, ys = values[0::2], values[1::2]
-        x1, x2, y1, y2 = min(xs), max(xs), min(ys), max(ys)
-        return number, (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
-    return None
 
 
 def dataset_fingerprint(path: Path) -> str:

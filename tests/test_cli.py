@@ -140,7 +140,7 @@ def test_wrong_use_is_one_line_and_a_hint_and_leaves_nothing_half_written(
     assert done.out == ""
     errors = [line for line in done.err.splitlines() if line.startswith("error:")]
     assert len(errors) <= 1
-    after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.name != ".lock"}
+    after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if not path.name.endswith(".lock")}
     assert set(after) <= set(before), "something was written"
 
 

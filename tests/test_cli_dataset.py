@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import TINY, Result
-from tests.faulty_server import FaultyServer, body, status
+from tests.faulty_server import FaultyServer, body, cached, status
 from tests.roboflow_server import KEY, RoboflowServer, make_zip
 
 Cli = Callable[..., Result]
@@ -109,6 +109,25 @@ def test_a_feed_becomes_products_that_can_be_indexed(cli: Cli, tmp_path: Path) -
     assert built.code == 0, built.err
     assert done_products.is_file()
     assert built.document["products"] == 3
+
+
+def test_a_feed_of_tonight_fetches_only_what_changed(cli: Cli, tmp_path: Path) -> None:
+    with FaultyServer(
+        {"/same.jpg": cached(picture(0), '"1"'), "/new.jpg": [body(picture(1)), body(picture(2))]}
+    ) as server:
+        rows = [{"sku": name, "image_link": server.url(f"/{name}.jpg")} for name in ("same", "new")]
+        (tmp_path / "feed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        photos = []
+        for night in ("one", "two"):
+            done = cli("fetch-dataset", "feed:feed.jsonl", "--out", night, "--set", "feed.allow_private=true", "--json")
+            assert done.code == 0, done.err
+            products = [json.loads(line) for line in (tmp_path / night / "products.jsonl").read_text().splitlines()]
+            photos.append([(tmp_path / night / row["image"]).read_bytes() for row in products])
+        assert photos[0][0] == photos[1][0]
+        assert photos[0][1] != photos[1][1]
+        asked = [headers.get("If-None-Match") for path, headers in server.seen if path == "/same.jpg"]
+        assert asked == [None, '"1"']
+        assert server.sent["/same.jpg"] == len(picture(0)), "the second night it was not sent again"
 
 
 @pytest.fixture

@@ -62,6 +62,10 @@ def reasons(source: Source) -> dict[str, str]:
     return {row["key"]: row["reason"] for row in source.failed}
 
 
+def messages(source: Source) -> dict[str, str]:
+    return {row["key"]: row["message"] for row in source.failed}
+
+
 # --- what a source is called -------------------------------------------------------------------------------------------
 
 
@@ -141,7 +145,7 @@ def test_yolo_boxes_polygons_and_lines_that_are_none(tmp_path: Path) -> None:
     assert corners(image) == [("top", 0.3, 0.4, 0.7, 0.6), ("#7", 0.0, 0.0, 1.0, 1.0), ("pants", 0.1, 0.2, 0.5, 0.9)]
     assert all(box.relative for box in image.boxes)
     assert [problem.split()[1] for problem in image.problems] == ["5", "6", "7", "8", "9", "10", "11"]
-    assert image.problems[0] == "line 5 is not a box: 'top 0.5 0.5 1 1'"
+    assert image.problems[0] == "line 5 is not a box: 'top' is not a number"
 
 
 def test_yolo_label_files_that_are_no_text(tmp_path: Path) -> None:
@@ -173,11 +177,8 @@ def test_yolo_what_is_listed_and_not_there_and_what_has_no_photo(tmp_path: Path)
     source = read_local("yolo", root, "l")
     assert sorted(by_key(source)) == ["images/a.jpg", "images/b.jpg"]
     assert {image.split for image in source.images} == {"train"}
-    assert reasons(source) == {
-        "images/c.jpg": "listed in train.txt, but not there",
-        "d.jpg": "listed in train.txt, but not there",
-        "labels/lost.txt": "a label file without a photo",
-    }
+    assert reasons(source) == {"images/c.jpg": "missing", "d.jpg": "missing", "labels/lost.txt": "orphan-label"}
+    assert messages(source)["d.jpg"] == "listed in train.txt, but not there"
     assert source.notes == (
         "data.yaml names a test split that is not there: gone",
         "1 photos are listed twice; the first split counts: images/a.jpg",
@@ -343,7 +344,8 @@ def test_coco_oddities_each(tmp_path: Path) -> None:
     ]
     assert corners(images["train/b.jpg"]) == [("skirt&pants", 1, 2, 4, 6)]
     assert len(images["train/b.jpg"].problems) == 3
-    assert reasons(source) == {"c.jpg": "listed in _annotations.coco.json, but not there"}
+    assert reasons(source) == {"c.jpg": "missing"}
+    assert messages(source) == {"c.jpg": "listed in _annotations.coco.json, but not there"}
     assert source.notes == (
         "1 annotations are crowds (iscrowd) and were left out",
         "1 annotations are of an image that their file does not list",
@@ -518,7 +520,7 @@ def test_voc_image_sets(tmp_path: Path) -> None:
         "c.jpg": (None, True),
         "d.jpg": ("test", False),
     }
-    assert reasons(source) == {"Annotations/never": "listed in ImageSets, but not there"}
+    assert reasons(source) == {"Annotations/never": "missing"}
     assert source.notes[0] == "1 photos are listed in two splits; the first counts: a"
 
 
@@ -555,8 +557,8 @@ def test_voc_oddities_each(tmp_path: Path) -> None:
     assert {key for key, image in images.items() if not image.labelled} == {"nolabel.jpg", "b.jpg"}
     assert images["a_jpg.rf.12.jpg"].group == "a_jpg"
     assert "broken.jpg" not in images
-    assert "cannot be read" in reasons(source)["broken.jpg"]
-    assert "not there" in reasons(source)["lost.xml"]
+    assert reasons(source) == {"broken.jpg": "broken-label-file", "lost.xml": "orphan-label"}
+    assert "not there" in messages(source)["lost.xml"]
     assert source.names == ("dress", "top")
     assert source.notes == (
         "1 XML files are no VOC annotations and were not read",

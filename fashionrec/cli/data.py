@@ -52,7 +52,7 @@ def run_fetch(session: Session, *sources: str, out: Path | None = None) -> dict[
     kind, rest = split_spec(sources[0])
     target = out or session.data / (Path(rest).name.partition(".")[0] if rest else kind)
     session.out.say(f"dataset: {target}")
-    with session.out.stages("photos") as tick:
+    with session.out.stages() as tick:
         document = make(sources, target, session.config, store=session.data, progress=tick)
     products = target / "catalogue" / "products.csv"
     if not products.is_file():

@@ -83,16 +83,18 @@ class Output:
             yield self._lines(label, unit)
 
     @contextmanager
-    def stages(self, unit: str = "") -> Iterator[Callable[[str, int, int], None]]:
-        """Progress of work in several stages: told what is being done, how much of it is done, and how much there is."""
+    def stages(self) -> Iterator[Callable[[str, str, int, int], None]]:
+        """Progress of work in several stages: told what is being done, in what unit, how much is done, and how much there is."""
         with ExitStack() as stack:
-            ticks: dict[str, Tick] = {}
+            now: str = ""
+            tick: Tick = _silent
 
-            def tell(what: str, done: int, total: int) -> None:
-                if what not in ticks:
+            def tell(what: str, unit: str, done: int, total: int) -> None:
+                nonlocal now, tick
+                if what != now:
                     stack.close()  # the bar of the stage before
-                    ticks[what] = stack.enter_context(self.progress(what, unit))
-                ticks[what](done, total)
+                    now, tick = what, stack.enter_context(self.progress(what, unit))
+                tick(done, total)
 
             yield tell
 

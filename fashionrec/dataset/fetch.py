@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from fashionrec.config import Config
 from fashionrec.dataset.archives import opened
 from fashionrec.dataset.prepare import prepare
 from fashionrec.dataset.source import Source
 from fashionrec.dataset.sources import LOCAL, read_local, split_spec
-from fashionrec.errors import Busy, DataError, UsageError
-from fashionrec.files import fingerprint, fsync_file
+from fashionrec.errors import DataError, UsageError
+from fashionrec.files import fingerprint, fsync_file, locked
 
-#: Called with what is being done (reading, downloading, preparing ...), how much of it is done, and how much there is.
-Progress = Callable[[str, int, int], None]
+#: Called with what is being done (drawing, downloading, preparing), in what unit, how much is done, and how much there is.
+Progress = Callable[[str, str, int, int], None]
 
 #: What a drawn world has beside its labelled photos.
 _WORLD = ("catalogue", "queries", "outfits", "world.json")
@@ -31,14 +29,14 @@ def fetch_dataset(
 ) -> dict[str, Any]:
     """Make the dataset ``out`` of sources such as ``coco:PATH``; returns what its dataset.json holds, and its ``path``.
 
-    ``store`` keeps what was downloaded from Roboflow. What a killed call left unfinished beside ``out`` is taken up by the
-    next, and gone at the end. Raises :class:`DataError`, :class:`Busy` where another process is making ``out``, and what
-    the sources raise.
+    ``store`` keeps what was downloaded: versions of Roboflow, photos of feeds. What a killed call left unfinished beside
+    ``out`` is taken up by the next, and gone at the end. Raises :class:`DataError`, :class:`Busy` where another process is
+    making ``out``, and what the sources raise.
     """
     kinds = [split_spec(spec) for spec in specs]
     request = fingerprint({"specs": list(specs), "settings": _asked(config, [kind for kind, _ in kinds])})
     staging = out.parent / f".{out.name}.staging"
-    with _locked(out):
+    with locked(out.parent / f".{out.name}.lock", f"is making {out}"):
         document = _finished(out, staging, request)
         if document is not None:
             shutil.rmtree(staging)
@@ -85,11 +83,16 @@ def _source(
     if kind == "feed":
         from fashionrec.dataset.sources.feed import read as read_feed
 
-        return read_feed(Path(rest), staging / f"feed{number}", config, _told(progress, "downloading"))
+        # photos of earlier calls are asked for once more, by ETag and date; those of a call that was killed are not
+        begun = staging / f"feed{number}.begun"
+        refresh = not begun.exists()
+        begun.touch()
+        cache = store / "feeds" / Path(rest).name
+        return read_feed(Path(rest), cache, config, _told(progress, "downloading"), refresh=refresh)
     if kind == "roboflow":
         from fashionrec.dataset.sources.roboflow import read as read_roboflow
 
-        return read_roboflow(rest, store / "roboflow", config, _told(progress, "downloading"))
+        return read_roboflow(rest, store / "roboflow", config, _told(progress, "downloading", "bytes"))
     return _drawn(staging / f"world{number}", config, _told(progress, "drawing"))
 
 
@@ -119,21 +122,6 @@ def _asked(config: Config, kinds: Sequence[str]) -> dict[str, Any]:
         if kind in kinds:
             asked[kind] = getattr(config, kind).model_dump()
     return asked
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out.parent / f".{out.name}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise Busy(f"another process is making {out}", hint="wait until it is done") from None
-    try:
-        yield
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
 
 
 def _finished(out: Path, staging: Path, request: str) -> dict[str, Any] | None:
@@ -172,9 +160,9 @@ def _take_up(staging: Path, request: str) -> None:
 
 
 def _keep_what_cost_time(staging: Path) -> None:
-    """After wrong use: downloads and prepared photos stay for the next call; where there are none, nothing does."""
+    """After wrong use: prepared photos and drawn worlds stay for the next call; where there are none, nothing does."""
     shutil.rmtree(staging / "whole", ignore_errors=True)
-    if not any(path.is_file() for path in staging.rglob("*") if path.name != "request"):
+    if not any(path.is_file() for path in staging.rglob("*") if path.name != "request" and path.suffix != ".begun"):
         shutil.rmtree(staging, ignore_errors=True)
 
 
@@ -188,5 +176,5 @@ def _put(whole: Path, out: Path) -> None:
     fsync_file(out.parent)
 
 
-def _told(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
-    return None if progress is None else lambda done, total: progress(what, done, total)
+def _told(progress: Progress | None, what: str, unit: str = "photos") -> Callable[[int, int], None] | None:
+    return None if progress is None else lambda done, total: progress(what, unit, done, total)

@@ -21,8 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from fashionrec.errors import Busy
-from fashionrec.files import sha256_file, write_atomic
+from fashionrec.files import locked, sha256_file, write_atomic
 
 
 @dataclass(frozen=True)
@@ -138,19 +137,9 @@ _MAGIC = (
 @contextmanager
 def open_cache(folder: Path) -> Iterator[PhotoCache]:
     """Hold a cache for writing. Raises :class:`Busy` at once if another process does; a dead one does not."""
-    from filelock import FileLock, Timeout
-
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise Busy(f"another process downloads into {folder}", hint="wait for it to end, then run this again") from None
-    try:
+    with locked(folder / ".lock", f"downloads into {folder}"):
         cache = PhotoCache(folder)
         try:
             yield cache
         finally:
             cache.close()
-    finally:
-        lock.release()

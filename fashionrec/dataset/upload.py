@@ -32,7 +32,7 @@ from fashionrec.dataset.roboflow_api import (
     reason_of,
     told_anew,
 )
-from fashionrec.dataset.upload_journal import journal_path, locked, read_journal, remember
+from fashionrec.dataset.upload_journal import journal_path, open_journal, read_journal, remember
 from fashionrec.errors import ConfigError, DataError, FashionrecError, ImageError
 from fashionrec.images import encode_jpeg, read_photo
 from fashionrec.types import Garment
@@ -151,7 +151,7 @@ def upload(
     workspace, project = parse_project(planned.target)
     journal = journal_path(store, planned.target)
     rows: list[dict[str, Any]] = []
-    with locked(journal, planned.target), connected(workspace, config.roboflow) as client:
+    with open_journal(journal, planned.target), connected(workspace, config.roboflow) as client:
         opened = client.project(workspace, project, own=True)
         if opened.type not in _WITH_BOXES:
             raise DataError(f"{planned.target} is a project for {opened.type}: it takes no boxes")

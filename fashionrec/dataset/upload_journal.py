@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from fashionrec.dataset.roboflow_api import parse_project
-from fashionrec.errors import Busy, DataError
+from fashionrec.errors import DataError
+from fashionrec.files import locked
 
 
 def journal_path(store: Path, target: str) -> Path:
@@ -57,23 +58,11 @@ def remember(path: Path, entry: dict[str, Any]) -> None:
 
 
 @contextmanager
-def locked(journal: Path, target: str) -> Iterator[None]:
+def open_journal(journal: Path, target: str) -> Iterator[None]:
     """Hold a project's journal for writing. Raises :class:`Busy` at once if another process does."""
-    from filelock import FileLock, Timeout
-
-    journal.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(journal.with_name(".uploads.lock"), timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise Busy(
-            f"another process is uploading to {target}", hint="wait for it to end, then run this again"
-        ) from None
-    try:
+    with locked(journal.with_name(".uploads.lock"), f"is uploading to {target}"):
         _drop_torn_line(journal)
         yield
-    finally:
-        lock.release()
 
 
 def _drop_torn_line(journal: Path) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fashionrec.errors import Busy, CatalogueError
-from fashionrec.files import dump_json, fsync_file, sha256_file, write_atomic
+from fashionrec.errors import CatalogueError
+from fashionrec.files import dump_json, fsync_file, locked, sha256_file, write_atomic
 
 FORMAT = "fashionrec-catalogue"
 FORMAT_VERSION = 1
@@ -111,21 +110,9 @@ def read_generation(root: Path, name: str, manifest_sha256: str | None = None) -
     return Generation(root, name, manifest)
 
 
-@contextmanager
-def writer_lock(root: Path) -> Iterator[None]:
+def writer_lock(root: Path) -> AbstractContextManager[None]:
     """Hold the catalogue for writing. Raises :class:`Busy` at once if another process does; a dead one does not."""
-    from filelock import FileLock, Timeout
-
-    root.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(root / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise Busy(f"another process is writing {root}", hint="wait for it to end, then run this again") from None
-    try:
-        yield
-    finally:
-        lock.release()
+    return locked(root / ".lock", f"is writing {root}")
 
 
 def next_name(root: Path) -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from fashionrec.types import Box
-
-_SHOWN = 60
+from fashionrec.yolo_data import LabelFault, parse_label_line
 
 
 class LabelBox(NamedTuple):
@@ -50,57 +48,16 @@ def read_lines(data: bytes, classes: Container[int]) -> tuple[list[LabelBox], li
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
-        found = _read_line(number, line.split(), classes)
-        if isinstance(found, LabelBox):
-            boxes.append(found)
-            if len(line.split()) > 5:
-                points = (len(line.split()) - 1) // 2
-                problems.append(
-                    Problem(
-                        "polygon", f"line {number} is a polygon of {points} points", number, numbers={"points": points}
-                    )
-                )
-        else:
-            problems.append(found)
+        try:
+            found = parse_label_line(line)
+            if found.class_id not in classes:
+                raise LabelFault("unknown-class", f"class {found.class_id}", class_id=found.class_id)
+        except LabelFault as fault:
+            problems.append(Problem(fault.kind, f"line {number}: {fault}", number, numbers=dict(fault.numbers)))
+            continue
+        class_id, x, y, width, height, points = found
+        boxes.append(LabelBox(number, class_id, x - width / 2, y - height / 2, x + width / 2, y + height / 2))
+        if points:
+            told = f"line {number} is a polygon of {points} points"
+            problems.append(Problem("polygon", told, number, numbers={"points": points}))
     return boxes, problems
-
-
-def _read_line(number: int, words: list[str], classes: Container[int]) -> LabelBox | Problem:
-    def problem(kind: str, text: str, **numbers: Any) -> Problem:
-        return Problem(kind, f"line {number}: {text}", number, numbers=numbers)
-
-    values = [_number(word) for word in words]
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
-        if len(known) < 2:
-            return problem("broken-label-line", repr(" ".join(words)[:_SHOWN]))
-        word = words[values.index(None)]
-        return problem("not-a-number", f"{word[:_SHOWN]!r} is not a number")
-    if not all(math.isfinite(value) for value in known):
-        return problem("not-finite", " ".join(words)[:_SHOWN])
-    if len(known) != 5 and (len(known) < 7 or len(known) % 2 == 0):
-        why = ", as predictions have with their confidence" if len(known) == 6 else ""
-        return problem("wrong-field-count", f"{len(known)} fields{why}", fields=len(known))
-    if known[0] != int(known[0]):
-        return problem("fractional-class", f"class {words[0]}", class_id=known[0])
-    class_id = int(known[0])
-    if class_id < 0:
-        return problem("negative-class", f"class {class_id}", class_id=class_id)
-    if class_id not in classes:
-        return problem("unknown-class", f"class {class_id}", class_id=class_id)
-    return LabelBox(number, class_id, *_corners(known[1:]))
-
-
-def _corners(values: list[float]) -> tuple[float, float, float, float]:
-    if len(values) == 4:
-        x, y, width, height = values
-        return x - width / 2, y - height / 2, x + width / 2, y + height / 2
-    xs, ys = values[0::2], values[1::2]
-    return min(xs), min(ys), max(xs), max(ys)
-
-
-def _number(word: str) -> float | None:
-    try:
-        return float(word)
-    except ValueError:
-        return None

@@ -15,13 +15,10 @@ from fashionrec.dataset.audit.findings import Finding
 from fashionrec.errors import DataError
 from fashionrec.images import find_photos
 from fashionrec.types import CLASS_NAMES
-from fashionrec.yolo_data import YoloData, label_path, parse_label_line, read_data_yaml
+from fashionrec.yolo_data import YoloData, label_path, orphan_labels, read_data_yaml
 
 #: Photos that people put into folders, and no reader of ours or of the training opens.
 UNREAD = frozenset(".heic .heif .raw .cr2 .cr3 .nef .arw .dng .svg .pdf .eps .psb .jxl".split())
-
-_OTHER_TEXTS = frozenset(("classes.txt", "names.txt", "obj.names", "train.txt", "val.txt", "valid.txt", "test.txt"))
-_OTHER_NAMES = ("README", "LICENSE", "LICENCE")
 
 
 @dataclass(frozen=True)
@@ -48,10 +45,7 @@ class Listing:
 
 def list_dataset(path: Path) -> Listing:
     """Read data.yaml and look what lies where it points. Raises :class:`DataError` where there is no dataset."""
-    try:
-        data = read_data_yaml(path)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{path} is not a YOLO dataset: its names or splits make no sense ({error})") from None
+    data = read_data_yaml(path)
     listing = Listing(data.path.parent, data.names, list(data.splits))
     listing.findings += _check_names(data)
     seen: dict[str, int] = {}
@@ -155,19 +149,9 @@ def _orphans(listing: Listing) -> Iterator[Finding]:
         split, photos = folders.setdefault(label_path(entry.path).parent, (entry.split, set()))
         photos.add(entry.path.parent)
     for folder, (split, photos) in folders.items():
-        stems = {path.stem for place in photos for path in place.iterdir() if path.suffix.lower() != ".txt"}
-        for path in sorted(folder.glob("*.txt")):
-            if path.stem in stems or path.name in _OTHER_TEXTS or path.name.startswith((".", *_OTHER_NAMES)):
-                continue
-            if folder in photos and not _holds_boxes(path):
-                continue  # beside photos lie other texts too
+        for path in orphan_labels(folder, photos):
             key = _key(path, listing.root)
             yield Finding("orphan-label", f"{path.name} has no photo", split, (key,))
-
-
-def _holds_boxes(path: Path) -> bool:
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return parse_label_line(file.readline(1 << 16)) is not None
 
 
 def _check_names(data: YoloData) -> Iterator[Finding]:

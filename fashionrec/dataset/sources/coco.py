@@ -17,7 +17,16 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from fashionrec.dataset.source import RawBox, Source, SourceImage
-from fashionrec.dataset.sources.layout import copies_of, files_below, key_of, some, split_of_file, split_of_folders
+from fashionrec.dataset.sources.layout import (
+    copies_of,
+    counted,
+    failure,
+    files_below,
+    key_of,
+    some,
+    split_of_file,
+    split_of_folders,
+)
 from fashionrec.errors import DataError
 from fashionrec.images import find_photos
 
@@ -25,6 +34,14 @@ from fashionrec.images import find_photos
 OTHER_TASKS = ("captions", "person_keypoints", "panoptic", "stuff", "image_info")
 
 _Corners = tuple[float, float, float, float]
+
+#: Notes of what was counted.
+_COUNTED = {
+    "crowds": "annotations are crowds (iscrowd) and were left out",
+    "orphans": "annotations are of an image that their file does not list",
+    "malformed": "images or annotations lack an id, and were not read",
+    "twice": "photos are listed more than once; their boxes are joined",
+}
 
 
 class _Image(NamedTuple):
@@ -71,7 +88,7 @@ def read(where: Path, label: str) -> Source:
         for image, path in zip(document.images, places, strict=True):
             found, problems = boxes.pop(image.id, ((), ()))
             if path is None:
-                failed.append({"key": image.name, "reason": f"listed in {document.path.name}, but not there"})
+                failed.append(failure(image.name, "missing", f"listed in {document.path.name}, but not there"))
                 continue
             key = key_of(path, root)
             own = split or split_of_folders(PurePosixPath(key).parts[:-1])
@@ -87,7 +104,7 @@ def read(where: Path, label: str) -> Source:
             f"{where} describes {len(failed)} photos, and none of them is there",
             hint="give the folder that holds the photos and the annotations",
         )
-    notes += _notes(counts)
+    notes += counted(counts, _COUNTED)
     unlisted = [key for key in photos.paths if key not in images] if where.is_dir() else []
     if unlisted:
         notes.append(f"{len(unlisted)} photos are in none of the annotation files and were left out: {some(unlisted)}")
@@ -277,13 +294,3 @@ def _joined(one: SourceImage, other: SourceImage) -> SourceImage:
         size=one.size or other.size,
         problems=one.problems + other.problems,
     )
-
-
-def _notes(counts: Counter[str]) -> list[str]:
-    words = {
-        "crowds": "annotations are crowds (iscrowd) and were left out",
-        "orphans": "annotations are of an image that their file does not list",
-        "malformed": "images or annotations lack an id, and were not read",
-        "twice": "photos are listed more than once; their boxes are joined",
-    }
-    return [f"{counts[kind]} {text}" for kind, text in words.items() if counts[kind]]

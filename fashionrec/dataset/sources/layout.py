@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from fashionrec.images import SUFFIXES, find_photos
-from fashionrec.yolo_data import parse_label_line
+from fashionrec.yolo_data import begins_with_a_box
 
 _WORDS = {
     "train": "train",
@@ -50,6 +50,16 @@ def key_of(path: Path, root: Path) -> str:
     return os.path.relpath(path, root).replace(os.sep, "/")
 
 
+def failure(key: str, reason: str, message: str) -> dict[str, str]:
+    """A row of what could not be had: ``reason`` is a stable word that is counted, ``message`` says what of this one."""
+    return {"key": key, "reason": reason, "message": message}
+
+
+def counted(counts: Mapping[str, int], words: Mapping[str, str]) -> list[str]:
+    """A note for each kind that was counted: how many, and in words what."""
+    return [f"{counts[kind]} {text}" for kind, text in words.items() if counts.get(kind)]
+
+
 def some(names: Sequence[str]) -> str:
     """The first few of many names, for a note."""
     return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
@@ -78,7 +88,7 @@ def guess(where: Path) -> str | None:
         if kind:
             return kind
         photos |= path.suffix.lower() in SUFFIXES
-        texts |= path.suffix.lower() == ".txt" and _holds_boxes(path)
+        texts |= path.suffix.lower() == ".txt" and begins_with_a_box(path)
     if texts and photos:
         return "yolo"
     return "folder" if photos or next(find_photos(where), None) else None
@@ -88,14 +98,6 @@ def _walk(folder: Path) -> Iterable[Path]:
     for root, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(root, name) for name in sorted(files) if not name.startswith("."))
-
-
-def _holds_boxes(path: Path) -> bool:
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            return parse_label_line(file.readline(1 << 16)) is not None
-    except OSError:
-        return False
 
 
 def _kind_of_file(path: Path) -> str | None:

@@ -20,7 +20,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,8 +27,8 @@ from typing import TYPE_CHECKING, Any
 from fashionrec.dataset.archives import opened
 from fashionrec.dataset.roboflow_api import PASSING, Client, connected, parse_project, told_anew
 from fashionrec.dataset.roboflow_applied import applied
-from fashionrec.errors import Busy, DataError, FashionrecError
-from fashionrec.files import dump_json, sha256_file, write_atomic
+from fashionrec.errors import DataError, FashionrecError
+from fashionrec.files import dump_json, locked, sha256_file, write_atomic
 from fashionrec.images import SUFFIXES
 
 if TYPE_CHECKING:
@@ -130,8 +129,7 @@ def _kept(version: str, store: Path, config: Config, progress: Progress | None) 
     with connected(workspace, config.roboflow):  # a key is missed before anything is written
         pass
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(folder, version):
+        with locked(folder.parent / f".{folder.name}.lock", f"is fetching {version}"):
             why = damage(folder) if folder.exists() else None
             if folder.exists() and why is None:  # another process has just fetched it
                 return folder, None
@@ -146,21 +144,6 @@ def _kept(version: str, store: Path, config: Config, progress: Progress | None) 
     except OSError as error:
         raise FashionrecError(f"{folder} cannot be written: {error.strerror or error}", hint=_AGAIN) from None
     return folder, why
-
-
-@contextmanager
-def _lock(folder: Path, version: str) -> Iterator[None]:
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(folder.parent / f".{folder.name}.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise Busy(f"another process is fetching {version}", hint=f"wait for it to end, then {_AGAIN}") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _put(folder: Path, new: Path, partial: Path) -> None:

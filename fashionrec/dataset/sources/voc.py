@@ -17,7 +17,16 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fashionrec.dataset.source import RawBox, Source, SourceImage
-from fashionrec.dataset.sources.layout import copies_of, files_below, key_of, some, split_of_file, split_of_folders
+from fashionrec.dataset.sources.layout import (
+    copies_of,
+    counted,
+    failure,
+    files_below,
+    key_of,
+    some,
+    split_of_file,
+    split_of_folders,
+)
 from fashionrec.errors import DataError
 from fashionrec.extras import load
 from fashionrec.images import find_photos
@@ -25,6 +34,14 @@ from fashionrec.images import find_photos
 #: Folders of XML files, and of the photos beside such a folder.
 XML_FOLDERS = frozenset({"annotations", "annotation", "xmls", "xml", "labels"})
 PHOTO_FOLDERS = ("jpegimages", "images", "image", "imgs", "photos", "")
+
+#: Notes of what was counted.
+_COUNTED = {
+    "foreign": "XML files are no VOC annotations and were not read",
+    "twice": "XML files are of a photo that has another already, and were not read",
+    "renamed": "XML files name another photo than the one of their own name, which counts",
+    "difficult": "boxes are marked difficult and were kept",
+}
 
 
 @dataclass(frozen=True)
@@ -59,9 +76,7 @@ def read(where: Path, label: str) -> Source:
         except ValueError as error:
             path = photos.find(xml, "")
             used |= {path, xml.with_suffix("")}
-            failed.append(
-                {"key": key_of(path or xml, where), "reason": f"its label file {xml.name} cannot be read: {error}"}
-            )
+            failed.append(failure(key_of(path or xml, where), "broken-label-file", f"{xml.name}: {error}"))
             continue
         if voc is None:
             counts["foreign"] += 1
@@ -74,9 +89,8 @@ def read(where: Path, label: str) -> Source:
     for (xml, voc), path in zip(parsed, places, strict=True):
         used |= {path, xml.with_suffix("")}
         if path is None:
-            failed.append(
-                {"key": key_of(xml, where), "reason": f"it names {voc.filename or 'a photo'!r}, which is not there"}
-            )
+            told = f"it names {voc.filename or 'a photo'!r}, which is not there"
+            failed.append(failure(key_of(xml, where), "orphan-label", told))
             continue
         key = key_of(path, where)
         if key in found:
@@ -113,12 +127,12 @@ def read(where: Path, label: str) -> Source:
             split = splits[name] if name else split_of_folders(PurePosixPath(key).parts[:-1])
             images.append(SourceImage(key, path, labelled=False, split=split, group=copies_of(path.name)))
     failed += [
-        {"key": key_of(name, where), "reason": "listed in ImageSets, but not there"}
+        failure(key_of(name, where), "missing", "listed in ImageSets, but not there")
         for name in splits
         if name not in used
     ]
     names = tuple(sorted({box.label for _, voc, _ in found.values() for box in voc.boxes}))
-    return Source(label, tuple(images), names=names, failed=tuple(failed), notes=(*notes, *_notes(counts)))
+    return Source(label, tuple(images), names=names, failed=tuple(failed), notes=(*notes, *counted(counts, _COUNTED)))
 
 
 def parse_voc(data: bytes) -> VocFile | None:
@@ -235,13 +249,3 @@ def _image_sets(where: Path) -> tuple[dict[Path, str], list[str]]:
             if name and found.setdefault(folder / name, split) != split:
                 twice.append(name)
     return found, [f"{len(twice)} photos are listed in two splits; the first counts: {some(twice)}"] if twice else []
-
-
-def _notes(counts: Counter[str]) -> list[str]:
-    words = {
-        "foreign": "XML files are no VOC annotations and were not read",
-        "twice": "XML files are of a photo that has another already, and were not read",
-        "renamed": "XML files name another photo than the one of their own name, which counts",
-        "difficult": "boxes are marked difficult and were kept",
-    }
-    return [f"{counts[kind]} {text}" for kind, text in words.items() if counts[kind]]

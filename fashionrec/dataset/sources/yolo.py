@@ -12,13 +12,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fashionrec.dataset.source import RawBox, Source, SourceImage
-from fashionrec.dataset.sources.layout import copies_of, key_of, some, split_of_folders
+from fashionrec.dataset.sources.layout import copies_of, failure, key_of, some, split_of_folders
 from fashionrec.errors import DataError
 from fashionrec.images import find_photos
-from fashionrec.yolo_data import YoloData, label_path, parse_label_line, read_data_yaml
-
-#: Where tools write the class names when there is no data.yaml, one a line.
-NAME_FILES = ("classes.txt", "obj.names", "names.txt", "labels/classes.txt", "data/obj.names")
+from fashionrec.yolo_data import (
+    NAME_FILES,
+    LabelFault,
+    YoloData,
+    label_path,
+    orphan_labels,
+    parse_label_line,
+    read_data_yaml,
+)
 
 _Listed = tuple["str | None", Path]  # split, photo
 
@@ -33,7 +38,7 @@ def read(where: Path, label: str) -> Source:
     failed: list[dict[str, str]] = []
     notes: list[str] = []
     if described:
-        data = _read_yaml(described)
+        data = read_data_yaml(described)
         root, names = described.parent, data.names
         listed = list(_listed(data, failed, notes))
     else:
@@ -65,10 +70,12 @@ def read(where: Path, label: str) -> Source:
         )
     if twice:
         notes.append(f"{len(twice)} photos are listed twice; the first split counts: {some(twice)}")
-    orphans = [key_of(path, root) for path in _orphans(labels)]
+    orphans = [
+        key_of(path, root) for folder, photos in sorted(labels.items()) for path in orphan_labels(folder, [photos])
+    ]
     if orphans:
         notes.append(f"{len(orphans)} label files have no photo: {some(orphans)}")
-        failed += [{"key": key, "reason": "a label file without a photo"} for key in orphans]
+        failed += [failure(key, "orphan-label", "there is no photo of its name") for key in orphans]
     return Source(label, tuple(images.values()), names=_in_order(names), failed=tuple(failed), notes=tuple(notes))
 
 
@@ -79,12 +86,12 @@ def read_boxes(path: Path, names: Mapping[int, str]) -> tuple[tuple[RawBox, ...]
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
-        values = parse_label_line(line)
-        if values is None:
-            problems.append(f"line {number} is not a box: {line[:60]!r}")
+        try:
+            class_id, x, y, width, height, _ = parse_label_line(line)
+        except LabelFault as fault:
+            problems.append(f"line {number} is not a box: {fault}")
             continue
-        class_id, x, y, width, height = values
-        name = names.get(int(class_id), f"#{int(class_id)}")
+        name = names.get(class_id, f"#{class_id}")
         boxes.append(RawBox(name, x - width / 2, y - height / 2, x + width / 2, y + height / 2, relative=True))
     return tuple(boxes), tuple(problems)
 
@@ -105,16 +112,9 @@ def _find_yaml(where: Path) -> Path | None:
 
 def _is_described(path: Path) -> bool:
     try:
-        return bool(_read_yaml(path).splits)
+        return bool(read_data_yaml(path).splits)
     except DataError:
         return False
-
-
-def _read_yaml(path: Path) -> YoloData:
-    try:
-        return read_data_yaml(path)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{path} is not a YOLO dataset: its names or splits make no sense ({error})") from None
 
 
 def _listed(data: YoloData, failed: list[dict[str, str]], notes: list[str]) -> Iterator[_Listed]:
@@ -130,7 +130,7 @@ def _listed(data: YoloData, failed: list[dict[str, str]], notes: list[str]) -> I
                         yield split, path
                     else:
                         key = Path(line).name if Path(line).is_absolute() else line
-                        failed.append({"key": key, "reason": f"listed in {source.name}, but not there"})
+                        failed.append(failure(key, "missing", f"listed in {source.name}, but not there"))
             else:
                 notes.append(f"{data.path.name} names a {split} split that is not there: {source.name}")
 
@@ -165,21 +165,6 @@ def _labels_of(image: Path) -> Path | None:
         if path.is_file():
             return path
     return None
-
-
-def _orphans(labels: Mapping[Path, Path]) -> Iterator[Path]:
-    other = {Path(name).name for name in NAME_FILES}
-    for folder, photos in sorted(labels.items()):
-        stems = {path.stem for path in photos.iterdir() if path.suffix != ".txt"}
-        for path in sorted(folder.glob("*.txt")):
-            if path.stem not in stems and path.name not in other and not (folder == photos and _is_text(path)):
-                yield path
-
-
-def _is_text(path: Path) -> bool:
-    """Beside photos lie lists, licences and READMEs too."""
-    boxes, problems = read_boxes(path, {})
-    return bool(problems) or not boxes
 
 
 def _root(root: Path, photos: list[Path]) -> Path:
