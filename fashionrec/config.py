@@ -154,6 +154,8 @@ class TrainConfig(YoloSection):
     optimizer: str
     lr0: Annotated[float, Field(gt=0)]
     resume: bool
+    balance: Literal["none", "sample", "loss"]
+    loggers: list[Literal["tensorboard", "mlflow", "wandb"]]
 
 
 class FinetuneConfig(YoloSection):
@@ -175,6 +177,9 @@ class FinetuneConfig(YoloSection):
     freeze: int | list[int] | None
     interpolate: list[Fraction]
     tolerance: Annotated[float, Field(ge=0)]
+    distill: Annotated[float, Field(ge=0)]
+    resamples: Annotated[int, Field(ge=100)]
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
 
 
 class TrainEmbedderConfig(Section):
@@ -272,6 +277,34 @@ class EvaluateConfig(Section):
     iou: Fraction
     max_det: Positive
     k: Positive
+    worst: NonNegative
+
+
+class ExportToleranceConfig(Section):
+    fp32: Annotated[float, Field(ge=0)]
+    fp16: Annotated[float, Field(ge=0)]
+    int8: Annotated[float, Field(ge=0)]
+
+
+class ExportConfig(Section):
+    precision: Literal["fp32", "fp16", "int8"]
+    imgsz: Positive | None
+    calibration: Positive
+    tolerance: ExportToleranceConfig
+
+
+class CompareConfig(Section):
+    models: list[str]
+    data: str | None
+    epochs: Positive
+    imgsz: Positive
+    batch: Positive
+    device: int | str | list[int] | None
+    workers: NonNegative
+    seed: NonNegative
+    split: Literal["train", "valid", "test"]
+    batches: Annotated[list[Positive], Field(min_length=1)]
+    seconds: Annotated[float, Field(gt=0)]
 
 
 class DemoSecondConfig(Section):
@@ -306,6 +339,8 @@ class Config(Section):
     build: BuildConfig
     query: QueryConfig
     evaluate: EvaluateConfig
+    export: ExportConfig
+    compare: CompareConfig
     demo: DemoConfig
 
 

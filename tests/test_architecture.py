@@ -36,6 +36,7 @@ TRAINING = {
     "fashionrec.detector.train",
     "fashionrec.detector.finetune",
     "fashionrec.detector.export",
+    *(f"fashionrec.detector.families{name}" for name in ("", ".ultra", ".effdet", ".torchvision", ".loop")),
     "fashionrec.embedder.train",
     "fashionrec.embedder.export",
 }

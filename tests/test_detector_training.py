@@ -198,10 +198,13 @@ def test_the_export_gate_refuses_every_planted_fault(
     fault: str, lively: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from fashionrec.detector import detect, export
+    from fashionrec.detector.families.ultra import reference
+    from fashionrec.detector.ultra import load_yolo
 
     bundle = export.export_detector(lively, tmp_path / "bundle")
     photos = export._photos(())
-    export.check(lively, bundle, photos)
+    source = reference(load_yolo(str(lively)), bundle.spec["imgsz"])
+    export.check(source, bundle, photos)
     if fault == "scale":
         bundle.spec["scale"] = 1 / 128
     elif fault == "pad":
@@ -222,7 +225,7 @@ def test_the_export_gate_refuses_every_planted_fault(
 
         monkeypatch.setattr(export, "Detector", Faulty)
     with pytest.raises(Refused):
-        export.check(lively, bundle, photos)
+        export.check(source, bundle, photos)
 
 
 def test_a_finetune_ends_in_a_decision_with_its_table(

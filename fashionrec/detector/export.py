@@ -6,7 +6,6 @@ finds nothing in photos 2 to n of a batch, and confidence and overlap are to sta
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,8 +17,8 @@ from PIL import Image
 from fashionrec.bundle import Bundle, write_bundle
 from fashionrec.config import load_config
 from fashionrec.detector.detect import Detector
+from fashionrec.detector.families import family_of_weights
 from fashionrec.detector.preprocess import letterbox
-from fashionrec.detector.ultra import load_ultralytics, load_yolo, quiet, stamped
 from fashionrec.errors import ModelError, Refused
 from fashionrec.files import sha256_file
 from fashionrec.images import read_photo
@@ -48,34 +47,12 @@ def export_detector(
     """
     if not weights.is_file():
         raise ModelError(f"no checkpoint at {weights}")
-    yolo = load_yolo(str(weights))
-    side = int(imgsz or yolo.overrides.get("imgsz") or 640)
-    head = "end2end" if getattr(yolo.model, "end2end", False) else "yolo"
+    family = family_of_weights(weights)
     with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        shutil.copyfile(weights, work / "model.pt")  # the exporter writes beside its source
-        with quiet(None):
-            made = load_yolo(str(work / "model.pt")).export(
-                format="onnx", imgsz=side, dynamic=True, simplify=False, opset=17, nms=False, device="cpu", batch=2
-            )
-        graph = work / "detect.onnx"
-        Path(str(made)).rename(graph)
-        spec = {
-            "imgsz": side,
-            "resize": "letterbox",
-            "pad": 114,
-            "scale": 1 / 255,
-            "channels": "RGB",
-            "head": head,
-            "labels": {str(number): str(label) for number, label in yolo.names.items()},
-            "input": "images",
-        }
-        pixels = stamped(yolo).get("pixels")
-        if pixels:
-            spec["pixels"] = pixels
-        bundle = Bundle(work, "detector", "unwritten", "", {"detect": graph.name}, spec, {}, {}, {})
-        photos = _photos(check_images)
-        figures = check(weights, bundle, photos)
+        graph = family.to_graph(weights, Path(folder), imgsz)
+        graphs = {"detect": graph.path.name}
+        bundle = Bundle(Path(folder), "detector", "unwritten", "", graphs, graph.spec, {}, {}, {})
+        figures = check(graph.reference, bundle, _photos(check_images))
         if log:
             log(
                 f"agreement with the source: scores within {figures['score_difference_max']:.1e}, boxes within"
@@ -85,22 +62,18 @@ def export_detector(
             out,
             kind="detector",
             name=name or _name(weights),
-            graphs={"detect": graph.name},
-            spec=spec,
-            source={
-                "name": _name(weights),
-                "file": weights.name,
-                "sha256": sha256_file(weights),
-                "architecture": Path(str(yolo.model.yaml.get("yaml_file", "unknown"))).stem,
-                "ultralytics": load_ultralytics().__version__,
-            },
+            graphs=graphs,
+            spec=graph.spec,
+            source={"name": _name(weights), "file": weights.name, "sha256": sha256_file(weights), **graph.source},
             agreement=figures,
-            files={graph.name: graph},
+            files={graph.path.name: graph.path},
             overwrite=overwrite,
         )
 
 
-def check(weights: Path, bundle: Bundle, photos: Sequence[Image.Image]) -> dict[str, Any]:
+def check(
+    reference: Callable[[Image.Image], np.ndarray], bundle: Bundle, photos: Sequence[Image.Image]
+) -> dict[str, Any]:
     """Compare an export with its source through the serving code; returns the figures. Raises :class:`Refused`.
 
     The source gets ultralytics' own letterboxed input, one photo at a time, so that a wrong scale, swapped channels, a
@@ -109,7 +82,7 @@ def check(weights: Path, bundle: Bundle, photos: Sequence[Image.Image]) -> dict[
     detector = Detector(bundle, conf=0.25, iou=0.6, max_garments=100, device="cpu")
     together = raw_outputs(detector, photos)
     alone = np.concatenate([raw_outputs(detector, [photo]) for photo in photos])
-    source = np.concatenate([source_output(weights, detector.imgsz, photo) for photo in photos])
+    source = np.stack([reference(photo) for photo in photos])
     if source.shape != together.shape:
         raise Refused(f"the export answers {list(together.shape)}, its source {list(source.shape)}")
     figures: dict[str, Any] = {"photos": len(photos)}
@@ -154,39 +127,6 @@ def raw_outputs(detector: Detector, photos: Sequence[Image.Image]) -> np.ndarray
 
     squares = [letterbox(photo, detector.imgsz, int(detector.bundle.spec["pad"]))[0] for photo in photos]
     return detector._run(batch_input(squares, float(detector.bundle.spec["scale"])))
-
-
-def source_output(weights: Path, side: int, photo: Image.Image) -> np.ndarray:
-    """What the checkpoint itself answers to one photo: OpenCV's resize in ultralytics' letterbox, then torch."""
-    import torch
-    from ultralytics.data.augment import LetterBox
-
-    yolo = _cached(weights)
-    bgr = np.ascontiguousarray(np.asarray(photo)[..., ::-1])
-    boxed: Any = LetterBox(new_shape=(side, side), auto=False)(image=bgr)
-    # where Pillow and OpenCV round a pixel differently the source is fed ours: the network is compared here, not rounding
-    ours = letterbox(photo, side)[0]
-    theirs = np.ascontiguousarray(boxed[..., ::-1])
-    if np.abs(ours.astype(int) - theirs.astype(int)).max() <= 2:
-        theirs = ours
-    tensor = torch.from_numpy(np.ascontiguousarray(theirs.transpose(2, 0, 1))).float()[None] / 255
-    with torch.no_grad():
-        output = yolo.model.eval().float().cpu()(tensor)
-    return np.asarray((output[0] if isinstance(output, (tuple, list)) else output).numpy())
-
-
-_models: dict[tuple[str, int], Any] = {}
-
-
-def _cached(weights: Path) -> Any:
-    key = (str(weights.resolve()), weights.stat().st_mtime_ns)
-    if key not in _models:
-        _models.clear()
-        yolo = load_yolo(str(weights))
-        with quiet(None):
-            yolo.fuse()
-        _models[key] = yolo
-    return _models[key]
 
 
 def _photos(paths: Sequence[Path]) -> list[Image.Image]:

@@ -67,6 +67,18 @@ def evaluate_detector(
 
     Raises :class:`DataError` if the split is missing, has no boxes, or shares no class with the detector.
     """
+    return match_detector(detector, data_yaml, split, config, progress=progress).report()
+
+
+def match_detector(
+    detector: Detector,
+    data_yaml: Path,
+    split: str,
+    config: EvaluateConfig,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Matches:
+    """What a detector finds in each photo of a split, matched with its labels. Raises as :func:`evaluate_detector`."""
     data = read_data_yaml(data_yaml)
     images = data.images(split)
     known = {name: number for number, name in data.names.items()}
@@ -78,7 +90,7 @@ def evaluate_detector(
         )
     limits = load_config().config.images
     prepared = bool(declared(data_yaml).get("pixels"))  # as this detector does, or otherwise: never twice
-    matches = Matches()
+    matches = Matches(data.names)
     for start in range(0, len(images), _BATCH):
         paths = images[start : start + _BATCH]
         photos = [read_photo(path, limits).pixels for path in paths]
@@ -98,9 +110,9 @@ def evaluate_detector(
             matches.add(renumbered(detections, numbers), truth, labels[:, 0].astype(np.int64))
         if progress:
             progress(min(start + _BATCH, len(images)), len(images))
-    if not matches.truths:
+    if not sum(map(len, matches.truths)):
         raise DataError(f"the {split} split of {data_yaml} has no boxes")
-    return matches.report(len(images), data.names)
+    return matches
 
 
 def renumbered(found: Detections, numbers: dict[int, int]) -> Detections:
@@ -112,24 +124,29 @@ def renumbered(found: Detections, numbers: dict[int, int]) -> Detections:
 
 
 class Matches:
-    """Detections matched with the truth, photo by photo."""
+    """Detections matched with the truth. Each list has an entry per photo, in the order of the split: ``correct`` bool
+    [detections, 10] (see :func:`match`), ``scores``, ``classes`` of its detections, and ``truths``, classes of its true boxes.
+    ``names`` are the classes' names by number."""
 
-    def __init__(self) -> None:
-        self._correct: list[np.ndarray] = []
-        self._scores: list[np.ndarray] = []
-        self._classes: list[np.ndarray] = []
-        self.truths: list[int] = []
+    def __init__(self, names: dict[int, str]) -> None:
+        self.names = names
+        self.correct: list[np.ndarray] = []
+        self.scores: list[np.ndarray] = []
+        self.classes: list[np.ndarray] = []
+        self.truths: list[np.ndarray] = []
 
     def add(self, found: Detections, truth: np.ndarray, classes: np.ndarray) -> None:
         """One photo: detections (xyxy pixels), true boxes float [n, 4] in the same pixels, and their class numbers."""
-        self._correct.append(match(found, truth, classes))
-        self._scores.append(found.scores)
-        self._classes.append(found.class_ids)
-        self.truths += [int(number) for number in classes]
+        self.correct.append(match(found, truth, classes))
+        self.scores.append(found.scores)
+        self.classes.append(found.class_ids)
+        self.truths.append(classes)
 
-    def report(self, images: int, names: dict[int, str]) -> DetectionReport:
-        correct, scores = np.concatenate(self._correct), np.concatenate(self._scores)
-        classes, truths = np.concatenate(self._classes), np.array(self.truths)
+    def report(self) -> DetectionReport:
+        """The figures over all photos. At least one true box is needed."""
+        correct, scores = np.concatenate(self.correct), np.concatenate(self.scores)
+        classes, truths = np.concatenate(self.classes), np.concatenate(self.truths)
+        names = self.names
         present = [int(number) for number in np.unique(truths)]
         grid = np.linspace(0, 1, _GRID)
         aps, precisions, recalls = [], [], []
@@ -163,7 +180,7 @@ class Matches:
             for n, number in enumerate(present)
         }
         return DetectionReport(
-            images=images,
+            images=len(self.truths),
             boxes=len(truths),
             map50=float(ap[:, 0].mean()),
             map50_95=float(ap.mean()),
