@@ -10,6 +10,7 @@ ALL = {
     "startup": "milliseconds of `fashionrec --help`, as a ratio to `python -c pass`",
     "query": "one query from a cold start, and its stages",
     "prepare": "images per second of fetch-dataset at 640, as a ratio to a loop of Pillow; memory",
+    "forgetting": "what a finetune loses and gains on real photos, a plain one beside ours (needs FASHIONREC_REALDATA)",
     "realdata": "train, build and query on real photos (needs FASHIONREC_REALDATA)",
 }
 

@@ -180,6 +180,7 @@ class FinetuneConfig(YoloSection):
     distill: Annotated[float, Field(ge=0)]
     resamples: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    certain: bool
 
 
 class TrainEmbedderConfig(Section):

@@ -14,6 +14,7 @@ from fashionrec.runs import RECORD, newest_promoted, read_run
 
 if TYPE_CHECKING:
     from fashionrec.cli.session import Session
+    from fashionrec.detector.detect import Detector
 
 DETECTOR_PACKAGES = ("torch", "ultralytics", "onnx")
 EMBEDDER_PACKAGES = ("torch", "transformers", "onnx")
@@ -42,6 +43,21 @@ def detector_bundle(session: Session, source: str | None, *, catalogue: Path | N
         return None
     session.out.say(f"detector: {source}{why}")
     return detector_from(session, Path(source))
+
+
+def opened_detector(session: Session, bundle: Bundle) -> Detector:
+    """A bundle's detector with the session's thresholds, threads and device."""
+    from fashionrec.detector.detect import Detector
+
+    config = session.config
+    return Detector(
+        bundle,
+        conf=config.detector.conf,
+        iou=config.detector.iou,
+        max_garments=config.detector.max_garments,
+        threads=config.project.threads,
+        device=config.project.device,
+    )
 
 
 def detector_from(session: Session, path: Path) -> Bundle:

@@ -97,7 +97,10 @@ def finetune(
     session.out.result(document, lambda: _print_run(session, document))
     if not document["promoted"]:
         reasons = "; ".join(document["notes"].get("decision", {}).get("reasons", [])) or "it did not get better"
-        raise Refused(f"not promoted: {reasons}", hint=f"the candidate is kept in {document['path']}")
+        raise Refused(
+            f"not promoted: {reasons}",
+            hint=f"the candidate is kept in {document['path']}, with comparison.html; `fashionrec runs promote` overrules",
+        )
     session.out.next(f"fashionrec build-index PHOTOS --detector {document['path']}")
 
 
@@ -109,7 +112,8 @@ def run_finetune(session: Session) -> dict[str, Any]:
     config = session.config.finetune
     weights = Path(config.weights or "")
     if (weights / RECORD).is_file():
-        weights = read_run(weights).weights_path("best")
+        run = read_run(weights)
+        weights = run.weights_path("best_ft" if "best_ft" in run.weights else "best")
         config = config.model_copy(update={"weights": str(weights)})
     if _is_table(Path(config.data or "")):
         return _run_document(_train_embedder(session, Path(config.data or ""), init=str(weights)))
@@ -117,7 +121,7 @@ def run_finetune(session: Session) -> dict[str, Any]:
     session.out.say(f"finetuning {config.weights} on {config.data}, replaying {config.replay or 'nothing'}")
     with session.out.progress("epoch") as tick:
         run = module.finetune_detector(
-            config, session.runs, _measure(session), log=session.out.say, progress=_epochs(tick)
+            config, session.runs, _judge(session), log=session.out.say, progress=_epochs(tick)
         )
     return _run_document(run)
 
@@ -189,11 +193,20 @@ def _train_embedder(session: Session, table: Path, init: str | None) -> Run:
     return run
 
 
-def _measure(session: Session) -> Any:
-    """Measures weights by the one evaluator, from their bundle, as they will be served."""
-    from fashionrec.cli.evaluating import run_evaluate_detector
+def _judge(session: Session) -> Any:
+    """Decides on a finetune by the one evaluator, from bundles, as they will be served."""
+    from functools import partial
 
-    return lambda weights, data, split: run_evaluate_detector(session, str(weights), data, split)
+    from fashionrec.cli.models import detector_from, opened_detector
+    from fashionrec.evaluation.decision import judge
+    from fashionrec.evaluation.detection import match_detector
+
+    def match(weights: Path, data: Path, split: str) -> Any:
+        detector = opened_detector(session, detector_from(session, weights))
+        with session.out.progress("evaluating", "photos") as tick:
+            return match_detector(detector, data, split, session.config.evaluate, progress=tick)
+
+    return partial(judge, match=match, config=session.config.finetune)
 
 
 def _is_table(path: Path) -> bool:

@@ -1,15 +1,16 @@
 """Finetune a detector so that it cannot silently lose: replay, weight interpolation, and a decision on two test sets.
 
-Training plane: loaded by name when something is finetuned. Old images are replayed beside the new ones; the optimizer and
-its learning rate are explicit; afterwards the weights before and after are mixed (WiSE-FT, Wortsman et al., arXiv
-2109.01903) by the factor that validation of both data sets likes best. The outcome is a decision: the candidate is promoted
-only where the new test set gains and the old one loses no more than the tolerance.
+Training plane: loaded by name when something is finetuned. Old images are replayed beside the new ones; where they are not at
+hand, the old weights teach instead: the features that they see in the new images are to stay (ultralytics' own distillation,
+with the identity between equal layers). The optimizer and its learning rate are explicit. Afterwards the weights before and
+after are mixed (WiSE-FT, Wortsman et al., arXiv 2109.01903) by the factor that validation of both data sets likes best. Whether
+the outcome may be used is decided above, by :mod:`fashionrec.evaluation.decision`.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,35 +20,38 @@ from fashionrec.config import FinetuneConfig
 from fashionrec.detector.train import Log, Progress, augmentation, fit
 from fashionrec.detector.ultra import load_yolo, quiet, stamped
 from fashionrec.errors import ConfigError, DataError, ModelError
-from fashionrec.files import dump_json, sha256_file, write_atomic
+from fashionrec.files import sha256_file, write_atomic
 from fashionrec.runs import Run, start_run
 from fashionrec.yolo_data import YoloData, dataset_fingerprint, declared, read_data_yaml, read_labels
 
-#: Measures weights (a checkpoint) on one split of a dataset: map50, map50_95, precision, recall, per_class.
-Measure = Callable[[Path, Path, str], dict[str, Any]]
-
-METRICS = ("map50", "map50_95", "precision", "recall")
+#: Decides on weights before and after, by the test sets ``new`` and ``old`` (where it is at hand), and writes its reports into
+#: the folder of the run. Returns a document with ``after`` and ``decision``.
+Judge = Callable[[Path, Path, Mapping[str, Path], Path], dict[str, Any]]
 
 
 def finetune_detector(
     config: FinetuneConfig,
     runs: Path,
-    measure: Measure,
+    judge: Judge,
     *,
     log: Log | None = None,
     progress: Progress | None = None,
 ) -> Run:
-    """Finetune, mix, measure before and after on both test sets, decide.
+    """Finetune, mix, and have ``judge`` measure before and after on both test sets and decide.
 
-    Writes ``runs/finetune/NAME`` with ``weights/best_ft.pt``, ``comparison.json`` and ``comparison.md``; the run's
-    ``notes["decision"]`` says whether it is promoted and why. Raises :class:`ConfigError`, :class:`DataError` or
-    :class:`ModelError` before it starts.
+    Writes ``runs/finetune/NAME`` with ``weights/best_ft.pt`` and the judge's reports; the run's ``notes["decision"]`` says
+    whether it is promoted and why. Raises :class:`ConfigError`, :class:`DataError` or :class:`ModelError` before it starts.
     """
     say = log or (lambda text: None)
     before, new = Path(config.weights or ""), Path(config.data or "")
     old = Path(config.replay) if config.replay else None
     if not before.is_file():
         raise ModelError(f"no weights at {before}", hint="--weights runs/train/NAME/weights/best.pt")
+    if before.suffix != ".pt":
+        raise ModelError(
+            f"{before} cannot be finetuned: only detectors of ultralytics can",
+            hint=f"train on from it, without a decision: fashionrec train model={before} data={new}",
+        )
     if config.optimizer.lower() == "auto":
         raise ConfigError("finetune.optimizer=auto would ignore lr0", hint="name one: AdamW, SGD")
     new_data, old_data = read_data_yaml(new), read_data_yaml(old) if old else None
@@ -55,6 +59,8 @@ def finetune_detector(
     _same_classes(base.names, new_data, old_data)
     pixels = stamped(base).get("pixels", {})
     _same_pixels(pixels, new, *([old] if old else []))
+    replay = old_data is not None and "train" in old_data.splits
+    teach = _teaching(before, config) if not replay and config.distill else {}
     run = start_run(runs / "finetune", config.name, kind="detector", verb="finetune", exist_ok=config.exist_ok)
     run.seed = config.seed
     run.config = {"finetune": config.model_dump()}
@@ -64,79 +70,61 @@ def finetune_detector(
     if old:
         run.dataset["old"] = {"path": str(old), "fingerprint": dataset_fingerprint(old)}
     run.notes["before"] = {"file": before.name, "sha256": sha256_file(before)}
+    run.notes["distilled"] = bool(teach)
     run.save()
     data, replayed = _write_data(run, new_data, old_data, config)
     run.notes["replayed"] = replayed
-    say(f"{len(new_data.images('train'))} new images, {replayed} old ones replayed")
+    how = (
+        "the old weights teach beside them, which costs about a third more time"
+        if teach
+        else f"{replayed} old ones replayed"
+    )
+    say(f"{len(new_data.images('train'))} new images, {how}")
     side = int(config.imgsz or base.overrides.get("imgsz") or 640)
     names = ("epochs", "patience", "batch", "device", "workers", "seed", "optimizer", "lr0", "freeze")
     asked = augmentation(declared(new))
-    settings = {name: getattr(config, name) for name in names} | {"imgsz": side} | asked | config.options()
+    settings = {name: getattr(config, name) for name in names} | {"imgsz": side} | asked | config.options() | teach
+    if teach:
+        base.add_callback("on_pretrain_routine_end", _keep_features_as_they_are)
     fit(base, run, data, settings, progress)
     run.status, run.promoted = "running", False
-    factor, tried = _choose_factor(before, run, new, old, side, config)
+    run.save()
+    measurable = {"new": new_data, "old": old_data}
+    watched = {name: data.path for name, data in measurable.items() if data is not None and "valid" in data.splits}
+    factor, tried = _choose_factor(before, run, watched, side, config)
     run.notes["interpolation"] = {"factor": factor, "tried": tried}
     say(f"mixing factor {factor:g} between the old weights (0) and the finetuned ones (1)")
-    after = run.path / "weights" / "best_ft.pt"
     run.weights["best_ft"] = "weights/best_ft.pt"
-    comparison = compare(before, after, new, old, measure)
-    comparison["decision"] = decide(comparison, config.tolerance)
-    write_atomic(run.path / "comparison.json", dump_json(comparison))
-    write_atomic(run.path / "comparison.md", to_markdown(comparison))
-    run.metrics = comparison["after"]["new"]
-    run.notes["decision"] = comparison["decision"]
-    run.promoted = comparison["decision"]["promoted"]
+    sets = {"new": new} | ({"old": old} if old else {})
+    document = judge(before, run.path / "weights" / "best_ft.pt", sets, run.path)
+    run.metrics = document["after"]["new"]
+    run.notes["decision"] = document["decision"]
+    run.promoted = bool(document["decision"]["promoted"])
     run.status = "done"
     run.save()
     return run
 
 
-def compare(before: Path, after: Path, new: Path, old: Path | None, measure: Measure) -> dict[str, Any]:
-    """Both weights on both test sets (the valid split where a data set has no test), and the differences as rows."""
-    sets = {"new": new} | ({"old": old} if old else {})
-    splits = {name: "test" if "test" in read_data_yaml(path).splits else "valid" for name, path in sets.items()}
-    result: dict[str, Any] = {"splits": splits, "before": {}, "after": {}}
-    for which, weights in (("before", before), ("after", after)):
-        for name, path in sets.items():
-            result[which][name] = measure(weights, path, splits[name])
-    rows = []
-    for name in sets:
-        first, second = result["before"][name], result["after"][name]
-        for metric in METRICS:
-            rows.append(_row(name, metric, first[metric], second[metric]))
-        for label, values in second["per_class"].items():
-            if label in first["per_class"]:
-                was = first["per_class"][label]["map50_95"]
-                rows.append(_row(name, f"map50_95, {label}", was, values["map50_95"]))
-    result["rows"] = rows
-    return result
+def _teaching(before: Path, config: FinetuneConfig) -> dict[str, Any]:
+    """ultralytics' options for learning from the old weights. Raises :class:`ConfigError` for a head that it cannot do."""
+    from ultralytics.nn.modules.head import Detect
+
+    if not any(isinstance(module, Detect) for module in load_yolo(str(before)).model.model):
+        raise ConfigError(
+            "these weights cannot teach: distillation needs a head of YOLO",
+            hint="give the old data with --replay, or set distill=0",
+        )
+    return {"distill_model": str(before.resolve()), "dis": config.distill}
 
 
-def decide(comparison: dict[str, Any], tolerance: float) -> dict[str, Any]:
-    """Promote or not, and why. ``tolerance`` is in points (hundredths) of mAP50-95 that the old test set may lose."""
-    change = {
-        name: (comparison["after"][name]["map50_95"] - comparison["before"][name]["map50_95"]) * 100
-        for name in comparison["after"]
-    }
-    reasons = [f"the new test set {_gained(change['new'])}"]
-    promoted = change["new"] > 0
-    if "old" in change:
-        reasons.append(f"the old test set {_gained(change['old'])} (tolerance {tolerance:g})")
-        promoted = promoted and change["old"] >= -tolerance
-    else:
-        reasons.append("the old data was not given, so what was lost there is not known")
-    return {"promoted": promoted, "reasons": reasons, "change_points": change, "tolerance_points": tolerance}
+def _keep_features_as_they_are(trainer: Any) -> None:
+    """Teacher and student are one network, so their features are compared as they are, not through a learnt projection."""
+    import torch
 
-
-def to_markdown(comparison: dict[str, Any]) -> str:
-    """The before/after table."""
-    lines = ["| test set | metric | before | after | difference |", "| --- | --- | ---: | ---: | ---: |"]
-    for row in comparison["rows"]:
-        figures = f"{row['before']:.3f} | {row['after']:.3f} | {row['difference']:+.3f}"
-        lines.append(f"| {row['test_set']} | {row['metric']} | {figures} |")
-    decision = comparison["decision"]
-    verdict = "promoted" if decision["promoted"] else "not promoted"
-    return "\n".join([*lines, "", f"{verdict}: {'; '.join(decision['reasons'])}", ""])
+    wrapped = trainer.model
+    wrapped.projector = torch.nn.ModuleList(torch.nn.Identity() for _ in wrapped.projector)
+    if getattr(trainer, "ema", None) is not None:
+        trainer.ema.ema.projector = torch.nn.ModuleList(torch.nn.Identity() for _ in wrapped.projector)
 
 
 def interpolate(before: Any, after: Any, factor: float) -> dict[str, Any]:
@@ -151,13 +139,12 @@ def interpolate(before: Any, after: Any, factor: float) -> dict[str, Any]:
 
 
 def _choose_factor(
-    before: Path, run: Run, new: Path, old: Path | None, side: int, config: FinetuneConfig
+    before: Path, run: Run, sets: Mapping[str, Path], side: int, config: FinetuneConfig
 ) -> tuple[float, list[dict[str, float]]]:
-    """Write ``best_ft.pt`` of the best factor: the most gained on new validation with old validation within tolerance."""
+    """Write ``best_ft.pt`` of the best factor, and what each scored (mAP50-95) on the valid splits of ``sets``."""
     first = load_yolo(str(before)).model.float().state_dict()
     tuned_path = run.path / "weights" / "best.pt"
     second = load_yolo(str(tuned_path)).model.float().state_dict()
-    target = run.path / "weights" / "best_ft.pt"
     tried: list[dict[str, float]] = []
     for factor in sorted({0.0, *config.interpolate}):
         mixed = load_yolo(str(tuned_path))
@@ -165,25 +152,34 @@ def _choose_factor(
         candidate = run.path / "weights" / f".mix-{factor:g}.pt"
         with quiet(run.path / "train.log"):
             mixed.save(str(candidate))
-        scores = {"factor": factor, "new": _validate(candidate, new, side, run)}
-        if old:
-            scores["old"] = _validate(candidate, old, side, run)
-        tried.append(scores)
-    start = tried[0]
-
-    def merit(scores: dict[str, float]) -> tuple[bool, float]:
-        lost = (start["old"] - scores["old"]) * 100 if old else 0.0
-        within = lost <= config.tolerance
-        return within, (scores["new"] - start["new"]) * 100 - (0.0 if within else lost)
-
-    best = max((scores for scores in tried if scores["factor"] > 0), key=merit)
+        scores = {name: _validate(candidate, data, side, run) for name, data in sets.items()}
+        tried.append({"factor": factor, **scores})
+    best = best_factor(tried, config.tolerance)
     for scores in tried:
         candidate = run.path / "weights" / f".mix-{scores['factor']:g}.pt"
-        if scores is best:
-            candidate.replace(target)
+        if scores["factor"] == best:
+            candidate.replace(run.path / "weights" / "best_ft.pt")
         else:
             candidate.unlink()
-    return best["factor"], tried
+    return best, tried
+
+
+def best_factor(tried: Sequence[Mapping[str, float]], tolerance: float) -> float:
+    """Of scores by ``factor`` (0, the old weights, is among them) the factor to take: the most gained on ``new`` of those that
+    lose no more than ``tolerance`` points on ``old``; where all lose more, the one that loses least of what it gains.
+
+    Where ``old`` was not measured, the least factor with nine tenths of the most that was gained: nearer the old weights less is
+    forgotten.
+    """
+    start = next(scores for scores in tried if scores["factor"] == 0)
+    mixed = sorted((scores for scores in tried if scores["factor"] > 0), key=lambda scores: scores["factor"])
+    gains = {scores["factor"]: (scores.get("new", 0.0) - start.get("new", 0.0)) * 100 for scores in mixed}
+    if "old" not in start:
+        most = max(gains.values())
+        return next(factor for factor, gain in gains.items() if gain >= most - 0.1 * abs(most))
+    lost = {scores["factor"]: (start["old"] - scores["old"]) * 100 for scores in mixed}
+    kept = [factor for factor in gains if lost[factor] <= tolerance]
+    return max(kept or gains, key=lambda factor: gains[factor] - (0.0 if kept else lost[factor]))
 
 
 def _validate(weights: Path, data: Path, side: int, run: Run) -> float:
@@ -204,9 +200,9 @@ def _write_data(run: Run, new: YoloData, old: YoloData | None, config: FinetuneC
     """A data.yaml in the run: new images and a sample of old ones to train on, both validation sets to watch."""
     images = new.images("train")
     replayed: list[Path] = []
-    if old is not None:
+    if old is not None and "train" in old.splits:
         replayed = _balanced_sample(old.images("train"), round(config.replay_ratio * len(images)), config.seed)
-    valid = new.images("valid") + (old.images("valid") if old is not None else [])
+    valid = new.images("valid") + (old.images("valid") if old is not None and "valid" in old.splits else [])
     for name, paths in (("train", [*images, *replayed]), ("valid", valid)):
         write_atomic(run.path / f"{name}.txt", "".join(f"{path.resolve()}\n" for path in paths))
     document = {"train": "train.txt", "val": "valid.txt", "names": new.names}
@@ -254,11 +250,3 @@ def _same_pixels(pixels: dict[str, Any], *datasets: Path) -> None:
                 f" {pixels or 'nothing'}",
                 hint="prepare them alike: `fashionrec fetch-dataset` with the same dataset.resize, imgsz and equalize",
             )
-
-
-def _row(test_set: str, metric: str, before: float, after: float) -> dict[str, Any]:
-    return {"test_set": test_set, "metric": metric, "before": before, "after": after, "difference": after - before}
-
-
-def _gained(points: float) -> str:
-    return f"{'gained' if points > 0 else 'lost'} {abs(points):.2f} points of mAP50-95"
