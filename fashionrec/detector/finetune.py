@@ -60,7 +60,7 @@ def finetune_detector(
     pixels = stamped(base).get("pixels", {})
     _same_pixels(pixels, new, *([old] if old else []))
     replay = old_data is not None and "train" in old_data.splits
-    teach = _teaching(before, config) if not replay and config.distill else {}
+    teach = _teaching(before, config) if config.distill else {}
     run = start_run(runs / "finetune", config.name, kind="detector", verb="finetune", exist_ok=config.exist_ok)
     run.seed = config.seed
     run.config = {"finetune": config.model_dump()}

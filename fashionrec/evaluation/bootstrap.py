@@ -92,7 +92,8 @@ def figures(matches: Matches, counts: np.ndarray) -> dict[str, np.ndarray]:
             answered = np.maximum(np.cumsum(weight)[kept], 1e-9)
             aps[row, n] = _average_precisions(true / totals[n], true / answered[:, None])
             right = float(weight[:shown] @ hits[:shown, 0])
-            precision[row, n] = right / max(int(weight[:shown].sum()), 1)
+            answers = int(weight[:shown].sum())
+            precision[row, n] = right / answers if answers else 1.0  # as a report has it where nothing was answered
             recall[row, n] = right / totals[n]
     result = {
         "map50": np.nanmean(aps[:, :, 0], axis=0),
