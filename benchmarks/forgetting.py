@@ -32,7 +32,7 @@ from ultralytics import YOLO
 weights, data, epochs, seed, project = sys.argv[1:6]
 model = YOLO(weights)
 model.train(data=data, epochs=int(epochs), seed=int(seed), device="cpu", workers=0, imgsz=int(sys.argv[6]), batch=16,
-            project=project, name="plain", exist_ok=True, plots=False, amp=False, patience=10)
+            project=project, name="plain", exist_ok=True, plots=False, amp=False)
 """
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from PIL import ImageDraw
 
 #: One colour per class, for boxes and headings; dark enough for white text.
 COLOURS = {"dress": "#b4236b", "pants": "#1f5fbf", "skirt&pants": "#6b46c1", "skirt": "#b45309", "top": "#0f766e"}
@@ -25,3 +26,10 @@ def environment() -> Environment:
 def jpeg_uri(jpeg: bytes) -> str:
     """A JPEG as a link that needs no request."""
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
+
+
+def draw_label(draw: ImageDraw.ImageDraw, x: float, y: float, text: str, colour: str, line: int) -> None:
+    """White text on a filled box whose upper left corner is at ``x, y``, as large as suits lines ``line`` pixels wide."""
+    left, top, right, bottom = draw.textbbox((0, 0), text, font_size=6 * line)
+    draw.rectangle((x, y, x + right - left + 4 * line, y + bottom - top + 4 * line), fill=colour)
+    draw.text((x + 2 * line - left, y + 2 * line - top), text, fill="white", font_size=6 * line)

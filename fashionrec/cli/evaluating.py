@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fashionrec.cli.session import Session, command
 from fashionrec.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from fashionrec.evaluation.detection import Matches
+    from fashionrec.evaluation.detection_report import DetectionReport
 
 
 def mount(app: typer.Typer) -> None:
@@ -23,6 +27,9 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="train, valid or test.")] = None,
     index: Annotated[str | None, typer.Option(help="A catalogue.")] = None,
     queries: Annotated[Path | None, typer.Option(help="A table with image and product_id.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page: figures, curves, and the worst photos of a detector.")
+    ] = None,
 ) -> None:
     words = session.assign("evaluate", settings or [])
     if words:
@@ -31,9 +38,11 @@ def evaluate(
         )
     session.override("evaluate", {"split": split})
     if weights is not None and data is not None and queries is None:
-        report = run_evaluate_detector(session, weights, data)
-        session.out.result(report, lambda: _print_detection(session, report))
-        session.out.next(f"fashionrec build-index PHOTOS --detector {weights}")
+        _evaluate_detector(session, weights, data, html)
+    elif html is not None and queries is not None:
+        raise UsageError(
+            "--html is for a detector", hint="a search as a page: fashionrec query PHOTO --html answer.html"
+        )
     elif queries is not None and weights is None and data is None:
         report = run_evaluate_search(session, index, queries)
         session.out.result(report, lambda: _print_search(session, report))
@@ -46,21 +55,42 @@ def evaluate(
 
 
 def run_evaluate_detector(session: Session, weights: str, data: Path, split: str | None = None) -> dict[str, Any]:
-    """mAP and its kin of a detector on one split of a dataset."""
-    from fashionrec.cli.models import detector_from
-    from fashionrec.detector.detect import Detector
-    from fashionrec.evaluation.detection import evaluate_detector
+    """mAP and its kin of a detector on one split of a dataset, and its worst photos."""
+    matches = _match(session, weights, data, split or session.config.evaluate.split)
+    return _document(session, weights, data, split or session.config.evaluate.split, matches, matches.report())
+
+
+def _evaluate_detector(session: Session, weights: str, data: Path, html: Path | None) -> None:
+    split = session.config.evaluate.split
+    if html is not None:
+        html.parent.mkdir(parents=True, exist_ok=True)  # before minutes of work, not after
+    matches = _match(session, weights, data, split)
+    report = matches.report()
+    if html is not None:
+        from fashionrec.evaluation.detection_page import detection_page
+        from fashionrec.evaluation.mistakes import worst
+        from fashionrec.files import write_atomic
+
+        about = {"title": f"Evaluation of {Path(weights).name}", "weights": weights, "data": str(data), "split": split}
+        photos = worst(matches.mistakes(), session.config.evaluate.worst)
+        write_atomic(html, detection_page(report, photos, session.config.images, about))
+    document = _document(session, weights, data, split, matches, report)
+    session.out.result(document, lambda: _print_detection(session, report, data, split))
+    if html is not None:
+        session.out.say(f"page: {html}")
+        session.out.next(f"fashionrec build-index PHOTOS --detector {weights}")
+    else:
+        session.out.next(
+            f"fashionrec evaluate --weights {weights} --data {data} --split {split} --html evaluation.html"
+        )
+
+
+def _match(session: Session, weights: str, data: Path, split: str) -> Matches:
+    from fashionrec.cli.models import detector_from, opened_detector
+    from fashionrec.evaluation.detection import match_detector
     from fashionrec.yolo_data import declared
 
-    config = session.config
-    detector = Detector(
-        detector_from(session, Path(weights)),
-        conf=config.detector.conf,
-        iou=config.detector.iou,
-        max_garments=config.detector.max_garments,
-        threads=config.project.threads,
-        device=config.project.device,
-    )
+    detector = opened_detector(session, detector_from(session, Path(weights)))
     theirs = declared(data).get("pixels", {})
     if theirs and theirs != detector.pixels.to_dict():
         session.out.warn(
@@ -68,8 +98,22 @@ def run_evaluate_detector(session: Session, weights: str, data: Path, split: str
             " the figures are not those of its use"
         )
     with session.out.progress("evaluating", "photos") as tick:
-        report = evaluate_detector(detector, data, split or config.evaluate.split, config.evaluate, progress=tick)
-    return {"weights": weights, "data": str(data), "split": split or config.evaluate.split, **report.to_dict()}
+        return match_detector(detector, data, split, session.config.evaluate, progress=tick)
+
+
+def _document(
+    session: Session, weights: str, data: Path, split: str, matches: Matches, report: DetectionReport
+) -> dict[str, Any]:
+    from fashionrec.evaluation.mistakes import worst
+
+    photos = worst(matches.mistakes(), session.config.evaluate.worst)
+    return {
+        "weights": weights,
+        "data": str(data),
+        "split": split,
+        **report.to_dict(),
+        "worst": [photo.to_dict() for photo in photos],
+    }
 
 
 def run_evaluate_search(
@@ -95,16 +139,23 @@ def run_evaluate_search(
     return {"index": str(catalogue.root), "queries_from": str(queries), **report}
 
 
-def _print_detection(session: Session, report: dict[str, Any]) -> None:
-    out = session.out
-    rows: list[list[object]] = [["all", report["boxes"], *_four(report)]]
-    rows += [[name, values.get("boxes", ""), *_four(values)] for name, values in report["per_class"].items()]
-    out.table(("class", "boxes", "mAP50", "mAP50-95", "precision", "recall"), rows, right=(1, 2, 3, 4, 5))
-    out.line(f"{report['images']} photos of {report['data']}, split {report['split']}")
+def _print_detection(session: Session, report: DetectionReport, data: Path, split: str) -> None:
+    from fashionrec.evaluation.detection_report import METRICS, figure
 
-
-def _four(values: dict[str, Any]) -> list[str]:
-    return [f"{values[key]:.3f}" for key in ("map50", "map50_95", "precision", "recall")]
+    out, everything = session.out, vars(report)
+    rows = [
+        [name, values["boxes"], *(figure(values[key]) for key in METRICS)]
+        for name, values in {"all": everything, **report.per_class}.items()
+    ]
+    out.table(("class", "boxes", "mAP50", "mAP50-95", "P", "R", "F1"), rows, right=(1, 2, 3, 4, 5, 6))
+    named = {"AP": "coco_ap", "AP50": "coco_ap50", "AP75": "coco_ap75", "AR100": "coco_ar100"}
+    sizes = [f"{name} {figure(v['coco_ap'])} ({v['boxes']} boxes)" for name, v in report.by_size.items()]
+    out.line("COCO: " + ", ".join(f"{name} {figure(everything[key])}" for name, key in named.items()))
+    out.line("COCO AP by size: " + ", ".join(sizes))
+    out.line(f"at confidence {report.confidence:.3f}: {report.mistakes_line()}")
+    if pairs := report.confusion.confused(3):
+        out.line("most confused: " + ", ".join(f"{true} taken for {found} {n}x" for true, found, n, _ in pairs))
+    out.line(f"{report.images} photos of {data}, split {split}")
 
 
 def _print_search(session: Session, report: dict[str, Any]) -> None:

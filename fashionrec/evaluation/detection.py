@@ -1,21 +1,32 @@
-"""Average precision of any detector, from its bundle, as COCO and ultralytics define it.
+"""One evaluator for every detector, from its bundle, so that figures are comparable.
 
-AP is the area under the precision envelope at 101 recall points (Lin et al., arXiv 1405.0312; ultralytics' ``compute_ap``),
-mAP50-95 its mean over the IoU thresholds .50, .55, ... .95. Precision, recall and F1 are at the confidence where the mean
-F1 over classes is highest, at IoU .50.
+:func:`match_detector` runs a detector over a split and keeps what it found in each photo; :meth:`Matches.report` makes the
+figures of it, by ultralytics' rules and by COCO's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fashionrec.config import EvaluateConfig, load_config
 from fashionrec.errors import DataError
+from fashionrec.evaluation.average_precision import (
+    IOU_THRESHOLDS,
+    ClassFigures,
+    average_precision,
+    class_figures,
+    iou_matrix,
+    match,
+    smooth,
+)
+from fashionrec.evaluation.coco import SIZES, coco_figures
+from fashionrec.evaluation.confusion import confusion_matrix
+from fashionrec.evaluation.detection_report import DetectionReport
+from fashionrec.evaluation.mistakes import SAME, PhotoMistakes, count_mistakes, mistakes
 from fashionrec.images import read_photo
 from fashionrec.yolo_data import declared, read_data_yaml, read_labels
 
@@ -23,36 +34,20 @@ if TYPE_CHECKING:
     from fashionrec.detector.decode import Detections
     from fashionrec.detector.detect import Detector
 
-IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
-_GRID = 1000  # points of the confidence axis
+__all__ = [
+    "IOU_THRESHOLDS",
+    "DetectionReport",
+    "Matches",
+    "average_precision",
+    "evaluate_detector",
+    "iou_matrix",
+    "match",
+    "match_detector",
+    "renumbered",
+    "smooth",
+]
+
 _BATCH = 8
-
-
-@dataclass
-class DetectionReport:
-    """What was measured. ``per_class`` has the same figures for each class that occurs, and its number of boxes."""
-
-    images: int
-    boxes: int
-    map50: float
-    map50_95: float
-    precision: float
-    recall: float
-    f1: float
-    confidence: float
-    per_class: dict[str, dict[str, float]] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        return dict(vars(self))
-
-    def to_markdown(self) -> str:
-        """A table with a line in all and one per class."""
-        lines = ["| class | boxes | mAP50 | mAP50-95 | P | R |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
-        everything = {key: getattr(self, key) for key in ("boxes", "map50", "map50_95", "precision", "recall")}
-        for name, values in {"all": everything, **self.per_class}.items():
-            figures = " | ".join(f"{values[key]:.3f}" for key in ("map50", "map50_95", "precision", "recall"))
-            lines.append(f"| {name} | {values['boxes']:.0f} | {figures} |")
-        return "\n".join(lines) + "\n"
 
 
 def evaluate_detector(
@@ -106,8 +101,13 @@ def match_detector(
             labels = read_labels(path)
             centre = labels[:, 1:3] * [photo.width, photo.height]
             half = labels[:, 3:5] * [photo.width, photo.height] / 2
-            truth = np.concatenate([centre - half, centre + half], axis=1)
-            matches.add(renumbered(detections, numbers), truth, labels[:, 0].astype(np.int64))
+            truth, classes = np.concatenate([centre - half, centre + half], axis=1), labels[:, 0].astype(np.int64)
+            if unknown := sorted(set(classes.tolist()) - set(data.names)):
+                raise DataError(
+                    f"the labels of {path} have a class {unknown[0]} that {data_yaml} does not name",
+                    hint="`fashionrec dataset audit` lists all such lines",
+                )
+            matches.add(renumbered(detections, numbers), truth, classes, path)
         if progress:
             progress(min(start + _BATCH, len(images)), len(images))
     if not sum(map(len, matches.truths)):
@@ -124,119 +124,86 @@ def renumbered(found: Detections, numbers: dict[int, int]) -> Detections:
 
 
 class Matches:
-    """Detections matched with the truth. Each list has an entry per photo, in the order of the split: ``correct`` bool
-    [detections, 10] (see :func:`match`), ``scores``, ``classes`` of its detections, and ``truths``, classes of its true boxes.
-    ``names`` are the classes' names by number."""
+    """Detections matched with the truth. Each list has an entry per photo, in the order of the split.
+
+    Of its detections: ``correct`` bool [n, 10] (see :func:`match`), ``scores``, ``classes``, ``boxes`` (xyxy pixels). Of its true
+    boxes: ``truths``, their classes, and ``true_boxes``. ``paths``: where it is, or None. ``names`` are the classes by number.
+    """
 
     def __init__(self, names: dict[int, str]) -> None:
         self.names = names
         self.correct: list[np.ndarray] = []
         self.scores: list[np.ndarray] = []
         self.classes: list[np.ndarray] = []
+        self.boxes: list[np.ndarray] = []
         self.truths: list[np.ndarray] = []
+        self.true_boxes: list[np.ndarray] = []
+        self.paths: list[Path | None] = []
 
-    def add(self, found: Detections, truth: np.ndarray, classes: np.ndarray) -> None:
+    def add(self, found: Detections, truth: np.ndarray, classes: np.ndarray, path: Path | None = None) -> None:
         """One photo: detections (xyxy pixels), true boxes float [n, 4] in the same pixels, and their class numbers."""
         self.correct.append(match(found, truth, classes))
         self.scores.append(found.scores)
         self.classes.append(found.class_ids)
+        self.boxes.append(found.boxes)
         self.truths.append(classes)
+        self.true_boxes.append(truth)
+        self.paths.append(path)
+
+    def class_figures(self) -> ClassFigures:
+        """ultralytics' figures of each class that occurs, over all photos. At least one true box is needed."""
+        parts = (self.correct, self.scores, self.classes, self.truths)
+        return class_figures(*(np.concatenate(part) for part in parts))
+
+    def mistakes(self) -> list[PhotoMistakes]:
+        """What is wrong in each photo, at the confidence where the mean F1 over classes is highest."""
+        return mistakes(self, self.class_figures().confidence)
 
     def report(self) -> DetectionReport:
         """The figures over all photos. At least one true box is needed."""
-        correct, scores = np.concatenate(self.correct), np.concatenate(self.scores)
-        classes, truths = np.concatenate(self.classes), np.concatenate(self.truths)
-        names = self.names
-        present = [int(number) for number in np.unique(truths)]
-        grid = np.linspace(0, 1, _GRID)
-        aps, precisions, recalls = [], [], []
-        for number in present:
-            mine = np.flatnonzero(classes == number)
-            order = mine[np.argsort(-scores[mine], kind="stable")]
-            hits, confidence = correct[order], scores[order]
-            total = int((truths == number).sum())
-            true = hits.cumsum(axis=0)
-            recall = true / total
-            precision = true / np.arange(1, len(hits) + 1)[:, None]
-            aps.append([average_precision(recall[:, n], precision[:, n]) for n in range(len(IOU_THRESHOLDS))])
-            if len(hits):
-                recalls.append(np.interp(-grid, -confidence, recall[:, 0], left=0))
-                precisions.append(np.interp(-grid, -confidence, precision[:, 0], left=1))
-            else:
-                recalls.append(np.zeros(_GRID))
-                precisions.append(np.zeros(_GRID))
-        ap, p, r = np.array(aps), np.array(precisions), np.array(recalls)
-        f1 = 2 * p * r / (p + r + 1e-16)
-        at = int(smooth(f1.mean(axis=0), 0.1).argmax())
+        own, coco = self.class_figures(), coco_figures(self)
+        counts = {number: sum(int((truths == number).sum()) for truths in self.truths) for number in own.classes}
         per_class = {
-            names[number]: {
-                "boxes": int((truths == number).sum()),
-                "map50": float(ap[n, 0]),
-                "map50_95": float(ap[n].mean()),
-                "precision": float(p[n, at]),
-                "recall": float(r[n, at]),
-                "f1": float(f1[n, at]),
+            self.names[number]: {
+                "boxes": counts[number],
+                "map50": float(own.ap[n, 0]),
+                "map50_95": float(own.ap[n].mean()),
+                "precision": float(own.precision[n]),
+                "recall": float(own.recall[n]),
+                "f1": float(own.f1[n]),
+                "coco_ap": coco.class_ap(number),
             }
-            for n, number in enumerate(present)
+            for n, number in enumerate(own.classes)
+        }
+        by_size = {
+            name: {
+                "boxes": coco.in_area(name),
+                "coco_ap": coco.ap(name),
+                "coco_ap50": coco.ap(name, 0.5),
+                "coco_ap75": coco.ap(name, 0.75),
+                "coco_ar100": coco.ar(name),
+            }
+            for name in SIZES
         }
         return DetectionReport(
             images=len(self.truths),
-            boxes=len(truths),
-            map50=float(ap[:, 0].mean()),
-            map50_95=float(ap.mean()),
-            precision=float(p[:, at].mean()),
-            recall=float(r[:, at].mean()),
-            f1=float(f1[:, at].mean()),
-            confidence=float(grid[at]),
+            boxes=sum(counts.values()),
+            map50=float(own.ap[:, 0].mean()),
+            map50_95=float(own.ap.mean()),
+            precision=float(own.precision.mean()),
+            recall=float(own.recall.mean()),
+            f1=float(own.f1.mean()),
+            confidence=own.confidence,
+            coco_ap=coco.ap(),
+            coco_ap50=coco.ap(iou=0.5),
+            coco_ap75=coco.ap(iou=0.75),
+            coco_ap_small=coco.ap("small"),
+            coco_ap_medium=coco.ap("medium"),
+            coco_ap_large=coco.ap("large"),
+            coco_ar100=coco.ar(),
             per_class=per_class,
+            by_size=by_size,
+            curves={self.names[number]: coco.curve(number).tolist() for number in own.classes},
+            confusion=confusion_matrix(self, own.confidence, SAME),
+            mistakes=count_mistakes(mistakes(self, own.confidence)),
         )
-
-
-def match(found: Detections, truth: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """bool [detections, 10]: is each a hit at each IoU threshold?
-
-    The surest detection chooses first, as in COCO: the box of its class that it overlaps most and that none has taken yet.
-    ``found`` is best first.
-    """
-    correct = np.zeros((len(found), len(IOU_THRESHOLDS)), bool)
-    if not len(found) or not len(truth):
-        return correct
-    overlap = iou_matrix(truth, found.boxes) * (classes[:, None] == found.class_ids[None, :])
-    candidates = np.flatnonzero(overlap.max(axis=0) >= IOU_THRESHOLDS[0])
-    for n, threshold in enumerate(IOU_THRESHOLDS):
-        left = overlap.copy()
-        for column in candidates:
-            row = int(left[:, column].argmax())
-            if left[row, column] >= threshold:
-                correct[column, n] = True
-                left[row] = 0.0
-    return correct
-
-
-def iou_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """IoU of every box of ``a`` [n, 4] with every box of ``b`` [m, 4], both xyxy: float [n, m]."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    inter = np.clip(high - low, 0, None).prod(axis=2)
-    area_a, area_b = (a[:, 2:] - a[:, :2]).prod(axis=1), (b[:, 2:] - b[:, :2]).prod(axis=1)
-    return np.asarray(inter / np.maximum(area_a[:, None] + area_b[None, :] - inter, 1e-9))
-
-
-def average_precision(recall: Sequence[float] | np.ndarray, precision: Sequence[float] | np.ndarray) -> float:
-    """Area under the envelope of a precision-recall curve (recall rising), at 101 points by trapezoids."""
-    if not len(recall):
-        return 0.0
-    r = np.concatenate([[0.0], recall, [recall[-1]], [1.0]])
-    p = np.concatenate([[1.0], precision, [0.0], [0.0]])
-    envelope = np.flip(np.maximum.accumulate(np.flip(p)))
-    points = np.linspace(0, 1, 101)
-    values = np.interp(points, r, envelope)
-    return float(((values[1:] + values[:-1]) / 2 * np.diff(points)).sum())
-
-
-def smooth(values: np.ndarray, fraction: float) -> np.ndarray:
-    """A box filter over a fraction of the curve, its ends held."""
-    width = round(len(values) * fraction * 2) // 2 + 1
-    ends = np.ones(width // 2)
-    padded = np.concatenate([ends * values[0], values, ends * values[-1]])
-    return np.convolve(padded, np.ones(width) / width, mode="valid")

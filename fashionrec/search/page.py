@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageDraw
 
-from fashionrec.pages import COLOURS, OTHER_COLOUR, environment, jpeg_uri
+from fashionrec.pages import COLOURS, OTHER_COLOUR, draw_label, environment, jpeg_uri
 from fashionrec.types import CLASS_NAMES, Garment
 
 if TYPE_CHECKING:
@@ -86,10 +86,7 @@ def draw_boxes(pixels: Image.Image, garments: Sequence[Garment]) -> Image.Image:
         x1, y1, x2, y2 = (value * scale for value in garment.box)
         draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=line)
         number = CLASS_NAMES.index(garment.class_name) if garment.class_name in CLASS_NAMES else "?"
-        label = f"{garment.index} {garment.class_name or number}"
-        left, top, right, bottom = draw.textbbox((0, 0), label, font_size=6 * line)
-        draw.rectangle((x1, y1, x1 + right - left + 4 * line, y1 + bottom - top + 4 * line), fill=colour)
-        draw.text((x1 + 2 * line - left, y1 + 2 * line - top), label, fill="white", font_size=6 * line)
+        draw_label(draw, x1, y1, f"{garment.index} {garment.class_name or number}", colour, line)
     return small
 
 

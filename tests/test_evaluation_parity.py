@@ -1,0 +1,114 @@
+"""Our evaluator, from the bundle, beside ultralytics' own `val` of the same checkpoint, on a detector trained for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fashionrec.config import Config, load_config
+from fashionrec.detector.detect import Detector
+from fashionrec.evaluation.detection import DetectionReport, match_detector
+
+pytestmark = [pytest.mark.train, pytest.mark.slow]  # a minute of training
+pytest.importorskip("ultralytics")
+
+NAMES = ["dress", "pants", "skirt&pants", "skirt", "top"]
+COLOURS = ["crimson", "navy", "purple", "orange", "green"]
+SIZES = ((128, 128), (128, 96), (96, 128), (256, 160))
+SIDE = 96
+
+
+class Trained(NamedTuple):
+    weights: Path
+    data: Path
+    bundle: Path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Coloured boxes on noise, learnt well enough to be right often and wrong often."""
+    from fashionrec.detector.export import export_detector
+    from fashionrec.detector.train import train_detector
+
+    folder = tmp_path_factory.mktemp("parity")
+    data = _draw(folder, {"train": 128, "valid": 16, "test": 96})
+    options = {"model": "configs/models/yolov8-demo.yaml", "data": data, "epochs": 15, "imgsz": SIDE, "batch": 16}
+    options |= {"device": "cpu", "workers": 0, "plots": "false", "mosaic": 0.0, "lr0": 0.005, "optimizer": "AdamW"}
+    config = load_config(sets=[f"train.{key}={value}" for key, value in options.items()], env={}).config
+    weights = train_detector(config.train, folder / "runs").weights_path("best")
+    export_detector(weights, folder / "bundle")
+    return Trained(weights, data, folder / "bundle")
+
+
+def _draw(folder: Path, counts: dict[str, int]) -> Path:
+    rng = np.random.default_rng(0)
+    for split, count in counts.items():
+        for sub in ("images", "labels"):
+            (folder / split / sub).mkdir(parents=True)
+        for n in range(count):
+            width, height = SIZES[n % len(SIZES)]
+            picture = Image.fromarray(rng.integers(90, 220, (height, width, 3), dtype=np.uint8))
+            lines = []
+            for part in range(int(rng.integers(1, 3))):
+                kind, w, h = int(rng.integers(0, 5)), *(rng.uniform(0.25, 0.45, 2) * [width, height]).astype(int)
+                x, y = int(rng.uniform(2, width / 2 - w - 2) + part * width / 2), int(rng.uniform(2, height - h - 2))
+                picture.paste(COLOURS[kind], (x, y, x + w, y + h))
+                lines.append(f"{kind} {(x + w / 2) / width} {(y + h / 2) / height} {w / width} {h / height}\n")
+            picture.save(folder / split / "images" / f"{n:03}.png")
+            (folder / split / "labels" / f"{n:03}.txt").write_text("".join(lines))
+    places = f"train: {folder}/train/images\nval: {folder}/valid/images\ntest: {folder}/test/images\n"
+    (folder / "data.yaml").write_text(f"{places}names: {NAMES}\n")
+    return folder / "data.yaml"
+
+
+def ours(trained: Trained, config: Config) -> DetectionReport:
+    detector = Detector.open(trained.bundle, config.detector)
+    return match_detector(detector, trained.data, "test", config.evaluate).report()
+
+
+def test_the_figures_are_those_of_val(trained: Trained, config: Config) -> None:
+    """With ``rect=False``, squares as the bundle has them: by default `val` pads less, and differs from itself by more."""
+    from fashionrec.detector.ultra import load_yolo, quiet
+
+    with quiet(None):
+        val = load_yolo(str(trained.weights)).val(
+            data=str(trained.data),
+            split="test",
+            imgsz=SIDE,
+            rect=False,
+            plots=False,
+            workers=0,
+            device="cpu",
+            project=str(trained.data.parent),
+            name="val",
+        )
+    report = ours(trained, config)
+    assert 0.1 < val.box.map < val.box.map50 < 0.98, "figures that could not differ show nothing"
+    assert report.map50 == pytest.approx(val.box.map50, abs=0.005)
+    assert report.map50_95 == pytest.approx(val.box.map, abs=0.005)
+
+
+def test_planted_faults_leave_the_band(trained: Trained, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Boxes a pixel off, exchanged channels, a photo of each batch that loses what was found in it."""
+    from fashionrec.detector import detect, preprocess
+
+    right = ours(trained, config).map50_95
+    restore, batch_input, predict = preprocess.Letterbox.restore, detect.batch_input, Detector.predict
+
+    def lost(self: Detector, photos: Any, **options: Any) -> Any:
+        found = predict(self, photos, **options)
+        return [*found[:-1], found[-1].take(np.zeros(0, np.int64))]
+
+    faults = (
+        (preprocess.Letterbox, "restore", lambda self, boxes: restore(self, boxes + np.float32(1.0))),
+        (detect, "batch_input", lambda squares, *rest: batch_input([s[..., ::-1] for s in squares], *rest)),
+        (Detector, "predict", lost),
+    )
+    for place, name, fault in faults:
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, fault)
+            assert abs(ours(trained, config).map50_95 - right) > 0.005, name
