@@ -26,7 +26,7 @@ demo: $(READY)
 	$(BIN)/python -m fashionrec demo
 
 test: lint
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

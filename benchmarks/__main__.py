@@ -10,6 +10,9 @@ ALL = {
     "startup": "milliseconds of `fashionrec --help`, as a ratio to `python -c pass`",
     "query": "one query from a cold start, and its stages",
     "prepare": "images per second of fetch-dataset at 640, as a ratio to a loop of Pillow; memory",
+    "train": "a training beside ultralytics' own: the same mAP, and the seconds that a run of ours costs more",
+    "int8": "what int8 and fp16 gain in speed and lose in mAP, beside `YOLO.predict`",
+    "compare": "all families of detectors by `fashionrec compare`, each used in one `build-index` and `query`",
     "forgetting": "what a finetune loses and gains on real photos, a plain one beside ours (needs FASHIONREC_REALDATA)",
     "realdata": "train, build and query on real photos (needs FASHIONREC_REALDATA)",
 }

@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,10 +89,13 @@ class Bundle:
         if graph not in self.graphs:
             raise ModelError(f"{self.path} has no graph {graph!r}, only {', '.join(self.graphs)}")
         file = self.path / self.graphs[graph]
+        providers = _providers(device, ort.get_available_providers(), file, str(self.spec.get("precision", "fp32")))
         try:
-            return ort.InferenceSession(str(file), options, providers=_providers(device, ort.get_available_providers()))
+            session = ort.InferenceSession(str(file), options, providers=providers)
         except Exception as error:  # onnxruntime raises its own classes, one per status
             raise ModelError(f"{file} cannot be loaded: {str(error).splitlines()[0][:200]}", hint=_AGAIN) from None
+        _started(device, session.get_providers())
+        return session
 
     def copy_to(self, target: Path) -> Bundle:
         """Copy the bundle whole into the folder ``target`` (which must not exist), files synced to disk."""
@@ -227,11 +230,41 @@ def _fingerprint(kind: str, graphs: Mapping[str, str], spec: Mapping[str, Any], 
     return fingerprint({"kind": kind, "graphs": dict(graphs), "spec": dict(spec), "files": digests})
 
 
-def _providers(device: str, available: list[str]) -> list[str]:
-    wanted = ["CPUExecutionProvider"] if device == "cpu" else ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    if device == "cuda" and "CUDAExecutionProvider" not in available:
+#: What ``project.device`` asks of ONNX Runtime, best first; each falls back on the next for what it cannot do.
+_CPU, _CUDA, _TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+_WANTED = {"cpu": [_CPU], "auto": [_CUDA, _CPU], "cuda": [_CUDA, _CPU], "tensorrt": [_TENSORRT, _CUDA, _CPU]}
+#: Those that must be there when they are asked for by name.
+_NEEDED = {"cuda": _CUDA, "tensorrt": _TENSORRT}
+_GPU_HINT = "pip uninstall onnxruntime onnxruntime-gpu, then pip install onnxruntime-gpu; or set project.device=auto"
+
+
+def _providers(
+    device: str, available: Sequence[str], file: Path, precision: str
+) -> list[str | tuple[str, dict[str, str]]]:
+    """The providers of a session, with TensorRT's options. Raises :class:`ModelError` where the one asked for is not there."""
+    needed = _NEEDED.get(device)
+    if needed and needed not in available:
         raise ModelError(
-            "project.device is cuda, but this ONNX Runtime has no CUDA provider",
-            hint="pip uninstall onnxruntime onnxruntime-gpu, then pip install onnxruntime-gpu; or set project.device=auto",
+            f"project.device is {device}, but this ONNX Runtime has no {needed.removesuffix('ExecutionProvider')} provider",
+            hint=_GPU_HINT,
         )
-    return [provider for provider in wanted if provider in available]
+    found = [provider for provider in _WANTED.get(device, _WANTED["auto"]) if provider in available]
+    return [(name, _tensorrt_options(file, precision)) if name == _TENSORRT else name for name in found]
+
+
+def _tensorrt_options(file: Path, precision: str) -> dict[str, str]:
+    """An engine is built for the GPU at hand, which takes minutes: it is kept beside its graph, where that can be written to."""
+    options = {"trt_fp16_enable": str(int(precision == "fp16")), "trt_int8_enable": str(int(precision == "int8"))}
+    if os.access(file.parent, os.W_OK):
+        options |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(file.parent / ".tensorrt")}
+    return options
+
+
+def _started(device: str, providers: Sequence[str]) -> None:
+    """ONNX Runtime goes on without a provider whose libraries it does not find: :class:`ModelError` where that was asked for."""
+    needed = _NEEDED.get(device)
+    if needed and needed not in providers:
+        raise ModelError(
+            f"project.device is {device}, but it does not start here: ONNX Runtime runs on {', '.join(providers)}",
+            hint="are the libraries of CUDA, cuDNN and TensorRT that its release needs installed? or set project.device=auto",
+        )

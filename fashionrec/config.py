@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from fashionrec.errors import ConfigError
 from fashionrec.yolo_options import YOLO_OPTIONS
@@ -32,6 +32,11 @@ NonNegative = Annotated[int, Field(ge=0)]
 CaptionKind = Literal["none", "auto", "local", "openai"]
 
 
+def as_list(value: Any) -> Any:
+    """``tensorboard`` for ``[tensorboard]``: one word needs no brackets."""
+    return [value] if isinstance(value, str) else value
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), coerce_numbers_to_str=True)
 
@@ -40,7 +45,7 @@ class ProjectConfig(Section):
     data: str
     runs: str
     threads: NonNegative
-    device: Literal["auto", "cpu", "cuda"]
+    device: Literal["auto", "cpu", "cuda", "tensorrt"]
 
 
 class ImagesConfig(Section):
@@ -155,7 +160,7 @@ class TrainConfig(YoloSection):
     lr0: Annotated[float, Field(gt=0)]
     resume: bool
     balance: Literal["none", "sample", "loss"]
-    loggers: list[Literal["tensorboard", "mlflow", "wandb"]]
+    loggers: Annotated[list[Literal["tensorboard", "mlflow", "wandb"]], BeforeValidator(as_list)]
 
 
 class FinetuneConfig(YoloSection):
@@ -174,6 +179,9 @@ class FinetuneConfig(YoloSection):
     seed: NonNegative
     optimizer: str
     lr0: Annotated[float, Field(gt=0)]
+    nbs: Positive
+    warmup_epochs: Annotated[float, Field(ge=0)]
+    warmup_bias_lr: Annotated[float, Field(ge=0)]
     freeze: int | list[int] | None
     interpolate: list[Fraction]
     tolerance: Annotated[float, Field(ge=0)]

@@ -7,7 +7,9 @@
       run.json                     what made it: verb, resolved settings, dataset fingerprint, versions, seed, metrics
       ... plots and tables of the trainer
 
-``status`` is running, done or failed; ``promoted`` says that it may be used where no model is named.
+``status`` is running, done or failed. The process that trains holds the folder's lock for as long as ``status`` is running, so
+that a run whose process was killed is told from one that goes on, and no two processes write into one folder. ``promoted`` says
+that the run may be used where no model is named.
 """
 
 from __future__ import annotations
@@ -15,12 +17,13 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import json
+import os
 import platform
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fashionrec.errors import ConfigError, DataError
+from fashionrec.errors import Busy, ConfigError, DataError, Refused
 from fashionrec.files import dump_json, write_atomic
 
 FORMAT = "fashionrec-run"
@@ -38,11 +41,17 @@ PACKAGES = (
     "numpy",
     "Pillow",
 )
+_LOCK = ".lock"
+#: Seconds to wait for a run's lock: the data loaders of a process that was killed live on for a moment, and hold it.
+_WAIT = 15.0
 
 
 @dataclass
 class Run:
-    """One run and what is written of it. ``weights`` maps ``best``, ``last``, ``best_ft`` ... to paths in the folder."""
+    """One run and what is written of it. ``weights`` maps ``best``, ``last``, ``best_ft`` ... to paths in the folder.
+
+    ``epochs`` were trained, in ``seconds``, those before a kill among them; ``promotions`` is what people decided by hand.
+    """
 
     path: Path
     kind: str  # detector | embedder
@@ -51,6 +60,7 @@ class Run:
     promoted: bool = False
     created: str = ""
     seconds: float = 0.0
+    epochs: int = 0
     seed: int = 0
     device: str = ""
     weights: dict[str, str] = field(default_factory=dict)
@@ -59,10 +69,16 @@ class Run:
     versions: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
+    promotions: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def name(self) -> str:
         return self.path.name
+
+    @property
+    def state(self) -> str:
+        """``status``, or ``killed`` where it says running and no process trains it any more."""
+        return "killed" if self.status == "running" and not _is_held(self.path) else self.status
 
     def weights_path(self, which: str = "best") -> Path:
         """The file or folder of one of the run's weights. Raises :class:`DataError` if it has none of that name."""
@@ -71,16 +87,23 @@ class Run:
         return self.path / self.weights[which]
 
     def save(self) -> None:
-        """Write ``run.json`` atomically."""
+        """Write ``run.json`` atomically; hold the run while it is running, let it go when it is not.
+
+        Raises :class:`Busy` if another process trains it.
+        """
+        if self.status == "running":
+            _hold(self.path)
         record = {"format": FORMAT, "format_version": FORMAT_VERSION, "name": self.name}
         record |= {key: value for key, value in vars(self).items() if key != "path"}
         write_atomic(self.path / RECORD, dump_json(record))
+        if self.status != "running":
+            _let_go(self.path)
 
 
 def start_run(parent: Path, name: str | None, *, kind: str, verb: str, exist_ok: bool = False) -> Run:
     """Make the folder of a new run below ``parent``; without a name the next free of train, train2, ...
 
-    Raises :class:`ConfigError` if a run of that name is there and ``exist_ok`` is not set.
+    Raises :class:`ConfigError` if a run of that name is there and ``exist_ok`` is not set, :class:`Busy` if it is trained.
     """
     if name is not None and (Path(name).name != name or name in ("", ".", "..")):
         raise ConfigError(f"{name!r} cannot be a run's name", hint="a name, not a path; the parent is project.runs")
@@ -91,7 +114,7 @@ def start_run(parent: Path, name: str | None, *, kind: str, verb: str, exist_ok:
         path = parent / f"{verb}{'' if count == 1 else count}"
     else:
         path = parent / name
-    if path.exists() and not exist_ok:
+    if _taken(path) and not exist_ok:
         raise ConfigError(
             f"there is a run {path} already", hint="choose another name=, or set exist_ok=true or resume=true"
         )
@@ -126,9 +149,55 @@ def list_runs(runs: Path) -> list[Run]:
     return sorted(found, key=lambda run: (run.created, run.name), reverse=True)
 
 
+def find_run(runs: Path, named: str) -> Run:
+    """The run at a path, or of a name (``garments``, ``finetune/garments``) below ``runs``.
+
+    Raises :class:`DataError` for a name that no run has, and for one that several have.
+    """
+    if (Path(named) / RECORD).is_file():
+        return read_run(Path(named))
+    paths = sorted(record.parent for record in runs.glob(f"*/*/{RECORD}"))
+    found = [path for path in paths if named in (path.name, f"{path.parent.name}/{path.name}")]
+    if len(found) > 1:
+        ways = [f"{path.parent.name}/{path.name}" for path in found]
+        raise DataError(f"{len(found)} runs are named {named}", hint=f"say which: {', '.join(ways)}")
+    if not found:
+        hint = nearest(named, [path.name for path in paths]) or "`fashionrec runs list` names them"
+        from fashionrec.config import nearest
+
+        raise DataError(f"no run {named} under {runs}", hint=hint)
+    return read_run(found[0])
+
+
 def newest_promoted(runs: Path, kind: str) -> Run | None:
-    """The newest finished run of a kind that may be used, or None."""
-    return next((r for r in list_runs(runs) if r.kind == kind and r.promoted and r.status == "done"), None)
+    """The finished run of a kind that is used where none is named: the one promoted last, or None.
+
+    A training is promoted when it begins to exist, by hand at the time of the command.
+    """
+    promoted = [run for run in list_runs(runs) if run.kind == kind and run.promoted and run.status == "done"]
+    return max(promoted, key=_promoted_at, default=None)
+
+
+def promote(run: Run, *, why: str = "", force: bool = False) -> None:
+    """Have a run used where no model is named, and record when and why.
+
+    Raises :class:`ConfigError` for a run that is not finished, and :class:`Refused` for a finetune that was refused, without
+    ``force``.
+    """
+    if run.state != "done":
+        raise ConfigError(f"run {run.path} is not finished, but {run.state}", hint="only a finished run can be used")
+    decision = run.notes.get("decision", {})
+    if decision.get("promoted") is False and not force:
+        reasons = "; ".join(decision.get("reasons", [])) or "it did not get better"
+        raise Refused(f"run {run.path} was refused: {reasons}", hint="overrule it with --force --why TEXT")
+    _decide(run, True, why, force)
+
+
+def demote(run: Run, *, why: str = "") -> None:
+    """Have a run no longer used where no model is named, and record when and why."""
+    if not run.promoted:
+        raise ConfigError(f"run {run.path} is not promoted")
+    _decide(run, False, why, False)
 
 
 def now() -> str:
@@ -145,3 +214,72 @@ def installed_versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def _decide(run: Run, promoted: bool, why: str, forced: bool) -> None:
+    run.promoted = promoted
+    run.promotions.append({"at": now(), "promoted": promoted, "why": why, "forced": forced})
+    run.save()
+
+
+def _promoted_at(run: Run) -> tuple[str, str]:
+    by_hand = [str(entry["at"]) for entry in run.promotions if entry.get("promoted")]
+    return max([run.created, *by_hand]), run.created
+
+
+def _taken(path: Path) -> bool:
+    """Whether a folder holds more than a kill leaves that came before the run's record."""
+    return any(file.name != _LOCK for file in path.rglob("*") if not file.is_dir()) if path.is_dir() else path.exists()
+
+
+def lock_handles(path: Path) -> tuple[int, ...]:
+    """File descriptors that let a child process, which inherits them, hold a run of this process for as long as it lives."""
+    context = getattr(_HELD.get(path.resolve()), "_context", None)
+    handle = getattr(context, "lock_file_fd", None)
+    return () if handle is None or os.name == "nt" else (handle,)
+
+
+#: The locks of the runs that this process trains, by the folder's real path.
+_HELD: dict[Path, Any] = {}
+
+
+def _hold(path: Path) -> None:
+    if path.resolve() in _HELD:
+        return
+    lock = _lock(path, _WAIT)
+    if lock is None:
+        raise Busy(f"another process is training {path}", hint="wait for it to end, then run this again")
+    _HELD[path.resolve()] = lock
+
+
+def _let_go(path: Path) -> None:
+    lock = _HELD.pop(path.resolve(), None)
+    if lock is not None:
+        lock.release()
+
+
+def _is_held(path: Path) -> bool:
+    if path.resolve() in _HELD:
+        return True
+    if not (path / _LOCK).is_file():
+        return False
+    try:
+        lock = _lock(path, 0.0)
+    except OSError:  # a folder that cannot be written, as on a backup: nobody trains there
+        return False
+    if lock is None:
+        return True
+    lock.release()
+    return False
+
+
+def _lock(path: Path, wait: float) -> Any:
+    """The folder's lock, held; None if another process still holds it after ``wait`` seconds."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path / _LOCK, timeout=wait, thread_local=False)
+    try:
+        lock.acquire(poll_interval=0.1)
+    except Timeout:
+        return None
+    return lock

@@ -215,14 +215,14 @@ def _number(word: str) -> float | None:
         return None
 
 
-def dataset_fingerprint(path: Path) -> str:
-    """sha256 over class names and, for each image in order, its name, size in bytes and labels.
+def dataset_fingerprint(path: Path, splits: Sequence[str] | None = None) -> str:
+    """sha256 over class names and, for each image in order, its name, size in bytes and labels; of ``splits``, or of all.
 
     Pixels are not hashed: a large dataset would take minutes. An image replaced by another of the same size is not seen.
     """
     data = read_data_yaml(path)
     digest = hashlib.sha256(repr(sorted(data.names.items())).encode())
-    for split in data.splits:
+    for split in data.splits if splits is None else splits:
         for image in data.images(split):
             labels = label_path(image)
             text = labels.read_bytes() if labels.is_file() else b""

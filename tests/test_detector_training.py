@@ -1,4 +1,4 @@
-"""The detector's training plane: train, resume, finetune, export, each on a few pictures."""
+"""The detector's training plane: train, finetune, each on a few pictures."""
 
 import json
 import os
@@ -6,21 +6,23 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import Result, keeps_its_contract
 from PIL import Image
 
-from fashionrec.config import Config, load_config
+from fashionrec.config import load_config
 from fashionrec.dataset.prepare import write_data_yaml
-from fashionrec.errors import ConfigError, DataError, ModelError, Refused
+from fashionrec.errors import ConfigError, DataError, ModelError
 from fashionrec.runs import newest_promoted, read_run
 
 pytestmark = pytest.mark.train
 pytest.importorskip("ultralytics")
 
 MODEL = "configs/models/yolov8-demo.yaml"
+TINY_MODEL = str(Path(__file__).parent / "data" / "yolov8-tiny.yaml")
 FAST = ("imgsz=64", "batch=8", "device=cpu", "workers=0", "plots=false", "mosaic=0.0")
 
 
@@ -89,33 +91,29 @@ def test_training_through_the_command_line_keeps_stdout_clean(cli: Callable[...,
     assert "already" in again.err
 
 
-def test_resume_goes_on_in_the_same_run(tmp_path: Path) -> None:
-    """A training is stopped by an exception after its first epoch, as a kill would stop it, then resumed."""
+def test_the_same_settings_and_seed_learn_what_ultralytics_learns(tmp_path: Path) -> None:
+    """`YOLO(...).train(...)` in this process, then ours: each tensor of best.pt and each metric, bit for bit."""
+    import torch
+
     from fashionrec.detector.train import train_detector
+    from fashionrec.detector.trainer import metrics_of
+    from fashionrec.detector.ultra import load_yolo, quiet
 
-    data = dataset(tmp_path / "d", {"train": 8, "valid": 4})
-    sets = [f"train.data={data}", f"train.model={MODEL}", "train.epochs=3", "train.name=r"]
-    config = load_config(sets=[*sets, *(f"train.{word}" for word in FAST)], env={}).config.train
-
-    def stop(epoch: int, epochs: int, metrics: object) -> None:
-        if epoch == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train_detector(config, tmp_path / "runs", progress=stop)
-    assert read_run(tmp_path / "runs" / "train" / "r").status == "failed"
-    epochs: list[int] = []
-    resumed = train_detector(
-        config.model_copy(update={"resume": True}),
-        tmp_path / "runs",
-        progress=lambda n, total, metrics: epochs.append(n),
-    )
-    assert resumed.status == "done"
-    assert epochs[-1] == 3
-    assert epochs[0] >= 2  # what was finished is not trained again
-    assert [p.name for p in (tmp_path / "runs" / "train").iterdir()] == ["r"]
-    with pytest.raises(ConfigError, match="finished"):
-        train_detector(config.model_copy(update={"resume": True}), tmp_path / "runs")
+    data = dataset(tmp_path / "d", {"train": 16, "valid": 8})
+    named = {"epochs": 3, "imgsz": 64, "batch": 8, "device": "cpu", "workers": 0, "seed": 3, "patience": 9}
+    settings: dict[str, Any] = {**named, "optimizer": "AdamW", "lr0": 0.01, "mosaic": 0.5, "mixup": 0.2, "plots": False}
+    plain = load_yolo(TINY_MODEL)
+    with quiet(None):
+        plain.train(data=str(data), project=str(tmp_path), name="plain", **settings)
+    words = [f"train.{key}={value}" for key, value in settings.items()]
+    config = load_config(sets=[f"train.data={data}", f"train.model={TINY_MODEL}", *words], env={}).config.train
+    run = train_detector(config, tmp_path / "runs")
+    files = (run.weights_path("best"), tmp_path / "plain" / "weights" / "best.pt")
+    ours, theirs = (torch.load(file, weights_only=False)["model"].state_dict() for file in files)
+    assert len(theirs) > 50
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert run.metrics == metrics_of(plain.trainer.validator.metrics)
+    assert (run.path / "results.csv").read_text().count("\n") == 4
 
 
 @pytest.mark.parametrize(
@@ -142,152 +140,6 @@ def test_wrong_use_is_one_line_before_anything_starts(
         train_detector(config.model_copy(update=change), tmp_path / "runs")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "runs").exists()
-
-
-@pytest.fixture(scope="module")
-def lively(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint whose scores move with the picture, as those of two epochs do not.
-
-    Its batch norms are set to what varied pictures give them, and its class biases to zero.
-    """
-    import torch
-
-    from fashionrec.detector.ultra import load_yolo, quiet
-
-    yolo = load_yolo(str(trained / "weights" / "best.pt"))
-    torch.manual_seed(0)
-    yolo.model.train()
-    for module in yolo.model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = 1.0
-    coarse = torch.nn.functional.interpolate(torch.rand(16, 3, 8, 8), size=(64, 64), mode="bilinear")
-    with torch.no_grad():
-        yolo.model(coarse)
-    yolo.model.eval()
-    for convolutions in yolo.model.model[-1].cv3:
-        convolutions[-1].bias.data.zero_()
-        convolutions[-1].weight.data.mul_(20)
-    path = tmp_path_factory.mktemp("lively") / "lively.pt"
-    with quiet(None):
-        yolo.save(str(path))
-    return path
-
-
-def test_an_export_agrees_with_its_source_and_serves(lively: Path, tmp_path: Path, config: Config) -> None:
-    from fashionrec.detector.detect import Detector
-    from fashionrec.detector.export import export_detector
-
-    bundle = export_detector(lively, tmp_path / "bundle")
-    assert bundle.agreement["score_difference_max"] <= 1e-3
-    assert bundle.agreement["anchors_compared"] > 0
-    assert bundle.agreement["detections"] == bundle.agreement["detections_alone"]
-    assert list(bundle.spec["labels"].values()) == ["dress", "pants", "skirt&pants", "skirt", "top"]
-    assert str(tmp_path) not in json.dumps(bundle.source)
-    detector = Detector(bundle, conf=0.05, iou=0.6, max_garments=12)
-    photos = [Image.effect_noise(size, 90).convert("RGB") for size in ((90, 70), (300, 200), (64, 64))]
-    together = detector.predict(photos)
-    assert sum(map(len, together)) > 0
-    for photo, found in zip(photos, together, strict=True):
-        (alone,) = detector.predict([photo])
-        assert np.allclose(alone.boxes, found.boxes, atol=1e-2)
-        assert np.allclose(alone.scores, found.scores, atol=1e-5)
-
-
-@pytest.mark.parametrize("fault", ["scale", "pad", "channels", "batch", "letterbox"])
-def test_the_export_gate_refuses_every_planted_fault(
-    fault: str, lively: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from fashionrec.detector import detect, export
-    from fashionrec.detector.families.ultra import reference
-    from fashionrec.detector.ultra import load_yolo
-
-    bundle = export.export_detector(lively, tmp_path / "bundle")
-    photos = export._photos(())
-    source = reference(load_yolo(str(lively)), bundle.spec["imgsz"])
-    export.check(source, bundle, photos)
-    if fault == "scale":
-        bundle.spec["scale"] = 1 / 128
-    elif fault == "pad":
-        bundle.spec["pad"] = 0
-    elif fault == "letterbox":
-        monkeypatch.setattr(
-            export, "letterbox", lambda photo, side, pad=114: (np.asarray(photo.resize((side, side))), None)
-        )
-    else:
-
-        class Faulty(detect.Detector):
-            def _run(self, values: np.ndarray) -> np.ndarray:
-                if fault == "channels":
-                    return super()._run(np.ascontiguousarray(values[:, ::-1]))
-                outputs = super()._run(values)
-                outputs[1:] = 0
-                return outputs
-
-        monkeypatch.setattr(export, "Detector", Faulty)
-    with pytest.raises(Refused):
-        export.check(source, bundle, photos)
-
-
-def test_a_finetune_ends_in_a_decision_with_its_table(
-    trained: Path, tmp_path: Path, cli: Callable[..., Result]
-) -> None:
-    new = dataset(tmp_path / "new", {"train": 8, "valid": 4, "test": 4}, seed=1)
-    old = trained.parent.parent.parent / "old" / "data.yaml"
-    done = cli("finetune", "--weights", trained, "--data", new, "--replay", old, "name=ft", "epochs=1", *FAST, "--json")
-    assert done.code in (0, 3), done.err
-    document = done.document
-    assert document["promoted"] is (done.code == 0)
-    folder = Path(document["path"])
-    assert (folder / "weights" / "best_ft.pt").is_file()
-    comparison = json.loads((folder / "comparison.json").read_text())
-    assert {row["test_set"] for row in comparison["rows"]} == {"old", "new"}
-    for row in comparison["rows"]:
-        assert row["difference"] == pytest.approx(row["after"] - row["before"])
-    assert "| old | map50_95 |" in (folder / "comparison.md").read_text()
-    assert document["notes"]["replayed"] == 8
-    assert not list((folder / "weights").glob(".mix*"))
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "promoted"),
-    [(-0.4, 1.0, True), (-0.6, 9.0, False), (1.0, -0.1, False), (0.0, 0.0, False), (None, 2.0, True)],
-)
-def test_promotion_needs_a_gain_and_no_loss_beyond_the_tolerance(old: float | None, new: float, promoted: bool) -> None:
-    from fashionrec.detector.finetune import decide
-
-    change = {"new": new} | ({} if old is None else {"old": old})
-    comparison = {
-        "before": {name: {"map50_95": 0.5} for name in change},
-        "after": {name: {"map50_95": 0.5 + points / 100} for name, points in change.items()},
-    }
-    assert decide(comparison, 0.5)["promoted"] is promoted
-
-
-def test_weights_are_mixed_by_the_factor() -> None:
-    import torch
-
-    from fashionrec.detector.finetune import interpolate
-
-    before = {"w": torch.zeros(2), "n": torch.tensor(1)}
-    after = {"w": torch.ones(2), "n": torch.tensor(7)}
-    assert interpolate(before, after, 0.25)["w"].tolist() == [0.25, 0.25]
-    assert interpolate(before, after, 0.25)["n"] == 7
-
-
-def test_replay_is_balanced_by_class(tmp_path: Path) -> None:
-    from fashionrec.detector.finetune import _balanced_sample
-
-    (tmp_path / "images").mkdir()
-    (tmp_path / "labels").mkdir()
-    images = []
-    for n in range(40):
-        kind = 0 if n < 36 else 3
-        images.append(tmp_path / "images" / f"{n}.jpg")
-        (tmp_path / "labels" / f"{n}.txt").write_text(f"{kind} .5 .5 .1 .1\n")
-    chosen = _balanced_sample(images, 8, seed=0)
-    assert len(set(chosen)) == 8
-    assert sum(int(path.stem) >= 36 for path in chosen) == 4
-    assert set(_balanced_sample(images, 100, seed=0)) == set(images)
 
 
 @pytest.mark.parametrize("own", [None, "1"])

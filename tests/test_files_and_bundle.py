@@ -1,9 +1,12 @@
 """Atomic files and bundles: whole or not there; a damaged one is a clear error."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from conftest import TINY
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -106,6 +109,73 @@ def test_write_atomic_replaces_or_leaves(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         write_atomic(path, 3)  # type: ignore[arg-type]
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+CPU, CUDA, TENSORRT = (f"{name}ExecutionProvider" for name in ("CPU", "CUDA", "Tensorrt"))
+
+
+@pytest.mark.parametrize(
+    ("device", "there", "taken"),
+    [
+        ("cpu", [TENSORRT, CUDA, CPU], [CPU]),
+        ("auto", [CPU], [CPU]),
+        ("auto", [TENSORRT, CUDA, CPU], [CUDA, CPU]),  # an engine takes minutes to build: only where it is asked for
+        ("cuda", [CUDA, CPU], [CUDA, CPU]),
+        ("tensorrt", [TENSORRT, CUDA, CPU], [TENSORRT, CUDA, CPU]),
+        ("tensorrt", [TENSORRT, CPU], [TENSORRT, CPU]),
+    ],
+)
+def test_a_device_is_asked_of_what_onnx_runtime_has(
+    device: str, there: list[str], taken: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[Any] = []
+    bundle = Bundle.open(TINY / "detector").copy_to(tmp_path / "bundle")
+    bundle.spec["precision"] = "fp16"
+    names = onnxruntime_with(there, asked, monkeypatch)
+    bundle.session("detect", device=device)
+    assert names() == taken
+    for provider in asked:
+        if isinstance(provider, tuple):
+            options = provider[1]
+            assert (options["trt_fp16_enable"], options["trt_int8_enable"]) == ("1", "0")
+            assert options["trt_engine_cache_path"].startswith(str(tmp_path))
+
+
+@pytest.mark.parametrize(("device", "there"), [("cuda", [CPU]), ("tensorrt", [CUDA, CPU]), ("tensorrt", [CPU])])
+def test_a_device_that_is_not_there_is_refused(device: str, there: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    onnxruntime_with(there, [], monkeypatch)
+    with pytest.raises(ModelError, match=f"project.device is {device}"):
+        Bundle.open(TINY / "detector").session("detect", device=device)
+
+
+@pytest.mark.parametrize("device", ["cuda", "tensorrt"])
+def test_a_provider_that_is_there_and_does_not_start_is_refused(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime itself goes on with the CPU when the libraries of a GPU are missing."""
+    onnxruntime_with([TENSORRT, CUDA, CPU], [], monkeypatch, started=[CPU])
+    with pytest.raises(ModelError, match="does not start"):
+        Bundle.open(TINY / "detector").session("detect", device=device)
+    Bundle.open(TINY / "detector").session("detect", device="auto")
+
+
+def onnxruntime_with(
+    there: list[str], asked: list[Any], monkeypatch: pytest.MonkeyPatch, started: list[str] | None = None
+) -> Callable[[], list[str]]:
+    """ONNX Runtime as it is on a machine with these providers; what sessions ask for is put into ``asked``."""
+    import onnxruntime
+
+    def names() -> list[str]:
+        return [provider if isinstance(provider, str) else provider[0] for provider in asked]
+
+    class Session:
+        def __init__(self, file: str, options: object, providers: list[Any]) -> None:
+            asked[:] = providers
+
+        def get_providers(self) -> list[str]:
+            return started or names()
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: there)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    return names
 
 
 json_values = st.recursive(

@@ -7,7 +7,20 @@ from typing import Annotated
 import typer
 
 from fashionrec import __version__
-from fashionrec.cli import captions, data, dataset, demo, evaluating, index, project, query, training
+from fashionrec.cli import (
+    captions,
+    comparing,
+    data,
+    dataset,
+    demo,
+    evaluating,
+    exporting,
+    index,
+    project,
+    query,
+    runs,
+    training,
+)
 
 app = typer.Typer(
     name="fashionrec",
@@ -34,5 +47,5 @@ def root(
     pass
 
 
-for family in (data, dataset, training, evaluating, index, captions, query, demo, project):
+for family in (data, dataset, training, runs, evaluating, comparing, exporting, index, captions, query, demo, project):
     family.mount(app)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fashionrec.bundle import Bundle, is_bundle
 from fashionrec.errors import ModelError
@@ -80,10 +80,19 @@ def detector_from(session: Session, path: Path) -> Bundle:
     return export_detector(session, path, target)
 
 
-def export_detector(session: Session, weights: Path, out: Path, check_images: Sequence[Path] = ()) -> Bundle:
+def export_detector(
+    session: Session, weights: Path, out: Path, *, precision: str = "fp32", imgsz: int | None = None, **evidence: Any
+) -> Bundle:
+    """``evidence``: what it is made and judged by, the fields of :class:`fashionrec.detector.export.Evidence`."""
     module = load("fashionrec.detector.export", what="exporting a detector", packages=DETECTOR_PACKAGES)
     bundle: Bundle = module.export_detector(
-        weights, out, check_images=list(check_images), overwrite=True, log=session.out.say
+        weights,
+        out,
+        imgsz=imgsz,
+        precision=precision,
+        evidence=module.Evidence(**evidence),
+        overwrite=True,
+        log=session.out.say,
     )
     return bundle
 

@@ -1,4 +1,4 @@
-"""train, finetune and export: a detector from labelled photos, an encoder from a product table; both to bundles."""
+"""train and finetune: a detector from labelled photos, an encoder from a product table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from fashionrec.cli.models import DETECTOR_PACKAGES, EMBEDDER_PACKAGES
 from fashionrec.cli.output import Tick
 from fashionrec.cli.session import Session, command, one_or_none
-from fashionrec.errors import ConfigError, DataError, Refused, UsageError
+from fashionrec.errors import ConfigError, Refused, UsageError
 
 if TYPE_CHECKING:
     from fashionrec.runs import Run
@@ -21,9 +21,6 @@ _Words = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", he
 def mount(app: typer.Typer) -> None:
     command(app, "train", help="Train a detector (data=DIR/data.yaml) or an encoder (data=products.csv).")(train)
     command(app, "finetune", help="Finetune on new data; refused when the old data would suffer.")(finetune)
-    command(app, "export", help="Make a bundle, ready to serve, of a checkpoint, a transformers folder or a hub id.")(
-        export
-    )
 
 
 def train(
@@ -38,14 +35,16 @@ def train(
     imgsz: Annotated[int | None, typer.Option(min=32)] = None,
     batch: Annotated[int | None, typer.Option()] = None,
     device: Annotated[str | None, typer.Option(help="cpu, 0, or 0,1.")] = None,
-    resume: Annotated[bool | None, typer.Option("--resume", help="Continue the run of that name.")] = None,
+    resume: Annotated[
+        bool | None, typer.Option("--resume", help="Go on with the run of that name, or the newest unfinished.")
+    ] = None,
 ) -> None:
     words = session.assign("train", settings or [])
     flags = {"data": data, "model": model, "name": name, "epochs": epochs, "imgsz": imgsz, "batch": batch}
     session.override("train", {**flags, "device": device, "resume": resume})
     if words:
         raise UsageError(f"what is {words[0]!r}?", hint="settings are key=value, as in epochs=50")
-    if session.config.train.data is None:
+    if session.config.train.data is None and not session.config.train.resume:
         raise ConfigError("no data to train on", hint="data=DIR/data.yaml, or a product table to train an encoder")
     document = run_train(session)
     session.out.result(document, lambda: _print_run(session, document))
@@ -53,7 +52,7 @@ def train(
         session.out.next(f"fashionrec build-index PHOTOS --embedder {document['path']}")
     else:
         session.out.next(
-            f"fashionrec evaluate --weights {document['weights']['best']} --data {session.config.train.data}",
+            f"fashionrec evaluate --weights {document['weights']['best']} --data {document['dataset']['path']}",
             f"fashionrec build-index PHOTOS --detector {document['path']}",
         )
 
@@ -63,11 +62,18 @@ def run_train(session: Session) -> dict[str, Any]:
     config = session.config.train
     data = Path(config.data or "")
     if _is_table(data):
+        if config.resume:
+            raise ConfigError("the training of an encoder cannot be resumed", hint="train it anew, without resume")
         return _run_document(_train_embedder(session, data, init=None))
     from fashionrec.extras import load
 
     module = load("fashionrec.detector.train", what="training a detector", packages=DETECTOR_PACKAGES)
-    session.out.say(f"training {config.model} on {config.data}")
+    if config.resume:
+        given = {key.removeprefix("train.") for key in session.resolved.origins if key.startswith("train.")}
+        config = module.recalled(config, session.runs, given)
+    session.out.say(
+        f"{'resuming ' + str(config.name) + ': ' if config.resume else ''}training {config.model} on {config.data}"
+    )
     with session.out.progress("epoch") as tick:
         run = module.train_detector(config, session.runs, log=session.out.say, progress=_epochs(tick))
     return _run_document(run)
@@ -124,49 +130,6 @@ def run_finetune(session: Session) -> dict[str, Any]:
             config, session.runs, _judge(session), log=session.out.say, progress=_epochs(tick)
         )
     return _run_document(run)
-
-
-def export(
-    session: Session,
-    source: Annotated[str, typer.Argument(help="best.pt, a run, a transformers folder, or a Hugging Face id.")],
-    out: Annotated[Path, typer.Option(help="The bundle's folder.")],
-    images: Annotated[Path | None, typer.Option(help="A folder of photos to check the export on.")] = None,
-) -> None:
-    from itertools import islice
-
-    from fashionrec.cli import models
-    from fashionrec.images import find_photos
-    from fashionrec.runs import RECORD, read_run
-
-    check = list(islice(find_photos(images), 16)) if images else []
-    if images and not check:
-        raise DataError(f"no photos in {images}")
-    path = Path(source)
-    if (path / RECORD).is_file():
-        run = read_run(path)
-        path = run.weights_path("best_ft" if "best_ft" in run.weights else "best")
-    if path.suffix == ".pt":
-        bundle = models.export_detector(session, path, out, check)
-    else:
-        bundle = models.export_embedder(session, str(path) if path.exists() else source, out, check)
-    document = {
-        "path": str(bundle.path),
-        "kind": bundle.kind,
-        "name": bundle.name,
-        "fingerprint": bundle.fingerprint,
-        "agreement": bundle.agreement,
-        "bytes": sum(entry["size"] for entry in bundle.files.values()),
-    }
-
-    def human() -> None:
-        session.out.line(
-            f"{bundle.kind} {bundle.name} ({bundle.fingerprint[:16]}), {document['bytes'] >> 20} MiB: {out}"
-        )
-        for key, value in bundle.agreement.items():
-            session.out.line(f"  {key}: {value}")
-
-    session.out.result(document, human)
-    session.out.next(f"fashionrec build-index PHOTOS --{bundle.kind} {out}")
 
 
 def _train_embedder(session: Session, table: Path, init: str | None) -> Run:

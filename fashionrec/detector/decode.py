@@ -44,12 +44,14 @@ def decode_yolo(output: np.ndarray, conf: float, multi_label: bool) -> Detection
 
 
 def decode_end2end(output: np.ndarray, conf: float, multi_label: bool) -> Detections:
-    """Heads that need no NMS (YOLO26, YOLOv10): [n, 6] of xyxy, score, class. NMS after it changes nothing much."""
+    """Heads that answer boxes, [n, 6] of xyxy, score, class. YOLO26 and YOLOv10 need no NMS, so it changes nothing much; Faster
+    R-CNN answers each of its proposals once for each class, and needs it."""
     kept = output[output[:, 4] > conf]
     return Detections(kept[:, :4].astype(np.float32), kept[:, 4].astype(np.float32), kept[:, 5].astype(np.int64))
 
 
-DECODERS: dict[str, Decoder] = {"yolo": decode_yolo, "end2end": decode_end2end}
+#: EfficientDet's output is brought to YOLO's form first: see :mod:`fashionrec.detector.efficientdet`.
+DECODERS: dict[str, Decoder] = {"yolo": decode_yolo, "end2end": decode_end2end, "efficientdet": decode_yolo}
 
 
 def decoder_for(head: str) -> Decoder:

@@ -11,7 +11,8 @@ import numpy as np
 
 from fashionrec.bundle import Bundle
 from fashionrec.detector.decode import Detections, decoder_for, non_maximum_suppression
-from fashionrec.detector.preprocess import batch_input, letterbox
+from fashionrec.detector.efficientdet import anchors_of, placed_on
+from fashionrec.detector.preprocess import Letterbox, Stretched, batch_input, letterbox, stretch
 from fashionrec.errors import ModelError
 from fashionrec.pixels import PixelSpec, prepare_pixels
 from fashionrec.types import Box, Garment
@@ -59,9 +60,13 @@ class Detector:
         spec = bundle.spec
         try:
             self.imgsz, self._pad, self._scale = int(spec["imgsz"]), int(spec["pad"]), float(spec["scale"])
+            self._stretches = {"letterbox": False, "stretch": True}[str(spec["resize"])]
             self.labels = {int(number): str(name) for number, name in spec["labels"].items()}
             self._decode = decoder_for(str(spec["head"]))
             self._input = str(spec["input"])
+            self._mean, self._std = _channels(spec.get("mean")), _channels(spec.get("std"))
+            self._most = int(spec.get("batch") or 0)  # photos in one call of the graph; 0 = any number
+            self._anchors = anchors_of(spec) if spec["head"] == "efficientdet" else None
             self.pixels = PixelSpec.from_dict(spec.get("pixels"))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelError(f"bundle {bundle.path} is not understood ({error!r})", hint="export it again") from None
@@ -127,10 +132,8 @@ class Detector:
                 _not_empty(Detections(place.restore(one.boxes), one.scores, one.class_ids))
                 for one, (_, place) in zip(found, treated, strict=True)
             ]
-        prepared = [letterbox(photo, self.imgsz, self._pad) for photo in photos]
-        outputs = self._run(batch_input([square for square, _ in prepared], self._scale))
-        if len(outputs) != len(photos):
-            raise ModelError(f"{self.bundle.path} answers {len(outputs)} photos of a batch of {len(photos)}")
+        prepared = [self._square(photo) for photo in photos]
+        outputs = self._answers([square for square, _ in prepared])
         found = []
         for output, (_, placed) in zip(outputs, prepared, strict=True):
             decoded = self._decode(output, self.conf if conf is None else conf, multi_label)
@@ -140,8 +143,60 @@ class Detector:
             found.append(_not_empty(Detections(placed.restore(kept.boxes), kept.scores, kept.class_ids)))
         return found
 
+    def inputs(self, photos: Sequence[Image.Image]) -> np.ndarray:
+        """What the graph is given of photos that are prepared already: float32 [n, 3, imgsz, imgsz]."""
+        return self._values([self._square(photo)[0] for photo in photos])
+
+    def raw(self, photos: Sequence[Image.Image]) -> list[np.ndarray]:
+        """What the head says of photos that are prepared already, in pixels of the input and before any threshold: of each
+        photo float32 [4 + classes, anchors] (centre, size, scores) or [n, 6] (xyxy, score, class)."""
+        return self._answers([self._square(photo)[0] for photo in photos])
+
+    def answer(self, values: np.ndarray) -> np.ndarray:
+        """What the graph alone answers to :meth:`inputs`; at most ``most`` photos in a call."""
+        return self._run(values)
+
+    @property
+    def most(self) -> int | None:
+        """How many photos the graph takes in a call; None = any number."""
+        return self._most or None
+
+    @property
+    def provider(self) -> str:
+        """What runs the graph: the first of ONNX Runtime's providers in use (``CPUExecutionProvider``)."""
+        return str(self._opened().get_providers()[0])
+
+    def _square(self, photo: Image.Image) -> tuple[np.ndarray, Letterbox | Stretched]:
+        return stretch(photo, self.imgsz) if self._stretches else letterbox(photo, self.imgsz, self._pad)
+
+    def _values(self, squares: Sequence[np.ndarray]) -> np.ndarray:
+        return batch_input(squares, self._scale, self._mean, self._std)
+
+    def _answers(self, squares: Sequence[np.ndarray]) -> list[np.ndarray]:
+        step = self._most or len(squares)
+        answers: list[np.ndarray] = []
+        for start in range(0, len(squares), max(1, step)):
+            part = squares[start : start + step]
+            outputs = self._run(self._values(part))
+            if len(outputs) != len(part):
+                raise ModelError(f"{self.bundle.path} answers {len(outputs)} photos of a batch of {len(part)}")
+            answers += list(outputs)
+        if self._anchors is not None:
+            answers = [placed_on(self._anchors, answer) for answer in answers]
+        return answers
+
     def _run(self, values: np.ndarray) -> np.ndarray:
+        return np.asarray(self._opened().run(None, {self._input: values})[0])
+
+    def _opened(self) -> Any:
         with self._lock:
             if self._session is None:
                 self._session = self.bundle.session("detect", threads=self._threads, device=self._device)
-        return np.asarray(self._session.run(None, {self._input: values})[0])
+        return self._session
+
+
+def _channels(values: Any) -> tuple[float, float, float] | None:
+    if values is None:
+        return None
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue

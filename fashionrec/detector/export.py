@@ -1,13 +1,16 @@
 """From a detector's checkpoint to a bundle: a raw head in ONNX at any batch size, checked against its source.
 
 Training plane: loaded by name when something is exported. NMS is not in the graph: a graph with NMS made for one photo
-finds nothing in photos 2 to n of a batch, and confidence and overlap are to stay settings of the query.
+finds nothing in photos 2 to n of a batch, and confidence and overlap are to stay settings of the query. Half precision and
+8 bits are made of the float32 graph once that agrees (:mod:`fashionrec.detector.precision`), and held against it
+(:mod:`fashionrec.detector.gate`).
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +19,32 @@ from PIL import Image
 
 from fashionrec.bundle import Bundle, write_bundle
 from fashionrec.config import load_config
+from fashionrec.detector.agreement import compare, speed
 from fashionrec.detector.detect import Detector
-from fashionrec.detector.families import family_of_weights
-from fashionrec.detector.preprocess import letterbox
-from fashionrec.errors import ModelError, Refused
+from fashionrec.detector.families import Graph, family_of_weights
+from fashionrec.detector.gate import Measure, SourceDetector, check, judge, map_loss, opened, same_input
+from fashionrec.detector.precision import largest_activation, to_fp16, to_int8
+from fashionrec.errors import DataError, ImageError, ModelError
 from fashionrec.files import sha256_file
 from fashionrec.images import read_photo
+from fashionrec.pixels import PixelSpec, prepare_pixels
 
-#: What an export may differ by from its source: raw scores (0..1), and boxes in pixels of the input, where it scores.
-MAX_SCORE = 1e-3
-MAX_PIXELS = 0.5
-_MATTERS = 0.05  # boxes of anchors below this score are noise
+__all__ = ["Evidence", "check", "export_detector", "read_photos", "same_input"]
+
+_CHECKED = 16  # photos at most whose raw outputs are compared
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What an export is made and judged by. ``photos`` are files that it is checked on; ``calibration`` those whose activations
+    set the ranges of int8; both are ``prepared`` already, as the detector's own photos were, or not. ``measure`` tells the mAP
+    of a detector on labelled photos, of which ``tolerance`` points may be lost."""
+
+    photos: Sequence[Path] = ()
+    calibration: Sequence[Path] = ()
+    prepared: bool = False
+    measure: Measure | None = None
+    tolerance: float = 0.0
 
 
 def export_detector(
@@ -35,104 +53,135 @@ def export_detector(
     *,
     name: str | None = None,
     imgsz: int | None = None,
-    check_images: Sequence[Path] = (),
+    precision: str = "fp32",
+    evidence: Evidence = Evidence(),
     overwrite: bool = False,
     log: Callable[[str], None] | None = None,
 ) -> Bundle:
-    """Export a checkpoint of ultralytics to a bundle at ``out`` (a square input of ``imgsz``, default that of training).
+    """Export a checkpoint to a bundle at ``out`` (a square input of ``imgsz``, default that of training) in a ``precision``:
+    fp32, fp16 or int8.
 
-    The agreement with the source is measured on ``check_images``, or on pictures made for the purpose, in batches of mixed
-    sizes, and kept in the bundle. A ``.pt`` file is a pickle: export only what you trust. Raises :class:`ModelError` for what
-    cannot be loaded, :class:`Refused` where the export differs from its source.
+    The agreement with the source is measured on the photos of ``evidence`` (fp32: or on pictures made for the purpose), in
+    batches of mixed sizes, and kept in the bundle. A ``.pt`` file is a pickle: export only what you trust. Raises
+    :class:`ModelError` for what cannot be loaded, :class:`DataError` where photos are needed and there are none,
+    :class:`Refused` where the export differs from its source; then nothing is written.
     """
+    say = log or (lambda text: None)
     if not weights.is_file():
         raise ModelError(f"no checkpoint at {weights}")
+    if precision != "fp32" and not evidence.photos:
+        raise DataError(
+            f"{precision} is judged on photos of yours, and int8 calibrated on them",
+            hint="--images FOLDER, or --data data.yaml, which measures the loss of mAP too",
+        )
     family = family_of_weights(weights)
     with tempfile.TemporaryDirectory() as folder:
         graph = family.to_graph(weights, Path(folder), imgsz)
-        graphs = {"detect": graph.path.name}
-        bundle = Bundle(Path(folder), "detector", "unwritten", "", graphs, graph.spec, {}, {}, {})
-        figures = check(graph.reference, bundle, _photos(check_images))
-        if log:
-            log(
-                f"agreement with the source: scores within {figures['score_difference_max']:.1e}, boxes within"
-                f" {figures['box_difference_px_max']:.3f} px, on {figures['photos']} photos in one batch and alone"
+        bundle = _unwritten(graph.path, graph.spec)
+        few = evidence.photos[:: max(1, len(evidence.photos) // _CHECKED)][:_CHECKED]
+        photos = _treated(read_photos(few, say), bundle, evidence.prepared) if few else _made_up()
+        figures = check(graph.reference, bundle, photos, graph.pixels)
+        say(
+            f"agreement with the source: scores within {figures['score_difference_max']:.1e}, boxes within"
+            f" {figures['box_difference_px_max']:.3f} px, on {figures['photos']} photos in one batch and alone"
+        )
+        made: dict[str, Any] = {}
+        agreement, largest = None, 0.0
+        source: Detector = SourceDetector(bundle, graph.reference)
+        if precision != "fp32":
+            source = opened(bundle)
+            bundle, made, largest = _converted(graph, precision, Path(folder) / precision, evidence, say)
+            agreement = _compared(source, opened(bundle), evidence, say)
+            figures = {"float32": figures, **agreement}
+        exported, loss = opened(bundle), None
+        if evidence.measure:
+            say(
+                f"measuring the mAP of {'the checkpoint' if precision == 'fp32' else 'the float32 graph'} and of the export"
             )
+            loss = map_loss(source, exported, evidence.measure)
+            figures |= loss
+        judge(precision, agreement, loss, evidence.tolerance, largest)
+        if precision != "fp32":
+            figures["speed"] = speed(source, exported, photos[0])
+        file = bundle.path / bundle.graphs["detect"]
         return write_bundle(
             out,
             kind="detector",
-            name=name or _name(weights),
-            graphs=graphs,
-            spec=graph.spec,
-            source={"name": _name(weights), "file": weights.name, "sha256": sha256_file(weights), **graph.source},
+            name=name or _name(weights) + ("" if precision == "fp32" else f"-{precision}"),
+            graphs=bundle.graphs,
+            spec=bundle.spec,
+            source={
+                "name": _name(weights),
+                "file": weights.name,
+                "sha256": sha256_file(weights),
+                **graph.source,
+                **({"conversion": made} if made else {}),
+            },
             agreement=figures,
-            files={graph.path.name: graph.path},
+            files={file.name: file},
             overwrite=overwrite,
         )
 
 
-def check(
-    reference: Callable[[Image.Image], np.ndarray], bundle: Bundle, photos: Sequence[Image.Image]
-) -> dict[str, Any]:
-    """Compare an export with its source through the serving code; returns the figures. Raises :class:`Refused`.
+def _converted(
+    graph: Graph, precision: str, folder: Path, evidence: Evidence, say: Callable[[str], None]
+) -> tuple[Bundle, dict[str, Any], float]:
+    """The float32 graph in another precision, how it was made, and the largest activation of one that is to be fp16."""
+    folder.mkdir()
+    source, file = opened(_unwritten(graph.path, graph.spec)), folder / graph.path.name
+    chosen = list(evidence.calibration or evidence.photos)
 
-    The source gets ultralytics' own letterboxed input, one photo at a time, so that a wrong scale, swapped channels, a
-    wrong letterbox and a batch that loses detections all show.
-    """
-    detector = Detector(bundle, conf=0.25, iou=0.6, max_garments=100, device="cpu")
-    together = raw_outputs(detector, photos)
-    alone = np.concatenate([raw_outputs(detector, [photo]) for photo in photos])
-    source = np.stack([reference(photo) for photo in photos])
-    if source.shape != together.shape:
-        raise Refused(f"the export answers {list(together.shape)}, its source {list(source.shape)}")
-    figures: dict[str, Any] = {"photos": len(photos)}
-    if bundle.spec["head"] == "yolo":
-        scores, ours = source[:, 4:], together[:, 4:]
-        matters = source[:, 4:].max(axis=1) > _MATTERS
-        boxes = np.abs(source[:, :4] - together[:, :4]).max(axis=1)
-        figures["score_difference_max"] = float(np.abs(scores - ours).max())
-        figures["box_difference_px_max"] = float(boxes[matters].max(initial=0.0))
-        figures["anchors_compared"] = int(matters.sum())
+    def inputs(paths: Sequence[Path]) -> Iterator[np.ndarray]:
+        for photo in read_photos(paths, say):
+            yield source.inputs(_treated([photo], source.bundle, evidence.prepared))
+
+    if precision == "int8":
+        say(f"calibrating on {len(chosen)} photos")
+        made, largest = to_int8(graph.path, file, lambda: inputs(chosen)), 0.0
     else:
-        figures["score_difference_max"] = float(np.abs(source[..., 4] - together[..., 4]).max())
-        matters = source[..., 4] > _MATTERS
-        boxes = np.abs(source - together)[..., :4].max(axis=2)
-        figures["box_difference_px_max"] = float(boxes[matters].max(initial=0.0))
-        figures["anchors_compared"] = int(matters.sum())
-    figures["batch_difference_max"] = float(np.abs(together - alone).max())
-    batched = [len(found) for found in detector.predict(photos)]
-    figures["detections"] = sum(batched)
-    figures["detections_alone"] = sum(len(detector.predict([photo])[0]) for photo in photos)
-    wrong = [
-        words
-        for words, good in {
-            f"scores differ by {figures['score_difference_max']:.2g}": figures["score_difference_max"] <= MAX_SCORE,
-            f"boxes differ by {figures['box_difference_px_max']:.2g} pixels": figures["box_difference_px_max"]
-            <= MAX_PIXELS,
-            f"a batch finds {figures['detections']} garments, its photos alone {figures['detections_alone']}": figures[
-                "detections"
-            ]
-            == figures["detections_alone"],
-        }.items()
-        if not good
-    ]
-    if wrong:
-        raise Refused(f"the export does not agree with its source: {'; '.join(wrong)}", hint="please report this model")
+        made = to_fp16(graph.path, file)
+        largest = largest_activation(graph.path, lambda: inputs(chosen[:_CHECKED]))
+    return _unwritten(file, {**graph.spec, "precision": precision}), made, largest
+
+
+def _compared(source: Detector, exported: Detector, evidence: Evidence, say: Callable[[str], None]) -> dict[str, Any]:
+    photos = list(read_photos(evidence.photos, lambda text: None))
+    figures = compare(source, exported, photos, prepared=evidence.prepared)
+    say(
+        f"of {figures['detections_source']} garments in {figures['photos_compared']} photos both find"
+        f" {figures['found_by_both']:.1%}: boxes overlap by {figures['iou_mean']:.3f}, scores differ by"
+        f" {figures['score_difference_mean']:.4f}"
+    )
     return figures
 
 
-def raw_outputs(detector: Detector, photos: Sequence[Image.Image]) -> np.ndarray:
-    """What the graph answers to a batch, through the serving plane's own preprocessing."""
-    from fashionrec.detector.preprocess import batch_input
-
-    squares = [letterbox(photo, detector.imgsz, int(detector.bundle.spec["pad"]))[0] for photo in photos]
-    return detector._run(batch_input(squares, float(detector.bundle.spec["scale"])))
+def _unwritten(file: Path, spec: dict[str, Any]) -> Bundle:
+    return Bundle(file.parent, "detector", "unwritten", "", {"detect": file.name}, spec, {}, {}, {})
 
 
-def _photos(paths: Sequence[Path]) -> list[Image.Image]:
-    if paths:
-        limits = load_config().config.images
-        return [read_photo(path, limits).pixels for path in paths]
+def read_photos(paths: Sequence[Path], say: Callable[[str], None]) -> Iterator[Image.Image]:
+    """Photos as they are decoded when served; what cannot be read is said and left out. Raises :class:`DataError` if all are."""
+    limits = load_config().config.images
+    read = 0
+    for path in paths:
+        try:
+            photo = read_photo(path, limits).pixels
+        except ImageError as error:
+            say(f"left out: {error}")
+            continue
+        read += 1
+        yield photo
+    if not read:
+        raise DataError("none of the photos can be read")
+
+
+def _treated(photos: Iterable[Image.Image], bundle: Bundle, prepared: bool) -> list[Image.Image]:
+    """Photos with the treatment of pixels that the detector's own had, unless they had it already."""
+    spec = PixelSpec.from_dict(bundle.spec.get("pixels"))
+    return [photo if prepared else prepare_pixels(photo, spec)[0] for photo in photos]
+
+
+def _made_up() -> list[Image.Image]:
     rng = np.random.default_rng(0)
     photos = []
     for width, height in ((640, 480), (333, 777), (160, 160), (900, 301), (47, 61)):

@@ -1,10 +1,10 @@
 """Finetune a detector so that it cannot silently lose: replay, weight interpolation, and a decision on two test sets.
 
-Training plane: loaded by name when something is finetuned. Old images are replayed beside the new ones; where they are not at
-hand, the old weights teach instead: the features that they see in the new images are to stay (ultralytics' own distillation,
-with the identity between equal layers). The optimizer and its learning rate are explicit. Afterwards the weights before and
-after are mixed (WiSE-FT, Wortsman et al., arXiv 2109.01903) by the factor that validation of both data sets likes best. Whether
-the outcome may be used is decided above, by :mod:`fashionrec.evaluation.decision`.
+Training plane: loaded by name when something is finetuned. Old images are replayed beside the new ones, and the old weights
+teach: the features that they see are to stay (ultralytics' own distillation, with the identity between equal layers), which is
+all that is left of the old where its images are not at hand. The optimizer and its learning rate are explicit. Afterwards the
+weights before and after are mixed (WiSE-FT, Wortsman et al., arXiv 2109.01903) by the factor that validation of both data sets
+likes best. Whether the outcome may be used is decided above, by :mod:`fashionrec.evaluation.decision`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ from fashionrec.yolo_data import YoloData, dataset_fingerprint, declared, read_d
 #: Decides on weights before and after, by the test sets ``new`` and ``old`` (where it is at hand), and writes its reports into
 #: the folder of the run. Returns a document with ``after`` and ``decision``.
 Judge = Callable[[Path, Path, Mapping[str, Path], Path], dict[str, Any]]
+
+
+#: Settings of ours that ultralytics knows by the same name, and that are others here than there.
+_WARMUP = ("nbs", "warmup_epochs", "warmup_bias_lr")
 
 
 def finetune_detector(
@@ -60,7 +64,7 @@ def finetune_detector(
     pixels = stamped(base).get("pixels", {})
     _same_pixels(pixels, new, *([old] if old else []))
     replay = old_data is not None and "train" in old_data.splits
-    teach = _teaching(before, config) if config.distill else {}
+    teach = _teaching(base, before, config, needed=not replay)
     run = start_run(runs / "finetune", config.name, kind="detector", verb="finetune", exist_ok=config.exist_ok)
     run.seed = config.seed
     run.config = {"finetune": config.model_dump()}
@@ -74,14 +78,12 @@ def finetune_detector(
     run.save()
     data, replayed = _write_data(run, new_data, old_data, config)
     run.notes["replayed"] = replayed
-    how = (
-        "the old weights teach beside them, which costs about a third more time"
-        if teach
-        else f"{replayed} old ones replayed"
+    say(
+        f"{len(new_data.images('train'))} new images, {replayed} old ones replayed"
+        + ("; the old weights teach, which costs about a third more time" if teach else "")
     )
-    say(f"{len(new_data.images('train'))} new images, {how}")
     side = int(config.imgsz or base.overrides.get("imgsz") or 640)
-    names = ("epochs", "patience", "batch", "device", "workers", "seed", "optimizer", "lr0", "freeze")
+    names = ("epochs", "patience", "batch", "device", "workers", "seed", "optimizer", "lr0", "freeze", *_WARMUP)
     asked = augmentation(declared(new))
     settings = {name: getattr(config, name) for name in names} | {"imgsz": side} | asked | config.options() | teach
     if teach:
@@ -105,16 +107,21 @@ def finetune_detector(
     return run
 
 
-def _teaching(before: Path, config: FinetuneConfig) -> dict[str, Any]:
-    """ultralytics' options for learning from the old weights. Raises :class:`ConfigError` for a head that it cannot do."""
+def _teaching(base: Any, before: Path, config: FinetuneConfig, *, needed: bool) -> dict[str, Any]:
+    """ultralytics' options for learning from the old weights, where the head can. Raises :class:`ConfigError` for one that cannot
+    where nothing else keeps the old."""
     from ultralytics.nn.modules.head import Detect
 
-    if not any(isinstance(module, Detect) for module in load_yolo(str(before)).model.model):
+    if not config.distill:
+        return {}
+    if any(isinstance(module, Detect) for module in base.model.model):
+        return {"distill_model": str(before.resolve()), "dis": config.distill}
+    if needed:
         raise ConfigError(
             "these weights cannot teach: distillation needs a head of YOLO",
             hint="give the old data with --replay, or set distill=0",
         )
-    return {"distill_model": str(before.resolve()), "dis": config.distill}
+    return {}
 
 
 def _keep_features_as_they_are(trainer: Any) -> None:

@@ -1,4 +1,5 @@
-"""From photos to the detector's input, as ultralytics makes it in training: letterboxed to a square, RGB, 0..1.
+"""From photos to the detector's input, as it is made in training: letterboxed or stretched to a square, RGB, 0..1, then
+normalized where the network was trained so.
 
 Resizing samples two neighbours a side and does not smooth, as OpenCV's INTER_LINEAR does: a detector is served what it was
 trained on. Each photo is brought to the same square on its own, so nothing depends on what else is in the batch.
@@ -41,13 +42,43 @@ def letterbox(photo: Image.Image, side: int, pad: int = 114) -> tuple[np.ndarray
     return square, Letterbox(scale, left, top, photo.width, photo.height)
 
 
+@dataclass(frozen=True)
+class Stretched:
+    """How a photo of ``width`` x ``height`` was put into the square of ``side``: each side pulled to it."""
+
+    side: int
+    width: int
+    height: int
+
+    def restore(self, boxes: np.ndarray) -> np.ndarray:
+        """Boxes float32 [n, 4] (xyxy) from pixels of the square to pixels of the photo, clipped to it."""
+        limit = np.array([self.width, self.height, self.width, self.height], np.float32)
+        return np.clip(boxes * (limit / np.float32(self.side)), 0, limit)
+
+
+def stretch(photo: Image.Image, side: int) -> tuple[np.ndarray, Stretched]:
+    """uint8 [side, side, 3] and how it was made. The photo fills the square, as RT-DETR's do in training."""
+    small = photo if photo.size == (side, side) else resize_linear(photo, side, side)
+    return np.array(small), Stretched(side, photo.width, photo.height)
+
+
 def resize_linear(photo: Image.Image, width: int, height: int) -> Image.Image:
     """Bilinear without smoothing. Pillow's `resize` smooths when it shrinks; its `transform` does not."""
     matrix = (photo.width / width, 0.0, 0.0, 0.0, photo.height / height, 0.0)
     return photo.transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
 
 
-def batch_input(squares: Sequence[np.ndarray], scale: float) -> np.ndarray:
-    """float32 [n, 3, side, side] of uint8 squares."""
+def batch_input(
+    squares: Sequence[np.ndarray],
+    scale: float,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> np.ndarray:
+    """float32 [n, 3, side, side] of uint8 squares: scaled, then less ``mean`` and over ``std`` of each channel, if given."""
     stacked = np.stack(squares).transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(stacked, dtype=np.float32) * np.float32(scale)
+    values = np.ascontiguousarray(stacked, dtype=np.float32) * np.float32(scale)
+    if mean is not None:
+        values -= np.array(mean, np.float32)[:, None, None]
+    if std is not None:
+        values /= np.array(std, np.float32)[:, None, None]
+    return values

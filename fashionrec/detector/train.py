@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from fashionrec.config import TrainConfig
-from fashionrec.detector.ultra import load_yolo, quiet, stamp, translated
+from fashionrec.detector.balance import CLS_PW
+from fashionrec.detector.families import other_family
+from fashionrec.detector.gpus import check_device, watched
+from fashionrec.detector.loggers import PROJECT, need_loggers, places
+from fashionrec.detector.options import check_options
+from fashionrec.detector.resume import Point, recalled, recover, same_settings, unfinished
+from fashionrec.detector.trainer import METRICS, PREVIOUS, Plan, metrics_of, trainer_class
+from fashionrec.detector.ultra import load_ultralytics, load_yolo, quiet, stamp, translated
 from fashionrec.errors import ConfigError
-from fashionrec.runs import RECORD, Run, read_run, start_run
+from fashionrec.runs import Run, start_run
 from fashionrec.yolo_data import dataset_fingerprint, declared, read_data_yaml
+
+__all__ = ["Log", "Progress", "augmentation", "fit", "recalled", "train_detector"]
 
 Progress = Callable[[int, int, dict[str, Any]], None]
 Log = Callable[[str], None]
@@ -23,63 +34,91 @@ _NAMED = ("epochs", "patience", "batch", "imgsz", "device", "workers", "seed", "
 def train_detector(config: TrainConfig, runs: Path, *, log: Log | None = None, progress: Progress | None = None) -> Run:
     """Train, and write ``runs/train/NAME`` with ``weights/{best,last}.pt``, ultralytics' plots and tables, and run.json.
 
-    Metrics are those of the best epoch on the valid split. With ``resume`` the run of that name goes on in its folder from
-    the end of its last whole epoch. Raises :class:`ConfigError`, :class:`DataError` or :class:`ModelError` before it
-    starts.
+    Metrics are those of the best epoch on the valid split. With ``resume`` the run of that name, or the newest unfinished one,
+    goes on in its folder from the end of its last whole epoch. Raises :class:`ConfigError`, :class:`DataError`,
+    :class:`ModelError` or :class:`MissingExtra` before it starts.
     """
+    say = log or (lambda text: None)
+    if (family := other_family(config.model)) is not None:
+        from fashionrec.detector.families.plain import train_in_run
+
+        return train_in_run(family, config, runs, log=log, progress=progress)
+    before = unfinished(runs / "train", config.name) if config.resume else None
     data = Path(config.data or "")
     read_data_yaml(data).images("train")
-    if config.resume:
-        run = _resumable(runs / "train", config.name)
-        yolo = load_yolo(str(run.path / "weights" / "last.pt"))
-    else:
-        yolo = load_yolo(config.model)
-        run = start_run(runs / "train", config.name, kind="detector", verb="train", exist_ok=config.exist_ok)
-    run.config = {"train": config.model_dump()}
-    run.seed = config.seed
-    run.dataset = {"path": str(data), "fingerprint": dataset_fingerprint(data)}
+    load_ultralytics()
     about = declared(data)
+    settings = {name: getattr(config, name) for name in _NAMED} | augmentation(about) | config.options()
+    if config.balance == "loss":
+        settings.setdefault("cls_pw", CLS_PW)
+    if config.balance == "sample" and settings.get("rect"):
+        raise ConfigError("train.balance=sample cannot be had with rect=true, which orders the photos by their shape")
+    check_options(settings)
+    check_device(config.device)
+    need_loggers(config.loggers)
+    fingerprint, watched_data = dataset_fingerprint(data), dataset_fingerprint(data, ("valid",))
+    if before is not None:
+        same_settings(before, config, fingerprint)
+        run, point = before, _go_on(before, config, say)
+        yolo = load_yolo(str(run.path / "weights" / "last.pt") if point else config.model)
+    else:
+        yolo, point = load_yolo(config.model), None
+        trainer_class(yolo, Plan("", config.balance))
+        run = start_run(runs / "train", config.name, kind="detector", verb="train", exist_ok=config.exist_ok)
+    run.config = {"train": config.model_dump() | {"name": run.name, "resume": False}}
+    run.seed = config.seed
+    run.dataset = {"path": str(data), "fingerprint": fingerprint, "valid": watched_data}
     if about.get("pixels"):
         run.dataset["pixels"] = about["pixels"]
-    settings = {name: getattr(config, name) for name in _NAMED} | augmentation(about) | config.options()
-    if config.resume:
-        settings["resume"] = True
-    return fit(yolo, run, data, settings, progress)
+    return fit(yolo, run, data, settings, progress, balance=config.balance, loggers=config.loggers, point=point)
 
 
-def fit(yolo: Any, run: Run, data: Path, settings: dict[str, Any], progress: Progress | None) -> Run:
-    """Run ultralytics' trainer into the folder of a run and record the outcome."""
-    start = time.perf_counter()
-    log_file = run.path / "train.log"
-    epochs = int(settings["epochs"])
-    if progress:
-
-        def tell(trainer: Any) -> None:
-            if trainer.epoch < epochs:  # ultralytics calls once more after the last, for its final validation
-                progress(trainer.epoch + 1, epochs, _epoch(trainer))
-
-        yolo.add_callback("on_fit_epoch_end", tell)
-    place = {"project": str(run.path.parent.resolve()), "name": run.path.name, "exist_ok": True}
-    settings.setdefault("amp", settings.get("device") not in (None, "cpu"))
+def fit(
+    yolo: Any,
+    run: Run,
+    data: Path,
+    settings: dict[str, Any],
+    progress: Progress | None,
+    *,
+    balance: str = "none",
+    loggers: Sequence[str] = (),
+    point: Point | None = None,
+) -> Run:
+    """Run ultralytics' trainer into the folder of a run and record the outcome; from ``point`` where it was stopped before."""
+    log_file, weights = run.path / "train.log", run.path / "weights"
+    plan = Plan(str(log_file), balance, tuple(loggers), point.epochs if point else 0, bool(point and point.finish))
+    trainer = trainer_class(yolo, plan)
+    several = check_device(settings.get("device")) > 1
+    clock = _Clock(run, int(settings["epochs"]), progress)
+    place = {"project": PROJECT, "name": run.name, "save_dir": str(run.path.resolve())}
+    if point:
+        place["resume"] = str(weights / "last.pt")
     run.status = "running"
     run.save()
     try:
-        with quiet(log_file), translated("training", log_file):
-            yolo.train(data=str(data.resolve()), **settings, **place)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(translated("training", log_file))
+            stack.enter_context(quiet(log_file))
+            stack.enter_context(places(loggers, run.path.parent.parent))
+            if several:  # what this process knows does not reach the others
+                stack.enter_context(watched(run.path / "results.csv", lambda epoch: clock.tell(epoch, {})))
+            else:
+                yolo.add_callback("on_fit_epoch_end", clock.epoch_ended)
+            yolo.train(trainer=trainer, data=str(data.resolve()), **settings, **place)
     except BaseException:
         run.status = "failed"
-        run.seconds += time.perf_counter() - start
+        clock.stop()
         run.save()
         raise
-    run.device = str(yolo.trainer.device)
-    run.weights = {
-        which: f"weights/{which}.pt" for which in ("best", "last") if (run.path / f"weights/{which}.pt").exists()
-    }
+    run.device = str(yolo.trainer.args.device if several else yolo.trainer.device)
+    run.weights = {which: f"weights/{which}.pt" for which in ("best", "last") if (weights / f"{which}.pt").exists()}
     if run.dataset.get("pixels"):
-        for weights in run.weights.values():
-            stamp(run.path / weights, {"pixels": run.dataset["pixels"]})
-    run.metrics = metrics_of(yolo.trainer.validator.metrics)
-    run.seconds += time.perf_counter() - start
+        for checkpoint in run.weights.values():
+            stamp(run.path / checkpoint, {"pixels": run.dataset["pixels"]})
+    run.metrics = _measured(run.path) if several else metrics_of(yolo.trainer.validator.metrics)
+    for leftover in (weights / PREVIOUS, run.path / METRICS):
+        leftover.unlink(missing_ok=True)
+    clock.stop()
     run.status, run.promoted = "done", True
     run.save()
     return run
@@ -95,22 +134,44 @@ def augmentation(about: dict[str, Any]) -> dict[str, float]:
     return {}
 
 
-def metrics_of(metrics: Any) -> dict[str, Any]:
-    """map50, map50_95, precision and recall, in all and per class, of ultralytics' metrics."""
-    box = metrics.box
-    per_class = {}
-    for position, number in enumerate(box.ap_class_index):
-        precision, recall, map50, map50_95 = (float(value) for value in box.class_result(position))
-        name = str(metrics.names[int(number)])
-        per_class[name] = {"map50": map50, "map50_95": map50_95, "precision": precision, "recall": recall}
-    return {
-        "map50": float(box.map50),
-        "map50_95": float(box.map),
-        "precision": float(box.mp),
-        "recall": float(box.mr),
-        "per_class": per_class,
-        "split": "valid",
-    }
+def _go_on(run: Run, config: TrainConfig, say: Log) -> Point | None:
+    run.status = "running"
+    run.save()  # from here on no other process writes into its folder
+    point = recover(run, config.patience)
+    run.notes["resumed"] = int(run.notes.get("resumed", 0)) + 1
+    if point is None:
+        say(f"run {run.path} had not finished an epoch: it begins anew")
+    elif point.finish:
+        say(f"run {run.path} had finished its {point.epochs} epochs: only the final validation is missing")
+    else:
+        say(f"run {run.path} goes on after epoch {point.epochs}")
+    return point
+
+
+class _Clock:
+    """Keeps a run's seconds and epochs on the disk as they pass, and tells the caller."""
+
+    def __init__(self, run: Run, epochs: int, progress: Progress | None) -> None:
+        self.run, self.epochs, self.progress = run, epochs, progress
+        self.before, self.start = run.seconds, time.perf_counter()
+
+    def epoch_ended(self, trainer: Any) -> None:
+        if not trainer.ending:
+            self.tell(trainer.epoch + 1, _epoch(trainer))
+
+    def tell(self, epoch: int, figures: dict[str, Any]) -> None:
+        self.run.epochs = epoch
+        self.stop()
+        self.run.save()
+        if self.progress:
+            self.progress(epoch, self.epochs, figures)
+
+    def stop(self) -> None:
+        self.run.seconds = self.before + time.perf_counter() - self.start
+
+
+def _measured(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / METRICS).read_text(encoding="utf-8")))
 
 
 def _epoch(trainer: Any) -> dict[str, float]:
@@ -124,18 +185,3 @@ def _epoch(trainer: Any) -> dict[str, float]:
     if losses is not None:
         found["loss"] = float(sum(losses.values()) if isinstance(losses, dict) else losses.sum())
     return found
-
-
-def _resumable(parent: Path, name: str | None) -> Run:
-    if name is None:
-        raise ConfigError("resume needs the run's name", hint="fashionrec train --resume name=NAME data=...")
-    if not (parent / name / RECORD).is_file() or not (parent / name / "weights" / "last.pt").is_file():
-        raise ConfigError(
-            f"there is nothing to resume in {parent / name}", hint="it has no weights/last.pt yet: train it anew"
-        )
-    run = read_run(parent / name)
-    if run.status == "done":
-        raise ConfigError(
-            f"run {run.path} is finished", hint="train on from it: model=" + str(run.weights_path("best"))
-        )
-    return run

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from fashionrec.detector.names import model_file
 from fashionrec.errors import FashionrecError, ModelError
 
 
@@ -39,21 +40,17 @@ def load_ultralytics() -> Any:
 
 
 def load_yolo(model: str) -> Any:
-    """A model from a checkpoint, a model's YAML, or a name of ultralytics' own (``yolov8l.pt``, ``yolov8n.yaml``).
+    """A model from a checkpoint, a model's YAML, or a name of ultralytics' own (``yolov8l``, ``yolo11n.yaml``).
 
-    A ``.pt`` file is a pickle: load only what you or your team trained, or what you trust. Raises :class:`ModelError`.
+    A ``.pt`` file is a pickle: load only what you or your team trained, or what you trust. Raises :class:`ModelError`; for a
+    misspelt name before anything is fetched, with the nearest real one.
     """
     ultralytics = load_ultralytics()
-    path = Path(model)
-    if path.suffix not in (".pt", ".yaml", ".yml"):
-        raise ModelError(
-            f"{model} is neither a checkpoint (.pt) nor a model's YAML", hint="for example yolov8l.pt or yolov8n.yaml"
-        )
-    if path.suffix != ".pt" and len(path.parts) > 1 and not path.exists():
-        path = _shipped(path)
+    file = model_file(model)
+    path = Path(file)
     try:
         with quiet(None):
-            yolo = ultralytics.RTDETR(str(path)) if path.name.startswith("rtdetr") else ultralytics.YOLO(str(path))
+            yolo = ultralytics.RTDETR(file) if path.name.startswith("rtdetr") else ultralytics.YOLO(file)
     except Exception as error:  # pickle, file, download and parser errors
         reason = " ".join(str(error).split())[:160]
         if path.suffix == ".pt" and not path.exists():
@@ -137,16 +134,6 @@ def _cores_kept() -> Iterator[None]:
     torch_utils.NUM_THREADS = torch.get_num_threads()
     if own is None:
         os.environ.pop("OMP_NUM_THREADS", None)
-
-
-def _shipped(path: Path) -> Path:
-    """``configs/models/x.yaml`` also where the working directory is elsewhere and the package is installed."""
-    from fashionrec.config import config_dir
-
-    candidate = config_dir() / "models" / path.name
-    if candidate.exists():
-        return candidate
-    raise ModelError(f"no model at {path}", hint="a path, or one of ultralytics' own such as yolov8n.yaml")
 
 
 def _provide_font(target: Path) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +22,17 @@ if TYPE_CHECKING:
 
     from fashionrec.detector.detect import Detector
 
+Clock = Callable[[], float]
 _CALLS = 3  # at least
 _SLOWER = 0.9  # of the fastest so far: larger batches are not tried
 
 
 def speeds(
-    detector: Detector, photos: Sequence[Image.Image], batches: Sequence[int], seconds: float
+    detector: Detector,
+    photos: Sequence[Image.Image],
+    batches: Sequence[int],
+    seconds: float,
+    clock: Clock = time.perf_counter,
 ) -> dict[str, dict[str, float]]:
     """Photos per second by kind (``end_to_end``, ``network``) and batch size, as text: ``{"network": {"1": 31.2, "8": 40.1}}``.
 
@@ -37,12 +43,10 @@ def speeds(
     for kind, rates in found.items():
         for size in sizes:
             batch = [photos[n % len(photos)] for n in range(size)]
+            values = detector.inputs(batch)
+            call = partial(detector.answer, values) if kind == "network" else partial(detector.predict, batch)
             try:
-                if kind == "network":
-                    values = detector.inputs(batch)
-                    rate = size / median_seconds(lambda values=values: detector.answer(values), seconds)  # type: ignore[misc]
-                else:
-                    rate = size / median_seconds(lambda batch=batch: detector.predict(batch), seconds)  # type: ignore[misc]
+                rate = size / median_seconds(call, seconds, clock)
             except FashionrecError:
                 raise
             except Exception:  # onnxruntime's, of a device's memory
@@ -61,14 +65,14 @@ def best_batch(rates: dict[str, float]) -> tuple[int, float]:
     return int(size), rates[size]
 
 
-def median_seconds(call: Callable[[], Any], seconds: float) -> float:
+def median_seconds(call: Callable[[], Any], seconds: float, clock: Clock = time.perf_counter) -> float:
     """Seconds of the median call, of at least three and as many as fit into ``seconds``; one goes before."""
     call()
     taken: list[float] = []
     while len(taken) < _CALLS or sum(taken) < seconds:
-        start = time.perf_counter()
+        start = clock()
         call()
-        taken.append(time.perf_counter() - start)
+        taken.append(clock() - start)
     return statistics.median(taken)
 
 

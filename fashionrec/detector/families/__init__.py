@@ -5,6 +5,7 @@ A family's module has two functions::
     train(run, config, data, progress) -> None       trains into run.path; fills run.weights, run.metrics, run.device
     to_graph(weights, work, imgsz=None) -> Graph     a checkpoint as ONNX in the folder `work`
 
+(ultralytics' own is trained by :mod:`fashionrec.detector.train`; the others share :mod:`fashionrec.detector.families.plain`.)
 Checkpoints of ultralytics are its own ``.pt`` (pickles). Those of every other family are ``.safetensors`` whose metadata says
 what they are, so that nothing is run by loading them.
 """
@@ -32,18 +33,23 @@ PREFIXES = {
     "tf_efficientdet": "effdet",
     "fasterrcnn": "torchvision",
 }
+#: Beside a run's weights while it is trained by the plain loop: what it needs to go on after a kill.
+STATE = "state.safetensors"
 _METADATA_LIMIT = 1 << 20
 
 
 @dataclass(frozen=True)
 class Graph:
     """A checkpoint as ONNX: the file, what its bundle says (``spec``), what it was made of (``source``), and the checkpoint
-    itself, which answers one RGB photo with its raw output as the graph does: ``reference(photo)`` float32 [...]."""
+    itself, which answers one RGB photo with its raw output in pixels of the input, as :meth:`Detector.raw` does:
+    ``reference(photo)`` float32 [...]. ``pixels(photo)`` is what the checkpoint's own library gives the network: float32
+    [3, side, side]; a network that has learnt little does not show that its input is wrong."""
 
     path: Path
     spec: dict[str, Any]
     source: dict[str, Any]
     reference: Callable[[Image.Image], np.ndarray]
+    pixels: Callable[[Image.Image], np.ndarray] | None = None
 
 
 def family_of_model(model: str) -> Any:
@@ -52,6 +58,12 @@ def family_of_model(model: str) -> Any:
         return family_of_weights(Path(model))
     name = Path(model).name.lower()
     return _module(next((family for prefix, family in PREFIXES.items() if name.startswith(prefix)), "ultra"))
+
+
+def other_family(model: str) -> Any:
+    """The module of the family that trains ``model`` by the plain loop; None where ultralytics trains it."""
+    family = family_of_model(model)
+    return None if family.__name__.endswith(".ultra") else family
 
 
 def family_of_weights(weights: Path) -> Any:
@@ -63,6 +75,24 @@ def family_of_weights(weights: Path) -> Any:
     raise ModelError(
         f"{weights} is no checkpoint of a detector", hint="a .pt of ultralytics, or a .safetensors of ours"
     )
+
+
+def classes_of(weights: Path) -> list[str]:
+    """The classes that a checkpoint knows. Raises :class:`ModelError`."""
+    if weights.suffix == ".safetensors":
+        return [str(name) for name in dict(metadata(weights).get("names", {})).values()]
+    from fashionrec.detector.ultra import load_yolo
+
+    return [str(name) for name in load_yolo(str(weights)).names.values()]
+
+
+def options_of(model: str) -> frozenset[str] | None:
+    """The training options that a model's family knows by ultralytics' names; None for ultralytics itself: all of them."""
+    if other_family(model) is None:
+        return None
+    from fashionrec.detector.families.loop import OPTIONS
+
+    return frozenset(OPTIONS)
 
 
 def metadata(weights: Path) -> dict[str, Any]:

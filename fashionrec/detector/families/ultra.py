@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fashionrec.detector.families import Graph
-from fashionrec.detector.preprocess import letterbox
+from fashionrec.detector.preprocess import letterbox, stretch
 from fashionrec.detector.ultra import load_ultralytics, load_yolo, quiet, stamped
 
 if TYPE_CHECKING:
@@ -21,24 +21,28 @@ def to_graph(weights: Path, work: Path, imgsz: int | None = None) -> Graph:
     """Export a ``.pt`` (a pickle: only what you trust) for a square input of ``imgsz``, default that of its training.
 
     NMS is not in the graph: a graph with NMS made for one photo finds nothing in photos 2 to n of a batch, and confidence
-    and overlap are to stay settings of the query. Raises :class:`ModelError`.
+    and overlap are to stay settings of the query. Of the two heads of YOLO26 it is the one that needs NMS, which ultralytics'
+    validation measures too. Raises :class:`ModelError`.
     """
     yolo = load_yolo(str(weights))
     side = int(imgsz or yolo.overrides.get("imgsz") or 640)
     shutil.copyfile(weights, work / "model.pt")  # the exporter writes beside its source
     with quiet(None):
         made = load_yolo(str(work / "model.pt")).export(
-            format="onnx", imgsz=side, dynamic=True, simplify=False, opset=17, nms=False, device="cpu", batch=2
+            format="onnx", imgsz=side, dynamic=True, simplify=False, opset=17, nms=None, device="cpu", batch=2
         )
     graph = work / "detect.onnx"
     Path(str(made)).rename(graph)
+    transformer = "RTDETR" in type(yolo.model.model[-1]).__name__
+    if transformer:
+        boxes_in_pixels(graph, side)
     spec: dict[str, Any] = {
         "imgsz": side,
-        "resize": "letterbox",
+        "resize": "stretch" if transformer else "letterbox",
         "pad": 114,
         "scale": 1 / 255,
         "channels": "RGB",
-        "head": "end2end" if getattr(yolo.model, "end2end", False) else "yolo",
+        "head": "end2end" if transformer or getattr(yolo.model, "end2end", False) else "yolo",
         "labels": {str(number): str(label) for number, label in yolo.names.items()},
         "input": "images",
     }
@@ -57,21 +61,68 @@ def reference(yolo: Any, side: int) -> Callable[[Image.Image], np.ndarray]:
     with quiet(None):
         yolo.fuse()
     network = yolo.model.eval().float().cpu()
+    transformer = "RTDETR" in type(network.model[-1]).__name__
 
     def answer(photo: Image.Image) -> np.ndarray:
         import torch
-        from ultralytics.data.augment import LetterBox
 
-        bgr = np.ascontiguousarray(np.asarray(photo)[..., ::-1])
-        boxed: Any = LetterBox(new_shape=(side, side), auto=False)(image=bgr)
-        # where Pillow and OpenCV round a pixel differently the source is fed ours: the network is compared here, not rounding
-        ours = letterbox(photo, side)[0]
-        theirs = np.ascontiguousarray(boxed[..., ::-1])
-        if np.abs(ours.astype(int) - theirs.astype(int)).max() <= 2:
-            theirs = ours
+        theirs = square_by_ultralytics(photo, side, stretched=transformer)
         tensor = torch.from_numpy(np.ascontiguousarray(theirs.transpose(2, 0, 1))).float()[None] / 255
         with torch.no_grad():
             output = network(tensor)
-        return np.asarray((output[0] if isinstance(output, (tuple, list)) else output).numpy())[0]
+        rows = np.asarray((output[0] if isinstance(output, (tuple, list)) else output).numpy())[0]
+        if transformer:
+            centre, half = rows[:, :2], rows[:, 2:4] / 2
+            rows = np.concatenate([(centre - half) * side, (centre + half) * side, rows[:, 4:]], axis=1)
+        return rows
 
     return answer
+
+
+def boxes_in_pixels(graph: Path, side: int) -> None:
+    """Add to RT-DETR's graph, which answers [n, 300, 6] of centre and size in shares of the picture, score and class, what makes
+    of them corners in pixels of the input, as the other heads without NMS answer them."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    model = onnx.load(str(graph))
+    (output,) = model.graph.output
+    name = output.name
+    raw = f"{name}_in_shares"
+    for node in model.graph.node:
+        node.output[:] = [raw if each == name else each for each in node.output]
+    model.graph.initializer.extend(
+        [
+            helper.make_tensor("rtdetr_parts", TensorProto.INT64, [3], [2, 2, 2]),
+            helper.make_tensor("rtdetr_half", TensorProto.FLOAT, [1], [0.5]),
+            helper.make_tensor("rtdetr_side", TensorProto.FLOAT, [1], [float(side)]),
+        ]
+    )
+    parts = ["rtdetr_centre", "rtdetr_size", "rtdetr_rest"]
+    model.graph.node.append(helper.make_node("Split", [raw, "rtdetr_parts"], parts, axis=-1))
+    steps = [
+        ("Mul", ["rtdetr_size", "rtdetr_half"], ["rtdetr_reach"]),
+        ("Sub", ["rtdetr_centre", "rtdetr_reach"], ["rtdetr_low"]),
+        ("Add", ["rtdetr_centre", "rtdetr_reach"], ["rtdetr_high"]),
+        ("Mul", ["rtdetr_low", "rtdetr_side"], ["rtdetr_low_px"]),
+        ("Mul", ["rtdetr_high", "rtdetr_side"], ["rtdetr_high_px"]),
+    ]
+    for operation, inputs, outputs in steps:
+        model.graph.node.append(helper.make_node(operation, inputs, outputs))
+    model.graph.node.append(
+        helper.make_node("Concat", ["rtdetr_low_px", "rtdetr_high_px", "rtdetr_rest"], [name], axis=-1)
+    )
+    onnx.checker.check_model(model)
+    onnx.save(model, str(graph))
+
+
+def square_by_ultralytics(photo: Image.Image, side: int, *, stretched: bool = False) -> np.ndarray:
+    """uint8 [side, side, 3], RGB: a photo in ultralytics' letterbox, or stretched as for RT-DETR. Where Pillow and OpenCV round a
+    pixel differently it is ours: networks are compared by it, not rounding."""
+    from ultralytics.data.augment import LetterBox
+
+    bgr = np.ascontiguousarray(np.asarray(photo)[..., ::-1])
+    boxed: Any = LetterBox(new_shape=(side, side), auto=False, scale_fill=stretched)(image=bgr)
+    square = stretch(photo, side)[0] if stretched else letterbox(photo, side)[0]
+    ours, theirs = square, np.ascontiguousarray(boxed[..., ::-1])
+    return ours if np.abs(ours.astype(int) - theirs.astype(int)).max() <= 2 else theirs

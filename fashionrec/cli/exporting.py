@@ -1,0 +1,200 @@
+"""export: a checkpoint as a bundle, ready to serve, in the precision asked for; or as a TensorRT engine."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fashionrec.cli import models
+from fashionrec.cli.session import Session, command
+from fashionrec.errors import ConfigError, DataError, UsageError
+from fashionrec.extras import load
+
+if TYPE_CHECKING:
+    from fashionrec.bundle import Bundle
+    from fashionrec.detector.detect import Detector
+
+_CHECKED = 64  # photos at most that an export is checked on
+
+
+def mount(app: typer.Typer) -> None:
+    command(app, "export", help="Make a bundle, ready to serve, of a checkpoint, a transformers folder or a hub id.")(
+        export
+    )
+
+
+def export(
+    session: Session,
+    source: Annotated[str, typer.Argument(help="best.pt, a run, a transformers folder, or a Hugging Face id.")],
+    out: Annotated[Path, typer.Option(help="The bundle's folder.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings of the section export.")
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, fp16 or int8.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="A folder of your photos, to check the export on and calibrate int8.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="data.yaml of labelled photos: as --images, and the loss of mAP is measured.")
+    ] = None,
+    format_: Annotated[
+        str, typer.Option("--format", help="bundle, or engine: TensorRT, on the GPU that it is to run on.")
+    ] = "bundle",
+) -> None:
+    words = session.assign("export", settings or [])
+    if words:
+        raise UsageError(f"what is {words[0]!r}?", hint="settings are key=value, as in imgsz=640")
+    session.override("export", {"precision": precision})
+    if format_ not in ("bundle", "engine"):
+        raise UsageError(f"there is no format {format_!r}", hint="bundle or engine")
+    path = _checkpoint(Path(source))
+    if path.suffix in (".pt", ".safetensors"):
+        evidence = _evidence(session, images, data)
+        if format_ == "engine":
+            _export_engine(session, path, out, evidence, data)
+            return
+        config = session.config.export
+        bundle = models.export_detector(session, path, out, precision=config.precision, imgsz=config.imgsz, **evidence)
+    else:
+        bundle = _export_embedder(session, str(path) if path.exists() else source, out, images, data, format_)
+    document = {
+        "path": str(bundle.path),
+        "kind": bundle.kind,
+        "name": bundle.name,
+        "fingerprint": bundle.fingerprint,
+        "agreement": bundle.agreement,
+        "bytes": sum(entry["size"] for entry in bundle.files.values()),
+    }
+
+    def human() -> None:
+        size = document["bytes"] / (1 << 20)
+        session.out.line(f"{bundle.kind} {bundle.name} ({bundle.fingerprint[:16]}), {size:.1f} MiB: {out}")
+        _print_figures(session, bundle.agreement)
+
+    session.out.result(document, human)
+    _warn_if_slower(session, bundle)
+    session.out.next(f"fashionrec build-index PHOTOS --{bundle.kind} {out}")
+
+
+def _checkpoint(path: Path) -> Path:
+    from fashionrec.runs import RECORD, read_run
+
+    if (path / RECORD).is_file():
+        run = read_run(path)
+        return run.weights_path("best_ft" if "best_ft" in run.weights else "best")
+    return path
+
+
+def _evidence(session: Session, images: Path | None, data: Path | None) -> dict[str, Any]:
+    """The photos that an export is checked on, those that int8 is calibrated on, and what measures mAP.
+
+    Of a dataset the test split is measured (or valid, where it has none) and the train split calibrated on: what it is made
+    by does not judge it. A folder's photos are dealt in two for that, where there are enough.
+    """
+    from fashionrec.images import find_photos
+    from fashionrec.yolo_data import declared, read_data_yaml
+
+    config = session.config.export
+    shuffled = random.Random(0)
+    evidence: dict[str, Any] = {"tolerance": getattr(config.tolerance, config.precision)}
+    folder = list(find_photos(images)) if images else []
+    if images and not folder:
+        raise DataError(f"no photos in {images}")
+    if folder:
+        chosen = shuffled.sample(folder, min(len(folder), config.calibration))
+        rest = sorted({*folder} - {*chosen}) or folder
+        evidence |= {"calibration": chosen, "photos": _spread(rest if len(rest) >= _CHECKED else folder)}
+    if data:
+        dataset = read_data_yaml(data)
+        measured = next((split for split in ("test", "valid", "train") if split in dataset.splits), "test")
+        evidence["measure"] = _measure(session, data, measured)
+        if not folder:
+            made = next((split for split in ("train", "valid", "test") if split in dataset.splits), "train")
+            known = dataset.images(made)
+            evidence |= {
+                "calibration": shuffled.sample(known, min(len(known), config.calibration)),
+                "photos": _spread(dataset.images(measured)),
+                "prepared": bool(declared(data).get("pixels")),
+            }
+    return evidence
+
+
+def _spread(paths: list[Path]) -> list[Path]:
+    return [paths[n * len(paths) // min(len(paths), _CHECKED)] for n in range(min(len(paths), _CHECKED))]
+
+
+def _measure(session: Session, data: Path, split: str) -> Any:
+    from fashionrec.evaluation.detection import match_detector
+
+    def measure(detector: Detector) -> Mapping[str, Any]:
+        with session.out.progress("measuring", "photos") as tick:
+            report = match_detector(detector, data, split, session.config.evaluate, progress=tick).report()
+        return {"map50_95": report.map50_95, "map50": report.map50, "images": report.images}
+
+    return measure
+
+
+def _export_embedder(
+    session: Session, source: str, out: Path, images: Path | None, data: Path | None, format_: str
+) -> Bundle:
+    from itertools import islice
+
+    from fashionrec.images import find_photos
+
+    if session.config.export.precision != "fp32" or format_ != "bundle":
+        raise ConfigError("an encoder is exported as a bundle in fp32", hint="fp16, int8 and engines are for detectors")
+    if data:
+        raise UsageError("--data is for detectors", hint="an encoder is checked on the photos of --images")
+    check = list(islice(find_photos(images), 16)) if images else []
+    if images and not check:
+        raise DataError(f"no photos in {images}")
+    return models.export_embedder(session, source, out, check)
+
+
+def _export_engine(session: Session, weights: Path, out: Path, evidence: dict[str, Any], data: Path | None) -> None:
+    module = load("fashionrec.detector.engine", what="exporting a TensorRT engine", packages=models.DETECTOR_PACKAGES)
+    config = session.config.export
+    document = module.export_engine(
+        weights,
+        out,
+        imgsz=config.imgsz,
+        precision=config.precision,
+        data=data,
+        evidence=load("fashionrec.detector.export", what="exporting a detector").Evidence(**evidence),
+        log=session.out.say,
+    )
+
+    def human() -> None:
+        session.out.line(f"engine {document['path']}, {document['bytes'] / (1 << 20):.1f} MiB")
+        _print_figures(session, document["agreement"])
+
+    session.out.result(document, human)
+
+
+def _print_figures(session: Session, figures: Mapping[str, Any], indent: str = "  ") -> None:
+    for key, value in figures.items():
+        if isinstance(value, Mapping):
+            session.out.line(f"{indent}{key}:")
+            _print_figures(session, value, f"{indent}  ")
+        else:
+            session.out.line(f"{indent}{key}: {value:.4g}" if isinstance(value, float) else f"{indent}{key}: {value}")
+
+
+def _warn_if_slower(session: Session, bundle: Bundle) -> None:
+    speed = bundle.agreement.get("speed")
+    if not speed:
+        return
+    precision = bundle.spec["precision"]
+    session.out.say(
+        f"{precision} answers a photo in {speed['ms']:.0f} ms here, fp32 in {speed['fp32_ms']:.0f} ms:"
+        f" {speed['ratio']:.2f} times as fast"
+    )
+    if speed["ratio"] < 1:
+        session.out.warn(
+            f"{precision} is slower than fp32 on this machine"
+            + (": half precision pays on GPUs, and in the size of the file" if precision == "fp16" else "")
+        )

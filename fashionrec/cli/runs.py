@@ -1,0 +1,205 @@
+"""runs: which trainings there are, what each was and reached, two side by side, and which is used where none is named."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fashionrec.cli.session import Session, command
+from fashionrec.errors import UsageError
+
+if TYPE_CHECKING:
+    from fashionrec.evaluation.run_comparison import RunComparison
+    from fashionrec.runs import Run
+
+#: What a run is judged by, the first that it has.
+_MAIN = ("map50_95", "held_out_recall_at_1")
+_Named = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, or its name.")]
+_Why = Annotated[str, typer.Option(help="The reason, kept in run.json.")]
+
+
+def mount(app: typer.Typer) -> None:
+    family = typer.Typer(
+        help="Look at trainings, and choose the one that is used.", no_args_is_help=True, rich_markup_mode=None
+    )
+    command(family, "list", help="All runs, the newest first.")(list_)
+    command(family, "show", help="All that is known of one run.")(show)
+    command(family, "compare", help="Two runs: metrics, classes, and the settings that differ.")(compare)
+    command(family, "promote", help="Use this run where no model is named.")(promote)
+    command(family, "demote", help="Do not use this run where no model is named.")(demote)
+    app.add_typer(family, name="runs")
+
+
+def list_(session: Session) -> None:
+    from fashionrec.runs import list_runs
+
+    found = list_runs(session.runs)
+    used = _used(session)
+    document = {"runs": [_summary(run, used) for run in found]}
+
+    def human() -> None:
+        if not found:
+            session.out.line(f"no runs under {session.runs}")
+            return
+        rows = [
+            (
+                f"{run.verb}/{run.name}",
+                run.kind,
+                run.state,
+                _epochs(run),
+                *_figure(run),
+                "used" if str(run.path) in used else "promoted" if run.promoted else "",
+                run.created[:16].replace("T", " "),
+            )
+            for run in found
+        ]
+        columns = ("run", "kind", "state", "epochs", "metric", "value", "", "created (UTC)")
+        session.out.table(columns, rows, right=(3, 5))
+
+    session.out.result(document, human)
+    if any(run.state in ("killed", "failed") and run.verb == "train" and run.kind == "detector" for run in found):
+        session.out.next("fashionrec train --resume")
+
+
+def show(session: Session, run: _Named) -> None:
+    from fashionrec.runs import find_run
+
+    found = find_run(session.runs, run)
+    document = _summary(found, _used(session)) | {field.name: getattr(found, field.name) for field in fields(found)}
+    document["path"] = str(found.path)
+
+    def human() -> None:
+        out = session.out
+        for key in ("path", "kind", "state", "promoted", "used", "created", "seconds", "seed", "device"):
+            out.line(f"{key:10} {document[key]}")
+        out.line(f"{'epochs':10} {_epochs(found)}")
+        for title in ("metrics", "dataset", "config", "weights", "versions", "notes", "promotions"):
+            if document[title]:
+                out.line(f"{title}:")
+                _print_tree(session, document[title], 1)
+
+    session.out.result(document, human)
+
+
+def compare(session: Session, a: _Named, b: _Named) -> None:
+    from fashionrec.evaluation.run_comparison import compare_runs
+    from fashionrec.runs import find_run
+
+    first, second = find_run(session.runs, a), find_run(session.runs, b)
+    found = compare_runs(first, second)
+    used = _used(session)
+    document = {"a": _summary(first, used), "b": _summary(second, used), **found.to_dict()}
+    session.out.result(document, lambda: _print_comparison(session, first, second, found))
+    if found.why_not:
+        session.out.next(
+            f"fashionrec evaluate --weights {first.path} --data DIR/data.yaml",
+            f"fashionrec evaluate --weights {second.path} --data DIR/data.yaml",
+        )
+
+
+def promote(
+    session: Session,
+    run: _Named,
+    force: Annotated[bool, typer.Option("--force", help="Even a finetune that was refused; needs --why.")] = False,
+    why: _Why = "",
+) -> None:
+    from fashionrec import runs
+
+    if force and not why:
+        raise UsageError("--force needs a reason", hint="--why TEXT, which is kept in run.json")
+    found = runs.find_run(session.runs, run)
+    runs.promote(found, why=why, force=force)
+    _tell_used(session, found)
+
+
+def demote(session: Session, run: _Named, why: _Why = "") -> None:
+    from fashionrec import runs
+
+    found = runs.find_run(session.runs, run)
+    runs.demote(found, why=why)
+    _tell_used(session, found)
+
+
+def _tell_used(session: Session, run: Run) -> None:
+    from fashionrec.runs import newest_promoted
+
+    used = newest_promoted(session.runs, run.kind)
+    document = {"run": str(run.path), "promoted": run.promoted, "used": str(used.path) if used else None}
+
+    def human() -> None:
+        session.out.line(f"{run.path} is {'promoted' if run.promoted else 'no longer promoted'}")
+        session.out.line(f"used where no {run.kind} is named: {used.path if used else 'none'}")
+
+    session.out.result(document, human)
+
+
+def _used(session: Session) -> set[str]:
+    from fashionrec.runs import newest_promoted
+
+    found = (newest_promoted(session.runs, kind) for kind in ("detector", "embedder"))
+    return {str(run.path) for run in found if run is not None}
+
+
+def _summary(run: Run, used: set[str]) -> dict[str, Any]:
+    return {
+        "name": run.name,
+        "path": str(run.path),
+        "verb": run.verb,
+        "kind": run.kind,
+        "state": run.state,
+        "promoted": run.promoted,
+        "used": str(run.path) in used,
+        "created": run.created,
+        "seconds": round(run.seconds, 2),
+        "epochs": run.epochs,
+        "epochs_asked": _asked(run),
+        "metrics": {key: value for key, value in run.metrics.items() if isinstance(value, (int, float))},
+    }
+
+
+def _asked(run: Run) -> int | None:
+    sections = [values for values in run.config.values() if isinstance(values, dict)]
+    return next((int(values["epochs"]) for values in sections if "epochs" in values), None)
+
+
+def _epochs(run: Run) -> str:
+    asked = _asked(run)
+    return f"{run.epochs or '?'}/{asked}" if asked else str(run.epochs or "")
+
+
+def _figure(run: Run) -> tuple[str, str]:
+    name = next((key for key in _MAIN if key in run.metrics), None)
+    return (name, f"{run.metrics[name]:.3f}") if name else ("", "")
+
+
+def _print_tree(session: Session, value: Any, depth: int) -> None:
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+        if isinstance(item, (dict, list)) and item:
+            session.out.line(f"{'  ' * depth}{key}:")
+            _print_tree(session, item, depth + 1)
+        else:
+            session.out.line(f"{'  ' * depth}{key}: {round(item, 4) if isinstance(item, float) else item}")
+
+
+def _print_comparison(session: Session, a: Run, b: Run, found: RunComparison) -> None:
+    out = session.out
+    names = [f"{run.verb}/{run.name}" for run in (a, b)]
+    if found.why_not:
+        out.line(f"the metrics cannot be compared: {found.why_not}")
+    rows = [
+        (row.name, _text(row.a), _text(row.b), f"{row.difference:+.3f}" if row.difference is not None else "")
+        for row in [*found.metrics, *(row for row in found.per_class if row.name.endswith(f", {_MAIN[0]}"))]
+    ]
+    out.table(("metric", *names, "difference"), rows, right=(1, 2, 3))
+    same = {True: "the same", False: "not the same", None: "not recorded of both"}[found.same_data]
+    out.line(f"trained on: {same} data")
+    for title, pairs in (("setting", found.settings), ("version", found.versions)):
+        if pairs:
+            out.line()
+            out.table((title, *names), [(key, first, second) for key, (first, second) in pairs.items()])
+
+
+def _text(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

@@ -1,0 +1,97 @@
+"""What two detectors both find in photos, and how fast each is."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from fashionrec.detector.decode import Detections
+from fashionrec.types import Box
+
+CONF = 0.25  # detections at least this sure must be found by both
+_IOU = 0.5  # from here on both found the same
+_BATCH = 8
+
+
+class Finder(Protocol):
+    """What is asked: a :class:`fashionrec.detector.detect.Detector`, or what answers as one."""
+
+    def predict(
+        self, photos: Sequence[Image.Image], *, conf: float = ..., prepared_already: bool = ...
+    ) -> list[Detections]: ...
+
+
+def compare(
+    source: Finder, exported: Finder, photos: Sequence[Image.Image], *, prepared: bool = False
+) -> dict[str, Any]:
+    """What both find in ``photos`` of any size, asked in batches, and each photo alone. Returns figures; judges nothing.
+
+    A detection at least ``CONF`` sure counts as found by the other where that has one of its class, at least half as sure, that
+    overlaps it by IoU .5; this is asked both ways.
+    """
+    answers = [_in_batches(detector, photos, prepared) for detector in (source, exported)]
+    sure = [[found.take(np.flatnonzero(found.scores > CONF)) for found in answer] for answer in answers]
+    found, ious, scores = [], [], []
+    for wanted, others in ((sure[0], answers[1]), (sure[1], answers[0])):
+        for one, other in zip(wanted, others, strict=True):
+            for n in range(len(one)):
+                overlap, at = _nearest(one, n, other)
+                found.append(overlap >= _IOU)
+                if found[-1]:
+                    ious.append(overlap)
+                    scores.append(abs(float(one.scores[n]) - float(other.scores[at])))
+    alone = [exported.predict([photo], conf=CONF, prepared_already=prepared)[0] for photo in photos]
+    return {
+        "photos_compared": len(photos),
+        "detections_source": sum(map(len, sure[0])),
+        "detections_exported": sum(map(len, sure[1])),
+        "detections_exported_alone": sum(map(len, alone)),
+        "found_by_both": float(np.mean(found)) if found else 0.0,
+        "iou_mean": float(np.mean(ious)) if ious else 0.0,
+        "score_difference_mean": float(np.mean(scores)) if scores else 0.0,
+    }
+
+
+def speed(source: Finder, exported: Finder, photo: Image.Image, seconds: float = 3.0) -> dict[str, float]:
+    """Milliseconds of one photo by each, asked in turn so that other work on the machine hits both alike, and the median ratio
+    (above 1: the export is faster)."""
+    for detector in (source, exported):
+        detector.predict([photo])
+    times: list[tuple[float, float]] = []
+    begin = time.perf_counter()
+    while len(times) < 3 or (time.perf_counter() - begin < seconds and len(times) < 20):
+        times.append((_seconds(source, photo), _seconds(exported, photo)))
+    return {
+        "fp32_ms": statistics.median(first for first, _ in times) * 1000,
+        "ms": statistics.median(second for _, second in times) * 1000,
+        "ratio": statistics.median(first / second for first, second in times),
+    }
+
+
+def _seconds(detector: Finder, photo: Image.Image) -> float:
+    start = time.perf_counter()
+    detector.predict([photo])
+    return time.perf_counter() - start
+
+
+def _in_batches(detector: Finder, photos: Sequence[Image.Image], prepared: bool) -> list[Detections]:
+    found: list[Detections] = []
+    for start in range(0, len(photos), _BATCH):
+        found += detector.predict(photos[start : start + _BATCH], conf=CONF / 2, prepared_already=prepared)
+    return found
+
+
+def _nearest(one: Detections, n: int, other: Detections) -> tuple[float, int]:
+    """The best overlap of a detection with one of its class, and its place; (0, -1) where there is none."""
+    box = Box(*map(float, one.boxes[n]))
+    best, at = 0.0, -1
+    for place in np.flatnonzero(other.class_ids == one.class_ids[n]):
+        overlap = box.iou(Box(*map(float, other.boxes[place])))
+        if overlap > best:
+            best, at = overlap, int(place)
+    return best, at

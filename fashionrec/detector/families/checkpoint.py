@@ -1,0 +1,107 @@
+"""Checkpoints of the plain training loop: ``.safetensors`` that say what they are, and nothing pickled.
+
+``best`` and ``last`` hold the network's weights, with a metadata entry ``fashionrec``. ``state`` holds what a training needs to
+go on where it was killed: the weights, the optimizer's moments and the epoch, in one file that is whole or not there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from fashionrec.detector.families import metadata
+from fashionrec.errors import ModelError
+
+_WEIGHTS, _MOMENTS = "model:", "optimizer:"
+
+
+@dataclass(frozen=True)
+class About:
+    """What a checkpoint says of itself. ``notes`` is its family's own (what of it was pretrained)."""
+
+    family: str
+    model: str
+    names: dict[int, str]
+    imgsz: int
+    pixels: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def to_text(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def of(cls, weights: Path) -> About:
+        """Read from the file's header. Raises :class:`ModelError`."""
+        found = metadata(weights)
+        try:
+            names = {int(number): str(name) for number, name in found["names"].items()}
+            return cls(**{**found, "names": names, "imgsz": int(found["imgsz"])})
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ModelError(f"{weights} is not understood ({error!r})", hint="train it again") from None
+
+
+def save_weights(path: Path, model: torch.nn.Module, about: About) -> None:
+    """Write a network's weights, whole or not at all."""
+    _save(path, {name: value.detach() for name, value in model.state_dict().items()}, {"fashionrec": about.to_text()})
+
+
+def load_weights(path: Path, model: torch.nn.Module) -> None:
+    """Weights of :func:`save_weights` into a network of the same shape. Raises :class:`ModelError`."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise ModelError(f"{path} cannot be loaded: {str(error).splitlines()[0][:160]}") from None
+
+
+def save_state(
+    path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, about: About, record: dict[str, Any]
+) -> None:
+    """Write weights, moments and ``record`` (numbers and texts)."""
+    tensors = {f"{_WEIGHTS}{name}": value.detach() for name, value in model.state_dict().items()}
+    for number, moments in optimizer.state_dict()["state"].items():
+        for name, value in moments.items():
+            if value is not None:
+                tensors[f"{_MOMENTS}{number}:{name}"] = torch.as_tensor(value)
+    _save(path, tensors, {"fashionrec": about.to_text(), "training": json.dumps(record)})
+
+
+def load_state(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The inverse of :func:`save_state`; returns its record. Raises :class:`ModelError`."""
+    state = optimizer.state_dict()
+    moments: dict[int, dict[str, torch.Tensor]] = {}
+    weights: dict[str, torch.Tensor] = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                if name.startswith(_WEIGHTS):
+                    weights[name.removeprefix(_WEIGHTS)] = file.get_tensor(name)
+                else:
+                    number, moment = name.removeprefix(_MOMENTS).split(":")
+                    moments.setdefault(int(number), {})[moment] = file.get_tensor(name)
+            record = dict(json.loads(file.metadata()["training"]))
+        model.load_state_dict(weights)
+        optimizer.load_state_dict({**state, "state": moments})
+    except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path} cannot be resumed from: {str(error).splitlines()[0][:160]}") from None
+    return record
+
+
+def _save(path: Path, tensors: dict[str, torch.Tensor], about: dict[str, str]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, temporary, metadata=about)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

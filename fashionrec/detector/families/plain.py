@@ -1,0 +1,223 @@
+"""What the families without a trainer of their own share around the loop: where a training starts, its run, its export.
+
+Such a family is a module with ``NAME``, ``PACKAGES``, ``build(about)`` and ``pretrained(learner, about)``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import socket
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from fashionrec.config import TrainConfig
+from fashionrec.detector.families import STATE, Graph
+from fashionrec.detector.families.checkpoint import About, load_weights
+from fashionrec.detector.families.loop import Learner, Log, Progress, fit, settled
+from fashionrec.detector.families.ultra import square_by_ultralytics
+from fashionrec.detector.resume import same_settings, unfinished
+from fashionrec.detector.ultra import load_ultralytics, quiet, translated
+from fashionrec.errors import DataError
+from fashionrec.extras import need
+from fashionrec.runs import Run, start_run
+from fashionrec.yolo_data import dataset_fingerprint, declared, read_data_yaml
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_PATIENCE = 15.0  # seconds for a server to answer
+
+
+def train_in_run(
+    family: Any, config: TrainConfig, runs: Path, *, log: Log | None = None, progress: Progress | None = None
+) -> Run:
+    """Train a detector of a family into ``runs/train/NAME``, or go on where it was stopped; the run is recorded whatever
+    happens. Raises :class:`ConfigError`, :class:`DataError` or :class:`ModelError` before it starts."""
+    need(*family.PACKAGES, what=f"training {config.model}")
+    before = unfinished(runs / "train", config.name) if config.resume else None
+    data = Path(config.data or "")
+    settled(config, data)
+    family.check(config)
+    _numbered(data)
+    fingerprint, watched = dataset_fingerprint(data), dataset_fingerprint(data, ("valid",))
+    if before is not None:
+        same_settings(before, config, fingerprint)
+        run = before
+        run.notes["resumed"] = int(run.notes.get("resumed", 0)) + 1
+    else:
+        run = start_run(runs / "train", config.name, kind="detector", verb="train", exist_ok=config.exist_ok)
+        (run.path / "weights" / STATE).unlink(missing_ok=True)
+    run.config = {"train": config.model_dump() | {"name": run.name, "resume": False}}
+    run.seed = config.seed
+    run.dataset = {"path": str(data), "fingerprint": fingerprint, "valid": watched}
+    pixels = declared(data).get("pixels")
+    if pixels:
+        run.dataset["pixels"] = pixels
+    run.status = "running"
+    run.save()
+    log_file = run.path / "train.log"
+
+    def say(text: str) -> None:
+        with log_file.open("a", encoding="utf-8") as file:
+            file.write(f"{text}\n")
+        if log:
+            log(text)
+
+    try:
+        with translated("training", log_file), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            family.train(run, config, data, progress, say)
+    except BaseException:
+        run.status = "failed"
+        run.save()
+        raise
+    run.status, run.promoted = "done", True
+    run.save()
+    return run
+
+
+def train_plainly(family: Any, run: Run, config: TrainConfig, data: Path, progress: Progress | None, log: Log) -> None:
+    """Build the network, start it from pretrained weights or a checkpoint of ours, and run the loop."""
+    names = read_data_yaml(data).names
+    source = Path(config.model) if Path(config.model).suffix == ".safetensors" else None
+    earlier = About.of(source) if source else None
+    about = About(
+        family=family.NAME,
+        model=earlier.model if earlier else Path(config.model).name.lower(),
+        names=names,
+        imgsz=config.imgsz,
+        pixels=dict(run.dataset.get("pixels", {})),
+        versions={name: importlib.metadata.version(name) for name in family.PACKAGES},
+        notes=dict(earlier.notes) if earlier else {},
+    )
+    torch.manual_seed(config.seed)
+    resumed = (run.path / "weights" / STATE).is_file()
+    if resumed:
+        about = About.of(run.path / "weights" / STATE)
+        learner = family.build(about)
+    elif source and earlier:
+        learner = family.build(about)
+        _take(source, earlier, learner.model, about, family, log)
+    elif settled(config, data)["pretrained"]:
+        learner, about = start(family, about, log)
+    else:
+        learner = family.build(about)
+        log(f"{about.model} from scratch")
+    fit(run, config, data, learner, about, progress, log)
+
+
+def start(family: Any, about: About, log: Log) -> tuple[Learner, About]:
+    """A learner with published weights, or without them where they cannot be had."""
+    noted = replace(about, notes={**about.notes, "pretrained": True})
+    learner = family.build(noted)
+    try:
+        with impatient(), quiet(None):
+            what = family.pretrained(learner, noted)
+    except Exception as error:  # of the network, a proxy, a disk, or a file that is not what it should be
+        reason = " ".join(str(getattr(error, "reason", error)).split())[:160] or type(error).__name__
+        log(f"pretrained weights of {about.model} cannot be fetched ({reason}): training from scratch")
+        return family.build(about), about
+    log(f"{about.model} starts from {what}")
+    return learner, noted
+
+
+def exported(
+    learner: Learner,
+    about: About,
+    work: Path,
+    normalize: Callable[[torch.Tensor], torch.Tensor],
+    reference: Callable[[torch.Tensor], np.ndarray],
+) -> Graph:
+    """A learner's served network as ONNX, and its source beside it: how the family's own library normalizes a picture float32
+    [3, side, side] of 0 to 1, and what it answers to one so normalized."""
+    load_ultralytics()
+    learner.model.eval()
+    learner.served.eval()  # whose mode the export keeps, and gives to all that is in it
+    side, most = about.imgsz, int(learner.spec.get("batch") or 0)
+    example = torch.zeros(most or 2, 3, side, side)
+    path = work / "detect.onnx"
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            learner.served,
+            (example,),
+            str(path),
+            dynamo=False,
+            opset_version=17,
+            input_names=[learner.spec["input"]],
+            output_names=["output0"],
+            dynamic_axes={"output0": {1: "boxes"}}
+            if most
+            else {learner.spec["input"]: {0: "batch"}, "output0": {0: "batch"}},
+        )
+
+    def normalized(photo: Image.Image) -> torch.Tensor:
+        square = torch.from_numpy(np.ascontiguousarray(square_by_ultralytics(photo, side)))
+        return normalize(square.permute(2, 0, 1).float() / 255)
+
+    source = {"architecture": about.model, **about.versions}
+    return Graph(
+        path,
+        learner.spec,
+        source,
+        reference=lambda photo: reference(normalized(photo)),
+        pixels=lambda photo: np.asarray(normalized(photo).numpy()),
+    )
+
+
+def spec_of(about: About, *, head: str, mean: tuple[float, ...], std: tuple[float, ...], **more: Any) -> dict[str, Any]:
+    """The bundle's spec of a network whose pictures are letterboxed, scaled to 0..1 and normalized."""
+    spec: dict[str, Any] = {
+        "imgsz": about.imgsz,
+        "resize": "letterbox",
+        "pad": 114,
+        "scale": 1 / 255,
+        "mean": list(mean),
+        "std": list(std),
+        "channels": "RGB",
+        "head": head,
+        "labels": {str(number): name for number, name in about.names.items()},
+        "input": "images",
+        **more,
+    }
+    if about.pixels:
+        spec["pixels"] = about.pixels
+    return spec
+
+
+@contextlib.contextmanager
+def impatient() -> Iterator[None]:
+    """A server that does not answer in time is not there."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_PATIENCE)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _take(source: Path, earlier: About, model: torch.nn.Module, about: About, family: Any, log: Log) -> None:
+    """Weights of an earlier training; where its classes were others, all but the layers of the classes."""
+    if earlier.names == about.names:
+        load_weights(source, model)
+        log(f"training on from {source}")
+        return
+    other = family.build(earlier).model
+    load_weights(source, other)
+    fresh, old = model.state_dict(), other.state_dict()
+    same = {name: value for name, value in old.items() if fresh[name].shape == value.shape}
+    model.load_state_dict(fresh | same)
+    log(f"training on from {source}, but for the layers of its classes, which are others")
+
+
+def _numbered(data: Path) -> None:
+    names = read_data_yaml(data).names
+    if sorted(names) != list(range(len(names))):
+        raise DataError(f"the classes of {data} are not numbered 0 to {len(names) - 1}: {sorted(names)}")

@@ -1,0 +1,98 @@
+"""Names of ultralytics' detectors: which its package knows, which it can fetch, and the nearest to a misspelt one.
+
+A name ending in ``.pt`` is a checkpoint, one ending in ``.yaml`` an architecture to train from scratch, and a name without
+either is a checkpoint, as for ``yolo``: ``yolov8l`` is ``yolov8l.pt``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from functools import cache
+from pathlib import Path
+
+from fashionrec.config import config_dir, nearest
+from fashionrec.errors import ModelError
+
+_SUFFIXES = (".pt", ".yaml", ".yml")
+#: What the package's other models have in their names: other tasks, and detectors that read text.
+_OTHER = re.compile(
+    r"-(cls|seg|pose|obb|sem|depth|reid|world|worldv2|oiv7|objv1|grayscale)\b|^(yoloe|yolo_nas|.*sam)", re.I
+)
+
+
+def model_file(model: str) -> str:
+    """What ultralytics is to load for ``model``: a file that is here, or a name that its package knows.
+
+    Nothing is loaded or fetched. Raises :class:`ModelError` that names the nearest real one.
+    """
+    path = Path(model)
+    if path.suffix in _SUFFIXES and path.is_file():
+        return model
+    if "://" in model and path.suffix == ".pt":
+        return model
+    name = path.name
+    if _OTHER.search(path.stem):
+        raise ModelError(f"{model} is not a detector of ultralytics", hint=_hint(_OTHER.sub("", name)))
+    if path.suffix in (".yaml", ".yml"):
+        if len(path.parts) > 1 or (config_dir() / "models" / name).is_file():
+            return str(_shipped(path))
+        if path.with_suffix(".yaml").name not in architectures():
+            raise ModelError(f"there is no architecture {model}", hint=_hint(name))
+        return model
+    stem = path.stem if path.suffix == ".pt" else name
+    if f"{stem}.pt" in checkpoints():
+        return str(path.with_name(f"{stem}.pt"))
+    if path.suffix == ".pt" and len(path.parts) > 1:
+        raise ModelError(f"no checkpoint at {model}", hint=_hint(name))
+    if f"{stem}.yaml" in architectures():
+        raise ModelError(f"no weights of {stem} are published", hint=f"train it from scratch: {stem}.yaml")
+    if path.suffix != ".pt" and path.is_file():
+        raise ModelError(f"{model} is neither a checkpoint (.pt) nor a model's YAML", hint="for example yolov8l.pt")
+    raise ModelError(f"there is no model {model}", hint=_hint(name))
+
+
+@cache
+def architectures() -> tuple[str, ...]:
+    """Names of the detectors' YAML files in the installed package, those of every size: ``yolo11n.yaml``, ``rtdetr-l.yaml``."""
+    found = set()
+    for file in (_package() / "cfg" / "models").rglob("*.yaml"):
+        if _OTHER.search(file.stem):
+            continue
+        found.add(file.name)
+        family = re.match(r"yolov?\d+(?=-|\.)", file.name)
+        if family:  # one file for all sizes, each an entry of its `scales`
+            sizes = re.findall(r"^  ([a-z]): *\[", file.read_text(encoding="utf-8"), re.MULTILINE)
+            found |= {f"{family[0]}{size}{file.name[family.end() :]}" for size in sizes}
+    return tuple(sorted(found))
+
+
+def checkpoints() -> tuple[str, ...]:
+    """Names of the detectors' pretrained checkpoints that the installed package can fetch."""
+    from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
+
+    return tuple(sorted(name for name in GITHUB_ASSETS_NAMES if name.endswith(".pt") and not _OTHER.search(name[:-3])))
+
+
+def _hint(name: str) -> str:
+    stem, suffix = (
+        (name[: -len(Path(name).suffix)], Path(name).suffix) if Path(name).suffix in _SUFFIXES else (name, "")
+    )
+    choices = list(architectures() if suffix in (".yaml", ".yml") else checkpoints())
+    found = nearest(stem.lower(), [Path(choice).stem for choice in choices])
+    return found.replace("?", f"{suffix or '.pt'}?") if found else "for example yolov8l.pt or yolo11n.yaml"
+
+
+def _package() -> Path:
+    spec = importlib.util.find_spec("ultralytics")
+    assert spec is not None  # who asks for names has loaded it
+    assert spec.submodule_search_locations is not None
+    return Path(spec.submodule_search_locations[0])
+
+
+def _shipped(path: Path) -> Path:
+    """``configs/models/x.yaml`` also where the working directory is elsewhere and the package is installed."""
+    candidate = config_dir() / "models" / path.name
+    if candidate.exists():
+        return candidate
+    raise ModelError(f"no model at {path}", hint="a path, or one of ultralytics' own such as yolov8n.yaml")

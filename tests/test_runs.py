@@ -1,0 +1,217 @@
+"""Runs: found by name, told from killed ones, compared where that means something, and promoted by hand on the record."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Result, keeps_its_contract
+
+from fashionrec import runs as runs_module
+from fashionrec.errors import Busy, ConfigError, DataError
+from fashionrec.evaluation.run_comparison import compare_runs
+from fashionrec.runs import Run, find_run, list_runs, newest_promoted, read_run, start_run
+
+CLASSES = ("dress", "top")
+
+
+def finished(parent: Path, name: str, map50_95: float = 0.5, **changes: Any) -> Run:
+    """A finished training, as it lies on the disk."""
+    verb = parent.name
+    run = start_run(parent, name, kind="detector", verb=verb)
+    run.config = {verb: {"epochs": 3, "lr0": 0.01, "name": name, "nested": {"a": 1}}}
+    run.dataset = {"path": "data.yaml", "fingerprint": "f", "valid": "v"}
+    run.epochs, run.seconds = 3, 12.5
+    run.weights = {"best": "weights/best.pt", "last": "weights/last.pt"}
+    per_class = {label: {"map50": map50_95, "map50_95": map50_95} for label in CLASSES}
+    run.metrics = {"map50": 0.9, "map50_95": map50_95, "split": "valid", "per_class": per_class}
+    run.status, run.promoted = "done", True
+    for key, value in changes.items():
+        setattr(run, key, value)
+    run.save()
+    return read_run(run.path)
+
+
+def test_a_run_whose_process_is_gone_is_killed(tmp_path: Path, cli: Callable[..., Result]) -> None:
+    script = (
+        "import pathlib, sys\nfrom fashionrec.runs import start_run\n"
+        "start_run(pathlib.Path('runs/train'), 'k', kind='detector', verb='train')\n"
+        "print('started', flush=True)\nsys.stdin.read()\n"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "started\n"
+        assert cli("runs", "list", "--json").document["runs"][0]["state"] == "running"
+    finally:
+        other.kill()
+        other.wait()
+    done = cli("runs", "list")
+    assert "killed" in done.out
+    assert "fashionrec train --resume" in done.err
+    assert cli("runs", "promote", "k").code == 2
+
+
+def test_a_run_stays_held_while_a_process_that_it_started_works(tmp_path: Path) -> None:
+    """As the processes of several GPUs do when the one that began the run is killed."""
+    script = (
+        "import os, pathlib, signal, subprocess, sys\nfrom fashionrec.runs import lock_handles, start_run\n"
+        "run = start_run(pathlib.Path('runs/train'), 'k', kind='detector', verb='train')\n"
+        "child = subprocess.Popen(['sleep', '60'], pass_fds=lock_handles(run.path), stdout=subprocess.DEVNULL)\n"
+        "print(child.pid, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, stdout=subprocess.PIPE, text=True, check=False)
+    run = read_run(tmp_path / "runs" / "train" / "k")
+    assert run.state == "running"
+    os.kill(int(done.stdout), 9)
+    for _ in range(100):
+        if run.state == "killed":
+            break
+    assert run.state == "killed"
+
+
+def test_two_processes_do_not_write_into_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = start_run(tmp_path / "train", "a", kind="detector", verb="train")
+    monkeypatch.setattr(runs_module, "_HELD", {})  # as another process sees it
+    monkeypatch.setattr(runs_module, "_WAIT", 0.2)
+    assert read_run(run.path).state == "running"
+    with pytest.raises(Busy):
+        start_run(tmp_path / "train", "a", kind="detector", verb="train", exist_ok=True)
+
+
+def test_a_folder_that_a_kill_left_without_a_record_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "train" / "a" / "weights").mkdir(parents=True)
+    (tmp_path / "train" / "a" / ".lock").touch()
+    assert start_run(tmp_path / "train", "a", kind="detector", verb="train").state == "running"
+    (tmp_path / "train" / "b").mkdir()
+    (tmp_path / "train" / "b" / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="already"):
+        start_run(tmp_path / "train", "b", kind="detector", verb="train")
+
+
+def test_a_run_is_found_by_path_or_name(tmp_path: Path) -> None:
+    for verb, name in (("train", "garments"), ("train", "both"), ("finetune", "both")):
+        finished(tmp_path / verb, name)
+    assert find_run(tmp_path, "garments").path == tmp_path / "train" / "garments"
+    assert find_run(tmp_path, str(tmp_path / "train" / "both")).verb == "train"
+    assert find_run(tmp_path, "finetune/both").verb == "finetune"
+    with pytest.raises(DataError, match="2 runs are named both") as caught:
+        find_run(tmp_path, "both")
+    assert caught.value.hint == "say which: finetune/both, train/both"
+    with pytest.raises(DataError) as caught:
+        find_run(tmp_path, "garmets")
+    assert caught.value.hint == "did you mean garments?"
+
+
+def test_the_one_promoted_last_is_used(tmp_path: Path, cli: Callable[..., Result]) -> None:
+    for name in ("a", "b"):
+        finished(tmp_path / "runs" / "train", name)
+    assert newest_promoted(tmp_path / "runs", "detector") == read_run(tmp_path / "runs" / "train" / "b")
+    done = cli("runs", "promote", "a", "--why", "better on skirts", "--json")
+    assert done.document == {"run": "runs/train/a", "promoted": True, "used": "runs/train/a"}
+    (entry,) = read_run(tmp_path / "runs" / "train" / "a").promotions
+    assert entry["at"] > read_run(tmp_path / "runs" / "train" / "b").created
+    assert (entry["why"], entry["forced"], entry["promoted"]) == ("better on skirts", False, True)
+    finished(tmp_path / "runs" / "train", "c")  # a later training is later than the choice
+    assert newest_promoted(tmp_path / "runs", "detector") == read_run(tmp_path / "runs" / "train" / "c")
+    assert cli("runs", "demote", "c", "--why", "too slow", "--json").document["used"] == "runs/train/a"
+    assert [entry["promoted"] for entry in read_run(tmp_path / "runs" / "train" / "c").promotions] == [False]
+    assert cli("runs", "demote", "c").code == 2
+    assert newest_promoted(tmp_path / "runs", "embedder") is None
+
+
+def test_a_refused_finetune_needs_force_and_a_reason(tmp_path: Path, cli: Callable[..., Result]) -> None:
+    notes = {"decision": {"promoted": False, "reasons": ["the old test set lost 7.1 points"]}}
+    run = finished(tmp_path / "runs" / "finetune", "ft", promoted=False, notes=notes)
+    before = (run.path / "run.json").read_bytes()
+    refused = cli("runs", "promote", "ft")
+    assert refused.code == 3
+    assert "the old test set lost 7.1 points" in refused.err
+    assert cli("runs", "promote", "ft", "--force").code == 2
+    assert (run.path / "run.json").read_bytes() == before
+    assert cli("runs", "promote", "ft", "--force", "--why", "skirts matter more").code == 0
+    record = json.loads((run.path / "run.json").read_text())
+    assert record["promoted"] is True
+    assert record["promotions"][0]["forced"] is True
+    assert record["promotions"][0]["why"] == "skirts matter more"
+    assert record["notes"]["decision"]["promoted"] is False  # what was measured stays
+
+
+def test_metrics_are_compared_and_settings_that_differ_named(tmp_path: Path) -> None:
+    a = finished(tmp_path / "train", "a", 0.50)
+    b = finished(tmp_path / "train", "b", 0.56)
+    b.config["train"]["lr0"] = 0.02
+    b.config["train"]["mosaic"] = 0.5
+    b.config["train"]["nested"]["a"] = 2
+    found = compare_runs(a, b)
+    assert (found.why_not, found.same_data) == ("", True)
+    rows = {row.name: (row.a, row.b, row.difference) for row in found.metrics}
+    assert rows["map50_95"] == (0.50, 0.56, pytest.approx(0.06))
+    assert {row.name for row in found.per_class} == {f"{c}, {m}" for c in CLASSES for m in ("map50", "map50_95")}
+    assert found.settings == {"lr0": (0.01, 0.02), "nested.a": (1, 2), "mosaic": (None, 0.5)}
+    assert found.versions == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"dataset": {"fingerprint": "f", "valid": "other"}}, "other photos or labels"),
+        ({"dataset": {}}, "not recorded"),
+        ({"kind": "embedder"}, "is a detector"),
+        ({"status": "failed"}, "not finished"),
+        ({"metrics": {"map50_95": 0.6, "split": "test"}}, "other splits"),
+        ({"verb": "finetune", "dataset": {"new": {"fingerprint": "v"}}}, "in other ways"),
+    ],
+)
+def test_metrics_of_other_tests_are_not_compared(change: dict[str, Any], why: str, tmp_path: Path) -> None:
+    a, b = finished(tmp_path / "train", "a"), finished(tmp_path / "train", "b", 0.9, **change)
+    found = compare_runs(a, b)
+    assert why in found.why_not
+    assert all(row.difference is None for row in [*found.metrics, *found.per_class])
+    assert found.to_dict()["comparable"] is False
+
+
+def test_more_training_data_does_not_forbid_the_comparison(tmp_path: Path) -> None:
+    a = finished(tmp_path / "train", "a", 0.5)
+    b = finished(tmp_path / "train", "b", 0.6, dataset={"fingerprint": "more", "valid": "v"})
+    assert compare_runs(a, b).why_not == ""
+    assert compare_runs(a, b).same_data is False
+
+
+def test_finetunes_on_one_new_test_set_are_compared(tmp_path: Path) -> None:
+    dataset = {"new": {"fingerprint": "n"}, "old": {"fingerprint": "o"}}
+    a, b = (finished(tmp_path / "finetune", name, value, dataset=dataset) for name, value in (("a", 0.5), ("b", 0.7)))
+    assert compare_runs(a, b).why_not == ""
+
+
+def test_the_command_line_and_its_contracts(tmp_path: Path, cli: Callable[..., Result]) -> None:
+    assert cli("runs", "list").out == "no runs under runs\n"
+    finished(tmp_path / "runs" / "train", "a", 0.5)
+    finished(tmp_path / "runs" / "train", "b", 0.6, dataset={"fingerprint": "f", "valid": "other"})
+    listed = cli("runs", "list", "--json").document
+    assert [run["name"] for run in listed["runs"]] == ["b", "a"]
+    keeps_its_contract("runs-list", listed)
+    shown = cli("runs", "show", "a", "--json").document
+    assert shown["metrics"]["per_class"]["top"] == {"map50": 0.5, "map50_95": 0.5}
+    assert (shown["state"], shown["config"]["train"]["lr0"], shown["path"]) == ("done", 0.01, "runs/train/a")
+    compared = cli("runs", "compare", "a", "b", "--json").document
+    assert compared["comparable"] is False
+    keeps_its_contract("runs-compare", compared)
+    human = cli("runs", "compare", "a", "b")
+    assert human.out.startswith("the metrics cannot be compared: they were measured on other photos or labels\n")
+    assert "fashionrec evaluate --weights runs/train/a" in human.err
+    assert "lr0: 0.01" in cli("runs", "show", "runs/train/a").out
+    assert cli("runs", "show", "none").code == 2
+
+
+def test_runs_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
+    finished(tmp_path / "train", "a")
+    (tmp_path / "train" / "b").mkdir()
+    (tmp_path / "train" / "b" / "run.json").write_text("{")
+    assert [run.name for run in list_runs(tmp_path)] == ["a"]
