@@ -1,5 +1,7 @@
 """The detector's serving plane: letterbox, decoding, NMS, batches."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from conftest import TINY
@@ -11,7 +13,9 @@ from fashionrec.bundle import Bundle
 from fashionrec.config import Config
 from fashionrec.detector.decode import Detections, decode_end2end, decode_yolo, decoder_for, non_maximum_suppression
 from fashionrec.detector.detect import Detector, one_class_each
-from fashionrec.detector.preprocess import letterbox
+from fashionrec.detector.efficientdet import MOST, anchors_of, placed_on
+from fashionrec.detector.pairing import Pairs
+from fashionrec.detector.preprocess import batch_input, letterbox
 from fashionrec.errors import ModelError
 
 
@@ -40,13 +44,16 @@ def test_the_letterbox_keeps_the_shape_and_pads_with_grey() -> None:
 
 @pytest.mark.train
 @pytest.mark.parametrize("size", [(640, 480), (333, 777), (100, 100), (47, 61), (1500, 301), (160, 120), (161, 119)])
-def test_the_letterbox_is_ultralytics_own_within_two_grey_levels(size: tuple[int, int]) -> None:
-    augment = pytest.importorskip("ultralytics.data.augment")
+def test_the_letterbox_is_ultralytics_own_within_two_grey_levels(size: tuple[int, int], tmp_path: Path) -> None:
+    """As its datasets make it in training and `val`: the photo from a file, resized by `load_image`, then padded."""
+    data = pytest.importorskip("ultralytics.data")
     photo = noise(*size).resize(size, Image.Resampling.BICUBIC)
     ours, _ = letterbox(photo, 160)
-    theirs = augment.LetterBox(new_shape=(160, 160), auto=False)(
-        image=np.ascontiguousarray(np.asarray(photo)[..., ::-1])
-    )
+    (tmp_path / "images").mkdir()
+    photo.save(tmp_path / "images" / "a.png")
+    config = {"names": {0: "top"}, "channels": 3, "nc": 1}
+    dataset = data.YOLODataset(img_path=str(tmp_path / "images"), data=config, imgsz=160, augment=False, task="detect")
+    theirs = dataset[0]["img"].numpy().transpose(1, 2, 0)[..., ::-1]
     difference = np.abs(ours.astype(int) - theirs[..., ::-1].astype(int))
     assert difference.max() <= 2
     smoothed = np.asarray(
@@ -108,6 +115,64 @@ def test_nms_by_hand() -> None:
     assert len(non_maximum_suppression(detections([], [], []), 0.5, 1)) == 0
 
 
+def test_the_input_is_scaled_and_normalized_by_channel() -> None:
+    square = np.zeros((1, 2, 3), np.uint8) + np.array([0, 51, 255], np.uint8)
+    plain = batch_input([square], 1 / 255)
+    assert plain.shape == (1, 3, 1, 2)
+    assert plain[0, :, 0, 0].tolist() == pytest.approx([0, 0.2, 1])
+    # the arithmetic of bundles without mean and std, bit for bit
+    assert np.array_equal(plain, square.transpose(2, 0, 1)[None].astype(np.float32) * np.float32(1 / 255))
+    values = batch_input([square, square], 1 / 255, (0.5, 0.2, 0.1), (0.5, 0.25, 0.3))
+    assert values[1, :, 0, 1].tolist() == pytest.approx([-1, 0, 3], abs=1e-6)
+
+
+ANCHORS = {
+    "min_level": 3,
+    "max_level": 4,
+    "num_scales": 2,
+    "aspect_ratios": [[1.0, 1.0], [1.4, 0.7]],
+    "anchor_scale": 4.0,
+}
+
+
+def test_efficientdets_anchors_and_decoding_by_hand() -> None:
+    anchors = anchors_of({"imgsz": 16, "anchors": ANCHORS})
+    # level 3: cells of 8 pixels, 2 x 2 of them, rows first, each of 2 octaves x 2 aspects; level 4: one cell of 16
+    assert anchors.shape == ((4 + 1) * 4, 4)
+    assert anchors[0].tolist() == [4, 4, 32, 32]
+    assert anchors[1].tolist() == pytest.approx([4, 4, 32 * 1.4, 32 * 0.7])
+    assert anchors[2].tolist() == pytest.approx([4, 4, 32 * 2**0.5, 32 * 2**0.5])
+    assert anchors[4, :2].tolist() == [12, 4]
+    assert anchors[8, :2].tolist() == [4, 12]
+    assert anchors[16].tolist() == [8, 8, 64, 64]
+    output = np.zeros((20, 4 + 2), np.float32)
+    output[0] = [0.5, 0.25, np.log(2), np.log(3), 0.9, 0.1]  # y, x, height, width
+    output[1, 2] = 1000
+    placed = placed_on(anchors, output)
+    assert placed.shape == (6, 20)
+    assert placed[:, 0].tolist() == pytest.approx([4 + 8, 4 + 16, 96, 64, 0.9, 0.1], rel=1e-6)
+    assert placed[3, 1] == pytest.approx(32 * 0.7 * np.exp(MOST))
+    levels = anchors_of({"imgsz": 16, "anchors": ANCHORS | {"anchor_scale": [4.0, 1.0], "aspect_ratios": [4.0]}})
+    assert levels[0].tolist() == [4, 4, 64, 16]
+    assert levels[-2].tolist() == [8, 8, 32, 8]
+
+
+def test_pairs_are_of_one_class_and_near_in_both_answers() -> None:
+    source = detections([[0, 0, 10, 10], [20, 20, 30, 30], [0, 0, 9, 9]], [0.9, 0.8, 0.01], [0, 1, 1])
+    ours = detections([[20.25, 20, 30, 30], [0, 0, 10, 10], [50, 50, 60, 60]], [0.8, 0.8995, 0.02], [1, 0, 1])
+    pairs = Pairs()
+    pairs.add(source, ours, least=0.05, pixels=0.5, score=1e-3)
+    assert (pairs.boxes, pairs.alone) == (4, 0)
+    assert pairs.pixels == pytest.approx(0.25)
+    assert pairs.score == pytest.approx(0.0005, rel=1e-3)
+    shifted = Detections(ours.boxes, ours.scores, ours.class_ids + 1)
+    pairs.add(source, shifted, least=0.05, pixels=0.5, score=1e-3)
+    assert (pairs.boxes, pairs.alone) == (8, 4)
+    pairs = Pairs()
+    pairs.add(source, detections([], [], []), least=0.05, pixels=0.5, score=1e-3)
+    assert (pairs.boxes, pairs.alone) == (2, 2)
+
+
 @pytest.mark.train
 @given(st.integers(0, 10_000))
 def test_nms_is_torchvisions(seed: int) -> None:
@@ -165,3 +230,22 @@ def test_a_spec_that_is_not_understood_is_a_model_error(config: Config) -> None:
         Detector(bundle, conf=0.3, iou=0.5, max_garments=5)
     with pytest.raises(ModelError, match="not a detector"):
         Detector(Bundle.open(TINY / "embedder"), conf=0.3, iou=0.5, max_garments=5)
+
+
+def test_a_graph_of_one_photo_a_call_gives_the_same_garments(config: Config) -> None:
+    """A bundle may say how many photos its graph takes."""
+    bundle = Bundle.open(TINY / "detector")
+    expected = Detector.open(TINY / "detector", config.detector).detect(PHOTOS)
+    asked: list[int] = []
+
+    class Counted(Detector):
+        def _run(self, values: np.ndarray) -> np.ndarray:
+            asked.append(len(values))
+            return super()._run(values)
+
+    for most, calls in ((1, [1] * len(PHOTOS)), (4, [4, 4, 2])):
+        bundle.spec["batch"] = most
+        detector = Counted(bundle, conf=config.detector.conf, iou=config.detector.iou, max_garments=12)
+        assert detector.detect(PHOTOS) == expected
+        assert (asked, detector.most) == (calls, most)
+        asked.clear()

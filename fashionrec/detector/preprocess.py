@@ -7,6 +7,7 @@ trained on. Each photo is brought to the same square on its own, so nothing depe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,9 +33,12 @@ class Letterbox:
 
 
 def letterbox(photo: Image.Image, side: int, pad: int = 114) -> tuple[np.ndarray, Letterbox]:
-    """uint8 [side, side, 3] and how it was made. The photo keeps its shape; the rest is grey."""
-    scale = min(side / photo.width, side / photo.height)
-    width, height = max(1, round(photo.width * scale)), max(1, round(photo.height * scale))
+    """uint8 [side, side, 3] and how it was made. The photo keeps its shape; the rest is grey.
+
+    The shorter side is rounded up, as ultralytics' datasets do in training and `val` (its `predict` rounds to the nearest).
+    """
+    scale = side / max(photo.width, photo.height)
+    width, height = (min(math.ceil(length * scale), side) for length in photo.size)
     small = photo if (width, height) == photo.size else resize_linear(photo, width, height)
     left, top = round((side - width) / 2 - 0.1), round((side - height) / 2 - 0.1)
     square = np.full((side, side, 3), pad, np.uint8)

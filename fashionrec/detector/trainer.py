@@ -52,9 +52,8 @@ class RunTrainer(_Trainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         with switched(self.plan.loggers):
             super().__init__(*args, **kwargs)
-        if (
-            self.plan.done
-        ):  # else the order of the photos and what is done to them would begin again with those of epoch 1
+        if self.plan.done:
+            # with the seed alone the photos' order, and what is done to them, would be those of the first epochs again
             from ultralytics.utils.torch_utils import init_seeds
 
             init_seeds(self.args.seed + 1 + _rank() + self.plan.done, deterministic=self.args.deterministic)

@@ -105,8 +105,10 @@ def figures(matches: Matches, counts: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _corners(hits: np.ndarray) -> np.ndarray:
-    """Rows that decide an average precision: each hit, and the detection before it, often a miss. Among thousands of detections there
-    are a few hundred; at the others the curve only falls, and its envelope does not see them."""
+    """Rows that decide an average precision: each hit, and the detection before it, often a miss.
+
+    Among thousands of detections there are a few hundred; at the others the curve only falls, unseen by its envelope.
+    """
     rows = np.flatnonzero(hits.any(axis=1))
     return np.unique(np.concatenate([rows, np.maximum(rows - 1, 0)]))
 

@@ -27,7 +27,7 @@ from fashionrec.detector.detect import Detector
 from fashionrec.detector.families import STATE
 from fashionrec.detector.families.checkpoint import About, load_state, save_state, save_weights
 from fashionrec.detector.families.photos import LabelledPhotos, Variation
-from fashionrec.errors import ConfigError, DataError, FashionrecError
+from fashionrec.errors import ConfigError, FashionrecError
 from fashionrec.runs import Run
 from fashionrec.yolo_data import declared, read_data_yaml, read_labels
 
@@ -127,18 +127,11 @@ def fit(
     run: Run, config: TrainConfig, data: Path, learner: Learner, about: About, progress: Progress | None, log: Log
 ) -> None:
     """Train into the run's folder: ``weights/{best,last}.safetensors`` and ``results.csv``; fills the run's weights, metrics,
-    device and epochs. Goes on from ``weights/state.safetensors`` where that is. Raises :class:`DataError`."""
+    device and epochs. Goes on from ``weights/state.safetensors`` where that is."""
     options = settled(config, data)
     yolo = read_data_yaml(data)
     images = yolo.images("train")
-    if not any(len(read_labels(path)) for path in yolo.images("valid")):
-        raise DataError(f"the valid split of {data} has no boxes", hint="training chooses its best epoch by it")
     classes = [read_labels(path)[:, 0] for path in images]
-    for path, ids in zip(images, classes, strict=True):
-        if len(ids) and ids.max() >= len(yolo.names):
-            raise DataError(
-                f"{path} has class {ids.max():.0f}; {data} has {len(yolo.names)}", hint="numbers begin at 0"
-            )
     device = placed(config.device)
     run.device = str(device)
     learner.model.to(device)

@@ -20,14 +20,14 @@ import torch
 from fashionrec.config import TrainConfig
 from fashionrec.detector.families import STATE, Graph
 from fashionrec.detector.families.checkpoint import About, load_weights
-from fashionrec.detector.families.loop import Learner, Log, Progress, fit, settled
+from fashionrec.detector.families.loop import Learner, Log, Progress, fit, placed, settled
 from fashionrec.detector.families.ultra import square_by_ultralytics
 from fashionrec.detector.resume import same_settings, unfinished
 from fashionrec.detector.ultra import load_ultralytics, quiet, translated
 from fashionrec.errors import DataError
 from fashionrec.extras import need
 from fashionrec.runs import Run, start_run
-from fashionrec.yolo_data import dataset_fingerprint, declared, read_data_yaml
+from fashionrec.yolo_data import dataset_fingerprint, declared, read_data_yaml, read_labels
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -45,7 +45,8 @@ def train_in_run(
     data = Path(config.data or "")
     settled(config, data)
     family.check(config)
-    _numbered(data)
+    placed(config.device)
+    _trainable(data)
     fingerprint, watched = dataset_fingerprint(data), dataset_fingerprint(data, ("valid",))
     if before is not None:
         same_settings(before, config, fingerprint)
@@ -53,7 +54,8 @@ def train_in_run(
         run.notes["resumed"] = int(run.notes.get("resumed", 0)) + 1
     else:
         run = start_run(runs / "train", config.name, kind="detector", verb="train", exist_ok=config.exist_ok)
-        (run.path / "weights" / STATE).unlink(missing_ok=True)
+        for leftover in (*(run.path / "weights").glob(".*.tmp"), run.path / "weights" / STATE):
+            leftover.unlink(missing_ok=True)
     run.config = {"train": config.model_dump() | {"name": run.name, "resume": False}}
     run.seed = config.seed
     run.dataset = {"path": str(data), "fingerprint": fingerprint, "valid": watched}
@@ -217,7 +219,17 @@ def _take(source: Path, earlier: About, model: torch.nn.Module, about: About, fa
     log(f"training on from {source}, but for the layers of its classes, which are others")
 
 
-def _numbered(data: Path) -> None:
-    names = read_data_yaml(data).names
-    if sorted(names) != list(range(len(names))):
-        raise DataError(f"the classes of {data} are not numbered 0 to {len(names) - 1}: {sorted(names)}")
+def _trainable(data: Path) -> None:
+    """Raise :class:`DataError` for labels that the loop cannot learn from, or a valid split that tells it nothing."""
+    yolo = read_data_yaml(data)
+    if sorted(yolo.names) != list(range(len(yolo.names))):
+        raise DataError(f"the classes of {data} are not numbered 0 to {len(yolo.names) - 1}: {sorted(yolo.names)}")
+    for path in yolo.images("train"):
+        numbers = read_labels(path)[:, 0]
+        if len(numbers) and numbers.max() >= len(yolo.names):
+            raise DataError(
+                f"{path} has a box of class {numbers.max():.0f}, and {data} {len(yolo.names)} classes",
+                hint="class numbers begin at 0",
+            )
+    if not any(len(read_labels(path)) for path in yolo.images("valid")):
+        raise DataError(f"the valid split of {data} has no boxes", hint="training chooses its best epoch by it")

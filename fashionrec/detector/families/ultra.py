@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -117,11 +118,18 @@ def boxes_in_pixels(graph: Path, side: int) -> None:
 
 
 def square_by_ultralytics(photo: Image.Image, side: int, *, stretched: bool = False) -> np.ndarray:
-    """uint8 [side, side, 3], RGB: a photo in ultralytics' letterbox, or stretched as for RT-DETR. Where Pillow and OpenCV round a
-    pixel differently it is ours: networks are compared by it, not rounding."""
+    """uint8 [side, side, 3], RGB: a photo as ultralytics' datasets letterbox it, or stretched as for RT-DETR.
+
+    Where Pillow and OpenCV round a pixel differently it is ours: networks are compared by it, not rounding.
+    """
+    import cv2
     from ultralytics.data.augment import LetterBox
 
     bgr = np.ascontiguousarray(np.asarray(photo)[..., ::-1])
+    if not stretched:  # as BaseDataset.load_image does before the letterbox pads
+        scale = side / max(photo.size)
+        size = [min(math.ceil(length * scale), side) for length in photo.size]
+        bgr = cv2.resize(bgr, size, interpolation=cv2.INTER_LINEAR)
     boxed: Any = LetterBox(new_shape=(side, side), auto=False, scale_fill=stretched)(image=bgr)
     square = stretch(photo, side)[0] if stretched else letterbox(photo, side)[0]
     ours, theirs = square, np.ascontiguousarray(boxed[..., ::-1])
