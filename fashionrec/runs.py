@@ -162,9 +162,9 @@ def find_run(runs: Path, named: str) -> Run:
         ways = [f"{path.parent.name}/{path.name}" for path in found]
         raise DataError(f"{len(found)} runs are named {named}", hint=f"say which: {', '.join(ways)}")
     if not found:
-        hint = nearest(named, [path.name for path in paths]) or "`fashionrec runs list` names them"
         from fashionrec.config import nearest
 
+        hint = nearest(named, [path.name for path in paths]) or "`fashionrec runs list` names them"
         raise DataError(f"no run {named} under {runs}", hint=hint)
     return read_run(found[0])
 
