@@ -230,7 +230,7 @@ def test_compare_takes_trains_reuses_and_says_what_failed(cli: Callable[..., Res
     folder = Path("runs/compare/one")
     assert json.loads((folder / "comparison.json").read_text()) == first.document
     assert (
-        "yolov8-demo.yaml: trained in runs/train/compare-yolov8-demo, 1 epochs"
+        "yolov8-demo.yaml: trained in runs/train/compare-yolov8-demo, 1 epoch,"
         in (folder / "comparison.md").read_text()
     )
     assert "yolov99.yaml" in (folder / "comparison.html").read_text()

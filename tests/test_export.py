@@ -139,7 +139,7 @@ def faulty(fault: str) -> type[Detector]:
             if fault == "batch":
                 outputs[1:] = 0
             if fault == "shift":  # boxes a little to the right: still the same garments, no longer where they are
-                outputs[:, 0] += 3
+                outputs[:, 0] += 0.7
             return outputs
 
     return Faulty
@@ -264,12 +264,11 @@ def test_the_gate_refuses_a_loss_of_map_though_the_same_garments_are_found(train
     source = opened(bundle)
     shifted = faulty("shift")(bundle, conf=0.25, iou=0.6, max_garments=100, device="cpu")
     figures = compare(source, shifted, photos_of(trained.data, "test"))
-    assert figures["found_by_both"] == 1.0
-    assert figures["score_difference_mean"] < 0.001
+    judge("int8", figures, None, 1.0)
     loss = map_loss(source, shifted, measuring(trained))
     assert loss["map50"] > loss["map50_source"] - 0.02
     assert loss["points_lost"] > 1.0
-    with pytest.raises(Refused, match=r"loses .* points of mAP50-95"):
+    with pytest.raises(Refused, match=r"source: it loses [\d.]+ points of mAP50-95 \([^;]*; tolerance 1\)$"):
         judge("int8", figures, loss, 1.0)
     judge("int8", figures, loss, 100.0)
 

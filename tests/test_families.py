@@ -293,6 +293,7 @@ def test_anchors_are_effdets(model: str, side: int) -> None:
     assert np.allclose(ours, np.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1], axis=1), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 

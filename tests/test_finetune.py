@@ -47,7 +47,7 @@ def test_a_finetune_ends_in_a_decision_with_its_reports(
     assert {row["test_set"] for row in comparison["rows"]} == {"old", "new"}
     assert comparison["decision"] == document["notes"]["decision"]
     assert document["notes"]["replayed"] == 16  # as many as there are; three for each new one were asked for
-    assert document["notes"]["distilled"] is False
+    assert document["notes"]["distilled"] is True
     assert [tried["factor"] for tried in document["notes"]["interpolation"]["tried"]] == [0, 0.25, 0.5, 0.75, 1]
     assert not list((folder / "weights").glob(".mix*"))
 

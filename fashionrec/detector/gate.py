@@ -38,8 +38,8 @@ _LEAST = 10  # detections, or there is nothing to tell by
 
 @dataclass(frozen=True)
 class Bounds:
-    """What detections may differ by where there are no labels to measure mAP on: the least share of them that both find, the
-    least mean IoU of those, and the most mean difference of their scores."""
+    """What detections may differ by: the least share of them that both find, the least mean IoU of those, and the most mean
+    difference of their scores."""
 
     found: float
     iou: float
@@ -54,6 +54,7 @@ _REMEDY = {
     "fp16": "export it as fp32",
     "int8": "calibrate on more photos like those that it will be asked about (--images, --data), or export it as fp32",
 }
+_MORE = "give more photos in which it finds garments (--images, --data)"
 
 
 class SourceDetector(Detector):
@@ -67,9 +68,9 @@ class SourceDetector(Detector):
         return [self._reference(Image.fromarray(square)) for square in squares]
 
 
-def opened(bundle: Bundle, threads: int = 0) -> Detector:
+def opened(bundle: Bundle) -> Detector:
     """A bundle's detector as the gate asks it."""
-    return Detector(bundle, conf=CONF, iou=0.6, max_garments=100, threads=threads, device="cpu")
+    return Detector(bundle, conf=CONF, iou=0.6, max_garments=100, device="cpu")
 
 
 def check(
@@ -168,8 +169,8 @@ def judge(
     tolerance: float,
     largest: float = 0.0,
 ) -> None:
-    """Refuse an export by its figures: by the loss of mAP (:func:`map_loss`) where that was measured, else by its detections'
-    ``agreement`` (:func:`compare`).
+    """Refuse an export by its figures: the ``agreement`` of its detections (:func:`fashionrec.detector.agreement.compare`), and
+    the ``loss`` of mAP (:func:`map_loss`) where that was measured; both must hold.
 
     ``tolerance`` is in points of mAP50-95; ``largest`` is the largest activation of a graph that is to be in half precision.
     Raises :class:`Refused`, which says which figures are at fault.
@@ -182,18 +183,21 @@ def judge(
             f"batches find {agreement['detections_exported']} garments, their photos alone"
             f" {agreement['detections_exported_alone']}"
         )
-    if loss is not None:
-        if not loss["points_lost"] <= tolerance:
-            wrong.append(
-                f"it loses {loss['points_lost']:.2f} points of mAP50-95 ({loss['map50_95_source'] * 100:.2f} to"
-                f" {loss['map50_95'] * 100:.2f}; tolerance {tolerance:g})"
-            )
+    if loss is not None and not loss["points_lost"] <= tolerance:
+        wrong.append(
+            f"it loses {loss['points_lost']:.2f} points of mAP50-95 ({loss['map50_95_source'] * 100:.2f} to"
+            f" {loss['map50_95'] * 100:.2f}; tolerance {tolerance:g})"
+        )
+    few = agreement is not None and agreement["detections_source"] < _LEAST
+    if agreement and few:
+        found = f"{agreement['detections_source']} garments in {agreement['photos_compared']} photos"
+        wrong.append(f"its source finds {found}: too few to tell")
     elif agreement:
         wrong += _disagreements(BOUNDS[precision], agreement)
     if wrong:
         raise Refused(
             f"the {precision} export does not agree with its source: {'; '.join(wrong)}",
-            hint=_REMEDY.get(precision, "please report this model"),
+            hint=_MORE if few else _REMEDY.get(precision, "please report this model"),
         )
 
 
@@ -211,9 +215,6 @@ def map_loss(source: Finder, exported: Finder, measure: Measure) -> dict[str, An
 
 
 def _disagreements(bounds: Bounds, figures: Mapping[str, Any]) -> list[str]:
-    if figures["detections_source"] < _LEAST:
-        few = f"{figures['detections_source']} garments in {figures['photos_compared']} photos"
-        return [f"its source finds {few}: too few to tell"]
     both, iou, score = figures["found_by_both"], figures["iou_mean"], figures["score_difference_mean"]
     told = [
         (f"{both:.1%} of the garments are found by both (least {bounds.found:.0%})", both >= bounds.found),

@@ -50,6 +50,7 @@ def to_fp16(graph: Path, out: Path) -> dict[str, Any]:
 
         half = convert_float_to_float16(model, keep_io_types=True, node_block_list=sorted(kept))
         onnx.save(half, out)
+        _session(out)
     return {"nodes": len(model.graph.node), "nodes_kept_float32": len(kept)}
 
 
@@ -85,6 +86,7 @@ def to_int8(
     }
     with _translated("int8"):
         quantize_static(str(folded), str(out), reader, **{**settings, **changes})
+        _session(out)
     convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
     return {
         "convolutions": len(convolutions),
@@ -103,7 +105,8 @@ def largest_activation(graph: Path, batches: Batches) -> float:
 
     folded = graph.with_name("folded.onnx")
     model = _folded(graph, folded)
-    late = {name for node in model.graph.node if node.name in decoding(model, _WEIGHTED) for name in node.output}
+    decoders = decoding(model, _WEIGHTED)
+    late = {name for node in model.graph.node if node.name in decoders for name in node.output}
     found = [
         onnx.numpy_helper.to_array(value)
         for value in model.graph.initializer
@@ -192,14 +195,8 @@ def _makers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
 
 def _folded(graph: Path, out: Path) -> onnx.ModelProto:
     """The graph with its constants folded, so that weights are weights, and a name for each node; written to ``out``."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath = str(out)
     with _translated("folding"):
-        ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        _session(graph, out)
     model = onnx.load(out)
     for n, node in enumerate(model.graph.node):
         node.name = f"{n}:{node.name}"
@@ -210,6 +207,18 @@ def _folded(graph: Path, out: Path) -> onnx.ModelProto:
     )  # or the quantizer asks for it, on stderr
     onnx.save(model, out)
     return model
+
+
+def _session(graph: Path, optimized: Path | None = None) -> None:
+    """Load a graph, which shows whether it is one; what ONNX Runtime folds in it is written to ``optimized``."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    if optimized:
+        options.optimized_model_filepath = str(optimized)
+    ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
 
 
 class _Reader:

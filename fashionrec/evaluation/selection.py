@@ -24,8 +24,9 @@ NOTES = (
     "FPS: photos a second from decoded photo to boxes, one photo a call; then at the batch size in brackets that does most;"
     " then of the network alone, one photo a call and at its best batch.",
     "Parameters and GFLOPs are counted in the ONNX graph as it is served, for one picture of the size given: two operations for"
-    " each multiplication and addition of a convolution or matrix product. Of a two-stage detector those of the proposals that"
-    " the measured photo has.",
+    " each multiplication and addition of a convolution or matrix product. Norms are folded into convolutions, in EfficientDet's"
+    " head once for each level that shares it; of a two-stage detector the operations are those of the proposals that the"
+    " measured photo has.",
     "File: the ONNX graph. Memory: the most that a fresh process had which opened the bundle and predicted one photo.",
 )
 _WIDTH, _HEIGHT, _EDGE = 640, 300, 46
@@ -104,7 +105,8 @@ def origin(row: Mapping[str, Any]) -> str:
         "reused": "trained before, with these settings on these data",
     }
     run = f" in {row['run']}" if row.get("run") else ""
-    epochs = f", {row['epochs']} epochs, {row['train_seconds']:.0f} s" if row.get("epochs") else ""
+    count = row.get("epochs")
+    epochs = f", {count} epoch{'' if count == 1 else 's'}, {row['train_seconds']:.0f} s" if count else ""
     return f"{row['model']}: {how[row['how']]}{run}{epochs}"
 
 
