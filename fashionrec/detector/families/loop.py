@@ -269,11 +269,11 @@ def _variation(options: dict[str, Any]) -> Variation:
 
 
 def _settle_norms(model: nn.Module, total: int) -> None:
-    """Running statistics over the last twentieth of the steps at most: with a momentum of 0.01, EfficientDet's own, a short
-    training would be judged, and served, by those it began with."""
+    """Running statistics over the last twentieth of the steps, and no fewer than ten: with a momentum of 0.01, EfficientDet's
+    own, a short training would be judged, and served, by those it began with; by those of one batch alone it would explode."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d) and module.momentum is not None:
-            module.momentum = max(module.momentum, min(0.5, 20 / total))
+            module.momentum = max(module.momentum, min(0.1, 20 / total))
 
 
 def _optimizer(learner: Learner, config: TrainConfig, options: dict[str, Any]) -> tuple[torch.optim.Optimizer, float]:
