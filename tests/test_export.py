@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from conftest import TINY, Result
+from conftest import TINY, Result, keeps_its_contract
 from PIL import Image
 from test_detector_training import FAST, dataset
 
@@ -365,6 +365,7 @@ def test_the_command_exports_measures_and_what_it_made_is_served(
 ) -> None:
     done = cli("export", trained.weights, "--out", "int8", "--precision", "int8", "--data", trained.data, "--json")
     assert done.code == 0, done.err
+    keeps_its_contract("export", done.document)
     figures = done.document["agreement"]
     assert figures["photos_labelled"] == 40
     assert "times as fast" in done.err
@@ -405,6 +406,7 @@ def test_a_drifted_export_exits_3_says_the_figure_and_writes_nothing(
         (("colour=1",), "unknown setting export.colour"),
         (("--images", "none"), "none"),
         (("--format", "engine"), "GPU"),
+        (("--out", "."), "is no bundle"),
     ],
 )
 def test_wrong_use_is_one_line_and_exit_2(

@@ -350,9 +350,9 @@ def test_killed_at_random_ten_of_ten_end_as_well_as_unbroken_ones(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each of ten trainings is killed once or twice, anywhere from its start to its end, and resumed."""
-    data = dataset(tmp_path / "d", {"train": 96, "valid": 96})
+    data = dataset(tmp_path / "d", {"train": 128, "valid": 96})
     model = config_dir() / "models" / "yolov8-demo.yaml"
-    learn = ("epochs=16", "optimizer=AdamW", "lr0=0.005", "warmup_epochs=1", "nbs=8", "translate=0", "scale=0.2")
+    learn = ("epochs=24", "optimizer=AdamW", "lr0=0.005", "warmup_epochs=1", "nbs=8", "translate=0", "scale=0.2")
     chance = random.Random(0)
     seeds = range(5)
 
@@ -361,8 +361,8 @@ def test_killed_at_random_ten_of_ten_end_as_well_as_unbroken_ones(
 
     def outcome(name: str) -> Run:
         run = read_run(tmp_path / "runs" / "train" / name)
-        assert (run.status, run.epochs) == ("done", 16)
-        assert epochs_of(run.path) == list(range(1, 17))
+        assert (run.status, run.epochs) == ("done", 24)
+        assert epochs_of(run.path) == list(range(1, 25))
         assert sorted(path.name for path in (run.path / "weights").iterdir()) == ["best.pt", "last.pt"]
         return run
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fashionrec.bundle import is_bundle
 from fashionrec.cli import models
 from fashionrec.cli.session import Session, command
-from fashionrec.errors import ConfigError, DataError, UsageError
+from fashionrec.errors import ConfigError, DataError, ModelError, UsageError
 from fashionrec.extras import load
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ def export(
     session.override("export", {"precision": precision})
     if format_ not in ("bundle", "engine"):
         raise UsageError(f"there is no format {format_!r}", hint="bundle or engine")
+    if out.exists() and not is_bundle(out):
+        raise ModelError(f"{out} is there already, and is no bundle", hint="choose another --out, or remove it")
     path = _checkpoint(Path(source))
     if path.suffix in (".pt", ".safetensors"):
         evidence = _evidence(session, images, data)

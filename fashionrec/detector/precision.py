@@ -98,8 +98,8 @@ def to_int8(
 def largest_activation(graph: Path, batches: Batches) -> float:
     """The largest magnitude of what a float32 graph computes before its decoding, on ``batches``, and of its weights.
 
-    A CPU computes a half-precision graph in float32, so what would overflow on a GPU does not show in its output: the ranges
-    must be looked at.
+    A CPU computes a half-precision graph in float32, so what would be infinite on a GPU is not in its output: the ranges must
+    be looked at.
     """
     from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
 
