@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
+from fashionrec.errors import CatalogueError
 from fashionrec.store.generations import THUMBNAILS
 from fashionrec.store.items import GarmentRow, PhotoRow
 from fashionrec.store.journal import FoundPhoto
 from fashionrec.store.vectors import VECTORS, write_vectors
 from fashionrec.types import Garment, resolve_class
+
+_RAW = "vectors.raw"
 
 #: Classes worn on the same half of the body: what a detector takes for one another.
 _HALVES = {
@@ -26,54 +29,57 @@ _HALVES = {
 
 
 class SegmentWriter:
-    """Collects new vectors and thumbnails and writes them as one immutable segment. No segment where there are none."""
+    """Takes new vectors and thumbnails to the disk as they come, and makes them one immutable segment. None, no segment."""
 
     def __init__(self, folder: Path, dim: int) -> None:
         self.folder, self.dim, self.count = folder, dim, 0
-        self._vectors: list[bytes] = []
-        self._thumbnails: Any = None
+        self._raw: IO[bytes] | None = None
+        self._thumbnails: IO[bytes] | None = None
         self._offset = 0
 
     @property
     def name(self) -> str:
         return self.folder.name
 
-    def add(self, found: FoundPhoto | None, build_key: str) -> PhotoRow:
-        """Take in a photo of the journal; returns it as it is stored."""
-        if found is None:
-            raise KeyError("a photo that was just processed is not in the journal")
-        if self._thumbnails is None:
+    def add(self, vector: bytes, thumbnail: bytes) -> tuple[int, int]:
+        """Take in a vector (float32 bytes) and a JPEG; returns its row, and where in the thumbnails the JPEG begins."""
+        if self._raw is None or self._thumbnails is None:
             self.folder.mkdir(parents=True)
+            self._raw = (self.folder / _RAW).open("wb")
             self._thumbnails = (self.folder / THUMBNAILS).open("wb")
+        if len(vector) != 4 * self.dim:
+            raise CatalogueError(f"a vector has {len(vector) // 4} numbers, not the encoder's {self.dim}")
+        self._raw.write(vector)
+        self._thumbnails.write(thumbnail)
+        row, offset = self.count, self._offset
+        self.count += 1
+        self._offset += len(thumbnail)
+        return row, offset
+
+    def add_photo(self, found: FoundPhoto, build_key: str) -> PhotoRow:
+        """Take in a photo of the journal; returns it as it is stored."""
         rows = []
         for position, g in enumerate(found.garments):
-            self._vectors.append(g.vector)
-            self._thumbnails.write(g.thumbnail)
-            rows.append(
-                GarmentRow(
-                    position=position,
-                    class_name=g.class_name,
-                    confidence=g.confidence,
-                    box=g.box,
-                    whole_photo=g.whole_photo,
-                    segment=self.name,
-                    row=self.count,
-                    thumb_offset=self._offset,
-                    thumb_size=len(g.thumbnail),
-                )
-            )
-            self._offset += len(g.thumbnail)
-            self.count += 1
+            row, offset = self.add(g.vector, g.thumbnail)
+            place = self.name, row, offset, len(g.thumbnail)
+            rows.append(GarmentRow(position, g.class_name, g.confidence, g.box, g.whole_photo, *place))
         return PhotoRow(found.sha256, found.width, found.height, build_key, tuple(rows))
 
     def close(self) -> None:
         """Write the segment's files."""
-        if self._thumbnails is None:
+        if self._raw is None or self._thumbnails is None:
             return
         self._thumbnails.close()
-        vectors = np.frombuffer(b"".join(self._vectors), np.float32).reshape(-1, self.dim)
-        write_vectors(self.folder / VECTORS, vectors)
-        self._vectors = []
+        self._raw.close()
+        raw = self.folder / _RAW
+        write_vectors(self.folder / VECTORS, np.memmap(raw, np.float32, "r", shape=(self.count, self.dim)))
+        raw.unlink()
+
+    def discard(self) -> None:
+        """Close the files without finishing them: what is there is tidied up by the next commit."""
+        for file in (self._raw, self._thumbnails):
+            if file is not None:
+                file.close()
 
 
 def item_id(product_id: str, photo: str, garment: GarmentRow) -> str:

@@ -1,7 +1,8 @@
-"""The pipeline that fills a catalogue: read, detect, crop, embed, journal; then one new generation, switched in whole.
+"""What fills a catalogue: hash, detect, crop, embed, journal; then one new generation, switched in whole.
 
 What a photo gives depends on its content and on the models and settings alone, so unchanged photos are taken over from
-the generation before, and photos that a killed build had finished from its journal.
+the generation before, photos that a killed build had finished from its journal, and crops that another detector cuts just
+the same keep their vectors.
 """
 
 from __future__ import annotations
@@ -9,39 +10,41 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
-from fashionrec.assemble import SegmentWriter, assign_roles, item_id
-from fashionrec.build_report import BuildReport, measure_index
+from fashionrec.assemble import SegmentWriter
+from fashionrec.build_report import BuildReport, measure_index, write_report
 from fashionrec.bundle import Bundle
+from fashionrec.changes import Changes, Wanted
+from fashionrec.compaction import compact_segments, should_compact
 from fashionrec.config import Config
-from fashionrec.decoding import decode_all
+from fashionrec.crops import KnownCrops
 from fashionrec.errors import CatalogueError, DataError, ImageError, ModelError, Refused, UsageError
 from fashionrec.files import dump_json, fingerprint, write_atomic
-from fashionrec.images import Photo, crop_garment, encode_jpeg, photo_digest
+from fashionrec.images import photo_digest
+from fashionrec.pipeline import find_garments, open_models
 from fashionrec.runs import installed_versions, now
 from fashionrec.store import generations
-from fashionrec.store.items import ItemReader, ItemWriter, PhotoRow, product_words
-from fashionrec.store.journal import FoundGarment, FoundPhoto, Journal
-from fashionrec.types import Box, Garment
+from fashionrec.store.item_writer import ItemWriter
+from fashionrec.store.items import EntryRow, ItemReader, PhotoRow
+from fashionrec.store.journal import FoundPhoto, Journal
+from fashionrec.store.seen import SeenFiles, file_state
 
 if TYPE_CHECKING:
     from fashionrec.dataset.products import ProductRow
-    from fashionrec.detector.detect import Detector
-    from fashionrec.embedder.embed import Embedder
 
-#: Called with photos done and photos in all, after each batch.
-Progress = Callable[[int, int], None]
+
+class Progress(Protocol):
+    """Called with photos done and photos in all, after each batch; ``detail`` tells of garments and failures so far."""
+
+    def __call__(self, done: int, total: int, *, detail: str = "") -> None: ...
 
 
 def build_catalogue(
-    rows: Sequence[ProductRow],
+    rows: Sequence[ProductRow | EntryRow],
     root: Path,
     *,
     detector_bundle: Bundle | None,
@@ -53,8 +56,10 @@ def build_catalogue(
 ) -> BuildReport:
     """Make the catalogue at ``root`` hold exactly ``rows``; a new one, or the next generation of one that is there.
 
-    Raises :class:`Busy` if another process is writing it, :class:`Refused` if more than ``max_delete`` of the products
-    would go (nothing is then changed), :class:`DataError` if no photo at all could be used.
+    Rows of the catalogue itself (:class:`EntryRow`) stay as they are, without a look at their photos. Where nothing at
+    all differs, the generation served stays the one it is. Raises :class:`Busy` if another process is writing,
+    :class:`Refused` if more than ``max_delete`` of the products would go (nothing is then changed), :class:`DataError` if
+    no photo at all could be used.
     """
     if root.exists() and not generations.is_catalogue(root) and _holds_other_things(root):
         raise CatalogueError(f"{root} is not empty and not a catalogue", hint="choose another --index, or empty it")
@@ -71,7 +76,7 @@ def build_catalogue(
 class _Build:
     def __init__(
         self,
-        rows: Sequence[ProductRow],
+        rows: Sequence[ProductRow | EntryRow],
         root: Path,
         detector_bundle: Bundle | None,
         embedder_bundle: Bundle,
@@ -83,8 +88,9 @@ class _Build:
         self.rows, self.root, self.config, self.source = rows, root, config, source
         self.detector_bundle, self.embedder_bundle = detector_bundle, embedder_bundle
         self.max_delete = config.build.max_delete if max_delete is None else max_delete
-        self.progress = progress or (lambda done, total: None)
+        self.progress: Progress = progress or _silent
         self.report = BuildReport(rows=len(rows))
+        self.start = time.perf_counter()
         self.settings = {
             "detect": detector_bundle is not None,
             "conf": config.detector.conf,
@@ -100,40 +106,69 @@ class _Build:
         self.old_items = ItemReader(self.previous.items_path) if self.previous else None
 
     def run(self) -> BuildReport:
-        start = time.perf_counter()
         journal = Journal(self.root / "work" / "journal.sqlite", self.build_key)
         try:
-            digests = self._hash_photos()
-            self._guard_deletions(digests)
-            self._process(digests, journal)
-            generation = self._write_generation(digests, journal, start)
+            paths = self._hash_photos()
+            kept = self._kept(paths)
+            found = self._process(paths, kept, journal)
+            wanted = self._wanted(found)
+            self._write_generation(wanted, kept, journal)
         finally:
             journal.close()
             if self.old_items:
                 self.old_items.close()
+        write_report(self.root, self.report.to_dict())
         (self.root / "work" / "journal.sqlite").unlink(missing_ok=True)
-        self.report.generation = generation.name
         return self.report
 
     def _hash_photos(self) -> dict[Path, str]:
         """Content hash of each photo that can be read; the others become failures, one per row."""
         start = time.perf_counter()
-        paths = list(dict.fromkeys(row.path for row in self.rows))
+        seen = SeenFiles(self.root / "work" / "seen.sqlite")
+        paths = list(dict.fromkeys(row.path for row in self.rows if not isinstance(row, EntryRow)))
+        known = {} if self.config.build.rehash else seen.digests(paths)
+        new = [path for path in paths if path not in known]
         limit = self.config.images.max_bytes
+        states = {path: file_state(path) for path in new}
         with ThreadPoolExecutor(4) as pool:
-            digests = dict(zip(paths, pool.map(lambda path: photo_digest(path, limit), paths), strict=True))
+            hashed = dict(zip(new, pool.map(lambda path: photo_digest(path, limit), new), strict=True))
+        digests = {path: digest for path, digest in hashed.items() if isinstance(digest, str)}
+        seen.put({path: (*state, digests[path]) for path, state in states.items() if state and path in digests})
+        seen.close()
+        self.report.hashed = len(digests)
         for row in self.rows:
-            outcome = digests[row.path]
-            if isinstance(outcome, ImageError):
+            if not isinstance(row, EntryRow) and isinstance(outcome := hashed.get(row.path), ImageError):
                 self._fail(row, outcome)
-        self.report.seconds["read"] += time.perf_counter() - start
-        return {path: digest for path, digest in digests.items() if isinstance(digest, str)}
+        self.report.seconds["hash"] += time.perf_counter() - start
+        return known | digests
 
-    def _guard_deletions(self, digests: dict[Path, str]) -> None:
+    def _wanted(self, paths: dict[Path, str]) -> list[Wanted]:
+        """The rows that the generation will hold: each image of each product once, those whose photo can be used."""
+        wanted: dict[tuple[str, str], Wanted] = {}
+        for row in self.rows:
+            if isinstance(row, EntryRow):
+                one = Wanted(row.image, row.base, row.product_id, row.photo, row.metadata)
+            elif row.path in paths:
+                one = Wanted(row.image, self.base, row.product_id, paths[row.path], row.metadata)
+            else:
+                continue
+            if one.key in wanted:
+                self.report.duplicate_rows += 1
+            else:
+                wanted[one.key] = one
+        return list(wanted.values())
+
+    @property
+    def base(self) -> str:
+        """The folder that the rows' images are below."""
+        source = Path(self.source)
+        return str(source if source.is_dir() else source.parent)
+
+    def _guard_deletions(self, paths: dict[Path, str]) -> None:
         if self.old_items is None:
             return
         before = self.old_items.product_ids()
-        after = {row.product_id for row in self.rows if row.path in digests}
+        after = {row.product_id for row in self.rows if isinstance(row, EntryRow) or row.path in paths}
         gone = before - after
         self.report.added, self.report.removed = len(after - before), len(gone)
         if before and len(gone) / len(before) > self.max_delete:
@@ -142,123 +177,66 @@ class _Build:
                 hint="if that is meant, say --max-delete 1.0",
             )
 
-    def _process(self, digests: dict[Path, str], journal: Journal) -> None:
-        """Detect and embed what is neither in the generation before nor in the journal."""
+    def _kept(self, paths: dict[Path, str]) -> set[str]:
+        """The photos whose stored result stays: made by these models and settings, or of rows that stay as they are."""
+        if self.old_items is None:
+            return set()
+        made_by = self.old_items.build_keys()
+        kept = {digest for digest in paths.values() if made_by.get(digest) == self.build_key}
+        return kept | {row.photo for row in self.rows if isinstance(row, EntryRow) and row.photo in made_by}
+
+    def _process(self, paths: dict[Path, str], kept: set[str], journal: Journal) -> dict[Path, str]:
+        """Detect and embed what is neither kept nor in the journal; returns the photos that can be used."""
+        self._guard_deletions(paths)
         first_path: dict[str, Path] = {}
-        for path, digest in digests.items():
+        for path, digest in paths.items():
             first_path.setdefault(digest, path)
-        self.report.photos = len(first_path)
         todo = []
         for digest, path in first_path.items():
-            if self._old_photo(digest) is not None:
+            if digest in kept:
                 self.report.reused += 1
             elif journal.has(digest):
                 self.report.resumed += 1
             else:
                 todo.append((digest, path))
-        done = len(first_path) - len(todo)
-        self.progress(done, len(first_path))
-        if not todo:
-            return
-        detector, embedder = self._open_models()
-        decoded = decode_all(todo, self.config.images, timeout=self.config.build.photo_timeout)
+        others = {row.photo for row in self.rows if isinstance(row, EntryRow)} - first_path.keys()
+        self.report.reused += len(others)
+        self.report.photos = total = len(first_path) + len(others)
+        bad = self._find(todo, journal, total) if todo else {}
+        for row in self.rows:
+            if not isinstance(row, EntryRow) and (known := paths.get(row.path)) in bad:
+                self._fail(row, bad[known])
+        self.report.embedded = len(todo) - len(bad)
+        return {path: digest for path, digest in paths.items() if digest not in bad}
+
+    def _find(self, todo: Sequence[tuple[str, Path]], journal: Journal, total: int) -> dict[str, ImageError]:
+        """Work on photos and write what they give into the journal; returns those that cannot be used."""
+        done = total - len(todo)
+        self.progress(done, total)
+        models = open_models(self.detector_bundle, self.embedder_bundle, self.config)
+        crops = KnownCrops(self.previous, self.old_items, self.settings, self.embedder_bundle.fingerprint)
         finished: list[FoundPhoto] = []
         bad: dict[str, ImageError] = {}
-        while batch := self._read_batch(decoded):
-            good = []
-            for digest, outcome in batch:
+        garments = 0
+        for part in find_garments(todo, models, self.config, known=crops.find, seconds=self.report.seconds):
+            for digest, outcome in part:
                 if isinstance(outcome, ImageError):
                     bad[digest] = outcome
                 else:
-                    good.append((digest, outcome))
-            finished += self._find(good, detector, embedder)
-            done += len(batch)
+                    finished.append(outcome)
+                    garments += len(outcome.garments)
+            done += len(part)
             if len(finished) >= self.config.build.checkpoint:
                 journal.put(finished)
                 finished = []
-            self.progress(done, len(first_path))
+            self.progress(done, total, detail=f"{garments} garments, {len(bad) + len(self.report.failures)} failed")
         journal.put(finished)
-        self.report.embedded = len(todo) - len(bad)
-        for row in self.rows:
-            known = digests.get(row.path)
-            if known is not None and known in bad:
-                self._fail(row, bad[known])
-        for path in [path for path, digest in digests.items() if digest in bad]:
-            del digests[path]
+        self.report.crops_reused = crops.found
+        return bad
 
-    def _read_batch(self, decoded: Iterator[tuple[str, Photo | ImageError]]) -> list[tuple[str, Photo | ImageError]]:
-        start = time.perf_counter()
-        batch = list(islice(decoded, self.config.detector.batch))
-        self.report.seconds["read"] += time.perf_counter() - start
-        return batch
-
-    def _open_models(self) -> tuple[Detector | None, Embedder]:
-        from fashionrec.detector.detect import Detector
-        from fashionrec.embedder.embed import Embedder
-
-        threads, device = self.config.project.threads, self.config.project.device
-        embedder = Embedder(self.embedder_bundle, threads=threads, device=device)
-        if self.detector_bundle is None:
-            return None, embedder
-        found = self.config.detector
-        detector = Detector(
-            self.detector_bundle,
-            conf=found.conf,
-            iou=found.iou,
-            max_garments=found.max_garments,
-            threads=threads,
-            device=device,
-        )
-        return detector, embedder
-
-    def _find(
-        self, photos: Sequence[tuple[str, Photo]], detector: Detector | None, embedder: Embedder
-    ) -> list[FoundPhoto]:
-        if not photos:
-            return []
-        start = time.perf_counter()
-        found = detector.detect([photo.pixels for _, photo in photos]) if detector else [[] for _ in photos]
-        self.report.seconds["detect"] += time.perf_counter() - start
-        start = time.perf_counter()
-        garments: list[list[Garment]] = []
-        crops = []
-        for (_, photo), seen in zip(photos, found, strict=True):
-            if not seen and (self.config.build.whole_photo or detector is None):
-                seen = [Garment(0, None, None, Box(0, 0, photo.width, photo.height), whole_photo=True)]
-            garments.append(seen)
-            crops += [crop_garment(photo.pixels, garment.box, self.config.crop) for garment in seen]
-        vectors = iter(embedder.embed_images(crops, batch=self.config.embedder.batch))
-        pictures = iter(crops)
-        result = []
-        for (digest, photo), seen in zip(photos, garments, strict=True):
-            result.append(
-                FoundPhoto(
-                    digest,
-                    photo.width,
-                    photo.height,
-                    tuple(
-                        FoundGarment(
-                            g.class_name,
-                            g.confidence,
-                            Box(*(round(float(v), 2) for v in g.box)),
-                            g.whole_photo,
-                            np.asarray(next(vectors), np.float32).tobytes(),
-                            encode_jpeg(next(pictures), self.config.build.thumbnail),
-                        )
-                        for g in seen
-                    ),
-                )
-            )
-        self.report.seconds["embed"] += time.perf_counter() - start
-        return result
-
-    def _old_photo(self, digest: str) -> PhotoRow | None:
-        photo = self.old_items.photo(digest) if self.old_items else None
-        return photo if photo is not None and photo.build_key == self.build_key else None
-
-    def _write_generation(self, digests: dict[Path, str], journal: Journal, start: float) -> generations.Generation:
+    def _write_generation(self, wanted: list[Wanted], kept: set[str], journal: Journal) -> None:
         begin = time.perf_counter()
-        if not digests:
+        if not wanted:
             reasons = Counter(failure["reason"] for failure in self.report.failures)
             raise DataError(
                 f"none of the {len(self.rows)} photos can be used ({', '.join(f'{n} {why}' for why, n in reasons.items())})"
@@ -266,103 +244,107 @@ class _Build:
         name = generations.next_name(self.root)
         folder = self.root / "generations" / name
         folder.mkdir(parents=True)
-        segment = SegmentWriter(self.root / "segments" / f"{name}-image", self._dim(journal, digests))
-        writer = ItemWriter(folder / generations.ITEMS)
-        used = self._write_items(writer, segment, journal, digests)
-        writer.close()
-        segments = self._segments(segment, used)
-        bundles = self._store_bundles()
-        files = [path for sub in segments for path in (self.root / "segments" / sub).iterdir()]
-        files += [path for entry in bundles.values() for path in (self.root / entry["path"]).iterdir()]
-        files.append(folder / generations.ITEMS)
-        reader = ItemReader(folder / generations.ITEMS)
-        counts = reader.counts()
-        reader.close()
-        self.report.garments, self.report.items, self.report.products = (
-            counts["garments"],
-            counts["items"],
-            counts["products"],
-        )
+        old = self.previous.segments if self.previous else {}
+        segment = SegmentWriter(self.root / "segments" / f"{name}-image", int(self.embedder_bundle.spec["dim"]))
+        writer = ItemWriter(folder / generations.ITEMS, self.previous.items_path if self.previous else None)
+        try:
+            segments = self._write_items(writer, segment, wanted, kept, journal)
+            if self.previous and self._as_before():
+                writer.discard()
+                self._keep_previous(folder, begin)
+                return
+            used = writer.segments()
+            segments = {key: entry for key, entry in (old | segments).items() if used.get(key)}
+            if compacted := should_compact(
+                segments, used, most=self.config.build.max_segments, dead=self.config.build.max_dead
+            ):
+                segments = compact_segments(self.root, name, writer, segments)
+            self.report.compacted = compacted
+            writer.close(shrink=compacted)
+        except BaseException:
+            writer.discard()
+            segment.discard()
+            raise
+        counts = self._count(folder / generations.ITEMS)
+        if not counts["garments"]:
+            raise DataError(
+                "no garment was found in any photo", hint="set build.whole_photo=true, or lower detector.conf"
+            )
         self.report.index = measure_index(self.root, segments)
         self.report.seconds["write"] += time.perf_counter() - begin
-        self.report.total_seconds = time.perf_counter() - start
-        write_atomic(folder / generations.REPORT, dump_json({**self.report.to_dict(), "generation": name}))
-        files.append(folder / generations.REPORT)
+        self.report.total_seconds = time.perf_counter() - self.start
+        self.report.generation = name
+        write_atomic(folder / generations.REPORT, dump_json(self.report.to_dict()))
         manifest = {
             "created": now(),
+            "made_by": "build",
             "versions": installed_versions(),
             "photos_from": self.source,
-            "bundles": bundles,
+            "bundles": self._store_bundles(),
             "segments": segments,
             "counts": counts,
             "settings": {**self.settings, "build_key": self.build_key},
             "index": self.report.index,
         }
-        return generations.commit(self.root, name, manifest, files)
+        generations.commit(self.root, name, manifest)
+
+    def _as_before(self) -> bool:
+        """Whether the next generation would be the one that is served."""
+        assert self.previous is not None
+        entries = self.report.entries
+        models = {kind: entry["fingerprint"] for kind, entry in self.previous.manifest["bundles"].items()}
+        now = {b.kind: b.fingerprint for b in (self.detector_bundle, self.embedder_bundle) if b is not None}
+        return (
+            models == now
+            and self.previous.manifest["settings"].get("build_key") == self.build_key
+            and not any(entries[what] for what in ("added", "changed", "replaced", "removed", "photos_removed"))
+        )
+
+    def _keep_previous(self, folder: Path, begin: float) -> None:
+        """Nothing differs: a generation that is the same would only take the place of one to go back to."""
+        assert self.previous is not None
+        shutil.rmtree(folder)
+        self._count(self.previous.items_path)
+        self.report.unchanged, self.report.generation = True, self.previous.name
+        self.report.index = self.previous.manifest["index"]
+        self.report.seconds["write"] += time.perf_counter() - begin
+        self.report.total_seconds = time.perf_counter() - self.start
+
+    def _count(self, items: Path) -> dict[str, int]:
+        reader = ItemReader(items)
+        counts = reader.counts()
+        self.report.without_detection = reader.photos_without_detection()
+        reader.close()
+        self.report.garments, self.report.items = counts["garments"], counts["items"]
+        self.report.products = counts["products"]
+        return counts
 
     def _write_items(
-        self, writer: ItemWriter, segment: SegmentWriter, journal: Journal, digests: dict[Path, str]
-    ) -> set[str]:
-        """Photos, garments, entries and items; returns the older segments that are still used."""
-        used: set[str] = set()
-        numbers: dict[str, tuple[PhotoRow, list[int]]] = {}
-        rows_seen: set[tuple[str, str]] = set()
-        for row in self.rows:
-            digest = digests.get(row.path)
-            if digest is None:
-                continue
-            if (row.image, row.product_id) in rows_seen:
-                self.report.duplicate_rows += 1
-                continue
-            rows_seen.add((row.image, row.product_id))
-            if digest not in numbers:
-                photo = self._old_photo(digest) or segment.add(journal.get(digest), self.build_key)
-                numbers[digest] = (photo, writer.add_photo(photo))
-                self._take_captions(writer, photo, numbers[digest][1], used)
-                used |= {g.segment for g in photo.garments}
-                if all(g.whole_photo for g in photo.garments):
-                    self.report.without_detection += 1
-            photo, garment_numbers = numbers[digest]
-            entry = writer.add_entry(row.image, row.product_id, digest, row.metadata)
-            roles = assign_roles(photo.garments, row.metadata, self.config.build.category_columns)
-            for garment, number, worn_with in zip(photo.garments, garment_numbers, roles, strict=True):
-                text = "" if worn_with else self._words(row, photo, garment.position)
-                writer.add_item(
-                    item_id(row.product_id, digest, garment), entry, number, row.product_id, worn_with, text
-                )
+        self, writer: ItemWriter, segment: SegmentWriter, wanted: list[Wanted], kept: set[str], journal: Journal
+    ) -> dict[str, dict[str, Any]]:
+        """Photos, garments, entries and items; returns the new segment as the manifest has it, where there is one."""
+
+        def new_photo(digest: str) -> PhotoRow:
+            found = journal.get(digest)
+            if found is None:
+                raise CatalogueError(f"photo {digest[:12]} is neither in the catalogue nor in the journal")
+            return segment.add_photo(found, self.build_key)
+
+        before = self.previous.manifest["bundles"]["embedder"]["fingerprint"] if self.previous else None
+        changes = Changes(
+            writer,
+            self.old_items,
+            kept,
+            new_photo,
+            self.config.build.category_columns,
+            same_encoder=before == self.embedder_bundle.fingerprint,
+        )
+        self.report.entries = changes.apply(wanted).to_dict()
         segment.close()
-        return used - {segment.name}
-
-    def _take_captions(self, writer: ItemWriter, photo: PhotoRow, numbers: list[int], used: set[str]) -> None:
-        """Captions made for the generation before are kept as long as their garment is the same."""
-        if self.old_items is None:
-            return
-        for garment, number in zip(photo.garments, numbers, strict=True):
-            if self._old_photo(photo.sha256) and (caption := self.old_items.caption(photo.sha256, garment.position)):
-                writer.add_caption(number, caption)
-                if caption.segment:
-                    used.add(caption.segment)
-
-    def _words(self, row: ProductRow, photo: PhotoRow, position: int) -> str:
-        caption = self.old_items.caption(photo.sha256, position) if self.old_items else None
-        texts = (caption.caption_en, caption.caption_ko) if caption else ()
-        return product_words(row.metadata, *texts)
-
-    def _dim(self, journal: Journal, digests: dict[Path, str]) -> int:
-        for digest in digests.values():
-            if (found := journal.get(digest)) is not None and found.garments:
-                return len(found.garments[0].vector) // 4
-        if self.previous is not None:
-            return int(next(iter(self.previous.segments.values()), {"dim": 1})["dim"])
-        raise DataError("no garment was found in any photo", hint="set build.whole_photo=true, or lower detector.conf")
-
-    def _segments(self, segment: SegmentWriter, used: set[str]) -> dict[str, Any]:
-        old = self.previous.segments if self.previous else {}
-        segments = {name: old[name] for name in sorted(used)}
-        if segment.count:
-            entry = {"kind": "image", "count": segment.count, "dim": segment.dim}
-            segments[segment.name] = {**entry, "embedder": self.embedder_bundle.fingerprint}
-        return segments
+        if not segment.count:
+            return {}
+        entry = {"kind": "image", "count": segment.count, "dim": segment.dim}
+        return {segment.name: {**entry, "embedder": self.embedder_bundle.fingerprint}}
 
     def _store_bundles(self) -> dict[str, dict[str, str]]:
         stored = {}
@@ -387,7 +369,11 @@ class _Build:
         )
 
 
+def _silent(done: int, total: int, *, detail: str = "") -> None:
+    """Progress that nobody sees."""
+
+
 def _holds_other_things(root: Path) -> bool:
     """Whether a folder holds anything that an unfinished build of ours has not put there."""
-    ours = {".lock", "work", "generations", "segments", "bundles"}
+    ours = {".lock", "work", "generations", "segments", "indexes", "bundles"}
     return not root.is_dir() or any(path.name not in ours for path in root.iterdir())

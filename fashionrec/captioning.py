@@ -26,7 +26,8 @@ from fashionrec.files import dump_json, write_atomic
 from fashionrec.images import crop_garment, read_photo
 from fashionrec.runs import now
 from fashionrec.store import generations
-from fashionrec.store.items import CaptionRow, ItemReader, StoredItem, copy_with_captions
+from fashionrec.store.item_writer import copy_with_captions
+from fashionrec.store.items import CaptionRow, ItemReader, StoredItem
 from fashionrec.store.vectors import VECTORS, write_vectors
 
 if TYPE_CHECKING:
@@ -155,10 +156,8 @@ def _describe(
 
 def _crop(catalogue: Catalogue, stored: StoredItem, config: Config) -> Image.Image:
     """The garment at full size where its photo is still at hand and unchanged, else its thumbnail."""
-    photos = Path(str(catalogue.generation.manifest["photos_from"]))
-    path = (photos if photos.is_dir() else photos.parent) / stored.item.image
     try:
-        photo = read_photo(path, config.images)
+        photo = read_photo(Path(stored.base) / stored.item.image, config.images)
         if photo.sha256 == stored.photo:
             return crop_garment(photo.pixels, stored.item.box, catalogue.crop)
     except ImageError:
@@ -194,16 +193,12 @@ def _write_generation(catalogue: Catalogue, fresh: dict[int, Outcome]) -> None:
     segments = {key: value for key, value in old.segments.items() if value["kind"] == "image" or key in used}
     entry = {"kind": "caption", "count": len(texts), "dim": int(vectors.shape[1])}
     segments[segment] = {**entry, "embedder": catalogue.embedder.fingerprint}
-    report = {"generation": name, "captions": len(rows)}
-    write_atomic(folder / generations.REPORT, dump_json(report))
-    files = [path for sub in segments for path in (root / "segments" / sub).iterdir()]
-    files += [path for bundle in old.manifest["bundles"].values() for path in (root / bundle["path"]).iterdir()]
-    files += [folder / generations.ITEMS, folder / generations.REPORT]
+    write_atomic(folder / generations.REPORT, dump_json({"generation": name, "captions": len(rows)}))
     reader = ItemReader(folder / generations.ITEMS)
     counts = reader.counts()
     reader.close()
-    manifest = {key: value for key, value in old.manifest.items() if key not in ("files", "generation")}
-    generations.commit(root, name, {**manifest, "created": now(), "segments": segments, "counts": counts}, files)
+    manifest = {**old.manifest, "created": now(), "made_by": "caption", "segments": segments, "counts": counts}
+    generations.commit(root, name, manifest)
 
 
 def _cost(config: Config, usage: Counter[str]) -> float | None:

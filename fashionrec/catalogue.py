@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from fashionrec.bundle import Bundle
 from fashionrec.config import Config, CropConfig, load_config
 from fashionrec.errors import CatalogueError, ModelError
-from fashionrec.images import Photo, read_photo
-from fashionrec.store.generations import THUMBNAILS, Generation, read_current
+from fashionrec.images import Photo, least_side, read_photo
+from fashionrec.store.generations import THUMBNAILS, Generation, hold, read_current
 from fashionrec.store.items import ItemReader, StoredItem
 from fashionrec.store.vectors import VECTORS, VectorStore, open_vectors
 
@@ -25,10 +25,12 @@ if TYPE_CHECKING:
 class Catalogue:
     """One generation of a catalogue, open for reading. Thread-safe.
 
+    The generation stays on the disk until it is closed, whatever is built meanwhile.
     What a query does not need is not opened: the image tower for a text query, the text tower for a photo.
     """
 
     def __init__(self, generation: Generation, config: Config) -> None:
+        self._held = hold(generation)
         self.generation = generation
         self.config = config
         self.items = ItemReader(generation.items_path)
@@ -45,8 +47,8 @@ class Catalogue:
         for attempt in (1, 2):  # a writer may have removed the generation between the pointer and its files
             generation = read_current(root)
             try:
-                generation.check()
                 catalogue = cls(generation, config if config is not None else load_config().config)
+                generation.check()
                 catalogue._check_models()
                 return catalogue
             except CatalogueError:
@@ -62,6 +64,11 @@ class Catalogue:
 
     def close(self) -> None:
         self.items.close()
+        self._held.close()
+
+    def newer(self) -> bool:
+        """Whether another generation is served by now: open the catalogue again to see it."""
+        return read_current(self.root).name != self.generation.name
 
     @property
     def root(self) -> Path:
@@ -113,6 +120,7 @@ class Catalogue:
                 max_garments=found.max_garments,
                 threads=self.config.project.threads,
                 device=self.config.project.device,
+                rectangular=found.rectangular,
             )
 
     @cached_property
@@ -125,8 +133,18 @@ class Catalogue:
         """Vectors of the captions' texts, of those garments that have one."""
         return self._vectors("caption")
 
-    def read_photo(self, source: str | Path | bytes) -> Photo:
-        return read_photo(source, self.config.images)
+    def read_photo(self, source: str | Path | bytes, *, whole: bool = True) -> Photo:
+        """A photo with all its pixels; or, not ``whole``, as a build reads it: with as many as it needs at least."""
+        return read_photo(source, self.config.images, None if whole else self._least)
+
+    @cached_property
+    def crop_side(self) -> int:
+        """Pixels that a crop must have where its photo has them, so that nothing made of it is enlarged."""
+        return max(self.embedder.side, int(self.settings["thumbnail"]))
+
+    @cached_property
+    def _least(self) -> int:
+        return least_side(self.crop_side, self.detector.imgsz if self.detector else 0)
 
     def thumbnail(self, stored: StoredItem) -> bytes:
         """An item's picture as JPEG bytes."""

@@ -32,6 +32,15 @@ NonNegative = Annotated[int, Field(ge=0)]
 CaptionKind = Literal["none", "auto", "local", "openai"]
 
 
+def auto_is_zero(value: Any) -> Any:
+    """``auto`` for 0."""
+    return 0 if value == "auto" else value
+
+
+#: A number that is chosen by measurement where it is 0, which is also written ``auto``.
+Chosen = Annotated[int, Field(ge=0), BeforeValidator(auto_is_zero)]
+
+
 def as_list(value: Any) -> Any:
     """``tensorboard`` for ``[tensorboard]``: one word needs no brackets."""
     return [value] if isinstance(value, str) else value
@@ -44,13 +53,15 @@ class Section(BaseModel):
 class ProjectConfig(Section):
     data: str
     runs: str
-    threads: NonNegative
+    threads: Chosen
     device: Literal["auto", "cpu", "cuda", "tensorrt"]
+    cache: str | None
 
 
 class ImagesConfig(Section):
     max_pixels: Positive
     max_bytes: Positive
+    scaled_decoding: Literal["auto", "never"]
 
 
 class DatasetConfig(Section):
@@ -222,12 +233,13 @@ class DetectorConfig(Section):
     conf: Fraction
     iou: Fraction
     max_garments: Positive
-    batch: Positive
+    batch: Chosen
+    rectangular: bool
 
 
 class EmbedderConfig(Section):
     source: str
-    batch: Positive
+    batch: Chosen
 
 
 class CropConfig(Section):
@@ -265,7 +277,11 @@ class BuildConfig(Section):
     max_failures: Fraction
     max_delete: Fraction
     photo_timeout: Annotated[float, Field(gt=0)]
+    measure_from: NonNegative
     checkpoint: Positive
+    rehash: bool
+    max_segments: Positive
+    max_dead: Fraction
 
 
 class QueryConfig(Section):

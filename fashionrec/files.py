@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from fashionrec.errors import Busy
 
@@ -69,6 +69,33 @@ def locked(path: Path, doing: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def lock_shared(file: IO[bytes]) -> bool:
+    """Hold an open file together with other readers, until it is closed. False where somebody has it for himself.
+
+    Always True on systems without ``flock``: they refuse to remove what is open.
+    """
+    return _flock(file, shared=True)
+
+
+def lock_exclusive(file: IO[bytes]) -> bool:
+    """Hold an open file alone, until it is closed. False where anybody else holds it."""
+    return _flock(file, shared=False)
+
+
+def _flock(file: IO[bytes], *, shared: bool) -> bool:
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
 
 
 def dump_json(value: Any) -> str:

@@ -23,8 +23,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("dataset", "detector", "embedder", "captioner", "store"),  # siblings: none imports another
     ("assemble", "catalogue"),
     ("search",),
-    ("build_report",),
-    ("build", "captioning", "evaluation"),
+    ("build_report", "pipeline"),
+    ("crops", "changes", "compaction"),
+    ("build", "captioning", "evaluation", "exchange"),
+    ("grow",),
     ("cli",),
     ("__main__",),
 )

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from fashionrec.errors import Busy, CatalogueError
 from fashionrec.store import generations
-from fashionrec.store.items import CaptionRow, GarmentRow, ItemReader, ItemWriter, PhotoRow, copy_with_captions
+from fashionrec.store.item_writer import ItemWriter, copy_with_captions
+from fashionrec.store.items import CaptionRow, GarmentRow, ItemReader, PhotoRow
 from fashionrec.store.journal import FoundGarment, FoundPhoto, Journal
 from fashionrec.store.vectors import VectorStore, open_vectors, write_vectors
 from fashionrec.types import Box
@@ -77,7 +78,7 @@ def write_items(path: Path) -> None:
         [("aa", "화이트 셔츠와 청바지", {"price": 39000}), ("bb", "red striped dress", {}), ("cc", "체크 바지", {})]
     ):
         (number,) = writer.add_photo(photo(sha, ["top"], first=n))
-        entry = writer.add_entry(f"{sha}.jpg", f"p{n}", sha, metadata)
+        entry = writer.add_entry(f"{sha}.jpg", "", f"p{n}", sha, metadata)
         writer.add_item(f"item{n}", entry, number, f"p{n}", False, text)
     writer.close()
 
@@ -135,7 +136,7 @@ def test_captions_are_added_in_a_copy_and_searchable(tmp_path: Path) -> None:
     write_items(tmp_path / "old.sqlite")
     caption = CaptionRow("a navy shirt", "네이비 셔츠", {"color": "navy"}, "a navy shirt", "local", "c", 0)
     used = copy_with_captions(tmp_path / "old.sqlite", tmp_path / "new.sqlite", {2: caption})
-    assert used == {"c"}
+    assert used == {"000001-image": 3, "c": 1}
     reader = ItemReader(tmp_path / "new.sqlite")
     assert [number for number, _ in reader.text_search("네이비", 5)] == [2]
     assert not ItemReader(tmp_path / "old.sqlite").text_search("네이비", 5)

@@ -1,4 +1,4 @@
-"""build-index, and what a catalogue is asked about itself."""
+"""build-index: a catalogue made, or brought to what a folder or table holds now."""
 
 from __future__ import annotations
 
@@ -16,10 +16,6 @@ if TYPE_CHECKING:
 
 def mount(app: typer.Typer) -> None:
     command(app, "build-index", help="Make or refresh a catalogue from photos and product data.")(build_index)
-    catalogue = typer.Typer(help="Look into a catalogue.", no_args_is_help=True, rich_markup_mode=None)
-    command(catalogue, "show", help="What a catalogue holds and what it was built with.")(show)
-    command(catalogue, "verify", help="Hash every file of a catalogue against its manifest.")(verify)
-    app.add_typer(catalogue, name="catalogue")
 
 
 def build_index(
@@ -31,9 +27,12 @@ def build_index(
     max_delete: Annotated[
         float | None, typer.Option(min=0, max=1, help="Share of products that may go before it refuses.")
     ] = None,
+    rehash: Annotated[bool, typer.Option(help="Hash every photo again, whatever its time of change says.")] = False,
 ) -> None:
+    if rehash:
+        session.override("build", {"rehash": True})
     report = run_build(session, photos, index, detector, embedder, max_delete)
-    session.out.result(report, lambda: _print_report(session, report))
+    session.out.result(report, lambda: print_report(session, report))
     session.out.next(f"fashionrec query PHOTO --index {report['index_path']}")
     if report["refused"]:
         raise Refused(
@@ -78,10 +77,7 @@ def run_build(
             max_delete=max_delete,
             progress=tick,
         )
-    document = report.to_dict()
-    document["index_path"] = str(root)
-    document["report"] = str(root / "generations" / report.generation / "report.json")
-    document["refused"] = document["failed"] > session.config.build.max_failures * len(rows)
+    document = finished(session, root, report)
     if session.config.build.caption != "none":
         from fashionrec.cli.captions import run_caption_catalogue
 
@@ -89,13 +85,30 @@ def run_build(
     return document
 
 
-def _print_report(session: Session, report: dict[str, Any]) -> None:
+def finished(session: Session, root: Path, report: BuildReport) -> dict[str, Any]:
+    """A report as the command line tells it: with where things are, and whether too many rows failed."""
+    document = report.to_dict()
+    document["index_path"] = str(root)
+    document["report"] = str(root / "report.json")
+    document["page"] = str(root / "report.html")
+    document["refused"] = document["failed"] > session.config.build.max_failures * report.rows
+    return document
+
+
+def print_report(session: Session, report: dict[str, Any]) -> None:
     out = session.out
+    if report["unchanged"]:
+        out.line(f"nothing differs: generation {report['generation']} is still served")
     out.line(
         f"{report['items']} items of {report['products']} products from {report['photos']} photos"
         f" in {report['total_seconds']:.1f} s: {report['embedded']} embedded, {report['reused']} as before,"
         f" {report['resumed']} from an unfinished build"
     )
+    entries = report["entries"]
+    if any(entries[what] for what in ("changed", "replaced", "removed", "kept")):
+        out.line("rows: " + ", ".join(f"{count} {what}" for what, count in entries.items() if what != "photos_removed"))
+    if report["crops_reused"]:
+        out.line(f"{report['crops_reused']} garments cut as before: their vectors were kept")
     if report["without_detection"]:
         out.line(f"{report['without_detection']} photos without a detection, indexed whole")
     index = report["index"]
@@ -108,52 +121,4 @@ def _print_report(session: Session, report: dict[str, Any]) -> None:
         out.line(f"{report['failed']} rows failed: {reasons}")
         for failure in report["failures"][:5]:
             out.line(f"  {failure['image'] or '(no image)'}: {failure['message']}")
-    out.line(f"report: {report['report']}")
-
-
-def show(
-    session: Session,
-    index: Annotated[str | None, typer.Argument(help="The catalogue's folder.")] = None,
-) -> None:
-    from fashionrec.catalogue import Catalogue
-    from fashionrec.cli.query import find_catalogue
-
-    with Catalogue.open(find_catalogue(session, index), session.config) as catalogue:
-        manifest = catalogue.generation.manifest
-    keys = ("generation", "created", "photos_from", "counts", "index", "bundles", "settings", "versions")
-    document = {"path": str(catalogue.root), **{key: manifest[key] for key in keys}}
-    document["bytes"] = sum(entry["size"] for entry in manifest["files"].values())
-
-    def human() -> None:
-        session.out.line(f"{catalogue.root}: generation {document['generation']}, {document['bytes'] >> 20} MiB")
-        for name, count in document["counts"].items():
-            session.out.line(f"  {name:10} {count}")
-        for kind, entry in document["bundles"].items():
-            session.out.line(f"  {kind:10} {entry['name']} ({entry['fingerprint'][:16]})")
-        index_entry = document["index"]
-        session.out.line(f"  index      {index_entry['kind']}, {index_entry['vectors']} vectors")
-
-    session.out.result(document, human)
-    session.out.next(f"fashionrec query PHOTO --index {catalogue.root}")
-
-
-def verify(
-    session: Session,
-    index: Annotated[str | None, typer.Argument(help="The catalogue's folder.")] = None,
-) -> None:
-    from fashionrec.bundle import Bundle
-    from fashionrec.catalogue import Catalogue
-    from fashionrec.cli.query import find_catalogue
-
-    with Catalogue.open(find_catalogue(session, index), session.config) as catalogue:
-        catalogue.generation.check(contents=True)
-        for kind in catalogue.generation.manifest["bundles"]:
-            path = catalogue.generation.bundle_path(kind)
-            if path is not None:
-                Bundle.open(path, kind, verify=True)
-        files = len(catalogue.generation.manifest["files"])
-    document = {"path": str(catalogue.root), "files": files, "ok": True}
-    session.out.result(
-        document, lambda: session.out.line(f"{catalogue.root}: all {files} files are as they were written")
-    )
-    session.out.next(f"fashionrec query PHOTO --index {catalogue.root}")
+    out.line(f"report: {report['page']}")

@@ -9,6 +9,7 @@ import typer
 from fashionrec import __version__
 from fashionrec.cli import (
     captions,
+    catalogue,
     comparing,
     data,
     dataset,
@@ -47,5 +48,19 @@ def root(
     pass
 
 
-for family in (data, dataset, training, runs, evaluating, comparing, exporting, index, captions, query, demo, project):
+for family in (
+    data,
+    dataset,
+    training,
+    runs,
+    evaluating,
+    comparing,
+    exporting,
+    index,
+    catalogue,
+    captions,
+    query,
+    demo,
+    project,
+):
     family.mount(app)

@@ -11,9 +11,12 @@ from typing import Any, Protocol
 
 
 class Tick(Protocol):
-    """Called with what is done and what there is in all; a ``note`` is always shown, however soon it comes."""
+    """Called with what is done and what there is in all.
 
-    def __call__(self, done: int, total: int, note: str = "") -> None: ...
+    A ``note`` is always shown, however soon it comes; a ``detail`` stands beside the count whenever that is shown.
+    """
+
+    def __call__(self, done: int, total: int, note: str = "", *, detail: str = "") -> None: ...
 
 
 class Output:
@@ -108,23 +111,25 @@ class Output:
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[detail]}"),
         )
         start = time.monotonic()
         with Progress(*columns, console=Console(file=self._err)) as bar:
-            task = bar.add_task(label, total=None, rate="")
+            task = bar.add_task(label, total=None, rate="", detail="")
 
-            def tick(done: int, total: int, note: str = "") -> None:
+            def tick(done: int, total: int, note: str = "", *, detail: str = "") -> None:
                 if note:
                     bar.console.print(f"{label} {done}/{total}: {note}", markup=False, highlight=False)
                 rate = done / max(1e-9, time.monotonic() - start)
-                bar.update(task, completed=done, total=total, rate=f"{rate:.1f} {unit}/s" if unit else "")
+                shown = f"{rate:.1f} {unit}/s" if unit else ""
+                bar.update(task, completed=done, total=total, rate=shown, detail=detail)
 
             yield tick
 
     def _lines(self, label: str, unit: str) -> Tick:
         start = last = time.monotonic()
 
-        def tick(done: int, total: int, note: str = "") -> None:
+        def tick(done: int, total: int, note: str = "", *, detail: str = "") -> None:
             nonlocal last
             moment = time.monotonic()
             if not note and moment - last < 5 and done < total:
@@ -137,12 +142,13 @@ class Output:
                 + (f": {note}" if note else "")
                 + (f", {rate:.1f} {unit}/s" if unit else "")
                 + left
+                + (f", {detail}" if detail else "")
             )
 
         return tick
 
 
-def _silent(done: int, total: int, note: str = "") -> None:
+def _silent(done: int, total: int, note: str = "", *, detail: str = "") -> None:
     """Progress that nobody sees."""
 
 

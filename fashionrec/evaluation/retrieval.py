@@ -101,15 +101,21 @@ def evaluate_search(
             found = (
                 catalogue.detector.detect([p.pixels for p in photos]) if catalogue.detector else [[] for _ in photos]
             )
-            for query, photo, garments in zip(batch, photos, found, strict=True):
-                chosen = _choose(garments, query.class_name)
-                fallbacks += not chosen
-                whole = Garment(0, None, None, Box(0, 0, photo.width, photo.height), whole_photo=True)
-                crops = [_crop(catalogue, photo, garment) for garment in [*chosen, whole]]
-                vectors = catalogue.embedder.embed_images(crops)
+            asked_for = [
+                [*_choose(garments, query.class_name), _whole(photo)]
+                for query, photo, garments in zip(batch, photos, found, strict=True)
+            ]
+            crops = [
+                _crop(catalogue, photo, garment)
+                for photo, garments in zip(photos, asked_for, strict=True)
+                for garment in garments
+            ]
+            vectors = iter(catalogue.embedder.embed_images(crops))
+            for query, garments in zip(batch, asked_for, strict=True):
+                fallbacks += len(garments) == 1
                 answers = [
-                    {hit.item.product_id: hit.score for hit in rank(catalogue, garment, vector, settings).hits}
-                    for garment, vector in zip([*chosen, whole], vectors, strict=True)
+                    {hit.item.product_id: hit.score for hit in rank(catalogue, garment, next(vectors), settings).hits}
+                    for garment in garments
                 ]
                 position = _rank_of(query.product_id, answers[:-1] or answers)
                 scores["crop"].ranks.append(position)
@@ -160,8 +166,7 @@ def histogram_baseline(
         found = catalogue.detector.detect([p.pixels for p in photos]) if catalogue.detector else [[] for _ in photos]
         for query, photo, garments in zip(batch, photos, found, strict=True):
             chosen = _choose(garments, query.class_name)[:1]
-            whole = Garment(0, None, None, Box(0, 0, photo.width, photo.height), whole_photo=True)
-            histogram = colour_histogram(_crop(catalogue, photo, (chosen or [whole])[0]), bins)
+            histogram = colour_histogram(_crop(catalogue, photo, (chosen or [_whole(photo)])[0]), bins)
             similar = np.minimum(matrix, histogram).sum(axis=1)
             best: dict[str, float] = {}
             for product, score in zip(products, similar, strict=True):
@@ -206,6 +211,10 @@ def _choose(garments: Sequence[Garment], class_name: str | None) -> list[Garment
         return list(garments)
     product = product_garment(garments, class_name)
     return [] if product is None else [garments[product]]
+
+
+def _whole(photo: Photo) -> Garment:
+    return Garment(0, None, None, Box(0, 0, photo.width, photo.height), whole_photo=True)
 
 
 def _crop(catalogue: Catalogue, photo: Photo, garment: Garment) -> Image.Image:

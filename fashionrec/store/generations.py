@@ -1,26 +1,33 @@
-"""Generations: immutable states of a catalogue, one writer at a time, one atomic switch between them."""
+"""Generations: immutable states of a catalogue, one writer at a time, one atomic switch between them.
+
+A reader holds a shared lock on the manifest of the generation it reads. Tidying up takes an exclusive one first, so what is
+being read is never removed; a process that died holds nothing.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 import shutil
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from fashionrec.errors import CatalogueError
-from fashionrec.files import dump_json, fsync_file, locked, sha256_file, write_atomic
+from fashionrec.files import dump_json, fsync_file, lock_exclusive, lock_shared, locked, sha256_file, write_atomic
 
 FORMAT = "fashionrec-catalogue"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 POINTER = "catalogue.json"
 MANIFEST = "manifest.json"
 ITEMS = "items.sqlite"
 REPORT = "report.json"
 THUMBNAILS = "thumbnails.bin"
-KEEP = 2  # generations left behind by a commit: the served one and the one before
+KEEP = 2  # generations left behind by a commit: the served one and the one it was made from
+#: Folders whose subfolders generations share.
+SHARED = ("segments", "indexes", "bundles")
 
 _NAME = re.compile(r"^\d{6}$")
 _AGAIN = "copy the catalogue again, or build it again with `fashionrec build-index`"
@@ -46,6 +53,12 @@ class Generation:
     def segments(self) -> dict[str, dict[str, Any]]:
         """Segment name to ``{"kind": "image" | "caption", "count", "dim", "embedder"}``."""
         return dict(self.manifest["segments"])
+
+    @property
+    def parent(self) -> str | None:
+        """The generation that this one was made from, and that a rollback goes to."""
+        name = self.manifest.get("parent")
+        return str(name) if name else None
 
     def bundle_path(self, kind: str) -> Path | None:
         """Folder of the detector's or embedder's bundle; None where the catalogue has none of that kind."""
@@ -110,6 +123,34 @@ def read_generation(root: Path, name: str, manifest_sha256: str | None = None) -
     return Generation(root, name, manifest)
 
 
+def hold(generation: Generation) -> IO[bytes]:
+    """Keep a generation from being removed for as long as the returned file is open.
+
+    Raises :class:`CatalogueError` where it is gone already: read the pointer again.
+    """
+    path = generation.folder / MANIFEST
+    try:
+        file = path.open("rb")
+    except OSError:
+        raise CatalogueError(f"catalogue is incomplete: {path} is missing", hint=_AGAIN) from None
+    if not lock_shared(file) or not path.exists():  # being removed, or removed between the opening and the lock
+        file.close()
+        raise CatalogueError(f"catalogue {generation.root}: generation {generation.name} has gone", hint=_AGAIN)
+    return file
+
+
+def list_generations(root: Path) -> list[Generation]:
+    """Every whole generation, oldest first, the served one among them."""
+    found = []
+    for path in sorted((root / "generations").glob("*")):
+        if _NAME.match(path.name) and (path / MANIFEST).is_file():
+            try:
+                found.append(read_generation(root, path.name))
+            except CatalogueError:
+                continue
+    return found
+
+
 def writer_lock(root: Path) -> AbstractContextManager[None]:
     """Hold the catalogue for writing. Raises :class:`Busy` at once if another process does; a dead one does not."""
     return locked(root / ".lock", f"is writing {root}")
@@ -121,64 +162,115 @@ def next_name(root: Path) -> str:
     return f"{max((int(name) for name in names), default=0) + 1:06d}"
 
 
-def commit(root: Path, name: str, manifest: dict[str, Any], files: list[Path]) -> Generation:
+def shared_files(root: Path, manifest: dict[str, Any]) -> list[Path]:
+    """The files outside its own folder that a generation needs: of its segments, bundles and index, absolute."""
+    folders = [root / "segments" / name for name in manifest["segments"]]
+    folders += [root / entry["path"] for entry in manifest["bundles"].values()]
+    if (manifest.get("index") or {}).get("path"):
+        folders.append(root / manifest["index"]["path"])
+    return [path for folder in folders for path in sorted(folder.iterdir()) if path.is_file()]
+
+
+def commit(root: Path, name: str, manifest: dict[str, Any], own: Iterable[str] = (ITEMS, REPORT)) -> Generation:
     """Make generation ``name`` the served one: sync its files, write its manifest, switch the pointer, tidy up.
 
-    ``files`` are all files the generation needs, absolute; those that an earlier manifest lists are not hashed again.
-    Until the pointer is switched a reader sees the old generation whole; afterwards the new one whole.
+    ``own`` are the files of its own folder; the others follow from the manifest. Files that an earlier manifest lists are
+    not hashed again. Until the pointer is switched a reader sees the old generation whole; afterwards the new one whole.
     """
-    known = _known_files(root)
+    previous = read_current(root) if is_catalogue(root) else None
+    known = previous.manifest["files"] if previous else {}
     entries = {}
-    folders = set()
-    for path in sorted(files):
+    folders = {root, root / "generations", root / "generations" / name}
+    for path in [*shared_files(root, manifest), *(root / "generations" / name / file for file in own)]:
         relative = path.relative_to(root).as_posix()
         size = path.stat().st_size
         if known.get(relative, {}).get("size") == size:
             entries[relative] = known[relative]
         else:
             fsync_file(path)
-            folders.add(path.parent)
+            folders |= {path.parent, path.parent.parent}
             entries[relative] = {"size": size, "sha256": sha256_file(path)}
-    for folder in folders:
+    for folder in sorted(folders):
         fsync_file(folder)
-        fsync_file(folder.parent)
     target = root / "generations" / name / MANIFEST
-    write_atomic(target, dump_json({**manifest, "generation": name, "files": entries}))
-    fsync_file(target.parent.parent)
-    pointer = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "generation": name,
-        "manifest_sha256": sha256_file(target),
-    }
-    write_atomic(root / POINTER, dump_json(pointer))
+    parent = previous.name if previous else None
+    write_atomic(target, dump_json({**manifest, "generation": name, "parent": parent, "files": entries}))
+    _serve(root, name)
     collect_garbage(root)
     return read_current(root)
 
 
-def collect_garbage(root: Path) -> None:
-    """Remove generations before the last two, and segments and bundles that neither of those needs."""
-    served = read_current(root).name
-    names = sorted(p.name for p in (root / "generations").iterdir() if _NAME.match(p.name))
-    whole = [name for name in names if name <= served and (root / "generations" / name / MANIFEST).is_file()]
-    kept = whole[-KEEP:]
-    needed: set[str] = set()
+def roll_back(root: Path, to: str | None = None) -> Generation:
+    """Serve an earlier generation (or, after a rollback, a later one): by default the one the served one was made from.
+
+    Nothing is removed until the next commit. Raises :class:`CatalogueError` where it is not there or not whole.
+    """
+    served = read_current(root)
+    name = to or served.parent
+    there = [generation.name for generation in list_generations(root) if generation.name != served.name]
+    if name is None or name not in there:
+        what = f"generation {name} is not there" if name else f"generation {served.name} has none before it"
+        raise CatalogueError(f"{root}: {what}", hint=f"there are {', '.join(there)}" if there else "it is the only one")
+    read_generation(root, name).check()
+    _serve(root, name)
+    return read_current(root)
+
+
+def collect_garbage(root: Path) -> list[str]:
+    """Remove generations that nobody needs or reads, and segments, indexes and bundles that only they needed.
+
+    The served one and those it was made from stay, as many as ``KEEP`` in all, and any that a reader holds. Returns the
+    names of the generations that went.
+    """
+    kept = _needed(root)
+    for path in sorted((root / "generations").iterdir()):
+        if path.name not in kept and _NAME.match(path.name) and (path / MANIFEST).is_file() and _is_read(path):
+            kept.add(path.name)
+    shared: set[str] = set()
     for name in kept:
-        needed |= {Path(file).parent.as_posix() for file in read_generation(root, name).manifest["files"]}
-    for name in names:
-        if name not in kept:
-            shutil.rmtree(root / "generations" / name, ignore_errors=True)
-    for parent in ("segments", "bundles"):
+        shared |= {Path(file).parent.as_posix() for file in read_generation(root, name).manifest["files"]}
+    gone = []
+    for path in sorted((root / "generations").iterdir()):
+        if path.name not in kept:
+            (path / MANIFEST).unlink(missing_ok=True)  # first: what has none is no generation
+            shutil.rmtree(path, ignore_errors=True)
+            gone.append(path.name)
+    for parent in SHARED:
         for folder in (root / parent).glob("*"):
-            if folder.relative_to(root).as_posix() not in needed:
+            if folder.relative_to(root).as_posix() not in shared:
                 shutil.rmtree(folder, ignore_errors=True)
+    return gone
 
 
-def _known_files(root: Path) -> dict[str, Any]:
-    try:
-        return dict(read_current(root).manifest["files"])
-    except CatalogueError:
-        return {}
+def _needed(root: Path) -> set[str]:
+    kept: set[str] = set()
+    generation: Generation | None = read_current(root)
+    while generation is not None and len(kept) < KEEP:
+        kept.add(generation.name)
+        try:
+            generation = read_generation(root, generation.parent) if generation.parent else None
+        except CatalogueError:
+            generation = None
+    return kept
+
+
+def _is_read(folder: Path) -> bool:
+    """Whether a reader holds the generation; where nobody does, its manifest goes while that is sure."""
+    with (folder / MANIFEST).open("rb") as file:
+        if not lock_exclusive(file):
+            return True
+        (folder / MANIFEST).unlink(missing_ok=True)
+    return False
+
+
+def _serve(root: Path, name: str) -> None:
+    pointer = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "generation": name,
+        "manifest_sha256": sha256_file(root / "generations" / name / MANIFEST),
+    }
+    write_atomic(root / POINTER, dump_json(pointer))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,0 +1,373 @@
+"""catalogue: look into one, change it in place, go back, tidy up, take it elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fashionrec.cli.index import finished, print_report
+from fashionrec.cli.query import find_catalogue
+from fashionrec.cli.session import Session, command
+from fashionrec.errors import Refused, UsageError
+
+if TYPE_CHECKING:
+    from fashionrec.build_report import BuildReport
+    from fashionrec.store.generations import Generation
+
+_Index = Annotated[str | None, typer.Argument(metavar="CATALOGUE", help="The catalogue's folder.")]
+_To = Annotated[str | None, typer.Option("--index", help="The catalogue's folder.")]
+
+
+def mount(app: typer.Typer) -> None:
+    family = typer.Typer(
+        help="Look into a catalogue, change it, go back, tidy up.", no_args_is_help=True, rich_markup_mode=None
+    )
+    command(family, "list", help="The catalogues in a folder.")(list_)
+    command(family, "show", help="What a catalogue holds and what it was built with, or one product of it.")(show)
+    command(family, "add", help="Add photos or products; what is there stays.")(add)
+    command(family, "remove", help="Take products away.")(remove)
+    command(family, "update", help="Give products other data (price, stock ...) without a look at their photos.")(
+        update
+    )
+    command(family, "verify", help="Hash every file of a catalogue against its manifest.")(verify)
+    command(family, "rollback", help="Serve the generation before.")(rollback)
+    command(family, "compact", help="Leave out what nothing refers to any more.")(compact)
+    command(family, "export", help="Write it as Parquet tables and npy arrays.")(export)
+    command(family, "import", help="Make a catalogue of an export.")(import_)
+    app.add_typer(family, name="catalogue")
+
+
+def list_(
+    session: Session,
+    folder: Annotated[Path | None, typer.Argument(help="Where to look; the data folder by default.")] = None,
+) -> None:
+    from fashionrec.errors import CatalogueError
+    from fashionrec.grow import size
+    from fashionrec.store.generations import is_catalogue, read_current
+
+    where = folder or session.data
+    found: list[dict[str, Any]] = []
+    for path in [where, *sorted(where.glob("*"))]:
+        if not is_catalogue(path):
+            continue
+        try:
+            current = read_current(path)
+        except CatalogueError as error:
+            found.append({"path": str(path), "error": str(error)})
+            continue
+        bundles = current.manifest["bundles"]
+        found.append(
+            {
+                "path": str(path),
+                "generation": current.name,
+                "created": current.manifest.get("created", ""),
+                "counts": current.manifest["counts"],
+                "models": {kind: entry["name"] for kind, entry in bundles.items()},
+                "index": current.manifest["index"].get("kind"),
+                "bytes": size(current),
+            }
+        )
+
+    def human() -> None:
+        if not found:
+            session.out.line(f"no catalogues in {where}")
+            return
+        rows = [
+            (one["path"], "damaged", "", "", "", "", "", one["error"])
+            if "error" in one
+            else (
+                one["path"],
+                one["generation"],
+                one["counts"]["products"],
+                one["counts"]["items"],
+                one["index"],
+                f"{one['bytes'] / 1e6:.1f}",
+                one["models"].get("embedder", ""),
+                str(one["created"])[:16].replace("T", " "),
+            )
+            for one in found
+        ]
+        columns = ("catalogue", "generation", "products", "items", "index", "MB", "encoder", "created (UTC)")
+        session.out.table(columns, rows, right=(2, 3, 5))
+
+    session.out.result({"catalogues": found}, human)
+    if found:
+        session.out.next(f"fashionrec query PHOTO --index {found[0]['path']}")
+    else:
+        session.out.next("fashionrec build-index PHOTOS")
+
+
+def show(
+    session: Session,
+    index: _Index = None,
+    product: Annotated[str | None, typer.Option(help="One product, by its id.")] = None,
+) -> None:
+    from fashionrec.catalogue import Catalogue
+    from fashionrec.store.generations import list_generations
+
+    with Catalogue.open(find_catalogue(session, index), session.config) as catalogue:
+        if product is not None:
+            _show_product(session, catalogue, product)
+            return
+        manifest = catalogue.generation.manifest
+        generations = [_generation(one, catalogue.generation) for one in list_generations(catalogue.root)]
+    keys = ("generation", "created", "photos_from", "counts", "index", "bundles", "settings", "versions")
+    document = {"path": str(catalogue.root), **{key: manifest[key] for key in keys}}
+    document["bytes"] = sum(entry["size"] for entry in manifest["files"].values())
+    document["generations"] = generations
+
+    def human() -> None:
+        session.out.line(f"{catalogue.root}: generation {document['generation']}, {document['bytes'] >> 20} MiB")
+        for name, count in document["counts"].items():
+            session.out.line(f"  {name:10} {count}")
+        for kind, entry in document["bundles"].items():
+            session.out.line(f"  {kind:10} {entry['name']} ({entry['fingerprint'][:16]})")
+        found = document["index"]
+        session.out.line(
+            f"  index      {found['kind']}, {found['vectors']} vectors, recall@10 {found['recall_at_10']:.3f},"
+            f" {found['latency_ms_p50']:.2f} ms a query"
+        )
+        if len(generations) > 1:
+            session.out.line()
+            rows = [
+                (one["name"], one["created"][:16].replace("T", " "), one["made_by"], one["products"], one["served"])
+                for one in generations
+            ]
+            session.out.table(("generation", "created (UTC)", "by", "products", ""), rows, right=(3,))
+
+    session.out.result(document, human)
+    session.out.next(f"fashionrec query PHOTO --index {catalogue.root}")
+
+
+def _generation(one: Generation, served: Generation) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "created": str(one.manifest.get("created", "")),
+        "made_by": str(one.manifest.get("made_by", "")),
+        "products": one.manifest["counts"].get("products"),
+        "served": "served" if one.name == served.name else "",
+    }
+
+
+def _show_product(session: Session, catalogue: Any, product: str) -> None:
+    from fashionrec.errors import DataError
+
+    items = catalogue.items.of_product(product)
+    if not items:
+        raise DataError(f"{catalogue.root} has no product {product!r}", hint="ids are those of the column product_id")
+    document = {
+        "product_id": product,
+        "metadata": items[0].item.metadata,
+        "items": [
+            {
+                "item_id": stored.item.item_id,
+                "image": stored.item.image,
+                "class_name": stored.item.class_name,
+                "confidence": stored.item.confidence,
+                "box": list(stored.item.box),
+                "whole_photo": stored.whole_photo,
+                "worn_with": stored.worn_with,
+                "captions": stored.captions,
+                "attributes": stored.item.attributes,
+            }
+            for stored in items
+        ],
+    }
+
+    def human() -> None:
+        session.out.line(product)
+        for key, value in document["metadata"].items():
+            session.out.line(f"  {key:14} {value}")
+        session.out.line()
+        rows = [
+            (
+                stored.item.item_id,
+                stored.item.class_name or "whole photo",
+                "worn with it" if stored.worn_with else "",
+                stored.item.image,
+                stored.item.caption or "",
+            )
+            for stored in items
+        ]
+        session.out.table(("item", "class", "", "photo", "caption"), rows)
+
+    session.out.result(document, human)
+    session.out.next(f"fashionrec catalogue remove {product} --index {catalogue.root}")
+
+
+def add(
+    session: Session,
+    photos: Annotated[str, typer.Argument(help="A photo, a folder of photos, or a CSV, JSONL or Parquet table.")],
+    index: _To = None,
+) -> None:
+    from fashionrec.dataset.products import ProductRow, read_products
+    from fashionrec.grow import add_products
+    from fashionrec.images import SUFFIXES
+
+    root, source = find_catalogue(session, index), Path(photos)
+    if source.is_file() and source.suffix.lower() in SUFFIXES:
+        rows = [ProductRow(source.name, source, source.name, {})]
+    else:
+        rows = read_products(source)
+    with session.out.progress("adding", "photos") as tick:
+        report = add_products(root, rows, session.config, source=photos, progress=tick)
+    _tell(session, root, report)
+
+
+def remove(
+    session: Session,
+    products: Annotated[list[str] | None, typer.Argument(help="Ids of products.")] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="More ids: one a line, or a table with the column product_id.")
+    ] = None,
+    index: _To = None,
+) -> None:
+    from fashionrec.grow import remove_products
+
+    ids = [*(products or []), *(_ids(file) if file else [])]
+    if not ids:
+        raise UsageError("no product is named", hint="give ids, or --file with one id a line")
+    root = find_catalogue(session, index)
+    report, unknown = remove_products(root, ids, session.config)
+    _tell(session, root, report, unknown)
+
+
+def update(
+    session: Session,
+    table: Annotated[
+        Path, typer.Argument(help="A CSV, JSONL or Parquet table: product_id, and the columns that change.")
+    ],
+    index: _To = None,
+) -> None:
+    from fashionrec.dataset.products import read_records
+    from fashionrec.grow import update_products
+
+    root = find_catalogue(session, index)
+    report, unknown = update_products(root, read_records(table, ("product_id", "image")), session.config)
+    _tell(session, root, report, unknown)
+
+
+def _ids(file: Path) -> list[str]:
+    from fashionrec.dataset.products import is_table, read_records
+    from fashionrec.errors import DataError
+
+    if is_table(file):
+        return [str(record["product_id"]) for record in read_records(file, ("product_id",)) if "product_id" in record]
+    try:
+        return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} cannot be read: {error}") from None
+
+
+def _tell(session: Session, root: Path, report: BuildReport, unknown: list[str] | None = None) -> None:
+    document = finished(session, root, report)
+    if unknown is not None:
+        document["unknown"] = unknown
+
+    def human() -> None:
+        print_report(session, document)
+        if unknown:
+            some = ", ".join(unknown[:10]) + (" ..." if len(unknown) > 10 else "")
+            session.out.line(f"{len(unknown)} products are not in the catalogue: {some}")
+
+    session.out.result(document, human)
+    session.out.next(f"fashionrec query PHOTO --index {root}", f"fashionrec catalogue rollback {root}")
+    if document["refused"]:
+        raise Refused(
+            f"{document['failed']} of {document['rows']} rows failed, more than build.max_failures allows;"
+            " the catalogue was changed without them",
+            hint=f"see failures in {document['report']}",
+        )
+
+
+def verify(session: Session, index: _Index = None) -> None:
+    from fashionrec.bundle import Bundle
+    from fashionrec.catalogue import Catalogue
+
+    with Catalogue.open(find_catalogue(session, index), session.config) as catalogue:
+        catalogue.generation.check(contents=True)
+        for kind in catalogue.generation.manifest["bundles"]:
+            path = catalogue.generation.bundle_path(kind)
+            if path is not None:
+                Bundle.open(path, kind, verify=True)
+        files = len(catalogue.generation.manifest["files"])
+    document = {"path": str(catalogue.root), "files": files, "ok": True}
+    session.out.result(
+        document, lambda: session.out.line(f"{catalogue.root}: all {files} files are as they were written")
+    )
+    session.out.next(f"fashionrec query PHOTO --index {catalogue.root}")
+
+
+def rollback(
+    session: Session,
+    index: _Index = None,
+    to: Annotated[str | None, typer.Option(help="A generation by name; the one before by default.")] = None,
+) -> None:
+    from fashionrec.store.generations import read_current, roll_back, writer_lock
+
+    root = find_catalogue(session, index)
+    before = read_current(root)  # before the lock, which would make the folder
+    with writer_lock(root):
+        after = roll_back(root, to)
+    document = {"path": str(root), "from": before.name, "generation": after.name, "counts": after.manifest["counts"]}
+    session.out.result(
+        document,
+        lambda: session.out.line(
+            f"{root}: generation {after.name} is served now ({document['counts']['products']} products), not {before.name}"
+        ),
+    )
+    session.out.next(f"fashionrec catalogue rollback {root} --to {before.name}   (to undo this)")
+
+
+def compact(session: Session, index: _Index = None) -> None:
+    from fashionrec.grow import compact_catalogue
+    from fashionrec.store.generations import read_current
+
+    root = find_catalogue(session, index)
+    read_current(root)
+    figures = compact_catalogue(root, session.config)
+    document = {"path": str(root), **figures}
+    session.out.result(
+        document,
+        lambda: session.out.line(
+            f"{root}: {figures['bytes_before'] / 1e6:.1f} MB in {figures['segments_before']} segments became"
+            f" {figures['bytes_after'] / 1e6:.1f} MB in {figures['segments_after']}"
+        ),
+    )
+    session.out.next(f"fashionrec catalogue verify {root}")
+
+
+def export(
+    session: Session,
+    out: Annotated[Path, typer.Argument(help="A new folder.")],
+    index: _To = None,
+) -> None:
+    from fashionrec.exchange import export_catalogue
+
+    root = find_catalogue(session, index)
+    document = export_catalogue(root, out, session.config)
+    session.out.result(
+        {"path": str(root), "out": str(out), **document},
+        lambda: session.out.line(
+            f"{out}: {document['counts']['items']} items, {document['vectors']['images']} image vectors,"
+            f" {document['vectors']['captions']} caption vectors"
+        ),
+    )
+    session.out.next(f"fashionrec catalogue import {out} --index NEW")
+
+
+def import_(
+    session: Session,
+    source: Annotated[Path, typer.Argument(help="A folder that `catalogue export` wrote.")],
+    index: Annotated[str, typer.Option(help="The new catalogue's folder.")],
+) -> None:
+    from fashionrec.exchange import import_catalogue
+
+    counts = import_catalogue(source, Path(index))
+    session.out.result(
+        {"path": index, "counts": counts},
+        lambda: session.out.line(f"{index}: {counts['items']} items of {counts['products']} products"),
+    )
+    session.out.next(f"fashionrec query PHOTO --index {index}")

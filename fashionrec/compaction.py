@@ -1,0 +1,107 @@
+"""Compaction: the vectors and thumbnails that are still in use, out of many segments into one of each kind.
+
+Segments are immutable, so what a nightly build takes away stays in its segment, and each build adds one. A build compacts
+by itself where that pays; `catalogue compact` does it when asked. Nothing is embedded again and no item changes its id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+from fashionrec.assemble import SegmentWriter
+from fashionrec.errors import CatalogueError
+from fashionrec.store.generations import THUMBNAILS
+from fashionrec.store.item_writer import ItemWriter
+from fashionrec.store.vectors import VECTORS, VectorStore, open_vectors
+
+_BATCH = 1024
+Segments = dict[str, dict[str, Any]]
+
+
+def should_compact(segments: Segments, used: dict[str, int], *, most: int, dead: float) -> bool:
+    """Whether there are more than ``most`` segments of a kind, or more than a share ``dead`` of their rows is unused."""
+    for kind in {entry["kind"] for entry in segments.values()}:
+        names = [name for name, entry in segments.items() if entry["kind"] == kind]
+        rows = sum(int(segments[name]["count"]) for name in names)
+        if len(names) > most or (rows and 1 - sum(used.get(name, 0) for name in names) / rows > dead):
+            return True
+    return False
+
+
+def compact_segments(root: Path, name: str, writer: ItemWriter, segments: Segments) -> Segments:
+    """Write one segment of each kind with the rows that the items in ``writer`` refer to, and point them there.
+
+    ``name`` is the generation that is being made. Returns the table of segments for its manifest.
+    """
+    made: Segments = {}
+    images = list(writer.places())
+    if images:
+        segment = SegmentWriter(root / "segments" / f"{name}-images", _dim(segments, "image"))
+        vectors = _vectors(root, segments, "image", [(place[1], place[2]) for place in images])
+        with _Thumbnails(root) as thumbnails:
+            for (garment_no, source, _, offset, size), vector in zip(images, vectors, strict=True):
+                row, begin = segment.add(vector, thumbnails.read(source, offset, size))
+                writer.move(garment_no, segment.name, row, begin)
+        segment.close()
+        made[segment.name] = _entry(segment, segments, "image")
+    texts = list(writer.caption_places())
+    if texts:
+        segment = SegmentWriter(root / "segments" / f"{name}-captions", _dim(segments, "caption"))
+        vectors = _vectors(root, segments, "caption", [(place[1], place[2]) for place in texts])
+        for (garment_no, _, _), vector in zip(texts, vectors, strict=True):
+            row, _ = segment.add(vector, b"")
+            writer.move_caption(garment_no, segment.name, row)
+        segment.close()
+        made[segment.name] = _entry(segment, segments, "caption")
+    return made
+
+
+class _Thumbnails:
+    """Reads thumbnails out of segments, which it keeps open."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._files: dict[str, IO[bytes]] = {}
+
+    def __enter__(self) -> _Thumbnails:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for file in self._files.values():
+            file.close()
+
+    def read(self, segment: str, offset: int, size: int) -> bytes:
+        if segment not in self._files:
+            self._files[segment] = (self._root / "segments" / segment / THUMBNAILS).open("rb")
+        file = self._files[segment]
+        file.seek(offset)
+        data = file.read(size)
+        if len(data) != size:
+            raise CatalogueError(f"catalogue is damaged: {segment}/{THUMBNAILS} ends too early")
+        return data
+
+
+def _vectors(root: Path, segments: Segments, kind: str, places: Sequence[tuple[str, int]]) -> Iterator[bytes]:
+    store = VectorStore(
+        [
+            (name, open_vectors(root / "segments" / name / VECTORS, count=entry["count"], dim=entry["dim"]))
+            for name, entry in segments.items()
+            if entry["kind"] == kind
+        ]
+    )
+    source = iter(places)
+    while part := list(islice(source, _BATCH)):
+        for vector in store.fetch([store.position(*place) for place in part]):
+            yield vector.tobytes()
+
+
+def _dim(segments: Segments, kind: str) -> int:
+    return next(int(entry["dim"]) for entry in segments.values() if entry["kind"] == kind)
+
+
+def _entry(segment: SegmentWriter, segments: Segments, kind: str) -> dict[str, Any]:
+    embedder = next(entry["embedder"] for entry in segments.values() if entry["kind"] == kind)
+    return {"kind": kind, "count": segment.count, "dim": segment.dim, "embedder": embedder}

@@ -1,0 +1,63 @@
+"""Crops whose vectors are known already: another detector, or another threshold, often cuts a garment just the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fashionrec.config import CropConfig
+from fashionrec.images import crop_rectangle
+from fashionrec.pipeline import Rectangle
+from fashionrec.store.generations import THUMBNAILS, Generation
+from fashionrec.store.items import ItemReader
+from fashionrec.store.vectors import VECTORS, VectorStore, open_vectors
+
+
+class KnownCrops:
+    """The crops of a generation, by photo and rectangle. None where it embedded with another encoder, or cut otherwise.
+
+    Safe to ask from several threads. ``found`` counts the crops that were known.
+    """
+
+    def __init__(
+        self, generation: Generation | None, items: ItemReader | None, settings: dict[str, Any], encoder: str
+    ) -> None:
+        self.found = 0
+        self._items: ItemReader | None = None
+        if generation is None or items is None:
+            return
+        before = generation.manifest["settings"]
+        if any(before.get(key) != settings[key] for key in ("crop", "thumbnail")):
+            return
+        if generation.manifest["bundles"]["embedder"]["fingerprint"] != encoder:
+            return
+        self._items, self._generation = items, generation
+        self._crop = CropConfig.model_validate(before["crop"])
+        self._key = before["build_key"]
+        self._vectors = VectorStore(
+            [
+                (name, open_vectors(self._folder(name) / VECTORS, count=entry["count"], dim=entry["dim"]))
+                for name, entry in generation.segments.items()
+                if entry["kind"] == "image"
+            ]
+        )
+
+    def find(self, photo: str, rectangle: Rectangle) -> tuple[bytes, bytes] | None:
+        """The vector (float32 bytes) and thumbnail (JPEG bytes) of a crop of a photo (sha256); None where it is new."""
+        if self._items is None:
+            return None
+        stored = self._items.photo(photo)
+        if stored is None or stored.build_key != self._key:
+            return None
+        for garment in stored.garments:
+            if crop_rectangle(stored.width, stored.height, garment.box, self._crop) == rectangle:
+                vector = self._vectors.fetch([self._vectors.position(garment.segment, garment.row)])[0]
+                with (self._folder(garment.segment) / THUMBNAILS).open("rb") as file:
+                    file.seek(garment.thumb_offset)
+                    thumbnail = file.read(garment.thumb_size)
+                self.found += 1
+                return vector.tobytes(), thumbnail
+        return None
+
+    def _folder(self, segment: str) -> Path:
+        return self._generation.root / "segments" / segment

@@ -1,0 +1,248 @@
+"""Items in SQLite, written: a new generation's file, from nothing or as a changed copy of the one before.
+
+A garment belongs to a photo's content (its sha256), an entry to a row of the product table, and an item joins the two:
+what can be returned. Garments and their captions stay when only products change.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from fashionrec.store.items import APPLICATION_ID, SCHEMA_VERSION, CaptionRow, PhotoRow, translated
+from fashionrec.store.words import searchable
+
+_SCHEMA = """
+CREATE TABLE photos (
+  sha256 TEXT PRIMARY KEY, width INTEGER NOT NULL, height INTEGER NOT NULL, build_key TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE garments (
+  garment_no INTEGER PRIMARY KEY, photo TEXT NOT NULL REFERENCES photos, position INTEGER NOT NULL,
+  class_name TEXT, confidence REAL, x1 REAL NOT NULL, y1 REAL NOT NULL, x2 REAL NOT NULL, y2 REAL NOT NULL,
+  whole_photo INTEGER NOT NULL, segment TEXT NOT NULL, row INTEGER NOT NULL,
+  thumb_offset INTEGER NOT NULL, thumb_size INTEGER NOT NULL,
+  UNIQUE (photo, position), UNIQUE (segment, row)
+);
+CREATE TABLE entries (
+  entry_no INTEGER PRIMARY KEY, image TEXT NOT NULL, base TEXT NOT NULL, product_id TEXT NOT NULL,
+  photo TEXT NOT NULL REFERENCES photos, metadata TEXT NOT NULL, UNIQUE (image, product_id)
+);
+CREATE INDEX entries_by_photo ON entries (photo, product_id);
+CREATE TABLE items (
+  item_no INTEGER PRIMARY KEY, item_id TEXT NOT NULL UNIQUE, entry_no INTEGER NOT NULL REFERENCES entries,
+  garment_no INTEGER NOT NULL REFERENCES garments, product_id TEXT NOT NULL, worn_with INTEGER NOT NULL,
+  words TEXT NOT NULL
+);
+CREATE INDEX items_by_garment ON items (garment_no);
+CREATE INDEX items_by_product ON items (product_id);
+CREATE INDEX items_by_entry ON items (entry_no);
+CREATE TABLE captions (
+  garment_no INTEGER PRIMARY KEY REFERENCES garments, caption_en TEXT NOT NULL, caption_ko TEXT NOT NULL,
+  attributes TEXT NOT NULL, embedding_text TEXT NOT NULL, captioner TEXT NOT NULL, segment TEXT, row INTEGER,
+  UNIQUE (segment, row)
+);
+CREATE VIRTUAL TABLE item_text USING fts5 (words, content='items', content_rowid='item_no', tokenize='unicode61');
+"""
+
+
+class ItemWriter:
+    """Writes the items of a new generation into a new file, which begins as a copy of ``source`` where one is given."""
+
+    def __init__(self, path: Path, source: Path | None = None) -> None:
+        path.unlink(missing_ok=True)
+        if source is not None:
+            shutil.copyfile(source, path)
+        self._path = path
+        self._db = sqlite3.connect(path, isolation_level=None)
+        with translated(path):
+            self._db.execute("PRAGMA journal_mode = OFF")  # nobody reads the file before it is committed and synced
+            self._db.execute("PRAGMA synchronous = OFF")
+            self._db.execute("PRAGMA cache_size = -65536")
+            if source is None:
+                self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                self._db.executescript(_SCHEMA)
+            self._db.execute("BEGIN")
+
+    def add_photo(self, photo: PhotoRow) -> list[int]:
+        """Add a photo with its garments; returns the garments' numbers in order."""
+        self._db.execute(
+            "INSERT INTO photos VALUES (?, ?, ?, ?)", (photo.sha256, photo.width, photo.height, photo.build_key)
+        )
+        numbers = []
+        for g in photo.garments:
+            cursor = self._db.execute(
+                "INSERT INTO garments (photo, position, class_name, confidence, x1, y1, x2, y2, whole_photo,"
+                " segment, row, thumb_offset, thumb_size) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    *(photo.sha256, g.position, g.class_name, g.confidence, *g.box, int(g.whole_photo)),
+                    *(g.segment, g.row, g.thumb_offset, g.thumb_size),
+                ),
+            )
+            numbers.append(int(cursor.lastrowid or 0))
+        return numbers
+
+    def garment_numbers(self, photo: str) -> list[int]:
+        """The numbers of a photo's garments, in order."""
+        rows = self._db.execute("SELECT garment_no FROM garments WHERE photo = ? ORDER BY position", (photo,))
+        return [int(row[0]) for row in rows]
+
+    def remove_photo(self, sha256: str) -> None:
+        """Take away a photo with its garments and their captions. Its entries must be gone."""
+        garments = "(SELECT garment_no FROM garments WHERE photo = ?)"
+        self._db.execute(f"DELETE FROM captions WHERE garment_no IN {garments}", (sha256,))
+        self._db.execute("DELETE FROM garments WHERE photo = ?", (sha256,))
+        self._db.execute("DELETE FROM photos WHERE sha256 = ?", (sha256,))
+
+    def remove_photos_without_entries(self) -> int:
+        """Take away every photo that no entry shows; returns how many."""
+        sql = "SELECT sha256 FROM photos WHERE sha256 NOT IN (SELECT photo FROM entries)"
+        gone = [row[0] for row in self._db.execute(sql).fetchall()]
+        for sha256 in gone:
+            self.remove_photo(sha256)
+        return len(gone)
+
+    def add_entry(self, image: str, base: str, product_id: str, photo: str, metadata: dict[str, Any]) -> int:
+        """Add one row of the product table; returns its number."""
+        cursor = self._db.execute(
+            "INSERT INTO entries (image, base, product_id, photo, metadata) VALUES (?, ?, ?, ?, ?)",
+            (image, base, product_id, photo, json.dumps(metadata, ensure_ascii=False)),
+        )
+        return int(cursor.lastrowid or 0)
+
+    def change_entry(self, entry_no: int, base: str, metadata: dict[str, Any]) -> None:
+        """Give a row of the product table other data; its items stay as they are."""
+        self._db.execute(
+            "UPDATE entries SET base = ?, metadata = ? WHERE entry_no = ?",
+            (base, json.dumps(metadata, ensure_ascii=False), entry_no),
+        )
+
+    def remove_entry(self, entry_no: int) -> None:
+        """Take away a row of the product table with its items."""
+        self.remove_items(entry_no)
+        self._db.execute("DELETE FROM entries WHERE entry_no = ?", (entry_no,))
+
+    def entries_of(self, product_id: str, photo: str) -> list[tuple[int, dict[str, Any]]]:
+        """Number and metadata of each entry that shows a photo as a product."""
+        sql = "SELECT entry_no, metadata FROM entries WHERE product_id = ? AND photo = ? ORDER BY entry_no"
+        return [(int(n), json.loads(text)) for n, text in self._db.execute(sql, (product_id, photo))]
+
+    def add_item(
+        self, item_id: str, entry_no: int, garment_no: int, product_id: str, worn_with: bool, text: str
+    ) -> None:
+        """Add an item, unless there is one of that id; ``text`` is what full-text search finds it by."""
+        words = searchable(text)
+        cursor = self._db.execute(
+            "INSERT OR IGNORE INTO items (item_id, entry_no, garment_no, product_id, worn_with, words)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (item_id, entry_no, garment_no, product_id, int(worn_with), words),
+        )
+        if cursor.rowcount and words:
+            self._db.execute("INSERT INTO item_text (rowid, words) VALUES (?, ?)", (cursor.lastrowid, words))
+
+    def remove_items(self, entry_no: int) -> None:
+        """Take away the items of an entry, and their words from full-text search."""
+        for item_no, words in self._db.execute(
+            "SELECT item_no, words FROM items WHERE entry_no = ?", (entry_no,)
+        ).fetchall():
+            self._forget_words(item_no, words)
+        self._db.execute("DELETE FROM items WHERE entry_no = ?", (entry_no,))
+
+    def add_caption(self, garment_no: int, caption: CaptionRow) -> None:
+        """Give a garment a caption, in place of the one it has."""
+        fields = json.dumps(caption.attributes, ensure_ascii=False)
+        values = (garment_no, caption.caption_en, caption.caption_ko, fields, caption.embedding_text)
+        self._db.execute(
+            "INSERT OR REPLACE INTO captions VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (*values, caption.captioner, caption.segment, caption.row),
+        )
+
+    def reword(self, garment_numbers: Iterable[int]) -> None:
+        """Make the items of some garments found by their present captions and product data."""
+        for garment_no in garment_numbers:
+            rows = self._db.execute(
+                "SELECT i.item_no, i.words, e.metadata, c.caption_en, c.caption_ko FROM items i JOIN entries e"
+                " USING (entry_no) LEFT JOIN captions c USING (garment_no) WHERE i.garment_no = ? AND NOT i.worn_with",
+                (garment_no,),
+            ).fetchall()
+            for item_no, before, metadata, english, korean in rows:
+                words = searchable(product_words(json.loads(metadata), english or "", korean or ""))
+                if words == before:
+                    continue
+                self._forget_words(item_no, before)
+                self._db.execute("UPDATE items SET words = ? WHERE item_no = ?", (words, item_no))
+                self._db.execute("INSERT INTO item_text (rowid, words) VALUES (?, ?)", (item_no, words))
+
+    def places(self) -> Iterable[tuple[int, str, int, int, int]]:
+        """Of every garment its number, segment, row, and the offset and size of its thumbnail, as they lie on the disk."""
+        yield from self._db.execute(
+            "SELECT garment_no, segment, row, thumb_offset, thumb_size FROM garments ORDER BY segment, row"
+        ).fetchall()
+
+    def caption_places(self) -> Iterable[tuple[int, str, int]]:
+        """Of every caption with a vector its garment's number, segment and row, as they lie on the disk."""
+        yield from self._db.execute(
+            "SELECT garment_no, segment, row FROM captions WHERE segment IS NOT NULL ORDER BY segment, row"
+        ).fetchall()
+
+    def move(self, garment_no: int, segment: str, row: int, thumb_offset: int) -> None:
+        """A garment's vector and thumbnail lie elsewhere now."""
+        self._db.execute(
+            "UPDATE garments SET segment = ?, row = ?, thumb_offset = ? WHERE garment_no = ?",
+            (segment, row, thumb_offset, garment_no),
+        )
+
+    def move_caption(self, garment_no: int, segment: str, row: int) -> None:
+        """A caption's vector lies elsewhere now."""
+        self._db.execute("UPDATE captions SET segment = ?, row = ? WHERE garment_no = ?", (segment, row, garment_no))
+
+    def segments(self) -> dict[str, int]:
+        """How many rows of each segment are in use."""
+        sql = (
+            "SELECT segment, count(*) FROM garments GROUP BY segment"
+            " UNION ALL SELECT segment, count(*) FROM captions WHERE segment IS NOT NULL GROUP BY segment"
+        )
+        return {str(name): int(count) for name, count in self._db.execute(sql)}
+
+    def close(self, *, shrink: bool = False) -> None:
+        """Finish the file; ``shrink`` gives back the room of what was taken away."""
+        with translated(self._path):
+            self._db.execute("COMMIT")
+            if shrink:
+                self._db.execute("VACUUM")
+            self._db.execute("PRAGMA optimize")
+            self._db.close()
+
+    def discard(self) -> None:
+        """Close without finishing: the file is of no use afterwards."""
+        self._db.close()
+
+    def _forget_words(self, item_no: int, words: str) -> None:
+        if words:
+            self._db.execute(
+                "INSERT INTO item_text (item_text, rowid, words) VALUES ('delete', ?, ?)", (item_no, words)
+            )
+
+
+def copy_with_captions(source: Path, target: Path, captions: dict[int, CaptionRow]) -> dict[str, int]:
+    """Copy an items file with captions added or replaced, and their words made searchable.
+
+    Returns the segments that the copy refers to, with how many of their rows.
+    """
+    writer = ItemWriter(target, source)
+    for garment_no, caption in captions.items():
+        writer.add_caption(garment_no, caption)
+    writer.reword(captions)
+    used = writer.segments()
+    writer.close()
+    return used
+
+
+def product_words(metadata: dict[str, Any], *captions: str) -> str:
+    """What full-text search finds an item by: the product's own texts (links left out) and its captions."""
+    words = [str(value) for value in metadata.values() if isinstance(value, str) and "://" not in value]
+    return " ".join([*words, *captions])

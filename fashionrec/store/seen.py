@@ -1,0 +1,85 @@
+"""Which photo files were hashed before, so that a nightly build reads only those that changed.
+
+A file is taken for unchanged where its size and time of change are as they were, and that time lay well before the hashing:
+a file that is written to in the same moment as it is read would else never be seen again (git calls such entries racy).
+The file is a help, not a part of the catalogue: without it everything is hashed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+#: A time of change younger than this when the file was hashed proves nothing: seconds.
+RACY = 2.0
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS files (
+  path BLOB PRIMARY KEY, size INTEGER NOT NULL, changed INTEGER NOT NULL, hashed INTEGER NOT NULL, sha256 TEXT NOT NULL
+) WITHOUT ROWID;
+"""
+
+
+class SeenFiles:
+    """Digests by path, size and time of change. Paths are kept as hashes: the catalogue may be given to others."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._db = _open(path)
+        except sqlite3.Error:  # damaged: it holds nothing that cannot be made again
+            path.unlink(missing_ok=True)
+            self._db = _open(path)
+
+    def digests(self, files: Iterable[Path]) -> dict[Path, str]:
+        """The sha256 of those files that are as they were when they were hashed."""
+        found = {}
+        for file in files:
+            try:
+                status = file.stat()
+            except (OSError, ValueError):
+                continue
+            row = self._db.execute(
+                "SELECT size, changed, hashed, sha256 FROM files WHERE path = ?", (_key(file),)
+            ).fetchone()
+            if row and row[0] == status.st_size and row[1] == status.st_mtime_ns and row[2] - row[1] > RACY * 1e9:
+                found[file] = str(row[3])
+        return found
+
+    def put(self, digests: dict[Path, tuple[int, int, int, str]]) -> None:
+        """Record size, time of change, time of hashing (both in nanoseconds) and sha256 of files."""
+        with self._db:
+            self._db.executemany(
+                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)",
+                ((_key(path), *entry) for path, entry in digests.items()),
+            )
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def file_state(path: Path) -> tuple[int, int, int] | None:
+    """Size, time of change and the time now, in nanoseconds, of a file before it is hashed; None where there is none."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_size, status.st_mtime_ns, time.time_ns()
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path)
+    try:
+        db.execute("PRAGMA synchronous = OFF")
+        db.executescript(_SCHEMA)
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
+
+
+def _key(path: Path) -> bytes:
+    return hashlib.sha256(str(path.absolute()).encode("utf-8", "surrogateescape")).digest()[:16]
