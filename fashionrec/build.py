@@ -304,6 +304,7 @@ class _Build:
         """Nothing differs: a generation that is the same would only take the place of one to go back to."""
         assert self.previous is not None
         shutil.rmtree(folder)
+        generations.tidy(self.root)
         self._count(self.previous.items_path)
         self.report.unchanged, self.report.generation = True, self.previous.name
         self.report.index = self.previous.manifest["index"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import closing
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -204,3 +205,22 @@ class Catalogue:
                     f" ({str(entry['embedder'])[:12]}, not {fingerprints['embedder'][:12]})",
                     hint="build the catalogue again with `fashionrec build-index`",
                 )
+
+
+def verify_catalogue(root: str | Path) -> int:
+    """Hash every file of the served generation against its manifest; returns how many there are.
+
+    Raises :class:`CatalogueError` for the first that is missing or changed, be it by one bit.
+    """
+    generation = read_current(Path(root))
+    with closing(hold(generation)):
+        generation.check_pointer()
+        generation.check(contents=True)
+        for kind in generation.manifest["bundles"]:
+            path = generation.bundle_path(kind)
+            if path is not None:
+                try:
+                    Bundle.open(path, kind, verify=True)
+                except ModelError as error:
+                    raise CatalogueError(f"catalogue {root} is damaged: {error}", hint=error.hint) from None
+    return len(generation.manifest["files"])

@@ -11,6 +11,7 @@
     │   ├── CatalogueError                  a catalogue that is damaged, foreign or of another version
     │   └── MissingExtra                    a package of an optional extra is not installed
     ├── CaptionError               exit 1   a caption could not be had
+    ├── WriteError                 exit 1   the disk refused: no room, a fault
     ├── Refused                    exit 3   finished, but a gate or guard says no
     └── Busy                       exit 75  another writer holds the lock
 
@@ -72,6 +73,10 @@ class CaptionError(FashionrecError):
         super().__init__(message, hint=hint)
         self.state = state
         self.retryable = retryable
+
+
+class WriteError(FashionrecError):
+    """The disk refused to take what had to be written. What was there before is whole."""
 
 
 class Refused(FashionrecError):

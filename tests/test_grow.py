@@ -351,7 +351,7 @@ ACTIONS = st.lists(
 )
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(actions=ACTIONS)
 def test_grown_step_by_step_is_what_is_built_at_once(
     build: Build, tmp_path: Path, config: Config, actions: list[tuple[str, int]]

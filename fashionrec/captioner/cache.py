@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from fashionrec.captioner.outcome import Outcome
 from fashionrec.captioner.schema import Description
-from fashionrec.errors import Busy, CatalogueError
+from fashionrec.errors import Busy, CatalogueError, WriteError
 from fashionrec.types import Box
 
 APPLICATION_ID = 0x46524350  # "FRCP"
@@ -212,7 +212,8 @@ class CaptionCache:
         try:
             yield
         except BaseException:
-            self._db.execute("ROLLBACK")
+            with suppress(sqlite3.Error):  # SQLite has rolled back itself where the disk refused
+                self._db.execute("ROLLBACK")
             raise
         self._db.execute("COMMIT")
 
@@ -226,6 +227,8 @@ class CaptionCache:
                 raise Busy(f"{self.path} is being written by another process") from None
             if "no such" in str(error):
                 raise self._damaged(str(error)) from None
+            if any(word in str(error) for word in ("full", "I/O")):
+                raise WriteError(f"{self.path} cannot be written: {error}", hint="what is in it is whole") from None
             raise CatalogueError(f"cannot use {self.path}: {error}") from None
         except sqlite3.DatabaseError as error:
             raise self._damaged(str(error)) from None

@@ -283,21 +283,13 @@ def _tell(session: Session, root: Path, report: BuildReport, unknown: list[str] 
 
 
 def verify(session: Session, index: _Index = None) -> None:
-    from fashionrec.bundle import Bundle
-    from fashionrec.catalogue import Catalogue
+    from fashionrec.catalogue import verify_catalogue
 
-    with Catalogue.open(find_catalogue(session, index), session.config) as catalogue:
-        catalogue.generation.check(contents=True)
-        for kind in catalogue.generation.manifest["bundles"]:
-            path = catalogue.generation.bundle_path(kind)
-            if path is not None:
-                Bundle.open(path, kind, verify=True)
-        files = len(catalogue.generation.manifest["files"])
-    document = {"path": str(catalogue.root), "files": files, "ok": True}
-    session.out.result(
-        document, lambda: session.out.line(f"{catalogue.root}: all {files} files are as they were written")
-    )
-    session.out.next(f"fashionrec query PHOTO --index {catalogue.root}")
+    root = find_catalogue(session, index)
+    files = verify_catalogue(root)
+    document = {"path": str(root), "files": files, "ok": True}
+    session.out.result(document, lambda: session.out.line(f"{root}: all {files} files are as they were written"))
+    session.out.next(f"fashionrec query PHOTO --index {root}")
 
 
 def rollback(

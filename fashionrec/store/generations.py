@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from fashionrec.errors import CatalogueError
+from fashionrec.errors import CatalogueError, WriteError
 from fashionrec.files import dump_json, fsync_file, lock_exclusive, lock_shared, locked, sha256_file, write_atomic
 
 FORMAT = "fashionrec-catalogue"
@@ -64,6 +65,11 @@ class Generation:
         """Folder of the detector's or embedder's bundle; None where the catalogue has none of that kind."""
         entry = self.manifest["bundles"].get(kind)
         return self.root / entry["path"] if entry else None
+
+    def check_pointer(self) -> None:
+        """The pointer is, byte for byte, as it was written for this generation. Raises :class:`CatalogueError`."""
+        if (self.root / POINTER).read_bytes() != _pointer(self.root, self.name).encode():
+            raise CatalogueError(f"catalogue {self.root} is damaged: {POINTER} has changed", hint=_AGAIN)
 
     def check(self, *, contents: bool = False) -> None:
         """Every file is there with its size (and, with ``contents``, its sha256). Raises :class:`CatalogueError`."""
@@ -151,9 +157,26 @@ def list_generations(root: Path) -> list[Generation]:
     return found
 
 
-def writer_lock(root: Path) -> AbstractContextManager[None]:
-    """Hold the catalogue for writing. Raises :class:`Busy` at once if another process does; a dead one does not."""
-    return locked(root / ".lock", f"is writing {root}")
+@contextmanager
+def writer_lock(root: Path) -> Iterator[None]:
+    """Hold the catalogue for writing. Raises :class:`Busy` at once if another process does; a dead one does not.
+
+    What the disk refuses within (no room, a fault) becomes one :class:`WriteError`.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(root / ".lock", f"is writing {root}"))
+            for path in (*root.glob(".*.tmp"), *(root / "generations").glob("*/.*.tmp")):
+                path.unlink(missing_ok=True)  # of a writer that was killed
+            yield
+        except (OSError, sqlite3.Error) as error:
+            if isinstance(error, sqlite3.Error) and any(word in str(error) for word in ("malformed", "not a database")):
+                raise CatalogueError(f"catalogue {root} is damaged: {error}", hint=_AGAIN) from error
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            raise WriteError(
+                f"{root} cannot be written: {reason}",
+                hint="what was served before still is; make room or mend the disk, then run this again to go on",
+            ) from error
 
 
 def next_name(root: Path) -> str:
@@ -196,7 +219,7 @@ def commit(root: Path, name: str, manifest: dict[str, Any], own: Iterable[str] =
     parent = previous.name if previous else None
     write_atomic(target, dump_json({**manifest, "generation": name, "parent": parent, "files": entries}))
     _serve(root, name)
-    collect_garbage(root)
+    tidy(root)
     return read_current(root)
 
 
@@ -214,6 +237,12 @@ def roll_back(root: Path, to: str | None = None) -> Generation:
     read_generation(root, name).check()
     _serve(root, name)
     return read_current(root)
+
+
+def tidy(root: Path) -> None:
+    """Remove what is not needed, and what a killed process left. What resists stays for the next time."""
+    with suppress(OSError, CatalogueError):
+        collect_garbage(root)
 
 
 def collect_garbage(root: Path) -> list[str]:
@@ -264,13 +293,18 @@ def _is_read(folder: Path) -> bool:
 
 
 def _serve(root: Path, name: str) -> None:
-    pointer = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "generation": name,
-        "manifest_sha256": sha256_file(root / "generations" / name / MANIFEST),
-    }
-    write_atomic(root / POINTER, dump_json(pointer))
+    write_atomic(root / POINTER, _pointer(root, name))
+
+
+def _pointer(root: Path, name: str) -> str:
+    return dump_json(
+        {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "generation": name,
+            "manifest_sha256": sha256_file(root / "generations" / name / MANIFEST),
+        }
+    )
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from fashionrec.store.items import APPLICATION_ID, SCHEMA_VERSION, CaptionRow, PhotoRow, translated
+from fashionrec.store.items import APPLICATION_ID, SCHEMA_VERSION, CaptionRow, PhotoRow
 from fashionrec.store.words import searchable
 
 _SCHEMA = """
@@ -56,17 +56,15 @@ class ItemWriter:
         path.unlink(missing_ok=True)
         if source is not None:
             shutil.copyfile(source, path)
-        self._path = path
         self._db = sqlite3.connect(path, isolation_level=None)
-        with translated(path):
-            self._db.execute("PRAGMA journal_mode = OFF")  # nobody reads the file before it is committed and synced
-            self._db.execute("PRAGMA synchronous = OFF")
-            self._db.execute("PRAGMA cache_size = -65536")
-            if source is None:
-                self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-                self._db.executescript(_SCHEMA)
-            self._db.execute("BEGIN")
+        self._db.execute("PRAGMA journal_mode = OFF")  # nobody reads the file before it is committed and synced
+        self._db.execute("PRAGMA synchronous = OFF")
+        self._db.execute("PRAGMA cache_size = -65536")
+        if source is None:
+            self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            self._db.executescript(_SCHEMA)
+        self._db.execute("BEGIN")
 
     def add_photo(self, photo: PhotoRow) -> list[int]:
         """Add a photo with its garments; returns the garments' numbers in order."""
@@ -210,12 +208,11 @@ class ItemWriter:
 
     def close(self, *, shrink: bool = False) -> None:
         """Finish the file; ``shrink`` gives back the room of what was taken away."""
-        with translated(self._path):
-            self._db.execute("COMMIT")
-            if shrink:
-                self._db.execute("VACUUM")
-            self._db.execute("PRAGMA optimize")
-            self._db.close()
+        self._db.execute("COMMIT")
+        if shrink:
+            self._db.execute("VACUUM")
+        self._db.execute("PRAGMA optimize")
+        self._db.close()
 
     def discard(self) -> None:
         """Close without finishing: the file is of no use afterwards."""

@@ -276,7 +276,7 @@ def _stored(row: Sequence[Any]) -> StoredItem:
 
 
 class translated:
-    """SQLite's errors as :class:`CatalogueError`."""
+    """What SQLite, or a value in the file that is none, raises: as :class:`CatalogueError`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -285,5 +285,5 @@ class translated:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, sqlite3.Error):
-            raise CatalogueError(f"catalogue is damaged: {self._path}: {error}", hint=_AGAIN) from None
+        if isinstance(error, (sqlite3.Error, ValueError, TypeError)):  # the file, or a text or JSON in it
+            raise CatalogueError(f"catalogue is damaged: {self._path}: {error}", hint=_AGAIN) from error
