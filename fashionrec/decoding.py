@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures.process import BrokenProcessPool
@@ -31,6 +33,8 @@ Result = TypeVar("Result")
 _START = 120.0
 #: Blocks of 16 MB that a worker's Pillow keeps for the next picture: asking for them anew is a fifth of the time.
 _BLOCKS = 8
+#: Seconds after which one that waits for a worker looks whether it is still wanted.
+_LOOK = 0.1
 
 
 @dataclass(frozen=True)
@@ -50,32 +54,56 @@ class _Raw:
     size: tuple[int, int]
     pixels: bytes
     sha256: str
+    full: tuple[int, int]
+    seconds: float
 
 
 def decode_all(
-    photos: Iterable[tuple[Key, Path]], limits: ImagesConfig, *, timeout: float, workers: int = 0
-) -> Iterator[tuple[Key, Photo | ImageError]]:
-    """Decode photos, in order, at most a few ahead of the caller. An error is a value here, never raised."""
-    jobs = (((key, path), (path, limits)) for key, path in photos)
-    for (key, path), raw in in_processes(_decode, jobs, timeout=timeout, workers=workers):
+    photos: Iterable[tuple[Key, Path]],
+    limits: ImagesConfig,
+    *,
+    timeout: float,
+    workers: int = 0,
+    least: int | None = None,
+    stop: threading.Event | None = None,
+    seconds: Callable[[float], None] | None = None,
+) -> Generator[tuple[Key, Photo | ImageError], None, None]:
+    """Decode photos, in order, at most a few ahead of the caller. An error is a value here, never raised.
+
+    ``least`` is that of :func:`fashionrec.images.read_photo`; ``stop`` that of :func:`in_processes`; ``seconds`` is told how
+    long the decoding of each photo took.
+    """
+    jobs = (((key, path), (path, limits, least)) for key, path in photos)
+    for (key, path), raw in in_processes(_decode, jobs, timeout=timeout, workers=workers, stop=stop):
         if isinstance(raw, Lost):
             yield key, raw.error(path, timeout)
         elif isinstance(raw, ImageError):
             yield key, raw
         else:
-            yield key, Photo(Image.frombytes("RGB", raw.size, raw.pixels), raw.sha256)
+            if seconds:
+                seconds(raw.seconds)
+            yield key, Photo(Image.frombytes("RGB", raw.size, raw.pixels), raw.sha256, full=raw.full)
 
 
 def in_processes(
-    function: Callable[[Job], Result], jobs: Iterable[tuple[Key, Job]], *, timeout: float, workers: int = 0
+    function: Callable[[Job], Result],
+    jobs: Iterable[tuple[Key, Job]],
+    *,
+    timeout: float,
+    workers: int = 0,
+    stop: threading.Event | None = None,
 ) -> Iterator[tuple[Key, Result | Lost]]:
     """``function`` of each job, in order, in ``workers`` processes (0 = as many as cores), at most a few jobs ahead.
 
     ``function`` is importable by name; ``timeout`` is in seconds for one job. What it raises is raised here. One worker is
-    this process itself, where nothing is lost, and a decoder that crashes or stalls takes all with it.
+    this process itself, where nothing is lost, and a decoder that crashes or stalls takes all with it. Once ``stop`` is set,
+    by another thread, it ends within a moment, whatever its workers are at.
     """
+    stop = stop or threading.Event()
     if workers == 1:
         for key, job in jobs:
+            if stop.is_set():
+                return
             yield key, function(job)
         return
     pool: _Pool[Job, Result] = _Pool(function, workers or os.cpu_count() or 1)
@@ -89,12 +117,14 @@ def in_processes(
             if not waiting:
                 return
             key, job, future = waiting.popleft()
-            outcome = _outcome(future, timeout)
-            if isinstance(outcome, Lost):
+            outcome = _outcome(future, timeout, stop)
+            if isinstance(outcome, Lost) and not stop.is_set():
                 pool.stop()
-                outcome = _outcome(pool.submit(job), timeout)
+                outcome = _outcome(pool.submit(job), timeout, stop)
                 pool.stop()
                 waiting = deque((k, j, pool.submit(j)) for k, j, _ in waiting)
+            if stop.is_set():
+                return
             yield key, outcome
     finally:
         pool.stop()
@@ -139,13 +169,16 @@ class _Pool(Generic[Job, Result]):
         self._executor = None
 
 
-def _outcome(future: Future[Result], timeout: float) -> Result | Lost:
-    try:
-        return future.result(timeout)
-    except BrokenProcessPool:
-        return Lost("crashed")
-    except FutureTimeout:
-        return Lost("timeout")
+def _outcome(future: Future[Result], timeout: float, stop: threading.Event) -> Result | Lost:
+    last = time.monotonic() + timeout
+    while True:
+        try:
+            return future.result(max(0.0, min(_LOOK, last - time.monotonic())))
+        except BrokenProcessPool:
+            return Lost("crashed")
+        except FutureTimeout:
+            if stop.is_set() or time.monotonic() >= last:
+                return Lost("timeout")
 
 
 def _quiet() -> None:
@@ -154,9 +187,11 @@ def _quiet() -> None:
     Image.core.set_blocks_max(_BLOCKS)
 
 
-def _decode(job: tuple[Path, ImagesConfig]) -> _Raw | ImageError:
+def _decode(job: tuple[Path, ImagesConfig, int | None]) -> _Raw | ImageError:
+    start = time.perf_counter()
     try:
         photo = read_photo(*job)
     except ImageError as error:
         return error
-    return _Raw(photo.pixels.size, photo.pixels.tobytes(), photo.sha256)
+    pixels = photo.pixels.tobytes()
+    return _Raw(photo.pixels.size, pixels, photo.sha256, (photo.width, photo.height), time.perf_counter() - start)

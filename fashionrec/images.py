@@ -60,32 +60,80 @@ class Photo:
     """One decoded photo. ``pixels`` is RGB and upright; ``sha256`` is of the file's bytes.
 
     ``stored`` is what the file itself holds: its format, mode, size in pixels before it was turned, and EXIF orientation (1-8);
-    None where it was decoded in another process.
+    None where it was decoded in another process. ``full`` is the upright size of the whole photo where ``pixels`` were decoded
+    at a part of it; ``width``, ``height`` and boxes are always those of the whole photo.
     """
 
     pixels: Image.Image
     sha256: str
     stored: Stored | None = None
+    full: tuple[int, int] | None = None
 
     @property
     def width(self) -> int:
-        return self.pixels.width
+        return self.full[0] if self.full else self.pixels.width
 
     @property
     def height(self) -> int:
-        return self.pixels.height
+        return self.full[1] if self.full else self.pixels.height
+
+    @property
+    def reduced(self) -> bool:
+        """Whether ``pixels`` are fewer than those of the photo."""
+        return self.pixels.size != (self.width, self.height)
+
+    def in_full(self, box: Box) -> Box:
+        """A box of ``pixels`` in pixels of the whole photo."""
+        if not self.reduced:
+            return box
+        return Box(*(length * self._part for length in box)).clip(self.width, self.height)
+
+    def crop(self, box: Box, settings: CropConfig) -> Image.Image:
+        """Cut one garment out: as :func:`crop_garment`, with ``box`` in pixels of the whole photo."""
+        return _squared(self.pixels.crop(self._cut(box, settings)), settings)
+
+    def shows(self, box: Box, settings: CropConfig, side: int) -> bool:
+        """Whether the crop of ``box`` has ``side`` pixels, or as many as the whole photo has of it. It is the crop's longer side
+        that counts where it is padded to a square, else the shorter."""
+        if not self.reduced:
+            return True
+        x1, y1, x2, y2 = self._cut(box, settings)
+        lengths = (x2 - x1, y2 - y1)
+        return (max(lengths) if settings.square else min(lengths)) >= side
+
+    def _cut(self, box: Box, settings: CropConfig) -> tuple[int, int, int, int]:
+        x1, y1, x2, y2 = crop_rectangle(self.width, self.height, box, settings)
+        if not self.reduced:
+            return x1, y1, x2, y2
+        part, (wide, high) = self._part, self.pixels.size
+        left, top = min(round(x1 / part), wide - 1), min(round(y1 / part), high - 1)
+        return left, top, max(left + 1, min(round(x2 / part), wide)), max(top + 1, min(round(y2 / part), high))
+
+    @property
+    def _part(self) -> int:
+        """How many pixels of the photo, each way, are one of ``pixels``: a last row or column may stand for fewer."""
+        return round(max(self.width, self.height) / max(self.pixels.size))
 
 
-def read_photo(source: str | Path | bytes, limits: ImagesConfig) -> Photo:
+def read_photo(source: str | Path | bytes, limits: ImagesConfig, least: int | None = None) -> Photo:
     """Read and decode one photo from a path or from its bytes.
+
+    With ``least`` a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size (the decoder then leaves out work), its long side
+    ``least`` pixels at least, unless ``limits`` (``images.scaled_decoding``) forbid it: see ``Photo.reduced``.
 
     Raises :class:`ImageError` with a reason: ``missing``, ``not-a-file``, ``empty``, ``too-large``, ``too-many-pixels``,
     ``not-an-image``, ``damaged``.
     """
     name = "the photo" if isinstance(source, bytes) else str(source)
     data = source if isinstance(source, bytes) else _read_bytes(Path(source), limits.max_bytes)
-    pixels, stored = _decode(data, name, limits)
-    return Photo(pixels, hashlib.sha256(data).hexdigest(), stored)
+    pixels, stored, full = _decode(data, name, limits, least if limits.scaled_decoding == "auto" else None)
+    return Photo(pixels, hashlib.sha256(data).hexdigest(), stored, full)
+
+
+def least_side(*sides: int) -> int:
+    """The long side that a photo must have at least where it is decoded at a part of its size, by the sides of what will be made
+    of it: half as much again, so that it is made smaller and never larger."""
+    return max(sides) * 3 // 2
 
 
 def find_photos(folder: Path) -> Iterator[Path]:
@@ -97,16 +145,23 @@ def find_photos(folder: Path) -> Iterator[Path]:
                 yield Path(root, name)
 
 
+def crop_rectangle(width: int, height: int, box: Box, settings: CropConfig) -> tuple[int, int, int, int]:
+    """The whole pixels (left, top, right, bottom) of a ``width`` x ``height`` photo that :func:`crop_garment` cuts out."""
+    margin = settings.margin * max(box.width, box.height)
+    wide = Box(box.x1 - margin, box.y1 - margin, box.x2 + margin, box.y2 + margin).clip(width, height)
+    x1, y1 = min(int(wide.x1), width - 1), min(int(wide.y1), height - 1)
+    return x1, y1, max(x1 + 1, round(wide.x2)), max(y1 + 1, round(wide.y2))
+
+
 def crop_garment(pixels: Image.Image, box: Box, settings: CropConfig) -> Image.Image:
     """Cut one garment out of a photo: the box with a margin, padded to a square where the settings say so.
 
     ``box`` is in pixels of ``pixels``; parts outside the picture are clipped. The result is at least 1 x 1.
     """
-    margin = settings.margin * max(box.width, box.height)
-    wide = Box(box.x1 - margin, box.y1 - margin, box.x2 + margin, box.y2 + margin).clip(pixels.width, pixels.height)
-    x1, y1 = min(int(wide.x1), pixels.width - 1), min(int(wide.y1), pixels.height - 1)
-    x2, y2 = max(x1 + 1, round(wide.x2)), max(y1 + 1, round(wide.y2))
-    cut = pixels.crop((x1, y1, x2, y2))
+    return _squared(pixels.crop(crop_rectangle(pixels.width, pixels.height, box, settings)), settings)
+
+
+def _squared(cut: Image.Image, settings: CropConfig) -> Image.Image:
     if settings.square and cut.width != cut.height:
         side = max(cut.size)
         square = Image.new("RGB", (side, side), (settings.pad,) * 3)
@@ -157,7 +212,10 @@ def _read_bytes(path: Path, limit: int) -> bytes:
     return data
 
 
-def _decode(data: bytes, name: str, limits: ImagesConfig) -> tuple[Image.Image, Stored]:
+def _decode(
+    data: bytes, name: str, limits: ImagesConfig, least: int | None
+) -> tuple[Image.Image, Stored, tuple[int, int] | None]:
+    """Upright pixels, what the file holds, and the upright size of the whole where the pixels are a part of it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata; what matters here is whether pixels come out
         try:
@@ -167,10 +225,15 @@ def _decode(data: bytes, name: str, limits: ImagesConfig) -> tuple[Image.Image, 
                         f"{name} has {opened.width} x {opened.height} pixels, more than images.max_pixels allows",
                         reason="too-many-pixels",
                     )
+                whole = _scale(opened, least) if least else None
                 with _unheard(opened.format):
                     opened.load()
-                stored = Stored(opened.format or "", opened.mode, opened.width, opened.height, _orientation(opened))
-                return _to_rgb(_upright(opened)), stored
+                width, height = whole or opened.size
+                stored = Stored(opened.format or "", opened.mode, width, height, _orientation(opened))
+                upright = _upright(opened)
+                if whole and upright is not opened and stored.orientation >= 5:
+                    whole = whole[::-1]
+                return _to_rgb(upright), stored, whole
         except ImageError:
             raise
         except UnidentifiedImageError:
@@ -181,6 +244,21 @@ def _decode(data: bytes, name: str, limits: ImagesConfig) -> tuple[Image.Image, 
             raise ImageError(f"{name} needs more memory than there is", reason="too-many-pixels") from None
         except Exception as error:  # a decoder's own, of any type: struct.error, SyntaxError, KeyError, OSError ...
             raise ImageError(f"{name} is damaged: {error or type(error).__name__}", reason="damaged") from None
+
+
+def _scale(opened: Image.Image, least: int) -> tuple[int, int] | None:
+    """Have a JPEG decoded at the smallest of 1/2, 1/4 and 1/8 at which its long side has ``least`` pixels; returns its own size
+    where that is done.
+
+    Where the size is no multiple, the last row and column stand for fewer pixels of it: once the photo is turned they may be the
+    first, and all would be moved by a part of a pixel. Then it is left whole.
+    """
+    size = opened.size
+    for part in (8, 4, 2):
+        if max(size) >= least * part and (not (size[0] % part or size[1] % part) or _orientation(opened) == 1):
+            opened.draft(None, (max(1, size[0] // part), max(1, size[1] // part)))
+            return None if opened.size == size else size
+    return None
 
 
 def _open(data: bytes) -> Image.Image:

@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("dataset", "detector", "embedder", "captioner", "store"),  # siblings: none imports another
     ("assemble", "catalogue"),
     ("search",),
-    ("build_report", "pipeline"),
+    ("build_report", "pipeline", "tuning"),
     ("crops", "changes", "compaction"),
     ("build", "captioning", "evaluation", "exchange"),
     ("grow",),

@@ -12,9 +12,9 @@ import numpy as np
 from fashionrec.bundle import Bundle
 from fashionrec.detector.decode import Detections, decoder_for, non_maximum_suppression
 from fashionrec.detector.efficientdet import anchors_of, placed_on
-from fashionrec.detector.preprocess import Letterbox, Stretched, batch_input, letterbox, stretch
+from fashionrec.detector.preprocess import Letterbox, Stretched, batch_input, letterbox, letterboxed, stretch
 from fashionrec.errors import ModelError
-from fashionrec.pixels import PixelSpec, prepare_pixels
+from fashionrec.pixels import PixelSpec, placement, prepare_pixels
 from fashionrec.types import Box, Garment
 
 if TYPE_CHECKING:
@@ -43,7 +43,11 @@ def _not_empty(found: Detections) -> Detections:
 
 
 class Detector:
-    """Garments by one bundle. Thread-safe; a photo gets the same garments alone and in any batch."""
+    """Garments by one bundle. Thread-safe; a photo gets the same garments alone and in any batch.
+
+    ``rectangular``: where the bundle says that its graph takes them, photos are padded to rectangles instead of squares: a quarter
+    fewer pixels for 3:4. ``threads`` are those of one call; calls may come from several threads at a time.
+    """
 
     def __init__(
         self,
@@ -54,6 +58,7 @@ class Detector:
         max_garments: int,
         threads: int = 0,
         device: str = "auto",
+        rectangular: bool = False,
     ) -> None:
         if bundle.kind != "detector":
             raise ModelError(f"{bundle.path} holds an {bundle.kind}, not a detector")
@@ -66,6 +71,7 @@ class Detector:
             self._input = str(spec["input"])
             self._mean, self._std = _channels(spec.get("mean")), _channels(spec.get("std"))
             self._most = int(spec.get("batch") or 0)  # photos in one call of the graph; 0 = any number
+            self._multiple = int(spec.get("rectangular") or 0) if rectangular and not self._stretches else 0
             self._anchors = anchors_of(spec) if spec["head"] == "efficientdet" else None
             self.pixels = PixelSpec.from_dict(spec.get("pixels"))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -144,7 +150,7 @@ class Detector:
         return found
 
     def inputs(self, photos: Sequence[Image.Image]) -> np.ndarray:
-        """What the graph is given of photos that are prepared already: float32 [n, 3, imgsz, imgsz]."""
+        """What the graph is given of photos that are prepared already, and of one shape: float32 [n, 3, height, width]."""
         return self._values([self._square(photo)[0] for photo in photos])
 
     def raw(self, photos: Sequence[Image.Image]) -> list[np.ndarray]:
@@ -155,6 +161,14 @@ class Detector:
     def answer(self, values: np.ndarray) -> np.ndarray:
         """What the graph alone answers to :meth:`inputs`; at most ``most`` photos in a call."""
         return self._run(values)
+
+    def shape(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height of the input that a photo of that size becomes: photos of one shape go through the graph together."""
+        if not self._multiple:
+            return self.imgsz, self.imgsz
+        if not self.pixels.changes_nothing:
+            _, _, (width, height) = placement(width, height, self.pixels)
+        return letterboxed(width, height, self.imgsz, self._multiple)[1]
 
     @property
     def most(self) -> int | None:
@@ -167,26 +181,38 @@ class Detector:
         return str(self._opened().get_providers()[0])
 
     def _square(self, photo: Image.Image) -> tuple[np.ndarray, Letterbox | Stretched]:
-        return stretch(photo, self.imgsz) if self._stretches else letterbox(photo, self.imgsz, self._pad)
+        if self._stretches:
+            return stretch(photo, self.imgsz)
+        return letterbox(photo, self.imgsz, self._pad, self._multiple)
 
     def _values(self, squares: Sequence[np.ndarray]) -> np.ndarray:
         return batch_input(squares, self._scale, self._mean, self._std)
 
     def _answers(self, squares: Sequence[np.ndarray]) -> list[np.ndarray]:
-        step = self._most or len(squares)
-        answers: list[np.ndarray] = []
-        for start in range(0, len(squares), max(1, step)):
-            part = squares[start : start + step]
-            outputs = self._run(self._values(part))
-            if len(outputs) != len(part):
-                raise ModelError(f"{self.bundle.path} answers {len(outputs)} photos of a batch of {len(part)}")
-            answers += list(outputs)
+        by_shape: dict[tuple[int, ...], list[int]] = {}
+        for n, square in enumerate(squares):
+            by_shape.setdefault(square.shape, []).append(n)
+        found: dict[int, np.ndarray] = {}
+        for numbers in by_shape.values():
+            step = self._most or len(numbers)
+            for start in range(0, len(numbers), step):
+                part = numbers[start : start + step]
+                outputs = self._run(self._values([squares[n] for n in part]))
+                if len(outputs) != len(part):
+                    raise ModelError(f"{self.bundle.path} answers {len(outputs)} photos of a batch of {len(part)}")
+                found.update(zip(part, outputs, strict=True))
+        answers = [found[n] for n in range(len(squares))]
         if self._anchors is not None:
             answers = [placed_on(self._anchors, answer) for answer in answers]
         return answers
 
     def _run(self, values: np.ndarray) -> np.ndarray:
-        return np.asarray(self._opened().run(None, {self._input: values})[0])
+        try:
+            return np.asarray(self._opened().run(None, {self._input: values})[0])
+        except ModelError:
+            raise
+        except Exception as error:  # onnxruntime raises its own classes
+            raise ModelError(f"{self.bundle.path} cannot be run: {str(error).splitlines()[0][:200]}") from None
 
     def _opened(self) -> Any:
         with self._lock:

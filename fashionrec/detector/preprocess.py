@@ -2,7 +2,8 @@
 normalized where the network was trained so.
 
 Resizing samples two neighbours a side and does not smooth, as OpenCV's INTER_LINEAR does: a detector is served what it was
-trained on. Each photo is brought to the same square on its own, so nothing depends on what else is in the batch.
+trained on. Each photo is brought to its square (or rectangle, by its own shape) on its own, so nothing depends on what else is in
+the batch.
 """
 
 from __future__ import annotations
@@ -32,16 +33,28 @@ class Letterbox:
         return np.clip((boxes - offset) / np.float32(self.scale), 0, limit)
 
 
-def letterbox(photo: Image.Image, side: int, pad: int = 114) -> tuple[np.ndarray, Letterbox]:
+def letterboxed(width: int, height: int, side: int, multiple: int = 0) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The size that a photo of that size is resized to, and that of the canvas it lies on: a square, or with ``multiple`` no
+    larger than its next multiples."""
+    scale = side / max(width, height)
+    small = min(math.ceil(width * scale), side), min(math.ceil(height * scale), side)
+    if not multiple:
+        return small, (side, side)
+    wide, high = (min(-(-length // multiple) * multiple, side) for length in small)
+    return small, (wide, high)
+
+
+def letterbox(photo: Image.Image, side: int, pad: int = 114, multiple: int = 0) -> tuple[np.ndarray, Letterbox]:
     """uint8 [side, side, 3] and how it was made. The photo keeps its shape; the rest is grey.
 
     The shorter side is rounded up, as ultralytics' datasets do in training and `val` (its `predict` rounds to the nearest).
+    With ``multiple`` (32) the shorter side is padded to a multiple of it only, as `predict` does.
     """
     scale = side / max(photo.width, photo.height)
-    width, height = (min(math.ceil(length * scale), side) for length in photo.size)
+    (width, height), (wide, high) = letterboxed(photo.width, photo.height, side, multiple)
     small = photo if (width, height) == photo.size else resize_linear(photo, width, height)
-    left, top = round((side - width) / 2 - 0.1), round((side - height) / 2 - 0.1)
-    square = np.full((side, side, 3), pad, np.uint8)
+    left, top = round((wide - width) / 2 - 0.1), round((high - height) / 2 - 0.1)
+    square = np.full((high, wide, 3), pad, np.uint8)
     square[top : top + height, left : left + width] = np.asarray(small)
     return square, Letterbox(scale, left, top, photo.width, photo.height)
 

@@ -40,6 +40,11 @@ class Embedder:
         return int(self.bundle.spec["dim"])
 
     @property
+    def side(self) -> int:
+        """Pixels of the longer side of what the image tower sees."""
+        return max(int(side) for side in self.bundle.spec["image"]["crop"])
+
+    @property
     def fingerprint(self) -> str:
         return self.bundle.fingerprint
 
@@ -56,6 +61,10 @@ class Embedder:
             return self._run("image", {spec["input"]: pixel_values(part, spec)})
 
         return self._batches(images, batch, run)
+
+    def answer(self, values: np.ndarray) -> np.ndarray:
+        """Unit vectors of prepared pictures (float32 [n, 3, height, width])."""
+        return self._run("image", {self.bundle.spec["image"]["input"]: values})
 
     def embed_texts(self, texts: Sequence[str], batch: int = 64) -> np.ndarray:
         """float32 [n, dim], unit length. What is longer than the tower reads is cut: see :meth:`count_cut`."""
@@ -83,7 +92,13 @@ class Embedder:
         with self._lock:
             if graph not in self._sessions:
                 self._sessions[graph] = self.bundle.session(graph, threads=self._threads, device=self._device)
-        vectors = np.asarray(self._sessions[graph].run(None, inputs)[0], np.float32)
+        try:
+            vectors = np.asarray(self._sessions[graph].run(None, inputs)[0], np.float32)
+        except Exception as error:  # onnxruntime raises its own classes
+            raise ModelError(f"{self.bundle.path} cannot be run: {str(error).splitlines()[0][:200]}") from None
+        count = len(next(iter(inputs.values())))
+        if vectors.shape != (count, self.dim) or not np.isfinite(vectors).all():
+            raise ModelError(f"{self.bundle.path} is damaged: its {graph} tower gives {vectors.shape}, or no numbers")
         return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
     @cached_property

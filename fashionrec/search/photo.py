@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fashionrec.errors import UsageError
-from fashionrec.images import crop_garment
 from fashionrec.search.answer import Answer
 from fashionrec.search.ranking import rank
 from fashionrec.types import CLASS_NAMES, Box, Garment, resolve_class
@@ -41,12 +40,13 @@ def search_photo(
     """
     answer = Answer(photo=None if isinstance(source, bytes) else str(source), width=None, height=None)
     with answer.timed("load"):
-        photo = catalogue.read_photo(source)
+        photo = catalogue.read_photo(source, whole=describe is not None)  # what is described is looked at closely
         answer.width, answer.height = photo.width, photo.height
         embedder, detector = catalogue.embedder, catalogue.detector if detect else None
         catalogue.images  # noqa: B018  (opened here, so that its time is counted as loading)
     with answer.timed("detect"):
         garments = detector.detect([photo.pixels])[0] if detector is not None else []
+        garments = [replace(garment, box=photo.in_full(garment.box)) for garment in garments]
     if not garments:
         if detector is not None:
             answer.notes.append("no garment was detected: the whole photo is searched for")
@@ -54,7 +54,9 @@ def search_photo(
     answer.seen = garments
     chosen = choose_garments(garments, settings.garment)
     with answer.timed("embed"):
-        crops = [crop_garment(photo.pixels, garment.box, catalogue.crop) for garment in chosen]
+        if not all(photo.shows(garment.box, catalogue.crop, catalogue.crop_side) for garment in garments):
+            photo = catalogue.read_photo(source)
+        crops = [photo.crop(garment.box, catalogue.crop) for garment in chosen]
         vectors = embedder.embed_images(crops)
     texts: list[np.ndarray | None] = [None] * len(chosen)
     if describe is not None:

@@ -98,7 +98,7 @@ def audit_dataset(
             detections,
             config.audit.disagree,
             config.images,
-            batch=config.detector.batch,
+            batch=config.detector.batch or 1,
             progress=detect_progress,
         )
     order = {kind: n for n, kind in enumerate(ordered_kinds())}

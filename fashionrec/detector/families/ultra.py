@@ -17,6 +17,9 @@ from fashionrec.detector.ultra import load_ultralytics, load_yolo, quiet, stampe
 if TYPE_CHECKING:
     from PIL import Image
 
+_STRIDE = 32  # sides of an input are multiples of it
+_NEAR = 0.05  # pixels, or shares of a score, that an answer to noise may differ by
+
 
 def to_graph(weights: Path, work: Path, imgsz: int | None = None) -> Graph:
     """Export a ``.pt`` (a pickle: only what you trust) for a square input of ``imgsz``, default that of its training.
@@ -37,6 +40,7 @@ def to_graph(weights: Path, work: Path, imgsz: int | None = None) -> Graph:
     transformer = "RTDETR" in type(yolo.model.model[-1]).__name__
     if transformer:
         boxes_in_pixels(graph, side)
+    answer = reference(yolo, side)
     spec: dict[str, Any] = {
         "imgsz": side,
         "resize": "stretch" if transformer else "letterbox",
@@ -47,6 +51,8 @@ def to_graph(weights: Path, work: Path, imgsz: int | None = None) -> Graph:
         "labels": {str(number): str(label) for number, label in yolo.names.items()},
         "input": "images",
     }
+    if spec["head"] == "yolo" and takes_rectangles(yolo.model, graph, side):
+        spec["rectangular"] = _STRIDE
     pixels = stamped(yolo).get("pixels")
     if pixels:
         spec["pixels"] = pixels
@@ -54,7 +60,30 @@ def to_graph(weights: Path, work: Path, imgsz: int | None = None) -> Graph:
         "architecture": Path(str(yolo.model.yaml.get("yaml_file", "unknown"))).stem,
         "ultralytics": load_ultralytics().__version__,
     }
-    return Graph(graph, spec, source, reference(yolo, side))
+    return Graph(graph, spec, source, answer)
+
+
+def takes_rectangles(network: Any, graph: Path, side: int) -> bool:
+    """Whether a graph answers to inputs that are no squares what the network (torch) answers: a tracer may have written down the
+    size that it saw. A square's answer is compared by the gate."""
+    import onnxruntime as ort
+    import torch
+
+    session = ort.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+    shorter = max(_STRIDE, side * 3 // 4 // _STRIDE * _STRIDE)
+    rng = np.random.default_rng(0)
+    for height, width in ((side, shorter), (shorter, side), (_STRIDE, side)):
+        values = rng.random((2, 3, height, width), dtype=np.float32)
+        with torch.no_grad():
+            output = network(torch.from_numpy(values))
+        expected = np.asarray((output[0] if isinstance(output, (tuple, list)) else output).numpy())
+        try:
+            found = session.run(None, {session.get_inputs()[0].name: values})[0]
+        except Exception:  # onnxruntime's own: the graph takes squares only
+            return False
+        if found.shape != expected.shape or np.abs(found - expected).max() > _NEAR:
+            return False
+    return True
 
 
 def reference(yolo: Any, side: int) -> Callable[[Image.Image], np.ndarray]:
