@@ -14,6 +14,7 @@ ALL = {
     "int8": "what int8 and fp16 gain in speed and lose in mAP, beside `YOLO.predict`",
     "compare": "all families of detectors by `fashionrec compare`, each used in one `build-index` and `query`",
     "forgetting": "what a finetune loses and gains on real photos, a plain one beside ours (needs FASHIONREC_REALDATA)",
+    "incremental": "what photos added, prices changed and products gone cost beside a full build",
     "realdata": "train, build and query on real photos (needs FASHIONREC_REALDATA)",
 }
 
