@@ -23,9 +23,10 @@ from __future__ import annotations
 
 
 class FashionrecError(Exception):
-    """Base of the tree. ``str(error)`` is one line; ``error.hint`` is one line or empty."""
+    """Base of the tree. ``str(error)`` is one line; ``error.hint`` is one line or empty; ``shown`` are lines to show between."""
 
     exit_code = 1
+    shown = ""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(" ".join(str(message).split()))

@@ -152,9 +152,11 @@ def _silent(done: int, total: int, note: str = "", *, detail: str = "") -> None:
     """Progress that nobody sees."""
 
 
-def fail(message: str, hint: str = "") -> None:
-    """A known error: one line, and a hint."""
+def fail(message: str, hint: str = "", shown: str = "") -> None:
+    """A known error: one line, what it is about where that can be shown, and a hint."""
     sys.stderr.write(f"error: {message}\n")
+    if shown:
+        sys.stderr.write(f"{shown}\n")
     if hint:
         sys.stderr.write(f"hint: {hint}\n")
     sys.stderr.flush()

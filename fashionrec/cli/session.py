@@ -145,7 +145,7 @@ class _errors:
             fail("interrupted")
             raise typer.Exit(130) from None
         if isinstance(error, FashionrecError):
-            fail(str(error), error.hint)
+            fail(str(error), error.hint, error.shown)
             raise typer.Exit(error.exit_code) from None
         if isinstance(error, Exception) and type(error).__module__.split(".")[0] not in ("typer", "click"):
             message = " ".join(str(error).split())[:300]

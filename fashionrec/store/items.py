@@ -206,6 +206,52 @@ class ItemReader:
                 for row in self._db.execute(sql, (sha256,))
             }
 
+    def places(self) -> list[tuple[int, str, int]]:
+        """Of every item its number, and the segment and row of its image vector, in the order of the numbers."""
+        sql = "SELECT i.item_no, g.segment, g.row FROM items i JOIN garments g USING (garment_no) ORDER BY i.item_no"
+        with translated(self._path):
+            return self._db.execute(sql).fetchall()
+
+    def column(self, name: str, *, own: bool = False) -> Iterable[tuple[int, Any]]:
+        """Number and value of every item that has a column: of its product's data, else its caption's attributes, else (with
+        ``own``) its own. Values are texts, numbers, bools, or tuples of them."""
+        path = '$."' + name + '"'
+        direct = '"' not in name and "\x00" not in name
+        value = "json_extract({0}, ?), json_type({0}, ?)" if direct else "j.value, j.type"
+        found: set[int] = set()
+        for table, joins in (
+            ("e.metadata", ""),
+            ("c.attributes", " JOIN captions c USING (garment_no)"),
+        ):
+            each = "" if direct else f", json_each({table}) j"
+            where = f"json_type({table}, ?) IS NOT NULL" if direct else "j.key = ?"
+            sql = (
+                f"SELECT i.item_no, {value.format(table)} FROM items i JOIN entries e USING (entry_no){joins}{each}"
+                f" WHERE {where}"
+            )
+            with translated(self._path):
+                for number, content, kind in self._db.execute(sql, (path,) * 3 if direct else (name,)):
+                    plain = _plain(content, kind)
+                    if plain is not None and number not in found:
+                        found.add(number)
+                        yield number, plain
+        if own:
+            sql = f"SELECT i.item_no, {_OWN[name]} FROM items i JOIN entries e USING (entry_no) JOIN garments g"
+            sql += " USING (garment_no)"
+            with translated(self._path):
+                for number, content in self._db.execute(sql):
+                    if content is not None and number not in found:
+                        yield number, content
+
+    def column_names(self) -> list[str]:
+        """The names of all columns of products' data and attributes, the most frequent first."""
+        sql = (
+            "SELECT key, count(*) FROM (SELECT j.key FROM entries, json_each(metadata) j"
+            " UNION ALL SELECT j.key FROM captions, json_each(attributes) j) GROUP BY key ORDER BY 2 DESC, 1"
+        )
+        with translated(self._path):
+            return [str(row[0]) for row in self._db.execute(sql)]
+
     def photos_without_detection(self) -> int:
         """How many photos have no garment that a detector found."""
         sql = "SELECT count(*) FROM photos WHERE sha256 NOT IN (SELECT photo FROM garments WHERE NOT whole_photo)"
@@ -238,6 +284,26 @@ class ItemReader:
             values = [value for key in part for value in key]
             with translated(self._path):
                 yield from map(_stored, self._db.execute(sql.format(", ".join([row] * len(part))), values).fetchall())
+
+
+_OWN = {
+    "product_id": "i.product_id",
+    "item_id": "i.item_id",
+    "image": "e.image",
+    "class_name": "g.class_name",
+    "confidence": "g.confidence",
+}
+
+
+def _plain(content: Any, kind: str) -> Any:
+    """A JSON value as SQLite gives it, as one of Python's; None where there is none, or it is an object."""
+    if kind in ("null", "object"):
+        return None
+    if kind in ("true", "false"):
+        return kind == "true"
+    if kind == "array":
+        return tuple(one for one in json.loads(content) if isinstance(one, (str, int, float, bool))) or None
+    return content
 
 
 @lru_cache(maxsize=4096)

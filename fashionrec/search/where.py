@@ -1,0 +1,352 @@
+"""A filter as people write it, ``price < 50000 and brand in ('A', 'B')``, parsed into a tree. Nothing of it is executed.
+
+::
+
+    filter     = term {"or" term}            term = factor {"and" factor}
+    factor     = "not" factor | "(" filter ")" | test
+    test       = column ("=" | "==" | "!=" | "<>" | "<" | "<=" | ">" | ">=") value
+               | column ["not"] "in" "(" value {"," value} ")"
+               | column ["not"] "like" text            % any characters, _ one
+               | column ["not"] "between" value "and" value
+               | column "is" ["not"] "null"
+    column     = a word, or any characters in backticks: `on sale`
+    value      = number | 'text' | "text" | true | false
+
+Logic is SQL's, of three values: what a row does not have is neither equal nor unequal to anything, and ``not`` of that is still
+unknown; a row is kept where the whole is true. Texts are compared without regard to case (Unicode's case folding, NFKC). A
+number is compared with a text that reads as a number by value. A list has a value where any of its members does.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from fashionrec.errors import UsageError
+
+Value = str | float | int | bool
+#: The three values of logic: None is unknown.
+Truth = bool | None
+
+MOST_CHARACTERS = 10_000
+MOST_DEPTH = 60
+
+_TOKEN = re.compile(
+    r"""(?P<space>\s+)
+    |(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![\w.]))
+    |(?P<text>'(?:[^']|'')*'|"(?:[^"]|"")*")
+    |(?P<column>`[^`]*`)
+    |(?P<word>[^\W\d][\w.]*)
+    |(?P<sign><=|>=|<>|!=|==|=|<|>|\(|\)|,)""",
+    re.VERBOSE,
+)
+_KEYWORDS = frozenset({"and", "or", "not", "in", "like", "between", "is", "null", "true", "false"})
+_COMPARE = {"=": "=", "==": "=", "!=": "!=", "<>": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
+
+
+class WhereError(UsageError):
+    """A filter that is not understood: ``shown`` has it with a caret below the place."""
+
+    def __init__(self, message: str, text: str, at: int, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint or "for example --where \"price < 50000 and brand in ('A', 'B')\"")
+        line = " ".join(text.split("\n"))
+        start = max(0, at - 60)
+        self.shown = f"  {line[start : start + 120]}\n  {' ' * _columns(line[start:at])}^"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One test of a column: ``kind`` is ``=``, ``!=``, ``<``, ``<=``, ``>``, ``>=``, ``in``, ``like`` or ``null``."""
+
+    column: str
+    kind: str
+    values: tuple[Value, ...]
+    at: int
+
+    def truth(self, value: Any) -> Truth:
+        """The test of one value of a row; None (the row has none) is unknown to all but ``is null``."""
+        if self.kind == "null":
+            return value is None
+        if value is None:
+            return None
+        if isinstance(value, (list, tuple)):
+            found = [self.truth(member) for member in value if member is not None]
+            if self.kind == "!=":
+                return all(found) if found else None
+            return any(one is True for one in found) if found else None
+        if self.kind == "in":
+            return any(_equal(value, one) for one in self.values)
+        if self.kind == "like":
+            return _like(folded(str(self.values[0])), folded(_as_text(value)))
+        if self.kind in ("=", "!="):
+            return _equal(value, self.values[0]) == (self.kind == "=")
+        order = _order(value, self.values[0])
+        if order is None:
+            return None
+        return {"<": order < 0, "<=": order <= 0, ">": order > 0, ">=": order >= 0}[self.kind]
+
+
+@dataclass(frozen=True)
+class Not:
+    part: Filter
+
+
+@dataclass(frozen=True)
+class Both:
+    """``and`` of the parts, or ``or`` where ``any_``."""
+
+    parts: tuple[Filter, ...]
+    any_: bool
+
+
+Filter = Comparison | Not | Both
+
+
+def parse_where(text: str) -> Filter:
+    """The tree of a filter. Raises :class:`WhereError`, which shows where it stops making sense."""
+    if len(text) > MOST_CHARACTERS:
+        raise WhereError(f"the filter is longer than {MOST_CHARACTERS} characters", text, MOST_CHARACTERS)
+    return _Parser(text).whole()
+
+
+def columns_of(tree: Filter) -> Iterator[Comparison]:
+    """Every test of a filter, from left to right."""
+    if isinstance(tree, Comparison):
+        yield tree
+    elif isinstance(tree, Not):
+        yield from columns_of(tree.part)
+    else:
+        for part in tree.parts:
+            yield from columns_of(part)
+
+
+def keeps(tree: Filter, get: Callable[[str], Any]) -> Truth:
+    """The truth of a filter for one row, whose values ``get`` gives by the column's name."""
+    if isinstance(tree, Comparison):
+        return tree.truth(get(tree.column))
+    if isinstance(tree, Not):
+        found = keeps(tree.part, get)
+        return None if found is None else not found
+    truths = [keeps(part, get) for part in tree.parts]
+    decisive = tree.any_
+    if decisive in truths:
+        return decisive
+    return None if None in truths else not decisive
+
+
+def folded(text: str) -> str:
+    """Text as it is compared."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+
+
+@dataclass(frozen=True)
+class _Word:
+    kind: str
+    text: str
+    at: int
+    value: Any = None
+
+
+class _Parser:
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.words = list(self._words())
+        self.n = 0
+        self.depth = 0
+
+    def _words(self) -> Iterator[_Word]:
+        at = 0
+        while at < len(self.text):
+            found = _TOKEN.match(self.text, at)
+            if found is None:
+                character = self.text[at]
+                if character in "'\"`":
+                    raise WhereError(f"the {character} is never closed", self.text, at)
+                raise WhereError(f"{character!r} has no meaning here", self.text, at)
+            kind, part = str(found.lastgroup), found.group()
+            if kind == "number":
+                number = float(part)
+                if not math.isfinite(number):
+                    raise WhereError("the number is too large", self.text, at)
+                yield _Word(kind, part, at, int(part) if re.fullmatch(r"[+-]?\d+", part) else number)
+            elif kind == "text":
+                yield _Word(kind, part, at, part[1:-1].replace(part[0] * 2, part[0]))
+            elif kind == "column":
+                if part == "``":
+                    raise WhereError("a column needs a name", self.text, at)
+                yield _Word("column", part, at, part[1:-1])
+            elif kind == "word" and part.lower() in _KEYWORDS:
+                yield _Word(part.lower(), part, at)
+            elif kind == "word":
+                yield _Word("column", part, at, part)
+            elif kind == "sign":
+                yield _Word(part, part, at)
+            at = found.end()
+        yield _Word("end", "the end", len(self.text))
+
+    @property
+    def word(self) -> _Word:
+        return self.words[self.n]
+
+    def take(self, *kinds: str) -> _Word | None:
+        if self.word.kind in kinds:
+            self.n += 1
+            return self.words[self.n - 1]
+        return None
+
+    def need(self, kind: str, what: str) -> _Word:
+        found = self.take(kind)
+        if found is None:
+            raise self.error(f"{what} is missing before {self.word.text!r}")
+        return found
+
+    def error(self, message: str, hint: str = "") -> WhereError:
+        return WhereError(message, self.text, self.word.at, hint=hint)
+
+    def whole(self) -> Filter:
+        if self.word.kind == "end":
+            raise self.error("the filter is empty")
+        tree = self.either()
+        if self.word.kind != "end":
+            raise self.error(f"'and' or 'or' is missing before {self.word.text!r}")
+        return tree
+
+    def either(self) -> Filter:
+        self.depth += 1
+        if self.depth > MOST_DEPTH:
+            raise self.error("there are too many brackets within each other")
+        parts = [self.all_()]
+        while self.take("or"):
+            parts.append(self.all_())
+        self.depth -= 1
+        return parts[0] if len(parts) == 1 else Both(tuple(parts), any_=True)
+
+    def all_(self) -> Filter:
+        parts = [self.factor()]
+        while self.take("and"):
+            parts.append(self.factor())
+        return parts[0] if len(parts) == 1 else Both(tuple(parts), any_=False)
+
+    def factor(self) -> Filter:
+        times = 0
+        while self.take("not"):
+            times += 1
+        if self.take("("):
+            tree = self.either()
+            self.need(")", "a closing bracket")
+        else:
+            tree = self.test()
+        return Not(tree) if times % 2 else tree
+
+    def test(self) -> Filter:
+        column = self.take("column")
+        if column is None:
+            hint = "put odd names into backticks: `on sale` = true" if self.word.kind in ("text", "number") else ""
+            raise self.error(f"a column is missing before {self.word.text!r}", hint)
+        name, at = str(column.value), column.at
+        if self.take("is"):
+            negated = self.take("not") is not None
+            self.need("null", "null")
+            null = Comparison(name, "null", (), at)
+            return Not(null) if negated else null
+        negated = self.take("not") is not None
+        if self.take("in"):
+            self.need("(", "an opening bracket")
+            values = [self.value()]
+            while self.take(","):
+                values.append(self.value())
+            self.need(")", "a closing bracket")
+            found: Filter = Comparison(name, "in", tuple(values), at)
+        elif self.take("like"):
+            pattern = self.take("text")
+            if pattern is None:
+                raise self.error("like needs a text, such as 'shirt%'")
+            found = Comparison(name, "like", (str(pattern.value),), at)
+        elif self.take("between"):
+            low = self.value()
+            self.need("and", "and")
+            found = Both((Comparison(name, ">=", (low,), at), Comparison(name, "<=", (self.value(),), at)), any_=False)
+        elif not negated and (sign := self.take(*_COMPARE)):
+            return Comparison(name, _COMPARE[sign.kind], (self.value(),), at)
+        else:
+            raise self.error(f"a comparison (=, <, in, like ...) is missing before {self.word.text!r}")
+        return Not(found) if negated else found
+
+    def value(self) -> Value:
+        word = self.take("number", "text", "true", "false")
+        if word is None:
+            hint = f"put texts into quotes: '{self.word.value}'" if self.word.kind == "column" else ""
+            if self.word.kind == "null":
+                hint = "ask with: is null"
+            raise self.error(f"a value is missing before {self.word.text!r}", hint)
+        if word.kind in ("true", "false"):
+            return word.kind == "true"
+        value: Value = word.value
+        return value
+
+
+def _columns(text: str) -> int:
+    """How many columns of a terminal a text takes: Korean letters take two."""
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def as_number(value: Any) -> float | None:
+    """The number that a value is, or that a text reads as; None where it is none."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, (int, float)):
+        return float(value)
+    try:
+        number = float(value) if isinstance(value, str) and len(value) < 40 and "_" not in value else math.nan
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _equal(value: Any, wanted: Value) -> bool:
+    if isinstance(wanted, bool) or isinstance(value, bool):
+        return folded(_as_text(value)) == folded(_as_text(wanted))
+    if isinstance(wanted, (int, float)) or isinstance(value, (int, float)):
+        left, right = as_number(value), as_number(wanted)
+        return left is not None and left == right
+    return folded(str(value)) == folded(wanted)
+
+
+def _order(value: Any, wanted: Value) -> int | None:
+    """Negative, 0 or positive as a value stands to another; None where they cannot be ordered."""
+    if isinstance(wanted, bool) or isinstance(value, bool):
+        return None
+    if isinstance(wanted, (int, float)) or isinstance(value, (int, float)):
+        left, right = as_number(value), as_number(wanted)
+        return None if left is None or right is None else (left > right) - (left < right)
+    a, b = folded(str(value)), folded(wanted)
+    return (a > b) - (a < b)
+
+
+def _like(pattern: str, text: str) -> bool:
+    """Whether a text fits a pattern of ``%`` and ``_``; in no more steps than the product of their lengths."""
+    p = t = 0
+    star, resume = -1, 0
+    while t < len(text):
+        if p < len(pattern) and pattern[p] == "%":
+            star, resume = p, t
+            p += 1
+        elif p < len(pattern) and pattern[p] in ("_", text[t]):
+            p += 1
+            t += 1
+        elif star >= 0:  # let the last % take one character more
+            p, resume = star + 1, resume + 1
+            t = resume
+        else:
+            return False
+    return all(rest == "%" for rest in pattern[p:])
