@@ -118,6 +118,22 @@ def test_two_syllable_words_are_found_with_and_without_particles(tmp_path: Path,
     assert sorted(number - 1 for number, _ in found) == items
 
 
+@pytest.mark.parametrize(
+    "particle", ["", "은", "는", "을", "를", "이", "가", "의", "와", "과", "로", "으로", "도", "만"]
+)
+@pytest.mark.parametrize("word", ["옷", "탑", "백", "셔츠", "바지", "치마", "청바지", "스커트", "원피스", "티셔츠"])
+def test_korean_words_of_one_to_three_syllables_are_found(tmp_path: Path, word: str, particle: str) -> None:
+    stored = {"옷": "겨울옷 세트", "탑": "민소매탑", "백": "백 프린트"}
+    writer = ItemWriter(tmp_path / "items.sqlite")
+    for n, text in enumerate([stored.get(word, f"체크 {word}와 함께"), "navy coat", "모자"]):
+        (number,) = writer.add_photo(photo(f"p{n}", ["top"], first=n))
+        entry = writer.add_entry(f"{n}.jpg", "", f"p{n}", f"p{n}", {})
+        writer.add_item(f"item{n}", entry, number, f"p{n}", False, text)
+    writer.close()
+    found = ItemReader(tmp_path / "items.sqlite").text_search(word + particle, 10)
+    assert [number for number, _ in found] == [1]
+
+
 @given(st.text(max_size=30))
 def test_no_text_breaks_the_full_text_query(text: str) -> None:
     import sqlite3

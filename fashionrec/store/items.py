@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fashionrec.errors import CatalogueError
-from fashionrec.store.words import match_expression
+from fashionrec.store.words import match_expression, single_syllables
 from fashionrec.types import Box, Item
 
 APPLICATION_ID = 0x46524543  # "FREC"
@@ -157,11 +157,26 @@ class ItemReader:
     def text_search(self, query: str, limit: int) -> list[tuple[int, float]]:
         """Item numbers that match any word of the query, best first, with bm25 relevance (larger is better)."""
         expression = match_expression(query)
-        if not expression:
-            return []
+        found = self._matches(expression, limit) if expression else []
+        if not found and (syllables := single_syllables(query)):
+            terms = self._terms_with(syllables)
+            found = self._matches(" OR ".join(f'"{term}"' for term in terms), limit) if terms else []
+        return found
+
+    def _matches(self, expression: str, limit: int) -> list[tuple[int, float]]:
         sql = "SELECT rowid, -bm25(item_text) FROM item_text WHERE item_text MATCH ? ORDER BY 2 DESC, 1 LIMIT ?"
         with translated(self._path):
             return [(int(n), float(score)) for n, score in self._db.execute(sql, (expression, limit))]
+
+    def _terms_with(self, syllables: Sequence[str], limit: int = 200) -> list[str]:
+        """Stored terms that hold one of some syllables, the most frequent first."""
+        with translated(self._path):
+            self._db.execute(
+                "CREATE VIRTUAL TABLE IF NOT EXISTS temp.terms USING fts5vocab('main', 'item_text', 'row')"
+            )
+            where = " OR ".join("instr(term, ?)" for _ in syllables)
+            sql = f"SELECT term FROM temp.terms WHERE {where} ORDER BY doc DESC LIMIT ?"
+            return [str(row[0]) for row in self._db.execute(sql, (*syllables, limit))]
 
     def photo(self, sha256: str) -> PhotoRow | None:
         """A photo's stored result, or None."""

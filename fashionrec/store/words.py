@@ -34,6 +34,16 @@ def match_expression(query: str) -> str:
     return " OR ".join(dict.fromkeys(terms))
 
 
+def single_syllables(query: str) -> list[str]:
+    """The Korean words of a query that are one syllable long, or may be one with a particle: stored pairs only hold them."""
+    found = []
+    for word in _WORD.findall(query.lower()):
+        if _HANGUL.fullmatch(word):
+            stems = {word, *(word.removesuffix(one) for one in _PARTICLES if word.endswith(one))}
+            found += [stem for stem in stems if len(stem) == 1]
+    return list(dict.fromkeys(found))
+
+
 _PARTICLES = ("으로", "에서", "와", "과", "은", "는", "이", "가", "을", "를", "의", "로", "도", "만", "에")
 
 

@@ -1,0 +1,81 @@
+"""Korean searches read by the garment lexicon: English for the encoder, the class named, what is not known."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fashionrec.captioner.lexicon import understand
+from fashionrec.captioner.vocabulary import load_vocabulary
+
+
+@pytest.mark.parametrize(
+    ("text", "english", "classes"),
+    [
+        ("화이트 셔츠와 체크 패턴 스커트", "white shirt and checked skirt", ("top", "skirt")),
+        ("네이비 체크스커트", "navy checked skirt", ("skirt",)),
+        ("빨간색 원피스를", "red dress", ("dress",)),
+        ("데님 팬츠", "jeans", ("pants",)),
+        ("와이드 팬츠", "wide-leg pants", ("pants",)),
+        ("와이드팬츠", "wide-leg pants", ("pants",)),
+        ("반팔 티셔츠랑 반바지", "short-sleeve T-shirt and shorts", ("top", "pants")),
+        ("하늘색 줄무늬 긴팔 셔츠 추천", "sky blue striped long-sleeve shirt", ("top",)),
+        ("red 셔츠", "red shirt", ("top",)),
+        ("바지", "pants", ("pants",)),
+        ("치마바지", "culottes", ("skirt&pants",)),
+        ("옷", "", ()),
+    ],
+)
+def test_korean_reaches_the_encoder_in_english(text: str, english: str, classes: tuple[str, ...]) -> None:
+    found = understand(text)
+    assert found.translated
+    assert found.english == english
+    assert found.classes == classes
+    assert found.unknown == ()
+
+
+@pytest.mark.parametrize(
+    "word", ["점프", "루이비통", "가방", "신발을"], ids=["jump", "brand", "bag", "shoes with a particle"]
+)
+def test_what_is_not_known_is_told(word: str) -> None:
+    found = understand(f"빨간 {word}")
+    assert found.unknown[-1] == word.removesuffix("을")
+
+
+def test_english_stays_as_it_is_and_names_its_class() -> None:
+    found = understand("Red striped dresses, please")
+    assert (found.english, found.translated) == ("Red striped dresses, please", False)
+    assert found.classes == ("dress",)
+    assert found.attributes == {"color": ("red",), "pattern": ("stripe",)}
+    assert understand("jeans").classes == ("pants",)
+    assert understand("skirt&pants").classes == ("skirt&pants",)
+    assert understand("nothing of the kind").classes == ()
+
+
+def test_every_word_of_the_lexicon_is_understood_alone_and_with_particles() -> None:
+    vocabulary = load_vocabulary()
+    nouns = [(name, word) for name, noun in vocabulary.classes.items() for word in (noun.text[1], *noun.also)]
+    for name, word in nouns:
+        if not any("가" <= letter <= "힣" for letter in word):
+            continue
+        for particle in ("", "를" if (ord(word[-1]) - 0xAC00) % 28 == 0 else "을", "만", "도", "와"):
+            found = understand(word + particle)
+            assert found.classes[:1] == (name,), (word, particle, found)
+            assert found.unknown == ()
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_read(text: str) -> None:
+    found = understand(text)
+    assert found.translated or found.english == text
+
+
+@given(
+    st.lists(
+        st.sampled_from(["빨간", "네이비", "체크", "셔츠", "와", "스커트를", "그리고", "xyz", "!", "바지"]), max_size=6
+    )
+)
+def test_no_and_stands_alone(words: list[str]) -> None:
+    english = understand(" ".join(words)).english
+    assert not english.startswith("and ")
+    assert not english.endswith(" and")
+    assert "and and" not in english
