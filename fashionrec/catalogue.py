@@ -15,12 +15,13 @@ from fashionrec.errors import CatalogueError, ModelError
 from fashionrec.images import Photo, least_side, read_photo
 from fashionrec.store.generations import THUMBNAILS, Generation, hold, read_current
 from fashionrec.store.items import ItemReader, StoredItem
-from fashionrec.store.vectors import VECTORS, VectorStore, open_vectors
+from fashionrec.store.vectors import VectorStore, open_store
 
 if TYPE_CHECKING:
     from fashionrec.detector.detect import Detector
     from fashionrec.embedder.embed import Embedder
     from fashionrec.search.answer import Answer
+    from fashionrec.search.columns import Columns
 
 
 class Catalogue:
@@ -134,6 +135,13 @@ class Catalogue:
         """Vectors of the captions' texts, of those garments that have one."""
         return self._vectors("caption")
 
+    @cached_property
+    def columns(self) -> Columns:
+        """Columns of the items, for filters."""
+        from fashionrec.search.columns import Columns
+
+        return Columns(self.items, self.images)
+
     def read_photo(self, source: str | Path | bytes, *, whole: bool = True) -> Photo:
         """A photo with all its pixels; or, not ``whole``, as a build reads it: with as many as it needs at least."""
         return read_photo(source, self.config.images, None if whole else self._least)
@@ -175,13 +183,10 @@ class Catalogue:
         return Bundle.open(path, kind)
 
     def _vectors(self, kind: str) -> VectorStore:
-        opened = []
         with self._lock:
-            for name, entry in sorted(self.generation.segments.items()):
-                if entry["kind"] == kind:
-                    path = self.root / "segments" / name / VECTORS
-                    opened.append((name, open_vectors(path, count=entry["count"], dim=entry["dim"])))
-        return VectorStore(opened)
+            threads = self.config.project.threads
+            index = self.generation.manifest.get("index") if kind == "image" else None
+            return open_store(self.root, self.generation.segments, kind, index, threads=threads)
 
     def _check_models(self) -> None:
         """Vectors of one encoder are never searched with another."""

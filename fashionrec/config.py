@@ -235,11 +235,22 @@ class DetectorConfig(Section):
     max_garments: Positive
     batch: Chosen
     rectangular: bool
+    precision: Literal["auto", "fp32", "fp16", "int8"]
+
+
+class OverlapConfig(Section):
+    fp16: Fraction
+    int8: Fraction
 
 
 class EmbedderConfig(Section):
     source: str
     batch: Chosen
+    precision: Literal["auto", "fp32", "fp16", "int8"]
+    max_points_lost: Annotated[float, Field(ge=0)]
+    min_overlap: OverlapConfig
+
+
 
 
 class CropConfig(Section):
@@ -278,10 +289,26 @@ class BuildConfig(Section):
     max_delete: Fraction
     photo_timeout: Annotated[float, Field(gt=0)]
     measure_from: NonNegative
+    convert_from: NonNegative
+    convert_photos: Positive
+    min_speedup: Annotated[float, Field(ge=1)]
     checkpoint: Positive
     rehash: bool
     max_segments: Positive
     max_dead: Fraction
+
+
+class IndexConfig(Section):
+    vectors: Literal["float32", "float16"]
+    type: Literal["auto", "flat", "ivf", "hnsw"]
+    exact_below: NonNegative
+    recall: Fraction
+    max_memory: Positive | None
+    max_latency_ms: Annotated[float, Field(gt=0)] | None
+    depth: Annotated[int, Field(ge=10)]
+    queries: Annotated[int, Field(ge=10)]
+    rebuild_above: Fraction
+    seed: NonNegative
 
 
 class QueryConfig(Section):
@@ -294,6 +321,9 @@ class QueryConfig(Section):
     caption_weight: Fraction
     lexical_weight: Fraction
     hide_unavailable: bool
+    where: str | None
+    diversity: Fraction
+    words_weight: Annotated[float, Field(ge=0)]
 
 
 class EvaluateConfig(Section):
@@ -362,6 +392,7 @@ class Config(Section):
     crop: CropConfig
     captioner: CaptionerConfig
     build: BuildConfig
+    index: IndexConfig
     query: QueryConfig
     evaluate: EvaluateConfig
     export: ExportConfig

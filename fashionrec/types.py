@@ -83,11 +83,13 @@ class Item:
 
 @dataclass(frozen=True)
 class Hit:
-    """One answer: ``rank`` counts from 1, ``score`` is the fused cosine similarity (-1..1) it was ranked by."""
+    """One answer: ``rank`` counts from 1, ``score`` is the fused cosine similarity (-1..1) it was ranked by, and ``parts`` its
+    summands: ``image``, ``caption``, ``words``, ``class``."""
 
     rank: int
     score: float
     item: Item
+    parts: dict[str, float] = field(default_factory=dict)
 
 
 def resolve_class(word: str) -> str | None:

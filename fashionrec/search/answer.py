@@ -28,7 +28,7 @@ class Answer:
     """The answer to one photo or text.
 
     ``photo`` is its name as given (None for a text query), ``width`` and ``height`` are of the upright photo in pixels,
-    ``notes`` are sentences that a person should see.
+    ``notes`` are sentences that a person should see, ``classes`` the garments that a text names.
     """
 
     photo: str | None
@@ -39,6 +39,7 @@ class Answer:
     text: str | None = None
     notes: list[str] = field(default_factory=list)
     seen: list[Garment] = field(default_factory=list)
+    classes: tuple[str, ...] = ()
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -49,21 +50,23 @@ class Answer:
         finally:
             self.timings_ms[stage] += (time.perf_counter() - start) * 1000
 
-    def to_dict(self) -> dict[str, Any]:
-        """The contract of ``fashionrec query --json``."""
+    def to_dict(self, *, explain: bool = False) -> dict[str, Any]:
+        """The contract of ``fashionrec query --json``; with ``explain`` what each score is made of, and the notes."""
         document: dict[str, Any] = {
             "photo": self.photo,
             "width": self.width,
             "height": self.height,
-            "garments": [_garment(found) for found in self.garments],
+            "garments": [_garment(found, explain) for found in self.garments],
             "timings_ms": {stage: round(self.timings_ms[stage], 2) for stage in STAGES},
         }
         if self.text is not None:
             document["text"] = self.text
+        if explain:
+            document["notes"] = list(self.notes)
         return document
 
 
-def _garment(found: GarmentAnswer) -> dict[str, Any]:
+def _garment(found: GarmentAnswer, explain: bool) -> dict[str, Any]:
     garment = found.garment
     return {
         "index": garment.index,
@@ -72,13 +75,13 @@ def _garment(found: GarmentAnswer) -> dict[str, Any]:
         "box": _box(garment.box),
         "whole_photo": garment.whole_photo,
         "caption": garment.caption,
-        "hits": [_hit(hit) for hit in found.hits],
+        "hits": [_hit(hit, explain) for hit in found.hits],
     }
 
 
-def _hit(hit: Hit) -> dict[str, Any]:
+def _hit(hit: Hit, explain: bool) -> dict[str, Any]:
     item = hit.item
-    return {
+    document = {
         "rank": hit.rank,
         "score": round(hit.score, 6),
         "item_id": item.item_id,
@@ -90,6 +93,9 @@ def _hit(hit: Hit) -> dict[str, Any]:
         "attributes": item.attributes,
         "metadata": item.metadata,
     }
+    if explain:
+        document["parts"] = {name: round(value, 6) for name, value in hit.parts.items()}
+    return document
 
 
 def _box(box: Box) -> list[float]:

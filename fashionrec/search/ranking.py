@@ -1,8 +1,10 @@
-"""From a query vector to hits: nearest garments, softly the same class, in stock, one hit per product."""
+"""From a query vector to hits: nearest garments, softly the same class, what a filter keeps, in stock, one hit per product."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import datetime
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +19,22 @@ if TYPE_CHECKING:
 
 #: Values of a product's `availability` that mean it cannot be bought now (Google's and schema.org's words).
 UNAVAILABLE = frozenset({"out_of_stock", "out of stock", "outofstock", "sold_out", "sold out", "discontinued", "품절"})
+#: Columns that say from when on a product can be bought, as an ISO date.
+RELEASE_COLUMNS = ("availability_date", "release_date", "available_from")
+#: Of how many hits for each asked for diversity chooses.
+_POOL = 5
+
+
+@dataclass
+class _Candidate:
+    """An item with its score and what it is made of."""
+
+    stored: StoredItem
+    parts: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def score(self) -> float:
+        return sum(self.parts.values())
 
 
 def rank(
@@ -27,26 +45,40 @@ def rank(
     *,
     text_query: np.ndarray | None = None,
     lexical: Mapping[int, float] | None = None,
+    by_text: bool = False,
+    classes: Collection[str] = (),
+    without: Collection[str] = (),
 ) -> GarmentAnswer:
     """The ``settings.k`` best products for one garment or text.
 
     ``image_query`` (float32 [d], unit length) is compared with the garments' image vectors. With ``text_query`` the
     captions' vectors are compared too and mixed in with ``caption_weight``; with ``lexical`` (item number to relevance
-    0..1) matching words are mixed in with ``lexical_weight``. Scores stay cosines or mixes of them with 0..1. The search
-    widens until k products are found or the catalogue is exhausted, so filters never shorten an answer needlessly.
+    0..1) matching words are mixed in with ``lexical_weight``. Scores stay cosines or mixes of them with 0..1; ``parts`` of
+    a hit are the summands. ``by_text`` says that the query is of the text tower, which an index of pictures may not serve.
+    ``classes`` are preferred beside the garment's own; products ``without`` are left out. ``settings.where`` is applied
+    within the search, which widens until k products are found or the catalogue is exhausted.
     """
-    total = len(catalogue.images)
-    want = min(total, max(64, settings.k * 8))
+    allowed = catalogue.columns.allowed(settings.where)[1] if settings.where else None
+    total = len(catalogue.images) if allowed is None else int(allowed.sum())
+    preferred = {*classes, *([garment.class_name] if garment.class_name else [])}
+    wanted = settings.k * (_POOL if settings.diversity else 1)
+    want = min(total, max(64, wanted * 8))
+    exact = by_text and not catalogue.images.serves_text
     while True:
-        candidates = _candidates(catalogue, image_query, text_query, lexical, settings, want)
-        scored = [(score - _class_penalty(garment, stored, settings), stored) for score, stored in candidates]
-        best = _one_per_product(scored, settings)
-        if len(best) >= settings.k or want >= total:
+        found = _candidates(catalogue, image_query, text_query, lexical, settings, want, allowed, exact)
+        for candidate in found:
+            if preferred and candidate.stored.item.class_name not in (None, *preferred):
+                candidate.parts["class"] = -settings.same_class
+        best = _one_per_product(found, settings, without)
+        if len(best) >= wanted or want >= total:
             break
         want = min(total, want * 8)
-    best = best[: settings.k]
-    hits = tuple(Hit(n, float(score), stored.item) for n, (score, stored) in enumerate(best, start=1))
-    return GarmentAnswer(garment, hits, tuple(stored for _, stored in best))
+    chosen = _diverse(catalogue, best, settings) if settings.diversity else best[: settings.k]
+    hits = tuple(
+        Hit(n, float(one.score), one.stored.item, {name: float(part) for name, part in one.parts.items()})
+        for n, one in enumerate(chosen, start=1)
+    )
+    return GarmentAnswer(garment, hits, tuple(one.stored for one in chosen))
 
 
 def _candidates(
@@ -56,53 +88,91 @@ def _candidates(
     lexical: Mapping[int, float] | None,
     settings: QueryConfig,
     want: int,
-) -> list[tuple[float, StoredItem]]:
+    allowed: np.ndarray | None,
+    exact: bool,
+) -> list[_Candidate]:
     """Scored items: those near by image, by caption or by words, each with its whole score."""
-    scores, positions = catalogue.images.search(image_query[None], want)
+    scores, positions = catalogue.images.search(image_query[None], want, exact=exact, allowed=allowed)
     cosine = {catalogue.images.locate(int(p)): float(s) for s, p in zip(scores[0], positions[0], strict=True)}
     found = {stored.item_no: stored for items in catalogue.items.at_rows(cosine).values() for stored in items}
     if lexical:
         missing = [number for number in lexical if number not in found]
         found |= catalogue.items.by_numbers(missing)
+    if settings.where:
+        kept = catalogue.columns.kept(settings.where, list(found))
+        found = {number: stored for number, stored in found.items() if number in kept}
     items = list(found.values())
     absent = [stored.image_at for stored in items if stored.image_at not in cosine]
     if absent:
         vectors = catalogue.images.fetch([catalogue.images.position(*place) for place in absent])
         cosine |= dict(zip(absent, map(float, vectors @ image_query), strict=True))
-    result = {stored.item_no: cosine[stored.image_at] for stored in items}
+    captions: dict[int, float] = {}
     if text_query is not None and len(catalogue.captions):
-        weight = settings.caption_weight
         described = [stored for stored in items if stored.caption_at is not None]
         places = [catalogue.captions.position(*stored.caption_at) for stored in described if stored.caption_at]
         similar = catalogue.captions.fetch(places) @ text_query
-        for stored, value in zip(described, similar, strict=True):
-            result[stored.item_no] = (1 - weight) * result[stored.item_no] + weight * float(value)
+        captions = {stored.item_no: float(value) for stored, value in zip(described, similar, strict=True)}
+    return [
+        _Candidate(stored, _parts(cosine[stored.image_at], captions.get(number), lexical, number, settings))
+        for number, stored in found.items()
+    ]
+
+
+def _parts(
+    image: float, caption: float | None, lexical: Mapping[int, float] | None, number: int, settings: QueryConfig
+) -> dict[str, float]:
+    parts = {"image": image}
+    if caption is not None:
+        weight = settings.caption_weight
+        parts = {"image": (1 - weight) * image, "caption": weight * caption}
     if lexical is not None:
         weight = settings.lexical_weight
-        for number in result:
-            result[number] = (1 - weight) * result[number] + weight * lexical.get(number, 0.0)
-    return [(result[number], stored) for number, stored in found.items()]
+        parts = {name: (1 - weight) * part for name, part in parts.items()}
+        parts["words"] = weight * lexical.get(number, 0.0)
+    return parts
 
 
-def _class_penalty(garment: Garment, stored: StoredItem, settings: QueryConfig) -> float:
-    other = garment.class_name is not None and stored.item.class_name not in (None, garment.class_name)
-    return settings.same_class if other else 0.0
-
-
-def _one_per_product(scored: list[tuple[float, StoredItem]], settings: QueryConfig) -> list[tuple[float, StoredItem]]:
-    best: dict[str, tuple[float, StoredItem]] = {}
-    for score, stored in sorted(scored, key=_order):
-        if stored.worn_with or score < settings.min_score or stored.item.product_id in best:
+def _one_per_product(candidates: list[_Candidate], settings: QueryConfig, without: Collection[str]) -> list[_Candidate]:
+    best: dict[str, _Candidate] = {}
+    today = datetime.date.today().isoformat()
+    for candidate in sorted(candidates, key=lambda one: (-one.score, one.stored.item_no)):
+        stored = candidate.stored
+        product = stored.item.product_id
+        if stored.worn_with or candidate.score < settings.min_score or product in best or product in without:
             continue
-        if settings.hide_unavailable and is_unavailable(stored):
+        if settings.hide_unavailable and is_unavailable(stored, today):
             continue
-        best[stored.item.product_id] = (score, stored)
+        best[product] = candidate
     return list(best.values())
 
 
-def is_unavailable(stored: StoredItem) -> bool:
-    """Whether the product's own data says that it cannot be bought now."""
-    return str(stored.item.metadata.get("availability", "")).strip().lower() in UNAVAILABLE
+def _diverse(catalogue: Catalogue, pool: list[_Candidate], settings: QueryConfig) -> list[_Candidate]:
+    """Maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998): each next hit is near to the question and, by
+    ``settings.diversity``, far from those chosen before it."""
+    pool = pool[: settings.k * _POOL]
+    if not pool:
+        return []
+    vectors = catalogue.images.fetch([catalogue.images.position(*one.stored.image_at) for one in pool])
+    relevance = np.array([one.score for one in pool])
+    nearest = np.full(len(pool), -1.0)
+    chosen: list[int] = []
+    while len(chosen) < min(settings.k, len(pool)):
+        value = (1 - settings.diversity) * relevance - (settings.diversity * nearest if chosen else 0.0)
+        value[chosen] = -np.inf
+        best = int(np.argmax(value))
+        chosen.append(best)
+        nearest = np.maximum(nearest, vectors @ vectors[best])
+    return [pool[n] for n in chosen]
 
 
-_order: Callable[[tuple[float, StoredItem]], tuple[float, int]] = lambda pair: (-pair[0], pair[1].item_no)  # noqa: E731
+def is_unavailable(stored: StoredItem, today: str | None = None) -> bool:
+    """Whether the product's own data says that it cannot be bought now: sold out, or not released before ``today``."""
+    metadata = stored.item.metadata
+    if str(metadata.get("availability", "")).strip().lower() in UNAVAILABLE:
+        return True
+    today = today or datetime.date.today().isoformat()
+    for column in RELEASE_COLUMNS:
+        released = str(metadata.get(column, ""))[:10]
+        if len(released) == 10 and released[4] == released[7] == "-" and released > today:
+            return True
+    return False

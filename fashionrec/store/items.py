@@ -140,6 +140,10 @@ class ItemReader:
         rows = self._many(_SELECT + "WHERE i.item_no IN (VALUES {})", [(n,) for n in numbers], 1)
         return {stored.item_no: stored for stored in rows}
 
+    def by_item_ids(self, item_ids: Sequence[str]) -> list[StoredItem]:
+        """Items by their ids, those that are there."""
+        return list(self._many(_SELECT + "WHERE i.item_id IN (VALUES {})", [(one,) for one in item_ids], 1))
+
     def of_product(self, product_id: str) -> list[StoredItem]:
         """The items of one product, in order."""
         with translated(self._path):
