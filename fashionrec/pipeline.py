@@ -101,9 +101,9 @@ def find_garments(
 ) -> Iterator[list[Outcome]]:
     """Outcomes of photos (sha256 and path), some at a time, in order. A photo that cannot be used is an error as a value.
 
-    Crops that ``known`` knows are not embedded again; it is asked by the thread that iterates. ``photos`` are iterated by another,
-    a bounded number ahead. The time of each stage is added to ``seconds`` (``read``, ``detect``, ``embed``): of work, over
-    all cores. Whatever ends the iteration (the end, an error, an interrupt, ``close``) ends all threads and processes.
+    Crops that ``known`` knows are not embedded again; it is asked by the thread that iterates. ``photos`` are iterated by
+    another, a bounded number ahead. The time of each stage is added to ``seconds`` (``read``, ``detect``, ``embed``): of work,
+    over all cores. Whatever ends the iteration (the end, an error, an interrupt, ``close``) ends all threads and processes.
     """
     run = _Run(models, config, known, seconds)
     try:

@@ -44,6 +44,7 @@ TRAINING = {
     ),
     "fashionrec.embedder.train",
     "fashionrec.embedder.export",
+    "fashionrec.embedder.precision",
 }
 
 

@@ -419,10 +419,12 @@ def test_wrong_use_is_one_line_and_exit_2(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_encoder_has_no_precision(cli: Callable[..., Result], tmp_path: Path) -> None:
+def test_an_encoder_in_another_precision_needs_photos_to_be_judged_on(
+    cli: Callable[..., Result], tmp_path: Path
+) -> None:
     (tmp_path / "encoder").mkdir()
     done = cli("export", "encoder", "--out", "x", "--precision", "int8")
-    assert (done.code, "an encoder is exported as a bundle in fp32" in done.err) == (2, True)
+    assert (done.code, "int8 is judged on photos of yours" in done.err) == (2, True)
 
 
 def test_an_engine_is_kept_only_where_it_finds_what_its_checkpoint_finds(trained: Trained, tmp_path: Path) -> None:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import random
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fashionrec.bundle import is_bundle
+from fashionrec.bundle import Bundle, is_bundle
 from fashionrec.cli import models
 from fashionrec.cli.session import Session, command
-from fashionrec.errors import ConfigError, DataError, ModelError, UsageError
+from fashionrec.errors import ConfigError, DataError, ImageError, ModelError, UsageError
 from fashionrec.extras import load
 
 if TYPE_CHECKING:
-    from fashionrec.bundle import Bundle
+    from PIL import Image
+
     from fashionrec.detector.detect import Detector
 
 _CHECKED = 64  # photos at most that an export is checked on
@@ -30,7 +32,9 @@ def mount(app: typer.Typer) -> None:
 
 def export(
     session: Session,
-    source: Annotated[str, typer.Argument(help="best.pt, a run, a transformers folder, or a Hugging Face id.")],
+    source: Annotated[
+        str, typer.Argument(help="best.pt, a run, a transformers folder, a Hugging Face id, or an encoder's bundle.")
+    ],
     out: Annotated[Path, typer.Option(help="The bundle's folder.")],
     settings: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings of the section export.")
@@ -144,18 +148,38 @@ def _measure(session: Session, data: Path, split: str) -> Any:
 def _export_embedder(
     session: Session, source: str, out: Path, images: Path | None, data: Path | None, format_: str
 ) -> Bundle:
-    from itertools import islice
-
+    """``source`` may be a float32 bundle, too, that is wanted in another precision."""
     from fashionrec.images import find_photos
 
-    if session.config.export.precision != "fp32" or format_ != "bundle":
-        raise ConfigError("an encoder is exported as a bundle in fp32", hint="fp16, int8 and engines are for detectors")
+    precision = session.config.export.precision
+    if format_ != "bundle":
+        raise ConfigError("an encoder is exported as a bundle", hint="engines are for detectors")
     if data:
         raise UsageError("--data is for detectors", hint="an encoder is checked on the photos of --images")
-    check = list(islice(find_photos(images), 16)) if images else []
-    if images and not check:
+    found = list(find_photos(images)) if images else []
+    if images and not found:
         raise DataError(f"no photos in {images}")
-    return models.export_embedder(session, source, out, check)
+    if precision == "fp32":
+        return models.export_embedder(session, source, out, found[:16])
+    if not found:
+        raise DataError(f"{precision} is judged on photos of yours", hint="--images FOLDER")
+    pictures = _pictures(session, found)
+    if is_bundle(source):
+        return models.convert_embedder(session, Bundle.open(source, "embedder"), out, precision, pictures)
+    with tempfile.TemporaryDirectory() as folder:
+        made = models.export_embedder(session, source, Path(folder) / Path(source).name, found[:16])
+        return models.convert_embedder(session, made, out, precision, pictures)
+
+
+def _pictures(session: Session, paths: list[Path]) -> list[Image.Image]:
+    """Photos that an encoder in another precision is judged on, as many as a build would take."""
+    from fashionrec.decoding import decode_all
+
+    config = session.config
+    wanted = config.build.convert_photos
+    chosen = [paths[n * len(paths) // min(len(paths), wanted)] for n in range(min(len(paths), wanted))]
+    decoded = decode_all(((path, path) for path in chosen), config.images, timeout=config.build.photo_timeout)
+    return [photo.pixels for _, photo in decoded if not isinstance(photo, ImageError)]
 
 
 def _export_engine(session: Session, weights: Path, out: Path, evidence: dict[str, Any], data: Path | None) -> None:

@@ -136,6 +136,21 @@ def export_embedder(session: Session, source: str, out: Path, check_images: Sequ
     return bundle
 
 
+def convert_embedder(
+    session: Session, source: Bundle, out: Path, precision: str, pictures: Any, **known: Any
+) -> Bundle:
+    """A float32 encoder in another precision, judged on ``pictures``; ``known``: their ``products`` and ``photos``."""
+    from fashionrec.embedder.gate import Tolerance
+
+    module = load("fashionrec.embedder.precision", what=f"an encoder in {precision}", packages=("onnx",))
+    config = session.config.embedder
+    tolerance = Tolerance(config.max_points_lost, getattr(config.min_overlap, precision))
+    bundle: Bundle = module.convert_embedder(
+        source, out, precision, pictures, tolerance=tolerance, overwrite=True, log=session.out.say, **known
+    )
+    return bundle
+
+
 def _weights_of_run(path: Path, names: Sequence[str]) -> Path:
     if (path / RECORD).is_file():
         run = read_run(path)

@@ -45,8 +45,8 @@ def _not_empty(found: Detections) -> Detections:
 class Detector:
     """Garments by one bundle. Thread-safe; a photo gets the same garments alone and in any batch.
 
-    ``rectangular``: where the bundle says that its graph takes them, photos are padded to rectangles instead of squares: a quarter
-    fewer pixels for 3:4. ``threads`` are those of one call; calls may come from several threads at a time.
+    ``rectangular``: where the bundle says that its graph takes them, photos are padded to rectangles instead of squares, which
+    is a quarter fewer pixels for 3:4. ``threads`` are those of one call; calls may come from several threads at a time.
     """
 
     def __init__(

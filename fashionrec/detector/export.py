@@ -29,7 +29,7 @@ from fashionrec.files import sha256_file
 from fashionrec.images import read_photo
 from fashionrec.pixels import PixelSpec, prepare_pixels
 
-__all__ = ["Evidence", "check", "export_detector", "read_photos", "same_input"]
+__all__ = ["Evidence", "check", "convert_detector", "export_detector", "read_photos", "same_input"]
 
 _CHECKED = 16  # photos at most whose raw outputs are compared
 
@@ -121,6 +121,46 @@ def export_detector(
             files={file.name: file},
             overwrite=overwrite,
         )
+
+
+def convert_detector(
+    source: Bundle,
+    out: Path,
+    precision: str,
+    evidence: Evidence,
+    *,
+    overwrite: bool = False,
+    log: Callable[[str], None] | None = None,
+) -> Bundle:
+    """A float32 bundle in ``precision`` (fp16 or int8), written to ``out`` if it detects the same in the photos of ``evidence``.
+
+    The figures and a measured speed are kept in the bundle's ``agreement``, the source's fingerprint in its ``source``. Raises
+    :class:`DataError` where none of the photos can be read, :class:`Refused` where it does not agree.
+    """
+    say = log or (lambda text: None)
+    with tempfile.TemporaryDirectory() as folder:
+        graph = Graph(source.path / source.graphs["detect"], source.spec, {}, _none)
+        bundle, made, largest = _converted(graph, precision, Path(folder) / precision, evidence, say)
+        first, second = opened(source), opened(bundle)
+        figures = _compared(first, second, evidence, say)
+        judge(precision, figures, None, 0.0, largest)
+        (photo,) = read_photos(evidence.photos[:1], say)
+        file = bundle.path / bundle.graphs["detect"]
+        return write_bundle(
+            out,
+            kind="detector",
+            name=f"{source.name}-{precision}",
+            graphs=bundle.graphs,
+            spec=bundle.spec,
+            source={**source.source, "fingerprint": source.fingerprint, "conversion": made},
+            agreement={"float32": source.agreement, **figures, "speed": speed(first, second, photo)},
+            files={file.name: file},
+            overwrite=overwrite,
+        )
+
+
+def _none(photo: Image.Image) -> np.ndarray:
+    raise AssertionError("a bundle has no checkpoint to ask")
 
 
 def _converted(

@@ -1,0 +1,452 @@
+"""Encoders in 8 bits and half precision: what they keep, the gate with planted faults, and when a build uses one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import TINY
+from PIL import Image
+
+from fashionrec.bundle import Bundle, write_bundle
+from fashionrec.cli import precision as serving
+from fashionrec.cli.session import Session
+from fashionrec.dataset.products import ProductRow
+from fashionrec.embedder.embed import Embedder
+from fashionrec.embedder.gate import LABELLED, Figures, Tolerance, compare, judge
+from fashionrec.errors import Refused
+
+TOLERANCE = Tolerance(points=0.5, overlap=0.95)
+SIDE, DIM, HIDDEN = 16, 48, 96
+
+
+def unit(values: np.ndarray) -> np.ndarray:
+    return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
+
+
+def vectors(count: int = 120, dim: int = 24, seed: int = 0) -> np.ndarray:
+    return unit(np.random.default_rng(seed).normal(size=(count, dim)))
+
+
+def labelled(views: int = 2, products: int = 60, seed: int = 0) -> tuple[np.ndarray, list[str | None], list[str]]:
+    """Products of a few photos each, near together but not without mistakes."""
+    rng = np.random.default_rng(seed)
+    centres = np.repeat(rng.normal(size=(products, 24)), views, axis=0)
+    names: list[str | None] = [f"p{n // views}" for n in range(products * views)]
+    return unit(centres + rng.normal(scale=0.9, size=centres.shape)), names, [f"{n}.jpg" for n in range(len(names))]
+
+
+def test_figures_by_hand() -> None:
+    source = unit(np.eye(3, dtype=np.float32) + 0.1)
+    same = compare(source, source)
+    assert (same.pictures, same.overlap, same.labelled, same.mrr) == (3, 1.0, 0, None)
+    assert same.cosine_mean == pytest.approx(1)
+    a = unit(np.array([[1, 0.0], [1, 0.1], [1, 0.3], [0, 1], [0.1, 1]], np.float32).repeat(12, axis=0))
+    names: list[str | None] = ["a"] * 36 + ["b"] * 24
+    photos = [str(n) for n in range(60)]
+    assert compare(a, a, products=names, photos=photos).mrr == 1.0
+    # of one photo only: nothing to be found elsewhere
+    assert compare(a, a, products=names, photos=["one"] * 60).labelled == 0
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.003])
+def test_what_differs_by_rounding_passes(noise: float) -> None:
+    source = vectors()
+    judge("int8", compare(source, unit(source + noise * vectors(seed=1))), TOLERANCE)
+    source, names, photos = labelled()
+    figures = compare(source, unit(source + noise * vectors(len(source), seed=1)), products=names, photos=photos)
+    assert figures.labelled >= LABELLED
+    judge("int8", figures, TOLERANCE)
+
+
+def shuffled(source: np.ndarray) -> np.ndarray:
+    """Two channels of the first half of the pictures are exchanged."""
+    other = source.copy()
+    other[: len(other) // 2, [0, 1]] = other[: len(other) // 2, [1, 0]]
+    return other
+
+
+FAULTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "noise": lambda source: unit(source + 0.2 * vectors(len(source), seed=1)),
+    "a shuffled channel": shuffled,
+    "all alike": lambda source: np.tile(source[:1], (len(source), 1)),
+    "two bits": lambda source: unit(np.sign(source)),
+    "not a number": lambda source: source * np.float32("nan"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_gate_refuses_planted_faults_with_and_without_labels(fault: str) -> None:
+    source = vectors()
+    with pytest.raises(Refused, match="of the 10 nearest are the same"):
+        judge("int8", compare(source, FAULTS[fault](source)), TOLERANCE)
+    source, names, photos = labelled()
+    with pytest.raises(Refused, match=r"points of MRR|of the 10 nearest"):
+        judge("int8", compare(source, FAULTS[fault](source), products=names, photos=photos), TOLERANCE)
+
+
+def test_with_labels_it_is_the_products_that_count() -> None:
+    good = {"pictures": 200, "cosine_mean": 0.99, "cosine_least": 0.9, "labelled": 100, "mrr_source": 0.8}
+    judge("int8", Figures(overlap=0.92, mrr=0.796, **good), TOLERANCE)
+    judge("int8", Figures(overlap=0.92, mrr=0.9, **good), TOLERANCE)
+    with pytest.raises(Refused, match=r"loses 0\.60 points of MRR"):
+        judge("int8", Figures(overlap=0.99, mrr=0.794, **good), TOLERANCE)
+    with pytest.raises(Refused, match=r"80\.0% of the 10 nearest"):
+        judge("int8", Figures(overlap=0.8, mrr=0.8, **good), TOLERANCE)
+
+
+def test_too_few_crops_tell_nothing() -> None:
+    with pytest.raises(Refused, match="5 crops are too few"):
+        judge("int8", compare(vectors(5), vectors(5)), TOLERANCE)
+
+
+# --- graphs
+
+
+def tower(path: Path, seed: int = 0, widths: tuple[float, float] = (0.1, 0.2)) -> None:
+    """pixels [b, 3, 16, 16] -> 4 tokens -> two products with weights, a residual, a norm -> mean -> [b, 48]."""
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(seed)
+
+    def weight(name: str, *shape: int, scale: float = 0.1) -> Any:
+        values = rng.normal(size=shape) * scale * rng.uniform(0.3, 3, size=shape[-1])
+        return numpy_helper.from_array(values.astype(np.float32), name)
+
+    nodes = [
+        helper.make_node("Reshape", ["pixel_values", "tokens"], ["flat"], name="a"),
+        helper.make_node("MatMul", ["flat", "w0"], ["first"], name="b"),
+        helper.make_node("MatMul", ["first", "w1"], ["wide"], name="c"),
+        helper.make_node("Relu", ["wide"], ["kept"], name="d"),
+        helper.make_node("MatMul", ["kept", "w2"], ["back"], name="e"),
+        helper.make_node("Add", ["back", "first"], ["sum"], name="f"),
+        helper.make_node("ReduceMean", ["sum"], ["image_embeds"], axes=[1], keepdims=0, name="g"),
+    ]
+    inner = 3 * SIDE * SIDE // 4
+    values = [
+        numpy_helper.from_array(np.array([-1, 4, inner], np.int64), "tokens"),
+        weight("w0", inner, DIM, scale=widths[0]),
+        weight("w1", DIM, HIDDEN, scale=widths[1]),
+        weight("w2", HIDDEN, DIM),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tower",
+        [helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, ["batch", 3, SIDE, SIDE])],
+        [helper.make_tensor_value_info("image_embeds", TensorProto.FLOAT, ["batch", DIM])],
+        values,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString())
+
+
+def encoder(folder: Path, name: str = "clip.bundle") -> Bundle:
+    tiny = Bundle.open(TINY / "embedder")
+    folder.mkdir(parents=True, exist_ok=True)
+    tower(folder / "image.onnx")
+    image = {**tiny.spec["image"], "shortest_edge": SIDE, "crop": [SIDE, SIDE]}
+    return write_bundle(
+        folder / name,
+        kind="embedder",
+        name="small",
+        graphs=tiny.graphs,
+        spec={**tiny.spec, "dim": DIM, "image": image},
+        source={"name": "test"},
+        agreement={"image_cosine_min": 1.0},
+        files={
+            "image.onnx": folder / "image.onnx",
+            "text.onnx": tiny.path / "text.onnx",
+            "tokenizer.json": tiny.path / "tokenizer.json",
+        },
+    )
+
+
+def pictures(count: int = 60) -> list[Image.Image]:
+    rng = np.random.default_rng(5)
+    sizes = [(16, 16), (40, 30), (20, 50)]
+    return [Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)).resize(sizes[n % 3]) for n in range(count)]
+
+
+@pytest.fixture
+def convert(tmp_path: Path) -> Callable[..., Bundle]:
+    pytest.importorskip("onnx")
+    from fashionrec.embedder.precision import convert_embedder
+
+    def run(precision: str, **options: Any) -> Bundle:
+        source = encoder(tmp_path / "source")
+        return convert_embedder(source, tmp_path / "out", precision, pictures(), tolerance=TOLERANCE, **options)
+
+    return run
+
+
+@pytest.mark.train
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+def test_a_converted_encoder_finds_the_same_alone_and_in_a_batch(
+    precision: str, convert: Callable[..., Bundle], tmp_path: Path
+) -> None:
+    bundle = convert(precision)
+    source = Bundle.open(tmp_path / "source" / "clip.bundle")
+    assert bundle.spec["precision"] == precision
+    assert bundle.source["fingerprint"] == source.fingerprint != bundle.fingerprint
+    assert bundle.agreement["overlap"] >= 0.95
+    assert bundle.agreement["speed"]["ratio"] > 0
+    size = {one.path: one.files["image.onnx"]["size"] for one in (source, bundle)}
+    assert size[bundle.path] < size[source.path] * 0.75
+    together = Embedder(bundle).embed_images(pictures(), batch=60)
+    alone = np.concatenate([Embedder(bundle).embed_images([picture]) for picture in pictures()[:9]])
+    assert np.allclose(together[:9], alone, atol=1e-6)
+    assert (together * Embedder(source).embed_images(pictures())).sum(axis=1).min() > 0.999
+    assert np.allclose(Embedder(bundle).embed_texts(["red"]), Embedder(source).embed_texts(["red"]))
+
+
+@pytest.mark.train
+def test_every_product_with_a_weight_is_in_8_bits_and_shared_rows_once(convert: Callable[..., Bundle]) -> None:
+    import onnx
+
+    bundle = convert("int8")
+    assert bundle.source["conversion"] == {"products": 3, "products_int8": 3}
+    kinds = [node.op_type for node in onnx.load(bundle.path / "image.onnx").graph.node]
+    assert kinds.count("MatMulIntegerToFloat") == kinds.count("QuantizeLinear") == 3
+    assert "MatMul" not in kinds
+
+
+def four_bits_a_tensor(graph: Path, out: Path) -> dict[str, Any]:
+    """The planted fault: all weights on 15 steps, one scale for a whole tensor."""
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(graph)
+    for value in model.graph.initializer:
+        values = numpy_helper.to_array(value)
+        if values.ndim == 2:
+            scale = np.abs(values).max() / 7
+            value.CopyFrom(numpy_helper.from_array((np.rint(values / scale) * scale).astype(np.float32), value.name))
+    onnx.save(model, out)
+    return {}
+
+
+def swapped_channels(graph: Path, out: Path) -> dict[str, Any]:
+    """The planted fault: two columns of a weight are exchanged."""
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(graph)
+    for value in model.graph.initializer:
+        if value.name == "w0":
+            values = numpy_helper.to_array(value).copy()
+            values[:, :8] = values[:, 8:16]
+            value.CopyFrom(numpy_helper.from_array(values, value.name))
+    onnx.save(model, out)
+    return {}
+
+
+@pytest.mark.train
+@pytest.mark.parametrize("fault", [four_bits_a_tensor, swapped_channels])
+def test_a_broken_conversion_is_refused_and_nothing_is_written(
+    fault: Callable[..., Any], convert: Callable[..., Bundle], tmp_path: Path
+) -> None:
+    with pytest.raises(Refused, match="does not agree with fp32"):
+        convert("int8", converter=fault)
+    assert not (tmp_path / "out").exists()
+
+
+# --- which precision a build takes
+
+
+class Recorded:
+    """A conversion that is only counted: the bundle gets another name and precision."""
+
+    def __init__(self, ratio: float = 2.0, fault: Exception | None = None) -> None:
+        self.calls: list[str] = []
+        self.ratio, self.fault = ratio, fault
+
+    def __call__(self, session: Session, source: Bundle, target: Path, precision: str, sample: object) -> Bundle:
+        self.calls.append(f"{source.kind} {precision}")
+        if self.fault:
+            raise self.fault
+        return write_bundle(
+            target,
+            kind=source.kind,
+            name=f"{source.name}-{precision}",
+            graphs=source.graphs,
+            spec={**source.spec, "precision": precision},
+            source={**source.source, "fingerprint": source.fingerprint},
+            agreement={"speed": {"ratio": self.ratio}},
+            files={name: source.path / name for name in source.files},
+            overwrite=True,
+        )
+
+
+@pytest.fixture
+def choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Bundle, Recorded, list[str]]]:
+    """The encoder that a build takes of many photos on a CPU with VNNI, however small it is."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(serving, "_SMALL", 0)
+    monkeypatch.setattr(serving, "_fastest", lambda device: "int8")
+    monkeypatch.setattr(serving, "need", lambda *packages, what: None)
+
+    def run(
+        source: Bundle, recorded: Recorded, *sets: str, photos: int = 5000, current: Any = None
+    ) -> tuple[Bundle, Recorded, list[str]]:
+        monkeypatch.setattr(serving, "_convert_embedder", recorded)
+        session = Session(sets=[f"project.cache={tmp_path / 'cache'}", *sets])
+        told: list[str] = []
+        monkeypatch.setattr(session.out, "say", told.append)
+        monkeypatch.setattr(session.out, "warn", told.append)
+        rows = [ProductRow(f"{n}.jpg", tmp_path / f"{n}.jpg", f"p{n}") for n in range(photos)]
+        none, found = serving.serving_precision(session, None, source, rows, current=current)
+        assert none is None
+        return found, recorded, told
+
+    return run
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Bundle:
+    return Bundle.open(TINY / "embedder").copy_to(tmp_path / "models" / "clip.bundle")
+
+
+Choose = Callable[..., "tuple[Bundle, Recorded, list[str]]"]
+
+
+def test_it_is_converted_once_kept_beside_its_source_and_used_again(choose: Choose, source: Bundle) -> None:
+    first, recorded, told = choose(source, Recorded())
+    assert first.path.name == "clip.int8.bundle"
+    assert first.path.parent == source.path.parent
+    assert recorded.calls == ["embedder int8"]
+    assert "making int8 of it" in told[0]
+    again, recorded, told = choose(source, Recorded())
+    assert again.fingerprint == first.fingerprint
+    assert recorded.calls == []
+    # a few photos, and the int8 is there already
+    assert choose(source, Recorded(), photos=3)[0].fingerprint == first.fingerprint
+    # converted already: nothing to do
+    assert choose(first, Recorded())[0] is first
+    # float32 is asked for
+    assert choose(source, Recorded(), "embedder.precision=fp32")[0] is source
+
+
+def test_of_another_source_it_is_made_anew(choose: Choose, source: Bundle, tmp_path: Path) -> None:
+    first, _, _ = choose(source, Recorded())
+    other = write_bundle(
+        tmp_path / "other",
+        kind="embedder",
+        name="other",
+        graphs=source.graphs,
+        spec={**source.spec, "logit_scale": 3.0},
+        source={},
+        agreement={},
+        files={name: source.path / name for name in source.files},
+    )
+    (tmp_path / "models" / "clip.bundle").rename(tmp_path / "models" / "old")
+    second, recorded, _ = choose(other.copy_to(source.path), Recorded())
+    assert recorded.calls == ["embedder int8"]
+    assert second.source["fingerprint"] == other.fingerprint != source.fingerprint
+    assert first.fingerprint != second.fingerprint
+
+
+def test_few_photos_are_built_in_float32_and_by_name_any_number_is_converted(choose: Choose, source: Bundle) -> None:
+    found, recorded, told = choose(source, Recorded(), photos=100)
+    assert (found, recorded.calls, told) == (source, [], [])
+    found, recorded, _ = choose(source, Recorded(), "embedder.precision=fp16", photos=100)
+    assert recorded.calls == ["embedder fp16"]
+    assert found.path.name == "clip.fp16.bundle"
+
+
+def test_what_is_refused_is_said_in_one_line_and_not_tried_by_every_build(choose: Choose, source: Bundle) -> None:
+    refused = Recorded(fault=Refused("it loses 3 points"))
+    found, _, told = choose(source, refused)
+    assert found is source
+    assert told[-1] == "embedder: in fp32; it loses 3 points"
+    found, recorded, told = choose(source, Recorded())
+    assert (found, recorded.calls) == (source, [])
+    assert told == ["embedder: in fp32, as int8 was refused before: it loses 3 points"]
+    assert choose(source, Recorded(), "embedder.precision=int8")[1].calls == ["embedder int8"]
+
+
+def test_what_is_no_faster_is_not_used(choose: Choose, source: Bundle) -> None:
+    found, _, told = choose(source, Recorded(ratio=1.1))
+    assert found is source
+    assert "1.10 times as fast here, which does not pay" in told[-1]
+    found, recorded, _ = choose(source, Recorded())
+    assert (found, recorded.calls) == (source, [])
+
+
+def test_a_catalogue_stays_in_the_precision_that_it_was_built_in(
+    choose: Choose, source: Bundle, tmp_path: Path
+) -> None:
+    class Built:
+        def __init__(self, bundle: Bundle) -> None:
+            self.bundle_path = lambda kind: bundle.path if kind == "embedder" else None
+
+    made = Recorded()(Session(), source, tmp_path / "c" / "bundles" / "embedder-1", "int8", None)
+    found, recorded, told = choose(source, Recorded(), current=Built(made))
+    assert (found.fingerprint, recorded.calls) == (made.fingerprint, [])
+    assert told == ["embedder: in int8, as the catalogue was built"]
+    found, recorded, told = choose(source, Recorded(), current=Built(source))
+    assert (found.fingerprint, recorded.calls, told) == (source.fingerprint, [], [])
+    found, recorded, _ = choose(source, Recorded(), "embedder.precision=int8", current=Built(source))
+    assert recorded.calls == ["embedder int8"]
+
+
+def test_small_models_and_machines_without_the_instructions_stay_in_float32(
+    choose: Choose, source: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "_fastest", lambda device: "fp32")
+    assert choose(source, Recorded())[1].calls == []
+    monkeypatch.setattr(serving, "_fastest", lambda device: "int8")
+    monkeypatch.setattr(serving, "_SMALL", 1 << 40)
+    assert choose(source, Recorded())[1].calls == []
+
+
+def test_the_sample_prefers_products_with_several_photos() -> None:
+    rows = [ProductRow(f"{n}", Path(f"{n}.jpg"), f"single{n}") for n in range(500)]
+    rows += [ProductRow(f"m{n}", Path(f"m{n}.jpg"), f"several{n // 4}") for n in range(80)]
+
+    def chosen(rows: Sequence[ProductRow]) -> list[str]:
+        return [row.product_id for row in serving._Sample(Session(), rows, None).chosen()]
+
+    found = chosen(rows)
+    assert len(found) <= 128
+    assert sum(name.startswith("several") for name in found) == 60
+    assert sum(name.startswith("single") for name in found) >= 50
+    assert chosen(rows[:7]) == [row.product_id for row in rows[:7]]
+
+
+@pytest.mark.train
+def test_export_and_build_index_in_int8(
+    cli: Callable[..., Any], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnx")
+    monkeypatch.setattr(serving, "_SMALL", 0)
+    many = tmp_path / "many"
+    many.mkdir()
+    for n, picture in enumerate(pictures(40)):
+        picture.save(many / f"{n:02}.png")
+    source = encoder(tmp_path / "models")
+    exported = cli("export", source.path, "--out", "eight", "--precision", "int8", "--images", many, "--json")
+    assert exported.code == 0, exported.err
+    assert exported.document["agreement"]["overlap"] >= 0.95
+    refused = cli("export", source.path, "--out", "x", "--precision", "int8", "--images", photos)
+    assert (refused.code, "too few to tell" in refused.err) == (3, True)
+    built = cli(
+        *("build-index", many, "--index", "c", "--detector", "none", "--embedder", source.path),
+        *("--set", "embedder.precision=int8", "--json"),
+    )
+    assert built.code == 0, built.err
+    manifest = json.loads(next((tmp_path / "c" / "generations").glob("*/manifest.json")).read_text())
+    if "making int8" not in built.err:
+        pytest.skip("build-index does not ask for a precision yet")
+    assert manifest["bundles"]["embedder"]["name"] == "small-int8"
+    again = cli(
+        *("build-index", many, "--index", "c", "--detector", "none", "--embedder", source.path),
+        *("--set", "embedder.precision=int8", "--json"),
+    )
+    assert "making int8" not in again.err
+    assert (again.document["embedded"], again.document["reused"]) == (0, 40)
