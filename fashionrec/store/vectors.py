@@ -1,82 +1,125 @@
-"""Vectors in FAISS: immutable segments of raw float32 vectors, searched exactly, opened without being read.
-
-A segment is a FAISS ``IndexFlatIP`` file: the raw vectors behind a short header, so that the one copy is searchable and
-other indexes can be built from it without embedding again. Vectors are of unit length, so inner product is cosine.
-"""
+"""Vectors of several segments, searched as one: exactly, or through an approximate index where there is one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fashionrec.errors import CatalogueError
+from fashionrec.store.approximate import ApproximateIndex, open_index
+from fashionrec.store.segments import AGAIN, VECTORS, Written, load_faiss, open_vectors, write_vectors
 
-VECTORS = "vectors.faiss"
-#: FAISS reads sizes from the file before it reads what they measure: no vector of a catalogue is longer than this.
-_READ_LIMIT = 1 << 34
-_AGAIN = "copy the catalogue again, or build it again with `fashionrec build-index`"
+__all__ = ["VECTORS", "VectorStore", "Written", "open_store", "open_vectors", "write_vectors"]
 
-
-def write_vectors(path: Path, vectors: np.ndarray) -> None:
-    """Write float32 [n, d] unit vectors as a segment file."""
-    import faiss
-
-    index = faiss.IndexFlatIP(int(vectors.shape[1]))
-    index.add(np.ascontiguousarray(vectors, dtype=np.float32))
-    faiss.write_index(index, str(path))
+#: A core more is worth waking for this many bytes of vectors.
+_BYTES_PER_THREAD = 64 << 20
+#: Queries handed to FAISS at once: with more it multiplies matrices, whose rounding depends on their number.
+_TOGETHER = 32
+#: Where fewer than one in so many rows is allowed, they are looked up one by one.
+_FEW = 16
+_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
 
-def open_vectors(path: Path, *, count: int, dim: int) -> Any:
-    """Map a segment file. Raises :class:`CatalogueError` if it is damaged or does not hold ``count`` x ``dim``."""
-    import faiss
+class Part(NamedTuple):
+    """Rows of one segment that one thread looks through: from ``first`` up to ``last``; ``mask`` says which are allowed."""
 
-    faiss.set_deserialization_vector_byte_limit(_READ_LIMIT)
-    try:
-        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-    except Exception as error:  # FAISS raises RuntimeError with a C++ trace
-        reason = str(error).strip().splitlines()[-1][:160]
-        raise CatalogueError(f"catalogue is damaged: {path} cannot be read ({reason})", hint=_AGAIN) from None
-    if not isinstance(index, faiss.IndexFlat) or index.metric_type != faiss.METRIC_INNER_PRODUCT:
-        raise CatalogueError(f"catalogue is damaged: {path} is not a flat inner-product index", hint=_AGAIN)
-    if (index.ntotal, index.d) != (count, dim):
-        raise CatalogueError(
-            f"catalogue is damaged: {path} holds {index.ntotal} vectors of length {index.d}, not {count} of {dim}",
-            hint=_AGAIN,
-        )
-    return index
+    segment: int
+    first: int
+    last: int
+    mask: np.ndarray | None = None
+
+
+def open_store(
+    root: Path,
+    segments: Mapping[str, Mapping[str, Any]],
+    kind: str,
+    index: Mapping[str, Any] | None = None,
+    *,
+    threads: int = 0,
+) -> VectorStore:
+    """The segments of a ``kind`` in a manifest's table, by name, with the index that its ``index`` entry speaks of.
+
+    ``threads`` 0 = one for each core. Raises :class:`CatalogueError` for a damaged file.
+    """
+    chosen = {name: entry for name, entry in sorted(segments.items()) if entry["kind"] == kind}
+    opened = [
+        (name, open_vectors(root / "segments" / name / VECTORS, count=entry["count"], dim=entry["dim"]))
+        for name, entry in chosen.items()
+    ]
+    return VectorStore(opened, open_index(root, index, chosen) if index else None, threads=threads)
 
 
 class VectorStore:
-    """Several segments searched as one. A position counts through the segments in the order given."""
+    """Several segments searched as one. A position counts through the segments in the order given. Thread-safe.
 
-    def __init__(self, segments: Sequence[tuple[str, Any]]) -> None:
+    ``index`` covers some of the segments; the others, and the rows that are left out of it, are searched exactly beside it.
+    """
+
+    def __init__(
+        self, segments: Sequence[tuple[str, Any]], index: ApproximateIndex | None = None, *, threads: int = 0
+    ) -> None:
         self.names = [name for name, _ in segments]
-        self.indexes = [index for _, index in segments]
-        self.starts = np.cumsum([0, *(int(index.ntotal) for index in self.indexes)])
+        self.indexes = [opened for _, opened in segments]
+        self.index = index
+        self.threads = threads or _cores()
+        self.starts = np.cumsum([0, *(int(opened.ntotal) for opened in self.indexes)])
+        self._number = {name: n for n, name in enumerate(self.names)}
+        self._raw = [_raw_floats(opened) for opened in self.indexes]
+        self._everywhere = self._parts(range(len(self.names)))
+        if index is not None:
+            missing = [name for name, count in index.covers if self._number.get(name) is None]
+            if missing:
+                raise CatalogueError(f"catalogue is damaged: the index covers {missing[0]}, which is gone", hint=AGAIN)
+            covered = {name for name, _ in index.covers}
+            self._beside = self._parts(n for n, name in enumerate(self.names) if name not in covered)
+            counts = np.array([count for _, count in index.covers], np.int64)
+            self._index_ends = np.cumsum(counts)
+            firsts = self.starts[[self._number[name] for name, _ in index.covers]]
+            self._shift = firsts - (self._index_ends - counts)  # from a row of the index to a position
+            self._left_out = self._positions(index.left_out)
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    @property
+    def dim(self) -> int:
+        return int(self.indexes[0].d) if self.indexes else 0
+
+    @property
+    def serves_text(self) -> bool:
+        """Whether queries of the text tower are found as well as pictures: by exact search, or as the index was measured."""
+        return self.index is None or self.index.text
+
+    def search(
+        self, queries: np.ndarray, k: int, *, exact: bool = False, allowed: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The ``k`` nearest by cosine of float32 [n, d] queries: scores float32 [n, k] and positions int64 [n, k].
 
-        ``k`` is cut to the number of vectors. Best first; ties by position.
+        ``k`` is cut to what there is. Best first; equal scores by position. The index is used where there is one and ``k``
+        is within its depth, unless ``exact``. ``allowed`` (a mask over all positions, or positions) limits the answer to
+        those: always exact, and full when ``k`` of them exist.
         """
-        k = min(k, len(self))
-        if k == 0:
-            return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
         queries = np.ascontiguousarray(queries, dtype=np.float32)
-        scores, positions = [], []
-        for start, index in zip(self.starts, self.indexes, strict=False):
-            found, where = index.search(queries, min(k, int(index.ntotal)))
-            scores.append(found)
-            positions.append(where + start)
-        score, position = np.concatenate(scores, axis=1), np.concatenate(positions, axis=1)
-        order = np.lexsort((position, -score), axis=1)[:, :k]
-        return np.take_along_axis(score, order, axis=1), np.take_along_axis(position, order, axis=1)
+        with _one_thread():
+            if allowed is not None:
+                return self._search_allowed(queries, k, np.asarray(allowed))
+            if self.index is None or exact or k > self.index.depth:
+                return self._exact(queries, k, self._everywhere)
+            answers = [self._approximate(query[None], k) for query in queries]
+        width = min((scores.shape[1] for scores, _ in answers), default=0)
+        scores = [score[:, :width] for score, _ in answers]
+        positions = [position[:, :width] for _, position in answers]
+        if not answers:
+            return np.empty((0, 0), np.float32), np.empty((0, 0), np.int64)
+        return np.concatenate(scores), np.concatenate(positions)
 
     def locate(self, position: int) -> tuple[str, int]:
         """Segment name and row of a position."""
@@ -85,13 +128,177 @@ class VectorStore:
 
     def position(self, segment: str, row: int) -> int:
         """The position of a row of a segment."""
-        return int(self.starts[self.names.index(segment)]) + row
+        return int(self.starts[self._number[segment]]) + row
 
-    def fetch(self, positions: Sequence[int]) -> np.ndarray:
+    def fetch(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
         """The vectors at some positions, float32 [n, d]."""
-        rows = []
-        for position in positions:
-            name, row = self.locate(position)
-            rows.append(self.indexes[self.names.index(name)].reconstruct(row))
-        dim = int(self.indexes[0].d) if self.indexes else 0
-        return np.stack(rows).astype(np.float32) if rows else np.empty((0, dim), np.float32)
+        asked = np.asarray(positions, np.int64).reshape(-1)
+        vectors = np.empty((len(asked), self.dim), np.float32)
+        for segment, places, rows in self._by_segment(asked):
+            vectors[places] = self.indexes[segment].reconstruct_batch(rows)
+        return vectors
+
+    def _parts(self, numbers: Sequence[int] | range | Iterator[int]) -> list[Part]:
+        """The rows of some segments, cut so that each thread has about as much to do."""
+        chosen = list(numbers)
+        total = sum(int(self.indexes[n].ntotal) for n in chosen)
+        size = sum(int(self.indexes[n].ntotal) * int(self.indexes[n].sa_code_size()) for n in chosen)
+        share = -(-total // max(1, min(self.threads, size // _BYTES_PER_THREAD)))
+        parts = []
+        for n in chosen:
+            rows = int(self.indexes[n].ntotal)
+            pieces = max(1, round(rows / share)) if share else 1
+            ends = [rows * piece // pieces for piece in range(pieces + 1)]
+            parts += [Part(n, first, last) for first, last in pairwise(ends) if last > first]
+        return parts
+
+    def _positions(self, rows: np.ndarray) -> np.ndarray:
+        """Positions of rows of the index."""
+        return rows + self._shift[np.searchsorted(self._index_ends, rows, side="right")]
+
+    def _by_segment(self, positions: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """For each segment that holds some of the positions: its number, their places in the array, and their rows."""
+        if len(self.names) == 1:
+            yield 0, np.arange(len(positions)), positions
+            return
+        segments = np.searchsorted(self.starts, positions, side="right") - 1
+        for segment in np.unique(segments):
+            places = np.flatnonzero(segments == segment)
+            yield int(segment), places, positions[places] - self.starts[segment]
+
+    def _scores(self, query: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """Inner products of a float32 [1, d] query with the vectors at some positions, as FAISS computes them in a scan."""
+        faiss = load_faiss()
+        scores = np.empty(len(positions), np.float32)
+        for segment, places, rows in self._by_segment(positions):
+            rows = np.ascontiguousarray(rows, np.int64)
+            found = np.empty(len(rows), np.float32)
+            raw = self._raw[segment]
+            if raw is None:  # half floats: made whole first
+                vectors = self.indexes[segment].reconstruct_batch(rows)
+                raw, rows = faiss.swig_ptr(vectors), np.arange(len(rows), dtype=np.int64)
+            pointers = (faiss.swig_ptr(found), faiss.swig_ptr(query), raw, faiss.swig_ptr(rows))
+            faiss.fvec_inner_products_by_idx(*pointers, self.dim, 1, len(rows))
+            scores[places] = found
+        return scores
+
+    def _approximate(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        assert self.index is not None
+        positions = np.concatenate([self._positions(self.index.rows(query)), self._left_out])
+        scores = self._scores(query, positions)
+        if self._beside:
+            more, where = self._exact(query, k, self._beside)
+            scores, positions = np.concatenate([scores, more[0]]), np.concatenate([positions, where[0]])
+        return _best(scores[None], positions[None], k)
+
+    def _exact(self, queries: np.ndarray, k: int, parts: Sequence[Part]) -> tuple[np.ndarray, np.ndarray]:
+        total = sum(part.last - part.first for part in parts)
+        k = max(0, min(k, total))
+        if k == 0:
+            return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+        batches = [self._scan(queries[n : n + _TOGETHER], k, parts, total) for n in range(0, len(queries), _TOGETHER)]
+        if not batches:
+            return np.empty((0, k), np.float32), np.empty((0, k), np.int64)
+        width = min(scores.shape[1] for scores, _ in batches)
+        return (
+            np.concatenate([scores[:, :width] for scores, _ in batches]),
+            np.concatenate([positions[:, :width] for _, positions in batches]),
+        )
+
+    def _scan(self, queries: np.ndarray, k: int, parts: Sequence[Part], total: int) -> tuple[np.ndarray, np.ndarray]:
+        """The ``k`` best of all rows in the parts. One more is asked for: where it scores as the last does, others may too,
+        and which of them comes first is only known once all of them are seen."""
+        want = min(k + 1, total)
+        while True:
+            found = _run([partial(self._scan_part, queries, want, part) for part in parts], self.threads)
+            scores = np.concatenate([score for score, _ in found], axis=1)
+            positions = np.concatenate([position for _, position in found], axis=1)
+            scores, positions = _best(scores, positions, want)
+            if want == total or scores.shape[1] <= k or (scores[:, k - 1] > scores[:, k]).all():
+                return scores[:, :k], positions[:, :k]
+            if scores.shape[1] < want or (scores[:, k - 1] > scores[:, -1]).all():
+                return scores[:, :k], positions[:, :k]
+            want = min(total, want * 4)
+
+    def _scan_part(self, queries: np.ndarray, want: int, part: Part) -> tuple[np.ndarray, np.ndarray]:
+        faiss = load_faiss()
+        opened, start = self.indexes[part.segment], int(self.starts[part.segment])
+        if part.mask is not None:
+            bits = np.packbits(part.mask, bitorder="little")
+            selector = faiss.IDSelectorBitmap(bits)
+        else:
+            selector = faiss.IDSelectorRange(part.first, part.last)
+        with _one_thread():
+            params = faiss.SearchParameters(sel=selector)
+            scores, rows = opened.search(queries, min(want, part.last - part.first), params=params)
+        return scores, np.where(rows < 0, -1, rows + start)
+
+    def _search_allowed(self, queries: np.ndarray, k: int, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if allowed.dtype == bool:
+            if allowed.shape != (len(self),):
+                raise ValueError(f"a mask of shape {allowed.shape} over {len(self)} positions")
+            positions = np.flatnonzero(allowed)
+        else:
+            positions = np.unique(allowed.astype(np.int64))
+            if positions.size and (positions[0] < 0 or positions[-1] >= len(self)):
+                raise ValueError(f"position {positions[-1]} of {len(self)}")
+        k = max(0, min(k, len(positions)))
+        if k == 0:
+            return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+        if len(positions) * _FEW < len(self):
+            scores = np.stack([self._scores(query[None], positions) for query in queries])
+            return _best(scores, np.broadcast_to(positions, scores.shape), k)
+        mask = np.zeros(len(self), bool)
+        mask[positions] = True
+        parts = []
+        for part in self._everywhere:
+            start, rows = int(self.starts[part.segment]), int(self.indexes[part.segment].ntotal)
+            own = np.zeros(rows, bool)
+            own[part.first : part.last] = mask[start + part.first : start + part.last]
+            if own.any():
+                parts.append(part._replace(mask=own))
+        return self._exact(queries, k, parts)
+
+
+def _best(scores: np.ndarray, positions: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The ``k`` best of each line, best first, equal scores by position. What FAISS fills up with (-1) is left out."""
+    scores = np.where(positions < 0, -np.inf, scores)
+    order = np.lexsort((positions, -scores), axis=1)[:, :k]
+    scores, positions = np.take_along_axis(scores, order, axis=1), np.take_along_axis(positions, order, axis=1)
+    width = int((positions >= 0).sum(axis=1).min()) if positions.size else 0
+    return scores[:, :width], positions[:, :width]
+
+
+def _raw_floats(opened: Any) -> Any:
+    """Where the raw float32 vectors of a segment lie in memory; None for half floats."""
+    faiss = load_faiss()
+    return opened.get_xb() if isinstance(opened, faiss.IndexFlat) else None
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let FAISS use the calling thread alone: its own threads would take another path for one query, which is slower, and
+    whose rounding depends on their number. (OpenMP's setting is each thread's own.)"""
+    faiss = load_faiss()
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+def _run(jobs: Sequence[Callable[[], Any]], threads: int) -> list[Any]:
+    """What the jobs return, in order; several at once. The pool is this process's own: a forked one's threads are gone."""
+    if len(jobs) == 1 or threads == 1:
+        return [job() for job in jobs]
+    pool = _pools.get((os.getpid(), threads))
+    if pool is None:
+        pool = _pools.setdefault((os.getpid(), threads), ThreadPoolExecutor(threads, "fashionrec-search"))
+    return [done.result() for done in [pool.submit(job) for job in jobs]]

@@ -1,0 +1,327 @@
+"""Which index a generation is served with: the cheapest that finds what exact search finds, as measured.
+
+Questions are vectors of the catalogue that are left out of the index (they lie beside it and are searched exactly), asked one
+by one, each without itself in its answer. Recall@10 is the share of the ten nearest, by exact search over everything, that are
+in the answer. Every second question tunes the index, the others judge it; an index passes where it reaches the bar on both.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fashionrec.errors import CatalogueError
+from fashionrec.store.approximate import left_out_rows, open_index
+from fashionrec.store.index_kinds import KINDS, LEAST, WrittenIndex, efforts, expected_bytes, open_written, write_index
+from fashionrec.store.vectors import VectorStore, open_store
+
+if TYPE_CHECKING:
+    from fashionrec.config import IndexConfig
+
+K = 10
+Log = Callable[[str], None]
+_MEASURED = ("recall_at_10", "latency_ms_p50", "latency_ms_p95")
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Questions float32 [n, d], where they lie in the store, and the scores of what is nearest to each but itself [n, m]."""
+
+    questions: np.ndarray
+    positions: np.ndarray
+    scores: np.ndarray
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A kind that might be used: the bytes that it takes in memory, and how to make and measure it (its entry)."""
+
+    kind: str
+    memory: int
+    make: Callable[[], dict[str, Any]]
+
+
+def make_index(
+    root: Path,
+    name: str,
+    segments: Mapping[str, Mapping[str, Any]],
+    *,
+    settings: IndexConfig,
+    previous: Mapping[str, Any] | None = None,
+    log: Log = lambda text: None,
+) -> dict[str, Any]:
+    """Choose, make and measure the index of a generation; returns the ``index`` entry of its manifest.
+
+    ``segments`` is the manifest's table, of which image vectors are indexed; a new index is written to ``indexes/NAME``.
+    The ``previous`` entry's index goes on being used as long as what it covers is there, reaches the bar, and leaves no more
+    than ``settings.rebuild_above`` of the vectors to be searched beside it. Raises ``OSError`` where the disk takes no more.
+    """
+    over = [[key, int(entry["count"])] for key, entry in sorted(segments.items())]
+    asked = settings.model_dump()
+    if previous and previous.get("over") == over and previous.get("settings") == asked:
+        return dict(previous)
+    store = open_store(root, segments, "image")
+    truth = find_truth(store, settings)
+    entry = _kept(root, segments, store, truth, settings, previous, log)
+    if entry is None:
+        entry = _chosen(root, f"indexes/{name}", store, truth, settings, log)
+        if entry["path"] is not None:
+            entry["text"] = False
+            served = open_store(root, segments, "image", entry)
+            recall = text_recall(root, segments, served, settings)
+            entry |= {"text_recall_at_10": recall, "text": recall is not None and recall >= settings.recall}
+    return {**entry, "over": over, "settings": asked}
+
+
+def choose(
+    candidates: Iterable[Candidate], *, recall: float, max_memory: int | None, max_latency_ms: float | None, log: Log
+) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+    """The first candidate within the budgets that reaches ``recall``, by the memory it takes; and what was tried.
+
+    ``max_memory`` is in bytes. What is too large is not made. Each that was tried says in ``rejected`` what was wrong.
+    """
+    tried: list[dict[str, Any]] = []
+    for candidate in sorted(candidates, key=lambda one: one.memory):
+        figures: dict[str, Any] = {"kind": candidate.kind, "memory": candidate.memory}
+        tried.append(figures)
+        if max_memory is not None and candidate.memory > max_memory:
+            figures["rejected"] = f"takes {candidate.memory / 2**20:.0f} MiB, more than {max_memory / 2**20:.0f}"
+            log(f"{candidate.kind}: {figures['rejected']}")
+            continue
+        entry = candidate.make()
+        figures |= {key: entry.get(key) for key in ("parameters", "bytes", *_MEASURED, "build_seconds")}
+        if entry["recall_at_10"] < recall:
+            figures["rejected"] = f"recall@10 is {entry['recall_at_10']:.4f}, not {recall}"
+        elif max_latency_ms is not None and entry["latency_ms_p50"] > max_latency_ms:
+            figures["rejected"] = f"a query takes {entry['latency_ms_p50']:.2f} ms, more than {max_latency_ms:g}"
+        log(
+            f"{candidate.kind}: recall@10 {entry['recall_at_10']:.4f}, {entry['latency_ms_p50']:.2f} ms a query"
+            + (f": {figures['rejected']}" if "rejected" in figures else "")
+        )
+        if "rejected" not in figures:
+            return entry, tried
+    return None, tried
+
+
+def _chosen(
+    root: Path, relative: str, store: VectorStore, truth: Truth, settings: IndexConfig, log: Log
+) -> dict[str, Any]:
+    """The entry of a new index: as the settings say, else of the cheapest kind."""
+    count = len(store)
+    raw = sum(int(one.ntotal) * int(one.sa_code_size()) for one in store.indexes)
+    made: list[WrittenIndex] = []
+
+    def exact() -> dict[str, Any]:
+        entry: dict[str, Any] = {
+            "kind": "flat",
+            "path": None,
+            "covers": [],
+            "parameters": {},
+            "bytes": 0,
+            "build_seconds": 0.0,
+        }
+        return entry | measure(store, truth, K)
+
+    def build(kind: str) -> dict[str, Any]:
+        start = time.perf_counter()
+        for written in made:
+            (root / written.path / "index.faiss").unlink(missing_ok=True)
+        log(f"{kind}: making it of {count:,} vectors")
+        made[:] = [write_index(store, kind, root, relative, questions=settings.queries, seed=settings.seed)]
+        seconds = time.perf_counter() - start
+        return tune(root, store, made[0], truth, settings) | {"build_seconds": round(seconds, 1)}
+
+    flat = Candidate("flat", raw, exact)
+    most = None if settings.max_memory is None else settings.max_memory << 20
+    kinds = KINDS if settings.type == "auto" else () if settings.type == "flat" else (settings.type,)
+    usable = [Candidate(kind, expected_bytes(kind, count, store.dim), partial(build, kind)) for kind in kinds]
+    if count < LEAST:
+        usable = []
+    limits: dict[str, Any] = {"recall": settings.recall, "max_memory": most, "max_latency_ms": settings.max_latency_ms}
+    tried: list[dict[str, Any]] = []
+    entry: dict[str, Any] | None = None
+    if settings.type == "flat":
+        entry, reason = exact(), "exact, as index.type says"
+    elif settings.type != "auto" and usable:  # taken whatever it reaches
+        entry, tried = choose(usable, recall=-1.0, max_memory=None, max_latency_ms=None, log=log)
+        assert entry is not None
+        short = "" if entry["recall_at_10"] >= settings.recall else f", though its recall@10 is not {settings.recall}"
+        reason = f"{settings.type}, as index.type says{short}"
+    else:
+        if count < max(settings.exact_below, LEAST):
+            entry, tried = choose([flat], log=log, **limits)
+            reason = f"exact: {count:,} vectors are fewer than index.exact_below ({settings.exact_below:,})"
+        if entry is None:
+            entry, more = choose(usable if tried else [*usable, flat], log=log, **limits)
+            tried += more
+            reason = _why(entry, tried, settings)
+        if entry is None:
+            entry = exact()
+    if entry["path"] is None:
+        shutil.rmtree(root / relative, ignore_errors=True)
+    return entry | {"vectors": count, "reason": reason, "tried": tried}
+
+
+def _why(entry: Mapping[str, Any] | None, tried: Sequence[Mapping[str, Any]], settings: IndexConfig) -> str:
+    wanted = [f"recall@10 of {settings.recall}"]
+    if settings.max_memory is not None:
+        wanted.append(f"{settings.max_memory} MiB")
+    if settings.max_latency_ms is not None:
+        wanted.append(f"{settings.max_latency_ms:g} ms")
+    bar = " within ".join([wanted[0], " and ".join(wanted[1:])]) if wanted[1:] else wanted[0]
+    failed = "; ".join(f"{one['kind']}: {one['rejected']}" for one in tried if "rejected" in one)
+    if entry is None:
+        return f"exact, since nothing reaches {bar} ({failed})" if failed else "exact: too few vectors for an index"
+    name = "exact" if entry["kind"] == "flat" else str(entry["kind"])
+    return f"{name}: the least memory that reaches {bar}" + (f" ({failed})" if failed else "")
+
+
+def _kept(
+    root: Path,
+    segments: Mapping[str, Mapping[str, Any]],
+    store: VectorStore,
+    truth: Truth,
+    settings: IndexConfig,
+    previous: Mapping[str, Any] | None,
+    log: Log,
+) -> dict[str, Any] | None:
+    """The previous index measured over what is there now; None where it cannot or should not be used any more."""
+    if not previous or previous.get("path") is None or settings.type not in ("auto", previous["kind"]):
+        return None
+    asked = previous.get("settings") or {}
+    if any(asked.get(key) != getattr(settings, key) for key in ("depth", "queries", "seed")):
+        return None
+    try:
+        index = open_index(root, previous, {name: e for name, e in segments.items() if e["kind"] == "image"})
+    except CatalogueError:  # a segment that it covers has gone, or the file is damaged
+        return None
+    assert index is not None
+    beside = len(store) - index.count
+    if beside > settings.rebuild_above * len(store):
+        log(f"{beside:,} of {len(store):,} vectors are beside the index: it is made again")
+        return None
+    served = open_store(root, segments, "image", previous)
+    figures = measure(served, truth, index.depth)
+    slow = settings.max_latency_ms is not None and figures["latency_ms_p50"] > settings.max_latency_ms
+    if (figures["recall_at_10"] < settings.recall and settings.type == "auto") or slow:
+        log(
+            f"the index of before reaches {figures['recall_at_10']:.4f}, {figures['latency_ms_p50']:.2f} ms: made again"
+        )
+        return None
+    reason = (
+        f"{index.kind}: the index of before covers {index.count:,} vectors; {beside:,} are searched exactly beside it"
+    )
+    return {**previous, **figures, "vectors": len(store), "reason": reason}
+
+
+def find_truth(store: VectorStore, settings: IndexConfig) -> Truth:
+    """Questions out of a store, and by exact search what is nearest to each: as many as ``settings.depth``, and ten at least."""
+    positions = left_out_rows(len(store), settings.queries)
+    if not len(positions):  # a handful of vectors: all of them ask
+        positions = np.arange(len(store))
+    questions = store.fetch(positions)
+    scores, found = store.search(questions, max(settings.depth, K) + 1, exact=True)
+    width = max(0, scores.shape[1] - 1)
+    others = [line[where != own][:width] for line, where, own in zip(scores, found, positions, strict=True)]
+    return Truth(questions, positions, np.array(others, np.float32).reshape(len(positions), width))
+
+
+def ask(store: VectorStore, questions: np.ndarray, k: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The answer to each question, asked by itself: scores and positions."""
+    found = [store.search(question[None], k) for question in questions]
+    return [(scores[0], positions[0]) for scores, positions in found]
+
+
+def recall_of(answers: Sequence[tuple[np.ndarray, np.ndarray]], truth: Truth, k: int) -> np.ndarray:
+    """For each question the share of its ``k`` nearest that is in its answer (scores and positions), itself left aside.
+
+    By score: of several vectors that are equally near, one is as good as another.
+    """
+    k = min(k, truth.scores.shape[1])
+    if k == 0:
+        return np.ones(len(answers))
+    shares = []
+    for n, (scores, positions) in enumerate(answers):
+        found = scores[positions != truth.positions[n]][:k]
+        shares.append(np.count_nonzero(found >= truth.scores[n, k - 1] - 1e-6) / k)
+    return np.array(shares)
+
+
+def measure(store: VectorStore, truth: Truth, depth: int) -> dict[str, Any]:
+    """Recall@10 (and as deep as answers may be, where that is more) and milliseconds of a single query for its ten best."""
+    answers = ask(store, truth.questions, depth)
+    if store.index is None:
+        figures: dict[str, Any] = {"recall_at_10": 1.0}  # every vector is compared
+    else:
+        figures = {"recall_at_10": _judge(recall_of(answers, truth, K))[1]}
+        if depth > K:
+            deep = recall_of(answers, truth, depth - 1)
+            figures[f"recall_at_{depth - 1}"] = round(float(deep.mean()), 4)
+    times = []
+    for question in truth.questions:
+        start = time.perf_counter()
+        store.search(question[None], K)
+        times.append((time.perf_counter() - start) * 1000)
+    times.sort()
+    return figures | {
+        "latency_ms_p50": round(statistics.median(times), 3) if times else 0.0,
+        "latency_ms_p95": round(times[int(0.95 * (len(times) - 1))], 3) if times else 0.0,
+    }
+
+
+def tune(root: Path, store: VectorStore, written: WrittenIndex, truth: Truth, settings: IndexConfig) -> dict[str, Any]:
+    """The entry of an index just written, with the least effort that reaches the bar; the most recall where none does."""
+    index = open_written(store, written, root, settings.depth)
+    segments = list(zip(store.names, store.indexes, strict=True))
+    best, reached = (1, settings.depth), -1.0
+    for effort, candidates in efforts(written.kind, len(store), settings.depth):
+        trial = VectorStore(segments, index.tuned(effort, candidates), threads=store.threads)
+        answers = ask(trial, truth.questions, settings.depth)
+        worse = min(_judge(recall_of(answers, truth, K)))
+        if worse > reached:
+            best, reached = (effort, candidates), worse
+        if worse >= settings.recall:
+            break
+    effort, candidates = best
+    served = VectorStore(segments, index.tuned(effort, candidates), threads=store.threads)
+    return {
+        "kind": written.kind,
+        "path": written.path,
+        "covers": [list(one) for one in index.covers],
+        "parameters": {**written.parameters, "effort": effort, "candidates": candidates, "depth": settings.depth},
+        "bytes": written.bytes,
+        "head": written.head,
+        **measure(served, truth, settings.depth),
+    }
+
+
+def _judge(shares: np.ndarray) -> tuple[float, float]:
+    """Mean of every second question, which tune, and of the others, which judge."""
+    if len(shares) < 2:
+        return (float(shares.mean()),) * 2 if len(shares) else (1.0, 1.0)
+    return round(float(shares[::2].mean()), 4), round(float(shares[1::2].mean()), 4)
+
+
+def text_recall(
+    root: Path, segments: Mapping[str, Mapping[str, Any]], store: VectorStore, settings: IndexConfig
+) -> float | None:
+    """Recall@10 of the index for words, whose vectors lie elsewhere than pictures': asked with the captions' vectors.
+
+    None where there are none: words are then searched exactly.
+    """
+    captions = open_store(root, segments, "caption")
+    if not len(captions) or captions.dim != store.dim:
+        return None
+    questions = captions.fetch(np.linspace(0, len(captions) - 1, min(settings.queries, len(captions))).astype(np.int64))
+    scores, _ = store.search(questions, K, exact=True)
+    truth = Truth(questions, np.full(len(questions), -1), scores)
+    answers = ask(store, questions, K)
+    return round(float(recall_of(answers, truth, K).mean()), 4)

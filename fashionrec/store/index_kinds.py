@@ -1,0 +1,156 @@
+"""How each kind of approximate index is made and written, and what it is tuned by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fashionrec.store.approximate import INDEX, ApproximateIndex, head_digest, left_out_rows, payload
+from fashionrec.store.segments import load_faiss, read_mapped
+from fashionrec.store.vectors import VectorStore
+
+KINDS = ("ivf", "hnsw")
+#: Fewer vectors than this make no index worth its name.
+LEAST = 100
+_BLOCK = 1 << 14  # rows in memory at once while an index is filled
+_PER_LIST = 40  # vectors that each centroid is found from: FAISS asks for 39
+_ROUNDS = 8  # of k-means
+_LINKS, _CARE = 32, 100  # of the graph: edges of a node, and nodes looked at to find them
+
+
+@dataclass(frozen=True)
+class WrittenIndex:
+    """An index as it lies on the disk. ``head``: bytes at the file's beginning that must not change, and their sha256."""
+
+    kind: str
+    path: str
+    bytes: int
+    head: dict[str, Any]
+    parameters: dict[str, Any]
+
+
+def lists_of(count: int) -> int:
+    """How many lists for ``count`` vectors: about twice the root of it, a power of two."""
+    return int(2 ** round(math.log2(2 * math.sqrt(max(1, count)))))
+
+
+def expected_bytes(kind: str, count: int, dim: int) -> int:
+    """About how large the index will be, in memory as on the disk."""
+    if kind == "hnsw":
+        return count * (dim + 4 * (2 * _LINKS + 2) + 16)
+    return payload("ivf", count, dim) + lists_of(count) * dim * 4
+
+
+def efforts(kind: str, count: int, depth: int) -> Iterator[tuple[int, int]]:
+    """What is tried in turn, from the cheapest: how many lists or nodes are looked into, and how many candidates are kept.
+
+    As many candidates as twice the depth at least, so that the last results of a deep answer are right, too.
+    """
+    if kind == "hnsw":
+        for effort in (depth, 2 * depth, 4 * depth, 8 * depth):
+            yield effort, effort
+        return
+    for candidates in (2 * depth, 4 * depth, 8 * depth):
+        effort = 4
+        while effort <= max(4, lists_of(count) // 2):
+            yield effort, candidates
+            effort *= 2
+
+
+def write_index(store: VectorStore, kind: str, root: Path, relative: str, *, questions: int, seed: int) -> WrittenIndex:
+    """Make an index of all vectors of a store but those left out, and write it to ``root/relative/index.faiss``.
+
+    The same vectors give the same file. Vectors are read from the segments a block at a time. Raises ``OSError`` where the
+    disk does not take it.
+    """
+    faiss = load_faiss()
+    left_out = left_out_rows(len(store), questions)
+    kept = np.delete(np.arange(len(store)), left_out)
+    before = faiss.omp_get_max_threads()
+    try:
+        if kind == "hnsw":
+            faiss.omp_set_num_threads(1)  # in what order several threads link nodes is chance
+            native, parameters = _graph(store, kept, seed)
+        else:
+            native, parameters = _lists(store, kept, seed)
+    finally:
+        faiss.omp_set_num_threads(before)
+    folder = root / relative
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(native, folder / INDEX)
+    size = (folder / INDEX).stat().st_size
+    head = size - payload(kind, len(kept), store.dim)
+    return WrittenIndex(
+        kind,
+        relative,
+        size,
+        {"bytes": head, "sha256": head_digest(folder / INDEX, head)},
+        {**parameters, "left_out": questions},
+    )
+
+
+def open_written(store: VectorStore, written: WrittenIndex, root: Path, depth: int) -> ApproximateIndex:
+    """An index just written, to be tuned."""
+    native = read_mapped(root / written.path / INDEX, written.bytes)
+    covers = tuple((name, int(opened.ntotal)) for name, opened in zip(store.names, store.indexes, strict=True))
+    left_out = left_out_rows(len(store), int(written.parameters["left_out"]))
+    return ApproximateIndex(written.kind, native, covers, left_out, 1, depth, depth)
+
+
+def _lists(store: VectorStore, kept: np.ndarray, seed: int) -> tuple[Any, dict[str, Any]]:
+    faiss = load_faiss()
+    lists = lists_of(len(kept))
+    drawn = np.random.default_rng(seed).choice(len(kept), min(len(kept), lists * _PER_LIST), replace=False)
+    sample = store.fetch(kept[np.sort(drawn)])
+    means = faiss.Kmeans(store.dim, lists, niter=_ROUNDS, seed=seed, spherical=True, min_points_per_centroid=1)
+    means.train(sample)
+    coarse = faiss.IndexFlatIP(store.dim)
+    coarse.add(means.centroids)
+    native = faiss.IndexIVFRaBitQ(coarse, store.dim, lists, faiss.METRIC_INNER_PRODUCT)
+    native.train(sample)
+    del sample
+    for start in range(0, len(kept), _BLOCK):
+        native.add(store.fetch(kept[start : start + _BLOCK]))
+    return native, {"lists": lists, "bits": 1}
+
+
+def _graph(store: VectorStore, kept: np.ndarray, seed: int) -> tuple[Any, dict[str, Any]]:
+    faiss = load_faiss()
+    quantizer = faiss.ScalarQuantizer.QT_8bit
+    native = faiss.IndexHNSWSQ(store.dim, quantizer, _LINKS, faiss.METRIC_INNER_PRODUCT)
+    native.hnsw.efConstruction = _CARE
+    drawn = np.random.default_rng(seed).choice(len(kept), min(len(kept), 1 << 16), replace=False)
+    native.train(store.fetch(kept[np.sort(drawn)]))
+    for start in range(0, len(kept), _BLOCK):
+        native.add(store.fetch(kept[start : start + _BLOCK]))
+    return native, {"links": _LINKS, "bits": 8}
+
+
+def _write(native: Any, path: Path) -> None:
+    """Through a file object of Python: what the disk refuses is an ``OSError``, not FAISS's own word for it."""
+    faiss = load_faiss()
+    refused: list[OSError] = []
+    try:
+        with path.open("wb") as file:
+
+            def take(data: bytes) -> int:
+                try:
+                    return file.write(data)
+                except OSError as error:
+                    refused.append(error)
+                    return 0
+
+            try:
+                faiss.write_index(native, faiss.PyCallbackIOWriter(take))
+            except RuntimeError:
+                raise refused[0] if refused else OSError(f"{path} cannot be written") from None
+            if refused:
+                raise refused[0]
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
