@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("build_report", "pipeline", "tuning"),
     ("crops", "changes", "compaction"),
     ("build", "captioning", "evaluation", "exchange"),
-    ("grow",),
+    ("grow", "reindex"),
     ("cli",),
     ("__main__",),
 )

@@ -21,7 +21,7 @@ import numpy as np
 from fashionrec.errors import CatalogueError
 from fashionrec.store.approximate import left_out_rows, open_index
 from fashionrec.store.index_kinds import KINDS, LEAST, WrittenIndex, efforts, expected_bytes, open_written, write_index
-from fashionrec.store.vectors import VectorStore, open_store
+from fashionrec.store.vectors import VectorStore, dtype_of, open_store
 
 if TYPE_CHECKING:
     from fashionrec.config import IndexConfig
@@ -63,6 +63,10 @@ def make_index(
     ``segments`` is the manifest's table, of which image vectors are indexed; a new index is written to ``indexes/NAME``.
     The ``previous`` entry's index goes on being used as long as what it covers is there, reaches the bar, and leaves no more
     than ``settings.rebuild_above`` of the vectors to be searched beside it. Raises ``OSError`` where the disk takes no more.
+
+    The entry holds ``kind``, ``path`` (None: exact), ``covers`` (segments and their counts, in the order that the index counts
+    through), ``parameters``, ``vectors``, ``dtype``, ``bytes``, ``recall_at_10``, ``latency_ms_p50`` and ``_p95``,
+    ``build_seconds``, ``reason`` and ``tried``; ``head``, ``text``, ``over`` and ``settings`` are for opening and the next build.
     """
     over = [[key, int(entry["count"])] for key, entry in sorted(segments.items())]
     asked = settings.model_dump()
@@ -78,7 +82,13 @@ def make_index(
             served = open_store(root, segments, "image", entry)
             recall = text_recall(root, segments, served, settings)
             entry |= {"text_recall_at_10": recall, "text": recall is not None and recall >= settings.recall}
-    return {**entry, "over": over, "settings": asked}
+    half = [
+        e["float16_recall_at_10"] for e in segments.values() if e["kind"] == "image" and "float16_recall_at_10" in e
+    ]
+    if half:
+        entry["float16_recall_at_10"] = min(half)
+    dtypes = sorted({dtype_of(opened) for opened in store.indexes})
+    return {**entry, "dtype": " and ".join(dtypes), "over": over, "settings": asked}
 
 
 def choose(

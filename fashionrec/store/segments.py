@@ -134,6 +134,11 @@ def open_vectors(path: Path, *, count: int, dim: int) -> Any:
     return index
 
 
+def dtype_of(opened: Any) -> str:
+    """``float32`` or ``float16``: how an opened segment file has its vectors."""
+    return "float32" if isinstance(opened, load_faiss().IndexFlat) else "float16"
+
+
 def read_mapped(path: Path, size: int) -> Any:
     """Map an index file of FAISS. Raises :class:`CatalogueError` where FAISS cannot make sense of it.
 

@@ -15,9 +15,9 @@ import numpy as np
 
 from fashionrec.errors import CatalogueError
 from fashionrec.store.approximate import ApproximateIndex, open_index
-from fashionrec.store.segments import AGAIN, VECTORS, Written, load_faiss, open_vectors, write_vectors
+from fashionrec.store.segments import AGAIN, VECTORS, Written, dtype_of, load_faiss, open_vectors, write_vectors
 
-__all__ = ["VECTORS", "VectorStore", "Written", "open_store", "open_vectors", "write_vectors"]
+__all__ = ["VECTORS", "VectorStore", "Written", "dtype_of", "open_store", "open_vectors", "write_vectors"]
 
 #: A core more is worth waking for this many bytes of vectors.
 _BYTES_PER_THREAD = 64 << 20

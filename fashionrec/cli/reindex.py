@@ -1,0 +1,72 @@
+"""catalogue reindex: another index for the vectors that are there."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from fashionrec.cli.query import find_catalogue
+from fashionrec.cli.session import Session
+
+IndexType = Annotated[
+    str | None, typer.Option("--index-type", help="auto, flat (exact), ivf or hnsw, whatever the others reach.")
+]
+MaxMemory = Annotated[int | None, typer.Option("--max-memory", min=1, help="MiB that searching may keep in memory.")]
+MaxLatency = Annotated[float | None, typer.Option("--max-latency-ms", help="Milliseconds that a query may take.")]
+
+
+def reindex(
+    session: Session,
+    index: Annotated[str | None, typer.Argument(metavar="CATALOGUE", help="The catalogue's folder.")] = None,
+    index_type: IndexType = None,
+    max_memory: MaxMemory = None,
+    max_latency_ms: MaxLatency = None,
+) -> None:
+    from fashionrec.reindex import reindex_catalogue
+
+    override_index(session, index_type, max_memory, max_latency_ms)
+    root = find_catalogue(session, index)
+    entry = reindex_catalogue(root, session.config, log=session.out.say)
+    document = {"path": str(root), **{key: value for key, value in entry.items() if key not in ("head", "over")}}
+    session.out.result(document, lambda: print_index(session, entry))
+    session.out.next(f"fashionrec query PHOTO --index {root}", f"fashionrec catalogue rollback {root}")
+
+
+def override_index(
+    session: Session, index_type: str | None, max_memory: int | None, max_latency_ms: float | None
+) -> None:
+    """Flags of a command as settings of the section ``index``."""
+    values = {"type": index_type, "max_memory": max_memory, "max_latency_ms": max_latency_ms}
+    session.override("index", values)
+
+
+def print_index(session: Session, entry: dict[str, Any]) -> None:
+    """An index entry for a person: what was tried, what was taken, and why."""
+    out = session.out
+    rows = [
+        (
+            one["kind"],
+            f"{one['memory'] / 2**20:.1f}",
+            _number(one.get("recall_at_10"), 4),
+            _number(one.get("latency_ms_p50"), 2),
+            _number(one.get("latency_ms_p95"), 2),
+            _number(one.get("build_seconds"), 1),
+            one.get("rejected") or "taken",
+        )
+        for one in entry.get("tried", [])
+    ]
+    if rows:
+        columns = ("tried", "MiB", "recall@10", "p50 ms", "p95 ms", "made in s", "")
+        out.table(columns, rows, right=(1, 2, 3, 4, 5))
+    out.line(f"index: {entry['reason']}")
+    out.line(
+        f"{entry['vectors']:,} vectors ({entry['dtype']}), recall@10 {entry['recall_at_10']:.3f},"
+        f" {entry['latency_ms_p50']:.2f} ms a query (95 %: {entry['latency_ms_p95']:.2f})"
+    )
+    if "float16_recall_at_10" in entry:
+        out.line(f"recall@10 of float16 against float32: {entry['float16_recall_at_10']:.4f}")
+
+
+def _number(value: float | None, places: int) -> str | None:
+    return None if value is None else f"{value:.{places}f}"

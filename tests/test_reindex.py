@@ -1,0 +1,121 @@
+"""Another index for a catalogue: nothing embedded, the same answers, the generation before still there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import two_halves
+
+from fashionrec.catalogue import Catalogue
+from fashionrec.config import Config, load_config
+from fashionrec.reindex import reindex_catalogue
+from fashionrec.store import generations
+from fashionrec.store.vectors import VECTORS, dtype_of
+
+Build = Callable[..., Any]
+
+
+def configured(*sets: str) -> Config:
+    return load_config(sets=sets, env={}).config
+
+
+@pytest.fixture
+def many(tmp_path: Path, build: Build) -> Path:
+    """A catalogue of 150 garments."""
+    for n in range(75):
+        two_halves(tmp_path / "p" / f"{n}.png", f"rgb(255,{3 * n},0)", f"rgb(0,{3 * n},255)", (60, 40))
+    build(tmp_path / "p", tmp_path / "many")
+    return tmp_path / "many"
+
+
+def answers(root: Path, photos: list[Path]) -> list[list[tuple[str, float]]]:
+    with Catalogue.open(root) as opened:
+        return [
+            [(hit.item.item_id, round(hit.score, 2)) for found in opened.search(photo).garments for hit in found.hits]
+            for photo in photos
+        ]
+
+
+def test_a_new_index_serves_the_same_items_and_embeds_nothing(many: Path, tmp_path: Path) -> None:
+    photos = [tmp_path / "p" / f"{n}.png" for n in (0, 30, 74)]
+    before = answers(many, photos)
+    served = generations.read_current(many)
+    said: list[str] = []
+    entry = reindex_catalogue(many, configured("index.type=ivf", "index.recall=0.5"), log=said.append)
+    assert entry["kind"] == "ivf"
+    assert entry["segments_converted"] == 0
+    assert any("ivf" in line for line in said)
+    now = generations.read_current(many)
+    assert (now.name, now.parent) == (entry["generation"], served.name)
+    assert now.manifest["segments"] == served.manifest["segments"]
+    assert f"{entry['path']}/index.faiss" in now.manifest["files"]
+    now.check(contents=True)
+    with Catalogue.open(many) as opened:
+        assert opened.images.index is not None
+        assert opened.images.index.kind == "ivf"
+    assert answers(many, photos) == before
+    generations.roll_back(many)
+    with Catalogue.open(many) as opened:
+        assert opened.images.index is None
+    assert answers(many, photos) == before
+
+
+def test_an_index_that_no_generation_needs_is_removed(many: Path) -> None:
+    for _ in range(4):
+        reindex_catalogue(many, configured("index.type=ivf", "index.recall=0.5"))
+    assert len(list((many / "indexes").iterdir())) <= generations.KEEP
+
+
+def test_half_floats_and_back_keep_rows_thumbnails_and_captions(many: Path, tmp_path: Path) -> None:
+    from fashionrec.captioning import caption_catalogue
+
+    caption_catalogue(many, configured(), remote=None)
+    photos = [tmp_path / "p" / f"{n}.png" for n in (0, 30, 74)]
+    before = answers(many, photos)
+    with Catalogue.open(many) as opened:
+        full = opened.images.fetch(np.arange(len(opened.images)))
+        stored = list(opened.items.everything())
+        pictures = [opened.thumbnail(one) for one in stored]
+    entry = reindex_catalogue(many, configured("index.vectors=float16"))
+    assert entry["segments_converted"] >= 2
+    assert entry["dtype"] == "float16"
+    assert 0.9 <= entry["float16_recall_at_10"] <= 1
+    now = generations.read_current(many)
+    now.check(contents=True)
+    assert all("float16_recall_at_10" in one for one in now.segments.values())
+    with Catalogue.open(many) as opened:
+        assert {dtype_of(one) for store in (opened.images, opened.captions) for one in store.indexes} == {"float16"}
+        half = opened.images.fetch(np.arange(len(opened.images)))
+        assert (half == full.astype(np.float16).astype(np.float32)).all()
+        again = list(opened.items.everything())
+        assert [opened.thumbnail(one) for one in again] == pictures
+        assert [one.item.item_id for one in again] == [one.item.item_id for one in stored]
+        assert [one.caption_at and one.caption_at[1] for one in again] == [
+            one.caption_at and one.caption_at[1] for one in stored
+        ]
+    assert [hits[0] for hits in answers(many, photos)] == [hits[0] for hits in before]
+    whole = reindex_catalogue(many, configured())
+    assert whole["dtype"] == "float32"
+    assert "float16_recall_at_10" not in whole
+    generations.read_current(many).check(contents=True)
+
+
+def test_a_disk_that_is_full_leaves_what_was_served(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fashionrec import reindex
+    from fashionrec.errors import WriteError
+
+    def full(path: Path, *rest: object) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    served = generations.read_current(many)
+    monkeypatch.setattr(reindex, "write_vectors", full)
+    with pytest.raises(WriteError, match="No space left"):
+        reindex_catalogue(many, configured("index.vectors=float16"))
+    monkeypatch.undo()
+    assert generations.read_current(many).name == served.name
+    reindex_catalogue(many, configured())
+    assert not [path for path in (many / "segments").iterdir() if not (path / VECTORS).exists()]
