@@ -85,6 +85,7 @@ class VectorStore:
             firsts = self.starts[[self._number[name] for name, _ in index.covers]]
             self._shift = firsts - (self._index_ends - counts)  # from a row of the index to a position
             self._left_out = self._positions(index.left_out)
+            self._left_out_vectors = self.fetch(self._left_out)  # every query reads them
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -135,7 +136,10 @@ class VectorStore:
         asked = np.asarray(positions, np.int64).reshape(-1)
         vectors = np.empty((len(asked), self.dim), np.float32)
         for segment, places, rows in self._by_segment(asked):
-            vectors[places] = self.indexes[segment].reconstruct_batch(rows)
+            raw = self._raw[segment]
+            vectors[places] = (
+                self.indexes[segment].reconstruct_batch(rows) if raw is not None else self._decoded(segment, rows)
+            )
         return vectors
 
     def _parts(self, numbers: Sequence[int] | range | Iterator[int]) -> list[Part]:
@@ -158,6 +162,8 @@ class VectorStore:
 
     def _by_segment(self, positions: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """For each segment that holds some of the positions: its number, their places in the array, and their rows."""
+        if not len(positions):
+            return
         if len(self.names) == 1:
             yield 0, np.arange(len(positions)), positions
             return
@@ -168,24 +174,26 @@ class VectorStore:
 
     def _scores(self, query: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """Inner products of a float32 [1, d] query with the vectors at some positions, as FAISS computes them in a scan."""
-        faiss = load_faiss()
         scores = np.empty(len(positions), np.float32)
         for segment, places, rows in self._by_segment(positions):
-            rows = np.ascontiguousarray(rows, np.int64)
-            found = np.empty(len(rows), np.float32)
             raw = self._raw[segment]
-            if raw is None:  # half floats: made whole first
-                vectors = self.indexes[segment].reconstruct_batch(rows)
-                raw, rows = faiss.swig_ptr(vectors), np.arange(len(rows), dtype=np.int64)
-            pointers = (faiss.swig_ptr(found), faiss.swig_ptr(query), raw, faiss.swig_ptr(rows))
-            faiss.fvec_inner_products_by_idx(*pointers, self.dim, 1, len(rows))
-            scores[places] = found
+            if raw is not None:
+                scores[places] = _products(query, raw, rows)
+            else:
+                scores[places] = _products_with(query, self._decoded(segment, rows))
         return scores
+
+    def _decoded(self, segment: int, rows: np.ndarray) -> np.ndarray:
+        """Rows of a segment of half floats, float32 [n, d]."""
+        opened = self.indexes[segment]
+        codes = load_faiss().rev_swig_ptr(opened.codes.data(), opened.codes.size())
+        return np.asarray(opened.sa_decode(codes.reshape(int(opened.ntotal), -1)[rows]))
 
     def _approximate(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         assert self.index is not None
-        positions = np.concatenate([self._positions(self.index.rows(query)), self._left_out])
-        scores = self._scores(query, positions)
+        positions = self._positions(self.index.rows(query))
+        scores = np.concatenate([self._scores(query, positions), _products_with(query, self._left_out_vectors)])
+        positions = np.concatenate([positions, self._left_out])
         if self._beside:
             more, where = self._exact(query, k, self._beside)
             scores, positions = np.concatenate([scores, more[0]]), np.concatenate([positions, where[0]])
@@ -267,6 +275,23 @@ def _best(scores: np.ndarray, positions: np.ndarray, k: int) -> tuple[np.ndarray
     scores, positions = np.take_along_axis(scores, order, axis=1), np.take_along_axis(positions, order, axis=1)
     width = int((positions >= 0).sum(axis=1).min()) if positions.size else 0
     return scores[:, :width], positions[:, :width]
+
+
+def _products(query: np.ndarray, vectors: Any, rows: np.ndarray) -> np.ndarray:
+    """Inner products of a float32 [1, d] query with some rows of float32 vectors, which are a pointer of FAISS."""
+    faiss = load_faiss()
+    rows = np.ascontiguousarray(rows, np.int64)
+    found = np.empty(len(rows), np.float32)
+    if not len(rows):
+        return found
+    pointers = (faiss.swig_ptr(found), faiss.swig_ptr(query), vectors, faiss.swig_ptr(rows))
+    faiss.fvec_inner_products_by_idx(*pointers, query.shape[1], 1, len(rows))
+    return found
+
+
+def _products_with(query: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """The same with all rows of an array."""
+    return _products(query, load_faiss().swig_ptr(vectors), np.arange(len(vectors), dtype=np.int64))
 
 
 def _raw_floats(opened: Any) -> Any:
