@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fashionrec.embedder.embed import Embedder
     from fashionrec.search.answer import Answer
     from fashionrec.search.columns import Columns
+    from fashionrec.search.outfits import Outfits
 
 
 class Catalogue:
@@ -141,6 +142,13 @@ class Catalogue:
         from fashionrec.search.columns import Columns
 
         return Columns(self.items, self.images)
+
+    @cached_property
+    def outfits(self) -> Outfits:
+        """The garments that are worn together in the catalogue's photos."""
+        from fashionrec.search.outfits import Outfits
+
+        return Outfits(self)
 
     def read_photo(self, source: str | Path | bytes, *, whole: bool = True) -> Photo:
         """A photo with all its pixels; or, not ``whole``, as a build reads it: with as many as it needs at least."""

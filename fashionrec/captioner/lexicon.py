@@ -72,9 +72,9 @@ def understand(text: str, vocabulary: Vocabulary | None = None) -> Understood:
                 said.append("and")
             n += taken
             continue
-        taken, meaning = _english(pieces, n, forms)
-        if meaning is not None:
-            meanings.append(meaning)
+        taken, known = _english(pieces, n, forms)
+        if known is not None:
+            meanings.append(known)
         said.append(" ".join(pieces[n : n + taken]))
         n += taken
     classes = dict.fromkeys(name for meaning in meanings for name in meaning.classes)

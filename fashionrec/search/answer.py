@@ -6,10 +6,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from fashionrec.store.items import StoredItem
 from fashionrec.types import Box, Garment, Hit
+
+if TYPE_CHECKING:
+    import numpy as np
 
 STAGES = ("load", "detect", "caption", "embed", "search")
 
@@ -28,7 +32,8 @@ class Answer:
     """The answer to one photo or text.
 
     ``photo`` is its name as given (None for a text query), ``width`` and ``height`` are of the upright photo in pixels,
-    ``notes`` are sentences that a person should see, ``classes`` the garments that a text names.
+    ``notes`` are sentences that a person should see, ``classes`` the garments that a text names, ``source`` the
+    photo itself as it was given, and ``vectors`` (float32 [d]) what each garment was asked with.
     """
 
     photo: str | None
@@ -40,6 +45,8 @@ class Answer:
     notes: list[str] = field(default_factory=list)
     seen: list[Garment] = field(default_factory=list)
     classes: tuple[str, ...] = ()
+    source: str | Path | bytes | None = None
+    vectors: list[np.ndarray] = field(default_factory=list)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -56,7 +63,7 @@ class Answer:
             "photo": self.photo,
             "width": self.width,
             "height": self.height,
-            "garments": [_garment(found, explain) for found in self.garments],
+            "garments": [garment_document(found, explain) for found in self.garments],
             "timings_ms": {stage: round(self.timings_ms[stage], 2) for stage in STAGES},
         }
         if self.text is not None:
@@ -66,7 +73,8 @@ class Answer:
         return document
 
 
-def _garment(found: GarmentAnswer, explain: bool) -> dict[str, Any]:
+def garment_document(found: GarmentAnswer, explain: bool = False) -> dict[str, Any]:
+    """One garment with its hits, as the contract has it."""
     garment = found.garment
     return {
         "index": garment.index,

@@ -9,58 +9,49 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageDraw
 
 from fashionrec.pages import COLOURS, OTHER_COLOUR, draw_label, environment, jpeg_uri
+from fashionrec.search.answer import Answer, GarmentAnswer
 from fashionrec.types import CLASS_NAMES, Garment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fashionrec.catalogue import Catalogue
-    from fashionrec.search.answer import Answer
 
 _PHOTO_SIDE = 900
 _SYMBOLS = {"KRW": "₩", "USD": "$", "EUR": "€", "GBP": "£", "JPY": "¥"}
 
 
-def answer_page(catalogue: Catalogue, answer: Answer) -> str:
-    """The whole page as HTML text."""
+def answer_page(
+    catalogue: Catalogue, answers: Answer | Sequence[Answer], worn: Sequence[Sequence[GarmentAnswer]] = ()
+) -> str:
+    """The whole page as HTML text, of one answer or several; ``worn`` is what goes with the garments of each."""
+    several = [answers] if isinstance(answers, Answer) else list(answers)
     template = environment().get_template("answer.html")
     return template.render(
-        sections=[answer_view(catalogue, answer)],
-        title=answer.text if answer.photo is None else Path(answer.photo).name,
+        sections=[answer_view(catalogue, answer, worn[n] if n < len(worn) else ()) for n, answer in enumerate(several)],
+        title=_title(several[0]) if len(several) == 1 else f"{len(several)} questions",
         catalogue=catalogue.root.name,
         counts=catalogue.counts,
     )
 
 
-def answer_view(catalogue: Catalogue, answer: Answer) -> dict[str, Any]:
+def _title(answer: Answer) -> str:
+    if answer.photo is not None:
+        return Path(answer.photo).name
+    return answer.text if answer.text is not None else "the photo"
+
+
+def answer_view(catalogue: Catalogue, answer: Answer, worn: Sequence[GarmentAnswer] = ()) -> dict[str, Any]:
     """What the templates need of one answer: pictures as data URIs, texts as text."""
     photo = None
-    if answer.photo is not None:
-        pixels = catalogue.read_photo(answer.photo).pixels
+    source = answer.source or answer.photo
+    if source is not None:
+        pixels = catalogue.read_photo(source).pixels
         photo = data_uri(draw_boxes(pixels, answer.seen))
-    garments = [
-        {
-            "name": found.garment.class_name or ("whole photo" if found.garment.whole_photo else "words"),
-            "confidence": found.garment.confidence,
-            "caption": found.garment.caption,
-            "colour": COLOURS.get(found.garment.class_name or "", OTHER_COLOUR),
-            "hits": [
-                {
-                    "rank": hit.rank,
-                    "score": hit.score,
-                    "picture": jpeg_uri(catalogue.thumbnail(stored)),
-                    "product_id": hit.item.product_id,
-                    "title": hit.item.metadata.get("title") or hit.item.product_id,
-                    "caption": hit.item.caption,
-                    "brand": hit.item.metadata.get("brand"),
-                    "price": price(hit.item.metadata),
-                    "url": safe_url(hit.item.metadata.get("url")),
-                    "class_name": hit.item.class_name,
-                }
-                for hit, stored in zip(found.hits, found.stored, strict=True)
-            ],
-        }
-        for found in answer.garments
+    garments = [_garment_view(catalogue, found) for found in answer.garments]
+    garments += [
+        {**_garment_view(catalogue, found), "name": f"goes with the {found.garment.class_name}", "confidence": None}
+        for found in worn
     ]
     return {
         "photo": photo,
@@ -69,6 +60,30 @@ def answer_view(catalogue: Catalogue, answer: Answer) -> dict[str, Any]:
         "garments": garments,
         "notes": answer.notes,
         "total_ms": sum(answer.timings_ms.values()),
+    }
+
+
+def _garment_view(catalogue: Catalogue, found: GarmentAnswer) -> dict[str, Any]:
+    return {
+        "name": found.garment.class_name or ("whole photo" if found.garment.whole_photo else "words"),
+        "confidence": found.garment.confidence,
+        "caption": found.garment.caption,
+        "colour": COLOURS.get(found.garment.class_name or "", OTHER_COLOUR),
+        "hits": [
+            {
+                "rank": hit.rank,
+                "score": hit.score,
+                "picture": jpeg_uri(catalogue.thumbnail(stored)),
+                "product_id": hit.item.product_id,
+                "title": hit.item.metadata.get("title") or hit.item.product_id,
+                "caption": hit.item.caption,
+                "brand": hit.item.metadata.get("brand"),
+                "price": price(hit.item.metadata),
+                "url": safe_url(hit.item.metadata.get("url")),
+                "class_name": hit.item.class_name,
+            }
+            for hit, stored in zip(found.hits, found.stored, strict=True)
+        ],
     }
 
 

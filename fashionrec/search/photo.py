@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fashionrec.errors import UsageError
+from fashionrec.errors import ImageError, UsageError
 from fashionrec.search.answer import Answer
 from fashionrec.search.ranking import rank
 from fashionrec.search.words import Words, moved, tell
@@ -20,9 +23,14 @@ if TYPE_CHECKING:
 
     from fashionrec.catalogue import Catalogue
     from fashionrec.config import QueryConfig
+    from fashionrec.embedder.embed import Embedder
+    from fashionrec.images import Photo
 
 #: Describes crops: pictures, their image vectors and classes in, one text (or None) each out: (shown, to be embedded).
 Describe = Callable[[Sequence["Image.Image"], np.ndarray, Sequence["str | None"]], Sequence["tuple[str, str] | None"]]
+
+#: Photos that are detected and embedded together.
+_BATCH = 8
 
 
 def search_photo(
@@ -39,51 +47,137 @@ def search_photo(
 
     Where nothing is detected (or ``detect`` is false) the whole photo is the one garment; ``box``, in pixels of the upright
     photo, is the one garment where it is given. ``words`` move what is asked for ("in red", "floral:-0.4"). ``describe``
-    captions the garments, and that text is then searched and fused too. Raises :class:`ImageError` for a photo that cannot be read,
-    :class:`UsageError` for a garment that is not there.
+    captions the garments, and that text is then searched and fused too. Raises :class:`ImageError` for a photo that cannot
+    be read, :class:`UsageError` for a garment that is not there.
     """
-    answer = Answer(photo=None if isinstance(source, bytes) else str(source), width=None, height=None)
-    with answer.timed("load"):
-        photo = catalogue.read_photo(source, whole=describe is not None)  # what is described is looked at closely
+    (answer,) = search_photos(catalogue, [source], settings, describe, detect=detect, box=box, words=words)
+    if isinstance(answer, UsageError):
+        raise answer
+    return answer
+
+
+def search_photos(
+    catalogue: Catalogue,
+    sources: Iterable[str | Path | bytes],
+    settings: QueryConfig,
+    describe: Describe | None = None,
+    *,
+    detect: bool = True,
+    box: Box | None = None,
+    words: Sequence[Words] = (),
+) -> Iterator[Answer | UsageError]:
+    """As :func:`search_photo`, of many photos in turn: they are detected and embedded several at a time. What cannot be
+    answered (a photo that cannot be read, a garment that is not there) is an error as a value."""
+    source = iter(sources)
+    while part := list(islice(source, _BATCH)):
+        yield from _answers(catalogue, part, settings, describe, detect, box, words)
+
+
+@dataclass
+class _Asked:
+    """A photo on its way to its answer."""
+
+    answer: Answer
+    photo: Photo
+    chosen: list[Garment]
+    crops: list[Image.Image]
+
+
+def _answers(
+    catalogue: Catalogue,
+    sources: Sequence[str | Path | bytes],
+    settings: QueryConfig,
+    describe: Describe | None,
+    detect: bool,
+    box: Box | None,
+    words: Sequence[Words],
+) -> Iterator[Answer | UsageError]:
+    outcomes: list[_Asked | UsageError] = []
+    for source in sources:
+        answer = Answer(
+            photo=None if isinstance(source, bytes) else str(source), width=None, height=None, source=source
+        )
+        try:
+            with answer.timed("load"):
+                # what is described is looked at closely
+                photo = catalogue.read_photo(source, whole=describe is not None)
+        except ImageError as error:
+            outcomes.append(error)
+            continue
         answer.width, answer.height = photo.width, photo.height
-        detector = catalogue.detector if detect and box is None else None
+        outcomes.append(_Asked(answer, photo, [], []))
+    asked = [one for one in outcomes if isinstance(one, _Asked)]
+    with _shared(asked, "load"):
+        detector = catalogue.detector if detect and box is None and asked else None
         embedder = catalogue.embedder
         catalogue.images  # noqa: B018  (opened here, so that its time is counted as loading)
-    with answer.timed("detect"):
-        garments = detector.detect([photo.pixels])[0] if detector is not None else []
-        garments = [replace(garment, box=photo.in_full(garment.box)) for garment in garments]
+    with _shared(asked, "detect"):
+        found = detector.detect([one.photo.pixels for one in asked]) if detector else [[] for _ in asked]
+    for one, garments in zip(asked, found, strict=True):
+        try:
+            _choose(one, garments, settings, box, detector is not None)
+        except UsageError as error:
+            outcomes[outcomes.index(one)] = error
+    asked = [one for one in outcomes if isinstance(one, _Asked)]
+    with _shared(asked, "embed"):
+        for one in asked:
+            if not all(one.photo.shows(g.box, catalogue.crop, catalogue.crop_side) for g in one.answer.seen):
+                assert one.answer.source is not None
+                one.photo = catalogue.read_photo(one.answer.source)
+            one.crops = [one.photo.crop(garment.box, catalogue.crop) for garment in one.chosen]
+        vectors = embedder.embed_images([crop for one in asked for crop in one.crops])
+        asked_with = np.stack([moved(vector, words, embedder) for vector in vectors]) if words else vectors
+    done = 0
+    for outcome in outcomes:
+        if isinstance(outcome, UsageError):
+            yield outcome
+            continue
+        rows = slice(done, done + len(outcome.crops))
+        done = rows.stop
+        tell(outcome.answer, words)
+        texts = _described(outcome, vectors[rows], describe, embedder) if describe else [None] * len(outcome.chosen)
+        with outcome.answer.timed("search"):
+            for garment, vector, text in zip(outcome.chosen, asked_with[rows], texts, strict=True):
+                outcome.answer.garments.append(rank(catalogue, garment, vector, settings, text_query=text))
+                outcome.answer.vectors.append(vector)
+        yield outcome.answer
+
+
+def _choose(one: _Asked, found: Sequence[Garment], settings: QueryConfig, box: Box | None, looked: bool) -> None:
+    """The garments seen, and those of them that are asked about."""
+    photo, answer = one.photo, one.answer
+    garments = [replace(garment, box=photo.in_full(garment.box)) for garment in found]
     if box is not None:
         garments = [Garment(0, None, None, _inside(box, photo.width, photo.height))]
     if not garments:
-        if detector is not None:
+        if looked:
             answer.notes.append("no garment was detected: the whole photo is searched for")
         garments = [Garment(0, None, None, Box(0, 0, photo.width, photo.height), whole_photo=True)]
     answer.seen = garments
-    chosen = choose_garments(garments, settings.garment)
-    with answer.timed("embed"):
-        if not all(photo.shows(garment.box, catalogue.crop, catalogue.crop_side) for garment in garments):
-            photo = catalogue.read_photo(source)
-        crops = [photo.crop(garment.box, catalogue.crop) for garment in chosen]
-        vectors = embedder.embed_images(crops)
-        if words:
-            asked_with = [moved(vector, words, embedder) for vector in vectors]
-            tell(answer, words)
-        else:
-            asked_with = list(vectors)
-    texts: list[np.ndarray | None] = [None] * len(chosen)
-    if describe is not None:
-        with answer.timed("caption"):
-            described = describe(crops, vectors, [garment.class_name for garment in chosen])
-            for n, words in enumerate(described):
-                if words is not None:
-                    chosen[n] = replace(chosen[n], caption=words[0])
-                    texts[n] = embedder.embed_texts([words[1]])[0]
-            if any(words is None for words in described):
-                answer.notes.append("some garments could not be described: they are searched for by picture alone")
-    with answer.timed("search"):
-        for garment, vector, text in zip(chosen, asked_with, texts, strict=True):
-            answer.garments.append(rank(catalogue, garment, vector, settings, text_query=text))
-    return answer
+    one.chosen = choose_garments(garments, settings.garment)
+
+
+def _described(one: _Asked, vectors: np.ndarray, describe: Describe, embedder: Embedder) -> list[np.ndarray | None]:
+    """The vectors of what is said of the garments; None for one of which nothing could be said."""
+    texts: list[np.ndarray | None] = [None] * len(one.chosen)
+    with one.answer.timed("caption"):
+        described = describe(one.crops, vectors, [garment.class_name for garment in one.chosen])
+        for n, said in enumerate(described):
+            if said is not None:
+                one.chosen[n] = replace(one.chosen[n], caption=said[0])
+                texts[n] = embedder.embed_texts([said[1]])[0]
+        if any(said is None for said in described):
+            one.answer.notes.append("some garments could not be described: they are searched for by picture alone")
+    return texts
+
+
+@contextmanager
+def _shared(asked: Sequence[_Asked], stage: str) -> Iterator[None]:
+    """The time of work on several photos, an equal part for each."""
+    start = time.perf_counter()
+    yield
+    for one in asked:
+        one.answer.timings_ms[stage] += (time.perf_counter() - start) * 1000 / len(asked)
 
 
 def _inside(box: Box, width: int, height: int) -> Box:

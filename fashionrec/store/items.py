@@ -231,6 +231,24 @@ class ItemReader:
         with translated(self._path):
             return self._db.execute(sql).fetchall()
 
+    def worn_together(self) -> list[tuple[str, str | None, str, int]]:
+        """Of every garment in a photo that shows several: photo, class, and the segment and row of its image vector."""
+        sql = (
+            "SELECT photo, class_name, segment, row FROM garments WHERE photo IN"
+            " (SELECT photo FROM garments GROUP BY photo HAVING count(*) > 1) ORDER BY photo, position"
+        )
+        with translated(self._path):
+            return self._db.execute(sql).fetchall()
+
+    def places_of_classes(self, classes: Sequence[str]) -> list[tuple[str, int]]:
+        """Segment and row of every garment of some classes that is a product's item, not only worn with it."""
+        sql = (
+            "SELECT DISTINCT g.segment, g.row FROM items i JOIN garments g USING (garment_no)"
+            f" WHERE NOT i.worn_with AND g.class_name IN ({', '.join('?' * len(classes))})"
+        )
+        with translated(self._path):
+            return self._db.execute(sql, tuple(classes)).fetchall()
+
     def column(self, name: str, *, own: bool = False) -> Iterable[tuple[int, Any]]:
         """Number and value of every item that has a column: of its product's data, else its caption's attributes, else (with
         ``own``) its own. Values are texts, numbers, bools, or tuples of them."""

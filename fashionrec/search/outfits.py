@@ -1,0 +1,136 @@
+"""What is worn with it: from catalogue photos that show several garments together.
+
+Garments like the one asked about are looked for among those that are worn with others; what their wearers wear on the other half
+of the body is what is recommended, or what the catalogue has that looks like it. It can say nothing where no photo shows
+two garments, and it knows fashion only as these photos do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fashionrec.search.answer import Answer, GarmentAnswer
+from fashionrec.search.ranking import is_unavailable
+from fashionrec.store.items import StoredItem
+from fashionrec.types import Garment, Hit
+
+if TYPE_CHECKING:
+    from fashionrec.catalogue import Catalogue
+    from fashionrec.config import QueryConfig
+
+#: The other half of the body: what goes with a garment of a class. A dress is worn with what is worn over it.
+OTHER_HALF = {
+    "top": ("pants", "skirt", "skirt&pants"),
+    "pants": ("top",),
+    "skirt": ("top",),
+    "skirt&pants": ("top",),
+    "dress": ("top",),
+}
+#: How many wearers are asked, and how many of the catalogue's garments that look like what each wears are weighed.
+WEARERS, LOOKALIKES = 32, 24
+#: How much less a wearer of a garment that is a tenth of cosine further off counts: e^(-0.1 / _SOFT).
+_SOFT = 0.07
+
+
+def goes_with(catalogue: Catalogue, answer: Answer, settings: QueryConfig) -> list[GarmentAnswer]:
+    """For each garment of an answered question the ``settings.k`` best products of the other half.
+
+    A product's score is, over the wearers, the mean of the cosine between what they wear and its nearest garment, each wearer
+    weighing by how much its garment looks like the one asked about. Notes are added to the answer where nothing can be said.
+    """
+    outfits = catalogue.outfits
+    results = []
+    for found, vector in zip(answer.garments, answer.vectors, strict=True):
+        garment = found.garment
+        if garment.class_name is None:
+            answer.notes.append("what goes with it is known for garments that were detected only")
+            continue
+        partners = OTHER_HALF[garment.class_name]
+        hits, stored = _recommended(catalogue, outfits, vector, garment, partners, settings)
+        if not hits:
+            answer.notes.append(
+                f"no photo of the catalogue shows {' or '.join(partners)} worn with a {garment.class_name}"
+            )
+        results.append(GarmentAnswer(garment, hits, stored))
+    return results
+
+
+class Outfits:
+    """The garments of photos that show several: places of their vectors, and who is worn with whom."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        rows = catalogue.items.worn_together()
+        self.photos = [row[0] for row in rows]
+        self.classes = np.array([row[1] or "" for row in rows], dtype=object)
+        self.positions = np.array([catalogue.images.position(row[2], row[3]) for row in rows], np.int64)
+        self.number = {int(position): n for n, position in enumerate(self.positions)}
+        self.of_photo: dict[str, list[int]] = {}
+        for n, photo in enumerate(self.photos):
+            self.of_photo.setdefault(photo, []).append(n)
+
+    def wearers(self, class_name: str, partners: tuple[str, ...]) -> np.ndarray:
+        """Positions of garments of a class that are worn with one of ``partners``."""
+        chosen = [
+            int(self.positions[n])
+            for members in self.of_photo.values()
+            for n in members
+            if self.classes[n] == class_name and any(self.classes[m] in partners for m in members if m != n)
+        ]
+        return np.array(chosen, np.int64)
+
+    def worn_with(self, position: int, partners: tuple[str, ...]) -> list[int]:
+        """Positions of what is worn with a garment."""
+        n = self.number[position]
+        return [int(self.positions[m]) for m in self.of_photo[self.photos[n]] if m != n and self.classes[m] in partners]
+
+
+def _recommended(
+    catalogue: Catalogue,
+    outfits: Outfits,
+    vector: np.ndarray,
+    garment: Garment,
+    partners: tuple[str, ...],
+    settings: QueryConfig,
+) -> tuple[tuple[Hit, ...], tuple[StoredItem, ...]]:
+    allowed = outfits.wearers(garment.class_name or "", partners)
+    if not len(allowed):
+        return (), ()
+    scores, positions = catalogue.images.search(vector[None], min(WEARERS, len(allowed)), allowed=allowed)
+    weights = np.exp((scores[0] - scores[0].max()) / _SOFT)
+    partner_mask = _of_classes(catalogue, partners)
+    worn = [outfits.worn_with(int(position), partners) for position in positions[0]]
+    companions = sorted({one for members in worn for one in members})
+    if not companions or not partner_mask.any():
+        return (), ()
+    row = {position: n for n, position in enumerate(companions)}
+    vectors = catalogue.images.fetch(companions)
+    near, places = catalogue.images.search(vectors, min(LOOKALIKES, int(partner_mask.sum())), allowed=partner_mask)
+    items = catalogue.items.at_rows({catalogue.images.locate(int(p)) for p in places.ravel()})
+    best: dict[str, tuple[float, StoredItem]] = {}
+    total: dict[str, np.ndarray] = {}
+    for n, members in enumerate(worn):
+        for companion in members:
+            for score, place in zip(near[row[companion]], places[row[companion]], strict=True):
+                for stored in items.get(catalogue.images.locate(int(place)), []):
+                    product = stored.item.product_id
+                    if stored.worn_with or (settings.hide_unavailable and is_unavailable(stored)):
+                        continue
+                    by_wearer = total.setdefault(product, np.zeros(len(worn)))
+                    by_wearer[n] = max(by_wearer[n], float(score))
+                    if product not in best or score > best[product][0]:
+                        best[product] = float(score), stored
+    ranked = sorted(
+        ((float(weights @ by_wearer / weights.sum()), product) for product, by_wearer in total.items()),
+        key=lambda pair: (-pair[0], pair[1]),
+    )[: settings.k]
+    hits = tuple(Hit(n, score, best[product][1].item) for n, (score, product) in enumerate(ranked, start=1))
+    return hits, tuple(best[product][1] for _, product in ranked)
+
+
+def _of_classes(catalogue: Catalogue, classes: tuple[str, ...]) -> np.ndarray:
+    mask = np.zeros(len(catalogue.images), bool)
+    places = [catalogue.images.position(*place) for place in catalogue.items.places_of_classes(classes)]
+    mask[places] = True
+    return mask

@@ -1,0 +1,374 @@
+"""query: what can be asked, and in what shapes it answers."""
+
+import csv
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import TINY, Result, two_halves
+from PIL import Image
+
+from fashionrec.build_report import BuildReport
+from fashionrec.catalogue import Catalogue
+from fashionrec.config import Config, load_config
+from fashionrec.errors import ImageError, UsageError
+from fashionrec.search.like import search_like
+from fashionrec.search.outfits import goes_with
+from fashionrec.search.photo import search_photo, search_photos
+from fashionrec.search.ranking import is_unavailable
+from fashionrec.search.text import search_text
+from fashionrec.search.words import Words, parse_words
+from fashionrec.types import Box
+
+ROWS: list[dict[str, Any]] = [
+    {"image": "photos/red-blue.jpg", "product_id": "a", "category": "top", "title": "=1+1", "price": 10, "brand": "A"},
+    {
+        "image": "photos/red-white.jpg",
+        "product_id": "b",
+        "category": "top",
+        "title": "<script>alert(1)</script>",
+        "price": 20,
+    },
+    {
+        "image": "photos/green.jpg",
+        "product_id": "c",
+        "title": "초록 치마",
+        "price": 30,
+        "url": "https://shop.example/c",
+    },
+    {"image": "photos/grey.jpg", "product_id": "d", "title": "grey thing", "price": 40, "availability": "sold out"},
+    {"image": "photos/red-blue.jpg", "product_id": "e", "category": "pants", "title": "blue pants", "price": 50},
+]
+
+
+@pytest.fixture
+def shop(photos: Path, build: Callable[..., BuildReport], tmp_path: Path) -> Path:
+    table = tmp_path / "t.jsonl"
+    table.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    assert build(table, tmp_path / "shop").failures == []
+    return tmp_path / "shop"
+
+
+def settings(**values: Any) -> Any:
+    sets = [f"query.{key}={json.dumps(value)}" for key, value in values.items()]
+    return load_config(env={}, sets=sets).config.query
+
+
+def products(answer: Any, garment: int = 0) -> list[str]:
+    return [hit.item.product_id for hit in answer.garments[garment].hits]
+
+
+# --- what can be asked
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("in red", Words("in red", 1.0)),
+        ("floral:-0.4", Words("floral", -0.4)),
+        ("a: b :2", Words("a: b", 2.0)),
+        ("size:", Words("size:", 1.0)),
+        ("10:30", Words("10", 10.0)),
+    ],
+)
+def test_words_with_weights(text: str, expected: Words) -> None:
+    if text == "10:30":
+        with pytest.raises(UsageError, match="beyond"):
+            parse_words(text)
+        return
+    assert parse_words(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "   ", "x:0", "x:1e9", "x:-11"])
+def test_words_that_ask_nothing(text: str) -> None:
+    if text == "x:1e9":
+        assert parse_words(text).text == text  # no number as weights are written
+        return
+    with pytest.raises(UsageError):
+        parse_words(text)
+
+
+def test_words_move_a_photo_and_minus_words_move_it_back(shop: Path, photos: Path) -> None:
+    with Catalogue.open(shop) as catalogue:
+        plain = search_photo(catalogue, photos / "green.jpg", settings())
+        redder = search_photo(catalogue, photos / "green.jpg", settings(), words=[Words("red", 3.0)])
+        away = search_photo(catalogue, photos / "green.jpg", settings(), words=[Words("green", -3.0)])
+        assert products(plain)[0] == "c"
+        assert products(redder)[0] != "c"
+        score = {
+            name: {h.item.product_id: h.score for h in one.garments[0].hits}
+            for name, one in (("p", plain), ("a", away))
+        }
+        assert score["a"]["c"] < score["p"]["c"]
+        assert np.linalg.norm(redder.vectors[0]) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_korean_text_says_which_way_it_went_and_prefers_the_class_it_names(shop: Path) -> None:
+    with Catalogue.open(shop) as catalogue:
+        answer = search_text(catalogue, "빨간 바지 루이비통", settings())
+        assert answer.classes == ("pants",)
+        assert any("red pants" in note and "lexicon" in note for note in answer.notes)
+        assert any("루이비통" in note for note in answer.notes)
+        hits = {hit.item.product_id: hit for hit in answer.garments[0].hits}
+        assert "class" not in hits["e"].parts
+        assert hits["a"].parts["class"] < 0
+        lost = search_text(catalogue, "치마으로 가방", settings())
+        assert products(lost)[0] == "c"  # by its title
+        unknown = search_text(catalogue, "가방", settings())
+        assert any("was not asked" in note for note in unknown.notes)
+
+
+def test_items_of_the_catalogue_as_the_question(shop: Path) -> None:
+    with Catalogue.open(shop) as catalogue:
+        answer = search_like(catalogue, ["a"], settings())
+        assert "a" not in products(answer)
+        assert products(answer)[0] == "b"
+        item = catalogue.items.of_product("a")[0].item.item_id
+        assert products(search_like(catalogue, [item], settings())) == products(answer)
+        less = search_like(catalogue, ["a"], settings(), unlike=["b"])
+        assert "b" not in products(less)
+        with pytest.raises(UsageError, match="no item or product 'nobody'"):
+            search_like(catalogue, ["nobody"], settings())
+
+
+def test_a_box_by_hand(shop: Path, photos: Path) -> None:
+    with Catalogue.open(shop) as catalogue:
+        answer = search_photo(catalogue, photos / "red-blue.jpg", settings(), box=Box(-5, -5, 40, 1000))
+        width, height = answer.width, answer.height
+        assert answer.garments[0].garment.box == Box(0, 0, 40, height)
+        assert answer.garments[0].garment.class_name is None
+        assert not answer.garments[0].garment.whole_photo
+        for box in (Box(10, 10, 10, 20), Box(width or 0, 0, 10_000, 10), Box(20, 20, 10, 30)):
+            with pytest.raises(UsageError, match="holds nothing"):
+                search_photo(catalogue, photos / "red-blue.jpg", settings(), box=box)
+
+
+def test_a_filter_is_applied_within_the_search(shop: Path, photos: Path) -> None:
+    with Catalogue.open(shop) as catalogue:
+        for where, expected in {
+            "price >= 30": {"c", "e"},
+            "brand = 'a'": {"a"},
+            "brand is null and price < 100": {"b", "c", "e"},
+            "price > 1000": set(),
+        }.items():
+            answer = search_photo(catalogue, photos / "red-blue.jpg", settings(where=where, garment="top"))
+            assert set(products(answer)) == expected, where
+            assert set(products(search_text(catalogue, "red", settings(where=where)))) == expected
+
+
+def test_sold_out_and_not_yet_released(shop: Path, photos: Path) -> None:
+    with Catalogue.open(shop) as catalogue:
+        assert "d" not in products(search_photo(catalogue, photos / "grey.jpg", settings()))
+        assert products(search_photo(catalogue, photos / "grey.jpg", settings(hide_unavailable=False)))[0] == "d"
+        (stored,) = catalogue.items.of_product("c")
+        stored.item.metadata["release_date"] = "2026-03-01T00:00"
+        assert is_unavailable(stored, "2026-02-28")
+        assert not is_unavailable(stored, "2026-03-01")
+        stored.item.metadata["release_date"] = "soon"
+        assert not is_unavailable(stored)
+
+
+def test_diversity_brings_what_is_different(tmp_path: Path, build: Callable[..., BuildReport]) -> None:
+    for n in range(6):
+        Image.new("RGB", (60, 60), (255 - n, 0, 0)).save(_made(tmp_path / "p" / f"red{n}.png"))
+    for n, colour in enumerate([(0, 255, 0), (0, 0, 255)]):
+        image = Image.new("RGB", (60, 60), colour)
+        image.paste((255, 0, 0), (0, 0, 60, 20))
+        image.save(tmp_path / "p" / f"other{n}.png")
+    build(tmp_path / "p", tmp_path / "c", detect=False)
+    with Catalogue.open(tmp_path / "c") as catalogue:
+        ask = tmp_path / "p" / "red0.png"
+        near = products(search_photo(catalogue, ask, settings(k=3), detect=False))
+        wide = products(search_photo(catalogue, ask, settings(k=3, diversity=0.7), detect=False))
+        assert sum("other" in one for one in near) == 0
+        assert sum("other" in one for one in wide) == 2
+        assert wide[0] == near[0]
+
+
+def _made(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def test_many_photos_are_answered_as_each_alone(shop: Path, photos: Path) -> None:
+    names = sorted(photos.iterdir()) * 2
+    (photos / "broken.jpg").write_bytes(b"no")
+    with Catalogue.open(shop) as catalogue:
+        answers = list(search_photos(catalogue, [*names[:5], photos / "broken.jpg", *names[5:]], settings()))
+        assert isinstance(answers.pop(5), ImageError)
+        for name, answer in zip(names, answers, strict=True):
+            alone = search_photo(catalogue, name, settings())
+            assert not isinstance(answer, UsageError)
+            assert [products(answer, n) for n in range(len(answer.garments))] == [
+                products(alone, n) for n in range(len(alone.garments))
+            ]
+            assert answer.timings_ms["embed"] > 0
+
+
+def test_what_goes_with_it(tmp_path: Path, build: Callable[..., BuildReport]) -> None:
+    """Two who wear a dark red top wear dark blue pants; one in light red wears light blue ones."""
+    for n, (left, right) in enumerate([("#d00000", "#0000c0"), ("#d40000", "#0000c4"), ("#ff2020", "#2020ff")]):
+        two_halves(tmp_path / "p" / f"look{n}.png", left, right)
+    two_halves(tmp_path / "p" / "alone.png", "#d00000", "gray")
+    rows = [{"image": f"p/look{n}.png", "product_id": f"pants{n}", "category": "pants"} for n in range(3)]
+    rows.append({"image": "p/alone.png", "product_id": "top", "category": "top"})
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    build(tmp_path / "t.jsonl", tmp_path / "c")
+    with Catalogue.open(tmp_path / "c") as catalogue:
+        answer = search_photo(catalogue, tmp_path / "p" / "alone.png", settings(garment="top"))
+        (found,) = goes_with(catalogue, answer, settings(k=2))
+        assert {hit.item.product_id for hit in found.hits} <= {"pants0", "pants1", "pants2"}
+        assert len(found.hits) == 2
+        (nothing,) = goes_with(
+            catalogue, search_photo(catalogue, tmp_path / "p" / "look0.png", settings(garment="pants")), settings()
+        )
+        assert [hit.item.product_id for hit in nothing.hits] == ["top"]  # the only top that is a product
+
+
+# --- in what shapes it answers
+
+
+def test_formats(cli: Callable[..., Result], shop: Path, photos: Path, tmp_path: Path) -> None:
+    one = cli("query", photos / "red-blue.jpg", "--index", shop, "--json", "--explain")
+    hit = one.document["garments"][0]["hits"][0]
+    assert hit["score"] == pytest.approx(sum(hit["parts"].values()), abs=1e-5)
+    many = cli("query", photos, "--index", shop, "--json")
+    assert len(many.document["answers"]) == 6
+    lines = cli("query", photos, "--index", shop, "--jsonl").out.splitlines()
+    assert [json.loads(line)["photo"] for line in lines] == [answer["photo"] for answer in many.document["answers"]]
+    table = cli("query", photos / "red-blue.jpg", "--index", shop, "--garment", "top", "--csv", "-").out
+    rows = list(csv.DictReader(io.StringIO(table)))
+    titles = {row["product_id"]: row["title"] for row in rows}
+    assert titles["a"] == "'=1+1"
+    assert [row["rank"] for row in rows] == [str(n + 1) for n in range(len(rows))]
+    done = cli("query", photos / "red-blue.jpg", "--index", shop, "--xlsx", "a.xlsx", "--csv", "a.csv", "--save-crops", "crops",
+               "--html", "a.html", "--goes-with")  # fmt: skip
+    assert done.code == 0, done.err
+    with zipfile.ZipFile(tmp_path / "a.xlsx") as book:
+        assert any(name.startswith("xl/media/") for name in book.namelist())
+        texts = book.read("xl/sharedStrings.xml").decode()
+        assert "=1+1" in texts
+        assert "<f>" not in book.read("xl/worksheets/sheet1.xml").decode()
+    assert (tmp_path / "a.csv").read_bytes().startswith(b"\xef\xbb\xbf")
+    crops = sorted((tmp_path / "crops").iterdir())
+    assert [path.name for path in crops] == ["000-red-blue-0-top.jpg", "000-red-blue-1-pants.jpg"]
+    page = (tmp_path / "a.html").read_text()
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    assert "http-equiv" in page
+
+
+def test_standard_input(cli: Callable[..., Result], shop: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def given(data: bytes) -> None:
+        monkeypatch.setattr("fashionrec.cli.query._read_standard_input", lambda: data)
+
+    given((photos / "green.jpg").read_bytes())
+    one = cli("query", "-", "--index", shop, "--json")
+    assert one.document["photo"] is None
+    assert one.document["garments"][0]["hits"][0]["product_id"] == "c"
+    names = "\n".join(map(str, sorted(photos.iterdir())[:3]))
+    given(names.encode())
+    assert len(cli("query", "-", "--index", shop, "--json").document["answers"]) == 3
+    given(b"")
+    assert cli("query", "-", "--index", shop).code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["--where", "price <"], "a value is missing"),
+        (["--where", "prise < 5"], "no item has a column 'prise'"),
+        (["--box", "1,2,3"], "is not a box"),
+        (["--unlike", "a"], "--unlike needs --like"),
+        (["--open"], "--open needs --html"),
+    ],
+)
+def test_wrong_questions(cli: Callable[..., Result], shop: Path, photos: Path, words: list[str], error: str) -> None:
+    photo = [] if "--unlike" in words else [photos / "green.jpg"]
+    done = cli("query", *photo, "--index", shop, *([] if photo else ["--text", "red"]), *words)
+    assert done.code == 2
+    assert error in done.err
+    if "--where" in words:
+        assert "^" in done.err
+        assert "hint:" in done.err
+
+
+def test_a_folder_with_broken_photos_answers_the_others(
+    cli: Callable[..., Result], shop: Path, photos: Path, tmp_path: Path
+) -> None:
+    (photos / "broken.jpg").write_bytes(b"no")
+    done = cli("query", photos, "--index", shop, "--json")
+    assert done.code == 0
+    assert [failure["reason"] for failure in done.document["failures"]] == ["not-an-image"]
+    assert "warning:" in done.err
+
+
+def test_two_catalogues_side_by_side(
+    cli: Callable[..., Result], shop: Path, photos: Path, tmp_path: Path, build: Callable[..., BuildReport]
+) -> None:
+    build(photos, tmp_path / "other")
+    done = cli(
+        "query",
+        photos / "red-blue.jpg",
+        "--index",
+        shop,
+        "--index",
+        tmp_path / "other",
+        "--json",
+        "--html",
+        "both.html",
+    )
+    assert done.code == 0, done.err
+    (question,) = done.document["questions"]
+    assert [garment["garment"] for garment in question["garments"]] == ["top", "pants"]
+    assert question["garments"][0]["overlap_at_10"] == 0.0  # other product ids
+    page = (tmp_path / "both.html").read_text()
+    assert "overlap@10" in page
+    same = cli("query", "--text", "red", "--index", shop, "--index", shop, "--json").document["questions"][0]
+    assert same["garments"][0]["overlap_at_10"] == 1.0
+    assert all(before == after for before, after in same["garments"][0]["ranks"].values())
+
+
+def test_threads_on_one_catalogue_answer_alike(shop: Path, photos: Path, config: Config) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    names = sorted(photos.iterdir()) * 4
+    with Catalogue.open(shop) as catalogue:
+
+        def ask(name: Path) -> Any:
+            answer = search_photo(catalogue, name, settings(where="price > 0"))
+            return [(h.item.item_id, round(h.score, 5)) for g in answer.garments for h in g.hits]
+
+        alone = [ask(name) for name in names]
+        for threads in (2, 8):
+            with ThreadPoolExecutor(threads) as pool:
+                assert list(pool.map(ask, names)) == alone
+
+
+def test_a_photo_leaves_nothing_behind(cli: Callable[..., Result], shop: Path, photos: Path, tmp_path: Path) -> None:
+    image = Image.open(photos / "green.jpg")
+    exif = Image.Exif()
+    exif[0x010E] = "SECRET-EXIF"
+    exif.get_ifd(0x8825)[1] = "N"
+    image.save(tmp_path / "mine.jpg", exif=exif)
+    before = {path: path.read_bytes() for path in shop.rglob("*") if path.is_file()}
+    cli("query", "mine.jpg", "--index", shop, "--html", "a.html", "--save-crops", "crops", "--xlsx", "a.xlsx")
+    after = {path: path.read_bytes() for path in shop.rglob("*") if path.is_file()}
+    assert after == before
+    for path in [tmp_path / "a.html", tmp_path / "a.xlsx", *(tmp_path / "crops").iterdir()]:
+        assert b"SECRET" not in path.read_bytes()
+        if path.suffix == ".jpg":
+            assert not Image.open(path).getexif()
+
+
+def test_the_library_answers_like_the_command(shop: Path, photos: Path) -> None:
+    with Catalogue.open(shop) as catalogue:
+        assert products(catalogue.search(photos / "red-white.jpg", k=2)) == products(
+            search_photo(catalogue, photos / "red-white.jpg", settings(k=2))
+        )
+        assert (TINY / "photos").is_dir()
