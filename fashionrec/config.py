@@ -200,6 +200,7 @@ class FinetuneConfig(YoloSection):
     resamples: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     certain: bool
+    disagree: Fraction
 
 
 class TrainEmbedderConfig(Section):
@@ -249,8 +250,6 @@ class EmbedderConfig(Section):
     precision: Literal["auto", "fp32", "fp16", "int8"]
     max_points_lost: Annotated[float, Field(ge=0)]
     min_overlap: OverlapConfig
-
-
 
 
 class CropConfig(Section):

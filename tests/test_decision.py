@@ -178,6 +178,46 @@ def test_a_loss_on_the_old_set_is_told_and_refused(tmp_path: Path) -> None:
     assert "http" not in page.replace("http-equiv", "")
 
 
+@pytest.mark.parametrize(("shift", "promoted"), [(0, True), (1, False)], ids=["right", "permuted"])
+def test_labels_that_contradict_the_old_detector_are_not_trusted(tmp_path: Path, shift: int, promoted: bool) -> None:
+    """The planted fault: the classes of the new set are permuted, and the candidate has learnt them: its figures are better on
+    both sets, and say nothing."""
+
+    def permuted(matches: Matches) -> Matches:
+        again = Matches(NAMES)
+        for boxes, scores, classes, truth, true in zip(
+            matches.boxes, matches.scores, matches.classes, matches.true_boxes, matches.truths, strict=True
+        ):
+            again.add(Detections(boxes, scores, classes), truth, (true + shift) % 3)
+        return again
+
+    def learnt(matches: Matches) -> Matches:
+        again = Matches(NAMES)
+        for boxes, scores, classes, truth, true in zip(
+            matches.boxes, matches.scores, matches.classes, matches.true_boxes, matches.truths, strict=True
+        ):
+            again.add(Detections(boxes, scores, (classes + shift) % 3), truth, true)
+        return again
+
+    def match(weights: Path, data: Path, split: str) -> Matches:
+        likelihood = 0.5 if weights.name == "a.pt" else 0.9
+        found = measured(120, lambda n, rng: likelihood)
+        if "new" not in str(data):
+            return found
+        return learnt(permuted(found)) if weights.name == "b.pt" else permuted(found)
+
+    sets = {}
+    for name in ("new", "old"):
+        sets[name] = tmp_path / name / "data.yaml"
+        (tmp_path / name / "test" / "images").mkdir(parents=True)
+        sets[name].write_text(yaml.safe_dump({"train": "test/images", "test": "test/images", "names": NAMES}))
+    config = load_config(env={}).config.finetune
+    document = judge(Path("a.pt"), Path("b.pt"), sets, tmp_path, match=match, config=config)
+    assert document["decision"]["promoted"] is promoted
+    assert any("contradict" in reason for reason in document["decision"]["reasons"]) is not promoted
+    assert document["disagreement"]["share"] == pytest.approx(1.0 if shift else 0.0)
+
+
 def test_the_page_escapes_what_it_is_told(tmp_path: Path) -> None:
     rows = [
         {

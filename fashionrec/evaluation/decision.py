@@ -10,7 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fashionrec.evaluation.bootstrap import Spread, paired_spreads
+from fashionrec.evaluation.confusion import confusion_matrix
 from fashionrec.files import dump_json, write_atomic
 from fashionrec.yolo_data import read_data_yaml
 
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from fashionrec.config import FinetuneConfig
     from fashionrec.evaluation.detection import Matches
 
+#: A detector surer than this is believed to have seen a garment; fewer garments than LEAST_BOXES say nothing.
+SURE, LEAST_BOXES = 0.3, 20
 METRICS = ("map50", "map50_95", "precision", "recall")
 #: Measures a checkpoint on a split of a data set.
 Match = Callable[[Path, Path, str], "Matches"]
@@ -37,6 +42,7 @@ def judge(
     )
     mean = {name: found["map50_95"] for name, found in spreads.items()}
     document["decision"] = decide(mean, config.tolerance, config.confidence, certain=config.certain)
+    contradiction(document["decision"], document["disagreement"], config.disagree)
     document["decision"]["losses"] = losses(document)
     write_atomic(folder / "comparison.json", dump_json(document))
     write_atomic(folder / "comparison.md", to_markdown(document))
@@ -62,6 +68,8 @@ def compare(
         split = "test" if "test" in read_data_yaml(data).splits else "valid"
         first, second = match(before, data, split), match(after, data, split)
         document["splits"][name], document["photos"][name] = split, len(first.truths)
+        if name == "new":
+            document["disagreement"] = disagreement(first)
         was, now = first.report().to_dict(), second.report().to_dict()
         document["before"][name], document["after"][name] = _figures(was), _figures(now)
         spreads[name] = paired_spreads(first, second, resamples=resamples, seed=seed)
@@ -117,6 +125,31 @@ def decide(
     }
 
 
+def disagreement(matches: Matches) -> dict[str, Any]:
+    """How often the labels of a set contradict a detector: of the garments that both see (boxes overlap by more than half, the
+    detector is surer than :data:`SURE`), the share whose class is another, and the pair that is most often so."""
+    confusion = confusion_matrix(matches, SURE, 0.5)
+    seen = confusion.counts[:-1, :-1]
+    boxes = int(seen.sum())
+    share = float(1 - np.trace(seen) / boxes) if boxes else 0.0
+    pairs = confusion.confused(1)
+    return {"boxes": boxes, "share": share, "mostly": list(pairs[0][:3]) if pairs else None}
+
+
+def contradiction(decision: dict[str, Any], found: Mapping[str, Any], limit: float) -> None:
+    """Do not promote where the new set's labels contradict what the old detector is sure of: its figures say nothing then,
+    good ones least of all. Wrong classes look like this, and so does a list of names in another order."""
+    if found["boxes"] < LEAST_BOXES or found["share"] <= limit:
+        return
+    true, seen, count = found["mostly"]
+    decision["promoted"], decision["contradicted"] = False, True
+    decision["reasons"].append(
+        f"the new set's labels contradict the old detector: of {found['boxes']} garments that both see,"
+        f" {found['share']:.0%} have another class, mostly {seen} labelled {true} ({count} times);"
+        " is the order of the class names right?"
+    )
+
+
 def losses(document: Mapping[str, Any]) -> list[str]:
     """What fell, and where, most first: ``old: map50_95, skirt -3.10 points``. Falls within their interval are left out."""
     fell = [row for row in document["rows"] if row["difference"] < 0 and row["high"] < 0]
@@ -148,6 +181,8 @@ def headline(decision: Mapping[str, Any]) -> str:
         "worse": "worse",
         "unknown": "there are not enough test photos to know",
     }[decision["outcome"]]
+    if decision.get("contradicted"):
+        words = "its labels contradict the old detector"
     return f"{'promoted' if decision['promoted'] else 'not promoted'}: {words}"
 
 
