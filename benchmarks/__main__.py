@@ -13,8 +13,11 @@ ALL = {
     "train": "a training beside ultralytics' own: the same mAP, and the seconds that a run of ours costs more",
     "int8": "what int8 and fp16 gain in speed and lose in mAP, beside `YOLO.predict`",
     "compare": "all families of detectors by `fashionrec compare`, each used in one `build-index` and `query`",
+    "build": "photos per second of a build beside the straight stack's, in fp32 and int8; --memory: by number of photos",
+    "embed": "pictures per second of an encoder, as a fraction of this chip's own rate of matrix products",
     "forgetting": "what a finetune loses and gains on real photos, a plain one beside ours (needs FASHIONREC_REALDATA)",
     "incremental": "what photos added, prices changed and products gone cost beside a full build",
+    "index": "search over 100,000 or a million vectors: `IndexFlatIP`, exact, and the index that a build chooses",
     "realdata": "train, build and query on real photos (needs FASHIONREC_REALDATA)",
 }
 

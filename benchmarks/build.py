@@ -43,7 +43,7 @@ if __name__ == "__main__":
     rows = read_products(Path(table))
     ticks = []
     report = build_catalogue(rows, Path(root), detector_bundle=Bundle.open(detector), embedder_bundle=Bundle.open(embedder),
-        config=config, source=table, progress=lambda done, total: ticks.append((time.perf_counter(), done)))
+        config=config, source=table, progress=lambda done, total, **more: ticks.append((time.perf_counter(), done)))
     end = time.perf_counter()
     first = next(tick for tick in ticks if tick[1])
     print(json.dumps({"ready_s": first[0] - begin, "first": first[1], "seconds": end - first[0], "photos": ticks[-1][1],

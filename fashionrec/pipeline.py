@@ -34,6 +34,8 @@ from fashionrec.tuning import Plan, plan_for
 from fashionrec.types import Box, Garment
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from fashionrec.bundle import Bundle
     from fashionrec.config import Config
     from fashionrec.detector.detect import Detector
@@ -280,11 +282,19 @@ class _Run:
         for held, n in batch:
             assert held.photo is not None
             crops.append(held.photo.crop(held.garments[n].box, self.config.crop))
-        vectors = self.models.embedder.embed_images(crops, batch=len(crops))
+        pictures = self.models.embedder.seen(crops)
+        vectors = self.models.embedder.embed_seen(pictures)
         return [
-            (np.asarray(vector, np.float32).tobytes(), encode_jpeg(crop, self.config.build.thumbnail))
-            for vector, crop in zip(vectors, crops, strict=True)
+            (np.asarray(vector, np.float32).tobytes(), self._thumbnail(crop, picture))
+            for vector, crop, picture in zip(vectors, crops, pictures, strict=True)
         ]
+
+    def _thumbnail(self, crop: Image.Image, picture: Image.Image) -> bytes:
+        """Of what the encoder sees, where that is all of the crop and large enough: a crop is made smaller once only."""
+        side = self.config.build.thumbnail
+        square = crop.width == crop.height and picture.width == picture.height
+        smaller = side <= picture.width <= crop.width
+        return encode_jpeg(picture if square and smaller and not self.models.embedder.cuts_off else crop, side)
 
     # --- the caller's thread
 

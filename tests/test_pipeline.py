@@ -64,7 +64,12 @@ class FakeEmbedder:
         self.batches: list[int] = []
         self.seconds = seconds
 
-    def embed_images(self, crops: Sequence[Image.Image], batch: int = 16) -> np.ndarray:
+    cuts_off = False
+
+    def seen(self, crops: Sequence[Image.Image]) -> list[Image.Image]:
+        return list(crops)
+
+    def embed_seen(self, crops: Sequence[Image.Image]) -> np.ndarray:
         self.batches.append(len(crops))
         time.sleep(self.seconds)
         middles = [np.asarray(crop)[crop.height // 2, crop.width // 2] for crop in crops]
@@ -319,14 +324,14 @@ def test_a_garment_too_small_in_the_reduced_photo_is_cut_from_all_pixels(tmp_pat
             return [[Garment(0, "top", 0.9, Box(10, 10, 40, 50))]]
 
     class Seeing(FakeEmbedder):
-        seen: tuple[int, int] = (0, 0)
+        size: tuple[int, int] = (0, 0)
 
-        def embed_images(self, crops: Sequence[Image.Image], batch: int = 16) -> np.ndarray:
-            self.seen = crops[0].size
-            return super().embed_images(crops, batch)
+        def embed_seen(self, crops: Sequence[Image.Image]) -> np.ndarray:
+            self.size = crops[0].size
+            return super().embed_seen(crops)
 
     embedder = Seeing()
     ((_, outcome),) = run([("a", path)], models(Small(), embedder))
     assert isinstance(outcome, FoundPhoto)
     assert outcome.garments[0].box == Box(40, 40, 160, 200)
-    assert embedder.seen == (176, 176)  # 160 and twice the margin, and not a quarter of it
+    assert embedder.size == (176, 176)  # 160 and twice the margin, and not a quarter of it

@@ -80,7 +80,9 @@ def stretch(photo: Image.Image, side: int) -> tuple[np.ndarray, Stretched]:
 
 
 def resize_linear(photo: Image.Image, width: int, height: int) -> Image.Image:
-    """Bilinear without smoothing. Pillow's `resize` smooths when it shrinks; its `transform` does not."""
+    """Bilinear without smoothing. Pillow's `resize` smooths when it shrinks; its `transform` does not, and takes longer."""
+    if width >= photo.width and height >= photo.height:
+        return photo.resize((width, height), Image.Resampling.BILINEAR)
     matrix = (photo.width / width, 0.0, 0.0, 0.0, photo.height / height, 0.0)
     return photo.transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fashionrec.bundle import Bundle
-from fashionrec.embedder.preprocess import pixel_values
+from fashionrec.embedder.preprocess import normalized, seen
 from fashionrec.errors import ModelError
 
 if TYPE_CHECKING:
@@ -55,12 +55,21 @@ class Embedder:
 
     def embed_images(self, images: Sequence[Image.Image], batch: int = 16) -> np.ndarray:
         """float32 [n, dim], unit length, of RGB pictures of any size."""
+        return self._batches(images, batch, lambda part: self.embed_seen(self.seen(part)))
+
+    def seen(self, images: Sequence[Image.Image]) -> list[Image.Image]:
+        """What the image tower sees of RGB pictures of any size: resized, and the middle cut out where they are no squares."""
+        return seen(images, self.bundle.spec["image"])
+
+    def embed_seen(self, pictures: Sequence[Image.Image]) -> np.ndarray:
+        """float32 [n, dim], unit length, of what :meth:`seen` gave, in one batch."""
+        return self.answer(normalized(pictures, self.bundle.spec["image"]))
+
+    @property
+    def cuts_off(self) -> bool:
+        """Whether the tower sees less than the whole of a square."""
         spec = self.bundle.spec["image"]
-
-        def run(part: Sequence[Any]) -> np.ndarray:
-            return self._run("image", {spec["input"]: pixel_values(part, spec)})
-
-        return self._batches(images, batch, run)
+        return int(spec["shortest_edge"]) > min(int(side) for side in spec["crop"])
 
     def answer(self, values: np.ndarray) -> np.ndarray:
         """Unit vectors of prepared pictures (float32 [n, 3, height, width])."""

@@ -6,7 +6,8 @@ The bundle's spec says how: ``{"shortest_edge": 224, "resample": "bicubic", "cro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -26,21 +27,39 @@ RESAMPLING = {
 
 def pixel_values(images: Sequence[Image.Image], spec: dict[str, Any]) -> np.ndarray:
     """float32 [n, 3, height, width] of RGB pictures of any size. Raises :class:`ModelError` for an unknown spec."""
-    try:
+    return normalized(seen(images, spec), spec)
+
+
+def seen(images: Sequence[Image.Image], spec: dict[str, Any]) -> list[Image.Image]:
+    """What the encoder sees of RGB pictures of any size: resized, and the middle cut out. Raises :class:`ModelError`."""
+    with _understood():
         height, width = (int(side) for side in spec["crop"])
-        mean = np.asarray(spec["mean"], np.float32).reshape(3, 1, 1)
-        std = np.asarray(spec["std"], np.float32).reshape(3, 1, 1)
-        scale = np.float32(spec["scale"])
-        resample = RESAMPLING[spec["resample"]]
-        edge = int(spec["shortest_edge"])
+        edge, resample = int(spec["shortest_edge"]), RESAMPLING[spec["resample"]]
+    return [_centre_crop(_resize(image, edge, resample), height, width) for image in images]
+
+
+def normalized(pictures: Sequence[Image.Image], spec: dict[str, Any]) -> np.ndarray:
+    """float32 [n, 3, height, width] of what the encoder sees. Each of the 256 values of a channel is computed once."""
+    with _understood():
+        height, width = (int(side) for side in spec["crop"])
+        levels = np.arange(256, dtype=np.float32) * np.float32(spec["scale"])
+        tables = [
+            (levels - np.float32(mean)) / np.float32(std) for mean, std in zip(spec["mean"], spec["std"], strict=True)
+        ]
+    values = np.empty((len(pictures), len(tables), height, width), np.float32)
+    for picture, planes in zip(pictures, values, strict=True):
+        pixels = np.asarray(picture)
+        for channel, table in enumerate(tables):
+            np.take(table, pixels[..., channel], out=planes[channel], mode="clip")
+    return values
+
+
+@contextmanager
+def _understood() -> Iterator[None]:
+    try:
+        yield
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"the encoder's preprocessing is not understood ({error!r})", hint="export it again") from None
-    values = np.empty((len(images), 3, height, width), np.float32)
-    for n, image in enumerate(images):
-        cut = _centre_crop(_resize(image, edge, resample), height, width)
-        pixels = np.asarray(cut, np.float32).transpose(2, 0, 1)
-        values[n] = (pixels * scale - mean) / std
-    return values
 
 
 def _resize(image: Image.Image, edge: int, resample: Image.Resampling) -> Image.Image:
