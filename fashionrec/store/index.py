@@ -271,7 +271,7 @@ def measure(store: VectorStore, truth: Truth, depth: int) -> dict[str, Any]:
     if store.index is None:
         figures: dict[str, Any] = {"recall_at_10": 1.0}  # every vector is compared
     else:
-        figures = {"recall_at_10": _judge(recall_of(answers, truth, K))[1]}
+        figures = {"recall_at_10": _worse_half(recall_of(answers, truth, K))}
         if depth > K:
             deep = recall_of(answers, truth, depth - 1)
             figures[f"recall_at_{depth - 1}"] = round(float(deep.mean()), 4)
@@ -295,7 +295,7 @@ def tune(root: Path, store: VectorStore, written: WrittenIndex, truth: Truth, se
     for effort, candidates in efforts(written.kind, len(store), settings.depth):
         trial = VectorStore(segments, index.tuned(effort, candidates), threads=store.threads)
         answers = ask(trial, truth.questions, settings.depth)
-        worse = min(_judge(recall_of(answers, truth, K)))
+        worse = _worse_half(recall_of(answers, truth, K))
         if worse > reached:
             best, reached = (effort, candidates), worse
         if worse >= settings.recall:
@@ -313,11 +313,11 @@ def tune(root: Path, store: VectorStore, written: WrittenIndex, truth: Truth, se
     }
 
 
-def _judge(shares: np.ndarray) -> tuple[float, float]:
-    """Mean of every second question, which tune, and of the others, which judge."""
-    if len(shares) < 2:
-        return (float(shares.mean()),) * 2 if len(shares) else (1.0, 1.0)
-    return round(float(shares[::2].mean()), 4), round(float(shares[1::2].mean()), 4)
+def _worse_half(shares: np.ndarray) -> float:
+    """The lower of two means: of every second question, and of the others. Effort that suits some questions by luck is less
+    likely to suit both."""
+    halves = [half.mean() for half in (shares[::2], shares[1::2]) if len(half)]
+    return round(float(min(halves, default=1.0)), 4)
 
 
 def text_recall(
