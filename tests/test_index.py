@@ -423,10 +423,11 @@ def test_a_damaged_index_is_made_again_by_the_next_build(tmp_path: Path) -> None
     table = put(tmp_path, {"a": clustered(3000)})
     entry = make_index(tmp_path, "1", table, settings=configured())
     (tmp_path / entry["path"] / INDEX).write_bytes(b"gone")
-    table |= put(tmp_path, {"b": clustered(30, seed=2)})
-    again = make_index(tmp_path, "2", table, settings=configured(), previous=entry)
-    assert again["path"] == "indexes/2"
-    assert open_index(tmp_path, again, table) is not None
+    more = table | put(tmp_path, {"b": clustered(30, seed=2)})
+    for name, present in (("2", table), ("3", more)):
+        again = make_index(tmp_path, name, present, settings=configured(), previous=entry)
+        assert again["path"] == f"indexes/{name}"
+        assert open_index(tmp_path, again, present) is not None
 
 
 FUZZ = """
