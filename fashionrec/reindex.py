@@ -23,12 +23,15 @@ _BLOCK = 1 << 14
 Segments = dict[str, dict[str, Any]]
 
 
-def reindex_catalogue(root: Path, config: Config, *, log: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
+def reindex_catalogue(
+    root: Path, config: Config, *, vectors: str | None = None, log: Callable[[str], None] = lambda text: None
+) -> dict[str, Any]:
     """Serve a new generation like the one before, with a new index by ``config.index``.
 
-    Where ``index.vectors`` asks for other numbers than the catalogue has, its segments are written anew, and the recall@10
-    of half floats against float32 is measured. Returns the new index entry with ``generation``, ``segments_converted`` and
-    ``bytes`` of the index. Raises :class:`Busy` where another process writes, :class:`CatalogueError` for a damaged catalogue.
+    Vectors stay as they are, unless ``vectors`` says ``float32`` or ``float16``: segments that have others are then written
+    anew, and the recall@10 of half floats against what was there is measured. Returns the new index entry with ``generation``
+    and ``segments_converted``. Raises :class:`Busy` where another process writes, :class:`CatalogueError` for a damaged
+    catalogue, :class:`WriteError` where the disk takes no more; what was served is then served still.
     """
     with generations.writer_lock(root):
         old = generations.read_current(root)
@@ -36,7 +39,7 @@ def reindex_catalogue(root: Path, config: Config, *, log: Callable[[str], None] 
         name = generations.next_name(root)
         folder = root / "generations" / name
         folder.mkdir(parents=True)
-        segments, renamed = _converted(root, name, old.segments, config.index.vectors, log)
+        segments, renamed = _converted(root, name, old.segments, vectors, log)
         if renamed:
             _point(old.items_path, folder / generations.ITEMS, renamed)
         else:
@@ -49,9 +52,11 @@ def reindex_catalogue(root: Path, config: Config, *, log: Callable[[str], None] 
 
 
 def _converted(
-    root: Path, name: str, segments: Segments, dtype: str, log: Callable[[str], None]
+    root: Path, name: str, segments: Segments, dtype: str | None, log: Callable[[str], None]
 ) -> tuple[Segments, dict[str, str]]:
     """The table of segments with all vectors as ``dtype``, and the new name of each that was written anew."""
+    if dtype is None:
+        return segments, {}
     table: Segments = {}
     renamed: dict[str, str] = {}
     for number, (old, entry) in enumerate(sorted(segments.items())):

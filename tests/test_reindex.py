@@ -80,7 +80,7 @@ def test_half_floats_and_back_keep_rows_thumbnails_and_captions(many: Path, tmp_
         full = opened.images.fetch(np.arange(len(opened.images)))
         stored = list(opened.items.everything())
         pictures = [opened.thumbnail(one) for one in stored]
-    entry = reindex_catalogue(many, configured("index.vectors=float16"))
+    entry = reindex_catalogue(many, configured(), vectors="float16")
     assert entry["segments_converted"] >= 2
     assert entry["dtype"] == "float16"
     assert 0.9 <= entry["float16_recall_at_10"] <= 1
@@ -98,7 +98,10 @@ def test_half_floats_and_back_keep_rows_thumbnails_and_captions(many: Path, tmp_
             one.caption_at and one.caption_at[1] for one in stored
         ]
     assert [hits[0] for hits in answers(many, photos)] == [hits[0] for hits in before]
-    whole = reindex_catalogue(many, configured())
+    same = reindex_catalogue(many, configured())
+    assert (same["dtype"], same["segments_converted"]) == ("float16", 0)
+    assert same["float16_recall_at_10"] == entry["float16_recall_at_10"]
+    whole = reindex_catalogue(many, configured(), vectors="float32")
     assert whole["dtype"] == "float32"
     assert "float16_recall_at_10" not in whole
     generations.read_current(many).check(contents=True)
@@ -114,7 +117,7 @@ def test_a_disk_that_is_full_leaves_what_was_served(many: Path, monkeypatch: pyt
     served = generations.read_current(many)
     monkeypatch.setattr(reindex, "write_vectors", full)
     with pytest.raises(WriteError, match="No space left"):
-        reindex_catalogue(many, configured("index.vectors=float16"))
+        reindex_catalogue(many, configured(), vectors="float16")
     monkeypatch.undo()
     assert generations.read_current(many).name == served.name
     reindex_catalogue(many, configured())

@@ -10,7 +10,7 @@ from fashionrec.cli.query import find_catalogue
 from fashionrec.cli.session import Session
 
 IndexType = Annotated[
-    str | None, typer.Option("--index-type", help="auto, flat (exact), ivf or hnsw, whatever the others reach.")
+    str | None, typer.Option("--index-type", help="auto (what the limits allow), flat (exact), ivf or hnsw.")
 ]
 MaxMemory = Annotated[int | None, typer.Option("--max-memory", min=1, help="MiB that searching may keep in memory.")]
 MaxLatency = Annotated[float | None, typer.Option("--max-latency-ms", help="Milliseconds that a query may take.")]
@@ -27,7 +27,8 @@ def reindex(
 
     override_index(session, index_type, max_memory, max_latency_ms)
     root = find_catalogue(session, index)
-    entry = reindex_catalogue(root, session.config, log=session.out.say)
+    vectors = session.config.index.vectors if session.is_set("index.vectors") else None
+    entry = reindex_catalogue(root, session.config, vectors=vectors, log=session.out.say)
     document = {"path": str(root), **{key: value for key, value in entry.items() if key not in ("head", "over")}}
     session.out.result(document, lambda: print_index(session, entry))
     session.out.next(f"fashionrec query PHOTO --index {root}", f"fashionrec catalogue rollback {root}")
