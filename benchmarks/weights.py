@@ -137,23 +137,26 @@ def in_precision(made: dict[str, Path], precision: str, paths: Sequence[Path], o
     nothing that a gate could hold on to: it is converted without (`python -m benchmarks int8` is about what it loses)."""
     if precision == "fp32":
         return made["detector"], made["embedder"]
-    found = []
-    for kind in ("detector", "embedder"):
-        target = made[kind].with_name(f"{made[kind].stem}.{precision}.bundle")
-        found.append(target)
-        if target.exists():
-            continue
+    target = made["detector"].with_name(f"{made['detector'].stem}.{precision}.bundle")
+    if not target.exists():
+        _converted(made["detector"], target, precision, paths)
+    return target, encoder_in(made["embedder"], precision, out, paths)
+
+
+def encoder_in(source: Path, precision: str, out: Path, paths: Sequence[Path] = ()) -> Path:
+    """A float32 encoder's bundle in a precision, kept in ``out``."""
+    target = out / f"{source.stem}.{precision}.bundle"
+    if precision == "fp32":
+        return source
+    if not target.exists():
         folder = out / "photos"
         folder.mkdir(exist_ok=True)
-        for path in paths[:: max(1, len(paths) // 128)]:
+        for path in paths or photos(128, out):
             link = folder / path.name
             if not link.exists():
                 link.symlink_to(path.resolve())
-        if kind == "detector":
-            _converted(made[kind], target, precision, paths)
-        else:
-            fashionrec("export", made[kind], "--out", target, "--precision", precision, "--images", folder)
-    return found[0], found[1]
+        fashionrec("export", source, "--out", target, "--precision", precision, "--images", folder)
+    return target
 
 
 def _converted(source: Path, target: Path, precision: str, paths: Sequence[Path]) -> None:
