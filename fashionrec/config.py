@@ -307,6 +307,7 @@ class IndexConfig(Section):
     depth: Annotated[int, Field(ge=10)]
     queries: Annotated[int, Field(ge=10)]
     rebuild_above: Fraction
+    max_beside: NonNegative
     seed: NonNegative
 
 

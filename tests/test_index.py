@@ -29,7 +29,9 @@ Segments = dict[str, dict[str, Any]]
 
 def configured(**changes: Any) -> IndexConfig:
     base = load_config(env={}).config.index
-    return base.model_copy(update={"exact_below": 0, "queries": 100, "depth": 20, "recall": 0.95, **changes})
+    return base.model_copy(
+        update={"exact_below": 0, "queries": 100, "depth": 20, "recall": 0.95, "rebuild_above": 0.2, **changes}
+    )
 
 
 def clustered(count: int, seed: int = 0, dim: int = DIM) -> np.ndarray:
@@ -228,6 +230,8 @@ def test_what_is_added_is_searched_beside_the_index_until_it_is_too_much(tmp_pat
     assert (found >= 3000).any()
     # nothing new: the entry is taken over as it is, figures and all
     assert make_index(tmp_path, "000003", table, settings=settings, previous=second) == second
+    few = settings.model_copy(update={"max_beside": 299})
+    assert make_index(tmp_path, "000005", table, settings=few, previous=first)["path"] == "indexes/000005"
     table |= put(tmp_path, {"000004-image": clustered(900, seed=6)})
     rebuilt = make_index(tmp_path, "000004", table, settings=settings, previous=second)
     assert rebuilt["path"] == "indexes/000004"
@@ -374,7 +378,8 @@ def test_words_use_the_index_only_where_it_was_measured_with_words(tmp_path: Pat
     assert not open_store(tmp_path, table, "image", entry).serves_text
     assert open_store(tmp_path, table, "image").serves_text  # exact search serves all
     table |= put(tmp_path, {"c": clustered(300, seed=4)}, kind="caption")
-    entry = make_index(tmp_path, "2", table, settings=configured())
+    entry = make_index(tmp_path, "2", table, settings=configured(), previous=entry)
+    assert entry["path"] == "indexes/1"
     assert entry["text_recall_at_10"] > 0.9
     assert open_store(tmp_path, table, "image", entry).serves_text == (entry["text_recall_at_10"] >= 0.95)
     elsewhere = np.random.default_rng(5).normal(size=(300, DIM)).astype(np.float32)
