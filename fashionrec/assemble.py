@@ -31,8 +31,9 @@ _HALVES = {
 class SegmentWriter:
     """Takes new vectors and thumbnails to the disk as they come, and makes them one immutable segment. None, no segment."""
 
-    def __init__(self, folder: Path, dim: int) -> None:
-        self.folder, self.dim, self.count = folder, dim, 0
+    def __init__(self, folder: Path, dim: int, dtype: str = "float32") -> None:
+        self.folder, self.dim, self.dtype, self.count = folder, dim, dtype, 0
+        self.half_recall: float | None = None
         self._raw: IO[bytes] | None = None
         self._thumbnails: IO[bytes] | None = None
         self._offset = 0
@@ -72,8 +73,16 @@ class SegmentWriter:
         self._thumbnails.close()
         self._raw.close()
         raw = self.folder / _RAW
-        write_vectors(self.folder / VECTORS, np.memmap(raw, np.float32, "r", shape=(self.count, self.dim)))
+        vectors = np.memmap(raw, np.float32, "r", shape=(self.count, self.dim))
+        self.half_recall = write_vectors(self.folder / VECTORS, vectors, dtype=self.dtype).float16_recall_at_10
         raw.unlink()
+
+    def entry(self, kind: str, embedder: str) -> dict[str, Any]:
+        """The segment as a manifest has it. ``embedder`` is the fingerprint of what made its vectors."""
+        entry: dict[str, Any] = {"kind": kind, "count": self.count, "dim": self.dim, "embedder": embedder}
+        if self.half_recall is not None:
+            entry["float16_recall_at_10"] = self.half_recall
+        return entry
 
     def discard(self) -> None:
         """Close the files without finishing them: what is there is tidied up by the next commit."""

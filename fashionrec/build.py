@@ -10,13 +10,13 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fashionrec.assemble import SegmentWriter
-from fashionrec.build_report import BuildReport, measure_index, write_report
+from fashionrec.build_report import BuildReport, write_report
 from fashionrec.bundle import Bundle
 from fashionrec.changes import Changes, Wanted
 from fashionrec.compaction import compact_segments, should_compact
@@ -28,6 +28,7 @@ from fashionrec.images import photo_digest
 from fashionrec.pipeline import find_garments, open_models
 from fashionrec.runs import installed_versions, now
 from fashionrec.store import generations
+from fashionrec.store.index import make_index
 from fashionrec.store.item_writer import ItemWriter
 from fashionrec.store.items import EntryRow, ItemReader, PhotoRow
 from fashionrec.store.journal import FoundPhoto, Journal
@@ -53,6 +54,7 @@ def build_catalogue(
     source: str,
     max_delete: float | None = None,
     progress: Progress | None = None,
+    log: Callable[[str], None] = lambda text: None,
 ) -> BuildReport:
     """Make the catalogue at ``root`` hold exactly ``rows``; a new one, or the next generation of one that is there.
 
@@ -66,7 +68,7 @@ def build_catalogue(
     new = not root.exists()
     try:
         with generations.writer_lock(root):
-            return _Build(rows, root, detector_bundle, embedder_bundle, config, source, max_delete, progress).run()
+            return _Build(rows, root, detector_bundle, embedder_bundle, config, source, max_delete, progress, log).run()
     except UsageError:
         if new:  # wrong input: nothing worth resuming was begun
             shutil.rmtree(root, ignore_errors=True)
@@ -84,11 +86,13 @@ class _Build:
         source: str,
         max_delete: float | None,
         progress: Progress | None,
+        log: Callable[[str], None],
     ) -> None:
         self.rows, self.root, self.config, self.source = rows, root, config, source
         self.detector_bundle, self.embedder_bundle = detector_bundle, embedder_bundle
         self.max_delete = config.build.max_delete if max_delete is None else max_delete
         self.progress: Progress = progress or _silent
+        self.log = log
         self.report = BuildReport(rows=len(rows))
         self.start = time.perf_counter()
         self.settings = {
@@ -213,7 +217,7 @@ class _Build:
         """Work on photos and write what they give into the journal; returns those that cannot be used."""
         done = total - len(todo)
         self.progress(done, total)
-        models = open_models(self.detector_bundle, self.embedder_bundle, self.config)
+        models = open_models(self.detector_bundle, self.embedder_bundle, self.config, photos=len(todo), log=self.log)
         crops = KnownCrops(self.previous, self.old_items, self.settings, self.embedder_bundle.fingerprint)
         finished: list[FoundPhoto] = []
         bad: dict[str, ImageError] = {}
@@ -245,7 +249,8 @@ class _Build:
         folder = self.root / "generations" / name
         folder.mkdir(parents=True)
         old = self.previous.segments if self.previous else {}
-        segment = SegmentWriter(self.root / "segments" / f"{name}-image", int(self.embedder_bundle.spec["dim"]))
+        dim, dtype = int(self.embedder_bundle.spec["dim"]), self.config.index.vectors
+        segment = SegmentWriter(self.root / "segments" / f"{name}-image", dim, dtype)
         writer = ItemWriter(folder / generations.ITEMS, self.previous.items_path if self.previous else None)
         try:
             segments = self._write_items(writer, segment, wanted, kept, journal)
@@ -258,7 +263,7 @@ class _Build:
             if compacted := should_compact(
                 segments, used, most=self.config.build.max_segments, dead=self.config.build.max_dead
             ):
-                segments = compact_segments(self.root, name, writer, segments)
+                segments = compact_segments(self.root, name, writer, segments, dtype)
             self.report.compacted = compacted
             writer.close(shrink=compacted)
         except BaseException:
@@ -270,8 +275,13 @@ class _Build:
             raise DataError(
                 "no garment was found in any photo", hint="set build.whole_photo=true, or lower detector.conf"
             )
-        self.report.index = measure_index(self.root, segments)
         self.report.seconds["write"] += time.perf_counter() - begin
+        begin = time.perf_counter()
+        before = self.previous.manifest.get("index") if self.previous else None
+        self.report.index = make_index(
+            self.root, name, segments, settings=self.config.index, previous=before, log=self.log
+        )
+        self.report.seconds["index"] += time.perf_counter() - begin
         self.report.total_seconds = time.perf_counter() - self.start
         self.report.generation = name
         write_atomic(folder / generations.REPORT, dump_json(self.report.to_dict()))
@@ -297,6 +307,7 @@ class _Build:
         return (
             models == now
             and self.previous.manifest["settings"].get("build_key") == self.build_key
+            and self.previous.manifest["index"].get("settings") == self.config.index.model_dump()
             and not any(entries[what] for what in ("added", "changed", "replaced", "removed", "photos_removed"))
         )
 
@@ -344,8 +355,7 @@ class _Build:
         segment.close()
         if not segment.count:
             return {}
-        entry = {"kind": "image", "count": segment.count, "dim": segment.dim}
-        return {segment.name: {**entry, "embedder": self.embedder_bundle.fingerprint}}
+        return {segment.name: segment.entry("image", self.embedder_bundle.fingerprint)}
 
     def _store_bundles(self) -> dict[str, dict[str, str]]:
         stored = {}

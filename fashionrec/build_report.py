@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fashionrec.files import dump_json, write_atomic
 from fashionrec.pages import environment
 from fashionrec.runs import now
-from fashionrec.store.vectors import VECTORS, VectorStore, open_vectors
 
 #: In the catalogue's folder: the last build's report, and one line for every build.
 REPORT, PAGE, LOG = "report.json", "report.html", "builds.jsonl"
@@ -124,7 +119,19 @@ def report_page(document: dict[str, Any], name: str) -> str:
         ("compacted", "yes" if document["compacted"] else "no"),
     ]
     known = document["index"]
-    words = ("kind", "reason", "vectors", "recall_at_10", "latency_ms_p50", "latency_ms_p95", "bytes", "build_seconds")
+    words = (
+        "kind",
+        "reason",
+        "vectors",
+        "dtype",
+        "recall_at_10",
+        "float16_recall_at_10",
+        "text_recall_at_10",
+        "latency_ms_p50",
+        "latency_ms_p95",
+        "bytes",
+        "build_seconds",
+    )
     template = environment().get_template("build.html")
     return template.render(
         title=f"Build of {name}",
@@ -137,30 +144,3 @@ def report_page(document: dict[str, Any], name: str) -> str:
         failures=document["failures"][:_SHOWN],
         more=max(0, document["failed"] - _SHOWN),
     )
-
-
-def measure_index(root: Path, segments: dict[str, Any], queries: int = 32) -> dict[str, Any]:
-    """Kind, size, recall and single-query latency of the index as built, on vectors of its own slightly disturbed."""
-    opened = [
-        (name, open_vectors(root / "segments" / name / VECTORS, count=entry["count"], dim=entry["dim"]))
-        for name, entry in segments.items()
-        if entry["kind"] == "image"
-    ]
-    store = VectorStore(opened)
-    rng = np.random.default_rng(0)
-    picks = rng.choice(len(store), size=min(queries, len(store)), replace=False)
-    probes = store.fetch([int(p) for p in picks])
-    probes += rng.normal(0, 0.05 / np.sqrt(probes.shape[1]), probes.shape).astype(np.float32)
-    times = []
-    for probe in probes:
-        start = time.perf_counter()
-        store.search(probe[None], 10)
-        times.append((time.perf_counter() - start) * 1000)
-    times.sort()
-    return {
-        "kind": "flat",
-        "vectors": len(store),
-        "recall_at_10": 1.0,  # exact by construction: every vector is compared
-        "latency_ms_p50": round(statistics.median(times), 3),
-        "latency_ms_p95": round(times[int(0.95 * (len(times) - 1))], 3),
-    }

@@ -26,6 +26,7 @@ from fashionrec.files import dump_json, write_atomic
 from fashionrec.images import crop_garment, read_photo
 from fashionrec.runs import now
 from fashionrec.store import generations
+from fashionrec.store.index import make_index
 from fashionrec.store.item_writer import copy_with_captions
 from fashionrec.store.items import CaptionRow, ItemReader, StoredItem
 from fashionrec.store.vectors import VECTORS, write_vectors
@@ -188,16 +189,22 @@ def _write_generation(catalogue: Catalogue, fresh: dict[int, Outcome]) -> None:
             row=row,
         )
     vectors = np.ascontiguousarray(catalogue.embedder.embed_texts(texts), dtype=np.float32)
-    write_vectors(root / "segments" / segment / VECTORS, vectors)
+    written = write_vectors(root / "segments" / segment / VECTORS, vectors, dtype=catalogue.config.index.vectors)
     used = copy_with_captions(old.items_path, folder / generations.ITEMS, rows)
     segments = {key: value for key, value in old.segments.items() if value["kind"] == "image" or key in used}
-    entry = {"kind": "caption", "count": len(texts), "dim": int(vectors.shape[1])}
+    entry: dict[str, Any] = {"kind": "caption", "count": len(texts), "dim": int(vectors.shape[1])}
+    if written.float16_recall_at_10 is not None:
+        entry["float16_recall_at_10"] = written.float16_recall_at_10
     segments[segment] = {**entry, "embedder": catalogue.embedder.fingerprint}
     write_atomic(folder / generations.REPORT, dump_json({"generation": name, "captions": len(rows)}))
     reader = ItemReader(folder / generations.ITEMS)
     counts = reader.counts()
     reader.close()
-    manifest = {**old.manifest, "created": now(), "made_by": "caption", "segments": segments, "counts": counts}
+    index = make_index(
+        root, name, segments, settings=catalogue.config.index, previous=old.manifest.get("index")
+    )  # texts to measure it with may be new
+    changed = {"created": now(), "made_by": "caption", "segments": segments, "counts": counts, "index": index}
+    manifest = {**old.manifest, **changed}
     generations.commit(root, name, manifest)
 
 

@@ -31,7 +31,7 @@ def should_compact(segments: Segments, used: dict[str, int], *, most: int, dead:
     return False
 
 
-def compact_segments(root: Path, name: str, writer: ItemWriter, segments: Segments) -> Segments:
+def compact_segments(root: Path, name: str, writer: ItemWriter, segments: Segments, dtype: str = "float32") -> Segments:
     """Write one segment of each kind with the rows that the items in ``writer`` refer to, and point them there.
 
     ``name`` is the generation that is being made. Returns the table of segments for its manifest.
@@ -39,7 +39,7 @@ def compact_segments(root: Path, name: str, writer: ItemWriter, segments: Segmen
     made: Segments = {}
     images = list(writer.places())
     if images:
-        segment = SegmentWriter(root / "segments" / f"{name}-images", _dim(segments, "image"))
+        segment = SegmentWriter(root / "segments" / f"{name}-images", _dim(segments, "image"), dtype)
         vectors = _vectors(root, segments, "image", [(place[1], place[2]) for place in images])
         with _Thumbnails(root) as thumbnails:
             for (garment_no, source, _, offset, size), vector in zip(images, vectors, strict=True):
@@ -49,7 +49,7 @@ def compact_segments(root: Path, name: str, writer: ItemWriter, segments: Segmen
         made[segment.name] = _entry(segment, segments, "image")
     texts = list(writer.caption_places())
     if texts:
-        segment = SegmentWriter(root / "segments" / f"{name}-captions", _dim(segments, "caption"))
+        segment = SegmentWriter(root / "segments" / f"{name}-captions", _dim(segments, "caption"), dtype)
         vectors = _vectors(root, segments, "caption", [(place[1], place[2]) for place in texts])
         for (garment_no, _, _), vector in zip(texts, vectors, strict=True):
             row, _ = segment.add(vector, b"")
@@ -103,5 +103,4 @@ def _dim(segments: Segments, kind: str) -> int:
 
 
 def _entry(segment: SegmentWriter, segments: Segments, kind: str) -> dict[str, Any]:
-    embedder = next(entry["embedder"] for entry in segments.values() if entry["kind"] == kind)
-    return {"kind": kind, "count": segment.count, "dim": segment.dim, "embedder": embedder}
+    return segment.entry(kind, next(entry["embedder"] for entry in segments.values() if entry["kind"] == kind))

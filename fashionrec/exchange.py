@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 
 from fashionrec.assemble import SegmentWriter
-from fashionrec.build_report import measure_index
 from fashionrec.bundle import Bundle
 from fashionrec.catalogue import Catalogue
 from fashionrec.config import Config
@@ -30,6 +29,7 @@ from fashionrec.extras import load
 from fashionrec.files import dump_json, write_atomic
 from fashionrec.runs import installed_versions, now
 from fashionrec.store import generations
+from fashionrec.store.index import make_index
 from fashionrec.store.item_writer import ItemWriter, product_words
 from fashionrec.store.items import CaptionRow, GarmentRow, ItemReader, PhotoRow, StoredItem
 from fashionrec.types import Box
@@ -90,7 +90,7 @@ def export_catalogue(root: Path, out: Path, config: Config) -> dict[str, Any]:
     return document
 
 
-def import_catalogue(source: Path, root: Path) -> dict[str, int]:
+def import_catalogue(source: Path, root: Path, config: Config) -> dict[str, int]:
     """Make a new catalogue at ``root`` of an export. Item ids, captions and vectors are as they were. Returns counts.
 
     Raises :class:`DataError` where the export is damaged or does not fit together, :class:`CatalogueError` where ``root``
@@ -113,7 +113,7 @@ def import_catalogue(source: Path, root: Path) -> dict[str, int]:
         if images.shape[1] != dim or (len(texts) and texts.shape[1] != dim):
             raise DataError(f"the vectors in {source} are {images.shape[1]} long, the encoder's {dim}")
         with generations.writer_lock(root):
-            return _write(root, document, entries, items, images, texts, bundles)
+            return _write(root, document, entries, items, images, texts, bundles, config)
     except (KeyError, ValueError, TypeError, OSError, IndexError) as error:
         shutil.rmtree(root, ignore_errors=True)
         raise DataError(f"{source} cannot be imported: {error!r}", hint="export it again") from None
@@ -130,12 +130,13 @@ def _write(
     images: np.ndarray,
     texts: np.ndarray,
     bundles: dict[str, Bundle],
+    config: Config,
 ) -> dict[str, int]:
     name = generations.next_name(root)
     folder = root / "generations" / name
     folder.mkdir(parents=True)
-    segment = SegmentWriter(root / "segments" / f"{name}-image", images.shape[1])
-    words = SegmentWriter(root / "segments" / f"{name}-caption", images.shape[1])
+    segment = SegmentWriter(root / "segments" / f"{name}-image", images.shape[1], config.index.vectors)
+    words = SegmentWriter(root / "segments" / f"{name}-caption", images.shape[1], config.index.vectors)
     writer = ItemWriter(folder / generations.ITEMS)
     garments: dict[str, dict[int, dict[str, Any]]] = {}
     for item in items:
@@ -182,9 +183,7 @@ def _write(
         stored[kind] = {"path": relative, "name": bundle.name, "fingerprint": bundle.fingerprint}
     encoder = bundles["embedder"].fingerprint
     segments = {
-        part.name: {"kind": kind, "count": part.count, "dim": part.dim, "embedder": encoder}
-        for kind, part in (("image", segment), ("caption", words))
-        if part.count
+        part.name: part.entry(kind, encoder) for kind, part in (("image", segment), ("caption", words)) if part.count
     }
     reader = ItemReader(folder / generations.ITEMS)
     counts = reader.counts()
@@ -199,7 +198,7 @@ def _write(
         "segments": segments,
         "counts": counts,
         "settings": document["settings"],
-        "index": measure_index(root, segments),
+        "index": make_index(root, name, segments, settings=config.index),
     }
     generations.commit(root, name, manifest)
     return counts

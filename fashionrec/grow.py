@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fashionrec.build import Progress, build_catalogue
-from fashionrec.build_report import BuildReport, measure_index
+from fashionrec.build_report import BuildReport
 from fashionrec.bundle import Bundle
 from fashionrec.compaction import compact_segments
 from fashionrec.config import Config
@@ -21,6 +21,7 @@ from fashionrec.files import dump_json, write_atomic
 from fashionrec.runs import now
 from fashionrec.store import generations
 from fashionrec.store.generations import Generation
+from fashionrec.store.index import make_index
 from fashionrec.store.item_writer import ItemWriter
 from fashionrec.store.items import EntryRow, ItemReader
 
@@ -98,13 +99,13 @@ def compact_catalogue(root: Path, config: Config) -> dict[str, int]:
         folder.mkdir(parents=True)
         writer = ItemWriter(folder / generations.ITEMS, old.items_path)
         try:
-            segments = compact_segments(root, name, writer, old.segments)
+            segments = compact_segments(root, name, writer, old.segments, config.index.vectors)
             writer.close(shrink=True)
         except BaseException:
             writer.discard()
             raise
         write_atomic(folder / generations.REPORT, dump_json({"generation": name, "compacted": True}))
-        index = measure_index(root, segments)
+        index = make_index(root, name, segments, settings=config.index, previous=old.manifest.get("index"))
         manifest = {**old.manifest, "created": now(), "made_by": "compact", "segments": segments, "index": index}
         new = generations.commit(root, name, manifest)
     return {

@@ -309,7 +309,7 @@ def test_export_and_import_give_the_same_catalogue(
     assert vectors.shape == (4, 48)
     with pytest.raises(DataError, match="not empty"):
         export_catalogue(root, tmp_path / "out", config)
-    import_catalogue(tmp_path / "out", tmp_path / "d")
+    import_catalogue(tmp_path / "out", tmp_path / "d", config)
     assert state(tmp_path / "d") == state(root)
     assert words(tmp_path / "d", "셔츠") == {"a"}
     with Catalogue.open(tmp_path / "d") as new, Catalogue.open(root) as old:
@@ -339,7 +339,7 @@ def test_a_damaged_export_is_one_error_and_leaves_nothing(
         document["format" if fault == "document" else "format_version"] = 9
         (out / "export.json").write_text(json.dumps(document))
     with pytest.raises((DataError, Exception)) as caught:
-        import_catalogue(out, tmp_path / "d")
+        import_catalogue(out, tmp_path / "d", config)
     assert type(caught.value).__module__ == "fashionrec.errors"
     assert not (tmp_path / "d").exists()
 

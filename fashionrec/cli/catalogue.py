@@ -9,6 +9,7 @@ import typer
 
 from fashionrec.cli.index import finished, print_report
 from fashionrec.cli.query import find_catalogue
+from fashionrec.cli.reindex import reindex
 from fashionrec.cli.session import Session, command
 from fashionrec.errors import Refused, UsageError
 
@@ -33,6 +34,7 @@ def mount(app: typer.Typer) -> None:
     )
     command(family, "verify", help="Hash every file of a catalogue against its manifest.")(verify)
     command(family, "rollback", help="Serve the generation before.")(rollback)
+    command(family, "reindex", help="Another index over the same vectors; nothing is embedded again.")(reindex)
     command(family, "compact", help="Leave out what nothing refers to any more.")(compact)
     command(family, "export", help="Write it as Parquet tables and npy arrays.")(export)
     command(family, "import", help="Make a catalogue of an export.")(import_)
@@ -357,7 +359,7 @@ def import_(
 ) -> None:
     from fashionrec.exchange import import_catalogue
 
-    counts = import_catalogue(source, Path(index))
+    counts = import_catalogue(source, Path(index), session.config)
     session.out.result(
         {"path": index, "counts": counts},
         lambda: session.out.line(f"{index}: {counts['items']} items of {counts['products']} products"),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fashionrec.cli.reindex import IndexType, MaxLatency, MaxMemory, override_index
 from fashionrec.cli.session import Session, command
 from fashionrec.errors import Refused
 
@@ -27,8 +28,12 @@ def build_index(
     max_delete: Annotated[
         float | None, typer.Option(min=0, max=1, help="Share of products that may go before it refuses.")
     ] = None,
+    index_type: IndexType = None,
+    max_memory: MaxMemory = None,
+    max_latency_ms: MaxLatency = None,
     rehash: Annotated[bool, typer.Option(help="Hash every photo again, whatever its time of change says.")] = False,
 ) -> None:
+    override_index(session, index_type, max_memory, max_latency_ms)
     if rehash:
         session.override("build", {"rehash": True})
     report = run_build(session, photos, index, detector, embedder, max_delete)
@@ -53,6 +58,7 @@ def run_build(
     """Build and report. The keys are those of :class:`fashionrec.build.BuildReport`, and where things are."""
     from fashionrec.build import build_catalogue
     from fashionrec.cli import models
+    from fashionrec.cli.precision import serving_precision
     from fashionrec.dataset.products import read_products
     from fashionrec.store.generations import is_catalogue, read_current
 
@@ -66,6 +72,7 @@ def run_build(
             session, detector, catalogue=current.bundle_path("detector") if current else None
         )
     encoder = models.embedder_bundle(session, embedder, catalogue=current.bundle_path("embedder") if current else None)
+    found, encoder = serving_precision(session, found, encoder, rows, current=current)
     with session.out.progress("building", "photos") as tick:
         report: BuildReport = build_catalogue(
             rows,
@@ -76,6 +83,7 @@ def run_build(
             source=photos,
             max_delete=max_delete,
             progress=tick,
+            log=session.out.say,
         )
     document = finished(session, root, report)
     if session.config.build.caption != "none":
