@@ -91,7 +91,7 @@ class Bundle:
         file = self.path / self.graphs[graph]
         providers = _providers(device, ort.get_available_providers(), file, str(self.spec.get("precision", "fp32")))
         try:
-            session = ort.InferenceSession(str(file), options, providers=providers)
+            session = ort.InferenceSession(str(file), options, providers=providers, enable_fallback=0)
         except Exception as error:  # onnxruntime raises its own classes, one per status
             raise ModelError(f"{file} cannot be loaded: {str(error).splitlines()[0][:200]}", hint=_AGAIN) from None
         _started(device, session.get_providers())
