@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -53,12 +54,14 @@ if __name__ == "__main__":
 
 def child(command: list[str], **environment: str) -> dict[str, Any]:
     env = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"} | environment
-    start = time.perf_counter()
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     if done.returncode:
         sys.exit(done.stderr[-3000:])
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return {**found, "process_s": time.perf_counter() - start}
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {**found, "process_s": time.perf_counter() - start, "cpu_s": spent}
 
 
 def straight(paths: list[Path], made: dict[str, Path], conf: float, out: Path, **environment: str) -> dict[str, Any]:
@@ -116,6 +119,7 @@ def measure(model: str, options: argparse.Namespace, paths: list[Path]) -> list[
                 statistics.median(a["process_s"] / b["process_s"] for a, b in zip(base, mine, strict=True)), 2
             ),
             "ready_s": round(statistics.median(run["ready_s"] for run in mine), 1),
+            "cpu_s": round(statistics.median(run["cpu_s"] for run in mine), 1),
         }
         if "stages" in mine[0]:
             row["stages"] = " ".join(f"{key} {value:.1f}" for key, value in mine[0]["stages"].items())

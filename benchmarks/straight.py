@@ -46,7 +46,7 @@ def main() -> None:
 
     def one(path: str) -> tuple[list[list[float]], list[np.ndarray]]:
         photo = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
-        found = yolo.predict(photo, conf=float(conf), iou=0.6, max_det=12, device="cpu", verbose=False)[0]
+        found = yolo.predict(photo, imgsz=640, conf=float(conf), iou=0.6, max_det=12, device="cpu", verbose=False)[0]
         boxes = found.boxes.xyxy.tolist() or [[0, 0, photo.width, photo.height]]
         vectors = []
         for box in boxes:
