@@ -8,7 +8,7 @@ from itertools import takewhile
 
 ALL = {
     "startup": "milliseconds of `fashionrec --help`, as a ratio to `python -c pass`",
-    "query": "one query from a cold start, and its stages",
+    "query": "a query beside a straight script from a cold start, warm by stages, and filtered: 100,000 garments",
     "prepare": "images per second of fetch-dataset at 640, as a ratio to a loop of Pillow; memory",
     "train": "a training beside ultralytics' own: the same mAP, and the seconds that a run of ours costs more",
     "int8": "what int8 and fp16 gain in speed and lose in mAP, beside `YOLO.predict`",

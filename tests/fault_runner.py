@@ -40,6 +40,7 @@ from fashionrec.decoding import decode_all
 from fashionrec.detector.detect import Detector
 from fashionrec.errors import FashionrecError
 from fashionrec.grow import compact_catalogue
+from fashionrec.reindex import reindex_catalogue
 from fashionrec.store import generations
 
 TINY = Path(__file__).parent / "data" / "tiny"
@@ -133,12 +134,17 @@ def caption(world: World) -> Any:
     return fashionrec.captioning.caption_catalogue(world.root, world.config, remote=None)
 
 
+def reindex(world: World) -> Any:
+    return reindex_catalogue(world.root, world.config, vectors="float16")
+
+
 SCENARIOS: dict[str, tuple[Callable[[World], None], Callable[[World], Any]]] = {
     "build": (start_build, lambda world: world.build()),
     "update": (start_update, lambda world: world.build()),
     "rollback": (start_two, roll_back),
     "compact": (start_parts, compact),
     "caption": (start_caption, caption),
+    "reindex": (start_two, reindex),
 }
 
 

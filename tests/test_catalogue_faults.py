@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 HERE = Path(__file__).parent
-SCENARIOS = ("build", "update", "rollback", "compact", "caption")
+SCENARIOS = ("build", "update", "rollback", "compact", "caption", "reindex")
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or shutil.which("cc") is None, reason="needs Linux and a C compiler"
