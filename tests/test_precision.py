@@ -18,7 +18,7 @@ from fashionrec.cli.session import Session
 from fashionrec.dataset.products import ProductRow
 from fashionrec.embedder.embed import Embedder
 from fashionrec.embedder.gate import LABELLED, Figures, Tolerance, compare, judge
-from fashionrec.errors import Refused
+from fashionrec.errors import MissingExtra, Refused
 
 TOLERANCE = Tolerance(points=0.5, overlap=0.95)
 SIDE, DIM, HIDDEN = 16, 48, 96
@@ -368,6 +368,22 @@ def test_what_is_refused_is_said_in_one_line_and_not_tried_by_every_build(choose
     assert (found, recorded.calls) == (source, [])
     assert told == ["embedder: in fp32, as int8 was refused before: it loses 3 points"]
     assert choose(source, Recorded(), "embedder.precision=int8")[1].calls == ["embedder int8"]
+
+
+def test_without_the_extra_or_a_place_to_write_to_it_is_built_in_float32(
+    choose: Choose, source: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, _, told = choose(source, Recorded(fault=PermissionError("models may not be written to")))
+    assert found is source
+    assert told[-1] == "embedder: in fp32; models may not be written to"
+
+    def missing(*packages: str, what: str) -> None:
+        raise MissingExtra(f"{what} needs onnx", hint="pip install 'fashionrec[train]'")
+
+    monkeypatch.setattr(serving, "need", missing)
+    found, recorded, told = choose(source, Recorded())
+    assert (found, recorded.calls) == (source, [])
+    assert told == ["embedder: in fp32; int8 needs onnx (pip install 'fashionrec[train]')"]
 
 
 def test_what_is_no_faster_is_not_used(choose: Choose, source: Bundle) -> None:

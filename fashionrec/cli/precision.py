@@ -136,7 +136,7 @@ def _chosen(session: Session, source: Bundle, sample: _Sample, current: Generati
         session.out.say(f"{source.kind}: in fp32, as {precision} was refused before: {reason}")
         return source
     try:
-        need("onnx", what=f"{precision}")
+        need("onnx", what=precision)
         session.out.say(f"{source.kind}: making {precision} of it, {target}")
         made = convert(session, source, target, precision, sample)
     except MissingExtra as error:
@@ -144,7 +144,10 @@ def _chosen(session: Session, source: Bundle, sample: _Sample, current: Generati
     except (Refused, DataError) as error:
         refusals.remember(str(error))
         session.out.warn(f"{source.kind}: in fp32; {error}")
-    except FashionrecError as error:
+    except (
+        FashionrecError,
+        OSError,
+    ) as error:  # an OSError: there is no place beside the source, or it may not be written to
         session.out.warn(f"{source.kind}: in fp32; {error}")
     else:
         if not automatic or _pays(session, made):
