@@ -23,8 +23,8 @@ __all__ = ["VECTORS", "VectorStore", "Written", "dtype_of", "open_store", "open_
 _BYTES_PER_THREAD = 64 << 20
 #: Queries handed to FAISS at once: with more it multiplies matrices, whose rounding depends on their number.
 _TOGETHER = 32
-#: Where fewer than one in so many rows is allowed, they are looked up one by one.
-_FEW = 16
+#: Where fewer than one in so many rows is allowed, they are looked up one by one (which half floats take longer for).
+_FEW = {"float32": 16, "float16": 64}
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
 
@@ -253,7 +253,8 @@ class VectorStore:
         k = max(0, min(k, len(positions)))
         if k == 0:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-        if len(positions) * _FEW < len(self):
+        few = _FEW["float16" if None in self._raw else "float32"]
+        if len(positions) * few < len(self):
             scores = np.stack([self._scores(query[None], positions) for query in queries])
             return _best(scores, np.broadcast_to(positions, scores.shape), k)
         mask = np.zeros(len(self), bool)
