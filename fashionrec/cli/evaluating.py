@@ -27,6 +27,12 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="train, valid or test.")] = None,
     index: Annotated[str | None, typer.Option(help="A catalogue.")] = None,
     queries: Annotated[Path | None, typer.Option(help="A table with image and product_id.")] = None,
+    ways: Annotated[
+        bool, typer.Option("--ways", help="Queries asked by whole photo, crop, caption, and both mixed: one table.")
+    ] = False,
+    outfits: Annotated[
+        Path | None, typer.Option(help="A table of looks (image, product_id, category): what goes with what, measured.")
+    ] = None,
     html: Annotated[
         Path | None, typer.Option(help="Write a page: figures, curves, and the worst photos of a detector.")
     ] = None,
@@ -39,6 +45,10 @@ def evaluate(
     session.override("evaluate", {"split": split})
     if weights is not None and data is not None and queries is None:
         _evaluate_detector(session, weights, data, html)
+    elif outfits is not None and weights is None and data is None:
+        _evaluate_outfits(session, index, outfits)
+    elif ways and queries is not None and weights is None and data is None:
+        _evaluate_ways(session, index, queries)
     elif html is not None and queries is not None:
         raise UsageError(
             "--html is for a detector", hint="a search as a page: fashionrec query PHOTO --html answer.html"
@@ -116,21 +126,76 @@ def _document(
     }
 
 
+def _evaluate_ways(session: Session, index: str | None, queries: Path) -> None:
+    from fashionrec.catalogue import Catalogue
+    from fashionrec.cli.captions import describe_with
+    from fashionrec.cli.query import find_catalogue
+    from fashionrec.evaluation.retrieval import queries_from
+    from fashionrec.evaluation.ways import compare_ways
+
+    asked = queries_from(_table_rows(queries), session.config.build.category_columns)
+    root = find_catalogue(session, index)
+    with Catalogue.open(root, session.config) as catalogue, session.out.progress("asking", "queries") as tick:
+        found = compare_ways(catalogue, asked, describe_with(session, catalogue, "local"), progress=tick)
+    document = {"index": str(catalogue.root), "queries_from": str(queries), **found}
+
+    def human() -> None:
+        _print_scores(session, list(document["ways"].items()))
+        if document["caption_weight"] is not None:
+            session.out.line(f"best weight of the caption on the tuning half: {document['caption_weight']:g}")
+
+    session.out.result(document, human)
+    if document["caption_weight"] is not None:
+        session.out.next(f"fashionrec query PHOTO --caption --set query.caption_weight={document['caption_weight']:g}")
+    else:
+        session.out.next(f"fashionrec caption --index {document['index']}")
+
+
+def _evaluate_outfits(session: Session, index: str | None, outfits: Path) -> None:
+    from fashionrec.catalogue import Catalogue
+    from fashionrec.cli.query import find_catalogue
+    from fashionrec.evaluation.outfits import evaluate_outfits, looks_from
+
+    looks = looks_from(_table_rows(outfits), session.config.build.category_columns)
+    root = find_catalogue(session, index)
+    with Catalogue.open(root, session.config) as catalogue, session.out.progress("asking", "looks") as tick:
+        found = evaluate_outfits(catalogue, looks, progress=tick)
+    document = {"index": str(catalogue.root), "outfits_from": str(outfits), **found}
+
+    def human() -> None:
+        _print_scores(session, [("goes with", document["goes_with"]), ("popularity", document["popularity"])])
+        if document["not_seen"]:
+            session.out.line(f"{document['not_seen']} garments were not seen by the detector")
+
+    session.out.result(document, human)
+    session.out.next(f"fashionrec query PHOTO --goes-with --index {document['index']}")
+
+
+def _table_rows(path: Path) -> Any:
+    from fashionrec.dataset.products import is_table, read_products
+
+    if not is_table(path):
+        raise DataError(
+            f"{path} is not a table", hint="a CSV, JSONL or Parquet file with the columns image and product_id"
+        )
+    return read_products(path)
+
+
+def _print_scores(session: Session, named: list[tuple[str, dict[str, Any]]]) -> None:
+    keys = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr", "ndcg_at_10")
+    rows = [[name, values["queries"], *(f"{values[key]:.3f}" for key in keys)] for name, values in named]
+    session.out.table(("query", "n", "R@1", "R@5", "R@10", "MRR", "nDCG@10"), rows, right=(1, 2, 3, 4, 5, 6))
+
+
 def run_evaluate_search(
     session: Session, index: str | None, queries: Path, *, baseline: bool = False
 ) -> dict[str, Any]:
     """Recall and its kin of a catalogue; with ``baseline`` those of a colour histogram beside it."""
     from fashionrec.catalogue import Catalogue
     from fashionrec.cli.query import find_catalogue
-    from fashionrec.dataset.products import is_table, read_products
     from fashionrec.evaluation.retrieval import evaluate_search, histogram_baseline, queries_from
 
-    if not is_table(queries):
-        raise DataError(
-            f"{queries} is not a table", hint="a CSV, JSONL or Parquet file with the columns image and product_id"
-        )
-    rows = read_products(queries)
-    asked = queries_from(rows, session.config.build.category_columns)
+    asked = queries_from(_table_rows(queries), session.config.build.category_columns)
     with Catalogue.open(find_catalogue(session, index), session.config) as catalogue:
         with session.out.progress("asking", "queries") as tick:
             report = evaluate_search(catalogue, asked, progress=tick)
@@ -159,13 +224,11 @@ def _print_detection(session: Session, report: DetectionReport, data: Path, spli
 
 
 def _print_search(session: Session, report: dict[str, Any]) -> None:
-    keys = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr", "ndcg_at_10")
     named = [("crop", report["crop"]), ("whole photo", report["whole"])]
     named += [(f"crop, {name}", values) for name, values in report["by_class"].items()]
     if "colour_histogram" in report:
         named.append(("colour histogram", report["colour_histogram"]))
-    rows = [[name, values["queries"], *(f"{values[key]:.3f}" for key in keys)] for name, values in named]
-    session.out.table(("query", "n", "R@1", "R@5", "R@10", "MRR", "nDCG@10"), rows, right=(1, 2, 3, 4, 5, 6))
+    _print_scores(session, named)
     if report["not_in_catalogue"]:
         session.out.line(f"{report['not_in_catalogue']} queries left out: their product is not in the catalogue")
     if report["failures"]:

@@ -96,13 +96,13 @@ def evaluate_search(
     failures: list[dict[str, str]] = []
     fallbacks = 0
     for start in range(0, len(asked), _BATCH):
-        batch, photos = _read(catalogue, asked[start : start + _BATCH], failures)
+        batch, photos = read_queries(catalogue, asked[start : start + _BATCH], failures)
         if photos:
             found = (
                 catalogue.detector.detect([p.pixels for p in photos]) if catalogue.detector else [[] for _ in photos]
             )
             asked_for = [
-                [*_choose(garments, query.class_name), _whole(photo)]
+                [*choose_product(garments, query.class_name), whole_photo(photo)]
                 for query, photo, garments in zip(batch, photos, found, strict=True)
             ]
             crops = [
@@ -162,11 +162,11 @@ def histogram_baseline(
     known = set(products)
     asked = [query for query in queries if query.product_id in known]
     for start in range(0, len(asked), _BATCH):
-        batch, photos = _read(catalogue, asked[start : start + _BATCH], [])
+        batch, photos = read_queries(catalogue, asked[start : start + _BATCH], [])
         found = catalogue.detector.detect([p.pixels for p in photos]) if catalogue.detector else [[] for _ in photos]
         for query, photo, garments in zip(batch, photos, found, strict=True):
-            chosen = _choose(garments, query.class_name)[:1]
-            histogram = colour_histogram(_crop(catalogue, photo, (chosen or [_whole(photo)])[0]), bins)
+            chosen = choose_product(garments, query.class_name)[:1]
+            histogram = colour_histogram(_crop(catalogue, photo, (chosen or [whole_photo(photo)])[0]), bins)
             similar = np.minimum(matrix, histogram).sum(axis=1)
             best: dict[str, float] = {}
             for product, score in zip(products, similar, strict=True):
@@ -193,9 +193,10 @@ def queries_from(rows: Sequence[Any], category_columns: Sequence[str]) -> list[Q
     return queries
 
 
-def _read(
+def read_queries(
     catalogue: Catalogue, queries: Sequence[Query], failures: list[dict[str, str]]
 ) -> tuple[list[Query], list[Photo]]:
+    """Those queries whose photo can be read, and the photos; the others are added to ``failures``."""
     read, photos = [], []
     for query in queries:
         try:
@@ -206,14 +207,16 @@ def _read(
     return read, photos
 
 
-def _choose(garments: Sequence[Garment], class_name: str | None) -> list[Garment]:
+def choose_product(garments: Sequence[Garment], class_name: str | None) -> list[Garment]:
+    """The garments that a query is about: the one that a build would take for its product, else all; none where none fits."""
     if class_name is None:
         return list(garments)
     product = product_garment(garments, class_name)
     return [] if product is None else [garments[product]]
 
 
-def _whole(photo: Photo) -> Garment:
+def whole_photo(photo: Photo) -> Garment:
+    """All of a photo as one garment."""
     return Garment(0, None, None, Box(0, 0, photo.width, photo.height), whole_photo=True)
 
 
