@@ -72,21 +72,13 @@ def clip(out: Path) -> Path:
     return target
 
 
-def yolo(model: str, out: Path, epochs: int, side: int = 192) -> Path:
-    """``best.pt`` of a model: YOLOv8n is trained, a larger one has the weights of its birth."""
+def yolo(model: str, paths: Sequence[Path], out: Path, epochs: int, side: int = 192) -> Path:
+    """``best.pt`` of a model: YOLOv8n is trained for a few epochs, a larger one has the weights of its birth."""
     target = out / f"{model}.pt"
     if target.exists():
         return target
     if model != "yolov8n":
-        import torch
-
-        from fashionrec.detector.ultra import load_yolo, quiet
-
-        torch.manual_seed(0)
-        network = load_yolo(f"{model}.yaml")
-        with quiet(None):
-            network.save(str(target))
-        return target
+        return _born(model, paths, target)
     folder = os.environ.get("FASHIONREC_REALDATA")
     data = out / "street" / "data.yaml"
     if not data.exists():
@@ -96,15 +88,59 @@ def yolo(model: str, out: Path, epochs: int, side: int = 192) -> Path:
             fashionrec("fetch-dataset", "synthetic", "--out", data.parent, "--set", "synthetic.products=2")
     run = fashionrec(
         *("train", f"data={data}", "model=yolov8n.yaml", "name=speed", "exist_ok=true", "device=cpu", "batch=16"),
-        *(f"epochs={epochs}", f"imgsz={side}", "mosaic=0.0", "--set", f"project.runs={out}"),
+        *(
+            f"epochs={epochs}",
+            f"imgsz={side}",
+            "fraction=0.4",
+            "mosaic=0.0",
+            "optimizer=AdamW",
+            "lr0=0.002",
+            "--set",
+            f"project.runs={out}",
+        ),
     )
     shutil.copy(run["weights"]["best"], target)
     return target
 
 
+def _born(model: str, paths: Sequence[Path], target: Path) -> Path:
+    """Random weights, but norms that have seen some photos: else what a deep network sees dies away, and it answers to all
+    photos the same."""
+    import numpy as np
+    import torch
+
+    from fashionrec.config import load_config
+    from fashionrec.detector.preprocess import batch_input, letterbox
+    from fashionrec.detector.ultra import load_yolo, quiet
+    from fashionrec.images import read_photo
+    from fashionrec.types import CLASS_NAMES
+
+    limits = load_config(env={}).config.images
+    torch.manual_seed(0)
+    with quiet(None):
+        network = load_yolo(f"{model}.yaml")
+        from ultralytics.nn.tasks import DetectionModel
+
+        network.model = DetectionModel(f"{model}.yaml", nc=len(CLASS_NAMES), verbose=False)
+        network.model.names = dict(enumerate(CLASS_NAMES))
+        for part in network.model.modules():
+            if isinstance(part, torch.nn.BatchNorm2d):
+                part.momentum = None  # the mean over all batches
+        few = [letterbox(read_photo(path, limits).pixels, 320)[0] for path in paths[:: max(1, len(paths) // 8)][:8]]
+        values = torch.from_numpy(np.ascontiguousarray(batch_input(few, 1 / 255)))
+        network.model.train()
+        with torch.no_grad():
+            network.model(values)
+        for part in network.model.modules():
+            if isinstance(part, torch.nn.BatchNorm2d):
+                part.momentum = 0.03
+        network.save(str(target))
+    return target
+
+
 def bundles(model: str, paths: Sequence[Path], out: Path, epochs: int) -> dict[str, Path]:
     """The detector and the encoder as bundles in fp32, and their sources."""
-    weights, towers = yolo(model, out, epochs), clip(out)
+    weights, towers = yolo(model, paths, out, epochs), clip(out)
     found = {"weights": weights, "clip": towers, "detector": out / f"{model}.bundle", "embedder": out / "clip.bundle"}
     if not found["detector"].exists():
         fashionrec("export", weights, "--out", found["detector"], "imgsz=640")

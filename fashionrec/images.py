@@ -132,8 +132,9 @@ def read_photo(source: str | Path | bytes, limits: ImagesConfig, least: int | No
 
 def least_side(*sides: int) -> int:
     """The long side that a photo must have at least where it is decoded at a part of its size, by the sides of what will be made
-    of it: half as much again, so that it is made smaller and never larger."""
-    return max(sides) * 3 // 2
+    of it: twice as much. With half as much again boxes come out differently (they overlap by .95 and not by .99 on photos of 12
+    megapixels): a detector is trained on photos that were not smoothed before they were made smaller."""
+    return max(sides) * 2
 
 
 def find_photos(folder: Path) -> Iterator[Path]:
