@@ -29,16 +29,17 @@ OTHER_HALF = {
     "dress": ("top",),
 }
 #: How many wearers are asked, and how many of the catalogue's garments that look like what each wears are weighed.
-WEARERS, LOOKALIKES = 32, 24
-#: How much less a wearer of a garment that is a tenth of cosine further off counts: e^(-0.1 / _SOFT).
-_SOFT = 0.07
+WEARERS, LOOKALIKES = 96, 24
+#: A wearer whose garment is so much further off (cosine) counts e times less; so does a product beside what is worn.
+_WEARER, _WORN = 0.3, 0.01
 
 
 def goes_with(catalogue: Catalogue, answer: Answer, settings: QueryConfig) -> list[GarmentAnswer]:
     """For each garment of an answered question the ``settings.k`` best products of the other half.
 
-    A product's score is, over the wearers, the mean of the cosine between what they wear and its nearest garment, each wearer
-    weighing by how much its garment looks like the one asked about. Notes are added to the answer where nothing can be said.
+    A product's score, 0..1, is the share of the wearers who wear it: each weighs by how much its garment looks like the one
+    asked about, and counts for a product by how much what it wears looks like that. What many wear so comes before what one
+    does. Notes are added to the answer where nothing can be said.
     """
     outfits = catalogue.outfits
     results = []
@@ -98,7 +99,7 @@ def _recommended(
     if not len(allowed):
         return (), ()
     scores, positions = catalogue.images.search(vector[None], min(WEARERS, len(allowed)), allowed=allowed)
-    weights = np.exp((scores[0] - scores[0].max()) / _SOFT)
+    weights = np.exp((scores[0] - scores[0].max()) / _WEARER)
     partner_mask = _of_classes(catalogue, partners)
     worn = [outfits.worn_with(int(position), partners) for position in positions[0]]
     companions = sorted({one for members in worn for one in members})
@@ -118,7 +119,7 @@ def _recommended(
                     if stored.worn_with or (settings.hide_unavailable and is_unavailable(stored)):
                         continue
                     by_wearer = total.setdefault(product, np.zeros(len(worn)))
-                    by_wearer[n] = max(by_wearer[n], float(score))
+                    by_wearer[n] = max(by_wearer[n], float(np.exp((min(float(score), 1.0) - 1) / _WORN)))
                     if product not in best or score > best[product][0]:
                         best[product] = float(score), stored
     ranked = sorted(
