@@ -135,7 +135,7 @@ def report_page(document: dict[str, Any], name: str) -> str:
     template = environment().get_template("build.html")
     return template.render(
         title=f"Build of {name}",
-        when=now(),
+        when=now()[:19].replace("T", " ") + " UTC",
         report=document,
         figures=figures,
         work=work,

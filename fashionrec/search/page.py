@@ -50,7 +50,12 @@ def answer_view(catalogue: Catalogue, answer: Answer, worn: Sequence[GarmentAnsw
         photo = data_uri(draw_boxes(pixels, answer.seen))
     garments = [_garment_view(catalogue, found) for found in answer.garments]
     garments += [
-        {**_garment_view(catalogue, found), "name": f"goes with the {found.garment.class_name}", "confidence": None}
+        {
+            **_garment_view(catalogue, found),
+            "name": f"goes with the {found.garment.class_name}",
+            "confidence": None,
+            "caption": None,
+        }
         for found in worn
     ]
     return {
