@@ -387,4 +387,10 @@ def _silent(done: int, total: int, *, detail: str = "") -> None:
 def _holds_other_things(root: Path) -> bool:
     """Whether a folder holds anything that an unfinished build of ours has not put there."""
     ours = {".lock", "work", "generations", "segments", "indexes", "bundles"}
-    return not root.is_dir() or any(path.name not in ours for path in root.iterdir())
+    if not root.is_dir():
+        return True
+    half_written = (f".{generations.POINTER}.", ".tmp")
+    return any(
+        path.name not in ours and not (path.name.startswith(half_written[0]) and path.name.endswith(half_written[1]))
+        for path in root.iterdir()
+    )

@@ -185,6 +185,16 @@ def finished(journal: Path) -> int:
         return 0
 
 
+def test_a_first_build_killed_as_it_commits_goes_on(photos: Path, build: Build, tmp_path: Path) -> None:
+    """The pointer was half-written when the power went: the folder is ours all the same."""
+    build(photos, tmp_path / "c")
+    (tmp_path / "c" / "catalogue.json").rename(tmp_path / "c" / ".catalogue.json.123.tmp")
+    for name in ("report.json", "report.html", "builds.jsonl"):
+        (tmp_path / "c" / name).unlink()
+    assert build(photos, tmp_path / "c").products == 6
+    assert not list((tmp_path / "c").glob(".*.tmp"))
+
+
 def test_a_killed_build_goes_on_where_it_was_and_ends_the_same(build: Build, tmp_path: Path, config: Config) -> None:
     """A process is killed hard after its first checkpoints; the next build takes what was finished from the journal."""
     folder = tmp_path / "many"
