@@ -1,6 +1,6 @@
 """Runs what changes a catalogue with a fault at each of its writes, and looks at what is left. Preloads `fault_shim.c`.
 
-python tests/fault_runner.py SCENARIO MODE [--step N] [--random N] [--seed S]    (LD_PRELOAD=fault_shim.so, FAULT_DIR=scratch)
+python tests/fault_runner.py SCENARIO MODE [--first N] [--step N] [--count N] [--seed S]    (LD_PRELOAD=fault_shim.so, FAULT_DIR=scratch)
 
 Each trial is a process of its own, forked from this one, which has everything imported and no catalogue open. One line of JSON a
 trial that went wrong, and a last one with the counts.
@@ -307,8 +307,8 @@ class Trials:
             sys.stdout.write(json.dumps({"at": what, "wrong": wrong}, ensure_ascii=False) + "\n")
             sys.stdout.flush()
 
-    def enumerated(self, mode: int, step: int) -> None:
-        for at in range(1, self.operations + 1, step):
+    def enumerated(self, mode: int, first: int, step: int) -> None:
+        for at in range(first, self.operations + 1, step):
             what = f"{at}: {self.trace[at - 1].replace(str(self.place), '')}"
             self.trial(what, lambda at=at: forked(lambda: self._armed(mode, at)), mode)  # type: ignore[misc]
 
@@ -333,6 +333,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("scenario", choices=SCENARIOS)
     parser.add_argument("mode", choices=[*MODES, "random"])
+    parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--step", type=int, default=1)
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
@@ -347,7 +348,7 @@ def main() -> None:
     if options.mode == "random":
         trials.random(options.count, options.seed)
     else:
-        trials.enumerated(MODES[options.mode], options.step)
+        trials.enumerated(MODES[options.mode], options.first, options.step)
     kinds = Counter(line.split()[0] for line in trials.trace)
     document = {
         "scenario": options.scenario,
