@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,8 +20,9 @@ from fashionrec.store.segments import AGAIN, VECTORS, Written, dtype_of, load_fa
 
 __all__ = ["VECTORS", "VectorStore", "Written", "dtype_of", "open_store", "open_vectors", "write_vectors"]
 
-#: A core more is worth waking for this many bytes of vectors.
-_BYTES_PER_THREAD = 64 << 20
+#: Bytes of vectors in a piece that one thread looks through, and how many pieces for each thread at most: more than one, so that
+#: a thread that other work holds up does not hold up the answer.
+_PIECE, _PIECES = 32 << 20, 4
 #: Queries handed to FAISS at once: with more it multiplies matrices, whose rounding depends on their number.
 _TOGETHER = 32
 #: Where fewer than one in so many rows is allowed, they are looked up one by one (which half floats take longer for).
@@ -143,11 +145,12 @@ class VectorStore:
         return vectors
 
     def _parts(self, numbers: Sequence[int] | range | Iterator[int]) -> list[Part]:
-        """The rows of some segments, cut so that each thread has about as much to do."""
+        """The rows of some segments, cut into pieces of about one size."""
         chosen = list(numbers)
         total = sum(int(self.indexes[n].ntotal) for n in chosen)
         size = sum(int(self.indexes[n].ntotal) * int(self.indexes[n].sa_code_size()) for n in chosen)
-        share = -(-total // max(1, min(self.threads, size // _BYTES_PER_THREAD)))
+        most = 1 if self.threads == 1 else self.threads * _PIECES
+        share = -(-total // max(1, min(most, size // _PIECE)))
         parts = []
         for n in chosen:
             rows = int(self.indexes[n].ntotal)
@@ -321,10 +324,29 @@ def _one_thread() -> Iterator[None]:
 
 
 def _run(jobs: Sequence[Callable[[], Any]], threads: int) -> list[Any]:
-    """What the jobs return, in order; several at once. The pool is this process's own: a forked one's threads are gone."""
+    """What the jobs return, in order. The calling thread works on them, and as many others as there are cores for.
+
+    The pool is this process's own: a forked one's threads are gone.
+    """
     if len(jobs) == 1 or threads == 1:
         return [job() for job in jobs]
+    results: list[Any] = [None] * len(jobs)
+    todo = deque(enumerate(jobs))
+
+    def work() -> None:
+        while True:
+            try:
+                number, job = todo.popleft()
+            except IndexError:
+                return
+            results[number] = job()
+
     pool = _pools.get((os.getpid(), threads))
     if pool is None:
         pool = _pools.setdefault((os.getpid(), threads), ThreadPoolExecutor(threads, "fashionrec-search"))
-    return [done.result() for done in [pool.submit(job) for job in jobs]]
+    others = [pool.submit(work) for _ in range(min(threads, len(jobs)) - 1)]
+    work()
+    for other in others:
+        if not other.cancel():
+            other.result()
+    return results
