@@ -122,3 +122,38 @@ def test_a_disk_that_is_full_leaves_what_was_served(many: Path, monkeypatch: pyt
     assert generations.read_current(many).name == served.name
     reindex_catalogue(many, configured())
     assert not [path for path in (many / "segments").iterdir() if not (path / VECTORS).exists()]
+
+
+def test_an_index_lives_through_what_happens_to_a_catalogue(many: Path, tmp_path: Path, build: Build) -> None:
+    from fashionrec.captioning import caption_catalogue
+    from fashionrec.grow import compact_catalogue, remove_products
+
+    settings = configured("index.exact_below=0", "index.recall=0.5", "index.depth=100")
+    assert reindex_catalogue(many, settings)["kind"] == "ivf"
+    first = generations.read_current(many).manifest["index"]
+    for n in range(4):
+        two_halves(tmp_path / "p" / f"new{n}.png", f"rgb(255,{3 * n},9)", f"rgb(9,{3 * n},255)", (60, 40))
+    build(tmp_path / "p", many, settings=settings)
+    grown = generations.read_current(many).manifest["index"]
+    assert (grown["path"], grown["vectors"]) == (first["path"], first["vectors"] + 8)
+    new = [tmp_path / "p" / f"new{n}.png" for n in range(4)]
+    with Catalogue.open(many, settings) as opened:
+        for photo in new:
+            (found,) = opened.search(photo, garment="top").garments
+            assert (found.hits[0].item.product_id, round(found.hits[0].score, 3)) == (photo.name, 1.0)
+    caption_catalogue(many, settings, remote=None)
+    worded = generations.read_current(many).manifest["index"]
+    assert worded["path"] == first["path"]
+    assert worded["text_recall_at_10"] is not None
+    remove_products(many, ["new0.png", "0.png"], settings)
+    compact_catalogue(many, settings)
+    compacted = generations.read_current(many).manifest["index"]
+    assert compacted["path"] not in (None, first["path"])
+    assert compacted["vectors"] == first["vectors"] + 4
+    generations.read_current(many).check(contents=True)
+    with Catalogue.open(many, settings) as opened:
+        assert opened.images.index is not None
+        assert {hit.item.product_id for found in opened.search(new[0]).garments for hit in found.hits}.isdisjoint(
+            {"new0.png"}
+        )
+        assert opened.search(new[1], garment="top").garments[0].hits[0].item.product_id == "new1.png"
