@@ -126,7 +126,7 @@ def test_the_gate_refuses_every_planted_fault(fault: str, trained: Trained, monk
         gate.check(trained.graph.reference, bundle, photos)
 
 
-def stretched(photo: Image.Image, side: int, pad: int = 114) -> tuple[np.ndarray, Letterbox]:
+def stretched(photo: Image.Image, side: int, pad: int = 114, multiple: int = 0) -> tuple[np.ndarray, Letterbox]:
     return np.asarray(photo.resize((side, side))), Letterbox(side / photo.width, 0, 0, photo.width, photo.height)
 
 
