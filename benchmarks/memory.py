@@ -88,7 +88,7 @@ def compare(few: int, many: int, out: Path) -> dict[str, Any]:
             for path in root.rglob("*")
             if path.is_file() and path.relative_to(root).parts[0] != "bundles"
         )
-        thumbnails = sum(path.stat().st_size for path in root.rglob("thumbs*"))
+        thumbnails = sum(path.stat().st_size for path in root.rglob("thumbnails*"))
         found[f"photos_{count}"] = {
             "peak_mib": round(peak / (1 << 20), 1),
             "catalogue_mib": round(kept[count] / (1 << 20), 1),
