@@ -9,8 +9,10 @@
         items.sqlite                  photos, garments, products' rows, items, captions, full-text
         report.json                   what the build did
       segments/000003-image/          immutable; shared between generations
-        vectors.faiss                 raw float32 vectors as a FAISS IndexFlatIP
+        vectors.faiss                 raw vectors: a FAISS IndexFlatIP, or half floats in an IndexScalarQuantizer
         thumbnails.bin                JPEGs one after another; items.sqlite knows where each begins
+      indexes/000003/                 immutable; an approximate index over some of the segments, where one pays
+        index.faiss                   finds candidates, which are scored again from the segments
       bundles/detector-1a2b…/, embedder-3c4d…/
       captions.sqlite                 every caption ever made for this catalogue: paid for once
       work/                           the journal of a build that is not finished
