@@ -206,6 +206,38 @@ def test_a_converted_encoder_finds_the_same_alone_and_in_a_batch(
 
 
 @pytest.mark.train
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_convolution_of_patches_is_a_product_and_any_other_is_left_alone(bias: bool, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    from fashionrec.embedder.precision import to_int8
+
+    rng = np.random.default_rng(0)
+    weights = [rng.normal(size=shape).astype(np.float32) for shape in ((24, 3, 4, 8), (24, 24, 2, 2), (24,))]
+    nodes = [
+        helper.make_node("Conv", ["x", "w0", "b"][: 3 if bias else 2], ["mid"], strides=[4, 8], name="patches"),
+        helper.make_node("Conv", ["mid", "w1"], ["y"], strides=[1, 1], name="overlapping"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "patches",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, 12, 32])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 24, 2, 3])],
+        [numpy_helper.from_array(value, name) for value, name in zip(weights, ("w0", "w1", "b"), strict=True)],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "a.onnx")
+    assert to_int8(tmp_path / "a.onnx", tmp_path / "b.onnx") == {"products": 2, "products_int8": 1}
+    values = rng.normal(size=(5, 3, 12, 32)).astype(np.float32)
+    before, after = (
+        onnxruntime.InferenceSession(tmp_path / f"{name}.onnx").run(None, {"x": values})[0] for name in "ab"
+    )
+    assert before.shape == after.shape
+    assert np.abs(before - after).max() < 0.03 * np.abs(before).max()
+
+
+@pytest.mark.train
 def test_every_product_with_a_weight_is_in_8_bits_and_shared_rows_once(convert: Callable[..., Bundle]) -> None:
     import onnx
 

@@ -3,7 +3,7 @@
 In 8 bits are the products with weights: 8-bit weights, each output channel with its own scale, times 8-bit activations, each row
 (a token of a picture) with its own. ONNX Runtime's `quantize_dynamic` gives all rows of a batch one scale instead: faster by a
 tenth, but then a picture's vector hangs on what else is in the batch, and a query (alone) would not quite find itself in an index
-(made in batches). Attention, normalizations and the first layer stay float32. The text tower stays as it is: words are embedded
+(made in batches). Attention and normalizations stay float32. The text tower stays as it is: words are embedded
 one at a time, and their share of the time is small.
 """
 
@@ -127,18 +127,24 @@ def to_fp16(graph: Path, out: Path) -> dict[str, Any]:
 def to_int8(graph: Path, out: Path) -> dict[str, Any]:
     """Write ``graph`` with its products by weights in 8 bits. Returns how many of them are."""
     model = _folded(graph)
-    ranks = _ranks(model)
+    shapes = _shapes(model)
     weights = {value.name: value for value in model.graph.initializer}
     rewriter = _Rows(model)
     products = 0
     for node in list(model.graph.node):
-        weight = weights.get(node.input[1]) if node.op_type == "MatMul" else None
+        weight = weights.get(node.input[1]) if node.op_type in ("MatMul", "Conv") else None
+        shape = shapes.get(node.input[0], []) if node.input else []
         products += weight is not None
-        rank = ranks.get(node.input[0], 0)
-        if weight is None or rank < 2 or len(weight.dims) != 2 or min(weight.dims) < _LEAST:
+        if weight is None or min(weight.dims[:2]) < (_LEAST if node.op_type == "MatMul" else 1):
             rewriter.nodes.append(node)
+            continue
+        values = numpy_helper.to_array(weight).astype(np.float32)
+        if node.op_type == "Conv" and _cuts_patches(node, values, shape):
+            rewriter.patches(node, values, shape)
+        elif node.op_type == "MatMul" and values.ndim == 2 and len(shape) >= 2:
+            rewriter.product(node, values, len(shape))
         else:
-            rewriter.product(node, numpy_helper.to_array(weight).astype(np.float32), rank)
+            rewriter.nodes.append(node)
     if not rewriter.count:
         raise FashionrecError("the encoder has no products with weights that could be in 8 bits", hint="use fp32")
     onnx.save(rewriter.finish(), out)
@@ -179,6 +185,26 @@ class _Rows:
             self._add("Shape", [node.input[0]], f"{mark}_lead", end=-1)
             self._add("Concat", [f"{mark}_lead", f"{mark}_outer"], f"{mark}_shape", axis=0)
             self._add("Reshape", [result, f"{mark}_shape"], node.output[0])
+
+    def patches(self, node: onnx.NodeProto, weight: np.ndarray, shape: list[int]) -> None:
+        """A convolution whose windows lie side by side, as a product: each window is a row."""
+        outer, channels, high, wide = weight.shape
+        down, across = shape[2] // high, shape[3] // wide
+        mark = f"int8_patches_{self.count}"
+        self._constant(f"{mark}_six", np.array([-1, channels, down, high, across, wide], np.int64))
+        self._constant(f"{mark}_rows", np.array([-1, down * across, channels * high * wide], np.int64))
+        self._constant(f"{mark}_map", np.array([-1, outer, down, across], np.int64))
+        self._add("Reshape", [node.input[0], f"{mark}_six"], f"{mark}_cut")
+        self._add("Transpose", [f"{mark}_cut"], f"{mark}_turned", perm=[0, 2, 4, 1, 3, 5])
+        self._add("Reshape", [f"{mark}_turned", f"{mark}_rows"], f"{mark}_flat")
+        product = helper.make_node("MatMul", [f"{mark}_flat", node.input[1]], [f"{mark}_product"])
+        self.product(product, weight.reshape(outer, -1).T, 3)
+        result = f"{mark}_product"
+        if len(node.input) > 2:
+            result = f"{mark}_sum"
+            self._add("Add", [f"{mark}_product", node.input[2]], result)
+        self._add("Transpose", [result], f"{mark}_first", perm=[0, 2, 1])
+        self._add("Reshape", [f"{mark}_first", f"{mark}_map"], node.output[0])
 
     def _rows(self, source: str, inner: int, mark: str) -> tuple[str, str]:
         """The rows of a tensor in 8 bits, and their scales [rows, 1]."""
@@ -221,11 +247,28 @@ def _own(name: str) -> str:
     return f"int8_{name}"
 
 
-def _ranks(model: onnx.ModelProto) -> dict[str, int]:
-    """How many dimensions each float tensor has, as far as can be told."""
+def _cuts_patches(node: onnx.NodeProto, weight: np.ndarray, shape: list[int]) -> bool:
+    """Whether a convolution's windows lie side by side and cover the picture, as those of a vision transformer do."""
+    told = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+    window = list(weight.shape[2:])
+    return (
+        len(window) == 2
+        and list(told.get("strides", [])) == window
+        and not any(told.get("pads", []))
+        and told.get("group", 1) == 1
+        and told.get("auto_pad", b"NOTSET") == b"NOTSET"
+        and all(each == 1 for each in told.get("dilations", [1]))
+        and len(shape) == 4
+        and all(length > 0 and length % side == 0 for length, side in zip(shape[2:], window, strict=True))
+        and np.prod(window) > 1
+    )
+
+
+def _shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
+    """The dimensions of each float tensor as far as can be told; 0 is any."""
     inferred = onnx.shape_inference.infer_shapes(model).graph
     return {
-        value.name: len(value.type.tensor_type.shape.dim)
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
         for value in (*inferred.value_info, *inferred.input, *inferred.output)
         if value.type.tensor_type.elem_type == TensorProto.FLOAT and value.type.tensor_type.HasField("shape")
     }
