@@ -210,6 +210,19 @@ def test_many_photos_are_answered_as_each_alone(shop: Path, photos: Path) -> Non
             assert answer.timings_ms["embed"] > 0
 
 
+@pytest.mark.parametrize("size", [(60, 40), (97, 61), (641, 427)])
+def test_a_photo_of_the_catalogue_finds_itself(
+    tmp_path: Path, build: Callable[..., BuildReport], size: tuple[int, int]
+) -> None:
+    photo = two_halves(tmp_path / "p" / "a.png", "red", "blue", size)
+    build(tmp_path / "p", tmp_path / "c")
+    with Catalogue.open(tmp_path / "c") as catalogue:
+        answer = search_photo(catalogue, photo, settings(k=1))
+        for found in answer.garments:
+            assert found.hits[0].score == pytest.approx(1.0, abs=1e-5)
+            assert found.hits[0].item.box == found.garment.box
+
+
 def test_what_goes_with_it(tmp_path: Path, build: Callable[..., BuildReport]) -> None:
     """Two who wear a dark red top wear dark blue pants; one in light red wears light blue ones."""
     for n, (left, right) in enumerate([("#d00000", "#0000c0"), ("#d40000", "#0000c4"), ("#ff2020", "#2020ff")]):

@@ -103,7 +103,7 @@ class Detector:
                 zip(detections.boxes, detections.scores, detections.class_ids, strict=True)
             ):
                 name = self.labels.get(int(number), str(int(number)))
-                garments.append(Garment(n, name, float(score), Box(*(float(value) for value in box))))
+                garments.append(Garment(n, name, float(score), Box(*(round(float(value), 2) for value in box))))
             found.append(garments)
         return found
 

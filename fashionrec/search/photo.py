@@ -146,7 +146,10 @@ def _answers(
 def _choose(one: _Asked, found: Sequence[Garment], settings: QueryConfig, box: Box | None, looked: bool) -> None:
     """The garments seen, and those of them that are asked about."""
     photo, answer = one.photo, one.answer
-    garments = [replace(garment, box=photo.in_full(garment.box)) for garment in found]
+    # rounded as a build stores them: a photo of the catalogue is cut as it was, and finds itself
+    garments = [
+        replace(garment, box=Box(*(round(value, 2) for value in photo.in_full(garment.box)))) for garment in found
+    ]
     if box is not None:
         garments = [Garment(0, None, None, _inside(box, photo.width, photo.height))]
     if not garments:
