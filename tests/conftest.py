@@ -61,7 +61,20 @@ def config() -> Config:
 
 
 @pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
+def decoded_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Photos are decoded in this process: starting others costs more than a test's few photos. (`test_images` and
+    `test_pipeline` have the tests of those processes, and whole commands run with them.)"""
+    import fashionrec.decoding
+    import fashionrec.pipeline
+
+    real = fashionrec.decoding.decode_all
+    monkeypatch.setattr(
+        "fashionrec.pipeline.decode_all", lambda *given, **named: real(*given, **{**named, "workers": 1})
+    )
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, decoded_here: None) -> Callable[..., Result]:
     """Run a command as a user would, in an empty working directory."""
     from fashionrec.cli.main import app
 
@@ -87,7 +100,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def build(config: Config) -> Callable[..., BuildReport]:
+def build(config: Config, decoded_here: None) -> Callable[..., BuildReport]:
     """Build a catalogue with the tiny bundles."""
 
     def run(source: Path, root: Path, *, detect: bool = True, settings: Config = config, **options: Any) -> BuildReport:
