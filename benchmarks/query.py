@@ -110,7 +110,7 @@ def catalogue(root: Path, detector: Path, embedder: Path, count: int) -> None:
         "bundles": stored,
         "segments": segments,
         "counts": reader.counts(),
-        "settings": {"build_key": "drawn", "crop": config.crop.model_dump()},
+        "settings": {"build_key": "drawn", "crop": config.crop.model_dump(), "thumbnail": config.build.thumbnail},
         "index": make_index(root, name, segments, settings=config.index, log=lambda text: print(text, file=sys.stderr)),
     }
     write_atomic(folder / generations.REPORT, dump_json({}))

@@ -100,6 +100,8 @@ class _Build:
             "conf": config.detector.conf,
             "iou": config.detector.iou,
             "max_garments": config.detector.max_garments,
+            "rectangular": config.detector.rectangular,
+            "scaled_decoding": config.images.scaled_decoding,
             "whole_photo": config.build.whole_photo,
             "thumbnail": config.build.thumbnail,
             "crop": config.crop.model_dump(),

@@ -123,7 +123,7 @@ class Catalogue:
                 max_garments=found.max_garments,
                 threads=self.config.project.threads,
                 device=self.config.project.device,
-                rectangular=found.rectangular,
+                rectangular=bool(self.settings.get("rectangular", found.rectangular)),
             )
 
     @cached_property
@@ -152,7 +152,11 @@ class Catalogue:
 
     def read_photo(self, source: str | Path | bytes, *, whole: bool = True) -> Photo:
         """A photo with all its pixels; or, not ``whole``, as a build reads it: with as many as it needs at least."""
-        return read_photo(source, self.config.images, None if whole else self._least)
+        limits = self.config.images
+        made = self.settings.get("scaled_decoding", limits.scaled_decoding)
+        if made != limits.scaled_decoding:
+            limits = limits.model_copy(update={"scaled_decoding": made})
+        return read_photo(source, limits, None if whole else self._least)
 
     @cached_property
     def crop_side(self) -> int:

@@ -27,7 +27,7 @@ class KnownCrops:
         if generation is None or items is None:
             return
         before = generation.manifest["settings"]
-        if any(before.get(key) != settings[key] for key in ("crop", "thumbnail")):
+        if any(before.get(key) != settings[key] for key in ("crop", "thumbnail", "scaled_decoding")):
             return
         if generation.manifest["bundles"]["embedder"]["fingerprint"] != encoder:
             return

@@ -134,10 +134,12 @@ def as_built(generation: Generation, config: Config) -> Config:
     """The settings with those that a catalogue was built with in place of the present ones."""
     made = generation.manifest["settings"]
     try:
-        detector = {key: made[key] for key in ("conf", "iou", "max_garments")}
+        detector = {key: made[key] for key in ("conf", "iou", "max_garments", "rectangular")}
+        images = {"scaled_decoding": made["scaled_decoding"]}
         build = {"detect": made["detect"], "whole_photo": made["whole_photo"], "thumbnail": made["thumbnail"]}
         return config.model_copy(
             update={
+                "images": config.images.model_copy(update=images),
                 "detector": config.detector.model_copy(update=detector),
                 "build": config.build.model_copy(update=build),
                 "crop": config.crop.model_validate(made["crop"]),
