@@ -1,6 +1,6 @@
 """Runs what changes a catalogue with a fault at each of its writes, and looks at what is left. Preloads `fault_shim.c`.
 
-python tests/fault_runner.py SCENARIO MODE [--first N] [--step N] [--count N] [--seed S]    (LD_PRELOAD=fault_shim.so, FAULT_DIR=scratch)
+LD_PRELOAD=fault_shim.so FAULT_DIR=SCRATCH python fault_runner.py SCENARIO MODE [--first N] [--step N] [--count N] [--seed S]
 
 Each trial is a process of its own, forked from this one, which has everything imported and no catalogue open. One line of JSON a
 trial that went wrong, and a last one with the counts.

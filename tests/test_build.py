@@ -259,7 +259,8 @@ def test_the_manifest_lists_every_file_and_says_what_was_measured(catalogue: Pat
     there = {
         p.relative_to(catalogue).as_posix()
         for p in catalogue.rglob("*")
-        if p.is_file() and p.name not in (".lock", "catalogue.json", "manifest.json")
+        if p.is_file()
+        and p.name not in (".lock", "catalogue.json", "manifest.json")
         and p.parent not in (catalogue, catalogue / "work")  # the last build's report, and what is not finished
     }
     assert listed == there
