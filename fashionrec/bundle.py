@@ -91,7 +91,9 @@ class Bundle:
         file = self.path / self.graphs[graph]
         providers = _providers(device, ort.get_available_providers(), file, str(self.spec.get("precision", "fp32")))
         try:
-            session = ort.InferenceSession(str(file), options, providers=providers, enable_fallback=0)
+            # falling back from the CPU to the CPU would only be told on standard output, where nobody asked for it
+            falls_back = int(len(providers) > 1)
+            session = ort.InferenceSession(str(file), options, providers=providers, enable_fallback=falls_back)
         except Exception as error:  # onnxruntime raises its own classes, one per status
             raise ModelError(f"{file} cannot be loaded: {str(error).splitlines()[0][:200]}", hint=_AGAIN) from None
         _started(device, session.get_providers())

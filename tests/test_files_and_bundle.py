@@ -167,7 +167,7 @@ def onnxruntime_with(
         return [provider if isinstance(provider, str) else provider[0] for provider in asked]
 
     class Session:
-        def __init__(self, file: str, options: object, providers: list[Any]) -> None:
+        def __init__(self, file: str, options: object, providers: list[Any], enable_fallback: int) -> None:
             asked[:] = providers
 
         def get_providers(self) -> list[str]:

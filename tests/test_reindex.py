@@ -57,7 +57,10 @@ def test_a_new_index_serves_the_same_items_and_embeds_nothing(many: Path, tmp_pa
     with Catalogue.open(many) as opened:
         assert opened.images.index is not None
         assert opened.images.index.kind == "ivf"
-    assert answers(many, photos) == before
+    for found, exact in zip(answers(many, photos), before, strict=True):  # half of what is near is asked for above
+        assert len(found) == len(exact)
+        assert found[0] == exact[0]  # the photo itself
+        assert len({name for name, _ in found} & {name for name, _ in exact}) >= len(exact) / 2
     generations.roll_back(many)
     with Catalogue.open(many) as opened:
         assert opened.images.index is None
