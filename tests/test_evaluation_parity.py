@@ -51,7 +51,7 @@ def _draw(folder: Path, counts: dict[str, int]) -> Path:
             (folder / split / sub).mkdir(parents=True)
         for n in range(count):
             width, height = SIZES[n % len(SIZES)]
-            picture = Image.fromarray(rng.integers(90, 220, (height, width, 3), dtype=np.uint8))
+            picture = Image.fromarray(rng.integers(140, 170, (height, width, 3), dtype=np.uint8))
             lines = []
             for part in range(int(rng.integers(1, 3))):
                 kind, w, h = int(rng.integers(0, 5)), *(rng.uniform(0.25, 0.45, 2) * [width, height]).astype(int)
