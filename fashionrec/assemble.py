@@ -9,7 +9,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from fashionrec.errors import CatalogueError
+from fashionrec.bundle import Bundle
+from fashionrec.errors import CatalogueError, ModelError
 from fashionrec.store.generations import THUMBNAILS
 from fashionrec.store.items import GarmentRow, PhotoRow
 from fashionrec.store.journal import FoundPhoto
@@ -89,6 +90,23 @@ class SegmentWriter:
         for file in (self._raw, self._thumbnails):
             if file is not None:
                 file.close()
+
+
+def store_bundle(root: Path, bundle: Bundle) -> dict[str, str]:
+    """Put a bundle into a catalogue, unless it is there; returns its entry in the manifest.
+
+    Raises :class:`CatalogueError` where a damaged one lies in its place.
+    """
+    relative = f"bundles/{bundle.kind}-{bundle.fingerprint[:16]}"
+    target = root / relative
+    if target.exists():
+        try:
+            Bundle.open(target, bundle.kind)
+        except ModelError:  # what a kill or a fault left there is not what the manifest will vouch for
+            raise CatalogueError(f"{target} is damaged", hint="remove that folder and build again") from None
+    else:
+        bundle.copy_to(target)
+    return {"path": relative, "name": bundle.name, "fingerprint": bundle.fingerprint}
 
 
 def item_id(product_id: str, photo: str, garment: GarmentRow) -> str:

@@ -15,14 +15,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fashionrec.assemble import SegmentWriter
+from fashionrec.assemble import SegmentWriter, store_bundle
 from fashionrec.build_report import BuildReport, write_report
 from fashionrec.bundle import Bundle
 from fashionrec.changes import Changes, Wanted
 from fashionrec.compaction import compact_segments, should_compact
 from fashionrec.config import Config
 from fashionrec.crops import KnownCrops
-from fashionrec.errors import CatalogueError, DataError, ImageError, ModelError, Refused, UsageError
+from fashionrec.errors import CatalogueError, DataError, ImageError, Refused, UsageError
 from fashionrec.files import dump_json, fingerprint, write_atomic
 from fashionrec.images import photo_digest
 from fashionrec.pipeline import find_garments, open_models
@@ -247,9 +247,7 @@ class _Build:
             raise DataError(
                 f"none of the {len(self.rows)} photos can be used ({', '.join(f'{n} {why}' for why, n in reasons.items())})"
             )
-        name = generations.next_name(self.root)
-        folder = self.root / "generations" / name
-        folder.mkdir(parents=True)
+        name, folder = generations.begin(self.root)
         old = self.previous.segments if self.previous else {}
         dim, dtype = int(self.embedder_bundle.spec["dim"]), self.config.index.vectors
         segment = SegmentWriter(self.root / "segments" / f"{name}-image", dim, dtype)
@@ -360,21 +358,8 @@ class _Build:
         return {segment.name: segment.entry("image", self.embedder_bundle.fingerprint)}
 
     def _store_bundles(self) -> dict[str, dict[str, str]]:
-        stored = {}
-        for bundle in (self.detector_bundle, self.embedder_bundle):
-            if bundle is None:
-                continue
-            relative = f"bundles/{bundle.kind}-{bundle.fingerprint[:16]}"
-            target = self.root / relative
-            if target.exists():
-                try:
-                    Bundle.open(target, bundle.kind)
-                except ModelError:  # what a kill or a fault left there is not what the manifest will vouch for
-                    raise CatalogueError(f"{target} is damaged", hint="remove that folder and build again") from None
-            else:
-                bundle.copy_to(target)
-            stored[bundle.kind] = {"path": relative, "name": bundle.name, "fingerprint": bundle.fingerprint}
-        return stored
+        bundles = [bundle for bundle in (self.detector_bundle, self.embedder_bundle) if bundle is not None]
+        return {bundle.kind: store_bundle(self.root, bundle) for bundle in bundles}
 
     def _fail(self, row: ProductRow, error: ImageError) -> None:
         self.report.failures.append(

@@ -170,9 +170,8 @@ def _crop(catalogue: Catalogue, stored: StoredItem, config: Config) -> Image.Ima
 def _write_generation(catalogue: Catalogue, fresh: dict[int, Outcome]) -> None:
     """The generation served now, with new captions and a segment of their texts' vectors."""
     old, root = catalogue.generation, catalogue.root
-    name = generations.next_name(root)
-    folder, segment = root / "generations" / name, f"{name}-caption"
-    folder.mkdir(parents=True)
+    name, folder = generations.begin(root)
+    segment = f"{name}-caption"
     (root / "segments" / segment).mkdir(parents=True)
     rows, texts = {}, []
     for row, (garment_no, outcome) in enumerate(sorted(fresh.items())):

@@ -15,7 +15,7 @@ from fashionrec.assemble import SegmentWriter
 from fashionrec.errors import CatalogueError
 from fashionrec.store.generations import THUMBNAILS
 from fashionrec.store.item_writer import ItemWriter
-from fashionrec.store.vectors import VECTORS, VectorStore, open_vectors
+from fashionrec.store.vectors import open_store
 
 _BATCH = 1024
 Segments = dict[str, dict[str, Any]]
@@ -85,13 +85,7 @@ class _Thumbnails:
 
 
 def _vectors(root: Path, segments: Segments, kind: str, places: Sequence[tuple[str, int]]) -> Iterator[bytes]:
-    store = VectorStore(
-        [
-            (name, open_vectors(root / "segments" / name / VECTORS, count=entry["count"], dim=entry["dim"]))
-            for name, entry in segments.items()
-            if entry["kind"] == kind
-        ]
-    )
+    store = open_store(root, segments, kind)
     source = iter(places)
     while part := list(islice(source, _BATCH)):
         for vector in store.fetch([store.position(*place) for place in part]):

@@ -10,7 +10,7 @@ from fashionrec.images import crop_rectangle
 from fashionrec.pipeline import Rectangle
 from fashionrec.store.generations import THUMBNAILS, Generation
 from fashionrec.store.items import ItemReader
-from fashionrec.store.vectors import VECTORS, VectorStore, open_vectors
+from fashionrec.store.vectors import open_store
 
 
 class KnownCrops:
@@ -34,13 +34,7 @@ class KnownCrops:
         self._items, self._generation = items, generation
         self._crop = CropConfig.model_validate(before["crop"])
         self._key = before["build_key"]
-        self._vectors = VectorStore(
-            [
-                (name, open_vectors(self._folder(name) / VECTORS, count=entry["count"], dim=entry["dim"]))
-                for name, entry in generation.segments.items()
-                if entry["kind"] == "image"
-            ]
-        )
+        self._vectors = open_store(generation.root, generation.segments, "image")
 
     def find(self, photo: str, rectangle: Rectangle) -> tuple[bytes, bytes] | None:
         """The vector (float32 bytes) and thumbnail (JPEG bytes) of a crop of a photo (sha256); None where it is new."""

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from fashionrec.assemble import SegmentWriter
+from fashionrec.assemble import SegmentWriter, store_bundle
 from fashionrec.bundle import Bundle
 from fashionrec.catalogue import Catalogue
 from fashionrec.config import Config
@@ -132,9 +132,7 @@ def _write(
     bundles: dict[str, Bundle],
     config: Config,
 ) -> dict[str, int]:
-    name = generations.next_name(root)
-    folder = root / "generations" / name
-    folder.mkdir(parents=True)
+    name, folder = generations.begin(root)
     segment = SegmentWriter(root / "segments" / f"{name}-image", images.shape[1], config.index.vectors)
     words = SegmentWriter(root / "segments" / f"{name}-caption", images.shape[1], config.index.vectors)
     writer = ItemWriter(folder / generations.ITEMS)
@@ -176,11 +174,7 @@ def _write(
     for part in (segment, words):
         part.close()
     writer.close()
-    stored = {}
-    for kind, bundle in bundles.items():
-        relative = f"bundles/{kind}-{bundle.fingerprint[:16]}"
-        bundle.copy_to(root / relative)
-        stored[kind] = {"path": relative, "name": bundle.name, "fingerprint": bundle.fingerprint}
+    stored = {kind: store_bundle(root, bundle) for kind, bundle in bundles.items()}
     encoder = bundles["embedder"].fingerprint
     segments = {
         part.name: part.entry(kind, encoder) for kind, part in (("image", segment), ("caption", words)) if part.count

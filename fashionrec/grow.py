@@ -94,9 +94,7 @@ def compact_catalogue(root: Path, config: Config) -> dict[str, int]:
     with generations.writer_lock(root):
         old = generations.read_current(root)
         old.check()
-        name = generations.next_name(root)
-        folder = root / "generations" / name
-        folder.mkdir(parents=True)
+        name, folder = generations.begin(root)
         writer = ItemWriter(folder / generations.ITEMS, old.items_path)
         try:
             segments = compact_segments(root, name, writer, old.segments, config.index.vectors)

@@ -36,9 +36,7 @@ def reindex_catalogue(
     with generations.writer_lock(root):
         old = generations.read_current(root)
         old.check()
-        name = generations.next_name(root)
-        folder = root / "generations" / name
-        folder.mkdir(parents=True)
+        name, folder = generations.begin(root)
         segments, renamed = _converted(root, name, old.segments, vectors, log)
         if renamed:
             _point(old.items_path, folder / generations.ITEMS, renamed)

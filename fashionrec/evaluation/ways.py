@@ -6,7 +6,7 @@ The weight of the mix is chosen on every second query and judged on the others, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,19 +25,20 @@ _BATCH = 16
 
 @dataclass
 class _Gallery:
-    """Vectors of every item that can be returned: pictures [n, d], captions [n, d] (zeros where there is none)."""
+    """Vectors of every item that can be returned: pictures [n, d], captions [n, d] (zeros where there is none), and whose each
+    is: ``products`` [n] are numbers, by ``names``."""
 
     products: np.ndarray
     images: np.ndarray
     captions: np.ndarray
     described: np.ndarray
-    names: list[str] = field(default_factory=list)
+    names: dict[str, int]
 
     def rank(self, product: str, scores: np.ndarray) -> int | None:
         """The rank of a product, each product having its best item's score; None where it has no item."""
         best = np.full(len(self.names), -np.inf)
         np.maximum.at(best, self.products, scores)
-        own = best[self.names.index(product)] if product in self.names else -np.inf
+        own = best[self.names[product]] if product in self.names else -np.inf
         return None if own == -np.inf else 1 + int((best > own).sum())
 
 
@@ -125,13 +126,12 @@ def _captions(gallery: _Gallery, text: np.ndarray) -> np.ndarray:
 
 def _gallery(catalogue: Catalogue) -> _Gallery:
     items = [stored for stored in catalogue.items.everything() if not stored.worn_with]
-    names = list(dict.fromkeys(stored.item.product_id for stored in items))
-    number = {name: n for n, name in enumerate(names)}
+    names = {name: n for n, name in enumerate(dict.fromkeys(stored.item.product_id for stored in items))}
     images = catalogue.images.fetch([catalogue.images.position(*stored.image_at) for stored in items])
     described = np.array([stored.caption_at is not None for stored in items])
     captions = np.zeros_like(images)
     places = [catalogue.captions.position(*stored.caption_at) for stored in items if stored.caption_at is not None]
     if places:
         captions[described] = catalogue.captions.fetch(places)
-    products = np.array([number[stored.item.product_id] for stored in items], np.int64)
+    products = np.array([names[stored.item.product_id] for stored in items], np.int64)
     return _Gallery(products, images, captions, described, names)

@@ -106,16 +106,16 @@ class Columns:
     def _read(self, name: str) -> Column | None:
         values: dict[Any, int] = {}
         codes = np.full(len(self.numbers), -1, np.int32)
-        where = {int(number): n for n, number in enumerate(self.numbers)}
+        numbers, found = [], []
         for number, value in self._items.column(name, own=name in OWN):
-            key = (type(value).__name__, value)
-            code = values.setdefault(key, len(values))
-            codes[where[number]] = code
+            numbers.append(number)
+            found.append(values.setdefault((type(value).__name__, value), len(values)))
+        codes[np.searchsorted(self.numbers, numbers)] = found
         if not values:
             return None
         plain = [value for _, value in values]
-        numbers = [as_number(value) if not isinstance(value, tuple) else None for value in plain]
-        return Column(plain, codes, np.array([np.nan if one is None else one for one in numbers], np.float64))
+        read = [as_number(value) if not isinstance(value, tuple) else None for value in plain]
+        return Column(plain, codes, np.array([np.nan if one is None else one for one in read], np.float64))
 
     def _read_places(self) -> tuple[np.ndarray, np.ndarray]:
         with self._lock:

@@ -185,6 +185,14 @@ def next_name(root: Path) -> str:
     return f"{max((int(name) for name in names), default=0) + 1:06d}"
 
 
+def begin(root: Path) -> tuple[str, Path]:
+    """The name and the new, empty folder of a generation that is to be written. Nothing refers to it before its commit."""
+    name = next_name(root)
+    folder = root / "generations" / name
+    folder.mkdir(parents=True)
+    return name, folder
+
+
 def shared_files(root: Path, manifest: dict[str, Any]) -> list[Path]:
     """The files outside its own folder that a generation needs: of its segments, bundles and index, absolute."""
     folders = [root / "segments" / name for name in manifest["segments"]]
