@@ -263,7 +263,7 @@ class _Build:
             if compacted := should_compact(
                 segments, used, most=self.config.build.max_segments, dead=self.config.build.max_dead
             ):
-                segments = compact_segments(self.root, name, writer, segments, dtype)
+                segments = compact_segments(self.root, name, writer, segments)
             self.report.compacted = compacted
             writer.close(shrink=compacted)
         except BaseException:

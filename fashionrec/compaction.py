@@ -15,7 +15,7 @@ from fashionrec.assemble import SegmentWriter
 from fashionrec.errors import CatalogueError
 from fashionrec.store.generations import THUMBNAILS
 from fashionrec.store.item_writer import ItemWriter
-from fashionrec.store.vectors import open_store
+from fashionrec.store.vectors import dtype_of, open_store
 
 _BATCH = 1024
 Segments = dict[str, dict[str, Any]]
@@ -34,12 +34,13 @@ def should_compact(segments: Segments, used: dict[str, int], *, most: int, dead:
 def compact_segments(root: Path, name: str, writer: ItemWriter, segments: Segments, dtype: str = "float32") -> Segments:
     """Write one segment of each kind with the rows that the items in ``writer`` refer to, and point them there.
 
-    ``name`` is the generation that is being made. Returns the table of segments for its manifest.
+    ``name`` is the generation that is being made. Half floats stay half floats where all vectors are. Returns the table of
+    segments for its manifest.
     """
     made: Segments = {}
     images = list(writer.places())
     if images:
-        segment = SegmentWriter(root / "segments" / f"{name}-images", _dim(segments, "image"), dtype)
+        segment = SegmentWriter(root / "segments" / f"{name}-images", *_shape(root, segments, "image"))
         vectors = _vectors(root, segments, "image", [(place[1], place[2]) for place in images])
         with _Thumbnails(root) as thumbnails:
             for (garment_no, source, _, offset, size), vector in zip(images, vectors, strict=True):
@@ -49,7 +50,7 @@ def compact_segments(root: Path, name: str, writer: ItemWriter, segments: Segmen
         made[segment.name] = _entry(segment, segments, "image")
     texts = list(writer.caption_places())
     if texts:
-        segment = SegmentWriter(root / "segments" / f"{name}-captions", _dim(segments, "caption"), dtype)
+        segment = SegmentWriter(root / "segments" / f"{name}-captions", *_shape(root, segments, "caption"))
         vectors = _vectors(root, segments, "caption", [(place[1], place[2]) for place in texts])
         for (garment_no, _, _), vector in zip(texts, vectors, strict=True):
             row, _ = segment.add(vector, b"")
@@ -92,8 +93,11 @@ def _vectors(root: Path, segments: Segments, kind: str, places: Sequence[tuple[s
             yield vector.tobytes()
 
 
-def _dim(segments: Segments, kind: str) -> int:
-    return next(int(entry["dim"]) for entry in segments.values() if entry["kind"] == kind)
+def _shape(root: Path, segments: Segments, kind: str) -> tuple[int, str]:
+    """The length of the vectors of a kind, and the type that holds all of them."""
+    store = open_store(root, segments, kind)
+    types = {dtype_of(opened) for opened in store.indexes}
+    return store.dim, "float16" if types == {"float16"} else "float32"
 
 
 def _entry(segment: SegmentWriter, segments: Segments, kind: str) -> dict[str, Any]:

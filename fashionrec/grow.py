@@ -97,7 +97,7 @@ def compact_catalogue(root: Path, config: Config) -> dict[str, int]:
         name, folder = generations.begin(root)
         writer = ItemWriter(folder / generations.ITEMS, old.items_path)
         try:
-            segments = compact_segments(root, name, writer, old.segments, config.index.vectors)
+            segments = compact_segments(root, name, writer, old.segments)
             writer.close(shrink=True)
         except BaseException:
             writer.discard()

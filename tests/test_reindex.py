@@ -73,6 +73,16 @@ def test_an_index_that_no_generation_needs_is_removed(many: Path) -> None:
     assert len(list((many / "indexes").iterdir())) <= generations.KEEP
 
 
+def test_compaction_leaves_half_floats_as_they_are(many: Path) -> None:
+    from fashionrec.grow import compact_catalogue
+
+    reindex_catalogue(many, configured(), vectors="float16")
+    compact_catalogue(many, configured())
+    with Catalogue.open(many) as opened:
+        assert {dtype_of(index) for index in opened.images.indexes} == {"float16"}
+        assert len(opened.images) == opened.counts["garments"]
+
+
 def test_half_floats_and_back_keep_rows_thumbnails_and_captions(many: Path, tmp_path: Path) -> None:
     from fashionrec.captioning import caption_catalogue
 
