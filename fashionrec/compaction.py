@@ -31,7 +31,7 @@ def should_compact(segments: Segments, used: dict[str, int], *, most: int, dead:
     return False
 
 
-def compact_segments(root: Path, name: str, writer: ItemWriter, segments: Segments, dtype: str = "float32") -> Segments:
+def compact_segments(root: Path, name: str, writer: ItemWriter, segments: Segments) -> Segments:
     """Write one segment of each kind with the rows that the items in ``writer`` refer to, and point them there.
 
     ``name`` is the generation that is being made. Half floats stay half floats where all vectors are. Returns the table of
