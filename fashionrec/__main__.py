@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 
 def main() -> None:
-    from fashionrec.cli.main import app
+    from fashionrec.cli.main import make_app
 
-    app()
+    make_app(sys.argv[1] if len(sys.argv) > 1 else None)()
 
 
 if __name__ == "__main__":

@@ -76,8 +76,9 @@ def decoded_here(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, decoded_here: None) -> Callable[..., Result]:
     """Run a command as a user would, in an empty working directory."""
-    from fashionrec.cli.main import app
+    from fashionrec.cli.main import make_app
 
+    app = make_app()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FASHIONREC_DATASET__WORKERS", "1")  # processes cost more than a test's few photos
     for name in ("OPENAI_API_KEY", "ROBOFLOW_API_KEY", "FASHIONREC_INDEX"):

@@ -16,7 +16,7 @@ HEAVY = ("torch", "torchvision", "ultralytics", "transformers", "pandas", "robof
 #: From the bottom up. A module may import from its own line and from those above it in this list (which are below it).
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "yolo_options"),
-    ("types", "files", "extras"),
+    ("types", "files", "extras", "sections"),
     ("config",),
     ("images", "bundle", "runs", "yolo_data", "pixels", "pages"),
     ("decoding",),
@@ -137,7 +137,7 @@ def loaded_by(code: str) -> set[str]:
 
 
 def test_help_loads_nothing_heavy() -> None:
-    code = "import fashionrec.cli.main"
+    code = "from fashionrec.cli.main import make_app\nmake_app()"
     assert not loaded_by(code) & {*HEAVY, "numpy", "PIL", "pydantic", "faiss", "onnxruntime", "openai", "rich", "yaml"}
 
 
@@ -147,6 +147,28 @@ def test_the_serving_plane_loads_no_training_package() -> None:
         "import fashionrec.detector.detect, fashionrec.embedder.embed, fashionrec.cli.query, fashionrec.captioner.remote"
     )
     assert not loaded_by(code) & {*HEAVY, "openai"}
+
+
+def test_a_photo_is_asked_without_what_it_does_not_need() -> None:
+    code = (
+        "from fashionrec.cli.main import make_app\nmake_app('query')\n"
+        "import fashionrec.search.photo, fashionrec.config, faiss, onnxruntime, fashionrec.cli.output"
+    )
+    loaded = loaded_by(code)
+    assert "fashionrec" in loaded
+    assert not loaded & {*HEAVY, "pydantic", "openai", "rich", "jinja2", "tokenizers", "xlsxwriter"}
+
+
+def test_the_families_of_commands_are_those_that_mount_them() -> None:
+    from fashionrec.cli.main import FAMILIES, make_app
+
+    for family, commands in FAMILIES.items():
+        for name in commands:
+            app = make_app(name)
+            mounted = {one.name for one in [*app.registered_commands, *app.registered_groups]}
+            assert mounted == set(commands), family
+    everything = make_app("nothing of the kind")
+    assert len(everything.registered_commands) + len(everything.registered_groups) == sum(map(len, FAMILIES.values()))
 
 
 def test_the_guard_would_see_a_heavy_import() -> None:

@@ -2,35 +2,45 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Annotated
 
 import typer
 
 from fashionrec import __version__
-from fashionrec.cli import (
-    captions,
-    catalogue,
-    comparing,
-    data,
-    dataset,
-    demo,
-    evaluating,
-    exporting,
-    index,
-    project,
-    query,
-    runs,
-    training,
-)
 
-app = typer.Typer(
-    name="fashionrec",
-    help="Image-based fashion search: find the garments in a photo, and what in a catalogue looks like them.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+#: The families of commands, in the order in which `--help` names them, and the commands of each.
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "data": ("fetch-dataset",),
+    "dataset": ("dataset",),
+    "training": ("train", "finetune"),
+    "runs": ("runs",),
+    "evaluating": ("evaluate",),
+    "comparing": ("compare",),
+    "exporting": ("export",),
+    "index": ("build-index",),
+    "catalogue": ("catalogue",),
+    "captions": ("caption",),
+    "query": ("query",),
+    "demo": ("demo",),
+    "project": ("doctor", "config"),
+}
+
+
+def make_app(command: str | None = None) -> typer.Typer:
+    """The command line: with ``command``, only what that one needs is imported, where there is such a command."""
+    app = typer.Typer(
+        name="fashionrec",
+        help="Image-based fashion search: find the garments in a photo, and what in a catalogue looks like them.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(root)
+    for family in [name for name, commands in FAMILIES.items() if command in commands] or FAMILIES:
+        importlib.import_module(f"fashionrec.cli.{family}").mount(app)
+    return app
 
 
 def _version(value: bool) -> None:
@@ -39,28 +49,9 @@ def _version(value: bool) -> None:
         raise typer.Exit()
 
 
-@app.callback()
 def root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
     ] = False,
 ) -> None:
     pass
-
-
-for family in (
-    data,
-    dataset,
-    training,
-    runs,
-    evaluating,
-    comparing,
-    exporting,
-    index,
-    catalogue,
-    captions,
-    query,
-    demo,
-    project,
-):
-    family.mount(app)

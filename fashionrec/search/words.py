@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fashionrec.captioner.lexicon import Understood, understand
 from fashionrec.errors import UsageError
 
 if TYPE_CHECKING:
+    from fashionrec.captioner.lexicon import Understood
     from fashionrec.embedder.embed import Embedder
     from fashionrec.search.answer import Answer
 
@@ -32,6 +32,8 @@ class Words:
 
     @property
     def understood(self) -> Understood:
+        from fashionrec.captioner.lexicon import understand
+
         return understand(self.text)
 
 

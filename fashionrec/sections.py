@@ -1,0 +1,274 @@
+"""Typed sections of settings, checked when they are made.
+
+Every command reads the settings before it does anything, so reading them must cost next to nothing: a section checks its
+fields itself, by their annotations, and says what is wrong in one line.
+
+::
+
+    class QueryConfig(Section):
+        k: Annotated[int, Bounds(ge=1)]
+        garment: str
+        where: str | None
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
+
+Self = TypeVar("Self", bound="Section")
+
+
+class Invalid(ValueError):
+    """A value that a field does not take: ``path`` leads to it, ``value`` is what was given."""
+
+    def __init__(self, message: str, value: Any, path: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.message, self.value, self.path = message, value, path
+
+    def under(self, name: str) -> Invalid:
+        return Invalid(self.message, self.value, (name, *self.path))
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Limits of a number, or of the length of a list or text."""
+
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    lt: float | None = None
+    min_length: int | None = None
+    max_length: int | None = None
+
+    def check(self, value: Any) -> None:
+        for limit, holds, words in (
+            (self.ge, lambda limit: value >= limit, "at least"),
+            (self.gt, lambda limit: value > limit, "more than"),
+            (self.le, lambda limit: value <= limit, "at most"),
+            (self.lt, lambda limit: value < limit, "less than"),
+            (self.min_length, lambda limit: len(value) >= limit, "at least this many long:"),
+            (self.max_length, lambda limit: len(value) <= limit, "at most this many long:"),
+        ):
+            if limit is not None and not holds(limit):  # a number that is none (nan) is within no bounds
+                raise Invalid(f"should be {words} {limit:g}", value)
+
+
+@dataclass(frozen=True)
+class Before:
+    """What is done to a value before it is looked at."""
+
+    change: Callable[[Any], Any]
+
+
+class Section:
+    """Fields by their annotations, all of them needed; unchangeable once made. ``extra`` says that other keys are taken too."""
+
+    extra: ClassVar[bool] = False
+
+    @classmethod
+    def fields(cls) -> dict[str, Any]:
+        """Name to annotation of every field, in the order in which they are written."""
+        found = cls.__dict__.get("_fields")
+        if found is None:
+            found = {}
+            for base in reversed(cls.__mro__):
+                scope = vars(sys.modules[base.__module__])
+                for name, written in inspect.get_annotations(base).items():
+                    annotation = _resolved(written, scope)
+                    if get_origin(annotation) is not ClassVar and not name.startswith("_"):
+                        found[name] = annotation
+            cls._fields = found  # type: ignore[attr-defined]
+        return dict(found)
+
+    @classmethod
+    def model_validate(cls: type[Self], values: Any) -> Self:
+        """The section of a table of values. Raises :class:`Invalid` for the first that is wrong, missing or not known."""
+        if isinstance(values, cls):
+            return values
+        if not isinstance(values, Mapping):
+            raise Invalid("should be a table", values)
+        known = cls.fields()
+        made: dict[str, Any] = {}
+        for name, annotation in known.items():
+            if name not in values:
+                raise Invalid("is missing", dict(values), (name,))
+            try:
+                made[name] = checked(annotation, values[name])
+            except Invalid as wrong:
+                raise wrong.under(name) from None
+        others = {str(name): value for name, value in values.items() if name not in known}
+        if others and not cls.extra:
+            name, value = next(iter(others.items()))
+            raise Invalid("is not a setting", value, (name,))
+        section = cls.__new__(cls)
+        section.__dict__.update(made)
+        if cls.extra:
+            section.__dict__.update(others)
+        return section
+
+    def model_copy(self: Self, *, update: Mapping[str, Any] | None = None) -> Self:
+        """The same with some values changed, which are not checked."""
+        section = type(self).__new__(type(self))
+        section.__dict__.update(self.__dict__, **dict(update or {}))
+        return section
+
+    def model_dump(self, *, exclude: Container[str] = ()) -> dict[str, Any]:
+        """Its values as plain tables and lists."""
+        return {name: _plain(value) for name, value in self.__dict__.items() if name not in exclude}
+
+    @property
+    def others(self) -> dict[str, Any]:
+        """What was given beside the fields, where ``extra`` allows it."""
+        known = self.fields()
+        return {name: value for name, value in self.__dict__.items() if name not in known}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"{type(self).__name__}.{name} cannot be changed: make a copy")
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other.__dict__ == self.__dict__
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__dict__.items())})"
+
+
+def checked(annotation: Any, value: Any) -> Any:
+    """A value as an annotation wants it: a whole number for ``int`` may be written 3.0, a text for ``str`` may be a number.
+
+    Raises :class:`Invalid`.
+    """
+    origin = get_origin(annotation)
+    if origin is typing.Annotated:
+        inner, *rules = get_args(annotation)
+        for rule in rules:
+            if isinstance(rule, Before):
+                value = rule.change(value)
+        value = checked(inner, value)
+        for rule in rules:
+            if isinstance(rule, Bounds):
+                rule.check(value)
+        return value
+    if origin in (Union, types.UnionType):
+        return _one_of(get_args(annotation), value)
+    if origin is Literal:
+        if not any(type(value) is type(choice) and value == choice for choice in get_args(annotation)):
+            raise Invalid(f"should be {' or '.join(str(choice) for choice in get_args(annotation))}", value)
+        return value
+    if origin is list:
+        return _list(annotation, value)
+    if origin is dict:
+        return _table(annotation, value)
+    if annotation is Any:
+        return value
+    if annotation is None or annotation is type(None):
+        if value is not None:
+            raise Invalid("should be null", value)
+        return None
+    if issubclass(annotation, Section):
+        return annotation.model_validate(value)
+    return _SIMPLE[annotation](value)
+
+
+def _one_of(choices: tuple[Any, ...], value: Any) -> Any:
+    """The first kind that the value is of already, else the first that it can be read as."""
+    for choice in choices:
+        bare = get_args(choice)[0] if get_origin(choice) is typing.Annotated else choice
+        if type(value) is (get_origin(bare) or bare) or (value is None and bare is type(None)):
+            return checked(choice, value)
+    wrong: Invalid | None = None
+    for choice in choices:
+        try:
+            return checked(choice, value)
+        except Invalid as one:
+            wrong = wrong or one
+    assert wrong is not None
+    raise wrong
+
+
+def _list(annotation: Any, value: Any) -> list[Any]:
+    if not isinstance(value, (list, tuple)):
+        raise Invalid("should be a list", value)
+    (inner,) = get_args(annotation)
+    found = []
+    for n, one in enumerate(value):
+        try:
+            found.append(checked(inner, one))
+        except Invalid as wrong:
+            raise wrong.under(str(n)) from None
+    return found
+
+
+def _table(annotation: Any, value: Any) -> dict[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise Invalid("should be a table", value)
+    of_keys, of_values = get_args(annotation)
+    found = {}
+    for key, one in value.items():
+        try:
+            found[checked(of_keys, key)] = checked(of_values, one)
+        except Invalid as wrong:
+            raise wrong.under(str(key)) from None
+    return found
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise Invalid("should be a text", value)
+    return value
+
+
+def _whole(value: Any) -> int:
+    number = _number(value, "should be a whole number")
+    if number != number or number in (float("inf"), float("-inf")) or number != int(number):
+        raise Invalid("should be a whole number", value)
+    return int(value) if isinstance(value, (int, float)) else int(number)
+
+
+def _decimal(value: Any) -> float:
+    return float(_number(value, "should be a number"))
+
+
+def _number(value: Any, message: str) -> int | float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    raise Invalid(message, value)
+
+
+def _yes_or_no(value: Any) -> bool:
+    known = {1: True, 0: False, "true": True, "false": False, "yes": True, "no": False}  # True is 1, and False 0
+    try:
+        return known[value.lower() if isinstance(value, str) else value]
+    except (KeyError, TypeError):
+        raise Invalid("should be true or false", value) from None
+
+
+_SIMPLE: dict[Any, Callable[[Any], Any]] = {str: _text, int: _whole, float: _decimal, bool: _yes_or_no}
+
+
+def _resolved(written: Any, scope: dict[str, Any]) -> Any:
+    return eval(written, scope) if isinstance(written, str) else written
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Section):
+        return value.model_dump()
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return value
