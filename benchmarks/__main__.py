@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from itertools import takewhile
 
@@ -23,6 +24,7 @@ ALL = {
 
 
 def main() -> None:
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # modules are compiled once, as after an installation by pip
     names = list(takewhile(ALL.__contains__, sys.argv[1:]))
     wrong = sys.argv[1 + len(names) :]
     if wrong and not (names and wrong[0].startswith("-")):

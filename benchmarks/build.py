@@ -10,10 +10,9 @@ to the catalogue written and its index measured, less the time that opening the 
 it (`ready_s`), as are the ratio of the whole processes and the CPU time of a photo, which hangs less on what else runs: the
 straight stack computes in as many threads as `YOLO.predict` leaves torch (one less than there are cores), ours on all cores.
 
---neighbours: the 10 nearest of every garment in both catalogues, asked with the straight stack's vectors. The two letterboxes
-round a side differently, so some boxes differ by a part of a pixel and their crops by one; and random weights put all pictures
-so near together (the tenth and the eleventh differ by some 0.0004) that this decides. So it is told how many garments are cut
-alike, to the pixel, and for how many of these the ten are the same, without any allowance for ties; and both for all.
+--neighbours: the 10 nearest of every garment in both catalogues, asked with the straight stack's vectors: for how many they are
+the same, without any allowance for ties, and how many garments are cut alike, to the pixel. (A crop that differs by one pixel
+decides here: random weights put all pictures so near together that the tenth and the eleventh differ by some 0.0004.)
 
 --memory: the peak of the whole process tree while a catalogue of small photos is built, by number of photos.
 """

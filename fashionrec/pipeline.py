@@ -269,8 +269,7 @@ class _Run:
         garments = [replace(one, box=photo.in_full(one.box)) for one in garments]
         if not garments and (self.config.build.whole_photo or self.models.detector is None):
             garments = [Garment(0, None, None, Box(0, 0, photo.width, photo.height), whole_photo=True)]
-        # the box as it will be stored decides the crop, so that a later build can tell whether it would cut the same
-        held.garments = [replace(one, box=Box(*(round(float(v), 2) for v in one.box))) for one in garments]
+        held.garments = list(garments)
         if not all(photo.shows(one.box, self.config.crop, self.side) for one in held.garments):
             try:  # not in a process of its own: this JPEG was decoded once, to the end
                 held.photo = read_photo(held.path, self.config.images)

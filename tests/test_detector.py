@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import TINY
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -16,6 +16,7 @@ from fashionrec.detector.detect import Detector, one_class_each
 from fashionrec.detector.efficientdet import MOST, anchors_of, placed_on
 from fashionrec.detector.pairing import Pairs
 from fashionrec.detector.preprocess import batch_input, letterbox
+from fashionrec.detector.resize import resize_linear
 from fashionrec.errors import ModelError
 
 
@@ -42,25 +43,45 @@ def test_the_letterbox_keeps_the_shape_and_pads_with_grey() -> None:
     assert (square[25:75] == [255, 0, 0]).all()
 
 
+SIZES = [(640, 480), (333, 777), (100, 100), (47, 61), (1500, 301), (160, 120), (161, 119), (320, 320), (800, 645)]
+
+
 @pytest.mark.train
-@pytest.mark.parametrize("size", [(640, 480), (333, 777), (100, 100), (47, 61), (1500, 301), (160, 120), (161, 119)])
-def test_the_letterbox_is_ultralytics_own_within_two_grey_levels(size: tuple[int, int], tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", SIZES)
+def test_the_letterbox_is_ultralytics_own_to_the_bit(size: tuple[int, int], tmp_path: Path) -> None:
     """As its datasets make it in training and `val`: the photo from a file, resized by `load_image`, then padded."""
     data = pytest.importorskip("ultralytics.data")
-    photo = noise(*size).resize(size, Image.Resampling.BICUBIC)
+    photo = noise(*size)
     ours, _ = letterbox(photo, 160)
     (tmp_path / "images").mkdir()
     photo.save(tmp_path / "images" / "a.png")
     config = {"names": {0: "top"}, "channels": 3, "nc": 1}
     dataset = data.YOLODataset(img_path=str(tmp_path / "images"), data=config, imgsz=160, augment=False, task="detect")
-    theirs = dataset[0]["img"].numpy().transpose(1, 2, 0)[..., ::-1]
-    difference = np.abs(ours.astype(int) - theirs[..., ::-1].astype(int))
-    assert difference.max() <= 2
-    smoothed = np.asarray(
-        photo.resize((160, round(160 * size[1] / size[0])))
-    )  # the planted fault: a filter that smooths
-    if size == (640, 480):
-        assert np.abs(smoothed.astype(int) - theirs[20:140, :, ::-1].astype(int)).max() > 20
+    theirs = dataset[0]["img"].numpy().transpose(1, 2, 0)
+    assert np.array_equal(ours, theirs)
+    if size == (320, 320):  # the planted fault: a filter that smooths
+        assert not np.array_equal(np.asarray(photo.resize((160, 160))), theirs)
+
+
+@pytest.mark.train
+@pytest.mark.parametrize("size", SIZES)
+def test_the_rectangular_letterbox_is_that_of_predict_to_the_bit(size: tuple[int, int]) -> None:
+    augment = pytest.importorskip("ultralytics.data.augment")
+    photo = noise(*size)
+    ours, _ = letterbox(photo, 160, multiple=32)
+    theirs = augment.LetterBox(160, auto=True, stride=32)(image=np.asarray(photo))
+    assert np.array_equal(ours, theirs)
+
+
+@pytest.mark.train
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 300), st.integers(1, 300), st.integers(0, 3))
+@settings(deadline=None, max_examples=200)
+def test_resizing_is_opencvs_to_the_bit(wide: int, high: int, width: int, height: int, double: int) -> None:
+    cv2 = pytest.importorskip("cv2")
+    wide, high = (2 * width if double & 1 else wide), (2 * height if double & 2 else high)
+    pixels = np.asarray(noise(wide, high, seed=width))
+    theirs = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
+    assert np.array_equal(resize_linear(pixels, width, height), theirs)
 
 
 def test_a_yolo_head_by_hand() -> None:

@@ -103,7 +103,9 @@ class Detector:
                 zip(detections.boxes, detections.scores, detections.class_ids, strict=True)
             ):
                 name = self.labels.get(int(number), str(int(number)))
-                garments.append(Garment(n, name, float(score), Box(*(round(float(value), 2) for value in box))))
+                # what is on a pixel's edge stays there, whatever else was in the batch
+                place = Box(*(round(float(value), 4) for value in box))
+                garments.append(Garment(n, name, float(score), place))
             found.append(garments)
         return found
 

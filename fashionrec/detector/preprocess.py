@@ -1,8 +1,8 @@
 """From photos to the detector's input, as it is made in training: letterboxed or stretched to a square, RGB, 0..1, then
 normalized where the network was trained so.
 
-Resizing samples two neighbours a side and does not smooth, as OpenCV's INTER_LINEAR does: a detector is served what it was
-trained on. Each photo is brought to its square (or rectangle, by its own shape) on its own, so nothing depends on what else is in
+Resizing is OpenCV's INTER_LINEAR to the bit (``fashionrec.detector.resize``): a detector is served what it was trained on. Each
+photo is brought to its square (or rectangle, by its own shape) on its own, so nothing depends on what else is in
 the batch.
 """
 
@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
+
+from fashionrec.detector.resize import resize_linear
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,9 @@ def letterboxed(width: int, height: int, side: int, multiple: int = 0) -> tuple[
     """The size that a photo of that size is resized to, and that of the canvas it lies on: a square, or with ``multiple`` no
     larger than its next multiples."""
     scale = side / max(width, height)
-    small = min(math.ceil(width * scale), side), min(math.ceil(height * scale), side)
     if not multiple:
-        return small, (side, side)
+        return (min(math.ceil(width * scale), side), min(math.ceil(height * scale), side)), (side, side)
+    small = max(1, round(width * scale)), max(1, round(height * scale))
     wide, high = (min(-(-length // multiple) * multiple, side) for length in small)
     return small, (wide, high)
 
@@ -47,15 +49,15 @@ def letterboxed(width: int, height: int, side: int, multiple: int = 0) -> tuple[
 def letterbox(photo: Image.Image, side: int, pad: int = 114, multiple: int = 0) -> tuple[np.ndarray, Letterbox]:
     """uint8 [side, side, 3] and how it was made. The photo keeps its shape; the rest is grey.
 
-    The shorter side is rounded up, as ultralytics' datasets do in training and `val` (its `predict` rounds to the nearest).
-    With ``multiple`` (32) the shorter side is padded to a multiple of it only, as `predict` does.
+    In a square the shorter side is rounded up, as ultralytics' datasets do in training and `val`. With ``multiple`` (32) it is
+    padded to a multiple of it only and rounded to the nearest, as its `predict` does.
     """
     scale = side / max(photo.width, photo.height)
     (width, height), (wide, high) = letterboxed(photo.width, photo.height, side, multiple)
-    small = photo if (width, height) == photo.size else resize_linear(photo, width, height)
+    small = resize_linear(np.asarray(photo), width, height)
     left, top = round((wide - width) / 2 - 0.1), round((high - height) / 2 - 0.1)
     square = np.full((high, wide, 3), pad, np.uint8)
-    square[top : top + height, left : left + width] = np.asarray(small)
+    square[top : top + height, left : left + width] = small
     return square, Letterbox(scale, left, top, photo.width, photo.height)
 
 
@@ -75,16 +77,7 @@ class Stretched:
 
 def stretch(photo: Image.Image, side: int) -> tuple[np.ndarray, Stretched]:
     """uint8 [side, side, 3] and how it was made. The photo fills the square, as RT-DETR's do in training."""
-    small = photo if photo.size == (side, side) else resize_linear(photo, side, side)
-    return np.array(small), Stretched(side, photo.width, photo.height)
-
-
-def resize_linear(photo: Image.Image, width: int, height: int) -> Image.Image:
-    """Bilinear without smoothing. Pillow's `resize` smooths when it shrinks; its `transform` does not, and takes longer."""
-    if width >= photo.width and height >= photo.height:
-        return photo.resize((width, height), Image.Resampling.BILINEAR)
-    matrix = (photo.width / width, 0.0, 0.0, 0.0, photo.height / height, 0.0)
-    return photo.transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+    return resize_linear(np.asarray(photo), side, side), Stretched(side, photo.width, photo.height)
 
 
 def batch_input(
