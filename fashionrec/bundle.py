@@ -5,6 +5,7 @@
     BUNDLE/
       bundle.json      kind, preprocessing, labels or tokenizer settings, graphs, source, agreement, files, fingerprint
       detect.onnx      a detector's raw head;   or   image.onnx, text.onnx, tokenizer.json   of an encoder
+      detect.onnx.data the weights of a large graph, which are mapped
 
 No pickle. The fingerprint is a sha256 over everything that decides an output (kind, spec, every file's bytes) and
 nothing else, so that two bundles with one fingerprint are the same model.
@@ -35,7 +36,11 @@ KINDS = ("detector", "embedder")
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle. ``spec`` is what the model's adapter needs (preprocessing, labels, decode, tokenizer)."""
+    """An opened bundle. ``spec`` is what the model's adapter needs (preprocessing, labels, decode, tokenizer).
+
+    ``at_once`` says that its sessions are for a few questions: float32 weights are used where they are mapped, and not brought
+    into another order first, which would take longer than most questions do.
+    """
 
     path: Path
     kind: str
@@ -46,6 +51,7 @@ class Bundle:
     source: dict[str, Any]
     agreement: dict[str, Any]
     files: dict[str, dict[str, Any]]
+    at_once: bool = False
 
     @classmethod
     def open(cls, path: str | Path, kind: str | None = None, *, verify: bool = False) -> Bundle:
@@ -86,6 +92,8 @@ class Bundle:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0" if threads == 1 else "1")
+        if self.at_once and self.spec.get("precision", "fp32") == "fp32":
+            options.add_session_config_entry("session.disable_prepacking", "1")
         if graph not in self.graphs:
             raise ModelError(f"{self.path} has no graph {graph!r}, only {', '.join(self.graphs)}")
         file = self.path / self.graphs[graph]

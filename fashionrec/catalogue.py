@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
-from contextlib import closing
-from functools import cached_property
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -38,6 +40,7 @@ class Catalogue:
         self.config = config
         self.items = ItemReader(generation.items_path)
         self._lock = threading.RLock()
+        self._begun: set[str] = set()
 
     @classmethod
     def open(cls, path: str | Path, config: Config | None = None) -> Catalogue:
@@ -126,6 +129,21 @@ class Catalogue:
                 rectangular=bool(self.settings.get("rectangular", found.rectangular)),
             )
 
+    def begin(self, tower: str, *, detect: bool = False) -> None:
+        """Start opening what a question needs of the models, beside what the caller does next: the encoder's ``tower``
+        (``image`` or ``text``), and the detector where it is to ``detect``. What goes wrong is raised when they are asked."""
+        asked = {tower, "detect"} if detect else {tower}
+        if asked <= self._begun:
+            return
+        self._begun |= asked
+        import onnxruntime  # noqa: F401  (here, as imports do not run beside one another)
+
+        starts: list[Callable[[], object]] = [partial(self.embedder.start, tower)]
+        if detect and (detector := self.detector) is not None:
+            starts.insert(0, lambda: detector.provider)
+        for start in starts:
+            threading.Thread(target=_quietly, args=(start,), name="fashionrec-begin").start()
+
     @cached_property
     def images(self) -> VectorStore:
         """Image vectors of every garment."""
@@ -192,7 +210,7 @@ class Catalogue:
         path = self.generation.bundle_path(kind)
         if path is None:
             raise CatalogueError(f"catalogue {self.root} has no {kind}")
-        return Bundle.open(path, kind)
+        return replace(Bundle.open(path, kind), at_once=True)
 
     def _vectors(self, kind: str) -> VectorStore:
         with self._lock:
@@ -222,6 +240,11 @@ class Catalogue:
                     f" ({str(entry['embedder'])[:12]}, not {fingerprints['embedder'][:12]})",
                     hint="build the catalogue again with `fashionrec build-index`",
                 )
+
+
+def _quietly(start: Callable[[], object]) -> None:
+    with suppress(ModelError):
+        start()
 
 
 def verify_catalogue(root: str | Path) -> int:

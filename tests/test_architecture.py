@@ -18,7 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "yolo_options"),
     ("types", "files", "extras", "sections"),
     ("config",),
-    ("images", "bundle", "runs", "yolo_data", "pixels", "pages"),
+    ("images", "bundle", "graphs", "runs", "yolo_data", "pixels", "pages"),
     ("decoding",),
     ("dataset", "detector", "embedder", "captioner", "store"),  # siblings: none imports another
     ("assemble", "catalogue"),

@@ -26,6 +26,7 @@ from fashionrec.detector.gate import Measure, SourceDetector, check, judge, map_
 from fashionrec.detector.precision import largest_activation, to_fp16, to_int8
 from fashionrec.errors import DataError, ImageError, ModelError
 from fashionrec.files import sha256_file
+from fashionrec.graphs import graph_files, keep_weights_beside
 from fashionrec.images import read_photo
 from fashionrec.pixels import PixelSpec, prepare_pixels
 
@@ -77,6 +78,7 @@ def export_detector(
     family = family_of_weights(weights)
     with tempfile.TemporaryDirectory() as folder:
         graph = family.to_graph(weights, Path(folder), imgsz)
+        keep_weights_beside(graph.path)
         bundle = _unwritten(graph.path, graph.spec)
         few = evidence.photos[:: max(1, len(evidence.photos) // _CHECKED)][:_CHECKED]
         photos = _treated(read_photos(few, say), bundle, evidence.prepared) if few else _made_up()
@@ -118,7 +120,7 @@ def export_detector(
                 **({"conversion": made} if made else {}),
             },
             agreement=figures,
-            files={file.name: file},
+            files=graph_files(file),
             overwrite=overwrite,
         )
 
@@ -154,7 +156,7 @@ def convert_detector(
             spec=bundle.spec,
             source={**source.source, "fingerprint": source.fingerprint, "conversion": made},
             agreement={"float32": source.agreement, **figures, "speed": speed(first, second, photo)},
-            files={file.name: file},
+            files=graph_files(file),
             overwrite=overwrite,
         )
 
@@ -181,6 +183,7 @@ def _converted(
     else:
         made = to_fp16(graph.path, file)
         largest = largest_activation(graph.path, lambda: inputs(chosen[:_CHECKED]))
+    keep_weights_beside(file)
     return _unwritten(file, {**graph.spec, "precision": precision}), made, largest
 
 

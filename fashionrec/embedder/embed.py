@@ -29,6 +29,7 @@ class Embedder:
         self._threads, self._device = threads, device
         self._lock = threading.Lock()
         self._sessions: dict[str, Any] = {}
+        self._opening = {tower: threading.Lock() for tower in ("image", "text")}
 
     @classmethod
     def open(cls, path: str | Path, *, threads: int = 0, device: str = "auto") -> Embedder:
@@ -97,12 +98,17 @@ class Embedder:
         parts = [run(values[start : start + batch]) for start in range(0, len(values), batch)]
         return np.concatenate(parts) if parts else np.empty((0, self.dim), np.float32)
 
+    def start(self, tower: str) -> Any:
+        """The session of a tower (``image`` or ``text``), opened if it is not open yet."""
+        with self._opening[tower]:
+            if tower not in self._sessions:
+                self._sessions[tower] = self.bundle.session(tower, threads=self._threads, device=self._device)
+            return self._sessions[tower]
+
     def _run(self, graph: str, inputs: dict[str, np.ndarray]) -> np.ndarray:
-        with self._lock:
-            if graph not in self._sessions:
-                self._sessions[graph] = self.bundle.session(graph, threads=self._threads, device=self._device)
+        session = self.start(graph)
         try:
-            vectors = np.asarray(self._sessions[graph].run(None, inputs)[0], np.float32)
+            vectors = np.asarray(session.run(None, inputs)[0], np.float32)
         except Exception as error:  # onnxruntime raises its own classes
             raise ModelError(f"{self.bundle.path} cannot be run: {str(error).splitlines()[0][:200]}") from None
         count = len(next(iter(inputs.values())))

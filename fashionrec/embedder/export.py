@@ -28,6 +28,7 @@ from fashionrec.embedder.embed import Embedder
 from fashionrec.embedder.preprocess import RESAMPLING, pixel_values
 from fashionrec.errors import ModelError, Refused
 from fashionrec.files import sha256_file
+from fashionrec.graphs import keep_weights_beside
 
 #: What an export may differ by from its source.
 MIN_COSINE = 0.9999
@@ -93,6 +94,8 @@ def export_embedder(
                 "text": _write_tokenizer(model, tokenizer, work),
             }
             _export_towers(model, spec, work)
+            for tower in ("image.onnx", "text.onnx"):
+                keep_weights_beside(work / tower)
             pictures = _pictures(check_images)
             bundle = write_bundle(
                 out,

@@ -24,6 +24,7 @@ from fashionrec.bundle import Bundle, write_bundle
 from fashionrec.embedder.embed import Embedder
 from fashionrec.embedder.gate import Tolerance, compare, judge
 from fashionrec.errors import FashionrecError
+from fashionrec.graphs import graph_files, keep_weights_beside
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -59,6 +60,7 @@ def convert_embedder(
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / name
         made = (converter or {"int8": to_int8, "fp16": to_fp16}[precision])(source.path / name, file)
+        keep_weights_beside(file)
         spec = {**source.spec, "precision": precision}
         unwritten = Bundle(file.parent, "embedder", "unwritten", "", {"image": name}, spec, {}, {}, {})
         first, second = Embedder(source, threads=1), Embedder(unwritten, threads=1)
@@ -71,7 +73,8 @@ def convert_embedder(
         if log:
             log(figures.line(precision))
         judge(precision, figures, tolerance)
-        files = {each: source.path / each for each in source.files if each != name}
+        replaced = graph_files(source.path / name)
+        files = {each: source.path / each for each in source.files if each not in replaced}
         return write_bundle(
             out,
             kind="embedder",
@@ -84,7 +87,7 @@ def convert_embedder(
                 **figures.to_dict(),
                 "speed": speed(first, second, pictures[:_BATCH]),
             },
-            files={**files, name: file},
+            files={**files, **graph_files(file)},
             overwrite=overwrite,
         )
 

@@ -69,6 +69,7 @@ def search_photos(
     """As :func:`search_photo`, of many photos in turn: they are detected and embedded several at a time. What cannot be
     answered (a photo that cannot be read, a garment that is not there) is an error as a value."""
     source = iter(sources)
+    catalogue.begin("image", detect=detect and box is None)
     while part := list(islice(source, _BATCH)):
         yield from _answers(catalogue, part, settings, describe, detect, box, words)
 

@@ -32,6 +32,7 @@ def search_text(catalogue: Catalogue, text: str | Sequence[Words], settings: Que
     shown = ", ".join(one.text if one.weight == 1 else f"{one.text}:{one.weight:g}" for one in words)
     answer = Answer(photo=None, width=None, height=None, text=shown)
     with answer.timed("load"):
+        catalogue.begin("text")
         embedder = catalogue.embedder
         catalogue.images  # noqa: B018  (opened here, so that its time is counted as loading)
     with answer.timed("embed"):

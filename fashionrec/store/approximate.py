@@ -35,7 +35,7 @@ def left_out_rows(count: int, questions: int) -> np.ndarray:
     if wanted == 0:
         return np.empty(0, np.int64)
     points = np.modf(np.arange(1, wanted + 1) * _GOLDEN)[0]
-    return np.unique((points * count).astype(np.int64))
+    return np.array(sorted(set((points * count).astype(np.int64).tolist())), np.int64)  # np.unique imports numpy.ma
 
 
 @dataclass(frozen=True)

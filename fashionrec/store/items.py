@@ -92,11 +92,16 @@ class StoredItem:
     captions: dict[str, str] = field(default_factory=dict)
 
 
-_SELECT = """
+_ITEMS = "FROM items i JOIN entries e USING (entry_no) JOIN garments g USING (garment_no)"
+_AT_ROWS = (
+    "garments g ON (g.segment, g.row) = (asked.column1, asked.column2) CROSS JOIN items i USING (garment_no)"
+    " CROSS JOIN entries e USING (entry_no)"
+)
+_SELECT = f"""
 SELECT i.item_no, i.item_id, i.product_id, i.worn_with, i.garment_no, e.image, e.metadata, e.photo,
   g.class_name, g.confidence, g.x1, g.y1, g.x2, g.y2, g.whole_photo, g.segment, g.row, g.thumb_offset, g.thumb_size,
   c.caption_en, c.caption_ko, c.attributes, c.segment, c.row, e.base
-FROM items i JOIN entries e USING (entry_no) JOIN garments g USING (garment_no) LEFT JOIN captions c USING (garment_no)
+{_ITEMS} LEFT JOIN captions c USING (garment_no)
 """
 
 
@@ -131,7 +136,9 @@ class ItemReader:
     def at_rows(self, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], list[StoredItem]]:
         """The items whose image vectors are at some (segment, row) places; places that nothing refers to are left out."""
         found: dict[tuple[str, int], list[StoredItem]] = {}
-        for stored in self._many(_SELECT + "WHERE (g.segment, g.row) IN (VALUES {})", list(places), 2):
+        # in this order, which SQLite does not find by itself: from the places to their garments, and not through all items
+        asked = _SELECT.replace(_ITEMS, f"FROM (VALUES {{}}) asked CROSS JOIN {_AT_ROWS}")
+        for stored in self._many(asked, list(places), 2):
             found.setdefault(stored.image_at, []).append(stored)
         return found
 

@@ -1,0 +1,89 @@
+"""Weights beside their graph: the same answers, fewer bytes read."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TINY
+from PIL import Image
+
+from fashionrec.bundle import Bundle, write_bundle
+from fashionrec.embedder.embed import Embedder
+from fashionrec.errors import ModelError
+from fashionrec.graphs import graph_files, keep_weights_beside
+
+onnx = pytest.importorskip("onnx")
+
+
+def graph(path: Path, weights: np.ndarray) -> Path:
+    from onnx import TensorProto, helper, numpy_helper
+
+    rows, columns = weights.shape
+    made = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "product",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", rows])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", columns])],
+        [numpy_helper.from_array(weights, "w"), numpy_helper.from_array(np.ones(3, np.float32), "small")],
+    )
+    onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def answer(path: Path, values: np.ndarray) -> np.ndarray:
+    bundle = Bundle(path.parent, "detector", "x", "", {"detect": path.name}, {}, {}, {}, {}, at_once=True)
+    return np.asarray(bundle.session("detect", threads=1).run(None, {"x": values})[0])
+
+
+def test_weights_lie_beside_and_nothing_else_changes(tmp_path: Path) -> None:
+    weights = np.random.default_rng(0).normal(size=(300, 200)).astype(np.float32)
+    path = graph(tmp_path / "g.onnx", weights)
+    values = np.random.default_rng(1).normal(size=(5, 300)).astype(np.float32)
+    before, size = answer(path, values), path.stat().st_size
+    keep_weights_beside(path)
+    assert path.stat().st_size == size  # too small to be worth it
+    assert list(graph_files(path)) == ["g.onnx"]
+    keep_weights_beside(path, least=1000)
+    assert path.stat().st_size < 2000
+    assert (tmp_path / "g.onnx.data").read_bytes() == weights.tobytes()
+    assert np.array_equal(answer(path, values), before)
+    assert [tensor.data_location for tensor in onnx.load(path, load_external_data=False).graph.initializer] == [1, 0]
+
+
+def test_a_bundle_holds_both_files_and_misses_either(tmp_path: Path) -> None:
+    path = graph(tmp_path / "detect.onnx", np.ones((64, 64), np.float32))
+    keep_weights_beside(path, least=1000)
+    bundle = write_bundle(
+        tmp_path / "b",
+        kind="detector",
+        name="b",
+        graphs={"detect": "detect.onnx"},
+        spec={},
+        source={},
+        agreement={},
+        files=graph_files(path),
+    )
+    assert set(bundle.files) == {"detect.onnx", "detect.onnx.data"}
+    copy = bundle.copy_to(tmp_path / "copy")
+    assert copy.fingerprint == bundle.fingerprint
+    values = np.ones((1, 64), np.float32)
+    assert np.allclose(copy.session("detect").run(None, {"x": values})[0], 64)
+    data = tmp_path / "copy" / "detect.onnx.data"
+    whole = data.read_bytes()
+    data.write_bytes(whole[:-1])
+    with pytest.raises(ModelError, match="damaged"):
+        Bundle.open(tmp_path / "copy")
+    data.write_bytes(whole[:-1] + b"\1")
+    with pytest.raises(ModelError, match="has changed"):
+        Bundle.open(tmp_path / "copy", verify=True)
+    data.unlink()
+    with pytest.raises(ModelError, match="missing"):
+        Bundle.open(tmp_path / "copy")
+
+
+def test_a_bundle_that_starts_at_once_answers_the_same() -> None:
+    bundle = Bundle.open(TINY / "embedder")
+    pictures = [Image.new("RGB", (40, 30), colour) for colour in ("red", "teal", "white")]
+    usual, at_once = Embedder(bundle), Embedder(replace(bundle, at_once=True))
+    assert np.allclose(usual.embed_images(pictures), at_once.embed_images(pictures), atol=1e-6)
