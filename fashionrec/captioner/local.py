@@ -2,7 +2,8 @@
 
 Each allowed value becomes a few sentences ("a red dress", "a photo of a red dress", ...), whose mean text vector stands
 for it; a garment's picture is compared with the values of each field by a softmax at the encoder's own logit scale
-(Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision", section 3.1.4).
+(Radford et al. 2021, "Learning Transferable Visual Models From Natural Language Supervision", section 3.1.4). Where the
+attributes of some garments are known, the probabilities are made to hold on them (``fashionrec.captioner.calibration``).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
+from fashionrec.captioner.calibration import Calibration, fit, softmax
 from fashionrec.captioner.outcome import Outcome
 from fashionrec.captioner.phrases import caption_en, caption_ko, with_article
 from fashionrec.captioner.schema import Description
@@ -48,6 +50,40 @@ class LocalCaptioner:
         self._model = model
         self._classes: _Scores | None = None
         self._fields: dict[str, dict[str, _Scores]] = {}
+        self._calibrations: dict[tuple[str, str], Calibration] = {}
+
+    def calibrate(
+        self,
+        vectors: np.ndarray,
+        class_names: Sequence[str | None],
+        known: Sequence[Mapping[str, str]],
+        products: Sequence[str],
+    ) -> dict[tuple[str, str], Calibration]:
+        """Make the probabilities hold on garments whose attributes are ``known`` (field to any word for its value).
+
+        ``vectors`` as in :meth:`describe_vectors`; ``products`` says which garments are of one product. Returns what was fitted,
+        by class and field: none where too few are known. What was fitted before is forgotten.
+        """
+        vectors = np.asarray(vectors, dtype=np.float32)
+        self._calibrations = {}
+        for category in CLASS_NAMES:
+            rows = [n for n, name in enumerate(class_names) if name == category]
+            if not rows:
+                continue
+            for field, (names, texts) in self._field_vectors(category).items():
+                numbers = {name: n for n, name in enumerate(names)}
+                words = {
+                    word: self._words.find(field, word, category) for word in {known[n].get(field, "") for n in rows}
+                }
+                told = [(n, value) for n in rows if (value := words[known[n].get(field, "")]) in numbers]
+                if not told:
+                    continue
+                logits = self._logit_scale * (vectors[[n for n, _ in told]] @ texts.T)
+                truth = np.array([numbers[value] for _, value in told if value is not None])
+                found = fit(logits, truth, [products[n] for n, _ in told])
+                if found is not None:
+                    self._calibrations[category, field] = found
+        return dict(self._calibrations)
 
     def describe_vectors(self, vectors: np.ndarray, class_names: Sequence[str | None]) -> list[Outcome]:
         """One outcome per garment, in order; ``vectors`` is float32 [n, d], unit length, of the garments' pictures.
@@ -67,7 +103,7 @@ class LocalCaptioner:
             category, certainties["category"] = self._best(vector, self._class_vectors())
         found: dict[str, str] = {}
         for field, scores in self._field_vectors(category).items():
-            found[field], certainties[field] = self._best(vector, scores)
+            found[field], certainties[field] = self._best(vector, scores, self._calibrations.get((category, field)))
             if certainties[field] < self._unknown_below:
                 found[field] = UNKNOWN
         self._settle(found, certainties)
@@ -83,13 +119,13 @@ class LocalCaptioner:
         seconds = round(time.perf_counter() - started, 4)
         return Outcome("done", self.name, self._model, description=description, seconds=seconds)
 
-    def _best(self, vector: np.ndarray, scores: _Scores) -> tuple[str, float]:
+    def _best(self, vector: np.ndarray, scores: _Scores, calibration: Calibration | None = None) -> tuple[str, float]:
         """The likeliest value and its probability."""
         names, texts = scores
-        logits = self._logit_scale * (texts @ vector).astype(np.float64)
-        odds = np.exp(logits - logits.max())
+        logits = self._logit_scale * (texts @ vector)
+        odds = calibration.probabilities(logits) if calibration else softmax(logits)
         best = int(odds.argmax())
-        return names[best], float(odds[best] / odds.sum())
+        return names[best], float(odds[best])
 
     def _settle(self, found: dict[str, str], certainties: Mapping[str, float]) -> None:
         """Where the sub-category and another field contradict each other, only the surer of the two is told."""
