@@ -254,11 +254,28 @@ class CropConfig(Section):
     pad: Annotated[int, Bounds(ge=0, le=255)]
 
 
+class ImageTokensConfig(Section):
+    """How a model counts the tokens of a picture: ``base``, and ``tile`` for each tile of 512 pixels where it looks closely."""
+
+    base: NonNegative
+    tile: NonNegative
+
+
 class CaptionModelConfig(Section):
     parameters: dict[str, Any]
     input_price: float | None
     output_price: float | None
+    batch_price: Fraction
+    image_tokens: ImageTokensConfig | None
     shutdown: str | None
+    replacement: str | None
+
+
+class CaptionBatchConfig(Section):
+    requests: Positive
+    bytes: Positive
+    poll: Annotated[float, Bounds(gt=0)]
+    attempts: Positive
 
 
 class CaptionerConfig(Section):
@@ -270,7 +287,13 @@ class CaptionerConfig(Section):
     concurrency: Positive
     image_side: Annotated[int, Bounds(ge=32)]
     image_quality: Annotated[int, Bounds(ge=1, le=100)]
+    image_detail: Literal["auto", "low", "high"]
+    vocabulary: str | None
+    cache: str | None
+    max_cost: Annotated[float, Bounds(ge=0)] | None
+    warn_days: NonNegative
     unknown_below: Fraction
+    batch: CaptionBatchConfig
     models: dict[str, CaptionModelConfig]
 
 
@@ -538,6 +561,8 @@ def _merge(
                 raise ConfigError(f"{dotted} is a section, not a value ({origin})")
             _merge(tree[key], value, origin, origins, f"{dotted}.")
         else:
+            if section == "captioner.models" and isinstance(value, Mapping):
+                value = {**(tree.get(key) or tree["other"]), **value}  # what an entry leaves out stays as it is
             tree[key] = value
             origins[dotted] = origin
 

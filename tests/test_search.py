@@ -11,6 +11,7 @@ import pytest
 from conftest import keeps_its_contract, two_halves
 
 from fashionrec.build_report import BuildReport
+from fashionrec.captioner.schema import Said
 from fashionrec.catalogue import Catalogue
 from fashionrec.config import Config, load_config
 from fashionrec.errors import CatalogueError, ImageError, UsageError
@@ -126,9 +127,9 @@ def test_captions_given_at_query_time_are_fused(catalogue: Path, photos: Path) -
     config = configured("query.caption_weight=0.5")
     seen = []
 
-    def describe(crops: object, vectors: np.ndarray, classes: object) -> list[tuple[str, str] | None]:
+    def describe(crops: object, vectors: np.ndarray, classes: object) -> list[Said | None]:
         seen.append((len(vectors), classes))
-        return [("a red top", "red")]
+        return [Said("a red top", "red", {"category": "top", "color": "red"})]
 
     with Catalogue.open(catalogue, config) as opened:
         answer = search_photo(opened, photos / "red-white.jpg", config.query, describe)

@@ -1,19 +1,20 @@
 """``captions.sqlite``: every outcome ever had, so that nothing is asked, and paid for, twice.
 
 A caption belongs to the photo's content, the class and the place in the photo: it is found again for a box that overlaps
-by IoU >= 0.9, whichever detector drew it and whichever model described it. One file without a write-ahead log beside it,
-so that a folder can be copied; each write is on the disk when :meth:`CaptionCache.put` returns.
+by IoU >= 0.9, whichever detector drew it and whichever model described it. A catalogue has one of its own, and a project one
+for all catalogues, where every caption that is paid for is recorded first: its answer as it came, before anything is checked.
+One file, so that a folder can be copied; each write is on the disk when :meth:`CaptionCache.put` returns.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -41,11 +42,40 @@ PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
 """
+#: Beside the outcomes, and of no meaning to who only reads them: answers that are not read yet, and what is being asked anew.
+_BESIDE = """
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS answers (
+  photo_sha256 TEXT NOT NULL, class_name TEXT NOT NULL, x1 REAL NOT NULL, y1 REAL NOT NULL, x2 REAL NOT NULL, y2 REAL NOT NULL,
+  model TEXT NOT NULL, body TEXT NOT NULL, seconds REAL NOT NULL,
+  PRIMARY KEY (photo_sha256, class_name, x1, y1, x2, y2)
+);
+CREATE TABLE IF NOT EXISTS recaptions (what TEXT PRIMARY KEY, since TEXT NOT NULL);
+COMMIT;
+"""
 _COLUMNS = (
     "photo_sha256, class_name, captioner, model, x1, y1, x2, y2, state, retryable, record, raw, error,"
     " input_tokens, output_tokens, seconds, created_at"
 )
 _AGAIN = "move the file away to start anew (captions that were paid for are in it), or restore it from a copy"
+
+
+class Place(NamedTuple):
+    """A garment as the cache knows it: the photo's content, the class and the box."""
+
+    photo_sha256: str
+    class_name: str | None
+    box: Box
+
+
+@dataclass(frozen=True)
+class Unread:
+    """An answer that was paid for and kept as it came, and not read yet: see :func:`fashionrec.captioner.wire.essence`."""
+
+    place: Place
+    model: str
+    body: str
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -62,8 +92,11 @@ class Recorded:
 class CaptionCache:
     """Opened by one writer; any number may read beside it. Not shared between threads."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the file, or make it where there is none. Raises :class:`CatalogueError` where it is damaged or not ours."""
+    def __init__(self, path: Path, *, busy: bool = False) -> None:
+        """Open the file, or make it where there is none. Raises :class:`CatalogueError` where it is damaged or not ours.
+
+        ``busy`` is for who writes many times a second: a log lies beside the file until it is closed.
+        """
         self.path = path
         with self._guard():
             self._db = sqlite3.connect(path, timeout=30.0, isolation_level=None)
@@ -71,6 +104,10 @@ class CaptionCache:
             with self._guard():
                 self._check()
                 self._db.execute("PRAGMA synchronous = FULL")
+                tables = {row[0] for row in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+                if not {"answers", "recaptions"} <= tables:
+                    self._db.executescript(_BESIDE)
+                self._log = busy and self._db.execute("PRAGMA journal_mode = WAL").fetchone()[0] == "wal"
         except BaseException:
             self._db.close()
             raise
@@ -83,34 +120,74 @@ class CaptionCache:
         captioner: str,
         *,
         model: str | None = None,
-        retry: bool = True,
+        again: Collection[str] = (),
+        since: str | None = None,
     ) -> Outcome | None:
         """What is known of a garment by captioners of that kind: the newest description, else the newest other outcome.
 
-        ``model`` counts only what that model made. With ``retry``, a failure that asking again can mend is not found.
+        ``model`` counts only what that model made. ``again`` are states that do not count: they are to be asked again.
+        ``since`` counts only what was recorded from that moment on (as :meth:`recaption` gives it).
         """
         found: Outcome | None = None
         for recorded in self._near(photo_sha256, class_name, box, captioner):
             outcome = recorded.outcome
             if model is not None and outcome.model != model:
                 continue
-            if retry and outcome.state == "failed" and outcome.retryable:
+            if since is not None and recorded.created_at < since:
                 continue
             if outcome.state == "done" or found is None or found.state != "done":
                 found = outcome
-        return found
+        return None if found is not None and found.state in again else found
 
     def put(self, photo_sha256: str, class_name: str | None, box: Box, outcome: Outcome) -> None:
         """Record an outcome, for good when this returns. See :meth:`put_many`."""
         self.put_many([(photo_sha256, class_name, box, outcome)])
 
-    def put_many(self, entries: Iterable[tuple[str, str | None, Box, Outcome]]) -> None:
+    def put_many(self, entries: Iterable[tuple[str, str | None, Box, Outcome]], answers: Iterable[Unread] = ()) -> None:
         """Record outcomes in one transaction. What is no description is replaced by any later outcome for its garment;
-        a description only by another one of the same model for the same box.
+        a description only by another one of the same model for the same box. An outcome takes the place of the answer that it
+        was read from; ``answers`` are kept until their outcomes are recorded.
         """
         with self._guard(), self._transaction():
             for photo_sha256, class_name, box, outcome in entries:
                 self._put(photo_sha256, class_name, Box(*map(float, box)), outcome)
+            for answer in answers:
+                photo_sha256, class_name, box = answer.place
+                values = (photo_sha256, class_name or "", *map(float, box), answer.model, answer.body, answer.seconds)
+                self._db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+
+    def unread(self) -> list[Unread]:
+        """The answers that were kept and whose outcomes were not recorded: a process was killed between the two."""
+        with self._guard():
+            rows = self._db.execute("SELECT * FROM answers ORDER BY rowid").fetchall()
+        return [Unread(Place(row[0], row[1] or None, Box(*row[2:6])), *row[6:]) for row in rows]
+
+    def recaption(self, what: str) -> str:
+        """The moment from which on ``what`` is asked anew: an earlier one where that was begun and not finished."""
+        with self._guard(), self._transaction():
+            self._db.execute("INSERT OR IGNORE INTO recaptions VALUES (?, ?)", (what, _moment()))
+            row = self._db.execute("SELECT since FROM recaptions WHERE what = ?", (what,)).fetchone()
+        return str(row[0])
+
+    def recaptions(self) -> dict[str, str]:
+        """What is being asked anew, and since when."""
+        with self._guard():
+            return dict(self._db.execute("SELECT what, since FROM recaptions ORDER BY since").fetchall())
+
+    def recaptioned(self, what: str) -> None:
+        """All of ``what`` has been asked anew."""
+        with self._guard(), self._transaction():
+            self._db.execute("DELETE FROM recaptions WHERE what = ?", (what,))
+
+    def mean_usage(self, model: str, last: int = 2000) -> tuple[int, float, float]:
+        """How many of the last answers of a model tell their tokens, and the mean of those in and out."""
+        sql = (
+            "SELECT count(*), avg(input_tokens), avg(output_tokens) FROM (SELECT input_tokens, output_tokens FROM outcomes"
+            " WHERE captioner = 'openai' AND model = ? AND input_tokens > 0 ORDER BY rowid DESC LIMIT ?)"
+        )
+        with self._guard():
+            count, inputs, outputs = self._db.execute(sql, (model, last)).fetchone()
+        return int(count), float(inputs or 0), float(outputs or 0)
 
     def count_by_state(self) -> dict[str, int]:
         """How many garments have which outcome."""
@@ -125,6 +202,9 @@ class CaptionCache:
         return [self._recorded(row) for row in rows]
 
     def close(self) -> None:
+        if self._log:
+            with suppress(sqlite3.Error):  # somebody else reads it: the last one to close takes the log away
+                self._db.execute("PRAGMA journal_mode = DELETE")
         self._db.close()
 
     def __enter__(self) -> CaptionCache:
@@ -139,15 +219,21 @@ class CaptionCache:
             if known.outcome.state != "done" or (same and outcome.state == "done"):
                 self._db.execute("DELETE FROM outcomes WHERE rowid = ?", (rowid,))
             elif same:
+                self._answered(photo_sha256, class_name, box)
                 return  # what was paid for is not lost to a later failure
         described = outcome.description
+        self._answered(photo_sha256, class_name, box)
         values = (
             photo_sha256, class_name or "", outcome.captioner, outcome.model, *box,
             outcome.state, int(outcome.retryable), described.model_dump_json() if described else None,
             outcome.raw, outcome.error, outcome.usage.get("input_tokens", 0), outcome.usage.get("output_tokens", 0),
-            outcome.seconds, datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            outcome.seconds, _moment(),
         )  # fmt: skip
         self._db.execute(f"INSERT INTO outcomes ({_COLUMNS}) VALUES ({', '.join('?' * len(values))})", values)
+
+    def _answered(self, photo_sha256: str, class_name: str | None, box: Box) -> None:
+        sql = "DELETE FROM answers WHERE photo_sha256 = ? AND class_name = ? AND (x1, y1, x2, y2) = (?, ?, ?, ?)"
+        self._db.execute(sql, (photo_sha256, class_name or "", *box))
 
     def _near(self, photo_sha256: str, class_name: str | None, box: Box, captioner: str) -> list[Recorded]:
         with self._guard():
@@ -235,3 +321,7 @@ class CaptionCache:
 
     def _damaged(self, reason: str) -> CatalogueError:
         return CatalogueError(f"{self.path} is damaged: {reason}", hint=_AGAIN)
+
+
+def _moment() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="microseconds")

@@ -1,48 +1,64 @@
-"""Captions by OpenAI, or by any server that speaks its API. The only place that talks to it, and the one that retries.
+"""Captions by OpenAI, or by any server that speaks its API.
 
 ::
 
-    describe ──▶ concurrency threads ──▶ one request each, retried here (the client's own retries are off)
-       ◀── (position, outcome) as they come; a wrong key, model or setting stops everything with one CaptionError
+    jobs ─▶ a few threads make their pictures ready, a bounded number ahead
+         ─▶ concurrency threads, one request each (client.py sends it, and again where that can help)
+         ─▶ groups of what came, as it comes; a thread asks for no other garment before its answer was taken
+    a wrong key, model or setting stops everything with one CaptionError
 """
 
 from __future__ import annotations
 
-import email.utils
-import itertools
-import json
-import os
 import queue
-import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
+from fashionrec.captioner.ahead import Ahead
+from fashionrec.captioner.client import Answer, Caller, find_key
+from fashionrec.captioner.limiter import RateLimiter
 from fashionrec.captioner.outcome import Outcome
-from fashionrec.captioner.vocabulary import Vocabulary, load_vocabulary
-from fashionrec.captioner.wire import RESERVED, read_answer, redact, request_body
+from fashionrec.captioner.vocabulary import Vocabulary, vocabulary_of
+from fashionrec.captioner.wire import RESERVED, essence, read_answer, request_body
 from fashionrec.errors import CaptionError, ConfigError
 from fashionrec.images import encode_jpeg
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from fashionrec.config import CaptionerConfig
+    from fashionrec.config import CaptionerConfig, CaptionModelConfig
 
-KEY = "OPENAI_API_KEY"
-OPENAI_URL = "https://api.openai.com/v1"  # said outright, so that no other variable of the environment redirects photos
+_PREPARERS = 2  # threads that cut and encode; the work is Pillow's, which lets go of the interpreter
 
-_LONGEST_BACKOFF = 20.0
-_LONGEST_RETRY_AFTER = 120.0  # a server that wants a longer pause than this is not worth waiting for
-_CONNECT_TIMEOUT = 10.0
-_RETRY_STATUS = frozenset({408, 409, 429})
-_FILTER_CODES = frozenset({"content_filter", "content_policy_violation", "moderation_blocked"})
-_NO_LOCAL_KEY = "none"  # what the client sends to a local server that needs no key
 
-_Result = tuple[int, "Outcome | BaseException | None"]  # None: never asked, because everything stopped
+@dataclass(frozen=True)
+class Job:
+    """One garment to describe. ``key`` is whatever the asker knows it by; ``picture`` is called when its turn comes."""
+
+    key: Hashable
+    class_name: str | None
+    picture: Callable[[], Image.Image]
+
+
+@dataclass(frozen=True)
+class Came:
+    """What came of a job: an answer (``body``, JSON as kept, to be read by :meth:`OpenAICaptioner.read`), or an outcome."""
+
+    job: Job
+    body: str | None
+    outcome: Outcome | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Result:
+    came: Came | None = None
+    error: BaseException | None = None
+    taken: threading.Event = field(default_factory=threading.Event)
 
 
 class OpenAICaptioner:
@@ -60,271 +76,198 @@ class OpenAICaptioner:
     ) -> None:
         """``backoff`` is the first pause before asking again, in seconds; it doubles. Raises :class:`ConfigError`."""
         self.config = config
+        self.vocabulary = vocabulary or vocabulary_of(config)
         self._given_key = api_key
-        self._vocabulary = vocabulary or load_vocabulary()
         self._backoff = backoff
         self._failures_in_a_row = 0
         self._lock = threading.Lock()
-        entry = config.models.get(config.model)
-        self._parameters = dict(entry.parameters) if entry else {}
-        for key in RESERVED & self._parameters.keys():
+        self.entry: CaptionModelConfig = config.models.get(config.model) or config.models["other"]
+        self.parameters: dict[str, Any] = dict(self.entry.parameters)
+        for key in RESERVED & self.parameters.keys():
             raise ConfigError(f"captioner.models.{config.model}.parameters may not set {key}")
         if config.base_url is not None and not config.base_url.lower().startswith(("http://", "https://")):
             raise ConfigError("captioner.base_url is not an http(s) URL", hint="for example http://127.0.0.1:8000/v1")
+
+    def caller(self, *, users: int = 1, tokens: float = 0.0) -> Caller:
+        """A connection to the server. Raises :class:`CaptionError` where no key is there."""
+        limiter = RateLimiter(self.config.concurrency, tokens)
+        key = find_key(self.config, self._given_key)
+        return Caller(self.config, key, self.parameters, backoff=self._backoff, limiter=limiter, users=users)
+
+    def body(self, picture: Image.Image, class_name: str | None) -> dict[str, Any]:
+        """The request that asks for one garment's description."""
+        jpeg = encode_jpeg(picture, self.config.image_side, self.config.image_quality)
+        detail = None if self.config.image_detail == "auto" else self.config.image_detail
+        return request_body(self.config.model, self.parameters, jpeg, class_name, self.vocabulary, detail=detail)
+
+    def read(self, came: Came) -> Outcome:
+        """What became of a job, in the end."""
+        if came.body is None:
+            assert came.outcome is not None
+            return came.outcome
+        return self.read_body(came.body, came.job.class_name, came.seconds)
+
+    def read_body(
+        self, body: str, class_name: str | None, seconds: float = 0.0, *, model: str | None = None
+    ) -> Outcome:
+        """The outcome that an answer as kept amounts to; ``model`` gave it, where it is not the one asked now."""
+        model = model or self.config.model
+        outcome = read_answer(body, model=model, class_name=class_name, vocabulary=self.vocabulary)
+        return replace(outcome, seconds=seconds)
 
     def describe(
         self,
         crops: Sequence[Image.Image],
         class_names: Sequence[str | None],
         progress: Callable[[int, int], None] | None = None,
-    ) -> Iterator[tuple[int, Outcome]]:
+    ) -> Generator[tuple[int, Outcome], None, None]:
         """Each crop's position and outcome, in the order in which they come. ``progress`` gets (done, all).
 
-        Raises :class:`CaptionError` at once where no key is there, and as soon as the server says that the key, the
-        model or a setting is wrong, or does not answer many requests in a row; what had come by then is yielded first.
-        Closing the iterator stops it: nothing more is sent, and nothing waits for what is under way.
+        Raises what :meth:`stream` raises. Closing the iterator stops it, as there.
         """
         if len(crops) != len(class_names):
             raise ValueError(f"{len(crops)} crops, {len(class_names)} classes")
-        return self._run(crops, class_names, progress, self._key())
+        jobs = [
+            Job(n, class_name, lambda crop=crop: crop)  # type: ignore[misc]
+            for n, (crop, class_name) in enumerate(zip(crops, class_names, strict=True))
+        ]
+        groups = self.stream(jobs, most=len(jobs))
+
+        def positions() -> Generator[tuple[int, Outcome], None, None]:
+            done = 0
+            with closing(groups):
+                for group in groups:
+                    for came in group:
+                        done += 1
+                        if progress:
+                            progress(done, len(jobs))
+                        assert isinstance(came.job.key, int)
+                        yield came.job.key, self.read(came)
+
+        return positions()
+
+    def stream(
+        self,
+        jobs: Iterable[Job],
+        *,
+        most: int | None = None,
+        tokens: float = 0.0,
+        reserve: Callable[[], bool] | None = None,
+    ) -> Generator[list[Came], None, None]:
+        """What comes of the jobs, in groups, as it comes; the next group is asked for when this one is done with.
+
+        At any moment at most ``concurrency`` jobs have been asked and not been given out. ``reserve`` is asked before each
+        job: False ends it all when what is under way has come. ``tokens`` are those that one request is expected to use,
+        ``most`` how many jobs there are at most.
+
+        Raises :class:`CaptionError` at once where no key is there, and as soon as the server says that the key, the model
+        or a setting is wrong, or does not answer many requests in a row; what had come by then is yielded first. Closing
+        the iterator stops it: nothing more is sent, and nothing waits for what is under way.
+        """
+        workers = min(self.config.concurrency, self.config.concurrency if most is None else most)
+        call = self.caller(users=max(1, workers), tokens=tokens)
+        if not workers:
+            call.leave()
+            return _nothing()
+        return self._run(jobs, workers, call, reserve or (lambda: True))
 
     def _run(
-        self,
-        crops: Sequence[Image.Image],
-        class_names: Sequence[str | None],
-        progress: Callable[[int, int], None] | None,
-        key: str,
-    ) -> Iterator[tuple[int, Outcome]]:
-        if not crops:
-            return
-        workers = min(self.config.concurrency, len(crops))
-        results: queue.Queue[_Result] = queue.Queue()
-        call = _Caller(self._open(key), key, self.config, self._parameters, self._backoff, workers)
-        positions = itertools.count()  # next() on it is atomic
+        self, jobs: Iterable[Job], workers: int, call: Caller, reserve: Callable[[], bool]
+    ) -> Generator[list[Came], None, None]:
+        results: queue.Queue[_Result | None] = queue.Queue()
+        spent = threading.Event()  # nothing more may be asked
+        ahead: Ahead[Job, tuple[Job, dict[str, Any]]] = Ahead(
+            jobs,
+            lambda job: (job, self.body(job.picture(), job.class_name)),
+            threads=min(_PREPARERS, workers),
+            most=workers,
+            stop=call.stop,
+            name="caption-crop",
+        )
 
         def work() -> None:
             try:
-                while (n := next(positions)) < len(crops):
-                    results.put((n, None if call.stop.is_set() else self._one(call, crops[n], class_names[n])))
+                while not spent.is_set() and (ready := ahead.take()) is not None:
+                    if not reserve():
+                        spent.set()
+                        break
+                    came = self._one(call, *ready)
+                    if came is None:
+                        break
+                    result = _Result(came)
+                    results.put(result)
+                    while not result.taken.wait(0.5) and not call.stop.is_set():
+                        pass
             except BaseException as error:  # whatever it is, the thread that waits must hear of it
-                results.put((-1, error))
+                results.put(_Result(error=error))
                 call.stop.set()
             finally:
                 call.leave()
-                results.put((-1, None))  # this worker is done
+                results.put(None)  # this worker is done
 
         # daemons: an interrupted program ends without waiting for a request's timeout
         threads = [threading.Thread(target=work, name=f"caption-{n}", daemon=True) for n in range(workers)]
         fatal: BaseException | None = None
-        done, working = 0, workers
+        working = workers
         try:
             for thread in threads:
                 thread.start()
             while working:
-                try:
-                    n, result = results.get(timeout=0.5)  # with a timeout, Ctrl-C is heard on Windows too
-                except queue.Empty:
-                    continue
-                if isinstance(result, Outcome):
-                    done += 1
-                    if progress:
-                        progress(done, len(crops))
-                    yield n, result
-                elif isinstance(result, BaseException):
-                    fatal = fatal or result
-                elif n < 0:
-                    working -= 1
+                group: list[_Result] = []
+                for result in _those_there(results):
+                    if result is None:
+                        working -= 1
+                    elif result.error is not None:
+                        fatal = fatal or result.error
+                    else:
+                        group.append(result)
+                if group:
+                    yield [result.came for result in group if result.came is not None]
+                    for result in group:
+                        result.taken.set()
         finally:
-            call.stop.set()
+            ahead.close()
+        ahead.close(wait=5.0)
         if fatal is not None:
             raise fatal
 
-    def _one(self, call: _Caller, crop: Image.Image, class_name: str | None) -> Outcome | None:
-        """One garment's outcome; None where everything stopped meanwhile. Raises what concerns every garment."""
+    def _one(self, call: Caller, job: Job, body: dict[str, Any]) -> Came | None:
+        """What came for one garment; None where everything stopped meanwhile. Raises what concerns every garment."""
         started = time.monotonic()
-        jpeg = encode_jpeg(crop, self.config.image_side, self.config.image_quality)
-        body = request_body(self.config.model, self._parameters, jpeg, class_name, self._vocabulary)
         answer = call(body)
-        if isinstance(answer, _Answer):
-            outcome = read_answer(
-                answer.body,
-                model=self.config.model,
-                class_name=class_name,
-                secret=call.key,
-                vocabulary=self._vocabulary,
-            )
-        elif answer is None:
+        if answer is None:
             return None
-        else:
-            outcome = answer
-        self._count(outcome)
-        return replace(outcome, seconds=round(time.monotonic() - started, 3))
+        seconds = round(time.monotonic() - started, 3)
+        if isinstance(answer, Answer):
+            failed = not isinstance(answer.body, dict) or isinstance(answer.body.get("error"), dict)
+            kept = essence(answer.body, call.key)
+            self._count(failed, "the server answers something other than captions" if failed else "")
+            return Came(job, kept, None, seconds)
+        self._count(answer.state == "failed", answer.error or "")
+        return Came(job, None, replace(answer, seconds=seconds), seconds)
 
-    def _count(self, outcome: Outcome) -> None:
+    def _count(self, failed: bool, reason: str) -> None:
         """Give up on a server that fails everything: each failure has cost all its retries already."""
         with self._lock:
-            self._failures_in_a_row = self._failures_in_a_row + 1 if outcome.state == "failed" else 0
+            self._failures_in_a_row = self._failures_in_a_row + 1 if failed else 0
             many = self._failures_in_a_row >= max(24, 3 * self.config.concurrency)
         if many:
             raise CaptionError(
-                f"{self._failures_in_a_row} requests in a row failed, the last one: {outcome.error}",
+                f"{self._failures_in_a_row} requests in a row failed, the last one: {reason}",
                 retryable=True,
-                hint="what was described is kept; run it again later",
+                hint="what was described is kept; go on later with `caption --retry failed`",
             )
 
-    def _key(self) -> str:
-        key = (self._given_key if self._given_key is not None else os.environ.get(KEY, "")).strip()
-        if not key:
-            if self.config.base_url is not None:
-                return _NO_LOCAL_KEY
-            raise CaptionError(f"{KEY} is not set", hint=f"set {KEY}, or use the local captioner: --captioner local")
-        if not (key.isascii() and key.isprintable()) or " " in key:
-            raise CaptionError(f"{KEY} holds characters that no key has", hint="copy the key again")
-        return key
 
-    def _open(self, key: str) -> Any:
-        import openai
-
-        timeout = openai.Timeout(self.config.timeout, connect=min(self.config.timeout, _CONNECT_TIMEOUT))
-        url = self.config.base_url or OPENAI_URL
-        try:
-            return openai.OpenAI(api_key=key, base_url=url, timeout=timeout, max_retries=0)
-        except Exception as caught:  # a proxy or a URL that its transport cannot read
-            reason = redact(str(caught), key)
-        raise CaptionError(f"cannot use {_host(url)}: {reason}", hint="check captioner.base_url and the proxy settings")
+def _nothing() -> Generator[list[Came], None, None]:
+    yield from ()
 
 
-@dataclass(frozen=True)
-class _Answer:
-    body: Any
-
-
-class _Caller:
-    """Sends one body, again where that can help. Shared by the workers; the last of them closes the client."""
-
-    def __init__(
-        self, client: Any, key: str, config: CaptionerConfig, parameters: dict[str, Any], backoff: float, users: int
-    ) -> None:
-        self.key = key
-        self.stop = threading.Event()
-        self._client = client
-        self._create = client.chat.completions.with_raw_response.create
-        self._config = config
-        self._parameters = parameters
-        self._backoff = backoff
-        self._users = users
-        self._lock = threading.Lock()
-
-    def leave(self) -> None:
-        with self._lock:
-            self._users -= 1
-            last = self._users == 0
-        if last:
-            self._client.close()
-
-    def __call__(self, body: dict[str, Any]) -> _Answer | Outcome | None:
-        """The answer; an outcome where there is none; None where everything stopped while waiting to ask again."""
-        for attempt in itertools.count():
-            result, retry_after = self._once(body)
-            if isinstance(result, _Answer) or not result.retryable or attempt >= self._config.retries:
-                return result
-            wait = random.uniform(0.5, 1.0) * min(self._backoff * 2.0**attempt, _LONGEST_BACKOFF)
-            if retry_after is not None:
-                if retry_after > _LONGEST_RETRY_AFTER:
-                    return result
-                wait = retry_after + random.uniform(0.0, 0.1) * min(retry_after, 10.0)
-            if self.stop.wait(wait):
-                return None
-        raise AssertionError  # the count has no end
-
-    def _once(self, body: dict[str, Any]) -> tuple[_Answer | Outcome, float | None]:
-        """One request: the answer or the failure, and for how long the server asks to wait."""
-        import openai
-
-        ours = {key: value for key, value in body.items() if key not in self._parameters}
-        try:
-            response = self._create(**ours, extra_body=self._parameters or None)
-            return _Answer(_json(response)), None
-        except openai.APITimeoutError:
-            return self._failed(f"no answer within {self._config.timeout:g} s", retryable=True), None
-        except openai.APIConnectionError as caught:
-            reason = f"no connection to {_host(self._config.base_url or OPENAI_URL)} ({_cause(caught)})"
-            return self._failed(reason, retryable=True), None
-        except openai.APIStatusError as caught:
-            refused = caught
-        except Exception as caught:  # the transport's own: a broken encoding, a header that it does not take
-            return self._failed(f"{type(caught).__name__}: {caught}", retryable=False), None
-        # out of the except block, so that no traceback ever chains to the server's words, which may echo the key
-        return self._status(refused), _retry_after(refused.response.headers)
-
-    def _status(self, error: Any) -> Outcome:
-        """What a 4xx or 5xx means for this garment; raises what it means for all."""
-        status, code = int(error.status_code), str(error.code or "")
-        reason = f"{status}: {redact(str(error.message), self.key)}"
-        where = _host(self._config.base_url or OPENAI_URL)
-        model = self._config.model
-        if status in (401, 403):
-            raise CaptionError(f"{where} does not accept the key ({reason})", hint=f"check {KEY}")
-        if status == 404:
-            raise CaptionError(
-                f"{where} has no model {model} ({reason})", hint="check captioner.model and captioner.base_url"
-            )
-        if code in ("insufficient_quota", "billing_hard_limit_reached"):
-            raise CaptionError(
-                f"the account at {where} has no credit left ({reason})", hint="add credit, then run again"
-            )
-        if status == 400 and code in _FILTER_CODES:
-            return Outcome("filtered", "openai", model, error=reason)
-        if status in (400, 422) and self._blames_settings(error, code):
-            raise CaptionError(
-                f"{where} refuses a setting of {model} ({reason})",
-                hint=f"change captioner.models.{model}.parameters",
-            )
-        retryable = status in _RETRY_STATUS or status >= 500
-        if error.response.headers.get("x-should-retry") == "false":
-            retryable = False
-        return self._failed(reason, retryable=retryable)
-
-    def _blames_settings(self, error: Any, code: str) -> bool:
-        param = str(error.param or "").split(".")[0].split("[")[0]
-        named = param == "response_format" or param in self._parameters
-        return named or code in ("unsupported_parameter", "unsupported_value", "unknown_parameter")
-
-    def _failed(self, reason: str, *, retryable: bool) -> Outcome:
-        return Outcome("failed", "openai", self._config.model, error=redact(reason, self.key), retryable=retryable)
-
-
-def _json(response: Any) -> Any:
-    """The body as JSON; None where it is something else (a proxy's page)."""
+def _those_there(results: queue.Queue[_Result | None]) -> Iterator[_Result | None]:
+    """What is in the queue now; waits a moment for the first. With a timeout, Ctrl-C is heard on Windows too."""
     try:
-        return json.loads(response.text)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _retry_after(headers: Any) -> float | None:
-    """Seconds that the server asks to wait, by ``retry-after-ms`` or ``Retry-After`` (seconds, or a date)."""
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        value = headers.get(name)
-        try:
-            seconds = float(value) * unit
-            if 0 <= seconds < float("inf"):
-                return seconds
-        except (TypeError, ValueError):
-            continue
-    date = email.utils.parsedate_tz(headers.get("retry-after") or "")
-    return None if date is None else max(0.0, email.utils.mktime_tz(date) - time.time())
-
-
-def _host(url: str) -> str:
-    """The server's name for messages: no path, no user, no password."""
-    try:
-        parts = urlsplit(url)
-        return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
-    except ValueError:
-        return "the server"
-
-
-def _cause(error: BaseException) -> str:
-    cause = error.__cause__ or error
-    return str(cause) or type(cause).__name__
+        yield results.get(timeout=0.5)
+        while True:
+            yield results.get_nowait()
+    except queue.Empty:
+        return

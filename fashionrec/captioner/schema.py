@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -46,6 +47,14 @@ class Description(BaseModel):
     caption_en: str
     caption_ko: str
     confidence: Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+
+
+class Said(NamedTuple):
+    """What is said of a garment that somebody asks about: shown to a person, read by the text tower, and by field."""
+
+    shown: str
+    text: str
+    attributes: dict[str, str]
 
 
 def json_schema(class_name: str | None, vocabulary: Vocabulary | None = None) -> dict[str, Any]:
@@ -120,8 +129,13 @@ def attributes(description: Description) -> dict[str, str]:
     return found
 
 
-def embedding_text(description: Description, vocabulary: Vocabulary | None = None) -> str:
-    """For the text tower: the English caption and the attributes that it leaves out, at most 48 words."""
+def embedding_text(
+    description: Description, vocabulary: Vocabulary | None = None, *, most: int | None = EMBEDDING_WORDS
+) -> str:
+    """For the text tower: the English caption and the attributes that it leaves out, with commas between them.
+
+    At most ``most`` words; None keeps all, for who counts the tower's own tokens: see :func:`shortened`.
+    """
     words = vocabulary or load_vocabulary()
     text = description.caption_en.rstrip(". ")
     for field, value in attributes(description).items():
@@ -133,7 +147,29 @@ def embedding_text(description: Description, vocabulary: Vocabulary | None = Non
         spellings = {value, *(known.text[:1] if known else ()), *(known.also if known else ())}
         if not any(_says(text, spelling) for spelling in spellings):
             text += f", {known.text[0] if known else value}"
-    return " ".join(text.split()[:EMBEDDING_WORDS]).rstrip(",")
+    return " ".join(text.split()[:most]).rstrip(",")
+
+
+def shortened(texts: Sequence[str], count_cut: Callable[[Sequence[str]], Sequence[int]]) -> tuple[list[str], list[int]]:
+    """Texts that a text tower reads to their end, and of each how many tokens it lost for that.
+
+    ``count_cut`` tells how many tokens of each text lie beyond what the tower reads. Attributes go first, the last one before
+    the others; a caption that is too long by itself is cut where the tower stops reading.
+    """
+    fitting, lost = list(texts), [0] * len(texts)
+    over = {n: count for n, count in enumerate(count_cut(fitting)) if count} if texts else {}
+    while over:
+        for n, count in list(over.items()):
+            lost[n] = max(lost[n], count)
+            head, comma, _ = fitting[n].rpartition(", ")
+            if comma:
+                fitting[n] = head
+            else:
+                del over[n]
+        left = list(over)
+        counts = count_cut([fitting[n] for n in left]) if left else []
+        over = {n: count for n, count in zip(left, counts, strict=True) if count}
+    return fitting, lost
 
 
 def lexical_text(description: Description, vocabulary: Vocabulary | None = None) -> str:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fashionrec.config import config_dir, nearest, read_yaml
 from fashionrec.errors import ConfigError
 from fashionrec.types import CLASS_NAMES
+
+if TYPE_CHECKING:
+    from fashionrec.config import CaptionerConfig
 
 UNKNOWN = "unknown"
 NONE = "none"
@@ -101,6 +104,11 @@ def load_vocabulary(path: Path | None = None) -> Vocabulary:
     for problem in _contradictions(vocabulary):
         raise ConfigError(f"{path}: {problem}", hint=_HINT)
     return vocabulary
+
+
+def vocabulary_of(config: CaptionerConfig) -> Vocabulary:
+    """The vocabulary that ``captioner.vocabulary`` names, else the shipped one. Raises :class:`ConfigError`."""
+    return load_vocabulary(Path(config.vocabulary) if config.vocabulary else None)
 
 
 _HINT = "the comment at the top of configs/attributes.yaml says how a value is written"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from typing import Any
 from urllib.parse import quote
@@ -27,15 +28,26 @@ _LONGEST_ERROR = 300
 
 
 def request_body(
-    model: str, parameters: dict[str, Any], jpeg: bytes, class_name: str | None, vocabulary: Vocabulary | None = None
+    model: str,
+    parameters: dict[str, Any],
+    jpeg: bytes,
+    class_name: str | None,
+    vocabulary: Vocabulary | None = None,
+    *,
+    detail: str | None = None,
 ) -> dict[str, Any]:
-    """The whole JSON body that asks for one garment's description; ``parameters`` are the model's own, from its entry."""
+    """The whole JSON body that asks for one garment's description; ``parameters`` are the model's own, from its entry.
+
+    ``detail`` is how closely the model looks at the picture (``low``, ``high``); None leaves it to the server.
+    """
     if class_name is None:
         context = "Class: not known. Say which of the classes the main garment is."
     else:
         noun = {"skirt&pants": "culottes or skort (skirt&pants)"}.get(class_name, class_name)
         context = f"Class: {noun}."
-    picture = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
+    picture = {"url": "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")}
+    if detail is not None:
+        picture["detail"] = detail
     return {
         **parameters,
         "model": model,
@@ -43,7 +55,7 @@ def request_body(
             {"role": "system", "content": _INSTRUCTIONS},
             {
                 "role": "user",
-                "content": [{"type": "text", "text": context}, {"type": "image_url", "image_url": {"url": picture}}],
+                "content": [{"type": "text", "text": context}, {"type": "image_url", "image_url": picture}],
             },
         ],
         "response_format": {
@@ -53,10 +65,35 @@ def request_body(
     }
 
 
+def essence(body: Any, secret: str = "") -> str:
+    """What an answer's JSON body says, as JSON to be kept before anything is checked: its text, how it ended, its usage.
+
+    Without the secret, and without what nobody asked for. ``null`` where it is no answer at all.
+    """
+    if not isinstance(body, dict):
+        return "null"
+    kept: dict[str, Any] = {"usage": {theirs: count for _, theirs, count in _counts(body)}}
+    if isinstance(body.get("error"), dict):
+        kept["error"] = {"message": _text(str(body["error"].get("message")), secret)}
+    choices = body.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if isinstance(choice, dict) and isinstance(message, dict):
+        said = {key: _text(message[key], secret) for key in ("content", "refusal") if isinstance(message.get(key), str)}
+        finish = choice.get("finish_reason")
+        kept["choices"] = [{"message": said, "finish_reason": finish if isinstance(finish, str) else None}]
+    return json.dumps(kept, ensure_ascii=False)
+
+
 def read_answer(
     body: Any, *, model: str, class_name: str | None, secret: str = "", vocabulary: Vocabulary | None = None
 ) -> Outcome:
-    """The outcome that an answer's JSON body amounts to. Never raises: what is no answer is a state too."""
+    """The outcome that an answer's JSON body amounts to, also as :func:`essence` keeps it.
+
+    Never raises: what is no answer is a state too.
+    """
+    if isinstance(body, str):
+        body = json.loads(body)
     if not isinstance(body, dict):
         return Outcome("failed", "openai", model, error="the server answered something other than JSON", retryable=True)
     usage = _usage(body)
@@ -107,10 +144,15 @@ def _text(text: str, secret: str) -> str:
 
 
 def _usage(body: dict[str, Any]) -> dict[str, int]:
-    told = body.get("usage") if isinstance(body.get("usage"), dict) else {}
-    assert isinstance(told, dict)
-    found = {}
+    return {ours: count for ours, _, count in _counts(body)}
+
+
+def _counts(body: dict[str, Any]) -> list[tuple[str, str, int]]:
+    """Tokens by our name and by theirs; 0 where the server does not count."""
+    told = body.get("usage")
+    found = []
     for ours, theirs in (("input_tokens", "prompt_tokens"), ("output_tokens", "completion_tokens")):
-        count = told.get(theirs)
-        found[ours] = count if isinstance(count, int) and not isinstance(count, bool) and count > 0 else 0
+        count = told.get(theirs) if isinstance(told, dict) else None
+        plain = isinstance(count, int) and not isinstance(count, bool) and count > 0
+        found.append((ours, theirs, count if plain and isinstance(count, int) else 0))
     return found

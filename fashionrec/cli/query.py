@@ -352,6 +352,8 @@ def _print_answer(
         count = len(answer.seen)
         name = f"{answer.photo}: " if named else ""
         out.line(name + (f"{count} garment{'s' if count != 1 else ''}: {seen}" if seen else "the whole photo"))
+        if answer.outfit:
+            out.line(f"{answer.outfit['en']} / {answer.outfit['ko']}")
     for found in answer.garments:
         garment = found.garment
         out.line()

@@ -33,7 +33,8 @@ class Answer:
 
     ``photo`` is its name as given (None for a text query), ``width`` and ``height`` are of the upright photo in pixels,
     ``notes`` are sentences that a person should see, ``classes`` the garments that a text names, ``source`` the
-    photo itself as it was given, and ``vectors`` (float32 [d]) what each garment was asked with.
+    photo itself as it was given, ``vectors`` (float32 [d]) what each garment was asked with, and ``outfit`` one sentence
+    (``en``, ``ko``) for garments that were described.
     """
 
     photo: str | None
@@ -47,6 +48,7 @@ class Answer:
     classes: tuple[str, ...] = ()
     source: str | Path | bytes | None = None
     vectors: list[np.ndarray] = field(default_factory=list)
+    outfit: dict[str, str] | None = None
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -68,6 +70,8 @@ class Answer:
         }
         if self.text is not None:
             document["text"] = self.text
+        if self.outfit is not None:
+            document["outfit"] = dict(self.outfit)
         if explain:
             document["notes"] = list(self.notes)
         return document

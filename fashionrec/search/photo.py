@@ -21,13 +21,14 @@ from fashionrec.types import CLASS_NAMES, Box, Garment, resolve_class
 if TYPE_CHECKING:
     from PIL import Image
 
+    from fashionrec.captioner.schema import Said
     from fashionrec.catalogue import Catalogue
     from fashionrec.config import QueryConfig
     from fashionrec.embedder.embed import Embedder
     from fashionrec.images import Photo
 
-#: Describes crops: pictures, their image vectors and classes in, one text (or None) each out: (shown, to be embedded).
-Describe = Callable[[Sequence["Image.Image"], np.ndarray, Sequence["str | None"]], Sequence["tuple[str, str] | None"]]
+#: Describes crops: pictures, their image vectors and classes in, what is said of each (or None) out.
+Describe = Callable[[Sequence["Image.Image"], np.ndarray, Sequence["str | None"]], Sequence["Said | None"]]
 
 #: Photos that are detected and embedded together.
 _BATCH = 8
@@ -163,13 +164,17 @@ def _choose(one: _Asked, found: Sequence[Garment], settings: QueryConfig, box: B
 
 def _described(one: _Asked, vectors: np.ndarray, describe: Describe, embedder: Embedder) -> list[np.ndarray | None]:
     """The vectors of what is said of the garments; None for one of which nothing could be said."""
+    from fashionrec.captioner.outfit import outfit
+
     texts: list[np.ndarray | None] = [None] * len(one.chosen)
     with one.answer.timed("caption"):
         described = describe(one.crops, vectors, [garment.class_name for garment in one.chosen])
         for n, said in enumerate(described):
             if said is not None:
-                one.chosen[n] = replace(one.chosen[n], caption=said[0])
-                texts[n] = embedder.embed_texts([said[1]])[0]
+                one.chosen[n] = replace(one.chosen[n], caption=said.shown)
+                texts[n] = embedder.embed_texts([said.text])[0]
+        worn = outfit([said.attributes for said in described if said is not None])
+        one.answer.outfit = worn._asdict() if worn else None
         if any(said is None for said in described):
             one.answer.notes.append("some garments could not be described: they are searched for by picture alone")
     return texts

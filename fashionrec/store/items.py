@@ -207,6 +207,11 @@ class ItemReader:
         """The caption of one garment of a photo, or None."""
         return self.captions(sha256).get(position)
 
+    def captioners(self) -> dict[int, str]:
+        """Who made the caption of each garment that has one, by the garment's number."""
+        with translated(self._path):
+            return dict(self._db.execute("SELECT garment_no, captioner FROM captions"))
+
     def build_keys(self) -> dict[str, str]:
         """Of every photo (sha256) the models and settings that found its garments."""
         with translated(self._path):

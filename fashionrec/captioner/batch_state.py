@@ -1,0 +1,260 @@
+"""What is known of batches, kept so that a process may end, or be killed, at any moment: one SQLite file.
+
+::
+
+    request   waiting ─▶ sent (in a part) ─▶ answered          sent ─▶ waiting again where its answer is missing or expired
+    part      written ─▶ uploading ─▶ uploaded ─▶ creating ─▶ submitted ─▶ ended ─▶ collected
+
+``uploading`` and ``creating`` are written before the server is asked: who finds them does not know whether it was, and looks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from fashionrec.captioner.cache import SAME_BOX, Place
+from fashionrec.errors import CatalogueError, WriteError
+from fashionrec.types import Box
+
+APPLICATION_ID = 0x46524342  # "FRCB"
+SCHEMA_VERSION = 1
+#: The states of a part that is not done with.
+OPEN = ("written", "uploading", "uploaded", "creating", "submitted", "ended")
+
+_SCHEMA = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE requests (
+  custom_id TEXT PRIMARY KEY, photo_sha256 TEXT NOT NULL, class_name TEXT NOT NULL,
+  x1 REAL NOT NULL, y1 REAL NOT NULL, x2 REAL NOT NULL, y2 REAL NOT NULL,
+  state TEXT NOT NULL, part INTEGER, attempts INTEGER NOT NULL
+);
+CREATE INDEX requests_by_photo ON requests (photo_sha256, class_name);
+CREATE INDEX requests_by_state ON requests (state);
+CREATE INDEX requests_by_part ON requests (part);
+CREATE TABLE parts (
+  part INTEGER PRIMARY KEY, token TEXT NOT NULL UNIQUE, server TEXT NOT NULL, model TEXT NOT NULL, state TEXT NOT NULL,
+  requests INTEGER NOT NULL, bytes INTEGER NOT NULL, created_at TEXT NOT NULL, file_id TEXT, batch_id TEXT,
+  output_file_id TEXT, error_file_id TEXT, status TEXT, completed INTEGER, error TEXT
+);
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {SCHEMA_VERSION};
+COMMIT;
+"""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One batch, from its file to its answers. ``token`` names it at the server; ``status`` is what the server says of it."""
+
+    part: int
+    token: str
+    server: str
+    model: str
+    state: str
+    requests: int
+    bytes: int
+    created_at: str
+    file_id: str | None
+    batch_id: str | None
+    output_file_id: str | None
+    error_file_id: str | None
+    status: str | None
+    completed: int | None
+    error: str | None
+
+
+def custom_id(place: Place) -> str:
+    """The name of a garment's request: the same whenever it is made, so that an answer always finds its garment."""
+    said = "|".join([place.photo_sha256, place.class_name or "", *(repr(float(value)) for value in place.box)])
+    return "g-" + hashlib.sha256(said.encode()).hexdigest()[:40]
+
+
+class BatchState:
+    """The file, opened by one process. Each change is on the disk when its method returns."""
+
+    def __init__(self, path: Path, *, write: bool = True) -> None:
+        """Open it, or make it. Raises :class:`CatalogueError` where it is damaged or not ours."""
+        self.path = path
+        mode = "rwc" if write else "ro"
+        with self._guard():
+            uri = f"{path.resolve().as_uri()}?mode={mode}"
+            self._db = sqlite3.connect(uri, uri=True, timeout=30.0, isolation_level=None)
+        try:
+            with self._guard():
+                if write and not self._db.execute("SELECT 1 FROM sqlite_master").fetchall():
+                    self._db.executescript(_SCHEMA)
+                marks = [
+                    self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
+                ]
+                if marks != [APPLICATION_ID, SCHEMA_VERSION]:
+                    raise CatalogueError(f"{path} is not a file of caption batches of this version")
+                self._db.execute("PRAGMA synchronous = FULL")
+        except BaseException:
+            self._db.close()
+            raise
+
+    def close(self) -> None:
+        self._db.close()
+
+    def __enter__(self) -> BatchState:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def add(self, places: Iterable[Place]) -> int:
+        """Garments to be asked; returns how many. One that is waiting or sent already, in nearly the same box, is left."""
+        added = 0
+        with self._guard(), self._transaction():
+            for place in places:
+                rows = self._db.execute(
+                    "SELECT x1, y1, x2, y2 FROM requests WHERE photo_sha256 = ? AND class_name = ? AND state != 'answered'",
+                    (place.photo_sha256, place.class_name or ""),
+                ).fetchall()
+                box = Box(*map(float, place.box))
+                if any(Box(*row) == box or Box(*row).iou(box) >= SAME_BOX for row in rows):
+                    continue
+                values = (custom_id(place), place.photo_sha256, place.class_name or "", *box)
+                self._db.execute(
+                    "INSERT OR REPLACE INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, 'waiting', NULL, 0)", values
+                )
+                added += 1
+        return added
+
+    def waiting(self) -> Iterator[tuple[str, Place]]:
+        """The garments that are in no part, oldest first. What is changed meanwhile is not seen."""
+        last = 0
+        sql = "SELECT rowid, * FROM requests WHERE state = 'waiting' AND rowid > ? ORDER BY rowid LIMIT 1000"
+        while True:
+            with self._guard():
+                rows = self._db.execute(sql, (last,)).fetchall()
+            if not rows:
+                return
+            for row in rows:
+                last = row[0]
+                yield row[1], _place(row[2:8])
+
+    def unanswered(self) -> list[Place]:
+        """The garments that are waiting or sent."""
+        sql = "SELECT * FROM requests WHERE state != 'answered' ORDER BY rowid"
+        with self._guard():
+            return [_place(row[1:7]) for row in self._db.execute(sql)]
+
+    def drop(self, ids: Iterable[str]) -> None:
+        """Garments that are not to be asked any more: they are gone."""
+        with self._guard(), self._transaction():
+            self._db.executemany("DELETE FROM requests WHERE custom_id = ?", [(one,) for one in ids])
+
+    def write_part(self, token: str, server: str, model: str, ids: Sequence[str], size: int) -> int:
+        """A part's file is on the disk: its garments are in it now. Returns its number."""
+        with self._guard(), self._transaction():
+            values = (token, server, model, len(ids), size, datetime.now(timezone.utc).isoformat(timespec="seconds"))
+            cursor = self._db.execute(
+                "INSERT INTO parts (token, server, model, state, requests, bytes, created_at)"
+                " VALUES (?, ?, ?, 'written', ?, ?, ?)",
+                values,
+            )
+            part = int(cursor.lastrowid or 0)
+            self._db.executemany(
+                "UPDATE requests SET state = 'sent', part = ?, attempts = attempts + 1 WHERE custom_id = ?",
+                [(part, one) for one in ids],
+            )
+        return part
+
+    def change(self, part: int, state: str, **values: Any) -> Part:
+        """A part is in another state, with what is known of it."""
+        names = ", ".join(f"{name} = ?" for name in ("state", *values))
+        with self._guard(), self._transaction():
+            self._db.execute(f"UPDATE parts SET {names} WHERE part = ?", (state, *values.values(), part))
+        return self.part(part)
+
+    def release(self, part: int) -> None:
+        """A part that never reached the server is given up: its garments wait again."""
+        with self._guard(), self._transaction():
+            self._db.execute(
+                "UPDATE requests SET state = 'waiting', part = NULL, attempts = attempts - 1"
+                " WHERE part = ? AND state = 'sent'",
+                (part,),
+            )
+            self._db.execute("UPDATE parts SET state = 'released' WHERE part = ?", (part,))
+
+    def answered(self, ids: Iterable[str]) -> None:
+        """The outcomes of these garments are recorded."""
+        with self._guard(), self._transaction():
+            self._db.executemany("UPDATE requests SET state = 'answered' WHERE custom_id = ?", [(one,) for one in ids])
+
+    def collected(self, part: int, attempts: int) -> int:
+        """All answers of a part are recorded; garments without one wait again. Returns how many do."""
+        with self._guard(), self._transaction():
+            again = self._db.execute(
+                "UPDATE requests SET state = 'waiting', part = NULL WHERE part = ? AND state = 'sent' AND attempts < ?",
+                (part, attempts),
+            ).rowcount
+            self._db.execute("UPDATE parts SET state = 'collected' WHERE part = ?", (part,))
+        return int(again)
+
+    def sent_in(self, part: int, at_least: int = 0) -> list[tuple[str, Place]]:
+        """The garments of a part whose outcome is not recorded, of those submitted ``at_least`` so many times."""
+        sql = "SELECT * FROM requests WHERE part = ? AND state = 'sent' AND attempts >= ? ORDER BY rowid"
+        with self._guard():
+            return [(row[0], _place(row[1:7])) for row in self._db.execute(sql, (part, at_least))]
+
+    def find(self, ids: Sequence[str]) -> dict[str, tuple[Place, str]]:
+        """Garments and their states by the names of their requests."""
+        found: dict[str, tuple[Place, str]] = {}
+        for start in range(0, len(ids), 400):
+            part = ids[start : start + 400]
+            sql = f"SELECT * FROM requests WHERE custom_id IN ({', '.join('?' * len(part))})"
+            with self._guard():
+                found |= {row[0]: (_place(row[1:7]), str(row[7])) for row in self._db.execute(sql, tuple(part))}
+        return found
+
+    def part(self, number: int) -> Part:
+        with self._guard():
+            return Part(*self._db.execute("SELECT * FROM parts WHERE part = ?", (number,)).fetchone())
+
+    def parts(self, states: Sequence[str] = OPEN) -> list[Part]:
+        """Parts in some states, oldest first."""
+        sql = f"SELECT * FROM parts WHERE state IN ({', '.join('?' * len(states))}) ORDER BY part"
+        with self._guard():
+            return [Part(*row) for row in self._db.execute(sql, tuple(states))]
+
+    def counts(self) -> dict[str, int]:
+        """How many garments are ``waiting``, ``sent`` and ``answered``."""
+        with self._guard():
+            rows = self._db.execute("SELECT state, count(*) FROM requests GROUP BY state").fetchall()
+        return {"waiting": 0, "sent": 0, "answered": 0} | {str(state): int(count) for state, count in rows}
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            with suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    @contextmanager
+    def _guard(self) -> Iterator[None]:
+        """SQLite's errors as ours."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if any(word in str(error) for word in ("full", "I/O")):
+                raise WriteError(f"{self.path} cannot be written: {error}", hint="what is in it is whole") from None
+            raise CatalogueError(f"cannot use {self.path}: {error}") from None
+        except sqlite3.DatabaseError as error:
+            raise CatalogueError(f"{self.path} is damaged: {error}", hint="restore it from a copy") from None
+
+
+def _place(row: Sequence[Any]) -> Place:
+    return Place(row[0], row[1] or None, Box(*row[2:6]))

@@ -1,0 +1,20 @@
+"""Captions for a catalogue: ask for what is missing, record every outcome, serve a new generation with the texts.
+
+::
+
+    garments.py   which garments there are, what is known of each, and which are to be asked: the plan
+    caches.py     the catalogue's captions.sqlite and the project's: every outcome, found in either, recorded in both
+    run.py        the plan carried out, request by request or by the local captioner (local.py)
+    batches.py    the plan carried out by OpenAI's Batch API, over days and restarts
+    publish.py    a new generation with what is known by then
+
+Outcomes are recorded at once, so nothing that was asked (and paid) for is asked again, whatever happens to the generation that
+was to hold it.
+"""
+
+from fashionrec.captioning.caches import CACHE, Caches
+from fashionrec.captioning.garments import Recaption
+from fashionrec.captioning.local import local_captioner
+from fashionrec.captioning.run import caption_catalogue, status
+
+__all__ = ["CACHE", "Caches", "Recaption", "caption_catalogue", "local_captioner", "status"]

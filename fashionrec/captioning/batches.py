@@ -1,0 +1,213 @@
+"""Captions of a catalogue by OpenAI's Batch API: half the price, within a day, over as many processes as it takes.
+
+A call submits what is to be asked, collects what has come, and returns; ``wait`` goes on until all of it is there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fashionrec.captioner.batch import STATE, Batches, Collected
+from fashionrec.captioner.batch_state import OPEN, BatchState
+from fashionrec.captioner.cache import SAME_BOX, Place, Unread
+from fashionrec.captioner.cost import Price
+from fashionrec.captioning.garments import Garment, Pictures, garments
+from fashionrec.captioning.run import opened
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fashionrec.captioner.remote import OpenAICaptioner
+    from fashionrec.captioning.garments import Recaption
+    from fashionrec.captioning.run import CatalogueRun, Progress
+    from fashionrec.config import Config
+
+#: Where a catalogue's batches are kept, inside its folder.
+FOLDER = "caption-batches"
+
+
+def caption_in_batches(
+    root: Path,
+    config: Config,
+    remote: OpenAICaptioner,
+    *,
+    limit: int | None = None,
+    again: Collection[str] = (),
+    recaption: Recaption | None = None,
+    dry_run: bool = False,
+    resume: bool = False,
+    wait: bool = False,
+    progress: Progress | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Submit the garments that have no caption, collect what has come, and serve it.
+
+    What is under way already is never submitted again. With ``resume`` nothing new is submitted, only what an earlier call
+    began is carried on. The document is that of :func:`fashionrec.captioning.caption_catalogue`, with ``pending`` (garments
+    whose answer has not come), ``resubmitted``, ``duplicates``, ``errors`` and ``batches``.
+    """
+    with opened(root, config, remote, write=not dry_run) as run:
+        plan, recaption = run.plan(limit, again, None if resume else recaption)
+        pending = _pending(root)
+        if resume:
+            plan.todo = []
+        plan.todo = [garment for garment in plan.todo if not pending.covers(garment.place)]
+        meter, document = run.meter(plan, say, batch=True)
+        document["pending"] = pending.count
+        if pending.count:
+            say(f"{pending.count} garments are under way in batches")
+        affordable = _affordable(meter.cap, meter.cost_of(1))
+        stopped = affordable is not None and affordable < len(plan.todo)
+        report: dict[str, Any] = {
+            "captioner": "openai",
+            "model": config.captioner.model,
+            "asked": 0,
+            "made": 0,
+            "kept": plan.kept,
+            "reused": plan.reused,
+            "failed": 0,
+            "dry_run": dry_run,
+            "plan": document,
+            "states": dict(plan.states),
+            "usage": {"input_tokens": 0, "output_tokens": 0},
+            "cost_usd": 0.0,
+            "stopped": "max-cost" if stopped else None,
+        }
+        if dry_run:
+            return report | {"left": plan.missing, "pending": pending.count, "batches": pending_batches(root)}
+        books = _Books(run, config, remote)
+        with (
+            remote.caller() as caller,
+            Batches(root / FOLDER, config.captioner, caller, body=books.body, record=books.record) as batches,
+        ):
+            report["asked"] = batches.add(garment.place for garment in plan.todo[:affordable])
+            counts = Counter[str]()
+            errors: list[str] = []
+            try:
+                while True:
+                    done = batches.advance()
+                    counts.update(submitted=done.submitted, resubmitted=done.resubmitted, duplicates=done.duplicates)
+                    errors += done.errors
+                    parts, state = batches.open_parts(), batches.state.counts()
+                    outstanding = state["waiting"] + state["sent"]
+                    if progress:
+                        working = sum(part.completed or 0 for part in parts)
+                        progress(books.recorded + working, books.recorded + outstanding)
+                    if not wait or not outstanding:
+                        break
+                    time.sleep(config.captioner.batch.poll)
+            finally:
+                report |= run.publish(run.unfinished())
+            if not outstanding:
+                for begun in run.unfinished():
+                    if not run.plan(recaption=begun)[0].missing:
+                        run.recaptioned(begun)
+        cost = books.cost()
+        return report | {
+            **books.counts(),
+            **counts,
+            "states": dict(Counter(report["states"]) + books.states),
+            "cost_usd": None if cost is None else round(cost, 6),
+            "left": 0 if resume else plan.missing - report["asked"] - pending.count,
+            "pending": outstanding,
+            "errors": list(dict.fromkeys(errors)),
+            "batches": pending_batches(root),
+        }
+
+
+def pending_batches(root: Path) -> list[dict[str, Any]]:
+    """The batches of a catalogue that are not done with."""
+    path = root / FOLDER / STATE
+    if not path.is_file():
+        return []
+    keys = ("batch_id", "status", "state", "server", "model", "requests", "completed", "created_at", "error")
+    with BatchState(path, write=False) as state:
+        return [{key: asdict(part)[key] for key in keys} for part in state.parts(OPEN)]
+
+
+class _Pending:
+    """The garments that are waiting or sent."""
+
+    def __init__(self, places: Sequence[Place]) -> None:
+        self.count = len(places)
+        self._by_photo: dict[tuple[str, str | None], list[Place]] = {}
+        for place in places:
+            self._by_photo.setdefault(place[:2], []).append(place)
+
+    def covers(self, place: Place) -> bool:
+        return any(
+            other.box == place.box or other.box.iou(place.box) >= SAME_BOX
+            for other in self._by_photo.get(place[:2], ())
+        )
+
+
+def _pending(root: Path) -> _Pending:
+    path = root / FOLDER / STATE
+    if not path.is_file():
+        return _Pending([])
+    with BatchState(path, write=False) as state:
+        return _Pending(state.unanswered())
+
+
+def _affordable(cap: float | None, each: float | None) -> int | None:
+    """How many garments a limit pays for; None where there is none. What is submitted cannot be stopped."""
+    return None if cap is None or not each else int(cap / each)
+
+
+class _Books:
+    """Makes requests of garments, and records what comes of them."""
+
+    def __init__(self, run: CatalogueRun, config: Config, remote: OpenAICaptioner) -> None:
+        self._run, self._config, self._remote = run, config, remote
+        self._pictures = Pictures(run.catalogue, config.captioner.image_side)
+        self._garments: dict[Place, Garment] | None = None
+        self.states: Counter[str] = Counter()
+        self.recorded = 0
+        self._usage: dict[str, Counter[str]] = {}  # by model: a batch may be older than the setting
+
+    def body(self, place: Place) -> dict[str, Any] | None:
+        """The request of a garment; None where the catalogue has it no more."""
+        if self._garments is None:
+            self._garments = {garment.place: garment for garment in garments(self._run.catalogue)}
+        garment = self._garments.get(place)
+        return None if garment is None else self._remote.body(self._pictures(garment.stored), place.class_name)
+
+    def record(self, found: Sequence[Collected]) -> None:
+        """Keep answers as they came, then read and record them."""
+        caches = self._run.caches
+        assert caches.project is not None
+        caches.project.put_many([], [Unread(one.place, one.model, one.body, 0.0) for one in found if one.body])
+        entries = []
+        for one in found:
+            outcome = one.outcome
+            if one.body is not None:
+                outcome = self._remote.read_body(one.body, one.place.class_name, model=one.model)
+            assert outcome is not None
+            entries.append((*one.place, outcome))
+            self.states[outcome.state] += 1
+            self._usage.setdefault(one.model, Counter()).update(outcome.usage)
+        caches.put(entries)
+        self.recorded += len(found)
+
+    def counts(self) -> dict[str, Any]:
+        usage: Counter[str] = Counter({"input_tokens": 0, "output_tokens": 0})
+        for used in self._usage.values():
+            usage.update(used)
+        made = self.states["done"]
+        return {"made": made, "failed": self.states.total() - made, "usage": dict(usage)}
+
+    def cost(self) -> float | None:
+        """US$ of what was recorded, at the batches' price; None where one is not known."""
+        total = 0.0
+        models = self._config.captioner.models
+        for model, used in self._usage.items():
+            price = Price.of(models.get(model) or models["other"], batch=True)
+            if price is None:
+                return None
+            total += price.usage(used)
+        return total
