@@ -74,7 +74,7 @@ def test_a_captioner_is_calibrated_by_class_and_field() -> None:
         rows = [next((v for word, v in directions.items() if word in text), [0.0, 0.0, 1.0]) for text in texts]
         return np.asarray(rows, np.float32)
 
-    captioner = LocalCaptioner(embed, 0.5, logit_scale=20.0, vocabulary={"color": {"red", "blue"}})
+    captioner = LocalCaptioner(embed, 0.0, logit_scale=20.0, vocabulary={"color": {"red", "blue"}})
     rng = np.random.default_rng(0)
     vectors = rng.normal([1.0, 0.2, 0.0], 0.02, size=(60, 3)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -84,6 +84,11 @@ def test_a_captioner_is_calibrated_by_class_and_field() -> None:
     assert set(fitted) == {("top", "color")}
     told = [o.description.color for o in captioner.describe_vectors(vectors, ["top"] * 60) if o.description]
     assert told.count("blue") > 50
-    other = captioner.describe_vectors(vectors, ["skirt"] * 60)  # nothing is known of skirts
+    other = captioner.describe_vectors(vectors, ["skirt"] * 60)  # nothing is known of skirts: as unsure as of tops
     assert {o.description.color for o in other if o.description} == {"red"}
+    before = LocalCaptioner(embed, 0.0, logit_scale=20.0, vocabulary={"color": {"red", "blue"}})
+    raw = before.describe_vectors(vectors, ["skirt"] * 60)
+    sure = [np.mean([o.description.confidence for o in some if o.description]) for some in (raw, other)]
+    assert (sure[1] < sure[0]) == (fitted["top", "color"].scale < 1)
+    assert sure[0] != sure[1]
     assert captioner.calibrate(vectors, ["top"] * 60, [{}] * 60, [f"p{n}" for n in range(60)]) == {}

@@ -39,8 +39,9 @@ class LocalCaptioner:
         model: str = "zero-shot",
     ) -> None:
         """``embed_texts`` returns float32 [n, d] in the space of the picture vectors; a value less probable than
-        ``unknown_below`` is not told. ``vocabulary`` names the fields to tell and the values (or other words for them)
-        that occur, as in a catalogue's metadata; by default all values of the fields that pictures tell best.
+        ``unknown_below`` (beyond chance, before :meth:`calibrate`) is not told. ``vocabulary`` names the fields to tell and the
+        values (or other words for them) that occur, as in a catalogue's metadata; by default all values of the fields that
+        pictures tell best.
         """
         self._embed_texts = embed_texts
         self._unknown_below = unknown_below
@@ -51,6 +52,7 @@ class LocalCaptioner:
         self._classes: _Scores | None = None
         self._fields: dict[str, dict[str, _Scores]] = {}
         self._calibrations: dict[tuple[str, str], Calibration] = {}
+        self._scales: dict[str | None, float] = {}
 
     def calibrate(
         self,
@@ -62,7 +64,8 @@ class LocalCaptioner:
         """Make the probabilities hold on garments whose attributes are ``known`` (field to any word for its value).
 
         ``vectors`` as in :meth:`describe_vectors`; ``products`` says which garments are of one product. Returns what was fitted,
-        by class and field: none where too few are known. What was fitted before is forgotten.
+        by class and field: none where too few are known. There the scale of the same field in other classes, or of other fields,
+        keeps the captioner from being surer than it is elsewhere. What was fitted before is forgotten.
         """
         vectors = np.asarray(vectors, dtype=np.float32)
         self._calibrations = {}
@@ -83,6 +86,11 @@ class LocalCaptioner:
                 found = fit(logits, truth, [products[n] for n, _ in told])
                 if found is not None:
                     self._calibrations[category, field] = found
+        scales: dict[str | None, list[float]] = {}
+        for (_, field), one in self._calibrations.items():
+            for key in (field, None):
+                scales.setdefault(key, []).append(one.scale)
+        self._scales = {key: float(np.median(some)) for key, some in scales.items()}
         return dict(self._calibrations)
 
     def describe_vectors(self, vectors: np.ndarray, class_names: Sequence[str | None]) -> list[Outcome]:
@@ -103,8 +111,8 @@ class LocalCaptioner:
             category, certainties["category"] = self._best(vector, self._class_vectors())
         found: dict[str, str] = {}
         for field, scores in self._field_vectors(category).items():
-            found[field], certainties[field] = self._best(vector, scores, self._calibrations.get((category, field)))
-            if certainties[field] < self._unknown_below:
+            found[field], certainties[field] = self._best(vector, scores, self._calibrated(category, field))
+            if certainties[field] < self._least(category, field, len(scores[0])):
                 found[field] = UNKNOWN
         self._settle(found, certainties)
         told = {field: value for field, value in found.items() if value != UNKNOWN}
@@ -118,6 +126,16 @@ class LocalCaptioner:
         )
         seconds = round(time.perf_counter() - started, 4)
         return Outcome("done", self.name, self._model, description=description, seconds=seconds)
+
+    def _least(self, category: str, field: str, values: int) -> float:
+        """How sure a value must be to be told. A certainty that was never checked must be so far beyond chance."""
+        least = self._unknown_below
+        return least if (category, field) in self._calibrations else least + (1 - least) / values
+
+    def _calibrated(self, category: str, field: str) -> Calibration | None:
+        scale = self._scales.get(field, self._scales.get(None))
+        elsewhere = None if scale is None else Calibration(scale, np.zeros(1), 0)
+        return self._calibrations.get((category, field), elsewhere)
 
     def _best(self, vector: np.ndarray, scores: _Scores, calibration: Calibration | None = None) -> tuple[str, float]:
         """The likeliest value and its probability."""

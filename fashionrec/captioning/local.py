@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fashionrec.captioner.local import LocalCaptioner
 from fashionrec.captioner.vocabulary import vocabulary_of
+from fashionrec.captioning.known import Known, calibrate, known_garments
 
 if TYPE_CHECKING:
     from fashionrec.catalogue import Catalogue
     from fashionrec.config import Config
 
 
-def local_captioner(catalogue: Catalogue, config: Config) -> LocalCaptioner:
+def local_captioner(catalogue: Catalogue, config: Config, fitted_on: Sequence[Known] | None = None) -> LocalCaptioner:
     """The captioner of a catalogue's own encoder, telling only what the products' own data tells of (all, where it is mute).
 
-    An encoder guesses values that it never saw; the columns that are attributes, and the values in them, say what it saw.
+    An encoder guesses values that it never saw; the columns that are attributes, and the values in them, say what it saw. How
+    sure it may be is learnt from the same columns, by default of all products; ``fitted_on`` is for those who judge it on others.
     """
     vocabulary = vocabulary_of(config.captioner)
+    garments = known_garments(catalogue, vocabulary)
     words: dict[str, set[str]] = {}
-    fields = set(vocabulary.fields_of(None))
-    for stored in catalogue.items.everything():
-        for name, value in stored.item.metadata.items():
-            if name in fields and isinstance(value, str):
-                words.setdefault(name, set()).add(value)
-    return LocalCaptioner(
+    for one in garments:
+        for name, value in one.values.items():
+            words.setdefault(name, set()).add(value)
+    captioner = LocalCaptioner(
         catalogue.embedder.embed_texts,
         unknown_below=config.captioner.unknown_below,
         logit_scale=catalogue.embedder.logit_scale,
@@ -32,3 +34,5 @@ def local_captioner(catalogue: Catalogue, config: Config) -> LocalCaptioner:
         words=vocabulary,
         model=catalogue.embedder.fingerprint,
     )
+    calibrate(captioner, catalogue, garments if fitted_on is None else fitted_on)
+    return captioner

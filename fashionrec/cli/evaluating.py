@@ -30,6 +30,13 @@ def evaluate(
     ways: Annotated[
         bool, typer.Option("--ways", help="Queries asked by whole photo, crop, caption, and both mixed: one table.")
     ] = False,
+    captions: Annotated[
+        bool, typer.Option("--captions", help="What captions tell of a catalogue's garments, field by field.")
+    ] = False,
+    truth: Annotated[
+        Path | None,
+        typer.Option(help="With --captions: a table of products that tells more of them (color, pattern ...)."),
+    ] = None,
     outfits: Annotated[
         Path | None, typer.Option(help="A table of looks (image, product_id, category): what goes with what, measured.")
     ] = None,
@@ -45,6 +52,8 @@ def evaluate(
     session.override("evaluate", {"split": split})
     if weights is not None and data is not None and queries is None:
         _evaluate_detector(session, weights, data, html)
+    elif captions and weights is None and data is None:
+        _evaluate_captions(session, index, truth, queries)
     elif outfits is not None and weights is None and data is None:
         _evaluate_outfits(session, index, outfits)
     elif ways and queries is not None and weights is None and data is None:
@@ -139,16 +148,26 @@ def _evaluate_ways(session: Session, index: str | None, queries: Path) -> None:
         found = compare_ways(catalogue, asked, describe_with(session, catalogue, "local"), progress=tick)
     document = {"index": str(catalogue.root), "queries_from": str(queries), **found}
 
-    def human() -> None:
-        _print_scores(session, list(document["ways"].items()))
-        if document["caption_weight"] is not None:
-            session.out.line(f"best weight of the caption on the tuning half: {document['caption_weight']:g}")
-
-    session.out.result(document, human)
+    session.out.result(document, lambda: print_ways(session, document))
     if document["caption_weight"] is not None:
         session.out.next(f"fashionrec query PHOTO --caption --set query.caption_weight={document['caption_weight']:g}")
     else:
         session.out.next(f"fashionrec caption --index {document['index']}")
+
+
+def print_ways(session: Session, document: dict[str, Any]) -> None:
+    """The table of ways of asking, and the best weight of captions."""
+    _print_scores(session, list(document["ways"].items()))
+    if document["caption_weight"] is not None:
+        session.out.line(f"best weight of the caption on the tuning half: {document['caption_weight']:g}")
+
+
+def _evaluate_captions(session: Session, index: str | None, truth: Path | None, queries: Path | None) -> None:
+    from fashionrec.cli.evaluating_captions import evaluate_captions_of
+    from fashionrec.evaluation.retrieval import queries_from
+
+    asked = None if queries is None else queries_from(_table_rows(queries), session.config.build.category_columns)
+    evaluate_captions_of(session, index, None if truth is None else _table_rows(truth), asked)
 
 
 def _evaluate_outfits(session: Session, index: str | None, outfits: Path) -> None:

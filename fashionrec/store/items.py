@@ -212,6 +212,12 @@ class ItemReader:
         with translated(self._path):
             return dict(self._db.execute("SELECT garment_no, captioner FROM captions"))
 
+    def attributes_told(self) -> dict[int, tuple[str, dict[str, str]]]:
+        """Of each garment that has a caption, by its number: who made it, and the attributes it tells."""
+        with translated(self._path):
+            rows = self._db.execute("SELECT garment_no, captioner, attributes FROM captions")
+            return {int(number): (str(captioner), json.loads(told)) for number, captioner, told in rows}
+
     def build_keys(self) -> dict[str, str]:
         """Of every photo (sha256) the models and settings that found its garments."""
         with translated(self._path):

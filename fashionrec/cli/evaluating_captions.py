@@ -1,0 +1,63 @@
+"""evaluate --captions: what captions tell, against what is known, and what they add to search."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fashionrec.cli.session import Session
+
+
+def evaluate_captions_of(session: Session, index: str | None, truth: Any, queries: Any) -> None:
+    """Tables by field of every captioner, and with ``queries`` the ways of asking with and without captions."""
+    from fashionrec.catalogue import Catalogue
+    from fashionrec.cli.captions import describe_with
+    from fashionrec.cli.query import find_catalogue
+    from fashionrec.evaluation.captions import evaluate_captions
+    from fashionrec.evaluation.ways import compare_ways
+
+    root = find_catalogue(session, index)
+    with Catalogue.open(root, session.config) as catalogue:
+        document: dict[str, Any] = {"index": str(catalogue.root), **evaluate_captions(catalogue, session.config, truth)}
+        if queries is not None:
+            with session.out.progress("asking", "queries") as tick:
+                document["search"] = compare_ways(
+                    catalogue, queries, describe_with(session, catalogue, "local"), progress=tick
+                )
+    session.out.result(document, lambda: _print(session, document))
+    if queries is None:
+        session.out.next(f"fashionrec evaluate --captions --queries QUERIES.csv --index {root}")
+    else:
+        session.out.next(f"fashionrec caption --index {root}")
+
+
+def _print(session: Session, document: dict[str, Any]) -> None:
+    out = session.out
+    for captioner, fields in document["captioners"].items():
+        if fields:
+            out.line(f"{captioner}, against what the products' data say:")
+            _table(session, fields)
+    for captioner, fields in document["agreement"].items():
+        if fields:
+            out.line(f"local, against {captioner}:")
+            _table(session, fields)
+    if "search" in document:
+        from fashionrec.cli.evaluating import print_ways
+
+        print_ways(session, document["search"])
+
+
+def _table(session: Session, fields: dict[str, dict[str, Any]]) -> None:
+    def share(value: float | None) -> str:
+        return "" if value is None else f"{value:.3f}"
+
+    rows = [
+        [
+            field,
+            values["garments"],
+            *(share(values[key]) for key in ("told", "right_of_told", "right", "majority", "kappa")),
+            ", ".join(f"{true} as {wrong} {times}x" for true, wrong, times in values["mistakes"][:2]),
+        ]
+        for field, values in fields.items()
+    ]
+    heads = ("field", "n", "told", "right of told", "right", "majority", "kappa", "most often wrong")
+    session.out.table(heads, rows, right=(1, 2, 3, 4, 5, 6))
