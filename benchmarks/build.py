@@ -92,7 +92,7 @@ def ours(paths: list[Path], detector: Path, embedder: Path, conf: float, root: P
 
 def measure(model: str, options: argparse.Namespace, paths: list[Path]) -> list[dict[str, Any]]:
     out = options.out
-    made = weights.bundles(model, paths, out, options.epochs)
+    made = weights.bundles(model, out, options.epochs)
     conf = weights.confidence(made["detector"], paths[:: max(1, len(paths) // 24)], options.garments)
     pairs: dict[str, tuple[Path, Path]] = {}
     for precision in options.precisions:

@@ -72,8 +72,8 @@ def clip(out: Path) -> Path:
     return target
 
 
-def yolo(model: str, paths: Sequence[Path], out: Path, epochs: int, side: int = 192) -> Path:
-    """``best.pt`` of a model from its YAML, trained for a few epochs: YOLOv8n on 264 photos, a larger one on 66."""
+def yolo(model: str, out: Path, epochs: int) -> Path:
+    """``best.pt`` of a model from its YAML, trained for a few epochs: YOLOv8n on 264 photos, a larger one for three on 66."""
     target = out / f"{model}.pt"
     if target.exists():
         return target
@@ -84,19 +84,19 @@ def yolo(model: str, paths: Sequence[Path], out: Path, epochs: int, side: int = 
             fashionrec("fetch-dataset", f"yolo:{Path(folder) / 'ccp-yolo'}", "--out", data.parent)
         else:
             fashionrec("fetch-dataset", "synthetic", "--out", data.parent, "--set", "synthetic.products=2")
-    share = ("fraction=0.4", "batch=16") if model == "yolov8n" else ("fraction=0.1", "batch=8")
+    small = model == "yolov8n"
+    share = (f"epochs={epochs if small else 3}", f"imgsz={192 if small else 128}", f"fraction={0.4 if small else 0.1}")
     run = fashionrec(
-        *("train", f"data={data}", f"model={model}.yaml", f"name=speed-{model}", "exist_ok=true", "device=cpu", *share),
-        *(f"epochs={epochs}", f"imgsz={side}", "mosaic=0.0", "optimizer=AdamW", "lr0=0.002"),
-        *("--set", f"project.runs={out}"),
+        *("train", f"data={data}", f"model={model}.yaml", f"name=speed-{model}", "exist_ok=true", "device=cpu"),
+        *(*share, "batch=16", "mosaic=0.0", "optimizer=AdamW", "lr0=0.002", "--set", f"project.runs={out}"),
     )
     shutil.copy(run["weights"]["best"], target)
     return target
 
 
-def bundles(model: str, paths: Sequence[Path], out: Path, epochs: int) -> dict[str, Path]:
+def bundles(model: str, out: Path, epochs: int) -> dict[str, Path]:
     """The detector and the encoder as bundles in fp32, and their sources."""
-    weights, towers = yolo(model, paths, out, epochs), clip(out)
+    weights, towers = yolo(model, out, epochs), clip(out)
     found = {"weights": weights, "clip": towers, "detector": out / f"{model}.bundle", "embedder": out / "clip.bundle"}
     if not found["detector"].exists():
         fashionrec("export", weights, "--out", found["detector"], "imgsz=640")
