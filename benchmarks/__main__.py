@@ -15,6 +15,7 @@ ALL = {
     "int8": "what int8 and fp16 gain in speed and lose in mAP, beside `YOLO.predict`",
     "compare": "all families of detectors by `fashionrec compare`, each used in one `build-index` and `query`",
     "build": "photos per second of a build beside the straight stack's, in fp32 and int8; --memory: by number of photos",
+    "captions": "captions per second against a local server of 800 ms, beside what 64 connections allow",
     "embed": "pictures per second of an encoder, as a fraction of this chip's own rate of matrix products",
     "forgetting": "what a finetune loses and gains on real photos, a plain one beside ours (needs FASHIONREC_REALDATA)",
     "incremental": "what photos added, prices changed and products gone cost beside a full build",

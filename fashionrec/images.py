@@ -171,12 +171,15 @@ def _squared(cut: Image.Image, settings: CropConfig) -> Image.Image:
     return cut
 
 
-def encode_jpeg(pixels: Image.Image, side: int, quality: int = 85) -> bytes:
-    """A JPEG of the picture, no side longer than ``side`` pixels, without any metadata."""
+def encode_jpeg(pixels: Image.Image, side: int, quality: int = 85, *, quick: bool = False) -> bytes:
+    """A JPEG of the picture, no side longer than ``side`` pixels, without any metadata.
+
+    ``quick`` takes half the time: a filter of fewer pixels, and a file that is a few per cent larger.
+    """
     small = pixels.copy()
-    small.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    small.thumbnail((side, side), Image.Resampling.HAMMING if quick else Image.Resampling.LANCZOS, reducing_gap=2.0)
     out = io.BytesIO()
-    small.save(out, "JPEG", quality=quality, optimize=True)
+    small.save(out, "JPEG", quality=quality, optimize=not quick)
     return out.getvalue()
 
 

@@ -42,6 +42,18 @@ class Recorded:
     at: float
 
 
+def _body(handler: BaseHTTPRequestHandler) -> bytes:
+    """A request's body, whole or in chunks."""
+    if "chunked" not in (handler.headers.get("Transfer-Encoding") or ""):
+        return handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+    parts = []
+    while size := int(handler.rfile.readline().split(b";")[0], 16):
+        parts.append(handler.rfile.read(size))
+        handler.rfile.readline()
+    handler.rfile.readline()
+    return b"".join(parts)
+
+
 def completion(
     content: str | None,
     *,
@@ -100,6 +112,8 @@ class OpenAIServer:
 
     def __init__(self, script: list[Reply] | Callable[[Recorded, int], Reply] | None = None) -> None:
         self.requests: list[Recorded] = []
+        self.others: list[str] = []
+        self.shutdown_date: str | None = None
         self.script = script if script is not None else []
         self.most_at_once = 0
         self.connections = 0
@@ -120,7 +134,10 @@ class OpenAIServer:
                 super().finish()
 
             def do_POST(self) -> None:
-                raw = self.rfile.read(int(self.headers["Content-Length"]))
+                raw = _body(self)
+                if not self.path.endswith("/chat/completions"):
+                    server.other(self, "POST", raw)
+                    return
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 request = Recorded(self.path, headers, json.loads(raw), time.monotonic())
                 reply = server.enter(request)
@@ -132,9 +149,10 @@ class OpenAIServer:
                     server.leave()
 
             def do_GET(self) -> None:
-                name = self.path.rsplit("/", 1)[-1]
-                model = Model.model_validate({"id": name, "object": "model", "created": 1, "owned_by": "system"})
-                server.write(self, 200, json.dumps(model.model_dump() | {"shutdown_date": "2027-01-14"}), {})
+                server.other(self, "GET", b"")
+
+            def do_DELETE(self) -> None:
+                server.other(self, "DELETE", b"")
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass
@@ -163,6 +181,18 @@ class OpenAIServer:
             return self.script(request, number)
         return self.script[min(number, len(self.script) - 1)] if self.script else success()
 
+    def other(self, handler: BaseHTTPRequestHandler, method: str, raw: bytes) -> None:
+        """Any request but one for a completion: a model is asked after. ``shutdown_date`` is what the server tells of it."""
+        with self._lock:
+            self.others.append(f"{method} {handler.path}")
+        if method != "GET" or "/models/" not in handler.path:
+            self.write(handler, 404, json.dumps({"error": {"message": "no such thing"}}), {})
+            return
+        name = handler.path.rsplit("/", 1)[-1]
+        fields = {"id": name, "object": "model", "created": 1, "owned_by": "system"}
+        model = Model.model_validate(fields | {"shutdown_date": self.shutdown_date})
+        self.write(handler, 200, model.model_dump_json(), {})
+
     def connected(self, change: int) -> None:
         with self._lock:
             self.connections += change
@@ -187,8 +217,8 @@ class OpenAIServer:
             return
         self.write(handler, reply.status, body or "", reply.headers)
 
-    def write(self, handler: BaseHTTPRequestHandler, status: int, body: str, headers: dict[str, str]) -> None:
-        data = body.encode()
+    def write(self, handler: BaseHTTPRequestHandler, status: int, body: str | bytes, headers: dict[str, str]) -> None:
+        data = body.encode() if isinstance(body, str) else body
         handler.send_response(status)
         for name, value in {"Content-Type": "application/json", **headers}.items():
             handler.send_header(name, value)

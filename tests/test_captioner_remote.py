@@ -408,6 +408,14 @@ def test_what_looks_like_a_key_is_redacted() -> None:
     assert redact("none of that", "no") == "none of that"
 
 
+def test_what_a_local_server_takes_for_a_key_is_no_secret_in_its_answers() -> None:
+    with OpenAIServer([success(second_color="none", graphic="none")]) as server:
+        found = dict(OpenAICaptioner(settings(server)).describe(crops(), ["top"]))  # no key at all: "none" is sent
+    assert found[0].state == "done"
+    assert found[0].description is not None
+    assert found[0].description.graphic == "none"
+
+
 def test_nothing_recorded_is_asked_again(tmp_path: Path) -> None:
     replies = {
         "top": success(),

@@ -62,6 +62,9 @@ class _Failure:
     retry_after: float | None = None
 
 
+_STOPPED = _Failure("everything stopped", retryable=True)
+
+
 def find_key(config: CaptionerConfig, given: str | None = None) -> str:
     """The key given, else the environment's. Raises :class:`CaptionError` where there is none and one is needed."""
     key = (given if given is not None else os.environ.get(KEY, "")).strip()
@@ -139,16 +142,20 @@ class Caller:
 
         Raises :class:`CaptionError` for what concerns every garment: the key, the model, a setting, the account.
         """
-        ours = {key: value for key, value in body.items() if key not in self._parameters}
+        # as the extra body, which the package sends as it is: walking through the messages by their types costs more than
+        # all else that it does
+        plain = {key: value for key, value in body.items() if key != "model"}
 
         def send() -> Answer:
-            response = self._create(**ours, extra_body=self._parameters or None)
+            response = self._create(model=body["model"], messages=[], extra_body=plain)
             self.limiter.heard(response.headers)
             return Answer(_json(response))
 
         result = self._ask(send, self._config.retries)
         if not isinstance(result, _Failure):
             return result
+        if result is _STOPPED:
+            return None
         if is_filter(result.status, result.code):
             return Outcome("filtered", "openai", self._config.model, error=result.reason)
         self._raise_for_all(result)
@@ -160,8 +167,6 @@ class Caller:
         ``retries`` 0 is for what must not be done twice. ``error.state`` is ``gone`` where the server knows of no such thing.
         """
         result = self._ask(request, self._config.retries if retries is None else retries)
-        if result is None:
-            raise CaptionError(f"{what}: stopped", retryable=True)
         if isinstance(result, _Failure):
             self._raise_for_all(result, model=False)
             raise CaptionError(
@@ -172,10 +177,10 @@ class Caller:
             )
         return result
 
-    def _ask(self, send: Callable[[], T], retries: int) -> T | _Failure | None:
+    def _ask(self, send: Callable[[], T], retries: int) -> T | _Failure:
         for attempt in itertools.count():
             if not self.limiter.enter(self.stop):
-                return None
+                return _STOPPED
             sent_at = time.monotonic()
             try:
                 result = self._once(send)
@@ -196,7 +201,7 @@ class Caller:
             if not result.retryable or attempt >= retries or too_long:
                 return result
             if self.stop.wait(wait):
-                return None
+                return _STOPPED
         raise AssertionError  # the count has no end
 
     def _once(self, send: Callable[[], T]) -> T | _Failure:

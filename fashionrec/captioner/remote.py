@@ -96,7 +96,7 @@ class OpenAICaptioner:
 
     def body(self, picture: Image.Image, class_name: str | None) -> dict[str, Any]:
         """The request that asks for one garment's description."""
-        jpeg = encode_jpeg(picture, self.config.image_side, self.config.image_quality)
+        jpeg = encode_jpeg(picture, self.config.image_side, self.config.image_quality, quick=True)
         detail = None if self.config.image_detail == "auto" else self.config.image_detail
         return request_body(self.config.model, self.parameters, jpeg, class_name, self.vocabulary, detail=detail)
 

@@ -138,7 +138,7 @@ def redact(text: str, secret: str = "") -> str:
 def _text(text: str, secret: str) -> str:
     """The text as it came, storable as UTF-8, without the secret."""
     for form in {secret, quote(secret, safe="")}:
-        if len(form) >= 4:  # shorter ones (of local servers that want any word) are no secret
+        if len(form) >= 8:  # shorter ones, as local servers take them ("none", "ollama"), are words and no secret
             text = text.replace(form, "[key]")
     return text.encode("utf-8", "replace").decode("utf-8")
 

@@ -144,11 +144,13 @@ class Pictures:
         """``side`` is the long side of what is made of a picture: a large photo is not decoded whole for it."""
         self._catalogue, self._side = catalogue, side
         self._last: tuple[str, Photo] | None = None
+        # no border around it: a captioner looks at pictures of any shape, and what is not sent is not paid for
+        self._crop = catalogue.crop.model_copy(update={"square": False})
 
     def __call__(self, stored: StoredItem) -> Image.Image:
         photo = self._photo(stored)
         if photo is not None:
-            return photo.crop(stored.item.box, self._catalogue.crop)
+            return photo.crop(stored.item.box, self._crop)
         with Image.open(io.BytesIO(self._catalogue.thumbnail(stored))) as thumbnail:
             return thumbnail.convert("RGB")
 
