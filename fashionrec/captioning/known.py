@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from fashionrec.catalogue import Catalogue
     from fashionrec.store.items import StoredItem
 
-#: Garments that a calibration is fitted on at most: a few numbers a class and field need no more.
-MOST = 4000
+#: Garments that a calibration is fitted on, at most: a few numbers a class and field need no more.
+MOST = 2000
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,14 @@ class Known:
     values: dict[str, str]
 
 
-def known_garments(catalogue: Catalogue, vocabulary: Vocabulary) -> list[Known]:
-    """Every product's own garments (not what is worn with them), also those of which nothing is told."""
+def known_garments(catalogue: Catalogue, vocabulary: Vocabulary, most: int | None = None) -> list[Known]:
+    """The products' own garments (not what is worn with them), also those of which nothing is told; at most ``most``."""
     fields = set(vocabulary.fields_of(None))
-    everything = catalogue.items.everything()
-    return [
-        Known(stored, attribute_columns(stored.item.metadata, fields)) for stored in everything if not stored.worn_with
-    ]
+    if most is None:
+        chosen = [stored for stored in catalogue.items.everything() if not stored.worn_with]
+    else:
+        chosen = catalogue.items.spread(most)
+    return [Known(stored, attribute_columns(stored.item.metadata, fields)) for stored in chosen]
 
 
 def attribute_columns(metadata: Mapping[str, Any], fields: Collection[str]) -> dict[str, str]:
@@ -46,9 +47,8 @@ def vectors_of(catalogue: Catalogue, garments: Sequence[Known]) -> np.ndarray:
 
 
 def calibrate(captioner: LocalCaptioner, catalogue: Catalogue, garments: Sequence[Known]) -> None:
-    """Make a captioner's certainties hold on those of the garments whose attributes are known, :data:`MOST` at most."""
+    """Make a captioner's certainties hold on those of the garments whose attributes are known."""
     told = [one for one in garments if one.values]
-    told = told[:: max(1, -(-len(told) // MOST))]
     if told:
         captioner.calibrate(
             vectors_of(catalogue, told),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fashionrec.captioner.local import LocalCaptioner
 from fashionrec.captioner.vocabulary import vocabulary_of
-from fashionrec.captioning.known import Known, calibrate, known_garments
+from fashionrec.captioning.known import MOST, Known, calibrate, known_garments
 
 if TYPE_CHECKING:
     from fashionrec.catalogue import Catalogue
@@ -18,21 +18,18 @@ def local_captioner(catalogue: Catalogue, config: Config, fitted_on: Sequence[Kn
     """The captioner of a catalogue's own encoder, telling only what the products' own data tells of (all, where it is mute).
 
     An encoder guesses values that it never saw; the columns that are attributes, and the values in them, say what it saw. How
-    sure it may be is learnt from the same columns, by default of all products; ``fitted_on`` is for those who judge it on others.
+    sure it may be is learnt from the same columns, by default of products all over the catalogue; ``fitted_on`` is for those who
+    judge it on others.
     """
     vocabulary = vocabulary_of(config.captioner)
-    garments = known_garments(catalogue, vocabulary)
-    words: dict[str, set[str]] = {}
-    for one in garments:
-        for name, value in one.values.items():
-            words.setdefault(name, set()).add(value)
     captioner = LocalCaptioner(
         catalogue.embedder.embed_texts,
         unknown_below=config.captioner.unknown_below,
         logit_scale=catalogue.embedder.logit_scale,
-        vocabulary=words or None,
+        vocabulary=catalogue.items.words_of(vocabulary.fields_of(None)) or None,
         words=vocabulary,
         model=catalogue.embedder.fingerprint,
     )
-    calibrate(captioner, catalogue, garments if fitted_on is None else fitted_on)
+    known = known_garments(catalogue, vocabulary, MOST) if fitted_on is None else fitted_on
+    calibrate(captioner, catalogue, known)
     return captioner

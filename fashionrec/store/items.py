@@ -165,8 +165,9 @@ class ItemReader:
             for row in self._db.execute(_SELECT + "ORDER BY i.item_no"):
                 yield _stored(row)
 
-    def text_search(self, query: str, limit: int) -> list[tuple[int, float]]:
-        """Item numbers that match any word of the query, best first, with bm25 relevance (larger is better)."""
+    def text_search(self, query: str, limit: int | None = None) -> list[tuple[int, float]]:
+        """Item numbers that match any word of the query, best first, with bm25 relevance (larger is better); without
+        ``limit`` all of them, in no order."""
         expression = match_expression(query)
         found = self._matches(expression, limit) if expression else []
         if not found and (syllables := single_syllables(query)):
@@ -174,10 +175,12 @@ class ItemReader:
             found = self._matches(" OR ".join(f'"{term}"' for term in terms), limit) if terms else []
         return found
 
-    def _matches(self, expression: str, limit: int) -> list[tuple[int, float]]:
-        sql = "SELECT rowid, -bm25(item_text) FROM item_text WHERE item_text MATCH ? ORDER BY 2 DESC, 1 LIMIT ?"
+    def _matches(self, expression: str, limit: int | None) -> list[tuple[int, float]]:
+        sql = "SELECT rowid, -rank FROM item_text WHERE item_text MATCH ?"
         with translated(self._path):
-            return [(int(n), float(score)) for n, score in self._db.execute(sql, (expression, limit))]
+            if limit is None:
+                return self._db.execute(sql, (expression,)).fetchall()
+            return self._db.execute(f"{sql} ORDER BY rank, rowid LIMIT ?", (expression, limit)).fetchall()
 
     def _terms_with(self, syllables: Sequence[str], limit: int = 200) -> list[str]:
         """Stored terms that hold one of some syllables, the most frequent first."""
@@ -217,6 +220,27 @@ class ItemReader:
         with translated(self._path):
             rows = self._db.execute("SELECT garment_no, captioner, attributes FROM captions")
             return {int(number): (str(captioner), json.loads(told)) for number, captioner, told in rows}
+
+    def words_of(self, columns: Sequence[str]) -> dict[str, set[str]]:
+        """The texts that occur in some columns of the products' data; columns without any are left out."""
+        holes = ", ".join("?" * len(columns))
+        sql = f"SELECT DISTINCT j.key, j.value FROM entries, json_each(metadata) j WHERE j.type = 'text' AND j.key IN ({holes})"
+        found: dict[str, set[str]] = {}
+        with translated(self._path):
+            for column, text in self._db.execute(sql, tuple(columns)):
+                if text:
+                    found.setdefault(column, set()).add(text)
+        return found
+
+    def spread(self, count: int) -> list[StoredItem]:
+        """At most ``count`` of the products' own items, evenly over all, in order."""
+        with translated(self._path):
+            numbers = [
+                row[0] for row in self._db.execute("SELECT item_no FROM items WHERE NOT worn_with ORDER BY item_no")
+            ]
+        chosen = numbers[:: max(1, -(-len(numbers) // count))]
+        found = self.by_numbers(chosen)
+        return [found[number] for number in chosen]
 
     def build_keys(self) -> dict[str, str]:
         """Of every photo (sha256) the models and settings that found its garments."""
