@@ -13,21 +13,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import random
 import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from benchmarks import weights
-from benchmarks.index import world
+from benchmarks.query_catalogue import draw
 
 STRAIGHT = """
 import json, sys
@@ -53,83 +51,36 @@ print(json.dumps([[products[row] for row in found] for found in rows.tolist()]))
 """
 
 
-def catalogue(root: Path, detector: Path, embedder: Path, count: int) -> None:
-    """A catalogue of drawn vectors, each a product with a title, a price and numbers to filter by."""
-    from PIL import Image
-
-    from fashionrec.assemble import item_id
-    from fashionrec.bundle import Bundle
-    from fashionrec.config import load_config
-    from fashionrec.files import dump_json, write_atomic
-    from fashionrec.images import encode_jpeg
-    from fashionrec.runs import installed_versions, now
-    from fashionrec.store import generations
-    from fashionrec.store.index import make_index
-    from fashionrec.store.item_writer import ItemWriter
-    from fashionrec.store.items import GarmentRow, ItemReader, PhotoRow
-    from fashionrec.store.segments import VECTORS, write_vectors
-    from fashionrec.types import CLASS_NAMES, Box
-
-    config = load_config(env={}).config
-    name, segment = "000001", "000001-image"
-    folder = root / "generations" / name
-    folder.mkdir(parents=True)
-    (root / "segments" / segment).mkdir(parents=True)
-    write_vectors(root / "segments" / segment / VECTORS, world(count, 512, 0), 512)
-    thumbnail = encode_jpeg(Image.effect_noise((224, 224), 40).convert("RGB"), 224)
-    (root / "segments" / segment / generations.THUMBNAILS).write_bytes(thumbnail)
-    rng = random.Random(0)
-    writer = ItemWriter(folder / generations.ITEMS)
-    colours = ("red", "navy", "white", "black", "beige", "khaki")
-    for n in range(count):
-        kind = CLASS_NAMES[n % 5]
-        garment = GarmentRow(0, kind, 0.9, Box(0, 0, 200, 300), False, segment, n, 0, len(thumbnail))
-        (number,) = writer.add_photo(PhotoRow(f"{n:064x}", 200, 300, "drawn", (garment,)))
-        data = {
-            "title": f"{rng.choice(colours)} {kind} {n}",
-            "price": rng.randrange(10, 300) * 1000,
-            "currency": "KRW",
-            "brand": rng.choice("ABCDEFGH"),
-            "color": rng.choice(colours),
-            "draw": rng.random(),
-        }
-        entry = writer.add_entry(f"{n}.jpg", "", f"p{n}", f"{n:064x}", data)
-        writer.add_item(item_id(f"p{n}", f"{n:064x}", garment), entry, number, f"p{n}", False, data["title"])
-    writer.close()
-    stored = {}
-    for kind, path in (("detector", detector), ("embedder", embedder)):
-        bundle = Bundle.open(path)
-        bundle.copy_to(root / "bundles" / kind)
-        stored[kind] = {"path": f"bundles/{kind}", "name": bundle.name, "fingerprint": bundle.fingerprint}
-    segments = {segment: {"kind": "image", "count": count, "dim": 512, "embedder": stored["embedder"]["fingerprint"]}}
-    reader = ItemReader(folder / generations.ITEMS)
-    manifest = {
-        "created": now(),
-        "versions": installed_versions(),
-        "photos_from": "",
-        "bundles": stored,
-        "segments": segments,
-        "counts": reader.counts(),
-        "settings": {"build_key": "drawn", "crop": config.crop.model_dump(), "thumbnail": config.build.thumbnail},
-        "index": make_index(root, name, segments, settings=config.index, log=lambda text: print(text, file=sys.stderr)),
-    }
-    write_atomic(folder / generations.REPORT, dump_json({}))
-    generations.commit(root, name, manifest)
+#: A process of its own, as small as can be: what a child is charged begins with the memory of its parent.
+MEASURE = """
+import json, os, subprocess, sys, time
+begin = time.perf_counter()
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+text = process.stdout.read().decode()
+_, status, usage = os.wait4(process.pid, 0)
+seconds = time.perf_counter() - begin
+print(json.dumps([os.waitstatus_to_exitcode(status), seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, text]))
+"""
 
 
-def timed(command: list[str]) -> tuple[float, float, Any]:
-    """Seconds, peak MB, and what it printed, of a process."""
-    with tempfile.TemporaryFile() as out:
-        start = time.perf_counter()
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        out.seek(0)
-        text = out.read().decode()
-    if process.returncode:
-        sys.exit(f"{' '.join(command[:6])} failed: {text[-500:]}")
-    return seconds, usage.ru_maxrss / 1024, json.loads(text)
+class Run(NamedTuple):
+    """What a process took: wall and CPU seconds, its peak of resident memory in MB, and what it printed."""
+
+    seconds: float
+    cpu: float
+    megabytes: float
+    document: Any
+
+
+def timed(command: list[str]) -> Run:
+    """One process, measured."""
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", MEASURE, *command], check=True, stdout=subprocess.PIPE, text=True
+    )
+    code, seconds, cpu, megabytes, text = json.loads(done.stdout)
+    if code:
+        sys.exit(f"{' '.join(command[:8])} failed ({code}): {text[-500:]}")
+    return Run(seconds, cpu, megabytes, json.loads(text))
 
 
 def cold(model: str, made: dict[str, Path], root: Path, photos: list[Path], conf: float, pairs: int, out: Path) -> Any:
@@ -138,35 +89,56 @@ def cold(model: str, made: dict[str, Path], root: Path, photos: list[Path], conf
     index = root / "segments" / "000001-image" / "vectors.faiss"
     script = out / "straight_query.py"
     script.write_text(STRAIGHT)
-    ours, theirs, same, ratios, bare = [], [], [], [], []
+    sets = (f"detector.conf={conf}", "query.same_class=0")  # the script knows no classes
+    ours, theirs, same, bare = [], [], [], []
     for n in range(pairs + 1):
         photo = photos[n % len(photos)]
-        words = ["query", str(photo), "--index", str(root), "--json", "--quiet", "--set", f"detector.conf={conf}"]
+        words = ["query", str(photo), "--index", str(root), "--json", "--quiet"]
+        words += [word for one in sets for word in ("--set", one)]
         a = timed([sys.executable, "-m", "fashionrec", *words])
         arguments = [Path("benchmarks/straight.py").resolve(), photo, made["weights"], made["clip"], conf, index, items]
         b = timed([sys.executable, str(script), *map(str, arguments)])
         if n:
             ours.append(a)
             theirs.append(b)
-            ratios.append(b[0] / a[0])
-            mine = [[hit["product_id"] for hit in garment["hits"]] for garment in a[2]["garments"]]
-            same += [len(set(x) & set(y)) / 10 for x, y in zip(mine, b[2], strict=False)]
+            mine = [[hit["product_id"] for hit in garment["hits"]] for garment in a.document["garments"]]
+            same += [len(set(x) & set(y)) / 10 for x, y in zip(mine, b.document, strict=False)]
             bare.append(_bare())
+
+    def median(values: Iterable[float], digits: int = 3) -> float:
+        return round(statistics.median(values), digits)
+
     return {
         "model": model,
         "pairs": pairs,
-        "ours_s": round(statistics.median(one[0] for one in ours), 3),
-        "straight_s": round(statistics.median(one[0] for one in theirs), 3),
-        "ratio": round(statistics.median(ratios), 2),
-        "ours_mb": round(statistics.median(one[1] for one in ours)),
-        "straight_mb": round(statistics.median(one[1] for one in theirs)),
-        "overlap_at_10": round(statistics.mean(same), 3) if same else None,
-        "over_python_pass": round(statistics.median(one[0] / b for one, b in zip(ours, bare, strict=True)), 1),
+        "garments": sum(len(one.document["garments"]) for one in ours),
+        "ours_s": median(one.seconds for one in ours),
+        "straight_s": median(one.seconds for one in theirs),
+        "ratio": median((b.seconds / a.seconds for a, b in zip(ours, theirs, strict=True)), 2),
+        "cpu_ratio": median((b.cpu / a.cpu for a, b in zip(ours, theirs, strict=True)), 2),
+        "ours_mb": median((one.megabytes for one in ours), 0),
+        "straight_mb": median((one.megabytes for one in theirs), 0),
+        "overlap_at_10": round(statistics.mean(same), 3),
+        "over_python_pass": median((one.seconds / b for one, b in zip(ours, bare, strict=True)), 1),
         "stages_ms": {
-            stage: round(statistics.median(one[2]["timings_ms"][stage] for one in ours), 1)
-            for stage in ours[0][2]["timings_ms"]
+            stage: median((one.document["timings_ms"][stage] for one in ours), 1)
+            for stage in ours[0].document["timings_ms"]
         },
     }
+
+
+def few_garments(bundle: Path, photos: Sequence[Path], conf: float) -> list[Path]:
+    """Photos in which a detector finds one to three garments: what a customer sends."""
+    from fashionrec.bundle import Bundle
+    from fashionrec.config import load_config
+    from fashionrec.detector.detect import Detector
+    from fashionrec.images import read_photo
+
+    config = load_config(env={}).config
+    detector = Detector(
+        Bundle.open(bundle), conf=conf, iou=config.detector.iou, max_garments=12, device="cpu", rectangular=True
+    )
+    return [path for path in photos if 1 <= len(detector.detect([read_photo(path, config.images).pixels])[0]) <= 3]
 
 
 def _bare() -> float:
@@ -181,6 +153,12 @@ def _count(root: Path) -> int:
     return int(read_current(root).manifest["counts"]["items"])
 
 
+TEXTS = (
+    *("a red dress", "네이비 체크 스커트", "white shirt and checked skirt", "navy pants", "베이지 와이드 팬츠를"),
+    *("black leather skirt", "화이트 셔츠와 체크 패턴 스커트", "striped top", "초록 원피스", "wide-leg jeans"),
+)
+
+
 def warm(root: Path, photos: list[Path], conf: float) -> dict[str, Any]:
     from concurrent.futures import ThreadPoolExecutor
 
@@ -191,11 +169,11 @@ def warm(root: Path, photos: list[Path], conf: float) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     with Catalogue.open(root, config) as opened:
         for name, ask, questions in (
-            ("photo", opened.search, [*photos[:3], *photos[:20]]),
+            ("photo", opened.search, [*photos[:3], *photos, *photos]),
             (
                 "text",
                 opened.search_text,
-                ["a red dress", "네이비 체크 스커트", "white shirt", *("navy pants" for _ in range(20))],
+                [*TEXTS[:3], *TEXTS, *TEXTS],
             ),
         ):
             answers = [ask(question) for question in questions][3:]  # type: ignore[operator]
@@ -229,7 +207,7 @@ def filters(root: Path) -> list[dict[str, Any]]:
     with Catalogue.open(root, load_config(env={}).config) as opened:
         everything = opened.images.fetch(np.arange(len(opened.images)))
         draws = {stored.image_at: stored.item.metadata["draw"] for stored in opened.items.everything()}
-        draw = np.array([draws[opened.images.locate(n)] for n in range(len(opened.images))])
+        drawn = np.array([draws[opened.images.locate(n)] for n in range(len(opened.images))])
         garment = Garment(0, None, None, Box(0, 0, 1, 1))
         for share in (0.5, 0.05, 0.005, 0.0005):
             times, recalls, full, first = [], [], [], 0.0
@@ -245,7 +223,7 @@ def filters(root: Path) -> list[dict[str, Any]]:
                     first = spent
                     continue
                 times.append(spent)
-                kept = np.flatnonzero(draw < share)
+                kept = np.flatnonzero(drawn < share)
                 truth = kept[np.argsort(-(everything[kept] @ query), kind="stable")[:10]]
                 found = {hit.item.product_id for hit in answer.hits}
                 recalls.append(len(found & {f"p{opened.images.locate(int(t))[1]}" for t in truth}) / min(10, len(kept)))
@@ -278,18 +256,19 @@ def main() -> None:
     photos = weights.photos(40, out)
     document: dict[str, Any] = {}
     for model in options.models:
-        made = weights.bundles(model, photos, out, options.epochs)
+        made = weights.bundles(model, out, options.epochs)
         conf = weights.confidence(made["detector"], photos, options.garments)
         root = out / f"catalogue-{model}-{options.vectors}"
         if not (root / "catalogue.json").exists():
             shutil.rmtree(root, ignore_errors=True)
-            catalogue(root, made["detector"], made["embedder"], options.vectors)
+            draw(root, made["detector"], made["embedder"], photos, options.vectors)
+        asked = few_garments(made["detector"], photos, conf)
         if "cold" in options.parts:
-            figures = cold(model, made, root, photos, conf, options.pairs, out)
+            figures = cold(model, made, root, asked, conf, options.pairs, out)
             document[f"cold, {model}"] = figures
             print(json.dumps(figures, indent=2), flush=True)
         if "warm" in options.parts:
-            document[f"warm, {model}"] = warm(root, photos, conf)
+            document[f"warm, {model}"] = warm(root, asked, conf)
             print(json.dumps({model: document[f"warm, {model}"]}, indent=2), flush=True)
     if "filters" in options.parts:
         document["filters"] = filters(root)

@@ -17,6 +17,7 @@ from fashionrec.errors import CatalogueError, ModelError
 from fashionrec.images import Photo, least_side, read_photo
 from fashionrec.store.generations import THUMBNAILS, Generation, hold, read_current
 from fashionrec.store.items import ItemReader, StoredItem
+from fashionrec.store.measured import Measured, read_measured
 from fashionrec.store.vectors import VectorStore, open_store
 
 if TYPE_CHECKING:
@@ -153,6 +154,11 @@ class Catalogue:
     def captions(self) -> VectorStore:
         """Vectors of the captions' texts, of those garments that have one."""
         return self._vectors("caption")
+
+    @cached_property
+    def measured(self) -> Measured:
+        """What evaluations found out about this generation."""
+        return read_measured(self.root, self.generation.name, self.embedder_bundle.fingerprint)
 
     @cached_property
     def columns(self) -> Columns:

@@ -339,6 +339,8 @@ class QueryConfig(Section):
     caption: CaptionKind
     caption_weight: Fraction
     lexical_weight: Fraction
+    fusion: Literal["weighted", "rrf"]
+    translate: Literal["none", "openai"]
     hide_unavailable: bool
     where: str | None
     diversity: Fraction

@@ -83,13 +83,19 @@ class Item:
 
 @dataclass(frozen=True)
 class Hit:
-    """One answer: ``rank`` counts from 1, ``score`` is the fused cosine similarity (-1..1) it was ranked by, and ``parts`` its
-    summands: ``image``, ``caption``, ``words``, ``class``."""
+    """One answer: ``rank`` counts from 1, ``score`` is what it was ranked by, and ``parts`` its summands (``image``,
+    ``caption``, ``words``, ``class``).
+
+    ``cosine`` is the picture's own similarity to the question (-1..1; None where no vector was asked with), and ``match`` how
+    likely it is what was asked for, 0..100, as an evaluation of the catalogue found it (None where there was none).
+    """
 
     rank: int
     score: float
     item: Item
     parts: dict[str, float] = field(default_factory=dict)
+    cosine: float | None = None
+    match: int | None = None
 
 
 def resolve_class(word: str) -> str | None:

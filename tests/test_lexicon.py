@@ -22,6 +22,9 @@ from fashionrec.captioner.vocabulary import load_vocabulary
         ("red 셔츠", "red shirt", ("top",)),
         ("바지", "pants", ("pants",)),
         ("치마바지", "culottes", ("skirt&pants",)),
+        ("네이비 무지 H라인 미니 스커트", "navy plain pencil mini skirt", ("skirt",)),
+        ("A라인의 원피스", "A-line dress", ("dress",)),
+        ("핑크 오렌지 티셔츠", "pink and orange T-shirt", ("top",)),
         ("옷", "", ()),
     ],
 )

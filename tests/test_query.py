@@ -385,3 +385,85 @@ def test_the_library_answers_like_the_command(shop: Path, photos: Path) -> None:
             search_photo(catalogue, photos / "red-white.jpg", settings(k=2))
         )
         assert (TINY / "photos").is_dir()
+
+
+def test_several_questions_become_one_list(cli: Callable[..., Result], shop: Path, photos: Path) -> None:
+    one = cli("query", photos / "red-blue.jpg", photos / "green.jpg", "--index", shop, "--merge", "--json", "--explain")
+    assert one.code == 0, one.err
+    (garment,) = one.document["garments"]
+    hits = garment["hits"]
+    assert [hit["rank"] for hit in hits] == list(range(1, len(hits) + 1))
+    assert len({hit["product_id"] for hit in hits}) == len(hits)
+    for hit in hits:
+        assert hit["score"] == pytest.approx(sum(hit["parts"].values()), abs=1e-5)
+        assert hit["score"] <= 1
+        assert hit["match"] is None
+    assert set(hits[0]["parts"]) <= {"1: red-blue.jpg, top", "2: red-blue.jpg, pants", "3: green.jpg"}
+    words = cli("query", photos / "green.jpg", "--text", "red", "--index", shop, "--merge", "--json", "--explain")
+    assert {name for hit in words.document["garments"][0]["hits"] for name in hit["parts"]} == {
+        "1: green.jpg",
+        "2: red",
+    }
+    same = cli("query", photos / "green.jpg", photos / "green.jpg", "--index", shop, "--merge", "--json").document
+    alone = cli("query", photos / "green.jpg", "--index", shop, "--json").document
+    for merged, plain in ((same, alone),):
+        assert [hit["product_id"] for hit in merged["garments"][0]["hits"]] == [
+            hit["product_id"] for hit in plain["garments"][0]["hits"]
+        ]
+    assert same["garments"][0]["hits"][0]["score"] == 1.0
+    assert cli("query", photos / "green.jpg", "--merge", "--text", "red:-1", "--index", shop).code == 2
+    assert cli("query", photos / "green.jpg", "--merge", "--goes-with", "--index", shop).code == 2
+
+
+def test_ranks_instead_of_weights(shop: Path) -> None:
+    with Catalogue.open(shop) as catalogue:
+        weighted = search_text(catalogue, "blue pants", settings())
+        ranked = search_text(catalogue, "blue pants", settings(fusion="rrf"))
+        assert products(weighted)[0] == products(ranked)[0] == "e"
+        hit = ranked.garments[0].hits[0]
+        assert hit.score == pytest.approx(sum(hit.parts.values()))
+        assert 0 < hit.score <= 1
+        assert hit.cosine == pytest.approx(weighted.garments[0].hits[0].cosine)
+
+
+def test_the_measured_weight_of_captions_is_taken_where_nobody_set_another(
+    cli: Callable[..., Result], shop: Path
+) -> None:
+    from fashionrec.cli.query import query_settings
+    from fashionrec.cli.session import Session
+    from fashionrec.store.measured import write_measured
+
+    with Catalogue.open(shop) as catalogue:
+        write_measured(
+            shop, "caption_weight", catalogue.generation.name, catalogue.embedder_bundle.fingerprint, {"value": 0.8}
+        )
+        assert query_settings(Session(), catalogue).caption_weight == 0.8
+        assert query_settings(Session(sets=["query.caption_weight=0.3"]), catalogue).caption_weight == 0.3
+
+
+def test_words_are_translated_where_that_is_asked_for(
+    cli: Callable[..., Result], shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from openai_server import OpenAIServer, Reply, completion
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    asked = ["query", "--text", "빨간 가방 바지", "--index", shop, "--json", "--explain"]
+    with OpenAIServer([Reply(body=completion('{"english": ["red bag pants"]}'))]) as server:
+        where = ["--set", f"captioner.base_url={server.base_url}"]
+        without = cli(*asked, *where)
+        assert server.requests == []
+        assert any("garment lexicon" in note for note in without.document["notes"])
+        done = cli(*asked, *where, "--translate")
+        assert done.code == 0, done.err
+        (request,) = server.requests
+        assert "빨간 가방 바지" in request.body["messages"][1]["content"]
+        assert any("“red bag pants”, by gpt-4o" in note for note in done.document["notes"])
+        assert not any("does not know" in note for note in done.document["notes"])
+        english = cli("query", "--text", "red pants", "--index", shop, "--json", *where, "--translate")
+        assert english.code == 0
+        assert len(server.requests) == 1  # what is English is not sent
+    for answer in ('{"english": []}', '{"english": [3]}', "no"):
+        with OpenAIServer([Reply(body=completion(answer))]) as server:
+            done = cli(*asked, "--set", f"captioner.base_url={server.base_url}", "--translate")
+            assert done.code == 1
+            assert "not what was asked for" in done.err

@@ -64,6 +64,8 @@ def understand(text: str, vocabulary: Vocabulary | None = None) -> Understood:
         if _HANGUL.match(piece):
             taken, found, rest = _korean(pieces, n, forms)
             for meaning in found:
+                if _of_two_colours(meaning, meanings) and said[-1:] == [meanings[-1].english]:
+                    said.append("and")
                 meanings.append(meaning)
                 said.append(meaning.english)
             if rest:
@@ -75,7 +77,8 @@ def understand(text: str, vocabulary: Vocabulary | None = None) -> Understood:
         taken, known = _english(pieces, n, forms)
         if known is not None:
             meanings.append(known)
-        said.append(" ".join(pieces[n : n + taken]))
+        mixed = known is not None and _HANGUL.search(piece)  # H라인
+        said.append(known.english if known is not None and mixed else " ".join(pieces[n : n + taken]))
         n += taken
     classes = dict.fromkeys(name for meaning in meanings for name in meaning.classes)
     attributes: dict[str, tuple[str, ...]] = {}
@@ -130,6 +133,11 @@ def _compound(word: str, forms: dict[str, _Meaning]) -> tuple[list[_Meaning], st
     return found, rest
 
 
+def _of_two_colours(meaning: _Meaning, before: list[_Meaning]) -> bool:
+    """Whether a colour stands behind another: 핑크 오렌지 is pink and orange."""
+    return bool(before and all(one.attribute and one.attribute[0] == "color" for one in (meaning, before[-1])))
+
+
 def _only_particles(tail: str) -> bool:
     while tail:
         particle = next((one for one in _PARTICLES if tail.startswith(one)), None)
@@ -159,7 +167,8 @@ def _english(pieces: list[str], n: int, forms: dict[str, _Meaning]) -> tuple[int
         run = pieces[n : n + more]
         if len(run) == more and not any(map(_HANGUL.match, run)):
             for words in (" ".join(run), "".join(run)):
-                found = forms.get(words.casefold()) or forms.get(_singular(words.casefold()))
+                folded = words.casefold()
+                found = forms.get(folded) or forms.get(_singular(folded)) or forms.get(_without_particle(folded))
                 if found is not None:
                     return more, found
     return 1, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ from fashionrec.cli.session import Session, command
 from fashionrec.errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    from fashionrec.catalogue import Catalogue
     from fashionrec.evaluation.detection import Matches
     from fashionrec.evaluation.detection_report import DetectionReport
 
@@ -37,6 +39,13 @@ def evaluate(
         Path | None,
         typer.Option(help="With --captions: a table of products that tells more of them (color, pattern ...)."),
     ] = None,
+    texts: Annotated[
+        Path | None,
+        typer.Option(help="A table of products and texts about them: found by words, by the encoder, by both."),
+    ] = None,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="With --ways: queries of this catalogue take the weight found best.")
+    ] = False,
     outfits: Annotated[
         Path | None, typer.Option(help="A table of looks (image, product_id, category): what goes with what, measured.")
     ] = None,
@@ -50,14 +59,18 @@ def evaluate(
             f"what is {words[0]!r}?", hint="name what to evaluate with --weights and --data, or --index and --queries"
         )
     session.override("evaluate", {"split": split})
+    if apply and not ways:
+        raise UsageError("--apply needs --ways", hint="fashionrec evaluate --index DIR --queries FILE --ways --apply")
     if weights is not None and data is not None and queries is None:
         _evaluate_detector(session, weights, data, html)
     elif captions and weights is None and data is None:
         _evaluate_captions(session, index, truth, queries)
     elif outfits is not None and weights is None and data is None:
         _evaluate_outfits(session, index, outfits)
+    elif texts is not None and weights is None and data is None:
+        _evaluate_texts(session, index, texts)
     elif ways and queries is not None and weights is None and data is None:
-        _evaluate_ways(session, index, queries)
+        _evaluate_ways(session, index, queries, apply)
     elif html is not None and queries is not None:
         raise UsageError(
             "--html is for a detector", hint="a search as a page: fashionrec query PHOTO --html answer.html"
@@ -69,7 +82,7 @@ def evaluate(
     else:
         raise UsageError(
             "say what to evaluate",
-            hint="a detector: --weights best.pt --data data.yaml; a search: --index DIR --queries FILE",
+            hint="a detector: --weights best.pt --data data.yaml; a search: --index DIR with --queries, --texts or --outfits",
         )
 
 
@@ -135,7 +148,44 @@ def _document(
     }
 
 
-def _evaluate_ways(session: Session, index: str | None, queries: Path) -> None:
+def _evaluate_texts(session: Session, index: str | None, texts: Path) -> None:
+    from fashionrec.catalogue import Catalogue
+    from fashionrec.cli.query import find_catalogue
+    from fashionrec.evaluation.texts import compare_texts, texts_from
+
+    asked = texts_from(_table_rows(texts))
+    root = find_catalogue(session, index)
+    with Catalogue.open(root, session.config) as catalogue, session.out.progress("asking", "texts") as tick:
+        found = compare_texts(catalogue, asked, progress=tick)
+        _keep(session, catalogue, "match_text", found["calibration"])
+    document = {"index": str(catalogue.root), "texts_from": str(texts), **found}
+
+    def human() -> None:
+        _print_scores(session, list(document["ways"].items()))
+        for language, weight in document["lexical_weight"].items():
+            share, lost = document["verbatim"][language], document["not_understood"][language]
+            session.out.line(
+                f"{language}: best weight of the words {weight:g}; {100 * share:.0f} % of the texts stand in their product's"
+                f" own data; {lost} did not reach the encoder"
+            )
+
+    session.out.result(document, human)
+    session.out.next(f'fashionrec query --text "..." --index {document["index"]}')
+
+
+def _keep(session: Session, catalogue: Catalogue, name: str, entry: Mapping[str, Any] | None) -> None:
+    """Keep what was measured beside the catalogue, where there is something and the folder can be written to."""
+    from fashionrec.store.measured import write_measured
+
+    if entry is None:
+        return
+    try:
+        write_measured(catalogue.root, name, catalogue.generation.name, catalogue.embedder_bundle.fingerprint, entry)
+    except OSError as error:
+        session.out.warn(f"what was measured cannot be kept in {catalogue.root}: {error.strerror}")
+
+
+def _evaluate_ways(session: Session, index: str | None, queries: Path, apply: bool) -> None:
     from fashionrec.catalogue import Catalogue
     from fashionrec.cli.captions import describe_with
     from fashionrec.cli.query import find_catalogue
@@ -146,11 +196,18 @@ def _evaluate_ways(session: Session, index: str | None, queries: Path) -> None:
     root = find_catalogue(session, index)
     with Catalogue.open(root, session.config) as catalogue, session.out.progress("asking", "queries") as tick:
         found = compare_ways(catalogue, asked, describe_with(session, catalogue, "local"), progress=tick)
+        if apply and found["caption_weight"] is None:
+            raise DataError(
+                f"{catalogue.root} has no captions, so there is no weight", hint="fashionrec caption --index ..."
+            )
+        if apply:
+            _keep(session, catalogue, "caption_weight", {"value": found["caption_weight"]})
     document = {"index": str(catalogue.root), "queries_from": str(queries), **found}
 
     session.out.result(document, lambda: print_ways(session, document))
     if document["caption_weight"] is not None:
-        session.out.next(f"fashionrec query PHOTO --caption --set query.caption_weight={document['caption_weight']:g}")
+        again = f"fashionrec evaluate --index {document['index']} --queries {queries} --ways --apply"
+        session.out.next(f"fashionrec query PHOTO --index {document['index']} --caption" if apply else again)
     else:
         session.out.next(f"fashionrec caption --index {document['index']}")
 
@@ -218,6 +275,7 @@ def run_evaluate_search(
     with Catalogue.open(find_catalogue(session, index), session.config) as catalogue:
         with session.out.progress("asking", "queries") as tick:
             report = evaluate_search(catalogue, asked, progress=tick)
+        _keep(session, catalogue, "match_photo", report["calibration"])
         if baseline:
             report["colour_histogram"] = histogram_baseline(catalogue, asked)
     return {"index": str(catalogue.root), "queries_from": str(queries), **report}
@@ -248,6 +306,12 @@ def _print_search(session: Session, report: dict[str, Any]) -> None:
     if "colour_histogram" in report:
         named.append(("colour histogram", report["colour_histogram"]))
     _print_scores(session, named)
+    if report["calibration"]:
+        found = report["calibration"]
+        session.out.line(
+            f"matches are calibrated on {found['hits']} hits, {found['right']} of them right: off by"
+            f" {100 * found['calibration_error']:.1f} points on the half that was held out"
+        )
     if report["not_in_catalogue"]:
         session.out.line(f"{report['not_in_catalogue']} queries left out: their product is not in the catalogue")
     if report["failures"]:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fashionrec.cli.answers import document, print_answer, write_files
 from fashionrec.cli.session import Session, command
 from fashionrec.errors import CatalogueError, UsageError
 
 if TYPE_CHECKING:
     from fashionrec.catalogue import Catalogue
+    from fashionrec.config import QueryConfig
     from fashionrec.search.answer import Answer, GarmentAnswer
     from fashionrec.search.photo import Describe
     from fashionrec.search.words import Words
@@ -51,6 +53,12 @@ def query(
     goes_with: Annotated[
         bool, typer.Option("--goes-with", help="What is worn with it, beside what looks like it.")
     ] = False,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="One list for all photos and words, by reciprocal rank fusion.")
+    ] = False,
+    translate: Annotated[
+        bool, typer.Option("--translate", help="Korean words into English by OpenAI (sends the words).")
+    ] = False,
     caption: Annotated[
         bool | None, typer.Option("--caption/--no-caption", help="Describe the garments, and fuse that text.")
     ] = None,
@@ -66,8 +74,11 @@ def query(
     save_crops: Annotated[Path | None, typer.Option(help="Save the garments that were found into a folder.")] = None,
 ) -> None:
     settings = {"k": k, "garment": garment, "where": where, "min_score": min_score, "diversity": diversity}
-    session.override("query", {**settings, "caption": _captioner(session, caption, captioner)})
-    question = _Question.of(session, photos or [], text or [], like or [], unlike or [], box)
+    settings |= {"caption": _captioner(session, caption, captioner), "translate": "openai" if translate else None}
+    session.override("query", settings)
+    question = _Question.of(session, photos or [], text or [], like or [], unlike or [], box, merge)
+    if merge and goes_with:
+        raise UsageError("--goes-with is asked of one garment, not of --merge")
     for path in (csv, xlsx, html):
         if path is not None and str(path) != "-" and not path.parent.is_dir():
             raise UsageError(f"there is no folder {path.parent} to write {path.name} into")
@@ -99,20 +110,20 @@ def query(
             for note in answer.notes:
                 session.out.say(note)
             if jsonl:
-                session.out.line(json.dumps(_document(answer, worn, explain), ensure_ascii=False, allow_nan=False))
+                session.out.line(json.dumps(document(answer, worn, explain), ensure_ascii=False, allow_nan=False))
         if failures and not answers:
             raise failures[0][1]
         if not jsonl and csv is None:
-            documents = [_document(answer, worn[n : n + 1], explain) for n, answer in enumerate(answers)]
+            documents = [document(answer, worn[n : n + 1], explain) for n, answer in enumerate(answers)]
             failed = [{"error": words, "reason": getattr(error, "reason", "usage")} for words, error in failures]
-            document = documents[0] if question.single else {"answers": documents, "failures": failed}
+            whole = documents[0] if question.single else {"answers": documents, "failures": failed}
 
             def human() -> None:
                 for n, answer in enumerate(answers):
-                    _print_answer(session, answer, worn[n : n + 1], explain, named=not question.single)
+                    print_answer(session, answer, worn[n : n + 1], explain, named=not question.single)
 
-            session.out.result(document, human)
-        _write_files(session, catalogue, answers, worn, csv, xlsx, html, save_crops)
+            session.out.result(whole, human)
+        write_files(session, catalogue, answers, worn, csv, xlsx, html, save_crops)
     if html is not None:
         session.out.say(f"page: {html}")
         if open_:
@@ -127,10 +138,17 @@ class _Question:
     """What is asked: photos, words, or items."""
 
     def __init__(
-        self, sources: list[Source], words: list[Words], like: list[str], unlike: list[str], box: Box | None, many: bool
+        self,
+        sources: list[Source],
+        words: list[Words],
+        like: list[str],
+        unlike: list[str],
+        box: Box | None,
+        many: bool,
+        merge: bool,
     ) -> None:
         self.sources, self.asked_words, self.like, self.unlike, self.box = sources, words, like, unlike, box
-        self.single = not many
+        self.single, self.merge = merge or not many, merge
         named = [source if isinstance(source, str) else "-" for source in sources[:1]]
         self.words = " ".join(
             [*named, *(f"--like {one}" for one in like), *(f'--text "{one.text}"' for one in words[:1])]
@@ -138,7 +156,14 @@ class _Question:
 
     @classmethod
     def of(
-        cls, session: Session, photos: list[str], texts: list[str], like: list[str], unlike: list[str], box: str | None
+        cls,
+        session: Session,
+        photos: list[str],
+        texts: list[str],
+        like: list[str],
+        unlike: list[str],
+        box: str | None,
+        merge: bool,
     ) -> _Question:
         from fashionrec.search.words import parse_words
 
@@ -152,35 +177,68 @@ class _Question:
             raise UsageError("--unlike needs --like")
         if box and not photos:
             raise UsageError("--box needs a photo")
-        weight = session.config.query.words_weight if photos or like else 1.0
+        weight = session.config.query.words_weight if (photos or like) and not merge else 1.0
         words = [parse_words(text, weight) for text in texts]
+        if session.config.query.translate == "openai" and words:
+            words = _by_openai(session, words)
+        if merge and any(one.weight < 0 for one in words):
+            raise UsageError("--merge takes lists of what is wanted", hint="without --merge words lead a photo away")
         if not photos and not like and all(one.weight < 0 for one in words):
             raise UsageError("there is nothing that is wanted, only what is not", hint='add --text "..."')
         sources, many = _sources(photos)
-        return cls(sources, words, like, unlike, _box(box), many)
+        return cls(sources, words, like, unlike, _box(box), many, merge)
 
-    def ask(self, session: Session, catalogue: Catalogue) -> Any:
+    def ask(self, session: Session, catalogue: Catalogue) -> Iterator[Answer | UsageError]:
         """Answers, and errors as values."""
-        settings = session.config.query
+        settings = query_settings(session, catalogue)
+        if not self.merge:
+            yield from self._each(session, catalogue, settings, self.asked_words)
+            return
+        from fashionrec.search.merging import deeper, merged
+
+        found = list(self._each(session, catalogue, deeper(settings), []))
+        if self.asked_words:
+            from fashionrec.search.text import search_text
+
+            found += [search_text(catalogue, [one], deeper(settings)) for one in self.asked_words]
+        yield from (one for one in found if isinstance(one, UsageError))
+        if answers := [one for one in found if not isinstance(one, UsageError)]:
+            yield merged(answers, settings)
+
+    def _each(
+        self, session: Session, catalogue: Catalogue, settings: QueryConfig, words: list[Words]
+    ) -> Iterator[Answer | UsageError]:
         if self.sources:
             from fashionrec.search.photo import search_photos
 
             yield from search_photos(
-                catalogue,
-                self.sources,
-                settings,
-                _describe(session, catalogue),
-                box=self.box,
-                words=self.asked_words,
+                catalogue, self.sources, settings, _describe(session, catalogue), box=self.box, words=words
             )
         elif self.like:
             from fashionrec.search.like import search_like
 
-            yield search_like(catalogue, self.like, settings, unlike=self.unlike, words=self.asked_words)
-        else:
+            yield search_like(catalogue, self.like, settings, unlike=self.unlike, words=words)
+        elif words:
             from fashionrec.search.text import search_text
 
-            yield search_text(catalogue, self.asked_words, settings)
+            yield search_text(catalogue, words, settings)
+
+
+def query_settings(session: Session, catalogue: Catalogue) -> QueryConfig:
+    """The settings of a query: the weight of captions is the one measured for the catalogue, where nobody set another."""
+    settings = session.config.query
+    weight = catalogue.measured.caption_weight
+    if weight is None or session.is_set("query.caption_weight"):
+        return settings
+    return settings.model_copy(update={"caption_weight": weight})
+
+
+def _by_openai(session: Session, words: list[Words]) -> list[Words]:
+    from fashionrec.captioner.translate import translator
+    from fashionrec.search.words import translated
+
+    config = session.config.captioner
+    return translated(words, translator(config), f"{config.model}, which was sent it")
 
 
 def _sources(photos: Sequence[str]) -> tuple[list[Source], bool]:
@@ -253,7 +311,7 @@ def _captioner(session: Session, caption: bool | None, captioner: str | None) ->
 
 def run_query(session: Session, catalogue: Catalogue, photo: str | None, text: str | None = None) -> Answer:
     """The answer of one open catalogue to a photo or a text, by the session's settings."""
-    settings = session.config.query
+    settings = query_settings(session, catalogue)
     if photo is None:
         from fashionrec.search.text import search_text
 
@@ -296,98 +354,3 @@ def find_catalogue(session: Session, index: str | None) -> Path:
         raise CatalogueError(f"there are {len(found)} catalogues: {names}", hint="name one with --index")
     session.out.say(f"catalogue: {found[0]} (the only one under {session.data})")
     return found[0]
-
-
-def _document(answer: Answer, worn: Sequence[list[GarmentAnswer]], explain: bool) -> dict[str, Any]:
-    document = answer.to_dict(explain=explain)
-    if worn:
-        from fashionrec.search.answer import garment_document
-
-        document["goes_with"] = [garment_document(found, explain) for found in worn[-1]]
-    return document
-
-
-def _write_files(
-    session: Session,
-    catalogue: Catalogue,
-    answers: Sequence[Answer],
-    worn: Sequence[list[GarmentAnswer]],
-    csv: Path | None,
-    xlsx: Path | None,
-    html: Path | None,
-    save_crops: Path | None,
-) -> None:
-    if csv is not None:
-        from fashionrec.search.outputs import write_csv
-
-        text = write_csv(answers)
-        if str(csv) == "-":
-            session.out.line(text.rstrip("\r\n"))
-        else:
-            csv.write_text(text, encoding="utf-8-sig", newline="")  # Excel reads UTF-8 where a mark says so
-            session.out.say(f"table: {csv}")
-    if xlsx is not None:
-        from fashionrec.search.outputs import write_xlsx
-
-        write_xlsx(xlsx, catalogue, answers)
-        session.out.say(f"table: {xlsx}")
-    if html is not None:
-        from fashionrec.search.page import answer_page
-
-        html.write_text(answer_page(catalogue, answers, worn), encoding="utf-8")
-    if save_crops is not None:
-        from fashionrec.search.pictures import save_garments
-
-        session.out.say(f"{save_garments(catalogue, answers, save_crops)} crops in {save_crops}")
-
-
-def _print_answer(
-    session: Session, answer: Answer, worn: Sequence[list[GarmentAnswer]], explain: bool, named: bool
-) -> None:
-    out = session.out
-    if answer.source is not None:
-        seen = ", ".join(
-            f"{g.class_name} {g.confidence:.2f}" for g in answer.seen if g.class_name and g.confidence is not None
-        )
-        count = len(answer.seen)
-        name = f"{answer.photo}: " if named else ""
-        out.line(name + (f"{count} garment{'s' if count != 1 else ''}: {seen}" if seen else "the whole photo"))
-        if answer.outfit:
-            out.line(f"{answer.outfit['en']} / {answer.outfit['ko']}")
-    for found in answer.garments:
-        garment = found.garment
-        out.line()
-        title = answer.text if answer.source is None else (garment.class_name or "whole photo")
-        out.line(f"{title}" + (f": {garment.caption}" if garment.caption else ""))
-        _print_hits(session, found, explain)
-    for found in worn[-1] if worn else []:
-        out.line()
-        out.line(f"goes with the {found.garment.class_name}")
-        _print_hits(session, found, explain)
-    total = sum(answer.timings_ms.values())
-    stages = ", ".join(f"{stage} {ms:.0f}" for stage, ms in answer.timings_ms.items() if ms >= 0.5)
-    out.line()
-    out.line(f"{total:.0f} ms ({stages})")
-
-
-def _print_hits(session: Session, found: GarmentAnswer, explain: bool) -> None:
-    from fashionrec.search.page import price
-
-    if not found.hits:
-        session.out.line("  nothing found")
-        return
-    rows = [
-        (
-            hit.rank,
-            f"{hit.score:.3f}",
-            hit.item.product_id,
-            hit.item.class_name or "-",
-            price(hit.item.metadata),
-            hit.item.metadata.get("title") or hit.item.caption or "",
-            *([" ".join(f"{name} {value:+.3f}" for name, value in hit.parts.items())] if explain else []),
-            hit.item.metadata.get("url") or hit.item.image,
-        )
-        for hit in found.hits
-    ]
-    columns = ("#", "score", "product", "class", "price", "title", *(["parts"] if explain else []), "link")
-    session.out.table(columns, rows, right=(0, 1, 4))

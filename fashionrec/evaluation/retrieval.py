@@ -12,6 +12,7 @@ import numpy as np
 
 from fashionrec.assemble import product_garment
 from fashionrec.errors import DataError, ImageError
+from fashionrec.evaluation.calibration import Judged
 from fashionrec.images import crop_garment
 from fashionrec.search.ranking import rank
 from fashionrec.types import Box, Garment, resolve_class
@@ -79,6 +80,7 @@ def evaluate_search(
     With a known class the garment is asked for that a build would take for such a product, else every garment, each
     product with its best score. Where none fits, the whole photo stands in and is counted under ``crop_fallbacks``.
     Sold-out products count like any other. Queries whose product is not in the catalogue are left out and counted.
+    ``calibration`` says how often a hit of some cosine is the product (:class:`fashionrec.evaluation.calibration.Judged`).
     Raises :class:`DataError` where none can be asked.
     """
     known = catalogue.items.product_ids()
@@ -94,7 +96,7 @@ def evaluate_search(
     scores = {"crop": RetrievalScores(), "whole": RetrievalScores()}
     by_class: dict[str, RetrievalScores] = {}
     failures: list[dict[str, str]] = []
-    fallbacks = 0
+    fallbacks, judged = 0, Judged()
     for start in range(0, len(asked), _BATCH):
         batch, photos = read_queries(catalogue, asked[start : start + _BATCH], failures)
         if photos:
@@ -113,10 +115,10 @@ def evaluate_search(
             vectors = iter(catalogue.embedder.embed_images(crops))
             for query, garments in zip(batch, asked_for, strict=True):
                 fallbacks += len(garments) == 1
-                answers = [
-                    {hit.item.product_id: hit.score for hit in rank(catalogue, garment, next(vectors), settings).hits}
-                    for garment in garments
-                ]
+                found_for = [rank(catalogue, garment, next(vectors), settings).hits for garment in garments]
+                if len(found_for) <= 2:  # of one garment: the others of a photo are not what the product is
+                    judged.add([(hit.cosine or 0.0, hit.item.product_id == query.product_id) for hit in found_for[0]])
+                answers = [{hit.item.product_id: hit.score for hit in hits} for hits in found_for]
                 position = _rank_of(query.product_id, answers[:-1] or answers)
                 scores["crop"].ranks.append(position)
                 scores["whole"].ranks.append(_rank_of(query.product_id, answers[-1:]))
@@ -135,6 +137,7 @@ def evaluate_search(
         "not_in_catalogue": len(queries) - len(asked),
         "failures": failures,
         "catalogue": catalogue.counts,
+        "calibration": judged.document(),
     }
 
 

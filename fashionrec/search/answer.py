@@ -96,6 +96,8 @@ def _hit(hit: Hit, explain: bool) -> dict[str, Any]:
     document = {
         "rank": hit.rank,
         "score": round(hit.score, 6),
+        "cosine": None if hit.cosine is None else round(hit.cosine, 6),
+        "match": hit.match,
         "item_id": item.item_id,
         "product_id": item.product_id,
         "image": item.image,

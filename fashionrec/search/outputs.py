@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "question", "garment", "garment_class", "rank", "score", "product_id", "item_id", "class_name", "title", "brand",
-    "price", "caption", "url", "image",
+    "price", "caption", "url", "image", "match",
 )  # fmt: skip
 #: A spreadsheet takes a cell that begins with one of these for a formula (OWASP, "CSV Injection").
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -59,7 +59,7 @@ def write_xlsx(path: Path, catalogue: Catalogue, answers: Sequence[Answer]) -> N
         sheet.freeze_panes(1, 0)
         sheet.set_column(0, 0, _CELL / 7)
         for n, name in enumerate(COLUMNS, start=1):
-            sheet.set_column(n, n, {"title": 36, "caption": 36, "url": 30, "question": 24}.get(name, 14))
+            sheet.set_column(n, n, {"title": 36, "caption": 36, "url": 30, "question": 24, "match": 8}.get(name, 14))
         last = 0
         for last, (row, stored) in enumerate(rows_of(answers), start=1):
             sheet.set_row_pixels(last, _CELL)
@@ -95,6 +95,7 @@ def _row(answer: Answer, found: GarmentAnswer, hit: Hit) -> dict[str, Any]:
         "caption": item.caption or "",
         "url": item.metadata.get("url", ""),
         "image": item.image,
+        "match": hit.match,
     }
 
 

@@ -78,6 +78,7 @@ def _garment_view(catalogue: Catalogue, found: GarmentAnswer) -> dict[str, Any]:
             {
                 "rank": hit.rank,
                 "score": hit.score,
+                "match": hit.match,
                 "picture": jpeg_uri(catalogue.thumbnail(stored)),
                 "product_id": hit.item.product_id,
                 "title": hit.item.metadata.get("title") or hit.item.product_id,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fashionrec.search.answer import GarmentAnswer
+from fashionrec.search.fusion import Opinion, by_ranks, by_weights
 from fashionrec.store.items import StoredItem
 from fashionrec.types import Garment, Hit
 
@@ -27,14 +28,25 @@ _POOL = 5
 
 @dataclass
 class _Candidate:
-    """An item with its score and what it is made of."""
+    """An item, its picture's cosine, its score and what that is made of."""
 
     stored: StoredItem
+    cosine: float
     parts: dict[str, float] = field(default_factory=dict)
 
     @property
     def score(self) -> float:
         return sum(self.parts.values())
+
+
+@dataclass(frozen=True)
+class Lexical:
+    """What full-text search found: the relevance (0..1) of every item that holds a word, by number; those ``first`` in it, which
+    it brings in; and how many are to be looked for by vector at least."""
+
+    relevance: Mapping[int, float]
+    first: Sequence[int]
+    look_for: int = 0
 
 
 def rank(
@@ -44,7 +56,7 @@ def rank(
     settings: QueryConfig,
     *,
     text_query: np.ndarray | None = None,
-    lexical: Mapping[int, float] | None = None,
+    lexical: Lexical | None = None,
     by_text: bool = False,
     classes: Collection[str] = (),
     without: Collection[str] = (),
@@ -52,30 +64,37 @@ def rank(
     """The ``settings.k`` best products for one garment or text.
 
     ``image_query`` (float32 [d], unit length) is compared with the garments' image vectors. With ``text_query`` the
-    captions' vectors are compared too and mixed in with ``caption_weight``; with ``lexical`` (item number to relevance
-    0..1) matching words are mixed in with ``lexical_weight``. Scores stay cosines or mixes of them with 0..1; ``parts`` of
-    a hit are the summands. ``by_text`` says that the query is of the text tower, which an index of pictures may not serve.
-    ``classes`` are preferred beside the garment's own; products ``without`` are left out. ``settings.where`` is applied
-    within the search, which widens until k products are found or the catalogue is exhausted.
+    captions' vectors are compared too and mixed in with ``caption_weight``; with ``lexical`` matching words are mixed in with
+    ``lexical_weight``. Scores stay cosines or mixes of them with 0..1, or with ``fusion: rrf`` are made of ranks
+    (:mod:`fashionrec.search.fusion`); ``parts`` of a hit are the summands. ``by_text`` says that the query is of the text
+    tower, which an index of pictures may not serve. ``classes`` are preferred beside the garment's own; products ``without``
+    are left out. ``settings.where`` is applied within the search, which widens until k products are found or the catalogue
+    is exhausted.
     """
     allowed = catalogue.columns.allowed(settings.where)[1] if settings.where else None
     total = len(catalogue.images) if allowed is None else int(allowed.sum())
     preferred = {*classes, *([garment.class_name] if garment.class_name else [])}
     wanted = settings.k * (_POOL if settings.diversity else 1)
-    want = min(total, max(64, wanted * 8))
+    want = min(total, max(64, wanted * 8, lexical.look_for if lexical else 0))
     exact = by_text and not catalogue.images.serves_text
     while True:
-        found = _candidates(catalogue, image_query, text_query, lexical, settings, want, allowed, exact)
-        for candidate in found:
-            if preferred and candidate.stored.item.class_name not in (None, *preferred):
-                candidate.parts["class"] = -settings.same_class
+        found = _candidates(catalogue, image_query, text_query, lexical, settings, want, allowed, exact, preferred)
         best = _one_per_product(found, settings, without)
         if len(best) >= wanted or want >= total:
             break
         want = min(total, want * 8)
     chosen = _diverse(catalogue, best, settings) if settings.diversity else best[: settings.k]
+    match = catalogue.measured.match_of("text" if by_text else "photo")
+    asked = bool(image_query.any())  # or words alone decide, and there is no cosine
     hits = tuple(
-        Hit(n, float(one.score), one.stored.item, {name: float(part) for name, part in one.parts.items()})
+        Hit(
+            n,
+            float(one.score),
+            one.stored.item,
+            {name: float(part) for name, part in one.parts.items()},
+            one.cosine if asked else None,
+            match(one.cosine) if match and asked else None,
+        )
         for n, one in enumerate(chosen, start=1)
     )
     return GarmentAnswer(garment, hits, tuple(one.stored for one in chosen))
@@ -85,18 +104,20 @@ def _candidates(
     catalogue: Catalogue,
     image_query: np.ndarray,
     text_query: np.ndarray | None,
-    lexical: Mapping[int, float] | None,
+    lexical: Lexical | None,
     settings: QueryConfig,
     want: int,
     allowed: np.ndarray | None,
     exact: bool,
+    preferred: Collection[str],
 ) -> list[_Candidate]:
-    """Scored items: those near by image, by caption or by words, each with its whole score."""
+    """Scored items: those near by image, by caption or by words, each with its whole score; garments of another class than
+    those ``preferred`` are held back."""
     scores, positions = catalogue.images.search(image_query[None], want, exact=exact, allowed=allowed)
     cosine = {catalogue.images.locate(int(p)): float(s) for s, p in zip(scores[0], positions[0], strict=True)}
     found = {stored.item_no: stored for items in catalogue.items.at_rows(cosine).values() for stored in items}
     if lexical:
-        missing = [number for number in lexical if number not in found]
+        missing = [number for number in lexical.first if number not in found]
         found |= catalogue.items.by_numbers(missing)
     if settings.where:
         kept = catalogue.columns.kept(settings.where, list(found))
@@ -112,24 +133,36 @@ def _candidates(
         places = [catalogue.captions.position(*stored.caption_at) for stored in described if stored.caption_at]
         similar = catalogue.captions.fetch(places) @ text_query
         captions = {stored.item_no: float(value) for stored, value in zip(described, similar, strict=True)}
-    return [
-        _Candidate(stored, _parts(cosine[stored.image_at], captions.get(number), lexical, number, settings))
-        for number, stored in found.items()
-    ]
+    candidates = [_Candidate(stored, cosine[stored.image_at]) for stored in items]
+    _weigh(candidates, captions, lexical, settings, preferred)
+    return candidates
 
 
-def _parts(
-    image: float, caption: float | None, lexical: Mapping[int, float] | None, number: int, settings: QueryConfig
-) -> dict[str, float]:
-    parts = {"image": image}
-    if caption is not None:
-        weight = settings.caption_weight
-        parts = {"image": (1 - weight) * image, "caption": weight * caption}
+def _weigh(
+    candidates: list[_Candidate],
+    captions: Mapping[int, float],
+    lexical: Lexical | None,
+    settings: QueryConfig,
+    preferred: Collection[str],
+) -> None:
+    """Give each its score: of its picture, what its caption and its words say beside it, and its class."""
+    words = settings.lexical_weight if lexical is not None else 0.0
+    opinions: dict[str, Opinion] = {}
+    if captions:
+        opinions["caption"] = (1 - words) * settings.caption_weight, captions
     if lexical is not None:
-        weight = settings.lexical_weight
-        parts = {name: (1 - weight) * part for name, part in parts.items()}
-        parts["words"] = weight * lexical.get(number, 0.0)
-    return parts
+        opinions["words"] = (
+            words,
+            {one.stored.item_no: lexical.relevance.get(one.stored.item_no, 0.0) for one in candidates},
+        )
+    held_back = {
+        one.stored.item_no for one in candidates if preferred and one.stored.item.class_name not in (None, *preferred)
+    }
+    fuse = by_ranks if settings.fusion == "rrf" and opinions else by_weights
+    pictures = {one.stored.item_no: one.cosine for one in candidates}
+    parts = fuse(pictures, 1 - words, opinions, held_back, settings.same_class)
+    for one in candidates:
+        one.parts = parts[one.stored.item_no]
 
 
 def _one_per_product(candidates: list[_Candidate], settings: QueryConfig, without: Collection[str]) -> list[_Candidate]:

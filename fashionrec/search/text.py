@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fashionrec.search.answer import Answer
-from fashionrec.search.ranking import rank
+from fashionrec.search.answer import Answer, GarmentAnswer
+from fashionrec.search.ranking import Lexical, rank
 from fashionrec.search.words import Words, parse_words, tell, text_vector
 from fashionrec.types import Box, Garment
 
@@ -16,8 +18,17 @@ if TYPE_CHECKING:
     from fashionrec.catalogue import Catalogue
     from fashionrec.config import QueryConfig
 
-#: How many items the words alone may bring in.
-LEXICAL_LIMIT = 500
+#: How many items the words alone may bring in; where more match, so many are looked for by the vector beside them.
+BROUGHT_IN, LOOKED_FOR = 500, 1000
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What words ask: a vector (None where the encoder cannot be asked), the items that hold the words, the classes named."""
+
+    vector: np.ndarray | None
+    lexical: Lexical | None
+    classes: tuple[str, ...]
 
 
 def search_text(catalogue: Catalogue, text: str | Sequence[Words], settings: QueryConfig) -> Answer:
@@ -25,8 +36,8 @@ def search_text(catalogue: Catalogue, text: str | Sequence[Words], settings: Que
 
     The score is ``(1 - w) * cosine(text, picture) + w * words``, with ``w`` the setting ``lexical_weight`` and
     ``words`` the item's bm25 relevance over the best one's, 0..1; where no item matches a word it is the cosine alone, and
-    where the encoder cannot be asked (Korean that the lexicon does not know) it is the words alone. Garments of a class that
-    the text names are preferred.
+    where the encoder cannot be asked (Korean that the lexicon does not know) it is the words alone. With ``fusion: rrf`` ranks
+    are mixed so. Garments of a class that the text names are preferred.
     """
     words = [parse_words(text)] if isinstance(text, str) else list(text)
     shown = ", ".join(one.text if one.weight == 1 else f"{one.text}:{one.weight:g}" for one in words)
@@ -35,40 +46,54 @@ def search_text(catalogue: Catalogue, text: str | Sequence[Words], settings: Que
         catalogue.begin("text")
         embedder = catalogue.embedder
         catalogue.images  # noqa: B018  (opened here, so that its time is counted as loading)
+    with answer.timed("search"):
+        lexical = matching_words(catalogue, words)
     with answer.timed("embed"):
         vector = text_vector(words, embedder)
         tell(answer, words)
         cut = max(embedder.count_cut([one.understood.english for one in words]))
         if cut:
             answer.notes.append(f"the encoder reads no more than its limit: the last {cut} tokens were cut")
+    if vector is None:
+        answer.notes.append("the encoder was not asked: the words alone decide")
+    asked = Asked(vector, lexical, named_classes(words))
+    answer.classes = asked.classes
     with answer.timed("search"):
-        lexical = matching_words(catalogue, words)
-        answer.classes = tuple(
-            dict.fromkeys(name for one in words if one.weight > 0 for name in one.understood.classes)
-        )
-        if vector is None:
-            answer.notes.append("the encoder was not asked: the words alone decide")
-            settings = settings.model_copy(update={"lexical_weight": 1.0})
-            vector = np.zeros(embedder.dim, np.float32)
-        garment = Garment(0, None, None, Box(0, 0, 0, 0), whole_photo=False)
-        text_query = vector if settings.caption != "none" else None
-        found = rank(
-            catalogue,
-            garment,
-            vector,
-            settings,
-            text_query=text_query,
-            lexical=lexical,
-            by_text=True,
-            classes=answer.classes,
-        )
-        answer.garments.append(found)
+        answer.garments.append(rank_words(catalogue, asked, settings))
     return answer
 
 
-def matching_words(catalogue: Catalogue, words: Sequence[Words]) -> dict[int, float] | None:
-    """Items that hold words of the texts (as they are, and as they were translated): number to relevance, the best 1."""
-    asked = " ".join(f"{one.text} {one.understood.english}" for one in words if one.weight > 0)
-    matches = catalogue.items.text_search(asked, LEXICAL_LIMIT)
+def rank_words(catalogue: Catalogue, asked: Asked, settings: QueryConfig) -> GarmentAnswer:
+    """The best products for what words ask."""
+    vector = asked.vector
+    if vector is None:
+        settings = settings.model_copy(update={"lexical_weight": 1.0})
+        vector = np.zeros(catalogue.embedder.dim, np.float32)
+    garment = Garment(0, None, None, Box(0, 0, 0, 0), whole_photo=False)
+    return rank(
+        catalogue,
+        garment,
+        vector,
+        settings,
+        text_query=vector if settings.caption != "none" else None,
+        lexical=asked.lexical,
+        by_text=True,
+        classes=asked.classes,
+    )
+
+
+def named_classes(words: Sequence[Words]) -> tuple[str, ...]:
+    """The classes of garments that texts name, in order."""
+    return tuple(dict.fromkeys(name for one in words if one.weight > 0 for name in one.understood.classes))
+
+
+def matching_words(catalogue: Catalogue, words: Sequence[Words]) -> Lexical | None:
+    """Items that hold words of the texts (as they are, and as they were translated), the best of relevance 1; None for none."""
+    texts = [text for one in words if one.weight > 0 for text in (one.text, one.understood.english)]
+    matches = catalogue.items.text_search(" ".join(dict.fromkeys(texts)))
     best = max((score for _, score in matches), default=0.0)
-    return {number: score / best for number, score in matches} if best > 0 else None
+    if best <= 0:
+        return None
+    relevance = {number: score / best for number, score in matches}
+    first = heapq.nsmallest(BROUGHT_IN, ((-score, number) for number, score in matches))
+    return Lexical(relevance, [number for _, number in first], LOOKED_FOR if len(matches) > len(first) else 0)

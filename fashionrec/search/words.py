@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,18 +24,36 @@ _NEUTRAL = "a photo of clothes"
 MOST_WEIGHT = 10.0
 
 
+#: Texts in, their English out.
+Translate = Callable[[Sequence[str]], Sequence[str]]
+
+
 @dataclass(frozen=True)
 class Words:
-    """A text with its weight; below 0 it is what is not wanted."""
+    """A text with its weight; below 0 it is what is not wanted. ``english`` is its translation, and ``by`` who made that, where
+    it is not the garment lexicon's."""
 
     text: str
     weight: float
+    english: str | None = None
+    by: str = "the garment lexicon"
 
-    @property
+    @cached_property
     def understood(self) -> Understood:
         from fashionrec.captioner.lexicon import understand
 
-        return understand(self.text)
+        found = understand(self.text)
+        return found if self.english is None else replace(found, english=self.english, translated=True, unknown=())
+
+
+def translated(words: Sequence[Words], translate: Translate, by: str) -> list[Words]:
+    """Texts that are not English with their translation; the others as they are."""
+    foreign = [n for n, one in enumerate(words) if one.understood.translated]
+    english = translate([words[n].text for n in foreign]) if foreign else []
+    found = list(words)
+    for n, text in zip(foreign, english, strict=True):
+        found[n] = replace(words[n], english=text, by=by)
+    return found
 
 
 def parse_words(text: str, weight: float = 1.0) -> Words:
@@ -83,7 +102,7 @@ def tell(answer: Answer, words: Sequence[Words]) -> None:
         if not found.translated:
             continue
         if found.english:
-            answer.notes.append(f"“{one.text}” was read as “{found.english}”, by the garment lexicon")
+            answer.notes.append(f"“{one.text}” was read as “{found.english}”, by {one.by}")
         if found.unknown:
             unknown = ", ".join(found.unknown)
             answer.notes.append(f"the lexicon does not know {unknown}: searched for as words only")

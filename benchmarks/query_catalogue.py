@@ -1,0 +1,103 @@
+"""A catalogue of drawn garments for measuring queries: vectors around those of real crops, so that photos have neighbours."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+_BLOCK = 8192  # vectors drawn at once
+
+
+def around(embedder: Path, photos: Sequence[Path], count: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """Unit vectors float32, some thousand at a time, that lie as those of the photos do: their mean, mixes of what sets three of
+    them apart from it, and a little of every direction."""
+    from fashionrec.config import load_config
+    from fashionrec.embedder.embed import Embedder
+    from fashionrec.images import crop_garment, read_photo
+    from fashionrec.types import Box
+
+    config = load_config(env={}).config
+    encoder = Embedder.open(embedder)
+    pictures = [read_photo(path, config.images).pixels for path in photos]
+    crops = [crop_garment(one, Box(0, 0, one.width, one.height), config.crop) for one in pictures]
+    crops += [crop_garment(one, Box(0, 0, one.width, one.height * 0.6), config.crop) for one in pictures]
+    seen = encoder.embed_images(crops)
+    mean = seen.mean(axis=0)
+    apart = seen - mean
+    size = float(np.linalg.norm(apart, axis=1).mean())
+    rng = np.random.default_rng(seed)
+    for start in range(0, count, _BLOCK):
+        rows = min(_BLOCK, count - start)
+        vectors = np.repeat(mean[None], rows, axis=0)
+        for _ in range(3):
+            vectors += rng.normal(0, 0.6, (rows, 1)).astype(np.float32) * apart[rng.integers(len(apart), size=rows)]
+        vectors += rng.normal(0, 0.25 * size / np.sqrt(vectors.shape[1]), vectors.shape).astype(np.float32)
+        yield vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def draw(root: Path, detector: Path, embedder: Path, photos: Sequence[Path], count: int) -> None:
+    """A catalogue of drawn vectors, each a product with a title, a price and numbers to filter by."""
+    from PIL import Image
+
+    from fashionrec.assemble import item_id
+    from fashionrec.bundle import Bundle
+    from fashionrec.config import load_config
+    from fashionrec.files import dump_json, write_atomic
+    from fashionrec.images import encode_jpeg
+    from fashionrec.runs import installed_versions, now
+    from fashionrec.store import generations
+    from fashionrec.store.index import make_index
+    from fashionrec.store.item_writer import ItemWriter
+    from fashionrec.store.items import GarmentRow, ItemReader, PhotoRow
+    from fashionrec.store.segments import VECTORS, write_vectors
+    from fashionrec.types import CLASS_NAMES, Box
+
+    config = load_config(env={}).config
+    name, segment = "000001", "000001-image"
+    folder = root / "generations" / name
+    folder.mkdir(parents=True)
+    (root / "segments" / segment).mkdir(parents=True)
+    write_vectors(root / "segments" / segment / VECTORS, around(embedder, photos, count), 512)
+    thumbnail = encode_jpeg(Image.effect_noise((224, 224), 40).convert("RGB"), 224)
+    (root / "segments" / segment / generations.THUMBNAILS).write_bytes(thumbnail)
+    rng = random.Random(0)
+    writer = ItemWriter(folder / generations.ITEMS)
+    colours = ("red", "navy", "white", "black", "beige", "khaki")
+    for n in range(count):
+        kind = CLASS_NAMES[n % 5]
+        garment = GarmentRow(0, kind, 0.9, Box(0, 0, 200, 300), False, segment, n, 0, len(thumbnail))
+        (number,) = writer.add_photo(PhotoRow(f"{n:064x}", 200, 300, "drawn", (garment,)))
+        data = {
+            "title": f"{rng.choice(colours)} {kind} {n}",
+            "price": rng.randrange(10, 300) * 1000,
+            "currency": "KRW",
+            "brand": rng.choice("ABCDEFGH"),
+            "color": rng.choice(colours),
+            "draw": rng.random(),
+        }
+        entry = writer.add_entry(f"{n}.jpg", "", f"p{n}", f"{n:064x}", data)
+        writer.add_item(item_id(f"p{n}", f"{n:064x}", garment), entry, number, f"p{n}", False, data["title"])
+    writer.close()
+    stored = {}
+    for kind, path in (("detector", detector), ("embedder", embedder)):
+        bundle = Bundle.open(path)
+        bundle.copy_to(root / "bundles" / kind)
+        stored[kind] = {"path": f"bundles/{kind}", "name": bundle.name, "fingerprint": bundle.fingerprint}
+    segments = {segment: {"kind": "image", "count": count, "dim": 512, "embedder": stored["embedder"]["fingerprint"]}}
+    reader = ItemReader(folder / generations.ITEMS)
+    manifest = {
+        "created": now(),
+        "versions": installed_versions(),
+        "photos_from": "",
+        "bundles": stored,
+        "segments": segments,
+        "counts": reader.counts(),
+        "settings": {"build_key": "drawn", "crop": config.crop.model_dump(), "thumbnail": config.build.thumbnail},
+        "index": make_index(root, name, segments, settings=config.index, log=lambda text: print(text, file=sys.stderr)),
+    }
+    write_atomic(folder / generations.REPORT, dump_json({}))
+    generations.commit(root, name, manifest)

@@ -1,0 +1,65 @@
+"""Several questions, one list: photos of one garment, or photos and words, by reciprocal rank fusion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fashionrec.search.answer import STAGES, Answer, GarmentAnswer
+from fashionrec.search.fusion import DAMPING, fused_lists
+from fashionrec.store.items import StoredItem
+from fashionrec.types import Box, Garment, Hit
+
+if TYPE_CHECKING:
+    from fashionrec.config import QueryConfig
+
+#: How many times as many hits of each question are fused as are wanted, and how many at least.
+_DEEPER, _LEAST = 5, 50
+
+
+def deeper(settings: QueryConfig) -> QueryConfig:
+    """Settings for each of the questions that are to be merged."""
+    return settings.model_copy(update={"k": max(_LEAST, settings.k * _DEEPER)})
+
+
+def merged(answers: Sequence[Answer], settings: QueryConfig) -> Answer:
+    """One answer of several: the ``settings.k`` products that are highest in the lists of all their garments and words.
+
+    A score is the mean of ``61 / (60 + rank)`` over the lists, so that what is first in all of them has 1; the ``parts`` of a hit
+    are what each list gave. The item shown is the one that was most like what was asked.
+    """
+    lists = [(_name(answer, found), found) for answer in answers for found in answer.garments]
+    order = fused_lists([[hit.item.product_id for hit in found.hits] for _, found in lists])
+    best: dict[str, tuple[float, Hit, StoredItem]] = {}
+    parts: dict[str, dict[str, float]] = {}
+    for number, (name, found) in enumerate(lists, start=1):
+        for hit, stored in zip(found.hits, found.stored, strict=True):
+            product = hit.item.product_id
+            gain = (DAMPING + 1) / (DAMPING + hit.rank) / len(lists)
+            parts.setdefault(product, {})[f"{number}: {name}"] = gain
+            if product not in best or hit.score > best[product][0]:
+                best[product] = hit.score, hit, stored
+    classes = {found.garment.class_name for _, found in lists}
+    garment = Garment(0, classes.pop() if len(classes) == 1 else None, None, Box(0, 0, 0, 0))
+    chosen = [(score, *best[product][1:], parts[product]) for product, score in order[: settings.k]]
+    hits = tuple(
+        replace(hit, rank=rank, score=score, parts=of, match=None)
+        for rank, (score, hit, _, of) in enumerate(chosen, start=1)
+    )
+    answer = Answer(photo=None, width=None, height=None, text="; ".join(dict.fromkeys(map(_title, answers))))
+    answer.garments.append(GarmentAnswer(garment, hits, tuple(stored for _, _, stored, _ in chosen)))
+    for stage in STAGES:
+        answer.timings_ms[stage] = sum(one.timings_ms[stage] for one in answers)
+    answer.notes = list(dict.fromkeys(note for one in answers for note in one.notes))
+    return answer
+
+
+def _title(answer: Answer) -> str:
+    return Path(answer.photo).name if answer.photo else answer.text or "the photo"
+
+
+def _name(answer: Answer, found: GarmentAnswer) -> str:
+    name = found.garment.class_name
+    return f"{_title(answer)}, {name}" if name and answer.source is not None else _title(answer)
