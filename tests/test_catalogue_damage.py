@@ -50,6 +50,7 @@ def test_some_damaged_catalogues(whole: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(7200)
 def test_two_thousand_damaged_catalogues(whole: Path, tmp_path: Path) -> None:
     assert damaged(whole, tmp_path, 2000, seed=1)["found"] == 2000
 

@@ -67,6 +67,7 @@ def test_a_commit_that_is_not_atomic_is_caught(shim: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("mode", ["kill", "torn", "full", "broken"])
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_every_write(shim: Path, tmp_path: Path, scenario: str, mode: str) -> None:
@@ -74,6 +75,7 @@ def test_every_write(shim: Path, tmp_path: Path, scenario: str, mode: str) -> No
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize(("scenario", "count"), [("build", 150), ("update", 150), ("compact", 100), ("caption", 100)])
 def test_random_moments(shim: Path, tmp_path: Path, scenario: str, count: int) -> None:
     trials(shim, tmp_path, scenario, "random", "--count", str(count))
