@@ -17,7 +17,7 @@ from openai_server import OpenAIServer
 
 from fashionrec.captioner.batch import METADATA, Batches, Collected
 from fashionrec.captioner.batch_state import BatchState, custom_id
-from fashionrec.captioner.cache import CaptionCache, Place, Unread
+from fashionrec.captioner.cache import CaptionCache, Place
 from fashionrec.captioner.outcome import Outcome
 from fashionrec.captioner.remote import OpenAICaptioner
 from fashionrec.captioner.wire import request_body
@@ -63,7 +63,6 @@ class Client:
         return request_body("gpt-4o", {}, b"jpeg", place.class_name)
 
     def record(self, found: Sequence[Collected]) -> None:
-        self.cache.put_many([], [Unread(one.place, one.model, one.body, 0.0) for one in found if one.body])
         self.cache.put_many([(*one.place, self.outcome(one)) for one in found])
 
     def outcome(self, one: Collected) -> Outcome:
@@ -323,7 +322,6 @@ def _one_kill(step: int, folder: Path) -> bool:
     server, killed = _killed_at(step, folder)
     with CaptionCache(folder / "captions.sqlite") as cache:
         assert cache.count_by_state() == {"done": 12}, step
-        assert cache.unread() == []
     assert server.paid == Counter({custom_id(place(n)): 1 for n in range(12)}), step
     return killed
 

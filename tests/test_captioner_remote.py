@@ -22,8 +22,8 @@ from openai_server import OpenAIServer, Recorded, Reply, completion, error, fitt
 from PIL import Image
 
 from fashionrec.captioner.cache import CaptionCache
-from fashionrec.captioner.outcome import Outcome
 from fashionrec.captioner.client import retry_after
+from fashionrec.captioner.outcome import Outcome
 from fashionrec.captioner.remote import OpenAICaptioner
 from fashionrec.captioner.schema import json_schema
 from fashionrec.captioner.wire import redact, request_body

@@ -1,9 +1,9 @@
 """``captions.sqlite``: every outcome ever had, so that nothing is asked, and paid for, twice.
 
 A caption belongs to the photo's content, the class and the place in the photo: it is found again for a box that overlaps
-by IoU >= 0.9, whichever detector drew it and whichever model described it. A catalogue has one of its own, and a project one
-for all catalogues, where every caption that is paid for is recorded first: its answer as it came, before anything is checked.
-One file, so that a folder can be copied; each write is on the disk when :meth:`CaptionCache.put` returns.
+by IoU >= 0.9, whichever detector drew it and whichever model described it. A catalogue has a file of its own, and a project one
+for all catalogues, where every caption that is paid for is recorded first. One file, so that a folder can be copied; each write
+is on the disk when :meth:`CaptionCache.put` returns.
 """
 
 from __future__ import annotations
@@ -42,14 +42,9 @@ PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
 """
-#: Beside the outcomes, and of no meaning to who only reads them: answers that are not read yet, and what is being asked anew.
+#: Beside the outcomes, and of no meaning to who only reads them: what is being asked anew.
 _BESIDE = """
 BEGIN IMMEDIATE;
-CREATE TABLE IF NOT EXISTS answers (
-  photo_sha256 TEXT NOT NULL, class_name TEXT NOT NULL, x1 REAL NOT NULL, y1 REAL NOT NULL, x2 REAL NOT NULL, y2 REAL NOT NULL,
-  model TEXT NOT NULL, body TEXT NOT NULL, seconds REAL NOT NULL,
-  PRIMARY KEY (photo_sha256, class_name, x1, y1, x2, y2)
-);
 CREATE TABLE IF NOT EXISTS recaptions (what TEXT PRIMARY KEY, since TEXT NOT NULL);
 COMMIT;
 """
@@ -66,16 +61,6 @@ class Place(NamedTuple):
     photo_sha256: str
     class_name: str | None
     box: Box
-
-
-@dataclass(frozen=True)
-class Unread:
-    """An answer that was paid for and kept as it came, and not read yet: see :func:`fashionrec.captioner.wire.essence`."""
-
-    place: Place
-    model: str
-    body: str
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -105,7 +90,7 @@ class CaptionCache:
                 self._check()
                 self._db.execute("PRAGMA synchronous = FULL")
                 tables = {row[0] for row in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-                if not {"answers", "recaptions"} <= tables:
+                if "recaptions" not in tables:
                     self._db.executescript(_BESIDE)
                 self._log = busy and self._db.execute("PRAGMA journal_mode = WAL").fetchone()[0] == "wal"
         except BaseException:
@@ -143,24 +128,13 @@ class CaptionCache:
         """Record an outcome, for good when this returns. See :meth:`put_many`."""
         self.put_many([(photo_sha256, class_name, box, outcome)])
 
-    def put_many(self, entries: Iterable[tuple[str, str | None, Box, Outcome]], answers: Iterable[Unread] = ()) -> None:
+    def put_many(self, entries: Iterable[tuple[str, str | None, Box, Outcome]]) -> None:
         """Record outcomes in one transaction. What is no description is replaced by any later outcome for its garment;
-        a description only by another one of the same model for the same box. An outcome takes the place of the answer that it
-        was read from; ``answers`` are kept until their outcomes are recorded.
+        a description only by another one of the same model for the same box.
         """
         with self._guard(), self._transaction():
             for photo_sha256, class_name, box, outcome in entries:
                 self._put(photo_sha256, class_name, Box(*map(float, box)), outcome)
-            for answer in answers:
-                photo_sha256, class_name, box = answer.place
-                values = (photo_sha256, class_name or "", *map(float, box), answer.model, answer.body, answer.seconds)
-                self._db.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
-
-    def unread(self) -> list[Unread]:
-        """The answers that were kept and whose outcomes were not recorded: a process was killed between the two."""
-        with self._guard():
-            rows = self._db.execute("SELECT * FROM answers ORDER BY rowid").fetchall()
-        return [Unread(Place(row[0], row[1] or None, Box(*row[2:6])), *row[6:]) for row in rows]
 
     def recaption(self, what: str) -> str:
         """The moment from which on ``what`` is asked anew: an earlier one where that was begun and not finished."""
@@ -219,10 +193,8 @@ class CaptionCache:
             if known.outcome.state != "done" or (same and outcome.state == "done"):
                 self._db.execute("DELETE FROM outcomes WHERE rowid = ?", (rowid,))
             elif same:
-                self._answered(photo_sha256, class_name, box)
                 return  # what was paid for is not lost to a later failure
         described = outcome.description
-        self._answered(photo_sha256, class_name, box)
         values = (
             photo_sha256, class_name or "", outcome.captioner, outcome.model, *box,
             outcome.state, int(outcome.retryable), described.model_dump_json() if described else None,
@@ -230,10 +202,6 @@ class CaptionCache:
             outcome.seconds, _moment(),
         )  # fmt: skip
         self._db.execute(f"INSERT INTO outcomes ({_COLUMNS}) VALUES ({', '.join('?' * len(values))})", values)
-
-    def _answered(self, photo_sha256: str, class_name: str | None, box: Box) -> None:
-        sql = "DELETE FROM answers WHERE photo_sha256 = ? AND class_name = ? AND (x1, y1, x2, y2) = (?, ?, ?, ?)"
-        self._db.execute(sql, (photo_sha256, class_name or "", *box))
 
     def _near(self, photo_sha256: str, class_name: str | None, box: Box, captioner: str) -> list[Recorded]:
         with self._guard():

@@ -30,6 +30,7 @@ from fashionrec.images import encode_jpeg
 if TYPE_CHECKING:
     from PIL import Image
 
+    from fashionrec.captioner.spool import Arrived
     from fashionrec.config import CaptionerConfig, CaptionModelConfig
 
 _PREPARERS = 2  # threads that cut and encode; the work is Pillow's, which lets go of the interpreter
@@ -115,6 +116,10 @@ class OpenAICaptioner:
         outcome = read_answer(body, model=model, class_name=class_name, vocabulary=self.vocabulary)
         return replace(outcome, seconds=seconds)
 
+    def read_arrived(self, arrived: Arrived) -> Outcome:
+        """The outcome that an answer amounts to which another process had written down."""
+        return self.read_body(arrived.body, arrived.place.class_name, arrived.seconds, model=arrived.model)
+
     def describe(
         self,
         crops: Sequence[Image.Image],
@@ -153,12 +158,14 @@ class OpenAICaptioner:
         most: int | None = None,
         tokens: float = 0.0,
         reserve: Callable[[], bool] | None = None,
+        arrived: Callable[[Job, str, float], None] | None = None,
     ) -> Generator[list[Came], None, None]:
         """What comes of the jobs, in groups, as it comes; the next group is asked for when this one is done with.
 
         At any moment at most ``concurrency`` jobs have been asked and not been given out. ``reserve`` is asked before each
-        job: False ends it all when what is under way has come. ``tokens`` are those that one request is expected to use,
-        ``most`` how many jobs there are at most.
+        job: False ends it all when what is under way has come. ``arrived`` is told of each answer (body as kept, seconds) at
+        once, by the thread that asked. ``tokens`` are those that one request is expected to use, ``most`` how many jobs there
+        are at most.
 
         Raises :class:`CaptionError` at once where no key is there, and as soon as the server says that the key, the model
         or a setting is wrong, or does not answer many requests in a row; what had come by then is yielded first. Closing
@@ -169,10 +176,15 @@ class OpenAICaptioner:
         if not workers:
             call.leave()
             return _nothing()
-        return self._run(jobs, workers, call, reserve or (lambda: True))
+        return self._run(jobs, workers, call, reserve or (lambda: True), arrived or (lambda job, body, seconds: None))
 
     def _run(
-        self, jobs: Iterable[Job], workers: int, call: Caller, reserve: Callable[[], bool]
+        self,
+        jobs: Iterable[Job],
+        workers: int,
+        call: Caller,
+        reserve: Callable[[], bool],
+        arrived: Callable[[Job, str, float], None],
     ) -> Generator[list[Came], None, None]:
         results: queue.Queue[_Result | None] = queue.Queue()
         spent = threading.Event()  # nothing more may be asked
@@ -191,7 +203,7 @@ class OpenAICaptioner:
                     if not reserve():
                         spent.set()
                         break
-                    came = self._one(call, *ready)
+                    came = self._one(call, *ready, arrived)
                     if came is None:
                         break
                     result = _Result(came)
@@ -231,7 +243,9 @@ class OpenAICaptioner:
         if fatal is not None:
             raise fatal
 
-    def _one(self, call: Caller, job: Job, body: dict[str, Any]) -> Came | None:
+    def _one(
+        self, call: Caller, job: Job, body: dict[str, Any], arrived: Callable[[Job, str, float], None]
+    ) -> Came | None:
         """What came for one garment; None where everything stopped meanwhile. Raises what concerns every garment."""
         started = time.monotonic()
         answer = call(body)
@@ -241,6 +255,7 @@ class OpenAICaptioner:
         if isinstance(answer, Answer):
             failed = not isinstance(answer.body, dict) or isinstance(answer.body.get("error"), dict)
             kept = essence(answer.body, call.key)
+            arrived(job, kept, seconds)
             self._count(failed, "the server answers something other than captions" if failed else "")
             return Came(job, kept, None, seconds)
         self._count(answer.state == "failed", answer.error or "")

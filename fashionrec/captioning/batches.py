@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from fashionrec.captioner.batch import STATE, Batches, Collected
 from fashionrec.captioner.batch_state import OPEN, BatchState
-from fashionrec.captioner.cache import SAME_BOX, Place, Unread
+from fashionrec.captioner.cache import SAME_BOX, Place
 from fashionrec.captioner.cost import Price
-from fashionrec.captioning.garments import Garment, Pictures, garments
+from fashionrec.captioning.garments import Garment, Pictures, garments, make_plan
 from fashionrec.captioning.run import opened
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def caption_in_batches(
                 report |= run.publish(run.unfinished())
             if not outstanding:
                 for begun in run.unfinished():
-                    if not run.plan(recaption=begun)[0].missing:
+                    if not make_plan(run.catalogue, run.caches, run.kind, recaption=begun).missing:
                         run.recaptioned(begun)
         cost = books.cost()
         return report | {
@@ -178,10 +178,7 @@ class _Books:
         return None if garment is None else self._remote.body(self._pictures(garment.stored), place.class_name)
 
     def record(self, found: Sequence[Collected]) -> None:
-        """Keep answers as they came, then read and record them."""
-        caches = self._run.caches
-        assert caches.project is not None
-        caches.project.put_many([], [Unread(one.place, one.model, one.body, 0.0) for one in found if one.body])
+        """Read and record answers: the file that they came in is on the disk until they are."""
         entries = []
         for one in found:
             outcome = one.outcome
@@ -191,7 +188,7 @@ class _Books:
             entries.append((*one.place, outcome))
             self.states[outcome.state] += 1
             self._usage.setdefault(one.model, Counter()).update(outcome.usage)
-        caches.put(entries)
+        self._run.caches.put(entries)
         self.recorded += len(found)
 
     def counts(self) -> dict[str, Any]:

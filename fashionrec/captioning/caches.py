@@ -1,7 +1,7 @@
 """The two files of captions: a catalogue's own, and the project's, which all catalogues share.
 
-What is paid for is recorded in the project's first, its answer as it came before anything is checked. The catalogue's own holds
-the same, so that a catalogue is complete in its folder wherever it is copied.
+What is paid for is recorded in the project's first. The catalogue's own holds the same, so that a catalogue is complete in its
+folder wherever it is copied.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from fashionrec.captioner.cache import CaptionCache, Place, Unread
+from fashionrec.captioner.cache import CaptionCache, Place
+from fashionrec.captioner.spool import Arrived, Spool, read_spool
 from fashionrec.types import Box
 
 if TYPE_CHECKING:
     from fashionrec.captioner.outcome import Outcome
-    from fashionrec.captioner.remote import Came, OpenAICaptioner
+    from fashionrec.captioner.remote import Came, Job, OpenAICaptioner
     from fashionrec.config import Config
 
 CACHE = "captions.sqlite"
@@ -92,55 +93,54 @@ class Caches:
             if missing:
                 self.own.put_many(missing)
 
-    def recover(self, remote: OpenAICaptioner) -> int:
-        """Read the answers that a killed process had kept and not read; returns how many there were."""
-        unread = self.project.unread() if self.project else []
-        for start in range(0, len(unread), 256):
-            part = unread[start : start + 256]
-            self.put(
-                [
-                    (*kept.place, remote.read_body(kept.body, kept.place.class_name, kept.seconds, model=kept.model))
-                    for kept in part
-                ]
-            )
-        return len(unread)
+    def recover(self, remote: OpenAICaptioner, spool: Path) -> int:
+        """Read and record the answers that a killed process had written down; returns how many there were."""
+        arrived = read_spool(spool)
+        for start in range(0, len(arrived), 256):
+            part = arrived[start : start + 256]
+            self.put([(*one.place, remote.read_arrived(one)) for one in part])
+        spool.unlink(missing_ok=True)
+        return len(arrived)
 
     def _all(self) -> list[CaptionCache]:
         return [cache for cache in (self.project, self.own) if cache is not None]
 
 
 class Recorder:
-    """Records what comes, group by group: the answers of a group and the outcomes of the one before in one transaction."""
+    """Records what comes: each answer written down when it arrives, then, group by group, what it says."""
 
-    def __init__(self, caches: Caches, remote: OpenAICaptioner, place: Callable[[Came], Place]) -> None:
+    def __init__(
+        self, caches: Caches, remote: OpenAICaptioner, place: Callable[[Job], Place], spool: Path | None = None
+    ) -> None:
+        """``spool`` is where answers are written down; a killed process's must have been read: see :meth:`Caches.recover`."""
         self._caches, self._remote, self._place = caches, remote, place
-        self._pending: list[Entry] = []
+        self._spool = Spool(spool) if spool is not None else None
         self._own: list[Entry] = []
         self._own_at = time.monotonic()
 
+    def arrived(self, job: Job, body: str, seconds: float) -> None:
+        """Write an answer down. Called by the threads that ask."""
+        if self._spool is not None:
+            self._spool.append(Arrived(self._place(job), self._remote.config.model, body, seconds))
+
     def take(self, group: Sequence[Came]) -> list[tuple[Came, Outcome]]:
-        """Keep a group's answers as they came, then read them. Returns their outcomes."""
+        """Read a group's answers and record their outcomes, which are returned."""
         assert self._caches.project is not None
-        answers = [
-            Unread(self._place(came), self._remote.config.model, came.body, came.seconds)
-            for came in group
-            if came.body is not None
-        ]
-        self._caches.project.put_many(self._pending, answers)
-        self._pending = []
         outcomes = [(came, self._remote.read(came)) for came in group]
-        self._pending = [(*self._place(came), outcome) for came, outcome in outcomes]
-        self._own += self._pending
+        entries = [(*self._place(came.job), outcome) for came, outcome in outcomes]
+        self._caches.project.put_many(entries)
+        if self._spool is not None:
+            self._spool.recorded(sum(came.body is not None for came in group))
+        self._own += entries
         if time.monotonic() - self._own_at > _OWN_EVERY:
             self._write_own()
         return outcomes
 
     def finish(self) -> None:
         """Record what is not recorded yet."""
-        if self._pending and self._caches.project is not None:
-            self._caches.project.put_many(self._pending)
-            self._pending = []
         self._write_own()
+        if self._spool is not None:
+            self._spool.close()
 
     def _write_own(self) -> None:
         if self._caches.own is not None and self._own:

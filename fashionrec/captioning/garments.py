@@ -51,8 +51,15 @@ class Recaption:
             )
         return cls("all" if "all" in words else ",".join(words))
 
+    def check(self, catalogue: Catalogue) -> None:
+        """Raises :class:`UsageError` for a name that means nothing in this catalogue."""
+        self._find(catalogue, strict=True)
+
     def numbers(self, catalogue: Catalogue) -> frozenset[int] | None:
-        """The garments named, by number; None for all. Raises :class:`UsageError` for a name that means nothing here."""
+        """The garments named, by number; None for all. What has gone meanwhile is left out."""
+        return self._find(catalogue, strict=False)
+
+    def _find(self, catalogue: Catalogue, *, strict: bool) -> frozenset[int] | None:
         if self.what == "all":
             return None
         words = set(self.what.split(","))
@@ -65,7 +72,7 @@ class Recaption:
             if named or item.class_name in classes:
                 found.add(stored.garment_no)
                 unused -= named
-        if unused:
+        if unused and strict:
             raise UsageError(
                 f"{min(unused)!r} is no class, product or item of {catalogue.root}",
                 hint="--recaption all, or classes, products or items: top,P123",

@@ -22,9 +22,11 @@ from fashionrec.store import generations
 if TYPE_CHECKING:
     from fashionrec.captioner.cache import CaptionCache
     from fashionrec.captioner.outcome import Outcome
-    from fashionrec.captioner.remote import Came, OpenAICaptioner
+    from fashionrec.captioner.remote import OpenAICaptioner
     from fashionrec.config import Config
 
+#: Answers that have come and are not recorded yet; there only while a process captions the catalogue, or was killed.
+SPOOL = ".captions.arrived"
 _BATCH = 64  # garments that the local captioner describes together
 
 
@@ -90,7 +92,9 @@ class CatalogueRun:
     ) -> tuple[Plan, Recaption | None]:
         """What there is to do. What is asked anew keeps the moment when that began, until all of it has been."""
         if self.remote is not None and self._write:
-            self.caches.recover(self.remote)
+            self.caches.recover(self.remote, self._spool)
+        if recaption is not None:
+            recaption.check(self.catalogue)
         if recaption is not None and self._write:
             recaption = replace(recaption, since=self._keeper.recaption(self._what(recaption)))
         chosen = make_plan(
@@ -210,9 +214,15 @@ class CatalogueRun:
             Job(garment.place, garment.place.class_name, lambda stored=garment.stored: pictures(stored))  # type: ignore[misc]
             for garment in todo
         )
-        recorder = Recorder(self.caches, self.remote, _place)
+        recorder = Recorder(self.caches, self.remote, _place, self._spool)
         each = meter.each
-        came = self.remote.stream(jobs, most=len(todo), tokens=each.input + each.output, reserve=meter.reserve)
+        came = self.remote.stream(
+            jobs,
+            most=len(todo),
+            tokens=each.input + each.output,
+            reserve=meter.reserve,
+            arrived=recorder.arrived,
+        )
         try:
             with closing(came):
                 for group in came:
@@ -249,6 +259,10 @@ class CatalogueRun:
         return f"{self.root.resolve()}\n{self.kind}\n{model}\n{recaption.what}"
 
     @property
+    def _spool(self) -> Path:
+        return self.root / SPOOL
+
+    @property
     def _keeper(self) -> CaptionCache:
         keeper = self.caches.project or self.caches.own
         assert keeper is not None
@@ -278,5 +292,5 @@ def status(root: Path, config: Config) -> dict[str, Any]:
     }
 
 
-def _place(came: Came) -> Any:
-    return came.job.key
+def _place(job: Job) -> Any:
+    return job.key

@@ -304,7 +304,6 @@ def _described(
 
     places = [Place(sha256, garment.class_name, garment.box) for garment in garments]
     with Caches(None, project_cache(session.config)) as caches:
-        caches.recover(remote)
         found = [caches.find(place, "openai") for place in places]
         jobs = [
             Job(n, garments[n].class_name, lambda n=n: crops[n])  # type: ignore[misc]
@@ -312,7 +311,7 @@ def _described(
             if known is None
         ]
         if jobs:
-            recorder = Recorder(caches, remote, lambda came: places[int(str(came.job.key))])
+            recorder = Recorder(caches, remote, lambda job: places[int(str(job.key))])
             try:
                 with closing(remote.stream(jobs, most=len(jobs))) as groups:
                     for group in groups:

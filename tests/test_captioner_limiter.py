@@ -1,0 +1,208 @@
+"""One limit for all who ask: what one is told, all heed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from openai_server import OpenAIServer, Recorded, Reply, error, success
+from test_captioner_remote import captioner, crops
+
+from fashionrec.captioner.ahead import Ahead
+from fashionrec.captioner.limiter import RateLimiter, seconds
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def may_enter(limiter: RateLimiter, clock: Clock | None = None) -> bool:
+    """Whether one more may be sent at this moment."""
+    stop = threading.Event()
+    entered: list[bool] = []
+    thread = threading.Thread(target=lambda: entered.append(limiter.enter(stop)))
+    thread.start()
+    thread.join(0.05)
+    stop.set()
+    with limiter._changed:
+        limiter._changed.notify_all()
+    thread.join()
+    return entered == [True]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("6m0s", 360.0), ("1s", 1.0), ("20ms", 0.02), ("1h2m3.5s", 3723.5), ("7.66s", 7.66), ("3", 3.0), ("soon", None)],
+)
+def test_durations_are_read_as_openai_writes_them(text: str, expected: float | None) -> None:
+    assert seconds(text) == (pytest.approx(expected) if expected is not None else None)
+    assert seconds(None) is None
+    assert seconds("") is None
+
+
+def test_no_more_are_under_way_than_allowed() -> None:
+    limiter = RateLimiter(2, clock=Clock())
+    assert may_enter(limiter)
+    assert may_enter(limiter)
+    assert not may_enter(limiter)
+    limiter.leave()
+    assert may_enter(limiter)
+
+
+def test_when_one_is_told_to_wait_all_wait() -> None:
+    clock = Clock()
+    limiter = RateLimiter(4, clock=clock)
+    limiter.throttled(clock.now, 30.0)
+    assert not may_enter(limiter)
+    clock.now += 29.0
+    assert not may_enter(limiter)
+    clock.now += 1.5
+    assert may_enter(limiter)
+
+
+def test_fewer_are_under_way_after_a_refusal_and_more_again_after_answers() -> None:
+    clock = Clock()
+    limiter = RateLimiter(64, clock=clock)
+    limiter.throttled(clock.now, 0.0)
+    assert limiter.limit == 32
+    clock.now += 1.0
+    for _ in range(31):  # the others of the same moment say nothing new
+        limiter.throttled(clock.now - 1.5, 0.0)
+    assert limiter.limit == 32
+    limiter.throttled(clock.now, 0.0)
+    assert limiter.limit == 16
+    for _ in range(16):
+        limiter.succeeded()
+    assert 17 <= limiter.limit <= 18  # a tenth more in a round
+    for _ in range(2000):
+        limiter.succeeded()
+    assert limiter.limit == 64
+
+
+def test_a_budget_of_requests_that_is_used_up_is_waited_for() -> None:
+    clock = Clock()
+    limiter = RateLimiter(8, clock=clock)
+    limiter.heard(
+        {"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "2", "x-ratelimit-reset-requests": "58s"}
+    )
+    assert may_enter(limiter)
+    assert may_enter(limiter)
+    assert not may_enter(limiter)
+    clock.now += 1.1  # one a second comes back
+    assert may_enter(limiter)
+    assert not may_enter(limiter)
+
+
+def test_a_budget_of_tokens_that_is_used_up_is_waited_for() -> None:
+    clock = Clock()
+    limiter = RateLimiter(8, tokens=1000, clock=clock)
+    limiter.heard(
+        {"x-ratelimit-limit-tokens": "30000", "x-ratelimit-remaining-tokens": "1500", "x-ratelimit-reset-tokens": "57s"}
+    )
+    assert may_enter(limiter)
+    assert not may_enter(limiter)
+    clock.now += 1.1  # 500 a second come back
+    assert may_enter(limiter)
+
+
+def test_an_answer_that_was_long_under_way_gives_nothing_back() -> None:
+    clock = Clock()
+    limiter = RateLimiter(8, clock=clock)
+
+    def told(remaining: int) -> None:
+        limiter.heard(
+            {
+                "x-ratelimit-limit-requests": "60",
+                "x-ratelimit-remaining-requests": str(remaining),
+                "x-ratelimit-reset-requests": f"{60 - remaining}s",
+            }
+        )
+
+    told(1)
+    assert may_enter(limiter)
+    told(5)  # older than the one before
+    assert not may_enter(limiter)
+
+
+def test_headers_that_say_nothing_usable_change_nothing() -> None:
+    limiter = RateLimiter(1, clock=Clock())
+    limiter.heard({"x-ratelimit-remaining-requests": "none", "x-ratelimit-reset-requests": "soon"})
+    limiter.heard({"x-ratelimit-remaining-tokens": "-5", "x-ratelimit-reset-tokens": "1s"})
+    assert may_enter(limiter)
+
+
+def test_a_retry_after_of_one_stops_all_the_workers() -> None:
+    """What the server sees: no request comes while it has asked for a pause."""
+
+    def script(request: Recorded, number: int) -> Reply:
+        return error(429, "slow down", Retry_After="1.0") if number == 0 else Reply(body=success().body, hang=0.02)
+
+    with OpenAIServer(script) as server:
+        found = dict(captioner(server, concurrency=8).describe(crops(40), ["top"] * 40))
+    assert {outcome.state for outcome in found.values()} == {"done"}
+    told = server.requests[0].at
+    during = [request for request in server.requests[1:] if 0.4 < request.at - told < 0.95]
+    assert during == []
+    assert len(server.requests) == 41
+
+
+def _limited(per_second: float, burst: float, header: bool) -> Callable[[Recorded, int], Reply]:
+    """A server with a bucket of requests: what finds it empty gets a 429."""
+    state = {"left": burst, "at": time.monotonic()}
+    lock = threading.Lock()
+
+    def script(request: Recorded, number: int) -> Reply:
+        with lock:
+            now = time.monotonic()
+            state["left"] = min(burst, state["left"] + (now - state["at"]) * per_second)
+            state["at"] = now
+            if state["left"] < 1:
+                wait = {"retry_after_ms": str(round(1000 * (1 - state["left"]) / per_second))} if header else {}
+                return error(429, "Rate limit reached", **wait)
+            state["left"] -= 1
+        return Reply(body=success().body, hang=0.02)
+
+    return script
+
+
+@pytest.mark.parametrize("header", [True, False])
+def test_a_rate_limit_is_found_without_a_storm(header: bool) -> None:
+    with OpenAIServer(_limited(40.0, 10.0, header)) as server:
+        found = dict(captioner(server, concurrency=16, retries=8).describe(crops(80), ["top"] * 80))
+    assert {outcome.state for outcome in found.values()} == {"done"}
+    assert len(server.requests) <= 80 * 2  # far below the 80 x 9 that may be
+
+
+def test_what_is_made_ahead_is_bounded_and_nothing_is_lost() -> None:
+    stop = threading.Event()
+    made: list[int] = []
+    ahead: Ahead[int, int] = Ahead(range(50), lambda n: made.append(n) or n, threads=2, most=5, stop=stop)  # type: ignore[func-returns-value]
+    time.sleep(0.2)
+    assert len(made) <= 5 + 2
+    taken = []
+    while (one := ahead.take()) is not None:
+        taken.append(one)
+    assert sorted(taken) == list(range(50))
+    ahead.close(wait=1.0)
+
+
+def test_an_error_in_what_is_made_ahead_reaches_who_takes() -> None:
+    def fails(n: int) -> int:
+        raise RuntimeError("a bug")
+
+    ahead: Ahead[Any, int] = Ahead([1], fails, threads=1, most=1, stop=threading.Event())
+    with pytest.raises(RuntimeError, match="a bug"):
+        ahead.take()
