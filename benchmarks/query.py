@@ -127,8 +127,8 @@ def cold(model: str, made: dict[str, Path], root: Path, photos: list[Path], conf
     }
 
 
-def few_garments(bundle: Path, photos: Sequence[Path], conf: float) -> list[Path]:
-    """Photos in which a detector finds one to three garments: what a customer sends."""
+def few_garments(bundle: Path, photos: Sequence[Path]) -> tuple[float, list[Path]]:
+    """The confidence at which most photos have one to three garments, as a customer's have, and those photos."""
     from fashionrec.bundle import Bundle
     from fashionrec.config import load_config
     from fashionrec.detector.detect import Detector
@@ -136,9 +136,19 @@ def few_garments(bundle: Path, photos: Sequence[Path], conf: float) -> list[Path
 
     config = load_config(env={}).config
     detector = Detector(
-        Bundle.open(bundle), conf=conf, iou=config.detector.iou, max_garments=12, device="cpu", rectangular=True
+        Bundle.open(bundle), conf=0.002, iou=config.detector.iou, max_garments=12, device="cpu", rectangular=True
     )
-    return [path for path in photos if 1 <= len(detector.detect([read_photo(path, config.images).pixels])[0]) <= 3]
+    scores = {}
+    for path in photos:
+        (found,) = detector.detect([read_photo(path, config.images).pixels])
+        scores[path] = [one.confidence or 0.0 for one in found]
+
+    def fits(conf: float) -> list[Path]:
+        return [path for path, seen in scores.items() if 1 <= sum(score >= conf for score in seen) <= 3]
+
+    tried = sorted({round(score * 0.999, 6) for seen in scores.values() for score in seen})
+    conf = max(tried, key=lambda one: len(fits(one)))
+    return conf, fits(conf)
 
 
 def _bare() -> float:
@@ -247,7 +257,6 @@ def main() -> None:
     parser.add_argument("--vectors", type=int, default=100_000)
     parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--garments", type=float, default=1.5)
     parser.add_argument("--parts", nargs="*", default=["cold", "warm", "filters"])
     parser.add_argument("--out", type=Path, default=Path("runs/query-benchmark"))
     options, _ = parser.parse_known_args([word for word in sys.argv[1:] if word != "query"])
@@ -262,7 +271,7 @@ def main() -> None:
         if not (root / "catalogue.json").exists():
             shutil.rmtree(root, ignore_errors=True)
             draw(root, made["detector"], made["embedder"], photos, options.vectors)
-        asked = few_garments(made["detector"], photos, conf)
+        conf, asked = few_garments(made["detector"], photos)
         if "cold" in options.parts:
             figures = cold(model, made, root, asked, conf, options.pairs, out)
             document[f"cold, {model}"] = figures

@@ -330,6 +330,13 @@ class IndexConfig(Section):
     seed: NonNegative
 
 
+class GoesWithConfig(Section):
+    wearers: Positive
+    lookalikes: Positive
+    wearer: Annotated[float, Bounds(gt=0)]
+    worn: Annotated[float, Bounds(gt=0)]
+
+
 class QueryConfig(Section):
     index: str | None
     k: Positive
@@ -345,6 +352,7 @@ class QueryConfig(Section):
     where: str | None
     diversity: Fraction
     words_weight: Annotated[float, Bounds(ge=0)]
+    goes_with: GoesWithConfig
 
 
 class EvaluateConfig(Section):

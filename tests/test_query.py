@@ -467,3 +467,35 @@ def test_words_are_translated_where_that_is_asked_for(
             done = cli(*asked, "--set", f"captioner.base_url={server.base_url}", "--translate")
             assert done.code == 1
             assert "not what was asked for" in done.err
+
+
+def test_what_goes_with_it_is_chosen_on_one_half_and_judged_on_the_other(
+    cli: Callable[..., Result], tmp_path: Path, build: Callable[..., BuildReport]
+) -> None:
+    """Red tops go with blue pants in the catalogue's photos, and in the looks; light blue ones are in more photos."""
+    rows, looks = [], []
+    for n in range(4):
+        two_halves(tmp_path / "p" / f"look{n}.png", "#d00000", "#0000c0", (60 + n, 40))
+        rows.append({"image": f"p/look{n}.png", "product_id": "blue", "category": "pants"})
+    for n in range(6):
+        two_halves(tmp_path / "p" / f"light{n}.png", "#ff2020", "#2020ff", (60 + n, 40))
+        rows.append({"image": f"p/light{n}.png", "product_id": "light", "category": "pants"})
+    two_halves(tmp_path / "p" / "top.png", "#d00000", "white", (60, 40))
+    rows.append({"image": "p/top.png", "product_id": "red", "category": "top"})
+    for n in range(4):
+        two_halves(tmp_path / "q" / f"look{n}.png", "#d00000", "#0000c0", (70 + n, 50))
+        looks += [
+            {"image": f"q/look{n}.png", "product_id": product, "category": category}
+            for product, category in (("red", "top"), ("blue", "pants"))
+        ]
+    for name, table in (("t", rows), ("looks", looks)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table))
+    build(tmp_path / "t.jsonl", tmp_path / "c")
+    done = cli("evaluate", "--index", tmp_path / "c", "--outfits", tmp_path / "looks.jsonl", "--json")
+    assert done.code == 0, done.err
+    assert done.document["goes_with"]["queries"] == 4  # of the two looks that judge, each way
+    assert done.document["goes_with"]["mrr"] > done.document["popularity"]["mrr"]
+    assert set(done.document["chosen"]) == {"wearer", "worn"}
+    lone = cli("evaluate", "--index", tmp_path / "c", "--outfits", tmp_path / "t.jsonl", "--json")
+    assert lone.code == 2
+    assert "none of the 0 looks" in lone.err

@@ -239,7 +239,10 @@ def _evaluate_outfits(session: Session, index: str | None, outfits: Path) -> Non
     document = {"index": str(catalogue.root), "outfits_from": str(outfits), **found}
 
     def human() -> None:
-        _print_scores(session, [("goes with", document["goes_with"]), ("popularity", document["popularity"])])
+        named = {"goes with, tuned": "goes_with", "goes with, as set": "as_set", "popularity": "popularity"}
+        _print_scores(session, [(f"{name} (judged half)", document[key]) for name, key in named.items()])
+        chosen = " and ".join(f"query.goes_with.{key} {value:g}" for key, value in document["chosen"].items())
+        session.out.line(f"chosen on the other half: {chosen}")
         if document["not_seen"]:
             session.out.line(f"{document['not_seen']} garments were not seen by the detector")
 

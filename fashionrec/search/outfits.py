@@ -28,10 +28,6 @@ OTHER_HALF = {
     "skirt&pants": ("top",),
     "dress": ("top",),
 }
-#: How many wearers are asked, and how many of the catalogue's garments that look like what each wears are weighed.
-WEARERS, LOOKALIKES = 96, 24
-#: A wearer whose garment is so much further off (cosine) counts e times less; so does a product beside what is worn.
-_WEARER, _WORN = 0.3, 0.01
 
 
 def goes_with(catalogue: Catalogue, answer: Answer, settings: QueryConfig) -> list[GarmentAnswer]:
@@ -41,20 +37,17 @@ def goes_with(catalogue: Catalogue, answer: Answer, settings: QueryConfig) -> li
     asked about, and counts for a product by how much what it wears looks like that. What many wear so comes before what one
     does. Notes are added to the answer where nothing can be said.
     """
-    outfits = catalogue.outfits
     results = []
     for found, vector in zip(answer.garments, answer.vectors, strict=True):
         garment = found.garment
         if garment.class_name is None:
             answer.notes.append("what goes with it is known for garments that were detected only")
             continue
-        partners = OTHER_HALF[garment.class_name]
-        hits, stored = _recommended(catalogue, outfits, vector, garment, partners, settings)
-        if not hits:
-            answer.notes.append(
-                f"no photo of the catalogue shows {' or '.join(partners)} worn with a {garment.class_name}"
-            )
-        results.append(GarmentAnswer(garment, hits, stored))
+        recommended = recommend(catalogue, garment, vector, settings)
+        if not recommended.hits:
+            partners = " or ".join(OTHER_HALF[garment.class_name])
+            answer.notes.append(f"no photo of the catalogue shows {partners} worn with a {garment.class_name}")
+        results.append(recommended)
     return results
 
 
@@ -87,27 +80,25 @@ class Outfits:
         return [int(self.positions[m]) for m in self.of_photo[self.photos[n]] if m != n and self.classes[m] in partners]
 
 
-def _recommended(
-    catalogue: Catalogue,
-    outfits: Outfits,
-    vector: np.ndarray,
-    garment: Garment,
-    partners: tuple[str, ...],
-    settings: QueryConfig,
-) -> tuple[tuple[Hit, ...], tuple[StoredItem, ...]]:
-    allowed = outfits.wearers(garment.class_name or "", partners)
+def recommend(catalogue: Catalogue, garment: Garment, vector: np.ndarray, settings: QueryConfig) -> GarmentAnswer:
+    """What goes with one garment of a known class; ``vector`` (float32 [d]) is that of its picture."""
+    assert garment.class_name is not None
+    outfits, how = catalogue.outfits, settings.goes_with
+    partners = OTHER_HALF[garment.class_name]
+    allowed = outfits.wearers(garment.class_name, partners)
+    nothing = GarmentAnswer(garment, (), ())
     if not len(allowed):
-        return (), ()
-    scores, positions = catalogue.images.search(vector[None], min(WEARERS, len(allowed)), allowed=allowed)
-    weights = np.exp((scores[0] - scores[0].max()) / _WEARER)
+        return nothing
+    scores, positions = catalogue.images.search(vector[None], min(how.wearers, len(allowed)), allowed=allowed)
+    weights = np.exp((scores[0] - scores[0].max()) / how.wearer)
     partner_mask = _of_classes(catalogue, partners)
     worn = [outfits.worn_with(int(position), partners) for position in positions[0]]
     companions = sorted({one for members in worn for one in members})
     if not companions or not partner_mask.any():
-        return (), ()
+        return nothing
     row = {position: n for n, position in enumerate(companions)}
     vectors = catalogue.images.fetch(companions)
-    near, places = catalogue.images.search(vectors, min(LOOKALIKES, int(partner_mask.sum())), allowed=partner_mask)
+    near, places = catalogue.images.search(vectors, min(how.lookalikes, int(partner_mask.sum())), allowed=partner_mask)
     items = catalogue.items.at_rows({catalogue.images.locate(int(p)) for p in places.ravel()})
     best: dict[str, tuple[float, StoredItem]] = {}
     total: dict[str, np.ndarray] = {}
@@ -119,7 +110,7 @@ def _recommended(
                     if stored.worn_with or (settings.hide_unavailable and is_unavailable(stored)):
                         continue
                     by_wearer = total.setdefault(product, np.zeros(len(worn)))
-                    by_wearer[n] = max(by_wearer[n], float(np.exp((min(float(score), 1.0) - 1) / _WORN)))
+                    by_wearer[n] = max(by_wearer[n], float(np.exp((min(float(score), 1.0) - 1) / how.worn)))
                     if product not in best or score > best[product][0]:
                         best[product] = float(score), stored
     ranked = sorted(
@@ -127,7 +118,7 @@ def _recommended(
         key=lambda pair: (-pair[0], pair[1]),
     )[: settings.k]
     hits = tuple(Hit(n, score, best[product][1].item) for n, (score, product) in enumerate(ranked, start=1))
-    return hits, tuple(best[product][1] for _, product in ranked)
+    return GarmentAnswer(garment, hits, tuple(best[product][1] for _, product in ranked))
 
 
 def _of_classes(catalogue: Catalogue, classes: tuple[str, ...]) -> np.ndarray:
