@@ -178,6 +178,7 @@ def litter(root: Path) -> list[str]:
         "report.html",
         "builds.jsonl",
         "captions.sqlite",
+        ".captions.lock",
         "work/seen.sqlite",
     }
     for generation in generations.list_generations(root):

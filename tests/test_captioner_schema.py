@@ -249,6 +249,7 @@ def test_small_slips_are_repaired() -> None:
         f"```json\n{json.dumps(answer(color='Light-Blue', pattern='Polka dot', sleeve='UNKNOWN'))}\n```", "top"
     )
     assert (found.color, found.pattern, found.sleeve) == ("sky blue", "dot", "unknown")
+    assert parse(f"Sure! Here it is:\n{json.dumps(answer())}\nIs that all?", "top").color == answer()["color"]
     odd = parse(json.dumps(answer(caption_en=" A\u200b navy \n top\ud800 ")), "top")
     assert odd.caption_en == "A navy top"
 

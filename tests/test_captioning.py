@@ -117,7 +117,7 @@ def test_customer_photos_reach_no_api_unless_it_is_asked_for(
         monkeypatch.setenv("FASHIONREC_CAPTIONER__BASE_URL", server.base_url)
         for caption in ((), ("--caption",), ("--captioner", "local"), ("--captioner", "auto")):
             assert cli("query", "photos/red-white.jpg", "--index", "c", *caption, "--json").code == 0
-        assert server.requests == []
+        assert server.requests == server.others == []
         assert cli("query", "photos/red-white.jpg", "--index", "c", "--captioner", "openai", "--json").code == 0
         assert len(server.requests) == 1
         monkeypatch.setenv("FASHIONREC_QUERY__CAPTION", "openai")  # asked for by the config: --caption keeps to it

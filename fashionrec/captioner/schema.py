@@ -18,7 +18,6 @@ EMBEDDING_WORDS = 48
 
 _HANGUL = re.compile("[가-힣]")
 _LATIN = re.compile("[A-Za-z]")
-_FENCE = re.compile(r"\A\s*```[a-z]*\s*\n(.*?)\n?\s*```\s*\Z", re.DOTALL)
 
 
 class Description(BaseModel):
@@ -82,15 +81,11 @@ def json_schema(class_name: str | None, vocabulary: Vocabulary | None = None) ->
 def parse(raw_text: str, class_name: str | None, vocabulary: Vocabulary | None = None) -> Description:
     """The description that an answer's text holds, checked against the schema of ``class_name``.
 
-    Repaired are a code fence around it and another spelling of an allowed value; what does not apply to the class that
-    was answered is dropped. Raises :class:`CaptionError` with state ``invalid`` for anything else.
+    Repaired are words or a code fence around it and another spelling of an allowed value; what does not apply to the class
+    that was answered is dropped. Raises :class:`CaptionError` with state ``invalid`` for anything else.
     """
     words = vocabulary or load_vocabulary()
-    fence = _FENCE.match(raw_text)
-    try:
-        answer = json.loads(fence[1] if fence else raw_text)
-    except (ValueError, RecursionError):
-        raise _invalid("the answer is not JSON") from None
+    answer = _json(raw_text)
     if not isinstance(answer, dict):
         raise _invalid("the answer is not a JSON object")
     asked = json_schema(class_name, words)["properties"]
@@ -185,6 +180,18 @@ def lexical_text(description: Description, vocabulary: Vocabulary | None = None)
         known = words.fields[field].values.get(value)
         parts += [*known.text, *known.also] if known else []
     return " ".join(dict.fromkeys(part for part in parts if part))
+
+
+def _json(raw_text: str) -> Any:
+    """The JSON of an answer, or, tried once, that between the first and the last brace of it."""
+    try:
+        return json.loads(raw_text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return json.loads(raw_text[raw_text.index("{") : raw_text.rindex("}") + 1])
+    except (ValueError, RecursionError):
+        raise _invalid("the answer is not JSON") from None
 
 
 def _value(words: Vocabulary, field: str, answer: Any, class_name: str | None) -> str:
