@@ -1,6 +1,7 @@
 """query beside a straight script, from a cold start; warm, by stages; and with filters: over a catalogue of 100,000 garments.
 
-python -m benchmarks query [--models yolov8n yolov8l] [--vectors 100000] [--pairs 10] [--parts cold warm filters] [--out DIR]
+python -m benchmarks query [--models yolov8n yolov8l] [--vectors 100000] [--pairs 10] [--parts cold warm filters profile]
+                           [--out DIR]
 
 The script is what one would write by hand with ultralytics, transformers and FAISS (it reads the same vectors and a JSON of the
 products). Cold: whole processes in interleaved pairs, `fashionrec query PHOTO --json` and the script, same weights; the first
@@ -26,6 +27,7 @@ import numpy as np
 
 from benchmarks import weights
 from benchmarks.query_catalogue import draw
+from benchmarks.query_profile import profile
 
 STRAIGHT = """
 import json, sys
@@ -257,7 +259,7 @@ def main() -> None:
     parser.add_argument("--vectors", type=int, default=100_000)
     parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--parts", nargs="*", default=["cold", "warm", "filters"])
+    parser.add_argument("--parts", nargs="*", default=["cold", "warm", "filters", "profile"])
     parser.add_argument("--out", type=Path, default=Path("runs/query-benchmark"))
     options, _ = parser.parse_known_args([word for word in sys.argv[1:] if word != "query"])
     out: Path = options.out
@@ -276,6 +278,10 @@ def main() -> None:
             figures = cold(model, made, root, asked, conf, options.pairs, out)
             document[f"cold, {model}"] = figures
             print(json.dumps(figures, indent=2), flush=True)
+        if "profile" in options.parts:
+            text = profile(model, root, asked[0], conf)
+            (out / f"profile-{model}.md").write_text(text)
+            print(text, flush=True)
         if "warm" in options.parts:
             document[f"warm, {model}"] = warm(root, asked, conf)
             print(json.dumps({model: document[f"warm, {model}"]}, indent=2), flush=True)

@@ -97,6 +97,11 @@ class Hit:
     cosine: float | None = None
     match: int | None = None
 
+    @property
+    def closeness(self) -> float:
+        """The cosine, less what a garment of another class was held back by: what ``match`` is measured on."""
+        return (self.cosine or 0.0) + self.parts.get("class", 0.0)
+
 
 def resolve_class(word: str) -> str | None:
     """The class that a person means by a name, an alias, or an id ("4"); None where it is none."""

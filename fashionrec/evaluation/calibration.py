@@ -1,4 +1,7 @@
-"""What a cosine is worth: how often a hit of it is what was asked for, as a curve that never falls, and how far that holds."""
+"""What a cosine is worth: how often a hit of it is what was asked for, as a curve that never falls, and how far that holds.
+
+(The cosine less what another class was held back by: ``Hit.closeness``.)
+"""
 
 from __future__ import annotations
 

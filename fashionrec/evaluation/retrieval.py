@@ -117,7 +117,7 @@ def evaluate_search(
                 fallbacks += len(garments) == 1
                 found_for = [rank(catalogue, garment, next(vectors), settings).hits for garment in garments]
                 if len(found_for) <= 2:  # of one garment: the others of a photo are not what the product is
-                    judged.add([(hit.cosine or 0.0, hit.item.product_id == query.product_id) for hit in found_for[0]])
+                    judged.add([(hit.closeness, hit.item.product_id == query.product_id) for hit in found_for[0]])
                 answers = [{hit.item.product_id: hit.score for hit in hits} for hits in found_for]
                 position = _rank_of(query.product_id, answers[:-1] or answers)
                 scores["crop"].ranks.append(position)

@@ -142,7 +142,7 @@ def _measure(
             hits = tuple(hit for hit in hits if hit.score > 0)  # the others hold none of the words
         scores.ranks.append(next((hit.rank for hit in hits if hit.item.product_id in one.query.products), None))
         if judged is not None:
-            judged.add([(hit.cosine or 0.0, hit.item.product_id in one.query.products) for hit in hits])
+            judged.add([(hit.closeness, hit.item.product_id in one.query.products) for hit in hits])
     return scores
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -86,18 +86,12 @@ def rank(
     chosen = _diverse(catalogue, best, settings) if settings.diversity else best[: settings.k]
     match = catalogue.measured.match_of("text" if by_text else "photo")
     asked = bool(image_query.any())  # or words alone decide, and there is no cosine
-    hits = tuple(
-        Hit(
-            n,
-            float(one.score),
-            one.stored.item,
-            {name: float(part) for name, part in one.parts.items()},
-            one.cosine if asked else None,
-            match(one.cosine) if match and asked else None,
-        )
-        for n, one in enumerate(chosen, start=1)
-    )
-    return GarmentAnswer(garment, hits, tuple(one.stored for one in chosen))
+    hits = []
+    for n, one in enumerate(chosen, start=1):
+        parts = {name: float(part) for name, part in one.parts.items()}
+        hit = Hit(n, float(one.score), one.stored.item, parts, one.cosine if asked else None)
+        hits.append(replace(hit, match=match(hit.closeness)) if match and asked else hit)
+    return GarmentAnswer(garment, tuple(hits), tuple(one.stored for one in chosen))
 
 
 def _candidates(

@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from fashionrec.errors import CatalogueError
 from fashionrec.store.approximate import ApproximateIndex, open_index
 from fashionrec.store.segments import AGAIN, VECTORS, Written, dtype_of, load_faiss, open_vectors, write_vectors
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 __all__ = ["VECTORS", "VectorStore", "Written", "dtype_of", "open_store", "open_vectors", "write_vectors"]
 
@@ -340,6 +342,8 @@ def _run(jobs: Sequence[Callable[[], Any]], threads: int) -> list[Any]:
             except IndexError:
                 return
             results[number] = job()
+
+    from concurrent.futures import ThreadPoolExecutor
 
     pool = _pools.get((os.getpid(), threads))
     if pool is None:
