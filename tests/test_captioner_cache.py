@@ -15,7 +15,7 @@ import pytest
 from fashionrec.captioner.cache import CaptionCache
 from fashionrec.captioner.outcome import STATES, Outcome
 from fashionrec.captioner.schema import Description
-from fashionrec.errors import Busy, CatalogueError
+from fashionrec.errors import Busy, CatalogueError, WriteError
 from fashionrec.types import Box
 
 PHOTO = "a" * 64
@@ -247,3 +247,18 @@ def test_an_outcome_has_a_description_exactly_when_it_is_done() -> None:
         Outcome("done", "openai", "m")
     with pytest.raises(ValueError, match="odd"):
         other("odd")
+
+
+def test_a_journal_that_cannot_be_made_is_the_disks_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a full disk makes SQLite say where it opens a journal; here the folder does not let it."""
+    with CaptionCache(tmp_path / "captions.sqlite") as cache:
+        db = cache._db
+
+        class Refusing:
+            def execute(self, *words: object) -> object:
+                raise sqlite3.OperationalError("unable to open database file")
+
+        monkeypatch.setattr(cache, "_db", Refusing())
+        with pytest.raises(WriteError, match="cannot be written"):
+            cache.count_by_state()
+        monkeypatch.setattr(cache, "_db", db)

@@ -19,7 +19,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from fashionrec.captioner.cache import SAME_BOX, Place
+from fashionrec.captioner.cache import REFUSED_BY_THE_DISK, SAME_BOX, Place
 from fashionrec.errors import CatalogueError, WriteError
 from fashionrec.types import Box
 
@@ -249,7 +249,7 @@ class BatchState:
         try:
             yield
         except sqlite3.OperationalError as error:
-            if any(word in str(error) for word in ("full", "I/O")):
+            if any(word in str(error) for word in REFUSED_BY_THE_DISK):
                 raise WriteError(f"{self.path} cannot be written: {error}", hint="what is in it is whole") from None
             raise CatalogueError(f"cannot use {self.path}: {error}") from None
         except sqlite3.DatabaseError as error:

@@ -48,6 +48,8 @@ BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS recaptions (what TEXT PRIMARY KEY, since TEXT NOT NULL);
 COMMIT;
 """
+#: What SQLite says where the disk is full or fails, also when a journal cannot be made beside the file.
+REFUSED_BY_THE_DISK = ("full", "I/O", "unable to open")
 _COLUMNS = (
     "photo_sha256, class_name, captioner, model, x1, y1, x2, y2, state, retryable, record, raw, error,"
     " input_tokens, output_tokens, seconds, created_at"
@@ -281,7 +283,7 @@ class CaptionCache:
                 raise Busy(f"{self.path} is being written by another process") from None
             if "no such" in str(error):
                 raise self._damaged(str(error)) from None
-            if any(word in str(error) for word in ("full", "I/O")):
+            if any(word in str(error) for word in REFUSED_BY_THE_DISK):
                 raise WriteError(f"{self.path} cannot be written: {error}", hint="what is in it is whole") from None
             raise CatalogueError(f"cannot use {self.path}: {error}") from None
         except sqlite3.DatabaseError as error:
