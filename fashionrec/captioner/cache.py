@@ -283,7 +283,8 @@ class CaptionCache:
                 raise Busy(f"{self.path} is being written by another process") from None
             if "no such" in str(error):
                 raise self._damaged(str(error)) from None
-            if any(word in str(error) for word in REFUSED_BY_THE_DISK) and not self.path.is_dir():
+            there = self.path.parent.is_dir() and not self.path.is_dir()
+            if there and any(word in str(error) for word in REFUSED_BY_THE_DISK):
                 raise WriteError(f"{self.path} cannot be written: {error}", hint="what is in it is whole") from None
             raise CatalogueError(f"cannot use {self.path}: {error}") from None
         except sqlite3.DatabaseError as error:
