@@ -118,7 +118,7 @@ class Changes:
         roles = assign_roles(garments, metadata, self.category_columns)
         for garment, number, worn_with in zip(garments, numbers, roles, strict=True):
             caption = captions.get(garment.position)
-            texts = (caption.caption_en, caption.caption_ko) if caption else ()
+            texts = (caption.searched,) if caption else ()
             words = "" if worn_with else product_words(metadata, *texts)
             self.writer.add_item(item_id(product_id, photo, garment), entry_no, number, product_id, worn_with, words)
 

@@ -167,7 +167,8 @@ def _write(
         )
     for item in items:
         metadata = json.loads(item["metadata"])
-        text = "" if item["worn_with"] else product_words(metadata, item["caption_en"] or "", item["caption_ko"] or "")
+        said = item.get("caption_words") or f"{item['caption_en'] or ''} {item['caption_ko'] or ''}"
+        text = "" if item["worn_with"] else product_words(metadata, said)
         entry_no = entry_numbers[item["image"], item["product_id"]]
         number = numbers[item["photo"], int(item["position"])]
         writer.add_item(item["item_id"], entry_no, number, item["product_id"], bool(item["worn_with"]), text)
@@ -224,6 +225,7 @@ def _row(
         "attributes": json.dumps(caption.attributes, ensure_ascii=False) if caption else None,
         "embedding_text": caption.embedding_text if caption else None,
         "captioner": caption.captioner if caption else None,
+        "caption_words": caption.words or None if caption else None,
         "metadata": json.dumps(stored.item.metadata, ensure_ascii=False),
         "thumbnail": catalogue.thumbnail(stored),
     }
@@ -237,7 +239,7 @@ def _caption(item: dict[str, Any], texts: np.ndarray, words: SegmentWriter) -> C
         place = words.name, words.add(texts[int(item["caption_vector"])].tobytes(), b"")[0]
     fields = json.loads(item["attributes"])
     said = (item["caption_en"], item["caption_ko"], fields, item["embedding_text"], item["captioner"])
-    return CaptionRow(*said, *place)
+    return CaptionRow(*said, *place, item.get("caption_words") or "")
 
 
 def _photo(items: ItemReader, sha256: str) -> PhotoRow:

@@ -405,3 +405,44 @@ def test_the_key_is_in_no_file_log_or_output(cli: Cli, index: Path, server: Batc
     assert "[key]" in "".join(said) or any(
         b"[key]" in path.read_bytes() for path in tmp_path.rglob("*.sqlite")
     )  # what was to be kept of it is there
+
+
+def test_a_caption_is_found_by_every_word_for_what_it_says(
+    cli: Cli, index: Path, server: OpenAIServer, tmp_path: Path
+) -> None:
+    server.script = [success(pattern="dot", color="navy")]
+    cli("caption", "--index", "c", "--quiet")
+
+    def found(root: Path, word: str) -> int:
+        with Catalogue.open(root) as catalogue:
+            return len(catalogue.items.text_search(word, 50))
+
+    assert found(index, "땡땡이") == found(index, "남색") == found(index, "polka-dot") == GARMENTS
+    two_halves(tmp_path / "photos" / "new.jpg", "red", "white", (150, 90))
+    assert cli("build-index", "photos", "--index", "c", "--quiet").code == 0
+    assert found(index, "땡땡이") == GARMENTS  # a build keeps the words
+    pytest.importorskip("pyarrow")
+    assert cli("catalogue", "export", "x", "--index", "c").code == 0
+    assert cli("catalogue", "import", "x", "--index", "y").code == 0
+    assert found(tmp_path / "y", "땡땡이") == GARMENTS
+
+
+def test_a_catalogue_of_before_such_words_is_read_and_grows(cli: Cli, index: Path, server: OpenAIServer) -> None:
+    from fashionrec.store.item_writer import ItemWriter
+    from fashionrec.store.items import ItemReader
+
+    cli("caption", "--index", "c", "--quiet")
+    with Catalogue.open(index) as catalogue:
+        old = index.parent / "old.sqlite"
+        shutil.copy(catalogue.generation.items_path, old)
+        photo = next(iter(catalogue.items.everything())).photo
+    with sqlite3.connect(old) as db:
+        db.execute("DROP TABLE caption_words")
+    reader = ItemReader(old)
+    (row,) = reader.captions(photo).values()
+    assert (row.words, row.searched) == ("", f"{row.caption_en} {row.caption_ko}")
+    reader.close()
+    ItemWriter(index.parent / "new.sqlite", old).close()
+    again = ItemReader(index.parent / "new.sqlite")
+    assert again.captions(photo) == {0: row}
+    again.close()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fashionrec.captioner.schema import attributes, embedding_text, shortened
+from fashionrec.captioner.schema import attributes, embedding_text, lexical_text, shortened
 from fashionrec.captioner.vocabulary import vocabulary_of
 from fashionrec.captioning.garments import Recaption, garments
 from fashionrec.catalogue import Catalogue
@@ -106,6 +106,7 @@ def _write_generation(catalogue: Catalogue, described: dict[int, tuple[Descripti
             captioner=described[number][1],
             segment=segment,
             row=row,
+            words=lexical_text(described[number][0], words),
         )
         for row, (number, text) in enumerate(zip(numbers, texts, strict=True))
     }

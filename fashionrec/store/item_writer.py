@@ -45,6 +45,7 @@ CREATE TABLE captions (
   attributes TEXT NOT NULL, embedding_text TEXT NOT NULL, captioner TEXT NOT NULL, segment TEXT, row INTEGER,
   UNIQUE (segment, row)
 );
+CREATE TABLE caption_words (garment_no INTEGER PRIMARY KEY REFERENCES garments, words TEXT NOT NULL);
 CREATE VIRTUAL TABLE item_text USING fts5 (words, content='items', content_rowid='item_no', tokenize='unicode61');
 """
 
@@ -65,6 +66,10 @@ class ItemWriter:
             self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             self._db.executescript(_SCHEMA)
         self._db.execute("BEGIN")
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS caption_words"  # of a file that an earlier version wrote
+            " (garment_no INTEGER PRIMARY KEY REFERENCES garments, words TEXT NOT NULL)"
+        )
 
     def add_photo(self, photo: PhotoRow) -> list[int]:
         """Add a photo with its garments; returns the garments' numbers in order."""
@@ -92,7 +97,8 @@ class ItemWriter:
     def remove_photo(self, sha256: str) -> None:
         """Take away a photo with its garments and their captions. Its entries must be gone."""
         garments = "(SELECT garment_no FROM garments WHERE photo = ?)"
-        self._db.execute(f"DELETE FROM captions WHERE garment_no IN {garments}", (sha256,))
+        for table in ("captions", "caption_words"):
+            self._db.execute(f"DELETE FROM {table} WHERE garment_no IN {garments}", (sha256,))
         self._db.execute("DELETE FROM garments WHERE photo = ?", (sha256,))
         self._db.execute("DELETE FROM photos WHERE sha256 = ?", (sha256,))
 
@@ -158,17 +164,21 @@ class ItemWriter:
             "INSERT OR REPLACE INTO captions VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (*values, caption.captioner, caption.segment, caption.row),
         )
+        self._db.execute("DELETE FROM caption_words WHERE garment_no = ?", (garment_no,))
+        if caption.words:
+            self._db.execute("INSERT INTO caption_words VALUES (?, ?)", (garment_no, caption.words))
 
     def reword(self, garment_numbers: Iterable[int]) -> None:
         """Make the items of some garments found by their present captions and product data."""
         for garment_no in garment_numbers:
             rows = self._db.execute(
-                "SELECT i.item_no, i.words, e.metadata, c.caption_en, c.caption_ko FROM items i JOIN entries e"
-                " USING (entry_no) LEFT JOIN captions c USING (garment_no) WHERE i.garment_no = ? AND NOT i.worn_with",
+                "SELECT i.item_no, i.words, e.metadata, coalesce(w.words, c.caption_en || ' ' || c.caption_ko, '')"
+                " FROM items i JOIN entries e USING (entry_no) LEFT JOIN captions c USING (garment_no)"
+                " LEFT JOIN caption_words w USING (garment_no) WHERE i.garment_no = ? AND NOT i.worn_with",
                 (garment_no,),
             ).fetchall()
-            for item_no, before, metadata, english, korean in rows:
-                words = searchable(product_words(json.loads(metadata), english or "", korean or ""))
+            for item_no, before, metadata, said in rows:
+                words = searchable(product_words(json.loads(metadata), said))
                 if words == before:
                     continue
                 self._forget_words(item_no, before)

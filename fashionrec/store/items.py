@@ -11,7 +11,7 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,8 @@ class PhotoRow:
 
 @dataclass(frozen=True)
 class CaptionRow:
-    """A garment's caption as stored; ``segment`` and ``row`` say where the vector of its text is."""
+    """A garment's caption as stored; ``segment`` and ``row`` say where the vector of its text is, ``words`` what word search
+    finds it by: the two captions, where it is empty."""
 
     caption_en: str
     caption_ko: str
@@ -61,6 +62,12 @@ class CaptionRow:
     captioner: str
     segment: str | None = None
     row: int | None = None
+    words: str = ""
+
+    @property
+    def searched(self) -> str:
+        """What word search finds it by."""
+        return self.words or f"{self.caption_en} {self.caption_ko}"
 
 
 @dataclass(frozen=True)
@@ -210,6 +217,13 @@ class ItemReader:
         """The caption of one garment of a photo, or None."""
         return self.captions(sha256).get(position)
 
+    @cached_property
+    def _has_words(self) -> bool:
+        """Whether captions have words of their own for search: a table that older files do not have."""
+        with translated(self._path):
+            sql = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'caption_words'"
+            return self._db.execute(sql).fetchone() is not None
+
     def captioners(self) -> dict[int, str]:
         """Who made the caption of each garment that has one, by the garment's number."""
         with translated(self._path):
@@ -257,13 +271,14 @@ class ItemReader:
 
     def captions(self, sha256: str) -> dict[int, CaptionRow]:
         """The captions of a photo's garments, by position."""
+        words, joined = ("w.words", " LEFT JOIN caption_words w USING (garment_no)") if self._has_words else ("''", "")
         sql = (
-            "SELECT g.position, caption_en, caption_ko, attributes, embedding_text, captioner, c.segment, c.row"
-            " FROM captions c JOIN garments g USING (garment_no) WHERE g.photo = ?"
+            f"SELECT g.position, caption_en, caption_ko, attributes, embedding_text, captioner, c.segment, c.row, {words}"
+            f" FROM captions c JOIN garments g USING (garment_no){joined} WHERE g.photo = ?"
         )
         with translated(self._path):
             return {
-                row[0]: CaptionRow(row[1], row[2], json.loads(row[3]), *row[4:])
+                row[0]: CaptionRow(row[1], row[2], json.loads(row[3]), row[4], row[5], row[6], row[7], row[8] or "")
                 for row in self._db.execute(sql, (sha256,))
             }
 
