@@ -15,7 +15,8 @@ import pytest
 from openai_batches import BatchServer, Ending, Plan, answered, completes, expired, refused
 from openai_server import OpenAIServer
 
-from fashionrec.captioner.batch import METADATA, Batches, Collected
+from fashionrec.captioner.batch import Batches, Collected
+from fashionrec.captioner.batch_api import METADATA, BatchApi
 from fashionrec.captioner.batch_state import BatchState, custom_id
 from fashionrec.captioner.cache import CaptionCache, Place
 from fashionrec.captioner.outcome import Outcome
@@ -348,7 +349,7 @@ def test_killed_at_every_step_no_garment_is_lost_and_none_is_paid_for_twice(tmp_
 
 def test_without_the_look_for_a_batch_a_kill_would_pay_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The gate above can fail: a client that forgets to look submits the same garments again."""
-    monkeypatch.setattr(Batches, "_created", lambda self, part: None)
+    monkeypatch.setattr(BatchApi, "find_batch", lambda self, token: None)
     with BatchServer() as server, Client(server, tmp_path) as client:
         server.fails = [("POST /batches", 503)]
         client.batches.add([place(0)])

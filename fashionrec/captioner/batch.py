@@ -13,10 +13,10 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fashionrec.captioner.batch_api import ENDPOINT, BatchApi
 from fashionrec.captioner.batch_state import OPEN, BatchState, Part
 from fashionrec.captioner.client import Caller, host, is_filter, is_retryable, server_url
 from fashionrec.captioner.outcome import Outcome
@@ -28,15 +28,11 @@ if TYPE_CHECKING:
     from fashionrec.captioner.cache import Place
     from fashionrec.config import CaptionerConfig
 
-ENDPOINT = "/v1/chat/completions"
-#: The key of a batch's metadata that holds our token.
-METADATA = "fashionrec"
 STATE = "state.sqlite"
 
 _ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
 _NO_ROOM = frozenset({"token_limit_exceeded", "rate_limit_exceeded"})  # the account has too much waiting: later
 _EXPIRED = "batch_expired"
-_TRANSFER_TIMEOUT = 600.0  # seconds; of files of 200 MB
 _CHUNK = 256  # answers recorded together
 
 
@@ -79,6 +75,7 @@ class Batches:
         self.state = BatchState(folder / STATE)
         self._folder, self._config, self._caller = folder, config, caller
         self._body, self._record, self._sleep = body, record, sleep
+        self._api = BatchApi(caller)
         self._server = host(server_url(config))
 
     def close(self) -> None:
@@ -163,7 +160,7 @@ class Batches:
         if part.state in ("written", "uploading"):
             path = self._path(part.token)
             if not path.is_file() or path.stat().st_size != part.bytes:
-                known = self._uploaded(part) if part.state == "uploading" else None
+                known = self._api.find_file(path.name, part.bytes) if part.state == "uploading" else None
                 if known is None:
                     self.state.release(part.part)
                     return self.state.part(part.part)
@@ -182,28 +179,9 @@ class Batches:
         return part
 
     def _upload(self, part: Part, path: Path) -> Part:
-        file_id = self._uploaded(part) if part.state == "uploading" else None
+        known = self._api.find_file(path.name, part.bytes) if part.state == "uploading" else None
         self.state.change(part.part, "uploading")
-
-        def send() -> Any:
-            with path.open("rb") as file:
-                return self._caller.client.files.create(
-                    file=(path.name, file), purpose="batch", timeout=_TRANSFER_TIMEOUT
-                )
-
-        if file_id is None:
-            file_id = str(self._caller.fetch("uploading a batch", send).id)
-        return self.state.change(part.part, "uploaded", file_id=file_id)
-
-    def _uploaded(self, part: Part) -> str | None:
-        """The file of a part that may have been uploaded before a process ended."""
-        name = self._path(part.token).name
-        for found in self._pages(
-            "looking for a file", lambda **at: self._caller.client.files.list(purpose="batch", **at)
-        ):
-            if found.filename == name and found.bytes == part.bytes:
-                return str(found.id)
-        return None
+        return self.state.change(part.part, "uploaded", file_id=known or self._api.upload(path))
 
     def _create(self, part: Part) -> Part:
         """Submit a part once, however often that has to be tried."""
@@ -211,47 +189,29 @@ class Batches:
         error: CaptionError | None = None
         for attempt in range(1 + self._config.retries):
             if unclear:
-                found = self._created(part)
+                found = self._api.find_batch(part.token)
                 if found is None:  # it may not be listed yet
                     self._sleep(min(self._config.batch.poll, 5.0 * (attempt + 1)))
-                    found = self._created(part)
+                    found = self._api.find_batch(part.token)
                 if found is not None:
                     return self.state.change(part.part, "submitted", batch_id=found)
             part = self.state.change(part.part, "creating")
             try:
-                made = self._caller.fetch("submitting a batch", partial(self._submit, part), retries=0)
+                made = self._api.create(str(part.file_id), part.token)
             except CaptionError as caught:
                 if not caught.retryable:
                     self.state.change(part.part, "uploaded")
                     raise
                 unclear, error = True, caught
                 continue
-            return self.state.change(part.part, "submitted", batch_id=str(made.id))
+            return self.state.change(part.part, "submitted", batch_id=made)
         assert error is not None
         raise error
-
-    def _submit(self, part: Part) -> Any:
-        return self._caller.client.batches.create(
-            input_file_id=str(part.file_id),
-            endpoint=ENDPOINT,
-            completion_window="24h",
-            metadata={METADATA: part.token},
-            extra_headers={"Idempotency-Key": part.token},
-        )
-
-    def _created(self, part: Part) -> str | None:
-        """The batch of a part that may have been created before a process ended."""
-        for found in self._pages("looking for a batch", lambda **at: self._caller.client.batches.list(**at)):
-            if (found.metadata or {}).get(METADATA) == part.token:
-                return str(found.id)
-        return None
 
     def _look(self, part: Part) -> Part:
         """Ask how a batch is going."""
         try:
-            found = self._caller.fetch(
-                "looking at a batch", lambda: self._caller.client.batches.retrieve(str(part.batch_id))
-            )
+            found = self._api.look(str(part.batch_id))
         except CaptionError as error:
             if error.state != "gone":
                 raise
@@ -282,8 +242,9 @@ class Batches:
         for file_id in (part.output_file_id, part.error_file_id):
             if file_id is None:
                 continue
+            path = self._folder / f"{part.token}.{file_id}.answers"
             try:
-                path = self._download(part, file_id)
+                self._api.download(file_id, path)
             except CaptionError as error:
                 if error.state != "gone":
                     raise
@@ -315,7 +276,7 @@ class Batches:
             given_up = self.state.sent_in(part.part, at_least=most)
             self._fail(given_up, part.model, part.error or f"no answer in {most} batches")
         done.resubmitted += self.state.collected(part.part, self._config.batch.attempts)
-        self._forget(part)
+        self._api.remove(str(part.file_id))
 
     def _take(self, lines: Sequence[dict[str, Any]], part: Part, done: Progress) -> None:
         known = self.state.find([str(line["custom_id"]) for line in lines])
@@ -365,41 +326,6 @@ class Batches:
             failed = Outcome("failed", "openai", model, error=redact(reason, self._caller.key), retryable=retryable)
             self._record([Collected(place, model, None, failed) for _, place in part])
             self.state.answered(name for name, _ in part)
-
-    def _download(self, part: Part, file_id: str) -> Path:
-        path = self._folder / f"{part.token}.{file_id}.answers"
-
-        def receive() -> None:
-            with (
-                self._caller.client.files.with_streaming_response.content(
-                    file_id, timeout=_TRANSFER_TIMEOUT
-                ) as response,
-                path.open("wb") as file,
-            ):
-                for data in response.iter_bytes(1 << 20):
-                    file.write(data)
-
-        self._caller.fetch("collecting a batch", receive)
-        return path
-
-    def _forget(self, part: Part) -> None:
-        """Take the pictures away from the server: they are of no use there any more."""
-        try:
-            self._caller.fetch(
-                "removing a batch's file", lambda: self._caller.client.files.delete(str(part.file_id)), retries=0
-            )
-        except CaptionError:
-            return  # a server that keeps its files
-
-    def _pages(self, what: str, request: Callable[..., Any]) -> Iterator[Any]:
-        """Everything that a list of the server holds, newest first."""
-        after: dict[str, Any] = {}
-        while True:
-            page = self._caller.fetch(what, partial(request, limit=100, **after))
-            yield from page.data
-            if not page.data or not getattr(page, "has_more", False):
-                return
-            after = {"after": page.data[-1].id}
 
     def _sweep(self) -> None:
         """Remove files that a killed process left."""
