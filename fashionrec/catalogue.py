@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -144,6 +145,17 @@ class Catalogue:
             starts.insert(0, lambda: detector.provider)
         for start in starts:
             threading.Thread(target=_quietly, args=(start,), name="fashionrec-begin").start()
+
+    def put_away_detector(self) -> None:
+        """Give back the memory of the detector. It is opened again when it is asked for."""
+        self.__dict__.pop("detector", None)
+        self._begun.discard("detect")
+        if sys.platform == "linux":  # glibc keeps what was freed, in case that it is asked for again
+            import ctypes
+
+            trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+            if trim is not None:
+                trim(0)
 
     @cached_property
     def images(self) -> VectorStore:

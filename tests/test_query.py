@@ -499,3 +499,14 @@ def test_what_goes_with_it_is_chosen_on_one_half_and_judged_on_the_other(
     lone = cli("evaluate", "--index", tmp_path / "c", "--outfits", tmp_path / "t.jsonl", "--json")
     assert lone.code == 2
     assert "none of the 0 looks" in lone.err
+
+
+def test_a_detector_that_was_put_away_comes_back(shop: Path, photos: Path) -> None:
+    with Catalogue.open(shop) as catalogue:
+        usual = search_photo(catalogue, photos / "red-blue.jpg", settings())
+        (once,) = search_photos(catalogue, [photos / "red-blue.jpg"], settings(), once=True)
+        assert "detector" not in vars(catalogue)
+        again = search_photo(catalogue, photos / "red-blue.jpg", settings())
+        assert not isinstance(once, UsageError)
+        for other in (once, again):
+            assert other.to_dict()["garments"] == usual.to_dict()["garments"]

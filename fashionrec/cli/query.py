@@ -209,10 +209,16 @@ class _Question:
         self, session: Session, catalogue: Catalogue, settings: QueryConfig, words: list[Words]
     ) -> Iterator[Answer | UsageError]:
         if self.sources:
-            from fashionrec.search.photo import search_photos
+            from fashionrec.search.photo import BATCH, search_photos
 
             yield from search_photos(
-                catalogue, self.sources, settings, _describe(session, catalogue), box=self.box, words=words
+                catalogue,
+                self.sources,
+                settings,
+                _describe(session, catalogue),
+                box=self.box,
+                words=words,
+                once=len(self.sources) <= BATCH,
             )
         elif self.like:
             from fashionrec.search.like import search_like

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Describe = Callable[[Sequence["Image.Image"], np.ndarray, Sequence["str | None"]], Sequence["Said | None"]]
 
 #: Photos that are detected and embedded together.
-_BATCH = 8
+BATCH = 8
 
 
 def search_photo(
@@ -66,13 +66,15 @@ def search_photos(
     detect: bool = True,
     box: Box | None = None,
     words: Sequence[Words] = (),
+    once: bool = False,
 ) -> Iterator[Answer | UsageError]:
     """As :func:`search_photo`, of many photos in turn: they are detected and embedded several at a time. What cannot be
-    answered (a photo that cannot be read, a garment that is not there) is an error as a value."""
+    answered (a photo that cannot be read, a garment that is not there) is an error as a value. ``once`` says that no others
+    come after them, so that the detector's memory is given back before the encoder takes its own."""
     source = iter(sources)
     catalogue.begin("image", detect=detect and box is None)
-    while part := list(islice(source, _BATCH)):
-        yield from _answers(catalogue, part, settings, describe, detect, box, words)
+    while part := list(islice(source, BATCH)):
+        yield from _answers(catalogue, part, settings, describe, detect, box, words, once)
 
 
 @dataclass
@@ -93,6 +95,7 @@ def _answers(
     detect: bool,
     box: Box | None,
     words: Sequence[Words],
+    once: bool,
 ) -> Iterator[Answer | UsageError]:
     outcomes: list[_Asked | UsageError] = []
     for source in sources:
@@ -115,9 +118,12 @@ def _answers(
         catalogue.images  # noqa: B018  (opened here, so that its time is counted as loading)
     with _shared(asked, "detect"):
         found = detector.detect([one.photo.pixels for one in asked]) if detector else [[] for _ in asked]
+    looked, detector = detector is not None, None
+    if once:
+        catalogue.put_away_detector()
     for one, garments in zip(asked, found, strict=True):
         try:
-            _choose(one, garments, settings, box, detector is not None)
+            _choose(one, garments, settings, box, looked)
         except UsageError as error:
             outcomes[outcomes.index(one)] = error
     asked = [one for one in outcomes if isinstance(one, _Asked)]
