@@ -446,3 +446,26 @@ def test_a_catalogue_of_before_such_words_is_read_and_grows(cli: Cli, index: Pat
     again = ItemReader(index.parent / "new.sqlite")
     assert again.captions(photo) == {0: row}
     again.close()
+
+
+def test_what_a_catalogue_from_elsewhere_was_told_is_the_projects_from_then_on(
+    cli: Cli, index: Path, server: OpenAIServer
+) -> None:
+    cli("caption", "--index", "c", "--quiet")
+    shutil.rmtree("data")  # as on another machine
+    assert cli("caption", "--index", "c", "--json").document["kept"] == GARMENTS
+    assert cli("build-index", "photos", "--index", "d", *MODELS, "--quiet").code == 0
+    assert cli("caption", "--index", "d", "--json").document["reused"] == GARMENTS
+    assert len(server.requests) == GARMENTS
+
+
+def test_a_products_photo_of_several_garments_has_a_sentence(
+    cli: Cli, index: Path, server: OpenAIServer, tmp_path: Path
+) -> None:
+    two_halves(tmp_path / "both" / "look.jpg", "red", "blue")
+    assert cli("build-index", "both", "--index", "b", *MODELS, "--quiet").code == 0
+    cli("caption", "--index", "b", "--quiet")
+    shown = cli("catalogue", "show", "b", "--product", "look.jpg", "--json").document
+    (said,) = shown["outfits"].values()
+    assert said["en"].startswith("A black T-shirt and black ")
+    assert said["ko"] in cli("catalogue", "show", "b", "--product", "look.jpg").out

@@ -42,10 +42,11 @@ PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
 """
-#: Beside the outcomes, and of no meaning to who only reads them: what is being asked anew.
+#: Beside the outcomes, and of no meaning to who only reads them: what is being asked anew, and files whose outcomes are here.
 _BESIDE = """
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS recaptions (what TEXT PRIMARY KEY, since TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS taken_over (file TEXT PRIMARY KEY);
 COMMIT;
 """
 #: What SQLite says where the disk is full or fails, also when a journal cannot be made beside the file.
@@ -92,7 +93,7 @@ class CaptionCache:
                 self._check()
                 self._db.execute("PRAGMA synchronous = FULL")
                 tables = {row[0] for row in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-                if "recaptions" not in tables:
+                if not {"recaptions", "taken_over"} <= tables:
                     self._db.executescript(_BESIDE)
                 self._log = busy and self._db.execute("PRAGMA journal_mode = WAL").fetchone()[0] == "wal"
         except BaseException:
@@ -137,6 +138,29 @@ class CaptionCache:
         with self._guard(), self._transaction():
             for photo_sha256, class_name, box, outcome in entries:
                 self._put(photo_sha256, class_name, Box(*map(float, box)), outcome)
+
+    def take_over(self, other: CaptionCache, captioner: str) -> int:
+        """Record what another file knows and this one does not, once for each file; returns how many outcomes that were."""
+        file = str(other.path.resolve())
+        with self._guard():
+            if self._db.execute("SELECT 1 FROM taken_over WHERE file = ?", (file,)).fetchone():
+                return 0
+        taken, last = 0, 0
+        sql = f"SELECT rowid, {_COLUMNS} FROM outcomes WHERE captioner = ? AND rowid > ? ORDER BY rowid LIMIT 500"
+        while True:
+            with other._guard():
+                rows = other._db.execute(sql, (captioner, last)).fetchall()
+                known = [other._recorded(row[1:]) for row in rows]
+            if not rows:
+                break
+            last = rows[-1][0]
+            places = [(one, Place(one.photo_sha256, one.class_name, one.box)) for one in known]
+            new = [(*place, one.outcome) for one, place in places if self.find(*place, captioner) is None]
+            self.put_many(new)
+            taken += len(new)
+        with self._guard(), self._transaction():
+            self._db.execute("INSERT OR IGNORE INTO taken_over VALUES (?)", (file,))
+        return taken
 
     def recaption(self, what: str) -> str:
         """The moment from which on ``what`` is asked anew: an earlier one where that was begun and not finished."""

@@ -32,7 +32,8 @@ class Spool:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        binary = getattr(os, "O_BINARY", 0)  # Windows would change the ends of lines
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | binary, 0o644)
         self._lock = threading.Lock()
         self._waiting = 0
 

@@ -52,11 +52,10 @@ def caption_in_batches(
     whose answer has not come), ``resubmitted``, ``duplicates``, ``errors`` and ``batches``.
     """
     with opened(root, config, remote, write=not dry_run) as run:
-        plan, recaption = run.plan(limit, again, None if resume else recaption)
+        plan, recaption = run.plan(None, again, None if resume else recaption)
         pending = _pending(root)
-        if resume:
-            plan.todo = []
-        plan.todo = [garment for garment in plan.todo if not pending.covers(garment.place)]
+        new = [] if resume else [garment for garment in plan.todo if not pending.covers(garment.place)]
+        plan.todo, plan.missing = new[:limit], len(new)
         meter, document = run.meter(plan, say, batch=True)
         document["pending"] = pending.count
         if pending.count:
@@ -113,7 +112,7 @@ def caption_in_batches(
             **counts,
             "states": dict(Counter(report["states"]) + books.states),
             "cost_usd": None if cost is None else round(cost, 6),
-            "left": 0 if resume else plan.missing - report["asked"] - pending.count,
+            "left": plan.missing - report["asked"],
             "pending": outstanding,
             "errors": list(dict.fromkeys(errors)),
             "batches": pending_batches(root),

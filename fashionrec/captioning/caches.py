@@ -47,6 +47,8 @@ class Caches:
                 if write:
                     project.parent.mkdir(parents=True, exist_ok=True)
                 self.project = CaptionCache(project, busy=write)
+                if write and self.own is not None:
+                    self.project.take_over(self.own, "openai")  # of a catalogue from elsewhere, or from before
         except BaseException:
             self.close()
             raise

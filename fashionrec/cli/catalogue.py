@@ -14,8 +14,11 @@ from fashionrec.cli.session import Session, command
 from fashionrec.errors import Refused, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fashionrec.build_report import BuildReport
     from fashionrec.store.generations import Generation
+    from fashionrec.store.items import StoredItem
 
 _Index = Annotated[str | None, typer.Argument(metavar="CATALOGUE", help="The catalogue's folder.")]
 _To = Annotated[str | None, typer.Option("--index", help="The catalogue's folder.")]
@@ -153,15 +156,30 @@ def _generation(one: Generation, served: Generation) -> dict[str, Any]:
     }
 
 
+def _outfits(session: Session, items: Sequence[StoredItem]) -> dict[str, dict[str, str]]:
+    """One sentence for each photo of a product that shows several garments with captions."""
+    from fashionrec.captioner.outfit import outfit
+    from fashionrec.captioner.vocabulary import vocabulary_of
+
+    shown: dict[str, list[dict[str, Any]]] = {}
+    for stored in items:
+        shown.setdefault(stored.item.image, []).append(stored.item.attributes)
+    words = vocabulary_of(session.config.captioner)
+    said = {image: outfit(garments, words) for image, garments in shown.items()}
+    return {image: found._asdict() for image, found in said.items() if found is not None}
+
+
 def _show_product(session: Session, catalogue: Any, product: str) -> None:
     from fashionrec.errors import DataError
 
     items = catalogue.items.of_product(product)
     if not items:
         raise DataError(f"{catalogue.root} has no product {product!r}", hint="ids are those of the column product_id")
+    worn = _outfits(session, items)
     document = {
         "product_id": product,
         "metadata": items[0].item.metadata,
+        "outfits": worn,
         "items": [
             {
                 "item_id": stored.item.item_id,
@@ -194,6 +212,8 @@ def _show_product(session: Session, catalogue: Any, product: str) -> None:
             for stored in items
         ]
         session.out.table(("item", "class", "", "photo", "caption"), rows)
+        for image, said in worn.items():
+            session.out.line(f"{image}: {said['en']} / {said['ko']}")
 
     session.out.result(document, human)
     session.out.next(f"fashionrec catalogue remove {product} --index {catalogue.root}")
