@@ -268,7 +268,6 @@ def main() -> None:
     document: dict[str, Any] = {}
     for model in options.models:
         made = weights.bundles(model, out, options.epochs)
-        conf = weights.confidence(made["detector"], photos, options.garments)
         root = out / f"catalogue-{model}-{options.vectors}"
         if not (root / "catalogue.json").exists():
             shutil.rmtree(root, ignore_errors=True)

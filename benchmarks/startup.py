@@ -1,4 +1,4 @@
-"""`fashionrec --help` against a bare interpreter, in turn, medians of pairs.
+"""`fashionrec --help` and `fashionrec query --help` against a bare interpreter, in turn, medians.
 
 python -m benchmarks startup
 """
@@ -21,18 +21,17 @@ def seconds(*arguments: str) -> float:
 
 
 def main() -> None:
-    ours, bare = [], []
+    times: dict[str, list[float]] = {"help": [], "query_help": [], "python_pass": []}
     seconds("-m", "fashionrec", "--help")
     for _ in range(PAIRS):
-        ours.append(seconds("-m", "fashionrec", "--help"))
-        bare.append(seconds("-c", "pass"))
-    figures = {
-        "help_ms": round(statistics.median(ours) * 1000, 1),
-        "python_pass_ms": round(statistics.median(bare) * 1000, 1),
-        "ratio": round(statistics.median(a / b for a, b in zip(ours, bare, strict=True)), 2),
-        "pairs": PAIRS,
-    }
-    print(json.dumps(figures, indent=2))
+        times["help"].append(seconds("-m", "fashionrec", "--help"))
+        times["query_help"].append(seconds("-m", "fashionrec", "query", "--help"))
+        times["python_pass"].append(seconds("-c", "pass"))
+    figures: dict[str, float] = {f"{name}_ms": round(statistics.median(all_) * 1000, 1) for name, all_ in times.items()}
+    for name, ratio in (("help", "ratio"), ("query_help", "query_ratio")):
+        pairs = zip(times[name], times["python_pass"], strict=True)
+        figures[ratio] = round(statistics.median(ours / bare for ours, bare in pairs), 2)
+    print(json.dumps({**figures, "pairs": PAIRS}, indent=2))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from fashionrec.config import QueryConfig
 
 #: How many items the words alone may bring in; where more match, so many are looked for by the vector beside them.
-BROUGHT_IN, LOOKED_FOR = 500, 1000
+BROUGHT_IN, LOOKED_FOR = 300, 500
 
 
 @dataclass(frozen=True)
@@ -91,9 +90,11 @@ def matching_words(catalogue: Catalogue, words: Sequence[Words]) -> Lexical | No
     """Items that hold words of the texts (as they are, and as they were translated), the best of relevance 1; None for none."""
     texts = [text for one in words if one.weight > 0 for text in (one.text, one.understood.english)]
     matches = catalogue.items.text_search(" ".join(dict.fromkeys(texts)))
-    best = max((score for _, score in matches), default=0.0)
+    numbers = np.fromiter((number for number, _ in matches), np.int64, len(matches))
+    scores = np.fromiter((score for _, score in matches), np.float64, len(matches))
+    best = scores.max(initial=0.0)
     if best <= 0:
         return None
-    relevance = {number: score / best for number, score in matches}
-    first = heapq.nsmallest(BROUGHT_IN, ((-score, number) for number, score in matches))
-    return Lexical(relevance, [number for _, number in first], LOOKED_FOR if len(matches) > len(first) else 0)
+    relevance = dict(zip(numbers.tolist(), (scores / best).tolist(), strict=True))
+    first = numbers[np.lexsort((numbers, -scores))[:BROUGHT_IN]].tolist()
+    return Lexical(relevance, first, LOOKED_FOR if len(matches) > len(first) else 0)
