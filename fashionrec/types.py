@@ -65,6 +65,15 @@ class Garment:
     whole_photo: bool = False
     caption: str | None = None
 
+    @property
+    def name(self) -> str:
+        """What a person calls it: its class, or what else was asked with."""
+        if self.class_name is not None:
+            return self.class_name
+        if self.whole_photo:
+            return "whole photo"
+        return "the box" if self.box.area > 0 else "words"
+
 
 @dataclass(frozen=True)
 class Item:

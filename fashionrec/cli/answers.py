@@ -65,14 +65,18 @@ def print_answer(
             f"{g.class_name} {g.confidence:.2f}" for g in answer.seen if g.class_name and g.confidence is not None
         )
         count = len(answer.seen)
+        with_ = "asked with the whole photo" if answer.seen[0].whole_photo else f"asked with {answer.seen[0].name}"
         name = f"{answer.photo}: " if named else ""
-        out.line(name + (f"{count} garment{'s' if count != 1 else ''}: {seen}" if seen else "the whole photo"))
+        out.line(
+            name
+            + (f"{count} garment{'s' if count != 1 else ''}: {seen}" if seen else f"asked with {answer.seen[0].name}")
+        )
         if answer.outfit:
             out.line(f"{answer.outfit['en']} / {answer.outfit['ko']}")
     for found in answer.garments:
         garment = found.garment
         out.line()
-        title = answer.text if answer.source is None else (garment.class_name or "whole photo")
+        title = answer.text if answer.source is None else garment.name
         out.line(f"{title}" + (f": {garment.caption}" if garment.caption else ""))
         _print_hits(session, found, explain)
     for found in worn[-1] if worn else []:

@@ -100,7 +100,8 @@ def query(
         for answer in question.ask(session, catalogue):
             if isinstance(answer, UsageError):
                 failures.append((str(answer), answer))
-                session.out.warn(str(answer))
+                if not question.single:
+                    session.out.warn(str(answer))
                 continue
             answers.append(answer)
             if goes_with:
@@ -151,7 +152,7 @@ class _Question:
         self.single, self.merge = merge or not many, merge
         named = [source if isinstance(source, str) else "-" for source in sources[:1]]
         self.words = " ".join(
-            [*named, *(f"--like {one}" for one in like), *(f'--text "{one.text}"' for one in words[:1])]
+            [*named, *(f"--like {one}" for one in like), *(f'--text "{_short(one.text)}"' for one in words[:1])]
         )
 
     @classmethod
@@ -287,6 +288,10 @@ def _standard_input() -> list[Source]:
 
 def _read_standard_input() -> bytes:
     return sys.stdin.buffer.read()
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:59]}…"
 
 
 def _box(text: str | None) -> Box | None:

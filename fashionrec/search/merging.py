@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fashionrec.config import QueryConfig
 
 #: How many times as many hits of each question are fused as are wanted, and how many at least.
-_DEEPER, _LEAST = 5, 50
+_DEEPER, _LEAST = 2, 20
 
 
 def deeper(settings: QueryConfig) -> QueryConfig:

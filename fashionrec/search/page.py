@@ -70,7 +70,7 @@ def answer_view(catalogue: Catalogue, answer: Answer, worn: Sequence[GarmentAnsw
 
 def _garment_view(catalogue: Catalogue, found: GarmentAnswer) -> dict[str, Any]:
     return {
-        "name": found.garment.class_name or ("whole photo" if found.garment.whole_photo else "words"),
+        "name": found.garment.name,
         "confidence": found.garment.confidence,
         "caption": found.garment.caption,
         "colour": COLOURS.get(found.garment.class_name or "", OTHER_COLOUR),

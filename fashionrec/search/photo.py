@@ -210,7 +210,7 @@ def choose_garments(garments: Sequence[Garment], which: str) -> list[Garment]:
     """The garments meant by ``all``, a class name (its most confident one), or a number. Raises :class:`UsageError`."""
     if which == "all":
         return list(garments)
-    seen = ", ".join(f"{g.index}: {g.class_name or 'whole photo'}" for g in garments)
+    seen = ", ".join(f"{g.index}: {g.name}" for g in garments)
     if which.isdigit():
         for garment in garments:
             if garment.index == int(which):

@@ -79,8 +79,7 @@ def _pair(first: GarmentAnswer | None, second: GarmentAnswer | None) -> Pair:
     moves = {product: (ranks[0].get(product), ranks[1].get(product)) for product in [*ranks[0], *ranks[1]]}
     known = first or second
     assert known is not None
-    name = known.garment.class_name or ("whole photo" if known.garment.whole_photo else "words")
-    return Pair(name, first, second, overlap, moves)
+    return Pair(known.garment.name, first, second, overlap, moves)
 
 
 def _view(pair: Pair) -> dict[str, Any]:
