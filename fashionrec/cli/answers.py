@@ -65,12 +65,11 @@ def print_answer(
             f"{g.class_name} {g.confidence:.2f}" for g in answer.seen if g.class_name and g.confidence is not None
         )
         count = len(answer.seen)
-        with_ = "asked with the whole photo" if answer.seen[0].whole_photo else f"asked with {answer.seen[0].name}"
-        name = f"{answer.photo}: " if named else ""
-        out.line(
-            name
-            + (f"{count} garment{'s' if count != 1 else ''}: {seen}" if seen else f"asked with {answer.seen[0].name}")
-        )
+        if not seen:
+            seen = f"asked with {'the whole photo' if answer.seen[0].whole_photo else answer.seen[0].name}"
+        else:
+            seen = f"{count} garment{'s' if count != 1 else ''}: {seen}"
+        out.line(f"{answer.photo}: {seen}" if named else seen)
         if answer.outfit:
             out.line(f"{answer.outfit['en']} / {answer.outfit['ko']}")
     for found in answer.garments:
