@@ -33,16 +33,18 @@ class Spool:
     def __init__(self, path: Path) -> None:
         self.path = path
         binary = getattr(os, "O_BINARY", 0)  # Windows would change the ends of lines
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | binary, 0o644)
+        self._file: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | binary, 0o644)
         self._lock = threading.Lock()
         self._waiting = 0
 
     def append(self, arrived: Arrived) -> None:
-        """Write an answer down; it survives the process from now on."""
+        """Write an answer down; it survives the process from now on. One that comes after the end is left out."""
         photo, class_name, box = arrived.place
         line = json.dumps([photo, class_name, list(map(float, box)), arrived.model, arrived.body, arrived.seconds])
         data = line.encode() + b"\n"
         with self._lock:
+            if self._file is None:  # its number may be another file's by now
+                return
             self._waiting += 1
             while data:
                 data = data[os.write(self._file, data) :]
@@ -51,13 +53,17 @@ class Spool:
         """So many of those written down are recorded elsewhere: where that is all, the file is emptied."""
         with self._lock:
             self._waiting -= count
-            if not self._waiting:
+            if not self._waiting and self._file is not None:
                 os.ftruncate(self._file, 0)
 
     def close(self) -> None:
-        os.close(self._file)
-        if not self._waiting:
-            self.path.unlink(missing_ok=True)
+        with self._lock:
+            if self._file is None:
+                return
+            os.close(self._file)
+            self._file = None
+            if not self._waiting:
+                self.path.unlink(missing_ok=True)
 
 
 def read_spool(path: Path) -> list[Arrived]:
