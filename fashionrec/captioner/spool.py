@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fashionrec.captioner.cache import Place
+from fashionrec.errors import WriteError
 from fashionrec.types import Box
 
 
@@ -28,12 +29,16 @@ class Arrived:
 
 
 class Spool:
-    """The file, opened by one process. Threads may append to it at once."""
+    """The file, opened by one process. Threads may append to it at once. Raises :class:`WriteError` where the disk refuses."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         binary = getattr(os, "O_BINARY", 0)  # Windows would change the ends of lines
-        self._file: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | binary, 0o644)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | binary
+        try:
+            self._file: int | None = os.open(path, flags, 0o644)
+        except OSError as error:
+            raise self._refused(error) from None
         self._lock = threading.Lock()
         self._waiting = 0
 
@@ -46,8 +51,11 @@ class Spool:
             if self._file is None:  # its number may be another file's by now
                 return
             self._waiting += 1
-            while data:
-                data = data[os.write(self._file, data) :]
+            try:
+                while data:
+                    data = data[os.write(self._file, data) :]
+            except OSError as error:
+                raise self._refused(error) from None
 
     def recorded(self, count: int) -> None:
         """So many of those written down are recorded elsewhere: where that is all, the file is emptied."""
@@ -55,6 +63,9 @@ class Spool:
             self._waiting -= count
             if not self._waiting and self._file is not None:
                 os.ftruncate(self._file, 0)
+
+    def _refused(self, error: OSError) -> WriteError:
+        return WriteError(f"{self.path} cannot be written: {error.strerror}", hint="make room, then run it again")
 
     def close(self) -> None:
         with self._lock:
