@@ -293,6 +293,18 @@ def test_the_text_for_word_search_has_both_languages_and_other_words() -> None:
     assert "unknown" not in text
 
 
+def test_what_a_caption_says_is_not_said_again_for_word_search() -> None:
+    said = description(
+        pattern="stripe", color="red", caption_en="A red layered striped top", caption_ko="레드 줄무늬 상의"
+    )
+    text = lexical_text(said)
+    assert (text.count("red "), text.count("striped"), text.count("줄무늬"), text.count("레드")) == (2, 1, 1, 1)
+    assert "스트라이프" in text
+    assert "빨강" in text
+    hidden = lexical_text(description(color="red", caption_en="A layered top"))
+    assert " red" in hidden  # not the end of "layered"
+
+
 def test_views_take_values_that_an_edited_vocabulary_no_longer_has() -> None:
     found = description(color="teal")
     assert embedding_text(found) == "A navy top, teal"

@@ -168,18 +168,24 @@ def shortened(texts: Sequence[str], count_cut: Callable[[Sequence[str]], Sequenc
 
 
 def lexical_text(description: Description, vocabulary: Vocabulary | None = None) -> str:
-    """For word search: both captions, and every attribute in both languages with its other words."""
+    """For word search: both captions, and every other word, in both languages, for what they say.
+
+    A word that a caption says already is not said again: that would count as saying it twice.
+    """
     words = vocabulary or load_vocabulary()
     noun = words.classes.get(description.category)
-    parts = [description.caption_en, description.caption_ko, description.category]
-    parts += [*noun.text, *noun.also] if noun else []
+    parts = [description.category, *(noun.text if noun else ()), *(noun.also if noun else ())]
     for field, value in attributes(description).items():
         if field == "category":
             continue
-        parts += [value, korean(words, field, value)]
         known = words.fields[field].values.get(value)
-        parts += [*known.text, *known.also] if known else []
-    return " ".join(dict.fromkeys(part for part in parts if part))
+        parts += [value, korean(words, field, value), *(known.text if known else ()), *(known.also if known else ())]
+    said = f"{description.caption_en} {description.caption_ko}"
+    for part in dict.fromkeys(parts):
+        # a Korean word is found inside another one (셔츠 in 셔츠블라우스), an English one is not
+        if part and not (part in said if _HANGUL.search(part) else _says(said, part)):
+            said += f" {part}"
+    return said
 
 
 def _json(raw_text: str) -> Any:
