@@ -17,7 +17,7 @@ import inspect
 import sys
 import types
 import typing
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
@@ -67,12 +67,13 @@ class Before:
 
 
 class Section:
-    """Fields by their annotations, all of them needed; unchangeable once made. ``extra`` says that other keys are taken too."""
+    """Fields by their annotations, needed unless they have a value in the class; unchangeable once made. ``extra`` says that
+    other keys are taken too."""
 
     extra: ClassVar[bool] = False
 
     @classmethod
-    def fields(cls) -> dict[str, Any]:
+    def model_fields(cls) -> dict[str, Any]:
         """Name to annotation of every field, in the order in which they are written."""
         found = cls.__dict__.get("_fields")
         if found is None:
@@ -93,11 +94,14 @@ class Section:
             return values
         if not isinstance(values, Mapping):
             raise Invalid("should be a table", values)
-        known = cls.fields()
+        known = cls.model_fields()
         made: dict[str, Any] = {}
         for name, annotation in known.items():
             if name not in values:
-                raise Invalid("is missing", dict(values), (name,))
+                if not hasattr(cls, name):
+                    raise Invalid("is missing", dict(values), (name,))
+                made[name] = getattr(cls, name)
+                continue
             try:
                 made[name] = checked(annotation, values[name])
             except Invalid as wrong:
@@ -105,7 +109,7 @@ class Section:
         others = {str(name): value for name, value in values.items() if name not in known}
         if others and not cls.extra:
             name, value = next(iter(others.items()))
-            raise Invalid("is not a setting", value, (name,))
+            raise Invalid("is not known", value, (name,))
         section = cls.__new__(cls)
         section.__dict__.update(made)
         if cls.extra:
@@ -125,7 +129,7 @@ class Section:
     @property
     def others(self) -> dict[str, Any]:
         """What was given beside the fields, where ``extra`` allows it."""
-        known = self.fields()
+        known = self.model_fields()
         return {name: value for name, value in self.__dict__.items() if name not in known}
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -164,6 +168,8 @@ def checked(annotation: Any, value: Any) -> Any:
         return value
     if origin is list:
         return _list(annotation, value)
+    if origin is tuple:
+        return _tuple(annotation, value)
     if origin is dict:
         return _table(annotation, value)
     if annotation is Any:
@@ -197,8 +203,24 @@ def _list(annotation: Any, value: Any) -> list[Any]:
     if not isinstance(value, (list, tuple)):
         raise Invalid("should be a list", value)
     (inner,) = get_args(annotation)
+    return _each([inner] * len(value), value)
+
+
+def _tuple(annotation: Any, value: Any) -> tuple[Any, ...]:
+    """``tuple[str, ...]`` of any length, ``tuple[str, str]`` of two."""
+    if not isinstance(value, (list, tuple)):
+        raise Invalid("should be a list", value)
+    inner = get_args(annotation)
+    if inner[-1:] == (...,):
+        inner = (inner[0],) * len(value)
+    if len(inner) != len(value):
+        raise Invalid(f"should be {len(inner)} values", value)
+    return tuple(_each(inner, value))
+
+
+def _each(annotations: Sequence[Any], values: Sequence[Any]) -> list[Any]:
     found = []
-    for n, one in enumerate(value):
+    for n, (inner, one) in enumerate(zip(annotations, values, strict=True)):
         try:
             found.append(checked(inner, one))
         except Invalid as wrong:
@@ -269,6 +291,6 @@ def _plain(value: Any) -> Any:
         return value.model_dump()
     if isinstance(value, dict):
         return {key: _plain(one) for key, one in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return [_plain(one) for one in value]
     return value

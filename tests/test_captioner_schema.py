@@ -118,7 +118,7 @@ def test_what_the_synthetic_world_draws_can_be_said(class_name: str) -> None:
         (lambda tree: tree["fields"]["color"]["values"].update({"teal": None}), "teal"),
         (
             lambda tree: tree["fields"]["color"]["values"].update({"teal": {"ko": "틸", "class": ["top"]}}),
-            "extra inputs",
+            "is not known",
         ),
         (lambda tree: tree["fields"]["color"]["values"].update({"unknown": "모름"}), "never listed"),
         (lambda tree: tree["fields"].update({"colour": tree["fields"]["color"]}), "did you mean color"),

@@ -74,9 +74,9 @@ def test_every_shipped_yaml_is_valid(path: Path) -> None:
 def test_default_yaml_names_every_setting_and_says_something_about_its_sections() -> None:
     text = (config_dir() / "default.yaml").read_text()
     tree = yaml.safe_load(text)
-    for name, section in Config.fields().items():
-        assert set(tree[name]) == set(section.fields()), name
-    assert set(tree) == set(Config.fields())
+    for name, section in Config.model_fields().items():
+        assert set(tree[name]) == set(section.model_fields()), name
+    assert set(tree) == set(Config.model_fields())
 
 
 def test_numbers_are_read_as_yolo_users_write_them() -> None:

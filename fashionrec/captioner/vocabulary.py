@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from fashionrec.config import config_dir, nearest, read_yaml
 from fashionrec.errors import ConfigError
+from fashionrec.sections import Bounds, Invalid, Section
 from fashionrec.types import CLASS_NAMES
 
 if TYPE_CHECKING:
@@ -25,43 +24,39 @@ FIELDS: tuple[str, ...] = (
 )  # fmt: skip
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Value(_Part):
+class Value(Section):
     """One allowed value: ``ko`` as a shop files it, ``text`` as an English and a Korean sentence say it."""
 
     name: str
-    ko: str = Field(min_length=1)
+    ko: Annotated[str, Bounds(min_length=1)]
     text: tuple[str, str]
     classes: tuple[str, ...] = CLASS_NAMES
     also: tuple[str, ...] = ()
-    implies: dict[str, str] = {}
+    implies: dict[str, str] = {}  # noqa: RUF012  (a section is never changed)
     silent: bool = False
 
 
-class FieldSpec(_Part):
+class FieldSpec(Section):
     """One field: what is asked, of which classes, and its values by name."""
 
-    ask: str = Field(min_length=1)
+    ask: Annotated[str, Bounds(min_length=1)]
     classes: tuple[str, ...] = CLASS_NAMES
     zero_shot: bool = False
-    values: dict[str, Value] = Field(min_length=1)
+    values: Annotated[dict[str, Value], Bounds(min_length=1)]
 
 
-class ClassNoun(_Part):
+class ClassNoun(Section):
     """What a garment of a class is called where no sub-category is known."""
 
     text: tuple[str, str]
     also: tuple[str, ...] = ()
 
 
-class Vocabulary(_Part):
+class Vocabulary(Section):
     """All that a caption may say. Raises :class:`ConfigError` on loading where the YAML contradicts itself."""
 
     classes: dict[str, ClassNoun]
-    prompts: tuple[str, ...] = Field(min_length=1)
+    prompts: Annotated[tuple[str, ...], Bounds(min_length=1)]
     fields: dict[str, FieldSpec]
 
     def values(self, field: str, class_name: str | None) -> dict[str, Value]:
@@ -97,10 +92,8 @@ def load_vocabulary(path: Path | None = None) -> Vocabulary:
     tree = read_yaml(path, like="configs/attributes.yaml")
     try:
         vocabulary = Vocabulary.model_validate(_expand(tree))
-    except ValidationError as error:
-        first = error.errors()[0]
-        dotted = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{path}: {dotted}: {first['msg'].lower()}", hint=_HINT) from None
+    except Invalid as wrong:
+        raise ConfigError(f"{path}: {'.'.join(wrong.path)}: {wrong.message}", hint=_HINT) from None
     for problem in _contradictions(vocabulary):
         raise ConfigError(f"{path}: {problem}", hint=_HINT)
     return vocabulary

@@ -221,7 +221,7 @@ def _settings(session: Session, model: str, data: Path) -> TrainConfig:
     left = sorted(set(train.options()) - set(options))
     if left:
         session.out.say(f"{model} is trained without {', '.join(left)}, which only ultralytics' detectors know")
-    fixed = {key: getattr(train, key) for key in TrainConfig.fields()}
+    fixed = {key: getattr(train, key) for key in TrainConfig.model_fields()}
     return TrainConfig.model_validate({**fixed, **options, **own, "model": model, "data": str(data), "name": None})
 
 
