@@ -149,10 +149,11 @@ def test_the_serving_plane_loads_no_training_package() -> None:
     assert not loaded_by(code) & {*HEAVY, "openai"}
 
 
-def test_a_photo_is_asked_without_what_it_does_not_need() -> None:
+def test_photos_and_words_are_asked_without_what_they_do_not_need() -> None:
     code = (
         "from fashionrec.cli.main import make_app\nmake_app('query')\n"
-        "import fashionrec.search.photo, fashionrec.config, faiss, onnxruntime, fashionrec.cli.output"
+        "import fashionrec.search.photo, fashionrec.config, faiss, onnxruntime, fashionrec.cli.output\n"
+        "import fashionrec.search.text, fashionrec.captioner.lexicon"
     )
     loaded = loaded_by(code)
     assert "fashionrec" in loaded
