@@ -1,7 +1,7 @@
 """Models of real size for measuring speed, made here: nothing is downloaded, and their speed does not hang on what they mean.
 
-A CLIP of FashionCLIP's exact shape (ViT-B/32) with random weights; YOLO from its YAML, trained for a few epochs on what is there,
-and the confidence at which it finds about as many garments in a photo as a trained one.
+A CLIP of FashionCLIP's exact shape (ViT-B/32) with random weights; YOLOv8n trained for a few epochs on what is there, larger ones
+widened from it, and the confidence at which they find about as many garments in a photo as a trained one.
 """
 
 from __future__ import annotations
@@ -73,9 +73,12 @@ def clip(out: Path) -> Path:
 
 
 def yolo(model: str, out: Path, epochs: int) -> Path:
-    """``best.pt`` of a model from its YAML, trained for a few epochs: YOLOv8n on 264 photos, a larger one for three on 66."""
+    """``best.pt`` of a YOLOv8: the small one is trained for a few epochs on 264 photos, a larger one sees what that sees."""
     target = out / f"{model}.pt"
     if target.exists():
+        return target
+    if model != "yolov8n":
+        _widened(yolo("yolov8n", out, epochs), model, target)
         return target
     folder = os.environ.get("FASHIONREC_REALDATA")
     data = out / "street" / "data.yaml"
@@ -84,14 +87,36 @@ def yolo(model: str, out: Path, epochs: int) -> Path:
             fashionrec("fetch-dataset", f"yolo:{Path(folder) / 'ccp-yolo'}", "--out", data.parent)
         else:
             fashionrec("fetch-dataset", "synthetic", "--out", data.parent, "--set", "synthetic.products=2")
-    small = model == "yolov8n"
-    share = (f"epochs={epochs if small else 3}", f"imgsz={192 if small else 128}", f"fraction={0.4 if small else 0.1}")
     run = fashionrec(
-        *("train", f"data={data}", f"model={model}.yaml", f"name=speed-{model}", "exist_ok=true", "device=cpu"),
-        *(*share, "batch=16", "mosaic=0.0", "optimizer=AdamW", "lr0=0.002", "--set", f"project.runs={out}"),
+        *(
+            "train",
+            f"data={data}",
+            "model=yolov8n.yaml",
+            "name=speed",
+            "exist_ok=true",
+            "device=cpu",
+            f"epochs={epochs}",
+        ),
+        *("imgsz=192", "batch=16", "fraction=0.4", "mosaic=0.0", "optimizer=AdamW", "lr0=0.002"),
+        *("--set", f"project.runs={out}"),
     )
     shutil.copy(run["weights"]["best"], target)
     return target
+
+
+def _widened(small: Path, model: str, target: Path) -> None:
+    from benchmarks.widen import widen
+    from fashionrec.detector.ultra import load_yolo, quiet
+    from fashionrec.types import CLASS_NAMES
+
+    with quiet(None):
+        from ultralytics.nn.tasks import DetectionModel
+
+        network = load_yolo(f"{model}.yaml")
+        network.model = DetectionModel(f"{model}.yaml", nc=len(CLASS_NAMES), verbose=False)
+        network.model.names = dict(enumerate(CLASS_NAMES))
+        widen(load_yolo(str(small)).model.float(), network.model)
+        network.save(str(target))
 
 
 def bundles(model: str, out: Path, epochs: int) -> dict[str, Path]:
