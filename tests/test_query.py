@@ -510,3 +510,28 @@ def test_a_detector_that_was_put_away_comes_back(shop: Path, photos: Path) -> No
         assert not isinstance(once, UsageError)
         for other in (once, again):
             assert other.to_dict()["garments"] == usual.to_dict()["garments"]
+
+
+def test_ways_of_asking_in_one_table_and_the_weight_applied(
+    cli: Callable[..., Result], shop: Path, photos: Path, tmp_path: Path
+) -> None:
+    from fashionrec.store.measured import FILE
+
+    rows = [{"image": row["image"], "product_id": row["product_id"]} for row in ROWS]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = ["evaluate", "--index", shop, "--queries", tmp_path / "q.jsonl"]
+    bare = cli(*asked, "--ways", "--apply")
+    assert bare.code == 2
+    assert "has no captions" in bare.err
+    assert cli("caption", "--index", shop, "--captioner", "local").code == 0
+    assert cli(*asked, "--apply").code == 2
+    done = cli(*asked, "--ways", "--json")
+    assert done.code == 0, done.err
+    assert {"whole photo, picture", "crop, picture", "crop, caption", "crop, both (judged half)"} < set(
+        done.document["ways"]
+    )
+    assert not (shop / FILE).exists()
+    applied = cli(*asked, "--ways", "--apply", "--json")
+    assert applied.code == 0, applied.err
+    with Catalogue.open(shop) as catalogue:
+        assert catalogue.measured.caption_weight == applied.document["caption_weight"]
