@@ -15,6 +15,7 @@
         index.faiss                   finds candidates, which are scored again from the segments
       bundles/detector-1a2b…/, embedder-3c4d…/
       captions.sqlite                 every caption ever made for this catalogue: paid for once
+      measured.json                   what evaluations found out about one generation; made again by `evaluate`
       work/                           the journal of a build that is not finished
       .lock                           held by the one writer
 """
