@@ -4,7 +4,7 @@
 
     jobs ─▶ a few threads make their pictures ready, a bounded number ahead
          ─▶ concurrency threads, one request each (client.py sends it, and again where that can help)
-         ─▶ groups of what came, as it comes; a thread asks for no other garment before its answer was taken
+         ─▶ groups of what came, as it comes; where the reader is slow, the threads wait for it
     a wrong key, model or setting stops everything with one CaptionError
 """
 
@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fashionrec.captioner.ahead import Ahead
@@ -23,16 +23,18 @@ from fashionrec.captioner.client import Answer, Caller, find_key
 from fashionrec.captioner.limiter import RateLimiter
 from fashionrec.captioner.outcome import Outcome
 from fashionrec.captioner.vocabulary import Vocabulary, vocabulary_of
-from fashionrec.captioner.wire import RESERVED, essence, read_answer, request_body
+from fashionrec.captioner.wire import RESERVED, essence, read_answer, request_body, usage
 from fashionrec.errors import CaptionError, ConfigError
 from fashionrec.images import encode_jpeg
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from fashionrec.captioner.cost import Meter
     from fashionrec.captioner.spool import Arrived
     from fashionrec.config import CaptionerConfig, CaptionModelConfig
 
+_GROUP = 256  # answers given out together at most
 _PREPARERS = 2  # threads that cut and encode; the work is Pillow's, which lets go of the interpreter
 
 
@@ -53,13 +55,7 @@ class Came:
     body: str | None
     outcome: Outcome | None
     seconds: float
-
-
-@dataclass(frozen=True)
-class _Result:
-    came: Came | None = None
-    error: BaseException | None = None
-    taken: threading.Event = field(default_factory=threading.Event)
+    usage: dict[str, int]
 
 
 class OpenAICaptioner:
@@ -157,15 +153,14 @@ class OpenAICaptioner:
         *,
         most: int | None = None,
         tokens: float = 0.0,
-        reserve: Callable[[], bool] | None = None,
+        meter: Meter | None = None,
         arrived: Callable[[Job, str, float], None] | None = None,
     ) -> Generator[list[Came], None, None]:
         """What comes of the jobs, in groups, as it comes; the next group is asked for when this one is done with.
 
-        At any moment at most ``concurrency`` jobs have been asked and not been given out. ``reserve`` is asked before each
-        job: False ends it all when what is under way has come. ``arrived`` is told of each answer (body as kept, seconds) at
-        once, by the thread that asked. ``tokens`` are those that one request is expected to use, ``most`` how many jobs there
-        are at most.
+        At most ``concurrency`` answers wait to be given out. ``meter`` counts what is spent; where no more may be, it all ends
+        when what is under way has come. ``arrived`` is told of each answer (body as kept, seconds) by the thread that asked.
+        ``tokens`` are those that one request is expected to use, ``most`` how many jobs there are at most.
 
         Raises :class:`CaptionError` at once where no key is there, and as soon as the server says that the key, the model
         or a setting is wrong, or does not answer many requests in a row; what had come by then is yielded first. Closing
@@ -176,17 +171,18 @@ class OpenAICaptioner:
         if not workers:
             call.leave()
             return _nothing()
-        return self._run(jobs, workers, call, reserve or (lambda: True), arrived or (lambda job, body, seconds: None))
+        return self._run(jobs, workers, call, meter, arrived or (lambda job, body, seconds: None))
 
     def _run(
         self,
         jobs: Iterable[Job],
         workers: int,
         call: Caller,
-        reserve: Callable[[], bool],
+        meter: Meter | None,
         arrived: Callable[[Job, str, float], None],
     ) -> Generator[list[Came], None, None]:
-        results: queue.Queue[_Result | None] = queue.Queue()
+        results: queue.Queue[Came | BaseException | None] = queue.Queue(workers)
+        unread = threading.Event()  # nobody reads the results any more
         spent = threading.Event()  # nothing more may be asked
         ahead: Ahead[Job, tuple[Job, dict[str, Any]]] = Ahead(
             jobs,
@@ -197,25 +193,31 @@ class OpenAICaptioner:
             name="caption-crop",
         )
 
+        def give(result: Came | BaseException | None) -> None:
+            while not unread.is_set():
+                try:
+                    return results.put(result, timeout=0.5)
+                except queue.Full:
+                    continue
+
         def work() -> None:
             try:
                 while not spent.is_set() and (ready := ahead.take()) is not None:
-                    if not reserve():
+                    if meter is not None and not meter.reserve():
                         spent.set()
                         break
                     came = self._one(call, *ready, arrived)
                     if came is None:
                         break
-                    result = _Result(came)
-                    results.put(result)
-                    while not result.taken.wait(0.5) and not call.stop.is_set():
-                        pass
+                    if meter is not None:
+                        meter.came(came.usage)
+                    give(came)
             except BaseException as error:  # whatever it is, the thread that waits must hear of it
-                results.put(_Result(error=error))
                 call.stop.set()
+                give(error)
             finally:
                 call.leave()
-                results.put(None)  # this worker is done
+                give(None)  # this worker is done
 
         # daemons: an interrupted program ends without waiting for a request's timeout
         threads = [threading.Thread(target=work, name=f"caption-{n}", daemon=True) for n in range(workers)]
@@ -225,19 +227,18 @@ class OpenAICaptioner:
             for thread in threads:
                 thread.start()
             while working:
-                group: list[_Result] = []
+                group: list[Came] = []
                 for result in _those_there(results):
                     if result is None:
                         working -= 1
-                    elif result.error is not None:
-                        fatal = fatal or result.error
+                    elif isinstance(result, BaseException):
+                        fatal = fatal or result
                     else:
                         group.append(result)
                 if group:
-                    yield [result.came for result in group if result.came is not None]
-                    for result in group:
-                        result.taken.set()
+                    yield group
         finally:
+            unread.set()
             ahead.close()
         ahead.close(wait=5.0)
         if fatal is not None:
@@ -257,9 +258,9 @@ class OpenAICaptioner:
             kept = essence(answer.body, call.key)
             arrived(job, kept, seconds)
             self._count(failed, "the server answers something other than captions" if failed else "")
-            return Came(job, kept, None, seconds)
+            return Came(job, kept, None, seconds, usage(answer.body))
         self._count(answer.state == "failed", answer.error or "")
-        return Came(job, None, replace(answer, seconds=seconds), seconds)
+        return Came(job, None, replace(answer, seconds=seconds), seconds, answer.usage)
 
     def _count(self, failed: bool, reason: str) -> None:
         """Give up on a server that fails everything: each failure has cost all its retries already."""
@@ -278,11 +279,11 @@ def _nothing() -> Generator[list[Came], None, None]:
     yield from ()
 
 
-def _those_there(results: queue.Queue[_Result | None]) -> Iterator[_Result | None]:
+def _those_there(results: queue.Queue[Came | BaseException | None]) -> Iterator[Came | BaseException | None]:
     """What is in the queue now; waits a moment for the first. With a timeout, Ctrl-C is heard on Windows too."""
     try:
         yield results.get(timeout=0.5)
-        while True:
+        for _ in range(_GROUP):
             yield results.get_nowait()
     except queue.Empty:
         return

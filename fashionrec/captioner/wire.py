@@ -96,21 +96,21 @@ def read_answer(
         body = json.loads(body)
     if not isinstance(body, dict):
         return Outcome("failed", "openai", model, error="the server answered something other than JSON", retryable=True)
-    usage = _usage(body)
+    used = usage(body)
     if isinstance(body.get("error"), dict):
         reason = redact(f"the server reports {body['error'].get('message')}", secret)
-        return Outcome("failed", "openai", model, usage=usage, error=reason, retryable=True)
+        return Outcome("failed", "openai", model, usage=used, error=reason, retryable=True)
     choices = body.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict):
-        return Outcome("invalid", "openai", model, usage=usage, error="the answer has no message")
+        return Outcome("invalid", "openai", model, usage=used, error="the answer has no message")
     content, refusal = message.get("content"), message.get("refusal")
     finish = choice.get("finish_reason")
     raw = _text(content if isinstance(content, str) else "", secret)
 
     def outcome(state: Any, error: str) -> Outcome:
-        return Outcome(state, "openai", model, raw=raw, usage=usage, error=redact(error, secret))
+        return Outcome(state, "openai", model, raw=raw, usage=used, error=redact(error, secret))
 
     if isinstance(refusal, str) and refusal:
         raw = raw or _text(refusal, secret)
@@ -125,7 +125,7 @@ def read_answer(
         description = parse(raw, class_name, vocabulary)
     except CaptionError as error:
         return outcome("invalid", str(error))
-    return Outcome("done", "openai", model, description=description, raw=raw, usage=usage)
+    return Outcome("done", "openai", model, description=description, raw=raw, usage=used)
 
 
 def redact(text: str, secret: str = "") -> str:
@@ -143,13 +143,14 @@ def _text(text: str, secret: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _usage(body: dict[str, Any]) -> dict[str, int]:
+def usage(body: Any) -> dict[str, int]:
+    """The tokens that an answer's JSON body tells of; none where it tells of none."""
     return {ours: count for ours, _, count in _counts(body)}
 
 
-def _counts(body: dict[str, Any]) -> list[tuple[str, str, int]]:
+def _counts(body: Any) -> list[tuple[str, str, int]]:
     """Tokens by our name and by theirs; 0 where the server does not count."""
-    told = body.get("usage")
+    told = body.get("usage") if isinstance(body, dict) else None
     found = []
     for ours, theirs in (("input_tokens", "prompt_tokens"), ("output_tokens", "completion_tokens")):
         count = told.get(theirs) if isinstance(told, dict) else None

@@ -220,16 +220,13 @@ class CatalogueRun:
             jobs,
             most=len(todo),
             tokens=each.input + each.output,
-            reserve=meter.reserve,
+            meter=meter,
             arrived=recorder.arrived,
         )
         try:
             with closing(came):
                 for group in came:
-                    outcomes = [outcome for _, outcome in recorder.take(group)]
-                    for outcome in outcomes:
-                        meter.came(outcome.usage)
-                    yield outcomes
+                    yield [outcome for _, outcome in recorder.take(group)]
         finally:
             recorder.finish()
 
