@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -23,7 +24,7 @@ from fashionrec.captioner.outcome import Outcome
 from fashionrec.captioner.remote import OpenAICaptioner
 from fashionrec.captioner.wire import request_body
 from fashionrec.config import CaptionerConfig, load_config
-from fashionrec.errors import CaptionError
+from fashionrec.errors import CaptionError, CatalogueError
 from fashionrec.types import Box
 
 KEY = "sk-canary-0123456789abcdef"
@@ -405,3 +406,17 @@ def test_a_request_larger_than_a_file_may_be_has_failed(tmp_path: Path) -> None:
         client.until_done()
         assert client.cache.count_by_state() == {"failed": 1}
         assert server.batches == {}
+
+
+def test_a_state_file_that_is_not_ours_is_refused_and_left_alone(tmp_path: Path) -> None:
+    foreign = tmp_path / "state.sqlite"
+    with sqlite3.connect(foreign) as db:
+        db.execute("CREATE TABLE mine (x)")
+    before = foreign.read_bytes()
+    with pytest.raises(CatalogueError, match="not a file of caption batches"):
+        BatchState(foreign)
+    text = tmp_path / "text.sqlite"
+    text.write_text("no database" * 500)
+    with pytest.raises(CatalogueError, match="damaged"):
+        BatchState(text)
+    assert foreign.read_bytes() == before
