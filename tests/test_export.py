@@ -175,6 +175,28 @@ def test_a_smaller_export_is_accepted_measured_and_served(
         assert sorted(ours.class_ids) == sorted(theirs.class_ids)
 
 
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_a_graph_whose_weights_lie_beside_it_is_converted_too(precision: str, trained: Trained, tmp_path: Path) -> None:
+    """As those of large detectors do; the conversion is written elsewhere."""
+    import shutil
+
+    from fashionrec.detector.precision import largest_activation, to_fp16, to_int8
+    from fashionrec.graphs import graph_files, keep_weights_beside
+
+    (tmp_path / "made").mkdir()
+    graph, out = tmp_path / "detect.onnx", tmp_path / "made" / "detect.onnx"
+    shutil.copy(trained.graph.path, graph)
+    keep_weights_beside(graph, least=0)
+    assert len(graph_files(graph)) == 2
+    if precision == "int8":
+        to_int8(graph, out, lambda: inputs_of(trained)[:4])
+    else:
+        to_fp16(graph, out)
+        assert largest_activation(graph, lambda: inputs_of(trained)[:1]) > 0
+    assert [file.name for file in out.parent.iterdir() if "whole" in file.name] == []
+    assert compared(trained, out, precision)["found_by_both"] > 0.95
+
+
 def test_int8_leaves_the_decoding_alone_whatever_its_nodes_are_called(trained: Trained, tmp_path: Path) -> None:
     import onnx
 

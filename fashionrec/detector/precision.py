@@ -195,8 +195,11 @@ def _makers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
 
 def _folded(graph: Path, out: Path) -> onnx.ModelProto:
     """The graph with its constants folded, so that weights are weights, and a name for each node; written to ``out``."""
+    whole = out.with_name("whole.onnx")  # its weights may lie beside it, where those of a graph elsewhere do not
+    onnx.save(onnx.load(graph), whole)
     with _translated("folding"):
-        _session(graph, out)
+        _session(whole, out)
+    whole.unlink()
     model = onnx.load(out)
     for n, node in enumerate(model.graph.node):
         node.name = f"{n}:{node.name}"
