@@ -76,6 +76,16 @@ class TimedServer(OpenAIServer):
         with self._lock:
             self.answered_at.append(time.monotonic())
 
+    def settle(self) -> None:
+        """Wait until nothing has come, and nothing is to be answered, for a fifth of a second."""
+        seen, quiet = -1, 0
+        while quiet < 10:
+            time.sleep(0.02)
+            with self._lock:
+                same = seen == len(self.requests) and not self._at_once
+                seen = len(self.requests)
+            quiet = quiet + 1 if same else 0
+
     def in_flight(self, moment: float) -> int:
         """Requests not answered by then; an answer of the last tenth of a second may not have been read."""
         with self._lock:
@@ -155,7 +165,7 @@ def kill_until_done(
             if not os.WIFSIGNALED(status):
                 assert os.waitstatus_to_exitcode(status) == 0
                 break
-            time.sleep(0.05)  # what it had sent arrives
+            server.settle()  # what it had sent arrives
             tally.kills += 1
             tally.open.append(server.in_flight(killed_at))
             tally.lost.append(len(server.requests) - recorded(folder) - sum(tally.lost))
@@ -164,7 +174,8 @@ def kill_until_done(
 
 
 def check(tally: Tally, root: Path, garments: int) -> None:
-    assert all(0 <= lost <= open_ for lost, open_ in zip(tally.lost, tally.open, strict=True)), tally
+    wrong = [pair for pair in zip(tally.lost, tally.open, strict=True) if not 0 <= pair[0] <= pair[1]]
+    assert not wrong, (wrong, tally)
     assert max(tally.lost) <= CONCURRENCY
     assert tally.calls == garments + sum(tally.lost)
     with Catalogue.open(root) as catalogue:
