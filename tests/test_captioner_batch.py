@@ -341,10 +341,13 @@ def test_killed_at_a_step_no_garment_is_lost_and_none_is_paid_for_twice(step: in
 @forks
 @pytest.mark.soak
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_killed_at_every_step_no_garment_is_lost_and_none_is_paid_for_twice(tmp_path: Path) -> None:
+def test_killed_at_every_step_no_garment_is_lost_and_none_is_paid_for_twice(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     step = 1
     while _one_kill(step, tmp_path / str(step)):
         step += 1
+    record_property("kills", step - 1)
     assert step > 20  # before and after each request of three batches
 
 
