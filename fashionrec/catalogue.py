@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from fashionrec.bundle import Bundle
 from fashionrec.config import Config, CropConfig, load_config
-from fashionrec.errors import CatalogueError, ModelError
+from fashionrec.errors import CatalogueError, FashionrecError, ModelError
 from fashionrec.images import Photo, least_side, read_photo
 from fashionrec.store.generations import THUMBNAILS, Generation, hold, read_current
 from fashionrec.store.items import ItemReader, StoredItem
@@ -43,6 +43,7 @@ class Catalogue:
         self.items = ItemReader(generation.items_path)
         self._lock = threading.RLock()
         self._begun: set[str] = set()
+        self._stores: dict[str, VectorStore] = {}
 
     @classmethod
     def open(cls, path: str | Path, config: Config | None = None) -> Catalogue:
@@ -132,15 +133,15 @@ class Catalogue:
             )
 
     def begin(self, tower: str, *, detect: bool = False) -> None:
-        """Start opening what a question needs of the models, beside what the caller does next: the encoder's ``tower``
-        (``image`` or ``text``), and the detector where it is to ``detect``. What goes wrong is raised when they are asked."""
+        """Start opening what a question needs, beside what the caller does next: the encoder's ``tower`` (``image`` or
+        ``text``), the detector where it is to ``detect``, and the vectors. What goes wrong is raised when they are asked."""
         asked = {tower, "detect"} if detect else {tower}
         if asked <= self._begun:
             return
         self._begun |= asked
         import onnxruntime  # noqa: F401  (here, as imports do not run beside one another)
 
-        starts: list[Callable[[], object]] = [partial(self.embedder.start, tower)]
+        starts: list[Callable[[], object]] = [partial(self.embedder.start, tower), lambda: self.images]
         if detect and (detector := self.detector) is not None:
             starts.insert(0, lambda: detector.provider)
         for start in starts:
@@ -232,9 +233,11 @@ class Catalogue:
 
     def _vectors(self, kind: str) -> VectorStore:
         with self._lock:
-            threads = self.config.project.threads
-            index = self.generation.manifest.get("index") if kind == "image" else None
-            return open_store(self.root, self.generation.segments, kind, index, threads=threads)
+            if kind not in self._stores:
+                threads = self.config.project.threads
+                index = self.generation.manifest.get("index") if kind == "image" else None
+                self._stores[kind] = open_store(self.root, self.generation.segments, kind, index, threads=threads)
+            return self._stores[kind]
 
     def _check_models(self) -> None:
         """Vectors of one encoder are never searched with another."""
@@ -261,7 +264,7 @@ class Catalogue:
 
 
 def _quietly(start: Callable[[], object]) -> None:
-    with suppress(ModelError):
+    with suppress(FashionrecError):
         start()
 
 

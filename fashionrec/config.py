@@ -7,10 +7,12 @@ Settings are read at the edge (the command line) and passed down as these object
 
 from __future__ import annotations
 
+import copy
 import difflib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -454,7 +456,7 @@ def load_config(
     ``files`` are YAML paths, or names of shipped ones (``demo``); ``sets`` are ``section.key=value`` with YAML values.
     Raises :class:`ConfigError` for an unknown key (naming the nearest real one), a wrong type, or a broken file.
     """
-    tree = read_yaml(config_dir() / "default.yaml")
+    tree = copy.deepcopy(_defaults())
     origins: dict[str, str] = {}
     for file in files:
         path = _find_file(file)
@@ -478,6 +480,11 @@ def load_config(
             hint="`fashionrec config show` lists every setting with its value",
         ) from None
     return Resolved(config, dict(flatten(tree)), origins)
+
+
+@lru_cache(maxsize=1)
+def _defaults() -> dict[str, Any]:
+    return read_yaml(config_dir() / "default.yaml")
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:

@@ -535,3 +535,27 @@ def test_ways_of_asking_in_one_table_and_the_weight_applied(
     assert applied.code == 0, applied.err
     with Catalogue.open(shop) as catalogue:
         assert catalogue.measured.caption_weight == applied.document["caption_weight"]
+
+
+def test_the_process_says_all_and_leaves_with_its_code(shop: Path, photos: Path) -> None:
+    import subprocess
+    import sys
+
+    def ask(*words: str, **options: Any) -> Any:
+        command = [sys.executable, "-m", "fashionrec", "query", *words, "--index", str(shop), "-q"]
+        return subprocess.run(command, text=True, check=False, timeout=120, **options)
+
+    answered = ask(str(photos / "green.jpg"), "--json", capture_output=True)
+    assert answered.returncode == 0
+    assert json.loads(answered.stdout)["garments"][0]["hits"][0]["product_id"] == "c"
+    wrong = ask(str(photos / "nothing.jpg"), capture_output=True)
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr.startswith("error: ")
+    assert ask("--no-such-option", capture_output=True).returncode == 2
+    helped = ask("--help", capture_output=True)
+    assert (helped.returncode, "--where" in helped.stdout) == (0, True)
+    reader = subprocess.Popen([sys.executable, "-c", "pass"], stdin=subprocess.PIPE)
+    reader.wait()
+    assert reader.stdin is not None
+    gone = ask(str(photos / "green.jpg"), "--json", stdout=reader.stdin, stderr=subprocess.PIPE)
+    assert "Traceback" not in gone.stderr

@@ -115,7 +115,6 @@ def _answers(
     with _shared(asked, "load"):
         detector = catalogue.detector if detect and box is None and asked else None
         embedder = catalogue.embedder
-        catalogue.images  # noqa: B018  (opened here, so that its time is counted as loading)
     with _shared(asked, "detect"):
         found = detector.detect([one.photo.pixels for one in asked]) if detector else [[] for _ in asked]
     looked, detector = detector is not None, None
