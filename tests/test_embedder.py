@@ -1,5 +1,9 @@
 """The encoder's serving plane: preprocessing, batches, texts."""
 
+import json
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 from conftest import TINY
@@ -87,3 +91,17 @@ def test_a_photo_query_opens_neither_the_text_tower_nor_its_tokenizer() -> None:
 def test_kinds_are_not_mixed_up() -> None:
     with pytest.raises(ModelError, match="not an embedder"):
         Embedder(Bundle.open(TINY / "detector"))
+
+
+def test_a_tokenizer_that_does_not_know_its_own_token_is_told(tmp_path: Path) -> None:
+    """As a changed byte in its file makes it: it loads, and fails when it is asked."""
+    shutil.copytree(TINY / "embedder", tmp_path / "embedder")
+    file = tmp_path / "embedder" / "tokenizer.json"
+    words = json.loads(file.read_text())
+    words["model"]["unk_token"] = "[other]"
+    file.write_text(json.dumps(words))
+    embedder = Embedder.open(tmp_path / "embedder")
+    with pytest.raises(ModelError, match="its tokenizer does not work"):
+        embedder.embed_texts(["never heard"])
+    with pytest.raises(ModelError, match="its tokenizer does not work"):
+        embedder.count_cut(["never heard"])

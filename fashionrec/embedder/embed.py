@@ -80,8 +80,7 @@ class Embedder:
         """float32 [n, dim], unit length. What is longer than the tower reads is cut: see :meth:`count_cut`."""
 
         def run(part: Sequence[Any]) -> np.ndarray:
-            with self._lock:
-                encoded = self._tokenizer.encode_batch(list(part))
+            encoded = self._encoded(part)
             ids = np.array([e.ids for e in encoded], np.int64)
             mask = np.array([e.attention_mask for e in encoded], np.int64)
             return self._run("text", {"input_ids": ids, "attention_mask": mask})
@@ -90,9 +89,18 @@ class Embedder:
 
     def count_cut(self, texts: Sequence[str]) -> list[int]:
         """How many tokens of each text lie beyond what the tower reads."""
-        with self._lock:
-            encoded = self._tokenizer.encode_batch(list(texts))
+        encoded = self._encoded(texts)
         return [sum(sum(rest.attention_mask) - 2 for rest in e.overflowing) for e in encoded]
+
+    def _encoded(self, texts: Sequence[str]) -> list[Any]:
+        with self._lock:
+            try:
+                return list(self._tokenizer.encode_batch(list(texts)))
+            except ModelError:
+                raise
+            except Exception as error:  # tokenizers raises bare Exception: of a token that it should know, and does not
+                reason = str(error).splitlines()[0][:200]
+        raise ModelError(f"{self.bundle.path}: its tokenizer does not work: {reason}", hint="export or copy it again")
 
     def _batches(self, values: Sequence[Any], batch: int, run: Callable[[Sequence[Any]], np.ndarray]) -> np.ndarray:
         parts = [run(values[start : start + batch]) for start in range(0, len(values), batch)]
