@@ -228,7 +228,10 @@ def _crop(catalogue: Catalogue, photo: Photo, garment: Garment) -> Image.Image:
 
 
 def _rank_of(product_id: str, answers: Sequence[dict[str, float]]) -> int | None:
-    """The rank of a product when several answers are merged by each product's best score; None if in none of them."""
+    """The rank of a product when several answers are merged by each product's best score; None if in none of them.
+
+    What scores as much as it counts as better: an encoder to which all look alike finds nothing.
+    """
     best: dict[str, float] = {}
     for answer in answers:
         for product, score in answer.items():
@@ -236,7 +239,7 @@ def _rank_of(product_id: str, answers: Sequence[dict[str, float]]) -> int | None
     if product_id not in best:
         return None
     own = best[product_id]
-    return 1 + sum(score > own for score in best.values())
+    return sum(score >= own for score in best.values())
 
 
 def _mean(values: Sequence[float]) -> float:

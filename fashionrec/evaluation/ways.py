@@ -35,11 +35,14 @@ class _Gallery:
     names: dict[str, int]
 
     def rank(self, product: str, scores: np.ndarray) -> int | None:
-        """The rank of a product, each product having its best item's score; None where it has no item."""
+        """The rank of a product, each product having its best item's score; None where it has no item.
+
+        What scores as much as it counts as better: captions that say the same of all find nothing.
+        """
         best = np.full(len(self.names), -np.inf)
         np.maximum.at(best, self.products, scores)
         own = best[self.names[product]] if product in self.names else -np.inf
-        return None if own == -np.inf else 1 + int((best > own).sum())
+        return None if own == -np.inf else int((best >= own).sum())
 
 
 def compare_ways(
