@@ -153,6 +153,35 @@ def test_a_filter_never_shortens_an_answer_and_is_exact(tmp_path: Path, share: f
         store.search(queries, 10, allowed=np.array([8000]))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("kind", ["any", "the farthest", "the nearest", "with equals"])
+def test_one_query_among_many_allowed_is_exact(tmp_path: Path, kind: str, dtype: str) -> None:
+    """The best of all are taken, and those allowed among them; where they are too few, all are looked through."""
+    vectors = clustered(4000, dim=32)
+    if kind == "with equals":
+        vectors[1::2] = vectors[::2]
+    table = put(tmp_path, {"a": vectors[:2500], "b": vectors[2500:]}, dtype=dtype)
+    store = open_store(tmp_path, table, "image", None, threads=2)
+    held = store.fetch(np.arange(4000))
+    for n in range(20):
+        query = held[n * 190][None]
+        scores = held @ query[0]
+        order = np.lexsort((np.arange(4000), -scores))
+        mask = np.random.default_rng(n).random(4000) < 0.4
+        if kind == "the farthest":
+            mask[:] = False
+            mask[order[2500:]] = True
+        elif kind == "the nearest":
+            mask[order[:700]] = True
+        expected = [place for place in order if mask[place]][:10]
+        found_scores, found = store.search(query, 10, allowed=mask)
+        assert np.allclose(found_scores[0], scores[expected], atol=1e-6)
+        assert len(found[0]) == 10
+        assert mask[found[0]].all()
+        if kind != "with equals":
+            assert found[0].tolist() == expected
+
+
 @pytest.mark.parametrize("kind", ["ivf", "hnsw"])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_an_index_reaches_what_its_entry_says_on_vectors_never_seen(tmp_path: Path, kind: str, dtype: str) -> None:

@@ -75,7 +75,8 @@ class CatalogueRun:
         generations.read_current(self.root)  # before the lock, which would make the folder
         with ExitStack() as stack:
             if self._write:
-                stack.enter_context(locked(self.root / ".captions.lock", f"is captioning {self.root}"))
+                with generations.told_of_the_disk(self.root):
+                    stack.enter_context(locked(self.root / ".captions.lock", f"is captioning {self.root}"))
             self.catalogue = stack.enter_context(Catalogue.open(self.root, self.config))
             project = None if self.remote is None else project_cache(self.config)
             self.caches = stack.enter_context(Caches(self.root / CACHE, project, write=self._write))

@@ -11,7 +11,7 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -163,20 +163,25 @@ def writer_lock(root: Path) -> Iterator[None]:
 
     What the disk refuses within (no room, a fault) becomes one :class:`WriteError`.
     """
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(locked(root / ".lock", f"is writing {root}"))
-            for path in (*root.glob(".*.tmp"), *(root / "generations").glob("*/.*.tmp")):
-                path.unlink(missing_ok=True)  # of a writer that was killed
-            yield
-        except (OSError, sqlite3.Error) as error:
-            if isinstance(error, sqlite3.Error) and any(word in str(error) for word in ("malformed", "not a database")):
-                raise CatalogueError(f"catalogue {root} is damaged: {error}", hint=_AGAIN) from error
-            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-            raise WriteError(
-                f"{root} cannot be written: {reason}",
-                hint="what was served before still is; make room or mend the disk, then run this again to go on",
-            ) from error
+    with told_of_the_disk(root), locked(root / ".lock", f"is writing {root}"):
+        for path in (*root.glob(".*.tmp"), *(root / "generations").glob("*/.*.tmp")):
+            path.unlink(missing_ok=True)  # of a writer that was killed
+        yield
+
+
+@contextmanager
+def told_of_the_disk(root: Path) -> Iterator[None]:
+    """What the disk refuses within as one :class:`WriteError`; a file of SQLite that is damaged as :class:`CatalogueError`."""
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        if isinstance(error, sqlite3.Error) and any(word in str(error) for word in ("malformed", "not a database")):
+            raise CatalogueError(f"catalogue {root} is damaged: {error}", hint=_AGAIN) from error
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise WriteError(
+            f"{root} cannot be written: {reason}",
+            hint="what was served before still is; make room or mend the disk, then run this again to go on",
+        ) from error
 
 
 def next_name(root: Path) -> str:

@@ -29,6 +29,8 @@ _PIECE, _PIECES = 32 << 20, 4
 _TOGETHER = 32
 #: Where fewer than one in so many rows is allowed, they are looked up one by one (which half floats take longer for).
 _FEW = {"float32": 16, "float16": 64}
+#: Where one in so many or more is allowed, the best of all are taken and those allowed among them.
+_MANY = 8
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
 
@@ -264,6 +266,10 @@ class VectorStore:
             return _best(scores, np.broadcast_to(positions, scores.shape), k)
         mask = np.zeros(len(self), bool)
         mask[positions] = True
+        if len(queries) == 1 and len(positions) * _MANY >= len(self):
+            found = self._among_all(queries, k, mask, len(self) / len(positions))
+            if found is not None:
+                return found
         parts = []
         for part in self._everywhere:
             start, rows = int(self.starts[part.segment]), int(self.indexes[part.segment].ntotal)
@@ -272,6 +278,16 @@ class VectorStore:
             if own.any():
                 parts.append(part._replace(mask=own))
         return self._exact(queries, k, parts)
+
+    def _among_all(
+        self, query: np.ndarray, k: int, mask: np.ndarray, times: float
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """The allowed ones among the best of all, where they are ``k``: FAISS scans twice as fast without a look at each."""
+        scores, positions = self._exact(query, int(k * times * 1.3) + 32, self._everywhere)
+        kept = mask[positions[0]]
+        if int(kept.sum()) < k:
+            return None
+        return scores[:, kept][:, :k], positions[:, kept][:, :k]
 
 
 def _best(scores: np.ndarray, positions: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
