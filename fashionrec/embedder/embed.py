@@ -98,7 +98,9 @@ class Embedder:
                 return list(self._tokenizer.encode_batch(list(texts)))
             except ModelError:
                 raise
-            except Exception as error:  # tokenizers raises bare Exception: of a token that it should know, and does not
+            except BaseException as error:  # bare Exception: of a token that it should know; or a panic of its Rust
+                if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                    raise
                 reason = str(error).splitlines()[0][:200]
         raise ModelError(f"{self.bundle.path}: its tokenizer does not work: {reason}", hint="export or copy it again")
 
