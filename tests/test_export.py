@@ -193,6 +193,7 @@ def test_a_graph_whose_weights_lie_beside_it_is_converted_too(precision: str, tr
     else:
         to_fp16(graph, out)
         assert largest_activation(graph, lambda: inputs_of(trained)[:1]) > 0
+    assert len(list(tmp_path.glob("*.onnx*"))) == 2  # nothing is left beside the source
     assert [file.name for file in out.parent.iterdir() if "whole" in file.name] == []
     assert compared(trained, out, precision)["found_by_both"] > 0.95
 

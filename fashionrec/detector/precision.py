@@ -11,6 +11,7 @@ int8 is QDQ with unsigned activations and signed weights of 7 bits, each output 
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,10 +102,8 @@ def largest_activation(graph: Path, batches: Batches) -> float:
     A CPU computes a half-precision graph in float32, so what would be infinite on a GPU is not in its output: the ranges must
     be looked at.
     """
-    from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
-
-    folded = graph.with_name("folded.onnx")
-    model = _folded(graph, folded)
+    with tempfile.TemporaryDirectory() as folder:  # the graph may be that of a bundle
+        model, ranges = _ranges(graph, Path(folder), batches)
     decoders = decoding(model, _WEIGHTED)
     late = {name for node in model.graph.node if node.name in decoders for name in node.output}
     found = [
@@ -112,13 +111,21 @@ def largest_activation(graph: Path, batches: Batches) -> float:
         for value in model.graph.initializer
         if value.data_type == onnx.TensorProto.FLOAT
     ]
-    with _translated("fp16"):
-        calibrator = create_calibrator(folded, None, str(graph.with_name("ranges.onnx")), CalibrationMethod.MinMax)
-        calibrator.collect_data(_Reader(model.graph.input[0].name, batches()))
-        ranges = calibrator.compute_data()
     found += [np.array(edge) for name, tensor in ranges.items() if name not in late for edge in tensor.range_value]
     finite = [np.abs(values[np.isfinite(values)]) for values in found]  # a mask is infinite, in half precision too
     return max((float(values.max()) for values in finite if values.size), default=0.0)
+
+
+def _ranges(graph: Path, folder: Path, batches: Batches) -> tuple[onnx.ModelProto, Any]:
+    """The folded graph, and the least and largest of all that it computes."""
+    from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
+
+    folded = folder / "folded.onnx"
+    model = _folded(graph, folded)
+    with _translated("fp16"):
+        calibrator = create_calibrator(folded, None, str(folder / "ranges.onnx"), CalibrationMethod.MinMax)
+        calibrator.collect_data(_Reader(model.graph.input[0].name, batches()))
+        return model, calibrator.compute_data()
 
 
 def decoding(model: onnx.ModelProto, weighted: frozenset[str] = _CONVOLUTIONS) -> set[str]:
