@@ -206,7 +206,7 @@ def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode != 0
-    assert "worker processes cannot be started" in done.stderr.splitlines()[-1]
+    assert "worker processes cannot be started" in done.stderr  # a worker that ends later may have the last word
 
 
 def test_a_broken_tiff_is_one_error_and_not_what_libtiff_thinks_of_it(capfd: pytest.CaptureFixture[str]) -> None:
