@@ -13,14 +13,15 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from fashionrec.captioner.cache import REFUSED_BY_THE_DISK, SAME_BOX, Place
-from fashionrec.errors import CatalogueError, WriteError
+from fashionrec.captioner.cache import SAME_BOX, Place
+from fashionrec.captioner.sqlite_file import told_as_ours, transaction
+from fashionrec.errors import CatalogueError
 from fashionrec.types import Box
 
 APPLICATION_ID = 0x46524342  # "FRCB"
@@ -232,28 +233,11 @@ class BatchState:
             rows = self._db.execute("SELECT state, count(*) FROM requests GROUP BY state").fetchall()
         return {"waiting": 0, "sent": 0, "answered": 0} | {str(state): int(count) for state, count in rows}
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            with suppress(sqlite3.Error):
-                self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+    def _transaction(self) -> AbstractContextManager[None]:
+        return transaction(self._db)
 
-    @contextmanager
-    def _guard(self) -> Iterator[None]:
-        """SQLite's errors as ours."""
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            if any(word in str(error) for word in REFUSED_BY_THE_DISK):
-                raise WriteError(f"{self.path} cannot be written: {error}", hint="what is in it is whole") from None
-            raise CatalogueError(f"cannot use {self.path}: {error}") from None
-        except sqlite3.DatabaseError as error:
-            raise CatalogueError(f"{self.path} is damaged: {error}", hint="restore it from a copy") from None
+    def _guard(self) -> AbstractContextManager[None]:
+        return told_as_ours(self.path, "restore it from a copy")
 
 
 def _place(row: Sequence[Any]) -> Place:

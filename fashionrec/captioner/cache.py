@@ -9,8 +9,8 @@ is on the disk when :meth:`CaptionCache.put` returns.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,7 +20,8 @@ from pydantic import ValidationError
 
 from fashionrec.captioner.outcome import Outcome
 from fashionrec.captioner.schema import Description
-from fashionrec.errors import Busy, CatalogueError, WriteError
+from fashionrec.captioner.sqlite_file import damaged, told_as_ours, transaction
+from fashionrec.errors import CatalogueError
 from fashionrec.types import Box
 
 APPLICATION_ID = 0x46524350  # "FRCP"
@@ -49,8 +50,6 @@ CREATE TABLE IF NOT EXISTS recaptions (what TEXT PRIMARY KEY, since TEXT NOT NUL
 CREATE TABLE IF NOT EXISTS taken_over (file TEXT PRIMARY KEY);
 COMMIT;
 """
-#: What SQLite says where the disk is full or fails, also when a journal cannot be made beside the file.
-REFUSED_BY_THE_DISK = ("full", "I/O", "unable to open")
 _COLUMNS = (
     "photo_sha256, class_name, captioner, model, x1, y1, x2, y2, state, retryable, record, raw, error,"
     " input_tokens, output_tokens, seconds, created_at"
@@ -286,36 +285,14 @@ class CaptionCache:
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.executescript(_SCHEMA)
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            with suppress(sqlite3.Error):  # SQLite has rolled back itself where the disk refused
-                self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+    def _transaction(self) -> AbstractContextManager[None]:
+        return transaction(self._db)
 
-    @contextmanager
-    def _guard(self) -> Iterator[None]:
-        """SQLite's errors as ours."""
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error):
-                raise Busy(f"{self.path} is being written by another process") from None
-            if "no such" in str(error):
-                raise self._damaged(str(error)) from None
-            there = self.path.parent.is_dir() and not self.path.is_dir()
-            if there and any(word in str(error) for word in REFUSED_BY_THE_DISK):
-                raise WriteError(f"{self.path} cannot be written: {error}", hint="what is in it is whole") from None
-            raise CatalogueError(f"cannot use {self.path}: {error}") from None
-        except sqlite3.DatabaseError as error:
-            raise self._damaged(str(error)) from None
+    def _guard(self) -> AbstractContextManager[None]:
+        return told_as_ours(self.path, _AGAIN)
 
     def _damaged(self, reason: str) -> CatalogueError:
-        return CatalogueError(f"{self.path} is damaged: {reason}", hint=_AGAIN)
+        return damaged(self.path, reason, _AGAIN)
 
 
 def _moment() -> str:
