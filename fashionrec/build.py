@@ -10,8 +10,9 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -36,6 +37,10 @@ from fashionrec.store.seen import SeenFiles, file_state
 
 if TYPE_CHECKING:
     from fashionrec.dataset.products import ProductRow
+
+
+#: Files whose hashes are asked for, made and recorded at a time.
+_AT_ONCE = 512
 
 
 class Progress(Protocol):
@@ -127,35 +132,42 @@ class _Build:
         (self.root / "work" / "journal.sqlite").unlink(missing_ok=True)
         return self.report
 
-    def _hash_photos(self) -> dict[Path, str]:
-        """Content hash of each photo that can be read; the others become failures, one per row."""
+    def _hash_photos(self) -> dict[str, str]:
+        """Content hash of each photo that can be read, by where it is; the others become failures, one per row."""
         start = time.perf_counter()
         seen = SeenFiles(self.root / "work" / "seen.sqlite")
-        paths = list(dict.fromkeys(row.path for row in self.rows if not isinstance(row, EntryRow)))
-        known = {} if self.config.build.rehash else seen.digests(paths)
-        new = [path for path in paths if path not in known]
-        limit = self.config.images.max_bytes
-        states = {path: file_state(path) for path in new}
+        digests: dict[str, str] = {}
+        bad: dict[str, ImageError] = {}
         with ThreadPoolExecutor(4) as pool:
-            hashed = dict(zip(new, pool.map(lambda path: photo_digest(path, limit), new), strict=True))
-        digests = {path: digest for path, digest in hashed.items() if isinstance(digest, str)}
-        seen.put({path: (*state, digests[path]) for path, state in states.items() if state and path in digests})
+            for part in _parts(dict.fromkeys(row.location for row in self.rows if not isinstance(row, EntryRow))):
+                known = {} if self.config.build.rehash else seen.digests(part)
+                new = [location for location in part if location not in known]
+                states = {location: file_state(location) for location in new}
+                hashed = dict(zip(new, pool.map(self._digest, new), strict=True))
+                made = {location: digest for location, digest in hashed.items() if isinstance(digest, str)}
+                bad |= {location: error for location, error in hashed.items() if isinstance(error, ImageError)}
+                seen.put({at: (*state, made[at]) for at, state in states.items() if state and at in made})
+                self.report.hashed += len(made)
+                digests |= known | made
         seen.close()
-        self.report.hashed = len(digests)
         for row in self.rows:
-            if not isinstance(row, EntryRow) and isinstance(outcome := hashed.get(row.path), ImageError):
-                self._fail(row, outcome)
+            if bad and not isinstance(row, EntryRow) and (error := bad.get(row.location)):
+                self._fail(row, error)
         self.report.seconds["hash"] += time.perf_counter() - start
-        return known | digests
+        return digests
 
-    def _wanted(self, paths: dict[Path, str]) -> list[Wanted]:
+    def _digest(self, location: str) -> str | ImageError:
+        return photo_digest(Path(location), self.config.images.max_bytes)
+
+    def _wanted(self, paths: dict[str, str]) -> list[Wanted]:
         """The rows that the generation will hold: each image of each product once, those whose photo can be used."""
         wanted: dict[tuple[str, str], Wanted] = {}
+        base = self.base
         for row in self.rows:
             if isinstance(row, EntryRow):
                 one = Wanted(row.image, row.base, row.product_id, row.photo, row.metadata)
-            elif row.path in paths:
-                one = Wanted(row.image, self.base, row.product_id, paths[row.path], row.metadata)
+            elif digest := paths.get(row.location):
+                one = Wanted(row.image, base, row.product_id, digest, row.metadata)
             else:
                 continue
             if one.key in wanted:
@@ -170,11 +182,11 @@ class _Build:
         source = Path(self.source)
         return str(source if source.is_dir() else source.parent)
 
-    def _guard_deletions(self, paths: dict[Path, str]) -> None:
+    def _guard_deletions(self, paths: dict[str, str]) -> None:
         if self.old_items is None:
             return
         before = self.old_items.product_ids()
-        after = {row.product_id for row in self.rows if isinstance(row, EntryRow) or row.path in paths}
+        after = {row.product_id for row in self.rows if isinstance(row, EntryRow) or row.location in paths}
         gone = before - after
         self.report.added, self.report.removed = len(after - before), len(gone)
         if before and len(gone) / len(before) > self.max_delete:
@@ -183,7 +195,7 @@ class _Build:
                 hint="if that is meant, say --max-delete 1.0",
             )
 
-    def _kept(self, paths: dict[Path, str]) -> set[str]:
+    def _kept(self, paths: dict[str, str]) -> set[str]:
         """The photos whose stored result stays: made by these models and settings, or of rows that stay as they are."""
         if self.old_items is None:
             return set()
@@ -191,10 +203,10 @@ class _Build:
         kept = {digest for digest in paths.values() if made_by.get(digest) == self.build_key}
         return kept | {row.photo for row in self.rows if isinstance(row, EntryRow) and row.photo in made_by}
 
-    def _process(self, paths: dict[Path, str], kept: set[str], journal: Journal) -> dict[Path, str]:
+    def _process(self, paths: dict[str, str], kept: set[str], journal: Journal) -> dict[str, str]:
         """Detect and embed what is neither kept nor in the journal; returns the photos that can be used."""
         self._guard_deletions(paths)
-        first_path: dict[str, Path] = {}
+        first_path: dict[str, str] = {}
         for path, digest in paths.items():
             first_path.setdefault(digest, path)
         todo = []
@@ -210,12 +222,12 @@ class _Build:
         self.report.photos = total = len(first_path) + len(others)
         bad = self._find(todo, journal, total) if todo else {}
         for row in self.rows:
-            if not isinstance(row, EntryRow) and (known := paths.get(row.path)) in bad:
+            if bad and not isinstance(row, EntryRow) and (known := paths.get(row.location)) in bad:
                 self._fail(row, bad[known])
         self.report.embedded = len(todo) - len(bad)
-        return {path: digest for path, digest in paths.items() if digest not in bad}
+        return {path: digest for path, digest in paths.items() if digest not in bad} if bad else paths
 
-    def _find(self, todo: Sequence[tuple[str, Path]], journal: Journal, total: int) -> dict[str, ImageError]:
+    def _find(self, todo: Sequence[tuple[str, str]], journal: Journal, total: int) -> dict[str, ImageError]:
         """Work on photos and write what they give into the journal; returns those that cannot be used."""
         done = total - len(todo)
         self.progress(done, total)
@@ -224,7 +236,8 @@ class _Build:
         finished: list[FoundPhoto] = []
         bad: dict[str, ImageError] = {}
         garments = 0
-        for part in find_garments(todo, models, self.config, known=crops.find, seconds=self.report.seconds):
+        photos = ((digest, Path(path)) for digest, path in todo)
+        for part in find_garments(photos, models, self.config, known=crops.find, seconds=self.report.seconds):
             for digest, outcome in part:
                 if isinstance(outcome, ImageError):
                     bad[digest] = outcome
@@ -365,6 +378,13 @@ class _Build:
         self.report.failures.append(
             {"image": row.image, "product_id": row.product_id, "reason": error.reason, "message": str(error)}
         )
+
+
+def _parts(locations: Iterable[str]) -> Iterator[list[str]]:
+    """Some at a time: what is known of a file while it is hashed is not held of all of them."""
+    left = iter(locations)
+    while part := list(islice(left, _AT_ONCE)):
+        yield part
 
 
 def _silent(done: int, total: int, *, detail: str = "") -> None:

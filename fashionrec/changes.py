@@ -18,7 +18,7 @@ from fashionrec.store.items import CaptionRow, EntryRow, GarmentRow, ItemReader,
 SAME_GARMENT = 0.9
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """A row that the next generation holds. ``photo`` is the sha256 of its content; ``image`` is a path below ``base``."""
 

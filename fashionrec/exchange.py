@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def export_catalogue(root: Path, out: Path, config: Config) -> dict[str, Any]:
             photo = photos.setdefault(entry.photo, _photo(catalogue.items, entry.photo))
             seen = {"width": photo.width, "height": photo.height, "build_key": photo.build_key}
             metadata = json.dumps(entry.metadata, ensure_ascii=False)
-            entries.append({**vars(entry), **seen, "metadata": metadata})
+            entries.append({**asdict(entry), **seen, "metadata": metadata})
         pandas.DataFrame(entries).to_parquet(out / "entries.parquet", index=False)
         rows: list[dict[str, Any]] = []
         images: dict[tuple[str, int], int] = {}

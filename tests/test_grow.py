@@ -189,7 +189,7 @@ def test_add_remove_update(table: Any, photos: Path, build: Build, tmp_path: Pat
         remove_products(root, ["nobody"], config)
     with pytest.raises(DataError, match="nothing"):
         remove_products(root, ["a", "c", "x.jpg"], config)
-    again = add_products(root, [ProductRow("x.jpg", tmp_path / "none.jpg", "new", {})], config, source="none")
+    again = add_products(root, [ProductRow("x.jpg", tmp_path / "none", "new", {})], config, source="none")
     assert [failure["reason"] for failure in again.failures] == ["missing"]
     assert again.unchanged
 

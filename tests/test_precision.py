@@ -331,7 +331,7 @@ def choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tup
         told: list[str] = []
         monkeypatch.setattr(session.out, "say", told.append)
         monkeypatch.setattr(session.out, "warn", told.append)
-        rows = [ProductRow(f"{n}.jpg", tmp_path / f"{n}.jpg", f"p{n}") for n in range(photos)]
+        rows = [ProductRow(f"{n}.jpg", tmp_path, f"p{n}") for n in range(photos)]
         none, found = serving.serving_precision(session, None, source, rows, current=current)
         assert none is None
         return found, recorded, told
@@ -454,8 +454,8 @@ def test_small_models_and_machines_without_the_instructions_stay_in_float32(
 
 
 def test_the_sample_prefers_products_with_several_photos() -> None:
-    rows = [ProductRow(f"{n}", Path(f"{n}.jpg"), f"single{n}") for n in range(500)]
-    rows += [ProductRow(f"m{n}", Path(f"m{n}.jpg"), f"several{n // 4}") for n in range(80)]
+    rows = [ProductRow(f"{n}.jpg", Path(), f"single{n}") for n in range(500)]
+    rows += [ProductRow(f"m{n}.jpg", Path(), f"several{n // 4}") for n in range(80)]
 
     def chosen(rows: Sequence[ProductRow]) -> list[str]:
         return [row.product_id for row in serving._Sample(Session(), rows, None).chosen()]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fashionrec.dataset.products import _typed, read_products
+from fashionrec.dataset.products import read_products, read_records
 from fashionrec.errors import DataError
 
 
@@ -84,8 +84,12 @@ def test_an_empty_folder_says_so(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.text(alphabet="0123456789.-+eE ", min_size=1, max_size=8), min_size=1, max_size=5))
-def test_a_number_column_reads_back_as_the_same_numbers(values: list[str]) -> None:
-    rows = _typed([{"x": value} for value in values], ["x"])
+def test_a_number_column_reads_back_as_the_same_numbers(
+    tmp_path_factory: pytest.TempPathFactory, values: list[str]
+) -> None:
+    table = tmp_path_factory.mktemp("table") / "t.csv"
+    table.write_text("\n".join(["x,y", *(f"{value},-" for value in values)]))
+    rows = read_records(table)
     kinds = {type(row["x"]) for row in rows if "x" in row}
     assert len(kinds) <= 1
     for row, value in zip(rows, values, strict=True):

@@ -230,7 +230,7 @@ def add(
 
     root, source = find_catalogue(session, index), Path(photos)
     if source.is_file() and source.suffix.lower() in SUFFIXES:
-        rows = [ProductRow(source.name, source, source.name, {})]
+        rows = [ProductRow(source.name, source.parent, source.name, {})]
     else:
         rows = read_products(source)
     with session.out.progress("adding", "photos") as tick:

@@ -7,10 +7,12 @@ become metadata. Columns whose every value is a number are numbers ("00123" stay
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import re
-from collections.abc import Collection, Iterable, Sequence
+import sys
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,14 +28,27 @@ _INTEGER = re.compile(r"^[+-]?(0|[1-9]\d{0,17})$")
 _NUMBER = re.compile(r"^[+-]?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d{1,3})?$")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ProductRow:
-    """One photo of one product. ``image`` is as the table has it, ``path`` where the file is."""
+    """One photo of one product. ``image`` is as the table has it: below ``folder``, or absolute.
+
+    A build holds all rows of its table, so a row is small: it has no ``Path`` of its own.
+    """
 
     image: str
-    path: Path
+    folder: Path
     product_id: str
     metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def location(self) -> str:
+        """``path`` as text."""
+        return str(self.path)
+
+    @property
+    def path(self) -> Path:
+        """Where the file is."""
+        return Path(self.folder, self.image)
 
 
 def is_table(path: Path) -> bool:
@@ -64,13 +79,13 @@ def read_products(source: Path) -> list[ProductRow]:
         image = str(record.pop("image", "") or "").strip()
         product = record.pop("product_id", None)
         product_id = image if product is None or str(product).strip() == "" else str(product).strip()
-        rows.append(ProductRow(image, source.parent / image, product_id, record))
+        rows.append(ProductRow(image, source.parent, product_id, record))
     return rows
 
 
 def _folder_row(folder: Path, path: Path) -> ProductRow:
     image = path.relative_to(folder).as_posix()
-    return ProductRow(image, path, image, {})
+    return ProductRow(image, folder, image, {})
 
 
 def read_records(source: Path, text: Collection[str] = ()) -> list[dict[str, Any]]:
@@ -94,45 +109,49 @@ def _read_records(source: Path, text: Collection[str]) -> list[dict[str, Any]]:
     suffix = source.suffix.lower()
     try:
         if suffix in (".csv", ".tsv"):
-            with source.open(encoding="utf-8-sig", newline="") as file:
-                reader = csv.DictReader(file, delimiter="\t" if suffix == ".tsv" else ",")
-                rows = [{k: v for k, v in row.items() if k} for row in reader]
-            return _typed(rows, reader.fieldnames or [], text)
+            return _read_csv(source.read_bytes(), "\t" if suffix == ".tsv" else ",", text)
         if suffix == ".parquet":
             pandas = load("pandas", what="reading a Parquet table", packages=("pandas", "pyarrow"))
             frame = pandas.read_parquet(source)
             return [_plain(record) for record in frame.to_dict("records")]
         with source.open(encoding="utf-8-sig") as file:
-            records = [json.loads(line) for line in file if line.strip()]
+            return [_plain(_object(source, line)) for line in file if line.strip()]
     except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
         raise DataError(f"{source} cannot be read: {error}", hint="tables are UTF-8 CSV, JSONL or Parquet") from None
-    if not all(isinstance(record, dict) for record in records):
+
+
+def _object(source: Path, line: str) -> dict[str, Any]:
+    record = json.loads(line)
+    if not isinstance(record, dict):
         raise DataError(f"{source}: every line must be a JSON object")
-    return [_plain(record) for record in records]
+    return record
 
 
-def _typed(rows: Sequence[dict[str, Any]], columns: Iterable[str], text: Collection[str] = ()) -> list[dict[str, Any]]:
-    """Columns of numbers as numbers; empty cells left out; `image`, `product_id` and ``text`` always text."""
+def _read_csv(data: bytes, delimiter: str, text: Collection[str]) -> list[dict[str, Any]]:
+    """Read twice, what its columns hold and then its rows, so that every value is in memory once.
+
+    Columns of numbers become numbers; empty cells are left out; `image`, `product_id` and ``text`` are always text.
+    """
+    kinds: dict[str, set[type]] = {}
+    for cells in _cells(data, delimiter):
+        for column, value in cells:
+            kinds.setdefault(column, set()).add(_kind(value))
     converters: dict[str, Any] = {}
-    for column in columns:
-        values = [str(row.get(column) or "").strip() for row in rows]
-        filled = [value for value in values if value]
-        if column in ("image", "product_id") or column in text or not filled:
-            converters[column] = str
-        elif all(_INTEGER.match(value) for value in filled):
-            converters[column] = int
-        elif all(_NUMBER.match(value) for value in filled):
-            converters[column] = float
-        else:
-            converters[column] = str
-    return [
-        {
-            column: convert(str(row[column]).strip())
-            for column, convert in converters.items()
-            if row.get(column) is not None and str(row[column]).strip()
-        }
-        for row in rows
-    ]
+    for column, found in kinds.items():
+        plain = str in found or column in ("image", "product_id") or column in text
+        converters[column] = str if plain else float if float in found else int
+    return [{column: converters[column](value) for column, value in cells} for cells in _cells(data, delimiter)]
+
+
+def _cells(data: bytes, delimiter: str) -> Iterator[Iterable[tuple[str, str]]]:
+    """Of each row that is not empty its cells that are not: the column's name (one object for all rows) and the value."""
+    with io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline="") as file:
+        for row in csv.DictReader(file, delimiter=delimiter):
+            yield [(column, value.strip()) for column, value in row.items() if column and value and value.strip()]
+
+
+def _kind(value: str) -> type:
+    return int if _INTEGER.match(value) else float if _NUMBER.match(value) else str
 
 
 def _plain(record: dict[str, Any]) -> dict[str, Any]:
@@ -147,5 +166,5 @@ def _plain(record: dict[str, Any]) -> dict[str, Any]:
             value = str(value)
             if value == "NaT":
                 continue
-        plain[str(key)] = value
+        plain[sys.intern(str(key))] = value  # one string for all rows
     return plain

@@ -70,7 +70,7 @@ class CaptionRow:
         return self.words or f"{self.caption_en} {self.caption_ko}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class EntryRow:
     """A row of the product table as stored. ``image`` is a path below ``base``; ``photo`` is the sha256 of its content."""
 

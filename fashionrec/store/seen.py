@@ -34,12 +34,12 @@ class SeenFiles:
             path.unlink(missing_ok=True)
             self._db = _open(path)
 
-    def digests(self, files: Iterable[Path]) -> dict[Path, str]:
+    def digests(self, files: Iterable[str]) -> dict[str, str]:
         """The sha256 of those files that are as they were when they were hashed."""
         found = {}
         for file in files:
             try:
-                status = file.stat()
+                status = Path(file).stat()
             except (OSError, ValueError):
                 continue
             row = self._db.execute(
@@ -49,7 +49,7 @@ class SeenFiles:
                 found[file] = str(row[3])
         return found
 
-    def put(self, digests: dict[Path, tuple[int, int, int, str]]) -> None:
+    def put(self, digests: dict[str, tuple[int, int, int, str]]) -> None:
         """Record size, time of change, time of hashing (both in nanoseconds) and sha256 of files."""
         with self._db:
             self._db.executemany(
@@ -61,10 +61,10 @@ class SeenFiles:
         self._db.close()
 
 
-def file_state(path: Path) -> tuple[int, int, int] | None:
+def file_state(path: str) -> tuple[int, int, int] | None:
     """Size, time of change and the time now, in nanoseconds, of a file before it is hashed; None where there is none."""
     try:
-        status = path.stat()
+        status = Path(path).stat()
     except (OSError, ValueError):
         return None
     return status.st_size, status.st_mtime_ns, time.time_ns()
@@ -81,5 +81,5 @@ def _open(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _key(path: Path) -> bytes:
-    return hashlib.sha256(str(path.absolute()).encode("utf-8", "surrogateescape")).digest()[:16]
+def _key(path: str) -> bytes:
+    return hashlib.sha256(str(Path(path).absolute()).encode("utf-8", "surrogateescape")).digest()[:16]
