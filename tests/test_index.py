@@ -167,7 +167,7 @@ def test_one_query_among_many_allowed_is_exact(tmp_path: Path, kind: str, dtype:
         query = held[n * 190][None]
         scores = held @ query[0]
         order = np.lexsort((np.arange(4000), -scores))
-        mask = np.random.default_rng(n).random(4000) < 0.4
+        mask = np.random.default_rng(n).random(4000) < (0.6 if n % 2 else 0.2)
         if kind == "the farthest":
             mask[:] = False
             mask[order[2500:]] = True
@@ -180,6 +180,24 @@ def test_one_query_among_many_allowed_is_exact(tmp_path: Path, kind: str, dtype:
         assert mask[found[0]].all()
         if kind != "with equals":
             assert found[0].tolist() == expected
+
+
+@pytest.mark.parametrize("share", [0.39, 0.1, 0.01])
+def test_rows_looked_up_on_all_cores_score_as_in_a_scan(
+    tmp_path: Path, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors = clustered(4000, dim=32)
+    vectors[2::4] = vectors[::4]  # equals, of which the first come first
+    store = open_store(tmp_path, put(tmp_path, {"a": vectors[:2500], "b": vectors[2500:]}), "image", None, threads=2)
+    monkeypatch.setattr("fashionrec.store.vectors._PIECE_LOOKED_UP", 1000)
+    mask = np.random.default_rng(1).random(4000) < share
+    for query in vectors[::400]:
+        looked_up = store.search(query[None], 25, allowed=mask)
+        with monkeypatch.context() as scanned:
+            scanned.setattr("fashionrec.store.vectors._FEW", np.inf)
+            scan = store.search(query[None], 25, allowed=mask)
+        assert looked_up[1].tolist() == scan[1].tolist()
+        assert looked_up[0].tolist() == scan[0].tolist()
 
 
 @pytest.mark.parametrize("kind", ["ivf", "hnsw"])

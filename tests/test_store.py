@@ -41,8 +41,9 @@ def test_several_segments_are_searched_as_one(tmp_path: Path) -> None:
     assert (positions == expected).all()
     assert np.allclose(scores, np.take_along_axis(cosine, expected, axis=1), atol=1e-6)
     assert split.search(queries, 1000)[0].shape == (5, 50)
-    for position in (0, 6, 7, 29, 30, 49):
-        assert split.position(*split.locate(position)) == position
+    asked = np.array([0, 6, 7, 29, 30, 49])
+    for position, place in zip(asked, split.locate(asked), strict=True):
+        assert split.position(*place) == position
         assert np.allclose(split.fetch([position])[0], vectors[position])
 
 

@@ -99,13 +99,15 @@ def recommend(catalogue: Catalogue, garment: Garment, vector: np.ndarray, settin
     row = {position: n for n, position in enumerate(companions)}
     vectors = catalogue.images.fetch(companions)
     near, places = catalogue.images.search(vectors, min(how.lookalikes, int(partner_mask.sum())), allowed=partner_mask)
-    items = catalogue.items.at_rows({catalogue.images.locate(int(p)) for p in places.ravel()})
+    located = catalogue.images.locate(places.ravel())
+    items = catalogue.items.at_rows(set(located))
     best: dict[str, tuple[float, StoredItem]] = {}
     total: dict[str, np.ndarray] = {}
     for n, members in enumerate(worn):
         for companion in members:
-            for score, place in zip(near[row[companion]], places[row[companion]], strict=True):
-                for stored in items.get(catalogue.images.locate(int(place)), []):
+            first = row[companion] * places.shape[1]
+            for score, place in zip(near[row[companion]], located[first : first + places.shape[1]], strict=True):
+                for stored in items.get(place, []):
                     product = stored.item.product_id
                     if stored.worn_with or (settings.hide_unavailable and is_unavailable(stored)):
                         continue

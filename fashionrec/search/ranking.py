@@ -108,7 +108,7 @@ def _candidates(
     """Scored items: those near by image, by caption or by words, each with its whole score; garments of another class than
     those ``preferred`` are held back."""
     scores, positions = catalogue.images.search(image_query[None], want, exact=exact, allowed=allowed)
-    cosine = {catalogue.images.locate(int(p)): float(s) for s, p in zip(scores[0], positions[0], strict=True)}
+    cosine = dict(zip(catalogue.images.locate(positions[0]), scores[0].tolist(), strict=True))
     found = {stored.item_no: stored for items in catalogue.items.at_rows(cosine).values() for stored in items}
     if lexical:
         missing = [number for number in lexical.first if number not in found]

@@ -25,10 +25,12 @@ __all__ = ["VECTORS", "VectorStore", "Written", "dtype_of", "open_store", "open_
 #: Bytes of vectors in a piece that one thread looks through, and how many pieces for each thread at most: more than one, so that
 #: a thread that other work holds up does not hold up the answer.
 _PIECE, _PIECES = 32 << 20, 4
+_PIECE_LOOKED_UP = 4 << 20
 #: Queries handed to FAISS at once: with more it multiplies matrices, whose rounding depends on their number.
 _TOGETHER = 32
-#: Where fewer than one in so many rows is allowed, they are looked up one by one (which half floats take longer for).
-_FEW = {"float32": 16, "float16": 64}
+#: Where fewer than one in so many rows is allowed, they are looked up one by one for one query: of fewer vectors there is less
+#: memory to read. Half floats are decoded for it, which takes longer; several queries are better looked for in one scan.
+_FEW, _FEW_HALVES, _FEW_TOGETHER = 2.5, 64, 16
 #: Where one in so many or more is allowed, the best of all are taken and those allowed among them.
 _MANY = 8
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
@@ -128,10 +130,11 @@ class VectorStore:
             return np.empty((0, 0), np.float32), np.empty((0, 0), np.int64)
         return np.concatenate(scores), np.concatenate(positions)
 
-    def locate(self, position: int) -> tuple[str, int]:
-        """Segment name and row of a position."""
-        at = int(np.searchsorted(self.starts, position, side="right")) - 1
-        return self.names[at], int(position - self.starts[at])
+    def locate(self, positions: np.ndarray) -> list[tuple[str, int]]:
+        """Segment name and row of each of some positions, int64 [n]."""
+        at = np.searchsorted(self.starts, positions, side="right") - 1
+        rows = positions - self.starts[at]
+        return [(self.names[segment], row) for segment, row in zip(at.tolist(), rows.tolist(), strict=True)]
 
     def position(self, segment: str, row: int) -> int:
         """The position of a row of a segment."""
@@ -189,6 +192,17 @@ class VectorStore:
             else:
                 scores[places] = _products_with(query, self._decoded(segment, rows))
         return scores
+
+    def _scores_of_many(self, query: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """The same, in pieces on all cores."""
+        pieces = 1 if self.threads == 1 else self.threads * _PIECES
+        pieces = max(1, min(pieces, len(positions) * self.dim * 4 // _PIECE_LOOKED_UP))
+
+        def scores(part: np.ndarray) -> np.ndarray:
+            with _one_thread():
+                return self._scores(query, part)
+
+        return np.concatenate(_run([partial(scores, part) for part in np.array_split(positions, pieces)], self.threads))
 
     def _decoded(self, segment: int, rows: np.ndarray) -> np.ndarray:
         """Rows of a segment of half floats, float32 [n, d]."""
@@ -260,9 +274,9 @@ class VectorStore:
         k = max(0, min(k, len(positions)))
         if k == 0:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-        few = _FEW["float16" if None in self._raw else "float32"]
+        few = _FEW_HALVES if None in self._raw else _FEW if len(queries) == 1 else _FEW_TOGETHER
         if len(positions) * few < len(self):
-            scores = np.stack([self._scores(query[None], positions) for query in queries])
+            scores = np.stack([self._scores_of_many(query[None], positions) for query in queries])
             return _best(scores, np.broadcast_to(positions, scores.shape), k)
         mask = np.zeros(len(self), bool)
         mask[positions] = True
@@ -293,6 +307,9 @@ class VectorStore:
 def _best(scores: np.ndarray, positions: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The ``k`` best of each line, best first, equal scores by position. What FAISS fills up with (-1) is left out."""
     scores = np.where(positions < 0, -np.inf, scores)
+    if len(scores) == 1 and scores.shape[1] > 8 * k > 0:  # of many only those are sorted that may be among the best
+        places = np.flatnonzero(scores[0] >= np.partition(scores[0], -k)[-k])
+        scores, positions = scores[:, places], positions[:, places]
     order = np.lexsort((positions, -scores), axis=1)[:, :k]
     scores, positions = np.take_along_axis(scores, order, axis=1), np.take_along_axis(positions, order, axis=1)
     width = int((positions >= 0).sum(axis=1).min()) if positions.size else 0
