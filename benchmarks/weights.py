@@ -183,6 +183,7 @@ def _converted(source: Path, target: Path, precision: str, paths: Sequence[Path]
     from fashionrec.config import load_config
     from fashionrec.detector.detect import Detector
     from fashionrec.detector.precision import to_fp16, to_int8
+    from fashionrec.graphs import graph_files, with_ready
     from fashionrec.images import read_photo
 
     bundle, limits = Bundle.open(source), load_config(env={}).config.images
@@ -199,9 +200,9 @@ def _converted(source: Path, target: Path, precision: str, paths: Sequence[Path]
             target,
             kind="detector",
             name=f"{bundle.name}-{precision}",
-            graphs=bundle.graphs,
+            graphs=with_ready({"detect": file.name}, file.parent),
             spec={**bundle.spec, "precision": precision},
             source={"name": bundle.name},
             agreement={},
-            files={file.name: file},
+            files=graph_files(file),
         )

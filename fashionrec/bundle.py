@@ -6,9 +6,10 @@
       bundle.json      kind, preprocessing, labels or tokenizer settings, graphs, source, agreement, files, fingerprint
       detect.onnx      a detector's raw head;   or   image.onnx, text.onnx, tokenizer.json   of an encoder
       detect.onnx.data the weights of a large graph, which are mapped
+      detect.ready.onnx  the same network as ONNX Runtime rewrites it for a CPU, which it need not do again (the same weights)
 
 No pickle. The fingerprint is a sha256 over everything that decides an output (kind, spec, every file's bytes) and
-nothing else, so that two bundles with one fingerprint are the same model.
+nothing else, so that two bundles with one fingerprint are the same model. What is ready is not part of it: it is the same again.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,14 +34,17 @@ FORMAT = "fashionrec-bundle"
 FORMAT_VERSION = 1
 MANIFEST = "bundle.json"
 KINDS = ("detector", "embedder")
+#: After the role of a graph: that of the same one made ready to be opened by a CPU.
+READY = ".ready"
 
 
 @dataclass(frozen=True)
 class Bundle:
     """An opened bundle. ``spec`` is what the model's adapter needs (preprocessing, labels, decode, tokenizer).
 
-    ``at_once`` says that its sessions are for a few questions: float32 weights are used where they are mapped, and not brought
-    into another order first, which would take longer than most questions do.
+    ``at_once`` says that its sessions are for a few questions: what would take longer than these is left out. Graphs are opened
+    as they were made ready, weights are used where they are mapped and not brought into another order first, and threads do
+    not wait for more to do, which would take the other models' cores.
     """
 
     path: Path
@@ -91,13 +96,18 @@ class Bundle:
         options.log_severity_level = 3
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0" if threads == 1 else "1")
-        if self.at_once and self.spec.get("precision", "fp32") == "fp32":
+        options.add_session_config_entry(
+            "session.intra_op.allow_spinning", "0" if threads == 1 or self.at_once else "1"
+        )
+        if self.at_once and (self.kind == "embedder" or self.spec.get("precision", "fp32") == "fp32"):
             options.add_session_config_entry("session.disable_prepacking", "1")
         if graph not in self.graphs:
             raise ModelError(f"{self.path} has no graph {graph!r}, only {', '.join(self.graphs)}")
         file = self.path / self.graphs[graph]
         providers = _providers(device, ort.get_available_providers(), file, str(self.spec.get("precision", "fp32")))
+        if self.at_once and providers == [_CPU] and (ready := self.graphs.get(graph + READY)):
+            with suppress(Exception):  # of another ONNX Runtime, which cannot read it: then the graph itself
+                return _opened_as_it_is(self.path / ready, options)
         try:
             # falling back from the CPU to the CPU would only be told on standard output, where nobody asked for it
             falls_back = int(len(providers) > 1)
@@ -236,8 +246,20 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _fingerprint(kind: str, graphs: Mapping[str, str], spec: Mapping[str, Any], files: Mapping[str, Any]) -> str:
-    digests = {name: entry["sha256"] for name, entry in files.items()}
-    return fingerprint({"kind": kind, "graphs": dict(graphs), "spec": dict(spec), "files": digests})
+    digests = {name: entry["sha256"] for name, entry in files.items() if READY not in name}
+    own = {role: name for role, name in graphs.items() if not role.endswith(READY)}
+    return fingerprint({"kind": kind, "graphs": own, "spec": dict(spec), "files": digests})
+
+
+def _opened_as_it_is(file: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    import onnxruntime as ort
+
+    usual = options.graph_optimization_level
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        return ort.InferenceSession(str(file), options, providers=[_CPU], enable_fallback=0)
+    finally:
+        options.graph_optimization_level = usual
 
 
 #: What ``project.device`` asks of ONNX Runtime, best first; each falls back on the next for what it cannot do.

@@ -2,16 +2,18 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import TINY
 from PIL import Image
 
+from fashionrec import graphs as graphs_module
 from fashionrec.bundle import Bundle, write_bundle
 from fashionrec.embedder.embed import Embedder
 from fashionrec.errors import ModelError
-from fashionrec.graphs import graph_files, keep_weights_beside
+from fashionrec.graphs import graph_files, keep_weights_beside, make_ready, with_ready
 
 onnx = pytest.importorskip("onnx")
 
@@ -87,3 +89,80 @@ def test_a_bundle_that_starts_at_once_answers_the_same() -> None:
     pictures = [Image.new("RGB", (40, 30), colour) for colour in ("red", "teal", "white")]
     usual, at_once = Embedder(bundle), Embedder(replace(bundle, at_once=True))
     assert np.allclose(usual.embed_images(pictures), at_once.embed_images(pictures), atol=1e-6)
+
+
+def network(folder: Path) -> Path:
+    """A graph that ONNX Runtime rewrites: x * sigmoid(x) after a product, in float32, its weights beside it."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    weights = [rng.normal(size=(64, 64)).astype(np.float32) / 8 for _ in range(3)]
+    nodes, last = [], "x"
+    for n in range(3):
+        nodes += [
+            helper.make_node("MatMul", [last, f"w{n}"], [f"a{n}"]),
+            helper.make_node("Sigmoid", [f"a{n}"], [f"b{n}"]),
+            helper.make_node("Mul", [f"a{n}", f"b{n}"], [f"c{n}"]),
+        ]
+        last = f"c{n}"
+    made = helper.make_graph(
+        nodes,
+        "network",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 64])],
+        [helper.make_tensor_value_info(last, TensorProto.FLOAT, ["n", 64])],
+        [numpy_helper.from_array(array, f"w{n}") for n, array in enumerate(weights)],
+    )
+    path = folder / "detect.onnx"
+    onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    keep_weights_beside(path, least=1000)
+    return path
+
+
+def in_a_bundle(path: Path, out: Path, graphs: dict[str, str]) -> Bundle:
+    made = {"kind": "detector", "name": "b", "spec": {}, "source": {}, "agreement": {}}
+    return write_bundle(out, graphs=graphs, files=graph_files(path), **made)
+
+
+def test_what_is_ready_answers_the_same_with_the_same_weights(tmp_path: Path) -> None:
+    path = network(tmp_path)
+    plain = in_a_bundle(path, tmp_path / "plain", {"detect": path.name})
+    graphs = with_ready({"detect": path.name}, tmp_path)
+    assert graphs == {"detect": "detect.onnx", "detect.ready": "detect.ready.onnx"}
+    bundle = in_a_bundle(path, tmp_path / "b", graphs)
+    assert set(bundle.files) == {"detect.onnx", "detect.onnx.data", "detect.ready.onnx"}
+    assert bundle.files["detect.ready.onnx"]["size"] < 4000, "the weights are in it once more"
+    assert bundle.fingerprint == plain.fingerprint, "it is the same model"
+    rewritten = onnx.load(tmp_path / "b" / "detect.ready.onnx", load_external_data=False).graph.node
+    assert "Sigmoid" not in {node.op_type for node in rewritten}, "nothing was rewritten"
+    values = np.random.default_rng(1).normal(size=(5, 64)).astype(np.float32)
+    usual, at_once = (
+        one.session("detect").run(None, {"x": values})[0] for one in (bundle, replace(bundle, at_once=True))
+    )
+    assert np.allclose(usual, at_once, atol=1e-6)
+
+
+def test_a_ready_graph_that_cannot_be_read_is_not_needed(tmp_path: Path) -> None:
+    path = network(tmp_path)
+    bundle = replace(in_a_bundle(path, tmp_path / "b", with_ready({"detect": path.name}, tmp_path)), at_once=True)
+    values = {"x": np.ones((1, 64), np.float32)}
+    expected = bundle.session("detect").run(None, values)[0]
+    ready = tmp_path / "b" / "detect.ready.onnx"
+    ready.write_bytes(b"\xff" * ready.stat().st_size)
+    assert np.allclose(bundle.session("detect").run(None, values)[0], expected, atol=1e-6)
+    with pytest.raises(ModelError, match=r"detect\.ready\.onnx has changed"):
+        Bundle.open(bundle.path, verify=True)
+
+
+def test_what_answers_otherwise_is_not_made_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = network(tmp_path)
+    shared = graphs_module._share_weights
+
+    def wrong(model: Any, graph: Path) -> None:
+        shared(model, graph)
+        places = [tensor.external_data[1] for tensor in model.graph.initializer if tensor.external_data]
+        places[0].value, places[1].value = places[1].value, places[0].value
+
+    monkeypatch.setattr(graphs_module, "_share_weights", wrong)
+    assert make_ready(path) is None
+    assert with_ready({"detect": path.name}, tmp_path) == {"detect": path.name}
+    assert set(graph_files(path)) == {"detect.onnx", "detect.onnx.data"}

@@ -26,7 +26,7 @@ from fashionrec.detector.gate import Measure, SourceDetector, check, judge, map_
 from fashionrec.detector.precision import largest_activation, to_fp16, to_int8
 from fashionrec.errors import DataError, ImageError, ModelError
 from fashionrec.files import sha256_file
-from fashionrec.graphs import graph_files, keep_weights_beside
+from fashionrec.graphs import graph_files, keep_weights_beside, with_ready
 from fashionrec.images import read_photo
 from fashionrec.pixels import PixelSpec, prepare_pixels
 
@@ -110,7 +110,7 @@ def export_detector(
             out,
             kind="detector",
             name=name or _name(weights) + ("" if precision == "fp32" else f"-{precision}"),
-            graphs=bundle.graphs,
+            graphs=with_ready(bundle.graphs, bundle.path),
             spec=bundle.spec,
             source={
                 "name": _name(weights),
@@ -152,7 +152,7 @@ def convert_detector(
             out,
             kind="detector",
             name=f"{source.name}-{precision}",
-            graphs=bundle.graphs,
+            graphs=with_ready(bundle.graphs, bundle.path),
             spec=bundle.spec,
             source={**source.source, "fingerprint": source.fingerprint, "conversion": made},
             agreement={"float32": source.agreement, **figures, "speed": speed(first, second, photo)},

@@ -28,7 +28,7 @@ from fashionrec.embedder.embed import Embedder
 from fashionrec.embedder.preprocess import RESAMPLING, pixel_values
 from fashionrec.errors import ModelError, Refused
 from fashionrec.files import sha256_file
-from fashionrec.graphs import keep_weights_beside
+from fashionrec.graphs import keep_weights_beside, with_ready
 
 #: What an export may differ by from its source.
 MIN_COSINE = 0.9999
@@ -101,7 +101,7 @@ def export_embedder(
                 out,
                 kind="embedder",
                 name=name or _name(source),
-                graphs={"image": "image.onnx", "text": "text.onnx"},
+                graphs=with_ready({"image": "image.onnx", "text": "text.onnx"}, work),
                 spec=spec,
                 source=_source(source, model),
                 agreement=check(model, processor, tokenizer, spec, work, pictures, log),

@@ -24,7 +24,7 @@ from fashionrec.bundle import Bundle, write_bundle
 from fashionrec.embedder.embed import Embedder
 from fashionrec.embedder.gate import Tolerance, compare, judge
 from fashionrec.errors import FashionrecError
-from fashionrec.graphs import graph_files, keep_weights_beside
+from fashionrec.graphs import graph_files, keep_weights_beside, with_ready
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -75,11 +75,12 @@ def convert_embedder(
         judge(precision, figures, tolerance)
         replaced = graph_files(source.path / name)
         files = {each: source.path / each for each in source.files if each not in replaced}
+        kept = {role: each for role, each in source.graphs.items() if each in files}
         return write_bundle(
             out,
             kind="embedder",
             name=f"{source.name}-{precision}",
-            graphs=source.graphs,
+            graphs={**kept, **with_ready({"image": name}, file.parent)},
             spec=spec,
             source={**source.source, "fingerprint": source.fingerprint, "conversion": made},
             agreement={
