@@ -1,11 +1,12 @@
 """query beside a straight script, from a cold start; warm, by stages; and with filters: over a catalogue of 100,000 garments.
 
-python -m benchmarks query [--models yolov8n yolov8l] [--vectors 100000] [--pairs 10] [--parts cold warm filters profile]
-                           [--out DIR]
+python -m benchmarks query [--models yolov8n yolov8l] [--precisions fp32 int8] [--vectors 100000] [--pairs 10]
+                           [--parts cold warm filters profile] [--out DIR]
 
 The script is what one would write by hand with ultralytics, transformers and FAISS (it reads the same vectors and a JSON of the
 products). Cold: whole processes in interleaved pairs, `fashionrec query PHOTO --json` and the script, same weights; the first
-pair warms the disk and does not count. Memory is the peak of each process (`ru_maxrss`). The garments of the catalogue are drawn
+pair warms the disk and does not count. In int8 the catalogue's models and vectors are, and the script's are not: then their hits
+are not compared. Memory is the peak of each process (`ru_maxrss`). The garments of the catalogue are drawn
 vectors around those of real crops, so that hits mean nothing and cost what they cost. Warm: one open catalogue in one process.
 Filters: over a column of random numbers, against brute force.
 """
@@ -85,10 +86,20 @@ def timed(command: list[str]) -> Run:
     return Run(seconds, cpu, megabytes, json.loads(text))
 
 
-def cold(model: str, made: dict[str, Path], root: Path, photos: list[Path], conf: float, pairs: int, out: Path) -> Any:
+def cold(
+    model: str,
+    made: dict[str, Path],
+    root: Path,
+    straight: Path,
+    photos: list[Path],
+    conf: float,
+    pairs: int,
+    out: Path,
+) -> Any:
+    """``root`` is the catalogue asked; ``straight`` the one in float32 whose vectors the script reads."""
     items = out / "items.json"
-    items.write_text(json.dumps([f"p{n}" for n in range(_count(root))]))
-    index = root / "segments" / "000001-image" / "vectors.faiss"
+    items.write_text(json.dumps([f"p{n}" for n in range(_count(straight))]))
+    index = straight / "segments" / "000001-image" / "vectors.faiss"
     script = out / "straight_query.py"
     script.write_text(STRAIGHT)
     sets = (f"detector.conf={conf}", "query.same_class=0")  # the script knows no classes
@@ -103,7 +114,8 @@ def cold(model: str, made: dict[str, Path], root: Path, photos: list[Path], conf
         if n:
             ours.append(a)
             theirs.append(b)
-            same += overlaps(a.document["garments"], b.document)
+            if root == straight:
+                same += overlaps(a.document["garments"], b.document)
             bare.append(_bare())
 
     def median(values: Iterable[float], digits: int = 3) -> float:
@@ -268,9 +280,19 @@ def filters(root: Path) -> list[dict[str, Any]]:
     return results
 
 
+def catalogue(root: Path, made: dict[str, Path], precision: str, photos: list[Path], vectors: int) -> Path:
+    """The catalogue of drawn vectors with models of a precision, made where it is not there."""
+    if not (root / "catalogue.json").exists():
+        shutil.rmtree(root, ignore_errors=True)
+        detector, embedder = weights.in_precision(made, precision, photos, root.parent)
+        draw(root, detector, embedder, photos, vectors)
+    return root
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--models", nargs="*", default=["yolov8n", "yolov8l"])
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "int8"])
     parser.add_argument("--vectors", type=int, default=100_000)
     parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=8)
@@ -283,14 +305,15 @@ def main() -> None:
     document: dict[str, Any] = {}
     for model in options.models:
         made = weights.bundles(model, out, options.epochs)
-        root = out / f"catalogue-{model}-{options.vectors}"
-        if not (root / "catalogue.json").exists():
-            shutil.rmtree(root, ignore_errors=True)
-            draw(root, made["detector"], made["embedder"], photos, options.vectors)
+        root = catalogue(out / f"catalogue-{model}-{options.vectors}", made, "fp32", photos, options.vectors)
         conf, asked = few_garments(made["detector"], photos)
-        if "cold" in options.parts:
-            figures = cold(model, made, root, asked, conf, options.pairs, out)
-            document[f"cold, {model}"] = figures
+        for precision in options.precisions if "cold" in options.parts else ():
+            served = root
+            if precision != "fp32":
+                place = out / f"catalogue-{model}-{precision}-{options.vectors}"
+                served = catalogue(place, made, precision, photos, options.vectors)
+            figures = cold(f"{model}, {precision}", made, served, root, asked, conf, options.pairs, out)
+            document[f"cold, {model}, {precision}"] = figures
             print(json.dumps(figures, indent=2), flush=True)
         if "profile" in options.parts:
             text = profile(model, root, asked[0], conf)

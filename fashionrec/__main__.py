@@ -9,9 +9,11 @@ import sys
 
 def main() -> None:
     gc.disable()  # while modules are made: nothing of them is to be collected
+    command = sys.argv[1] if len(sys.argv) > 1 else None
+    if command == "query":  # its threads would wait for products to share, which no query has, and take a core for that
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from fashionrec.cli.main import make_app
 
-    command = sys.argv[1] if len(sys.argv) > 1 else None
     app = make_app(command)
     gc.freeze()
     gc.enable()

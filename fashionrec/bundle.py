@@ -18,9 +18,10 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,7 @@ class Bundle:
     agreement: dict[str, Any]
     files: dict[str, dict[str, Any]]
     at_once: bool = False
+    _ahead: dict[tuple[str, int, str], _Opening] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @classmethod
     def open(cls, path: str | Path, kind: str | None = None, *, verify: bool = False) -> Bundle:
@@ -90,6 +92,10 @@ class Bundle:
 
     def session(self, graph: str, *, threads: int = 0, device: str = "auto") -> onnxruntime.InferenceSession:
         """An ONNX Runtime session of one graph. ``threads`` 0 = all cores. Raises :class:`ModelError`."""
+        ahead = self._ahead.pop((graph, threads, device), None)
+        return ahead.session() if ahead is not None else self._open_session(graph, threads, device)
+
+    def _open_session(self, graph: str, threads: int, device: str) -> onnxruntime.InferenceSession:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
@@ -116,6 +122,14 @@ class Bundle:
             raise ModelError(f"{file} cannot be loaded: {str(error).splitlines()[0][:200]}", hint=_AGAIN) from None
         _started(device, session.get_providers())
         return session
+
+    def open_ahead(self, graph: str, *, threads: int = 0, device: str = "auto") -> None:
+        """Start opening a session in a thread; the next :meth:`session` of the same is this one. ONNX Runtime is imported before,
+        as imports do not run beside one another."""
+        import onnxruntime  # noqa: F401
+
+        opening = self._ahead[graph, threads, device] = _Opening(lambda: self._open_session(graph, threads, device))
+        opening.start()
 
     def copy_to(self, target: Path) -> Bundle:
         """Copy the bundle whole into the folder ``target`` (which must not exist), files synced to disk."""
@@ -152,6 +166,29 @@ class Bundle:
         for file_name in self.graphs.values():
             if file_name not in self.files:
                 raise ModelError(f"{self.path / MANIFEST} does not list its graph {file_name!r}", hint=_AGAIN)
+
+
+class _Opening(threading.Thread):
+    """A session on its way."""
+
+    def __init__(self, start: Callable[[], onnxruntime.InferenceSession]) -> None:
+        super().__init__(name="fashionrec-opening", daemon=True)
+        self._start_session = start
+        self._session: onnxruntime.InferenceSession | None = None
+        self._error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            self._session = self._start_session()
+        except Exception as error:
+            self._error = error
+
+    def session(self) -> onnxruntime.InferenceSession:
+        """The session, once it is open. Raises what opening it raised."""
+        self.join()
+        if self._error is not None:
+            raise self._error
+        return self._session
 
 
 def write_bundle(

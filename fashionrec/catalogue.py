@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -15,18 +14,19 @@ from typing import TYPE_CHECKING, Any
 from fashionrec.bundle import Bundle
 from fashionrec.config import Config, CropConfig, load_config
 from fashionrec.errors import CatalogueError, FashionrecError, ModelError
-from fashionrec.images import Photo, least_side, read_photo
 from fashionrec.store.generations import THUMBNAILS, Generation, hold, read_current
 from fashionrec.store.items import ItemReader, StoredItem
 from fashionrec.store.measured import Measured, read_measured
-from fashionrec.store.vectors import VectorStore, open_store
 
+# What needs numpy or Pillow is imported where it is used: a query's models are being opened by then (see begin).
 if TYPE_CHECKING:
     from fashionrec.detector.detect import Detector
     from fashionrec.embedder.embed import Embedder
+    from fashionrec.images import Photo
     from fashionrec.search.answer import Answer
     from fashionrec.search.columns import Columns
     from fashionrec.search.outfits import Outfits
+    from fashionrec.store.vectors import VectorStore
 
 
 class Catalogue:
@@ -36,7 +36,8 @@ class Catalogue:
     What a query does not need is not opened: the image tower for a text query, the text tower for a photo.
     """
 
-    def __init__(self, generation: Generation, config: Config) -> None:
+    def __init__(self, generation: Generation, config: Config, at_once: bool = False) -> None:
+        self.at_once = at_once
         self._held = hold(generation)
         self.generation = generation
         self.config = config
@@ -46,9 +47,10 @@ class Catalogue:
         self._stores: dict[str, VectorStore] = {}
 
     @classmethod
-    def open(cls, path: str | Path, config: Config | None = None) -> Catalogue:
+    def open(cls, path: str | Path, config: Config | None = None, *, at_once: bool = False) -> Catalogue:
         """Open the served generation of a catalogue folder. Checks manifest, sizes, headers and model fingerprints.
 
+        ``at_once`` is for a few questions: the models are open in a fifth of the time, and take up to a fifth longer for each.
         Raises :class:`CatalogueError` where it is missing, damaged, of another version, or was built with other models
         than those that lie in it.
         """
@@ -56,7 +58,7 @@ class Catalogue:
         for attempt in (1, 2):  # a writer may have removed the generation between the pointer and its files
             generation = read_current(root)
             try:
-                catalogue = cls(generation, config if config is not None else load_config().config)
+                catalogue = cls(generation, config if config is not None else load_config().config, at_once)
                 generation.check()
                 catalogue._check_models()
                 return catalogue
@@ -133,19 +135,24 @@ class Catalogue:
             )
 
     def begin(self, tower: str, *, detect: bool = False) -> None:
-        """Start opening what a question needs, beside what the caller does next: the encoder's ``tower`` (``image`` or
-        ``text``), the detector where it is to ``detect``, and the vectors. What goes wrong is raised when they are asked."""
-        asked = {tower, "detect"} if detect else {tower}
-        if asked <= self._begun:
-            return
-        self._begun |= asked
-        import onnxruntime  # noqa: F401  (here, as imports do not run beside one another)
+        """Start opening the models that a question needs, beside what the caller does next: the encoder's ``tower`` (``image``
+        or ``text``), and the detector where it is to ``detect``. What goes wrong is raised when they are asked."""
+        project = self.config.project
+        if detect and "detect" not in self._begun and self.detector_bundle is not None:
+            self.detector_bundle.open_ahead("detect", threads=project.threads, device=project.device)
+        if tower not in self._begun:
+            self.embedder_bundle.open_ahead(tower, threads=project.threads, device=project.device)
+        self._begun |= {tower, "detect"} if detect else {tower}
 
-        starts: list[Callable[[], object]] = [partial(self.embedder.start, tower), lambda: self.images]
-        if detect and (detector := self.detector) is not None:
-            starts.insert(0, lambda: detector.provider)
-        for start in starts:
-            threading.Thread(target=_quietly, args=(start,), name="fashionrec-begin").start()
+    def begin_vectors(self) -> None:
+        """Start opening the vectors beside what the caller does next. What goes wrong is raised when they are asked."""
+        if "vectors" not in self._begun:
+            self._begun.add("vectors")
+            threading.Thread(target=self._open_vectors, name="fashionrec-begin").start()
+
+    def _open_vectors(self) -> None:
+        with suppress(FashionrecError):
+            _ = self.images
 
     def put_away_detector(self) -> None:
         """Give back the memory of the detector. It is opened again when it is asked for."""
@@ -189,6 +196,8 @@ class Catalogue:
 
     def read_photo(self, source: str | Path | bytes, *, whole: bool = True) -> Photo:
         """A photo with all its pixels; or, not ``whole``, as a build reads it: with as many as it needs at least."""
+        from fashionrec.images import read_photo
+
         limits = self.config.images
         made = self.settings.get("scaled_decoding", limits.scaled_decoding)
         if made != limits.scaled_decoding:
@@ -202,6 +211,8 @@ class Catalogue:
 
     @cached_property
     def _least(self) -> int:
+        from fashionrec.images import least_side
+
         return least_side(self.crop_side, self.detector.imgsz if self.detector else 0)
 
     def thumbnail(self, stored: StoredItem) -> bytes:
@@ -229,9 +240,11 @@ class Catalogue:
         path = self.generation.bundle_path(kind)
         if path is None:
             raise CatalogueError(f"catalogue {self.root} has no {kind}")
-        return replace(Bundle.open(path, kind), at_once=True)
+        return replace(Bundle.open(path, kind), at_once=self.at_once)
 
     def _vectors(self, kind: str) -> VectorStore:
+        from fashionrec.store.vectors import open_store
+
         with self._lock:
             if kind not in self._stores:
                 threads = self.config.project.threads
@@ -261,11 +274,6 @@ class Catalogue:
                     f" ({str(entry['embedder'])[:12]}, not {fingerprints['embedder'][:12]})",
                     hint="build the catalogue again with `fashionrec build-index`",
                 )
-
-
-def _quietly(start: Callable[[], object]) -> None:
-    with suppress(FashionrecError):
-        start()
 
 
 def verify_catalogue(root: str | Path) -> int:

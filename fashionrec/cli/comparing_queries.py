@@ -21,7 +21,11 @@ def compare_catalogues(
 
     answers: list[tuple[Answer, Answer]] = []
     failures: list[UsageError] = []
-    with Catalogue.open(first, session.config) as a, Catalogue.open(second, session.config) as b:
+    short: bool = question.is_short
+    with (
+        Catalogue.open(first, session.config, at_once=short) as a,
+        Catalogue.open(second, session.config, at_once=short) as b,
+    ):
         for one, other in zip(question.ask(session, a), question.ask(session, b), strict=True):
             wrong = next((answer for answer in (one, other) if isinstance(answer, UsageError)), None)
             if wrong is not None:

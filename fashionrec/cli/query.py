@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from fashionrec.types import Box
 
 Source = str | bytes
+#: Photos that are asked as one batch and no more.
+_FEW = 8
 
 
 def mount(app: typer.Typer) -> None:
@@ -95,7 +97,9 @@ def query(
 
     answers: list[Answer] = []
     failures: list[tuple[str, UsageError]] = []
-    with Catalogue.open(find_catalogue(session, index[0] if index else None), session.config) as catalogue:
+    root = find_catalogue(session, index[0] if index else None)
+    with Catalogue.open(root, session.config, at_once=question.is_short) as catalogue:
+        question.begin(catalogue)
         worn: list[list[GarmentAnswer]] = []
         for answer in question.ask(session, catalogue):
             if isinstance(answer, UsageError):
@@ -189,6 +193,18 @@ class _Question:
         sources, many = _sources(photos)
         return cls(sources, words, like, unlike, _box(box), many, merge)
 
+    @property
+    def is_short(self) -> bool:
+        """Whether models that are open at once are worth more than those that answer faster."""
+        return len(self.sources) <= _FEW
+
+    def begin(self, catalogue: Catalogue) -> None:
+        """Have the models opened that will be asked, before anything else is imported."""
+        if self.sources:
+            catalogue.begin("image", detect=self.box is None)
+        elif self.asked_words and not self.like:
+            catalogue.begin("text")
+
     def ask(self, session: Session, catalogue: Catalogue) -> Iterator[Answer | UsageError]:
         """Answers, and errors as values."""
         settings = query_settings(session, catalogue)
@@ -210,7 +226,7 @@ class _Question:
         self, session: Session, catalogue: Catalogue, settings: QueryConfig, words: list[Words]
     ) -> Iterator[Answer | UsageError]:
         if self.sources:
-            from fashionrec.search.photo import BATCH, search_photos
+            from fashionrec.search.photo import search_photos
 
             yield from search_photos(
                 catalogue,
@@ -219,7 +235,7 @@ class _Question:
                 _describe(session, catalogue),
                 box=self.box,
                 words=words,
-                once=len(self.sources) <= BATCH,
+                once=self.is_short,
             )
         elif self.like:
             from fashionrec.search.like import search_like

@@ -112,6 +112,7 @@ def _answers(
         answer.width, answer.height = photo.width, photo.height
         outcomes.append(_Asked(answer, photo, [], []))
     asked = [one for one in outcomes if isinstance(one, _Asked)]
+    catalogue.begin_vectors()
     with _shared(asked, "load"):
         detector = catalogue.detector if detect and box is None and asked else None
         embedder = catalogue.embedder

@@ -43,6 +43,7 @@ def search_text(catalogue: Catalogue, text: str | Sequence[Words], settings: Que
     answer = Answer(photo=None, width=None, height=None, text=shown)
     with answer.timed("load"):
         catalogue.begin("text")
+        catalogue.begin_vectors()
         embedder = catalogue.embedder
         catalogue.images  # noqa: B018  (opened here, so that its time is counted as loading)
     with answer.timed("search"):

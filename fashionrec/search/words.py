@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from fashionrec.errors import UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from fashionrec.captioner.lexicon import Understood
     from fashionrec.embedder.embed import Embedder
     from fashionrec.search.answer import Answer
@@ -77,6 +77,8 @@ def moved(vector: np.ndarray, words: Sequence[Words], embedder: Embedder) -> np.
     Each text moves it by its weight times what sets it apart from a text of clothes as such: pictures and texts lie in
     different parts of CLIP's space, and the way between those parts is not what was asked for.
     """
+    import numpy as np
+
     asked = [one for one in words if one.understood.english]
     if not asked:
         return vector
@@ -87,6 +89,8 @@ def moved(vector: np.ndarray, words: Sequence[Words], embedder: Embedder) -> np.
 
 def text_vector(words: Sequence[Words], embedder: Embedder) -> np.ndarray | None:
     """The vector (float32 [d], unit length) that words alone ask with; None where none of them reaches the encoder."""
+    import numpy as np
+
     wanted = [one for one in words if one.weight > 0 and one.understood.english]
     if not wanted:
         return None
@@ -109,5 +113,7 @@ def tell(answer: Answer, words: Sequence[Words]) -> None:
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:
+    import numpy as np
+
     length = float(np.linalg.norm(vector))
     return np.asarray(vector / length if length > 1e-12 else vector, np.float32)
