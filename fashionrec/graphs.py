@@ -54,20 +54,12 @@ def make_ready(graph: Path) -> Path | None:
     """
     need("onnx", what="writing a model's graph")
     import onnx
-    import onnxruntime as ort
 
     ready = _ready(graph)
-    with tempfile.TemporaryDirectory() as folder:
-        options = _options()
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-        options.optimized_model_filepath = str(Path(folder) / "rewritten.onnx")
-        for key, value in {"file_name": "rewritten.data", "min_size_in_bytes": str(_LEAST_TENSOR)}.items():
-            options.add_session_config_entry(f"session.optimized_model_external_initializers_{key}", value)
-        try:
-            ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-            model = onnx.load(options.optimized_model_filepath)
-        except Exception:  # its own classes
-            return None
+    try:
+        model = rewritten(graph, "extended")
+    except Exception:  # ONNX Runtime's own classes
+        return None
     _share_weights(model, graph)
     if sum(len(tensor.raw_data) for tensor in model.graph.initializer) >= LEAST_GRAPH:
         _put_beside(model, ready)
@@ -77,6 +69,24 @@ def make_ready(graph: Path) -> Path | None:
             file.unlink(missing_ok=True)
         return None
     return ready
+
+
+def rewritten(graph: Path, level: str = "basic") -> onnx.ModelProto:
+    """The graph as ONNX Runtime rewrites it, with all its weights: ``basic`` (constants folded) or ``extended`` (nodes fused).
+
+    Raises what ONNX Runtime raises.
+    """
+    import onnx
+    import onnxruntime as ort
+
+    with tempfile.TemporaryDirectory() as folder:
+        options = _options()
+        options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, f"ORT_ENABLE_{level.upper()}")
+        options.optimized_model_filepath = str(Path(folder) / "rewritten.onnx")
+        for key, value in {"file_name": "rewritten.data", "min_size_in_bytes": str(_LEAST_TENSOR)}.items():
+            options.add_session_config_entry(f"session.optimized_model_external_initializers_{key}", value)
+        ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        return onnx.load(options.optimized_model_filepath)
 
 
 def graph_files(graph: Path) -> dict[str, Path]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +185,39 @@ def convert(tmp_path: Path) -> Callable[..., Bundle]:
         return convert_embedder(source, tmp_path / "out", precision, pictures(), tolerance=TOLERANCE, **options)
 
     return run
+
+
+@pytest.mark.train
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+def test_an_encoder_whose_weights_lie_beside_it_is_converted_too(precision: str, tmp_path: Path) -> None:
+    """As those of every real CLIP do. What was made ready of the source is made anew, its text tower's is taken over."""
+    pytest.importorskip("onnx")
+    from fashionrec.embedder.precision import convert_embedder
+    from fashionrec.graphs import keep_weights_beside, with_ready
+
+    plain, work = encoder(tmp_path / "source"), tmp_path / "work"
+    shutil.copytree(plain.path, work)
+    (work / "bundle.json").unlink()
+    keep_weights_beside(work / "image.onnx", least=0)
+    graphs = with_ready(plain.graphs, work)
+    source = write_bundle(
+        tmp_path / "beside.bundle",
+        kind="embedder",
+        name="clip",
+        graphs=graphs,
+        spec=plain.spec,
+        source={},
+        agreement={},
+        files={file.name: file for file in work.iterdir()},
+    )
+    assert {"image.onnx.data", "image.ready.onnx", "text.ready.onnx"} <= set(source.files)
+    made = convert_embedder(source, tmp_path / "out", precision, pictures(), tolerance=TOLERANCE)
+    assert made.graphs == graphs
+    assert set(made.files) == set(source.files) - {"image.onnx.data"}
+    usual, at_once = Embedder(made), Embedder(replace(made, at_once=True))
+    assert np.allclose(usual.embed_images(pictures()), at_once.embed_images(pictures()), atol=2e-3)
+    words = ["a red dress", "셔츠"]
+    assert np.allclose(at_once.embed_texts(words), Embedder(plain).embed_texts(words), atol=1e-5)
 
 
 @pytest.mark.train

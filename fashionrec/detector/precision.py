@@ -22,6 +22,7 @@ import onnx
 
 from fashionrec.detector.ultra import quiet
 from fashionrec.errors import FashionrecError
+from fashionrec.graphs import rewritten
 
 #: The largest number of half precision; activations of photos never seen may be this much larger than those measured.
 HALF_MAX = 65504.0
@@ -202,12 +203,8 @@ def _makers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
 
 def _folded(graph: Path, out: Path) -> onnx.ModelProto:
     """The graph with its constants folded, so that weights are weights, and a name for each node; written to ``out``."""
-    whole = out.with_name("whole.onnx")  # its weights may lie beside it, where those of a graph elsewhere do not
-    onnx.save(onnx.load(graph), whole)
     with _translated("folding"):
-        _session(whole, out)
-    whole.unlink()
-    model = onnx.load(out)
+        model = rewritten(graph)
     for n, node in enumerate(model.graph.node):
         node.name = f"{n}:{node.name}"
     metadata = model.metadata_props.add()
@@ -219,15 +216,13 @@ def _folded(graph: Path, out: Path) -> onnx.ModelProto:
     return model
 
 
-def _session(graph: Path, optimized: Path | None = None) -> None:
-    """Load a graph, which shows whether it is one; what ONNX Runtime folds in it is written to ``optimized``."""
+def _session(graph: Path) -> None:
+    """Load a graph, which shows whether it is one."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    if optimized:
-        options.optimized_model_filepath = str(optimized)
     ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
 
 

@@ -24,7 +24,7 @@ from fashionrec.bundle import Bundle, write_bundle
 from fashionrec.embedder.embed import Embedder
 from fashionrec.embedder.gate import Tolerance, compare, judge
 from fashionrec.errors import FashionrecError
-from fashionrec.graphs import graph_files, keep_weights_beside, with_ready
+from fashionrec.graphs import graph_files, keep_weights_beside, rewritten, with_ready
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -280,16 +280,8 @@ def _shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
 
 def _folded(graph: Path) -> onnx.ModelProto:
     """The graph with its constants folded, so that weights are weights."""
-    import onnxruntime as ort
-
-    with tempfile.TemporaryDirectory() as folder:
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        options.optimized_model_filepath = str(Path(folder) / "folded.onnx")
-        try:
-            ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises its own classes
-            reason = str(error).splitlines()[0][:200]
-            raise FashionrecError(f"the graph cannot be read: {reason}", hint="export it again") from None
-        return onnx.load(options.optimized_model_filepath)
+    try:
+        return rewritten(graph)
+    except Exception as error:  # onnxruntime raises its own classes
+        reason = str(error).splitlines()[0][:200]
+        raise FashionrecError(f"the graph cannot be read: {reason}", hint="export it again") from None
