@@ -112,7 +112,6 @@ def _answers(
         answer.width, answer.height = photo.width, photo.height
         outcomes.append(_Asked(answer, photo, [], []))
     asked = [one for one in outcomes if isinstance(one, _Asked)]
-    catalogue.begin_vectors()
     with _shared(asked, "load"):
         detector = catalogue.detector if detect and box is None and asked else None
         embedder = catalogue.embedder
@@ -133,6 +132,7 @@ def _answers(
                 assert one.answer.source is not None
                 one.photo = catalogue.read_photo(one.answer.source)
             one.crops = [one.photo.crop(garment.box, catalogue.crop) for garment in one.chosen]
+        catalogue.begin_vectors()
         vectors = embedder.embed_images([crop for one in asked for crop in one.crops])
         asked_with = np.stack([moved(vector, words, embedder) for vector in vectors]) if words else vectors
     done = 0
