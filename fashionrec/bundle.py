@@ -59,6 +59,7 @@ class Bundle:
     files: dict[str, dict[str, Any]]
     at_once: bool = False
     _ahead: dict[tuple[str, int, str], _Opening] = field(default_factory=dict, init=False, compare=False, repr=False)
+    _asked: set[tuple[str, int, str]] = field(default_factory=set, init=False, compare=False, repr=False)
 
     @classmethod
     def open(cls, path: str | Path, kind: str | None = None, *, verify: bool = False) -> Bundle:
@@ -92,7 +93,9 @@ class Bundle:
 
     def session(self, graph: str, *, threads: int = 0, device: str = "auto") -> onnxruntime.InferenceSession:
         """An ONNX Runtime session of one graph. ``threads`` 0 = all cores. Raises :class:`ModelError`."""
-        ahead = self._ahead.pop((graph, threads, device), None)
+        key = graph, threads, device
+        self._asked.add(key)
+        ahead = self._ahead.pop(key, None)
         return ahead.session() if ahead is not None else self._open_session(graph, threads, device)
 
     def _open_session(self, graph: str, threads: int, device: str) -> onnxruntime.InferenceSession:
@@ -124,12 +127,17 @@ class Bundle:
         return session
 
     def open_ahead(self, graph: str, *, threads: int = 0, device: str = "auto") -> None:
-        """Start opening a session in a thread; the next :meth:`session` of the same is this one. ONNX Runtime is imported before,
-        as imports do not run beside one another."""
+        """Start opening a session in a thread, unless it was asked for before; the next :meth:`session` of the same is this one.
+
+        ONNX Runtime is imported before, as imports do not run beside one another.
+        """
         import onnxruntime  # noqa: F401
 
-        opening = self._ahead[graph, threads, device] = _Opening(lambda: self._open_session(graph, threads, device))
-        opening.start()
+        key = graph, threads, device
+        if key not in self._asked:
+            self._asked.add(key)
+            self._ahead[key] = opening = _Opening(lambda: self._open_session(*key))
+            opening.start()
 
     def copy_to(self, target: Path) -> Bundle:
         """Copy the bundle whole into the folder ``target`` (which must not exist), files synced to disk."""
@@ -169,10 +177,10 @@ class Bundle:
 
 
 class _Opening(threading.Thread):
-    """A session on its way."""
+    """A session on its way. (No daemon: a process that ended within ONNX Runtime would be aborted.)"""
 
     def __init__(self, start: Callable[[], onnxruntime.InferenceSession]) -> None:
-        super().__init__(name="fashionrec-opening", daemon=True)
+        super().__init__(name="fashionrec-opening")
         self._start_session = start
         self._session: onnxruntime.InferenceSession | None = None
         self._error: Exception | None = None

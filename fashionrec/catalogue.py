@@ -43,7 +43,6 @@ class Catalogue:
         self.config = config
         self.items = ItemReader(generation.items_path)
         self._lock = threading.RLock()
-        self._begun: set[str] = set()
         self._stores: dict[str, VectorStore] = {}
 
     @classmethod
@@ -138,16 +137,13 @@ class Catalogue:
         """Start opening the models that a question needs, beside what the caller does next: the encoder's ``tower`` (``image``
         or ``text``), and the detector where it is to ``detect``. What goes wrong is raised when they are asked."""
         project = self.config.project
-        if detect and "detect" not in self._begun and self.detector_bundle is not None:
+        if detect and self.detector_bundle is not None:
             self.detector_bundle.open_ahead("detect", threads=project.threads, device=project.device)
-        if tower not in self._begun:
-            self.embedder_bundle.open_ahead(tower, threads=project.threads, device=project.device)
-        self._begun |= {tower, "detect"} if detect else {tower}
+        self.embedder_bundle.open_ahead(tower, threads=project.threads, device=project.device)
 
     def begin_vectors(self) -> None:
         """Start opening the vectors beside what the caller does next. What goes wrong is raised when they are asked."""
-        if "vectors" not in self._begun:
-            self._begun.add("vectors")
+        if "image" not in self._stores:
             threading.Thread(target=self._open_vectors, name="fashionrec-begin").start()
 
     def _open_vectors(self) -> None:
@@ -157,7 +153,6 @@ class Catalogue:
     def put_away_detector(self) -> None:
         """Give back the memory of the detector. It is opened again when it is asked for."""
         self.__dict__.pop("detector", None)
-        self._begun.discard("detect")
         if sys.platform == "linux":  # glibc keeps what was freed, in case that it is asked for again
             import ctypes
 

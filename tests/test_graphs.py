@@ -1,5 +1,7 @@
 """Weights beside their graph: the same answers, fewer bytes read."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -166,3 +168,27 @@ def test_what_answers_otherwise_is_not_made_ready(tmp_path: Path, monkeypatch: p
     assert make_ready(path) is None
     assert with_ready({"detect": path.name}, tmp_path) == {"detect": path.name}
     assert set(graph_files(path)) == {"detect.onnx", "detect.onnx.data"}
+
+
+def test_a_process_may_end_while_models_are_being_opened() -> None:
+    """With daemon threads the system aborts it every few times."""
+    code = f"from fashionrec.bundle import Bundle; b = Bundle.open({str(TINY / 'embedder')!r})\n"
+    code += "for n in range(1, 25): b.open_ahead('image', threads=n)"
+    for _ in range(4):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_was_opened_ahead_is_taken_once_and_its_error_is_told(tmp_path: Path) -> None:
+    bundle = Bundle.open(TINY / "embedder")
+    bundle.open_ahead("image", threads=1)
+    opening = bundle._ahead["image", 1, "auto"]
+    assert bundle.session("image", threads=1) is opening.session()
+    bundle.open_ahead("image", threads=1)
+    assert not bundle._ahead, "opened twice"
+    assert bundle.session("image", threads=1) is not opening.session()
+    broken = Bundle.open(TINY / "embedder").copy_to(tmp_path / "broken")
+    (broken.path / "image.onnx").write_bytes(b"\xff" * broken.files["image.onnx"]["size"])
+    broken.open_ahead("image")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        broken.session("image")
