@@ -36,7 +36,7 @@ lap("import numpy")
 from fashionrec.catalogue import Catalogue
 import fashionrec.search.photo
 lap("import the search (Pillow, SQLite)")
-opened = Catalogue.open(sys.argv[1], config)
+opened = Catalogue.open(sys.argv[1], config, at_once=True)
 lap("open the catalogue")
 import onnxruntime
 lap("import onnxruntime")
