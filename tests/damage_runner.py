@@ -17,6 +17,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,8 @@ def damage(path: Path, rng: random.Random) -> str:
     return what
 
 
-def ask(root: Path, photo: Path) -> str:
-    with Catalogue.open(root, CONFIG) as catalogue:
+def ask(root: Path, photo: Path, at_once: bool = False) -> str:
+    with Catalogue.open(root, CONFIG, at_once=at_once) as catalogue:
         answers = [catalogue.search(photo, k=5), catalogue.search_text("빨간 shirt", k=5)]
         for answer in answers:
             json.dumps(answer.to_dict(), ensure_ascii=False).encode("utf-8", "replace")
@@ -126,7 +127,8 @@ def main() -> None:
     for _ in range(options.count):
         name = rng.choice(files)
         what = damage(copy / name, rng)
-        asked = forked(lambda: ask(copy, options.photo))
+        at_once = rng.random() < 0.5
+        asked = forked(partial(ask, copy, options.photo, at_once))
         found = forked(lambda: verified(copy))
         shutil.copyfile(options.catalogue / name, copy / name)
         counts["trials"] += 1

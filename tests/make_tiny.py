@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from fashionrec.bundle import write_bundle
+from fashionrec.graphs import graph_files, with_ready
 from fashionrec.types import CLASS_NAMES
 
 TINY = Path(__file__).parent / "data" / "tiny"
@@ -141,7 +142,7 @@ def main() -> None:
             TINY / "detector",
             kind="detector",
             name="tiny-detector",
-            graphs={"detect": "detect.onnx"},
+            graphs=with_ready({"detect": "detect.onnx"}, work),
             spec={
                 "imgsz": SIDE,
                 "resize": "letterbox",
@@ -154,7 +155,7 @@ def main() -> None:
             },
             source={"name": "tests/make_tiny.py"},
             agreement={},
-            files={"detect.onnx": work / "detect.onnx"},
+            files=graph_files(work / "detect.onnx"),
         )
         words = ["<start>", "<end>", "<unk>", *COLOURS]
         vocabulary = {word: n for n, word in enumerate(words)}
@@ -171,7 +172,7 @@ def main() -> None:
             TINY / "embedder",
             kind="embedder",
             name="tiny-embedder",
-            graphs={"image": "image.onnx", "text": "text.onnx"},
+            graphs=with_ready({"image": "image.onnx", "text": "text.onnx"}, work),
             spec={
                 "dim": 48,
                 "logit_scale": 20.0,
@@ -188,7 +189,7 @@ def main() -> None:
             },
             source={"name": "tests/make_tiny.py"},
             agreement={},
-            files={name: work / name for name in ("image.onnx", "text.onnx", "tokenizer.json")},
+            files={file.name: file for file in work.iterdir() if not file.name.startswith("detect")},
         )
     for name, (left, right) in {
         "red-blue": ("red", "blue"),
