@@ -5,11 +5,11 @@ python -m benchmarks query [--models yolov8n yolov8l] [--precisions fp32 int8] [
 
 The script is what one would write by hand with ultralytics, transformers and FAISS (it reads the same vectors and a JSON of the
 products). Cold: whole processes in interleaved pairs, `fashionrec query PHOTO --json` and the script, same weights. Each is run
-once before it is timed: what counts is a cold process, not a cold disk, and some systems take the memory of files back after seconds
-(what was read from the disk all the same is told). In int8 the catalogue's models and vectors are, and the script's are not: then
-their hits are not compared. Memory is the peak of each process (`ru_maxrss`). The garments of the catalogue are drawn vectors around
-those of real crops, so that hits mean nothing and cost what they cost. Warm: one open catalogue in one process. Filters: over a
-column of random numbers, against brute force.
+once before it is timed: what counts is a cold process, not a cold disk, and some systems take the memory of files back after
+seconds (what was read from the disk all the same is told). In int8 the catalogue's models and vectors are, and the script's are
+not: then their hits are not compared. Memory is the peak of each process (`ru_maxrss`). The garments of the catalogue are drawn
+vectors around those of real crops, so that hits mean nothing and cost what they cost. Warm: one open catalogue in one process.
+Filters: over a column of random numbers, against brute force.
 """
 
 from __future__ import annotations
