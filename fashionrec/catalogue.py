@@ -49,7 +49,7 @@ class Catalogue:
     def open(cls, path: str | Path, config: Config | None = None, *, at_once: bool = False) -> Catalogue:
         """Open the served generation of a catalogue folder. Checks manifest, sizes, headers and model fingerprints.
 
-        ``at_once`` is for a few questions: the models are open in a fifth of the time, and take up to a fifth longer for each.
+        ``at_once`` is for a few questions: the models are open in a fraction of the time, and take up to a fifth longer each.
         Raises :class:`CatalogueError` where it is missing, damaged, of another version, or was built with other models
         than those that lie in it.
         """

@@ -25,6 +25,7 @@ __all__ = ["VECTORS", "VectorStore", "Written", "dtype_of", "open_store", "open_
 #: Bytes of vectors in a piece that one thread looks through, and how many pieces for each thread at most: more than one, so that
 #: a thread that other work holds up does not hold up the answer.
 _PIECE, _PIECES = 32 << 20, 4
+#: The same where rows are looked up one by one.
 _PIECE_LOOKED_UP = 4 << 20
 #: Queries handed to FAISS at once: with more it multiplies matrices, whose rounding depends on their number.
 _TOGETHER = 32
@@ -194,7 +195,7 @@ class VectorStore:
         return scores
 
     def _scores_of_many(self, query: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        """The same, in pieces on all cores."""
+        """As :meth:`_scores`, in pieces on all cores."""
         pieces = 1 if self.threads == 1 else self.threads * _PIECES
         pieces = max(1, min(pieces, len(positions) * self.dim * 4 // _PIECE_LOOKED_UP))
 
