@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
+from contextlib import suppress
 
 
 def main() -> None:
@@ -12,6 +14,8 @@ def main() -> None:
     command = sys.argv[1] if len(sys.argv) > 1 else None
     if command == "query":  # its threads would wait for products to share, which no query has, and take a core for that
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # or somebody wants it to be ignored
+            signal.signal(signal.SIGINT, _interrupted)
     from fashionrec.cli.main import make_app
 
     app = make_app(command)
@@ -26,14 +30,22 @@ def main() -> None:
         _leave(leaving.code)
 
 
+def _interrupted(number: int, frame: object) -> None:
+    """Ctrl-C ends a query wherever it is. As an exception it would be taken for another one where a library imports another, and
+    be lost where it falls into a callback; nothing of a query is worth tidying up."""
+    with suppress(OSError):
+        os.write(2, b"error: interrupted\n")
+    os._exit(130)
+
+
 def _leave(code: object) -> None:
     """End the process without taking its models apart, which takes longer than a search: the system gets it all back at once.
 
     Nothing of a query is left to be written by now but what stands in the buffers.
     """
     try:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
     except OSError:  # whoever read it has gone
         code = code or 0
     os._exit(code if isinstance(code, int) else 1 if code else 0)

@@ -165,6 +165,11 @@ class _Pool(Generic[Job, Result]):
             return
         for process in list((getattr(self._executor, "_processes", None) or {}).values()):
             process.kill()  # a stalled decoder does not hear a polite request
+        writer = getattr(getattr(self._executor, "_result_queue", None), "_writer", None)
+        if (
+            writer is not None
+        ):  # of a result that was killed half-way the rest would be waited for, while anybody could write it
+            writer.close()
         self._executor.shutdown(wait=True, cancel_futures=True)
         self._executor = None
 

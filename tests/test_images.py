@@ -4,6 +4,8 @@ import contextlib
 import io
 import os
 import struct
+import threading
+import time
 import zlib
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fashionrec.config import load_config
-from fashionrec.decoding import decode_all
+from fashionrec.decoding import decode_all, in_processes
 from fashionrec.errors import ImageError
 from fashionrec.images import crop_garment, encode_jpeg, find_photos, read_photo
 from fashionrec.types import Box
@@ -200,7 +202,7 @@ def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
     script.write_text(
         "from pathlib import Path\n"
         "from fashionrec.config import load_config\n"
-        "from fashionrec.decoding import decode_all\n"
+        "from fashionrec.decoding import decode_all, in_processes\n"
         f"photos = [(0, Path({str(tmp_path / 'a.png')!r}))]\n"
         "print(list(decode_all(photos, load_config(env={}).config.images, timeout=20, workers=2)))\n"
     )
@@ -221,3 +223,20 @@ def test_a_broken_tiff_is_one_error_and_not_what_libtiff_thinks_of_it(capfd: pyt
         read_photo(torn, LIMITS)
     os.write(2, b"heard again")
     assert capfd.readouterr().err == "heard again"
+
+
+def _large(size: int) -> bytes:
+    return bytes(size)
+
+
+def test_workers_killed_within_a_result_are_not_waited_for() -> None:
+    """The rest of the result would be waited for, for ever: the pipe's other end is open in this process too."""
+    for n in range(12):
+        stop = threading.Event()
+        found = in_processes(_large, ((n, 64 << 20) for n in range(8)), timeout=60, workers=2, stop=stop)
+        next(found)
+        time.sleep(0.004 * n)
+        ended = threading.Thread(target=found.close, daemon=True)
+        ended.start()
+        ended.join(30)
+        assert not ended.is_alive()

@@ -83,6 +83,18 @@ def test_an_empty_folder_says_so(tmp_path: Path) -> None:
         read_products(tmp_path)
 
 
+def test_what_floats_cannot_hold_stays_text_or_is_left_out(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("x,code,y\n1e999,12345678901234567890,1.5\n5,7,2\n")
+    assert read_records(table) == [
+        {"x": "1e999", "code": "12345678901234567890", "y": 1.5},
+        {"x": "5", "code": "7", "y": 2.0},
+    ]
+    lines = tmp_path / "t.jsonl"
+    lines.write_text('{"a": NaN, "b": {"k": Infinity, "n": [1.5, -Infinity, 1e999]}, "c": 2.5}\n')
+    assert read_records(lines) == [{"b": {"k": None, "n": [1.5, None, None]}, "c": 2.5}]
+
+
 @given(st.lists(st.text(alphabet="0123456789.-+eE ", min_size=1, max_size=8), min_size=1, max_size=5))
 def test_a_number_column_reads_back_as_the_same_numbers(
     tmp_path_factory: pytest.TempPathFactory, values: list[str]

@@ -3,6 +3,10 @@
 import csv
 import io
 import json
+import signal
+import subprocess
+import sys
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -361,6 +365,35 @@ def test_threads_on_one_catalogue_answer_alike(shop: Path, photos: Path, config:
         for threads in (2, 8):
             with ThreadPoolExecutor(threads) as pool:
                 assert list(pool.map(ask, names)) == alone
+
+
+def test_words_beside_photos_that_cannot_be_used_tell_why(cli: Callable[..., Result], shop: Path, photos: Path) -> None:
+    missing = cli("query", "none.jpg", "--text", "red", "--index", shop)
+    assert missing.code == 2
+    assert "no photo at none.jpg" in missing.err
+    absent = cli("query", photos / "green.jpg", "--garment", "99", "--text", "red", "--index", shop)
+    assert absent.code == 2
+    assert "99" in absent.err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+def test_an_interrupt_ends_a_query_wherever_it_is(shop: Path, photos: Path) -> None:
+    """As an exception it became an ImportError within numpy's import, and a deadlock within a callback of the importer's."""
+    words = [sys.executable, "-m", "fashionrec", "query", str(photos / "green.jpg"), "--index", str(shop), "--json"]
+    ends = []
+    for n in range(16):
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            time.sleep(0.06 + 0.02 * n)
+            process.send_signal(signal.SIGINT)
+            out, told = process.communicate(timeout=60)
+        started = process.returncode != -signal.SIGINT  # before that it is Python's own start that is interrupted
+        if started and process.returncode:
+            assert (process.returncode, told) == (130, "error: interrupted\n")
+            assert not out or json.loads(out)["garments"], "half an answer"
+        elif started:
+            assert json.loads(out)["garments"]
+        ends.append(process.returncode)
+    assert 130 in ends, ends
 
 
 def test_a_photo_leaves_nothing_behind(cli: Callable[..., Result], shop: Path, photos: Path, tmp_path: Path) -> None:

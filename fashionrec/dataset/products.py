@@ -121,10 +121,16 @@ def _read_records(source: Path, text: Collection[str]) -> list[dict[str, Any]]:
 
 
 def _object(source: Path, line: str) -> dict[str, Any]:
-    record = json.loads(line)
+    record = json.loads(line, parse_float=_finite, parse_constant=_finite)
     if not isinstance(record, dict):
         raise DataError(f"{source}: every line must be a JSON object")
     return record
+
+
+def _finite(text: str) -> float | None:
+    """None for what is no number (JSON has neither NaN nor Infinity, but some write them)."""
+    value = float(text)
+    return value if math.isfinite(value) else None
 
 
 def _read_csv(data: bytes, delimiter: str, text: Collection[str]) -> list[dict[str, Any]]:
@@ -151,7 +157,12 @@ def _cells(data: bytes, delimiter: str) -> Iterator[Iterable[tuple[str, str]]]:
 
 
 def _kind(value: str) -> type:
-    return int if _INTEGER.match(value) else float if _NUMBER.match(value) else str
+    """What a value is. A number that is none in floats stays text: one beyond them, or a code of more digits than they keep."""
+    if _INTEGER.match(value):
+        return int
+    if not _NUMBER.match(value) or not math.isfinite(float(value)) or value.lstrip("+-").isdigit():
+        return str
+    return float
 
 
 def _plain(record: dict[str, Any]) -> dict[str, Any]:

@@ -134,7 +134,9 @@ def _answers(
             one.crops = [one.photo.crop(garment.box, catalogue.crop) for garment in one.chosen]
         catalogue.begin_vectors()
         vectors = embedder.embed_images([crop for one in asked for crop in one.crops])
-        asked_with = np.stack([moved(vector, words, embedder) for vector in vectors]) if words else vectors
+        asked_with = (
+            np.stack([moved(vector, words, embedder) for vector in vectors]) if words and len(vectors) else vectors
+        )
     done = 0
     for outcome in outcomes:
         if isinstance(outcome, UsageError):
