@@ -133,11 +133,11 @@ def _share_weights(model: onnx.ModelProto, graph: Path) -> None:
 def _answers_alike(graph: Path, ready: Path) -> bool:
     import onnxruntime as ort
 
-    usual, rewritten = _options(), _options()
-    rewritten.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    as_it_is = _options()
+    as_it_is.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        one = ort.InferenceSession(str(graph), usual, providers=["CPUExecutionProvider"])
-        other = ort.InferenceSession(str(ready), rewritten, providers=["CPUExecutionProvider"])
+        one = ort.InferenceSession(str(graph), _options(), providers=["CPUExecutionProvider"])
+        other = ort.InferenceSession(str(ready), as_it_is, providers=["CPUExecutionProvider"])
         values = {value.name: _made_up(value) for value in one.get_inputs()}
         pairs = list(zip(one.run(None, values), other.run(None, values), strict=True))
     except Exception:  # its own classes

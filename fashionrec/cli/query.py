@@ -13,6 +13,7 @@ import typer
 from fashionrec.cli.answers import document, print_answer, write_files
 from fashionrec.cli.session import Session, command
 from fashionrec.errors import CatalogueError, UsageError
+from fashionrec.search import BATCH
 
 if TYPE_CHECKING:
     from fashionrec.catalogue import Catalogue
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from fashionrec.types import Box
 
 Source = str | bytes
-#: Photos that are asked as one batch and no more.
-_FEW = 8
 
 
 def mount(app: typer.Typer) -> None:
@@ -196,7 +195,7 @@ class _Question:
     @property
     def is_short(self) -> bool:
         """Whether models that are open at once are worth more than those that answer faster."""
-        return len(self.sources) <= _FEW
+        return len(self.sources) <= BATCH
 
     def begin(self, catalogue: Catalogue) -> None:
         """Have the models opened that will be asked, before anything else is imported."""

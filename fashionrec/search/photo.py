@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fashionrec.errors import ImageError, UsageError
+from fashionrec.search import BATCH
 from fashionrec.search.answer import Answer
 from fashionrec.search.ranking import rank
 from fashionrec.search.words import Words, moved, tell
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
 
 #: Describes crops: pictures, their image vectors and classes in, what is said of each (or None) out.
 Describe = Callable[[Sequence["Image.Image"], np.ndarray, Sequence["str | None"]], Sequence["Said | None"]]
-
-#: Photos that are detected and embedded together.
-BATCH = 8
 
 
 def search_photo(
