@@ -1,0 +1,1 @@
+"""What every other package may use: the floor below models, catalogues and data sets."""

@@ -1,0 +1,307 @@
+"""Open, write, list and remove inside a folder that may come from somebody else.
+
+People copy catalogues, runs, bundles and data sets with whatever they contain: links, pipes, sockets. Every operation of a
+:class:`Folder` walks from its root through directory handles and never follows a link, so nothing outside the root can be
+read, written, listed or removed, not even if an entry is replaced by a link meanwhile. The root itself may be reached
+through a link: that is the user's choice.
+
+Libraries that open files by path (SQLite, FAISS, ONNX Runtime) are given what :meth:`Folder.path` has checked.
+Where there are no directory handles (Windows), each component is examined before the path is used.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Literal
+
+from fashionrec.errors import DataError, FashionrecError
+
+Kind = Literal["file", "folder", "link", "special"]
+Mode = Literal["rb", "r+b", "ab", "xb"]
+
+_HANDLES = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+#: A pipe is opened without waiting for its other end; regular files do not know the flag.
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0)
+_FLAGS = {
+    "rb": os.O_RDONLY,
+    "r+b": os.O_RDWR,
+    "ab": os.O_WRONLY | os.O_APPEND | os.O_CREAT,
+    "xb": os.O_WRONLY | os.O_CREAT | os.O_EXCL,
+}
+#: Temporaries of :meth:`Folder.write`, also as versions before 0.2 named them (by process id).
+TEMPORARY = re.compile(r"^\..+\.[0-9a-f]+\.tmp$")
+#: What opening a link, or a path through one, fails with.
+_LINK_ERRORS = (errno.ELOOP, errno.ENOTDIR, errno.EMLINK, errno.ENXIO, errno.EISDIR)
+_DEEPEST = 64
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a folder holds. ``name`` is relative to the root of the :class:`Folder`, with ``/``."""
+
+    name: str
+    kind: Kind
+    size: int
+
+
+class Folder:
+    """A folder whose content is not trusted.
+
+    ``what`` names it in messages ("catalogue", "bundle", "run"); whatever is refused is raised as ``error``.
+    Names are relative, with ``/`` between their parts. What is missing raises ``FileNotFoundError``.
+    """
+
+    def __init__(self, root: str | Path, what: str = "folder", error: type[FashionrecError] = DataError) -> None:
+        self.root, self.what, self.error = Path(root), what, error
+
+    def check(self) -> None:
+        """Raise ``error`` for the first link or special file, or for folders nested without end."""
+        for entry in self.walk():
+            if entry.kind not in ("file", "folder"):
+                raise self.refusal(entry.name)
+
+    def walk(self, name: str = "") -> Iterator[Entry]:
+        """Everything below ``name``, sorted by folder, links and special files included (never entered)."""
+        folders = [name]
+        while folders:
+            inside = folders.pop()
+            if inside.count("/") > _DEEPEST:
+                raise self.error(f"{self.what} {self.root}: folders are nested too deeply ({inside[:80]})")
+            for entry in self.entries(inside):
+                yield entry
+                if entry.kind == "folder":
+                    folders.append(entry.name)
+
+    def entries(self, name: str = "") -> list[Entry]:
+        """The entries of the folder ``name``, sorted; empty if it is missing."""
+        prefix = f"{name}/" if name else ""
+        try:
+            with self._handle(name) as handle, os.scandir(handle) as found:
+                entries = [Entry(prefix + entry.name, *_kind(entry.stat(follow_symlinks=False))) for entry in found]
+        except FileNotFoundError:
+            return []
+        return sorted(entries, key=lambda entry: entry.name)
+
+    def kind(self, name: str) -> Kind | None:
+        """What ``name`` is; None if it is missing."""
+        try:
+            with self._parent(name) as (handle, last):
+                return _kind(os.stat(last, dir_fd=handle, follow_symlinks=False))[0]
+        except FileNotFoundError:
+            return None
+
+    def open(self, name: str, mode: Mode = "rb") -> IO[bytes]:
+        """Open a regular file; ``xb`` creates it and fails if anything has its name."""
+        with self._parent(name) as (handle, last):
+            if not _HANDLES and mode != "xb" and self.kind(name) in ("link", "special"):
+                raise self.refusal(name)
+            try:
+                number = os.open(last, _FLAGS[mode] | _NO_FOLLOW | _NO_WAIT, 0o666, dir_fd=handle)
+            except OSError as error:
+                raise self._translate(error, name) from None
+        try:
+            if not stat.S_ISREG(os.fstat(number).st_mode):
+                raise self.refusal(name)
+            return os.fdopen(number, mode.replace("x", "w"))
+        except BaseException:
+            with suppress(OSError):  # fdopen closes what it refuses
+                os.close(number)
+            raise
+
+    def read(self, name: str) -> bytes:
+        """The content of a file."""
+        with self.open(name) as file:
+            return file.read()
+
+    def write(self, name: str, data: bytes | str) -> None:
+        """Write a file so that a reader, or a crash, sees the old content or the new, never a part.
+
+        Whatever has the name, a link included, is replaced; its target is not touched. A folder is refused.
+        """
+        raw = data.encode("utf-8") if isinstance(data, str) else data
+        with self._parent(name) as (handle, last):
+            above, plain = os.path.split(last)
+            temporary = str(Path(above, f".{plain}.{os.urandom(8).hex()}.tmp"))
+            number = os.open(temporary, _FLAGS["xb"] | _NO_FOLLOW, 0o666, dir_fd=handle)
+            try:
+                with os.fdopen(number, "wb") as file:
+                    file.write(raw)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, last, src_dir_fd=handle, dst_dir_fd=handle)
+            except BaseException as error:
+                with suppress(FileNotFoundError):
+                    os.unlink(temporary, dir_fd=handle)
+                if isinstance(error, IsADirectoryError):
+                    raise self.refusal(name) from None
+                raise
+            _sync(handle)
+
+    def append(self, name: str, data: bytes) -> None:
+        """Append to a file (made if it is missing) and force it to the disk.
+
+        A file that has other names too is replaced by a copy: the others keep their content.
+        """
+        with self.open(name, "ab") as file:
+            if os.fstat(file.fileno()).st_nlink == 1:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+                return
+        self.write(name, self.read(name) + data)
+
+    def make_folder(self, name: str, *, exist_ok: bool = False) -> Path:
+        """Make a folder and those above it; returns its path. Unless ``exist_ok`` it must be new."""
+        parts = self._parts(name)
+        for n in range(1, len(parts) + 1):
+            part = "/".join(parts[:n])
+            with self._parent(part) as (handle, last):
+                try:
+                    os.mkdir(last, 0o777, dir_fd=handle)
+                except FileExistsError:
+                    if n == len(parts) and not exist_ok:
+                        raise
+                    if self.kind(part) != "folder":
+                        raise self.refusal(part) from None
+        return self.root.joinpath(*parts)
+
+    def path(self, name: str) -> Path:
+        """The path of ``name`` for a library that opens files by path: a file, a folder, or missing; never a link."""
+        if self.kind(name) in ("link", "special"):
+            raise self.refusal(name)
+        return self.root.joinpath(*self._parts(name))
+
+    def rename(self, name: str, to: str) -> None:
+        """Move an entry within the folder; a file in the place of ``to`` is replaced."""
+        with self._parent(name) as (source, old), self._parent(to) as (target, new):
+            os.replace(old, new, src_dir_fd=source, dst_dir_fd=target)
+
+    def remove(self, name: str, *, ignore_errors: bool = False) -> None:
+        """Remove a file, a link (not what it points to), or a folder with all that is in it; nothing if it is missing."""
+        try:
+            with self._parent(name) as (handle, last):
+                if stat.S_ISDIR(os.stat(last, dir_fd=handle, follow_symlinks=False).st_mode):
+                    shutil.rmtree(last, ignore_errors=ignore_errors, dir_fd=handle)
+                else:
+                    os.unlink(last, dir_fd=handle)
+        except FileNotFoundError:
+            return
+        except OSError:
+            if not ignore_errors:
+                raise
+
+    def sync(self, name: str = "") -> None:
+        """Force the entries of a folder, or the content of a file, to the disk."""
+        if name and self.kind(name) == "file":
+            with self.open(name) as file:
+                os.fsync(file.fileno())
+            return
+        with self._handle(name) as handle:
+            _sync(handle)
+
+    def refusal(self, name: str) -> FashionrecError:
+        """The error for an entry that is a link, a special file, or not the kind of entry that it must be."""
+        path = self.root.joinpath(*name.split("/"))
+        try:
+            mode = path.lstat().st_mode
+        except OSError:
+            mode = 0
+        if stat.S_ISLNK(mode) or _is_junction(path):
+            found = "is a link"
+            with suppress(OSError):
+                found = f"is a link (to {str(path.readlink())[:200]})"
+        elif stat.S_ISDIR(mode):
+            found = "is a folder, not a file"
+        elif stat.S_ISREG(mode):
+            found = "is a file, not a folder"
+        else:
+            found = "is neither a file nor a folder" if mode else "cannot be used"
+        return self.error(
+            f"{self.what} {self.root}: {name} {found}",
+            hint="links and special files are never followed here: remove it, or ask for a copy without it",
+        )
+
+    def _parts(self, name: str) -> tuple[str, ...]:
+        parts = tuple(name.split("/"))
+        if any(
+            part in ("", ".", "..") or "\\" in part or "\0" in part or (os.name == "nt" and ":" in part)
+            for part in parts
+        ):
+            raise self.error(f"{self.what} {self.root}: {name[:200]!r} is not a name inside it")
+        return parts
+
+    @contextmanager
+    def _handle(self, name: str) -> Iterator[int | str]:
+        """The folder ``name`` as an open handle (as a path where there are none)."""
+        parts = self._parts(name) if name else ()
+        if not _HANDLES:
+            yield self._examine(parts)
+            return
+        handle = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for n, part in enumerate(parts, 1):
+                try:
+                    inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | _NO_FOLLOW, dir_fd=handle)
+                except OSError as error:
+                    raise self._translate(error, "/".join(parts[:n])) from None
+                os.close(handle)
+                handle = inner
+            yield handle
+        finally:
+            os.close(handle)
+
+    @contextmanager
+    def _parent(self, name: str) -> Iterator[tuple[int | None, str]]:
+        """The folder that holds ``name`` and the last part of the name, for the ``dir_fd`` of ``os`` functions.
+
+        Without directory handles: None and the whole path.
+        """
+        *above, last = self._parts(name)
+        with self._handle("/".join(above)) as handle:
+            if isinstance(handle, int):
+                yield handle, last
+            else:
+                yield None, str(Path(handle, last))
+
+    def _examine(self, parts: tuple[str, ...]) -> str:
+        path = self.root
+        for n, part in enumerate(parts, 1):
+            path = path / part
+            if not stat.S_ISDIR(path.lstat().st_mode) or _is_junction(path):
+                raise self.refusal("/".join(parts[:n]))
+        return str(path)
+
+    def _translate(self, error: OSError, name: str) -> Exception:
+        if error.errno in _LINK_ERRORS:
+            return self.refusal(name)
+        return error
+
+
+def _kind(state: os.stat_result) -> tuple[Kind, int]:
+    mode = state.st_mode
+    if stat.S_ISLNK(mode) or getattr(state, "st_reparse_tag", 0) == getattr(stat, "IO_REPARSE_TAG_MOUNT_POINT", -1):
+        return "link", 0
+    if stat.S_ISDIR(mode):
+        return "folder", 0
+    return ("file", state.st_size) if stat.S_ISREG(mode) else ("special", 0)
+
+
+def _is_junction(path: Path) -> bool:
+    with suppress(OSError):
+        return _kind(path.lstat())[0] == "link"
+    return False
+
+
+def _sync(handle: int | str | None) -> None:
+    with suppress(OSError):  # some file systems, and Windows, cannot sync a folder
+        if isinstance(handle, int):
+            os.fsync(handle)
