@@ -16,6 +16,7 @@ HEAVY = ("torch", "torchvision", "ultralytics", "transformers", "pandas", "robof
 #: From the bottom up. A module may import from its own line and from those above it in this list (which are below it).
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "yolo_options"),
+    ("common",),
     ("types", "files", "extras", "sections"),
     ("config",),
     ("images", "bundle", "graphs", "runs", "yolo_data", "pixels", "pages"),
