@@ -1,12 +1,12 @@
 # `make demo` and `make test` are all a newcomer needs. Each makes .venv first, from the locked and hashed versions.
-# Needs python3 (3.10 or newer), pip and make. Another interpreter: make PYTHON=python3.12 demo
+# Needs python3 (3.11 or newer), pip and make. Another interpreter: make PYTHON=python3.12 demo
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench format lock core-test clean
+.PHONY: help demo test lint bench format lock core-test release-sample release-check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,9 +14,10 @@ help:
 	@echo "make test    lint and all tests"
 	@echo "make lint    ruff format check, ruff, types"
 	@echo "make bench   the benchmarks"
+	@echo "make release-check   all that is run before a release: hours"
 
 $(READY): requirements-all.lock pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "fashionrec needs Python 3.10 or newer")'
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fashionrec needs Python 3.11 or newer")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-all.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
@@ -44,11 +45,21 @@ format: $(READY)
 core-test:
 	$(PYTHON) tests/core_install.py
 
+# A minute of the tests marked `release`, drawn by seed (tests/release_sample.py). Exit 5 of pytest: there are none yet.
+release-sample: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m release --release-sample 60 || test $$? -eq 5
+
+# Before a release: everything of `make test`, the slow tests, all that is marked release or soak, the demo and the benchmarks.
+release-check: core-test test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "slow or release or soak"
+	$(MAKE) demo
+	$(BIN)/python -m benchmarks startup query prepare build incremental index
+
 # Needs uv. torch is held to a release whose torchvision loads beside it on every machine that we test.
 lock:
-	uv pip compile pyproject.toml --universal --python-version 3.10 --generate-hashes --no-annotate --no-header \
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	  --output-file requirements.lock
-	uv pip compile pyproject.toml --universal --python-version 3.10 --generate-hashes --no-annotate --no-header \
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	  --extra train --extra dev --constraint constraints.txt --output-file requirements-all.lock
 
 clean:

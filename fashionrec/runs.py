@@ -202,7 +202,7 @@ def demote(run: Run, *, why: str = "") -> None:
 
 def now() -> str:
     """The time in UTC, ISO 8601, to the microsecond."""
-    return datetime.datetime.now(datetime.timezone.utc).isoformat()
+    return datetime.datetime.now(datetime.UTC).isoformat()
 
 
 def installed_versions() -> dict[str, str]:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import settings as hypothesis_settings
 from PIL import Image, ImageDraw
+from release_sample import pytest_addoption, pytest_configure  # noqa: F401  (hooks)
 from typer.testing import CliRunner
 
 from fashionrec.build import build_catalogue

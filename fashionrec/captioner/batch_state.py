@@ -15,7 +15,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +156,7 @@ class BatchState:
     def write_part(self, token: str, server: str, model: str, ids: Sequence[str], size: int) -> int:
         """A part's file is on the disk: its garments are in it now. Returns its number."""
         with self._guard(), self._transaction():
-            values = (token, server, model, len(ids), size, datetime.now(timezone.utc).isoformat(timespec="seconds"))
+            values = (token, server, model, len(ids), size, datetime.now(UTC).isoformat(timespec="seconds"))
             cursor = self._db.execute(
                 "INSERT INTO parts (token, server, model, state, requests, bytes, created_at)"
                 " VALUES (?, ?, ?, 'written', ?, ?, ?)",

@@ -14,7 +14,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -271,6 +271,6 @@ def _empty(value: Any) -> bool:
 
 def _zone(text: str | None) -> timezone | None:
     if text is None or text in ("Z", "UTC"):
-        return timezone.utc if text else None
+        return UTC if text else None
     minutes = int(text[1:3]) * 60 + int(text[-2:])
     return timezone(timedelta(minutes=-minutes if text[0] == "-" else minutes))
