@@ -11,7 +11,7 @@ import numpy as np
 
 from fashionrec.bundle import Bundle
 from fashionrec.errors import CatalogueError, ModelError
-from fashionrec.store.generations import THUMBNAILS
+from fashionrec.store.generations import THUMBNAILS, folder_of
 from fashionrec.store.items import GarmentRow, PhotoRow
 from fashionrec.store.journal import FoundPhoto
 from fashionrec.store.vectors import VECTORS, write_vectors
@@ -46,7 +46,7 @@ class SegmentWriter:
     def add(self, vector: bytes, thumbnail: bytes) -> tuple[int, int]:
         """Take in a vector (float32 bytes) and a JPEG; returns its row, and where in the thumbnails the JPEG begins."""
         if self._raw is None or self._thumbnails is None:
-            self.folder.mkdir(parents=True)
+            folder_of(self.folder.parent.parent).make_folder(f"segments/{self.name}")
             self._raw = (self.folder / _RAW).open("wb")
             self._thumbnails = (self.folder / THUMBNAILS).open("wb")
         if len(vector) != 4 * self.dim:
@@ -98,7 +98,9 @@ def store_bundle(root: Path, bundle: Bundle) -> dict[str, str]:
     Raises :class:`CatalogueError` where a damaged one lies in its place.
     """
     relative = f"bundles/{bundle.kind}-{bundle.fingerprint[:16]}"
-    target = root / relative
+    folder = folder_of(root)
+    folder.make_folder("bundles", exist_ok=True)
+    target = folder.path(relative, "folder")
     if target.exists():
         try:
             Bundle.open(target, bundle.kind)

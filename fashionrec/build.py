@@ -7,7 +7,7 @@ the same keep their vectors.
 
 from __future__ import annotations
 
-import shutil
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,6 +20,7 @@ from fashionrec.assemble import SegmentWriter, store_bundle
 from fashionrec.build_report import BuildReport, write_report
 from fashionrec.bundle import Bundle
 from fashionrec.changes import Changes, Wanted
+from fashionrec.common.folder import TEMPORARY, Folder
 from fashionrec.compaction import compact_segments, should_compact
 from fashionrec.config import Config
 from fashionrec.crops import KnownCrops
@@ -70,13 +71,13 @@ def build_catalogue(
     """
     if root.exists() and not generations.is_catalogue(root) and _holds_other_things(root):
         raise CatalogueError(f"{root} is not empty and not a catalogue", hint="choose another --index, or empty it")
-    new = not root.exists()
+    new = not os.path.lexists(root)
     try:
         with generations.writer_lock(root):
             return _Build(rows, root, detector_bundle, embedder_bundle, config, source, max_delete, progress, log).run()
     except UsageError:
         if new:  # wrong input: nothing worth resuming was begun
-            shutil.rmtree(root, ignore_errors=True)
+            Folder(root.parent).remove(root.name, ignore_errors=True)
         raise
 
 
@@ -117,7 +118,9 @@ class _Build:
         self.old_items = ItemReader(self.previous.items_path) if self.previous else None
 
     def run(self) -> BuildReport:
-        journal = Journal(self.root / "work" / "journal.sqlite", self.build_key)
+        work = generations.folder_of(self.root)
+        work.make_folder("work", exist_ok=True)
+        journal = Journal(work.path("work/journal.sqlite", "file"), self.build_key)
         try:
             paths = self._hash_photos()
             kept = self._kept(paths)
@@ -129,13 +132,13 @@ class _Build:
             if self.old_items:
                 self.old_items.close()
         write_report(self.root, self.report.to_dict())
-        (self.root / "work" / "journal.sqlite").unlink(missing_ok=True)
+        work.remove("work/journal.sqlite")
         return self.report
 
     def _hash_photos(self) -> dict[str, str]:
         """Content hash of each photo that can be read, by where it is; the others become failures, one per row."""
         start = time.perf_counter()
-        seen = SeenFiles(self.root / "work" / "seen.sqlite")
+        seen = SeenFiles(generations.folder_of(self.root).path("work/seen.sqlite", "file"))
         digests: dict[str, str] = {}
         bad: dict[str, ImageError] = {}
         with ThreadPoolExecutor(4) as pool:
@@ -327,7 +330,7 @@ class _Build:
     def _keep_previous(self, folder: Path, begin: float) -> None:
         """Nothing differs: a generation that is the same would only take the place of one to go back to."""
         assert self.previous is not None
-        shutil.rmtree(folder)
+        generations.folder_of(self.root).remove(f"generations/{folder.name}")
         generations.tidy(self.root)
         self._count(self.previous.items_path)
         self.report.unchanged, self.report.generation = True, self.previous.name
@@ -396,8 +399,8 @@ def _holds_other_things(root: Path) -> bool:
     ours = {".lock", "work", "generations", "segments", "indexes", "bundles"}
     if not root.is_dir():
         return True
-    half_written = (f".{generations.POINTER}.", ".tmp")
+    begun = f".{generations.POINTER}."
     return any(
-        path.name not in ours and not (path.name.startswith(half_written[0]) and path.name.endswith(half_written[1]))
+        path.name not in ours and not (path.name.startswith(begun) and TEMPORARY.match(path.name))
         for path in root.iterdir()
     )

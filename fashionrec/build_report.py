@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fashionrec.files import dump_json, write_atomic
+from fashionrec.files import dump_json
 from fashionrec.pages import environment
 from fashionrec.runs import now
+from fashionrec.store.generations import folder_of
 
 #: In the catalogue's folder: the last build's report, and one line for every build.
 REPORT, PAGE, LOG = "report.json", "report.html", "builds.jsonl"
@@ -71,12 +71,10 @@ class BuildReport:
 
 def write_report(root: Path, document: dict[str, Any]) -> None:
     """Leave a build's report, its page and its line of the log in the catalogue's folder."""
-    write_atomic(root / REPORT, dump_json(document))
-    write_atomic(root / PAGE, report_page(document, root.name))
-    with (root / LOG).open("ab") as file:
-        file.write(log_line(document).encode())
-        file.flush()
-        os.fsync(file.fileno())
+    folder = folder_of(root)
+    folder.write(REPORT, dump_json(document))
+    folder.write(PAGE, report_page(document, root.name))
+    folder.append(LOG, log_line(document).encode())
 
 
 def log_line(document: dict[str, Any]) -> str:

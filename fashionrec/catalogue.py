@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from fashionrec.bundle import Bundle
 from fashionrec.config import Config, CropConfig, load_config
 from fashionrec.errors import CatalogueError, FashionrecError, ModelError
-from fashionrec.store.generations import THUMBNAILS, Generation, hold, read_current
+from fashionrec.store.generations import Generation, hold, read_current
 from fashionrec.store.items import ItemReader, StoredItem
 from fashionrec.store.measured import Measured, read_measured
+from fashionrec.store.thumbnails import Thumbnails
 
 # What needs numpy or Pillow is imported where it is used: a query's models are being opened by then (see begin).
 if TYPE_CHECKING:
@@ -212,10 +213,8 @@ class Catalogue:
 
     def thumbnail(self, stored: StoredItem) -> bytes:
         """An item's picture as JPEG bytes."""
-        segment, offset, size = stored.thumb
-        with (self.root / "segments" / segment / THUMBNAILS).open("rb") as file:
-            file.seek(offset)
-            return file.read(size)
+        with Thumbnails(self.root) as thumbnails:
+            return thumbnails.read(*stored.thumb)
 
     def search(self, photo: str | Path | bytes, k: int | None = None, garment: str | None = None) -> Answer:
         """What looks like the garments of a photo: see :func:`fashionrec.search.photo.search_photo`."""

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from fashionrec.assemble import SegmentWriter
-from fashionrec.errors import CatalogueError
-from fashionrec.store.generations import THUMBNAILS
 from fashionrec.store.item_writer import ItemWriter
+from fashionrec.store.thumbnails import Thumbnails
 from fashionrec.store.vectors import dtype_of, open_store
 
 _BATCH = 1024
@@ -42,7 +41,7 @@ def compact_segments(root: Path, name: str, writer: ItemWriter, segments: Segmen
     if images:
         segment = SegmentWriter(root / "segments" / f"{name}-images", *_shape(root, segments, "image"))
         vectors = _vectors(root, segments, "image", [(place[1], place[2]) for place in images])
-        with _Thumbnails(root) as thumbnails:
+        with Thumbnails(root) as thumbnails:
             for (garment_no, source, _, offset, size), vector in zip(images, vectors, strict=True):
                 row, begin = segment.add(vector, thumbnails.read(source, offset, size))
                 writer.move(garment_no, segment.name, row, begin)
@@ -58,31 +57,6 @@ def compact_segments(root: Path, name: str, writer: ItemWriter, segments: Segmen
         segment.close()
         made[segment.name] = _entry(segment, segments, "caption")
     return made
-
-
-class _Thumbnails:
-    """Reads thumbnails out of segments, which it keeps open."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._files: dict[str, IO[bytes]] = {}
-
-    def __enter__(self) -> _Thumbnails:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for file in self._files.values():
-            file.close()
-
-    def read(self, segment: str, offset: int, size: int) -> bytes:
-        if segment not in self._files:
-            self._files[segment] = (self._root / "segments" / segment / THUMBNAILS).open("rb")
-        file = self._files[segment]
-        file.seek(offset)
-        data = file.read(size)
-        if len(data) != size:
-            raise CatalogueError(f"catalogue is damaged: {segment}/{THUMBNAILS} ends too early")
-        return data
 
 
 def _vectors(root: Path, segments: Segments, kind: str, places: Sequence[tuple[str, int]]) -> Iterator[bytes]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from fashionrec.config import CropConfig
 from fashionrec.images import crop_rectangle
 from fashionrec.pipeline import Rectangle
-from fashionrec.store.generations import THUMBNAILS, Generation
+from fashionrec.store.generations import Generation
 from fashionrec.store.items import ItemReader
+from fashionrec.store.thumbnails import Thumbnails
 from fashionrec.store.vectors import open_store
 
 
@@ -46,12 +46,8 @@ class KnownCrops:
         for garment in stored.garments:
             if crop_rectangle(stored.width, stored.height, garment.box, self._crop) == rectangle:
                 vector = self._vectors.fetch([self._vectors.position(garment.segment, garment.row)])[0]
-                with (self._folder(garment.segment) / THUMBNAILS).open("rb") as file:
-                    file.seek(garment.thumb_offset)
-                    thumbnail = file.read(garment.thumb_size)
+                with Thumbnails(self._generation.root) as thumbnails:
+                    thumbnail = thumbnails.read(garment.segment, garment.thumb_offset, garment.thumb_size)
                 self.found += 1
                 return vector.tobytes(), thumbnail
         return None
-
-    def _folder(self, segment: str) -> Path:
-        return self._generation.root / "segments" / segment

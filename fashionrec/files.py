@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from fashionrec.common.folder import Folder
 from fashionrec.errors import Busy
 
 
@@ -36,18 +37,7 @@ def fsync_file(path: Path) -> None:
 
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write a file so that a reader, or a crash, sees the old content or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    raw = data.encode("utf-8") if isinstance(data, str) else data
-    try:
-        with temporary.open("wb") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    fsync_file(path.parent)
+    Folder(path.parent).write(path.name, data)
 
 
 @contextmanager
@@ -60,7 +50,7 @@ def locked(path: Path, doing: str) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, timeout=0)
+    lock = FileLock(Folder(path.parent).path(path.name, "file"), timeout=0)
     try:
         lock.acquire()
     except Timeout:

@@ -64,13 +64,14 @@ def _converted(
             table[old] = entry
             continue
         new = f"{name}-{number:03d}-{entry['kind']}"
-        folder = root / "segments" / new
-        folder.mkdir(parents=True)
+        inside = generations.folder_of(root)
+        folder = inside.make_folder(f"segments/{new}")
         log(f"{old}: {entry['count']:,} vectors to {dtype}")
         write_vectors(folder / VECTORS, _blocks(VectorStore([(old, opened)])), entry["dim"], dtype)
-        for file in path.parent.iterdir():
-            if file.name != VECTORS:
-                _share(file, folder / file.name)
+        for file in inside.entries(f"segments/{old}"):
+            name_in_segment = file.name.rpartition("/")[2]
+            if file.kind == "file" and name_in_segment != VECTORS:
+                _share(root / file.name, folder / name_in_segment)
         table[new] = {key: value for key, value in entry.items() if key != "float16_recall_at_10"}
         renamed[old] = new
     if dtype == "float16" and renamed:

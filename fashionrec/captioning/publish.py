@@ -92,7 +92,7 @@ def _write_generation(catalogue: Catalogue, described: dict[int, tuple[Descripti
     old, root = catalogue.generation, catalogue.root
     name, folder = generations.begin(root)
     segment = f"{name}-caption"
-    (root / "segments" / segment).mkdir(parents=True)
+    generations.folder_of(root).make_folder(f"segments/{segment}")
     words = vocabulary_of(catalogue.config.captioner)
     numbers = sorted(described)
     whole = [embedding_text(described[number][0], words, most=None) for number in numbers]

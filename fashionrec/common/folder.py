@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,10 +63,14 @@ class Folder:
     def __init__(self, root: str | Path, what: str = "folder", error: type[FashionrecError] = DataError) -> None:
         self.root, self.what, self.error = Path(root), what, error
 
-    def check(self) -> None:
-        """Raise ``error`` for the first link or special file, or for folders nested without end."""
+    def check(self, expected: Mapping[str, Kind] | None = None) -> None:
+        """Raise ``error`` for the first link or special file, or for folders nested without end.
+
+        ``expected`` says of names what they must be, where they are there.
+        """
         for entry in self.walk():
-            if entry.kind not in ("file", "folder"):
+            wanted = (expected or {}).get(entry.name, entry.kind)
+            if entry.kind not in ("file", "folder") or entry.kind != wanted:
                 raise self.refusal(entry.name)
 
     def walk(self, name: str = "") -> Iterator[Entry]:
@@ -85,8 +89,11 @@ class Folder:
         """The entries of the folder ``name``, sorted; empty if it is missing."""
         prefix = f"{name}/" if name else ""
         try:
-            with self._handle(name) as handle, os.scandir(handle) as found:
-                entries = [Entry(prefix + entry.name, *_kind(entry.stat(follow_symlinks=False))) for entry in found]
+            with self._handle(name) as handle, os.scandir(handle) as scanned:
+                entries = []
+                for found in scanned:
+                    with suppress(FileNotFoundError):  # removed meanwhile by another process
+                        entries.append(Entry(prefix + found.name, *_kind(found.stat(follow_symlinks=False))))
         except FileNotFoundError:
             return []
         return sorted(entries, key=lambda entry: entry.name)
@@ -174,9 +181,10 @@ class Folder:
                         raise self.refusal(part) from None
         return self.root.joinpath(*parts)
 
-    def path(self, name: str) -> Path:
-        """The path of ``name`` for a library that opens files by path: a file, a folder, or missing; never a link."""
-        if self.kind(name) in ("link", "special"):
+    def path(self, name: str, kind: Literal["file", "folder"] | None = None) -> Path:
+        """The path of ``name`` for a library that opens files by path: of a ``kind``, or missing; never a link."""
+        found = self.kind(name)
+        if found in ("link", "special") or (kind is not None and found not in (kind, None)):
             raise self.refusal(name)
         return self.root.joinpath(*self._parts(name))
 

@@ -7,8 +7,8 @@ being read is never removed; a process that died holds nothing.
 from __future__ import annotations
 
 import json
+import os
 import re
-import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from fashionrec.common.folder import TEMPORARY, Folder, Kind
 from fashionrec.errors import CatalogueError, WriteError
-from fashionrec.files import dump_json, fsync_file, lock_exclusive, lock_shared, locked, sha256_file, write_atomic
+from fashionrec.files import dump_json, lock_exclusive, lock_shared, locked, sha256_file
 
 FORMAT = "fashionrec-catalogue"
 FORMAT_VERSION = 2
@@ -27,10 +28,19 @@ ITEMS = "items.sqlite"
 REPORT = "report.json"
 THUMBNAILS = "thumbnails.bin"
 KEEP = 2  # generations left behind by a commit: the served one and the one it was made from
-#: Folders whose subfolders generations share.
-SHARED = ("segments", "indexes", "bundles")
+#: Folders whose subfolders generations share, and the names that the writers of every version gave those.
+SHARED = {
+    "segments": re.compile(r"\d{6}(-\d{3})?-(image|images|caption|captions)"),
+    "indexes": re.compile(r"\d{6}"),
+    "bundles": re.compile(r"(detector|embedder)-[0-9a-f]{16}|\.bundle-\w{8}"),
+}
 
-_NAME = re.compile(r"^\d{6}$")
+#: What lies at the top of a catalogue.
+_FOLDERS = ("generations", *SHARED, "work", "caption-batches")
+_FILES = (POINTER, REPORT, "report.html", "builds.jsonl", "measured.json", ".lock", ".captions.lock")
+_KINDS: dict[str, Kind] = {**dict.fromkeys(_FOLDERS, "folder"), **dict.fromkeys(_FILES, "file")}
+
+_NAME = re.compile(r"\d{6}")
 _AGAIN = "copy the catalogue again, or build it again with `fashionrec build-index`"
 
 
@@ -64,7 +74,7 @@ class Generation:
     def bundle_path(self, kind: str) -> Path | None:
         """Folder of the detector's or embedder's bundle; None where the catalogue has none of that kind."""
         entry = self.manifest["bundles"].get(kind)
-        return self.root / entry["path"] if entry else None
+        return folder_of(self.root).path(entry["path"]) if entry else None
 
     def check_pointer(self) -> None:
         """The pointer is, byte for byte, as it was written for this generation. Raises :class:`CatalogueError`."""
@@ -73,8 +83,9 @@ class Generation:
 
     def check(self, *, contents: bool = False) -> None:
         """Every file is there with its size (and, with ``contents``, its sha256). Raises :class:`CatalogueError`."""
+        folder = folder_of(self.root)
         for name, entry in self.manifest["files"].items():
-            path = self.root / name
+            path = folder.path(name)
             if not path.is_file():
                 raise CatalogueError(f"catalogue {self.root} is incomplete: {name} is missing", hint=_AGAIN)
             size = path.stat().st_size
@@ -88,9 +99,19 @@ class Generation:
                 )
 
 
+def folder_of(root: Path) -> Folder:
+    """The catalogue at ``root``, to read and write inside it. It may come from somebody else."""
+    return Folder(root, "catalogue", CatalogueError)
+
+
+def check_entries(root: Path) -> None:
+    """Refuse a catalogue that holds a link, a special file, or a folder in the place of a file (or the other way round)."""
+    folder_of(root).check(_KINDS)
+
+
 def is_catalogue(path: Path) -> bool:
     """Whether a folder claims to be a catalogue (it may still be damaged)."""
-    return (path / POINTER).is_file()
+    return os.path.lexists(path / POINTER)
 
 
 def read_current(root: Path) -> Generation:
@@ -104,7 +125,8 @@ def read_current(root: Path) -> Generation:
             f"{root} is not a catalogue: it has no {POINTER}",
             hint="make one with `fashionrec build-index PHOTOS --index DIR`",
         )
-    pointer = _read_json(root / POINTER)
+    check_entries(root)
+    pointer = _read_json(root, POINTER)
     if pointer.get("format") != FORMAT:
         raise CatalogueError(f"{root / POINTER} is not a catalogue's", hint=_AGAIN)
     if pointer.get("format_version") != FORMAT_VERSION:
@@ -117,10 +139,10 @@ def read_current(root: Path) -> Generation:
 
 def read_generation(root: Path, name: str, manifest_sha256: str | None = None) -> Generation:
     """One generation by name, its manifest checked for shape (and against ``manifest_sha256`` where given)."""
-    if not _NAME.match(name):
+    if not _NAME.fullmatch(name):
         raise CatalogueError(f"{root / POINTER} is damaged: no generation {name!r}", hint=_AGAIN)
     path = root / "generations" / name / MANIFEST
-    manifest = _read_json(path)
+    manifest = _read_json(root, f"generations/{name}/{MANIFEST}")
     if manifest_sha256 is not None and sha256_file(path) != manifest_sha256:
         raise CatalogueError(f"catalogue {root} is damaged: {path.relative_to(root)} has changed", hint=_AGAIN)
     for key, kind in (("files", dict), ("segments", dict), ("bundles", dict), ("counts", dict), ("settings", dict)):
@@ -136,7 +158,7 @@ def hold(generation: Generation) -> IO[bytes]:
     """
     path = generation.folder / MANIFEST
     try:
-        file = path.open("rb")
+        file = folder_of(generation.root).open(f"generations/{generation.name}/{MANIFEST}")
     except OSError:
         raise CatalogueError(f"catalogue is incomplete: {path} is missing", hint=_AGAIN) from None
     if not lock_shared(file) or not path.exists():  # being removed, or removed between the opening and the lock
@@ -148,24 +170,38 @@ def hold(generation: Generation) -> IO[bytes]:
 def list_generations(root: Path) -> list[Generation]:
     """Every whole generation, oldest first, the served one among them."""
     found = []
-    for path in sorted((root / "generations").glob("*")):
-        if _NAME.match(path.name) and (path / MANIFEST).is_file():
-            try:
-                found.append(read_generation(root, path.name))
-            except CatalogueError:
-                continue
+    for name in _generation_names(root):
+        try:
+            found.append(read_generation(root, name))
+        except CatalogueError:
+            continue
     return found
+
+
+def _generation_names(root: Path) -> list[str]:
+    entries = folder_of(root).entries("generations")
+    names = [entry.name.removeprefix("generations/") for entry in entries if entry.kind == "folder"]
+    return [name for name in names if _NAME.fullmatch(name)]
 
 
 @contextmanager
 def writer_lock(root: Path) -> Iterator[None]:
     """Hold the catalogue for writing. Raises :class:`Busy` at once if another process does; a dead one does not.
 
-    What the disk refuses within (no room, a fault) becomes one :class:`WriteError`.
+    What the disk refuses within (no room, a fault) becomes one :class:`WriteError`. Nothing is written to a folder that
+    holds a link or a special file: :class:`CatalogueError`.
     """
+    if root.is_symlink() and not root.exists():
+        raise CatalogueError(f"{root} is a link to nothing", hint="remove it, or choose another folder")
+    folder = folder_of(root)
+    if root.exists():
+        check_entries(root)
     with told_of_the_disk(root), locked(root / ".lock", f"is writing {root}"):
-        for path in (*root.glob(".*.tmp"), *(root / "generations").glob("*/.*.tmp")):
-            path.unlink(missing_ok=True)  # of a writer that was killed
+        check_entries(root)
+        inside = [f"generations/{name}" for name in _generation_names(root)]
+        for entry in [entry for name in ("", *inside) for entry in folder.entries(name)]:
+            if entry.kind == "file" and TEMPORARY.match(entry.name.rpartition("/")[2]):
+                folder.remove(entry.name)  # of a writer that was killed
         yield
 
 
@@ -186,25 +222,24 @@ def told_of_the_disk(root: Path) -> Iterator[None]:
 
 def next_name(root: Path) -> str:
     """The name of the generation that a writer may make now: one past every folder that is there."""
-    names = [p.name for p in (root / "generations").glob("*") if _NAME.match(p.name)]
-    return f"{max((int(name) for name in names), default=0) + 1:06d}"
+    names = [entry.name.removeprefix("generations/") for entry in folder_of(root).entries("generations")]
+    return f"{max((int(name) for name in names if _NAME.fullmatch(name)), default=0) + 1:06d}"
 
 
 def begin(root: Path) -> tuple[str, Path]:
     """The name and the new, empty folder of a generation that is to be written. Nothing refers to it before its commit."""
     name = next_name(root)
-    folder = root / "generations" / name
-    folder.mkdir(parents=True)
-    return name, folder
+    return name, folder_of(root).make_folder(f"generations/{name}")
 
 
 def shared_files(root: Path, manifest: dict[str, Any]) -> list[Path]:
     """The files outside its own folder that a generation needs: of its segments, bundles and index, absolute."""
-    folders = [root / "segments" / name for name in manifest["segments"]]
-    folders += [root / entry["path"] for entry in manifest["bundles"].values()]
+    folders = [f"segments/{name}" for name in manifest["segments"]]
+    folders += [entry["path"] for entry in manifest["bundles"].values()]
     if (manifest.get("index") or {}).get("path"):
-        folders.append(root / manifest["index"]["path"])
-    return [path for folder in folders for path in sorted(folder.iterdir()) if path.is_file()]
+        folders.append(manifest["index"]["path"])
+    found = folder_of(root)
+    return [root / entry.name for name in folders for entry in found.entries(name) if entry.kind == "file"]
 
 
 def commit(root: Path, name: str, manifest: dict[str, Any], own: Iterable[str] = (ITEMS, REPORT)) -> Generation:
@@ -216,21 +251,23 @@ def commit(root: Path, name: str, manifest: dict[str, Any], own: Iterable[str] =
     previous = read_current(root) if is_catalogue(root) else None
     known = previous.manifest["files"] if previous else {}
     entries = {}
-    folders = {root, root / "generations", root / "generations" / name}
+    inside = folder_of(root)
+    folders = {"", "generations", f"generations/{name}"}
     for path in [*shared_files(root, manifest), *(root / "generations" / name / file for file in own)]:
         relative = path.relative_to(root).as_posix()
         size = path.stat().st_size
         if known.get(relative, {}).get("size") == size:
             entries[relative] = known[relative]
         else:
-            fsync_file(path)
-            folders |= {path.parent, path.parent.parent}
+            inside.sync(relative)
+            above = relative.rpartition("/")[0]
+            folders |= {above, above.rpartition("/")[0]}
             entries[relative] = {"size": size, "sha256": sha256_file(path)}
     for folder in sorted(folders):
-        fsync_file(folder)
-    target = root / "generations" / name / MANIFEST
+        inside.sync(folder)
     parent = previous.name if previous else None
-    write_atomic(target, dump_json({**manifest, "generation": name, "parent": parent, "files": entries}))
+    document = dump_json({**manifest, "generation": name, "parent": parent, "files": entries})
+    inside.write(f"generations/{name}/{MANIFEST}", document)
     _serve(root, name)
     tidy(root)
     return read_current(root)
@@ -261,26 +298,23 @@ def tidy(root: Path) -> None:
 def collect_garbage(root: Path) -> list[str]:
     """Remove generations that nobody needs or reads, and segments, indexes and bundles that only they needed.
 
-    The served one and those it was made from stay, as many as ``KEEP`` in all, and any that a reader holds. Returns the
-    names of the generations that went.
+    The served one and those it was made from stay, as many as ``KEEP`` in all, and any that a reader holds. Only folders
+    with names of ours go; whatever else lies there stays. Returns the names of the generations that went.
     """
+    inside = folder_of(root)
     kept = _needed(root)
-    for path in sorted((root / "generations").iterdir()):
-        if path.name not in kept and _NAME.match(path.name) and (path / MANIFEST).is_file() and _is_read(path):
-            kept.add(path.name)
+    kept |= {name for name in _generation_names(root) if name not in kept and _is_read(inside, name)}
     shared: set[str] = set()
     for name in kept:
-        shared |= {Path(file).parent.as_posix() for file in read_generation(root, name).manifest["files"]}
-    gone = []
-    for path in sorted((root / "generations").iterdir()):
-        if path.name not in kept:
-            (path / MANIFEST).unlink(missing_ok=True)  # first: what has none is no generation
-            shutil.rmtree(path, ignore_errors=True)
-            gone.append(path.name)
-    for parent in SHARED:
-        for folder in (root / parent).glob("*"):
-            if folder.relative_to(root).as_posix() not in shared:
-                shutil.rmtree(folder, ignore_errors=True)
+        shared |= {file.rpartition("/")[0] for file in read_generation(root, name).manifest["files"]}
+    gone = [name for name in _generation_names(root) if name not in kept]
+    for name in gone:
+        inside.remove(f"generations/{name}/{MANIFEST}")  # first: what has none is no generation
+        inside.remove(f"generations/{name}", ignore_errors=True)
+    for parent, pattern in SHARED.items():
+        for entry in inside.entries(parent):
+            if entry.kind == "folder" and entry.name not in shared and pattern.fullmatch(entry.name[len(parent) + 1 :]):
+                inside.remove(entry.name, ignore_errors=True)
     return gone
 
 
@@ -296,17 +330,22 @@ def _needed(root: Path) -> set[str]:
     return kept
 
 
-def _is_read(folder: Path) -> bool:
+def _is_read(inside: Folder, name: str) -> bool:
     """Whether a reader holds the generation; where nobody does, its manifest goes while that is sure."""
-    with (folder / MANIFEST).open("rb") as file:
+    manifest = f"generations/{name}/{MANIFEST}"
+    try:
+        file = inside.open(manifest)
+    except FileNotFoundError:
+        return False
+    with file:
         if not lock_exclusive(file):
             return True
-        (folder / MANIFEST).unlink(missing_ok=True)
+        inside.remove(manifest)
     return False
 
 
 def _serve(root: Path, name: str) -> None:
-    write_atomic(root / POINTER, _pointer(root, name))
+    folder_of(root).write(POINTER, _pointer(root, name))
 
 
 def _pointer(root: Path, name: str) -> str:
@@ -320,9 +359,10 @@ def _pointer(root: Path, name: str) -> str:
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(root: Path, name: str) -> dict[str, Any]:
+    path = root / name
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(folder_of(root).read(name).decode("utf-8"))
     except FileNotFoundError:
         raise CatalogueError(f"catalogue is incomplete: {path} is missing", hint=_AGAIN) from None
     except (OSError, ValueError) as error:

@@ -7,7 +7,6 @@ in the answer. The questions are two halves, every second one and the others: wh
 
 from __future__ import annotations
 
-import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fashionrec.errors import CatalogueError
-from fashionrec.store.approximate import left_out_rows, open_index
+from fashionrec.store.approximate import INDEX, left_out_rows, open_index
+from fashionrec.store.generations import folder_of
 from fashionrec.store.index_kinds import KINDS, LEAST, WrittenIndex, efforts, expected_bytes, open_written, write_index
 from fashionrec.store.vectors import VectorStore, dtype_of, open_store
 
@@ -147,7 +147,7 @@ def _chosen(
     def build(kind: str) -> dict[str, Any]:
         start = time.perf_counter()
         for written in made:
-            (root / written.path / "index.faiss").unlink(missing_ok=True)
+            folder_of(root).remove(f"{written.path}/{INDEX}")
         log(f"{kind}: making it of {count:,} vectors")
         made[:] = [write_index(store, kind, root, relative, questions=settings.queries, seed=settings.seed)]
         seconds = time.perf_counter() - start
@@ -180,7 +180,7 @@ def _chosen(
         if entry is None:
             entry = exact()
     if entry["path"] is None:
-        shutil.rmtree(root / relative, ignore_errors=True)
+        folder_of(root).remove(relative, ignore_errors=True)
     return entry | {"vectors": count, "reason": reason, "tried": tried}
 
 

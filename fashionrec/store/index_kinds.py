@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from fashionrec.store.approximate import INDEX, ApproximateIndex, head_digest, left_out_rows, payload
+from fashionrec.store.generations import folder_of
 from fashionrec.store.segments import load_faiss, read_mapped
 from fashionrec.store.vectors import VectorStore
 
@@ -80,8 +81,7 @@ def write_index(store: VectorStore, kind: str, root: Path, relative: str, *, que
             native, parameters = _lists(store, kept, seed)
     finally:
         faiss.omp_set_num_threads(before)
-    folder = root / relative
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = folder_of(root).make_folder(relative, exist_ok=True)
     _write(native, folder / INDEX)
     size = (folder / INDEX).stat().st_size
     head = size - payload(kind, len(kept), store.dim)

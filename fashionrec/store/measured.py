@@ -14,7 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from fashionrec.files import dump_json, write_atomic
+from fashionrec.files import dump_json
+from fashionrec.store.generations import folder_of
 
 FILE = "measured.json"
 #: The kinds of question whose matches can be calibrated.
@@ -82,12 +83,12 @@ def read_measured(root: Path, generation: str, embedder: str) -> Measured:
 def write_measured(root: Path, name: str, generation: str, embedder: str, entry: Mapping[str, Any]) -> None:
     """Keep one finding (``match_photo``, ``match_text``, ``caption_weight``), in the place of an earlier one of its name."""
     entries = {**_entries(root), name: {**entry, "generation": generation, "embedder": embedder}}
-    write_atomic(root / FILE, dump_json(entries))
+    folder_of(root).write(FILE, dump_json(entries))
 
 
 def _entries(root: Path) -> dict[str, Any]:
     try:
-        found = json.loads((root / FILE).read_text(encoding="utf-8"))
+        found = json.loads(folder_of(root).read(FILE).decode("utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -1,0 +1,47 @@
+"""Read the thumbnails of a catalogue: JPEG files one after another, one file for each segment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import IO
+
+from fashionrec.errors import CatalogueError
+from fashionrec.store.generations import THUMBNAILS, folder_of
+
+#: More bytes than any thumbnail that a build writes (512 px at most, quality 85).
+_LARGEST = 16 << 20
+
+
+class Thumbnails:
+    """The thumbnails of the catalogue at ``root``. A context manager that keeps the files open; not thread-safe."""
+
+    def __init__(self, root: Path) -> None:
+        self._folder = folder_of(root)
+        self._files: dict[str, IO[bytes]] = {}
+
+    def __enter__(self) -> Thumbnails:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+
+    def read(self, segment: str, offset: int, size: int) -> bytes:
+        """Return the bytes of one thumbnail. Raises :class:`CatalogueError` where they are not in the segment's file."""
+        name = f"segments/{segment}/{THUMBNAILS}"
+        if segment not in self._files:
+            try:
+                self._files[segment] = self._folder.open(name)
+            except OSError as error:
+                raise CatalogueError(f"catalogue is damaged: {self._folder.root / name}: {error.strerror}") from None
+        file = self._files[segment]
+        whole = os.fstat(file.fileno()).st_size
+        if not (offset >= 0 and 0 < size <= _LARGEST and offset + size <= whole):
+            raise CatalogueError(
+                f"catalogue is damaged: {self._folder.root / name} has {whole} bytes,"
+                f" and no thumbnail of {size} at {offset}"
+            )
+        file.seek(offset)
+        return file.read(size)
