@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ import numpy as np
 from fashionrec.assemble import SegmentWriter, store_bundle
 from fashionrec.bundle import Bundle
 from fashionrec.catalogue import Catalogue
+from fashionrec.common.folder import Folder
 from fashionrec.config import Config
 from fashionrec.errors import CatalogueError, DataError
 from fashionrec.extras import load
@@ -38,6 +39,7 @@ from fashionrec.types import Box
 FORMAT, FORMAT_VERSION = "fashionrec-export", 1
 _IMAGES, _CAPTIONS = "image_vectors.npy", "caption_vectors.npy"
 _BATCH = 4096
+_JPEG = b"\xff\xd8"
 _MOST_OFF = 1e-3  # how far from 1 a vector's length may be
 
 
@@ -47,7 +49,7 @@ def export_catalogue(root: Path, out: Path, config: Config) -> dict[str, Any]:
     Raises :class:`DataError` where ``out`` is there and not empty, :class:`MissingExtra` without pandas and pyarrow.
     """
     pandas = load("pandas", what="exporting a catalogue", packages=("pandas", "pyarrow"))
-    if out.exists() and any(out.iterdir()):
+    if not _is_free(out):
         raise DataError(f"{out} is not empty", hint="choose another folder")
     with Catalogue.open(root, config) as catalogue:
         generation = catalogue.generation
@@ -99,7 +101,7 @@ def import_catalogue(source: Path, root: Path, config: Config) -> dict[str, int]
     """
     pandas = load("pandas", what="importing a catalogue", packages=("pandas", "pyarrow"))
     document = _read_document(source)
-    if root.exists() and any(root.iterdir()):
+    if not _is_free(root):
         raise CatalogueError(f"{root} is not empty", hint="choose another folder")
     try:
         entries = pandas.read_parquet(source / "entries.parquet").to_dict("records")
@@ -107,6 +109,8 @@ def import_catalogue(source: Path, root: Path, config: Config) -> dict[str, int]
         items = items.where(items.notna(), None).to_dict("records")
         images = _load(source / _IMAGES, document["vectors"]["images"])
         texts = _load(source / _CAPTIONS, document["vectors"]["captions"])
+        if not {"embedder"} <= document["bundles"].keys() <= {"embedder", "detector"}:
+            raise DataError(f"{source} does not say which models it was made with", hint="export it again")
         bundles = {kind: Bundle.open(source / "bundles" / kind, kind, verify=True) for kind in document["bundles"]}
         if {kind: bundle.fingerprint for kind, bundle in bundles.items()} != document["bundles"]:
             raise DataError(f"the bundles in {source} are not those that it was made with")
@@ -115,12 +119,17 @@ def import_catalogue(source: Path, root: Path, config: Config) -> dict[str, int]
             raise DataError(f"the vectors in {source} are {images.shape[1]} long, the encoder's {dim}")
         with generations.writer_lock(root):
             return _write(root, document, entries, items, images, texts, bundles, config)
-    except (KeyError, ValueError, TypeError, OSError, IndexError) as error:
-        shutil.rmtree(root, ignore_errors=True)
+    except (KeyError, ValueError, TypeError, OSError, IndexError, AttributeError, OverflowError) as error:
+        Folder(root.parent).remove(root.name, ignore_errors=True)
         raise DataError(f"{source} cannot be imported: {error!r}", hint="export it again") from None
     except DataError:
-        shutil.rmtree(root, ignore_errors=True)
+        Folder(root.parent).remove(root.name, ignore_errors=True)
         raise
+
+
+def _is_free(folder: Path) -> bool:
+    """Whether a folder can be made here: nothing has its name, or it is empty."""
+    return not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir()))
 
 
 def _write(
@@ -139,6 +148,10 @@ def _write(
     writer = ItemWriter(folder / generations.ITEMS)
     garments: dict[str, dict[int, dict[str, Any]]] = {}
     for item in items:
+        if not 0 <= int(item["image_vector"]) < len(images):
+            raise DataError(f"item {item['item_id']!r} has no vector: row {item['image_vector']} of {len(images)}")
+        if not (isinstance(item["thumbnail"], bytes) and item["thumbnail"].startswith(_JPEG)):
+            raise DataError(f"the thumbnail of item {item['item_id']!r} is not a JPEG")
         garments.setdefault(item["photo"], {}).setdefault(int(item["position"]), item)
     numbers: dict[tuple[str, int], int] = {}
     entry_numbers: dict[tuple[str, str], int] = {}
@@ -276,8 +289,11 @@ def _load(path: Path, count: int) -> np.ndarray:
 
 def _read_document(source: Path) -> dict[str, Any]:
     path = source / "export.json"
+    folder = Folder(source, "export")
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        if source.is_dir():
+            folder.check()
+        document = json.loads(folder.read("export.json").decode("utf-8"))
     except FileNotFoundError:
         raise DataError(
             f"{source} is not an export: it has no export.json", hint="fashionrec catalogue export"

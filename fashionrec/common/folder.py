@@ -239,13 +239,9 @@ class Folder:
         )
 
     def _parts(self, name: str) -> tuple[str, ...]:
-        parts = tuple(name.split("/"))
-        if any(
-            part in ("", ".", "..") or "\\" in part or "\0" in part or (os.name == "nt" and ":" in part)
-            for part in parts
-        ):
-            raise self.error(f"{self.what} {self.root}: {name[:200]!r} is not a name inside it")
-        return parts
+        if not is_name(name):
+            raise self.error(f"{self.what} {self.root}: {str(name)[:200]!r} is not a name inside it")
+        return tuple(name.split("/"))
 
     @contextmanager
     def _handle(self, name: str) -> Iterator[int | str]:
@@ -292,6 +288,14 @@ class Folder:
         if error.errno in _LINK_ERRORS:
             return self.refusal(name)
         return error
+
+
+def is_name(name: object) -> bool:
+    """Whether this is the name of something inside a folder: relative, with ``/``, and leading nowhere else."""
+    return isinstance(name, str) and not any(
+        part in ("", ".", "..") or "\\" in part or "\0" in part or (os.name == "nt" and ":" in part)
+        for part in name.split("/")
+    )
 
 
 def _kind(state: os.stat_result) -> tuple[Kind, int]:

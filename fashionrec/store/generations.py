@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from fashionrec.common.folder import TEMPORARY, Folder, Kind
+from fashionrec.common.folder import TEMPORARY, Folder, Kind, is_name
 from fashionrec.errors import CatalogueError, WriteError
 from fashionrec.files import dump_json, lock_exclusive, lock_shared, locked, sha256_file
 
@@ -41,6 +41,8 @@ _FILES = (POINTER, REPORT, "report.html", "builds.jsonl", "measured.json", ".loc
 _KINDS: dict[str, Kind] = {**dict.fromkeys(_FOLDERS, "folder"), **dict.fromkeys(_FILES, "file")}
 
 _NAME = re.compile(r"\d{6}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_MOST_DIM = 1 << 16
 _AGAIN = "copy the catalogue again, or build it again with `fashionrec build-index`"
 
 
@@ -145,10 +147,57 @@ def read_generation(root: Path, name: str, manifest_sha256: str | None = None) -
     manifest = _read_json(root, f"generations/{name}/{MANIFEST}")
     if manifest_sha256 is not None and sha256_file(path) != manifest_sha256:
         raise CatalogueError(f"catalogue {root} is damaged: {path.relative_to(root)} has changed", hint=_AGAIN)
-    for key, kind in (("files", dict), ("segments", dict), ("bundles", dict), ("counts", dict), ("settings", dict)):
-        if not isinstance(manifest.get(key), kind):
-            raise CatalogueError(f"catalogue {root} is damaged: {path.relative_to(root)} has no {key}", hint=_AGAIN)
+    for wrong in _problems(manifest, name):
+        raise CatalogueError(f"catalogue {root} is damaged: {path.relative_to(root)} {wrong}", hint=_AGAIN)
     return Generation(root, name, manifest)
+
+
+def _problems(manifest: dict[str, Any], name: str) -> Iterator[str]:
+    """What a manifest says that no writer of ours would say, before anything relies on it."""
+    for key in ("files", "segments", "bundles", "counts", "settings"):
+        if not isinstance(manifest.get(key), dict):
+            yield f"has no {key}"
+    files, parent, index = manifest["files"], manifest.get("parent"), manifest.get("index")
+    for file, entry in files.items():
+        if not (is_name(file) and isinstance(entry, dict) and _is_count(entry.get("size"))):
+            yield f"has no proper entry of the file {file[:100]!r}"
+        if not (isinstance(entry.get("sha256"), str) and _SHA256.fullmatch(entry["sha256"])):
+            yield f"has no sha256 of {file}"
+    needed = [f"generations/{name}/{ITEMS}"]
+    for segment, entry in manifest["segments"].items():
+        if not (is_name(segment) and "/" not in segment and isinstance(entry, dict)):
+            yield f"has no proper entry of the segment {segment[:100]!r}"
+        if entry.get("kind") not in ("image", "caption") or not isinstance(entry.get("embedder"), str):
+            yield f"does not say what the segment {segment} holds"
+        if not (_is_count(entry.get("count")) and _is_count(entry.get("dim")) and 0 < entry["dim"] <= _MOST_DIM):
+            yield f"says of the segment {segment} that it holds {entry.get('count')!r} vectors of {entry.get('dim')!r}"
+        needed.append(f"segments/{segment}/vectors.faiss")
+    for kind, entry in manifest["bundles"].items():
+        if kind not in ("detector", "embedder") or not isinstance(entry, dict):
+            yield f"has no proper entry of the bundle {kind[:100]!r}"
+        if not all(isinstance(entry.get(key), str) for key in ("path", "name", "fingerprint")):
+            yield f"does not say where the {kind} is"
+        if not (is_name(entry["path"]) and entry["path"].startswith("bundles/")):
+            yield f"says that the {kind} is at {entry['path'][:100]!r}"
+        needed.append(f"{entry['path']}/bundle.json")
+    if not all(isinstance(key, str) and _is_count(count) for key, count in manifest["counts"].items()):
+        yield "has counts that are no counts"
+    if not (parent is None or (isinstance(parent, str) and _NAME.fullmatch(parent))):
+        yield f"has the parent {parent!r}"
+    if not (index is None or isinstance(index, dict)):
+        yield "has no proper entry of the index"
+    if index and index.get("path") is not None:
+        where = index["path"]
+        if not (isinstance(where, str) and is_name(where) and where.startswith("indexes/")):
+            yield f"says that the index is at {where!r:.100}"
+        needed.append(f"{where}/index.faiss")
+    for file in needed:
+        if file not in files:
+            yield f"does not list {file}"
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 48
 
 
 def hold(generation: Generation) -> IO[bytes]:
