@@ -50,14 +50,15 @@ def test_a_commit_that_is_not_atomic_is_caught(shim: Path, tmp_path: Path) -> No
     """The planted fault: the pointer is switched before the manifest is there. The trials must see it."""
     environment = {**os.environ, "LD_PRELOAD": str(shim), "FAULT_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
     code = (
-        "import sys, runpy; from pathlib import Path\n"
+        "import sys, runpy\n"
+        "from fashionrec.common.folder import Folder\n"
         "from fashionrec.store import generations\n"
-        "whole = generations.write_atomic\n"
-        "def torn(path, data):\n"
-        "    if Path(path).name != generations.POINTER: return whole(path, data)\n"
-        "    with open(path, 'wb', buffering=0) as file:\n"
+        "whole = Folder.write\n"
+        "def torn(self, name, data):\n"
+        "    if name != generations.POINTER: return whole(self, name, data)\n"
+        "    with open(self.root / name, 'wb', buffering=0) as file:\n"
         "        raw = data.encode(); file.write(raw[:20]); file.write(raw[20:])\n"
-        "generations.write_atomic = torn\n"
+        "Folder.write = torn\n"
         f"sys.argv = ['fault_runner.py', 'rollback', 'kill']\n"
         f"runpy.run_path({str(HERE / 'fault_runner.py')!r}, run_name='__main__')\n"
     )
