@@ -14,7 +14,6 @@ nothing else, so that two bundles with one fingerprint are the same model. What 
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -25,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fashionrec.common.documents import read_json
 from fashionrec.errors import ModelError
 from fashionrec.files import dump_json, fingerprint, fsync_file, sha256_file, write_atomic
 
@@ -273,7 +273,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise ModelError(f"no bundle at {folder}", hint="make one with `fashionrec export`")
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_json(folder / MANIFEST)
     except FileNotFoundError:
         raise ModelError(
             f"{folder} is not a bundle: it has no {MANIFEST}", hint="make one with `fashionrec export`"

@@ -16,8 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-
+from fashionrec.common import documents
+from fashionrec.common.documents import DocumentError, parse_yaml
 from fashionrec.errors import ConfigError
 from fashionrec.sections import Before, Bounds, Invalid, Section
 from fashionrec.yolo_options import YOLO_OPTIONS
@@ -498,8 +498,8 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 def parse_value(text: str) -> Any:
     """One value as YAML reads it (``1e-3`` is a number too); text that is no YAML stays text."""
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = parse_yaml(text)
+    except DocumentError:
         return text
     if isinstance(value, str) and value == text.strip():  # what is quoted stays text
         try:
@@ -529,17 +529,13 @@ _FREE = frozenset({"captioner.models", "dataset.map", "feed.columns"})
 _YOLO_SECTIONS = frozenset({"train", "finetune"})
 
 
-#: The safe loader, ten times as fast where PyYAML was built with libyaml.
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
 def read_yaml(path: Path, like: str = "configs/default.yaml") -> dict[str, Any]:
     """The mapping in a YAML file; ``like`` is what the hint shows. Raises :class:`ConfigError`."""
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
+        tree = documents.read_yaml(path, pipe=True)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except DocumentError as error:
         raise ConfigError(f"{path} is not YAML: {error}") from None
     if tree is None:
         return {}

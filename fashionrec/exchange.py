@@ -24,6 +24,7 @@ import numpy as np
 from fashionrec.assemble import SegmentWriter, store_bundle
 from fashionrec.bundle import Bundle
 from fashionrec.catalogue import Catalogue
+from fashionrec.common.documents import parse_json, read_json
 from fashionrec.common.folder import Folder
 from fashionrec.config import Config
 from fashionrec.errors import CatalogueError, DataError
@@ -38,6 +39,8 @@ from fashionrec.types import Box
 
 FORMAT, FORMAT_VERSION = "fashionrec-export", 1
 _IMAGES, _CAPTIONS = "image_vectors.npy", "caption_vectors.npy"
+#: Bytes of an export's document, about 1,000 for each item.
+_DOCUMENT_LIMIT = 8 << 30
 _BATCH = 4096
 _JPEG = b"\xff\xd8"
 _MOST_OFF = 1e-3  # how far from 1 a vector's length may be
@@ -175,12 +178,12 @@ def _write(
                 caption = _caption(garments[photo][garment.position], texts, words)
                 if caption is not None:
                     writer.add_caption(number, caption)
-        metadata = json.loads(entry["metadata"])
+        metadata = parse_json(entry["metadata"])
         entry_numbers[entry["image"], entry["product_id"]] = writer.add_entry(
             entry["image"], entry["base"], entry["product_id"], photo, metadata
         )
     for item in items:
-        metadata = json.loads(item["metadata"])
+        metadata = parse_json(item["metadata"])
         said = item.get("caption_words") or f"{item['caption_en'] or ''} {item['caption_ko'] or ''}"
         text = "" if item["worn_with"] else product_words(metadata, said)
         entry_no = entry_numbers[item["image"], item["product_id"]]
@@ -251,7 +254,7 @@ def _caption(item: dict[str, Any], texts: np.ndarray, words: SegmentWriter) -> C
     place: tuple[str | None, int | None] = (None, None)
     if item["caption_vector"] is not None:
         place = words.name, words.add(texts[int(item["caption_vector"])].tobytes(), b"")[0]
-    fields = json.loads(item["attributes"])
+    fields = parse_json(item["attributes"])
     said = (item["caption_en"], item["caption_ko"], fields, item["embedding_text"], item["captioner"])
     return CaptionRow(*said, *place, item.get("caption_words") or "")
 
@@ -293,7 +296,8 @@ def _read_document(source: Path) -> dict[str, Any]:
     try:
         if source.is_dir():
             folder.check()
-        document = json.loads(folder.read("export.json").decode("utf-8"))
+        with folder.open("export.json") as file:
+            document = read_json(file, limit=_DOCUMENT_LIMIT)
     except FileNotFoundError:
         raise DataError(
             f"{source} is not an export: it has no export.json", hint="fashionrec catalogue export"

@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
-import json
 import os
 import platform
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fashionrec.common.documents import read_json
 from fashionrec.errors import Busy, ConfigError, DataError, Refused
 from fashionrec.files import dump_json, write_atomic
 
@@ -127,7 +127,7 @@ def start_run(parent: Path, name: str | None, *, kind: str, verb: str, exist_ok:
 def read_run(path: Path) -> Run:
     """Read the run in a folder. Raises :class:`DataError` where there is none, or a damaged or foreign one."""
     try:
-        record = json.loads((path / RECORD).read_text(encoding="utf-8"))
+        record = read_json(path / RECORD)
     except FileNotFoundError:
         raise DataError(f"no run at {path}: it has no {RECORD}") from None
     except (OSError, ValueError) as error:

@@ -7,7 +7,6 @@ cannot be written to, costs the measurement and nothing else.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import sys
@@ -18,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fashionrec.common.documents import read_json
 from fashionrec.files import dump_json, fingerprint, write_atomic
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ def _with_own(plan: Plan, own: tuple[int, int]) -> Plan:
 
 def _kept(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = read_json(file)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

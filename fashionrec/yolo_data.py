@@ -8,7 +8,6 @@ https://docs.ultralytics.com/datasets/detect
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 
+from fashionrec.common.documents import DocumentError, read_json, read_yaml
 from fashionrec.errors import DataError
 from fashionrec.images import find_photos
 
@@ -67,12 +66,12 @@ def read_data_yaml(path: Path) -> YoloData:
     if path.is_dir():
         path = path / "data.yaml"
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = read_yaml(path)
     except FileNotFoundError:
         raise DataError(
             f"no dataset at {path}", hint="data=DIR/data.yaml; make one with `fashionrec fetch-dataset`"
         ) from None
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+    except (OSError, DocumentError) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
     if not isinstance(document, dict) or "names" not in document:
         raise DataError(f"{path} is not a YOLO dataset: it has no names")
@@ -103,7 +102,7 @@ def declared(path: Path) -> dict[str, Any]:
     """
     file = (path if path.is_dir() else path.parent) / "dataset.json"
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = read_json(file)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

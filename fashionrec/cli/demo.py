@@ -13,6 +13,7 @@ import typer
 
 from fashionrec.cli.output import Output
 from fashionrec.cli.session import Session, command
+from fashionrec.common.documents import read_json
 from fashionrec.errors import DataError
 
 MARKER = ".fashionrec-demo"
@@ -204,9 +205,7 @@ class Chain:
 
 
 def _comparison(path: Path) -> dict[str, Any] | None:
-    import json
-
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return read_json(path) if path.is_file() else None
 
 
 def _print(out: Output, report: dict[str, Any]) -> None:

@@ -6,13 +6,13 @@ stays in the precision that it was built in, unless another one is asked for: to
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fashionrec.bundle import Bundle, is_bundle
+from fashionrec.common.documents import read_json
 from fashionrec.errors import DataError, FashionrecError, ImageError, MissingExtra, ModelError, Refused
 from fashionrec.extras import load, need
 from fashionrec.files import dump_json, fingerprint, write_atomic
@@ -243,7 +243,7 @@ class _Refusals:
 
     def _read(self) -> dict[str, Any]:
         try:
-            found = json.loads(self._file.read_text(encoding="utf-8"))
+            found = read_json(self._file)
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}

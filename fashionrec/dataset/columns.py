@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import math
 import re
 import unicodedata
@@ -18,6 +17,7 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from fashionrec.common.documents import parse_json
 from fashionrec.dataset.prices import CURRENCIES, Money, choose_currency, parse_currency, parse_price
 from fashionrec.errors import ConfigError, DataError
 
@@ -99,7 +99,7 @@ def split_images(value: Any) -> list[str]:
     """The images of one cell, each once: a list, a JSON list, or texts parted by ``|`` (a comma can be part of an address)."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         with contextlib.suppress(ValueError):
-            value = json.loads(value)
+            value = parse_json(value)
     if isinstance(value, str):
         value = value.split("|")
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
@@ -126,7 +126,7 @@ def parse_sizes(value: Any) -> list[str]:
         text = value.strip()
         if text.startswith("["):
             try:
-                value = json.loads(text)
+                value = parse_json(text)
             except ValueError:
                 raise ValueError("is no list of sizes") from None
         else:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from fashionrec.common.documents import read_json
 from fashionrec.config import Config
 from fashionrec.dataset.archives import opened
 from fashionrec.dataset.prepare import prepare
@@ -129,7 +129,7 @@ def _finished(out: Path, staging: Path, request: str) -> dict[str, Any] | None:
     if not staging.is_dir():
         return None
     try:
-        document: dict[str, Any] = json.loads((out / "dataset.json").read_text(encoding="utf-8"))
+        document: dict[str, Any] = read_json(out / "dataset.json")
     except (OSError, ValueError):
         return None
     return document if document.get("request") == request else None

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from fashionrec.common.documents import parse_json
 from fashionrec.files import locked, sha256_file, write_atomic
 
 
@@ -103,7 +104,7 @@ class PhotoCache:
         tidy = text.endswith("\n") or not text
         for raw in text.splitlines():
             try:
-                line = json.loads(raw)
+                line = parse_json(raw)
                 whole = all(isinstance(line[key], str) for key in ("url", "sha256", "suffix", "final_url"))
                 whole = whole and isinstance(line["size"], int) and {"etag", "last_modified"} <= line.keys()
                 whole = whole and len(line["sha256"]) == 64 and line["sha256"].isalnum()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import re
 import sys
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fashionrec.common.documents import parse_json
 from fashionrec.config import nearest
 from fashionrec.errors import DataError
 from fashionrec.extras import load
@@ -121,7 +121,7 @@ def _read_records(source: Path, text: Collection[str]) -> list[dict[str, Any]]:
 
 
 def _object(source: Path, line: str) -> dict[str, Any]:
-    record = json.loads(line, parse_float=_finite, parse_constant=_finite)
+    record = parse_json(line, parse_float=_finite, parse_constant=_finite)
     if not isinstance(record, dict):
         raise DataError(f"{source}: every line must be a JSON object")
     return record

@@ -20,7 +20,6 @@ import contextlib
 import functools
 import importlib
 import io
-import json
 import logging
 import os
 import re
@@ -32,6 +31,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from fashionrec.common.documents import parse_json
 from fashionrec.errors import ConfigError, DataError, FashionrecError, MissingExtra
 from fashionrec.extras import need
 
@@ -132,7 +132,7 @@ def reason_of(error: BaseException, key: str) -> str:
     """What a server says in its error, one short line, without the key."""
     text = str(getattr(error, "message", "") or error)
     with contextlib.suppress(ValueError):
-        body: Any = json.loads(text)
+        body: Any = parse_json(text)
         for name in ("error", "message"):
             body = body[name] if isinstance(body, dict) and body.get(name) else body
         text = body if isinstance(body, str) else text

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fashionrec.common.documents import read_json
 from fashionrec.config import ImagesConfig
 from fashionrec.dataset.augment import Change, change_pixels
 from fashionrec.dataset.labels import Frame
@@ -151,7 +152,7 @@ def _prepare(job: _Job, entry: Path) -> Staged:
 def _read_entry(entry: Path, source: Path) -> Staged | None:
     """What an earlier, unfinished preparation left; None where it left nothing, or something that is not whole."""
     try:
-        document = json.loads(entry.read_bytes())
+        document = read_json(entry)
         staged = _from_entry(document, entry, source)
         if not staged.copied and hashlib.sha256(staged.picture.read_bytes()).hexdigest() != document["picture"]:
             return None
@@ -203,7 +204,7 @@ def _copy(job: CopyJob) -> str:
     note = job.entry.with_suffix(".json")
     picture = job.entry.with_suffix(".jpg")
     try:
-        digest = str(json.loads(note.read_bytes())["sha256"])
+        digest = str(read_json(note)["sha256"])
         if hashlib.sha256(picture.read_bytes()).hexdigest() == digest:
             return digest
     except (OSError, ValueError, KeyError, TypeError):

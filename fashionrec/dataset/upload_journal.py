@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fashionrec.common.documents import parse_json
 from fashionrec.dataset.roboflow_api import parse_project
 from fashionrec.errors import DataError
 from fashionrec.files import locked
@@ -35,7 +36,7 @@ def read_journal(path: Path) -> dict[str, dict[str, Any]]:
     lines = path.read_text(encoding="utf-8").split("\n")
     for number, line in enumerate(lines[:-1], start=1):
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
             found[str(entry["sha256"])] = {
                 **entry,
                 "batch": entry["batch"],

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from fashionrec.common.documents import read_json
 from fashionrec.config import TrainConfig
 from fashionrec.detector.balance import CLS_PW
 from fashionrec.detector.families import other_family
@@ -171,7 +171,7 @@ class _Clock:
 
 
 def _measured(folder: Path) -> dict[str, Any]:
-    return dict(json.loads((folder / METRICS).read_text(encoding="utf-8")))
+    return dict(read_json(folder / METRICS))
 
 
 def _epoch(trainer: Any) -> dict[str, float]:

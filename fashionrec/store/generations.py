@@ -6,7 +6,6 @@ being read is never removed; a process that died holds nothing.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sqlite3
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from fashionrec.common.documents import read_json
 from fashionrec.common.folder import TEMPORARY, Folder, Kind, is_name
 from fashionrec.errors import CatalogueError, WriteError
 from fashionrec.files import dump_json, lock_exclusive, lock_shared, locked, sha256_file
@@ -411,7 +411,8 @@ def _pointer(root: Path, name: str) -> str:
 def _read_json(root: Path, name: str) -> dict[str, Any]:
     path = root / name
     try:
-        value = json.loads(folder_of(root).read(name).decode("utf-8"))
+        with folder_of(root).open(name) as file:
+            value = read_json(file)
     except FileNotFoundError:
         raise CatalogueError(f"catalogue is incomplete: {path} is missing", hint=_AGAIN) from None
     except (OSError, ValueError) as error:

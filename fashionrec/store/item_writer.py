@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from fashionrec.common.documents import parse_json
 from fashionrec.store.items import APPLICATION_ID, SCHEMA_VERSION, CaptionRow, PhotoRow
 from fashionrec.store.words import searchable
 
@@ -133,7 +134,7 @@ class ItemWriter:
     def entries_of(self, product_id: str, photo: str) -> list[tuple[int, dict[str, Any]]]:
         """Number and metadata of each entry that shows a photo as a product."""
         sql = "SELECT entry_no, metadata FROM entries WHERE product_id = ? AND photo = ? ORDER BY entry_no"
-        return [(int(n), json.loads(text)) for n, text in self._db.execute(sql, (product_id, photo))]
+        return [(int(n), parse_json(text)) for n, text in self._db.execute(sql, (product_id, photo))]
 
     def add_item(
         self, item_id: str, entry_no: int, garment_no: int, product_id: str, worn_with: bool, text: str
@@ -178,7 +179,7 @@ class ItemWriter:
                 (garment_no,),
             ).fetchall()
             for item_no, before, metadata, said in rows:
-                words = searchable(product_words(json.loads(metadata), said))
+                words = searchable(product_words(parse_json(metadata), said))
                 if words == before:
                     continue
                 self._forget_words(item_no, before)

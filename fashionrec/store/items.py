@@ -6,7 +6,6 @@ what can be returned. Garments and their captions can so be reused when only pro
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import threading
 from collections.abc import Iterable, Sequence
@@ -15,6 +14,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+from fashionrec.common.documents import parse_json
 from fashionrec.errors import CatalogueError
 from fashionrec.store.words import match_expression, single_syllables
 from fashionrec.types import Box, Item
@@ -233,7 +233,7 @@ class ItemReader:
         """Of each garment that has a caption, by its number: who made it, and the attributes it tells."""
         with translated(self._path):
             rows = self._db.execute("SELECT garment_no, captioner, attributes FROM captions")
-            return {int(number): (str(captioner), json.loads(told)) for number, captioner, told in rows}
+            return {int(number): (str(captioner), parse_json(told)) for number, captioner, told in rows}
 
     def words_of(self, columns: Sequence[str]) -> dict[str, set[str]]:
         """The texts that occur in some columns of the products' data; columns without any are left out."""
@@ -267,7 +267,7 @@ class ItemReader:
             for number, image, base, product_id, photo, metadata in self._db.execute(
                 "SELECT entry_no, image, base, product_id, photo, metadata FROM entries ORDER BY entry_no"
             ):
-                yield EntryRow(number, image, base, product_id, photo, json.loads(metadata))
+                yield EntryRow(number, image, base, product_id, photo, parse_json(metadata))
 
     def captions(self, sha256: str) -> dict[int, CaptionRow]:
         """The captions of a photo's garments, by position."""
@@ -278,7 +278,7 @@ class ItemReader:
         )
         with translated(self._path):
             return {
-                row[0]: CaptionRow(row[1], row[2], json.loads(row[3]), row[4], row[5], row[6], row[7], row[8] or "")
+                row[0]: CaptionRow(row[1], row[2], parse_json(row[3]), row[4], row[5], row[6], row[7], row[8] or "")
                 for row in self._db.execute(sql, (sha256,))
             }
 
@@ -396,14 +396,14 @@ def _plain(content: Any, kind: str) -> Any:
     if kind in ("true", "false"):
         return kind == "true"
     if kind == "array":
-        return tuple(one for one in json.loads(content) if isinstance(one, (str, int, float, bool))) or None
+        return tuple(one for one in parse_json(content) if isinstance(one, (str, int, float, bool))) or None
     return content
 
 
 @lru_cache(maxsize=4096)
 def _parsed(text: str) -> dict[str, Any]:
     """A JSON object; the same ones come back query after query. Not to be changed: give out copies."""
-    document: dict[str, Any] = json.loads(text)
+    document: dict[str, Any] = parse_json(text)
     return document
 
 

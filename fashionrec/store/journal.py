@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fashionrec.common.documents import parse_json
 from fashionrec.types import Box
 
 _SCHEMA = """
@@ -95,7 +96,7 @@ class Journal:
         sql = "SELECT garment, vector, thumbnail FROM garments WHERE sha256 = ? AND build_key = ? ORDER BY position"
         garments = []
         for fields, vector, thumbnail in self._db.execute(sql, key):
-            class_name, confidence, box, whole = json.loads(fields)
+            class_name, confidence, box, whole = parse_json(fields)
             garments.append(FoundGarment(class_name, confidence, Box(*box), whole, vector, thumbnail))
         return FoundPhoto(sha256, row[0], row[1], tuple(garments))
 

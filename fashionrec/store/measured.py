@@ -6,7 +6,6 @@ broken is no error: what was not measured is not told.
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from fashionrec.common.documents import read_json
 from fashionrec.files import dump_json
 from fashionrec.store.generations import folder_of
 
@@ -88,7 +88,8 @@ def write_measured(root: Path, name: str, generation: str, embedder: str, entry:
 
 def _entries(root: Path) -> dict[str, Any]:
     try:
-        found = json.loads(folder_of(root).read(FILE).decode("utf-8"))
+        with folder_of(root).open(FILE) as file:
+            found = read_json(file)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from fashionrec.common.documents import read_yaml
 from fashionrec.dataset.audit.findings import Finding
 from fashionrec.errors import DataError
 from fashionrec.images import find_photos
@@ -159,7 +158,7 @@ def _check_names(data: YoloData) -> Iterator[Finding]:
     if names != list(CLASS_NAMES) or sorted(data.names) != list(range(len(names))):
         text = f"data.yaml has {', '.join(f'{number} {name}' for number, name in sorted(data.names.items()))}"
         yield Finding("class-names", text[:400], numbers={"names": {str(k): v for k, v in sorted(data.names.items())}})
-    document: dict[str, Any] = yaml.safe_load(data.path.read_text(encoding="utf-8"))
+    document: dict[str, Any] = read_yaml(data.path)
     if "nc" in document and document["nc"] != len(names):
         text = f"nc is {document['nc']}, and there are {len(names)} names"
         yield Finding("class-count", text, numbers={"nc": document["nc"], "names": len(names)})

@@ -15,7 +15,6 @@ ever, does not go on after a cut, imports ultralytics to decide whether to rewri
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -24,6 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fashionrec.common.documents import read_json
 from fashionrec.dataset.archives import opened
 from fashionrec.dataset.roboflow_api import PASSING, Client, connected, parse_project, told_anew
 from fashionrec.dataset.roboflow_applied import applied
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 MARKER = "version.json"
 FORMAT = "yolov8"
+#: Bytes of a marker, which names every file of a version: about 150 each.
+_MARKER_LIMIT = 512 << 20
 _LAYOUT = 1
 _READ = SUFFIXES | {".txt", ".yaml", ".yml"}  # a file added to a version matters if a reader would take it
 _AGAIN = "run this again"
@@ -61,7 +63,7 @@ def read(version: str, store: Path, config: Config, progress: Progress | None = 
 
     workspace, project, number = parse_version(version)
     folder, why = _kept(version, store, config, progress)
-    about = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+    about = read_json(folder / MARKER, limit=_MARKER_LIMIT)
     already = applied(about["roboflow"].get("preprocessing"), about["roboflow"].get("augmentation"), folder)
     notes = [f"the copy that was kept could not be used ({why}): fetched again"] if why else []
     declared = about["roboflow"].get("images")
@@ -90,7 +92,7 @@ def damage(folder: Path) -> str | None:
     A file whose size and time of change are as they were is taken for unchanged; where the time differs it is hashed.
     """
     try:
-        marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        marker = read_json(folder / MARKER, limit=_MARKER_LIMIT)
         files = dict(marker["files"])
         sound = marker["layout"] == _LAYOUT and isinstance(marker["roboflow"], dict) and bool(files)
         wrong = [name for name, (size, moment, sha) in files.items() if not _same(folder / name, size, moment, sha)]

@@ -13,7 +13,6 @@ what they are, so that nothing is run by loading them.
 from __future__ import annotations
 
 import importlib
-import json
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fashionrec.common.documents import parse_json
 from fashionrec.errors import ModelError
 
 if TYPE_CHECKING:
@@ -105,8 +105,8 @@ def metadata(weights: Path) -> dict[str, Any]:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > _METADATA_LIMIT * 16:
                 raise ValueError("its header is too long")
-            header = json.loads(file.read(length))
-        found = json.loads(header["__metadata__"]["fashionrec"])
+            header = parse_json(file.read(length))
+        found = parse_json(header["__metadata__"]["fashionrec"])
         return dict(found)
     except FileNotFoundError:
         raise ModelError(f"no checkpoint at {weights}") from None

@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from fashionrec.common.documents import parse_json
 from fashionrec.detector.families import metadata
 from fashionrec.errors import ModelError
 
@@ -87,7 +88,7 @@ def load_state(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimi
                 else:
                     number, moment = name.removeprefix(_MOMENTS).split(":")
                     moments.setdefault(int(number), {})[moment] = file.get_tensor(name)
-            record = dict(json.loads(file.metadata()["training"]))
+            record = dict(parse_json(file.metadata()["training"]))
         model.load_state_dict(weights)
         optimizer.load_state_dict({**state, "state": moments})
     except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
