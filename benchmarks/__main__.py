@@ -20,6 +20,7 @@ ALL = {
     "forgetting": "what a finetune loses and gains on real photos, a plain one beside ours (needs FASHIONREC_REALDATA)",
     "incremental": "what photos added, prices changed and products gone cost beside a full build",
     "index": "search over 100,000 or a million vectors: `IndexFlatIP`, exact, and the index that a build chooses",
+    "versions": "this version beside earlier ones, in interleaved pairs: ends with 1 where a command became slower",
     "realdata": "train, build and query on real photos (needs FASHIONREC_REALDATA)",
 }
 

@@ -210,7 +210,7 @@ class Folder:
     def sync(self, name: str = "") -> None:
         """Force the entries of a folder, or the content of a file, to the disk."""
         if name and self.kind(name) == "file":
-            with self.open(name) as file:
+            with self.open(name, "r+b" if os.name == "nt" else "rb") as file:  # Windows syncs what it may write
                 os.fsync(file.fileno())
             return
         with self._handle(name) as handle:
