@@ -17,7 +17,9 @@ def main() -> None:
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # or somebody wants it to be ignored
             signal.signal(signal.SIGINT, _interrupted)
     from fashionrec.cli.main import make_app
+    from fashionrec.cli.output import guard_process
 
+    guard_process()
     app = make_app(command)
     gc.freeze()
     gc.enable()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fashionrec.common.folder import Folder
+from fashionrec.common.text import json_text
 from fashionrec.errors import Busy
 
 
@@ -37,7 +38,8 @@ def fsync_file(path: Path) -> None:
 
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write a file so that a reader, or a crash, sees the old content or the new, never a part."""
-    Folder(path.parent).write(path.name, data)
+    raw = data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data  # a name may not be UTF-8
+    Folder(path.parent).write(path.name, raw)
 
 
 @contextmanager
@@ -90,12 +92,13 @@ def _flock(file: IO[bytes], *, shared: bool) -> bool:
 
 def dump_json(value: Any) -> str:
     """Indented UTF-8 JSON as all our documents have it, ending in a newline. NaN is refused."""
-    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json_text(value, indent=2) + "\n"
 
 
 def canonical_json(value: Any) -> bytes:
     """The one byte string of a JSON value: sorted keys, no spaces. For fingerprints."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "surrogatepass")
 
 
 def fingerprint(value: Any) -> str:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from fashionrec.common.documents import read_json
+from fashionrec.common.text import shell_word
 from fashionrec.errors import Busy, ConfigError, DataError, Refused
 from fashionrec.files import dump_json, write_atomic
 
@@ -159,7 +160,7 @@ def find_run(runs: Path, named: str) -> Run:
     paths = sorted(record.parent for record in runs.glob(f"*/*/{RECORD}"))
     found = [path for path in paths if named in (path.name, f"{path.parent.name}/{path.name}")]
     if len(found) > 1:
-        ways = [f"{path.parent.name}/{path.name}" for path in found]
+        ways = [shell_word(f"{path.parent.name}/{path.name}") for path in found]
         raise DataError(f"{len(found)} runs are named {named}", hint=f"say which: {', '.join(ways)}")
     if not found:
         from fashionrec.config import nearest

@@ -6,6 +6,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from fashionrec.captioner.client import find_key, host, is_openai, server_url
+from fashionrec.common.text import shell_word
 from fashionrec.errors import CaptionError, ConfigError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def shutdown_notice(config: CaptionerConfig, today: date, reported: str | None =
     if ends is None:
         return ""
     replacement = entry.replacement
-    hint = f"move on with --set captioner.model={replacement or 'MODEL'}"
+    hint = f"move on with --set {shell_word('captioner.model=' + (replacement or 'MODEL'))}"
     days = (ends - today).days
     where = "OpenAI" if is_openai(config) else host(server_url(config))
     if days < 0 and is_openai(config):

@@ -35,10 +35,10 @@ def write_files(
     if csv is not None:
         from fashionrec.search.outputs import write_csv
 
-        text = write_csv(answers)
         if str(csv) == "-":
-            session.out.line(text.rstrip("\r\n"))
+            session.out.csv(lambda shown: write_csv(answers, shown))
         else:
+            text = write_csv(answers)
             csv.write_text(text, encoding="utf-8-sig", newline="")  # Excel reads UTF-8 where a mark says so
             session.out.say(f"table: {csv}")
     if xlsx is not None:

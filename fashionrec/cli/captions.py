@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fashionrec.cli.session import Session, command
+from fashionrec.common.text import shell_word
 from fashionrec.errors import CaptionError, ImageError, Refused, UsageError
 
 if TYPE_CHECKING:
@@ -362,11 +363,11 @@ def _print_catalogue(session: Session, document: dict[str, Any]) -> None:
 
 def _suggest(session: Session, document: dict[str, Any], index: str | None) -> None:
     if document["dry_run"]:
-        session.out.next(f"fashionrec caption --index {index}")
+        session.out.next(f"fashionrec caption --index {shell_word(index)}")
     elif document.get("pending"):
-        session.out.next(f"fashionrec caption --index {index} --batch --resume")
+        session.out.next(f"fashionrec caption --index {shell_word(index)} --batch --resume")
     else:
-        session.out.next(f'fashionrec query --text "a striped top" --index {index}')
+        session.out.next(f'fashionrec query --text "a striped top" --index {shell_word(index)}')
 
 
 def _show_status(session: Session, root: Path) -> None:

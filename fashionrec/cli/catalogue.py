@@ -11,6 +11,7 @@ from fashionrec.cli.index import finished, print_report
 from fashionrec.cli.query import find_catalogue
 from fashionrec.cli.reindex import reindex
 from fashionrec.cli.session import Session, command
+from fashionrec.common.text import shell_word
 from fashionrec.errors import Refused, UsageError
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def list_(
 
     session.out.result({"catalogues": found}, human)
     if found:
-        session.out.next(f"fashionrec query PHOTO --index {found[0]['path']}")
+        session.out.next(f"fashionrec query PHOTO --index {shell_word(found[0]['path'])}")
     else:
         session.out.next("fashionrec build-index PHOTOS")
 
@@ -143,7 +144,7 @@ def show(
             session.out.table(("generation", "created (UTC)", "by", "products", ""), rows, right=(3,))
 
     session.out.result(document, human)
-    session.out.next(f"fashionrec query PHOTO --index {catalogue.root}")
+    session.out.next(f"fashionrec query PHOTO --index {shell_word(catalogue.root)}")
 
 
 def _generation(one: Generation, served: Generation) -> dict[str, Any]:
@@ -216,7 +217,8 @@ def _show_product(session: Session, catalogue: Any, product: str) -> None:
             session.out.line(f"{image}: {said['en']} / {said['ko']}")
 
     session.out.result(document, human)
-    session.out.next(f"fashionrec catalogue remove {product} --index {catalogue.root}")
+    ends = " --" if product.startswith("-") else ""  # of the options
+    session.out.next(f"fashionrec catalogue remove --index {shell_word(catalogue.root)}{ends} {shell_word(product)}")
 
 
 def add(
@@ -295,7 +297,9 @@ def _tell(session: Session, root: Path, report: BuildReport, unknown: list[str] 
             session.out.line(f"{len(unknown)} products are not in the catalogue: {some}")
 
     session.out.result(document, human)
-    session.out.next(f"fashionrec query PHOTO --index {root}", f"fashionrec catalogue rollback {root}")
+    session.out.next(
+        f"fashionrec query PHOTO --index {shell_word(root)}", f"fashionrec catalogue rollback {shell_word(root)}"
+    )
     if document["refused"]:
         raise Refused(
             f"{document['failed']} of {document['rows']} rows failed, more than build.max_failures allows;"
@@ -311,7 +315,7 @@ def verify(session: Session, index: _Index = None) -> None:
     files = verify_catalogue(root)
     document = {"path": str(root), "files": files, "ok": True}
     session.out.result(document, lambda: session.out.line(f"{root}: all {files} files are as they were written"))
-    session.out.next(f"fashionrec query PHOTO --index {root}")
+    session.out.next(f"fashionrec query PHOTO --index {shell_word(root)}")
 
 
 def rollback(
@@ -332,7 +336,9 @@ def rollback(
             f"{root}: generation {after.name} is served now ({document['counts']['products']} products), not {before.name}"
         ),
     )
-    session.out.next(f"fashionrec catalogue rollback {root} --to {before.name}   (to undo this)")
+    session.out.next(
+        f"fashionrec catalogue rollback {shell_word(root)} --to {shell_word(before.name)}   (to undo this)"
+    )
 
 
 def compact(session: Session, index: _Index = None) -> None:
@@ -350,7 +356,7 @@ def compact(session: Session, index: _Index = None) -> None:
             f" {figures['bytes_after'] / 1e6:.1f} MB in {figures['segments_after']}"
         ),
     )
-    session.out.next(f"fashionrec catalogue verify {root}")
+    session.out.next(f"fashionrec catalogue verify {shell_word(root)}")
 
 
 def export(
@@ -369,7 +375,7 @@ def export(
             f" {document['vectors']['captions']} caption vectors"
         ),
     )
-    session.out.next(f"fashionrec catalogue import {out} --index NEW")
+    session.out.next(f"fashionrec catalogue import {shell_word(out)} --index NEW")
 
 
 def import_(
@@ -384,4 +390,4 @@ def import_(
         {"path": index, "counts": counts},
         lambda: session.out.line(f"{index}: {counts['items']} items of {counts['products']} products"),
     )
-    session.out.next(f"fashionrec query PHOTO --index {index}")
+    session.out.next(f"fashionrec query PHOTO --index {shell_word(index)}")

@@ -10,6 +10,7 @@ import typer
 
 from fashionrec.cli.models import DETECTOR_PACKAGES, detector_from, opened_detector
 from fashionrec.cli.session import Session, command
+from fashionrec.common.text import shell_word
 from fashionrec.errors import ConfigError, FashionrecError, Refused
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def compare(
             hint=f"the reasons, and the others: {folder / 'comparison.html'}",
         )
     best = max(document["models"], key=lambda row: float(row["map50_95"]))
-    session.out.next(f"fashionrec build-index PHOTOS --detector {best['bundle']}")
+    session.out.next(f"fashionrec build-index PHOTOS --detector {shell_word(best['bundle'])}")
 
 
 def run_compare(session: Session, folder: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fashionrec.cli.session import Session, command
+from fashionrec.common.text import shell_word
 from fashionrec.errors import ConfigError, Refused
 
 _SOURCES = "synthetic, yolo:PATH, coco:PATH, voc:PATH, folder:PATH, feed:FILE, roboflow:WORKSPACE/PROJECT/VERSION."
@@ -80,13 +81,16 @@ def _print(session: Session, document: dict[str, Any]) -> None:
 
 
 def _next(document: dict[str, Any]) -> list[str]:
-    path, table = document["path"], document.get("products")
+    path, table = Path(document["path"]), document.get("products")
     found = []
     if "train" in document["counts"]:
-        found += [f"fashionrec train data={path}/data.yaml model=yolov8l.pt", f"fashionrec dataset audit {path}"]
+        found += [
+            f"fashionrec train {shell_word(f'data={path}/data.yaml')} model=yolov8l.pt",
+            f"fashionrec dataset audit {shell_word(path)}",
+        ]
     if table:
-        found.append(f"fashionrec build-index {table} --index DIR")
-    return found or [f"fashionrec build-index {path}/unlabelled/images --index DIR"]
+        found.append(f"fashionrec build-index {shell_word(Path(table))} --index DIR")
+    return found or [f"fashionrec build-index {shell_word(path / 'unlabelled/images')} --index DIR"]
 
 
 def _feeds(document: dict[str, Any]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fashionrec.cli.session import Session, command
+from fashionrec.common.text import shell_word
 from fashionrec.errors import FashionrecError, Refused, UsageError
 
 if TYPE_CHECKING:
@@ -56,11 +57,11 @@ def audit(
             hint="mend them, or name what may pass in audit.allow",
         )
     if html is None and found.findings:
-        session.out.next(f"fashionrec dataset audit {data} --html audit.html")
+        session.out.next(f"fashionrec dataset audit {shell_word(data)} --html audit.html")
     elif not found.broken:
-        session.out.next(f"fashionrec train data={found.root}/data.yaml model=yolov8l.pt")
+        session.out.next(f"fashionrec train {shell_word(f'data={found.root}/data.yaml')} model=yolov8l.pt")
     else:
-        session.out.next(f"fashionrec fetch-dataset yolo:{data} --out DIR")
+        session.out.next(f"fashionrec fetch-dataset {shell_word(f'yolo:{data}')} --out DIR")
 
 
 def export(
@@ -76,7 +77,9 @@ def export(
 ) -> None:
     if to in ("coco", "voc"):
         if out is None:
-            raise UsageError("where to?", hint=f"fashionrec dataset export {data} --to {to} --out DIR")
+            raise UsageError(
+                "where to?", hint=f"fashionrec dataset export {shell_word(data)} --to {shell_word(to)} --out DIR"
+            )
         _export_format(session, data, to, out)
     elif to == "roboflow":
         if target is None or weights is None:
@@ -102,7 +105,7 @@ def _export_format(session: Session, data: Path, to: str, out: Path) -> None:
         session.out.line(f"{to}: {out}")
 
     session.out.result(document, human)
-    session.out.next(f"fashionrec fetch-dataset {to}:{out} --out DIR   (and back)")
+    session.out.next(f"fashionrec fetch-dataset {shell_word(f'{to}:{out}')} --out DIR   (and back)")
 
 
 def _export_roboflow(session: Session, data: Path, target: str, weights: str, strategy: str, dry_run: bool) -> None:

@@ -14,6 +14,7 @@ import typer
 from fashionrec.cli.output import Output
 from fashionrec.cli.session import Session, command
 from fashionrec.common.documents import read_json
+from fashionrec.common.text import shell_word
 from fashionrec.errors import DataError
 
 MARKER = ".fashionrec-demo"
@@ -32,10 +33,10 @@ def demo(
     session.out.result(report, lambda: _print(session.out, report))
     query = chain.example_query
     session.out.next(
-        f"fashionrec query PHOTO.jpg --index {chain.catalogue} --html answer.html   (a photo of your own)",
-        f"fashionrec query {query} --index {chain.catalogue}",
-        f'fashionrec query --text "a red striped dress" --index {chain.catalogue}',
-        f"open {report['page']}",
+        f"fashionrec query PHOTO.jpg --index {shell_word(chain.catalogue)} --html answer.html   (a photo of your own)",
+        f"fashionrec query {shell_word(Path(query))} --index {shell_word(chain.catalogue)}",
+        f'fashionrec query --text "a red striped dress" --index {shell_word(chain.catalogue)}',
+        f"open {shell_word(Path(report['page']))}",
     )
     if open_:
         typer.launch(report["page"])
@@ -62,7 +63,8 @@ class Chain:
 
     @contextmanager
     def stage(self, name: str, words: str) -> Iterator[None]:
-        self.out.say(f"\n[{len(self.seconds) + 1}/9] {words}")
+        self.out.say()
+        self.out.say(f"[{len(self.seconds) + 1}/9] {words}")
         start = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - start
@@ -224,4 +226,5 @@ def _print(out: Output, report: dict[str, Any]) -> None:
         ("seconds in all", f"{report['seconds']['total']:.0f}"),
     ]
     out.table(("what", "measured"), rows)
-    out.line(f"\nreport: {report['page']}")
+    out.line()
+    out.line(f"report: {report['page']}")

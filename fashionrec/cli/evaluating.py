@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fashionrec.cli.session import Session, command
+from fashionrec.common.text import shell_word
 from fashionrec.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def evaluate(
     elif queries is not None and weights is None and data is None:
         report = run_evaluate_search(session, index, queries)
         session.out.result(report, lambda: _print_search(session, report))
-        session.out.next(f"fashionrec query PHOTO --index {report['index']} --html answer.html")
+        session.out.next(f"fashionrec query PHOTO --index {shell_word(report['index'])} --html answer.html")
     else:
         raise UsageError(
             "say what to evaluate",
@@ -110,10 +111,11 @@ def _evaluate_detector(session: Session, weights: str, data: Path, html: Path | 
     session.out.result(document, lambda: _print_detection(session, report, data, split))
     if html is not None:
         session.out.say(f"page: {html}")
-        session.out.next(f"fashionrec build-index PHOTOS --detector {weights}")
+        session.out.next(f"fashionrec build-index PHOTOS --detector {shell_word(weights)}")
     else:
         session.out.next(
-            f"fashionrec evaluate --weights {weights} --data {data} --split {split} --html evaluation.html"
+            f"fashionrec evaluate --weights {shell_word(weights)} --data {shell_word(data)} --split {shell_word(split)}"
+            " --html evaluation.html"
         )
 
 
@@ -170,7 +172,7 @@ def _evaluate_texts(session: Session, index: str | None, texts: Path) -> None:
             )
 
     session.out.result(document, human)
-    session.out.next(f'fashionrec query --text "..." --index {document["index"]}')
+    session.out.next(f'fashionrec query --text "..." --index {shell_word(document["index"])}')
 
 
 def _keep(session: Session, catalogue: Catalogue, name: str, entry: Mapping[str, Any] | None) -> None:
@@ -206,10 +208,12 @@ def _evaluate_ways(session: Session, index: str | None, queries: Path, apply: bo
 
     session.out.result(document, lambda: print_ways(session, document))
     if document["caption_weight"] is not None:
-        again = f"fashionrec evaluate --index {document['index']} --queries {queries} --ways --apply"
-        session.out.next(f"fashionrec query PHOTO --index {document['index']} --caption" if apply else again)
+        again = f"fashionrec evaluate --index {shell_word(document['index'])} --queries {shell_word(queries)} --ways --apply"
+        session.out.next(
+            f"fashionrec query PHOTO --index {shell_word(document['index'])} --caption" if apply else again
+        )
     else:
-        session.out.next(f"fashionrec caption --index {document['index']}")
+        session.out.next(f"fashionrec caption --index {shell_word(document['index'])}")
 
 
 def print_ways(session: Session, document: dict[str, Any]) -> None:
@@ -247,7 +251,7 @@ def _evaluate_outfits(session: Session, index: str | None, outfits: Path) -> Non
             session.out.line(f"{document['not_seen']} garments were not seen by the detector")
 
     session.out.result(document, human)
-    session.out.next(f"fashionrec query PHOTO --goes-with --index {document['index']}")
+    session.out.next(f"fashionrec query PHOTO --goes-with --index {shell_word(document['index'])}")
 
 
 def _table_rows(path: Path) -> Any:

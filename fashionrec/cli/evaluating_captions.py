@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fashionrec.cli.session import Session
+from fashionrec.common.text import shell_word
 
 
 def evaluate_captions_of(session: Session, index: str | None, truth: Any, queries: Any) -> None:
@@ -25,9 +26,9 @@ def evaluate_captions_of(session: Session, index: str | None, truth: Any, querie
                 )
     session.out.result(document, lambda: _print(session, document))
     if queries is None:
-        session.out.next(f"fashionrec evaluate --captions --queries QUERIES.csv --index {root}")
+        session.out.next(f"fashionrec evaluate --captions --queries QUERIES.csv --index {shell_word(root)}")
     else:
-        session.out.next(f"fashionrec caption --index {root}")
+        session.out.next(f"fashionrec caption --index {shell_word(root)}")
 
 
 def _print(session: Session, document: dict[str, Any]) -> None:

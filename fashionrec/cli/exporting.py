@@ -13,6 +13,7 @@ import typer
 from fashionrec.bundle import Bundle, is_bundle
 from fashionrec.cli import models
 from fashionrec.cli.session import Session, command
+from fashionrec.common.text import shell_word
 from fashionrec.errors import ConfigError, DataError, ImageError, ModelError, UsageError
 from fashionrec.extras import load
 
@@ -84,7 +85,7 @@ def export(
 
     session.out.result(document, human)
     _warn_if_slower(session, bundle)
-    session.out.next(f"fashionrec build-index PHOTOS --{bundle.kind} {out}")
+    session.out.next(f"fashionrec build-index PHOTOS --{shell_word(bundle.kind)} {shell_word(out)}")
 
 
 def _checkpoint(path: Path) -> Path:

@@ -9,6 +9,7 @@ import typer
 
 from fashionrec.cli.reindex import IndexType, MaxLatency, MaxMemory, override_index
 from fashionrec.cli.session import Session, command
+from fashionrec.common.text import shell_word
 from fashionrec.errors import Refused
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def build_index(
         session.override("build", {"rehash": True})
     report = run_build(session, photos, index, detector, embedder, max_delete)
     session.out.result(report, lambda: print_report(session, report))
-    session.out.next(f"fashionrec query PHOTO --index {report['index_path']}")
+    session.out.next(f"fashionrec query PHOTO --index {shell_word(report['index_path'])}")
     if report["refused"]:
         raise Refused(
             f"{report['failed']} of {report['rows']} rows failed, more than build.max_failures allows;"

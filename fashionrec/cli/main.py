@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from fashionrec import __version__
+from fashionrec.cli.output import guarded
 
 #: The families of commands, in the order in which `--help` names them, and the commands of each.
 FAMILIES: dict[str, tuple[str, ...]] = {
@@ -27,10 +29,19 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 }
 
 
+class Root(TyperGroup):
+    """The command line; usage errors, which quote what was typed, are printed through the guard like everything else."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        with guarded():
+            return super().main(*args, **options)
+
+
 def make_app(command: str | None = None) -> typer.Typer:
     """The command line: with ``command``, only what that one needs is imported, where there is such a command."""
     app = typer.Typer(
         name="fashionrec",
+        cls=Root,
         help="Image-based fashion search: find the garments in a photo, and what in a catalogue looks like them.",
         no_args_is_help=True,
         rich_markup_mode=None,

@@ -1,13 +1,19 @@
-"""The only printer: results on stdout, everything else on stderr; human, JSON or quiet is decided here."""
+"""The only printer: results on stdout, everything else on stderr; human, JSON or quiet is decided here.
+
+Whatever is printed passes :func:`fashionrec.common.text.visible`: by :class:`Output` a line at a time, by :func:`guarded` what
+anything else in the process writes (usage errors, tracebacks, warnings, libraries).
+"""
 
 from __future__ import annotations
 
-import json
+import io
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO, cast
+
+from fashionrec.common.text import encodable, json_text, visible, visible_lines
 
 
 class Tick(Protocol):
@@ -24,54 +30,70 @@ class Output:
 
     def __init__(self, *, json: bool = False, quiet: bool = False, debug: bool = False) -> None:
         self.json, self.quiet, self.debug = json, quiet, debug
-        self._out, self._err = sys.stdout, sys.stderr  # libraries that print are redirected away; we are not
+        # libraries that print are redirected away; we are not
+        self._out, self._err = _unguarded(sys.stdout), _unguarded(sys.stderr)
 
     def result(self, document: Any, human: Callable[[], None]) -> None:
         """The command's result: the document with ``--json``, else whatever ``human`` prints."""
         if self.json:
-            self._out.write(json.dumps(document, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+            self._json(document, indent=2)
         else:
             human()
         self._out.flush()
 
+    def json_line(self, document: Any) -> None:
+        """A document on one line of stdout."""
+        self._json(document, indent=None)
+
     def line(self, text: str = "") -> None:
         """A line of a human result, on stdout."""
-        self._out.write(text + "\n")
+        _write(self._out, visible(text) + "\n")
 
-    def say(self, text: str) -> None:
+    def block(self, text: str) -> None:
+        """Several lines of a human result, on stdout."""
+        _write(self._out, visible_lines(text) + "\n")
+
+    def csv(self, write: Callable[[Callable[[str], str]], str]) -> None:
+        """A table on stdout. ``write`` makes it with cells that have passed the function it is given.
+
+        A cell's own newlines stay for a program that reads the pipe; on a terminal they would begin lines.
+        """
+        _write(self._out, write(visible if self._out.isatty() else visible_lines))
+
+    def say(self, text: str = "") -> None:
         """A message, on stderr."""
         if not self.quiet:
-            self._err.write(text + "\n")
+            _write(self._err, visible(text) + "\n")
             self._err.flush()
 
     def warn(self, text: str) -> None:
         """A message that is shown even when quiet."""
-        self._err.write(f"warning: {text}\n")
+        _write(self._err, f"warning: {visible(text)}\n")
         self._err.flush()
 
     def next(self, *commands: str) -> None:
-        """Name the next useful command."""
+        """Name the next useful command. Names and paths in it have passed :func:`fashionrec.common.text.shell_word`."""
         if not self.json:
             for n, command in enumerate(commands):
                 self.say(f"{'next: ' if n == 0 else '      '}{command}")
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[int] = ()) -> None:
         """A table on stdout: drawn by rich on a terminal, plain aligned columns in a pipe."""
-        texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
+        heads = [visible(column) for column in columns]
+        texts = [["" if cell is None else visible(str(cell)) for cell in row] for row in rows]
         if self._out.isatty():
-            from rich.console import Console
             from rich.table import Table
             from rich.text import Text
 
             table = Table(show_edge=False, pad_edge=False, header_style="bold")
-            for n, column in enumerate(columns):
-                table.add_column(column, justify="right" if n in right else "left", overflow="fold")
+            for n, head in enumerate(heads):
+                table.add_column(Text(head), justify="right" if n in right else "left", overflow="fold")
             for row in texts:
-                table.add_row(*(Text(cell) for cell in row))
-            Console(file=self._out).print(table)
+                table.add_row(*map(Text, row))
+            _console(self._out).print(table)
             return
-        widths = [max(len(row[n]) for row in [list(columns), *texts]) for n in range(len(columns))]
-        for row in [list(columns), *texts]:
+        widths = [max(len(row[n]) for row in [heads, *texts]) for n in range(len(heads))]
+        for row in [heads, *texts]:
             cells = [c.rjust(w) if n in right else c.ljust(w) for n, (c, w) in enumerate(zip(row, widths, strict=True))]
             self.line("  ".join(cells).rstrip())
 
@@ -81,7 +103,7 @@ class Output:
         if self.quiet:
             yield _silent
         elif self._err.isatty():
-            yield from self._bar(label, unit)
+            yield from self._bar(visible(label), unit)
         else:
             yield self._lines(label, unit)
 
@@ -101,28 +123,33 @@ class Output:
 
             yield tell
 
+    def _json(self, document: Any, indent: int | None) -> None:
+        text = json_text(document, indent=indent, ascii_only=not _is_unicode(self._out))
+        self._out.write(text + "\n")
+
     def _bar(self, label: str, unit: str) -> Iterator[Tick]:
-        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.text import Text
 
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[rate]}", markup=False),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[detail]}"),
+            TextColumn("{task.fields[detail]}", markup=False),
         )
         start = time.monotonic()
-        with Progress(*columns, console=Console(file=self._err)) as bar:
+        # rich shows what others write meanwhile above the bar, and takes control sequences in it at their word
+        with Progress(*columns, console=_console(self._err)) as bar, guarded():
             task = bar.add_task(label, total=None, rate="", detail="")
 
             def tick(done: int, total: int, note: str = "", *, detail: str = "") -> None:
                 if note:
-                    bar.console.print(f"{label} {done}/{total}: {note}", markup=False, highlight=False)
+                    bar.console.print(Text(f"{label} {done}/{total}: {visible(note)}"))
                 rate = done / max(1e-9, time.monotonic() - start)
                 shown = f"{rate:.1f} {unit}/s" if unit else ""
-                bar.update(task, completed=done, total=total, rate=shown, detail=detail)
+                bar.update(task, completed=done, total=total, rate=shown, detail=visible(detail))
 
             yield tick
 
@@ -152,11 +179,98 @@ def _silent(done: int, total: int, note: str = "", *, detail: str = "") -> None:
     """Progress that nobody sees."""
 
 
-def fail(message: str, hint: str = "", shown: str = "") -> None:
-    """A known error: one line, what it is about where that can be shown, and a hint."""
-    sys.stderr.write(f"error: {message}\n")
+def fail(message: str, hint: str = "", shown: str = "", trace: str = "") -> None:
+    """A known error: one line, what it is about where that can be shown, and a hint; before them a traceback, if one is given."""
+    stream = _unguarded(sys.stderr)
+    if trace:
+        _write(stream, visible_lines(trace))
+    _write(stream, f"error: {visible(message)}\n")
     if shown:
-        sys.stderr.write(f"{shown}\n")
+        _write(stream, f"{visible_lines(shown)}\n")
     if hint:
-        sys.stderr.write(f"hint: {hint}\n")
-    sys.stderr.flush()
+        _write(stream, f"hint: {visible(hint)}\n")
+    stream.flush()
+
+
+class GuardedStream(io.TextIOBase):
+    """A standard stream for everybody else in the process: what is written to it is made visible first.
+
+    It has no ``buffer``, by which click would write past it.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self.stream = stream
+
+    def write(self, text: str, /) -> int:
+        if not isinstance(text, str):
+            raise TypeError(f"write() takes text, not {type(text).__name__}")
+        _write(self.stream, visible_lines(text))
+        return len(text)
+
+    def flush(self) -> None:
+        if not self.stream.closed:
+            self.stream.flush()
+
+    def isatty(self) -> bool:
+        return self.stream.isatty()
+
+    def fileno(self) -> int:
+        return self.stream.fileno()
+
+    def writable(self) -> bool:
+        return True
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self.stream.encoding
+
+    @property
+    def errors(self) -> str | None:  # type: ignore[override]
+        return self.stream.errors
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Within it, ``sys.stdout`` and ``sys.stderr`` are guarded, for libraries, tracebacks and usage errors."""
+    before = sys.stdout, sys.stderr
+    _guard()
+    mine = sys.stdout, sys.stderr
+    try:
+        yield
+    finally:
+        if sys.stdout is mine[0]:
+            sys.stdout = before[0]
+        if sys.stderr is mine[1]:
+            sys.stderr = before[1]
+
+
+def guard_process() -> None:
+    """Guard the standard streams of this process for good, also those that libraries go back to."""
+    _guard()
+    sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr  # type: ignore[misc, assignment]
+
+
+def _guard() -> None:
+    if sys.stdout is not None and not isinstance(sys.stdout, GuardedStream):
+        sys.stdout = cast(TextIO, GuardedStream(sys.stdout))
+    if sys.stderr is not None and not isinstance(sys.stderr, GuardedStream):
+        sys.stderr = cast(TextIO, GuardedStream(sys.stderr))
+
+
+def _unguarded(stream: TextIO) -> TextIO:
+    return stream.stream if isinstance(stream, GuardedStream) else stream
+
+
+def _console(stream: TextIO) -> Any:
+    from rich.console import Console
+
+    return Console(file=stream, markup=False, highlight=False, emoji=False)
+
+
+def _is_unicode(stream: TextIO) -> bool:
+    return (stream.encoding or "utf-8").lower().replace("-", "").startswith("utf")
+
+
+def _write(stream: TextIO, text: str) -> None:
+    stream.write(text if _is_unicode(stream) else encodable(text, stream.encoding))

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from fashionrec.cli.session import Session, command
+from fashionrec.common.text import shell_word
 from fashionrec.errors import FashionrecError, Refused
 
 _CORE = ("typer", "rich", "pydantic", "PyYAML", "numpy", "Pillow", "onnxruntime", "faiss-cpu", "tokenizers", "openai")
@@ -71,7 +72,7 @@ def doctor(
     session.out.result(document, human)
     if document["problems"]:
         raise Refused(f"{len(document['problems'])} problems found")
-    session.out.next("fashionrec demo" if index is None else f"fashionrec query PHOTO --index {index}")
+    session.out.next("fashionrec demo" if index is None else f"fashionrec query PHOTO --index {shell_word(index)}")
 
 
 def run_doctor(session: Session, index: str | None = None) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 
 from fashionrec.cli.answers import document, print_answer, write_files
 from fashionrec.cli.session import Session, command
+from fashionrec.common.text import shell_word
 from fashionrec.errors import CatalogueError, UsageError
 from fashionrec.search import BATCH
 
@@ -114,7 +114,7 @@ def query(
             for note in answer.notes:
                 session.out.say(note)
             if jsonl:
-                session.out.line(json.dumps(document(answer, worn, explain), ensure_ascii=False, allow_nan=False))
+                session.out.json_line(document(answer, worn, explain))
         if failures and not answers:
             raise failures[0][1]
         if not jsonl and csv is None:
@@ -135,7 +135,7 @@ def query(
 
             webbrowser.open(html.resolve().as_uri())
     else:
-        session.out.next(f"fashionrec query {question.words} --index {catalogue.root} --html answer.html")
+        session.out.next(f"fashionrec query {question.words} --index {shell_word(catalogue.root)} --html answer.html")
 
 
 class _Question:
@@ -153,10 +153,9 @@ class _Question:
     ) -> None:
         self.sources, self.asked_words, self.like, self.unlike, self.box = sources, words, like, unlike, box
         self.single, self.merge = merge or not many, merge
-        named = [source if isinstance(source, str) else "-" for source in sources[:1]]
-        self.words = " ".join(
-            [*named, *(f"--like {one}" for one in like), *(f'--text "{_short(one.text)}"' for one in words[:1])]
-        )
+        named = [shell_word(Path(source)) if isinstance(source, str) else "-" for source in sources[:1]]
+        likes = (f"--like {shell_word(one)}" for one in like)
+        self.words = " ".join([*named, *likes, *(f"--text {shell_word(_short(one.text))}" for one in words[:1])])
 
     @classmethod
     def of(

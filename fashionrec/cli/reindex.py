@@ -8,6 +8,7 @@ import typer
 
 from fashionrec.cli.query import find_catalogue
 from fashionrec.cli.session import Session
+from fashionrec.common.text import shell_word
 
 IndexType = Annotated[
     str | None, typer.Option("--index-type", help="auto (what the limits allow), flat (exact), ivf or hnsw.")
@@ -31,7 +32,9 @@ def reindex(
     entry = reindex_catalogue(root, session.config, vectors=vectors, log=session.out.say)
     document = {"path": str(root), **{key: value for key, value in entry.items() if key not in ("head", "over")}}
     session.out.result(document, lambda: print_index(session, entry))
-    session.out.next(f"fashionrec query PHOTO --index {root}", f"fashionrec catalogue rollback {root}")
+    session.out.next(
+        f"fashionrec query PHOTO --index {shell_word(root)}", f"fashionrec catalogue rollback {shell_word(root)}"
+    )
 
 
 def override_index(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fashionrec.cli.session import Session, command
+from fashionrec.common.text import shell_word
 from fashionrec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -94,8 +95,8 @@ def compare(session: Session, a: _Named, b: _Named) -> None:
     session.out.result(document, lambda: _print_comparison(session, first, second, found))
     if found.why_not:
         session.out.next(
-            f"fashionrec evaluate --weights {first.path} --data DIR/data.yaml",
-            f"fashionrec evaluate --weights {second.path} --data DIR/data.yaml",
+            f"fashionrec evaluate --weights {shell_word(first.path)} --data DIR/data.yaml",
+            f"fashionrec evaluate --weights {shell_word(second.path)} --data DIR/data.yaml",
         )
 
 

@@ -137,19 +137,20 @@ class _errors:
         if isinstance(error, BrokenPipeError):  # `| head` is not an error
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
-        if self.out.debug and not isinstance(error, KeyboardInterrupt):
-            import traceback
-
-            traceback.print_exception(error)
         if isinstance(error, KeyboardInterrupt):
             fail("interrupted")
             raise typer.Exit(130) from None
+        trace = ""
+        if self.out.debug:
+            import traceback
+
+            trace = "".join(traceback.format_exception(error))
         if isinstance(error, FashionrecError):
-            fail(str(error), error.hint, error.shown)
+            fail(str(error), error.hint, error.shown, trace)
             raise typer.Exit(error.exit_code) from None
         if isinstance(error, Exception) and type(error).__module__.split(".")[0] not in ("typer", "click"):
             message = " ".join(str(error).split())[:300]
-            fail(f"{type(error).__name__}: {message}", "this should not happen; --debug shows where")
+            fail(f"{type(error).__name__}: {message}", "this should not happen; --debug shows where", trace=trace)
             raise typer.Exit(1) from None
 
 

@@ -10,6 +10,7 @@ import typer
 from fashionrec.cli.models import DETECTOR_PACKAGES, EMBEDDER_PACKAGES
 from fashionrec.cli.output import Tick
 from fashionrec.cli.session import Session, command, one_or_none
+from fashionrec.common.text import shell_word
 from fashionrec.errors import ConfigError, Refused, UsageError
 
 if TYPE_CHECKING:
@@ -49,11 +50,12 @@ def train(
     document = run_train(session)
     session.out.result(document, lambda: _print_run(session, document))
     if document["kind"] == "embedder":
-        session.out.next(f"fashionrec build-index PHOTOS --embedder {document['path']}")
+        session.out.next(f"fashionrec build-index PHOTOS --embedder {shell_word(document['path'])}")
     else:
         session.out.next(
-            f"fashionrec evaluate --weights {document['weights']['best']} --data {document['dataset']['path']}",
-            f"fashionrec build-index PHOTOS --detector {document['path']}",
+            f"fashionrec evaluate --weights {shell_word(document['weights']['best'])}"
+            f" --data {shell_word(document['dataset']['path'])}",
+            f"fashionrec build-index PHOTOS --detector {shell_word(document['path'])}",
         )
 
 
@@ -107,7 +109,7 @@ def finetune(
             f"not promoted: {reasons}",
             hint=f"the candidate is kept in {document['path']}, with comparison.html; `fashionrec runs promote` overrules",
         )
-    session.out.next(f"fashionrec build-index PHOTOS --detector {document['path']}")
+    session.out.next(f"fashionrec build-index PHOTOS --detector {shell_word(document['path'])}")
 
 
 def run_finetune(session: Session) -> dict[str, Any]:
@@ -206,7 +208,7 @@ def _print_run(session: Session, document: dict[str, Any]) -> None:
     out = session.out
     comparison = Path(document["path"]) / "comparison.md"
     if comparison.is_file():
-        out.line(comparison.read_text(encoding="utf-8").rstrip())
+        out.block(comparison.read_text(encoding="utf-8").rstrip())
     else:
         for key, value in document["metrics"].items():
             if isinstance(value, (int, float)):

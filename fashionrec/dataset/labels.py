@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from fashionrec.common.text import shell_word
 from fashionrec.config import DatasetConfig
 from fashionrec.dataset.source import RawBox, SourceImage
 from fashionrec.errors import DataError
@@ -77,7 +78,7 @@ def clean_boxes(
             if config.unknown_class == "fail":
                 raise DataError(
                     f"{image.key} has a box of class {raw.label!r}, which is none of ours",
-                    hint=f"--map '{raw.label}=top' (or =null to drop it), or --set dataset.unknown_class=drop",
+                    hint=f"--map {shell_word(f'{raw.label}=top')} (or =null to drop it), or --set dataset.unknown_class=drop",
                 )
             problems.append(Problem("unknown-class", "dropped", raw.label))
             continue

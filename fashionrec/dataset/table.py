@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import importlib.util
 from collections import Counter
@@ -14,6 +13,7 @@ from typing import Any
 import yaml
 from PIL import Image
 
+from fashionrec.common.text import TableWriter
 from fashionrec.extras import load
 from fashionrec.files import sha256_file, write_atomic
 from fashionrec.types import CLASS_NAMES
@@ -64,7 +64,7 @@ def write_table(folder: Path, images: Iterable[TableImage]) -> dict[str, Any]:
     digest = hashlib.sha256()
     parquet = _Parquet(folder / "annotations.parquet") if importlib.util.find_spec("pyarrow") else None
     with (folder / "annotations.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        writer = TableWriter(file)
         writer.writerow(COLUMNS)
         for image in images:
             counts[image.split] += 1

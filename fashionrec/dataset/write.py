@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import shutil
 from collections import Counter
@@ -11,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from fashionrec.common.text import TableWriter, json_text
 from fashionrec.config import Config, DatasetConfig
 from fashionrec.dataset.augment import change_labels, draw_change
 from fashionrec.dataset.labels import Label, Problem, relative, yolo_lines
@@ -144,7 +143,7 @@ def _link(source: Path, target: Path) -> None:
 def write_problems(folder: Path, cases: Sequence[Case]) -> None:
     """``problems.csv``, a row per case."""
     with (folder / "problems.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        writer = TableWriter(file)
         writer.writerow(("source", "image", "problem", "action", "detail"))
         writer.writerows((case.source, case.image, *case.problem) for case in cases)
 
@@ -175,7 +174,7 @@ def write_history(
                 "group": group_of.get(n),
                 "boxes": len(record.labels),
             }
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.write(json_text(line) + "\n")
 
 
 def _steps(staged: Staged, spec: PixelSpec, settings: DatasetConfig) -> list[str]:
@@ -201,7 +200,7 @@ def write_products(folder: Path, sources: Sequence[Source], records: Sequence[Re
         product = sources[record.source].products.get(record.key)
         if product is not None:
             image = f"{UNLABELLED}/images/{names[n]}{record.staged.suffix}"
-            lines.append(json.dumps({"image": image, **product}, ensure_ascii=False))
+            lines.append(json_text({"image": image, **product}))
     if lines:
         (folder / "products.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
     return len(lines)

@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from fashionrec.common.text import shell_word
 from fashionrec.config import FinetuneConfig
 from fashionrec.detector.train import Log, Progress, augmentation, fit
 from fashionrec.detector.ultra import load_yolo, quiet, stamped
@@ -54,7 +55,8 @@ def finetune_detector(
     if before.suffix != ".pt":
         raise ModelError(
             f"{before} cannot be finetuned: only detectors of ultralytics can",
-            hint=f"train on from it, without a decision: fashionrec train model={before} data={new}",
+            hint="train on from it, without a decision: "
+            f"fashionrec train {shell_word(f'model={before}')} {shell_word(f'data={new}')}",
         )
     if config.optimizer.lower() == "auto":
         raise ConfigError("finetune.optimizer=auto would ignore lr0", hint="name one: AdamW, SGD")

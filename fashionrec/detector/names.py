@@ -11,6 +11,7 @@ import re
 from functools import cache
 from pathlib import Path
 
+from fashionrec.common.text import shell_word
 from fashionrec.config import config_dir, nearest
 from fashionrec.errors import ModelError
 
@@ -46,7 +47,9 @@ def model_file(model: str) -> str:
     if path.suffix == ".pt" and len(path.parts) > 1:
         raise ModelError(f"no checkpoint at {model}", hint=_hint(name))
     if f"{stem}.yaml" in architectures():
-        raise ModelError(f"no weights of {stem} are published", hint=f"train it from scratch: {stem}.yaml")
+        raise ModelError(
+            f"no weights of {stem} are published", hint=f"train it from scratch: {shell_word(f'{stem}.yaml')}"
+        )
     if path.suffix != ".pt" and path.is_file():
         raise ModelError(f"{model} is neither a checkpoint (.pt) nor a model's YAML", hint="for example yolov8l.pt")
     raise ModelError(f"there is no model {model}", hint=_hint(name))

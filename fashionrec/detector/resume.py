@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fashionrec.common.text import TableWriter, shell_word
 from fashionrec.config import TrainConfig
 from fashionrec.detector.trainer import PREVIOUS
 from fashionrec.errors import ConfigError, DataError
@@ -66,7 +67,7 @@ def unfinished(parent: Path, name: str | None) -> Run:
         raise ConfigError(f"run {run.path} trains an encoder, which cannot be resumed", hint="train it anew")
     if run.status == "done":
         raise ConfigError(
-            f"run {run.path} is finished", hint="train on from it: model=" + str(run.weights_path("best"))
+            f"run {run.path} is finished", hint="train on from it: " + shell_word(f"model={run.weights_path('best')}")
         )
     return run
 
@@ -80,7 +81,7 @@ def same_settings(run: Run, config: TrainConfig, fingerprint: str) -> None:
         was, now = (f"{key}={part[key]}" if key in part else f"no {key}" for part in (before, asked))
         raise ConfigError(
             f"run {run.path} began with {was} and cannot go on with {now}",
-            hint=f"keep it as it was; or start a new run: model={run.path / 'weights' / 'last.pt'}",
+            hint="keep it as it was; or start a new run: " + shell_word(f"model={run.path / 'weights' / 'last.pt'}"),
         )
     if run.dataset.get("fingerprint", fingerprint) != fingerprint:
         raise DataError(
@@ -126,7 +127,9 @@ def write_rows(results: Path, epochs: int) -> None:
     whole = [row for row in rows if len(row) == len(header) and row[0].strip().isdigit()]
     kept = {int(row[0]): row for row in whole if int(row[0]) <= epochs}
     lines = [header, *(kept[epoch] for epoch in sorted(kept))]
-    write_atomic(results, "".join(",".join(line) + "\n" for line in lines))
+    table = io.StringIO()
+    TableWriter(table).writerows(lines)
+    write_atomic(results, table.getvalue())
 
 
 def _checkpoint(path: Path, run: Run) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from fashionrec.common.text import shell_word
 from fashionrec.detector.names import model_file
 from fashionrec.errors import FashionrecError, ModelError
 
@@ -56,7 +57,7 @@ def load_yolo(model: str) -> Any:
         if path.suffix == ".pt" and not path.exists():
             raise ModelError(
                 f"{model} is not here and could not be downloaded: {reason}",
-                hint=f"put the file there, or start from scratch with {path.stem}.yaml",
+                hint=f"put the file there, or start from scratch with {shell_word(f'{path.stem}.yaml')}",
             ) from None
         raise ModelError(f"{model} cannot be loaded: {reason}", hint="is it a detector of ultralytics?") from None
     if yolo.task != "detect":

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fashionrec.common.text import TableWriter, encodable
 from fashionrec.search.page import price, safe_url
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ COLUMNS = (
     "question", "garment", "garment_class", "rank", "score", "product_id", "item_id", "class_name", "title", "brand",
     "price", "caption", "url", "image", "match",
 )  # fmt: skip
-#: A spreadsheet takes a cell that begins with one of these for a formula (OWASP, "CSV Injection").
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _CELL = 96  # pixels of a picture's cell
 
 
@@ -33,13 +31,16 @@ def rows_of(answers: Iterable[Answer]) -> Iterator[tuple[dict[str, Any], StoredI
                 yield _row(answer, found, hit), stored
 
 
-def write_csv(answers: Sequence[Answer]) -> str:
-    """All hits as CSV (RFC 4180), with a header. Numbers are plain; texts that a spreadsheet would compute get an apostrophe."""
+def write_csv(answers: Sequence[Answer], shown: Callable[[str], str] = str) -> str:
+    """All hits as CSV (RFC 4180), with a header. Numbers are plain; texts that a spreadsheet would compute get an apostrophe.
+
+    ``shown`` is applied to each text, where the table goes to a terminal.
+    """
     out = io.StringIO()
-    writer = csv.DictWriter(out, COLUMNS, lineterminator="\r\n")
-    writer.writeheader()
+    writer = TableWriter(out, lineterminator="\r\n")
+    writer.writerow(COLUMNS)
     for row, _ in rows_of(answers):
-        writer.writerow({name: _inert(value) for name, value in row.items()})
+        writer.writerow(shown(cell) if isinstance(cell, str) else cell for cell in map(row.get, COLUMNS))
     return out.getvalue()
 
 
@@ -74,7 +75,7 @@ def write_xlsx(path: Path, catalogue: Catalogue, answers: Sequence[Answer]) -> N
                 elif isinstance(value, (int, float)):
                     sheet.write_number(last, n, value, number if isinstance(value, float) else wrap)
                 elif value is not None:
-                    sheet.write_string(last, n, str(value), wrap)
+                    sheet.write_string(last, n, encodable(str(value)), wrap)
         sheet.autofilter(0, 0, max(last, 1), len(names) - 1)
 
 
@@ -97,9 +98,3 @@ def _row(answer: Answer, found: GarmentAnswer, hit: Hit) -> dict[str, Any]:
         "image": item.image,
         "match": hit.match,
     }
-
-
-def _inert(value: Any) -> Any:
-    if isinstance(value, str) and value.startswith(_FORMULA):
-        return "'" + value
-    return value

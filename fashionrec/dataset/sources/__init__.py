@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
+from fashionrec.common.text import shell_word
 from fashionrec.dataset.source import Source
 from fashionrec.errors import DataError
 
@@ -21,7 +22,7 @@ def split_spec(spec: str) -> tuple[str, str]:
     kind, _, rest = spec.partition(":")
     if kind not in KINDS:
         found = looks_like(Path(spec)) if spec and Path(spec).exists() else None
-        raise DataError(f"no source is called {spec!r}", hint=f"{found}:{spec}" if found else _EXAMPLES)
+        raise DataError(f"no source is called {spec!r}", hint=shell_word(f"{found}:{spec}") if found else _EXAMPLES)
     if (kind == "synthetic") == bool(rest):
         raise DataError(
             f"{spec!r} names no source", hint=f"{kind}:..." if kind != "synthetic" else "synthetic has nothing after it"
@@ -44,7 +45,7 @@ def read_local(kind: str, where: Path, label: str) -> Source:
         found = looks_like(where)
         if found in (None, kind, "folder"):
             raise
-        raise DataError(str(error), hint=f"this looks like {found.upper()}: {found}:{where}") from None
+        raise DataError(str(error), hint=f"this looks like {found.upper()}: {shell_word(f'{found}:{where}')}") from None
     return source
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fashionrec.common.text import TableWriter
 from fashionrec.dataset.synthetic import captions
 from fashionrec.dataset.synthetic.attributes import BRANDS, Product, sample_products
 from fashionrec.dataset.synthetic.light import jpeg
@@ -214,11 +214,11 @@ def _write_text(path: Path, text: str) -> None:
     path.write_bytes(text.encode("utf-8"))
 
 
-def _write_csv(path: Path, columns: Iterable[str], rows: Iterable[dict[str, object]]) -> None:
+def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[dict[str, object]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as sink:
-        table = csv.DictWriter(sink, tuple(columns), lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+        table = TableWriter(sink)
+        table.writerow(columns)
+        table.writerows([row[column] for column in columns] for row in rows)
 
 
 def _write_yaml(out: Path) -> None:

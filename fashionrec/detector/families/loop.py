@@ -8,7 +8,6 @@ seed and the epoch alone, so that a training that was killed goes on as if it ha
 
 from __future__ import annotations
 
-import csv
 import math
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ import torch
 from torch import nn
 
 from fashionrec.bundle import Bundle
+from fashionrec.common.text import TableWriter
 from fashionrec.config import TrainConfig, load_config, nearest
 from fashionrec.detector.balance import BalancedSampler, image_weights
 from fashionrec.detector.detect import Detector
@@ -306,7 +306,7 @@ def _schedule(lr: float, last: float, total: int, warmup: int) -> Callable[[int]
 def _write_results(path: Path, rows: list[dict[str, Any]]) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows({key: f"{v:.6g}" if isinstance(v, float) else v for key, v in row.items()} for row in rows)
+        writer = TableWriter(file, lineterminator="\r\n")
+        writer.writerow(rows[0])
+        writer.writerows([f"{v:.6g}" if isinstance(v, float) else v for v in map(row.get, rows[0])] for row in rows)
     temporary.replace(path)

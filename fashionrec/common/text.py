@@ -1,0 +1,171 @@
+r"""Text of others in terminals, JSON, tables, Markdown and command lines: nothing in it acts, what is hidden becomes visible.
+
+Titles, file names and error messages of servers may carry control sequences (colours, clipboard writes, window titles),
+characters that reorder or hide what stands beside them, and cells that a spreadsheet would compute. Everything here is total:
+any ``str``, lone surrogates included, has a result, and applying a function twice changes nothing more.
+
+See "Trojan Source" (https://trojansource.codes), UTR #36 and UTS #51, and OWASP's "CSV Injection".
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shlex
+import unicodedata
+from collections.abc import Iterable
+from pathlib import PurePath
+from typing import Any, Protocol
+
+#: What has no visible form of its own, or reorders its neighbours (classes of `re`): C1 and DEL, soft hyphen, bidi controls,
+#: zero-width and other format characters, line and paragraph separators, fillers, noncharacters, surrogates, tags.
+_UNSEEN = (
+    "\x7f-\x9f\xad\u061c\u17b4\u17b5\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufdd0-\ufdef\ufeff\uffa0"
+    "\ufff0-\ufffb\ufffe\uffff\ud800-\udfff\U00013430-\U00013438\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e00ff\U000e01f0-\U000e0fff"
+)
+_HIDDEN = "\x00-\x1f" + _UNSEEN
+#: Joiners and variation selectors: emoji and several scripts need them, each after a character that they belong to.
+_JOINER, _SELECTOR = "\u200c\u200d", "\ufe00-\ufe0f\u180b-\u180d\u180f\U000e0100-\U000e01ef"
+_SPACES = "\xa0\u1680\u2000-\u200a\u202f\u205f\u3000"
+#: The three flags that are spelt with tags (UTS #51): England, Scotland and Wales.
+_FLAGS = "|".join(
+    "\U0001f3f4" + "".join(chr(0xE0000 + ord(letter)) for letter in region) + "\U000e007f"
+    for region in ("gbeng", "gbsct", "gbwls")
+)
+#: A hidden character, alone, or longer a sequence that stays as it is.
+_HIDDEN_OR_KEPT = re.compile(
+    f"{_FLAGS}|[0-9#*]\ufe0f\u20e3"
+    f"|[^\x00-\x7f{_HIDDEN}{_JOINER}{_SELECTOR}{_SPACES}](?:[{_SELECTOR}][{_JOINER}]?|[{_JOINER}])"
+    f"|[{_HIDDEN}{_JOINER}{_SELECTOR}]"
+)
+_NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+#: Combining marks that one letter may carry: Hebrew with points and accents has five.
+_MARKS = 8
+_MAY_STACK = re.compile(f"[^\x00-\x7f\uac00-\ud7a3\u3040-\u30ff\u4e00-\u9fff]{{{_MARKS + 1}}}")
+_UNSEEN_IN_JSON = re.compile(f"[{_UNSEEN}]")
+
+#: What a spreadsheet takes for the beginning of a formula, full-width and other forms included (they equal these by NFKC).
+_SIGNS = "=+\\-@\uff1d\ufe66\u207c\u208c\uff0b\ufe62\u207a\u208a\ufb29\uff0d\ufe63\u2212\uff20\ufe6b"
+#: Where a cell begins: at its start, and where a program that splits at other separators would begin another one.
+_CELL_STARTS = re.compile(
+    rf"(^|[;\t\r\n])(?=[ {_SPACES}{_UNSEEN}\x00-\x08\x0b\x0c\x0e-\x1f]*[{_SIGNS}])"
+    r"(?! *(?:[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:inf|nan)) *(?:[;\t\r\n]|\Z))",
+    re.ASCII,
+)
+
+
+def visible(text: str) -> str:
+    r"""Text for one line of a terminal: every hidden character as an escape (``\x1b``, ``\u202e``), a newline as ``\n``.
+
+    Letters of every script, emoji, and up to eight combining marks on a letter stay as they are.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    shown = _HIDDEN_OR_KEPT.sub(lambda found: found[0] if len(found[0]) > 1 else _escape(found[0]), text)
+    return _bound_marks(shown) if _MAY_STACK.search(shown) else shown
+
+
+def visible_lines(text: str) -> str:
+    """Like :func:`visible` for a block whose newlines and tabs are ours."""
+    lines = text.replace("\r\n", "\n").split("\n")
+    return "\n".join("\t".join(map(visible, line.split("\t"))) for line in lines)
+
+
+def json_text(document: Any, *, indent: int | None = None, ascii_only: bool = False) -> str:
+    r"""JSON that is read back as the same values, in which hidden characters and lone surrogates stand as ``\u`` escapes.
+
+    Raises ``ValueError`` for NaN and infinities.
+    """
+    text = json.dumps(document, ensure_ascii=ascii_only, indent=indent, allow_nan=False)
+    return _UNSEEN_IN_JSON.sub(lambda found: json.dumps(found[0])[1:-1], text)
+
+
+def shell_word(value: object) -> str:
+    r"""One word of a command line to be pasted: quoted where it has to be, a path that begins with ``-`` as ``./-…``.
+
+    A word with hidden characters, or white space that a line cannot keep, is written as ``$'\x1b…'`` (bash, zsh, ksh).
+    """
+    word = str(value)
+    if isinstance(value, PurePath) and word.startswith("-"):
+        word = f".{os.sep}{word}"
+    strange = visible(word) != word or any(ch.isspace() and ch != " " for ch in word) or "  " in word
+    if os.name == "nt":  # no quoting holds in both cmd and PowerShell; a quote cannot be in a file name
+        if re.fullmatch(r"[\w@+=:,./\\-]+", word):
+            return word
+        return '"…"' if strange or re.search(r'["$`%!&|<>^]', word) else f'"{word}"'
+    if strange:
+        quoted = "".join(map(_ansi_c, word))
+        return "$'" + re.sub("  +", lambda run: r"\x20" * len(run[0]), quoted) + "'"
+    return "'" + word + "'" if word.startswith("=") and "'" not in word else shlex.quote(word)
+
+
+def table_cell(value: Any) -> Any:
+    """A value for a CSV or TSV table: an apostrophe before each text that a spreadsheet would compute; numbers stay numbers."""
+    if not isinstance(value, str):
+        return value
+    safe = _CELL_STARTS.sub(r"\1'", value)
+    return "'" + safe if safe.startswith(("\t", "\r", "\n")) else safe
+
+
+class TextSink(Protocol):
+    """What a table is written to."""
+
+    def write(self, text: str, /) -> object: ...
+
+
+class TableWriter:
+    """A CSV table whose cells have passed :func:`table_cell`. Lone surrogates (names that are not UTF-8) become escapes."""
+
+    def __init__(self, file: TextSink, *, lineterminator: str = "\n") -> None:
+        self._writer = csv.writer(file, lineterminator=lineterminator)
+
+    def writerow(self, row: Iterable[object]) -> None:
+        self._writer.writerow([table_cell(encodable(cell) if isinstance(cell, str) else cell) for cell in row])
+
+    def writerows(self, rows: Iterable[Iterable[object]]) -> None:
+        for row in rows:
+            self.writerow(row)
+
+
+def encodable(text: str, encoding: str = "utf-8") -> str:
+    """The text with an escape for each character that the encoding lacks; in UTF-8 those are lone surrogates."""
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.encode(encoding, "backslashreplace").decode(encoding)
+    return text
+
+
+def markdown_cell(text: str) -> str:
+    """A text for a table or a line of Markdown: it ends no cell or line, and is neither HTML, a link nor a picture."""
+    shown = re.sub(r"[\\|`\[\]]", r"\\\g<0>", visible(text))
+    return re.sub(r"&(?=#?\w+;)", "&amp;", shown).replace("<", "&lt;")
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if named := _NAMED.get(character):
+        return named
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a name that is not UTF-8
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _bound_marks(text: str) -> str:
+    shown, run = [], 0
+    for character in text:
+        run = run + 1 if unicodedata.category(character) in ("Mn", "Me") else 0
+        shown.append(character if run <= _MARKS else _escape(character))
+    return "".join(shown)
+
+
+def _ansi_c(character: str) -> str:
+    if character in "'\\":
+        return "\\" + character
+    if character == " " or (visible(character) == character and not character.isspace()):
+        return character
+    raw = os.fsencode(character) if "\udc80" <= character <= "\udcff" else character.encode("utf-8", "surrogatepass")
+    return "".join(f"\\x{byte:02x}" for byte in raw)
