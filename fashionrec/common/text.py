@@ -120,7 +120,12 @@ class TableWriter:
     """A CSV table whose cells have passed :func:`table_cell`. Lone surrogates (names that are not UTF-8) become escapes."""
 
     def __init__(self, file: TextSink, *, lineterminator: str = "\n") -> None:
-        self._writer = csv.writer(file, lineterminator=lineterminator)
+        self._file, self._end = file, lineterminator
+        self._writer = csv.writer(self, lineterminator="\r\n")  # with another one a cell's "\r" would not be quoted
+
+    def write(self, row: str, /) -> object:
+        """Take a row from the writer of the csv module."""
+        return self._file.write(row.removesuffix("\r\n") + self._end)
 
     def writerow(self, row: Iterable[object]) -> None:
         self._writer.writerow([table_cell(encodable(cell) if isinstance(cell, str) else cell) for cell in row])
