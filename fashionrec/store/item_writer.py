@@ -8,47 +8,15 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from fashionrec.common.documents import parse_json
-from fashionrec.store.items import APPLICATION_ID, SCHEMA_VERSION, CaptionRow, PhotoRow
+from fashionrec.common.sqlite import open_foreign
+from fashionrec.store.items import CaptionRow, PhotoRow
+from fashionrec.store.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
 from fashionrec.store.words import searchable
-
-_SCHEMA = """
-CREATE TABLE photos (
-  sha256 TEXT PRIMARY KEY, width INTEGER NOT NULL, height INTEGER NOT NULL, build_key TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE garments (
-  garment_no INTEGER PRIMARY KEY, photo TEXT NOT NULL REFERENCES photos, position INTEGER NOT NULL,
-  class_name TEXT, confidence REAL, x1 REAL NOT NULL, y1 REAL NOT NULL, x2 REAL NOT NULL, y2 REAL NOT NULL,
-  whole_photo INTEGER NOT NULL, segment TEXT NOT NULL, row INTEGER NOT NULL,
-  thumb_offset INTEGER NOT NULL, thumb_size INTEGER NOT NULL,
-  UNIQUE (photo, position), UNIQUE (segment, row)
-);
-CREATE TABLE entries (
-  entry_no INTEGER PRIMARY KEY, image TEXT NOT NULL, base TEXT NOT NULL, product_id TEXT NOT NULL,
-  photo TEXT NOT NULL REFERENCES photos, metadata TEXT NOT NULL, UNIQUE (image, product_id)
-);
-CREATE INDEX entries_by_photo ON entries (photo, product_id);
-CREATE TABLE items (
-  item_no INTEGER PRIMARY KEY, item_id TEXT NOT NULL UNIQUE, entry_no INTEGER NOT NULL REFERENCES entries,
-  garment_no INTEGER NOT NULL REFERENCES garments, product_id TEXT NOT NULL, worn_with INTEGER NOT NULL,
-  words TEXT NOT NULL
-);
-CREATE INDEX items_by_garment ON items (garment_no);
-CREATE INDEX items_by_product ON items (product_id);
-CREATE INDEX items_by_entry ON items (entry_no);
-CREATE TABLE captions (
-  garment_no INTEGER PRIMARY KEY REFERENCES garments, caption_en TEXT NOT NULL, caption_ko TEXT NOT NULL,
-  attributes TEXT NOT NULL, embedding_text TEXT NOT NULL, captioner TEXT NOT NULL, segment TEXT, row INTEGER,
-  UNIQUE (segment, row)
-);
-CREATE TABLE caption_words (garment_no INTEGER PRIMARY KEY REFERENCES garments, words TEXT NOT NULL);
-CREATE VIRTUAL TABLE item_text USING fts5 (words, content='items', content_rowid='item_no', tokenize='unicode61');
-"""
 
 
 class ItemWriter:
@@ -58,14 +26,14 @@ class ItemWriter:
         path.unlink(missing_ok=True)
         if source is not None:
             shutil.copyfile(source, path)
-        self._db = sqlite3.connect(path, isolation_level=None)
+        self._db = open_foreign(path, SCHEMA, mode="rwc")
         self._db.execute("PRAGMA journal_mode = OFF")  # nobody reads the file before it is committed and synced
         self._db.execute("PRAGMA synchronous = OFF")
         self._db.execute("PRAGMA cache_size = -65536")
         if source is None:
             self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            self._db.executescript(_SCHEMA)
+            self._db.executescript(SCHEMA)
         self._db.execute("BEGIN")
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS caption_words"  # of a file that an earlier version wrote

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fashionrec.common.documents import parse_json
+from fashionrec.common.sqlite import open_foreign
 from fashionrec.types import Box
 
 _SCHEMA = """
@@ -61,7 +62,7 @@ class Journal:
 
     @staticmethod
     def _open(path: Path) -> sqlite3.Connection:
-        db = sqlite3.connect(path, isolation_level=None)
+        db = open_foreign(path, _SCHEMA, mode="rwc")
         try:
             db.executescript(_SCHEMA)
             db.execute("PRAGMA quick_check").fetchone()

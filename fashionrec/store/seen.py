@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from fashionrec.common.sqlite import open_foreign
+
 #: A time of change younger than this when the file was hashed proves nothing: seconds.
 RACY = 2.0
 
@@ -71,7 +73,7 @@ def file_state(path: str) -> tuple[int, int, int] | None:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path)
+    db = open_foreign(path, _SCHEMA, mode="rwc", isolation_level="DEFERRED")
     try:
         db.execute("PRAGMA synchronous = OFF")
         db.executescript(_SCHEMA)

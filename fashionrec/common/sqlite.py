@@ -1,0 +1,143 @@
+"""SQLite files that may come from somebody else: opened so that nothing in them runs, and nothing runs for ever.
+
+A file may hold views, triggers, generated columns or foreign virtual tables that run code of its author's choice in our
+statements; b-tree pages that refer to each other make a small file an endless table; and a planted rollback journal can
+name any file of the user as its "super-journal", which SQLite then deletes.
+https://www.sqlite.org/security.html
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import stat
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+#: Bytes of one value or row: far more than a product's data, a caption or a thumbnail has.
+MAX_VALUE = 16 << 20
+#: Steps of SQLite's virtual machine that one statement may take: a full scan of ours takes about one per byte of the file.
+_STEPS_PER_BYTE, _MIN_STEPS, _MOST_STEPS = 20, 5_000_000, 2**31 - 1
+_JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
+#: What SQLite adds by itself: `PRAGMA optimize` its statistics, and FTS5 the tables that hold an index.
+_STATISTICS = ("CREATE TABLE sqlite_stat1(tbl,idx,stat)", "CREATE TABLE sqlite_stat4(tbl,idx,neq,nlt,ndlt,sample)")
+_FTS5 = re.compile(r"CREATE VIRTUAL TABLE (\w+) USING fts5 ?\(")
+_FTS5_TABLES = (
+    "CREATE TABLE '{}_data'(id INTEGER PRIMARY KEY, block BLOB)",
+    "CREATE TABLE '{}_idx'(segid, term, pgno, PRIMARY KEY(segid, term)) WITHOUT ROWID",
+    "CREATE TABLE '{}_docsize'(id INTEGER PRIMARY KEY, sz BLOB)",
+    "CREATE TABLE '{}_config'(k PRIMARY KEY, v) WITHOUT ROWID",
+)
+
+Mode = Literal["immutable", "ro", "rw", "rwc"]
+
+
+class UntrustedFile(sqlite3.DatabaseError):
+    """A file that holds more than its writer would have put there. The message says what, without the path."""
+
+
+def open_foreign(
+    path: Path,
+    schema: str,
+    *,
+    mode: Mode = "ro",
+    timeout: float = 5.0,
+    isolation_level: Literal["DEFERRED", "IMMEDIATE", "EXCLUSIVE"] | None = None,
+    max_value: int = MAX_VALUE,
+) -> sqlite3.Connection:
+    """Open a file whose tables and indexes must be those that ``schema``, the script of its writer, makes (or fewer).
+
+    Args:
+        mode: ``immutable`` (nobody writes it; no locks, no journal is looked at), ``ro``, ``rw``, or ``rwc``, which makes
+            the file where there is none.
+        isolation_level: as for ``sqlite3.connect``.
+        max_value: bytes of the largest text, blob or row.
+
+    Raises :class:`UntrustedFile` for a link, a special file, a journal that names other files, and every table, view,
+    trigger or index that ``schema`` does not make; ``sqlite3.Error`` for what is damaged or missing.
+    """
+    size = _check_files(path)
+    how = "mode=ro&immutable=1" if mode == "immutable" else f"mode={mode}"
+    uri = f"{path.absolute().as_uri()}?{how}"
+    db = sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=isolation_level)
+    try:
+        db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max_value)
+        _limit_steps(db, path, size)
+        for pragma in ("trusted_schema = OFF", "cell_size_check = ON", "mmap_size = 0"):
+            db.execute(f"PRAGMA {pragma}")
+        _check_schema(db, _statements(schema))
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _check_files(path: Path) -> int:
+    """The file's size, 0 if it is missing. SQLite follows links, and reads the files of these names by itself."""
+    size = 0
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        beside = path.with_name(path.name + suffix)
+        try:
+            state = beside.lstat()
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISREG(state.st_mode):
+            kind = "link" if stat.S_ISLNK(state.st_mode) else "special file or folder"
+            raise UntrustedFile(f"{beside.name} is a {kind}")
+        size = max(size, state.st_size)
+        if suffix == "-journal" and state.st_size >= len(_JOURNAL_MAGIC):
+            with beside.open("rb") as file:
+                file.seek(-len(_JOURNAL_MAGIC), os.SEEK_END)
+                if file.read() == _JOURNAL_MAGIC:  # only of a transaction over several files, which we never make
+                    raise UntrustedFile(f"{beside.name} names another file, which SQLite would delete")
+    return size
+
+
+def _limit_steps(db: sqlite3.Connection, path: Path, size: int) -> None:
+    """Interrupt statements that take more steps than the file has room for; a file that is new here has no limit.
+
+    SQLite calls the handler after that many steps of one statement, so honest ones cost nothing.
+    """
+    if not size:
+        return
+    steps = min(max(_MIN_STEPS, _STEPS_PER_BYTE * size), _MOST_STEPS)
+    calls = 0
+
+    def over() -> bool:
+        nonlocal calls
+        calls += 1
+        return calls * steps > max(steps - 1, _STEPS_PER_BYTE * path.stat().st_size)  # it may have grown
+
+    db.set_progress_handler(over, steps)
+
+
+def _check_schema(db: sqlite3.Connection, allowed: frozenset[str]) -> None:
+    for kind, name, sql in db.execute("SELECT type, name, sql FROM sqlite_master"):
+        if sql is None and kind == "index" and str(name).startswith("sqlite_autoindex_"):
+            continue
+        statement = _plain(str(sql))
+        if statement not in allowed:
+            raise UntrustedFile(f"its {str(kind)[:20]} {str(name)[:60]!r} is not one that fashionrec makes")
+        if found := _FTS5.match(statement):
+            for (key,) in db.execute(f"SELECT k FROM {found[1]}_config"):
+                if key != "version":  # else it would name functions that rank
+                    raise UntrustedFile(f"its full-text index has the setting {str(key)[:60]!r}")
+
+
+@lru_cache(maxsize=16)
+def _statements(schema: str) -> frozenset[str]:
+    """The texts that SQLite stores for the statements of a script."""
+    found = {*_STATISTICS}
+    for statement in schema.split(";"):
+        text = _plain(statement).replace(" IF NOT EXISTS ", " ")
+        if text.startswith("CREATE "):
+            found.add(text)
+            if name := _FTS5.match(text):
+                found.update(one.format(name[1]) for one in _FTS5_TABLES)
+    return frozenset(found)
+
+
+def _plain(sql: str) -> str:
+    return " ".join(sql.split())
