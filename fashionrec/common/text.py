@@ -51,8 +51,8 @@ _UNSEEN_IN_JSON = re.compile(f"[{_UNSEEN}]")
 _SIGNS = "=+\\-@\uff1d\ufe66\u207c\u208c\uff0b\ufe62\u207a\u208a\ufb29\uff0d\ufe63\u2212\uff20\ufe6b"
 #: Where a cell begins: at its start, and where a program that splits at other separators would begin another one.
 _CELL_STARTS = re.compile(
-    rf"(^|[;\t\r\n])(?=[ {_SPACES}{_UNSEEN}\x00-\x08\x0b\x0c\x0e-\x1f]*[{_SIGNS}])"
-    r"(?! *(?:[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:inf|nan)) *(?:[;\t\r\n]|\Z))",
+    rf"(^|[;\t\r\n])(?=[ {_SPACES}{_UNSEEN}{_JOINER}{_SELECTOR}\x00-\x08\x0b\x0c\x0e-\x1f]*[{_SIGNS}])"
+    r"(?! *(?:[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:inf|nan)) *(?:[;\t\r\n]|\Z))",
     re.ASCII,
 )
 
