@@ -11,6 +11,7 @@ from contextlib import suppress
 
 def main() -> None:
     gc.disable()  # while modules are made: nothing of them is to be collected
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # processes started from here import nothing from the working folder
     command = sys.argv[1] if len(sys.argv) > 1 else None
     if command == "query":  # its threads would wait for products to share, which no query has, and take a core for that
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -545,14 +545,35 @@ def read_yaml(path: Path, like: str = "configs/default.yaml") -> dict[str, Any]:
 
 
 def _find_file(name: str | Path) -> Path:
-    path = Path(name)
+    """The file of a setting's source: a name (``demo``, ``demo.yaml``) is a shipped one where there is one; a path is a path."""
+    path, shipped = Path(name), _shipped(name)
+    if is_bare(str(name)) and shipped is not None:
+        return shipped
     if path.exists():
         return path
-    shipped = config_dir() / (path.name if path.suffix else f"{path.name}.yaml")
-    if len(path.parts) <= 2 and shipped.exists() and (len(path.parts) == 1 or path.parts[0] == "configs"):
+    if shipped is not None and len(path.parts) == 2 and path.parts[0] == "configs":
         return shipped
     names = sorted(p.stem for p in config_dir().glob("*.yaml") if p.stem != "attributes")
     raise ConfigError(f"no config file {name}", hint=f"shipped ones: {', '.join(names)}")
+
+
+def is_bare(name: str) -> bool:
+    """Whether something is written as a name, not as a path: ``demo``, ``yolov8l.pt``; not ``./demo``."""
+    return "/" not in name and os.sep not in name
+
+
+def config_note(name: str) -> str:
+    """What to tell of a shipped configuration's name that a file of the working folder has too; empty for others."""
+    other = next((file for file in (Path(name), Path(f"{name}.yaml")) if file.is_file()), None)
+    if not is_bare(name) or other is None or (shipped := _shipped(name)) is None:
+        return ""
+    return f"--config {name} is the shipped {shipped.name}; the file in this folder is ./{other}"
+
+
+def _shipped(name: str | Path) -> Path | None:
+    path = Path(name)
+    shipped = config_dir() / (path.name if path.suffix else f"{path.name}.yaml")
+    return shipped if shipped.is_file() else None
 
 
 def _merge(

@@ -155,10 +155,10 @@ def find_run(runs: Path, named: str) -> Run:
 
     Raises :class:`DataError` for a name that no run has, and for one that several have.
     """
-    if (Path(named) / RECORD).is_file():
-        return read_run(Path(named))
     paths = sorted(record.parent for record in runs.glob(f"*/*/{RECORD}"))
     found = [path for path in paths if named in (path.name, f"{path.parent.name}/{path.name}")]
+    if not found and (Path(named) / RECORD).is_file():
+        return read_run(Path(named))
     if len(found) > 1:
         ways = [shell_word(f"{path.parent.name}/{path.name}") for path in found]
         raise DataError(f"{len(found)} runs are named {named}", hint=f"say which: {', '.join(ways)}")

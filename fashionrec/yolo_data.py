@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import yaml
 
 from fashionrec.common.documents import DocumentError, read_json, read_yaml
 from fashionrec.errors import DataError
+from fashionrec.files import write_atomic
 from fashionrec.images import find_photos
 
 #: Keys of data.yaml for each split; ultralytics says val, Roboflow and we say valid for the folder.
@@ -93,6 +96,35 @@ def _names(names: Any, path: Path) -> dict[int, str]:
         return {int(number): str(name) for number, name in pairs}
     except (TypeError, ValueError) as error:
         raise DataError(f"{path} is not a YOLO dataset: its names make no sense ({error})") from None
+
+
+def write_own_yaml(data: YoloData, folder: Path, extra: Mapping[str, Sequence[Path]] | None = None) -> Path:
+    """Write what ultralytics may read of a dataset into ``folder``: lists of its photos and a ``data.yaml`` of three keys.
+
+    A data.yaml as it came is never handed on: ultralytics executes ``download:`` of one whose photos are missing. ``extra`` are
+    photos of other datasets, by split. Raises :class:`DataError` for a photo that is missing, or that a list cannot name.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    document: dict[str, Any] = {"path": str(folder.absolute())}
+    for split, key in (("train", "train"), ("valid", "val"), ("test", "test")):
+        photos = [*(data.images(split) if split in data.splits else []), *(extra or {}).get(split, [])]
+        if not photos:
+            continue
+        paths = [str(photo.absolute()) for photo in photos]
+        for path in paths:
+            if path.splitlines() != [path] or path != path.strip():
+                raise DataError(f"a photo of {data.path} cannot be trained on for its name: {path!r}", hint="rename it")
+        if missing := [path for path in paths if not os.path.isfile(path)]:  # noqa: PTH113 - a million of them
+            raise DataError(f"{len(missing)} of {len(paths)} photos of {data.path} are missing: {missing[0]}")
+        listing = folder.absolute() / f"{split}.txt"
+        write_atomic(listing, "".join(f"{path}\n" for path in paths))
+        document[key] = str(listing)
+    document.setdefault("train", document.get("val"))
+    document.setdefault("val", document["train"])
+    document["names"] = data.names
+    target = folder.absolute() / "data.yaml"
+    write_atomic(target, yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+    return target
 
 
 def declared(path: Path) -> dict[str, Any]:
@@ -225,7 +257,11 @@ def dataset_fingerprint(path: Path, splits: Sequence[str] | None = None) -> str:
         for image in data.images(split):
             labels = label_path(image)
             text = labels.read_bytes() if labels.is_file() else b""
-            digest.update(f"{split}/{image.name}:{image.stat().st_size}\n".encode() + text)
+            try:
+                size = image.stat().st_size
+            except OSError:
+                raise DataError(f"a photo of {path} is missing: {image}") from None
+            digest.update(f"{split}/{image.name}:{size}\n".encode() + text)
     return digest.hexdigest()
 
 

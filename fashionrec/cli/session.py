@@ -43,13 +43,18 @@ class Session:
         self.files, self.sets = list(files), list(sets)
         self.out = out or Output()
         self._resolved: Resolved | None = None
+        self._told: set[str] = set()
 
     @property
     def resolved(self) -> Resolved:
         if self._resolved is None:
-            from fashionrec.config import load_config
+            from fashionrec.config import config_note, load_config
 
             self._resolved = load_config(self.files, self.sets)
+            for note in filter(None, map(config_note, dict.fromkeys(self.files))):
+                if note not in self._told:
+                    self._told.add(note)
+                    self.out.say(note)
         return self._resolved
 
     @property

@@ -19,10 +19,11 @@ from fashionrec.detector.agreement import compare
 from fashionrec.detector.decode import Detections
 from fashionrec.detector.export import Evidence, read_photos
 from fashionrec.detector.gate import judge, map_loss
-from fashionrec.detector.ultra import load_ultralytics, load_yolo, quiet, stamped
+from fashionrec.detector.ultra import load_ultralytics, load_yolo, own_folder, quiet, stamped
 from fashionrec.errors import DataError, FashionrecError, ModelError
 from fashionrec.files import dump_json, sha256_file, write_atomic
 from fashionrec.pixels import PixelSpec, prepare_pixels
+from fashionrec.yolo_data import read_data_yaml, write_own_yaml
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -97,8 +98,11 @@ class Predicting:
     """A model in any format of ultralytics, asked by its own ``predict`` as a detector of ours is asked."""
 
     def __init__(self, model: Path, side: int, pixels: PixelSpec) -> None:
-        with quiet(None):
-            self._yolo = load_ultralytics().YOLO(str(model), task="detect")
+        if model.suffix == ".pt":
+            self._yolo = load_yolo(str(model))
+        else:
+            with quiet(None):
+                self._yolo = load_ultralytics().YOLO(str(model), task="detect")
         self._side, self.pixels = side, pixels
 
     @property
@@ -153,7 +157,10 @@ def _need_gpu() -> None:
 
 
 def _by_ultralytics(weights: Path, side: int, precision: str, data: Path | None) -> Path:
-    calibration = {"int8": True, "data": str(data)} if precision == "int8" else {}
+    calibration: dict[str, Any] = {}
+    if precision == "int8" and data is not None:
+        listed = write_own_yaml(read_data_yaml(data), own_folder() / "calibration")
+        calibration = {"int8": True, "data": str(listed)}
     try:
         with quiet(None):
             made = load_yolo(str(weights)).export(

@@ -14,16 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fashionrec.common.text import shell_word
 from fashionrec.config import FinetuneConfig
 from fashionrec.detector.train import Log, Progress, augmentation, fit
-from fashionrec.detector.ultra import load_yolo, quiet, stamped
+from fashionrec.detector.ultra import load_yolo, own_folder, quiet, stamped
 from fashionrec.errors import ConfigError, DataError, ModelError
-from fashionrec.files import sha256_file, write_atomic
+from fashionrec.files import sha256_file
 from fashionrec.runs import Run, start_run
-from fashionrec.yolo_data import YoloData, dataset_fingerprint, declared, read_data_yaml, read_labels
+from fashionrec.yolo_data import YoloData, dataset_fingerprint, declared, read_data_yaml, read_labels, write_own_yaml
 
 #: Decides on weights before and after, by the test sets ``new`` and ``old`` (where it is at hand), and writes its reports into
 #: the folder of the run. Returns a document with ``after`` and ``decision``.
@@ -61,6 +59,8 @@ def finetune_detector(
     if config.optimizer.lower() == "auto":
         raise ConfigError("finetune.optimizer=auto would ignore lr0", hint="name one: AdamW, SGD")
     new_data, old_data = read_data_yaml(new), read_data_yaml(old) if old else None
+    for split in ("train", "valid"):
+        new_data.images(split)
     base = load_yolo(str(before))
     _same_classes(base.names, new_data, old_data)
     pixels = stamped(base).get("pixels", {})
@@ -78,7 +78,8 @@ def finetune_detector(
     run.notes["before"] = {"file": before.name, "sha256": sha256_file(before)}
     run.notes["distilled"] = bool(teach)
     run.save()
-    data, replayed = _write_data(run, new_data, old_data, config)
+    extra = _old_photos(new_data, old_data, config)
+    replayed = len(extra["train"])
     run.notes["replayed"] = replayed
     say(
         f"{len(new_data.images('train'))} new images, {replayed} old ones replayed"
@@ -90,11 +91,11 @@ def finetune_detector(
     settings = {name: getattr(config, name) for name in names} | {"imgsz": side} | asked | config.options() | teach
     if teach:
         base.add_callback("on_pretrain_routine_end", _keep_features_as_they_are)
-    fit(base, run, data, settings, progress)
+    fit(base, run, new_data, settings, progress, extra=extra)
     run.status, run.promoted = "running", False
     run.save()
     measurable = {"new": new_data, "old": old_data}
-    watched = {name: data.path for name, data in measurable.items() if data is not None and "valid" in data.splits}
+    watched = {name: data for name, data in measurable.items() if data is not None and "valid" in data.splits}
     factor, tried = _choose_factor(before, run, watched, side, config)
     run.notes["interpolation"] = {"factor": factor, "tried": tried}
     say(f"mixing factor {factor:g} between the old weights (0) and the finetuned ones (1)")
@@ -148,20 +149,21 @@ def interpolate(before: Any, after: Any, factor: float) -> dict[str, Any]:
 
 
 def _choose_factor(
-    before: Path, run: Run, sets: Mapping[str, Path], side: int, config: FinetuneConfig
+    before: Path, run: Run, sets: Mapping[str, YoloData], side: int, config: FinetuneConfig
 ) -> tuple[float, list[dict[str, float]]]:
     """Write ``best_ft.pt`` of the best factor, and what each scored (mAP50-95) on the valid splits of ``sets``."""
     first = load_yolo(str(before)).model.float().state_dict()
     tuned_path = run.path / "weights" / "best.pt"
     second = load_yolo(str(tuned_path)).model.float().state_dict()
     tried: list[dict[str, float]] = []
+    listed = {name: write_own_yaml(data, own_folder() / f"validate-{name}") for name, data in sets.items()}
     for factor in sorted({0.0, *config.interpolate}):
         mixed = load_yolo(str(tuned_path))
         mixed.model.float().load_state_dict(interpolate(first, second, factor))
         candidate = run.path / "weights" / f".mix-{factor:g}.pt"
         with quiet(run.path / "train.log"):
             mixed.save(str(candidate))
-        scores = {name: _validate(candidate, data, side, run) for name, data in sets.items()}
+        scores = {name: _validate(candidate, data, side, run) for name, data in listed.items()}
         tried.append({"factor": factor, **scores})
     best = best_factor(tried, config.tolerance)
     for scores in tried:
@@ -205,19 +207,15 @@ def _device(run: Run) -> str:
     return run.device or "cpu"
 
 
-def _write_data(run: Run, new: YoloData, old: YoloData | None, config: FinetuneConfig) -> tuple[Path, int]:
-    """A data.yaml in the run: new images and a sample of old ones to train on, both validation sets to watch."""
-    images = new.images("train")
+def _old_photos(new: YoloData, old: YoloData | None, config: FinetuneConfig) -> dict[str, list[Path]]:
+    """What is added to the new data: a sample of the old photos to train on, and the old validation set to watch."""
+    if old is None:
+        return {"train": [], "valid": []}
     replayed: list[Path] = []
-    if old is not None and "train" in old.splits:
-        replayed = _balanced_sample(old.images("train"), round(config.replay_ratio * len(images)), config.seed)
-    valid = new.images("valid") + (old.images("valid") if old is not None and "valid" in old.splits else [])
-    for name, paths in (("train", [*images, *replayed]), ("valid", valid)):
-        write_atomic(run.path / f"{name}.txt", "".join(f"{path.resolve()}\n" for path in paths))
-    document = {"train": "train.txt", "val": "valid.txt", "names": new.names}
-    path = run.path / "data.yaml"
-    write_atomic(path, yaml.safe_dump({"path": str(run.path.resolve()), **document}, sort_keys=False))
-    return path, len(replayed)
+    if "train" in old.splits:
+        count = round(config.replay_ratio * len(new.images("train")))
+        replayed = _balanced_sample(old.images("train"), count, config.seed)
+    return {"train": replayed, "valid": old.images("valid") if "valid" in old.splits else []}
 
 
 def _balanced_sample(images: Sequence[Path], count: int, seed: int) -> list[Path]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import importlib.util
+import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -59,7 +60,10 @@ def launch(trainer: Any, log: Path) -> None:
             held = lock_handles(
                 Path(trainer.save_dir)
             )  # if this process is killed, they train on, and the run is theirs
-            code = subprocess.run(command, stdout=stream, stderr=stream, check=False, pass_fds=held).returncode
+            environment = {**os.environ, "PYTHONSAFEPATH": "1"}  # `python -m` would look into the working folder first
+            code = subprocess.run(
+                command, stdout=stream, stderr=stream, check=False, pass_fds=held, env=environment
+            ).returncode
     finally:
         trainer.resume = resume
         unset_deterministic()

@@ -6,13 +6,15 @@ either is a checkpoint, as for ``yolo``: ``yolov8l`` is ``yolov8l.pt``.
 
 from __future__ import annotations
 
+import glob
 import importlib.util
 import re
 from functools import cache
 from pathlib import Path
 
 from fashionrec.common.text import shell_word
-from fashionrec.config import config_dir, nearest
+
+from fashionrec.config import config_dir, is_bare, nearest
 from fashionrec.errors import ModelError
 
 _SUFFIXES = (".pt", ".yaml", ".yml")
@@ -25,9 +27,14 @@ _OTHER = re.compile(
 def model_file(model: str) -> str:
     """What ultralytics is to load for ``model``: a file that is here, or a name that its package knows.
 
+    A name without a folder (``yolov8l.yaml``) is one of ours or of the package before it is a file of the working folder; a
+    checkpoint (``yolov8l.pt``) is the file of the working folder before it is one that can be fetched; a path is a path.
     Nothing is loaded or fetched. Raises :class:`ModelError` that names the nearest real one.
     """
     path = Path(model)
+    bare = is_bare(model)
+    if bare and path.suffix in (".yaml", ".yml") and (known := _known_yaml(path)) is not None:
+        return str(known)
     if path.suffix in _SUFFIXES and path.is_file():
         return model
     if "://" in model and path.suffix == ".pt":
@@ -36,15 +43,13 @@ def model_file(model: str) -> str:
     if _OTHER.search(path.stem):
         raise ModelError(f"{model} is not a detector of ultralytics", hint=_hint(_OTHER.sub("", name)))
     if path.suffix in (".yaml", ".yml"):
-        if len(path.parts) > 1 or (config_dir() / "models" / name).is_file():
+        if not bare:
             return str(_shipped(path))
-        if path.with_suffix(".yaml").name not in architectures():
-            raise ModelError(f"there is no architecture {model}", hint=_hint(name))
-        return model
+        raise ModelError(f"there is no architecture {model}", hint=_hint(name))
     stem = path.stem if path.suffix == ".pt" else name
     if f"{stem}.pt" in checkpoints():
         return str(path.with_name(f"{stem}.pt"))
-    if path.suffix == ".pt" and len(path.parts) > 1:
+    if path.suffix == ".pt" and not bare:
         raise ModelError(f"no checkpoint at {model}", hint=_hint(name))
     if f"{stem}.yaml" in architectures():
         raise ModelError(
@@ -53,6 +58,36 @@ def model_file(model: str) -> str:
     if path.suffix != ".pt" and path.is_file():
         raise ModelError(f"{model} is neither a checkpoint (.pt) nor a model's YAML", hint="for example yolov8l.pt")
     raise ModelError(f"there is no model {model}", hint=_hint(name))
+
+
+def model_note(model: str) -> str:
+    """What to tell about a bare name that a file of the working folder has too: which of them is meant. Empty for others."""
+    path = Path(model)
+    if not is_bare(model):
+        return ""
+    if path.suffix in (".yaml", ".yml") and path.exists() and _known_yaml(path) is not None:
+        return f"{model} is the architecture of that name; the file in this folder is ./{model}"
+    weights = path if path.suffix == ".pt" else Path(f"{model}.pt")
+    if weights.suffix == ".pt" and weights.is_file() and (weights == path or weights.name in checkpoints()):
+        return f"{weights} is the file in this folder"
+    return ""
+
+
+def all_sizes(path: Path) -> Path:
+    """The package's file for an architecture: one for all sizes, ``yolov8.yaml`` for ``yolov8l.yaml``."""
+    yaml = path.with_suffix(".yaml").name
+    for name in (yaml, re.sub(r"^(yolov?\d+)[a-z]", r"\1", yaml)):
+        if found := sorted((_package() / "cfg" / "models").rglob(glob.escape(name))):
+            return found[0]
+    raise ModelError(f"there is no architecture {path.name}", hint=_hint(path.name))
+
+
+def _known_yaml(path: Path) -> Path | None:
+    """The file of a bare YAML's name: ours, or the package's."""
+    ours = config_dir() / "models" / path.name
+    if ours.is_file():
+        return ours
+    return all_sizes(path) if path.with_suffix(".yaml").name in architectures() else None
 
 
 @cache

@@ -19,6 +19,7 @@ from typing import Any
 from fashionrec.common.text import TableWriter, shell_word
 from fashionrec.config import TrainConfig
 from fashionrec.detector.trainer import PREVIOUS
+from fashionrec.detector.whole import TORN, check_file, what_it_is
 from fashionrec.errors import ConfigError, DataError
 from fashionrec.files import fsync_file, write_atomic
 from fashionrec.runs import RECORD, Run, list_runs, read_run
@@ -110,7 +111,7 @@ def recover(run: Run, patience: int) -> Point | None:
         return Point(max(run.epochs, 1), finish=True)
     known = _checkpoint(best, run)
     epochs = int(found["epoch"]) + 1
-    is_best = found["best_fitness"] == found["train_metrics"].get("fitness")
+    is_best = found["best_fitness"] == (found["train_metrics"] or {}).get("fitness")
     if known is None or (is_best and known["epoch"] != found["epoch"]):
         _copy(last, best)
     write_rows(run.path / "results.csv", epochs)
@@ -133,14 +134,23 @@ def write_rows(results: Path, epochs: int) -> None:
 
 
 def _checkpoint(path: Path, run: Run) -> dict[str, Any] | None:
-    """A checkpoint of this run, or None for one that is missing, torn, or older than the run."""
-    import torch
+    """A checkpoint of this run, or None for one that is missing, torn, or older than the run.
 
+    Raises :class:`ModelError` for one that no crash leaves: with code in it, or a pointer to another file.
+    """
+    from fashionrec.detector.pickles import ForeignCode, load_pickle
+
+    if path.is_file() and what_it_is(path) not in TORN:
+        check_file(path)
     try:
-        found = torch.load(path, map_location="cpu", weights_only=False)
+        found = load_pickle(path)
         written = datetime.datetime.fromisoformat(found["date"])
-        if isinstance(found["epoch"], int) and written >= datetime.datetime.fromisoformat(run.created):
+        plain = isinstance(found["epoch"], int) and isinstance(found["train_args"], dict)
+        plain = plain and all(isinstance(found.get(key) or {}, dict) for key in ("train_metrics", "stopper"))
+        if plain and written >= datetime.datetime.fromisoformat(run.created):
             return dict(found)
+    except ForeignCode:
+        raise
     except Exception:  # whatever a torn pickle or zip raises
         return None
     return None

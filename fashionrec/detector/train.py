@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from fashionrec.detector.trainer import METRICS, PREVIOUS, Plan, metrics_of, tra
 from fashionrec.detector.ultra import load_ultralytics, load_yolo, quiet, stamp, translated
 from fashionrec.errors import ConfigError
 from fashionrec.runs import Run, start_run
-from fashionrec.yolo_data import dataset_fingerprint, declared, read_data_yaml
+from fashionrec.yolo_data import YoloData, dataset_fingerprint, declared, read_data_yaml, write_own_yaml
 
 __all__ = ["Log", "Progress", "augmentation", "fit", "recalled", "train_detector"]
 
@@ -45,7 +47,9 @@ def train_detector(config: TrainConfig, runs: Path, *, log: Log | None = None, p
         return train_in_run(family, config, runs, log=log, progress=progress)
     before = unfinished(runs / "train", config.name) if config.resume else None
     data = Path(config.data or "")
-    read_data_yaml(data).images("train")
+    yolo_data = read_data_yaml(data)
+    for split in ("train", "valid"):
+        yolo_data.images(split)
     load_ultralytics()
     about = declared(data)
     settings = {name: getattr(config, name) for name in _NAMED} | augmentation(about) | config.options()
@@ -70,24 +74,27 @@ def train_detector(config: TrainConfig, runs: Path, *, log: Log | None = None, p
     run.dataset = {"path": str(data), "fingerprint": fingerprint, "valid": watched_data}
     if about.get("pixels"):
         run.dataset["pixels"] = about["pixels"]
-    return fit(yolo, run, data, settings, progress, balance=config.balance, loggers=config.loggers, point=point)
+    return fit(yolo, run, yolo_data, settings, progress, balance=config.balance, loggers=config.loggers, point=point)
 
 
 def fit(
     yolo: Any,
     run: Run,
-    data: Path,
+    data: YoloData,
     settings: dict[str, Any],
     progress: Progress | None,
     *,
+    extra: Mapping[str, Sequence[Path]] | None = None,
     balance: str = "none",
     loggers: Sequence[str] = (),
     point: Point | None = None,
 ) -> Run:
-    """Run ultralytics' trainer into the folder of a run and record the outcome; from ``point`` where it was stopped before."""
+    """Run ultralytics' trainer into the folder of a run and record the outcome; from ``point`` where it was stopped before.
+
+    ultralytics reads a data.yaml of our own making, in a folder of ours; ``extra`` are photos of other data, by split.
+    """
     log_file, weights = run.path / "train.log", run.path / "weights"
     plan = Plan(str(log_file), balance, tuple(loggers), point.epochs if point else 0, bool(point and point.finish))
-    trainer = trainer_class(yolo, plan)
     several = check_device(settings.get("device")) > 1
     clock = _Clock(run, int(settings["epochs"]), progress)
     place = {"project": PROJECT, "name": run.name, "save_dir": str(run.path.resolve())}
@@ -97,6 +104,12 @@ def fit(
     run.save()
     try:
         with contextlib.ExitStack() as stack:
+            own = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fashionrec-data-")))
+            listed = write_own_yaml(data, own, extra)
+            if settings.get("cache") == "disk":
+                pixels = stack.enter_context(tempfile.TemporaryDirectory(prefix=".pixels-", dir=run.path))
+                plan = replace(plan, pixels=str(Path(pixels).absolute()))
+            trainer = trainer_class(yolo, plan)
             stack.enter_context(translated("training", log_file))
             stack.enter_context(quiet(log_file))
             stack.enter_context(places(loggers, run.path.parent.parent))
@@ -104,7 +117,7 @@ def fit(
                 stack.enter_context(watched(run.path / "results.csv", lambda epoch: clock.tell(epoch, {})))
             else:
                 yolo.add_callback("on_fit_epoch_end", clock.epoch_ended)
-            yolo.train(trainer=trainer, data=str(data.resolve()), **settings, **place)
+            yolo.train(trainer=trainer, data=str(listed), **settings, **place)
     except BaseException:
         run.status = "failed"
         clock.stop()

@@ -17,9 +17,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fashionrec.detector.balance import balanced
 from fashionrec.detector.gpus import launch
+from fashionrec.detector.guard import pixels_in
 from fashionrec.detector.loggers import started, switched
+from fashionrec.detector.ultra import load_ultralytics
 from fashionrec.errors import ModelError
 from fashionrec.files import dump_json, fsync_file, write_atomic
+from fashionrec.yolo_options import YOLO_OPTIONS
 
 if TYPE_CHECKING:
     from ultralytics.engine.trainer import BaseTrainer as _Trainer
@@ -28,19 +31,23 @@ else:
 
 #: The checkpoint of the epoch before the last, kept while training for a last.pt that a disk has damaged.
 PREVIOUS = "previous.pt"
+#: Options that name a file.
+_FILES = frozenset({"pretrained", "distill_model"})
 #: What a training on several GPUs hands over to the process that started it.
 METRICS = ".metrics.json"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a trainer does beyond ultralytics' settings. ``done`` epochs were trained before; with ``finish`` all were."""
+    """What a trainer does beyond ultralytics' settings. ``done`` epochs were trained before; with ``finish`` all were.
+    ``pixels`` is the folder of ``cache=disk``."""
 
     log: str
     balance: str = "none"
     loggers: tuple[str, ...] = ()
     done: int = 0
     finish: bool = False
+    pixels: str | None = None
 
 
 class RunTrainer(_Trainer):
@@ -50,6 +57,7 @@ class RunTrainer(_Trainer):
     ending = False  # the final validation calls the callbacks of an epoch once more
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        load_ultralytics()  # guarded in each process of several GPUs, too
         with switched(self.plan.loggers):
             super().__init__(*args, **kwargs)
         if self.plan.done:
@@ -64,6 +72,20 @@ class RunTrainer(_Trainer):
             launch(self, Path(self.plan.log))
         else:
             super().train()
+
+    def check_resume(self, overrides: dict[str, Any]) -> None:
+        """Take from a checkpoint how it was trained, and none of the files that it names."""
+        super().check_resume(overrides)
+        if not self.resume:
+            return
+        from ultralytics.utils import DEFAULT_CFG_DICT
+
+        for name in set(vars(self.args)) - (YOLO_OPTIONS - _FILES) - {"model", "resume", "task", "mode"}:
+            setattr(self.args, name, overrides.get(name, DEFAULT_CFG_DICT.get(name)))
+
+    def build_dataset(self, img_path: Any, mode: str = "train", batch: int | None = None) -> Any:
+        with pixels_in(Path(self.plan.pixels)) if self.plan.pixels else contextlib.nullcontext():
+            return super().build_dataset(img_path, mode, batch)
 
     def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
         loader = super().get_dataloader(dataset_path, batch_size=batch_size, rank=rank, mode=mode)
@@ -181,13 +203,9 @@ def _strip_whole(file: Any, s: str = "", updates: dict[str, Any] | None = None) 
 
 
 def _check_amp(model: Any) -> bool:
-    """ultralytics' own check of mixed precision; without its download of a model, as where there is no network."""
+    """ultralytics' own check of mixed precision; without the model that it downloads or takes from ``./weights``."""
     import ultralytics
-    from ultralytics.utils import WEIGHTS_DIR
     from ultralytics.utils.checks import check_amp
-
-    if (WEIGHTS_DIR / "yolo26n.pt").is_file():
-        return bool(check_amp(model))
 
     def offline(*_: Any) -> None:
         raise ConnectionError

@@ -6,6 +6,7 @@ fetches a font for its plots, and may install packages; none of that happens thr
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
@@ -13,45 +14,67 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from fashionrec.common.text import shell_word
+from fashionrec.detector.architecture import check_architecture, own_copy
 from fashionrec.detector.names import model_file
+from fashionrec.detector.whole import check_file, check_tensors
 from fashionrec.errors import FashionrecError, ModelError
 
 
 def load_ultralytics() -> Any:
-    """The ultralytics module, settled. Safe to call often."""
+    """The ultralytics module, settled. Safe to call often. Raises :class:`MissingExtra` for a version that cannot be guarded."""
+    os.environ["ULTRALYTICS_SAFE_LOAD"] = "1"  # for processes that are started from here, too
     if "ultralytics" not in sys.modules:
-        folder = Path(tempfile.mkdtemp(prefix="fashionrec-ultralytics-"))
-        os.environ["YOLO_CONFIG_DIR"] = str(folder)
+        os.environ["YOLO_CONFIG_DIR"] = str(own_folder())
         os.environ.setdefault("YOLO_AUTOINSTALL", "false")
-        import atexit
-
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
     with quiet(None), _cores_kept():
         import ultralytics
         from ultralytics.utils import SETTINGS, USER_CONFIG_DIR
 
     dict.__setitem__(SETTINGS, "sync", False)
+    dict.__setitem__(SETTINGS, "weights_dir", str(own_folder() / "weights"))  # not ./weights, which is anybody's
+    from fashionrec.detector import guard
+
+    guard.install()
     for name in ("Arial.ttf", "Arial.Unicode.ttf"):
         _provide_font(Path(USER_CONFIG_DIR) / name)
     return ultralytics
 
 
+@cache
+def own_folder() -> Path:
+    """A folder of this process alone, for what ultralytics is given to read; removed when the process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="fashionrec-ultralytics-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 def load_yolo(model: str) -> Any:
     """A model from a checkpoint, a model's YAML, or a name of ultralytics' own (``yolov8l``, ``yolo11n.yaml``).
 
-    A ``.pt`` file is a pickle: load only what you or your team trained, or what you trust. Raises :class:`ModelError`; for a
-    misspelt name before anything is fetched, with the nearest real one.
+    Nothing of a checkpoint is run (:mod:`fashionrec.detector.pickles`), and it must be whole: every tensor of its architecture,
+    none besides, all finite. A YAML holds layers and numbers only. Raises :class:`ModelError`; for a misspelt name before
+    anything is fetched, with the nearest real one.
     """
     ultralytics = load_ultralytics()
     file = model_file(model)
     path = Path(file)
+    written = path.suffix in (".yaml", ".yml")
+    if written:
+        path = _own_yaml(path, Path(model).name)
+    elif path.is_file():
+        check_file(path)
     try:
         with quiet(None):
-            yolo = ultralytics.RTDETR(file) if path.name.startswith("rtdetr") else ultralytics.YOLO(file)
+            yolo = (ultralytics.RTDETR if path.name.startswith("rtdetr") else ultralytics.YOLO)(
+                str(path) if written else file
+            )
+    except ModelError:
+        raise
     except Exception as error:  # pickle, file, download and parser errors
         reason = " ".join(str(error).split())[:160]
         if path.suffix == ".pt" and not path.exists():
@@ -62,7 +85,49 @@ def load_yolo(model: str) -> Any:
         raise ModelError(f"{model} cannot be loaded: {reason}", hint="is it a detector of ultralytics?") from None
     if yolo.task != "detect":
         raise ModelError(f"{model} is for {yolo.task}, not for detection")
+    if not written:
+        yolo.overrides["data"] = None  # a checkpoint's own: never to be opened
+        check_whole(yolo.model, path)
     return yolo
+
+
+def check_whole(model: Any, path: Path) -> None:
+    """Raise :class:`ModelError` unless a loaded model has the tensors of the architecture that it names, all finite."""
+    import copy
+
+    import torch
+    from ultralytics.nn.tasks import parse_model
+
+    model = getattr(model, "student_model", model)
+    document = getattr(model, "yaml", None)
+    if not isinstance(document, dict):
+        raise ModelError(f"{path} does not say which architecture it is", hint="is it a detector of ultralytics?")
+    check_architecture(document, str(path))
+    names = getattr(model, "names", None)
+    if not isinstance(names, (dict, list)) or len(names) != document.get("nc"):
+        count = len(names) if isinstance(names, (dict, list)) else "no"
+        raise ModelError(f"{path} is not whole: it has {count} class names, and {document.get('nc')} classes")
+    fused = model.is_fused()
+    try:
+        with quiet(None), contextlib.nullcontext() if fused else torch.device("meta"):
+            layers, _ = parse_model(copy.deepcopy(document), ch=document.get("channels", 3), verbose=False)
+            if fused:
+                blank: Any = object.__new__(type(model))
+                torch.nn.Module.__init__(blank)
+                blank.model = layers
+                layers = blank.fuse(verbose=False).model
+    except Exception as error:  # of whatever layer does not fit to the one before
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise ModelError(f"{path} names an architecture that cannot be built: {reason}") from None
+    expected = {f"model.{name}": tuple(tensor.shape) for name, tensor in layers.state_dict().items()}
+    check_tensors(path, expected, model.state_dict(), harmless=lambda name: name.endswith("num_batches_tracked"))
+
+
+def _own_yaml(path: Path, name: str) -> Path:
+    """A copy of a model's YAML that ultralytics may read, under the name that was asked for, which tells the size."""
+    folder = own_folder() / "models"
+    folder.mkdir(exist_ok=True)
+    return own_copy(path, folder, name)
 
 
 _STAMP = "fashionrec"
@@ -72,7 +137,9 @@ def stamp(weights: Path, document: dict[str, Any]) -> None:
     """Write into a checkpoint of ours what it must not lose when it is copied: how the pixels were prepared."""
     import torch
 
-    checkpoint = torch.load(weights, map_location="cpu", weights_only=False)
+    from fashionrec.detector.pickles import load_pickle
+
+    checkpoint = load_pickle(weights)
     checkpoint[_STAMP] = document
     temporary = weights.with_name(f".{weights.name}.tmp")
     torch.save(checkpoint, temporary)

@@ -80,7 +80,7 @@ def memory(bundle: Path, photo: Path, *, threads: int, device: str) -> int | Non
     """Bytes of the most memory that a fresh process had which opened a bundle and predicted one photo: Python, ONNX Runtime and
     weights, not a GPU's memory. None where the system does not tell."""
     code = "import sys; from fashionrec.evaluation.speed import peak; print(peak(*sys.argv[1:]))"
-    command = [sys.executable, "-c", code, str(bundle), str(photo), str(threads), device]
+    command = [sys.executable, "-P", "-c", code, str(bundle), str(photo), str(threads), device]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise FashionrecError(

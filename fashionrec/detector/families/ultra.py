@@ -22,7 +22,7 @@ _NEAR = 0.05  # pixels, or shares of a score, that an answer to noise may differ
 
 
 def to_graph(weights: Path, work: Path, imgsz: int | None = None) -> Graph:
-    """Export a ``.pt`` (a pickle: only what you trust) for a square input of ``imgsz``, default that of its training.
+    """Export a ``.pt`` for a square input of ``imgsz``, default that of its training.
 
     NMS is not in the graph: a graph with NMS made for one photo finds nothing in photos 2 to n of a batch, and confidence
     and overlap are to stay settings of the query. Of the two heads of YOLO26 it is the one that needs NMS, which ultralytics'
@@ -36,7 +36,7 @@ def to_graph(weights: Path, work: Path, imgsz: int | None = None) -> Graph:
             format="onnx", imgsz=side, dynamic=True, simplify=False, opset=17, nms=None, device="cpu", batch=2
         )
     graph = work / "detect.onnx"
-    Path(str(made)).rename(graph)
+    _without_date(Path(str(made)), graph)
     transformer = "RTDETR" in type(yolo.model.model[-1]).__name__
     if transformer:
         boxes_in_pixels(graph, side)
@@ -61,6 +61,17 @@ def to_graph(weights: Path, work: Path, imgsz: int | None = None) -> Graph:
         "ultralytics": load_ultralytics().__version__,
     }
     return Graph(graph, spec, source, answer)
+
+
+def _without_date(made: Path, target: Path) -> None:
+    """Write a graph without the moment of its export, so that two exports of a checkpoint are one model."""
+    import onnx
+
+    model = onnx.load(str(made))
+    kept = [(entry.key, entry.value) for entry in model.metadata_props if entry.key != "date"]
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, dict(kept))
+    onnx.save(model, str(target))
 
 
 def takes_rectangles(network: Any, graph: Path, side: int) -> bool:
