@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fashionrec.common.documents import parse_json
+from fashionrec.detector.whole import check_file
 from fashionrec.errors import ModelError
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ def metadata(weights: Path) -> dict[str, Any]:
 
     Read from the file's header: nothing is loaded, nothing run. Raises :class:`ModelError`.
     """
+    check_file(weights)
     try:
         with weights.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))

@@ -18,8 +18,11 @@ from safetensors.torch import save_file
 
 from fashionrec.common.documents import parse_json
 from fashionrec.detector.families import metadata
+from fashionrec.detector.whole import check_tensors
 from fashionrec.errors import ModelError
 
+#: The largest input, and the most classes, that a checkpoint may ask memory for.
+MAX_SIDE, MAX_CLASSES = 8192, 65536
 _WEIGHTS, _MOMENTS = "model:", "optimizer:"
 
 
@@ -44,7 +47,12 @@ class About:
         found = metadata(weights)
         try:
             names = {int(number): str(name) for number, name in found["names"].items()}
-            return cls(**{**found, "names": names, "imgsz": int(found["imgsz"])})
+            about = cls(**{**found, "names": names, "imgsz": int(found["imgsz"])})
+            if not (isinstance(about.model, str) and isinstance(about.pixels, dict) and isinstance(about.notes, dict)):
+                raise TypeError("model, pixels or notes")
+            if not 1 <= about.imgsz <= MAX_SIDE or not 1 <= len(names) <= MAX_CLASSES:
+                raise ValueError(f"a side of {about.imgsz} pixels, {len(names)} classes")
+            return about
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelError(f"{weights} is not understood ({error!r})", hint="train it again") from None
 
@@ -55,10 +63,13 @@ def save_weights(path: Path, model: torch.nn.Module, about: About) -> None:
 
 
 def load_weights(path: Path, model: torch.nn.Module) -> None:
-    """Weights of :func:`save_weights` into a network of the same shape. Raises :class:`ModelError`."""
+    """Weights of :func:`save_weights` into a network of the same shape. Raises :class:`ModelError`, which names the tensors that
+    are missing, too many, of another shape or not finite."""
     try:
         with safe_open(path, framework="pt") as file:
-            model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        check_tensors(path, {name: tuple(value.shape) for name, value in model.state_dict().items()}, tensors)
+        model.load_state_dict(tensors)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise ModelError(f"{path} cannot be loaded: {str(error).splitlines()[0][:160]}") from None
 
@@ -89,6 +100,7 @@ def load_state(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimi
                     number, moment = name.removeprefix(_MOMENTS).split(":")
                     moments.setdefault(int(number), {})[moment] = file.get_tensor(name)
             record = dict(parse_json(file.metadata()["training"]))
+        check_tensors(path, {name: tuple(value.shape) for name, value in model.state_dict().items()}, weights)
         model.load_state_dict(weights)
         optimizer.load_state_dict({**state, "state": moments})
     except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:

@@ -118,7 +118,7 @@ def pretrained(learner: Learner, about: About) -> str:
     source = get_pretrained_cfg(backbone, allow_unregistered=True)
     published = str(source.url) if source is not None and source.url else ""
     if not published:
-        raise ModelError(f"nothing is published for {about.model}, nor for its backbone {backbone}")
+        raise LookupError(f"nothing is published for {about.model}, nor for its backbone {backbone}")
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / Path(published).name

@@ -11,6 +11,7 @@ import socket
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from fashionrec.detector.families.loop import Learner, Log, Progress, fit, place
 from fashionrec.detector.families.ultra import square_by_ultralytics
 from fashionrec.detector.resume import same_settings, unfinished
 from fashionrec.detector.ultra import load_ultralytics, quiet, translated
-from fashionrec.errors import DataError
+from fashionrec.errors import DataError, ModelError
 from fashionrec.extras import need
 from fashionrec.runs import Run, start_run
 from fashionrec.yolo_data import dataset_fingerprint, declared, read_data_yaml, read_labels
@@ -122,8 +123,16 @@ def start(family: Any, about: About, log: Log) -> tuple[Learner, About]:
     try:
         with impatient(), quiet(None):
             what = family.pretrained(learner, noted)
-    except Exception as error:  # of the network, a proxy, a disk, or a file that is not what it should be
+    except ModelError:
+        raise
+    except Exception as error:
         reason = " ".join(str(getattr(error, "reason", error)).split())[:160] or type(error).__name__
+        if not isinstance(error, (OSError, HTTPException, LookupError)) and "hash" not in reason:
+            raise ModelError(
+                f"the pretrained weights of {about.model} cannot be used: {reason}",
+                hint=f"remove what is kept of them under {torch.hub.get_dir()}, or set pretrained=false",
+            ) from None
+        # of the network, a proxy or a disk
         log(f"pretrained weights of {about.model} cannot be fetched ({reason}): training from scratch")
         return family.build(about), about
     log(f"{about.model} starts from {what}")
