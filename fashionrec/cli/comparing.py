@@ -11,7 +11,7 @@ import typer
 from fashionrec.cli.models import DETECTOR_PACKAGES, detector_from, opened_detector
 from fashionrec.cli.session import Session, command
 from fashionrec.common.text import shell_word
-from fashionrec.errors import ConfigError, FashionrecError, Refused
+from fashionrec.errors import ConfigError, FashionrecError, MissingExtra, Refused
 
 if TYPE_CHECKING:
     from fashionrec.bundle import Bundle
@@ -147,9 +147,14 @@ def _row(session: Session, model: str, data: Path, fingerprint: str) -> tuple[di
 def _bundle(session: Session, model: str, data: Path, fingerprint: str) -> tuple[str, Bundle, Run | None]:
     """How a model comes to be here (taken, trained or reused), its bundle, and the run that made it."""
     from fashionrec.bundle import is_bundle
+    from fashionrec.config import is_bare
     from fashionrec.runs import RECORD, read_run
 
     path = Path(model)
+    if is_bare(model) and path.exists() and _is_name(model):
+        session.out.say(f"{model} is the model of that name; what lies in this folder is ./{model}")
+        how, run = _trained(session, model, data, fingerprint)
+        return how, detector_from(session, run.path), run
     if is_bundle(path):
         return "taken", detector_from(session, path), None
     if (path / RECORD).is_file():
@@ -158,6 +163,16 @@ def _bundle(session: Session, model: str, data: Path, fingerprint: str) -> tuple
         return "taken", detector_from(session, path), None
     how, run = _trained(session, model, data, fingerprint)
     return how, detector_from(session, run.path), run
+
+
+def _is_name(model: str) -> bool:
+    """Whether a bare name is a model of a family; bundles can be compared without the packages that know."""
+    from fashionrec.extras import load
+
+    try:
+        return bool(load("fashionrec.detector.families", what=model, packages=DETECTOR_PACKAGES).is_name(model))
+    except MissingExtra:
+        return False
 
 
 def _knows(weights: Path, data: Path) -> bool:

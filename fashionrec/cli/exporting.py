@@ -50,6 +50,7 @@ def export(
     format_: Annotated[
         str, typer.Option("--format", help="bundle, or engine: TensorRT, on the GPU that it is to run on.")
     ] = "bundle",
+    trust_pickle: models.TrustPickle = False,
 ) -> None:
     words = session.assign("export", settings or [])
     if words:
@@ -62,11 +63,14 @@ def export(
     path = _checkpoint(Path(source))
     if path.suffix in (".pt", ".safetensors"):
         evidence = _evidence(session, images, data)
-        if format_ == "engine":
-            _export_engine(session, path, out, evidence, data)
-            return
         config = session.config.export
-        bundle = models.export_detector(session, path, out, precision=config.precision, imgsz=config.imgsz, **evidence)
+        with models.trusting(session, trust_pickle, path):
+            if format_ == "engine":
+                _export_engine(session, path, out, evidence, data)
+                return
+            bundle = models.export_detector(
+                session, path, out, precision=config.precision, imgsz=config.imgsz, **evidence
+            )
     else:
         bundle = _export_embedder(session, str(path) if path.exists() else source, out, images, data, format_)
     document = {

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from fashionrec.bundle import Bundle, is_bundle
-from fashionrec.errors import ModelError
+from fashionrec.errors import ModelError, UsageError
 from fashionrec.extras import load
 from fashionrec.files import sha256_file
 from fashionrec.runs import RECORD, newest_promoted, read_run
@@ -80,10 +83,30 @@ def detector_from(session: Session, path: Path) -> Bundle:
     return export_detector(session, path, target)
 
 
+#: The one way to load a pickle that may run code: for one command, of one file that stands on its line.
+TrustPickle = Annotated[
+    bool, typer.Option("--trust-pickle", help="Run what is in the .pt named here: only if you know who made it.")
+]
+
+
+def trusting(session: Session, trust: bool, path: Path) -> AbstractContextManager[None]:
+    """With ``--trust-pickle`` the file is loaded as it is, code and all, while the command lasts. Nothing remembers it."""
+    if not trust:
+        return nullcontext()
+    if path.suffix != ".pt" or not path.is_file():
+        raise UsageError(f"--trust-pickle is for a .pt file, and {path} is none")
+    session.out.warn(f"what is in {path} is run, because of --trust-pickle")
+    module = load("fashionrec.detector.pickles", what=f"loading {path}", packages=DETECTOR_PACKAGES)
+    trusted: AbstractContextManager[None] = module.trusting(path)
+    return trusted
+
+
 def export_detector(
     session: Session, weights: Path, out: Path, *, precision: str = "fp32", imgsz: int | None = None, **evidence: Any
 ) -> Bundle:
     """``evidence``: what it is made and judged by, the fields of :class:`fashionrec.detector.export.Evidence`."""
+    if weights.parent == Path() and weights.is_file():
+        session.out.say(f"{weights} is the file in this folder")
     module = load("fashionrec.detector.export", what="exporting a detector", packages=DETECTOR_PACKAGES)
     bundle: Bundle = module.export_detector(
         weights,

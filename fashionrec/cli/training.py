@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fashionrec.cli.models import DETECTOR_PACKAGES, EMBEDDER_PACKAGES
+from fashionrec.cli.models import DETECTOR_PACKAGES, EMBEDDER_PACKAGES, TrustPickle, trusting
 from fashionrec.cli.output import Tick
 from fashionrec.cli.session import Session, command, one_or_none
 from fashionrec.common.text import shell_word
@@ -39,6 +39,7 @@ def train(
     resume: Annotated[
         bool | None, typer.Option("--resume", help="Go on with the run of that name, or the newest unfinished.")
     ] = None,
+    trust_pickle: TrustPickle = False,
 ) -> None:
     words = session.assign("train", settings or [])
     flags = {"data": data, "model": model, "name": name, "epochs": epochs, "imgsz": imgsz, "batch": batch}
@@ -47,7 +48,10 @@ def train(
         raise UsageError(f"what is {words[0]!r}?", hint="settings are key=value, as in epochs=50")
     if session.config.train.data is None and not session.config.train.resume:
         raise ConfigError("no data to train on", hint="data=DIR/data.yaml, or a product table to train an encoder")
-    document = run_train(session)
+    if trust_pickle and not session.resolved.origins.get("train.model", "").startswith("--set"):
+        raise UsageError("--trust-pickle needs the model on the command line", hint="model=PATH.pt --trust-pickle")
+    with trusting(session, trust_pickle, Path(session.config.train.model)):
+        document = run_train(session)
     session.out.result(document, lambda: _print_run(session, document))
     if document["kind"] == "embedder":
         session.out.next(f"fashionrec build-index PHOTOS --embedder {shell_word(document['path'])}")
@@ -89,6 +93,7 @@ def finetune(
     replay: Annotated[str | None, typer.Option(help="data.yaml of the old data.")] = None,
     name: Annotated[str | None, typer.Option(help="The run's folder under runs/finetune.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1)] = None,
+    trust_pickle: TrustPickle = False,
 ) -> None:
     words = session.assign("finetune", settings or [])
     flags = {"weights": weights, "data": data, "replay": replay, "name": name, "epochs": epochs}
@@ -101,7 +106,12 @@ def finetune(
         raise ConfigError(
             "finetune needs weights and data", hint="fashionrec finetune --weights best.pt --data NEW/data.yaml"
         )
-    document = run_finetune(session)
+    if trust_pickle and not session.resolved.origins.get("finetune.weights", "").startswith("--set"):
+        raise UsageError(
+            "--trust-pickle needs the weights on the command line", hint="--weights PATH.pt --trust-pickle"
+        )
+    with trusting(session, trust_pickle, Path(config.weights)):
+        document = run_finetune(session)
     session.out.result(document, lambda: _print_run(session, document))
     if not document["promoted"]:
         reasons = "; ".join(document["notes"].get("decision", {}).get("reasons", [])) or "it did not get better"

@@ -16,7 +16,7 @@ from typing import Any
 
 from fashionrec.common.text import shell_word
 from fashionrec.config import FinetuneConfig
-from fashionrec.detector.train import Log, Progress, augmentation, fit
+from fashionrec.detector.train import Log, Progress, augmentation, fit, tell_which
 from fashionrec.detector.ultra import load_yolo, own_folder, quiet, stamped
 from fashionrec.errors import ConfigError, DataError, ModelError
 from fashionrec.files import sha256_file
@@ -61,6 +61,7 @@ def finetune_detector(
     new_data, old_data = read_data_yaml(new), read_data_yaml(old) if old else None
     for split in ("train", "valid"):
         new_data.images(split)
+    tell_which(config.weights or "", say)
     base = load_yolo(str(before))
     _same_classes(base.names, new_data, old_data)
     pixels = stamped(base).get("pixels", {})

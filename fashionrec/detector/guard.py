@@ -80,6 +80,11 @@ def _load_checkpoint(weight: Any, safe_only: Any = None) -> tuple[dict[str, Any]
     checkpoint = _load(file)
     if not isinstance(checkpoint, dict):
         raise ModelError(f"{file} is not a checkpoint of ultralytics: it holds a {type(checkpoint).__name__}")
+    if not hasattr(checkpoint.get("ema") or checkpoint.get("model"), "state_dict"):
+        raise ModelError(
+            f"{file} is not a checkpoint of ultralytics: it has no model, only tensors or settings",
+            hint="tensors without their architecture cannot be used; save the model with ultralytics' own save()",
+        )
     if checkpoint.get("modelopt"):
         raise ModelError(f"{file} was trained for quantization by modelopt, which is not supported")
     return checkpoint, file

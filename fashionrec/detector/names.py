@@ -33,8 +33,8 @@ def model_file(model: str) -> str:
     """
     path = Path(model)
     bare = is_bare(model)
-    if bare and path.suffix in (".yaml", ".yml") and (known := _known_yaml(path)) is not None:
-        return str(known)
+    if bare and path.suffix in (".yaml", ".yml") and (known := known_yaml(path)) is not None:
+        return str(known) if known.parent == config_dir() / "models" else model
     if path.suffix in _SUFFIXES and path.is_file():
         return model
     if "://" in model and path.suffix == ".pt":
@@ -65,7 +65,7 @@ def model_note(model: str) -> str:
     path = Path(model)
     if not is_bare(model):
         return ""
-    if path.suffix in (".yaml", ".yml") and path.exists() and _known_yaml(path) is not None:
+    if path.suffix in (".yaml", ".yml") and path.exists() and known_yaml(path) is not None:
         return f"{model} is the architecture of that name; the file in this folder is ./{model}"
     weights = path if path.suffix == ".pt" else Path(f"{model}.pt")
     if weights.suffix == ".pt" and weights.is_file() and (weights == path or weights.name in checkpoints()):
@@ -73,7 +73,15 @@ def model_note(model: str) -> str:
     return ""
 
 
-def all_sizes(path: Path) -> Path:
+def is_known(model: str) -> bool:
+    """Whether a bare name is an architecture or a published checkpoint, whatever lies in the working folder."""
+    path = Path(model)
+    if not is_bare(model) or path.suffix == ".pt":
+        return False
+    return known_yaml(path) is not None if path.suffix in (".yaml", ".yml") else f"{model}.pt" in checkpoints()
+
+
+def _all_sizes(path: Path) -> Path:
     """The package's file for an architecture: one for all sizes, ``yolov8.yaml`` for ``yolov8l.yaml``."""
     yaml = path.with_suffix(".yaml").name
     for name in (yaml, re.sub(r"^(yolov?\d+)[a-z]", r"\1", yaml)):
@@ -82,12 +90,12 @@ def all_sizes(path: Path) -> Path:
     raise ModelError(f"there is no architecture {path.name}", hint=_hint(path.name))
 
 
-def _known_yaml(path: Path) -> Path | None:
-    """The file of a bare YAML's name: ours, or the package's."""
+def known_yaml(path: Path) -> Path | None:
+    """The file of a bare YAML's name: ours, or the package's; None for a name that neither has."""
     ours = config_dir() / "models" / path.name
     if ours.is_file():
         return ours
-    return all_sizes(path) if path.with_suffix(".yaml").name in architectures() else None
+    return _all_sizes(path) if path.with_suffix(".yaml").name in architectures() else None
 
 
 @cache

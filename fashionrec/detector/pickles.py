@@ -14,8 +14,9 @@ import enum
 import importlib
 import pathlib
 import pickle
+import pickletools
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,40 +38,41 @@ _RENAMED = {
     "ultralytics.utils.loss.v10DetectLoss": "ultralytics.utils.loss.E2EDetectLoss",
 }
 _SHOWN = 5  # names that a message lists
+_HARMLESS = ("torch.", "collections.OrderedDict", "__builtin__.set", "builtins.set", "_codecs.encode")
+_LOOKED_AT = 16 << 20  # bytes of a pickle that is refused, for its globals
 
 #: sha256 of the files that the user said to run (:func:`trusting`).
 _trusted: set[str] = set()
 
 
 @contextlib.contextmanager
-def trusting(path: Path | None) -> Iterator[None]:
+def trusting(path: Path) -> Iterator[None]:
     """Load one file, and copies of it, as a full pickle for a while: the user named it and said that it may run."""
-    digest = sha256_file(path) if path is not None and path.is_file() else None
-    if digest:
-        _trusted.add(digest)
+    digest = sha256_file(path)
+    _trusted.add(digest)
     try:
         yield
     finally:
-        _trusted.discard(digest or "")
+        _trusted.discard(digest)
+
+
+def is_trusted(path: Path) -> bool:
+    """Whether a file is one that the user said may run."""
+    return bool(_trusted) and path.is_file() and sha256_file(path) in _trusted
 
 
 def load_pickle(path: Path, map_location: Any = "cpu") -> Any:
     """What is in a ``.pt``. Raises :class:`ModelError` that names the globals of a file with others than layers and data."""
-    if _trusted and sha256_file(path) in _trusted:
+    if is_trusted(path):
         return torch.load(path, map_location=map_location, weights_only=False)
     _check_archive(path)
     try:
         needed = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except (ValueError, RuntimeError, EOFError, OSError, pickle.UnpicklingError, UnicodeDecodeError) as error:
-        raise ModelError(f"{path} is not a checkpoint: {_reason(path, error)}") from None
+    except Exception as error:  # likewise below: a pickle that is none may fail in any way
+        raise _unreadable(path, error, _globals(path)) from None
     known = {name: found for name in needed if (found := _allowed(name)) is not None}
-    foreign = sorted(set(needed) - set(known))
-    if foreign:
-        more = f" and {len(foreign) - _SHOWN} more" if len(foreign) > _SHOWN else ""
-        raise ForeignCode(
-            f"{path} holds code, not only a model: loading it would call {', '.join(foreign[:_SHOWN])}{more}",
-            hint="if you know who made it, --trust-pickle with train, finetune, evaluate or export runs what is in it",
-        )
+    if foreign := sorted(set(needed) - set(known)):
+        raise ForeignCode(path, foreign)
     # A blank stands for a layer by its name; the layer itself must be known too, by a name that no pickle can have.
     entries: list[Any] = [(found, name) for name, found in known.items()]
     entries += [(found.layer, f"{id(found)}\n{name}") for name, found in known.items() if isinstance(found, _Blank)]
@@ -79,14 +81,23 @@ def load_pickle(path: Path, map_location: Any = "cpu") -> Any:
     try:
         with torch.serialization.safe_globals(entries):
             return torch.load(path, map_location=map_location, weights_only=True)
-    except (MemoryError, KeyboardInterrupt):
+    except _Called as error:
+        raise ForeignCode(path, [str(error)]) from None
+    except MemoryError:
         raise
-    except Exception as error:  # a pickle that is none may fail in any way
-        raise ModelError(f"{path} is not a checkpoint: {_reason(path, error)}") from None
+    except Exception as error:
+        raise _unreadable(path, error) from None
 
 
 class ForeignCode(ModelError):
-    """A checkpoint that would call what is not on the list."""
+    """A checkpoint that would call what is not on the list: ``names``."""
+
+    def __init__(self, path: Path, names: Sequence[str]) -> None:
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        super().__init__(
+            f"{path} holds code, not only a model: loading it would call {', '.join(names[:_SHOWN])}{more}",
+            hint="if you know who made it, train, finetune and export run what is in it with --trust-pickle",
+        )
 
 
 class _Blank:
@@ -95,6 +106,13 @@ class _Blank:
     def __init__(self, layer: Any) -> None:
         self.layer = layer
         self.__dict__["__new__"] = lambda _: object.__new__(layer)  # what the interpreter calls for a new instance
+
+    def __call__(self, *_: Any) -> None:
+        raise _Called(f"{self.layer.__module__}.{self.layer.__qualname__}")
+
+
+class _Called(Exception):
+    """A checkpoint calls a constructor."""
 
 
 def _allowed(name: str) -> Any:
@@ -149,20 +167,48 @@ def _check_archive(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
         size = path.stat().st_size
-    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, RuntimeError) as error:
-        raise ModelError(f"{path} is not a checkpoint: {_reason(path, error)}") from None
+    except Exception as error:  # of a file that is no archive, too, it may be anything
+        raise _unreadable(path, error, _globals(path)) from None
     if any(member.compress_type != zipfile.ZIP_STORED for member in members) or (
         sum(member.file_size for member in members) > size
     ):
         raise ModelError(f"{path} is not a checkpoint: it unpacks to more than is in it, which torch never writes")
 
 
-def _reason(path: Path, error: Exception) -> str:
+def _unreadable(path: Path, error: Exception, named: Collection[str] = ()) -> ModelError:
     """Why a file cannot be read, from its content rather than from the library's words."""
     from fashionrec.detector.whole import what_it_is
 
     if other := what_it_is(path):
-        return other
+        return ModelError(f"{path} is not a checkpoint: {other}")
+    foreign = sorted(name for name in named if _allowed(name) is None and not name.startswith(_HARMLESS))
+    if foreign:
+        return ForeignCode(path, foreign)
+    reason = " ".join(str(error).split())[:160] or type(error).__name__
     if not zipfile.is_zipfile(path):
-        return "it is cut off, or was not saved by torch"
-    return " ".join(str(error).split())[:160] or type(error).__name__
+        reason = "it is cut off, or was not saved by torch"
+    elif "locating file" in reason:
+        reason = f"a part of it is missing, {reason.partition('locating file ')[2].partition(':')[0]}"
+    return ModelError(f"{path} is not a checkpoint: {reason}")
+
+
+def _globals(path: Path) -> set[str]:
+    """The globals that a pickle names as far as it can be read, in an archive of torch or by itself. Nothing is loaded."""
+    found: set[str] = set()
+    texts = ["", ""]
+    with contextlib.suppress(Exception):
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+                data = archive.open(name).read(_LOOKED_AT)
+        else:
+            with path.open("rb") as file:
+                data = file.read(_LOOKED_AT)
+        for operation, argument, _ in pickletools.genops(data):
+            if operation.name in ("GLOBAL", "INST"):
+                found.add(str(argument).replace(" ", "."))
+            elif operation.name == "STACK_GLOBAL":
+                found.add(".".join(texts))
+            elif isinstance(argument, str):
+                texts = [texts[1], argument]
+    return found

@@ -46,7 +46,14 @@ def recalled(config: TrainConfig, runs: Path, given: Collection[str]) -> TrainCo
     """
     run = unfinished(runs / "train", config.name)
     asked = config.model_dump()
-    settings = asked | dict(run.config.get("train", {})) | {key: asked[key] for key in given}
+    kept = dict(run.config.get("train", {}))
+    for key in {"model", "pretrained", "distill_model"} - set(given):
+        if "://" in str(kept.get(key)):
+            raise ConfigError(
+                f"run {run.path} would fetch {key}={kept[key]}",
+                hint=f"name it again if that is right: {key}={kept[key]}",
+            )
+    settings = asked | kept | {key: asked[key] for key in given}
     return TrainConfig.model_validate(settings | {"name": run.name, "resume": True})
 
 

@@ -16,6 +16,7 @@ from fashionrec.detector.balance import CLS_PW
 from fashionrec.detector.families import other_family
 from fashionrec.detector.gpus import check_device, watched
 from fashionrec.detector.loggers import PROJECT, need_loggers, places
+from fashionrec.detector.names import model_note
 from fashionrec.detector.options import check_options
 from fashionrec.detector.resume import Point, recalled, recover, same_settings, unfinished
 from fashionrec.detector.trainer import METRICS, PREVIOUS, Plan, metrics_of, trainer_class
@@ -59,6 +60,10 @@ def train_detector(config: TrainConfig, runs: Path, *, log: Log | None = None, p
         raise ConfigError("train.balance=sample cannot be had with rect=true, which orders the photos by their shape")
     check_options(settings)
     check_device(config.device)
+    for source in (settings.get("pretrained"), settings.get("distill_model")):
+        if isinstance(source, str):
+            tell_which(source, say)
+            load_yolo(source)
     need_loggers(config.loggers)
     fingerprint, watched_data = dataset_fingerprint(data), dataset_fingerprint(data, ("valid",))
     if before is not None:
@@ -66,6 +71,7 @@ def train_detector(config: TrainConfig, runs: Path, *, log: Log | None = None, p
         run, point = before, _go_on(before, config, say)
         yolo = load_yolo(str(run.path / "weights" / "last.pt") if point else config.model)
     else:
+        tell_which(config.model, say)
         yolo, point = load_yolo(config.model), None
         trainer_class(yolo, Plan("", config.balance))
         run = start_run(runs / "train", config.name, kind="detector", verb="train", exist_ok=config.exist_ok)
@@ -159,6 +165,12 @@ def _go_on(run: Run, config: TrainConfig, say: Log) -> Point | None:
     else:
         say(f"run {run.path} goes on after epoch {point.epochs}")
     return point
+
+
+def tell_which(model: str, say: Log) -> None:
+    """Say which of two a bare name means, where there are two."""
+    if note := model_note(model):
+        say(note)
 
 
 class _Clock:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fashionrec.common.documents import parse_json
+from fashionrec.config import is_bare
 from fashionrec.detector.whole import check_file
 from fashionrec.errors import ModelError
 
@@ -76,6 +77,18 @@ def family_of_weights(weights: Path) -> Any:
     raise ModelError(
         f"{weights} is no checkpoint of a detector", hint="a .pt of ultralytics, or a .safetensors of ours"
     )
+
+
+def is_name(model: str) -> bool:
+    """Whether a bare name (``efficientdet_d3``, ``yolov8n.yaml``) is a model of a family, whatever lies in the working folder."""
+    if not is_bare(model) or Path(model).suffix in (".pt", ".safetensors"):
+        return False
+    family = other_family(model)
+    if family is None:
+        from fashionrec.detector.names import is_known
+
+        return is_known(model)
+    return bool(family.is_known(model))
 
 
 def classes_of(weights: Path) -> list[str]:

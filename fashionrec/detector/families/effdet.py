@@ -181,6 +181,14 @@ def _by_effdet(model: Any) -> Callable[[torch.Tensor], np.ndarray]:
     return answer
 
 
+def is_known(model: str) -> bool:
+    """Whether effdet has a model of this name."""
+    try:
+        return bool(_settings(model))
+    except ModelError:
+        return False
+
+
 def _settings(model: str) -> Any:
     """effdet's settings of a model. Raises :class:`ModelError` with the nearest name."""
     need(*PACKAGES, what=model)

@@ -157,6 +157,11 @@ def _freeze_norms(module: nn.Module, epsilon: float) -> None:
             _freeze_norms(child, epsilon)
 
 
+def is_known(model: str) -> bool:
+    """Whether torchvision has a model of this name."""
+    return model.lower() in MODELS
+
+
 def _known(model: str) -> str:
     name = Path(model).name.lower()
     if name not in MODELS:
