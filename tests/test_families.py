@@ -362,7 +362,7 @@ def test_published_weights_are_taken_where_they_are(tmp_path: Path, monkeypatch:
     assert torch.equal(own["backbone.fpn.inner_blocks.0.0.weight"], state["backbone.fpn.inner_blocks.0.0.weight"])
     assert own["roi_heads.box_predictor.cls_score.weight"].shape[0] == 3
     os.truncate(tmp_path / "hub" / "checkpoints" / name, 1000)  # what a full disk leaves
-    with pytest.raises(ModelError, match="pretrained weights of .* cannot be used"):
+    with pytest.raises(ModelError, match=r"pretrained weights of .* cannot be used"):
         start(family, ours, told.append)
 
 

@@ -13,7 +13,6 @@ from functools import cache
 from pathlib import Path
 
 from fashionrec.common.text import shell_word
-
 from fashionrec.config import config_dir, is_bare, nearest
 from fashionrec.errors import ModelError
 
