@@ -67,6 +67,7 @@ class DatasetConfig(Section):
     max_ratio: Annotated[float, Bounds(ge=1)]
     max_unpacked: Positive
     max_members: Positive
+    follow_links: bool
     map: dict[str, str | None]
     unlabelled: Literal["background", "drop"]
     empty: Literal["background", "drop"]

@@ -11,7 +11,7 @@ import hashlib
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,9 +19,10 @@ import numpy as np
 import yaml
 
 from fashionrec.common.documents import DocumentError, read_json, read_yaml
+from fashionrec.common.reach import Reach, Refusal, refusals_error
 from fashionrec.errors import DataError
 from fashionrec.files import write_atomic
-from fashionrec.images import find_photos
+from fashionrec.images import SUFFIXES
 
 #: Keys of data.yaml for each split; ultralytics says val, Roboflow and we say valid for the folder.
 SPLIT_KEYS = {"train": ("train",), "valid": ("val", "valid"), "test": ("test",)}
@@ -38,37 +39,85 @@ _SHOWN = 60  # characters of a line that a message repeats
 
 @dataclass(frozen=True)
 class YoloData:
-    """A dataset: class names by id, and for each split that it has, the folders or lists its images come from."""
+    """A dataset: class names by id, and for each split that it has, the folders or lists its images come from.
+
+    ``refused`` are the folders and lists of a split that may not be read: links, and names that lead out of the folder of
+    the ``data.yaml``. ``reach`` says what may.
+    """
 
     path: Path
     names: dict[int, str]
     splits: dict[str, tuple[Path, ...]]
+    reach: Reach = field(compare=False)
+    refused: Mapping[str, tuple[Refusal, ...]] = field(default_factory=dict)
 
     def images(self, split: str) -> list[Path]:
-        """The images of a split, sorted. Raises :class:`DataError` if it has no such split, or the split is empty."""
+        """The images of a split, sorted. Raises :class:`DataError` if it has no such split, the split is empty, or one of its
+        images or label files is a link, a special file, or outside the data set's folder."""
         if split not in self.splits:
             raise DataError(
                 f"{self.path} has no {split} split", hint=f"it has {', '.join(self.splits)}: choose one with --split"
             )
         found: list[Path] = []
+        refused = list(self.refused.get(split, ()))
         for source in self.splits[split]:
             if source.is_dir():
-                found += find_photos(source)
+                found += self.reach.files(source, refused, SUFFIXES)
             elif source.suffix == ".txt" and source.is_file():
-                lines = [line.strip() for line in source.read_text(encoding="utf-8").splitlines() if line.strip()]
-                found += [Path(line) if Path(line).is_absolute() else source.parent / line for line in lines]
+                for _, line in self.lines(source):
+                    place = self.reach.find(source.parent / line)
+                    if isinstance(place, Refusal) or (place is None and self.reach.leads_out(source.parent / line)):
+                        refused.append(place or Refusal(line, "outside"))
+                    else:
+                        found.append(place or source.parent / line)
             else:
                 raise DataError(f"the {split} split of {self.path} is missing: {source}")
+        refused += self.refused_labels(found)
+        if refused:
+            raise refusals_error(f"the {split} split of {self.path}", refused)
         if not found:
             raise DataError(f"the {split} split of {self.path} has no images")
         return sorted(found)
 
+    def lines(self, source: Path) -> Iterator[tuple[int, str]]:
+        """Number and text of each line of a list of images that is not blank."""
+        text = source.read_text(encoding="utf-8-sig", errors="replace")
+        for number, line in enumerate(text.splitlines(), start=1):
+            if line.strip():
+                yield number, line.strip().replace("\\", "/")
 
-def read_data_yaml(path: Path) -> YoloData:
-    """Read a dataset's ``data.yaml``. Raises :class:`DataError` where it is missing or is none."""
-    if path.is_dir():
+    def refused_labels(self, images: Iterable[Path]) -> list[Refusal]:
+        """The label files of images that may not be read."""
+        found: list[Refusal] = []
+        folders: dict[Path, Refusal | dict[str, Refusal]] = {}
+        for label in map(label_path, images):
+            folder = label.parent
+            if folder not in folders:
+                refused = self.reach.check(folder)
+                listed = [] if refused else self.reach.names(folder)[1]
+                folders[folder] = refused or {one.name.rpartition("/")[2]: one for one in listed}
+            known = folders[folder]
+            if isinstance(known, dict):
+                found += [known[label.name]] if label.name in known else []
+            elif known.reason != "outside" or label.exists():
+                found.append(Refusal(self.reach.name(label), known.reason))
+        return found
+
+
+def read_data_yaml(path: Path, follow_links: bool | None = None) -> YoloData:
+    """Read a dataset's ``data.yaml``. Raises :class:`DataError` where it is missing, is none, or a link in the named folder.
+
+    What it names must lie in its own folder, or in a folder of images and labels beside that, which its ``path`` names
+    (``../garments``), unless links are followed (:class:`~fashionrec.common.reach.Reach`). ``follow_links=False`` is for what
+    was unpacked: nothing but its own folder.
+    """
+    inside = path.is_dir()
+    if inside:
         path = path / "data.yaml"
+    reach = Reach(path.parent, follow_links)
     try:
+        if inside:
+            reach.described(path)
         document = read_yaml(path)
     except FileNotFoundError:
         raise DataError(
@@ -78,16 +127,21 @@ def read_data_yaml(path: Path) -> YoloData:
         raise DataError(f"{path} cannot be read: {error}") from None
     if not isinstance(document, dict) or "names" not in document:
         raise DataError(f"{path} is not a YOLO dataset: it has no names")
-    root = path.parent
-    if document.get("path"):
-        given = Path(str(document["path"]))
-        root = given if given.is_absolute() else path.parent / given
-    splits = {}
-    for split, keys in SPLIT_KEYS.items():
-        value = next((document[key] for key in keys if document.get(key)), None)
-        if value is not None:
-            splits[split] = tuple(_locate(root, path.parent, str(part)) for part in _as_list(value))
-    return YoloData(path, _names(document["names"], path), splits)
+    root = path.parent / str(document.get("path") or "")
+    named = {
+        split: [str(part) for part in _as_list(value)]
+        for split, keys in SPLIT_KEYS.items()
+        if (value := next((document[key] for key in keys if document.get(key)), None)) is not None
+    }
+    if follow_links is not False and not reach.follow_links and (beside := _beside(path.parent, root, named.values())):
+        reach, root = Reach(beside, False), beside
+    splits: dict[str, tuple[Path, ...]] = {}
+    refused: dict[str, tuple[Refusal, ...]] = {}
+    for split, parts in named.items():
+        places = [_locate(reach, root, path.parent, part) for part in parts]
+        splits[split] = tuple(place for place in places if isinstance(place, Path))
+        refused[split] = tuple(place for place in places if isinstance(place, Refusal))
+    return YoloData(path, _names(document["names"], path), splits, reach, refused)
 
 
 def _names(names: Any, path: Path) -> dict[int, str]:
@@ -130,11 +184,12 @@ def write_own_yaml(data: YoloData, folder: Path, extra: Mapping[str, Sequence[Pa
 def declared(path: Path) -> dict[str, Any]:
     """What a dataset of ours says of itself in the ``dataset.json`` beside its data.yaml; nothing where it has none.
 
-    Raises :class:`DataError` where that file is damaged.
+    Raises :class:`DataError` where that file is damaged, or a link that is not followed.
     """
-    file = (path if path.is_dir() else path.parent) / "dataset.json"
+    folder = path if path.is_dir() else path.parent
+    file = folder / "dataset.json"
     try:
-        document = read_json(file)
+        document = read_json(Reach(folder).described(file))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
@@ -229,14 +284,18 @@ def begins_with_a_box(path: Path) -> bool:
     return True
 
 
-def orphan_labels(folder: Path, photos: Iterable[Path]) -> Iterator[Path]:
-    """Label files in ``folder`` without a photo of their name in any of the folders ``photos``, sorted."""
+def orphan_labels(folder: Path, photos: Iterable[Path], reach: Reach) -> Iterator[Path | Refusal]:
+    """Label files in ``folder`` without a photo of their name in any of the folders ``photos``, sorted; and what of such a name
+    is not read."""
     places = list(photos)
     stems = {path.stem for place in places for path in place.iterdir() if path.suffix.lower() != ".txt"}
-    for path in sorted(folder.glob("*.txt")):
-        other = path.stem in stems or path.name in OTHER_TEXTS or path.name.startswith((".", "README", "LICEN"))
+    names, refused = reach.names(folder)
+    for path in (folder / name for name in names if name.endswith(".txt")):
+        other = path.stem in stems or path.name in OTHER_TEXTS or path.name.startswith(("README", "LICEN"))
         if not other and (folder not in places or begins_with_a_box(path)):
             yield path
+    if folder not in places:
+        yield from (found for found in refused if Path(found.name).stem not in stems)
 
 
 def _number(word: str) -> float | None:
@@ -269,12 +328,28 @@ def _as_list(value: object) -> Sequence[object]:
     return value if isinstance(value, list) else [value]
 
 
-def _locate(root: Path, beside: Path, part: str) -> Path:
+def _beside(folder: Path, root: Path, named: Iterable[Sequence[str]]) -> Path | None:
+    """The folder that a yaml's ``path`` names beside its own, if it is a dataset: it has images with a folder of labels."""
+    above = Reach(folder.absolute().parent, False)
+    place = above.inside(root)
+    if place is None or place.parent != above.root or not Reach(folder, False).leads_out(root) or above.check(place):
+        return None
+    reach = Reach(place, False)
+    for images in (reach.inside(place / part) for parts in named for part in parts):
+        if images is not None and "images" in images.relative_to(place).parts:
+            labels = label_path(images / "x").parent
+            if reach.check(labels) is None and labels.is_dir():
+                return place
+    return None
+
+
+def _locate(reach: Reach, root: Path, beside: Path, part: str) -> Path | Refusal:
     """Roboflow writes ``../train/images`` for what lies beside the yaml: both readings are tried, the first that exists."""
-    path = Path(part)
-    if path.is_absolute():
-        return path
-    for candidate in (root / path, beside / path, beside / part.removeprefix("../")):
-        if candidate.exists():
-            return candidate
-    return root / path
+    candidates = [root / part, beside / part, beside / part.removeprefix("../")]
+    found = reach.find(*candidates)
+    if found is not None:
+        return found
+    if reach.follow_links:
+        return candidates[0]
+    inside = [place for path in candidates if (place := reach.inside(path)) is not None]
+    return inside[0] if inside else Refusal(part, "outside")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fashionrec.cli.output import Output, fail
+from fashionrec.common.reach import follow_links, following_links
 from fashionrec.errors import ConfigError, FashionrecError
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Session:
             from fashionrec.config import config_note, load_config
 
             self._resolved = load_config(self.files, self.sets)
+            follow_links(self._resolved.config.dataset.follow_links)
             for note in filter(None, map(config_note, dict.fromkeys(self.files))):
                 if note not in self._told:
                     self._told.add(note)
@@ -108,7 +110,7 @@ def command(app: typer.Typer, name: str, **options: Any) -> Callable[[Callable[.
             shared = {key: values.pop(key) for key in _SHARED}
             out = Output(json=shared["json"], quiet=shared["quiet"], debug=shared["debug"])
             session = Session(shared["config"] or (), shared["set_"] or (), out)
-            with _errors(out):
+            with _errors(out), following_links():
                 function(session, **values)
 
         annotations = {p.name: hints[p.name] for p in own} | _SHARED

@@ -129,10 +129,11 @@ class Folder:
         with self.open(name) as file:
             return file.read()
 
-    def write(self, name: str, data: bytes | str) -> None:
+    def write(self, name: str, data: bytes | str, *, sync: bool = True) -> None:
         """Write a file so that a reader, or a crash, sees the old content or the new, never a part.
 
-        Whatever has the name, a link included, is replaced; its target is not touched. A folder is refused.
+        Whatever has the name, a link included, is replaced; its target is not touched. A folder is refused. Without ``sync``
+        the content may be torn after a crash of the machine: for what is checked when it is read.
         """
         raw = data.encode("utf-8") if isinstance(data, str) else data
         with self._parent(name) as (handle, last):
@@ -142,8 +143,9 @@ class Folder:
             try:
                 with os.fdopen(number, "wb") as file:
                     file.write(raw)
-                    file.flush()
-                    os.fsync(file.fileno())
+                    if sync:
+                        file.flush()
+                        os.fsync(file.fileno())
                 os.replace(temporary, last, src_dir_fd=handle, dst_dir_fd=handle)
             except BaseException as error:
                 with suppress(FileNotFoundError):
@@ -151,7 +153,8 @@ class Folder:
                 if isinstance(error, IsADirectoryError):
                     raise self.refusal(name) from None
                 raise
-            _sync(handle)
+            if sync:
+                _sync(handle)
 
     def append(self, name: str, data: bytes) -> None:
         """Append to a file (made if it is missing) and force it to the disk.
@@ -223,7 +226,7 @@ class Folder:
             mode = path.lstat().st_mode
         except OSError:
             mode = 0
-        if stat.S_ISLNK(mode) or _is_junction(path):
+        if stat.S_ISLNK(mode) or is_link(path):
             found = "is a link"
             with suppress(OSError):
                 found = f"is a link (to {str(path.readlink())[:200]})"
@@ -280,7 +283,7 @@ class Folder:
         path = self.root
         for n, part in enumerate(parts, 1):
             path = path / part
-            if not stat.S_ISDIR(path.lstat().st_mode) or _is_junction(path):
+            if not stat.S_ISDIR(path.lstat().st_mode) or is_link(path):
                 raise self.refusal("/".join(parts[:n]))
         return str(path)
 
@@ -307,7 +310,8 @@ def _kind(state: os.stat_result) -> tuple[Kind, int]:
     return ("file", state.st_size) if stat.S_ISREG(mode) else ("special", 0)
 
 
-def _is_junction(path: Path) -> bool:
+def is_link(path: Path) -> bool:
+    """Whether a path is a link (or, on Windows, a junction) itself, whatever it leads to."""
     with suppress(OSError):
         return _kind(path.lstat())[0] == "link"
     return False

@@ -222,7 +222,7 @@ class _Download:
         if announced.isdecimal() and int(announced) > self._most_bytes:
             raise Unfetched("too-large", f"it has {announced} bytes, more than {self._most_bytes}")
         digest, size, head = hashlib.sha256(), 0, b""
-        with part.open("wb") as file:
+        with part.open("xb") as file:
             while piece := answer.read():
                 size += len(piece)
                 if size > self._most_bytes:

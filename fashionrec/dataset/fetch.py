@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
+import re
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 from fashionrec.common.documents import read_json
+from fashionrec.common.folder import TEMPORARY, Folder, Kind
 from fashionrec.config import Config
 from fashionrec.dataset.archives import opened
 from fashionrec.dataset.prepare import prepare
 from fashionrec.dataset.source import Source
 from fashionrec.dataset.sources import LOCAL, read_local, split_spec
+from fashionrec.dataset.whole import must_be_free
 from fashionrec.errors import DataError, UsageError
 from fashionrec.files import fingerprint, fsync_file, locked
 
@@ -22,6 +24,11 @@ Progress = Callable[[str, str, int, int], None]
 
 #: What a drawn world has beside its labelled photos.
 _WORLD = ("catalogue", "queries", "outfits", "world.json")
+
+#: What a staging folder holds, by the pattern of its name. Nothing else is removed from it.
+_FILES = re.compile(rf"request|feed\d+\.begun|{TEMPORARY.pattern}")
+_NO_WORK = re.compile(r"request|feed\d+\.begun")
+_FOLDERS = re.compile(r"photos|copies|whole|world\d+|\.archive-\w+")
 
 
 def fetch_dataset(
@@ -37,16 +44,16 @@ def fetch_dataset(
     request = fingerprint({"specs": list(specs), "settings": _asked(config, [kind for kind, _ in kinds])})
     staging = out.parent / f".{out.name}.staging"
     with locked(out.parent / f".{out.name}.lock", f"is making {out}"):
+        _check_staging(staging)
         document = _finished(out, staging, request)
         if document is not None:
-            shutil.rmtree(staging)
+            _clear(staging)
             return {"path": str(out), **document}
-        _must_be_free(out)
+        must_be_free(out)
         _take_up(staging, request)
         whole = staging / "whole"
-        shutil.rmtree(whole, ignore_errors=True)
         try:
-            whole.mkdir()
+            Folder(staging).make_folder("whole")
             with ExitStack() as stack:
                 sources = [
                     _source(kind, rest, n, staging, config, store, stack, progress)
@@ -62,7 +69,7 @@ def fetch_dataset(
         except UsageError:
             _keep_what_cost_time(staging)
             raise
-        shutil.rmtree(staging)
+        _clear(staging)
     return {"path": str(out), **document}
 
 
@@ -79,20 +86,22 @@ def _source(
     if kind in LOCAL:
         path = Path(rest)
         folder = stack.enter_context(opened(path, staging, config.dataset))
-        return read_local(kind, folder, f"{kind}:{path.name}")
+        follow = config.dataset.follow_links or None
+        return read_local(kind, folder, f"{kind}:{path.name}", follow_links=follow if folder == path else False)
     if kind == "feed":
         from fashionrec.dataset.sources.feed import read as read_feed
 
         # photos of earlier calls are asked for once more, by ETag and date; those of a call that was killed are not
-        begun = staging / f"feed{number}.begun"
-        refresh = not begun.exists()
-        begun.touch()
-        cache = store / "feeds" / Path(rest).name
+        begun, place = f"feed{number}.begun", Folder(staging)
+        refresh = place.kind(begun) is None
+        place.open(begun, "ab").close()
+        cache = _kept_in(store, "feeds", Path(rest).name)
         return read_feed(Path(rest), cache, config, _told(progress, "downloading"), refresh=refresh)
     if kind == "roboflow":
         from fashionrec.dataset.sources.roboflow import read as read_roboflow
 
-        return read_roboflow(rest, store / "roboflow", config, _told(progress, "downloading", "bytes"))
+        kept = _kept_in(store, "roboflow")
+        return read_roboflow(rest, kept, config, _told(progress, "downloading", "bytes"))
     return _drawn(staging / f"world{number}", config, _told(progress, "drawing"))
 
 
@@ -101,11 +110,18 @@ def _drawn(folder: Path, config: Config, progress: Callable[[int, int], None] | 
     from fashionrec.dataset.synthetic import WorldSettings, draw_world
 
     if not (folder / "world.json").is_file():
-        shutil.rmtree(folder, ignore_errors=True)
+        Folder(folder.parent).remove(folder.name)
         settings = config.synthetic.model_dump()
         settings["class_weights"] = tuple(settings["class_weights"])
         draw_world(folder, WorldSettings(**settings), progress)
     return read_local("yolo", folder, "synthetic")
+
+
+def _kept_in(store: Path, *names: str) -> Path:
+    """A folder below ``store`` (which may be a link itself) of what was downloaded. Raises :class:`DataError` for a link."""
+    if not store.exists():
+        return store.joinpath(*names)
+    return Folder(store, "the data folder").path("/".join(names), "folder")
 
 
 def _move_world(world: Path, whole: Path) -> None:
@@ -124,46 +140,65 @@ def _asked(config: Config, kinds: Sequence[str]) -> dict[str, Any]:
     return asked
 
 
+def _check_staging(staging: Path) -> None:
+    """Raise :class:`DataError` for a staging folder that a command of ours did not leave, before anything is changed there."""
+    above = Folder(staging.parent, "the folder")
+    if above.kind(staging.name) is None:
+        return
+    above.path(staging.name, "folder")
+    folder = Folder(staging, "the staging folder")
+    entries = {entry.name: entry for entry in folder.entries()}
+    wanted: dict[str, Kind] = {name: "file" for name in entries if _FILES.fullmatch(name)}
+    wanted |= {name: "folder" for name in entries if _FOLDERS.fullmatch(name)}
+    folder.check(wanted)
+    if "request" not in entries and not all(TEMPORARY.match(name) for name in entries):
+        raise DataError(
+            f"{staging} is not a staging folder of fetch-dataset: it has no request",
+            hint="remove it, or choose another --out",
+        )
+
+
 def _finished(out: Path, staging: Path, request: str) -> dict[str, Any] | None:
     """What dataset.json holds, where ``out`` is whole and of this request, and its maker was killed while clearing up."""
-    if not staging.is_dir():
+    if not staging.is_dir() or out.is_symlink():
         return None
     try:
-        document: dict[str, Any] = read_json(out / "dataset.json")
-    except (OSError, ValueError):
+        document: dict[str, Any] = read_json(Folder(out).path("dataset.json", "file"))
+    except (OSError, ValueError, DataError):
         return None
     return document if document.get("request") == request else None
-
-
-def _must_be_free(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} is not an empty folder", hint="choose another --out, or remove it")
-
-
-def _request_of(staging: Path) -> str | None:
-    try:
-        return (staging / "request").read_text(encoding="utf-8")
-    except OSError:
-        return None
 
 
 def _take_up(staging: Path, request: str) -> None:
     """The staging folder of this request. What another request left there is kept where it is addressed by content."""
     staging.mkdir(exist_ok=True)
-    if _request_of(staging) != request:
-        for entry in staging.iterdir():
-            if entry.name != "photos":
-                shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink()
-        (staging / "request").write_text(request, encoding="utf-8")
-    for entry in staging.glob(".archive-*"):
-        shutil.rmtree(entry, ignore_errors=True)  # of a killed call: ours is the only one here
+    folder = Folder(staging, "the staging folder")
+    same = folder.kind("request") == "file" and folder.read("request") == request.encode()
+    # archives are of a killed call: ours is the only one here
+    _clear(staging, keep=r"request|photos" if not same else r"(?!whole|\.archive-).*")
+    if not same:
+        folder.write("request", request)
+
+
+def _clear(staging: Path, keep: str = "(?!)") -> None:
+    """Remove what is ours in the staging folder but what ``keep`` matches, and the folder if it is empty then."""
+    folder = Folder(staging)
+    entries = [entry.name for entry in folder.entries()]
+    # the request goes last: without it the rest would belong to nobody
+    for name in sorted(entries, key=lambda name: name == "request"):
+        if (_FILES.fullmatch(name) or _FOLDERS.fullmatch(name)) and not re.fullmatch(keep, name):
+            folder.remove(name)
+    if keep == "(?!)":
+        with suppress(OSError):  # it holds what is not ours
+            staging.rmdir()
 
 
 def _keep_what_cost_time(staging: Path) -> None:
     """After wrong use: prepared photos and drawn worlds stay for the next call; where there are none, nothing does."""
-    shutil.rmtree(staging / "whole", ignore_errors=True)
-    if not any(path.is_file() for path in staging.rglob("*") if path.name != "request" and path.suffix != ".begun"):
-        shutil.rmtree(staging, ignore_errors=True)
+    folder = Folder(staging)
+    folder.remove("whole")
+    if all(entry.kind == "folder" or _NO_WORK.fullmatch(entry.name) for entry in folder.walk()):
+        _clear(staging)
 
 
 def _put(whole: Path, out: Path) -> None:

@@ -14,15 +14,17 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
 from fashionrec.common.documents import parse_json
-from fashionrec.files import locked, sha256_file, write_atomic
+from fashionrec.common.folder import Folder
+from fashionrec.files import locked, sha256_file
+
+_JOURNAL = "journal.jsonl"
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,12 @@ class PhotoCache:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._partial = folder / "partial"
-        self._journal = folder / "journal.jsonl"
+        self._inside = Folder(folder, "cannot write to the photos kept in")
+        self._inside.check({"photos": "folder", "partial": "folder", _JOURNAL: "file"})
         self._lines = self._read_journal()
-        shutil.rmtree(self._partial, ignore_errors=True)
-        self._partial.mkdir(parents=True)
-        self._file: TextIO | None = None
+        self._empty_partial()
+        self._inside.make_folder("partial", exist_ok=True)
+        self._file: IO[bytes] | None = None
 
     def known(self, url: str) -> Fetched | None:
         """What an earlier run fetched from a URL, if the file is there and its bytes are those that came."""
@@ -69,12 +71,12 @@ class PhotoCache:
 
     def part(self, number: int) -> Path:
         """Where the bytes of a download go until they are known to be a photo."""
-        return self._partial / f"{number}.part"
+        return self.folder / "partial" / f"{number}.part"
 
     def keep(self, part: Path, suffix: str, url: str, **fields: Any) -> Fetched:
         """Move a finished download to its place and write its line. ``fields`` are those of :class:`Fetched`."""
         path = self._place(fields["sha256"], suffix)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self._inside.make_folder(f"photos/{fields['sha256'][:2]}", exist_ok=True)
         part.replace(path)
         self._write({"url": url, "suffix": suffix, **fields})
         return Fetched(url, path, **fields)
@@ -82,22 +84,29 @@ class PhotoCache:
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
-        shutil.rmtree(self._partial, ignore_errors=True)
+        self._empty_partial()
+        with suppress(OSError):  # it holds what is not ours
+            (self.folder / "partial").rmdir()
+
+    def _empty_partial(self) -> None:
+        for entry in self._inside.entries("partial"):
+            if re.fullmatch(r"\d+\.part", Path(entry.name).name):
+                self._inside.remove(entry.name, ignore_errors=True)
 
     def _place(self, sha256: str, suffix: str) -> Path:
         return self.folder / "photos" / sha256[:2] / f"{sha256}{suffix}"
 
     def _write(self, line: dict[str, Any]) -> None:
         if self._file is None:
-            self._file = self._journal.open("a", encoding="utf-8")
-        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            self._file = self._inside.open(_JOURNAL, "ab")
+        self._file.write(f"{json.dumps(line, ensure_ascii=False)}\n".encode())
         self._file.flush()
         self._lines[line["url"]] = line
 
     def _read_journal(self) -> dict[str, dict[str, Any]]:
         """The last whole line of each URL; the file is written anew where it held anything else."""
         try:
-            text = self._journal.read_text(encoding="utf-8", errors="replace")
+            text = self._inside.read(_JOURNAL).decode("utf-8", errors="replace")
         except FileNotFoundError:
             return {}
         lines: dict[str, dict[str, Any]] = {}
@@ -115,7 +124,8 @@ class PhotoCache:
             if whole:
                 lines[line["url"]] = line
         if not tidy:
-            write_atomic(self._journal, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines.values()))
+            whole_lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in lines.values())
+            self._inside.write(_JOURNAL, "".join(whole_lines))
         return lines
 
 

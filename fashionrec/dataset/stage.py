@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from fashionrec.common.documents import read_json
+from fashionrec.common.folder import Folder
 from fashionrec.config import ImagesConfig
 from fashionrec.dataset.augment import Change, change_pixels
 from fashionrec.dataset.labels import Frame
@@ -86,7 +86,7 @@ def stage_photos(
 ) -> Iterator[tuple[SourceImage, Staged | Failed]]:
     """Prepare photos, in order, in ``workers`` processes (0 = as many as cores). A failure is a value, never raised."""
     for number in range(256):
-        (folder / "photos" / f"{number:02x}").mkdir(parents=True, exist_ok=True)
+        Folder(folder).make_folder(f"photos/{number:02x}", exist_ok=True)
     jobs = ((image, _Job(image.path, folder / "photos", treatment, limits)) for image in images)
     for image, outcome in in_processes(_stage, jobs, timeout=timeout, workers=workers):
         if isinstance(outcome, Lost):
@@ -162,6 +162,8 @@ def _read_entry(entry: Path, source: Path) -> Staged | None:
 
 
 def _from_entry(document: dict[str, Any], entry: Path, source: Path) -> Staged:
+    if document["suffix"] not in (".jpg", ".png"):  # it becomes a part of a file's name
+        raise ValueError(document["suffix"])
     frame = Frame(
         (document["stored"][0], document["stored"][1]),
         (document["upright"][0], document["upright"][1]),
@@ -218,6 +220,4 @@ def _copy(job: CopyJob) -> str:
 
 def _replace(path: Path, data: bytes) -> None:
     """Whole or not there for whoever comes after a kill; not synced, for a torn entry is found by its hash."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(data)
-    temporary.replace(path)
+    Folder(path.parent).write(path.name, data, sync=False)

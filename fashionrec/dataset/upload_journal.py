@@ -7,13 +7,13 @@ A line has ``sha256`` of the photo's file, ``key``, ``batch``, ``image`` (Robofl
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from fashionrec.common.documents import parse_json
+from fashionrec.common.folder import Folder
 from fashionrec.dataset.roboflow_api import parse_project
 from fashionrec.errors import DataError
 from fashionrec.files import locked
@@ -30,10 +30,11 @@ def read_journal(path: Path) -> dict[str, dict[str, Any]]:
 
     A last line that a kill has cut off is no line.
     """
-    if not path.is_file():
+    folder, name = _inside(path)
+    if not folder.root.exists() or folder.kind(name) is None:
         return {}
     found = {}
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = folder.read(name).decode("utf-8").split("\n")
     for number, line in enumerate(lines[:-1], start=1):
         try:
             entry = parse_json(line)
@@ -52,22 +53,32 @@ def read_journal(path: Path) -> dict[str, dict[str, Any]]:
 
 def remember(path: Path, entry: dict[str, Any]) -> None:
     """Add what is known of a photo now; it is on the disk when this returns."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(entry, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    folder, name = _inside(path)
+    folder.append(name, f"{json.dumps(entry, ensure_ascii=False)}\n".encode())
 
 
 @contextmanager
 def open_journal(journal: Path, target: str) -> Iterator[None]:
     """Hold a project's journal for writing. Raises :class:`Busy` at once if another process does."""
+    folder, name = _inside(journal)
+    folder.root.mkdir(parents=True, exist_ok=True)
+    above = name.rpartition("/")[0]
+    folder.make_folder(above, exist_ok=True)
     with locked(journal.with_name(".uploads.lock"), f"is uploading to {target}"):
-        _drop_torn_line(journal)
+        _drop_torn_line(folder, name)
         yield
 
 
-def _drop_torn_line(journal: Path) -> None:
+def _inside(journal: Path) -> tuple[Folder, str]:
+    """The store, and the name of a journal in it: no folder on the way may be a link."""
+    return Folder(journal.parents[2], "the folder of uploads"), "/".join(journal.parts[-3:])
+
+
+def _drop_torn_line(folder: Folder, name: str) -> None:
     """A kill in the middle of a line: without this the next line would be glued to it."""
-    if journal.is_file() and (data := journal.read_bytes()) and not data.endswith(b"\n"):
-        with journal.open("r+b") as file:
+    if folder.kind(name) is None:
+        return
+    with folder.open(name, "r+b") as file:
+        data = file.read()
+        if data and not data.endswith(b"\n"):
             file.truncate(data.rfind(b"\n") + 1)

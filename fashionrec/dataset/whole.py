@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fashionrec.common.folder import is_link
 from fashionrec.errors import DataError
 
 
@@ -15,10 +16,9 @@ from fashionrec.errors import DataError
 def whole_or_not(out: Path) -> Iterator[Path]:
     """A folder to fill, which becomes ``out`` when all went well and is gone otherwise.
 
-    Raises :class:`DataError` if ``out`` holds something already.
+    Raises :class:`DataError` if ``out`` holds something already, or is a link.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} is not an empty folder", hint="choose another --out, or remove it")
+    must_be_free(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
@@ -30,3 +30,11 @@ def whole_or_not(out: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def must_be_free(out: Path) -> None:
+    """Raise :class:`DataError` unless ``out`` is missing or an empty folder."""
+    if is_link(out):
+        raise DataError(f"{out} is a link", hint="choose another --out, or name the folder that it leads to")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out} is not an empty folder", hint="choose another --out, or remove it")

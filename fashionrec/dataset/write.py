@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from fashionrec.common.folder import Folder
 from fashionrec.common.text import TableWriter, json_text
 from fashionrec.config import Config, DatasetConfig
 from fashionrec.dataset.augment import change_labels, draw_change
@@ -95,7 +96,7 @@ def write_copies(
     """Augmented copies of the training photos, beside them, where the setting asks for copies."""
     if settings.augment != "copies":
         return []
-    (staging / "copies").mkdir(parents=True, exist_ok=True)
+    Folder(staging).make_folder("copies", exist_ok=True)
     plans = []
     for n, record in enumerate(records):
         if placed.get(n) != "train":

@@ -42,6 +42,11 @@ KINDS: dict[str, Kind] = {
     ),
     # photos
     "missing-image": Kind("error", "A listed photo is not there", "Restore the file, or take it off the list."),
+    "link": Kind("error", "A link", "It is not read: copy the file here, or trust it with dataset.follow_links=true."),
+    "outside-dataset": Kind(
+        "error", "A name that leads out of the dataset", "It is not read: name what lies in the dataset's own folder."
+    ),
+    "special-file": Kind("error", "A pipe, socket or device", "Remove it: it is never read."),
     "empty-file": Kind("error", "A photo's file is empty", "Fetch it again, or remove it and its labels."),
     "not-an-image": Kind("error", "A file is no picture, whatever its name says", "Fetch it again, or remove it."),
     "truncated": Kind("error", "A photo is damaged", "Fetch it again; what decodes of it is not what was labelled."),

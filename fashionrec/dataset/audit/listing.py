@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fashionrec.common.documents import read_yaml
+from fashionrec.common.reach import Refusal, refusals_error
 from fashionrec.dataset.audit.findings import Finding
 from fashionrec.errors import DataError
-from fashionrec.images import find_photos
+from fashionrec.images import SUFFIXES
 from fashionrec.types import CLASS_NAMES
 from fashionrec.yolo_data import YoloData, label_path, orphan_labels, read_data_yaml
 
@@ -48,8 +49,11 @@ def list_dataset(path: Path) -> Listing:
     listing = Listing(data.path.parent, data.names, list(data.splits))
     listing.findings += _check_names(data)
     seen: dict[str, int] = {}
-    for split, sources in data.splits.items():
-        _list_split(listing, split, sources, seen)
+    refused: list[Refusal] = []
+    for split in data.splits:
+        _list_split(listing, data, split, seen, refused)
+    if not listing.entries and refused:
+        raise refusals_error(data.path, refused)
     if not listing.entries:
         raise DataError(
             f"{data.path} names no photos that are there",
@@ -60,29 +64,52 @@ def list_dataset(path: Path) -> Listing:
             word = "val" if split == "valid" else split
             listing.findings.append(Finding(kind, f"data.yaml names no {word}", split))
     listing.findings += _collisions(listing.entries)
-    listing.findings += _orphans(listing)
+    listing.findings += _orphans(listing, data)
     return listing
 
 
-def _list_split(listing: Listing, split: str, sources: Iterable[Path], seen: dict[str, int]) -> None:
+#: Kinds of finding by the reason for which something is not read.
+_REFUSED = {"link": "link", "outside": "outside-dataset", "special": "special-file"}
+
+
+def _refusal(refused: Refusal, split: str, line: int | None = None) -> Finding:
+    return Finding(_REFUSED[refused.reason], str(refused), split, (refused.name,), line=line)
+
+
+def _list_split(listing: Listing, data: YoloData, split: str, seen: dict[str, int], refused: list[Refusal]) -> None:
     found: list[Path] = []
     missing = 0
-    for source in sources:
+    before = len(refused)
+    refused += data.refused.get(split, ())
+    for source in data.splits[split]:
         if source.is_dir():
-            found += find_photos(source)
-            listing.findings += _unread(source, split, listing.root)
+            found += data.reach.files(source, refused, SUFFIXES)
+            listing.findings += _unread(data, source, split)
         elif source.is_file():
-            for line, path in _read_list(source):
-                if path.exists():
-                    found.append(path)
-                    continue
-                missing += 1
-                text = f"line {line} of {source.name} names it"
-                listing.findings.append(Finding("missing-image", text, split, (_key(path, listing.root),), line=line))
+            for line, text in data.lines(source):
+                path = source.parent / text
+                place = data.reach.find(path)
+                if isinstance(place, Refusal):
+                    refused.append(place)
+                elif place is not None:
+                    found.append(place)
+                elif data.reach.is_outside(path):
+                    refused.append(Refusal(text, "outside"))
+                else:
+                    missing += 1
+                    told = f"line {line} of {source.name} names it"
+                    listing.findings.append(
+                        Finding("missing-image", told, split, (_key(path, listing.root),), line=line)
+                    )
         else:
             missing += 1
             text = f"data.yaml names {_key(source, listing.root)}, which is not there"
             listing.findings.append(Finding("missing-split", text, split))
+    unread = data.refused_labels(found)
+    refused += unread
+    listing.findings += [_refusal(one, split) for one in dict.fromkeys(refused[before:])]
+    missing += len(refused) - before
+    unlabelled = {one.name for one in unread}
     if not found and not missing:
         listing.findings.append(Finding("empty-split", f"{split} has no photos", split))
     for path in sorted(found):
@@ -96,8 +123,10 @@ def _list_split(listing: Listing, split: str, sources: Iterable[Path], seen: dic
                 listing.shared.append((split, seen[same]))
             continue
         seen[same] = len(listing.entries)
-        labels, misplaced = _labels_of(path)
-        if misplaced:
+        labels, misplaced = _labels_of(path, data)
+        if data.reach.name(label_path(path)) in unlabelled:
+            pass  # told above
+        elif misplaced:
             text = f"{misplaced.name} lies beside the photo, not in {label_path(path).parent.name}/"
             listing.findings.append(Finding("misplaced-label", text, split, (key,)))
         elif labels is None:
@@ -105,28 +134,18 @@ def _list_split(listing: Listing, split: str, sources: Iterable[Path], seen: dic
         listing.entries.append(Entry(split, path, key, labels))
 
 
-def _read_list(source: Path) -> Iterator[tuple[int, Path]]:
-    text = source.read_text(encoding="utf-8-sig", errors="replace")
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip():
-            yield number, source.parent / line.strip().replace("\\", "/")
-
-
-def _labels_of(image: Path) -> tuple[Path | None, Path | None]:
+def _labels_of(image: Path, data: YoloData) -> tuple[Path | None, Path | None]:
     """The label file that training reads, and one that lies beside the photo instead."""
     right, beside = label_path(image), image.with_suffix(".txt")
-    if right.is_file():
+    if data.reach.is_file(right):
         return right, None
-    return None, beside if beside != right and beside.is_file() else None
+    return None, beside if beside != right and data.reach.is_file(beside) else None
 
 
-def _unread(folder: Path, split: str, root: Path) -> Iterator[Finding]:
-    for place, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            suffix = Path(name).suffix.lower()
-            if suffix in UNREAD and not name.startswith("."):
-                yield Finding("unread-format", f"{suffix} is not read", split, (_key(Path(place, name), root),))
+def _unread(data: YoloData, folder: Path, split: str) -> Iterator[Finding]:
+    for path in data.reach.files(folder, [], UNREAD):
+        key = _key(path, data.path.parent)
+        yield Finding("unread-format", f"{path.suffix.lower()} is not read", split, (key,))
 
 
 def _collisions(entries: Sequence[Entry]) -> Iterator[Finding]:
@@ -141,14 +160,19 @@ def _collisions(entries: Sequence[Entry]) -> Iterator[Finding]:
             )
 
 
-def _orphans(listing: Listing) -> Iterator[Finding]:
+def _orphans(listing: Listing, data: YoloData) -> Iterator[Finding]:
     """Label files of the folders that labels are read from, without a photo of their name."""
     folders: dict[Path, tuple[str, set[Path]]] = {}
     for entry in listing.entries:
         split, photos = folders.setdefault(label_path(entry.path).parent, (entry.split, set()))
         photos.add(entry.path.parent)
     for folder, (split, photos) in folders.items():
-        for path in orphan_labels(folder, photos):
+        if data.reach.check(folder):
+            continue  # told of the photos
+        for path in orphan_labels(folder, photos, data.reach):
+            if isinstance(path, Refusal):
+                yield _refusal(path, split)
+                continue
             key = _key(path, listing.root)
             yield Finding("orphan-label", f"{path.name} has no photo", split, (key,))
 

@@ -30,8 +30,11 @@ def split_spec(spec: str) -> tuple[str, str]:
     return kind, rest
 
 
-def read_local(kind: str, where: Path, label: str) -> Source:
+def read_local(kind: str, where: Path, label: str, *, follow_links: bool | None = None) -> Source:
     """Read a source of one of the kinds of :data:`LOCAL`. ``label`` is what the dataset will say of its origin.
+
+    ``follow_links`` says whether links in it, and names that lead out of it, are followed: False for what was unpacked; None
+    is as the running command has it.
 
     ``where`` is a folder (or the one file that describes it: a data.yaml, an instances JSON). Raises :class:`DataError`, with
     the format that it looks like where it is another.
@@ -40,7 +43,8 @@ def read_local(kind: str, where: Path, label: str) -> Source:
         raise DataError(f"there is nothing at {where}", hint="check the path")
     reader = importlib.import_module(f"fashionrec.dataset.sources.{kind}")
     try:
-        source: Source = reader.read(where, label)
+        options = {} if follow_links is None else {"follow_links": follow_links}
+        source: Source = reader.read(where, label, **options)
     except DataError as error:
         found = looks_like(where)
         if found in (None, kind, "folder"):

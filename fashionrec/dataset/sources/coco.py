@@ -16,19 +16,20 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from fashionrec.common.reach import Reach, Refusal, refusals_error
 from fashionrec.dataset.source import RawBox, Source, SourceImage
 from fashionrec.dataset.sources.layout import (
     copies_of,
     counted,
     failure,
-    files_below,
     key_of,
+    refusals,
     some,
     split_of_file,
     split_of_folders,
 )
 from fashionrec.errors import DataError
-from fashionrec.images import find_photos
+from fashionrec.images import SUFFIXES
 
 #: Files of COCO's other tasks, by the beginning of their names: they describe the photos of the instances files once more.
 OTHER_TASKS = ("captions", "person_keypoints", "panoptic", "stuff", "image_info")
@@ -66,15 +67,20 @@ class _Document(NamedTuple):
     malformed: int
 
 
-def read(where: Path, label: str) -> Source:
+def read(where: Path, label: str, *, follow_links: bool | None = None) -> Source:
     """A folder with one or more instances files, or one such file. Raises :class:`DataError`.
 
     Boxes are ``x, y, width, height`` in pixels from the upper left corner; one that is missing is taken from the mask. Crowds
     are no garments: they are left out and counted. A photo in several files has the boxes of all. Photos in no file are left
-    out, for nobody said whether they show garments.
+    out, for nobody said whether they show garments. Links and special files are in ``failed``.
     """
-    root, documents, notes = _documents(where)
-    photos = _Photos(root)
+    root = where
+    if where.is_file():
+        root = where.parent.parent if where.parent.name.lower() == "annotations" else where.parent
+    refused: list[Refusal] = []
+    reach = Reach(root, follow_links)
+    documents, notes = _documents(where, reach, refused)
+    photos = _Photos(reach, refused)
     images: dict[str, SourceImage] = {}
     failed: list[dict[str, str]] = []
     counts: Counter[str] = Counter()
@@ -88,7 +94,7 @@ def read(where: Path, label: str) -> Source:
         for image, path in zip(document.images, places, strict=True):
             found, problems = boxes.pop(image.id, ((), ()))
             if path is None:
-                failed.append(failure(image.name, "missing", f"listed in {document.path.name}, but not there"))
+                failed.append(photos.lost(image.name, document.path.name))
                 continue
             key = key_of(path, root)
             own = split or split_of_folders(PurePosixPath(key).parts[:-1])
@@ -99,11 +105,14 @@ def read(where: Path, label: str) -> Source:
             images[key] = new
         counts["malformed"] += document.malformed
         counts["orphans"] += sum(len(found) + len(problems) for found, problems in boxes.values())
+    if not images and refused:
+        raise refusals_error(where, refused)
     if not images:
         raise DataError(
             f"{where} describes {len(failed)} photos, and none of them is there",
             hint="give the folder that holds the photos and the annotations",
         )
+    failed += refusals(one for one in refused if one.name.rpartition("/")[2] not in photos.told)
     notes += counted(counts, _COUNTED)
     unlisted = [key for key in photos.paths if key not in images] if where.is_dir() else []
     if unlisted:
@@ -155,20 +164,18 @@ def _corners_of_runs(mask: Mapping[str, Any]) -> _Corners | None:
     return (left, top, right + 1.0, bottom + 1.0) if right >= 0 else None
 
 
-def _documents(where: Path) -> tuple[Path, list[_Document], list[str]]:
-    if where.is_file():
-        root = where.parent.parent if where.parent.name.lower() == "annotations" else where.parent
-        paths = [where]
-    else:
-        root, paths = where, files_below(where, ".json")
+def _documents(where: Path, reach: Reach, refused: list[Refusal]) -> tuple[list[_Document], list[str]]:
+    paths = [where] if where.is_file() else list(reach.files(where, refused, (".json",)))
     others = [path for path in paths if path.name.startswith(OTHER_TASKS) and path != where]
     found = [document for path in paths if path not in others and (document := _parse(path))]
+    if not found and refused:
+        raise refusals_error(where, refused)
     if not found:
         raise DataError(
             f"no COCO annotations at {where}",
             hint="a folder with a JSON file of images, annotations and categories in it",
         )
-    return root, found, [f"not read, for they are of another task: {some([p.name for p in others])}"] if others else []
+    return found, [f"not read, for they are of another task: {some([p.name for p in others])}"] if others else []
 
 
 def _parse(path: Path) -> _Document | None:
@@ -248,10 +255,13 @@ def _boxes_by_image(document: _Document, counts: Counter[str]) -> dict[str, tupl
 
 
 class _Photos:
-    """Photos below a folder, by relative path and by name."""
+    """Photos below a folder, by relative path and by name; what may not be read is added to ``refused``."""
 
-    def __init__(self, root: Path) -> None:
-        self.paths = {key_of(path, root): path for path in find_photos(root)}
+    def __init__(self, reach: Reach, refused: list[Refusal]) -> None:
+        self.reach = reach
+        self.paths = {key_of(path, reach.root): path for path in reach.files(reach.root, refused, SUFFIXES)}
+        self.refused = {one.name.rpartition("/")[2]: one for one in refused}
+        self.told: set[str] = set()
         self.names: dict[str, list[Path]] = {}
         for path in self.paths.values():
             self.names.setdefault(path.name, []).append(path)
@@ -269,6 +279,17 @@ class _Photos:
         """The only photo that has this name, in whatever folder."""
         same = self.names.get(PurePosixPath(name.replace("\\", "/")).name, ())
         return same[0] if len(same) == 1 else None
+
+    def lost(self, name: str, document: str) -> dict[str, str]:
+        """Why there is no photo of a ``file_name``."""
+        plain = PurePosixPath(name.replace("\\", "/"))
+        refused = self.refused.get(plain.name)
+        if refused:
+            self.told.add(plain.name)
+            return failure(name, refused.reason, f"listed in {document}; {refused}")
+        if self.reach.is_outside(self.reach.root / plain):
+            return failure(name, "outside", f"listed in {document}, and not in the data set's folder")
+        return failure(name, "missing", f"listed in {document}, but not there")
 
 
 def _folders_for(document: Path, root: Path) -> list[str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fashionrec.common.reach import WORDS, Reach, Refusal
 from fashionrec.dataset.columns import Problem, Product, map_products, parse_text, sources_of
 from fashionrec.dataset.photo_cache import Fetched, image_suffix
 from fashionrec.dataset.photo_names import photo_names
@@ -45,7 +47,8 @@ def read(
 ) -> Source:
     """Read a feed and fetch its photos into the folder ``cache``, where the next run finds them.
 
-    An image is a URL, or a path relative to the feed; what lies outside the feed's folder is refused. A photo's key is
+    An image is a URL, or a path relative to the feed; what lies outside the feed's folder is refused, and so are links in it
+    unless ``dataset.follow_links`` is set. A photo's key is
     ``PRODUCT_N.suffix``, its group the product. A row without a product id is a product of its own, named by its images.
     ``refresh`` asks for what is there already whether it has changed. ``door`` is for servers that are not public.
     Cells that cannot be read are among ``notes``; photos that could not be had are ``failed``, with ``key``, ``row``,
@@ -63,10 +66,10 @@ def read(
         from fashionrec.dataset.download import fetch_images
 
         fetched = fetch_images(urls, cache, config.feed, config.images, progress, refresh=refresh, door=door)
-    folder = file.parent.resolve()
+    reach = Reach(file.parent, config.dataset.follow_links)
     images, rows = [], {}
     for photo in wanted:
-        path, problem = _find(photo.image, folder, fetched)
+        path, problem = _find(photo.image, reach, fetched)
         if path is None:
             failed.append({**_row_of(photo), **problem})
             continue
@@ -112,23 +115,30 @@ def _is_url(image: str) -> bool:
     return "://" in image or image.startswith("//")
 
 
-def _find(image: str, folder: Path, fetched: Mapping[str, Fetched | Failed]) -> tuple[Path | None, dict[str, Any]]:
+def _find(image: str, reach: Reach, fetched: Mapping[str, Fetched | Failed]) -> tuple[Path | None, dict[str, Any]]:
     """Where the photo is; or why it is nowhere, as part of a row."""
     if _is_url(image):
         found = fetched[image]
         if isinstance(found, Fetched):
             return found.path, {}
         return None, vars(found)
-    try:
-        path = (folder / image).resolve()
-        inside, there = path.is_relative_to(folder), path.is_file()
-    except (OSError, ValueError, RuntimeError):  # a NUL, a surrogate, a loop of links, too long a name
+    if "\0" in image:
         return None, _refusal(image, "missing", "it is no path")
-    if not inside:
+    path = reach.inside(reach.root / image)
+    if path is None:
         return None, _refusal(image, "outside", "the path leads out of the feed's folder")
+    place = reach.find(path)
+    if isinstance(place, Refusal) and reach.inside(Path(os.path.realpath(path))) is None:
+        return None, _refusal(image, "outside", "the path leads out of the feed's folder")
+    if isinstance(place, Refusal):
+        return None, _refusal(image, place.reason, WORDS[place.reason])
+    try:
+        there = place is not None and place.is_file()
+    except (OSError, ValueError):  # a surrogate, too long a name
+        return None, _refusal(image, "missing", "it is no path")
     if not there:
         return None, _refusal(image, "missing", "there is no such file beside the feed")
-    return path, {}
+    return place, {}
 
 
 def _refusal(image: str, reason: str, message: str) -> dict[str, Any]:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fashionrec.common.reach import Reach, Refusal, refusals_error
 from fashionrec.dataset.source import Source, SourceImage
-from fashionrec.dataset.sources.layout import copies_of, key_of
+from fashionrec.dataset.sources.layout import copies_of, key_of, refusals
 from fashionrec.errors import DataError
-from fashionrec.images import find_photos
+from fashionrec.images import SUFFIXES
 
 
-def read(where: Path, label: str) -> Source:
-    """All photos below a folder. Raises :class:`DataError` where there is none."""
+def read(where: Path, label: str, *, follow_links: bool | None = None) -> Source:
+    """All photos below a folder; links and special files are ``failed``. Raises :class:`DataError` where there is no photo."""
     if not where.is_dir():
         raise DataError(f"{where} is not a folder", hint="folder:PATH takes a folder of photos, or an archive of one")
+    refused: list[Refusal] = []
     images = tuple(
         SourceImage(key_of(path, where), path, labelled=False, group=copies_of(path.name))
-        for path in find_photos(where)
+        for path in Reach(where, follow_links).files(where, refused, SUFFIXES)
     )
     if not images:
-        raise DataError(f"there are no photos in {where}")
-    return Source(label, images, has_labels=False)
+        raise refusals_error(where, refused) if refused else DataError(f"there are no photos in {where}")
+    return Source(label, images, has_labels=False, failed=tuple(refusals(refused)))

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from fashionrec.images import SUFFIXES, find_photos
+from fashionrec.common.reach import WORDS, Reach, Refusal
+from fashionrec.images import SUFFIXES
 from fashionrec.yolo_data import begins_with_a_box
 
 _WORDS = {
@@ -55,6 +56,11 @@ def failure(key: str, reason: str, message: str) -> dict[str, str]:
     return {"key": key, "reason": reason, "message": message}
 
 
+def refusals(refused: Iterable[Refusal]) -> list[dict[str, str]]:
+    """Rows of what may not be read, each name once."""
+    return [failure(one.name, one.reason, WORDS[one.reason]) for one in dict.fromkeys(refused)]
+
+
 def counted(counts: Mapping[str, int], words: Mapping[str, str]) -> list[str]:
     """A note for each kind that was counted: how many, and in words what."""
     return [f"{counts[kind]} {text}" for kind, text in words.items() if counts.get(kind)]
@@ -65,23 +71,13 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 
 
-def files_below(folder: Path, suffix: str) -> list[Path]:
-    """Files with a suffix (``.xml``), sorted, hidden files and folders left out."""
-    found = []
-    for root, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [
-            Path(root, name) for name in sorted(files) if not name.startswith(".") and name.lower().endswith(suffix)
-        ]
-    return found
-
-
 def guess(where: Path) -> str | None:
     """``yolo``, ``coco``, ``voc`` or ``folder`` by the names and first bytes of the first few thousand files; else None."""
     if where.is_file():
         return _kind_of_file(where)
     photos = texts = False
-    for n, path in enumerate(_walk(where)):
+    reach = Reach(where)
+    for n, path in enumerate(reach.files(where, [])):
         if n > _LOOKED_AT:
             break
         kind = _kind_of_file(path)
@@ -91,13 +87,7 @@ def guess(where: Path) -> str | None:
         texts |= path.suffix.lower() == ".txt" and begins_with_a_box(path)
     if texts and photos:
         return "yolo"
-    return "folder" if photos or next(find_photos(where), None) else None
-
-
-def _walk(folder: Path) -> Iterable[Path]:
-    for root, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(root, name) for name in sorted(files) if not name.startswith("."))
+    return "folder" if photos or next(reach.files(where, [], SUFFIXES), None) else None
 
 
 def _kind_of_file(path: Path) -> str | None:

@@ -16,20 +16,23 @@ ever, does not go on after a cut, imports ultralytics to decide whether to rewri
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fashionrec.common.documents import read_json
+from fashionrec.common.folder import Folder
 from fashionrec.dataset.archives import opened
 from fashionrec.dataset.roboflow_api import PASSING, Client, connected, parse_project, told_anew
 from fashionrec.dataset.roboflow_applied import applied
 from fashionrec.errors import DataError, FashionrecError
-from fashionrec.files import dump_json, locked, sha256_file, write_atomic
+from fashionrec.files import dump_json, locked, sha256_file
 from fashionrec.images import SUFFIXES
+from fashionrec.yolo_data import read_data_yaml
 
 if TYPE_CHECKING:
     from fashionrec.config import Config
@@ -42,6 +45,7 @@ _MARKER_LIMIT = 512 << 20
 _LAYOUT = 1
 _READ = SUFFIXES | {".txt", ".yaml", ".yml"}  # a file added to a version matters if a reader would take it
 _AGAIN = "run this again"
+_WHAT = "the version of Roboflow in"
 
 Progress = Callable[[int, int], None]
 
@@ -63,7 +67,7 @@ def read(version: str, store: Path, config: Config, progress: Progress | None = 
 
     workspace, project, number = parse_version(version)
     folder, why = _kept(version, store, config, progress)
-    about = read_json(folder / MARKER, limit=_MARKER_LIMIT)
+    about = read_json(Folder(folder, _WHAT).path(MARKER, "file"), limit=_MARKER_LIMIT)
     already = applied(about["roboflow"].get("preprocessing"), about["roboflow"].get("augmentation"), folder)
     notes = [f"the copy that was kept could not be used ({why}): fetched again"] if why else []
     declared = about["roboflow"].get("images")
@@ -71,8 +75,9 @@ def read(version: str, store: Path, config: Config, progress: Progress | None = 
         notes.append(f"Roboflow says that this version has {declared} photos; its export has {about['images']}")
     notes += [f"Roboflow changed the pixels: {step}" for step in already.get("other", ())]
     label = f"roboflow:{workspace}/{project}/{number}"
-    source = read_yolo(folder, label)
-    if any(not image.path.resolve().is_relative_to(folder.resolve()) for image in source.images):
+    outside = [one for refused in read_data_yaml(folder, False).refused.values() for one in refused]
+    source = None if outside else read_yolo(folder, label, follow_links=False)
+    if source is None or any(row["reason"] == "outside" for row in source.failed):
         raise DataError(f"the data.yaml of {label} names photos outside of its folder; nothing of it was used")
     return replace(source, label=label, already=already, notes=(*source.notes, *notes))
 
@@ -89,20 +94,28 @@ def fetch(version: str, store: Path, config: Config, progress: Progress | None =
 def damage(folder: Path) -> str | None:
     """What is wrong with a version that is kept there, in a few words; None where it is complete and unchanged.
 
-    A file whose size and time of change are as they were is taken for unchanged; where the time differs it is hashed.
+    A file whose size and time of change are as they were is taken for unchanged; where the time differs it is hashed. Raises
+    :class:`DataError` for one with a link or a special file in it.
     """
+    inside = Folder(folder, _WHAT)
+    inside.check({MARKER: "file"})
+    found = {entry.name for entry in inside.walk() if entry.kind == "file"}
     try:
         marker = read_json(folder / MARKER, limit=_MARKER_LIMIT)
         files = dict(marker["files"])
         sound = marker["layout"] == _LAYOUT and isinstance(marker["roboflow"], dict) and bool(files)
-        wrong = [name for name, (size, moment, sha) in files.items() if not _same(folder / name, size, moment, sha)]
+        wrong = [
+            name
+            for name, (size, moment, sha) in files.items()
+            if name not in found or not _same(folder / name, size, moment, sha)
+        ]
     except (OSError, ValueError, LookupError, TypeError):
         return "it is incomplete"
     if not sound:
         return "it was kept by another version of fashionrec"
     if wrong:
         return f"{len(wrong)} of {len(files)} files are missing or changed, as {wrong[0]}"
-    added = sorted({name for name, path in _files(folder) if path.suffix.lower() in _READ} - files.keys() - {MARKER})
+    added = sorted({name for name in found if Path(name).suffix.lower() in _READ} - files.keys() - {MARKER})
     return f"{len(added)} files were added, as {added[0]}" if added else None
 
 
@@ -114,18 +127,14 @@ def _same(path: Path, size: int, moment: int, sha256: str) -> bool:
     return status.st_size == size and (status.st_mtime_ns == moment or sha256_file(path) == sha256)
 
 
-def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    for root, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            path = Path(root, name)
-            yield path.relative_to(folder).as_posix(), path
-
-
 def _kept(version: str, store: Path, config: Config, progress: Progress | None) -> tuple[Path, str | None]:
     """The version's folder, and what was wrong with an earlier copy that was replaced."""
     workspace, project, number = parse_version(version)
     folder = store / workspace / project / str(number)
+    inside = Folder(store, "what is kept of Roboflow in")
+    where = f"{workspace}/{project}"
+    if store.exists():
+        inside.path(f"{where}/{number}", "folder")
     if folder.is_dir() and damage(folder) is None:
         return folder, None
     with connected(workspace, config.roboflow):  # a key is missed before anything is written
@@ -135,14 +144,18 @@ def _kept(version: str, store: Path, config: Config, progress: Progress | None) 
             why = damage(folder) if folder.exists() else None
             if folder.exists() and why is None:  # another process has just fetched it
                 return folder, None
-            for stale in folder.parent.glob(f".{number}.*.partial"):  # of the dead: nobody else holds the lock
-                shutil.rmtree(stale, ignore_errors=True)
-            partial = folder.parent / f".{number}.{os.getpid()}.partial"
-            partial.mkdir()
+            stale = re.compile(rf"{re.escape(where)}/\.{number}\.\d+\.partial")
+            partials = [entry for entry in inside.entries(where) if stale.fullmatch(entry.name)]
+            for entry in partials:  # of the dead: nobody else holds the lock
+                inside.path(entry.name, "folder")
+            for entry in partials:
+                inside.remove(entry.name, ignore_errors=True)
+            name = f"{where}/.{number}.{os.getpid()}.partial"
+            partial = inside.make_folder(name)
             try:
                 _put(folder, _fetched(workspace, project, number, partial, config, progress), partial)
             finally:
-                shutil.rmtree(partial, ignore_errors=True)
+                inside.remove(name, ignore_errors=True)
     except OSError as error:
         raise FashionrecError(f"{folder} cannot be written: {error.strerror or error}", hint=_AGAIN) from None
     return folder, why
@@ -181,8 +194,10 @@ def _fetched(
         raise DataError(told, hint=error.hint) from None
     if not (whole / "data.yaml").is_file():
         raise DataError(f"what Roboflow gave for {name} holds no data.yaml", hint=_AGAIN)
-    (whole / MARKER).unlink(missing_ok=True)
-    files = {key: (path.stat().st_size, path.stat().st_mtime_ns, sha256_file(path)) for key, path in _files(whole)}
+    inside = Folder(whole, _WHAT)
+    inside.remove(MARKER)
+    names = [entry.name for entry in inside.walk() if entry.kind == "file"]
+    files = {name: (*_size_and_time(whole / name), sha256_file(whole / name)) for name in sorted(names)}
     marker = {
         "layout": _LAYOUT,
         "version": name,
@@ -190,8 +205,13 @@ def _fetched(
         "images": sum(Path(key).suffix.lower() in SUFFIXES for key in files),
         "files": files,
     }
-    write_atomic(whole / MARKER, dump_json(marker))
+    inside.write(MARKER, dump_json(marker))
     return whole
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 #: What is kept of a version's metadata: the package's own attributes of a Version.
@@ -252,7 +272,7 @@ def _write(response: Any, target: Path, have: int, progress: Progress | None) ->
     if 2 * rest > shutil.disk_usage(target.parent).free:
         raise FashionrecError(f"the disk has no room for {rest >> 20} MiB and what they unpack to")
     total = have + rest
-    with target.open("r+b" if have else "wb") as file:
+    with target.open("r+b" if have else "wb") as file:  # in a folder that was made just now
         file.seek(have)
         file.truncate()
         for block in response.iter_content(1 << 18):

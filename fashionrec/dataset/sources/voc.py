@@ -16,20 +16,21 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from fashionrec.common.reach import WORDS, Reach, Refusal, refusals_error
 from fashionrec.dataset.source import RawBox, Source, SourceImage
 from fashionrec.dataset.sources.layout import (
     copies_of,
     counted,
     failure,
-    files_below,
     key_of,
+    refusals,
     some,
     split_of_file,
     split_of_folders,
 )
 from fashionrec.errors import DataError
 from fashionrec.extras import load
-from fashionrec.images import find_photos
+from fashionrec.images import SUFFIXES
 
 #: Folders of XML files, and of the photos beside such a folder.
 XML_FOLDERS = frozenset({"annotations", "annotation", "xmls", "xml", "labels"})
@@ -55,21 +56,30 @@ class VocFile:
     difficult: int = 0
 
 
-def read(where: Path, label: str) -> Source:
+def read(where: Path, label: str, *, follow_links: bool | None = None) -> Source:
     """A folder at any depth of which there are VOC files. Raises :class:`DataError`.
 
     Boxes marked difficult or truncated are garments like others: they are kept. A photo's own name decides which XML file is
-    its own, before the ``filename`` in it. A photo whose XML file is damaged is in ``failed``: it is not known to be empty.
+    its own, before the ``filename`` in it. A photo whose XML file is damaged, or a link, is in ``failed``: it is not known to be
+    empty. So are other links and special files.
     """
     if not where.is_dir():
         raise DataError(f"{where} is not a folder", hint="voc:PATH takes a folder, or an archive of one")
-    files = files_below(where, ".xml")
-    photos = _Photos(where)
-    splits, notes = _image_sets(where)
+    reach = Reach(where, follow_links)
+    refused: list[Refusal] = []
+    files = list(reach.files(where, refused, (".xml",)))
+    photos = _Photos(reach, refused)
+    splits, notes = _image_sets(reach)
     counts: Counter[str] = Counter()
     failed: list[dict[str, str]] = []
     parsed: list[tuple[Path, VocFile]] = []
     used: set[Path | None] = set()
+    for one in [one for one in refused if one.name.lower().endswith(".xml")]:
+        refused.remove(one)
+        xml = where / one.name
+        path = photos.find(xml, "")
+        used |= {path, xml.with_suffix("")}
+        failed.append(failure(key_of(path or xml, where), one.reason, f"{xml.name} {WORDS[one.reason]}"))
     for xml in files:
         try:
             voc = parse_voc(xml.read_bytes())
@@ -88,6 +98,8 @@ def read(where: Path, label: str) -> Source:
     found: dict[str, tuple[Path, VocFile, str | None]] = {}
     for (xml, voc), path in zip(parsed, places, strict=True):
         used |= {path, xml.with_suffix("")}
+        if path is None and photos.is_refused(xml, voc.filename):
+            continue
         if path is None:
             told = f"it names {voc.filename or 'a photo'!r}, which is not there"
             failed.append(failure(key_of(xml, where), "orphan-label", told))
@@ -101,6 +113,8 @@ def read(where: Path, label: str) -> Source:
         counts["renamed"] += bool(voc.filename) and PurePosixPath(voc.filename.replace("\\", "/")).stem != path.stem
         listed = splits.get(xml.with_suffix("")) or split_of_folders(xml.relative_to(where).parts[:-1])
         found[key] = (path, voc, listed or split_of_folders(PurePosixPath(key).parts[:-1]))
+    if not found and refused:
+        raise refusals_error(where, refused)
     if not found:
         raise DataError(
             f"no VOC annotations at {where}", hint="a folder with XML files that have an <annotation> in it"
@@ -131,6 +145,7 @@ def read(where: Path, label: str) -> Source:
         for name in splits
         if name not in used
     ]
+    failed += refusals(refused)
     names = tuple(sorted({box.label for _, voc, _ in found.values() for box in voc.boxes}))
     return Source(label, tuple(images), names=names, failed=tuple(failed), notes=(*notes, *counted(counts, _COUNTED)))
 
@@ -191,9 +206,10 @@ def _text(found: Any) -> str:
 class _Photos:
     """Photos below a folder, found for an XML file: by its own name, beside it or in the folder that belongs to its own."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.paths = {key_of(path, root): path for path in find_photos(root)}
+    def __init__(self, reach: Reach, refused: list[Refusal]) -> None:
+        self.root = reach.root
+        self.paths = {key_of(path, self.root): path for path in reach.files(self.root, refused, SUFFIXES)}
+        self.refused = {one.name.rpartition("/")[2] for one in refused}
         self.stems: dict[tuple[str, str], list[Path]] = {}
         self.names: dict[str, list[Path]] = {}
         for key, path in self.paths.items():
@@ -216,6 +232,11 @@ class _Photos:
         same = self.names.get(PurePosixPath(filename.replace("\\", "/")).name, ())
         return same[0] if len(same) == 1 else None
 
+    def is_refused(self, xml: Path, filename: str) -> bool:
+        """Whether the photo of an XML file is there and may not be read: that is told of the photo."""
+        stems = {PurePosixPath(name).stem for name in self.refused if not name.lower().endswith(".xml")}
+        return bool(stems & {xml.stem, PurePosixPath(filename.replace("\\", "/")).stem})
+
     def _folders(self, xml: Path) -> Iterator[str]:
         """``Annotations/sub`` belongs to ``JPEGImages/sub``; lower case, relative to the root."""
         parts = [part.lower() for part in xml.relative_to(self.root).parts[:-1]]
@@ -235,11 +256,11 @@ class _Photos:
         return None
 
 
-def _image_sets(where: Path) -> tuple[dict[Path, str], list[str]]:
+def _image_sets(reach: Reach) -> tuple[dict[Path, str], list[str]]:
     """Splits from ``ImageSets/Main/{train,val,test}.txt``, by the path that each photo's XML file has, without ``.xml``."""
     found: dict[Path, str] = {}
     twice = []
-    for path in files_below(where, ".txt"):
+    for path in reach.files(reach.root, [], (".txt",)):
         split = split_of_file(path.stem) if re.fullmatch("[A-Za-z]+", path.stem) else None
         if path.parent.name != "Main" or path.parent.parent.name != "ImageSets" or split is None:
             continue

@@ -11,10 +11,11 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from fashionrec.common.reach import Reach, Refusal, refusals_error
 from fashionrec.dataset.source import RawBox, Source, SourceImage
-from fashionrec.dataset.sources.layout import copies_of, failure, key_of, some, split_of_folders
+from fashionrec.dataset.sources.layout import copies_of, failure, key_of, refusals, some, split_of_folders
 from fashionrec.errors import DataError
-from fashionrec.images import find_photos
+from fashionrec.images import SUFFIXES
 from fashionrec.yolo_data import (
     NAME_FILES,
     LabelFault,
@@ -28,30 +29,34 @@ from fashionrec.yolo_data import (
 _Listed = tuple["str | None", Path]  # split, photo
 
 
-def read(where: Path, label: str) -> Source:
+def read(where: Path, label: str, *, follow_links: bool | None = None) -> Source:
     """A folder with data.yaml, the yaml itself, or a folder of photos and label files. Raises :class:`DataError`.
 
-    A line that is no box is a problem of its photo. What a list names and is not there, and label files without a photo, are
-    in ``failed``.
+    A line that is no box is a problem of its photo. What a list names and is not there, label files without a photo, links,
+    special files, and what lies outside the folder, are in ``failed``.
     """
-    described = _find_yaml(where)
+    described = _find_yaml(where, follow_links)
     failed: list[dict[str, str]] = []
     notes: list[str] = []
+    refused: list[Refusal] = []
     if described:
-        data = read_data_yaml(described)
-        root, names = described.parent, data.names
-        listed = list(_listed(data, failed, notes))
+        data = read_data_yaml(described, follow_links)
+        root, names, reach = described.parent, data.names, data.reach
+        listed = list(_listed(data, failed, notes, refused))
     else:
-        root, names = where, _read_names(where)
-        listed = list(_found(where))
-        if not any(_labels_of(path) for _, path in listed):
+        root, reach = where, Reach(where, follow_links)
+        names = _read_names(reach)
+        listed = list(_found(reach, refused))
+        if not any(_labels_of(path, reach) for _, path in listed):
+            if refused:
+                raise refusals_error(where, refused)
             raise DataError(
                 f"no YOLO dataset at {where}", hint="a folder with data.yaml in it, or with images/ and labels/"
             )
         if not names:
             notes.append("there is no data.yaml and no classes.txt: classes are known by number only")
     if not listed:
-        raise DataError(f"{where} names no photos that are there")
+        raise refusals_error(where, refused) if refused else DataError(f"{where} names no photos that are there")
     root = _root(root, [path for _, path in listed])
     images: dict[str, SourceImage] = {}
     labels: dict[Path, Path] = {}  # a folder of label files: the folder of its photos
@@ -61,7 +66,10 @@ def read(where: Path, label: str) -> Source:
         if key in images:
             twice.append(key)
             continue
-        found = _labels_of(path)
+        found = _labels_of(path, reach)
+        if isinstance(found, Refusal):
+            failed.append(failure(key, found.reason, f"its label file {found}"))
+            continue
         if found:
             labels[found.parent] = path.parent
         boxes, problems = read_boxes(found, names) if found else ((), ())
@@ -70,12 +78,17 @@ def read(where: Path, label: str) -> Source:
         )
     if twice:
         notes.append(f"{len(twice)} photos are listed twice; the first split counts: {some(twice)}")
-    orphans = [
-        key_of(path, root) for folder, photos in sorted(labels.items()) for path in orphan_labels(folder, [photos])
-    ]
+    orphans = []
+    for folder, photos in sorted(labels.items()):
+        for orphan in orphan_labels(folder, [photos], reach):
+            if isinstance(orphan, Refusal):
+                refused.append(orphan)
+            else:
+                orphans.append(key_of(orphan, root))
     if orphans:
         notes.append(f"{len(orphans)} label files have no photo: {some(orphans)}")
         failed += [failure(key, "orphan-label", "there is no photo of its name") for key in orphans]
+    failed += refusals(refused)
     return Source(label, tuple(images.values()), names=_in_order(names), failed=tuple(failed), notes=tuple(notes))
 
 
@@ -96,73 +109,90 @@ def read_boxes(path: Path, names: Mapping[int, str]) -> tuple[tuple[RawBox, ...]
     return tuple(boxes), tuple(problems)
 
 
-def _find_yaml(where: Path) -> Path | None:
+def _find_yaml(where: Path, follow_links: bool | None) -> Path | None:
     if where.is_file():
         if where.suffix.lower() not in (".yaml", ".yml"):
             raise DataError(
                 f"no YOLO dataset at {where}", hint="a folder with data.yaml in it, or the path of that file"
             )
         return where
+    reach = Reach(where, follow_links)
     for name in ("data.yaml", "data.yml", "dataset.yaml"):
-        if (where / name).is_file():
+        if reach.described(where / name).is_file():
             return where / name
-    others = [path for path in sorted(where.glob("*.y*ml")) if _is_described(path)]
+    names = [name for name in reach.names(where)[0] if name.lower().endswith((".yaml", ".yml"))]
+    others = [path for path in (where / name for name in names) if _is_described(path, follow_links)]
     return others[0] if len(others) == 1 else None
 
 
-def _is_described(path: Path) -> bool:
+def _is_described(path: Path, follow_links: bool | None) -> bool:
     try:
-        return bool(read_data_yaml(path).splits)
+        return bool(read_data_yaml(path, follow_links).splits)
     except DataError:
         return False
 
 
-def _listed(data: YoloData, failed: list[dict[str, str]], notes: list[str]) -> Iterator[_Listed]:
+def _listed(
+    data: YoloData, failed: list[dict[str, str]], notes: list[str], refused: list[Refusal]
+) -> Iterator[_Listed]:
+    """The photos of each split. Raises :class:`DataError` where only what is refused is named by a split."""
     for split, sources in data.splits.items():
+        before, photos = len(refused), 0
+        refused += data.refused.get(split, ())
         for source in sources:
             if source.is_dir():
-                yield from ((split, path) for path in find_photos(source))
+                for path in data.reach.files(source, refused, SUFFIXES):
+                    photos += 1
+                    yield split, path
             elif source.is_file() and source.suffix.lower() == ".txt":
-                text = source.read_text(encoding="utf-8-sig", errors="replace")
-                for line in filter(None, map(str.strip, text.splitlines())):
-                    path = _locate(line.replace("\\", "/"), source.parent, data.path.parent)
-                    if path:
-                        yield split, path
+                for _, line in data.lines(source):
+                    place = _locate(line, source.parent, data)
+                    if isinstance(place, Path):
+                        photos += 1
+                        yield split, place
+                    elif place is not None:
+                        refused.append(place)
                     else:
                         key = Path(line).name if Path(line).is_absolute() else line
                         failed.append(failure(key, "missing", f"listed in {source.name}, but not there"))
             else:
                 notes.append(f"{data.path.name} names a {split} split that is not there: {source.name}")
+        if not photos and len(refused) > before:
+            raise refusals_error(f"the {split} split of {data.path}", refused[before:])
 
 
-def _locate(line: str, beside: Path, root: Path) -> Path | None:
+def _locate(line: str, beside: Path, data: YoloData) -> Path | Refusal | None:
     """A listed photo. A list that was made elsewhere names folders of that machine: the longest tail that is here counts."""
-    for candidate in (beside / line, root / line):
-        if candidate.is_file():
-            return candidate
-    parts = Path(line).parts
+    root, parts = data.path.parent, Path(line).parts
     tails = (root.joinpath(*parts[n:]) for n in range(1, len(parts)))
-    return next((path for path in tails if path.is_file()), None)
+    found = data.reach.find(beside / line, root / line, *tails)
+    if found is not None:
+        return found
+    return Refusal(line, "outside") if data.reach.is_outside(beside / line) else None
 
 
-def _found(where: Path) -> Iterator[_Listed]:
-    photos = list(find_photos(where))
-    inside = [path for path in photos if "images" in path.relative_to(where).parts[:-1]]
+def _found(reach: Reach, refused: list[Refusal]) -> Iterator[_Listed]:
+    photos = list(reach.files(reach.root, refused, SUFFIXES))
+    inside = [path for path in photos if "images" in path.relative_to(reach.root).parts[:-1]]
     for path in inside or photos:
-        yield split_of_folders(path.relative_to(where).parts[:-1]), path
+        yield split_of_folders(path.relative_to(reach.root).parts[:-1]), path
 
 
-def _read_names(where: Path) -> dict[int, str]:
+def _read_names(reach: Reach) -> dict[int, str]:
     for name in NAME_FILES:
-        if (where / name).is_file():
-            lines = (where / name).read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        path = reach.described(reach.root / name)
+        if path.is_file():
+            lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
             return {number: line.strip() for number, line in enumerate(lines) if line.strip()}
     return {}
 
 
-def _labels_of(image: Path) -> Path | None:
+def _labels_of(image: Path, reach: Reach) -> Path | Refusal | None:
     for path in (label_path(image), image.with_suffix(".txt")):
-        if path.is_file():
+        refused = reach.check(path)
+        if refused and refused.reason != "outside":
+            return refused
+        if refused is None and path.is_file():
             return path
     return None
 
