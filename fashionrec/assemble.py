@@ -103,9 +103,11 @@ def store_bundle(root: Path, bundle: Bundle) -> dict[str, str]:
     target = folder.path(relative, "folder")
     if target.exists():
         try:
-            Bundle.open(target, bundle.kind)
+            there = Bundle.open(target, bundle.kind).fingerprint
         except ModelError:  # what a kill or a fault left there is not what the manifest will vouch for
-            raise CatalogueError(f"{target} is damaged", hint="remove that folder and build again") from None
+            there = ""
+        if there != bundle.fingerprint:
+            raise CatalogueError(f"{target} is damaged", hint="remove that folder and build again")
     else:
         bundle.copy_to(target)
     return {"path": relative, "name": bundle.name, "fingerprint": bundle.fingerprint}

@@ -10,33 +10,46 @@
 
 No pickle. The fingerprint is a sha256 over everything that decides an output (kind, spec, every file's bytes) and
 nothing else, so that two bundles with one fingerprint are the same model. What is ready is not part of it: it is the same again.
+
+A bundle may come from somebody else. Only files that its manifest lists are ever opened, and a graph only after its external
+data was checked (:mod:`fashionrec.common.onnx_file`); links and special files are refused, whatever else lies there is ignored.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fashionrec.common.documents import read_json
+from fashionrec.common.folder import Folder
+from fashionrec.common.onnx_file import Unreadable, check_graph
 from fashionrec.errors import ModelError
 from fashionrec.files import dump_json, fingerprint, fsync_file, sha256_file, write_atomic
+from fashionrec.manifest import (
+    EXPORT_AGAIN,
+    FORMAT,
+    FORMAT_VERSION,
+    KINDS,
+    MANIFEST,
+    READY,
+    check_manifest,
+    read_manifest,
+)
+from fashionrec.providers import CPU, check_started, engine_folder, providers_for
 
 if TYPE_CHECKING:
     import onnxruntime
 
-FORMAT = "fashionrec-bundle"
-FORMAT_VERSION = 1
-MANIFEST = "bundle.json"
-KINDS = ("detector", "embedder")
-#: After the role of a graph: that of the same one made ready to be opened by a CPU.
-READY = ".ready"
+#: Names of the files of a bundle; ``.tensorrt`` is a folder of versions before 0.2.
+_OURS = re.compile(r"bundle\.json|tokenizer\.json|[\w-]+(\.ready)?\.onnx(\.data)?|\..+\.tmp")
 
 
 @dataclass(frozen=True)
@@ -45,7 +58,8 @@ class Bundle:
 
     ``at_once`` says that its sessions are for a few questions: what would take longer than these is left out. Graphs are opened
     as they were made ready, weights are used where they are mapped and not brought into another order first, and threads do
-    not wait for more to do, which would take the other models' cores.
+    not wait for more to do, which would take the other models' cores. ``cache`` is the folder for TensorRT's engines (default:
+    the user's cache folder).
     """
 
     path: Path
@@ -58,6 +72,8 @@ class Bundle:
     agreement: dict[str, Any]
     files: dict[str, dict[str, Any]]
     at_once: bool = False
+    cache: Path | None = None
+    _checked: set[str] = field(default_factory=set, init=False, compare=False, repr=False)
     _ahead: dict[tuple[str, int, str], _Opening] = field(default_factory=dict, init=False, compare=False, repr=False)
     _asked: set[tuple[str, int, str]] = field(default_factory=set, init=False, compare=False, repr=False)
 
@@ -68,28 +84,48 @@ class Bundle:
         Raises :class:`ModelError` where it is missing, damaged, of another version, or not of the wanted ``kind``.
         """
         folder = Path(path)
-        manifest = _read_manifest(folder)
+        manifest = read_manifest(folder)
+        keys = ("kind", "name", "fingerprint", "graphs", "spec", "source", "agreement", "files")
+        bundle = cls(path=folder, **{key: manifest[key] for key in keys})
+        bundle._check_files(verify)
         try:
-            bundle = cls(
-                path=folder,
-                kind=str(manifest["kind"]),
-                name=str(manifest["name"]),
-                fingerprint=str(manifest["fingerprint"]),
-                graphs=dict(manifest["graphs"]),
-                spec=dict(manifest["spec"]),
-                source=dict(manifest["source"]),
-                agreement=dict(manifest["agreement"]),
-                files={str(name): dict(entry) for name, entry in manifest["files"].items()},
-            )
-            bundle._check_files(verify)
             expected = _fingerprint(bundle.kind, bundle.graphs, bundle.spec, bundle.files)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ModelError(f"{folder / MANIFEST} is damaged ({error!r})", hint=_AGAIN) from None
+        except (ValueError, RecursionError) as error:
+            raise ModelError(f"{folder / MANIFEST} is damaged: {error}", hint=EXPORT_AGAIN) from None
         if bundle.fingerprint != expected:
-            raise ModelError(f"{folder / MANIFEST} was changed: its fingerprint does not fit", hint=_AGAIN)
+            raise ModelError(f"{folder / MANIFEST} was changed: its fingerprint does not fit", hint=EXPORT_AGAIN)
         if kind is not None and bundle.kind != kind:
             raise ModelError(f"{folder} holds {_a(bundle.kind)}, not {_a(kind)}")
         return bundle
+
+    @property
+    def folder(self) -> Folder:
+        return Folder(self.path, "bundle", ModelError)
+
+    def graph_path(self, graph: str) -> Path:
+        """The file of a graph (``detect``, ``image`` ...), which reads nothing but files that the manifest lists.
+
+        Whatever opens a graph by its path asks here for it. Raises :class:`ModelError`.
+        """
+        try:
+            return self._graph_path(graph)
+        except Unreadable as error:
+            raise ModelError(f"{self.path / self.graphs[graph]} cannot be loaded: {error}", hint=EXPORT_AGAIN) from None
+
+    def _graph_path(self, graph: str) -> Path:
+        if graph not in self.graphs:
+            raise ModelError(f"{self.path} has no graph {graph!r}, only {', '.join(self.graphs)}")
+        name = self.graphs[graph]
+        if name not in self._checked:
+            # weights that the fingerprint does not cover are none of a graph that it covers
+            ready = graph.endswith(READY)
+            listed = {file for file in self.files if ready or READY not in file} if self.files else None
+            try:
+                check_graph(self.folder, name, listed)
+            except FileNotFoundError:
+                raise ModelError(f"bundle {self.path} is incomplete: {name} is missing", hint=EXPORT_AGAIN) from None
+            self._checked.add(name)
+        return self.path / name
 
     def session(self, graph: str, *, threads: int = 0, device: str = "auto") -> onnxruntime.InferenceSession:
         """An ONNX Runtime session of one graph. ``threads`` 0 = all cores. Raises :class:`ModelError`."""
@@ -110,21 +146,31 @@ class Bundle:
         )
         if self.at_once and (self.kind == "embedder" or self.spec.get("precision", "fp32") == "fp32"):
             options.add_session_config_entry("session.disable_prepacking", "1")
-        if graph not in self.graphs:
-            raise ModelError(f"{self.path} has no graph {graph!r}, only {', '.join(self.graphs)}")
-        file = self.path / self.graphs[graph]
-        providers = _providers(device, ort.get_available_providers(), file, str(self.spec.get("precision", "fp32")))
-        if self.at_once and providers == [_CPU] and (ready := self.graphs.get(graph + READY)):
-            with suppress(Exception):  # of another ONNX Runtime, which cannot read it: then the graph itself
-                return _opened_as_it_is(self.path / ready, options)
+        precision = str(self.spec.get("precision", "fp32"))
+        providers = providers_for(device, ort.get_available_providers(), precision, lambda: self._engines(graph))
+        if self.at_once and providers == [CPU] and graph + READY in self.graphs:
+            with suppress(Unreadable):  # then the graph itself
+                ready = self._graph_path(graph + READY)
+                with suppress(Exception):  # of another ONNX Runtime, which cannot read it
+                    return _open_as_it_is(ready, options)
+        file = self.graph_path(graph)
         try:
             # falling back from the CPU to the CPU would only be told on standard output, where nobody asked for it
             falls_back = int(len(providers) > 1)
             session = ort.InferenceSession(str(file), options, providers=providers, enable_fallback=falls_back)
         except Exception as error:  # onnxruntime raises its own classes, one per status
-            raise ModelError(f"{file} cannot be loaded: {str(error).splitlines()[0][:200]}", hint=_AGAIN) from None
-        _started(device, session.get_providers())
+            raise ModelError(
+                f"{file} cannot be loaded: {str(error).splitlines()[0][:200]}", hint=EXPORT_AGAIN
+            ) from None
+        check_started(device, session.get_providers())
         return session
+
+    def _engines(self, graph: str) -> Path | None:
+        """Where TensorRT's engines of a graph are kept. They hold its weights: so these are the ones of the fingerprint."""
+        if not self.fingerprint:
+            return None
+        self._check_files(verify=True)
+        return engine_folder(self.cache, self.fingerprint, graph)
 
     def open_ahead(self, graph: str, *, threads: int = 0, device: str = "auto") -> None:
         """Start opening a session in a thread, unless it was asked for before; the next :meth:`session` of the same is this one.
@@ -140,15 +186,24 @@ class Bundle:
             opening.start()
 
     def copy_to(self, target: Path) -> Bundle:
-        """Copy the bundle whole into the folder ``target`` (which must not exist), files synced to disk."""
+        """Copy the bundle into the folder ``target`` (which must not exist), files synced to disk.
+
+        Every file must have the content that the manifest says: :class:`ModelError`. A ready graph that does not answer a fixed
+        input as its graph does is left out; it is a shortcut, and the fingerprint says nothing of it.
+        """
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".bundle-", dir=target.parent))
         try:
-            for name in self.files:
-                shutil.copyfile(self.path / name, temporary / name)
-                fsync_file(temporary / name)
-            shutil.copyfile(self.path / MANIFEST, temporary / MANIFEST)
-            fsync_file(temporary / MANIFEST)
+            for name, listed in self.files.items():
+                if self._copy_file(name, temporary / name) != listed["sha256"]:
+                    raise self._changed(name)
+            manifest = read_manifest(self.path)
+            for role in replace(self, path=temporary)._ready_that_differ():
+                file = manifest["graphs"].pop(role)
+                for name in [name for name in manifest["files"] if name.startswith(file)]:
+                    del manifest["files"][name]
+                    (temporary / name).unlink()
+            write_atomic(temporary / MANIFEST, dump_json(manifest))
             temporary.chmod(0o755)
             temporary.rename(target)
         except BaseException:
@@ -158,22 +213,52 @@ class Bundle:
         return Bundle.open(target, self.kind)
 
     def _check_files(self, verify: bool) -> None:
-        for name, entry in self.files.items():
-            if Path(name).name != name or name in (".", ".."):
-                raise ModelError(f"{self.path / MANIFEST} names a file outside its folder: {name!r}")
-            file = self.path / name
-            if not file.is_file():
-                raise ModelError(f"bundle {self.path} is incomplete: {name} is missing", hint=_AGAIN)
-            size = file.stat().st_size
-            if size != entry["size"]:
+        self.folder.check(dict.fromkeys(self.files, "file"))
+        sizes = {entry.name: entry.size for entry in self.folder.entries()}
+        for name, listed in self.files.items():
+            if name not in sizes:
+                raise ModelError(f"bundle {self.path} is incomplete: {name} is missing", hint=EXPORT_AGAIN)
+            if sizes[name] != listed["size"]:
                 raise ModelError(
-                    f"bundle {self.path} is damaged: {name} has {size} bytes, not {entry['size']}", hint=_AGAIN
+                    f"bundle {self.path} is damaged: {name} has {sizes[name]} bytes, not {listed['size']}",
+                    hint=EXPORT_AGAIN,
                 )
-            if verify and sha256_file(file) != entry["sha256"]:
-                raise ModelError(f"bundle {self.path} is damaged: the content of {name} has changed", hint=_AGAIN)
-        for file_name in self.graphs.values():
-            if file_name not in self.files:
-                raise ModelError(f"{self.path / MANIFEST} does not list its graph {file_name!r}", hint=_AGAIN)
+            if verify and self._copy_file(name) != listed["sha256"]:
+                raise self._changed(name)
+
+    def _copy_file(self, name: str, target: Path | None = None) -> str:
+        """Hash a file, and copy it (to the disk) where a ``target`` is given. Returns the sha256."""
+        digest = hashlib.sha256()
+        with self.folder.open(name) as file, ExitStack() as stack:
+            copy = stack.enter_context(target.open("xb")) if target else None
+            while block := file.read(1 << 20):
+                digest.update(block)
+                if copy:
+                    copy.write(block)
+            if copy:
+                copy.flush()
+                os.fsync(copy.fileno())
+        return digest.hexdigest()
+
+    def _changed(self, name: str) -> ModelError:
+        return ModelError(f"bundle {self.path} is damaged: the content of {name} has changed", hint=EXPORT_AGAIN)
+
+    def _ready_that_differ(self) -> list[str]:
+        """The roles of ready graphs that cannot be run, or that answer a made-up input otherwise than their graphs."""
+        from fashionrec.graphs import NEAR, NEAR_HALVES, answer_alike
+
+        near = NEAR_HALVES if self.spec.get("precision") == "fp16" else NEAR
+        found = []
+        for role in [role for role in self.graphs if role.endswith(READY)]:
+            graph = self.graph_path(role.removesuffix(READY))
+            try:
+                ready = self._graph_path(role)
+            except Unreadable:
+                found.append(role)
+            else:
+                if not answer_alike(graph, ready, near):
+                    found.append(role)
+        return found
 
 
 class _Opening(threading.Thread):
@@ -219,8 +304,9 @@ def write_bundle(
     """
     if kind not in KINDS:
         raise ValueError(f"kind {kind!r}")
-    if out.exists() and not (overwrite and is_bundle(out)):
-        raise ModelError(f"{out} is there already", hint="choose another --out, or remove it")
+    check_replaceable(out, overwrite=overwrite)
+    if out.is_symlink():
+        out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
@@ -241,10 +327,12 @@ def write_bundle(
             "agreement": dict(agreement),
             "files": entries,
         }
+        check_manifest(manifest)
         write_atomic(temporary / MANIFEST, dump_json(manifest))
         temporary.chmod(0o755)
         if out.exists():
-            aside = out.with_name(f".{out.name}-{os.getpid()}.old")
+            check_replaceable(out, overwrite=True)
+            aside = out.with_name(f".{out.name}-{os.urandom(8).hex()}.old")
             out.rename(aside)
             temporary.rename(out)
             shutil.rmtree(aside)
@@ -257,37 +345,29 @@ def write_bundle(
     return Bundle.open(out, kind)
 
 
+def check_replaceable(out: Path, *, overwrite: bool) -> None:
+    """Raise :class:`ModelError` unless there is nothing at ``out``, or (to ``overwrite``) a bundle and nothing else.
+
+    A folder is a bundle by a file in it. One that holds other things too is not removed for a new bundle.
+    """
+    if not os.path.lexists(out):
+        return
+    if not (overwrite and is_bundle(out)):
+        raise ModelError(f"{out} is there already", hint="choose another --out, or remove it")
+    for entry in Folder(out, "bundle", ModelError).entries():
+        if not (entry.name == ".tensorrt" if entry.kind == "folder" else _OURS.fullmatch(entry.name)):
+            raise ModelError(
+                f"{out} holds what is no part of a bundle: {entry.name}", hint="choose another --out, or move that away"
+            )
+
+
 def is_bundle(path: str | Path) -> bool:
     """Whether a folder claims to be a bundle (it may still be damaged)."""
     return (Path(path) / MANIFEST).is_file()
 
 
-_AGAIN = "export or copy it again"
-
-
 def _a(kind: str) -> str:
     return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    if not folder.is_dir():
-        raise ModelError(f"no bundle at {folder}", hint="make one with `fashionrec export`")
-    try:
-        manifest = read_json(folder / MANIFEST)
-    except FileNotFoundError:
-        raise ModelError(
-            f"{folder} is not a bundle: it has no {MANIFEST}", hint="make one with `fashionrec export`"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder / MANIFEST} is damaged: {error}", hint=_AGAIN) from None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise ModelError(f"{folder / MANIFEST} is not a bundle's manifest", hint="make one with `fashionrec export`")
-    if manifest.get("format_version") != FORMAT_VERSION:
-        raise ModelError(
-            f"{folder} is a bundle of format {manifest.get('format_version')}; this fashionrec reads {FORMAT_VERSION}",
-            hint="export it again with this version",
-        )
-    return manifest
 
 
 def _fingerprint(kind: str, graphs: Mapping[str, str], spec: Mapping[str, Any], files: Mapping[str, Any]) -> str:
@@ -296,52 +376,12 @@ def _fingerprint(kind: str, graphs: Mapping[str, str], spec: Mapping[str, Any], 
     return fingerprint({"kind": kind, "graphs": own, "spec": dict(spec), "files": digests})
 
 
-def _opened_as_it_is(file: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+def _open_as_it_is(file: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
     import onnxruntime as ort
 
     usual = options.graph_optimization_level
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        return ort.InferenceSession(str(file), options, providers=[_CPU], enable_fallback=0)
+        return ort.InferenceSession(str(file), options, providers=[CPU], enable_fallback=0)
     finally:
         options.graph_optimization_level = usual
-
-
-#: What ``project.device`` asks of ONNX Runtime, best first; each falls back on the next for what it cannot do.
-_CPU, _CUDA, _TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
-_WANTED = {"cpu": [_CPU], "auto": [_CUDA, _CPU], "cuda": [_CUDA, _CPU], "tensorrt": [_TENSORRT, _CUDA, _CPU]}
-#: Those that must be there when they are asked for by name.
-_NEEDED = {"cuda": _CUDA, "tensorrt": _TENSORRT}
-_GPU_HINT = "pip uninstall onnxruntime onnxruntime-gpu, then pip install onnxruntime-gpu; or set project.device=auto"
-
-
-def _providers(
-    device: str, available: Sequence[str], file: Path, precision: str
-) -> list[str | tuple[str, dict[str, str]]]:
-    """The providers of a session, with TensorRT's options. Raises :class:`ModelError` where the one asked for is not there."""
-    needed = _NEEDED.get(device)
-    if needed and needed not in available:
-        raise ModelError(
-            f"project.device is {device}, but this ONNX Runtime has no {needed.removesuffix('ExecutionProvider')} provider",
-            hint=_GPU_HINT,
-        )
-    found = [provider for provider in _WANTED.get(device, _WANTED["auto"]) if provider in available]
-    return [(name, _tensorrt_options(file, precision)) if name == _TENSORRT else name for name in found]
-
-
-def _tensorrt_options(file: Path, precision: str) -> dict[str, str]:
-    """An engine is built for the GPU at hand, which takes minutes: it is kept beside its graph, where that can be written to."""
-    options = {"trt_fp16_enable": str(int(precision == "fp16")), "trt_int8_enable": str(int(precision == "int8"))}
-    if os.access(file.parent, os.W_OK):
-        options |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(file.parent / ".tensorrt")}
-    return options
-
-
-def _started(device: str, providers: Sequence[str]) -> None:
-    """ONNX Runtime goes on without a provider whose libraries it does not find: :class:`ModelError` where that was asked for."""
-    needed = _NEEDED.get(device)
-    if needed and needed not in providers:
-        raise ModelError(
-            f"project.device is {device}, but it does not start here: ONNX Runtime runs on {', '.join(providers)}",
-            hint="are the libraries of CUDA, cuDNN and TensorRT that its release needs installed? or set project.device=auto",
-        )

@@ -234,7 +234,8 @@ class Catalogue:
         path = self.generation.bundle_path(kind)
         if path is None:
             raise CatalogueError(f"catalogue {self.root} has no {kind}")
-        return replace(Bundle.open(path, kind), at_once=self.at_once)
+        cache = self.config.project.cache
+        return replace(Bundle.open(path, kind), at_once=self.at_once, cache=Path(cache) if cache else None)
 
     def _vectors(self, kind: str) -> VectorStore:
         from fashionrec.store.vectors import open_store

@@ -8,6 +8,7 @@ ready: as ONNX Runtime rewrites it for a CPU whenever it is opened, with the sam
 from __future__ import annotations
 
 import hashlib
+import math
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 #: Graphs smaller than this are left whole, and in larger ones tensors smaller than that.
 LEAST_GRAPH, _LEAST_TENSOR = 4 << 20, 1 << 10
 _PAGE = 4096  # where a mapped tensor begins
+_MOST_VALUES = 1 << 26  # of a made-up input
 #: How far what is made ready may be from its graph: by float32, and by half floats.
-_NEAR, _NEAR_HALVES = 1e-3, 2e-2
+NEAR, NEAR_HALVES = 1e-3, 2e-2
 
 
 def keep_weights_beside(graph: Path, least: int = LEAST_GRAPH) -> None:
@@ -64,7 +66,7 @@ def make_ready(graph: Path) -> Path | None:
     if sum(len(tensor.raw_data) for tensor in model.graph.initializer) >= LEAST_GRAPH:
         _put_beside(model, ready)
     onnx.save(model, str(ready))
-    if not _answers_alike(graph, ready):
+    if not answer_alike(graph, ready, NEAR if _in_floats(graph) else NEAR_HALVES):
         for file in (ready, _beside(ready)):
             file.unlink(missing_ok=True)
         return None
@@ -130,7 +132,8 @@ def _share_weights(model: onnx.ModelProto, graph: Path) -> None:
                 tensor.ClearField("raw_data")
 
 
-def _answers_alike(graph: Path, ready: Path) -> bool:
+def answer_alike(graph: Path, ready: Path, near: float) -> bool:
+    """Whether a graph and what was made ready of it answer the same to a made-up input, up to ``near``."""
     import onnxruntime as ort
 
     as_it_is = _options()
@@ -142,7 +145,6 @@ def _answers_alike(graph: Path, ready: Path) -> bool:
         pairs = list(zip(one.run(None, values), other.run(None, values), strict=True))
     except Exception:  # its own classes
         return False
-    near = _NEAR if _in_floats(graph) else _NEAR_HALVES
     return all(np.isfinite(a).all() and np.allclose(a, b, rtol=near, atol=near) for a, b in pairs)
 
 
@@ -158,6 +160,8 @@ def _made_up(value: Any) -> np.ndarray:
     integers = "int" in value.type
     shape = [dim if isinstance(dim, int) and dim > 0 else 8 if integers else 64 for dim in value.shape]
     shape[0] = value.shape[0] if isinstance(value.shape[0], int) else 1
+    if math.prod(shape) > _MOST_VALUES:
+        raise ValueError(f"an input of shape {shape}")
     if integers:
         return np.ones(shape, np.int64)
     kind = np.float16 if "float16" in value.type else np.float32

@@ -76,11 +76,12 @@ def open_models(
 
     plan = plan_for(detector, embedder, config, photos=photos, log=log)
     device, found = config.project.device, config.detector
+    cache = Path(config.project.cache) if config.project.cache else None
     return Models(
         None
         if detector is None
         else Detector(
-            detector,
+            replace(detector, cache=cache),
             conf=found.conf,
             iou=found.iou,
             max_garments=found.max_garments,
@@ -88,7 +89,7 @@ def open_models(
             device=device,
             rectangular=found.rectangular,
         ),
-        Embedder(embedder, threads=plan.threads, device=device),
+        Embedder(replace(embedder, cache=cache), threads=plan.threads, device=device),
         plan,
     )
 

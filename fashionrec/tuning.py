@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fashionrec.common.documents import read_json
+from fashionrec.common.user_cache import user_cache
 from fashionrec.files import dump_json, fingerprint, write_atomic
 
 if TYPE_CHECKING:
@@ -93,14 +93,7 @@ def cache_folder(config: Config) -> Path:
     """``project.cache``, or the folder that the system has for such files. It need not be there, nor be writable."""
     if config.project.cache:
         return Path(config.project.cache)
-    home = Path("~").expanduser()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = home / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
-    return base / "fashionrec"
+    return user_cache()
 
 
 def processor() -> str:

@@ -19,6 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("common",),
     ("types", "files", "extras", "sections"),
     ("config",),
+    ("providers", "manifest"),
     ("images", "bundle", "graphs", "runs", "yolo_data", "pixels", "pages"),
     ("decoding",),
     ("dataset", "detector", "embedder", "captioner", "store"),  # siblings: none imports another

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ def test_a_device_is_asked_of_what_onnx_runtime_has(
     device: str, there: list[str], taken: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     asked: list[Any] = []
-    bundle = Bundle.open(TINY / "detector").copy_to(tmp_path / "bundle")
+    bundle = replace(Bundle.open(TINY / "detector").copy_to(tmp_path / "bundle"), cache=tmp_path / "cache")
     bundle.spec["precision"] = "fp16"
     names = onnxruntime_with(there, asked, monkeypatch)
     bundle.session("detect", device=device)
@@ -138,7 +139,7 @@ def test_a_device_is_asked_of_what_onnx_runtime_has(
         if isinstance(provider, tuple):
             options = provider[1]
             assert (options["trt_fp16_enable"], options["trt_int8_enable"]) == ("1", "0")
-            assert options["trt_engine_cache_path"].startswith(str(tmp_path))
+            assert options["trt_engine_cache_path"].startswith(str(tmp_path / "cache" / "tensorrt"))
 
 
 @pytest.mark.parametrize(("device", "there"), [("cuda", [CPU]), ("tensorrt", [CUDA, CPU]), ("tensorrt", [CPU])])

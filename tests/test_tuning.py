@@ -138,7 +138,7 @@ def test_a_folder_that_cannot_be_written_to_costs_a_measurement_only(measured: l
 
 
 def test_where_measurements_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(tuning.sys, "platform", "linux")
+    monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache_folder(settings()) == tmp_path / "xdg" / "fashionrec"
     monkeypatch.delenv("XDG_CACHE_HOME")

@@ -121,7 +121,7 @@ def _row(session: Session, model: str, data: Path, fingerprint: str) -> tuple[di
     detector = opened_detector(session, bundle)
     paths = read_data_yaml(data).images(config.split)[: max(config.batches)]
     photos = [read_photo(path, session.config.images).pixels for path in paths]
-    graph = bundle.path / bundle.graphs["detect"]
+    graph = bundle.graph_path("detect")
     session.out.say("measuring speed and memory")
     fps = speeds(detector, photos, config.batches, config.seconds)
     size = complexity(graph, detector.inputs(photos[:1]))

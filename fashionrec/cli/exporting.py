@@ -170,7 +170,7 @@ def _export_embedder(
         raise DataError(f"{precision} is judged on photos of yours", hint="--images FOLDER")
     pictures = _pictures(session, found)
     if is_bundle(source):
-        return models.convert_embedder(session, Bundle.open(source, "embedder"), out, precision, pictures)
+        return models.convert_embedder(session, Bundle.open(source, "embedder", verify=True), out, precision, pictures)
     with tempfile.TemporaryDirectory() as folder:
         made = models.export_embedder(session, source, Path(folder) / Path(source).name, found[:16])
         return models.convert_embedder(session, made, out, precision, pictures)

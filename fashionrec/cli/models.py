@@ -67,7 +67,7 @@ def detector_from(session: Session, path: Path) -> Bundle:
     """A detector's bundle from a bundle, a run's folder, or a checkpoint, which is exported beside itself once."""
     path = _weights_of_run(path, ("best_ft", "best"))
     if is_bundle(path):
-        return Bundle.open(path, "detector")
+        return Bundle.open(path, "detector", verify=True)
     if path.is_dir():
         return Bundle.open(path, "detector")  # says what is wrong with it
     if not path.is_file():
@@ -76,7 +76,7 @@ def detector_from(session: Session, path: Path) -> Bundle:
         )
     target = path.with_name(f"{path.stem}.bundle")
     if is_bundle(target):
-        bundle = Bundle.open(target, "detector")
+        bundle = Bundle.open(target, "detector", verify=True)
         if bundle.source.get("sha256") == sha256_file(path):
             return bundle
     session.out.say(f"exporting {path} to {target}")
@@ -135,18 +135,18 @@ def embedder_from(session: Session, source: str) -> Bundle:
     """An encoder's bundle from a bundle, a run's or transformers folder, or a hub id, exported once and kept."""
     path = _weights_of_run(Path(source), ("best",))
     if is_bundle(path):
-        return Bundle.open(path, "embedder")
+        return Bundle.open(path, "embedder", verify=True)
     if path.is_dir():
         weights = path / "model.safetensors"
         target = path.with_name(f"{path.name}.bundle")
         if is_bundle(target) and weights.is_file():
-            bundle = Bundle.open(target, "embedder")
+            bundle = Bundle.open(target, "embedder", verify=True)
             if bundle.source.get("sha256") == sha256_file(weights):
                 return bundle
         return export_embedder(session, str(path), target)
     target = session.data / "bundles" / source.replace("/", "--")
     if is_bundle(target):
-        return Bundle.open(target, "embedder")
+        return Bundle.open(target, "embedder", verify=True)
     return export_embedder(session, source, target)
 
 

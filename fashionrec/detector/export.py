@@ -141,7 +141,7 @@ def convert_detector(
     """
     say = log or (lambda text: None)
     with tempfile.TemporaryDirectory() as folder:
-        graph = Graph(source.path / source.graphs["detect"], source.spec, {}, _none)
+        graph = Graph(source.graph_path("detect"), source.spec, {}, _none)
         bundle, made, largest = _converted(graph, precision, Path(folder) / precision, evidence, say)
         first, second = opened(source), opened(bundle)
         figures = _compared(first, second, evidence, say)

@@ -12,7 +12,9 @@ import numpy as np
 
 from fashionrec.bundle import Bundle
 from fashionrec.embedder.preprocess import normalized, seen
+from fashionrec.embedder.tokens import open_tokenizer, rust_errors
 from fashionrec.errors import ModelError
+from fashionrec.manifest import check_complete
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -25,6 +27,10 @@ class Embedder:
     def __init__(self, bundle: Bundle, *, threads: int = 0, device: str = "auto") -> None:
         if bundle.kind != "embedder":
             raise ModelError(f"{bundle.path} holds a {bundle.kind}, not an embedder")
+        try:
+            check_complete(bundle.spec)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"bundle {bundle.path} is not understood ({error!r})", hint="export it again") from None
         self.bundle = bundle
         self._threads, self._device = threads, device
         self._lock = threading.Lock()
@@ -94,15 +100,14 @@ class Embedder:
 
     def _encoded(self, texts: Sequence[str]) -> list[Any]:
         with self._lock:
+            tokenizer = self._tokenizer
             try:
-                return list(self._tokenizer.encode_batch(list(texts)))
-            except ModelError:
-                raise
-            except BaseException as error:  # bare Exception: of a token that it should know; or a panic of its Rust
-                if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-                    raise
-                reason = str(error).splitlines()[0][:200]
-        raise ModelError(f"{self.bundle.path}: its tokenizer does not work: {reason}", hint="export or copy it again")
+                with rust_errors():
+                    return list(tokenizer.encode_batch(list(texts)))
+            except ValueError as error:  # a token that it should know, a pattern that does not end
+                raise ModelError(
+                    f"{self.bundle.path}: its tokenizer does not work: {error}", hint="export or copy it again"
+                ) from None
 
     def _batches(self, values: Sequence[Any], batch: int, run: Callable[[Sequence[Any]], np.ndarray]) -> np.ndarray:
         parts = [run(values[start : start + batch]) for start in range(0, len(values), batch)]
@@ -128,14 +133,4 @@ class Embedder:
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
-        from tokenizers import Tokenizer
-
-        spec = self.bundle.spec["text"]
-        path = self.bundle.path / spec["tokenizer"]
-        try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # tokenizers raises bare Exception
-            raise ModelError(f"{path} cannot be loaded: {error}", hint="export or copy it again") from None
-        tokenizer.enable_truncation(int(spec["max_length"]))
-        tokenizer.enable_padding(pad_id=int(spec["pad_id"]), pad_token=str(spec["pad_token"]))
-        return tokenizer
+        return open_tokenizer(self.bundle.folder, self.bundle.spec["text"])

@@ -59,7 +59,7 @@ def convert_embedder(
     name = source.graphs["image"]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / name
-        made = (converter or {"int8": to_int8, "fp16": to_fp16}[precision])(source.path / name, file)
+        made = (converter or {"int8": to_int8, "fp16": to_fp16}[precision])(source.graph_path("image"), file)
         keep_weights_beside(file)
         spec = {**source.spec, "precision": precision}
         unwritten = Bundle(file.parent, "embedder", "unwritten", "", {"image": name}, spec, {}, {}, {})

@@ -15,6 +15,7 @@ from PIL import Image
 
 from fashionrec.errors import ModelError
 
+_MAX_RESIZED = 32 << 20  # pixels; a picture of 1 x 600 at an edge of 224 has fewer
 RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -35,7 +36,9 @@ def seen(images: Sequence[Image.Image], spec: dict[str, Any]) -> list[Image.Imag
     with _understood():
         height, width = (int(side) for side in spec["crop"])
         edge, resample = int(spec["shortest_edge"]), RESAMPLING[spec["resample"]]
-    return [_centre_crop(_resize(image, edge, resample), height, width) for image in images]
+    return [
+        _centre_crop(_resize(_middle(image, edge, height, width), edge, resample), height, width) for image in images
+    ]
 
 
 def normalized(pictures: Sequence[Image.Image], spec: dict[str, Any]) -> np.ndarray:
@@ -60,6 +63,17 @@ def _understood() -> Iterator[None]:
         yield
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"the encoder's preprocessing is not understood ({error!r})", hint="export it again") from None
+
+
+def _middle(image: Image.Image, edge: int, height: int, width: int) -> Image.Image:
+    """The middle of a very long picture: resized whole, one of 1 x 60,000 pixels would take 12 GB, all of it cut off again."""
+    short, long = sorted(image.size)
+    kept = max(_MAX_RESIZED // edge, 2 * max(height, width)) * short // edge + 1
+    if edge * (edge * long // short) <= _MAX_RESIZED or long <= kept:
+        return image
+    start = (long - kept) // 2
+    wide = image.width >= image.height
+    return image.crop((start, 0, start + kept, short) if wide else (0, start, short, start + kept))
 
 
 def _resize(image: Image.Image, edge: int, resample: Image.Resampling) -> Image.Image:
