@@ -21,6 +21,7 @@ from fashionrec.build_report import BuildReport, write_report
 from fashionrec.bundle import Bundle
 from fashionrec.changes import Changes, Wanted
 from fashionrec.common.folder import TEMPORARY, Folder
+from fashionrec.common.text import encodable
 from fashionrec.compaction import compact_segments, should_compact
 from fashionrec.config import Config
 from fashionrec.crops import KnownCrops
@@ -160,6 +161,8 @@ class _Build:
         return digests
 
     def _digest(self, location: str) -> str | ImageError:
+        if encodable(location) != location:
+            return ImageError(f"{location} has a name that is not UTF-8", reason="name")
         return photo_digest(Path(location), self.config.images.max_bytes)
 
     def _wanted(self, paths: dict[str, str]) -> list[Wanted]:

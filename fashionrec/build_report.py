@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fashionrec.common.text import json_text
 from fashionrec.files import dump_json
 from fashionrec.pages import environment
 from fashionrec.runs import now
@@ -85,7 +85,7 @@ def log_line(document: dict[str, Any]) -> str:
     line["index"] = {
         key: index.get(key) for key in ("kind", "vectors", "recall_at_10", "latency_ms_p50", "latency_ms_p95")
     }
-    return json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n"
+    return json_text(line) + "\n"
 
 
 def report_page(document: dict[str, Any], name: str) -> str:

@@ -38,8 +38,7 @@ def fsync_file(path: Path) -> None:
 
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write a file so that a reader, or a crash, sees the old content or the new, never a part."""
-    raw = data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data  # a name may not be UTF-8
-    Folder(path.parent).write(path.name, raw)
+    Folder(path.parent).write(path.name, data)
 
 
 @contextmanager

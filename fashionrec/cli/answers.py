@@ -49,7 +49,7 @@ def write_files(
     if html is not None:
         from fashionrec.search.page import answer_page
 
-        html.write_text(answer_page(catalogue, answers, worn), encoding="utf-8")
+        html.write_text(answer_page(catalogue, answers, worn), encoding="utf-8", errors="backslashreplace")
     if save_crops is not None:
         from fashionrec.search.pictures import save_garments
 

@@ -36,7 +36,7 @@ def compare_catalogues(
         if not answers:
             raise failures[0]
         if html is not None:
-            html.write_text(compare_page((a, b), answers), encoding="utf-8")
+            html.write_text(compare_page((a, b), answers), encoding="utf-8", errors="backslashreplace")
     compared = [[pair.to_dict() for pair in pairs(*both)] for both in answers]
     document = {
         "catalogues": [str(first), str(second)],

@@ -135,7 +135,7 @@ class Folder:
         Whatever has the name, a link included, is replaced; its target is not touched. A folder is refused. Without ``sync``
         the content may be torn after a crash of the machine: for what is checked when it is read.
         """
-        raw = data.encode("utf-8") if isinstance(data, str) else data
+        raw = data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data  # a name may not be UTF-8
         with self._parent(name) as (handle, last):
             above, plain = os.path.split(last)
             temporary = str(Path(above, f".{plain}.{os.urandom(8).hex()}.tmp"))

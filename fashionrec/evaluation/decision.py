@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fashionrec.common.text import markdown_cell
 from fashionrec.evaluation.bootstrap import Spread, paired_spreads
 from fashionrec.evaluation.confusion import confusion_matrix
 from fashionrec.files import dump_json, write_atomic
@@ -166,11 +167,19 @@ def to_markdown(document: Mapping[str, Any]) -> str:
     ]
     for row in document["rows"]:
         figures = f"{row['before']:.3f} | {row['after']:.3f} | {row['difference']:+.3f}"
-        lines.append(f"| {row['test_set']} | {row['metric']} | {figures} | {row['low']:+.3f} to {row['high']:+.3f} |")
+        lines.append(
+            f"| {row['test_set']} | {markdown_cell(row['metric'])} | {figures} | {row['low']:+.3f} to {row['high']:+.3f} |"
+        )
     lines.append("")
     lines += [f"- {name}: {count} photos ({document['splits'][name]})" for name, count in document["photos"].items()]
     return "\n".join(
-        [*lines, "", headline(document["decision"]), *(f"- {r}" for r in document["decision"]["reasons"]), ""]
+        [
+            *lines,
+            "",
+            headline(document["decision"]),
+            *(f"- {markdown_cell(r)}" for r in document["decision"]["reasons"]),
+            "",
+        ]
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fashionrec.common.text import markdown_cell
 from fashionrec.evaluation.coco import SIZES
 from fashionrec.evaluation.confusion import ConfusionMatrix
 
@@ -89,4 +90,4 @@ def figure(value: float | None) -> str:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     lines = [list(head), ["---", *["---:"] * (len(head) - 1)], *rows]
-    return [f"| {' | '.join(line)} |" for line in lines]
+    return [f"| {' | '.join(map(markdown_cell, line))} |" for line in lines]

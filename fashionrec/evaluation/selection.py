@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fashionrec.common.text import markdown_cell
 from fashionrec.pages import environment
 
 COLUMNS = (
@@ -59,12 +60,12 @@ def ordered(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def selection_markdown(document: Mapping[str, Any]) -> str:
     """The document of a comparison as Markdown."""
-    lines = [f"# Comparison of {len(document['models'])} detectors", "", about(document), ""]
+    lines = [f"# Comparison of {len(document['models'])} detectors", "", markdown_cell(about(document)), ""]
     lines += ["| " + " | ".join(COLUMNS) + " |", "| --- |" + " ---: |" * (len(COLUMNS) - 1)]
     for row in ordered(document["models"]):
-        lines.append("| " + " | ".join(text.replace("|", "\\|") for text in cells(row)) + " |")
+        lines.append("| " + " | ".join(map(markdown_cell, cells(row))) + " |")
     lines += ["", *(f"{note}\n" for note in NOTES)]
-    lines += [f"- {how}" for how in map(origin, document["models"]) if how]
+    lines += [f"- {markdown_cell(how)}" for how in map(origin, document["models"]) if how]
     return "\n".join(lines).rstrip() + "\n"
 
 
