@@ -117,7 +117,8 @@ def finetune(
         reasons = "; ".join(document["notes"].get("decision", {}).get("reasons", [])) or "it did not get better"
         raise Refused(
             f"not promoted: {reasons}",
-            hint=f"the candidate is kept in {document['path']}, with comparison.html; `fashionrec runs promote` overrules",
+            hint=f"the candidate is kept in {shell_word(document['path'])}, with comparison.html;"
+            " `fashionrec runs promote` overrules",
         )
     session.out.next(f"fashionrec build-index PHOTOS --detector {shell_word(document['path'])}")
 
