@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from fashionrec.common.documents import DocumentError, read_json, read_yaml
+from fashionrec.common.documents import DocumentError, read_bytes, read_json, read_yaml
 from fashionrec.common.reach import Reach, Refusal, refusals_error
 from fashionrec.errors import DataError
 from fashionrec.files import write_atomic
@@ -33,6 +33,11 @@ NAME_FILES = ("classes.txt", "obj.names", "names.txt", "labels/classes.txt", "da
 OTHER_TEXTS = frozenset(
     {*(Path(name).name for name in NAME_FILES), *(f"{s}.txt" for s in ("train", "val", "valid", "test"))}
 )
+
+#: A label file's bytes, its lines, and the characters of one: ten times what crowds, and outlines of many points, need.
+MAX_LABEL_BYTES, MAX_BOXES, _MAX_LINE = 16 << 20, 10_000, 1 << 20
+_MAX_CLASS = 1_000_000
+_TOO_MANY = "a label file holds the boxes of one photo, a line for each: is it another file?"
 
 _SHOWN = 60  # characters of a line that a message repeats
 
@@ -218,14 +223,37 @@ def read_labels(image: Path) -> np.ndarray:
     if not path.is_file():
         return np.zeros((0, 5))
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
+    for number, line in label_lines(path, read_label_text(path)):
         try:
             rows.append(parse_label_line(line)[:5])
         except LabelFault as fault:
             raise DataError(f"{path}, line {number} is not a box: {fault}") from None
     return np.array(rows).reshape(-1, 5)
+
+
+class TooManyBoxes(DataError):
+    """A label file that is far larger than one photo's boxes are."""
+
+
+def read_label_text(path: Path, encoding: str = "utf-8", errors: str = "strict") -> str:
+    """The text of a label file. Raises :class:`TooManyBoxes`, or :class:`DataError` where it is no regular file."""
+    try:
+        return read_bytes(path, MAX_LABEL_BYTES).decode(encoding, errors)
+    except DocumentError as error:
+        raise (TooManyBoxes if "larger" in str(error) else DataError)(f"{path} is {error}") from None
+
+
+def label_lines(path: Path | str, text: str) -> Iterator[tuple[int, str]]:
+    """Number and text of each line that is not blank. Raises :class:`TooManyBoxes`."""
+    if text.count("\n") > MAX_BOXES:
+        raise TooManyBoxes(f"{path} has more than {MAX_BOXES:,} lines", hint=_TOO_MANY)
+    for number, line in enumerate(text.splitlines(), start=1):
+        if number > MAX_BOXES:
+            raise TooManyBoxes(f"{path} has more than {MAX_BOXES:,} lines", hint=_TOO_MANY)
+        if len(line) > _MAX_LINE:
+            raise TooManyBoxes(f"{path}, line {number} has more than {_MAX_LINE:,} characters", hint=_TOO_MANY)
+        if line.strip():
+            yield number, line
 
 
 class LabelFault(ValueError):
@@ -265,7 +293,9 @@ def parse_label_line(line: str) -> LabelLine:
     if not number.is_integer():
         raise LabelFault("fractional-class", f"class {words[0]}", class_id=number)
     if number < 0:
-        raise LabelFault("negative-class", f"class {int(number)}", class_id=int(number))
+        raise LabelFault("negative-class", f"class {number:.0f}"[:_SHOWN], class_id=number)
+    if number > _MAX_CLASS:
+        raise LabelFault("unknown-class", f"class {number:g}", class_id=number)
     if len(rest) == 4:
         x, y, width, height = rest
         return LabelLine(int(number), x, y, width, height)

@@ -259,6 +259,7 @@ PLANTS: tuple[Plant, ...] = (
     of_label("negative-class", GOOD + b"-1 0.2 0.2 0.1 0.1\n", 26),
     of_label("fractional-class", GOOD + b"1.5 0.2 0.2 0.1 0.1\n", 27),
     of_label("unknown-class", GOOD + b"7 0.2 0.2 0.1 0.1\n", 28),
+    of_label("too-many-boxes", GOOD * 10_001, 90),
     of_label("polygon", b"4 0.3 0.3 0.7 0.3 0.7 0.7 0.5 0.8\n", 29),
     of_label("pixel-coordinates", b"4 80 60 64 60\n", 30),
     of_label("box-of-no-area", GOOD + b"4 0.2 0.2 0 0.1\n", 31),

@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 from fashionrec.common.text import shell_word
 from fashionrec.config import DatasetConfig
 from fashionrec.dataset.source import RawBox, SourceImage
 from fashionrec.errors import DataError
 from fashionrec.types import CLASS_NAMES, Box, resolve_class
+from fashionrec.yolo_data import MAX_BOXES, TooManyBoxes
 
 #: A box may reach this far beyond its picture, in pixels, before that counts: sources round.
 ROUNDING = 0.5
@@ -61,6 +64,8 @@ def clean_boxes(
 
     ``mapped`` is what :func:`class_map` gave. Raises :class:`DataError` for an unknown class where the rule is ``fail``.
     """
+    if len(image.boxes) > MAX_BOXES:
+        raise TooManyBoxes(f"{image.key} has {len(image.boxes):,} boxes, and a photo may have {MAX_BOXES:,}")
     problems = [Problem("broken-line", "dropped", text) for text in image.problems]
     turned = frame.orientation != 1 and bool(image.boxes)
     as_stored = turned and _labels_are_stored(image, frame, config.exif_boxes)
@@ -69,6 +74,7 @@ def clean_boxes(
         problems.append(Problem("exif-turned", "fixed", f"orientation {frame.orientation}: boxes {how}"))
     written_for = frame.stored if as_stored else frame.upright
     labels: list[Label] = []
+    known = {name: _Boxes() for name in CLASS_NAMES}
     for raw in image.boxes:
         name = _class_of(raw.label, mapped)
         if name is None:
@@ -94,11 +100,11 @@ def clean_boxes(
         kept = _inside(box, frame.upright, raw, config, problems)
         if kept is None:
             continue
-        label = Label(CLASS_NAMES.index(name), kept)
-        if any(label.class_id == other.class_id and _same(kept, other.box, config.repeated_iou) for other in labels):
+        if known[name].has(kept, config.repeated_iou):
             problems.append(Problem("repeated-box", "dropped", _words(raw)))
             continue
-        labels.append(label)
+        known[name].add(kept)
+        labels.append(Label(CLASS_NAMES.index(name), kept))
     return labels, problems
 
 
@@ -165,8 +171,28 @@ def _inside(box: Box, size: tuple[int, int], raw: RawBox, config: DatasetConfig,
     return clipped
 
 
-def _same(one: Box, other: Box, iou: float) -> bool:
-    return one == other or one.iou(other) > iou
+class _Boxes:
+    """Boxes to compare another one with, all at once: one by one, thousands of them take minutes."""
+
+    def __init__(self) -> None:
+        self._corners, self._count = np.empty((4, 64)), 0
+
+    def add(self, box: Box) -> None:
+        if self._count == self._corners.shape[1]:
+            self._corners = np.concatenate([self._corners, np.empty_like(self._corners)], axis=1)
+        self._corners[:, self._count] = box
+        self._count += 1
+
+    def has(self, box: Box, iou: float) -> bool:
+        """Whether one of them is the same, or overlaps by more than ``iou``; the arithmetic is that of :meth:`Box.iou`."""
+        x1, y1, x2, y2 = self._corners[:, : self._count]
+        width = np.maximum(0.0, np.minimum(x2, box.x2) - np.maximum(x1, box.x1))
+        height = np.maximum(0.0, np.minimum(y2, box.y2) - np.maximum(y1, box.y1))
+        common = width * height
+        union = box.area + (x2 - x1) * (y2 - y1) - common
+        same = (x1 == box.x1) & (y1 == box.y1) & (x2 == box.x2) & (y2 == box.y2)
+        overlap = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+        return bool((same | (overlap > iou)).any())
 
 
 def _words(raw: RawBox) -> str:

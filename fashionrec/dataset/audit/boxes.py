@@ -13,6 +13,8 @@ from fashionrec.types import Box
 
 #: A box may reach this far beyond its photo, in pixels: tools round.
 _ROUNDING = 0.5
+#: So many earlier boxes are named that one is the same as: thousands of equal ones would make millions of findings.
+_MOST_PAIRS = 10
 
 
 class GoodBox(NamedTuple):
@@ -95,15 +97,15 @@ def _check_one(
 def _check_pairs(good: Sequence[GoodBox], names: Mapping[int, str], rules: BoxRules) -> Iterator[Problem]:
     if len(good) < 2:
         return
-    corners = np.array([one.box for one in good])
-    areas = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
-    for second in range(1, len(good)):
-        low = np.maximum(corners[:second, :2], corners[second, :2])
-        high = np.minimum(corners[:second, 2:], corners[second, 2:])
-        common = np.clip(high - low, 0, None).prod(axis=1)
-        ious = common / (areas[:second] + areas[second] - common)
-        for first in np.flatnonzero(ious > min(rules.same_box, rules.repeated)).tolist():
-            one, other, iou = good[first], good[second], float(ious[first])
+    x1, y1, x2, y2 = np.array([one.box for one in good]).T.copy()
+    areas = (x2 - x1) * (y2 - y1)
+    for n in range(1, len(good)):
+        width = np.minimum(x2[:n], x2[n]) - np.maximum(x1[:n], x1[n])
+        height = np.minimum(y2[:n], y2[n]) - np.maximum(y1[:n], y1[n])
+        common = np.maximum(width, 0) * np.maximum(height, 0)
+        ious = common / (areas[:n] + areas[n] - common)
+        for first in np.flatnonzero(ious > min(rules.same_box, rules.repeated))[:_MOST_PAIRS].tolist():
+            one, other, iou = good[first], good[n], float(ious[first])
             found = _name_pair(one.class_id, other.class_id, iou, names, rules)
             if found:
                 shown = ((one.class_id, one.box), (other.class_id, other.box))

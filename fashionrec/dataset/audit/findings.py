@@ -84,6 +84,7 @@ KINDS: dict[str, Kind] = {
     "fractional-class": Kind("error", "A class that is no whole number", "Give it one of the ids in data.yaml."),
     "unknown-class": Kind("error", "A class that data.yaml does not name", "Name it in data.yaml, or change its id."),
     "polygon": Kind("note", "A polygon instead of a box", "Its bounding box counts; fetch-dataset writes it."),
+    "too-many-boxes": Kind("error", "A label file that is far too large", "Look what it holds; none of it is read."),
     # boxes
     "pixel-coordinates": Kind("error", "A box in pixels", "Divide by the photo's width and height."),
     "box-of-no-area": Kind("error", "A box of no area", "Remove it."),

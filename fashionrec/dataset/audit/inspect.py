@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fashionrec.common.documents import DocumentError, read_bytes
 from fashionrec.config import ImagesConfig
 from fashionrec.dataset.audit.boxes import BoxRules, GoodBox, check_boxes
 from fashionrec.dataset.audit.lines import LabelBox, Problem, read_lines
@@ -13,6 +14,7 @@ from fashionrec.dataset.similar import NO_HASH, photo_hash
 from fashionrec.decoding import Lost, in_processes
 from fashionrec.errors import ImageError
 from fashionrec.images import Photo, read_photo
+from fashionrec.yolo_data import MAX_LABEL_BYTES, TooManyBoxes
 
 #: Kinds of finding by the reason that read_photo gives; any other is unreadable-image.
 _REASONS = {
@@ -94,15 +96,16 @@ def inspect(job: Job) -> Inspected:
     raw: list[LabelBox] = []
     if labels is not None:
         try:
-            data = labels.read_bytes()
+            data = read_bytes(labels, MAX_LABEL_BYTES)
+            raw, broken = read_lines(data, rules.names)
+            problems += broken
+        except (DocumentError, TooManyBoxes) as error:
+            problems.append(Problem("too-many-boxes", f"{labels.name}: {error}"))
         except OSError as error:
-            data = b""
             problems.append(Problem("label-encoding", f"{labels.name} cannot be read: {error.strerror}"))
         else:
             if not data.strip():
                 problems.append(Problem("empty-label", f"{labels.name} has no line"))
-        raw, broken = read_lines(data, rules.names)
-        problems += broken
     size = (photo.width, photo.height) if photo else None
     boxes, wrong = check_boxes(raw, size or _NO_SIZE, rules.names, rules.boxes)
     return Inspected(

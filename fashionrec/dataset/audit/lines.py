@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from fashionrec.types import Box
-from fashionrec.yolo_data import LabelFault, parse_label_line
+from fashionrec.yolo_data import LabelFault, label_lines, parse_label_line
 
 
 class LabelBox(NamedTuple):
@@ -37,7 +37,10 @@ class Problem:
 
 
 def read_lines(data: bytes, classes: Container[int]) -> tuple[list[LabelBox], list[Problem]]:
-    """The boxes of a label file and a problem for each line that is none. ``classes`` are the ids that data.yaml names."""
+    """The boxes of a label file and a problem for each line that is none. ``classes`` are the ids that data.yaml names.
+
+    Raises :class:`TooManyBoxes`.
+    """
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -45,9 +48,7 @@ def read_lines(data: bytes, classes: Container[int]) -> tuple[list[LabelBox], li
     if "\0" in text:
         return [], [Problem("label-encoding", "the label file holds zero bytes")]
     boxes, problems = [], []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
+    for number, line in label_lines("the label file", text):
         try:
             found = parse_label_line(line)
             if found.class_id not in classes:

@@ -20,10 +20,12 @@ from fashionrec.yolo_data import (
     NAME_FILES,
     LabelFault,
     YoloData,
+    label_lines,
     label_path,
     orphan_labels,
     parse_label_line,
     read_data_yaml,
+    read_label_text,
 )
 
 _Listed = tuple["str | None", Path]  # split, photo
@@ -95,10 +97,7 @@ def read(where: Path, label: str, *, follow_links: bool | None = None) -> Source
 def read_boxes(path: Path, names: Mapping[int, str]) -> tuple[tuple[RawBox, ...], tuple[str, ...]]:
     """The boxes of a label file, and a text for each line that is none. A class without a name is ``#7``."""
     boxes, problems = [], []
-    text = path.read_text(encoding="utf-8-sig", errors="replace")
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
+    for number, line in label_lines(path, read_label_text(path, "utf-8-sig", "replace")):
         try:
             class_id, x, y, width, height, _ = parse_label_line(line)
         except LabelFault as fault:
