@@ -304,7 +304,7 @@ class BuildConfig(Section):
     detect: bool
     whole_photo: bool
     caption: CaptionKind
-    thumbnail: Annotated[int, Bounds(ge=16)]
+    thumbnail: Annotated[int, Bounds(ge=16, le=4096)]
     category_columns: list[str]
     max_failures: Fraction
     max_delete: Fraction

@@ -30,6 +30,7 @@ from fashionrec.config import Config
 from fashionrec.errors import CatalogueError, DataError
 from fashionrec.extras import load
 from fashionrec.files import dump_json, write_atomic
+from fashionrec.parquet import read_parquet
 from fashionrec.runs import installed_versions, now
 from fashionrec.store import generations
 from fashionrec.store.index import make_index
@@ -102,13 +103,12 @@ def import_catalogue(source: Path, root: Path, config: Config) -> dict[str, int]
     Raises :class:`DataError` where the export is damaged or does not fit together, :class:`CatalogueError` where ``root``
     is there already.
     """
-    pandas = load("pandas", what="importing a catalogue", packages=("pandas", "pyarrow"))
     document = _read_document(source)
     if not _is_free(root):
         raise CatalogueError(f"{root} is not empty", hint="choose another folder")
     try:
-        entries = pandas.read_parquet(source / "entries.parquet").to_dict("records")
-        items = pandas.read_parquet(source / "items.parquet").astype(object)
+        entries = read_parquet(source / "entries.parquet").to_dict("records")
+        items = read_parquet(source / "items.parquet").astype(object)
         items = items.where(items.notna(), None).to_dict("records")
         images = _load(source / _IMAGES, document["vectors"]["images"])
         texts = _load(source / _CAPTIONS, document["vectors"]["captions"])

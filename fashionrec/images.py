@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -36,6 +36,9 @@ SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .avif .gif .bmp .dib .tif .tiff .jp2 .j2k .jpx .ppm .pgm .pbm .pnm"
     " .ico .psd .tga".split()
 )
+
+#: Pixels of a thumbnail's long side.
+MAX_THUMBNAIL = 4096
 
 _MIB = 1 << 20
 _ORIENTATION = 0x0112  # EXIF
@@ -223,7 +226,7 @@ def _decode(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata; what matters here is whether pixels come out
         try:
-            with _open(data) as opened:
+            with _open(io.BytesIO(data)) as opened:
                 if opened.width * opened.height > limits.max_pixels:
                     raise ImageError(
                         f"{name} has {opened.width} x {opened.height} pixels, more than images.max_pixels allows",
@@ -265,15 +268,37 @@ def _scale(opened: Image.Image, least: int) -> tuple[int, int] | None:
     return None
 
 
-def _open(data: bytes) -> Image.Image:
+def read_thumbnail(data: bytes) -> Image.Image:
+    """A catalogue's thumbnail: a JPEG, and nothing else that Pillow reads. Raises :class:`ImageError`."""
+    try:
+        opened = _open(io.BytesIO(data), ("JPEG",))
+        if max(opened.size) <= MAX_THUMBNAIL:
+            return opened.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ImageError(f"a thumbnail is not a JPEG that can be read: {error}", reason="damaged") from None
+    raise ImageError(f"a thumbnail has {opened.width} x {opened.height} pixels", reason="too-many-pixels")
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """Width and height of a photo as it is stored; nothing is decoded. Raises :class:`ImageError`."""
+    try:
+        with path.open("rb") as file:
+            return _open(file).size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{path} is not an image that can be read: {error}", reason="not-an-image") from None
+
+
+def _open(file: IO[bytes], formats: tuple[str, ...] = COMMON_FORMATS) -> Image.Image:
     # ultralytics, where it is loaded, replaces Pillow's open by one that tries to install packages; take Pillow's own
     pillow_open = getattr(sys.modules.get("ultralytics.utils.patches"), "_image_open", Image.open)
     try:
-        opened: Image.Image = pillow_open(io.BytesIO(data), formats=COMMON_FORMATS)
+        opened: Image.Image = pillow_open(file, formats=formats)
         return opened
     except UnidentifiedImageError:
+        if formats is not COMMON_FORMATS:
+            raise
         Image.init()
-        opened = pillow_open(io.BytesIO(data), formats=[name for name in FORMATS if name in Image.OPEN])
+        opened = pillow_open(file, formats=[name for name in FORMATS if name in Image.OPEN])
         return opened
 
 

@@ -17,7 +17,7 @@ HEAVY = ("torch", "torchvision", "ultralytics", "transformers", "pandas", "robof
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "yolo_options"),
     ("common",),
-    ("types", "files", "extras", "sections"),
+    ("types", "files", "extras", "sections", "parquet"),
     ("config",),
     ("providers", "manifest"),
     ("images", "bundle", "graphs", "runs", "yolo_data", "pixels", "pages"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from PIL import Image
 
 from fashionrec.captioner.cache import SAME_BOX, Place
 from fashionrec.errors import ImageError, UsageError
-from fashionrec.images import least_side, read_photo
+from fashionrec.images import least_side, read_photo, read_thumbnail
 from fashionrec.types import resolve_class
 
 if TYPE_CHECKING:
@@ -158,8 +157,7 @@ class Pictures:
         photo = self._photo(stored)
         if photo is not None:
             return photo.crop(stored.item.box, self._crop)
-        with Image.open(io.BytesIO(self._catalogue.thumbnail(stored))) as thumbnail:
-            return thumbnail.convert("RGB")
+        return read_thumbnail(self._catalogue.thumbnail(stored))
 
     def _photo(self, stored: StoredItem) -> Photo | None:
         """The photo that a garment is in, with enough pixels of it; None where it is gone or another one by now."""

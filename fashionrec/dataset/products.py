@@ -16,13 +16,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fashionrec.common.documents import parse_json
+from fashionrec.common.documents import DocumentError, iter_jsonl, parse_json
 from fashionrec.config import nearest
 from fashionrec.errors import DataError
-from fashionrec.extras import load
 from fashionrec.images import find_photos
+from fashionrec.parquet import read_parquet
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+
+#: Bytes of one line of JSON: a thousand times what a product has.
+_MAX_LINE = 8 << 20
 
 _INTEGER = re.compile(r"^[+-]?(0|[1-9]\d{0,17})$")
 _NUMBER = re.compile(r"^[+-]?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d{1,3})?$")
@@ -111,17 +114,18 @@ def _read_records(source: Path, text: Collection[str]) -> list[dict[str, Any]]:
         if suffix in (".csv", ".tsv"):
             return _read_csv(source.read_bytes(), "\t" if suffix == ".tsv" else ",", text)
         if suffix == ".parquet":
-            pandas = load("pandas", what="reading a Parquet table", packages=("pandas", "pyarrow"))
-            frame = pandas.read_parquet(source)
-            return [_plain(record) for record in frame.to_dict("records")]
-        with source.open(encoding="utf-8-sig") as file:
-            return [_plain(_object(source, line)) for line in file if line.strip()]
+            return [_plain(record) for record in read_parquet(source).to_dict("records")]
+        lines = iter_jsonl(source, limit=_MAX_LINE, encoding="utf-8-sig")
+        return [_plain(_object(source, number, line)) for number, line in lines]
     except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
         raise DataError(f"{source} cannot be read: {error}", hint="tables are UTF-8 CSV, JSONL or Parquet") from None
 
 
-def _object(source: Path, line: str) -> dict[str, Any]:
-    record = parse_json(line, parse_float=_finite, parse_constant=_finite)
+def _object(source: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        record = parse_json(line, parse_float=_finite, parse_constant=_finite)
+    except DocumentError as error:
+        raise DocumentError(f"line {number}: {error}") from None
     if not isinstance(record, dict):
         raise DataError(f"{source}: every line must be a JSON object")
     return record

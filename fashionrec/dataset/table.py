@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from PIL import Image
 
 from fashionrec.common.text import TableWriter
 from fashionrec.extras import load
 from fashionrec.files import sha256_file, write_atomic
+from fashionrec.images import read_size
 from fashionrec.types import CLASS_NAMES
 from fashionrec.yolo_data import read_data_yaml, read_labels
 
@@ -95,8 +95,7 @@ def read_dataset(folder: Path) -> Iterator[TableImage]:
     for split in SPLITS:
         for image in data.images(split) if split in data.splits else ():
             relative = image.relative_to(folder.resolve() if image.is_absolute() else folder).as_posix()
-            with Image.open(image) as opened:
-                size = opened.size
+            size = read_size(image)
             boxes = tuple((int(number), *map(float, box)) for number, *box in read_labels(image).tolist())
             yield TableImage(split, relative, size, sha256_file(image), boxes)  # type: ignore[arg-type]
 

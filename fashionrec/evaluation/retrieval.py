@@ -13,7 +13,7 @@ import numpy as np
 from fashionrec.assemble import product_garment
 from fashionrec.errors import DataError, ImageError
 from fashionrec.evaluation.calibration import Judged
-from fashionrec.images import crop_garment
+from fashionrec.images import crop_garment, read_thumbnail
 from fashionrec.search.ranking import rank
 from fashionrec.types import Box, Garment, resolve_class
 
@@ -149,17 +149,12 @@ def histogram_baseline(
 ) -> dict[str, Any]:
     """The same queries answered by colour alone: RGB histograms (``bins`` per channel) of the same crops, by intersection
     (Swain and Ballard, IJCV 1991). What an encoder must beat to have learnt anything."""
-    import io
-
-    from PIL import Image as PillowImage
-
     products: list[str] = []
     gallery: list[np.ndarray] = []
     for stored in catalogue.items.everything():
         if not stored.worn_with:
             products.append(stored.item.product_id)
-            with PillowImage.open(io.BytesIO(catalogue.thumbnail(stored))) as thumbnail:
-                gallery.append(colour_histogram(thumbnail.convert("RGB"), bins))
+            gallery.append(colour_histogram(read_thumbnail(catalogue.thumbnail(stored)), bins))
     matrix = np.stack(gallery)
     scores = RetrievalScores()
     known = set(products)

@@ -11,6 +11,7 @@ from fashionrec.store.generations import THUMBNAILS, folder_of
 
 #: More bytes than any thumbnail that a build writes (512 px at most, quality 85).
 _LARGEST = 16 << 20
+_JPEG = b"\xff\xd8\xff"
 
 
 class Thumbnails:
@@ -44,4 +45,9 @@ class Thumbnails:
                 f" and no thumbnail of {size} at {offset}"
             )
         file.seek(offset)
-        return file.read(size)
+        data = file.read(size)
+        if not data.startswith(_JPEG):
+            raise CatalogueError(
+                f"catalogue is damaged: {self._folder.root / name}: no JPEG of {size} bytes at {offset}"
+            )
+        return data
