@@ -153,7 +153,7 @@ def _names(names: Any, path: Path) -> dict[int, str]:
     try:
         pairs = names.items() if isinstance(names, dict) else enumerate(names)
         return {int(number): str(name) for number, name in pairs}
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{path} is not a YOLO dataset: its names make no sense ({error})") from None
 
 
