@@ -13,8 +13,8 @@ import contextlib
 import enum
 import importlib
 import pathlib
-import pickle
 import pickletools
+import re
 import zipfile
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -38,7 +38,11 @@ _RENAMED = {
     "ultralytics.utils.loss.v10DetectLoss": "ultralytics.utils.loss.E2EDetectLoss",
 }
 _SHOWN = 5  # names that a message lists
-_HARMLESS = ("torch.", "collections.OrderedDict", "__builtin__.set", "builtins.set", "_codecs.encode")
+#: Globals that torch itself allows, as far as checkpoints of models have them.
+_HARMLESS = re.compile(
+    r"torch\._utils\._rebuild_\w+|torch\.\w+Storage|torch\.nn\.parameter\.Parameter|torch\.(Size|device|Tensor)"
+    r"|collections\.OrderedDict|(__builtin__|builtins)\.set|_codecs\.encode"
+)
 _LOOKED_AT = 16 << 20  # bytes of a pickle that is refused, for its globals
 
 #: sha256 of the files that the user said to run (:func:`trusting`).
@@ -112,7 +116,7 @@ class _Blank:
 
 
 class _Called(Exception):
-    """A checkpoint calls a constructor."""
+    """A checkpoint calls a constructor, or asks for more of a layer than its forward."""
 
 
 def _allowed(name: str) -> Any:
@@ -158,7 +162,7 @@ def _method(owner: Any, name: str) -> Any:
         return getattr(type(owner), name).__get__(owner)
     if isinstance(owner, type) and issubclass(owner, enum.Enum) and not name.startswith("_"):
         return getattr(owner, name)
-    raise pickle.UnpicklingError(f"getattr of {name!r} is not allowed")
+    raise _Called(f"getattr of {str(name)[:80]!r}")
 
 
 def _check_archive(path: Path) -> None:
@@ -181,10 +185,11 @@ def _unreadable(path: Path, error: Exception, named: Collection[str] = ()) -> Mo
 
     if other := what_it_is(path):
         return ModelError(f"{path} is not a checkpoint: {other}")
-    foreign = sorted(name for name in named if _allowed(name) is None and not name.startswith(_HARMLESS))
+    foreign = sorted(name for name in named if _allowed(name) is None and not _HARMLESS.fullmatch(name))
     if foreign:
         return ForeignCode(path, foreign)
-    reason = " ".join(str(error).split())[:160] or type(error).__name__
+    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = (reason.partition("WeightsUnpickler error: ")[2] or reason)[:160]
     if not zipfile.is_zipfile(path):
         reason = "it is cut off, or was not saved by torch"
     elif "locating file" in reason:
