@@ -60,7 +60,11 @@ def launch(trainer: Any, log: Path) -> None:
             held = lock_handles(
                 Path(trainer.save_dir)
             )  # if this process is killed, they train on, and the run is theirs
-            environment = {**os.environ, "PYTHONSAFEPATH": "1"}  # `python -m` would look into the working folder first
+            environment = {
+                **os.environ,
+                "PYTHONSAFEPATH": "1",
+                "YOLO_OFFLINE": "true",
+            }  # `python -m` would look into the working folder first
             code = subprocess.run(
                 command, stdout=stream, stderr=stream, check=False, pass_fds=held, env=environment
             ).returncode

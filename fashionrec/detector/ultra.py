@@ -32,7 +32,7 @@ def load_ultralytics() -> Any:
     if "ultralytics" not in sys.modules:
         os.environ["YOLO_CONFIG_DIR"] = str(own_folder())
         os.environ.setdefault("YOLO_AUTOINSTALL", "false")
-    with quiet(None), _cores_kept():
+    with quiet(None), _cores_kept(), _offline():
         import ultralytics
         from ultralytics.utils import SETTINGS, USER_CONFIG_DIR
 
@@ -206,6 +206,20 @@ def _cores_kept() -> Iterator[None]:
     torch_utils.NUM_THREADS = torch.get_num_threads()
     if own is None:
         os.environ.pop("OMP_NUM_THREADS", None)
+
+
+@contextlib.contextmanager
+def _offline() -> Iterator[None]:
+    """While it is imported ultralytics asks two name servers whether it is online, to look for updates and to report its use."""
+    before = os.environ.get("YOLO_OFFLINE")
+    os.environ["YOLO_OFFLINE"] = "true"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["YOLO_OFFLINE"]
+        else:
+            os.environ["YOLO_OFFLINE"] = before
 
 
 def _provide_font(target: Path) -> None:
