@@ -110,7 +110,12 @@ def take_away(guard: str) -> None:
     if guard == "guard":
         import fashionrec.detector.guard
 
-        fashionrec.detector.guard.install = lambda: None
+        def unguarded() -> None:
+            import ultralytics.nn.tasks
+
+            ultralytics.nn.tasks.SAFE_LOAD = False
+
+        fashionrec.detector.guard.install = unguarded
     elif guard == "data":
         from fashionrec.detector import finetune, train
 

@@ -61,6 +61,7 @@ def project(made: Path, tmp_path: Path) -> Path:
     for record in folder.glob("runs/train/*/run.json"):  # a stopped run goes on with the data that it began with
         record.write_text(record.read_text().replace(str(made), str(folder)))
     hostile.planted_dataset(data, folder)
+    (data.with_name("elsewhere.yaml")).write_text(f"path: nowhere\n{data.read_text()}")
     code = hostile.python_code(folder)
     for name in MODULES:
         (folder / f"{name}.py").write_text(f"{code}\n")
@@ -107,6 +108,12 @@ COMMANDS = (
         "train",
         ("train", DATA, f"model={TINY_MODEL}", "epochs=1", "name=new", *FAST),
         without={"guard": "pickle.find_class"},
+    ),
+    Command(
+        "train where ultralytics would download",
+        ("train", "data=data/elsewhere.yaml", f"model={TINY_MODEL}", "epochs=1", "name=new", *FAST),
+        without={"data": "compile"},
+        slow=True,
     ),
     Command("resume", ("train", "--resume", "name=stopped", *FAST), slow=True),
     Command(
