@@ -63,7 +63,7 @@ def export_detector(
     fp32, fp16 or int8.
 
     The agreement with the source is measured on the photos of ``evidence`` (fp32: or on pictures made for the purpose), in
-    batches of mixed sizes, and kept in the bundle. A ``.pt`` file is a pickle: export only what you trust. Raises
+    batches of mixed sizes, and kept in the bundle. Raises
     :class:`ModelError` for what cannot be loaded, :class:`DataError` where photos are needed and there are none,
     :class:`Refused` where the export differs from its source; then nothing is written.
     """
