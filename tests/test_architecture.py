@@ -45,6 +45,7 @@ TRAINING = {
         for name in ("", ".ultra", ".effdet", ".torchvision", ".loop", ".plain", ".photos", ".checkpoint")
     ),
     "fashionrec.embedder.train",
+    "fashionrec.embedder.checkpoint",
     "fashionrec.embedder.export",
     "fashionrec.embedder.precision",
 }

@@ -24,11 +24,13 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from fashionrec.bundle import Bundle, write_bundle
+from fashionrec.embedder.checkpoint import load_clip
 from fashionrec.embedder.embed import Embedder
 from fashionrec.embedder.preprocess import RESAMPLING, pixel_values
 from fashionrec.errors import ModelError, Refused
 from fashionrec.files import sha256_file
 from fashionrec.graphs import keep_weights_beside, with_ready
+from fashionrec.manifest import check_spec
 
 #: What an export may differ by from its source.
 MIN_COSINE = 0.9999
@@ -93,6 +95,10 @@ def export_embedder(
                 "image": {"input": "pixel_values", **image_spec(processor.to_dict())},
                 "text": _write_tokenizer(model, tokenizer, work),
             }
+            try:
+                check_spec("embedder", spec)
+            except ValueError as error:
+                raise ModelError(f"{source} cannot be exported: {error}") from None
             _export_towers(model, spec, work)
             for tower in ("image.onnx", "text.onnx"):
                 keep_weights_beside(work / tower)
@@ -111,35 +117,15 @@ def export_embedder(
     return bundle
 
 
-def load_clip(source: str) -> tuple[Any, Any, Any]:
-    """Model (eval), Pillow image processor and tokenizer of a Hugging Face id or folder. Raises :class:`ModelError`."""
-    from transformers import AutoConfig, AutoTokenizer, CLIPModel
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-
-    local = Path(source).exists()
-    hint = "give a Hugging Face id, or a folder that save_pretrained wrote"
-    if local and not (Path(source) / "config.json").is_file():
-        raise ModelError(f"{source} is no model in the transformers format: it has no config.json", hint=hint)
-    try:
-        config = AutoConfig.from_pretrained(source)
-        if config.model_type != "clip":
-            raise ModelError(
-                f"{source} is a {config.model_type} model, not a CLIP", hint="only CLIP models are supported"
-            )
-        model = CLIPModel.from_pretrained(source).eval().float()
-        processor = CLIPImageProcessorPil.from_pretrained(source)
-        tokenizer = AutoTokenizer.from_pretrained(source)
-    except ModelError:
-        raise
-    except Exception as error:  # hub, network, file and format errors of several libraries
-        reason = " ".join(str(error).split())[:200]
-        offline = "" if local else "; without a network, give the folder of a copy"
-        raise ModelError(f"{source} cannot be loaded: {reason}", hint=hint + offline) from None
-    return model, processor, tokenizer
-
-
 def image_spec(settings: dict[str, Any]) -> dict[str, Any]:
     """The serving plane's preprocessing from a CLIP image processor's settings. Raises :class:`ModelError`."""
+    try:
+        return _image_spec(settings)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ModelError(f"the image processor's settings are not understood ({error!r})") from None
+
+
+def _image_spec(settings: dict[str, Any]) -> dict[str, Any]:
     for step in ("do_resize", "do_center_crop", "do_rescale", "do_normalize"):
         if not settings.get(step, True):
             raise ModelError(f"the image processor sets {step}=false, which is not supported")

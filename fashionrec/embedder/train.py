@@ -26,7 +26,8 @@ from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from fashionrec.config import TrainEmbedderConfig
-from fashionrec.embedder.export import load_clip, quiet
+from fashionrec.embedder.checkpoint import load_clip
+from fashionrec.embedder.export import quiet
 from fashionrec.errors import DataError
 from fashionrec.runs import Run, start_run
 
@@ -73,13 +74,15 @@ def train_embedder(
     if len({pair.product_id for pair in pairs}) < 8:
         raise DataError("an encoder needs photos of at least 8 products to learn from")
     verb = "train" if init is None else "finetune"
+    with quiet():
+        start = load_clip(init) if init else None  # before there is a run: a checkpoint that is not whole leaves none
     run = start_run(runs / verb, config.name, kind="embedder", verb=verb, exist_ok=config.exist_ok)
     run.seed, run.device = config.seed, str(config.device or "cpu")
     run.config = {"train_embedder": config.model_dump(), "init": init}
     run.dataset = dict(dataset or {})
     try:
         with quiet():
-            _train(pairs, config, init, run, log, progress)
+            _train(pairs, config, start, run, log, progress)
     except BaseException:
         run.status = "failed"
         run.save()
@@ -90,7 +93,7 @@ def train_embedder(
 def _train(
     pairs: Sequence[Pair],
     config: TrainEmbedderConfig,
-    init: str | None,
+    init: tuple[Any, Any, Any] | None,
     run: Run,
     log: Callable[[str], None] | None,
     progress: Progress | None,
@@ -99,7 +102,7 @@ def _train(
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
     device = torch.device(str(config.device) if config.device is not None else "cpu")
-    model, processor, tokenizer = load_clip(init) if init else _small_clip([p.caption for p in pairs], config)
+    model, processor, tokenizer = init or _small_clip([p.caption for p in pairs], config)
     model.to(device)
     side = int(processor.crop_size["height"])
     products = {name: n for n, name in enumerate(dict.fromkeys(pair.product_id for pair in pairs))}
