@@ -56,6 +56,14 @@ class Result:
         return json.loads(self.out)
 
 
+@pytest.fixture(autouse=True)
+def user_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's own cache, a new one for each test."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder / "fashionrec"
+
+
 @pytest.fixture
 def config() -> Config:
     return load_config(env={}).config

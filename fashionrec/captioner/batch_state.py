@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import hashlib
-import sqlite3
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from fashionrec.captioner.cache import SAME_BOX, Place
-from fashionrec.captioner.sqlite_file import told_as_ours, transaction
+from fashionrec.captioner.ledger import TOKEN
+from fashionrec.captioner.sqlite_file import damaged, told_as_ours, transaction
+from fashionrec.common.sqlite import UntrustedFile, open_foreign
 from fashionrec.errors import CatalogueError
 from fashionrec.types import Box
 
@@ -28,6 +30,11 @@ APPLICATION_ID = 0x46524342  # "FRCB"
 SCHEMA_VERSION = 1
 #: The states of a part that is not done with.
 OPEN = ("written", "uploading", "uploaded", "creating", "submitted", "ended")
+#: The states of a part that the server has not been asked to work on, or may not have been.
+UNSENT = ("written", "uploading", "uploaded", "creating")
+_AGAIN = "restore it from a copy, or move the folder away: what was submitted and not collected is lost then"
+_MOST_TEXT = 2000  # characters of any text in it
+_MOST_COUNT = 1 << 40
 
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
@@ -83,10 +90,11 @@ class BatchState:
     def __init__(self, path: Path, *, write: bool = True) -> None:
         """Open it, or make it. Raises :class:`CatalogueError` where it is damaged or not ours."""
         self.path = path
-        mode = "rwc" if write else "ro"
-        with self._guard():
-            uri = f"{path.resolve().as_uri()}?mode={mode}"
-            self._db = sqlite3.connect(uri, uri=True, timeout=30.0, isolation_level=None)
+        try:
+            with self._guard():
+                self._db = open_foreign(path, _SCHEMA, mode="rwc" if write else "ro", timeout=30.0)
+        except UntrustedFile as error:
+            raise CatalogueError(f"{path} is not a file of caption batches of this version: {error}") from None
         try:
             with self._guard():
                 if write and not self._db.execute("SELECT 1 FROM sqlite_master").fetchall():
@@ -110,23 +118,29 @@ class BatchState:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def add(self, places: Iterable[Place]) -> int:
-        """Garments to be asked; returns how many. One that is waiting or sent already, in nearly the same box, is left."""
-        added = 0
+    def add(self, places: Iterable[Place]) -> list[str]:
+        """Garments to be asked; returns the names of their requests, those that were waiting already included.
+
+        One that is sent already, in nearly the same box, is left.
+        """
+        added: list[str] = []
         with self._guard(), self._transaction():
             for place in places:
                 rows = self._db.execute(
-                    "SELECT x1, y1, x2, y2 FROM requests WHERE photo_sha256 = ? AND class_name = ? AND state != 'answered'",
+                    "SELECT * FROM requests WHERE photo_sha256 = ? AND class_name = ? AND state != 'answered'",
                     (place.photo_sha256, place.class_name or ""),
                 ).fetchall()
                 box = Box(*map(float, place.box))
-                if any(Box(*row) == box or Box(*row).iou(box) >= SAME_BOX for row in rows):
+                known = [(row[0], row[7], self._place(row).box) for row in rows]
+                same = [(name, state) for name, state, other in known if other == box or other.iou(box) >= SAME_BOX]
+                if same:
+                    added += [name for name, state in same[:1] if state == "waiting"]
                     continue
                 values = (custom_id(place), place.photo_sha256, place.class_name or "", *box)
                 self._db.execute(
                     "INSERT OR REPLACE INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, 'waiting', NULL, 0)", values
                 )
-                added += 1
+                added.append(values[0])
         return added
 
     def waiting(self) -> Iterator[tuple[str, Place]]:
@@ -140,13 +154,13 @@ class BatchState:
                 return
             for row in rows:
                 last = row[0]
-                yield row[1], _place(row[2:8])
+                yield row[1], self._place(row[1:])
 
-    def unanswered(self) -> list[Place]:
-        """The garments that are waiting or sent."""
+    def unanswered(self) -> list[tuple[str, str, Place]]:
+        """The garments that are waiting or sent: the names of their requests, their states, and what they are."""
         sql = "SELECT * FROM requests WHERE state != 'answered' ORDER BY rowid"
         with self._guard():
-            return [_place(row[1:7]) for row in self._db.execute(sql)]
+            return [(row[0], str(row[7]), self._place(row)) for row in self._db.execute(sql)]
 
     def drop(self, ids: Iterable[str]) -> None:
         """Garments that are not to be asked any more: they are gone."""
@@ -205,7 +219,7 @@ class BatchState:
         """The garments of a part whose outcome is not recorded, of those submitted ``at_least`` so many times."""
         sql = "SELECT * FROM requests WHERE part = ? AND state = 'sent' AND attempts >= ? ORDER BY rowid"
         with self._guard():
-            return [(row[0], _place(row[1:7])) for row in self._db.execute(sql, (part, at_least))]
+            return [(row[0], self._place(row)) for row in self._db.execute(sql, (part, at_least))]
 
     def find(self, ids: Sequence[str]) -> dict[str, tuple[Place, str]]:
         """Garments and their states by the names of their requests."""
@@ -214,18 +228,18 @@ class BatchState:
             part = ids[start : start + 400]
             sql = f"SELECT * FROM requests WHERE custom_id IN ({', '.join('?' * len(part))})"
             with self._guard():
-                found |= {row[0]: (_place(row[1:7]), str(row[7])) for row in self._db.execute(sql, tuple(part))}
+                found |= {row[0]: (self._place(row), str(row[7])) for row in self._db.execute(sql, tuple(part))}
         return found
 
     def part(self, number: int) -> Part:
         with self._guard():
-            return Part(*self._db.execute("SELECT * FROM parts WHERE part = ?", (number,)).fetchone())
+            return self._part(self._db.execute("SELECT * FROM parts WHERE part = ?", (number,)).fetchone())
 
     def parts(self, states: Sequence[str] = OPEN) -> list[Part]:
         """Parts in some states, oldest first."""
         sql = f"SELECT * FROM parts WHERE state IN ({', '.join('?' * len(states))}) ORDER BY part"
         with self._guard():
-            return [Part(*row) for row in self._db.execute(sql, tuple(states))]
+            return [self._part(row) for row in self._db.execute(sql, tuple(states))]
 
     def counts(self) -> dict[str, int]:
         """How many garments are ``waiting``, ``sent`` and ``answered``."""
@@ -237,8 +251,32 @@ class BatchState:
         return transaction(self._db)
 
     def _guard(self) -> AbstractContextManager[None]:
-        return told_as_ours(self.path, "restore it from a copy")
+        return told_as_ours(self.path, _AGAIN)
+
+    def _place(self, row: Sequence[Any]) -> Place:
+        """The garment of a row of ``requests``, whose name must be the one that belongs to it."""
+        name, photo, class_name, *box = row[:7]
+        if isinstance(photo, str) and isinstance(class_name, str) and all(map(_is_number, box)):
+            place = Place(photo, class_name or None, Box(*map(float, box)))
+            if custom_id(place) == name:
+                return place
+        raise damaged(self.path, f"its request {ascii(name)[:60]} is not of the garment that stands beside it", _AGAIN)
+
+    def _part(self, row: Sequence[Any]) -> Part:
+        part = Part(*row)
+        texts = (part.server, part.model, part.state, part.created_at, part.status or "", part.error or "")
+        counts = (part.part, part.requests, part.bytes, part.completed or 0)
+        ids = (part.file_id, part.batch_id, part.output_file_id, part.error_file_id)
+        if (
+            isinstance(part.token, str)
+            and TOKEN.fullmatch(part.token)
+            and all(isinstance(text, str) and len(text) <= _MOST_TEXT for text in texts)
+            and all(type(count) is int and 0 <= count < _MOST_COUNT for count in counts)
+            and all(found is None or isinstance(found, str) for found in ids)
+        ):
+            return part
+        raise damaged(self.path, f"its part {ascii(part.part)[:40]} is not one that fashionrec writes", _AGAIN)
 
 
-def _place(row: Sequence[Any]) -> Place:
-    return Place(row[0], row[1] or None, Box(*row[2:6]))
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)

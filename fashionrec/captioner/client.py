@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from fashionrec.captioner.limiter import RateLimiter
 from fashionrec.captioner.outcome import Outcome
+from fashionrec.captioner.transport import MOST_BYTES, Guard, Rejected, open_client
 from fashionrec.captioner.wire import redact
 from fashionrec.errors import CaptionError
 
@@ -60,6 +61,7 @@ class _Failure:
     param: str = ""
     retryable: bool = False
     retry_after: float | None = None
+    hint: str = ""
 
 
 _STOPPED = _Failure("everything stopped", retryable=True)
@@ -95,6 +97,12 @@ def host(url: str) -> str:
         return "the server"
 
 
+def address(url: str) -> str:
+    """A server's address without user and password, to be recorded."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{host(url)}{parts.path.rstrip('/')}"
+
+
 class Caller:
     """Sends requests, again where that can help: never more than ``1 + retries`` for one. Shared by threads.
 
@@ -120,7 +128,8 @@ class Caller:
         self._users = users
         self._lock = threading.Lock()
         self._where = host(server_url(config))
-        self.client = self._open()
+        self._guard = Guard()
+        self.client = connect(config, key, guard=self._guard)
         self._create = self.client.chat.completions.with_raw_response.create
 
     def leave(self) -> None:
@@ -151,7 +160,7 @@ class Caller:
             self.limiter.heard(response.headers)
             return Answer(_json(response))
 
-        result = self._ask(send, self._config.retries)
+        result = self._ask(send, self._config.retries, self._config.timeout)
         if not isinstance(result, _Failure):
             return result
         if result is _STOPPED:
@@ -161,12 +170,22 @@ class Caller:
         self._raise_for_all(result)
         return Outcome("failed", "openai", self._config.model, error=result.reason, retryable=result.retryable)
 
-    def fetch(self, what: str, request: Callable[[], T], *, retries: int | None = None) -> T:
+    def fetch(
+        self,
+        what: str,
+        request: Callable[[], T],
+        *,
+        retries: int | None = None,
+        seconds: float | None = None,
+        most_bytes: int = MOST_BYTES,
+    ) -> T:
         """What a request about a file or a batch gives. Raises :class:`CaptionError`: it could not be had.
 
-        ``retries`` 0 is for what must not be done twice. ``error.state`` is ``gone`` where the server knows of no such thing.
+        ``retries`` 0 is for what must not be done twice. ``seconds`` and ``most_bytes`` limit one attempt where the setting's
+        timeout and the size of a caption's answer do not. ``error.state`` is ``gone`` where the server knows of no such thing.
         """
-        result = self._ask(request, self._config.retries if retries is None else retries)
+        tries = self._config.retries if retries is None else retries
+        result = self._ask(request, tries, seconds or self._config.timeout, most_bytes)
         if isinstance(result, _Failure):
             self._raise_for_all(result, model=False)
             raise CaptionError(
@@ -177,13 +196,17 @@ class Caller:
             )
         return result
 
-    def _ask(self, send: Callable[[], T], retries: int) -> T | _Failure:
+    def extend(self, seconds: float) -> None:
+        """The transfer under way in this thread makes progress: it has ``seconds`` more from now on."""
+        self._guard.extend(seconds)
+
+    def _ask(self, send: Callable[[], T], retries: int, seconds: float, most_bytes: int = MOST_BYTES) -> T | _Failure:
         for attempt in itertools.count():
             if not self.limiter.enter(self.stop):
                 return _STOPPED
             sent_at = time.monotonic()
             try:
-                result = self._once(send)
+                result = self._once(send, seconds, most_bytes)
             finally:
                 self.limiter.leave()
             if not isinstance(result, _Failure):
@@ -204,15 +227,21 @@ class Caller:
                 return _STOPPED
         raise AssertionError  # the count has no end
 
-    def _once(self, send: Callable[[], T]) -> T | _Failure:
+    def _once(self, send: Callable[[], T], seconds: float, most_bytes: int) -> T | _Failure:
         """One request: what it gave, or what came instead."""
         import openai
 
         try:
-            return send()
+            with self._guard.limit(seconds, most_bytes):
+                return send()
         except openai.APITimeoutError:
-            return _Failure(f"no answer within {self._config.timeout:g} s", retryable=True)
+            return _Failure(f"no answer within {seconds:g} s", retryable=True)
+        except Rejected as caught:
+            return _Failure(str(caught), code=caught.code, hint=caught.hint)
         except openai.APIConnectionError as caught:
+            if isinstance(caught.__cause__, Rejected):
+                rejected = caught.__cause__
+                return _Failure(str(rejected), code=rejected.code, hint=rejected.hint)
             return _Failure(self._clean(f"no connection to {self._where} ({_cause(caught)})"), retryable=True)
         except openai.APIStatusError as caught:
             refused = caught
@@ -236,6 +265,8 @@ class Caller:
     def _raise_for_all(self, failure: _Failure, *, model: bool = True) -> None:
         """Raise what is wrong for every garment: no other would fare better."""
         status, name = failure.status, self._config.model
+        if failure.code == "redirect":
+            raise CaptionError(failure.reason, hint=failure.hint)
         if status in (401, 403):
             raise CaptionError(f"{self._where} does not accept the key ({failure.reason})", hint=f"check {KEY}")
         if status == 404 and model:
@@ -262,16 +293,23 @@ class Caller:
     def _clean(self, text: str) -> str:
         return redact(text, self.key)
 
-    def _open(self) -> Any:
-        import openai
 
-        timeout = openai.Timeout(self._config.timeout, connect=min(self._config.timeout, _CONNECT_TIMEOUT))
-        url = server_url(self._config)
-        try:
-            return openai.OpenAI(api_key=self.key, base_url=url, timeout=timeout, max_retries=0)
-        except Exception as caught:  # a proxy or a URL that its transport cannot read
-            reason = self._clean(str(caught))
-        raise CaptionError(f"cannot use {host(url)}: {reason}", hint="check captioner.base_url and the proxy settings")
+def connect(config: CaptionerConfig, key: str, *, guard: Guard, timeout: float | None = None) -> Any:
+    """The openai package's client for the server of the settings. Raises :class:`CaptionError` where it cannot be made.
+
+    ``guard`` limits what the server's answers may take; ``timeout`` replaces that of the settings.
+    """
+    import openai
+
+    seconds = timeout or config.timeout
+    limits = openai.Timeout(seconds, connect=min(seconds, _CONNECT_TIMEOUT))
+    url = server_url(config)
+    try:
+        http = open_client(url, limits, guard)
+        return openai.OpenAI(api_key=key, base_url=url, timeout=limits, max_retries=0, http_client=http)
+    except Exception as caught:  # a proxy or a URL that its transport cannot read
+        reason = redact(str(caught), key)
+    raise CaptionError(f"cannot use {host(url)}: {reason}", hint="check captioner.base_url and the proxy settings")
 
 
 def is_filter(status: int | None, code: str) -> bool:

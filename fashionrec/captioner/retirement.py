@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from fashionrec.captioner.client import find_key, host, is_openai, server_url
+from fashionrec.captioner.client import connect, find_key, host, is_openai, server_url
+from fashionrec.captioner.transport import Guard
 from fashionrec.common.text import shell_word
 from fashionrec.errors import CaptionError, ConfigError
 
@@ -46,11 +47,8 @@ def shutdown_notice(config: CaptionerConfig, today: date, reported: str | None =
 def ask_shutdown(config: CaptionerConfig, key: str | None = None) -> str | None:
     """The date that the server's ``GET /models/{model}`` tells; None where it tells none, or does not answer. One short call."""
     try:
-        import openai
-
-        with openai.OpenAI(
-            api_key=find_key(config, key), base_url=server_url(config), timeout=_TIMEOUT, max_retries=0
-        ) as client:
+        guard = Guard()
+        with connect(config, find_key(config, key), guard=guard, timeout=_TIMEOUT) as client, guard.limit(_TIMEOUT):
             found: Any = client.models.retrieve(config.model)
         told = getattr(found, "shutdown_date", None)
     except CaptionError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,6 +16,8 @@ from fashionrec.types import CLASS_NAMES
 
 #: A text tower reads at most 77 tokens; so many words of English stay below that.
 EMBEDDING_WORDS = 48
+#: Characters of an answer's text, and of one caption in it: ten times what a talkative model writes.
+MOST_ANSWER, MOST_CAPTION = 16_384, 1_000
 
 _HANGUL = re.compile("[가-힣]")
 _LATIN = re.compile("[A-Za-z]")
@@ -85,6 +88,8 @@ def parse(raw_text: str, class_name: str | None, vocabulary: Vocabulary | None =
     that was answered is dropped. Raises :class:`CaptionError` with state ``invalid`` for anything else.
     """
     words = vocabulary or load_vocabulary()
+    if len(raw_text) > MOST_ANSWER:
+        raise _invalid(f"the answer has more than {MOST_ANSWER:,} characters")
     answer = _json(raw_text)
     if not isinstance(answer, dict):
         raise _invalid("the answer is not a JSON object")
@@ -112,6 +117,15 @@ def parse(raw_text: str, class_name: str | None, vocabulary: Vocabulary | None =
         caption_ko=_sentence(answer["caption_ko"], "caption_ko", _HANGUL),
         confidence=float(confidence),
     )
+
+
+def check_texts(description: Description) -> None:
+    """Raise :class:`CaptionError` for texts that no answer could have brought: too long, or with control characters."""
+    for field, value in description.model_dump(exclude={"confidence"}).items():
+        if len(value) > MOST_CAPTION:
+            raise _invalid(f"the {field} has more than {MOST_CAPTION:,} characters")
+        if not value.isprintable():
+            raise _invalid(f"the {field} has control characters")
 
 
 def attributes(description: Description) -> dict[str, str]:
@@ -190,10 +204,8 @@ def lexical_text(description: Description, vocabulary: Vocabulary | None = None)
 
 def _json(raw_text: str) -> Any:
     """The JSON of an answer, or, tried once, that between the first and the last brace of it."""
-    try:
+    with suppress(ValueError, RecursionError):
         return json.loads(raw_text)
-    except (ValueError, RecursionError):
-        pass
     try:
         return json.loads(raw_text[raw_text.index("{") : raw_text.rindex("}") + 1])
     except (ValueError, RecursionError):
@@ -213,6 +225,8 @@ def _value(words: Vocabulary, field: str, answer: Any, class_name: str | None) -
 def _sentence(answer: Any, key: str, needed: re.Pattern[str], without: re.Pattern[str] | None = None) -> str:
     text = " ".join(answer.split()) if isinstance(answer, str) else ""
     text = "".join(char for char in text if char.isprintable())
+    if len(text) > MOST_CAPTION:
+        raise _invalid(f"the answer's {key} has more than {MOST_CAPTION:,} characters")
     if not needed.search(text) or (without is not None and without.search(text)):
         raise _invalid(f"the answer's {key} is empty or in another language")
     return text

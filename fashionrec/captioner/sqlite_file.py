@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from fashionrec.common.sqlite import UntrustedFile
 from fashionrec.errors import Busy, CatalogueError, WriteError
 
 #: What SQLite says where the disk is full or fails, also when a journal cannot be made beside the file.
@@ -31,6 +32,8 @@ def told_as_ours(path: Path, hint: str) -> Iterator[None]:
     """SQLite's errors as :class:`Busy`, :class:`WriteError` or :class:`CatalogueError`; ``hint`` is for a damaged file."""
     try:
         yield
+    except UntrustedFile:
+        raise
     except sqlite3.OperationalError as error:
         if "locked" in str(error):
             raise Busy(f"{path} is being written by another process") from None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fashionrec.captioner.client import Answer
 from fashionrec.captioner.remote import OpenAICaptioner
+from fashionrec.captioner.schema import MOST_ANSWER, MOST_CAPTION
 from fashionrec.errors import CaptionError
 
 if TYPE_CHECKING:
@@ -60,9 +61,11 @@ def _body(model: str, parameters: dict[str, Any], texts: Sequence[str]) -> dict[
 def _read(body: Any, count: int) -> list[str]:
     """The texts of an answer. Raises :class:`CaptionError` where it is none, or has not as many as were asked."""
     try:
-        english = json.loads(body["choices"][0]["message"]["content"])["english"]
-        if len(english) == count and all(isinstance(text, str) and text.strip() for text in english):
-            return [" ".join(text.split()) for text in english]
-    except (KeyError, IndexError, TypeError, ValueError):
+        english = json.loads(body["choices"][0]["message"]["content"][: MOST_ANSWER * count])["english"]
+        if len(english) == count and all(isinstance(text, str) for text in english):
+            texts = [" ".join("".join(c if c.isprintable() else " " for c in text).split()) for text in english]
+            if all(0 < len(text) <= MOST_CAPTION for text in texts):
+                return texts
+    except (KeyError, IndexError, TypeError, ValueError, RecursionError):
         pass
     raise CaptionError("the server's translation is not what was asked for", hint="leave --translate out")

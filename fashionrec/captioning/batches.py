@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fashionrec.captioner.batch import STATE, Batches, Collected
-from fashionrec.captioner.batch_state import OPEN, BatchState
+from fashionrec.captioner.batch_state import OPEN, UNSENT, BatchState
 from fashionrec.captioner.cache import SAME_BOX, Place
 from fashionrec.captioner.cost import Price
+from fashionrec.captioner.ledger import Ledger
 from fashionrec.captioning.garments import Garment, Pictures, garments, make_plan
 from fashionrec.captioning.run import opened
+from fashionrec.common.folder import Folder
+from fashionrec.errors import CatalogueError
+from fashionrec.tuning import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +45,7 @@ def caption_in_batches(
     recaption: Recaption | None = None,
     dry_run: bool = False,
     resume: bool = False,
+    discard_unsent: bool = False,
     wait: bool = False,
     progress: Progress | None = None,
     say: Callable[[str], None] = lambda line: None,
@@ -48,20 +53,23 @@ def caption_in_batches(
     """Submit the garments that have no caption, collect what has come, and serve it.
 
     What is under way already is never submitted again. With ``resume`` nothing new is submitted, only what an earlier call
-    began is carried on. The document is that of :func:`fashionrec.captioning.caption_catalogue`, with ``pending`` (garments
+    began is carried on: that, too, only as this user planned it, and within the limit of the cost. With ``discard_unsent``
+    parts of which that cannot be said are given up first; nothing of them was paid for.
+
+    The document is that of :func:`fashionrec.captioning.caption_catalogue`, with ``pending`` (garments
     whose answer has not come), ``resubmitted``, ``duplicates``, ``errors`` and ``batches``.
     """
     with opened(root, config, remote, write=not dry_run) as run:
+        ledger = Ledger(cache_folder(config))
         plan, recaption = run.plan(None, again, None if resume else recaption)
-        pending = _pending(root)
+        pending = _pending(root, ledger)
         new = [] if resume else [garment for garment in plan.todo if not pending.covers(garment.place)]
         plan.todo, plan.missing = new[:limit], len(new)
         meter, document = run.meter(plan, say, batch=True)
         document["pending"] = pending.count
         if pending.count:
             say(f"{pending.count} garments are under way in batches")
-        affordable = _affordable(meter.cap, meter.cost_of(1))
-        stopped = affordable is not None and affordable < len(plan.todo)
+        most = _affordable(meter.cap, meter.cost_of(1))
         report: dict[str, Any] = {
             "captioner": "openai",
             "model": config.captioner.model,
@@ -75,16 +83,27 @@ def caption_in_batches(
             "states": dict(plan.states),
             "usage": {"input_tokens": 0, "output_tokens": 0},
             "cost_usd": 0.0,
-            "stopped": "max-cost" if stopped else None,
+            "stopped": "max-cost" if most is not None and pending.unsent + len(plan.todo) > most else None,
         }
         if dry_run:
             return report | {"left": plan.missing, "pending": pending.count, "batches": pending_batches(root)}
         books = _Books(run, config, remote)
         with (
             remote.caller() as caller,
-            Batches(root / FOLDER, config.captioner, caller, body=books.body, record=books.record) as batches,
+            Batches(
+                root / FOLDER,
+                config.captioner,
+                caller,
+                body=books.body,
+                record=books.record,
+                ledger=ledger,
+                most=most,
+            ) as batches,
         ):
-            report["asked"] = batches.add(garment.place for garment in plan.todo[:affordable])
+            if discard_unsent and (given_up := batches.discard_unsent()):
+                say(f"{given_up} requests that were never sent are given up: their garments wait to be planned anew")
+            room = len(plan.todo) if most is None else max(0, most - batches.planned_requests())
+            report["asked"] = batches.add(garment.place for garment in plan.todo[:room])
             counts = Counter[str]()
             errors: list[str] = []
             try:
@@ -94,10 +113,11 @@ def caption_in_batches(
                     errors += done.errors
                     parts, state = batches.open_parts(), batches.state.counts()
                     outstanding = state["waiting"] + state["sent"]
+                    stuck = done.held + done.unplanned
                     if progress:
                         working = sum(part.completed or 0 for part in parts)
                         progress(books.recorded + working, books.recorded + outstanding)
-                    if not wait or not outstanding:
+                    if not wait or outstanding <= stuck:
                         break
                     time.sleep(config.captioner.batch.poll)
             finally:
@@ -106,13 +126,17 @@ def caption_in_batches(
                 for begun in run.unfinished():
                     if not make_plan(run.catalogue, run.caches, run.kind, recaption=begun).missing:
                         run.recaptioned(begun)
+        if done.unplanned:
+            say(f"{done.unplanned} garments wait that you have not planned: they are sent by a run without --resume")
+        if done.held:
+            report["stopped"] = "max-cost"
         cost = books.cost()
         return report | {
             **books.counts(),
             **counts,
             "states": dict(Counter(report["states"]) + books.states),
             "cost_usd": None if cost is None else round(cost, 6),
-            "left": plan.missing - report["asked"],
+            "left": plan.missing - report["asked"] + done.held,
             "pending": outstanding,
             "errors": list(dict.fromkeys(errors)),
             "batches": pending_batches(root),
@@ -121,7 +145,7 @@ def caption_in_batches(
 
 def pending_batches(root: Path) -> list[dict[str, Any]]:
     """The batches of a catalogue that are not done with."""
-    path = root / FOLDER / STATE
+    path = _state(root)
     if not path.is_file():
         return []
     keys = ("batch_id", "status", "state", "server", "model", "requests", "completed", "created_at", "error")
@@ -129,13 +153,21 @@ def pending_batches(root: Path) -> list[dict[str, Any]]:
         return [{key: asdict(part)[key] for key in keys} for part in state.parts(OPEN)]
 
 
-class _Pending:
-    """The garments that are waiting or sent."""
+def _state(root: Path) -> Path:
+    return Folder(root, "catalogue", CatalogueError).path(f"{FOLDER}/{STATE}")
 
-    def __init__(self, places: Sequence[Place]) -> None:
-        self.count = len(places)
+
+class _Pending:
+    """The garments that are sent, or planned by this user to be: ``unsent`` so many."""
+
+    def __init__(self, requests: Iterable[tuple[str, str, Place]] = (), planned: Collection[str] = ()) -> None:
+        self.count = self.unsent = 0
         self._by_photo: dict[tuple[str, str | None], list[Place]] = {}
-        for place in places:
+        for name, state, place in requests:
+            if state == "waiting" and name not in planned:
+                continue
+            self.count += 1
+            self.unsent += state == "waiting"
             self._by_photo.setdefault(place[:2], []).append(place)
 
     def covers(self, place: Place) -> bool:
@@ -145,12 +177,14 @@ class _Pending:
         )
 
 
-def _pending(root: Path) -> _Pending:
-    path = root / FOLDER / STATE
+def _pending(root: Path, ledger: Ledger) -> _Pending:
+    path = _state(root)
     if not path.is_file():
-        return _Pending([])
+        return _Pending()
     with BatchState(path, write=False) as state:
-        return _Pending(state.unanswered())
+        found = _Pending(state.unanswered(), ledger.planned(path.parent.resolve()))
+        found.unsent += sum(part.requests for part in state.parts(UNSENT))
+    return found
 
 
 def _affordable(cap: float | None, each: float | None) -> int | None:

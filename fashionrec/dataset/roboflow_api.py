@@ -5,7 +5,10 @@ What the package (1.7) does by itself, and what is done about it here:
 - The key is part of every address it asks for, so its exceptions and urllib3's log lines hold the key. Errors are told
   anew in our words, a server's text is searched for the key, and a filter takes it out of the log.
 - It asks once and waits for ever. Its ``http.get`` and ``http.post`` are replaced, for the time of use, by those of its
-  own ``http.Session`` with a time limit and retries; it has no setting for either.
+  own ``http.Session`` with a deadline, a limit of what an answer may hold, and retries; it has no setting for these. A
+  redirect to another origin is refused: the key and the photos stay with the server of the settings.
+- When it is imported it loads a file ``.env`` from the folders above itself, or above the working folder, which may be
+  somebody else's: that is turned off.
 - Its addresses are constants that each module copies when it is imported. The package's own way to change them is the
   variable ``API_URL`` and ``refresh_region_urls()``; both are put back afterwards. That variable is anybody's, so without
   ``roboflow.api_url`` the key goes to Roboflow's own hosts only.
@@ -45,6 +48,8 @@ _SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _LOGGERS = ("urllib3.connectionpool", "urllib3.util.retry")
 _OWN_HOST = re.compile(r"(.+\.)?roboflow(-eu)?\.(com|eu|one)")
 _SENSELESS = (ValueError, LookupError, TypeError, AttributeError)  # the package fell over an answer
+_MOST_ANSWER = 16 << 20  # bytes; what a workspace says of itself grows with its projects
+_MOST_ZIP = 1 << 40
 _ONE_AT_A_TIME = threading.RLock()
 
 
@@ -100,8 +105,13 @@ def connected(workspace: str, config: RoboflowConfig) -> Iterator[Client]:
     package, settings, http = _load()
     with _ONE_AT_A_TIME, _address(settings, config.api_url), contextlib.redirect_stdout(io.StringIO()):
         key = _find_key(workspace, settings)
-        session = _session(http, config.retries)
-        with _patient(http, session, config.timeout), _redacted_log(key), contextlib.closing(session):
+        session, asking = _sessions(http, config)
+        with (
+            _patient(http, asking, config.timeout),
+            _redacted_log(key),
+            contextlib.closing(session),
+            contextlib.closing(asking),
+        ):
             adapter = importlib.import_module("roboflow.adapters.rfapi")
             yield Client(_host(settings, config.api_url), key, package, adapter, session, config.timeout)
 
@@ -169,7 +179,8 @@ def _load() -> tuple[Any, Any, Any]:
     need("roboflow", what="Roboflow")
     formatwarning = warnings.formatwarning
     try:
-        package = importlib.import_module("roboflow")
+        with _no_dotenv():
+            package = importlib.import_module("roboflow")
         settings = importlib.import_module("roboflow.config")
         http = importlib.import_module("roboflow.util.http")
         _ = settings.refresh_region_urls, http.Session
@@ -182,6 +193,18 @@ def _load() -> tuple[Any, Any, Any]:
     finally:
         warnings.formatwarning = formatwarning  # the package replaces everybody's
     return package, settings, http
+
+
+@contextmanager
+def _no_dotenv() -> Iterator[None]:
+    """Let ``load_dotenv`` do nothing meanwhile. Whoever else has it already is not concerned."""
+    dotenv: Any = importlib.import_module("dotenv")
+    before = dotenv.load_dotenv
+    dotenv.load_dotenv = lambda *given, **named: False
+    try:
+        yield
+    finally:
+        dotenv.load_dotenv = before
 
 
 def _find_key(workspace: str, settings: Any) -> str:
@@ -232,24 +255,28 @@ def _address(settings: Any, url: str | None) -> Iterator[None]:
         settings.refresh_region_urls()
 
 
-def _session(http: Any, retries: int) -> Any:
-    from requests.adapters import HTTPAdapter
+def _sessions(http: Any, config: RoboflowConfig) -> tuple[Any, Any]:
+    """Two sessions: for links, which may lead anywhere and are as long as they are, and for the package's own questions."""
     from urllib3.util.retry import Retry
 
+    from fashionrec.dataset.limited_http import LimitedAdapter, SameOrigin
+
     retry = Retry(
-        total=retries,
+        total=config.retries,
         backoff_factor=0.5,
         status_forcelist=PASSING,
         allowed_methods={"GET"},
         raise_on_status=False,
         respect_retry_after_header=False,  # it may name an hour
     )
-    session = http.Session()
+    session, asking = http.Session(), type("Session", (SameOrigin, http.Session), {})()
     session.last_status = None
-    session.hooks["response"].append(lambda answer, **_: setattr(session, "last_status", answer.status_code))
-    for scheme in ("https://", "http://"):
-        session.mount(scheme, HTTPAdapter(max_retries=retry))
-    return session
+    for one, most in ((session, _MOST_ZIP), (asking, _MOST_ANSWER)):
+        one.hooks["response"].append(lambda answer, **_: setattr(session, "last_status", answer.status_code))
+        for scheme in ("https://", "http://"):
+            adapter = LimitedAdapter(config.timeout, most, extend=one is session, max_retries=retry)
+            one.mount(scheme, adapter)
+    return session, asking
 
 
 @contextmanager

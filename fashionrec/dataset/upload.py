@@ -260,6 +260,8 @@ def _persist(ask: Callable[[], _T], client: Client, retries: int, pause: float) 
     for attempt in range(retries + 1):
         try:
             return ask()
+        except FashionrecError:  # of our own connection: a redirect to elsewhere, an answer without end
+            raise
         except Exception as error:
             status = getattr(error, "status_code", None)
             if status in (401, 403):

@@ -1,0 +1,171 @@
+"""What this user planned, and what this user's own runs wrote down, kept where no folder of others can reach it.
+
+A catalogue travels with its pending batches and with answers that a killed run left behind. Neither may cost money, or
+become this user's own, because it lies there: a part is sent only if its plan is recorded here, and an answer is taken
+over only if it is signed with the key that is here.
+
+::
+
+    <cache of the user>/captions/
+      key                     signs answers
+      TOKEN.part.json         a part of a batch that was planned, see :class:`PlannedPart`
+      HASH.planned.json       the requests that were planned for the folder whose path has that hash
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from fashionrec.common.folder import Folder
+from fashionrec.common.user_cache import user_cache
+from fashionrec.errors import WriteError
+from fashionrec.files import dump_json
+
+TOKEN = re.compile(r"[0-9a-f]{32}")
+_KEY, _HEX = re.compile(rb"[0-9a-f]{64}"), re.compile("[0-9a-f]{64}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class PlannedPart:
+    """A batch's part as it was planned. ``sha256`` and ``bytes`` are those of its file of requests, ``requests`` how many
+    it has, ``folder`` where it lies, ``server`` the base URL. ``sent``: the server was, or may have been, asked for it.
+    """
+
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid")
+
+    token: str
+    sha256: str
+    bytes: int
+    requests: int
+    model: str
+    server: str
+    folder: str
+    file_id: str | None = None
+    sent: bool = False
+
+
+class Ledger:
+    """The records of one user, by default in the system's cache folder. Raises :class:`WriteError` if it cannot be written."""
+
+    def __init__(self, cache: Path | None = None) -> None:
+        self.folder = (cache or user_cache()) / "captions"
+        self._files = Folder(self.folder, "the records of captions", WriteError)
+
+    def record(self, part: PlannedPart) -> None:
+        """Record a part, or what has become of it."""
+        self._write(f"{part.token}.part.json", dump_json(asdict(part)))
+
+    def update(self, token: str, **values: str | bool) -> None:
+        """Note what has become of a recorded part."""
+        if (part := self.find(token)) is not None:
+            self.record(replace(part, **values))  # type: ignore[arg-type]
+
+    def find(self, token: str) -> PlannedPart | None:
+        """The record of a part; None where there is none."""
+        if not TOKEN.fullmatch(token):
+            return None
+        try:
+            part = _PART.validate_json(self._files.read(f"{token}.part.json"))
+        except (OSError, WriteError, ValidationError):
+            return None
+        return part if part.token == token else None
+
+    def forget(self, token: str) -> None:
+        """A part is done with."""
+        if TOKEN.fullmatch(token):
+            self._remove(f"{token}.part.json")
+
+    def planned(self, folder: Path) -> set[str]:
+        """The names of the requests that were planned for a folder and have no outcome yet."""
+        try:
+            return set(_NAMES.validate_json(self._files.read(_planned(folder))))
+        except (OSError, WriteError, ValidationError):
+            return set()
+
+    def plan(self, folder: Path, names: Iterable[str]) -> None:
+        """Record which requests are planned for a folder, in place of those recorded before."""
+        if found := sorted(names):
+            self._write(_planned(folder), dump_json(found))
+        else:
+            self._remove(_planned(folder))
+
+    def signature(self, data: bytes) -> str:
+        """What only this user's own runs can write beside ``data``."""
+        return hmac.new(self._key(), data, hashlib.sha256).hexdigest()
+
+    def is_own(self, data: bytes, signature: object) -> bool:
+        """Whether ``data`` was written by a run of this user."""
+        if not (isinstance(signature, str) and _HEX.fullmatch(signature)):
+            return False
+        return hmac.compare_digest(self.signature(data), signature)
+
+    def _key(self) -> bytes:
+        if not hasattr(self, "_secret"):
+            self._secret = self._read_key() or self._make_key()
+        return self._secret
+
+    def _read_key(self) -> bytes | None:
+        for _ in range(20):  # another process may be writing it
+            try:
+                found = self._files.read("key")
+            except OSError:
+                return None
+            if _KEY.fullmatch(found):
+                return found
+            time.sleep(0.05)
+        self._remove("key")
+        return None
+
+    def _make_key(self) -> bytes:
+        self._make_folder()
+        key = secrets.token_hex(32).encode()
+        try:
+            with self._files.open("key", "xb") as file:
+                if hasattr(os, "fchmod"):
+                    os.fchmod(file.fileno(), 0o600)
+                file.write(key)
+            return key
+        except FileExistsError:
+            return self._read_key() or self._make_key()
+        except OSError as error:
+            raise self._refused(error) from None
+
+    def _write(self, name: str, text: str) -> None:
+        self._make_folder()
+        try:
+            self._files.write(name, text)
+        except OSError as error:
+            raise self._refused(error) from None
+
+    def _remove(self, name: str) -> None:
+        self._files.remove(name, ignore_errors=True)
+
+    def _make_folder(self) -> None:
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._refused(error) from None
+
+    def _refused(self, error: OSError) -> WriteError:
+        return WriteError(
+            f"{self.folder} cannot be written: {error.strerror}",
+            hint="what is planned and paid for is recorded there: make it writable, or set XDG_CACHE_HOME",
+        )
+
+
+_PART = TypeAdapter(PlannedPart)
+_NAMES = TypeAdapter(list[str])
+
+
+def _planned(folder: Path) -> str:
+    return f"{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]}.planned.json"
