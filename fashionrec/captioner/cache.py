@@ -8,21 +8,22 @@ is on the disk when :meth:`CaptionCache.put` returns.
 
 from __future__ import annotations
 
+import math
+import re
 import sqlite3
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
-
 from fashionrec.captioner.outcome import Outcome
-from fashionrec.captioner.schema import Description
+from fashionrec.captioner.schema import Description, InvalidAnswer, check_texts
 from fashionrec.captioner.sqlite_file import damaged, told_as_ours, transaction
+from fashionrec.common.sqlite import Mode, UntrustedFile, open_foreign
 from fashionrec.errors import CatalogueError
-from fashionrec.types import Box
+from fashionrec.types import CLASS_NAMES, Box
 
 APPLICATION_ID = 0x46524350  # "FRCP"
 SCHEMA_VERSION = 1
@@ -54,6 +55,9 @@ _COLUMNS = (
     "photo_sha256, class_name, captioner, model, x1, y1, x2, y2, state, retryable, record, raw, error,"
     " input_tokens, output_tokens, seconds, created_at"
 )
+_MOST_BYTES = 4 << 20  # of a record; a usual one has 3 KB
+_MOST_COUNT = 1 << 40
+_SHA256 = re.compile("[0-9a-f]{64}", re.ASCII)
 _AGAIN = "move the file away to start anew (captions that were paid for are in it), or restore it from a copy"
 
 
@@ -76,23 +80,41 @@ class Recorded:
     created_at: str
 
 
+def is_place(photo_sha256: object, class_name: object, box: Sequence[object]) -> bool:
+    """Whether these are a garment as a detector of ours would tell it."""
+    return (
+        isinstance(photo_sha256, str)
+        and _SHA256.fullmatch(photo_sha256) is not None
+        and (class_name is None or class_name in CLASS_NAMES)
+        and len(box) == 4
+        and all(isinstance(value, (int, float)) and math.isfinite(value) for value in box)
+    )
+
+
 class CaptionCache:
     """Opened by one writer; any number may read beside it. Not shared between threads."""
 
-    def __init__(self, path: Path, *, busy: bool = False) -> None:
+    def __init__(self, path: Path, *, busy: bool = False, write: bool = True) -> None:
         """Open the file, or make it where there is none. Raises :class:`CatalogueError` where it is damaged or not ours.
 
-        ``busy`` is for who writes many times a second: a log lies beside the file until it is closed.
+        ``busy`` is for who writes many times a second: a log lies beside the file until it is closed. Not ``write``: the file
+        is left as it is. Nothing in the file is trusted: its texts are checked as they are read.
         """
         self.path = path
-        with self._guard():
-            self._db = sqlite3.connect(path, timeout=30.0, isolation_level=None)
         try:
             with self._guard():
-                self._check()
+                self._db = open_foreign(
+                    path, _SCHEMA + _BESIDE, mode="rwc" if write else "ro", timeout=30.0, max_value=_MOST_BYTES
+                )
+        except UntrustedFile as error:
+            raise CatalogueError(f"{path} is not a file of captions: {error}", hint=_AGAIN) from None
+        try:
+            with self._guard():
+                self._check(write=write)
+                self._log = False
                 self._db.execute("PRAGMA synchronous = FULL")
                 tables = {row[0] for row in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-                if not {"recaptions", "taken_over"} <= tables:
+                if write and not {"recaptions", "taken_over"} <= tables:
                     self._db.executescript(_BESIDE)
                 self._log = busy and self._db.execute("PRAGMA journal_mode = WAL").fetchone()[0] == "wal"
         except BaseException:
@@ -144,15 +166,8 @@ class CaptionCache:
         with self._guard():
             if self._db.execute("SELECT 1 FROM taken_over WHERE file = ?", (file,)).fetchone():
                 return 0
-        taken, last = 0, 0
-        sql = f"SELECT rowid, {_COLUMNS} FROM outcomes WHERE captioner = ? AND rowid > ? ORDER BY rowid LIMIT 500"
-        while True:
-            with other._guard():
-                rows = other._db.execute(sql, (captioner, last)).fetchall()
-                known = [other._recorded(row[1:]) for row in rows]
-            if not rows:
-                break
-            last = rows[-1][0]
+        taken = 0
+        for known in other.everything(captioner):
             places = [(one, Place(one.photo_sha256, one.class_name, one.box)) for one in known]
             new = [(*place, one.outcome) for one, place in places if self.find(*place, captioner) is None]
             self.put_many(new)
@@ -160,6 +175,29 @@ class CaptionCache:
         with self._guard(), self._transaction():
             self._db.execute("INSERT OR IGNORE INTO taken_over VALUES (?)", (file,))
         return taken
+
+    def everything(self, captioner: str) -> Iterator[list[Recorded]]:
+        """All outcomes of a captioner, in groups, oldest first."""
+        for rows in self._groups(captioner):
+            yield [self._recorded(row[1:]) for row in rows]
+
+    def rows(self, captioner: str) -> Iterator[dict[str, Any]]:
+        """The records of a captioner as they are in the file, by their columns: nothing of them is checked."""
+        names = [name.strip() for name in _COLUMNS.split(",")]
+        for rows in self._groups(captioner):
+            for row in rows:
+                yield dict(zip(names, row[1:], strict=True))
+
+    def _groups(self, captioner: str) -> Iterator[list[tuple[Any, ...]]]:
+        last = 0
+        sql = f"SELECT rowid, {_COLUMNS} FROM outcomes WHERE captioner = ? AND rowid > ? ORDER BY rowid LIMIT 500"
+        while True:
+            with self._guard():
+                rows = self._db.execute(sql, (captioner, last)).fetchall()
+            if not rows:
+                return
+            yield rows
+            last = rows[-1][0]
 
     def recaption(self, what: str) -> str:
         """The moment from which on ``what`` is asked anew: an earlier one where that was begun and not finished."""
@@ -247,25 +285,48 @@ class CaptionCache:
     def _recorded(self, row: tuple[Any, ...]) -> Recorded:
         (photo, class_name, captioner, model, x1, y1, x2, y2, state, retryable, record, raw, error,
          input_tokens, output_tokens, seconds, created_at) = row  # fmt: skip
+        texts, counts = (photo, class_name, captioner, model, created_at), (input_tokens, output_tokens)
+        if (
+            not all(isinstance(text, str) for text in texts)
+            or not all(text is None or isinstance(text, str) for text in (record, raw, error))
+            or not all(type(count) is int and 0 <= count < _MOST_COUNT for count in counts)
+            or not all(
+                isinstance(number, (int, float)) and math.isfinite(number) for number in (x1, y1, x2, y2, seconds)
+            )
+        ):
+            raise self._damaged("a record in it cannot be read")
+        description = None
+        try:
+            if record is not None:
+                description = Description.model_validate_json(record)
+                check_texts(description)
+        except InvalidAnswer as refused:  # no answer could have brought it: it is shown nowhere
+            state, description, error = "invalid", None, str(refused)
+        except ValueError:
+            raise self._damaged("a record in it cannot be read") from None
         try:
             outcome = Outcome(
                 state=state,
                 captioner=captioner,
                 model=model,
-                description=None if record is None else Description.model_validate_json(record),
+                description=description,
                 raw=raw,
                 usage={"input_tokens": input_tokens, "output_tokens": output_tokens},
                 error=error,
                 retryable=bool(retryable),
                 seconds=seconds,
             )
-        except (ValidationError, ValueError):
+        except ValueError:
             raise self._damaged("a record in it cannot be read") from None
         return Recorded(photo, class_name or None, Box(x1, y1, x2, y2), outcome, created_at)
 
-    def _check(self) -> None:
+    def _check(self, *, write: bool) -> None:
         application, version = self._marks()
-        if (application, version) == (0, 0) and not self._db.execute("SELECT 1 FROM sqlite_master").fetchall():
+        if (
+            write
+            and (application, version) == (0, 0)
+            and not self._db.execute("SELECT 1 FROM sqlite_master").fetchall()
+        ):
             self._create()
             application, version = self._marks()
         if application != APPLICATION_ID:

@@ -10,6 +10,7 @@ over only if it is signed with the key that is here.
       key                     signs answers
       TOKEN.part.json         a part of a batch that was planned, see :class:`PlannedPart`
       HASH.planned.json       the requests that were planned for the folder whose path has that hash
+      HASH.written            sha256 of the file whose path has that hash, as this user's own run left it
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from fashionrec.common.folder import Folder
 from fashionrec.common.user_cache import user_cache
 from fashionrec.errors import WriteError
-from fashionrec.files import dump_json
+from fashionrec.files import dump_json, sha256_file
 
 TOKEN = re.compile(r"[0-9a-f]{32}")
 _KEY, _HEX = re.compile(rb"[0-9a-f]{64}"), re.compile("[0-9a-f]{64}", re.ASCII)
@@ -88,16 +89,35 @@ class Ledger:
     def planned(self, folder: Path) -> set[str]:
         """The names of the requests that were planned for a folder and have no outcome yet."""
         try:
-            return set(_NAMES.validate_json(self._files.read(_planned(folder))))
+            return set(_NAMES.validate_json(self._files.read(_named(folder, "planned.json"))))
         except (OSError, WriteError, ValidationError):
             return set()
 
     def plan(self, folder: Path, names: Iterable[str]) -> None:
         """Record which requests are planned for a folder, in place of those recorded before."""
         if found := sorted(names):
-            self._write(_planned(folder), dump_json(found))
+            self._write(_named(folder, "planned.json"), dump_json(found))
         else:
-            self._remove(_planned(folder))
+            self._remove(_named(folder, "planned.json"))
+
+    def wrote(self, path: Path) -> None:
+        """Note what a file holds that a run of this user has written."""
+        self._write(_named(path, "written"), sha256_file(path))
+
+    def has_written(self, path: Path) -> bool:
+        """Whether a file is as a run of this user left it there."""
+        try:
+            return self._files.read(_named(path, "written")).decode() == sha256_file(path)
+        except (OSError, WriteError, ValueError):
+            return False
+
+    def can_sign(self) -> bool:
+        """Whether there is a key, or one can be made."""
+        try:
+            self._key()
+        except WriteError:
+            return False
+        return True
 
     def signature(self, data: bytes) -> str:
         """What only this user's own runs can write beside ``data``."""
@@ -167,5 +187,5 @@ _PART = TypeAdapter(PlannedPart)
 _NAMES = TypeAdapter(list[str])
 
 
-def _planned(folder: Path) -> str:
-    return f"{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]}.planned.json"
+def _named(path: Path, what: str) -> str:
+    return f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]}.{what}"

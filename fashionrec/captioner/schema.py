@@ -51,6 +51,14 @@ class Description(BaseModel):
     confidence: Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 
 
+class InvalidAnswer(CaptionError):
+    """An answer that is not what was asked for. ``code`` is a short stable word: schema, too-long, language, control."""
+
+    def __init__(self, reason: str, code: str) -> None:
+        super().__init__(reason, state="invalid")
+        self.code = code
+
+
 class Said(NamedTuple):
     """What is said of a garment that somebody asks about: shown to a person, read by the text tower, and by field."""
 
@@ -89,7 +97,7 @@ def parse(raw_text: str, class_name: str | None, vocabulary: Vocabulary | None =
     """
     words = vocabulary or load_vocabulary()
     if len(raw_text) > MOST_ANSWER:
-        raise _invalid(f"the answer has more than {MOST_ANSWER:,} characters")
+        raise _invalid(f"the answer has more than {MOST_ANSWER:,} characters", "too-long")
     answer = _json(raw_text)
     if not isinstance(answer, dict):
         raise _invalid("the answer is not a JSON object")
@@ -120,12 +128,14 @@ def parse(raw_text: str, class_name: str | None, vocabulary: Vocabulary | None =
 
 
 def check_texts(description: Description) -> None:
-    """Raise :class:`CaptionError` for texts that no answer could have brought: too long, or with control characters."""
-    for field, value in description.model_dump(exclude={"confidence"}).items():
+    """Raise :class:`InvalidAnswer` for texts that no answer could have brought: too long, or with control characters."""
+    for field, value in vars(description).items():
+        if field == "confidence":
+            continue
         if len(value) > MOST_CAPTION:
-            raise _invalid(f"the {field} has more than {MOST_CAPTION:,} characters")
+            raise _invalid(f"the {field} has more than {MOST_CAPTION:,} characters", "too-long")
         if not value.isprintable():
-            raise _invalid(f"the {field} has control characters")
+            raise _invalid(f"the {field} has control characters", "control")
 
 
 def attributes(description: Description) -> dict[str, str]:
@@ -226,9 +236,9 @@ def _sentence(answer: Any, key: str, needed: re.Pattern[str], without: re.Patter
     text = " ".join(answer.split()) if isinstance(answer, str) else ""
     text = "".join(char for char in text if char.isprintable())
     if len(text) > MOST_CAPTION:
-        raise _invalid(f"the answer's {key} has more than {MOST_CAPTION:,} characters")
+        raise _invalid(f"the answer's {key} has more than {MOST_CAPTION:,} characters", "too-long")
     if not needed.search(text) or (without is not None and without.search(text)):
-        raise _invalid(f"the answer's {key} is empty or in another language")
+        raise _invalid(f"the answer's {key} is empty or in another language", "language")
     return text
 
 
@@ -236,5 +246,5 @@ def _says(text: str, words: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text, re.IGNORECASE) is not None
 
 
-def _invalid(reason: str) -> CaptionError:
-    return CaptionError(reason, state="invalid")
+def _invalid(reason: str, code: str = "schema") -> InvalidAnswer:
+    return InvalidAnswer(reason, code)

@@ -6,6 +6,7 @@
     caches.py     the catalogue's captions.sqlite and the project's: every outcome, found in either, recorded in both
     run.py        the plan carried out, request by request or by the local captioner (local.py)
     batches.py    the plan carried out by OpenAI's Batch API, over days and restarts
+    imports.py    captions of somebody else's catalogue, taken over because the user says so
     publish.py    a new generation with what is known by then
 
 Outcomes are recorded at once, so nothing that was asked (and paid) for is asked again, whatever happens to the generation that
@@ -14,7 +15,8 @@ was to hold it.
 
 from fashionrec.captioning.caches import CACHE, Caches
 from fashionrec.captioning.garments import Recaption
+from fashionrec.captioning.imports import import_captions
 from fashionrec.captioning.local import local_captioner
 from fashionrec.captioning.run import caption_catalogue, status
 
-__all__ = ["CACHE", "Caches", "Recaption", "caption_catalogue", "local_captioner", "status"]
+__all__ = ["CACHE", "Caches", "Recaption", "caption_catalogue", "import_captions", "local_captioner", "status"]

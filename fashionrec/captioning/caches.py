@@ -1,19 +1,26 @@
 """The two files of captions: a catalogue's own, and the project's, which all catalogues share.
 
 What is paid for is recorded in the project's first. The catalogue's own holds the same, so that a catalogue is complete in its
-folder wherever it is copied.
+folder wherever it is copied. What a catalogue of somebody else brings serves that catalogue alone: it becomes the project's by
+:mod:`fashionrec.captioning.imports` only.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from fashionrec.captioner.cache import CaptionCache, Place
-from fashionrec.captioner.spool import Arrived, Spool, read_spool
+from fashionrec.captioner.ledger import Ledger
+from fashionrec.captioner.spool import Arrived, Spool, read_signed
+from fashionrec.common.folder import Folder
+from fashionrec.common.text import shell_word
+from fashionrec.errors import CatalogueError, WriteError
 from fashionrec.types import Box
 
 if TYPE_CHECKING:
@@ -22,8 +29,11 @@ if TYPE_CHECKING:
     from fashionrec.config import Config
 
 CACHE = "captions.sqlite"
+#: Answers that have come and are not recorded yet; there only while a process captions the catalogue, or was killed.
+SPOOL = ".captions.arrived"
 _OWN_EVERY = 2.0  # seconds between two writes to the catalogue's own file: the project's has everything already
 
+T = TypeVar("T")
 Entry = tuple[str, "str | None", Box, "Outcome"]
 
 
@@ -35,20 +45,31 @@ def project_cache(config: Config) -> Path:
 class Caches:
     """What is known of garments; ``own`` is None for photos that are in no catalogue. A context manager, for one thread."""
 
-    def __init__(self, own: Path | None, project: Path | None, *, write: bool = True) -> None:
-        """``project`` None: the local captioner's outcomes stay where they are made. Not ``write``: no file is made."""
+    def __init__(
+        self, own: Path | None, project: Path | None, *, write: bool = True, ledger: Ledger | None = None
+    ) -> None:
+        """``project`` None: the local captioner's outcomes stay where they are made. Not ``write``: no file is made.
+
+        ``ledger`` knows which files this user's runs have written: what is in those only is recorded in the project's, too.
+        """
+        self.ledger = ledger or Ledger()
+        self._before: tuple[int, int] | None = None  # size and time of a file of this user's own
+        if own is not None:
+            own = Folder(own.parent, "catalogue", CatalogueError).path(own.name)
         if own is not None and project is not None and own.resolve() == project.resolve():
             own = None
         self.own = self.project = None
         if own is not None and (write or own.is_file()):
+            if write and project is not None and (not own.exists() or self.ledger.has_written(own)):
+                self._before = _state(own)
             self.own = CaptionCache(own)
         try:
             if project is not None and (write or project.is_file()):
                 if write:
                     project.parent.mkdir(parents=True, exist_ok=True)
-                self.project = CaptionCache(project, busy=write)
-                if write and self.own is not None:
-                    self.project.take_over(self.own, "openai")  # of a catalogue from elsewhere, or from before
+                self.project = CaptionCache(project.resolve(), busy=write)
+                if self.own is not None and self._before is not None:
+                    self.project.take_over(self.own, "openai")  # where the project's was lost, or is another one
         except BaseException:
             self.close()
             raise
@@ -62,6 +83,9 @@ class Caches:
     def close(self) -> None:
         for cache in self._all():
             cache.close()
+        if self.own is not None and self._before is not None and _state(self.own.path) != self._before:
+            with suppress(WriteError):  # from then on it is as one of somebody else
+                self.ledger.wrote(self.own.path)
 
     def find(
         self,
@@ -96,13 +120,22 @@ class Caches:
                 self.own.put_many(missing)
 
     def recover(self, remote: OpenAICaptioner, spool: Path) -> int:
-        """Read and record the answers that a killed process had written down; returns how many there were."""
-        arrived = read_spool(spool)
-        for start in range(0, len(arrived), 256):
-            part = arrived[start : start + 256]
+        """Read and record the answers that a killed run of this user had written down; returns how many there were.
+
+        Raises :class:`CatalogueError` for answers that somebody else's run has left, before any is recorded.
+        """
+        if any(not own for _, own in read_signed(spool, self.ledger)):
+            raise CatalogueError(
+                f"{spool} holds answers that no run of yours has written down: they are not used",
+                hint=f"`fashionrec caption --import-captions {shell_word(spool.parent)}` takes those that pass the checks"
+                " of a server's answer; or remove the file",
+            )
+        count = 0
+        for part in batched(arrived for arrived, _ in read_signed(spool, self.ledger) if arrived is not None):
             self.put([(*one.place, remote.read_arrived(one)) for one in part])
-        spool.unlink(missing_ok=True)
-        return len(arrived)
+            count += len(part)
+        Folder(spool.parent, "catalogue", CatalogueError).remove(spool.name)
+        return count
 
     def _all(self) -> list[CaptionCache]:
         return [cache for cache in (self.project, self.own) if cache is not None]
@@ -116,7 +149,9 @@ class Recorder:
     ) -> None:
         """``spool`` is where answers are written down; a killed process's must have been read: see :meth:`Caches.recover`."""
         self._caches, self._remote, self._place = caches, remote, place
-        self._spool = Spool(spool) if spool is not None else None
+        self._spool: Spool | None = None
+        if spool is not None:
+            self._spool = Spool(spool, caches.ledger)
         self._own: list[Entry] = []
         self._own_at = time.monotonic()
 
@@ -148,3 +183,18 @@ class Recorder:
         if self._caches.own is not None and self._own:
             self._caches.own.put_many(self._own)
         self._own, self._own_at = [], time.monotonic()
+
+
+def batched(items: Iterable[T], size: int = 256) -> Iterator[list[T]]:
+    """Items in groups."""
+    remaining = iter(items)
+    while group := list(islice(remaining, size)):
+        yield group
+
+
+def _state(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return 0, 0
+    return found.st_size, found.st_mtime_ns

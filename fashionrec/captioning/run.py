@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fashionrec.captioner.cost import Meter, Price, Tokens, dollars, estimate
+from fashionrec.captioner.ledger import Ledger
 from fashionrec.captioner.remote import Job
-from fashionrec.captioning.caches import CACHE, Caches, Recorder, project_cache
+from fashionrec.captioning.caches import CACHE, SPOOL, Caches, Recorder, project_cache
 from fashionrec.captioning.garments import Garment, Pictures, Plan, Recaption, make_plan
 from fashionrec.captioning.local import local_captioner
 from fashionrec.captioning.publish import publish
 from fashionrec.catalogue import Catalogue
 from fashionrec.files import locked
 from fashionrec.store import generations
+from fashionrec.tuning import cache_folder
 
 if TYPE_CHECKING:
     from fashionrec.captioner.cache import CaptionCache
@@ -25,8 +27,7 @@ if TYPE_CHECKING:
     from fashionrec.captioner.remote import OpenAICaptioner
     from fashionrec.config import Config
 
-#: Answers that have come and are not recorded yet; there only while a process captions the catalogue, or was killed.
-SPOOL = ".captions.arrived"
+_CHEAPEST = 20.0  # a caption takes at least this part of what is estimated, whatever a file says
 _BATCH = 64  # garments that the local captioner describes together
 
 
@@ -79,7 +80,8 @@ class CatalogueRun:
                     stack.enter_context(locked(self.root / ".captions.lock", f"is captioning {self.root}"))
             self.catalogue = stack.enter_context(Catalogue.open(self.root, self.config))
             project = None if self.remote is None else project_cache(self.config)
-            self.caches = stack.enter_context(Caches(self.root / CACHE, project, write=self._write))
+            ledger = Ledger(cache_folder(self.config))
+            self.caches = stack.enter_context(Caches(self.root / CACHE, project, write=self._write, ledger=ledger))
             # what an encoder says of a garment is its own; what an API said holds whatever model said it
             self.model = self.catalogue.embedder_bundle.fingerprint if self.remote is None else None
             self._stack = stack.pop_all()
@@ -215,7 +217,7 @@ class CatalogueRun:
             Job(garment.place, garment.place.class_name, lambda stored=garment.stored: pictures(stored))  # type: ignore[misc]
             for garment in todo
         )
-        recorder = Recorder(self.caches, self.remote, _place, self._spool)
+        recorder = Recorder(self.caches, self.remote, _place, self._spool if self.caches.ledger.can_sign() else None)
         each = meter.each
         came = self.remote.stream(
             jobs,
@@ -244,12 +246,12 @@ class CatalogueRun:
     def _tokens(self) -> Tokens:
         """What one caption takes: by the last answers of this model, where there are enough, else an estimate."""
         assert self.remote is not None
-        for cache in (self.caches.project, self.caches.own):
-            if cache is not None:
-                count, inputs, outputs = cache.mean_usage(self.config.captioner.model)
-                if count >= 10:
-                    return Tokens(inputs, outputs, count)
-        return estimate(self.config.captioner, self.remote.entry, self.remote.vocabulary)
+        guess = estimate(self.config.captioner, self.remote.entry, self.remote.vocabulary)
+        if self.caches.project is not None:  # a catalogue of somebody else could tell that they cost nothing
+            count, inputs, outputs = self.caches.project.mean_usage(self.config.captioner.model)
+            if count >= 10:
+                return Tokens(max(inputs, guess.input / _CHEAPEST), max(outputs, guess.output / _CHEAPEST), count)
+        return guess
 
     def _what(self, recaption: Recaption) -> str:
         """What is asked anew, told apart from the same of another catalogue or captioner."""
@@ -275,7 +277,7 @@ def status(root: Path, config: Config) -> dict[str, Any]:
     states: Counter[str] = Counter()
     with (
         Catalogue.open(root, config) as catalogue,
-        Caches(root / CACHE, project_cache(config), write=False) as caches,
+        Caches(root / CACHE, project_cache(config), write=False, ledger=Ledger(cache_folder(config))) as caches,
     ):
         for garment in garments(catalogue):
             captioned[garment.captioner or "none"] += 1
