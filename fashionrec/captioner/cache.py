@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from fashionrec.captioner.outcome import Outcome
 from fashionrec.captioner.schema import Description, InvalidAnswer, check_texts
 from fashionrec.captioner.sqlite_file import damaged, told_as_ours, transaction
-from fashionrec.common.sqlite import Mode, UntrustedFile, open_foreign
+from fashionrec.common.sqlite import UntrustedFile, open_foreign
 from fashionrec.errors import CatalogueError
 from fashionrec.types import CLASS_NAMES, Box
 

@@ -55,17 +55,35 @@ def caption(
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="With --batch: collect what has come, and go on.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="With --batch: until all answers are there.")] = False,
+    discard_unsent: Annotated[
+        bool,
+        typer.Option("--discard-unsent", help="With --batch: give up parts that you did not plan; nothing was paid."),
+    ] = False,
+    import_captions: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="Take captions of another catalogue or project that pass all checks."),
+    ] = None,
     status: Annotated[
         bool, typer.Option("--status", help="How many garments have a caption, and what failed.")
     ] = False,
 ) -> None:
     session.override("captioner", {"kind": captioner, "max_cost": max_cost})
+    if import_captions is not None:
+        if photos or index is not None:
+            raise UsageError(
+                "--import-captions takes no photos and no --index: what it imports is there for all catalogues"
+            )
+        _import(session, Path(import_captions))
+        return
     if not photos and index is None:
         raise UsageError("give photos, or a catalogue with --index")
     if photos and (batch or status or recaption or retry or dry_run or max_cost is not None):
         raise UsageError("photos by themselves take no other options than --index, --captioner and --limit")
-    if (resume or wait) and not batch:
-        raise UsageError("--resume and --wait belong to --batch", hint="fashionrec caption --index C --batch --resume")
+    if (resume or wait or discard_unsent) and not batch:
+        raise UsageError(
+            "--resume, --wait and --discard-unsent belong to --batch",
+            hint="fashionrec caption --index C --batch --resume",
+        )
     if only_missing and (recaption or retry):
         raise UsageError("--only-missing contradicts --recaption and --retry")
     if photos:
@@ -85,6 +103,7 @@ def caption(
             recaption=recaption,
             dry_run=dry_run,
             batch=("resume" if resume else "submit") if batch else None,
+            discard_unsent=discard_unsent,
             wait=wait,
         )
         failed = document["failed"]
@@ -101,6 +120,29 @@ def caption(
         raise Refused(
             f"stopped at the limit of US$ {session.config.captioner.max_cost:g}: {document['left']} garments are left",
             hint="what was described is kept and served; a higher --max-cost goes on",
+        )
+
+
+def _import(session: Session, source: Path) -> None:
+    from fashionrec.captioning import import_captions
+
+    document = import_captions(source, session.config)
+    refused = sum(document["refused"].values())
+
+    def human() -> None:
+        session.out.line(
+            f"{document['imported']} captions imported, {document['known']} garments had one,"
+            f" {document['other']} records are no captions" + (f", {refused} refused" if refused else "")
+        )
+        for reason, count in document["refused"].items():
+            session.out.line(f"  refused ({reason}): {count}")
+
+    session.out.result(document, human)
+    session.out.next("fashionrec caption --index CATALOGUE")
+    if refused:
+        raise Refused(
+            f"{refused} captions of {source} were refused: they are not what a server's answer may be",
+            hint="the others are imported",
         )
 
 
@@ -155,6 +197,7 @@ def run_caption_catalogue(
     recaption: str | None = None,
     dry_run: bool = False,
     batch: str | None = None,
+    discard_unsent: bool = False,
     wait: bool = False,
 ) -> dict[str, Any]:
     """Describe the garments of a catalogue that have no caption yet, and serve a new generation with them.
@@ -182,6 +225,7 @@ def run_caption_catalogue(
                 recaption=anew,
                 dry_run=dry_run,
                 resume=batch == "resume",
+                discard_unsent=discard_unsent,
                 wait=wait,
                 progress=tick,
                 say=session.out.say,
