@@ -62,7 +62,7 @@ def _read(body: Any, count: int) -> list[str]:
     """The texts of an answer. Raises :class:`CaptionError` where it is none, or has not as many as were asked."""
     try:
         english = json.loads(body["choices"][0]["message"]["content"][: MOST_ANSWER * count])["english"]
-        if len(english) == count and all(isinstance(text, str) for text in english):
+        if isinstance(english, list) and len(english) == count and all(isinstance(text, str) for text in english):
             texts = [" ".join("".join(c if c.isprintable() else " " for c in text).split()) for text in english]
             if all(0 < len(text) <= MOST_CAPTION for text in texts):
                 return texts

@@ -4,8 +4,8 @@ What the package (1.7) does by itself, and what is done about it here:
 
 - The key is part of every address it asks for, so its exceptions and urllib3's log lines hold the key. Errors are told
   anew in our words, a server's text is searched for the key, and a filter takes it out of the log.
-- It asks once and waits for ever. Its ``http.get`` and ``http.post`` are replaced, for the time of use, by those of its
-  own ``http.Session`` with a deadline, a limit of what an answer may hold, and retries; it has no setting for these. A
+- It asks once and waits for ever. Its ``http.get``, ``http.post`` and the session of its uploads are replaced, for the time
+  of use, by an ``http.Session`` with a deadline, a limit of what an answer may hold, and retries; it has no setting for these. A
   redirect to another origin is refused: the key and the photos stay with the server of the settings.
 - When it is imported it loads a file ``.env`` from the folders above itself, or above the working folder, which may be
   somebody else's: that is turned off.
@@ -281,13 +281,17 @@ def _sessions(http: Any, config: RoboflowConfig) -> tuple[Any, Any]:
 
 @contextmanager
 def _patient(http: Any, session: Any, timeout: float) -> Iterator[None]:
-    before = http.get, http.post
+    adapter: Any = importlib.import_module("roboflow.adapters.rfapi")
+    before = http.get, http.post, http.Session
     http.get = functools.partial(session.get, timeout=timeout)
     http.post = functools.partial(session.post, timeout=timeout)
+    http.Session = lambda: session
+    adapter._upload_sessions = threading.local()  # where it keeps the session of its uploads
     try:
         yield
     finally:
-        http.get, http.post = before
+        http.get, http.post, http.Session = before
+        adapter._upload_sessions = threading.local()
 
 
 class _Redact(logging.Filter):
