@@ -322,8 +322,17 @@ def test_records_that_cannot_be_written_stop_before_anything_is_sent(
     user_cache.write_text("a file where the folder would be")
     done = cli("caption", "--index", "c", "--batch")
     assert done.code == 1
-    assert "cannot be written" in done.err
+    assert "cannot be used" in done.err
     assert sent(server) == []
+
+
+def test_records_that_others_could_have_written_are_none(
+    cli: Cli, index: Path, server: BatchServer, user_cache: Path
+) -> None:
+    unsent_part(cli, server)
+    (user_cache / "captions").chmod(0o777)
+    done = cli("caption", "--index", "c", "--batch", "--resume")
+    assert (done.code, sent(server)) == (2, []), done.err
 
 
 def test_a_record_that_was_damaged_is_none(user_cache: Path) -> None:

@@ -28,11 +28,12 @@ from pathlib import Path
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from fashionrec.common.folder import Folder
-from fashionrec.common.user_cache import user_cache
+from fashionrec.common.user_cache import private_folder, user_cache
 from fashionrec.errors import WriteError
 from fashionrec.files import dump_json, sha256_file
 
 TOKEN = re.compile(r"[0-9a-f]{32}")
+_HINT = "what is planned and paid for is recorded there: see project.cache"
 _KEY, _HEX = re.compile(rb"[0-9a-f]{64}"), re.compile("[0-9a-f]{64}", re.ASCII)
 
 
@@ -73,7 +74,7 @@ class Ledger:
 
     def find(self, token: str) -> PlannedPart | None:
         """The record of a part; None where there is none."""
-        if not TOKEN.fullmatch(token):
+        if not TOKEN.fullmatch(token) or not self._is_private():
             return None
         try:
             part = _PART.validate_json(self._files.read(f"{token}.part.json"))
@@ -88,6 +89,8 @@ class Ledger:
 
     def planned(self, folder: Path) -> set[str]:
         """The names of the requests that were planned for a folder and have no outcome yet."""
+        if not self._is_private():
+            return set()
         try:
             return set(_NAMES.validate_json(self._files.read(_named(folder, "planned.json"))))
         except (OSError, WriteError, ValidationError):
@@ -106,6 +109,8 @@ class Ledger:
 
     def has_written(self, path: Path) -> bool:
         """Whether a file is as a run of this user left it there."""
+        if not self._is_private():
+            return False
         try:
             return self._files.read(_named(path, "written")).decode() == sha256_file(path)
         except (OSError, WriteError, ValueError):
@@ -129,8 +134,12 @@ class Ledger:
             return False
         return hmac.compare_digest(self.signature(data), signature)
 
+    def _is_private(self) -> bool:
+        return self.folder.exists() and private_folder(self.folder) is not None
+
     def _key(self) -> bytes:
         if not hasattr(self, "_secret"):
+            self._make_folder()
             self._secret = self._read_key() or self._make_key()
         return self._secret
 
@@ -147,7 +156,6 @@ class Ledger:
         return None
 
     def _make_key(self) -> bytes:
-        self._make_folder()
         key = secrets.token_hex(32).encode()
         try:
             with self._files.open("key", "xb") as file:
@@ -171,16 +179,13 @@ class Ledger:
         self._files.remove(name, ignore_errors=True)
 
     def _make_folder(self) -> None:
-        try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise self._refused(error) from None
+        if private_folder(self.folder) is None:
+            raise WriteError(
+                f"{self.folder} cannot be used: it must be yours, and nobody else may write to it", hint=_HINT
+            )
 
     def _refused(self, error: OSError) -> WriteError:
-        return WriteError(
-            f"{self.folder} cannot be written: {error.strerror}",
-            hint="what is planned and paid for is recorded there: make it writable, or set XDG_CACHE_HOME",
-        )
+        return WriteError(f"{self.folder} cannot be written: {error.strerror}", hint=_HINT)
 
 
 _PART = TypeAdapter(PlannedPart)
