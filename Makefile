@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint bench format lock core-test release-sample release-check clean
+.PHONY: help demo test lint bench format lock core-test test-floors release-sample release-check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -45,12 +45,16 @@ format: $(READY)
 core-test:
 	$(PYTHON) tests/core_install.py
 
+# The lowest versions that pyproject.toml allows, in .venv-floors, on the lowest Python: the core's suite. With torch: FLOORS=--train
+test-floors:
+	$(PYTHON) tests/floors.py $(FLOORS)
+
 # A minute of the tests marked `release`, drawn by seed (tests/release_sample.py). Exit 5 of pytest: there are none yet.
 release-sample: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m release --release-sample 60 || test $$? -eq 5
 
 # Before a release: everything of `make test`, the slow tests, all that is marked release or soak, the demo and the benchmarks.
-release-check: core-test test
+release-check: core-test test test-floors
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "slow or release or soak"
 	$(MAKE) demo
 	$(BIN)/python -m benchmarks startup query prepare build incremental index
@@ -63,4 +67,4 @@ lock:
 	  --extra train --extra dev --constraint constraints.txt --output-file requirements-all.lock
 
 clean:
-	rm -rf $(VENV) runs/demo
+	rm -rf $(VENV) .venv-floors runs/demo

@@ -69,12 +69,10 @@ class Sample:
         items[:] = drawn
         self.files_left = len({item.path for item in drawn})
 
-    def pytest_sessionstart(self) -> None:
-        self.end = time.monotonic() + self.seconds
-
     @pytest.hookimpl(tryfirst=True)  # before any fixture is made
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         now = time.monotonic()
+        self.end = self.end or now + self.seconds  # what collecting took does not count
         first = item.path.as_posix() != self.file
         if first:
             self.file = item.path.as_posix()

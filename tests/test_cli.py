@@ -107,11 +107,13 @@ def test_the_catalogue_is_found_and_the_choice_is_said(
         (("evaluate", "--index", "c", "--queries", "none.csv"), 2, "no photos at"),
         (("train",), 2, "no data to train on"),
         (("train", "epochs"), 2, "what is 'epochs'"),
-        (("train", "data=none.yaml"), 2, "no dataset at"),
+        pytest.param(("train", "data=none.yaml"), 2, "no dataset at", marks=pytest.mark.train),
         (("train", "mosiac=1"), 2, "unknown setting train.mosiac"),
         (("finetune", "--data", "x.yaml"), 2, "finetune needs weights and data"),
-        (("finetune", "--weights", "none.pt", "--data", "x.yaml"), 2, "no weights at"),
-        (("export", "none.pt", "--out", "b"), 2, "no checkpoint at"),
+        pytest.param(
+            ("finetune", "--weights", "none.pt", "--data", "x.yaml"), 2, "no weights at", marks=pytest.mark.train
+        ),
+        pytest.param(("export", "none.pt", "--out", "b"), 2, "no checkpoint at", marks=pytest.mark.train),
         (("fetch-dataset", "magic", "--out", "d"), 2, "no source is called"),
         (("fetch-dataset", "yolo:nowhere", "--out", "d"), 2, "there is nothing at nowhere"),
         (("fetch-dataset", "synthetic", "--out", "photos"), 2, "not an empty"),

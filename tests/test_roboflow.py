@@ -329,6 +329,7 @@ def test_an_archive_that_writes_elsewhere_is_refused(
         (make_zip(export())[:-40], "damaged"),
         (make_zip({"README.roboflow.txt": b"nothing else"}), r"holds no data\.yaml"),
     ],
+    ids=["page", "half", "empty"],  # the bytes hold the time
 )
 def test_what_is_no_dataset_is_refused(
     archive: bytes, told: str, server: RoboflowServer, settings: Settings, tmp_path: Path

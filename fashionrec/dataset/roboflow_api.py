@@ -185,7 +185,7 @@ def _load() -> tuple[Any, Any, Any]:
         http = importlib.import_module("roboflow.util.http")
         _ = settings.refresh_region_urls, http.Session
     except (ModuleNotFoundError, AttributeError):
-        raise MissingExtra("the roboflow package is too old", hint="pip install --upgrade 'roboflow>=1.7'") from None
+        raise MissingExtra("the roboflow package is too old", hint="pip install --upgrade 'roboflow>=1.7.2'") from None
     except ValueError:  # it reads its settings file when it is imported
         raise DataError(
             "the settings file of the roboflow package is damaged", hint="run `roboflow login`, or remove the file"
