@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("build_report", "pipeline", "tuning"),
     ("crops", "changes", "compaction"),
     ("build", "captioning", "evaluation", "exchange"),
-    ("grow", "reindex"),
+    ("grow", "reindex", "inspection"),
     ("cli",),
     ("__main__",),
 )

@@ -12,15 +12,24 @@ import typer
 
 from fashionrec.cli.session import Session, command
 from fashionrec.common.text import shell_word
-from fashionrec.errors import FashionrecError, Refused
+from fashionrec.errors import ConfigError, DataError, FashionrecError, Refused
 
 _CORE = ("typer", "rich", "pydantic", "PyYAML", "numpy", "Pillow", "onnxruntime", "faiss-cpu", "tokenizers", "openai")
 _TRAIN = ("torch", "torchvision", "ultralytics", "transformers", "onnx", "roboflow", "pandas", "pyarrow")
 _KEYS = {"OPENAI_API_KEY": "captions by GPT-4o", "ROBOFLOW_API_KEY": "fetch-dataset roboflow:..."}
+#: Findings of one kind that are printed.
+_SHOWN = 5
+_VERDICTS = {
+    "safe to use": "safe to use",
+    "usable": "usable: what is listed is ignored",
+    "refused": "refused: commands that read this folder stop at what is listed as refused",
+}
+_REFUSED_HINT = "ask for a copy without it, or remove it if you can do without"
 
 
 def mount(app: typer.Typer) -> None:
-    command(app, "doctor", help="Versions, devices, keys, clashing packages, and the health of a catalogue.")(doctor)
+    about = "Versions, devices, keys and clashing packages; or whether a folder from somebody else is safe to use."
+    command(app, "doctor", help=about)(doctor)
     config = typer.Typer(help="Settings.", no_args_is_help=True, rich_markup_mode=None)
     command(config, "show", help="Every setting, its value, and where it came from.")(show)
     app.add_typer(config, name="config")
@@ -47,8 +56,17 @@ def show(
 
 def doctor(
     session: Session,
+    folder: Annotated[
+        Path | None,
+        typer.Argument(help="A catalogue, run, bundle, data set or other folder to look into; nothing in it is run."),
+    ] = None,
     index: Annotated[str | None, typer.Option(help="A catalogue to look at too.")] = None,
 ) -> None:
+    if folder is not None:
+        if index is not None:
+            raise ConfigError("give either a folder or --index")
+        inspect(session, folder)
+        return
     document = run_doctor(session, index)
 
     def human() -> None:
@@ -73,6 +91,32 @@ def doctor(
     if document["problems"]:
         raise Refused(f"{len(document['problems'])} problems found")
     session.out.next("fashionrec demo" if index is None else f"fashionrec query PHOTO --index {shell_word(index)}")
+
+
+def inspect(session: Session, folder: Path) -> None:
+    """Print what an inspection of the folder found. Raises :class:`DataError` for one that is refused."""
+    from fashionrec.inspection import inspect_folder
+
+    report = inspect_folder(folder)
+    out = session.out
+
+    def human() -> None:
+        out.line(f"{report.folder}: {report.kind}, {report.files:,} files, {report.bytes / 1e6:,.1f} MB")
+        for refused in (True, False):
+            for kind in dict.fromkeys(finding.kind for finding in report.findings if finding.refused == refused):
+                some = [finding for finding in report.findings if (finding.kind, finding.refused) == (kind, refused)]
+                out.line(
+                    f"{'refused' if refused else 'ignored'}: {kind}" + (f" ({some[0].effect})" * bool(some[0].effect))
+                )
+                for finding in some[:_SHOWN]:
+                    out.line(f"  {finding.place}: {finding.what}")
+                if len(some) > _SHOWN:
+                    out.line(f"  and {max(len(some), report.counts[kind]) - _SHOWN:,} more (--json lists up to 100)")
+        out.line(f"verdict: {_VERDICTS[report.verdict]}")
+
+    out.result(report.document(), human)
+    if report.verdict == "refused":
+        raise DataError(f"{folder} is refused: {report.reason}", hint=_REFUSED_HINT)
 
 
 def run_doctor(session: Session, index: str | None = None) -> dict[str, Any]:

@@ -1,0 +1,63 @@
+"""SQLite files: what in them would run in the statements of others."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from fashionrec.common.folder import Folder
+from fashionrec.common.sqlite import open_foreign
+from fashionrec.inspection.report import Report
+from fashionrec.store.schema import SCHEMA
+
+_STEPS = 10_000_000
+_EFFECT = "it runs statements of its author whenever a table is read or written"
+
+
+def check_database(folder: Folder, name: str, report: Report) -> None:
+    """Report views, triggers, virtual tables and journals. The file is opened as one that nobody writes."""
+    for suffix in ("-journal", "-wal"):
+        if folder.kind(name + suffix) is not None:
+            report.add(
+                name + suffix,
+                "journal",
+                "changes that SQLite applies when it opens the database",
+                "it can name files to be removed",
+            )
+    path = folder.path(name).absolute()
+    try:
+        db = sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)
+        try:
+            db.set_progress_handler(lambda: True, _STEPS)
+            db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 16 << 20)
+            for pragma in ("trusted_schema = OFF", "cell_size_check = ON", "mmap_size = 0"):
+                db.execute(f"PRAGMA {pragma}")
+            rows = db.execute("SELECT type, name, sql FROM sqlite_master").fetchmany(10_000)
+        finally:
+            db.close()
+    except sqlite3.Error as error:
+        report.add(name, "database", f"SQLite cannot read it: {error}", "", refused=_served(report))
+        return
+    if name.endswith("items.sqlite") and _served(report):
+        try:
+            open_foreign(path, SCHEMA, mode="immutable").close()
+        except sqlite3.Error as error:
+            report.add(name, "database", str(error), _EFFECT, refused=True)
+            return
+    for kind, title, sql in rows:
+        text = " ".join(str(sql).split())
+        foreign_table = text.upper().startswith("CREATE VIRTUAL TABLE") and " USING fts5 " not in text.replace(
+            "(", " ("
+        )
+        if kind in ("view", "trigger") or foreign_table:
+            what = "virtual table" if foreign_table else kind
+            report.add(
+                name,
+                "database",
+                f"it has a {what} {str(title)[:60]!r}",
+                _EFFECT,
+                refused=_served(report),
+            )
+
+
+def _served(report: Report) -> bool:
+    return report.kind == "catalogue"

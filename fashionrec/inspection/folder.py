@@ -1,0 +1,123 @@
+"""A whole folder: what it is, and whether it is as its manifest says."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePath, PurePosixPath
+
+from fashionrec.bundle import MANIFEST as BUNDLE_MANIFEST
+from fashionrec.bundle import Bundle
+from fashionrec.common.folder import Entry, Folder
+from fashionrec.errors import DataError, FashionrecError
+from fashionrec.inspection.report import Report
+from fashionrec.inspection.tree import inspect_tree
+from fashionrec.runs import RECORD, read_run
+from fashionrec.yolo_data import read_data_yaml
+
+_CATALOGUE = "catalogue.json"
+_DATA = "data.yaml"
+#: The file that tells the kind of a folder, in this order.
+_KINDS = ((_CATALOGUE, "catalogue"), (BUNDLE_MANIFEST, "bundle"), (RECORD, "run"), (_DATA, "dataset"))
+_DAMAGED = "it is not what its maker wrote"
+
+
+def inspect_folder(path: str | Path) -> Report:
+    """Say whether a folder is safe to use. It may be reached through a link; nothing in it is followed.
+
+    Raises :class:`DataError` if there is no such folder.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder" if root.exists() else f"no folder at {root}")
+    folder = Folder(root)
+    kind = next((kind for name, kind in _KINDS if folder.kind(name) is not None), "unknown")
+    report = Report(root, kind)
+    files = inspect_tree(folder, report)
+    _check_manifests(folder, files, report)
+    return report
+
+
+def _check_manifests(folder: Folder, files: list[Entry], report: Report) -> None:
+    """Compare everything in the folder that has a manifest with it."""
+    whole = report.counts["link"] + report.counts["special-file"] == 0  # else that is the reason, and named already
+    for entry in files:
+        own = PurePosixPath(entry.name)
+        place = folder.root / own.parent
+        if own.name == _DATA:
+            _check_data(place / own.name, entry.name, report)
+        elif not whole:
+            continue
+        elif own.name == _CATALOGUE:
+            _check_catalogue(place, entry.name, report)
+        elif own.name == BUNDLE_MANIFEST:
+            _check_bundle(folder, entry.name, files, report)
+        elif own.name == RECORD:
+            _check_run(place, entry.name, report)
+
+
+def _check_catalogue(path: Path, name: str, report: Report) -> None:
+    from fashionrec.catalogue import verify_catalogue
+
+    try:
+        verify_catalogue(path)
+    except FashionrecError as error:
+        report.add(name, "manifest", str(error), _DAMAGED, refused=True)
+
+
+def _check_bundle(folder: Folder, name: str, files: list[Entry], report: Report) -> None:
+    parent = PurePosixPath(name).parent
+    try:
+        bundle = Bundle.open(folder.root / parent, verify=True)
+        for role in bundle.graphs:
+            bundle.graph_path(role)
+    except FashionrecError as error:
+        report.add(name, "manifest", str(error), _DAMAGED, refused=True)
+        return
+    listed = {str(parent / file) for file in (*bundle.files, BUNDLE_MANIFEST)}
+    for entry in files:
+        if PurePosixPath(entry.name).parent == parent and entry.name not in listed:
+            graph = " graph" if entry.name.endswith(".onnx") else ""
+            report.add(
+                entry.name,
+                "unlisted",
+                f"a{graph or ' file'} that the bundle does not list",
+                "it could stand in for one that was checked",
+            )
+
+
+def _check_run(path: Path, name: str, report: Report) -> None:
+    try:
+        run = read_run(path)
+        outside = [which for which, file in run.weights.items() if _leads_out(str(file))]
+    except (FashionrecError, AttributeError, TypeError) as error:
+        report.add(name, "manifest", f"it cannot be read: {error}", _DAMAGED, refused=True)
+        return
+    for which in outside:
+        report.add(
+            name,
+            "outside",
+            f"its {which} weights are {run.weights[which]}",
+            "a file elsewhere would be loaded",
+            refused=True,
+        )
+
+
+def _check_data(path: Path, name: str, report: Report) -> None:
+    """Report a data set that training refuses: above all for photos that it looks for elsewhere."""
+    try:
+        data = read_data_yaml(path, follow_links=False)
+        for split in data.splits:
+            data.images(split)
+    except FashionrecError as error:
+        report.add(name, "dataset", str(error), "photos and files of yours could be read, or copied", refused=True)
+
+
+def _leads_out(value: str) -> bool:
+    """Whether a path is absolute, or climbs out of the folder that it is relative to."""
+    depth = 0
+    if PurePath(value).is_absolute() or value.startswith(("/", "\\", "~")) or value[1:2] == ":":
+        return True
+    for part in value.replace("\\", "/").split("/"):
+        depth += {"..": -1, ".": 0, "": 0}.get(part, 1)
+        if depth < 0:
+            return True
+    return False

@@ -1,0 +1,93 @@
+"""What model and data set files would have a library run, read or fetch."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import IO, Any
+
+from fashionrec.common.documents import MAX_JSON, MAX_YAML, DocumentError, parse_yaml, read_bytes, read_json
+from fashionrec.common.folder import Folder
+from fashionrec.common.onnx_file import Unreadable, check_graph
+from fashionrec.detector.architecture import check_architecture
+from fashionrec.errors import ModelError
+from fashionrec.inspection.report import Report
+
+#: Keys of a Hugging Face configuration that name code in the folder.
+_CODE_KEYS = ("auto_map", "custom_pipelines", "custom_objects", "trust_remote_code")
+_LAYERS = [[-1, 1, "nn.Identity", []]]  # for a YAML that has an activation and no layers
+
+
+def check_yaml(name: str, file: IO[bytes], report: Report) -> None:
+    """Report a data.yaml or a model's YAML with something to be executed or fetched."""
+    try:
+        document = parse_yaml(read_bytes(file, MAX_YAML).decode("utf-8"))
+    except (DocumentError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        report.add(
+            name, "yaml", f"it cannot be read: {reason}", "", refused=_is_data(name) and report.kind == "dataset"
+        )
+        return
+    if not isinstance(document, dict):
+        return
+    if document.get("download"):
+        report.add(
+            name,
+            "download",
+            f"download: {_shown(document['download'])}",
+            "ultralytics runs it, as Python, a shell command or an address, when it trains or validates",
+        )
+    if "backbone" in document or "activation" in document:
+        try:
+            check_architecture({"backbone": _LAYERS, "head": _LAYERS, **document}, name)
+        except ModelError as error:
+            report.add(
+                name,
+                "architecture",
+                str(error),
+                "ultralytics evaluates activations, and takes layers by name from whole modules",
+                refused=_is_model(report),
+            )
+
+
+def check_json(name: str, file: IO[bytes], report: Report) -> None:
+    """Report a configuration that names code of its own."""
+    own = PurePosixPath(name).name
+    if not own.endswith("config.json"):
+        return
+    try:
+        document = read_json(file, limit=MAX_JSON)
+    except (DocumentError, OSError) as error:
+        report.add(name, "json", f"it cannot be read: {str(error)[:160]}", "", refused=_is_model(report))
+        return
+    for key in _CODE_KEYS:
+        if isinstance(document, dict) and document.get(key):
+            report.add(
+                name,
+                "custom-code",
+                f"{key}: {_shown(document[key])}",
+                "transformers imports the code that it names if it is told to trust it",
+            )
+
+
+def check_onnx(folder: Folder, name: str, report: Report) -> None:
+    """Report a graph that reads files elsewhere, or that names what ONNX Runtime would load."""
+    own = PurePosixPath(name)
+    try:
+        check_graph(Folder(folder.root / own.parent, error=ModelError), own.name)
+    except ModelError as error:
+        report.add(name, "graph", str(error), "ONNX Runtime would read, load or run it", refused=True)
+    except Unreadable as error:
+        report.add(name, "graph", f"it cannot be read: {error}", "", refused=report.kind in ("bundle", "catalogue"))
+
+
+def _is_data(name: str) -> bool:
+    return PurePosixPath(name).name == "data.yaml"
+
+
+def _is_model(report: Report) -> bool:
+    return report.kind in ("run", "unknown")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."

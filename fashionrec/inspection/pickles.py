@@ -1,0 +1,215 @@
+"""What a pickle names, without unpickling it: its instructions are read, none is carried out.
+
+https://docs.python.org/3/library/pickletools.html. A pickle calls whatever it names, so each global that is not one of the
+layers, tensors and plain data of a checkpoint is foreign.
+"""
+
+from __future__ import annotations
+
+import io
+import pickletools
+import re
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import IO, Any
+
+#: A checkpoint of 500 layers has a pickle of 300 kB with 60,000 instructions.
+MAX_PICKLE = 64 << 20
+_MOST_PICKLES = 16  # one after the other, as files of torch before 1.6 have them
+_MOST_MEMBERS = 100_000
+
+_PICKLE = re.compile(rb"\x80[\x02-\x05]")
+_OLD_PICKLE = re.compile(rb"[(\]}lcdISVFLN]")
+_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".cache", ".ckpt", ".joblib")
+#: How a ``.npy`` begins, and what stands for the pickle behind its header.
+ARRAY = b"\x93NUMPY"
+OBJECTS = "an array of Python objects"
+_STRINGS = ("UNICODE", "BINUNICODE", "BINUNICODE8", "SHORT_BINUNICODE", "STRING", "BINSTRING", "SHORT_BINSTRING")
+#: What the loaders of checkpoints let through (:mod:`fashionrec.detector.pickles`, which needs torch), by name.
+_DATA = frozenset(
+    """
+    _codecs.encode builtins.bytearray builtins.complex builtins.set builtins.getattr collections.Counter
+    collections.OrderedDict numpy.dtype numpy.core.multiarray.scalar numpy._core.multiarray.scalar
+    pathlib.PosixPath pathlib.WindowsPath pathlib._local.PosixPath pathlib._local.WindowsPath
+    torch.Size torch.Tensor torch.device torch._tensor._rebuild_from_type_v2 torch.nn.parameter.Parameter
+    torch.serialization._get_layout torch.storage.TypedStorage torch.storage.UntypedStorage
+    ultralytics.utils.IterableSimpleNamespace ultralytics.yolo.utils.IterableSimpleNamespace
+    """.split()
+)
+_MODEL_PARTS = re.compile(
+    r"torch\._utils\._rebuild_\w+|torch(\.cuda|\.sparse)?\.[A-Z]\w*(Storage|Tensor)"
+    r"|torch\.(q?u?int\d+\w*|b?float\d+\w*|bool|b?complex\d+|per_(tensor|channel)_\w+)"
+    r"|(torch\.nn\.modules|ultralytics\.nn\.modules)(\.\w+)*\.[A-Z]\w*"
+    r"|ultralytics\.(nn\.tasks|nn\.distill_model|utils\.loss|utils\.tal)\.(v8|v10|[A-Z])\w*"
+)
+#: For each instruction: whether it takes all down to the last mark, how many values below that, and how many it pushes.
+_EFFECTS = {
+    opcode.name: (
+        pickletools.markobject in opcode.stack_before,
+        opcode.stack_before.index(pickletools.markobject)
+        if pickletools.markobject in opcode.stack_before
+        else len(opcode.stack_before),
+        len(opcode.stack_after),
+    )
+    for opcode in pickletools.opcodes
+}
+_RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}
+
+
+class UnreadablePickle(Exception):
+    """A pickle that is damaged, or larger than the limits."""
+
+
+@dataclass
+class Budget:
+    """What all pickles of one folder may cost: instructions read, and bytes unpacked from archives."""
+
+    instructions: int = 5_000_000
+    unpacked: int = 256 << 20
+
+    def spend(self, *, instructions: int = 0, unpacked: int = 0) -> None:
+        """Raise :class:`UnreadablePickle` when nothing is left."""
+        self.instructions -= instructions
+        self.unpacked -= unpacked
+        if self.instructions < 0 or self.unpacked < 0:
+            raise UnreadablePickle("the pickles in this folder are too much to look through")
+
+
+def is_pickle(head: bytes) -> bool:
+    """Whether a file begins as a pickle of protocol 2 or newer."""
+    return bool(_PICKLE.match(head))
+
+
+def may_be_pickle(head: bytes, suffix: str) -> bool:
+    """Whether a file could be a pickle of protocol 0 or 1, which has no mark of its own."""
+    return suffix in _SUFFIXES and bool(_OLD_PICKLE.match(head))
+
+
+def foreign_globals(file: IO[bytes], budget: Budget) -> list[str]:
+    """The foreign globals that a stream of pickles names, sorted. Raises :class:`UnreadablePickle`."""
+    data = io.BytesIO(file.read(MAX_PICKLE))
+    found: set[str] = set()
+    for n in range(_MOST_PICKLES):
+        start = data.tell()
+        if n and not _PICKLE.match(data.read(2)):
+            break
+        data.seek(start)
+        found.update(name for name in _globals(data, budget) if not is_known(name))
+    return sorted(found)
+
+
+def is_known(name: str) -> bool:
+    """Whether a global is a layer, a tensor or plain data."""
+    return name in _DATA or bool(_MODEL_PARTS.fullmatch(name))
+
+
+def archive_globals(file: IO[bytes], budget: Budget) -> tuple[list[str], list[str]]:
+    """The foreign globals of the pickles in a zip archive (``.pt``, ``.npz``), and its members that hold a program.
+
+    Raises :class:`UnreadablePickle`.
+    """
+    found: set[str] = set()
+    programs: list[str] = []
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            if len(members) > _MOST_MEMBERS:
+                raise UnreadablePickle(f"it has {len(members):,} members")
+            for member in members:
+                if "/code/" in member.filename and member.filename.endswith(".py"):
+                    programs.append(member.filename)
+                else:
+                    found.update(_member_globals(archive, member, budget))
+    except UnreadablePickle:
+        raise
+    except Exception as error:  # a damaged archive may fail in any way
+        raise UnreadablePickle(" ".join(str(error).split())[:160] or type(error).__name__) from None
+    return sorted(found), programs
+
+
+def _member_globals(archive: zipfile.ZipFile, member: zipfile.ZipInfo, budget: Budget) -> list[str]:
+    suffix = PurePosixPath(member.filename).suffix
+    with archive.open(member) as content:
+        head = content.read(4096)
+        budget.spend(unpacked=len(head))
+        if head.startswith(ARRAY):
+            return [OBJECTS] if holds_objects(head) else []
+        sure = suffix == ".pkl"
+        if not (sure or is_pickle(head) or may_be_pickle(head, suffix)):
+            return []
+        data = head + content.read(MAX_PICKLE + 1 - len(head))
+    budget.spend(unpacked=len(data))
+    if sure and len(data) > MAX_PICKLE:
+        raise UnreadablePickle(f"{member.filename} has more than {MAX_PICKLE >> 20} MiB")
+    try:
+        return foreign_globals(io.BytesIO(data), budget)
+    except UnreadablePickle:
+        if sure or budget.instructions < 0:
+            raise
+        return []  # a tensor whose bytes begin like a pickle
+
+
+def holds_objects(head: bytes) -> bool:
+    """Whether the array of a ``.npy`` holds Python objects, which are a pickle behind its header."""
+    return bool(re.search(rb"['\"][|<>=]?O\d*['\"]", head[:65536].split(b"\n", 1)[0]))
+
+
+def _globals(file: IO[bytes], budget: Budget) -> Iterator[str]:
+    """Every global that one pickle names. The stack is followed as far as it tells the strings that name one."""
+    stack: list[Any] = []
+    memo: dict[int, Any] = {}
+    marks: list[int] = []
+    try:
+        for opcode, argument, _ in pickletools.genops(file):
+            budget.spend(instructions=1)
+            name = opcode.name
+            if name in ("GLOBAL", "INST"):
+                yield _joined(*str(argument).split(" ", 1))
+            elif name == "STACK_GLOBAL":
+                module, attribute = stack[-2:]
+                known = isinstance(module, str) and isinstance(attribute, str)
+                yield _joined(module, attribute) if known else "a global with a computed name"
+            elif name in ("EXT1", "EXT2", "EXT4"):
+                yield f"copyreg extension {argument}"
+            _step(opcode, argument, stack, memo, marks)
+    except UnreadablePickle:
+        raise
+    except (ValueError, IndexError, KeyError, AttributeError, TypeError, OverflowError, EOFError) as error:
+        raise UnreadablePickle(" ".join(str(error).split())[:160] or "its instructions make no sense") from None
+
+
+def _step(opcode: Any, argument: Any, stack: list[Any], memo: dict[int, Any], marks: list[int]) -> None:
+    name = opcode.name
+    if name == "MARK":
+        marks.append(len(stack))
+        return
+    if name in ("PUT", "BINPUT", "LONG_BINPUT"):
+        memo[argument] = stack[-1]
+        return
+    if name == "MEMOIZE":
+        memo[len(memo)] = stack[-1]
+        return
+    if name in ("GET", "BINGET", "LONG_BINGET"):
+        stack.append(memo[argument])
+        return
+    if name == "DUP":
+        stack.append(stack[-1])
+        return
+    to_mark, below, pushed = _EFFECTS[name]
+    if to_mark or (name == "POP" and marks and marks[-1] == len(stack)):
+        del stack[marks.pop() :]
+        below = below if to_mark else 0
+    if below > len(stack):
+        raise UnreadablePickle("its instructions make no sense")
+    if below:
+        del stack[-below:]
+    if name in _STRINGS:
+        stack.append(argument)
+    else:
+        stack.extend([None] * pushed)
+
+
+def _joined(module: str, name: str) -> str:
+    return f"{_RENAMED.get(module, module)}.{name}"
