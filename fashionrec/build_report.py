@@ -85,7 +85,7 @@ def log_line(document: dict[str, Any]) -> str:
     line["index"] = {
         key: index.get(key) for key in ("kind", "vectors", "recall_at_10", "latency_ms_p50", "latency_ms_p95")
     }
-    return json_text(line) + "\n"
+    return json_text(line, stored=True) + "\n"
 
 
 def report_page(document: dict[str, Any], name: str) -> str:

@@ -91,7 +91,7 @@ def _flock(file: IO[bytes], *, shared: bool) -> bool:
 
 def dump_json(value: Any) -> str:
     """Indented UTF-8 JSON as all our documents have it, ending in a newline. NaN is refused."""
-    return json_text(value, indent=2) + "\n"
+    return json_text(value, indent=2, stored=True) + "\n"
 
 
 def canonical_json(value: Any) -> bytes:

@@ -275,6 +275,28 @@ def test_names_that_are_not_utf8(cli: Cli, shop: Path, tmp_path: Path) -> None:
     )
 
 
+def test_hidden_characters_do_not_get_into_the_names_of_a_dataset(cli: Cli, tmp_path: Path) -> None:
+    names = [os.fsdecode(b"caf\xe9"), "a\x1b]0;x\x07", "n\nl", "می\u200cخواهم", "셔츠"]
+    for n, name in enumerate(names):
+        two_halves(tmp_path / "d/train/images" / f"{name}.jpg", "red", "white", (120 + n, 90))
+        (tmp_path / "d/train/labels").mkdir(exist_ok=True)
+        (tmp_path / "d/train/labels" / f"{name}.txt").write_text("0 0.25 0.5 0.4 0.9\n0 9 9\n")
+    (tmp_path / "d/data.yaml").write_text("train: train/images\nnames: [top]\n")
+    spoken(cli("fetch-dataset", "yolo:d", "--out", "o"))
+    made = {path.stem for path in (tmp_path / "o").glob("*/images/*")}
+    assert made == {"caf-", "a-]0;x-", "n-l", *names[3:]}
+    problems = (tmp_path / "o/problems.csv").read_text()
+    assert r"train/images/caf\xe9.jpg" in harmless(problems)
+    assert len(problems.splitlines()) == 1 + len(names)
+    for kind in ("coco", "voc"):
+        spoken(cli("dataset", "export", "o", "--to", kind, "--out", kind))
+        spoken(cli("fetch-dataset", f"{kind}:{kind}", "--out", f"from-{kind}"))
+    spoken(cli("dataset", "audit", "d", "--html", "d.html"))
+    (split,) = {path.parent.parent.name for path in (tmp_path / "o").glob("*/images/caf-.jpg")}
+    done = cli("evaluate", "--weights", TINY / "detector", "--data", "o", "--split", split, "--html", "e.html")
+    spoken(done)
+
+
 def test_libraries_warnings_and_tracebacks_pass_the_guard(tmp_path: Path) -> None:
     script = (
         "import sys, logging, threading, warnings\n"

@@ -44,7 +44,8 @@ _HIDDEN_OR_KEPT = re.compile(
 _NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 #: Combining marks that one letter may carry: Hebrew with points and accents has five.
 _MARKS = 8
-_MAY_STACK = re.compile(f"[^\x00-\x7f\uac00-\ud7a3\u3040-\u30ff\u4e00-\u9fff]{{{_MARKS + 1}}}")
+_MAY_STACK = re.compile(f"[^\x00-\x7f]{{{_MARKS + 1}}}")
+_SURROGATES = re.compile("[\ud800-\udfff]")
 _UNSEEN_IN_JSON = re.compile(f"[{_UNSEEN}]")
 
 #: What a spreadsheet takes for the beginning of a formula, full-width and other forms included (they equal these by NFKC).
@@ -74,12 +75,15 @@ def visible_lines(text: str) -> str:
     return "\n".join("\t".join(map(visible, line.split("\t"))) for line in lines)
 
 
-def json_text(document: Any, *, indent: int | None = None, ascii_only: bool = False) -> str:
+def json_text(document: Any, *, indent: int | None = None, ascii_only: bool = False, stored: bool = False) -> str:
     r"""JSON that is read back as the same values, in which hidden characters and lone surrogates stand as ``\u`` escapes.
 
-    Raises ``ValueError`` for NaN and infinities.
+    In a document that is ``stored``, to be read by us again, a lone surrogate (a byte of a name that is not UTF-8) becomes
+    the text that :func:`visible` has for it. Raises ``ValueError`` for NaN and infinities.
     """
     text = json.dumps(document, ensure_ascii=ascii_only, indent=indent, allow_nan=False)
+    if stored:
+        text = _SURROGATES.sub(lambda found: json.dumps(_escape(found[0]))[1:-1], text)
     return _UNSEEN_IN_JSON.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 

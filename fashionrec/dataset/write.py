@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from fashionrec.common.folder import Folder
-from fashionrec.common.text import TableWriter, json_text
+from fashionrec.common.text import TableWriter, json_text, visible
 from fashionrec.config import Config, DatasetConfig
 from fashionrec.dataset.augment import change_labels, draw_change
 from fashionrec.dataset.labels import Label, Problem, relative, yolo_lines
@@ -45,8 +45,11 @@ class Case:
 
 
 def file_names(records: Sequence[Record]) -> list[str]:
-    """A file name for each photo, without suffix: that of its file, and where two would be one, a part of its hash too."""
-    stems = [PurePosixPath(record.key).stem for record in records]
+    """A file name for each photo, without suffix: that of its file, and where two would be one, a part of its hash too.
+
+    A hidden character becomes ``-``: a newline would end a line of a list, and what is not UTF-8 has no place in JSON or XML.
+    """
+    stems = [_without_hidden(PurePosixPath(record.key).stem) for record in records]
     uses = Counter(stem.lower() for stem in stems)
     names: list[str] = []
     taken: set[str] = set()
@@ -60,6 +63,10 @@ def file_names(records: Sequence[Record]) -> list[str]:
         taken.add(unique.lower())
         names.append(unique)
     return names
+
+
+def _without_hidden(name: str) -> str:
+    return name if visible(name) == name else "".join("-" if visible(one) != one else one for one in name)
 
 
 def write_photos(
@@ -142,11 +149,11 @@ def _link(source: Path, target: Path) -> None:
 
 
 def write_problems(folder: Path, cases: Sequence[Case]) -> None:
-    """``problems.csv``, a row per case."""
+    """``problems.csv``, a row per case, for people: what is hidden in a name is shown."""
     with (folder / "problems.csv").open("w", encoding="utf-8", newline="") as file:
         writer = TableWriter(file)
         writer.writerow(("source", "image", "problem", "action", "detail"))
-        writer.writerows((case.source, case.image, *case.problem) for case in cases)
+        writer.writerows(map(visible, (case.source, case.image, *case.problem)) for case in cases)
 
 
 def write_history(
@@ -175,7 +182,7 @@ def write_history(
                 "group": group_of.get(n),
                 "boxes": len(record.labels),
             }
-            file.write(json_text(line) + "\n")
+            file.write(json_text(line, stored=True) + "\n")
 
 
 def _steps(staged: Staged, spec: PixelSpec, settings: DatasetConfig) -> list[str]:
@@ -201,7 +208,7 @@ def write_products(folder: Path, sources: Sequence[Source], records: Sequence[Re
         product = sources[record.source].products.get(record.key)
         if product is not None:
             image = f"{UNLABELLED}/images/{names[n]}{record.staged.suffix}"
-            lines.append(json_text({"image": image, **product}))
+            lines.append(json_text({"image": image, **product}, stored=True))
     if lines:
         (folder / "products.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
     return len(lines)

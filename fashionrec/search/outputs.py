@@ -21,6 +21,7 @@ COLUMNS = (
     "price", "caption", "url", "image", "match",
 )  # fmt: skip
 _CELL = 96  # pixels of a picture's cell
+_LONGEST_LINK, _MOST_LINKS = 2079, 65_530  # Excel's limits; a text has neither
 
 
 def rows_of(answers: Iterable[Answer]) -> Iterator[tuple[dict[str, Any], StoredItem]]:
@@ -70,7 +71,7 @@ def write_xlsx(path: Path, catalogue: Catalogue, answers: Sequence[Answer]) -> N
             for n, name in enumerate(COLUMNS, start=1):
                 value = row[name]
                 url = safe_url(value) if name == "url" else None
-                if url:
+                if url and len(url) <= _LONGEST_LINK and last <= _MOST_LINKS:
                     sheet.write_url(last, n, url, link, string=url)
                 elif isinstance(value, (int, float)):
                     sheet.write_number(last, n, value, number if isinstance(value, float) else wrap)

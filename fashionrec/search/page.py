@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageDraw
 
+from fashionrec.common.text import visible
 from fashionrec.pages import COLOURS, OTHER_COLOUR, draw_label, environment, jpeg_uri
 from fashionrec.search.answer import Answer, GarmentAnswer
 from fashionrec.types import CLASS_NAMES, Garment
@@ -131,6 +132,6 @@ def price(metadata: dict[str, Any]) -> str:
 
 
 def safe_url(url: object) -> str | None:
-    """A link that may be followed from a page: http and https only."""
+    """A link that may be followed from a page: http and https only, without hidden characters."""
     text = str(url or "").strip()
-    return text if text.lower().startswith(("https://", "http://")) else None
+    return text if text.lower().startswith(("https://", "http://")) and visible(text) == text else None
