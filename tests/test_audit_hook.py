@@ -19,7 +19,10 @@ import pytest
 from conftest import TINY
 from test_detector_training import FAST, TINY_MODEL, dataset
 
+from fashionrec.build import build_catalogue
+from fashionrec.bundle import Bundle
 from fashionrec.config import load_config
+from fashionrec.dataset.products import read_products
 
 pytestmark = pytest.mark.train
 torch = pytest.importorskip("torch")
@@ -85,7 +88,29 @@ def project(made: Path, tmp_path: Path) -> Path:
     record = folder / "runs" / "train" / "halted" / "run.json"
     record.write_text(json.dumps(document | {"status": "failed", "name": "halted", "promoted": False}))
     shutil.copytree(TINY / "photos", folder / "photos")
+    _planted_catalogue(folder)
     return folder
+
+
+def _planted_catalogue(folder: Path) -> None:
+    """A catalogue with code and pickles beside, and under the names of, what a build and a query open."""
+    root = folder / "catalogue"
+    build_catalogue(
+        read_products(folder / "photos"),
+        root,
+        detector_bundle=Bundle.open(TINY / "detector"),
+        embedder_bundle=Bundle.open(TINY / "embedder"),
+        config=load_config(env={}).config,
+        source=str(folder / "photos"),
+    )
+    (root / "work").mkdir(exist_ok=True)
+    for inside in (root, *root.glob("bundles/*"), root / "work", root / "segments", root / "generations" / "000001"):
+        for name in ("sitecustomize.py", "modeling_clip.py", "numpy.py", "faiss.py", "tokenization_clip.py"):
+            (inside / name).write_text(f"{hostile.python_code(folder)}\n")
+        for name in ("labels.cache", "pytorch_model.bin", "vectors.npy", "index.pkl"):
+            hostile.raw_pickle(inside / name, folder)
+    for name in ("journal.sqlite", "seen.sqlite"):
+        hostile.raw_pickle(root / "work" / name, folder)
 
 
 @dataclass(frozen=True)
@@ -103,6 +128,7 @@ class Command:
 
 
 DATA = "data=data/data.yaml"
+BUNDLES = ("--detector", str(TINY / "detector"), "--embedder", str(TINY / "embedder"))
 COMMANDS = (
     Command(
         "train",
@@ -144,6 +170,11 @@ COMMANDS = (
         (2,),
         {"architecture": "compile"},
     ),
+    Command("build", ("build-index", "photos", "--index", "catalogue", *BUNDLES)),
+    Command("query a photo", ("query", "photos/green.jpg", "--index", "catalogue", "--html", "page.html")),
+    Command("query by text", ("query", "--text", "red top", "--index", "catalogue", "--json")),
+    Command("caption", ("caption", "--index", "catalogue")),
+    Command("verify", ("catalogue", "verify", "catalogue")),
     Command("a shipped name", ("config", "show", "--config", "demo")),
 )
 
