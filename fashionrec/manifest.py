@@ -85,6 +85,7 @@ def check_manifest(manifest: Mapping[str, Any]) -> None:
     if manifest["kind"] not in KINDS:
         raise ValueError(f"kind is {shown(manifest['kind'])}, not one of {', '.join(KINDS)}")
     _text()("name", manifest["name"])
+    _AGREEMENT("agreement", manifest["agreement"])
     _check_listed(manifest["files"])
     _check_graphs(manifest["graphs"], manifest["files"])
     check_spec(manifest["kind"], manifest["spec"])
@@ -221,6 +222,8 @@ def _one_or_list(item: Check, most: int) -> Check:
     return check
 
 
+_DURATION = _number(0, 1e9)
+_AGREEMENT = _fields({"speed": _fields(dict.fromkeys(("ratio", "ms", "fp32_ms"), _DURATION))})
 _POSITIVE = _number(1e-9, 1e6)
 _MEAN = _list_of(_number(-1e4, 1e4), 3, 3)
 _STD = _list_of(_number(1e-6, 1e4), 3, 3)

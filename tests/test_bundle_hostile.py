@@ -99,6 +99,8 @@ def refused(folder: Path, match: str) -> None:
         ("files.BUNDLE.json", {"size": 5, "sha256": "0" * 64}, "outside its folder"),
         ("files", {str(n): {"size": 0, "sha256": "0" * 64} for n in range(5000)}, "5000 files"),
         ("agreement", [], "agreement"),
+        ("agreement.speed", "fast", "agreement.speed"),
+        ("agreement.speed", {"ratio": "fast"}, "agreement.speed.ratio"),
         ("format_version", {"a": 1}, "format"),
         ("source", {"x": float("inf")}, "damaged"),
     ],
@@ -336,6 +338,36 @@ def test_vectors_of_others_are_never_unpickled(catalogue: Path, cli: Callable[..
     done = cli("catalogue", "import", tmp_path / "out", "--index", tmp_path / "copy")
     assert (done.code, (tmp_path / "ran").exists()) == (2, False)
     assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("name", ["x.engine", "x.onnx", "x.torchscript", "x.bin"])
+def test_models_in_forms_that_are_code_are_opened_by_no_command(
+    name: str, cli: Callable[..., Result], photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(b"\x02\0\0\0{}" + os.urandom(64))
+    for command in (
+        ("export", name, "--out", "out"),
+        ("build-index", photos, "--index", "c", "--detector", name, "--embedder", TINY / "embedder"),
+        ("build-index", photos, "--index", "c", "--detector", "none", "--embedder", name),
+        ("evaluate", "--weights", name, "--data", photos),
+    ):
+        done = cli(*command)
+        assert done.code == 2, (command, done.err)
+        assert "Traceback" not in done.err
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_folder_with_the_name_of_the_shipped_encoder_is_not_taken_for_it(
+    cli: Callable[..., Result], photos: Path, tmp_path: Path
+) -> None:
+    name = "patrickjohncyh/fashion-clip"
+    shutil.copytree(TINY / "embedder", tmp_path / name)
+    done = cli("build-index", photos, "--index", "c", "--detector", "none")
+    assert done.code == 2
+    assert f"--set embedder.source=./{name}" in done.err
+    given = cli("build-index", photos, "--index", "c", "--detector", "none", "--set", f"embedder.source=./{name}")
+    assert given.code == 0, given.err
 
 
 def test_a_bundle_of_a_detector_still_serves(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from test_bundle_hostile import PICTURE, forge, manifest_of
 from fashionrec.build_report import BuildReport
 from fashionrec.bundle import Bundle
 from fashionrec.common.user_cache import private_folder
+from fashionrec.detector.detect import Detector
 from fashionrec.embedder.embed import Embedder
 from fashionrec.errors import CatalogueError, ModelError
 
@@ -139,3 +140,42 @@ def test_a_folder_that_others_can_write_to_holds_no_engines(tmp_path: Path) -> N
     assert private_folder(tmp_path / "open") is None
     assert private_folder(tmp_path / "link") is None
     assert private_folder(tmp_path / "new" / "own") == tmp_path / "new" / "own"
+
+
+# graphs that answer what nobody asked
+
+
+@pytest.mark.parametrize("head", ["yolo", "end2end"])
+@pytest.mark.parametrize("made", ["Shape", "Flatten", "ReduceSum", "Cast", "nothing"])
+def test_a_detector_that_answers_otherwise_is_one_line(head: str, made: str, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper
+
+    shutil.copytree(TINY / "detector", tmp_path / "detector")
+    kinds = {"Shape": TensorProto.INT64, "Cast": TensorProto.STRING}
+    node = {
+        "Shape": helper.make_node("Shape", ["images"], ["y"]),
+        "Flatten": helper.make_node("Flatten", ["images"], ["y"]),
+        "ReduceSum": helper.make_node("ReduceSum", ["images"], ["y"], keepdims=0),
+        "Cast": helper.make_node("Cast", ["images"], ["y"], to=TensorProto.STRING),
+        "nothing": helper.make_node("ReduceMax", ["images"], ["y"], axes=[1], keepdims=0),  # [n, 64, 64]
+    }[made]
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 3, 64, 64])],
+        [helper.make_tensor_value_info("y", kinds.get(made, TensorProto.FLOAT), None)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    document = manifest_of(tmp_path / "detector")
+    onnx.save(model, tmp_path / "detector" / "detect.onnx")
+    document["spec"]["head"] = head
+    forge(tmp_path / "detector", document)
+    detector = Detector(Bundle.open(tmp_path / "detector"), conf=0.1, iou=0.6, max_garments=5)
+    if made == "nothing":  # it has the shape of an answer: whatever it says lies within the photo
+        (found,) = detector.detect([PICTURE])
+        assert all(0 <= one.box.x1 <= one.box.x2 <= PICTURE.width for one in found)
+    else:
+        with pytest.raises(ModelError, match="is damaged: its graph gives") as caught:
+            detector.detect([PICTURE])
+        assert "\n" not in str(caught.value)

@@ -251,6 +251,17 @@ BROKEN: dict[str, tuple[Break, str]] = {
         "shortest_edge",
     ),
     "no deviation": (settings(lambda d: d.update(image_std=[0, 0, 0]), "preprocessor_config.json"), "std"),
+    "pictures of another size": (
+        settings(lambda d: d.update(crop_size={"height": 24, "width": 24}), "preprocessor_config.json"),
+        "cuts 24 x 24 pixels, and its image tower reads 32 x 32",
+    ),
+    "words of another model": (
+        settings(
+            lambda d: d["added_tokens"].append({**d["added_tokens"][0], "id": 9999, "content": "more"}),
+            "tokenizer.json",
+        ),
+        "tokens, and its text tower knows",
+    ),
     "tokenizer that panics": (
         settings(
             lambda d: d.update(normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"}), "tokenizer.json"

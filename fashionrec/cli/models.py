@@ -126,9 +126,20 @@ def embedder_bundle(session: Session, source: str | None, *, catalogue: Path | N
         session.out.say(f"embedder: {catalogue.name} (as the catalogue was built)")
         return Bundle.open(catalogue, "embedder")
     why = "" if source else " (embedder.source)"
+    if source is None and not session.is_set("embedder.source"):
+        check_shipped_name(session.config.embedder.source)
     source = source or session.config.embedder.source
     session.out.say(f"embedder: {source}{why}")
     return embedder_from(session, source)
+
+
+def check_shipped_name(name: str) -> None:
+    """Refuse a folder with the name of the shipped settings' encoder, which is one on the hub: anybody may have put it here."""
+    if Path(name).exists():
+        raise ModelError(
+            f"{name} is the encoder of the shipped settings, and a folder here, too",
+            hint=f"for the folder: --set embedder.source=./{name}; for the encoder, rename the folder",
+        )
 
 
 def embedder_from(session: Session, source: str) -> Bundle:

@@ -190,7 +190,7 @@ def _made_of(source: Bundle, target: Path) -> Bundle | None:
     if not is_bundle(target):
         return None
     try:
-        bundle = Bundle.open(target, source.kind)
+        bundle = Bundle.open(target, source.kind, verify=True)
     except ModelError:
         return None
     return bundle if bundle.source.get("fingerprint") == source.fingerprint else None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fashionrec.bundle import Bundle
-from fashionrec.detector.decode import Detections, decoder_for, non_maximum_suppression
+from fashionrec.detector.decode import DECODERS, Detections, decoder_for, non_maximum_suppression
 from fashionrec.detector.efficientdet import anchors_of, placed_on
 from fashionrec.detector.preprocess import Letterbox, Stretched, batch_input, letterbox, letterboxed, stretch
 from fashionrec.errors import ModelError
@@ -210,11 +210,21 @@ class Detector:
 
     def _run(self, values: np.ndarray) -> np.ndarray:
         try:
-            return np.asarray(self._opened().run(None, {self._input: values})[0])
+            output = np.asarray(self._opened().run(None, {self._input: values})[0])
         except ModelError:
             raise
         except Exception as error:  # onnxruntime raises its own classes
             raise ModelError(f"{self.bundle.path} cannot be run: {str(error).splitlines()[0][:200]}") from None
+        fits = output.ndim == 3 and output.dtype.kind == "f" and self._rows(output.shape)
+        if not fits:
+            raise ModelError(f"{self.bundle.path} is damaged: its graph gives {output.dtype} {output.shape}")
+        return output
+
+    def _rows(self, shape: tuple[int, ...]) -> bool:
+        """Whether an answer has the numbers that its kind of head gives of each box."""
+        if self._anchors is not None:
+            return shape[1] == len(self._anchors) and shape[2] > 4
+        return shape[1] > 4 if self._decode is DECODERS["yolo"] else shape[2] >= 6
 
     def _opened(self) -> Any:
         with self._lock:

@@ -1,12 +1,14 @@
 """A detector of ultralytics as a TensorRT engine, by its own export, held against its checkpoint on photos. Training plane.
 
-An engine is built for one GPU and one release of TensorRT, and runs there by ultralytics. To serve a catalogue with TensorRT,
+An engine is built for one GPU and one release of TensorRT, and runs there by ultralytics. It is compiled code: only one that
+was built here a moment ago is loaded, and no command takes one from somebody else. To serve a catalogue with TensorRT,
 export a bundle and set ``project.device=tensorrt``: ONNX Runtime then builds the engine itself.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -66,7 +68,7 @@ def export_engine(
     yolo = load_yolo(str(weights))
     side = int(imgsz or yolo.overrides.get("imgsz") or 640)
     target = out / f"{weights.stem}.engine"
-    if target.exists():
+    if os.path.lexists(target):
         raise ModelError(f"{target} is there already", hint="choose another --out, or remove it")
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / weights.name

@@ -82,11 +82,14 @@ def load_clip(source: str) -> tuple[Any, Any, Any]:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ModelError(f"{source} cannot be loaded: {reason}", hint=hint) from None
     check_numbers(folder, model)
+    check_parts(folder, model, processor, tokenizer)
     return model, processor, tokenizer
 
 
 def check_folder(folder: Path) -> None:
     """Refuse a folder with a link out of it (in a hub cache: out of that model's cache), a special file, or a Git-LFS pointer."""
+    if not folder.is_dir():
+        raise ModelError(f"{folder} is a file, and a checkpoint in the transformers format is a folder", hint=_HINT)
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} is no model in the transformers format: it has no config.json", hint=_HINT)
     root = folder.resolve()
@@ -165,6 +168,27 @@ def check_numbers(folder: Path, model: Any) -> None:
     for names, what in ((wrong, "hold NaN or infinity"), (empty, "hold nothing but zeros")):
         if names:
             raise ModelError(f"{folder} is not whole: {_named(names)} {what}", hint=_WHOLE)
+
+
+def check_parts(folder: Path, model: Any, processor: Any, tokenizer: Any) -> None:
+    """Refuse pictures and words of another size than the towers read."""
+    towers, side = model.config, model.config.vision_config.image_size
+    try:
+        crop = [int(processor.crop_size[key]) for key in ("height", "width")]
+        limit = min(int(tokenizer.model_max_length), towers.text_config.max_position_embeddings)
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+        raise ModelError(f"{folder}: its preprocessing is not understood ({error!r})", hint=_HINT) from None
+    wrong = ""
+    if crop != [side, side]:
+        wrong = f"its image processor cuts {crop[1]} x {crop[0]} pixels, and its image tower reads {side} x {side}"
+    elif len(tokenizer) > towers.text_config.vocab_size:
+        wrong = f"its tokenizer has {len(tokenizer)} tokens, and its text tower knows {towers.text_config.vocab_size}"
+    elif limit < 3:
+        wrong = f"its tokenizer reads {limit} tokens at most"
+    elif tokenizer.pad_token is None:
+        wrong = "its tokenizer has no padding token"
+    if wrong:
+        raise ModelError(f"{folder} does not fit together: {wrong}", hint=_WHOLE)
 
 
 def _read(folder: Path, name: str) -> dict[str, Any]:

@@ -99,7 +99,11 @@ def export_embedder(
                 check_spec("embedder", spec)
             except ValueError as error:
                 raise ModelError(f"{source} cannot be exported: {error}") from None
-            _export_towers(model, spec, work)
+            try:
+                _export_towers(model, spec, work)
+            except (RuntimeError, ValueError, TypeError, IndexError) as error:  # torch's own, and those of its exporter
+                reason = " ".join(str(error).split())[:200]
+                raise ModelError(f"{source} cannot be exported: {reason}") from None
             for tower in ("image.onnx", "text.onnx"):
                 keep_weights_beside(work / tower)
             pictures = _pictures(check_images)
