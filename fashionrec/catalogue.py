@@ -17,6 +17,7 @@ from fashionrec.errors import CatalogueError, FashionrecError, ModelError
 from fashionrec.store.generations import Generation, hold, read_current
 from fashionrec.store.items import ItemReader, StoredItem
 from fashionrec.store.measured import Measured, read_measured
+from fashionrec.store.rows import AGAIN
 from fashionrec.store.thumbnails import Thumbnails
 
 # What needs numpy or Pillow is imported where it is used: a query's models are being opened by then (see begin).
@@ -248,7 +249,10 @@ class Catalogue:
             return self._stores[kind]
 
     def _check_models(self) -> None:
-        """Vectors of one encoder are never searched with another."""
+        """Vectors of one encoder are never searched with another, and queries are cut as the garments were."""
+        for key in ("crop", "thumbnail"):
+            if key not in self.settings:
+                raise CatalogueError(f"catalogue {self.root} is damaged: its manifest has no setting {key}", hint=AGAIN)
         try:
             fingerprints = {"embedder": self.embedder_bundle.fingerprint}
             if self.detector_bundle is not None:
@@ -276,10 +280,16 @@ def verify_catalogue(root: str | Path) -> int:
 
     Raises :class:`CatalogueError` for the first that is missing or changed, be it by one bit.
     """
+    from fashionrec.store.vectors import open_store
+
     generation = read_current(Path(root))
     with closing(hold(generation)):
         generation.check_pointer()
         generation.check(contents=True)
+        ItemReader(generation.items_path).close()  # right hashes may be those of a forged file
+        for kind in ("image", "caption"):
+            index = generation.manifest.get("index") if kind == "image" else None
+            open_store(generation.root, generation.segments, kind, index)
         for kind in generation.manifest["bundles"]:
             path = generation.bundle_path(kind)
             if path is not None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fashionrec.errors import CatalogueError
 from fashionrec.search.where import Both, Comparison, Filter, Not, WhereError, as_number, columns_of, parse_where
 
 if TYPE_CHECKING:
@@ -122,10 +123,14 @@ class Columns:
             if self._places is None:
                 starts = {name: int(self._images.starts[n]) for n, name in enumerate(self._images.names)}
                 rows = self._items.places()
-                self._places = (
-                    np.array([number for number, _, _ in rows], np.int64),
-                    np.array([starts[segment] + row for _, segment, row in rows], np.int64),
-                )
+                try:
+                    numbers = np.array([number for number, _, _ in rows], np.int64)
+                    positions = np.array([starts[segment] + row for _, segment, row in rows], np.int64)
+                    if len(positions) and not 0 <= positions.min() <= positions.max() < len(self._images):
+                        raise ValueError("an item's vector is not there")
+                except (KeyError, TypeError, ValueError, OverflowError) as error:
+                    raise CatalogueError(f"catalogue is damaged: {error!r}") from None
+                self._places = numbers, positions
             return self._places
 
     def kept(self, where: str, numbers: Sequence[int]) -> set[int]:

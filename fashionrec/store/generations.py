@@ -9,16 +9,18 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from fashionrec.common.documents import read_json
+from fashionrec.common.documents import DocumentError, read_json
 from fashionrec.common.folder import TEMPORARY, Folder, Kind, is_name
+from fashionrec.config import CropConfig
 from fashionrec.errors import CatalogueError, WriteError
 from fashionrec.files import dump_json, lock_exclusive, lock_shared, locked, sha256_file
+from fashionrec.store.rows import DamagedRow
 
 FORMAT = "fashionrec-catalogue"
 FORMAT_VERSION = 2
@@ -27,6 +29,8 @@ MANIFEST = "manifest.json"
 ITEMS = "items.sqlite"
 REPORT = "report.json"
 THUMBNAILS = "thumbnails.bin"
+#: What SQLite says where the disk is full, fails or may not be written; anything else is about what is in the file.
+DISK_ERRORS = ("disk is full", "disk I/O", "unable to open", "readonly database", "is locked")
 KEEP = 2  # generations left behind by a commit: the served one and the one it was made from
 #: Folders whose subfolders generations share, and the names that the writers of every version gave those.
 SHARED = {
@@ -191,9 +195,47 @@ def _problems(manifest: dict[str, Any], name: str) -> Iterator[str]:
         if not (isinstance(where, str) and is_name(where) and where.startswith("indexes/")):
             yield f"says that the index is at {where!r:.100}"
         needed.append(f"{where}/index.faiss")
+    for key in ("created", "made_by", "photos_from"):
+        if not isinstance(manifest.get(key, ""), str):
+            yield f"has a {key} that is no text"
+    yield from _wrong_settings(manifest["settings"])
+    yield from _wrong_figures(index or {})
     for file in needed:
         if file not in files:
             yield f"does not list {file}"
+
+
+def _wrong_settings(settings: dict[str, Any]) -> Iterator[str]:
+    """Queries and later builds cut and detect as these say: what is there must be within the bounds of the settings."""
+    checks: dict[str, Callable[[Any], bool]] = {
+        **dict.fromkeys(("detect", "whole_photo", "rectangular"), lambda value: isinstance(value, bool)),
+        **dict.fromkeys(("conf", "iou"), lambda value: _is_number(value) and 0 <= value <= 1),
+        "max_garments": lambda value: _is_count(value) and 1 <= value <= 100_000,
+        "thumbnail": lambda value: _is_count(value) and 16 <= value <= 4096,
+        "scaled_decoding": lambda value: value in ("auto", "never"),
+        "build_key": lambda value: isinstance(value, str),
+    }
+    for key, check in checks.items():
+        if key in settings and not check(settings[key]):
+            yield f"has the setting {key} = {settings[key]!r:.60}"
+    try:
+        if "crop" in settings:
+            CropConfig.model_validate(settings["crop"])
+    except ValueError as error:
+        yield f"has no proper setting crop: {error}"
+
+
+def _wrong_figures(index: dict[str, Any]) -> Iterator[str]:
+    for key in ("recall_at_10", "latency_ms_p50", "latency_ms_p95", "build_seconds", "bytes", "vectors"):
+        if not (index.get(key) is None or _is_number(index[key])):
+            yield f"has an index with {key} = {index[key]!r:.60}"
+    for key in ("kind", "reason", "dtype"):
+        if not isinstance(index.get(key, ""), str):
+            yield f"has an index with {key} = {index[key]!r:.60}"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15
 
 
 def _is_count(value: object) -> bool:
@@ -259,8 +301,10 @@ def told_of_the_disk(root: Path) -> Iterator[None]:
     """What the disk refuses within as one :class:`WriteError`; a file of SQLite that is damaged as :class:`CatalogueError`."""
     try:
         yield
+    except (DamagedRow, DocumentError) as error:
+        raise CatalogueError(f"catalogue {root} is damaged: {error}", hint=_AGAIN) from error
     except (OSError, sqlite3.Error) as error:
-        if isinstance(error, sqlite3.Error) and any(word in str(error) for word in ("malformed", "not a database")):
+        if isinstance(error, sqlite3.Error) and not any(word in str(error) for word in DISK_ERRORS):
             raise CatalogueError(f"catalogue {root} is damaged: {error}", hint=_AGAIN) from error
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise WriteError(

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from fashionrec.common.documents import parse_json
 from fashionrec.common.sqlite import open_foreign
 from fashionrec.store.items import CaptionRow, PhotoRow
+from fashionrec.store.rows import parse_table, typed
 from fashionrec.store.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
 from fashionrec.store.words import searchable
 
@@ -102,7 +102,8 @@ class ItemWriter:
     def entries_of(self, product_id: str, photo: str) -> list[tuple[int, dict[str, Any]]]:
         """Number and metadata of each entry that shows a photo as a product."""
         sql = "SELECT entry_no, metadata FROM entries WHERE product_id = ? AND photo = ? ORDER BY entry_no"
-        return [(int(n), parse_json(text)) for n, text in self._db.execute(sql, (product_id, photo))]
+        rows = typed(self._db.execute(sql, (product_id, photo)), (int, str))
+        return [(number, parse_table(text)) for number, text in rows]
 
     def add_item(
         self, item_id: str, entry_no: int, garment_no: int, product_id: str, worn_with: bool, text: str
@@ -119,9 +120,8 @@ class ItemWriter:
 
     def remove_items(self, entry_no: int) -> None:
         """Take away the items of an entry, and their words from full-text search."""
-        for item_no, words in self._db.execute(
-            "SELECT item_no, words FROM items WHERE entry_no = ?", (entry_no,)
-        ).fetchall():
+        rows = self._db.execute("SELECT item_no, words FROM items WHERE entry_no = ?", (entry_no,)).fetchall()
+        for item_no, words in typed(rows, (int, str)):
             self._forget_words(item_no, words)
         self._db.execute("DELETE FROM items WHERE entry_no = ?", (entry_no,))
 
@@ -146,8 +146,8 @@ class ItemWriter:
                 " LEFT JOIN caption_words w USING (garment_no) WHERE i.garment_no = ? AND NOT i.worn_with",
                 (garment_no,),
             ).fetchall()
-            for item_no, before, metadata, said in rows:
-                words = searchable(product_words(parse_json(metadata), said))
+            for item_no, before, metadata, said in typed(rows, (int, str, str, str)):
+                words = searchable(product_words(parse_table(metadata), said))
                 if words == before:
                     continue
                 self._forget_words(item_no, before)
@@ -156,15 +156,13 @@ class ItemWriter:
 
     def places(self) -> Iterable[tuple[int, str, int, int, int]]:
         """Of every garment its number, segment, row, and the offset and size of its thumbnail, as they lie on the disk."""
-        yield from self._db.execute(
-            "SELECT garment_no, segment, row, thumb_offset, thumb_size FROM garments ORDER BY segment, row"
-        ).fetchall()
+        sql = "SELECT garment_no, segment, row, thumb_offset, thumb_size FROM garments ORDER BY segment, row"
+        yield from typed(self._db.execute(sql).fetchall(), (int, str, int, int, int))
 
     def caption_places(self) -> Iterable[tuple[int, str, int]]:
         """Of every caption with a vector its garment's number, segment and row, as they lie on the disk."""
-        yield from self._db.execute(
-            "SELECT garment_no, segment, row FROM captions WHERE segment IS NOT NULL ORDER BY segment, row"
-        ).fetchall()
+        sql = "SELECT garment_no, segment, row FROM captions WHERE segment IS NOT NULL ORDER BY segment, row"
+        yield from typed(self._db.execute(sql).fetchall(), (int, str, int))
 
     def move(self, garment_no: int, segment: str, row: int, thumb_offset: int) -> None:
         """A garment's vector and thumbnail lie elsewhere now."""

@@ -17,6 +17,7 @@ from typing import Any
 from fashionrec.common.documents import parse_json
 from fashionrec.common.sqlite import open_foreign
 from fashionrec.errors import CatalogueError
+from fashionrec.store.rows import CAPTION, GARMENT, PHOTO, STORED, parse_table, parse_texts, translated, typed
 from fashionrec.store.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
 from fashionrec.store.words import match_expression, single_syllables
 from fashionrec.types import Box, Item
@@ -162,13 +163,15 @@ class ItemReader:
         with translated(self._path):
             return [
                 _stored(row)
-                for row in self._db.execute(_SELECT + "WHERE i.product_id = ? ORDER BY i.item_no", (product_id,))
+                for row in typed(
+                    self._db.execute(_SELECT + "WHERE i.product_id = ? ORDER BY i.item_no", (product_id,)), STORED
+                )
             ]
 
     def everything(self) -> Iterable[StoredItem]:
         """Every item, in order."""
         with translated(self._path):
-            for row in self._db.execute(_SELECT + "ORDER BY i.item_no"):
+            for row in typed(self._db.execute(_SELECT + "ORDER BY i.item_no"), STORED):
                 yield _stored(row)
 
     def text_search(self, query: str, limit: int | None = None) -> list[tuple[int, float]]:
@@ -209,8 +212,11 @@ class ItemReader:
                 " thumb_size FROM garments WHERE photo = ? ORDER BY position",
                 (sha256,),
             ).fetchall()
-        made = tuple(GarmentRow(g[0], g[1], g[2], Box(*g[3:7]), bool(g[7]), *g[8:]) for g in garments)
-        return PhotoRow(row[0], row[1], row[2], row[3], made)
+            made = tuple(
+                GarmentRow(g[0], g[1], g[2], Box(*g[3:7]), bool(g[7]), *g[8:]) for g in typed(garments, GARMENT)
+            )
+            ((digest, width, height, key),) = typed([row], PHOTO)
+        return PhotoRow(digest, width, height, key, made)
 
     def caption(self, sha256: str, position: int) -> CaptionRow | None:
         """The caption of one garment of a photo, or None."""
@@ -226,13 +232,13 @@ class ItemReader:
     def captioners(self) -> dict[int, str]:
         """Who made the caption of each garment that has one, by the garment's number."""
         with translated(self._path):
-            return dict(self._db.execute("SELECT garment_no, captioner FROM captions"))
+            return dict(typed(self._db.execute("SELECT garment_no, captioner FROM captions"), (int, str)))
 
     def attributes_told(self) -> dict[int, tuple[str, dict[str, str]]]:
         """Of each garment that has a caption, by its number: who made it, and the attributes it tells."""
         with translated(self._path):
-            rows = self._db.execute("SELECT garment_no, captioner, attributes FROM captions")
-            return {int(number): (str(captioner), parse_json(told)) for number, captioner, told in rows}
+            rows = typed(self._db.execute("SELECT garment_no, captioner, attributes FROM captions"), (int, str, str))
+            return {number: (captioner, parse_texts(told)) for number, captioner, told in rows}
 
     def words_of(self, columns: Sequence[str]) -> dict[str, set[str]]:
         """The texts that occur in some columns of the products' data; columns without any are left out."""
@@ -258,15 +264,16 @@ class ItemReader:
     def build_keys(self) -> dict[str, str]:
         """Of every photo (sha256) the models and settings that found its garments."""
         with translated(self._path):
-            return dict(self._db.execute("SELECT sha256, build_key FROM photos"))
+            return dict(typed(self._db.execute("SELECT sha256, build_key FROM photos"), (str, str)))
 
     def entries(self) -> Iterable[EntryRow]:
         """Every row of the product table, in order."""
         with translated(self._path):
-            for number, image, base, product_id, photo, metadata in self._db.execute(
+            rows = self._db.execute(
                 "SELECT entry_no, image, base, product_id, photo, metadata FROM entries ORDER BY entry_no"
-            ):
-                yield EntryRow(number, image, base, product_id, photo, parse_json(metadata))
+            )
+            for number, image, base, product_id, photo, metadata in typed(rows, (int, *(str,) * 5)):
+                yield EntryRow(number, image, base, product_id, photo, parse_table(metadata))
 
     def captions(self, sha256: str) -> dict[int, CaptionRow]:
         """The captions of a photo's garments, by position."""
@@ -277,8 +284,8 @@ class ItemReader:
         )
         with translated(self._path):
             return {
-                row[0]: CaptionRow(row[1], row[2], parse_json(row[3]), row[4], row[5], row[6], row[7], row[8] or "")
-                for row in self._db.execute(sql, (sha256,))
+                row[0]: CaptionRow(row[1], row[2], parse_texts(row[3]), row[4], row[5], row[6], row[7], row[8] or "")
+                for row in typed(self._db.execute(sql, (sha256,)), CAPTION)
             }
 
     def places(self) -> list[tuple[int, str, int]]:
@@ -294,7 +301,7 @@ class ItemReader:
             " (SELECT photo FROM garments GROUP BY photo HAVING count(*) > 1) ORDER BY photo, position"
         )
         with translated(self._path):
-            return self._db.execute(sql).fetchall()
+            return list(typed(self._db.execute(sql), (str, str | None, str, int)))
 
     def places_of_classes(self, classes: Sequence[str]) -> list[tuple[str, int]]:
         """Segment and row of every garment of some classes that is a product's item, not only worn with it."""
@@ -303,7 +310,7 @@ class ItemReader:
             f" WHERE NOT i.worn_with AND g.class_name IN ({', '.join('?' * len(classes))})"
         )
         with translated(self._path):
-            return self._db.execute(sql, tuple(classes)).fetchall()
+            return list(typed(self._db.execute(sql, tuple(classes)), (str, int)))
 
     def column(self, name: str, *, own: bool = False) -> Iterable[tuple[int, Any]]:
         """Number and value of every item that has a column: of its product's data, else its caption's attributes, else (with
@@ -332,7 +339,7 @@ class ItemReader:
             sql = f"SELECT i.item_no, {_OWN[name]} FROM items i JOIN entries e USING (entry_no) JOIN garments g"
             sql += " USING (garment_no)"
             with translated(self._path):
-                for number, content in self._db.execute(sql):
+                for number, content in typed(self._db.execute(sql), (int, str | float | None)):
                     if content is not None and number not in found:
                         yield number, content
 
@@ -353,7 +360,7 @@ class ItemReader:
 
     def product_ids(self) -> set[str]:
         with translated(self._path):
-            return {row[0] for row in self._db.execute("SELECT DISTINCT product_id FROM entries")}
+            return {row[0] for row in typed(self._db.execute("SELECT DISTINCT product_id FROM entries"), (str,))}
 
     def counts(self) -> dict[str, int]:
         """Rows of each table. (``count(*)`` runs outside SQLite's virtual machine, where no limit of steps holds.)"""
@@ -376,7 +383,8 @@ class ItemReader:
             row = f"({', '.join('?' * width)})"
             values = [value for key in part for value in key]
             with translated(self._path):
-                yield from map(_stored, self._db.execute(sql.format(", ".join([row] * len(part))), values).fetchall())
+                found = self._db.execute(sql.format(", ".join([row] * len(part))), values).fetchall()
+                yield from map(_stored, typed(found, STORED))
 
 
 _OWN = {
@@ -402,8 +410,7 @@ def _plain(content: Any, kind: str) -> Any:
 @lru_cache(maxsize=4096)
 def _parsed(text: str) -> dict[str, Any]:
     """A JSON object; the same ones come back query after query. Not to be changed: give out copies."""
-    document: dict[str, Any] = parse_json(text)
-    return document
+    return parse_table(text)
 
 
 def _stored(row: Sequence[Any]) -> StoredItem:
@@ -432,17 +439,3 @@ def _stored(row: Sequence[Any]) -> StoredItem:
         whole_photo=bool(row[14]),
         captions={"en": row[19] or "", "ko": row[20] or ""} if row[19] or row[20] else {},
     )
-
-
-class translated:
-    """What SQLite, or a value in the file that is none, raises: as :class:`CatalogueError`."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, (sqlite3.Error, ValueError, TypeError)):  # the file, or a text or JSON in it
-            raise CatalogueError(f"catalogue is damaged: {self._path}: {error}", hint=_AGAIN) from error

@@ -138,8 +138,11 @@ class VectorStore:
         return [(self.names[segment], row) for segment, row in zip(at.tolist(), rows.tolist(), strict=True)]
 
     def position(self, segment: str, row: int) -> int:
-        """The position of a row of a segment."""
-        return int(self.starts[self._number[segment]]) + row
+        """The position of a row of a segment. Raises :class:`CatalogueError` where there is none."""
+        number = self._number.get(segment)
+        if number is None or not 0 <= row < self.starts[number + 1] - self.starts[number]:
+            raise CatalogueError(f"catalogue is damaged: there is no vector {row} of {segment[:60]!r}", hint=AGAIN)
+        return int(self.starts[number]) + row
 
     def fetch(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
         """The vectors at some positions, float32 [n, d]."""

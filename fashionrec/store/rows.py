@@ -1,0 +1,80 @@
+"""What the rows of an items file hold: SQLite lets any column hold anything, and the file may be somebody else's."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import UnionType
+from typing import Any
+
+from fashionrec.common.documents import parse_json
+from fashionrec.errors import CatalogueError
+
+AGAIN = "copy the catalogue again, or build it again with `fashionrec build-index`"
+#: No box reaches so far, in pixels.
+_FAR = 1e9
+
+
+class DamagedRow(ValueError):
+    """A row with a value that no writer of ours puts there."""
+
+
+def parse_table(text: str) -> dict[str, Any]:
+    """A JSON object. Raises :class:`DamagedRow` for any other value."""
+    document: Any = parse_json(text)
+    if not isinstance(document, dict):
+        raise DamagedRow("a row's data is not a table")
+    return document
+
+
+def parse_texts(text: str) -> dict[str, str]:
+    """A JSON object of texts. Raises :class:`DamagedRow`."""
+    document = parse_table(text)
+    if not all(isinstance(value, str) for value in document.values()):
+        raise DamagedRow("a caption's attributes are not texts")
+    return document
+
+
+Kinds = tuple["type | UnionType", ...]
+_TEXT, _NUMBER = str | None, float | None
+#: What the columns of some queries hold, as their writer puts it there. (SQLite lets any column hold anything.)
+PHOTO: Kinds = (str, int, int, str)
+GARMENT: Kinds = (int, _TEXT, _NUMBER, float, float, float, float, int, str, int, int, int)
+CAPTION: Kinds = (int, str, str, str, str, str, _TEXT, int | None, _TEXT)
+STORED: Kinds = (
+    *(int, str, str, int, int, str, str, str),
+    *(_TEXT, _NUMBER, float, float, float, float, int, str, int, int, int),
+    *(_TEXT, _TEXT, _TEXT, _TEXT, int | None, str),
+)
+
+
+def typed(rows: Iterable[tuple[Any, ...]], kinds: Kinds) -> Iterator[tuple[Any, ...]]:
+    """Rows whose values are of some kinds, numbers finite. Raises :class:`DamagedRow` for the first that is not."""
+    known: set[tuple[type, ...]] = set()
+    numbers = [n for n, kind in enumerate(kinds) if kind in (float, _NUMBER)]
+    for row in rows:
+        found = tuple(map(type, row))
+        if found not in known:
+            for n, (value, kind) in enumerate(zip(row, kinds, strict=True)):
+                if not isinstance(value, kind):
+                    raise DamagedRow(f"a row has {type(value).__name__} in column {n}")
+            known.add(found)
+        for n in numbers:
+            if row[n] is not None and not -_FAR < row[n] < _FAR:
+                raise DamagedRow(f"a row has {row[n]!r} in column {n}")
+        yield row
+
+
+class translated:
+    """What SQLite, or a value in the file that is none, raises: as :class:`CatalogueError`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, (sqlite3.Error, ValueError, TypeError)):  # the file, or a text or JSON in it
+            raise CatalogueError(f"catalogue is damaged: {self._path}: {error}", hint=AGAIN) from error
