@@ -326,7 +326,7 @@ class _Build:
         return (
             models == now
             and self.previous.manifest["settings"].get("build_key") == self.build_key
-            and self.previous.manifest["index"].get("settings") == self.config.index.model_dump()
+            and self.previous.manifest.get("index") or {}.get("settings") == self.config.index.model_dump()
             and not any(entries[what] for what in ("added", "changed", "replaced", "removed", "photos_removed"))
         )
 

@@ -36,6 +36,7 @@ from fashionrec.store import generations
 from fashionrec.store.index import make_index
 from fashionrec.store.item_writer import ItemWriter, product_words
 from fashionrec.store.items import CaptionRow, GarmentRow, ItemReader, PhotoRow, StoredItem
+from fashionrec.store.rows import AGAIN
 from fashionrec.types import Box
 
 FORMAT, FORMAT_VERSION = "fashionrec-export", 1
@@ -70,7 +71,7 @@ def export_catalogue(root: Path, out: Path, config: Config) -> dict[str, Any]:
         images: dict[tuple[str, int], int] = {}
         texts: dict[tuple[str, int], int] = {}
         for stored in catalogue.items.everything():
-            garment = next(g for g in photos[stored.photo].garments if (g.segment, g.row) == stored.image_at)
+            garment = _garment(photos.get(stored.photo), stored)
             caption = catalogue.items.caption(stored.photo, garment.position)
             vector = images.setdefault(stored.image_at, len(images))
             text = texts.setdefault(stored.caption_at, len(texts)) if stored.caption_at else None
@@ -87,7 +88,7 @@ def export_catalogue(root: Path, out: Path, config: Config) -> dict[str, Any]:
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "generation": generation.name,
-            "photos_from": generation.manifest["photos_from"],
+            "photos_from": generation.manifest.get("photos_from", ""),
             "settings": generation.manifest["settings"],
             "bundles": bundles,
             "counts": catalogue.counts,
@@ -214,6 +215,14 @@ def _write(
     }
     generations.commit(root, name, manifest)
     return counts
+
+
+def _garment(photo: PhotoRow | None, stored: StoredItem) -> GarmentRow:
+    """An item's garment, among those of its entry's photo."""
+    for garment in photo.garments if photo else ():
+        if (garment.segment, garment.row) == stored.image_at:
+            return garment
+    raise CatalogueError(f"catalogue is damaged: item {stored.item.item_id!r:.80} is not in its photo", hint=AGAIN)
 
 
 def _row(

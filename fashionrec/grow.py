@@ -167,4 +167,4 @@ def _build(
 
 
 def _source(root: Path) -> str:
-    return str(generations.read_current(root).manifest["photos_from"])
+    return str(generations.read_current(root).manifest.get("photos_from", ""))

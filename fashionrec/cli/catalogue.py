@@ -71,7 +71,7 @@ def list_(
                 "created": current.manifest.get("created", ""),
                 "counts": current.manifest["counts"],
                 "models": {kind: entry["name"] for kind, entry in bundles.items()},
-                "index": current.manifest["index"].get("kind"),
+                "index": (current.manifest.get("index") or {}).get("kind"),
                 "bytes": size(current),
             }
         )
