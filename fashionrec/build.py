@@ -326,7 +326,7 @@ class _Build:
         return (
             models == now
             and self.previous.manifest["settings"].get("build_key") == self.build_key
-            and self.previous.manifest.get("index") or {}.get("settings") == self.config.index.model_dump()
+            and (self.previous.manifest.get("index") or {}).get("settings") == self.config.index.model_dump()
             and not any(entries[what] for what in ("added", "changed", "replaced", "removed", "photos_removed"))
         )
 
@@ -337,7 +337,7 @@ class _Build:
         generations.tidy(self.root)
         self._count(self.previous.items_path)
         self.report.unchanged, self.report.generation = True, self.previous.name
-        self.report.index = self.previous.manifest["index"]
+        self.report.index = self.previous.manifest.get("index") or {}
         self.report.seconds["write"] += time.perf_counter() - begin
         self.report.total_seconds = time.perf_counter() - self.start
 

@@ -31,6 +31,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from fashionrec.cli.main import make_app
+from fashionrec.files import dump_json
 from fashionrec.store import generations
 
 #: Seconds for one trial of all commands, and MiB that its process may hold.
@@ -111,7 +112,7 @@ def reseal(root: Path) -> None:
             index["head"]["sha256"] = hashlib.sha256(data[: index["head"]["bytes"]]).hexdigest()
     (folder / generations.MANIFEST).write_text(json.dumps(manifest))
     pointer["manifest_sha256"] = hashlib.sha256((folder / generations.MANIFEST).read_bytes()).hexdigest()
-    (root / generations.POINTER).write_text(json.dumps(pointer))
+    (root / generations.POINTER).write_text(dump_json(pointer))
 
 
 def make(photos: Path, root: Path) -> None:
