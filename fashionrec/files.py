@@ -41,6 +41,11 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     Folder(path.parent).write(path.name, data)
 
 
+def temporary_beside(path: Path) -> Path:
+    """A new name beside a file, for a library that writes by path and whose result then takes the file's place."""
+    return path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
+
+
 @contextmanager
 def locked(path: Path, doing: str) -> Iterator[None]:
     """Hold the lock file at ``path`` (its folder is made). ``doing`` says what for: "is writing data/catalogue".

@@ -18,18 +18,23 @@ import datetime
 import importlib.metadata
 import os
 import platform
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fashionrec.common.documents import read_json
+from fashionrec.common.folder import Folder
 from fashionrec.common.text import shell_word
-from fashionrec.errors import Busy, ConfigError, DataError, Refused
-from fashionrec.files import dump_json, write_atomic
+from fashionrec.errors import Busy, ConfigError, DataError, FashionrecError, Refused
+from fashionrec.files import dump_json
 
 FORMAT = "fashionrec-run"
 FORMAT_VERSION = 1
 RECORD = "run.json"
+#: Folders below project.runs that hold runs.
+VERBS = ("train", "finetune")
 #: Packages whose versions a run records, where they are installed.
 PACKAGES = (
     "fashionrec",
@@ -43,6 +48,7 @@ PACKAGES = (
     "Pillow",
 )
 _LOCK = ".lock"
+_LEFTOVER = re.compile(r"weights/\..+\.(?:pt|safetensors)(?:\.(?:copy|[0-9a-f]+))?\.tmp")
 #: Seconds to wait for a run's lock: the data loaders of a process that was killed live on for a moment, and hold it.
 _WAIT = 15.0
 
@@ -85,7 +91,7 @@ class Run:
         """The file or folder of one of the run's weights. Raises :class:`DataError` if it has none of that name."""
         if which not in self.weights:
             raise DataError(f"run {self.path} has no {which} weights, only {', '.join(self.weights) or 'none'}")
-        return self.path / self.weights[which]
+        return run_folder(self.path).path(self.weights[which])
 
     def save(self) -> None:
         """Write ``run.json`` atomically; hold the run while it is running, let it go when it is not.
@@ -96,39 +102,73 @@ class Run:
             _hold(self.path)
         record = {"format": FORMAT, "format_version": FORMAT_VERSION, "name": self.name}
         record |= {key: value for key, value in vars(self).items() if key != "path"}
-        write_atomic(self.path / RECORD, dump_json(record))
+        run_folder(self.path).write(RECORD, dump_json(record))
         if self.status != "running":
             _let_go(self.path)
+
+
+def run_folder(path: Path) -> Folder:
+    """The folder of a run, which may come from somebody else."""
+    return Folder(path, "run", DataError)
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder seems to be a run. Whether it may be read, :func:`read_run` says."""
+    return os.path.lexists(path / RECORD)
+
+
+def check_weights(path: Path) -> None:
+    """Raise :class:`DataError` for weights, named by their own path, of a run that :func:`read_run` would refuse for a link."""
+    folder = path.parent.parent
+    if path.parent.name == "weights" and is_run(folder):
+        run_folder(folder).check()
+
+
+def remove_leftovers(run: Run) -> None:
+    """Remove the temporaries that a killed training left among the weights, by the names that ours have or had."""
+    folder = run_folder(run.path)
+    for entry in folder.entries("weights"):
+        if _LEFTOVER.fullmatch(entry.name) and entry.kind == "file":
+            folder.remove(entry.name)
 
 
 def start_run(parent: Path, name: str | None, *, kind: str, verb: str, exist_ok: bool = False) -> Run:
     """Make the folder of a new run below ``parent``; without a name the next free of train, train2, ...
 
-    Raises :class:`ConfigError` if a run of that name is there and ``exist_ok`` is not set, :class:`Busy` if it is trained.
+    Raises :class:`ConfigError` if a run of that name is there and ``exist_ok`` is not set, :class:`Busy` if it is trained, and
+    :class:`DataError` if it, or what is in it, is a link or a special file. (``parent.parent``, project.runs, may be a link.)
     """
     if name is not None and (Path(name).name != name or name in ("", ".", "..")):
         raise ConfigError(f"{name!r} cannot be a run's name", hint="a name, not a path; the parent is project.runs")
     if name is None:
         count = 1
-        while (parent / f"{verb}{'' if count == 1 else count}").exists():
+        while os.path.lexists(parent / f"{verb}{'' if count == 1 else count}"):
             count += 1
         path = parent / f"{verb}{'' if count == 1 else count}"
     else:
         path = parent / name
+    parent.parent.mkdir(parents=True, exist_ok=True)
+    runs = Folder(parent.parent, "the folder of runs")
+    if runs.path(parent.name, "folder").exists():
+        runs.path(f"{parent.name}/{path.name}", "folder")
+    run_folder(path).check({"weights": "folder", RECORD: "file", _LOCK: "file"})
     if _taken(path) and not exist_ok:
         raise ConfigError(
             f"there is a run {path} already", hint="choose another name=, or set exist_ok=true or resume=true"
         )
-    (path / "weights").mkdir(parents=True, exist_ok=True)
+    runs.make_folder(f"{parent.name}/{path.name}/weights", exist_ok=True)
     run = Run(path=path, kind=kind, verb=verb, created=now(), versions=installed_versions())
     run.save()
     return run
 
 
 def read_run(path: Path) -> Run:
-    """Read the run in a folder. Raises :class:`DataError` where there is none, or a damaged or foreign one."""
+    """Read the run in a folder. Raises :class:`DataError` where there is none, or a damaged or foreign one, or one with a link or
+    a special file anywhere in it."""
+    folder = run_folder(path)
     try:
-        record = read_json(path / RECORD)
+        folder.check({"weights": "folder", RECORD: "file", _LOCK: "file"})
+        record = read_json(folder.path(RECORD, "file"))
     except FileNotFoundError:
         raise DataError(f"no run at {path}: it has no {RECORD}") from None
     except (OSError, ValueError) as error:
@@ -136,28 +176,64 @@ def read_run(path: Path) -> Run:
     if not isinstance(record, dict) or record.get("format") != FORMAT or record.get("format_version") != FORMAT_VERSION:
         raise DataError(f"{path / RECORD} is not a run of this version's format")
     known = {key: record[key] for key in Run.__dataclass_fields__ if key in record}
+    for key, value in known.items():
+        if not isinstance(value, _TYPES[str(Run.__dataclass_fields__[key].type).partition("[")[0]]):
+            raise DataError(f"{path / RECORD} is damaged: {key} is {type(value).__name__}")
+    if not {"kind", "verb"} <= known.keys() or not all(
+        isinstance(name, str) for name in known.get("weights", {}).values()
+    ):
+        raise DataError(f"{path / RECORD} is damaged: it does not say what was trained")
     return Run(path=path, **known)
 
 
-def list_runs(runs: Path) -> list[Run]:
-    """All readable runs below ``runs`` (train, finetune, ...), newest first."""
-    found = []
-    for record in runs.glob(f"*/*/{RECORD}"):
+#: What JSON has for the types of a run's fields.
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "str": str,
+    "bool": bool,
+    "int": int,
+    "float": (int, float),
+    "dict": dict,
+    "list": list,
+}
+
+
+def list_runs(runs: Path, refused: list[FashionrecError] | None = None) -> list[Run]:
+    """All readable runs below ``runs`` (train, finetune, ...), newest first. Why others are not read is added to ``refused``."""
+    found, errors = [], []
+    for path, error in _places(runs):
         try:
-            found.append(read_run(record.parent))
-        except DataError:
-            continue
+            if error:
+                raise error
+            found.append(read_run(path))
+        except DataError as reason:
+            errors.append(reason)
+    if refused is not None:
+        refused += errors
     return sorted(found, key=lambda run: (run.created, run.name), reverse=True)
+
+
+def _places(runs: Path) -> Iterator[tuple[Path, FashionrecError | None]]:
+    """The folders of runs below ``runs``, sorted; with an error where such a folder, or that of a verb, is a link."""
+    folder = Folder(runs, "the folder of runs")
+    for verb in folder.entries() if runs.is_dir() else ():
+        if verb.kind == "link" and verb.name in VERBS:
+            yield runs / verb.name, folder.refusal(verb.name)
+        for entry in folder.entries(verb.name) if verb.kind == "folder" else ():
+            path = runs / entry.name
+            if entry.kind == "folder" and is_run(path):
+                yield path, None
+            elif entry.kind == "link" and (path / RECORD).exists():
+                yield path, folder.refusal(entry.name)
 
 
 def find_run(runs: Path, named: str) -> Run:
     """The run at a path, or of a name (``garments``, ``finetune/garments``) below ``runs``.
 
-    Raises :class:`DataError` for a name that no run has, and for one that several have.
+    Raises :class:`DataError` for a name that no run has, for one that several have, and what :func:`read_run` raises.
     """
-    paths = sorted(record.parent for record in runs.glob(f"*/*/{RECORD}"))
-    found = [path for path in paths if named in (path.name, f"{path.parent.name}/{path.name}")]
-    if not found and (Path(named) / RECORD).is_file():
+    places = dict(_places(runs))
+    found = [path for path in places if named in (path.name, f"{path.parent.name}/{path.name}")]
+    if not found and is_run(Path(named)):
         return read_run(Path(named))
     if len(found) > 1:
         ways = [shell_word(f"{path.parent.name}/{path.name}") for path in found]
@@ -165,17 +241,20 @@ def find_run(runs: Path, named: str) -> Run:
     if not found:
         from fashionrec.config import nearest
 
-        hint = nearest(named, [path.name for path in paths]) or "`fashionrec runs list` names them"
+        hint = nearest(named, [path.name for path in places]) or "`fashionrec runs list` names them"
         raise DataError(f"no run {named} under {runs}", hint=hint)
+    if error := places[found[0]]:
+        raise error
     return read_run(found[0])
 
 
-def newest_promoted(runs: Path, kind: str) -> Run | None:
+def newest_promoted(runs: Path, kind: str, refused: list[FashionrecError] | None = None) -> Run | None:
     """The finished run of a kind that is used where none is named: the one promoted last, or None.
 
-    A training is promoted when it begins to exist, by hand at the time of the command.
+    A training is promoted when it begins to exist, by hand at the time of the command. ``refused``: as in :func:`list_runs`.
     """
-    promoted = [run for run in list_runs(runs) if run.kind == kind and run.promoted and run.status == "done"]
+    found = list_runs(runs, refused)
+    promoted = [run for run in found if run.kind == kind and run.promoted and run.status == "done"]
     return max(promoted, key=_promoted_at, default=None)
 
 
@@ -230,7 +309,7 @@ def _promoted_at(run: Run) -> tuple[str, str]:
 
 def _taken(path: Path) -> bool:
     """Whether a folder holds more than a kill leaves that came before the run's record."""
-    return any(file.name != _LOCK for file in path.rglob("*") if not file.is_dir()) if path.is_dir() else path.exists()
+    return path.exists() and any(entry.name != _LOCK for entry in run_folder(path).walk() if entry.kind != "folder")
 
 
 def lock_handles(path: Path) -> tuple[int, ...]:
@@ -262,7 +341,7 @@ def _let_go(path: Path) -> None:
 def _is_held(path: Path) -> bool:
     if path.resolve() in _HELD:
         return True
-    if not (path / _LOCK).is_file():
+    if run_folder(path).kind(_LOCK) != "file":
         return False
     try:
         lock = _lock(path, 0.0)
@@ -278,7 +357,7 @@ def _lock(path: Path, wait: float) -> Any:
     """The folder's lock, held; None if another process still holds it after ``wait`` seconds."""
     from filelock import FileLock, Timeout
 
-    lock = FileLock(path / _LOCK, timeout=wait, thread_local=False)
+    lock = FileLock(run_folder(path).path(_LOCK, "file"), timeout=wait, thread_local=False)
     try:
         lock.acquire(poll_interval=0.1)
     except Timeout:

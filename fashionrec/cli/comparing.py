@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +11,7 @@ import typer
 
 from fashionrec.cli.models import DETECTOR_PACKAGES, detector_from, opened_detector
 from fashionrec.cli.session import Session, command
+from fashionrec.common.folder import Folder
 from fashionrec.common.text import shell_word
 from fashionrec.errors import ConfigError, FashionrecError, MissingExtra, Refused
 
@@ -55,6 +57,10 @@ def compare(
             "compare needs models and data", hint="fashionrec compare --models yolov8n.yaml efficientdet_d0 --data DIR"
         )
     folder = out or _free(session.runs / "compare", name)
+    if out is None and session.runs.is_dir():
+        runs = Folder(session.runs, "the folder of runs")
+        if runs.path("compare", "folder").is_dir():
+            runs.path(f"compare/{folder.name}", "folder")
     document = run_compare(session, folder)
     session.out.result(document, lambda: _print(session, document, folder))
     failed = [row["model"] for row in document["models"] if "failed" in row]
@@ -148,7 +154,7 @@ def _bundle(session: Session, model: str, data: Path, fingerprint: str) -> tuple
     """How a model comes to be here (taken, trained or reused), its bundle, and the run that made it."""
     from fashionrec.bundle import is_bundle
     from fashionrec.config import is_bare
-    from fashionrec.runs import RECORD, read_run
+    from fashionrec.runs import is_run, read_run
 
     path = Path(model)
     if is_bare(model) and path.exists() and _is_name(model):
@@ -157,7 +163,7 @@ def _bundle(session: Session, model: str, data: Path, fingerprint: str) -> tuple
         return how, detector_from(session, run.path), run
     if is_bundle(path):
         return "taken", detector_from(session, path), None
-    if (path / RECORD).is_file():
+    if is_run(path):
         return "taken", detector_from(session, path), read_run(path)
     if path.is_file() and path.suffix in (".pt", ".safetensors") and _knows(path, data):
         return "taken", detector_from(session, path), None
@@ -187,7 +193,7 @@ def _knows(weights: Path, data: Path) -> bool:
 def _trained(session: Session, model: str, data: Path, fingerprint: str) -> tuple[str, Run]:
     """The run of a model on these data: the finished one of these settings, else a new one, or one that was stopped."""
     from fashionrec.extras import load
-    from fashionrec.runs import RECORD, read_run
+    from fashionrec.runs import is_run, read_run
 
     config = _settings(session, model, data)
     stem = re.sub(r"[^\w.-]+", "-", Path(model).stem)
@@ -195,7 +201,7 @@ def _trained(session: Session, model: str, data: Path, fingerprint: str) -> tupl
     while True:
         name = f"compare-{stem}{'' if count == 1 else count}"
         place = session.runs / "train" / name
-        if not (place / RECORD).is_file():
+        if not is_run(place):
             break
         run = read_run(place)
         asked, before = config.model_dump(exclude=set(_NOT_LEARNT)), dict(run.config.get("train", {}))
@@ -207,7 +213,7 @@ def _trained(session: Session, model: str, data: Path, fingerprint: str) -> tupl
             if run.state != "running":
                 break
         count += 1
-    resume = (place / RECORD).is_file()
+    resume = is_run(place)
     config = config.model_copy(update={"name": name, "resume": resume, "exist_ok": resume})
     module = load("fashionrec.detector.train", what="training a detector", packages=DETECTOR_PACKAGES)
     session.out.say(f"{'resuming' if resume else 'training'} {place}")
@@ -261,7 +267,7 @@ def _free(parent: Path, name: str | None) -> Path:
             raise ConfigError(f"{name!r} cannot be a folder's name", hint="a path goes with --out")
         return parent / name
     count = 1
-    while (parent / f"compare{'' if count == 1 else count}").exists():
+    while os.path.lexists(parent / f"compare{'' if count == 1 else count}"):
         count += 1
     return parent / f"compare{'' if count == 1 else count}"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,10 +14,13 @@ import typer
 from fashionrec.cli.output import Output
 from fashionrec.cli.session import Session, command
 from fashionrec.common.documents import read_json
+from fashionrec.common.folder import Folder, is_link
 from fashionrec.common.text import shell_word
 from fashionrec.errors import DataError
 
 MARKER = ".fashionrec-demo"
+#: What a demo makes in its folder.
+_OURS = re.compile(r"catalogue|train|finetune|bundles|report\.(html|json)|\.?(world|second)(\.lock|\.staging)?")
 
 
 def mount(app: typer.Typer) -> None:
@@ -143,16 +146,20 @@ class Chain:
 
     def _clear(self) -> None:
         """An earlier demo is replaced; anything else that lies there is not touched."""
-        if self.root.exists() and any(self.root.iterdir()):
-            if not (self.root / MARKER).is_file():
-                raise DataError(
-                    f"{self.root} is not empty and not an earlier demo", hint="move it, or --set project.runs=DIR"
-                )
-            shutil.rmtree(self.root)
+        if is_link(self.root):
+            raise DataError(f"{self.root} is a link", hint="name the folder that it leads to: --set project.runs=DIR")
         self.root.mkdir(parents=True, exist_ok=True)
-        (self.root / MARKER).write_text(
-            "written by `fashionrec demo`, which may replace this folder\n", encoding="utf-8"
-        )
+        folder = Folder(self.root, "the demo's folder")
+        entries = [entry.name for entry in folder.entries()]
+        if entries and not folder.path(MARKER, "file").exists():
+            raise DataError(
+                f"{self.root} is not empty and not an earlier demo", hint="move it, or --set project.runs=DIR"
+            )
+        folder.check()
+        for name in entries:
+            if _OURS.fullmatch(name):
+                folder.remove(name)
+        folder.write(MARKER, "written by `fashionrec demo`, which may replace what it made in this folder\n")
 
     def _examples(self, queries: Path, count: int) -> list[dict[str, Any]]:
         """Views of some queries for the page: the first unseen photos of each class in turn."""

@@ -93,9 +93,10 @@ def export(
 
 
 def _checkpoint(path: Path) -> Path:
-    from fashionrec.runs import RECORD, read_run
+    from fashionrec.runs import check_weights, is_run, read_run
 
-    if (path / RECORD).is_file():
+    check_weights(path)
+    if is_run(path):
         run = read_run(path)
         return run.weights_path("best_ft" if "best_ft" in run.weights else "best")
     return path

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fashionrec.bundle import Bundle, is_bundle
-from fashionrec.errors import ModelError, UsageError
+from fashionrec.errors import FashionrecError, ModelError, UsageError
 from fashionrec.extras import load
 from fashionrec.files import sha256_file
-from fashionrec.runs import RECORD, newest_promoted, read_run
+from fashionrec.runs import check_weights, is_run, newest_promoted, read_run
 
 if TYPE_CHECKING:
     from fashionrec.cli.session import Session
@@ -33,7 +33,10 @@ def detector_bundle(session: Session, source: str | None, *, catalogue: Path | N
         session.out.say(f"detector: {catalogue.name} (as the catalogue was built)")
         return Bundle.open(catalogue, "detector")
     if source is None:
-        run = newest_promoted(session.runs, "detector")
+        refused: list[FashionrecError] = []
+        run = newest_promoted(session.runs, "detector", refused)
+        for error in refused:
+            session.out.warn(str(error))
         if run is None:
             raise ModelError(
                 f"no detector is named, and there is no promoted run under {session.runs}",
@@ -186,7 +189,8 @@ def convert_embedder(
 
 
 def _weights_of_run(path: Path, names: Sequence[str]) -> Path:
-    if (path / RECORD).is_file():
+    check_weights(path)
+    if is_run(path):
         run = read_run(path)
         for name in names:
             if name in run.weights:

@@ -9,7 +9,7 @@ import typer
 
 from fashionrec.cli.session import Session, command
 from fashionrec.common.text import shell_word
-from fashionrec.errors import UsageError
+from fashionrec.errors import FashionrecError, UsageError
 
 if TYPE_CHECKING:
     from fashionrec.evaluation.run_comparison import RunComparison
@@ -36,9 +36,12 @@ def mount(app: typer.Typer) -> None:
 def list_(session: Session) -> None:
     from fashionrec.runs import list_runs
 
-    found = list_runs(session.runs)
+    refused: list[FashionrecError] = []
+    found = list_runs(session.runs, refused)
     used = _used(session)
-    document = {"runs": [_summary(run, used) for run in found]}
+    document: dict[str, Any] = {"runs": [_summary(run, used) for run in found]}
+    if refused:
+        document["refused"] = [str(error) for error in refused]
 
     def human() -> None:
         if not found:
@@ -59,6 +62,8 @@ def list_(session: Session) -> None:
         columns = ("run", "kind", "state", "epochs", "metric", "value", "", "created (UTC)")
         session.out.table(columns, rows, right=(3, 5))
 
+    for error in refused:
+        session.out.warn(str(error))
     session.out.result(document, human)
     if any(run.state in ("killed", "failed") and run.verb == "train" and run.kind == "detector" for run in found):
         session.out.next("fashionrec train --resume")

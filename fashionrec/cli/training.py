@@ -126,11 +126,12 @@ def finetune(
 def run_finetune(session: Session) -> dict[str, Any]:
     """Finetune by the section ``finetune``: a detector, or an encoder where the data is a product table."""
     from fashionrec.extras import load
-    from fashionrec.runs import RECORD, read_run
+    from fashionrec.runs import check_weights, is_run, read_run
 
     config = session.config.finetune
     weights = Path(config.weights or "")
-    if (weights / RECORD).is_file():
+    check_weights(weights)
+    if is_run(weights):
         run = read_run(weights)
         weights = run.weights_path("best_ft" if "best_ft" in run.weights else "best")
         config = config.model_copy(update={"weights": str(weights)})

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fashionrec.common.folder import Folder
 from fashionrec.common.text import TableWriter, shell_word
 from fashionrec.config import TrainConfig
 from fashionrec.detector.trainer import PREVIOUS
 from fashionrec.detector.whole import TORN, check_file, what_it_is
-from fashionrec.errors import ConfigError, DataError
-from fashionrec.files import fsync_file, write_atomic
-from fashionrec.runs import RECORD, Run, list_runs, read_run
+from fashionrec.errors import ConfigError, DataError, FashionrecError
+from fashionrec.files import fsync_file, temporary_beside, write_atomic
+from fashionrec.runs import Run, is_run, list_runs, read_run, remove_leftovers
 from fashionrec.yolo_options import YOLO_OPTIONS
 
 #: Settings that may be others when a training goes on; what is learnt hangs on the rest.
@@ -63,12 +64,19 @@ def unfinished(parent: Path, name: str | None) -> Run:
     Raises :class:`ConfigError` where there is none, or it is finished.
     """
     if name is None:
-        runs = [run for run in list_runs(parent.parent) if run.path.parent == parent and run.kind == "detector"]
+        refused: list[FashionrecError] = []
+        runs = [
+            run for run in list_runs(parent.parent, refused) if run.path.parent == parent and run.kind == "detector"
+        ]
         found = next((run for run in runs if run.state in ("killed", "failed")), None)
+        if found is None and refused:
+            raise refused[0]
         if found is None:
             raise ConfigError(f"there is no unfinished run in {parent}", hint="`fashionrec runs list` shows them all")
         return found
-    if not (parent / name / RECORD).is_file():
+    if parent.is_dir():
+        Folder(parent.parent, "the folder of runs").path(f"{parent.name}/{name}", "folder")
+    if not is_run(parent / name):
         raise ConfigError(f"there is nothing to resume in {parent / name}", hint="train it anew, without resume")
     run = read_run(parent / name)
     if run.kind != "detector":
@@ -103,8 +111,7 @@ def recover(run: Run, patience: int) -> Point | None:
     Checkpoints older than the run (of one that it took the place of) do not count.
     """
     weights = run.path / "weights"
-    for leftover in weights.glob(".*.tmp"):
-        leftover.unlink()
+    remove_leftovers(run)
     last, best = weights / "last.pt", weights / "best.pt"
     found = _checkpoint(last, run)
     for other in (weights / PREVIOUS, best):
@@ -164,7 +171,7 @@ def _checkpoint(path: Path, run: Run) -> dict[str, Any] | None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    temporary = target.with_name(f".{target.name}.copy.tmp")
+    temporary = temporary_beside(target)
     shutil.copyfile(source, temporary)
     fsync_file(temporary)
     temporary.replace(target)

@@ -21,7 +21,7 @@ from fashionrec.detector.guard import pixels_in
 from fashionrec.detector.loggers import started, switched
 from fashionrec.detector.ultra import load_ultralytics
 from fashionrec.errors import ModelError
-from fashionrec.files import dump_json, fsync_file, write_atomic
+from fashionrec.files import dump_json, fsync_file, temporary_beside, write_atomic
 from fashionrec.yolo_options import YOLO_OPTIONS
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ def _strip_whole(file: Any, s: str = "", updates: dict[str, Any] | None = None) 
     from ultralytics.utils.torch_utils import strip_optimizer
 
     target = Path(s or file)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(target)
     found = strip_optimizer(file, str(temporary), updates)
     if temporary.exists():
         fsync_file(temporary)

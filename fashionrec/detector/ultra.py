@@ -24,6 +24,7 @@ from fashionrec.detector.architecture import check_architecture, own_copy
 from fashionrec.detector.names import known_yaml, model_file
 from fashionrec.detector.whole import check_file, check_tensors
 from fashionrec.errors import FashionrecError, ModelError
+from fashionrec.files import temporary_beside
 
 
 def load_ultralytics() -> Any:
@@ -145,7 +146,7 @@ def stamp(weights: Path, document: dict[str, Any]) -> None:
 
     checkpoint = load_pickle(weights)
     checkpoint[_STAMP] = document
-    temporary = weights.with_name(f".{weights.name}.tmp")
+    temporary = temporary_beside(weights)
     torch.save(checkpoint, temporary)
     temporary.replace(weights)
 

@@ -20,6 +20,7 @@ from fashionrec.common.documents import parse_json
 from fashionrec.detector.families import metadata
 from fashionrec.detector.whole import check_tensors
 from fashionrec.errors import ModelError
+from fashionrec.files import temporary_beside
 
 #: The largest input, and the most classes, that a checkpoint may ask memory for.
 MAX_SIDE, MAX_CLASSES = 8192, 65536
@@ -109,7 +110,7 @@ def load_state(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimi
 
 
 def _save(path: Path, tensors: dict[str, torch.Tensor], about: dict[str, str]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     try:
         save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, temporary, metadata=about)
         with temporary.open("rb") as file:

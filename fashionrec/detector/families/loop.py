@@ -8,6 +8,7 @@ seed and the epoch alone, so that a training that was killed goes on as if it ha
 
 from __future__ import annotations
 
+import io
 import math
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from fashionrec.detector.families import STATE
 from fashionrec.detector.families.checkpoint import About, load_state, save_state, save_weights
 from fashionrec.detector.families.photos import LabelledPhotos, Variation
 from fashionrec.errors import ConfigError, FashionrecError
+from fashionrec.files import write_atomic
 from fashionrec.runs import Run
 from fashionrec.yolo_data import declared, read_data_yaml, read_labels
 
@@ -304,9 +306,8 @@ def _schedule(lr: float, last: float, total: int, warmup: int) -> Callable[[int]
 
 
 def _write_results(path: Path, rows: list[dict[str, Any]]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = TableWriter(file, lineterminator="\r\n")
-        writer.writerow(rows[0])
-        writer.writerows([f"{v:.6g}" if isinstance(v, float) else v for v in map(row.get, rows[0])] for row in rows)
-    temporary.replace(path)
+    table = io.StringIO(newline="")
+    writer = TableWriter(table, lineterminator="\r\n")
+    writer.writerow(rows[0])
+    writer.writerows([f"{v:.6g}" if isinstance(v, float) else v for v in map(row.get, rows[0])] for row in rows)
+    write_atomic(path, table.getvalue())

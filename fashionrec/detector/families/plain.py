@@ -27,7 +27,7 @@ from fashionrec.detector.resume import same_settings, unfinished
 from fashionrec.detector.ultra import load_ultralytics, quiet, translated
 from fashionrec.errors import DataError, ModelError
 from fashionrec.extras import need
-from fashionrec.runs import Run, start_run
+from fashionrec.runs import Run, remove_leftovers, run_folder, start_run
 from fashionrec.yolo_data import dataset_fingerprint, declared, read_data_yaml, read_labels
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ def train_in_run(
         run.notes["resumed"] = int(run.notes.get("resumed", 0)) + 1
     else:
         run = start_run(runs / "train", config.name, kind="detector", verb="train", exist_ok=config.exist_ok)
-        for leftover in (*(run.path / "weights").glob(".*.tmp"), run.path / "weights" / STATE):
-            leftover.unlink(missing_ok=True)
+        remove_leftovers(run)
+        run_folder(run.path).remove(f"weights/{STATE}")
     run.config = {"train": config.model_dump() | {"name": run.name, "resume": False}}
     run.seed = config.seed
     run.dataset = {"path": str(data), "fingerprint": fingerprint, "valid": watched}
