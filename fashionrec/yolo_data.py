@@ -379,6 +379,8 @@ def _locate(reach: Reach, root: Path, beside: Path, part: str) -> Path | Refusal
     found = reach.find(*candidates)
     if found is not None:
         return found
+    if reach.is_outside(candidates[0]):
+        return Refusal(str(candidates[0]), "outside")
     if reach.follow_links:
         return candidates[0]
     inside = [place for path in candidates if (place := reach.inside(path)) is not None]

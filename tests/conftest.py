@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,14 @@ def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, decoded_here: None) -> 
         return Result(done.exit_code, done.stdout, done.stderr)
 
     return run
+
+
+@pytest.fixture
+def outside(tmp_path: Path, cli: Callable[..., Result]) -> Iterator[Path]:
+    """A folder of somebody's own beside the one that is worked in: it must be as it was afterwards, and nowhere else."""
+    from foreign import untouched
+
+    yield from untouched(tmp_path)
 
 
 @pytest.fixture

@@ -75,8 +75,8 @@ def read(where: Path, label: str, *, follow_links: bool | None = None) -> Source
     failed: list[dict[str, str]] = []
     parsed: list[tuple[Path, VocFile]] = []
     used: set[Path | None] = set()
-    for one in [one for one in refused if one.name.lower().endswith(".xml")]:
-        refused.remove(one)
+    for one in [one for one in dict.fromkeys(refused) if one.name.lower().endswith(".xml")]:
+        refused = [other for other in refused if other != one]
         xml = where / one.name
         path = photos.find(xml, "")
         used |= {path, xml.with_suffix("")}
