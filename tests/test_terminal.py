@@ -223,6 +223,7 @@ def test_settings_options_and_bugs(cli: Cli, tmp_path: Path, monkeypatch: pytest
         ("runs", "\u202elist"),
     ):
         assert "Error" in spoken(cli(*arguments), 2)
+    assert r"argument (\x1b]0;x\x07\u202e)" in spoken(cli("catalogue", "export", "o", "\x1b]0;x\x07\u202e"), 2)
 
     def bug(*_: object) -> None:
         raise RuntimeError(EVIL)
@@ -267,6 +268,11 @@ def test_names_that_are_not_utf8(cli: Cli, shop: Path, tmp_path: Path) -> None:
     assert built.code == 3  # one of seven, more than build.max_failures
     assert [(one["image"], one["reason"]) for one in built.document["failures"]] == [(odd, "name")]
     spoken(cli("fetch-dataset", "folder:photos", "--out", "o"))
+    told = spoken(cli("fetch-dataset", "folder:photos", "--out", os.fsdecode(b"o\xe9")), 1)
+    assert r"o\udce9" in told
+    assert "is not UTF-8" in told
+    spoken(cli("query", "photos", "--index", "c", "--save-crops", "crops"))
+    assert any(path.name.endswith("-caf---0-whole.jpg") for path in (tmp_path / "crops").iterdir())
     raw = in_process(tmp_path, *asked, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
     assert rb"caf\xe9\x9b" in raw
     assert b"UnicodeEncodeError" not in raw
@@ -309,6 +315,10 @@ def test_libraries_warnings_and_tracebacks_pass_the_guard(tmp_path: Path) -> Non
         "import click\nclick.echo(evil)\nclick.echo(evil, err=True)\n"
         "raise RuntimeError(evil)\n"
     )
+    ending = f"import atexit\nfrom fashionrec.__main__ import main\natexit.register(print, {EVIL!r})\nmain()\n"
+    command = [sys.executable, "-c", ending, "runs", "list"]
+    last = subprocess.run(command, capture_output=True, cwd=tmp_path, timeout=60, check=False)
+    assert r"T\x1b]52" in harmless(last.stdout, block=True)
     for encoding in ("utf-8", "ascii"):
         done = subprocess.run(
             [sys.executable, "-c", script], capture_output=True, cwd=tmp_path, timeout=60, check=False,
@@ -324,6 +334,7 @@ def test_a_bar_and_what_is_written_beside_it(tmp_path: Path) -> None:
         "with out.progress(evil, 'photos') as tick:\n"
         "    tick(1, 3, evil, detail=evil)\n    print('\\x1b]8;;https://evil.example\\x07x', evil)\n    warnings.warn(evil)\n"
         "    tick(3, 3, detail=evil)\n"
+        "with out.progress('x') as tick:\n    tick(1, 1, '[red]note[/red] :smile:', detail='[red]detail[/red]')\n"
         "with out.stages() as tell:\n    tell(evil, 'photos', 1, 1)\n"
         "out.table((evil, 'b'), [(evil, '[red]x[/red]')])\n"
     )
@@ -345,7 +356,9 @@ def test_a_bar_and_what_is_written_beside_it(tmp_path: Path) -> None:
     text = harmless(raw, terminal=True, block=True)
     assert b"\x1b]" not in raw
     assert "[link=https://evil.example]:smile:" in text.replace("\n", "")
-    assert "[red]x[/red]" in text
+    for what in ("x", "note", "detail"):
+        assert f"[red]{what}[/red]" in text
+    assert "[/red] :smile:" in text
 
 
 def test_alignment_in_a_pipe_is_by_characters(capsys: pytest.CaptureFixture[str]) -> None:

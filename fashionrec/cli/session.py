@@ -19,6 +19,7 @@ import typer
 
 from fashionrec.cli.output import Output, fail
 from fashionrec.common.reach import follow_links, following_links
+from fashionrec.common.text import encodable
 from fashionrec.errors import ConfigError, FashionrecError
 
 if TYPE_CHECKING:
@@ -155,6 +156,13 @@ class _errors:
         if isinstance(error, FashionrecError):
             fail(str(error), error.hint, error.shown, trace)
             raise typer.Exit(error.exit_code) from None
+        if isinstance(error, UnicodeEncodeError) and encodable(error.object) != error.object:
+            fail(
+                f"{error.object[:200]!r} is not UTF-8, which a library needs here",
+                "rename the file or folder",
+                trace=trace,
+            )
+            raise typer.Exit(1) from None
         if isinstance(error, Exception) and type(error).__module__.split(".")[0] not in ("typer", "click"):
             message = " ".join(str(error).split())[:300]
             fail(f"{type(error).__name__}: {message}", "this should not happen; --debug shows where", trace=trace)

@@ -106,6 +106,11 @@ def shell_word(value: object) -> str:
     return "'" + word + "'" if word.startswith("=") and "'" not in word else shlex.quote(word)
 
 
+def plain_name(name: str) -> str:
+    """A name for a file of ours that is made of somebody else's: with ``-`` for each hidden character."""
+    return name if visible(name) == name else "".join("-" if visible(one) != one else one for one in name)
+
+
 def table_cell(value: Any) -> Any:
     """A value for a CSV or TSV table: an apostrophe before each text that a spreadsheet would compute; numbers stay numbers."""
     if not isinstance(value, str):

@@ -6,7 +6,6 @@ A line has ``sha256`` of the photo's file, ``key``, ``batch``, ``image`` (Robofl
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from fashionrec.common.documents import parse_json
 from fashionrec.common.folder import Folder
+from fashionrec.common.text import json_text
 from fashionrec.dataset.roboflow_api import parse_project
 from fashionrec.errors import DataError
 from fashionrec.files import locked
@@ -54,7 +54,7 @@ def read_journal(path: Path) -> dict[str, dict[str, Any]]:
 def remember(path: Path, entry: dict[str, Any]) -> None:
     """Add what is known of a photo now; it is on the disk when this returns."""
     folder, name = _inside(path)
-    folder.append(name, f"{json.dumps(entry, ensure_ascii=False)}\n".encode())
+    folder.append(name, f"{json_text(entry, stored=True)}\n".encode())
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from fashionrec.common.folder import Folder
-from fashionrec.common.text import TableWriter, json_text, visible
+from fashionrec.common.text import TableWriter, json_text, plain_name, visible
 from fashionrec.config import Config, DatasetConfig
 from fashionrec.dataset.augment import change_labels, draw_change
 from fashionrec.dataset.labels import Label, Problem, relative, yolo_lines
@@ -49,7 +49,7 @@ def file_names(records: Sequence[Record]) -> list[str]:
 
     A hidden character becomes ``-``: a newline would end a line of a list, and what is not UTF-8 has no place in JSON or XML.
     """
-    stems = [_without_hidden(PurePosixPath(record.key).stem) for record in records]
+    stems = [plain_name(PurePosixPath(record.key).stem) for record in records]
     uses = Counter(stem.lower() for stem in stems)
     names: list[str] = []
     taken: set[str] = set()
@@ -63,10 +63,6 @@ def file_names(records: Sequence[Record]) -> list[str]:
         taken.add(unique.lower())
         names.append(unique)
     return names
-
-
-def _without_hidden(name: str) -> str:
-    return name if visible(name) == name else "".join("-" if visible(one) != one else one for one in name)
 
 
 def write_photos(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fashionrec.common.text import plain_name
 from fashionrec.images import crop_garment, encode_photo
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def save_garments(catalogue: Catalogue, answers: Sequence[Answer], folder: Path)
         if answer.source is None:
             continue
         pixels = catalogue.read_photo(answer.source).pixels
-        stem = Path(answer.photo).stem if answer.photo else "photo"
+        stem = plain_name(Path(answer.photo).stem) if answer.photo else "photo"
         for found in answer.garments:
             kind = (found.garment.class_name or "whole").replace("&", "-")
             path = folder / f"{number:03d}-{stem}-{found.garment.index}-{kind}.jpg"
