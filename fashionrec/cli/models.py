@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fashionrec.bundle import Bundle, is_bundle
+from fashionrec.common.text import shell_word
 from fashionrec.errors import FashionrecError, ModelError, UsageError
 from fashionrec.extras import load
 from fashionrec.files import sha256_file
@@ -141,7 +142,7 @@ def check_shipped_name(name: str) -> None:
     if Path(name).exists():
         raise ModelError(
             f"{name} is the encoder of the shipped settings, and a folder here, too",
-            hint=f"for the folder: --set embedder.source=./{name}; for the encoder, rename the folder",
+            hint=f"for the folder: --set {shell_word(f'embedder.source=./{name}')}; for the encoder, rename the folder",
         )
 
 
