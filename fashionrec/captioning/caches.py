@@ -38,8 +38,17 @@ Entry = tuple[str, "str | None", Box, "Outcome"]
 
 
 def project_cache(config: Config) -> Path:
-    """Where every caption that is paid for is recorded, whichever catalogue it is for."""
-    return Path(config.captioner.cache or Path(config.project.data) / CACHE)
+    """Where every caption that is paid for is recorded, whichever catalogue it is for.
+
+    ``captioner.cache`` is the user's word and may be a link; the usual place is in a folder that may have been copied with
+    a link in it: :class:`CatalogueError`.
+    """
+    if config.captioner.cache:
+        return Path(config.captioner.cache)
+    folder = Folder(config.project.data, "data folder", CatalogueError)
+    for beside in ("-journal", "-wal", "-shm"):  # before the catalogue's own file is made
+        folder.path(CACHE + beside)
+    return folder.path(CACHE)
 
 
 class Caches:

@@ -98,7 +98,7 @@ def _section(
 def _card(audit: Audit, finding: Finding, limits: ImagesConfig, closed: Set[str]) -> dict[str, Any]:
     pictures = []
     for n, key in enumerate(finding.images[:_PHOTOS]):
-        if key in closed:
+        if key in closed or key not in audit.photos:
             continue
         try:
             pixels = read_photo(audit.root / key, limits).pixels

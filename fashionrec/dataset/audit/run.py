@@ -25,7 +25,8 @@ Progress = Callable[[int, int], None]
 class Audit:
     """What an audit found. ``table`` counts photos and boxes per split (and ``all``) and class.
 
-    ``broken`` are the kinds of finding that are not allowed, the worst first.
+    ``broken`` are the kinds of finding that are not allowed, the worst first. ``photos`` are the keys of those that were looked
+    at: a finding may also name what is not read, such as a link.
     """
 
     path: Path
@@ -35,6 +36,7 @@ class Audit:
     findings: tuple[Finding, ...]
     broken: tuple[str, ...]
     min_images: int
+    photos: frozenset[str]
 
     @property
     def counts_by_kind(self) -> dict[str, int]:
@@ -104,7 +106,16 @@ def audit_dataset(
     order = {kind: n for n, kind in enumerate(ordered_kinds())}
     findings.sort(key=lambda finding: order[finding.kind])  # stable: as found within a kind
     broken = sorted({finding.kind for finding in findings} - allowed, key=order.__getitem__)
-    return Audit(path, listing.root, table, measure(seen), tuple(findings), tuple(broken), config.audit.min_images)
+    return Audit(
+        path,
+        listing.root,
+        table,
+        measure(seen),
+        tuple(findings),
+        tuple(broken),
+        config.audit.min_images,
+        frozenset(entry.key for entry in listing.entries),
+    )
 
 
 def ordered_kinds() -> list[str]:
