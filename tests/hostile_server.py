@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import socket
 import socketserver
 import threading
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 
@@ -90,13 +91,23 @@ def answer(body: bytes, status: int = 200, **headers: str) -> bytes:
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
-def bomb(megabytes: int) -> bytes:
-    """A gzip stream that inflates to so many megabytes of zeros."""
-    return gzip.compress(bytes(megabytes << 20), 9)
+@lru_cache
+def bomb(megabytes: int, begin: bytes = b"") -> bytes:
+    """A gzip stream that inflates to ``begin`` and so many megabytes of zeros; made without holding them."""
+    packer = zlib.compressobj(9, wbits=31)
+    packed = packer.compress(begin) + b"".join(packer.compress(bytes(1 << 20)) for _ in range(megabytes))
+    return packed + packer.flush()
 
 
 def resident() -> int:
-    """The most memory that this process has held, in bytes; 0 where the system does not say."""
+    """The memory that this process holds, in bytes, from now on also its peak; 0 where the system does not say."""
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w", encoding="ascii") as peak:
+        peak.write("5")
+    return most_resident()
+
+
+def most_resident() -> int:
+    """The most memory that this process has held since :func:`resident`, in bytes; 0 where the system does not say."""
     with contextlib.suppress(OSError), open("/proc/self/status", encoding="ascii") as status:
         for line in status:
             if line.startswith("VmHWM:"):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hostile_server import HostileServer, Request, answer, bomb, resident
+from hostile_server import HostileServer, Request, answer, bomb, most_resident, resident
 from roboflow_server import KEY, RoboflowServer, make_zip, settings_for
 from test_roboflow import VERSION, export
 from test_upload import SIZE, photo
@@ -59,12 +59,13 @@ def test_a_server_that_sends_a_byte_now_and_then_has_the_timeout_and_no_more(beg
 
 
 def test_a_compressed_answer_without_end_is_refused_in_little_memory(tmp_path: Path) -> None:
-    with HostileServer(lambda r: r.send(answer(bomb(400), Content_Encoding="gzip"))) as server:
+    data = answer(bomb(400), Content_Encoding="gzip")
+    with HostileServer(lambda r: r.send(data)) as server:
         before, began = resident(), time.monotonic()
         with pytest.raises(FashionrecError, match="answers with more than"):
             fetch(VERSION, tmp_path, settings(server.url, timeout=20))
         assert time.monotonic() - began < 6
-        assert resident() - before < 120_000_000
+        assert most_resident() - before < 120_000_000
 
 
 @pytest.mark.parametrize("deep", [b"[" * 900_000, b'{"error":' * 100_000])
