@@ -17,6 +17,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from fashionrec.errors import FashionrecError
@@ -89,7 +90,12 @@ def open_client(base_url: str, timeout: Any, guard: Guard) -> Any:
             )
 
     def limit_answer(response: Any) -> None:
-        response.stream = _limited_stream(type(response.stream), response, guard)
+        plain = response.stream
+        base = next(base for base in type(plain).__mro__ if base.__name__ == "SyncByteStream")
+        encoding = response.headers.get("Content-Encoding", "").strip().lower()
+        if encoding not in ("", "identity"):
+            del response.headers["Content-Encoding"]
+        response.stream = _limited_stream(base)(plain, encoding, guard)
 
     client.event_hooks = {"request": [check_origin], "response": [limit_answer]}
     _set_deadlines(client, guard)
@@ -100,28 +106,26 @@ def _origin(url: Any) -> tuple[str, str, int | None]:
     return url.scheme, url.host.lower(), url.port or _PORTS.get(url.scheme)
 
 
-def _limited_stream(kind: type, response: Any, guard: Guard) -> Any:
-    """The body of a response, decompressed and counted piece by piece, in place of the one that it has."""
-    plain = response.stream
-    encoding = response.headers.get("Content-Encoding", "").strip().lower()
-    base = next(base for base in kind.__mro__ if base.__name__ == "SyncByteStream")
-    if encoding not in ("", "identity"):
-        response.headers.pop("Content-Encoding")
-        response.headers.pop("Content-Length", None)
+@lru_cache
+def _limited_stream(base: type) -> Any:
+    """The class of a response's body that is decompressed and counted piece by piece; a stream of the transport's kind."""
 
     class Limited(base):  # type: ignore[misc,valid-type]
+        def __init__(self, plain: Any, encoding: str, guard: Guard) -> None:
+            self._plain, self._encoding, self._guard = plain, encoding, guard
+
         def __iter__(self) -> Iterator[bytes]:
             size = 0
-            for piece in _decoded(plain, encoding):
+            for piece in _decoded(self._plain, self._encoding):
                 size += len(piece)
-                if size > guard.most_bytes:
-                    raise Rejected(f"the answer is larger than {guard.most_bytes:,} bytes", "too-large")
+                if size > self._guard.most_bytes:
+                    raise Rejected(f"the answer is larger than {self._guard.most_bytes:,} bytes", "too-large")
                 yield piece
 
         def close(self) -> None:
-            plain.close()
+            self._plain.close()
 
-    return Limited()
+    return Limited
 
 
 def _decoded(pieces: Iterator[bytes], encoding: str) -> Iterator[bytes]:
