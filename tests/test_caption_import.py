@@ -233,6 +233,18 @@ def test_a_catalogue_cannot_tell_that_captions_cost_nothing(cli: Cli, index: Pat
     assert len(server.batches) == 0
 
 
+def test_a_projects_file_cannot_make_captions_cheap(cli: Cli, index: Path, server: BatchServer, tmp_path: Path) -> None:
+    guess = cli("caption", "--index", "c", "--dry-run", "--json").document["plan"]["tokens_each"]
+    (tmp_path / "data").mkdir(exist_ok=True)
+    with CaptionCache(tmp_path / "data" / "captions.sqlite") as cache:
+        for n in range(20):
+            cheap = Outcome("failed", "openai", "gpt-4o", usage={"input_tokens": 1, "output_tokens": 0})
+            cache.put(f"{n:064x}", "top", Box(0, 0, 1, 1), cheap)
+    told = cli("caption", "--index", "c", "--dry-run", "--json").document["plan"]["tokens_each"]
+    assert told["input"] >= guess["input"] / 5
+    assert told["output"] >= guess["output"] / 5
+
+
 # -- what a killed run has left
 
 

@@ -72,6 +72,18 @@ def test_a_server_that_sends_a_byte_now_and_then_has_the_timeout_and_no_more(act
     assert took < 4 * TIMEOUT
 
 
+def test_a_server_that_falls_silent_has_no_second_timeout() -> None:
+    def stall(request: Request) -> None:
+        time.sleep(1.5)
+        request.send(b"HTTP/1.1 200 OK\r\n")
+        request.server.closing.wait(10)
+
+    with HostileServer(stall) as server:
+        began = time.monotonic()
+        assert describe(server.url, timeout=2.0).state == "failed"
+        assert time.monotonic() - began < 3.2
+
+
 def test_an_answer_within_the_timeout_may_come_in_pieces() -> None:
     def pieces(request: Request) -> None:
         data = answer(whole(request))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fashionrec.captioner.remote import OpenAICaptioner
     from fashionrec.config import Config
 
-_CHEAPEST = 20.0  # a caption takes at least this part of what is estimated, whatever a file says
+_CHEAPEST = 0.25  # a caption takes at least this share of what is estimated, whatever a file says
 _BATCH = 64  # garments that the local captioner describes together
 
 
@@ -250,7 +250,7 @@ class CatalogueRun:
         if self.caches.project is not None:  # a catalogue of somebody else could tell that they cost nothing
             count, inputs, outputs = self.caches.project.mean_usage(self.config.captioner.model)
             if count >= 10:
-                return Tokens(max(inputs, guess.input / _CHEAPEST), max(outputs, guess.output / _CHEAPEST), count)
+                return Tokens(max(inputs, guess.input * _CHEAPEST), max(outputs, guess.output * _CHEAPEST), count)
         return guess
 
     def _what(self, recaption: Recaption) -> str:
