@@ -46,7 +46,7 @@ def run(project: Path, *arguments: str) -> list[str]:
 def test_a_sample_ends_in_time_and_takes_some_of_every_file(project: Path) -> None:
     start = time.monotonic()
     ran = run(project, "-m", "release", "--release-sample", "4.5")
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 60  # most of it is for starting pytest
     assert {name.split("::")[0] for name in ran} == {"test_a.py", "test_b.py"}
     assert len(ran) < 60
     assert not any("test_long" in name for name in ran), "a test that needs an hour was drawn"
