@@ -16,7 +16,6 @@ import pytest
 import yaml
 from conftest import TINY, Result, two_halves
 
-from fashionrec.detector.resume import write_rows
 from fashionrec.evaluation.detection_report import _table
 from fashionrec.evaluation.selection import selection_markdown
 
@@ -129,8 +128,12 @@ def test_problems_of_a_dataset(cli: Cli, tmp_path: Path) -> None:
     assert computed([cell for row in boxes for cell in row]) == []
 
 
+@pytest.mark.train
 def test_epochs_of_a_run_that_goes_on(tmp_path: Path) -> None:
     """The table may have come with the run; its figures are kept to the letter."""
+    pytest.importorskip("torch")
+    from fashionrec.detector.resume import write_rows
+
     table = tmp_path / "results.csv"
     honest = "                  epoch,      loss\n1,-0.25\n2,1e-05\n"
     table.write_text(honest)
