@@ -233,4 +233,4 @@ def test_the_page_escapes_what_it_is_told(tmp_path: Path) -> None:
     document = {"rows": rows, "confidence": 0.95, "resamples": 100, "photos": {"new": 3}, "splits": {"new": "test"}}
     document["decision"] = decide({"new": spread(10, 5)}, 0.5, 0.95)
     assert "<b>" not in decision_page(document, "x").replace("<b>10", "")
-    assert "map50_95, <b>" in to_markdown(document)
+    assert "map50_95, &lt;b>" in to_markdown(document)
