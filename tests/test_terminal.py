@@ -366,6 +366,15 @@ def test_alignment_in_a_pipe_is_by_characters(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().out == "품목     price\n빨간 셔츠      1\na\\nb      22\n"
 
 
+def test_one_long_cell_does_not_flood_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    Output().table(("title", "n"), [("x" * 1_000_000, 1), *(("a", n) for n in range(100))])
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[1] == "x" * 2000 + "…  1"
+    assert len(printed) < 102 * 2010
+    Output().table(("title",), [("x" * 2000,)])
+    assert "…" not in capsys.readouterr().out
+
+
 def test_the_guard_is_taken_away_again() -> None:
     before = sys.stdout, sys.stderr
     with guarded(), guarded():

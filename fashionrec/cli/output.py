@@ -15,6 +15,8 @@ from typing import Any, Protocol, TextIO, cast
 
 from fashionrec.common.text import encodable, json_text, visible, visible_lines
 
+_LONGEST_CELL = 2000  # characters
+
 
 class Tick(Protocol):
     """Called with what is done and what there is in all.
@@ -79,8 +81,8 @@ class Output:
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[int] = ()) -> None:
         """A table on stdout: drawn by rich on a terminal, plain aligned columns in a pipe."""
-        heads = [visible(column) for column in columns]
-        texts = [["" if cell is None else visible(str(cell)) for cell in row] for row in rows]
+        heads = [_cell(column) for column in columns]
+        texts = [[_cell(cell) for cell in row] for row in rows]
         if self._out.isatty():
             from rich.table import Table
             from rich.text import Text
@@ -173,6 +175,12 @@ class Output:
             )
 
         return tick
+
+
+def _cell(value: object) -> str:
+    """A cell of a table, cut where it is absurdly long: all cells of its column are as wide, and JSON has the whole."""
+    text = "" if value is None else str(value)
+    return visible(text if len(text) <= _LONGEST_CELL else text[:_LONGEST_CELL] + "…")
 
 
 def _silent(done: int, total: int, note: str = "", *, detail: str = "") -> None:
