@@ -59,7 +59,7 @@ def test_the_table_has_the_best_first_and_says_why_a_model_failed() -> None:
     assert header.count("|") == line.count("|") == first.count("|") == second.count("|") - 1 == third.count("|")
     assert second.startswith("| a\\|b @64 |")
     assert third.startswith("| bad&lt;script> | failed: it is not there |")
-    assert "a|b: trained in runs/train/compare-a, 3 epochs, 12 s" in text
+    assert "a\\|b: trained in runs/train/compare-a, 3 epochs, 12 s" in text
 
 
 def test_the_page_escapes_and_asks_for_nothing() -> None:
