@@ -327,7 +327,10 @@ def write_bundle(
             "agreement": dict(agreement),
             "files": entries,
         }
-        check_manifest(manifest)
+        try:
+            check_manifest(manifest)
+        except ValueError as error:
+            raise ModelError(f"{out} cannot be written: {error}") from None
         write_atomic(temporary / MANIFEST, dump_json(manifest))
         temporary.chmod(0o755)
         if out.exists():

@@ -84,7 +84,7 @@ def check_manifest(manifest: Mapping[str, Any]) -> None:
             raise ValueError(f"{key} is {shown(manifest.get(key))}")
     if manifest["kind"] not in KINDS:
         raise ValueError(f"kind is {shown(manifest['kind'])}, not one of {', '.join(KINDS)}")
-    _text()("name", manifest["name"])
+    _text(500)("name", manifest["name"])
     _AGREEMENT("agreement", manifest["agreement"])
     _check_listed(manifest["files"])
     _check_graphs(manifest["graphs"], manifest["files"])

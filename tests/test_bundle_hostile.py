@@ -197,6 +197,27 @@ def test_three_hundred_forged_manifests(tmp_path: Path) -> None:
     assert time.monotonic() - start < 120
 
 
+def test_forged_manifests_of_a_detector(tmp_path: Path) -> None:
+    photo = Image.open(TINY / "photos" / "red-blue.jpg").convert("RGB")
+    honest = Detector(Bundle.open(TINY / "detector"), conf=0.2, iou=0.6, max_garments=5).detect([photo])
+    rng, answered = random.Random(1), 0
+    for n in range(150):
+        folder = tmp_path / f"b{n}"
+        shutil.copytree(TINY / "detector", folder)
+        document = manifest_of(folder)
+        mutate(document, rng)
+        forge(folder, document)
+        try:
+            detector = Detector(Bundle.open(folder, "detector"), conf=0.2, iou=0.6, max_garments=5)
+            found = detector.detect([photo])
+        except ModelError:
+            continue
+        answered += 1
+        if detector.bundle.spec == Bundle.open(TINY / "detector").spec:
+            assert found == honest
+    assert 10 < answered < 140
+
+
 def mutate(document: dict[str, Any], rng: random.Random) -> None:
     """Replace, remove, add or rename one value anywhere."""
     places = [(document, key) for key in document]

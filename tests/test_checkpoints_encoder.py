@@ -7,6 +7,8 @@ import os
 import pickle
 import shutil
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -155,10 +157,6 @@ def old_pickle(folder: Path) -> None:
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Canary(str(folder.parent / "ran"))))
 
 
-def vision_only(folder: Path) -> None:
-    without("text_")(folder)
-
-
 def poisoned(value: float, name: str) -> Break:
     def change(found: dict[str, Any]) -> dict[str, Any]:
         found[name] = found[name].clone()
@@ -175,14 +173,6 @@ def zeroed(folder: Path) -> None:
 def huge(folder: Path) -> None:
     """A configuration of 150 GB of weights, beside a file of some kilobytes."""
     settings(lambda document: document["text_config"].update(vocab_size=1 << 21, hidden_size=1 << 14))(folder)
-
-
-def header_without_end(folder: Path) -> None:
-    (folder / "model.safetensors").write_bytes(struct.pack("<Q", 1 << 60) + b"{}")
-
-
-def adapter(folder: Path) -> None:
-    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "someone/else"}')
 
 
 def linked(folder: Path) -> None:
@@ -204,7 +194,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "no visual projection": (without("visual_projection"), r"1 missing \(visual_projection.weight\)"),
     "no temperature": (without("logit_scale"), r"1 missing \(logit_scale\)"),
     "text tower only": (without("vision_model", "visual_projection"), r"\d+ missing \(vision_model"),
-    "vision tower only": (vision_only, r"\d+ missing \(text_model"),
+    "vision tower only": (without("text_"), r"\d+ missing \(text_model"),
     "one layer less": (without("text_model.encoder.layers.1."), r"16 missing \(text_model.encoder.layers.1"),
     "one tensor more": (
         weights(lambda found: found | {"classifier.weight": torch.ones(2, 2)}),
@@ -220,7 +210,10 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "truncated shard": (truncated_shard, "is truncated or damaged"),
     "half the shards": (half_the_shards, r"model-00002-of-\d+.safetensors is missing"),
     "shard elsewhere": (shard_elsewhere, "does not say which files"),
-    "header without end": (header_without_end, "is truncated or damaged"),
+    "header without end": (
+        lambda folder: (folder / "model.safetensors").write_bytes(struct.pack("<Q", 1 << 60)) and None,
+        "is truncated or damaged",
+    ),
     "pointer": (pointer("model.safetensors"), "model.safetensors is a Git-LFS pointer"),
     "pointer of words": (pointer("tokenizer.json"), "tokenizer.json is a Git-LFS pointer"),
     "wrong width": (settings(lambda d: d["text_config"].update(hidden_size=48)), "of another shape"),
@@ -234,7 +227,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "deep": (lambda folder: (folder / "config.json").write_text("[" * 100_000) and None, "config.json cannot be read"),
     "another kind": (settings(lambda d: d.update(model_type="siglip")), "of type 'siglip', not a CLIP"),
     "quantized": (settings(lambda d: d.update(quantization_config={"quant_method": "awq"})), "quantized"),
-    "adapter": (adapter, "adapter"),
+    "adapter": (settings(lambda d: d.update(base_model_name_or_path="a/b"), "adapter_config.json"), "adapter"),
     "pickle with a canary": (pickled(extra=True), "pickle that holds more than weights"),
     "old pickle": (old_pickle, "pickle that holds more than weights"),
     "pickle that is not whole": (pickled(extra=False, whole=False), r"1 missing \(text_projection.weight\)"),
@@ -367,6 +360,29 @@ def test_links_within_a_hub_cache_are_followed(clip: Path, tmp_path: Path) -> No
     (snapshot / "merges.txt").symlink_to(tmp_path / "secret.txt")
     with pytest.raises(ModelError, match=r"merges.txt is a link \(to"):
         load_clip(str(snapshot))
+
+
+def test_a_hub_id_is_loaded_from_its_snapshot(clip: Path, tmp_path: Path) -> None:
+    """Offline, by the command line: what lies in the cache, and not a folder that somebody named alike."""
+    cache = tmp_path / "hub" / "models--some--clip"
+    snapshot = cache / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    for folder in ("blobs", "refs"):
+        (cache / folder).mkdir()
+    (cache / "refs" / "main").write_text("0" * 40)
+    for path in clip.iterdir():
+        path.rename(cache / "blobs" / path.name)
+        (snapshot / path.name).symlink_to(f"../../blobs/{path.name}")
+    env = {**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "fashionrec", "export", "some/clip", "--out", "out", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["name"] == "some/clip"
+    without("text_projection")(snapshot)
+    shutil.rmtree(tmp_path / "out")
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240)
+    assert (done.returncode, (tmp_path / "out").exists()) == (2, False)
+    assert "1 missing (text_projection.weight)" in done.stdout + done.stderr
 
 
 def test_a_configuration_brings_nothing_but_what_is_known(clip: Path) -> None:
