@@ -171,8 +171,11 @@ def zeroed(folder: Path) -> None:
 
 
 def huge(folder: Path) -> None:
-    """A configuration of 150 GB of weights, beside a file of some kilobytes."""
     settings(lambda document: document["text_config"].update(vocab_size=1 << 21, hidden_size=1 << 14))(folder)
+
+
+def long_header(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", 1 << 60))
 
 
 def linked(folder: Path) -> None:
@@ -210,7 +213,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "truncated shard": (truncated_shard, "is truncated or damaged"),
     "half the shards": (half_the_shards, r"model-00002-of-\d+.safetensors is missing"),
     "shard elsewhere": (shard_elsewhere, "does not say which files"),
-    "header without end": (
+    "header too long": (
         lambda folder: (folder / "model.safetensors").write_bytes(struct.pack("<Q", 1 << 60)) and None,
         "is truncated or damaged",
     ),
@@ -386,7 +389,6 @@ def test_a_hub_id_is_loaded_from_its_snapshot(clip: Path, tmp_path: Path) -> Non
 
 
 def test_a_configuration_brings_nothing_but_what_is_known(clip: Path) -> None:
-    """Kernels from the hub, files elsewhere, attention by name: none of it reaches transformers."""
     from fashionrec.embedder.checkpoint import load_clip
 
     extra = {
