@@ -366,7 +366,7 @@ def test_links_within_a_hub_cache_are_followed(clip: Path, tmp_path: Path) -> No
 
 
 def test_a_hub_id_is_loaded_from_its_snapshot(clip: Path, tmp_path: Path) -> None:
-    """Offline, by the command line: what lies in the cache, and not a folder that somebody named alike."""
+    """Offline, by the command line: what lies in the cache."""
     cache = tmp_path / "hub" / "models--some--clip"
     snapshot = cache / "snapshots" / ("0" * 40)
     snapshot.mkdir(parents=True)
