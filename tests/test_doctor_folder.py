@@ -222,6 +222,15 @@ def test_what_is_hostile_is_named(case: str, folder: Path, cli: Cli, watched: No
     assert "PRIVATE KEY" not in done.out + done.err
 
 
+def test_one_finding_that_is_refused_is_enough(folder: Path, cli: Cli) -> None:
+    for case in ("hidden", "pickle", "writable", "script without a suffix"):  # in the order of their names
+        HOSTILE[case][0](folder)
+    done = cli("doctor", folder, "--json")
+    assert (done.code, done.document["verdict"]) == (2, "refused")
+    assert len(done.document["findings"]) == 4
+    assert done.document["reason"].startswith("best.pt: a pickle that names")
+
+
 @pytest.mark.parametrize("case", ["control characters", "bidi override", "pickle", "download", "link to a file"])
 def test_the_page_prints_nothing_raw(case: str, folder: Path, cli: Cli) -> None:
     plant, kind, refused = HOSTILE[case]
