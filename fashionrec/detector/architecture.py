@@ -45,7 +45,7 @@ _NUMBERS = frozenset({"nc", "reg_max", "depth_multiple", "width_multiple", "ch",
 _KEYS = _NUMBERS | {"activation", "scales", "scale", "end2end", "backbone", "head"}
 #: Keys that files and checkpoints have beside them, and that nothing is done with here.
 _IGNORED = frozenset({"yaml_file", "anchors", "names", "task", "kpt_shape", "inplace"})
-_ACTIVATION = re.compile(r"(?:(?:torch\.)?nn\.)?([A-Za-z0-9]+)\(([^()]*)\)")
+_ACTIVATION = re.compile(r"(?:(?:torch\.)?nn\.)?([A-Za-z0-9]+)\(([^()\n]*)\)")
 _ARGUMENT = re.compile(r"(?:[a-z_]+\s*=\s*)?(?:[-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?|True|False)")
 _MOST_LAYERS, _MOST_REPEATS, _LARGEST = 1000, 100, 65536
 

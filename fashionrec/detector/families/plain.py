@@ -48,6 +48,9 @@ def train_in_run(
     family.check(config)
     placed(config.device)
     _trainable(data)
+    if Path(config.model).suffix == ".safetensors":  # to be refused before there is a run
+        about = About.of(Path(config.model))
+        load_weights(Path(config.model), family.build(about).model)
     fingerprint, watched = dataset_fingerprint(data), dataset_fingerprint(data, ("valid",))
     if before is not None:
         same_settings(before, config, fingerprint)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,9 +29,9 @@ def to_graph(weights: Path, work: Path, imgsz: int | None = None) -> Graph:
     """
     yolo = load_yolo(str(weights))
     side = int(imgsz or yolo.overrides.get("imgsz") or 640)
-    shutil.copyfile(weights, work / "model.pt")  # the exporter writes beside its source
+    yolo.model.pt_path = str(work / "model.pt")  # the exporter writes beside its source
     with quiet(None):
-        made = load_yolo(str(work / "model.pt")).export(
+        made = yolo.export(
             format="onnx", imgsz=side, dynamic=True, simplify=False, opset=17, nms=None, device="cpu", batch=2
         )
     graph = work / "detect.onnx"
@@ -72,6 +71,7 @@ def _without_date(made: Path, target: Path) -> None:
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, dict(kept))
     onnx.save(model, str(target))
+    made.unlink()
 
 
 def takes_rectangles(network: Any, graph: Path, side: int) -> bool:
