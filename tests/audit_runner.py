@@ -178,10 +178,10 @@ def main() -> None:
     if command[0].startswith("plant:"):
         plant(command[0].removeprefix("plant:"), token)
         return
-    from fashionrec.cli.main import make_app
+    from fashionrec.__main__ import main as run
 
     sys.argv = ["fashionrec", *command]
-    make_app(command[0])()
+    run()
 
 
 if __name__ == "__main__":

@@ -165,6 +165,11 @@ COMMANDS = (
     ),
     Command("use a promoted pickle", ("build-index", "photos", "--embedder", str(TINY / "embedder")), (2,)),
     Command(
+        "build",
+        ("build-index", "photos", "--embedder", str(TINY / "embedder"), "--detector", str(TINY / "detector")),
+        slow=True,
+    ),
+    Command(
         "evaluated activation",
         ("train", DATA, "model=evaluated.yaml", "epochs=1", "name=new", *FAST),
         (2,),
@@ -187,7 +192,7 @@ def audited(project: Path, command: tuple[str, ...], *without: str) -> tuple[int
     for guard in without:
         words += ["--without", guard]
     package = str(Path(__file__).parents[1])
-    env = {**os.environ, "PYTHONPATH": package, "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
+    env = {**os.environ, "PYTHONPATH": package, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*words, "--", *command], cwd=project, env=env, capture_output=True, text=True, check=False)
     found = [json.loads(line) for line in report.read_text().splitlines()] if report.exists() else []
     return done.returncode, found, done.stdout + done.stderr
@@ -201,6 +206,18 @@ def test_nothing_of_others_runs(command: Command, project: Path) -> None:
     code, found, said = audited(project, command.words)
     assert found == []
     assert code in command.codes, said
+    assert hostile.ran(project) == []
+
+
+def test_a_process_that_measures_memory_imports_nothing_from_here(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fashionrec.evaluation.speed import memory
+
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    photo = next((project / "photos").iterdir())
+    assert memory(TINY / "detector", photo, threads=1, device="cpu")
     assert hostile.ran(project) == []
 
 

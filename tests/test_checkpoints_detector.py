@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import io
+import json
 import pickle
 import threading
 import zipfile
@@ -13,12 +14,15 @@ from typing import Any
 
 import hostile
 import pytest
+import yaml
 from conftest import Result
 from test_detector_training import FAST, TINY_MODEL, dataset
 
 from fashionrec.bundle import Bundle
 from fashionrec.config import load_config
 from fashionrec.errors import ModelError
+from fashionrec.runs import start_run
+from fashionrec.yolo_data import read_data_yaml
 
 pytestmark = pytest.mark.train
 torch = pytest.importorskip("torch")
@@ -290,7 +294,46 @@ def test_a_checkpoint_of_other_classes_is_trained_on_from(
     trained: tuple[Path, Path], cli: Callable[..., Result], tmp_path: Path
 ) -> None:
     data = dataset(tmp_path / "d", {"train": 4, "valid": 4})
-    data.write_text(data.read_text().replace("names:", "names:\n  5: hat\n  6: shoe", 1))
-    assert "hat" in data.read_text()
+    document = yaml.safe_load(data.read_text())
+    names = [*read_data_yaml(data).names.values(), "hat", "shoe"]
+    data.write_text(yaml.safe_dump(document | {"names": names, "nc": len(names)}))
     done = cli("train", f"model={trained[0]}", f"data={data}", "epochs=1", "name=x", *FAST)
     assert done.code == 0, done.err
+
+
+def test_a_training_that_goes_on_opens_no_file_that_its_checkpoint_names(
+    trained: tuple[Path, Path], cli: Callable[..., Result], tmp_path: Path
+) -> None:
+    """ultralytics takes all settings of a resumed training from ``last.pt``: where to write, what to read."""
+    data = trained[1]
+    fast = (f"data={data}", f"model={TINY_MODEL}", "epochs=2", "save_period=1", "name=r", *FAST)
+    assert cli("train", *fast).code == 0
+    folder = tmp_path / "runs" / "train" / "r"
+    theirs = tmp_path / "theirs.yaml"
+    theirs.write_text(f"{data.read_text()}path: nowhere\ndownload: {hostile.python_code(tmp_path)}\n")
+    evil = hostile.raw_pickle(tmp_path / "evil.pt", tmp_path)
+
+    def elsewhere(checkpoint: dict[str, Any]) -> None:
+        place = {"project": str(tmp_path / "theirs"), "name": "x", "save_dir": str(tmp_path / "theirs")}
+        named = {"data": str(theirs), "pretrained": str(evil), "distill_model": str(evil), "model": str(evil)}
+        checkpoint["train_args"].update(place | named | {"augmentations": [{"__class_fullname__": "os.system"}]})
+
+    changed(folder / "weights" / "epoch0.pt", folder / "weights" / "last.pt", elsewhere)
+    (folder / "weights" / "best.pt").unlink()
+    record = folder / "run.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"status": "failed"}))
+    done = cli("train", "--resume", "name=r")
+    assert done.code == 0, done.err
+    assert "goes on after epoch 1" in done.err
+    assert hostile.ran(tmp_path) == []
+    assert not (tmp_path / "theirs").exists()
+
+
+def test_a_run_of_others_does_not_say_what_is_fetched(cli: Callable[..., Result], tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "train" / "r"
+    run = start_run(folder.parent, "r", kind="detector", verb="train")
+    run.config, run.status = {"train": {"model": "https://127.0.0.1:1/x.pt", "data": "d"}}, "failed"
+    run.save()
+    done = cli("train", "--resume", "name=r")
+    assert done.code == 2
+    assert "would fetch model=https://127.0.0.1:1/x.pt" in done.err
