@@ -3,8 +3,8 @@
 A ``.pt`` is a pickle: a list of instructions that may call any function. It is read with ``torch.load(weights_only=True)``,
 whose interpreter calls nothing but what it is allowed, and the allow-list is ours: the layers of torch and ultralytics, and
 a few types of plain data. A layer is made as ``copy`` makes one, by filling a blank instance: no constructor is called, so
-that no file of the checkpoint's choice is opened and no address fetched. (ultralytics' own ``ULTRALYTICS_SAFE_LOAD`` lets a
-checkpoint call the constructors.)
+that nothing is built, opened or fetched by arguments of the checkpoint's choice. (ultralytics' own ``ULTRALYTICS_SAFE_LOAD``
+lets a checkpoint call the constructors.)
 """
 
 from __future__ import annotations
