@@ -35,6 +35,7 @@ UNSENT = ("written", "uploading", "uploaded", "creating")
 _AGAIN = "restore it from a copy, or move the folder away: what was submitted and not collected is lost then"
 _MOST_TEXT = 2000  # characters of any text in it
 _MOST_COUNT = 1 << 40
+_MANY = 100_000
 
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
@@ -90,6 +91,10 @@ class BatchState:
     def __init__(self, path: Path, *, write: bool = True) -> None:
         """Open it, or make it. Raises :class:`CatalogueError` where it is damaged or not ours."""
         self.path = path
+        self._open(write=write)
+
+    def _open(self, *, write: bool) -> None:
+        path = self.path
         try:
             with self._guard():
                 self._db = open_foreign(path, _SCHEMA, mode="rwc" if write else "ro", timeout=30.0)
@@ -141,6 +146,9 @@ class BatchState:
                     "INSERT OR REPLACE INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, 'waiting', NULL, 0)", values
                 )
                 added.append(values[0])
+        if len(added) > _MANY:  # how long a statement may run goes by the size that the file had when it was opened
+            self._db.close()
+            self._open(write=True)
         return added
 
     def waiting(self) -> Iterator[tuple[str, Place]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,12 +52,15 @@ def import_captions(source: Path, config: Config) -> dict[str, Any]:
     words = vocabulary_of(config.captioner)
     with CaptionCache(project, busy=True) as cache:
         for name in files:
-            read = _spool if name == SPOOL else _cache
-            with locked(folder.root / ".captions.lock", f"is captioning {folder.root}"):
+            with ExitStack() as stack:
+                if name == SPOOL:
+                    with suppress(PermissionError):  # then it stays where it is
+                        stack.enter_context(locked(folder.root / ".captions.lock", f"is captioning {folder.root}"))
+                read = _spool if name == SPOOL else _cache
                 for group in batched(read(folder.path(name), words)):
                     _record(cache, group, counts, refused)
                 if name == SPOOL:
-                    folder.remove(name)
+                    folder.remove(name, ignore_errors=True)
     return {
         "files": [str(folder.root / name) for name in files],
         "imported": counts["imported"],
