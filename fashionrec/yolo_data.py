@@ -110,20 +110,17 @@ class YoloData:
 
 
 def read_data_yaml(path: Path, follow_links: bool | None = None) -> YoloData:
-    """Read a dataset's ``data.yaml``. Raises :class:`DataError` where it is missing, is none, or a link in the named folder.
+    """Read a dataset's ``data.yaml``. Raises :class:`DataError` where it is missing, is none, or is a link that is not followed.
 
     What it names must lie in its own folder, or in a folder of images and labels beside that, which its ``path`` names
     (``../garments``), unless links are followed (:class:`~fashionrec.common.reach.Reach`). ``follow_links=False`` is for what
     was unpacked: nothing but its own folder.
     """
-    inside = path.is_dir()
-    if inside:
+    if path.is_dir() and path.suffix.lower() not in (".yaml", ".yml"):
         path = path / "data.yaml"
     reach = Reach(path.parent, follow_links)
     try:
-        if inside:
-            reach.described(path)
-        document = read_yaml(path)
+        document = read_yaml(reach.described(path))
     except FileNotFoundError:
         raise DataError(
             f"no dataset at {path}", hint="data=DIR/data.yaml; make one with `fashionrec fetch-dataset`"

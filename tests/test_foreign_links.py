@@ -76,7 +76,11 @@ def test_a_data_set_whose_parts_are_links_is_refused(
     else:
         refused(done, name)
     assert not (tmp_path / "d").exists()
-    refused(cli("dataset", "audit", "src"), "data.yaml") if name == "data.yaml" else None
+    if name == "data.yaml":
+        for words in (("dataset", "audit", "src"), ("dataset", "audit", "src/data.yaml")):
+            refused(cli(*words), "data.yaml")
+        refused(cli("fetch-dataset", "yolo:src/data.yaml", "--out", "d"), "data.yaml")
+        refused(cli("evaluate", "--weights", TINY / "detector", "--data", "src/data.yaml"), "data.yaml")
 
 
 @pytest.mark.parametrize(

@@ -62,12 +62,16 @@ def test_only_what_was_made_is_removed_from_a_staging_folder(cli: Cli, tmp_path:
 
 def test_a_file_in_the_place_of_a_folder_is_refused(cli: Cli, tmp_path: Path, outside: Path) -> None:
     words = staged(cli, tmp_path)
-    for name in ("photos", "whole", "photos/00"):
-        path = tmp_path / "data/.n.staging" / name
+    staging = tmp_path / "data/.n.staging"
+    photo = next(path for path in staging.rglob("*.json")).relative_to(staging).as_posix()
+    for name in ("photos", "whole", "photos/00", "request", photo):
+        path = staging / name
         kept = path.rename(tmp_path / "kept") if path.exists() else None
-        path.write_text("nothing")
+        path.mkdir() if path.suffix or name == "request" else path.write_text("nothing")
+        before = state(staging)
         refused(cli(*words[:-1], "4,1,1"), name)
-        path.unlink()
+        assert state(staging) == before
+        path.rmdir() if path.is_dir() else path.unlink()
         if kept:
             kept.rename(path)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fashionrec.common.documents import read_json
-from fashionrec.common.folder import TEMPORARY, Folder, Kind
+from fashionrec.common.folder import TEMPORARY, Folder
 from fashionrec.config import Config
 from fashionrec.dataset.archives import opened
 from fashionrec.dataset.prepare import prepare
@@ -26,9 +26,9 @@ Progress = Callable[[str, str, int, int], None]
 _WORLD = ("catalogue", "queries", "outfits", "world.json")
 
 #: What a staging folder holds, by the pattern of its name. Nothing else is removed from it.
-_FILES = re.compile(rf"request|feed\d+\.begun|{TEMPORARY.pattern}")
+_FILES = re.compile(rf"request|feed\d+\.begun|photos/[0-9a-f]{{2}}/[^/]+|copies/[^/]+|{TEMPORARY.pattern}")
 _NO_WORK = re.compile(r"request|feed\d+\.begun")
-_FOLDERS = re.compile(r"photos|copies|whole|world\d+|\.archive-\w+")
+_FOLDERS = re.compile(r"photos(/[0-9a-f]{2})?|copies|whole|world\d+|\.archive-\w+")
 
 
 def fetch_dataset(
@@ -147,10 +147,11 @@ def _check_staging(staging: Path) -> None:
         return
     above.path(staging.name, "folder")
     folder = Folder(staging, "the staging folder")
-    entries = {entry.name: entry for entry in folder.entries()}
-    wanted: dict[str, Kind] = {name: "file" for name in entries if _FILES.fullmatch(name)}
-    wanted |= {name: "folder" for name in entries if _FOLDERS.fullmatch(name)}
-    folder.check(wanted)
+    for entry in folder.walk():
+        wanted = "file" if _FILES.fullmatch(entry.name) else "folder" if _FOLDERS.fullmatch(entry.name) else entry.kind
+        if entry.kind not in ("file", "folder") or entry.kind != wanted:
+            raise folder.refusal(entry.name)
+    entries = [entry.name for entry in folder.entries()]
     if "request" not in entries and not all(TEMPORARY.match(name) for name in entries):
         raise DataError(
             f"{staging} is not a staging folder of fetch-dataset: it has no request",

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from fashionrec.common.folder import is_link
 from fashionrec.common.reach import WORDS, Reach, Refusal
 from fashionrec.images import SUFFIXES
 from fashionrec.yolo_data import begins_with_a_box
@@ -74,7 +75,7 @@ def some(names: Sequence[str]) -> str:
 def guess(where: Path) -> str | None:
     """``yolo``, ``coco``, ``voc`` or ``folder`` by the names and first bytes of the first few thousand files; else None."""
     if where.is_file():
-        return _kind_of_file(where)
+        return None if is_link(where) else _kind_of_file(where)
     photos = texts = False
     reach = Reach(where)
     for n, path in enumerate(reach.files(where, [])):

@@ -109,12 +109,10 @@ def read_boxes(path: Path, names: Mapping[int, str]) -> tuple[tuple[RawBox, ...]
 
 
 def _find_yaml(where: Path, follow_links: bool | None) -> Path | None:
-    if where.is_file():
-        if where.suffix.lower() not in (".yaml", ".yml"):
-            raise DataError(
-                f"no YOLO dataset at {where}", hint="a folder with data.yaml in it, or the path of that file"
-            )
+    if where.suffix.lower() in (".yaml", ".yml"):
         return where
+    if where.is_file():
+        raise DataError(f"no YOLO dataset at {where}", hint="a folder with data.yaml in it, or the path of that file")
     reach = Reach(where, follow_links)
     for name in ("data.yaml", "data.yml", "dataset.yaml"):
         if reach.described(where / name).is_file():
