@@ -223,7 +223,7 @@ def test_what_is_hostile_is_named(case: str, folder: Path, cli: Cli, watched: No
 
 
 def test_one_finding_that_is_refused_is_enough(folder: Path, cli: Cli) -> None:
-    for case in ("hidden", "pickle", "writable", "script without a suffix"):  # in the order of their names
+    for case in ("hidden", "pickle", "writable by all", "script without a suffix"):  # in the order of their names
         HOSTILE[case][0](folder)
     done = cli("doctor", folder, "--json")
     assert (done.code, done.document["verdict"]) == (2, "refused")
