@@ -16,6 +16,7 @@ from adversary.commands import EXCUSED, ROWS, Row, commands_of
 from adversary.fixtures import needs_linux, places, world  # noqa: F401
 from adversary.home import canary_state, differences
 from adversary.naive import FAULTS
+from adversary.places import FOLDERS
 from adversary.plants import PLANTS
 from adversary.project import CATALOGUE, World
 
@@ -115,45 +116,61 @@ def test_the_harness_sees_a_command_that_does_not_end(world: World, monkeypatch:
 
 @pytest.mark.release(seconds=30)
 @pytest.mark.parametrize(
-    ("fault", "name", "kind", "what", "line", "expected"),
+    ("fault", "root", "name", "what", "line", "expected"),
     [
-        ("removes", "indexes", "new", "relative link to a folder", "catalogue update", "the home changed"),
-        ("removes", "segments", "folder", "link to its own copy", "catalogue reindex", "the home changed"),
-        ("removes", "bundles", "folder", "link to its own copy", "build-index", "the home changed"),
-        ("removes", "generations/000001", "new", "link to a folder", "catalogue update", "the home changed"),
-        ("writes", "builds.jsonl", "file", "relative link to a file", "build-index", "the home changed"),
-        ("writes", ".measured.json.{pid}.tmp", "new", "relative link to a file", "evaluate", "the home changed"),
-        ("writes", ".catalogue.json.{pid}.tmp", "new", "link to a file", "catalogue rollback", "the home changed"),
-        ("locks", ".captions.lock", "file", "link to a file", "caption", "the home changed"),
-        ("locks", ".lock", "file", "dangling link", "catalogue update", "the home changed"),
+        ("removes", "catalogue", "indexes", "relative link to a folder", "catalogue update", "the home changed"),
+        ("removes", "catalogue", "segments", "link to its own copy", "catalogue reindex", "the home changed"),
+        ("removes", "catalogue", "bundles", "link to its own copy", "build-index", "the home changed"),
+        ("removes", "catalogue", "generations/000001", "link to a folder", "catalogue update", "the home changed"),
+        ("writes", "catalogue", "builds.jsonl", "relative link to a file", "build-index", "the home changed"),
+        ("writes", "catalogue", ".measured.json.{pid}.tmp", "relative link to a file", "evaluate", "the home changed"),
+        (
+            "writes",
+            "catalogue",
+            ".catalogue.json.{pid}.tmp",
+            "link to a file",
+            "catalogue rollback",
+            "the home changed",
+        ),
+        ("locks", "catalogue", ".captions.lock", "link to a file", "caption", "the home changed"),
+        ("locks", "catalogue", ".lock", "dangling link", "catalogue update", "the home changed"),
         (
             "reads",
+            "catalogue",
             "segments/000001-image/thumbnails.bin",
-            "file",
             "link to its own copy",
             "query",
             "a canary was touched",
         ),
-        ("reads", "catalogue.json", "file", "link to its own copy", "catalogue verify", "a canary was touched"),
-        ("unchecked", "captions.sqlite", "file", "link to its own copy", "caption", "a canary was touched"),
-        ("unchecked", "unknown", "new", "link to a file", "catalogue verify", "accepted"),
-        ("unchecked", "unknown", "new", "pipe", "catalogue verify", "accepted"),
-        ("unchecked", "unknown", "new", "socket", "catalogue verify", "accepted"),
-        ("unchecked", "unknown", "new", "loop", "catalogue verify", "accepted"),
+        ("reads", "catalogue", "catalogue.json", "link to its own copy", "catalogue verify", "a canary was touched"),
+        ("unchecked", "catalogue", "captions.sqlite", "link to its own copy", "caption", "a canary was touched"),
+        ("removes", "staging", ".n.staging", "link to its own copy", "fetch-dataset", "the home changed"),
+        ("reads", "staging", "request", "relative link to a file", "fetch-dataset", "a canary was touched"),
+        ("reads", "bundle", "detect.onnx", "link to its own copy", "build-index", "a canary was touched"),
+        ("reads", "bundle", "bundle.json", "link to its own copy", "build-index", "a canary was touched"),
+        ("unchecked", "run", "weights/best.pt", "link to a file", "runs show", "accepted"),
+        ("unchecked", "run", "run.json", "link to its own copy", "runs compare", "a canary was touched"),
+        ("follows", "dataset", "train/images", "link to its own copy", "dataset audit", "a canary was touched"),
+        ("follows", "dataset", "train/labels", "link to its own copy", "fetch-dataset", "a canary was touched"),
+        ("unchecked", "project", "data/captions.sqlite", "link to its own copy", "caption", "a canary was touched"),
+        ("unchecked", "catalogue", "unknown", "link to a file", "catalogue verify", "accepted"),
+        ("unchecked", "catalogue", "unknown", "pipe", "catalogue verify", "accepted"),
+        ("unchecked", "catalogue", "unknown", "socket", "catalogue verify", "accepted"),
+        ("unchecked", "catalogue", "unknown", "loop", "catalogue verify", "accepted"),
     ],
 )
 def test_a_reverted_fix_is_caught(
     world: World,  # noqa: F811
     fault: str,
+    root: str,
     name: str,
-    kind: str,
     what: str,
     line: str,
     expected: str,
 ) -> None:
-    place = Place("catalogue", CATALOGUE, name, kind)
+    place = Place(root, "data" if name == ".n.staging" else FOLDERS[root], name, "any")
     kinds: set[str] = set()
-    for row in ROWS["catalogue"]:
+    for row in ROWS[root]:
         if row.name == line:
             assert check(world, (place, PLANT[what], row)) == [], "with the fix"
             with world.mended():

@@ -16,6 +16,7 @@ from typing import IO, Any
 import filelock
 
 from fashionrec.common.folder import Entry, Folder
+from fashionrec.common.reach import Reach
 from fashionrec.store import generations
 
 
@@ -28,6 +29,7 @@ def unchecked() -> None:
 
 def reads_through_links() -> None:
     unchecked()
+    Folder.entries = _entries  # type: ignore[method-assign]
     Folder.open = _open  # type: ignore[method-assign]
 
 
@@ -35,7 +37,6 @@ def removes_through_links() -> None:
     """As garbage was collected: every entry of the shared folders that nothing refers to."""
     reads_through_links()
     generations.SHARED = dict.fromkeys(generations.SHARED, re.compile(".+"))
-    Folder.entries = _entries  # type: ignore[method-assign]
     Folder.remove = _remove  # type: ignore[method-assign]
 
 
@@ -65,12 +66,22 @@ def locks_through_links() -> None:
     filelock.FileLock = NaiveLock  # type: ignore[assignment,misc]
 
 
+def follows_links_of_data_sets() -> None:
+    real = Reach.__init__
+
+    def init(self: Reach, root: Path, follow_links: bool | None = None) -> None:
+        real(self, root, True)
+
+    Reach.__init__ = init  # type: ignore[method-assign]
+
+
 FAULTS: dict[str, Callable[[], None]] = {
     "unchecked": unchecked,
     "reads": reads_through_links,
     "removes": removes_through_links,
     "writes": writes_through_links,
     "locks": locks_through_links,
+    "follows": follows_links_of_data_sets,
 }
 
 

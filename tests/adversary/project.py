@@ -140,6 +140,7 @@ def make_world(folder: Path, env: Mapping[str, str]) -> World:
     _run(project / "runs/train/r2")
     (project / STAGING).rename(world.staging)  # there only while it is attacked
     shutil.copytree(project, world.kept, symlinks=True)
+    world.ours[1].mkdir(exist_ok=True)
     shutil.copytree(world.ours[1], world.cache)
     return world
 
