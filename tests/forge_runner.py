@@ -348,8 +348,8 @@ def forge_vectors(root: Path, rng: random.Random) -> str:
     size = rng.choice([count, count, count, 0, count + 5, max(1, count - 1)])
     wide = rng.choice([dim, dim, dim, 4, dim * 2])
     metric = faiss.METRIC_L2 if rng.random() < 0.2 else faiss.METRIC_INNER_PRODUCT
-    if factory == "L2":
-        factory, metric = "Flat", faiss.METRIC_L2
+    if factory in ("L2", "LSH"):  # FAISS makes an LSH index for no other metric
+        factory, metric = factory.replace("L2", "Flat"), faiss.METRIC_L2
     made = faiss.index_factory(wide, factory, metric)
     vectors = np.random.default_rng(rng.randrange(1000)).normal(size=(max(size, 40), wide)).astype(np.float32)
     vectors *= rng.choice([1.0, 1.0, 0.0, 1e30, float("nan"), float("inf")])
