@@ -156,6 +156,9 @@ def _judge(
     if row.name == "catalogue list" or row.text == f"doctor --index {CATALOGUE}":
         if place.path(world).name not in said and planted.name not in said:
             yield "not named", said.strip()[-200:]
+    elif row.name == "compare" and ended.code == 3:  # the others would be compared without it
+        if planted.name not in said:
+            yield "not named", said.strip()[-200:]
     elif ended.code == 0:
         yield "accepted", said.strip()[-100:]
     elif ended.code != 2:
