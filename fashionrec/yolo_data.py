@@ -94,18 +94,22 @@ class YoloData:
     def refused_labels(self, images: Iterable[Path]) -> list[Refusal]:
         """The label files of images that may not be read."""
         found: list[Refusal] = []
-        folders: dict[Path, Refusal | dict[str, Refusal]] = {}
-        for label in map(label_path, images):
-            folder = label.parent
-            if folder not in folders:
+        folders: dict[str, tuple[Path, Refusal | None, dict[str, Refusal]]] = {}
+        for image in images:
+            above, name = os.path.split(image)
+            if above not in folders:
+                folder = label_path(image).parent
                 refused = self.reach.check(folder)
                 listed = [] if refused else self.reach.names(folder)[1]
-                folders[folder] = refused or {one.name.rpartition("/")[2]: one for one in listed}
-            known = folders[folder]
-            if isinstance(known, dict):
-                found += [known[label.name]] if label.name in known else []
-            elif known.reason != "outside" or label.exists():
-                found.append(Refusal(self.reach.name(label), known.reason))
+                folders[above] = folder, refused, {one.name.rpartition("/")[2]: one for one in listed}
+            folder, refused, known = folders[above]
+            if not refused and not known:
+                continue
+            label = f"{Path(name).stem}.txt"
+            if not refused:
+                found += [known[label]] if label in known else []
+            elif refused.reason != "outside" or (folder / label).exists():
+                found.append(Refusal(self.reach.name(folder / label), refused.reason))
         return found
 
 
