@@ -143,8 +143,12 @@ def read_data_yaml(path: Path, follow_links: bool | None = None) -> YoloData:
         reach, root = Reach(beside, False), beside
     splits: dict[str, tuple[Path, ...]] = {}
     refused: dict[str, tuple[Refusal, ...]] = {}
+    elsewhere = "path" in document and reach.is_outside(root)  # that is what it means, and not what lies here
     for split, parts in named.items():
-        places = [_locate(reach, root, path.parent, part) for part in parts]
+        places = [
+            Refusal(str(root / part), "outside") if elsewhere else _locate(reach, root, path.parent, part)
+            for part in parts
+        ]
         splits[split] = tuple(place for place in places if isinstance(place, Path))
         refused[split] = tuple(place for place in places if isinstance(place, Refusal))
     return YoloData(path, _names(document["names"], path), splits, reach, refused)

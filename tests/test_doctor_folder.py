@@ -359,3 +359,60 @@ def test_a_checkpoint_of_ultralytics_names_nothing_foreign(tmp_path: Path) -> No
     model.save(str(tmp_path / "best.pt"))
     report = inspect_folder(tmp_path)
     assert report.verdict == "safe to use", report.findings
+
+
+def _photos(folder: Path) -> None:
+    for split in ("train", "valid"):
+        (folder / split / "labels").mkdir(parents=True)
+        (folder / split / "images").mkdir()
+        shutil.copyfile(TINY / "photos" / "green.jpg", folder / split / "images" / "a.jpg")
+        (folder / split / "labels" / "a.txt").write_text("4 0.5 0.5 0.2 0.2\n")
+
+
+def test_a_data_yaml_beside_its_photos_is_as_safe_for_doctor_as_for_training(
+    cli: Callable[..., Result], tmp_path: Path
+) -> None:
+    _photos(tmp_path / "photos")
+    (tmp_path / "own").mkdir()
+    text = "path: ../photos\ntrain: train/images\nval: valid/images\nnames: [dress, pants, 'skirt&pants', skirt, top]\n"
+    (tmp_path / "own" / "data.yaml").write_text(text)
+    assert cli("doctor", "own").code == 0
+    assert cli("dataset", "audit", "own").code == 0
+
+
+@pytest.mark.parametrize("entry", ["data.yaml", "train/images/b.jpg", "train/labels"])
+def test_doctor_refuses_the_links_that_training_refuses(entry: str, cli: Callable[..., Result], tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    _photos(data)
+    (data / "data.yaml").write_text("train: train/images\nval: valid/images\nnames: [dress, pants]\n")
+    shutil.move(data, tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", data)
+    if (data / entry).is_dir():
+        shutil.rmtree(data / entry)
+    (data / entry).unlink(missing_ok=True)
+    (data / entry).symlink_to(tmp_path / "whole" / entry.replace("b.jpg", "a.jpg"))
+    result = cli("doctor", "data", "--json")
+    assert result.code == 2
+    assert [one["place"] for one in result.document["findings"] if one["kind"] == "link" and one["refused"]] == [entry]
+    assert "fetch-dataset" in result.err
+
+
+def test_a_path_elsewhere_is_not_read_as_something_here(cli: Callable[..., Result], tmp_path: Path) -> None:
+    """Photos in the yaml's own folder are not what a ``path`` elsewhere names."""
+    _photos(tmp_path / "data")
+    _photos(tmp_path / "far" / "away")
+    text = "train: train/images\nval: valid/images\nnames: [dress, pants, 'skirt&pants', skirt, top]\n"
+    (tmp_path / "data" / "data.yaml").write_text(f"path: {tmp_path}/far/away\n{text}")
+    result = cli("dataset", "export", "data", "--to", "coco", "--out", "new")
+    assert result.code == 2
+    assert "leads out of the data set's folder" in result.err
+    assert cli("doctor", "data").code == 2
+    (tmp_path / "data" / "data.yaml").write_text(f"path: /of/another/machine\n{text}")
+    assert cli("dataset", "export", "data", "--to", "coco", "--out", "new").code == 0
+
+
+def test_a_file_is_no_folder_and_doctor_says_what_to_do(cli: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "best.pt").write_bytes(b"x")
+    result = cli("doctor", "best.pt")
+    assert result.code == 2
+    assert "put the file into a folder" in result.err

@@ -24,7 +24,11 @@ _VERDICTS = {
     "usable": "usable: what is listed is ignored",
     "refused": "refused: commands that read this folder stop at what is listed as refused",
 }
-_REFUSED_HINT = "ask for a copy without it, or remove it if you can do without"
+_REFUSED_HINT = "ask for a copy without what is listed as refused, or remove it if you can do without"
+_DATASET_HINT = (
+    "`fashionrec fetch-dataset yolo:FOLDER --out NEW` makes a data set without what is refused; for links that you trust"
+    " add --set dataset.follow_links=true"
+)
 
 
 def mount(app: typer.Typer) -> None:
@@ -116,7 +120,8 @@ def inspect(session: Session, folder: Path) -> None:
 
     out.result(report.document(), human)
     if report.verdict == "refused":
-        raise DataError(f"{folder} is refused: {report.reason}", hint=_REFUSED_HINT)
+        hint = _DATASET_HINT if report.kind == "dataset" else _REFUSED_HINT
+        raise DataError(f"{folder} is refused: {report.reason}", hint=hint)
 
 
 def run_doctor(session: Session, index: str | None = None) -> dict[str, Any]:

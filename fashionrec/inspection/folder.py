@@ -27,12 +27,18 @@ def inspect_folder(path: str | Path) -> Report:
     """
     root = Path(path)
     if not root.is_dir():
-        raise DataError(f"{root} is not a folder" if root.exists() else f"no folder at {root}")
+        if root.exists():
+            raise DataError(
+                f"{root} is not a folder", hint="put the file into a folder (an archive unpacked) and ask for that"
+            )
+        raise DataError(f"no folder at {root}")
     folder = Folder(root)
     kind = next((kind for name, kind in _KINDS if folder.kind(name) is not None), "unknown")
     report = Report(root, kind)
     files = inspect_tree(folder, report)
     _check_manifests(folder, files, report)
+    if kind == "dataset" and folder.kind(_DATA) != "file":
+        _check_data(root / _DATA, _DATA, report)
     return report
 
 
@@ -102,13 +108,17 @@ def _check_run(path: Path, name: str, report: Report) -> None:
 
 
 def _check_data(path: Path, name: str, report: Report) -> None:
-    """Report a data set that training refuses: above all for photos that it looks for elsewhere."""
+    """Report a data set that training refuses: above all for links, and for photos that it looks for elsewhere.
+
+    Links and special files in it are the reason then, all of them and not the first alone.
+    """
     try:
-        data = read_data_yaml(path, follow_links=False)
+        data = read_data_yaml(path)
         for split in data.splits:
             data.images(split)
     except FashionrecError as error:
-        report.add(name, "dataset", str(error), "photos and files of yours could be read, or copied", refused=True)
+        report.add(name, "dataset", str(error), "training and evaluation stop at it", refused=True)
+        report.refuse("link", "special-file")
 
 
 def _leads_out(value: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,10 @@ class Report:
         self._refused = self._refused or refused
         if self.counts[kind] <= KEPT:
             self.findings.append(Finding(place, kind, what, effect, refused))
+
+    def refuse(self, *kinds: str) -> None:
+        """Mark the findings of some kinds, so far known as ignored, as refused."""
+        self.findings = [replace(one, refused=one.refused or one.kind in kinds) for one in self.findings]
 
     @property
     def verdict(self) -> str:
