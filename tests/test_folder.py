@@ -70,7 +70,20 @@ def test_a_folder_reached_through_a_link_is_used(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "..", "../outside/secret", "a/../../outside", "/etc/passwd", "a//file", ".", "a\\b", "a\0"]
+    "name",
+    [
+        "",
+        "..",
+        "../outside/secret",
+        "a/../../outside",
+        "/etc/passwd",
+        "a//file",
+        ".",
+        "a\\b",
+        "a\0",
+        "a" * 256,
+        "a/" * 2048 + "a",
+    ],
 )
 def test_only_names_inside_are_names(place: Path, name: str) -> None:
     folder = Folder(place)

@@ -67,6 +67,7 @@ def test_a_run_with_a_link_in_it_is_refused_by_every_command(
     assert state(tmp_path / "runs") == before
 
 
+@pytest.mark.train
 @pytest.mark.parametrize("plant", PLANTS)
 @pytest.mark.parametrize("name", ["train", "train/r1", *(f"train/r1/{name}" for name in RUN_NAMES)])
 def test_no_training_begins_in_a_run_with_a_link(

@@ -17,10 +17,13 @@ import pytest
 from conftest import Result, two_halves
 from test_index import clustered, configured, put
 
+from fashionrec.build_report import BuildReport
 from fashionrec.errors import CatalogueError
 from fashionrec.store.approximate import INDEX, open_index
 from fashionrec.store.generations import read_current
 from fashionrec.store.index import make_index
+from fashionrec.store.journal import Journal
+from fashionrec.store.seen import SeenFiles
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -158,3 +161,20 @@ def test_settings_beyond_their_bounds_are_refused(
     for words in (("catalogue", "verify", catalogue), ("query", photos / "red-blue.jpg", "--index", catalogue)):
         done = cli(*words)
         assert (done.code, key in done.err) == (2, True), done.err
+
+
+@pytest.mark.parametrize("name", ["seen.sqlite", "journal.sqlite"])
+def test_a_work_file_that_cannot_be_written_is_made_anew(
+    name: str, photos: Path, build: Callable[..., BuildReport], tmp_path: Path
+) -> None:
+    """Byte 18 of its header says that only a newer SQLite may write a file; the build needs nothing that is in it."""
+    root = tmp_path / "catalogue"
+    (root / "work").mkdir(parents=True)
+    path = root / "work" / name
+    (SeenFiles(path) if name == "seen.sqlite" else Journal(path, "key")).close()
+    with path.open("r+b") as file:
+        file.seek(18)
+        file.write(b"\x09")
+    with pytest.raises(sqlite3.Error), sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE x (y)")
+    assert build(photos, root).items > 0

@@ -42,6 +42,8 @@ TEMPORARY = re.compile(r"^\..+\.[0-9a-f]+\.tmp$")
 #: What opening a link, or a path through one, fails with.
 _LINK_ERRORS = (errno.ELOOP, errno.ENOTDIR, errno.EMLINK, errno.ENXIO, errno.EISDIR)
 _DEEPEST = 64
+#: Characters of a name, and bytes of one part of it: no file system in use takes longer ones.
+_LONGEST, _LONGEST_PART = 2048, 255
 
 
 @dataclass(frozen=True)
@@ -295,8 +297,14 @@ class Folder:
 
 def is_name(name: object) -> bool:
     """Whether this is the name of something inside a folder: relative, with ``/``, and leading nowhere else."""
-    return isinstance(name, str) and not any(
-        part in ("", ".", "..") or "\\" in part or "\0" in part or (os.name == "nt" and ":" in part)
+    if not isinstance(name, str) or len(name) > _LONGEST:
+        return False
+    return not any(
+        part in ("", ".", "..")
+        or "\\" in part
+        or "\0" in part
+        or (os.name == "nt" and ":" in part)
+        or len(part.encode("utf-8", "surrogatepass")) > _LONGEST_PART
         for part in name.split("/")
     )
 

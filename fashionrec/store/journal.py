@@ -65,7 +65,9 @@ class Journal:
         db = open_foreign(path, _SCHEMA, mode="rwc")
         try:
             db.executescript(_SCHEMA)
-            db.execute("PRAGMA quick_check").fetchone()
+            if db.execute("PRAGMA quick_check").fetchone() != ("ok",):
+                raise sqlite3.DatabaseError("malformed")
+            db.execute("DELETE FROM photos WHERE 0")  # a header may say that nobody can write the file
         except sqlite3.Error:
             db.close()
             raise

@@ -77,6 +77,8 @@ def _open(path: Path) -> sqlite3.Connection:
     try:
         db.execute("PRAGMA synchronous = OFF")
         db.executescript(_SCHEMA)
+        db.execute("DELETE FROM files WHERE 0")  # a header may say that nobody can write the file
+        db.rollback()
     except sqlite3.Error:
         db.close()
         raise
