@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib import metadata
 from pathlib import Path
 
 from fashionrec.common.user_cache import private_folder, user_cache
@@ -57,6 +56,8 @@ def engine_folder(cache: Path | None, fingerprint: str, graph: str) -> Path | No
 
 
 def _tensorrt_version() -> str:
+    from importlib import metadata  # 10 ms, which only TensorRT need pay
+
     for name in ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"):
         try:
             return metadata.version(name)

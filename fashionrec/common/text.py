@@ -9,11 +9,9 @@ See "Trojan Source" (https://trojansource.codes), UTR #36 and UTS #51, and OWASP
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
-import shlex
 import unicodedata
 from collections.abc import Iterable
 from pathlib import PurePath
@@ -36,7 +34,7 @@ _FLAGS = "|".join(
     for region in ("gbeng", "gbsct", "gbwls")
 )
 #: A hidden character, alone, or longer a sequence that stays as it is.
-_HIDDEN_OR_KEPT = re.compile(
+_HIDDEN_OR_KEPT = (
     f"{_FLAGS}|[0-9#*]\ufe0f\u20e3"
     f"|[^\x00-\x7f{_HIDDEN}{_JOINER}{_SELECTOR}{_SPACES}](?:[{_SELECTOR}][{_JOINER}]?|[{_JOINER}])"
     f"|[{_HIDDEN}{_JOINER}{_SELECTOR}]"
@@ -46,15 +44,14 @@ _NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 _MARKS = 8
 _MAY_STACK = re.compile(f"[^\x00-\x7f]{{{_MARKS + 1}}}")
 _SURROGATES = re.compile("[\ud800-\udfff]")
-_UNSEEN_IN_JSON = re.compile(f"[{_UNSEEN}]")
+_UNSEEN_IN_JSON = f"[{_UNSEEN}]"
 
 #: What a spreadsheet takes for the beginning of a formula, full-width and other forms included (they equal these by NFKC).
 _SIGNS = "=+\\-@\uff1d\ufe66\u207c\u208c\uff0b\ufe62\u207a\u208a\ufb29\uff0d\ufe63\u2212\uff20\ufe6b"
 #: Where a cell begins: at its start, and where a program that splits at other separators would begin another one.
-_CELL_STARTS = re.compile(
+_CELL_STARTS = (
     rf"(^|[;\t\r\n])(?=[ {_SPACES}{_UNSEEN}{_JOINER}{_SELECTOR}\x00-\x08\x0b\x0c\x0e-\x1f]*[{_SIGNS}])"
-    r"(?! *(?:[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:inf|nan)) *(?:[;\t\r\n]|\Z))",
-    re.ASCII,
+    r"(?! *(?:[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:inf|nan)) *(?:[;\t\r\n]|\Z))"
 )
 
 
@@ -65,7 +62,7 @@ def visible(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    shown = _HIDDEN_OR_KEPT.sub(lambda found: found[0] if len(found[0]) > 1 else _escape(found[0]), text)
+    shown = re.sub(_HIDDEN_OR_KEPT, lambda found: found[0] if len(found[0]) > 1 else _escape(found[0]), text)
     return _bound_marks(shown) if _MAY_STACK.search(shown) else shown
 
 
@@ -84,7 +81,7 @@ def json_text(document: Any, *, indent: int | None = None, ascii_only: bool = Fa
     text = json.dumps(document, ensure_ascii=ascii_only, indent=indent, allow_nan=False)
     if stored:
         text = _SURROGATES.sub(lambda found: json.dumps(_escape(found[0]))[1:-1], text)
-    return _UNSEEN_IN_JSON.sub(lambda found: json.dumps(found[0])[1:-1], text)
+    return re.sub(_UNSEEN_IN_JSON, lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def shell_word(value: object) -> str:
@@ -92,6 +89,8 @@ def shell_word(value: object) -> str:
 
     A word with hidden characters, or white space that a line cannot keep, is written as ``$'\x1b…'`` (bash, zsh, ksh).
     """
+    import shlex  # at call time, like the expressions above, which `re` compiles when they are first used
+
     word = str(value)
     if isinstance(value, PurePath) and word.startswith("-"):
         word = f".{os.sep}{word}"
@@ -115,7 +114,7 @@ def table_cell(value: Any) -> Any:
     """A value for a CSV or TSV table: an apostrophe before each text that a spreadsheet would compute; numbers stay numbers."""
     if not isinstance(value, str):
         return value
-    safe = _CELL_STARTS.sub(r"\1'", value)
+    safe = re.sub(_CELL_STARTS, r"\1'", value, flags=re.ASCII)
     return "'" + safe if safe.startswith(("\t", "\r", "\n")) else safe
 
 
@@ -130,6 +129,8 @@ class TableWriter:
 
     def __init__(self, file: TextSink, *, lineterminator: str = "\n") -> None:
         self._file, self._end = file, lineterminator
+        import csv  # at call time: most commands write no table
+
         self._writer = csv.writer(self, lineterminator="\r\n")  # with another one a cell's "\r" would not be quoted
 
     def write(self, row: str, /) -> object:
