@@ -21,6 +21,7 @@ from fashionrec.build_report import BuildReport, write_report
 from fashionrec.bundle import Bundle
 from fashionrec.changes import Changes, Wanted
 from fashionrec.common.folder import TEMPORARY, Folder
+from fashionrec.common.reach import HINT, Reach
 from fashionrec.common.text import encodable
 from fashionrec.compaction import compact_segments, should_compact
 from fashionrec.config import Config
@@ -116,6 +117,8 @@ class _Build:
         models = [None if detector_bundle is None else detector_bundle.fingerprint, embedder_bundle.fingerprint]
         self.build_key = fingerprint({"settings": self.settings, "models": models})
         self.previous = generations.read_current(root) if generations.is_catalogue(root) else None
+        if self.previous:
+            self.previous.check()  # what is taken over from it must be there
         self.old_items = ItemReader(self.previous.items_path) if self.previous else None
 
     def run(self) -> BuildReport:
@@ -144,6 +147,9 @@ class _Build:
         bad: dict[str, ImageError] = {}
         with ThreadPoolExecutor(4) as pool:
             for part in _parts(dict.fromkeys(row.location for row in self.rows if not isinstance(row, EntryRow))):
+                refused = self._refused(part)
+                bad |= refused
+                part = [location for location in part if location not in refused]
                 known = {} if self.config.build.rehash else seen.digests(part)
                 new = [location for location in part if location not in known]
                 states = {location: file_state(location) for location in new}
@@ -159,6 +165,18 @@ class _Build:
                 self._fail(row, error)
         self.report.seconds["hash"] += time.perf_counter() - start
         return digests
+
+    def _refused(self, locations: Iterable[str]) -> dict[str, ImageError]:
+        """Links in a folder of photos, which are not followed; a table's rows may name any file."""
+        folder = Path(self.source)
+        if not folder.is_dir():
+            return {}
+        reach = Reach(folder)
+        return {
+            location: ImageError(str(refused), reason=refused.reason, hint=HINT)
+            for location in locations
+            if (refused := reach.check(Path(location))) is not None and refused.reason == "link"
+        }
 
     def _digest(self, location: str) -> str | ImageError:
         if encodable(location) != location:

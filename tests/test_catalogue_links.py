@@ -242,3 +242,39 @@ def test_a_manifest_names_nothing_outside(
         result = cli(*words)
         assert result.code == 2
         assert told in result.err
+
+
+def test_a_link_in_a_folder_of_photos_is_a_failed_row(
+    home: Path, photos: Path, tmp_path: Path, cli: Callable[..., Result]
+) -> None:
+    """A stranger's folder of photos must not bring a private one into a catalogue that is handed on."""
+    (photos / "holiday.jpg").symlink_to(shutil.copyfile(photos / "green.jpg", home / "private.jpg"))
+    words = ("build-index", photos, "--detector", TINY / "detector", "--embedder", TINY / "embedder", "--json")
+    result = cli(*words, "--index", tmp_path / "new")
+    assert [one["reason"] for one in result.document["failures"]] == ["link"]
+    assert result.document["products"] == 6
+    followed = cli(*words, "--index", tmp_path / "other", "--set", "dataset.follow_links=true")
+    assert (followed.document["failures"], followed.document["products"]) == ([], 7)
+
+
+@pytest.mark.parametrize("fault", ["missing", "truncated"])
+def test_nothing_is_built_on_a_catalogue_that_is_not_whole(
+    fault: str, root: Path, home: Path, photos: Path, tmp_path: Path, cli: Callable[..., Result]
+) -> None:
+    """Copied again, it is as it was."""
+    vectors = root / "segments" / "000001-image" / "vectors.faiss"
+    if fault == "missing":
+        shutil.rmtree(root / "segments")
+    else:
+        vectors.write_bytes(vectors.read_bytes()[:-100])
+    before = state(home)
+    for command in ("update", "add", "reindex", "compact", "caption", "query", "verify"):
+        result = run(cli, (WRITERS | READERS)[command], root, photos, tmp_path)
+        assert result.code == 2, command
+        assert "segments/000001-image" in result.err
+        changed = {name for name, what in state(home).items() if before.get(name) != what}
+        assert all("/work" in name or name.endswith((".lock", "captions.sqlite")) for name in changed), (
+            command,
+            changed,
+        )
+    assert (root / "catalogue.json").read_text().count("000001") == 1

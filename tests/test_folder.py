@@ -79,7 +79,6 @@ def test_a_folder_reached_through_a_link_is_used(place: Path) -> None:
         "/etc/passwd",
         "a//file",
         ".",
-        "a\\b",
         "a\0",
         "a" * 256,
         "a/" * 2048 + "a",

@@ -121,6 +121,8 @@ def inspect(session: Session, folder: Path) -> None:
     out.result(report.document(), human)
     if report.verdict == "refused":
         hint = _DATASET_HINT if report.kind == "dataset" else _REFUSED_HINT
+        if all(finding.kind == "manifest" for finding in report.findings if finding.refused):
+            hint = "copy it again, whole, from where it came"
         raise DataError(f"{folder} is refused: {report.reason}", hint=hint)
 
 

@@ -301,9 +301,8 @@ def is_name(name: object) -> bool:
         return False
     return not any(
         part in ("", ".", "..")
-        or "\\" in part
         or "\0" in part
-        or (os.name == "nt" and ":" in part)
+        or (os.name == "nt" and ("\\" in part or ":" in part))
         or len(part.encode("utf-8", "surrogatepass")) > _LONGEST_PART
         for part in name.split("/")
     )

@@ -332,7 +332,13 @@ def shared_files(root: Path, manifest: dict[str, Any]) -> list[Path]:
     if (manifest.get("index") or {}).get("path"):
         folders.append(manifest["index"]["path"])
     found = folder_of(root)
-    return [root / entry.name for name in folders for entry in found.entries(name) if entry.kind == "file"]
+    files = []
+    for name in folders:
+        inside = [root / entry.name for entry in found.entries(name) if entry.kind == "file"]
+        if not inside:
+            raise CatalogueError(f"catalogue {root} is incomplete: {name} is missing", hint=_AGAIN)
+        files += inside
+    return files
 
 
 def commit(root: Path, name: str, manifest: dict[str, Any], own: Iterable[str] = (ITEMS, REPORT)) -> Generation:
@@ -349,7 +355,12 @@ def commit(root: Path, name: str, manifest: dict[str, Any], own: Iterable[str] =
     for path in [*shared_files(root, manifest), *(root / "generations" / name / file for file in own)]:
         relative = path.relative_to(root).as_posix()
         size = path.stat().st_size
-        if known.get(relative, {}).get("size") == size:
+        if relative in known:  # immutable since an earlier generation
+            if known[relative]["size"] != size:
+                raise CatalogueError(
+                    f"catalogue {root} is damaged: {relative} has {size} bytes, not {known[relative]['size']}",
+                    hint=_AGAIN,
+                )
             entries[relative] = known[relative]
         else:
             inside.sync(relative)
