@@ -289,7 +289,10 @@ def _save(path: Path, store: Any, places: list[tuple[str, int]]) -> None:
 
 
 def _load(path: Path, count: int) -> np.ndarray:
-    vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+    try:
+        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is not an array of vectors: {error}", hint="export it again") from None
     if vectors.ndim != 2 or len(vectors) != count or vectors.dtype != np.float32:
         raise DataError(f"{path} holds {vectors.dtype} {vectors.shape}, not float32 of {count} rows")
     for start in range(0, len(vectors), _BATCH):

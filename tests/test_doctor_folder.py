@@ -416,3 +416,21 @@ def test_a_file_is_no_folder_and_doctor_says_what_to_do(cli: Callable[..., Resul
     result = cli("doctor", "best.pt")
     assert result.code == 2
     assert "put the file into a folder" in result.err
+
+
+def test_an_export_with_a_link_is_refused_as_the_import_refuses_it(
+    cli: Callable[..., Result], catalogue: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("pyarrow")
+    assert cli("catalogue", "export", tmp_path / "out", "--index", catalogue).code == 0
+    honest = cli("doctor", "out", "--json")
+    assert (honest.code, honest.document["kind"]) == (0, "export")
+    (tmp_path / "out" / "notes.txt").symlink_to("/etc/hostname")
+    assert cli("catalogue", "import", "out", "--index", "new").code == 2
+    assert cli("doctor", "out").code == 2
+
+
+def test_a_folder_of_no_known_kind_is_said_to_be_one(cli: Callable[..., Result], photos: Path) -> None:
+    result = cli("doctor", photos)
+    assert result.code == 0
+    assert "nothing more is known of it" in result.out

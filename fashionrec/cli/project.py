@@ -116,7 +116,10 @@ def inspect(session: Session, folder: Path) -> None:
                     out.line(f"  {finding.place}: {finding.what}")
                 if len(some) > _SHOWN:
                     out.line(f"  and {max(len(some), report.counts[kind]) - _SHOWN:,} more (--json lists up to 100)")
-        out.line(f"verdict: {_VERDICTS[report.verdict]}")
+        verdict = _VERDICTS[report.verdict]
+        if report.kind == "unknown" and report.verdict != "refused":
+            verdict = f"{verdict} (no catalogue, run, bundle or data set, but files: nothing more is known of it)"
+        out.line(f"verdict: {verdict}")
 
     out.result(report.document(), human)
     if report.verdict == "refused":

@@ -49,7 +49,7 @@ _DAMAGE = (
     IndexError,
     OverflowError,
 )
-_HINT = "unpack it yourself if you trust it, and give the folder"
+_HINT = "ask for another one, or for the folder"
 
 
 @contextmanager

@@ -16,7 +16,13 @@ from fashionrec.yolo_data import read_data_yaml
 _CATALOGUE = "catalogue.json"
 _DATA = "data.yaml"
 #: The file that tells the kind of a folder, in this order.
-_KINDS = ((_CATALOGUE, "catalogue"), (BUNDLE_MANIFEST, "bundle"), (RECORD, "run"), (_DATA, "dataset"))
+_KINDS = (
+    (_CATALOGUE, "catalogue"),
+    (BUNDLE_MANIFEST, "bundle"),
+    (RECORD, "run"),
+    (_DATA, "dataset"),
+    ("export.json", "export"),
+)
 _DAMAGED = "it is not what its maker wrote"
 
 

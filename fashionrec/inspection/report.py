@@ -28,7 +28,7 @@ class Finding:
 
 @dataclass
 class Report:
-    """The result for one folder. ``kind`` is catalogue, run, bundle, dataset or unknown."""
+    """The result for one folder. ``kind`` is catalogue, run, bundle, dataset, export (of a catalogue) or unknown."""
 
     folder: Path
     kind: str

@@ -83,7 +83,7 @@ def inspect_tree(folder: Folder, report: Report) -> list[Entry]:
 
 
 def _check_special(folder: Folder, entry: Entry, report: Report) -> None:
-    refused = report.kind in ("catalogue", "bundle", "run")
+    refused = report.kind in ("catalogue", "bundle", "run", "export")
     if entry.kind == "link":
         try:
             target = str((folder.root / entry.name).readlink())[:200]
