@@ -46,7 +46,7 @@ def untouched(tmp_path: Path) -> Iterator[Path]:
     (folder / "secret.jpg").write_bytes(SECRET)
     (folder / "sub").mkdir()
     (folder / "sub/secret.jpg").write_bytes(SECRET)
-    (folder / "secret.txt").write_text("0 0.5 0.5 0.123 0.321\n")
+    (folder / "secret.txt").write_text("0 0.5 0.5 0.123454321 0.321\n")
     (folder / "data.yaml").write_text("train: .\nnames: [dress]\n")
     before = state(folder)
     yield folder
@@ -55,7 +55,7 @@ def untouched(tmp_path: Path) -> Iterator[Path]:
     copies = [path for path in others if path.is_file() and not path.is_symlink() and path.read_bytes() == SECRET]
     assert not copies
     told = [path for path in others if path.suffix in (".csv", ".txt", ".json") and not path.is_symlink()]
-    assert not [path for path in told if path.is_file() and "0.123" in path.read_text(errors="replace")]
+    assert not [path for path in told if path.is_file() and "0.123454321" in path.read_text(errors="replace")]
 
 
 def state(folder: Path) -> dict[str, object]:

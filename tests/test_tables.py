@@ -162,3 +162,14 @@ def test_markdown_tables() -> None:
             bars = len(re.findall(r"(?<!\\)(?:\\\\)*\|", line))
             assert bars == (3 if line.startswith("| class") or line.endswith("| 1 |") else 11), line
     assert "skirt&pants" in _table(("skirt&pants",), [])[0]
+
+
+def test_a_csv_file_acts_on_no_terminal() -> None:
+    """Whoever looks at the file with cat or less sees what is hidden in it; letters, tabs and lines of a cell stay."""
+    import io
+
+    from fashionrec.common.text import TableWriter
+
+    file = io.StringIO()
+    TableWriter(file).writerow(["\x1b]52;c;aGk=\x07title", "\u202egnp.exe", "\x9b2J", "네이비 셔츠\t두 줄\n아래", 5])
+    assert file.getvalue() == '\\x1b]52;c;aGk=\\x07title,\\u202egnp.exe,\\x9b2J,"네이비 셔츠\t두 줄\n아래",5\n'

@@ -44,6 +44,8 @@ _NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 _MARKS = 8
 _MAY_STACK = re.compile(f"[^\x00-\x7f]{{{_MARKS + 1}}}")
 _SURROGATES = re.compile("[\ud800-\udfff]")
+#: What acts on the terminal that a file is shown on; tabs and line ends belong to tables.
+_ACTING = "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 _UNSEEN_IN_JSON = f"[{_UNSEEN}]"
 
 #: What a spreadsheet takes for the beginning of a formula, full-width and other forms included (they equal these by NFKC).
@@ -125,7 +127,10 @@ class TextSink(Protocol):
 
 
 class TableWriter:
-    """A CSV table whose cells have passed :func:`table_cell`. Lone surrogates (names that are not UTF-8) become escapes."""
+    """A CSV table whose cells have passed :func:`table_cell`.
+
+    Lone surrogates (names that are not UTF-8), and control characters that act where the file is shown, become escapes.
+    """
 
     def __init__(self, file: TextSink, *, lineterminator: str = "\n") -> None:
         self._file, self._end = file, lineterminator
@@ -138,11 +143,15 @@ class TableWriter:
         return self._file.write(row.removesuffix("\r\n") + self._end)
 
     def writerow(self, row: Iterable[object]) -> None:
-        self._writer.writerow([table_cell(encodable(cell) if isinstance(cell, str) else cell) for cell in row])
+        self._writer.writerow([table_cell(_inert(encodable(cell)) if isinstance(cell, str) else cell) for cell in row])
 
     def writerows(self, rows: Iterable[Iterable[object]]) -> None:
         for row in rows:
             self.writerow(row)
+
+
+def _inert(text: str) -> str:
+    return re.sub(_ACTING, lambda found: _escape(found[0]), text)
 
 
 def encodable(text: str, encoding: str = "utf-8") -> str:
