@@ -31,6 +31,7 @@ REFUSED_OPERATORS = frozenset(
 )
 
 _WHOLE = 8 << 20  # files up to this size are read, larger ones mapped
+_SMALL = 1 << 19  # files up to this size are searched once, of larger ones (with weights) only the nodes
 _LOCATION = b"location"
 _KEYS = {b"location", b"offset", b"length", b"checksum"}
 #: What stands in every node that external data or a refused operator is in.
@@ -106,7 +107,7 @@ class _Check:
         self.sizes: dict[str, int] = {}
         self.fields_left = _MAX_FIELDS
         # nodes are read only where one of the words stands in them; a small file is searched for these once
-        self.words = _places(data) if isinstance(data, bytes) else None
+        self.words = _places(data) if isinstance(data, bytes) and len(data) <= _SMALL else None
 
     def model(self) -> None:
         graphs = 0
