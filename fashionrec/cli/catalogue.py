@@ -131,9 +131,9 @@ def show(
         for kind, entry in document["bundles"].items():
             session.out.line(f"  {kind:10} {entry['name']} ({entry['fingerprint'][:16]})")
         found = document["index"]
+        vectors, recall, took = (found.get(key) or 0 for key in ("vectors", "recall_at_10", "latency_ms_p50"))
         session.out.line(
-            f"  index      {found['kind']}, {found['vectors']} vectors, recall@10 {found['recall_at_10']:.3f},"
-            f" {found['latency_ms_p50']:.2f} ms a query"
+            f"  index      {found.get('kind')}, {vectors} vectors, recall@10 {recall:.3f}, {took:.2f} ms a query"
         )
         if len(generations) > 1:
             session.out.line()

@@ -111,7 +111,7 @@ class Columns:
         for number, value in self._items.column(name, own=name in OWN):
             numbers.append(number)
             found.append(values.setdefault((type(value).__name__, value), len(values)))
-        codes[np.searchsorted(self.numbers, numbers)] = found
+        codes[self._at(numbers)] = found
         if not values:
             return None
         plain = [value for _, value in values]
@@ -136,8 +136,15 @@ class Columns:
     def kept(self, where: str, numbers: Sequence[int]) -> set[int]:
         """Those of some items, by number, that a filter keeps."""
         keep, _ = self.allowed(where)
-        at = np.searchsorted(self.numbers, np.asarray(numbers, np.int64))
-        return {number for number, n in zip(numbers, at, strict=True) if keep[n]}
+        return {number for number, n in zip(numbers, self._at(numbers), strict=True) if keep[n]}
+
+    def _at(self, numbers: Sequence[int]) -> np.ndarray:
+        """Where item numbers stand among all. Raises :class:`CatalogueError` for one that has no garment."""
+        wanted = np.asarray(numbers, np.int64)
+        at = np.searchsorted(self.numbers, wanted)
+        if len(wanted) and (at.max() >= len(self.numbers) or (self.numbers[at] != wanted).any()):
+            raise CatalogueError("catalogue is damaged: an item refers to a garment that is not there")
+        return at
 
 
 def _number(truth: bool | None) -> int:

@@ -186,6 +186,8 @@ def _problems(manifest: dict[str, Any], name: str) -> Iterator[str]:
         needed.append(f"{entry['path']}/bundle.json")
     if not all(isinstance(key, str) and _is_count(count) for key, count in manifest["counts"].items()):
         yield "has counts that are no counts"
+    if manifest["counts"] and not {"photos", "garments", "items", "products"} <= manifest["counts"].keys():
+        yield "does not count its photos, garments, items and products"
     if not (parent is None or (isinstance(parent, str) and _NAME.fullmatch(parent))):
         yield f"has the parent {parent!r}"
     if not (index is None or isinstance(index, dict)):
