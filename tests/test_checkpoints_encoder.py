@@ -328,7 +328,7 @@ def test_whole_checkpoints_of_every_form_load(form: str, clip: Path, whole: Path
         weights(lambda found: found | {"text_model.embeddings.position_ids": ids})(clip)
     elif form == "leftovers":  # what training leaves behind, and what older versions wrote into settings
         (clip / "training_args.bin").write_bytes(pickle.dumps(Canary(str(clip.parent / "ran"))))
-        old = {"tokenizer_file": "/root/.cache/x", "special_tokens_map_file": "/etc/passwd", "name_or_path": "/x"}
+        old = {"tokenizer_file": "/home/x/.cache/x", "special_tokens_map_file": "/etc/passwd", "name_or_path": "/x"}
         settings(lambda d: d.update(old), "tokenizer_config.json")(clip)
         settings(lambda d: d.update(_name_or_path="/x", torch_dtype="float32", architectures=["CLIPModel"]))(clip)
     else:
