@@ -177,6 +177,23 @@ def test_a_graph_reads_nothing_but_what_its_bundle_lists(
     refused(made, "it")
 
 
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("megabytes", [1, 9], ids=["searched by nodes", "mapped"])
+def test_so_does_a_large_graph(place: str, megabytes: int, bundle: Callable[..., Bundle]) -> None:
+    """Small files are searched once, larger ones node by node, the largest without being read into memory."""
+    made = PLACES[place](tensor("../secret.bin"))
+    made.graph.initializer.append(numpy_helper.from_array(np.zeros(megabytes << 18, np.float32), "unused"))
+    refused(bundle(made), "it")
+
+
+@pytest.mark.parametrize("megabytes", [1, 9])
+def test_an_operator_is_found_in_a_large_graph(megabytes: int, bundle: Callable[..., Bundle]) -> None:
+    node = helper.make_node("EPContext", ["x"], ["y"], domain="com.microsoft")
+    made = model([node], [numpy_helper.from_array(np.zeros(megabytes << 18, np.float32), "unused")])
+    with pytest.raises(ModelError, match="operator EPContext"):
+        answer(bundle(made))
+
+
 @pytest.mark.parametrize("place", HONEST)
 def test_weights_beside_a_graph_are_read_wherever_it_uses_them(place: str, bundle: Callable[..., Bundle]) -> None:
     assert np.array_equal(answer(bundle(PLACES[place](tensor("w.data", 64)))), np.full((1, 16), 2))
