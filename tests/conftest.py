@@ -25,6 +25,8 @@ from fashionrec.dataset.products import read_products
 hypothesis_settings.register_profile("fashionrec", deadline=None)
 hypothesis_settings.load_profile("fashionrec")
 
+pytest_plugins = ("golden", "golden_world")
+
 TINY = Path(__file__).parent / "data" / "tiny"
 
 
