@@ -11,6 +11,8 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +32,22 @@ def _matches(pattern: str) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
 
 
+def _are_versions(value: Any) -> bool:
+    return {"python", "fashionrec"} <= value.keys() and all(
+        re.fullmatch(r"\d+(\.\w+)+(\+\w+)?", one) for one in value.values()
+    )
+
+
 #: What stands in a golden document instead of the value, and what the value must be.
 KINDS: dict[str, Callable[[Any], bool]] = {
     "<number>": _number,
     "<count>": lambda value: isinstance(value, int) and value > 0,
     "<date>": _matches(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(\+00:00|Z)"),
-    "<version>": _matches(r"\d+(\.\w+)+([+-][\w.]+)?"),
+    "<versions>": _are_versions,
     "<sha256>": _matches("[0-9a-f]{64}"),
 }
-#: What differs between machines or runs: the end of a value's place in its document (``*`` is any one key).
+#: What differs between machines or runs: the end of a value's place in its document, in which each key may have wildcards
+#: and ``$`` is the document itself.
 MASKS: dict[str, str] = {
     "timings_ms.*": "<number>",
     "seconds.*": "<number>",
@@ -50,25 +59,30 @@ MASKS: dict[str, str] = {
     "latency_ms_p95": "<number>",
     "created": "<date>",
     "time": "<date>",
-    "versions.*": "<version>",
-    # databases and JPEGs: their bytes are those of the SQLite and libjpeg at hand
-    "files.*.sha256": "<sha256>",
-    "files.*.size": "<count>",
+    "versions": "<versions>",
+    # databases, JPEGs and vectors: their bytes are those of the SQLite, the libjpeg and the processor at hand
+    "files.generations/*.sha256": "<sha256>",
+    "files.generations/*.size": "<count>",
+    "files.segments/*.sha256": "<sha256>",
+    "files.segments/*.size": "<count>",
+    "manifest_sha256": "<sha256>",
 }
 
 
-def masked(document: Any, masks: Mapping[str, str], place: tuple[str, ...] = ()) -> Any:
+def masked(document: Any, masks: Mapping[str, str], place: tuple[str, ...] = ("$",)) -> Any:
     """The document with what ``masks`` name replaced. Raises AssertionError for a value that is not of its kind."""
-    if isinstance(document, dict):
-        return {key: masked(value, masks, (*place, str(key))) for key, value in document.items()}
-    if isinstance(document, (list, tuple)):
-        return [masked(value, masks, (*place, "[]")) for value in document]
     for pattern, kind in masks.items():
         keys = pattern.split(".")
         end = place[-len(keys) :]
-        if len(end) == len(keys) and all(wanted in ("*", key) for wanted, key in zip(keys, end, strict=True)):
+        if len(end) == len(keys) and all(fnmatchcase(key, wanted) for wanted, key in zip(keys, end, strict=True)):
+            if isinstance(document, (dict, list)) and kind != "<versions>":
+                continue
             assert KINDS[kind](document), f"{'.'.join(place)} is {document!r}, which is no {kind}"
             return kind
+    if isinstance(document, dict):
+        return {key: masked(value, masks, (*place, str(key))) for key, value in document.items()}
+    if isinstance(document, list):
+        return [masked(value, masks, (*place, "[]")) for value in document]
     return document
 
 
@@ -125,6 +139,35 @@ class Golden:
         if self.write:
             path.write_text(actual, encoding="utf-8", newline="\n")
         assert actual == path.read_text(encoding="utf-8"), f"{path.name}: is the change meant? Then --write-golden"
+
+
+class _Words(HTMLParser):
+    """The texts of a page, and what its links and pictures say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.hidden = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.hidden += tag in ("style", "script")
+        for key, value in attrs:
+            if key in ("href", "alt", "title", "src") and value:
+                self.found.append(f"{tag} {key}: {value if not value.startswith('data:') else value[:22]}")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.hidden -= tag in ("style", "script")
+
+    def handle_data(self, data: str) -> None:
+        if data.strip() and not self.hidden:
+            self.found.append(" ".join(data.split()))
+
+
+def words_of(page: Path) -> str:
+    """What a page says, a line for each of its texts."""
+    reader = _Words()
+    reader.feed(page.read_text(encoding="utf-8"))
+    return "\n".join(reader.found) + "\n"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

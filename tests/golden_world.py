@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from fashionrec.cli.main import make_app
 
 DETECTOR = Path(__file__).parent / "data" / "golden" / "models" / "detector"
+LENIENT = ("--set", "build.max_failures=0.2")
 MODELS = ("--detector", DETECTOR, "--embedder", TINY / "embedder")
 
 LANDSCAPE, PORTRAIT = (160, 120), (120, 160)
@@ -126,14 +127,13 @@ def run(*arguments: object) -> Result:
 
 @pytest.fixture(scope="session")
 def built_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The world with its catalogue in ``catalogue``, for reading only."""
+    """The world with its catalogue in ``catalogue``, for reading only; ``build.json`` is what the build said."""
     root = make_world(tmp_path_factory.mktemp("world"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setenv("XDG_CACHE_HOME", str(root / "cache"))
-        run(
-            "build-index", "products.csv", "--index", "catalogue", *MODELS, "--set", "build.max_failures=0.2", "--quiet"
-        )
+        built = run("build-index", "products.csv", "--index", "catalogue", *MODELS, *LENIENT, "--json", "--quiet")
+        (root / "build.json").write_text(built.out, encoding="utf-8")
     return root
 
 

@@ -6,13 +6,12 @@ import csv
 import io
 import zipfile
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from conftest import Result
-from golden import Golden
+from golden import Golden, words_of
 from golden_world import MODELS
 from PIL import Image
 
@@ -129,34 +128,6 @@ def _cells(book: Path) -> dict[str, object]:
     places = {one.get("ref"): None for one in sheet.findall("m:hyperlinks/m:hyperlink", space)}
     targets = sorted({str(one.get("Target")) for one in links if str(one.get("Type")).endswith("/hyperlink")})
     return {"rows": cells, "links": list(places), "targets": targets, "pictures": pictures}
-
-
-class _Words(HTMLParser):
-    """The texts of a page, and what its links and pictures say."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-        self.hidden = 0
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.hidden += tag in ("style", "script")
-        for key, value in attrs:
-            if key in ("href", "alt", "title", "src") and value:
-                self.found.append(f"{tag} {key}: {value if not value.startswith('data:') else value[:22]}")
-
-    def handle_endtag(self, tag: str) -> None:
-        self.hidden -= tag in ("style", "script")
-
-    def handle_data(self, data: str) -> None:
-        if data.strip() and not self.hidden:
-            self.found.append(" ".join(data.split()))
-
-
-def words_of(page: Path) -> str:
-    reader = _Words()
-    reader.feed(page.read_text(encoding="utf-8"))
-    return "\n".join(reader.found) + "\n"
 
 
 def test_the_page(cli: Cli, world: Path, tmp_path: Path, golden: Golden) -> None:

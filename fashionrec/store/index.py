@@ -172,7 +172,9 @@ def _chosen(
     else:
         if count < max(settings.exact_below, LEAST):
             entry, tried = choose([flat], log=log, **limits)
-            reason = f"exact: {count:,} vectors are fewer than index.exact_below ({settings.exact_below:,})"
+            small = count < settings.exact_below
+            limit = f"index.exact_below ({settings.exact_below:,})" if small else f"an index is made of ({LEAST:,})"
+            reason = f"exact: {count:,} vectors are fewer than {limit}"
         if entry is None:
             entry, more = choose(usable if tried else [*usable, flat], log=log, **limits)
             tried += more
