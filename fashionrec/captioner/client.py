@@ -24,6 +24,7 @@ from fashionrec.captioner.limiter import RateLimiter
 from fashionrec.captioner.outcome import Outcome
 from fashionrec.captioner.transport import MOST_BYTES, Guard, Rejected, open_client
 from fashionrec.captioner.wire import redact
+from fashionrec.common.backoff import backoff
 from fashionrec.errors import CaptionError
 
 if TYPE_CHECKING:
@@ -212,7 +213,7 @@ class Caller:
             if not isinstance(result, _Failure):
                 self.limiter.succeeded()
                 return result
-            wait = random.uniform(0.5, 1.0) * min(self._backoff * 2.0**attempt, _LONGEST_BACKOFF)
+            wait = backoff(attempt, self._backoff, _LONGEST_BACKOFF)
             told = result.retry_after
             if told is not None and told <= _LONGEST_RETRY_AFTER:
                 wait = told + random.uniform(0.0, 0.1) * min(told, 10.0)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import random
 import re
 import threading
 import time
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from protego import Protego
 
+from fashionrec.common.backoff import backoff
 from fashionrec.dataset.addresses import Door, Target, Unfetched, parse_target, shown
 from fashionrec.dataset.host_queue import HostQueue, Job, Origin
 from fashionrec.dataset.photo_cache import Fetched, PhotoCache, image_suffix, open_cache
@@ -264,7 +264,7 @@ class _Download:
 
     def _after(self, job: Job, origin: Origin, error: Unfetched) -> None:
         """A request failed: once more after a pause, or never."""
-        wait = min(_LONGEST_BACKOFF, self._settings.backoff * 2.0 ** (job.attempts - 1)) * random.uniform(0.5, 1.0)
+        wait = backoff(job.attempts - 1, self._settings.backoff, _LONGEST_BACKOFF)
         if error.after is not None:
             wait = error.after
             if wait > self._settings.total_timeout:  # it will not be waited for, and nothing else be asked of it

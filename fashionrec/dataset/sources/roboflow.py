@@ -48,6 +48,7 @@ _AGAIN = "run this again"
 _WHAT = "the version of Roboflow in"
 
 Progress = Callable[[int, int], None]
+Sleep = Callable[[float], None]
 
 
 def parse_version(text: str) -> tuple[str, str, int]:
@@ -66,7 +67,7 @@ def read(version: str, store: Path, config: Config, progress: Progress | None = 
     from fashionrec.dataset.sources.yolo import read as read_yolo
 
     workspace, project, number = parse_version(version)
-    folder, why = _kept(version, store, config, progress)
+    folder, why = _kept(version, store, config, progress, time.sleep)
     about = read_json(Folder(folder, _WHAT).path(MARKER, "file"), limit=_MARKER_LIMIT)
     already = applied(about["roboflow"].get("preprocessing"), about["roboflow"].get("augmentation"), folder)
     notes = [f"the copy that was kept could not be used ({why}): fetched again"] if why else []
@@ -82,13 +83,16 @@ def read(version: str, store: Path, config: Config, progress: Progress | None = 
     return replace(source, label=label, already=already, notes=(*source.notes, *notes))
 
 
-def fetch(version: str, store: Path, config: Config, progress: Progress | None = None) -> Path:
+def fetch(
+    version: str, store: Path, config: Config, progress: Progress | None = None, *, sleep: Sleep = time.sleep
+) -> Path:
     """The folder of a version in YOLOv8 format below ``store``; nothing is asked where it is kept whole and unchanged.
 
-    ``progress`` is called with bytes of the zip, done and in all. Raises :class:`DataError` for a name, key or archive that
+    ``progress`` is called with bytes of the zip, done and in all; ``sleep`` waits for an export that is being made, and before
+    a download goes on. Raises :class:`DataError` for a name, key or archive that
     is refused, :class:`FashionrecError` where the network fails, :class:`Busy` where another process is fetching it.
     """
-    return _kept(version, store, config, progress)[0]
+    return _kept(version, store, config, progress, sleep)[0]
 
 
 def damage(folder: Path) -> str | None:
@@ -127,7 +131,9 @@ def _same(path: Path, size: int, moment: int, sha256: str) -> bool:
     return status.st_size == size and (status.st_mtime_ns == moment or sha256_file(path) == sha256)
 
 
-def _kept(version: str, store: Path, config: Config, progress: Progress | None) -> tuple[Path, str | None]:
+def _kept(
+    version: str, store: Path, config: Config, progress: Progress | None, sleep: Sleep
+) -> tuple[Path, str | None]:
     """The version's folder, and what was wrong with an earlier copy that was replaced."""
     workspace, project, number = parse_version(version)
     folder = store / workspace / project / str(number)
@@ -153,7 +159,7 @@ def _kept(version: str, store: Path, config: Config, progress: Progress | None) 
             name = f"{where}/.{number}.{os.getpid()}.partial"
             partial = inside.make_folder(name)
             try:
-                _put(folder, _fetched(workspace, project, number, partial, config, progress), partial)
+                _put(folder, _fetched(workspace, project, number, partial, config, progress, sleep), partial)
             finally:
                 inside.remove(name, ignore_errors=True)
     except OSError as error:
@@ -169,7 +175,7 @@ def _put(folder: Path, new: Path, partial: Path) -> None:
 
 
 def _fetched(
-    workspace: str, project: str, number: int, partial: Path, config: Config, progress: Progress | None
+    workspace: str, project: str, number: int, partial: Path, config: Config, progress: Progress | None, sleep: Sleep
 ) -> Path:
     """Fetch, unpack and describe a version below ``partial``; returns its folder, complete with its marker."""
     name = f"{workspace}/{project}/{number}"
@@ -181,9 +187,9 @@ def _fetched(
             version = opened_project.version(number)
             about = {key: getattr(version, key, None) for key in _TOLD}
         with told_anew(f"Roboflow does not give {name} in the format {FORMAT}", client, _AGAIN):
-            link = _export_link(client, workspace, project, number, settings.wait)
+            link = _export_link(client, workspace, project, number, settings.wait, sleep)
         with told_anew(f"Roboflow does not give the zip of {name}", client, _AGAIN):
-            _download(client, link, archive, settings.retries, progress)
+            _download(client, link, archive, settings.retries, progress, sleep)
     whole = partial / "whole"
     try:
         with opened(archive, partial, config.dataset) as unpacked:
@@ -218,7 +224,9 @@ def _size_and_time(path: Path) -> tuple[int, int]:
 _TOLD = ("name", "type", "created", "images", "splits", "preprocessing", "augmentation")
 
 
-def _export_link(client: Client, workspace: str, project: str, number: int, wait: float) -> str:
+def _export_link(
+    client: Client, workspace: str, project: str, number: int, wait: float, sleep: Sleep
+) -> str:
     """The address of the zip, once Roboflow has made the version and its export; it is as good as a key: never shown."""
     deadline = time.monotonic() + wait
     pause = 1.0
@@ -234,11 +242,13 @@ def _export_link(client: Client, workspace: str, project: str, number: int, wait
                 f"Roboflow is still making {workspace}/{project}/{number}",
                 hint=f"{_AGAIN} in a while, or raise roboflow.wait",
             )
-        time.sleep(pause)
+        sleep(pause)
         pause = min(10.0, pause * 1.5)
 
 
-def _download(client: Client, link: str, target: Path, retries: int, progress: Progress | None) -> None:
+def _download(
+    client: Client, link: str, target: Path, retries: int, progress: Progress | None, sleep: Sleep
+) -> None:
     """The zip, whole; goes on where a connection was cut, as long as the server says it is still the same file."""
     from requests.exceptions import RequestException
 
@@ -263,7 +273,7 @@ def _download(client: Client, link: str, target: Path, retries: int, progress: P
         except RequestException:
             if attempt == retries:
                 raise
-            time.sleep(0.5 * attempt)
+            sleep(0.5 * attempt)
 
 
 def _write(response: Any, target: Path, have: int, progress: Progress | None) -> None:
