@@ -51,9 +51,27 @@ def to_fp16(graph: Path, out: Path) -> dict[str, Any]:
         from onnxruntime.transformers.float16 import convert_float_to_float16
 
         half = convert_float_to_float16(model, keep_io_types=True, node_block_list=sorted(kept))
+        _unround(half.graph)
         onnx.save(half, out)
         _session(out)
     return {"nodes": len(model.graph.node), "nodes_kept_float32": len(kept)}
+
+
+def _unround(graph: onnx.GraphProto) -> None:
+    """Hand on what a float32 node computes as it is.
+
+    The converter casts it to half precision, and back again for another float32 node or an output of the graph.
+    """
+    makers = _makers(graph)
+    for widen in graph.node:
+        narrow = makers.get(widen.input[0]) if _casts_to(widen, onnx.TensorProto.FLOAT) else None
+        if narrow is not None and _casts_to(narrow, onnx.TensorProto.FLOAT16):
+            widen.op_type, widen.input[0] = "Identity", narrow.input[0]
+            widen.ClearField("attribute")
+
+
+def _casts_to(node: onnx.NodeProto, kind: int) -> bool:
+    return node.op_type == "Cast" and any(one.name == "to" and one.i == kind for one in node.attribute)
 
 
 def to_int8(
