@@ -64,6 +64,21 @@ def test_whether_a_square_is_seen_whole(
     assert seen.size == (crop[1], crop[0])
 
 
+@pytest.mark.parametrize("batch", [1, 2, 16])
+def test_of_a_long_picture_the_middle_is_embedded_as_it_lies(batch: int) -> None:
+    embedder = Embedder(Bundle.open(TINY / "embedder"))
+    wide, high = Image.new("RGB", (120, 60), "red"), Image.new("RGB", (60, 180), "red")
+    wide.paste("lime", (30, 0, 60, 60))
+    wide.paste("blue", (60, 0, 90, 60))
+    high.paste("lime", (0, 60, 60, 90))
+    high.paste("blue", (0, 90, 60, 120))
+    middles = wide.crop((30, 0, 90, 60)), high.crop((0, 60, 60, 120))
+    cosines = embedder.embed_images([wide, high, wide], batch) @ embedder.embed_images(middles).T
+    assert cosines.shape == (3, 2)
+    assert cosines[[0, 1, 2], [0, 1, 0]].min() > 0.99
+    assert cosines[[0, 1, 2], [1, 0, 1]].max() < 0.6  # one is split from left to right, the other from top to bottom
+
+
 def framed(size: tuple[int, int] = (100, 100)) -> Image.Image:
     """A blue frame, five pixels wide, around red."""
     photo = Image.new("RGB", size, "blue")

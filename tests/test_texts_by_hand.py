@@ -13,14 +13,14 @@ from conftest import Result, two_halves
 from fashionrec.build_report import BuildReport
 
 #: Products of plain colours, which the tiny encoder knows, with titles that it does not know.
-PRODUCTS = [("red", "alpha"), ("blue", "bravo"), ("lime", "charlie")]
+PRODUCTS = [("red", "alpha"), ("blue", "bravo"), ("lime", "charlie"), ("#0000e0", "delta")]
 
 #: Texts, the product that each is about, and its rank there by hand: by the words, by the pictures, by both with the weight
 #: 0.3 of words, and by ranks. An unknown word points a little towards red (+) and away from what holds no red (-).
 QUERIES = [
     ("red", "red", None, 1, 1, 1),  # no title holds the word
     ("bravo", "blue", 1, 2, 1, 1),  # pictures: red .14, the others -.14, in the order of their items
-    ("blue charlie", "lime", 1, 3, 2, 1),  # pictures: blue 1, red a little before lime: -1/3
+    ("blue charlie", "lime", 1, 4, 3, 1),  # pictures: blue, dark blue, red a little before lime: -1/3
 ]
 
 
@@ -38,7 +38,7 @@ def ways(cli: Callable[..., Result], tmp_path: Path, build: Callable[..., BuildR
     texts.append({"image": "none.png", "product_id": "of another shop", "text": "white"})
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
     # settings of a search that would hide what is looked for
-    limits = [f"query.{one}" for one in ("k=1", "min_score=0.9", "diversity=0.5", "hide_unavailable=true")]
+    limits = [f"query.{one}" for one in ("k=1", "min_score=0.9", "diversity=0.9", "hide_unavailable=true")]
     sets = [part for one in limits for part in ("--set", one)]
     done = cli("evaluate", "--index", "c", "--texts", "t.jsonl", "--json", *sets)
     assert done.code == 0, done.err
@@ -62,7 +62,7 @@ def test_each_way_has_its_own_figures(ways: dict[str, Any]) -> None:
         assert {name: measured[name] for name in expected} == pytest.approx(expected), way
     # the best weight is found on every second text, and judged on the others
     # "blue charlie" finds lime first where w - (1 - w) / 3 > (1 - w): above 4 / 7
-    weights = {f"0.{n}": 1.0 if n >= 6 else 0.75 for n in range(1, 10)}
+    weights = {f"0.{n}": 1.0 if n >= 6 else 2 / 3 for n in range(1, 10)}
     assert ways["weights"] == {"English": pytest.approx(weights)}
     assert ways["lexical_weight"] == {"English": 0.6}
     tuned = ways["ways"]["English, both, tuned (judged half)"]
