@@ -224,9 +224,7 @@ def _size_and_time(path: Path) -> tuple[int, int]:
 _TOLD = ("name", "type", "created", "images", "splits", "preprocessing", "augmentation")
 
 
-def _export_link(
-    client: Client, workspace: str, project: str, number: int, wait: float, sleep: Sleep
-) -> str:
+def _export_link(client: Client, workspace: str, project: str, number: int, wait: float, sleep: Sleep) -> str:
     """The address of the zip, once Roboflow has made the version and its export; it is as good as a key: never shown."""
     deadline = time.monotonic() + wait
     pause = 1.0
@@ -246,9 +244,7 @@ def _export_link(
         pause = min(10.0, pause * 1.5)
 
 
-def _download(
-    client: Client, link: str, target: Path, retries: int, progress: Progress | None, sleep: Sleep
-) -> None:
+def _download(client: Client, link: str, target: Path, retries: int, progress: Progress | None, sleep: Sleep) -> None:
     """The zip, whole; goes on where a connection was cut, as long as the server says it is still the same file."""
     from requests.exceptions import RequestException
 
