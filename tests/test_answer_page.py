@@ -227,9 +227,7 @@ def test_words_are_shown_as_words_and_nothing_found_is_said(cli: Cli, shop: Path
     assert section["garments"][0]["text"] == ""
 
 
-def test_what_goes_with_it_follows_the_garments(
-    cli: Cli, tmp_path: Path, build: Callable[..., BuildReport]
-) -> None:
+def test_what_goes_with_it_follows_the_garments(cli: Cli, tmp_path: Path, build: Callable[..., BuildReport]) -> None:
     two_halves(tmp_path / "p" / "look.png", "#d00000", "#0000c0")
     (tmp_path / "t.jsonl").write_text(json.dumps({"image": "p/look.png", "product_id": "x", "category": "pants"}))
     build(tmp_path / "t.jsonl", tmp_path / "c")

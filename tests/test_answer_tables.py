@@ -1,0 +1,342 @@
+"""Answers as tables: in a terminal, as CSV and in Excel's format; what each cell holds, and in what order."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from conftest import Result, two_halves
+
+from fashionrec.build_report import BuildReport
+
+Cli = Callable[..., Result]
+
+ROWS: list[dict[str, Any]] = [
+    {
+        "image": "p/red.png",
+        "product_id": "r1",
+        "category": "top",
+        "title": "Red top",
+        "brand": "A",
+        "price": 39000,
+        "currency": "KRW",
+        "url": "https://shop.example/r1",
+    },
+    {"image": "p/pink.png", "product_id": "r2", "category": "top", "price": 12.5, "url": "javascript:x"},
+    {"image": "p/blue.png", "product_id": "b1", "category": "pants", "title": "Blue", "url": "https://e.example/" + "x" * 2100},
+]  # fmt: skip
+COLUMNS = (
+    "question garment garment_class rank score product_id item_id class_name title brand price caption url image match"
+)
+
+
+@pytest.fixture
+def shop(cli: Cli, tmp_path: Path, build: Callable[..., BuildReport]) -> Path:
+    for name, left, right in (
+        ("red", "#ff0000", "white"),
+        ("pink", "#ff3030", "white"),
+        ("blue", "white", "#0000ff"),
+    ):
+        two_halves(tmp_path / "p" / f"{name}.png", left, right)
+    two_halves(tmp_path / "q.png", "#ff0000", "#0000ff")
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    assert build(tmp_path / "t.jsonl", tmp_path / "c").failures == []
+    return tmp_path / "c"
+
+
+def lines(done: Result) -> list[str]:
+    """What was printed, with the figures of time as T."""
+    assert done.code == 0, done.err
+    return [re.sub(r"^\d+ ms \(.*\)$", "T", line) for line in done.out.splitlines()]
+
+
+def scores(document: Any, garment: int = 0) -> list[str]:
+    return [f"{hit['score']:.3f}" for hit in document["garments"][garment]["hits"]]
+
+
+def test_the_table_of_a_terminal(cli: Cli, shop: Path) -> None:
+    asked = ("query", "q.png", "--index", "c", "-k", "2")
+    told = cli(*asked, "--json").document
+    a, b = scores(told)
+    c, d = scores(told, 1)
+    sure = [garment["confidence"] for garment in told["garments"]]
+    assert lines(cli(*asked)) == [
+        f"2 garments: top {sure[0]:.2f}, pants {sure[1]:.2f}",
+        "",
+        "top",
+        "#  score  product  class    price  title    link",
+        f"1  {a}  r1       top    ₩39,000  Red top  https://shop.example/r1",
+        f"2  {b}  r2       top      12.50           javascript:x",
+        "",
+        "pants",
+        "#   score  product  class  price  title  link",
+        f"1   {c}  b1       pants         Blue   {ROWS[2]['url'][:2000]}…",
+        f"2  {d}  r2       top    12.50         javascript:x",
+        "",
+        "T",
+    ]
+
+
+def test_what_a_score_is_made_of(cli: Cli, shop: Path) -> None:
+    asked = ("query", "q.png", "--index", "c", "-k", "2", "--explain", "--garment", "pants")
+    hits = cli(*asked, "--json").document["garments"][0]["hits"]
+    assert hits[1]["parts"]["class"] == -0.03
+    table = lines(cli(*asked))
+    assert table[0].startswith("2 garments: top "), "what was seen is told, asked about or not"
+    assert table[3].split() == ["#", "score", "product", "class", "price", "title", "parts", "link"]
+    assert f"image {hits[0]['parts']['image']:+.3f}  " in table[4]
+    assert f"image {hits[1]['parts']['image']:+.3f} class -0.030  " in table[5]
+    assert hits[1]["score"] == pytest.approx(hits[1]["parts"]["image"] - 0.03, abs=1e-5)
+
+
+def test_each_photo_of_several_is_named(cli: Cli, shop: Path) -> None:
+    table = lines(cli("query", "p", "--index", "c", "-k", "1"))
+    assert [line.split(" 0.")[0] for line in table if ".png:" in line] == [
+        "p/blue.png: 1 garment: pants",
+        "p/pink.png: 1 garment: top",
+        "p/red.png: 1 garment: top",
+    ]
+    assert [line.split()[2] for line in table if line.startswith("1 ")] == ["b1", "r2", "r1"]
+
+
+def test_other_questions_have_other_headings(cli: Cli, shop: Path, tmp_path: Path) -> None:
+    two_halves(tmp_path / "grey.png", "grey", "grey")
+    assert lines(cli("query", "--text", "red", "--index", "c"))[:2] == ["", "red"]
+    assert lines(cli("query", "--like", "r1", "--index", "c"))[:2] == ["", "like r1"]
+    assert lines(cli("query", "grey.png", "--index", "c"))[:3] == ["asked with the whole photo", "", "whole photo"]
+    assert lines(cli("query", "q.png", "--box", "0,0,60,90", "--index", "c"))[:3] == [
+        "asked with the box",
+        "",
+        "the box",
+    ]
+    nothing = lines(cli("query", "--text", "red", "--index", "c", "--min-score", "2"))
+    assert nothing == ["", "red", "  nothing found", "", "T"]
+
+
+def test_captions_stand_where_a_title_is_missing_and_beside_the_garment(cli: Cli, shop: Path) -> None:
+    assert cli("caption", "--index", "c", "--captioner", "local").code == 0
+    asked = ("query", "q.png", "--index", "c", "-k", "2", "--caption")
+    told = cli(*asked, "--json").document
+    garment, other = told["garments"]
+    table = lines(cli(*asked))
+    assert table[1] == f"{told['outfit']['en']} / {told['outfit']['ko']}"
+    assert table[3] == f"top: {garment['caption']}"
+    assert garment["caption"] == "A red top"
+    assert "Red top" in table[5]
+    assert garment["hits"][1]["caption"] in table[6]
+    rows = list(csv.DictReader(io.StringIO(cli(*asked, "--csv", "-").out)))
+    assert [row["caption"] for row in rows] == [hit["caption"] for one in (garment, other) for hit in one["hits"]]
+
+
+def test_csv_has_every_hit_in_order(cli: Cli, shop: Path, tmp_path: Path) -> None:
+    asked = ("query", "q.png", "p/red.png", "--index", "c", "-k", "2")
+    answers = cli(*asked, "--json").document["answers"]
+    printed = cli(*asked, "--csv", "-")
+    assert cli(*asked, "--csv", "a.csv").out == ""
+    assert (tmp_path / "a.csv").read_bytes().decode("utf-8-sig").replace("\r\n", "\n") == printed.out.replace(
+        "\r\n", "\n"
+    )
+    assert (tmp_path / "a.csv").read_bytes().count(b"\r\n") == 7
+    rows = list(csv.reader(io.StringIO(printed.out)))
+    assert rows[0] == COLUMNS.split()
+    expected = [
+        [
+            answer["photo"],
+            str(garment["index"]),
+            garment["class_name"],
+            str(hit["rank"]),
+            str(hit["score"]),
+            hit["product_id"],
+            hit["item_id"],
+            hit["class_name"],
+            hit["metadata"].get("title", ""),
+            hit["metadata"].get("brand", ""),
+            {"r1": "₩39,000", "r2": "12.50", "b1": ""}[hit["product_id"]],
+            "",
+            hit["metadata"].get("url", ""),
+            hit["image"],
+            "",
+        ]
+        for answer in answers
+        for garment in answer["garments"]
+        for hit in garment["hits"]
+    ]
+    assert rows[1:] == expected
+    assert len(expected) == 6
+
+
+def sheet(path: Path) -> tuple[list[dict[str, str]], dict[str, str]]:
+    """The cells of a workbook's first sheet by column, row by row, and its links by cell."""
+    main = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
+    linked = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
+    with zipfile.ZipFile(path) as book:
+        strings = [
+            "".join(part.text or "" for part in one.iter(f"{main}t"))
+            for one in ElementTree.fromstring(book.read("xl/sharedStrings.xml"))
+        ]
+        document = ElementTree.fromstring(book.read("xl/worksheets/sheet1.xml"))
+        targets = {
+            one.attrib["Id"]: one.attrib["Target"]
+            for one in ElementTree.fromstring(book.read("xl/worksheets/_rels/sheet1.xml.rels"))
+        }
+    rows = []
+    for row in document.iter(f"{main}row"):
+        cells = {}
+        for cell in row:
+            value = cell.find(f"{main}v")
+            text = "" if value is None else value.text or ""
+            cells[re.sub(r"\d", "", cell.attrib["r"])] = strings[int(text)] if cell.attrib.get("t") == "s" else text
+        rows.append(cells)
+    return rows, {one.attrib["ref"]: targets[one.attrib[linked]] for one in document.iter(f"{main}hyperlink")}
+
+
+def test_excel_has_every_hit_with_its_picture_numbers_and_links(cli: Cli, shop: Path, tmp_path: Path) -> None:
+    asked = ("query", "q.png", "--index", "c", "-k", "2")
+    told = cli(*asked, "--json").document
+    assert cli(*asked, "--xlsx", "a.xlsx").code == 0
+    rows, links = sheet(tmp_path / "a.xlsx")
+    assert list(rows[0].values()) == ["picture", *(name.replace("_", " ") for name in COLUMNS.split())]
+    hits = [hit for garment in told["garments"] for hit in garment["hits"]]
+    assert [row["G"] for row in rows[1:]] == [hit["product_id"] for hit in hits] == ["r1", "r2", "b1", "r2"]
+    assert [float(row["F"]) for row in rows[1:]] == [hit["score"] for hit in hits]
+    assert [row["E"] for row in rows[1:]] == ["1", "2", "1", "2"]
+    assert [row.get("N") for row in rows[1:]] == [hit["metadata"]["url"] for hit in hits]
+    assert links == {"N2": "https://shop.example/r1"}, "neither what is no web page, nor what is too long for Excel"
+    with zipfile.ZipFile(tmp_path / "a.xlsx") as book:
+        assert len([name for name in book.namelist() if name.startswith("xl/media/")]) == 3
+
+
+def test_crops_are_what_was_asked_about(cli: Cli, shop: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    done = cli("query", "q.png", "p/blue.png", "--index", "c", "--save-crops", "crops", "-q", "--set", "crop.margin=0")
+    assert done.code == 0
+    assert sorted(path.name for path in (tmp_path / "crops").iterdir()) == [
+        "000-q-0-top.jpg",
+        "000-q-1-pants.jpg",
+        "001-blue-0-pants.jpg",
+    ]
+    for name, red in (("000-q-0-top", True), ("000-q-1-pants", False)):
+        with Image.open(tmp_path / "crops" / f"{name}.jpg") as crop:
+            r, _, b = crop.convert("RGB").getpixel((crop.width // 2, crop.height // 2))  # type: ignore[misc]
+            assert (r > b) is red
+    assert "3 crops in more" in cli("query", "q.png", "p/blue.png", "--index", "c", "--save-crops", "more").err
+
+
+def test_a_catalogue_as_tables(cli: Cli, shop: Path, tmp_path: Path) -> None:
+    assert cli("catalogue", "remove", "b1", "--index", "c").code == 0
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "catalogue.json").write_text("{")
+    shown = cli("catalogue", "show", "c", "--json").document
+    listed = cli("catalogue", "list", ".", "--json").document["catalogues"]
+    assert [one["path"] for one in listed] == ["broken", "c"]
+    assert listed[1]["counts"] == shown["counts"]
+    assert listed[1]["bytes"] == shown["bytes"] > 1000
+    assert [(one["name"], one["products"], one["served"]) for one in shown["generations"]] == [
+        ("000001", 3, ""),
+        ("000002", 2, "served"),
+    ]
+    head, broken, row = lines(cli("catalogue", "list", "."))
+    assert re.split("  +", head) == [
+        "catalogue",
+        "generation",
+        "products",
+        "items",
+        "index",
+        "MB",
+        "encoder",
+        "created (UTC)",
+    ]
+    assert broken.split()[:2] == ["broken", "damaged"]
+    assert "catalogue.json" in broken or "damaged" in broken.split("damaged", 1)[1]
+    created = shown["created"][:16].replace("T", " ")
+    assert row.split() == [
+        "c", "000002", "2", "2", "flat", f"{shown['bytes'] / 1e6:.1f}", "tiny-embedder", *created.split()
+    ]  # fmt: skip
+    told = lines(cli("catalogue", "show", "c"))
+    assert told[0] == "c: generation 000002, 0 MiB"
+    assert [line.split() for line in told[1:6]] == [
+        ["photos", "2"],
+        ["garments", "2"],
+        ["items", "2"],
+        ["worn_with", "0"],
+        ["products", "2"],
+    ]
+    table = [line.split() for line in told[told.index("") + 1 :]]
+    assert table[0] == ["generation", "created", "(UTC)", "by", "products"]
+    assert [(row[0], row[-2:]) for row in table[1:]] == [("000001", ["build", "3"]), ("000002", ["2", "served"])]
+    assert cli("catalogue", "list", "p").out == "no catalogues in p\n"
+
+
+def test_a_product_as_a_table(cli: Cli, shop: Path, tmp_path: Path) -> None:
+    two_halves(tmp_path / "p" / "look.png", "#ff0000", "#0000ff")
+    rows = [*ROWS, {"image": "p/look.png", "product_id": "r1", "category": "top"}]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert cli("build-index", "t.jsonl", "--index", "c").code == 0
+    told = lines(cli("catalogue", "show", "c", "--product", "r1"))
+    items = cli("catalogue", "show", "c", "--product", "r1", "--json").document["items"]
+    assert told[0] == "r1"
+    assert [" ".join(line.split()) for line in told[1:7]] == [
+        "category top",
+        "title Red top",
+        "brand A",
+        "price 39000",
+        "currency KRW",
+        "url https://shop.example/r1",
+    ]
+    assert [" ".join(line.split()) for line in told[8:]] == [
+        "item class photo caption",
+        *(
+            " ".join(
+                [item["item_id"], item["class_name"], *(["worn with it"] if item["worn_with"] else []), item["image"]]
+            )
+            for item in items
+        ),
+    ]
+    assert sorted((item["image"], item["class_name"], item["worn_with"]) for item in items) == [
+        ("p/look.png", "pants", True),
+        ("p/look.png", "top", False),
+        ("p/red.png", "top", False),
+    ]
+    unknown = cli("catalogue", "show", "c", "--product", "zz")
+    assert (unknown.code, "has no product 'zz'" in unknown.err) == (2, True)
+
+
+def test_what_a_change_did(cli: Cli, shop: Path, tmp_path: Path) -> None:
+    done = cli("catalogue", "remove", "r2", "x1", "x2", "--index", "c")
+    told = lines(done)
+    assert told[0].startswith("2 items of 2 products from 2 photos in ")
+    assert told[0].endswith(" s: 0 embedded, 2 as before, 0 from an unfinished build")
+    assert told[1] == "rows: 0 added, 0 changed, 0 replaced, 1 removed, 2 kept"
+    assert told[-2:] == ["report: c/report.html", "2 products are not in the catalogue: x1, x2"]
+    assert done.err.splitlines()[-2:] == [
+        "next: fashionrec query PHOTO --index c",
+        "      fashionrec catalogue rollback c",
+    ]
+    assert lines(cli("catalogue", "rollback", "c", "--to", "000001")) == [
+        "c: generation 000001 is served now (3 products), not 000002"
+    ]
+    assert lines(cli("catalogue", "rollback", "c", "--to", "000002")) == [
+        "c: generation 000002 is served now (2 products), not 000001"
+    ]
+    many = cli("catalogue", "remove", "r1", *(f"y{n:02d}" for n in range(12)), "--index", "c").out.splitlines()[-1]
+    assert many == f"12 products are not in the catalogue: {', '.join(f'y{n:02d}' for n in range(10))} ..."
+    undone = cli("catalogue", "rollback", "c")
+    assert lines(undone) == ["c: generation 000002 is served now (2 products), not 000003"]
+    assert undone.err == "next: fashionrec catalogue rollback c --to 000003   (to undo this)\n"
+    files = cli("catalogue", "verify", "c", "--json").document["files"]
+    assert lines(cli("catalogue", "verify", "c")) == [f"c: all {files} files are as they were written"]
+    assert lines(cli("catalogue", "export", "e", "--index", "c")) == ["e: 2 items, 2 image vectors, 0 caption vectors"]
+    assert lines(cli("catalogue", "import", "e", "--index", "d")) == ["d: 2 items of 2 products"]
+    two_halves(tmp_path / "n.png", "#ff0000", "black")
+    assert lines(cli("catalogue", "add", "n.png", "--index", "c"))[1] == (
+        "rows: 1 added, 0 changed, 0 replaced, 0 removed, 2 kept"
+    )
