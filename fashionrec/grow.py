@@ -91,6 +91,7 @@ def compact_catalogue(root: Path, config: Config) -> dict[str, int]:
 
     Returns ``bytes_before``, ``bytes_after`` (of the served generation), ``segments_before``, ``segments_after``.
     """
+    generations.read_current(root)  # before the lock, which would make the folder
     with generations.writer_lock(root):
         old = generations.read_current(root)
         old.check()

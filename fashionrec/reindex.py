@@ -33,6 +33,7 @@ def reindex_catalogue(
     and ``segments_converted``. Raises :class:`Busy` where another process writes, :class:`CatalogueError` for a damaged
     catalogue, :class:`WriteError` where the disk takes no more; what was served is then served still.
     """
+    generations.read_current(root)  # before the lock, which would make the folder
     with generations.writer_lock(root):
         old = generations.read_current(root)
         old.check()

@@ -149,6 +149,7 @@ def test_which_whole_pixels_a_crop_takes() -> None:
     assert crop_rectangle(100, 80, Box(20, 30, 60, 40), wide) == (16, 26, 64, 44)
     assert crop_rectangle(100, 80, Box(1, 2, 99, 79), wide) == (0, 0, 100, 80)
     assert crop_rectangle(100, 80, Box(10.9, 10.9, 20.4, 20.6), none) == (10, 10, 20, 21)
+    assert crop_rectangle(100, 80, Box(10.1, 10.1, 20.6, 20.4), none) == (10, 10, 21, 20)
     assert crop_rectangle(100, 80, Box(50, 50, 50, 50), none) == (50, 50, 51, 51)
     assert crop_rectangle(100, 80, Box(100, 80, 120, 90), none) == (99, 79, 100, 80)
     tall = crop_garment(Image.new("RGB", (100, 80), "red"), Box(40, 10, 50, 50), none.model_copy(update={"pad": 7}))

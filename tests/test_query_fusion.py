@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from conftest import Result
 
+from fashionrec.build_report import BuildReport
+
 Cli = Callable[..., Result]
 
 
@@ -49,10 +51,17 @@ def test_a_caption_pulls_up_what_it_names(cli: Cli, described: Path) -> None:
     assert heavier == {name: pytest.approx(2 * value, abs=1e-5) for name, value in parts.items()}
 
 
-def test_words_alone_decide_where_the_encoder_cannot_be_asked(cli: Cli, described: Path) -> None:
-    done = cli("query", "--text", "루이비통 상의", "--index", described, "--json", "--explain")
-    assert done.code == 0
-    unknown = cli("query", "--text", "루이비통", "--index", described, "--json", "--explain")
-    assert unknown.document["notes"][-1] == "the encoder was not asked: the words alone decide"
-    assert all(hit["cosine"] is None for hit in unknown.document["garments"][0]["hits"])
-    assert "the encoder was not asked" not in " ".join(done.document["notes"])
+def test_words_alone_decide_where_the_encoder_cannot_be_asked(
+    cli: Cli, photos: Path, build: Callable[..., BuildReport], tmp_path: Path
+) -> None:
+    """A brand that the lexicon does not know: the title that holds it scores 1, and there is no cosine."""
+    (tmp_path / "t.csv").write_text("image,product_id,title\nphotos/grey.jpg,a,루이비통\nphotos/green.jpg,b,초록\n")
+    build(tmp_path / "t.csv", tmp_path / "c")
+    done = cli("query", "--text", "루이비통", "--index", "c", "--json", "--explain")
+    assert done.document["notes"][-1] == "the encoder was not asked: the words alone decide"
+    best = done.document["garments"][0]["hits"][0]
+    assert (best["product_id"], best["score"], best["cosine"]) == ("a", 1.0, None)
+    assert best["parts"] == {"image": 0.0, "words": 1.0}
+    mixed = cli("query", "--text", "빨간 루이비통", "--index", "c", "--json", "--explain")
+    assert "the encoder was not asked" not in " ".join(mixed.document["notes"])
+    assert mixed.document["garments"][0]["hits"][0]["cosine"] is not None

@@ -343,10 +343,8 @@ def rollback(
 
 def compact(session: Session, index: _Index = None) -> None:
     from fashionrec.grow import compact_catalogue
-    from fashionrec.store.generations import read_current
 
     root = find_catalogue(session, index)
-    read_current(root)
     figures = compact_catalogue(root, session.config)
     document = {"path": str(root), **figures}
     session.out.result(
