@@ -7,12 +7,17 @@ folder, in which commands run, so that no document holds a path of the machine.
 
 from __future__ import annotations
 
+import base64
+import io
+import json
+import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from conftest import TINY, Result
+from openai_server import OpenAIServer, Recorded, Reply, completion, fitting
 from PIL import Image, ImageDraw
 from typer.testing import CliRunner
 
@@ -149,3 +154,104 @@ def own_world(built_world: Path, cli: Callable[..., Result], tmp_path: Path) -> 
     """A copy of the world as the working directory, for commands that change it."""
     shutil.copytree(built_world, tmp_path, dirs_exist_ok=True)
     return tmp_path
+
+
+#: Labelled photos by split: the garments that are drawn, and how far (pixels) and as what each is labelled. A label that is
+#: off, one of a wrong class, one of a garment that is not there and one that is missing make every figure of its own value.
+LABELLED: dict[str, dict[str, tuple[dict[str, str], tuple[int, int], dict[str, tuple[str, float, float]]]]] = {
+    "train": {
+        "one": ({"a": "red", "d": "blue"}, LANDSCAPE, {"a": ("top", 0, 0), "d": ("pants", 2, -1)}),
+        "two": ({"c": "yellow"}, LANDSCAPE, {"c": ("skirt", 0, 0)}),
+        "three": ({"b": "green"}, PORTRAIT, {"b": ("dress", -1, 1)}),
+        "four": ({"a": "sky", "b": "rose"}, LANDSCAPE, {"a": ("pants", 0, 0), "b": ("top", 0, 0)}),
+    },
+    "valid": {
+        "five": ({"a": "rose", "c": "blue"}, LANDSCAPE, {"a": ("top", 1, 1), "c": ("pants", 0, 0)}),
+        "six": ({}, (100, 80), {}),
+    },
+    "test": {
+        "seven": (
+            {"a": "red", "c": "mustard", "d": "navy"},
+            LANDSCAPE,
+            {"a": ("top", 0, 0), "c": ("skirt", 6, 4), "d": ("pants", 1, 1)},
+        ),
+        "eight": ({"b": "brick", "d": "green"}, LANDSCAPE, {"b": ("dress", 0, 0), "d": ("dress", 3, 0)}),
+        "nine": ({"b": "blue", "c": "red"}, PORTRAIT, {"b": ("pants", 0, 2)}),
+        "ten": ({"a": "sky/green"}, LANDSCAPE, {"a": ("pants", 0, 0), "d": ("top", 0, 0)}),
+        "eleven": ({"a": "green/blue", "b": "rose/red"}, LANDSCAPE, {"a": ("dress", 12, 9), "b": ("top", 2, 0)}),
+    },
+}
+OURS = ("dress", "pants", "skirt&pants", "skirt", "top")
+THEIRS = ("tee", "shoe", "jeans", "dress", "skirt")  # another order, other names, one class too many
+
+
+def make_dataset(root: Path, names: tuple[str, ...] = OURS, called: Mapping[str, str] | None = None) -> Path:
+    """:data:`LABELLED` as a YOLO dataset; ``called`` is what it names our classes. Returns its data.yaml."""
+    for split, photos in LABELLED.items():
+        for name, (garments, size, truth) in photos.items():
+            photo(root / split / "images" / f"{name}.bmp", garments, size)
+            across, down = (0, 0) if size[0] > size[1] else (-20, 20)
+            lines = []
+            for place, (class_name, dx, dy) in truth.items():
+                x1, y1, x2, y2 = PLACES[place]
+                centre = ((x1 + x2) / 2 + across + dx) / size[0], ((y1 + y2) / 2 + down + dy) / size[1]
+                number = names.index((called or {}).get(class_name, class_name))
+                sides = (x2 - x1) / size[0], (y2 - y1) / size[1]
+                lines.append(f"{number} " + " ".join(f"{value:.6f}" for value in (*centre, *sides)) + "\n")
+            label = root / split / "labels" / f"{name}.txt"
+            label.parent.mkdir(parents=True, exist_ok=True)
+            label.write_text("".join(lines), encoding="utf-8")
+    splits = "".join(f"{split}: {split}/images\n" for split in LABELLED)
+    data = root / "data.yaml"
+    data.write_text(f"path: .\n{splits}nc: {len(names)}\nnames: [{', '.join(names)}]\n", encoding="utf-8")
+    return data
+
+
+#: What the captioning server says of each drawn colour: its English and Korean name, and the vocabulary's.
+SAID = {
+    "red": ("red", "빨강"),
+    "brick": ("burgundy", "버건디"),
+    "rose": ("pink", "핑크"),
+    "blue": ("blue", "파랑"),
+    "navy": ("navy", "네이비"),
+    "sky": ("sky blue", "하늘색"),
+    "green": ("green", "초록"),
+    "moss": ("khaki", "카키"),
+    "yellow": ("yellow", "노랑"),
+    "mustard": ("unknown", "겨자색"),
+}
+
+
+def say(request: Recorded, number: int) -> Reply:
+    """An answer that depends on the crop that was sent alone: the colour in its middle, by name. Greys are refused."""
+    encoded = re.search(r"data:image/jpeg;base64,([\w+/=]+)", json.dumps(request.body))
+    assert encoded is not None
+    with Image.open(io.BytesIO(base64.b64decode(encoded.group(1)))) as crop:
+        middle = crop.convert("RGB").getpixel((crop.width // 2, crop.height // 2))
+    assert isinstance(middle, tuple)
+    if max(middle) - min(middle) < 40:
+        return Reply(body=completion(None, refusal="no garment to be seen", tokens=(310, 7)))
+    off = {name: sum(abs(a - b) for a, b in zip(colour, middle, strict=True)) for name, colour in COLOURS.items()}
+    name = min(off, key=lambda one: off[one])
+    answer = fitting(request.body)
+    english, korean = SAID[name]
+    worn = answer["category"]
+    answer |= {
+        "color": english,
+        "confidence": 0.25 + 0.05 * len(name),
+        "pattern": "stripe" if name == "red" else "plain",
+    }
+    answer |= {"caption_en": f"A {english} {worn} in {name}", "caption_ko": f"{korean} 옷"}
+    return Reply(body=completion(json.dumps(answer, ensure_ascii=False), tokens=(400 + len(name), 90)))
+
+
+@pytest.fixture
+def captioning(monkeypatch: pytest.MonkeyPatch, cli: Callable[..., Result]) -> Iterator[OpenAIServer]:
+    """The server as OpenAI, asked one thing at a time."""
+    with OpenAIServer(say) as server:
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-0123456789abcdef")
+        monkeypatch.setenv("FASHIONREC_CAPTIONER__BASE_URL", server.base_url)
+        monkeypatch.setenv("FASHIONREC_CAPTIONER__CONCURRENCY", "1")
+        monkeypatch.setenv("FASHIONREC_CAPTIONER__RETRIES", "0")
+        yield server
