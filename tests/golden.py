@@ -122,10 +122,12 @@ class Golden:
     def __init__(self, write: bool) -> None:
         self.write = write
 
-    def document(self, name: str, actual: Any, masks: Mapping[str, str] | None = None) -> None:
-        """Compare a document with ``NAME.json``. ``masks`` are added to :data:`MASKS`."""
+    def document(
+        self, name: str, actual: Any, masks: Mapping[str, str] | None = None, *, usual: Mapping[str, str] = MASKS
+    ) -> None:
+        """Compare a document with ``NAME.json``. ``masks`` are added to the ``usual`` ones."""
         path = FOLDER / f"{name}.json"
-        found = masked(json.loads(json.dumps(actual)), {**(masks or {}), **MASKS})
+        found = masked(json.loads(json.dumps(actual)), {**(masks or {}), **usual})
         if self.write:
             path.write_text(readable(found) + "\n", encoding="utf-8", newline="\n")
         wrong = differences(json.loads(path.read_text(encoding="utf-8")), found)
