@@ -5,13 +5,22 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Two processes share the tests, evenly to the end. More for pytest: make test ARGS="-k query"
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+SHARED := -n 2 --dist worksteal
+# The order of `make test-random`; SEED=N repeats one.
+SEED := $(or $(SEED),$(shell date +%s))
 
-.PHONY: help demo test lint bench format lock core-test test-floors release-sample release-check clean
+# Processes that tests start would compile the whole package again and again.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help demo test test-random lint bench format lock core-test test-floors release-sample release-check clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    train, build and search a drawn fashion world, in front of you (runs/demo/report.html)"
 	@echo "make test    lint and all tests"
+	@echo "make test-random   all tests in random order; SEED=N repeats one"
 	@echo "make lint    ruff format check, ruff, types"
 	@echo "make bench   the benchmarks"
 	@echo "make release-check   all that is run before a release: hours"
@@ -19,7 +28,7 @@ help:
 $(READY): requirements-all.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fashionrec needs Python 3.11 or newer")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-all.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(INSTALL) -r requirements-all.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	touch $(READY)
 
@@ -27,7 +36,11 @@ demo: $(READY)
 	$(BIN)/python -m fashionrec demo
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(PYTEST) $(SHARED) $(ARGS)
+
+test-random: $(READY)
+	@echo "make test-random SEED=$(SEED) repeats this order"
+	$(PYTEST) $(SHARED) --random-order-seed=$(SEED) $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
@@ -51,11 +64,11 @@ test-floors:
 
 # A minute of the tests marked `release`, drawn by seed (tests/release_sample.py). Exit 5 of pytest: there are none yet.
 release-sample: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m release --release-sample 60 || test $$? -eq 5
+	$(PYTEST) -m release --release-sample 60 || test $$? -eq 5
 
 # Before a release: everything of `make test`, the slow tests, all that is marked release or soak, the demo and the benchmarks.
 release-check: core-test test test-floors
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "slow or release or soak"
+	$(PYTEST) $(SHARED) -m "slow or release or soak"
 	$(MAKE) demo
 	$(BIN)/python -m benchmarks startup query prepare build incremental index
 

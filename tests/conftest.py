@@ -25,7 +25,7 @@ from fashionrec.dataset.products import read_products
 hypothesis_settings.register_profile("fashionrec", deadline=None)
 hypothesis_settings.load_profile("fashionrec")
 
-pytest_plugins = ("golden", "golden_world")
+pytest_plugins = ("golden", "golden_world", "ram_disk")
 
 TINY = Path(__file__).parent / "data" / "tiny"
 
