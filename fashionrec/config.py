@@ -309,6 +309,7 @@ class BuildConfig(Section):
     max_failures: Fraction
     max_delete: Fraction
     photo_timeout: Annotated[float, Bounds(gt=0)]
+    workers: NonNegative
     measure_from: NonNegative
     convert_from: NonNegative
     convert_photos: Positive

@@ -233,7 +233,7 @@ class _Run:
             jobs,
             self.config.images,
             timeout=self.config.build.photo_timeout,
-            workers=max(2, self.plan.decoders),  # in processes, also where one could do it
+            workers=self.config.build.workers or max(2, self.plan.decoders),  # processes, also where one could do it
             least=self._least,
             stop=self._stop,
             seconds=lambda spent: self._events.put(("read", spent)),

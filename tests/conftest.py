@@ -72,26 +72,14 @@ def config() -> Config:
 
 
 @pytest.fixture
-def decoded_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Photos are decoded in this process: starting others costs more than a test's few photos. (`test_images` and
-    `test_pipeline` have the tests of those processes, and whole commands run with them.)"""
-    import fashionrec.decoding
-    import fashionrec.pipeline
-
-    real = fashionrec.decoding.decode_all
-    monkeypatch.setattr(
-        "fashionrec.pipeline.decode_all", lambda *given, **named: real(*given, **{**named, "workers": 1})
-    )
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, decoded_here: None) -> Callable[..., Result]:
+def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
     """Run a command as a user would, in an empty working directory."""
     from fashionrec.cli.main import make_app
 
     app = make_app()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FASHIONREC_DATASET__WORKERS", "1")  # processes cost more than a test's few photos
+    for name in ("DATASET", "BUILD"):
+        monkeypatch.setenv(f"FASHIONREC_{name}__WORKERS", "1")  # processes cost more than a test's few photos
     for name in ("OPENAI_API_KEY", "ROBOFLOW_API_KEY", "FASHIONREC_INDEX"):
         monkeypatch.delenv(name, raising=False)
 
@@ -120,8 +108,9 @@ def photos(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def build(config: Config, decoded_here: None) -> Callable[..., BuildReport]:
-    """Build a catalogue with the tiny bundles."""
+def build(config: Config) -> Callable[..., BuildReport]:
+    """Build a catalogue with the tiny bundles. Photos are decoded in this process: `test_images` and `test_pipeline` have the
+    tests of others, which cost more than a test's few photos."""
 
     def run(source: Path, root: Path, *, detect: bool = True, settings: Config = config, **options: Any) -> BuildReport:
         return build_catalogue(
@@ -129,7 +118,7 @@ def build(config: Config, decoded_here: None) -> Callable[..., BuildReport]:
             root,
             detector_bundle=Bundle.open(TINY / "detector") if detect else None,
             embedder_bundle=Bundle.open(TINY / "embedder"),
-            config=settings,
+            config=settings.model_copy(update={"build": settings.build.model_copy(update={"workers": 1})}),
             source=str(source),
             **options,
         )

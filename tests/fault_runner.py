@@ -36,7 +36,6 @@ from fashionrec.bundle import Bundle
 from fashionrec.catalogue import Catalogue
 from fashionrec.config import Config, load_config
 from fashionrec.dataset.products import read_products
-from fashionrec.decoding import decode_all
 from fashionrec.detector.detect import Detector
 from fashionrec.errors import FashionrecError
 from fashionrec.grow import compact_catalogue
@@ -47,7 +46,8 @@ TINY = Path(__file__).parent / "data" / "tiny"
 KILL, TORN, FULL, BROKEN = 2, 3, 4, 5
 MODES = {"kill": KILL, "torn": TORN, "full": FULL, "broken": BROKEN}
 SHIM: Any = None
-SETS = ("build.checkpoint=4", "detector.batch=2", "embedder.batch=4", "project.threads=1")
+# photos are decoded here: a worker process would not be the one that is killed
+SETS = ("build.workers=1", "build.checkpoint=4", "detector.batch=2", "embedder.batch=4", "project.threads=1")
 
 
 def photo(path: Path, n: int) -> None:
@@ -343,8 +343,6 @@ def main() -> None:
     SHIM = ctypes.CDLL(os.environ["LD_PRELOAD"])
     SHIM.fault_arm.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_long, ctypes.c_int]
     SHIM.fault_count.restype = ctypes.c_long
-    # photos are decoded here: a worker process would not be the one that is killed
-    fashionrec.pipeline.decode_all = lambda *a, **n: decode_all(*a, **{**n, "workers": 1})  # type: ignore[attr-defined]
     trials = Trials(options.scenario, Path(os.environ["FAULT_DIR"]) / f"{options.scenario}-{options.mode}")
     if options.mode == "random":
         trials.random(options.count, options.seed)

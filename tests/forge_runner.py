@@ -458,15 +458,6 @@ def use(root: Path, photo: Path, out: Path) -> list[list[Any]]:
     return ended
 
 
-def decode_here() -> None:
-    """Decode photos in this process: starting others takes longer than a trial's few photos."""
-    import fashionrec.decoding
-    import fashionrec.pipeline
-
-    real = fashionrec.decoding.decode_all
-    fashionrec.pipeline.decode_all = lambda *given, **options: real(*given, **{**options, "workers": 1})  # type: ignore
-
-
 def forked(work: Callable[[], Any]) -> tuple[Any, int]:
     """What some work gave in a process of its own (a text where it was lost), and that process's MiB."""
     read, write = os.pipe()
@@ -529,7 +520,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int)
     options = parser.parse_args()
-    decode_here()
+    os.environ["FASHIONREC_BUILD__WORKERS"] = "1"  # starting processes takes longer than a trial's few photos
     honest = trial(options.catalogue, options.photo, options.scratch, 0, forge=False)
     assert not honest["wrong"], honest
     assert set(honest["codes"]) == {0}, honest

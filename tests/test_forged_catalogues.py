@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
 @pytest.fixture
-def whole(photos: Path, tmp_path: Path, decoded_here: None) -> Path:
+def whole(photos: Path, tmp_path: Path) -> Path:
     two_halves(photos / "new.jpg", "red", "black")
     forge_runner.make(photos, tmp_path / "whole")
     return tmp_path / "whole"

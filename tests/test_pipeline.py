@@ -335,3 +335,22 @@ def test_a_garment_too_small_in_the_reduced_photo_is_cut_from_all_pixels(tmp_pat
     assert isinstance(outcome, FoundPhoto)
     assert outcome.garments[0].box == Box(40, 40, 160, 200)
     assert embedder.size == (176, 176)  # 160 and twice the margin, and not a quarter of it
+
+
+class Telling:
+    """Stands in for a path: it is told where it is read."""
+
+    def __init__(self) -> None:
+        self.here = 0
+
+    def __fspath__(self) -> str:
+        self.here += 1
+        return "nowhere"
+
+
+@pytest.mark.parametrize(("workers", "here"), [(1, True), (0, False)])
+def test_photos_are_decoded_in_as_many_processes_as_are_set(workers: int, here: bool) -> None:
+    photo = Telling()
+    found = run([("d", photo)], models(FakeDetector(), FakeEmbedder()), settings(f"build.workers={workers}"))  # type: ignore[list-item]
+    assert [getattr(outcome, "reason", "fine") for _, outcome in found] == ["missing"]
+    assert bool(photo.here) == here

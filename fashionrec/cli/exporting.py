@@ -184,7 +184,12 @@ def _pictures(session: Session, paths: list[Path]) -> list[Image.Image]:
     config = session.config
     wanted = config.build.convert_photos
     chosen = [paths[n * len(paths) // min(len(paths), wanted)] for n in range(min(len(paths), wanted))]
-    decoded = decode_all(((path, path) for path in chosen), config.images, timeout=config.build.photo_timeout)
+    decoded = decode_all(
+        ((path, path) for path in chosen),
+        config.images,
+        timeout=config.build.photo_timeout,
+        workers=config.build.workers,
+    )
     return [photo.pixels for _, photo in decoded if not isinstance(photo, ImageError)]
 
 

@@ -54,7 +54,7 @@ def training_pairs(session: Session, table: Path) -> tuple[list[Pair], dict[str,
     pairs: list[Pair] = []
     failed = 0
     wanted = [(n, row.path) for n, row in enumerate(rows) if captions[n]]
-    photos = decode_all(wanted, config.images, timeout=config.build.photo_timeout)
+    photos = decode_all(wanted, config.images, timeout=config.build.photo_timeout, workers=config.build.workers)
     with session.out.progress("cropping", "photos") as tick:
         batch: list[Any] = []
         for done, found in enumerate(photos, start=1):

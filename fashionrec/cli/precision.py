@@ -96,7 +96,9 @@ class _Sample:
         finder: Detector | None = opened_detector(self.session, self.detector) if self.detector else None
         found = _Crops([], [], [])
         jobs = [(row, row.path) for row in self.chosen()]
-        for row, photo in decode_all(jobs, config.images, timeout=config.build.photo_timeout):
+        for row, photo in decode_all(
+            jobs, config.images, timeout=config.build.photo_timeout, workers=config.build.workers
+        ):
             if isinstance(photo, ImageError):
                 continue
             boxes = [one.box for one in finder.detect([photo.pixels])[0]] if finder else []

@@ -116,7 +116,6 @@ def _inside(
     }
     os.chdir(project)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    _decode_here()
     if sabotage is not None:
         sabotage()
     hook.install()
@@ -153,18 +152,10 @@ def environment(home: Path, scratch: Path) -> dict[str, str]:
         "TMPDIR": str(temporary),
         "NO_PROXY": "127.0.0.1",
         "FASHIONREC_DATASET__WORKERS": "1",
+        "FASHIONREC_BUILD__WORKERS": "1",  # processes cost more than a cell's few photos
         "FASHIONREC_PROJECT__THREADS": "1",
         "FASHIONREC_CAPTIONER__RETRIES": "0",
     }
-
-
-def _decode_here() -> None:
-    """Starting processes that decode costs more than a cell's few photos."""
-    import fashionrec.decoding
-    import fashionrec.pipeline
-
-    real = fashionrec.decoding.decode_all
-    fashionrec.pipeline.decode_all = lambda *given, **named: real(*given, **{**named, "workers": 1})
 
 
 def _wait(child: int, until: float) -> int | None:

@@ -1,0 +1,190 @@
+"""Tests speak to public names: no private name of the package is imported, read or patched, and no module is patched.
+
+Fakes enter by arguments (a decoder, a clock, a transport), settings, the environment or a local server. What is patched
+in the package nonetheless stands in `REMAINS` with its reason; a line there that is no longer needed fails as well.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+PACKAGE = "fashionrec"
+
+# Private by their spelling alone: documented names of the standard library and of other packages.
+NOT_OURS = {
+    "_exit": "os._exit ends a process at once",
+    "_replace": "a method of named tuples",
+    "_parameters": "torch: the parameters of one module",
+    "_attn_implementation": "transformers: a setting of a model",
+}
+# `FILE: WHAT`, and why no argument, setting or server can do it.
+REMAINS: dict[str, str] = {}
+
+PATCHES = {"setattr", "delattr", "setitem", "delitem", "object", "dict", "multiple", "patch"}
+IN_TEXT = re.compile(rf"\b{PACKAGE}(?:\.\w+)*\._(?!_)\w+|\bfrom {PACKAGE}[\w.]* import [^\n;]*\b_(?!_)\w+")
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and name != "_" and not name.endswith("__")
+
+
+def is_module(dotted: str) -> bool:
+    path = TESTS.parent.joinpath(*dotted.split("."))
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+def root(node: ast.expr) -> ast.expr:
+    while isinstance(node, (ast.Attribute, ast.Call, ast.Subscript)):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return node
+
+
+def text_of(node: ast.expr | None) -> str:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+class Names:
+    """Which names of a file are the package's, and which are other modules'. Scopes are not told apart."""
+
+    def __init__(self, tree: ast.Module) -> None:
+        self.ours: set[str] = set()
+        self.others: set[str] = set()
+        self.whole: set[str] = set()  # of ours: modules and classes
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    top = alias.name.partition(".")[0]
+                    (self.ours if top == PACKAGE else self.others).add(alias.asname or top)
+                    self.whole |= {alias.asname or top} if top == PACKAGE else set()
+            elif isinstance(node, ast.ImportFrom):
+                ours = (node.module or "").partition(".")[0] == PACKAGE
+                (self.ours if ours else self.others).update(alias.asname or alias.name for alias in node.names)
+                self.whole |= {
+                    alias.asname or alias.name
+                    for alias in node.names
+                    if ours and (alias.name[0].isupper() or is_module(f"{node.module}.{alias.name}"))
+                }
+        # a class made of one of the package's, a module by `import_module`, and whatever is assigned from either
+        while True:
+            known = len(self.ours)
+            for node in ast.walk(tree):
+                if isinstance(node, ast.ClassDef) and any(self.is_ours(base) for base in node.bases):
+                    self.ours.add(node.name)
+                elif isinstance(node, ast.Assign) and self.is_ours(node.value):
+                    self.ours.update(target.id for target in node.targets if isinstance(target, ast.Name))
+                elif isinstance(node, ast.For) and isinstance(node.target, ast.Name) and self.is_whole(node.iter):
+                    self.whole.add(node.target.id)
+            if len(self.ours) == known:
+                return
+
+    def is_ours(self, node: ast.expr) -> bool:
+        if isinstance(node, ast.Call) and any(text_of(given).partition(".")[0] == PACKAGE for given in node.args[:1]):
+            return ast.unparse(node.func).endswith("import_module")
+        found = root(node)
+        return isinstance(found, ast.Name) and found.id in self.ours
+
+    def is_whole(self, node: ast.expr) -> bool:
+        """A module or class of ours, or a tuple of them."""
+        if isinstance(node, ast.Tuple):
+            return any(map(self.is_whole, node.elts))
+        if isinstance(node, ast.Attribute):  # `fashionrec.detector.guard`
+            return self.is_whole(node.value)
+        return isinstance(node, ast.Name) and node.id in self.whole
+
+    def is_others(self, node: ast.expr) -> bool:
+        """A module or class that is not the package's, or one by its path."""
+        if isinstance(node, ast.Constant):
+            return not text_of(node).startswith(PACKAGE)
+        found = root(node)
+        return isinstance(found, ast.Name) and found.id in self.others and found.id not in self.ours
+
+
+def imported(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.ImportFrom):
+        yield from (f"imports {alias.name}" for alias in node.names if is_private(alias.name))
+    elif isinstance(node, ast.Import):
+        yield from (f"imports {alias.name}" for alias in node.names if any(map(is_private, alias.name.split("."))))
+
+
+def read(node: ast.AST) -> Iterator[str]:
+    """A private attribute of anything but the test's own object; `getattr` and code in a string alike."""
+    if isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr not in NOT_OURS:
+        if not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")):
+            yield f"uses {node.attr}"
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.endswith("attr"):
+        if len(node.args) > 1 and is_private(text_of(node.args[1])):
+            yield f"uses {text_of(node.args[1])}"
+    elif isinstance(node, ast.Constant):
+        yield from (f"names {found}" for found in IN_TEXT.findall(text_of(node)))
+
+
+def overridden(node: ast.AST, names: Names) -> Iterator[str]:
+    """Private names inside a class made of one of the package's are that class's."""
+    if isinstance(node, ast.ClassDef) and any(names.is_ours(base) for base in node.bases):
+        for inner in ast.walk(node):
+            if isinstance(inner, (ast.FunctionDef, ast.AsyncFunctionDef)) and is_private(inner.name):
+                yield f"overrides {node.name}.{inner.name}"
+            elif isinstance(inner, ast.Attribute) and is_private(inner.attr):
+                if isinstance(inner.value, ast.Name) and inner.value.id == "self":
+                    yield f"uses {inner.attr}"
+
+
+def patched(node: ast.AST, names: Names) -> Iterator[str]:
+    """Whatever is replaced in the package: `monkeypatch`, `mock.patch`, `setattr`, an assignment."""
+    if isinstance(node, (ast.Assign, ast.AugAssign, ast.AnnAssign)):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        for target in targets:
+            if isinstance(target, ast.Attribute) and names.is_whole(target.value):
+                yield f"sets {ast.unparse(target)}"
+        return
+    if not isinstance(node, ast.Call) or not node.args:
+        return
+    target, *others = node.args
+    name = text_of(others[0]) if others else ""
+    if isinstance(node.func, ast.Name) and node.func.id in ("setattr", "delattr"):
+        if names.is_ours(target) or is_private(name):
+            yield f"sets {ast.unparse(target)}.{name}"
+    elif isinstance(node.func, (ast.Attribute, ast.Name)):
+        how = ast.unparse(node.func)
+        by = how.rpartition(".")[2]
+        if by not in PATCHES or not ("patch" in how or by in ("setattr", "delattr")):
+            return
+        if by in ("setitem", "delitem", "dict"):
+            if names.is_ours(target) or text_of(target).startswith(PACKAGE):
+                yield f"sets {ast.unparse(target)}[]"
+        elif not names.is_others(target):
+            yield f"sets {text_of(target) or ast.unparse(target)}{'.' + name if name else ''}"
+        elif is_private(name) or any(map(is_private, text_of(target).split("."))):
+            yield f"sets {text_of(target) or ast.unparse(target)}.{name}"
+
+
+def coupled(source: str) -> list[str]:
+    """What a test's source has to do with the inside of the package."""
+    tree = ast.parse(source)
+    names = Names(tree)
+    return sorted(
+        f"{what} (line {getattr(node, 'lineno', 0)})"
+        for node in ast.walk(tree)
+        for what in (*imported(node), *read(node), *overridden(node, names), *patched(node, names))
+    )
+
+
+def without_line(what: str) -> str:
+    return what.partition(" (line")[0]
+
+
+def test_no_test_reaches_into_the_package() -> None:
+    found = {
+        f"{path.relative_to(TESTS).as_posix()}: {what}"
+        for path in sorted(TESTS.rglob("*.py"))
+        if path != Path(__file__)
+        for what in coupled(path.read_text(encoding="utf-8"))
+    }
+    assert [what for what in sorted(found) if without_line(what) not in REMAINS] == []
+    assert set(REMAINS) - {without_line(what) for what in found} == set(), "these lines are no longer needed"
