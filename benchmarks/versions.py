@@ -93,14 +93,14 @@ def main() -> None:
             }
             for what, words in commands.items():
                 pairs = _pairs(options.queries, lambda tree, words=words: seconds(tree, words), before)
-                slower += _told(f"{what}, against {commit}", pairs, options.most)
+                slower += tell_ratio(f"{what}, against {commit}", pairs, options.most)
 
             def build(tree: Path) -> float:
                 fresh = work / "fresh"
                 shutil.rmtree(fresh, ignore_errors=True)
                 return seconds(tree, ("build-index", work / "photos", "--index", fresh, *models))
 
-            slower += _told(f"build, against {commit}", _pairs(options.builds, build, before), options.most)
+            slower += tell_ratio(f"build, against {commit}", _pairs(options.builds, build, before), options.most)
     if slower:
         sys.exit(f"slower: {', '.join(slower)}")
 
@@ -125,7 +125,7 @@ def _pairs(count: int, run: object, before: Path) -> list[float]:
     return ratios
 
 
-def _told(what: str, ratios: list[float], most: float) -> list[str]:
+def tell_ratio(what: str, ratios: list[float], most: float) -> list[str]:
     median, low, high = median_interval(ratios)
     print(f"{what:40} {median:.3f} ({low:.3f} to {high:.3f}), {len(ratios)} pairs", flush=True)
     return [what] if high > most else []

@@ -147,7 +147,7 @@ class Bundle:
         if self.at_once and (self.kind == "embedder" or self.spec.get("precision", "fp32") == "fp32"):
             options.add_session_config_entry("session.disable_prepacking", "1")
         precision = str(self.spec.get("precision", "fp32"))
-        providers = providers_for(device, ort.get_available_providers(), precision, lambda: self._engines(graph))
+        providers = providers_for(device, ort.get_available_providers(), precision, lambda: self.engines(graph))
         if self.at_once and providers == [CPU] and graph + READY in self.graphs:
             with suppress(Unreadable):  # then the graph itself
                 ready = self._graph_path(graph + READY)
@@ -165,7 +165,7 @@ class Bundle:
         check_started(device, session.get_providers())
         return session
 
-    def _engines(self, graph: str) -> Path | None:
+    def engines(self, graph: str) -> Path | None:
         """Where TensorRT's engines of a graph are kept. They hold its weights: so these are the ones of the fingerprint."""
         if not self.fingerprint:
             return None

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 #: Calls that run at a time: threads in, a function that runs one batch of a size out.
 Runner = Callable[[int], Callable[[int], object]]
 Clock = Callable[[], float]
+#: Finds a plan for the models on so many cores: :func:`measured`.
+Measure = Callable[["Bundle | None", "Bundle", "Config", int, Clock], "Plan"]
 
 FILE = "tuning.json"
 #: Batches that are tried, and how many garments a photo has for the weighing of the two networks.
@@ -57,22 +59,26 @@ def plan_for(
     photos: int = 0,
     log: Callable[[str], None] | None = None,
     clock: Clock = time.perf_counter,
+    measure: Measure | None = None,
+    cpu: str | None = None,
 ) -> Plan:
     """The settings' batches and threads; what they leave open is looked up, or measured where ``photos`` are enough for that
-    (``build.measure_from``), or else a guess that is good on CPUs: a worker a core, photos one at a time, crops in dozens."""
+    (``build.measure_from``), or else a guess that is good on CPUs: a worker a core, photos one at a time, crops in dozens.
+
+    What is measured is kept for the processor ``cpu`` (default: this one)."""
     cores = config.project.threads or available_cores()
     guess = Plan(cores, 1, 1, 16, max(2, min(cores, _DECODERS)))
     own = (config.detector.batch, config.embedder.batch)
     if all(own) or photos < config.build.measure_from:
         return _with_own(guess, own)
-    key = fingerprint(_situation(detector, embedder, config, cores))
+    key = fingerprint(_situation(detector, embedder, config, cores, cpu or processor()))
     file = cache_folder(config) / FILE
     kept = _kept(file)
     plan = _understood(kept.get(key), cores)
     if plan is None:
         if log:
             log("measuring how the models run fastest here (once)")
-        plan = _measured(detector, embedder, config, cores, clock)
+        plan = (measure or measured)(detector, embedder, config, cores, clock)
         _keep(file, {**kept, key: asdict(plan)})
         if log:
             log(
@@ -159,7 +165,8 @@ def _together(call: Callable[[int], object], size: int, workers: int, clock: Clo
     return max(clock() - start, 1e-9)
 
 
-def _measured(detector: Bundle | None, embedder: Bundle, config: Config, cores: int, clock: Clock) -> Plan:
+def measured(detector: Bundle | None, embedder: Bundle, config: Config, cores: int, clock: Clock) -> Plan:
+    """The plan that is fastest for these models on ``cores`` cores."""
     runners: list[tuple[Runner, float]] = [(_embedding(embedder, config), _GARMENTS)]
     if detector is not None:
         runners.append((_detecting(detector, config), 1.0))
@@ -203,11 +210,11 @@ def _detecting(bundle: Bundle, config: Config) -> Runner:
     return runner
 
 
-def _situation(detector: Bundle | None, embedder: Bundle, config: Config, cores: int) -> dict[str, Any]:
+def _situation(detector: Bundle | None, embedder: Bundle, config: Config, cores: int, cpu: str) -> dict[str, Any]:
     import onnxruntime
 
     return {
-        "processor": processor(),
+        "processor": cpu,
         "cores": cores,
         "device": config.project.device,
         "providers": onnxruntime.get_available_providers(),

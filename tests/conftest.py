@@ -113,11 +113,11 @@ def build(config: Config) -> Callable[..., BuildReport]:
     tests of others, which cost more than a test's few photos."""
 
     def run(source: Path, root: Path, *, detect: bool = True, settings: Config = config, **options: Any) -> BuildReport:
+        options.setdefault("embedder_bundle", Bundle.open(TINY / "embedder"))
         return build_catalogue(
             read_products(source),
             root,
             detector_bundle=Bundle.open(TINY / "detector") if detect else None,
-            embedder_bundle=Bundle.open(TINY / "embedder"),
             config=settings.model_copy(update={"build": settings.build.model_copy(update={"workers": 1})}),
             source=str(source),
             **options,

@@ -167,10 +167,10 @@ class BatchServer(OpenAIServer):
             return 404, json.dumps({"error": {"message": "No batch found"}}).encode()
         self.looks[parts[0]] += 1
         if self.looks[parts[0]] == 2:
-            self._work(parts[0])
+            self.work(parts[0])
         return 200, self.batches[parts[0]].model_dump_json().encode()
 
-    def _work(self, name: str) -> None:
+    def work(self, name: str) -> None:
         number = int(name.rsplit("-", 1)[1])
         batch = self.batches[name]
         content = self.files[batch.input_file_id][1]

@@ -155,7 +155,7 @@ class RoboflowServer:
             said = f"This API key does not exist (or has been revoked). {self.echo}"
             return self._json(web, 401, {"error": {"message": said, "status": 401, "type": "OAuthException"}})
         self.used.add(query["api_key"])
-        return self._json(web, *self._answer(kind, parts, query, web.headers.get("Content-Type", ""), body))
+        return self._json(web, *self.answer_to(kind, parts, query, web.headers.get("Content-Type", ""), body))
 
     def _kind(self, method: str, parts: list[str]) -> str:
         if parts[:1] == ["signed"]:
@@ -164,7 +164,7 @@ class RoboflowServer:
             return parts[2]
         return "key" if method == "POST" else ("workspace", "project", "version", "export")[len(parts) - 1]
 
-    def _answer(
+    def answer_to(
         self, kind: str, parts: list[str], query: dict[str, str], content_type: str, body: bytes
     ) -> tuple[int, dict[str, Any]]:
         if kind == "key":

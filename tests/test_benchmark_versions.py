@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.versions import _told, median_interval
+from benchmarks.versions import median_interval, tell_ratio
 
 
 def test_the_interval_of_a_median_is_that_of_order_statistics() -> None:
@@ -16,7 +16,7 @@ def test_the_interval_of_a_median_is_that_of_order_statistics() -> None:
 
 
 def test_what_became_slower_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    assert _told("query", [1.0] * 20, 1.05) == []
-    assert _told("query", [1.0] * 14 + [1.2] * 6, 1.05) == ["query"]
-    assert _told("query", [1.2] * 5 + [1.0] * 15, 1.05) == []
+    assert tell_ratio("query", [1.0] * 20, 1.05) == []
+    assert tell_ratio("query", [1.0] * 14 + [1.2] * 6, 1.05) == ["query"]
+    assert tell_ratio("query", [1.2] * 5 + [1.0] * 15, 1.05) == []
     assert "1.000 (1.000 to 1.200), 20 pairs" in capsys.readouterr().out

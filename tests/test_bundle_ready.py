@@ -123,14 +123,14 @@ def test_another_bundle_in_the_place_of_a_catalogue_is_told(tmp_path: Path) -> N
 def test_engines_are_kept_in_a_folder_of_the_user(encoder: Path, tmp_path: Path) -> None:
     (encoder / ".tensorrt").mkdir()
     bundle = replace(Bundle.open(encoder), cache=tmp_path / "cache")
-    folder = bundle._engines("image")
+    folder = bundle.engines("image")
     assert folder is not None
     assert folder.is_relative_to(tmp_path / "cache" / "tensorrt")
     assert bundle.fingerprint in folder.name
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     (encoder / "image.onnx").write_bytes(os.urandom(bundle.files["image.onnx"]["size"]))
     with pytest.raises(ModelError, match="has changed"):  # its engine would be taken for that of the fingerprint
-        bundle._engines("image")
+        bundle.engines("image")
 
 
 def test_a_folder_that_others_can_write_to_holds_no_engines(tmp_path: Path) -> None:

@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import TINY, Result, two_halves
 from openai_batches import BatchServer, Ending, answered, expired
 from openai_server import OpenAIServer, Recorded, Reply, completion, error, success
 
+from fashionrec.bundle import Bundle, write_bundle
 from fashionrec.captioner.cache import CaptionCache
 from fashionrec.catalogue import Catalogue
 from fashionrec.types import Box
@@ -172,29 +174,34 @@ def test_recaption_pays_again_for_what_it_names_and_goes_on_where_it_was(
     assert cli("caption", "--index", "c", "--recaption", "all", "--only-missing").code == 2
 
 
+def retrained(folder: Path) -> Path:
+    """A detector that finds the same garments, each box a pixel elsewhere (of 64)."""
+    bundle = Bundle.open(TINY / "detector")
+    boxes = np.array([[[16, 48], [32, 32], [32, 32], [64, 64]]], np.float32)
+    elsewhere = boxes + np.array([0.5, 0.5, -1, -1], np.float32).reshape(1, 4, 1)
+    graph = (bundle.path / "detect.onnx").read_bytes()
+    assert graph.count(boxes.tobytes()) == 1
+    folder.mkdir()
+    (folder / "detect.onnx").write_bytes(graph.replace(boxes.tobytes(), elsewhere.tobytes()))
+    return write_bundle(
+        folder / "detector",
+        kind="detector",
+        name="retrained",
+        graphs={"detect": "detect.onnx"},
+        spec=bundle.spec,
+        source={},
+        agreement={},
+        files={"detect.onnx": folder / "detect.onnx"},
+    ).path
+
+
 def test_moved_boxes_another_model_and_another_catalogue_pay_nothing(
-    cli: Cli, index: Path, server: OpenAIServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, index: Path, server: OpenAIServer, tmp_path: Path
 ) -> None:
     cli("caption", "--index", "c", "--quiet")
     assert len(server.requests) == GARMENTS
-    from fashionrec.detector.detect import Detector
-    from fashionrec.types import Garment
-
-    plain = Detector.detect
-
-    def retrained(self: Detector, *given: Any, **named: Any) -> list[list[Garment]]:
-        """The same garments, each box a pixel or two elsewhere."""
-        found = plain(self, *given, **named)
-        return [
-            [
-                Garment(g.index, g.class_name, g.confidence, Box(g.box.x1, g.box.y1 + 1, g.box.x2 - 1, g.box.y2 - 2))
-                for g in garments
-            ]
-            for garments in found
-        ]
-
-    monkeypatch.setattr(Detector, "detect", retrained)
-    assert cli("build-index", "photos", "--index", "d", *MODELS, "--quiet").code == 0
+    moved_boxes = ("--detector", retrained(tmp_path / "retrained"), *MODELS[2:])
+    assert cli("build-index", "photos", "--index", "d", *moved_boxes, "--quiet").code == 0
     boxes = [b for root in ("c", "d") for b in _boxes(tmp_path / root)]
     assert len(set(boxes)) == 2 * GARMENTS
     moved = cli("caption", "--index", "d", "--json")
@@ -202,7 +209,7 @@ def test_moved_boxes_another_model_and_another_catalogue_pay_nothing(
     assert set(captions(tmp_path / "d").values()) == set(captions(index).values())
     luna = ("--set", "captioner.model=gpt-6-luna", "--json")
     assert cli("caption", "--index", "d", *luna).document["kept"] == GARMENTS
-    assert cli("build-index", "photos", "--index", "e", *MODELS, "--quiet").code == 0
+    assert cli("build-index", "photos", "--index", "e", *moved_boxes, "--quiet").code == 0
     assert cli("caption", "--index", "e", *luna).document["reused"] == GARMENTS
     shutil.rmtree("data")  # a catalogue that is copied elsewhere has its captions with it
     assert cli("build-index", "photos", "--index", "d", "--quiet").code == 0

@@ -10,14 +10,14 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import TINY
@@ -30,10 +30,8 @@ from fashionrec.captioner.spool import read_spool
 from fashionrec.captioning import caption_catalogue
 from fashionrec.catalogue import Catalogue
 from fashionrec.config import Config, load_config
-from fashionrec.types import Box
 
 CONCURRENCY = 8
-PLACES = "SELECT photo_sha256, class_name, x1, y1, x2, y2 FROM outcomes"
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -134,7 +132,8 @@ def recorded(folder: Path) -> int:
     known = {one.place for one in read_spool(folder / "c" / ".captions.arrived")}
     if (folder / "paid.sqlite").is_file():
         with CaptionCache(folder / "paid.sqlite") as cache:
-            known |= {Place(*row[:2], Box(*row[2:])) for row in cache._db.execute(PLACES)}
+            for group in cache.everything("openai"):
+                known |= {Place(one.photo_sha256, one.class_name, one.box) for one in group}
     return len(known)
 
 
@@ -190,16 +189,22 @@ def test_killed_at_random_moments_only_what_was_in_flight_is_asked_again(tmp_pat
     assert tally.kills > 5
 
 
-def test_a_cache_that_forgets_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_forgets_is_caught(tmp_path: Path) -> None:
     root = make_catalogue(tmp_path, 40)
-    plain = CaptionCache.put_many
 
-    def forgets(self: CaptionCache, entries: Any) -> None:
-        """Records only one in three."""
-        plain(self, [entry for n, entry in enumerate(entries) if n % 3 == 0])
+    def forgetful(root: Path, config: Config) -> int:
+        """A process that finds nothing of what the one before it had recorded: more than was in flight."""
+        (root / ".captions.arrived").unlink(missing_ok=True)
+        if (tmp_path / "paid.sqlite").is_file():
+            with closing(sqlite3.connect(tmp_path / "paid.sqlite")) as db, db:
+                db.execute("DELETE FROM outcomes")
+        child = fork(root, config)
+        while recorded(tmp_path) <= CONCURRENCY:
+            time.sleep(0.02)
+        return child
 
-    monkeypatch.setattr(CaptionCache, "put_many", forgets)
-    tally = kill_until_done(root, tmp_path, random.Random(2), 0.6, most=5)
+    tally = kill_until_done(root, tmp_path, random.Random(2), 0.0, start=forgetful, most=1)
+    assert tally.kills == 1
     with pytest.raises(AssertionError):
         check(tally, root, 40)
 

@@ -48,7 +48,15 @@ def place(n: int) -> Place:
 class Client:
     """A process's part: batches in a folder, outcomes in a cache."""
 
-    def __init__(self, server: OpenAIServer, folder: Path, **batch: Any) -> None:
+    def __init__(
+        self,
+        server: OpenAIServer,
+        folder: Path,
+        *,
+        body: Callable[[Place], dict[str, Any] | None] | None = None,
+        api: type[BatchApi] = BatchApi,
+        **batch: Any,
+    ) -> None:
         self.remote = OpenAICaptioner(settings(server, **batch), api_key=KEY, backoff=0.01)
         self.cache = CaptionCache(folder / "captions.sqlite")
         self.caller = self.remote.caller()
@@ -56,9 +64,10 @@ class Client:
             folder / "batches",
             self.remote.config,
             self.caller,
-            body=self.body,
+            body=body or self.body,
             record=self.record,
             sleep=lambda seconds: None,
+            api=api(self.caller),
         )
 
     def body(self, place: Place) -> dict[str, Any] | None:
@@ -248,7 +257,7 @@ def test_a_file_that_comes_short_is_fetched_again_before_anything_is_submitted(t
         client.batches.state.close()
         client.batches.state = BatchState(tmp_path / "batches" / "state.sqlite")
         part = client.batches.open_parts()[0]
-        server._work("batch-0")
+        server.work("batch-0")
         server.looks["batch-0"] = 5
         output = str(server.batches["batch-0"].output_file_id)
         file, content = server.files[output]
@@ -351,10 +360,16 @@ def test_killed_at_every_step_no_garment_is_lost_and_none_is_paid_for_twice(
     assert step > 20  # before and after each request of three batches
 
 
-def test_without_the_look_for_a_batch_a_kill_would_pay_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class Forgetful(BatchApi):
+    """Does not look for a batch that may have been created."""
+
+    def find_batch(self, token: str) -> str | None:
+        return None
+
+
+def test_without_the_look_for_a_batch_a_kill_would_pay_twice(tmp_path: Path) -> None:
     """The gate above can fail: a client that forgets to look submits the same garments again."""
-    monkeypatch.setattr(BatchApi, "find_batch", lambda self, token: None)
-    with BatchServer() as server, Client(server, tmp_path) as client:
+    with BatchServer() as server, Client(server, tmp_path, api=Forgetful) as client:
         server.fails = [("POST /batches", 503)]
         client.batches.add([place(0)])
         client.until_done()
@@ -373,16 +388,17 @@ def test_120_000_requests_are_split_by_both_limits_in_flat_memory(size: int, by:
     filler = "x" * size
     sizes: list[tuple[int, int]] = []
     limits = load_config(env={}).config.captioner.batch
-    with BatchServer() as server, Client(server, tmp_path, requests=limits.requests, bytes=limits.bytes) as client:
+    large = {"requests": limits.requests, "bytes": limits.bytes}
+    body = {"model": "m", "f": filler}
+    with BatchServer() as server, Client(server, tmp_path, body=lambda place: body, **large) as client:
         batches = client.batches
-        batches._body = lambda place: {"model": "m", "f": filler}
         assert batches.add(place(n) for n in range(count)) == count
         before, peak = _resident(), 0
         seen = 0
         last = ""
-        while (number := batches._write()) is not None:
+        while (number := batches.write_next()) is not None:
             part = batches.state.part(number)
-            path = batches._path(part.token)
+            path = batches.part_file(part.token)
             sizes.append((part.requests, path.stat().st_size))
             peak = max(peak, _resident())
             with path.open("rb") as file:

@@ -227,9 +227,8 @@ def test_another_version_and_a_damaged_file_are_refused(tmp_path: Path) -> None:
 
 def test_a_writer_elsewhere_is_busy_and_a_reader_is_not_in_its_way(tmp_path: Path) -> None:
     path = tmp_path / "captions.sqlite"
-    with CaptionCache(path) as cache:
+    with CaptionCache(path, wait=0.05) as cache:
         cache.put(PHOTO, "top", BOX, done())
-        cache._db.execute("PRAGMA busy_timeout = 50")
         elsewhere = sqlite3.connect(path, isolation_level=None)
         elsewhere.execute("BEGIN IMMEDIATE")
         assert cache.find(PHOTO, "top", BOX, "openai") == done()
@@ -249,16 +248,9 @@ def test_an_outcome_has_a_description_exactly_when_it_is_done() -> None:
         other("odd")
 
 
-def test_a_journal_that_cannot_be_made_is_the_disks_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a full disk makes SQLite say where it opens a journal; here the folder does not let it."""
+def test_a_journal_that_cannot_be_made_is_the_disks_fault(tmp_path: Path) -> None:
+    """What a full disk makes SQLite say where it opens a journal; here a folder has the journal's name."""
     with CaptionCache(tmp_path / "captions.sqlite") as cache:
-        db = cache._db
-
-        class Refusing:
-            def execute(self, *words: object) -> object:
-                raise sqlite3.OperationalError("unable to open database file")
-
-        monkeypatch.setattr(cache, "_db", Refusing())
+        (tmp_path / "captions.sqlite-journal").mkdir()
         with pytest.raises(WriteError, match="cannot be written"):
-            cache.count_by_state()
-        monkeypatch.setattr(cache, "_db", db)
+            cache.put(PHOTO, "top", BOX, done())

@@ -20,6 +20,7 @@ from test_captioner_remote import captioner, crops, settings
 
 from fashionrec.captioner.cache import CaptionCache
 from fashionrec.captioner.cost import Meter, Price, Tokens
+from fashionrec.captioner.outcome import Outcome
 from fashionrec.captioner.remote import Job, OpenAICaptioner
 from fashionrec.images import encode_jpeg
 from fashionrec.types import Box
@@ -91,11 +92,16 @@ class FaultyServer(OpenAIServer):
         return BEHAVIOURS[n % len(BEHAVIOURS)][1](call)
 
 
-def ask(server: FaultyServer, cache: CaptionCache, order: list[int], meter: Meter, concurrency: int = 8) -> None:
+def ask(
+    server: FaultyServer,
+    cache: CaptionCache,
+    order: list[int],
+    meter: Meter,
+    concurrency: int = 8,
+    kind: type[OpenAICaptioner] = OpenAICaptioner,
+) -> None:
     """One run: what is not recorded is asked for, and recorded."""
-    asked = OpenAICaptioner(
-        settings(server, concurrency=concurrency, retries=RETRIES, timeout=0.5), api_key="none", backoff=0.01
-    )
+    asked = kind(settings(server, concurrency=concurrency, retries=RETRIES, timeout=0.5), api_key="none", backoff=0.01)
     todo = [n for n in order if cache.find(f"{n:064}", "top", Box(0, 0, 9, 9), "openai") is None]
     jobs = (Job(n, "top", lambda n=n: picture(n)) for n in todo)  # type: ignore[misc]
     with closing(asked.stream(jobs, most=len(todo), meter=meter)) as groups:
@@ -109,12 +115,16 @@ def free() -> Meter:
 
 
 def test_every_garment_ends_in_its_state_within_its_calls_and_is_not_asked_again(tmp_path: Path) -> None:
+    in_its_state_within_its_calls(tmp_path, OpenAICaptioner)
+
+
+def in_its_state_within_its_calls(tmp_path: Path, kind: type[OpenAICaptioner]) -> None:
     garments = 4 * len(BEHAVIOURS)
     order = list(range(garments))
     random.Random(5).shuffle(order)
     shipped = settings("http://127.0.0.1:1/v1")
     with FaultyServer(garments, shipped) as server, CaptionCache(tmp_path / "captions.sqlite") as cache:
-        ask(server, cache, order, free())
+        ask(server, cache, order, free(), kind=kind)
         for n in order:
             name, _, state, calls = BEHAVIOURS[n % len(BEHAVIOURS)]
             found = cache.find(f"{n:064}", "top", Box(0, 0, 9, 9), "openai")
@@ -124,7 +134,7 @@ def test_every_garment_ends_in_its_state_within_its_calls_and_is_not_asked_again
             answered = found.state not in ("failed",) and name != "content policy"
             assert (found.usage["input_tokens"] > 0) is answered, name  # what was paid for is known, whatever it said
         before = len(server.requests)
-        ask(server, cache, order, free())
+        ask(server, cache, order, free(), kind=kind)
         assert len(server.requests) == before
 
 
@@ -167,14 +177,14 @@ def test_no_connection_in_time_is_a_failure() -> None:
     assert "0.3 s" in (found[0].error or "")
 
 
-def test_a_garment_whose_state_is_planted_wrong_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The gate above can fail: a reader that takes a refusal for an empty answer."""
-    from fashionrec.captioner import remote
-    from fashionrec.captioner.wire import read_answer
+class ForgetsRefusals(OpenAICaptioner):
+    """Takes a refusal for an empty answer."""
 
-    def forgets_refusals(body: str, **named: Any) -> Any:
-        return read_answer(json.dumps(json.loads(body) | {"choices": []}), **named)
+    def read_body(self, body: str, *given: Any, **named: Any) -> Outcome:
+        return super().read_body(json.dumps(json.loads(body) | {"choices": []}), *given, **named)
 
-    monkeypatch.setattr(remote, "read_answer", forgets_refusals)
+
+def test_a_garment_whose_state_is_planted_wrong_is_caught(tmp_path: Path) -> None:
+    """The gate above can fail."""
     with pytest.raises(AssertionError):
-        test_every_garment_ends_in_its_state_within_its_calls_and_is_not_asked_again(tmp_path)
+        in_its_state_within_its_calls(tmp_path, ForgetsRefusals)

@@ -37,8 +37,7 @@ def may_enter(limiter: RateLimiter, clock: Clock | None = None) -> bool:
     thread.start()
     thread.join(0.05)
     stop.set()
-    with limiter._changed:
-        limiter._changed.notify_all()
+    limiter.wake()
     thread.join()
     return entered == [True]
 

@@ -32,10 +32,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small CLIP of random weights, as save_pretrained writes it."""
     from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
-    from fashionrec.embedder.train import _learn_tokenizer
+    from fashionrec.embedder.train import learn_tokenizer
 
     torch.manual_seed(0)
-    tokenizer = _learn_tokenizer(["a red dress", "blue pants", "a green top"] * 3, 300)
+    tokenizer = learn_tokenizer(["a red dress", "blue pants", "a green top"] * 3, 300)
     ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     shared = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = CLIPConfig(

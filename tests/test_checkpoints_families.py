@@ -27,13 +27,13 @@ NAMES = {0: "dress", 1: "pants", 2: "skirt&pants", 3: "skirt", 4: "t-shirt"}
 @pytest.fixture(scope="module", params=MODELS)
 def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint as a training writes it."""
-    from fashionrec.detector.families import _module
+    from fashionrec.detector.families import family_module
     from fashionrec.detector.families.checkpoint import About, save_weights
 
     model, side = MODELS[request.param]
     about = About(request.param, model, NAMES, side)
     path = tmp_path_factory.mktemp(request.param) / "best.safetensors"
-    save_weights(path, _module(request.param).build(about).model, about)
+    save_weights(path, family_module(request.param).build(about).model, about)
     return path
 
 
@@ -139,13 +139,13 @@ def test_a_header_that_asks_for_a_world_of_memory_is_refused(
 
 
 def test_a_whole_one_of_other_classes_is_a_starting_point(whole: Path, tmp_path: Path) -> None:
-    from fashionrec.detector.families import _module
+    from fashionrec.detector.families import family_module
     from fashionrec.detector.families.checkpoint import About
-    from fashionrec.detector.families.plain import _take
+    from fashionrec.detector.families.plain import take_weights
 
     earlier = About.of(whole)
     about = replace(earlier, names={0: "hat"})
-    family = _module(earlier.family)
+    family = family_module(earlier.family)
     told: list[str] = []
-    _take(whole, earlier, family.build(about).model, about, family, told.append)
+    take_weights(whole, earlier, family.build(about).model, about, family, told.append)
     assert "training on from" in told[0]

@@ -11,8 +11,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 TESTS = Path(__file__).parent
 PACKAGE = "fashionrec"
 
@@ -115,7 +113,7 @@ def imported(node: ast.AST) -> Iterator[str]:
 def read(node: ast.AST) -> Iterator[str]:
     """A private attribute of anything but the test's own object; `getattr` and code in a string alike."""
     if isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr not in NOT_OURS:
-        if not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")):
+        if ast.unparse(node.value) not in ("self", "cls"):
             yield f"uses {node.attr}"
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.endswith("attr"):
         if len(node.args) > 1 and is_private(text_of(node.args[1])):
@@ -130,9 +128,8 @@ def overridden(node: ast.AST, names: Names) -> Iterator[str]:
         for inner in ast.walk(node):
             if isinstance(inner, (ast.FunctionDef, ast.AsyncFunctionDef)) and is_private(inner.name):
                 yield f"overrides {node.name}.{inner.name}"
-            elif isinstance(inner, ast.Attribute) and is_private(inner.attr):
-                if isinstance(inner.value, ast.Name) and inner.value.id == "self":
-                    yield f"uses {inner.attr}"
+            elif isinstance(inner, ast.Attribute) and is_private(inner.attr) and ast.unparse(inner.value) == "self":
+                yield f"uses {inner.attr}"
 
 
 def patched(node: ast.AST, names: Names) -> Iterator[str]:

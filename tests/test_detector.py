@@ -8,6 +8,7 @@ from conftest import TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tampered import Ask, Inputs, tampered
 
 from fashionrec.bundle import Bundle
 from fashionrec.config import Config
@@ -221,15 +222,13 @@ def test_a_photo_gets_the_same_garments_alone_and_in_any_batch(config: Config) -
 
 
 def test_that_test_would_catch_a_batch_that_loses_detections(config: Config) -> None:
-    class Losing(Detector):
+    def losing(graph: str, inputs: Inputs, ask: Ask) -> list[np.ndarray]:
         """What an export with NMS in the graph does: nothing for photos 2 to n."""
+        outputs = ask(inputs)[0]
+        outputs[1:] = 0
+        return [outputs]
 
-        def _run(self, values: np.ndarray) -> np.ndarray:
-            outputs = super()._run(values)
-            outputs[1:] = 0
-            return outputs
-
-    detector = Losing(Bundle.open(TINY / "detector"), conf=0.35, iou=0.6, max_garments=12)
+    detector = Detector(tampered(Bundle.open(TINY / "detector"), losing), conf=0.35, iou=0.6, max_garments=12)
     assert detector.detect(PHOTOS) != [detector.detect([photo])[0] for photo in PHOTOS]
 
 
@@ -259,14 +258,15 @@ def test_a_graph_of_one_photo_a_call_gives_the_same_garments(config: Config) -> 
     expected = Detector.open(TINY / "detector", config.detector).detect(PHOTOS)
     asked: list[int] = []
 
-    class Counted(Detector):
-        def _run(self, values: np.ndarray) -> np.ndarray:
-            asked.append(len(values))
-            return super()._run(values)
+    def counted(graph: str, inputs: Inputs, ask: Ask) -> list[np.ndarray]:
+        asked.append(len(inputs["images"]))
+        return ask(inputs)
 
     for most, calls in ((1, [1] * len(PHOTOS)), (4, [4, 4, 2])):
         bundle.spec["batch"] = most
-        detector = Counted(bundle, conf=config.detector.conf, iou=config.detector.iou, max_garments=12)
+        detector = Detector(
+            tampered(bundle, counted), conf=config.detector.conf, iou=config.detector.iou, max_garments=12
+        )
         assert detector.detect(PHOTOS) == expected
         assert (asked, detector.most) == (calls, most)
         asked.clear()

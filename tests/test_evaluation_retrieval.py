@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fashionrec.evaluation.retrieval import (
-    _rank_of,
     colour_histogram,
     mean_reciprocal_rank,
     ndcg_at_k,
+    rank_of,
     recall_at_k,
 )
-from fashionrec.evaluation.ways import _Gallery
+from fashionrec.evaluation.ways import Gallery
 
 RANKS = [1, 3, None, 10, 11]
 
@@ -39,17 +39,17 @@ def test_metrics_are_ordered(ranks: list[int | None]) -> None:
 
 def test_several_answers_are_merged_by_each_products_best_score() -> None:
     answers = [{"a": 0.9, "b": 0.5}, {"b": 0.95, "c": 0.1}]
-    assert _rank_of("b", answers) == 1
-    assert _rank_of("a", answers) == 2
-    assert _rank_of("c", answers) == 3
-    assert _rank_of("d", answers) is None
+    assert rank_of("b", answers) == 1
+    assert rank_of("a", answers) == 2
+    assert rank_of("c", answers) == 3
+    assert rank_of("d", answers) is None
 
 
 def test_an_encoder_to_which_all_look_alike_finds_nothing() -> None:
     """The planted fault: scores that are all the same would else count as found."""
-    assert _rank_of("b", [{"a": 0.5, "b": 0.5, "c": 0.5}]) == 3
+    assert rank_of("b", [{"a": 0.5, "b": 0.5, "c": 0.5}]) == 3
     alike = np.ones((3, 2), np.float32)
-    gallery = _Gallery(np.arange(3), alike, alike, np.ones(3, bool), {"a": 0, "b": 1, "c": 2})
+    gallery = Gallery(np.arange(3), alike, alike, np.ones(3, bool), {"a": 0, "b": 1, "c": 2})
     assert gallery.rank("a", alike @ np.ones(2, np.float32)) == 3
     assert gallery.rank("a", np.array([0.9, 0.5, 0.1])) == 1
     assert gallery.rank("c", np.array([0.9, 0.5, 0.1])) == 3

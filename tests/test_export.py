@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from conftest import TINY, Result, keeps_its_contract
 from PIL import Image
+from tampered import Ask, Change, Inputs, tampered
 from test_detector_training import FAST, dataset
 
 from fashionrec.bundle import Bundle, is_bundle
 from fashionrec.config import load_config
 from fashionrec.detector.detect import Detector
-from fashionrec.detector.preprocess import Letterbox
 from fashionrec.errors import DataError, ModelError, Refused
 
 pytestmark = pytest.mark.train
@@ -106,8 +106,8 @@ def test_an_export_agrees_with_its_source_and_serves(trained: Trained, whole: Bu
 
 
 @pytest.mark.parametrize("fault", ["scale", "pad", "channels", "batch", "letterbox", "head"])
-def test_the_gate_refuses_every_planted_fault(fault: str, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fashionrec.detector import detect, gate
+def test_the_gate_refuses_every_planted_fault(fault: str, trained: Trained) -> None:
+    from fashionrec.detector import gate
 
     bundle = unwritten(trained.graph.path, trained.graph.spec)
     photos = photos_of(trained.data, "test")[:8]
@@ -119,30 +119,25 @@ def test_the_gate_refuses_every_planted_fault(fault: str, trained: Trained, monk
     elif fault == "head":
         bundle.spec["labels"] = {"0": "dress", "1": "pants"}
     elif fault == "letterbox":
-        monkeypatch.setattr(detect, "letterbox", stretched)
+        bundle.spec["resize"] = "stretch"
     else:
-        monkeypatch.setattr(gate, "Detector", faulty(fault))
+        bundle = tampered(bundle, faulty(fault))
     with pytest.raises(Refused):
         gate.check(trained.graph.reference, bundle, photos)
 
 
-def stretched(photo: Image.Image, side: int, pad: int = 114, multiple: int = 0) -> tuple[np.ndarray, Letterbox]:
-    return np.asarray(photo.resize((side, side))), Letterbox(side / photo.width, 0, 0, photo.width, photo.height)
+def faulty(fault: str) -> Change:
+    def answers(graph: str, inputs: Inputs, ask: Ask) -> list[np.ndarray]:
+        if fault == "channels":
+            return ask({name: np.ascontiguousarray(values[:, ::-1]) for name, values in inputs.items()})
+        outputs = ask(inputs)[0]
+        if fault == "batch":
+            outputs[1:] = 0
+        if fault == "shift":  # boxes a little to the right: still the same garments, no longer where they are
+            outputs[:, 0] += 0.7
+        return [outputs]
 
-
-def faulty(fault: str) -> type[Detector]:
-    class Faulty(Detector):
-        def _run(self, values: np.ndarray) -> np.ndarray:
-            if fault == "channels":
-                return super()._run(np.ascontiguousarray(values[:, ::-1]))
-            outputs = super()._run(values)
-            if fault == "batch":
-                outputs[1:] = 0
-            if fault == "shift":  # boxes a little to the right: still the same garments, no longer where they are
-                outputs[:, 0] += 0.7
-            return outputs
-
-    return Faulty
+    return answers
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])

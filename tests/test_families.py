@@ -232,8 +232,8 @@ def test_a_wrong_input_is_refused_however_little_was_learnt(graph: Any) -> None:
     from fashionrec.detector.gate import MAX_GREY, same_input
 
     class Swapped(Detector):
-        def _values(self, squares: Any) -> np.ndarray:
-            return super()._values(squares)[:, ::-1].copy()
+        def inputs(self, photos: Any) -> np.ndarray:
+            return super().inputs(photos)[:, ::-1].copy()
 
     def differs(kind: type[Detector], **change: Any) -> float:
         detector = kind(unwritten(graph.spec | change, graph.path), conf=0.25, iou=0.6, max_garments=9)

@@ -16,7 +16,7 @@ from fashionrec.runs import read_run
 pytestmark = pytest.mark.train
 pytest.importorskip("ultralytics")
 
-from fashionrec.detector.finetune import _balanced_sample, best_factor, interpolate  # noqa: E402
+from fashionrec.detector.finetune import balanced_sample, best_factor, interpolate  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_the_teacher_compares_features_as_they_are(old: tuple[Path, Path]) -> No
     from ultralytics.cfg import get_cfg
     from ultralytics.nn.distill_model import DistillationModel
 
-    from fashionrec.detector.finetune import _keep_features_as_they_are
+    from fashionrec.detector.finetune import keep_features_as_they_are
     from fashionrec.detector.ultra import load_yolo
 
     weights = old[0] / "weights" / "best.pt"
@@ -99,7 +99,7 @@ def test_the_teacher_compares_features_as_they_are(old: tuple[Path, Path]) -> No
         "bboxes": torch.tensor([[0.5, 0.5, 0.4, 0.4]]),
     }
     _, projected = wrapped.loss(batch)
-    _keep_features_as_they_are(SimpleNamespace(model=wrapped, ema=None))
+    keep_features_as_they_are(SimpleNamespace(model=wrapped, ema=None))
     _, compared = wrapped.loss(batch)
     assert float(projected["dis_loss"]) > 1e-3
     assert float(compared["dis_loss"]) == pytest.approx(0, abs=1e-9)
@@ -156,7 +156,7 @@ def test_replay_is_balanced_by_class(tmp_path: Path) -> None:
         kind = 0 if n < 36 else 3
         images.append(tmp_path / "images" / f"{n}.jpg")
         (tmp_path / "labels" / f"{n}.txt").write_text(f"{kind} .5 .5 .1 .1\n")
-    chosen = _balanced_sample(images, 8, seed=0)
+    chosen = balanced_sample(images, 8, seed=0)
     assert len(set(chosen)) == 8
     assert sum(int(path.stem) >= 36 for path in chosen) == 4
-    assert set(_balanced_sample(images, 100, seed=0)) == set(images)
+    assert set(balanced_sample(images, 100, seed=0)) == set(images)

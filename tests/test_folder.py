@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from fashionrec.common import folder as module
 from fashionrec.common.folder import TEMPORARY, Folder
 from fashionrec.errors import CatalogueError, DataError
 
@@ -16,7 +15,8 @@ from fashionrec.errors import CatalogueError, DataError
 @pytest.fixture(params=["handles", "paths"])
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder beside one that must not be touched; with directory handles and, as on Windows, without."""
-    monkeypatch.setattr(module, "_HANDLES", request.param == "handles")
+    if request.param == "paths":
+        monkeypatch.setattr(os, "supports_dir_fd", os.supports_dir_fd - {os.open})
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "secret").write_text("canary")
     (tmp_path / "inside" / "a").mkdir(parents=True)

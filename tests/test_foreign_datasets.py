@@ -150,9 +150,9 @@ def test_a_finetune_runs_nothing_of_its_data_or_of_what_it_replays(cli: Callable
     assert content(tmp_path / "new") | content(tmp_path / "old") == planted
 
 
-def test_an_engine_is_calibrated_on_a_list_of_our_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_is_calibrated_on_a_list_of_our_own(tmp_path: Path) -> None:
     """What is handed to ultralytics' export: without a GPU it cannot be run here."""
-    from fashionrec.detector import engine
+    from fashionrec.detector.engine import built_by_ultralytics
 
     data = dataset(tmp_path / "d", {"train": 2, "valid": 2})
     hostile.planted_dataset(data, tmp_path)
@@ -163,8 +163,7 @@ def test_an_engine_is_calibrated_on_a_list_of_our_own(tmp_path: Path, monkeypatc
             asked.update(options)
             return str(tmp_path / "x.engine")
 
-    monkeypatch.setattr(engine, "load_yolo", lambda weights: Exporting())
-    engine._by_ultralytics(tmp_path / "x.pt", 64, "int8", data)
+    built_by_ultralytics(tmp_path / "x.pt", 64, "int8", data, load=lambda weights: Exporting())
     given = Path(str(asked["data"]))
     assert given != data
     assert "download" not in given.read_text()

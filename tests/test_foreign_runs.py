@@ -143,7 +143,7 @@ def test_a_link_in_an_earlier_demo_is_refused(name: str, plant: str, tmp_path: P
     chain = Chain([], [f"project.runs={root}"], Output(quiet=True))
     if name or plant in ("file", "relative", "folder", "missing", "loop"):
         with pytest.raises(DataError, match=name or "demo"):
-            chain._clear()
+            chain.clear()
         assert state(tmp_path) == before
 
 
@@ -152,7 +152,7 @@ def test_a_demo_removes_what_it_made_and_nothing_else(tmp_path: Path) -> None:
     for name in ("world/data.yaml", "train/detector/run.json", "report.html", MARKER, "notes.txt", "mine/thesis.txt"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("x")
-    Chain([], [f"project.runs={root}"], Output(quiet=True))._clear()
+    Chain([], [f"project.runs={root}"], Output(quiet=True)).clear()
     assert sorted(path.name for path in root.iterdir()) == [MARKER, "mine", "notes.txt"]
 
 

@@ -13,8 +13,10 @@ import pytest
 from conftest import TINY, Result, two_halves
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tampered import Ask, Inputs, tampered
 
 from fashionrec.build_report import BuildReport
+from fashionrec.bundle import Bundle
 from fashionrec.catalogue import Catalogue
 from fashionrec.config import Config
 from fashionrec.dataset.products import ProductRow, read_products
@@ -120,27 +122,25 @@ def test_a_changed_title_or_category_is_found_and_acted_on(table: Any, build: Bu
 
 
 def test_another_threshold_embeds_only_crops_that_are_new(
-    photos: Path, build: Build, tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+    photos: Path, build: Build, tmp_path: Path, config: Config
 ) -> None:
-    from fashionrec.embedder.embed import Embedder
-
     root = tmp_path / "c"
     build(photos, root)
     before = state(root)
     embedded: list[int] = []
-    original = Embedder._run
 
-    def counted(self: Embedder, graph: str, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    def counted(graph: str, inputs: Inputs, ask: Ask) -> list[np.ndarray]:
         embedded.append(len(next(iter(inputs.values()))))
-        return original(self, graph, inputs)
+        return ask(inputs)
 
-    monkeypatch.setattr(Embedder, "_run", counted)
+    counting = tampered(Bundle.open(TINY / "embedder"), counted)
     other = config.model_copy(update={"detector": config.detector.model_copy(update={"conf": 0.3})})
-    report = build(photos, root, settings=other)
+    report = build(photos, root, settings=other, embedder_bundle=counting)
     assert (report.embedded, report.crops_reused, sum(embedded)) == (6, 8, 0)
     assert state(root) == before
     stricter = config.model_copy(update={"detector": config.detector.model_copy(update={"conf": 0.999})})
-    report = build(photos, root, settings=stricter)  # no garment is sure enough: photos are indexed whole
+    # no garment is sure enough: photos are indexed whole
+    report = build(photos, root, settings=stricter, embedder_bundle=counting)
     assert sum(embedded) == report.garments - report.crops_reused > 0
     wider = config.model_copy(update={"crop": config.crop.model_copy(update={"margin": 0.3})})
     assert build(photos, root, settings=wider).crops_reused == 0

@@ -21,7 +21,7 @@ from fashionrec.errors import CatalogueError
 from fashionrec.store.approximate import INDEX, left_out_rows, open_index
 from fashionrec.store.index import Candidate, choose, find_truth, make_index, measure
 from fashionrec.store.segments import header
-from fashionrec.store.vectors import VECTORS, VectorStore, open_store, open_vectors, write_vectors
+from fashionrec.store.vectors import VECTORS, Cut, VectorStore, open_store, open_vectors, write_vectors
 
 DIM = 32
 Segments = dict[str, dict[str, Any]]
@@ -106,13 +106,7 @@ def test_exact_search_is_brute_force(tmp_path: Path, dtype: str) -> None:
     table = put(tmp_path, {"a": vectors[:1000], "b": vectors[1000:1001], "c": vectors[1001:]}, dtype)
     stored = vectors.astype(dtype).astype(np.float32)
     for threads in (1, 2, 3):
-        store = open_store(tmp_path, table, "image", threads=threads)
-        store._everywhere = [  # as a store of many megabytes is cut
-            part._replace(first=first, last=last)
-            for part in store._everywhere
-            for first, last in ((0, part.last // 3), (part.last // 3, part.last))
-            if last > first
-        ]
+        store = open_store(tmp_path, table, "image", threads=threads, cut=Cut(piece=vectors.nbytes // 9))
         for k in (1, 10, 150):
             scores, positions = store.search(queries, k)
             assert (positions == brute(stored, queries, k)).all()
@@ -183,19 +177,16 @@ def test_one_query_among_many_allowed_is_exact(tmp_path: Path, kind: str, dtype:
 
 
 @pytest.mark.parametrize("share", [0.39, 0.1, 0.01])
-def test_rows_looked_up_on_all_cores_score_as_in_a_scan(
-    tmp_path: Path, share: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_looked_up_on_all_cores_score_as_in_a_scan(tmp_path: Path, share: float) -> None:
     vectors = clustered(4000, dim=32)
     vectors[2::4] = vectors[::4]  # equals, of which the first come first
-    store = open_store(tmp_path, put(tmp_path, {"a": vectors[:2500], "b": vectors[2500:]}), "image", None, threads=2)
-    monkeypatch.setattr("fashionrec.store.vectors._PIECE_LOOKED_UP", 1000)
+    table = put(tmp_path, {"a": vectors[:2500], "b": vectors[2500:]})
+    store = open_store(tmp_path, table, "image", threads=2, cut=Cut(looked_up=1000))
+    scanning = open_store(tmp_path, table, "image", threads=2, cut=Cut(few=np.inf))
     mask = np.random.default_rng(1).random(4000) < share
     for query in vectors[::400]:
         looked_up = store.search(query[None], 25, allowed=mask)
-        with monkeypatch.context() as scanned:
-            scanned.setattr("fashionrec.store.vectors._FEW", np.inf)
-            scan = store.search(query[None], 25, allowed=mask)
+        scan = scanning.search(query[None], 25, allowed=mask)
         assert looked_up[1].tolist() == scan[1].tolist()
         assert looked_up[0].tolist() == scan[0].tolist()
 
@@ -487,7 +478,7 @@ import json, sys
 import numpy as np
 from pathlib import Path
 from fashionrec.errors import CatalogueError
-from fashionrec.store.vectors import open_store
+from fashionrec.store.vectors import Cut, open_store
 root, seed, trials = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 table, entry = json.loads((root / "entry.json").read_text())
 queries = np.load(root / "queries.npy")
@@ -543,7 +534,7 @@ def test_no_flipped_bit_crashes_a_search(tmp_path: Path, kind: str) -> None:
 MAPPED = """
 import json, sys
 from pathlib import Path
-from fashionrec.store.vectors import open_store
+from fashionrec.store.vectors import Cut, open_store
 import faiss, numpy
 def anonymous():
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()

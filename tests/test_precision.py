@@ -15,7 +15,8 @@ from conftest import TINY
 from PIL import Image
 
 from fashionrec.bundle import Bundle, write_bundle
-from fashionrec.cli import precision as serving
+from fashionrec.cli.output import Output
+from fashionrec.cli.precision import SMALL, Means, Sample, serving_precision
 from fashionrec.cli.session import Session
 from fashionrec.dataset.products import ProductRow
 from fashionrec.embedder.embed import Embedder
@@ -148,9 +149,11 @@ def tower(path: Path, seed: int = 0, widths: tuple[float, float] = (0.1, 0.2)) -
     path.write_bytes(model.SerializeToString())
 
 
-def encoder(folder: Path, name: str = "clip.bundle") -> Bundle:
+def encoder(folder: Path, name: str = "clip.bundle", least: int = 0) -> Bundle:
+    """A small encoder, made larger than ``least`` bytes by spaces in its tokenizer's file."""
     tiny = Bundle.open(TINY / "embedder")
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tokenizer.json").write_bytes((tiny.path / "tokenizer.json").read_bytes() + b" " * least)
     tower(folder / "image.onnx")
     image = {**tiny.spec["image"], "shortest_edge": SIDE, "crop": [SIDE, SIDE]}
     return write_bundle(
@@ -164,7 +167,7 @@ def encoder(folder: Path, name: str = "clip.bundle") -> Bundle:
         files={
             "image.onnx": folder / "image.onnx",
             "text.onnx": tiny.path / "text.onnx",
-            "tokenizer.json": tiny.path / "tokenizer.json",
+            "tokenizer.json": folder / "tokenizer.json",
         },
     )
 
@@ -350,26 +353,36 @@ class Recorded:
         )
 
 
+class Told(Output):
+    """What is said is kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[str] = []
+
+    def say(self, text: str = "") -> None:
+        self.told.append(text)
+
+    def warn(self, text: str) -> None:
+        self.told.append(text)
+
+
 @pytest.fixture
 def choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Bundle, Recorded, list[str]]]:
     """The encoder that a build takes of many photos on a CPU with VNNI, however small it is."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(serving, "_SMALL", 0)
-    monkeypatch.setattr(serving, "_fastest", lambda device: "int8")
-    monkeypatch.setattr(serving, "need", lambda *packages, what: None)
+    means = Means(fastest=lambda device: "int8", need=lambda *packages, what: None, small=0)
 
     def run(
-        source: Bundle, recorded: Recorded, *sets: str, photos: int = 5000, current: Any = None
+        source: Bundle, recorded: Recorded, *sets: str, photos: int = 5000, current: Any = None, **other: Any
     ) -> tuple[Bundle, Recorded, list[str]]:
-        monkeypatch.setattr(serving, "_convert_embedder", recorded)
-        session = Session(sets=[f"project.cache={tmp_path / 'cache'}", *sets])
-        told: list[str] = []
-        monkeypatch.setattr(session.out, "say", told.append)
-        monkeypatch.setattr(session.out, "warn", told.append)
+        out = Told()
+        session = Session(sets=[f"project.cache={tmp_path / 'cache'}", *sets], out=out)
         rows = [ProductRow(f"{n}.jpg", tmp_path, f"p{n}") for n in range(photos)]
-        none, found = serving.serving_precision(session, None, source, rows, current=current)
+        used = replace(means, convert={"embedder": recorded}, **other)
+        none, found = serving_precision(session, None, source, rows, current=current, means=used)
         assert none is None
-        return found, recorded, told
+        return found, recorded, out.told
 
     return run
 
@@ -437,9 +450,7 @@ def test_what_is_refused_is_said_in_one_line_and_not_tried_by_every_build(choose
     assert choose(source, Recorded(), "embedder.precision=int8")[1].calls == ["embedder int8"]
 
 
-def test_without_the_extra_or_a_place_to_write_to_it_is_built_in_float32(
-    choose: Choose, source: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_extra_or_a_place_to_write_to_it_is_built_in_float32(choose: Choose, source: Bundle) -> None:
     found, _, told = choose(source, Recorded(fault=PermissionError("models may not be written to")))
     assert found is source
     assert told[-1] == "embedder: in fp32; models may not be written to"
@@ -447,8 +458,7 @@ def test_without_the_extra_or_a_place_to_write_to_it_is_built_in_float32(
     def missing(*packages: str, what: str) -> None:
         raise MissingExtra(f"{what} needs onnx", hint="pip install 'fashionrec[train]'")
 
-    monkeypatch.setattr(serving, "need", missing)
-    found, recorded, told = choose(source, Recorded())
+    found, recorded, told = choose(source, Recorded(), need=missing)
     assert (found, recorded.calls) == (source, [])
     assert told == ["embedder: in fp32; int8 needs onnx (pip install 'fashionrec[train]')"]
 
@@ -478,14 +488,11 @@ def test_a_catalogue_stays_in_the_precision_that_it_was_built_in(
     assert recorded.calls == ["embedder int8"]
 
 
-def test_small_models_and_machines_without_the_instructions_stay_in_float32(
-    choose: Choose, source: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(serving, "_fastest", lambda device: "fp32")
-    assert choose(source, Recorded())[1].calls == []
-    monkeypatch.setattr(serving, "_fastest", lambda device: "int8")
-    monkeypatch.setattr(serving, "_SMALL", 1 << 40)
-    assert choose(source, Recorded())[1].calls == []
+def test_small_models_and_machines_without_the_instructions_stay_in_float32(choose: Choose, source: Bundle) -> None:
+    assert choose(source, Recorded(), fastest=lambda device: "fp32")[1].calls == []
+    size = sum(entry["size"] for entry in source.files.values())
+    assert choose(source, Recorded(), small=size + 1)[1].calls == []
+    assert choose(source, Recorded(), small=size)[1].calls == ["embedder int8"]
 
 
 def test_the_sample_prefers_products_with_several_photos() -> None:
@@ -493,7 +500,7 @@ def test_the_sample_prefers_products_with_several_photos() -> None:
     rows += [ProductRow(f"m{n}.jpg", Path(), f"several{n // 4}") for n in range(80)]
 
     def chosen(rows: Sequence[ProductRow]) -> list[str]:
-        return [row.product_id for row in serving._Sample(Session(), rows, None).chosen()]
+        return [row.product_id for row in Sample(Session(), rows, None).chosen()]
 
     found = chosen(rows)
     assert len(found) <= 128
@@ -503,16 +510,13 @@ def test_the_sample_prefers_products_with_several_photos() -> None:
 
 
 @pytest.mark.train
-def test_export_and_build_index_in_int8(
-    cli: Callable[..., Any], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_export_and_build_index_in_int8(cli: Callable[..., Any], photos: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnx")
-    monkeypatch.setattr(serving, "_SMALL", 0)
     many = tmp_path / "many"
     many.mkdir()
     for n, picture in enumerate(pictures(40)):
         picture.save(many / f"{n:02}.png")
-    source = encoder(tmp_path / "models")
+    source = encoder(tmp_path / "models", least=SMALL)
     exported = cli("export", source.path, "--out", "eight", "--precision", "int8", "--images", many, "--json")
     assert exported.code == 0, exported.err
     assert exported.document["agreement"]["overlap"] >= 0.95

@@ -124,14 +124,14 @@ def test_the_link_of_the_zip_may_lead_to_another_server(tmp_path: Path) -> None:
             request.send(answer(b"", 302, Location=f"{storage.url}/garments.zip"))
 
         with HostileServer(lead) as door, RoboflowServer(data) as server:
-            linked = server._answer
+            linked = server.answer_to
 
             def elsewhere(kind: str, *given: object) -> object:
                 if kind == "export":
                     return 200, {"export": {"format": "yolov8", "link": f"{door.url}/signed"}}
                 return linked(kind, *given)  # type: ignore[arg-type]
 
-            server._answer = elsewhere  # type: ignore[method-assign,assignment]
+            server.answer_to = elsewhere  # type: ignore[method-assign,assignment]
             assert (fetch(VERSION, tmp_path, settings_for(server)) / "data.yaml").is_file()
         assert len(storage.seen) == 1
         assert KEY not in storage.seen[0].line
@@ -146,8 +146,8 @@ def test_a_zip_that_never_comes_is_given_up(tmp_path: Path) -> None:
         request.drip(whole[100:], 0.3)
 
     with HostileServer(drip) as storage, RoboflowServer(data) as server:
-        linked = server._answer
-        server._answer = lambda kind, *given: (  # type: ignore[method-assign]
+        linked = server.answer_to
+        server.answer_to = lambda kind, *given: (  # type: ignore[method-assign]
             (200, {"export": {"link": f"{storage.url}/zip"}}) if kind == "export" else linked(kind, *given)
         )
         began = time.monotonic()

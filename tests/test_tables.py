@@ -16,7 +16,7 @@ import pytest
 import yaml
 from conftest import TINY, Result, two_halves
 
-from fashionrec.evaluation.detection_report import _table
+from fashionrec.evaluation.detection_report import table_lines
 from fashionrec.evaluation.selection import selection_markdown
 
 Cli = Callable[..., Result]
@@ -154,14 +154,14 @@ def test_markdown_tables() -> None:
     failed = {"model": EVIL_NAME, "failed": EVIL_NAME}
     machine = {"provider": "CPU", "onnxruntime": "1", "cores": 1, "system": "x"}
     document = {"models": [row, failed], "photos": 1, "split": EVIL_NAME, "data": EVIL_NAME, "machine": machine}
-    text = selection_markdown(document) + "\n".join(_table(("class", "n"), [[EVIL_NAME, "1"]]))
+    text = selection_markdown(document) + "\n".join(table_lines(("class", "n"), [[EVIL_NAME, "1"]]))
     assert "<img" not in text
     assert not re.search(r"(?<!\\)[\[`]", text)
     for line in text.splitlines():
         if line.startswith("| ") and "---" not in line:
             bars = len(re.findall(r"(?<!\\)(?:\\\\)*\|", line))
             assert bars == (3 if line.startswith("| class") or line.endswith("| 1 |") else 11), line
-    assert "skirt&pants" in _table(("skirt&pants",), [])[0]
+    assert "skirt&pants" in table_lines(("skirt&pants",), [])[0]
 
 
 def test_a_csv_file_acts_on_no_terminal() -> None:

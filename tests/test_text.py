@@ -238,7 +238,7 @@ def test_paths_do_not_become_options() -> None:
     [("C:\\a b", '"C:\\a b"'), ("a&calc", '"…"'), ("$(id)", '"…"'), ("a\x1b", '"…"'), ("C:\\x", "C:\\x")],
 )
 def test_on_windows_what_cannot_be_quoted_is_not_named(word: str, quoted: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fashionrec.common.text.os.name", "nt")
+    monkeypatch.setattr(os, "name", "nt")
     assert shell_word(word) == quoted
 
 

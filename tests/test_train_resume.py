@@ -227,9 +227,9 @@ def test_killed_at_the_end_it_only_ends_with_the_same_outcome(
 
 
 def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fashionrec.detector.trainer import _Whole
+    from fashionrec.detector.trainer import WholePath
 
-    path = _Whole(tmp_path / "weights") / "last.pt"
+    path = WholePath(tmp_path / "weights") / "last.pt"
     path.parent.mkdir()
     path.write_bytes(b"first")
 

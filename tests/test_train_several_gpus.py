@@ -1,5 +1,6 @@
 """Several GPUs, as far as a machine without one can tell: what reaches the processes that train, and what comes back."""
 
+import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -105,7 +106,7 @@ def test_devices_are_counted_as_ultralytics_reads_them(
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch_utils, "select_device", lambda device, verbose: None)
-    monkeypatch.setattr(gpus.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     assert gpus.check_device(device) == count
 
 
@@ -117,7 +118,7 @@ def test_mixed_precision_is_checked_without_a_download(monkeypatch: pytest.Monke
     import ultralytics
     from ultralytics.utils import downloads
 
-    from fashionrec.detector.trainer import _check_amp
+    from fashionrec.detector.trainer import check_amp_offline
 
     def fetched(*arguments: object, **named: object) -> None:
         raise AssertionError("a download")
@@ -127,7 +128,7 @@ def test_mixed_precision_is_checked_without_a_download(monkeypatch: pytest.Monke
     model = SimpleNamespace(parameters=lambda: iter([SimpleNamespace(device=torch.device("cuda", 0))]))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100")
     kind = ultralytics.YOLO
-    assert _check_amp(model) is True
+    assert check_amp_offline(model) is True
     assert ultralytics.YOLO is kind
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA GeForce GTX 1660")
-    assert _check_amp(model) is False
+    assert check_amp_offline(model) is False

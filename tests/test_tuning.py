@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 from conftest import TINY
 
-from fashionrec import tuning
 from fashionrec.bundle import Bundle
 from fashionrec.config import Config, load_config
-from fashionrec.tuning import FILE, Plan, cache_folder, fastest, plan_for
+from fashionrec.tuning import FILE, Plan, available_cores, cache_folder, fastest, plan_for, processor
 
 DETECTOR, EMBEDDER = Bundle.open(TINY / "detector"), Bundle.open(TINY / "embedder")
 
@@ -57,84 +56,84 @@ def test_the_batch_that_does_most_and_no_larger_than_pays() -> None:
     assert slow.calls <= 4  # a call of seconds is not repeated with larger batches
 
 
-def test_few_photos_and_own_settings_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "_measured", None)  # would fail if it were called
-    monkeypatch.setattr(tuning, "available_cores", lambda: 4)
-    assert plan_for(DETECTOR, EMBEDDER, settings(), photos=10) == Plan(4, 1, 1, 16, 4)
-    own = settings("detector.batch=2", "embedder.batch=5", "project.threads=3")
-    assert plan_for(DETECTOR, EMBEDDER, own, photos=10**6) == Plan(3, 1, 2, 5, 3)
+class Measured:
+    """How often it was measured; what is found is 1 worker with 2 threads, batches of 4 and 8."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def __call__(self, *_: Any) -> Plan:
+        self.times += 1
+        return Plan(1, 2, 4, 8, 2)
 
 
 @pytest.fixture
-def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How often it was measured; what is found is 1 worker with 2 threads, batches of 4 and 8."""
-    times: list[int] = []
-
-    def measure(*_: Any) -> Plan:
-        times.append(1)
-        return Plan(1, 2, 4, 8, 2)
-
-    monkeypatch.setattr(tuning, "_measured", measure)
-    monkeypatch.setattr(tuning, "available_cores", lambda: 2)
-    return times
+def measured() -> Measured:
+    return Measured()
 
 
-def test_it_is_measured_once_for_a_machine_and_its_models(
-    measured: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = settings(f"project.cache={tmp_path / 'a' / 'b'}")
+def test_few_photos_and_own_settings_are_not_measured(measured: Measured) -> None:
+    plan = plan_for(DETECTOR, EMBEDDER, settings("project.threads=4"), photos=10, measure=measured)
+    assert plan == Plan(4, 1, 1, 16, 4)
+    assert plan_for(DETECTOR, EMBEDDER, settings(), photos=10).workers == available_cores()
+    own = settings("detector.batch=2", "embedder.batch=5", "project.threads=3")
+    assert plan_for(DETECTOR, EMBEDDER, own, photos=10**6, measure=measured) == Plan(3, 1, 2, 5, 3)
+    assert measured.times == 0
+
+
+def test_it_is_measured_once_for_a_machine_and_its_models(measured: Measured, tmp_path: Path) -> None:
+    config = settings(f"project.cache={tmp_path / 'a' / 'b'}", "project.threads=2")
     told: list[str] = []
-    assert plan_for(DETECTOR, EMBEDDER, config, photos=5000, log=told.append) == Plan(1, 2, 4, 8, 2)
-    assert plan_for(DETECTOR, EMBEDDER, config, photos=5000, log=told.append) == Plan(1, 2, 4, 8, 2)
-    assert len(measured) == 1
+    assert plan_for(DETECTOR, EMBEDDER, config, photos=5000, measure=measured, log=told.append) == Plan(1, 2, 4, 8, 2)
+    assert plan_for(DETECTOR, EMBEDDER, config, photos=5000, measure=measured, log=told.append) == Plan(1, 2, 4, 8, 2)
+    assert measured.times == 1
     assert told[0] == "measuring how the models run fastest here (once)"
     assert len(told) == 2
-    own = settings(f"project.cache={tmp_path / 'a' / 'b'}", "detector.batch=3")
-    assert plan_for(DETECTOR, EMBEDDER, own, photos=5000) == Plan(1, 2, 3, 8, 2)  # what is set wins
-    assert len(measured) == 1
-    plan_for(None, EMBEDDER, config, photos=5000)  # other models
-    assert len(measured) == 2
-    monkeypatch.setattr(tuning, "processor", lambda: "another CPU")
-    plan_for(DETECTOR, EMBEDDER, config, photos=5000)
-    assert len(measured) == 3
-    monkeypatch.setattr(tuning, "available_cores", lambda: 8)
-    plan_for(DETECTOR, EMBEDDER, config, photos=5000)
-    assert len(measured) == 4
+    own = settings(f"project.cache={tmp_path / 'a' / 'b'}", "project.threads=2", "detector.batch=3")
+    assert plan_for(DETECTOR, EMBEDDER, own, photos=5000, measure=measured) == Plan(1, 2, 3, 8, 2)  # what is set wins
+    assert measured.times == 1
+    plan_for(DETECTOR, EMBEDDER, config, photos=5000, measure=measured, cpu=processor())  # this one
+    assert measured.times == 1
+    plan_for(None, EMBEDDER, config, photos=5000, measure=measured)  # other models
+    assert measured.times == 2
+    plan_for(DETECTOR, EMBEDDER, config, photos=5000, measure=measured, cpu="another CPU")
+    assert measured.times == 3
+    more = settings(f"project.cache={tmp_path / 'a' / 'b'}", "project.threads=8")
+    plan_for(DETECTOR, EMBEDDER, more, photos=5000, measure=measured)
+    assert measured.times == 4
     assert len(json.loads((tmp_path / "a" / "b" / FILE).read_text())) == 4
 
 
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", "7", '"x"', '{"KEY": {"workers": "many"}}', '{"KEY": {"workers": 0}}', '{"KEY": null}']
 )
-def test_a_file_that_says_nothing_usable_costs_a_measurement(
-    content: str, measured: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = settings(f"project.cache={tmp_path}")
-    plan_for(DETECTOR, EMBEDDER, config, photos=5000)
+def test_a_file_that_says_nothing_usable_costs_a_measurement(content: str, measured: Measured, tmp_path: Path) -> None:
+    config = settings(f"project.cache={tmp_path}", "project.threads=2")
+    plan_for(DETECTOR, EMBEDDER, config, photos=5000, measure=measured)
     (key,) = json.loads((tmp_path / FILE).read_text())
     (tmp_path / FILE).write_text(content.replace("KEY", key))
-    assert plan_for(DETECTOR, EMBEDDER, config, photos=5000) == Plan(1, 2, 4, 8, 2)
-    assert len(measured) == 2
-    plan_for(DETECTOR, EMBEDDER, config, photos=5000)
-    assert len(measured) == 2  # and it is good again
+    assert plan_for(DETECTOR, EMBEDDER, config, photos=5000, measure=measured) == Plan(1, 2, 4, 8, 2)
+    assert measured.times == 2
+    plan_for(DETECTOR, EMBEDDER, config, photos=5000, measure=measured)
+    assert measured.times == 2  # and it is good again
 
 
-def test_more_workers_than_there_are_cores_are_not_taken_from_a_file(measured: list[int], tmp_path: Path) -> None:
-    config = settings(f"project.cache={tmp_path}")
-    plan_for(DETECTOR, EMBEDDER, config, photos=5000)
+def test_more_workers_than_there_are_cores_are_not_taken_from_a_file(measured: Measured, tmp_path: Path) -> None:
+    config = settings(f"project.cache={tmp_path}", "project.threads=2")
+    plan_for(DETECTOR, EMBEDDER, config, photos=5000, measure=measured)
     entries = json.loads((tmp_path / FILE).read_text())
     for entry in entries.values():
         entry["workers"] = 64
     (tmp_path / FILE).write_text(json.dumps(entries))
-    assert plan_for(DETECTOR, EMBEDDER, config, photos=5000).workers == 1
+    assert plan_for(DETECTOR, EMBEDDER, config, photos=5000, measure=measured).workers == 1
 
 
-def test_a_folder_that_cannot_be_written_to_costs_a_measurement_only(measured: list[int], tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_to_costs_a_measurement_only(measured: Measured, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    config = settings(f"project.cache={tmp_path / 'file' / 'below'}")
+    config = settings(f"project.cache={tmp_path / 'file' / 'below'}", "project.threads=2")
     for times in (1, 2):
-        assert plan_for(DETECTOR, EMBEDDER, config, photos=5000) == Plan(1, 2, 4, 8, 2)
-        assert len(measured) == times
+        assert plan_for(DETECTOR, EMBEDDER, config, photos=5000, measure=measured) == Plan(1, 2, 4, 8, 2)
+        assert measured.times == times
 
 
 def test_where_measurements_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

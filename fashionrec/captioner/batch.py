@@ -80,6 +80,7 @@ class Batches:
         sleep: Callable[[float], None] = time.sleep,
         ledger: Ledger | None = None,
         most: int | None = None,
+        api: BatchApi | None = None,
     ) -> None:
         """``body`` makes a garment's request (None: it is gone); ``record`` keeps what came, for good when it returns.
 
@@ -96,7 +97,7 @@ class Batches:
         self._sent_here: set[int] = set()
         self._config, self._caller = config, caller
         self._body, self._record, self._sleep = body, record, sleep
-        self._api = BatchApi(caller)
+        self._api = api or BatchApi(caller)
         self._server = host(server_url(config))
         self._address = address(server_url(config))
 
@@ -143,7 +144,7 @@ class Batches:
             else:
                 done.held += part.requests
         room = not any("uploaded" in part.state for part in self.state.parts())
-        while room and (part_no := self._write()) is not None:
+        while room and (part_no := self.write_next()) is not None:
             part = self.state.part(part_no)
             if not self._afford(part):
                 raise AssertionError("a part of more requests than may be sent")
@@ -204,7 +205,7 @@ class Batches:
             return f"{what} was planned for {known.server}, not {self._address}"
         if known.model != self._config.model:
             return f"{what} was planned for another model than captioner.model, which is {self._config.model}"
-        if part.file_id is None and self._path(part.token).exists() and not self._is_whole(known):
+        if part.file_id is None and self.part_file(part.token).exists() and not self._is_whole(known):
             return f"{what}: its file {_file(part.token)} is not the one that was planned"
         return None
 
@@ -258,7 +259,7 @@ class Batches:
 
     # writing
 
-    def _write(self) -> int | None:
+    def write_next(self) -> int | None:
         """One file of waiting garments, as many as it and the cost may hold; None where none wait. Returns its part's number."""
         most = self._config.batch.requests if self._left is None else min(self._config.batch.requests, self._left)
         token = uuid.uuid4().hex
@@ -312,7 +313,7 @@ class Batches:
             raise AssertionError("a part that was not planned")
         if part.state in ("written", "uploading"):
             assert known is not None
-            there = self._path(part.token).is_file()
+            there = self.part_file(part.token).is_file()
             found = self._api.find_file(_file(part.token), part.bytes) if part.state == "uploading" else None
             if found is None and not there:
                 self._release(part)
@@ -524,7 +525,8 @@ class Batches:
             if entry.kind == "file" and _OURS.fullmatch(entry.name) and entry.name not in known:
                 self._files.remove(entry.name)
 
-    def _path(self, token: str) -> Path:
+    def part_file(self, token: str) -> Path:
+        """The file of a part's requests. Raises :class:`CatalogueError` for a link."""
         return self._files.path(_file(token))
 
 

@@ -94,17 +94,18 @@ def is_place(photo_sha256: object, class_name: object, box: Sequence[object]) ->
 class CaptionCache:
     """Opened by one writer; any number may read beside it. Not shared between threads."""
 
-    def __init__(self, path: Path, *, busy: bool = False, write: bool = True) -> None:
+    def __init__(self, path: Path, *, busy: bool = False, write: bool = True, wait: float = 30.0) -> None:
         """Open the file, or make it where there is none. Raises :class:`CatalogueError` where it is damaged or not ours.
 
         ``busy`` is for who writes many times a second: a log lies beside the file until it is closed. Not ``write``: the file
-        is left as it is. Nothing in the file is trusted: its texts are checked as they are read.
+        is left as it is. ``wait`` is how many seconds another writer is waited for. Nothing in the file is trusted: its texts
+        are checked as they are read.
         """
         self.path = path
         try:
             with self._guard():
                 self._db = open_foreign(
-                    path, _SCHEMA + _BESIDE, mode="rwc" if write else "ro", timeout=30.0, max_value=_MOST_BYTES
+                    path, _SCHEMA + _BESIDE, mode="rwc" if write else "ro", timeout=wait, max_value=_MOST_BYTES
                 )
         except UntrustedFile as error:
             raise CatalogueError(f"{path} is not a file of captions: {error}", hint=_AGAIN) from None

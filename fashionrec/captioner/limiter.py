@@ -86,6 +86,11 @@ class RateLimiter:
                 self._changed.wait(min(wait, _LONGEST_WAIT) if wait > 0 else _LONGEST_WAIT)
         return False
 
+    def wake(self) -> None:
+        """Let those who wait look again at whether everything stopped."""
+        with self._changed:
+            self._changed.notify_all()
+
     def leave(self) -> None:
         """A request that had entered is over."""
         with self._changed:

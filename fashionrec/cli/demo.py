@@ -82,7 +82,7 @@ class Chain:
         from fashionrec.extras import need
 
         need("torch", "ultralytics", "transformers", "onnx", what="the demo trains its own models, which")
-        self._clear()
+        self.clear()
         begin = time.perf_counter()
         settings = self.session().config
         data, new = str(self.world / "data.yaml"), str(self.second / "data.yaml")
@@ -144,7 +144,7 @@ class Chain:
 
         return run_fetch(session, "synthetic", out=out)
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
         """An earlier demo is replaced; anything else that lies there is not touched."""
         if is_link(self.root):
             raise DataError(f"{self.root} is a link", hint="name the folder that it leads to: --set project.runs=DIR")

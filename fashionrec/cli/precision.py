@@ -6,8 +6,8 @@ stays in the precision that it was built in, unless another one is asked for: to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from fashionrec.detector.detect import Detector
     from fashionrec.store.generations import Generation
 
-#: A model smaller than this in all gains nothing that anybody would notice.
-_SMALL = 4 << 20
+#: A model of fewer bytes than this in all gains nothing that anybody would notice.
+SMALL = 4 << 20
 _REFUSED = "precision.json"
 
 
@@ -37,16 +37,17 @@ def serving_precision(
     rows: Sequence[ProductRow],
     *,
     current: Generation | None = None,
+    means: Means | None = None,
 ) -> tuple[Bundle | None, Bundle]:
     """The bundles to build with: those given, or in another precision by ``detector.precision`` and ``embedder.precision``.
 
     ``rows`` are what will be indexed: on a sample of their photos a conversion is made and judged. ``current`` is the generation
     that is built on, if any. What is not float32 already stays as it is; so does what cannot be converted or is refused by its
-    gate, and one line says why.
+    gate, and one line says why. ``means`` are what it is done with (default: what is here).
     """
-    sample = _Sample(session, rows, detector)
-    found = detector and _chosen(session, detector, sample, current, _convert_detector)
-    return found, _chosen(session, embedder, sample, current, _convert_embedder)
+    sample, means = Sample(session, rows, detector), means or Means()
+    found = detector and _chosen(session, detector, sample, current, means)
+    return found, _chosen(session, embedder, sample, current, means)
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class _Crops:
     photos: list[str]
 
 
-class _Sample:
+class Sample:
     """Photos of the rows that a conversion is judged on, decoded once: of products with several photos first, by turns."""
 
     def __init__(self, session: Session, rows: Sequence[ProductRow], detector: Bundle | None) -> None:
@@ -109,10 +110,10 @@ class _Sample:
         return found
 
 
-Convert = Callable[["Session", Bundle, Path, str, _Sample], Bundle]
+Convert = Callable[["Session", Bundle, Path, str, Sample], Bundle]
 
 
-def _chosen(session: Session, source: Bundle, sample: _Sample, current: Generation | None, convert: Convert) -> Bundle:
+def _chosen(session: Session, source: Bundle, sample: Sample, current: Generation | None, means: Means) -> Bundle:
     wanted: str = getattr(session.config, source.kind).precision
     if wanted == "fp32" or str(source.spec.get("precision", "fp32")) != "fp32":
         return source
@@ -122,8 +123,8 @@ def _chosen(session: Session, source: Bundle, sample: _Sample, current: Generati
         if before.fingerprint != source.fingerprint:
             session.out.say(f"{source.kind}: in {before.spec['precision']}, as the catalogue was built")
         return before
-    precision = _fastest(session.config.project.device) if automatic else wanted
-    if precision == "fp32" or sum(entry["size"] for entry in source.files.values()) < _SMALL:
+    precision = means.fastest(session.config.project.device) if automatic else wanted
+    if precision == "fp32" or sum(entry["size"] for entry in source.files.values()) < means.small:
         return source
     target = _beside(session, source, precision)
     if (kept := _made_of(source, target)) is not None:
@@ -138,9 +139,9 @@ def _chosen(session: Session, source: Bundle, sample: _Sample, current: Generati
         session.out.say(f"{source.kind}: in fp32, as {precision} was refused before: {reason}")
         return source
     try:
-        need("onnx", what=precision)
+        means.need("onnx", what=precision)
         session.out.say(f"{source.kind}: making {precision} of it, {target}")
-        made = convert(session, source, target, precision, sample)
+        made = means.convert[source.kind](session, source, target, precision, sample)
     except MissingExtra as error:
         session.out.say(f"{source.kind}: in fp32; {error} ({error.hint})")
     except (Refused, DataError) as error:
@@ -159,7 +160,8 @@ def _chosen(session: Session, source: Bundle, sample: _Sample, current: Generati
     return source
 
 
-def _convert_embedder(session: Session, source: Bundle, target: Path, precision: str, sample: _Sample) -> Bundle:
+def embedder_converted(session: Session, source: Bundle, target: Path, precision: str, sample: Sample) -> Bundle:
+    """The encoder in another precision, judged on the sample's garments. Raises :class:`Refused`."""
     from fashionrec.cli.models import convert_embedder
 
     crops = sample.crops()
@@ -168,7 +170,8 @@ def _convert_embedder(session: Session, source: Bundle, target: Path, precision:
     )
 
 
-def _convert_detector(session: Session, source: Bundle, target: Path, precision: str, sample: _Sample) -> Bundle:
+def detector_converted(session: Session, source: Bundle, target: Path, precision: str, sample: Sample) -> Bundle:
+    """The detector in another precision, calibrated and judged on halves of the sample. Raises :class:`Refused`."""
     from fashionrec.cli.models import DETECTOR_PACKAGES
 
     module = load("fashionrec.detector.export", what=f"a detector in {precision}", packages=DETECTOR_PACKAGES)
@@ -211,7 +214,7 @@ def _pays(session: Session, bundle: Bundle) -> bool:
     return ratio is None or float(ratio) >= session.config.build.min_speedup
 
 
-def _fastest(device: str) -> str:
+def fastest_precision(device: str) -> str:
     """What to try here: int8 on CPUs whose instructions are made for it, fp16 on GPUs."""
     import onnxruntime
 
@@ -222,6 +225,19 @@ def _fastest(device: str) -> str:
     except OSError:
         return "fp32"
     return "int8" if {"avx512_vnni", "avx_vnni", "asimddp"} & {*flags} else "fp32"
+
+
+@dataclass(frozen=True)
+class Means:
+    """What conversions are made with: a converter for each kind of model, the precision to try on a device, what asks for a
+    package, and the bytes that a model must have."""
+
+    convert: Mapping[str, Convert] = field(
+        default_factory=lambda: {"detector": detector_converted, "embedder": embedder_converted}
+    )
+    fastest: Callable[[str], str] = fastest_precision
+    need: Callable[..., None] = need
+    small: int = SMALL
 
 
 class _Refusals:

@@ -27,7 +27,6 @@ from fashionrec.errors import DataError, FashionrecError
 Kind = Literal["file", "folder", "link", "special"]
 Mode = Literal["rb", "r+b", "ab", "xb"]
 
-_HANDLES = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 #: A pipe is opened without waiting for its other end; regular files do not know the flag.
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
@@ -111,7 +110,7 @@ class Folder:
     def open(self, name: str, mode: Mode = "rb") -> IO[bytes]:
         """Open a regular file; ``xb`` creates it and fails if anything has its name."""
         with self._parent(name) as (handle, last):
-            if not _HANDLES and mode != "xb" and self.kind(name) in ("link", "special"):
+            if not _has_handles() and mode != "xb" and self.kind(name) in ("link", "special"):
                 raise self.refusal(name)
             try:
                 number = os.open(last, _FLAGS[mode] | _NO_FOLLOW | _NO_WAIT, 0o666, dir_fd=handle)
@@ -252,7 +251,7 @@ class Folder:
     def _handle(self, name: str) -> Iterator[int | str]:
         """The folder ``name`` as an open handle (as a path where there are none)."""
         parts = self._parts(name) if name else ()
-        if not _HANDLES:
+        if not _has_handles():
             yield self._examine(parts)
             return
         handle = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -328,3 +327,8 @@ def _sync(handle: int | str | None) -> None:
     with suppress(OSError):  # some file systems, and Windows, cannot sync a folder
         if isinstance(handle, int):
             os.fsync(handle)
+
+
+def _has_handles() -> bool:
+    """Whether a file can be opened by its folder's handle, and a link refused while doing so; not so on Windows."""
+    return os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")

@@ -30,9 +30,8 @@ NO_HASH = bytes(HASH_BYTES)
 
 _SMALL = 64  # side of the picture that is transformed
 _FLAT = 1.0  # standard deviation, in grey levels, below which there is nothing to compare
-_HITS = (
-    40_000_000  # pairs that one step may find at most, 12 bytes each: bounds the memory where all pictures are alike
-)
+#: Pairs that one step may find at most, 12 bytes each: bounds the memory where all pictures are alike.
+MOST_PAIRS = 40_000_000
 
 
 def photo_hash(pixels: Image.Image) -> bytes:
@@ -48,10 +47,11 @@ def photo_hash(pixels: Image.Image) -> bytes:
     return np.packbits(low > np.median(low)).tobytes()
 
 
-def near_pairs(hashes: NDArray[np.uint8], bits: int) -> Iterator[tuple[int, int, int]]:
+def near_pairs(hashes: NDArray[np.uint8], bits: int, *, most: int = MOST_PAIRS) -> Iterator[tuple[int, int, int]]:
     """All pairs ``(i, j, distance)``, i < j, of uint8 [n, 32] hashes that differ in at most ``bits`` bits; by j, then i.
 
     Exact. ``bits`` below 0 finds nothing, not even equal hashes. 100,000 hashes take 10 to 20 seconds on two cores.
+    One step finds at most about ``most`` pairs.
     """
     import faiss
 
@@ -61,7 +61,7 @@ def near_pairs(hashes: NDArray[np.uint8], bits: int) -> Iterator[tuple[int, int,
         return
     codes = codes[numbers]
     index = faiss.IndexBinaryFlat(HASH_BYTES * 8)
-    step = max(64, min(4096, _HITS // len(codes)))
+    step = max(64, min(4096, most // len(codes)))
     for start in range(0, len(codes), step):
         block = codes[start : start + step]
         index.add(block)  # each is compared with itself and those before it: every pair once

@@ -73,7 +73,7 @@ def export_engine(
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / weights.name
         shutil.copyfile(weights, copy)  # the exporter writes beside its source
-        file = (build or _by_ultralytics)(copy, side, precision, data)
+        file = (build or built_by_ultralytics)(copy, side, precision, data)
         spec = PixelSpec.from_dict(stamped(yolo).get("pixels"))
         source, exported = Predicting(weights, side, spec), Predicting(file, side, spec)
         photos = list(read_photos(evidence.photos, say))
@@ -158,14 +158,17 @@ def _need_gpu() -> None:
         raise ModelError("a TensorRT engine needs the package tensorrt", hint="pip install tensorrt")
 
 
-def _by_ultralytics(weights: Path, side: int, precision: str, data: Path | None) -> Path:
+def built_by_ultralytics(
+    weights: Path, side: int, precision: str, data: Path | None, *, load: Callable[[str], Any] = load_yolo
+) -> Path:
+    """An engine as ultralytics' exporter builds it; for int8 it is calibrated on photos of ``data``."""
     calibration: dict[str, Any] = {}
     if precision == "int8" and data is not None:
         listed = write_own_yaml(read_data_yaml(data), own_folder() / "calibration")
         calibration = {"int8": True, "data": str(listed)}
     try:
         with quiet(None):
-            made = load_yolo(str(weights)).export(
+            made = load(str(weights)).export(
                 format="engine",
                 imgsz=side,
                 dynamic=True,

@@ -91,7 +91,7 @@ def finetune_detector(
     asked = augmentation(declared(new))
     settings = {name: getattr(config, name) for name in names} | {"imgsz": side} | asked | config.options() | teach
     if teach:
-        base.add_callback("on_pretrain_routine_end", _keep_features_as_they_are)
+        base.add_callback("on_pretrain_routine_end", keep_features_as_they_are)
     fit(base, run, new_data, settings, progress, extra=extra)
     run.status, run.promoted = "running", False
     run.save()
@@ -128,7 +128,7 @@ def _teaching(base: Any, before: Path, config: FinetuneConfig, *, needed: bool) 
     return {}
 
 
-def _keep_features_as_they_are(trainer: Any) -> None:
+def keep_features_as_they_are(trainer: Any) -> None:
     """Teacher and student are one network, so their features are compared as they are, not through a learnt projection."""
     import torch
 
@@ -215,11 +215,11 @@ def _old_photos(new: YoloData, old: YoloData | None, config: FinetuneConfig) -> 
     replayed: list[Path] = []
     if "train" in old.splits:
         count = round(config.replay_ratio * len(new.images("train")))
-        replayed = _balanced_sample(old.images("train"), count, config.seed)
+        replayed = balanced_sample(old.images("train"), count, config.seed)
     return {"train": replayed, "valid": old.images("valid") if "valid" in old.splits else []}
 
 
-def _balanced_sample(images: Sequence[Path], count: int, seed: int) -> list[Path]:
+def balanced_sample(images: Sequence[Path], count: int, seed: int) -> list[Path]:
     """``count`` images (all, where there are fewer), taken from the classes in turn, rarest class first."""
     rng = random.Random(seed)
     by_class: dict[int, list[Path]] = {}

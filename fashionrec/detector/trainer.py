@@ -65,7 +65,7 @@ class RunTrainer(_Trainer):
             from ultralytics.utils.torch_utils import init_seeds
 
             init_seeds(self.args.seed + 1 + _rank() + self.plan.done, deterministic=self.args.deterministic)
-        self.wdir, self.last, self.best = _Whole(self.wdir), _Whole(self.last), _Whole(self.best)
+        self.wdir, self.last, self.best = WholePath(self.wdir), WholePath(self.last), WholePath(self.best)
 
     def train(self) -> None:
         if self.ddp:
@@ -122,7 +122,7 @@ class RunTrainer(_Trainer):
     def _setup_train(self) -> None:
         from ultralytics.engine import trainer as engine
 
-        with _replaced(engine, "check_amp", _check_amp):
+        with _replaced(engine, "check_amp", check_amp_offline):
             super()._setup_train()
         if _rank() < 1:
             started(self, self.plan.loggers)
@@ -176,7 +176,7 @@ def metrics_of(metrics: Any) -> dict[str, Any]:
     }
 
 
-class _Whole(type(Path())):  # type: ignore[misc]
+class WholePath(type(Path())):  # type: ignore[misc]
     """A path whose files are written whole or not at all."""
 
     def write_bytes(self, data: Any) -> int:
@@ -202,7 +202,7 @@ def _strip_whole(file: Any, s: str = "", updates: dict[str, Any] | None = None) 
     return found
 
 
-def _check_amp(model: Any) -> bool:
+def check_amp_offline(model: Any) -> bool:
     """ultralytics' own check of mixed precision; without the model that it downloads or takes from ``./weights``."""
     import ultralytics
     from ultralytics.utils.checks import check_amp

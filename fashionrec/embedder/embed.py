@@ -100,7 +100,7 @@ class Embedder:
 
     def _encoded(self, texts: Sequence[str]) -> list[Any]:
         with self._lock:
-            tokenizer = self._tokenizer
+            tokenizer = self.tokenizer
             try:
                 with rust_errors():
                     return list(tokenizer.encode_batch(list(texts)))
@@ -132,5 +132,5 @@ class Embedder:
         return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
     @cached_property
-    def _tokenizer(self) -> Tokenizer:
+    def tokenizer(self) -> Tokenizer:
         return open_tokenizer(self.bundle.folder, self.bundle.spec["text"])

@@ -93,20 +93,20 @@ def export_embedder(
                 "dim": int(model.config.projection_dim),
                 "logit_scale": float(model.logit_scale.exp()),
                 "image": {"input": "pixel_values", **image_spec(processor.to_dict())},
-                "text": _write_tokenizer(model, tokenizer, work),
+                "text": write_tokenizer(model, tokenizer, work),
             }
             try:
                 check_spec("embedder", spec)
             except ValueError as error:
                 raise ModelError(f"{source} cannot be exported: {error}") from None
             try:
-                _export_towers(model, spec, work)
+                export_towers(model, spec, work)
             except (RuntimeError, ValueError, TypeError, IndexError) as error:  # torch's own, and those of its exporter
                 reason = " ".join(str(error).split())[:200]
                 raise ModelError(f"{source} cannot be exported: {reason}") from None
             for tower in ("image.onnx", "text.onnx"):
                 keep_weights_beside(work / tower)
-            pictures = _pictures(check_images)
+            pictures = check_pictures(check_images)
             bundle = write_bundle(
                 out,
                 kind="embedder",
@@ -173,7 +173,7 @@ def check(
     tokens = tokenizer(
         list(ODD_TEXTS), padding=True, truncation=True, max_length=_text_limit(model, tokenizer), return_tensors="pt"
     )
-    ours = [e.ids for e in embedder._tokenizer.encode_batch(list(ODD_TEXTS))]
+    ours = [e.ids for e in embedder.tokenizer.encode_batch(list(ODD_TEXTS))]
     with torch.no_grad():
         images = _features(model.get_image_features(pixel_values=torch.from_numpy(expected_pixels)))
         texts = _features(
@@ -229,7 +229,7 @@ def quiet() -> Iterator[None]:
                 logging.getLogger(name).setLevel(level)
 
 
-def _export_towers(model: Any, spec: dict[str, Any], work: Path) -> None:
+def export_towers(model: Any, spec: dict[str, Any], work: Path) -> None:
     height, width = spec["image"]["crop"]
     batch = {0: "batch"}
     torch.onnx.export(
@@ -257,7 +257,7 @@ def _export_towers(model: Any, spec: dict[str, Any], work: Path) -> None:
     )
 
 
-def _write_tokenizer(model: Any, tokenizer: Any, work: Path) -> dict[str, Any]:
+def write_tokenizer(model: Any, tokenizer: Any, work: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         path = Path(folder) / "tokenizer.json"
@@ -284,7 +284,7 @@ def _text_limit(model: Any, tokenizer: Any) -> int:
     return min(int(tokenizer.model_max_length), int(model.config.text_config.max_position_embeddings))
 
 
-def _pictures(paths: Sequence[Path]) -> list[Image.Image]:
+def check_pictures(paths: Sequence[Path]) -> list[Image.Image]:
     """Pictures of mixed sizes to compare on: the user's, else noise and gradients made for the purpose."""
     if paths:
         from fashionrec.config import load_config

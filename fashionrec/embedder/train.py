@@ -171,7 +171,7 @@ def _train(
 
 def _small_clip(captions: Sequence[str], config: TrainEmbedderConfig) -> tuple[Any, Any, Any]:
     """transformers' own CLIPModel in a small configuration, with a byte-pair tokenizer learnt from the captions."""
-    tokenizer = _learn_tokenizer(captions, config.vocab_size)
+    tokenizer = learn_tokenizer(captions, config.vocab_size)
     clip = CLIPConfig(
         text_config={
             "vocab_size": len(tokenizer),
@@ -203,7 +203,7 @@ def _small_clip(captions: Sequence[str], config: TrainEmbedderConfig) -> tuple[A
     return CLIPModel(clip), processor, tokenizer
 
 
-def _learn_tokenizer(captions: Sequence[str], vocab_size: int) -> Any:
+def learn_tokenizer(captions: Sequence[str], vocab_size: int) -> Any:
     """A CLIP-style byte-level BPE: lower case, a start and an end token around every text, padded with the end token."""
     start, end = "<|startoftext|>", "<|endoftext|>"
     tokenizer = Tokenizer(models.BPE(unk_token=end, end_of_word_suffix="</w>"))

@@ -66,13 +66,13 @@ class DetectionReport:
         at = f"at confidence {self.confidence:.3f}, IoU {self.confusion.iou:g}"
         return "\n".join(
             [
-                *_table(head, rows),
+                *table_lines(head, rows),
                 "",
-                *_table(("size", "boxes", "COCO AP", "AP50", "AP75", "AR100"), sizes),
+                *table_lines(("size", "boxes", "COCO AP", "AP50", "AP75", "AR100"), sizes),
                 "",
                 f"Found (rows) against true (columns), {at}:",
                 "",
-                *_table(("found", *names), counts),
+                *table_lines(("found", *names), counts),
                 "",
                 f"Mistakes, {at}: {self.mistakes_line()}.",
                 "",
@@ -88,6 +88,6 @@ def figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table_lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     lines = [list(head), ["---", *["---:"] * (len(head) - 1)], *rows]
     return [f"| {' | '.join(map(markdown_cell, line))} |" for line in lines]

@@ -119,9 +119,9 @@ def evaluate_search(
                 if len(found_for) <= 2:  # of one garment: the others of a photo are not what the product is
                     judged.add([(hit.closeness, hit.item.product_id == query.product_id) for hit in found_for[0]])
                 answers = [{hit.item.product_id: hit.score for hit in hits} for hits in found_for]
-                position = _rank_of(query.product_id, answers[:-1] or answers)
+                position = rank_of(query.product_id, answers[:-1] or answers)
                 scores["crop"].ranks.append(position)
-                scores["whole"].ranks.append(_rank_of(query.product_id, answers[-1:]))
+                scores["whole"].ranks.append(rank_of(query.product_id, answers[-1:]))
                 by_class.setdefault(query.class_name or "unknown", RetrievalScores()).ranks.append(position)
         if progress:
             progress(min(start + _BATCH, len(asked)), len(asked))
@@ -169,7 +169,7 @@ def histogram_baseline(
             best: dict[str, float] = {}
             for product, score in zip(products, similar, strict=True):
                 best[product] = max(best.get(product, 0.0), float(score))
-            scores.ranks.append(_rank_of(query.product_id, [best]))
+            scores.ranks.append(rank_of(query.product_id, [best]))
     return scores.to_dict()
 
 
@@ -222,7 +222,7 @@ def _crop(catalogue: Catalogue, photo: Photo, garment: Garment) -> Image.Image:
     return crop_garment(photo.pixels, garment.box, catalogue.crop)
 
 
-def _rank_of(product_id: str, answers: Sequence[dict[str, float]]) -> int | None:
+def rank_of(product_id: str, answers: Sequence[dict[str, float]]) -> int | None:
     """The rank of a product when several answers are merged by each product's best score; None if in none of them.
 
     What scores as much as it counts as better: an encoder to which all look alike finds nothing.

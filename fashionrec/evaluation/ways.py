@@ -24,7 +24,7 @@ _BATCH = 16
 
 
 @dataclass
-class _Gallery:
+class Gallery:
     """Vectors of every item that can be returned: pictures [n, d], captions [n, d] (zeros where there is none), and whose each
     is: ``products`` [n] are numbers, by ``names``."""
 
@@ -111,7 +111,7 @@ def compare_ways(
 
 
 def _mixed(
-    gallery: _Gallery, scored: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray | None]], weight: float
+    gallery: Gallery, scored: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray | None]], weight: float
 ) -> RetrievalScores:
     scores = RetrievalScores()
     for product, crop, _, text in scored:
@@ -123,11 +123,11 @@ def _mixed(
     return scores
 
 
-def _captions(gallery: _Gallery, text: np.ndarray) -> np.ndarray:
+def _captions(gallery: Gallery, text: np.ndarray) -> np.ndarray:
     return np.where(gallery.described, gallery.captions @ text, -np.inf)
 
 
-def _gallery(catalogue: Catalogue) -> _Gallery:
+def _gallery(catalogue: Catalogue) -> Gallery:
     items = [stored for stored in catalogue.items.everything() if not stored.worn_with]
     names = {name: n for n, name in enumerate(dict.fromkeys(stored.item.product_id for stored in items))}
     images = catalogue.images.fetch([catalogue.images.position(*stored.image_at) for stored in items])
@@ -137,4 +137,4 @@ def _gallery(catalogue: Catalogue) -> _Gallery:
     if places:
         captions[described] = catalogue.captions.fetch(places)
     products = np.array([names[stored.item.product_id] for stored in items], np.int64)
-    return _Gallery(products, images, captions, described, names)
+    return Gallery(products, images, captions, described, names)

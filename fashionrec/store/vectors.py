@@ -20,21 +20,29 @@ from fashionrec.store.segments import AGAIN, VECTORS, Written, dtype_of, load_fa
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-__all__ = ["VECTORS", "VectorStore", "Written", "dtype_of", "open_store", "open_vectors", "write_vectors"]
+__all__ = ["VECTORS", "Cut", "VectorStore", "Written", "dtype_of", "open_store", "open_vectors", "write_vectors"]
 
-#: Bytes of vectors in a piece that one thread looks through, and how many pieces for each thread at most: more than one, so that
-#: a thread that other work holds up does not hold up the answer.
-_PIECE, _PIECES = 32 << 20, 4
-#: The same where rows are looked up one by one.
-_PIECE_LOOKED_UP = 4 << 20
+#: Pieces for each thread at most: more than one, so that a thread that other work holds up does not hold up the answer.
+_PIECES = 4
 #: Queries handed to FAISS at once: with more it multiplies matrices, whose rounding depends on their number.
 _TOGETHER = 32
-#: Where fewer than one in so many rows is allowed, they are looked up one by one for one query: of fewer vectors there is less
-#: memory to read. Half floats are decoded for it, which takes longer; several queries are better looked for in one scan.
-_FEW, _FEW_HALVES, _FEW_TOGETHER = 2.5, 64, 16
+#: :attr:`Cut.few` for half floats, which are decoded for it, and for several queries, which are better looked for in one scan.
+_FEW_HALVES, _FEW_TOGETHER = 64, 16
 #: Where one in so many or more is allowed, the best of all are taken and those allowed among them.
 _MANY = 8
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
+
+
+class Cut(NamedTuple):
+    """How the work of a search is divided.
+
+    ``piece`` is how many bytes of vectors one thread looks through at a time, ``looked_up`` the same where rows are looked up
+    one by one: as they are for a query where fewer than one in ``few`` rows is allowed. There is less memory to read then.
+    """
+
+    piece: int = 32 << 20
+    looked_up: int = 4 << 20
+    few: float = 2.5
 
 
 class Part(NamedTuple):
@@ -53,6 +61,7 @@ def open_store(
     index: Mapping[str, Any] | None = None,
     *,
     threads: int = 0,
+    cut: Cut = Cut(),
 ) -> VectorStore:
     """The segments of a ``kind`` in a manifest's table, by name, with the index that its ``index`` entry speaks of.
 
@@ -63,7 +72,7 @@ def open_store(
         (name, open_vectors(root / "segments" / name / VECTORS, count=entry["count"], dim=entry["dim"]))
         for name, entry in chosen.items()
     ]
-    return VectorStore(opened, open_index(root, index, chosen) if index else None, threads=threads)
+    return VectorStore(opened, open_index(root, index, chosen) if index else None, threads=threads, cut=cut)
 
 
 class VectorStore:
@@ -73,12 +82,18 @@ class VectorStore:
     """
 
     def __init__(
-        self, segments: Sequence[tuple[str, Any]], index: ApproximateIndex | None = None, *, threads: int = 0
+        self,
+        segments: Sequence[tuple[str, Any]],
+        index: ApproximateIndex | None = None,
+        *,
+        threads: int = 0,
+        cut: Cut = Cut(),
     ) -> None:
         self.names = [name for name, _ in segments]
         self.indexes = [opened for _, opened in segments]
         self.index = index
         self.threads = threads or _cores()
+        self.cut = cut
         self.starts = np.cumsum([0, *(int(opened.ntotal) for opened in self.indexes)])
         self._number = {name: n for n, name in enumerate(self.names)}
         self._raw = [_raw_floats(opened) for opened in self.indexes]
@@ -161,7 +176,7 @@ class VectorStore:
         total = sum(int(self.indexes[n].ntotal) for n in chosen)
         size = sum(int(self.indexes[n].ntotal) * int(self.indexes[n].sa_code_size()) for n in chosen)
         most = 1 if self.threads == 1 else self.threads * _PIECES
-        share = -(-total // max(1, min(most, size // _PIECE)))
+        share = -(-total // max(1, min(most, size // self.cut.piece)))
         parts = []
         for n in chosen:
             rows = int(self.indexes[n].ntotal)
@@ -200,7 +215,7 @@ class VectorStore:
     def _scores_of_many(self, query: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """As :meth:`_scores`, in pieces on all cores."""
         pieces = 1 if self.threads == 1 else self.threads * _PIECES
-        pieces = max(1, min(pieces, len(positions) * self.dim * 4 // _PIECE_LOOKED_UP))
+        pieces = max(1, min(pieces, len(positions) * self.dim * 4 // self.cut.looked_up))
 
         def scores(part: np.ndarray) -> np.ndarray:
             with _one_thread():
@@ -278,7 +293,7 @@ class VectorStore:
         k = max(0, min(k, len(positions)))
         if k == 0:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-        few = _FEW_HALVES if None in self._raw else _FEW if len(queries) == 1 else _FEW_TOGETHER
+        few = _FEW_HALVES if None in self._raw else self.cut.few if len(queries) == 1 else _FEW_TOGETHER
         if len(positions) * few < len(self):
             scores = np.stack([self._scores_of_many(query[None], positions) for query in queries])
             return _best(scores, np.broadcast_to(positions, scores.shape), k)

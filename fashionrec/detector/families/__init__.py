@@ -59,7 +59,7 @@ def family_of_model(model: str) -> Any:
     if Path(model).suffix == ".safetensors":
         return family_of_weights(Path(model))
     name = Path(model).name.lower()
-    return _module(next((family for prefix, family in PREFIXES.items() if name.startswith(prefix)), "ultra"))
+    return family_module(next((family for prefix, family in PREFIXES.items() if name.startswith(prefix)), "ultra"))
 
 
 def other_family(model: str) -> Any:
@@ -71,9 +71,9 @@ def other_family(model: str) -> Any:
 def family_of_weights(weights: Path) -> Any:
     """The family's module for a checkpoint. Raises :class:`ModelError` for a file that is none."""
     if weights.suffix == ".safetensors":
-        return _module(str(metadata(weights).get("family")))
+        return family_module(str(metadata(weights).get("family")))
     if weights.suffix == ".pt":
-        return _module("ultra")
+        return family_module("ultra")
     raise ModelError(
         f"{weights} is no checkpoint of a detector", hint="a .pt of ultralytics, or a .safetensors of ours"
     )
@@ -129,7 +129,7 @@ def metadata(weights: Path) -> dict[str, Any]:
         raise ModelError(f"{weights} is not a checkpoint of a detector of ours: {error}") from None
 
 
-def _module(family: str) -> Any:
+def family_module(family: str) -> Any:
     if family not in ("ultra", *PREFIXES.values()):
         raise ModelError(f"detectors of the family {family!r} are not known to this version")
     return importlib.import_module(f"fashionrec.detector.families.{family}")

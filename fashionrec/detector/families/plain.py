@@ -110,7 +110,7 @@ def train_plainly(family: Any, run: Run, config: TrainConfig, data: Path, progre
         learner = family.build(about)
     elif source and earlier:
         learner = family.build(about)
-        _take(source, earlier, learner.model, about, family, log)
+        take_weights(source, earlier, learner.model, about, family, log)
     elif settled(config, data)["pretrained"]:
         learner, about = start(family, about, log)
     else:
@@ -217,7 +217,7 @@ def impatient() -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _take(source: Path, earlier: About, model: torch.nn.Module, about: About, family: Any, log: Log) -> None:
+def take_weights(source: Path, earlier: About, model: torch.nn.Module, about: About, family: Any, log: Log) -> None:
     """Weights of an earlier training; where its classes were others, all but the layers of the classes."""
     if earlier.names == about.names:
         load_weights(source, model)
