@@ -20,12 +20,12 @@ SCALE = 1000.3
 def graph(path: Path, *, scale: float = SCALE) -> Path:
     """images -> two convolutions -> a matrix of weights -> (decoding) times ``scale``, and that less a quarter.
 
-    All weights but ``scale`` are ones. Both results of the decoding are outputs.
+    The convolutions change nothing, the matrix doubles. Both results of the decoding are outputs.
     """
     nodes = [
         helper.make_node("Conv", ["images", "one"], ["first"], name="first"),
         helper.make_node("Conv", ["first", "one"], ["last"], name="last"),
-        helper.make_node("MatMul", ["last", "eye"], ["mixed"], name="mix"),
+        helper.make_node("MatMul", ["last", "twice"], ["mixed"], name="mix"),
         helper.make_node("Mul", ["mixed", "scale"], ["boxes"], name="decode"),
         helper.make_node("Sub", ["boxes", "quarter"], ["moved"], name="move"),
     ]
@@ -37,7 +37,7 @@ def graph(path: Path, *, scale: float = SCALE) -> Path:
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("boxes", "moved")],
         [
             numpy_helper.from_array(np.ones((1, 1, 1, 1), np.float32), "one"),
-            numpy_helper.from_array(np.eye(4, dtype=np.float32), "eye"),
+            numpy_helper.from_array(2 * np.eye(4, dtype=np.float32), "twice"),
             numpy_helper.from_array(np.array(scale, np.float32), "scale"),
             numpy_helper.from_array(np.array(0.25, np.float32), "quarter"),
         ],
@@ -60,16 +60,16 @@ def test_boxes_in_pixels_keep_their_digits_in_half_precision(tmp_path: Path) -> 
     kinds = {one.name: one.data_type for one in half.initializer}
     assert kinds == {
         "one": TensorProto.FLOAT16,
-        "eye": TensorProto.FLOAT16,
+        "twice": TensorProto.FLOAT16,
         "scale": TensorProto.FLOAT,
         "quarter": TensorProto.FLOAT,
     }
     assert {one.type.tensor_type.elem_type for one in (*half.input, *half.output)} == {TensorProto.FLOAT}
     boxes, moved = answer(tmp_path / "half.onnx")
-    assert moved.ravel().tolist() == pytest.approx([1.25 * SCALE - 0.25] * 16, abs=1e-3)
-    assert boxes.ravel().tolist() == pytest.approx([1.25 * SCALE] * 16, abs=1e-3)
-    rounded = float(np.float16(np.float16(1.25) * np.float16(SCALE)))
-    assert abs(rounded - 1.25 * SCALE) > 0.3  # what it would be without
+    assert moved.ravel().tolist() == pytest.approx([2.5 * SCALE - 0.25] * 16, abs=1e-3)
+    assert boxes.ravel().tolist() == pytest.approx([2.5 * SCALE] * 16, abs=1e-3)
+    rounded = float(np.float16(np.float16(2.5) * np.float16(SCALE)))
+    assert abs(rounded - 2.5 * SCALE) > 0.2  # what it would be without
 
 
 def test_the_decoding_is_what_comes_after_the_last_weights(tmp_path: Path) -> None:
@@ -82,13 +82,13 @@ def test_the_decoding_is_what_comes_after_the_last_weights(tmp_path: Path) -> No
 def test_8_bits_are_for_the_convolutions_before_the_last(tmp_path: Path) -> None:
     found = to_int8(graph(tmp_path / "g.onnx"), tmp_path / "q.onnx", lambda: [PIXELS, PIXELS[[0, 0]]])
     assert found == {"convolutions": 2, "convolutions_int8": 1, "calibrated_on": 3}
-    assert answer(tmp_path / "q.onnx")[0].ravel().tolist() == pytest.approx([1.25 * SCALE] * 16, rel=0.01)
+    assert answer(tmp_path / "q.onnx")[0].ravel().tolist() == pytest.approx([2.5 * SCALE] * 16, rel=0.01)
 
 
-@pytest.mark.parametrize(("scale", "pixels"), [(1e6, 3.0), (1e6, -7.0), (1.0, 0.25)])
+@pytest.mark.parametrize(("scale", "pixels"), [(0.5, 3.0), (0.5, -7.0), (0.5, 0.25), (1e6, 3.0)])
 def test_the_largest_activation_is_that_before_the_decoding_and_of_all_weights(
     scale: float, pixels: float, tmp_path: Path
 ) -> None:
     batches = [np.full((2, 1, 4, 4), 0.5, np.float32), np.full((1, 1, 4, 4), pixels, np.float32)]
     found = largest_activation(graph(tmp_path / "g.onnx", scale=scale), lambda: batches)
-    assert found == pytest.approx(max(abs(pixels), 1.0, scale))
+    assert found == pytest.approx(max(abs(2 * pixels), 2.0, scale))
