@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from openai_server import OpenAIServer, Reply
 from PIL import Image
 from roboflow_server import KEY, RoboflowServer, make_zip, settings_for
 
+from fashionrec.captioner.limiter import RateLimiter
 from fashionrec.captioner.remote import OpenAICaptioner
 from fashionrec.common.backoff import backoff
 from fashionrec.config import Config
@@ -105,3 +107,35 @@ def test_a_download_goes_on_after_growing_waits(roboflow: Roboflow) -> None:
     roboflow.server.faults = {"zip": [("cut", 2000)] * 3}
     assert damage(roboflow.fetch(retries=3)) is None
     assert roboflow.waits == [0.0, 0.5, 1.0]
+
+
+def is_let_in(limiter: RateLimiter) -> bool:
+    """Whether one more request may be sent at this moment; the thread that may not stops soon."""
+    stop, entered = threading.Event(), threading.Event()
+
+    def enter() -> None:
+        if limiter.enter(stop):
+            entered.set()
+
+    threading.Thread(target=enter, daemon=True).start()
+    found = entered.wait(0.05)
+    stop.set()
+    return found
+
+
+def test_a_pause_holds_for_all_and_is_not_shortened_by_another() -> None:
+    now = [100.0]
+    limiter = RateLimiter(9, clock=lambda: now[0])
+    limiter.pause(30.0)
+    limiter.pause(5.0)
+    assert not is_let_in(limiter)
+    now[0] = 129.9
+    assert not is_let_in(limiter)
+    now[0] = 130.0
+    assert is_let_in(limiter)
+    limiter.throttled(now[0], 2.0)
+    limiter.pause(0.5)
+    now[0] = 131.9
+    assert not is_let_in(limiter)
+    now[0] = 132.0
+    assert is_let_in(limiter)
