@@ -1,0 +1,63 @@
+"""`evaluate --outfits`: what is popular and what is worn with it, by hand; looks that cannot be asked are counted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Result, two_halves
+
+from fashionrec.build_report import BuildReport
+
+RED, BLUE, LIGHT = ("#d00000", "#0000c0"), ("red", "blue"), ("#ff3030", "#3030ff")
+
+
+def rows(photo: str, **products: str) -> list[dict[str, str]]:
+    return [{"image": photo, "product_id": product, "category": name} for product, name in products.items()]
+
+
+@pytest.fixture
+def document(cli: Callable[..., Result], tmp_path: Path, build: Callable[..., BuildReport]) -> Any:
+    """Light pants are in three photos with a top, blue ones in two; dark tops are worn with the blue ones."""
+    (tmp_path / "p").mkdir()
+    table, looks = [], []
+    for n in range(2):
+        two_halves(tmp_path / f"p/dark{n}.png", *RED, (60 + n, 40))
+        table += rows(f"p/dark{n}.png", blue="pants")
+    for n in range(3):
+        two_halves(tmp_path / f"p/light{n}.png", *LIGHT, (60 + n, 40))
+        table += rows(f"p/light{n}.png", light="pants")
+    two_halves(tmp_path / "p/top.png", RED[0], "white", (60, 40))
+    table += rows("p/top.png", red="top")
+    for n in range(3):
+        two_halves(tmp_path / f"q{n}.png", *RED, (70 + n, 50))
+        looks += rows(f"q{n}.png", red="top", blue="pants")
+    two_halves(tmp_path / "q3.png", "white", "white", (70, 50))  # neither is seen
+    looks += rows("q3.png", red="top", blue="pants")
+    two_halves(tmp_path / "q4.png", *RED, (75, 50))  # nobody knows what it is worn with
+    looks += rows("q4.png", red="top", unheard="pants")
+    looks += rows("q0.png", red="hat") + rows("q9.png", blue="pants")  # no look: a class that is none, one product
+    for name, content in (("t", table), ("looks", looks)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in content))
+    assert build(tmp_path / "t.jsonl", tmp_path / "c").failures == []
+    limits = ("--set", "query.k=1", "--set", "query.goes_with.worn=0.5", "--set", "query.goes_with.wearer=100")
+    done = cli("evaluate", "--index", "c", "--outfits", "looks.jsonl", "--json", *limits)
+    assert done.code == 0, done.err
+    return done.document
+
+
+def figures(scores: Any) -> tuple[int, float, float]:
+    return scores["queries"], scores["recall_at_1"], scores["mrr"]
+
+
+def test_every_second_look_judges_and_what_is_popular_is_beaten(document: Any) -> None:
+    assert (document["looks"], document["not_seen"]) == (5, 2)
+    # looks 1 and 3 judge, of which 3 is not seen: the top asks for pants and the pants for a top
+    assert figures(document["popularity"]) == (2, 0.5, 0.75)  # light before blue; the only top
+    assert figures(document["goes_with"]) == (2, 1.0, 1.0)
+    # as set here, all wearers count alike and all pants look alike: as popularity has it
+    assert figures(document["as_set"]) == (2, 0.5, 0.75)
+    assert document["chosen"] == {"wearer": 0.1, "worn": 0.003}
