@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import TINY
 from PIL import Image
 
+from fashionrec.bundle import Bundle
 from fashionrec.detector.agreement import compare, speed
 from fashionrec.detector.decode import Detections
-from fashionrec.detector.gate import BOUNDS, judge, map_loss
+from fashionrec.detector.gate import BOUNDS, SourceDetector, check, judge, map_loss, opened
 from fashionrec.detector.pairing import Pairs
 from fashionrec.embedder import gate
 from fashionrec.errors import Refused
@@ -116,6 +118,85 @@ def test_each_figure_has_its_limit(precision: str) -> None:
         assert str(caught.value).count(";") == 0
     with pytest.raises(Refused, match="batches find 41 garments, their photos alone 40"):
         judge(precision, {**AGREED, **good, "detections_exported_alone": 40}, None, 0.0)
+
+
+def test_a_source_that_finds_little_is_no_proof() -> None:
+    good = {"found_by_both": 1.0, "iou_mean": 1.0, "score_difference_mean": 0.0}
+    judge("fp16", {**AGREED, **good, "detections_source": 10}, None, 0.0)
+    with pytest.raises(Refused, match="finds 9 garments in 20 photos: too few to tell"):
+        judge("fp16", {**AGREED, **good, "detections_source": 9}, None, 0.0)
+
+
+def drawn() -> list[Image.Image]:
+    """Photos in which the tiny detector sees garments, surely and less so."""
+    colours = [("red", "blue"), ("red", "white"), ("#c04040", "#4040c0")]
+    found = []
+    for left, right in colours:
+        photo = Image.new("RGB", (90, 60), right)
+        photo.paste(left, (0, 0, 45, 60))
+        found.append(photo)
+    return found
+
+
+def test_an_export_is_compared_with_its_source_anchor_by_anchor() -> None:
+    bundle = Bundle.open(TINY / "detector")
+    own = opened(bundle)
+
+    def reference(boxes: float = 0.0, scores: float = 0.0) -> Any:
+        def answer(photo: Image.Image) -> np.ndarray:
+            values = own.raw([photo])[0].copy()
+            values[:4] += boxes
+            values[4:] += scores
+            return values
+
+        return answer
+
+    figures = check(reference(0.4, 0.0009), bundle, drawn())
+    assert figures == {
+        "photos": 3,
+        "score_difference_max": pytest.approx(0.0009, abs=1e-6),
+        "box_difference_px_max": pytest.approx(0.4, abs=1e-5),
+        "anchors_compared": 5,
+        "batch_difference_max": pytest.approx(0.0, abs=1e-5),
+        "detections": 5,
+        "detections_alone": 5,
+    }
+    with pytest.raises(Refused, match=r"boxes differ by 0\.6 pixels"):
+        check(reference(0.6), bundle, drawn())
+    with pytest.raises(Refused, match=r"scores differ by 0\.0012"):
+        check(reference(0.0, 0.0012), bundle, drawn())
+    with pytest.raises(Refused, match=r"answers \[9, 2\], its source \[8, 2\]; 9 rows"):
+        check(lambda photo: own.raw([photo])[0][:8], bundle, drawn())
+
+
+def test_the_input_is_compared_in_grey_levels() -> None:
+    bundle = Bundle.open(TINY / "detector")
+    own = opened(bundle)
+
+    def pixels(levels: float) -> Any:
+        return lambda photo: own.inputs([photo])[0] + levels / 255
+
+    def raw(photo: Image.Image) -> np.ndarray:
+        return own.raw([photo])[0]
+
+    assert check(raw, bundle, drawn(), pixels(2.5))["input_difference_max"] == pytest.approx(2.5, abs=1e-3)
+    with pytest.raises(Refused, match=r"its input differs by 3\.5 grey levels"):
+        check(raw, bundle, drawn(), pixels(3.5))
+
+
+def test_a_source_is_asked_through_the_serving_plane() -> None:
+    bundle = Bundle.open(TINY / "detector")
+    asked: list[tuple[int, int]] = []
+
+    def reference(square: Image.Image) -> np.ndarray:
+        asked.append(square.size)
+        return opened(bundle).raw([square])[0]
+
+    found = SourceDetector(bundle, reference).predict(drawn())
+    assert asked == [(64, 64)] * 3
+    theirs = opened(bundle).predict(drawn())
+    assert [one.boxes.tolist() for one in found] == [one.boxes.tolist() for one in theirs]
+    assert [one.class_ids.tolist() for one in found] == [one.class_ids.tolist() for one in theirs]
 
 
 def test_the_limits_are_those_that_the_documents_tell() -> None:
