@@ -80,7 +80,9 @@ def test_crops_and_whole_photos_have_figures_of_their_own(cli: Cli, asked: Path)
     assert part(document, crop) == pytest.approx(crop)
     assert part(document["crop"], crop) == pytest.approx(crop)
     assert part(document["whole"], whole) == pytest.approx(whole)
-    classes = {name: figures(ranks) for name, ranks in {"top": [1, 2], "dress": [2], "skirt": [2], "unknown": [1, 1]}.items()}
+    classes = {
+        name: figures(ranks) for name, ranks in {"top": [1, 2], "dress": [2], "skirt": [2], "unknown": [1, 1]}.items()
+    }
     assert list(document["by_class"]) == ["dress", "skirt", "top", "unknown"]
     for name, expected in classes.items():
         assert part(document["by_class"][name], expected) == pytest.approx(expected), name
