@@ -11,15 +11,15 @@ import pytest
 from conftest import TINY
 from PIL import Image, ImageDraw
 
-from fashionrec.build import build_catalogue
+from fashionrec.build_report import BuildReport
 from fashionrec.bundle import Bundle, write_bundle
 from fashionrec.catalogue import Catalogue
 from fashionrec.config import Config
-from fashionrec.dataset.products import read_products
 from fashionrec.embedder.embed import Embedder
 from fashionrec.images import encode_jpeg
 
 Embedding = Callable[..., Bundle]
+Build = Callable[..., BuildReport]
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def framed(size: tuple[int, int] = (100, 100)) -> Image.Image:
     return photo
 
 
-def kept_thumbnail(photo: Image.Image, bundle: Bundle, config: Config, folder: Path) -> bytes:
+def kept_thumbnail(photo: Image.Image, bundle: Bundle, config: Config, build: Build, folder: Path) -> bytes:
     (folder / "photos").mkdir()
     photo.save(folder / "photos" / "a.png")
     settings = config.model_copy(
@@ -95,14 +95,7 @@ def kept_thumbnail(photo: Image.Image, bundle: Bundle, config: Config, folder: P
             "crop": config.crop.model_copy(update={"square": False}),
         }
     )
-    build_catalogue(
-        read_products(folder / "photos"),
-        folder / "c",
-        detector_bundle=None,
-        embedder_bundle=bundle,
-        config=settings,
-        source="photos",
-    )
+    build(folder / "photos", folder / "c", detect=False, settings=settings, embedder_bundle=bundle)
     with Catalogue.open(folder / "c") as catalogue:
         (stored,) = catalogue.items.everything()
         return bytes(catalogue.thumbnail(stored))
@@ -115,26 +108,26 @@ def corner(data: bytes, folder: Path) -> Any:
 
 
 def test_the_kept_picture_is_the_whole_crop_where_the_encoder_cuts_some_of_it_off(
-    embedding: Embedding, config: Config, decoded_here: None, tmp_path: Path
+    embedding: Embedding, config: Config, build: Build, tmp_path: Path
 ) -> None:
-    size, (red, _, blue) = corner(kept_thumbnail(framed(), embedding(40, (32, 32)), config, tmp_path), tmp_path)
+    size, (red, _, blue) = corner(kept_thumbnail(framed(), embedding(40, (32, 32)), config, build, tmp_path), tmp_path)
     assert size == (24, 24)
     assert blue > 150 > red
 
 
 def test_the_kept_picture_of_a_long_crop_is_all_of_it(
-    embedding: Embedding, config: Config, decoded_here: None, tmp_path: Path
+    embedding: Embedding, config: Config, build: Build, tmp_path: Path
 ) -> None:
     photo = framed((120, 60))
-    data = kept_thumbnail(photo, embedding(32, (32, 32)), config, tmp_path)
+    data = kept_thumbnail(photo, embedding(32, (32, 32)), config, build, tmp_path)
     assert data == encode_jpeg(photo, 24)
     assert corner(data, tmp_path)[0] == (24, 12)
 
 
 def test_a_square_that_is_seen_whole_is_made_smaller_once_only(
-    embedding: Embedding, config: Config, decoded_here: None, tmp_path: Path
+    embedding: Embedding, config: Config, build: Build, tmp_path: Path
 ) -> None:
     bundle = embedding(32, (32, 32))
-    data = kept_thumbnail(framed(), bundle, config, tmp_path)
+    data = kept_thumbnail(framed(), bundle, config, build, tmp_path)
     assert data == encode_jpeg(Embedder(bundle).seen([framed()])[0], 24)
     assert data != encode_jpeg(framed(), 24)
