@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import typer
 
@@ -23,15 +23,26 @@ MARKER = ".fashionrec-demo"
 _OURS = re.compile(r"catalogue|train|finetune|bundles|report\.(html|json)|\.?(world|second)(\.lock|\.staging)?")
 
 
-def mount(app: typer.Typer) -> None:
+class MakeChain(Protocol):
+    """Makes a chain of stages from files of settings, single settings, and where to print."""
+
+    def __call__(self, files: list[str], sets: list[str], out: Output) -> Chain: ...
+
+
+def mount(app: typer.Typer, make_chain: MakeChain | None = None) -> None:
+    """Mount the command; ``make_chain`` makes what it runs, :class:`Chain` by default."""
+
+    def demo(
+        session: Session,
+        open_: Annotated[bool, typer.Option("--open", help="Open the report in the browser at the end.")] = False,
+    ) -> None:
+        show(session, (make_chain or Chain)(session.files, session.sets, session.out), open_)
+
     command(app, "demo", help="The whole chain, trained in front of you: no network, key, GPU or download.")(demo)
 
 
-def demo(
-    session: Session,
-    open_: Annotated[bool, typer.Option("--open", help="Open the report in the browser at the end.")] = False,
-) -> None:
-    chain = Chain(session.files, session.sets, session.out)
+def show(session: Session, chain: Chain, open_: bool) -> None:
+    """Run the chain, and print its report or open it in the browser."""
     report = chain.run()
     session.out.result(report, lambda: _print(session.out, report))
     query = chain.example_query

@@ -32,11 +32,13 @@ def build_index(
     index_type: IndexType = None,
     max_memory: MaxMemory = None,
     max_latency_ms: MaxLatency = None,
-    rehash: Annotated[bool, typer.Option(help="Hash every photo again, whatever its time of change says.")] = False,
+    rehash: Annotated[
+        bool | None,
+        typer.Option("--rehash/--no-rehash", help="Hash every photo again, whatever its time of change says."),
+    ] = None,
 ) -> None:
     override_index(session, index_type, max_memory, max_latency_ms)
-    if rehash:
-        session.override("build", {"rehash": True})
+    session.override("build", {"rehash": rehash})
     report = run_build(session, photos, index, detector, embedder, max_delete)
     session.out.result(report, lambda: print_report(session, report))
     session.out.next(f"fashionrec query PHOTO --index {shell_word(report['index_path'])}")

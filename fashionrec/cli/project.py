@@ -131,6 +131,7 @@ def inspect(session: Session, folder: Path) -> None:
 
 def run_doctor(session: Session, index: str | None = None) -> dict[str, Any]:
     """What is installed and set. Values of keys are never read out, only whether they are there."""
+    config = session.config  # also where nothing needs it: a wrong setting is refused
     packages = {name: _version(name) for name in (*_CORE, *_TRAIN)}
     problems = [f"{name} is not installed: pip install fashionrec" for name in _CORE if packages[name] is None]
     if _version("onnxruntime") and _version("onnxruntime-gpu"):
@@ -154,7 +155,7 @@ def run_doctor(session: Session, index: str | None = None) -> dict[str, Any]:
         from fashionrec.catalogue import Catalogue
 
         try:
-            with Catalogue.open(Path(index), session.config) as opened:
+            with Catalogue.open(Path(index), config) as opened:
                 catalogue = {"path": index, "status": "healthy", "counts": opened.counts}
         except FashionrecError as error:
             catalogue = {"path": index, "status": str(error), "counts": {}}

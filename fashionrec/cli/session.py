@@ -76,6 +76,10 @@ class Session:
         """Whether somebody set this, rather than the defaults."""
         return dotted in self.resolved.origins
 
+    def is_on_line(self, dotted: str) -> bool:
+        """Whether this command's own line sets it, rather than a file or the environment."""
+        return self.resolved.origins.get(dotted, "").startswith("--set")
+
     def override(self, section: str, values: dict[str, Any]) -> None:
         """Flags of the command as settings; None means the flag was not given. They win over everything."""
         import yaml

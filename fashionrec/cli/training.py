@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
 
 _Words = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, as with `yolo`.")]
 
+#: Settings that detectors and encoders have alike.
+_OF_BOTH = ("epochs", "batch", "device", "seed")
+#: Those that an encoder has no use for, and what to do instead.
+_OF_DETECTORS = {
+    "model": "fashionrec finetune --weights CLIP --data TABLE starts from a CLIP",
+    "imgsz": "--set train_embedder.image_size=N is the side of a small CLIP's pictures",
+}
+
 
 def mount(app: typer.Typer) -> None:
     command(app, "train", help="Train a detector (data=DIR/data.yaml) or an encoder (data=products.csv).")(train)
@@ -29,7 +38,7 @@ def train(
     settings: _Words = None,
     data: Annotated[str | None, typer.Option(help="data.yaml of a YOLO dataset, or a product table.")] = None,
     model: Annotated[
-        str | None, typer.Option(help="yolov8l.pt, yolov8n.yaml, ...; an encoder: a CLIP to start from.")
+        str | None, typer.Option(help="A detector: yolov8l.pt to start from, yolov8n.yaml from scratch, ...")
     ] = None,
     name: Annotated[str | None, typer.Option(help="The run's folder under runs/train.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1)] = None,
@@ -41,6 +50,7 @@ def train(
     ] = None,
     trust_pickle: TrustPickle = False,
 ) -> None:
+    before = len(session.sets)
     words = session.assign("train", settings or [])
     flags = {"data": data, "model": model, "name": name, "epochs": epochs, "imgsz": imgsz, "batch": batch}
     session.override("train", {**flags, "device": device, "resume": resume})
@@ -48,8 +58,10 @@ def train(
         raise UsageError(f"what is {words[0]!r}?", hint="settings are key=value, as in epochs=50")
     if session.config.train.data is None and not session.config.train.resume:
         raise ConfigError("no data to train on", hint="data=DIR/data.yaml, or a product table to train an encoder")
-    if trust_pickle and not session.resolved.origins.get("train.model", "").startswith("--set"):
+    if trust_pickle and not session.is_on_line("train.model"):
         raise UsageError("--trust-pickle needs the model on the command line", hint="model=PATH.pt --trust-pickle")
+    if _is_table(Path(session.config.train.data or "")):
+        _give_encoder(session, str(session.config.train.data), session.sets[before:])
     with trusting(session, trust_pickle, Path(session.config.train.model)):
         document = run_train(session)
     session.out.result(document, lambda: _print_run(session, document))
@@ -95,6 +107,7 @@ def finetune(
     epochs: Annotated[int | None, typer.Option(min=1)] = None,
     trust_pickle: TrustPickle = False,
 ) -> None:
+    before = len(session.sets)
     words = session.assign("finetune", settings or [])
     flags = {"weights": weights, "data": data, "replay": replay, "name": name, "epochs": epochs}
     session.override("finetune", flags)
@@ -106,10 +119,12 @@ def finetune(
         raise ConfigError(
             "finetune needs weights and data", hint="fashionrec finetune --weights best.pt --data NEW/data.yaml"
         )
-    if trust_pickle and not session.resolved.origins.get("finetune.weights", "").startswith("--set"):
+    if trust_pickle and not session.is_on_line("finetune.weights"):
         raise UsageError(
             "--trust-pickle needs the weights on the command line", hint="--weights PATH.pt --trust-pickle"
         )
+    if _is_table(Path(config.data)):
+        _give_encoder(session, config.data, session.sets[before:])
     with trusting(session, trust_pickle, Path(config.weights)):
         document = run_finetune(session)
     session.out.result(document, lambda: _print_run(session, document))
@@ -168,6 +183,19 @@ def _train_embedder(session: Session, table: Path, init: str | None) -> Run:
             progress=_epochs(tick),
         )
     return run
+
+
+def _give_encoder(session: Session, table: str, given: Sequence[str]) -> None:
+    """Options of `train` and `finetune` as settings of an encoder's training, where the data is a product table.
+
+    Raises :class:`ConfigError` for those that it has no use for.
+    """
+    pairs = [text.partition(".")[2].partition("=") for text in given]
+    for key, _, _ in pairs:
+        if key in _OF_DETECTORS:
+            raise ConfigError(f"{key} is for detectors, and {table} trains an encoder", hint=_OF_DETECTORS[key])
+    session.sets[:0] = [f"train_embedder.{key}={value}" for key, _, value in pairs if key in _OF_BOTH]
+    session.override("train_embedder", {})
 
 
 def _judge(session: Session) -> Any:
