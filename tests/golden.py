@@ -21,7 +21,7 @@ import pytest
 FOLDER = Path(__file__).parent / "data" / "golden"
 #: Scores and cosines differ in the last bits of float32 between machines; nothing else may differ.
 TOLERANCE = 2e-4
-_WIDTH, _LONGEST_ROW = 150, 250  # characters; a value that is shorter stays on one line of its golden document
+_WIDTH, _LONGEST_ROW = 150, 400  # characters; a value that is shorter stays on one line of its golden document
 
 
 def _number(value: Any) -> bool:
@@ -80,25 +80,27 @@ def masked(document: Any, masks: Mapping[str, str], place: tuple[str, ...] = ("$
             assert KINDS[kind](document), f"{'.'.join(place)} is {document!r}, which is no {kind}"
             return kind
     if isinstance(document, dict):
+        if {"latency_ms_p50", "latency_ms_p95"} <= document.keys():
+            assert document["latency_ms_p50"] <= document["latency_ms_p95"], f"{'.'.join(place)}: {document}"
         return {key: masked(value, masks, (*place, str(key))) for key, value in document.items()}
     if isinstance(document, list):
         return [masked(value, masks, (*place, "[]")) for value in document]
     return document
 
 
-def differences(expected: Any, actual: Any, place: str = "") -> list[str]:
+def differences(expected: Any, actual: Any, place: str = "", tolerance: float = TOLERANCE) -> list[str]:
     """Where two documents differ, one line each: types exactly, texts exactly, floats within the tolerance."""
     if isinstance(expected, dict) and isinstance(actual, dict):
         found = [f"{place}: keys {list(expected)} became {list(actual)}"] if list(expected) != list(actual) else []
         for key in [key for key in expected if key in actual]:
-            found += differences(expected[key], actual[key], f"{place}.{key}")
+            found += differences(expected[key], actual[key], f"{place}.{key}", tolerance)
         return found
     if isinstance(expected, list) and isinstance(actual, list):
         found = [f"{place}: {len(expected)} elements became {len(actual)}"] if len(expected) != len(actual) else []
         for n, (one, other) in enumerate(zip(expected, actual, strict=False)):
-            found += differences(one, other, f"{place}[{n}]")
+            found += differences(one, other, f"{place}[{n}]", tolerance)
         return found
-    if isinstance(expected, float) and isinstance(actual, float) and abs(expected - actual) <= TOLERANCE:
+    if isinstance(expected, float) and isinstance(actual, float) and abs(expected - actual) <= tolerance:
         return []
     return [] if type(expected) is type(actual) and expected == actual else [f"{place}: {expected!r} became {actual!r}"]
 
@@ -123,14 +125,20 @@ class Golden:
         self.write = write
 
     def document(
-        self, name: str, actual: Any, masks: Mapping[str, str] | None = None, *, usual: Mapping[str, str] = MASKS
+        self,
+        name: str,
+        actual: Any,
+        masks: Mapping[str, str] | None = None,
+        *,
+        usual: Mapping[str, str] = MASKS,
+        tolerance: float = TOLERANCE,
     ) -> None:
         """Compare a document with ``NAME.json``. ``masks`` are added to the ``usual`` ones."""
         path = FOLDER / f"{name}.json"
         found = masked(json.loads(json.dumps(actual)), {**(masks or {}), **usual})
         if self.write:
             path.write_text(readable(found) + "\n", encoding="utf-8", newline="\n")
-        wrong = differences(json.loads(path.read_text(encoding="utf-8")), found)
+        wrong = differences(json.loads(path.read_text(encoding="utf-8")), found, tolerance=tolerance)
         assert not wrong, "\n".join([f"{path.name}: is the change meant? Then --write-golden", *wrong[:40]])
 
     def text(self, name: str, actual: str, masks: Mapping[str, str] | None = None) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from conftest import Result
 from golden import Golden
-from golden_world import THEIRS, make_dataset
+from golden_world import DETECTOR, THEIRS, make_dataset
 
 Cli = Callable[..., Result]
 CALLED = {"top": "tee", "pants": "jeans"}
@@ -74,3 +74,13 @@ def test_an_audit(cli: Cli, foreign: Path, golden: Golden) -> None:
     assert done.code == 3
     golden.document("dataset-audit", {"document": done.document, "stderr": done.err.splitlines()})
     golden.text("dataset-audit", cli("dataset", "audit", "theirs", "--quiet", "--set", "audit.min_images=3").out)
+
+
+def test_what_would_be_sent_to_be_labelled(cli: Cli, tmp_path: Path, golden: Golden) -> None:
+    make_dataset(tmp_path / "ours")
+    target = ("--to", "roboflow", "--target", "shop/garments", "--weights", DETECTOR, "--limit", 4, "--dry-run")
+    for strategy in ("uncertain", "disagree"):
+        named = ("--set", f"roboflow.batch=doubtful-{strategy}")
+        done = cli("dataset", "export", "ours", *target, "--strategy", strategy, *named, "--json", "--quiet")
+        assert done.code == 0, done.err
+        golden.document(f"dataset-to-be-labelled-{strategy}", done.document, {"$.bytes": "<count>"})  # of JPEG files
