@@ -91,7 +91,10 @@ def masked(document: Any, masks: Mapping[str, str], place: tuple[str, ...] = ("$
 def differences(expected: Any, actual: Any, place: str = "", tolerance: float = TOLERANCE) -> list[str]:
     """Where two documents differ, one line each: types exactly, texts exactly, floats within the tolerance."""
     if isinstance(expected, dict) and isinstance(actual, dict):
-        found = [f"{place}: keys {list(expected)} became {list(actual)}"] if list(expected) != list(actual) else []
+        lost, new = [[key for key in a if key not in b] for a, b in ((expected, actual), (actual, expected))]
+        found = [f"{place}: lost {lost}, new {new}"] if lost or new else []
+        if not found and list(expected) != list(actual):
+            found = [f"{place}: the order of {list(expected)} became {list(actual)}"]
         for key in [key for key in expected if key in actual]:
             found += differences(expected[key], actual[key], f"{place}.{key}", tolerance)
         return found
