@@ -1,6 +1,6 @@
 """Forges copies of a catalogue, with right hashes, and uses each in a process that may be lost.
 
-python tests/forge_runner.py CATALOGUE PHOTO SCRATCH [--count N] [--seed S] [--only K]
+python tests/forge_runner.py CATALOGUE PHOTO SCRATCH [--count N] [--seed S] [--only K ...]
 
 One line of JSON for a trial that went wrong, and a last one with the counts. A trial is right where every command gives an
 answer or a refusal of ours, within the limits of time and memory, and nothing from outside the catalogue comes out.
@@ -518,19 +518,19 @@ def main() -> None:
     parser.add_argument("scratch", type=Path)
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", type=int)
+    parser.add_argument("--only", type=int, nargs="+")
     options = parser.parse_args()
     os.environ["FASHIONREC_BUILD__WORKERS"] = "1"  # starting processes takes longer than a trial's few photos
     honest = trial(options.catalogue, options.photo, options.scratch, 0, forge=False)
     assert not honest["wrong"], honest
     assert set(honest["codes"]) == {0}, honest
-    seeds = [options.only] if options.only is not None else range(options.seed, options.seed + options.count)
+    seeds = options.only or range(options.seed, options.seed + options.count)
     counts: Counter[str] = Counter()
     for seed in seeds:
         done = trial(options.catalogue, options.photo, options.scratch, seed)
         counts["trials"] += 1
         counts["refused" if set(done["codes"]) & {2, 3} else "answered"] += 1
-        if done["wrong"] or options.only is not None:
+        if done["wrong"] or options.only:
             counts["wrong"] += bool(done["wrong"])
             sys.stdout.write(json.dumps(done, ensure_ascii=True) + "\n")
             sys.stdout.flush()
