@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,8 @@ def test_settings_and_where_they_come_from(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, golden: Golden
 ) -> None:
     (tmp_path / "shop.yaml").write_text("query:\n  k: 7\n  fusion: rrf\ncrop:\n  margin: 0.1\n", encoding="utf-8")
-    monkeypatch.delenv("FASHIONREC_DATASET__WORKERS")
+    for name in [name for name in os.environ if name.startswith("FASHIONREC_")]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("FASHIONREC_QUERY__MIN_SCORE", "0.25")
     monkeypatch.setenv("FASHIONREC_INDEX", "some/catalogue")
     layers = ("--config", "shop.yaml", "--set", "query.k=3", "--set", "crop.pad=0")
