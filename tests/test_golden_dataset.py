@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from conftest import Result
 from golden import Golden
-from golden_world import DETECTOR, THEIRS, make_dataset
+from golden_world import DETECTOR, THEIRS, make_dataset, photo
 
 Cli = Callable[..., Result]
 CALLED = {"top": "tee", "pants": "jeans"}
@@ -84,3 +84,27 @@ def test_what_would_be_sent_to_be_labelled(cli: Cli, tmp_path: Path, golden: Gol
         done = cli("dataset", "export", "ours", *target, "--strategy", strategy, *named, "--json", "--quiet")
         assert done.code == 0, done.err
         golden.document(f"dataset-to-be-labelled-{strategy}", done.document, {"$.bytes": "<count>"})  # of JPEG files
+
+
+FEED = """\
+id,image_link,additional_image_link,name,brand,price,sale_price,availability,sizes,link,release_date,category
+7,a.bmp,b.bmp,셔츠 반팔,Hanbok,"39,000원","29,000",품절,S|M,https://shop.example/7,2026.03.01,top
+8,b.bmp,,Blue jeans,Aster,$24.50,,in stock,30|32,https://shop.example/8,2025-12-24,pants
+9,gone.bmp,,Gone,Aster,€5,,in stock,,https://shop.example/9,,dress
+10,,,No photo,Miro,문의,,preorder,,javascript:alert(1),곧,skirt
+,c.bmp,,No id,,1.234,,backorder,XL,,,
+"""
+
+
+def test_a_product_feed(cli: Cli, tmp_path: Path, golden: Golden) -> None:
+    for name, (colour, size) in {"a": ("red", (160, 120)), "b": ("blue", (120, 160)), "c": ("green", (90, 90))}.items():
+        photo(tmp_path / "shop" / f"{name}.bmp", {"a": colour}, size)
+    (tmp_path / "shop" / "feed.csv").write_text(FEED, encoding="utf-8")
+    done = cli("fetch-dataset", "feed:shop/feed.csv", "--out", "ours", "--json", "--quiet")
+    assert done.code == 3, done.err
+    golden.document("dataset-feed", {"document": done.document, "stderr": done.err.splitlines()})
+    root = Path("ours")
+    files = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+    golden.document(
+        "dataset-feed-files", {"files": files, **texts(root, "**/*.csv", "**/*.jsonl")}, {"[].time": "<date>"}
+    )
