@@ -45,6 +45,7 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     "<date>": _matches(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(\+00:00|Z)"),
     "<versions>": _are_versions,
     "<sha256>": _matches("[0-9a-f]{64}"),
+    "<local server>": _matches(r"127\.0\.0\.1:\d+"),
 }
 #: What differs between machines or runs: the end of a value's place in its document, in which each key may have wildcards
 #: and ``$`` is the document itself.
@@ -58,6 +59,8 @@ MASKS: dict[str, str] = {
     "latency_ms_p50": "<number>",
     "latency_ms_p95": "<number>",
     "created": "<date>",
+    "created_at": "<date>",
+    "batches.[].server": "<local server>",
     "time": "<date>",
     "versions": "<versions>",
     # databases, JPEGs and vectors: their bytes are those of the SQLite, the libjpeg and the processor at hand

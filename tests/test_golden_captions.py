@@ -8,9 +8,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
 from conftest import Result
 from golden import Golden
 from golden_world import OpenAIServer
+from openai_batches import BatchServer
 from test_golden_evaluate import QUERIES
 
 Cli = Callable[..., Result]
@@ -90,3 +92,16 @@ def test_captions_by_the_local_captioner(cli: Cli, own_world: Path, golden: Gold
     golden.document(
         "caption-local-product", cli("catalogue", "show", "catalogue", "--product", "T4", "--json").document
     )
+
+
+def test_captions_in_a_batch(cli: Cli, own_world: Path, monkeypatch: pytest.MonkeyPatch, golden: Golden) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-0123456789abcdef")
+    monkeypatch.setenv("FASHIONREC_CAPTIONER__BATCH__POLL", "0.01")
+    with BatchServer() as server:
+        monkeypatch.setenv("FASHIONREC_CAPTIONER__BASE_URL", server.base_url)
+        batch = ("caption", *REMOTE, "--batch", "--set", "captioner.batch.requests=10", "--quiet")
+        golden.document("caption-batch-submitted", cli(*batch, "--json").document)
+        golden.document("caption-batch-status", cli("caption", *WHERE, "--status", "--json", "--quiet").document)
+        golden.document("caption-batch-collected", cli(*batch, "--resume", "--wait", "--json").document)
+        golden.text("caption-batch-again", cli(*batch).out)
