@@ -154,12 +154,14 @@ def test_ultralytics_takes_no_core_away_and_what_the_user_set_is_kept(own: str |
         "print(json.dumps([torch.get_num_threads(), os.environ.get('OMP_NUM_THREADS')]))\n"
     )
     env = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
-    plain = [sys.executable, "-c", "import torch; print(torch.get_num_threads())"]
-    alone = subprocess.run(plain, env=env, capture_output=True, text=True, check=True)
+    expected = own
     if own:
         env["OMP_NUM_THREADS"] = own
+    else:
+        plain = [sys.executable, "-c", "import torch; print(torch.get_num_threads())"]
+        expected = subprocess.run(plain, env=env, capture_output=True, text=True, check=True).stdout
     done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout.splitlines()[-1]) == [int(own or alone.stdout), own]
+    assert json.loads(done.stdout.splitlines()[-1]) == [int(expected), own]
 
 
 def test_the_json_of_an_evaluation_keeps_its_contract(cli: Callable[..., Result], trained: Path) -> None:
