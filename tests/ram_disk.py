@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 
 MEMORY = Path("/dev/shm")
+PREFIX = "fashionrec-tests-"
 #: The suite's files take 2 GB; the rest is for the tests themselves.
 NEEDED = 8 << 30
 
@@ -27,10 +29,22 @@ def available_bytes() -> int:
         return 0
 
 
+def remove_leftovers() -> None:
+    """Remove the folders of test runs that were killed."""
+    for folder in MEMORY.glob(f"{PREFIX}*-*"):
+        try:
+            os.kill(int(folder.name.removeprefix(PREFIX).split("-")[0]), 0)
+        except (ProcessLookupError, ValueError):
+            shutil.rmtree(folder, ignore_errors=True)
+        except OSError:  # another user's
+            continue
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest chooses its folder
 def pytest_configure(config: pytest.Config) -> None:
     """Choose the folder. Workers of xdist are told theirs by the process that starts them."""
     if config.option.basetemp is None and available_bytes() >= NEEDED:
-        folder = MEMORY / f"fashionrec-tests-{os.getpid()}"
-        config.option.basetemp = str(folder)
+        remove_leftovers()
+        folder = tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=MEMORY)
+        config.option.basetemp = folder
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
