@@ -355,15 +355,22 @@ def test_a_batch_asks_anew_and_serves_that_days_later(cli: Cli, index: Path, ser
         assert cache.recaptions() == {}
 
 
-def test_options_that_do_not_go_together_are_refused(cli: Cli, index: Path) -> None:
-    for words in (
-        ("--batch", "--captioner", "local"),
-        ("--resume",),
-        ("--wait",),
-        ("--recaption", ","),
-        ("photos/p0.jpg", "--batch"),
+def test_options_that_do_not_go_together_are_refused(cli: Cli, index: Path, server: OpenAIServer) -> None:
+    for words, said in (
+        (("--batch", "--captioner", "local"), "--batch is OpenAI's: the local captioner needs none"),
+        (("--resume",), "--resume, --wait and --discard-unsent belong to --batch"),
+        (("--wait",), "--resume, --wait and --discard-unsent belong to --batch"),
+        (("--recaption", ","), "--recaption names nothing"),
+        (
+            ("photos/p0.jpg", "--batch"),
+            "photos by themselves take no other options than --index, --captioner and --limit",
+        ),
     ):
-        assert cli("caption", "--index", "c", *words).code == 2, words
+        done = cli("caption", "--index", "c", *words)
+        assert (done.code, done.out) == (2, ""), words
+        assert [line for line in done.err.splitlines() if line.startswith("error: ")] == [f"error: {said}"]
+    assert server.requests == []
+    assert set(captions(index).values()) == {""}
 
 
 def test_a_second_captioner_of_the_same_catalogue_is_busy(cli: Cli, index: Path, server: OpenAIServer) -> None:
@@ -374,7 +381,9 @@ def test_a_second_captioner_of_the_same_catalogue_is_busy(cli: Cli, index: Path,
     assert server.requests == []
 
 
-def test_the_key_is_in_no_file_log_or_output(cli: Cli, index: Path, server: BatchServer, tmp_path: Path) -> None:
+def test_the_key_is_in_no_file_log_or_output(
+    cli: Cli, index: Path, server: BatchServer, tmp_path: Path, user_cache: Path
+) -> None:
     echoes: list[Reply] = [
         error(500, f"key {CANARY} caused this"),
         Reply(body=completion(None, refusal=f"I will not use {CANARY}")),
@@ -405,13 +414,15 @@ def test_the_key_is_in_no_file_log_or_output(cli: Cli, index: Path, server: Batc
         said += [done.out, done.err]
     assert server.paid.total() == 0
     assert server.requests
-    for path in tmp_path.rglob("*"):
-        if path.is_file():
-            assert b"canary" not in path.read_bytes(), path
+    written = [path for folder in (tmp_path, user_cache) for path in folder.rglob("*") if path.is_file()]
+    assert {path.name for path in written} >= {"captions.sqlite", "items.sqlite"}
+    for path in written:
+        assert b"canary" not in path.read_bytes(), path
     assert "canary" not in "".join(said)
-    assert "[key]" in "".join(said) or any(
-        b"[key]" in path.read_bytes() for path in tmp_path.rglob("*.sqlite")
-    )  # what was to be kept of it is there
+    assert "Incorrect API key provided: [key]" in "".join(said)
+    kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*.sqlite"))
+    for what in (b"A [key] top", b"invalid: the key [key] is odd"):
+        assert what in kept, what  # the rest of what was said stays
 
 
 def test_a_caption_is_found_by_every_word_for_what_it_says(

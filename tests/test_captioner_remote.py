@@ -261,29 +261,31 @@ def test_many_are_described_at_once_each_in_its_place() -> None:
     names = [CLASS_NAMES[n % 5] for n in range(24)]
     ticks: list[tuple[int, int]] = []
     with OpenAIServer(script) as server:
-        started = time.monotonic()
         found = list(captioner(server, concurrency=8).describe(crops(24), names, lambda *done: ticks.append(done)))
-        seconds = time.monotonic() - started
     assert sorted(n for n, _ in found) == list(range(24))
     assert all(o.description is not None and o.description.category == names[n] for n, o in found)
     assert server.most_at_once == 8
-    assert seconds < 24 * 0.1
     assert ticks == [(n, 24) for n in range(1, 25)]
 
 
 def test_stopping_sends_nothing_more_and_waits_for_nothing() -> None:
     def script(request: Recorded, number: int) -> Reply:
-        return success() if number == 0 else Reply(hang=3.0, body=success().body)
+        return success() if number == 0 else Reply(hang=60.0, body=answer)
+
+    answered: list[int] = []
+
+    def answer(body: dict[str, Any]) -> str:
+        answered.append(1)
+        return completion(json.dumps(fitting(body)))
 
     with OpenAIServer(script) as server:
         found = captioner(server, retries=5).describe(crops(100), ["top"] * 100)
         next(found)
-        started = time.monotonic()
         found.close()  # what Ctrl-C in the loop that reads comes down to
-        assert time.monotonic() - started < 0.5
+        assert answered == [], "requests that were under way are not waited for"
         assert all(thread.daemon for thread in caption_threads())
         server.closing.set()
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while caption_threads() and time.monotonic() < deadline:
             time.sleep(0.02)
         assert not caption_threads()
@@ -295,12 +297,12 @@ def test_an_interrupted_program_ends_at_once() -> None:
         "import signal, sys; sys.path.insert(0, 'tests')\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs inherit it ignored
         "from test_captioner_remote import captioner, crops\n"
-        "asked = captioner(sys.argv[1], timeout=60.0)\n"
+        "asked = captioner(sys.argv[1], timeout=250.0)\n"
         "for _ in asked.describe(crops(50), ['top'] * 50, lambda done, all: print(done, flush=True)): pass\n"
     )
 
     def slow(request: Recorded, number: int) -> Reply:
-        return success() if number == 0 else Reply(hang=30.0, body=success().body)
+        return success() if number == 0 else Reply(hang=300.0, body=success().body)
 
     with OpenAIServer(slow) as server:
         command = [sys.executable, "-c", script, server.base_url]
@@ -308,10 +310,8 @@ def test_an_interrupted_program_ends_at_once() -> None:
         with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == b"1\n"
-            started = time.monotonic()
             process.send_signal(signal.SIGINT)
-            said = process.communicate(timeout=20)[1]
-            assert time.monotonic() - started < 5
+            said = process.communicate(timeout=60)[1]  # long before a reply comes, or the request ends by itself
     assert process.returncode == -signal.SIGINT
     assert said.count(b"Traceback") == 1
     assert b"KeyboardInterrupt" in said
@@ -322,7 +322,7 @@ def test_connections_are_closed_at_the_end() -> None:
     try:
         with OpenAIServer() as server:
             list(captioner(server).describe(crops(8), ["top"] * 8))
-            deadline = time.monotonic() + 2
+            deadline = time.monotonic() + 30
             while server.connections and time.monotonic() < deadline:
                 time.sleep(0.01)
             assert server.connections == 0

@@ -182,12 +182,9 @@ def test_a_server_that_asks_for_too_long_a_wait_is_left_alone(fetch: Fetch) -> N
 @pytest.mark.parametrize("step", [drip(PHOTO, 0.05), drip_headers(0.05)])
 def test_a_server_that_drips_is_stopped(fetch: Fetch, step: Any) -> None:
     with FaultyServer({"/a.jpg": step}) as server:
-        began = time.monotonic()
         got = one(fetch([server.url("/a.jpg")], server, total_timeout=0.7, robots=False))
-        took = time.monotonic() - began
     assert (got.reason, got.attempts) == ("too-slow", 1)
-    assert 0.6 < took < 1.7
-    assert server.sent["/a.jpg"] < 30
+    assert 1 <= server.sent["/a.jpg"] < 30  # one every 0.05 s: about 14, and fewer under load
 
 
 def test_the_time_in_all_goes_over_redirects(fetch: Fetch) -> None:
@@ -437,25 +434,32 @@ def test_a_server_never_has_more_requests_than_the_settings_say(
 
 
 def test_a_slow_server_holds_up_no_other(config: Config, quick: FeedConfig, tmp_path: Path) -> None:
-    ends: dict[str, list[float]] = {"slow": [], "fast": []}
+    """The slow one answers nothing before the fast one has answered everything."""
+    answered: list[str] = []
+    all_fast = threading.Event()
 
-    def noting(name: str, seconds: float) -> Any:
-        def run(request: Any) -> None:
-            time.sleep(seconds)
-            body(PHOTO)(request)
-            ends[name].append(time.monotonic())
+    def waiting(request: Any) -> None:
+        all_fast.wait(20)
+        answered.append("slow")
+        body(PHOTO)(request)
 
-        return run
+    def quickly(request: Any) -> None:
+        answered.append("fast")
+        body(PHOTO)(request)
+        if answered.count("fast") == 10:
+            all_fast.set()
 
     with FaultyServer() as slow, FaultyServer() as fast:
-        slow.otherwise, fast.otherwise = noting("slow", 0.15), noting("fast", 0.0)
+        slow.otherwise, fast.otherwise = waiting, quickly
         door = Door(open_to=frozenset({slow.address, fast.address}), resolve=lambda *_: ["127.0.0.1"])
         urls = [slow.url(f"/{n}.jpg", "slow.test") for n in range(6)]
         urls += [fast.url(f"/{n}.jpg", "fast.test") for n in range(10)]
-        feed = quick.model_copy(update={"robots": False, "per_host": 1, "connections": 2})
+        feed = quick.model_copy(
+            update={"robots": False, "per_host": 1, "connections": 2, "timeout": 60.0, "total_timeout": 60.0}
+        )
         got = fetch_images(urls, tmp_path, feed, config.images, door=door)
     assert all(isinstance(result, Fetched) for result in got.values())
-    assert max(ends["fast"]) < max(ends["slow"]) - 0.3
+    assert answered == ["fast"] * 10 + ["slow"] * 6
 
 
 def test_a_server_out_of_reach_is_given_up(fetch: Fetch) -> None:
@@ -569,16 +573,23 @@ def test_an_interrupt_ends_what_is_on_its_way(config: Config, quick: FeedConfig,
     def stop(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
-    with FaultyServer({"/a.jpg": body(PHOTO), "/slow.jpg": after(5, body(PHOTO))}) as server:
+    answered, let_go = [], threading.Event()
+
+    def held(request: Any) -> None:
+        let_go.wait(50)
+        answered.append(1)
+        body(PHOTO)(request)
+
+    with FaultyServer({"/a.jpg": body(PHOTO), "/slow.jpg": held}) as server:
         slow = quick.model_copy(update={"timeout": 30.0, "total_timeout": 60.0})
         door = Door(open_to=frozenset({server.address}))
-        began = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             fetch_images(
                 [server.url("/slow.jpg"), server.url("/a.jpg")], tmp_path, slow, config.images, stop, door=door
             )
-        assert time.monotonic() - began < 3
-        deadline = time.monotonic() + 3
+        assert answered == [], "what is on its way is not waited for"
+        let_go.set()
+        deadline = time.monotonic() + 30
         while [t for t in threading.enumerate() if t.name.startswith("fetch-")] and time.monotonic() < deadline:
             time.sleep(0.01)
         assert not [t for t in threading.enumerate() if t.name.startswith("fetch-")]

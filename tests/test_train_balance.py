@@ -85,6 +85,10 @@ def test_devices_share_one_draw_and_epochs_differ() -> None:
     assert list(resumed) not in (first, second)
 
 
+def _class(photo: str) -> int:
+    return int(Path(photo).stem.split("-")[0])
+
+
 def trained(data: Path, folder: Path, *words: str, seen: Callable[[Any], None], event: str) -> None:
     """Train through the module's door, with a callback of ultralytics to look inside."""
     from fashionrec.detector import train as module
@@ -105,24 +109,27 @@ def trained(data: Path, folder: Path, *words: str, seen: Callable[[Any], None], 
 
 @pytest.mark.parametrize("balance", ["none", "sample"])
 def test_rare_classes_are_drawn_as_often_as_the_frequent(balance: str, skewed: Path, tmp_path: Path) -> None:
-    """320 photos that the trainer's own loader draws: a share of 1/3 has a standard deviation of 2.6 %."""
-    drawn: Counter[int] = Counter()
+    """Epochs of the trainer's own loader draw what the sampler draws by the weights of the photos and the training's seed."""
+    from fashionrec.detector.balance import BalancedSampler, image_weights
+
+    drawn: list[Counter[str]] = []
+    expected: list[Counter[str]] = []
     weights: list[Any] = []
 
     def look(trainer: Any) -> None:
         weights.append(getattr(trainer.model, "class_weights", None))
-        for _ in range(20):
-            for batch in trainer.train_loader:
-                drawn.update(int(Path(name).stem.split("-")[0]) for name in batch["im_file"])
+        photos = trainer.train_loader.dataset.im_files
+        sampler = BalancedSampler(image_weights([ids(_class(photo)) for photo in photos], 5), seed=trainer.args.seed)
+        for _ in range(4):
+            drawn.append(Counter(name for batch in trainer.train_loader for name in batch["im_file"]))
+            expected.append(Counter(photos[index] for index in sampler) if balance == "sample" else Counter(photos))
 
     trained(skewed, tmp_path, f"balance={balance}", seen=look, event="on_train_start")
     assert weights == [None]
-    assert drawn.total() == 320
-    shares = [drawn[kind] / 320 for kind in (0, 1, 4)]
-    if balance == "none":
-        assert shares == pytest.approx([12 / 16, 3 / 16, 1 / 16])
-    else:
-        assert shares == pytest.approx([1 / 3] * 3, abs=0.11)
+    assert drawn == expected
+    assert [epoch.total() for epoch in drawn] == [16] * 4
+    rare = sum(count for epoch in drawn for photo, count in epoch.items() if _class(photo) != 0)
+    assert (rare > 32) is (balance == "sample"), "of 64; 16 as they are"
 
 
 @pytest.mark.parametrize(("words", "power"), [(["balance=loss"], 0.5), (["balance=loss", "cls_pw=1.0"], 1.0)])
