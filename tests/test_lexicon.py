@@ -57,6 +57,7 @@ def test_english_stays_as_it_is_and_names_its_class() -> None:
 def test_every_word_of_the_lexicon_is_understood_alone_and_with_particles() -> None:
     vocabulary = load_vocabulary()
     nouns = [(name, word) for name, noun in vocabulary.classes.items() for word in (noun.text[1], *noun.also)]
+    assert len(nouns) >= 10
     for name, word in nouns:
         if not any("가" <= letter <= "힣" for letter in word):
             continue

@@ -244,6 +244,7 @@ def test_a_batch_gives_each_photo_what_it_gets_alone(tmp_path: Path) -> None:
         config = settings(*sets)
         return run(photos, open_models(detector, embedder, config), config)
 
+    assert len(photos) == 10
     alone = made("detector.batch=1", "embedder.batch=1", "project.threads=1")
     for (_, one), (_, other) in zip(alone, made("detector.batch=4", "embedder.batch=7"), strict=True):
         assert isinstance(one, FoundPhoto)

@@ -222,6 +222,7 @@ def test_a_photo_of_the_catalogue_finds_itself(
     build(tmp_path / "p", tmp_path / "c")
     with Catalogue.open(tmp_path / "c") as catalogue:
         answer = search_photo(catalogue, photo, settings(k=1))
+        assert sorted(found.garment.name for found in answer.garments) == ["pants", "top"]
         for found in answer.garments:
             assert found.hits[0].score == pytest.approx(1.0, abs=1e-5)
             assert found.hits[0].item.box == found.garment.box

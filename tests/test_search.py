@@ -34,6 +34,7 @@ def test_the_photo_itself_comes_first(catalogue: Path, photos: Path) -> None:
     with Catalogue.open(catalogue) as opened:
         for photo in sorted(photos.iterdir()):
             answer = opened.search(photo, k=3)
+            assert len(answer.garments) == (2 if photo.stem in ("red-blue", "orange-navy") else 1)
             for found in answer.garments:
                 assert found.hits[0].item.product_id == photo.name
                 assert found.hits[0].score == pytest.approx(1, abs=1e-4)

@@ -32,6 +32,13 @@ def files(root: Path) -> dict[str, bytes]:
     return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
 
 
+def rows_of(shop: Path) -> list[dict[str, str]]:
+    """The rows of a drawn catalogue: every view of every product."""
+    rows = list(table(shop / "catalogue" / "products.csv"))
+    assert len(rows) == SHOP.products * SHOP.views
+    return rows
+
+
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("world") / "shop"
@@ -131,7 +138,7 @@ def test_the_product_table(shop: Path) -> None:
 
 
 def test_captions_tell_colour_and_pattern(shop: Path) -> None:
-    for row in table(shop / "catalogue" / "products.csv"):
+    for row in rows_of(shop):
         english, korean = PATTERN_WORDS[row["pattern"]]
         assert row["color"] in row["caption_en"].lower()
         assert english in row["caption_en"]
@@ -143,7 +150,7 @@ def test_captions_tell_colour_and_pattern(shop: Path) -> None:
 
 
 def test_attributes_apply_to_their_class(shop: Path) -> None:
-    for row in table(shop / "catalogue" / "products.csv"):
+    for row in rows_of(shop):
         upper = row["category"] in ("top", "dress")
         assert bool(row["sleeve"]) == bool(row["neckline"]) == upper
         assert bool(row["graphic"]) == (row["category"] == "top")
