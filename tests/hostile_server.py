@@ -29,6 +29,7 @@ class Request:
         """Send a byte now and then."""
         for n in range(len(data)):
             self.send(data[n : n + 1])
+            self.server.dripped += 1
             if self.server.closing.wait(pause):
                 return
 
@@ -37,11 +38,13 @@ Act = Callable[[Request], None]
 
 
 class HostileServer:
-    """``with HostileServer(act) as server``; ``server.seen`` are the requests that came."""
+    """``with HostileServer(act) as server``; ``server.seen`` are the requests that came, ``server.dripped`` counts the bytes
+    that were sent one at a time."""
 
     def __init__(self, act: Act) -> None:
         self.act = act
         self.seen: list[Request] = []
+        self.dripped = 0
         self.closing = threading.Event()
         world = self
 

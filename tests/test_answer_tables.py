@@ -16,6 +16,10 @@ import pytest
 from conftest import Result, two_halves
 
 from fashionrec.build_report import BuildReport
+from fashionrec.catalogue import Catalogue
+from fashionrec.search.answer import Answer, GarmentAnswer
+from fashionrec.search.pictures import save_garments
+from fashionrec.types import Box, Garment
 
 Cli = Callable[..., Result]
 
@@ -145,6 +149,7 @@ def test_csv_has_every_hit_in_order(cli: Cli, shop: Path, tmp_path: Path) -> Non
         "\r\n", "\n"
     )
     assert (tmp_path / "a.csv").read_bytes().count(b"\r\n") == 7
+    assert (tmp_path / "a.csv").read_bytes().startswith(b"\xef\xbb\xbf"), "by which Excel knows UTF-8"
     rows = list(csv.reader(io.StringIO(printed.out)))
     assert rows[0] == COLUMNS.split()
     expected = [
@@ -231,6 +236,18 @@ def test_crops_are_what_was_asked_about(cli: Cli, shop: Path, tmp_path: Path) ->
     assert "3 crops in more" in cli("query", "q.png", "p/blue.png", "--index", "c", "--save-crops", "more").err
 
 
+def test_the_file_of_a_crop_has_a_name_without_hidden_characters(shop: Path, tmp_path: Path) -> None:
+    garments = [
+        GarmentAnswer(Garment(n, name, 0.9, Box(0, 0, 9, 9)), (), ()) for n, name in enumerate(["skirt&pants", None])
+    ]
+    photo = (tmp_path / "q.png").read_bytes()
+    answers = [Answer("q/a\x07b.png", 9, 9, garments, source=photo), Answer(None, 9, 9, garments[:1], source=photo)]
+    with Catalogue.open(shop) as catalogue:
+        assert save_garments(catalogue, [*answers, Answer(None, None, None, text="words")], tmp_path / "crops") == 3
+    names = sorted(path.name for path in (tmp_path / "crops").iterdir())
+    assert names == ["000-a-b-0-skirt-pants.jpg", "000-a-b-1-whole.jpg", "001-photo-0-skirt-pants.jpg"]
+
+
 def test_a_catalogue_as_tables(cli: Cli, shop: Path, tmp_path: Path) -> None:
     assert cli("catalogue", "remove", "b1", "--index", "c").code == 0
     (tmp_path / "broken").mkdir()
@@ -257,6 +274,9 @@ def test_a_catalogue_as_tables(cli: Cli, shop: Path, tmp_path: Path) -> None:
     ]
     assert broken.split()[:2] == ["broken", "damaged"]
     assert broken.endswith(listed[0]["error"])
+    for name in ("products", "items", "MB"):  # numbers end where their headings end
+        assert row[: head.index(name) + len(name)][-1].isdigit()
+        assert row[head.index(name) + len(name)] == " "
     created = shown["created"][:16].replace("T", " ")
     assert row.split() == [
         "c", "000002", "2", "2", "flat", f"{shown['bytes'] / 1e6:.1f}", "tiny-embedder", *created.split()

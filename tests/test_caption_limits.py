@@ -64,24 +64,24 @@ def drip_body(request: Request) -> None:
 @pytest.mark.parametrize("act", [drip_headers, drip_body])
 def test_a_server_that_sends_a_byte_now_and_then_has_the_timeout_and_no_more(act: Act) -> None:
     with HostileServer(act) as server:
-        began = time.monotonic()
         outcome = describe(server.url)
-        took = time.monotonic() - began
+        dripped = server.dripped
     assert (outcome.state, outcome.retryable) == ("failed", True)
     assert outcome.error == "no answer within 1 s"
-    assert took < 4 * TIMEOUT
+    assert 1 <= dripped < 30  # one every 0.3 s, of hundreds
 
 
 def test_a_server_that_falls_silent_has_no_second_timeout() -> None:
     def stall(request: Request) -> None:
+        data = answer(whole(request))
         time.sleep(1.5)
-        request.send(b"HTTP/1.1 200 OK\r\n")
-        request.server.closing.wait(10)
+        request.send(data[:10])
+        request.server.closing.wait(1.5)  # too late for two seconds in all, early enough for two since the last byte
+        request.send(data[10:])
 
     with HostileServer(stall) as server:
-        began = time.monotonic()
         assert describe(server.url, timeout=2.0).state == "failed"
-        assert time.monotonic() - began < 3.2
+        assert describe(server.url, timeout=60.0).state == "done"
 
 
 def test_an_answer_within_the_timeout_may_come_in_pieces() -> None:
@@ -97,9 +97,8 @@ def test_an_answer_within_the_timeout_may_come_in_pieces() -> None:
 
 def test_a_slow_server_does_not_hold_up_the_question_after_a_model() -> None:
     with HostileServer(lambda request: request.drip(answer(b"{}"), 2.0)) as server:
-        began = time.monotonic()
         assert ask_shutdown(settings(server.url), KEY) is None
-        assert time.monotonic() - began < 15
+        assert server.dripped < 30
 
 
 def test_a_compressed_answer_is_read() -> None:
@@ -114,9 +113,8 @@ def test_a_compressed_answer_without_end_is_refused_in_little_memory(status: int
     data = bomb(400)
     assert len(data) < 1_000_000
     with HostileServer(lambda r: r.send(answer(data, status, Content_Encoding="gzip"))) as server:
-        before, began = resident(), time.monotonic()
+        before = resident()
         outcome = describe(server.url, timeout=20.0)
-        assert time.monotonic() - began < 5
         assert most_resident() - before < 60_000_000
     assert (outcome.state, outcome.retryable) == ("failed", False)
     assert "larger than" in (outcome.error or "")
@@ -192,11 +190,11 @@ def test_a_caption_is_a_phrase(length: int, fits: bool) -> None:
 @pytest.mark.parametrize("deep", ["[" * 900_000, '{"a":' * 300_000, '{"choices":' + "[" * 100_000])
 def test_an_answer_that_nests_without_end_is_none(deep: str) -> None:
     with HostileServer(lambda r: r.send(answer(deep.encode()))) as server:
-        began = time.monotonic()
+        began = time.process_time()
         assert describe(server.url, timeout=20.0).state == "failed"
         with pytest.raises(CaptionError):
             translator(settings(server.url, timeout=20.0), KEY)(["셔츠"])
-        assert time.monotonic() - began < 5
+        assert time.process_time() - began < 5
     with pytest.raises(InvalidAnswer):
         parse("{" * 10_000, "top")
 
@@ -219,9 +217,9 @@ def test_an_answer_that_was_kept_wrongly_is_a_state(kept: str) -> None:
 )
 def test_redaction_takes_time_that_grows_with_the_text(text: str) -> None:
     def seconds(times: int) -> float:
-        began = time.perf_counter()
+        began = time.process_time()
         redact(text * times, KEY)
-        return time.perf_counter() - began
+        return time.process_time() - began
 
     assert seconds(1) < 0.2
     assert min(seconds(50) for _ in range(2)) < 3
@@ -261,9 +259,9 @@ def test_a_translation_is_a_short_plain_text(english: Any) -> None:
 def test_an_error_of_forty_thousand_characters_costs_no_time() -> None:
     told = json.dumps({"error": {"message": "a*" * 20_000}}).encode()
     with HostileServer(lambda r: r.send(answer(told, 400))) as server:
-        began = time.monotonic()
+        began = time.process_time()
         outcome = describe(server.url, timeout=20.0)
-        assert time.monotonic() - began < 5
+        assert time.process_time() - began < 5
     assert outcome.state == "failed"
     assert len(outcome.error or "") <= 320
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +38,16 @@ def after(head: bytes) -> Act:
 )
 def test_a_photo_that_comes_byte_by_byte_is_given_up(head: bytes, tmp_path: Path) -> None:
     with HostileServer(after(head)) as server:
-        began = time.monotonic()
         assert fetch(server.url, tmp_path, total_timeout=1.0).reason == "too-slow"
-        assert time.monotonic() - began < 5
+        assert 1 <= server.dripped < 50  # one every 0.2 s, of a thousand
 
 
 @pytest.mark.parametrize("prefix", [b"", b"\xff\xd8\xff\xe0" + bytes(200)])
 def test_a_compressed_photo_without_end_is_refused_in_little_memory(prefix: bytes, tmp_path: Path) -> None:
     data = bomb(400, prefix)
     with HostileServer(lambda r: r.send(answer(data, Content_Encoding="gzip"))) as server:
-        before, began = resident(), time.monotonic()
-        assert fetch(server.url, tmp_path).reason in ("too-large", "not-an-image")
-        assert time.monotonic() - began < 8
+        before = resident()
+        assert fetch(server.url, tmp_path).reason == ("too-large" if prefix else "not-an-image")
         assert most_resident() - before < 100_000_000
 
 
@@ -64,7 +61,6 @@ def test_robots_rules_without_end_are_read_to_a_limit(tmp_path: Path) -> None:
             request.send(answer(b"", 404))
 
     with HostileServer(act) as server:
-        before, began = resident(), time.monotonic()
+        before = resident()
         assert fetch(server.url, tmp_path, robots="true").reason == "http-404"
-        assert time.monotonic() - began < 8
         assert most_resident() - before < 100_000_000

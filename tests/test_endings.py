@@ -242,7 +242,7 @@ def test_what_is_refused_before_any_work(cli: Cli, catalogue: Path, photos: Path
 
 
 def test_ids_may_stand_in_a_file_one_a_line_or_in_a_table(cli: Cli, catalogue: Path, tmp_path: Path) -> None:
-    (tmp_path / "ids.txt").write_text("  green.jpg \r\n\nnobody\n")
+    (tmp_path / "ids.txt").write_text("  green.jpg \r\n\n   \nnobody\n")
     done = cli("catalogue", "remove", "grey.jpg", "--index", catalogue, "--file", "ids.txt", "--json")
     assert done.code == 0, done.err
     assert (done.document["products"], done.document["unknown"]) == (4, ["nobody"])

@@ -204,11 +204,9 @@ def test_what_ends_the_caller_ends_everything_at_once(fault: type[BaseException]
         photos, models(detector, FakeEmbedder(0.01)), CONFIG, known=lambda *_: None, seconds=defaultdict(float)
     )
     assert next(parts)
-    start = time.perf_counter()
     with pytest.raises(fault):
         parts.throw(fault)
     nothing_left()
-    assert time.perf_counter() - start < 20
     assert len(detector.batches) < 400
 
 

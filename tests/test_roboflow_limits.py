@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -52,19 +51,17 @@ def test_a_server_that_sends_a_byte_now_and_then_has_the_timeout_and_no_more(beg
         request.drip(data[begin:], 0.3)
 
     with HostileServer(drip) as server:
-        began = time.monotonic()
         with pytest.raises(FashionrecError, match=r"127\.0\.0\.1"):
             fetch(VERSION, tmp_path, settings(server.url))
-        assert time.monotonic() - began < 6
+        assert 1 <= server.dripped < 30  # one every 0.3 s
 
 
 def test_a_compressed_answer_without_end_is_refused_in_little_memory(tmp_path: Path) -> None:
     data = answer(bomb(400), Content_Encoding="gzip")
     with HostileServer(lambda r: r.send(data)) as server:
-        before, began = resident(), time.monotonic()
+        before = resident()
         with pytest.raises(FashionrecError, match="answers with more than"):
             fetch(VERSION, tmp_path, settings(server.url, timeout=20))
-        assert time.monotonic() - began < 6
         assert most_resident() - before < 120_000_000
 
 
@@ -150,10 +147,9 @@ def test_a_zip_that_never_comes_is_given_up(tmp_path: Path) -> None:
         server.answer_to = lambda kind, *given: (  # type: ignore[method-assign]
             (200, {"export": {"link": f"{storage.url}/zip"}}) if kind == "export" else linked(kind, *given)
         )
-        began = time.monotonic()
         with pytest.raises(FashionrecError, match=r"cut the connection|in time"):
             fetch(VERSION, tmp_path, settings_for(server, timeout=1.0))
-        assert time.monotonic() - began < 8
+        assert 1 <= storage.dripped < 40  # one every 0.3 s, of thousands
 
 
 def test_a_compressed_answer_is_read(tmp_path: Path) -> None:

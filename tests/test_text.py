@@ -253,7 +253,7 @@ def test_markdown_cells_end_no_cell_and_make_no_html() -> None:
 )
 def test_a_long_text_takes_no_longer_than_its_length(piece: str) -> None:
     text = "-" + piece * 50_000 + "x"
-    start = time.perf_counter()
+    start = time.process_time()
     for function in (visible, visible_lines, json_text, table_cell, shell_word, markdown_cell):
         function(text)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
