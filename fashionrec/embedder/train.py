@@ -107,26 +107,28 @@ def _train(
     side = int(processor.crop_size["height"])
     products = {name: n for n, name in enumerate(dict.fromkeys(pair.product_id for pair in pairs))}
     labels = np.array([products[pair.product_id] for pair in pairs])
-    pictures = _load_pictures(pairs, math.ceil(side * _ZOOM))
+    pictures = load_pictures(pairs, math.ceil(side * _ZOOM))
     limit = min(int(tokenizer.model_max_length), int(model.config.text_config.max_position_embeddings))
     captions = [pair.caption for pair in pairs]
     tokens = tokenizer(captions, padding=True, truncation=True, max_length=limit, return_tensors="pt")
     normal = _Normalise(processor.image_mean, processor.image_std).to(device)
-    held = _held_out(labels, rng)
+    held = held_out(labels, rng)
     train = np.setdiff1d(np.arange(len(pairs)), held)
     steps = max(1, math.ceil(len(train) / config.batch)) * config.epochs
-    optimizer = torch.optim.AdamW(_groups(model, config.weight_decay), lr=config.lr, betas=(0.9, 0.98), eps=1e-6)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step, steps, config.warmup))
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, config.weight_decay), lr=config.lr, betas=(0.9, 0.98), eps=1e-6
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine_schedule(step, steps, config.warmup))
     before = _held_out_recall(model, normal, pictures, labels, train, held, side) if init else 0.0
     history: list[dict[str, float]] = []
     for epoch in range(1, config.epochs + 1):
         began = time.perf_counter()
         model.train()
         losses = []
-        for picks in _batches(labels, train, config.batch, rng):
+        for picks in batches(labels, train, config.batch, rng):
             index = torch.from_numpy(picks)
-            images = normal(_augment(pictures[index].to(device), side, config, rng))
-            loss = _loss(model, images, tokens, index, torch.from_numpy(labels[picks]).to(device), config)
+            images = normal(augment(pictures[index].to(device), side, config, rng))
+            loss = contrastive_loss(model, images, tokens, index, torch.from_numpy(labels[picks]).to(device), config)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -244,7 +246,7 @@ class _Normalise(nn.Module):
         return (images - self.mean) / self.std  # type: ignore[operator]
 
 
-def _load_pictures(pairs: Sequence[Pair], side: int) -> torch.Tensor:
+def load_pictures(pairs: Sequence[Pair], side: int) -> torch.Tensor:
     """uint8 [n, 3, side, side]: the short side resized, the middle cut out, as the processor does at its own size."""
     pictures = np.empty((len(pairs), 3, side, side), np.uint8)
     for n, pair in enumerate(pairs):
@@ -257,7 +259,7 @@ def _load_pictures(pairs: Sequence[Pair], side: int) -> torch.Tensor:
     return torch.from_numpy(pictures)
 
 
-def _augment(images: torch.Tensor, side: int, config: TrainEmbedderConfig, rng: np.random.Generator) -> torch.Tensor:
+def augment(images: torch.Tensor, side: int, config: TrainEmbedderConfig, rng: np.random.Generator) -> torch.Tensor:
     """float32 [n, 3, side, side] in 0..1: flipped, turned, cut, lit otherwise. One sampling for all of it."""
     count = len(images)
 
@@ -281,7 +283,7 @@ def _augment(images: torch.Tensor, side: int, config: TrainEmbedderConfig, rng: 
     return ((cut - mean) * contrast + mean).mul(gain * white).clamp(0, 1)
 
 
-def _loss(
+def contrastive_loss(
     model: Any,
     images: torch.Tensor,
     tokens: Any,
@@ -308,11 +310,11 @@ def _loss(
     )
     loss = clip / 2
     if config.product_weight:
-        loss = loss + config.product_weight * _supervised_contrastive(image, same)
+        loss = loss + config.product_weight * supervised_contrastive(image, same)
     return loss
 
 
-def _supervised_contrastive(vectors: torch.Tensor, same: torch.Tensor) -> torch.Tensor:
+def supervised_contrastive(vectors: torch.Tensor, same: torch.Tensor) -> torch.Tensor:
     """Khosla et al., equation 2: every other photo of the product is a positive; photos without one are left out."""
     itself = torch.eye(len(vectors), device=vectors.device, dtype=torch.bool)
     logits = (vectors @ vectors.T / TEMPERATURE).masked_fill(itself, -1e9)
@@ -322,7 +324,7 @@ def _supervised_contrastive(vectors: torch.Tensor, same: torch.Tensor) -> torch.
     return per_photo[counts > 0].mean() if bool((counts > 0).any()) else vectors.sum() * 0
 
 
-def _batches(labels: np.ndarray, train: np.ndarray, batch: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+def batches(labels: np.ndarray, train: np.ndarray, batch: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Every training photo once an epoch; photos of one product come in the same batch as far as they fit."""
     order: list[int] = []
     by_product: dict[int, list[int]] = {}
@@ -336,7 +338,7 @@ def _batches(labels: np.ndarray, train: np.ndarray, batch: int, rng: np.random.G
             yield part
 
 
-def _held_out(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def held_out(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The last photo of some products that have others left to be found by."""
     values, counts = np.unique(labels, return_counts=True)
     candidates = values[counts > 1]
@@ -372,14 +374,14 @@ def _held_out_recall(
     return float((labels[train][nearest] == labels[held]).mean())
 
 
-def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Weight decay for matrices only, as in CLIP."""
     decay = [p for name, p in model.named_parameters() if p.ndim > 1 and "embedding" not in name]
     rest = [p for name, p in model.named_parameters() if p.ndim <= 1 or "embedding" in name]
     return [{"params": decay, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
 
 
-def _cosine(step: int, steps: int, warmup: float) -> float:
+def cosine_schedule(step: int, steps: int, warmup: float) -> float:
     first = max(1, int(steps * warmup))
     if step < first:
         return (step + 1) / first
