@@ -12,6 +12,7 @@ from PIL import Image
 
 from fashionrec.config import Config
 from fashionrec.dataset.choose import choose, disagreement, uncertainty
+from fashionrec.dataset.columns import parse_date
 from fashionrec.dataset.prices import Money, choose_currency, parse_currency, parse_price
 from fashionrec.dataset.split import Group, counts_of, split_groups
 from fashionrec.errors import DataError
@@ -211,3 +212,15 @@ def test_a_sign_means_what_the_row_expects_if_it_can() -> None:
     for word in ("kr", "XYZ", ""):
         with pytest.raises(ValueError, match="no currency"):
             parse_currency(word)
+
+
+@pytest.mark.parametrize(
+    ("written", "iso"),
+    [
+        ("2026-11-24T10:00+05:30", "2026-11-24T10:00:00+05:30"),
+        ("2026-11-24T10:00-03:30", "2026-11-24T10:00:00-03:30"),
+        ("2026-11-24T10:00:05Z", "2026-11-24T10:00:05+00:00"),
+    ],
+)
+def test_zones_of_half_an_hour(written: str, iso: str) -> None:
+    assert parse_date(written) == iso
