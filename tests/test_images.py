@@ -158,7 +158,7 @@ def test_a_photo_that_stalls_or_crashes_the_decoder_costs_one_row(tmp_path: Path
     for name in ("a", "c"):
         Image.new("RGB", (5, 5)).save(tmp_path / f"{name}.png")
     photos = [("a", tmp_path / "a.png"), ("stall", Stalling()), ("crash", Crashing()), ("c", tmp_path / "c.png")]
-    found = dict(decode_all(photos, LIMITS, timeout=8, workers=2))
+    found = dict(decode_all(photos, LIMITS, timeout=5, workers=2))
     assert {key: getattr(outcome, "reason", "fine") for key, outcome in found.items()} == {
         "a": "fine",
         "stall": "timeout",
