@@ -66,6 +66,8 @@ def test_captions_by_a_server(cli: Cli, own_world: Path, captioning: OpenAIServe
     ask("captioned-ranks", "asked/sky.bmp", "-k", 3, "--captioner", "openai", "--set", "query.fusion=rrf")
     ask("captioned-local", "asked/look.bmp", "-k", 2, "--caption", "--garment", "top")
     ask("captioned-text", "--text", "핑크 상의", "-k", 3)
+    shares = ("--set", "query.caption_weight=0.5", "--set", "query.lexical_weight=0.4")
+    ask("captioned-text-fused", "--text", "red shirt", "--caption", "-k", 4, *shares)
 
 
 def test_captions_measured(cli: Cli, own_world: Path, captioning: OpenAIServer, golden: Golden) -> None:
