@@ -284,7 +284,7 @@ class Places(ast.NodeVisitor):
         for argument in node.args:
             self.visit(argument)
         for keyword in node.keywords:
-            if keyword.arg in KEPT_KEYWORDS:
+            if keyword.arg in KEPT_KEYWORDS or (name == "Thread" and keyword.arg == "name"):
                 continue
             if keyword.arg is not None:
                 self.drop_keyword(node, keyword)
