@@ -50,7 +50,7 @@ PACKAGES = (
 _LOCK = ".lock"
 _LEFTOVER = re.compile(r"weights/\..+\.(?:pt|safetensors)(?:\.(?:copy|[0-9a-f]+))?\.tmp")
 #: Seconds to wait for a run's lock: the data loaders of a process that was killed live on for a moment, and hold it.
-_WAIT = 15.0
+LOCK_WAIT = 15.0
 
 
 @dataclass
@@ -93,13 +93,13 @@ class Run:
             raise DataError(f"run {self.path} has no {which} weights, only {', '.join(self.weights) or 'none'}")
         return run_folder(self.path).path(self.weights[which])
 
-    def save(self) -> None:
+    def save(self, *, wait: float = LOCK_WAIT) -> None:
         """Write ``run.json`` atomically; hold the run while it is running, let it go when it is not.
 
-        Raises :class:`Busy` if another process trains it.
+        Raises :class:`Busy` if another process still trains it after ``wait`` seconds.
         """
         if self.status == "running":
-            _hold(self.path)
+            _hold(self.path, wait)
         record = {"format": FORMAT, "format_version": FORMAT_VERSION, "name": self.name}
         record |= {key: value for key, value in vars(self).items() if key != "path"}
         run_folder(self.path).write(RECORD, dump_json(record))
@@ -132,11 +132,14 @@ def remove_leftovers(run: Run) -> None:
             folder.remove(entry.name)
 
 
-def start_run(parent: Path, name: str | None, *, kind: str, verb: str, exist_ok: bool = False) -> Run:
+def start_run(
+    parent: Path, name: str | None, *, kind: str, verb: str, exist_ok: bool = False, wait: float = LOCK_WAIT
+) -> Run:
     """Make the folder of a new run below ``parent``; without a name the next free of train, train2, ...
 
-    Raises :class:`ConfigError` if a run of that name is there and ``exist_ok`` is not set, :class:`Busy` if it is trained, and
-    :class:`DataError` if it, or what is in it, is a link or a special file. (``parent.parent``, project.runs, may be a link.)
+    Raises :class:`ConfigError` if a run of that name is there and ``exist_ok`` is not set, :class:`Busy` if another process
+    still trains it after ``wait`` seconds, and :class:`DataError` if it, or what is in it, is a link or a special file.
+    (``parent.parent``, project.runs, may be a link.)
     """
     if name is not None and (Path(name).name != name or name in ("", ".", "..")):
         raise ConfigError(f"{name!r} cannot be a run's name", hint="a name, not a path; the parent is project.runs")
@@ -158,7 +161,7 @@ def start_run(parent: Path, name: str | None, *, kind: str, verb: str, exist_ok:
         )
     runs.make_folder(f"{parent.name}/{path.name}/weights", exist_ok=True)
     run = Run(path=path, kind=kind, verb=verb, created=now(), versions=installed_versions())
-    run.save()
+    run.save(wait=wait)
     return run
 
 
@@ -323,10 +326,10 @@ def lock_handles(path: Path) -> tuple[int, ...]:
 _HELD: dict[Path, Any] = {}
 
 
-def _hold(path: Path) -> None:
+def _hold(path: Path, wait: float) -> None:
     if path.resolve() in _HELD:
         return
-    lock = _lock(path, _WAIT)
+    lock = _lock(path, wait)
     if lock is None:
         raise Busy(f"another process is training {path}", hint="wait for it to end, then run this again")
     _HELD[path.resolve()] = lock

@@ -83,8 +83,8 @@ def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result
     for name in ("OPENAI_API_KEY", "ROBOFLOW_API_KEY", "FASHIONREC_INDEX"):
         monkeypatch.delenv(name, raising=False)
 
-    def run(*arguments: object) -> Result:
-        done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    def run(*arguments: object, stdin: bytes | None = None) -> Result:
+        done = CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
         if done.exception is not None and not isinstance(done.exception, SystemExit):
             raise done.exception
         return Result(done.exit_code, done.stdout, done.stderr)

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import filelock
 import pytest
 from conftest import TINY, Result, keeps_its_contract
 from PIL import Image
@@ -179,27 +180,27 @@ def test_a_busy_catalogue_is_exit_75(cli: Cli, tmp_path: Path) -> None:
     assert "another process" in done.err
 
 
-def test_an_interrupt_is_exit_130(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fashionrec.cli import index
+def in_place_of_the_lock(error: BaseException) -> Callable[..., None]:
+    def acquire(*_: object, **__: object) -> None:
+        raise error
 
-    def interrupted(*arguments: object, **options: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(index, "run_build", interrupted)
-    assert cli("build-index", "photos").code == 130
+    return acquire
 
 
-def test_a_bug_is_one_line_and_a_traceback_only_with_debug(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fashionrec.cli import index
+def test_an_interrupt_is_exit_130(cli: Cli, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filelock.FileLock, "acquire", in_place_of_the_lock(KeyboardInterrupt()))
+    assert cli("build-index", photos, "--index", "c", *MODELS).code == 130
 
-    def broken(*arguments: object, **options: object) -> None:
-        raise ZeroDivisionError("planted")
 
-    monkeypatch.setattr(index, "run_build", broken)
-    done = cli("build-index", "photos")
+def test_a_bug_is_one_line_and_a_traceback_only_with_debug(
+    cli: Cli, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filelock.FileLock, "acquire", in_place_of_the_lock(ZeroDivisionError("planted")))
+    build = ("build-index", photos, "--index", "c", *MODELS)
+    done = cli(*build)
     assert (done.code, "Traceback" in done.err) == (1, False)
     assert "ZeroDivisionError: planted" in done.err
-    assert "Traceback" in cli("build-index", "photos", "--debug").err
+    assert "Traceback" in cli(*build, "--debug").err
 
 
 def test_config_show_says_where_a_value_came_from(cli: Cli, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
 from collections import Counter
@@ -10,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest import mock
 from xml.etree import ElementTree
 
 import pytest
@@ -18,12 +18,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fashionrec.dataset import formats_out
 from fashionrec.dataset.formats_out import export_coco, export_voc
 from fashionrec.dataset.source import Source
-from fashionrec.dataset.sources import coco as coco_reader
 from fashionrec.dataset.sources import read_local
-from fashionrec.dataset.sources import voc as voc_reader
 from fashionrec.errors import DataError, ImageError
 from fashionrec.types import CLASS_NAMES
 from tests.test_dataset_formats import LIMITS, box, photo, text, voc
@@ -158,21 +155,25 @@ def scratch() -> Iterator[Path]:
         yield Path(folder)
 
 
-def through_coco(truth: list[Truth]) -> float:
+Read = Callable[[str, Path, str], Source]
+Export = Callable[..., Any]
+
+
+def through_coco(truth: list[Truth], read: Read = read_local, export: Export = export_coco) -> float:
     with scratch() as work:
-        source = read_local("coco", write_coco(truth, work / "in"), "l")
-        export_coco(write_ours(source, work / "ours"), work / "out", LIMITS)
-        again = read_local("coco", work / "out", "l")
+        source = read("coco", write_coco(truth, work / "in"), "l")
+        export(write_ours(source, work / "ours"), work / "out", LIMITS)
+        again = read("coco", work / "out", "l")
         assert {i.path.stem: i.size for i in again.images} == {t.name: t.size for t in truth}
         assert farthest(truth, {i.path.stem: [tuple(b[:5]) for b in i.boxes] for i in again.images}) <= 0.5
         return farthest(truth, parsed_coco(work / "out"))
 
 
-def through_voc(truth: list[Truth]) -> float:
+def through_voc(truth: list[Truth], read: Read = read_local, export: Export = export_voc) -> float:
     with scratch() as work:
-        source = read_local("voc", write_voc(truth, work / "in"), "l")
-        export_voc(write_ours(source, work / "ours"), work / "out", LIMITS)
-        again = read_local("voc", work / "out", "l")
+        source = read("voc", write_voc(truth, work / "in"), "l")
+        export(write_ours(source, work / "ours"), work / "out", LIMITS)
+        again = read("voc", work / "out", "l")
         assert {i.path.stem: i.size for i in again.images} == {t.name: t.size for t in truth}
         assert farthest(truth, {i.path.stem: [tuple(b[:5]) for b in i.boxes] for i in again.images}) <= 0.5
         return farthest(truth, parsed_voc(work / "out"))
@@ -207,46 +208,75 @@ WORLD = [
 ]
 
 
-def off_by_one(read: Callable[..., Source], dx: float) -> Callable[..., Source]:
-    """A reader with a planted fault: boxes one pixel to the left, or narrower."""
+def off_by_one(dx: float) -> Read:
+    """A reader with a planted fault: boxes a pixel narrower, or wider."""
     import dataclasses
 
-    def moved(where: Path, label: str) -> Source:
-        source = read(where, label)
+    def moved(kind: str, where: Path, label: str) -> Source:
+        source = read_local(kind, where, label)
         images = [dataclasses.replace(i, boxes=tuple(b._replace(x1=b.x1 + dx) for b in i.boxes)) for i in source.images]
         return dataclasses.replace(source, images=tuple(images))
 
     return moved
 
 
+def spoilt(export: Export, files: str, change: Callable[[str], str], *, before: bool = False) -> Export:
+    """An exporter with a planted fault: in what it reads (``before``) or in what it writes."""
+
+    def wrong(ours: Path, out: Path, *rest: Any) -> Any:
+        if before:
+            spoil(ours, files, change)
+        done = export(ours, out, *rest)
+        if not before:
+            spoil(out, files, change)
+        return done
+
+    return wrong
+
+
+def spoil(folder: Path, files: str, change: Callable[[str], str]) -> None:
+    for path in folder.rglob(files):
+        path.write_text(change(path.read_text()))
+
+
+def corner_from_zero(xml: str) -> str:
+    return re.sub(r"<([xy]m[inax]+)>(\d+)<", lambda found: f"<{found[1]}>{int(found[2]) - 1}<", xml)
+
+
+def box_cut_off(document: str) -> str:
+    """Pixels cut off to whole ones, and from 1."""
+    found = json.loads(document)
+    for row in found["annotations"]:
+        row["bbox"] = [float(int(value)) + 1 for value in row["bbox"]]
+        row["area"] = row["bbox"][2] * row["bbox"][3]
+    return json.dumps(found)
+
+
+def swapped(labels: str) -> str:
+    """Labels whose x and y are exchanged."""
+    rows = [line.split() for line in labels.splitlines()]
+    return "".join(" ".join(row[n] for n in (0, 2, 1, 4, 3)) + "\n" for row in rows)
+
+
 @pytest.mark.parametrize(
-    ("name", "fault"),
+    ("through", "fault"),
     [
-        ("voc", lambda: mock.patch.object(voc_reader, "read", off_by_one(voc_reader.read, 1))),
-        ("voc", lambda: mock.patch.object(voc_reader, "read", off_by_one(voc_reader.read, -1))),
-        ("voc", lambda: mock.patch.object(formats_out, "_corner", lambda value: str(int(value) - 1))),
-        ("coco", lambda: mock.patch.object(coco_reader, "read", off_by_one(coco_reader.read, 1))),
-        ("coco", lambda: mock.patch.object(formats_out, "round", lambda value, _: float(int(value)) + 1, create=True)),
-        ("coco", lambda: mock.patch.object(formats_out, "read_labels", lambda path: read_swapped(path))),
-        ("voc", lambda: mock.patch.object(formats_out, "read_labels", lambda path: read_swapped(path))),
+        (through_voc, {"read": off_by_one(1)}),
+        (through_voc, {"read": off_by_one(-1)}),
+        (through_voc, {"export": spoilt(export_voc, "*.xml", corner_from_zero)}),
+        (through_voc, {"export": spoilt(export_voc, "labels/*.txt", swapped, before=True)}),
+        (through_coco, {"read": off_by_one(1)}),
+        (through_coco, {"export": spoilt(export_coco, "instances_*.json", box_cut_off)}),
+        (through_coco, {"export": spoilt(export_coco, "labels/*.txt", swapped, before=True)}),
     ],
 )
-def test_the_round_trips_catch_a_planted_fault(name: str, fault: Callable[[], Any]) -> None:
-    run = {"voc": through_voc, "coco": through_coco}[name]
-    assert run(WORLD) <= 0.5
-    with fault():
-        try:
-            caught = run(WORLD) > 0.5
-        except AssertionError:
-            caught = True
+def test_the_round_trips_catch_a_planted_fault(through: Callable[..., float], fault: dict[str, Any]) -> None:
+    assert through(WORLD) <= 0.5
+    try:
+        caught = through(WORLD, **fault) > 0.5
+    except AssertionError:
+        caught = True
     assert caught
-
-
-def read_swapped(path: Path) -> Any:
-    """Labels whose x and y are exchanged."""
-    from fashionrec.yolo_data import read_labels
-
-    return read_labels(path)[:, [0, 2, 1, 4, 3]]
 
 
 def ours(root: Path, splits: tuple[str, ...] = ("train", "valid", "test"), names: Any = CLASS_NAMES) -> Path:

@@ -29,6 +29,9 @@ FOLLOWED: list[str] = []
 _watching = False
 
 
+HOOKED: list[object] = []
+
+
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:
     if not _watching:
         return
@@ -42,9 +45,9 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
 def watched() -> Any:
     """Fails the test if anything is unpickled, started, connected to, or if a file named secret is opened."""
     global _watching
-    if _hook not in getattr(sys, "_fashionrec_hooks", []):
-        sys.addaudithook(_hook)
-        sys._fashionrec_hooks = [_hook]  # type: ignore[attr-defined]
+    if not HOOKED:
+        sys.addaudithook(_hook)  # there is no way to take it away again
+        HOOKED.append(_hook)
     FOLLOWED.clear()
     _watching = True
     yield

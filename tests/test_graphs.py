@@ -3,19 +3,20 @@
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from conftest import TINY
 from PIL import Image
 
-from fashionrec import graphs as graphs_module
 from fashionrec.bundle import Bundle, write_bundle
 from fashionrec.embedder.embed import Embedder
 from fashionrec.errors import ModelError
-from fashionrec.graphs import graph_files, keep_weights_beside, make_ready, with_ready
+from fashionrec.graphs import graph_files, keep_weights_beside, make_ready, rewritten, with_ready
 
 onnx = pytest.importorskip("onnx")
 
@@ -155,19 +156,20 @@ def test_a_ready_graph_that_cannot_be_read_is_not_needed(tmp_path: Path) -> None
         Bundle.open(bundle.path, verify=True)
 
 
-def test_what_answers_otherwise_is_not_made_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_answers_otherwise_is_not_made_ready(tmp_path: Path) -> None:
     path = network(tmp_path)
-    shared = graphs_module._share_weights
 
-    def wrong(model: Any, graph: Path) -> None:
-        shared(model, graph)
-        places = [tensor.external_data[1] for tensor in model.graph.initializer if tensor.external_data]
-        places[0].value, places[1].value = places[1].value, places[0].value
+    def wrong(graph: Path, level: str) -> Any:
+        model = rewritten(graph, level)
+        large = [tensor for tensor in model.graph.initializer if len(tensor.raw_data) >= 4096]
+        one, other = next((a, b) for a, b in combinations(large, 2) if a.dims == b.dims)
+        one.raw_data, other.raw_data = other.raw_data, one.raw_data
+        return model
 
-    monkeypatch.setattr(graphs_module, "_share_weights", wrong)
-    assert make_ready(path) is None
-    assert with_ready({"detect": path.name}, tmp_path) == {"detect": path.name}
+    assert make_ready(path, wrong) is None
     assert set(graph_files(path)) == {"detect.onnx", "detect.onnx.data"}
+    (tmp_path / "odd.onnx").write_bytes(b"no graph")
+    assert with_ready({"detect": "odd.onnx"}, tmp_path) == {"detect": "odd.onnx"}
 
 
 def test_a_process_may_end_while_models_are_being_opened() -> None:
@@ -179,14 +181,24 @@ def test_a_process_may_end_while_models_are_being_opened() -> None:
         assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_what_was_opened_ahead_is_taken_once_and_its_error_is_told(tmp_path: Path) -> None:
+def test_what_was_opened_ahead_is_taken_once_and_its_error_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bundle = Bundle.open(TINY / "embedder")
+    opened: list[Any] = []
+    real = onnxruntime.InferenceSession
+
+    def counted(*given: Any, **named: Any) -> Any:
+        opened.append(real(*given, **named))
+        return opened[-1]
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", counted)
     bundle.open_ahead("image", threads=1)
-    opening = bundle._ahead["image", 1, "auto"]
-    assert bundle.session("image", threads=1) is opening.session()
+    assert bundle.session("image", threads=1) is opened[0]
+    assert len(opened) == 1
     bundle.open_ahead("image", threads=1)
-    assert not bundle._ahead, "opened twice"
-    assert bundle.session("image", threads=1) is not opening.session()
+    assert bundle.session("image", threads=1) is opened[-1]
+    assert len(opened) == 2, "opened ahead twice"
     broken = Bundle.open(TINY / "embedder").copy_to(tmp_path / "broken")
     (broken.path / "image.onnx").write_bytes(b"\xff" * broken.files["image.onnx"]["size"])
     broken.open_ahead("image")

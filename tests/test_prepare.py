@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import importlib.util
 import json
 import os
 import random
@@ -342,28 +343,25 @@ def test_killed_at_any_of_fifty_moments(tmp_path: Path) -> None:
     killed_and_resumed(tmp_path, lambda whole: [chance.uniform(0.1, 1.02) * whole for _ in range(50)])
 
 
-def test_what_was_prepared_before_a_kill_is_not_prepared_again(tmp_path: Path) -> None:
+def test_what_was_prepared_before_a_kill_is_not_prepared_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The staged pictures of a killed call are taken up: files whose content is spoilt are the only ones made anew."""
     source = make_yolo(tmp_path / "src", 8, size=(320, 240))
     sets = ("dataset.resize=letterbox", "dataset.imgsz=96")
     fetch(tmp_path / "calm", f"yolo:{source}", sets=sets)
     import shutil
 
-    from fashionrec.dataset import prepare as module
-
     class Stop(Exception):
         pass
 
-    def stop(*_: object) -> None:
-        raise Stop
+    def stop(name: str, *_: object) -> None:
+        """The first thing that is done once all pictures are staged is to look for pyarrow, for the table."""
+        if name == "pyarrow":
+            raise Stop
 
-    original = module.write_table
-    module.write_table = stop  # type: ignore[assignment]
-    try:
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.util, "find_spec", stop)
         with pytest.raises(Stop):
             fetch(tmp_path / "out", f"yolo:{source}", sets=sets)
-    finally:
-        module.write_table = original
     staged = sorted((tmp_path / ".out.staging/photos").rglob("*.jpg"))
     assert len(staged) == 8
     staged[0].write_bytes(b"torn")
@@ -371,12 +369,10 @@ def test_what_was_prepared_before_a_kill_is_not_prepared_again(tmp_path: Path) -
     kept = tmp_path / "kept"
     shutil.copytree(tmp_path / ".out.staging/photos", kept)
 
-    module.write_table = stop  # type: ignore[assignment]
-    try:
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.util, "find_spec", stop)
         with pytest.raises(Stop):
             fetch(tmp_path / "out", f"yolo:{source}", sets=sets)
-    finally:
-        module.write_table = original
     again = {path: path.stat().st_mtime_ns for path in staged}
     assert [path for path in staged if again[path] != times[path]] == [staged[0]]
     fetch(tmp_path / "out", f"yolo:{source}", sets=sets)

@@ -281,19 +281,13 @@ def test_formats(cli: Callable[..., Result], shop: Path, photos: Path, tmp_path:
     assert "http-equiv" in page
 
 
-def test_standard_input(cli: Callable[..., Result], shop: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def given(data: bytes) -> None:
-        monkeypatch.setattr("fashionrec.cli.query._read_standard_input", lambda: data)
-
-    given((photos / "green.jpg").read_bytes())
-    one = cli("query", "-", "--index", shop, "--json")
+def test_standard_input(cli: Callable[..., Result], shop: Path, photos: Path) -> None:
+    one = cli("query", "-", "--index", shop, "--json", stdin=(photos / "green.jpg").read_bytes())
     assert one.document["photo"] is None
     assert one.document["garments"][0]["hits"][0]["product_id"] == "c"
     names = "\n".join(map(str, sorted(photos.iterdir())[:3]))
-    given(names.encode())
-    assert len(cli("query", "-", "--index", shop, "--json").document["answers"]) == 3
-    given(b"")
-    assert cli("query", "-", "--index", shop).code == 2
+    assert len(cli("query", "-", "--index", shop, "--json", stdin=names.encode()).document["answers"]) == 3
+    assert cli("query", "-", "--index", shop, stdin=b"").code == 2
 
 
 @pytest.mark.parametrize(

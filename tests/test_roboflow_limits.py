@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hostile_server import HostileServer, Request, answer, bomb, most_resident, resident
@@ -89,20 +90,23 @@ def test_a_redirect_to_another_origin_is_refused_and_nothing_is_asked_there(stat
         assert len(server.seen) == 1
 
 
-def test_a_photo_is_not_sent_where_a_redirect_leads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with HostileServer(lambda r: r.send(answer(b"{}"))) as canary, RoboflowServer() as server:
-        real = server.handle
+class Redirecting(RoboflowServer):
+    """Sends whoever uploads a photo elsewhere."""
 
-        def handle(web: object, body: bytes) -> None:
-            if "/upload" in web.path:  # type: ignore[attr-defined]
-                web.send_response(308)  # type: ignore[attr-defined]
-                web.send_header("Location", f"{canary.url}/upload")  # type: ignore[attr-defined]
-                web.send_header("Content-Length", "0")  # type: ignore[attr-defined]
-                web.end_headers()  # type: ignore[attr-defined]
-            else:
-                real(web, body)  # type: ignore[arg-type]
+    to = ""
 
-        monkeypatch.setattr(server, "handle", handle)
+    def handle(self, web: Any, body: bytes) -> None:
+        if "/upload" not in web.path:
+            return super().handle(web, body)
+        web.send_response(308)
+        web.send_header("Location", f"{self.to}/upload")
+        web.send_header("Content-Length", "0")
+        web.end_headers()
+
+
+def test_a_photo_is_not_sent_where_a_redirect_leads(tmp_path: Path) -> None:
+    with HostileServer(lambda r: r.send(answer(b"{}"))) as canary, Redirecting() as server:
+        server.to = canary.url
         config = settings_for(server)
         path = photo(tmp_path / "shirt.jpg", 1)
         chosen = [

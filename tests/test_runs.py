@@ -4,14 +4,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Result, keeps_its_contract
 
-from fashionrec import runs as runs_module
 from fashionrec.errors import Busy, ConfigError, DataError
 from fashionrec.evaluation.run_comparison import compare_runs
 from fashionrec.runs import Run, find_run, list_runs, newest_promoted, read_run, start_run
@@ -36,22 +36,29 @@ def finished(parent: Path, name: str, map50_95: float = 0.5, **changes: Any) -> 
     return read_run(run.path)
 
 
-def test_a_run_whose_process_is_gone_is_killed(tmp_path: Path, cli: Callable[..., Result]) -> None:
+@contextmanager
+def other_process(folder: Path, name: str) -> Iterator[None]:
+    """Another process trains the run ``runs/train/NAME``, until it is killed."""
     script = (
         "import pathlib, sys\nfrom fashionrec.runs import start_run\n"
-        "start_run(pathlib.Path('runs/train'), 'k', kind='detector', verb='train')\n"
+        f"start_run(pathlib.Path('runs/train'), {name!r}, kind='detector', verb='train')\n"
         "print('started', flush=True)\nsys.stdin.read()\n"
     )
     other = subprocess.Popen(
-        [sys.executable, "-c", script], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", script], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     try:
         assert other.stdout is not None
         assert other.stdout.readline() == "started\n"
-        assert cli("runs", "list", "--json").document["runs"][0]["state"] == "running"
+        yield
     finally:
         other.kill()
         other.wait()
+
+
+def test_a_run_whose_process_is_gone_is_killed(tmp_path: Path, cli: Callable[..., Result]) -> None:
+    with other_process(tmp_path, "k"):
+        assert cli("runs", "list", "--json").document["runs"][0]["state"] == "running"
     done = cli("runs", "list")
     assert "killed" in done.out
     assert "fashionrec train --resume" in done.err
@@ -76,13 +83,11 @@ def test_a_run_stays_held_while_a_process_that_it_started_works(tmp_path: Path) 
     assert run.state == "killed"
 
 
-def test_two_processes_do_not_write_into_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = start_run(tmp_path / "train", "a", kind="detector", verb="train")
-    monkeypatch.setattr(runs_module, "_HELD", {})  # as another process sees it
-    monkeypatch.setattr(runs_module, "_WAIT", 0.2)
-    assert read_run(run.path).state == "running"
-    with pytest.raises(Busy):
-        start_run(tmp_path / "train", "a", kind="detector", verb="train", exist_ok=True)
+def test_two_processes_do_not_write_into_one_run(tmp_path: Path) -> None:
+    with other_process(tmp_path, "a"):
+        assert read_run(tmp_path / "runs" / "train" / "a").state == "running"
+        with pytest.raises(Busy):
+            start_run(tmp_path / "runs" / "train", "a", kind="detector", verb="train", exist_ok=True, wait=0.2)
 
 
 def test_a_folder_that_a_kill_left_without_a_record_is_taken(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import filelock
 import pytest
 import yaml
 from conftest import TINY, Result, two_halves
@@ -225,11 +226,11 @@ def test_settings_options_and_bugs(cli: Cli, tmp_path: Path, monkeypatch: pytest
         assert "Error" in spoken(cli(*arguments), 2)
     assert r"argument (\x1b]0;x\x07\u202e)" in spoken(cli("catalogue", "export", "o", "\x1b]0;x\x07\u202e"), 2)
 
-    def bug(*_: object) -> None:
+    def bug(*_: object, **__: object) -> None:
         raise RuntimeError(EVIL)
 
-    monkeypatch.setattr("fashionrec.config.load_config", bug)
-    done = cli("runs", "list", "--debug")
+    monkeypatch.setattr(filelock.FileLock, "acquire", bug)
+    done = cli("build-index", TINY / "photos", "--index", "c", *MODELS, "--debug")
     assert done.code == 1
     told = harmless(done.err, block=True)
     assert "Traceback" in told

@@ -91,20 +91,15 @@ def _class(photo: str) -> int:
 
 def trained(data: Path, folder: Path, *words: str, seen: Callable[[Any], None], event: str) -> None:
     """Train through the module's door, with a callback of ultralytics to look inside."""
-    from fashionrec.detector import train as module
+    from ultralytics.utils.callbacks.base import default_callbacks
 
-    load = module.load_yolo
-
-    def watched(model: str) -> Any:
-        yolo = load(model)
-        yolo.add_callback(event, seen)
-        return yolo
+    from fashionrec.detector.train import train_detector
 
     settings = (f"data={data}", f"model={TINY_MODEL}", "epochs=1", *FAST, *words)
     config = load_config(sets=[f"train.{word}" for word in settings], env={}).config.train
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "load_yolo", watched)
-        module.train_detector(config, folder / "runs")
+        patch.setitem(default_callbacks, event, [*default_callbacks[event], seen])
+        train_detector(config, folder / "runs")
 
 
 @pytest.mark.parametrize("balance", ["none", "sample"])

@@ -181,19 +181,21 @@ def test_every_optimizer_named_is_one_that_ultralytics_makes() -> None:
 
 def test_early_stop_ends_before_the_last_epoch_and_tells_no_epoch_twice(data: Path, tmp_path: Path) -> None:
     """A learning rate near zero gains nothing after the first epoch that scores."""
-    from fashionrec.detector import trainer
+    from ultralytics.models.yolo.detect import DetectionTrainer
+
     from fashionrec.detector.train import train_detector
 
-    class Falling(trainer.RunTrainer):
-        def validate(self) -> Any:
-            metrics, _ = super().validate()
-            return metrics, 1.0 / (self.epoch + 1)
+    validate = DetectionTrainer.validate
+
+    def falling(self: Any) -> Any:
+        metrics, _ = validate(self)
+        return metrics, 1.0 / (self.epoch + 1)
 
     epochs: list[int] = []
     words = (f"data={data}", f"model={TINY_MODEL}", "epochs=9", "patience=2", *FAST)
     config = load_config(sets=[f"train.{word}" for word in words], env={}).config.train
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "RunTrainer", Falling)
+        patch.setattr(DetectionTrainer, "validate", falling)
         run = train_detector(config, tmp_path / "runs", progress=lambda epoch, of, figures: epochs.append(epoch))
     assert epochs == [1, 2, 3]
     assert (run.status, run.epochs) == ("done", 3)

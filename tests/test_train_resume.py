@@ -17,7 +17,6 @@ import pytest
 from conftest import Result
 from test_detector_training import FAST, TINY_MODEL, dataset
 
-from fashionrec import runs as runs_module
 from fashionrec.config import TrainConfig, config_dir, load_config
 from fashionrec.errors import Busy, ConfigError, DataError
 from fashionrec.runs import Run, read_run
@@ -38,7 +37,9 @@ def epochs_of(folder: Path) -> list[int]:
         return [int(row["epoch"]) for row in csv.DictReader(file)]
 
 
-def train(config: TrainConfig, runs: Path, stop_after: int | None = None) -> tuple[Run | None, list[int]]:
+def train(
+    config: TrainConfig, runs: Path, stop_after: int | None = None, **options: Any
+) -> tuple[Run | None, list[int]]:
     """Train in this process; interrupted when that epoch is told, after its checkpoint, as a kill would stop it there."""
     from fashionrec.detector.train import train_detector
 
@@ -50,7 +51,7 @@ def train(config: TrainConfig, runs: Path, stop_after: int | None = None) -> tup
             raise KeyboardInterrupt
 
     try:
-        return train_detector(config, runs, progress=progress), told
+        return train_detector(config, runs, progress=progress, **options), told
     except KeyboardInterrupt:
         return None, told
 
@@ -119,15 +120,16 @@ def test_a_resumed_training_does_not_see_the_first_epoch_again(
     broken: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """ultralytics seeds the order of the photos, and what is done to them, from the setting alone."""
-    from fashionrec.detector import trainer
-
-    class Watching(trainer.RunTrainer):
-        def preprocess_batch(self, batch: dict[str, Any]) -> Any:
-            seen.append([Path(name).name for name in batch["im_file"]])
-            return super().preprocess_batch(batch)
+    from ultralytics.models.yolo.detect import DetectionTrainer
 
     seen: list[list[str]] = []
-    monkeypatch.setattr(trainer, "RunTrainer", Watching)
+    preprocess = DetectionTrainer.preprocess_batch
+
+    def watching(self: Any, batch: dict[str, Any]) -> Any:
+        seen.append([Path(name).name for name in batch["im_file"]])
+        return preprocess(self, batch)
+
+    monkeypatch.setattr(DetectionTrainer, "preprocess_batch", watching)
     train(settings(data, "n"), tmp_path / "new", stop_after=1)
     train(settings(data, "m"), tmp_path / "new", stop_after=1)
     train(settings(data, "r", "resume=true"), broken.parents[1], stop_after=4)
@@ -200,22 +202,25 @@ def test_killed_at_the_end_it_only_ends_with_the_same_outcome(
 ) -> None:
     """Stopped while last.pt is stripped, while best.pt is, and while the best weights are validated."""
     import torch
+    from ultralytics.models.yolo.detect import DetectionValidator
+    from ultralytics.utils import torch_utils
 
-    from fashionrec.detector import trainer
+    strip, validate = torch_utils.strip_optimizer, DetectionValidator.__call__
 
-    strip = trainer._strip_whole
-
-    def stopping(file: Path, *arguments: Any, **named: Any) -> Any:
+    def stripping(file: Path, *arguments: Any, **named: Any) -> Any:
         if Path(file).stem == moment:
             raise KeyboardInterrupt
-        found = strip(file, *arguments, **named)
-        if moment == "validation" and Path(file).stem == "best":
-            raise KeyboardInterrupt
-        return found
+        return strip(file, *arguments, **named)
 
-    monkeypatch.setattr(trainer, "_strip_whole", stopping)
-    assert train(settings(data, "r"), tmp_path)[0] is None
-    monkeypatch.setattr(trainer, "_strip_whole", strip)
+    def validating(self: Any, trainer: Any = None, model: Any = None) -> Any:
+        if moment == "validation" and model is not None:
+            raise KeyboardInterrupt
+        return validate(self, trainer, model)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch_utils, "strip_optimizer", stripping)
+        patch.setattr(DetectionValidator, "__call__", validating)
+        assert train(settings(data, "r"), tmp_path)[0] is None
     run, told = train(settings(data, "r", "resume=true"), tmp_path)
     assert told == []
     assert run is not None
@@ -274,10 +279,7 @@ def test_other_data_is_refused_and_the_same_elsewhere_is_not(broken: Path, data:
         train(config.model_copy(update={"device": "cpu"}), broken.parents[1])
 
 
-def test_a_run_that_another_process_trains_is_left_alone(
-    broken: Path, data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(runs_module, "_WAIT", 0.3)
+def test_a_run_that_another_process_trains_is_left_alone(broken: Path, data: Path) -> None:
     script = (
         "import sys, time, pathlib\nfrom fashionrec.runs import read_run\n"
         "run = read_run(pathlib.Path(sys.argv[1]))\nrun.status = 'running'\nrun.save()\nprint('held', flush=True)\n"
@@ -289,7 +291,7 @@ def test_a_run_that_another_process_trains_is_left_alone(
         assert other.stdout.readline() == "held\n"
         assert read_run(broken).state == "running"
         with pytest.raises(Busy, match="another process is training"):
-            train(settings(data, "r", "resume=true"), broken.parents[1])
+            train(settings(data, "r", "resume=true"), broken.parents[1], wait=0.3)
         with pytest.raises(ConfigError, match="no unfinished run"):
             train(settings(data, "r", "resume=true").model_copy(update={"name": None}), broken.parents[1])
     finally:

@@ -30,14 +30,13 @@ runpy.run_path(sys.argv[1], run_name="__main__")
 
 def test_a_run_trains_in_other_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
     pytest.importorskip("cloudpickle", "3.1.1")
+    from ultralytics.models.yolo.detect import DetectionTrainer
     from ultralytics.utils import dist
 
-    from fashionrec.detector import train as module
     from fashionrec.detector.gpus import last_epoch
-    from fashionrec.detector.trainer import RunTrainer
+    from fashionrec.detector.train import train_detector
 
-    monkeypatch.setattr(module, "check_device", lambda device: 2)
-    monkeypatch.setattr(RunTrainer, "ddp", property(lambda self: True, lambda self, value: None), raising=False)
+    monkeypatch.setattr(DetectionTrainer, "ddp", property(lambda self: True, lambda self, value: None), raising=False)
 
     def command(trainer: Any) -> tuple[list[str], str]:
         assert trainer.resume  # else it would remove the run's folder
@@ -49,7 +48,12 @@ def test_a_run_trains_in_other_processes(tmp_path: Path, monkeypatch: pytest.Mon
     words = (f"data={data}", f"model={TINY_MODEL}", "epochs=3", "name=g", "balance=sample", *FAST)
     config = load_config(sets=[f"train.{word}" for word in words], env={}).config.train
     epochs: list[int] = []
-    run = module.train_detector(config, tmp_path / "runs", progress=lambda epoch, of, figures: epochs.append(epoch))
+    run = train_detector(
+        config,
+        tmp_path / "runs",
+        progress=lambda epoch, of, figures: epochs.append(epoch),
+        devices=lambda device: 2,
+    )
     assert (run.status, run.promoted, run.epochs) == ("done", True, 3)
     assert set(run.metrics) == {"map50", "map50_95", "precision", "recall", "per_class", "split"}
     assert last_epoch(run.path / "results.csv") == 3

@@ -22,7 +22,7 @@ from fashionrec.detector.resume import Point, recalled, recover, same_settings, 
 from fashionrec.detector.trainer import METRICS, PREVIOUS, Plan, metrics_of, trainer_class
 from fashionrec.detector.ultra import load_ultralytics, load_yolo, quiet, stamp, translated
 from fashionrec.errors import ConfigError
-from fashionrec.runs import Run, start_run
+from fashionrec.runs import LOCK_WAIT, Run, start_run
 from fashionrec.yolo_data import YoloData, dataset_fingerprint, declared, read_data_yaml, write_own_yaml
 
 __all__ = ["Log", "Progress", "augmentation", "fit", "recalled", "train_detector"]
@@ -34,11 +34,20 @@ Log = Callable[[str], None]
 _NAMED = ("epochs", "patience", "batch", "imgsz", "device", "workers", "seed", "optimizer", "lr0")
 
 
-def train_detector(config: TrainConfig, runs: Path, *, log: Log | None = None, progress: Progress | None = None) -> Run:
+def train_detector(
+    config: TrainConfig,
+    runs: Path,
+    *,
+    log: Log | None = None,
+    progress: Progress | None = None,
+    devices: Callable[[Any], int] = check_device,
+    wait: float = LOCK_WAIT,
+) -> Run:
     """Train, and write ``runs/train/NAME`` with ``weights/{best,last}.pt``, ultralytics' plots and tables, and run.json.
 
     Metrics are those of the best epoch on the valid split. With ``resume`` the run of that name, or the newest unfinished one,
-    goes on in its folder from the end of its last whole epoch. Raises :class:`ConfigError`, :class:`DataError`,
+    goes on in its folder from the end of its last whole epoch. ``devices`` says how many devices a name means, ``wait`` is how
+    many seconds a run that another process holds is waited for. Raises :class:`ConfigError`, :class:`DataError`,
     :class:`ModelError` or :class:`MissingExtra` before it starts.
     """
     say = log or (lambda text: None)
@@ -59,7 +68,7 @@ def train_detector(config: TrainConfig, runs: Path, *, log: Log | None = None, p
     if config.balance == "sample" and settings.get("rect"):
         raise ConfigError("train.balance=sample cannot be had with rect=true, which orders the photos by their shape")
     check_options(settings)
-    check_device(config.device)
+    devices(config.device)
     for source in (settings.get("pretrained"), settings.get("distill_model")):
         if isinstance(source, str):
             tell_which(source, say)
@@ -68,7 +77,7 @@ def train_detector(config: TrainConfig, runs: Path, *, log: Log | None = None, p
     fingerprint, watched_data = dataset_fingerprint(data), dataset_fingerprint(data, ("valid",))
     if before is not None:
         same_settings(before, config, fingerprint)
-        run, point = before, _go_on(before, config, say)
+        run, point = before, _go_on(before, config, say, wait)
         yolo = load_yolo(str(run.path / "weights" / "last.pt") if point else config.model)
     else:
         tell_which(config.model, say)
@@ -80,7 +89,17 @@ def train_detector(config: TrainConfig, runs: Path, *, log: Log | None = None, p
     run.dataset = {"path": str(data), "fingerprint": fingerprint, "valid": watched_data}
     if about.get("pixels"):
         run.dataset["pixels"] = about["pixels"]
-    return fit(yolo, run, yolo_data, settings, progress, balance=config.balance, loggers=config.loggers, point=point)
+    return fit(
+        yolo,
+        run,
+        yolo_data,
+        settings,
+        progress,
+        balance=config.balance,
+        loggers=config.loggers,
+        point=point,
+        devices=devices,
+    )
 
 
 def fit(
@@ -94,6 +113,7 @@ def fit(
     balance: str = "none",
     loggers: Sequence[str] = (),
     point: Point | None = None,
+    devices: Callable[[Any], int] = check_device,
 ) -> Run:
     """Run ultralytics' trainer into the folder of a run and record the outcome; from ``point`` where it was stopped before.
 
@@ -101,7 +121,7 @@ def fit(
     """
     log_file, weights = run.path / "train.log", run.path / "weights"
     plan = Plan(str(log_file), balance, tuple(loggers), point.epochs if point else 0, bool(point and point.finish))
-    several = check_device(settings.get("device")) > 1
+    several = devices(settings.get("device")) > 1
     clock = _Clock(run, int(settings["epochs"]), progress)
     place = {"project": PROJECT, "name": run.name, "save_dir": str(run.path.resolve())}
     if point:
@@ -153,9 +173,9 @@ def augmentation(about: dict[str, Any]) -> dict[str, float]:
     return {}
 
 
-def _go_on(run: Run, config: TrainConfig, say: Log) -> Point | None:
+def _go_on(run: Run, config: TrainConfig, say: Log, wait: float) -> Point | None:
     run.status = "running"
-    run.save()  # from here on no other process writes into its folder
+    run.save(wait=wait)  # from here on no other process writes into its folder
     point = recover(run, config.patience)
     run.notes["resumed"] = int(run.notes.get("resumed", 0)) + 1
     if point is None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from adversary.commands import ROWS, Row
 from adversary.home import SECRET, Watch, canary_state, differences, tree_state
 from adversary.plants import PLANTS, Plant, fits, plant, uproot
-from adversary.process import Outcome
+from adversary.process import Outcome, Sabotage
 from adversary.project import CATALOGUE, STAGING, World
 
 #: Files that a command may make or touch although it refuses: they hold nothing.
@@ -62,7 +62,7 @@ def cells(places: Iterable[Place], heavy: bool = False) -> Iterator[Cell]:
                         yield place, what, row
 
 
-def check(world: World, cell: Cell, sabotage: Callable[[], None] | None = None) -> list[Finding]:
+def check(world: World, cell: Cell, sabotage: Sabotage | None = None) -> list[Finding]:
     """Plant, run the command, and say what is wrong. The project is as it was afterwards."""
     place, what, row = cell
     planted: list[Path] = []

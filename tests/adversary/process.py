@@ -17,6 +17,8 @@ from adversary import hook
 #: Environment that would change what a command does.
 _CLEARED = ("OPENAI_API_KEY", "ROBOFLOW_API_KEY", "FASHIONREC_INDEX")
 
+Sabotage = Callable[[], "Callable[[], object] | None"]
+
 
 @dataclass
 class Outcome:
@@ -56,10 +58,10 @@ def run(
     env: Mapping[str, str] | None = None,
     timeout: float = 30.0,
     before: Callable[[int], None] | None = None,
-    sabotage: Callable[[], None] | None = None,
+    sabotage: Sabotage | None = None,
 ) -> Outcome:
     """Run one command in ``project``. ``before`` is called with the process's id when it exists and has not begun;
-    ``sabotage`` is called within it."""
+    ``sabotage`` is called within it before it is watched, and what that returns as the first thing of the command."""
     scratch.mkdir(parents=True, exist_ok=True)
     files = [scratch / name for name in ("stdout", "stderr", "audit")]
     for file in files:
@@ -95,7 +97,7 @@ def run(
 
 
 def _inside(
-    words: list[str], home: Path, project: Path, scratch: Path, env: dict[str, str], sabotage: Callable[[], None] | None
+    words: list[str], home: Path, project: Path, scratch: Path, env: dict[str, str], sabotage: Sabotage | None
 ) -> int:
     for number, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(scratch / name, os.O_WRONLY | os.O_TRUNC), number)
@@ -116,14 +118,15 @@ def _inside(
     }
     os.chdir(project)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if sabotage is not None:
-        sabotage()
+    fault = sabotage() if sabotage is not None else None
     hook.install()
     sys.argv = ["fashionrec", *words]
     from fashionrec.__main__ import main
 
     code: object = 0
     try:
+        if fault is not None:
+            fault()
         main()
     except SystemExit as leaving:
         code = leaving.code
