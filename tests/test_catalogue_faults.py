@@ -60,6 +60,7 @@ def test_a_commit_that_is_not_atomic_is_caught(shim: Path, tmp_path: Path) -> No
         "        raw = data.encode(); file.write(raw[:20]); file.write(raw[20:])\n"
         "Folder.write = torn\n"
         f"sys.argv = ['fault_runner.py', 'rollback', 'kill']\n"
+        f"sys.path.insert(0, {str(HERE)!r})\n"
         f"runpy.run_path({str(HERE / 'fault_runner.py')!r}, run_name='__main__')\n"
     )
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
