@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -186,19 +187,21 @@ def test_what_was_opened_ahead_is_taken_once_and_its_error_is_told(
 ) -> None:
     bundle = Bundle.open(TINY / "embedder")
     opened: list[Any] = []
+    ahead: list[bool] = []
     real = onnxruntime.InferenceSession
 
     def counted(*given: Any, **named: Any) -> Any:
+        ahead.append(threading.current_thread() is not threading.main_thread())
         opened.append(real(*given, **named))
         return opened[-1]
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", counted)
     bundle.open_ahead("image", threads=1)
     assert bundle.session("image", threads=1) is opened[0]
-    assert len(opened) == 1
+    assert ahead == [True]
     bundle.open_ahead("image", threads=1)
-    assert bundle.session("image", threads=1) is opened[-1]
-    assert len(opened) == 2, "opened ahead twice"
+    assert bundle.session("image", threads=1) is opened[-1] is not opened[0]
+    assert ahead == [True, False], "opened ahead twice"
     broken = Bundle.open(TINY / "embedder").copy_to(tmp_path / "broken")
     (broken.path / "image.onnx").write_bytes(b"\xff" * broken.files["image.onnx"]["size"])
     broken.open_ahead("image")
