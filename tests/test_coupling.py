@@ -187,7 +187,7 @@ def patched(node: ast.AST, names: Names) -> Iterator[str]:
         if by not in PATCHES or not ("patch" in how or by in ("setattr", "delattr")):
             return
         if by in ("setitem", "delitem", "dict"):
-            if names.is_ours(target) or text_of(target).startswith(PACKAGE):
+            if names.is_ours(target) or any(text_of(given).startswith(PACKAGE) for given in node.args):
                 yield f"sets {ast.unparse(target)}[]"
         elif not names.is_others(target):
             yield f"sets {text_of(target) or ast.unparse(target)}{'.' + name if name else ''}"
@@ -255,6 +255,7 @@ PLANTED = [
     "def test(monkeypatch):\n    monkeypatch.setattr('fashionrec.runs.now', None)",
     "def test(monkeypatch):\n    monkeypatch.delattr('fashionrec.runs.now')",
     "from fashionrec import runs\ndef test(monkeypatch):\n    monkeypatch.setitem(runs.KINDS, 'a', 1)",
+    "import sys\ndef test(monkeypatch):\n    monkeypatch.setitem(sys.modules, 'fashionrec.runs', None)",
     "def test(monkeypatch, session):\n    monkeypatch.setattr(session.out, 'say', None)",
     "from unittest import mock\nwith mock.patch('fashionrec.runs.now'): pass",
     "from unittest.mock import patch\nfrom fashionrec import runs\nwith patch.object(runs, 'now'): pass",

@@ -286,8 +286,10 @@ def test_standard_input(cli: Callable[..., Result], shop: Path, photos: Path) ->
     assert one.document["photo"] is None
     assert one.document["garments"][0]["hits"][0]["product_id"] == "c"
     names = "\n".join(map(str, sorted(photos.iterdir())[:3]))
-    assert len(cli("query", "-", "--index", shop, "--json", stdin=names.encode()).document["answers"]) == 3
-    assert cli("query", "-", "--index", shop, stdin=b"").code == 2
+    several = cli("query", "-", "--index", shop, "--json", stdin=names.encode())
+    assert (several.code, len(several.document["answers"])) == (0, 3)
+    empty = cli("query", "-", "--index", shop, stdin=b"")
+    assert (empty.code, "standard input is empty" in empty.err) == (2, True)
 
 
 @pytest.mark.parametrize(
