@@ -13,6 +13,14 @@ from conftest import Result, two_halves
 
 from fashionrec.build_report import BuildReport
 from fashionrec.catalogue import Catalogue
+from fashionrec.cli.answers import print_answer
+from fashionrec.cli.session import Session
+from fashionrec.config import load_config
+from fashionrec.search.answer import Answer
+from fashionrec.search.merging import merged
+from fashionrec.search.outfits import OTHER_HALF
+from fashionrec.search.photo import choose_garments
+from fashionrec.types import Box, Garment
 
 Cli = Callable[..., Result]
 Vectors = dict[str, np.ndarray]
@@ -174,3 +182,87 @@ def test_what_cannot_be_bought_is_hidden(
     assert found == (["b"] if hidden else ["a", "b"])
     shown = ask(cli, "photos/green.jpg", "--set", "query.hide_unavailable=false")["garments"][0]["hits"]
     assert [hit["product_id"] for hit in shown] == ["a", "b"]
+
+
+def test_what_is_only_worn_with_a_product_is_not_what_is_liked(
+    cli: Cli, tmp_path: Path, build: Callable[..., BuildReport]
+) -> None:
+    """The photo of a top shows pants too: more like it means tops."""
+    two_halves(tmp_path / "p" / "look.png", "#ff0000", "#0000ff")
+    rows = [{"image": "p/look.png", "product_id": "l", "category": "top"}]
+    for name, left, right, kind in (("t", "#ff2020", "white", "top"), ("x", "white", "#0000ff", "pants")):
+        two_halves(tmp_path / "p" / f"{name}.png", left, right)
+        rows.append({"image": f"p/{name}.png", "product_id": name, "category": kind})
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    build(tmp_path / "t.jsonl", tmp_path / "shop")
+    (garment,) = ask(cli, "--like", "l")["garments"]
+    assert garment["class_name"] == "top"
+    assert [hit["product_id"] for hit in garment["hits"]] == ["t", "x"]
+    assert garment["hits"][0]["cosine"] > 0.9
+
+
+def test_lists_are_fused_deeper_than_what_is_wanted(cli: Cli, shop: Vectors) -> None:
+    (hit,) = ask(cli, "p/a.png", "p/d.png", "--merge", "-k", "1")["garments"][0]["hits"]
+    assert list(hit["parts"]) == ["1: a.png, top", "2: d.png, top"], "its rank in the other list counts, whatever it is"
+
+
+def test_a_merged_answer_took_the_time_of_all() -> None:
+    answers = [Answer(f"{name}.png", 1, 1, notes=["n", name]) for name in "ab"]
+    answers[0].timings_ms |= {"load": 2.0, "search": 5.0}
+    answers[1].timings_ms |= {"load": 3.0, "embed": 7.0}
+    found = merged(answers, load_config(env={}).config.query)
+    assert found.timings_ms == {"load": 5.0, "detect": 0.0, "caption": 0.0, "embed": 7.0, "search": 5.0}
+    assert found.notes == ["n", "a", "b"]
+
+
+def test_the_time_of_each_stage_that_took_any(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = Answer(None, None, None, text="red")
+    answer.timings_ms |= {"load": 12.4, "detect": 0.4, "embed": 0.6, "search": 3.0}
+    print_answer(Session(), answer, [], False, False)
+    assert capsys.readouterr().out == "\n16 ms (load 12, embed 1, search 3)\n"
+
+
+def test_equal_scores_stand_in_the_order_of_the_catalogue(
+    cli: Cli, tmp_path: Path, photos: Path, build: Callable[..., BuildReport]
+) -> None:
+    rows = [{"image": "photos/green.jpg", "product_id": name} for name in ("z", "a", "m")]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    build(tmp_path / "t.jsonl", tmp_path / "shop", detect=False)
+    with Catalogue.open(tmp_path / "shop") as catalogue:
+        order = [stored.item.product_id for stored in sorted(catalogue.items.everything(), key=lambda s: s.item_no)]
+    assert [hit["product_id"] for hit in ask(cli, "photos/green.jpg")["garments"][0]["hits"]] == order
+
+
+def test_of_two_garments_of_a_class_the_surer_is_meant() -> None:
+    garments = [Garment(n, "top", sure, Box(0, 0, 9, 9)) for n, sure in enumerate((0.4, 0.9, 0.6))]
+    assert [one.index for one in choose_garments(garments, "top")] == [1]
+    assert [one.index for one in choose_garments(garments, "2")] == [2]
+    assert choose_garments(garments, "all") == garments
+
+
+def test_what_is_worn_with_each_class() -> None:
+    lower = ("pants", "skirt", "skirt&pants")
+    assert {"top": lower, "dress": ("top",), **dict.fromkeys(lower, ("top",))} == OTHER_HALF
+
+
+def test_as_much_goes_with_it_as_is_asked_for_and_can_be_bought(
+    cli: Cli, tmp_path: Path, build: Callable[..., BuildReport]
+) -> None:
+    """Three looks alike, each with pants of its own; those of the second cannot be bought."""
+    rows: list[dict[str, Any]] = []
+    for n in range(3):
+        two_halves(tmp_path / "p" / f"look{n}.png", f"#d0{n}000", f"#0000{0xC0 + n * 8:02x}")
+        rows.append({"image": f"p/look{n}.png", "product_id": f"pants{n}", "category": "pants"})
+    rows[1]["availability"] = "sold out"
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    build(tmp_path / "t.jsonl", tmp_path / "shop")
+    two_halves(tmp_path / "q.png", "#d00000", "white")
+
+    def worn(*words: object) -> list[str]:
+        (found,) = ask(cli, "q.png", "--goes-with", *words)["goes_with"]
+        assert [hit["score"] for hit in found["hits"]] == sorted((hit["score"] for hit in found["hits"]), reverse=True)
+        return [hit["product_id"] for hit in found["hits"]]
+
+    assert sorted(worn()) == ["pants0", "pants2"]
+    assert len(worn("-k", "1")) == 1
+    assert sorted(worn("--set", "query.hide_unavailable=false")) == ["pants0", "pants1", "pants2"]

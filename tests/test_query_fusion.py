@@ -62,6 +62,9 @@ def test_words_alone_decide_where_the_encoder_cannot_be_asked(
     best = done.document["garments"][0]["hits"][0]
     assert (best["product_id"], best["score"], best["cosine"]) == ("a", 1.0, None)
     assert best["parts"] == {"image": 0.0, "words": 1.0}
+    for least, count in (("1", 1), ("1.001", 0)):
+        enough = cli("query", "--text", "루이비통", "--index", "c", "--json", "--min-score", least)
+        assert len(enough.document["garments"][0]["hits"]) == count
     mixed = cli("query", "--text", "빨간 루이비통", "--index", "c", "--json", "--explain")
     assert "the encoder was not asked" not in " ".join(mixed.document["notes"])
     assert mixed.document["garments"][0]["hits"][0]["cosine"] is not None
