@@ -30,8 +30,8 @@ def reindex(
     root = find_catalogue(session, index)
     vectors = session.config.index.vectors if session.is_set("index.vectors") else None
     entry = reindex_catalogue(root, session.config, vectors=vectors, log=session.out.say)
-    document = {"path": str(root), "index_folder": entry["path"]}
-    document |= {key: value for key, value in entry.items() if key not in ("head", "over", "path")}
+    # "path" is the index's own folder, null where the index is exact
+    document = {"catalogue": str(root)} | {key: value for key, value in entry.items() if key not in ("head", "over")}
     session.out.result(document, lambda: print_index(session, entry))
     session.out.next(
         f"fashionrec query PHOTO --index {shell_word(root)}", f"fashionrec catalogue rollback {shell_word(root)}"
