@@ -73,6 +73,21 @@ def test_what_each_resize_makes() -> None:
     assert prepare_pixels(photo, PixelSpec("letterbox", 200))[0].getpixel((100, 10)) == (114, 114, 114)
 
 
+def test_where_a_photo_lies_in_a_letterbox() -> None:
+    """Of a photo twice as wide as high the picture lies in the middle half; between its colours it is blended."""
+    photo = Image.new("RGB", (400, 200), "black")
+    photo.paste((255, 255, 255), (201, 0, 400, 200))
+    wide, place = prepare_pixels(photo, PixelSpec("letterbox", 100))
+    column = np.asarray(wide)[:, 90, 0]
+    assert [n for n in range(100) if column[n] == 255] == list(range(25, 75))
+    assert set(column[:25].tolist()) | set(column[75:].tolist()) == {114}
+    assert (place.left, place.top, place.scale_x) == (0, 25, 0.25)
+    assert np.asarray(wide)[50, 50, 0] not in (0, 255)
+    tall, place = prepare_pixels(photo.transpose(Image.Transpose.ROTATE_90), PixelSpec("letterbox", 100))
+    assert (place.left, place.top) == (25, 0)
+    assert np.asarray(tall)[5, :, 0].tolist() == [114] * 25 + [255] * 50 + [114] * 25
+
+
 @pytest.mark.parametrize(
     "spec",
     [PixelSpec(), PixelSpec("none", equalize=3.0, tiles=4), PixelSpec("fit", 320), PixelSpec("stretch", 64, 2.0, 4)],
