@@ -26,6 +26,8 @@ def from_labels(world: World) -> None:
 
 @row("fetch-dataset", "--images", "--products", "--seed")
 def drawn(world: World) -> None:
+    world.patch.setenv("FASHIONREC_SYNTHETIC__IMAGES", "5")
+    world.patch.setenv("FASHIONREC_SYNTHETIC__PRODUCTS", "2")
     small = [word for key in ("outfits", "queries") for word in ("--set", f"synthetic.{key}=0")]
     small += ["--set", "synthetic.size=96", "--set", "synthetic.views=2"]
     made = world.json("fetch-dataset", "synthetic", "--images", 7, "--products", 3, "--seed", 11, *small)

@@ -85,20 +85,23 @@ def surface() -> set[tuple[str, str]]:
     return {(path, name) for path, command in commands(root) for one in command.params for name in spellings(one)}
 
 
-def lose(root: Any, command: str, option: str) -> None:
-    """Let a command run as if an option had not been given, whatever stands on its line."""
+def lose(root: Any, command: str, option: str, *, keep: bool = False) -> None:
+    """Let a command run as if an option had not been given, whatever stands on its line; a needed one names nothing there.
+
+    With ``keep`` all is done but that: it shows that a row fails for what is lost and nothing else.
+    """
     found = dict(commands(root))[command]
     (parameter,) = [one for one in found.params if option in spellings(one)]
-    if parameter.callback is not None and not parameter.expose_value:
-        raise AssertionError(f"{option} of {command} does its work in a callback that this cannot take away")
-    parameter.callback = None
     inner = found.callback
+    several = parameter.multiple or parameter.nargs == -1
+    default = ["lost"] if several else "lost"
+    if not parameter.required:
+        default = [] if several else parameter.default
 
     def without(**values: Any) -> Any:
-        empty = [] if parameter.multiple or parameter.nargs == -1 else ""
-        values[parameter.name] = empty if parameter.required else parameter.default
-        return inner(**values)
+        return inner(**(values if keep else {**values, parameter.name: default}))
 
+    parameter.callback = parameter.callback if keep else None
     found.callback = without
 
 
@@ -110,13 +113,14 @@ class World:
     made: Made
     patch: pytest.MonkeyPatch
     lost: tuple[str, str] | None = None
+    keep: bool = False
 
     def run(self, *arguments: object, code: int | None = 0, app: typer.Typer | None = None) -> Result:
         """Run a command, of ``app`` where that is another, and expect its exit code unless that is None."""
         given = [str(one) for one in arguments]
         root = typer.main.get_command(app or make_app(given[0]))
         if self.lost and (not self.lost[0] or self.lost[0].split()[0] == given[0]):
-            lose(root, *self.lost)
+            lose(root, *self.lost, keep=self.keep)
         runner = CliRunner()
         # typer's runner would build the command line again; the runner below it takes the one that is here
         done = super(CliRunner, runner).invoke(root, given)  # type: ignore[misc]
