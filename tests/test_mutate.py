@@ -47,6 +47,7 @@ def spin(price):
 '''
 TESTS = """\
 import subprocess, sys, shop.prices as prices
+from pathlib import Path
 
 
 def test_total():
@@ -60,6 +61,12 @@ def test_label():
 def test_spin():
     code = "import shop.prices as prices, sys; sys.exit(prices.spin(3))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_fails_once():
+    runs = Path("runs.txt")
+    runs.write_text((runs.read_text() if runs.exists() else "") + "x")
+    assert prices.label(1) and runs.read_text() != "xx"
 
 
 def test_fails_anyway():
@@ -191,7 +198,8 @@ def test_what_is_noticed_and_what_is_not(shop: Path) -> None:
     assert "shop/prices.py:3: [constant] LIMIT = 10 -> LIMIT = 11" in survivors
     assert "def total(prices, discount=0): -> def total(prices, discount=1):" not in survivors
     assert "return price * 2 -> return price / 2" in unreached.partition("left out")[0]
-    assert "left out, fails without a mutant or by chance: tests/test_prices.py::test_fails_anyway" in done.stdout
+    for test in ("test_fails_anyway", "test_fails_once"):
+        assert f"left out, fails without a mutant or by chance: tests/test_prices.py::{test}" in done.stdout
 
     assert "found += price -> found -= price  (noticed by tests/test_prices.py::test_total)" in done.stderr
     assert "[loop] continue -> break  (noticed by" in done.stderr
