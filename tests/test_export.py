@@ -216,12 +216,15 @@ def test_int8_leaves_the_decoding_alone_whatever_its_nodes_are_called(trained: T
     assert all(makers[node.input[0]].op_type != "DequantizeLinear" for node in after_softmax)
 
 
-def compared(trained: Trained, file: Path, precision: str, detector: type[Detector] = Detector) -> dict[str, Any]:
+def compared(trained: Trained, file: Path, precision: str, change: Change | None = None) -> dict[str, Any]:
     """The figures of a graph beside the float32 one, and the gate's word on them."""
     from fashionrec.detector.agreement import compare
     from fashionrec.detector.gate import judge, opened
 
-    exported = detector(unwritten(file, trained.graph.spec), conf=0.25, iou=0.6, max_garments=100, device="cpu")
+    bundle = unwritten(file, trained.graph.spec)
+    if change is not None:
+        bundle = tampered(bundle, change)
+    exported = Detector(bundle, conf=0.25, iou=0.6, max_garments=100, device="cpu")
     source = opened(unwritten(trained.graph.path, trained.graph.spec))
     figures = compare(source, exported, photos_of(trained.data, "test"))
     judge(precision, figures, None, 0.0)
@@ -280,7 +283,7 @@ def test_the_gate_refuses_a_loss_of_map_though_the_same_garments_are_found(train
 
     bundle = unwritten(trained.graph.path, trained.graph.spec)
     source = opened(bundle)
-    shifted = faulty("shift")(bundle, conf=0.25, iou=0.6, max_garments=100, device="cpu")
+    shifted = Detector(tampered(bundle, faulty("shift")), conf=0.25, iou=0.6, max_garments=100, device="cpu")
     figures = compare(source, shifted, photos_of(trained.data, "test"))
     judge("int8", figures, None, 1.0)
     loss = map_loss(source, shifted, measuring(trained))
