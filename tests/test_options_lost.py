@@ -9,8 +9,10 @@ from options.fixtures import made, world  # noqa: F401
 from options.rows import ROWS
 from options.table import Row, World
 
+from fashionrec.errors import FashionrecError
+
 #: What a test that notices something ends with; anything else is a mistake of the table.
-NOTICED = (AssertionError, LookupError, OSError, ValueError)
+NOTICED = (AssertionError, LookupError, OSError, ValueError, FashionrecError)
 
 
 @pytest.fixture(autouse=True)
