@@ -32,7 +32,8 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
     model, side = MODELS[request.param]
     about = About(request.param, model, NAMES, side)
-    path = tmp_path_factory.mktemp(request.param) / "best.safetensors"
+    path = tmp_path_factory.mktemp("whole") / request.param / "best.safetensors"
+    path.parent.mkdir()
     save_weights(path, family_module(request.param).build(about).model, about)
     return path
 
@@ -109,7 +110,7 @@ def test_what_is_not_whole_is_neither_exported_nor_a_starting_point(
         content, reason = CONTENT[kind]
         broken.write_bytes(content(whole.read_bytes()))
     data = dataset(tmp_path / "d", {"train": 2, "valid": 2})
-    side = MODELS[whole.parent.name.rstrip("0")][1]
+    side = MODELS[whole.parent.name][1]
     fast = ("epochs=1", "batch=2", f"imgsz={side}", "device=cpu", "workers=0")
     for words in (
         ("export", broken, "--out", tmp_path / "bundle"),
