@@ -17,7 +17,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,7 @@ def map_file(tree: Path, package: str, test_file: str) -> dict[str, Any]:
         command = pytest_command(f"--basetemp={folder}/base", "--timeout=1200", test_file)
         done = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, check=False)
         if not out.exists():
-            return {"error": (done.stdout + done.stderr)[-2000:], "tests": {}, "fixtures": {}, "lines": {}}
+            raise RuntimeError((done.stdout + done.stderr)[-2000:])
         document: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
         document["lines"] = read_lines(Path(folder), tree)
     failed = [name for name, test in document["tests"].items() if not test["passes"]]
@@ -119,17 +119,20 @@ def read_lines(folder: Path, tree: Path) -> dict[str, dict[str, str]]:
     """What coverage recorded: context -> file -> its lines as a bit mask in hexadecimal."""
     masks: dict[str, dict[str, int]] = {}
     for path in sorted(folder.glob("lines.*")):
-        with sqlite3.connect(path) as database:
-            rows = database.execute(
-                "SELECT context, path, numbits FROM line_bits JOIN file ON file.id = file_id "
-                "JOIN context ON context.id = context_id WHERE context != ''"
-            )
-            for context, name, bits in rows.fetchall():
-                if not Path(name).is_relative_to(tree):
-                    continue
-                files = masks.setdefault(context, {})
-                name = Path(name).relative_to(tree).as_posix()
-                files[name] = files.get(name, 0) | int.from_bytes(bits, "little")
+        with closing(sqlite3.connect(path)) as database:
+            try:
+                rows = database.execute(
+                    "SELECT context, path, numbits FROM line_bits JOIN file ON file.id = file_id "
+                    "JOIN context ON context.id = context_id WHERE context != ''"
+                ).fetchall()
+            except sqlite3.DatabaseError:  # of a child process that was killed while it wrote
+                continue
+        for context, name, bits in rows:
+            if not Path(name).is_relative_to(tree):
+                continue
+            files = masks.setdefault(context, {})
+            name = Path(name).relative_to(tree).as_posix()
+            files[name] = files.get(name, 0) | int.from_bytes(bits, "little")
     return {context: {name: f"{mask:x}" for name, mask in files.items()} for context, files in masks.items()}
 
 
@@ -203,7 +206,7 @@ class Map:
         return "current" if document["version"] == self.version else "carried"
 
     def make(self, wanted: Iterable[str], workers: int, say: Callable[[str], None]) -> None:
-        """Map these files of tests, and store each as it is done."""
+        """Map these files of tests, and store each as soon as it is done."""
         queue = list(wanted)
         if not queue:
             return
@@ -213,26 +216,28 @@ class Map:
         with copies(self.root, workers) as trees, ThreadPoolExecutor(workers) as pool:
             free = list(trees)
 
-            def work(test_file: str) -> dict[str, Any]:
+            def work(test_file: str) -> str:
                 tree = free.pop()
                 try:
                     document = map_file(tree, self.package, test_file)
-                    tests_digest = digest((tree / test_file).read_bytes())
-                    return document | {"version": self.version, "tests_digest": tests_digest}
+                    document["tests_digest"] = digest((tree / test_file).read_bytes())
                 finally:
                     free.append(tree)
+                self.store(test_file, document | {"version": self.version})
+                seconds = sum(test["seconds"] for test in document["tests"].values())
+                return f"{test_file} ({len(document['tests'])} tests, {seconds:.0f} s)"
 
             running = {pool.submit(work, test_file): test_file for test_file in queue}
             for n, future in enumerate(as_completed(running), 1):
-                test_file = running[future]
-                document = future.result()
-                if "error" in document:
-                    say(f"{test_file}: could not be mapped: {document['error'].strip().splitlines()[-1:]}")
-                part = self.path(test_file).with_suffix(".part")
-                part.write_text(json.dumps(document), encoding="utf-8")
-                part.replace(self.path(test_file))
-                seconds = sum(test["seconds"] for test in document["tests"].values())
-                say(f"mapped {n}/{len(queue)} {test_file} ({len(document['tests'])} tests, {seconds:.0f} s)")
+                try:
+                    say(f"mapped {n}/{len(queue)} {future.result()}")
+                except Exception as error:  # the others go on; this one is missing in the map
+                    say(f"not mapped {n}/{len(queue)} {running[future]}: {error}")
+
+    def store(self, test_file: str, document: dict[str, Any]) -> None:
+        part = self.path(test_file).with_suffix(".part")
+        part.write_text(json.dumps(document), encoding="utf-8")
+        part.replace(self.path(test_file))
 
     def load(self) -> list[Test]:
         """All tests of the map, their lines as they are numbered now."""
