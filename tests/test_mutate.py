@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -216,8 +217,10 @@ def test_the_bound_decides(shop: Path) -> None:
 
 def test_only_edited_tests_are_mapped_again(shop: Path) -> None:
     (shop / "tests" / "test_other.py").write_text("import shop.prices\n\ndef test_it():\n    shop.prices.unused(1)\n")
+    (shop / "tests" / "test_broken.py").write_text("import os\n\nos._exit(3)\n")  # does not stop the others
     done = run(shop, "--map-only")
-    assert "test_other" in done.stderr
+    assert re.search(r"^mapped ./2 tests/test_other.py \(1 tests", done.stderr, re.M)
+    assert re.search(r"^not mapped ./2 tests/test_broken.py", done.stderr, re.M)
     assert "test_prices" not in done.stderr
 
 
