@@ -41,7 +41,16 @@ SHARED = {
 
 #: What lies at the top of a catalogue.
 _FOLDERS = ("generations", *SHARED, "work", "caption-batches")
-_FILES = (POINTER, REPORT, "report.html", "builds.jsonl", "measured.json", ".lock", ".captions.lock")
+_FILES = (
+    POINTER,
+    REPORT,
+    "report.html",
+    "builds.jsonl",
+    "measured.json",
+    ".lock",
+    ".captions.lock",
+    ".captions.arrived",
+)
 _KINDS: dict[str, Kind] = {**dict.fromkeys(_FOLDERS, "folder"), **dict.fromkeys(_FILES, "file")}
 
 _NAME = re.compile(r"\d{6}")
