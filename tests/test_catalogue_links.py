@@ -118,16 +118,22 @@ def test_a_linked_file_is_refused_and_its_target_stays(
         assert state(home) == before
 
 
-@pytest.mark.parametrize("kind", ["pipe", "folder", "file", "answers"])
+@pytest.mark.parametrize("kind", ["pipe", "folder", "file", "answers", "batches"])
 def test_what_is_of_another_kind_is_refused(
     kind: str, root: Path, home: Path, photos: Path, tmp_path: Path, cli: Callable[..., Result]
 ) -> None:
-    entry = {"pipe": "extra", "folder": "builds.jsonl", "file": "indexes", "answers": ".captions.arrived"}[kind]
+    entry = {
+        "pipe": "extra",
+        "folder": "builds.jsonl",
+        "file": "indexes",
+        "answers": ".captions.arrived",
+        "batches": "caption-batches/state.sqlite",
+    }[kind]
     shutil.rmtree(root / entry) if (root / entry).is_dir() else (root / entry).unlink(missing_ok=True)
     if kind == "pipe":
         os.mkfifo(root / entry)
     else:
-        (root / entry).write_text("") if kind == "file" else (root / entry).mkdir()
+        (root / entry).write_text("") if kind == "file" else (root / entry).mkdir(parents=True)
     before = state(home)
     for command in ("build-index", "update", "query", "verify"):
         result = run(cli, (WRITERS | READERS)[command], root, photos, tmp_path)
