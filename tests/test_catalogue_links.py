@@ -118,7 +118,7 @@ def test_a_linked_file_is_refused_and_its_target_stays(
         assert state(home) == before
 
 
-@pytest.mark.parametrize("kind", ["pipe", "folder", "file", "answers", "batches"])
+@pytest.mark.parametrize("kind", ["pipe", "folder", "file", "answers", "batches", "journal"])
 def test_what_is_of_another_kind_is_refused(
     kind: str, root: Path, home: Path, photos: Path, tmp_path: Path, cli: Callable[..., Result]
 ) -> None:
@@ -128,6 +128,7 @@ def test_what_is_of_another_kind_is_refused(
         "file": "indexes",
         "answers": ".captions.arrived",
         "batches": "caption-batches/state.sqlite",
+        "journal": "work/seen.sqlite-journal",
     }[kind]
     shutil.rmtree(root / entry) if (root / entry).is_dir() else (root / entry).unlink(missing_ok=True)
     if kind == "pipe":

@@ -38,6 +38,7 @@ _FLAGS = {
 }
 #: Temporaries of :meth:`Folder.write`, also as versions before 0.2 named them (by process id).
 TEMPORARY = re.compile(r"^\..+\.[0-9a-f]+\.tmp$")
+_DATABASE = re.compile(r"\.sqlite(-journal|-wal|-shm)?$")
 #: What opening a link, or a path through one, fails with.
 _LINK_ERRORS = (errno.ELOOP, errno.ENOTDIR, errno.EMLINK, errno.ENXIO, errno.EISDIR)
 _DEEPEST = 64
@@ -67,10 +68,13 @@ class Folder:
     def check(self, expected: Mapping[str, Kind] | None = None) -> None:
         """Raise ``error`` for the first link or special file, or for folders nested without end.
 
-        ``expected`` says of names what they must be, where they are there.
+        ``expected`` says of names what they must be, where they are there. What is called like a database, or like what
+        SQLite keeps beside one, must be a file: SQLite finds a folder there only after other files have been written.
         """
         for entry in self.walk():
             wanted = (expected or {}).get(entry.name, entry.kind)
+            if entry.kind == "folder" and _DATABASE.search(entry.name):
+                wanted = "file"
             if entry.kind not in ("file", "folder") or entry.kind != wanted:
                 raise self.refusal(entry.name)
 

@@ -39,7 +39,7 @@ SHARED = {
     "bundles": re.compile(r"(detector|embedder)-[0-9a-f]{16}|\.bundle-\w{8}"),
 }
 
-#: What lies at the top of a catalogue, and what is looked at only after other files have been written.
+#: What lies at the top of a catalogue.
 _FOLDERS = ("generations", *SHARED, "work", "caption-batches")
 _FILES = (
     POINTER,
@@ -50,7 +50,6 @@ _FILES = (
     ".lock",
     ".captions.lock",
     ".captions.arrived",
-    "caption-batches/state.sqlite",
 )
 _KINDS: dict[str, Kind] = {**dict.fromkeys(_FOLDERS, "folder"), **dict.fromkeys(_FILES, "file")}
 
