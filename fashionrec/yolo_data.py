@@ -120,7 +120,7 @@ def read_data_yaml(path: Path, follow_links: bool | None = None) -> YoloData:
     (``../garments``), unless links are followed (:class:`~fashionrec.common.reach.Reach`). ``follow_links=False`` is for what
     was unpacked: nothing but its own folder.
     """
-    if path.is_dir() and path.suffix.lower() not in (".yaml", ".yml"):
+    if is_data_folder(path):
         path = path / "data.yaml"
     reach = Reach(path.parent, follow_links)
     try:
@@ -191,15 +191,19 @@ def write_own_yaml(data: YoloData, folder: Path, extra: Mapping[str, Sequence[Pa
     return target
 
 
+def is_data_folder(path: Path) -> bool:
+    """Whether a data set is named by its folder; a ``data.yaml`` that links to a folder is refused as a link, not followed."""
+    return path.is_dir() and path.suffix.lower() not in (".yaml", ".yml")
+
+
 def declared(path: Path) -> dict[str, Any]:
     """What a dataset of ours says of itself in the ``dataset.json`` beside its data.yaml; nothing where it has none.
 
     Raises :class:`DataError` where that file is damaged, or a link that is not followed.
     """
-    folder = path if path.is_dir() else path.parent
-    file = folder / "dataset.json"
+    file = (path if is_data_folder(path) else path.parent) / "dataset.json"
     try:
-        document = read_json(Reach(folder).described(file))
+        document = read_json(Reach(file.parent).described(file))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fashionrec.common.sqlite import UntrustedFile, open_foreign
+from fashionrec.common.sqlite import Mode, UntrustedFile, open_foreign
 from fashionrec.errors import CatalogueError
 from fashionrec.store.item_writer import ItemWriter
 from fashionrec.store.items import CaptionRow, ItemReader, PhotoRow
@@ -91,7 +91,8 @@ def test_a_planted_journal_does_not_delete_a_file_elsewhere(tmp_path: Path) -> N
     assert victim.read_text() == "a key"
 
 
-def test_a_journal_of_a_killed_writer_is_rolled_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["ro", "rw"])
+def test_a_journal_of_a_killed_writer_is_rolled_back(tmp_path: Path, mode: Mode) -> None:
     path = make(tmp_path / "a.sqlite")
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("PRAGMA cache_size = 1")
@@ -103,7 +104,7 @@ def test_a_journal_of_a_killed_writer_is_rolled_back(tmp_path: Path) -> None:
     for data, copy in copies:
         copy.write_bytes(data)
     db.close()
-    found = open_foreign(tmp_path / "b.sqlite", SCHEMA, mode="rw")
+    found = open_foreign(tmp_path / "b.sqlite", SCHEMA, mode=mode)
     assert found.execute("SELECT sha256 FROM photos").fetchall() == [("aa",)]
     found.close()
 

@@ -77,11 +77,11 @@ def run_compare(session: Session, folder: Path) -> dict[str, Any]:
     """Compare by the section ``compare``; writes ``comparison.{md,json,html}`` into ``folder``."""
     from fashionrec.evaluation.selection import selection_markdown, selection_page
     from fashionrec.files import dump_json, write_atomic
-    from fashionrec.yolo_data import dataset_fingerprint, read_data_yaml
+    from fashionrec.yolo_data import dataset_fingerprint, is_data_folder, read_data_yaml
 
     config = session.config.compare
     data = Path(config.data or "")
-    data = data / "data.yaml" if data.is_dir() else data
+    data = data / "data.yaml" if is_data_folder(data) else data
     images = read_data_yaml(data).images(config.split)
     folder.mkdir(parents=True, exist_ok=True)
     document: dict[str, Any] = {

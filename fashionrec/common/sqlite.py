@@ -50,8 +50,8 @@ def open_foreign(
     """Open a file whose tables and indexes must be those that ``schema``, the script of its writer, makes (or fewer).
 
     Args:
-        mode: ``immutable`` (nobody writes it; no locks, no journal is looked at), ``ro``, ``rw``, or ``rwc``, which makes
-            the file where there is none.
+        mode: ``immutable`` (nobody writes it; no locks, no journal is looked at), ``ro`` (beside a journal: ``rw``),
+            ``rw``, or ``rwc``, which makes the file where there is none.
         isolation_level: as for ``sqlite3.connect``.
         max_value: bytes of the largest text, blob or row.
 
@@ -59,6 +59,8 @@ def open_foreign(
     trigger or index that ``schema`` does not make; ``sqlite3.Error`` for what is damaged or missing.
     """
     size = _check_files(path)
+    if mode == "ro" and path.with_name(path.name + "-journal").exists():
+        mode = "rw"  # what a killed writer has left is rolled back first, which a reader may not
     how = "mode=ro&immutable=1" if mode == "immutable" else f"mode={mode}"
     uri = f"{path.absolute().as_uri()}?{how}"
     db = sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=isolation_level)
