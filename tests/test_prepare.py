@@ -314,7 +314,10 @@ def killed_and_resumed(tmp_path: Path, moments: Callable[[float], list[float]]) 
     whole = time.monotonic() - start
     expected = tree(tmp_path / "calm")
     killed = 0
-    for n, moment in enumerate(moments(whole)):
+    planned = moments(whole)
+    for n, moment in enumerate([*planned, whole / 4, whole / 8]):
+        if n >= len(planned) and killed:
+            break  # the later moments are for a machine that has become faster since
         out = tmp_path / f"out{n}"
         process = subprocess.Popen(command(source, out), start_new_session=True, stderr=subprocess.DEVNULL)
         try:
