@@ -84,6 +84,7 @@ def environment(tree: Path, package: str, **more: str) -> dict[str, str]:
     env = {key: value for key, value in os.environ.items() if not key.startswith("MUTATE_")}
     env.pop("PYTHONDONTWRITEBYTECODE", None)
     env |= {"PYTHONPATH": f"{tree}{os.pathsep}{tree.parent / 'plugin'}", "OMP_NUM_THREADS": "1"}
+    env["PYTHONHASHSEED"] = "1"  # a second run orders its sets as the first did
     return env | {"MUTATE_SOURCE": str(tree / package)} | more
 
 
