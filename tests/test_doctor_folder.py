@@ -437,3 +437,11 @@ def test_a_folder_of_no_known_kind_is_said_to_be_one(cli: Callable[..., Result],
     result = cli("doctor", photos)
     assert result.code == 0
     assert "nothing more is known of it" in result.out
+
+
+@pytest.mark.parametrize("name", ["catalogue.json", "bundle.json", "run.json", "export.json"])
+def test_a_folder_in_the_place_of_the_manifest_is_refused(name: str, folder: Path, cli: Cli) -> None:
+    (folder / name).mkdir()
+    done = cli("doctor", folder, "--json")
+    assert (done.code, done.document["verdict"]) == (2, "refused")
+    assert [found["place"] for found in done.document["findings"] if found["refused"]] == [name]

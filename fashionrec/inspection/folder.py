@@ -39,10 +39,12 @@ def inspect_folder(path: str | Path) -> Report:
             )
         raise DataError(f"no folder at {root}")
     folder = Folder(root)
-    kind = next((kind for name, kind in _KINDS if folder.kind(name) is not None), "unknown")
+    name, kind = next((pair for pair in _KINDS if folder.kind(pair[0]) is not None), ("", "unknown"))
     report = Report(root, kind)
     files = inspect_tree(folder, report)
     _check_manifests(folder, files, report)
+    if name not in ("", _DATA) and folder.kind(name) == "folder":
+        report.add(name, "manifest", "a folder where its maker wrote a file", _DAMAGED, refused=True)
     if kind == "dataset" and folder.kind(_DATA) != "file":
         _check_data(root / _DATA, _DATA, report)
     return report
