@@ -35,10 +35,10 @@ OURS = """
 import json, os, sys, time
 begin = time.perf_counter()
 from pathlib import Path
-from fashionrec.build import build_catalogue
-from fashionrec.bundle import Bundle
+from fashionrec.catalogue.build.build import build_catalogue
+from fashionrec.models.bundle import Bundle
 from fashionrec.config import load_config
-from fashionrec.dataset.products import read_products
+from fashionrec.products.tables import read_products
 if __name__ == "__main__":
     table, detector, embedder, root, *sets = sys.argv[1:]
     config = load_config(sets=sets, env={}).config
@@ -138,7 +138,7 @@ def neighbours(straight_index: Path, root: Path, k: int = 10) -> dict[str, Any]:
     import faiss
     import numpy as np
 
-    from fashionrec.catalogue import Catalogue
+    from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.types import Box
 
     rows = json.loads(Path(f"{straight_index}.json").read_text())

@@ -126,8 +126,8 @@ def large(side: int = 1536) -> float:
 
 
 def measure(bundle: Path, source: Path, precision: str, options: argparse.Namespace) -> dict[str, Any]:
-    from fashionrec.bundle import Bundle
     from fashionrec.embedder.embed import Embedder
+    from fashionrec.models.bundle import Bundle
 
     workers, batch = cores(), options.batch
     opened = Bundle.open(bundle)
@@ -166,7 +166,7 @@ def profile(bundle: Path, batch: int) -> dict[str, str]:
     """Shares of the time by kind of node, one call at a time in one thread."""
     import onnxruntime as ort
 
-    from fashionrec.bundle import Bundle
+    from fashionrec.models.bundle import Bundle
 
     opened = Bundle.open(bundle)
     with tempfile.TemporaryDirectory() as folder:

@@ -68,7 +68,7 @@ def photos(data: Path | None, out: Path) -> list[Path]:
             "synthetic.products=2",
         )
         data = out / "photos" / "data.yaml"
-    from fashionrec.yolo_data import read_data_yaml
+    from fashionrec.labels.yolo import read_data_yaml
 
     return read_data_yaml(data).images("train")[:16]
 
@@ -77,7 +77,7 @@ def variants(graph: Path, out: Path, batches: Callable[[], list[np.ndarray]], mo
     """The graph as it is, as exports make it, and (``more``) as they might."""
     from onnxruntime.quantization import QuantType
 
-    from fashionrec.detector.precision import to_fp16, to_int8
+    from fashionrec.detector.training.precision import to_fp16, to_int8
 
     files = {"fp32": graph, "fp16": out / "fp16.onnx", "int8": out / "int8.onnx"}
     to_fp16(graph, files["fp16"])
@@ -102,12 +102,12 @@ def speeds(model: str, side: int, options: argparse.Namespace, files: list[Path]
     """A row for each variant and for `YOLO.predict`: milliseconds of one photo, and ratios to fp32."""
     import torch
 
-    from fashionrec.bundle import Bundle
     from fashionrec.config import load_config
     from fashionrec.detector.detect import Detector
-    from fashionrec.detector.families.ultra import to_graph
-    from fashionrec.detector.ultra import load_yolo, quiet
-    from fashionrec.images import read_photo
+    from fashionrec.detector.training.families.ultra import to_graph
+    from fashionrec.detector.training.ultra import load_yolo, quiet
+    from fashionrec.models.bundle import Bundle
+    from fashionrec.photos.images import read_photo
 
     limits = load_config().config.images
     pictures = [read_photo(path, limits).pixels for path in files]

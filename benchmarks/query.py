@@ -160,10 +160,10 @@ def overlaps(ours: list[dict[str, Any]], theirs: list[tuple[list[float], list[st
 
 def few_garments(bundle: Path, photos: Sequence[Path]) -> tuple[float, list[Path]]:
     """The confidence at which most photos have one to three garments, as a customer's have, and those photos."""
-    from fashionrec.bundle import Bundle
     from fashionrec.config import load_config
     from fashionrec.detector.detect import Detector
-    from fashionrec.images import read_photo
+    from fashionrec.models.bundle import Bundle
+    from fashionrec.photos.images import read_photo
 
     config = load_config(env={}).config
     detector = Detector(
@@ -203,7 +203,7 @@ TEXTS = (
 def warm(root: Path, photos: list[Path], conf: float) -> dict[str, Any]:
     from concurrent.futures import ThreadPoolExecutor
 
-    from fashionrec.catalogue import Catalogue
+    from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.config import load_config
 
     config = load_config(env={}, sets=[f"detector.conf={conf}"]).config
@@ -238,7 +238,7 @@ def warm(root: Path, photos: list[Path], conf: float) -> dict[str, Any]:
 
 
 def filters(root: Path) -> list[dict[str, Any]]:
-    from fashionrec.catalogue import Catalogue
+    from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.config import load_config
     from fashionrec.search.ranking import rank
     from fashionrec.types import Box, Garment

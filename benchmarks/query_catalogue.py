@@ -17,7 +17,7 @@ def around(embedder: Path, photos: Sequence[Path], count: int, seed: int = 0) ->
     them apart from it, and a little of every direction."""
     from fashionrec.config import load_config
     from fashionrec.embedder.embed import Embedder
-    from fashionrec.images import crop_garment, read_photo
+    from fashionrec.photos.images import crop_garment, read_photo
     from fashionrec.types import Box
 
     config = load_config(env={}).config
@@ -43,13 +43,13 @@ def draw(root: Path, detector: Path, embedder: Path, photos: Sequence[Path], cou
     """A catalogue of drawn vectors, each a product with a title, a price and numbers to filter by."""
     from PIL import Image
 
-    from fashionrec.assemble import item_id
-    from fashionrec.bundle import Bundle
+    from fashionrec.common.files import dump_json, write_atomic
     from fashionrec.config import load_config
-    from fashionrec.files import dump_json, write_atomic
-    from fashionrec.images import encode_jpeg
-    from fashionrec.runs import installed_versions, now
+    from fashionrec.models.bundle import Bundle
+    from fashionrec.models.runs import installed_versions, now
+    from fashionrec.photos.images import encode_jpeg
     from fashionrec.store import generations
+    from fashionrec.store.assemble import item_id
     from fashionrec.store.index import make_index
     from fashionrec.store.item_writer import ItemWriter
     from fashionrec.store.items import GarmentRow, ItemReader, PhotoRow

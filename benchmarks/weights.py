@@ -106,7 +106,7 @@ def yolo(model: str, out: Path, epochs: int) -> Path:
 
 def _widened(small: Path, model: str, target: Path) -> None:
     from benchmarks.widen import widen
-    from fashionrec.detector.ultra import load_yolo, quiet
+    from fashionrec.detector.training.ultra import load_yolo, quiet
     from fashionrec.types import CLASS_NAMES
 
     with quiet(None):
@@ -132,10 +132,10 @@ def bundles(model: str, out: Path, epochs: int) -> dict[str, Path]:
 
 def confidence(bundle: Path, paths: Sequence[Path], garments: float) -> float:
     """The confidence from which on a detector finds about ``garments`` in a photo."""
-    from fashionrec.bundle import Bundle
     from fashionrec.config import load_config
     from fashionrec.detector.detect import Detector
-    from fashionrec.images import read_photo
+    from fashionrec.models.bundle import Bundle
+    from fashionrec.photos.images import read_photo
 
     config = load_config(env={}).config
     detector = Detector(
@@ -179,12 +179,12 @@ def encoder_in(source: Path, precision: str, out: Path, paths: Sequence[Path] = 
 def _converted(source: Path, target: Path, precision: str, paths: Sequence[Path]) -> None:
     import tempfile
 
-    from fashionrec.bundle import Bundle, write_bundle
     from fashionrec.config import load_config
     from fashionrec.detector.detect import Detector
-    from fashionrec.detector.precision import to_fp16, to_int8
-    from fashionrec.graphs import graph_files, with_ready
-    from fashionrec.images import read_photo
+    from fashionrec.detector.training.precision import to_fp16, to_int8
+    from fashionrec.models.bundle import Bundle, write_bundle
+    from fashionrec.models.graphs import graph_files, with_ready
+    from fashionrec.photos.images import read_photo
 
     bundle, limits = Bundle.open(source), load_config(env={}).config.images
     detector = Detector(bundle, conf=0.3, iou=0.6, max_garments=12, device="cpu")

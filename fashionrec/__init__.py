@@ -14,10 +14,10 @@ import importlib
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "Catalogue": "fashionrec.catalogue",
+    "Catalogue": "fashionrec.catalogue.catalogue",
     "Detector": "fashionrec.detector.detect",
     "Embedder": "fashionrec.embedder.embed",
-    "Bundle": "fashionrec.bundle",
+    "Bundle": "fashionrec.models.bundle",
     "Box": "fashionrec.types",
     "Garment": "fashionrec.types",
     "Hit": "fashionrec.types",

@@ -101,7 +101,7 @@ class Hook:
         if os.fsdecode(program or words[0]) in PROGRAMS:
             return ""
         if words[0] == sys.executable and any(
-            mark in " ".join(words) for mark in ("multiprocessing", "fashionrec.evaluation.speed")
+            mark in " ".join(words) for mark in ("multiprocessing", "fashionrec.evaluation.detection.speed")
         ):
             return ""
         return " ".join(words)
@@ -110,21 +110,21 @@ class Hook:
 def take_away(guard: str) -> None:
     """Put back what ultralytics does by itself."""
     if guard == "guard":
-        import fashionrec.detector.guard
+        import fashionrec.detector.training.guard
 
         def unguarded() -> None:
             import ultralytics.nn.tasks
 
             ultralytics.nn.tasks.SAFE_LOAD = False
 
-        fashionrec.detector.guard.install = unguarded
+        fashionrec.detector.training.guard.install = unguarded
     elif guard == "data":
-        from fashionrec.detector import finetune, train
+        from fashionrec.detector.training import finetune, train
 
         for module in (train, finetune):
             module.write_own_yaml = lambda data, folder, extra=None: data.path.resolve()
     elif guard == "architecture":
-        import fashionrec.detector.ultra as ultra
+        import fashionrec.detector.training.ultra as ultra
 
         ultra.own_copy = lambda path, folder, name=None: path
         loaded = ultra.load_ultralytics

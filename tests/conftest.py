@@ -15,11 +15,11 @@ from PIL import Image, ImageDraw
 from release_sample import pytest_addoption, pytest_configure  # noqa: F401  (hooks)
 from typer.testing import CliRunner
 
-from fashionrec.build import build_catalogue
-from fashionrec.build_report import BuildReport
-from fashionrec.bundle import Bundle
+from fashionrec.catalogue.build.build import build_catalogue
+from fashionrec.catalogue.build.report import BuildReport
 from fashionrec.config import Config, load_config
-from fashionrec.dataset.products import read_products
+from fashionrec.models.bundle import Bundle
+from fashionrec.products.tables import read_products
 
 # a first example may import torch; what is slow is seen by --durations, not by a deadline on a shared machine
 hypothesis_settings.register_profile("fashionrec", deadline=None)

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fashionrec.catalogue import Catalogue, verify_catalogue
+from fashionrec.catalogue.catalogue import Catalogue, verify_catalogue
 from fashionrec.config import load_config
 from fashionrec.errors import FashionrecError
 from fashionrec.store import generations

@@ -27,19 +27,19 @@ import numpy as np
 from PIL import Image, ImageDraw
 from tampered import Ask, Inputs, tampered
 
-import fashionrec.captioning
+import fashionrec.captioner.job
+import fashionrec.catalogue.build.pipeline
 import fashionrec.embedder.embed
-import fashionrec.pipeline
 import fashionrec.search.photo
 import fashionrec.search.text
-from fashionrec.build import build_catalogue
-from fashionrec.bundle import Bundle
-from fashionrec.catalogue import Catalogue
+from fashionrec.catalogue.build.build import build_catalogue
+from fashionrec.catalogue.catalogue import Catalogue
+from fashionrec.catalogue.edit import compact_catalogue
+from fashionrec.catalogue.reindex import reindex_catalogue
 from fashionrec.config import Config, load_config
-from fashionrec.dataset.products import read_products
 from fashionrec.errors import FashionrecError
-from fashionrec.grow import compact_catalogue
-from fashionrec.reindex import reindex_catalogue
+from fashionrec.models.bundle import Bundle
+from fashionrec.products.tables import read_products
 from fashionrec.store import generations
 
 TINY = Path(__file__).parent / "data" / "tiny"
@@ -142,7 +142,7 @@ def compact(world: World) -> Any:
 
 
 def caption(world: World) -> Any:
-    return fashionrec.captioning.caption_catalogue(world.root, world.config, remote=None)
+    return fashionrec.captioner.job.caption_catalogue(world.root, world.config, remote=None)
 
 
 def reindex(world: World) -> Any:

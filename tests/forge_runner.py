@@ -31,7 +31,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from fashionrec.cli.main import make_app
-from fashionrec.files import dump_json
+from fashionrec.common.files import dump_json
 from fashionrec.store import generations
 
 #: Seconds for one trial of all commands, and MiB that its process may hold.

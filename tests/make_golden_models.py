@@ -16,8 +16,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from fashionrec.bundle import write_bundle
-from fashionrec.graphs import graph_files, with_ready
+from fashionrec.models.bundle import write_bundle
+from fashionrec.models.graphs import graph_files, with_ready
 from fashionrec.types import CLASS_NAMES
 
 MODELS = Path(__file__).parent / "data" / "golden" / "models"

@@ -18,8 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image, ImageDraw
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from fashionrec.bundle import write_bundle
-from fashionrec.graphs import graph_files, with_ready
+from fashionrec.models.bundle import write_bundle
+from fashionrec.models.graphs import graph_files, with_ready
 from fashionrec.types import CLASS_NAMES
 
 TINY = Path(__file__).parent / "data" / "tiny"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fashionrec.bundle import Bundle
+from fashionrec.models.bundle import Bundle
 
 Inputs = dict[str, np.ndarray]
 Ask = Callable[[Inputs], list[np.ndarray]]

@@ -10,13 +10,13 @@ import pytest
 from conftest import TINY
 from PIL import Image
 
-from fashionrec.bundle import Bundle
-from fashionrec.detector.agreement import compare, speed
 from fashionrec.detector.decode import Detections
-from fashionrec.detector.gate import BOUNDS, SourceDetector, check, judge, map_loss, opened
-from fashionrec.detector.pairing import Pairs
-from fashionrec.embedder import gate
+from fashionrec.detector.training.agreement import compare, speed
+from fashionrec.detector.training.gate import BOUNDS, SourceDetector, check, judge, map_loss, opened
+from fashionrec.detector.training.pairing import Pairs
+from fashionrec.embedder.training import gate
 from fashionrec.errors import Refused
+from fashionrec.models.bundle import Bundle
 
 Row = tuple[list[float], float, int]
 

@@ -15,7 +15,7 @@ import pytest
 from conftest import Result, two_halves
 from PIL import Image
 
-from fashionrec.build_report import BuildReport
+from fashionrec.catalogue.build.report import BuildReport
 
 Cli = Callable[..., Result]
 

@@ -15,10 +15,10 @@ from xml.etree import ElementTree
 import pytest
 from conftest import Result, two_halves
 
-from fashionrec.build_report import BuildReport
-from fashionrec.catalogue import Catalogue
+from fashionrec.catalogue.build.report import BuildReport
+from fashionrec.catalogue.catalogue import Catalogue
 from fashionrec.search.answer import Answer, GarmentAnswer
-from fashionrec.search.pictures import save_garments
+from fashionrec.search.render.pictures import save_garments
 from fashionrec.types import Box, Garment
 
 Cli = Callable[..., Result]

@@ -40,7 +40,7 @@ def written(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
     ],
 )
 def test_usual_activations_are_used(activation: str, tmp_path: Path) -> None:
-    from fashionrec.detector.ultra import load_yolo
+    from fashionrec.detector.training.ultra import load_yolo
 
     model = load_yolo(str(written(tmp_path, lambda tree: tree.update(activation=activation)))).model
     kind = activation.partition("(")[0].rpartition(".")[2]
@@ -69,7 +69,7 @@ def test_usual_activations_are_used(activation: str, tmp_path: Path) -> None:
     ],
 )
 def test_an_activation_that_is_not_on_the_list_is_refused(activation: object, tmp_path: Path) -> None:
-    from fashionrec.detector.ultra import load_yolo
+    from fashionrec.detector.training.ultra import load_yolo
 
     with pytest.raises(ModelError, match="activation: ") as caught:
         load_yolo(str(written(tmp_path, lambda tree: tree.update(activation=activation))))
@@ -113,7 +113,7 @@ def _layer(place: int, value: object) -> Callable[[dict[str, Any]], object]:
 def test_what_is_not_a_layer_or_a_number_is_named(
     change: Callable[[dict[str, Any]], object], named: str, tmp_path: Path
 ) -> None:
-    from fashionrec.detector.ultra import load_yolo
+    from fashionrec.detector.training.ultra import load_yolo
 
     with pytest.raises(ModelError) as caught:
         load_yolo(str(written(tmp_path, change)))
@@ -123,9 +123,9 @@ def test_what_is_not_a_layer_or_a_number_is_named(
 
 def test_every_architecture_of_ultralytics_passes() -> None:
     from fashionrec.config import read_yaml
-    from fashionrec.detector.architecture import check_architecture
-    from fashionrec.detector.names import architectures, known_yaml
-    from fashionrec.detector.ultra import load_ultralytics
+    from fashionrec.detector.training.architecture import check_architecture
+    from fashionrec.detector.training.names import architectures, known_yaml
+    from fashionrec.detector.training.ultra import load_ultralytics
 
     load_ultralytics()
     files = {known_yaml(Path(name)) for name in architectures()}

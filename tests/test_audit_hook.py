@@ -19,10 +19,10 @@ import pytest
 from conftest import TINY
 from test_detector_training import FAST, TINY_MODEL, dataset
 
-from fashionrec.build import build_catalogue
-from fashionrec.bundle import Bundle
+from fashionrec.catalogue.build.build import build_catalogue
 from fashionrec.config import load_config
-from fashionrec.dataset.products import read_products
+from fashionrec.models.bundle import Bundle
+from fashionrec.products.tables import read_products
 
 pytestmark = pytest.mark.train
 torch = pytest.importorskip("torch")
@@ -39,7 +39,7 @@ MODULES = (
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the commands need and trust: a finished run, one that was stopped after an epoch, and data."""
-    from fashionrec.detector.train import train_detector
+    from fashionrec.detector.training.train import train_detector
 
     folder = tmp_path_factory.mktemp("made")
     data = dataset(folder / "data", {"train": 8, "valid": 4, "test": 4})
@@ -212,7 +212,7 @@ def test_nothing_of_others_runs(command: Command, project: Path) -> None:
 def test_a_process_that_measures_memory_imports_nothing_from_here(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fashionrec.evaluation.speed import memory
+    from fashionrec.evaluation.detection.speed import memory
 
     monkeypatch.chdir(project)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))

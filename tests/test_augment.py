@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from fashionrec.dataset.augment import (
+from fashionrec.dataset.prepare.augment import (
     Change,
     change_labels,
     change_pixels,
@@ -19,7 +19,7 @@ from fashionrec.dataset.augment import (
     rotate_box,
     rotation_slack,
 )
-from fashionrec.dataset.labels import Label
+from fashionrec.dataset.prepare.rules import Label
 from fashionrec.dataset.synthetic.attributes import sample_garment
 from fashionrec.dataset.synthetic.figure import display, person
 from fashionrec.dataset.synthetic.garments import cut

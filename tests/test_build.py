@@ -15,8 +15,8 @@ import pytest
 from conftest import TINY, two_halves
 from PIL import Image
 
-from fashionrec.build_report import BuildReport
-from fashionrec.catalogue import Catalogue
+from fashionrec.catalogue.build.report import BuildReport
+from fashionrec.catalogue.catalogue import Catalogue
 from fashionrec.config import Config
 from fashionrec.errors import CatalogueError, DataError, Refused
 from fashionrec.store import generations
@@ -245,7 +245,7 @@ def test_vectors_of_another_encoder_are_never_searched(photos: Path, build: Buil
         entry["embedder"] = "0" * 64
     (current.folder / "manifest.json").write_text(json.dumps(manifest))
     pointer = json.loads((tmp_path / "c" / "catalogue.json").read_text())
-    from fashionrec.files import sha256_file
+    from fashionrec.common.files import sha256_file
 
     pointer["manifest_sha256"] = sha256_file(current.folder / "manifest.json")
     (tmp_path / "c" / "catalogue.json").write_text(json.dumps(pointer))

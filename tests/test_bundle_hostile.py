@@ -17,11 +17,11 @@ import pytest
 from conftest import TINY, Result
 from PIL import Image
 
-from fashionrec.bundle import Bundle
+from fashionrec.common.files import fingerprint, sha256_file
 from fashionrec.detector.detect import Detector
 from fashionrec.embedder.embed import Embedder
 from fashionrec.errors import ModelError
-from fashionrec.files import fingerprint, sha256_file
+from fashionrec.models.bundle import Bundle
 
 PICTURE = Image.new("RGB", (40, 30), "red")
 
@@ -311,7 +311,7 @@ def test_a_deep_tokenizer_is_no_crash(encoder: Path, depth: int) -> None:
 
 
 def test_a_folder_that_is_more_than_a_bundle_is_not_replaced(encoder: Path, tmp_path: Path) -> None:
-    from fashionrec.bundle import write_bundle
+    from fashionrec.models.bundle import write_bundle
 
     old = Bundle.open(encoder)
     given = {name: TINY / "embedder" / name for name in old.files}

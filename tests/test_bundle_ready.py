@@ -14,12 +14,12 @@ import pytest
 from conftest import TINY, Result
 from test_bundle_hostile import PICTURE, forge, manifest_of
 
-from fashionrec.build_report import BuildReport
-from fashionrec.bundle import Bundle
+from fashionrec.catalogue.build.report import BuildReport
 from fashionrec.common.user_cache import private_folder
 from fashionrec.detector.detect import Detector
 from fashionrec.embedder.embed import Embedder
 from fashionrec.errors import CatalogueError, ModelError
+from fashionrec.models.bundle import Bundle
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_weights_that_the_fingerprint_leaves_out_are_none_of_a_graph(encoder: Pa
 
 
 def test_another_bundle_in_the_place_of_a_catalogue_is_told(tmp_path: Path) -> None:
-    from fashionrec.assemble import store_bundle
+    from fashionrec.store.assemble import store_bundle
 
     bundle = Bundle.open(TINY / "embedder")
     target = tmp_path / "catalogue" / "bundles" / f"embedder-{bundle.fingerprint[:16]}"

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from fashionrec.captioner.calibration import LEAST, fit, softmax, surprise
-from fashionrec.captioner.local import LocalCaptioner
+from fashionrec.captioner.local.calibration import LEAST, fit, softmax, surprise
+from fashionrec.captioner.local.captioner import LocalCaptioner
 
 VALUES = 4
 

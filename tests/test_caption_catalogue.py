@@ -15,9 +15,9 @@ from conftest import TINY, Result, two_halves
 from openai_batches import BatchServer, Ending, answered, expired
 from openai_server import OpenAIServer, Recorded, Reply, completion, error, success
 
-from fashionrec.bundle import Bundle, write_bundle
 from fashionrec.captioner.cache import CaptionCache
-from fashionrec.catalogue import Catalogue
+from fashionrec.catalogue.catalogue import Catalogue
+from fashionrec.models.bundle import Bundle, write_bundle
 from fashionrec.types import Box
 
 Cli = Callable[..., Result]
@@ -227,8 +227,8 @@ def test_answers_that_a_killed_process_had_written_down_are_not_asked_for_again(
     cli: Cli, index: Path, server: OpenAIServer
 ) -> None:
     from fashionrec.captioner.cache import Place
-    from fashionrec.captioner.spool import Arrived, Spool
-    from fashionrec.captioner.wire import essence
+    from fashionrec.captioner.openai.spool import Arrived, Spool
+    from fashionrec.captioner.openai.wire import essence
 
     garment = {"category": "top", "confidence": 0.5, "caption_en": "An old top", "caption_ko": "오래된 상의"}
     fields = json.loads(completion(""))
@@ -374,7 +374,7 @@ def test_options_that_do_not_go_together_are_refused(cli: Cli, index: Path, serv
 
 
 def test_a_second_captioner_of_the_same_catalogue_is_busy(cli: Cli, index: Path, server: OpenAIServer) -> None:
-    from fashionrec.files import locked
+    from fashionrec.common.files import locked
 
     with locked(index / ".captions.lock", "is captioning c"):
         assert cli("caption", "--index", "c").code == 75

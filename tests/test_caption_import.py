@@ -18,10 +18,10 @@ from test_captioner_schema import answer
 
 from fashionrec.captioner.cache import CaptionCache, Place
 from fashionrec.captioner.ledger import Ledger
+from fashionrec.captioner.openai.spool import Arrived, Spool, read_spool
+from fashionrec.captioner.openai.wire import essence
 from fashionrec.captioner.outcome import Outcome
 from fashionrec.captioner.schema import Description
-from fashionrec.captioner.spool import Arrived, Spool, read_spool
-from fashionrec.captioner.wire import essence
 from fashionrec.types import Box
 
 Cli = Callable[..., Result]
@@ -52,7 +52,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[BatchServer]:
 
 
 def places(index: Path) -> list[Place]:
-    from fashionrec.catalogue import Catalogue
+    from fashionrec.catalogue.catalogue import Catalogue
 
     with Catalogue.open(index) as catalogue:
         return [Place(s.photo, s.item.class_name, s.item.box) for s in catalogue.items.everything()]

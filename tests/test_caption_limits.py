@@ -13,13 +13,13 @@ from openai_server import OpenAIServer, Reply, completion, fitting, success
 from PIL import Image
 from test_captioner_schema import answer as garment
 
-from fashionrec.captioner.batch_api import BatchApi
+from fashionrec.captioner.openai.batch_api import BatchApi
+from fashionrec.captioner.openai.remote import OpenAICaptioner
+from fashionrec.captioner.openai.retirement import ask_shutdown
+from fashionrec.captioner.openai.translate import translator
+from fashionrec.captioner.openai.wire import essence, read_answer, redact
 from fashionrec.captioner.outcome import Outcome
-from fashionrec.captioner.remote import OpenAICaptioner
-from fashionrec.captioner.retirement import ask_shutdown
 from fashionrec.captioner.schema import InvalidAnswer, parse
-from fashionrec.captioner.translate import translator
-from fashionrec.captioner.wire import essence, read_answer, redact
 from fashionrec.config import CaptionerConfig, load_config
 from fashionrec.errors import CaptionError
 
@@ -267,6 +267,6 @@ def test_an_error_of_forty_thousand_characters_costs_no_time() -> None:
 
 
 def test_a_date_of_another_kind_is_no_shutdown() -> None:
-    from fashionrec.captioner.retirement import shutdown_notice
+    from fashionrec.captioner.openai.retirement import shutdown_notice
 
     assert shutdown_notice(settings("http://127.0.0.1:1"), date(2026, 1, 1), "\x1b]0;x\x07" * 1000) == ""

@@ -16,9 +16,9 @@ import pytest
 from conftest import TINY, Result, two_halves
 from openai_batches import BatchServer, Ending, expired
 
-from fashionrec.captioner.batch_state import BatchState, custom_id
 from fashionrec.captioner.cache import Place
 from fashionrec.captioner.ledger import Ledger
+from fashionrec.captioner.openai.batch_state import BatchState, custom_id
 from fashionrec.types import Box
 
 Cli = Callable[..., Result]
@@ -107,7 +107,7 @@ def test_a_planted_part_is_given_up_where_that_is_wanted(cli: Cli, index: Path, 
 
 
 def test_requests_that_wait_and_were_not_planned_are_not_sent(cli: Cli, index: Path, server: BatchServer) -> None:
-    from fashionrec.catalogue import Catalogue
+    from fashionrec.catalogue.catalogue import Catalogue
 
     with Catalogue.open(index) as catalogue:
         garments = [Place(s.photo, s.item.class_name, s.item.box) for s in catalogue.items.everything()]

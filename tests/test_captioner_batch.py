@@ -16,13 +16,13 @@ import pytest
 from openai_batches import BatchServer, Ending, Plan, answered, completes, expired, refused
 from openai_server import OpenAIServer
 
-from fashionrec.captioner.batch import Batches, Collected
-from fashionrec.captioner.batch_api import METADATA, BatchApi
-from fashionrec.captioner.batch_state import BatchState, custom_id
 from fashionrec.captioner.cache import CaptionCache, Place
+from fashionrec.captioner.openai.batch import Batches, Collected
+from fashionrec.captioner.openai.batch_api import METADATA, BatchApi
+from fashionrec.captioner.openai.batch_state import BatchState, custom_id
+from fashionrec.captioner.openai.remote import OpenAICaptioner
+from fashionrec.captioner.openai.wire import request_body
 from fashionrec.captioner.outcome import Outcome
-from fashionrec.captioner.remote import OpenAICaptioner
-from fashionrec.captioner.wire import request_body
 from fashionrec.config import CaptionerConfig, load_config
 from fashionrec.errors import CaptionError, CatalogueError
 from fashionrec.types import Box

@@ -20,9 +20,9 @@ from test_captioner_remote import captioner, crops, settings
 
 from fashionrec.captioner.cache import CaptionCache
 from fashionrec.captioner.cost import Meter, Price, Tokens
+from fashionrec.captioner.openai.remote import Job, OpenAICaptioner
 from fashionrec.captioner.outcome import Outcome
-from fashionrec.captioner.remote import Job, OpenAICaptioner
-from fashionrec.images import encode_jpeg
+from fashionrec.photos.images import encode_jpeg
 from fashionrec.types import Box
 
 RETRIES = 2

@@ -11,8 +11,8 @@ import pytest
 from openai_server import OpenAIServer, Recorded, Reply, error, success
 from test_captioner_remote import captioner, crops
 
-from fashionrec.captioner.ahead import Ahead
-from fashionrec.captioner.limiter import RateLimiter, seconds
+from fashionrec.captioner.openai.ahead import Ahead
+from fashionrec.captioner.openai.limiter import RateLimiter, seconds
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from fashionrec.captioner.local import LocalCaptioner
+from fashionrec.captioner.local.captioner import LocalCaptioner
 from fashionrec.captioner.outcome import Outcome
 from fashionrec.captioner.phrases import caption_en
 from fashionrec.captioner.schema import attributes

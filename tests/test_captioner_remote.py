@@ -22,11 +22,11 @@ from openai_server import OpenAIServer, Recorded, Reply, completion, error, fitt
 from PIL import Image
 
 from fashionrec.captioner.cache import CaptionCache
-from fashionrec.captioner.client import retry_after
+from fashionrec.captioner.openai.client import retry_after
+from fashionrec.captioner.openai.remote import OpenAICaptioner
+from fashionrec.captioner.openai.wire import redact, request_body
 from fashionrec.captioner.outcome import Outcome
-from fashionrec.captioner.remote import OpenAICaptioner
 from fashionrec.captioner.schema import json_schema
-from fashionrec.captioner.wire import redact, request_body
 from fashionrec.config import CaptionerConfig, load_config
 from fashionrec.errors import CaptionError, ConfigError
 from fashionrec.types import CLASS_NAMES, Box

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from conftest import TINY, Result, two_halves
 
-from fashionrec.build_report import BuildReport
-from fashionrec.captioning import caption_catalogue
-from fashionrec.catalogue import verify_catalogue
+from fashionrec.captioner.job import caption_catalogue
+from fashionrec.catalogue.build.report import BuildReport
+from fashionrec.catalogue.catalogue import verify_catalogue
 from fashionrec.config import Config
 from fashionrec.errors import CatalogueError
 from fashionrec.store import generations

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import TINY, Result
 
-from fashionrec.build_report import BuildReport
+from fashionrec.catalogue.build.report import BuildReport
 from fashionrec.store import generations
 
 #: Commands that write to a catalogue, and some that read it.

@@ -16,11 +16,11 @@ import yaml
 from conftest import Result
 from test_detector_training import FAST, TINY_MODEL, dataset
 
-from fashionrec.bundle import Bundle
 from fashionrec.config import load_config
 from fashionrec.errors import ModelError
-from fashionrec.runs import start_run
-from fashionrec.yolo_data import read_data_yaml
+from fashionrec.labels.yolo import read_data_yaml
+from fashionrec.models.bundle import Bundle
+from fashionrec.models.runs import start_run
 
 pytestmark = pytest.mark.train
 torch = pytest.importorskip("torch")
@@ -32,7 +32,7 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab29
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A whole checkpoint, and the data that it was trained on."""
-    from fashionrec.detector.train import train_detector
+    from fashionrec.detector.training.train import train_detector
 
     folder = tmp_path_factory.mktemp("trained")
     data = dataset(folder / "data", {"train": 8, "valid": 4, "test": 4})
@@ -42,8 +42,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def changed(source: Path, target: Path, change: Callable[[dict[str, Any]], None]) -> Path:
-    from fashionrec.detector.pickles import load_pickle
-    from fashionrec.detector.ultra import load_ultralytics
+    from fashionrec.detector.training.pickles import load_pickle
+    from fashionrec.detector.training.ultra import load_ultralytics
 
     load_ultralytics()
     checkpoint = load_pickle(source)
@@ -188,7 +188,7 @@ def test_two_exports_of_one_checkpoint_have_one_fingerprint(
 )
 def test_a_constructor_of_a_layer_is_not_called(layer: str, tmp_path: Path) -> None:
     """ultralytics' own safe loader calls them: DetectionModel opens a file, TorchVision fetches weights."""
-    from fashionrec.detector.ultra import load_yolo
+    from fashionrec.detector.training.ultra import load_yolo
 
     data = b"\x80\x02c" + layer.replace(" ", "\n").encode() + b"\nX\x06\x00\x00\x00x.yaml\x85R."
     with pytest.raises(ModelError, match=f"would call {layer.replace(' ', '.')}"):
@@ -211,7 +211,7 @@ def test_a_constructor_of_a_layer_is_not_called(layer: str, tmp_path: Path) -> N
     ],
 )
 def test_globals_that_are_not_layers_are_named(data: bytes, named: str, tmp_path: Path) -> None:
-    from fashionrec.detector.ultra import load_yolo
+    from fashionrec.detector.training.ultra import load_yolo
 
     for path in (hostile.archive(tmp_path / "zip.pt", data), tmp_path / "raw.pt"):
         if path.name == "raw.pt":
@@ -223,7 +223,7 @@ def test_globals_that_are_not_layers_are_named(data: bytes, named: str, tmp_path
 
 
 def test_getattr_reaches_nothing_but_the_forward_of_a_layer(tmp_path: Path) -> None:
-    from fashionrec.detector.ultra import load_yolo
+    from fashionrec.detector.training.ultra import load_yolo
 
     name = b"__init__"
     word = b"X" + len(name).to_bytes(4, "little") + name

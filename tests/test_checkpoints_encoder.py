@@ -32,7 +32,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small CLIP of random weights, as save_pretrained writes it."""
     from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
-    from fashionrec.embedder.train import learn_tokenizer
+    from fashionrec.embedder.training.train import learn_tokenizer
 
     torch.manual_seed(0)
     tokenizer = learn_tokenizer(["a red dress", "blue pants", "a green top"] * 3, 300)
@@ -270,7 +270,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
 def test_a_checkpoint_that_is_not_whole_is_not_exported(
     case: str, clip: Path, cli: Callable[..., Result], tmp_path: Path
 ) -> None:
-    from fashionrec.embedder.export import export_embedder
+    from fashionrec.embedder.training.export import export_embedder
 
     break_it, reason = BROKEN[case]
     (clip / "evil.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'ran')!r})\n\nclass Evil: pass\n")
@@ -290,7 +290,7 @@ def test_a_checkpoint_that_is_not_whole_is_not_exported(
 )
 def test_nor_trained_on(case: str, clip: Path, tmp_path: Path) -> None:
     from fashionrec.config import load_config
-    from fashionrec.embedder.train import Pair, train_embedder
+    from fashionrec.embedder.training.train import Pair, train_embedder
 
     break_it, reason = BROKEN[case]
     break_it(clip)
@@ -302,7 +302,7 @@ def test_nor_trained_on(case: str, clip: Path, tmp_path: Path) -> None:
 
 
 def test_two_exports_of_one_whole_source_are_one_model(clip: Path, tmp_path: Path) -> None:
-    from fashionrec.embedder.export import export_embedder
+    from fashionrec.embedder.training.export import export_embedder
 
     first = export_embedder(str(clip), tmp_path / "a")
     assert export_embedder(str(clip), tmp_path / "b").fingerprint == first.fingerprint
@@ -313,7 +313,7 @@ def test_two_exports_of_one_whole_source_are_one_model(clip: Path, tmp_path: Pat
     "form", ["shards", "pickle", "half", "position ids", "words without tokenizer.json", "leftovers"]
 )
 def test_whole_checkpoints_of_every_form_load(form: str, clip: Path, whole: Path) -> None:
-    from fashionrec.embedder.checkpoint import load_clip
+    from fashionrec.embedder.training.checkpoint import load_clip
 
     expected = load_file(whole / "model.safetensors")
     if form == "shards":
@@ -347,7 +347,7 @@ def test_whole_checkpoints_of_every_form_load(form: str, clip: Path, whole: Path
 
 
 def test_links_within_a_hub_cache_are_followed(clip: Path, tmp_path: Path) -> None:
-    from fashionrec.embedder.checkpoint import load_clip
+    from fashionrec.embedder.training.checkpoint import load_clip
 
     cache = tmp_path / "hub" / "models--a--b"
     snapshot = cache / "snapshots" / "0123"
@@ -391,7 +391,7 @@ def test_a_hub_id_is_loaded_from_its_snapshot(
 
 
 def test_a_configuration_brings_nothing_but_what_is_known(clip: Path) -> None:
-    from fashionrec.embedder.checkpoint import load_clip
+    from fashionrec.embedder.training.checkpoint import load_clip
 
     extra = {
         "attn_implementation": "evil/kernel",

@@ -27,8 +27,8 @@ NAMES = {0: "dress", 1: "pants", 2: "skirt&pants", 3: "skirt", 4: "t-shirt"}
 @pytest.fixture(scope="module", params=MODELS)
 def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint as a training writes it."""
-    from fashionrec.detector.families import family_module
-    from fashionrec.detector.families.checkpoint import About, save_weights
+    from fashionrec.detector.training.families import family_module
+    from fashionrec.detector.training.families.checkpoint import About, save_weights
 
     model, side = MODELS[request.param]
     about = About(request.param, model, NAMES, side)
@@ -100,7 +100,7 @@ def test_what_is_not_whole_is_neither_exported_nor_a_starting_point(
 ) -> None:
     from safetensors.torch import load_file, save_file
 
-    from fashionrec.detector.families import metadata
+    from fashionrec.detector.training.families import metadata
 
     broken = tmp_path / "broken.safetensors"
     if kind in CHANGES:
@@ -129,8 +129,8 @@ def test_what_is_not_whole_is_neither_exported_nor_a_starting_point(
 def test_a_header_that_asks_for_a_world_of_memory_is_refused(
     change: dict[str, object], whole: Path, tmp_path: Path
 ) -> None:
-    from fashionrec.detector.families import metadata
-    from fashionrec.detector.families.checkpoint import About
+    from fashionrec.detector.training.families import metadata
+    from fashionrec.detector.training.families.checkpoint import About
 
     text = json.dumps({"__metadata__": {"fashionrec": json.dumps(metadata(whole) | change)}}).encode()
     path = tmp_path / "x.safetensors"
@@ -140,9 +140,9 @@ def test_a_header_that_asks_for_a_world_of_memory_is_refused(
 
 
 def test_a_whole_one_of_other_classes_is_a_starting_point(whole: Path, tmp_path: Path) -> None:
-    from fashionrec.detector.families import family_module
-    from fashionrec.detector.families.checkpoint import About
-    from fashionrec.detector.families.plain import take_weights
+    from fashionrec.detector.training.families import family_module
+    from fashionrec.detector.training.families.checkpoint import About
+    from fashionrec.detector.training.families.plain import take_weights
 
     earlier = About.of(whole)
     about = replace(earlier, names={0: "hat"})

@@ -6,9 +6,15 @@ import numpy as np
 import pytest
 
 from fashionrec.detector.decode import Detections
-from fashionrec.evaluation.average_precision import average_precision, class_figures, iou_matrix, match, smooth
-from fashionrec.evaluation.bootstrap import Spread
-from fashionrec.evaluation.detection import IOU_THRESHOLDS
+from fashionrec.evaluation.detection.average_precision import (
+    average_precision,
+    class_figures,
+    iou_matrix,
+    match,
+    smooth,
+)
+from fashionrec.evaluation.detection.bootstrap import Spread
+from fashionrec.evaluation.detection.evaluator import IOU_THRESHOLDS
 
 
 def hits(*rows: int) -> np.ndarray:

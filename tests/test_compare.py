@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from conftest import TINY, Result, two_halves
 
-from fashionrec.bundle import Bundle
-from fashionrec.dataset.prepare import write_data_yaml
-from fashionrec.evaluation.selection import cells, ordered, selection_markdown, selection_page
-from fashionrec.evaluation.speed import best_batch, median_seconds, memory, speeds
-from fashionrec.runs import newest_promoted, read_run
+from fashionrec.dataset.prepare.prepare import write_data_yaml
+from fashionrec.evaluation.detection.selection import cells, ordered, selection_markdown, selection_page
+from fashionrec.evaluation.detection.speed import best_batch, median_seconds, memory, speeds
+from fashionrec.models.bundle import Bundle
+from fashionrec.models.runs import newest_promoted, read_run
 
 ROW = {
     "model": "a|b",
@@ -134,7 +134,7 @@ def test_memory_is_that_of_a_process_of_its_own(photos: Path) -> None:
 @pytest.mark.train
 def test_operations_and_parameters_by_hand() -> None:
     pytest.importorskip("onnx")
-    from fashionrec.evaluation.complexity import complexity
+    from fashionrec.evaluation.detection.complexity import complexity
 
     bundle = Bundle.open(TINY / "detector")
     found = complexity(bundle.path / bundle.graphs["detect"], np.zeros((1, 3, 64, 64), np.float32))
@@ -145,9 +145,9 @@ def test_operations_and_parameters_by_hand() -> None:
 @pytest.mark.train
 def test_operations_and_parameters_are_ultralytics_own(tmp_path: Path) -> None:
     pytest.importorskip("ultralytics")
-    from fashionrec.detector.families.ultra import to_graph
-    from fashionrec.detector.ultra import load_yolo, quiet
-    from fashionrec.evaluation.complexity import complexity
+    from fashionrec.detector.training.families.ultra import to_graph
+    from fashionrec.detector.training.ultra import load_yolo, quiet
+    from fashionrec.evaluation.detection.complexity import complexity
 
     yolo = load_yolo("yolov8n.yaml")
     yolo.save(str(tmp_path / "n.pt"))
@@ -163,7 +163,7 @@ def test_operations_and_parameters_are_ultralytics_own(tmp_path: Path) -> None:
 def test_what_hangs_on_the_picture_is_counted_as_it_is(tmp_path: Path) -> None:
     """Rows that pass a threshold go on to a product: their number is known only when the graph runs."""
     onnx = pytest.importorskip("onnx")
-    from fashionrec.evaluation.complexity import complexity
+    from fashionrec.evaluation.detection.complexity import complexity
 
     make = onnx.helper.make_node
     nodes = [

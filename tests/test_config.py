@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from fashionrec.config import Config, config_dir, flatten, load_config
+from fashionrec.config.yolo_options import YOLO_OPTIONS
 from fashionrec.errors import ConfigError
-from fashionrec.yolo_options import YOLO_OPTIONS
 
 
 def test_layers_override_in_order_and_say_where_a_value_came_from(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ import pytest
 
 from fashionrec.captioner.cache import is_place
 from fashionrec.captioner.cost import Meter, Price, Tokens, estimate
+from fashionrec.captioner.openai.wire import request_body
 from fashionrec.captioner.schema import json_schema
 from fashionrec.captioner.vocabulary import load_vocabulary
-from fashionrec.captioner.wire import request_body
 from fashionrec.config import Config
 
 PRICE = Price(2e-6, 10e-6)

@@ -29,7 +29,7 @@ TAKEN_AWAY = (
 )
 # `FILE: WHAT`, and why no argument, setting or server can do it.
 REMAINS: dict[str, str] = {
-    "audit_runner.py: sets fashionrec.detector.guard.install": TAKEN_AWAY,
+    "audit_runner.py: sets fashionrec.detector.training.guard.install": TAKEN_AWAY,
     "audit_runner.py: sets module.write_own_yaml": TAKEN_AWAY,
     "audit_runner.py: sets ultra.load_ultralytics": TAKEN_AWAY,
     "audit_runner.py: sets ultra.own_copy": TAKEN_AWAY,
@@ -123,7 +123,7 @@ class Names:
         """A module or class of ours, or a tuple of them."""
         if isinstance(node, ast.Tuple):
             return any(map(self.is_whole, node.elts))
-        if isinstance(node, ast.Attribute):  # `fashionrec.detector.guard`
+        if isinstance(node, ast.Attribute):  # `fashionrec.detector.training.guard`
             return self.is_whole(node.value)
         if isinstance(node, ast.Call):
             return is_import(node)
@@ -238,34 +238,34 @@ def test_no_test_reaches_into_the_package() -> None:
 
 
 PLANTED = [
-    "from fashionrec.runs import _HELD",
+    "from fashionrec.models.runs import _HELD",
     "import fashionrec._core",
-    "from fashionrec import runs\nprint(runs._HELD)",
-    "from fashionrec.bundle import Bundle\nBundle.open('x')._engines('image')",
+    "from fashionrec.models import runs\nprint(runs._HELD)",
+    "from fashionrec.models.bundle import Bundle\nBundle.open('x')._engines('image')",
     "def test(embedder):\n    assert embedder._sessions",
     "def test(server):\n    getattr(server, '_answer')",
     "from fashionrec.detector.detect import Detector\nclass Losing(Detector):\n    def _run(self): pass",
     "from fashionrec.detector.detect import Detector\nclass Losing(Detector):\n    def go(self): return self._run()",
     "from fashionrec.detector.detect import Detector\nclass Losing(Detector):\n    def run(self): return super()._run()",
-    "import subprocess\nsubprocess.run(['python', '-c', 'from fashionrec.runs import _HELD, Run'])",
-    "import subprocess\nsubprocess.run(['python', '-c', 'import fashionrec.runs; fashionrec.runs._HELD'])",
-    "from fashionrec import runs\ndef test(monkeypatch):\n    monkeypatch.setattr(runs, '_WAIT', 1)",
-    "from fashionrec import runs\ndef test(monkeypatch):\n    monkeypatch.setattr(runs, 'now', None)",
-    "from fashionrec import runs as module\ndef test(patch):\n    patch.setattr(module.os, 'fsync', None)",
-    "def test(monkeypatch):\n    monkeypatch.setattr('fashionrec.runs.now', None)",
-    "def test(monkeypatch):\n    monkeypatch.delattr('fashionrec.runs.now')",
-    "from fashionrec import runs\ndef test(monkeypatch):\n    monkeypatch.setitem(runs.KINDS, 'a', 1)",
-    "import sys\ndef test(monkeypatch):\n    monkeypatch.setitem(sys.modules, 'fashionrec.runs', None)",
+    "import subprocess\nsubprocess.run(['python', '-c', 'from fashionrec.models.runs import _HELD, Run'])",
+    "import subprocess\nsubprocess.run(['python', '-c', 'import fashionrec.models.runs; fashionrec.models.runs._HELD'])",
+    "from fashionrec.models import runs\ndef test(monkeypatch):\n    monkeypatch.setattr(runs, '_WAIT', 1)",
+    "from fashionrec.models import runs\ndef test(monkeypatch):\n    monkeypatch.setattr(runs, 'now', None)",
+    "from fashionrec.models import runs as module\ndef test(patch):\n    patch.setattr(module.os, 'fsync', None)",
+    "def test(monkeypatch):\n    monkeypatch.setattr('fashionrec.models.runs.now', None)",
+    "def test(monkeypatch):\n    monkeypatch.delattr('fashionrec.models.runs.now')",
+    "from fashionrec.models import runs\ndef test(monkeypatch):\n    monkeypatch.setitem(runs.KINDS, 'a', 1)",
+    "import sys\ndef test(monkeypatch):\n    monkeypatch.setitem(sys.modules, 'fashionrec.models.runs', None)",
     "def test(monkeypatch, session):\n    monkeypatch.setattr(session.out, 'say', None)",
-    "from unittest import mock\nwith mock.patch('fashionrec.runs.now'): pass",
-    "from unittest.mock import patch\nfrom fashionrec import runs\nwith patch.object(runs, 'now'): pass",
-    "from unittest.mock import patch\nwith patch('fashionrec.runs.now'): pass",
-    "import importlib\nruns = importlib.import_module('fashionrec.runs')\nruns.now = None\nsetattr(runs, 'now', None)",
-    "from fashionrec import runs\nruns.now = lambda: ''",
-    "import sys\ncode = 'from fashionrec import runs\\nruns.now = None\\n' f'print({sys.argv!r})'",
-    "import fashionrec.runs\nfashionrec.runs.now = lambda: ''",
+    "from unittest import mock\nwith mock.patch('fashionrec.models.runs.now'): pass",
+    "from unittest.mock import patch\nfrom fashionrec.models import runs\nwith patch.object(runs, 'now'): pass",
+    "from unittest.mock import patch\nwith patch('fashionrec.models.runs.now'): pass",
+    "import importlib\nruns = importlib.import_module('fashionrec.models.runs')\nruns.now = None\nsetattr(runs, 'now', None)",
+    "from fashionrec.models import runs\nruns.now = lambda: ''",
+    "import sys\ncode = 'from fashionrec.models import runs\\nruns.now = None\\n' f'print({sys.argv!r})'",
+    "import fashionrec.models.runs\nfashionrec.runs.now = lambda: ''",
     "from fashionrec.detector.detect import Detector\nDetector.detect = None",
-    "from fashionrec import runs, bundle\nfor module in (runs, bundle):\n    module.now = None",
+    "from fashionrec.models import runs, bundle\nfor module in (runs, bundle):\n    module.now = None",
 ]
 
 
@@ -283,8 +283,8 @@ def test_the_check_sees_each_kind(source: str) -> None:
         "def test(monkeypatch):\n    monkeypatch.setattr('sys.platform', 'linux')",
         "import onnxruntime\ndef test(monkeypatch):\n    monkeypatch.setattr(onnxruntime, 'InferenceSession', None)",
         "def test(monkeypatch):\n    monkeypatch.setenv('FASHIONREC_BUILD__WORKERS', '1')",
-        "from fashionrec.runs import start_run\nrun = start_run('x')\nrun.status = 'done'",
-        "from fashionrec.runs import Run\nclass Mine(Run):\n    def save(self): super().save()",
+        "from fashionrec.models.runs import start_run\nrun = start_run('x')\nrun.status = 'done'",
+        "from fashionrec.models.runs import Run\nclass Mine(Run):\n    def save(self): super().save()",
         "for _ in range(3): pass",
     ],
 )

@@ -11,12 +11,12 @@ import pytest
 from conftest import TINY
 from PIL import Image, ImageDraw
 
-from fashionrec.build_report import BuildReport
-from fashionrec.bundle import Bundle, write_bundle
-from fashionrec.catalogue import Catalogue
+from fashionrec.catalogue.build.report import BuildReport
+from fashionrec.catalogue.catalogue import Catalogue
 from fashionrec.config import Config
 from fashionrec.embedder.embed import Embedder
-from fashionrec.images import encode_jpeg
+from fashionrec.models.bundle import Bundle, write_bundle
+from fashionrec.photos.images import encode_jpeg
 
 Embedding = Callable[..., Bundle]
 Build = Callable[..., BuildReport]

@@ -18,7 +18,7 @@ from PIL import Image
 
 from fashionrec.config import Config, load_config
 from fashionrec.dataset.archives import opened
-from fashionrec.dataset.formats_out import export_coco, export_voc
+from fashionrec.dataset.exports.formats import export_coco, export_voc
 from fashionrec.dataset.source import Source, SourceImage
 from fashionrec.dataset.sources import KINDS, looks_like, read_local, split_spec
 from fashionrec.dataset.sources import voc as voc_reader

@@ -18,7 +18,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fashionrec.dataset.formats_out import export_coco, export_voc
+from fashionrec.dataset.exports.formats import export_coco, export_voc
 from fashionrec.dataset.source import Source
 from fashionrec.dataset.sources import read_local
 from fashionrec.errors import DataError, ImageError

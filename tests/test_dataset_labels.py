@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from fashionrec.config import Config, DatasetConfig
-from fashionrec.dataset.labels import Frame, class_map, clean_boxes, turn_box, yolo_lines
+from fashionrec.dataset.prepare.rules import Frame, class_map, clean_boxes, turn_box, yolo_lines
 from fashionrec.dataset.source import RawBox, SourceImage
 from fashionrec.errors import DataError
 from fashionrec.types import Box
@@ -131,7 +131,7 @@ def test_a_label_file_keeps_a_box_within_a_hundredth_of_a_pixel(width: int, heig
     x1, x2 = sorted(corners[:2])
     y1, y2 = sorted(corners[2:])
     box = Box(x1 * width, y1 * height, x2 * width, y2 * height)
-    from fashionrec.dataset.labels import Label
+    from fashionrec.dataset.prepare.rules import Label
 
     _, x, y, w, h = map(float, yolo_lines([Label(4, box)], (width, height)).split())
     back = ((x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height)

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from fashionrec.config import Config
-from fashionrec.dataset.choose import choose, disagreement, uncertainty
-from fashionrec.dataset.columns import parse_date
-from fashionrec.dataset.prices import Money, choose_currency, parse_currency, parse_price
-from fashionrec.dataset.split import Group, counts_of, split_groups
+from fashionrec.dataset.exports.choose import choose, disagreement, uncertainty
+from fashionrec.dataset.prepare.split import Group, counts_of, split_groups
 from fashionrec.errors import DataError
+from fashionrec.products.columns import parse_date
+from fashionrec.products.prices import Money, choose_currency, parse_currency, parse_price
 from fashionrec.types import Box, Garment
 
 

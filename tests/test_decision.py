@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from fashionrec.config import load_config
 from fashionrec.detector.decode import Detections
-from fashionrec.evaluation.bootstrap import Spread, figures, paired_spreads
-from fashionrec.evaluation.decision import decide, headline, judge, losses, to_markdown
-from fashionrec.evaluation.decision_page import decision_page
-from fashionrec.evaluation.detection import Matches
+from fashionrec.evaluation.detection.bootstrap import Spread, figures, paired_spreads
+from fashionrec.evaluation.detection.decision import decide, headline, judge, losses, to_markdown
+from fashionrec.evaluation.detection.decision_page import decision_page
+from fashionrec.evaluation.detection.evaluator import Matches
 
 NAMES = {0: "dress", 1: "pants", 2: "top"}
 

@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from tampered import Ask, Inputs, tampered
 
-from fashionrec.bundle import Bundle
 from fashionrec.config import Config
 from fashionrec.detector.decode import Detections, decode_end2end, decode_yolo, decoder_for, non_maximum_suppression
 from fashionrec.detector.detect import Detector, one_class_each
 from fashionrec.detector.efficientdet import MOST, anchors_of, placed_on
-from fashionrec.detector.pairing import Pairs
 from fashionrec.detector.preprocess import batch_input, letterbox
 from fashionrec.detector.resize import resize_linear
+from fashionrec.detector.training.pairing import Pairs
 from fashionrec.errors import ModelError
+from fashionrec.models.bundle import Bundle
 
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:

@@ -12,9 +12,9 @@ import pytest
 from conftest import TINY
 from PIL import Image
 
-from fashionrec.bundle import write_bundle
 from fashionrec.config import Config
 from fashionrec.detector.detect import Detector
+from fashionrec.models.bundle import write_bundle
 from fashionrec.types import Box
 
 Opening = Callable[..., Detector]

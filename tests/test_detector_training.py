@@ -14,9 +14,9 @@ from conftest import Result, keeps_its_contract
 from PIL import Image
 
 from fashionrec.config import load_config
-from fashionrec.dataset.prepare import write_data_yaml
+from fashionrec.dataset.prepare.prepare import write_data_yaml
 from fashionrec.errors import ConfigError, DataError, ModelError
-from fashionrec.runs import newest_promoted, read_run
+from fashionrec.models.runs import newest_promoted, read_run
 
 pytestmark = pytest.mark.train
 pytest.importorskip("ultralytics")
@@ -51,7 +51,7 @@ def dataset(folder: Path, counts: dict[str, int], seed: int = 0) -> Path:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run, trained for two epochs through the module's own door."""
-    from fashionrec.detector.train import train_detector
+    from fashionrec.detector.training.train import train_detector
 
     folder = tmp_path_factory.mktemp("trained")
     data = dataset(folder / "old", {"train": 16, "valid": 8, "test": 8})
@@ -95,9 +95,9 @@ def test_the_same_settings_and_seed_learn_what_ultralytics_learns(tmp_path: Path
     """`YOLO(...).train(...)` in this process, then ours: each tensor of best.pt and each metric, bit for bit."""
     import torch
 
-    from fashionrec.detector.train import train_detector
-    from fashionrec.detector.trainer import metrics_of
-    from fashionrec.detector.ultra import load_yolo, quiet
+    from fashionrec.detector.training.train import train_detector
+    from fashionrec.detector.training.trainer import metrics_of
+    from fashionrec.detector.training.ultra import load_yolo, quiet
 
     data = dataset(tmp_path / "d", {"train": 16, "valid": 8})
     named = {"epochs": 3, "imgsz": 64, "batch": 8, "device": "cpu", "workers": 0, "seed": 3, "patience": 9}
@@ -130,7 +130,7 @@ def test_the_same_settings_and_seed_learn_what_ultralytics_learns(tmp_path: Path
 def test_wrong_use_is_one_line_before_anything_starts(
     change: dict[str, object], error: type[Exception], trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fashionrec.detector.train import train_detector
+    from fashionrec.detector.training.train import train_detector
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken.pt").write_bytes(b"not a checkpoint")
@@ -146,7 +146,7 @@ def test_wrong_use_is_one_line_before_anything_starts(
 def test_ultralytics_takes_no_core_away_and_what_the_user_set_is_kept(own: str | None) -> None:
     script = (
         "import json, os\n"
-        "from fashionrec.detector.ultra import load_ultralytics\n"
+        "from fashionrec.detector.training.ultra import load_ultralytics\n"
         "load_ultralytics()\n"
         "import torch\n"
         "from ultralytics.utils.torch_utils import select_device\n"

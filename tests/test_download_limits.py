@@ -9,7 +9,7 @@ import pytest
 from hostile_server import Act, HostileServer, Request, answer, bomb, most_resident, resident
 
 from fashionrec.config import load_config
-from fashionrec.dataset.download import Failed, fetch_images
+from fashionrec.dataset.feed.download import Failed, fetch_images
 
 pytest.importorskip("urllib3")
 pytest.importorskip("protego")

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fashionrec.bundle import Bundle
 from fashionrec.embedder.embed import Embedder
 from fashionrec.embedder.preprocess import pixel_values
 from fashionrec.errors import ModelError
+from fashionrec.models.bundle import Bundle
 
 SPEC = {
     "shortest_edge": 32,

@@ -30,7 +30,7 @@ SAME = np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], float)
 
 
 def test_photos_of_a_product_attract_each_other_and_those_without_another_are_left_out() -> None:
-    from fashionrec.embedder.train import TEMPERATURE, supervised_contrastive
+    from fashionrec.embedder.training.train import TEMPERATURE, supervised_contrastive
 
     logits = VECTORS @ VECTORS.T / TEMPERATURE
     np.fill_diagonal(logits, -1e9)
@@ -61,7 +61,7 @@ class Towers:
 
 @pytest.mark.parametrize("weight", [0.0, 0.3])
 def test_pictures_and_texts_of_a_product_are_targets_of_each_other_both_ways(weight: float) -> None:
-    from fashionrec.embedder.train import contrastive_loss, supervised_contrastive
+    from fashionrec.embedder.training.train import contrastive_loss, supervised_contrastive
 
     angles = np.radians([10.0, 80.0, 200.0, 250.0])
     texts = np.stack([np.cos(angles), np.sin(angles)], axis=1)
@@ -78,7 +78,7 @@ def test_pictures_and_texts_of_a_product_are_targets_of_each_other_both_ways(wei
 
 
 def test_an_epoch_holds_every_photo_once_products_together() -> None:
-    from fashionrec.embedder.train import batches
+    from fashionrec.embedder.training.train import batches
 
     labels = np.repeat(np.arange(6), [3, 2, 4, 1, 2, 3])  # fifteen photos, of which fourteen are for training
     train = np.arange(14)
@@ -97,7 +97,7 @@ def test_an_epoch_holds_every_photo_once_products_together() -> None:
 
 
 def test_the_last_photo_of_some_products_is_held_out() -> None:
-    from fashionrec.embedder.train import HELD_OUT, held_out
+    from fashionrec.embedder.training.train import HELD_OUT, held_out
 
     labels = np.array([0, 1, 1, 2, 2, 2, 0, *np.repeat(np.arange(3, 43), 2), 99])
     found = held_out(labels, np.random.default_rng(1))
@@ -110,7 +110,7 @@ def test_the_last_photo_of_some_products_is_held_out() -> None:
 
 
 def test_the_rate_rises_and_falls_as_a_cosine() -> None:
-    from fashionrec.embedder.train import cosine_schedule
+    from fashionrec.embedder.training.train import cosine_schedule
 
     rates = [cosine_schedule(step, 20, 0.2) for step in range(21)]
     assert rates[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
@@ -123,7 +123,7 @@ def test_the_rate_rises_and_falls_as_a_cosine() -> None:
 
 
 def test_weights_decay_in_matrices_only() -> None:
-    from fashionrec.embedder.train import parameter_groups
+    from fashionrec.embedder.training.train import parameter_groups
 
     model = torch.nn.ModuleDict(
         {"linear": torch.nn.Linear(3, 2), "token_embedding": torch.nn.Embedding(4, 2), "norm": torch.nn.LayerNorm(2)}
@@ -135,7 +135,7 @@ def test_weights_decay_in_matrices_only() -> None:
 
 
 def test_of_pictures_that_are_not_square_the_middle_is_learnt_from() -> None:
-    from fashionrec.embedder.train import Pair, load_pictures
+    from fashionrec.embedder.training.train import Pair, load_pictures
 
     wide, high = Image.new("RGB", (120, 60), "red"), Image.new("RGB", (60, 180), "red")
     wide.paste("lime", (30, 0, 60, 60))
@@ -157,7 +157,7 @@ def corners(image: Any) -> list[list[float]]:
 
 
 def test_what_augmentation_does_is_held_by_its_settings() -> None:
-    from fashionrec.embedder.train import augment
+    from fashionrec.embedder.training.train import augment
 
     still = settings(flip=False, jitter=0.0, scale=0.0)
     image = torch.zeros(64, 3, 40, 40, dtype=torch.uint8)

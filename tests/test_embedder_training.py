@@ -46,7 +46,7 @@ def picture(colour: str, shape: str, seed: int) -> Image.Image:
 
 
 def pairs() -> list[Any]:
-    from fashionrec.embedder.train import Pair
+    from fashionrec.embedder.training.train import Pair
 
     found = []
     for n, colour in enumerate(COLOURS):
@@ -62,7 +62,7 @@ def pairs() -> list[Any]:
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small CLIP trained from scratch; its run's folder."""
-    from fashionrec.embedder.train import train_embedder
+    from fashionrec.embedder.training.train import train_embedder
 
     epochs: list[int] = []
     run = train_embedder(
@@ -77,7 +77,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_small_clip_learns_and_records_what_made_it(small: Path) -> None:
-    from fashionrec.runs import read_run
+    from fashionrec.models.runs import read_run
 
     run = read_run(small)
     assert (run.kind, run.status, run.promoted) == ("embedder", "done", True)
@@ -90,7 +90,7 @@ def test_a_small_clip_learns_and_records_what_made_it(small: Path) -> None:
 
 def test_its_export_agrees_and_serves_the_same_space(small: Path, tmp_path: Path) -> None:
     from fashionrec.embedder.embed import Embedder
-    from fashionrec.embedder.export import export_embedder
+    from fashionrec.embedder.training.export import export_embedder
 
     bundle = export_embedder(str(small / "weights" / "best"), tmp_path / "bundle")
     figures = bundle.agreement
@@ -121,7 +121,7 @@ class Swapped:
 
 @pytest.mark.parametrize("fault", ["mean", "std", "filter", "channels", "truncation", "lost"])
 def test_the_export_gate_refuses_every_planted_fault(fault: str, small: Path, tmp_path: Path) -> None:
-    from fashionrec.embedder import export
+    from fashionrec.embedder.training import export
 
     model, processor, tokenizer = export.load_clip(str(small / "weights" / "best"))
     spec = {
@@ -155,7 +155,7 @@ def test_the_export_gate_refuses_every_planted_fault(fault: str, small: Path, tm
     "change", [{"do_resize": False}, {"size": {"height": 9, "width": 9}}, {"do_pad": True}, {"do_center_crop": False}]
 )
 def test_preprocessing_that_is_not_supported_is_refused_not_ignored(change: dict[str, object], small: Path) -> None:
-    from fashionrec.embedder.export import image_spec
+    from fashionrec.embedder.training.export import image_spec
 
     processor = json.loads((small / "weights" / "best" / "preprocessor_config.json").read_text())
     with pytest.raises(ModelError):
@@ -163,7 +163,7 @@ def test_preprocessing_that_is_not_supported_is_refused_not_ignored(change: dict
 
 
 def test_sources_that_are_no_clip_are_one_line(tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fashionrec.embedder.export import export_embedder
+    from fashionrec.embedder.training.export import export_embedder
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (tmp_path / "empty").mkdir()
@@ -179,7 +179,7 @@ def test_sources_that_are_no_clip_are_one_line(tmp_path: Path, small: Path, monk
 
 
 def test_a_finetune_starts_from_its_checkpoint_and_is_judged(small: Path, tmp_path: Path) -> None:
-    from fashionrec.embedder.train import train_embedder
+    from fashionrec.embedder.training.train import train_embedder
 
     init = str(small / "weights" / "best")
     run = train_embedder(pairs(), settings(epochs=1, lr=1e-5), tmp_path, init=init)
@@ -189,7 +189,7 @@ def test_a_finetune_starts_from_its_checkpoint_and_is_judged(small: Path, tmp_pa
 
 
 def test_too_few_products_are_refused(tmp_path: Path) -> None:
-    from fashionrec.embedder.train import train_embedder
+    from fashionrec.embedder.training.train import train_embedder
 
     with pytest.raises(DataError, match="at least 8"):
         train_embedder(pairs()[:9], settings(), tmp_path)
@@ -224,7 +224,7 @@ def test_a_clip_of_fashionclips_exact_shape(tmp_path: Path) -> None:
     from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
     from fashionrec.embedder.embed import Embedder
-    from fashionrec.embedder.export import export_embedder
+    from fashionrec.embedder.training.export import export_embedder
 
     folder = os.environ.get("FASHIONREC_REALDATA")
     if not folder:

@@ -16,6 +16,7 @@ from conftest import TINY, Result, two_halves
 from typer.testing import CliRunner
 
 from fashionrec.cli.session import Session, command
+from fashionrec.common.files import locked
 from fashionrec.errors import (
     Busy,
     CaptionError,
@@ -30,7 +31,6 @@ from fashionrec.errors import (
     UsageError,
     WriteError,
 )
-from fashionrec.files import locked
 from fashionrec.store.generations import writer_lock
 
 Cli = Callable[..., Result]

@@ -18,7 +18,7 @@ class Built(Exception):
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Untrained networks: one as if it had been trained at 96 pixels, and one that does not say."""
-    from fashionrec.detector.ultra import load_ultralytics, quiet
+    from fashionrec.detector.training.ultra import load_ultralytics, quiet
 
     folder = tmp_path_factory.mktemp("checkpoints")
     model = Path(__file__).parent / "data" / "yolov8-onelevel.yaml"
@@ -34,8 +34,8 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_engine_is_built_for_the_size_of_its_checkpoint(
     checkpoints: Path, tmp_path: Path, saved: int | None, asked: int | None, side: int
 ) -> None:
-    from fashionrec.detector.engine import export_engine
-    from fashionrec.detector.export import Evidence
+    from fashionrec.detector.training.engine import export_engine
+    from fashionrec.detector.training.export import Evidence
 
     Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from conftest import Result, two_halves
 
-from fashionrec.build_report import BuildReport
+from fashionrec.catalogue.build.report import BuildReport
 
 Cli = Callable[..., Result]
 

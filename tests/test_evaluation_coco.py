@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fashionrec.detector.decode import Detections
-from fashionrec.evaluation.coco import AREAS, CocoFigures, coco_figures
-from fashionrec.evaluation.detection import Matches
+from fashionrec.evaluation.detection.coco import AREAS, CocoFigures, coco_figures
+from fashionrec.evaluation.detection.evaluator import Matches
 
 NAMES = {0: "dress", 1: "pants", 2: "top"}
 STATS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar100")

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from fashionrec.config import Config
 from fashionrec.detector.decode import Detections
 from fashionrec.detector.detect import Detector
-from fashionrec.evaluation.confusion import confusion_matrix
-from fashionrec.evaluation.detection import Matches, match_detector
+from fashionrec.evaluation.detection.confusion import confusion_matrix
+from fashionrec.evaluation.detection.evaluator import Matches, match_detector
 
 NAMES = {0: "dress", 1: "pants", 2: "top"}
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fashionrec.config import Config
-from fashionrec.dataset.table import write_data_yaml
+from fashionrec.dataset.prepare.table import write_data_yaml
 from fashionrec.detector.decode import Detections
 from fashionrec.detector.detect import Detector
 from fashionrec.errors import DataError
-from fashionrec.evaluation.detection import (
+from fashionrec.evaluation.detection.evaluator import (
     IOU_THRESHOLDS,
     Matches,
     average_precision,

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fashionrec.detector.decode import Detections
-from fashionrec.evaluation.detection import Matches
-from fashionrec.evaluation.mistakes import KINDS, PhotoMistakes, count_mistakes, mistakes, worst
+from fashionrec.evaluation.detection.evaluator import Matches
+from fashionrec.evaluation.detection.mistakes import KINDS, PhotoMistakes, count_mistakes, mistakes, worst
 
 NAMES = {0: "dress", 1: "pants", 2: "top"}
 BOX = (100.0, 100.0, 200.0, 200.0)

@@ -15,9 +15,9 @@ from conftest import TINY, Result, two_halves
 from PIL import Image
 
 from fashionrec.config import Config
-from fashionrec.evaluation.detection_page import detection_page
-from fashionrec.evaluation.mistake_pictures import KIND_COLOURS, RIGHT_COLOUR, draw_mistakes
-from fashionrec.evaluation.mistakes import KINDS, Mistake, PhotoMistakes
+from fashionrec.evaluation.detection.mistake_pictures import KIND_COLOURS, RIGHT_COLOUR, draw_mistakes
+from fashionrec.evaluation.detection.mistakes import KINDS, Mistake, PhotoMistakes
+from fashionrec.evaluation.detection.page import detection_page
 
 Cli = Callable[..., Result]
 
@@ -143,7 +143,7 @@ def test_a_page_of_a_search_is_asked_for_elsewhere(cli: Cli) -> None:
 
 def test_names_and_photos_that_are_gone_do_no_harm(labelled: Path, config: Config) -> None:
     from fashionrec.detector.detect import Detector
-    from fashionrec.evaluation.detection import match_detector
+    from fashionrec.evaluation.detection.evaluator import match_detector
 
     labelled.write_text("test: test/images\nnames: [pants, '<script>x</script>']\n")
     detector = Detector.open(TINY / "detector", config.detector)
@@ -159,7 +159,7 @@ def test_names_and_photos_that_are_gone_do_no_harm(labelled: Path, config: Confi
 
 def test_markdown(labelled: Path, config: Config) -> None:
     from fashionrec.detector.detect import Detector
-    from fashionrec.evaluation.detection import evaluate_detector
+    from fashionrec.evaluation.detection.evaluator import evaluate_detector
 
     detector = Detector.open(TINY / "detector", config.detector)
     report = evaluate_detector(detector, labelled, "test", config.evaluate)

@@ -14,7 +14,7 @@ from PIL import Image
 from fashionrec.config import Config, load_config
 from fashionrec.detector.decode import Detections
 from fashionrec.detector.detect import Detector
-from fashionrec.evaluation.detection import DetectionReport, match_detector
+from fashionrec.evaluation.detection.evaluator import DetectionReport, match_detector
 
 pytestmark = [pytest.mark.train, pytest.mark.slow]  # a minute of training
 pytest.importorskip("ultralytics")
@@ -34,8 +34,8 @@ class Trained(NamedTuple):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """Coloured boxes on noise, learnt well enough to be right often and wrong often."""
-    from fashionrec.detector.export import export_detector
-    from fashionrec.detector.train import train_detector
+    from fashionrec.detector.training.export import export_detector
+    from fashionrec.detector.training.train import train_detector
 
     folder = tmp_path_factory.mktemp("parity")
     data = _draw(folder, {"train": 128, "valid": 16, "test": 96})
@@ -75,7 +75,7 @@ def ours(trained: Trained, config: Config, kind: type[Detector] = Detector) -> D
 
 def test_the_figures_are_those_of_val(trained: Trained, config: Config) -> None:
     """With ``rect=False``, squares as the bundle has them: by default `val` pads less, and differs from itself by more."""
-    from fashionrec.detector.ultra import load_yolo, quiet
+    from fashionrec.detector.training.ultra import load_yolo, quiet
 
     with quiet(None):
         val = load_yolo(str(trained.weights)).val(

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fashionrec.evaluation.retrieval import (
+from fashionrec.evaluation.retrieval.retrieval import (
     colour_histogram,
     mean_reciprocal_rank,
     ndcg_at_k,
     rank_of,
     recall_at_k,
 )
-from fashionrec.evaluation.ways import Gallery
+from fashionrec.evaluation.retrieval.ways import Gallery
 
 RANKS = [1, 3, None, 10, 11]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from conftest import Result, two_halves
 
-from fashionrec.build_report import BuildReport
-from fashionrec.catalogue import Catalogue
+from fashionrec.catalogue.build.report import BuildReport
+from fashionrec.catalogue.catalogue import Catalogue
 from fashionrec.errors import DataError
-from fashionrec.evaluation.texts import TextQuery, compare_texts, texts_from
+from fashionrec.evaluation.retrieval.texts import TextQuery, compare_texts, texts_from
 from fashionrec.store.measured import write_measured
 
 ROWS = [

@@ -12,10 +12,10 @@ from PIL import Image
 from tampered import Ask, Change, Inputs, tampered
 from test_detector_training import FAST, dataset
 
-from fashionrec.bundle import Bundle, is_bundle
 from fashionrec.config import load_config
 from fashionrec.detector.detect import Detector
 from fashionrec.errors import DataError, ModelError, Refused
+from fashionrec.models.bundle import Bundle, is_bundle
 
 pytestmark = pytest.mark.train
 pytest.importorskip("ultralytics")
@@ -34,8 +34,8 @@ class Trained(NamedTuple):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """A detector that finds what it was trained on, its data, and its float32 graph."""
-    from fashionrec.detector.families.ultra import to_graph
-    from fashionrec.detector.train import train_detector
+    from fashionrec.detector.training.families.ultra import to_graph
+    from fashionrec.detector.training.train import train_detector
 
     folder = tmp_path_factory.mktemp("export")
     data = dataset(folder / "data", {"train": 96, "valid": 4, "test": 40})
@@ -50,7 +50,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 @pytest.fixture(scope="module")
 def whole(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Its bundle in float32, checked on pictures made for the purpose."""
-    from fashionrec.detector.export import export_detector
+    from fashionrec.detector.training.export import export_detector
 
     return export_detector(trained.weights, tmp_path_factory.mktemp("whole") / "bundle")
 
@@ -66,7 +66,7 @@ def photos_of(data: Path, split: str) -> list[Image.Image]:
 
 
 def inputs_of(trained: Trained, split: str = "train") -> list[np.ndarray]:
-    from fashionrec.detector.gate import opened
+    from fashionrec.detector.training.gate import opened
 
     detector = opened(unwritten(trained.graph.path, trained.graph.spec))
     files = sorted((trained.data.parent / split / "images").iterdir())
@@ -74,7 +74,7 @@ def inputs_of(trained: Trained, split: str = "train") -> list[np.ndarray]:
 
 
 def evidence(trained: Trained, **changes: Any) -> Any:
-    from fashionrec.detector.export import Evidence
+    from fashionrec.detector.training.export import Evidence
 
     folders = {name: trained.data.parent / name / "images" for name in ("train", "test")}
     photos = {name: sorted(folder.iterdir()) for name, folder in folders.items()}
@@ -82,7 +82,7 @@ def evidence(trained: Trained, **changes: Any) -> Any:
 
 
 def measuring(trained: Trained) -> Callable[[Any], Mapping[str, Any]]:
-    from fashionrec.evaluation.detection import evaluate_detector
+    from fashionrec.evaluation.detection.evaluator import evaluate_detector
 
     config = load_config(env={}).config.evaluate
     return lambda detector: evaluate_detector(detector, trained.data, "test", config).to_dict()
@@ -107,7 +107,7 @@ def test_an_export_agrees_with_its_source_and_serves(trained: Trained, whole: Bu
 
 @pytest.mark.parametrize("fault", ["scale", "pad", "channels", "batch", "letterbox", "head"])
 def test_the_gate_refuses_every_planted_fault(fault: str, trained: Trained) -> None:
-    from fashionrec.detector import gate
+    from fashionrec.detector.training import gate
 
     bundle = unwritten(trained.graph.path, trained.graph.spec)
     photos = photos_of(trained.data, "test")[:8]
@@ -146,7 +146,7 @@ def test_a_smaller_export_is_accepted_measured_and_served(
 ) -> None:
     import onnx
 
-    from fashionrec.detector.export import export_detector
+    from fashionrec.detector.training.export import export_detector
 
     proof = evidence(trained, measure=measuring(trained), tolerance=1.0)
     bundle = export_detector(trained.weights, tmp_path / precision, precision=precision, evidence=proof)
@@ -175,8 +175,8 @@ def test_a_graph_whose_weights_lie_beside_it_is_converted_too(precision: str, tr
     """As those of large detectors do; the conversion is written elsewhere."""
     import shutil
 
-    from fashionrec.detector.precision import largest_activation, to_fp16, to_int8
-    from fashionrec.graphs import graph_files, keep_weights_beside
+    from fashionrec.detector.training.precision import largest_activation, to_fp16, to_int8
+    from fashionrec.models.graphs import graph_files, keep_weights_beside
 
     (tmp_path / "made").mkdir()
     graph, out = tmp_path / "detect.onnx", tmp_path / "made" / "detect.onnx"
@@ -196,7 +196,7 @@ def test_a_graph_whose_weights_lie_beside_it_is_converted_too(precision: str, tr
 def test_int8_leaves_the_decoding_alone_whatever_its_nodes_are_called(trained: Trained, tmp_path: Path) -> None:
     import onnx
 
-    from fashionrec.detector.precision import to_int8
+    from fashionrec.detector.training.precision import to_int8
 
     model = onnx.load(trained.graph.path)
     for n, node in enumerate(model.graph.node):
@@ -218,8 +218,8 @@ def test_int8_leaves_the_decoding_alone_whatever_its_nodes_are_called(trained: T
 
 def compared(trained: Trained, file: Path, precision: str, change: Change | None = None) -> dict[str, Any]:
     """The figures of a graph beside the float32 one, and the gate's word on them."""
-    from fashionrec.detector.agreement import compare
-    from fashionrec.detector.gate import judge, opened
+    from fashionrec.detector.training.agreement import compare
+    from fashionrec.detector.training.gate import judge, opened
 
     bundle = unwritten(file, trained.graph.spec)
     if change is not None:
@@ -232,7 +232,7 @@ def compared(trained: Trained, file: Path, precision: str, change: Change | None
 
 
 def test_the_gate_lets_sound_int8_pass(trained: Trained, tmp_path: Path) -> None:
-    from fashionrec.detector.precision import to_int8
+    from fashionrec.detector.training.precision import to_int8
 
     to_int8(trained.graph.path, tmp_path / "good.onnx", lambda: inputs_of(trained))
     assert compared(trained, tmp_path / "good.onnx", "int8")["found_by_both"] > 0.95
@@ -241,7 +241,7 @@ def test_the_gate_lets_sound_int8_pass(trained: Trained, tmp_path: Path) -> None
 @pytest.mark.parametrize("fault", ["black", "dim", "wide"])
 def test_the_gate_refuses_int8_of_a_wrong_calibration(fault: str, trained: Trained, tmp_path: Path) -> None:
     """Ranges taken from black pictures, from dim ones, and far too wide."""
-    from fashionrec.detector.precision import to_int8
+    from fashionrec.detector.training.precision import to_int8
 
     factor = np.float32({"black": 0.0, "dim": 0.2, "wide": 30.0}[fault])
     to_int8(trained.graph.path, tmp_path / "bad.onnx", lambda: [values * factor for values in inputs_of(trained)])
@@ -278,8 +278,8 @@ def test_the_gate_refuses_a_fault_that_only_the_smaller_export_has(fault: str, t
 
 
 def test_the_gate_refuses_a_loss_of_map_though_the_same_garments_are_found(trained: Trained) -> None:
-    from fashionrec.detector.agreement import compare
-    from fashionrec.detector.gate import judge, map_loss, opened
+    from fashionrec.detector.training.agreement import compare
+    from fashionrec.detector.training.gate import judge, map_loss, opened
 
     bundle = unwritten(trained.graph.path, trained.graph.spec)
     source = opened(bundle)
@@ -295,8 +295,8 @@ def test_the_gate_refuses_a_loss_of_map_though_the_same_garments_are_found(train
 
 
 def test_map_is_measured_on_the_checkpoint_for_fp32_and_a_loss_refused(trained: Trained, tmp_path: Path) -> None:
-    from fashionrec.detector.export import export_detector
-    from fashionrec.detector.gate import SourceDetector
+    from fashionrec.detector.training.export import export_detector
+    from fashionrec.detector.training.gate import SourceDetector
 
     asked: list[type] = []
     real = measuring(trained)
@@ -327,8 +327,8 @@ def test_half_precision_is_refused_where_activations_overflow_though_a_cpu_does_
     import onnx
     from onnx import numpy_helper
 
-    from fashionrec.detector.gate import judge
-    from fashionrec.detector.precision import largest_activation, to_fp16
+    from fashionrec.detector.training.gate import judge
+    from fashionrec.detector.training.precision import largest_activation, to_fp16
 
     model = onnx.load(trained.graph.path)
     first = next(node for node in model.graph.node if node.op_type == "Conv")
@@ -355,7 +355,7 @@ def test_half_precision_is_refused_where_activations_overflow_though_a_cpu_does_
 
 
 def test_too_few_detections_are_no_proof() -> None:
-    from fashionrec.detector.gate import judge
+    from fashionrec.detector.training.gate import judge
 
     agreed = {"found_by_both": 1.0, "iou_mean": 1.0, "score_difference_mean": 0.0, "photos_compared": 50}
     counts = {"detections_exported": 9, "detections_exported_alone": 9}
@@ -367,7 +367,7 @@ def test_too_few_detections_are_no_proof() -> None:
 def test_without_photos_of_the_user_there_is_no_int8(
     trained: Trained, tmp_path: Path, cli: Callable[..., Result]
 ) -> None:
-    from fashionrec.detector.export import export_detector
+    from fashionrec.detector.training.export import export_detector
 
     for precision in ("fp16", "int8"):
         with pytest.raises(DataError, match="photos of yours"):
@@ -453,8 +453,8 @@ def test_an_engine_is_kept_only_where_it_finds_what_its_checkpoint_finds(trained
     nothing."""
     import shutil
 
-    from fashionrec.detector.engine import export_engine
-    from fashionrec.detector.ultra import load_yolo, quiet
+    from fashionrec.detector.training.engine import export_engine
+    from fashionrec.detector.training.ultra import load_yolo, quiet
 
     def sound(weights: Path, side: int, precision: str, data: Path | None) -> Path:
         return Path(shutil.copyfile(weights, weights.with_name("sound.pt")))

@@ -13,13 +13,13 @@ import pytest
 from conftest import TINY, Result, keeps_its_contract
 from PIL import Image
 
-from fashionrec.bundle import Bundle
 from fashionrec.config import TrainConfig, load_config
-from fashionrec.dataset.prepare import write_data_yaml
+from fashionrec.dataset.prepare.prepare import write_data_yaml
 from fashionrec.detector.detect import Detector
 from fashionrec.detector.efficientdet import anchors_of
 from fashionrec.errors import ConfigError, ModelError, Refused
-from fashionrec.runs import read_run
+from fashionrec.models.bundle import Bundle
+from fashionrec.models.runs import read_run
 
 pytestmark = pytest.mark.train
 torch = pytest.importorskip("torch")
@@ -63,7 +63,7 @@ def settings(data: Path, model: str, *words: str) -> TrainConfig:
 
 @pytest.fixture(scope="module", params=[EFFICIENTDET, FASTER_RCNN])
 def trained(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from fashionrec.detector.train import train_detector
+    from fashionrec.detector.training.train import train_detector
 
     told: list[str] = []
     runs = tmp_path_factory.mktemp("runs")
@@ -75,8 +75,8 @@ def trained(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest
 @pytest.fixture(scope="module")
 def lively(trained: Path) -> Path:
     """The checkpoint, its norms settled and its scores raised: after one epoch it would hardly tell one photo from another."""
-    from fashionrec.detector.families import family_of_weights
-    from fashionrec.detector.families.checkpoint import About, load_weights, save_weights
+    from fashionrec.detector.training.families import family_of_weights
+    from fashionrec.detector.training.families.checkpoint import About, load_weights, save_weights
 
     weights = trained / "weights" / "best.safetensors"
     about = About.of(weights)
@@ -103,7 +103,7 @@ def lively(trained: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def graph(lively: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    from fashionrec.detector.families import family_of_weights
+    from fashionrec.detector.training.families import family_of_weights
 
     made = family_of_weights(lively).to_graph(lively, tmp_path_factory.mktemp("graph"))
     answers = {id(photo): (made.reference(photo), made.pixels(photo)) for photo in PHOTOS}
@@ -136,7 +136,7 @@ def test_a_run_records_what_made_it(trained: Path, data: Path) -> None:
 
 
 def test_a_checkpoint_says_what_it_is_and_holds_no_pickle(trained: Path) -> None:
-    from fashionrec.detector.families import classes_of, family_of_weights, metadata
+    from fashionrec.detector.training.families import classes_of, family_of_weights, metadata
 
     weights = trained / "weights" / "best.safetensors"
     assert family_of_weights(weights) is family_of_weights(trained / "weights" / "last.safetensors")
@@ -173,7 +173,7 @@ def test_an_export_agrees_with_its_library_and_is_served(
 
 
 def test_the_lively_checkpoint_agrees_and_finds_the_same_alone_and_in_a_batch(graph: Any) -> None:
-    from fashionrec.detector.gate import check
+    from fashionrec.detector.training.gate import check
 
     figures = check(graph.reference, unwritten(graph.spec, graph.path), PHOTOS, graph.pixels)
     assert figures["detections"] == figures["detections_alone"] > 10
@@ -208,7 +208,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str | None]] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_bundle_with_a_planted_fault_is_refused(graph: Any, fault: str) -> None:
-    from fashionrec.detector.gate import check
+    from fashionrec.detector.training.gate import check
 
     change, only = FAULTS[fault]
     if only and graph.source["architecture"] != only:
@@ -221,7 +221,7 @@ def test_a_bundle_with_a_planted_fault_is_refused(graph: Any, fault: str) -> Non
 
 
 def test_classes_off_by_one_are_refused(graph: Any) -> None:
-    from fashionrec.detector.gate import check
+    from fashionrec.detector.training.gate import check
 
     with pytest.raises(Refused, match="does not agree"):
         check(shifted(graph.reference), unwritten(graph.spec, graph.path), PHOTOS, graph.pixels)
@@ -229,7 +229,7 @@ def test_classes_off_by_one_are_refused(graph: Any) -> None:
 
 def test_a_wrong_input_is_refused_however_little_was_learnt(graph: Any) -> None:
     """A network that answers everything alike would let it pass, so the input itself is compared."""
-    from fashionrec.detector.gate import MAX_GREY, same_input
+    from fashionrec.detector.training.gate import MAX_GREY, same_input
 
     class Swapped(Detector):
         def inputs(self, photos: Any) -> np.ndarray:
@@ -297,7 +297,7 @@ def test_anchors_are_effdets(model: str, side: int) -> None:
 def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    from fashionrec.detector.train import recalled, train_detector
+    from fashionrec.detector.training.train import recalled, train_detector
 
     def stop(epoch: int, epochs: int, figures: dict[str, Any]) -> None:
         raise KeyboardInterrupt
@@ -321,7 +321,7 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Pat
 
 
 def test_what_a_family_does_not_know_is_refused_by_name(data: Path, tmp_path: Path) -> None:
-    from fashionrec.detector.train import train_detector
+    from fashionrec.detector.training.train import train_detector
 
     for model, word, match in (
         (EFFICIENTDET, "mosaic=0.5", "does not know the option mosaic"),
@@ -343,9 +343,9 @@ def test_what_a_family_does_not_know_is_refused_by_name(data: Path, tmp_path: Pa
 
 def test_published_weights_are_taken_where_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of the published name and shape lies where torch keeps what it has fetched."""
-    from fashionrec.detector.families import torchvision as family
-    from fashionrec.detector.families.checkpoint import About
-    from fashionrec.detector.families.plain import start
+    from fashionrec.detector.training.families import torchvision as family
+    from fashionrec.detector.training.families.checkpoint import About
+    from fashionrec.detector.training.families.plain import start
 
     theirs = About("torchvision", FASTER_RCNN, {n: str(n) for n in range(90)}, 64, notes={"pretrained": True})
     state = family.build(theirs).model.state_dict()
@@ -367,7 +367,7 @@ def test_published_weights_are_taken_where_they_are(tmp_path: Path, monkeypatch:
 
 
 def test_boxes_go_where_the_pixels_go(tmp_path: Path) -> None:
-    from fashionrec.detector.families.photos import LabelledPhotos, Variation
+    from fashionrec.detector.training.families.photos import LabelledPhotos, Variation
 
     data = tmp_path / "images"
     data.mkdir()
@@ -399,7 +399,7 @@ def test_boxes_go_where_the_pixels_go(tmp_path: Path) -> None:
 def test_a_training_starts_from_a_checkpoint_of_other_classes(trained: Path, data: Path, tmp_path: Path) -> None:
     if trained.name != FASTER_RCNN:
         pytest.skip("the code is the same")
-    from fashionrec.detector.train import train_detector
+    from fashionrec.detector.training.train import train_detector
 
     other = pictures(tmp_path / "other", {"train": 3, "valid": 3})
     other.write_text(other.read_text().replace("dress", "gown"))

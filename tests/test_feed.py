@@ -38,14 +38,14 @@ from PIL import Image
 pytest.importorskip("urllib3")
 pytest.importorskip("protego")
 
+from fashionrec.common.files import sha256_file
 from fashionrec.config import Config, FeedConfig
-from fashionrec.dataset.addresses import Door, Unfetched, is_public, parse_target, shown
-from fashionrec.dataset.download import Failed, fetch_images
-from fashionrec.dataset.photo_cache import Fetched, image_suffix, open_cache
+from fashionrec.dataset.feed.addresses import Door, Unfetched, is_public, parse_target, shown
+from fashionrec.dataset.feed.download import Failed, fetch_images
+from fashionrec.dataset.feed.photo_cache import Fetched, image_suffix, open_cache
 from fashionrec.dataset.source import Source
 from fashionrec.dataset.sources.feed import read
 from fashionrec.errors import Busy, DataError, MissingExtra
-from fashionrec.files import sha256_file
 
 Fetch = Callable[..., dict[str, Fetched | Failed]]
 
@@ -524,8 +524,8 @@ _RUN = """
 import sys
 from pathlib import Path
 from fashionrec.config import load_config
-from fashionrec.dataset.addresses import Door
-from fashionrec.dataset.download import fetch_images
+from fashionrec.dataset.feed.addresses import Door
+from fashionrec.dataset.feed.download import fetch_images
 config = load_config(env={}).config
 port, folder = int(sys.argv[1]), Path(sys.argv[2])
 urls = [f"http://127.0.0.1:{port}/{n}.jpg" for n in range(40)]

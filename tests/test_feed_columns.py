@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fashionrec.config import Config
-from fashionrec.dataset.columns import AVAILABILITIES, map_products, parse_availability, parse_date, parse_sizes
-from fashionrec.dataset.photo_names import photo_names
-from fashionrec.dataset.prices import choose_currency, parse_currency, parse_price
+from fashionrec.dataset.prepare.photo_names import photo_names
 from fashionrec.errors import ConfigError, DataError
+from fashionrec.products.columns import AVAILABILITIES, map_products, parse_availability, parse_date, parse_sizes
+from fashionrec.products.prices import choose_currency, parse_currency, parse_price
 from fashionrec.search.ranking import UNAVAILABLE
 
 

@@ -11,9 +11,9 @@ from conftest import TINY
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fashionrec.bundle import Bundle, is_bundle, write_bundle
+from fashionrec.common.files import canonical_json, fingerprint, write_atomic
 from fashionrec.errors import ModelError
-from fashionrec.files import canonical_json, fingerprint, write_atomic
+from fashionrec.models.bundle import Bundle, is_bundle, write_bundle
 
 
 def make(tmp_path: Path, name: str = "b", content: bytes = b"graph", **spec: object) -> Bundle:

@@ -11,18 +11,18 @@ from conftest import Result
 from test_detector_training import FAST, MODEL, dataset
 
 from fashionrec.config import load_config
-from fashionrec.runs import read_run
+from fashionrec.models.runs import read_run
 
 pytestmark = pytest.mark.train
 pytest.importorskip("ultralytics")
 
-from fashionrec.detector.finetune import balanced_sample, best_factor, interpolate  # noqa: E402
+from fashionrec.detector.training.finetune import balanced_sample, best_factor, interpolate  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def old(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A run of one epoch, and the data it was trained on."""
-    from fashionrec.detector.train import train_detector
+    from fashionrec.detector.training.train import train_detector
 
     folder = tmp_path_factory.mktemp("old")
     data = dataset(folder / "data", {"train": 16, "valid": 8, "test": 8})
@@ -64,7 +64,7 @@ def test_without_old_photos_the_old_weights_teach_and_nothing_is_promoted(
     assert done.document["notes"]["distilled"] is True
     taught = read_run(Path(done.document["path"]))
     # what is saved is the student alone, as it is without a teacher
-    from fashionrec.detector.ultra import load_yolo
+    from fashionrec.detector.training.ultra import load_yolo
 
     before, after = (
         load_yolo(str(path)).model for path in (run / "weights" / "best.pt", taught.weights_path("best_ft"))
@@ -81,8 +81,8 @@ def test_the_teacher_compares_features_as_they_are(old: tuple[Path, Path]) -> No
     from ultralytics.cfg import get_cfg
     from ultralytics.nn.distill_model import DistillationModel
 
-    from fashionrec.detector.finetune import keep_features_as_they_are
-    from fashionrec.detector.ultra import load_yolo
+    from fashionrec.detector.training.finetune import keep_features_as_they_are
+    from fashionrec.detector.training.ultra import load_yolo
 
     weights = old[0] / "weights" / "best.pt"
     student = load_yolo(str(weights)).model.float()

@@ -13,8 +13,8 @@ from conftest import Result
 from test_detector_training import FAST, TINY_MODEL, dataset
 
 from fashionrec.errors import DataError
-from fashionrec.runs import read_run
-from fashionrec.yolo_data import read_data_yaml, write_own_yaml
+from fashionrec.labels.yolo import read_data_yaml, write_own_yaml
+from fashionrec.models.runs import read_run
 
 pytestmark = pytest.mark.train
 pytest.importorskip("ultralytics")
@@ -39,7 +39,7 @@ def test_nothing_of_a_dataset_runs_and_nothing_in_it_changes(
 ) -> None:
     import torch
 
-    from fashionrec.detector.pickles import load_pickle
+    from fashionrec.detector.training.pickles import load_pickle
 
     data = dataset(tmp_path / "d", {"train": 8, "valid": 4})
     assert train(cli, data, "before", *words).code == 0
@@ -152,7 +152,7 @@ def test_a_finetune_runs_nothing_of_its_data_or_of_what_it_replays(cli: Callable
 
 def test_an_engine_is_calibrated_on_a_list_of_our_own(tmp_path: Path) -> None:
     """What is handed to ultralytics' export: without a GPU it cannot be run here."""
-    from fashionrec.detector.engine import built_by_ultralytics
+    from fashionrec.detector.training.engine import built_by_ultralytics
 
     data = dataset(tmp_path / "d", {"train": 2, "valid": 2})
     hostile.planted_dataset(data, tmp_path)

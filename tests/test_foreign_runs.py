@@ -12,7 +12,7 @@ from test_cli_dataset import make_yolo
 from fashionrec.cli.demo import MARKER, Chain
 from fashionrec.cli.output import Output
 from fashionrec.errors import DataError
-from fashionrec.runs import newest_promoted, read_run, start_run
+from fashionrec.models.runs import newest_promoted, read_run, start_run
 from tests.conftest import TINY
 
 

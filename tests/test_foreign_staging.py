@@ -10,8 +10,8 @@ import pytest
 from foreign import PLANTS, SECRET, Cli, put, refused, state
 from test_cli_dataset import make_yolo, picture
 
+from fashionrec.dataset.roboflow.upload_journal import open_journal, remember
 from fashionrec.dataset.sources.roboflow import damage
-from fashionrec.dataset.upload_journal import open_journal, remember
 from fashionrec.errors import DataError
 from tests.faulty_server import FaultyServer, body
 

@@ -17,7 +17,7 @@ import pytest
 from conftest import Result, two_halves
 from test_index import clustered, configured, put
 
-from fashionrec.build_report import BuildReport
+from fashionrec.catalogue.build.report import BuildReport
 from fashionrec.errors import CatalogueError
 from fashionrec.store.approximate import INDEX, open_index
 from fashionrec.store.generations import read_current

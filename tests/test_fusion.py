@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fashionrec.evaluation.calibration import Judged, calibration_error, isotonic
+from fashionrec.evaluation.retrieval.calibration import Judged, calibration_error, isotonic
 from fashionrec.search.fusion import by_ranks, by_weights, fused_lists, ranks
 from fashionrec.store.measured import FILE, Curve, read_measured, write_measured
 

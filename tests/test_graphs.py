@@ -14,10 +14,10 @@ import pytest
 from conftest import TINY
 from PIL import Image
 
-from fashionrec.bundle import Bundle, write_bundle
 from fashionrec.embedder.embed import Embedder
 from fashionrec.errors import ModelError
-from fashionrec.graphs import graph_files, keep_weights_beside, make_ready, rewritten, with_ready
+from fashionrec.models.bundle import Bundle, write_bundle
+from fashionrec.models.graphs import graph_files, keep_weights_beside, make_ready, rewritten, with_ready
 
 onnx = pytest.importorskip("onnx")
 
@@ -175,7 +175,7 @@ def test_what_answers_otherwise_is_not_made_ready(tmp_path: Path) -> None:
 
 def test_a_process_may_end_while_models_are_being_opened() -> None:
     """With daemon threads the system aborts it every few times."""
-    code = f"from fashionrec.bundle import Bundle; b = Bundle.open({str(TINY / 'embedder')!r})\n"
+    code = f"from fashionrec.models.bundle import Bundle; b = Bundle.open({str(TINY / 'embedder')!r})\n"
     code += "for n in range(1, 10): b.open_ahead('image', threads=n)"
     for _ in range(4):
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

@@ -15,14 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tampered import Ask, Inputs, tampered
 
-from fashionrec.build_report import BuildReport
-from fashionrec.bundle import Bundle
-from fashionrec.catalogue import Catalogue
+from fashionrec.catalogue.build.report import BuildReport
+from fashionrec.catalogue.catalogue import Catalogue
+from fashionrec.catalogue.edit import add_products, compact_catalogue, entries, remove_products, update_products
+from fashionrec.catalogue.exchange import export_catalogue, import_catalogue
 from fashionrec.config import Config
-from fashionrec.dataset.products import ProductRow, read_products
 from fashionrec.errors import CatalogueError, DataError
-from fashionrec.exchange import export_catalogue, import_catalogue
-from fashionrec.grow import add_products, compact_catalogue, entries, remove_products, update_products
+from fashionrec.models.bundle import Bundle
+from fashionrec.products.tables import ProductRow, read_products
 from fashionrec.store import generations
 from fashionrec.store.items import ItemReader
 
@@ -149,7 +149,7 @@ def test_another_threshold_embeds_only_crops_that_are_new(
 def test_captions_stay_with_garments_that_are_seen_again(
     photos: Path, build: Build, tmp_path: Path, config: Config
 ) -> None:
-    from fashionrec.captioning import caption_catalogue
+    from fashionrec.captioner.job import caption_catalogue
 
     root = tmp_path / "c"
     build(photos, root)
@@ -210,7 +210,7 @@ def test_two_rows_of_one_product_and_photo_share_an_item_that_outlives_either(
 def test_compaction_changes_nothing_that_a_reader_sees(
     photos: Path, build: Build, tmp_path: Path, config: Config
 ) -> None:
-    from fashionrec.captioning import caption_catalogue
+    from fashionrec.captioner.job import caption_catalogue
 
     root = tmp_path / "c"
     build(photos, root)
@@ -274,7 +274,7 @@ def test_what_is_being_read_is_never_removed(photos: Path, build: Build, tmp_pat
     build(photos, root)
     command = [
         *(sys.executable, "-c"),
-        "import sys; from fashionrec.catalogue import Catalogue\n"
+        "import sys; from fashionrec.catalogue.catalogue import Catalogue\n"
         "c = Catalogue.open(sys.argv[1]); print('open', flush=True); sys.stdin.readline()\n"
         "print(sorted(s.item.image for s in c.items.everything()), len(c.images), c.newer(), flush=True)",
         str(root),
@@ -298,7 +298,7 @@ def test_what_is_being_read_is_never_removed(photos: Path, build: Build, tmp_pat
 def test_export_and_import_give_the_same_catalogue(
     table: Any, photos: Path, build: Build, tmp_path: Path, config: Config
 ) -> None:
-    from fashionrec.captioning import caption_catalogue
+    from fashionrec.captioner.job import caption_catalogue
 
     shutil.copy(photos / "green.jpg", photos / "copy.jpg")
     root = tmp_path / "c"
@@ -357,7 +357,7 @@ def test_grown_step_by_step_is_what_is_built_at_once(
     build: Build, tmp_path: Path, config: Config, actions: list[tuple[str, int]]
 ) -> None:
     """Whatever the order of changes: the same items, vectors and words as a catalogue that is built from the last table."""
-    from fashionrec.captioning import caption_catalogue
+    from fashionrec.captioner.job import caption_catalogue
 
     base = tmp_path / "prop"
     shutil.rmtree(base, ignore_errors=True)

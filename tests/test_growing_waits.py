@@ -14,12 +14,12 @@ from openai_server import OpenAIServer, Reply
 from PIL import Image
 from roboflow_server import KEY, RoboflowServer, make_zip, settings_for
 
-from fashionrec.captioner.limiter import RateLimiter
-from fashionrec.captioner.remote import OpenAICaptioner
+from fashionrec.captioner.openai.limiter import RateLimiter
+from fashionrec.captioner.openai.remote import OpenAICaptioner
 from fashionrec.common.backoff import backoff
 from fashionrec.config import Config
-from fashionrec.dataset.addresses import Door
-from fashionrec.dataset.download import fetch_images
+from fashionrec.dataset.feed.addresses import Door
+from fashionrec.dataset.feed.download import fetch_images
 from fashionrec.dataset.sources.roboflow import damage, fetch
 from fashionrec.errors import FashionrecError
 

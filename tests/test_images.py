@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fashionrec.config import load_config
-from fashionrec.decoding import decode_all, in_processes
 from fashionrec.errors import ImageError
-from fashionrec.images import crop_garment, encode_jpeg, find_photos, read_photo
+from fashionrec.photos.decoding import decode_all, in_processes
+from fashionrec.photos.images import crop_garment, encode_jpeg, find_photos, read_photo
 from fashionrec.types import Box
 
 CONFIG = load_config(env={}).config
@@ -202,7 +202,7 @@ def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
     script.write_text(
         "from pathlib import Path\n"
         "from fashionrec.config import load_config\n"
-        "from fashionrec.decoding import decode_all, in_processes\n"
+        "from fashionrec.photos.decoding import decode_all, in_processes\n"
         f"photos = [(0, Path({str(tmp_path / 'a.png')!r}))]\n"
         "print(list(decode_all(photos, load_config(env={}).config.images, timeout=20, workers=2)))\n"
     )

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from fashionrec.captioner.ledger import Ledger, PlannedPart
-from fashionrec.dataset.photo_cache import Fetched, open_cache
-from fashionrec.dataset.upload_journal import journal_path, open_journal, read_journal, remember
+from fashionrec.dataset.feed.photo_cache import Fetched, open_cache
+from fashionrec.dataset.roboflow.upload_journal import journal_path, open_journal, read_journal, remember
 from fashionrec.errors import DataError
 
 URL, OTHER = "https://shop.example/a.jpg", "https://shop.example/b.jpg"

@@ -17,14 +17,14 @@ from conftest import TINY, Result
 from PIL import Image
 
 import fashionrec
-from fashionrec.build_report import BuildReport
+from fashionrec.catalogue.build.report import BuildReport
 from fashionrec.common.documents import DocumentError, parse_json, parse_yaml
 from fashionrec.config import Config, load_config
 from fashionrec.dataset.audit.run import audit_dataset
 from fashionrec.errors import DataError, FashionrecError, ImageError
-from fashionrec.images import read_thumbnail
-from fashionrec.parquet import read_parquet
-from fashionrec.yolo_data import read_data_yaml, read_labels
+from fashionrec.labels.yolo import read_data_yaml, read_labels
+from fashionrec.photos.images import read_thumbnail
+from fashionrec.products.parquet import read_parquet
 
 #: About ten times what the command takes for an honest input of that kind, on a busy machine.
 SECONDS, MEBIBYTES = 30.0, 800
@@ -162,10 +162,10 @@ def test_honest_json_passes() -> None:
 @pytest.mark.parametrize("name", ["data.yaml", "dataset.json", "run.json", "bundle.json", "catalogue.json"])
 def test_a_folder_whose_document_is_a_bomb(name: str, tmp_path: Path, cli: Callable[..., Result]) -> None:
     """Each reader refuses in an error of its own kind, which names the file."""
-    from fashionrec.bundle import Bundle
-    from fashionrec.runs import read_run
+    from fashionrec.labels.yolo import declared
+    from fashionrec.models.bundle import Bundle
+    from fashionrec.models.runs import read_run
     from fashionrec.store.generations import read_current
-    from fashionrec.yolo_data import declared
 
     readers: dict[str, Callable[[Path], object]] = {
         "data.yaml": read_data_yaml,
@@ -329,7 +329,7 @@ def test_a_thumbnail_of_a_thousand_million_pixels() -> None:
 
 
 def test_a_catalogue_gives_out_jpegs_only(photos: Path, build: Callable[..., BuildReport], tmp_path: Path) -> None:
-    from fashionrec.catalogue import Catalogue
+    from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.errors import CatalogueError
 
     build(photos, tmp_path / "index")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fashionrec.detector.names import is_known, model_file, model_note
+from fashionrec.detector.training.names import is_known, model_file, model_note
 from fashionrec.errors import ModelError
 
 pytestmark = pytest.mark.train

@@ -11,7 +11,7 @@ from conftest import Result
 
 from fashionrec.config import config_dir, load_config
 from fashionrec.errors import ConfigError
-from fashionrec.runs import find_run, start_run
+from fashionrec.models.runs import find_run, start_run
 
 SHIPPED = sorted(path.stem for path in config_dir().glob("*.yaml") if path.stem not in ("attributes", "default"))
 
@@ -84,8 +84,8 @@ def test_an_architecture_wins_over_a_file_here_and_a_checkpoint_here_over_the_do
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("ultralytics")
-    from fashionrec.detector.names import is_known, model_file, model_note
-    from fashionrec.detector.ultra import load_yolo
+    from fashionrec.detector.training.names import is_known, model_file, model_note
+    from fashionrec.detector.training.ultra import load_yolo
     from fashionrec.errors import ModelError
 
     monkeypatch.chdir(tmp_path)
@@ -127,6 +127,6 @@ def test_an_architecture_wins_over_a_file_here_and_a_checkpoint_here_over_the_do
 )
 def test_names_of_every_family_are_known(model: str, known: bool) -> None:
     pytest.importorskip("effdet")
-    from fashionrec.detector.families import is_name
+    from fashionrec.detector.training.families import is_name
 
     assert is_name(model) is known

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fashionrec.bundle import Bundle, write_bundle
 from fashionrec.errors import ModelError
+from fashionrec.models.bundle import Bundle, write_bundle
 
 onnx = pytest.importorskip("onnx")
 from onnx import AttributeProto, TensorProto, helper, numpy_helper  # noqa: E402

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from fashionrec.config import load_config
 from fashionrec.errors import ImageError
-from fashionrec.images import (
+from fashionrec.photos.images import (
     MAX_THUMBNAIL,
     crop_garment,
     crop_rectangle,

@@ -14,13 +14,13 @@ import pytest
 from conftest import TINY, two_halves
 from PIL import Image
 
-from fashionrec.bundle import Bundle
+from fashionrec.catalogue.build.pipeline import Models, find_garments, open_models
+from fashionrec.catalogue.build.tuning import Plan
 from fashionrec.config import Config, load_config
 from fashionrec.errors import FashionrecError, ImageError
-from fashionrec.images import crop_rectangle, read_photo
-from fashionrec.pipeline import Models, find_garments, open_models
+from fashionrec.models.bundle import Bundle
+from fashionrec.photos.images import crop_rectangle, read_photo
 from fashionrec.store.journal import FoundPhoto
-from fashionrec.tuning import Plan
 from fashionrec.types import Box, Garment
 
 
@@ -287,9 +287,9 @@ def test_a_large_jpeg_is_decoded_small_and_keeps_its_size_boxes_and_looks(
 
 
 def test_an_indexed_photo_of_many_pixels_finds_itself_and_a_small_garment_is_seen_whole(tmp_path: Path) -> None:
-    from fashionrec.build import build_catalogue
-    from fashionrec.catalogue import Catalogue
-    from fashionrec.dataset.products import read_products
+    from fashionrec.catalogue.build.build import build_catalogue
+    from fashionrec.catalogue.catalogue import Catalogue
+    from fashionrec.products.tables import read_products
 
     photos = tmp_path / "photos"
     photos.mkdir()

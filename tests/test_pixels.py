@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fashionrec.bundle import Bundle, write_bundle
 from fashionrec.detector.detect import Detector
-from fashionrec.pixels import PixelSpec, clahe, equalize, placement, prepare_pixels
+from fashionrec.models.bundle import Bundle, write_bundle
+from fashionrec.photos.pixels import PixelSpec, clahe, equalize, placement, prepare_pixels
 
 TINY = Path(__file__).parent / "data" / "tiny"
 

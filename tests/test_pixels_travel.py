@@ -30,7 +30,7 @@ def test_what_was_done_to_pixels_travels_into_the_bundle(cli: Cli, tmp_path: Pat
     shutil.copyfile(tmp_path / "runs/train/r/weights/best.pt", tmp_path / "alone.pt")  # away from its run
     exported = cli("export", "alone.pt", "--out", "bundle", "--json")
     assert exported.code == 0, exported.err
-    from fashionrec.bundle import Bundle
+    from fashionrec.models.bundle import Bundle
 
     assert Bundle.open(tmp_path / "bundle", "detector").spec["pixels"] == pixels
     refused = cli("finetune", "--weights", "alone.pt", "--data", "plain/data.yaml", *FAST)

@@ -14,14 +14,14 @@ import pytest
 from conftest import TINY
 from PIL import Image
 
-from fashionrec.bundle import Bundle, write_bundle
 from fashionrec.cli.output import Output
 from fashionrec.cli.precision import SMALL, Means, Sample, serving_precision
 from fashionrec.cli.session import Session
-from fashionrec.dataset.products import ProductRow
 from fashionrec.embedder.embed import Embedder
-from fashionrec.embedder.gate import LABELLED, Figures, Tolerance, compare, judge
+from fashionrec.embedder.training.gate import LABELLED, Figures, Tolerance, compare, judge
 from fashionrec.errors import MissingExtra, Refused
+from fashionrec.models.bundle import Bundle, write_bundle
+from fashionrec.products.tables import ProductRow
 
 TOLERANCE = Tolerance(points=0.5, overlap=0.95)
 SIDE, DIM, HIDDEN = 16, 48, 96
@@ -181,7 +181,7 @@ def pictures(count: int = 60) -> list[Image.Image]:
 @pytest.fixture
 def convert(tmp_path: Path) -> Callable[..., Bundle]:
     pytest.importorskip("onnx")
-    from fashionrec.embedder.precision import convert_embedder
+    from fashionrec.embedder.training.precision import convert_embedder
 
     def run(precision: str, **options: Any) -> Bundle:
         source = encoder(tmp_path / "source")
@@ -195,8 +195,8 @@ def convert(tmp_path: Path) -> Callable[..., Bundle]:
 def test_an_encoder_whose_weights_lie_beside_it_is_converted_too(precision: str, tmp_path: Path) -> None:
     """As those of every real CLIP do. What was made ready of the source is made anew, its text tower's is taken over."""
     pytest.importorskip("onnx")
-    from fashionrec.embedder.precision import convert_embedder
-    from fashionrec.graphs import keep_weights_beside, with_ready
+    from fashionrec.embedder.training.precision import convert_embedder
+    from fashionrec.models.graphs import keep_weights_beside, with_ready
 
     plain, work = encoder(tmp_path / "source"), tmp_path / "work"
     shutil.copytree(plain.path, work)
@@ -250,7 +250,7 @@ def test_a_convolution_of_patches_is_a_product_and_any_other_is_left_alone(bias:
     import onnxruntime
     from onnx import TensorProto, helper, numpy_helper
 
-    from fashionrec.embedder.precision import to_int8
+    from fashionrec.embedder.training.precision import to_int8
 
     rng = np.random.default_rng(0)
     weights = [rng.normal(size=shape).astype(np.float32) for shape in ((24, 3, 4, 8), (24, 24, 2, 2), (24,))]

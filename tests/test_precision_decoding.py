@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from fashionrec.detector.precision import decoding, kept_in_float, largest_activation, to_fp16, to_int8
+from fashionrec.detector.training.precision import decoding, kept_in_float, largest_activation, to_fp16, to_int8
 
 PIXELS = np.full((1, 1, 4, 4), 1.25, np.float32)
 #: What the decoding multiplies by: boxes in pixels, which half precision would round to whole ones.

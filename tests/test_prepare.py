@@ -143,7 +143,7 @@ def test_resized_with_their_boxes_and_told_to_whoever_trains(
 
 
 def test_what_a_source_did_to_its_pixels_is_not_done_again(tmp_path: Path) -> None:
-    from fashionrec.dataset.prepare import done_before
+    from fashionrec.dataset.prepare.prepare import done_before
 
     stretched = {
         "upright": True,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import TINY, Result
 
-from fashionrec.dataset.products import is_table, read_products, read_records
+from fashionrec.products.tables import is_table, read_products, read_records
 
 ROWS = [
     {"image": "red-white.jpg", "product_id": "007", "title": "red, and white", "price": 12.5, "stock": 3},

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fashionrec.dataset.products import read_products, read_records
 from fashionrec.errors import DataError
+from fashionrec.products.tables import read_products, read_records
 
 
 def test_csv_columns_are_typed_and_empty_cells_left_out(tmp_path: Path) -> None:

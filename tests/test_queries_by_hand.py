@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from conftest import Result, two_halves
 
-from fashionrec.build_report import BuildReport
+from fashionrec.catalogue.build.report import BuildReport
 from fashionrec.config import Config
 
 Cli = Callable[..., Result]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from conftest import Result
 
-from fashionrec.build_report import BuildReport
+from fashionrec.catalogue.build.report import BuildReport
 
 Cli = Callable[..., Result]
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from conftest import two_halves
 
-from fashionrec.catalogue import Catalogue
+from fashionrec.catalogue.catalogue import Catalogue
+from fashionrec.catalogue.reindex import reindex_catalogue
 from fashionrec.config import Config, load_config
-from fashionrec.reindex import reindex_catalogue
 from fashionrec.store import generations
 from fashionrec.store.vectors import VECTORS, dtype_of
 
@@ -74,7 +74,7 @@ def test_an_index_that_no_generation_needs_is_removed(many: Path) -> None:
 
 
 def test_compaction_leaves_half_floats_as_they_are(many: Path) -> None:
-    from fashionrec.grow import compact_catalogue
+    from fashionrec.catalogue.edit import compact_catalogue
 
     reindex_catalogue(many, configured(), vectors="float16")
     compact_catalogue(many, configured())
@@ -84,7 +84,7 @@ def test_compaction_leaves_half_floats_as_they_are(many: Path) -> None:
 
 
 def test_half_floats_and_back_keep_rows_thumbnails_and_captions(many: Path, tmp_path: Path) -> None:
-    from fashionrec.captioning import caption_catalogue
+    from fashionrec.captioner.job import caption_catalogue
 
     caption_catalogue(many, configured(), remote=None)
     photos = [tmp_path / "p" / f"{n}.png" for n in (0, 30, 74)]
@@ -136,8 +136,8 @@ def test_a_disk_that_is_full_leaves_what_was_served(many: Path) -> None:
 
 
 def test_an_index_lives_through_what_happens_to_a_catalogue(many: Path, tmp_path: Path, build: Build) -> None:
-    from fashionrec.captioning import caption_catalogue
-    from fashionrec.grow import compact_catalogue, remove_products
+    from fashionrec.captioner.job import caption_catalogue
+    from fashionrec.catalogue.edit import compact_catalogue, remove_products
 
     settings = configured("index.exact_below=0", "index.recall=0.5", "index.depth=100")
     assert reindex_catalogue(many, settings)["kind"] == "ivf"

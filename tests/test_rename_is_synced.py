@@ -62,7 +62,7 @@ def test_a_document_is_synced_then_renamed_then_its_folder_is_synced(shim: Path,
     root = tmp_path / "root"
     (root / "sub").mkdir(parents=True)
     work = "write_atomic(root / 'sub' / 'a.json', 'text')"
-    calls = trace(shim, root, work, before="from fashionrec.files import write_atomic")
+    calls = trace(shim, root, work, before="from fashionrec.common.files import write_atomic")
     kinds = [what for what, _ in calls]
     assert kinds == ["open", "write", "fsync", "rename", "fsync"]
     temporary = calls[0][1]

@@ -16,8 +16,8 @@ from PIL import Image
 from roboflow_server import AUGMENTATION, KEY, OTHER_KEY, PREPROCESSING, README, RoboflowServer, make_zip, settings_for
 
 from fashionrec.config import Config
-from fashionrec.dataset.roboflow_api import api_host
-from fashionrec.dataset.roboflow_applied import applied, from_metadata, from_readme
+from fashionrec.dataset.roboflow.api import api_host
+from fashionrec.dataset.roboflow.applied import applied, from_metadata, from_readme
 from fashionrec.dataset.sources.roboflow import MARKER, damage, fetch, parse_version, read
 from fashionrec.errors import Busy, ConfigError, DataError, FashionrecError, MissingExtra
 

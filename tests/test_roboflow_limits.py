@@ -19,9 +19,9 @@ from test_roboflow import VERSION, export
 from test_upload import SIZE, photo
 
 from fashionrec.config import Config, load_config
-from fashionrec.dataset.choose import Chosen
+from fashionrec.dataset.exports.choose import Chosen
+from fashionrec.dataset.roboflow.upload import plan, upload
 from fashionrec.dataset.sources.roboflow import fetch
-from fashionrec.dataset.upload import plan, upload
 from fashionrec.errors import DataError, FashionrecError
 
 pytest.importorskip("roboflow")
@@ -186,7 +186,7 @@ SCRIPT = """
 import os, sys
 before = dict(os.environ)
 from fashionrec.config import load_config
-from fashionrec.dataset.roboflow_api import api_host, connected
+from fashionrec.dataset.roboflow.api import api_host, connected
 from fashionrec.errors import DataError
 host = api_host(load_config(env={}).config.roboflow)
 try:

@@ -13,8 +13,8 @@ import pytest
 from conftest import Result, keeps_its_contract
 
 from fashionrec.errors import Busy, ConfigError, DataError
-from fashionrec.evaluation.run_comparison import compare_runs
-from fashionrec.runs import Run, find_run, list_runs, newest_promoted, read_run, start_run
+from fashionrec.evaluation.detection.run_comparison import compare_runs
+from fashionrec.models.runs import Run, find_run, list_runs, newest_promoted, read_run, start_run
 
 CLASSES = ("dress", "top")
 
@@ -40,7 +40,7 @@ def finished(parent: Path, name: str, map50_95: float = 0.5, **changes: Any) -> 
 def other_process(folder: Path, name: str) -> Iterator[None]:
     """Another process trains the run ``runs/train/NAME``, until it is killed."""
     script = (
-        "import pathlib, sys\nfrom fashionrec.runs import start_run\n"
+        "import pathlib, sys\nfrom fashionrec.models.runs import start_run\n"
         f"start_run(pathlib.Path('runs/train'), {name!r}, kind='detector', verb='train')\n"
         "print('started', flush=True)\nsys.stdin.read()\n"
     )
@@ -68,7 +68,7 @@ def test_a_run_whose_process_is_gone_is_killed(tmp_path: Path, cli: Callable[...
 def test_a_run_stays_held_while_a_process_that_it_started_works(tmp_path: Path) -> None:
     """As the processes of several GPUs do when the one that began the run is killed."""
     script = (
-        "import os, pathlib, signal, subprocess, sys\nfrom fashionrec.runs import lock_handles, start_run\n"
+        "import os, pathlib, signal, subprocess, sys\nfrom fashionrec.models.runs import lock_handles, start_run\n"
         "run = start_run(pathlib.Path('runs/train'), 'k', kind='detector', verb='train')\n"
         "child = subprocess.Popen(['sleep', '60'], pass_fds=lock_handles(run.path), stdout=subprocess.DEVNULL)\n"
         "print(child.pid, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"

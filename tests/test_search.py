@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from conftest import keeps_its_contract, two_halves
 
-from fashionrec.build_report import BuildReport
 from fashionrec.captioner.schema import Said
-from fashionrec.catalogue import Catalogue
+from fashionrec.catalogue.build.report import BuildReport
+from fashionrec.catalogue.catalogue import Catalogue
 from fashionrec.config import Config, load_config
 from fashionrec.errors import CatalogueError, ImageError, UsageError
-from fashionrec.search.page import answer_page, price, safe_url
 from fashionrec.search.photo import search_photo
+from fashionrec.search.render.page import answer_page, price, safe_url
 
 Build = Callable[..., BuildReport]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fashionrec.sections import Before, Bounds, Invalid, Section, checked
+from fashionrec.config.sections import Before, Bounds, Invalid, Section, checked
 
 
 class Inner(Section):

@@ -12,7 +12,7 @@ from PIL import Image, ImageEnhance
 from planted import pixels
 
 from fashionrec.config import load_config
-from fashionrec.dataset.similar import HASH_BYTES, NO_HASH, groups, near_pairs, photo_hash
+from fashionrec.dataset.prepare.similar import HASH_BYTES, NO_HASH, groups, near_pairs, photo_hash
 
 SIZE = (320, 240)
 SEEDS = range(100, 130)

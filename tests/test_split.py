@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fashionrec.dataset.split import Group, counts_of, split_groups
+from fashionrec.dataset.prepare.split import Group, counts_of, split_groups
 from fashionrec.errors import DataError
 
 

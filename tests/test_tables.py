@@ -16,8 +16,8 @@ import pytest
 import yaml
 from conftest import TINY, Result, two_halves
 
-from fashionrec.evaluation.detection_report import table_lines
-from fashionrec.evaluation.selection import selection_markdown
+from fashionrec.evaluation.detection.report import table_lines
+from fashionrec.evaluation.detection.selection import selection_markdown
 
 Cli = Callable[..., Result]
 MODELS = ("--detector", TINY / "detector", "--embedder", TINY / "embedder")
@@ -132,7 +132,7 @@ def test_problems_of_a_dataset(cli: Cli, tmp_path: Path) -> None:
 def test_epochs_of_a_run_that_goes_on(tmp_path: Path) -> None:
     """The table may have come with the run; its figures are kept to the letter."""
     pytest.importorskip("torch")
-    from fashionrec.detector.resume import write_rows
+    from fashionrec.detector.training.resume import write_rows
 
     table = tmp_path / "results.csv"
     honest = "                  epoch,      loss\n1,-0.25\n2,1e-05\n"

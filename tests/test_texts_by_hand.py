@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from conftest import Result, two_halves
 
-from fashionrec.build_report import BuildReport
+from fashionrec.catalogue.build.report import BuildReport
 
 #: Products of plain colours, which the tiny encoder knows, with titles that it does not know.
 PRODUCTS = [("red", "alpha"), ("blue", "bravo"), ("lime", "charlie"), ("#0000e0", "delta")]

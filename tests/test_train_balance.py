@@ -14,7 +14,7 @@ from PIL import Image
 from test_detector_training import FAST, TINY_MODEL
 
 from fashionrec.config import load_config
-from fashionrec.dataset.prepare import write_data_yaml
+from fashionrec.dataset.prepare.prepare import write_data_yaml
 
 pytestmark = pytest.mark.train
 pytest.importorskip("ultralytics")
@@ -41,7 +41,7 @@ def ids(*classes: int) -> np.ndarray:
 
 
 def test_photos_of_one_class_each_are_drawn_so_that_classes_are_equal() -> None:
-    from fashionrec.detector.balance import image_weights
+    from fashionrec.detector.training.balance import image_weights
 
     weights = image_weights([ids(kind) for kind in CLASSES], 5)
     assert weights.sum() == pytest.approx(1)
@@ -51,7 +51,7 @@ def test_photos_of_one_class_each_are_drawn_so_that_classes_are_equal() -> None:
 
 def test_a_photo_of_several_boxes_weighs_their_mean_and_an_empty_one_the_mean_of_the_others() -> None:
     """Five boxes of class 0, one of class 1: 1/5 and 1; the third photo holds both: 0.6; the mean of 0.2, 0.6 is 0.4."""
-    from fashionrec.detector.balance import image_weights
+    from fashionrec.detector.training.balance import image_weights
 
     weights = image_weights([ids(0, 0, 0, 0), ids(0, 1), ids()], 2)
     assert weights == pytest.approx(np.array([0.2, 0.6, 0.4]) / 1.2)
@@ -60,7 +60,7 @@ def test_a_photo_of_several_boxes_weighs_their_mean_and_an_empty_one_the_mean_of
 
 @given(st.lists(st.lists(st.integers(0, 4), max_size=4), min_size=1, max_size=30))
 def test_weights_are_a_distribution(classes: list[list[int]]) -> None:
-    from fashionrec.detector.balance import image_weights
+    from fashionrec.detector.training.balance import image_weights
 
     weights = image_weights([ids(*found) for found in classes], 5)
     assert weights.shape == (len(classes),)
@@ -69,7 +69,7 @@ def test_weights_are_a_distribution(classes: list[list[int]]) -> None:
 
 
 def test_devices_share_one_draw_and_epochs_differ() -> None:
-    from fashionrec.detector.balance import BalancedSampler
+    from fashionrec.detector.training.balance import BalancedSampler
 
     weights = np.full(10, 0.1)
     whole = list(BalancedSampler(weights, seed=3))
@@ -93,7 +93,7 @@ def trained(data: Path, folder: Path, *words: str, seen: Callable[[Any], None], 
     """Train through the module's door, with a callback of ultralytics to look inside."""
     from ultralytics.utils.callbacks.base import default_callbacks
 
-    from fashionrec.detector.train import train_detector
+    from fashionrec.detector.training.train import train_detector
 
     settings = (f"data={data}", f"model={TINY_MODEL}", "epochs=1", *FAST, *words)
     config = load_config(sets=[f"train.{word}" for word in settings], env={}).config.train
@@ -105,7 +105,7 @@ def trained(data: Path, folder: Path, *words: str, seen: Callable[[Any], None], 
 @pytest.mark.parametrize("balance", ["none", "sample"])
 def test_rare_classes_are_drawn_as_often_as_the_frequent(balance: str, skewed: Path, tmp_path: Path) -> None:
     """Epochs of the trainer's own loader draw what the sampler draws by the weights of the photos and the training's seed."""
-    from fashionrec.detector.balance import BalancedSampler, image_weights
+    from fashionrec.detector.training.balance import BalancedSampler, image_weights
 
     drawn: list[Counter[str]] = []
     expected: list[Counter[str]] = []

@@ -38,7 +38,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_every_family_is_built_by_its_name(model: str, kind: str, millions: float) -> None:
     """Parameters in millions are those of ultralytics' documentation, https://docs.ultralytics.com/models."""
-    from fashionrec.detector.ultra import load_yolo
+    from fashionrec.detector.training.ultra import load_yolo
 
     yolo = load_yolo(model)
     assert (type(yolo).__name__, yolo.task) == (kind, "detect")
@@ -47,8 +47,8 @@ def test_every_family_is_built_by_its_name(model: str, kind: str, millions: floa
 
 @pytest.mark.parametrize("family", ["yolov8", "yolo11", "yolo12", "yolo26"])
 def test_every_size_has_a_name_with_and_without_suffix(family: str) -> None:
-    from fashionrec.detector.names import model_file
-    from fashionrec.detector.ultra import load_ultralytics
+    from fashionrec.detector.training.names import model_file
+    from fashionrec.detector.training.ultra import load_ultralytics
 
     load_ultralytics()
     for size in "nsmlx":
@@ -78,7 +78,7 @@ def test_every_size_has_a_name_with_and_without_suffix(family: str) -> None:
     ],
 )
 def test_a_misspelt_model_is_one_line_with_the_nearest_real_one(model: str, message: str, hint: str) -> None:
-    from fashionrec.detector.names import model_file
+    from fashionrec.detector.training.names import model_file
 
     with pytest.raises(ModelError, match=message) as caught:
         model_file(model)
@@ -86,7 +86,7 @@ def test_a_misspelt_model_is_one_line_with_the_nearest_real_one(model: str, mess
 
 
 def test_what_is_here_wins_over_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fashionrec.detector.names import model_file
+    from fashionrec.detector.training.names import model_file
 
     monkeypatch.chdir(tmp_path)
     for name in ("mine.pt", "yolov8n-seg.pt", "mine.yaml", "notes.txt"):
@@ -99,7 +99,7 @@ def test_what_is_here_wins_over_names(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def start(data: Path, folder: Path, *words: str) -> None:
-    from fashionrec.detector.train import train_detector
+    from fashionrec.detector.training.train import train_detector
 
     settings = (f"data={data}", f"model={TINY_MODEL}", *FAST, *words)
     train_detector(load_config(sets=[f"train.{word}" for word in settings], env={}).config.train, folder / "runs")
@@ -156,8 +156,8 @@ def test_a_wrong_value_is_one_line_before_a_run_folder_is_made(
     ],
 )
 def test_right_values_pass(settings: dict[str, Any]) -> None:
-    from fashionrec.detector.options import check_options
-    from fashionrec.detector.ultra import load_ultralytics
+    from fashionrec.detector.training.options import check_options
+    from fashionrec.detector.training.ultra import load_ultralytics
 
     load_ultralytics()
     check_options(settings)
@@ -166,8 +166,8 @@ def test_right_values_pass(settings: dict[str, Any]) -> None:
 def test_every_optimizer_named_is_one_that_ultralytics_makes() -> None:
     from types import SimpleNamespace
 
-    from fashionrec.detector.options import OPTIMIZERS
-    from fashionrec.detector.ultra import load_yolo, quiet
+    from fashionrec.detector.training.options import OPTIMIZERS
+    from fashionrec.detector.training.ultra import load_yolo, quiet
 
     yolo = load_yolo(TINY_MODEL)
     trainer = SimpleNamespace(data={"nc": 5}, args=SimpleNamespace(lr0=0.01, warmup_bias_lr=0.1))
@@ -183,7 +183,7 @@ def test_early_stop_ends_before_the_last_epoch_and_tells_no_epoch_twice(data: Pa
     """A learning rate near zero gains nothing after the first epoch that scores."""
     from ultralytics.models.yolo.detect import DetectionTrainer
 
-    from fashionrec.detector.train import train_detector
+    from fashionrec.detector.training.train import train_detector
 
     validate = DetectionTrainer.validate
 
@@ -216,8 +216,8 @@ def test_a_missing_service_is_named_with_its_package(
 
 @pytest.mark.parametrize("asked", [(), ("tensorboard",), ("mlflow", "wandb")])
 def test_exactly_the_services_asked_for_are_on(asked: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    from fashionrec.detector.loggers import SWITCHES, switched
-    from fashionrec.detector.ultra import load_ultralytics
+    from fashionrec.detector.training.loggers import SWITCHES, switched
+    from fashionrec.detector.training.ultra import load_ultralytics
 
     load_ultralytics()
     from ultralytics.utils import SETTINGS
@@ -291,9 +291,9 @@ def test_rt_detr_is_served_as_ultralytics_predicts(data: Path, tmp_path: Path, c
     import numpy as np
     from PIL import Image
 
-    from fashionrec.bundle import Bundle
     from fashionrec.detector.detect import Detector
-    from fashionrec.detector.ultra import load_yolo, quiet
+    from fashionrec.detector.training.ultra import load_yolo, quiet
+    from fashionrec.models.bundle import Bundle
 
     model = Path(__file__).parent / "data" / "rtdetr-tiny.yaml"
     assert cli("train", f"data={data}", f"model={model}", "epochs=1", "name=r", *FAST).code == 0
@@ -318,8 +318,8 @@ def test_every_family_trains_exports_and_serves(
 ) -> None:
     from PIL import Image
 
-    from fashionrec.bundle import Bundle
     from fashionrec.detector.detect import Detector
+    from fashionrec.models.bundle import Bundle
 
     fast = [word for word in FAST if not word.startswith(("imgsz", "batch"))]
     done = cli("train", f"data={data}", f"model={model}", "epochs=1", "imgsz=160", "batch=4", "name=f", *fast, "--json")

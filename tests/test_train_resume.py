@@ -19,7 +19,7 @@ from test_detector_training import FAST, TINY_MODEL, dataset
 
 from fashionrec.config import TrainConfig, config_dir, load_config
 from fashionrec.errors import Busy, ConfigError, DataError
-from fashionrec.runs import Run, read_run
+from fashionrec.models.runs import Run, read_run
 
 pytestmark = pytest.mark.train
 pytest.importorskip("ultralytics")
@@ -41,7 +41,7 @@ def train(
     config: TrainConfig, runs: Path, stop_after: int | None = None, **options: Any
 ) -> tuple[Run | None, list[int]]:
     """Train in this process; interrupted when that epoch is told, after its checkpoint, as a kill would stop it there."""
-    from fashionrec.detector.train import train_detector
+    from fashionrec.detector.training.train import train_detector
 
     told: list[int] = []
 
@@ -95,7 +95,7 @@ def checkpoint(path: Path, **changes: Any) -> dict[str, Any]:
 
 
 def recovered(folder: Path, patience: int = 15) -> Any:
-    from fashionrec.detector.resume import recover
+    from fashionrec.detector.training.resume import recover
 
     return recover(read_run(folder), patience)
 
@@ -232,7 +232,7 @@ def test_killed_at_the_end_it_only_ends_with_the_same_outcome(
 
 
 def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fashionrec.detector.trainer import WholePath
+    from fashionrec.detector.training.trainer import WholePath
 
     path = WholePath(tmp_path / "weights") / "last.pt"
     path.parent.mkdir()
@@ -265,8 +265,8 @@ def test_other_settings_are_refused(change: str, message: str, broken: Path, dat
 
 
 def test_other_data_is_refused_and_the_same_elsewhere_is_not(broken: Path, data: Path, tmp_path: Path) -> None:
-    from fashionrec.detector.resume import same_settings, unfinished
-    from fashionrec.yolo_data import dataset_fingerprint
+    from fashionrec.detector.training.resume import same_settings, unfinished
+    from fashionrec.labels.yolo import dataset_fingerprint
 
     moved = tmp_path / "moved"
     shutil.copytree(data.parent, moved)
@@ -281,7 +281,7 @@ def test_other_data_is_refused_and_the_same_elsewhere_is_not(broken: Path, data:
 
 def test_a_run_that_another_process_trains_is_left_alone(broken: Path, data: Path) -> None:
     script = (
-        "import sys, time, pathlib\nfrom fashionrec.runs import read_run\n"
+        "import sys, time, pathlib\nfrom fashionrec.models.runs import read_run\n"
         "run = read_run(pathlib.Path(sys.argv[1]))\nrun.status = 'running'\nrun.save()\nprint('held', flush=True)\n"
         "time.sleep(60)\n"
     )

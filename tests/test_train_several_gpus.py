@@ -11,7 +11,7 @@ from conftest import Result
 from test_detector_training import FAST, TINY_MODEL, dataset
 
 from fashionrec.config import load_config
-from fashionrec.runs import read_run
+from fashionrec.models.runs import read_run
 
 pytestmark = pytest.mark.train
 pytest.importorskip("ultralytics")
@@ -33,8 +33,8 @@ def test_a_run_trains_in_other_processes(tmp_path: Path, monkeypatch: pytest.Mon
     from ultralytics.models.yolo.detect import DetectionTrainer
     from ultralytics.utils import dist
 
-    from fashionrec.detector.gpus import last_epoch
-    from fashionrec.detector.train import train_detector
+    from fashionrec.detector.training.gpus import last_epoch
+    from fashionrec.detector.training.train import train_detector
 
     monkeypatch.setattr(DetectionTrainer, "ddp", property(lambda self: True, lambda self, value: None), raising=False)
 
@@ -71,7 +71,7 @@ def test_a_failure_in_other_processes_is_one_line(tmp_path: Path, monkeypatch: p
 
     from ultralytics.utils import dist
 
-    from fashionrec.detector.gpus import launch
+    from fashionrec.detector.training.gpus import launch
     from fashionrec.errors import FashionrecError
 
     monkeypatch.setattr(dist, "generate_ddp_command", lambda trainer: ([sys.executable, "-c", "1 / 0"], "none"))
@@ -106,7 +106,7 @@ def test_devices_are_counted_as_ultralytics_reads_them(
     import torch
     from ultralytics.utils import torch_utils
 
-    from fashionrec.detector import gpus
+    from fashionrec.detector.training import gpus
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch_utils, "select_device", lambda device, verbose: None)
@@ -122,7 +122,7 @@ def test_mixed_precision_is_checked_without_a_download(monkeypatch: pytest.Monke
     import ultralytics
     from ultralytics.utils import downloads
 
-    from fashionrec.detector.trainer import check_amp_offline
+    from fashionrec.detector.training.trainer import check_amp_offline
 
     def fetched(*arguments: object, **named: object) -> None:
         raise AssertionError("a download")

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from conftest import TINY
 
-from fashionrec.bundle import Bundle
+from fashionrec.catalogue.build.tuning import FILE, Plan, available_cores, cache_folder, fastest, plan_for, processor
 from fashionrec.config import Config, load_config
-from fashionrec.tuning import FILE, Plan, available_cores, cache_folder, fastest, plan_for, processor
+from fashionrec.models.bundle import Bundle
 
 DETECTOR, EMBEDDER = Bundle.open(TINY / "detector"), Bundle.open(TINY / "embedder")
 

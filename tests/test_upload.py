@@ -16,8 +16,8 @@ from PIL import Image
 from roboflow_server import KEY, RoboflowServer, settings_for
 
 from fashionrec.config import Config
-from fashionrec.dataset.choose import Chosen, choose, disagreement, uncertainty
-from fashionrec.dataset.upload import Plan, batch_name, label_lines, plan, upload, uploaded
+from fashionrec.dataset.exports.choose import Chosen, choose, disagreement, uncertainty
+from fashionrec.dataset.roboflow.upload import Plan, batch_name, label_lines, plan, upload, uploaded
 from fashionrec.errors import Busy, ConfigError, DataError, FashionrecError
 from fashionrec.types import Box, Garment
 

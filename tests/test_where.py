@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fashionrec.search.columns import Columns
-from fashionrec.search.where import WhereError, columns_of, keeps, parse_where
+from fashionrec.search.filters.columns import Columns
+from fashionrec.search.filters.where import WhereError, columns_of, keeps, parse_where
 from fashionrec.store.item_writer import ItemWriter
 from fashionrec.store.items import GarmentRow, ItemReader, PhotoRow
 from fashionrec.types import Box

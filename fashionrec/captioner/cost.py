@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fashionrec.captioner.openai.wire import request_body
 from fashionrec.captioner.schema import json_schema
-from fashionrec.captioner.wire import request_body
 from fashionrec.errors import CaptionError
 
 if TYPE_CHECKING:

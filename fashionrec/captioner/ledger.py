@@ -27,10 +27,10 @@ from pathlib import Path
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from fashionrec.common.files import dump_json, sha256_file
 from fashionrec.common.folder import Folder
 from fashionrec.common.user_cache import private_folder, user_cache
 from fashionrec.errors import WriteError
-from fashionrec.files import dump_json, sha256_file
 
 TOKEN = re.compile(r"[0-9a-f]{32}")
 _HINT = "what is planned and paid for is recorded there: see project.cache"

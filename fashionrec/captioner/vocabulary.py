@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from fashionrec.config import config_dir, nearest, read_yaml
+from fashionrec.config.sections import Bounds, Invalid, Section
 from fashionrec.errors import ConfigError
-from fashionrec.sections import Bounds, Invalid, Section
 from fashionrec.types import CLASS_NAMES
 
 if TYPE_CHECKING:

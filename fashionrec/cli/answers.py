@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fashionrec.cli.session import Session
 
 if TYPE_CHECKING:
-    from fashionrec.catalogue import Catalogue
+    from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.search.answer import Answer, GarmentAnswer
 
 
@@ -33,7 +33,7 @@ def write_files(
     save_crops: Path | None,
 ) -> None:
     if csv is not None:
-        from fashionrec.search.outputs import write_csv
+        from fashionrec.search.render.tables import write_csv
 
         if str(csv) == "-":
             session.out.csv(lambda shown: write_csv(answers, shown))
@@ -42,16 +42,16 @@ def write_files(
             csv.write_text(text, encoding="utf-8-sig", newline="")  # Excel reads UTF-8 where a mark says so
             session.out.say(f"table: {csv}")
     if xlsx is not None:
-        from fashionrec.search.outputs import write_xlsx
+        from fashionrec.search.render.tables import write_xlsx
 
         write_xlsx(xlsx, catalogue, answers)
         session.out.say(f"table: {xlsx}")
     if html is not None:
-        from fashionrec.search.page import answer_page
+        from fashionrec.search.render.page import answer_page
 
         html.write_text(answer_page(catalogue, answers, worn), encoding="utf-8", errors="backslashreplace")
     if save_crops is not None:
-        from fashionrec.search.pictures import save_garments
+        from fashionrec.search.render.pictures import save_garments
 
         session.out.say(f"{save_garments(catalogue, answers, save_crops)} crops in {save_crops}")
 
@@ -89,7 +89,7 @@ def print_answer(
 
 
 def _print_hits(session: Session, found: GarmentAnswer, explain: bool) -> None:
-    from fashionrec.search.page import price
+    from fashionrec.search.render.page import price
 
     if not found.hits:
         session.out.line("  nothing found")

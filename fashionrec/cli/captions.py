@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
+    from fashionrec.captioner.openai.remote import OpenAICaptioner
     from fashionrec.captioner.outcome import Outcome
-    from fashionrec.captioner.remote import OpenAICaptioner
     from fashionrec.captioner.schema import Said
-    from fashionrec.catalogue import Catalogue
+    from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.search.photo import Describe
     from fashionrec.types import Garment
 
@@ -124,7 +124,7 @@ def caption(
 
 
 def _import(session: Session, source: Path) -> None:
-    from fashionrec.captioning import import_captions
+    from fashionrec.captioner.job import import_captions
 
     document = import_captions(source, session.config)
     refused = sum(document["refused"].values())
@@ -171,7 +171,7 @@ def describe_with(session: Session, catalogue: Catalogue, kind: str) -> Describe
 
         words = vocabulary_of(session.config.captioner)
         if chosen == "local":
-            from fashionrec.captioning import local_captioner
+            from fashionrec.captioner.job import local_captioner
 
             outcomes = local_captioner(catalogue, session.config).describe_vectors(vectors, class_names)
         else:
@@ -204,7 +204,7 @@ def run_caption_catalogue(
 
     ``batch`` is ``submit`` or ``resume`` where OpenAI's Batch API is to do it.
     """
-    from fashionrec.captioning import Recaption, caption_catalogue
+    from fashionrec.captioner.job import Recaption, caption_catalogue
 
     chosen = choose_kind(kind)
     session.out.say(f"captions by {_who(session, chosen)}")
@@ -213,7 +213,7 @@ def run_caption_catalogue(
     if batch is not None:
         if remote is None:
             raise UsageError("--batch is OpenAI's: the local captioner needs none", hint="--captioner openai")
-        from fashionrec.captioning.batches import caption_in_batches
+        from fashionrec.captioner.job.batches import caption_in_batches
 
         with session.out.progress("batches", "garments") as tick:
             return caption_in_batches(
@@ -248,8 +248,8 @@ def _remote(session: Session, *, ask: bool) -> OpenAICaptioner:
     """The remote captioner, after a word about how long its model lives; with ``ask`` the server is asked for that."""
     from datetime import date
 
-    from fashionrec.captioner.remote import OpenAICaptioner
-    from fashionrec.captioner.retirement import ask_shutdown, shutdown_notice
+    from fashionrec.captioner.openai.remote import OpenAICaptioner
+    from fashionrec.captioner.openai.retirement import ask_shutdown, shutdown_notice
 
     settings = session.config.captioner
     remote = OpenAICaptioner(settings)
@@ -275,13 +275,13 @@ def _states(text: str | None) -> frozenset[str]:
 
 def _caption_photos(session: Session, photos: Sequence[str], index: str | None) -> tuple[list[dict[str, Any]], int]:
     """Describe each garment of each photo; detector and encoder are the catalogue's."""
+    from fashionrec.captioner.job import local_captioner
     from fashionrec.captioner.outfit import outfit
     from fashionrec.captioner.schema import attributes
     from fashionrec.captioner.vocabulary import vocabulary_of
-    from fashionrec.captioning import local_captioner
-    from fashionrec.catalogue import Catalogue
+    from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.cli.query import find_catalogue
-    from fashionrec.images import crop_garment
+    from fashionrec.photos.images import crop_garment
     from fashionrec.types import Box, Garment
 
     kind = choose_kind(session.config.captioner.kind)
@@ -344,8 +344,8 @@ def _described(
     from contextlib import closing
 
     from fashionrec.captioner.cache import Place
-    from fashionrec.captioner.remote import Job
-    from fashionrec.captioning.caches import Caches, Recorder, project_cache
+    from fashionrec.captioner.job.caches import Caches, Recorder, project_cache
+    from fashionrec.captioner.openai.remote import Job
 
     places = [Place(sha256, garment.class_name, garment.box) for garment in garments]
     with Caches(None, project_cache(session.config)) as caches:
@@ -415,8 +415,8 @@ def _suggest(session: Session, document: dict[str, Any], index: str | None) -> N
 
 
 def _show_status(session: Session, root: Path) -> None:
-    from fashionrec.captioning import status
-    from fashionrec.captioning.batches import pending_batches
+    from fashionrec.captioner.job import status
+    from fashionrec.captioner.job.batches import pending_batches
 
     document = status(root, session.config) | {"batches": pending_batches(root)}
 

@@ -17,7 +17,7 @@ from fashionrec.errors import Refused, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fashionrec.build_report import BuildReport
+    from fashionrec.catalogue.build.report import BuildReport
     from fashionrec.store.generations import Generation
     from fashionrec.store.items import StoredItem
 
@@ -49,8 +49,8 @@ def list_(
     session: Session,
     folder: Annotated[Path | None, typer.Argument(help="Where to look; the data folder by default.")] = None,
 ) -> None:
+    from fashionrec.catalogue.edit import size
     from fashionrec.errors import CatalogueError
-    from fashionrec.grow import size
     from fashionrec.store.generations import is_catalogue, read_current
 
     where = folder or session.data
@@ -110,7 +110,7 @@ def show(
     index: _Index = None,
     product: Annotated[str | None, typer.Option(help="One product, by its id.")] = None,
 ) -> None:
-    from fashionrec.catalogue import Catalogue
+    from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.store.generations import list_generations
 
     with Catalogue.open(find_catalogue(session, index), session.config) as catalogue:
@@ -226,9 +226,9 @@ def add(
     photos: Annotated[str, typer.Argument(help="A photo, a folder of photos, or a CSV, JSONL or Parquet table.")],
     index: _To = None,
 ) -> None:
-    from fashionrec.dataset.products import ProductRow, read_products
-    from fashionrec.grow import add_products
-    from fashionrec.images import SUFFIXES
+    from fashionrec.catalogue.edit import add_products
+    from fashionrec.photos.images import SUFFIXES
+    from fashionrec.products.tables import ProductRow, read_products
 
     root, source = find_catalogue(session, index), Path(photos)
     if source.is_file() and source.suffix.lower() in SUFFIXES:
@@ -248,7 +248,7 @@ def remove(
     ] = None,
     index: _To = None,
 ) -> None:
-    from fashionrec.grow import remove_products
+    from fashionrec.catalogue.edit import remove_products
 
     ids = [*(products or []), *(_ids(file) if file else [])]
     if not ids:
@@ -265,8 +265,8 @@ def update(
     ],
     index: _To = None,
 ) -> None:
-    from fashionrec.dataset.products import read_records
-    from fashionrec.grow import update_products
+    from fashionrec.catalogue.edit import update_products
+    from fashionrec.products.tables import read_records
 
     root = find_catalogue(session, index)
     report, unknown = update_products(root, read_records(table, ("product_id", "image")), session.config)
@@ -274,8 +274,8 @@ def update(
 
 
 def _ids(file: Path) -> list[str]:
-    from fashionrec.dataset.products import is_table, read_records
     from fashionrec.errors import DataError
+    from fashionrec.products.tables import is_table, read_records
 
     if is_table(file):
         return [str(record["product_id"]) for record in read_records(file, ("product_id",)) if "product_id" in record]
@@ -309,7 +309,7 @@ def _tell(session: Session, root: Path, report: BuildReport, unknown: list[str] 
 
 
 def verify(session: Session, index: _Index = None) -> None:
-    from fashionrec.catalogue import verify_catalogue
+    from fashionrec.catalogue.catalogue import verify_catalogue
 
     root = find_catalogue(session, index)
     files = verify_catalogue(root)
@@ -342,7 +342,7 @@ def rollback(
 
 
 def compact(session: Session, index: _Index = None) -> None:
-    from fashionrec.grow import compact_catalogue
+    from fashionrec.catalogue.edit import compact_catalogue
 
     root = find_catalogue(session, index)
     figures = compact_catalogue(root, session.config)
@@ -362,7 +362,7 @@ def export(
     out: Annotated[Path, typer.Argument(help="A new folder.")],
     index: _To = None,
 ) -> None:
-    from fashionrec.exchange import export_catalogue
+    from fashionrec.catalogue.exchange import export_catalogue
 
     root = find_catalogue(session, index)
     document = export_catalogue(root, out, session.config)
@@ -381,7 +381,7 @@ def import_(
     source: Annotated[Path, typer.Argument(help="A folder that `catalogue export` wrote.")],
     index: Annotated[str, typer.Option(help="The new catalogue's folder.")],
 ) -> None:
-    from fashionrec.exchange import import_catalogue
+    from fashionrec.catalogue.exchange import import_catalogue
 
     counts = import_catalogue(source, Path(index), session.config)
     session.out.result(

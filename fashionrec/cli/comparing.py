@@ -16,9 +16,9 @@ from fashionrec.common.text import shell_word
 from fashionrec.errors import ConfigError, FashionrecError, MissingExtra, Refused
 
 if TYPE_CHECKING:
-    from fashionrec.bundle import Bundle
     from fashionrec.config import TrainConfig
-    from fashionrec.runs import Run
+    from fashionrec.models.bundle import Bundle
+    from fashionrec.models.runs import Run
 
 #: Settings of a run that say nothing about what it learnt, and its data, of which the fingerprint tells.
 _NOT_LEARNT = frozenset("name exist_ok resume device workers data".split())
@@ -75,9 +75,9 @@ def compare(
 
 def run_compare(session: Session, folder: Path) -> dict[str, Any]:
     """Compare by the section ``compare``; writes ``comparison.{md,json,html}`` into ``folder``."""
-    from fashionrec.evaluation.selection import selection_markdown, selection_page
-    from fashionrec.files import dump_json, write_atomic
-    from fashionrec.yolo_data import dataset_fingerprint, is_data_folder, read_data_yaml
+    from fashionrec.common.files import dump_json, write_atomic
+    from fashionrec.evaluation.detection.selection import selection_markdown, selection_page
+    from fashionrec.labels.yolo import dataset_fingerprint, is_data_folder, read_data_yaml
 
     config = session.config.compare
     data = Path(config.data or "")
@@ -116,10 +116,10 @@ def run_compare(session: Session, folder: Path) -> dict[str, Any]:
 def _row(session: Session, model: str, data: Path, fingerprint: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """What is measured of one model, and on what."""
     from fashionrec.cli.evaluating import run_evaluate_detector
-    from fashionrec.evaluation.complexity import complexity
-    from fashionrec.evaluation.speed import memory, speeds
-    from fashionrec.images import read_photo
-    from fashionrec.yolo_data import read_data_yaml
+    from fashionrec.evaluation.detection.complexity import complexity
+    from fashionrec.evaluation.detection.speed import memory, speeds
+    from fashionrec.labels.yolo import read_data_yaml
+    from fashionrec.photos.images import read_photo
 
     config, project = session.config.compare, session.config.project
     how, bundle, run = _bundle(session, model, data, fingerprint)
@@ -152,9 +152,9 @@ def _row(session: Session, model: str, data: Path, fingerprint: str) -> tuple[di
 
 def _bundle(session: Session, model: str, data: Path, fingerprint: str) -> tuple[str, Bundle, Run | None]:
     """How a model comes to be here (taken, trained or reused), its bundle, and the run that made it."""
-    from fashionrec.bundle import is_bundle
     from fashionrec.config import is_bare
-    from fashionrec.runs import is_run, read_run
+    from fashionrec.models.bundle import is_bundle
+    from fashionrec.models.runs import is_run, read_run
 
     path = Path(model)
     if is_bare(model) and path.exists() and _is_name(model):
@@ -173,27 +173,29 @@ def _bundle(session: Session, model: str, data: Path, fingerprint: str) -> tuple
 
 def _is_name(model: str) -> bool:
     """Whether a bare name is a model of a family; bundles can be compared without the packages that know."""
-    from fashionrec.extras import load
+    from fashionrec.common.extras import load
 
     try:
-        return bool(load("fashionrec.detector.families", what=model, packages=DETECTOR_PACKAGES).is_name(model))
+        return bool(
+            load("fashionrec.detector.training.families", what=model, packages=DETECTOR_PACKAGES).is_name(model)
+        )
     except MissingExtra:
         return False
 
 
 def _knows(weights: Path, data: Path) -> bool:
     """Whether a checkpoint was trained on these classes; any other is what a training starts from."""
-    from fashionrec.extras import load
-    from fashionrec.yolo_data import read_data_yaml
+    from fashionrec.common.extras import load
+    from fashionrec.labels.yolo import read_data_yaml
 
-    module = load("fashionrec.detector.families", what=f"reading {weights}", packages=DETECTOR_PACKAGES)
+    module = load("fashionrec.detector.training.families", what=f"reading {weights}", packages=DETECTOR_PACKAGES)
     return sorted(module.classes_of(weights)) == sorted(read_data_yaml(data).names.values())
 
 
 def _trained(session: Session, model: str, data: Path, fingerprint: str) -> tuple[str, Run]:
     """The run of a model on these data: the finished one of these settings, else a new one, or one that was stopped."""
-    from fashionrec.extras import load
-    from fashionrec.runs import is_run, read_run
+    from fashionrec.common.extras import load
+    from fashionrec.models.runs import is_run, read_run
 
     config = _settings(session, model, data)
     stem = re.sub(r"[^\w.-]+", "-", Path(model).stem)
@@ -215,7 +217,7 @@ def _trained(session: Session, model: str, data: Path, fingerprint: str) -> tupl
         count += 1
     resume = is_run(place)
     config = config.model_copy(update={"name": name, "resume": resume, "exist_ok": resume})
-    module = load("fashionrec.detector.train", what="training a detector", packages=DETECTOR_PACKAGES)
+    module = load("fashionrec.detector.training.train", what="training a detector", packages=DETECTOR_PACKAGES)
     session.out.say(f"{'resuming' if resume else 'training'} {place}")
     with session.out.progress("epoch") as tick:
 
@@ -231,13 +233,13 @@ def _trained(session: Session, model: str, data: Path, fingerprint: str) -> tupl
 
 def _settings(session: Session, model: str, data: Path) -> TrainConfig:
     """The section ``train`` with what ``compare`` has of its own, and of the options those that the family knows."""
+    from fashionrec.common.extras import load
     from fashionrec.config import TrainConfig
-    from fashionrec.extras import load
 
     compare = session.config.compare
     own = {key: getattr(compare, key) for key in ("epochs", "imgsz", "batch", "device", "workers", "seed")}
     train = session.config.train
-    families = load("fashionrec.detector.families", what="training a detector", packages=DETECTOR_PACKAGES)
+    families = load("fashionrec.detector.training.families", what="training a detector", packages=DETECTOR_PACKAGES)
     known = families.options_of(model)
     options = {key: value for key, value in train.options().items() if known is None or key in known}
     left = sorted(set(train.options()) - set(options))
@@ -273,7 +275,7 @@ def _free(parent: Path, name: str | None) -> Path:
 
 
 def _print(session: Session, document: dict[str, Any], folder: Path) -> None:
-    from fashionrec.evaluation.selection import COLUMNS, about, cells, ordered
+    from fashionrec.evaluation.detection.selection import COLUMNS, about, cells, ordered
 
     measured = [row for row in ordered(document["models"]) if "failed" not in row]
     if measured:

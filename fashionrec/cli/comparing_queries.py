@@ -16,8 +16,8 @@ def compare_catalogues(
     session: Session, question: Any, first: Path, second: Path, html: Path | None, open_: bool
 ) -> None:
     """Ask two catalogues the same question. ``question`` is what `query` understood of its command line."""
-    from fashionrec.catalogue import Catalogue
-    from fashionrec.search.side_by_side import compare_page, pairs
+    from fashionrec.catalogue.catalogue import Catalogue
+    from fashionrec.search.render.side_by_side import compare_page, pairs
 
     answers: list[tuple[Answer, Answer]] = []
     failures: list[UsageError] = []

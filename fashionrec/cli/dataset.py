@@ -43,8 +43,8 @@ def audit(
 ) -> None:
     found = run_audit(session, data, weights)
     if html:
+        from fashionrec.common.files import write_atomic
         from fashionrec.dataset.audit.page import audit_page
-        from fashionrec.files import write_atomic
 
         html.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(html, audit_page(found, session.config.images, session.config.audit.thumbnails))
@@ -94,7 +94,7 @@ def export(
 
 
 def _export_format(session: Session, data: Path, to: str, out: Path) -> None:
-    from fashionrec.dataset.formats_out import export_coco, export_voc
+    from fashionrec.dataset.exports.formats import export_coco, export_voc
 
     with session.out.progress("writing", "photos") as tick:
         document = (export_coco if to == "coco" else export_voc)(data, out, session.config.images, tick)
@@ -111,8 +111,8 @@ def _export_format(session: Session, data: Path, to: str, out: Path) -> None:
 def _export_roboflow(session: Session, data: Path, target: str, weights: str, strategy: str, dry_run: bool) -> None:
     from datetime import date
 
-    from fashionrec.dataset.choose import choose
-    from fashionrec.dataset.upload import batch_name, plan, upload, uploaded
+    from fashionrec.dataset.exports.choose import choose
+    from fashionrec.dataset.roboflow.upload import batch_name, plan, upload, uploaded
 
     if strategy not in ("auto", "uncertain", "disagree"):
         raise UsageError(f"there is no strategy {strategy!r}", hint="auto, uncertain, or disagree")

@@ -90,7 +90,7 @@ class Chain:
         from fashionrec.cli.index import run_build
         from fashionrec.cli.models import detector_from, embedder_from
         from fashionrec.cli.training import run_finetune, run_train
-        from fashionrec.extras import need
+        from fashionrec.common.extras import need
 
         need("torch", "ultralytics", "transformers", "onnx", what="the demo trains its own models, which")
         self.clear()
@@ -174,10 +174,10 @@ class Chain:
 
     def _examples(self, queries: Path, count: int) -> list[dict[str, Any]]:
         """Views of some queries for the page: the first unseen photos of each class in turn."""
-        from fashionrec.catalogue import Catalogue
+        from fashionrec.catalogue.catalogue import Catalogue
         from fashionrec.cli.query import run_query
-        from fashionrec.dataset.products import read_products
-        from fashionrec.search.page import answer_view
+        from fashionrec.products.tables import read_products
+        from fashionrec.search.render.page import answer_view
 
         rows = read_products(queries)
         by_class: dict[str, list[Any]] = {}
@@ -205,8 +205,8 @@ class Chain:
         return views
 
     def _write(self, report: dict[str, Any], examples: list[dict[str, Any]], tuned: dict[str, Any]) -> dict[str, Any]:
-        from fashionrec.files import dump_json, write_atomic
-        from fashionrec.pages import environment
+        from fashionrec.common.files import dump_json, write_atomic
+        from fashionrec.common.pages import environment
 
         page = self.root / "report.html"
         comparison = Path(tuned["path"]) / "comparison.json"

@@ -13,9 +13,9 @@ from fashionrec.common.text import shell_word
 from fashionrec.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from fashionrec.catalogue import Catalogue
-    from fashionrec.evaluation.detection import Matches
-    from fashionrec.evaluation.detection_report import DetectionReport
+    from fashionrec.catalogue.catalogue import Catalogue
+    from fashionrec.evaluation.detection.evaluator import Matches
+    from fashionrec.evaluation.detection.report import DetectionReport
 
 
 def mount(app: typer.Typer) -> None:
@@ -100,9 +100,9 @@ def _evaluate_detector(session: Session, weights: str, data: Path, html: Path | 
     matches = _match(session, weights, data, split)
     report = matches.report()
     if html is not None:
-        from fashionrec.evaluation.detection_page import detection_page
-        from fashionrec.evaluation.mistakes import worst
-        from fashionrec.files import write_atomic
+        from fashionrec.common.files import write_atomic
+        from fashionrec.evaluation.detection.mistakes import worst
+        from fashionrec.evaluation.detection.page import detection_page
 
         about = {"title": f"Evaluation of {Path(weights).name}", "weights": weights, "data": str(data), "split": split}
         photos = worst(matches.mistakes(), session.config.evaluate.worst)
@@ -121,8 +121,8 @@ def _evaluate_detector(session: Session, weights: str, data: Path, html: Path | 
 
 def _match(session: Session, weights: str, data: Path, split: str) -> Matches:
     from fashionrec.cli.models import detector_from, opened_detector
-    from fashionrec.evaluation.detection import match_detector
-    from fashionrec.yolo_data import declared
+    from fashionrec.evaluation.detection.evaluator import match_detector
+    from fashionrec.labels.yolo import declared
 
     detector = opened_detector(session, detector_from(session, Path(weights)))
     theirs = declared(data).get("pixels", {})
@@ -138,7 +138,7 @@ def _match(session: Session, weights: str, data: Path, split: str) -> Matches:
 def _document(
     session: Session, weights: str, data: Path, split: str, matches: Matches, report: DetectionReport
 ) -> dict[str, Any]:
-    from fashionrec.evaluation.mistakes import worst
+    from fashionrec.evaluation.detection.mistakes import worst
 
     photos = worst(matches.mistakes(), session.config.evaluate.worst)
     return {
@@ -151,9 +151,9 @@ def _document(
 
 
 def _evaluate_texts(session: Session, index: str | None, texts: Path) -> None:
-    from fashionrec.catalogue import Catalogue
+    from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.cli.query import find_catalogue
-    from fashionrec.evaluation.texts import compare_texts, texts_from
+    from fashionrec.evaluation.retrieval.texts import compare_texts, texts_from
 
     asked = texts_from(_table_rows(texts))
     root = find_catalogue(session, index)
@@ -188,11 +188,11 @@ def _keep(session: Session, catalogue: Catalogue, name: str, entry: Mapping[str,
 
 
 def _evaluate_ways(session: Session, index: str | None, queries: Path, apply: bool) -> None:
-    from fashionrec.catalogue import Catalogue
+    from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.cli.captions import describe_with
     from fashionrec.cli.query import find_catalogue
-    from fashionrec.evaluation.retrieval import queries_from
-    from fashionrec.evaluation.ways import compare_ways
+    from fashionrec.evaluation.retrieval.retrieval import queries_from
+    from fashionrec.evaluation.retrieval.ways import compare_ways
 
     asked = queries_from(_table_rows(queries), session.config.build.category_columns)
     root = find_catalogue(session, index)
@@ -225,16 +225,16 @@ def print_ways(session: Session, document: dict[str, Any]) -> None:
 
 def _evaluate_captions(session: Session, index: str | None, truth: Path | None, queries: Path | None) -> None:
     from fashionrec.cli.evaluating_captions import evaluate_captions_of
-    from fashionrec.evaluation.retrieval import queries_from
+    from fashionrec.evaluation.retrieval.retrieval import queries_from
 
     asked = None if queries is None else queries_from(_table_rows(queries), session.config.build.category_columns)
     evaluate_captions_of(session, index, None if truth is None else _table_rows(truth), asked)
 
 
 def _evaluate_outfits(session: Session, index: str | None, outfits: Path) -> None:
-    from fashionrec.catalogue import Catalogue
+    from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.cli.query import find_catalogue
-    from fashionrec.evaluation.outfits import evaluate_outfits, looks_from
+    from fashionrec.evaluation.retrieval.outfits import evaluate_outfits, looks_from
 
     looks = looks_from(_table_rows(outfits), session.config.build.category_columns)
     root = find_catalogue(session, index)
@@ -255,7 +255,7 @@ def _evaluate_outfits(session: Session, index: str | None, outfits: Path) -> Non
 
 
 def _table_rows(path: Path) -> Any:
-    from fashionrec.dataset.products import is_table, read_products
+    from fashionrec.products.tables import is_table, read_products
 
     if not is_table(path):
         raise DataError(
@@ -274,9 +274,9 @@ def run_evaluate_search(
     session: Session, index: str | None, queries: Path, *, baseline: bool = False
 ) -> dict[str, Any]:
     """Recall and its kin of a catalogue; with ``baseline`` those of a colour histogram beside it."""
-    from fashionrec.catalogue import Catalogue
+    from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.cli.query import find_catalogue
-    from fashionrec.evaluation.retrieval import evaluate_search, histogram_baseline, queries_from
+    from fashionrec.evaluation.retrieval.retrieval import evaluate_search, histogram_baseline, queries_from
 
     asked = queries_from(_table_rows(queries), session.config.build.category_columns)
     with Catalogue.open(find_catalogue(session, index), session.config) as catalogue:
@@ -289,7 +289,7 @@ def run_evaluate_search(
 
 
 def _print_detection(session: Session, report: DetectionReport, data: Path, split: str) -> None:
-    from fashionrec.evaluation.detection_report import METRICS, figure
+    from fashionrec.evaluation.detection.report import METRICS, figure
 
     out, everything = session.out, vars(report)
     rows = [

@@ -10,11 +10,11 @@ from fashionrec.common.text import shell_word
 
 def evaluate_captions_of(session: Session, index: str | None, truth: Any, queries: Any) -> None:
     """Tables by field of every captioner, and with ``queries`` the ways of asking with and without captions."""
-    from fashionrec.catalogue import Catalogue
+    from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.cli.captions import describe_with
     from fashionrec.cli.query import find_catalogue
     from fashionrec.evaluation.captions import evaluate_captions
-    from fashionrec.evaluation.ways import compare_ways
+    from fashionrec.evaluation.retrieval.ways import compare_ways
 
     root = find_catalogue(session, index)
     with Catalogue.open(root, session.config) as catalogue:

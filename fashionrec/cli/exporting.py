@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fashionrec.bundle import Bundle, is_bundle
 from fashionrec.cli import models
 from fashionrec.cli.session import Session, command
+from fashionrec.common.extras import load
 from fashionrec.common.text import shell_word
 from fashionrec.errors import ConfigError, DataError, ImageError, ModelError, UsageError
-from fashionrec.extras import load
+from fashionrec.models.bundle import Bundle, is_bundle
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -93,7 +93,7 @@ def export(
 
 
 def _checkpoint(path: Path) -> Path:
-    from fashionrec.runs import check_weights, is_run, read_run
+    from fashionrec.models.runs import check_weights, is_run, read_run
 
     check_weights(path)
     if is_run(path):
@@ -108,8 +108,8 @@ def _evidence(session: Session, images: Path | None, data: Path | None) -> dict[
     Of a dataset the test split is measured (or valid, where it has none) and the train split calibrated on: what it is made
     by does not judge it. A folder's photos are dealt in two for that, where there are enough.
     """
-    from fashionrec.images import find_photos
-    from fashionrec.yolo_data import declared, read_data_yaml
+    from fashionrec.labels.yolo import declared, read_data_yaml
+    from fashionrec.photos.images import find_photos
 
     config = session.config.export
     shuffled = random.Random(0)
@@ -141,7 +141,7 @@ def _spread(paths: list[Path]) -> list[Path]:
 
 
 def _measure(session: Session, data: Path, split: str) -> Any:
-    from fashionrec.evaluation.detection import match_detector
+    from fashionrec.evaluation.detection.evaluator import match_detector
 
     def measure(detector: Detector) -> Mapping[str, Any]:
         with session.out.progress("measuring", "photos") as tick:
@@ -155,7 +155,7 @@ def _export_embedder(
     session: Session, source: str, out: Path, images: Path | None, data: Path | None, format_: str
 ) -> Bundle:
     """``source`` may be a float32 bundle, too, that is wanted in another precision."""
-    from fashionrec.images import find_photos
+    from fashionrec.photos.images import find_photos
 
     precision = session.config.export.precision
     if format_ != "bundle":
@@ -179,7 +179,7 @@ def _export_embedder(
 
 def _pictures(session: Session, paths: list[Path]) -> list[Image.Image]:
     """Photos that an encoder in another precision is judged on, as many as a build would take."""
-    from fashionrec.decoding import decode_all
+    from fashionrec.photos.decoding import decode_all
 
     config = session.config
     wanted = config.build.convert_photos
@@ -194,7 +194,9 @@ def _pictures(session: Session, paths: list[Path]) -> list[Image.Image]:
 
 
 def _export_engine(session: Session, weights: Path, out: Path, evidence: dict[str, Any], data: Path | None) -> None:
-    module = load("fashionrec.detector.engine", what="exporting a TensorRT engine", packages=models.DETECTOR_PACKAGES)
+    module = load(
+        "fashionrec.detector.training.engine", what="exporting a TensorRT engine", packages=models.DETECTOR_PACKAGES
+    )
     config = session.config.export
     document = module.export_engine(
         weights,
@@ -202,7 +204,7 @@ def _export_engine(session: Session, weights: Path, out: Path, evidence: dict[st
         imgsz=config.imgsz,
         precision=config.precision,
         data=data,
-        evidence=load("fashionrec.detector.export", what="exporting a detector").Evidence(**evidence),
+        evidence=load("fashionrec.detector.training.export", what="exporting a detector").Evidence(**evidence),
         log=session.out.say,
     )
 

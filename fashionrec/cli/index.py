@@ -13,7 +13,7 @@ from fashionrec.common.text import shell_word
 from fashionrec.errors import Refused
 
 if TYPE_CHECKING:
-    from fashionrec.build_report import BuildReport
+    from fashionrec.catalogue.build.report import BuildReport
 
 
 def mount(app: typer.Typer) -> None:
@@ -58,11 +58,11 @@ def run_build(
     embedder: str | None = None,
     max_delete: float | None = None,
 ) -> dict[str, Any]:
-    """Build and report. The keys are those of :class:`fashionrec.build.BuildReport`, and where things are."""
-    from fashionrec.build import build_catalogue
+    """Build and report. The keys are those of :class:`fashionrec.catalogue.build.build.BuildReport`, and where things are."""
+    from fashionrec.catalogue.build.build import build_catalogue
     from fashionrec.cli import models
     from fashionrec.cli.precision import serving_precision
-    from fashionrec.dataset.products import read_products
+    from fashionrec.products.tables import read_products
     from fashionrec.store.generations import is_catalogue, read_current
 
     root = Path(index or session.config.query.index or session.data / "catalogue")

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fashionrec.bundle import Bundle, is_bundle
+from fashionrec.common.extras import load
+from fashionrec.common.files import sha256_file
 from fashionrec.common.text import shell_word
 from fashionrec.errors import FashionrecError, ModelError, UsageError
-from fashionrec.extras import load
-from fashionrec.files import sha256_file
-from fashionrec.runs import check_weights, is_run, newest_promoted, read_run
+from fashionrec.models.bundle import Bundle, is_bundle
+from fashionrec.models.runs import check_weights, is_run, newest_promoted, read_run
 
 if TYPE_CHECKING:
     from fashionrec.cli.session import Session
@@ -100,7 +100,7 @@ def trusting(session: Session, trust: bool, path: Path) -> AbstractContextManage
     if path.suffix != ".pt" or not path.is_file():
         raise UsageError(f"--trust-pickle is for a .pt file, and {path} is none")
     session.out.warn(f"what is in {path} is run, because of --trust-pickle")
-    module = load("fashionrec.detector.pickles", what=f"loading {path}", packages=DETECTOR_PACKAGES)
+    module = load("fashionrec.detector.training.pickles", what=f"loading {path}", packages=DETECTOR_PACKAGES)
     trusted: AbstractContextManager[None] = module.trusting(path)
     return trusted
 
@@ -108,10 +108,10 @@ def trusting(session: Session, trust: bool, path: Path) -> AbstractContextManage
 def export_detector(
     session: Session, weights: Path, out: Path, *, precision: str = "fp32", imgsz: int | None = None, **evidence: Any
 ) -> Bundle:
-    """``evidence``: what it is made and judged by, the fields of :class:`fashionrec.detector.export.Evidence`."""
+    """``evidence``: what it is made and judged by, the fields of :class:`fashionrec.detector.training.export.Evidence`."""
     if weights.parent == Path() and weights.is_file():
         session.out.say(f"{weights} is the file in this folder")
-    module = load("fashionrec.detector.export", what="exporting a detector", packages=DETECTOR_PACKAGES)
+    module = load("fashionrec.detector.training.export", what="exporting a detector", packages=DETECTOR_PACKAGES)
     bundle: Bundle = module.export_detector(
         weights,
         out,
@@ -166,7 +166,7 @@ def embedder_from(session: Session, source: str) -> Bundle:
 
 
 def export_embedder(session: Session, source: str, out: Path, check_images: Sequence[Path] = ()) -> Bundle:
-    module = load("fashionrec.embedder.export", what="exporting an encoder", packages=EMBEDDER_PACKAGES)
+    module = load("fashionrec.embedder.training.export", what="exporting an encoder", packages=EMBEDDER_PACKAGES)
     session.out.say(f"exporting {source} to {out}")
     bundle: Bundle = module.export_embedder(
         source, out, check_images=list(check_images), overwrite=True, log=session.out.say
@@ -178,9 +178,9 @@ def convert_embedder(
     session: Session, source: Bundle, out: Path, precision: str, pictures: Any, **known: Any
 ) -> Bundle:
     """A float32 encoder in another precision, judged on ``pictures``; ``known``: their ``products`` and ``photos``."""
-    from fashionrec.embedder.gate import Tolerance
+    from fashionrec.embedder.training.gate import Tolerance
 
-    module = load("fashionrec.embedder.precision", what=f"an encoder in {precision}", packages=("onnx",))
+    module = load("fashionrec.embedder.training.precision", what=f"an encoder in {precision}", packages=("onnx",))
     config = session.config.embedder
     tolerance = Tolerance(config.max_points_lost, getattr(config.min_overlap, precision))
     bundle: Bundle = module.convert_embedder(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from fashionrec.cli.session import Session
-    from fashionrec.embedder.train import Pair
+    from fashionrec.embedder.training.train import Pair
 
 #: Columns that may hold a caption; the first that is filled counts.
 CAPTION_COLUMNS = ("caption_en", "caption", "text", "description", "title")
@@ -27,14 +27,14 @@ def training_pairs(session: Session, table: Path) -> tuple[list[Pair], dict[str,
 
     Raises :class:`DataError` where no row has both a readable photo and a caption.
     """
-    from fashionrec.assemble import product_garment
     from fashionrec.cli.models import detector_bundle
-    from fashionrec.dataset.products import read_products
-    from fashionrec.decoding import decode_all
+    from fashionrec.common.files import sha256_file
     from fashionrec.detector.detect import Detector
-    from fashionrec.embedder.train import Pair
-    from fashionrec.files import sha256_file
-    from fashionrec.images import crop_garment
+    from fashionrec.embedder.training.train import Pair
+    from fashionrec.photos.decoding import decode_all
+    from fashionrec.photos.images import crop_garment
+    from fashionrec.products.tables import read_products
+    from fashionrec.store.assemble import product_garment
     from fashionrec.types import Box, resolve_class
 
     config = session.config

@@ -11,18 +11,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fashionrec.bundle import Bundle, is_bundle
 from fashionrec.common.documents import read_json
+from fashionrec.common.extras import load, need
+from fashionrec.common.files import dump_json, fingerprint, write_atomic
 from fashionrec.errors import DataError, FashionrecError, ImageError, MissingExtra, ModelError, Refused
-from fashionrec.extras import load, need
-from fashionrec.files import dump_json, fingerprint, write_atomic
+from fashionrec.models.bundle import Bundle, is_bundle
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from fashionrec.cli.session import Session
-    from fashionrec.dataset.products import ProductRow
     from fashionrec.detector.detect import Detector
+    from fashionrec.products.tables import ProductRow
     from fashionrec.store.generations import Generation
 
 #: A model of fewer bytes than this in all gains nothing that anybody would notice.
@@ -90,7 +90,7 @@ class Sample:
 
     def _cut(self) -> _Crops:
         from fashionrec.cli.models import opened_detector
-        from fashionrec.decoding import decode_all
+        from fashionrec.photos.decoding import decode_all
         from fashionrec.types import Box
 
         config = self.session.config
@@ -174,7 +174,7 @@ def detector_converted(session: Session, source: Bundle, target: Path, precision
     """The detector in another precision, calibrated and judged on halves of the sample. Raises :class:`Refused`."""
     from fashionrec.cli.models import DETECTOR_PACKAGES
 
-    module = load("fashionrec.detector.export", what=f"a detector in {precision}", packages=DETECTOR_PACKAGES)
+    module = load("fashionrec.detector.training.export", what=f"a detector in {precision}", packages=DETECTOR_PACKAGES)
     paths = sample.paths()
     evidence = module.Evidence(photos=paths[::2] or paths, calibration=paths[1::2] or paths)
     bundle: Bundle = module.convert_detector(source, target, precision, evidence, overwrite=True, log=session.out.say)
@@ -244,7 +244,7 @@ class _Refusals:
     """What was refused is not tried again by every build; asking for the precision by name tries it."""
 
     def __init__(self, session: Session, source: Bundle, precision: str) -> None:
-        from fashionrec.tuning import cache_folder
+        from fashionrec.catalogue.build.tuning import cache_folder
 
         self._file = cache_folder(session.config) / _REFUSED
         self._key = fingerprint({"source": source.fingerprint, "precision": precision})

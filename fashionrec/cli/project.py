@@ -152,7 +152,7 @@ def run_doctor(session: Session, index: str | None = None) -> dict[str, Any]:
             problems.append(f"cv2 cannot be imported ({error}): pip install --force-reinstall opencv-python-headless")
     catalogue = None
     if index is not None:
-        from fashionrec.catalogue import Catalogue
+        from fashionrec.catalogue.catalogue import Catalogue
 
         try:
             with Catalogue.open(Path(index), config) as opened:

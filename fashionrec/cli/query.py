@@ -16,7 +16,7 @@ from fashionrec.errors import CatalogueError, UsageError
 from fashionrec.search import BATCH
 
 if TYPE_CHECKING:
-    from fashionrec.catalogue import Catalogue
+    from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.config import QueryConfig
     from fashionrec.search.answer import Answer, GarmentAnswer
     from fashionrec.search.photo import Describe
@@ -92,7 +92,7 @@ def query(
 
         compare_catalogues(session, question, Path(index[0]), Path(index[1]), html, open_)
         return
-    from fashionrec.catalogue import Catalogue
+    from fashionrec.catalogue.catalogue import Catalogue
 
     answers: list[Answer] = []
     failures: list[tuple[str, UsageError]] = []
@@ -255,7 +255,7 @@ def query_settings(session: Session, catalogue: Catalogue) -> QueryConfig:
 
 
 def _by_openai(session: Session, words: list[Words]) -> list[Words]:
-    from fashionrec.captioner.translate import translator
+    from fashionrec.captioner.openai.translate import translator
     from fashionrec.search.words import translated
 
     config = session.config.captioner
@@ -272,7 +272,7 @@ def _sources(photos: Sequence[str]) -> tuple[list[Source], bool]:
             many |= len(given) > 1
             found += given
         elif Path(name).is_dir():
-            from fashionrec.images import find_photos
+            from fashionrec.photos.images import find_photos
 
             inside = [str(path) for path in find_photos(Path(name))]
             if not inside:

@@ -24,7 +24,7 @@ def reindex(
     max_memory: MaxMemory = None,
     max_latency_ms: MaxLatency = None,
 ) -> None:
-    from fashionrec.reindex import reindex_catalogue
+    from fashionrec.catalogue.reindex import reindex_catalogue
 
     override_index(session, index_type, max_memory, max_latency_ms)
     root = find_catalogue(session, index)

@@ -12,8 +12,8 @@ from fashionrec.common.text import shell_word
 from fashionrec.errors import FashionrecError, UsageError
 
 if TYPE_CHECKING:
-    from fashionrec.evaluation.run_comparison import RunComparison
-    from fashionrec.runs import Run
+    from fashionrec.evaluation.detection.run_comparison import RunComparison
+    from fashionrec.models.runs import Run
 
 #: What a run is judged by, the first that it has.
 _MAIN = ("map50_95", "held_out_recall_at_1")
@@ -34,7 +34,7 @@ def mount(app: typer.Typer) -> None:
 
 
 def list_(session: Session) -> None:
-    from fashionrec.runs import list_runs
+    from fashionrec.models.runs import list_runs
 
     refused: list[FashionrecError] = []
     found = list_runs(session.runs, refused)
@@ -70,7 +70,7 @@ def list_(session: Session) -> None:
 
 
 def show(session: Session, run: _Named) -> None:
-    from fashionrec.runs import find_run
+    from fashionrec.models.runs import find_run
 
     found = find_run(session.runs, run)
     document = _summary(found, _used(session)) | {field.name: getattr(found, field.name) for field in fields(found)}
@@ -90,8 +90,8 @@ def show(session: Session, run: _Named) -> None:
 
 
 def compare(session: Session, a: _Named, b: _Named) -> None:
-    from fashionrec.evaluation.run_comparison import compare_runs
-    from fashionrec.runs import find_run
+    from fashionrec.evaluation.detection.run_comparison import compare_runs
+    from fashionrec.models.runs import find_run
 
     first, second = find_run(session.runs, a), find_run(session.runs, b)
     found = compare_runs(first, second)
@@ -111,7 +111,7 @@ def promote(
     force: Annotated[bool, typer.Option("--force", help="Even a finetune that was refused; needs --why.")] = False,
     why: _Why = "",
 ) -> None:
-    from fashionrec import runs
+    from fashionrec.models import runs
 
     if force and not why:
         raise UsageError("--force needs a reason", hint="--why TEXT, which is kept in run.json")
@@ -121,7 +121,7 @@ def promote(
 
 
 def demote(session: Session, run: _Named, why: _Why = "") -> None:
-    from fashionrec import runs
+    from fashionrec.models import runs
 
     found = runs.find_run(session.runs, run)
     runs.demote(found, why=why)
@@ -129,7 +129,7 @@ def demote(session: Session, run: _Named, why: _Why = "") -> None:
 
 
 def _tell_used(session: Session, run: Run) -> None:
-    from fashionrec.runs import newest_promoted
+    from fashionrec.models.runs import newest_promoted
 
     used = newest_promoted(session.runs, run.kind)
     document = {"run": str(run.path), "promoted": run.promoted, "used": str(used.path) if used else None}
@@ -142,7 +142,7 @@ def _tell_used(session: Session, run: Run) -> None:
 
 
 def _used(session: Session) -> set[str]:
-    from fashionrec.runs import newest_promoted
+    from fashionrec.models.runs import newest_promoted
 
     found = (newest_promoted(session.runs, kind) for kind in ("detector", "embedder"))
     return {str(run.path) for run in found if run is not None}

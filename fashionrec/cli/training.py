@@ -15,7 +15,7 @@ from fashionrec.common.text import shell_word
 from fashionrec.errors import ConfigError, Refused, UsageError
 
 if TYPE_CHECKING:
-    from fashionrec.runs import Run
+    from fashionrec.models.runs import Run
 
 _Words = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, as with `yolo`.")]
 
@@ -83,9 +83,9 @@ def run_train(session: Session) -> dict[str, Any]:
         if config.resume:
             raise ConfigError("the training of an encoder cannot be resumed", hint="train it anew, without resume")
         return _run_document(_train_embedder(session, data, init=None))
-    from fashionrec.extras import load
+    from fashionrec.common.extras import load
 
-    module = load("fashionrec.detector.train", what="training a detector", packages=DETECTOR_PACKAGES)
+    module = load("fashionrec.detector.training.train", what="training a detector", packages=DETECTOR_PACKAGES)
     if config.resume:
         given = {key.removeprefix("train.") for key in session.resolved.origins if key.startswith("train.")}
         config = module.recalled(config, session.runs, given)
@@ -140,8 +140,8 @@ def finetune(
 
 def run_finetune(session: Session) -> dict[str, Any]:
     """Finetune by the section ``finetune``: a detector, or an encoder where the data is a product table."""
-    from fashionrec.extras import load
-    from fashionrec.runs import check_weights, is_run, read_run
+    from fashionrec.common.extras import load
+    from fashionrec.models.runs import check_weights, is_run, read_run
 
     config = session.config.finetune
     weights = Path(config.weights or "")
@@ -152,7 +152,7 @@ def run_finetune(session: Session) -> dict[str, Any]:
         config = config.model_copy(update={"weights": str(weights)})
     if _is_table(Path(config.data or "")):
         return _run_document(_train_embedder(session, Path(config.data or ""), init=str(weights)))
-    module = load("fashionrec.detector.finetune", what="finetuning a detector", packages=DETECTOR_PACKAGES)
+    module = load("fashionrec.detector.training.finetune", what="finetuning a detector", packages=DETECTOR_PACKAGES)
     session.out.say(f"finetuning {config.weights} on {config.data}, replaying {config.replay or 'nothing'}")
     with session.out.progress("epoch") as tick:
         run = module.finetune_detector(
@@ -163,9 +163,9 @@ def run_finetune(session: Session) -> dict[str, Any]:
 
 def _train_embedder(session: Session, table: Path, init: str | None) -> Run:
     from fashionrec.cli import pairs
-    from fashionrec.extras import load
+    from fashionrec.common.extras import load
 
-    module = load("fashionrec.embedder.train", what="training an encoder", packages=EMBEDDER_PACKAGES)
+    module = load("fashionrec.embedder.training.train", what="training an encoder", packages=EMBEDDER_PACKAGES)
     config = session.config.train_embedder
     section = session.config.train if init is None else session.config.finetune
     if config.name is None and section.name is not None:
@@ -203,8 +203,8 @@ def _judge(session: Session) -> Any:
     from functools import partial
 
     from fashionrec.cli.models import detector_from, opened_detector
-    from fashionrec.evaluation.decision import judge
-    from fashionrec.evaluation.detection import match_detector
+    from fashionrec.evaluation.detection.decision import judge
+    from fashionrec.evaluation.detection.evaluator import match_detector
 
     def match(weights: Path, data: Path, split: str) -> Any:
         detector = opened_detector(session, detector_from(session, weights))
@@ -215,7 +215,7 @@ def _judge(session: Session) -> Any:
 
 
 def _is_table(path: Path) -> bool:
-    from fashionrec.dataset.products import is_table
+    from fashionrec.products.tables import is_table
 
     return is_table(path)
 

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from fashionrec.common.documents import read_json
+from fashionrec.common.files import fingerprint, fsync_file, locked
 from fashionrec.common.folder import TEMPORARY, Folder
 from fashionrec.config import Config
 from fashionrec.dataset.archives import opened
-from fashionrec.dataset.prepare import prepare
+from fashionrec.dataset.prepare.prepare import prepare
+from fashionrec.dataset.prepare.whole import must_be_free
 from fashionrec.dataset.source import Source
 from fashionrec.dataset.sources import LOCAL, read_local, split_spec
-from fashionrec.dataset.whole import must_be_free
 from fashionrec.errors import DataError, UsageError
-from fashionrec.files import fingerprint, fsync_file, locked
 
 #: Called with what is being done (drawing, downloading, preparing), in what unit, how much is done, and how much there is.
 Progress = Callable[[str, str, int, int], None]

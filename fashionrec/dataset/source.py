@@ -1,6 +1,6 @@
 """What every source of data gives: photos, and what their source says of them. Nothing is decoded or decided here.
 
-A reader turns one format into a :class:`Source`; :mod:`fashionrec.dataset.prepare` does everything that follows, the same
+A reader turns one format into a :class:`Source`; :mod:`fashionrec.dataset.prepare.prepare` does everything that follows, the same
 for all of them. A reader is a function ``read(where, ...) -> Source`` in :mod:`fashionrec.dataset.sources`.
 """
 

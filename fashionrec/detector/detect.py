@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fashionrec.bundle import Bundle
 from fashionrec.detector.decode import DECODERS, Detections, decoder_for, non_maximum_suppression
 from fashionrec.detector.efficientdet import anchors_of, placed_on
 from fashionrec.detector.preprocess import Letterbox, Stretched, batch_input, letterbox, letterboxed, stretch
 from fashionrec.errors import ModelError
-from fashionrec.pixels import PixelSpec, placement, prepare_pixels
+from fashionrec.models.bundle import Bundle
+from fashionrec.photos.pixels import PixelSpec, placement, prepare_pixels
 from fashionrec.types import Box, Garment
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fashionrec.bundle import Bundle
 from fashionrec.embedder.preprocess import normalized, seen
 from fashionrec.embedder.tokens import open_tokenizer, rust_errors
 from fashionrec.errors import ModelError
-from fashionrec.manifest import check_complete
+from fashionrec.models.bundle import Bundle
+from fashionrec.models.manifest import check_complete
 
 if TYPE_CHECKING:
     from PIL import Image

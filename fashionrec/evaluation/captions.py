@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fashionrec.captioner.job.known import Known, attribute_columns, known_garments, vectors_of
+from fashionrec.captioner.job.local import local_captioner
 from fashionrec.captioner.vocabulary import UNKNOWN, Vocabulary, vocabulary_of
-from fashionrec.captioning.known import Known, attribute_columns, known_garments, vectors_of
-from fashionrec.captioning.local import local_captioner
 from fashionrec.errors import DataError
 
 if TYPE_CHECKING:
-    from fashionrec.catalogue import Catalogue
+    from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.config import Config
 
 #: Mistakes that are named for each field.

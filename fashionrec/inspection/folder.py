@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path, PurePath, PurePosixPath
 
-from fashionrec.bundle import MANIFEST as BUNDLE_MANIFEST
-from fashionrec.bundle import Bundle
 from fashionrec.common.folder import Entry, Folder
 from fashionrec.errors import DataError, FashionrecError
 from fashionrec.inspection.report import Report
 from fashionrec.inspection.tree import inspect_tree
-from fashionrec.runs import RECORD, read_run
-from fashionrec.yolo_data import read_data_yaml
+from fashionrec.labels.yolo import read_data_yaml
+from fashionrec.models.bundle import MANIFEST as BUNDLE_MANIFEST
+from fashionrec.models.bundle import Bundle
+from fashionrec.models.runs import RECORD, read_run
 
 _CATALOGUE = "catalogue.json"
 _DATA = "data.yaml"
@@ -69,7 +69,7 @@ def _check_manifests(folder: Folder, files: list[Entry], report: Report) -> None
 
 
 def _check_catalogue(path: Path, name: str, report: Report) -> None:
-    from fashionrec.catalogue import verify_catalogue
+    from fashionrec.catalogue.catalogue import verify_catalogue
 
     try:
         verify_catalogue(path)

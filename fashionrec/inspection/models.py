@@ -8,7 +8,7 @@ from typing import IO, Any
 from fashionrec.common.documents import MAX_JSON, MAX_YAML, DocumentError, parse_yaml, read_bytes, read_json
 from fashionrec.common.folder import Folder
 from fashionrec.common.onnx_file import Unreadable, check_graph
-from fashionrec.detector.architecture import check_architecture
+from fashionrec.detector.training.architecture import check_architecture
 from fashionrec.errors import ModelError
 from fashionrec.inspection.report import Report
 

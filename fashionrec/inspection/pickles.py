@@ -27,7 +27,7 @@ _SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".cache", ".ckpt", ".jobl
 ARRAY = b"\x93NUMPY"
 OBJECTS = "an array of Python objects"
 _STRINGS = ("UNICODE", "BINUNICODE", "BINUNICODE8", "SHORT_BINUNICODE", "STRING", "BINSTRING", "SHORT_BINSTRING")
-#: What the loaders of checkpoints let through (:mod:`fashionrec.detector.pickles`, which needs torch), by name.
+#: What the loaders of checkpoints let through (:mod:`fashionrec.detector.training.pickles`, which needs torch), by name.
 _DATA = frozenset(
     """
     _codecs.encode builtins.bytearray builtins.complex builtins.set builtins.getattr collections.Counter

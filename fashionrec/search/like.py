@@ -16,7 +16,7 @@ from fashionrec.store.items import StoredItem
 from fashionrec.types import Box, Garment
 
 if TYPE_CHECKING:
-    from fashionrec.catalogue import Catalogue
+    from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.config import QueryConfig
 
 #: How much those that are not wanted count beside those that are (Rocchio's weights, SMART 1971: .75 and .25, as a ratio).

@@ -17,7 +17,7 @@ from fashionrec.store.items import StoredItem
 from fashionrec.types import Garment, Hit
 
 if TYPE_CHECKING:
-    from fashionrec.catalogue import Catalogue
+    from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.config import QueryConfig
 
 #: The other half of the body: what goes with a garment of a class. A dress is worn with what is worn over it.

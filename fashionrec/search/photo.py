@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from fashionrec.captioner.schema import Said
-    from fashionrec.catalogue import Catalogue
+    from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.config import QueryConfig
     from fashionrec.embedder.embed import Embedder
-    from fashionrec.images import Photo
+    from fashionrec.photos.images import Photo
 
 #: Describes crops: pictures, their image vectors and classes in, what is said of each (or None) out.
 Describe = Callable[[Sequence["Image.Image"], np.ndarray, Sequence["str | None"]], Sequence["Said | None"]]

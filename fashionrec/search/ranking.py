@@ -15,7 +15,7 @@ from fashionrec.store.items import StoredItem
 from fashionrec.types import Garment, Hit
 
 if TYPE_CHECKING:
-    from fashionrec.catalogue import Catalogue
+    from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.config import QueryConfig
 
 #: Values of a product's `availability` that mean it cannot be bought now (Google's and schema.org's words).

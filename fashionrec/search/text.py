@@ -14,7 +14,7 @@ from fashionrec.search.words import Words, parse_words, tell, text_vector
 from fashionrec.types import Box, Garment
 
 if TYPE_CHECKING:
-    from fashionrec.catalogue import Catalogue
+    from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.config import QueryConfig
 
 #: How many items the words alone may bring in; where more match, so many are looked for by the vector beside them.

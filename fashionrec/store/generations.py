@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from fashionrec.common.documents import DocumentError, read_json
+from fashionrec.common.files import dump_json, lock_exclusive, lock_shared, locked, sha256_file
 from fashionrec.common.folder import TEMPORARY, Folder, Kind, is_name
 from fashionrec.config import CropConfig
 from fashionrec.errors import CatalogueError, WriteError
-from fashionrec.files import dump_json, lock_exclusive, lock_shared, locked, sha256_file
 from fashionrec.store.rows import DamagedRow
 
 FORMAT = "fashionrec-catalogue"

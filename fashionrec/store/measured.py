@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fashionrec.common.documents import read_json
-from fashionrec.files import dump_json
+from fashionrec.common.files import dump_json
 from fashionrec.store.generations import folder_of
 
 FILE = "measured.json"

@@ -39,11 +39,11 @@ def warm_up() -> None:
     import pandas  # noqa: F401
     import pyarrow.parquet  # noqa: F401
 
-    import fashionrec.captioning
-    import fashionrec.compaction
-    import fashionrec.exchange
-    import fashionrec.grow
-    import fashionrec.reindex  # noqa: F401
+    import fashionrec.captioner.job
+    import fashionrec.catalogue.compaction
+    import fashionrec.catalogue.edit
+    import fashionrec.catalogue.exchange
+    import fashionrec.catalogue.reindex  # noqa: F401
     from fashionrec.cli.main import make_app
 
     make_app()

@@ -10,10 +10,10 @@ import numpy as np
 from conftest import TINY, two_halves
 from PIL import Image
 
-from fashionrec.build import build_catalogue
-from fashionrec.bundle import Bundle
+from fashionrec.catalogue.build.build import build_catalogue
 from fashionrec.config import load_config
-from fashionrec.dataset.products import read_products
+from fashionrec.models.bundle import Bundle
+from fashionrec.products.tables import read_products
 
 MODEL = Path(__file__).parents[1] / "data" / "yolov8-tiny.yaml"
 CLASSES = ("dress", "pants", "skirt&pants", "skirt", "top")
@@ -91,7 +91,7 @@ class Made:
     @cached_property
     def trained(self) -> Path:
         """A run of one epoch, on the photos of `halves`."""
-        from fashionrec.detector.train import train_detector
+        from fashionrec.detector.training.train import train_detector
 
         words = ("epochs=1", "imgsz=64", "batch=2", "device=cpu", "workers=0", "plots=false", "mosaic=0.0", "val=false")
         sets = [f"train.data={self.halves / 'data.yaml'}", f"train.model={MODEL}", *(f"train.{word}" for word in words)]

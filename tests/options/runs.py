@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fashionrec.runs import start_run
+from fashionrec.models.runs import start_run
 from options.table import World, row
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from conftest import TINY
 
-from fashionrec.bundle import Bundle
+from fashionrec.models.bundle import Bundle
 from options.table import World, row
 
 MODEL = Path(__file__).parents[1] / "data" / "yolov8-tiny.yaml"

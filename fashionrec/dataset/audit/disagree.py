@@ -13,7 +13,7 @@ from fashionrec.dataset.audit.findings import Finding, Mark
 from fashionrec.dataset.audit.inspect import Inspected
 from fashionrec.dataset.audit.listing import Entry
 from fashionrec.errors import ImageError
-from fashionrec.images import read_photo
+from fashionrec.photos.images import read_photo
 from fashionrec.types import Box, Garment, resolve_class
 
 #: Garments of upright photos, down to a confidence far below what counts as sure: what it does not see even then is unseen.

@@ -12,7 +12,7 @@ import numpy as np
 from fashionrec.dataset.audit.findings import Finding
 from fashionrec.dataset.audit.inspect import Inspected
 from fashionrec.dataset.audit.listing import Entry
-from fashionrec.dataset.similar import HASH_BYTES, near_pairs
+from fashionrec.dataset.prepare.similar import HASH_BYTES, near_pairs
 
 
 def find_duplicates(entries: Sequence[Entry], seen: Sequence[Inspected], bits: int) -> Iterator[Finding]:

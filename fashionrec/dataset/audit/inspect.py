@@ -10,11 +10,11 @@ from fashionrec.common.documents import DocumentError, read_bytes
 from fashionrec.config import ImagesConfig
 from fashionrec.dataset.audit.boxes import BoxRules, GoodBox, check_boxes
 from fashionrec.dataset.audit.lines import LabelBox, Problem, read_lines
-from fashionrec.dataset.similar import NO_HASH, photo_hash
-from fashionrec.decoding import Lost, in_processes
+from fashionrec.dataset.prepare.similar import NO_HASH, photo_hash
 from fashionrec.errors import ImageError
-from fashionrec.images import Photo, read_photo
-from fashionrec.yolo_data import MAX_LABEL_BYTES, TooManyBoxes
+from fashionrec.labels.yolo import MAX_LABEL_BYTES, TooManyBoxes
+from fashionrec.photos.decoding import Lost, in_processes
+from fashionrec.photos.images import Photo, read_photo
 
 #: Kinds of finding by the reason that read_photo gives; any other is unreadable-image.
 _REASONS = {

@@ -6,8 +6,8 @@ from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from fashionrec.labels.yolo import LabelFault, label_lines, parse_label_line
 from fashionrec.types import Box
-from fashionrec.yolo_data import LabelFault, label_lines, parse_label_line
 
 
 class LabelBox(NamedTuple):

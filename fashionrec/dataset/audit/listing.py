@@ -13,9 +13,9 @@ from fashionrec.common.documents import read_yaml
 from fashionrec.common.reach import Refusal, refusals_error
 from fashionrec.dataset.audit.findings import Finding
 from fashionrec.errors import DataError
-from fashionrec.images import SUFFIXES
+from fashionrec.labels.yolo import YoloData, label_path, orphan_labels, read_data_yaml
+from fashionrec.photos.images import SUFFIXES
 from fashionrec.types import CLASS_NAMES
-from fashionrec.yolo_data import YoloData, label_path, orphan_labels, read_data_yaml
 
 #: Photos that people put into folders, and no reader of ours or of the training opens.
 UNREAD = frozenset(".heic .heif .raw .cr2 .cr3 .nef .arw .dng .svg .pdf .eps .psb .jxl".split())

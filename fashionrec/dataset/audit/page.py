@@ -9,14 +9,14 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+from fashionrec.common.pages import COLOURS, OTHER_COLOUR, environment, jpeg_uri
 from fashionrec.config import ImagesConfig
 from fashionrec.dataset.audit.charts import bars, grid, histogram
 from fashionrec.dataset.audit.findings import KINDS, Finding, Mark
 from fashionrec.dataset.audit.run import Audit
 from fashionrec.dataset.audit.shapes import ASPECTS, PIXELS, SIDES
 from fashionrec.errors import ImageError
-from fashionrec.images import encode_jpeg, read_photo
-from fashionrec.pages import COLOURS, OTHER_COLOUR, environment, jpeg_uri
+from fashionrec.photos.images import encode_jpeg, read_photo
 
 _SIDE = 240  # of a thumbnail, pixels
 _NAMED = 500  # findings of a kind that are named below the thumbnails

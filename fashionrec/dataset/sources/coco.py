@@ -29,7 +29,7 @@ from fashionrec.dataset.sources.layout import (
     split_of_folders,
 )
 from fashionrec.errors import DataError
-from fashionrec.images import SUFFIXES
+from fashionrec.photos.images import SUFFIXES
 
 #: Files of COCO's other tasks, by the beginning of their names: they describe the photos of the instances files once more.
 OTHER_TASKS = ("captions", "person_keypoints", "panoptic", "stuff", "image_info")

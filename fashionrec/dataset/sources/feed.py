@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fashionrec.common.extras import need
+from fashionrec.common.files import fingerprint
 from fashionrec.common.reach import WORDS, Reach, Refusal
-from fashionrec.dataset.columns import Problem, Product, map_products, parse_text, sources_of
-from fashionrec.dataset.photo_cache import Fetched, image_suffix
-from fashionrec.dataset.photo_names import photo_names
-from fashionrec.dataset.products import read_records
+from fashionrec.dataset.feed.photo_cache import Fetched, image_suffix
+from fashionrec.dataset.prepare.photo_names import photo_names
 from fashionrec.dataset.source import Source, SourceImage
-from fashionrec.extras import need
-from fashionrec.files import fingerprint
+from fashionrec.products.columns import Problem, Product, map_products, parse_text, sources_of
+from fashionrec.products.tables import read_records
 
 if TYPE_CHECKING:
     from fashionrec.config import Config
-    from fashionrec.dataset.addresses import Door
-    from fashionrec.dataset.download import Failed
+    from fashionrec.dataset.feed.addresses import Door
+    from fashionrec.dataset.feed.download import Failed
 
 _SHOWN = 100  # problems of one column that are told one by one
 
@@ -63,7 +63,7 @@ def read(
     fetched: Mapping[str, Fetched | Failed] = {}
     if urls:
         need("urllib3", "protego", what="downloading the photos of a feed")
-        from fashionrec.dataset.download import fetch_images
+        from fashionrec.dataset.feed.download import fetch_images
 
         fetched = fetch_images(urls, cache, config.feed, config.images, progress, refresh=refresh, door=door)
     reach = Reach(file.parent, config.dataset.follow_links)

@@ -8,7 +8,7 @@ from fashionrec.common.reach import Reach, Refusal, refusals_error
 from fashionrec.dataset.source import Source, SourceImage
 from fashionrec.dataset.sources.layout import copies_of, key_of, refusals
 from fashionrec.errors import DataError
-from fashionrec.images import SUFFIXES
+from fashionrec.photos.images import SUFFIXES
 
 
 def read(where: Path, label: str, *, follow_links: bool | None = None) -> Source:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from fashionrec.common.folder import is_link
 from fashionrec.common.reach import WORDS, Reach, Refusal
-from fashionrec.images import SUFFIXES
-from fashionrec.yolo_data import begins_with_a_box
+from fashionrec.labels.yolo import begins_with_a_box
+from fashionrec.photos.images import SUFFIXES
 
 _WORDS = {
     "train": "train",

@@ -25,14 +25,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fashionrec.common.documents import read_json
+from fashionrec.common.files import dump_json, locked, sha256_file
 from fashionrec.common.folder import Folder
 from fashionrec.dataset.archives import opened
-from fashionrec.dataset.roboflow_api import PASSING, Client, connected, parse_project, told_anew
-from fashionrec.dataset.roboflow_applied import applied
+from fashionrec.dataset.roboflow.api import PASSING, Client, connected, parse_project, told_anew
+from fashionrec.dataset.roboflow.applied import applied
 from fashionrec.errors import DataError, FashionrecError
-from fashionrec.files import dump_json, locked, sha256_file
-from fashionrec.images import SUFFIXES
-from fashionrec.yolo_data import read_data_yaml
+from fashionrec.labels.yolo import read_data_yaml
+from fashionrec.photos.images import SUFFIXES
 
 if TYPE_CHECKING:
     from fashionrec.config import Config
@@ -62,7 +62,7 @@ def parse_version(text: str) -> tuple[str, str, int]:
 def read(version: str, store: Path, config: Config, progress: Progress | None = None) -> Source:
     """A version as a source, fetched if it is not kept in ``store`` already. Raises as :func:`fetch` does.
 
-    ``already`` is what Roboflow did to the pixels, in the form of :mod:`fashionrec.dataset.roboflow_applied`.
+    ``already`` is what Roboflow did to the pixels, in the form of :mod:`fashionrec.dataset.roboflow.applied`.
     """
     from fashionrec.dataset.sources.yolo import read as read_yolo
 

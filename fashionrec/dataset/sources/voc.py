@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fashionrec.common.documents import read_bytes
+from fashionrec.common.extras import load
 from fashionrec.common.reach import WORDS, Reach, Refusal, refusals_error
 from fashionrec.dataset.source import RawBox, Source, SourceImage
 from fashionrec.dataset.sources.layout import (
@@ -30,8 +31,7 @@ from fashionrec.dataset.sources.layout import (
     split_of_folders,
 )
 from fashionrec.errors import DataError
-from fashionrec.extras import load
-from fashionrec.images import SUFFIXES
+from fashionrec.photos.images import SUFFIXES
 
 #: Folders of XML files, and of the photos beside such a folder.
 XML_FOLDERS = frozenset({"annotations", "annotation", "xmls", "xml", "labels"})

@@ -15,8 +15,7 @@ from fashionrec.common.reach import Reach, Refusal, refusals_error
 from fashionrec.dataset.source import RawBox, Source, SourceImage
 from fashionrec.dataset.sources.layout import copies_of, failure, key_of, refusals, some, split_of_folders
 from fashionrec.errors import DataError
-from fashionrec.images import SUFFIXES
-from fashionrec.yolo_data import (
+from fashionrec.labels.yolo import (
     NAME_FILES,
     LabelFault,
     YoloData,
@@ -27,6 +26,7 @@ from fashionrec.yolo_data import (
     read_data_yaml,
     read_label_text,
 )
+from fashionrec.photos.images import SUFFIXES
 
 _Listed = tuple["str | None", Path]  # split, photo
 

@@ -1,0 +1,58 @@
+"""Garments whose attributes the products' own data tell: what captions are calibrated on, and measured against."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from fashionrec.captioner.local.captioner import LocalCaptioner
+    from fashionrec.captioner.vocabulary import Vocabulary
+    from fashionrec.catalogue.catalogue import Catalogue
+    from fashionrec.store.items import StoredItem
+
+#: Garments that a calibration is fitted on, at most: a few numbers a class and field need no more.
+MOST = 2000
+
+
+@dataclass(frozen=True)
+class Known:
+    """A garment that is a product, and the columns of the product that are attributes, as they were written."""
+
+    stored: StoredItem
+    values: dict[str, str]
+
+
+def known_garments(catalogue: Catalogue, vocabulary: Vocabulary, most: int | None = None) -> list[Known]:
+    """The products' own garments (not what is worn with them), also those of which nothing is told; at most ``most``."""
+    fields = set(vocabulary.fields_of(None))
+    if most is None:
+        chosen = [stored for stored in catalogue.items.everything() if not stored.worn_with]
+    else:
+        chosen = catalogue.items.spread(most)
+    return [Known(stored, attribute_columns(stored.item.metadata, fields)) for stored in chosen]
+
+
+def attribute_columns(metadata: Mapping[str, Any], fields: Collection[str]) -> dict[str, str]:
+    """The columns of a product that are ``fields`` and say something."""
+    return {name: value for name, value in metadata.items() if name in fields and isinstance(value, str) and value}
+
+
+def vectors_of(catalogue: Catalogue, garments: Sequence[Known]) -> np.ndarray:
+    """Their picture vectors, float32 [n, d]."""
+    return catalogue.images.fetch([catalogue.images.position(*one.stored.image_at) for one in garments])
+
+
+def calibrate(captioner: LocalCaptioner, catalogue: Catalogue, garments: Sequence[Known]) -> None:
+    """Make a captioner's certainties hold on those of the garments whose attributes are known."""
+    told = [one for one in garments if one.values]
+    if told:
+        captioner.calibrate(
+            vectors_of(catalogue, told),
+            [one.stored.item.class_name for one in told],
+            [one.values for one in told],
+            [one.stored.item.product_id for one in told],
+        )

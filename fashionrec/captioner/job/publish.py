@@ -1,0 +1,132 @@
+"""A new generation of a catalogue with what is known of its garments by now."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fashionrec.captioner.job.garments import Recaption, garments
+from fashionrec.captioner.schema import attributes, embedding_text, lexical_text, shortened
+from fashionrec.captioner.vocabulary import vocabulary_of
+from fashionrec.catalogue.catalogue import Catalogue
+from fashionrec.common.files import dump_json, write_atomic
+from fashionrec.errors import Busy
+from fashionrec.models.runs import now
+from fashionrec.store import generations
+from fashionrec.store.index import make_index
+from fashionrec.store.item_writer import copy_with_captions
+from fashionrec.store.items import CaptionRow, ItemReader
+from fashionrec.store.vectors import VECTORS, write_vectors
+
+if TYPE_CHECKING:
+    from fashionrec.captioner.job.caches import Caches
+    from fashionrec.captioner.schema import Description
+    from fashionrec.config import Config
+
+_PATIENCE = 60.0  # seconds that a build may still write before the captions are left for the next run
+
+
+def publish(
+    root: Path,
+    config: Config,
+    caches: Caches,
+    kind: str,
+    *,
+    model: str | None = None,
+    recaptions: Sequence[Recaption] = (),
+) -> dict[str, int]:
+    """Serve a generation with every caption of ``kind`` that is known and not in the one served now.
+
+    Where a garment has one already, it is replaced if the garment was asked anew by one of ``recaptions``, and since then.
+
+    Returns how many there are (``published``), and of how many texts how many tokens were cut for the text tower
+    (``texts_cut``, ``tokens_cut``). Raises :class:`Busy` where another process goes on writing the catalogue.
+    """
+    with _writer(root), Catalogue.open(root, config) as catalogue:
+        described: dict[int, tuple[Description, str]] = {}
+        found = []
+        anew = [(recaption.numbers(catalogue), recaption.since) for recaption in recaptions]
+        for garment in garments(catalogue):
+            since = None
+            if garment.captioner is not None and (garment.captioner == kind or kind == "local"):
+                moments = [moment or "" for numbers, moment in anew if numbers is None or garment.number in numbers]
+                if not moments:
+                    continue
+                since = min(moments)
+            outcome = caches.find(garment.place, kind, model=model, since=since)
+            if outcome is not None and outcome.description is not None:
+                described[garment.number] = outcome.description, outcome.captioner
+                found.append((*garment.place, outcome))
+                if len(found) == 256:
+                    caches.complete(found)
+                    found = []
+        caches.complete(found)
+        cut = _write_generation(catalogue, described) if described else {"texts_cut": 0, "tokens_cut": 0}
+    return {"published": len(described), **cut}
+
+
+@contextmanager
+def _writer(root: Path) -> Iterator[None]:
+    """The catalogue for writing, when a build that is at work has ended."""
+    until = time.monotonic() + _PATIENCE
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(generations.writer_lock(root))
+                break
+            except Busy as busy:
+                if time.monotonic() > until:
+                    hint = "the captions are recorded: `fashionrec caption` serves them later"
+                    raise Busy(str(busy), hint=hint) from None
+            time.sleep(0.5)
+        yield
+
+
+def _write_generation(catalogue: Catalogue, described: dict[int, tuple[Description, str]]) -> dict[str, int]:
+    """The generation served now, with new captions and a segment of their texts' vectors. Returns what was cut."""
+    old, root = catalogue.generation, catalogue.root
+    name, folder = generations.begin(root)
+    segment = f"{name}-caption"
+    generations.folder_of(root).make_folder(f"segments/{segment}")
+    words = vocabulary_of(catalogue.config.captioner)
+    numbers = sorted(described)
+    whole = [embedding_text(described[number][0], words, most=None) for number in numbers]
+    texts, cut = shortened(whole, catalogue.embedder.count_cut)
+    rows = {
+        number: CaptionRow(
+            caption_en=described[number][0].caption_en,
+            caption_ko=described[number][0].caption_ko,
+            attributes=attributes(described[number][0]),
+            embedding_text=text,
+            captioner=described[number][1],
+            segment=segment,
+            row=row,
+            words=lexical_text(described[number][0], words),
+        )
+        for row, (number, text) in enumerate(zip(numbers, texts, strict=True))
+    }
+    vectors = np.ascontiguousarray(catalogue.embedder.embed_texts(texts), dtype=np.float32)
+    written = write_vectors(root / "segments" / segment / VECTORS, vectors, dtype=catalogue.config.index.vectors)
+    used = copy_with_captions(old.items_path, folder / generations.ITEMS, rows)
+    segments = {key: value for key, value in old.segments.items() if value["kind"] == "image" or key in used}
+    entry: dict[str, Any] = {"kind": "caption", "count": len(texts), "dim": int(vectors.shape[1])}
+    if written.float16_recall_at_10 is not None:
+        entry["float16_recall_at_10"] = written.float16_recall_at_10
+    segments[segment] = {**entry, "embedder": catalogue.embedder.fingerprint}
+    cut_report = {"texts_cut": sum(tokens > 0 for tokens in cut), "tokens_cut": sum(cut)}
+    write_atomic(folder / generations.REPORT, dump_json({"generation": name, "captions": len(rows), **cut_report}))
+    reader = ItemReader(folder / generations.ITEMS)
+    counts = reader.counts()
+    reader.close()
+    index = make_index(
+        root, name, segments, settings=catalogue.config.index, previous=old.manifest.get("index")
+    )  # texts to measure it with may be new
+    changed = {"created": now(), "made_by": "caption", "segments": segments, "counts": counts, "index": index}
+    manifest = {**old.manifest, **changed}
+    generations.commit(root, name, manifest)
+    return cut_report

@@ -1,0 +1,1 @@
+"""Captions by the catalogue's own encoder: zero-shot attributes, calibrated; no server."""

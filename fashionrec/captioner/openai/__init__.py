@@ -1,0 +1,1 @@
+"""Captions by OpenAI, or by any server that speaks its API: one request after another, or in batches."""

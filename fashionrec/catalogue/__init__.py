@@ -1,0 +1,1 @@
+"""A catalogue: opened, built, edited, compacted, indexed anew, exported and imported."""

@@ -1,0 +1,427 @@
+"""What fills a catalogue: hash, detect, crop, embed, journal; then one new generation, switched in whole.
+
+What a photo gives depends on its content and on the models and settings alone, so unchanged photos are taken over from
+the generation before, photos that a killed build had finished from its journal, and crops that another detector cuts just
+the same keep their vectors.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fashionrec.store.assemble import SegmentWriter, store_bundle
+from fashionrec.catalogue.build.report import BuildReport, write_report
+from fashionrec.models.bundle import Bundle
+from fashionrec.catalogue.build.changes import Changes, Wanted
+from fashionrec.common.folder import TEMPORARY, Folder
+from fashionrec.common.reach import HINT, Reach
+from fashionrec.common.text import encodable
+from fashionrec.catalogue.compaction import compact_segments, should_compact
+from fashionrec.config import Config
+from fashionrec.catalogue.build.crops import KnownCrops
+from fashionrec.errors import CatalogueError, DataError, ImageError, Refused, UsageError
+from fashionrec.common.files import dump_json, fingerprint, write_atomic
+from fashionrec.photos.images import photo_digest
+from fashionrec.catalogue.build.pipeline import find_garments, open_models
+from fashionrec.models.runs import installed_versions, now
+from fashionrec.store import generations
+from fashionrec.store.index import make_index
+from fashionrec.store.item_writer import ItemWriter
+from fashionrec.store.items import EntryRow, ItemReader, PhotoRow
+from fashionrec.store.journal import FoundPhoto, Journal
+from fashionrec.store.seen import SeenFiles, file_state
+
+if TYPE_CHECKING:
+    from fashionrec.products.tables import ProductRow
+
+
+#: Files whose hashes are asked for, made and recorded at a time.
+_AT_ONCE = 512
+
+
+class Progress(Protocol):
+    """Called with photos done and photos in all, after each batch; ``detail`` tells of garments and failures so far."""
+
+    def __call__(self, done: int, total: int, *, detail: str = "") -> None: ...
+
+
+def build_catalogue(
+    rows: Sequence[ProductRow | EntryRow],
+    root: Path,
+    *,
+    detector_bundle: Bundle | None,
+    embedder_bundle: Bundle,
+    config: Config,
+    source: str,
+    max_delete: float | None = None,
+    progress: Progress | None = None,
+    log: Callable[[str], None] = lambda text: None,
+) -> BuildReport:
+    """Make the catalogue at ``root`` hold exactly ``rows``; a new one, or the next generation of one that is there.
+
+    Rows of the catalogue itself (:class:`EntryRow`) stay as they are, without a look at their photos. Where nothing at
+    all differs, the generation served stays the one it is. Raises :class:`Busy` if another process is writing,
+    :class:`Refused` if more than ``max_delete`` of the products would go (nothing is then changed), :class:`DataError` if
+    no photo at all could be used.
+    """
+    if root.exists() and not generations.is_catalogue(root) and _holds_other_things(root):
+        raise CatalogueError(f"{root} is not empty and not a catalogue", hint="choose another --index, or empty it")
+    new = not os.path.lexists(root)
+    try:
+        with generations.writer_lock(root):
+            return _Build(rows, root, detector_bundle, embedder_bundle, config, source, max_delete, progress, log).run()
+    except UsageError:
+        if new:  # wrong input: nothing worth resuming was begun
+            Folder(root.parent).remove(root.name, ignore_errors=True)
+        raise
+
+
+class _Build:
+    def __init__(
+        self,
+        rows: Sequence[ProductRow | EntryRow],
+        root: Path,
+        detector_bundle: Bundle | None,
+        embedder_bundle: Bundle,
+        config: Config,
+        source: str,
+        max_delete: float | None,
+        progress: Progress | None,
+        log: Callable[[str], None],
+    ) -> None:
+        self.rows, self.root, self.config, self.source = rows, root, config, source
+        self.detector_bundle, self.embedder_bundle = detector_bundle, embedder_bundle
+        self.max_delete = config.build.max_delete if max_delete is None else max_delete
+        self.progress: Progress = progress or _silent
+        self.log = log
+        self.report = BuildReport(rows=len(rows))
+        self.start = time.perf_counter()
+        self.settings = {
+            "detect": detector_bundle is not None,
+            "conf": config.detector.conf,
+            "iou": config.detector.iou,
+            "max_garments": config.detector.max_garments,
+            "rectangular": config.detector.rectangular,
+            "scaled_decoding": config.images.scaled_decoding,
+            "whole_photo": config.build.whole_photo,
+            "thumbnail": config.build.thumbnail,
+            "crop": config.crop.model_dump(),
+        }
+        models = [None if detector_bundle is None else detector_bundle.fingerprint, embedder_bundle.fingerprint]
+        self.build_key = fingerprint({"settings": self.settings, "models": models})
+        self.previous = generations.read_current(root) if generations.is_catalogue(root) else None
+        if self.previous:
+            self.previous.check()  # what is taken over from it must be there
+        self.old_items = ItemReader(self.previous.items_path) if self.previous else None
+
+    def run(self) -> BuildReport:
+        work = generations.folder_of(self.root)
+        work.make_folder("work", exist_ok=True)
+        journal = Journal(work.path("work/journal.sqlite", "file"), self.build_key)
+        try:
+            paths = self._hash_photos()
+            kept = self._kept(paths)
+            found = self._process(paths, kept, journal)
+            wanted = self._wanted(found)
+            self._write_generation(wanted, kept, journal)
+        finally:
+            journal.close()
+            if self.old_items:
+                self.old_items.close()
+        write_report(self.root, self.report.to_dict())
+        work.remove("work/journal.sqlite")
+        return self.report
+
+    def _hash_photos(self) -> dict[str, str]:
+        """Content hash of each photo that can be read, by where it is; the others become failures, one per row."""
+        start = time.perf_counter()
+        seen = SeenFiles(generations.folder_of(self.root).path("work/seen.sqlite", "file"))
+        digests: dict[str, str] = {}
+        bad: dict[str, ImageError] = {}
+        with ThreadPoolExecutor(4) as pool:
+            for part in _parts(dict.fromkeys(row.location for row in self.rows if not isinstance(row, EntryRow))):
+                refused = self._refused(part)
+                bad |= refused
+                part = [location for location in part if location not in refused]
+                known = {} if self.config.build.rehash else seen.digests(part)
+                new = [location for location in part if location not in known]
+                states = {location: file_state(location) for location in new}
+                hashed = dict(zip(new, pool.map(self._digest, new), strict=True))
+                made = {location: digest for location, digest in hashed.items() if isinstance(digest, str)}
+                bad |= {location: error for location, error in hashed.items() if isinstance(error, ImageError)}
+                seen.put({at: (*state, made[at]) for at, state in states.items() if state and at in made})
+                self.report.hashed += len(made)
+                digests |= known | made
+        seen.close()
+        for row in self.rows:
+            if bad and not isinstance(row, EntryRow) and (error := bad.get(row.location)):
+                self._fail(row, error)
+        self.report.seconds["hash"] += time.perf_counter() - start
+        return digests
+
+    def _refused(self, locations: Iterable[str]) -> dict[str, ImageError]:
+        """Links in a folder of photos, which are not followed; a table's rows may name any file."""
+        folder = Path(self.source)
+        if not folder.is_dir():
+            return {}
+        reach = Reach(folder)
+        return {
+            location: ImageError(str(refused), reason=refused.reason, hint=HINT)
+            for location in locations
+            if (refused := reach.check(Path(location))) is not None and refused.reason == "link"
+        }
+
+    def _digest(self, location: str) -> str | ImageError:
+        if encodable(location) != location:
+            return ImageError(f"{location} has a name that is not UTF-8", reason="name")
+        return photo_digest(Path(location), self.config.images.max_bytes)
+
+    def _wanted(self, paths: dict[str, str]) -> list[Wanted]:
+        """The rows that the generation will hold: each image of each product once, those whose photo can be used."""
+        wanted: dict[tuple[str, str], Wanted] = {}
+        base = self.base
+        for row in self.rows:
+            if isinstance(row, EntryRow):
+                one = Wanted(row.image, row.base, row.product_id, row.photo, row.metadata)
+            elif digest := paths.get(row.location):
+                one = Wanted(row.image, base, row.product_id, digest, row.metadata)
+            else:
+                continue
+            if one.key in wanted:
+                self.report.duplicate_rows += 1
+            else:
+                wanted[one.key] = one
+        return list(wanted.values())
+
+    @property
+    def base(self) -> str:
+        """The folder that the rows' images are below."""
+        source = Path(self.source)
+        return str(source if source.is_dir() else source.parent)
+
+    def _guard_deletions(self, paths: dict[str, str]) -> None:
+        if self.old_items is None:
+            return
+        before = self.old_items.product_ids()
+        after = {row.product_id for row in self.rows if isinstance(row, EntryRow) or row.location in paths}
+        gone = before - after
+        self.report.added, self.report.removed = len(after - before), len(gone)
+        if before and len(gone) / len(before) > self.max_delete:
+            raise Refused(
+                f"this build would remove {len(gone)} of {len(before)} products from {self.root}; nothing was changed",
+                hint="if that is meant, say --max-delete 1.0",
+            )
+
+    def _kept(self, paths: dict[str, str]) -> set[str]:
+        """The photos whose stored result stays: made by these models and settings, or of rows that stay as they are."""
+        if self.old_items is None:
+            return set()
+        made_by = self.old_items.build_keys()
+        kept = {digest for digest in paths.values() if made_by.get(digest) == self.build_key}
+        return kept | {row.photo for row in self.rows if isinstance(row, EntryRow) and row.photo in made_by}
+
+    def _process(self, paths: dict[str, str], kept: set[str], journal: Journal) -> dict[str, str]:
+        """Detect and embed what is neither kept nor in the journal; returns the photos that can be used."""
+        self._guard_deletions(paths)
+        first_path: dict[str, str] = {}
+        for path, digest in paths.items():
+            first_path.setdefault(digest, path)
+        todo = []
+        for digest, path in first_path.items():
+            if digest in kept:
+                self.report.reused += 1
+            elif journal.has(digest):
+                self.report.resumed += 1
+            else:
+                todo.append((digest, path))
+        others = {row.photo for row in self.rows if isinstance(row, EntryRow)} - first_path.keys()
+        self.report.reused += len(others)
+        self.report.photos = total = len(first_path) + len(others)
+        bad = self._find(todo, journal, total) if todo else {}
+        for row in self.rows:
+            if bad and not isinstance(row, EntryRow) and (known := paths.get(row.location)) in bad:
+                self._fail(row, bad[known])
+        self.report.embedded = len(todo) - len(bad)
+        return {path: digest for path, digest in paths.items() if digest not in bad} if bad else paths
+
+    def _find(self, todo: Sequence[tuple[str, str]], journal: Journal, total: int) -> dict[str, ImageError]:
+        """Work on photos and write what they give into the journal; returns those that cannot be used."""
+        done = total - len(todo)
+        self.progress(done, total)
+        models = open_models(self.detector_bundle, self.embedder_bundle, self.config, photos=len(todo), log=self.log)
+        crops = KnownCrops(self.previous, self.old_items, self.settings, self.embedder_bundle.fingerprint)
+        finished: list[FoundPhoto] = []
+        bad: dict[str, ImageError] = {}
+        garments = 0
+        photos = ((digest, Path(path)) for digest, path in todo)
+        for part in find_garments(photos, models, self.config, known=crops.find, seconds=self.report.seconds):
+            for digest, outcome in part:
+                if isinstance(outcome, ImageError):
+                    bad[digest] = outcome
+                else:
+                    finished.append(outcome)
+                    garments += len(outcome.garments)
+            done += len(part)
+            if len(finished) >= self.config.build.checkpoint:
+                journal.put(finished)
+                finished = []
+            self.progress(done, total, detail=f"{garments} garments, {len(bad) + len(self.report.failures)} failed")
+        journal.put(finished)
+        self.report.crops_reused = crops.found
+        return bad
+
+    def _write_generation(self, wanted: list[Wanted], kept: set[str], journal: Journal) -> None:
+        begin = time.perf_counter()
+        if not wanted:
+            reasons = Counter(failure["reason"] for failure in self.report.failures)
+            raise DataError(
+                f"none of the {len(self.rows)} photos can be used ({', '.join(f'{n} {why}' for why, n in reasons.items())})"
+            )
+        name, folder = generations.begin(self.root)
+        old = self.previous.segments if self.previous else {}
+        dim, dtype = int(self.embedder_bundle.spec["dim"]), self.config.index.vectors
+        segment = SegmentWriter(self.root / "segments" / f"{name}-image", dim, dtype)
+        writer = ItemWriter(folder / generations.ITEMS, self.previous.items_path if self.previous else None)
+        try:
+            segments = self._write_items(writer, segment, wanted, kept, journal)
+            if self.previous and self._as_before():
+                writer.discard()
+                self._keep_previous(folder, begin)
+                return
+            used = writer.segments()
+            segments = {key: entry for key, entry in (old | segments).items() if used.get(key)}
+            if compacted := should_compact(
+                segments, used, most=self.config.build.max_segments, dead=self.config.build.max_dead
+            ):
+                segments = compact_segments(self.root, name, writer, segments)
+            self.report.compacted = compacted
+            writer.close(shrink=compacted)
+        except BaseException:
+            writer.discard()
+            segment.discard()
+            raise
+        counts = self._count(folder / generations.ITEMS)
+        if not counts["garments"]:
+            raise DataError(
+                "no garment was found in any photo", hint="set build.whole_photo=true, or lower detector.conf"
+            )
+        self.report.seconds["write"] += time.perf_counter() - begin
+        begin = time.perf_counter()
+        before = self.previous.manifest.get("index") if self.previous else None
+        self.report.index = make_index(
+            self.root, name, segments, settings=self.config.index, previous=before, log=self.log
+        )
+        self.report.seconds["index"] += time.perf_counter() - begin
+        self.report.total_seconds = time.perf_counter() - self.start
+        self.report.generation = name
+        write_atomic(folder / generations.REPORT, dump_json(self.report.to_dict()))
+        manifest = {
+            "created": now(),
+            "made_by": "build",
+            "versions": installed_versions(),
+            "photos_from": self.source,
+            "bundles": self._store_bundles(),
+            "segments": segments,
+            "counts": counts,
+            "settings": {**self.settings, "build_key": self.build_key},
+            "index": self.report.index,
+        }
+        generations.commit(self.root, name, manifest)
+
+    def _as_before(self) -> bool:
+        """Whether the next generation would be the one that is served."""
+        assert self.previous is not None
+        entries = self.report.entries
+        models = {kind: entry["fingerprint"] for kind, entry in self.previous.manifest["bundles"].items()}
+        now = {b.kind: b.fingerprint for b in (self.detector_bundle, self.embedder_bundle) if b is not None}
+        return (
+            models == now
+            and self.previous.manifest["settings"].get("build_key") == self.build_key
+            and (self.previous.manifest.get("index") or {}).get("settings") == self.config.index.model_dump()
+            and not any(entries[what] for what in ("added", "changed", "replaced", "removed", "photos_removed"))
+        )
+
+    def _keep_previous(self, folder: Path, begin: float) -> None:
+        """Nothing differs: a generation that is the same would only take the place of one to go back to."""
+        assert self.previous is not None
+        generations.folder_of(self.root).remove(f"generations/{folder.name}")
+        generations.tidy(self.root)
+        self._count(self.previous.items_path)
+        self.report.unchanged, self.report.generation = True, self.previous.name
+        self.report.index = self.previous.manifest.get("index") or {}
+        self.report.seconds["write"] += time.perf_counter() - begin
+        self.report.total_seconds = time.perf_counter() - self.start
+
+    def _count(self, items: Path) -> dict[str, int]:
+        reader = ItemReader(items)
+        counts = reader.counts()
+        self.report.without_detection = reader.photos_without_detection()
+        reader.close()
+        self.report.garments, self.report.items = counts["garments"], counts["items"]
+        self.report.products = counts["products"]
+        return counts
+
+    def _write_items(
+        self, writer: ItemWriter, segment: SegmentWriter, wanted: list[Wanted], kept: set[str], journal: Journal
+    ) -> dict[str, dict[str, Any]]:
+        """Photos, garments, entries and items; returns the new segment as the manifest has it, where there is one."""
+
+        def new_photo(digest: str) -> PhotoRow:
+            found = journal.get(digest)
+            if found is None:
+                raise CatalogueError(f"photo {digest[:12]} is neither in the catalogue nor in the journal")
+            return segment.add_photo(found, self.build_key)
+
+        before = self.previous.manifest["bundles"]["embedder"]["fingerprint"] if self.previous else None
+        changes = Changes(
+            writer,
+            self.old_items,
+            kept,
+            new_photo,
+            self.config.build.category_columns,
+            same_encoder=before == self.embedder_bundle.fingerprint,
+        )
+        self.report.entries = changes.apply(wanted).to_dict()
+        segment.close()
+        if not segment.count:
+            return {}
+        return {segment.name: segment.entry("image", self.embedder_bundle.fingerprint)}
+
+    def _store_bundles(self) -> dict[str, dict[str, str]]:
+        bundles = [bundle for bundle in (self.detector_bundle, self.embedder_bundle) if bundle is not None]
+        return {bundle.kind: store_bundle(self.root, bundle) for bundle in bundles}
+
+    def _fail(self, row: ProductRow, error: ImageError) -> None:
+        self.report.failures.append(
+            {"image": row.image, "product_id": row.product_id, "reason": error.reason, "message": str(error)}
+        )
+
+
+def _parts(locations: Iterable[str]) -> Iterator[list[str]]:
+    """Some at a time: what is known of a file while it is hashed is not held of all of them."""
+    left = iter(locations)
+    while part := list(islice(left, _AT_ONCE)):
+        yield part
+
+
+def _silent(done: int, total: int, *, detail: str = "") -> None:
+    """Progress that nobody sees."""
+
+
+def _holds_other_things(root: Path) -> bool:
+    """Whether a folder holds anything that an unfinished build of ours has not put there."""
+    ours = {".lock", "work", "generations", "segments", "indexes", "bundles"}
+    if not root.is_dir():
+        return True
+    begun = f".{generations.POINTER}."
+    return any(
+        path.name not in ours and not (path.name.startswith(begun) and TEMPORARY.match(path.name))
+        for path in root.iterdir()
+    )

@@ -1,0 +1,160 @@
+"""What turns the items of one generation into those of the next: only what differs is written.
+
+An entry (a row of the product table) that is as it was costs nothing; one whose data alone changed keeps its items; one
+whose photo changed gets new ones. A photo that nothing shows any more goes, with its garments and captions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fashionrec.store.assemble import assign_roles, item_id
+from fashionrec.store.item_writer import ItemWriter, product_words
+from fashionrec.store.items import CaptionRow, EntryRow, GarmentRow, ItemReader, PhotoRow
+
+#: How much two boxes of one class in one photo overlap to be the same garment: its caption is kept.
+SAME_GARMENT = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A row that the next generation holds. ``photo`` is the sha256 of its content; ``image`` is a path below ``base``."""
+
+    image: str
+    base: str
+    product_id: str
+    photo: str
+    metadata: dict[str, Any]
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.image, self.product_id
+
+
+@dataclass
+class Changed:
+    """Counts of entries and photos."""
+
+    added: int = 0
+    changed: int = 0
+    replaced: int = 0
+    removed: int = 0
+    kept: int = 0
+    photos_removed: int = 0
+
+    def to_dict(self) -> dict[str, int]:
+        return dict(vars(self))
+
+
+@dataclass
+class Changes:
+    """Writes ``wanted`` over what ``before`` (None = nothing) holds, of which ``writer`` has a copy.
+
+    ``kept`` are the photos whose stored result stays; for any other, ``new_photo`` gives it, its vectors and thumbnails
+    written. ``same_encoder`` says that caption vectors made before can still be compared.
+    """
+
+    writer: ItemWriter
+    before: ItemReader | None
+    kept: set[str]
+    new_photo: Callable[[str], PhotoRow]
+    category_columns: Sequence[str]
+    same_encoder: bool
+    counts: Changed = field(default_factory=Changed)
+    _photos: dict[str, tuple[tuple[GarmentRow, ...], list[int], dict[int, CaptionRow]]] = field(default_factory=dict)
+
+    def apply(self, wanted: Iterable[Wanted]) -> Changed:
+        there = {(e.image, e.product_id): e for e in self.before.entries()} if self.before else {}
+        fresh: list[Wanted] = []
+        gone: list[EntryRow] = []
+        for row in wanted:
+            old = there.pop(row.key, None)
+            if old is None:
+                fresh.append(row)
+                self.counts.added += 1
+            elif old.photo != row.photo or row.photo not in self.kept:
+                gone.append(old)
+                fresh.append(row)
+                self.counts.replaced += 1
+            elif old.metadata != row.metadata or old.base != row.base:
+                self._change(old, row)
+                self.counts.changed += 1
+            else:
+                self.counts.kept += 1
+        self.counts.removed = len(there)
+        gone += there.values()
+        for entry in gone:
+            self.writer.remove_entry(entry.entry_no)
+        for row in fresh:
+            self._add(row)
+        for product_id, photo in {(entry.product_id, entry.photo) for entry in gone}:
+            self._restore(product_id, photo)
+        self.counts.photos_removed = self.writer.remove_photos_without_entries()
+        return self.counts
+
+    def _change(self, old: EntryRow, row: Wanted) -> None:
+        self.writer.change_entry(old.entry_no, row.base, row.metadata)
+        if product_words(old.metadata) == product_words(row.metadata):
+            columns = self.category_columns
+            if [old.metadata.get(c) for c in columns] == [row.metadata.get(c) for c in columns]:
+                return  # a price, a stock count: nothing that decides which garment is the product, or what finds it
+        self.writer.remove_items(old.entry_no)
+        self._add_items(old.entry_no, row.product_id, row.photo, row.metadata)
+
+    def _add(self, row: Wanted) -> None:
+        self._photo(row.photo)  # before the entry that refers to it
+        entry_no = self.writer.add_entry(row.image, row.base, row.product_id, row.photo, row.metadata)
+        self._add_items(entry_no, row.product_id, row.photo, row.metadata)
+
+    def _restore(self, product_id: str, photo: str) -> None:
+        """Items belong to a product and a photo: another entry of both may have been left without them."""
+        for entry_no, metadata in self.writer.entries_of(product_id, photo):
+            self._add_items(entry_no, product_id, photo, metadata)
+
+    def _add_items(self, entry_no: int, product_id: str, photo: str, metadata: dict[str, Any]) -> None:
+        garments, numbers, captions = self._photo(photo)
+        roles = assign_roles(garments, metadata, self.category_columns)
+        for garment, number, worn_with in zip(garments, numbers, roles, strict=True):
+            caption = captions.get(garment.position)
+            texts = (caption.searched,) if caption else ()
+            words = "" if worn_with else product_words(metadata, *texts)
+            self.writer.add_item(item_id(product_id, photo, garment), entry_no, number, product_id, worn_with, words)
+
+    def _photo(self, sha256: str) -> tuple[tuple[GarmentRow, ...], list[int], dict[int, CaptionRow]]:
+        """A photo's garments, their numbers, and their captions by position; written first where it is new."""
+        if sha256 in self._photos:
+            return self._photos[sha256]
+        old = self.before.photo(sha256) if self.before else None
+        captions = self.before.captions(sha256) if self.before and old else {}
+        if old is not None and sha256 in self.kept:
+            known = old.garments, self.writer.garment_numbers(sha256), captions
+        else:
+            self.writer.remove_photo(sha256)
+            photo = self.new_photo(sha256)
+            numbers = self.writer.add_photo(photo)
+            carried = self._carried(old, photo, captions) if old else {}
+            for position, caption in carried.items():
+                self.writer.add_caption(numbers[position], caption)
+            known = photo.garments, numbers, carried
+        self._photos[sha256] = known
+        return known
+
+    def _carried(self, old: PhotoRow, new: PhotoRow, captions: dict[int, CaptionRow]) -> dict[int, CaptionRow]:
+        """Captions of garments that are seen again: of the same class, in nearly the same box."""
+        if not self.same_encoder:
+            return {}
+        carried: dict[int, CaptionRow] = {}
+        for garment in old.garments:
+            if garment.position not in captions:
+                continue
+            fitting = [
+                (garment.box.iou(again.box), -again.position)
+                for again in new.garments
+                if again.class_name == garment.class_name and again.position not in carried
+            ]
+            best = max(fitting, default=(0.0, 0))
+            if best[0] >= SAME_GARMENT:
+                carried[-best[1]] = captions[garment.position]
+        return carried

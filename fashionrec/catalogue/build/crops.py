@@ -1,0 +1,53 @@
+"""Crops whose vectors are known already: another detector, or another threshold, often cuts a garment just the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fashionrec.config import CropConfig
+from fashionrec.photos.images import crop_rectangle
+from fashionrec.catalogue.build.pipeline import Rectangle
+from fashionrec.store.generations import Generation
+from fashionrec.store.items import ItemReader
+from fashionrec.store.thumbnails import Thumbnails
+from fashionrec.store.vectors import open_store
+
+
+class KnownCrops:
+    """The crops of a generation, by photo and rectangle. None where it embedded with another encoder, or cut otherwise.
+
+    Safe to ask from several threads. ``found`` counts the crops that were known.
+    """
+
+    def __init__(
+        self, generation: Generation | None, items: ItemReader | None, settings: dict[str, Any], encoder: str
+    ) -> None:
+        self.found = 0
+        self._items: ItemReader | None = None
+        if generation is None or items is None:
+            return
+        before = generation.manifest["settings"]
+        if any(before.get(key) != settings[key] for key in ("crop", "thumbnail", "scaled_decoding")):
+            return
+        if generation.manifest["bundles"]["embedder"]["fingerprint"] != encoder:
+            return
+        self._items, self._generation = items, generation
+        self._crop = CropConfig.model_validate(before["crop"])
+        self._key = before["build_key"]
+        self._vectors = open_store(generation.root, generation.segments, "image")
+
+    def find(self, photo: str, rectangle: Rectangle) -> tuple[bytes, bytes] | None:
+        """The vector (float32 bytes) and thumbnail (JPEG bytes) of a crop of a photo (sha256); None where it is new."""
+        if self._items is None:
+            return None
+        stored = self._items.photo(photo)
+        if stored is None or stored.build_key != self._key:
+            return None
+        for garment in stored.garments:
+            if crop_rectangle(stored.width, stored.height, garment.box, self._crop) == rectangle:
+                vector = self._vectors.fetch([self._vectors.position(garment.segment, garment.row)])[0]
+                with Thumbnails(self._generation.root) as thumbnails:
+                    thumbnail = thumbnails.read(garment.segment, garment.thumb_offset, garment.thumb_size)
+                self.found += 1
+                return vector.tobytes(), thumbnail
+        return None

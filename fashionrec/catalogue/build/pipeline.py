@@ -1,0 +1,406 @@
+"""From photos to garments with vectors and thumbnails: decode, detect in batches, crop, embed in batches.
+
+What comes out depends on a photo's content, the bundles and the settings alone. It knows nothing of catalogues: whoever
+calls it writes the results down, in the order in which they come.
+
+How the cores are kept busy: photos are decoded in processes of their own, so that a file which crashes or stalls a decoder costs
+one row. The networks run in threads of this process, as many as cores, each with a whole batch and a session that uses one
+thread: they never wait for each other, as threads within one call do after every layer, and they share the weights. All that
+surrounds a batch (its pixels, its boxes, its crops and thumbnails) is done by the thread that runs it. Crops of several photos
+are embedded together, so that the encoder's weights are read from memory once for many.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fashionrec.photos.decoding import decode_all
+from fashionrec.errors import ImageError
+from fashionrec.photos.images import crop_rectangle, encode_jpeg, least_side, read_photo
+from fashionrec.store.journal import FoundGarment, FoundPhoto
+from fashionrec.catalogue.build.tuning import Plan, plan_for
+from fashionrec.types import Box, Garment
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from fashionrec.models.bundle import Bundle
+    from fashionrec.config import Config
+    from fashionrec.detector.detect import Detector
+    from fashionrec.embedder.embed import Embedder
+    from fashionrec.photos.images import Photo
+
+#: Pixels ``(left, top, right, bottom)`` that a crop is cut from.
+Rectangle = tuple[int, int, int, int]
+#: A crop's vector (float32 bytes) and thumbnail (JPEG bytes) where they are known already: asked by photo and rectangle.
+Known = Callable[[str, Rectangle], "tuple[bytes, bytes] | None"]
+Outcome = tuple[str, "FoundPhoto | ImageError"]
+
+#: Pixels of decoded photos that are held at a time, one photo apart: 4 bytes each.
+_HELD = 64_000_000
+
+
+@dataclass(frozen=True)
+class Models:
+    """What finds garments and what embeds them, and how they are run; no detector = every photo is one whole garment."""
+
+    detector: Detector | None
+    embedder: Embedder
+    plan: Plan
+
+
+def open_models(
+    detector: Bundle | None,
+    embedder: Bundle,
+    config: Config,
+    *,
+    photos: int = 0,
+    log: Callable[[str], None] | None = None,
+) -> Models:
+    """Both models with the settings' thresholds and device, and how to run them: by the settings, else by measurement where
+    ``photos`` (to come) are enough for that to pay."""
+    from fashionrec.detector.detect import Detector
+    from fashionrec.embedder.embed import Embedder
+
+    plan = plan_for(detector, embedder, config, photos=photos, log=log)
+    device, found = config.project.device, config.detector
+    cache = Path(config.project.cache) if config.project.cache else None
+    return Models(
+        None
+        if detector is None
+        else Detector(
+            replace(detector, cache=cache),
+            conf=found.conf,
+            iou=found.iou,
+            max_garments=found.max_garments,
+            threads=plan.threads,
+            device=device,
+            rectangular=found.rectangular,
+        ),
+        Embedder(replace(embedder, cache=cache), threads=plan.threads, device=device),
+        plan,
+    )
+
+
+def find_garments(
+    photos: Iterable[tuple[str, Path]],
+    models: Models,
+    config: Config,
+    *,
+    known: Known,
+    seconds: MutableMapping[str, float],
+) -> Iterator[list[Outcome]]:
+    """Outcomes of photos (sha256 and path), some at a time, in order. A photo that cannot be used is an error as a value.
+
+    Crops that ``known`` knows are not embedded again; it is asked by the thread that iterates. ``photos`` are iterated by
+    another, a bounded number ahead. The time of each stage is added to ``seconds`` (``read``, ``detect``, ``embed``): of work,
+    over all cores. Whatever ends the iteration (the end, an error, an interrupt, ``close``) ends all threads and processes.
+    """
+    run = _Run(models, config, known, seconds)
+    try:
+        yield from run.outcomes(photos)
+    finally:
+        run.close()
+
+
+@dataclass(eq=False)
+class _Held:
+    """A photo on its way. ``left`` counts its garments that have no vector yet; None before they are found."""
+
+    digest: str
+    path: Path
+    photo: Photo | None = None
+    error: ImageError | None = None
+    number: int = 0
+    pixels: int = 0
+    garments: list[Garment] = field(default_factory=list)
+    made: list[tuple[bytes, bytes] | None] = field(default_factory=list)
+    size: tuple[int, int] = (0, 0)
+    left: int | None = None
+
+    def outcome(self) -> Outcome:
+        if self.error is not None:
+            return self.digest, self.error
+        rows = [
+            FoundGarment(one.class_name, one.confidence, one.box, one.whole_photo, *made)
+            for one, made in zip(self.garments, self.made, strict=True)
+            if made is not None
+        ]
+        return self.digest, FoundPhoto(self.digest, *self.size, tuple(rows))
+
+
+class _Room:
+    """Bounds what is held at a time: so many photos, and so many of their pixels, but always one photo."""
+
+    def __init__(self, photos: int, pixels: int, full: Callable[[], None]) -> None:
+        self._photos, self._pixels, self._told = photos, pixels, full
+        self._count = self._sum = 0
+        self._change = threading.Condition()
+        self._closed = False
+        self.full = False
+
+    def enter(self, pixels: int) -> bool:
+        """Wait for room; False once it is closed."""
+        with self._change:
+            while not self._closed and self._count and not self._fits(pixels):
+                if not self.full:
+                    self.full = True
+                    self._told()
+                self._change.wait()
+            self.full = False
+            self._count += 1
+            self._sum += pixels
+            return not self._closed
+
+    def _fits(self, pixels: int) -> bool:
+        return self._count < self._photos and self._sum + pixels <= self._pixels
+
+    def leave(self, photos: int = 0, pixels: int = 0) -> None:
+        with self._change:
+            self._count -= photos
+            self._sum -= pixels
+            self._change.notify()
+
+    def close(self) -> None:
+        with self._change:
+            self._closed = True
+            self._change.notify_all()
+
+
+_WAKE, _END = object(), object()
+
+
+class _Run:
+    """One run: a thread that fetches decoded photos, workers that run the networks, and the caller's thread between them.
+
+    Only the caller's thread reads and changes what is on its way; the others tell it what they did through ``_events``.
+    """
+
+    def __init__(self, models: Models, config: Config, known: Known, seconds: MutableMapping[str, float]) -> None:
+        self.models, self.config, self.known, self.seconds = models, config, known, seconds
+        self.plan = models.plan
+        self.side = max(models.embedder.side, config.build.thumbnail)
+        self._least = least_side(self.side, models.detector.imgsz if models.detector else 0)
+        self._events: SimpleQueue[Any] = SimpleQueue()
+        self._stop = threading.Event()
+        ahead = 2 * self.plan.workers * (self.plan.detector_batch + self.plan.embedder_batch)
+        self._room = _Room(ahead, _HELD, partial(self._events.put, _WAKE))
+        self._pool = ThreadPoolExecutor(self.plan.workers, thread_name_prefix="garments")
+        self._fetcher: threading.Thread | None = None
+        self._order: deque[_Held] = deque()
+        self._undetected: dict[tuple[int, int], deque[_Held]] = {}
+        self._crops: deque[tuple[_Held, int]] = deque()
+        self._arrivals = self._running = 0
+        self._ended = False
+
+    def outcomes(self, photos: Iterable[tuple[str, Path]]) -> Iterator[list[Outcome]]:
+        self._fetcher = threading.Thread(target=self._fetch, args=(photos,), name="decoded", daemon=True)
+        self._fetcher.start()
+        while not (self._ended and not self._order):
+            self._take(self._next_event())
+            ready = []
+            while self._order and self._order[0].left == 0:
+                ready.append(self._order.popleft().outcome())
+            self._room.leave(photos=len(ready))
+            self._hand_out()
+            if ready:
+                yield ready
+
+    def close(self) -> None:
+        self._stop.set()
+        self._room.close()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._fetcher is not None:
+            self._fetcher.join()
+
+    # --- the thread that fetches decoded photos
+
+    def _fetch(self, photos: Iterable[tuple[str, Path]]) -> None:
+        jobs = (((digest, path), path) for digest, path in photos)
+        decoded = decode_all(
+            jobs,
+            self.config.images,
+            timeout=self.config.build.photo_timeout,
+            workers=self.config.build.workers or max(2, self.plan.decoders),  # processes, also where one could do it
+            least=self._least,
+            stop=self._stop,
+            seconds=lambda spent: self._events.put(("read", spent)),
+        )
+        try:
+            with closing(decoded):
+                for (digest, path), value in decoded:
+                    held = _Held(digest, path)
+                    if isinstance(value, ImageError):
+                        held.error, held.left = value, 0
+                    else:
+                        held.photo, held.size = value, (value.width, value.height)
+                        held.pixels = value.pixels.width * value.pixels.height
+                    if not self._room.enter(held.pixels):
+                        return
+                    self._events.put(held)
+        except BaseException as error:
+            self._events.put(error)
+        else:
+            self._events.put(_END)
+
+    # --- the workers
+
+    def _detect(self, batch: Sequence[_Held]) -> None:
+        """Garments of photos of one shape; those decoded at a part of their size that shows too little are read again."""
+        assert self.models.detector is not None
+        found = self.models.detector.detect([held.photo.pixels for held in batch if held.photo])
+        for held, garments in zip(batch, found, strict=True):
+            self._choose(held, garments)
+
+    def _choose(self, held: _Held, garments: Sequence[Garment]) -> None:
+        photo = held.photo
+        assert photo is not None
+        garments = [replace(one, box=photo.in_full(one.box)) for one in garments]
+        if not garments and (self.config.build.whole_photo or self.models.detector is None):
+            garments = [Garment(0, None, None, Box(0, 0, photo.width, photo.height), whole_photo=True)]
+        held.garments = list(garments)
+        if not all(photo.shows(one.box, self.config.crop, self.side) for one in held.garments):
+            try:  # not in a process of its own: this JPEG was decoded once, to the end
+                held.photo = read_photo(held.path, self.config.images)
+            except ImageError as error:  # removed or changed meanwhile
+                held.error = error
+
+    def _embed(self, batch: Sequence[tuple[_Held, int]]) -> list[tuple[bytes, bytes]]:
+        crops = []
+        for held, n in batch:
+            assert held.photo is not None
+            crops.append(held.photo.crop(held.garments[n].box, self.config.crop))
+        pictures = self.models.embedder.seen(crops)
+        vectors = self.models.embedder.embed_seen(pictures)
+        return [
+            (np.asarray(vector, np.float32).tobytes(), self._thumbnail(crop, picture))
+            for vector, crop, picture in zip(vectors, crops, pictures, strict=True)
+        ]
+
+    def _thumbnail(self, crop: Image.Image, picture: Image.Image) -> bytes:
+        """Of what the encoder sees, where that is all of the crop and large enough: a crop is made smaller once only."""
+        side = self.config.build.thumbnail
+        square = crop.width == crop.height and picture.width == picture.height
+        smaller = side <= picture.width <= crop.width
+        return encode_jpeg(picture if square and smaller and not self.models.embedder.cuts_off else crop, side)
+
+    # --- the caller's thread
+
+    def _next_event(self) -> Any:
+        while True:
+            try:
+                return self._events.get(timeout=1.0)  # not for ever: an interrupt is not heard then on some systems
+            except Empty:
+                continue
+
+    def _take(self, event: Any) -> None:
+        if event is _END:
+            self._ended = True
+        elif isinstance(event, BaseException):
+            raise event
+        elif isinstance(event, _Held):
+            self._arrived(event)
+        elif event is not _WAKE:
+            if isinstance(event[0], str):
+                self.seconds[event[0]] += event[1]
+            else:
+                finish, future, stage, spent = event
+                self._running -= 1
+                self.seconds[stage] += spent
+                finish(future.result())
+
+    def _arrived(self, held: _Held) -> None:
+        self._order.append(held)
+        self._arrivals += 1
+        held.number = self._arrivals
+        if held.photo is None:
+            return
+        if self.models.detector is None:
+            self._choose(held, [])
+            self._detected([held], None)
+        else:
+            shape = self.models.detector.shape(*held.photo.pixels.size)
+            self._undetected.setdefault(shape, deque()).append(held)
+
+    def _detected(self, batch: Sequence[_Held], _: object) -> None:
+        for held in batch:
+            held.left = 0
+            if held.error is None:
+                for n, one in enumerate(held.garments):
+                    made = self.known(held.digest, crop_rectangle(*held.size, one.box, self.config.crop))
+                    held.made.append(made)
+                    if made is None:
+                        held.left += 1
+                        self._crops.append((held, n))
+            if not held.left:
+                self._let_go(held)
+
+    def _embedded(self, batch: Sequence[tuple[_Held, int]], made: Sequence[tuple[bytes, bytes]]) -> None:
+        for (held, n), one in zip(batch, made, strict=True):
+            assert held.left
+            held.made[n] = one
+            held.left -= 1
+            if not held.left:
+                self._let_go(held)
+
+    def _let_go(self, held: _Held) -> None:
+        held.photo = None
+        self._room.leave(pixels=held.pixels)
+
+    def _hand_out(self) -> None:
+        """Give the workers what is ready, one task more than there are workers: full batches of crops first, which make room;
+        then photos. What is less than a batch goes only where a worker would be idle and nothing comes before it is done."""
+        while self._running <= self.plan.workers:
+            idle = self.plan.workers - self._running
+            last = idle > 0 and (self._ended or self._room.full)
+            if len(self._crops) >= self.plan.embedder_batch:
+                self._start_embedding(self.plan.embedder_batch)
+            elif photos := self._photos(last):
+                self._start(partial(self._detect, photos), partial(self._detected, photos), "detect")
+            elif self._crops and last:
+                self._start_embedding(-(-len(self._crops) // idle))
+            else:
+                return
+
+    def _photos(self, last: bool) -> list[_Held]:
+        """A batch of photos of one shape; ``last``: or less, with the photo that waits longest."""
+        size = self.plan.detector_batch
+        waiting = [photos for photos in self._undetected.values() if photos]
+        if not waiting:
+            return []
+        chosen = max(waiting, key=len)
+        if len(chosen) < size:
+            if not last:
+                return []
+            chosen = min(waiting, key=lambda photos: photos[0].number)
+        return [chosen.popleft() for _ in range(min(size, len(chosen)))]
+
+    def _start_embedding(self, size: int) -> None:
+        batch = [self._crops.popleft() for _ in range(min(size, len(self._crops)))]
+        self._start(partial(self._embed, batch), partial(self._embedded, batch), "embed")
+
+    def _start(self, work: Callable[[], Any], finish: Callable[[Any], None], stage: str) -> None:
+        self._running += 1
+        start = [0.0]
+
+        def run() -> Any:
+            start[0] = time.perf_counter()
+            return work()
+
+        def told(future: Future[Any]) -> None:
+            if not future.cancelled():
+                self._events.put((finish, future, stage, time.perf_counter() - start[0]))
+
+        self._pool.submit(run).add_done_callback(told)

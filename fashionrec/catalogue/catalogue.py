@@ -1,0 +1,300 @@
+"""A catalogue, opened: everything a query needs, from one folder, with no torch and no download."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from contextlib import closing, suppress
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from fashionrec.config import Config, CropConfig, load_config
+from fashionrec.errors import CatalogueError, FashionrecError, ModelError
+from fashionrec.models.bundle import Bundle
+from fashionrec.store.generations import Generation, hold, read_current
+from fashionrec.store.items import ItemReader, StoredItem
+from fashionrec.store.measured import Measured, read_measured
+from fashionrec.store.rows import AGAIN
+from fashionrec.store.thumbnails import Thumbnails
+
+# What needs numpy or Pillow is imported where it is used: a query's models are being opened by then (see begin).
+if TYPE_CHECKING:
+    from fashionrec.detector.detect import Detector
+    from fashionrec.embedder.embed import Embedder
+    from fashionrec.photos.images import Photo
+    from fashionrec.search.answer import Answer
+    from fashionrec.search.filters.columns import Columns
+    from fashionrec.search.outfits import Outfits
+    from fashionrec.store.vectors import VectorStore
+
+
+class Catalogue:
+    """One generation of a catalogue, open for reading. Thread-safe.
+
+    The generation stays on the disk until it is closed, whatever is built meanwhile.
+    What a query does not need is not opened: the image tower for a text query, the text tower for a photo.
+    """
+
+    def __init__(self, generation: Generation, config: Config, at_once: bool = False) -> None:
+        self.at_once = at_once
+        self._held = hold(generation)
+        self.generation = generation
+        self.config = config
+        self.items = ItemReader(generation.items_path)
+        self._lock = threading.RLock()
+        self._stores: dict[str, VectorStore] = {}
+
+    @classmethod
+    def open(cls, path: str | Path, config: Config | None = None, *, at_once: bool = False) -> Catalogue:
+        """Open the served generation of a catalogue folder. Checks manifest, sizes, headers and model fingerprints.
+
+        ``at_once`` is for a few questions: the models are open in a fraction of the time, and take up to a fifth longer each.
+        Raises :class:`CatalogueError` where it is missing, damaged, of another version, or was built with other models
+        than those that lie in it.
+        """
+        root = Path(path)
+        for attempt in (1, 2):  # a writer may have removed the generation between the pointer and its files
+            generation = read_current(root)
+            try:
+                catalogue = cls(generation, config if config is not None else load_config().config, at_once)
+                generation.check()
+                catalogue._check_models()
+                return catalogue
+            except CatalogueError:
+                if attempt == 2 or read_current(root).name == generation.name:
+                    raise
+        raise AssertionError("unreachable")
+
+    def __enter__(self) -> Catalogue:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.items.close()
+        self._held.close()
+
+    def newer(self) -> bool:
+        """Whether another generation is served by now: open the catalogue again to see it."""
+        return read_current(self.root).name != self.generation.name
+
+    @property
+    def root(self) -> Path:
+        return self.generation.root
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What it was built with, as the manifest has it."""
+        return dict(self.generation.manifest["settings"])
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return dict(self.generation.manifest["counts"])
+
+    @cached_property
+    def crop(self) -> CropConfig:
+        """How garments were cut: a query's garments are cut the same way."""
+        return CropConfig.model_validate(self.settings["crop"])
+
+    @cached_property
+    def embedder_bundle(self) -> Bundle:
+        return self._bundle("embedder")
+
+    @cached_property
+    def detector_bundle(self) -> Bundle | None:
+        return self._bundle("detector") if self.generation.bundle_path("detector") else None
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        from fashionrec.embedder.embed import Embedder
+
+        with self._lock:
+            return Embedder(
+                self.embedder_bundle, threads=self.config.project.threads, device=self.config.project.device
+            )
+
+    @cached_property
+    def detector(self) -> Detector | None:
+        from fashionrec.detector.detect import Detector
+
+        if self.detector_bundle is None:
+            return None
+        found = self.config.detector
+        with self._lock:
+            return Detector(
+                self.detector_bundle,
+                conf=found.conf,
+                iou=found.iou,
+                max_garments=found.max_garments,
+                threads=self.config.project.threads,
+                device=self.config.project.device,
+                rectangular=bool(self.settings.get("rectangular", found.rectangular)),
+            )
+
+    def begin(self, tower: str, *, detect: bool = False) -> None:
+        """Start opening the models that a question needs, beside what the caller does next: the encoder's ``tower`` (``image``
+        or ``text``), and the detector where it is to ``detect``. What goes wrong is raised when they are asked."""
+        project = self.config.project
+        if detect and self.detector_bundle is not None:
+            self.detector_bundle.open_ahead("detect", threads=project.threads, device=project.device)
+        self.embedder_bundle.open_ahead(tower, threads=project.threads, device=project.device)
+
+    def begin_vectors(self) -> None:
+        """Start opening the vectors beside what the caller does next. What goes wrong is raised when they are asked."""
+        if "image" not in self._stores:
+            threading.Thread(target=self._open_vectors, name="fashionrec-begin").start()
+
+    def _open_vectors(self) -> None:
+        with suppress(FashionrecError):
+            _ = self.images
+
+    def put_away_detector(self) -> None:
+        """Give back the memory of the detector. It is opened again when it is asked for."""
+        self.__dict__.pop("detector", None)
+        if sys.platform == "linux":  # glibc keeps what was freed, in case that it is asked for again
+            import ctypes
+
+            trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+            if trim is not None:
+                trim(0)
+
+    @cached_property
+    def images(self) -> VectorStore:
+        """Image vectors of every garment."""
+        return self._vectors("image")
+
+    @cached_property
+    def captions(self) -> VectorStore:
+        """Vectors of the captions' texts, of those garments that have one."""
+        return self._vectors("caption")
+
+    @cached_property
+    def measured(self) -> Measured:
+        """What evaluations found out about this generation."""
+        return read_measured(self.root, self.generation.name, self.embedder_bundle.fingerprint)
+
+    @cached_property
+    def columns(self) -> Columns:
+        """Columns of the items, for filters."""
+        from fashionrec.search.filters.columns import Columns
+
+        return Columns(self.items, self.images)
+
+    @cached_property
+    def outfits(self) -> Outfits:
+        """The garments that are worn together in the catalogue's photos."""
+        from fashionrec.search.outfits import Outfits
+
+        return Outfits(self)
+
+    def read_photo(self, source: str | Path | bytes, *, whole: bool = True) -> Photo:
+        """A photo with all its pixels; or, not ``whole``, as a build reads it: with as many as it needs at least."""
+        from fashionrec.photos.images import read_photo
+
+        limits = self.config.images
+        made = self.settings.get("scaled_decoding", limits.scaled_decoding)
+        if made != limits.scaled_decoding:
+            limits = limits.model_copy(update={"scaled_decoding": made})
+        return read_photo(source, limits, None if whole else self._least)
+
+    @cached_property
+    def crop_side(self) -> int:
+        """Pixels that a crop must have where its photo has them, so that nothing made of it is enlarged."""
+        return max(self.embedder.side, int(self.settings["thumbnail"]))
+
+    @cached_property
+    def _least(self) -> int:
+        from fashionrec.photos.images import least_side
+
+        return least_side(self.crop_side, self.detector.imgsz if self.detector else 0)
+
+    def thumbnail(self, stored: StoredItem) -> bytes:
+        """An item's picture as JPEG bytes."""
+        with Thumbnails(self.root) as thumbnails:
+            return thumbnails.read(*stored.thumb)
+
+    def search(self, photo: str | Path | bytes, k: int | None = None, garment: str | None = None) -> Answer:
+        """What looks like the garments of a photo: see :func:`fashionrec.search.photo.search_photo`."""
+        from fashionrec.search.photo import search_photo
+
+        query = self.config.query
+        changed = query.model_copy(update={"k": k or query.k, "garment": garment or query.garment})
+        return search_photo(self, photo, changed)
+
+    def search_text(self, text: str, k: int | None = None) -> Answer:
+        """What fits a description: see :func:`fashionrec.search.text.search_text`."""
+        from fashionrec.search.text import search_text
+
+        return search_text(self, text, self.config.query.model_copy(update={"k": k or self.config.query.k}))
+
+    def _bundle(self, kind: str) -> Bundle:
+        path = self.generation.bundle_path(kind)
+        if path is None:
+            raise CatalogueError(f"catalogue {self.root} has no {kind}")
+        cache = self.config.project.cache
+        return replace(Bundle.open(path, kind), at_once=self.at_once, cache=Path(cache) if cache else None)
+
+    def _vectors(self, kind: str) -> VectorStore:
+        from fashionrec.store.vectors import open_store
+
+        with self._lock:
+            if kind not in self._stores:
+                threads = self.config.project.threads
+                index = self.generation.manifest.get("index") if kind == "image" else None
+                self._stores[kind] = open_store(self.root, self.generation.segments, kind, index, threads=threads)
+            return self._stores[kind]
+
+    def _check_models(self) -> None:
+        """Vectors of one encoder are never searched with another, and queries are cut as the garments were."""
+        for key in ("crop", "thumbnail"):
+            if key not in self.settings:
+                raise CatalogueError(f"catalogue {self.root} is damaged: its manifest has no setting {key}", hint=AGAIN)
+        try:
+            fingerprints = {"embedder": self.embedder_bundle.fingerprint}
+            if self.detector_bundle is not None:
+                fingerprints["detector"] = self.detector_bundle.fingerprint
+        except ModelError as error:
+            raise CatalogueError(f"catalogue {self.root} is damaged: {error}", hint=error.hint) from None
+        for kind, found in fingerprints.items():
+            expected = self.generation.manifest["bundles"][kind]["fingerprint"]
+            if found != expected:
+                raise CatalogueError(
+                    f"the {kind} in {self.root} ({found[:12]}) is not the one it was built with ({expected[:12]})",
+                    hint="put the right bundle back, or build it again with `fashionrec build-index`",
+                )
+        for name, entry in self.generation.segments.items():
+            if entry["embedder"] != fingerprints["embedder"]:
+                raise CatalogueError(
+                    f"the vectors in {self.root}/segments/{name} are of another encoder"
+                    f" ({str(entry['embedder'])[:12]}, not {fingerprints['embedder'][:12]})",
+                    hint="build the catalogue again with `fashionrec build-index`",
+                )
+
+
+def verify_catalogue(root: str | Path) -> int:
+    """Hash every file of the served generation against its manifest; returns how many there are.
+
+    Raises :class:`CatalogueError` for the first that is missing or changed, be it by one bit.
+    """
+    from fashionrec.store.vectors import open_store
+
+    generation = read_current(Path(root))
+    with closing(hold(generation)):
+        generation.check_pointer()
+        generation.check(contents=True)
+        ItemReader(generation.items_path).close()  # right hashes may be those of a forged file
+        for kind in ("image", "caption"):
+            index = generation.manifest.get("index") if kind == "image" else None
+            open_store(generation.root, generation.segments, kind, index)
+        for kind in generation.manifest["bundles"]:
+            path = generation.bundle_path(kind)
+            if path is not None:
+                try:
+                    Bundle.open(path, kind, verify=True)
+                except ModelError as error:
+                    raise CatalogueError(f"catalogue {root} is damaged: {error}", hint=error.hint) from None
+    return len(generation.manifest["files"])

@@ -1,0 +1,171 @@
+"""Changing a catalogue in place: rows added, taken away, given other data; what is not named stays as it is.
+
+Each makes one new generation by the same build as `build-index`, with the models and settings that the catalogue was built
+with, so that what is added is searched like the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fashionrec.catalogue.build.build import Progress, build_catalogue
+from fashionrec.catalogue.build.report import BuildReport
+from fashionrec.catalogue.compaction import compact_segments
+from fashionrec.common.files import dump_json, write_atomic
+from fashionrec.config import Config
+from fashionrec.errors import CatalogueError, DataError
+from fashionrec.models.bundle import Bundle
+from fashionrec.models.runs import now
+from fashionrec.store import generations
+from fashionrec.store.generations import Generation
+from fashionrec.store.index import make_index
+from fashionrec.store.item_writer import ItemWriter
+from fashionrec.store.items import EntryRow, ItemReader
+
+if TYPE_CHECKING:
+    from fashionrec.products.tables import ProductRow
+
+
+def add_products(
+    root: Path, rows: Sequence[ProductRow], config: Config, *, source: str, progress: Progress | None = None
+) -> BuildReport:
+    """Add rows to a catalogue; one whose image and product are there already takes the place of that one."""
+    named = {(row.image, row.product_id) for row in rows}
+    kept = [entry for entry in entries(root) if (entry.image, entry.product_id) not in named]
+    return _build(root, [*kept, *rows], config, source, progress)
+
+
+def remove_products(root: Path, product_ids: Iterable[str], config: Config) -> tuple[BuildReport, list[str]]:
+    """Take products away, with all their rows. Returns the report, and the ids that are not in the catalogue.
+
+    Raises :class:`DataError` where none of them is, or none would be left.
+    """
+    there = list(entries(root))
+    wanted, known = set(product_ids), {entry.product_id for entry in there}
+    if not wanted & known:
+        raise DataError(
+            f"none of the {len(wanted)} products is in {root}", hint="fashionrec catalogue show --product ID"
+        )
+    kept = [entry for entry in there if entry.product_id not in wanted]
+    if not kept:
+        raise DataError(f"that would leave nothing in {root}", hint="remove the folder itself")
+    return _build(root, kept, config, _source(root), None), sorted(wanted - known)
+
+
+def update_products(root: Path, records: Sequence[Mapping[str, Any]], config: Config) -> tuple[BuildReport, list[str]]:
+    """Give products other data: ``records`` hold a ``product_id`` and the columns that change; the others stay.
+
+    A record that also names an ``image`` is for that row alone. A value of None takes the column away. No photo is read.
+    Returns the report, and the ids that are not in the catalogue. Raises :class:`DataError` for a record without an id, or
+    where none is there.
+    """
+    changes: dict[tuple[str, str | None], dict[str, Any]] = {}
+    for record in records:
+        values = dict(record)
+        product, image = values.pop("product_id", None), values.pop("image", None)
+        if product is None or not str(product).strip():
+            raise DataError("a record has no product_id", hint="the table needs the column product_id")
+        changes.setdefault((str(product).strip(), str(image).strip() if image else None), {}).update(values)
+    rows: list[EntryRow] = []
+    used: set[tuple[str, str | None]] = set()
+    for entry in entries(root):
+        metadata = dict(entry.metadata)
+        for key in ((entry.product_id, None), (entry.product_id, entry.image)):
+            if key in changes:
+                used.add(key)
+                metadata.update(changes[key])
+        rows.append(replace(entry, metadata={name: value for name, value in metadata.items() if value is not None}))
+    unknown = sorted({product for product, _ in changes.keys() - used})
+    if not used:
+        raise DataError(
+            f"none of the {len(unknown)} products is in {root}", hint="fashionrec catalogue show --product ID"
+        )
+    return _build(root, rows, config, _source(root), None), unknown
+
+
+def compact_catalogue(root: Path, config: Config) -> dict[str, int]:
+    """Leave out what nothing refers to any more, and make many files of vectors one. No item changes.
+
+    Returns ``bytes_before``, ``bytes_after`` (of the served generation), ``segments_before``, ``segments_after``.
+    """
+    generations.read_current(root)  # before the lock, which would make the folder
+    with generations.writer_lock(root):
+        old = generations.read_current(root)
+        old.check()
+        name, folder = generations.begin(root)
+        writer = ItemWriter(folder / generations.ITEMS, old.items_path)
+        try:
+            segments = compact_segments(root, name, writer, old.segments)
+            writer.close(shrink=True)
+        except BaseException:
+            writer.discard()
+            raise
+        write_atomic(folder / generations.REPORT, dump_json({"generation": name, "compacted": True}))
+        index = make_index(root, name, segments, settings=config.index, previous=old.manifest.get("index"))
+        manifest = {**old.manifest, "created": now(), "made_by": "compact", "segments": segments, "index": index}
+        new = generations.commit(root, name, manifest)
+    return {
+        "bytes_before": size(old),
+        "bytes_after": size(new),
+        "segments_before": len(old.segments),
+        "segments_after": len(new.segments),
+    }
+
+
+def entries(root: Path) -> Iterable[EntryRow]:
+    """Every row of the served generation."""
+    reader = ItemReader(generations.read_current(root).items_path)
+    try:
+        yield from reader.entries()
+    finally:
+        reader.close()
+
+
+def size(generation: Generation) -> int:
+    """Bytes of all files that a generation needs."""
+    return sum(int(entry["size"]) for entry in generation.manifest["files"].values())
+
+
+def as_built(generation: Generation, config: Config) -> Config:
+    """The settings with those that a catalogue was built with in place of the present ones."""
+    made = generation.manifest["settings"]
+    try:
+        detector = {key: made[key] for key in ("conf", "iou", "max_garments", "rectangular")}
+        images = {"scaled_decoding": made["scaled_decoding"]}
+        build = {"detect": made["detect"], "whole_photo": made["whole_photo"], "thumbnail": made["thumbnail"]}
+        return config.model_copy(
+            update={
+                "images": config.images.model_copy(update=images),
+                "detector": config.detector.model_copy(update=detector),
+                "build": config.build.model_copy(update=build),
+                "crop": config.crop.model_validate(made["crop"]),
+            }
+        )
+    except (KeyError, ValueError) as error:
+        raise CatalogueError(f"the manifest of {generation.root} does not say how it was built ({error!r})") from None
+
+
+def _build(
+    root: Path, rows: Sequence[ProductRow | EntryRow], config: Config, source: str, progress: Progress | None
+) -> BuildReport:
+    current = generations.read_current(root)
+    detector, encoder = current.bundle_path("detector"), current.bundle_path("embedder")
+    if encoder is None:
+        raise CatalogueError(f"catalogue {root} has no embedder")
+    return build_catalogue(
+        rows,
+        root,
+        detector_bundle=Bundle.open(detector, "detector") if detector else None,
+        embedder_bundle=Bundle.open(encoder, "embedder"),
+        config=as_built(current, config),
+        source=source,
+        max_delete=1.0,
+        progress=progress,
+    )
+
+
+def _source(root: Path) -> str:
+    return str(generations.read_current(root).manifest.get("photos_from", ""))

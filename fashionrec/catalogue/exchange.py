@@ -1,0 +1,323 @@
+"""A catalogue as plain tables and arrays, and back: for other systems, for archives, and to look into with pandas.
+
+::
+
+    EXPORT/
+      export.json            format, settings, bundles, counts
+      entries.parquet        rows of the product table: image, product_id, photo, metadata (JSON) ...
+      items.parquet          what can be found: item, garment, box, caption, thumbnail (JPEG bytes), rows in the arrays below
+      image_vectors.npy      float32 [garments, dim]
+      caption_vectors.npy    float32 [captions, dim]
+      bundles/detector, bundles/embedder
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fashionrec.catalogue.catalogue import Catalogue
+from fashionrec.common.documents import parse_json, read_json
+from fashionrec.common.extras import load
+from fashionrec.common.files import dump_json, write_atomic
+from fashionrec.common.folder import Folder
+from fashionrec.config import Config
+from fashionrec.errors import CatalogueError, DataError
+from fashionrec.models.bundle import Bundle
+from fashionrec.models.runs import installed_versions, now
+from fashionrec.products.parquet import read_parquet
+from fashionrec.store import generations
+from fashionrec.store.assemble import SegmentWriter, store_bundle
+from fashionrec.store.index import make_index
+from fashionrec.store.item_writer import ItemWriter, product_words
+from fashionrec.store.items import CaptionRow, GarmentRow, ItemReader, PhotoRow, StoredItem
+from fashionrec.store.rows import AGAIN
+from fashionrec.types import Box
+
+FORMAT, FORMAT_VERSION = "fashionrec-export", 1
+_IMAGES, _CAPTIONS = "image_vectors.npy", "caption_vectors.npy"
+#: Bytes of an export's document, about 1,000 for each item.
+_DOCUMENT_LIMIT = 8 << 30
+_BATCH = 4096
+_JPEG = b"\xff\xd8"
+_MOST_OFF = 1e-3  # how far from 1 a vector's length may be
+
+
+def export_catalogue(root: Path, out: Path, config: Config) -> dict[str, Any]:
+    """Write the served generation as tables and arrays into the new folder ``out``. Returns counts.
+
+    Raises :class:`DataError` where ``out`` is there and not empty, :class:`MissingExtra` without pandas and pyarrow.
+    """
+    pandas = load("pandas", what="exporting a catalogue", packages=("pandas", "pyarrow"))
+    if not _is_free(out):
+        raise DataError(f"{out} is not empty", hint="choose another folder")
+    with Catalogue.open(root, config) as catalogue:
+        generation = catalogue.generation
+        (out / "bundles").mkdir(parents=True, exist_ok=True)
+        photos: dict[str, PhotoRow] = {}
+        entries = []
+        for entry in catalogue.items.entries():
+            photo = photos.setdefault(entry.photo, _photo(catalogue.items, entry.photo))
+            seen = {"width": photo.width, "height": photo.height, "build_key": photo.build_key}
+            metadata = json.dumps(entry.metadata, ensure_ascii=False)
+            entries.append({**asdict(entry), **seen, "metadata": metadata})
+        pandas.DataFrame(entries).to_parquet(out / "entries.parquet", index=False)
+        rows: list[dict[str, Any]] = []
+        images: dict[tuple[str, int], int] = {}
+        texts: dict[tuple[str, int], int] = {}
+        for stored in catalogue.items.everything():
+            garment = _garment(photos.get(stored.photo), stored)
+            caption = catalogue.items.caption(stored.photo, garment.position)
+            vector = images.setdefault(stored.image_at, len(images))
+            text = texts.setdefault(stored.caption_at, len(texts)) if stored.caption_at else None
+            rows.append(_row(catalogue, stored, garment, caption, vector, text))
+        pandas.DataFrame(rows).to_parquet(out / "items.parquet", index=False)
+        _save(out / _IMAGES, catalogue.images, list(images))
+        _save(out / _CAPTIONS, catalogue.captions, list(texts))
+        bundles = {}
+        for kind in generation.manifest["bundles"]:
+            path = generation.bundle_path(kind)
+            assert path is not None
+            bundles[kind] = Bundle.open(path, kind).copy_to(out / "bundles" / kind).fingerprint
+        document = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "generation": generation.name,
+            "photos_from": generation.manifest.get("photos_from", ""),
+            "settings": generation.manifest["settings"],
+            "bundles": bundles,
+            "counts": catalogue.counts,
+            "vectors": {"images": len(images), "captions": len(texts)},
+        }
+        write_atomic(out / "export.json", dump_json(document))
+    return document
+
+
+def import_catalogue(source: Path, root: Path, config: Config) -> dict[str, int]:
+    """Make a new catalogue at ``root`` of an export. Item ids, captions and vectors are as they were. Returns counts.
+
+    Raises :class:`DataError` where the export is damaged or does not fit together, :class:`CatalogueError` where ``root``
+    is there already.
+    """
+    document = _read_document(source)
+    if not _is_free(root):
+        raise CatalogueError(f"{root} is not empty", hint="choose another folder")
+    try:
+        entries = read_parquet(source / "entries.parquet").to_dict("records")
+        items = read_parquet(source / "items.parquet").astype(object)
+        items = items.where(items.notna(), None).to_dict("records")
+        images = _load(source / _IMAGES, document["vectors"]["images"])
+        texts = _load(source / _CAPTIONS, document["vectors"]["captions"])
+        if not {"embedder"} <= document["bundles"].keys() <= {"embedder", "detector"}:
+            raise DataError(f"{source} does not say which models it was made with", hint="export it again")
+        bundles = {kind: Bundle.open(source / "bundles" / kind, kind, verify=True) for kind in document["bundles"]}
+        if {kind: bundle.fingerprint for kind, bundle in bundles.items()} != document["bundles"]:
+            raise DataError(f"the bundles in {source} are not those that it was made with")
+        dim = int(bundles["embedder"].spec["dim"])
+        if images.shape[1] != dim or (len(texts) and texts.shape[1] != dim):
+            raise DataError(f"the vectors in {source} are {images.shape[1]} long, the encoder's {dim}")
+        with generations.writer_lock(root):
+            return _write(root, document, entries, items, images, texts, bundles, config)
+    except (KeyError, ValueError, TypeError, OSError, IndexError, AttributeError, OverflowError) as error:
+        Folder(root.parent).remove(root.name, ignore_errors=True)
+        raise DataError(f"{source} cannot be imported: {error!r}", hint="export it again") from None
+    except DataError:
+        Folder(root.parent).remove(root.name, ignore_errors=True)
+        raise
+
+
+def _is_free(folder: Path) -> bool:
+    """Whether a folder can be made here: nothing has its name, or it is empty."""
+    return not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir()))
+
+
+def _write(
+    root: Path,
+    document: dict[str, Any],
+    entries: list[dict[str, Any]],
+    items: list[dict[str, Any]],
+    images: np.ndarray,
+    texts: np.ndarray,
+    bundles: dict[str, Bundle],
+    config: Config,
+) -> dict[str, int]:
+    name, folder = generations.begin(root)
+    segment = SegmentWriter(root / "segments" / f"{name}-image", images.shape[1], config.index.vectors)
+    words = SegmentWriter(root / "segments" / f"{name}-caption", images.shape[1], config.index.vectors)
+    writer = ItemWriter(folder / generations.ITEMS)
+    garments: dict[str, dict[int, dict[str, Any]]] = {}
+    for item in items:
+        if not 0 <= int(item["image_vector"]) < len(images):
+            raise DataError(f"item {item['item_id']!r} has no vector: row {item['image_vector']} of {len(images)}")
+        if not (isinstance(item["thumbnail"], bytes) and item["thumbnail"].startswith(_JPEG)):
+            raise DataError(f"the thumbnail of item {item['item_id']!r} is not a JPEG")
+        garments.setdefault(item["photo"], {}).setdefault(int(item["position"]), item)
+    numbers: dict[tuple[str, int], int] = {}
+    entry_numbers: dict[tuple[str, str], int] = {}
+    for entry in entries:
+        photo = entry["photo"]
+        if (photo, -1) not in numbers:
+            numbers[photo, -1] = 0
+            rows = []
+            for position, item in sorted(garments.get(photo, {}).items()):
+                row, offset = segment.add(images[int(item["image_vector"])].tobytes(), item["thumbnail"])
+                box = Box(*(float(item[side]) for side in ("x1", "y1", "x2", "y2")))
+                rows.append(
+                    GarmentRow(
+                        *(position, item["class_name"], item["confidence"], box, bool(item["whole_photo"])),
+                        *(segment.name, row, offset, len(item["thumbnail"])),
+                    )
+                )
+            made = PhotoRow(photo, int(entry["width"]), int(entry["height"]), entry["build_key"], tuple(rows))
+            for garment, number in zip(rows, writer.add_photo(made), strict=True):
+                numbers[photo, garment.position] = number
+                caption = _caption(garments[photo][garment.position], texts, words)
+                if caption is not None:
+                    writer.add_caption(number, caption)
+        metadata = parse_json(entry["metadata"])
+        entry_numbers[entry["image"], entry["product_id"]] = writer.add_entry(
+            entry["image"], entry["base"], entry["product_id"], photo, metadata
+        )
+    for item in items:
+        metadata = parse_json(item["metadata"])
+        said = item.get("caption_words") or f"{item['caption_en'] or ''} {item['caption_ko'] or ''}"
+        text = "" if item["worn_with"] else product_words(metadata, said)
+        entry_no = entry_numbers[item["image"], item["product_id"]]
+        number = numbers[item["photo"], int(item["position"])]
+        writer.add_item(item["item_id"], entry_no, number, item["product_id"], bool(item["worn_with"]), text)
+    for part in (segment, words):
+        part.close()
+    writer.close()
+    stored = {kind: store_bundle(root, bundle) for kind, bundle in bundles.items()}
+    encoder = bundles["embedder"].fingerprint
+    segments = {
+        part.name: part.entry(kind, encoder) for kind, part in (("image", segment), ("caption", words)) if part.count
+    }
+    reader = ItemReader(folder / generations.ITEMS)
+    counts = reader.counts()
+    reader.close()
+    write_atomic(folder / generations.REPORT, dump_json({"generation": name, "imported": document["counts"]}))
+    manifest = {
+        "created": now(),
+        "made_by": "import",
+        "versions": installed_versions(),
+        "photos_from": document["photos_from"],
+        "bundles": stored,
+        "segments": segments,
+        "counts": counts,
+        "settings": document["settings"],
+        "index": make_index(root, name, segments, settings=config.index),
+    }
+    generations.commit(root, name, manifest)
+    return counts
+
+
+def _garment(photo: PhotoRow | None, stored: StoredItem) -> GarmentRow:
+    """An item's garment, among those of its entry's photo."""
+    for garment in photo.garments if photo else ():
+        if (garment.segment, garment.row) == stored.image_at:
+            return garment
+    raise CatalogueError(f"catalogue is damaged: item {stored.item.item_id!r:.80} is not in its photo", hint=AGAIN)
+
+
+def _row(
+    catalogue: Catalogue,
+    stored: StoredItem,
+    garment: GarmentRow,
+    caption: CaptionRow | None,
+    vector: int,
+    text: int | None,
+) -> dict[str, Any]:
+    return {
+        "item_id": stored.item.item_id,
+        "product_id": stored.item.product_id,
+        "worn_with": stored.worn_with,
+        "image": stored.item.image,
+        "photo": stored.photo,
+        "position": garment.position,
+        "class_name": garment.class_name,
+        "confidence": garment.confidence,
+        **dict(zip(("x1", "y1", "x2", "y2"), garment.box, strict=True)),
+        "whole_photo": garment.whole_photo,
+        "image_vector": vector,
+        "caption_vector": text,
+        "caption_en": caption.caption_en if caption else None,
+        "caption_ko": caption.caption_ko if caption else None,
+        "attributes": json.dumps(caption.attributes, ensure_ascii=False) if caption else None,
+        "embedding_text": caption.embedding_text if caption else None,
+        "captioner": caption.captioner if caption else None,
+        "caption_words": caption.words or None if caption else None,
+        "metadata": json.dumps(stored.item.metadata, ensure_ascii=False),
+        "thumbnail": catalogue.thumbnail(stored),
+    }
+
+
+def _caption(item: dict[str, Any], texts: np.ndarray, words: SegmentWriter) -> CaptionRow | None:
+    if item["caption_en"] is None:
+        return None
+    place: tuple[str | None, int | None] = (None, None)
+    if item["caption_vector"] is not None:
+        place = words.name, words.add(texts[int(item["caption_vector"])].tobytes(), b"")[0]
+    fields = parse_json(item["attributes"])
+    said = (item["caption_en"], item["caption_ko"], fields, item["embedding_text"], item["captioner"])
+    return CaptionRow(*said, *place, item.get("caption_words") or "")
+
+
+def _photo(items: ItemReader, sha256: str) -> PhotoRow:
+    photo = items.photo(sha256)
+    if photo is None:
+        raise CatalogueError(f"catalogue is damaged: photo {sha256[:12]} is not in it")
+    return photo
+
+
+def _save(path: Path, store: Any, places: list[tuple[str, int]]) -> None:
+    """The vectors at some places as one array, written a part at a time."""
+    dim = int(store.indexes[0].d) if store.indexes else 0
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(len(places), dim)) if places else None
+    if array is None:
+        np.save(path, np.empty((0, dim), np.float32))
+        return
+    for start in range(0, len(places), _BATCH):
+        part = places[start : start + _BATCH]
+        array[start : start + len(part)] = store.fetch([store.position(*place) for place in part])
+    array.flush()
+
+
+def _load(path: Path, count: int) -> np.ndarray:
+    try:
+        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is not an array of vectors: {error}", hint="export it again") from None
+    if vectors.ndim != 2 or len(vectors) != count or vectors.dtype != np.float32:
+        raise DataError(f"{path} holds {vectors.dtype} {vectors.shape}, not float32 of {count} rows")
+    for start in range(0, len(vectors), _BATCH):
+        lengths = np.linalg.norm(vectors[start : start + _BATCH], axis=1)
+        if not (abs(lengths - 1) < _MOST_OFF).all():
+            raise DataError(f"{path} holds vectors that are not of unit length")
+    return vectors
+
+
+def _read_document(source: Path) -> dict[str, Any]:
+    path = source / "export.json"
+    folder = Folder(source, "export")
+    try:
+        if source.is_dir():
+            folder.check()
+        with folder.open("export.json") as file:
+            document = read_json(file, limit=_DOCUMENT_LIMIT)
+    except FileNotFoundError:
+        raise DataError(
+            f"{source} is not an export: it has no export.json", hint="fashionrec catalogue export"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is damaged: {error}", hint="export it again") from None
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise DataError(f"{path} is not an export's", hint="fashionrec catalogue export")
+    if document.get("format_version") != FORMAT_VERSION:
+        raise DataError(f"{source} is an export of format {document.get('format_version')}, not {FORMAT_VERSION}")
+    return document

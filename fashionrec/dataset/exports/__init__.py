@@ -1,0 +1,1 @@
+"""Data sets in the formats of others, and photos chosen for labelling."""

@@ -1,0 +1,1 @@
+"""Download the photos of product feeds: politely, safely and only once."""

@@ -1,0 +1,156 @@
+"""Photos from the network as they are kept between runs: files named by their content, and a journal of where each is from.
+
+::
+
+    photos/ab/abcdef....jpg   the bytes as they came; the name is their sha256
+    journal.jsonl             a line per photo that came whole; a later line about the same URL replaces an earlier one
+    partial/                  what is on its way; emptied by the next run
+
+A file is moved into place before its line is written, so a kill loses at most what was on its way. What the journal says is
+believed only as far as the file's own hash agrees.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from fashionrec.common.documents import parse_json
+from fashionrec.common.files import locked, sha256_file
+from fashionrec.common.folder import Folder
+
+_JOURNAL = "journal.jsonl"
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """One photo that is there. ``url`` is what was asked for, ``final_url`` who answered, after redirects.
+
+    ``how`` is ``new``, ``kept`` (from an earlier run, not asked for), or ``unchanged`` (asked for, and the server said so).
+    """
+
+    url: str
+    path: Path
+    sha256: str
+    size: int
+    final_url: str
+    etag: str | None = None
+    last_modified: str | None = None
+    how: str = "new"
+
+
+class PhotoCache:
+    """Made by :func:`open_cache`. Not safe to use from several threads, but for :meth:`part`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._inside = Folder(folder, "cannot write to the photos kept in")
+        self._inside.check({"photos": "folder", "partial": "folder", _JOURNAL: "file"})
+        self._lines = self._read_journal()
+        self._empty_partial()
+        self._inside.make_folder("partial", exist_ok=True)
+        self._file: IO[bytes] | None = None
+
+    def known(self, url: str) -> Fetched | None:
+        """What an earlier run fetched from a URL, if the file is there and its bytes are those that came."""
+        line = self._lines.get(url)
+        if line is None:
+            return None
+        path = self._place(line["sha256"], line["suffix"])
+        try:
+            whole = path.stat().st_size == line["size"] and sha256_file(path) == line["sha256"]
+        except OSError:
+            return None
+        fields = ("sha256", "size", "final_url", "etag", "last_modified")
+        return Fetched(url, path, how="kept", **{name: line[name] for name in fields}) if whole else None
+
+    def part(self, number: int) -> Path:
+        """Where the bytes of a download go until they are known to be a photo."""
+        return self.folder / "partial" / f"{number}.part"
+
+    def keep(self, part: Path, suffix: str, url: str, **fields: Any) -> Fetched:
+        """Move a finished download to its place and write its line. ``fields`` are those of :class:`Fetched`."""
+        path = self._place(fields["sha256"], suffix)
+        self._inside.make_folder(f"photos/{fields['sha256'][:2]}", exist_ok=True)
+        part.replace(path)
+        self._write({"url": url, "suffix": suffix, **fields})
+        return Fetched(url, path, **fields)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._empty_partial()
+        with suppress(OSError):  # it holds what is not ours
+            (self.folder / "partial").rmdir()
+
+    def _empty_partial(self) -> None:
+        for entry in self._inside.entries("partial"):
+            if re.fullmatch(r"\d+\.part", Path(entry.name).name):
+                self._inside.remove(entry.name, ignore_errors=True)
+
+    def _place(self, sha256: str, suffix: str) -> Path:
+        return self.folder / "photos" / sha256[:2] / f"{sha256}{suffix}"
+
+    def _write(self, line: dict[str, Any]) -> None:
+        if self._file is None:
+            self._file = self._inside.open(_JOURNAL, "ab")
+        self._file.write(f"{json.dumps(line, ensure_ascii=False)}\n".encode())
+        self._file.flush()
+        self._lines[line["url"]] = line
+
+    def _read_journal(self) -> dict[str, dict[str, Any]]:
+        """The last whole line of each URL; the file is written anew where it held anything else."""
+        try:
+            text = self._inside.read(_JOURNAL).decode("utf-8", errors="replace")
+        except FileNotFoundError:
+            return {}
+        lines: dict[str, dict[str, Any]] = {}
+        tidy = text.endswith("\n") or not text
+        for raw in text.splitlines():
+            try:
+                line = parse_json(raw)
+                whole = all(isinstance(line[key], str) for key in ("url", "sha256", "suffix", "final_url"))
+                whole = whole and isinstance(line["size"], int) and {"etag", "last_modified"} <= line.keys()
+                whole = whole and len(line["sha256"]) == 64 and line["sha256"].isalnum()
+                whole = whole and line["suffix"][:1] == "." and line["suffix"][1:].isalnum()
+            except (ValueError, KeyError, TypeError, AttributeError):
+                whole = False
+            tidy = tidy and whole and line["url"] not in lines
+            if whole:
+                lines[line["url"]] = line
+        if not tidy:
+            whole_lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in lines.values())
+            self._inside.write(_JOURNAL, "".join(whole_lines))
+        return lines
+
+
+def image_suffix(head: bytes) -> str | None:
+    """What a photo's first bytes (64 are enough) say it is, as a file name's suffix. Only what web pages show is a photo."""
+    return next((suffix for suffix, magic in _MAGIC if re.match(magic, head, re.DOTALL)), None)
+
+
+_MAGIC = (
+    (".jpg", rb"\xff\xd8\xff"),
+    (".png", rb"\x89PNG\r\n\x1a\n"),
+    (".webp", rb"RIFF....WEBP"),
+    (".avif", rb".{4}ftyp.{0,24}avi[fs]"),
+    (".gif", rb"GIF8[79]a"),
+    (".bmp", rb"BM.{12}"),
+    (".tif", rb"II\*\0|MM\0\*"),
+)
+
+
+@contextmanager
+def open_cache(folder: Path) -> Iterator[PhotoCache]:
+    """Hold a cache for writing. Raises :class:`Busy` at once if another process does; a dead one does not."""
+    with locked(folder / ".lock", f"downloads into {folder}"):
+        cache = PhotoCache(folder)
+        try:
+            yield cache
+        finally:
+            cache.close()

@@ -1,0 +1,128 @@
+"""What a dataset says of itself: the table with one row per box (CSV, Parquet), its counts and its fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fashionrec.common.extras import load
+from fashionrec.common.files import sha256_file, write_atomic
+from fashionrec.common.text import TableWriter
+from fashionrec.labels.yolo import read_data_yaml, read_labels
+from fashionrec.photos.images import read_size
+from fashionrec.types import CLASS_NAMES
+
+COLUMNS = (
+    "image_id",
+    "image_path",
+    "width",
+    "height",
+    "class_id",
+    "class_name",
+    "bbox_x_center",
+    "bbox_y_center",
+    "bbox_width",
+    "bbox_height",
+)
+SPLITS = ("train", "valid", "test")
+_ROWS = 50_000  # of the Parquet table held at a time
+
+
+@dataclass(frozen=True)
+class TableImage:
+    """One photo of a dataset: its path in it, size in pixels, sha256, and ``(class_id, x_center, y_center, w, h)`` boxes."""
+
+    split: str
+    path: str
+    size: tuple[int, int]
+    sha256: str
+    boxes: tuple[tuple[int, float, float, float, float], ...]
+
+
+def write_data_yaml(folder: Path, splits: Iterable[str]) -> None:
+    """The data.yaml of a dataset of ours. It has no ``path``: splits are relative to the file."""
+    keys = {"train": "train", "valid": "val", "test": "test"}
+    document: dict[str, Any] = {keys[split]: f"{split}/images" for split in splits}
+    document |= {"nc": len(CLASS_NAMES), "names": dict(enumerate(CLASS_NAMES))}
+    write_atomic(folder / "data.yaml", yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+
+
+def write_table(folder: Path, images: Iterable[TableImage]) -> dict[str, Any]:
+    """Write ``annotations.csv``, and ``annotations.parquet`` where pyarrow is installed; returns counts and fingerprint.
+
+    The fingerprint is a sha256 over each photo's path, bytes and boxes, in the order given.
+    """
+    counts: Counter[str] = Counter()
+    boxes: Counter[str] = Counter()
+    digest = hashlib.sha256()
+    parquet = _Parquet(folder / "annotations.parquet") if importlib.util.find_spec("pyarrow") else None
+    with (folder / "annotations.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = TableWriter(file)
+        writer.writerow(COLUMNS)
+        for image in images:
+            counts[image.split] += 1
+            digest.update(image.path.encode() + b"\0" + bytes.fromhex(image.sha256))
+            for number, *box in image.boxes:
+                name = CLASS_NAMES[number]
+                boxes[name] += 1
+                digest.update(f"{number} {' '.join(f'{value:.6f}' for value in box)}\n".encode())
+                identity = image.path.replace("/images/", "/", 1).rpartition(".")[0]
+                row = (identity, image.path, *image.size, number, name, *(round(value, 6) for value in box))
+                writer.writerow([*row[:6], *(f"{value:.6f}" for value in box)])
+                if parquet:
+                    parquet.add(row)
+    if parquet:
+        parquet.close()
+    return {
+        "counts": {
+            **{split: counts[split] for split in SPLITS if counts[split]},
+            **{name: boxes[name] for name in CLASS_NAMES},
+        },
+        "fingerprint": digest.hexdigest(),
+    }
+
+
+def read_dataset(folder: Path) -> Iterator[TableImage]:
+    """The photos of a dataset folder of ours, as they lie on the disk."""
+    data = read_data_yaml(folder / "data.yaml")
+    for split in SPLITS:
+        for image in data.images(split) if split in data.splits else ():
+            relative = image.relative_to(folder.resolve() if image.is_absolute() else folder).as_posix()
+            size = read_size(image)
+            boxes = tuple((int(number), *map(float, box)) for number, *box in read_labels(image).tolist())
+            yield TableImage(split, relative, size, sha256_file(image), boxes)  # type: ignore[arg-type]
+
+
+class _Parquet:
+    """The same rows as a Parquet file, written a part at a time."""
+
+    def __init__(self, path: Path) -> None:
+        arrow = load("pyarrow", what="writing Parquet", packages=("pyarrow",))
+        self._parquet = load("pyarrow.parquet", what="writing Parquet")
+        kinds = (arrow.string(),) * 2 + (arrow.int32(),) * 3 + (arrow.string(),) + (arrow.float64(),) * 4
+        self._schema = arrow.schema(list(zip(COLUMNS, kinds, strict=True)))
+        self._arrow = arrow
+        self._writer = self._parquet.ParquetWriter(path, self._schema)
+        self._rows: list[tuple[Any, ...]] = []
+
+    def add(self, row: tuple[Any, ...]) -> None:
+        self._rows.append(row)
+        if len(self._rows) >= _ROWS:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        columns = list(zip(*self._rows, strict=True)) or [()] * len(COLUMNS)
+        arrays = [self._arrow.array(values, field.type) for values, field in zip(columns, self._schema, strict=True)]
+        self._writer.write_table(self._arrow.Table.from_arrays(arrays, schema=self._schema))
+        self._rows = []

@@ -1,0 +1,1 @@
+"""Train, finetune, export and judge detectors. Training plane: nothing that serves imports it."""

@@ -1,0 +1,238 @@
+"""From a detector's checkpoint to a bundle: a raw head in ONNX at any batch size, checked against its source.
+
+Training plane: loaded by name when something is exported. NMS is not in the graph: a graph with NMS made for one photo
+finds nothing in photos 2 to n of a batch, and confidence and overlap are to stay settings of the query. Half precision and
+8 bits are made of the float32 graph once that agrees (:mod:`fashionrec.detector.training.precision`), and held against it
+(:mod:`fashionrec.detector.training.gate`).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from fashionrec.common.files import sha256_file
+from fashionrec.config import load_config
+from fashionrec.detector.detect import Detector
+from fashionrec.detector.training.agreement import compare, speed
+from fashionrec.detector.training.families import Graph, family_of_weights
+from fashionrec.detector.training.gate import Measure, SourceDetector, check, judge, map_loss, opened, same_input
+from fashionrec.detector.training.precision import largest_activation, to_fp16, to_int8
+from fashionrec.errors import DataError, ImageError, ModelError
+from fashionrec.models.bundle import Bundle, write_bundle
+from fashionrec.models.graphs import graph_files, keep_weights_beside, with_ready
+from fashionrec.photos.images import read_photo
+from fashionrec.photos.pixels import PixelSpec, prepare_pixels
+
+__all__ = ["Evidence", "check", "convert_detector", "export_detector", "read_photos", "same_input"]
+
+_CHECKED = 16  # photos at most whose raw outputs are compared
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What an export is made and judged by. ``photos`` are files that it is checked on; ``calibration`` those whose activations
+    set the ranges of int8; both are ``prepared`` already, as the detector's own photos were, or not. ``measure`` tells the mAP
+    of a detector on labelled photos, of which ``tolerance`` points may be lost."""
+
+    photos: Sequence[Path] = ()
+    calibration: Sequence[Path] = ()
+    prepared: bool = False
+    measure: Measure | None = None
+    tolerance: float = 0.0
+
+
+def export_detector(
+    weights: Path,
+    out: Path,
+    *,
+    name: str | None = None,
+    imgsz: int | None = None,
+    precision: str = "fp32",
+    evidence: Evidence = Evidence(),
+    overwrite: bool = False,
+    log: Callable[[str], None] | None = None,
+) -> Bundle:
+    """Export a checkpoint to a bundle at ``out`` (a square input of ``imgsz``, default that of training) in a ``precision``:
+    fp32, fp16 or int8.
+
+    The agreement with the source is measured on the photos of ``evidence`` (fp32: or on pictures made for the purpose), in
+    batches of mixed sizes, and kept in the bundle. Raises
+    :class:`ModelError` for what cannot be loaded, :class:`DataError` where photos are needed and there are none,
+    :class:`Refused` where the export differs from its source; then nothing is written.
+    """
+    say = log or (lambda text: None)
+    if not weights.is_file():
+        raise ModelError(f"no checkpoint at {weights}")
+    if precision != "fp32" and not evidence.photos:
+        raise DataError(
+            f"{precision} is judged on photos of yours, and int8 calibrated on them",
+            hint="--images FOLDER, or --data data.yaml, which measures the loss of mAP too",
+        )
+    family = family_of_weights(weights)
+    with tempfile.TemporaryDirectory() as folder:
+        graph = family.to_graph(weights, Path(folder), imgsz)
+        keep_weights_beside(graph.path)
+        bundle = _unwritten(graph.path, graph.spec)
+        few = evidence.photos[:: max(1, len(evidence.photos) // _CHECKED)][:_CHECKED]
+        photos = _treated(read_photos(few, say), bundle, evidence.prepared) if few else _made_up()
+        figures = check(graph.reference, bundle, photos, graph.pixels)
+        say(
+            f"agreement with the source: scores within {figures['score_difference_max']:.1e}, boxes within"
+            f" {figures['box_difference_px_max']:.3f} px, on {figures['photos']} photos in one batch and alone"
+        )
+        made: dict[str, Any] = {}
+        agreement, largest = None, 0.0
+        source: Detector = SourceDetector(bundle, graph.reference)
+        if precision != "fp32":
+            source = opened(bundle)
+            bundle, made, largest = _converted(graph, precision, Path(folder) / precision, evidence, say)
+            agreement = _compared(source, opened(bundle), evidence, say)
+            figures = {"float32": figures, **agreement}
+        exported, loss = opened(bundle), None
+        if evidence.measure:
+            say(
+                f"measuring the mAP of {'the checkpoint' if precision == 'fp32' else 'the float32 graph'} and of the export"
+            )
+            loss = map_loss(source, exported, evidence.measure)
+            figures |= loss
+        judge(precision, agreement, loss, evidence.tolerance, largest)
+        if precision != "fp32":
+            figures["speed"] = speed(source, exported, photos[0])
+        file = bundle.path / bundle.graphs["detect"]
+        return write_bundle(
+            out,
+            kind="detector",
+            name=name or _name(weights) + ("" if precision == "fp32" else f"-{precision}"),
+            graphs=with_ready(bundle.graphs, bundle.path),
+            spec=bundle.spec,
+            source={
+                "name": _name(weights),
+                "file": weights.name,
+                "sha256": sha256_file(weights),
+                **graph.source,
+                **({"conversion": made} if made else {}),
+            },
+            agreement=figures,
+            files=graph_files(file),
+            overwrite=overwrite,
+        )
+
+
+def convert_detector(
+    source: Bundle,
+    out: Path,
+    precision: str,
+    evidence: Evidence,
+    *,
+    overwrite: bool = False,
+    log: Callable[[str], None] | None = None,
+) -> Bundle:
+    """A float32 bundle in ``precision`` (fp16 or int8), written to ``out`` if it detects the same in the photos of ``evidence``.
+
+    The figures and a measured speed are kept in the bundle's ``agreement``, the source's fingerprint in its ``source``. Raises
+    :class:`DataError` where none of the photos can be read, :class:`Refused` where it does not agree.
+    """
+    say = log or (lambda text: None)
+    with tempfile.TemporaryDirectory() as folder:
+        graph = Graph(source.graph_path("detect"), source.spec, {}, _none)
+        bundle, made, largest = _converted(graph, precision, Path(folder) / precision, evidence, say)
+        first, second = opened(source), opened(bundle)
+        figures = _compared(first, second, evidence, say)
+        judge(precision, figures, None, 0.0, largest)
+        (photo,) = read_photos(evidence.photos[:1], say)
+        file = bundle.path / bundle.graphs["detect"]
+        return write_bundle(
+            out,
+            kind="detector",
+            name=f"{source.name}-{precision}",
+            graphs=with_ready(bundle.graphs, bundle.path),
+            spec=bundle.spec,
+            source={**source.source, "fingerprint": source.fingerprint, "conversion": made},
+            agreement={"float32": source.agreement, **figures, "speed": speed(first, second, photo)},
+            files=graph_files(file),
+            overwrite=overwrite,
+        )
+
+
+def _none(photo: Image.Image) -> np.ndarray:
+    raise AssertionError("a bundle has no checkpoint to ask")
+
+
+def _converted(
+    graph: Graph, precision: str, folder: Path, evidence: Evidence, say: Callable[[str], None]
+) -> tuple[Bundle, dict[str, Any], float]:
+    """The float32 graph in another precision, how it was made, and the largest activation of one that is to be fp16."""
+    folder.mkdir()
+    source, file = opened(_unwritten(graph.path, graph.spec)), folder / graph.path.name
+    chosen = list(evidence.calibration or evidence.photos)
+
+    def inputs(paths: Sequence[Path]) -> Iterator[np.ndarray]:
+        for photo in read_photos(paths, say):
+            yield source.inputs(_treated([photo], source.bundle, evidence.prepared))
+
+    if precision == "int8":
+        say(f"calibrating on {len(chosen)} photos")
+        made, largest = to_int8(graph.path, file, lambda: inputs(chosen)), 0.0
+    else:
+        made = to_fp16(graph.path, file)
+        largest = largest_activation(graph.path, lambda: inputs(chosen[:_CHECKED]))
+    keep_weights_beside(file)
+    return _unwritten(file, {**graph.spec, "precision": precision}), made, largest
+
+
+def _compared(source: Detector, exported: Detector, evidence: Evidence, say: Callable[[str], None]) -> dict[str, Any]:
+    photos = list(read_photos(evidence.photos, lambda text: None))
+    figures = compare(source, exported, photos, prepared=evidence.prepared)
+    say(
+        f"of {figures['detections_source']} garments in {figures['photos_compared']} photos both find"
+        f" {figures['found_by_both']:.1%}: boxes overlap by {figures['iou_mean']:.3f}, scores differ by"
+        f" {figures['score_difference_mean']:.4f}"
+    )
+    return figures
+
+
+def _unwritten(file: Path, spec: dict[str, Any]) -> Bundle:
+    return Bundle(file.parent, "detector", "unwritten", "", {"detect": file.name}, spec, {}, {}, {})
+
+
+def read_photos(paths: Sequence[Path], say: Callable[[str], None]) -> Iterator[Image.Image]:
+    """Photos as they are decoded when served; what cannot be read is said and left out. Raises :class:`DataError` if all are."""
+    limits = load_config().config.images
+    read = 0
+    for path in paths:
+        try:
+            photo = read_photo(path, limits).pixels
+        except ImageError as error:
+            say(f"left out: {error}")
+            continue
+        read += 1
+        yield photo
+    if not read:
+        raise DataError("none of the photos can be read")
+
+
+def _treated(photos: Iterable[Image.Image], bundle: Bundle, prepared: bool) -> list[Image.Image]:
+    """Photos with the treatment of pixels that the detector's own had, unless they had it already."""
+    spec = PixelSpec.from_dict(bundle.spec.get("pixels"))
+    return [photo if prepared else prepare_pixels(photo, spec)[0] for photo in photos]
+
+
+def _made_up() -> list[Image.Image]:
+    rng = np.random.default_rng(0)
+    photos = []
+    for width, height in ((640, 480), (333, 777), (160, 160), (900, 301), (47, 61)):
+        coarse = Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8))
+        photos.append(coarse.resize((width, height), Image.Resampling.BICUBIC))
+    return photos
+
+
+def _name(weights: Path) -> str:
+    """The run's name for weights in a run, else the file's."""
+    return weights.parent.parent.name if weights.parent.name == "weights" else weights.stem

@@ -1,0 +1,135 @@
+"""The libraries that detectors come from, one small module each, behind one interface. Training plane.
+
+A family's module has two functions::
+
+    train(run, config, data, progress) -> None       trains into run.path; fills run.weights, run.metrics, run.device
+    to_graph(weights, work, imgsz=None) -> Graph     a checkpoint as ONNX in the folder `work`
+
+(ultralytics' own is trained by :mod:`train`; the others share :mod:`plain`.)
+Checkpoints of ultralytics are its own ``.pt`` (pickles). Those of every other family are ``.safetensors`` whose metadata says
+what they are, so that nothing is run by loading them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fashionrec.common.documents import parse_json
+from fashionrec.config import is_bare
+from fashionrec.detector.training.whole import check_file
+from fashionrec.errors import ModelError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+#: What a model's name begins with, and the module of its family; every other name is ultralytics'.
+PREFIXES = {
+    "efficientdet": "effdet",
+    "tf_efficientdet": "effdet",
+    "fasterrcnn": "torchvision",
+}
+#: Beside a run's weights while it is trained by the plain loop: what it needs to go on after a kill.
+STATE = "state.safetensors"
+_METADATA_LIMIT = 1 << 20
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A checkpoint as ONNX: the file, what its bundle says (``spec``), what it was made of (``source``), and the checkpoint
+    itself, which answers one RGB photo with its raw output in pixels of the input, as :meth:`Detector.raw` does:
+    ``reference(photo)`` float32 [...]. ``pixels(photo)`` is what the checkpoint's own library gives the network: float32
+    [3, side, side]; a network that has learnt little does not show that its input is wrong."""
+
+    path: Path
+    spec: dict[str, Any]
+    source: dict[str, Any]
+    reference: Callable[[Image.Image], np.ndarray]
+    pixels: Callable[[Image.Image], np.ndarray] | None = None
+
+
+def family_of_model(model: str) -> Any:
+    """The family's module for a model's name or file (``yolov8l.pt``, ``efficientdet_d3``)."""
+    if Path(model).suffix == ".safetensors":
+        return family_of_weights(Path(model))
+    name = Path(model).name.lower()
+    return family_module(next((family for prefix, family in PREFIXES.items() if name.startswith(prefix)), "ultra"))
+
+
+def other_family(model: str) -> Any:
+    """The module of the family that trains ``model`` by the plain loop; None where ultralytics trains it."""
+    family = family_of_model(model)
+    return None if family.__name__.endswith(".ultra") else family
+
+
+def family_of_weights(weights: Path) -> Any:
+    """The family's module for a checkpoint. Raises :class:`ModelError` for a file that is none."""
+    if weights.suffix == ".safetensors":
+        return family_module(str(metadata(weights).get("family")))
+    if weights.suffix == ".pt":
+        return family_module("ultra")
+    raise ModelError(
+        f"{weights} is no checkpoint of a detector", hint="a .pt of ultralytics, or a .safetensors of ours"
+    )
+
+
+def is_name(model: str) -> bool:
+    """Whether a bare name (``efficientdet_d3``, ``yolov8n.yaml``) is a model of a family, whatever lies in the working folder."""
+    if not is_bare(model) or Path(model).suffix in (".pt", ".safetensors"):
+        return False
+    family = other_family(model)
+    if family is None:
+        from fashionrec.detector.training.names import is_known
+
+        return is_known(model)
+    return bool(family.is_known(model))
+
+
+def classes_of(weights: Path) -> list[str]:
+    """The classes that a checkpoint knows. Raises :class:`ModelError`."""
+    if weights.suffix == ".safetensors":
+        return [str(name) for name in dict(metadata(weights).get("names", {})).values()]
+    from fashionrec.detector.training.ultra import load_yolo
+
+    return [str(name) for name in load_yolo(str(weights)).names.values()]
+
+
+def options_of(model: str) -> frozenset[str] | None:
+    """The training options that a model's family knows by ultralytics' names; None for ultralytics itself: all of them."""
+    if other_family(model) is None:
+        return None
+    from fashionrec.detector.training.families.loop import OPTIONS
+
+    return frozenset(OPTIONS)
+
+
+def metadata(weights: Path) -> dict[str, Any]:
+    """What a ``.safetensors`` checkpoint of ours says of itself: family, model, names, imgsz, pixels.
+
+    Read from the file's header: nothing is loaded, nothing run. Raises :class:`ModelError`.
+    """
+    check_file(weights)
+    try:
+        with weights.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > _METADATA_LIMIT * 16:
+                raise ValueError("its header is too long")
+            header = parse_json(file.read(length))
+        found = parse_json(header["__metadata__"]["fashionrec"])
+        return dict(found)
+    except FileNotFoundError:
+        raise ModelError(f"no checkpoint at {weights}") from None
+    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+        raise ModelError(f"{weights} is not a checkpoint of a detector of ours: {error}") from None
+
+
+def family_module(family: str) -> Any:
+    if family not in ("ultra", *PREFIXES.values()):
+        raise ModelError(f"detectors of the family {family!r} are not known to this version")
+    return importlib.import_module(f"fashionrec.detector.training.families.{family}")

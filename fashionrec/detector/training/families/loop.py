@@ -1,0 +1,313 @@
+"""The plain training loop of the families that bring no trainer of their own. Training plane.
+
+A family builds a :class:`Learner`; what happens to it is the same for all: photos letterboxed by the serving code and varied,
+AdamW or SGD, a warm-up and a cosine, mixed precision on CUDA, an end when it gets no better, and after each epoch mAP50-95 of the
+valid split by our own evaluator, through the serving code, with the network still in torch. Every random choice hangs on the
+seed and the epoch alone, so that a training that was killed goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from fashionrec.common.files import write_atomic
+from fashionrec.common.text import TableWriter
+from fashionrec.config import TrainConfig, load_config, nearest
+from fashionrec.detector.detect import Detector
+from fashionrec.detector.training.balance import BalancedSampler, image_weights
+from fashionrec.detector.training.families import STATE
+from fashionrec.detector.training.families.checkpoint import About, load_state, save_state, save_weights
+from fashionrec.detector.training.families.photos import LabelledPhotos, Variation
+from fashionrec.errors import ConfigError, FashionrecError
+from fashionrec.labels.yolo import declared, read_data_yaml, read_labels
+from fashionrec.models.bundle import Bundle
+from fashionrec.models.runs import Run
+
+Progress = Callable[[int, int, dict[str, Any]], None]
+Log = Callable[[str], None]
+#: Boxes float32 [n, 4] (xyxy pixels of the input) and class numbers int64 [n] of one photo.
+Truth = tuple[torch.Tensor, torch.Tensor]
+
+#: The options of ultralytics that this loop knows too, and what they are where they are not set.
+OPTIONS: dict[str, Any] = {
+    "pretrained": True,
+    "amp": True,
+    "lrf": 0.01,  # the last learning rate, as a share of the first
+    "momentum": 0.937,  # of SGD
+    "weight_decay": 0.0005,
+    "warmup_epochs": 3.0,
+    "fliplr": 0.5,
+    "flipud": 0.0,
+    "degrees": 0.0,
+    "translate": 0.1,
+    "scale": 0.5,
+    "hsv_h": 0.015,
+    "hsv_s": 0.7,
+    "hsv_v": 0.4,
+}
+_VARIED = tuple(Variation.__dataclass_fields__)
+_CLIP = 10.0  # the most that a gradient's norm may be, as in ultralytics
+_MOST_WARMUP = 0.2  # share of the steps
+
+
+@dataclass
+class Learner:
+    """A network of a family: what is saved (``model``), what is exported (``served``: float32 [n, 3, side, side] to its raw
+    head), its losses for normalized pictures and the truth of each, and the bundle's spec of it."""
+
+    model: nn.Module
+    served: nn.Module
+    losses: Callable[[torch.Tensor, list[Truth]], torch.Tensor]
+    spec: dict[str, Any]
+    lr0: float  # where optimizer=auto
+
+
+class TorchDetector(Detector):
+    """A detector whose network is still in torch: everything else is the serving code."""
+
+    def __init__(self, learner: Learner, device: torch.device) -> None:
+        bundle = Bundle(Path(), "detector", "unwritten", "", {}, learner.spec, {}, {}, {})
+        super().__init__(bundle, conf=0.25, iou=0.6, max_garments=100)
+        self._network, self._place = learner.served, device
+
+    def _run(self, values: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return np.asarray(self._network(torch.from_numpy(values).to(self._place)).float().cpu().numpy())
+
+
+def settled(config: TrainConfig, data: Path) -> dict[str, Any]:
+    """The options of a training: those set, those that the dataset asks for, the defaults. Raises :class:`ConfigError` for one
+    that this loop does not know."""
+    from fashionrec.detector.training.train import augmentation
+
+    asked, model = config.options(), config.model
+    for name, value in asked.items():
+        if name not in OPTIONS:
+            hint = nearest(name, OPTIONS) or f"it knows {', '.join(OPTIONS)}"
+            raise ConfigError(f"{model} does not know the option {name}: only ultralytics' detectors do", hint=hint)
+        if not isinstance(value, (int, float)):
+            raise ConfigError(f"train.{name} is {value!r}, not a number")
+    wrong = {
+        f"balance={config.balance}": config.balance not in ("none", "sample"),
+        f"loggers={','.join(config.loggers)}": bool(config.loggers),
+        f"optimizer={config.optimizer}": config.optimizer.lower() not in ("auto", "adamw", "sgd"),
+        f"batch={config.batch}": not isinstance(config.batch, int) or config.batch < 1,
+    }
+    for setting, refused in wrong.items():
+        if refused:
+            hint = "balance=none|sample, optimizer=auto|AdamW|SGD, batch=1 or more, no loggers (results.csv has the figures)"
+            raise ConfigError(f"{model} cannot be trained with {setting}", hint=hint)
+    return {**OPTIONS, **augmentation(declared(data)), **asked}
+
+
+def placed(device: int | str | list[int] | None) -> torch.device:
+    """Where to train: the GPU where there is one and no other was named. Raises :class:`ConfigError`."""
+    if device is None or device == "":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if isinstance(device, list) or "," in str(device):
+        raise ConfigError(f"device={device}: this family trains on one device", hint="device=0, or device=cpu")
+    name = f"cuda:{device}" if str(device).isdigit() else str(device)
+    try:
+        found = torch.device(name)
+        torch.zeros(1, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device={device} cannot be used: {str(error).splitlines()[0][:120]}") from None
+    return found
+
+
+def fit(
+    run: Run, config: TrainConfig, data: Path, learner: Learner, about: About, progress: Progress | None, log: Log
+) -> None:
+    """Train into the run's folder: ``weights/{best,last}.safetensors`` and ``results.csv``; fills the run's weights, metrics,
+    device and epochs. Goes on from ``weights/state.safetensors`` where that is."""
+    options = settled(config, data)
+    yolo = read_data_yaml(data)
+    images = yolo.images("train")
+    classes = [read_labels(path)[:, 0] for path in images]
+    device = placed(config.device)
+    run.device = str(device)
+    learner.model.to(device)
+    photos = LabelledPhotos(images, about.imgsz, int(learner.spec["pad"]), _variation(options), config.seed)
+    steps = math.ceil(len(images) / int(config.batch))
+    optimizer, lr = _optimizer(learner, config, options)
+    schedule = _schedule(lr, float(options["lrf"]), steps * config.epochs, round(options["warmup_epochs"] * steps))
+    log(
+        f"{about.model} on {device}: {type(optimizer).__name__}, learning rate {lr:g}"
+        + (" (optimizer=auto: lr0 is the family's own)" if config.optimizer.lower() == "auto" else "")
+    )
+    _settle_norms(learner.model, steps * config.epochs)
+    scaler = torch.amp.GradScaler("cuda", enabled=device.type == "cuda" and bool(options["amp"]))
+    record: dict[str, Any] = {"rows": [], "best": -1.0, "best_epoch": -1, "metrics": {}, "seconds": 0.0}
+    weights = run.path / "weights"
+    if (weights / STATE).is_file():
+        record = load_state(weights / STATE, learner.model, optimizer)
+        if record["scaler"]:
+            scaler.load_state_dict(record["scaler"])
+        log(f"going on after epoch {len(record['rows'])} of {config.epochs}")
+    sampler = (
+        BalancedSampler(image_weights(classes, len(yolo.names)), config.seed) if config.balance == "sample" else None
+    )
+    for epoch in range(len(record["rows"]), config.epochs):
+        if epoch - record["best_epoch"] > config.patience > 0 and record["best_epoch"] >= 0:
+            log(f"no better for {config.patience} epochs: stopped at epoch {epoch}")
+            break
+        start = time.perf_counter()
+        torch.manual_seed(config.seed * 1_000_003 + epoch)  # of dropout and of the proposals that are sampled
+        loss = _epoch(learner, photos, sampler, epoch, config, optimizer, scaler, schedule, device)
+        figures = _measured(learner, device, data)
+        better = figures["map50_95"] >= record["best"]
+        if better:
+            if figures["map50_95"] > record["best"] or record["best"] == 0:
+                record["best_epoch"] = epoch
+            record |= {"best": figures["map50_95"], "metrics": figures}
+            save_weights(weights / "best.safetensors", learner.model, about)
+        row = {
+            "epoch": epoch + 1,
+            "loss": loss,
+            **{k: figures[k] for k in ("precision", "recall", "map50", "map50_95")},
+        }
+        record["rows"].append({**row, "lr": optimizer.param_groups[0]["lr"]})
+        record |= {"seconds": record["seconds"] + time.perf_counter() - start, "scaler": scaler.state_dict()}
+        save_weights(weights / "last.safetensors", learner.model, about)
+        save_state(weights / STATE, learner.model, optimizer, about, record)  # last: what is in it is surely there
+        _write_results(run.path / "results.csv", record["rows"])
+        run.epochs, run.seconds = len(record["rows"]), record["seconds"]
+        run.save()
+        if progress:
+            progress(
+                epoch + 1, config.epochs, {"map50": figures["map50"], "map50_95": figures["map50_95"], "loss": loss}
+            )
+    run.epochs, run.seconds = len(record["rows"]), record["seconds"]
+    run.weights = {which: f"weights/{which}.safetensors" for which in ("best", "last")}
+    run.metrics = record["metrics"]
+    (weights / STATE).unlink(missing_ok=True)
+
+
+def _epoch(
+    learner: Learner,
+    photos: LabelledPhotos,
+    sampler: BalancedSampler | None,
+    epoch: int,
+    config: TrainConfig,
+    optimizer: torch.optim.Optimizer,
+    scaler: Any,
+    schedule: Callable[[int], float],
+    device: torch.device,
+) -> float:
+    """One pass; returns the mean loss."""
+    learner.model.train()
+    photos.epoch = epoch
+    if sampler is None:
+        order = np.random.default_rng((config.seed, epoch)).permutation(len(photos)).tolist()
+    else:
+        sampler.epoch = epoch
+        order = list(sampler)
+    if len(order) % int(config.batch) == 1 < int(config.batch):
+        order.append(order[0])  # no batch of one photo: a norm may find a single value in it
+    loader: Any = torch.utils.data.DataLoader(
+        photos,  # type: ignore[arg-type]
+        batch_size=int(config.batch),
+        sampler=order,
+        num_workers=config.workers,
+        collate_fn=_collated,
+    )
+    total, count = 0.0, 0
+    step = epoch * len(loader)
+    for pictures, truth in loader:
+        for group in optimizer.param_groups:
+            group["lr"] = schedule(step)
+        images = _normalized(pictures.to(device), learner.spec)
+        with torch.autocast(device.type, enabled=scaler.is_enabled()):
+            loss = learner.losses(images, [(boxes.to(device), classes.to(device)) for boxes, classes in truth])
+        if not torch.isfinite(loss):
+            raise FashionrecError(
+                f"the loss became {loss.item()} in epoch {epoch + 1}", hint="lower lr0, with optimizer=AdamW"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(learner.model.parameters(), _CLIP)
+        scaler.step(optimizer)
+        scaler.update()
+        total, count, step = total + loss.item() * len(truth), count + len(truth), step + 1
+    return total / count
+
+
+def _measured(learner: Learner, device: torch.device, data: Path) -> dict[str, Any]:
+    """The valid split by our own evaluator, as a run records it."""
+    from fashionrec.evaluation.detection.evaluator import evaluate_detector
+
+    learner.model.eval()
+    report = evaluate_detector(TorchDetector(learner, device), data, "valid", load_config().config.evaluate)
+    names = ("map50", "map50_95", "precision", "recall")
+    document = report.to_dict()
+    per_class = {name: {key: float(values[key]) for key in names} for name, values in document["per_class"].items()}
+    return {**{key: float(document[key]) for key in names}, "per_class": per_class, "split": "valid"}
+
+
+def _normalized(pictures: torch.Tensor, spec: dict[str, Any]) -> torch.Tensor:
+    """uint8 [n, side, side, 3] as the network sees it: the torch twin of serving's ``batch_input``."""
+    mean, std = (torch.tensor(spec[key], device=pictures.device)[:, None, None] for key in ("mean", "std"))
+    return (pictures.permute(0, 3, 1, 2).float() * spec["scale"] - mean) / std
+
+
+def _collated(items: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> tuple[torch.Tensor, list[Truth]]:
+    pictures = torch.from_numpy(np.stack([picture for picture, _, _ in items]))
+    return pictures, [(torch.from_numpy(boxes), torch.from_numpy(classes)) for _, boxes, classes in items]
+
+
+def _variation(options: dict[str, Any]) -> Variation:
+    return Variation(**{name: float(options[name]) for name in _VARIED})
+
+
+def _settle_norms(model: nn.Module, total: int) -> None:
+    """Running statistics over the last twentieth of the steps, and no fewer than ten: with a momentum of 0.01, EfficientDet's
+    own, a short training would be judged, and served, by those it began with; by those of one batch alone it would explode."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.momentum is not None:
+            module.momentum = max(module.momentum, min(0.1, 20 / total))
+
+
+def _optimizer(learner: Learner, config: TrainConfig, options: dict[str, Any]) -> tuple[torch.optim.Optimizer, float]:
+    """Weights of layers decay, their biases and norms do not."""
+    trained = [value for value in learner.model.parameters() if value.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [value for value in trained if value.ndim > 1], "weight_decay": float(options["weight_decay"])},
+        {"params": [value for value in trained if value.ndim <= 1], "weight_decay": 0.0},
+    ]
+    kind = config.optimizer.lower()
+    lr = learner.lr0 if kind == "auto" else config.lr0
+    if kind == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=float(options["momentum"]), nesterov=True), lr
+    return torch.optim.AdamW(groups, lr=lr), lr
+
+
+def _schedule(lr: float, last: float, total: int, warmup: int) -> Callable[[int], float]:
+    """The learning rate of each step: a line up from nothing, then a cosine down to ``last`` of it."""
+    warmup = min(warmup, int(_MOST_WARMUP * total))
+
+    def at(step: int) -> float:
+        if step < warmup:
+            return lr * (step + 1) / (warmup + 1)
+        done = (step - warmup) / max(1, total - warmup)
+        return lr * (last + (1 - last) * (1 + math.cos(math.pi * min(1.0, done))) / 2)
+
+    return at
+
+
+def _write_results(path: Path, rows: list[dict[str, Any]]) -> None:
+    table = io.StringIO(newline="")
+    writer = TableWriter(table, lineterminator="\r\n")
+    writer.writerow(rows[0])
+    writer.writerows([f"{v:.6g}" if isinstance(v, float) else v for v in map(row.get, rows[0])] for row in rows)
+    write_atomic(path, table.getvalue())

@@ -1,0 +1,114 @@
+"""Devices to train on, and training on several GPUs.
+
+ultralytics then starts a process for each GPU, and only the trainer's class, settings, model and callbacks travel there. So the
+process that began the run trains nothing itself: it watches ``results.csv``. What these processes print goes into the run's log,
+and the run's folder stays (ultralytics would remove it first).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import importlib.util
+import os
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from fashionrec.detector.training.ultra import quiet
+from fashionrec.errors import ConfigError, FashionrecError, MissingExtra
+from fashionrec.models.runs import lock_handles
+
+_EVERY = 1.0  # seconds between two looks at results.csv
+
+
+def check_device(device: Any) -> int:
+    """How many devices ``device`` names, as ultralytics reads it: ``cpu``, 0, ``0,1``, [0, 1], -1, or None for its choice.
+
+    Raises :class:`ConfigError` for one that is not here, :class:`MissingExtra` where several need a package.
+    """
+    import torch
+    from ultralytics.utils.torch_utils import parse_device, select_device
+
+    try:
+        with quiet(None):
+            named = parse_device("" if device is None else device)
+            select_device(named, verbose=False)
+    except (ValueError, RuntimeError):
+        gpus = torch.cuda.device_count()
+        seen = f"torch sees {gpus or 'no'} GPU{'' if gpus == 1 else 's'}"
+        raise ConfigError(f"there is no device={device}: {seen}", hint="device=cpu, or leave it out") from None
+    count = len(named.split(",")) if named else 1
+    if count > 1 and importlib.util.find_spec("cloudpickle") is None:
+        raise MissingExtra("training on several GPUs needs cloudpickle", hint="pip install cloudpickle")
+    return count
+
+
+def launch(trainer: Any, log: Path) -> None:
+    """Train on a trainer's GPUs, a process each. Raises :class:`FashionrecError` if one of them fails."""
+    from ultralytics.utils import dist
+    from ultralytics.utils.torch_utils import unset_deterministic
+
+    trainer.args.rect = False  # as ultralytics does, with a warning: its order of photos would not be shared
+    resume, trainer.resume = trainer.resume, True  # otherwise the run's folder is removed
+    file = None
+    try:
+        command, file = dist.generate_ddp_command(trainer)
+        with log.open("ab") as stream:
+            held = lock_handles(
+                Path(trainer.save_dir)
+            )  # if this process is killed, they train on, and the run is theirs
+            environment = {
+                **os.environ,
+                "PYTHONSAFEPATH": "1",
+                "YOLO_OFFLINE": "true",
+            }  # `python -m` would look into the working folder first
+            code = subprocess.run(
+                command, stdout=stream, stderr=stream, check=False, pass_fds=held, env=environment
+            ).returncode
+    finally:
+        trainer.resume = resume
+        unset_deterministic()
+        if file is not None:
+            dist.ddp_cleanup(trainer, str(file))
+    if code:
+        raise FashionrecError(f"the training on device={trainer.args.device} ended with code {code}")
+
+
+@contextlib.contextmanager
+def watched(results: Path, tell: Callable[[int], None]) -> Iterator[None]:
+    """Call ``tell`` with the last epoch that the ``results.csv`` of other processes has, each time that it changes."""
+    stop = threading.Event()
+    told = last_epoch(results)
+
+    def look() -> None:
+        nonlocal told
+        epoch = last_epoch(results)
+        if epoch > told:
+            told = epoch
+            tell(epoch)
+
+    def watch() -> None:
+        while not stop.wait(_EVERY):
+            look()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        look()
+
+
+def last_epoch(results: Path) -> int:
+    """The last epoch of a ``results.csv``, 0 where it has none."""
+    try:
+        with results.open(encoding="utf-8", newline="") as file:
+            epochs = [row[0].strip() for row in csv.reader(file) if row]
+    except OSError:
+        return 0
+    return max((int(epoch) for epoch in epochs if epoch.isdigit()), default=0)

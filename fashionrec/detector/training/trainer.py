@@ -1,0 +1,225 @@
+"""What a run of ours adds to ultralytics' trainer, whichever model's: nothing of it changes what is learnt.
+
+Checkpoints are written whole or not at all, so that a kill leaves one to go on from; a training of which only the end is
+missing can be ended; the services that were asked for are told, and no others; nothing is downloaded to check mixed precision;
+class balance where it is set.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fashionrec.common.files import dump_json, fsync_file, temporary_beside, write_atomic
+from fashionrec.config.yolo_options import YOLO_OPTIONS
+from fashionrec.detector.training.balance import balanced
+from fashionrec.detector.training.gpus import launch
+from fashionrec.detector.training.guard import pixels_in
+from fashionrec.detector.training.loggers import started, switched
+from fashionrec.detector.training.ultra import load_ultralytics
+from fashionrec.errors import ModelError
+
+if TYPE_CHECKING:
+    from ultralytics.engine.trainer import BaseTrainer as _Trainer
+else:
+    _Trainer = object  # mixed into a trainer of the library, which is imported by who makes one
+
+#: The checkpoint of the epoch before the last, kept while training for a last.pt that a disk has damaged.
+PREVIOUS = "previous.pt"
+#: Options that name a file.
+_FILES = frozenset({"pretrained", "distill_model"})
+#: What a training on several GPUs hands over to the process that started it.
+METRICS = ".metrics.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a trainer does beyond ultralytics' settings. ``done`` epochs were trained before; with ``finish`` all were.
+    ``pixels`` is the folder of ``cache=disk``."""
+
+    log: str
+    balance: str = "none"
+    loggers: tuple[str, ...] = ()
+    done: int = 0
+    finish: bool = False
+    pixels: str | None = None
+
+
+class RunTrainer(_Trainer):
+    """Mixed into ultralytics' trainers by :func:`trainer_class`."""
+
+    plan: ClassVar[Plan]
+    ending = False  # the final validation calls the callbacks of an epoch once more
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        load_ultralytics()  # guarded in each process of several GPUs, too
+        with switched(self.plan.loggers):
+            super().__init__(*args, **kwargs)
+        if self.plan.done:
+            # with the seed alone the photos' order, and what is done to them, would be those of the first epochs again
+            from ultralytics.utils.torch_utils import init_seeds
+
+            init_seeds(self.args.seed + 1 + _rank() + self.plan.done, deterministic=self.args.deterministic)
+        self.wdir, self.last, self.best = WholePath(self.wdir), WholePath(self.last), WholePath(self.best)
+
+    def train(self) -> None:
+        if self.ddp:
+            launch(self, Path(self.plan.log))
+        else:
+            super().train()
+
+    def check_resume(self, overrides: dict[str, Any]) -> None:
+        """Take from a checkpoint how it was trained, and none of the files that it names."""
+        super().check_resume(overrides)
+        if not self.resume:
+            return
+        from ultralytics.utils import DEFAULT_CFG_DICT
+
+        for name in set(vars(self.args)) - (YOLO_OPTIONS - _FILES) - {"model", "resume", "task", "mode"}:
+            setattr(self.args, name, overrides.get(name, DEFAULT_CFG_DICT.get(name)))
+
+    def build_dataset(self, img_path: Any, mode: str = "train", batch: int | None = None) -> Any:
+        with pixels_in(Path(self.plan.pixels)) if self.plan.pixels else contextlib.nullcontext():
+            return super().build_dataset(img_path, mode, batch)
+
+    def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
+        loader = super().get_dataloader(dataset_path, batch_size=batch_size, rank=rank, mode=mode)
+        if mode != "train" or self.plan.balance != "sample":
+            return loader
+        return balanced(loader, self.data["nc"], self.args.seed, max(rank, 0), max(self.world_size, 1))
+
+    def resume_training(self, ckpt: Any) -> None:
+        if self.plan.finish:
+            self.start_epoch = self.epochs
+            return
+        super().resume_training(ckpt)
+        if self.plan.balance == "sample":
+            self.train_loader.sampler.set_epoch(self.start_epoch)
+
+    def save_model(self) -> Any:
+        if self.last.exists():
+            previous = self.last.with_name(PREVIOUS)
+            with contextlib.suppress(OSError):  # a file system without links does without
+                previous.unlink(missing_ok=True)
+                os.link(self.last, previous)
+        return super().save_model()
+
+    def final_eval(self) -> None:
+        from ultralytics.engine import trainer as engine
+
+        self.ending = True
+        with _replaced(engine, "strip_optimizer", _strip_whole):
+            super().final_eval()
+        if _rank() == 0:
+            validator: Any = self.validator
+            write_atomic(Path(self.save_dir) / METRICS, dump_json(metrics_of(validator.metrics)))
+
+    def _setup_train(self) -> None:
+        from ultralytics.engine import trainer as engine
+
+        with _replaced(engine, "check_amp", check_amp_offline):
+            super()._setup_train()
+        if _rank() < 1:
+            started(self, self.plan.loggers)
+
+    def _do_train(self) -> None:
+        if not self.plan.finish:
+            super()._do_train()
+            return
+        if self.world_size > 1:
+            self._setup_ddp()
+        self._setup_train()
+        self.epoch, self.train_time_start = self.plan.done - 1, time.time()
+        self.final_eval()
+        if _rank() < 1:
+            if self.args.plots:
+                self.plot_metrics()
+            self.run_callbacks("on_train_end")
+        for loader in (self.train_loader, self.test_loader):
+            loader.close()
+
+
+def trainer_class(yolo: Any, plan: Plan) -> type[Any]:
+    """The trainer of a model's family with :class:`RunTrainer` mixed in. Raises :class:`ModelError` for a head without class
+    weights where the plan balances the loss.
+
+    Several GPUs train in processes of their own, to which the class travels by value (cloudpickle) with its plan.
+    """
+    base = yolo.task_map[yolo.task]["trainer"]
+    if plan.balance == "loss" and "RTDETR" in base.__name__:
+        raise ModelError(
+            "RT-DETR's loss knows no class weights", hint="train.balance=sample draws rare classes more often"
+        )
+    return type(f"Run{base.__name__}", (RunTrainer, base), {"plan": plan})
+
+
+def metrics_of(metrics: Any) -> dict[str, Any]:
+    """map50, map50_95, precision and recall, in all and per class, of ultralytics' metrics."""
+    box = metrics.box
+    per_class = {}
+    for position, number in enumerate(box.ap_class_index):
+        precision, recall, map50, map50_95 = (float(value) for value in box.class_result(position))
+        name = str(metrics.names[int(number)])
+        per_class[name] = {"map50": map50, "map50_95": map50_95, "precision": precision, "recall": recall}
+    return {
+        "map50": float(box.map50),
+        "map50_95": float(box.map),
+        "precision": float(box.mp),
+        "recall": float(box.mr),
+        "per_class": per_class,
+        "split": "valid",
+    }
+
+
+class WholePath(type(Path())):  # type: ignore[misc]
+    """A path whose files are written whole or not at all."""
+
+    def write_bytes(self, data: Any) -> int:
+        write_atomic(Path(self), bytes(data))
+        return len(data)
+
+
+def _rank() -> int:
+    """This process among those of several GPUs; -1 where there is one."""
+    return int(os.environ.get("RANK", -1))
+
+
+def _strip_whole(file: Any, s: str = "", updates: dict[str, Any] | None = None) -> Any:
+    """ultralytics' ``strip_optimizer`` into a file beside, which then takes the place of its source."""
+    from ultralytics.utils.torch_utils import strip_optimizer
+
+    target = Path(s or file)
+    temporary = temporary_beside(target)
+    found = strip_optimizer(file, str(temporary), updates)
+    if temporary.exists():
+        fsync_file(temporary)
+        temporary.replace(target)
+    return found
+
+
+def check_amp_offline(model: Any) -> bool:
+    """ultralytics' own check of mixed precision; without the model that it downloads or takes from ``./weights``."""
+    import ultralytics
+    from ultralytics.utils.checks import check_amp
+
+    def offline(*_: Any) -> None:
+        raise ConnectionError
+
+    with _replaced(ultralytics, "YOLO", offline):
+        return bool(check_amp(model))
+
+
+@contextlib.contextmanager
+def _replaced(module: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
+    """A module's function exchanged for a while: ultralytics has no other door to it."""
+    before = getattr(module, name)
+    setattr(module, name, function)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)

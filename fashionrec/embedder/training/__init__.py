@@ -1,0 +1,1 @@
+"""Train, export and judge encoders. Training plane: nothing that serves imports it."""

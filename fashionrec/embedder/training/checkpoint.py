@@ -1,0 +1,355 @@
+"""Load a CLIP checkpoint in the transformers format: all of it, and nothing but numbers and words.
+
+A checkpoint may come from somebody else, and may be broken. transformers draws weights that are missing at random and only
+logs it, follows links, and does what a configuration asks for (code of the checkpoint's own, kernels from the hub, paths). So
+what is handed to it is made here: a configuration of known values within bounds, and copies of the tokenizer's files. What
+was loaded must be exactly what the model has.
+
+Training plane: imports torch and transformers; loaded by name when something is exported or trained.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from fashionrec.common.documents import read_json
+from fashionrec.common.folder import Folder
+from fashionrec.embedder.tokens import MAX_BYTES as MAX_TOKENIZER
+from fashionrec.embedder.tokens import rust_errors
+from fashionrec.errors import ModelError
+from fashionrec.models.manifest import is_plain_name, shown
+
+#: Tensors that older versions of transformers saved and newer ones compute.
+HARMLESS = ("text_model.embeddings.position_ids", "vision_model.embeddings.position_ids")
+WEIGHTS = (("model.safetensors", "model.safetensors.index.json"), ("pytorch_model.bin", "pytorch_model.bin.index.json"))
+_WORDS = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+)
+_PICTURES = ("preprocessor_config.json", "processor_config.json")
+_POINTER = b"version https://git-lfs.github.com/spec/"
+#: Settings of a tokenizer by which it would read other files, or run code.
+_NOT_TAKEN = ("auto_map", "chat_template", "init_inputs", "name_or_path", "vocab", "merges", "tokenizer_object")
+_HINT = "give a Hugging Face id, or a folder that save_pretrained wrote"
+_WHOLE = "copy or download it again, whole"
+
+#: The largest values of a configuration that a real CLIP is far from.
+_MOST = {
+    "vocab_size": 1 << 21,
+    "hidden_size": 1 << 14,
+    "intermediate_size": 1 << 16,
+    "projection_dim": 1 << 14,
+    "num_hidden_layers": 256,
+    "num_attention_heads": 256,
+    "max_position_embeddings": 1 << 16,
+    "num_channels": 3,
+    "image_size": 1024,
+    "patch_size": 1024,
+}
+_IDS = ("pad_token_id", "bos_token_id", "eos_token_id")
+_NUMBERS = ("layer_norm_eps", "attention_dropout", "initializer_range", "initializer_factor", "logit_scale_init_value")
+
+
+def load_clip(source: str) -> tuple[Any, Any, Any]:
+    """Model (eval, float32), Pillow image processor and tokenizer of a Hugging Face id or folder.
+
+    Raises :class:`ModelError` where the checkpoint cannot be loaded, is no CLIP, or is not whole.
+    """
+    local = Path(source).exists()
+    hint = _HINT if local else f"{_HINT}; without a network, the folder of a copy"
+    try:
+        folder = Path(source) if local else _download(source)
+        check_folder(folder)
+        config = read_config(folder)
+        files = weight_files(folder)
+        model = _load_model(folder, config, files)
+        processor, tokenizer = _load_processors(folder, config)
+    except ModelError:
+        raise
+    except Exception as error:  # hub, network, file and format errors of several libraries
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ModelError(f"{source} cannot be loaded: {reason}", hint=hint) from None
+    check_numbers(folder, model)
+    check_parts(folder, model, processor, tokenizer)
+    return model, processor, tokenizer
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder with a link out of it (in a hub cache: out of that model's cache), a special file, or a Git-LFS pointer."""
+    if not folder.is_dir():
+        raise ModelError(f"{folder} is a file, and a checkpoint in the transformers format is a folder", hint=_HINT)
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} is no model in the transformers format: it has no config.json", hint=_HINT)
+    root = folder.resolve()
+    if root.parent.name == "snapshots" and root.parent.parent.name.startswith("models--"):
+        root = root.parent.parent
+    inside = Folder(folder, "checkpoint", ModelError)
+    for entry in inside.walk():
+        path = folder / entry.name
+        if entry.kind == "link":
+            target = path.resolve()
+            if not (target.is_file() and target.is_relative_to(root)):
+                raise inside.refusal(entry.name)
+        elif entry.kind == "special":
+            raise inside.refusal(entry.name)
+        if entry.kind != "folder" and path.stat().st_size < 1024:
+            with path.open("rb") as file:
+                if file.read(len(_POINTER)) == _POINTER:
+                    raise ModelError(
+                        f"{path} is a Git-LFS pointer, not the file itself",
+                        hint="run `git lfs pull` where it was cloned",
+                    )
+
+
+def read_config(folder: Path) -> Any:
+    """The CLIPConfig of a checkpoint: known values within bounds, and nothing else. Raises :class:`ModelError`."""
+    from transformers import CLIPConfig
+
+    if (folder / "adapter_config.json").exists():
+        raise ModelError(f"{folder} holds an adapter, not a whole model", hint="merge it into its model and save that")
+    for name in ("config.json", "tokenizer_config.json", *_PICTURES):
+        if (folder / name).exists() and "auto_map" in _read(folder, name):
+            raise ModelError(
+                f"{folder / name} asks for code of its own (auto_map), which is never run",
+                hint="only models that transformers knows itself are supported",
+            )
+    raw = _read(folder, "config.json")
+    if raw.get("model_type") != "clip":
+        raise ModelError(
+            f"{folder} is a model of type {shown(raw.get('model_type'))}, not a CLIP",
+            hint="only CLIP models are supported",
+        )
+    if raw.get("quantization_config") is not None:
+        raise ModelError(f"{folder} is quantized", hint="give the model in float32 or half precision")
+    try:
+        known = _known(raw, ("projection_dim", "logit_scale_init_value", "initializer_factor"))
+        for part in ("text_config", "vision_config", "text_config_dict", "vision_config_dict"):
+            if raw.get(part) is not None:
+                known[part] = _known(raw[part], (*_MOST, *_IDS, *_NUMBERS, "hidden_act"))
+        return CLIPConfig(**known)
+    except (ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"{folder / 'config.json'} cannot be used: {reason}", hint=_HINT) from None
+
+
+def weight_files(folder: Path) -> list[str]:
+    """The names of a checkpoint's weight files, all there and in one piece. Raises :class:`ModelError`."""
+    for single, index in WEIGHTS:
+        names: list[str] = [single] if (folder / single).exists() else []
+        if not names and (folder / index).exists():
+            names = _shards(folder, index)
+        if names:
+            for name in names:
+                _check_file(folder / name, len(names))
+            return names
+    raise ModelError(f"{folder} has no weights (model.safetensors)", hint=_WHOLE)
+
+
+def check_numbers(folder: Path, model: Any) -> None:
+    """Refuse a model with a tensor that holds NaN or infinity, or a matrix of nothing but zeros: a file that was not filled."""
+    wrong, empty = [], []
+    for name, tensor in model.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            wrong.append(name)
+        elif tensor.ndim > 1 and not tensor.any():
+            empty.append(name)
+    for names, what in ((wrong, "hold NaN or infinity"), (empty, "hold nothing but zeros")):
+        if names:
+            raise ModelError(f"{folder} is not whole: {_named(names)} {what}", hint=_WHOLE)
+
+
+def check_parts(folder: Path, model: Any, processor: Any, tokenizer: Any) -> None:
+    """Refuse pictures and words of another size than the towers read."""
+    towers, side = model.config, model.config.vision_config.image_size
+    try:
+        crop = [int(processor.crop_size[key]) for key in ("height", "width")]
+        limit = min(int(tokenizer.model_max_length), towers.text_config.max_position_embeddings)
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+        raise ModelError(f"{folder}: its preprocessing is not understood ({error!r})", hint=_HINT) from None
+    wrong = ""
+    if crop != [side, side]:
+        wrong = f"its image processor cuts {crop[1]} x {crop[0]} pixels, and its image tower reads {side} x {side}"
+    elif len(tokenizer) > towers.text_config.vocab_size:
+        wrong = f"its tokenizer has {len(tokenizer)} tokens, and its text tower knows {towers.text_config.vocab_size}"
+    elif limit < 3:
+        wrong = f"its tokenizer reads {limit} tokens at most"
+    elif tokenizer.pad_token is None:
+        wrong = "its tokenizer has no padding token"
+    if wrong:
+        raise ModelError(f"{folder} does not fit together: {wrong}", hint=_WHOLE)
+
+
+def _read(folder: Path, name: str) -> dict[str, Any]:
+    try:
+        value = read_json(folder / name)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder / name} cannot be read: {error}", hint=_HINT) from None
+    if not isinstance(value, dict):
+        raise ModelError(f"{folder / name} is no configuration", hint=_HINT)
+    return value
+
+
+def _known(raw: Any, names: Iterable[str]) -> dict[str, Any]:
+    if not isinstance(raw, Mapping):
+        raise ValueError(f"a part of it is {shown(raw)}")
+    known = {name: raw[name] for name in names if raw.get(name) is not None}
+    for name, value in known.items():
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if name in _MOST and not (whole and 0 < value <= _MOST[name]):
+            raise ValueError(f"{name} is {shown(value)}, not a whole number from 1 to {_MOST[name]}")
+        if name in _IDS and not (whole and 0 <= value < _MOST["vocab_size"]):
+            raise ValueError(f"{name} is {shown(value)}, not the id of a token")
+        if name in _NUMBERS and not (whole or isinstance(value, float)):
+            raise ValueError(f"{name} is {shown(value)}, not a number")
+        if name == "hidden_act" and not (isinstance(value, str) and value.isidentifier()):
+            raise ValueError(f"{name} is {shown(value)}")
+    return known
+
+
+def _shards(folder: Path, index: str) -> list[str]:
+    found = _read(folder, index).get("weight_map")
+    names = set(found.values()) if isinstance(found, dict) and all(map(is_plain_name, found.values())) else set()
+    suffix = Path(index).name.split(".")[1]
+    if not names or not all(name.endswith(f".{suffix}") for name in names):
+        raise ModelError(f"{folder / index} does not say which files the weights are in", hint=_WHOLE)
+    return sorted(names)
+
+
+def _check_file(path: Path, count: int) -> None:
+    if not path.is_file():
+        part = f", one of {count} files of its weights" if count > 1 else ""
+        raise ModelError(f"{path.parent} is not whole: {path.name} is missing{part}", hint=_WHOLE)
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except (SafetensorError, OSError, ValueError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise ModelError(f"{path} is truncated or damaged: {reason}", hint=_WHOLE) from None
+
+
+def _load_model(folder: Path, config: Any, files: Sequence[str]) -> Any:
+    from transformers import CLIPModel
+
+    safe = files[0].endswith(".safetensors")
+    if safe:
+        _check_names(folder, config, files)
+    try:
+        loaded: Any = CLIPModel.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            use_safetensors=safe,
+            weights_only=True,
+            local_files_only=True,
+            ignore_mismatched_sizes=True,  # to be told of all of them
+        )
+    except Exception as error:
+        text = " ".join(str(error).split())
+        if "Weights only load failed" in text or "weights_only" in text:
+            raise ModelError(
+                f"{folder / files[0]} is a pickle that holds more than weights, which is never run",
+                hint="ask for it as model.safetensors",
+            ) from None
+        raise ModelError(f"{folder}: its weights cannot be loaded: {text[:200]}", hint=_WHOLE) from None
+    model, info = loaded
+    _refuse_differences(
+        folder, {key: info.get(key) or () for key in ("missing_keys", "unexpected_keys", "mismatched_keys")}
+    )
+    if info.get("error_msgs"):
+        raise ModelError(f"{folder} is not whole: {' '.join(map(str, info['error_msgs']))[:200]}", hint=_WHOLE)
+    return model.eval()
+
+
+def _check_names(folder: Path, config: Any, files: Sequence[str]) -> None:
+    """Where a configuration describes much more than the files hold, say what is missing before it is made up in memory."""
+    from transformers import CLIPModel
+
+    with torch.device("meta"):
+        expected = {name: tensor.numel() for name, tensor in CLIPModel(config).state_dict().items()}
+    if sum(expected.values()) <= sum((folder / name).stat().st_size for name in files):
+        return
+    names: set[str] = set()
+    for name in files:
+        with safe_open(folder / name, framework="pt") as file:
+            names |= set(file.keys())
+    differences = {"missing_keys": expected.keys() - names, "unexpected_keys": names - expected.keys()}
+    _refuse_differences(folder, differences)
+    raise ModelError(f"{folder} is not whole: its configuration describes more weights than it holds", hint=_WHOLE)
+
+
+def _refuse_differences(folder: Path, found: Mapping[str, Iterable[Any]]) -> None:
+    parts = []
+    for key, what in (
+        ("missing_keys", "missing"),
+        ("mismatched_keys", "of another shape"),
+        ("unexpected_keys", "unexpected"),
+    ):
+        names = sorted(str(each[0] if isinstance(each, (tuple, list)) else each) for each in found.get(key, ()))
+        names = [name for name in names if key != "unexpected_keys" or name not in HARMLESS]
+        if names:
+            parts.append(f"{len(names)} {what} ({_named(names, count=False)})")
+    if parts:
+        raise ModelError(f"{folder} is not a whole CLIP: tensors {'; '.join(parts)}", hint=_WHOLE)
+
+
+def _named(names: Sequence[str], *, count: bool = True) -> str:
+    shortened = ", ".join(name[:100] for name in names[:3]) + (", …" if len(names) > 3 else "")
+    return f"{len(names)} tensors ({shortened})" if count else shortened
+
+
+def _load_processors(folder: Path, config: Any) -> tuple[Any, Any]:
+    """The image processor and the tokenizer, from copies of their files without what would read or run anything else."""
+    from transformers import AutoTokenizer
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    with tempfile.TemporaryDirectory() as temporary:
+        copies = Path(temporary)
+        for name in (*_WORDS, *_PICTURES):
+            path = folder / name
+            if path.exists():
+                if path.stat().st_size > MAX_TOKENIZER:
+                    raise ModelError(f"{path} is larger than {MAX_TOKENIZER >> 20} MiB", hint=_HINT)
+                shutil.copyfile(path, copies / name)
+        _clean_settings(copies / "tokenizer_config.json")
+        processor = CLIPImageProcessorPil.from_pretrained(copies, local_files_only=True)
+        with rust_errors():
+            tokenizer = AutoTokenizer.from_pretrained(
+                copies, config=config, trust_remote_code=False, local_files_only=True
+            )
+    if not tokenizer.is_fast:
+        raise ModelError("the tokenizer cannot be written as tokenizer.json", hint="only fast tokenizers are supported")
+    return processor, tokenizer
+
+
+def _clean_settings(path: Path) -> None:
+    from fashionrec.common.files import dump_json
+
+    if path.exists():
+        settings = _read(path.parent, path.name)
+        kept = {key: value for key, value in settings.items() if key not in _NOT_TAKEN and not key.endswith("_file")}
+        path.write_text(dump_json(kept), encoding="utf-8")
+
+
+def _download(source: str) -> Path:
+    """The snapshot of a Hugging Face id in the hub's cache: its settings and its weights, as safetensors where it has them."""
+    from huggingface_hub import snapshot_download
+
+    words = ["config.json", *_WORDS, *_PICTURES]
+    folder = Path(snapshot_download(source, allow_patterns=[*words, "model.safetensors*", "model-*-of-*.safetensors"]))
+    if not any((folder / name).exists() for name in WEIGHTS[0]):
+        folder = Path(snapshot_download(source, allow_patterns=[*words, "pytorch_model*.bin", WEIGHTS[1][1]]))
+    return folder

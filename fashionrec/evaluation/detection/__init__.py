@@ -1,0 +1,1 @@
+"""Evaluate detectors on labelled photos, compare them, and decide which one is served."""

@@ -1,0 +1,109 @@
+"""Average precision as ultralytics computes it: matching, the precision envelope, and the figures of each class.
+
+AP is the area under the precision envelope at 101 recall points by trapezoids (ultralytics' ``compute_ap``), mAP50-95 its mean
+over the IoU thresholds .50, .55, ... .95. COCO's own, a mean over the points instead, is in :mod:`coco`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from fashionrec.detector.decode import Detections
+
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+RECALLS = np.linspace(0, 1, 101)
+_GRID = 1000  # points of the confidence axis
+
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """Of the classes that occur, in order: ``ap`` float [classes, 10], and ``precision``, ``recall``, ``f1`` [classes] at IoU
+    .50 and the one ``confidence`` where the mean F1 over classes is highest."""
+
+    classes: list[int]
+    ap: np.ndarray
+    precision: np.ndarray
+    recall: np.ndarray
+    f1: np.ndarray
+    confidence: float
+
+
+def class_figures(correct: np.ndarray, scores: np.ndarray, classes: np.ndarray, truths: np.ndarray) -> ClassFigures:
+    """Of all detections (``correct`` bool [n, 10], see :func:`match`; ``scores``, ``classes`` [n]) and ``truths``, the classes of
+    all true boxes. At least one true box is needed."""
+    present = [int(number) for number in np.unique(truths)]
+    grid = np.linspace(0, 1, _GRID)
+    aps, precisions, recalls = [], [], []
+    for number in present:
+        mine = np.flatnonzero(classes == number)
+        order = mine[np.argsort(-scores[mine], kind="stable")]
+        hits, confidence = correct[order], scores[order]
+        total = int((truths == number).sum())
+        true = hits.cumsum(axis=0)
+        recall = true / total
+        precision = true / np.arange(1, len(hits) + 1)[:, None]
+        aps.append([average_precision(recall[:, n], precision[:, n]) for n in range(len(IOU_THRESHOLDS))])
+        if len(hits):
+            recalls.append(np.interp(-grid, -confidence, recall[:, 0], left=0))
+            precisions.append(np.interp(-grid, -confidence, precision[:, 0], left=1))
+        else:
+            recalls.append(np.zeros(_GRID))
+            precisions.append(np.zeros(_GRID))
+    p, r = np.array(precisions), np.array(recalls)
+    f1 = 2 * p * r / (p + r + 1e-16)
+    at = int(smooth(f1.mean(axis=0), 0.1).argmax())
+    return ClassFigures(present, np.array(aps), p[:, at], r[:, at], f1[:, at], float(grid[at]))
+
+
+def match(found: Detections, truth: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """bool [detections, 10]: is each a hit at each IoU threshold?
+
+    The surest detection chooses first, as in COCO: the box of its class that it overlaps most and that none has taken yet.
+    ``found`` is best first.
+    """
+    correct = np.zeros((len(found), len(IOU_THRESHOLDS)), bool)
+    if not len(found) or not len(truth):
+        return correct
+    overlap = iou_matrix(truth, found.boxes) * (classes[:, None] == found.class_ids[None, :])
+    candidates = np.flatnonzero(overlap.max(axis=0) >= IOU_THRESHOLDS[0])
+    for n, threshold in enumerate(IOU_THRESHOLDS):
+        left = overlap.copy()
+        for column in candidates:
+            row = int(left[:, column].argmax())
+            if left[row, column] >= threshold:
+                correct[column, n] = True
+                left[row] = 0.0
+    return correct
+
+
+def iou_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """IoU of every box of ``a`` [n, 4] with every box of ``b`` [m, 4], both xyxy: float [n, m]."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    inter = np.clip(high - low, 0, None).prod(axis=2)
+    area_a, area_b = (a[:, 2:] - a[:, :2]).prod(axis=1), (b[:, 2:] - b[:, :2]).prod(axis=1)
+    return np.asarray(inter / np.maximum(area_a[:, None] + area_b[None, :] - inter, 1e-9))
+
+
+def average_precision(recall: Sequence[float] | np.ndarray, precision: Sequence[float] | np.ndarray) -> float:
+    """Area under the envelope of a precision-recall curve (recall rising), at 101 points by trapezoids."""
+    if not len(recall):
+        return 0.0
+    r = np.concatenate([[0.0], recall, [recall[-1]], [1.0]])
+    p = np.concatenate([[1.0], precision, [0.0], [0.0]])
+    envelope = np.flip(np.maximum.accumulate(np.flip(p)))
+    values = np.interp(RECALLS, r, envelope)
+    return float(((values[1:] + values[:-1]) / 2 * np.diff(RECALLS)).sum())
+
+
+def smooth(values: np.ndarray, fraction: float) -> np.ndarray:
+    """A box filter over a fraction of the curve, its ends held."""
+    width = round(len(values) * fraction * 2) // 2 + 1
+    ends = np.ones(width // 2)
+    padded = np.concatenate([ends * values[0], values, ends * values[-1]])
+    return np.convolve(padded, np.ones(width) / width, mode="valid")

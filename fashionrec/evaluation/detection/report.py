@@ -1,0 +1,93 @@
+"""What was measured of a detector on a split, as a document, as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fashionrec.common.text import markdown_cell
+from fashionrec.evaluation.detection.coco import SIZES
+from fashionrec.evaluation.detection.confusion import ConfusionMatrix
+
+METRICS = ("map50", "map50_95", "precision", "recall", "f1")
+COCO = ("coco_ap", "coco_ap50", "coco_ap75", "coco_ar100")
+
+
+@dataclass(frozen=True)
+class DetectionReport:
+    """The figures over all photos, and per class for each class that occurs.
+
+    ``map50``, ``map50_95``, ``precision``, ``recall``, ``f1`` are by ultralytics' rules, the last three at IoU .50 and
+    ``confidence``, where the mean F1 over classes is highest. ``coco_*`` and ``by_size`` are COCO's own
+    (:mod:`coco`), None where no true box is of a size. ``curves`` are a class's precision at IoU .50 where
+    recall is 0, .01, ... 1. ``confusion`` and ``mistakes`` (counts by kind, :mod:`mistakes`) are at the
+    same confidence.
+    """
+
+    images: int
+    boxes: int
+    map50: float
+    map50_95: float
+    precision: float
+    recall: float
+    f1: float
+    confidence: float
+    coco_ap: float | None
+    coco_ap50: float | None
+    coco_ap75: float | None
+    coco_ap_small: float | None
+    coco_ap_medium: float | None
+    coco_ap_large: float | None
+    coco_ar100: float | None
+    per_class: dict[str, dict[str, Any]]
+    by_size: dict[str, dict[str, float | None]]
+    curves: dict[str, list[float]]
+    confusion: ConfusionMatrix
+    mistakes: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**vars(self), "confusion": self.confusion.to_dict()}
+
+    def to_markdown(self) -> str:
+        """Tables: all and each class, COCO's figures by size, the confusion matrix; and the mistakes in a line."""
+        everything = {"boxes": self.boxes, **{key: getattr(self, key) for key in (*METRICS, "coco_ap")}}
+        head = ("class", "boxes", "mAP50", "mAP50-95", "P", "R", "F1", "COCO AP")
+        rows = [
+            [name, f"{values['boxes']:.0f}", *(figure(values[key]) for key in (*METRICS, "coco_ap"))]
+            for name, values in {"all": everything, **self.per_class}.items()
+        ]
+        sizes = [["all", str(self.boxes), *(figure(getattr(self, key)) for key in COCO)]]
+        for name in SIZES:
+            values = self.by_size[name]
+            sizes.append([name, f"{values['boxes']:.0f}", *(figure(values[key]) for key in COCO)])
+        names = self.confusion.names
+        counts = [[name, *map(str, row)] for name, row in zip(names, self.confusion.counts.tolist(), strict=True)]
+        at = f"at confidence {self.confidence:.3f}, IoU {self.confusion.iou:g}"
+        return "\n".join(
+            [
+                *table_lines(head, rows),
+                "",
+                *table_lines(("size", "boxes", "COCO AP", "AP50", "AP75", "AR100"), sizes),
+                "",
+                f"Found (rows) against true (columns), {at}:",
+                "",
+                *table_lines(("found", *names), counts),
+                "",
+                f"Mistakes, {at}: {self.mistakes_line()}.",
+                "",
+            ]
+        )
+
+    def mistakes_line(self) -> str:
+        return ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in self.mistakes.items())
+
+
+def figure(value: float | None) -> str:
+    """Three digits, or a dash where there is nothing to measure."""
+    return "–" if value is None else f"{value:.3f}"
+
+
+def table_lines(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [list(head), ["---", *["---:"] * (len(head) - 1)], *rows]
+    return [f"| {' | '.join(map(markdown_cell, line))} |" for line in lines]

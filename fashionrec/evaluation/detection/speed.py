@@ -1,0 +1,111 @@
+"""How fast a detector is and what memory it takes, on this machine, through ONNX Runtime, as it is served.
+
+Two speeds: end to end, ``Detector.predict`` from decoded photos to boxes; and the network alone, from prepared input to raw
+output. A speed is that of the median call, after one that warms up.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fashionrec.errors import FashionrecError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from fashionrec.detector.detect import Detector
+
+Clock = Callable[[], float]
+_CALLS = 3  # at least
+_SLOWER = 0.9  # of the fastest so far: larger batches are not tried
+
+
+def speeds(
+    detector: Detector,
+    photos: Sequence[Image.Image],
+    batches: Sequence[int],
+    seconds: float,
+    clock: Clock = time.perf_counter,
+) -> dict[str, dict[str, float]]:
+    """Photos per second by kind (``end_to_end``, ``network``) and batch size, as text: ``{"network": {"1": 31.2, "8": 40.1}}``.
+
+    Batches grow until one is slower than those before, does not fit into memory, or is more than the graph takes.
+    """
+    sizes = sorted({1, *(size for size in batches if detector.most is None or size <= detector.most)})
+    found: dict[str, dict[str, float]] = {"end_to_end": {}, "network": {}}
+    for kind, rates in found.items():
+        for size in sizes:
+            batch = [photos[n % len(photos)] for n in range(size)]
+            values = detector.inputs(batch)
+            call = partial(detector.answer, values) if kind == "network" else partial(detector.predict, batch)
+            try:
+                rate = size / median_seconds(call, seconds, clock)
+            except FashionrecError:
+                raise
+            except Exception:  # onnxruntime's, of a device's memory
+                if size == 1:
+                    raise
+                break
+            rates[str(size)] = round(rate, 3)
+            if rate < _SLOWER * max(rates.values()):
+                break
+    return found
+
+
+def best_batch(rates: dict[str, float]) -> tuple[int, float]:
+    """The batch size that does most photos in a second, and how many."""
+    size = max(rates, key=lambda key: rates[key])
+    return int(size), rates[size]
+
+
+def median_seconds(call: Callable[[], Any], seconds: float, clock: Clock = time.perf_counter) -> float:
+    """Seconds of the median call, of at least three and as many as fit into ``seconds``; one goes before."""
+    call()
+    taken: list[float] = []
+    while len(taken) < _CALLS or sum(taken) < seconds:
+        start = clock()
+        call()
+        taken.append(clock() - start)
+    return statistics.median(taken)
+
+
+def memory(bundle: Path, photo: Path, *, threads: int, device: str) -> int | None:
+    """Bytes of the most memory that a fresh process had which opened a bundle and predicted one photo: Python, ONNX Runtime and
+    weights, not a GPU's memory. None where the system does not tell."""
+    code = "import sys; from fashionrec.evaluation.detection.speed import peak; print(peak(*sys.argv[1:]))"
+    command = [sys.executable, "-P", "-c", code, str(bundle), str(photo), str(threads), device]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise FashionrecError(
+            f"a process of its own cannot serve {bundle}: {(done.stderr.splitlines() or [''])[-1][:160]}"
+        )
+    found = int(done.stdout.split()[-1])
+    return found or None
+
+
+def peak(bundle: str, photo: str, threads: str, device: str) -> int:
+    """Predict, and return this process's peak memory in bytes; 0 where it cannot be told."""
+    from fashionrec.config import load_config
+    from fashionrec.detector.detect import Detector
+    from fashionrec.photos.images import read_photo
+
+    config = load_config().config
+    detector = Detector.open(bundle, config.detector, threads=int(threads), device=device)
+    detector.predict([read_photo(Path(photo), config.images).pixels])
+    status = Path("/proc/self/status")
+    if status.is_file():  # not getrusage, which on Linux begins with the peak of the process that started this one
+        line = next((line for line in status.read_text().splitlines() if line.startswith("VmHWM:")), "")
+        return int(line.split()[1]) * 1024 if line else 0
+    try:
+        import resource
+    except ImportError:
+        return 0
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024

@@ -1,0 +1,1 @@
+"""Evaluate a catalogue's search: photos, words, outfits, and ways of asking."""

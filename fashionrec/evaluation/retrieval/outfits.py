@@ -1,0 +1,147 @@
+"""How well `--goes-with` names what was really worn: looks that the catalogue has not seen, against what is popular."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fashionrec.errors import DataError, UsageError
+from fashionrec.evaluation.retrieval.retrieval import RetrievalScores
+from fashionrec.search.outfits import OTHER_HALF, recommend
+from fashionrec.search.photo import search_photo
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fashionrec.catalogue.catalogue import Catalogue
+    from fashionrec.config import QueryConfig
+    from fashionrec.types import Garment
+
+DEPTH = 50
+#: What is tried of the two settings that decide.
+WEARER, WORN = (0.1, 0.3, 1.0), (0.003, 0.01, 0.03)
+
+
+@dataclass(frozen=True)
+class Look:
+    """A photo of several products worn together: product id to class."""
+
+    path: Path
+    products: dict[str, str]
+
+
+def looks_from(rows: Sequence[Any], columns: Sequence[str]) -> list[Look]:
+    """Looks from the rows of a table: ``image``, ``product_id``, a category in one of ``columns``; a photo has several rows."""
+    from fashionrec.types import resolve_class
+
+    found: dict[Path, dict[str, str]] = {}
+    for row in rows:
+        names = (resolve_class(str(row.metadata.get(column, ""))) for column in columns)
+        name = next((name for name in names if name), None)
+        if name:
+            found.setdefault(row.path, {})[row.product_id] = name
+    return [Look(path, products) for path, products in found.items() if len(products) > 1]
+
+
+@dataclass(frozen=True)
+class _Question:
+    """A garment of a look, what is right, and what else it shows (which popularity may not recommend)."""
+
+    garment: Garment
+    vector: np.ndarray
+    right: frozenset[str]
+    shown: frozenset[str]
+
+
+def evaluate_outfits(
+    catalogue: Catalogue, looks: Sequence[Look], *, progress: Callable[[int, int], None] | None = None
+) -> dict[str, Any]:
+    """Each garment of a look is asked what goes with it; right is any product of the look that is of the other half.
+
+    The two settings that decide (``query.goes_with.wearer`` and ``worn``) are chosen on every second look; the others judge:
+    ``goes_with`` with those chosen, ``as_set`` with those that are set, and ``popularity``, which recommends to all the
+    products of the other half that are in most of the catalogue's photos of several garments. All know only the catalogue.
+    Raises :class:`DataError` where no look can be asked.
+    """
+    settings = catalogue.config.query.model_copy(update={"k": DEPTH, "hide_unavailable": False})
+    halves: tuple[list[_Question], list[_Question]] = ([], [])
+    skipped = 0
+    for number, look in enumerate(looks):
+        found, missed = _questions(catalogue, look, settings)
+        halves[number % 2].extend(found)
+        skipped += missed
+        if progress:
+            progress(number + 1, len(looks))
+    tuning, judging = halves
+    if not judging:
+        raise DataError(
+            f"none of the {len(looks)} looks can be asked",
+            hint="a look has several rows: one image, several product_id of the catalogue, and their category",
+        )
+    tried = {
+        (wearer, worn): _scores(catalogue, tuning, _set(settings, wearer, worn)).to_dict()["mrr"]
+        for wearer in WEARER
+        for worn in WORN
+    }
+    best = max(tried, key=lambda pair: tried[pair])
+    popular, baseline = _popular(catalogue), RetrievalScores()
+    for one in judging:
+        order = [p for p in popular.get(one.garment.class_name or "", []) if p not in one.shown or p in one.right]
+        baseline.ranks.append(min((order.index(p) + 1 for p in one.right if p in order[:DEPTH]), default=None))
+    return {
+        "goes_with": _scores(catalogue, judging, _set(settings, *best)).to_dict(),
+        "as_set": _scores(catalogue, judging, settings).to_dict(),
+        "popularity": baseline.to_dict(),
+        "chosen": {"wearer": best[0], "worn": best[1]},
+        "looks": len(looks),
+        "not_seen": skipped,
+    }
+
+
+def _questions(catalogue: Catalogue, look: Look, settings: QueryConfig) -> tuple[list[_Question], int]:
+    """What a look asks, and how many of its garments the detector does not see."""
+    known = catalogue.items.product_ids()
+    found, missed = [], 0
+    for name in sorted(set(look.products.values())):
+        right = frozenset(p for p, other in look.products.items() if other in OTHER_HALF[name] and p in known)
+        if not right:
+            continue
+        try:
+            answer = search_photo(catalogue, look.path, settings.model_copy(update={"garment": name, "k": 1}))
+        except UsageError:  # the detector does not see it, or the photo cannot be read
+            missed += 1
+            continue
+        (garment,) = answer.garments
+        found.append(_Question(garment.garment, answer.vectors[0], right, frozenset(look.products)))
+    return found, missed
+
+
+def _scores(catalogue: Catalogue, questions: Sequence[_Question], settings: QueryConfig) -> RetrievalScores:
+    scores = RetrievalScores()
+    for one in questions:
+        hits = recommend(catalogue, one.garment, one.vector, settings).hits
+        scores.ranks.append(min((hit.rank for hit in hits if hit.item.product_id in one.right), default=None))
+    return scores
+
+
+def _set(settings: QueryConfig, wearer: float, worn: float) -> QueryConfig:
+    how = settings.goes_with.model_copy(update={"wearer": wearer, "worn": worn})
+    return settings.model_copy(update={"goes_with": how})
+
+
+def _popular(catalogue: Catalogue) -> dict[str, list[str]]:
+    """For each class the products of the other half, those in most photos of several garments first."""
+    several = set(catalogue.outfits.photos)
+    counts: Counter[str] = Counter()
+    classes: dict[str, str] = {}
+    for stored in catalogue.items.everything():
+        if not stored.worn_with and stored.item.class_name:
+            classes[stored.item.product_id] = stored.item.class_name
+            counts[stored.item.product_id] += stored.photo in several
+    order = sorted(counts, key=lambda product: (-counts[product], product))
+    return {
+        name: [product for product in order if classes[product] in partners] for name, partners in OTHER_HALF.items()
+    }

@@ -1,0 +1,241 @@
+"""How well a catalogue finds the product that a photo shows: recall, MRR and nDCG over products."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fashionrec.errors import DataError, ImageError
+from fashionrec.evaluation.retrieval.calibration import Judged
+from fashionrec.photos.images import crop_garment, read_thumbnail
+from fashionrec.search.ranking import rank
+from fashionrec.store.assemble import product_garment
+from fashionrec.types import Box, Garment, resolve_class
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from fashionrec.catalogue.catalogue import Catalogue
+    from fashionrec.photos.images import Photo
+
+#: How far down the ranking the true product is looked for; beyond it the reciprocal rank counts as 0.
+DEPTH = 100
+_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Query:
+    """A photo that shows a known product; ``class_name`` says which garment of the photo, where that is known."""
+
+    path: Path
+    product_id: str
+    class_name: str | None = None
+
+
+@dataclass
+class RetrievalScores:
+    """Means over queries. ``ranks`` holds each query's rank of the true product (1 is best; None: not in the first 100)."""
+
+    ranks: list[int | None] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "queries": len(self.ranks),
+            "recall_at_1": recall_at_k(self.ranks, 1),
+            "recall_at_5": recall_at_k(self.ranks, 5),
+            "recall_at_10": recall_at_k(self.ranks, 10),
+            "mrr": mean_reciprocal_rank(self.ranks),
+            "ndcg_at_10": ndcg_at_k(self.ranks, 10),
+        }
+
+
+def recall_at_k(ranks: Sequence[int | None], k: int) -> float:
+    """Share of queries whose one true product is among the first ``k``."""
+    return _mean([1.0 if rank is not None and rank <= k else 0.0 for rank in ranks])
+
+
+def mean_reciprocal_rank(ranks: Sequence[int | None]) -> float:
+    """Mean of 1/rank, 0 where the product was not found (Voorhees, TREC-8, 1999)."""
+    return _mean([0.0 if rank is None else 1.0 / rank for rank in ranks])
+
+
+def ndcg_at_k(ranks: Sequence[int | None], k: int) -> float:
+    """nDCG with one relevant product: 1/log2(rank+1) within the first ``k`` (Järvelin and Kekäläinen, 2002)."""
+    return _mean([1.0 / math.log2(rank + 1) if rank is not None and rank <= k else 0.0 for rank in ranks])
+
+
+def evaluate_search(
+    catalogue: Catalogue,
+    queries: Sequence[Query],
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Ask the catalogue every query twice, by crop (the garment that the detector finds) and by the whole photo.
+
+    With a known class the garment is asked for that a build would take for such a product, else every garment, each
+    product with its best score. Where none fits, the whole photo stands in and is counted under ``crop_fallbacks``.
+    Sold-out products count like any other. Queries whose product is not in the catalogue are left out and counted.
+    ``calibration`` says how often a hit of some cosine is the product (:class:`calibration.Judged`).
+    Raises :class:`DataError` where none can be asked.
+    """
+    known = catalogue.items.product_ids()
+    asked = [query for query in queries if query.product_id in known]
+    if not asked:
+        raise DataError(
+            f"none of the {len(queries)} queries' products is in {catalogue.root}",
+            hint="the column product_id must use the catalogue's ids",
+        )
+    settings = catalogue.config.query.model_copy(
+        update={"k": DEPTH, "hide_unavailable": False, "min_score": -1.0, "caption": "none"}
+    )
+    scores = {"crop": RetrievalScores(), "whole": RetrievalScores()}
+    by_class: dict[str, RetrievalScores] = {}
+    failures: list[dict[str, str]] = []
+    fallbacks, judged = 0, Judged()
+    for start in range(0, len(asked), _BATCH):
+        batch, photos = read_queries(catalogue, asked[start : start + _BATCH], failures)
+        if photos:
+            found = (
+                catalogue.detector.detect([p.pixels for p in photos]) if catalogue.detector else [[] for _ in photos]
+            )
+            asked_for = [
+                [*choose_product(garments, query.class_name), whole_photo(photo)]
+                for query, photo, garments in zip(batch, photos, found, strict=True)
+            ]
+            crops = [
+                _crop(catalogue, photo, garment)
+                for photo, garments in zip(photos, asked_for, strict=True)
+                for garment in garments
+            ]
+            vectors = iter(catalogue.embedder.embed_images(crops))
+            for query, garments in zip(batch, asked_for, strict=True):
+                fallbacks += len(garments) == 1
+                found_for = [rank(catalogue, garment, next(vectors), settings).hits for garment in garments]
+                if len(found_for) <= 2:  # of one garment: the others of a photo are not what the product is
+                    judged.add([(hit.closeness, hit.item.product_id == query.product_id) for hit in found_for[0]])
+                answers = [{hit.item.product_id: hit.score for hit in hits} for hits in found_for]
+                position = rank_of(query.product_id, answers[:-1] or answers)
+                scores["crop"].ranks.append(position)
+                scores["whole"].ranks.append(rank_of(query.product_id, answers[-1:]))
+                by_class.setdefault(query.class_name or "unknown", RetrievalScores()).ranks.append(position)
+        if progress:
+            progress(min(start + _BATCH, len(asked)), len(asked))
+    if not scores["crop"].ranks:
+        raise DataError(f"none of the {len(asked)} query photos can be read")
+    main = scores["crop"].to_dict()
+    return {
+        **main,
+        "crop": main,
+        "whole": scores["whole"].to_dict(),
+        "by_class": {name: value.to_dict() for name, value in sorted(by_class.items())},
+        "crop_fallbacks": fallbacks,
+        "not_in_catalogue": len(queries) - len(asked),
+        "failures": failures,
+        "catalogue": catalogue.counts,
+        "calibration": judged.document(),
+    }
+
+
+def histogram_baseline(
+    catalogue: Catalogue,
+    queries: Sequence[Query],
+    *,
+    bins: int = 4,
+) -> dict[str, Any]:
+    """The same queries answered by colour alone: RGB histograms (``bins`` per channel) of the same crops, by intersection
+    (Swain and Ballard, IJCV 1991). What an encoder must beat to have learnt anything."""
+    products: list[str] = []
+    gallery: list[np.ndarray] = []
+    for stored in catalogue.items.everything():
+        if not stored.worn_with:
+            products.append(stored.item.product_id)
+            gallery.append(colour_histogram(read_thumbnail(catalogue.thumbnail(stored)), bins))
+    matrix = np.stack(gallery)
+    scores = RetrievalScores()
+    known = set(products)
+    asked = [query for query in queries if query.product_id in known]
+    for start in range(0, len(asked), _BATCH):
+        batch, photos = read_queries(catalogue, asked[start : start + _BATCH], [])
+        found = catalogue.detector.detect([p.pixels for p in photos]) if catalogue.detector else [[] for _ in photos]
+        for query, photo, garments in zip(batch, photos, found, strict=True):
+            chosen = choose_product(garments, query.class_name)[:1]
+            histogram = colour_histogram(_crop(catalogue, photo, (chosen or [whole_photo(photo)])[0]), bins)
+            similar = np.minimum(matrix, histogram).sum(axis=1)
+            best: dict[str, float] = {}
+            for product, score in zip(products, similar, strict=True):
+                best[product] = max(best.get(product, 0.0), float(score))
+            scores.ranks.append(rank_of(query.product_id, [best]))
+    return scores.to_dict()
+
+
+def colour_histogram(pixels: Image.Image, bins: int) -> np.ndarray:
+    """float64 [bins**3], summing to 1, of the picture at 64 x 64; pure white (padding) is left out."""
+    values = np.asarray(pixels.resize((64, 64)), dtype=np.int64).reshape(-1, 3)
+    values = values[(values < 250).any(axis=1)]
+    cells = (values * bins) // 256
+    counts = np.bincount((cells[:, 0] * bins + cells[:, 1]) * bins + cells[:, 2], minlength=bins**3)
+    return counts / max(1, counts.sum())
+
+
+def queries_from(rows: Sequence[Any], category_columns: Sequence[str]) -> list[Query]:
+    """Queries from the rows of a table with ``image`` and ``product_id`` (see :mod:`fashionrec.products.tables`)."""
+    queries = []
+    for row in rows:
+        names = (resolve_class(str(row.metadata.get(column, ""))) for column in category_columns)
+        queries.append(Query(row.path, row.product_id, next((name for name in names if name), None)))
+    return queries
+
+
+def read_queries(
+    catalogue: Catalogue, queries: Sequence[Query], failures: list[dict[str, str]]
+) -> tuple[list[Query], list[Photo]]:
+    """Those queries whose photo can be read, and the photos; the others are added to ``failures``."""
+    read, photos = [], []
+    for query in queries:
+        try:
+            photos.append(catalogue.read_photo(query.path))
+            read.append(query)
+        except ImageError as error:
+            failures.append({"image": str(query.path), "reason": error.reason, "message": str(error)})
+    return read, photos
+
+
+def choose_product(garments: Sequence[Garment], class_name: str | None) -> list[Garment]:
+    """The garments that a query is about: the one that a build would take for its product, else all; none where none fits."""
+    if class_name is None:
+        return list(garments)
+    product = product_garment(garments, class_name)
+    return [] if product is None else [garments[product]]
+
+
+def whole_photo(photo: Photo) -> Garment:
+    """All of a photo as one garment."""
+    return Garment(0, None, None, Box(0, 0, photo.width, photo.height), whole_photo=True)
+
+
+def _crop(catalogue: Catalogue, photo: Photo, garment: Garment) -> Image.Image:
+    return crop_garment(photo.pixels, garment.box, catalogue.crop)
+
+
+def rank_of(product_id: str, answers: Sequence[dict[str, float]]) -> int | None:
+    """The rank of a product when several answers are merged by each product's best score; None if in none of them.
+
+    What scores as much as it counts as better: an encoder to which all look alike finds nothing.
+    """
+    best: dict[str, float] = {}
+    for answer in answers:
+        for product, score in answer.items():
+            best[product] = max(best.get(product, -math.inf), score)
+    if product_id not in best:
+        return None
+    own = best[product_id]
+    return sum(score >= own for score in best.values())
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else 0.0

@@ -1,0 +1,396 @@
+"""YOLO datasets as they lie on the disk: ``data.yaml``, images, and a label file beside each.
+
+A split is a folder of images, or a ``.txt`` file that lists them; the label file of ``.../images/x.jpg`` is
+``.../labels/x.txt``, a line per box: ``class x_center y_center width height``, all relative to the picture.
+https://docs.ultralytics.com/datasets/detect
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+
+from fashionrec.common.documents import DocumentError, read_bytes, read_json, read_yaml
+from fashionrec.common.files import write_atomic
+from fashionrec.common.reach import Reach, Refusal, refusals_error
+from fashionrec.errors import DataError
+from fashionrec.photos.images import SUFFIXES
+
+#: Keys of data.yaml for each split; ultralytics says val, Roboflow and we say valid for the folder.
+SPLIT_KEYS = {"train": ("train",), "valid": ("val", "valid"), "test": ("test",)}
+
+#: Where tools write class names when there is no data.yaml, one a line.
+NAME_FILES = ("classes.txt", "obj.names", "names.txt", "labels/classes.txt", "data/obj.names")
+#: Texts that lie among label files and are none.
+OTHER_TEXTS = frozenset(
+    {*(Path(name).name for name in NAME_FILES), *(f"{s}.txt" for s in ("train", "val", "valid", "test"))}
+)
+
+#: A label file's bytes, its lines, and the characters of one: ten times what crowds, and outlines of many points, need.
+MAX_LABEL_BYTES, MAX_BOXES, _MAX_LINE = 16 << 20, 10_000, 1 << 20
+_MAX_CLASS = 1_000_000
+_TOO_MANY = "a label file holds the boxes of one photo, a line for each: is it another file?"
+
+_SHOWN = 60  # characters of a line that a message repeats
+
+
+@dataclass(frozen=True)
+class YoloData:
+    """A dataset: class names by id, and for each split that it has, the folders or lists its images come from.
+
+    ``refused`` are the folders and lists of a split that may not be read: links, and names that lead out of the folder of
+    the ``data.yaml``. ``reach`` says what may.
+    """
+
+    path: Path
+    names: dict[int, str]
+    splits: dict[str, tuple[Path, ...]]
+    reach: Reach = field(compare=False)
+    refused: Mapping[str, tuple[Refusal, ...]] = field(default_factory=dict)
+
+    def images(self, split: str) -> list[Path]:
+        """The images of a split, sorted. Raises :class:`DataError` if it has no such split, the split is empty, or one of its
+        images or label files is a link, a special file, or outside the data set's folder."""
+        if split not in self.splits:
+            raise DataError(
+                f"{self.path} has no {split} split", hint=f"it has {', '.join(self.splits)}: choose one with --split"
+            )
+        found: list[Path] = []
+        refused = list(self.refused.get(split, ()))
+        for source in self.splits[split]:
+            if source.is_dir():
+                found += self.reach.files(source, refused, SUFFIXES)
+            elif source.suffix == ".txt" and source.is_file():
+                for _, line in self.lines(source):
+                    place = self.reach.find(source.parent / line)
+                    if isinstance(place, Refusal) or (place is None and self.reach.leads_out(source.parent / line)):
+                        refused.append(place or Refusal(line, "outside"))
+                    else:
+                        found.append(place or source.parent / line)
+            else:
+                raise DataError(f"the {split} split of {self.path} is missing: {source}")
+        refused += self.refused_labels(found)
+        if refused:
+            raise refusals_error(f"the {split} split of {self.path}", refused)
+        if not found:
+            raise DataError(f"the {split} split of {self.path} has no images")
+        return sorted(found)
+
+    def lines(self, source: Path) -> Iterator[tuple[int, str]]:
+        """Number and text of each line of a list of images that is not blank."""
+        text = source.read_text(encoding="utf-8-sig", errors="replace")
+        for number, line in enumerate(text.splitlines(), start=1):
+            if line.strip():
+                yield number, line.strip().replace("\\", "/")
+
+    def refused_labels(self, images: Iterable[Path]) -> list[Refusal]:
+        """The label files of images that may not be read."""
+        found: list[Refusal] = []
+        folders: dict[str, tuple[Path, Refusal | None, dict[str, Refusal]]] = {}
+        for image in images:
+            above, name = os.path.split(image)
+            if above not in folders:
+                folder = label_path(image).parent
+                refused = self.reach.check(folder)
+                listed = [] if refused else self.reach.names(folder)[1]
+                folders[above] = folder, refused, {one.name.rpartition("/")[2]: one for one in listed}
+            folder, refused, known = folders[above]
+            if not refused and not known:
+                continue
+            label = f"{Path(name).stem}.txt"
+            if not refused:
+                found += [known[label]] if label in known else []
+            elif refused.reason != "outside" or (folder / label).exists():
+                found.append(Refusal(self.reach.name(folder / label), refused.reason))
+        return found
+
+
+def read_data_yaml(path: Path, follow_links: bool | None = None) -> YoloData:
+    """Read a dataset's ``data.yaml``. Raises :class:`DataError` where it is missing, is none, or is a link that is not followed.
+
+    What it names must lie in its own folder, or in a folder of images and labels beside that, which its ``path`` names
+    (``../garments``), unless links are followed (:class:`~fashionrec.common.reach.Reach`). ``follow_links=False`` is for what
+    was unpacked: nothing but its own folder.
+    """
+    if is_data_folder(path):
+        path = path / "data.yaml"
+    reach = Reach(path.parent, follow_links)
+    try:
+        document = read_yaml(reach.described(path))
+    except FileNotFoundError:
+        raise DataError(
+            f"no dataset at {path}", hint="data=DIR/data.yaml; make one with `fashionrec fetch-dataset`"
+        ) from None
+    except (OSError, DocumentError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+    if not isinstance(document, dict) or "names" not in document:
+        raise DataError(f"{path} is not a YOLO dataset: it has no names")
+    root = path.parent / str(document.get("path") or "")
+    named = {
+        split: [str(part) for part in _as_list(value)]
+        for split, keys in SPLIT_KEYS.items()
+        if (value := next((document[key] for key in keys if document.get(key)), None)) is not None
+    }
+    if follow_links is not False and not reach.follow_links and (beside := _beside(path.parent, root, named.values())):
+        reach, root = Reach(beside, False), beside
+    splits: dict[str, tuple[Path, ...]] = {}
+    refused: dict[str, tuple[Refusal, ...]] = {}
+    elsewhere = "path" in document and reach.is_outside(root)  # that is what it means, and not what lies here
+    for split, parts in named.items():
+        places = [
+            Refusal(str(root / part), "outside") if elsewhere else _locate(reach, root, path.parent, part)
+            for part in parts
+        ]
+        splits[split] = tuple(place for place in places if isinstance(place, Path))
+        refused[split] = tuple(place for place in places if isinstance(place, Refusal))
+    return YoloData(path, _names(document["names"], path), splits, reach, refused)
+
+
+def _names(names: Any, path: Path) -> dict[int, str]:
+    try:
+        pairs = names.items() if isinstance(names, dict) else enumerate(names)
+        return {int(number): str(name) for number, name in pairs}
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"{path} is not a YOLO dataset: its names make no sense ({error})") from None
+
+
+def write_own_yaml(data: YoloData, folder: Path, extra: Mapping[str, Sequence[Path]] | None = None) -> Path:
+    """Write what ultralytics may read of a dataset into ``folder``: lists of its photos and a ``data.yaml`` of three keys.
+
+    A data.yaml as it came is never handed on: ultralytics executes ``download:`` of one whose photos are missing. ``extra`` are
+    photos of other datasets, by split. Raises :class:`DataError` for a photo that is missing, or that a list cannot name.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    document: dict[str, Any] = {"path": str(folder.absolute())}
+    for split, key in (("train", "train"), ("valid", "val"), ("test", "test")):
+        photos = [*(data.images(split) if split in data.splits else []), *(extra or {}).get(split, [])]
+        if not photos:
+            continue
+        paths = [str(photo.absolute()) for photo in photos]
+        for path in paths:
+            if path.splitlines() != [path] or path != path.strip():
+                raise DataError(f"a photo of {data.path} cannot be trained on for its name: {path!r}", hint="rename it")
+        if missing := [path for path in paths if not os.path.isfile(path)]:  # noqa: PTH113 - a million of them
+            raise DataError(f"{len(missing)} of {len(paths)} photos of {data.path} are missing: {missing[0]}")
+        listing = folder.absolute() / f"{split}.txt"
+        write_atomic(listing, "".join(f"{path}\n" for path in paths))
+        document[key] = str(listing)
+    document.setdefault("train", document.get("val"))
+    document.setdefault("val", document["train"])
+    document["names"] = data.names
+    target = folder.absolute() / "data.yaml"
+    write_atomic(target, yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+    return target
+
+
+def is_data_folder(path: Path) -> bool:
+    """Whether a data set is named by its folder; a ``data.yaml`` that links to a folder is refused as a link, not followed."""
+    return path.is_dir() and path.suffix.lower() not in (".yaml", ".yml")
+
+
+def declared(path: Path) -> dict[str, Any]:
+    """What a dataset of ours says of itself in the ``dataset.json`` beside its data.yaml; nothing where it has none.
+
+    Raises :class:`DataError` where that file is damaged, or a link that is not followed.
+    """
+    file = (path if is_data_folder(path) else path.parent) / "dataset.json"
+    try:
+        document = read_json(Reach(file.parent).described(file))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file} cannot be read: {error}") from None
+    if not isinstance(document, dict):
+        raise DataError(f"{file} is not a dataset's description")
+    return document
+
+
+def label_path(image: Path) -> Path:
+    """Where the labels of an image are: the last folder named images on its way becomes labels."""
+    parts = list(image.parts)
+    for n in range(len(parts) - 2, -1, -1):
+        if parts[n] == "images":
+            parts[n] = "labels"
+            break
+    return Path(*parts).with_suffix(".txt")
+
+
+def read_labels(image: Path) -> np.ndarray:
+    """float64 [n, 5] of class id and relative ``x_center, y_center, width, height``; none where there is no label file.
+
+    A polygon (class and three or more points) becomes the box around it. Raises :class:`DataError` for a broken line.
+    """
+    path = label_path(image)
+    if not path.is_file():
+        return np.zeros((0, 5))
+    rows = []
+    for number, line in label_lines(path, read_label_text(path)):
+        try:
+            rows.append(parse_label_line(line)[:5])
+        except LabelFault as fault:
+            raise DataError(f"{path}, line {number} is not a box: {fault}") from None
+    return np.array(rows).reshape(-1, 5)
+
+
+class TooManyBoxes(DataError):
+    """A label file that is far larger than one photo's boxes are."""
+
+
+def read_label_text(path: Path, encoding: str = "utf-8", errors: str = "strict") -> str:
+    """The text of a label file. Raises :class:`TooManyBoxes`, or :class:`DataError` where it is no regular file."""
+    try:
+        return read_bytes(path, MAX_LABEL_BYTES).decode(encoding, errors)
+    except DocumentError as error:
+        raise (TooManyBoxes if "larger" in str(error) else DataError)(f"{path} is {error}") from None
+
+
+def label_lines(path: Path | str, text: str) -> Iterator[tuple[int, str]]:
+    """Number and text of each line that is not blank. Raises :class:`TooManyBoxes`."""
+    if text.count("\n") > MAX_BOXES:
+        raise TooManyBoxes(f"{path} has more than {MAX_BOXES:,} lines", hint=_TOO_MANY)
+    for number, line in enumerate(text.splitlines(), start=1):
+        if number > MAX_BOXES:
+            raise TooManyBoxes(f"{path} has more than {MAX_BOXES:,} lines", hint=_TOO_MANY)
+        if len(line) > _MAX_LINE:
+            raise TooManyBoxes(f"{path}, line {number} has more than {_MAX_LINE:,} characters", hint=_TOO_MANY)
+        if line.strip():
+            yield number, line
+
+
+class LabelFault(ValueError):
+    """A line of a label file that is no box: ``kind`` is a stable word, ``numbers`` what can be counted of it."""
+
+    def __init__(self, kind: str, text: str, **numbers: float) -> None:
+        super().__init__(text)
+        self.kind, self.numbers = kind, numbers
+
+
+class LabelLine(NamedTuple):
+    """A line of a label file: a class id, and a box in shares of the picture. A polygon of ``points`` is the box around it."""
+
+    class_id: int
+    x_center: float
+    y_center: float
+    width: float
+    height: float
+    points: int = 0
+
+
+def parse_label_line(line: str) -> LabelLine:
+    """``class x_center y_center width height``, or a class and three or more points. Raises :class:`LabelFault`."""
+    words = line.split()
+    values = [_number(word) for word in words]
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        if len(known) < 2:
+            raise LabelFault("broken-label-line", repr(line.strip()[:_SHOWN]))
+        raise LabelFault("not-a-number", f"{words[values.index(None)][:_SHOWN]!r} is not a number")
+    if not all(map(math.isfinite, known)):
+        raise LabelFault("not-finite", line.strip()[:_SHOWN])
+    if len(known) != 5 and (len(known) < 7 or len(known) % 2 == 0):
+        why = ", as predictions have with their confidence" if len(known) == 6 else ""
+        raise LabelFault("wrong-field-count", f"{len(known)} fields{why}", fields=len(known))
+    number, *rest = known
+    if not number.is_integer():
+        raise LabelFault("fractional-class", f"class {words[0]}", class_id=number)
+    if number < 0:
+        raise LabelFault("negative-class", f"class {number:.0f}"[:_SHOWN], class_id=number)
+    if number > _MAX_CLASS:
+        raise LabelFault("unknown-class", f"class {number:g}", class_id=number)
+    if len(rest) == 4:
+        x, y, width, height = rest
+        return LabelLine(int(number), x, y, width, height)
+    xs, ys = rest[0::2], rest[1::2]
+    x1, x2, y1, y2 = min(xs), max(xs), min(ys), max(ys)
+    return LabelLine(int(number), (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, len(xs))
+
+
+def begins_with_a_box(path: Path) -> bool:
+    """Whether a text is a label file, by its first line: beside photos lie lists, licences and READMEs too."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            parse_label_line(file.readline(1 << 16))
+    except (OSError, LabelFault):
+        return False
+    return True
+
+
+def orphan_labels(folder: Path, photos: Iterable[Path], reach: Reach) -> Iterator[Path | Refusal]:
+    """Label files in ``folder`` without a photo of their name in any of the folders ``photos``, sorted; and what of such a name
+    is not read."""
+    places = list(photos)
+    stems = {path.stem for place in places for path in place.iterdir() if path.suffix.lower() != ".txt"}
+    names, refused = reach.names(folder)
+    for path in (folder / name for name in names if name.endswith(".txt")):
+        other = path.stem in stems or path.name in OTHER_TEXTS or path.name.startswith(("README", "LICEN"))
+        if not other and (folder not in places or begins_with_a_box(path)):
+            yield path
+    if folder not in places:
+        yield from (found for found in refused if Path(found.name).stem not in stems)
+
+
+def _number(word: str) -> float | None:
+    try:
+        return float(word)
+    except ValueError:
+        return None
+
+
+def dataset_fingerprint(path: Path, splits: Sequence[str] | None = None) -> str:
+    """sha256 over class names and, for each image in order, its name, size in bytes and labels; of ``splits``, or of all.
+
+    Pixels are not hashed: a large dataset would take minutes. An image replaced by another of the same size is not seen.
+    """
+    data = read_data_yaml(path)
+    digest = hashlib.sha256(repr(sorted(data.names.items())).encode())
+    for split in data.splits if splits is None else splits:
+        for image in data.images(split):
+            labels = label_path(image)
+            text = labels.read_bytes() if labels.is_file() else b""
+            try:
+                size = image.stat().st_size
+            except OSError:
+                raise DataError(f"a photo of {path} is missing: {image}") from None
+            digest.update(f"{split}/{image.name}:{size}\n".encode() + text)
+    return digest.hexdigest()
+
+
+def _as_list(value: object) -> Sequence[object]:
+    return value if isinstance(value, list) else [value]
+
+
+def _beside(folder: Path, root: Path, named: Iterable[Sequence[str]]) -> Path | None:
+    """The folder that a yaml's ``path`` names beside its own, if it is a dataset: it has images with a folder of labels."""
+    above = Reach(folder.absolute().parent, False)
+    place = above.inside(root)
+    if place is None or place.parent != above.root or not Reach(folder, False).leads_out(root) or above.check(place):
+        return None
+    reach = Reach(place, False)
+    for images in (reach.inside(place / part) for parts in named for part in parts):
+        if images is not None and "images" in images.relative_to(place).parts:
+            labels = label_path(images / "x").parent
+            if reach.check(labels) is None and labels.is_dir():
+                return place
+    return None
+
+
+def _locate(reach: Reach, root: Path, beside: Path, part: str) -> Path | Refusal:
+    """Roboflow writes ``../train/images`` for what lies beside the yaml: both readings are tried, the first that exists."""
+    candidates = [root / part, beside / part, beside / part.removeprefix("../")]
+    found = reach.find(*candidates)
+    if found is not None:
+        return found
+    if reach.is_outside(candidates[0]):
+        return Refusal(str(candidates[0]), "outside")
+    if reach.follow_links:
+        return candidates[0]
+    inside = [place for path in candidates if (place := reach.inside(path)) is not None]
+    return inside[0] if inside else Refusal(part, "outside")

@@ -1,0 +1,1 @@
+"""Models on disk: bundles with their manifests, graphs, execution providers, and runs."""

@@ -1,0 +1,307 @@
+"""Read a bundle's manifest and check that every value has its type and a sane size.
+
+A bundle may come from somebody else. Sizes decide how much memory a photo takes, names are looked up in files, and numbers
+are divided by: what is out of range is refused when the bundle is opened, not when something breaks. Keys of a spec that are
+missing are not noticed here (a detector or an encoder says what it needs), and unknown ones are ignored.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fashionrec.common.documents import read_json
+from fashionrec.common.files import canonical_json
+from fashionrec.common.folder import Folder
+from fashionrec.errors import ModelError
+
+FORMAT = "fashionrec-bundle"
+FORMAT_VERSION = 1
+MANIFEST = "bundle.json"
+KINDS = ("detector", "embedder")
+PRECISIONS = ("fp32", "fp16", "int8")
+#: After the role of a graph: that of the same one made ready to be opened by a CPU. Also in the names of its files.
+READY = ".ready"
+EXPORT_AGAIN = "export or copy it again"
+
+MAX_SIDE = 4096  # pixels of a network's input
+_MAX_EDGE = 1024  # pixels of the short side that an encoder's photo is resized to; its long side may be much longer
+_MAX_ANCHORS = 2_000_000
+_MAX_LABELS = 10_000
+_MAX_FILES = 1000
+_SHA256 = re.compile("[0-9a-f]{64}")
+
+#: Raises ValueError, which says what is wrong, for a value of the given name.
+Check = Callable[[str, Any], None]
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The checked manifest of the bundle folder ``path``. Raises :class:`ModelError`."""
+    if not path.is_dir():
+        raise ModelError(f"no bundle at {path}", hint="make one with `fashionrec export`")
+    folder = Folder(path, "bundle", ModelError)
+    try:
+        with folder.open(MANIFEST) as file:
+            manifest = read_json(file)
+        canonical_json(manifest)  # numbers that JSON has no words for
+    except FileNotFoundError:
+        raise ModelError(
+            f"{path} is not a bundle: it has no {MANIFEST}", hint="make one with `fashionrec export`"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path / MANIFEST} is damaged: {error}", hint=EXPORT_AGAIN) from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise ModelError(f"{path / MANIFEST} is not a bundle's manifest", hint="make one with `fashionrec export`")
+    if manifest.get("format_version") != FORMAT_VERSION:
+        raise ModelError(
+            f"{path} is a bundle of format {shown(manifest.get('format_version'))}; this fashionrec reads {FORMAT_VERSION}",
+            hint="export it again with this version",
+        )
+    try:
+        check_manifest(manifest)
+    except ValueError as error:
+        raise ModelError(f"{path / MANIFEST} is damaged: {error}", hint=EXPORT_AGAIN) from None
+    return manifest
+
+
+def is_plain_name(name: Any) -> bool:
+    """Whether a name means a file in its own folder on every system."""
+    if not isinstance(name, str) or not 0 < len(name) <= 200 or not name.isprintable():
+        return False
+    return name not in (".", "..") and not {"/", "\\", ":"} & {*name}
+
+
+def check_manifest(manifest: Mapping[str, Any]) -> None:
+    """Raise ValueError, which says what is wrong, for a manifest that no export writes."""
+    for key, kind in (("kind", str), ("name", str), ("fingerprint", str)):
+        if not isinstance(manifest.get(key), kind):
+            raise ValueError(f"{key} is {shown(manifest.get(key))}")
+    for key in ("graphs", "spec", "source", "agreement", "files"):
+        if not isinstance(manifest.get(key), dict):
+            raise ValueError(f"{key} is {shown(manifest.get(key))}")
+    if manifest["kind"] not in KINDS:
+        raise ValueError(f"kind is {shown(manifest['kind'])}, not one of {', '.join(KINDS)}")
+    _text(500)("name", manifest["name"])
+    _AGREEMENT("agreement", manifest["agreement"])
+    _check_listed(manifest["files"])
+    _check_graphs(manifest["graphs"], manifest["files"])
+    check_spec(manifest["kind"], manifest["spec"])
+    tokenizer = manifest["spec"].get("text", {}).get("tokenizer") if manifest["kind"] == "embedder" else None
+    if tokenizer is not None and (tokenizer not in manifest["files"] or READY in tokenizer):
+        raise ValueError(f"it does not list its tokenizer {shown(tokenizer)}")
+
+
+def _check_listed(files: Mapping[str, Any]) -> None:
+    if len(files) > _MAX_FILES:
+        raise ValueError(f"it lists {len(files)} files")
+    if len({name.casefold() for name in files}) < len(files):
+        raise ValueError("it lists two files whose names differ in case only")
+    for name, entry in files.items():
+        if not is_plain_name(name) or name.casefold() == MANIFEST:
+            raise ValueError(f"it names a file outside its folder: {shown(name)}")
+        size, digest = (entry.get("size"), entry.get("sha256")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+            raise ValueError(f"the size of {name} is {shown(size)}")
+        if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
+            raise ValueError(f"the sha256 of {name} is {shown(digest)}")
+
+
+def _check_graphs(graphs: Mapping[str, Any], files: Mapping[str, Any]) -> None:
+    """Graphs are listed ONNX files. What the fingerprint leaves out (ready graphs) is told from the rest by role and name."""
+    for role, name in graphs.items():
+        if not is_plain_name(role):
+            raise ValueError(f"{shown(role)} is no role of a graph")
+        if not isinstance(name, str) or name not in files:
+            raise ValueError(f"it does not list its graph {shown(name)}")
+        if not name.endswith(".onnx"):
+            raise ValueError(f"its graph {name} is no ONNX file")
+        ready = role.endswith(READY)
+        if ready != (READY in name) or (ready and role.removesuffix(READY) not in graphs):
+            raise ValueError(f"its graph {shown(role)} cannot be {name}")
+
+
+def check_spec(kind: str, spec: Mapping[str, Any]) -> None:
+    """Check the spec of a bundle of a kind. Raises ValueError, which names the first value that is wrong."""
+    _fields(_DETECTOR if kind == "detector" else _EMBEDDER)("spec", spec)
+    if kind == "detector" and "anchors" in spec:
+        _check_anchors(spec)
+
+
+def check_complete(spec: Mapping[str, Any]) -> None:
+    """Check that an encoder's spec says all that it is asked for. Raises KeyError for what is missing, ValueError."""
+    check_spec("embedder", spec)
+    for key in ("dim", "logit_scale", "image", "text"):
+        spec[key]
+    for key in ("input", "shortest_edge", "resample", "crop", "scale", "mean", "std"):
+        spec["image"][key]
+    for key in ("tokenizer", "max_length", "pad_id", "pad_token"):
+        spec["text"][key]
+
+
+def _whole(least: int, most: int) -> Check:
+    def check(name: str, value: Any) -> None:
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            raise ValueError(f"{name} is {shown(value)}, not a whole number from {least} to {most}")
+
+    return check
+
+
+def _number(least: float, most: float) -> Check:
+    def check(name: str, value: Any) -> None:
+        fits = isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value <= most
+        if not fits or not math.isfinite(value):
+            raise ValueError(f"{name} is {shown(value)}, not a number from {least:g} to {most:g}")
+
+    return check
+
+
+def _text(most: int = 200) -> Check:
+    def check(name: str, value: Any) -> None:
+        if not isinstance(value, str) or len(value) > most:
+            raise ValueError(f"{name} is {shown(value)}, not a text of at most {most} characters")
+
+    return check
+
+
+def _one_of(*choices: str) -> Check:
+    def check(name: str, value: Any) -> None:
+        if not isinstance(value, str) or value not in choices:
+            raise ValueError(f"{name} is {shown(value)}, not one of {', '.join(choices)}")
+
+    return check
+
+
+def _list_of(item: Check, least: int, most: int) -> Check:
+    def check(name: str, value: Any) -> None:
+        if not isinstance(value, (list, tuple)) or not least <= len(value) <= most:
+            raise ValueError(f"{name} is {shown(value)}, not a list of {least} to {most} values")
+        for each in value:
+            item(name, each)
+
+    return check
+
+
+def _optional(inner: Check) -> Check:
+    def check(name: str, value: Any) -> None:
+        if value is not None:
+            inner(name, value)
+
+    return check
+
+
+def _fields(fields: Mapping[str, Check]) -> Check:
+    def check(name: str, value: Any) -> None:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{name} is {shown(value)}, not a mapping")
+        for key, inner in fields.items():
+            if key in value:
+                inner(f"{name}.{key}", value[key])
+
+    return check
+
+
+def _labels(name: str, value: Any) -> None:
+    if not isinstance(value, Mapping) or len(value) > _MAX_LABELS:
+        raise ValueError(f"{name} is {shown(value)}, not the names of at most {_MAX_LABELS} classes")
+    for number, label in value.items():
+        if not isinstance(number, str) or not re.fullmatch("[0-9]{1,6}", number):
+            raise ValueError(f"{name} has {shown(number)}, which is no number of a class")
+        _text()(f"{name}.{number}", label)
+
+
+def _one_or_list(item: Check, most: int) -> Check:
+    def check(name: str, value: Any) -> None:
+        if isinstance(value, (list, tuple)):
+            _list_of(item, 1, most)(name, value)
+        else:
+            item(name, value)
+
+    return check
+
+
+_DURATION = _number(0, 1e9)
+_AGREEMENT = _fields({"speed": _fields(dict.fromkeys(("ratio", "ms", "fp32_ms"), _DURATION))})
+_POSITIVE = _number(1e-9, 1e6)
+_MEAN = _list_of(_number(-1e4, 1e4), 3, 3)
+_STD = _list_of(_number(1e-6, 1e4), 3, 3)
+_PIXELS = _fields(
+    {
+        "resize": _one_of("none", "fit", "letterbox", "stretch"),
+        "imgsz": _whole(1, MAX_SIDE),
+        "equalize": _number(0, 1e4),
+        "tiles": _whole(1, 64),
+    }
+)
+_ANCHORS = _fields(
+    {
+        "min_level": _whole(1, 12),
+        "max_level": _whole(1, 12),
+        "num_scales": _whole(1, 16),
+        "aspect_ratios": _list_of(_one_or_list(_number(1e-3, 1e3), 2), 1, 32),
+        "anchor_scale": _one_or_list(_number(1e-3, 1e3), 12),
+    }
+)
+_DETECTOR: dict[str, Check] = {
+    "imgsz": _whole(1, MAX_SIDE),
+    "resize": _one_of("letterbox", "stretch"),
+    "pad": _whole(0, 255),
+    "scale": _POSITIVE,
+    "mean": _optional(_MEAN),
+    "std": _optional(_STD),
+    "channels": _text(),
+    "head": _text(),
+    "labels": _labels,
+    "input": _text(),
+    "batch": _optional(_whole(0, 1024)),
+    "rectangular": _optional(_whole(0, MAX_SIDE)),
+    "precision": _one_of(*PRECISIONS),
+    "pixels": _optional(_PIXELS),
+    "anchors": _ANCHORS,
+}
+_EMBEDDER: dict[str, Check] = {
+    "dim": _whole(1, 16384),
+    "logit_scale": _number(-1e6, 1e6),
+    "precision": _one_of(*PRECISIONS),
+    "image": _fields(
+        {
+            "input": _text(),
+            "shortest_edge": _whole(1, _MAX_EDGE),
+            "resample": _text(),
+            "crop": _list_of(_whole(1, _MAX_EDGE), 2, 2),
+            "scale": _POSITIVE,
+            "mean": _MEAN,
+            "std": _STD,
+        }
+    ),
+    "text": _fields(
+        {
+            "tokenizer": _text(),
+            "max_length": _whole(1, 1 << 16),
+            "pad_id": _whole(0, (1 << 31) - 1),
+            "pad_token": _text(1000),
+        }
+    ),
+}
+
+
+def _check_anchors(spec: Mapping[str, Any]) -> None:
+    """How many anchors a spec of EfficientDet asks for, before they are made."""
+    about, side = spec["anchors"], spec.get("imgsz", 0)
+    first, last = about.get("min_level", 1), about.get("max_level", 0)
+    cells = sum(math.ceil(side / 2**level) ** 2 for level in range(first, last + 1))
+    if cells * about.get("num_scales", 1) * len(about.get("aspect_ratios", ())) > _MAX_ANCHORS:
+        raise ValueError(f"spec.anchors asks for more than {_MAX_ANCHORS} anchors")
+
+
+def shown(value: Any) -> str:
+    """A value in a message: short, on one line, and without walking through something huge."""
+    if isinstance(value, (str, float, bool)) or value is None:
+        text = repr(value[:80] if isinstance(value, str) else value)
+    elif isinstance(value, int):
+        text = str(value) if abs(value) < 1 << 64 else "a huge number"
+    else:
+        text = f"a {type(value).__name__} of {len(value)}" if hasattr(value, "__len__") else type(value).__name__
+    return text

@@ -1,0 +1,1 @@
+"""Photos: the only opener of image files, decoding in processes, and what is done to pixels."""

@@ -1,0 +1,1 @@
+"""Product tables: rows, columns and prices as shops write them."""

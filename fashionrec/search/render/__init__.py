@@ -1,0 +1,1 @@
+"""Answers for people: pages, spreadsheets and pictures."""

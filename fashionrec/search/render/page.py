@@ -1,0 +1,137 @@
+"""An answer as one self-contained page: the photo with its boxes, and a row of pictures per garment. No request leaves it."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image, ImageDraw
+
+from fashionrec.common.pages import COLOURS, OTHER_COLOUR, draw_label, environment, jpeg_uri
+from fashionrec.common.text import visible
+from fashionrec.search.answer import Answer, GarmentAnswer
+from fashionrec.types import CLASS_NAMES, Garment
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fashionrec.catalogue.catalogue import Catalogue
+
+_PHOTO_SIDE = 900
+_SYMBOLS = {"KRW": "₩", "USD": "$", "EUR": "€", "GBP": "£", "JPY": "¥"}
+
+
+def answer_page(
+    catalogue: Catalogue, answers: Answer | Sequence[Answer], worn: Sequence[Sequence[GarmentAnswer]] = ()
+) -> str:
+    """The whole page as HTML text, of one answer or several; ``worn`` is what goes with the garments of each."""
+    several = [answers] if isinstance(answers, Answer) else list(answers)
+    template = environment().get_template("answer.html")
+    return template.render(
+        sections=[answer_view(catalogue, answer, worn[n] if n < len(worn) else ()) for n, answer in enumerate(several)],
+        title=_title(several[0]) if len(several) == 1 else f"{len(several)} questions",
+        catalogue=catalogue.root.name,
+        counts=catalogue.counts,
+    )
+
+
+def _title(answer: Answer) -> str:
+    if answer.photo is not None:
+        return Path(answer.photo).name
+    return answer.text if answer.text is not None else "the photo"
+
+
+def answer_view(catalogue: Catalogue, answer: Answer, worn: Sequence[GarmentAnswer] = ()) -> dict[str, Any]:
+    """What the templates need of one answer: pictures as data URIs, texts as text."""
+    photo = None
+    source = answer.source or answer.photo
+    if source is not None:
+        pixels = catalogue.read_photo(source).pixels
+        photo = data_uri(draw_boxes(pixels, answer.seen))
+    garments = [_garment_view(catalogue, found) for found in answer.garments]
+    garments += [
+        {
+            **_garment_view(catalogue, found),
+            "name": f"goes with the {found.garment.class_name}",
+            "confidence": None,
+            "caption": None,
+        }
+        for found in worn
+    ]
+    return {
+        "photo": photo,
+        "name": Path(answer.photo).name if answer.photo else None,
+        "text": answer.text,
+        "garments": garments,
+        "notes": answer.notes,
+        "total_ms": sum(answer.timings_ms.values()),
+    }
+
+
+def _garment_view(catalogue: Catalogue, found: GarmentAnswer) -> dict[str, Any]:
+    return {
+        "name": found.garment.name,
+        "confidence": found.garment.confidence,
+        "caption": found.garment.caption,
+        "colour": COLOURS.get(found.garment.class_name or "", OTHER_COLOUR),
+        "hits": [
+            {
+                "rank": hit.rank,
+                "score": hit.score,
+                "match": hit.match,
+                "picture": jpeg_uri(catalogue.thumbnail(stored)),
+                "product_id": hit.item.product_id,
+                "title": hit.item.metadata.get("title") or hit.item.product_id,
+                "caption": hit.item.caption,
+                "brand": hit.item.metadata.get("brand"),
+                "price": price(hit.item.metadata),
+                "url": safe_url(hit.item.metadata.get("url")),
+                "class_name": hit.item.class_name,
+            }
+            for hit, stored in zip(found.hits, found.stored, strict=True)
+        ],
+    }
+
+
+def draw_boxes(pixels: Image.Image, garments: Sequence[Garment]) -> Image.Image:
+    """A copy of the photo, no side over 900 pixels, with the garments' boxes and numbers drawn in."""
+    small = pixels.copy()
+    small.thumbnail((_PHOTO_SIDE, _PHOTO_SIDE), Image.Resampling.LANCZOS)
+    scale = small.width / pixels.width
+    draw = ImageDraw.Draw(small)
+    line = max(2, round(max(small.size) / 220))
+    for garment in garments:
+        if garment.whole_photo:
+            continue
+        colour = COLOURS.get(garment.class_name or "", OTHER_COLOUR)
+        x1, y1, x2, y2 = (value * scale for value in garment.box)
+        draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=line)
+        number = CLASS_NAMES.index(garment.class_name) if garment.class_name in CLASS_NAMES else "?"
+        draw_label(draw, x1, y1, f"{garment.index} {garment.class_name or number}", colour, line)
+    return small
+
+
+def data_uri(pixels: Image.Image) -> str:
+    out = io.BytesIO()
+    pixels.save(out, "JPEG", quality=88)
+    return jpeg_uri(out.getvalue())
+
+
+def price(metadata: dict[str, Any]) -> str:
+    """A product's price as a shopper reads it: ₩39,000. Empty where there is none."""
+    value = metadata.get("price")
+    if value is None or isinstance(value, bool):
+        return ""
+    if not isinstance(value, (int, float)):
+        return str(value)
+    currency = str(metadata.get("currency") or "").upper()
+    amount = f"{value:,.0f}" if float(value).is_integer() else f"{value:,.2f}"
+    symbol = _SYMBOLS.get(currency)
+    return f"{symbol}{amount}" if symbol else f"{amount} {currency}".strip()
+
+
+def safe_url(url: object) -> str | None:
+    """A link that may be followed from a page: http and https only, without hidden characters."""
+    text = str(url or "").strip()
+    return text if text.lower().startswith(("https://", "http://")) and visible(text) == text else None

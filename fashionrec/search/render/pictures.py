@@ -1,0 +1,31 @@
+"""The garments of questions as pictures of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fashionrec.common.text import plain_name
+from fashionrec.photos.images import crop_garment, encode_photo
+
+if TYPE_CHECKING:
+    from fashionrec.catalogue.catalogue import Catalogue
+    from fashionrec.search.answer import Answer
+
+
+def save_garments(catalogue: Catalogue, answers: Sequence[Answer], folder: Path) -> int:
+    """Write each garment that was asked about as a JPEG (without any metadata of its photo); returns how many."""
+    folder.mkdir(parents=True, exist_ok=True)
+    count = 0
+    for number, answer in enumerate(answers):
+        if answer.source is None:
+            continue
+        pixels = catalogue.read_photo(answer.source).pixels
+        stem = plain_name(Path(answer.photo).stem) if answer.photo else "photo"
+        for found in answer.garments:
+            kind = (found.garment.class_name or "whole").replace("&", "-")
+            path = folder / f"{number:03d}-{stem}-{found.garment.index}-{kind}.jpg"
+            path.write_bytes(encode_photo(crop_garment(pixels, found.garment.box, catalogue.crop), 92))
+            count += 1
+    return count

@@ -1,0 +1,149 @@
+"""Parts of a new generation: the segment that holds its new vectors, stable item ids, and which garment is the product."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from fashionrec.errors import CatalogueError, ModelError
+from fashionrec.models.bundle import Bundle
+from fashionrec.store.generations import THUMBNAILS, folder_of
+from fashionrec.store.items import GarmentRow, PhotoRow
+from fashionrec.store.journal import FoundPhoto
+from fashionrec.store.vectors import VECTORS, write_vectors
+from fashionrec.types import Garment, resolve_class
+
+_RAW = "vectors.raw"
+
+#: Classes worn on the same half of the body: what a detector takes for one another.
+_HALVES = {
+    "top": {"top"},
+    "pants": {"pants", "skirt&pants", "skirt"},
+    "skirt": {"skirt", "skirt&pants", "pants"},
+    "skirt&pants": {"skirt&pants", "skirt", "pants"},
+    "dress": {"dress"},
+}
+
+
+class SegmentWriter:
+    """Takes new vectors and thumbnails to the disk as they come, and makes them one immutable segment. None, no segment."""
+
+    def __init__(self, folder: Path, dim: int, dtype: str = "float32") -> None:
+        self.folder, self.dim, self.dtype, self.count = folder, dim, dtype, 0
+        self.half_recall: float | None = None
+        self._raw: IO[bytes] | None = None
+        self._thumbnails: IO[bytes] | None = None
+        self._offset = 0
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    def add(self, vector: bytes, thumbnail: bytes) -> tuple[int, int]:
+        """Take in a vector (float32 bytes) and a JPEG; returns its row, and where in the thumbnails the JPEG begins."""
+        if self._raw is None or self._thumbnails is None:
+            folder_of(self.folder.parent.parent).make_folder(f"segments/{self.name}")
+            self._raw = (self.folder / _RAW).open("wb")
+            self._thumbnails = (self.folder / THUMBNAILS).open("wb")
+        if len(vector) != 4 * self.dim:
+            raise CatalogueError(f"a vector has {len(vector) // 4} numbers, not the encoder's {self.dim}")
+        self._raw.write(vector)
+        self._thumbnails.write(thumbnail)
+        row, offset = self.count, self._offset
+        self.count += 1
+        self._offset += len(thumbnail)
+        return row, offset
+
+    def add_photo(self, found: FoundPhoto, build_key: str) -> PhotoRow:
+        """Take in a photo of the journal; returns it as it is stored."""
+        rows = []
+        for position, g in enumerate(found.garments):
+            row, offset = self.add(g.vector, g.thumbnail)
+            place = self.name, row, offset, len(g.thumbnail)
+            rows.append(GarmentRow(position, g.class_name, g.confidence, g.box, g.whole_photo, *place))
+        return PhotoRow(found.sha256, found.width, found.height, build_key, tuple(rows))
+
+    def close(self) -> None:
+        """Write the segment's files."""
+        if self._raw is None or self._thumbnails is None:
+            return
+        self._thumbnails.close()
+        self._raw.close()
+        raw = self.folder / _RAW
+        vectors = np.memmap(raw, np.float32, "r", shape=(self.count, self.dim))
+        self.half_recall = write_vectors(self.folder / VECTORS, vectors, dtype=self.dtype).float16_recall_at_10
+        raw.unlink()
+
+    def entry(self, kind: str, embedder: str) -> dict[str, Any]:
+        """The segment as a manifest has it. ``embedder`` is the fingerprint of what made its vectors."""
+        entry: dict[str, Any] = {"kind": kind, "count": self.count, "dim": self.dim, "embedder": embedder}
+        if self.half_recall is not None:
+            entry["float16_recall_at_10"] = self.half_recall
+        return entry
+
+    def discard(self) -> None:
+        """Close the files without finishing them: what is there is tidied up by the next commit."""
+        for file in (self._raw, self._thumbnails):
+            if file is not None:
+                file.close()
+
+
+def store_bundle(root: Path, bundle: Bundle) -> dict[str, str]:
+    """Put a bundle into a catalogue, unless it is there; returns its entry in the manifest.
+
+    Raises :class:`CatalogueError` where a damaged one lies in its place.
+    """
+    relative = f"bundles/{bundle.kind}-{bundle.fingerprint[:16]}"
+    folder = folder_of(root)
+    folder.make_folder("bundles", exist_ok=True)
+    target = folder.path(relative, "folder")
+    if target.exists():
+        try:
+            there = Bundle.open(target, bundle.kind).fingerprint
+        except ModelError:  # what a kill or a fault left there is not what the manifest will vouch for
+            there = ""
+        if there != bundle.fingerprint:
+            raise CatalogueError(f"{target} is damaged", hint="remove that folder and build again")
+    else:
+        bundle.copy_to(target)
+    return {"path": relative, "name": bundle.name, "fingerprint": bundle.fingerprint}
+
+
+def item_id(product_id: str, photo: str, garment: GarmentRow) -> str:
+    """A stable id: the same product, photo content and garment always have the same one. 16 hex digits."""
+    box = ",".join(str(round(value)) for value in garment.box)
+    text = "\x1f".join([product_id, photo, garment.class_name or "", box])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def assign_roles(
+    garments: Sequence[GarmentRow], metadata: dict[str, Any], category_columns: Iterable[str]
+) -> list[bool]:
+    """For each garment of a product's photo: is it only worn with the product (True), or the product itself (False)?
+
+    Where the product's row names its category, the most confident garment of that class is the product; failing that, the
+    only garment, or the most confident one worn on the same half of the body. Where no category is known, or none of the
+    garments can be it, all of them stand for the product.
+    """
+    wanted = next((name for column in category_columns if (name := resolve_class(str(metadata.get(column, ""))))), None)
+    if wanted is None:
+        return [False] * len(garments)
+    product = product_garment(garments, wanted)
+    return [False] * len(garments) if product is None else [n != product for n in range(len(garments))]
+
+
+def product_garment(garments: Sequence[GarmentRow | Garment], wanted: str) -> int | None:
+    """Which garment of a photo is the product, known to be of class ``wanted``: the most confident one of that class;
+    failing that the only one, or the most confident one worn on the same half of the body, which is what a detector takes
+    for it. None where none of them can be it."""
+    if len(garments) == 1:
+        return 0
+    for classes in ({wanted}, _HALVES[wanted]):
+        fitting = [n for n, garment in enumerate(garments) if garment.class_name in classes]
+        if fitting:
+            return max(fitting, key=lambda n: garments[n].confidence or 0.0)
+    return None
