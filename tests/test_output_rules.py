@@ -20,7 +20,7 @@ STREAMS = {
     "__main__.py": "flushes them before it leaves",
     "cli/output.py": "the printer",
     "cli/session.py": "closes standard output when its reader has gone",
-    "detector/ultra.py": "gives ultralytics' logger back a stream, which is guarded",
+    "detector/training/ultra.py": "gives ultralytics' logger back a stream, which is guarded",
 }
 PRINTERS = ("print", "pprint", "echo", "secho", "style", "basicConfig", "StreamHandler", "print_exc",
             "print_exception", "print_stack")  # fmt: skip
@@ -98,7 +98,7 @@ KNOWN = {
     ("cli/query.py", "question.words"),
     ("cli/catalogue.py", "ends"),
     ("cli/main.py", "__version__"),
-    ("dataset/columns.py", "', '.join(named['image'])"),
+    ("products/columns.py", "', '.join(named['image'])"),
 }
 
 
