@@ -25,6 +25,7 @@ from fashionrec.captioner.vocabulary import load_vocabulary
         ("네이비 무지 H라인 미니 스커트", "navy plain pencil mini skirt", ("skirt",)),
         ("A라인의 원피스", "A-line dress", ("dress",)),
         ("핑크 오렌지 티셔츠", "pink and orange T-shirt", ("top",)),
+        ("세로스트라이프 셔츠", "vertical-striped shirt", ("top",)),  # the lexicon writes it as two words
         ("옷", "", ()),
     ],
 )
