@@ -15,16 +15,17 @@ from typing import Any
 import pytest
 import typer
 from conftest import two_halves
-from PIL import Image
+from PIL import Image, ImageColor
 from planted import PLANTS, SETTINGS, Expected, photo, write
 from typer.testing import CliRunner
 
 from fashionrec.cli import dataset as dataset_commands
 from fashionrec.config import Config, load_config
-from fashionrec.dataset.audit.findings import KINDS, Finding
-from fashionrec.dataset.audit.page import audit_page
+from fashionrec.dataset.audit.findings import KINDS, Finding, Mark
+from fashionrec.dataset.audit.page import audit_page, draw_marks
 from fashionrec.dataset.audit.run import Audit, audit_dataset
 from fashionrec.errors import ConfigError, DataError
+from fashionrec.pages import COLOURS
 from fashionrec.types import CLASS_NAMES, Box, Garment
 
 #: Kinds that need a dataset, or a detector, of their own.
@@ -326,6 +327,19 @@ def test_the_page_does_not_open_what_could_not_be_read(tmp_path: Path) -> None:
         findings = (replace(crashed, kind=other), Finding("no-label-file", "none", "train", keys))
         audit = replace(audit_dataset(tmp_path, settings()), findings=findings)
         assert Page(audit_page(audit, settings().images, 5)).pictures == pictures
+
+
+def test_a_box_up_to_the_photos_edges_is_drawn_within_the_picture() -> None:
+    """Two pixels of its colour at every edge, and a white rim inside; the rim outside has no room."""
+    drawn = draw_marks(Image.new("RGB", (100, 80), "black"), [Mark(0, "top", 0, 0, 1, 1)], 240)
+    colour, white = ImageColor.getrgb(COLOURS["top"]), (255, 255, 255)
+    from_each_edge = [
+        [drawn.getpixel((n, 40)) for n in range(4)],
+        [drawn.getpixel((50, n)) for n in range(4)],
+        [drawn.getpixel((99 - n, 40)) for n in range(4)],
+        [drawn.getpixel((50, 79 - n)) for n in range(4)],
+    ]
+    assert from_each_edge == [[colour, colour, white, (0, 0, 0)]] * 4
 
 
 def test_thumbnails_are_limited_and_the_rest_is_named(tmp_path: Path, run: Callable[..., Any]) -> None:
