@@ -79,6 +79,27 @@ def test_the_table_says_the_same(cli: Cli, shop: Path, tmp_path: Path) -> None:
     ]
 
 
+def test_what_the_whole_photo_finds_is_not_counted_for_the_crop(
+    cli: Cli, tmp_path: Path, build: Callable[..., BuildReport]
+) -> None:
+    """No garment is seen in the pale photo, which the query resembles as a whole: its left half looks more like other tops."""
+    rows = [{"image": "p/pale.png", "product_id": "pale"}]
+    two_halves(tmp_path / "p" / "pale.png", "#ffc8c8", "white")
+    for name, colour in (("r1", "#ff0000"), ("r2", "#ff4040"), ("r3", "#ff7070")):
+        two_halves(tmp_path / "p" / f"{name}.png", colour, "white")
+        rows.append({"image": f"p/{name}.png", "product_id": name, "category": "top"})
+    two_halves(tmp_path / "q.png", "#ff8080", "white")
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert build(tmp_path / "t.jsonl", tmp_path / "c").failures == []
+    (tmp_path / "q.csv").write_text("image,product_id,category\nq.png,pale,top\n")
+    told = cli("evaluate", "--index", "c", "--queries", "q.csv", "--json").document
+    # cosines of the left half, centred (.5, 0, 0): r3 .99, r2 .82, pale .66, r1 .57; of the whole: pale .93, r3 .61
+    assert told["crop"] == scores(3)
+    assert told["whole"] == scores(1)
+    assert told["by_class"] == {"top": scores(3)}
+    assert told["crop_fallbacks"] == 0
+
+
 def test_nothing_that_can_be_asked_is_refused(cli: Cli, shop: Path, tmp_path: Path) -> None:
     (tmp_path / "q.csv").write_text("image,product_id\np/none.png,r1\n")
     done = cli("evaluate", "--index", "c", "--queries", "q.csv")
