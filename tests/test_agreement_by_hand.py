@@ -169,6 +169,52 @@ def test_an_export_is_compared_with_its_source_anchor_by_anchor() -> None:
         check(lambda photo: own.raw([photo])[0][:8], bundle, drawn())
 
 
+class RowsBundle:
+    """A bundle of a head that answers rows of boxes: the same ones to every photo."""
+
+    kind, path = "detector", "rows"
+
+    def __init__(self, rows: np.ndarray) -> None:
+        self.rows = rows.astype(np.float32)
+        self.spec = Bundle.open(TINY / "detector").spec | {"head": "end2end"}
+
+    def session(self, graph: str, **_: Any) -> RowsBundle:
+        return self
+
+    def run(self, names: None, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        (values,) = inputs.values()
+        return [np.stack([self.rows] * len(values))]
+
+
+def check_rows(scores: Sequence[float], pixels: float = 0.0, score: float = 0.0) -> dict[str, Any]:
+    """Two photos' figures, where the export answers the source's rows in another order, and a little off."""
+    theirs = np.array([[10.0 * n, 20, 10 * n + 9, 40, value, n % 3] for n, value in enumerate(scores)], np.float32)
+    ours = theirs[::-1] + np.array([0, 0, 0, pixels, score, 0], np.float32)
+    return check(lambda photo: theirs, RowsBundle(ours), drawn()[:2])  # type: ignore[arg-type]
+
+
+def test_an_export_that_answers_rows_is_compared_with_its_source_box_by_box() -> None:
+    scores = [0.9, 0.3, 0.0502, 0.048]
+    assert check_rows(scores, 0.4, 0.0009) == {
+        "photos": 2,
+        "score_difference_max": pytest.approx(0.0009, abs=1e-6),
+        "box_difference_px_max": pytest.approx(0.4, abs=1e-5),
+        "boxes_compared": 12,  # of each photo the three above .05, from either side
+        "boxes_alone": 0,
+        "detections": 4,
+        "detections_alone": 4,
+    }
+    with pytest.raises(Refused, match="12 boxes have no like"):
+        check_rows(scores, pixels=0.6)
+    with pytest.raises(Refused, match="12 boxes have no like"):
+        check_rows(scores, score=0.0012)
+
+
+def test_of_a_source_that_learnt_little_boxes_of_half_its_surest_score_are_compared() -> None:
+    assert check_rows([0.06, 0.035, 0.025])["boxes_compared"] == 8  # above .03
+    assert check_rows([0.03, 0.014, 0.011])["boxes_compared"] == 4  # above .015
+
+
 def test_the_input_is_compared_in_grey_levels() -> None:
     bundle = Bundle.open(TINY / "detector")
     own = opened(bundle)
