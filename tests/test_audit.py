@@ -20,12 +20,12 @@ from planted import PLANTS, SETTINGS, Expected, photo, write
 from typer.testing import CliRunner
 
 from fashionrec.cli import dataset as dataset_commands
+from fashionrec.common.pages import COLOURS
 from fashionrec.config import Config, load_config
 from fashionrec.dataset.audit.findings import KINDS, Finding, Mark
 from fashionrec.dataset.audit.page import audit_page, draw_marks
 from fashionrec.dataset.audit.run import Audit, audit_dataset
 from fashionrec.errors import ConfigError, DataError
-from fashionrec.pages import COLOURS
 from fashionrec.types import CLASS_NAMES, Box, Garment
 
 #: Kinds that need a dataset, or a detector, of their own.
