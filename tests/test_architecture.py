@@ -33,20 +33,12 @@ UNITS = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
 #: What is still to be taken apart: (unit, unit) that may be used against the rule, and circles of modules.
 DEBTS = {("catalogue", "search"), ("detector", "evaluation")}
 CIRCLES = (
-    ("models.bundle", "models.graphs"),
     ("catalogue.catalogue", "search.outfits", "search.photo", "search.ranking", "search.text"),
-    (
-        *("evaluation.detection.coco", "evaluation.detection.confusion", "evaluation.detection.evaluator"),
-        *("evaluation.detection.mistakes", "evaluation.detection.report"),
-    ),
-    ("dataset.prepare.assign", "dataset.prepare.prepare"),
-    ("evaluation.detection.decision", "evaluation.detection.decision_page"),
     (
         *("detector.training.families", "detector.training.families.checkpoint", "detector.training.families.loop"),
         *("detector.training.families.plain", "detector.training.families.ultra", "detector.training.train"),
     ),
     ("cli.captions", "cli.query"),
-    ("cli.evaluating", "cli.evaluating_captions"),
 )
 #: The training plane: imported by name at call time, and by `cli` alone.
 TRAINING = ("fashionrec.detector.training", "fashionrec.embedder.training")

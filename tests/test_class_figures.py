@@ -7,6 +7,7 @@ import pytest
 
 from fashionrec.detector.decode import Detections
 from fashionrec.evaluation.detection.average_precision import (
+    IOU_THRESHOLDS,
     average_precision,
     class_figures,
     iou_matrix,
@@ -14,7 +15,6 @@ from fashionrec.evaluation.detection.average_precision import (
     smooth,
 )
 from fashionrec.evaluation.detection.bootstrap import Spread
-from fashionrec.evaluation.detection.evaluator import IOU_THRESHOLDS
 
 
 def hits(*rows: int) -> np.ndarray:

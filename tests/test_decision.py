@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from fashionrec.config import load_config
 from fashionrec.detector.decode import Detections
 from fashionrec.evaluation.detection.bootstrap import Spread, figures, paired_spreads
-from fashionrec.evaluation.detection.decision import decide, headline, judge, losses, to_markdown
+from fashionrec.evaluation.detection.decision import decide, headline, losses, to_markdown
 from fashionrec.evaluation.detection.decision_page import decision_page
-from fashionrec.evaluation.detection.evaluator import Matches
+from fashionrec.evaluation.detection.judgement import judge
+from fashionrec.evaluation.detection.matches import Matches
+from fashionrec.evaluation.detection.report import detection_report
 
 NAMES = {0: "dress", 1: "pants", 2: "top"}
 
@@ -47,7 +49,7 @@ def measured(
 @given(st.integers(0, 10_000))
 def test_the_photos_as_they_are_give_the_report(seed: int) -> None:
     matches = measured(20, lambda n, rng: 0.7, seed, noise=4.0)
-    report, one = matches.report(), figures(matches, np.ones((1, 20), np.int64))
+    report, one = detection_report(matches), figures(matches, np.ones((1, 20), np.int64))
     assert one["map50"][0] == pytest.approx(report.map50, abs=1e-12)
     assert one["map50_95"][0] == pytest.approx(report.map50_95, abs=1e-12)
     for name, values in report.per_class.items():
@@ -96,7 +98,7 @@ def test_the_pairing_is_what_makes_it_sharp() -> None:
 def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     """Of 40 experiments with a known difference, nine in ten of the 90 % intervals hold it (36, give or take 6)."""
     large = [measured(1500, lambda n, rng, share=share: share, seed) for seed, share in ((98, 0.7), (99, 0.8))]
-    truth = large[1].report().map50 - large[0].report().map50
+    truth = detection_report(large[1]).map50 - detection_report(large[0]).map50
     held = 0
     for n in range(40):
         before, after = measured(60, lambda n, rng: 0.7, 2 * n), measured(60, lambda n, rng: 0.8, 2 * n + 1)

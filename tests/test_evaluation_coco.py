@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fashionrec.detector.decode import Detections
 from fashionrec.evaluation.detection.coco import AREAS, CocoFigures, coco_figures
-from fashionrec.evaluation.detection.evaluator import Matches
+from fashionrec.evaluation.detection.matches import Matches
 
 NAMES = {0: "dress", 1: "pants", 2: "top"}
 STATS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar100")

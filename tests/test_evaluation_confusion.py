@@ -14,7 +14,8 @@ from fashionrec.config import Config
 from fashionrec.detector.decode import Detections
 from fashionrec.detector.detect import Detector
 from fashionrec.evaluation.detection.confusion import confusion_matrix
-from fashionrec.evaluation.detection.evaluator import Matches, match_detector
+from fashionrec.evaluation.detection.evaluator import evaluate_detector
+from fashionrec.evaluation.detection.matches import Matches
 
 NAMES = {0: "dress", 1: "pants", 2: "top"}
 
@@ -93,12 +94,8 @@ def test_a_wrong_class_mapping_shows(tmp_path: Path, config: Config) -> None:
     detector = Detector.open(TINY / "detector", config.detector)
 
     def report() -> list[list[int]]:
-        counts: list[list[int]] = (
-            match_detector(detector, tmp_path / "data.yaml", "test", config.evaluate)
-            .report()
-            .to_dict()["confusion"]["counts"]
-        )
-        return counts
+        found = evaluate_detector(detector, tmp_path / "data.yaml", "test", config.evaluate)
+        return found.confusion.counts.tolist()
 
     assert report() == [[3, 0, 0], [0, 3, 0], [0, 0, 0]]
     exchanged = {"top": "pants", "pants": "top"}

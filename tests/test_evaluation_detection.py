@@ -17,14 +17,10 @@ from fashionrec.dataset.prepare.table import write_data_yaml
 from fashionrec.detector.decode import Detections
 from fashionrec.detector.detect import Detector
 from fashionrec.errors import DataError
-from fashionrec.evaluation.detection.evaluator import (
-    IOU_THRESHOLDS,
-    Matches,
-    average_precision,
-    evaluate_detector,
-    iou_matrix,
-    match,
-)
+from fashionrec.evaluation.detection.average_precision import IOU_THRESHOLDS, average_precision, iou_matrix, match
+from fashionrec.evaluation.detection.evaluator import evaluate_detector
+from fashionrec.evaluation.detection.matches import Matches
+from fashionrec.evaluation.detection.report import detection_report
 
 NAMES = {0: "a", 1: "b", 2: "c"}
 
@@ -62,10 +58,10 @@ def test_a_perfect_and_a_blind_detector() -> None:
         box = [0.0, 0.0, 10.0 + n, 10.0]
         perfect.add(found([box], [0.9], [n]), np.array([box]), np.array([n]))
         blind.add(found([], [], []), np.array([box]), np.array([n]))
-    report = perfect.report()
+    report = detection_report(perfect)
     assert (report.map50, report.map50_95) == pytest.approx((0.995, 0.995))
     assert (report.precision, report.recall) == pytest.approx((1, 1), abs=1e-6)
-    assert blind.report().map50 == 0
+    assert detection_report(blind).map50 == 0
     assert "| b | 1 |" in report.to_markdown()
 
 
@@ -88,7 +84,7 @@ def test_the_figures_are_ultralytics_own(seed: int) -> None:
         matches.add(found(boxes.tolist(), rng.random(len(boxes)).tolist(), kinds.tolist()), truth, classes)
     if not sum(map(len, matches.truths)):
         return
-    report = matches.report()
+    report = detection_report(matches)
     results = metrics.ap_per_class(
         np.concatenate(matches.correct),
         np.concatenate(matches.scores),

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fashionrec.detector.decode import Detections
-from fashionrec.evaluation.detection.evaluator import Matches
-from fashionrec.evaluation.detection.mistakes import KINDS, PhotoMistakes, count_mistakes, mistakes, worst
+from fashionrec.evaluation.detection.matches import Matches
+from fashionrec.evaluation.detection.mistakes import KINDS, PhotoMistakes, count_mistakes, find_mistakes, worst
 
 NAMES = {0: "dress", 1: "pants", 2: "top"}
 BOX = (100.0, 100.0, 200.0, 200.0)
@@ -23,7 +23,7 @@ Found = tuple[tuple[float, ...], float, int]
 def photo(found: list[Found], truth: list[tuple[tuple[float, ...], int]], confidence: float = 0.25) -> PhotoMistakes:
     matches = Matches(NAMES)
     add(matches, found, truth)
-    (one,) = mistakes(matches, confidence)
+    (one,) = find_mistakes(matches, confidence)
     return one
 
 
@@ -79,7 +79,7 @@ def test_a_box_that_is_a_fifth_off_everywhere_shows_as_badly_placed() -> None:
         corner = rng.uniform([[0, 0], [400, 0]], [[100, 100], [500, 100]])
         boxes = [tuple(map(float, (*c, *(c + rng.uniform(30, 200, 2))))) for c in corner]
         add(matches, [(moved(box, 0.2, 0.2), 0.9, 1) for box in boxes], [(box, 1) for box in boxes])
-    counts = count_mistakes(mistakes(matches, 0.25))
+    counts = count_mistakes(find_mistakes(matches, 0.25))
     assert counts == {"missed": 0, "false": 0, "wrong_class": 0, "badly_placed": 40, "double": 0}
 
 
@@ -89,11 +89,11 @@ def test_what_it_costs_and_which_photos_are_worst() -> None:
     add(matches, [(moved(BOX, 0.2), 0.9, 2)], [(BOX, 2)], "badly placed.jpg")  # a third is lacking
     add(matches, [(BOX, 0.9, 2), (FAR, 0.6, 2)], [(BOX, 2)], "false.jpg")
     add(matches, [(BOX, 0.9, 1)], [(BOX, 2), (FAR, 0)], "wrong class and missed.jpg")
-    photos = worst(mistakes(matches, 0.25), 9)
+    photos = worst(find_mistakes(matches, 0.25), 9)
     assert [str(one.path) for one in photos] == ["wrong class and missed.jpg", "false.jpg", "badly placed.jpg"]
     assert [one.cost for one in photos] == pytest.approx([2, 0.6, 1 / 3], abs=1e-6)
-    assert len(worst(mistakes(matches, 0.25), 2)) == 2
-    assert worst(mistakes(matches, 0.25), 0) == []
+    assert len(worst(find_mistakes(matches, 0.25), 2)) == 2
+    assert worst(find_mistakes(matches, 0.25), 0) == []
     document = photos[1].to_dict()
     assert document["photo"] == "false.jpg"
     assert document["mistakes"][0] == {

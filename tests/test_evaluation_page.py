@@ -144,14 +144,16 @@ def test_a_page_of_a_search_is_asked_for_elsewhere(cli: Cli) -> None:
 def test_names_and_photos_that_are_gone_do_no_harm(labelled: Path, config: Config) -> None:
     from fashionrec.detector.detect import Detector
     from fashionrec.evaluation.detection.evaluator import match_detector
+    from fashionrec.evaluation.detection.mistakes import find_mistakes
+    from fashionrec.evaluation.detection.report import detection_report
 
     labelled.write_text("test: test/images\nnames: [pants, '<script>x</script>']\n")
     detector = Detector.open(TINY / "detector", config.detector)
     detector.labels = {n: "<script>x</script>" if name == "top" else name for n, name in detector.labels.items()}
     matches = match_detector(detector, labelled, "test", config.evaluate)
     about = {"title": "t", "weights": "w", "data": "d", "split": "test"}
-    worst = [PhotoMistakes(labelled.parent / "gone.png", matches.mistakes()[2].mistakes, [])]
-    text = detection_page(matches.report(), worst, config.images, about)
+    worst = [PhotoMistakes(labelled.parent / "gone.png", find_mistakes(matches)[2].mistakes, [])]
+    text = detection_page(detection_report(matches), worst, config.images, about)
     assert "<script" not in text
     assert "&lt;script&gt;" in text
     assert "gone.png" in text

@@ -14,7 +14,8 @@ from PIL import Image
 from fashionrec.config import Config, load_config
 from fashionrec.detector.decode import Detections
 from fashionrec.detector.detect import Detector
-from fashionrec.evaluation.detection.evaluator import DetectionReport, match_detector
+from fashionrec.evaluation.detection.evaluator import evaluate_detector
+from fashionrec.evaluation.detection.report import DetectionReport
 
 pytestmark = [pytest.mark.train, pytest.mark.slow]  # a minute of training
 pytest.importorskip("ultralytics")
@@ -70,7 +71,7 @@ def _draw(folder: Path, counts: dict[str, int]) -> Path:
 
 def ours(trained: Trained, config: Config, kind: type[Detector] = Detector) -> DetectionReport:
     detector = kind.open(trained.bundle, config.detector)
-    return match_detector(detector, trained.data, "test", config.evaluate).report()
+    return evaluate_detector(detector, trained.data, "test", config.evaluate)
 
 
 def test_the_figures_are_those_of_val(trained: Trained, config: Config) -> None:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fashionrec.cli.scores import print_scores, print_ways
 from fashionrec.cli.session import Session, command
 from fashionrec.common.text import shell_word
 from fashionrec.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from fashionrec.catalogue.catalogue import Catalogue
-    from fashionrec.evaluation.detection.evaluator import Matches
+    from fashionrec.evaluation.detection.matches import Matches
     from fashionrec.evaluation.detection.report import DetectionReport
 
 
@@ -89,23 +90,28 @@ def evaluate(
 
 def run_evaluate_detector(session: Session, weights: str, data: Path, split: str | None = None) -> dict[str, Any]:
     """mAP and its kin of a detector on one split of a dataset, and its worst photos."""
-    matches = _match(session, weights, data, split or session.config.evaluate.split)
-    return _document(session, weights, data, split or session.config.evaluate.split, matches, matches.report())
+    from fashionrec.evaluation.detection.report import detection_report
+
+    split = split or session.config.evaluate.split
+    matches = _match(session, weights, data, split)
+    return _document(session, weights, data, split, matches, detection_report(matches))
 
 
 def _evaluate_detector(session: Session, weights: str, data: Path, html: Path | None) -> None:
+    from fashionrec.evaluation.detection.report import detection_report
+
     split = session.config.evaluate.split
     if html is not None:
         html.parent.mkdir(parents=True, exist_ok=True)  # before minutes of work, not after
     matches = _match(session, weights, data, split)
-    report = matches.report()
+    report = detection_report(matches)
     if html is not None:
         from fashionrec.common.files import write_atomic
-        from fashionrec.evaluation.detection.mistakes import worst
+        from fashionrec.evaluation.detection.mistakes import find_mistakes, worst
         from fashionrec.evaluation.detection.page import detection_page
 
         about = {"title": f"Evaluation of {Path(weights).name}", "weights": weights, "data": str(data), "split": split}
-        photos = worst(matches.mistakes(), session.config.evaluate.worst)
+        photos = worst(find_mistakes(matches), session.config.evaluate.worst)
         write_atomic(html, detection_page(report, photos, session.config.images, about))
     document = _document(session, weights, data, split, matches, report)
     session.out.result(document, lambda: _print_detection(session, report, data, split))
@@ -138,9 +144,9 @@ def _match(session: Session, weights: str, data: Path, split: str) -> Matches:
 def _document(
     session: Session, weights: str, data: Path, split: str, matches: Matches, report: DetectionReport
 ) -> dict[str, Any]:
-    from fashionrec.evaluation.detection.mistakes import worst
+    from fashionrec.evaluation.detection.mistakes import find_mistakes, worst
 
-    photos = worst(matches.mistakes(), session.config.evaluate.worst)
+    photos = worst(find_mistakes(matches), session.config.evaluate.worst)
     return {
         "weights": weights,
         "data": str(data),
@@ -163,7 +169,7 @@ def _evaluate_texts(session: Session, index: str | None, texts: Path) -> None:
     document = {"index": str(catalogue.root), "texts_from": str(texts), **found}
 
     def human() -> None:
-        _print_scores(session, list(document["ways"].items()))
+        print_scores(session, list(document["ways"].items()))
         for language, weight in document["lexical_weight"].items():
             share, lost = document["verbatim"][language], document["not_understood"][language]
             session.out.line(
@@ -216,13 +222,6 @@ def _evaluate_ways(session: Session, index: str | None, queries: Path, apply: bo
         session.out.next(f"fashionrec caption --index {shell_word(document['index'])}")
 
 
-def print_ways(session: Session, document: dict[str, Any]) -> None:
-    """The table of ways of asking, and the best weight of captions."""
-    _print_scores(session, list(document["ways"].items()))
-    if document["caption_weight"] is not None:
-        session.out.line(f"best weight of the caption on the tuning half: {document['caption_weight']:g}")
-
-
 def _evaluate_captions(session: Session, index: str | None, truth: Path | None, queries: Path | None) -> None:
     from fashionrec.cli.evaluating_captions import evaluate_captions_of
     from fashionrec.evaluation.retrieval.retrieval import queries_from
@@ -244,7 +243,7 @@ def _evaluate_outfits(session: Session, index: str | None, outfits: Path) -> Non
 
     def human() -> None:
         named = {"goes with, tuned": "goes_with", "goes with, as set": "as_set", "popularity": "popularity"}
-        _print_scores(session, [(f"{name} (judged half)", document[key]) for name, key in named.items()])
+        print_scores(session, [(f"{name} (judged half)", document[key]) for name, key in named.items()])
         chosen = " and ".join(f"query.goes_with.{key} {value:g}" for key, value in document["chosen"].items())
         session.out.line(f"chosen on the other half: {chosen}")
         if document["not_seen"]:
@@ -262,12 +261,6 @@ def _table_rows(path: Path) -> Any:
             f"{path} is not a table", hint="a CSV, JSONL or Parquet file with the columns image and product_id"
         )
     return read_products(path)
-
-
-def _print_scores(session: Session, named: list[tuple[str, dict[str, Any]]]) -> None:
-    keys = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr", "ndcg_at_10")
-    rows = [[name, values["queries"], *(f"{values[key]:.3f}" for key in keys)] for name, values in named]
-    session.out.table(("query", "n", "R@1", "R@5", "R@10", "MRR", "nDCG@10"), rows, right=(1, 2, 3, 4, 5, 6))
 
 
 def run_evaluate_search(
@@ -312,7 +305,7 @@ def _print_search(session: Session, report: dict[str, Any]) -> None:
     named += [(f"crop, {name}", values) for name, values in report["by_class"].items()]
     if "colour_histogram" in report:
         named.append(("colour histogram", report["colour_histogram"]))
-    _print_scores(session, named)
+    print_scores(session, named)
     if report["calibration"]:
         found = report["calibration"]
         session.out.line(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fashionrec.cli.scores import print_ways
 from fashionrec.cli.session import Session
 from fashionrec.common.text import shell_word
 
@@ -42,8 +43,6 @@ def _print(session: Session, document: dict[str, Any]) -> None:
             out.line(f"local, against {captioner}:")
             _table(session, fields)
     if "search" in document:
-        from fashionrec.cli.evaluating import print_ways
-
         print_ways(session, document["search"])
 
 

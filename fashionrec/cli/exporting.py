@@ -141,11 +141,11 @@ def _spread(paths: list[Path]) -> list[Path]:
 
 
 def _measure(session: Session, data: Path, split: str) -> Any:
-    from fashionrec.evaluation.detection.evaluator import match_detector
+    from fashionrec.evaluation.detection.evaluator import evaluate_detector
 
     def measure(detector: Detector) -> Mapping[str, Any]:
         with session.out.progress("measuring", "photos") as tick:
-            report = match_detector(detector, data, split, session.config.evaluate, progress=tick).report()
+            report = evaluate_detector(detector, data, split, session.config.evaluate, progress=tick)
         return {"map50_95": report.map50_95, "map50": report.map50, "images": report.images}
 
     return measure

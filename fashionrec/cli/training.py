@@ -203,8 +203,8 @@ def _judge(session: Session) -> Any:
     from functools import partial
 
     from fashionrec.cli.models import detector_from, opened_detector
-    from fashionrec.evaluation.detection.decision import judge
     from fashionrec.evaluation.detection.evaluator import match_detector
+    from fashionrec.evaluation.detection.judgement import judge
 
     def match(weights: Path, data: Path, split: str) -> Any:
         detector = opened_detector(session, detector_from(session, weights))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fashionrec.common.extras import need
-from fashionrec.models.bundle import READY
+from fashionrec.models.manifest import READY
 
 if TYPE_CHECKING:
     import onnx

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,9 +12,7 @@ from fashionrec.dataset.prepare.rules import Problem
 from fashionrec.dataset.prepare.similar import groups as connected
 from fashionrec.dataset.prepare.similar import near_pairs
 from fashionrec.dataset.prepare.split import SPLITS, Group, counts_of, split_groups
-
-if TYPE_CHECKING:
-    from fashionrec.dataset.prepare.prepare import Record
+from fashionrec.dataset.prepare.write import Record
 
 
 def assign_groups(records: Sequence[Record], bits: int) -> list[int]:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fashionrec.evaluation.detection.evaluator import IOU_THRESHOLDS, Matches
+from fashionrec.evaluation.detection.average_precision import IOU_THRESHOLDS
+from fashionrec.evaluation.detection.matches import Matches
 
 _RECALLS = np.linspace(0, 1, 101)
 
@@ -69,8 +70,8 @@ def paired_spreads(before: Matches, after: Matches, *, resamples: int, seed: int
 def figures(matches: Matches, counts: np.ndarray) -> dict[str, np.ndarray]:
     """Each figure for each line of ``counts`` [resamples, photos], how often a photo counts; NaN for a class that is absent.
 
-    A line of ones gives what :meth:`Matches.report` gives; precision and recall to within one detection, as a report reads
-    between two.
+    A line of ones gives what :func:`report.detection_report` gives; precision and recall to within
+    one detection, as a report reads between two.
     """
     confidence = matches.class_figures().confidence
     where = np.repeat(np.arange(len(matches.scores)), [len(scores) for scores in matches.scores])

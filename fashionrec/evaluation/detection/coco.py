@@ -9,14 +9,11 @@ regions, so there are none here.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fashionrec.evaluation.detection.average_precision import IOU_THRESHOLDS, RECALLS
-
-if TYPE_CHECKING:
-    from fashionrec.evaluation.detection.evaluator import Matches
+from fashionrec.evaluation.detection.matches import Matches
 
 #: Least and most area of a box in pixels of the photo, both included: a box of exactly 32 x 32 is small and medium.
 AREAS = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}

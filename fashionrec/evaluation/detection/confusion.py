@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from fashionrec.evaluation.detection.average_precision import iou_matrix
-
-if TYPE_CHECKING:
-    from fashionrec.evaluation.detection.evaluator import Matches
+from fashionrec.evaluation.detection.matches import Matches
 
 BACKGROUND = "background"
 

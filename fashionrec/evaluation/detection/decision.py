@@ -8,47 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from fashionrec.common.files import dump_json, write_atomic
 from fashionrec.common.text import markdown_cell
 from fashionrec.evaluation.detection.bootstrap import Spread, paired_spreads
 from fashionrec.evaluation.detection.confusion import confusion_matrix
+from fashionrec.evaluation.detection.matches import Matches
+from fashionrec.evaluation.detection.report import detection_report
 from fashionrec.labels.yolo import read_data_yaml
-
-if TYPE_CHECKING:
-    from fashionrec.config import FinetuneConfig
-    from fashionrec.evaluation.detection.evaluator import Matches
 
 #: A detector surer than this is believed to have seen a garment; fewer garments than LEAST_BOXES say nothing.
 SURE, LEAST_BOXES = 0.3, 20
 METRICS = ("map50", "map50_95", "precision", "recall")
 #: Measures a checkpoint on a split of a data set.
-Match = Callable[[Path, Path, str], "Matches"]
-
-
-def judge(
-    before: Path, after: Path, sets: Mapping[str, Path], folder: Path, *, match: Match, config: FinetuneConfig
-) -> dict[str, Any]:
-    """Measure, decide, and write ``comparison.json``, ``.md`` and ``.html`` into ``folder``; returns what the JSON holds.
-
-    ``sets`` maps ``new`` and, where it is at hand, ``old`` to a data.yaml.
-    """
-    from fashionrec.evaluation.detection.decision_page import decision_page
-
-    document, spreads = compare(
-        before, after, sets, match, resamples=config.resamples, confidence=config.confidence, seed=config.seed
-    )
-    mean = {name: found["map50_95"] for name, found in spreads.items()}
-    document["decision"] = decide(mean, config.tolerance, config.confidence, certain=config.certain)
-    contradiction(document["decision"], document["disagreement"], config.disagree)
-    document["decision"]["losses"] = losses(document)
-    write_atomic(folder / "comparison.json", dump_json(document))
-    write_atomic(folder / "comparison.md", to_markdown(document))
-    write_atomic(folder / "comparison.html", decision_page(document, f"Finetune {folder.name}"))
-    return document
+Match = Callable[[Path, Path, str], Matches]
 
 
 def compare(
@@ -71,7 +46,7 @@ def compare(
         document["splits"][name], document["photos"][name] = split, len(first.truths)
         if name == "new":
             document["disagreement"] = disagreement(first)
-        was, now = first.report().to_dict(), second.report().to_dict()
+        was, now = detection_report(first).to_dict(), detection_report(second).to_dict()
         document["before"][name], document["after"][name] = _figures(was), _figures(now)
         spreads[name] = paired_spreads(first, second, resamples=resamples, seed=seed)
         for metric, spread in spreads[name].items():

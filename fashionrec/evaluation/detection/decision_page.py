@@ -13,7 +13,7 @@ _ROOM = 60  # pixels at the right, for the figure
 
 
 def decision_page(document: Mapping[str, Any], title: str) -> str:
-    """HTML text of what :func:`fashionrec.evaluation.detection.decision.judge` found."""
+    """HTML text of what :func:`fashionrec.evaluation.detection.judgement.judge` found."""
     return (
         environment()
         .get_template("decision.html")

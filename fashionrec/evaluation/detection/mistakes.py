@@ -6,15 +6,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from fashionrec.evaluation.detection.average_precision import iou_matrix
 from fashionrec.evaluation.detection.confusion import BACKGROUND
-
-if TYPE_CHECKING:
-    from fashionrec.evaluation.detection.evaluator import Matches
+from fashionrec.evaluation.detection.matches import Matches
 
 #: IoU from which a detection is of a true box, from which it is placed well, and below which the two have nothing to do with
 #: each other.
@@ -86,8 +84,12 @@ class PhotoMistakes:
         }
 
 
-def mistakes(matches: Matches, confidence: float) -> list[PhotoMistakes]:
-    """Of every photo, in order, by the detections that are surer than ``confidence``."""
+def find_mistakes(matches: Matches, confidence: float | None = None) -> list[PhotoMistakes]:
+    """Find what is wrong in every photo, in order, by the detections above ``confidence``.
+
+    The default is the confidence where the mean F1 over classes is highest.
+    """
+    confidence = matches.class_figures().confidence if confidence is None else confidence
     return [_photo(matches, n, confidence) for n in range(len(matches.truths))]
 
 

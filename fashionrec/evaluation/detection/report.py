@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from fashionrec.common.text import markdown_cell
-from fashionrec.evaluation.detection.coco import SIZES
-from fashionrec.evaluation.detection.confusion import ConfusionMatrix
+from fashionrec.evaluation.detection.coco import SIZES, coco_figures
+from fashionrec.evaluation.detection.confusion import ConfusionMatrix, confusion_matrix
+from fashionrec.evaluation.detection.matches import Matches
+from fashionrec.evaluation.detection.mistakes import SAME, count_mistakes, find_mistakes
 
 METRICS = ("map50", "map50_95", "precision", "recall", "f1")
 COCO = ("coco_ap", "coco_ap50", "coco_ap75", "coco_ar100")
@@ -81,6 +83,56 @@ class DetectionReport:
 
     def mistakes_line(self) -> str:
         return ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in self.mistakes.items())
+
+
+def detection_report(matches: Matches) -> DetectionReport:
+    """Compute the figures over all photos. At least one true box is needed."""
+    own, coco = matches.class_figures(), coco_figures(matches)
+    counts = {number: sum(int((truths == number).sum()) for truths in matches.truths) for number in own.classes}
+    per_class = {
+        matches.names[number]: {
+            "boxes": counts[number],
+            "map50": float(own.ap[n, 0]),
+            "map50_95": float(own.ap[n].mean()),
+            "precision": float(own.precision[n]),
+            "recall": float(own.recall[n]),
+            "f1": float(own.f1[n]),
+            "coco_ap": coco.class_ap(number),
+        }
+        for n, number in enumerate(own.classes)
+    }
+    by_size = {
+        name: {
+            "boxes": coco.in_area(name),
+            "coco_ap": coco.ap(name),
+            "coco_ap50": coco.ap(name, 0.5),
+            "coco_ap75": coco.ap(name, 0.75),
+            "coco_ar100": coco.ar(name),
+        }
+        for name in SIZES
+    }
+    return DetectionReport(
+        images=len(matches.truths),
+        boxes=sum(counts.values()),
+        map50=float(own.ap[:, 0].mean()),
+        map50_95=float(own.ap.mean()),
+        precision=float(own.precision.mean()),
+        recall=float(own.recall.mean()),
+        f1=float(own.f1.mean()),
+        confidence=own.confidence,
+        coco_ap=coco.ap(),
+        coco_ap50=coco.ap(iou=0.5),
+        coco_ap75=coco.ap(iou=0.75),
+        coco_ap_small=coco.ap("small"),
+        coco_ap_medium=coco.ap("medium"),
+        coco_ap_large=coco.ap("large"),
+        coco_ar100=coco.ar(),
+        per_class=per_class,
+        by_size=by_size,
+        curves={matches.names[number]: coco.curve(number).tolist() for number in own.classes},
+        confusion=confusion_matrix(matches, own.confidence, SAME),
+        mistakes=count_mistakes(find_mistakes(matches, own.confidence)),
+    )
 
 
 def figure(value: float | None) -> str:
