@@ -227,8 +227,8 @@ def test_answers_that_a_killed_process_had_written_down_are_not_asked_for_again(
     cli: Cli, index: Path, server: OpenAIServer
 ) -> None:
     from fashionrec.captioner.cache import Place
-    from fashionrec.captioner.openai.spool import Arrived, Spool
     from fashionrec.captioner.openai.wire import essence
+    from fashionrec.captioner.spool import Arrived, Spool
 
     garment = {"category": "top", "confidence": 0.5, "caption_en": "An old top", "caption_ko": "오래된 상의"}
     fields = json.loads(completion(""))

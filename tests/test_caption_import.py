@@ -18,10 +18,10 @@ from test_captioner_schema import answer
 
 from fashionrec.captioner.cache import CaptionCache, Place
 from fashionrec.captioner.ledger import Ledger
-from fashionrec.captioner.openai.spool import Arrived, Spool, read_spool
 from fashionrec.captioner.openai.wire import essence
 from fashionrec.captioner.outcome import Outcome
 from fashionrec.captioner.schema import Description
+from fashionrec.captioner.spool import Arrived, Spool, read_spool
 from fashionrec.types import Box
 
 Cli = Callable[..., Result]

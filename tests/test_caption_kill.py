@@ -27,7 +27,7 @@ from PIL import Image, ImageDraw
 from fashionrec.captioner.cache import CaptionCache, Place
 from fashionrec.captioner.job import caption_catalogue
 from fashionrec.captioner.openai.remote import OpenAICaptioner
-from fashionrec.captioner.openai.spool import read_spool
+from fashionrec.captioner.spool import read_spool
 from fashionrec.catalogue.catalogue import Catalogue
 from fashionrec.config import Config, load_config
 

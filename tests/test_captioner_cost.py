@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from openai_server import OpenAIServer
 
-from fashionrec.captioner.cost import Meter, Price, Tokens, dollars, estimate, image_tokens
+from fashionrec.captioner.cost import Meter, Price, Tokens, dollars
 from fashionrec.captioner.openai.retirement import ask_shutdown, shutdown_notice
+from fashionrec.captioner.openai.tokens import estimate, image_tokens
 from fashionrec.captioner.vocabulary import load_vocabulary
 from fashionrec.config import CaptionerConfig, ImageTokensConfig, load_config
 from fashionrec.errors import CaptionError, ConfigError

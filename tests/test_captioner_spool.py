@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 from fashionrec.captioner.cache import Place
-from fashionrec.captioner.openai.spool import Arrived, Spool, read_spool
+from fashionrec.captioner.spool import Arrived, Spool, read_spool
 from fashionrec.types import Box
 
 

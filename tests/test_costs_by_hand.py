@@ -7,7 +7,8 @@ import json
 import pytest
 
 from fashionrec.captioner.cache import is_place
-from fashionrec.captioner.cost import Meter, Price, Tokens, estimate
+from fashionrec.captioner.cost import Meter, Price, Tokens
+from fashionrec.captioner.openai.tokens import estimate
 from fashionrec.captioner.openai.wire import request_body
 from fashionrec.captioner.schema import json_schema
 from fashionrec.captioner.vocabulary import load_vocabulary

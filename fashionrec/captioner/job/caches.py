@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from fashionrec.captioner.cache import CaptionCache, Place
 from fashionrec.captioner.ledger import Ledger
-from fashionrec.captioner.openai.spool import Arrived, Spool, read_signed
+from fashionrec.captioner.spool import Arrived, Spool, read_signed
 from fashionrec.common.folder import Folder
 from fashionrec.common.text import shell_word
 from fashionrec.errors import CatalogueError, WriteError

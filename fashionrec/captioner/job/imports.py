@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from fashionrec.captioner.cache import CaptionCache, Place, is_place
 from fashionrec.captioner.job.caches import CACHE, SPOOL, batched, project_cache
-from fashionrec.captioner.openai.spool import read_signed
 from fashionrec.captioner.openai.wire import read_answer
 from fashionrec.captioner.outcome import Outcome
 from fashionrec.captioner.schema import InvalidAnswer, parse
+from fashionrec.captioner.spool import read_signed
 from fashionrec.captioner.vocabulary import vocabulary_of
 from fashionrec.common.files import locked
 from fashionrec.common.folder import Folder

@@ -9,13 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fashionrec.captioner.cost import Meter, Price, Tokens, dollars, estimate
+from fashionrec.captioner.cost import Meter, Price, Tokens, dollars
 from fashionrec.captioner.job.caches import CACHE, SPOOL, Caches, Recorder, project_cache
 from fashionrec.captioner.job.garments import Garment, Pictures, Plan, Recaption, make_plan
 from fashionrec.captioner.job.local import local_captioner
 from fashionrec.captioner.job.publish import publish
 from fashionrec.captioner.ledger import Ledger
 from fashionrec.captioner.openai.remote import Job
+from fashionrec.captioner.openai.tokens import estimate
 from fashionrec.catalogue.build.tuning import cache_folder
 from fashionrec.catalogue.catalogue import Catalogue
 from fashionrec.common.files import locked

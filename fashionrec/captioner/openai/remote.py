@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from fashionrec.captioner.cost import Meter
-    from fashionrec.captioner.openai.spool import Arrived
+    from fashionrec.captioner.spool import Arrived
     from fashionrec.config import CaptionerConfig, CaptionModelConfig
 
 _GROUP = 256  # answers given out together at most
