@@ -138,7 +138,7 @@ def neighbours(straight_index: Path, root: Path, k: int = 10) -> dict[str, Any]:
     import faiss
     import numpy as np
 
-    from fashionrec.catalogue.catalogue import Catalogue
+    from fashionrec import Catalogue
     from fashionrec.types import Box
 
     rows = json.loads(Path(f"{straight_index}.json").read_text())

@@ -203,7 +203,7 @@ TEXTS = (
 def warm(root: Path, photos: list[Path], conf: float) -> dict[str, Any]:
     from concurrent.futures import ThreadPoolExecutor
 
-    from fashionrec.catalogue.catalogue import Catalogue
+    from fashionrec import Catalogue
     from fashionrec.config import load_config
 
     config = load_config(env={}, sets=[f"detector.conf={conf}"]).config
@@ -238,7 +238,7 @@ def warm(root: Path, photos: list[Path], conf: float) -> dict[str, Any]:
 
 
 def filters(root: Path) -> list[dict[str, Any]]:
-    from fashionrec.catalogue.catalogue import Catalogue
+    from fashionrec import Catalogue
     from fashionrec.config import load_config
     from fashionrec.search.ranking import rank
     from fashionrec.types import Box, Garment

@@ -33,7 +33,7 @@ config = load_config(env={}, sets=["detector.conf=" + sys.argv[3]]).config
 lap("settings")
 import numpy
 lap("import numpy")
-from fashionrec.catalogue.catalogue import Catalogue
+from fashionrec import Catalogue
 import fashionrec.search.photo
 lap("import the search (Pillow, SQLite)")
 opened = Catalogue.open(sys.argv[1], config, at_once=True)

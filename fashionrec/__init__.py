@@ -10,11 +10,22 @@ The public names resolve lazily, so that importing the package loads nothing hea
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fashionrec.detector.detect import Detector as Detector
+    from fashionrec.embedder.embed import Embedder as Embedder
+    from fashionrec.errors import FashionrecError as FashionrecError
+    from fashionrec.models.bundle import Bundle as Bundle
+    from fashionrec.search.facade import Catalogue as Catalogue
+    from fashionrec.types import Box as Box
+    from fashionrec.types import Garment as Garment
+    from fashionrec.types import Hit as Hit
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "Catalogue": "fashionrec.catalogue.catalogue",
+    "Catalogue": "fashionrec.search.facade",
     "Detector": "fashionrec.detector.detect",
     "Embedder": "fashionrec.embedder.embed",
     "Bundle": "fashionrec.models.bundle",

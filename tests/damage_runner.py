@@ -21,7 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fashionrec.catalogue.catalogue import Catalogue, verify_catalogue
+from fashionrec import Catalogue
+from fashionrec.catalogue.catalogue import verify_catalogue
 from fashionrec.config import load_config
 from fashionrec.errors import FashionrecError
 from fashionrec.store import generations

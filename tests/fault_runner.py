@@ -32,8 +32,8 @@ import fashionrec.catalogue.build.pipeline
 import fashionrec.embedder.embed
 import fashionrec.search.photo
 import fashionrec.search.text
+from fashionrec import Catalogue
 from fashionrec.catalogue.build.build import build_catalogue
-from fashionrec.catalogue.catalogue import Catalogue
 from fashionrec.catalogue.edit import compact_catalogue
 from fashionrec.catalogue.reindex import reindex_catalogue
 from fashionrec.config import Config, load_config

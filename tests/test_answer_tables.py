@@ -15,8 +15,8 @@ from xml.etree import ElementTree
 import pytest
 from conftest import Result, two_halves
 
+from fashionrec import Catalogue
 from fashionrec.catalogue.build.report import BuildReport
-from fashionrec.catalogue.catalogue import Catalogue
 from fashionrec.search.answer import Answer, GarmentAnswer
 from fashionrec.search.render.pictures import save_garments
 from fashionrec.types import Box, Garment

@@ -31,9 +31,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 UNITS = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
 #: What is still to be taken apart: (unit, unit) that may be used against the rule, and circles of modules.
-DEBTS = {("catalogue", "search"), ("detector", "evaluation")}
+DEBTS = {("detector", "evaluation")}
 CIRCLES = (
-    ("catalogue.catalogue", "search.outfits", "search.photo", "search.ranking", "search.text"),
     (
         *("detector.training.families", "detector.training.families.checkpoint", "detector.training.families.loop"),
         *("detector.training.families.plain", "detector.training.families.ultra", "detector.training.train"),

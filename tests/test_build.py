@@ -15,8 +15,8 @@ import pytest
 from conftest import TINY, two_halves
 from PIL import Image
 
+from fashionrec import Catalogue
 from fashionrec.catalogue.build.report import BuildReport
-from fashionrec.catalogue.catalogue import Catalogue
 from fashionrec.config import Config
 from fashionrec.errors import CatalogueError, DataError, Refused
 from fashionrec.store import generations

@@ -15,8 +15,8 @@ from conftest import TINY, Result, two_halves
 from openai_batches import BatchServer, Ending, answered, expired
 from openai_server import OpenAIServer, Recorded, Reply, completion, error, success
 
+from fashionrec import Catalogue
 from fashionrec.captioner.cache import CaptionCache
-from fashionrec.catalogue.catalogue import Catalogue
 from fashionrec.models.bundle import Bundle, write_bundle
 from fashionrec.types import Box
 

@@ -52,7 +52,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[BatchServer]:
 
 
 def places(index: Path) -> list[Place]:
-    from fashionrec.catalogue.catalogue import Catalogue
+    from fashionrec import Catalogue
 
     with Catalogue.open(index) as catalogue:
         return [Place(s.photo, s.item.class_name, s.item.box) for s in catalogue.items.everything()]

@@ -24,11 +24,11 @@ from conftest import TINY
 from openai_server import OpenAIServer, Recorded, Reply, success
 from PIL import Image, ImageDraw
 
+from fashionrec import Catalogue
 from fashionrec.captioner.cache import CaptionCache, Place
 from fashionrec.captioner.job import caption_catalogue
 from fashionrec.captioner.openai.remote import OpenAICaptioner
 from fashionrec.captioner.spool import read_spool
-from fashionrec.catalogue.catalogue import Catalogue
 from fashionrec.config import Config, load_config
 
 CONCURRENCY = 8

@@ -107,7 +107,7 @@ def test_a_planted_part_is_given_up_where_that_is_wanted(cli: Cli, index: Path, 
 
 
 def test_requests_that_wait_and_were_not_planned_are_not_sent(cli: Cli, index: Path, server: BatchServer) -> None:
-    from fashionrec.catalogue.catalogue import Catalogue
+    from fashionrec import Catalogue
 
     with Catalogue.open(index) as catalogue:
         garments = [Place(s.photo, s.item.class_name, s.item.box) for s in catalogue.items.everything()]

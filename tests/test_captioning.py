@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import TINY, Result
 
-from fashionrec.catalogue.catalogue import Catalogue
+from fashionrec import Catalogue
 
 Cli = Callable[..., Result]
 MODELS = ("--detector", TINY / "detector", "--embedder", TINY / "embedder")

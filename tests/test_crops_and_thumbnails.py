@@ -11,8 +11,8 @@ import pytest
 from conftest import TINY
 from PIL import Image, ImageDraw
 
+from fashionrec import Catalogue
 from fashionrec.catalogue.build.report import BuildReport
-from fashionrec.catalogue.catalogue import Catalogue
 from fashionrec.config import Config
 from fashionrec.embedder.embed import Embedder
 from fashionrec.models.bundle import Bundle, write_bundle

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from conftest import Result, two_halves
 
+from fashionrec import Catalogue
 from fashionrec.catalogue.build.report import BuildReport
-from fashionrec.catalogue.catalogue import Catalogue
 from fashionrec.errors import DataError
 from fashionrec.evaluation.retrieval.texts import TextQuery, compare_texts, texts_from
 from fashionrec.store.measured import write_measured

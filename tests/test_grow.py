@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tampered import Ask, Inputs, tampered
 
+from fashionrec import Catalogue
 from fashionrec.catalogue.build.report import BuildReport
-from fashionrec.catalogue.catalogue import Catalogue
 from fashionrec.catalogue.edit import add_products, compact_catalogue, entries, remove_products, update_products
 from fashionrec.catalogue.exchange import export_catalogue, import_catalogue
 from fashionrec.config import Config
@@ -274,7 +274,7 @@ def test_what_is_being_read_is_never_removed(photos: Path, build: Build, tmp_pat
     build(photos, root)
     command = [
         *(sys.executable, "-c"),
-        "import sys; from fashionrec.catalogue.catalogue import Catalogue\n"
+        "import sys; from fashionrec import Catalogue\n"
         "c = Catalogue.open(sys.argv[1]); print('open', flush=True); sys.stdin.readline()\n"
         "print(sorted(s.item.image for s in c.items.everything()), len(c.images), c.newer(), flush=True)",
         str(root),

@@ -329,7 +329,7 @@ def test_a_thumbnail_of_a_thousand_million_pixels() -> None:
 
 
 def test_a_catalogue_gives_out_jpegs_only(photos: Path, build: Callable[..., BuildReport], tmp_path: Path) -> None:
-    from fashionrec.catalogue.catalogue import Catalogue
+    from fashionrec import Catalogue
     from fashionrec.errors import CatalogueError
 
     build(photos, tmp_path / "index")

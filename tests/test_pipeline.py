@@ -287,8 +287,8 @@ def test_a_large_jpeg_is_decoded_small_and_keeps_its_size_boxes_and_looks(
 
 
 def test_an_indexed_photo_of_many_pixels_finds_itself_and_a_small_garment_is_seen_whole(tmp_path: Path) -> None:
+    from fashionrec import Catalogue
     from fashionrec.catalogue.build.build import build_catalogue
-    from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.products.tables import read_products
 
     photos = tmp_path / "photos"

@@ -17,8 +17,8 @@ import pytest
 from conftest import TINY, Result, two_halves
 from PIL import Image
 
+from fashionrec import Catalogue
 from fashionrec.catalogue.build.report import BuildReport
-from fashionrec.catalogue.catalogue import Catalogue
 from fashionrec.config import Config, load_config
 from fashionrec.errors import ImageError, UsageError
 from fashionrec.search.like import search_like

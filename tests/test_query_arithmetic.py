@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from conftest import Result, two_halves
 
+from fashionrec import Catalogue
 from fashionrec.catalogue.build.report import BuildReport
-from fashionrec.catalogue.catalogue import Catalogue
 from fashionrec.cli.answers import print_answer
 from fashionrec.cli.session import Session
 from fashionrec.config import load_config

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import two_halves
 
-from fashionrec.catalogue.catalogue import Catalogue
+from fashionrec import Catalogue
 from fashionrec.catalogue.reindex import reindex_catalogue
 from fashionrec.config import Config, load_config
 from fashionrec.store import generations

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from conftest import keeps_its_contract, two_halves
 
+from fashionrec import Catalogue
 from fashionrec.captioner.schema import Said
 from fashionrec.catalogue.build.report import BuildReport
-from fashionrec.catalogue.catalogue import Catalogue
 from fashionrec.config import Config, load_config
 from fashionrec.errors import CatalogueError, ImageError, UsageError
 from fashionrec.search.photo import search_photo
@@ -245,3 +245,33 @@ def test_a_truncated_bundle_inside_is_one_clear_error(catalogue: Path) -> None:
     graph.write_bytes(graph.read_bytes()[:-10])
     with pytest.raises(CatalogueError, match="damaged"):
         Catalogue.open(catalogue)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts what a process has open, by Linux's own list")
+@pytest.mark.parametrize("damage", ["missing", "another model"])
+def test_a_catalogue_that_cannot_be_opened_leaves_nothing_open(catalogue: Path, damage: str) -> None:
+    with Catalogue.open(catalogue):
+        pass
+    if damage == "missing":
+        next(catalogue.glob("segments/*-image/vectors.faiss")).unlink()
+    else:
+        (model,) = catalogue.glob("bundles/embedder-*/bundle.json")
+        model.write_text(model.read_text().replace('"sha256": "', '"sha256": "0', 1))
+    before = opened_files()
+    with pytest.raises(CatalogueError) as caught:
+        Catalogue.open(catalogue)
+    assert opened_files() == before
+    assert str(catalogue) in str(caught.value)  # the error, and what its traceback holds, is still here
+
+
+def opened_files() -> list[str]:
+    return sorted(str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink())
+
+
+def test_a_closed_catalogue_is_one_clear_error(catalogue: Path, photos: Path) -> None:
+    with Catalogue.open(catalogue) as opened:
+        opened.search(photos / "green.jpg")
+    for ask in (lambda: opened.search(photos / "green.jpg"), lambda: opened.search_text("red")):
+        with pytest.raises(CatalogueError, match="is closed") as caught:
+            ask()
+        assert "open it again" in caught.value.hint

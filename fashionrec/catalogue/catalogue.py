@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 import threading
-from contextlib import closing, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from fashionrec.config import Config, CropConfig, load_config
+from fashionrec.config import Config, CropConfig
 from fashionrec.errors import CatalogueError, FashionrecError, ModelError
 from fashionrec.models.bundle import Bundle
 from fashionrec.store.generations import Generation, hold, read_current
@@ -25,10 +26,9 @@ if TYPE_CHECKING:
     from fashionrec.detector.detect import Detector
     from fashionrec.embedder.embed import Embedder
     from fashionrec.photos.images import Photo
-    from fashionrec.search.answer import Answer
-    from fashionrec.search.filters.columns import Columns
-    from fashionrec.search.outfits import Outfits
     from fashionrec.store.vectors import VectorStore
+
+T = TypeVar("T")
 
 
 class Catalogue:
@@ -40,29 +40,32 @@ class Catalogue:
 
     def __init__(self, generation: Generation, config: Config, at_once: bool = False) -> None:
         self.at_once = at_once
-        self._held = hold(generation)
         self.generation = generation
         self.config = config
-        self.items = ItemReader(generation.items_path)
         self._lock = threading.RLock()
         self._stores: dict[str, VectorStore] = {}
+        self._memo: dict[Callable[[Catalogue], Any], Any] = {}
+        with ExitStack() as resources:  # closed again where a check fails
+            resources.enter_context(closing(hold(generation)))
+            self.items = resources.enter_context(closing(ItemReader(generation.items_path)))
+            generation.check()
+            self._check_models()
+            self._resources = resources.pop_all()
+        self.closed = False
 
     @classmethod
-    def open(cls, path: str | Path, config: Config | None = None, *, at_once: bool = False) -> Catalogue:
+    def open(cls, path: str | Path, config: Config, *, at_once: bool = False) -> Self:
         """Open the served generation of a catalogue folder. Checks manifest, sizes, headers and model fingerprints.
 
         ``at_once`` is for a few questions: the models are open in a fraction of the time, and take up to a fifth longer each.
         Raises :class:`CatalogueError` where it is missing, damaged, of another version, or was built with other models
-        than those that lie in it.
+        than those that lie in it; nothing stays open then.
         """
         root = Path(path)
         for attempt in (1, 2):  # a writer may have removed the generation between the pointer and its files
             generation = read_current(root)
             try:
-                catalogue = cls(generation, config if config is not None else load_config().config, at_once)
-                generation.check()
-                catalogue._check_models()
-                return catalogue
+                return cls(generation, config, at_once)
             except CatalogueError:
                 if attempt == 2 or read_current(root).name == generation.name:
                     raise
@@ -75,8 +78,13 @@ class Catalogue:
         self.close()
 
     def close(self) -> None:
-        self.items.close()
-        self._held.close()
+        self.closed = True
+        self._resources.close()
+
+    def check_open(self) -> None:
+        """Raise :class:`CatalogueError` where it was closed."""
+        if self.closed:
+            raise CatalogueError(f"catalogue {self.root} is closed", hint="open it again with Catalogue.open")
 
     def newer(self) -> bool:
         """Whether another generation is served by now: open the catalogue again to see it."""
@@ -177,19 +185,13 @@ class Catalogue:
         """What evaluations found out about this generation."""
         return read_measured(self.root, self.generation.name, self.embedder_bundle.fingerprint)
 
-    @cached_property
-    def columns(self) -> Columns:
-        """Columns of the items, for filters."""
-        from fashionrec.search.filters.columns import Columns
-
-        return Columns(self.items, self.images)
-
-    @cached_property
-    def outfits(self) -> Outfits:
-        """The garments that are worn together in the catalogue's photos."""
-        from fashionrec.search.outfits import Outfits
-
-        return Outfits(self)
+    def memoize(self, make: Callable[[Catalogue], T]) -> T:
+        """What ``make`` makes of this catalogue, made once and kept with it."""
+        with self._lock:
+            if make not in self._memo:
+                self._memo[make] = make(self)
+            made: T = self._memo[make]
+            return made
 
     def read_photo(self, source: str | Path | bytes, *, whole: bool = True) -> Photo:
         """A photo with all its pixels; or, not ``whole``, as a build reads it: with as many as it needs at least."""
@@ -216,20 +218,6 @@ class Catalogue:
         """An item's picture as JPEG bytes."""
         with Thumbnails(self.root) as thumbnails:
             return thumbnails.read(*stored.thumb)
-
-    def search(self, photo: str | Path | bytes, k: int | None = None, garment: str | None = None) -> Answer:
-        """What looks like the garments of a photo: see :func:`fashionrec.search.photo.search_photo`."""
-        from fashionrec.search.photo import search_photo
-
-        query = self.config.query
-        changed = query.model_copy(update={"k": k or query.k, "garment": garment or query.garment})
-        return search_photo(self, photo, changed)
-
-    def search_text(self, text: str, k: int | None = None) -> Answer:
-        """What fits a description: see :func:`fashionrec.search.text.search_text`."""
-        from fashionrec.search.text import search_text
-
-        return search_text(self, text, self.config.query.model_copy(update={"k": k or self.config.query.k}))
 
     def _bundle(self, kind: str) -> Bundle:
         path = self.generation.bundle_path(kind)

@@ -83,7 +83,7 @@ class Outfits:
 def recommend(catalogue: Catalogue, garment: Garment, vector: np.ndarray, settings: QueryConfig) -> GarmentAnswer:
     """What goes with one garment of a known class; ``vector`` (float32 [d]) is that of its picture."""
     assert garment.class_name is not None
-    outfits, how = catalogue.outfits, settings.goes_with
+    outfits, how = catalogue.memoize(Outfits), settings.goes_with
     partners = OTHER_HALF[garment.class_name]
     allowed = outfits.wearers(garment.class_name, partners)
     nothing = GarmentAnswer(garment, (), ())

@@ -17,6 +17,7 @@ from fashionrec.types import Garment, Hit
 if TYPE_CHECKING:
     from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.config import QueryConfig
+    from fashionrec.search.filters.columns import Columns
 
 #: Values of a product's `availability` that mean it cannot be bought now (Google's and schema.org's words).
 UNAVAILABLE = frozenset({"out_of_stock", "out of stock", "outofstock", "sold_out", "sold out", "discontinued", "품절"})
@@ -71,7 +72,7 @@ def rank(
     are left out. ``settings.where`` is applied within the search, which widens until k products are found or the catalogue
     is exhausted.
     """
-    allowed = catalogue.columns.allowed(settings.where)[1] if settings.where else None
+    allowed = _columns(catalogue).allowed(settings.where)[1] if settings.where else None
     total = len(catalogue.images) if allowed is None else int(allowed.sum())
     preferred = {*classes, *([garment.class_name] if garment.class_name else [])}
     wanted = settings.k * (_POOL if settings.diversity else 1)
@@ -94,6 +95,12 @@ def rank(
     return GarmentAnswer(garment, tuple(hits), tuple(one.stored for one in chosen))
 
 
+def _columns(catalogue: Catalogue) -> Columns:
+    from fashionrec.search.filters.columns import Columns
+
+    return catalogue.memoize(Columns.of)
+
+
 def _candidates(
     catalogue: Catalogue,
     image_query: np.ndarray,
@@ -114,7 +121,7 @@ def _candidates(
         missing = [number for number in lexical.first if number not in found]
         found |= catalogue.items.by_numbers(missing)
     if settings.where:
-        kept = catalogue.columns.kept(settings.where, list(found))
+        kept = _columns(catalogue).kept(settings.where, list(found))
         found = {number: stored for number, stored in found.items() if number in kept}
     items = list(found.values())
     absent = [stored.image_at for stored in items if stored.image_at not in cosine]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fashionrec.errors import DataError, UsageError
 from fashionrec.evaluation.retrieval.retrieval import RetrievalScores
-from fashionrec.search.outfits import OTHER_HALF, recommend
+from fashionrec.search.outfits import OTHER_HALF, Outfits, recommend
 from fashionrec.search.photo import search_photo
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def _set(settings: QueryConfig, wearer: float, worn: float) -> QueryConfig:
 
 def _popular(catalogue: Catalogue) -> dict[str, list[str]]:
     """For each class the products of the other half, those in most photos of several garments first."""
-    several = set(catalogue.outfits.photos)
+    several = set(catalogue.memoize(Outfits).photos)
     counts: Counter[str] = Counter()
     classes: dict[str, str] = {}
     for stored in catalogue.items.everything():

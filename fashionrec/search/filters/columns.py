@@ -24,6 +24,7 @@ from fashionrec.search.filters.where import (
 )
 
 if TYPE_CHECKING:
+    from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.store.items import ItemReader
     from fashionrec.store.vectors import VectorStore
 
@@ -51,6 +52,11 @@ class Columns:
         self._columns: dict[str, Column | None] = {}
         self._places: tuple[np.ndarray, np.ndarray] | None = None
         self.allowed = lru_cache(maxsize=64)(self._allowed)
+
+    @classmethod
+    def of(cls, catalogue: Catalogue) -> Columns:
+        """The columns of a catalogue; :meth:`Catalogue.memoize` keeps them with it."""
+        return cls(catalogue.items, catalogue.images)
 
     @property
     def numbers(self) -> np.ndarray:
