@@ -52,10 +52,10 @@ def unit_of(module: str) -> str:
     return ".".join(parts[:2]) if ".".join(parts[:2]) in UNITS else parts[0]
 
 
-def package_modules() -> dict[str, ast.Module]:
+def package_modules(package: Path = PACKAGE) -> dict[str, ast.Module]:
     found = {}
-    for path in PACKAGE.rglob("*.py"):
-        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").rstrip(".")
+    for path in package.rglob("*.py"):
+        name = ".".join(path.relative_to(package).with_suffix("").parts).removesuffix("__init__").rstrip(".")
         found[name] = ast.parse(path.read_text(encoding="utf-8"))
     return found
 
