@@ -15,7 +15,6 @@ from fashionrec.evaluation.retrieval.retrieval import (
     rank_of,
     recall_at_k,
 )
-from fashionrec.evaluation.retrieval.ways import Gallery
 
 RANKS = [1, 3, None, 10, 11]
 
@@ -48,12 +47,6 @@ def test_several_answers_are_merged_by_each_products_best_score() -> None:
 def test_an_encoder_to_which_all_look_alike_finds_nothing() -> None:
     """The planted fault: scores that are all the same would else count as found."""
     assert rank_of("b", [{"a": 0.5, "b": 0.5, "c": 0.5}]) == 3
-    alike = np.ones((3, 2), np.float32)
-    gallery = Gallery(np.arange(3), alike, alike, np.ones(3, bool), {"a": 0, "b": 1, "c": 2})
-    assert gallery.rank("a", alike @ np.ones(2, np.float32)) == 3
-    assert gallery.rank("a", np.array([0.9, 0.5, 0.1])) == 1
-    assert gallery.rank("c", np.array([0.9, 0.5, 0.1])) == 3
-    assert gallery.rank("d", np.array([0.9, 0.5, 0.1])) is None
 
 
 def test_a_colour_histogram_counts_colours_and_leaves_padding_out() -> None:

@@ -1,4 +1,4 @@
-"""Fusion of opinions and of lists, by hand; curves that never fall; what an evaluation keeps beside a catalogue."""
+"""Fusion of signals and of lists, by hand; curves that never fall; what an evaluation keeps beside a catalogue."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fashionrec.evaluation.retrieval.calibration import Judged, calibration_error, isotonic
-from fashionrec.search.fusion import by_ranks, by_weights, fused_lists, ranks
+from fashionrec.search.fusion import by_ranks, by_weights, fuse_lists, ranks
 from fashionrec.store.measured import FILE, Curve, read_measured, write_measured
 
 PICTURES = {1: 0.9, 2: 0.8, 3: 0.7}
@@ -33,16 +33,16 @@ def test_ranks_are_fused_reciprocally() -> None:
 def test_what_is_first_everywhere_scores_one_and_equal_values_are_ranked_by_number() -> None:
     (best,) = by_ranks({7: 0.3}, 0.4, {"words": (0.6, {7: 0.2})}, (), 0.0).values()
     assert sum(best.values()) == pytest.approx(1.0)
-    assert ranks({3: 1.0, 1: 1.0, 2: 0.0}, keep_nothing=True) == {1: 1, 3: 2}
+    assert ranks({3: 1.0, 1: 1.0, 2: 0.0}, positive=True) == {1: 1, 3: 2}
     assert ranks({3: 1.0, 1: 1.0, 2: 0.0}) == {1: 1, 3: 2, 2: 3}
 
 
 def test_lists_become_one() -> None:
-    found = fused_lists([["a", "b", "c"], ["b", "d"]])
+    found = fuse_lists([["a", "b", "c"], ["b", "d"]])
     assert [name for name, _ in found] == ["b", "a", "d", "c"]
     assert dict(found)["b"] == pytest.approx((61 / 62 + 1) / 2)
-    assert fused_lists([["a"], ["a"]]) == [("a", pytest.approx(1.0))]
-    assert fused_lists([]) == []
+    assert fuse_lists([["a"], ["a"]]) == [("a", pytest.approx(1.0))]
+    assert fuse_lists([]) == []
 
 
 @given(st.lists(st.tuples(st.floats(-1, 1), st.booleans()), min_size=1, max_size=300))

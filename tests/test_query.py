@@ -572,6 +572,32 @@ def test_ways_of_asking_in_one_table_and_the_weight_applied(
         assert catalogue.measured.caption_weight == applied.document["caption_weight"]
 
 
+@pytest.mark.parametrize("fusion", ["weighted", "rrf"])
+def test_the_weight_is_tuned_on_the_ranking_that_serves(
+    cli: Callable[..., Result], shop: Path, photos: Path, tmp_path: Path, fusion: str
+) -> None:
+    rows = [("red-white.jpg", "b", "top"), ("green.jpg", "c", ""), ("red-blue.jpg", "e", "top")]
+    (tmp_path / "q.csv").write_text(
+        "image,product_id,category\n" + "".join(f"photos/{','.join(row)}\n" for row in rows)
+    )
+    assert cli("caption", "--index", shop, "--captioner", "local").code == 0
+    where = ["--index", shop, "--json"]
+    for name, value in {"fusion": fusion, "same_class": 0.4, "hide_unavailable": False}.items():
+        where += ["--set", f"query.{name}={value}"]
+    measured = cli("evaluate", "--queries", "q.csv", "--ways", *where).document["weights"]
+    reciprocal: dict[str, list[float]] = {"0.0": [], "0.5": [], "1.0": []}
+    for weight, ranks in reciprocal.items():
+        for photo, product, _ in rows[::2]:  # the half that tunes
+            asked = ["query", photos / photo, "--garment", "top", "--caption", "-k", 100, *where]
+            (garment,) = cli(*asked, "--set", f"query.caption_weight={weight}").document["garments"]
+            scores = {hit["product_id"]: hit["score"] for hit in garment["hits"]}
+            ranks.append(1 / sum(score >= scores[product] for score in scores.values()))
+    assert {weight: measured[weight] for weight in reciprocal} == {
+        weight: pytest.approx(np.mean(ranks)) for weight, ranks in reciprocal.items()
+    }
+    assert len(set(map(tuple, reciprocal.values()))) > 1, "a weight that changes nothing proves nothing"
+
+
 def test_the_process_says_all_and_leaves_with_its_code(shop: Path, photos: Path) -> None:
     import subprocess
     import sys

@@ -1,72 +1,85 @@
-"""Several opinions of the same items made one score: pictures, captions, words; or several lists, one.
+"""Several signals about the same items made one score: pictures, captions, words; or several lists, one.
 
-``by_weights`` mixes what they say (cosines, and relevance 0..1). ``by_ranks`` is reciprocal rank fusion (Cormack, Clarke and
-Büttcher, SIGIR 2009): only the order within each opinion counts, so that opinions on different scales need no common one.
+``by_weights`` mixes the signals' values (cosines, and relevance 0..1). ``by_ranks`` is reciprocal rank fusion (Cormack, Clarke
+and Büttcher, SIGIR 2009): only the order within each signal counts, so that signals on different scales need no common one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
-#: The constant of the paper: how much less the first ranks stand out.
-DAMPING = 60
+#: The paper's constant k: the greater it is, the less the first ranks stand out.
+RRF_K = 60
 
-#: The weight of an opinion, and what it says of each item.
-Opinion = tuple[float, Mapping[int, float]]
+#: The weight of a signal, and its value for each item.
+Signal = tuple[float, Mapping[int, float]]
 Parts = dict[int, dict[str, float]]
+Fusion = Callable[[Mapping[int, float], float, Mapping[str, Signal], Collection[int], float], Parts]
 
 
 def by_weights(
-    pictures: Mapping[int, float],
+    images: Mapping[int, float],
     weight: float,
-    others: Mapping[str, Opinion],
-    held_back: Collection[int],
+    signals: Mapping[str, Signal],
+    penalised: Collection[int],
     penalty: float,
 ) -> Parts:
-    """The summands of each item's score. An item of which an opinion says nothing has its weight given to the picture.
+    """Sum the weighted signals of each item; returns the summands.
 
-    Those ``held_back`` (of another class) lose ``penalty``.
+    ``images`` are the cosines of the pictures; captions and picture share ``weight``. A missing signal's weight falls back to
+    the picture. Items ``penalised`` (of another class) lose ``penalty``.
     """
-    found: Parts = {}
-    for item, cosine in pictures.items():
-        said = {name: (share, values[item]) for name, (share, values) in others.items() if item in values}
-        own = weight - sum(share for name, (share, _) in said.items() if name != "words")
-        parts = {"image": own * cosine, **{name: share * value for name, (share, value) in said.items()}}
-        if item in held_back:
+    fused: Parts = {}
+    for item, cosine in images.items():
+        known = {name: (share, values[item]) for name, (share, values) in signals.items() if item in values}
+        own = weight - sum(share for name, (share, _) in known.items() if name != "words")
+        parts = {"image": own * cosine, **{name: share * value for name, (share, value) in known.items()}}
+        if item in penalised:
             parts["class"] = -penalty
-        found[item] = parts
-    return found
+        fused[item] = parts
+    return fused
 
 
 def by_ranks(
-    pictures: Mapping[int, float],
+    images: Mapping[int, float],
     weight: float,
-    others: Mapping[str, Opinion],
-    held_back: Collection[int],
+    signals: Mapping[str, Signal],
+    penalised: Collection[int],
     penalty: float,
 ) -> Parts:
-    """The same from ranks, with the same weights; what is first in every list scores 1. The picture of an item that is
-    ``held_back`` is ranked as if its cosine were less by ``penalty``; of what an opinion says 0 or nothing, it adds nothing."""
-    image = {item: cosine - (penalty if item in held_back else 0.0) for item, cosine in pictures.items()}
-    captions = sum(share for name, (share, _) in others.items() if name != "words")
-    opinions: dict[str, Opinion] = {"image": (weight - captions, image), **others}
-    found: Parts = {item: {} for item in pictures}
-    for name, (share, values) in opinions.items():
-        for item, rank in ranks(values, keep_nothing=name == "words").items():
-            found[item][name] = share * (DAMPING + 1) / (DAMPING + rank)
-    return found
+    """Sum the weighted reciprocal ranks of each item; what is first in every list scores 1.
+
+    The picture of a ``penalised`` item is ranked as if its cosine were less by ``penalty``. A signal that is missing for an
+    item, or words whose relevance is 0, add nothing.
+    """
+    image = {item: cosine - (penalty if item in penalised else 0.0) for item, cosine in images.items()}
+    captions = sum(share for name, (share, _) in signals.items() if name != "words")
+    fused: Parts = {item: {} for item in images}
+    for name, (share, values) in {"image": (weight - captions, image), **signals}.items():
+        for item, rank in ranks(values, positive=name == "words").items():
+            fused[item][name] = reciprocal(rank, share)
+    return fused
 
 
-def ranks(values: Mapping[int, float], keep_nothing: bool = False) -> dict[int, int]:
-    """Ranks from 1, the greatest value first and equal ones by number; with ``keep_nothing`` those of 0 have none."""
-    order = sorted((-value, item) for item, value in values.items() if value > 0 or not keep_nothing)
+#: By the setting ``query.fusion``.
+FUSIONS: Mapping[str, Fusion] = {"weighted": by_weights, "rrf": by_ranks}
+
+
+def reciprocal(rank: int, share: float = 1.0) -> float:
+    """The part of ``share`` that a rank from 1 is worth: all of it for the first."""
+    return share * (RRF_K + 1) / (RRF_K + rank)
+
+
+def ranks(values: Mapping[int, float], positive: bool = False) -> dict[int, int]:
+    """Ranks from 1, the greatest value first and equal ones by number; with ``positive`` values of 0 have none."""
+    order = sorted((-value, item) for item, value in values.items() if value > 0 or not positive)
     return {item: rank for rank, (_, item) in enumerate(order, start=1)}
 
 
-def fused_lists(lists: Sequence[Sequence[str]]) -> list[tuple[str, float]]:
-    """Several ranked lists (of product ids, each once) as one, best first; what is first in all of them scores 1."""
+def fuse_lists(lists: Sequence[Sequence[str]]) -> list[tuple[str, float]]:
+    """Fuse ranked lists (of product ids, each once) into one, best first; what is first in all of them scores 1."""
     scores: dict[str, float] = {}
-    for one in lists:
-        for rank, name in enumerate(one, start=1):
-            scores[name] = scores.get(name, 0.0) + (DAMPING + 1) / (DAMPING + rank) / len(lists)
+    for names in lists:
+        for rank, name in enumerate(names, start=1):
+            scores[name] = scores.get(name, 0.0) + reciprocal(rank) / len(lists)
     return sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))

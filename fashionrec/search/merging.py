@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fashionrec.search.answer import STAGES, Answer, GarmentAnswer
-from fashionrec.search.fusion import DAMPING, fused_lists
+from fashionrec.search.fusion import fuse_lists, reciprocal
 from fashionrec.store.items import StoredItem
 from fashionrec.types import Box, Garment, Hit
 
@@ -31,13 +31,13 @@ def merged(answers: Sequence[Answer], settings: QueryConfig) -> Answer:
     are what each list gave. The item shown is the one that was most like what was asked.
     """
     lists = [(_name(answer, found), found) for answer in answers for found in answer.garments]
-    order = fused_lists([[hit.item.product_id for hit in found.hits] for _, found in lists])
+    order = fuse_lists([[hit.item.product_id for hit in found.hits] for _, found in lists])
     best: dict[str, tuple[float, Hit, StoredItem]] = {}
     parts: dict[str, dict[str, float]] = {}
     for number, (name, found) in enumerate(lists, start=1):
         for hit, stored in zip(found.hits, found.stored, strict=True):
             product = hit.item.product_id
-            gain = (DAMPING + 1) / (DAMPING + hit.rank) / len(lists)
+            gain = reciprocal(hit.rank) / len(lists)
             parts.setdefault(product, {})[f"{number}: {name}"] = gain
             if product not in best or hit.score > best[product][0]:
                 best[product] = hit.score, hit, stored

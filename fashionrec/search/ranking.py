@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fashionrec.search.answer import GarmentAnswer
-from fashionrec.search.fusion import Opinion, by_ranks, by_weights
+from fashionrec.search.fusion import FUSIONS, Signal
 from fashionrec.store.items import StoredItem
 from fashionrec.types import Garment, Hit
 
@@ -113,7 +113,7 @@ def _candidates(
     preferred: Collection[str],
 ) -> list[_Candidate]:
     """Scored items: those near by image, by caption or by words, each with its whole score; garments of another class than
-    those ``preferred`` are held back."""
+    those ``preferred`` are penalised."""
     scores, positions = catalogue.images.search(image_query[None], want, exact=exact, allowed=allowed)
     cosine = dict(zip(catalogue.images.locate(positions[0]), scores[0].tolist(), strict=True))
     found = {stored.item_no: stored for items in catalogue.items.at_rows(cosine).values() for stored in items}
@@ -148,20 +148,18 @@ def _weigh(
 ) -> None:
     """Give each its score: of its picture, what its caption and its words say beside it, and its class."""
     words = settings.lexical_weight if lexical is not None else 0.0
-    opinions: dict[str, Opinion] = {}
+    signals: dict[str, Signal] = {}
     if captions:
-        opinions["caption"] = (1 - words) * settings.caption_weight, captions
+        signals["caption"] = (1 - words) * settings.caption_weight, captions
     if lexical is not None:
-        opinions["words"] = (
-            words,
-            {one.stored.item_no: lexical.relevance.get(one.stored.item_no, 0.0) for one in candidates},
-        )
-    held_back = {
+        relevance = {one.stored.item_no: lexical.relevance.get(one.stored.item_no, 0.0) for one in candidates}
+        signals["words"] = words, relevance
+    penalised = {
         one.stored.item_no for one in candidates if preferred and one.stored.item.class_name not in (None, *preferred)
     }
-    fuse = by_ranks if settings.fusion == "rrf" and opinions else by_weights
-    pictures = {one.stored.item_no: one.cosine for one in candidates}
-    parts = fuse(pictures, 1 - words, opinions, held_back, settings.same_class)
+    fuse = FUSIONS[settings.fusion if signals else "weighted"]  # a picture alone keeps its cosine
+    images = {one.stored.item_no: one.cosine for one in candidates}
+    parts = fuse(images, 1 - words, signals, penalised, settings.same_class)
     for one in candidates:
         one.parts = parts[one.stored.item_no]
 

@@ -1,6 +1,7 @@
-"""Ways of asking the same queries, in one table: whole photo against crop, pictures against captions, and both mixed.
+"""Ways of asking the same queries, in one table: whole photo against crop, pictures against captions, and both fused.
 
-The weight of the mix is chosen on every second query and judged on the others, so that its figure is not that of its choice.
+Each is ranked by the search that serves, with its fusion and its preference of a class. The weight of captions is chosen on every
+second query and judged on the others, so that its figure is not that of its choice.
 """
 
 from __future__ import annotations
@@ -9,40 +10,41 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from fashionrec.errors import DataError
-from fashionrec.evaluation.retrieval.retrieval import Query, RetrievalScores, choose_product, read_queries, whole_photo
+from fashionrec.evaluation.retrieval.retrieval import (
+    DEPTH,
+    Query,
+    RetrievalScores,
+    choose_product,
+    rank_of,
+    read_queries,
+    whole_photo,
+)
+from fashionrec.search.ranking import rank
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from fashionrec.catalogue.catalogue import Catalogue
+    from fashionrec.config import QueryConfig
     from fashionrec.search.photo import Describe
+    from fashionrec.types import Garment
 
 #: Weights of the caption that are tried.
 WEIGHTS = tuple(n / 10 for n in range(11))
 _BATCH = 16
 
 
-@dataclass
-class Gallery:
-    """Vectors of every item that can be returned: pictures [n, d], captions [n, d] (zeros where there is none), and whose each
-    is: ``products`` [n] are numbers, by ``names``."""
+@dataclass(frozen=True)
+class _Question:
+    """A query with what it can be asked with: vectors (float32 [d]) of its garment, its whole photo and its caption."""
 
-    products: np.ndarray
-    images: np.ndarray
-    captions: np.ndarray
-    described: np.ndarray
-    names: dict[str, int]
-
-    def rank(self, product: str, scores: np.ndarray) -> int | None:
-        """The rank of a product, each product having its best item's score; None where it has no item.
-
-        What scores as much as it counts as better: captions that say the same of all find nothing.
-        """
-        best = np.full(len(self.names), -np.inf)
-        np.maximum.at(best, self.products, scores)
-        own = best[self.names[product]] if product in self.names else -np.inf
-        return None if own == -np.inf else int((best >= own).sum())
+    product_id: str
+    garment: Garment
+    crop: np.ndarray
+    whole: Garment
+    photo: np.ndarray
+    caption: np.ndarray | None
 
 
 def compare_ways(
@@ -54,16 +56,17 @@ def compare_ways(
 ) -> dict[str, Any]:
     """Recall and its kin of each way, over queries whose product is in the catalogue.
 
-    ``describe`` captions the queries' crops, as ``query --caption`` does. Captions are compared where the catalogue has them.
+    ``describe`` captions the queries' crops, as ``query --caption`` does. Captions are compared where the catalogue has them;
+    by caption alone what is near by picture is ranked, as far as it has one. A product beyond the first 100 counts as missed.
     The document has ``ways`` (name to scores), ``caption_weight`` (the best one) and ``weights`` (the MRR of each that was tried,
     on the tuning half). Raises :class:`DataError` where none can be asked.
     """
-    gallery = _gallery(catalogue)
-    asked = [query for query in queries if query.product_id in gallery.names]
+    known = catalogue.items.product_ids()
+    asked = [query for query in queries if query.product_id in known]
     if not asked:
         raise DataError(f"none of the {len(queries)} queries' products is in {catalogue.root}")
     failures: list[dict[str, str]] = []
-    scored: list[tuple[str, np.ndarray, np.ndarray, np.ndarray | None]] = []
+    questions: list[_Question] = []
     for start in range(0, len(asked), _BATCH):
         batch, photos = read_queries(catalogue, asked[start : start + _BATCH], failures)
         if photos:
@@ -83,58 +86,48 @@ def compare_ways(
             for n, query in enumerate(batch):
                 words = said[n]
                 text = None if words is None else catalogue.embedder.embed_texts([words[1]])[0]
-                scored.append((query.product_id, cut[n], uncut[n], text))
+                questions.append(_Question(query.product_id, chosen[n], cut[n], whole[n], uncut[n], text))
         if progress:
             progress(min(start + _BATCH, len(asked)), len(asked))
-    if not scored:
+    if not questions:
         raise DataError(f"none of the {len(asked)} query photos can be read")
-    ways = {"whole photo, picture": RetrievalScores(), "crop, picture": RetrievalScores()}
-    if gallery.described.any():
-        ways["crop, caption"] = RetrievalScores()
-    for product, crop, whole_vector, text in scored:
-        ways["whole photo, picture"].ranks.append(gallery.rank(product, gallery.images @ whole_vector))
-        ways["crop, picture"].ranks.append(gallery.rank(product, gallery.images @ crop))
-        if "crop, caption" in ways:
-            ways["crop, caption"].ranks.append(
-                None if text is None else gallery.rank(product, _captions(gallery, text))
-            )
+    settings = catalogue.config.query.model_copy(
+        update={"k": DEPTH, "hide_unavailable": False, "min_score": -1.0, "diversity": 0.0}
+    )
+    ways = {
+        "whole photo, picture": _scores(catalogue, questions, settings, crop=False),
+        "crop, picture": _scores(catalogue, questions, settings),
+    }
     document: dict[str, Any] = {"ways": {}, "caption_weight": None, "weights": {}, "failures": failures}
-    if "crop, caption" in ways:
-        tuned, judged = scored[::2], scored[1::2] or scored
-        mrr = {weight: _mixed(gallery, tuned, weight).to_dict()["mrr"] for weight in WEIGHTS}
+    if len(catalogue.captions):
+        ways["crop, caption"] = _scores(catalogue, questions, settings, 1.0, described=True)
+        tuning, judging = questions[::2], questions[1::2] or questions
+        mrr = {weight: _scores(catalogue, tuning, settings, weight).to_dict()["mrr"] for weight in WEIGHTS}
         best = max(WEIGHTS, key=lambda weight: (mrr[weight], -weight))
-        ways["crop, both (judged half)"] = _mixed(gallery, judged, best)
-        ways["crop, picture (judged half)"] = _mixed(gallery, judged, 0.0)
+        ways["crop, both (judged half)"] = _scores(catalogue, judging, settings, best)
+        ways["crop, picture (judged half)"] = _scores(catalogue, judging, settings)
         document |= {"caption_weight": best, "weights": {str(weight): value for weight, value in mrr.items()}}
     document["ways"] = {name: scores.to_dict() for name, scores in ways.items()}
     return document
 
 
-def _mixed(
-    gallery: Gallery, scored: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray | None]], weight: float
+def _scores(
+    catalogue: Catalogue,
+    questions: Sequence[_Question],
+    settings: QueryConfig,
+    weight: float | None = None,
+    *,
+    crop: bool = True,
+    described: bool = False,
 ) -> RetrievalScores:
+    """Scores of one way: by picture, or with a ``weight`` of captions too; ``described`` counts only items that have one."""
     scores = RetrievalScores()
-    for product, crop, _, text in scored:
-        mixed = gallery.images @ crop
-        if text is not None:
-            described = (1 - weight) * mixed + weight * (gallery.captions @ text)
-            mixed = np.where(gallery.described, described, mixed)
-        scores.ranks.append(gallery.rank(product, mixed))
+    if weight is not None:
+        settings = settings.model_copy(update={"caption_weight": weight})
+    for one in questions:
+        garment, vector = (one.garment, one.crop) if crop else (one.whole, one.photo)
+        hits = rank(catalogue, garment, vector, settings, text_query=None if weight is None else one.caption).hits
+        if described:
+            hits = tuple(hit for hit in hits if "caption" in hit.parts)
+        scores.ranks.append(rank_of(one.product_id, [{hit.item.product_id: hit.score for hit in hits}]))
     return scores
-
-
-def _captions(gallery: Gallery, text: np.ndarray) -> np.ndarray:
-    return np.where(gallery.described, gallery.captions @ text, -np.inf)
-
-
-def _gallery(catalogue: Catalogue) -> Gallery:
-    items = [stored for stored in catalogue.items.everything() if not stored.worn_with]
-    names = {name: n for n, name in enumerate(dict.fromkeys(stored.item.product_id for stored in items))}
-    images = catalogue.images.fetch([catalogue.images.position(*stored.image_at) for stored in items])
-    described = np.array([stored.caption_at is not None for stored in items])
-    captions = np.zeros_like(images)
-    places = [catalogue.captions.position(*stored.caption_at) for stored in items if stored.caption_at is not None]
-    if places:
-        captions[described] = catalogue.captions.fetch(places)
-    products = np.array([names[stored.item.product_id] for stored in items], np.int64)
-    return Gallery(products, images, captions, described, names)
