@@ -17,8 +17,8 @@ from conftest import Result, two_halves
 
 from fashionrec import Catalogue
 from fashionrec.catalogue.build.report import BuildReport
-from fashionrec.search.answer import Answer, GarmentAnswer
 from fashionrec.search.render.pictures import save_garments
+from fashionrec.search.result import GarmentAnswer, QueryResult
 from fashionrec.types import Box, Garment
 
 Cli = Callable[..., Result]
@@ -241,9 +241,14 @@ def test_the_file_of_a_crop_has_a_name_without_hidden_characters(shop: Path, tmp
         GarmentAnswer(Garment(n, name, 0.9, Box(0, 0, 9, 9)), (), ()) for n, name in enumerate(["skirt&pants", None])
     ]
     photo = (tmp_path / "q.png").read_bytes()
-    answers = [Answer("q/a\x07b.png", 9, 9, garments, source=photo), Answer(None, 9, 9, garments[:1], source=photo)]
+    answers = [
+        QueryResult("q/a\x07b.png", 9, 9, garments, source=photo),
+        QueryResult(None, 9, 9, garments[:1], source=photo),
+    ]
     with Catalogue.open(shop) as catalogue:
-        assert save_garments(catalogue, [*answers, Answer(None, None, None, text="words")], tmp_path / "crops") == 3
+        assert (
+            save_garments(catalogue, [*answers, QueryResult(None, None, None, text="words")], tmp_path / "crops") == 3
+        )
     names = sorted(path.name for path in (tmp_path / "crops").iterdir())
     assert names == ["000-a-b-0-skirt-pants.jpg", "000-a-b-1-whole.jpg", "001-photo-0-skirt-pants.jpg"]
 

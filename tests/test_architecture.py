@@ -143,7 +143,7 @@ def test_few_modules_lie_loose() -> None:
         ("detector.detect", "import fashionrec.embedder.embed"),
         ("types", "def f():\n    from fashionrec.cli import output"),
         ("captioner.schema", "from fashionrec.captioner.job import run"),
-        ("store.items", "if TYPE_CHECKING:\n    from fashionrec.search.answer import Answer"),
+        ("store.items", "if TYPE_CHECKING:\n    from fashionrec.search.result import QueryResult"),
         ("common.text", "load('fashionrec.models.bundle')"),
     ],
 )

@@ -16,10 +16,10 @@ from fashionrec.catalogue.build.report import BuildReport
 from fashionrec.cli.answers import print_answer
 from fashionrec.cli.session import Session
 from fashionrec.config import load_config
-from fashionrec.search.answer import Answer
 from fashionrec.search.merging import merged
 from fashionrec.search.outfits import OTHER_HALF
 from fashionrec.search.photo import choose_garments
+from fashionrec.search.result import QueryResult
 from fashionrec.types import Box, Garment
 
 Cli = Callable[..., Result]
@@ -207,7 +207,7 @@ def test_lists_are_fused_deeper_than_what_is_wanted(cli: Cli, shop: Vectors) -> 
 
 
 def test_a_merged_answer_took_the_time_of_all() -> None:
-    answers = [Answer(f"{name}.png", 1, 1, notes=["n", name]) for name in "ab"]
+    answers = [QueryResult(f"{name}.png", 1, 1, notes=["n", name]) for name in "ab"]
     answers[0].timings_ms |= {"load": 2.0, "search": 5.0}
     answers[1].timings_ms |= {"load": 3.0, "embed": 7.0}
     found = merged(answers, load_config(env={}).config.query)
@@ -216,7 +216,7 @@ def test_a_merged_answer_took_the_time_of_all() -> None:
 
 
 def test_the_time_of_each_stage_that_took_any(capsys: pytest.CaptureFixture[str]) -> None:
-    answer = Answer(None, None, None, text="red")
+    answer = QueryResult(None, None, None, text="red")
     answer.timings_ms |= {"load": 12.4, "detect": 0.4, "embed": 0.6, "search": 3.0}
     print_answer(Session(), answer, [], False, False)
     assert capsys.readouterr().out == "\n16 ms (load 12, embed 1, search 3)\n"

@@ -10,13 +10,13 @@ from fashionrec.cli.session import Session
 
 if TYPE_CHECKING:
     from fashionrec.catalogue.catalogue import Catalogue
-    from fashionrec.search.answer import Answer, GarmentAnswer
+    from fashionrec.search.result import GarmentAnswer, QueryResult
 
 
-def document(answer: Answer, worn: Sequence[list[GarmentAnswer]], explain: bool) -> dict[str, Any]:
+def document(answer: QueryResult, worn: Sequence[list[GarmentAnswer]], explain: bool) -> dict[str, Any]:
     found = answer.to_dict(explain=explain)
     if worn:
-        from fashionrec.search.answer import garment_document
+        from fashionrec.search.result import garment_document
 
         found["goes_with"] = [garment_document(one, explain) for one in worn[-1]]
     return found
@@ -25,7 +25,7 @@ def document(answer: Answer, worn: Sequence[list[GarmentAnswer]], explain: bool)
 def write_files(
     session: Session,
     catalogue: Catalogue,
-    answers: Sequence[Answer],
+    answers: Sequence[QueryResult],
     worn: Sequence[list[GarmentAnswer]],
     csv: Path | None,
     xlsx: Path | None,
@@ -57,7 +57,7 @@ def write_files(
 
 
 def print_answer(
-    session: Session, answer: Answer, worn: Sequence[list[GarmentAnswer]], explain: bool, named: bool
+    session: Session, answer: QueryResult, worn: Sequence[list[GarmentAnswer]], explain: bool, named: bool
 ) -> None:
     out = session.out
     if answer.source is not None:

@@ -9,7 +9,7 @@ from fashionrec.cli.session import Session
 from fashionrec.errors import UsageError
 
 if TYPE_CHECKING:
-    from fashionrec.search.answer import Answer
+    from fashionrec.search.result import QueryResult
 
 
 def compare_catalogues(
@@ -19,7 +19,7 @@ def compare_catalogues(
     from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.search.render.side_by_side import compare_page, pairs
 
-    answers: list[tuple[Answer, Answer]] = []
+    answers: list[tuple[QueryResult, QueryResult]] = []
     failures: list[UsageError] = []
     short: bool = question.is_short
     with (

@@ -18,8 +18,8 @@ from fashionrec.search import BATCH
 if TYPE_CHECKING:
     from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.config import QueryConfig
-    from fashionrec.search.answer import Answer, GarmentAnswer
     from fashionrec.search.photo import Describe
+    from fashionrec.search.result import GarmentAnswer, QueryResult
     from fashionrec.search.words import Words
     from fashionrec.types import Box
 
@@ -94,7 +94,7 @@ def query(
         return
     from fashionrec.catalogue.catalogue import Catalogue
 
-    answers: list[Answer] = []
+    answers: list[QueryResult] = []
     failures: list[tuple[str, UsageError]] = []
     root = find_catalogue(session, index[0] if index else None)
     with Catalogue.open(root, session.config, at_once=question.is_short) as catalogue:
@@ -203,7 +203,7 @@ class _Question:
         elif self.asked_words and not self.like:
             catalogue.begin("text")
 
-    def ask(self, session: Session, catalogue: Catalogue) -> Iterator[Answer | UsageError]:
+    def ask(self, session: Session, catalogue: Catalogue) -> Iterator[QueryResult | UsageError]:
         """Answers, and errors as values."""
         settings = query_settings(session, catalogue)
         if not self.merge:
@@ -222,7 +222,7 @@ class _Question:
 
     def _each(
         self, session: Session, catalogue: Catalogue, settings: QueryConfig, words: list[Words]
-    ) -> Iterator[Answer | UsageError]:
+    ) -> Iterator[QueryResult | UsageError]:
         if self.sources:
             from fashionrec.search.photo import search_photos
 
@@ -334,7 +334,7 @@ def _captioner(session: Session, caption: bool | None, captioner: str | None) ->
     return "local" if configured == "none" else configured
 
 
-def run_query(session: Session, catalogue: Catalogue, photo: str | None, text: str | None = None) -> Answer:
+def run_query(session: Session, catalogue: Catalogue, photo: str | None, text: str | None = None) -> QueryResult:
     """The answer of one open catalogue to a photo or a text, by the session's settings."""
     settings = query_settings(session, catalogue)
     if photo is None:

@@ -9,7 +9,7 @@ from fashionrec.catalogue.catalogue import Catalogue as OpenCatalogue
 from fashionrec.config import Config, load_config
 
 if TYPE_CHECKING:
-    from fashionrec.search.answer import Answer
+    from fashionrec.search.result import QueryResult
 
 
 class Catalogue(OpenCatalogue):
@@ -20,7 +20,7 @@ class Catalogue(OpenCatalogue):
         """Open a catalogue folder, by the settings of the environment and the defaults where ``config`` is not given."""
         return super().open(path, config if config is not None else load_config().config, at_once=at_once)
 
-    def search(self, photo: str | Path | bytes, k: int | None = None, garment: str | None = None) -> Answer:
+    def search(self, photo: str | Path | bytes, k: int | None = None, garment: str | None = None) -> QueryResult:
         """What looks like the garments of a photo: see :func:`fashionrec.search.photo.search_photo`."""
         from fashionrec.search.photo import search_photo
 
@@ -29,7 +29,7 @@ class Catalogue(OpenCatalogue):
         changed = query.model_copy(update={"k": k or query.k, "garment": garment or query.garment})
         return search_photo(self, photo, changed)
 
-    def search_text(self, text: str, k: int | None = None) -> Answer:
+    def search_text(self, text: str, k: int | None = None) -> QueryResult:
         """What fits a description: see :func:`fashionrec.search.text.search_text`."""
         from fashionrec.search.text import search_text
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from fashionrec.config import nearest
 from fashionrec.errors import UsageError
-from fashionrec.search.answer import Answer
 from fashionrec.search.ranking import rank
+from fashionrec.search.result import QueryResult
 from fashionrec.search.words import Words, moved, tell
 from fashionrec.store.items import StoredItem
 from fashionrec.types import Box, Garment
@@ -30,13 +30,13 @@ def search_like(
     *,
     unlike: Sequence[str] = (),
     words: Sequence[Words] = (),
-) -> Answer:
+) -> QueryResult:
     """What looks like some items (by item or product id) and not like others; those products themselves are left out.
 
     The vector asked with is Rocchio's: the mean of the wanted items' less a third of the mean of the others', moved by
     ``words``. Raises :class:`UsageError` for an id that is not in the catalogue.
     """
-    answer = Answer(photo=None, width=None, height=None, text=_title(like, unlike, words))
+    answer = QueryResult(photo=None, width=None, height=None, text=_title(like, unlike, words))
     with answer.timed("load"):
         wanted = [stored for one in like for stored in _find(catalogue, one)]
         others = [stored for one in unlike for stored in _find(catalogue, one)]

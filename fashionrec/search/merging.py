@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fashionrec.search.answer import STAGES, Answer, GarmentAnswer
 from fashionrec.search.fusion import fuse_lists, reciprocal
+from fashionrec.search.result import STAGES, GarmentAnswer, QueryResult
 from fashionrec.store.items import StoredItem
 from fashionrec.types import Box, Garment, Hit
 
@@ -24,7 +24,7 @@ def deeper(settings: QueryConfig) -> QueryConfig:
     return settings.model_copy(update={"k": max(_LEAST, settings.k * _DEEPER)})
 
 
-def merged(answers: Sequence[Answer], settings: QueryConfig) -> Answer:
+def merged(answers: Sequence[QueryResult], settings: QueryConfig) -> QueryResult:
     """One answer of several: the ``settings.k`` products that are highest in the lists of all their garments and words.
 
     A score is the mean of ``61 / (60 + rank)`` over the lists, so that what is first in all of them has 1; the ``parts`` of a hit
@@ -48,7 +48,7 @@ def merged(answers: Sequence[Answer], settings: QueryConfig) -> Answer:
         replace(hit, rank=rank, score=score, parts=of, match=None)
         for rank, (score, hit, _, of) in enumerate(chosen, start=1)
     )
-    answer = Answer(photo=None, width=None, height=None, text="; ".join(dict.fromkeys(map(_title, answers))))
+    answer = QueryResult(photo=None, width=None, height=None, text="; ".join(dict.fromkeys(map(_title, answers))))
     answer.garments.append(GarmentAnswer(garment, hits, tuple(stored for _, _, stored, _ in chosen)))
     for stage in STAGES:
         answer.timings_ms[stage] = sum(one.timings_ms[stage] for one in answers)
@@ -56,10 +56,10 @@ def merged(answers: Sequence[Answer], settings: QueryConfig) -> Answer:
     return answer
 
 
-def _title(answer: Answer) -> str:
+def _title(answer: QueryResult) -> str:
     return Path(answer.photo).name if answer.photo else answer.text or "the photo"
 
 
-def _name(answer: Answer, found: GarmentAnswer) -> str:
+def _name(answer: QueryResult, found: GarmentAnswer) -> str:
     name = found.garment.class_name
     return f"{_title(answer)}, {name}" if name and answer.source is not None else _title(answer)

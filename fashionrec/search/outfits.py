@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fashionrec.search.answer import Answer, GarmentAnswer
 from fashionrec.search.ranking import is_unavailable
+from fashionrec.search.result import GarmentAnswer, QueryResult
 from fashionrec.store.items import StoredItem
 from fashionrec.types import Garment, Hit
 
@@ -30,7 +30,7 @@ OTHER_HALF = {
 }
 
 
-def goes_with(catalogue: Catalogue, answer: Answer, settings: QueryConfig) -> list[GarmentAnswer]:
+def goes_with(catalogue: Catalogue, answer: QueryResult, settings: QueryConfig) -> list[GarmentAnswer]:
     """For each garment of an answered question the ``settings.k`` best products of the other half.
 
     A product's score, 0..1, is the share of the wearers who wear it: each weighs by how much its garment looks like the one

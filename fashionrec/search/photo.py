@@ -14,8 +14,8 @@ import numpy as np
 
 from fashionrec.errors import ImageError, UsageError
 from fashionrec.search import BATCH
-from fashionrec.search.answer import Answer
 from fashionrec.search.ranking import rank
+from fashionrec.search.result import QueryResult
 from fashionrec.search.words import Words, moved, tell
 from fashionrec.types import CLASS_NAMES, Box, Garment, resolve_class
 
@@ -41,7 +41,7 @@ def search_photo(
     detect: bool = True,
     box: Box | None = None,
     words: Sequence[Words] = (),
-) -> Answer:
+) -> QueryResult:
     """Find the garments of a photo, embed each, and search for each.
 
     Where nothing is detected (or ``detect`` is false) the whole photo is the one garment; ``box``, in pixels of the upright
@@ -65,7 +65,7 @@ def search_photos(
     box: Box | None = None,
     words: Sequence[Words] = (),
     once: bool = False,
-) -> Iterator[Answer | UsageError]:
+) -> Iterator[QueryResult | UsageError]:
     """As :func:`search_photo`, of many photos in turn: they are detected and embedded several at a time. What cannot be
     answered (a photo that cannot be read, a garment that is not there) is an error as a value. ``once`` says that no others
     come after them, so that the detector's memory is given back before the encoder takes its own."""
@@ -79,7 +79,7 @@ def search_photos(
 class _Asked:
     """A photo on its way to its answer."""
 
-    answer: Answer
+    answer: QueryResult
     photo: Photo
     chosen: list[Garment]
     crops: list[Image.Image]
@@ -94,10 +94,10 @@ def _answers(
     box: Box | None,
     words: Sequence[Words],
     once: bool,
-) -> Iterator[Answer | UsageError]:
+) -> Iterator[QueryResult | UsageError]:
     outcomes: list[_Asked | UsageError] = []
     for source in sources:
-        answer = Answer(
+        answer = QueryResult(
             photo=None if isinstance(source, bytes) else str(source), width=None, height=None, source=source
         )
         try:

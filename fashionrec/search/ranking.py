@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fashionrec.search.answer import GarmentAnswer
 from fashionrec.search.fusion import FUSIONS, Signal
+from fashionrec.search.result import GarmentAnswer
 from fashionrec.store.items import StoredItem
 from fashionrec.types import Garment, Hit
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fashionrec.search.answer import Answer, GarmentAnswer
 from fashionrec.search.ranking import Lexical, rank
+from fashionrec.search.result import GarmentAnswer, QueryResult
 from fashionrec.search.words import Words, parse_words, tell, text_vector
 from fashionrec.types import Box, Garment
 
@@ -30,7 +30,7 @@ class Asked:
     classes: tuple[str, ...]
 
 
-def search_text(catalogue: Catalogue, text: str | Sequence[Words], settings: QueryConfig) -> Answer:
+def search_text(catalogue: Catalogue, text: str | Sequence[Words], settings: QueryConfig) -> QueryResult:
     """What fits a description, English or Korean, or several with weights. Raises :class:`UsageError` for an empty one.
 
     The score is ``(1 - w) * cosine(text, picture) + w * words``, with ``w`` the setting ``lexical_weight`` and
@@ -40,7 +40,7 @@ def search_text(catalogue: Catalogue, text: str | Sequence[Words], settings: Que
     """
     words = [parse_words(text)] if isinstance(text, str) else list(text)
     shown = ", ".join(one.text if one.weight == 1 else f"{one.text}:{one.weight:g}" for one in words)
-    answer = Answer(photo=None, width=None, height=None, text=shown)
+    answer = QueryResult(photo=None, width=None, height=None, text=shown)
     with answer.timed("load"):
         catalogue.begin("text")
         catalogue.begin_vectors()

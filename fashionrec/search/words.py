@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from fashionrec.captioner.lexicon import Understood
     from fashionrec.embedder.embed import Embedder
-    from fashionrec.search.answer import Answer
+    from fashionrec.search.result import QueryResult
 
 _WEIGHTED = re.compile(r"^(?P<text>.*\S)\s*:\s*(?P<weight>[+-]?(?:\d+\.?\d*|\.\d+))$", re.DOTALL)
 #: What a text says by being one at all: it is taken off before a text moves a picture's vector.
@@ -99,7 +99,7 @@ def text_vector(words: Sequence[Words], embedder: Embedder) -> np.ndarray | None
     return moved(base, [one for one in words if one.weight < 0], embedder)
 
 
-def tell(answer: Answer, words: Sequence[Words]) -> None:
+def tell(answer: QueryResult, words: Sequence[Words]) -> None:
     """Which way Korean texts went, as notes of the answer."""
     for one in words:
         found = one.understood

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from fashionrec.common.pages import COLOURS, OTHER_COLOUR, draw_label, environment, jpeg_uri
 from fashionrec.common.text import visible
-from fashionrec.search.answer import Answer, GarmentAnswer
+from fashionrec.search.result import GarmentAnswer, QueryResult
 from fashionrec.types import CLASS_NAMES, Garment
 
 if TYPE_CHECKING:
@@ -23,10 +23,10 @@ _SYMBOLS = {"KRW": "₩", "USD": "$", "EUR": "€", "GBP": "£", "JPY": "¥"}
 
 
 def answer_page(
-    catalogue: Catalogue, answers: Answer | Sequence[Answer], worn: Sequence[Sequence[GarmentAnswer]] = ()
+    catalogue: Catalogue, answers: QueryResult | Sequence[QueryResult], worn: Sequence[Sequence[GarmentAnswer]] = ()
 ) -> str:
     """The whole page as HTML text, of one answer or several; ``worn`` is what goes with the garments of each."""
-    several = [answers] if isinstance(answers, Answer) else list(answers)
+    several = [answers] if isinstance(answers, QueryResult) else list(answers)
     template = environment().get_template("answer.html")
     return template.render(
         sections=[answer_view(catalogue, answer, worn[n] if n < len(worn) else ()) for n, answer in enumerate(several)],
@@ -36,13 +36,13 @@ def answer_page(
     )
 
 
-def _title(answer: Answer) -> str:
+def _title(answer: QueryResult) -> str:
     if answer.photo is not None:
         return Path(answer.photo).name
     return answer.text if answer.text is not None else "the photo"
 
 
-def answer_view(catalogue: Catalogue, answer: Answer, worn: Sequence[GarmentAnswer] = ()) -> dict[str, Any]:
+def answer_view(catalogue: Catalogue, answer: QueryResult, worn: Sequence[GarmentAnswer] = ()) -> dict[str, Any]:
     """What the templates need of one answer: pictures as data URIs, texts as text."""
     photo = None
     source = answer.source or answer.photo

@@ -11,10 +11,10 @@ from fashionrec.photos.images import crop_garment, encode_photo
 
 if TYPE_CHECKING:
     from fashionrec.catalogue.catalogue import Catalogue
-    from fashionrec.search.answer import Answer
+    from fashionrec.search.result import QueryResult
 
 
-def save_garments(catalogue: Catalogue, answers: Sequence[Answer], folder: Path) -> int:
+def save_garments(catalogue: Catalogue, answers: Sequence[QueryResult], folder: Path) -> int:
     """Write each garment that was asked about as a JPEG (without any metadata of its photo); returns how many."""
     folder.mkdir(parents=True, exist_ok=True)
     count = 0

@@ -11,7 +11,7 @@ from fashionrec.search.render.page import answer_view
 
 if TYPE_CHECKING:
     from fashionrec.catalogue.catalogue import Catalogue
-    from fashionrec.search.answer import Answer, GarmentAnswer
+    from fashionrec.search.result import GarmentAnswer, QueryResult
 
 DEPTH = 10
 
@@ -38,7 +38,7 @@ class Pair:
         }
 
 
-def pairs(first: Answer, second: Answer) -> list[Pair]:
+def pairs(first: QueryResult, second: QueryResult) -> list[Pair]:
     """The garments of two answers to one question, paired where their boxes overlap most."""
     left = list(second.garments)
     found = []
@@ -52,7 +52,7 @@ def pairs(first: Answer, second: Answer) -> list[Pair]:
     return found + [_pair(None, one) for one in left]
 
 
-def compare_page(catalogues: Sequence[Catalogue], answers: Sequence[tuple[Answer, Answer]]) -> str:
+def compare_page(catalogues: Sequence[Catalogue], answers: Sequence[tuple[QueryResult, QueryResult]]) -> str:
     """Both catalogues' answers side by side as one self-contained page."""
     names = [catalogue.root.name for catalogue in catalogues]
     if names[0] == names[1]:

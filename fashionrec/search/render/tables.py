@@ -12,7 +12,7 @@ from fashionrec.search.render.page import price, safe_url
 
 if TYPE_CHECKING:
     from fashionrec.catalogue.catalogue import Catalogue
-    from fashionrec.search.answer import Answer, GarmentAnswer
+    from fashionrec.search.result import GarmentAnswer, QueryResult
     from fashionrec.store.items import StoredItem
     from fashionrec.types import Hit
 
@@ -24,7 +24,7 @@ _CELL = 96  # pixels of a picture's cell
 _LONGEST_LINK, _MOST_LINKS = 2079, 65_530  # Excel's limits; a text has neither
 
 
-def rows_of(answers: Iterable[Answer]) -> Iterator[tuple[dict[str, Any], StoredItem]]:
+def rows_of(answers: Iterable[QueryResult]) -> Iterator[tuple[dict[str, Any], StoredItem]]:
     """One row for each hit, by :data:`COLUMNS`, and the item that was found."""
     for answer in answers:
         for found in answer.garments:
@@ -32,7 +32,7 @@ def rows_of(answers: Iterable[Answer]) -> Iterator[tuple[dict[str, Any], StoredI
                 yield _row(answer, found, hit), stored
 
 
-def write_csv(answers: Sequence[Answer], shown: Callable[[str], str] = str) -> str:
+def write_csv(answers: Sequence[QueryResult], shown: Callable[[str], str] = str) -> str:
     """All hits as CSV (RFC 4180), with a header. Numbers are plain; texts that a spreadsheet would compute get an apostrophe.
 
     ``shown`` is applied to each text, where the table goes to a terminal.
@@ -45,7 +45,7 @@ def write_csv(answers: Sequence[Answer], shown: Callable[[str], str] = str) -> s
     return out.getvalue()
 
 
-def write_xlsx(path: Path, catalogue: Catalogue, answers: Sequence[Answer]) -> None:
+def write_xlsx(path: Path, catalogue: Catalogue, answers: Sequence[QueryResult]) -> None:
     """All hits as an Excel workbook: a sheet of hits with each item's picture in its cell, and the questions' photos beside."""
     import xlsxwriter
 
@@ -80,7 +80,7 @@ def write_xlsx(path: Path, catalogue: Catalogue, answers: Sequence[Answer]) -> N
         sheet.autofilter(0, 0, max(last, 1), len(names) - 1)
 
 
-def _row(answer: Answer, found: GarmentAnswer, hit: Hit) -> dict[str, Any]:
+def _row(answer: QueryResult, found: GarmentAnswer, hit: Hit) -> dict[str, Any]:
     item = hit.item
     return {
         "question": answer.photo or answer.text or "",

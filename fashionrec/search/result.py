@@ -28,7 +28,7 @@ class GarmentAnswer:
 
 
 @dataclass
-class Answer:
+class QueryResult:
     """The answer to one photo or text.
 
     ``photo`` is its name as given (None for a text query), ``width`` and ``height`` are of the upright photo in pixels,
