@@ -31,14 +31,11 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 UNITS = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
 #: What is still to be taken apart: (unit, unit) that may be used against the rule, and circles of modules.
-DEBTS = {("detector", "evaluation")}
-CIRCLES = (
-    (
-        *("detector.training.families", "detector.training.families.checkpoint", "detector.training.families.loop"),
-        *("detector.training.families.plain", "detector.training.families.ultra", "detector.training.train"),
-    ),
-    ("cli.captions", "cli.query"),
-)
+DEBTS: set[tuple[str, str]] = set()
+CIRCLES = (("cli.captions", "cli.query"),)
+#: Where settings are read: the edge, the library's own among it. Everything below is handed them, so that a file, the environment
+#: and --set reach it.
+EDGE = ("cli", "config", "search.facade")
 #: The training plane: imported by name at call time, and by `cli` alone.
 TRAINING = ("fashionrec.detector.training", "fashionrec.embedder.training")
 #: Files of it that load nothing heavy: `cli` and `inspection` use them directly.
@@ -134,6 +131,30 @@ def test_every_module_has_its_floor() -> None:
 def test_few_modules_lie_loose() -> None:
     loose = [path.name for path in PACKAGE.glob("*.py")]
     assert len(loose) <= LOOSE, loose
+
+
+def reads_settings(tree: ast.Module) -> bool:
+    """Whether a file names `load_config`, however it gets it."""
+    return any(
+        "load_config" in (getattr(n, "id", 0), getattr(n, "attr", 0), getattr(n, "name", 0)) for n in ast.walk(tree)
+    )
+
+
+def test_settings_are_read_at_the_edge() -> None:
+    readers = {module for module, tree in MODULES.items() if reads_settings(tree)}
+    assert {module for module in readers if not module.startswith(EDGE)} == set()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from fashionrec.config import load_config",
+        "def f():\n    from fashionrec.config import load_config as read\n    return read()",
+        "from fashionrec import config\nlimits = config.load_config().config.images",
+    ],
+)
+def test_a_planted_reader_of_settings_is_caught(code: str) -> None:
+    assert reads_settings(ast.parse(code))
 
 
 @pytest.mark.parametrize(

@@ -217,7 +217,8 @@ def test_a_process_that_measures_memory_imports_nothing_from_here(
     monkeypatch.chdir(project)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     photo = next((project / "photos").iterdir())
-    assert memory(TINY / "detector", photo, threads=1, device="cpu")
+    config = load_config(env={}).config
+    assert memory(TINY / "detector", photo, config.detector, config.images, threads=1, device="cpu")
     assert hostile.ran(project) == []
 
 

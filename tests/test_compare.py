@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from conftest import TINY, Result, two_halves
 
+from fashionrec.config import load_config
 from fashionrec.dataset.prepare.prepare import write_data_yaml
 from fashionrec.evaluation.detection.selection import cells, ordered, selection_markdown, selection_page
-from fashionrec.evaluation.detection.speed import best_batch, median_seconds, memory, speeds
+from fashionrec.evaluation.detection.speed import median_seconds, memory, speeds
 from fashionrec.models.bundle import Bundle
 from fashionrec.models.runs import newest_promoted, read_run
 
@@ -107,7 +108,6 @@ def test_batches_grow_until_they_are_slower_or_do_not_fit() -> None:
         "4": pytest.approx(4 / 0.012, abs=0.01),
         "8": pytest.approx(8 / 0.068, abs=0.01),
     }
-    assert best_batch(found["network"])[0] == 4
     assert detector.asked == 8
     detector.most = 1
     assert list(speeds(detector, ["photo"], [1, 4], 0.01, detector.clock)["network"]) == ["1"]  # type: ignore[arg-type]
@@ -127,7 +127,9 @@ def test_a_speed_is_that_of_the_median_call_after_one_that_warms_up() -> None:
 
 def test_memory_is_that_of_a_process_of_its_own(photos: Path) -> None:
     ballast = np.ones(50_000_000)  # 400 MB of this process must not count
-    found = memory(TINY / "detector", photos / "orange-navy.jpg", threads=1, device="cpu")
+    config = load_config(env={}).config
+    photo = photos / "orange-navy.jpg"
+    found = memory(TINY / "detector", photo, config.detector, config.images, threads=1, device="cpu")
     assert found is None or (20 << 20) < found < ballast.nbytes
 
 

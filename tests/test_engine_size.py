@@ -34,6 +34,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_engine_is_built_for_the_size_of_its_checkpoint(
     checkpoints: Path, tmp_path: Path, saved: int | None, asked: int | None, side: int
 ) -> None:
+    from fashionrec.config import load_config
     from fashionrec.detector.training.engine import export_engine
     from fashionrec.detector.training.export import Evidence
 
@@ -49,7 +50,7 @@ def test_an_engine_is_built_for_the_size_of_its_checkpoint(
             tmp_path / "out",
             imgsz=asked,
             precision="fp16",
-            evidence=Evidence([tmp_path / "a.png"]),
+            evidence=Evidence([tmp_path / "a.png"], limits=load_config(env={}).config.images),
             build=build,
         )
     assert caught.value.args == (side, "fp16", None)

@@ -94,7 +94,7 @@ def test_a_wrong_class_mapping_shows(tmp_path: Path, config: Config) -> None:
     detector = Detector.open(TINY / "detector", config.detector)
 
     def report() -> list[list[int]]:
-        found = evaluate_detector(detector, tmp_path / "data.yaml", "test", config.evaluate)
+        found = evaluate_detector(detector, tmp_path / "data.yaml", "test", config.evaluate, config.images)
         return found.confusion.counts.tolist()
 
     assert report() == [[3, 0, 0], [0, 3, 0], [0, 0, 0]]

@@ -150,7 +150,7 @@ def labelled(tmp_path):
 
 def test_classes_are_matched_by_name_whatever_their_numbers(labelled, config: Config) -> None:
     detector = Detector.open(TINY / "detector", config.detector)
-    report = evaluate_detector(detector, labelled, "test", config.evaluate)
+    report = evaluate_detector(detector, labelled, "test", config.evaluate, config.images)
     assert (report.images, report.boxes) == (4, 4)
     assert report.map50 == pytest.approx(0.995)
     assert set(report.per_class) == {"pants", "top"}
@@ -167,17 +167,17 @@ class InPixelsOfItsInput(Detector):
 
 def test_a_wrong_letterbox_would_be_seen(labelled, config: Config) -> None:
     detector = InPixelsOfItsInput.open(TINY / "detector", config.detector)
-    assert evaluate_detector(detector, labelled, "test", config.evaluate).map50 < 0.5
+    assert evaluate_detector(detector, labelled, "test", config.evaluate, config.images).map50 < 0.5
 
 
 def test_a_missing_split_says_which_there_are(labelled, config: Config, tmp_path) -> None:
     detector = Detector.open(TINY / "detector", config.detector)
     with pytest.raises(DataError, match="no valid split") as caught:
-        evaluate_detector(detector, labelled, "valid", config.evaluate)
+        evaluate_detector(detector, labelled, "valid", config.evaluate, config.images)
     assert "test" in caught.value.hint
     (tmp_path / "other.yaml").write_text("test: test/images\nnames: [hat]\n")
     with pytest.raises(DataError, match="share no class"):
-        evaluate_detector(detector, tmp_path / "other.yaml", "test", config.evaluate)
+        evaluate_detector(detector, tmp_path / "other.yaml", "test", config.evaluate, config.images)
     write_data_yaml(tmp_path / "test", ["test"])
     with pytest.raises(DataError, match="missing"):
-        evaluate_detector(detector, tmp_path / "test" / "data.yaml", "test", config.evaluate)
+        evaluate_detector(detector, tmp_path / "test" / "data.yaml", "test", config.evaluate, config.images)

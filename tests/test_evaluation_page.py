@@ -59,6 +59,14 @@ def test_the_terminal_says_it_in_few_lines(cli: Cli, labelled: Path) -> None:
     assert "--html evaluation.html" in done.err
 
 
+def test_settings_of_the_command_reach_the_photos(cli: Cli, labelled: Path, tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text("images: {max_pixels: 1}\n")
+    for given in (("--set", "images.max_pixels=1"), ("--config", tmp_path / "small.yaml")):
+        done = evaluate(cli, labelled, *given)
+        assert done.code == 2
+        assert "pixels" in done.err
+
+
 def test_the_json_has_what_the_page_has(cli: Cli, labelled: Path) -> None:
     document = evaluate(cli, labelled, "--json").document
     assert document["confusion"]["classes"] == ["pants", "top", "background"]
@@ -150,7 +158,7 @@ def test_names_and_photos_that_are_gone_do_no_harm(labelled: Path, config: Confi
     labelled.write_text("test: test/images\nnames: [pants, '<script>x</script>']\n")
     detector = Detector.open(TINY / "detector", config.detector)
     detector.labels = {n: "<script>x</script>" if name == "top" else name for n, name in detector.labels.items()}
-    matches = match_detector(detector, labelled, "test", config.evaluate)
+    matches = match_detector(detector, labelled, "test", config.evaluate, config.images)
     about = {"title": "t", "weights": "w", "data": "d", "split": "test"}
     worst = [PhotoMistakes(labelled.parent / "gone.png", find_mistakes(matches)[2].mistakes, [])]
     text = detection_page(detection_report(matches), worst, config.images, about)
@@ -164,7 +172,7 @@ def test_markdown(labelled: Path, config: Config) -> None:
     from fashionrec.evaluation.detection.evaluator import evaluate_detector
 
     detector = Detector.open(TINY / "detector", config.detector)
-    report = evaluate_detector(detector, labelled, "test", config.evaluate)
+    report = evaluate_detector(detector, labelled, "test", config.evaluate, config.images)
     text = report.to_markdown()
     assert f"| pants | 4 | {report.per_class['pants']['map50']:.3f} |" in text
     assert "| small | 0 | – | – | – | – |" in text

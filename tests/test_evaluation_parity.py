@@ -71,7 +71,7 @@ def _draw(folder: Path, counts: dict[str, int]) -> Path:
 
 def ours(trained: Trained, config: Config, kind: type[Detector] = Detector) -> DetectionReport:
     detector = kind.open(trained.bundle, config.detector)
-    return evaluate_detector(detector, trained.data, "test", config.evaluate)
+    return evaluate_detector(detector, trained.data, "test", config.evaluate, config.images)
 
 
 def test_the_figures_are_those_of_val(trained: Trained, config: Config) -> None:

@@ -78,14 +78,15 @@ def evidence(trained: Trained, **changes: Any) -> Any:
 
     folders = {name: trained.data.parent / name / "images" for name in ("train", "test")}
     photos = {name: sorted(folder.iterdir()) for name, folder in folders.items()}
-    return Evidence(**{"photos": photos["test"], "calibration": photos["train"], **changes})
+    limits = load_config(env={}).config.images
+    return Evidence(**{"photos": photos["test"], "calibration": photos["train"], "limits": limits, **changes})
 
 
 def measuring(trained: Trained) -> Callable[[Any], Mapping[str, Any]]:
     from fashionrec.evaluation.detection.evaluator import evaluate_detector
 
-    config = load_config(env={}).config.evaluate
-    return lambda detector: evaluate_detector(detector, trained.data, "test", config).to_dict()
+    config = load_config(env={}).config
+    return lambda detector: evaluate_detector(detector, trained.data, "test", config.evaluate, config.images).to_dict()
 
 
 def test_an_export_agrees_with_its_source_and_serves(trained: Trained, whole: Bundle) -> None:

@@ -18,8 +18,9 @@ from fashionrec.dataset.prepare.prepare import write_data_yaml
 from fashionrec.detector.detect import Detector
 from fashionrec.detector.efficientdet import anchors_of
 from fashionrec.errors import ConfigError, ModelError, Refused
+from fashionrec.evaluation.detection.evaluator import evaluate_detector
 from fashionrec.models.bundle import Bundle
-from fashionrec.models.runs import read_run
+from fashionrec.models.runs import Run, read_run
 
 pytestmark = pytest.mark.train
 torch = pytest.importorskip("torch")
@@ -55,6 +56,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pictures(tmp_path_factory.mktemp("data"), {"train": 3, "valid": 6})
 
 
+def train(config: TrainConfig, runs: Path, **options: Any) -> Run:
+    """Train as the command does, by the shipped settings."""
+    from fashionrec.detector.training.train import train_detector
+
+    shipped = load_config(env={}).config
+
+    def evaluate(detector: Detector, data: Path, split: str) -> dict[str, Any]:
+        return evaluate_detector(detector, data, split, shipped.evaluate, shipped.images).to_dict()
+
+    return train_detector(config, runs, limits=shipped.images, evaluate=evaluate, **options)
+
+
 def settings(data: Path, model: str, *words: str) -> TrainConfig:
     own = (f"data={data}", f"model={model}", f"imgsz={SIDES.get(model, 128)}", "batch=4", "workers=0", "device=cpu")
     sets = [f"train.{word}" for word in (*own, "epochs=1", "pretrained=false", *words)]
@@ -63,11 +76,9 @@ def settings(data: Path, model: str, *words: str) -> TrainConfig:
 
 @pytest.fixture(scope="module", params=[EFFICIENTDET, FASTER_RCNN])
 def trained(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from fashionrec.detector.training.train import train_detector
-
     told: list[str] = []
     runs = tmp_path_factory.mktemp("runs")
-    run = train_detector(settings(data, request.param, f"name={request.param}"), runs, log=told.append)
+    run = train(settings(data, request.param, f"name={request.param}"), runs, log=told.append)
     assert "learning rate" in told[1]
     return run.path
 
@@ -297,22 +308,22 @@ def test_anchors_are_effdets(model: str, side: int) -> None:
 def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    from fashionrec.detector.training.train import recalled, train_detector
+    from fashionrec.detector.training.train import recalled
 
     def stop(epoch: int, epochs: int, figures: dict[str, Any]) -> None:
         raise KeyboardInterrupt
 
     data = pictures(tmp_path / "data", {"train": 2, "valid": 2})
     words = ("epochs=2", "name=a", "patience=0")
-    whole = train_detector(settings(data, FASTER_RCNN, *words), tmp_path / "whole")
+    whole = train(settings(data, FASTER_RCNN, *words), tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        train_detector(settings(data, FASTER_RCNN, *words), tmp_path / "cut", progress=stop)
+        train(settings(data, FASTER_RCNN, *words), tmp_path / "cut", progress=stop)
     assert read_run(tmp_path / "cut/train/a").status == "failed"
     with pytest.raises(ConfigError, match="cannot go on"):
-        train_detector(settings(data, FASTER_RCNN, *words, "lr0=0.5", "resume=true"), tmp_path / "cut")
+        train(settings(data, FASTER_RCNN, *words, "lr0=0.5", "resume=true"), tmp_path / "cut")
     config = recalled(settings(data, FASTER_RCNN, "name=a"), tmp_path / "cut", ())
     told: list[int] = []
-    run = train_detector(config, tmp_path / "cut", progress=lambda epoch, epochs, figures: told.append(epoch))
+    run = train(config, tmp_path / "cut", progress=lambda epoch, epochs, figures: told.append(epoch))
     assert told == [2]
     assert run.metrics == whole.metrics
     first, second = (load_file(path) for path in (whole.weights_path("last"), run.weights_path("last")))
@@ -321,8 +332,6 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Pat
 
 
 def test_what_a_family_does_not_know_is_refused_by_name(data: Path, tmp_path: Path) -> None:
-    from fashionrec.detector.training.train import train_detector
-
     for model, word, match in (
         (EFFICIENTDET, "mosaic=0.5", "does not know the option mosaic"),
         (EFFICIENTDET, "imgsz=96", "multiple of 128, not 96"),
@@ -333,12 +342,12 @@ def test_what_a_family_does_not_know_is_refused_by_name(data: Path, tmp_path: Pa
         (FASTER_RCNN, "batch=-1", "batch=-1"),
     ):
         with pytest.raises(ConfigError, match=match):
-            train_detector(settings(data, model, word), tmp_path)
+            train(settings(data, model, word), tmp_path)
     with pytest.raises(ModelError, match="no model") as caught:
-        train_detector(settings(data, "efficientdet_d33"), tmp_path)
+        train(settings(data, "efficientdet_d33"), tmp_path)
     assert caught.value.hint == "did you mean efficientdet_d3?"
     with pytest.raises(ModelError, match="no model"):
-        train_detector(settings(data, "fasterrcnn_resnet5_fpn"), tmp_path)
+        train(settings(data, "fasterrcnn_resnet5_fpn"), tmp_path)
 
 
 def test_published_weights_are_taken_where_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -369,7 +378,7 @@ def test_published_weights_are_taken_where_they_are(tmp_path: Path, monkeypatch:
 def test_boxes_go_where_the_pixels_go(tmp_path: Path) -> None:
     from fashionrec.detector.training.families.photos import LabelledPhotos, Variation
 
-    data = tmp_path / "images"
+    data, limits = tmp_path / "images", load_config(env={}).config.images
     data.mkdir()
     (tmp_path / "labels").mkdir()
     image = Image.new("RGB", (80, 64), "white")
@@ -377,7 +386,7 @@ def test_boxes_go_where_the_pixels_go(tmp_path: Path) -> None:
     image.save(data / "a.png")
     (tmp_path / "labels" / "a.txt").write_text(f"3 {35 / 80} {25 / 64} {30 / 80} {30 / 64}\n")
     varied = Variation(fliplr=0.5, flipud=0.5, translate=0.1, scale=0.3)
-    photos = LabelledPhotos([data / "a.png"], 128, 114, varied, seed=0)
+    photos = LabelledPhotos([data / "a.png"], 128, 114, varied, seed=0, limits=limits)
     seen = set()
     for epoch in range(12):
         photos.epoch = epoch
@@ -389,7 +398,7 @@ def test_boxes_go_where_the_pixels_go(tmp_path: Path) -> None:
         again, _, _ = photos[0]
         assert np.array_equal(square, again)
     assert len(seen) > 8
-    turned = LabelledPhotos([data / "a.png"], 128, 114, Variation(degrees=40), seed=0)
+    turned = LabelledPhotos([data / "a.png"], 128, 114, Variation(degrees=40), seed=0, limits=limits)
     square, boxes, _ = turned[0]
     rows, columns = np.nonzero((square[..., 0] > 200) & (square[..., 1] < 60))
     assert boxes[0] == pytest.approx((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1), abs=2)
@@ -399,12 +408,10 @@ def test_boxes_go_where_the_pixels_go(tmp_path: Path) -> None:
 def test_a_training_starts_from_a_checkpoint_of_other_classes(trained: Path, data: Path, tmp_path: Path) -> None:
     if trained.name != FASTER_RCNN:
         pytest.skip("the code is the same")
-    from fashionrec.detector.training.train import train_detector
-
     other = pictures(tmp_path / "other", {"train": 3, "valid": 3})
     other.write_text(other.read_text().replace("dress", "gown"))
     told: list[str] = []
     config = settings(other, str(trained / "weights" / "best.safetensors"), "imgsz=64")
-    run = train_detector(config, tmp_path / "runs", log=told.append)
+    run = train(config, tmp_path / "runs", log=told.append)
     assert "all but the layers of its classes" in told[0].replace("but for", "all but")
     assert run.status == "done"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fashionrec.cli.models import DETECTOR_PACKAGES, detector_from, opened_detector
+from fashionrec.cli.models import DETECTOR_PACKAGES, detector_from, evaluate_with, opened_detector
 from fashionrec.cli.session import Session, command
 from fashionrec.common.folder import Folder
 from fashionrec.common.text import shell_word
@@ -145,7 +145,14 @@ def _row(session: Session, model: str, data: Path, fingerprint: str) -> tuple[di
         "parameters": size.parameters,
         "gflops": size.gflops,
         "file_bytes": graph.stat().st_size,
-        "memory_bytes": memory(bundle.path, paths[0], threads=project.threads, device=project.device),
+        "memory_bytes": memory(
+            bundle.path,
+            paths[0],
+            session.config.detector,
+            session.config.images,
+            threads=project.threads,
+            device=project.device,
+        ),
     }
     return row, _machine(detector.provider)
 
@@ -225,7 +232,14 @@ def _trained(session: Session, model: str, data: Path, fingerprint: str) -> tupl
             told = ", ".join(f"{key} {value:.3f}" for key, value in figures.items() if isinstance(value, float))
             tick(epoch, epochs, told)
 
-        trained: Run = module.train_detector(config, session.runs, log=session.out.say, progress=progress)
+        trained: Run = module.train_detector(
+            config,
+            session.runs,
+            log=session.out.say,
+            progress=progress,
+            limits=session.config.images,
+            evaluate=evaluate_with(session),
+        )
     trained.promoted = False  # none of several is the one to use, until somebody says so
     trained.save()
     return "trained", trained

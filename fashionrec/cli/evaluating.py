@@ -138,7 +138,7 @@ def _match(session: Session, weights: str, data: Path, split: str) -> Matches:
             " the figures are not those of its use"
         )
     with session.out.progress("evaluating", "photos") as tick:
-        return match_detector(detector, data, split, session.config.evaluate, progress=tick)
+        return match_detector(detector, data, split, session.config.evaluate, session.config.images, progress=tick)
 
 
 def _document(

@@ -145,7 +145,9 @@ def _measure(session: Session, data: Path, split: str) -> Any:
 
     def measure(detector: Detector) -> Mapping[str, Any]:
         with session.out.progress("measuring", "photos") as tick:
-            report = evaluate_detector(detector, data, split, session.config.evaluate, progress=tick)
+            report = evaluate_detector(
+                detector, data, split, session.config.evaluate, session.config.images, progress=tick
+            )
         return {"map50_95": report.map50_95, "map50": report.map50, "images": report.images}
 
     return measure
@@ -204,7 +206,9 @@ def _export_engine(session: Session, weights: Path, out: Path, evidence: dict[st
         imgsz=config.imgsz,
         precision=config.precision,
         data=data,
-        evidence=load("fashionrec.detector.training.export", what="exporting a detector").Evidence(**evidence),
+        evidence=load("fashionrec.detector.training.export", what="exporting a detector").Evidence(
+            **evidence, limits=session.config.images
+        ),
         log=session.out.say,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -67,6 +67,16 @@ def opened_detector(session: Session, bundle: Bundle) -> Detector:
     )
 
 
+def evaluate_with(session: Session) -> Callable[[Detector, Path, str], dict[str, Any]]:
+    """What measures a detector that is being trained: the one evaluator, with the session's settings."""
+    from fashionrec.evaluation.detection.evaluator import evaluate_detector
+
+    def evaluate(detector: Detector, data: Path, split: str) -> dict[str, Any]:
+        return evaluate_detector(detector, data, split, session.config.evaluate, session.config.images).to_dict()
+
+    return evaluate
+
+
 def detector_from(session: Session, path: Path) -> Bundle:
     """A detector's bundle from a bundle, a run's folder, or a checkpoint, which is exported beside itself once."""
     path = _weights_of_run(path, ("best_ft", "best"))
@@ -117,7 +127,7 @@ def export_detector(
         out,
         imgsz=imgsz,
         precision=precision,
-        evidence=module.Evidence(**evidence),
+        evidence=module.Evidence(**evidence, limits=session.config.images),
         overwrite=True,
         log=session.out.say,
     )
@@ -166,10 +176,16 @@ def embedder_from(session: Session, source: str) -> Bundle:
 
 
 def export_embedder(session: Session, source: str, out: Path, check_images: Sequence[Path] = ()) -> Bundle:
+    from fashionrec.photos.images import read_photo
+
     module = load("fashionrec.embedder.training.export", what="exporting an encoder", packages=EMBEDDER_PACKAGES)
     session.out.say(f"exporting {source} to {out}")
     bundle: Bundle = module.export_embedder(
-        source, out, check_images=list(check_images), overwrite=True, log=session.out.say
+        source,
+        out,
+        pictures=[read_photo(path, session.config.images).pixels for path in check_images],
+        overwrite=True,
+        log=session.out.say,
     )
     return bundle
 

@@ -176,7 +176,9 @@ def detector_converted(session: Session, source: Bundle, target: Path, precision
 
     module = load("fashionrec.detector.training.export", what=f"a detector in {precision}", packages=DETECTOR_PACKAGES)
     paths = sample.paths()
-    evidence = module.Evidence(photos=paths[::2] or paths, calibration=paths[1::2] or paths)
+    evidence = module.Evidence(
+        photos=paths[::2] or paths, calibration=paths[1::2] or paths, limits=session.config.images
+    )
     bundle: Bundle = module.convert_detector(source, target, precision, evidence, overwrite=True, log=session.out.say)
     return bundle
 

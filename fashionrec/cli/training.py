@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fashionrec.cli.models import DETECTOR_PACKAGES, EMBEDDER_PACKAGES, TrustPickle, trusting
+from fashionrec.cli.models import DETECTOR_PACKAGES, EMBEDDER_PACKAGES, TrustPickle, evaluate_with, trusting
 from fashionrec.cli.output import Tick
 from fashionrec.cli.session import Session, command, one_or_none
 from fashionrec.common.text import shell_word
@@ -93,7 +93,14 @@ def run_train(session: Session) -> dict[str, Any]:
         f"{'resuming ' + str(config.name) + ': ' if config.resume else ''}training {config.model} on {config.data}"
     )
     with session.out.progress("epoch") as tick:
-        run = module.train_detector(config, session.runs, log=session.out.say, progress=_epochs(tick))
+        run = module.train_detector(
+            config,
+            session.runs,
+            log=session.out.say,
+            progress=_epochs(tick),
+            limits=session.config.images,
+            evaluate=evaluate_with(session),
+        )
     return _run_document(run)
 
 
@@ -209,7 +216,7 @@ def _judge(session: Session) -> Any:
     def match(weights: Path, data: Path, split: str) -> Any:
         detector = opened_detector(session, detector_from(session, weights))
         with session.out.progress("evaluating", "photos") as tick:
-            return match_detector(detector, data, split, session.config.evaluate, progress=tick)
+            return match_detector(detector, data, split, session.config.evaluate, session.config.images, progress=tick)
 
     return partial(judge, match=match, config=session.config.finetune)
 

@@ -20,7 +20,7 @@ import numpy as np
 from fashionrec.common.files import dump_json, sha256_file, write_atomic
 from fashionrec.detector.decode import Detections
 from fashionrec.detector.training.agreement import compare
-from fashionrec.detector.training.export import Evidence, read_photos
+from fashionrec.detector.training.export import Evidence
 from fashionrec.detector.training.gate import judge, map_loss
 from fashionrec.detector.training.ultra import load_ultralytics, load_yolo, own_folder, quiet, stamped
 from fashionrec.errors import DataError, FashionrecError, ModelError
@@ -76,7 +76,7 @@ def export_engine(
         file = (build or built_by_ultralytics)(copy, side, precision, data)
         spec = PixelSpec.from_dict(stamped(yolo).get("pixels"))
         source, exported = Predicting(weights, side, spec), Predicting(file, side, spec)
-        photos = list(read_photos(evidence.photos, say))
+        photos = list(evidence.read(evidence.photos, say))
         agreement = compare(source, exported, photos, prepared=evidence.prepared)
         loss = map_loss(source, exported, evidence.measure) if evidence.measure else None
         judge(precision, agreement, loss, evidence.tolerance)

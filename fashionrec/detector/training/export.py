@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from fashionrec.common.files import sha256_file
-from fashionrec.config import load_config
+from fashionrec.config import ImagesConfig
 from fashionrec.detector.detect import Detector
 from fashionrec.detector.training.agreement import compare, speed
 from fashionrec.detector.training.families import Graph, family_of_weights
@@ -30,7 +30,7 @@ from fashionrec.models.graphs import graph_files, keep_weights_beside, with_read
 from fashionrec.photos.images import read_photo
 from fashionrec.photos.pixels import PixelSpec, prepare_pixels
 
-__all__ = ["Evidence", "check", "convert_detector", "export_detector", "read_photos", "same_input"]
+__all__ = ["Evidence", "check", "convert_detector", "export_detector", "same_input"]
 
 _CHECKED = 16  # photos at most whose raw outputs are compared
 
@@ -39,13 +39,34 @@ _CHECKED = 16  # photos at most whose raw outputs are compared
 class Evidence:
     """What an export is made and judged by. ``photos`` are files that it is checked on; ``calibration`` those whose activations
     set the ranges of int8; both are ``prepared`` already, as the detector's own photos were, or not. ``measure`` tells the mAP
-    of a detector on labelled photos, of which ``tolerance`` points may be lost."""
+    of a detector on labelled photos, of which ``tolerance`` points may be lost. Photos are read within ``limits``, which must be
+    given with them."""
 
     photos: Sequence[Path] = ()
     calibration: Sequence[Path] = ()
     prepared: bool = False
     measure: Measure | None = None
     tolerance: float = 0.0
+    limits: ImagesConfig | None = None
+
+    def read(self, paths: Sequence[Path], say: Callable[[str], None]) -> Iterator[Image.Image]:
+        """Read photos as they are decoded when served; what cannot be read is said and left out.
+
+        Raises :class:`DataError` if all are.
+        """
+        if self.limits is None:
+            raise TypeError("photos are read within limits")
+        read = 0
+        for path in paths:
+            try:
+                photo = read_photo(path, self.limits).pixels
+            except ImageError as error:
+                say(f"left out: {error}")
+                continue
+            read += 1
+            yield photo
+        if not read:
+            raise DataError("none of the photos can be read")
 
 
 def export_detector(
@@ -81,7 +102,7 @@ def export_detector(
         keep_weights_beside(graph.path)
         bundle = _unwritten(graph.path, graph.spec)
         few = evidence.photos[:: max(1, len(evidence.photos) // _CHECKED)][:_CHECKED]
-        photos = _treated(read_photos(few, say), bundle, evidence.prepared) if few else _made_up()
+        photos = _treated(evidence.read(few, say), bundle, evidence.prepared) if few else _made_up()
         figures = check(graph.reference, bundle, photos, graph.pixels)
         say(
             f"agreement with the source: scores within {figures['score_difference_max']:.1e}, boxes within"
@@ -146,7 +167,7 @@ def convert_detector(
         first, second = opened(source), opened(bundle)
         figures = _compared(first, second, evidence, say)
         judge(precision, figures, None, 0.0, largest)
-        (photo,) = read_photos(evidence.photos[:1], say)
+        (photo,) = evidence.read(evidence.photos[:1], say)
         file = bundle.path / bundle.graphs["detect"]
         return write_bundle(
             out,
@@ -174,7 +195,7 @@ def _converted(
     chosen = list(evidence.calibration or evidence.photos)
 
     def inputs(paths: Sequence[Path]) -> Iterator[np.ndarray]:
-        for photo in read_photos(paths, say):
+        for photo in evidence.read(paths, say):
             yield source.inputs(_treated([photo], source.bundle, evidence.prepared))
 
     if precision == "int8":
@@ -188,7 +209,7 @@ def _converted(
 
 
 def _compared(source: Detector, exported: Detector, evidence: Evidence, say: Callable[[str], None]) -> dict[str, Any]:
-    photos = list(read_photos(evidence.photos, lambda text: None))
+    photos = list(evidence.read(evidence.photos, lambda text: None))
     figures = compare(source, exported, photos, prepared=evidence.prepared)
     say(
         f"of {figures['detections_source']} garments in {figures['photos_compared']} photos both find"
@@ -200,22 +221,6 @@ def _compared(source: Detector, exported: Detector, evidence: Evidence, say: Cal
 
 def _unwritten(file: Path, spec: dict[str, Any]) -> Bundle:
     return Bundle(file.parent, "detector", "unwritten", "", {"detect": file.name}, spec, {}, {}, {})
-
-
-def read_photos(paths: Sequence[Path], say: Callable[[str], None]) -> Iterator[Image.Image]:
-    """Photos as they are decoded when served; what cannot be read is said and left out. Raises :class:`DataError` if all are."""
-    limits = load_config().config.images
-    read = 0
-    for path in paths:
-        try:
-            photo = read_photo(path, limits).pixels
-        except ImageError as error:
-            say(f"left out: {error}")
-            continue
-        read += 1
-        yield photo
-    if not read:
-        raise DataError("none of the photos can be read")
 
 
 def _treated(photos: Iterable[Image.Image], bundle: Bundle, prepared: bool) -> list[Image.Image]:

@@ -17,7 +17,8 @@ from typing import Any
 from fashionrec.common.files import sha256_file
 from fashionrec.common.text import shell_word
 from fashionrec.config import FinetuneConfig
-from fashionrec.detector.training.train import Log, Progress, augmentation, fit, tell_which
+from fashionrec.detector.training.options import augmentation
+from fashionrec.detector.training.train import Log, Progress, fit, tell_which
 from fashionrec.detector.training.ultra import load_yolo, own_folder, quiet, stamped
 from fashionrec.errors import ConfigError, DataError, ModelError
 from fashionrec.labels.yolo import YoloData, dataset_fingerprint, declared, read_data_yaml, read_labels, write_own_yaml

@@ -57,6 +57,16 @@ def check_options(settings: dict[str, Any]) -> None:
             check(name, given[name])
 
 
+def augmentation(about: dict[str, Any]) -> dict[str, float]:
+    """The flips and rotation that a dataset asks for, as ultralytics' options; none where it holds augmented copies."""
+    asked = about.get("augment") or {}
+    if asked.get("mode") == "fly":
+        return {name: float(asked[name]) for name in ("fliplr", "flipud", "degrees")}
+    if asked.get("mode") in ("copies", "done"):
+        return {"fliplr": 0.0, "flipud": 0.0, "degrees": 0.0}
+    return {}
+
+
 def _check_word(name: str, value: object, words: tuple[object, ...]) -> None:
     same = [word for word in words if word == value and isinstance(word, bool) == isinstance(value, bool)]
     if same or (name == "optimizer" and str(value).lower() in [str(word).lower() for word in words]):

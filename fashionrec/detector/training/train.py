@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from fashionrec.common.documents import read_json
-from fashionrec.config import TrainConfig
+from fashionrec.config import ImagesConfig, TrainConfig
 from fashionrec.detector.training.balance import CLS_PW
-from fashionrec.detector.training.families import other_family
+from fashionrec.detector.training.families import Evaluate, other_family
 from fashionrec.detector.training.gpus import check_device, watched
 from fashionrec.detector.training.loggers import PROJECT, need_loggers, places
 from fashionrec.detector.training.names import model_note
-from fashionrec.detector.training.options import check_options
+from fashionrec.detector.training.options import augmentation, check_options
 from fashionrec.detector.training.resume import Point, recalled, recover, same_settings, unfinished
 from fashionrec.detector.training.trainer import METRICS, PREVIOUS, Plan, metrics_of, trainer_class
 from fashionrec.detector.training.ultra import load_ultralytics, load_yolo, quiet, stamp, translated
@@ -25,7 +25,7 @@ from fashionrec.errors import ConfigError
 from fashionrec.labels.yolo import YoloData, dataset_fingerprint, declared, read_data_yaml, write_own_yaml
 from fashionrec.models.runs import LOCK_WAIT, Run, start_run
 
-__all__ = ["Log", "Progress", "augmentation", "fit", "recalled", "train_detector"]
+__all__ = ["Log", "Progress", "fit", "recalled", "train_detector"]
 
 Progress = Callable[[int, int, dict[str, Any]], None]
 Log = Callable[[str], None]
@@ -40,21 +40,26 @@ def train_detector(
     *,
     log: Log | None = None,
     progress: Progress | None = None,
+    limits: ImagesConfig | None = None,
+    evaluate: Evaluate | None = None,
     devices: Callable[[Any], int] = check_device,
     wait: float = LOCK_WAIT,
 ) -> Run:
     """Train, and write ``runs/train/NAME`` with ``weights/{best,last}.pt``, ultralytics' plots and tables, and run.json.
 
-    Metrics are those of the best epoch on the valid split. With ``resume`` the run of that name, or the newest unfinished one,
-    goes on in its folder from the end of its last whole epoch. ``devices`` says how many devices a name means, ``wait`` is how
-    many seconds a run that another process holds is waited for. Raises :class:`ConfigError`, :class:`DataError`,
-    :class:`ModelError` or :class:`MissingExtra` before it starts.
+    Metrics are those of the best epoch on the valid split. With ``resume`` the run of that name, or the newest unfinished
+    one, goes on in its folder from the end of its last whole epoch. Families without a trainer of their own read photos
+    within ``limits`` and judge each epoch by ``evaluate``, and cannot do without. ``devices`` says how many devices a name
+    means, ``wait`` is how many seconds a run that another process holds is waited for. Raises :class:`ConfigError`,
+    :class:`DataError`, :class:`ModelError` or :class:`MissingExtra` before it starts.
     """
     say = log or (lambda text: None)
     if (family := other_family(config.model)) is not None:
         from fashionrec.detector.training.families.plain import train_in_run
 
-        return train_in_run(family, config, runs, log=log, progress=progress)
+        if limits is None or evaluate is None:
+            raise TypeError(f"{config.model} is trained with limits and evaluate")
+        return train_in_run(family, config, runs, limits=limits, evaluate=evaluate, log=log, progress=progress)
     before = unfinished(runs / "train", config.name) if config.resume else None
     data = Path(config.data or "")
     yolo_data = read_data_yaml(data)
@@ -161,16 +166,6 @@ def fit(
     run.status, run.promoted = "done", True
     run.save()
     return run
-
-
-def augmentation(about: dict[str, Any]) -> dict[str, float]:
-    """The flips and rotation that a dataset asks for, as ultralytics' options; none where it holds augmented copies."""
-    asked = about.get("augment") or {}
-    if asked.get("mode") == "fly":
-        return {name: float(asked[name]) for name in ("fliplr", "flipud", "degrees")}
-    if asked.get("mode") in ("copies", "done"):
-        return {"fliplr": 0.0, "flipud": 0.0, "degrees": 0.0}
-    return {}
 
 
 def _go_on(run: Run, config: TrainConfig, say: Log, wait: float) -> Point | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fashionrec.config import EvaluateConfig, load_config
+from fashionrec.config import EvaluateConfig, ImagesConfig
 from fashionrec.errors import DataError
 from fashionrec.evaluation.detection.matches import Matches
 from fashionrec.evaluation.detection.report import DetectionReport, detection_report
@@ -31,6 +31,7 @@ def evaluate_detector(
     data_yaml: Path,
     split: str,
     config: EvaluateConfig,
+    limits: ImagesConfig,
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> DetectionReport:
@@ -38,7 +39,7 @@ def evaluate_detector(
 
     Raises :class:`DataError` if the split is missing, has no boxes, or shares no class with the detector.
     """
-    return detection_report(match_detector(detector, data_yaml, split, config, progress=progress))
+    return detection_report(match_detector(detector, data_yaml, split, config, limits, progress=progress))
 
 
 def match_detector(
@@ -46,6 +47,7 @@ def match_detector(
     data_yaml: Path,
     split: str,
     config: EvaluateConfig,
+    limits: ImagesConfig,
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> Matches:
@@ -59,7 +61,6 @@ def match_detector(
             f"{data_yaml} and the detector share no class",
             hint=f"it knows {', '.join(detector.labels.values())}; the data has {', '.join(known)}",
         )
-    limits = load_config().config.images
     prepared = bool(declared(data_yaml).get("pixels"))  # as this detector does, or otherwise: never twice
     matches = Matches(data.names)
     for start in range(0, len(images), _BATCH):

@@ -6,6 +6,7 @@ output. A speed is that of the median call, after one that warms up.
 
 from __future__ import annotations
 
+import json
 import statistics
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fashionrec.config import DetectorConfig, ImagesConfig
 from fashionrec.errors import FashionrecError
 
 if TYPE_CHECKING:
@@ -59,12 +61,6 @@ def speeds(
     return found
 
 
-def best_batch(rates: dict[str, float]) -> tuple[int, float]:
-    """The batch size that does most photos in a second, and how many."""
-    size = max(rates, key=lambda key: rates[key])
-    return int(size), rates[size]
-
-
 def median_seconds(call: Callable[[], Any], seconds: float, clock: Clock = time.perf_counter) -> float:
     """Seconds of the median call, of at least three and as many as fit into ``seconds``; one goes before."""
     call()
@@ -76,11 +72,14 @@ def median_seconds(call: Callable[[], Any], seconds: float, clock: Clock = time.
     return statistics.median(taken)
 
 
-def memory(bundle: Path, photo: Path, *, threads: int, device: str) -> int | None:
+def memory(
+    bundle: Path, photo: Path, config: DetectorConfig, limits: ImagesConfig, *, threads: int, device: str
+) -> int | None:
     """Bytes of the most memory that a fresh process had which opened a bundle and predicted one photo: Python, ONNX Runtime and
     weights, not a GPU's memory. None where the system does not tell."""
     code = "import sys; from fashionrec.evaluation.detection.speed import peak; print(peak(*sys.argv[1:]))"
-    command = [sys.executable, "-P", "-c", code, str(bundle), str(photo), str(threads), device]
+    settings = json.dumps([config.model_dump(), limits.model_dump()])
+    command = [sys.executable, "-P", "-c", code, str(bundle), str(photo), settings, str(threads), device]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise FashionrecError(
@@ -90,15 +89,14 @@ def memory(bundle: Path, photo: Path, *, threads: int, device: str) -> int | Non
     return found or None
 
 
-def peak(bundle: str, photo: str, threads: str, device: str) -> int:
+def peak(bundle: str, photo: str, settings: str, threads: str, device: str) -> int:
     """Predict, and return this process's peak memory in bytes; 0 where it cannot be told."""
-    from fashionrec.config import load_config
     from fashionrec.detector.detect import Detector
     from fashionrec.photos.images import read_photo
 
-    config = load_config().config
-    detector = Detector.open(bundle, config.detector, threads=int(threads), device=device)
-    detector.predict([read_photo(Path(photo), config.images).pixels])
+    config, limits = json.loads(settings)
+    detector = Detector.open(bundle, DetectorConfig.model_validate(config), threads=int(threads), device=device)
+    detector.predict([read_photo(Path(photo), ImagesConfig.model_validate(limits)).pixels])
     status = Path("/proc/self/status")
     if status.is_file():  # not getrusage, which on Linux begins with the peak of the process that started this one
         line = next((line for line in status.read_text().splitlines() if line.startswith("VmHWM:")), "")

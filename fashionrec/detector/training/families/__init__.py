@@ -1,11 +1,10 @@
 """The libraries that detectors come from, one small module each, behind one interface. Training plane.
 
-A family's module has two functions::
+A family's module exports a checkpoint::
 
-    train(run, config, data, progress) -> None       trains into run.path; fills run.weights, run.metrics, run.device
     to_graph(weights, work, imgsz=None) -> Graph     a checkpoint as ONNX in the folder `work`
 
-(ultralytics' own is trained by :mod:`train`; the others share :mod:`plain`.)
+ultralytics' own is trained by :mod:`train`; the others share :mod:`plain`, which says what else they bring.
 Checkpoints of ultralytics are its own ``.pt`` (pickles). Those of every other family are ``.safetensors`` whose metadata says
 what they are, so that nothing is run by loading them.
 """
@@ -14,7 +13,7 @@ from __future__ import annotations
 
 import importlib
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +28,11 @@ from fashionrec.errors import ModelError
 if TYPE_CHECKING:
     from PIL import Image
 
+    from fashionrec.detector.detect import Detector
+
+#: Measures a detector on a split (its name) of a data.yaml: ``map50``, ``map50_95``, ``precision``, ``recall``,
+#: and the same by class in ``per_class``, all shares of 1.
+Evaluate = Callable[["Detector", Path, str], Mapping[str, Any]]
 #: What a model's name begins with, and the module of its family; every other name is ultralytics'.
 PREFIXES = {
     "efficientdet": "effdet",
@@ -104,7 +108,7 @@ def options_of(model: str) -> frozenset[str] | None:
     """The training options that a model's family knows by ultralytics' names; None for ultralytics itself: all of them."""
     if other_family(model) is None:
         return None
-    from fashionrec.detector.training.families.loop import OPTIONS
+    from fashionrec.detector.training.families.options import OPTIONS
 
     return frozenset(OPTIONS)
 

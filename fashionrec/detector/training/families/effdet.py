@@ -6,7 +6,6 @@ are :mod:`fashionrec.detector.efficientdet`, which is held against effdet's own 
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -21,10 +20,9 @@ from fashionrec.config import TrainConfig, nearest
 from fashionrec.detector.efficientdet import MOST
 from fashionrec.detector.training.families import Graph
 from fashionrec.detector.training.families.checkpoint import About, load_weights
-from fashionrec.detector.training.families.loop import Learner, Log, Progress, Truth
-from fashionrec.detector.training.families.plain import exported, spec_of, train_plainly
+from fashionrec.detector.training.families.loop import Learner, Truth
+from fashionrec.detector.training.families.plain import exported, spec_of
 from fashionrec.errors import ConfigError, ModelError
-from fashionrec.models.runs import Run
 
 NAME = "effdet"
 PACKAGES = ("torch", "effdet", "timm")
@@ -38,13 +36,6 @@ def check(config: TrainConfig) -> None:
         _fits(_settings(config.model), config.imgsz)
     else:
         _fits(_settings(About.of(Path(config.model)).model), config.imgsz)
-
-
-def train(
-    run: Run, config: TrainConfig, data: Path, progress: Progress | None = None, log: Log = lambda text: None
-) -> None:
-    """Train into the run's folder. Raises :class:`ConfigError` or :class:`DataError`."""
-    train_plainly(sys.modules[__name__], run, config, data, progress, log)
 
 
 def to_graph(weights: Path, work: Path, imgsz: int | None = None) -> Graph:

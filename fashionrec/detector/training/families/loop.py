@@ -22,14 +22,15 @@ from torch import nn
 
 from fashionrec.common.files import write_atomic
 from fashionrec.common.text import TableWriter
-from fashionrec.config import TrainConfig, load_config, nearest
+from fashionrec.config import ImagesConfig, TrainConfig
 from fashionrec.detector.detect import Detector
 from fashionrec.detector.training.balance import BalancedSampler, image_weights
-from fashionrec.detector.training.families import STATE
+from fashionrec.detector.training.families import STATE, Evaluate
 from fashionrec.detector.training.families.checkpoint import About, load_state, save_state, save_weights
+from fashionrec.detector.training.families.options import settled
 from fashionrec.detector.training.families.photos import LabelledPhotos, Variation
 from fashionrec.errors import ConfigError, FashionrecError
-from fashionrec.labels.yolo import declared, read_data_yaml, read_labels
+from fashionrec.labels.yolo import read_data_yaml, read_labels
 from fashionrec.models.bundle import Bundle
 from fashionrec.models.runs import Run
 
@@ -38,23 +39,6 @@ Log = Callable[[str], None]
 #: Boxes float32 [n, 4] (xyxy pixels of the input) and class numbers int64 [n] of one photo.
 Truth = tuple[torch.Tensor, torch.Tensor]
 
-#: The options of ultralytics that this loop knows too, and what they are where they are not set.
-OPTIONS: dict[str, Any] = {
-    "pretrained": True,
-    "amp": True,
-    "lrf": 0.01,  # the last learning rate, as a share of the first
-    "momentum": 0.937,  # of SGD
-    "weight_decay": 0.0005,
-    "warmup_epochs": 3.0,
-    "fliplr": 0.5,
-    "flipud": 0.0,
-    "degrees": 0.0,
-    "translate": 0.1,
-    "scale": 0.5,
-    "hsv_h": 0.015,
-    "hsv_s": 0.7,
-    "hsv_v": 0.4,
-}
 _VARIED = tuple(Variation.__dataclass_fields__)
 _CLIP = 10.0  # the most that a gradient's norm may be, as in ultralytics
 _MOST_WARMUP = 0.2  # share of the steps
@@ -85,31 +69,6 @@ class TorchDetector(Detector):
             return np.asarray(self._network(torch.from_numpy(values).to(self._place)).float().cpu().numpy())
 
 
-def settled(config: TrainConfig, data: Path) -> dict[str, Any]:
-    """The options of a training: those set, those that the dataset asks for, the defaults. Raises :class:`ConfigError` for one
-    that this loop does not know."""
-    from fashionrec.detector.training.train import augmentation
-
-    asked, model = config.options(), config.model
-    for name, value in asked.items():
-        if name not in OPTIONS:
-            hint = nearest(name, OPTIONS) or f"it knows {', '.join(OPTIONS)}"
-            raise ConfigError(f"{model} does not know the option {name}: only ultralytics' detectors do", hint=hint)
-        if not isinstance(value, (int, float)):
-            raise ConfigError(f"train.{name} is {value!r}, not a number")
-    wrong = {
-        f"balance={config.balance}": config.balance not in ("none", "sample"),
-        f"loggers={','.join(config.loggers)}": bool(config.loggers),
-        f"optimizer={config.optimizer}": config.optimizer.lower() not in ("auto", "adamw", "sgd"),
-        f"batch={config.batch}": not isinstance(config.batch, int) or config.batch < 1,
-    }
-    for setting, refused in wrong.items():
-        if refused:
-            hint = "balance=none|sample, optimizer=auto|AdamW|SGD, batch=1 or more, no loggers (results.csv has the figures)"
-            raise ConfigError(f"{model} cannot be trained with {setting}", hint=hint)
-    return {**OPTIONS, **augmentation(declared(data)), **asked}
-
-
 def placed(device: int | str | list[int] | None) -> torch.device:
     """Where to train: the GPU where there is one and no other was named. Raises :class:`ConfigError`."""
     if device is None or device == "":
@@ -126,7 +85,16 @@ def placed(device: int | str | list[int] | None) -> torch.device:
 
 
 def fit(
-    run: Run, config: TrainConfig, data: Path, learner: Learner, about: About, progress: Progress | None, log: Log
+    run: Run,
+    config: TrainConfig,
+    data: Path,
+    learner: Learner,
+    about: About,
+    progress: Progress | None,
+    log: Log,
+    *,
+    limits: ImagesConfig,
+    evaluate: Evaluate,
 ) -> None:
     """Train into the run's folder: ``weights/{best,last}.safetensors`` and ``results.csv``; fills the run's weights, metrics,
     device and epochs. Goes on from ``weights/state.safetensors`` where that is."""
@@ -137,7 +105,7 @@ def fit(
     device = placed(config.device)
     run.device = str(device)
     learner.model.to(device)
-    photos = LabelledPhotos(images, about.imgsz, int(learner.spec["pad"]), _variation(options), config.seed)
+    photos = LabelledPhotos(images, about.imgsz, int(learner.spec["pad"]), _variation(options), config.seed, limits)
     steps = math.ceil(len(images) / int(config.batch))
     optimizer, lr = _optimizer(learner, config, options)
     schedule = _schedule(lr, float(options["lrf"]), steps * config.epochs, round(options["warmup_epochs"] * steps))
@@ -164,7 +132,7 @@ def fit(
         start = time.perf_counter()
         torch.manual_seed(config.seed * 1_000_003 + epoch)  # of dropout and of the proposals that are sampled
         loss = _epoch(learner, photos, sampler, epoch, config, optimizer, scaler, schedule, device)
-        figures = _measured(learner, device, data)
+        figures = _measured(learner, device, data, evaluate)
         better = figures["map50_95"] >= record["best"]
         if better:
             if figures["map50_95"] > record["best"] or record["best"] == 0:
@@ -243,14 +211,11 @@ def _epoch(
     return total / count
 
 
-def _measured(learner: Learner, device: torch.device, data: Path) -> dict[str, Any]:
+def _measured(learner: Learner, device: torch.device, data: Path, evaluate: Evaluate) -> dict[str, Any]:
     """The valid split by our own evaluator, as a run records it."""
-    from fashionrec.evaluation.detection.evaluator import evaluate_detector
-
     learner.model.eval()
-    report = evaluate_detector(TorchDetector(learner, device), data, "valid", load_config().config.evaluate)
+    document = evaluate(TorchDetector(learner, device), data, "valid")
     names = ("map50", "map50_95", "precision", "recall")
-    document = report.to_dict()
     per_class = {name: {key: float(values[key]) for key in names} for name, values in document["per_class"].items()}
     return {**{key: float(document[key]) for key in names}, "per_class": per_class, "split": "valid"}
 

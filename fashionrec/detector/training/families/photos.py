@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fashionrec.config import load_config
+from fashionrec.config import ImagesConfig
 from fashionrec.detector.preprocess import letterbox
 from fashionrec.labels.yolo import read_labels
 from fashionrec.photos.images import read_photo
@@ -41,10 +41,12 @@ class LabelledPhotos:
     """A dataset of torch's kind. An item is uint8 [side, side, 3], boxes float32 [n, 4] (xyxy pixels of the square), and class
     numbers int64 [n]; the same for a seed, an epoch and a photo, whoever loads it."""
 
-    def __init__(self, images: Sequence[Path], side: int, pad: int, variation: Variation, seed: int) -> None:
+    def __init__(
+        self, images: Sequence[Path], side: int, pad: int, variation: Variation, seed: int, limits: ImagesConfig
+    ) -> None:
         self.images, self.side, self.pad, self.variation, self.seed = images, side, pad, variation, seed
         self.epoch = 0
-        self._limits = load_config().config.images
+        self._limits = limits
 
     def __len__(self) -> int:
         return len(self.images)

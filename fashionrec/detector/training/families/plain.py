@@ -19,10 +19,11 @@ import numpy as np
 import torch
 
 from fashionrec.common.extras import need
-from fashionrec.config import TrainConfig
-from fashionrec.detector.training.families import STATE, Graph
+from fashionrec.config import ImagesConfig, TrainConfig
+from fashionrec.detector.training.families import STATE, Evaluate, Graph
 from fashionrec.detector.training.families.checkpoint import About, load_weights
-from fashionrec.detector.training.families.loop import Learner, Log, Progress, fit, placed, settled
+from fashionrec.detector.training.families.loop import Learner, Log, Progress, fit, placed
+from fashionrec.detector.training.families.options import settled
 from fashionrec.detector.training.families.ultra import square_by_ultralytics
 from fashionrec.detector.training.resume import same_settings, unfinished
 from fashionrec.detector.training.ultra import load_ultralytics, quiet, translated
@@ -37,7 +38,14 @@ _PATIENCE = 15.0  # seconds for a server to answer
 
 
 def train_in_run(
-    family: Any, config: TrainConfig, runs: Path, *, log: Log | None = None, progress: Progress | None = None
+    family: Any,
+    config: TrainConfig,
+    runs: Path,
+    *,
+    limits: ImagesConfig,
+    evaluate: Evaluate,
+    log: Log | None = None,
+    progress: Progress | None = None,
 ) -> Run:
     """Train a detector of a family into ``runs/train/NAME``, or go on where it was stopped; the run is recorded whatever
     happens. Raises :class:`ConfigError`, :class:`DataError` or :class:`ModelError` before it starts."""
@@ -79,7 +87,8 @@ def train_in_run(
     try:
         with translated("training", log_file), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            family.train(run, config, data, progress, say)
+            learner, about = begin(family, run, config, data, say)
+            fit(run, config, data, learner, about, progress, say, limits=limits, evaluate=evaluate)
     except BaseException:
         run.status = "failed"
         run.save()
@@ -89,8 +98,8 @@ def train_in_run(
     return run
 
 
-def train_plainly(family: Any, run: Run, config: TrainConfig, data: Path, progress: Progress | None, log: Log) -> None:
-    """Build the network, start it from pretrained weights or a checkpoint of ours, and run the loop."""
+def begin(family: Any, run: Run, config: TrainConfig, data: Path, log: Log) -> tuple[Learner, About]:
+    """Build the network, and give it pretrained weights or those of a checkpoint of ours."""
     names = read_data_yaml(data).names
     source = Path(config.model) if Path(config.model).suffix == ".safetensors" else None
     earlier = About.of(source) if source else None
@@ -116,7 +125,7 @@ def train_plainly(family: Any, run: Run, config: TrainConfig, data: Path, progre
     else:
         learner = family.build(about)
         log(f"{about.model} from scratch")
-    fit(run, config, data, learner, about, progress, log)
+    return learner, about
 
 
 def start(family: Any, about: About, log: Log) -> tuple[Learner, About]:

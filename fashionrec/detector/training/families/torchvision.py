@@ -6,7 +6,6 @@ it, so that both stay settings of the query. torchvision's class 0 is the backgr
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,9 @@ from torchvision.ops.boxes import clip_boxes_to_image
 from fashionrec.config import TrainConfig, nearest
 from fashionrec.detector.training.families import Graph
 from fashionrec.detector.training.families.checkpoint import About, load_weights
-from fashionrec.detector.training.families.loop import Learner, Log, Progress, Truth
-from fashionrec.detector.training.families.plain import exported, spec_of, train_plainly
+from fashionrec.detector.training.families.loop import Learner, Truth
+from fashionrec.detector.training.families.plain import exported, spec_of
 from fashionrec.errors import ConfigError, ModelError
-from fashionrec.models.runs import Run
 
 NAME = "torchvision"
 PACKAGES = ("torch", "torchvision")
@@ -47,13 +45,6 @@ def check(config: TrainConfig) -> None:
     path = Path(config.model)
     _known(About.of(path).model if path.suffix == ".safetensors" else config.model)
     _fits(config.imgsz)
-
-
-def train(
-    run: Run, config: TrainConfig, data: Path, progress: Progress | None = None, log: Log = lambda text: None
-) -> None:
-    """Train into the run's folder. Raises :class:`ConfigError` or :class:`DataError`."""
-    train_plainly(sys.modules[__name__], run, config, data, progress, log)
 
 
 def to_graph(weights: Path, work: Path, imgsz: int | None = None) -> Graph:
