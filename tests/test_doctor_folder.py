@@ -275,6 +275,16 @@ def test_a_catalogue_of_ours_is_safe_and_one_bit_makes_it_refused(catalogue: Pat
     assert "vectors.faiss has changed" in done.out
 
 
+@pytest.mark.parametrize("name", ["captions.sqlite", "caption-batches/state.sqlite"])
+def test_a_database_that_is_none_is_named(name: str, catalogue: Path, cli: Cli) -> None:
+    place = catalogue / name
+    place.parent.mkdir(exist_ok=True)
+    place.write_bytes(b"junk" * 4096)
+    document = cli("doctor", catalogue, "--json").document
+    assert document["verdict"] == "refused"
+    assert [one["place"] for one in document["findings"] if one["kind"] == "database"] == [name]
+
+
 def test_a_catalogue_reached_through_a_link_is_fine(catalogue: Path, tmp_path: Path, cli: Cli) -> None:
     (tmp_path / "shortcut").symlink_to(catalogue)
     assert cli("doctor", tmp_path / "shortcut", "--json").document["verdict"] == "safe to use"

@@ -155,7 +155,7 @@ def _check_mode(name: str, mode: int, head: bytes, report: Report) -> None:
 
 def _check_content(folder: Folder, entry: Entry, head: bytes, file: IO[bytes], report: Report, budget: Budget) -> None:
     name, suffix = entry.name, PurePosixPath(entry.name).suffix.lower()
-    if head.startswith(b"SQLite format 3\0"):
+    if head.startswith(b"SQLite format 3\0") or (suffix == ".sqlite" and head):
         check_database(folder, name, report)
     elif suffix == ".onnx":
         models.check_onnx(folder, name, report)
