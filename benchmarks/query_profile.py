@@ -44,9 +44,9 @@ import faiss
 lap("import faiss")
 opened.images
 lap("map the vectors")
-opened.read_photo(sys.argv[2], whole=False)
+opened.finder.read(sys.argv[2])
 lap("read the photo")
-opened.detector.provider
+opened.finder.detector.provider
 lap("open the detector")
 opened.embedder.start("image")
 lap("open the image tower")

@@ -23,6 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("photos",),
     ("labels", "products", "models"),
     ("store", "dataset", "detector", "embedder", "captioner"),
+    ("garments",),
     ("catalogue",),
     ("search", "captioner.job"),
     ("evaluation", "inspection"),

@@ -18,6 +18,7 @@ from fashionrec.catalogue.build.pipeline import Models, find_garments, open_mode
 from fashionrec.catalogue.build.tuning import Plan
 from fashionrec.config import Config, load_config
 from fashionrec.errors import FashionrecError, ImageError
+from fashionrec.garments import FinderSettings, GarmentFinder
 from fashionrec.models.bundle import Bundle
 from fashionrec.photos.images import crop_rectangle, read_photo
 from fashionrec.store.journal import FoundPhoto
@@ -77,7 +78,8 @@ class FakeEmbedder:
 
 
 def models(detector: object, embedder: object, plan: Plan = Plan(2, 1, 1, 4, 2)) -> Models:
-    return Models(detector, embedder, plan)  # type: ignore[arg-type]
+    finder = GarmentFinder(detector, FinderSettings.of_build(CONFIG, FakeEmbedder.side))  # type: ignore[arg-type]
+    return Models(finder, embedder, plan)  # type: ignore[arg-type]
 
 
 def draw(folder: Path, counts: Sequence[int]) -> list[tuple[str, Path]]:
@@ -305,7 +307,7 @@ def test_an_indexed_photo_of_many_pixels_finds_itself_and_a_small_garment_is_see
         source="photos",
     )
     with Catalogue.open(tmp_path / "c") as catalogue:
-        assert catalogue.read_photo(photos / "a.jpg", whole=False).reduced
+        assert catalogue.finder.read(photos / "a.jpg").reduced
         for name, size in (("a", (2400, 1800)), ("b", (1900, 1700))):
             answer = catalogue.search(photos / f"{name}.jpg", k=1)
             assert (answer.width, answer.height) == size

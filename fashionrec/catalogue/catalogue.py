@@ -23,9 +23,8 @@ from fashionrec.store.thumbnails import Thumbnails
 
 # What needs numpy or Pillow is imported where it is used: a query's models are being opened by then (see begin).
 if TYPE_CHECKING:
-    from fashionrec.detector.detect import Detector
     from fashionrec.embedder.embed import Embedder
-    from fashionrec.photos.images import Photo
+    from fashionrec.garments import GarmentFinder
     from fashionrec.store.vectors import VectorStore
 
 T = TypeVar("T")
@@ -126,22 +125,14 @@ class Catalogue:
             )
 
     @cached_property
-    def detector(self) -> Detector | None:
-        from fashionrec.detector.detect import Detector
+    def finder(self) -> GarmentFinder:
+        """Finds the garments of photos as the build found them."""
+        from fashionrec.garments import FinderSettings, GarmentFinder
 
-        if self.detector_bundle is None:
-            return None
-        found = self.config.detector
+        settings = FinderSettings.of_catalogue(self.config, self.settings, self.embedder.side)
+        project = self.config.project
         with self._lock:
-            return Detector(
-                self.detector_bundle,
-                conf=found.conf,
-                iou=found.iou,
-                max_garments=found.max_garments,
-                threads=self.config.project.threads,
-                device=self.config.project.device,
-                rectangular=bool(self.settings.get("rectangular", found.rectangular)),
-            )
+            return GarmentFinder.open(self.detector_bundle, settings, threads=project.threads, device=project.device)
 
     def begin(self, tower: str, *, detect: bool = False) -> None:
         """Start opening the models that a question needs, beside what the caller does next: the encoder's ``tower`` (``image``
@@ -160,9 +151,10 @@ class Catalogue:
         with suppress(FashionrecError):
             _ = self.images
 
-    def put_away_detector(self) -> None:
-        """Give back the memory of the detector. It is opened again when it is asked for."""
-        self.__dict__.pop("detector", None)
+    def unload_detector(self) -> None:
+        """Give back the memory of the detector. It is opened again when it is asked."""
+        if self.finder.detector is not None:
+            self.finder.detector.unload()
         if sys.platform == "linux":  # glibc keeps what was freed, in case that it is asked for again
             import ctypes
 
@@ -192,27 +184,6 @@ class Catalogue:
                 self._memo[make] = make(self)
             made: T = self._memo[make]
             return made
-
-    def read_photo(self, source: str | Path | bytes, *, whole: bool = True) -> Photo:
-        """A photo with all its pixels; or, not ``whole``, as a build reads it: with as many as it needs at least."""
-        from fashionrec.photos.images import read_photo
-
-        limits = self.config.images
-        made = self.settings.get("scaled_decoding", limits.scaled_decoding)
-        if made != limits.scaled_decoding:
-            limits = limits.model_copy(update={"scaled_decoding": made})
-        return read_photo(source, limits, None if whole else self._least)
-
-    @cached_property
-    def crop_side(self) -> int:
-        """Pixels that a crop must have where its photo has them, so that nothing made of it is enlarged."""
-        return max(self.embedder.side, int(self.settings["thumbnail"]))
-
-    @cached_property
-    def _least(self) -> int:
-        from fashionrec.photos.images import least_side
-
-        return least_side(self.crop_side, self.detector.imgsz if self.detector else 0)
 
     def thumbnail(self, stored: StoredItem) -> bytes:
         """An item's picture as JPEG bytes."""

@@ -281,8 +281,6 @@ def _caption_photos(session: Session, photos: Sequence[str], index: str | None) 
     from fashionrec.captioner.vocabulary import vocabulary_of
     from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.cli.query import find_catalogue
-    from fashionrec.photos.images import crop_garment
-    from fashionrec.types import Box, Garment
 
     kind = choose_kind(session.config.captioner.kind)
     session.out.say(f"captions by {_who(session, kind)}")
@@ -292,20 +290,18 @@ def _caption_photos(session: Session, photos: Sequence[str], index: str | None) 
     with Catalogue.open(find_catalogue(session, index), session.config) as catalogue:
         local = local_captioner(catalogue, session.config)
         for name in photos:
-            try:
-                photo = catalogue.read_photo(name)
-            except ImageError as error:
-                documents.append({"photo": name, "error": str(error), "reason": error.reason, "garments": []})
+            (found,) = catalogue.finder.find([name], whole=True)
+            if isinstance(found, ImageError):
+                documents.append({"photo": name, "error": str(found), "reason": found.reason, "garments": []})
                 failed += 1
                 continue
-            garments = catalogue.detector.detect([photo.pixels])[0] if catalogue.detector else []
-            garments = garments or [Garment(0, None, None, Box(0, 0, photo.width, photo.height), whole_photo=True)]
-            crops = [crop_garment(photo.pixels, garment.box, catalogue.crop) for garment in garments]
+            garments = found.garments or found.whole().garments
+            crops = catalogue.finder.cut(found, garments)
             if remote is None:
                 vectors = catalogue.embedder.embed_images(crops)
                 outcomes = local.describe_vectors(vectors, [garment.class_name for garment in garments])
             else:
-                outcomes = _described(session, remote, photo.sha256, garments, crops)
+                outcomes = _described(session, remote, found.photo.sha256, garments, crops)
             rows: list[dict[str, Any]] = []
             for garment, outcome in zip(garments, outcomes, strict=True):
                 described = outcome.description

@@ -31,10 +31,10 @@ def training_pairs(session: Session, table: Path) -> tuple[list[Pair], dict[str,
     from fashionrec.common.files import sha256_file
     from fashionrec.detector.detect import Detector
     from fashionrec.embedder.training.train import Pair
+    from fashionrec.garments import product_garment
     from fashionrec.photos.decoding import decode_all
     from fashionrec.photos.images import crop_garment
     from fashionrec.products.tables import read_products
-    from fashionrec.store.assemble import product_garment
     from fashionrec.types import Box, resolve_class
 
     config = session.config

@@ -84,14 +84,20 @@ class Detector:
 
     @classmethod
     def open(cls, path: str | Path, config: DetectorConfig, *, threads: int = 0, device: str = "auto") -> Detector:
-        """The detector of a bundle folder, with the settings' thresholds. Raises :class:`ModelError`."""
+        """The detector of a bundle folder, as :meth:`of_config`. Raises :class:`ModelError`."""
+        return cls.of_config(Bundle.open(path, "detector"), config, threads=threads, device=device)
+
+    @classmethod
+    def of_config(cls, bundle: Bundle, config: DetectorConfig, *, threads: int = 0, device: str = "auto") -> Detector:
+        """The detector of a bundle, with the thresholds and the shape of its input that the settings say."""
         return cls(
-            Bundle.open(path, "detector"),
+            bundle,
             conf=config.conf,
             iou=config.iou,
             max_garments=config.max_garments,
             threads=threads,
             device=device,
+            rectangular=config.rectangular,
         )
 
     def detect(self, photos: Sequence[Image.Image]) -> list[list[Garment]]:
@@ -225,6 +231,11 @@ class Detector:
         if self._anchors is not None:
             return shape[1] == len(self._anchors) and shape[2] > 4
         return shape[1] > 4 if self._decode is DECODERS["yolo"] else shape[2] >= 6
+
+    def unload(self) -> None:
+        """Give back the memory of the graph. It is opened again when it is asked."""
+        with self._lock:
+            self._session = None
 
     def _opened(self) -> Any:
         with self._lock:

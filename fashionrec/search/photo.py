@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fashionrec.errors import ImageError, UsageError
+from fashionrec.garments import PhotoGarments
 from fashionrec.search import BATCH
 from fashionrec.search.ranking import rank
 from fashionrec.search.result import QueryResult
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.config import QueryConfig
     from fashionrec.embedder.embed import Embedder
+    from fashionrec.garments import GarmentFinder
     from fashionrec.photos.images import Photo
 
 #: Describes crops: pictures, their image vectors and classes in, what is said of each (or None) out.
@@ -103,7 +105,7 @@ def _answers(
         try:
             with answer.timed("load"):
                 # what is described is looked at closely
-                photo = catalogue.read_photo(source, whole=describe is not None)
+                photo = catalogue.finder.read(source, whole=describe is not None)
         except ImageError as error:
             outcomes.append(error)
             continue
@@ -111,25 +113,22 @@ def _answers(
         outcomes.append(_Asked(answer, photo, [], []))
     asked = [one for one in outcomes if isinstance(one, _Asked)]
     with _shared(asked, "load"):
-        detector = catalogue.detector if detect and box is None and asked else None
-        embedder = catalogue.embedder
+        finder, embedder = catalogue.finder, catalogue.embedder
+    looked = detect and box is None and finder.detector is not None
     with _shared(asked, "detect"):
-        found = detector.detect([one.photo.pixels for one in asked]) if detector else [[] for _ in asked]
-    looked, detector = detector is not None, None
+        found = finder.detect([one.photo for one in asked]) if looked else [[] for _ in asked]
     if once:
-        catalogue.put_away_detector()
+        catalogue.unload_detector()
     for one, garments in zip(asked, found, strict=True):
         try:
-            _choose(one, garments, settings, box, looked)
+            _choose(one, finder, garments, settings, box, looked)
         except UsageError as error:
             outcomes[outcomes.index(one)] = error
     asked = [one for one in outcomes if isinstance(one, _Asked)]
     with _shared(asked, "embed"):
         for one in asked:
-            if not all(one.photo.shows(g.box, catalogue.crop, catalogue.crop_side) for g in one.answer.seen):
-                assert one.answer.source is not None
-                one.photo = catalogue.read_photo(one.answer.source)
-            one.crops = [one.photo.crop(garment.box, catalogue.crop) for garment in one.chosen]
+            assert one.answer.source is not None
+            one.crops = finder.cut(PhotoGarments(one.answer.source, one.photo, one.answer.seen), one.chosen)
         catalogue.begin_vectors()
         vectors = embedder.embed_images([crop for one in asked for crop in one.crops])
         asked_with = (
@@ -151,21 +150,18 @@ def _answers(
         yield outcome.answer
 
 
-def _choose(one: _Asked, found: Sequence[Garment], settings: QueryConfig, box: Box | None, looked: bool) -> None:
+def _choose(
+    one: _Asked, finder: GarmentFinder, found: Sequence[Garment], settings: QueryConfig, box: Box | None, looked: bool
+) -> None:
     """The garments seen, and those of them that are asked about."""
     photo, answer = one.photo, one.answer
-    # rounded as a build stores them: a photo of the catalogue is cut as it was, and finds itself
-    garments = [
-        replace(garment, box=Box(*(round(value, 2) for value in photo.in_full(garment.box)))) for garment in found
-    ]
     if box is not None:
-        garments = [Garment(0, None, None, _inside(box, photo.width, photo.height))]
-    if not garments:
-        if looked:
-            answer.notes.append("no garment was detected: the whole photo is searched for")
-        garments = [Garment(0, None, None, Box(0, 0, photo.width, photo.height), whole_photo=True)]
-    answer.seen = garments
-    one.chosen = choose_garments(garments, settings.garment)
+        answer.seen = [Garment(0, None, None, _inside(box, photo.width, photo.height))]
+    else:
+        answer.seen = finder.or_whole(photo, found)
+    if looked and not found:
+        answer.notes.append("no garment was detected: the whole photo is searched for")
+    one.chosen = choose_garments(answer.seen, settings.garment)
 
 
 def _described(one: _Asked, vectors: np.ndarray, describe: Describe, embedder: Embedder) -> list[np.ndarray | None]:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fashionrec.store.assemble import assign_roles, item_id
+from fashionrec.garments import assign_roles
+from fashionrec.store.assemble import item_id
 from fashionrec.store.item_writer import ItemWriter, product_words
 from fashionrec.store.items import CaptionRow, EntryRow, GarmentRow, ItemReader, PhotoRow
 

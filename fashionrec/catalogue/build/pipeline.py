@@ -28,17 +28,17 @@ import numpy as np
 
 from fashionrec.photos.decoding import decode_all
 from fashionrec.errors import ImageError
-from fashionrec.photos.images import crop_rectangle, encode_jpeg, least_side, read_photo
+from fashionrec.garments import FinderSettings, GarmentFinder, PhotoGarments
+from fashionrec.photos.images import crop_rectangle, encode_jpeg
 from fashionrec.store.journal import FoundGarment, FoundPhoto
 from fashionrec.catalogue.build.tuning import Plan, plan_for
-from fashionrec.types import Box, Garment
+from fashionrec.types import Garment
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from fashionrec.models.bundle import Bundle
     from fashionrec.config import Config
-    from fashionrec.detector.detect import Detector
     from fashionrec.embedder.embed import Embedder
     from fashionrec.photos.images import Photo
 
@@ -54,9 +54,9 @@ _HELD = 64_000_000
 
 @dataclass(frozen=True)
 class Models:
-    """What finds garments and what embeds them, and how they are run; no detector = every photo is one whole garment."""
+    """What finds garments and what embeds them, and how they are run."""
 
-    detector: Detector | None
+    finder: GarmentFinder
     embedder: Embedder
     plan: Plan
 
@@ -71,27 +71,19 @@ def open_models(
 ) -> Models:
     """Both models with the settings' thresholds and device, and how to run them: by the settings, else by measurement where
     ``photos`` (to come) are enough for that to pay."""
-    from fashionrec.detector.detect import Detector
     from fashionrec.embedder.embed import Embedder
 
     plan = plan_for(detector, embedder, config, photos=photos, log=log)
-    device, found = config.project.device, config.detector
+    device = config.project.device
     cache = Path(config.project.cache) if config.project.cache else None
-    return Models(
-        None
-        if detector is None
-        else Detector(
-            replace(detector, cache=cache),
-            conf=found.conf,
-            iou=found.iou,
-            max_garments=found.max_garments,
-            threads=plan.threads,
-            device=device,
-            rectangular=found.rectangular,
-        ),
-        Embedder(replace(embedder, cache=cache), threads=plan.threads, device=device),
-        plan,
+    encoder = Embedder(replace(embedder, cache=cache), threads=plan.threads, device=device)
+    finder = GarmentFinder.open(
+        detector and replace(detector, cache=cache),
+        FinderSettings.of_build(config, encoder.side),
+        threads=plan.threads,
+        device=device,
     )
+    return Models(finder, encoder, plan)
 
 
 def find_garments(
@@ -190,9 +182,7 @@ class _Run:
 
     def __init__(self, models: Models, config: Config, known: Known, seconds: MutableMapping[str, float]) -> None:
         self.models, self.config, self.known, self.seconds = models, config, known, seconds
-        self.plan = models.plan
-        self.side = max(models.embedder.side, config.build.thumbnail)
-        self._least = least_side(self.side, models.detector.imgsz if models.detector else 0)
+        self.finder, self.plan = models.finder, models.plan
         self._events: SimpleQueue[Any] = SimpleQueue()
         self._stop = threading.Event()
         ahead = 2 * self.plan.workers * (self.plan.detector_batch + self.plan.embedder_batch)
@@ -231,10 +221,10 @@ class _Run:
         jobs = (((digest, path), path) for digest, path in photos)
         decoded = decode_all(
             jobs,
-            self.config.images,
+            self.finder.settings.images,
             timeout=self.config.build.photo_timeout,
             workers=self.config.build.workers or max(2, self.plan.decoders),  # processes, also where one could do it
-            least=self._least,
+            least=self.finder.least,
             stop=self._stop,
             seconds=lambda spent: self._events.put(("read", spent)),
         )
@@ -259,29 +249,23 @@ class _Run:
 
     def _detect(self, batch: Sequence[_Held]) -> None:
         """Garments of photos of one shape; those decoded at a part of their size that shows too little are read again."""
-        assert self.models.detector is not None
-        found = self.models.detector.detect([held.photo.pixels for held in batch if held.photo])
+        found = self.finder.detect([held.photo for held in batch if held.photo])
         for held, garments in zip(batch, found, strict=True):
             self._choose(held, garments)
 
     def _choose(self, held: _Held, garments: Sequence[Garment]) -> None:
-        photo = held.photo
-        assert photo is not None
-        garments = [replace(one, box=photo.in_full(one.box)) for one in garments]
-        if not garments and (self.config.build.whole_photo or self.models.detector is None):
-            garments = [Garment(0, None, None, Box(0, 0, photo.width, photo.height), whole_photo=True)]
-        held.garments = list(garments)
-        if not all(photo.shows(one.box, self.config.crop, self.side) for one in held.garments):
-            try:  # not in a process of its own: this JPEG was decoded once, to the end
-                held.photo = read_photo(held.path, self.config.images)
-            except ImageError as error:  # removed or changed meanwhile
-                held.error = error
+        assert held.photo is not None
+        held.garments = self.finder.or_whole(held.photo, garments)
+        try:  # not in a process of its own: this JPEG was decoded once, to the end
+            held.photo = self.finder.complete(PhotoGarments(held.path, held.photo, held.garments))
+        except ImageError as error:  # removed or changed meanwhile
+            held.error = error
 
     def _embed(self, batch: Sequence[tuple[_Held, int]]) -> list[tuple[bytes, bytes]]:
         crops = []
         for held, n in batch:
             assert held.photo is not None
-            crops.append(held.photo.crop(held.garments[n].box, self.config.crop))
+            crops.append(self.finder.crop(held.photo, held.garments[n]))
         pictures = self.models.embedder.seen(crops)
         vectors = self.models.embedder.embed_seen(pictures)
         return [
@@ -327,11 +311,11 @@ class _Run:
         held.number = self._arrivals
         if held.photo is None:
             return
-        if self.models.detector is None:
+        shape = self.finder.shape(held.photo)
+        if shape is None:
             self._choose(held, [])
             self._detected([held], None)
         else:
-            shape = self.models.detector.shape(*held.photo.pixels.size)
             self._undetected.setdefault(shape, deque()).append(held)
 
     def _detected(self, batch: Sequence[_Held], _: object) -> None:
@@ -339,7 +323,7 @@ class _Run:
             held.left = 0
             if held.error is None:
                 for n, one in enumerate(held.garments):
-                    made = self.known(held.digest, crop_rectangle(*held.size, one.box, self.config.crop))
+                    made = self.known(held.digest, crop_rectangle(*held.size, one.box, self.finder.settings.crop))
                     held.made.append(made)
                     if made is None:
                         held.left += 1

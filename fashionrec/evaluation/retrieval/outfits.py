@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fashionrec.errors import DataError, UsageError
 from fashionrec.evaluation.retrieval.retrieval import RetrievalScores
+from fashionrec.garments import category_of
 from fashionrec.search.outfits import OTHER_HALF, Outfits, recommend
 from fashionrec.search.photo import search_photo
 
@@ -35,12 +36,9 @@ class Look:
 
 def looks_from(rows: Sequence[Any], columns: Sequence[str]) -> list[Look]:
     """Looks from the rows of a table: ``image``, ``product_id``, a category in one of ``columns``; a photo has several rows."""
-    from fashionrec.types import resolve_class
-
     found: dict[Path, dict[str, str]] = {}
     for row in rows:
-        names = (resolve_class(str(row.metadata.get(column, ""))) for column in columns)
-        name = next((name for name in names if name), None)
+        name = category_of(row.metadata, columns)
         if name:
             found.setdefault(row.path, {})[row.product_id] = name
     return [Look(path, products) for path, products in found.items() if len(products) > 1]

@@ -12,16 +12,15 @@ import numpy as np
 
 from fashionrec.errors import DataError, ImageError
 from fashionrec.evaluation.retrieval.calibration import Judged
-from fashionrec.photos.images import crop_garment, read_thumbnail
+from fashionrec.garments import category_of, choose_product
+from fashionrec.photos.images import read_thumbnail
 from fashionrec.search.ranking import rank
-from fashionrec.store.assemble import product_garment
-from fashionrec.types import Box, Garment, resolve_class
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from fashionrec.catalogue.catalogue import Catalogue
-    from fashionrec.photos.images import Photo
+    from fashionrec.garments import PhotoGarments
 
 #: How far down the ranking the true product is looked for; beyond it the reciprocal rank counts as 0.
 DEPTH = 100
@@ -97,23 +96,17 @@ def evaluate_search(
     by_class: dict[str, RetrievalScores] = {}
     failures: list[dict[str, str]] = []
     fallbacks, judged = 0, Judged()
+    finder = catalogue.finder
     for start in range(0, len(asked), _BATCH):
-        batch, photos = read_queries(catalogue, asked[start : start + _BATCH], failures)
-        if photos:
-            found = (
-                catalogue.detector.detect([p.pixels for p in photos]) if catalogue.detector else [[] for _ in photos]
-            )
-            asked_for = [
-                [*choose_product(garments, query.class_name), whole_photo(photo)]
-                for query, photo, garments in zip(batch, photos, found, strict=True)
-            ]
-            crops = [
-                _crop(catalogue, photo, garment)
-                for photo, garments in zip(photos, asked_for, strict=True)
-                for garment in garments
-            ]
+        batch = find_queries(catalogue, asked[start : start + _BATCH], failures)
+        if batch:
+            chosen = [choose_product(found.garments, query.class_name) for query, found in batch]
+            crops: list[Image.Image] = []
+            for (_, found), garments in zip(batch, chosen, strict=True):
+                crops += finder.cut(found, garments) + finder.cut(found.whole())
             vectors = iter(catalogue.embedder.embed_images(crops))
-            for query, garments in zip(batch, asked_for, strict=True):
+            for (query, found), fitting in zip(batch, chosen, strict=True):
+                garments = [*fitting, *found.whole().garments]
                 fallbacks += len(garments) == 1
                 found_for = [rank(catalogue, garment, next(vectors), settings).hits for garment in garments]
                 if len(found_for) <= 2:  # of one garment: the others of a photo are not what the product is
@@ -159,12 +152,12 @@ def histogram_baseline(
     scores = RetrievalScores()
     known = set(products)
     asked = [query for query in queries if query.product_id in known]
+    finder = catalogue.finder
     for start in range(0, len(asked), _BATCH):
-        batch, photos = read_queries(catalogue, asked[start : start + _BATCH], [])
-        found = catalogue.detector.detect([p.pixels for p in photos]) if catalogue.detector else [[] for _ in photos]
-        for query, photo, garments in zip(batch, photos, found, strict=True):
-            chosen = choose_product(garments, query.class_name)[:1]
-            histogram = colour_histogram(_crop(catalogue, photo, (chosen or [whole_photo(photo)])[0]), bins)
+        for query, found in find_queries(catalogue, asked[start : start + _BATCH], []):
+            chosen = choose_product(found.garments, query.class_name)[:1]
+            (crop,) = finder.cut(found, chosen) or finder.cut(found.whole())
+            histogram = colour_histogram(crop, bins)
             similar = np.minimum(matrix, histogram).sum(axis=1)
             best: dict[str, float] = {}
             for product, score in zip(products, similar, strict=True):
@@ -184,42 +177,22 @@ def colour_histogram(pixels: Image.Image, bins: int) -> np.ndarray:
 
 def queries_from(rows: Sequence[Any], category_columns: Sequence[str]) -> list[Query]:
     """Queries from the rows of a table with ``image`` and ``product_id`` (see :mod:`fashionrec.products.tables`)."""
-    queries = []
-    for row in rows:
-        names = (resolve_class(str(row.metadata.get(column, ""))) for column in category_columns)
-        queries.append(Query(row.path, row.product_id, next((name for name in names if name), None)))
-    return queries
+    return [Query(row.path, row.product_id, category_of(row.metadata, category_columns)) for row in rows]
 
 
-def read_queries(
-    catalogue: Catalogue, queries: Sequence[Query], failures: list[dict[str, str]]
-) -> tuple[list[Query], list[Photo]]:
-    """Those queries whose photo can be read, and the photos; the others are added to ``failures``."""
-    read, photos = [], []
-    for query in queries:
-        try:
-            photos.append(catalogue.read_photo(query.path))
-            read.append(query)
-        except ImageError as error:
-            failures.append({"image": str(query.path), "reason": error.reason, "message": str(error)})
-    return read, photos
-
-
-def choose_product(garments: Sequence[Garment], class_name: str | None) -> list[Garment]:
-    """The garments that a query is about: the one that a build would take for its product, else all; none where none fits."""
-    if class_name is None:
-        return list(garments)
-    product = product_garment(garments, class_name)
-    return [] if product is None else [garments[product]]
-
-
-def whole_photo(photo: Photo) -> Garment:
-    """All of a photo as one garment."""
-    return Garment(0, None, None, Box(0, 0, photo.width, photo.height), whole_photo=True)
-
-
-def _crop(catalogue: Catalogue, photo: Photo, garment: Garment) -> Image.Image:
-    return crop_garment(photo.pixels, garment.box, catalogue.crop)
+def find_queries(
+    catalogue: Catalogue, queries: Sequence[Query], failures: list[dict[str, str]], *, whole: bool = False
+) -> list[tuple[Query, PhotoGarments]]:
+    """Those queries whose photo can be read, with its garments; the others are added to ``failures``. ``whole`` is that of
+    :meth:`GarmentFinder.find`."""
+    batch = []
+    photos = catalogue.finder.find([query.path for query in queries], whole=whole)
+    for query, found in zip(queries, photos, strict=True):
+        if isinstance(found, ImageError):
+            failures.append({"image": str(query.path), "reason": found.reason, "message": str(found)})
+        else:
+            batch.append((query, found))
+    return batch
 
 
 def rank_of(product_id: str, answers: Sequence[dict[str, float]]) -> int | None:

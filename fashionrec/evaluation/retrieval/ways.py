@@ -11,15 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fashionrec.errors import DataError
-from fashionrec.evaluation.retrieval.retrieval import (
-    DEPTH,
-    Query,
-    RetrievalScores,
-    choose_product,
-    rank_of,
-    read_queries,
-    whole_photo,
-)
+from fashionrec.evaluation.retrieval.retrieval import DEPTH, Query, RetrievalScores, find_queries, rank_of
+from fashionrec.garments import choose_product
 from fashionrec.search.ranking import rank
 
 if TYPE_CHECKING:
@@ -67,23 +60,22 @@ def compare_ways(
         raise DataError(f"none of the {len(queries)} queries' products is in {catalogue.root}")
     failures: list[dict[str, str]] = []
     questions: list[_Question] = []
+    finder = catalogue.finder
     for start in range(0, len(asked), _BATCH):
-        batch, photos = read_queries(catalogue, asked[start : start + _BATCH], failures)
-        if photos:
-            seen = catalogue.detector.detect([p.pixels for p in photos]) if catalogue.detector else [[] for _ in photos]
-            whole = [whole_photo(photo) for photo in photos]
+        # read whole, as `query --caption` reads them
+        batch = find_queries(catalogue, asked[start : start + _BATCH], failures, whole=True)
+        if batch:
             chosen = [
-                (choose_product(found, query.class_name) or [everything])[0]
-                for query, found, everything in zip(batch, seen, whole, strict=True)
+                (choose_product(found.garments, query.class_name) or found.whole().garments)[0]
+                for query, found in batch
             ]
-            crops = [photo.crop(garment.box, catalogue.crop) for photo, garment in zip(photos, chosen, strict=True)]
-            photos_whole = [
-                photo.crop(garment.box, catalogue.crop) for photo, garment in zip(photos, whole, strict=True)
-            ]
+            whole = [found.whole().garments[0] for _, found in batch]
+            crops = [crop for (_, found), one in zip(batch, chosen, strict=True) for crop in finder.cut(found, [one])]
+            photos_whole = [crop for _, found in batch for crop in finder.cut(found.whole())]
             vectors = catalogue.embedder.embed_images([*crops, *photos_whole])
             cut, uncut = vectors[: len(crops)], vectors[len(crops) :]
             said = describe(crops, cut, [garment.class_name for garment in chosen])
-            for n, query in enumerate(batch):
+            for n, (query, _) in enumerate(batch):
                 words = said[n]
                 text = None if words is None else catalogue.embedder.embed_texts([words[1]])[0]
                 questions.append(_Question(query.product_id, chosen[n], cut[n], whole[n], uncut[n], text))

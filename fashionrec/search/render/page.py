@@ -47,7 +47,7 @@ def answer_view(catalogue: Catalogue, answer: QueryResult, worn: Sequence[Garmen
     photo = None
     source = answer.source or answer.photo
     if source is not None:
-        pixels = catalogue.read_photo(source).pixels
+        pixels = catalogue.finder.read(source, whole=True).pixels
         photo = data_uri(draw_boxes(pixels, answer.seen))
     garments = [_garment_view(catalogue, found) for found in answer.garments]
     garments += [

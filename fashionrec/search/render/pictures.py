@@ -21,7 +21,7 @@ def save_garments(catalogue: Catalogue, answers: Sequence[QueryResult], folder: 
     for number, answer in enumerate(answers):
         if answer.source is None:
             continue
-        pixels = catalogue.read_photo(answer.source).pixels
+        pixels = catalogue.finder.read(answer.source, whole=True).pixels
         stem = plain_name(Path(answer.photo).stem) if answer.photo else "photo"
         for found in answer.garments:
             kind = (found.garment.class_name or "whole").replace("&", "-")

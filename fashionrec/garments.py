@@ -1,0 +1,228 @@
+"""From photos to crops of their garments: read, detect, choose, crop.
+
+A build, a query, an evaluation, a caption and a training pair all go this one way, so that what is measured is what is
+served: the same pixels, boxes and crops, to the bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fashionrec.errors import ImageError
+from fashionrec.photos.images import least_side, read_photo
+from fashionrec.types import Box, Garment, resolve_class
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from fashionrec.config import Config, CropConfig, DetectorConfig, ImagesConfig
+    from fashionrec.detector.detect import Detector
+    from fashionrec.models.bundle import Bundle
+    from fashionrec.photos.images import Photo
+    from fashionrec.store.items import GarmentRow
+
+#: Where a photo comes from: a path, or the bytes of its file.
+Source = str | Path | bytes
+
+#: Decimals of a box that is asked about.
+QUERY_DECIMALS = 2
+
+#: Classes worn on the same half of the body: what a detector takes for one another.
+_HALVES = {
+    "top": {"top"},
+    "pants": {"pants", "skirt&pants", "skirt"},
+    "skirt": {"skirt", "skirt&pants", "pants"},
+    "skirt&pants": {"skirt&pants", "skirt", "pants"},
+    "dress": {"dress"},
+}
+
+
+@dataclass(frozen=True)
+class FinderSettings:
+    """What decides which garments are found and how they are cut.
+
+    Attributes:
+        images: Limits of photos, and whether a large JPEG is decoded at a part of its size.
+        detector: Thresholds, and whether photos are padded to rectangles or to squares.
+        crop: Margin and padding of crops, squares or not.
+        side: Pixels that a crop must have where its photo has them, so that nothing made of it is enlarged.
+        whole_photo: Whether a photo without a detection stands for one garment.
+        decimals: Decimals that boxes are rounded to; None keeps them as the detector gives them.
+    """
+
+    images: ImagesConfig
+    detector: DetectorConfig
+    crop: CropConfig
+    side: int
+    whole_photo: bool
+    decimals: int | None = None
+
+    @classmethod
+    def of_build(cls, config: Config, embedder_side: int) -> FinderSettings:
+        """The settings of a new build. ``embedder_side``: pixels of the longer side of what the encoder sees."""
+        side = max(embedder_side, config.build.thumbnail)
+        return cls(config.images, config.detector, config.crop, side, config.build.whole_photo)
+
+    @classmethod
+    def of_catalogue(cls, config: Config, stored: Mapping[str, Any], embedder_side: int) -> FinderSettings:
+        """The settings of questions to a catalogue: those that it was built with (``stored``, of its manifest), else the present
+        ones. A question always has a garment: the whole photo if need be."""
+        images, detector = config.images, config.detector
+        return cls(
+            images.model_copy(
+                update={"scaled_decoding": stored.get("scaled_decoding", images.scaled_decoding)},
+            ),
+            detector.model_copy(update={"rectangular": bool(stored.get("rectangular", detector.rectangular))}),
+            config.crop.model_validate(stored["crop"]),
+            max(embedder_side, int(stored["thumbnail"])),
+            whole_photo=True,
+            decimals=QUERY_DECIMALS,
+        )
+
+
+@dataclass(frozen=True)
+class PhotoGarments:
+    """A photo, where it was read from, and the garments found in it, the most confident first."""
+
+    source: Source
+    photo: Photo
+    garments: list[Garment]
+
+    def whole(self) -> PhotoGarments:
+        """The same photo as one garment."""
+        return replace(self, garments=[whole_photo(self.photo)])
+
+
+class GarmentFinder:
+    """Finds the garments of photos and cuts them out. Thread-safe; without a detector a photo is one garment.
+
+    Boxes are in pixels of the whole upright photo, however many of its pixels were decoded.
+    """
+
+    def __init__(self, detector: Detector | None, settings: FinderSettings) -> None:
+        self.detector, self.settings = detector, settings
+        #: Pixels of the long side that a JPEG has at least where it is decoded at a part of its size.
+        self.least = least_side(settings.side, detector.imgsz if detector else 0)
+
+    @classmethod
+    def open(
+        cls, bundle: Bundle | None, settings: FinderSettings, *, threads: int = 0, device: str = "auto"
+    ) -> GarmentFinder:
+        """A finder with the detector of a bundle, if any. Raises :class:`ModelError`."""
+        from fashionrec.detector.detect import Detector
+
+        if bundle is None:
+            return cls(None, settings)
+        return cls(Detector.of_config(bundle, settings.detector, threads=threads, device=device), settings)
+
+    def read(self, source: Source, *, whole: bool = False) -> Photo:
+        """A photo with as many pixels as its garments need, or, ``whole``, with all. Raises :class:`ImageError`."""
+        return read_photo(source, self.settings.images, None if whole else self.least)
+
+    def shape(self, photo: Photo) -> tuple[int, int] | None:
+        """Photos of one shape are detected fastest together; None without a detector."""
+        return self.detector.shape(*photo.pixels.size) if self.detector else None
+
+    def detect(self, photos: Sequence[Photo]) -> list[list[Garment]]:
+        """The garments of each photo; a photo gets the same alone and in any batch."""
+        if self.detector is None:
+            return [[] for _ in photos]
+        found = self.detector.detect([photo.pixels for photo in photos])
+        return [
+            [replace(garment, box=self._box(photo, garment.box)) for garment in garments]
+            for photo, garments in zip(photos, found, strict=True)
+        ]
+
+    def find(self, sources: Sequence[Source], *, whole: bool = False) -> list[PhotoGarments | ImageError]:
+        """Read photos and detect in all of them together. What cannot be read is an error as a value."""
+        outcomes: list[Photo | ImageError] = []
+        for source in sources:
+            try:
+                outcomes.append(self.read(source, whole=whole))
+            except ImageError as error:
+                outcomes.append(error)
+        garments = iter(self.detect([photo for photo in outcomes if not isinstance(photo, ImageError)]))
+        return [
+            photo if isinstance(photo, ImageError) else PhotoGarments(source, photo, next(garments))
+            for source, photo in zip(sources, outcomes, strict=True)
+        ]
+
+    def or_whole(self, photo: Photo, garments: Sequence[Garment]) -> list[Garment]:
+        """The garments of a photo; where there are none the whole photo, if the settings say so or nothing can be detected."""
+        if not garments and (self.settings.whole_photo or self.detector is None):
+            return [whole_photo(photo)]
+        return list(garments)
+
+    def complete(self, found: PhotoGarments) -> Photo:
+        """The photo with enough pixels for all of its garments: read again where a part of them shows one too small.
+
+        Raises :class:`ImageError` where it is gone by now.
+        """
+        crop, side = self.settings.crop, self.settings.side
+        if all(found.photo.shows(garment.box, crop, side) for garment in found.garments):
+            return found.photo
+        return self.read(found.source, whole=True)
+
+    def cut(self, found: PhotoGarments, chosen: Sequence[Garment] | None = None) -> list[Image.Image]:
+        """The crops of the ``chosen`` ones of a photo's garments (default: of all). Raises as :meth:`complete`."""
+        chosen = found.garments if chosen is None else chosen
+        photo = self.complete(found) if chosen else found.photo
+        return [self.crop(photo, garment) for garment in chosen]
+
+    def crop(self, photo: Photo, garment: Garment) -> Image.Image:
+        """One garment, cut out of the photo as it was decoded."""
+        return photo.crop(garment.box, self.settings.crop)
+
+    def _box(self, photo: Photo, box: Box) -> Box:
+        box, decimals = photo.in_full(box), self.settings.decimals
+        return box if decimals is None else Box(*(round(value, decimals) for value in box))
+
+
+def whole_photo(photo: Photo) -> Garment:
+    """All of a photo as one garment."""
+    return Garment(0, None, None, Box(0, 0, photo.width, photo.height), whole_photo=True)
+
+
+def choose_product(garments: Sequence[Garment], class_name: str | None) -> list[Garment]:
+    """The garment that a build would take for a product of a class; all where the class is not known, none where none fits."""
+    if class_name is None:
+        return list(garments)
+    product = product_garment(garments, class_name)
+    return [] if product is None else [garments[product]]
+
+
+def category_of(metadata: Mapping[str, Any], columns: Iterable[str]) -> str | None:
+    """The class that a product's data name in the first of the columns that names one."""
+    return next((name for column in columns if (name := resolve_class(str(metadata.get(column, ""))))), None)
+
+
+def assign_roles(
+    garments: Sequence[GarmentRow], metadata: Mapping[str, Any], category_columns: Iterable[str]
+) -> list[bool]:
+    """For each garment of a product's photo: is it only worn with the product (True), or the product itself (False)?
+
+    Where the product's row names its category, the most confident garment of that class is the product; failing that, the
+    only garment, or the most confident one worn on the same half of the body. Where no category is known, or none of the
+    garments can be it, all of them stand for the product.
+    """
+    wanted = category_of(metadata, category_columns)
+    if wanted is None:
+        return [False] * len(garments)
+    product = product_garment(garments, wanted)
+    return [False] * len(garments) if product is None else [n != product for n in range(len(garments))]
+
+
+def product_garment(garments: Sequence[GarmentRow | Garment], wanted: str) -> int | None:
+    """Which garment of a photo is the product, known to be of class ``wanted``: the most confident one of that class;
+    failing that the only one, or the most confident one worn on the same half of the body, which is what a detector takes
+    for it. None where none of them can be it."""
+    if len(garments) == 1:
+        return 0
+    for classes in ({wanted}, _HALVES[wanted]):
+        fitting = [n for n, garment in enumerate(garments) if garment.class_name in classes]
+        if fitting:
+            return max(fitting, key=lambda n: garments[n].confidence or 0.0)
+    return None
