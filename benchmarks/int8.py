@@ -68,7 +68,7 @@ def photos(data: Path | None, out: Path) -> list[Path]:
             "synthetic.products=2",
         )
         data = out / "photos" / "data.yaml"
-    from fashionrec.labels.yolo import read_data_yaml
+    from fashionrec.labels.data_yaml import read_data_yaml
 
     return read_data_yaml(data).images("train")[:16]
 

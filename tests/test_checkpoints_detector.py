@@ -18,7 +18,7 @@ from test_detector_training import FAST, TINY_MODEL, dataset
 
 from fashionrec.config import load_config
 from fashionrec.errors import ModelError
-from fashionrec.labels.yolo import read_data_yaml
+from fashionrec.labels.data_yaml import read_data_yaml
 from fashionrec.models.bundle import Bundle
 from fashionrec.models.runs import start_run
 

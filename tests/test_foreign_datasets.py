@@ -13,7 +13,7 @@ from conftest import Result
 from test_detector_training import FAST, TINY_MODEL, dataset
 
 from fashionrec.errors import DataError
-from fashionrec.labels.yolo import read_data_yaml, write_own_yaml
+from fashionrec.labels.data_yaml import read_data_yaml, write_own_yaml
 from fashionrec.models.runs import read_run
 
 pytestmark = pytest.mark.train

@@ -22,7 +22,8 @@ from fashionrec.common.documents import DocumentError, parse_json, parse_yaml
 from fashionrec.config import Config, load_config
 from fashionrec.dataset.audit.run import audit_dataset
 from fashionrec.errors import DataError, FashionrecError, ImageError
-from fashionrec.labels.yolo import read_data_yaml, read_labels
+from fashionrec.labels.data_yaml import read_data_yaml
+from fashionrec.labels.label_lines import read_labels
 from fashionrec.photos.images import read_thumbnail
 from fashionrec.products.parquet import read_parquet
 
@@ -162,7 +163,7 @@ def test_honest_json_passes() -> None:
 @pytest.mark.parametrize("name", ["data.yaml", "dataset.json", "run.json", "bundle.json", "catalogue.json"])
 def test_a_folder_whose_document_is_a_bomb(name: str, tmp_path: Path, cli: Callable[..., Result]) -> None:
     """Each reader refuses in an error of its own kind, which names the file."""
-    from fashionrec.labels.yolo import declared
+    from fashionrec.labels.data_yaml import declared
     from fashionrec.models.bundle import Bundle
     from fashionrec.models.runs import read_run
     from fashionrec.store.generations import read_current

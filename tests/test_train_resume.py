@@ -266,7 +266,7 @@ def test_other_settings_are_refused(change: str, message: str, broken: Path, dat
 
 def test_other_data_is_refused_and_the_same_elsewhere_is_not(broken: Path, data: Path, tmp_path: Path) -> None:
     from fashionrec.detector.training.resume import same_settings, unfinished
-    from fashionrec.labels.yolo import dataset_fingerprint
+    from fashionrec.labels.data_yaml import dataset_fingerprint
 
     moved = tmp_path / "moved"
     shutil.copytree(data.parent, moved)

@@ -77,7 +77,7 @@ def run_compare(session: Session, folder: Path) -> dict[str, Any]:
     """Compare by the section ``compare``; writes ``comparison.{md,json,html}`` into ``folder``."""
     from fashionrec.common.files import dump_json, write_atomic
     from fashionrec.evaluation.detection.selection import selection_markdown, selection_page
-    from fashionrec.labels.yolo import dataset_fingerprint, is_data_folder, read_data_yaml
+    from fashionrec.labels.data_yaml import dataset_fingerprint, is_data_folder, read_data_yaml
 
     config = session.config.compare
     data = Path(config.data or "")
@@ -118,7 +118,7 @@ def _row(session: Session, model: str, data: Path, fingerprint: str) -> tuple[di
     from fashionrec.cli.evaluating import run_evaluate_detector
     from fashionrec.evaluation.detection.complexity import complexity
     from fashionrec.evaluation.detection.speed import memory, speeds
-    from fashionrec.labels.yolo import read_data_yaml
+    from fashionrec.labels.data_yaml import read_data_yaml
     from fashionrec.photos.images import read_photo
 
     config, project = session.config.compare, session.config.project
@@ -193,7 +193,7 @@ def _is_name(model: str) -> bool:
 def _knows(weights: Path, data: Path) -> bool:
     """Whether a checkpoint was trained on these classes; any other is what a training starts from."""
     from fashionrec.common.extras import load
-    from fashionrec.labels.yolo import read_data_yaml
+    from fashionrec.labels.data_yaml import read_data_yaml
 
     module = load("fashionrec.detector.training.families", what=f"reading {weights}", packages=DETECTOR_PACKAGES)
     return sorted(module.classes_of(weights)) == sorted(read_data_yaml(data).names.values())

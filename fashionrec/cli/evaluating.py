@@ -128,7 +128,7 @@ def _evaluate_detector(session: Session, weights: str, data: Path, html: Path | 
 def _match(session: Session, weights: str, data: Path, split: str) -> Matches:
     from fashionrec.cli.models import detector_from, opened_detector
     from fashionrec.evaluation.detection.evaluator import match_detector
-    from fashionrec.labels.yolo import declared
+    from fashionrec.labels.data_yaml import declared
 
     detector = opened_detector(session, detector_from(session, Path(weights)))
     theirs = declared(data).get("pixels", {})

@@ -108,7 +108,7 @@ def _evidence(session: Session, images: Path | None, data: Path | None) -> dict[
     Of a dataset the test split is measured (or valid, where it has none) and the train split calibrated on: what it is made
     by does not judge it. A folder's photos are dealt in two for that, where there are enough.
     """
-    from fashionrec.labels.yolo import declared, read_data_yaml
+    from fashionrec.labels.data_yaml import declared, read_data_yaml
     from fashionrec.photos.images import find_photos
 
     config = session.config.export

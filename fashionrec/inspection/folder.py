@@ -8,7 +8,7 @@ from fashionrec.common.folder import Entry, Folder
 from fashionrec.errors import DataError, FashionrecError
 from fashionrec.inspection.report import Report
 from fashionrec.inspection.tree import inspect_tree
-from fashionrec.labels.yolo import read_data_yaml
+from fashionrec.labels.data_yaml import read_data_yaml
 from fashionrec.models.bundle import MANIFEST as BUNDLE_MANIFEST
 from fashionrec.models.bundle import Bundle
 from fashionrec.models.runs import RECORD, read_run

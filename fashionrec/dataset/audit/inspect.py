@@ -12,7 +12,7 @@ from fashionrec.dataset.audit.boxes import BoxRules, GoodBox, check_boxes
 from fashionrec.dataset.audit.lines import LabelBox, Problem, read_lines
 from fashionrec.dataset.prepare.similar import NO_HASH, photo_hash
 from fashionrec.errors import ImageError
-from fashionrec.labels.yolo import MAX_LABEL_BYTES, TooManyBoxes
+from fashionrec.labels.label_lines import MAX_LABEL_BYTES, TooManyBoxes
 from fashionrec.photos.decoding import Lost, in_processes
 from fashionrec.photos.images import Photo, read_photo
 

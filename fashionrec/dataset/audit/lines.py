@@ -6,7 +6,7 @@ from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from fashionrec.labels.yolo import LabelFault, label_lines, parse_label_line
+from fashionrec.labels.label_lines import LabelFault, label_lines, parse_label_line
 from fashionrec.types import Box
 
 

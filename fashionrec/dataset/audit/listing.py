@@ -13,7 +13,8 @@ from fashionrec.common.documents import read_yaml
 from fashionrec.common.reach import Refusal, refusals_error
 from fashionrec.dataset.audit.findings import Finding
 from fashionrec.errors import DataError
-from fashionrec.labels.yolo import YoloData, label_path, orphan_labels, read_data_yaml
+from fashionrec.labels.data_yaml import YoloData, read_data_yaml
+from fashionrec.labels.label_lines import label_path, orphan_labels
 from fashionrec.photos.images import SUFFIXES
 from fashionrec.types import CLASS_NAMES
 

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from fashionrec.errors import DataError, ImageError
-from fashionrec.labels.yolo import label_path, read_data_yaml, read_labels
+from fashionrec.labels.data_yaml import read_data_yaml
+from fashionrec.labels.label_lines import label_path, read_labels
 from fashionrec.photos.images import Photo, find_photos, read_photo
 from fashionrec.types import Box, Garment
 

@@ -23,7 +23,8 @@ from xml.etree import ElementTree
 from fashionrec.config import ImagesConfig
 from fashionrec.dataset.prepare.whole import whole_or_not
 from fashionrec.errors import DataError
-from fashionrec.labels.yolo import YoloData, read_data_yaml, read_labels
+from fashionrec.labels.data_yaml import YoloData, read_data_yaml
+from fashionrec.labels.label_lines import read_labels
 from fashionrec.photos.images import read_photo
 
 #: Our splits as COCO and VOC call them.

@@ -13,7 +13,7 @@ from fashionrec.common.text import shell_word
 from fashionrec.config import DatasetConfig
 from fashionrec.dataset.source import RawBox, SourceImage
 from fashionrec.errors import DataError
-from fashionrec.labels.yolo import MAX_BOXES, TooManyBoxes
+from fashionrec.labels.label_lines import MAX_BOXES, TooManyBoxes
 from fashionrec.types import CLASS_NAMES, Box, resolve_class
 
 #: A box may reach this far beyond its picture, in pixels, before that counts: sources round.

@@ -15,7 +15,8 @@ import yaml
 from fashionrec.common.extras import load
 from fashionrec.common.files import sha256_file, write_atomic
 from fashionrec.common.text import TableWriter
-from fashionrec.labels.yolo import read_data_yaml, read_labels
+from fashionrec.labels.data_yaml import read_data_yaml
+from fashionrec.labels.label_lines import read_labels
 from fashionrec.photos.images import read_size
 from fashionrec.types import CLASS_NAMES
 

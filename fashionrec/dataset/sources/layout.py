@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fashionrec.common.folder import is_link
 from fashionrec.common.reach import WORDS, Reach, Refusal
-from fashionrec.labels.yolo import begins_with_a_box
+from fashionrec.labels.label_lines import begins_with_a_box
 from fashionrec.photos.images import SUFFIXES
 
 _WORDS = {

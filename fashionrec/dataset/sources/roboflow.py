@@ -31,7 +31,7 @@ from fashionrec.dataset.archives import opened
 from fashionrec.dataset.roboflow.api import PASSING, Client, connected, parse_project, told_anew
 from fashionrec.dataset.roboflow.applied import applied
 from fashionrec.errors import DataError, FashionrecError
-from fashionrec.labels.yolo import read_data_yaml
+from fashionrec.labels.data_yaml import read_data_yaml
 from fashionrec.photos.images import SUFFIXES
 
 if TYPE_CHECKING:

@@ -15,15 +15,14 @@ from fashionrec.common.reach import Reach, Refusal, refusals_error
 from fashionrec.dataset.source import RawBox, Source, SourceImage
 from fashionrec.dataset.sources.layout import copies_of, failure, key_of, refusals, some, split_of_folders
 from fashionrec.errors import DataError
-from fashionrec.labels.yolo import (
+from fashionrec.labels.data_yaml import YoloData, read_data_yaml
+from fashionrec.labels.label_lines import (
     NAME_FILES,
     LabelFault,
-    YoloData,
     label_lines,
     label_path,
     orphan_labels,
     parse_label_line,
-    read_data_yaml,
     read_label_text,
 )
 from fashionrec.photos.images import SUFFIXES

@@ -24,7 +24,7 @@ from fashionrec.detector.training.export import Evidence
 from fashionrec.detector.training.gate import judge, map_loss
 from fashionrec.detector.training.ultra import load_ultralytics, load_yolo, own_folder, quiet, stamped
 from fashionrec.errors import DataError, FashionrecError, ModelError
-from fashionrec.labels.yolo import read_data_yaml, write_own_yaml
+from fashionrec.labels.data_yaml import read_data_yaml, write_own_yaml
 from fashionrec.photos.pixels import PixelSpec, prepare_pixels
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ from fashionrec.detector.training.options import augmentation
 from fashionrec.detector.training.train import Log, Progress, fit, tell_which
 from fashionrec.detector.training.ultra import load_yolo, own_folder, quiet, stamped
 from fashionrec.errors import ConfigError, DataError, ModelError
-from fashionrec.labels.yolo import YoloData, dataset_fingerprint, declared, read_data_yaml, read_labels, write_own_yaml
+from fashionrec.labels.data_yaml import YoloData, dataset_fingerprint, declared, read_data_yaml, write_own_yaml
+from fashionrec.labels.label_lines import read_labels
 from fashionrec.models.runs import Run, start_run
 
 #: Decides on weights before and after, by the test sets ``new`` and ``old`` (where it is at hand), and writes its reports into

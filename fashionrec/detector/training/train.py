@@ -22,7 +22,7 @@ from fashionrec.detector.training.resume import Point, recalled, recover, same_s
 from fashionrec.detector.training.trainer import METRICS, PREVIOUS, Plan, metrics_of, trainer_class
 from fashionrec.detector.training.ultra import load_ultralytics, load_yolo, quiet, stamp, translated
 from fashionrec.errors import ConfigError
-from fashionrec.labels.yolo import YoloData, dataset_fingerprint, declared, read_data_yaml, write_own_yaml
+from fashionrec.labels.data_yaml import YoloData, dataset_fingerprint, declared, read_data_yaml, write_own_yaml
 from fashionrec.models.runs import LOCK_WAIT, Run, start_run
 
 __all__ = ["Log", "Progress", "fit", "recalled", "train_detector"]

@@ -17,7 +17,7 @@ from fashionrec.evaluation.detection.bootstrap import Spread, paired_spreads
 from fashionrec.evaluation.detection.confusion import confusion_matrix
 from fashionrec.evaluation.detection.matches import Matches
 from fashionrec.evaluation.detection.report import detection_report
-from fashionrec.labels.yolo import read_data_yaml
+from fashionrec.labels.data_yaml import read_data_yaml
 
 #: A detector surer than this is believed to have seen a garment; fewer garments than LEAST_BOXES say nothing.
 SURE, LEAST_BOXES = 0.3, 20

@@ -16,7 +16,8 @@ from fashionrec.config import EvaluateConfig, ImagesConfig
 from fashionrec.errors import DataError
 from fashionrec.evaluation.detection.matches import Matches
 from fashionrec.evaluation.detection.report import DetectionReport, detection_report
-from fashionrec.labels.yolo import declared, read_data_yaml, read_labels
+from fashionrec.labels.data_yaml import declared, read_data_yaml
+from fashionrec.labels.label_lines import read_labels
 from fashionrec.photos.images import read_photo
 
 if TYPE_CHECKING:

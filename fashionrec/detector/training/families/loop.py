@@ -30,7 +30,8 @@ from fashionrec.detector.training.families.checkpoint import About, load_state, 
 from fashionrec.detector.training.families.options import settled
 from fashionrec.detector.training.families.photos import LabelledPhotos, Variation
 from fashionrec.errors import ConfigError, FashionrecError
-from fashionrec.labels.yolo import read_data_yaml, read_labels
+from fashionrec.labels.data_yaml import read_data_yaml
+from fashionrec.labels.label_lines import read_labels
 from fashionrec.models.bundle import Bundle
 from fashionrec.models.runs import Run
 

@@ -8,7 +8,7 @@ from typing import Any
 from fashionrec.config import TrainConfig, nearest
 from fashionrec.detector.training.options import augmentation
 from fashionrec.errors import ConfigError
-from fashionrec.labels.yolo import declared
+from fashionrec.labels.data_yaml import declared
 
 #: The options of ultralytics that the plain loop knows too, and what they are where they are not set.
 OPTIONS: dict[str, Any] = {

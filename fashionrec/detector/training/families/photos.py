@@ -16,7 +16,7 @@ from PIL import Image
 
 from fashionrec.config import ImagesConfig
 from fashionrec.detector.preprocess import letterbox
-from fashionrec.labels.yolo import read_labels
+from fashionrec.labels.label_lines import read_labels
 from fashionrec.photos.images import read_photo
 
 _LEAST_SIDE = 2.0  # pixels of a box that is still one

@@ -28,7 +28,8 @@ from fashionrec.detector.training.families.ultra import square_by_ultralytics
 from fashionrec.detector.training.resume import same_settings, unfinished
 from fashionrec.detector.training.ultra import load_ultralytics, quiet, translated
 from fashionrec.errors import DataError, ModelError
-from fashionrec.labels.yolo import dataset_fingerprint, declared, read_data_yaml, read_labels
+from fashionrec.labels.data_yaml import dataset_fingerprint, declared, read_data_yaml
+from fashionrec.labels.label_lines import read_labels
 from fashionrec.models.runs import Run, remove_leftovers, run_folder, start_run
 
 if TYPE_CHECKING:

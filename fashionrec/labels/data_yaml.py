@@ -1,45 +1,28 @@
-"""YOLO datasets as they lie on the disk: ``data.yaml``, images, and a label file beside each.
+"""The ``data.yaml`` of a YOLO dataset: class names, and what its splits name.
 
-A split is a folder of images, or a ``.txt`` file that lists them; the label file of ``.../images/x.jpg`` is
-``.../labels/x.txt``, a line per box: ``class x_center y_center width height``, all relative to the picture.
-https://docs.ultralytics.com/datasets/detect
+A split is a folder of images, or a ``.txt`` file that lists them. https://docs.ultralytics.com/datasets/detect
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import yaml
 
-from fashionrec.common.documents import DocumentError, read_bytes, read_json, read_yaml
+from fashionrec.common.documents import DocumentError, read_json, read_yaml
 from fashionrec.common.files import write_atomic
 from fashionrec.common.reach import Reach, Refusal, refusals_error
 from fashionrec.errors import DataError
+from fashionrec.labels.label_lines import label_path
 from fashionrec.photos.images import SUFFIXES
 
 #: Keys of data.yaml for each split; ultralytics says val, Roboflow and we say valid for the folder.
 SPLIT_KEYS = {"train": ("train",), "valid": ("val", "valid"), "test": ("test",)}
-
-#: Where tools write class names when there is no data.yaml, one a line.
-NAME_FILES = ("classes.txt", "obj.names", "names.txt", "labels/classes.txt", "data/obj.names")
-#: Texts that lie among label files and are none.
-OTHER_TEXTS = frozenset(
-    {*(Path(name).name for name in NAME_FILES), *(f"{s}.txt" for s in ("train", "val", "valid", "test"))}
-)
-
-#: A label file's bytes, its lines, and the characters of one: ten times what crowds, and outlines of many points, need.
-MAX_LABEL_BYTES, MAX_BOXES, _MAX_LINE = 16 << 20, 10_000, 1 << 20
-_MAX_CLASS = 1_000_000
-_TOO_MANY = "a label file holds the boxes of one photo, a line for each: is it another file?"
-
-_SHOWN = 60  # characters of a line that a message repeats
 
 
 @dataclass(frozen=True)
@@ -211,137 +194,6 @@ def declared(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise DataError(f"{file} is not a dataset's description")
     return document
-
-
-def label_path(image: Path) -> Path:
-    """Where the labels of an image are: the last folder named images on its way becomes labels."""
-    parts = list(image.parts)
-    for n in range(len(parts) - 2, -1, -1):
-        if parts[n] == "images":
-            parts[n] = "labels"
-            break
-    return Path(*parts).with_suffix(".txt")
-
-
-def read_labels(image: Path) -> np.ndarray:
-    """float64 [n, 5] of class id and relative ``x_center, y_center, width, height``; none where there is no label file.
-
-    A polygon (class and three or more points) becomes the box around it. Raises :class:`DataError` for a broken line.
-    """
-    path = label_path(image)
-    if not path.is_file():
-        return np.zeros((0, 5))
-    rows = []
-    for number, line in label_lines(path, read_label_text(path)):
-        try:
-            rows.append(parse_label_line(line)[:5])
-        except LabelFault as fault:
-            raise DataError(f"{path}, line {number} is not a box: {fault}") from None
-    return np.array(rows).reshape(-1, 5)
-
-
-class TooManyBoxes(DataError):
-    """A label file that is far larger than one photo's boxes are."""
-
-
-def read_label_text(path: Path, encoding: str = "utf-8", errors: str = "strict") -> str:
-    """The text of a label file. Raises :class:`TooManyBoxes`, or :class:`DataError` where it is no regular file."""
-    try:
-        return read_bytes(path, MAX_LABEL_BYTES).decode(encoding, errors)
-    except DocumentError as error:
-        raise (TooManyBoxes if "larger" in str(error) else DataError)(f"{path} is {error}") from None
-
-
-def label_lines(path: Path | str, text: str) -> Iterator[tuple[int, str]]:
-    """Number and text of each line that is not blank. Raises :class:`TooManyBoxes`."""
-    if text.count("\n") > MAX_BOXES:
-        raise TooManyBoxes(f"{path} has more than {MAX_BOXES:,} lines", hint=_TOO_MANY)
-    for number, line in enumerate(text.splitlines(), start=1):
-        if number > MAX_BOXES:
-            raise TooManyBoxes(f"{path} has more than {MAX_BOXES:,} lines", hint=_TOO_MANY)
-        if len(line) > _MAX_LINE:
-            raise TooManyBoxes(f"{path}, line {number} has more than {_MAX_LINE:,} characters", hint=_TOO_MANY)
-        if line.strip():
-            yield number, line
-
-
-class LabelFault(ValueError):
-    """A line of a label file that is no box: ``kind`` is a stable word, ``numbers`` what can be counted of it."""
-
-    def __init__(self, kind: str, text: str, **numbers: float) -> None:
-        super().__init__(text)
-        self.kind, self.numbers = kind, numbers
-
-
-class LabelLine(NamedTuple):
-    """A line of a label file: a class id, and a box in shares of the picture. A polygon of ``points`` is the box around it."""
-
-    class_id: int
-    x_center: float
-    y_center: float
-    width: float
-    height: float
-    points: int = 0
-
-
-def parse_label_line(line: str) -> LabelLine:
-    """``class x_center y_center width height``, or a class and three or more points. Raises :class:`LabelFault`."""
-    words = line.split()
-    values = [_number(word) for word in words]
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
-        if len(known) < 2:
-            raise LabelFault("broken-label-line", repr(line.strip()[:_SHOWN]))
-        raise LabelFault("not-a-number", f"{words[values.index(None)][:_SHOWN]!r} is not a number")
-    if not all(map(math.isfinite, known)):
-        raise LabelFault("not-finite", line.strip()[:_SHOWN])
-    if len(known) != 5 and (len(known) < 7 or len(known) % 2 == 0):
-        why = ", as predictions have with their confidence" if len(known) == 6 else ""
-        raise LabelFault("wrong-field-count", f"{len(known)} fields{why}", fields=len(known))
-    number, *rest = known
-    if not number.is_integer():
-        raise LabelFault("fractional-class", f"class {words[0]}", class_id=number)
-    if number < 0:
-        raise LabelFault("negative-class", f"class {number:.0f}"[:_SHOWN], class_id=number)
-    if number > _MAX_CLASS:
-        raise LabelFault("unknown-class", f"class {number:g}", class_id=number)
-    if len(rest) == 4:
-        x, y, width, height = rest
-        return LabelLine(int(number), x, y, width, height)
-    xs, ys = rest[0::2], rest[1::2]
-    x1, x2, y1, y2 = min(xs), max(xs), min(ys), max(ys)
-    return LabelLine(int(number), (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, len(xs))
-
-
-def begins_with_a_box(path: Path) -> bool:
-    """Whether a text is a label file, by its first line: beside photos lie lists, licences and READMEs too."""
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            parse_label_line(file.readline(1 << 16))
-    except (OSError, LabelFault):
-        return False
-    return True
-
-
-def orphan_labels(folder: Path, photos: Iterable[Path], reach: Reach) -> Iterator[Path | Refusal]:
-    """Label files in ``folder`` without a photo of their name in any of the folders ``photos``, sorted; and what of such a name
-    is not read."""
-    places = list(photos)
-    stems = {path.stem for place in places for path in place.iterdir() if path.suffix.lower() != ".txt"}
-    names, refused = reach.names(folder)
-    for path in (folder / name for name in names if name.endswith(".txt")):
-        other = path.stem in stems or path.name in OTHER_TEXTS or path.name.startswith(("README", "LICEN"))
-        if not other and (folder not in places or begins_with_a_box(path)):
-            yield path
-    if folder not in places:
-        yield from (found for found in refused if Path(found.name).stem not in stems)
-
-
-def _number(word: str) -> float | None:
-    try:
-        return float(word)
-    except ValueError:
-        return None
 
 
 def dataset_fingerprint(path: Path, splits: Sequence[str] | None = None) -> str:
