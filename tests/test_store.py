@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fashionrec.errors import Busy, CatalogueError
 from fashionrec.store import generations
-from fashionrec.store.item_writer import ItemWriter, copy_with_captions
+from fashionrec.store.item_writer import ItemWriter
 from fashionrec.store.items import CaptionRow, GarmentRow, ItemReader, PhotoRow
 from fashionrec.store.journal import FoundGarment, FoundPhoto, Journal
 from fashionrec.store.vectors import VectorStore, open_vectors, write_vectors
@@ -152,8 +152,11 @@ def test_no_text_breaks_the_full_text_query(text: str) -> None:
 def test_captions_are_added_in_a_copy_and_searchable(tmp_path: Path) -> None:
     write_items(tmp_path / "old.sqlite")
     caption = CaptionRow("a navy shirt", "네이비 셔츠", {"color": "navy"}, "a navy shirt", "local", "c", 0)
-    used = copy_with_captions(tmp_path / "old.sqlite", tmp_path / "new.sqlite", {2: caption})
-    assert used == {"000001-image": 3, "c": 1}
+    writer = ItemWriter(tmp_path / "new.sqlite", tmp_path / "old.sqlite")
+    writer.add_caption(2, caption)
+    writer.reword([2])
+    assert writer.segments() == {"000001-image": 3, "c": 1}
+    writer.close()
     reader = ItemReader(tmp_path / "new.sqlite")
     assert [number for number, _ in reader.text_search("네이비", 5)] == [2]
     assert not ItemReader(tmp_path / "old.sqlite").text_search("네이비", 5)

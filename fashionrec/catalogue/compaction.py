@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from fashionrec.store.assemble import SegmentWriter
-from fashionrec.store.item_writer import ItemWriter
 from fashionrec.store.thumbnails import Thumbnails
 from fashionrec.store.vectors import dtype_of, open_store
+from fashionrec.store.writer import GenerationWriter
 
 _BATCH = 1024
 Segments = dict[str, dict[str, Any]]
@@ -30,33 +30,26 @@ def should_compact(segments: Segments, used: dict[str, int], *, most: int, dead:
     return False
 
 
-def compact_segments(root: Path, name: str, writer: ItemWriter, segments: Segments) -> Segments:
-    """Write one segment of each kind with the rows that the items in ``writer`` refer to, and point them there.
+def compact_segments(writer: GenerationWriter) -> None:
+    """Write one segment of each kind with the rows that the items refer to, and point them there.
 
-    ``name`` is the generation that is being made. Half floats stay half floats where all vectors are. Returns the table of
-    segments for its manifest.
+    Half floats stay half floats where all vectors are.
     """
-    made: Segments = {}
-    images = list(writer.places())
+    images, root = list(writer.items.places()), writer.root
     if images:
-        segment = SegmentWriter(root / "segments" / f"{name}-images", *_shape(root, segments, "image"))
-        vectors = _vectors(root, segments, "image", [(place[1], place[2]) for place in images])
+        segment = _begin(writer, "image")
+        vectors = _vectors(root, writer.segments, "image", [(place[1], place[2]) for place in images])
         with Thumbnails(root) as thumbnails:
             for (garment_no, source, _, offset, size), vector in zip(images, vectors, strict=True):
                 row, begin = segment.add(vector, thumbnails.read(source, offset, size))
-                writer.move(garment_no, segment.name, row, begin)
-        segment.close()
-        made[segment.name] = _entry(segment, segments, "image")
-    texts = list(writer.caption_places())
+                writer.items.move(garment_no, segment.name, row, begin)
+    texts = list(writer.items.caption_places())
     if texts:
-        segment = SegmentWriter(root / "segments" / f"{name}-captions", *_shape(root, segments, "caption"))
-        vectors = _vectors(root, segments, "caption", [(place[1], place[2]) for place in texts])
+        segment = _begin(writer, "caption")
+        vectors = _vectors(root, writer.segments, "caption", [(place[1], place[2]) for place in texts])
         for (garment_no, _, _), vector in zip(texts, vectors, strict=True):
             row, _ = segment.add(vector, b"")
-            writer.move_caption(garment_no, segment.name, row)
-        segment.close()
-        made[segment.name] = _entry(segment, segments, "caption")
-    return made
+            writer.items.move_caption(garment_no, segment.name, row)
 
 
 def _vectors(root: Path, segments: Segments, kind: str, places: Sequence[tuple[str, int]]) -> Iterator[bytes]:
@@ -67,12 +60,9 @@ def _vectors(root: Path, segments: Segments, kind: str, places: Sequence[tuple[s
             yield vector.tobytes()
 
 
-def _shape(root: Path, segments: Segments, kind: str) -> tuple[int, str]:
-    """The length of the vectors of a kind, and the type that holds all of them."""
-    store = open_store(root, segments, kind)
-    types = {dtype_of(opened) for opened in store.indexes}
-    return store.dim, "float16" if types == {"float16"} else "float32"
-
-
-def _entry(segment: SegmentWriter, segments: Segments, kind: str) -> dict[str, Any]:
-    return segment.entry(kind, next(entry["embedder"] for entry in segments.values() if entry["kind"] == kind))
+def _begin(writer: GenerationWriter, kind: str) -> SegmentWriter:
+    """A segment for all vectors of a kind, of the type that holds each of them."""
+    store = open_store(writer.root, writer.segments, kind)
+    dtype = "float16" if {dtype_of(opened) for opened in store.indexes} == {"float16"} else "float32"
+    embedder = next(entry["embedder"] for entry in writer.segments.values() if entry["kind"] == kind)
+    return writer.new_segment(kind, embedder, store.dim, dtype=dtype, suffix=f"{kind}s")

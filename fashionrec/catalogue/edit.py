@@ -14,16 +14,13 @@ from typing import TYPE_CHECKING, Any
 from fashionrec.catalogue.build.build import Progress, build_catalogue
 from fashionrec.catalogue.build.report import BuildReport
 from fashionrec.catalogue.compaction import compact_segments
-from fashionrec.common.files import dump_json, write_atomic
 from fashionrec.config import Config
 from fashionrec.errors import CatalogueError, DataError
 from fashionrec.models.bundle import Bundle
-from fashionrec.models.runs import now
 from fashionrec.store import generations
 from fashionrec.store.generations import Generation
-from fashionrec.store.index import make_index
-from fashionrec.store.item_writer import ItemWriter
 from fashionrec.store.items import EntryRow, ItemReader
+from fashionrec.store.writer import next_generation
 
 if TYPE_CHECKING:
     from fashionrec.products.tables import ProductRow
@@ -91,22 +88,12 @@ def compact_catalogue(root: Path, config: Config) -> dict[str, int]:
 
     Returns ``bytes_before``, ``bytes_after`` (of the served generation), ``segments_before``, ``segments_after``.
     """
-    generations.read_current(root)  # before the lock, which would make the folder
-    with generations.writer_lock(root):
-        old = generations.read_current(root)
-        old.check()
-        name, folder = generations.begin(root)
-        writer = ItemWriter(folder / generations.ITEMS, old.items_path)
-        try:
-            segments = compact_segments(root, name, writer, old.segments)
-            writer.close(shrink=True)
-        except BaseException:
-            writer.discard()
-            raise
-        write_atomic(folder / generations.REPORT, dump_json({"generation": name, "compacted": True}))
-        index = make_index(root, name, segments, settings=config.index, previous=old.manifest.get("index"))
-        manifest = {**old.manifest, "created": now(), "made_by": "compact", "segments": segments, "index": index}
-        new = generations.commit(root, name, manifest)
+    with next_generation(root, config.index) as writer:
+        old = writer.previous
+        assert old is not None
+        compact_segments(writer)
+        writer.finish_items(shrink=True)
+        new = writer.commit("compact", {"generation": writer.name, "compacted": True})
     return {
         "bytes_before": size(old),
         "bytes_after": size(new),

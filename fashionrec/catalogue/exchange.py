@@ -29,14 +29,14 @@ from fashionrec.common.folder import Folder
 from fashionrec.config import Config
 from fashionrec.errors import CatalogueError, DataError
 from fashionrec.models.bundle import Bundle
-from fashionrec.models.runs import installed_versions, now
+from fashionrec.models.runs import installed_versions
 from fashionrec.products.parquet import read_parquet
 from fashionrec.store import generations
-from fashionrec.store.assemble import SegmentWriter, store_bundle
-from fashionrec.store.index import make_index
-from fashionrec.store.item_writer import ItemWriter, product_words
+from fashionrec.store.assemble import SegmentWriter
+from fashionrec.store.item_writer import product_words
 from fashionrec.store.items import CaptionRow, GarmentRow, ItemReader, PhotoRow, StoredItem
 from fashionrec.store.rows import AGAIN
+from fashionrec.store.writer import GenerationWriter
 from fashionrec.types import Box
 
 FORMAT, FORMAT_VERSION = "fashionrec-export", 1
@@ -146,10 +146,7 @@ def _write(
     bundles: dict[str, Bundle],
     config: Config,
 ) -> dict[str, int]:
-    name, folder = generations.begin(root)
-    segment = SegmentWriter(root / "segments" / f"{name}-image", images.shape[1], config.index.vectors)
-    words = SegmentWriter(root / "segments" / f"{name}-caption", images.shape[1], config.index.vectors)
-    writer = ItemWriter(folder / generations.ITEMS)
+    """The first generation of a catalogue, by an export's tables and arrays."""
     garments: dict[str, dict[int, dict[str, Any]]] = {}
     for item in items:
         if not 0 <= int(item["image_vector"]) < len(images):
@@ -157,63 +154,52 @@ def _write(
         if not (isinstance(item["thumbnail"], bytes) and item["thumbnail"].startswith(_JPEG)):
             raise DataError(f"the thumbnail of item {item['item_id']!r} is not a JPEG")
         garments.setdefault(item["photo"], {}).setdefault(int(item["position"]), item)
-    numbers: dict[tuple[str, int], int] = {}
-    entry_numbers: dict[tuple[str, str], int] = {}
-    for entry in entries:
-        photo = entry["photo"]
-        if (photo, -1) not in numbers:
-            numbers[photo, -1] = 0
-            rows = []
-            for position, item in sorted(garments.get(photo, {}).items()):
-                row, offset = segment.add(images[int(item["image_vector"])].tobytes(), item["thumbnail"])
-                box = Box(*(float(item[side]) for side in ("x1", "y1", "x2", "y2")))
-                rows.append(
-                    GarmentRow(
-                        *(position, item["class_name"], item["confidence"], box, bool(item["whole_photo"])),
-                        *(segment.name, row, offset, len(item["thumbnail"])),
+    with GenerationWriter(root, config.index) as writer:
+        encoder, dim = bundles["embedder"].fingerprint, images.shape[1]
+        segment, words = (writer.new_segment(kind, encoder, dim) for kind in ("image", "caption"))
+        numbers: dict[tuple[str, int], int] = {}
+        entry_numbers: dict[tuple[str, str], int] = {}
+        for entry in entries:
+            photo = entry["photo"]
+            if (photo, -1) not in numbers:
+                numbers[photo, -1] = 0
+                rows = []
+                for position, item in sorted(garments.get(photo, {}).items()):
+                    row, offset = segment.add(images[int(item["image_vector"])].tobytes(), item["thumbnail"])
+                    box = Box(*(float(item[side]) for side in ("x1", "y1", "x2", "y2")))
+                    rows.append(
+                        GarmentRow(
+                            *(position, item["class_name"], item["confidence"], box, bool(item["whole_photo"])),
+                            *(segment.name, row, offset, len(item["thumbnail"])),
+                        )
                     )
-                )
-            made = PhotoRow(photo, int(entry["width"]), int(entry["height"]), entry["build_key"], tuple(rows))
-            for garment, number in zip(rows, writer.add_photo(made), strict=True):
-                numbers[photo, garment.position] = number
-                caption = _caption(garments[photo][garment.position], texts, words)
-                if caption is not None:
-                    writer.add_caption(number, caption)
-        metadata = parse_json(entry["metadata"])
-        entry_numbers[entry["image"], entry["product_id"]] = writer.add_entry(
-            entry["image"], entry["base"], entry["product_id"], photo, metadata
+                made = PhotoRow(photo, int(entry["width"]), int(entry["height"]), entry["build_key"], tuple(rows))
+                for garment, number in zip(rows, writer.items.add_photo(made), strict=True):
+                    numbers[photo, garment.position] = number
+                    caption = _caption(garments[photo][garment.position], texts, words)
+                    if caption is not None:
+                        writer.items.add_caption(number, caption)
+            metadata = parse_json(entry["metadata"])
+            entry_numbers[entry["image"], entry["product_id"]] = writer.items.add_entry(
+                entry["image"], entry["base"], entry["product_id"], photo, metadata
+            )
+        for item in items:
+            metadata = parse_json(item["metadata"])
+            said = item.get("caption_words") or f"{item['caption_en'] or ''} {item['caption_ko'] or ''}"
+            text = "" if item["worn_with"] else product_words(metadata, said)
+            entry_no = entry_numbers[item["image"], item["product_id"]]
+            number = numbers[item["photo"], int(item["position"])]
+            worn_with = bool(item["worn_with"])
+            writer.items.add_item(item["item_id"], entry_no, number, item["product_id"], worn_with, text)
+        counts = writer.finish_items()
+        writer.commit(
+            "import",
+            {"generation": writer.name, "imported": document["counts"]},
+            bundles=bundles.values(),
+            versions=installed_versions(),
+            photos_from=document["photos_from"],
+            settings=document["settings"],
         )
-    for item in items:
-        metadata = parse_json(item["metadata"])
-        said = item.get("caption_words") or f"{item['caption_en'] or ''} {item['caption_ko'] or ''}"
-        text = "" if item["worn_with"] else product_words(metadata, said)
-        entry_no = entry_numbers[item["image"], item["product_id"]]
-        number = numbers[item["photo"], int(item["position"])]
-        writer.add_item(item["item_id"], entry_no, number, item["product_id"], bool(item["worn_with"]), text)
-    for part in (segment, words):
-        part.close()
-    writer.close()
-    stored = {kind: store_bundle(root, bundle) for kind, bundle in bundles.items()}
-    encoder = bundles["embedder"].fingerprint
-    segments = {
-        part.name: part.entry(kind, encoder) for kind, part in (("image", segment), ("caption", words)) if part.count
-    }
-    reader = ItemReader(folder / generations.ITEMS)
-    counts = reader.counts()
-    reader.close()
-    write_atomic(folder / generations.REPORT, dump_json({"generation": name, "imported": document["counts"]}))
-    manifest = {
-        "created": now(),
-        "made_by": "import",
-        "versions": installed_versions(),
-        "photos_from": document["photos_from"],
-        "bundles": stored,
-        "segments": segments,
-        "counts": counts,
-        "settings": document["settings"],
-        "index": make_index(root, name, segments, settings=config.index),
-    }
-    generations.commit(root, name, manifest)
     return counts
 
 

@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from fashionrec.common.files import dump_json, write_atomic
 from fashionrec.config import Config
-from fashionrec.models.runs import now
 from fashionrec.store import generations
 from fashionrec.store.approximate import left_out_rows
-from fashionrec.store.index import K, make_index
+from fashionrec.store.index import K
 from fashionrec.store.item_writer import ItemWriter
-from fashionrec.store.vectors import VECTORS, VectorStore, dtype_of, open_vectors, write_vectors
+from fashionrec.store.vectors import VECTORS, VectorStore, dtype_of, open_vectors
+from fashionrec.store.writer import GenerationWriter, next_generation
 
 _BLOCK = 1 << 14
 Segments = dict[str, dict[str, Any]]
@@ -33,55 +32,37 @@ def reindex_catalogue(
     and ``segments_converted``. Raises :class:`Busy` where another process writes, :class:`CatalogueError` for a damaged
     catalogue, :class:`WriteError` where the disk takes no more; what was served is then served still.
     """
-    generations.read_current(root)  # before the lock, which would make the folder
-    with generations.writer_lock(root):
-        old = generations.read_current(root)
-        old.check()
-        name, folder = generations.begin(root)
-        segments, renamed = _converted(root, name, old.segments, vectors, log)
-        if renamed:
-            _point(old.items_path, folder / generations.ITEMS, renamed)
-        else:
-            shutil.copyfile(old.items_path, folder / generations.ITEMS)
-        index = make_index(root, name, segments, settings=config.index, previous=None, log=log)
-        write_atomic(folder / generations.REPORT, dump_json({"generation": name, "index": index}))
-        manifest = {**old.manifest, "created": now(), "made_by": "reindex", "segments": segments, "index": index}
-        generations.commit(root, name, manifest)
-    return {**index, "generation": name, "segments_converted": len(renamed)}
+    with next_generation(root, config.index, log=log) as writer:
+        converted = _convert_vectors(writer, vectors) if vectors else 0
+        index = writer.make_index(anew=True)
+        writer.commit("reindex", {"generation": writer.name, "index": index})
+    return {**index, "generation": writer.name, "segments_converted": converted}
 
 
-def _converted(
-    root: Path, name: str, segments: Segments, dtype: str | None, log: Callable[[str], None]
-) -> tuple[Segments, dict[str, str]]:
-    """The table of segments with all vectors as ``dtype``, and the new name of each that was written anew."""
-    if dtype is None:
-        return segments, {}
-    table: Segments = {}
+def _convert_vectors(writer: GenerationWriter, dtype: str) -> int:
+    """Write every segment anew that has its vectors in another type; returns how many that were."""
+    before, root = dict(writer.segments), writer.root
     renamed: dict[str, str] = {}
-    for number, (old, entry) in enumerate(sorted(segments.items())):
-        path = root / "segments" / old / VECTORS
-        opened = open_vectors(path, count=entry["count"], dim=entry["dim"])
+    for number, (old, entry) in enumerate(sorted(before.items())):
+        opened = open_vectors(root / "segments" / old / VECTORS, count=entry["count"], dim=entry["dim"])
         if dtype_of(opened) == dtype:
-            table[old] = entry
             continue
-        new = f"{name}-{number:03d}-{entry['kind']}"
-        inside = generations.folder_of(root)
-        folder = inside.make_folder(f"segments/{new}")
-        log(f"{old}: {entry['count']:,} vectors to {dtype}")
-        write_vectors(folder / VECTORS, _blocks(VectorStore([(old, opened)])), entry["dim"], dtype)
-        for file in inside.entries(f"segments/{old}"):
-            name_in_segment = file.name.rpartition("/")[2]
-            if file.kind == "file" and name_in_segment != VECTORS:
-                _share(root / file.name, folder / name_in_segment)
-        table[new] = {key: value for key, value in entry.items() if key != "float16_recall_at_10"}
+        writer.log(f"{old}: {entry['count']:,} vectors to {dtype}")
+        blocks = _blocks(VectorStore([(old, opened)]))
+        new = writer.write_segment(f"{number:03d}-{entry['kind']}", blocks, entry, dtype=dtype)
+        for file in generations.folder_of(root).entries(f"segments/{old}"):
+            name = file.name.rpartition("/")[2]
+            if file.kind == "file" and name != VECTORS:
+                _share(root / file.name, root / "segments" / new / name)
         renamed[old] = new
-    if dtype == "float16" and renamed:
-        for kind in ("image", "caption"):
-            recall = _half_recall(root, segments, table, renamed, kind)
-            for new in renamed.values():
-                if recall is not None and table[new]["kind"] == kind:
-                    table[new]["float16_recall_at_10"] = recall
-    return table, renamed
+    for kind in ("image", "caption") if dtype == "float16" else ():
+        recall = _half_recall(root, before, writer.segments, renamed, kind)
+        for old, new in renamed.items():
+            if recall is not None and before[old]["kind"] == kind:
+                writer.segments[new]["float16_recall_at_10"] = recall
+    if renamed:
+        _rename_segments(writer.items, renamed)
+    return len(renamed)
 
 
 def _half_recall(root: Path, before: Segments, after: Segments, renamed: dict[str, str], kind: str) -> float | None:
@@ -122,17 +103,11 @@ def _share(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _point(source: Path, target: Path, renamed: dict[str, str]) -> None:
-    """A copy of the items that names segments by their new names. Rows are as they were."""
-    writer = ItemWriter(target, source)
-    try:
-        for garment_no, segment, row, offset, _ in list(writer.places()):
-            if segment in renamed:
-                writer.move(garment_no, renamed[segment], row, offset)
-        for garment_no, segment, row in list(writer.caption_places()):
-            if segment in renamed:
-                writer.move_caption(garment_no, renamed[segment], row)
-        writer.close()
-    except BaseException:
-        writer.discard()
-        raise
+def _rename_segments(items: ItemWriter, renamed: dict[str, str]) -> None:
+    """Refer to segments by their new names. Rows are as they were."""
+    for garment_no, segment, row, offset, _ in list(items.places()):
+        if segment in renamed:
+            items.move(garment_no, renamed[segment], row, offset)
+    for garment_no, segment, row in list(items.caption_places()):
+        if segment in renamed:
+            items.move_caption(garment_no, renamed[segment], row)

@@ -202,20 +202,6 @@ class ItemWriter:
             )
 
 
-def copy_with_captions(source: Path, target: Path, captions: dict[int, CaptionRow]) -> dict[str, int]:
-    """Copy an items file with captions added or replaced, and their words made searchable.
-
-    Returns the segments that the copy refers to, with how many of their rows.
-    """
-    writer = ItemWriter(target, source)
-    for garment_no, caption in captions.items():
-        writer.add_caption(garment_no, caption)
-    writer.reword(captions)
-    used = writer.segments()
-    writer.close()
-    return used
-
-
 def product_words(metadata: dict[str, Any], *captions: str) -> str:
     """What full-text search finds an item by: the product's own texts (links left out) and its captions."""
     words = [str(value) for value in metadata.values() if isinstance(value, str) and "://" not in value]

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,14 +14,10 @@ from fashionrec.captioner.job.garments import Recaption, garments
 from fashionrec.captioner.schema import attributes, embedding_text, lexical_text, shortened
 from fashionrec.captioner.vocabulary import vocabulary_of
 from fashionrec.catalogue.catalogue import Catalogue
-from fashionrec.common.files import dump_json, write_atomic
 from fashionrec.errors import Busy
-from fashionrec.models.runs import now
 from fashionrec.store import generations
-from fashionrec.store.index import make_index
-from fashionrec.store.item_writer import copy_with_captions
-from fashionrec.store.items import CaptionRow, ItemReader
-from fashionrec.store.vectors import VECTORS, write_vectors
+from fashionrec.store.items import CaptionRow
+from fashionrec.store.writer import GenerationWriter
 
 if TYPE_CHECKING:
     from fashionrec.captioner.job.caches import Caches
@@ -89,44 +85,27 @@ def _writer(root: Path) -> Iterator[None]:
 
 def _write_generation(catalogue: Catalogue, described: dict[int, tuple[Description, str]]) -> dict[str, int]:
     """The generation served now, with new captions and a segment of their texts' vectors. Returns what was cut."""
-    old, root = catalogue.generation, catalogue.root
-    name, folder = generations.begin(root)
-    segment = f"{name}-caption"
-    generations.folder_of(root).make_folder(f"segments/{segment}")
     words = vocabulary_of(catalogue.config.captioner)
     numbers = sorted(described)
     whole = [embedding_text(described[number][0], words, most=None) for number in numbers]
     texts, cut = shortened(whole, catalogue.embedder.count_cut)
-    rows = {
-        number: CaptionRow(
-            caption_en=described[number][0].caption_en,
-            caption_ko=described[number][0].caption_ko,
-            attributes=attributes(described[number][0]),
-            embedding_text=text,
-            captioner=described[number][1],
-            segment=segment,
-            row=row,
-            words=lexical_text(described[number][0], words),
-        )
-        for row, (number, text) in enumerate(zip(numbers, texts, strict=True))
-    }
     vectors = np.ascontiguousarray(catalogue.embedder.embed_texts(texts), dtype=np.float32)
-    written = write_vectors(root / "segments" / segment / VECTORS, vectors, dtype=catalogue.config.index.vectors)
-    used = copy_with_captions(old.items_path, folder / generations.ITEMS, rows)
-    segments = {key: value for key, value in old.segments.items() if value["kind"] == "image" or key in used}
-    entry: dict[str, Any] = {"kind": "caption", "count": len(texts), "dim": int(vectors.shape[1])}
-    if written.float16_recall_at_10 is not None:
-        entry["float16_recall_at_10"] = written.float16_recall_at_10
-    segments[segment] = {**entry, "embedder": catalogue.embedder.fingerprint}
+    entry = {"kind": "caption", "count": len(texts), "dim": int(vectors.shape[1])}
     cut_report = {"texts_cut": sum(tokens > 0 for tokens in cut), "tokens_cut": sum(cut)}
-    write_atomic(folder / generations.REPORT, dump_json({"generation": name, "captions": len(rows), **cut_report}))
-    reader = ItemReader(folder / generations.ITEMS)
-    counts = reader.counts()
-    reader.close()
-    index = make_index(
-        root, name, segments, settings=catalogue.config.index, previous=old.manifest.get("index")
-    )  # texts to measure it with may be new
-    changed = {"created": now(), "made_by": "caption", "segments": segments, "counts": counts, "index": index}
-    manifest = {**old.manifest, **changed}
-    generations.commit(root, name, manifest)
+    with GenerationWriter(catalogue.root, catalogue.config.index, catalogue.generation) as writer:
+        segment = writer.write_segment("caption", vectors, {**entry, "embedder": catalogue.embedder.fingerprint})
+        for row, (number, text) in enumerate(zip(numbers, texts, strict=True)):
+            caption = CaptionRow(
+                caption_en=described[number][0].caption_en,
+                caption_ko=described[number][0].caption_ko,
+                attributes=attributes(described[number][0]),
+                embedding_text=text,
+                captioner=described[number][1],
+                segment=segment,
+                row=row,
+                words=lexical_text(described[number][0], words),
+            )
+            writer.items.add_caption(number, caption)
+        writer.items.reword(numbers)
+        writer.commit("caption", {"generation": writer.name, "captions": len(texts), **cut_report})
     return cut_report

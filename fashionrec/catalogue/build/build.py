@@ -12,14 +12,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from fashionrec.store.assemble import SegmentWriter, store_bundle
 from fashionrec.catalogue.build.report import BuildReport, write_report
 from fashionrec.models.bundle import Bundle
-from fashionrec.catalogue.build.changes import Changes, Wanted
+from fashionrec.catalogue.build.changes import RowChanges, RowWriter, Wanted, find_changes
 from fashionrec.common.folder import TEMPORARY, Folder
 from fashionrec.common.reach import HINT, Reach
 from fashionrec.common.text import encodable
@@ -27,16 +27,15 @@ from fashionrec.catalogue.compaction import compact_segments, should_compact
 from fashionrec.config import Config
 from fashionrec.catalogue.build.crops import KnownCrops
 from fashionrec.errors import CatalogueError, DataError, ImageError, Refused, UsageError
-from fashionrec.common.files import dump_json, fingerprint, write_atomic
+from fashionrec.common.files import fingerprint
 from fashionrec.photos.images import photo_digest
 from fashionrec.catalogue.build.pipeline import find_garments, open_models
-from fashionrec.models.runs import installed_versions, now
+from fashionrec.models.runs import installed_versions
 from fashionrec.store import generations
-from fashionrec.store.index import make_index
-from fashionrec.store.item_writer import ItemWriter
 from fashionrec.store.items import EntryRow, ItemReader, PhotoRow
 from fashionrec.store.journal import FoundPhoto, Journal
 from fashionrec.store.seen import SeenFiles, file_state
+from fashionrec.store.writer import GenerationWriter
 
 if TYPE_CHECKING:
     from fashionrec.products.tables import ProductRow
@@ -284,94 +283,71 @@ class _Build:
             raise DataError(
                 f"none of the {len(self.rows)} photos can be used ({', '.join(f'{n} {why}' for why, n in reasons.items())})"
             )
-        name, folder = generations.begin(self.root)
-        old = self.previous.segments if self.previous else {}
-        dim, dtype = int(self.embedder_bundle.spec["dim"]), self.config.index.vectors
-        segment = SegmentWriter(self.root / "segments" / f"{name}-image", dim, dtype)
-        writer = ItemWriter(folder / generations.ITEMS, self.previous.items_path if self.previous else None)
-        try:
-            segments = self._write_items(writer, segment, wanted, kept, journal)
-            if self.previous and self._as_before():
-                writer.discard()
-                self._keep_previous(folder, begin)
-                return
-            used = writer.segments()
-            segments = {key: entry for key, entry in (old | segments).items() if used.get(key)}
-            if compacted := should_compact(
-                segments, used, most=self.config.build.max_segments, dead=self.config.build.max_dead
-            ):
-                segments = compact_segments(self.root, name, writer, segments)
-            self.report.compacted = compacted
-            writer.close(shrink=compacted)
-        except BaseException:
-            writer.discard()
-            segment.discard()
-            raise
-        counts = self._count(folder / generations.ITEMS)
-        if not counts["garments"]:
-            raise DataError(
-                "no garment was found in any photo", hint="set build.whole_photo=true, or lower detector.conf"
+        before = self.old_items.entries() if self.old_items else ()
+        changes = find_changes(before, wanted, kept)
+        self.report.entries = changes.counts()
+        if self.previous and not changes and self._as_before():
+            self._keep_previous(begin)
+            return
+        with GenerationWriter(self.root, self.config.index, self.previous, log=self.log) as writer:
+            self.report.entries["photos_removed"] = self._write_rows(writer, changes, kept, journal)
+            used, limits = writer.finish_segments(), self.config.build
+            if should_compact(writer.segments, used, most=limits.max_segments, dead=limits.max_dead):
+                compact_segments(writer)
+                self.report.compacted = True
+            self._count(writer.finish_items(shrink=self.report.compacted), writer.items_path)
+            if not self.report.garments:
+                raise DataError(
+                    "no garment was found in any photo", hint="set build.whole_photo=true, or lower detector.conf"
+                )
+            self.report.seconds["write"] += time.perf_counter() - begin
+            begin = time.perf_counter()
+            self.report.index = writer.make_index()
+            self.report.seconds["index"] += time.perf_counter() - begin
+            self.report.total_seconds = time.perf_counter() - self.start
+            self.report.generation = writer.name
+            writer.commit(
+                "build",
+                self.report.to_dict(),
+                bundles=self._bundles(),
+                versions=installed_versions(),
+                photos_from=self.source,
+                settings={**self.settings, "build_key": self.build_key},
             )
-        self.report.seconds["write"] += time.perf_counter() - begin
-        begin = time.perf_counter()
-        before = self.previous.manifest.get("index") if self.previous else None
-        self.report.index = make_index(
-            self.root, name, segments, settings=self.config.index, previous=before, log=self.log
-        )
-        self.report.seconds["index"] += time.perf_counter() - begin
-        self.report.total_seconds = time.perf_counter() - self.start
-        self.report.generation = name
-        write_atomic(folder / generations.REPORT, dump_json(self.report.to_dict()))
-        manifest = {
-            "created": now(),
-            "made_by": "build",
-            "versions": installed_versions(),
-            "photos_from": self.source,
-            "bundles": self._store_bundles(),
-            "segments": segments,
-            "counts": counts,
-            "settings": {**self.settings, "build_key": self.build_key},
-            "index": self.report.index,
-        }
-        generations.commit(self.root, name, manifest)
+
+    def _bundles(self) -> list[Bundle]:
+        return [bundle for bundle in (self.detector_bundle, self.embedder_bundle) if bundle is not None]
 
     def _as_before(self) -> bool:
-        """Whether the next generation would be the one that is served."""
+        """Whether the generation that is served was made by the same models and settings."""
         assert self.previous is not None
-        entries = self.report.entries
         models = {kind: entry["fingerprint"] for kind, entry in self.previous.manifest["bundles"].items()}
-        now = {b.kind: b.fingerprint for b in (self.detector_bundle, self.embedder_bundle) if b is not None}
         return (
-            models == now
+            models == {bundle.kind: bundle.fingerprint for bundle in self._bundles()}
             and self.previous.manifest["settings"].get("build_key") == self.build_key
             and (self.previous.manifest.get("index") or {}).get("settings") == self.config.index.model_dump()
-            and not any(entries[what] for what in ("added", "changed", "replaced", "removed", "photos_removed"))
         )
 
-    def _keep_previous(self, folder: Path, begin: float) -> None:
+    def _keep_previous(self, begin: float) -> None:
         """Nothing differs: a generation that is the same would only take the place of one to go back to."""
-        assert self.previous is not None
-        generations.folder_of(self.root).remove(f"generations/{folder.name}")
+        assert self.previous is not None and self.old_items is not None
         generations.tidy(self.root)
-        self._count(self.previous.items_path)
+        self._count(self.old_items.counts(), self.previous.items_path)
         self.report.unchanged, self.report.generation = True, self.previous.name
         self.report.index = self.previous.manifest.get("index") or {}
         self.report.seconds["write"] += time.perf_counter() - begin
         self.report.total_seconds = time.perf_counter() - self.start
 
-    def _count(self, items: Path) -> dict[str, int]:
-        reader = ItemReader(items)
-        counts = reader.counts()
-        self.report.without_detection = reader.photos_without_detection()
-        reader.close()
+    def _count(self, counts: dict[str, int], items: Path) -> None:
+        with closing(ItemReader(items)) as reader:
+            self.report.without_detection = reader.photos_without_detection()
         self.report.garments, self.report.items = counts["garments"], counts["items"]
         self.report.products = counts["products"]
-        return counts
 
-    def _write_items(
-        self, writer: ItemWriter, segment: SegmentWriter, wanted: list[Wanted], kept: set[str], journal: Journal
-    ) -> dict[str, dict[str, Any]]:
-        """Photos, garments, entries and items; returns the new segment as the manifest has it, where there is one."""
+    def _write_rows(self, writer: GenerationWriter, changes: RowChanges, kept: set[str], journal: Journal) -> int:
+        """Photos, garments, entries and items; returns how many photos nothing shows any more."""
+        encoder = self.embedder_bundle
+        segment = writer.new_segment("image", encoder.fingerprint, int(encoder.spec["dim"]))
 
         def new_photo(digest: str) -> PhotoRow:
             found = journal.get(digest)
@@ -380,23 +356,15 @@ class _Build:
             return segment.add_photo(found, self.build_key)
 
         before = self.previous.manifest["bundles"]["embedder"]["fingerprint"] if self.previous else None
-        changes = Changes(
-            writer,
+        rows = RowWriter(
+            writer.items,
             self.old_items,
             kept,
             new_photo,
             self.config.build.category_columns,
-            same_encoder=before == self.embedder_bundle.fingerprint,
+            same_encoder=before == encoder.fingerprint,
         )
-        self.report.entries = changes.apply(wanted).to_dict()
-        segment.close()
-        if not segment.count:
-            return {}
-        return {segment.name: segment.entry("image", self.embedder_bundle.fingerprint)}
-
-    def _store_bundles(self) -> dict[str, dict[str, str]]:
-        bundles = [bundle for bundle in (self.detector_bundle, self.embedder_bundle) if bundle is not None]
-        return {bundle.kind: store_bundle(self.root, bundle) for bundle in bundles}
+        return rows.apply(changes)
 
     def _fail(self, row: ProductRow, error: ImageError) -> None:
         self.report.failures.append(

@@ -6,7 +6,7 @@ whose photo changed gets new ones. A photo that nothing shows any more goes, wit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,24 +34,60 @@ class Wanted:
         return self.image, self.product_id
 
 
-@dataclass
-class Changed:
-    """Counts of entries and photos."""
+@dataclass(frozen=True)
+class RowChanges:
+    """What makes the rows of one generation those of the next.
 
-    added: int = 0
-    changed: int = 0
+    A row whose photo is another one, or was found anew, is both ``removed`` and ``added``: ``replaced`` of them.
+    """
+
+    added: Sequence[Wanted] = ()
+    changed: Sequence[tuple[EntryRow, Wanted]] = ()
+    removed: Sequence[EntryRow] = ()
     replaced: int = 0
-    removed: int = 0
     kept: int = 0
-    photos_removed: int = 0
 
-    def to_dict(self) -> dict[str, int]:
-        return dict(vars(self))
+    def __bool__(self) -> bool:
+        return bool(self.added or self.changed or self.removed)
+
+    def counts(self) -> dict[str, int]:
+        return {
+            "added": len(self.added) - self.replaced,
+            "changed": len(self.changed),
+            "replaced": self.replaced,
+            "removed": len(self.removed) - self.replaced,
+            "kept": self.kept,
+            "photos_removed": 0,
+        }
+
+
+def find_changes(before: Iterable[EntryRow], wanted: Iterable[Wanted], kept: Collection[str]) -> RowChanges:
+    """What differs between the rows of a generation and those ``wanted``, told apart by image and product.
+
+    ``kept`` are the photos whose stored result stays.
+    """
+    there = {(entry.image, entry.product_id): entry for entry in before}
+    added: list[Wanted] = []
+    changed: list[tuple[EntryRow, Wanted]] = []
+    removed: list[EntryRow] = []
+    same = 0
+    for row in wanted:
+        old = there.pop(row.key, None)
+        if old is None:
+            added.append(row)
+        elif old.photo != row.photo or row.photo not in kept:
+            removed.append(old)
+            added.append(row)
+        elif old.metadata != row.metadata or old.base != row.base:
+            changed.append((old, row))
+        else:
+            same += 1
+    return RowChanges(added, changed, [*removed, *there.values()], len(removed), same)
 
 
 @dataclass
-class Changes:
-    """Writes ``wanted`` over what ``before`` (None = nothing) holds, of which ``writer`` has a copy.
+class RowWriter:
+    """Writes changes over what ``before`` (None = nothing) holds, of which ``writer`` has a copy.
 
     ``kept`` are the photos whose stored result stays; for any other, ``new_photo`` gives it, its vectors and thumbnails
     written. ``same_encoder`` says that caption vectors made before can still be compared.
@@ -63,37 +99,19 @@ class Changes:
     new_photo: Callable[[str], PhotoRow]
     category_columns: Sequence[str]
     same_encoder: bool
-    counts: Changed = field(default_factory=Changed)
     _photos: dict[str, tuple[tuple[GarmentRow, ...], list[int], dict[int, CaptionRow]]] = field(default_factory=dict)
 
-    def apply(self, wanted: Iterable[Wanted]) -> Changed:
-        there = {(e.image, e.product_id): e for e in self.before.entries()} if self.before else {}
-        fresh: list[Wanted] = []
-        gone: list[EntryRow] = []
-        for row in wanted:
-            old = there.pop(row.key, None)
-            if old is None:
-                fresh.append(row)
-                self.counts.added += 1
-            elif old.photo != row.photo or row.photo not in self.kept:
-                gone.append(old)
-                fresh.append(row)
-                self.counts.replaced += 1
-            elif old.metadata != row.metadata or old.base != row.base:
-                self._change(old, row)
-                self.counts.changed += 1
-            else:
-                self.counts.kept += 1
-        self.counts.removed = len(there)
-        gone += there.values()
-        for entry in gone:
+    def apply(self, changes: RowChanges) -> int:
+        """Write them; returns how many photos went, since no row shows them any more."""
+        for old, row in changes.changed:
+            self._change(old, row)
+        for entry in changes.removed:
             self.writer.remove_entry(entry.entry_no)
-        for row in fresh:
+        for row in changes.added:
             self._add(row)
-        for product_id, photo in {(entry.product_id, entry.photo) for entry in gone}:
+        for product_id, photo in {(entry.product_id, entry.photo) for entry in changes.removed}:
             self._restore(product_id, photo)
-        self.counts.photos_removed = self.writer.remove_photos_without_entries()
-        return self.counts
+        return self.writer.remove_photos_without_entries()
 
     def _change(self, old: EntryRow, row: Wanted) -> None:
         self.writer.change_entry(old.entry_no, row.base, row.metadata)

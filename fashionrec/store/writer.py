@@ -1,0 +1,201 @@
+"""The one way to write a catalogue: a new generation, committed whole or not at all.
+
+::
+
+    with next_generation(root, config.index) as writer:  # holds the catalogue's lock
+        writer.items.remove_entry(12)  # only what differs from the generation before
+        writer.commit("edit", {"generation": writer.name})
+
+A generation that is left without a commit, by an exception or otherwise, takes its files with it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fashionrec.common.files import dump_json
+from fashionrec.errors import CatalogueError
+from fashionrec.models.bundle import Bundle
+from fashionrec.models.runs import now
+from fashionrec.store import generations
+from fashionrec.store.assemble import SegmentWriter, store_bundle
+from fashionrec.store.generations import Generation
+from fashionrec.store.index import make_index
+from fashionrec.store.item_writer import ItemWriter
+from fashionrec.store.items import ItemReader
+from fashionrec.store.vectors import VECTORS, write_vectors
+
+if TYPE_CHECKING:
+    from fashionrec.config import IndexConfig
+
+#: What a manifest says, in the order of the file.
+_KEYS = ("created", "made_by", "versions", "photos_from", "bundles", "segments", "counts", "settings", "index")
+
+
+class GenerationWriter:
+    """Writes the generation after ``previous`` (None: the first one) into the catalogue at ``root``.
+
+    A context manager, whose caller holds the catalogue's lock. It begins with everything that
+    ``previous`` holds; ``items`` takes added, changed and removed rows, ``new_segment`` and
+    ``write_segment`` take new vectors. :meth:`commit` then serves the result; without it nothing of
+    it stays. ``segments`` is the table of segments as the manifest will have it.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        settings: IndexConfig,
+        previous: Generation | None = None,
+        *,
+        log: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.root, self.settings, self.previous, self.log = root, settings, previous, log
+        self.segments: dict[str, dict[str, Any]] = previous.segments if previous else {}
+        self._counts: dict[str, int] | None = None
+        self._items: ItemWriter | None = None
+        self._index: dict[str, Any] | None = None
+        self._streams: list[tuple[SegmentWriter, str, str]] = []
+        self._committing = False
+
+    def __enter__(self) -> GenerationWriter:
+        self.name, folder = generations.begin(self.root)
+        self.items_path = folder / generations.ITEMS
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._committing:  # the pointer may name it already: the next commit tidies up
+            return
+        with suppress(OSError):
+            if self._items is not None:
+                self._items.discard()
+            for stream, _, _ in self._streams:
+                stream.discard()
+        with suppress(OSError, CatalogueError):
+            self._remove()
+
+    @property
+    def items(self) -> ItemWriter:
+        """The items, at first those of the generation before: only what differs is written."""
+        if self._items is None:
+            self._items = ItemWriter(self.items_path, self.previous.items_path if self.previous else None)
+        return self._items
+
+    def new_segment(
+        self, kind: str, embedder: str, dim: int, *, dtype: str | None = None, suffix: str | None = None
+    ) -> SegmentWriter:
+        """Begin a segment of ``kind`` ("image" or "caption") that takes vectors one by one.
+
+        ``embedder`` is the fingerprint of what makes them. Where none is added there is no segment.
+        """
+        folder = self.root / "segments" / f"{self.name}-{suffix or kind}"
+        stream = SegmentWriter(folder, dim, dtype or self.settings.vectors)
+        self._streams.append((stream, kind, embedder))
+        return stream
+
+    def write_segment(
+        self,
+        suffix: str,
+        vectors: np.ndarray | Iterable[np.ndarray],
+        entry: Mapping[str, Any],
+        *,
+        dtype: str | None = None,
+    ) -> str:
+        """Write a segment's vectors at once; ``entry`` says in the table what they are. Returns its name."""
+        name = f"{self.name}-{suffix}"
+        folder = generations.folder_of(self.root).make_folder(f"segments/{name}")
+        written = write_vectors(folder / VECTORS, vectors, entry["dim"], dtype or self.settings.vectors)
+        self.segments[name] = {key: value for key, value in entry.items() if key != "float16_recall_at_10"}
+        if written.float16_recall_at_10 is not None:
+            self.segments[name]["float16_recall_at_10"] = written.float16_recall_at_10
+        return name
+
+    def finish_segments(self) -> dict[str, int]:
+        """End the segments that were begun and leave out those that no item refers to any more.
+
+        Returns how many rows of each are in use.
+        """
+        while self._streams:
+            stream, kind, embedder = self._streams[0]
+            stream.close()
+            if stream.count:
+                self.segments[stream.name] = stream.entry(kind, embedder)
+            del self._streams[0]
+        used = self.items.segments()
+        self.segments = {name: entry for name, entry in self.segments.items() if used.get(name)}
+        return used
+
+    def finish_items(self, *, shrink: bool = False) -> dict[str, int]:
+        """End the segments, then the items; returns their counts. ``shrink`` gives back unused room."""
+        if self._counts is None and self._items is None and self.previous:
+            shutil.copyfile(self.previous.items_path, self.items_path)
+            self._counts = dict(self.previous.manifest["counts"])
+        elif self._counts is None:
+            self.finish_segments()
+            self.items.close(shrink=shrink)
+            with closing(ItemReader(self.items_path)) as reader:
+                self._counts = reader.counts()
+        return self._counts
+
+    def make_index(self, *, anew: bool = False) -> dict[str, Any]:
+        """Choose and make the index, or keep using the one before unless ``anew``; returns its entry."""
+        if self._index is None:
+            self.finish_items()
+            before = self.previous.manifest.get("index") if self.previous and not anew else None
+            self._index = make_index(
+                self.root, self.name, self.segments, settings=self.settings, previous=before, log=self.log
+            )
+        return self._index
+
+    def commit(
+        self, made_by: str, report: Mapping[str, Any], *, bundles: Iterable[Bundle] = (), **changed: Any
+    ) -> Generation:
+        """Serve the generation, finished as far as it is not: with one atomic switch, after all is synced.
+
+        ``changed`` are entries of the manifest that differ from those of the generation before.
+        Raises ``OSError`` where the disk takes no more.
+        """
+        counts, index = self.finish_items(), self.make_index()
+        if stored := {bundle.kind: store_bundle(self.root, bundle) for bundle in bundles}:
+            changed["bundles"] = stored
+        folder = generations.folder_of(self.root)
+        folder.write(f"generations/{self.name}/{generations.REPORT}", dump_json(report))
+        manifest = {
+            **(self.previous.manifest if self.previous else dict.fromkeys(_KEYS)),
+            **{"created": now(), "made_by": made_by, **changed},
+            **{"segments": self.segments, "counts": counts, "index": index},
+        }
+        self._committing = True
+        return generations.commit(self.root, self.name, manifest)
+
+    def _remove(self) -> None:
+        """Take away what was written. The generation's folder goes last: it is what holds the name."""
+        folder = generations.folder_of(self.root)
+        segments = [entry.name for entry in folder.entries("segments")]
+        for name in [name for name in segments if name.startswith(f"segments/{self.name}-")]:
+            folder.remove(name)
+        folder.remove(f"indexes/{self.name}", ignore_errors=True)
+        folder.remove(f"generations/{self.name}")
+
+
+@contextmanager
+def next_generation(
+    root: Path, settings: IndexConfig, *, log: Callable[[str], None] = lambda text: None
+) -> Iterator[GenerationWriter]:
+    """Hold the catalogue for writing, with the writer of the generation after the one that is served.
+
+    Raises :class:`Busy` where another process writes, :class:`CatalogueError` for a damaged
+    catalogue, :class:`WriteError` where the disk takes no more; what was served is then served still.
+    """
+    generations.read_current(root)  # before the lock, which would make the folder
+    with generations.writer_lock(root):
+        served = generations.read_current(root)
+        served.check()
+        with GenerationWriter(root, settings, served, log=log) as writer:
+            yield writer
