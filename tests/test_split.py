@@ -99,3 +99,43 @@ def test_no_group_is_broken_and_exact_means_exact(sizes: list[int], shares: tupl
     with pytest.raises(DataError, match="do not allow"):
         split_groups(groups, counts, exact=True, seed=seed)
     assert sum(filled(groups, split_groups(groups, counts, exact=False, seed=seed))) == total
+
+
+@pytest.mark.parametrize(
+    ("sizes", "counts", "expected"),
+    [
+        # test, the larger one, takes all that is small first; valid could have had the three
+        ([9, 1, 3], [6, 3, 4], [0, 2, 2]),
+        # both want the one photo: valid has it first, and keeps it
+        ([1, 2], [1, 1, 1], [1, 0]),
+        # nothing gives valid two photos; test has its one all the same
+        ([8, 1], [6, 2, 1], [0, 2]),
+        # nothing gives test two photos; valid has its four, and not all that is there
+        ([4, 4], [2, 4, 2], [0, 1]),
+        # nothing gives either just what it wants; valid keeps the pair that it was dealt
+        ([6, 2], [4, 3, 1], [0, 1]),
+    ],
+)
+def test_where_groups_do_not_allow_it_train_takes_the_difference(
+    sizes: list[int], counts: list[int], expected: list[int]
+) -> None:
+    assert split_groups(made(sizes), counts, exact=False, seed=0) == expected
+
+
+def test_as_few_photos_as_possible_are_exchanged() -> None:
+    """Two pairs are dealt to valid, which is to have five photos: one pair goes for the three, the other stays."""
+    assert split_groups(made([2, 2, 2, 2, 3]), [6, 5, 0], exact=True, seed=0) == [0, 0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("times", [1, 100])
+def test_what_an_exchange_leaves_unfilled_is_searched_for(times: int) -> None:
+    """Valid, filled first, would take the one that is all that test can have; the two pairs do as well."""
+    groups = made([times, 3 * times, 2 * times, 2 * times], [2, 1, 1, 1])
+    assert split_groups(groups, [3 * times, 4 * times, times], exact=True, seed=0) == [2, 0, 1, 1]
+
+
+def test_a_search_that_would_take_gigabytes_is_not_made() -> None:
+    """The same with 9,200 and 2,300 photos: more than 20 million cells."""
+    groups = made([2300, 6900, 4600, 4600], [2, 1, 1, 1])
+    with pytest.raises(DataError, match="do not allow 6900/9200/2300, only 9200/9200/0"):
+        split_groups(groups, [6900, 9200, 2300], exact=True, seed=0)
