@@ -66,6 +66,18 @@ def test_the_photos_as_they_are_give_the_report(seed: int) -> None:
     assert one["recall"][0] == pytest.approx(np.mean(recall), abs=1e-12)
 
 
+def test_a_detection_just_as_sure_as_the_reports_confidence_counts() -> None:
+    matches = Matches(NAMES)
+    box, elsewhere, classes = [0.0, 0.0, 10.0, 10.0], [50.0, 50.0, 60.0, 60.0], np.array([0])
+    for boxes, scores in (([box, elsewhere], [0.9, 0.1]), ([box], [420 / 999])):
+        found = Detections(np.array(boxes, np.float32), np.array(scores, np.float32), np.zeros(len(boxes), np.int64))
+        matches.add(found, np.array([box]), classes)
+    # the report's confidences are 0, 1/999, ... 1, of which this one is best
+    assert np.float32(matches.class_figures().confidence) == np.float32(420 / 999)
+    one = figures(matches, np.ones((1, 2), np.int64))
+    assert (one["precision"][0], one["recall"][0]) == (1.0, 1.0)
+
+
 def test_a_photo_counted_twice_is_that_photo_there_twice() -> None:
     matches = measured(6, lambda n, rng: 0.7, 3, noise=4.0)
     counts = np.array([[2, 0, 1, 3, 0, 1]])
