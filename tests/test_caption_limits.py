@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -99,6 +101,25 @@ def test_a_slow_server_does_not_hold_up_the_question_after_a_model() -> None:
     with HostileServer(lambda request: request.drip(answer(b"{}"), 2.0)) as server:
         assert ask_shutdown(settings(server.url), KEY) is None
         assert server.dripped < 30
+
+
+def test_what_is_no_caption_has_a_timeout_of_its_own(tmp_path: Path) -> None:
+    """The question after a model, and the transfer of a batch's file: a short ``captioner.timeout`` does not end them."""
+
+    def late(request: Request) -> None:
+        request.server.closing.wait(0.3)
+        request.send(answer(json.dumps({"id": "file-1", "object": "any", "shutdown_date": "2027-02-03"}).encode()))
+
+    with HostileServer(late) as server:
+        hasty = settings(server.url, timeout=0.1)
+        assert ask_shutdown(hasty, KEY) == "2027-02-03"
+        with OpenAICaptioner(hasty, KEY).caller() as caller:
+            api = BatchApi(caller)
+            assert api.upload("batch.jsonl", lambda: io.BytesIO(b"{}"), 2) == "file-1"
+            api.download("file-1", lambda: (tmp_path / "answers").open("wb"), 1)
+            with pytest.raises(CaptionError, match=r"no answer within 0\.1 s"):
+                api.look("batch-1")
+    assert json.loads((tmp_path / "answers").read_text())["id"] == "file-1"
 
 
 def test_a_compressed_answer_is_read() -> None:
