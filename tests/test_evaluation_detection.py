@@ -18,9 +18,10 @@ from fashionrec.detector.decode import Detections
 from fashionrec.detector.detect import Detector
 from fashionrec.errors import DataError
 from fashionrec.evaluation.detection.average_precision import IOU_THRESHOLDS, average_precision, iou_matrix, match
+from fashionrec.evaluation.detection.confusion import ConfusionMatrix
 from fashionrec.evaluation.detection.evaluator import evaluate_detector
 from fashionrec.evaluation.detection.matches import Matches
-from fashionrec.evaluation.detection.report import detection_report
+from fashionrec.evaluation.detection.report import DetectionReport, detection_report
 
 NAMES = {0: "a", 1: "b", 2: "c"}
 
@@ -63,6 +64,63 @@ def test_a_perfect_and_a_blind_detector() -> None:
     assert (report.precision, report.recall) == pytest.approx((1, 1), abs=1e-6)
     assert detection_report(blind).map50 == 0
     assert "| b | 1 |" in report.to_markdown()
+
+
+def test_each_figure_stands_below_its_name() -> None:
+    own = {"map50": 0.91, "map50_95": 0.62, "precision": 0.83, "recall": 0.74, "f1": 0.78, "coco_ap": 0.61}
+    dress = {
+        "boxes": 7,
+        "map50": 0.81,
+        "map50_95": 0.52,
+        "precision": 0.73,
+        "recall": 0.64,
+        "f1": 0.68,
+        "coco_ap": None,
+    }
+    coco = {"coco_ap50": 0.92, "coco_ap75": 0.63, "coco_ar100": 0.65}
+    by_size = {
+        name: {"boxes": boxes, "coco_ap": ap, "coco_ap50": ap + 0.01, "coco_ap75": ap + 0.02, "coco_ar100": ap + 0.03}
+        for name, boxes, ap in (("small", 2, 0.11), ("medium", 3, 0.21), ("large", 4, 0.31))
+    }
+    sizes = {"coco_ap_small": 0.11, "coco_ap_medium": 0.21, "coco_ap_large": 0.31}
+    report = DetectionReport(
+        images=5,
+        boxes=9,
+        confidence=0.4567,
+        **own,
+        **coco,
+        **sizes,
+        per_class={"dress": dress},
+        by_size=by_size,
+        curves={},
+        confusion=ConfusionMatrix(["dress", "background"], np.array([[6, 2], [1, 0]]), 0.4567, 0.5),
+        mistakes={"missed": 1, "wrong_class": 0},
+    )
+    assert (
+        report.to_markdown()
+        == """\
+| class | boxes | mAP50 | mAP50-95 | P | R | F1 | COCO AP |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+| all | 9 | 0.910 | 0.620 | 0.830 | 0.740 | 0.780 | 0.610 |
+| dress | 7 | 0.810 | 0.520 | 0.730 | 0.640 | 0.680 | – |
+
+| size | boxes | COCO AP | AP50 | AP75 | AR100 |
+| --- | ---: | ---: | ---: | ---: | ---: |
+| all | 9 | 0.610 | 0.920 | 0.630 | 0.650 |
+| small | 2 | 0.110 | 0.120 | 0.130 | 0.140 |
+| medium | 3 | 0.210 | 0.220 | 0.230 | 0.240 |
+| large | 4 | 0.310 | 0.320 | 0.330 | 0.340 |
+
+Found (rows) against true (columns), at confidence 0.457, IoU 0.5:
+
+| found | dress | background |
+| --- | ---: | ---: |
+| dress | 6 | 2 |
+| background | 1 | 0 |
+
+Mistakes, at confidence 0.457, IoU 0.5: 1 missed, 0 wrong class.
+"""
+    )
 
 
 @pytest.mark.train
