@@ -114,10 +114,10 @@ def build(config: Config) -> Callable[..., BuildReport]:
 
     def run(source: Path, root: Path, *, detect: bool = True, settings: Config = config, **options: Any) -> BuildReport:
         options.setdefault("embedder_bundle", Bundle.open(TINY / "embedder"))
+        options.setdefault("detector_bundle", Bundle.open(TINY / "detector") if detect else None)
         return build_catalogue(
             read_products(source),
             root,
-            detector_bundle=Bundle.open(TINY / "detector") if detect else None,
             config=settings.model_copy(update={"build": settings.build.model_copy(update={"workers": 1})}),
             source=str(source),
             **options,
