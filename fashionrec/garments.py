@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fashionrec.errors import ImageError
@@ -21,11 +20,8 @@ if TYPE_CHECKING:
     from fashionrec.config import Config, CropConfig, DetectorConfig, ImagesConfig
     from fashionrec.detector.detect import Detector
     from fashionrec.models.bundle import Bundle
-    from fashionrec.photos.images import Photo
+    from fashionrec.photos.images import Photo, PhotoSource
     from fashionrec.store.items import GarmentRow
-
-#: Where a photo comes from: a path, or the bytes of its file.
-Source = str | Path | bytes
 
 #: Decimals of a box that is asked about.
 QUERY_DECIMALS = 2
@@ -87,7 +83,7 @@ class FinderSettings:
 class PhotoGarments:
     """A photo, where it was read from, and the garments found in it, the most confident first."""
 
-    source: Source
+    source: PhotoSource
     photo: Photo
     garments: list[Garment]
 
@@ -118,7 +114,7 @@ class GarmentFinder:
             return cls(None, settings)
         return cls(Detector.of_config(bundle, settings.detector, threads=threads, device=device), settings)
 
-    def read(self, source: Source, *, whole: bool = False) -> Photo:
+    def read(self, source: PhotoSource, *, whole: bool = False) -> Photo:
         """A photo with as many pixels as its garments need, or, ``whole``, with all. Raises :class:`ImageError`."""
         return read_photo(source, self.settings.images, None if whole else self.least)
 
@@ -136,7 +132,7 @@ class GarmentFinder:
             for photo, garments in zip(photos, found, strict=True)
         ]
 
-    def find(self, sources: Sequence[Source], *, whole: bool = False) -> list[PhotoGarments | ImageError]:
+    def find(self, sources: Sequence[PhotoSource], *, whole: bool = False) -> list[PhotoGarments | ImageError]:
         """Read photos and detect in all of them together. What cannot be read is an error as a value."""
         outcomes: list[Photo | ImageError] = []
         for source in sources:

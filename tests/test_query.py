@@ -464,16 +464,25 @@ def test_ranks_instead_of_weights(shop: Path) -> None:
 def test_the_measured_weight_of_captions_is_taken_where_nobody_set_another(
     cli: Callable[..., Result], shop: Path
 ) -> None:
-    from fashionrec.cli.query import query_settings
-    from fashionrec.cli.session import Session
     from fashionrec.store.measured import write_measured
 
     with Catalogue.open(shop) as catalogue:
         write_measured(
             shop, "caption_weight", catalogue.generation.name, catalogue.embedder_bundle.fingerprint, {"value": 0.8}
         )
-        assert query_settings(Session(), catalogue).caption_weight == 0.8
-        assert query_settings(Session(sets=["query.caption_weight=0.3"]), catalogue).caption_weight == 0.3
+        assert catalogue.search_text("red").query.caption_weight == 0.8
+        assert catalogue.search(text="red", caption_weight=0.2).query.caption_weight == 0.2
+    with Catalogue.open(shop, load_config(env={}, sets=["query.caption_weight=0.3"]).config) as catalogue:
+        assert catalogue.search_text("red").query.caption_weight == 0.3
+    assert cli("caption", "--index", shop, "--captioner", "local").code == 0
+    with Catalogue.open(shop) as catalogue:  # captions are another generation
+        write_measured(
+            shop, "caption_weight", catalogue.generation.name, catalogue.embedder_bundle.fingerprint, {"value": 0.8}
+        )
+    for words, share in (((), 0.8), (("--set", "query.caption_weight=0.3"), 0.3)):
+        asked = cli("query", "--text", "red", "--caption", "--index", shop, "--json", "--explain", *words)
+        best = asked.document["garments"][0]["hits"][0]
+        assert best["parts"]["image"] == pytest.approx((1 - share) * 0.7 * best["cosine"], abs=1e-5)
 
 
 def test_words_are_translated_where_that_is_asked_for(

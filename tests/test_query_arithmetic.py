@@ -13,7 +13,7 @@ from conftest import Result, two_halves
 
 from fashionrec import Catalogue
 from fashionrec.catalogue.build.report import BuildReport
-from fashionrec.cli.answers import print_answer
+from fashionrec.cli.answers import print_result
 from fashionrec.cli.session import Session
 from fashionrec.config import load_config
 from fashionrec.search.merging import merged
@@ -218,7 +218,7 @@ def test_a_merged_answer_took_the_time_of_all() -> None:
 def test_the_time_of_each_stage_that_took_any(capsys: pytest.CaptureFixture[str]) -> None:
     answer = QueryResult(None, None, None, text="red")
     answer.timings_ms |= {"load": 12.4, "detect": 0.4, "embed": 0.6, "search": 3.0}
-    print_answer(Session(), answer, [], False, False)
+    print_result(Session(), answer, False, False)
     assert capsys.readouterr().out == "\n16 ms (load 12, embed 1, search 3)\n"
 
 

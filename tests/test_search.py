@@ -16,7 +16,7 @@ from fashionrec.catalogue.build.report import BuildReport
 from fashionrec.config import Config, load_config
 from fashionrec.errors import CatalogueError, ImageError, UsageError
 from fashionrec.search.photo import search_photo
-from fashionrec.search.render.page import answer_page, price, safe_url
+from fashionrec.search.render.page import price, safe_url
 
 Build = Callable[..., BuildReport]
 
@@ -60,7 +60,7 @@ def test_one_garment_can_be_chosen(catalogue: Path, photos: Path, which: str, cl
             which = "top"
         answer = opened.search(photos / "red-blue.jpg", garment=which)
         assert sorted(f.garment.class_name or "" for f in answer.garments) == sorted(classes)
-        assert len(answer.seen) == 2
+        assert len(answer.results[0].seen) == 2
 
 
 @pytest.mark.parametrize("which", ["dress", "7", "hat"])
@@ -190,7 +190,7 @@ def test_the_page_is_one_file_that_asks_nobody_and_escapes_what_products_say(
     )
     build(tmp_path / "p.csv", tmp_path / "c")
     with Catalogue.open(tmp_path / "c") as opened:
-        page = answer_page(opened, opened.search(photos / "red-white.jpg"))
+        page = opened.search(photos / "red-white.jpg").to_html()
     found = Links()
     found.feed(page)
     assert "script" not in found.tags

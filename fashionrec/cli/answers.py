@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fashionrec.cli.session import Session
 
 if TYPE_CHECKING:
-    from fashionrec.catalogue.catalogue import Catalogue
+    from fashionrec.search.answer import Answer
     from fashionrec.search.result import GarmentAnswer, QueryResult
-
-
-def document(answer: QueryResult, worn: Sequence[list[GarmentAnswer]], explain: bool) -> dict[str, Any]:
-    found = answer.to_dict(explain=explain)
-    if worn:
-        from fashionrec.search.result import garment_document
-
-        found["goes_with"] = [garment_document(one, explain) for one in worn[-1]]
-    return found
 
 
 def write_files(
     session: Session,
-    catalogue: Catalogue,
-    answers: Sequence[QueryResult],
-    worn: Sequence[list[GarmentAnswer]],
+    answer: Answer,
     csv: Path | None,
     xlsx: Path | None,
     html: Path | None,
@@ -36,54 +24,59 @@ def write_files(
         from fashionrec.search.render.tables import write_csv
 
         if str(csv) == "-":
-            session.out.csv(lambda shown: write_csv(answers, shown))
+            session.out.csv(lambda shown: write_csv(answer.results, shown))
         else:
-            text = write_csv(answers)
+            text = write_csv(answer.results)
             csv.write_text(text, encoding="utf-8-sig", newline="")  # Excel reads UTF-8 where a mark says so
             session.out.say(f"table: {csv}")
     if xlsx is not None:
         from fashionrec.search.render.tables import write_xlsx
 
-        write_xlsx(xlsx, catalogue, answers)
+        write_xlsx(xlsx, answer.catalogue, answer.results)
         session.out.say(f"table: {xlsx}")
     if html is not None:
-        from fashionrec.search.render.page import answer_page
-
-        html.write_text(answer_page(catalogue, answers, worn), encoding="utf-8", errors="backslashreplace")
+        html.write_text(answer.to_html(), encoding="utf-8", errors="backslashreplace")
     if save_crops is not None:
         from fashionrec.search.render.pictures import save_garments
 
-        session.out.say(f"{save_garments(catalogue, answers, save_crops)} crops in {save_crops}")
+        session.out.say(f"{save_garments(answer.catalogue, answer.results, save_crops)} crops in {save_crops}")
 
 
-def print_answer(
-    session: Session, answer: QueryResult, worn: Sequence[list[GarmentAnswer]], explain: bool, named: bool
-) -> None:
+def show_page(session: Session, html: Path, open_: bool) -> None:
+    """Say where the page lies, and open it in the browser where that is asked."""
+    session.out.say(f"page: {html}")
+    if open_:
+        import webbrowser
+
+        webbrowser.open(html.resolve().as_uri())
+
+
+def print_result(session: Session, result: QueryResult, explain: bool, named: bool) -> None:
     out = session.out
-    if answer.source is not None:
+    if result.source is not None:
         seen = ", ".join(
-            f"{g.class_name} {g.confidence:.2f}" for g in answer.seen if g.class_name and g.confidence is not None
+            f"{g.class_name} {g.confidence:.2f}" for g in result.seen if g.class_name and g.confidence is not None
         )
-        count = len(answer.seen)
+        count = len(result.seen)
         if not seen:
-            seen = f"asked with {'the whole photo' if answer.seen[0].whole_photo else answer.seen[0].name}"
+            seen = f"asked with {'the whole photo' if result.seen[0].whole_photo else result.seen[0].name}"
         else:
             seen = f"{count} garment{'s' if count != 1 else ''}: {seen}"
-        out.line(f"{answer.photo}: {seen}" if named else seen)
-        if answer.outfit:
-            out.line(f"{answer.outfit['en']} / {answer.outfit['ko']}")
-    for found in answer.garments:
+        out.line(f"{result.photo}: {seen}" if named else seen)
+        if result.outfit:
+            out.line(f"{result.outfit['en']} / {result.outfit['ko']}")
+    for found in result.garments:
         garment = found.garment
         out.line()
-        title = answer.text if answer.source is None else garment.name
+        title = result.text if result.source is None else garment.name
         out.line(f"{title}" + (f": {garment.caption}" if garment.caption else ""))
         _print_hits(session, found, explain)
-    for found in worn[-1] if worn else []:
+    for found in result.goes_with or []:
         out.line()
         out.line(f"goes with the {found.garment.class_name}")
         _print_hits(session, found, explain)
-    total = sum(answer.timings_ms.values())
-    stages = ", ".join(f"{stage} {ms:.0f}" for stage, ms in answer.timings_ms.items() if ms >= 0.5)
+    total = sum(result.timings_ms.values())
+    stages = ", ".join(f"{stage} {ms:.0f}" for stage, ms in result.timings_ms.items() if ms >= 0.5)
     out.line()
     out.line(f"{total:.0f} ms ({stages})")
 

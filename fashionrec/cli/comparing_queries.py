@@ -2,37 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from fashionrec.cli.answers import show_page
 from fashionrec.cli.session import Session
 from fashionrec.errors import UsageError
+from fashionrec.search.result import QueryResult
 
 if TYPE_CHECKING:
-    from fashionrec.search.result import QueryResult
+    from fashionrec.catalogue.catalogue import Catalogue
+    from fashionrec.search.answer import Answer
+    from fashionrec.search.query import Query
 
 
 def compare_catalogues(
-    session: Session, question: Any, first: Path, second: Path, html: Path | None, open_: bool
+    session: Session,
+    query: Query,
+    ask: Callable[[Session, Catalogue, Query], Answer],
+    first: Path,
+    second: Path,
+    html: Path | None,
+    open_: bool,
 ) -> None:
-    """Ask two catalogues the same question. ``question`` is what `query` understood of its command line."""
+    """Ask two catalogues the same."""
     from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.search.render.side_by_side import compare_page, pairs
 
     answers: list[tuple[QueryResult, QueryResult]] = []
-    failures: list[UsageError] = []
-    short: bool = question.is_short
     with (
-        Catalogue.open(first, session.config, at_once=short) as a,
-        Catalogue.open(second, session.config, at_once=short) as b,
+        Catalogue.open(first, session.config, at_once=query.is_short) as a,
+        Catalogue.open(second, session.config, at_once=query.is_short) as b,
     ):
-        for one, other in zip(question.ask(session, a), question.ask(session, b), strict=True):
-            wrong = next((answer for answer in (one, other) if isinstance(answer, UsageError)), None)
-            if wrong is not None:
-                failures.append(wrong)
-                session.out.warn(str(wrong))
-            else:
+        outcomes = [ask(session, catalogue, query).outcomes for catalogue in (a, b)]
+        failures: list[UsageError] = []
+        for one, other in zip(*outcomes, strict=True):
+            if isinstance(one, QueryResult) and isinstance(other, QueryResult):
                 answers.append((one, other))
+            else:
+                failures += [outcome for outcome in (one, other) if isinstance(outcome, UsageError)][:1]
+                session.out.warn(str(failures[-1]))
         if not answers:
             raise failures[0]
         if html is not None:
@@ -59,8 +69,4 @@ def compare_catalogues(
 
     session.out.result(document, human)
     if html is not None:
-        session.out.say(f"page: {html}")
-        if open_:
-            import webbrowser
-
-            webbrowser.open(html.resolve().as_uri())
+        show_page(session, html, open_)

@@ -175,8 +175,9 @@ class Chain:
     def _examples(self, queries: Path, count: int) -> list[dict[str, Any]]:
         """Views of some queries for the page: the first unseen photos of each class in turn."""
         from fashionrec.catalogue.catalogue import Catalogue
-        from fashionrec.cli.query import run_query
+        from fashionrec.cli.query import ask
         from fashionrec.products.tables import read_products
+        from fashionrec.search.query import Query
         from fashionrec.search.render.page import answer_view
 
         rows = read_products(queries)
@@ -189,7 +190,7 @@ class Chain:
         session = self.session(query={"k": 8, "caption": "local"})
         with Catalogue.open(self.catalogue, session.config) as catalogue:
             for row in turns:
-                view = answer_view(catalogue, run_query(session, catalogue, str(row.path)))
+                view = answer_view(catalogue, ask(session, catalogue, Query(row.path)).results[0])
                 for garment in view["garments"]:
                     for hit in garment["hits"]:
                         hit["right"] = hit["product_id"] == row.product_id
@@ -198,10 +199,8 @@ class Chain:
                     "The product in this photo is framed." if found else "The product in this photo is not among these."
                 )
                 views.append(view)
-            text = run_query(session, catalogue, None, "a red striped dress")
-            views.append(answer_view(catalogue, text))
-            korean = run_query(session, catalogue, None, "네이비 체크 스커트")
-            views.append(answer_view(catalogue, korean))
+            for text in ("a red striped dress", "네이비 체크 스커트"):
+                views.append(answer_view(catalogue, ask(session, catalogue, Query(text=text)).results[0]))
         return views
 
     def _write(self, report: dict[str, Any], examples: list[dict[str, Any]], tuned: dict[str, Any]) -> dict[str, Any]:

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fashionrec.cli.answers import document, print_answer, write_files
+from fashionrec.cli.answers import print_result, show_page, write_files
 from fashionrec.cli.session import Session, command
 from fashionrec.common.text import shell_word
 from fashionrec.errors import CatalogueError, UsageError
-from fashionrec.search import BATCH
 
 if TYPE_CHECKING:
     from fashionrec.catalogue.catalogue import Catalogue
-    from fashionrec.config import QueryConfig
+    from fashionrec.search.answer import Answer
     from fashionrec.search.photo import Describe
-    from fashionrec.search.result import GarmentAnswer, QueryResult
+    from fashionrec.search.query import Query
+    from fashionrec.search.search import Outcome
     from fashionrec.search.words import Words
-    from fashionrec.types import Box
 
 Source = str | bytes
+#: How the errors of a query name its options.
+_OPTION = re.compile("`(text|like|unlike|box|goes_with|merge)`")
 
 
 def mount(app: typer.Typer) -> None:
@@ -77,9 +79,7 @@ def query(
     settings = {"k": k, "garment": garment, "where": where, "min_score": min_score, "diversity": diversity}
     settings |= {"caption": _captioner(session, caption, captioner), "translate": "openai" if translate else None}
     session.override("query", settings)
-    question = _Question.of(session, photos or [], text or [], like or [], unlike or [], box, merge)
-    if merge and goes_with:
-        raise UsageError("--goes-with is asked of one garment, not of --merge")
+    asked = _query(session, photos or [], text or [], like or [], unlike or [], box, goes_with, merge)
     for path in (csv, xlsx, html):
         if path is not None and str(path) != "-" and not path.parent.is_dir():
             raise UsageError(f"there is no folder {path.parent} to write {path.name} into")
@@ -90,168 +90,101 @@ def query(
     if index and len(index) == 2:
         from fashionrec.cli.comparing_queries import compare_catalogues
 
-        compare_catalogues(session, question, Path(index[0]), Path(index[1]), html, open_)
+        compare_catalogues(session, asked, ask, Path(index[0]), Path(index[1]), html, open_)
         return
     from fashionrec.catalogue.catalogue import Catalogue
 
-    answers: list[QueryResult] = []
-    failures: list[tuple[str, UsageError]] = []
-    root = find_catalogue(session, index[0] if index else None)
-    with Catalogue.open(root, session.config, at_once=question.is_short) as catalogue:
-        question.begin(catalogue)
-        worn: list[list[GarmentAnswer]] = []
-        for answer in question.ask(session, catalogue):
-            if isinstance(answer, UsageError):
-                failures.append((str(answer), answer))
-                if not question.single:
-                    session.out.warn(str(answer))
-                continue
-            answers.append(answer)
-            if goes_with:
-                from fashionrec.search.outfits import goes_with as recommend
+    def report(outcome: Outcome) -> None:
+        if isinstance(outcome, UsageError):
+            if not asked.is_single:
+                session.out.warn(str(outcome))
+            return
+        for note in outcome.notes:
+            session.out.say(note)
+        if jsonl:
+            session.out.json_line(outcome.to_dict(explain=explain))
 
-                worn.append(recommend(catalogue, answer, session.config.query))
-            for note in answer.notes:
-                session.out.say(note)
-            if jsonl:
-                session.out.json_line(document(answer, worn, explain))
-        if failures and not answers:
-            raise failures[0][1]
+    root = find_catalogue(session, index[0] if index else None)
+    with Catalogue.open(root, session.config, at_once=asked.is_short) as catalogue:
+        answer = ask(session, catalogue, asked, report)
         if not jsonl and csv is None:
-            documents = [document(answer, worn[n : n + 1], explain) for n, answer in enumerate(answers)]
-            failed = [{"error": words, "reason": getattr(error, "reason", "usage")} for words, error in failures]
-            whole = documents[0] if question.single else {"answers": documents, "failures": failed}
 
             def human() -> None:
-                for n, answer in enumerate(answers):
-                    print_answer(session, answer, worn[n : n + 1], explain, named=not question.single)
+                for result in answer.results:
+                    print_result(session, result, explain, named=not asked.is_single)
 
-            session.out.result(whole, human)
-        write_files(session, catalogue, answers, worn, csv, xlsx, html, save_crops)
+            session.out.result(answer.to_dict(explain=explain), human)
+        write_files(session, answer, csv, xlsx, html, save_crops)
     if html is not None:
-        session.out.say(f"page: {html}")
-        if open_:
-            import webbrowser
-
-            webbrowser.open(html.resolve().as_uri())
+        show_page(session, html, open_)
     else:
-        session.out.next(f"fashionrec query {question.words} --index {shell_word(catalogue.root)} --html answer.html")
+        session.out.next(f"fashionrec query {_repeated(asked)} --index {shell_word(catalogue.root)} --html answer.html")
 
 
-class _Question:
-    """What is asked: photos, words, or items."""
+def _query(
+    session: Session,
+    photos: list[str],
+    texts: list[str],
+    like: list[str],
+    unlike: list[str],
+    box: str | None,
+    goes_with: bool,
+    merge: bool,
+) -> Query:
+    """What the command line asks; the options that are settings stay in the session's."""
+    from dataclasses import replace
 
-    def __init__(
-        self,
-        sources: list[Source],
-        words: list[Words],
-        like: list[str],
-        unlike: list[str],
-        box: Box | None,
-        many: bool,
-        merge: bool,
-    ) -> None:
-        self.sources, self.asked_words, self.like, self.unlike, self.box = sources, words, like, unlike, box
-        self.single, self.merge = merge or not many, merge
-        named = [shell_word(Path(source)) if isinstance(source, str) else "-" for source in sources[:1]]
-        likes = (f"--like {shell_word(one)}" for one in like)
-        self.words = " ".join([*named, *likes, *(f"--text {shell_word(_short(one.text))}" for one in words[:1])])
+    from fashionrec.search.query import Query
 
-    @classmethod
-    def of(
-        cls,
-        session: Session,
-        photos: list[str],
-        texts: list[str],
-        like: list[str],
-        unlike: list[str],
-        box: str | None,
-        merge: bool,
-    ) -> _Question:
-        from fashionrec.search.words import parse_words
-
-        if not (photos or texts or like):
-            raise UsageError(
-                "give a photo or --text, or --like", hint='fashionrec query photo.jpg, or --text "a red dress"'
-            )
-        if photos and (like or unlike):
-            raise UsageError("--like and --unlike are asked without a photo")
-        if unlike and not like:
-            raise UsageError("--unlike needs --like")
-        if box and not photos:
-            raise UsageError("--box needs a photo")
-        weight = session.config.query.words_weight if (photos or like) and not merge else 1.0
-        words = [parse_words(text, weight) for text in texts]
-        if session.config.query.translate == "openai" and words:
-            words = _by_openai(session, words)
-        if merge and any(one.weight < 0 for one in words):
-            raise UsageError("--merge takes lists of what is wanted", hint="without --merge words lead a photo away")
-        if not photos and not like and all(one.weight < 0 for one in words):
-            raise UsageError("there is nothing that is wanted, only what is not", hint='add --text "..."')
-        sources, many = _sources(photos)
-        return cls(sources, words, like, unlike, _box(box), many, merge)
-
-    @property
-    def is_short(self) -> bool:
-        """Whether models that are open at once are worth more than those that answer faster."""
-        return len(self.sources) <= BATCH
-
-    def begin(self, catalogue: Catalogue) -> None:
-        """Have the models opened that will be asked, before anything else is imported."""
-        if self.sources:
-            catalogue.begin("image", detect=self.box is None)
-        elif self.asked_words and not self.like:
-            catalogue.begin("text")
-
-    def ask(self, session: Session, catalogue: Catalogue) -> Iterator[QueryResult | UsageError]:
-        """Answers, and errors as values."""
-        settings = query_settings(session, catalogue)
-        if not self.merge:
-            yield from self._each(session, catalogue, settings, self.asked_words)
-            return
-        from fashionrec.search.merging import deeper, merged
-
-        found = list(self._each(session, catalogue, deeper(settings), []))
-        if self.asked_words:
-            from fashionrec.search.text import search_text
-
-            found += [search_text(catalogue, [one], deeper(settings)) for one in self.asked_words]
-        yield from (one for one in found if isinstance(one, UsageError))
-        if answers := [one for one in found if not isinstance(one, UsageError)]:
-            yield merged(answers, settings)
-
-    def _each(
-        self, session: Session, catalogue: Catalogue, settings: QueryConfig, words: list[Words]
-    ) -> Iterator[QueryResult | UsageError]:
-        if self.sources:
-            from fashionrec.search.photo import search_photos
-
-            yield from search_photos(
-                catalogue,
-                self.sources,
-                settings,
-                _describe(session, catalogue),
-                box=self.box,
-                words=words,
-                once=self.is_short,
-            )
-        elif self.like:
-            from fashionrec.search.like import search_like
-
-            yield search_like(catalogue, self.like, settings, unlike=self.unlike, words=words)
-        elif words:
-            from fashionrec.search.text import search_text
-
-            yield search_text(catalogue, words, settings)
-
-
-def query_settings(session: Session, catalogue: Catalogue) -> QueryConfig:
-    """The settings of a query: the weight of captions is the one measured for the catalogue, where nobody set another."""
+    sources, many = _sources(photos)
     settings = session.config.query
-    weight = catalogue.measured.caption_weight
-    if weight is None or session.is_set("query.caption_weight"):
-        return settings
-    return settings.model_copy(update={"caption_weight": weight})
+    weight = settings.caption_weight if session.is_set("query.caption_weight") else None
+    try:
+        asked = Query(
+            sources if many else sources[0] if sources else None,
+            text=texts,
+            like=like,
+            unlike=unlike,
+            box=box,
+            goes_with=goes_with,
+            merge=merge,
+            garment=settings.garment,
+            where=settings.where,
+            caption_weight=weight,
+            words_weight=settings.words_weight,
+        )
+    except UsageError as error:
+        raise _named_as_options(error) from None
+    if settings.translate == "openai" and asked.text:
+        return replace(asked, text=tuple(_by_openai(session, asked.words)))
+    return asked
+
+
+def _named_as_options(error: UsageError) -> UsageError:
+    """The error with options as a command line has them: ``--goes-with`` for a query's `goes_with`."""
+
+    def option(found: re.Match[str]) -> str:
+        return "--" + found[1].replace("_", "-")
+
+    error.args = (_OPTION.sub(option, str(error)),)
+    error.hint = _OPTION.sub(option, error.hint)
+    return error
+
+
+def ask(
+    session: Session, catalogue: Catalogue, query: Query, report: Callable[[Outcome], None] | None = None
+) -> Answer:
+    """The answer of an open catalogue, by the session's settings."""
+    from fashionrec.search.search import search
+
+    return search(catalogue, query, describe=_describe(session, catalogue), report=report, once=catalogue.at_once)
+
+
+def _repeated(query: Query) -> str:
+    """The beginning of a command line that asks the same."""
+    photos = [shell_word(Path(source)) if isinstance(source, str) else "-" for source in query.sources[:1]]
+    likes = [f"--like {shell_word(name)}" for name in query.like]
+    return " ".join([*photos, *likes, *(f"--text {shell_word(_short(one.text))}" for one in query.words[:1])])
 
 
 def _by_openai(session: Session, words: list[Words]) -> list[Words]:
@@ -308,20 +241,6 @@ def _short(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
-def _box(text: str | None) -> Box | None:
-    if text is None:
-        return None
-    from fashionrec.types import Box
-
-    try:
-        values = [float(part) for part in text.replace(" ", "").split(",")]
-    except ValueError:
-        values = []
-    if len(values) != 4 or not all(abs(value) < 1e9 for value in values):
-        raise UsageError(f"{text!r} is not a box", hint="--box x1,y1,x2,y2 in pixels of the upright photo")
-    return Box(*values)
-
-
 def _captioner(session: Session, caption: bool | None, captioner: str | None) -> str | None:
     """The setting ``query.caption`` as the options say it; None leaves it as it is."""
     if caption is False:
@@ -332,18 +251,6 @@ def _captioner(session: Session, caption: bool | None, captioner: str | None) ->
         return captioner
     configured: str = session.config.query.caption
     return "local" if configured == "none" else configured
-
-
-def run_query(session: Session, catalogue: Catalogue, photo: str | None, text: str | None = None) -> QueryResult:
-    """The answer of one open catalogue to a photo or a text, by the session's settings."""
-    settings = query_settings(session, catalogue)
-    if photo is None:
-        from fashionrec.search.text import search_text
-
-        return search_text(catalogue, text or "", settings)
-    from fashionrec.search.photo import search_photo
-
-    return search_photo(catalogue, photo, settings, _describe(session, catalogue))
 
 
 def _describe(session: Session, catalogue: Catalogue) -> Describe | None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from fashionrec.config import CropConfig, ImagesConfig
+
+#: A photo as a caller has it: a path, an image file's bytes, or its pixels (an array is uint8 [height, width, 3], RGB).
+PhotoSource: TypeAlias = "str | Path | bytes | Image.Image | np.ndarray"
 
 #: Decoders that may run: what photos come in. Vector and script formats (EPS, WMF, PDF) are never handed to a decoder.
 COMMON_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM")  # Pillow loads these first; the others cost an import of all
@@ -60,7 +63,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Photo:
-    """One decoded photo. ``pixels`` is RGB and upright; ``sha256`` is of the file's bytes.
+    """One decoded photo. ``pixels`` is RGB and upright; ``sha256`` is of the file's bytes (empty for pixels).
 
     ``stored`` is what the file itself holds: its format, mode, size in pixels before it was turned, and EXIF orientation (1-8);
     None where it was decoded in another process. ``full`` is the upright size of the whole photo where ``pixels`` were decoded
@@ -118,8 +121,8 @@ class Photo:
         return round(max(self.width, self.height) / max(self.pixels.size))
 
 
-def read_photo(source: str | Path | bytes, limits: ImagesConfig, least: int | None = None) -> Photo:
-    """Read and decode one photo from a path or from its bytes.
+def read_photo(source: PhotoSource, limits: ImagesConfig, least: int | None = None) -> Photo:
+    """Read and decode one photo from a path or from its bytes, or take its pixels.
 
     With ``least`` a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size (the decoder then leaves out work), its long side
     ``least`` pixels at least, unless ``limits`` (``images.scaled_decoding``) forbid it: see ``Photo.reduced``.
@@ -127,10 +130,40 @@ def read_photo(source: str | Path | bytes, limits: ImagesConfig, least: int | No
     Raises :class:`ImageError` with a reason: ``missing``, ``not-a-file``, ``empty``, ``too-large``, ``too-many-pixels``,
     ``not-an-image``, ``damaged``.
     """
+    if not isinstance(source, (str, Path, bytes)):
+        return _photo_of(source, limits)
     name = "the photo" if isinstance(source, bytes) else str(source)
     data = source if isinstance(source, bytes) else _read_bytes(Path(source), limits.max_bytes)
     pixels, stored, full = _decode(data, name, limits, least if limits.scaled_decoding == "auto" else None)
     return Photo(pixels, hashlib.sha256(data).hexdigest(), stored, full)
+
+
+def _photo_of(source: Image.Image | np.ndarray, limits: ImagesConfig) -> Photo:
+    """A photo of pixels that somebody else has read, upright and RGB as those that are read here."""
+    try:
+        image = source if isinstance(source, Image.Image) else _image_of(source)
+        if image.width * image.height > limits.max_pixels:
+            size = f"{image.width} x {image.height}"
+            raise ImageError(
+                f"the photo has {size} pixels, more than images.max_pixels allows", reason="too-many-pixels"
+            )
+        pixels = _to_rgb(_upright(image))
+    except ImageError:
+        raise
+    except Exception as error:  # a lazily opened file's own, of any type
+        raise ImageError(f"the photo is damaged: {error or type(error).__name__}", reason="damaged") from None
+    return Photo(pixels, "")
+
+
+def _image_of(pixels: np.ndarray) -> Image.Image:
+    import numpy as np
+
+    array = np.asarray(pixels)
+    channels = array.shape[2] if array.ndim == 3 else 1
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or channels not in (1, 3, 4) or not array.size:
+        found = f"{array.dtype} {list(array.shape)}"
+        raise ImageError(f"a photo as an array is uint8 [height, width, 3] (RGB), not {found}", reason="not-an-image")
+    return Image.fromarray(np.ascontiguousarray(array.squeeze(2) if array.ndim == 3 and channels == 1 else array))
 
 
 def least_side(*sides: int) -> int:

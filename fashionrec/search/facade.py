@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -9,29 +10,92 @@ from fashionrec.catalogue.catalogue import Catalogue as OpenCatalogue
 from fashionrec.config import Config, load_config
 
 if TYPE_CHECKING:
-    from fashionrec.search.result import QueryResult
+    from fashionrec.photos.images import PhotoSource
+    from fashionrec.search.answer import Answer
+    from fashionrec.search.photo import Describe
+    from fashionrec.search.words import Words
 
 
 class Catalogue(OpenCatalogue):
     """One generation of a catalogue, open to be asked: what :class:`fashionrec.catalogue.catalogue.Catalogue` is, and search."""
 
+    #: The weight of captions that somebody set: it comes before one that was measured.
+    _caption_weight: float | None = None
+
     @classmethod
     def open(cls, path: str | Path, config: Config | None = None, *, at_once: bool = False) -> Self:
         """Open a catalogue folder, by the settings of the environment and the defaults where ``config`` is not given."""
-        return super().open(path, config if config is not None else load_config().config, at_once=at_once)
+        is_set = True
+        if config is None:
+            resolved = load_config()
+            config, is_set = resolved.config, "query.caption_weight" in resolved.origins
+        opened = super().open(path, config, at_once=at_once)
+        if is_set:
+            opened._caption_weight = config.query.caption_weight
+        return opened
 
-    def search(self, photo: str | Path | bytes, k: int | None = None, garment: str | None = None) -> QueryResult:
-        """What looks like the garments of a photo: see :func:`fashionrec.search.photo.search_photo`."""
-        from fashionrec.search.photo import search_photo
+    def search(
+        self,
+        photos: PhotoSource | Sequence[PhotoSource] | None = None,
+        k: int | None = None,
+        garment: str | int | None = None,
+        *,
+        text: str | Words | Sequence[str | Words] = (),
+        like: str | Sequence[str] = (),
+        unlike: str | Sequence[str] = (),
+        box: Sequence[float] | str | None = None,
+        goes_with: bool = False,
+        merge: bool = False,
+        where: str | None = None,
+        min_score: float | None = None,
+        diversity: float | None = None,
+        same_class: float | None = None,
+        caption: str | None = None,
+        caption_weight: float | None = None,
+        lexical_weight: float | None = None,
+        words_weight: float | None = None,
+        fusion: str | None = None,
+        hide_unavailable: bool | None = None,
+        describe: Describe | None = None,
+    ) -> Answer:
+        """Search for what looks like the garments of photos, fits words, or looks like items of the catalogue.
 
-        self.check_open()
-        query = self.config.query
-        changed = query.model_copy(update={"k": k or query.k, "garment": garment or query.garment})
-        return search_photo(self, photo, changed)
+        Takes every option of ``fashionrec query``; :class:`fashionrec.search.query.Query` says what each is. Photos are paths,
+        bytes, PIL images or arrays (uint8 [height, width, 3], RGB), one or a list; ``box`` is x1, y1, x2, y2 in pixels of the
+        upright photo; ids are of items or products. What is None is as the settings say.
 
-    def search_text(self, text: str, k: int | None = None) -> QueryResult:
-        """What fits a description: see :func:`fashionrec.search.text.search_text`."""
-        from fashionrec.search.text import search_text
+        Returns an :class:`fashionrec.search.answer.Answer`: ``garments`` with their hits, for several photos ``results`` with
+        the garments of each. Thread-safe.
 
-        self.check_open()
-        return search_text(self, text, self.config.query.model_copy(update={"k": k or self.config.query.k}))
+        Raises :class:`UsageError` for what cannot be asked or answered (:class:`ImageError`: a photo that cannot be read; of
+        several photos those are the answer's ``failures``, unless none can), :class:`CatalogueError` where it is closed.
+        """
+        from fashionrec.search.query import Query
+        from fashionrec.search.search import search
+
+        query = Query(
+            photos,
+            text=text,
+            like=like,
+            unlike=unlike,
+            box=box,
+            goes_with=goes_with,
+            merge=merge,
+            k=k,
+            garment=garment,
+            where=where,
+            min_score=min_score,
+            diversity=diversity,
+            same_class=same_class,
+            caption=caption,
+            caption_weight=self._caption_weight if caption_weight is None else caption_weight,
+            lexical_weight=lexical_weight,
+            words_weight=words_weight,
+            fusion=fusion,
+            hide_unavailable=hide_unavailable,
+        )
+        return search(self, query, describe=describe)
+
+    def search_text(self, text: str, k: int | None = None) -> Answer:
+        """Search for what fits a description: :meth:`search` with ``text``."""
+        return self.search(text=text, k=k)

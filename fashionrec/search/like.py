@@ -54,6 +54,7 @@ def search_like(
         classes = {stored.item.class_name for stored in wanted}
         garment = Garment(0, wanted[0].item.class_name if len(classes) == 1 else None, None, Box(0, 0, 0, 0))
         without = {stored.item.product_id for stored in (*wanted, *others)}
+        answer.vectors.append(vector)
         answer.garments.append(
             rank(catalogue, garment, vector, settings, without=without, classes=[name for name in classes if name])
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fashionrec.search.fusion import fuse_lists, reciprocal
@@ -48,7 +47,9 @@ def merged(answers: Sequence[QueryResult], settings: QueryConfig) -> QueryResult
         replace(hit, rank=rank, score=score, parts=of, match=None)
         for rank, (score, hit, _, of) in enumerate(chosen, start=1)
     )
-    answer = QueryResult(photo=None, width=None, height=None, text="; ".join(dict.fromkeys(map(_title, answers))))
+    answer = QueryResult(
+        photo=None, width=None, height=None, text="; ".join(dict.fromkeys(answer.title for answer in answers))
+    )
     answer.garments.append(GarmentAnswer(garment, hits, tuple(stored for _, _, stored, _ in chosen)))
     for stage in STAGES:
         answer.timings_ms[stage] = sum(one.timings_ms[stage] for one in answers)
@@ -56,10 +57,6 @@ def merged(answers: Sequence[QueryResult], settings: QueryConfig) -> QueryResult
     return answer
 
 
-def _title(answer: QueryResult) -> str:
-    return Path(answer.photo).name if answer.photo else answer.text or "the photo"
-
-
 def _name(answer: QueryResult, found: GarmentAnswer) -> str:
     name = found.garment.class_name
-    return f"{_title(answer)}, {name}" if name and answer.source is not None else _title(answer)
+    return f"{answer.title}, {name}" if name and answer.source is not None else answer.title

@@ -15,10 +15,11 @@ import numpy as np
 from fashionrec.errors import ImageError, UsageError
 from fashionrec.garments import PhotoGarments
 from fashionrec.search import BATCH
+from fashionrec.search.query import resolve_garment
 from fashionrec.search.ranking import rank
 from fashionrec.search.result import QueryResult
 from fashionrec.search.words import Words, moved, tell
-from fashionrec.types import CLASS_NAMES, Box, Garment, resolve_class
+from fashionrec.types import Box, Garment
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from fashionrec.config import QueryConfig
     from fashionrec.embedder.embed import Embedder
     from fashionrec.garments import GarmentFinder
-    from fashionrec.photos.images import Photo
+    from fashionrec.photos.images import Photo, PhotoSource
 
 #: Describes crops: pictures, their image vectors and classes in, what is said of each (or None) out.
 Describe = Callable[[Sequence["Image.Image"], np.ndarray, Sequence["str | None"]], Sequence["Said | None"]]
@@ -36,7 +37,7 @@ Describe = Callable[[Sequence["Image.Image"], np.ndarray, Sequence["str | None"]
 
 def search_photo(
     catalogue: Catalogue,
-    source: str | Path | bytes,
+    source: PhotoSource,
     settings: QueryConfig,
     describe: Describe | None = None,
     *,
@@ -59,7 +60,7 @@ def search_photo(
 
 def search_photos(
     catalogue: Catalogue,
-    sources: Iterable[str | Path | bytes],
+    sources: Iterable[PhotoSource],
     settings: QueryConfig,
     describe: Describe | None = None,
     *,
@@ -89,7 +90,7 @@ class _Asked:
 
 def _answers(
     catalogue: Catalogue,
-    sources: Sequence[str | Path | bytes],
+    sources: Sequence[PhotoSource],
     settings: QueryConfig,
     describe: Describe | None,
     detect: bool,
@@ -100,7 +101,7 @@ def _answers(
     outcomes: list[_Asked | UsageError] = []
     for source in sources:
         answer = QueryResult(
-            photo=None if isinstance(source, bytes) else str(source), width=None, height=None, source=source
+            photo=str(source) if isinstance(source, (str, Path)) else None, width=None, height=None, source=source
         )
         try:
             with answer.timed("load"):
@@ -204,18 +205,12 @@ def _inside(box: Box, width: int, height: int) -> Box:
 
 def choose_garments(garments: Sequence[Garment], which: str) -> list[Garment]:
     """The garments meant by ``all``, a class name (its most confident one), or a number. Raises :class:`UsageError`."""
-    if which == "all":
-        return list(garments)
-    seen = ", ".join(f"{g.index}: {g.name}" for g in garments)
-    if which.isdigit():
-        for garment in garments:
-            if garment.index == int(which):
-                return [garment]
-        raise UsageError(f"there is no garment {which} in the photo", hint=f"it has {seen}")
-    wanted = resolve_class(which)
+    wanted = resolve_garment(which)
     if wanted is None:
-        raise UsageError(f"no garment is called {which!r}", hint=f"one of {', '.join(CLASS_NAMES)}, a number, or all")
+        return list(garments)
     for garment in sorted(garments, key=lambda g: -(g.confidence or 0)):
-        if garment.class_name == wanted:
+        if wanted in (garment.index, garment.class_name):
             return [garment]
-    raise UsageError(f"there is no {wanted} in the photo", hint=f"it has {seen}")
+    seen = ", ".join(f"{g.index}: {g.name}" for g in garments)
+    what = wanted if isinstance(wanted, str) else f"garment {which}"
+    raise UsageError(f"there is no {what} in the photo", hint=f"it has {seen}")

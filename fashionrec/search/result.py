@@ -1,4 +1,4 @@
-"""What a search answers: garments with their hits, and how long each step took."""
+"""The answer to one photo, text or list: garments with their hits, and how long each step took."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from fashionrec.types import Box, Garment, Hit
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from fashionrec.photos.images import PhotoSource
 
 STAGES = ("load", "detect", "caption", "embed", "search")
 
@@ -33,8 +35,8 @@ class QueryResult:
 
     ``photo`` is its name as given (None for a text query), ``width`` and ``height`` are of the upright photo in pixels,
     ``notes`` are sentences that a person should see, ``classes`` the garments that a text names, ``source`` the
-    photo itself as it was given, ``vectors`` (float32 [d]) what each garment was asked with, and ``outfit`` one sentence
-    (``en``, ``ko``) for garments that were described.
+    photo itself as it was given, ``vectors`` (float32 [d]) what each garment was asked with, ``outfit`` one sentence
+    (``en``, ``ko``) for garments that were described, and ``goes_with`` what is worn with each, where that was asked.
     """
 
     photo: str | None
@@ -46,9 +48,15 @@ class QueryResult:
     notes: list[str] = field(default_factory=list)
     seen: list[Garment] = field(default_factory=list)
     classes: tuple[str, ...] = ()
-    source: str | Path | bytes | None = None
+    source: PhotoSource | None = None
     vectors: list[np.ndarray] = field(default_factory=list)
     outfit: dict[str, str] | None = None
+    goes_with: list[GarmentAnswer] | None = None
+
+    @property
+    def title(self) -> str:
+        """What a person calls the question: the photo's name, or the text."""
+        return Path(self.photo).name if self.photo else self.text or "the photo"
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -74,6 +82,8 @@ class QueryResult:
             document["outfit"] = dict(self.outfit)
         if explain:
             document["notes"] = list(self.notes)
+        if self.goes_with is not None:
+            document["goes_with"] = [garment_document(found, explain) for found in self.goes_with]
         return document
 
 

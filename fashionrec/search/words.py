@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -38,6 +37,12 @@ class Words:
     english: str | None = None
     by: str = "the garment lexicon"
 
+    def __post_init__(self) -> None:
+        if not self.text.strip():
+            raise UsageError("the text is empty", hint='for example --text "a red striped dress"')
+        if not 0 < abs(self.weight) <= MOST_WEIGHT:  # a number that is none (nan) is not
+            raise UsageError(f"the weight {self.weight:g} of {self.text!r} is 0 or beyond {MOST_WEIGHT:g}")
+
     @cached_property
     def understood(self) -> Understood:
         from fashionrec.captioner.lexicon import understand
@@ -64,10 +69,6 @@ def parse_words(text: str, weight: float = 1.0) -> Words:
     found = _WEIGHTED.match(text.strip())
     if found:
         text, weight = found["text"], float(found["weight"])
-    if not text.strip():
-        raise UsageError("the text is empty", hint='for example --text "a red striped dress"')
-    if not 0 < abs(weight) <= MOST_WEIGHT or not math.isfinite(weight):
-        raise UsageError(f"the weight {weight:g} of {text!r} is 0 or beyond {MOST_WEIGHT:g}")
     return Words(text.strip(), weight)
 
 

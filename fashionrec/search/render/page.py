@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageDraw
@@ -22,30 +21,21 @@ _PHOTO_SIDE = 900
 _SYMBOLS = {"KRW": "₩", "USD": "$", "EUR": "€", "GBP": "£", "JPY": "¥"}
 
 
-def answer_page(
-    catalogue: Catalogue, answers: QueryResult | Sequence[QueryResult], worn: Sequence[Sequence[GarmentAnswer]] = ()
-) -> str:
-    """The whole page as HTML text, of one answer or several; ``worn`` is what goes with the garments of each."""
-    several = [answers] if isinstance(answers, QueryResult) else list(answers)
+def answer_page(catalogue: Catalogue, results: Sequence[QueryResult]) -> str:
+    """The whole page as HTML text, of one result or several."""
     template = environment().get_template("answer.html")
     return template.render(
-        sections=[answer_view(catalogue, answer, worn[n] if n < len(worn) else ()) for n, answer in enumerate(several)],
-        title=_title(several[0]) if len(several) == 1 else f"{len(several)} questions",
+        sections=[answer_view(catalogue, result) for result in results],
+        title=results[0].title if len(results) == 1 else f"{len(results)} questions",
         catalogue=catalogue.root.name,
         counts=catalogue.counts,
     )
 
 
-def _title(answer: QueryResult) -> str:
-    if answer.photo is not None:
-        return Path(answer.photo).name
-    return answer.text if answer.text is not None else "the photo"
-
-
-def answer_view(catalogue: Catalogue, answer: QueryResult, worn: Sequence[GarmentAnswer] = ()) -> dict[str, Any]:
-    """What the templates need of one answer: pictures as data URIs, texts as text."""
+def answer_view(catalogue: Catalogue, answer: QueryResult) -> dict[str, Any]:
+    """What the templates need of one result: pictures as data URIs, texts as text."""
     photo = None
-    source = answer.source or answer.photo
+    source = answer.photo if answer.source is None else answer.source
     if source is not None:
         pixels = catalogue.finder.read(source, whole=True).pixels
         photo = data_uri(draw_boxes(pixels, answer.seen))
@@ -57,11 +47,11 @@ def answer_view(catalogue: Catalogue, answer: QueryResult, worn: Sequence[Garmen
             "confidence": None,
             "caption": None,
         }
-        for found in worn
+        for found in answer.goes_with or ()
     ]
     return {
         "photo": photo,
-        "name": Path(answer.photo).name if answer.photo else None,
+        "name": answer.title if answer.photo else None,
         "text": answer.text,
         "garments": garments,
         "notes": answer.notes,

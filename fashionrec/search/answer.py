@@ -1,0 +1,98 @@
+"""What a query was answered: everything that was asked, what was found, and all of it as a document, rows or a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fashionrec.errors import UsageError
+from fashionrec.search.result import STAGES, GarmentAnswer, QueryResult
+
+if TYPE_CHECKING:
+    import pandas
+
+    from fashionrec.catalogue.catalogue import Catalogue
+    from fashionrec.search.query import Query
+
+
+@dataclass(repr=False)
+class Answer:
+    """The answer to one query: ``query`` with every option as it was applied, and in ``outcomes`` for each photo its
+    result or the error that stands for it; one result where no photos, or merged ones, were asked with.
+
+    Pages and notebooks show the catalogue's thumbnails, which must still lie in its folder; it need not be open.
+    """
+
+    query: Query
+    catalogue: Catalogue
+    outcomes: list[QueryResult | UsageError] = field(default_factory=list)
+
+    @property
+    def results(self) -> list[QueryResult]:
+        return [outcome for outcome in self.outcomes if isinstance(outcome, QueryResult)]
+
+    @property
+    def failures(self) -> list[UsageError]:
+        return [outcome for outcome in self.outcomes if isinstance(outcome, UsageError)]
+
+    @property
+    def garments(self) -> list[GarmentAnswer]:
+        """The garments of all results, each with its hits."""
+        return [garment for result in self.results for garment in result.garments]
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should be told, of all results."""
+        return [note for result in self.results for note in result.notes]
+
+    @property
+    def timings_ms(self) -> dict[str, float]:
+        """Milliseconds of each stage, of all results."""
+        return {stage: sum(result.timings_ms[stage] for result in self.results) for stage in STAGES}
+
+    def __iter__(self) -> Iterator[QueryResult]:
+        return iter(self.results)
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def to_dict(self, *, explain: bool = False) -> dict[str, Any]:
+        """The contract of ``fashionrec query --json``; with ``explain`` what each score is made of, and the notes."""
+        documents = [result.to_dict(explain=explain) for result in self.results]
+        if self.query.is_single:
+            return documents[0]
+        failures = [{"error": str(error), "reason": getattr(error, "reason", "usage")} for error in self.failures]
+        return {"answers": documents, "failures": failures}
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One row for each hit, by the columns of ``query --csv``."""
+        from fashionrec.search.render.tables import rows_of
+
+        return [row for row, _ in rows_of(self.results)]
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """The rows as a pandas ``DataFrame``. Raises :class:`MissingExtra` where pandas is not installed."""
+        from fashionrec.common.extras import load
+        from fashionrec.search.render.tables import COLUMNS
+
+        frames = load("pandas", what="a DataFrame", packages=("pandas",))
+        return frames.DataFrame(self.to_rows(), columns=list(COLUMNS))
+
+    def to_html(self) -> str:
+        """The page of ``query --html``, complete in one file."""
+        from fashionrec.search.render.page import answer_page
+
+        return answer_page(self.catalogue, self.results)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the page, in a frame of its own so that neither's styles reach the other."""
+        from html import escape
+
+        style = "width:100%;height:640px;border:0"
+        return f'<iframe sandbox="allow-popups" style="{style}" srcdoc="{escape(self.to_html())}"></iframe>'
+
+    def __repr__(self) -> str:
+        hits = sum(len(garment.hits) for garment in self.garments)
+        failed = f", {len(self.failures)} failures" if self.failures else ""
+        return f"<Answer: {len(self.results)} results, {len(self.garments)} garments, {hits} hits{failed}>"

@@ -1,0 +1,104 @@
+"""Ask an open catalogue: the one way in for the command line, the library and evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, cast
+
+from fashionrec.errors import UsageError
+from fashionrec.search.answer import Answer
+from fashionrec.search.result import QueryResult
+
+if TYPE_CHECKING:
+    from fashionrec.catalogue.catalogue import Catalogue
+    from fashionrec.config import QueryConfig
+    from fashionrec.search.photo import Describe
+    from fashionrec.search.query import Query
+    from fashionrec.search.words import Words
+    from fashionrec.types import Box
+
+#: A result, or why there is none for one of the photos.
+Outcome = QueryResult | UsageError
+
+
+def search(
+    catalogue: Catalogue,
+    query: Query,
+    *,
+    describe: Describe | None = None,
+    report: Callable[[Outcome], None] | None = None,
+    once: bool = False,
+) -> Answer:
+    """Answer a query.
+
+    Args:
+        describe: captions the garments of photos (:data:`fashionrec.search.photo.Describe`), whose texts are searched for too.
+        report: called with the outcome for each photo as soon as it is there.
+        once: no other query comes after it, so that the detector's memory is given back before the encoder takes its own.
+
+    Raises :class:`CatalogueError` where the catalogue is closed, and :class:`UsageError` for what cannot be answered; of
+    several photos those that cannot are ``failures`` of the answer, unless none can.
+    """
+    catalogue.check_open()
+    # before anything else is imported: the models are opened in threads
+    if query.sources:
+        catalogue.begin("image", detect=query.box is None)
+    elif query.text and not query.like:
+        catalogue.begin("text")
+    settings = query.settings(catalogue.config.query, catalogue.measured.caption_weight)
+    query = query.complete(settings)
+    answer = Answer(query, catalogue)
+    for outcome in _outcomes(catalogue, query, settings, describe, once):
+        if query.goes_with and isinstance(outcome, QueryResult):
+            from fashionrec.search.outfits import goes_with
+
+            outcome.goes_with = goes_with(catalogue, outcome, settings)
+        answer.outcomes.append(outcome)
+        if report is not None:
+            report(outcome)
+    if not answer.results:
+        raise answer.failures[0]
+    return answer
+
+
+def _outcomes(
+    catalogue: Catalogue, query: Query, settings: QueryConfig, describe: Describe | None, once: bool
+) -> Iterator[Outcome]:
+    if not query.merge:
+        yield from _each(catalogue, query, settings, query.words, describe, once)
+        return
+    from fashionrec.search.merging import deeper, merged
+
+    outcomes = list(_each(catalogue, query, deeper(settings), [], describe, once))
+    if query.words:
+        from fashionrec.search.text import search_text
+
+        outcomes += [search_text(catalogue, [one], deeper(settings)) for one in query.words]
+    yield from (one for one in outcomes if isinstance(one, UsageError))
+    if results := [one for one in outcomes if isinstance(one, QueryResult)]:
+        yield merged(results, settings)
+
+
+def _each(
+    catalogue: Catalogue,
+    query: Query,
+    settings: QueryConfig,
+    words: list[Words],
+    describe: Describe | None,
+    once: bool,
+) -> Iterator[Outcome]:
+    """The outcomes of photos, or of items, or of words alone."""
+    if query.sources:
+        from fashionrec.search.photo import search_photos
+
+        yield from search_photos(
+            catalogue, query.sources, settings, describe, box=cast("Box | None", query.box), words=words, once=once
+        )
+    elif query.like:
+        from fashionrec.search.like import search_like
+
+        yield search_like(catalogue, query.like, settings, unlike=query.unlike, words=words)
+    elif words:
+        from fashionrec.search.text import search_text
+
+        yield search_text(catalogue, words, settings)
