@@ -77,11 +77,10 @@ def run_compare(session: Session, folder: Path) -> dict[str, Any]:
     """Compare by the section ``compare``; writes ``comparison.{md,json,html}`` into ``folder``."""
     from fashionrec.common.files import dump_json, write_atomic
     from fashionrec.evaluation.detection.selection import selection_markdown, selection_page
-    from fashionrec.labels.data_yaml import dataset_fingerprint, is_data_folder, read_data_yaml
+    from fashionrec.labels.data_yaml import data_yaml_of, dataset_fingerprint, read_data_yaml
 
     config = session.config.compare
-    data = Path(config.data or "")
-    data = data / "data.yaml" if is_data_folder(data) else data
+    data = data_yaml_of(Path(config.data or ""))
     images = read_data_yaml(data).images(config.split)
     folder.mkdir(parents=True, exist_ok=True)
     document: dict[str, Any] = {

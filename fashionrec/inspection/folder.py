@@ -8,19 +8,18 @@ from fashionrec.common.folder import Entry, Folder
 from fashionrec.errors import DataError, FashionrecError
 from fashionrec.inspection.report import Report
 from fashionrec.inspection.tree import inspect_tree
-from fashionrec.labels.data_yaml import read_data_yaml
+from fashionrec.labels.data_yaml import DATA_YAML, read_data_yaml
 from fashionrec.models.bundle import MANIFEST as BUNDLE_MANIFEST
 from fashionrec.models.bundle import Bundle
 from fashionrec.models.runs import RECORD, read_run
 
 _CATALOGUE = "catalogue.json"
-_DATA = "data.yaml"
 #: The file that tells the kind of a folder, in this order.
 _KINDS = (
     (_CATALOGUE, "catalogue"),
     (BUNDLE_MANIFEST, "bundle"),
     (RECORD, "run"),
-    (_DATA, "dataset"),
+    (DATA_YAML, "dataset"),
     ("export.json", "export"),
 )
 _DAMAGED = "it is not what its maker wrote"
@@ -43,10 +42,10 @@ def inspect_folder(path: str | Path) -> Report:
     report = Report(root, kind)
     files = inspect_tree(folder, report)
     _check_manifests(folder, files, report)
-    if name not in ("", _DATA) and folder.kind(name) == "folder":
+    if name not in ("", DATA_YAML) and folder.kind(name) == "folder":
         report.add(name, "manifest", "a folder where its maker wrote a file", _DAMAGED, refused=True)
-    if kind == "dataset" and folder.kind(_DATA) != "file":
-        _check_data(root / _DATA, _DATA, report)
+    if kind == "dataset" and folder.kind(DATA_YAML) != "file":
+        _check_data(root / DATA_YAML, DATA_YAML, report)
     return report
 
 
@@ -56,7 +55,7 @@ def _check_manifests(folder: Folder, files: list[Entry], report: Report) -> None
     for entry in files:
         own = PurePosixPath(entry.name)
         place = folder.root / own.parent
-        if own.name == _DATA:
+        if own.name == DATA_YAML:
             _check_data(place / own.name, entry.name, report)
         elif not whole:
             continue

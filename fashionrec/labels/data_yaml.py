@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -18,11 +18,27 @@ from fashionrec.common.documents import DocumentError, read_json, read_yaml
 from fashionrec.common.files import write_atomic
 from fashionrec.common.reach import Reach, Refusal, refusals_error
 from fashionrec.errors import DataError
-from fashionrec.labels.label_lines import label_path
+from fashionrec.labels.label_lines import NAME_FILES, label_path
 from fashionrec.photos.images import SUFFIXES
 
+DATA_YAML = "data.yaml"
 #: Keys of data.yaml for each split; ultralytics says val, Roboflow and we say valid for the folder.
 SPLIT_KEYS = {"train": ("train",), "valid": ("val", "valid"), "test": ("test",)}
+
+
+class Listed(NamedTuple):
+    """What a split names: a ``photo`` that may be read, or what is ``refused``; neither where it is missing.
+
+    ``path`` is where it was looked for; ``line`` (from 1) and ``text`` are the line of the list ``source`` that names it. A
+    missing ``source`` has no line.
+    """
+
+    path: Path
+    photo: Path | None = None
+    refused: Refusal | None = None
+    source: Path | None = None
+    line: int = 0
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -30,7 +46,7 @@ class YoloData:
     """A dataset: class names by id, and for each split that it has, the folders or lists its images come from.
 
     ``refused`` are the folders and lists of a split that may not be read: links, and names that lead out of the folder of
-    the ``data.yaml``. ``reach`` says what may.
+    the ``data.yaml``. ``reach`` says what may. ``document`` is the file as YAML reads it.
     """
 
     path: Path
@@ -38,41 +54,61 @@ class YoloData:
     splits: dict[str, tuple[Path, ...]]
     reach: Reach = field(compare=False)
     refused: Mapping[str, tuple[Refusal, ...]] = field(default_factory=dict)
+    document: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def listed(self, split: str, *, any_list: bool = False, moved: bool = False) -> Iterator[Listed]:
+        """All that a split names, in order. Lists end in ``.txt``, or are any file (``any_list``).
+
+        ``moved`` also looks for a listed photo below the data set's folder, by the longest tail of its name that is there: a
+        list that was made elsewhere names folders of that machine.
+        """
+        yield from (Listed(Path(refusal.name), refused=refusal) for refusal in self.refused.get(split, ()))
+        for source in self.splits[split]:
+            if source.is_dir():
+                refused: list[Refusal] = []
+                yield from (Listed(path, path) for path in self.reach.files(source, refused, SUFFIXES))
+                yield from (Listed(Path(refusal.name), refused=refusal) for refusal in refused)
+            elif source.is_file() and (any_list or source.suffix.lower() == ".txt"):
+                for number, line in _lines(source):
+                    yield self._locate(source, number, line, moved)
+            else:
+                yield Listed(source)
+
+    def _locate(self, source: Path, number: int, line: str, moved: bool) -> Listed:
+        path, root = source.parent / line, self.path.parent
+        candidates = [path]
+        if moved:
+            parts = Path(line).parts
+            candidates += [root / line, *(root.joinpath(*parts[n:]) for n in range(1, len(parts)))]
+        place = self.reach.find(*candidates)
+        if place is None and self.reach.is_outside(path):
+            place = Refusal(line, "outside")
+        if isinstance(place, Refusal):
+            return Listed(path, None, place, source, number, line)
+        return Listed(path, place, None, source, number, line)
 
     def images(self, split: str) -> list[Path]:
         """The images of a split, sorted. Raises :class:`DataError` if it has no such split, the split is empty, or one of its
-        images or label files is a link, a special file, or outside the data set's folder."""
+        images or label files is a link, a special file, or outside the data set's folder. A listed image may be missing."""
         if split not in self.splits:
             raise DataError(
                 f"{self.path} has no {split} split", hint=f"it has {', '.join(self.splits)}: choose one with --split"
             )
-        found: list[Path] = []
-        refused = list(self.refused.get(split, ()))
-        for source in self.splits[split]:
-            if source.is_dir():
-                found += self.reach.files(source, refused, SUFFIXES)
-            elif source.suffix == ".txt" and source.is_file():
-                for _, line in self.lines(source):
-                    place = self.reach.find(source.parent / line)
-                    if isinstance(place, Refusal) or (place is None and self.reach.leads_out(source.parent / line)):
-                        refused.append(place or Refusal(line, "outside"))
-                    else:
-                        found.append(place or source.parent / line)
+        images: list[Path] = []
+        refused: list[Refusal] = []
+        for listed in self.listed(split):
+            if listed.refused or (listed.line and not listed.photo and self.reach.leads_out(listed.path)):
+                refused.append(listed.refused or Refusal(listed.text, "outside"))
+            elif listed.photo or listed.line:
+                images.append(listed.photo or listed.path)
             else:
-                raise DataError(f"the {split} split of {self.path} is missing: {source}")
-        refused += self.refused_labels(found)
+                raise DataError(f"the {split} split of {self.path} is missing: {listed.path}")
+        refused += self.refused_labels(images)
         if refused:
             raise refusals_error(f"the {split} split of {self.path}", refused)
-        if not found:
+        if not images:
             raise DataError(f"the {split} split of {self.path} has no images")
-        return sorted(found)
-
-    def lines(self, source: Path) -> Iterator[tuple[int, str]]:
-        """Number and text of each line of a list of images that is not blank."""
-        text = source.read_text(encoding="utf-8-sig", errors="replace")
-        for number, line in enumerate(text.splitlines(), start=1):
-            if line.strip():
-                yield number, line.strip().replace("\\", "/")
+        return sorted(images)
 
     def refused_labels(self, images: Iterable[Path]) -> list[Refusal]:
         """The label files of images that may not be read."""
@@ -96,6 +132,47 @@ class YoloData:
         return found
 
 
+def find_data_yaml(where: Path, follow_links: bool | None = None) -> Path | None:
+    """The file that describes the data set in a folder: ``data.yaml``, or what others call it, or the only YAML with splits.
+
+    None where there is none, or several. A path of a YAML file is itself.
+    """
+    if where.suffix.lower() in (".yaml", ".yml"):
+        return where
+    reach = Reach(where, follow_links)
+    for name in (DATA_YAML, "data.yml", "dataset.yaml"):
+        if reach.described(where / name).is_file():
+            return where / name
+    names = [name for name in reach.names(where)[0] if name.lower().endswith((".yaml", ".yml"))]
+    others = [path for path in (where / name for name in names) if _has_splits(path, follow_links)]
+    return others[0] if len(others) == 1 else None
+
+
+def _has_splits(path: Path, follow_links: bool | None) -> bool:
+    try:
+        return bool(read_data_yaml(path, follow_links).splits)
+    except DataError:
+        return False
+
+
+def data_yaml_of(path: Path) -> Path:
+    """The ``data.yaml`` of a data set that is named by its folder, or by that file.
+
+    One that links to a folder is not taken for a folder: it is refused as a link where it is read.
+    """
+    return path / DATA_YAML if path.is_dir() and path.suffix.lower() not in (".yaml", ".yml") else path
+
+
+def read_names(reach: Reach) -> dict[int, str]:
+    """Class names by id from a ``classes.txt`` or its like, where there is no data.yaml; empty where there is none."""
+    for name in NAME_FILES:
+        path = reach.described(reach.root / name)
+        if path.is_file():
+            lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+            return {number: line.strip() for number, line in enumerate(lines) if line.strip()}
+    return {}
+
+
 def read_data_yaml(path: Path, follow_links: bool | None = None) -> YoloData:
     """Read a dataset's ``data.yaml``. Raises :class:`DataError` where it is missing, is none, or is a link that is not followed.
 
@@ -103,8 +180,7 @@ def read_data_yaml(path: Path, follow_links: bool | None = None) -> YoloData:
     (``../garments``), unless links are followed (:class:`~fashionrec.common.reach.Reach`). ``follow_links=False`` is for what
     was unpacked: nothing but its own folder.
     """
-    if is_data_folder(path):
-        path = path / "data.yaml"
+    path = data_yaml_of(path)
     reach = Reach(path.parent, follow_links)
     try:
         document = read_yaml(reach.described(path))
@@ -134,7 +210,15 @@ def read_data_yaml(path: Path, follow_links: bool | None = None) -> YoloData:
         ]
         splits[split] = tuple(place for place in places if isinstance(place, Path))
         refused[split] = tuple(place for place in places if isinstance(place, Refusal))
-    return YoloData(path, _names(document["names"], path), splits, reach, refused)
+    return YoloData(path, _names(document["names"], path), splits, reach, refused, document)
+
+
+def _lines(source: Path) -> Iterator[tuple[int, str]]:
+    """Number and text of each line of a list of images that is not blank."""
+    text = source.read_text(encoding="utf-8-sig", errors="replace")
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            yield number, line.strip().replace("\\", "/")
 
 
 def _names(names: Any, path: Path) -> dict[int, str]:
@@ -169,14 +253,9 @@ def write_own_yaml(data: YoloData, folder: Path, extra: Mapping[str, Sequence[Pa
     document.setdefault("train", document.get("val"))
     document.setdefault("val", document["train"])
     document["names"] = data.names
-    target = folder.absolute() / "data.yaml"
+    target = folder.absolute() / DATA_YAML
     write_atomic(target, yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
     return target
-
-
-def is_data_folder(path: Path) -> bool:
-    """Whether a data set is named by its folder; a ``data.yaml`` that links to a folder is refused as a link, not followed."""
-    return path.is_dir() and path.suffix.lower() not in (".yaml", ".yml")
 
 
 def declared(path: Path) -> dict[str, Any]:
@@ -184,7 +263,7 @@ def declared(path: Path) -> dict[str, Any]:
 
     Raises :class:`DataError` where that file is damaged, or a link that is not followed.
     """
-    file = (path if is_data_folder(path) else path.parent) / "dataset.json"
+    file = data_yaml_of(path).parent / "dataset.json"
     try:
         document = read_json(Reach(file.parent).described(file))
     except FileNotFoundError:

@@ -50,11 +50,10 @@ def read_labels(image: Path) -> np.ndarray:
     if not path.is_file():
         return np.zeros((0, 5))
     rows = []
-    for number, line in label_lines(path, read_label_text(path)):
-        try:
-            rows.append(parse_label_line(line)[:5])
-        except LabelFault as fault:
-            raise DataError(f"{path}, line {number} is not a box: {fault}") from None
+    for number, found in parse_labels(path, read_label_text(path)):
+        if isinstance(found, LabelFault):
+            raise DataError(f"{path}, line {number} is not a box: {found}")
+        rows.append(found[:5])
     return np.array(rows).reshape(-1, 5)
 
 
@@ -68,19 +67,6 @@ def read_label_text(path: Path, encoding: str = "utf-8", errors: str = "strict")
         return read_bytes(path, MAX_LABEL_BYTES).decode(encoding, errors)
     except DocumentError as error:
         raise (TooManyBoxes if "larger" in str(error) else DataError)(f"{path} is {error}") from None
-
-
-def label_lines(path: Path | str, text: str) -> Iterator[tuple[int, str]]:
-    """Number and text of each line that is not blank. Raises :class:`TooManyBoxes`."""
-    if text.count("\n") > MAX_BOXES:
-        raise TooManyBoxes(f"{path} has more than {MAX_BOXES:,} lines", hint=_TOO_MANY)
-    for number, line in enumerate(text.splitlines(), start=1):
-        if number > MAX_BOXES:
-            raise TooManyBoxes(f"{path} has more than {MAX_BOXES:,} lines", hint=_TOO_MANY)
-        if len(line) > _MAX_LINE:
-            raise TooManyBoxes(f"{path}, line {number} has more than {_MAX_LINE:,} characters", hint=_TOO_MANY)
-        if line.strip():
-            yield number, line
 
 
 class LabelFault(ValueError):
@@ -100,6 +86,33 @@ class LabelLine(NamedTuple):
     width: float
     height: float
     points: int = 0
+
+    @property
+    def corners(self) -> tuple[float, float, float, float]:
+        """``x1, y1, x2, y2`` in shares of the picture, as they are written: not clipped to it."""
+        half_width, half_height = self.width / 2, self.height / 2
+        return (
+            self.x_center - half_width,
+            self.y_center - half_height,
+            self.x_center + half_width,
+            self.y_center + half_height,
+        )
+
+
+def parse_labels(path: Path | str, text: str) -> Iterator[tuple[int, LabelLine | LabelFault]]:
+    """Number of each line that is not blank, and its box, or what is wrong with it. Raises :class:`TooManyBoxes`."""
+    if text.count("\n") > MAX_BOXES:
+        raise TooManyBoxes(f"{path} has more than {MAX_BOXES:,} lines", hint=_TOO_MANY)
+    for number, line in enumerate(text.splitlines(), start=1):
+        if number > MAX_BOXES:
+            raise TooManyBoxes(f"{path} has more than {MAX_BOXES:,} lines", hint=_TOO_MANY)
+        if len(line) > _MAX_LINE:
+            raise TooManyBoxes(f"{path}, line {number} has more than {_MAX_LINE:,} characters", hint=_TOO_MANY)
+        if line.strip():
+            try:
+                yield number, parse_label_line(line)
+            except LabelFault as fault:
+                yield number, fault
 
 
 def parse_label_line(line: str) -> LabelLine:

@@ -6,7 +6,7 @@ from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from fashionrec.labels.label_lines import LabelFault, label_lines, parse_label_line
+from fashionrec.labels.label_lines import LabelFault, parse_labels
 from fashionrec.types import Box
 
 
@@ -48,17 +48,14 @@ def read_lines(data: bytes, classes: Container[int]) -> tuple[list[LabelBox], li
     if "\0" in text:
         return [], [Problem("label-encoding", "the label file holds zero bytes")]
     boxes, problems = [], []
-    for number, line in label_lines("the label file", text):
-        try:
-            found = parse_label_line(line)
-            if found.class_id not in classes:
-                raise LabelFault("unknown-class", f"class {found.class_id}", class_id=found.class_id)
-        except LabelFault as fault:
-            problems.append(Problem(fault.kind, f"line {number}: {fault}", number, numbers=dict(fault.numbers)))
+    for number, found in parse_labels("the label file", text):
+        if not isinstance(found, LabelFault) and found.class_id not in classes:
+            found = LabelFault("unknown-class", f"class {found.class_id}", class_id=found.class_id)
+        if isinstance(found, LabelFault):
+            problems.append(Problem(found.kind, f"line {number}: {found}", number, numbers=dict(found.numbers)))
             continue
-        class_id, x, y, width, height, points = found
-        boxes.append(LabelBox(number, class_id, x - width / 2, y - height / 2, x + width / 2, y + height / 2))
-        if points:
-            told = f"line {number} is a polygon of {points} points"
-            problems.append(Problem("polygon", told, number, numbers={"points": points}))
+        boxes.append(LabelBox(number, found.class_id, *found.corners))
+        if found.points:
+            told = f"line {number} is a polygon of {found.points} points"
+            problems.append(Problem("polygon", told, number, numbers={"points": found.points}))
     return boxes, problems

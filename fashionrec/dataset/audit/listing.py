@@ -7,15 +7,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from fashionrec.common.documents import read_yaml
 from fashionrec.common.reach import Refusal, refusals_error
 from fashionrec.dataset.audit.findings import Finding
 from fashionrec.errors import DataError
-from fashionrec.labels.data_yaml import YoloData, read_data_yaml
+from fashionrec.labels.data_yaml import Listed, YoloData, read_data_yaml
 from fashionrec.labels.label_lines import label_path, orphan_labels
-from fashionrec.photos.images import SUFFIXES
 from fashionrec.types import CLASS_NAMES
 
 #: Photos that people put into folders, and no reader of ours or of the training opens.
@@ -81,31 +78,16 @@ def _list_split(listing: Listing, data: YoloData, split: str, seen: dict[str, in
     found: list[Path] = []
     missing = 0
     before = len(refused)
-    refused += data.refused.get(split, ())
-    for source in data.splits[split]:
-        if source.is_dir():
-            found += data.reach.files(source, refused, SUFFIXES)
-            listing.findings += _unread(data, source, split)
-        elif source.is_file():
-            for line, text in data.lines(source):
-                path = source.parent / text
-                place = data.reach.find(path)
-                if isinstance(place, Refusal):
-                    refused.append(place)
-                elif place is not None:
-                    found.append(place)
-                elif data.reach.is_outside(path):
-                    refused.append(Refusal(text, "outside"))
-                else:
-                    missing += 1
-                    told = f"line {line} of {source.name} names it"
-                    listing.findings.append(
-                        Finding("missing-image", told, split, (_key(path, listing.root),), line=line)
-                    )
+    for listed in data.listed(split, any_list=True):
+        if listed.photo:
+            found.append(listed.photo)
+        elif listed.refused:
+            refused.append(listed.refused)
         else:
             missing += 1
-            text = f"data.yaml names {_key(source, listing.root)}, which is not there"
-            listing.findings.append(Finding("missing-split", text, split))
+            listing.findings.append(_missing(listed, split, listing.root))
+    for source in data.splits[split]:
+        listing.findings += _unread(data, source, split)
     unread = data.refused_labels(found)
     refused += unread
     listing.findings += [_refusal(one, split) for one in dict.fromkeys(refused[before:])]
@@ -133,6 +115,14 @@ def _list_split(listing: Listing, data: YoloData, split: str, seen: dict[str, in
         elif labels is None:
             listing.findings.append(Finding("no-label-file", f"there is no {label_path(path).name}", split, (key,)))
         listing.entries.append(Entry(split, path, key, labels))
+
+
+def _missing(listed: Listed, split: str, root: Path) -> Finding:
+    key = _key(listed.path, root)
+    if listed.source is None:
+        return Finding("missing-split", f"data.yaml names {key}, which is not there", split)
+    told = f"line {listed.line} of {listed.source.name} names it"
+    return Finding("missing-image", told, split, (key,), line=listed.line)
 
 
 def _labels_of(image: Path, data: YoloData) -> tuple[Path | None, Path | None]:
@@ -183,10 +173,13 @@ def _check_names(data: YoloData) -> Iterator[Finding]:
     if names != list(CLASS_NAMES) or sorted(data.names) != list(range(len(names))):
         text = f"data.yaml has {', '.join(f'{number} {name}' for number, name in sorted(data.names.items()))}"
         yield Finding("class-names", text[:400], numbers={"names": {str(k): v for k, v in sorted(data.names.items())}})
-    document: dict[str, Any] = read_yaml(data.path)
-    if "nc" in document and document["nc"] != len(names):
-        text = f"nc is {document['nc']}, and there are {len(names)} names"
-        yield Finding("class-count", text, numbers={"nc": document["nc"], "names": len(names)})
+    count = data.document.get("nc", len(names))
+    if count != len(names):
+        yield Finding(
+            "class-count",
+            f"nc is {count}, and there are {len(names)} names",
+            numbers={"nc": count, "names": len(names)},
+        )
 
 
 def _key(path: Path, root: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,9 @@ from typing import Any
 import yaml
 
 from fashionrec.common.extras import load
-from fashionrec.common.files import sha256_file, write_atomic
+from fashionrec.common.files import write_atomic
 from fashionrec.common.text import TableWriter
-from fashionrec.labels.data_yaml import read_data_yaml
-from fashionrec.labels.label_lines import read_labels
-from fashionrec.photos.images import read_size
+from fashionrec.labels.data_yaml import DATA_YAML
 from fashionrec.types import CLASS_NAMES
 
 COLUMNS = (
@@ -52,7 +50,7 @@ def write_data_yaml(folder: Path, splits: Iterable[str]) -> None:
     keys = {"train": "train", "valid": "val", "test": "test"}
     document: dict[str, Any] = {keys[split]: f"{split}/images" for split in splits}
     document |= {"nc": len(CLASS_NAMES), "names": dict(enumerate(CLASS_NAMES))}
-    write_atomic(folder / "data.yaml", yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+    write_atomic(folder / DATA_YAML, yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
 
 
 def write_table(folder: Path, images: Iterable[TableImage]) -> dict[str, Any]:
@@ -88,17 +86,6 @@ def write_table(folder: Path, images: Iterable[TableImage]) -> dict[str, Any]:
         },
         "fingerprint": digest.hexdigest(),
     }
-
-
-def read_dataset(folder: Path) -> Iterator[TableImage]:
-    """The photos of a dataset folder of ours, as they lie on the disk."""
-    data = read_data_yaml(folder / "data.yaml")
-    for split in SPLITS:
-        for image in data.images(split) if split in data.splits else ():
-            relative = image.relative_to(folder.resolve() if image.is_absolute() else folder).as_posix()
-            size = read_size(image)
-            boxes = tuple((int(number), *map(float, box)) for number, *box in read_labels(image).tolist())
-            yield TableImage(split, relative, size, sha256_file(image), boxes)  # type: ignore[arg-type]
 
 
 class _Parquet:

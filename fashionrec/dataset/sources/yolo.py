@@ -15,16 +15,8 @@ from fashionrec.common.reach import Reach, Refusal, refusals_error
 from fashionrec.dataset.source import RawBox, Source, SourceImage
 from fashionrec.dataset.sources.layout import copies_of, failure, key_of, refusals, some, split_of_folders
 from fashionrec.errors import DataError
-from fashionrec.labels.data_yaml import YoloData, read_data_yaml
-from fashionrec.labels.label_lines import (
-    NAME_FILES,
-    LabelFault,
-    label_lines,
-    label_path,
-    orphan_labels,
-    parse_label_line,
-    read_label_text,
-)
+from fashionrec.labels.data_yaml import YoloData, find_data_yaml, read_data_yaml, read_names
+from fashionrec.labels.label_lines import LabelFault, label_path, orphan_labels, parse_labels, read_label_text
 from fashionrec.photos.images import SUFFIXES
 
 _Listed = tuple["str | None", Path]  # split, photo
@@ -36,7 +28,9 @@ def read(where: Path, label: str, *, follow_links: bool | None = None) -> Source
     A line that is no box is a problem of its photo. What a list names and is not there, label files without a photo, links,
     special files, and what lies outside the folder, are in ``failed``.
     """
-    described = _find_yaml(where, follow_links)
+    if where.is_file() and where.suffix.lower() not in (".yaml", ".yml"):
+        raise DataError(f"no YOLO dataset at {where}", hint="a folder with data.yaml in it, or the path of that file")
+    described = find_data_yaml(where, follow_links)
     failed: list[dict[str, str]] = []
     notes: list[str] = []
     refused: list[Refusal] = []
@@ -46,7 +40,7 @@ def read(where: Path, label: str, *, follow_links: bool | None = None) -> Source
         listed = list(_listed(data, failed, notes, refused))
     else:
         root, reach = where, Reach(where, follow_links)
-        names = _read_names(reach)
+        names = read_names(reach)
         listed = list(_found(reach, refused))
         if not any(_labels_of(path, reach) for _, path in listed):
             if refused:
@@ -96,75 +90,33 @@ def read(where: Path, label: str, *, follow_links: bool | None = None) -> Source
 def read_boxes(path: Path, names: Mapping[int, str]) -> tuple[tuple[RawBox, ...], tuple[str, ...]]:
     """The boxes of a label file, and a text for each line that is none. A class without a name is ``#7``."""
     boxes, problems = [], []
-    for number, line in label_lines(path, read_label_text(path, "utf-8-sig", "replace")):
-        try:
-            class_id, x, y, width, height, _ = parse_label_line(line)
-        except LabelFault as fault:
-            problems.append(f"line {number} is not a box: {fault}")
-            continue
-        name = names.get(class_id, f"#{class_id}")
-        boxes.append(RawBox(name, x - width / 2, y - height / 2, x + width / 2, y + height / 2, relative=True))
+    for number, found in parse_labels(path, read_label_text(path, "utf-8-sig", "replace")):
+        if isinstance(found, LabelFault):
+            problems.append(f"line {number} is not a box: {found}")
+        else:
+            boxes.append(RawBox(names.get(found.class_id, f"#{found.class_id}"), *found.corners, relative=True))
     return tuple(boxes), tuple(problems)
-
-
-def _find_yaml(where: Path, follow_links: bool | None) -> Path | None:
-    if where.suffix.lower() in (".yaml", ".yml"):
-        return where
-    if where.is_file():
-        raise DataError(f"no YOLO dataset at {where}", hint="a folder with data.yaml in it, or the path of that file")
-    reach = Reach(where, follow_links)
-    for name in ("data.yaml", "data.yml", "dataset.yaml"):
-        if reach.described(where / name).is_file():
-            return where / name
-    names = [name for name in reach.names(where)[0] if name.lower().endswith((".yaml", ".yml"))]
-    others = [path for path in (where / name for name in names) if _is_described(path, follow_links)]
-    return others[0] if len(others) == 1 else None
-
-
-def _is_described(path: Path, follow_links: bool | None) -> bool:
-    try:
-        return bool(read_data_yaml(path, follow_links).splits)
-    except DataError:
-        return False
 
 
 def _listed(
     data: YoloData, failed: list[dict[str, str]], notes: list[str], refused: list[Refusal]
 ) -> Iterator[_Listed]:
     """The photos of each split. Raises :class:`DataError` where only what is refused is named by a split."""
-    for split, sources in data.splits.items():
+    for split in data.splits:
         before, photos = len(refused), 0
-        refused += data.refused.get(split, ())
-        for source in sources:
-            if source.is_dir():
-                for path in data.reach.files(source, refused, SUFFIXES):
-                    photos += 1
-                    yield split, path
-            elif source.is_file() and source.suffix.lower() == ".txt":
-                for _, line in data.lines(source):
-                    place = _locate(line, source.parent, data)
-                    if isinstance(place, Path):
-                        photos += 1
-                        yield split, place
-                    elif place is not None:
-                        refused.append(place)
-                    else:
-                        key = Path(line).name if Path(line).is_absolute() else line
-                        failed.append(failure(key, "missing", f"listed in {source.name}, but not there"))
+        for listed in data.listed(split, moved=True):
+            if listed.photo:
+                photos += 1
+                yield split, listed.photo
+            elif listed.refused:
+                refused.append(listed.refused)
+            elif listed.source:
+                key = Path(listed.text).name if Path(listed.text).is_absolute() else listed.text
+                failed.append(failure(key, "missing", f"listed in {listed.source.name}, but not there"))
             else:
-                notes.append(f"{data.path.name} names a {split} split that is not there: {source.name}")
+                notes.append(f"{data.path.name} names a {split} split that is not there: {listed.path.name}")
         if not photos and len(refused) > before:
             raise refusals_error(f"the {split} split of {data.path}", refused[before:])
-
-
-def _locate(line: str, beside: Path, data: YoloData) -> Path | Refusal | None:
-    """A listed photo. A list that was made elsewhere names folders of that machine: the longest tail that is here counts."""
-    root, parts = data.path.parent, Path(line).parts
-    tails = (root.joinpath(*parts[n:]) for n in range(1, len(parts)))
-    found = data.reach.find(beside / line, root / line, *tails)
-    if found is not None:
-        return found
-    return Refusal(line, "outside") if data.reach.is_outside(beside / line) else None
 
 
 def _found(reach: Reach, refused: list[Refusal]) -> Iterator[_Listed]:
@@ -172,15 +124,6 @@ def _found(reach: Reach, refused: list[Refusal]) -> Iterator[_Listed]:
     inside = [path for path in photos if "images" in path.relative_to(reach.root).parts[:-1]]
     for path in inside or photos:
         yield split_of_folders(path.relative_to(reach.root).parts[:-1]), path
-
-
-def _read_names(reach: Reach) -> dict[int, str]:
-    for name in NAME_FILES:
-        path = reach.described(reach.root / name)
-        if path.is_file():
-            lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-            return {number: line.strip() for number, line in enumerate(lines) if line.strip()}
-    return {}
 
 
 def _labels_of(image: Path, reach: Reach) -> Path | Refusal | None:
