@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from fashionrec.embedder.embed import Embedder as Embedder
     from fashionrec.errors import FashionrecError as FashionrecError
     from fashionrec.models.bundle import Bundle as Bundle
+    from fashionrec.search.answer import Answer as Answer
     from fashionrec.search.facade import Catalogue as Catalogue
+    from fashionrec.search.query import Query as Query
     from fashionrec.types import Box as Box
     from fashionrec.types import Garment as Garment
     from fashionrec.types import Hit as Hit
@@ -26,6 +28,8 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Catalogue": "fashionrec.search.facade",
+    "Query": "fashionrec.search.query",
+    "Answer": "fashionrec.search.answer",
     "Detector": "fashionrec.detector.detect",
     "Embedder": "fashionrec.embedder.embed",
     "Bundle": "fashionrec.models.bundle",

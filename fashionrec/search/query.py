@@ -24,6 +24,9 @@ OPTIONS = (
 )
 
 
+_IDS = "the id of an item or a product"
+
+
 @dataclass(frozen=True)
 class Query:
     """What is asked of a catalogue: photos, words, photos and words, or items; and how it is to be answered.
@@ -76,9 +79,8 @@ class Query:
     def __post_init__(self) -> None:
         if isinstance(self.photos, list):
             self._set("photos", tuple(self.photos))
-        for name in ("text", "like", "unlike"):
-            given = getattr(self, name)
-            self._set(name, (given,) if isinstance(given, (str, Words)) else tuple(given or ()))
+        for name, what in (("text", "words"), ("like", _IDS), ("unlike", _IDS)):
+            self._set(name, _several(name, what, getattr(self, name)))
         self._set("box", _box(self.box))
         self._check_question()
         for name in OPTIONS:
@@ -136,10 +138,6 @@ class Query:
                 raise UsageError(
                     f"a photo is {type(source).__name__}", hint="give a path, bytes, a PIL image or an array"
                 )
-        for name in ("like", "unlike"):
-            for item in getattr(self, name):
-                if not isinstance(item, str) or not item:
-                    raise UsageError(f"`{name}` should be the id of an item or a product, not {item!r}")
         photos, words = bool(self.sources), self.words
         if not (photos or words or self.like or self.unlike):
             raise UsageError(
@@ -171,6 +169,16 @@ def resolve_garment(which: str) -> str | int | None:
     if name is None:
         raise UsageError(f"no garment is called {which!r}", hint=f"one of {', '.join(CLASS_NAMES)}, a number, or all")
     return name
+
+
+def _several(name: str, what: str, given: Any) -> tuple[str | Words, ...]:
+    """One or several texts as several; ``Words`` only where ``what`` is words."""
+    kinds = (str, Words) if what == "words" else str
+    several = tuple(given) if isinstance(given, (list, tuple)) else () if given is None else (given,)
+    for text in several:
+        if not isinstance(text, kinds):
+            raise UsageError(f"`{name}` should be {what}, not {text!r}")
+    return several
 
 
 def _texts(text: str | Words | Sequence[str | Words]) -> Sequence[str | Words]:
