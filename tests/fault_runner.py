@@ -142,7 +142,7 @@ def compact(world: World) -> Any:
 
 
 def caption(world: World) -> Any:
-    return fashionrec.captioner.job.caption_catalogue(world.root, world.config, remote=None)
+    return fashionrec.captioner.job.caption_catalogue(world.root, world.config)
 
 
 def reindex(world: World) -> Any:

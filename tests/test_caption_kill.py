@@ -114,7 +114,7 @@ def fork(root: Path, config: Config) -> int:
     child = os.fork()
     if child == 0:
         with suppress(BaseException):
-            caption_catalogue(root, config, remote=OpenAICaptioner(config.captioner, backoff=0.01))
+            caption_catalogue(root, config, OpenAICaptioner(config.captioner, backoff=0.01))
         os._exit(0)
     return child
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from captioners import describe_crops
 from hostile_server import Act, HostileServer, Request, answer, bomb, most_resident, resident
 from openai_server import OpenAIServer, Reply, completion, fitting, success
 from PIL import Image
@@ -18,7 +19,6 @@ from test_captioner_schema import answer as garment
 from fashionrec.captioner.openai.batch_api import BatchApi
 from fashionrec.captioner.openai.remote import OpenAICaptioner
 from fashionrec.captioner.openai.retirement import ask_shutdown
-from fashionrec.captioner.openai.translate import translator
 from fashionrec.captioner.openai.wire import essence, read_answer, redact
 from fashionrec.captioner.outcome import Outcome
 from fashionrec.captioner.schema import InvalidAnswer, parse
@@ -43,7 +43,7 @@ def settings(url: str, **changes: Any) -> CaptionerConfig:
 def describe(url: str, **changes: Any) -> Outcome:
     """What comes of one crop."""
     remote = OpenAICaptioner(settings(url, **changes), api_key=KEY, backoff=0.01)
-    ((_, outcome),) = remote.describe([Image.new("RGB", (32, 32), "red")], ["top"])
+    ((_, outcome),) = describe_crops(remote, [Image.new("RGB", (32, 32), "red")], ["top"])
     return outcome
 
 
@@ -165,7 +165,7 @@ def test_a_redirect_to_another_origin_is_refused_and_nothing_is_asked_there(stat
             assert len(server.seen) == 1, "it is wrong for every garment, and asked once"
             assert "captioner.base_url" in caught.value.hint
             with pytest.raises(CaptionError, match="not followed"):
-                translator(settings(server.url), KEY)(["셔츠"])
+                OpenAICaptioner(settings(server.url), KEY).translate(["셔츠"])
             with (
                 OpenAICaptioner(settings(server.url), KEY).caller() as caller,
                 pytest.raises(CaptionError, match="not followed"),
@@ -214,7 +214,7 @@ def test_an_answer_that_nests_without_end_is_none(deep: str) -> None:
         began = time.process_time()
         assert describe(server.url, timeout=20.0).state == "failed"
         with pytest.raises(CaptionError):
-            translator(settings(server.url, timeout=20.0), KEY)(["셔츠"])
+            OpenAICaptioner(settings(server.url, timeout=20.0), KEY).translate(["셔츠"])
         assert time.process_time() - began < 5
     with pytest.raises(InvalidAnswer):
         parse("{" * 10_000, "top")
@@ -269,7 +269,7 @@ def test_what_redaction_leaves(text: str, shown: str) -> None:
 )
 def test_a_translation_is_a_short_plain_text(english: Any) -> None:
     with OpenAIServer([Reply(body=completion(json.dumps({"english": english})))]) as server:
-        ask = translator(settings(server.base_url.removesuffix("/v1")), KEY)
+        ask = OpenAICaptioner(settings(server.base_url.removesuffix("/v1")), KEY).translate
         if english == ["\x1b[2J\x07"]:
             assert ask(["셔츠"]) == ["[2J"]
             return

@@ -77,7 +77,7 @@ class Client:
         self.cache.put_many([(*one.place, self.outcome(one)) for one in found])
 
     def outcome(self, one: Collected) -> Outcome:
-        return one.outcome or self.remote.read_body(one.body or "", one.place.class_name, model=one.model)
+        return self.remote.read_collected(one)
 
     def until_done(self, most: int = 30) -> Counter[str]:
         counts: Counter[str] = Counter()

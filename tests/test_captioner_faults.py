@@ -10,17 +10,20 @@ import socket
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from captioners import describe_crops, no_vector
 from openai_server import OpenAIServer, Recorded, Reply, completion, error, success
 from PIL import Image
 from test_captioner_remote import captioner, crops, settings
 
+from fashionrec.captioner.base import Job
 from fashionrec.captioner.cache import CaptionCache
 from fashionrec.captioner.cost import Meter, Price, Tokens
-from fashionrec.captioner.openai.remote import Job, OpenAICaptioner
+from fashionrec.captioner.openai.remote import OpenAICaptioner
 from fashionrec.captioner.outcome import Outcome
 from fashionrec.photos.images import encode_jpeg
 from fashionrec.types import Box
@@ -103,11 +106,10 @@ def ask(
     """One run: what is not recorded is asked for, and recorded."""
     asked = kind(settings(server, concurrency=concurrency, retries=RETRIES, timeout=0.5), api_key="none", backoff=0.01)
     todo = [n for n in order if cache.find(f"{n:064}", "top", Box(0, 0, 9, 9), "openai") is None]
-    jobs = (Job(n, "top", lambda n=n: picture(n)) for n in todo)  # type: ignore[misc]
-    with closing(asked.stream(jobs, most=len(todo), meter=meter)) as groups:
+    jobs = (Job(n, "top", partial(picture, n), no_vector) for n in todo)
+    with closing(asked.describe(jobs, most=len(todo), meter=meter)) as groups:
         for group in groups:
-            outcomes = [(came, asked.read(came)) for came in group]
-            cache.put_many([(f"{came.job.key:064}", "top", Box(0, 0, 9, 9), outcome) for came, outcome in outcomes])
+            cache.put_many([(f"{one.job.key:064}", "top", Box(0, 0, 9, 9), one.outcome) for one in group])
 
 
 def free() -> Meter:
@@ -170,7 +172,7 @@ def test_no_connection_in_time_is_a_failure() -> None:
             one.setblocking(False)
             one.connect_ex(address)
         url = f"http://127.0.0.1:{address[1]}/v1"
-        found = dict(captioner(url, timeout=0.3, retries=1).describe(crops(), ["top"]))
+        found = dict(describe_crops(captioner(url, timeout=0.3, retries=1), crops(), ["top"]))
         for one in waiting:
             one.close()
     assert (found[0].state, found[0].retryable) == ("failed", True)
@@ -180,8 +182,8 @@ def test_no_connection_in_time_is_a_failure() -> None:
 class ForgetsRefusals(OpenAICaptioner):
     """Takes a refusal for an empty answer."""
 
-    def read_body(self, body: str, *given: Any, **named: Any) -> Outcome:
-        return super().read_body(json.dumps(json.loads(body) | {"choices": []}), *given, **named)
+    def read_answer(self, body: str, *given: Any, **named: Any) -> Outcome:
+        return super().read_answer(json.dumps(json.loads(body) | {"choices": []}), *given, **named)
 
 
 def test_a_garment_whose_state_is_planted_wrong_is_caught(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from captioners import describe_crops
 from openai_server import OpenAIServer, Recorded, Reply, error, success
 from test_captioner_remote import captioner, crops
 
@@ -150,7 +151,7 @@ def test_a_retry_after_of_one_stops_all_the_workers() -> None:
         return error(429, "slow down", Retry_After="1.0") if number == 0 else Reply(body=success().body, hang=0.02)
 
     with OpenAIServer(script) as server:
-        found = dict(captioner(server, concurrency=8).describe(crops(40), ["top"] * 40))
+        found = dict(describe_crops(captioner(server, concurrency=8), crops(40), ["top"] * 40))
     assert {outcome.state for outcome in found.values()} == {"done"}
     told = server.requests[0].at
     during = [request for request in server.requests[1:] if 0.4 < request.at - told < 0.95]
@@ -180,7 +181,7 @@ def _limited(per_second: float, burst: float, header: bool) -> Callable[[Recorde
 @pytest.mark.parametrize("header", [True, False])
 def test_a_rate_limit_is_found_without_a_storm(header: bool) -> None:
     with OpenAIServer(_limited(40.0, 10.0, header)) as server:
-        found = dict(captioner(server, concurrency=16, retries=8).describe(crops(80), ["top"] * 80))
+        found = dict(describe_crops(captioner(server, concurrency=16, retries=8), crops(80), ["top"] * 80))
     assert {outcome.state for outcome in found.values()} == {"done"}
     assert len(server.requests) <= 80 * 2  # far below the 80 x 9 that may be
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from captioners import describe_crops
 from openai_server import OpenAIServer, Recorded, Reply, completion, error, fitting, success
 from PIL import Image
 
@@ -56,7 +57,7 @@ def crops(count: int = 1, size: tuple[int, int] = (40, 60)) -> list[Image.Image]
 
 def one(script: list[Reply] | Callable[[Recorded, int], Reply], **changes: Any) -> tuple[Outcome, OpenAIServer]:
     with OpenAIServer(script) as server:
-        found = dict(captioner(server, **changes).describe(crops(), ["top"]))
+        found = dict(describe_crops(captioner(server, **changes), crops(), ["top"]))
     assert list(found) == [0]
     return found[0], server
 
@@ -92,8 +93,8 @@ def test_a_description_is_done_with_its_raw_answer_and_its_usage() -> None:
 def test_the_request_is_what_the_api_takes() -> None:
     with OpenAIServer() as server:
         asked = captioner(server, image_side=128)
-        assert len(list(asked.describe(crops(1, (900, 1200)), ["skirt&pants"]))) == 1
-        assert len(list(asked.describe(crops(1), [None]))) == 1
+        assert len(list(describe_crops(asked, crops(1, (900, 1200)), ["skirt&pants"]))) == 1
+        assert len(list(describe_crops(asked, crops(1), [None]))) == 1
     request, whole = server.requests
     body = request.body
     assert request.path == "/v1/chat/completions"
@@ -116,11 +117,11 @@ def test_the_request_is_what_the_api_takes() -> None:
 
 def test_a_model_has_the_parameters_of_its_entry_and_an_unknown_one_has_none() -> None:
     with OpenAIServer() as server:
-        list(captioner(server, model="gpt-6-luna").describe(crops(), ["top"]))
-        list(captioner(server, model="qwen-vl").describe(crops(), ["top"]))
+        list(describe_crops(captioner(server, model="gpt-6-luna"), crops(), ["top"]))
+        list(describe_crops(captioner(server, model="qwen-vl"), crops(), ["top"]))
         shipped = settings(server)
         entry = shipped.models["gpt-4o"].model_copy(update={"parameters": {"top_k": 3}})  # not OpenAI's own: vLLM's
-        list(captioner(server, models={"gpt-4o": entry}).describe(crops(), ["top"]))
+        list(describe_crops(captioner(server, models={"gpt-4o": entry}), crops(), ["top"]))
     luna, unknown, local = (request.body for request in server.requests)
     assert luna["max_completion_tokens"] == 2000
     assert "temperature" not in luna
@@ -178,7 +179,7 @@ def test_no_answer_in_time_is_a_failure() -> None:
 def test_nobody_listening_is_a_failure() -> None:
     with OpenAIServer() as server:
         url = server.base_url
-    outcome = dict(captioner(url).describe(crops(), ["top"]))[0]
+    outcome = dict(describe_crops(captioner(url), crops(), ["top"]))[0]
     assert (outcome.state, outcome.retryable) == ("failed", True)
     assert "127.0.0.1" in (outcome.error or "")
 
@@ -223,7 +224,7 @@ def test_retry_after_may_be_a_date() -> None:
 )
 def test_what_is_wrong_for_all_stops_everything_once(reply: Reply, hint: str) -> None:
     with OpenAIServer([reply]) as server:
-        found = captioner(server).describe(crops(200), ["top"] * 200)
+        found = describe_crops(captioner(server), crops(200), ["top"] * 200)
         with pytest.raises(CaptionError) as caught:
             list(found)
     assert hint in caught.value.hint
@@ -237,7 +238,7 @@ def test_what_was_described_before_everything_stopped_is_kept() -> None:
         return success() if number < 10 else error(401, "the key was withdrawn")
 
     with OpenAIServer(script) as server:
-        found, stopped = collect(captioner(server).describe(crops(50), ["top"] * 50))
+        found, stopped = collect(describe_crops(captioner(server), crops(50), ["top"] * 50))
     assert stopped is not None
     assert len(found) == 10
     assert {outcome.state for outcome in found.values()} == {"done"}
@@ -245,7 +246,7 @@ def test_what_was_described_before_everything_stopped_is_kept() -> None:
 
 def test_a_server_that_fails_everything_is_given_up() -> None:
     with OpenAIServer([error(500, "down")]) as server:
-        found, stopped = collect(captioner(server, retries=0).describe(crops(100), ["top"] * 100))
+        found, stopped = collect(describe_crops(captioner(server, retries=0), crops(100), ["top"] * 100))
     assert stopped is not None
     assert stopped.retryable
     assert "in a row" in str(stopped)
@@ -261,7 +262,9 @@ def test_many_are_described_at_once_each_in_its_place() -> None:
     names = [CLASS_NAMES[n % 5] for n in range(24)]
     ticks: list[tuple[int, int]] = []
     with OpenAIServer(script) as server:
-        found = list(captioner(server, concurrency=8).describe(crops(24), names, lambda *done: ticks.append(done)))
+        found = list(
+            describe_crops(captioner(server, concurrency=8), crops(24), names, lambda *done: ticks.append(done))
+        )
     assert sorted(n for n, _ in found) == list(range(24))
     assert all(o.description is not None and o.description.category == names[n] for n, o in found)
     assert server.most_at_once == 8
@@ -279,7 +282,7 @@ def test_stopping_sends_nothing_more_and_waits_for_nothing() -> None:
         return completion(json.dumps(fitting(body)))
 
     with OpenAIServer(script) as server:
-        found = captioner(server, retries=5).describe(crops(100), ["top"] * 100)
+        found = describe_crops(captioner(server, retries=5), crops(100), ["top"] * 100)
         next(found)
         found.close()  # what Ctrl-C in the loop that reads comes down to
         assert answered == [], "requests that were under way are not waited for"
@@ -296,9 +299,9 @@ def test_an_interrupted_program_ends_at_once() -> None:
     script = (
         "import signal, sys; sys.path.insert(0, 'tests')\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs inherit it ignored
-        "from test_captioner_remote import captioner, crops\n"
+        "from test_captioner_remote import captioner, crops, describe_crops\n"
         "asked = captioner(sys.argv[1], timeout=250.0)\n"
-        "for _ in asked.describe(crops(50), ['top'] * 50, lambda done, all: print(done, flush=True)): pass\n"
+        "for _ in describe_crops(asked, crops(50), ['top'] * 50, lambda done, all: print(done, flush=True)): pass\n"
     )
 
     def slow(request: Recorded, number: int) -> Reply:
@@ -321,7 +324,7 @@ def test_connections_are_closed_at_the_end() -> None:
     gc.disable()  # or the collector might close what was left open
     try:
         with OpenAIServer() as server:
-            list(captioner(server).describe(crops(8), ["top"] * 8))
+            list(describe_crops(captioner(server), crops(8), ["top"] * 8))
             deadline = time.monotonic() + 30
             while server.connections and time.monotonic() < deadline:
                 time.sleep(0.01)
@@ -336,17 +339,17 @@ def test_an_error_in_a_worker_reaches_the_reader() -> None:
             raise RuntimeError("a bug")
 
     with OpenAIServer() as server, pytest.raises(RuntimeError, match="a bug"):
-        list(captioner(server).describe([Broken()], ["top"]))
+        list(describe_crops(captioner(server), [Broken()], ["top"]))
     assert not caption_threads()
 
 
 def test_without_a_key_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CaptionError) as caught:
-        OpenAICaptioner(settings("http://x/v1", base_url=None)).describe(crops(), ["top"])
+        describe_crops(OpenAICaptioner(settings("http://x/v1", base_url=None)), crops(), ["top"])
     assert "local" in caught.value.hint
     monkeypatch.setenv("OPENAI_API_KEY", "sk-kéy\n")
     with pytest.raises(CaptionError) as caught:
-        OpenAICaptioner(settings("http://x/v1", base_url=None)).describe(crops(), ["top"])
+        describe_crops(OpenAICaptioner(settings("http://x/v1", base_url=None)), crops(), ["top"])
     assert "kéy" not in str(caught.value)
 
 
@@ -354,9 +357,9 @@ def test_the_key_is_read_at_the_moment_of_use(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("OPENAI_BASE_URL", "http://elsewhere.invalid/v1")
     with OpenAIServer() as server:
         asked = OpenAICaptioner(settings(server))
-        list(asked.describe(crops(), ["top"]))
+        list(describe_crops(asked, crops(), ["top"]))
         monkeypatch.setenv("OPENAI_API_KEY", CANARY)
-        list(asked.describe(crops(), ["top"]))
+        list(describe_crops(asked, crops(), ["top"]))
     assert [request.headers["authorization"] for request in server.requests] == ["Bearer none", f"Bearer {CANARY}"]
 
 
@@ -388,7 +391,7 @@ def test_the_key_appears_nowhere(reply: Reply, tmp_path: Path, caplog: pytest.Lo
     said = []
     with OpenAIServer([reply]) as server, CaptionCache(tmp_path / "captions.sqlite") as cache:
         try:
-            for _, outcome in captioner(server).describe(crops(), ["top"]):
+            for _, outcome in describe_crops(captioner(server), crops(), ["top"]):
                 cache.put("a" * 64, "top", Box(0, 0, 9, 9), outcome)
                 said.append(repr(outcome))
         except CaptionError as caught:
@@ -410,7 +413,9 @@ def test_what_looks_like_a_key_is_redacted() -> None:
 
 def test_what_a_local_server_takes_for_a_key_is_no_secret_in_its_answers() -> None:
     with OpenAIServer([success(second_color="none", graphic="none")]) as server:
-        found = dict(OpenAICaptioner(settings(server)).describe(crops(), ["top"]))  # no key at all: "none" is sent
+        found = dict(
+            describe_crops(OpenAICaptioner(settings(server)), crops(), ["top"])
+        )  # no key at all: "none" is sent
     assert found[0].state == "done"
     assert found[0].description is not None
     assert found[0].description.graphic == "none"
@@ -432,7 +437,7 @@ def test_nothing_recorded_is_asked_again(tmp_path: Path) -> None:
         with OpenAIServer(script) as server, CaptionCache(tmp_path / "captions.sqlite") as cache:
             box = Box(10 + shift, 10, 210 + shift, 310)
             todo = [name for name in CLASS_NAMES if cache.find("f" * 64, name, box, "openai", again=again) is None]
-            for n, outcome in captioner(server, retries=0).describe(crops(len(todo)), list(todo)):
+            for n, outcome in describe_crops(captioner(server, retries=0), crops(len(todo)), list(todo)):
                 cache.put("f" * 64, todo[n], box, outcome)
             assert len(server.requests) == len(todo)
             assert cache.count_by_state() == {"done": 1, "failed": 1, "filtered": 1, "invalid": 1, "refused": 1}

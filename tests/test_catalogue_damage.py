@@ -27,7 +27,7 @@ def whole(photos: Path, build: Callable[..., BuildReport], tmp_path: Path, confi
     build(photos, root)
     two_halves(photos / "new.jpg", "red", "black")
     build(photos, root)
-    caption_catalogue(root, config, remote=None)
+    caption_catalogue(root, config)
     return root
 
 

@@ -153,7 +153,7 @@ def test_captions_stay_with_garments_that_are_seen_again(
 
     root = tmp_path / "c"
     build(photos, root)
-    caption_catalogue(root, config, remote=None)
+    caption_catalogue(root, config)
     before = state(root)
     assert any(value[5] for value in before.values())
     other = config.model_copy(update={"detector": config.detector.model_copy(update={"conf": 0.3})})
@@ -217,7 +217,7 @@ def test_compaction_changes_nothing_that_a_reader_sees(
     for n in range(3):
         two_halves(photos / f"new-{n}.jpg", "red", f"rgb(0, {n}, 0)")
         build(photos, root)
-    caption_catalogue(root, config, remote=None)
+    caption_catalogue(root, config)
     (photos / "green.jpg").unlink()
     build(photos, root, max_delete=1.0)
     before = state(root)
@@ -303,7 +303,7 @@ def test_export_and_import_give_the_same_catalogue(
     shutil.copy(photos / "green.jpg", photos / "copy.jpg")
     root = tmp_path / "c"
     build(table([*ROWS, {"image": "photos/copy.jpg", "product_id": "c", "title": "초록"}]), root)
-    caption_catalogue(root, config, remote=None)
+    caption_catalogue(root, config)
     export_catalogue(root, tmp_path / "out", config)
     vectors = np.load(tmp_path / "out" / "image_vectors.npy")
     assert vectors.shape == (4, 48)
@@ -391,7 +391,7 @@ def test_grown_step_by_step_is_what_is_built_at_once(
             if all(other["image"] != target for other in rows):
                 row["image"] = target
         elif action == "caption":
-            caption_catalogue(base / "c", config, remote=None)
+            caption_catalogue(base / "c", config)
             captioned = True
         elif action == "compact":
             compact_catalogue(base / "c", config)
@@ -399,7 +399,7 @@ def test_grown_step_by_step_is_what_is_built_at_once(
     build(write("t.jsonl"), base / "whole")
     if captioned:
         for root in (base / "c", base / "whole"):
-            caption_catalogue(root, config, remote=None)
+            caption_catalogue(root, config)
     assert state(base / "c") == state(base / "whole")
     for query in ("셔츠", "바지"):
         assert words(base / "c", query) == words(base / "whole", query)

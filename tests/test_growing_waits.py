@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from captioners import describe_crops
 from faulty_server import FaultyServer, Request, status
 from openai_server import OpenAIServer, Reply
 from PIL import Image
@@ -62,7 +63,7 @@ def test_a_caption_is_asked_for_again_after_growing_waits(config: Config, monkey
     with OpenAIServer([Reply(500, "{}")]) as server:
         settings = config.captioner.model_copy(update={"base_url": server.base_url, "retries": 3})
         captioner = OpenAICaptioner(settings, api_key="sk-x", backoff=0.06)
-        assert len(list(captioner.describe([Image.new("RGB", (32, 32))], ["top"]))) == 1
+        assert len(list(describe_crops(captioner, [Image.new("RGB", (32, 32))], ["top"]))) == 1
     for gap, least in zip(gaps([request.at for request in server.requests]), (0.03, 0.06, 0.12), strict=True):
         assert gap >= least
 

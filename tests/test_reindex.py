@@ -86,7 +86,7 @@ def test_compaction_leaves_half_floats_as_they_are(many: Path) -> None:
 def test_half_floats_and_back_keep_rows_thumbnails_and_captions(many: Path, tmp_path: Path) -> None:
     from fashionrec.captioner.job import caption_catalogue
 
-    caption_catalogue(many, configured(), remote=None)
+    caption_catalogue(many, configured())
     photos = [tmp_path / "p" / f"{n}.png" for n in (0, 30, 74)]
     before = answers(many, photos)
     with Catalogue.open(many) as opened:
@@ -152,7 +152,7 @@ def test_an_index_lives_through_what_happens_to_a_catalogue(many: Path, tmp_path
         for photo in new:
             (found,) = opened.search(photo, garment="top").garments
             assert (found.hits[0].item.product_id, round(found.hits[0].score, 3)) == (photo.name, 1.0)
-    caption_catalogue(many, settings, remote=None)
+    caption_catalogue(many, settings)
     worded = generations.read_current(many).manifest["index"]
     assert worded["path"] == first["path"]
     assert worded["text_recall_at_10"] is not None

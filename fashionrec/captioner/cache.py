@@ -161,18 +161,22 @@ class CaptionCache:
             for photo_sha256, class_name, box, outcome in entries:
                 self._put(photo_sha256, class_name, Box(*map(float, box)), outcome)
 
-    def take_over(self, other: CaptionCache, captioner: str) -> int:
-        """Record what another file knows and this one does not, once for each file; returns how many outcomes that were."""
+    def take_over(self, other: CaptionCache, captioners: Iterable[str]) -> int:
+        """Record what another file knows by some captioners and this one does not, once for each file.
+
+        Returns how many outcomes that were.
+        """
         file = str(other.path.resolve())
         with self._guard():
             if self._db.execute("SELECT 1 FROM taken_over WHERE file = ?", (file,)).fetchone():
                 return 0
         taken = 0
-        for known in other.everything(captioner):
-            places = [(one, Place(one.photo_sha256, one.class_name, one.box)) for one in known]
-            new = [(*place, one.outcome) for one, place in places if self.find(*place, captioner) is None]
-            self.put_many(new)
-            taken += len(new)
+        for captioner in captioners:
+            for known in other.everything(captioner):
+                places = [(one, Place(one.photo_sha256, one.class_name, one.box)) for one in known]
+                new = [(*place, one.outcome) for one, place in places if self.find(*place, captioner) is None]
+                self.put_many(new)
+                taken += len(new)
         with self._guard(), self._transaction():
             self._db.execute("INSERT OR IGNORE INTO taken_over VALUES (?)", (file,))
         return taken
@@ -217,14 +221,14 @@ class CaptionCache:
         with self._guard(), self._transaction():
             self._db.execute("DELETE FROM recaptions WHERE what = ?", (what,))
 
-    def mean_usage(self, model: str, last: int = 2000) -> tuple[int, float, float]:
-        """How many of the last answers of a model tell their tokens, and the mean of those in and out."""
+    def mean_usage(self, captioner: str, model: str, last: int = 2000) -> tuple[int, float, float]:
+        """How many of the last answers of a captioner's model tell their tokens, and the mean of those in and out."""
         sql = (
             "SELECT count(*), avg(input_tokens), avg(output_tokens) FROM (SELECT input_tokens, output_tokens FROM outcomes"
-            " WHERE captioner = 'openai' AND model = ? AND input_tokens > 0 ORDER BY rowid DESC LIMIT ?)"
+            " WHERE captioner = ? AND model = ? AND input_tokens > 0 ORDER BY rowid DESC LIMIT ?)"
         )
         with self._guard():
-            count, inputs, outputs = self._db.execute(sql, (model, last)).fetchone()
+            count, inputs, outputs = self._db.execute(sql, (captioner, model, last)).fetchone()
         return int(count), float(inputs or 0), float(outputs or 0)
 
     def count_by_state(self) -> dict[str, int]:

@@ -17,7 +17,7 @@ STATES: tuple[str, ...] = get_args(State)
 class Outcome:
     """``description`` is there exactly when ``state`` is ``done``; ``raw`` is the answer's text as it came, if one did.
 
-    ``captioner`` is ``openai`` or ``local``; ``model`` what was asked; ``usage`` has input_tokens and output_tokens;
+    ``captioner`` is its name in the settings; ``model`` what was asked; ``usage`` has input_tokens and output_tokens;
     ``error`` is one short line without secrets.
     """
 

@@ -1,28 +1,19 @@
-"""caption: describe the garments of photos, or of a catalogue; and the same for a query's garments."""
+"""caption: describe the garments of photos, or of a catalogue."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from fashionrec.cli.captioners import open_captioner, run_caption_catalogue
+from fashionrec.cli.query import find_catalogue
 from fashionrec.cli.session import Session, command
 from fashionrec.common.text import shell_word
-from fashionrec.errors import CaptionError, ImageError, Refused, UsageError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from PIL import Image
-
-    from fashionrec.captioner.openai.remote import OpenAICaptioner
-    from fashionrec.captioner.outcome import Outcome
-    from fashionrec.captioner.schema import Said
-    from fashionrec.catalogue.catalogue import Catalogue
-    from fashionrec.search.photo import Describe
-    from fashionrec.types import Garment
+from fashionrec.config.captioners import CAPTIONERS
+from fashionrec.errors import CaptionError, Refused, UsageError
 
 _RETRY = ("failed", "refused", "filtered", "truncated", "invalid")
 
@@ -37,7 +28,7 @@ def caption(
     index: Annotated[
         str | None, typer.Option(help="A catalogue: with no photos, all its garments are described.")
     ] = None,
-    captioner: Annotated[str | None, typer.Option(help="auto, local, or openai.")] = None,
+    captioner: Annotated[str | None, typer.Option(help=f"auto, {', '.join(CAPTIONERS)}.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Describe at most so many garments.")] = None,
     only_missing: Annotated[
         bool, typer.Option("--only-missing", help="Only garments that nothing is recorded of (the default).")
@@ -51,7 +42,7 @@ def caption(
     max_cost: Annotated[float | None, typer.Option(min=0, metavar="USD", help="Stop before more is spent.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be asked and cost; ask nothing.")] = False,
     batch: Annotated[
-        bool, typer.Option("--batch", help="By OpenAI's Batch API: half the price, within a day.")
+        bool, typer.Option("--batch", help="By the server's batch API: half the price, within a day.")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="With --batch: collect what has come, and go on.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="With --batch: until all answers are there.")] = False,
@@ -87,7 +78,12 @@ def caption(
     if only_missing and (recaption or retry):
         raise UsageError("--only-missing contradicts --recaption and --retry")
     if photos:
-        documents, failed = _caption_photos(session, photos[:limit], index)
+        from fashionrec.captioner.job import caption_photos
+        from fashionrec.catalogue.catalogue import Catalogue
+
+        describing = open_captioner(session, session.config.captioner.kind)
+        with Catalogue.open(find_catalogue(session, index), session.config) as catalogue:
+            documents, failed = caption_photos(catalogue, describing, photos[:limit])
         session.out.result({"photos": documents}, lambda: _print_photos(session, documents))
         session.out.next("fashionrec query PHOTO --caption")
     elif status:
@@ -146,221 +142,11 @@ def _import(session: Session, source: Path) -> None:
         )
 
 
-def choose_kind(kind: str) -> str:
-    """``openai`` or ``local``: ``auto`` is openai where its key is set."""
-    if kind == "auto":
-        return "openai" if os.environ.get("OPENAI_API_KEY") else "local"
-    return kind
-
-
-def describe_with(session: Session, catalogue: Catalogue, kind: str) -> Describe:
-    """A function that describes a query's garments. Only ``openai`` sends anything anywhere, and it must be asked for.
-
-    What a customer asks with is recorded nowhere.
-    """
-    chosen = "local" if kind == "auto" else kind
-    if chosen == "openai":
-        session.out.say(f"captions by {_who(session, chosen)}")
-        remote = _remote(session, ask=False)
-
-    def describe(
-        crops: Sequence[Image.Image], vectors: np.ndarray, class_names: Sequence[str | None]
-    ) -> list[Said | None]:
-        from fashionrec.captioner.schema import Said, attributes, embedding_text
-        from fashionrec.captioner.vocabulary import vocabulary_of
-
-        words = vocabulary_of(session.config.captioner)
-        if chosen == "local":
-            from fashionrec.captioner.job import local_captioner
-
-            outcomes = local_captioner(catalogue, session.config).describe_vectors(vectors, class_names)
-        else:
-            found = dict(remote.describe(crops, class_names))
-            outcomes = [found[n] for n in range(len(crops))]
-        return [
-            None
-            if (said := outcome.description) is None
-            else Said(said.caption_en, embedding_text(said, words), attributes(said))
-            for outcome in outcomes
-        ]
-
-    return describe
-
-
-def run_caption_catalogue(
-    session: Session,
-    root: Path,
-    kind: str,
-    limit: int | None = None,
-    *,
-    again: frozenset[str] = frozenset(),
-    recaption: str | None = None,
-    dry_run: bool = False,
-    batch: str | None = None,
-    discard_unsent: bool = False,
-    wait: bool = False,
-) -> dict[str, Any]:
-    """Describe the garments of a catalogue that have no caption yet, and serve a new generation with them.
-
-    ``batch`` is ``submit`` or ``resume`` where OpenAI's Batch API is to do it.
-    """
-    from fashionrec.captioner.job import Recaption, caption_catalogue
-
-    chosen = choose_kind(kind)
-    session.out.say(f"captions by {_who(session, chosen)}")
-    anew = Recaption.parse(recaption) if recaption is not None else None
-    remote = _remote(session, ask=not dry_run) if chosen == "openai" else None
-    if batch is not None:
-        if remote is None:
-            raise UsageError("--batch is OpenAI's: the local captioner needs none", hint="--captioner openai")
-        from fashionrec.captioner.job.batches import caption_in_batches
-
-        with session.out.progress("batches", "garments") as tick:
-            return caption_in_batches(
-                root,
-                session.config,
-                remote,
-                limit=limit,
-                again=again,
-                recaption=anew,
-                dry_run=dry_run,
-                resume=batch == "resume",
-                discard_unsent=discard_unsent,
-                wait=wait,
-                progress=tick,
-                say=session.out.say,
-            )
-    with session.out.progress("captioning", "garments") as tick:
-        return caption_catalogue(
-            root,
-            session.config,
-            remote=remote,
-            limit=limit,
-            again=again,
-            recaption=anew,
-            dry_run=dry_run,
-            progress=tick,
-            say=session.out.say,
-        )
-
-
-def _remote(session: Session, *, ask: bool) -> OpenAICaptioner:
-    """The remote captioner, after a word about how long its model lives; with ``ask`` the server is asked for that."""
-    from datetime import date
-
-    from fashionrec.captioner.openai.remote import OpenAICaptioner
-    from fashionrec.captioner.openai.retirement import ask_shutdown, shutdown_notice
-
-    settings = session.config.captioner
-    remote = OpenAICaptioner(settings)
-    notice = shutdown_notice(settings, date.today(), ask_shutdown(settings) if ask else None)
-    if notice:
-        session.out.warn(notice)
-    return remote
-
-
-def _who(session: Session, kind: str) -> str:
-    if kind == "local":
-        return "the local captioner (class and attributes by the catalogue's own encoder; nothing is sent anywhere)"
-    server = session.config.captioner.base_url or "OpenAI"
-    return f"{session.config.captioner.model} at {server} (the crops are sent there)"
-
-
 def _states(text: str | None) -> frozenset[str]:
     states = frozenset(word.strip() for word in (text or "").split(",") if word.strip())
     if text is not None and (not states or states - set(_RETRY)):
         raise UsageError(f"{text!r} is not a state to ask again", hint=f"--retry {','.join(_RETRY)}")
     return states
-
-
-def _caption_photos(session: Session, photos: Sequence[str], index: str | None) -> tuple[list[dict[str, Any]], int]:
-    """Describe each garment of each photo; detector and encoder are the catalogue's."""
-    from fashionrec.captioner.job import local_captioner
-    from fashionrec.captioner.outfit import outfit
-    from fashionrec.captioner.schema import attributes
-    from fashionrec.captioner.vocabulary import vocabulary_of
-    from fashionrec.catalogue.catalogue import Catalogue
-    from fashionrec.cli.query import find_catalogue
-
-    kind = choose_kind(session.config.captioner.kind)
-    session.out.say(f"captions by {_who(session, kind)}")
-    remote = _remote(session, ask=True) if kind == "openai" else None
-    documents: list[dict[str, Any]] = []
-    failed = 0
-    with Catalogue.open(find_catalogue(session, index), session.config) as catalogue:
-        local = local_captioner(catalogue, session.config)
-        for name in photos:
-            (found,) = catalogue.finder.find([name], whole=True)
-            if isinstance(found, ImageError):
-                documents.append({"photo": name, "error": str(found), "reason": found.reason, "garments": []})
-                failed += 1
-                continue
-            garments = found.garments or found.whole().garments
-            crops = catalogue.finder.cut(found, garments)
-            if remote is None:
-                vectors = catalogue.embedder.embed_images(crops)
-                outcomes = local.describe_vectors(vectors, [garment.class_name for garment in garments])
-            else:
-                outcomes = _described(session, remote, found.photo.sha256, garments, crops)
-            rows: list[dict[str, Any]] = []
-            for garment, outcome in zip(garments, outcomes, strict=True):
-                described = outcome.description
-                failed += described is None
-                rows.append(
-                    {
-                        "index": garment.index,
-                        "class_name": garment.class_name,
-                        "box": [round(float(value), 2) for value in garment.box],
-                        "state": outcome.state,
-                        "captioner": outcome.captioner,
-                        "model": outcome.model,
-                        "caption_en": described.caption_en if described else None,
-                        "caption_ko": described.caption_ko if described else None,
-                        "attributes": attributes(described) if described else {},
-                        "error": outcome.error,
-                    }
-                )
-            together = outfit([row["attributes"] for row in rows], vocabulary_of(session.config.captioner))
-            documents.append(
-                {
-                    "photo": name,
-                    "error": None,
-                    "reason": None,
-                    "garments": rows,
-                    "outfit": together._asdict() if together else None,
-                }
-            )
-    return documents, failed
-
-
-def _described(
-    session: Session, remote: OpenAICaptioner, sha256: str, garments: Sequence[Garment], crops: Sequence[Image.Image]
-) -> list[Outcome]:
-    """Outcomes of a photo's garments: those known from before, and the others asked for and recorded."""
-    from contextlib import closing
-
-    from fashionrec.captioner.cache import Place
-    from fashionrec.captioner.job.caches import Caches, Recorder, project_cache
-    from fashionrec.captioner.openai.remote import Job
-
-    places = [Place(sha256, garment.class_name, garment.box) for garment in garments]
-    with Caches(None, project_cache(session.config)) as caches:
-        found = [caches.find(place, "openai") for place in places]
-        jobs = [
-            Job(n, garments[n].class_name, lambda n=n: crops[n])  # type: ignore[misc]
-            for n, known in enumerate(found)
-            if known is None
-        ]
-        if jobs:
-            recorder = Recorder(caches, remote, lambda job: places[int(str(job.key))])
-            try:
-                with closing(remote.stream(jobs, most=len(jobs))) as groups:
-                    for group in groups:
-                        for came, outcome in recorder.take(group):
-                            found[int(str(came.job.key))] = outcome
-            finally:
-                recorder.finish()
-    return [outcome for outcome in found if outcome is not None]
 
 
 def _print_photos(session: Session, documents: Sequence[dict[str, Any]]) -> None:

@@ -16,6 +16,7 @@ from fashionrec.cli.session import Session, command
 from fashionrec.common.documents import read_json
 from fashionrec.common.folder import Folder, is_link
 from fashionrec.common.text import shell_word
+from fashionrec.config.captioners import ENCODER
 from fashionrec.errors import DataError
 
 MARKER = ".fashionrec-demo"
@@ -85,7 +86,7 @@ class Chain:
         self.out.say(f"      {self.seconds[name]:.1f} s")
 
     def run(self) -> dict[str, Any]:
-        from fashionrec.cli.captions import run_caption_catalogue
+        from fashionrec.cli.captioners import run_caption_catalogue
         from fashionrec.cli.evaluating import run_evaluate_detector, run_evaluate_search
         from fashionrec.cli.index import run_build
         from fashionrec.cli.models import detector_from, embedder_from
@@ -124,7 +125,7 @@ class Chain:
         with self.stage("build", "building the catalogue: detect, crop, embed, index"):
             build = run_build(self.session(), str(products), str(self.catalogue), str(bundle.path), str(encoder.path))
         with self.stage("caption", "captioning its garments, English and Korean"):
-            captions = run_caption_catalogue(self.session(), self.catalogue, "local")
+            captions = run_caption_catalogue(self.session(), self.catalogue, ENCODER)
         with self.stage("search", "searching with photos that the catalogue has never seen"):
             search = run_evaluate_search(self.session(), str(self.catalogue), queries, baseline=True)
         start = time.perf_counter()
@@ -187,7 +188,7 @@ class Chain:
         turns = [group[n] for n in range(count) for group in by_class.values() if n < len(group)][:count]
         self.example_query = str(turns[0].path) if turns else "PHOTO.jpg"
         views = []
-        session = self.session(query={"k": 8, "caption": "local"})
+        session = self.session(query={"k": 8, "caption": ENCODER})
         with Catalogue.open(self.catalogue, session.config) as catalogue:
             for row in turns:
                 view = answer_view(catalogue, ask(session, catalogue, Query(row.path)).results[0])

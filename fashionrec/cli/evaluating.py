@@ -194,8 +194,8 @@ def _keep(session: Session, catalogue: Catalogue, name: str, entry: Mapping[str,
 
 
 def _evaluate_ways(session: Session, index: str | None, queries: Path, apply: bool) -> None:
+    from fashionrec.captioner.job import describer
     from fashionrec.catalogue.catalogue import Catalogue
-    from fashionrec.cli.captions import describe_with
     from fashionrec.cli.query import find_catalogue
     from fashionrec.evaluation.retrieval.retrieval import queries_from
     from fashionrec.evaluation.retrieval.ways import compare_ways
@@ -203,7 +203,7 @@ def _evaluate_ways(session: Session, index: str | None, queries: Path, apply: bo
     asked = queries_from(_table_rows(queries), session.config.build.category_columns)
     root = find_catalogue(session, index)
     with Catalogue.open(root, session.config) as catalogue, session.out.progress("asking", "queries") as tick:
-        found = compare_ways(catalogue, asked, describe_with(session, catalogue, "local"), progress=tick)
+        found = compare_ways(catalogue, asked, describer(catalogue), progress=tick)
         if apply and found["caption_weight"] is None:
             raise DataError(
                 f"{catalogue.root} has no captions, so there is no weight", hint="fashionrec caption --index ..."

@@ -7,12 +7,13 @@ from typing import Any
 from fashionrec.cli.scores import print_ways
 from fashionrec.cli.session import Session
 from fashionrec.common.text import shell_word
+from fashionrec.config.captioners import ENCODER
 
 
 def evaluate_captions_of(session: Session, index: str | None, truth: Any, queries: Any) -> None:
     """Tables by field of every captioner, and with ``queries`` the ways of asking with and without captions."""
+    from fashionrec.captioner.job import describer
     from fashionrec.catalogue.catalogue import Catalogue
-    from fashionrec.cli.captions import describe_with
     from fashionrec.cli.query import find_catalogue
     from fashionrec.evaluation.captions import evaluate_captions
     from fashionrec.evaluation.retrieval.ways import compare_ways
@@ -22,9 +23,7 @@ def evaluate_captions_of(session: Session, index: str | None, truth: Any, querie
         document: dict[str, Any] = {"index": str(catalogue.root), **evaluate_captions(catalogue, session.config, truth)}
         if queries is not None:
             with session.out.progress("asking", "queries") as tick:
-                document["search"] = compare_ways(
-                    catalogue, queries, describe_with(session, catalogue, "local"), progress=tick
-                )
+                document["search"] = compare_ways(catalogue, queries, describer(catalogue), progress=tick)
     session.out.result(document, lambda: _print(session, document))
     if queries is None:
         session.out.next(f"fashionrec evaluate --captions --queries QUERIES.csv --index {shell_word(root)}")
@@ -40,7 +39,7 @@ def _print(session: Session, document: dict[str, Any]) -> None:
             _table(session, fields)
     for captioner, fields in document["agreement"].items():
         if fields:
-            out.line(f"local, against {captioner}:")
+            out.line(f"{ENCODER}, against {captioner}:")
             _table(session, fields)
     if "search" in document:
         print_ways(session, document["search"])

@@ -90,7 +90,7 @@ def run_build(
         )
     document = finished(session, root, report)
     if session.config.build.caption != "none":
-        from fashionrec.cli.captions import run_caption_catalogue
+        from fashionrec.cli.captioners import run_caption_catalogue
 
         document["captions"] = run_caption_catalogue(session, root, session.config.build.caption)
     return document

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fashionrec.cli.answers import print_result, show_page, write_files
+from fashionrec.cli.captioners import query_describer
 from fashionrec.cli.session import Session, command
 from fashionrec.common.text import shell_word
+from fashionrec.config.captioners import CAPTIONERS, ENCODER, TRANSLATORS
 from fashionrec.errors import CatalogueError, UsageError
 
 if TYPE_CHECKING:
     from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.search.answer import Answer
-    from fashionrec.search.photo import Describe
     from fashionrec.search.query import Query
     from fashionrec.search.search import Outcome
     from fashionrec.search.words import Words
@@ -60,13 +61,14 @@ def query(
         bool, typer.Option("--merge", help="One list for all photos and words, by reciprocal rank fusion.")
     ] = False,
     translate: Annotated[
-        bool, typer.Option("--translate", help="Korean words into English by OpenAI (sends the words).")
+        bool, typer.Option("--translate", help=f"Korean words into English by {TRANSLATORS[0]} (sends the words).")
     ] = False,
     caption: Annotated[
         bool | None, typer.Option("--caption/--no-caption", help="Describe the garments, and fuse that text.")
     ] = None,
     captioner: Annotated[
-        str | None, typer.Option(help="Who describes them: local, or openai (sends the crops).")
+        str | None,
+        typer.Option(help=f"Who describes them: {', '.join(CAPTIONERS)} (all but {ENCODER} may send crops)."),
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="What each score is made of.")] = False,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="One JSON document a line, for each photo.")] = False,
@@ -77,7 +79,7 @@ def query(
     save_crops: Annotated[Path | None, typer.Option(help="Save the garments that were found into a folder.")] = None,
 ) -> None:
     settings = {"k": k, "garment": garment, "where": where, "min_score": min_score, "diversity": diversity}
-    settings |= {"caption": _captioner(session, caption, captioner), "translate": "openai" if translate else None}
+    settings |= {"caption": _captioner(session, caption, captioner), "translate": TRANSLATORS[0] if translate else None}
     session.override("query", settings)
     asked = _query(session, photos or [], text or [], like or [], unlike or [], box, goes_with, merge)
     for path in (csv, xlsx, html):
@@ -155,8 +157,8 @@ def _query(
         )
     except UsageError as error:
         raise _named_as_options(error) from None
-    if settings.translate == "openai" and asked.text:
-        return replace(asked, text=tuple(_by_openai(session, asked.words)))
+    if settings.translate != "none" and asked.text:
+        return replace(asked, text=tuple(_translate(session, asked.words)))
     return asked
 
 
@@ -177,7 +179,7 @@ def ask(
     """The answer of an open catalogue, by the session's settings."""
     from fashionrec.search.search import search
 
-    return search(catalogue, query, describe=_describe(session, catalogue), report=report, once=catalogue.at_once)
+    return search(catalogue, query, describe=query_describer(session, catalogue), report=report, once=catalogue.at_once)
 
 
 def _repeated(query: Query) -> str:
@@ -187,12 +189,12 @@ def _repeated(query: Query) -> str:
     return " ".join([*photos, *likes, *(f"--text {shell_word(_short(one.text))}" for one in query.words[:1])])
 
 
-def _by_openai(session: Session, words: list[Words]) -> list[Words]:
-    from fashionrec.captioner.openai.translate import translator
+def _translate(session: Session, words: list[Words]) -> list[Words]:
+    from fashionrec.captioner.providers import make_captioner
     from fashionrec.search.words import translated
 
-    config = session.config.captioner
-    return translated(words, translator(config), f"{config.model}, which was sent it")
+    translator = make_captioner(session.config.query.translate, session.config.captioner)
+    return translated(words, translator.translate, f"{translator.model}, which was sent it")
 
 
 def _sources(photos: Sequence[str]) -> tuple[list[Source], bool]:
@@ -250,16 +252,7 @@ def _captioner(session: Session, caption: bool | None, captioner: str | None) ->
     if captioner is not None or caption is None:
         return captioner
     configured: str = session.config.query.caption
-    return "local" if configured == "none" else configured
-
-
-def _describe(session: Session, catalogue: Catalogue) -> Describe | None:
-    kind = session.config.query.caption
-    if kind == "none":
-        return None
-    from fashionrec.cli.captions import describe_with
-
-    return describe_with(session, catalogue, kind)
+    return ENCODER if configured == "none" else configured
 
 
 def find_catalogue(session: Session, index: str | None) -> Path:

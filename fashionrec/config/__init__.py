@@ -18,7 +18,8 @@ from typing import Annotated, Any, Literal
 
 from fashionrec.common import documents
 from fashionrec.common.documents import DocumentError, parse_yaml
-from fashionrec.config.sections import Before, Bounds, Invalid, Section
+from fashionrec.config.captioners import CAPTIONERS, TRANSLATORS
+from fashionrec.config.sections import Before, Bounds, Invalid, OneOf, Section
 from fashionrec.config.yolo_options import YOLO_OPTIONS
 from fashionrec.errors import ConfigError
 
@@ -31,7 +32,7 @@ ENV_OTHER = frozenset({"FASHIONREC_REALDATA"})
 Fraction = Annotated[float, Bounds(ge=0.0, le=1.0)]
 Positive = Annotated[int, Bounds(ge=1)]
 NonNegative = Annotated[int, Bounds(ge=0)]
-CaptionKind = Literal["none", "auto", "local", "openai"]
+CaptionKind = Annotated[str, OneOf(["none", "auto"], CAPTIONERS)]
 
 
 def auto_is_zero(value: Any) -> Any:
@@ -282,7 +283,7 @@ class CaptionBatchConfig(Section):
 
 
 class CaptionerConfig(Section):
-    kind: Literal["auto", "openai", "local"]
+    kind: Annotated[str, OneOf(["auto"], CAPTIONERS)]
     model: str
     base_url: str | None
     timeout: Annotated[float, Bounds(gt=0)]
@@ -351,7 +352,7 @@ class QueryConfig(Section):
     caption_weight: Fraction
     lexical_weight: Fraction
     fusion: Literal["weighted", "rrf"]
-    translate: Literal["none", "openai"]
+    translate: Annotated[str, OneOf(["none"], TRANSLATORS)]
     hide_unavailable: bool
     where: str | None
     diversity: Fraction

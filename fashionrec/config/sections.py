@@ -17,7 +17,7 @@ import inspect
 import sys
 import types
 import typing
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
@@ -57,6 +57,19 @@ class Bounds:
         ):
             if limit is not None and not holds(limit):  # a number that is none (nan) is within no bounds
                 raise Invalid(f"should be {words} {limit:g}", value)
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """A word of some, or a name of a registry as it is when it is looked at."""
+
+    words: Sequence[str]
+    registry: Iterable[str]
+
+    def check(self, value: str) -> None:
+        choices = [*self.words, *self.registry]
+        if value not in choices:
+            raise Invalid(f"should be {' or '.join(choices)}", value)
 
 
 @dataclass(frozen=True)
@@ -157,7 +170,7 @@ def checked(annotation: Any, value: Any) -> Any:
                 value = rule.change(value)
         value = checked(inner, value)
         for rule in rules:
-            if isinstance(rule, Bounds):
+            if isinstance(rule, Bounds | OneOf):
                 rule.check(value)
         return value
     if origin in (Union, types.UnionType):

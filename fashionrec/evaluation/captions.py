@@ -9,14 +9,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fashionrec.captioner.job.known import Known, attribute_columns, known_garments, vectors_of
-from fashionrec.captioner.job.local import local_captioner
+from fashionrec.captioner.base import Job
+from fashionrec.captioner.job.known import CatalogueSource, Known, attribute_columns, known_garments, vectors_of
+from fashionrec.captioner.providers import make_captioner
 from fashionrec.captioner.vocabulary import UNKNOWN, Vocabulary, vocabulary_of
+from fashionrec.config.captioners import ENCODER
 from fashionrec.errors import DataError
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.config import Config
 
@@ -124,22 +129,26 @@ def told_by_catalogue(catalogue: Catalogue, garments: Sequence[Known]) -> dict[s
 
 
 def told_by_encoder(catalogue: Catalogue, garments: Sequence[Known], config: Config) -> list[dict[str, str] | None]:
-    """What the local captioner tells of each, with what it learnt from every second product about the others."""
+    """What the catalogue's own encoder tells of each, with what it learnt from every second product about the others."""
     from fashionrec.captioner.schema import attributes
 
+    unbound = make_captioner(ENCODER, config.captioner)
     names = {name: n % 2 for n, name in enumerate(dict.fromkeys(one.stored.item.product_id for one in garments))}
     halves = [[n for n, one in enumerate(garments) if names[one.stored.item.product_id] == half] for half in (0, 1)]
     told: list[dict[str, str] | None] = [None] * len(garments)
+    vectors = vectors_of(catalogue, garments)
     for mine, others in (halves, halves[::-1]):
-        captioner = local_captioner(catalogue, config, [garments[n] for n in others])
-        chosen = [garments[n] for n in mine]
-        if chosen:
-            classes = [one.stored.item.class_name for one in chosen]
-            for n, outcome in zip(
-                mine, captioner.describe_vectors(vectors_of(catalogue, chosen), classes), strict=True
-            ):
-                told[n] = None if outcome.description is None else attributes(outcome.description)
+        source = CatalogueSource(catalogue, unbound.vocabulary, [garments[n] for n in others])
+        jobs = [Job(n, garments[n].stored.item.class_name, _no_picture, partial(vectors.__getitem__, n)) for n in mine]
+        for group in unbound.bind(source).describe(jobs):
+            for job, outcome, _ in group:
+                assert isinstance(job.key, int)
+                told[job.key] = None if outcome.description is None else attributes(outcome.description)
     return told
+
+
+def _no_picture() -> Image.Image:
+    raise AssertionError("an encoder's captions are of vectors")
 
 
 def evaluate_captions(catalogue: Catalogue, config: Config, truth: Iterable[Any] | None = None) -> dict[str, Any]:
@@ -157,10 +166,10 @@ def evaluate_captions(catalogue: Catalogue, config: Config, truth: Iterable[Any]
     encoder = told_by_encoder(catalogue, garments, config)
     document: dict[str, Any] = {"garments": len(garments), "captioners": {}, "agreement": {}}
     for captioner, recorded in told_by_catalogue(catalogue, garments).items():
-        if captioner != "local":  # its own is asked anew, so that it is judged on what it has not learnt from
+        if captioner != ENCODER:  # its own is asked anew, so that it is judged on what it has not learnt from
             document["captioners"][captioner] = against_truth(garments, recorded, vocabulary)
             document["agreement"][captioner] = against_another(garments, recorded, encoder, vocabulary)
-    document["captioners"]["local"] = against_truth(garments, encoder, vocabulary)
+    document["captioners"][ENCODER] = against_truth(garments, encoder, vocabulary)
     if not any(document["captioners"].values()) and not any(document["agreement"].values()):
         raise DataError(
             f"nothing tells the attributes of the garments of {catalogue.root}",

@@ -4,8 +4,10 @@
 
     garments.py   which garments there are, what is known of each, and which are to be asked: the plan
     caches.py     the catalogue's captions.sqlite and the project's: every outcome, found in either, recorded in both
-    run.py        the plan carried out, request by request or by the local captioner (local.py)
-    batches.py    the plan carried out by OpenAI's Batch API, over days and restarts
+    known.py      garments whose attributes the products' data tell: what a captioner learns from, and is measured on
+    run.py        the plan carried out, garment by garment
+    batches.py    the plan carried out in batches, over days and restarts
+    photos.py     photos that are in no catalogue, and those that a customer asks with
     imports.py    captions of somebody else's catalogue, taken over because the user says so
     publish.py    a new generation with what is known by then
 
@@ -16,7 +18,17 @@ was to hold it.
 from fashionrec.captioner.job.caches import CACHE, Caches
 from fashionrec.captioner.job.garments import Recaption
 from fashionrec.captioner.job.imports import import_captions
-from fashionrec.captioner.job.local import local_captioner
+from fashionrec.captioner.job.photos import Describe, caption_photos, describer
 from fashionrec.captioner.job.run import caption_catalogue, status
 
-__all__ = ["CACHE", "Caches", "Recaption", "caption_catalogue", "import_captions", "local_captioner", "status"]
+__all__ = [
+    "CACHE",
+    "Caches",
+    "Describe",
+    "Recaption",
+    "caption_catalogue",
+    "caption_photos",
+    "describer",
+    "import_captions",
+    "status",
+]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from fashionrec.captioner.cache import CaptionCache, Place
 from fashionrec.captioner.ledger import Ledger
+from fashionrec.captioner.providers import shared_captioners
 from fashionrec.captioner.spool import Arrived, Spool, read_signed
 from fashionrec.common.folder import Folder
 from fashionrec.common.text import shell_word
@@ -24,13 +25,11 @@ from fashionrec.errors import CatalogueError, WriteError
 from fashionrec.types import Box
 
 if TYPE_CHECKING:
-    from fashionrec.captioner.openai.remote import Came, Job, OpenAICaptioner
+    from fashionrec.captioner.base import Captioner, Described, Job
     from fashionrec.captioner.outcome import Outcome
     from fashionrec.config import Config
 
 CACHE = "captions.sqlite"
-#: Answers that have come and are not recorded yet; there only while a process captions the catalogue, or was killed.
-SPOOL = ".captions.arrived"
 _OWN_EVERY = 2.0  # seconds between two writes to the catalogue's own file: the project's has everything already
 
 T = TypeVar("T")
@@ -57,7 +56,7 @@ class Caches:
     def __init__(
         self, own: Path | None, project: Path | None, *, write: bool = True, ledger: Ledger | None = None
     ) -> None:
-        """``project`` None: the local captioner's outcomes stay where they are made. Not ``write``: no file is made.
+        """``project`` None: outcomes that hold for one catalogue stay there. Not ``write``: no file is made.
 
         ``ledger`` knows which files this user's runs have written: what is in those only is recorded in the project's, too.
         """
@@ -78,7 +77,7 @@ class Caches:
                     project.parent.mkdir(parents=True, exist_ok=True)
                 self.project = CaptionCache(project.resolve(), busy=write)
                 if self.own is not None and self._before is not None:
-                    self.project.take_over(self.own, "openai")  # where the project's was lost, or is another one
+                    self.project.take_over(self.own, shared_captioners())  # the project's was lost, or is another
         except BaseException:
             self.close()
             raise
@@ -128,7 +127,7 @@ class Caches:
             if missing:
                 self.own.put_many(missing)
 
-    def recover(self, remote: OpenAICaptioner, spool: Path) -> int:
+    def recover(self, captioner: Captioner, spool: Path) -> int:
         """Read and record the answers that a killed run of this user had written down; returns how many there were.
 
         Raises :class:`CatalogueError` for answers that somebody else's run has left, before any is recorded.
@@ -141,7 +140,7 @@ class Caches:
             )
         count = 0
         for part in batched(arrived for arrived, _ in read_signed(spool, self.ledger) if arrived is not None):
-            self.put([(*one.place, remote.read_arrived(one)) for one in part])
+            self.put([(*one.place, read_arrived(captioner, one)) for one in part])
             count += len(part)
         Folder(spool.parent, "catalogue", CatalogueError).remove(spool.name)
         return count
@@ -154,10 +153,10 @@ class Recorder:
     """Records what comes: each answer written down when it arrives, then, group by group, what it says."""
 
     def __init__(
-        self, caches: Caches, remote: OpenAICaptioner, place: Callable[[Job], Place], spool: Path | None = None
+        self, caches: Caches, captioner: Captioner, place: Callable[[Job], Place], spool: Path | None = None
     ) -> None:
         """``spool`` is where answers are written down; a killed process's must have been read: see :meth:`Caches.recover`."""
-        self._caches, self._remote, self._place = caches, remote, place
+        self._caches, self._captioner, self._place = caches, captioner, place
         self._spool: Spool | None = None
         if spool is not None:
             self._spool = Spool(spool, caches.ledger)
@@ -167,20 +166,18 @@ class Recorder:
     def arrived(self, job: Job, body: str, seconds: float) -> None:
         """Write an answer down. Called by the threads that ask."""
         if self._spool is not None:
-            self._spool.append(Arrived(self._place(job), self._remote.config.model, body, seconds))
+            self._spool.append(Arrived(self._place(job), self._captioner.model, body, seconds))
 
-    def take(self, group: Sequence[Came]) -> list[tuple[Came, Outcome]]:
-        """Read a group's answers and record their outcomes, which are returned."""
-        assert self._caches.project is not None
-        outcomes = [(came, self._remote.read(came)) for came in group]
-        entries = [(*self._place(came.job), outcome) for came, outcome in outcomes]
-        self._caches.project.put_many(entries)
+    def take(self, group: Sequence[Described]) -> None:
+        """Record a group's outcomes."""
+        entries = [(*self._place(one.job), one.outcome) for one in group]
+        if self._caches.project is not None:
+            self._caches.project.put_many(entries)
         if self._spool is not None:
-            self._spool.recorded(sum(came.body is not None for came in group))
+            self._spool.recorded(sum(one.arrived for one in group))
         self._own += entries
-        if time.monotonic() - self._own_at > _OWN_EVERY:
+        if self._caches.project is None or time.monotonic() - self._own_at > _OWN_EVERY:
             self._write_own()
-        return outcomes
 
     def finish(self) -> None:
         """Record what is not recorded yet."""
@@ -192,6 +189,11 @@ class Recorder:
         if self._caches.own is not None and self._own:
             self._caches.own.put_many(self._own)
         self._own, self._own_at = [], time.monotonic()
+
+
+def read_arrived(captioner: Captioner, arrived: Arrived) -> Outcome:
+    """The outcome of an answer that another process had written down."""
+    return captioner.read_answer(arrived.body, arrived.place.class_name, model=arrived.model, seconds=arrived.seconds)
 
 
 def batched(items: Iterable[T], size: int = 256) -> Iterator[list[T]]:

@@ -16,6 +16,7 @@ from fashionrec.photos.images import least_side, read_photo, read_thumbnail
 from fashionrec.types import resolve_class
 
 if TYPE_CHECKING:
+    from fashionrec.captioner.base import Captioner
     from fashionrec.captioner.job.caches import Caches
     from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.photos.images import Photo
@@ -105,30 +106,29 @@ def garments(catalogue: Catalogue) -> Iterator[Garment]:
 def make_plan(
     catalogue: Catalogue,
     caches: Caches,
-    kind: str,
+    captioner: Captioner,
     *,
-    model: str | None = None,
     again: Collection[str] = (),
     recaption: Recaption | None = None,
     limit: int | None = None,
 ) -> Plan:
-    """What a run by captioners of ``kind`` has to do. ``again`` are states that are asked again.
+    """What a run of a captioner has to do. ``again`` are states that are asked again.
 
-    A caption of the local captioner is replaced by a remote one, never the other way round. Of garments that overlap so much
-    that they are one (IoU >= 0.9, same class), one is asked.
+    Captions by others are replaced as :meth:`Captioner.keeps` says. Of garments that overlap so much that they are one
+    (IoU >= 0.9, same class), one is asked.
     """
     plan = Plan()
     anew = recaption.numbers(catalogue) if recaption is not None else frozenset()
     asked: dict[tuple[str, str | None], list[Box]] = {}
     for garment in garments(catalogue):
         fresh = anew is None or garment.number in anew
-        if not fresh and garment.captioner is not None and (garment.captioner == kind or kind == "local"):
+        if not fresh and captioner.keeps(garment.captioner):
             plan.kept += 1
             continue
         since = recaption.since if fresh and recaption is not None else None
         known = None
         if not fresh or since is not None:
-            known = caches.find(garment.place, kind, model=model, again=again, since=since)
+            known = caches.find(garment.place, captioner.name, model=captioner.only_model, again=again, since=since)
         if known is not None:
             plan.reused += 1
             plan.states[known.state] += 1

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fashionrec.captioner.base import Examples
+
 if TYPE_CHECKING:
-    from fashionrec.captioner.local.captioner import LocalCaptioner
     from fashionrec.captioner.vocabulary import Vocabulary
     from fashionrec.catalogue.catalogue import Catalogue
+    from fashionrec.embedder.embed import Embedder
     from fashionrec.store.items import StoredItem
 
 #: Garments that a calibration is fitted on, at most: a few numbers a class and field need no more.
@@ -46,12 +48,38 @@ def vectors_of(catalogue: Catalogue, garments: Sequence[Known]) -> np.ndarray:
     return catalogue.images.fetch([catalogue.images.position(*one.stored.image_at) for one in garments])
 
 
-def calibrate(captioner: LocalCaptioner, catalogue: Catalogue, garments: Sequence[Known]) -> None:
-    """Make a captioner's certainties hold on those of the garments whose attributes are known."""
-    told = [one for one in garments if one.values]
-    if told:
-        captioner.calibrate(
-            vectors_of(catalogue, told),
+@dataclass(frozen=True)
+class CatalogueSource:
+    """A catalogue as a captioner sees it (:class:`fashionrec.captioner.base.Source`).
+
+    ``fitted_on`` are the garments that it may learn from, for those who judge it on others; by default it learns from
+    products all over the catalogue.
+    """
+
+    catalogue: Catalogue
+    vocabulary: Vocabulary
+    fitted_on: Sequence[Known] | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        return self.catalogue.embedder_bundle.fingerprint
+
+    @property
+    def encoder(self) -> Embedder:
+        return self.catalogue.embedder
+
+    def words(self, fields: Sequence[str]) -> Mapping[str, Collection[str]]:
+        return self.catalogue.items.words_of(fields)
+
+    def examples(self) -> Examples | None:
+        known = self.fitted_on
+        if known is None:
+            known = known_garments(self.catalogue, self.vocabulary, MOST)
+        told = [one for one in known if one.values]
+        if not told:
+            return None
+        return Examples(
+            vectors_of(self.catalogue, told),
             [one.stored.item.class_name for one in told],
             [one.values for one in told],
             [one.stored.item.product_id for one in told],

@@ -20,6 +20,7 @@ from fashionrec.store.items import CaptionRow
 from fashionrec.store.writer import GenerationWriter
 
 if TYPE_CHECKING:
+    from fashionrec.captioner.base import Captioner
     from fashionrec.captioner.job.caches import Caches
     from fashionrec.captioner.schema import Description
     from fashionrec.config import Config
@@ -31,12 +32,11 @@ def publish(
     root: Path,
     config: Config,
     caches: Caches,
-    kind: str,
+    captioner: Captioner,
     *,
-    model: str | None = None,
     recaptions: Sequence[Recaption] = (),
 ) -> dict[str, int]:
-    """Serve a generation with every caption of ``kind`` that is known and not in the one served now.
+    """Serve a generation with every caption by ``captioner`` that is known and not in the one served now.
 
     Where a garment has one already, it is replaced if the garment was asked anew by one of ``recaptions``, and since then.
 
@@ -49,12 +49,12 @@ def publish(
         anew = [(recaption.numbers(catalogue), recaption.since) for recaption in recaptions]
         for garment in garments(catalogue):
             since = None
-            if garment.captioner is not None and (garment.captioner == kind or kind == "local"):
+            if captioner.keeps(garment.captioner):
                 moments = [moment or "" for numbers, moment in anew if numbers is None or garment.number in numbers]
                 if not moments:
                     continue
                 since = min(moments)
-            outcome = caches.find(garment.place, kind, model=model, since=since)
+            outcome = caches.find(garment.place, captioner.name, model=captioner.only_model, since=since)
             if outcome is not None and outcome.description is not None:
                 described[garment.number] = outcome.description, outcome.captioner
                 found.append((*garment.place, outcome))

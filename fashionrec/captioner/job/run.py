@@ -1,35 +1,39 @@
-"""Captions of a catalogue, made one request after another, or by the catalogue's own encoder."""
+"""Captions of a catalogue, made one garment after another."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from fashionrec.captioner.base import Job
 from fashionrec.captioner.cost import Meter, Price, Tokens, dollars
-from fashionrec.captioner.job.caches import CACHE, SPOOL, Caches, Recorder, project_cache
-from fashionrec.captioner.job.garments import Garment, Pictures, Plan, Recaption, make_plan
-from fashionrec.captioner.job.local import local_captioner
+from fashionrec.captioner.job.caches import CACHE, Caches, Recorder, project_cache
+from fashionrec.captioner.job.garments import Garment, Pictures, Plan, Recaption, garments, make_plan
+from fashionrec.captioner.job.known import CatalogueSource
 from fashionrec.captioner.job.publish import publish
 from fashionrec.captioner.ledger import Ledger
-from fashionrec.captioner.openai.remote import Job
-from fashionrec.captioner.openai.tokens import estimate
+from fashionrec.captioner.providers import make_captioner, shared_captioners
 from fashionrec.catalogue.build.tuning import cache_folder
 from fashionrec.catalogue.catalogue import Catalogue
 from fashionrec.common.files import locked
+from fashionrec.config.captioners import ENCODER
 from fashionrec.store import generations
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from fashionrec.captioner.base import Captioner
     from fashionrec.captioner.cache import CaptionCache
-    from fashionrec.captioner.openai.remote import OpenAICaptioner
     from fashionrec.captioner.outcome import Outcome
     from fashionrec.config import Config
+    from fashionrec.store.items import StoredItem
 
 _CHEAPEST = 0.25  # a caption takes at least this share of what is estimated, whatever a file says
-_BATCH = 64  # garments that the local captioner describes together
 
 
 class Progress(Protocol):
@@ -39,8 +43,8 @@ class Progress(Protocol):
 def caption_catalogue(
     root: Path,
     config: Config,
+    captioner: Captioner | None = None,
     *,
-    remote: OpenAICaptioner | None,
     limit: int | None = None,
     again: Collection[str] = (),
     recaption: Recaption | None = None,
@@ -48,7 +52,7 @@ def caption_catalogue(
     progress: Progress | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Describe the garments that have no caption, by ``remote``, else by the local captioner, and serve what is known then.
+    """Describe the garments that have no caption, by default by the catalogue's own encoder, and serve what is known then.
 
     ``again`` are states of recorded outcomes that are asked again, ``recaption`` names garments that are asked anew. What will
     be asked and what that is expected to cost is said before the first request; with ``dry_run`` that is all.
@@ -57,21 +61,19 @@ def caption_catalogue(
     ``states``, ``usage``, ``cost_usd``, ``plan``, and ``stopped`` (``max-cost``, or None). Raises :class:`Busy`, and
     :class:`CaptionError` where no caption at all can be had (a wrong key, an unknown model).
     """
-    with opened(root, config, remote, write=not dry_run) as run:
+    captioner = captioner or make_captioner(ENCODER, config.captioner)
+    with CatalogueRun(root, config, captioner, write=not dry_run) as run:
         return run.caption(limit, again, recaption, dry_run, progress, say)
 
 
-def opened(root: Path, config: Config, remote: OpenAICaptioner | None, *, write: bool = True) -> CatalogueRun:
-    """A run on a catalogue, as a context manager: alone, where it writes."""
-    return CatalogueRun(root, config, remote, write)
-
-
 class CatalogueRun:
-    """One captioner on one catalogue. Two at once would pay twice: a lock of its own, beside that of the catalogue's writer."""
+    """One captioner on one catalogue, as a context manager: alone, where it writes.
 
-    def __init__(self, root: Path, config: Config, remote: OpenAICaptioner | None, write: bool) -> None:
-        self.root, self.config, self.remote, self._write = root, config, remote, write
-        self.kind = "local" if remote is None else "openai"
+    Two at once would pay twice: a lock of its own, beside that of the catalogue's writer.
+    """
+
+    def __init__(self, root: Path, config: Config, captioner: Captioner, *, write: bool = True) -> None:
+        self.root, self.config, self.captioner, self._write = root, config, captioner, write
 
     def __enter__(self) -> CatalogueRun:
         generations.read_current(self.root)  # before the lock, which would make the folder
@@ -80,11 +82,10 @@ class CatalogueRun:
                 with generations.told_of_the_disk(self.root):
                     stack.enter_context(locked(self.root / ".captions.lock", f"is captioning {self.root}"))
             self.catalogue = stack.enter_context(Catalogue.open(self.root, self.config))
-            project = None if self.remote is None else project_cache(self.config)
+            self.captioner = self.captioner.bind(CatalogueSource(self.catalogue, self.captioner.vocabulary))
+            project = None if self.captioner.from_encoder else project_cache(self.config)
             ledger = Ledger(cache_folder(self.config))
             self.caches = stack.enter_context(Caches(self.root / CACHE, project, write=self._write, ledger=ledger))
-            # what an encoder says of a garment is its own; what an API said holds whatever model said it
-            self.model = self.catalogue.embedder_bundle.fingerprint if self.remote is None else None
             self._stack = stack.pop_all()
         return self
 
@@ -95,15 +96,13 @@ class CatalogueRun:
         self, limit: int | None = None, again: Collection[str] = (), recaption: Recaption | None = None
     ) -> tuple[Plan, Recaption | None]:
         """What there is to do. What is asked anew keeps the moment when that began, until all of it has been."""
-        if self.remote is not None and self._write:
-            self.caches.recover(self.remote, self._spool)
+        if self._write and self._spool is not None:
+            self.caches.recover(self.captioner, self._spool)
         if recaption is not None:
             recaption.check(self.catalogue)
         if recaption is not None and self._write:
             recaption = replace(recaption, since=self._keeper.recaption(self._what(recaption)))
-        chosen = make_plan(
-            self.catalogue, self.caches, self.kind, model=self.model, again=again, recaption=recaption, limit=limit
-        )
+        chosen = make_plan(self.catalogue, self.caches, self.captioner, again=again, recaption=recaption, limit=limit)
         return chosen, recaption
 
     def meter(self, plan: Plan, say: Callable[[str], None], *, batch: bool = False) -> tuple[Meter, dict[str, Any]]:
@@ -115,9 +114,9 @@ class CatalogueRun:
             + (f" of {plan.missing} without a caption" if plan.missing > asked else "")
             + f"; {plan.kept} have one, {plan.reused} are known from before"
         )
-        if self.remote is None:
+        if not self.captioner.costs:
             return Meter(Price(0.0, 0.0), Tokens(0, 0)), {**document, "expected_cost_usd": 0.0}
-        price = Price.of(self.remote.entry, batch=batch)
+        price = self.captioner.price(batch=batch)
         each = self._tokens()
         meter = Meter(price, each, self.config.captioner.max_cost)
         cost = meter.cost_of(asked)
@@ -147,8 +146,8 @@ class CatalogueRun:
         plan, recaption = self.plan(limit, again, recaption)
         meter, document = self.meter(plan, say)
         report: dict[str, Any] = {
-            "captioner": self.kind,
-            "model": self.config.captioner.model if self.remote is not None else self.model,
+            "captioner": self.captioner.name,
+            "model": self.captioner.model,
             "asked": 0,
             "made": 0,
             "kept": plan.kept,
@@ -180,7 +179,7 @@ class CatalogueRun:
 
     def publish(self, recaptions: Sequence[Recaption]) -> dict[str, int]:
         """Serve what is known by now."""
-        return publish(self.root, self.config, self.caches, self.kind, model=self.model, recaptions=recaptions)
+        return publish(self.root, self.config, self.caches, self.captioner, recaptions=recaptions)
 
     def unfinished(self) -> list[Recaption]:
         """What was to be asked anew by this captioner, and has not been wholly."""
@@ -194,74 +193,58 @@ class CatalogueRun:
 
     def _outcomes(self, plan: Plan, meter: Meter, progress: Progress | None) -> Iterator[Outcome]:
         """Outcomes as they come, recorded before they are told."""
-        made = self._local(plan.todo) if self.remote is None else self._remote(plan.todo, meter)
         done, total = 0, len(plan.todo)
-        with closing(made):
-            for group in made:
-                done += len(group)
-                if progress and group:
-                    progress(done, total, detail=self._money(meter, total - done))
-                yield from group
-
-    def _money(self, meter: Meter, left: int) -> str:
-        spent, rest = meter.spent, meter.cost_of(left)
-        if self.remote is None or spent is None or rest is None:
-            return ""
-        return f"{dollars(spent)} of {dollars(spent + rest)}"
-
-    def _remote(self, todo: Sequence[Garment], meter: Meter) -> Generator[list[Outcome], None, None]:
-        assert self.remote is not None
-        if not todo:
+        if not total:
             return
-        pictures = Pictures(self.catalogue, self.config.captioner.image_side)
-        jobs = (
-            Job(garment.place, garment.place.class_name, lambda stored=garment.stored: pictures(stored))  # type: ignore[misc]
-            for garment in todo
-        )
-        recorder = Recorder(self.caches, self.remote, _place, self._spool if self.caches.ledger.can_sign() else None)
-        each = meter.each
-        came = self.remote.stream(
-            jobs,
-            most=len(todo),
-            tokens=each.input + each.output,
-            meter=meter,
-            arrived=recorder.arrived,
-        )
+        spool = self._spool if self.captioner.spool_file and self.caches.ledger.can_sign() else None
+        recorder = Recorder(self.caches, self.captioner, _place, spool)
         try:
-            with closing(came):
-                for group in came:
-                    yield [outcome for _, outcome in recorder.take(group)]
+            groups = self.captioner.describe(self._jobs(plan.todo), most=total, meter=meter, arrived=recorder.arrived)
+            with closing(groups):
+                for group in groups:
+                    recorder.take(group)
+                    done += len(group)
+                    if progress:
+                        progress(done, total, detail=self._money(meter, total - done))
+                    yield from (one.outcome for one in group)
         finally:
             recorder.finish()
 
-    def _local(self, todo: Sequence[Garment]) -> Generator[list[Outcome], None, None]:
-        captioner = local_captioner(self.catalogue, self.config)
-        images = self.catalogue.images
-        for start in range(0, len(todo), _BATCH):
-            part = todo[start : start + _BATCH]
-            vectors = images.fetch([images.position(*garment.stored.image_at) for garment in part])
-            outcomes = captioner.describe_vectors(vectors, [garment.place.class_name for garment in part])
-            self.caches.put([(*garment.place, outcome) for garment, outcome in zip(part, outcomes, strict=True)])
-            yield outcomes
+    def _jobs(self, todo: Sequence[Garment]) -> Iterator[Job]:
+        pictures = Pictures(self.catalogue, self.config.captioner.image_side)
+
+        def vector(stored: StoredItem) -> np.ndarray:
+            images = self.catalogue.images
+            return images.fetch([images.position(*stored.image_at)])[0]
+
+        for garment in todo:
+            stored = garment.stored
+            yield Job(garment.place, garment.place.class_name, partial(pictures, stored), partial(vector, stored))
+
+    def _money(self, meter: Meter, left: int) -> str:
+        spent, rest = meter.spent, meter.cost_of(left)
+        if not self.captioner.costs or spent is None or rest is None:
+            return ""
+        return f"{dollars(spent)} of {dollars(spent + rest)}"
 
     def _tokens(self) -> Tokens:
         """What one caption takes: by the last answers of this model, where there are enough, else an estimate."""
-        assert self.remote is not None
-        guess = estimate(self.config.captioner, self.remote.entry, self.remote.vocabulary)
+        guess = self.captioner.expected_tokens()
         if self.caches.project is not None:  # a catalogue of somebody else could tell that they cost nothing
-            count, inputs, outputs = self.caches.project.mean_usage(self.config.captioner.model)
+            count, inputs, outputs = self.caches.project.mean_usage(self.captioner.name, self.captioner.model)
             if count >= 10:
                 return Tokens(max(inputs, guess.input * _CHEAPEST), max(outputs, guess.output * _CHEAPEST), count)
         return guess
 
     def _what(self, recaption: Recaption) -> str:
         """What is asked anew, told apart from the same of another catalogue or captioner."""
-        model = self.config.captioner.model if self.remote is not None else "-"
-        return f"{self.root.resolve()}\n{self.kind}\n{model}\n{recaption.what}"
+        model = "-" if self.captioner.from_encoder else self.captioner.model
+        return f"{self.root.resolve()}\n{self.captioner.name}\n{model}\n{recaption.what}"
 
     @property
-    def _spool(self) -> Path:
-        return self.root / SPOOL
+    def _spool(self) -> Path | None:
+        name = self.captioner.spool_file
+        return None if name is None else self.root / name
 
     @property
     def _keeper(self) -> CaptionCache:
@@ -272,18 +255,16 @@ class CatalogueRun:
 
 def status(root: Path, config: Config) -> dict[str, Any]:
     """How many garments of a catalogue have a caption, by whom, and what became of the others."""
-    from fashionrec.captioner.job.garments import garments
-
     captioned: Counter[str] = Counter()
     states: Counter[str] = Counter()
+    shared = shared_captioners()
     with (
         Catalogue.open(root, config) as catalogue,
         Caches(root / CACHE, project_cache(config), write=False, ledger=Ledger(cache_folder(config))) as caches,
     ):
         for garment in garments(catalogue):
             captioned[garment.captioner or "none"] += 1
-            known = caches.find(garment.place, "openai")
-            if known is not None:
+            for known in filter(None, (caches.find(garment.place, name) for name in shared)):
                 states[known.state if known.state != "failed" or not known.retryable else "failed, retryable"] += 1
     return {
         "garments": captioned.total(),

@@ -14,10 +14,11 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from fashionrec.captioner.base import BatchProgress
 from fashionrec.captioner.ledger import Ledger, PlannedPart
 from fashionrec.captioner.openai.batch_api import ENDPOINT, BatchApi, checked_id, token_of
 from fashionrec.captioner.openai.batch_state import OPEN, UNSENT, BatchState, Part
@@ -50,20 +51,6 @@ class Collected:
     model: str
     body: str | None
     outcome: Outcome | None
-
-
-@dataclass
-class Progress:
-    """What a call of :meth:`Batches.advance` did. ``held`` are requests that the limit of the cost keeps back, ``unplanned``
-    those that wait and that this user has not planned."""
-
-    submitted: int = 0
-    collected: int = 0
-    resubmitted: int = 0
-    duplicates: int = 0
-    held: int = 0
-    unplanned: int = 0
-    errors: list[str] = field(default_factory=list)
 
 
 class Batches:
@@ -123,13 +110,13 @@ class Batches:
         waiting = sum(name in self._planned for name, _ in self.state.waiting())
         return waiting + sum(part.requests for part in self.state.parts(UNSENT))
 
-    def advance(self) -> Progress:
+    def advance(self) -> BatchProgress:
         """Carry every part as far as it goes now, and submit what waits. Returns what was done; waits for no batch.
 
         Raises :class:`CaptionError` where the server cannot be asked; :class:`CatalogueError` (:class:`Refused` where answers
         were collected) for a part that this user has not planned as it is: nothing is sent then. What was done is kept.
         """
-        done = Progress()
+        done = BatchProgress()
         self._sweep()
         parts = [self._find_sent(part) for part in self._known_parts()]
         refused = [reason for part in parts if part.state in UNSENT and (reason := self._refusal(part))]
@@ -153,6 +140,9 @@ class Batches:
         for name, _ in self.state.waiting():
             done.unplanned += name not in self._planned
             done.held += name in self._planned and self._left == 0
+        counts = self.state.counts()
+        done.outstanding = counts["waiting"] + counts["sent"]
+        done.completed = sum(part.completed or 0 for part in self.open_parts())
         return done
 
     def discard_unsent(self) -> int:
@@ -306,7 +296,7 @@ class Batches:
 
     # one part, step by step
 
-    def _carry(self, part: Part, done: Progress) -> Part:
+    def _carry(self, part: Part, done: BatchProgress) -> Part:
         """Take a part as far as it goes without waiting. One that is not sent yet has been checked."""
         known = self._ledger.find(part.token)
         if part.state in UNSENT and known is None:
@@ -413,7 +403,7 @@ class Batches:
 
     # collecting
 
-    def _collect(self, part: Part, done: Progress, *, own: bool) -> None:
+    def _collect(self, part: Part, done: BatchProgress, *, own: bool) -> None:
         """Record a batch's answers; what has none waits again, or has failed."""
         lines = unreadable = 0
         for file_id in (part.output_file_id, part.error_file_id):
@@ -469,7 +459,7 @@ class Batches:
             self._planned = left
             self._ledger.plan(self._place, left)
 
-    def _take(self, lines: Sequence[dict[str, Any]], part: Part, done: Progress) -> None:
+    def _take(self, lines: Sequence[dict[str, Any]], part: Part, done: BatchProgress) -> None:
         known = self.state.find([str(line["custom_id"]) for line in lines])
         taken: dict[str, Collected] = {}
         for line in lines:

@@ -10,28 +10,40 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fashionrec.captioner.base import Captioner, Described, Job, UnderWay
+from fashionrec.captioner.cost import Price, Tokens
 from fashionrec.captioner.openai.ahead import Ahead
-from fashionrec.captioner.openai.client import Answer, Caller, find_key
+from fashionrec.captioner.openai.batch import STATE, Batches, Collected
+from fashionrec.captioner.openai.batch_state import OPEN, UNSENT, BatchState
+from fashionrec.captioner.openai.client import KEY, Answer, Caller, find_key
 from fashionrec.captioner.openai.limiter import RateLimiter
+from fashionrec.captioner.openai.retirement import ask_shutdown, shutdown_notice
+from fashionrec.captioner.openai.tokens import estimate
+from fashionrec.captioner.openai.translate import read_translation, translation_body
 from fashionrec.captioner.openai.wire import RESERVED, essence, read_answer, request_body, usage
 from fashionrec.captioner.outcome import Outcome
-from fashionrec.captioner.vocabulary import Vocabulary, vocabulary_of
-from fashionrec.errors import CaptionError, ConfigError
+from fashionrec.common.folder import Folder
+from fashionrec.errors import CaptionError, CatalogueError, ConfigError
 from fashionrec.photos.images import encode_jpeg
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from fashionrec.captioner.cache import Place
     from fashionrec.captioner.cost import Meter
-    from fashionrec.captioner.spool import Arrived
+    from fashionrec.captioner.ledger import Ledger
+    from fashionrec.captioner.vocabulary import Vocabulary
     from fashionrec.config import CaptionerConfig, CaptionModelConfig
 
 _GROUP = 256  # answers given out together at most
@@ -39,17 +51,8 @@ _PREPARERS = 2  # threads that cut and encode; the work is Pillow's, which lets 
 
 
 @dataclass(frozen=True)
-class Job:
-    """One garment to describe. ``key`` is whatever the asker knows it by; ``picture`` is called when its turn comes."""
-
-    key: Hashable
-    class_name: str | None
-    picture: Callable[[], Image.Image]
-
-
-@dataclass(frozen=True)
-class Came:
-    """What came of a job: an answer (``body``, JSON as kept, to be read by :meth:`OpenAICaptioner.read`), or an outcome."""
+class _Came:
+    """What came of a job: an answer (``body``, JSON as kept), or an outcome."""
 
     job: Job
     body: str | None
@@ -58,10 +61,15 @@ class Came:
     usage: dict[str, int]
 
 
-class OpenAICaptioner:
+class OpenAICaptioner(Captioner):
     """Describes crops by ``config.model``. The key is ``api_key``, else the environment's at the moment of use."""
 
     name = "openai"
+    title = "OpenAI"
+    sends_photos = True
+    costs = True
+    spool_file = ".captions.arrived"
+    batch_folder = "caption-batches"
 
     def __init__(
         self,
@@ -72,8 +80,7 @@ class OpenAICaptioner:
         backoff: float = 0.5,
     ) -> None:
         """``backoff`` is the first pause before asking again, in seconds; it doubles. Raises :class:`ConfigError`."""
-        self.config = config
-        self.vocabulary = vocabulary or vocabulary_of(config)
+        super().__init__(config, vocabulary=vocabulary)
         self._given_key = api_key
         self._backoff = backoff
         self._failures_in_a_row = 0
@@ -84,6 +91,28 @@ class OpenAICaptioner:
             raise ConfigError(f"captioner.models.{config.model}.parameters may not set {key}")
         if config.base_url is not None and not config.base_url.lower().startswith(("http://", "https://")):
             raise ConfigError("captioner.base_url is not an http(s) URL", hint="for example http://127.0.0.1:8000/v1")
+
+    @classmethod
+    def is_ready(cls) -> bool:
+        return bool(os.environ.get(KEY))
+
+    @property
+    def model(self) -> str:
+        return self.config.model
+
+    @property
+    def label(self) -> str:
+        return f"{self.model} at {self.config.base_url or self.title} (the crops are sent there)"
+
+    def notice(self, *, ask: bool) -> str:
+        return shutdown_notice(self.config, date.today(), ask_shutdown(self.config) if ask else None)
+
+    def price(self, model: str | None = None, *, batch: bool = False) -> Price | None:
+        models = self.config.models
+        return Price.of(models.get(model or self.model) or models["other"], batch=batch)
+
+    def expected_tokens(self) -> Tokens:
+        return estimate(self.config, self.entry, self.vocabulary)
 
     def caller(self, *, users: int = 1, tokens: float = 0.0) -> Caller:
         """A connection to the server. Raises :class:`CaptionError` where no key is there."""
@@ -97,81 +126,101 @@ class OpenAICaptioner:
         detail = None if self.config.image_detail == "auto" else self.config.image_detail
         return request_body(self.config.model, self.parameters, jpeg, class_name, self.vocabulary, detail=detail)
 
-    def read(self, came: Came) -> Outcome:
-        """What became of a job, in the end."""
-        if came.body is None:
-            assert came.outcome is not None
-            return came.outcome
-        return self.read_body(came.body, came.job.class_name, came.seconds)
-
-    def read_body(
-        self, body: str, class_name: str | None, seconds: float = 0.0, *, model: str | None = None
+    def read_answer(
+        self, answer: str, class_name: str | None, *, model: str | None = None, seconds: float = 0.0
     ) -> Outcome:
-        """The outcome that an answer as kept amounts to; ``model`` gave it, where it is not the one asked now."""
-        model = model or self.config.model
-        outcome = read_answer(body, model=model, class_name=class_name, vocabulary=self.vocabulary)
+        outcome = read_answer(answer, model=model or self.model, class_name=class_name, vocabulary=self.vocabulary)
         return replace(outcome, seconds=seconds)
 
-    def read_arrived(self, arrived: Arrived) -> Outcome:
-        """The outcome that an answer amounts to which another process had written down."""
-        return self.read_body(arrived.body, arrived.place.class_name, arrived.seconds, model=arrived.model)
+    def read_text(self, text: str, class_name: str | None, *, model: str, usage: dict[str, int]) -> Outcome:
+        used = {"prompt_tokens": usage["input_tokens"], "completion_tokens": usage["output_tokens"]}
+        body = {"choices": [{"message": {"content": text}, "finish_reason": "stop"}], "usage": used}
+        return read_answer(body, model=model, class_name=class_name, vocabulary=self.vocabulary)
+
+    @contextmanager
+    def batches(
+        self,
+        folder: Path,
+        *,
+        picture: Callable[[Place], Image.Image | None],
+        record: Callable[[Sequence[tuple[Place, Outcome]]], None],
+        ledger: Ledger,
+        most: int | None = None,
+    ) -> Iterator[Batches]:
+        def body(place: Place) -> dict[str, Any] | None:
+            crop = picture(place)
+            return None if crop is None else self.body(crop, place.class_name)
+
+        def read(collected: Sequence[Collected]) -> None:
+            record([(one.place, self.read_collected(one)) for one in collected])
+
+        with (
+            self.caller() as caller,
+            Batches(folder, self.config, caller, body=body, record=read, ledger=ledger, most=most) as batches,
+        ):
+            yield batches
+
+    def read_collected(self, one: Collected) -> Outcome:
+        """The outcome of a batch's line."""
+        return one.outcome or self.read_answer(one.body or "", one.place.class_name, model=one.model)
+
+    @classmethod
+    def under_way(cls, folder: Path, ledger: Ledger) -> UnderWay:
+        path = _state(folder)
+        if not path.is_file():
+            return UnderWay()
+        planned = ledger.planned(folder.resolve())
+        with BatchState(path, write=False) as state:
+            found = [(step, place) for name, step, place in state.unanswered() if step != "waiting" or name in planned]
+            unsent = sum(step == "waiting" for step, _ in found) + sum(part.requests for part in state.parts(UNSENT))
+        return UnderWay([place for _, place in found], unsent)
+
+    @classmethod
+    def open_batches(cls, folder: Path) -> list[dict[str, Any]]:
+        path = _state(folder)
+        if not path.is_file():
+            return []
+        keys = ("batch_id", "status", "state", "server", "model", "requests", "completed", "created_at", "error")
+        with BatchState(path, write=False) as state:
+            return [{key: asdict(part)[key] for key in keys} for part in state.parts(OPEN)]
+
+    def translate(self, texts: Sequence[str]) -> list[str]:
+        """Texts in English by ``config.model``, in one request. Raises :class:`CaptionError` where they cannot be had."""
+        with self.caller() as ask:
+            came = ask(translation_body(self.model, self.parameters, texts))
+        if not isinstance(came, Answer):
+            reason = came.error if came is not None else "stopped"
+            raise CaptionError(f"the words were not translated: {reason}", hint="leave --translate out")
+        return read_translation(came.body, len(texts))
 
     def describe(
-        self,
-        crops: Sequence[Image.Image],
-        class_names: Sequence[str | None],
-        progress: Callable[[int, int], None] | None = None,
-    ) -> Generator[tuple[int, Outcome], None, None]:
-        """Each crop's position and outcome, in the order in which they come. ``progress`` gets (done, all).
-
-        Raises what :meth:`stream` raises. Closing the iterator stops it, as there.
-        """
-        if len(crops) != len(class_names):
-            raise ValueError(f"{len(crops)} crops, {len(class_names)} classes")
-        jobs = [
-            Job(n, class_name, lambda crop=crop: crop)  # type: ignore[misc]
-            for n, (crop, class_name) in enumerate(zip(crops, class_names, strict=True))
-        ]
-        groups = self.stream(jobs, most=len(jobs))
-
-        def positions() -> Generator[tuple[int, Outcome], None, None]:
-            done = 0
-            with closing(groups):
-                for group in groups:
-                    for came in group:
-                        done += 1
-                        if progress:
-                            progress(done, len(jobs))
-                        assert isinstance(came.job.key, int)
-                        yield came.job.key, self.read(came)
-
-        return positions()
-
-    def stream(
         self,
         jobs: Iterable[Job],
         *,
         most: int | None = None,
-        tokens: float = 0.0,
         meter: Meter | None = None,
         arrived: Callable[[Job, str, float], None] | None = None,
-    ) -> Generator[list[Came], None, None]:
-        """What comes of the jobs, in groups, as it comes; the next group is asked for when this one is done with.
-
-        At most ``concurrency`` answers wait to be given out. ``meter`` counts what is spent; where no more may be, it all ends
-        when what is under way has come. ``arrived`` is told of each answer (body as kept, seconds) by the thread that asked.
-        ``tokens`` are those that one request is expected to use, ``most`` how many jobs there are at most.
+    ) -> Generator[list[Described], None, None]:
+        """As :meth:`Captioner.describe`: at most ``concurrency`` answers wait to be given out, and ``arrived`` is called by
+        the threads that ask.
 
         Raises :class:`CaptionError` at once where no key is there, and as soon as the server says that the key, the model
         or a setting is wrong, or does not answer many requests in a row; what had come by then is yielded first. Closing
-        the iterator stops it: nothing more is sent, and nothing waits for what is under way.
+        the iterator: nothing more is sent, and nothing waits for what is under way.
         """
         workers = min(self.config.concurrency, self.config.concurrency if most is None else most)
+        tokens = 0.0 if meter is None else meter.each.input + meter.each.output
         call = self.caller(users=max(1, workers), tokens=tokens)
         if not workers:
             call.leave()
             return _nothing()
         return self._run(jobs, workers, call, meter, arrived or (lambda job, body, seconds: None))
+
+    def _read(self, came: _Came) -> Described:
+        if came.body is None:
+            assert came.outcome is not None
+            return Described(came.job, came.outcome)
+        return Described(came.job, self.read_answer(came.body, came.job.class_name, seconds=came.seconds), arrived=True)
 
     def _run(
         self,
@@ -180,8 +229,8 @@ class OpenAICaptioner:
         call: Caller,
         meter: Meter | None,
         arrived: Callable[[Job, str, float], None],
-    ) -> Generator[list[Came], None, None]:
-        results: queue.Queue[Came | BaseException | None] = queue.Queue(workers)
+    ) -> Generator[list[Described], None, None]:
+        results: queue.Queue[_Came | BaseException | None] = queue.Queue(workers)
         unread = threading.Event()  # nobody reads the results any more
         spent = threading.Event()  # nothing more may be asked
         ahead: Ahead[Job, tuple[Job, dict[str, Any]]] = Ahead(
@@ -193,7 +242,7 @@ class OpenAICaptioner:
             name="caption-crop",
         )
 
-        def give(result: Came | BaseException | None) -> None:
+        def give(result: _Came | BaseException | None) -> None:
             while not unread.is_set():
                 try:
                     return results.put(result, timeout=0.5)
@@ -227,7 +276,7 @@ class OpenAICaptioner:
             for thread in threads:
                 thread.start()
             while working:
-                group: list[Came] = []
+                group: list[_Came] = []
                 for result in _those_there(results):
                     if result is None:
                         working -= 1
@@ -236,7 +285,7 @@ class OpenAICaptioner:
                     else:
                         group.append(result)
                 if group:
-                    yield group
+                    yield [self._read(came) for came in group]
         finally:
             unread.set()
             ahead.close()
@@ -246,7 +295,7 @@ class OpenAICaptioner:
 
     def _one(
         self, call: Caller, job: Job, body: dict[str, Any], arrived: Callable[[Job, str, float], None]
-    ) -> Came | None:
+    ) -> _Came | None:
         """What came for one garment; None where everything stopped meanwhile. Raises what concerns every garment."""
         started = time.monotonic()
         answer = call(body)
@@ -258,9 +307,9 @@ class OpenAICaptioner:
             kept = essence(answer.body, call.key)
             arrived(job, kept, seconds)
             self._count(failed, "the server answers something other than captions" if failed else "")
-            return Came(job, kept, None, seconds, usage(answer.body))
+            return _Came(job, kept, None, seconds, usage(answer.body))
         self._count(answer.state == "failed", answer.error or "")
-        return Came(job, None, replace(answer, seconds=seconds), seconds, answer.usage)
+        return _Came(job, None, replace(answer, seconds=seconds), seconds, answer.usage)
 
     def _count(self, failed: bool, reason: str) -> None:
         """Give up on a server that fails everything: each failure has cost all its retries already."""
@@ -275,11 +324,11 @@ class OpenAICaptioner:
             )
 
 
-def _nothing() -> Generator[list[Came], None, None]:
+def _nothing() -> Generator[list[Described], None, None]:
     yield from ()
 
 
-def _those_there(results: queue.Queue[Came | BaseException | None]) -> Iterator[Came | BaseException | None]:
+def _those_there(results: queue.Queue[_Came | BaseException | None]) -> Iterator[_Came | BaseException | None]:
     """What is in the queue now; waits a moment for the first. With a timeout, Ctrl-C is heard on Windows too."""
     try:
         yield results.get(timeout=0.5)
@@ -287,3 +336,8 @@ def _those_there(results: queue.Queue[Came | BaseException | None]) -> Iterator[
             yield results.get_nowait()
     except queue.Empty:
         return
+
+
+def _state(folder: Path) -> Path:
+    """The state of a catalogue's batches. Raises :class:`CatalogueError` for a link."""
+    return Folder(folder.parent, "catalogue", CatalogueError).path(f"{folder.name}/{STATE}")

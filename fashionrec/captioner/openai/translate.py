@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
-from fashionrec.captioner.openai.client import Answer
-from fashionrec.captioner.openai.remote import OpenAICaptioner
 from fashionrec.captioner.schema import MOST_ANSWER, MOST_CAPTION
 from fashionrec.errors import CaptionError
-
-if TYPE_CHECKING:
-    from fashionrec.config import CaptionerConfig
 
 _ASK = (
     "Translate each text into short English as a fashion shop would write it, for an image search."
@@ -26,24 +21,8 @@ _SCHEMA = {
 }
 
 
-def translator(
-    config: CaptionerConfig, api_key: str | None = None, *, backoff: float = 0.5
-) -> Callable[[Sequence[str]], list[str]]:
-    """What translates texts by ``config.model``, in one request. It raises :class:`CaptionError` where they cannot be had."""
-    captioner = OpenAICaptioner(config, api_key, backoff=backoff)
-
-    def translate(texts: Sequence[str]) -> list[str]:
-        with captioner.caller() as ask:
-            came = ask(_body(config.model, captioner.parameters, texts))
-        if not isinstance(came, Answer):
-            reason = came.error if came is not None else "stopped"
-            raise CaptionError(f"the words were not translated: {reason}", hint="leave --translate out")
-        return _read(came.body, len(texts))
-
-    return translate
-
-
-def _body(model: str, parameters: dict[str, Any], texts: Sequence[str]) -> dict[str, Any]:
+def translation_body(model: str, parameters: dict[str, Any], texts: Sequence[str]) -> dict[str, Any]:
+    """The request that asks for texts in English."""
     return {
         "model": model,
         **parameters,
@@ -58,7 +37,7 @@ def _body(model: str, parameters: dict[str, Any], texts: Sequence[str]) -> dict[
     }
 
 
-def _read(body: Any, count: int) -> list[str]:
+def read_translation(body: Any, count: int) -> list[str]:
     """The texts of an answer. Raises :class:`CaptionError` where it is none, or has not as many as were asked."""
     try:
         english = json.loads(body["choices"][0]["message"]["content"][: MOST_ANSWER * count])["english"]

@@ -1,0 +1,59 @@
+"""The captioner that needs no server: the catalogue's own encoder, telling only what the products' own data tell of."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from fashionrec.captioner.base import Captioner
+from fashionrec.captioner.local.captioner import LocalCaptioner
+
+if TYPE_CHECKING:
+    from fashionrec.captioner.base import Job, Source
+    from fashionrec.captioner.outcome import Outcome
+
+
+class EncoderCaptioner(Captioner):
+    """Zero-shot attributes by the encoder of the catalogue that it is bound to.
+
+    An encoder guesses values that it never saw; the columns that are attributes, and the values in them, say what it saw
+    (all, where the catalogue tells none). How sure it may be is learnt from the same columns.
+    """
+
+    name = "local"
+    title = "the local captioner"
+    from_encoder = True
+    _source: Source
+
+    def bind(self, source: Source) -> EncoderCaptioner:
+        bound = type(self)(self.config, vocabulary=self.vocabulary)
+        bound._source = source
+        return bound
+
+    @property
+    def model(self) -> str:
+        return self._source.fingerprint
+
+    @property
+    def label(self) -> str:
+        return f"{self.title} (class and attributes by the catalogue's own encoder; nothing is sent anywhere)"
+
+    @cached_property
+    def _zero_shot(self) -> LocalCaptioner:
+        encoder = self._source.encoder
+        captioner = LocalCaptioner(
+            encoder.embed_texts,
+            unknown_below=self.config.unknown_below,
+            logit_scale=encoder.logit_scale,
+            vocabulary=self._source.words(self.vocabulary.fields_of(None)) or None,
+            words=self.vocabulary,
+            model=self.model,
+        )
+        known = self._source.examples()
+        if known is not None:
+            captioner.calibrate(known.vectors, known.class_names, known.attributes, known.products)
+        return captioner
+
+    def describe_one(self, job: Job) -> Outcome:
+        (outcome,) = self._zero_shot.describe_vectors(job.vector()[None], [job.class_name])
+        return outcome

@@ -1,0 +1,39 @@
+"""Captioners by their names in the settings."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from fashionrec.config.captioners import CAPTIONERS, ENCODER
+
+if TYPE_CHECKING:
+    from fashionrec.captioner.base import Captioner
+    from fashionrec.config import CaptionerConfig
+
+
+def captioner_class(name: str) -> type[Captioner]:
+    """The class of a registered captioner."""
+    module, _, attribute = CAPTIONERS[name].partition(":")
+    found: type[Captioner] = getattr(importlib.import_module(module, "fashionrec.captioner"), attribute)
+    return found
+
+
+def make_captioner(name: str, config: CaptionerConfig) -> Captioner:
+    """The captioner of a name; ``auto`` is the first whose server is set up, else the catalogue's own encoder.
+
+    Raises :class:`ConfigError` for settings that it cannot use.
+    """
+    if name == "auto":
+        name = next((one for one in CAPTIONERS if captioner_class(one).is_ready()), ENCODER)
+    return captioner_class(name)(config)
+
+
+def shared_captioners() -> list[str]:
+    """The names of those whose captions hold in every catalogue: recorded in the project's file, and may be imported."""
+    return [name for name in CAPTIONERS if not captioner_class(name).from_encoder]
+
+
+def batch_captioners() -> list[type[Captioner]]:
+    """Those that take garments as batches."""
+    return [kind for kind in map(captioner_class, CAPTIONERS) if kind.batch_folder is not None]

@@ -1,0 +1,78 @@
+"""Captioners as commands use them: who describes is said before, with what should be known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fashionrec.config.captioners import ENCODER
+from fashionrec.errors import UsageError
+
+if TYPE_CHECKING:
+    from fashionrec.captioner.base import Captioner
+    from fashionrec.captioner.job import Describe
+    from fashionrec.catalogue.catalogue import Catalogue
+    from fashionrec.cli.session import Session
+
+
+def open_captioner(session: Session, kind: str, *, ask: bool = True) -> Captioner:
+    """The captioner of a name in the settings; ``ask``: its server may be asked how long its model lives."""
+    from fashionrec.captioner.providers import make_captioner
+
+    captioner = make_captioner(kind, session.config.captioner)
+    session.out.say(f"captions by {captioner.label}")
+    if notice := captioner.notice(ask=ask):
+        session.out.warn(notice)
+    return captioner
+
+
+def query_describer(session: Session, catalogue: Catalogue) -> Describe | None:
+    """A function that describes a query's garments; None where ``query.caption`` wants none.
+
+    Nothing is sent anywhere unless the setting names who is sent it: ``auto`` is the catalogue's own encoder.
+    """
+    kind = session.config.query.caption
+    if kind == "none":
+        return None
+    from fashionrec.captioner.job import describer
+
+    return describer(catalogue, None if kind in ("auto", ENCODER) else open_captioner(session, kind, ask=False))
+
+
+def run_caption_catalogue(
+    session: Session,
+    root: Path,
+    kind: str,
+    limit: int | None = None,
+    *,
+    again: Collection[str] = (),
+    recaption: str | None = None,
+    dry_run: bool = False,
+    batch: str | None = None,
+    discard_unsent: bool = False,
+    wait: bool = False,
+) -> dict[str, Any]:
+    """Describe the garments of a catalogue that have no caption yet, and serve a new generation with them.
+
+    ``batch`` is ``submit`` or ``resume`` where that is done in batches.
+    """
+    from fashionrec.captioner.job import Recaption, caption_catalogue
+    from fashionrec.captioner.job.batches import caption_in_batches
+    from fashionrec.captioner.providers import batch_captioners
+
+    anew = Recaption.parse(recaption) if recaption is not None else None
+    captioner = open_captioner(session, kind, ask=not dry_run)
+    asked: dict[str, Any] = {"limit": limit, "again": again, "recaption": anew, "dry_run": dry_run}
+    if batch is None:
+        with session.out.progress("captioning", "garments") as tick:
+            return caption_catalogue(root, session.config, captioner, **asked, progress=tick, say=session.out.say)
+    if captioner.batch_folder is None:
+        able = batch_captioners()
+        raise UsageError(
+            f"--batch is {' or '.join(one.title for one in able)}'s: {captioner.title} needs none",
+            hint=" or ".join(f"--captioner {one.name}" for one in able),
+        )
+    asked |= {"resume": batch == "resume", "discard_unsent": discard_unsent, "wait": wait}
+    with session.out.progress("batches", "garments") as tick:
+        return caption_in_batches(root, session.config, captioner, **asked, progress=tick, say=session.out.say)
