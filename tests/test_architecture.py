@@ -33,7 +33,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 UNITS = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
 #: What is still to be taken apart: (unit, unit) that may be used against the rule, and circles of modules.
 DEBTS: set[tuple[str, str]] = set()
-CIRCLES = (("cli.captions", "cli.query"),)
+CIRCLES: tuple[tuple[str, ...], ...] = ()
 #: Where settings are read: the edge, the library's own among it. Everything below is handed them, so that a file, the environment
 #: and --set reach it.
 EDGE = ("cli", "config", "search.facade")
