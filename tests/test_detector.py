@@ -137,6 +137,36 @@ def test_nms_by_hand() -> None:
     assert len(non_maximum_suppression(detections([], [], []), 0.5, 1)) == 0
 
 
+def test_a_score_that_only_reaches_the_threshold_is_not_enough() -> None:
+    head = np.array([[50, 50], [40, 40], [20, 20], [10, 10], [0.5, 0.625], [0.25, 0.5]], np.float32)
+    assert decode_yolo(head, 0.5, False).scores.tolist() == [0.625]
+    assert decode_yolo(head, 0.5, True).scores.tolist() == [0.625]
+    # the columns are told apart: the surer box is of class 0, the other of class 1
+    rows = np.array([[1, 2, 3, 4, 0.625, 0], [5, 6, 7, 8, 0.5, 1]], np.float32)
+    found = decoder_for("end2end")(rows, 0.5, True)
+    assert (found.scores.tolist(), found.class_ids.tolist()) == ([0.625], [0])
+
+
+def test_efficientdets_answers_are_decoded_as_yolos() -> None:
+    assert decoder_for("efficientdet") is decode_yolo
+
+
+def test_nms_takes_only_overlap_within_a_class_for_overlap() -> None:
+    """With a limit of 0 any overlap is too much: not that of two classes, nor boxes in one row or one column."""
+    same = [[-10, -10, 10, 10]] * 2
+    assert non_maximum_suppression(detections(same, [0.9, 0.8], [0, 1]), 0.0, 10).boxes.tolist() == same
+    boxes = [[-10, -10, 10, 10], [20, -10, 30, 10], [-10, 20, 10, 30]]
+    assert non_maximum_suppression(detections(boxes, [0.9, 0.8, 0.7], [0] * 3), 0.0, 10).boxes.tolist() == boxes
+
+
+def test_nms_keeps_the_order_of_equal_scores_and_looks_at_the_best_only() -> None:
+    boxes = [[20.0 * n, 0, 20 * n + 10, 10] for n in range(40)]
+    equal = detections(boxes, [0.5, 0.75] * 20, [0] * 40)
+    best_first = boxes[1::2] + boxes[::2]
+    assert non_maximum_suppression(equal, 0.5, 100).boxes.tolist() == best_first
+    assert non_maximum_suppression(equal, 0.5, 100, candidates=3).boxes.tolist() == best_first[:3]
+
+
 def test_the_input_is_scaled_and_normalized_by_channel() -> None:
     square = np.zeros((1, 2, 3), np.uint8) + np.array([0, 51, 255], np.uint8)
     plain = batch_input([square], 1 / 255)
