@@ -377,6 +377,81 @@ def test_coco_as_roboflow_writes_it(tmp_path: Path) -> None:
     assert [(image.group, image.split, image.labelled) for image in source.images] == [("a_jpg", "test", True)] * 2
 
 
+@pytest.mark.parametrize(
+    ("number", "parent", "used"), [(0, "garments", True), (5, "garments", False), (0, "clothes", False)]
+)
+def test_coco_only_roboflows_own_category_is_left_out(number: int, parent: str, used: bool, tmp_path: Path) -> None:
+    """Which has the number 0, is the parent of the others, and of which there is no box."""
+    document = {
+        "images": [{"id": 1, "file_name": "a.jpg"}],
+        "annotations": [box(1, [0, 0, 8, 6], number if used else 1)],
+        "categories": [{"id": number, "name": "garments"}, {"id": 1, "name": "top", "supercategory": parent}],
+    }
+    text(tmp_path / "_annotations.coco.json", json.dumps(document))
+    photo(tmp_path / "a.jpg")
+    assert read_local("coco", tmp_path, "l").names == ("garments", "top")
+
+
+@pytest.mark.parametrize("task", ["captions", "person_keypoints", "panoptic", "stuff", "image_info"])
+def test_coco_files_of_other_tasks_are_read_only_where_they_are_named(task: str, tmp_path: Path) -> None:
+    coco(tmp_path / "instances_train.json", [(1, "a.jpg")], [box(1, [1, 2, 3, 4])], tmp_path)
+    other = coco(tmp_path / f"{task}_train.json", [(1, "a.jpg")], [box(1, [5, 5, 1, 1])])
+    source = read_local("coco", tmp_path, "l")
+    assert corners(source.images[0]) == [("top", 1, 2, 4, 6)]
+    assert f"another task: {task}_train.json" in source.notes[0]
+    assert corners(read_local("coco", other, "l").images[0]) == [("top", 5, 5, 6, 6)]
+
+
+def test_coco_what_is_written_otherwise(tmp_path: Path) -> None:
+    sizes = [{"width": 80, "height": 0}, {"width": 0, "height": 60}, {"width": "80", "height": "60"}, {"width": 80}]
+    rows = [
+        box(0, [1, 2, 3, 4], iscrowd="1"),
+        box(0, [1, 2, 3, 4], 4, iscrowd=0),
+        box(1, None, segmentation=[[7]]),
+        box(1, None, segmentation=[]),
+        box(9, [1, 2]),
+    ]
+    document = {
+        "images": [{"id": n, "file_name": f"{n}.jpg", **size} for n, size in enumerate(sizes)] + [{"id": 4}],
+        "annotations": rows,
+        "categories": [{"id": 4}],
+    }
+    text(tmp_path / "x.json", json.dumps(document))
+    for n in range(4):
+        photo(tmp_path / f"{n}.jpg")
+    source = read_local("coco", tmp_path, "l")
+    images = by_key(source)
+    assert [images[f"{n}.jpg"].size for n in range(4)] == [None, None, (80, 60), None]
+    assert corners(images["0.jpg"]) == [("#4", 1, 2, 4, 6)]
+    assert len(images["1.jpg"].problems) == 2
+    assert source.notes == (
+        "1 annotations are crowds (iscrowd) and were left out",
+        "1 annotations are of an image that their file does not list",
+        "1 images or annotations lack an id, and were not read",
+    )
+
+
+def test_coco_of_photos_of_one_name_the_one_nearest_to_its_file_is_meant(tmp_path: Path) -> None:
+    coco(tmp_path / "annotations" / "instances_train.json", [(1, "a.jpg")])
+    for folder in ("images", "train"):
+        photo(tmp_path / folder / "a.jpg")
+    assert [image.key for image in read_local("coco", tmp_path, "l").images] == ["train/a.jpg"]
+    coco(tmp_path / "annotations" / "instances_train.json", [(1, "/content/x/a.jpg")])
+    with pytest.raises(DataError, match="describes 1 photos, and none of them is there"):
+        read_local("coco", tmp_path, "l")
+
+
+def test_coco_a_photo_in_two_files_has_what_either_says(tmp_path: Path) -> None:
+    bare = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [box(1, [1])], "categories": []}
+    text(tmp_path / "one.json", json.dumps(bare))
+    coco(tmp_path / "test.json", [(1, "a.jpg")], [box(1, [2])], tmp_path)
+    (image,) = read_local("coco", tmp_path, "l").images
+    assert (image.size, image.split, len(image.problems)) == ((80, 60), "test", 2)
+    (tmp_path / "test.json").rename(tmp_path / "all_test.json")
+    (image,) = read_local("coco", tmp_path, "l").images
+    assert (image.size, image.split, len(image.problems)) == ((80, 60), "test", 2)
+
+
 def test_coco_damaged(tmp_path: Path) -> None:
     path = coco(tmp_path / "train.json", [(1, "a.jpg")], photos=tmp_path)
     path.write_text(path.read_text()[:-20])
@@ -393,6 +468,7 @@ def test_a_mask_of_run_lengths_by_hand() -> None:
     # from row 3 of column 0 to row 0 of column 1: a run over a column's end fills the height
     assert mask_corners({"size": [4, 3], "counts": [3, 2, 7]}) == (0, 0, 2, 4)
     assert mask_corners({"size": [4, 3], "counts": [12]}) is None
+    assert mask_corners([[7]]) is None
     assert unpack_runs("52203") == [5, 2, 2, 2, 5]  # the fourth run as its difference to the second, and so on
 
 
@@ -493,6 +569,27 @@ def test_voc_where_photos_are_and_of_which_split(xml: str, at: str, split: str |
     assert (image.key, image.split, image.labelled) == (at, split, True)
 
 
+@pytest.mark.parametrize(
+    ("labels", "photos"),
+    [
+        ("Annotations", "JPEGImages"),
+        ("annotation", "images"),
+        ("xmls", "image"),
+        ("xml", "imgs"),
+        ("labels", "photos"),
+        ("Annotations", ""),
+    ],
+)
+def test_voc_folders_that_belong_together(labels: str, photos: str, tmp_path: Path) -> None:
+    for folder in ("x", "y"):  # so that no photo is known by its name alone
+        photo(tmp_path / folder / photos / "a.jpg")
+        voc(tmp_path / folder / labels / "a.xml", [(folder, 2, 3, 4, 5)])
+    images = by_key(read_local("voc", tmp_path, "l"))
+    assert {key: image.boxes[0].label for key, image in images.items()} == {
+        f"{folder}/{photos}/a.jpg".replace("//", "/"): folder for folder in ("x", "y")
+    }
+
+
 def test_voc_image_sets(tmp_path: Path) -> None:
     for name in ("a", "b", "c", "my photo", "d"):
         photo(tmp_path / "JPEGImages" / f"{name}.jpg")
@@ -557,6 +654,42 @@ def test_voc_oddities_each(tmp_path: Path) -> None:
         "1 XML files name another photo than the one of their own name, which counts",
         "1 boxes are marked difficult and were kept",
     )
+
+
+@pytest.mark.parametrize(("corner", "edge"), [((0, 5), 0), ((5, 0), 0), ((0.5, 5), 0), ((1, 5), 1), ((5, 1), 1)])
+def test_voc_one_edge_before_one_says_where_counting_begins(
+    corner: tuple[float, float], edge: int, tmp_path: Path
+) -> None:
+    photo(tmp_path / "a.jpg")
+    voc(tmp_path / "a.xml", [("top", *corner, 9, 9)])
+    assert corners(read_local("voc", tmp_path, "l").images[0]) == [("top", corner[0] - edge, corner[1] - edge, 9, 9)]
+
+
+def test_voc_files_that_are_none_or_come_second_do_not_end_the_reading(tmp_path: Path) -> None:
+    text(tmp_path / "a.xml", "<project/>")
+    text(tmp_path / "b.xml", "<annotation>")
+    voc(tmp_path / "c.xml", [("top", 2, 3, 4, 5)], "lost.jpg")
+    photo(tmp_path / "d.jpg")
+    voc(tmp_path / "d.xml", [("top", 2, 3, 4, 5)])
+    voc(tmp_path / "e.xml", [("dress", 2, 3, 4, 5)], "d.jpg")
+    photo(tmp_path / "f.jpg")
+    voc(tmp_path / "f.xml", [("pants", 2, 3, 4, 5)])
+    source = read_local("voc", tmp_path, "l")
+    assert {key: [found.label for found in image.boxes] for key, image in by_key(source).items()} == {
+        "d.jpg": ["top"],
+        "f.jpg": ["pants"],
+    }
+    assert reasons(source) == {"b.xml": "broken-label-file", "c.xml": "orphan-label"}
+    assert source.notes == (
+        "1 XML files are no VOC annotations and were not read",
+        "1 XML files are of a photo that has another already, and were not read",
+        "2 boxes are marked difficult and were kept",
+    )
+
+
+def test_voc_takes_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a\.xml is not a folder"):
+        read_local("voc", voc(tmp_path / "a.xml", []), "l")
 
 
 def test_voc_a_photo_elsewhere_of_the_same_name_is_not_taken(tmp_path: Path) -> None:
