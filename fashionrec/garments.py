@@ -6,13 +6,16 @@ served: the same pixels, boxes and crops, to the bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fashionrec.errors import ImageError
 from fashionrec.photos.images import least_side, read_photo
-from fashionrec.types import Box, Garment, resolve_class
+from fashionrec.types import Box, Garment, category_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -23,8 +26,13 @@ if TYPE_CHECKING:
     from fashionrec.photos.images import Photo, PhotoSource
     from fashionrec.store.items import GarmentRow
 
+Key = TypeVar("Key")
+
 #: Decimals of a box that is asked about.
 QUERY_DECIMALS = 2
+
+#: Photos that are detected together.
+_BATCH = 8
 
 #: Classes worn on the same half of the body: what a detector takes for one another.
 _HALVES = {
@@ -134,17 +142,51 @@ class GarmentFinder:
 
     def find(self, sources: Sequence[PhotoSource], *, whole: bool = False) -> list[PhotoGarments | ImageError]:
         """Read photos and detect in all of them together. What cannot be read is an error as a value."""
-        outcomes: list[Photo | ImageError] = []
+        photos: list[Photo | ImageError] = []
         for source in sources:
             try:
-                outcomes.append(self.read(source, whole=whole))
+                photos.append(self.read(source, whole=whole))
             except ImageError as error:
-                outcomes.append(error)
-        garments = iter(self.detect([photo for photo in outcomes if not isinstance(photo, ImageError)]))
-        return [
-            photo if isinstance(photo, ImageError) else PhotoGarments(source, photo, next(garments))
-            for source, photo in zip(sources, outcomes, strict=True)
-        ]
+                photos.append(error)
+        return self._with_garments(sources, photos)
+
+    def find_all(
+        self, photos: Iterable[tuple[Key, Path]], *, timeout: float, workers: int = 0
+    ) -> Iterator[tuple[Key, PhotoGarments | ImageError]]:
+        """The garments of many photos as a build finds them, with :meth:`or_whole`, in order.
+
+        Photos are decoded in processes of their own, a few ahead of the caller; what cannot be used is an error as a value.
+        ``timeout`` and ``workers`` are those of :func:`decode_all`.
+        """
+        from fashionrec.photos.decoding import decode_all
+
+        jobs = (((key, path), path) for key, path in photos)
+        with closing(
+            decode_all(jobs, self.settings.images, timeout=timeout, workers=workers, least=self.least)
+        ) as decoded:
+            while batch := list(islice(decoded, _BATCH)):
+                paths, values = [path for (_, path), _ in batch], [photo for _, photo in batch]
+                for ((key, _), _), found in zip(batch, self._with_garments(paths, values), strict=True):
+                    if not isinstance(found, ImageError):
+                        found = replace(found, garments=self.or_whole(found.photo, found.garments))
+                    yield key, found
+
+    def product_crops(
+        self, photos: Iterable[tuple[Key, Path, str | None]], *, timeout: float, workers: int = 0
+    ) -> Iterator[tuple[Key, Image.Image | ImageError | None]]:
+        """The crop of each product, of the photos and (where they are known) classes of products, as :meth:`find_all`.
+
+        None where no garment of the photo can be it: a crop of another one would teach a lie.
+        """
+        jobs = (((key, class_name), path) for key, path, class_name in photos)
+        for (key, class_name), found in self.find_all(jobs, timeout=timeout, workers=workers):
+            if isinstance(found, ImageError):
+                yield key, found
+                continue
+            try:
+                yield key, next(iter(self.cut(found, choose_product(found.garments, class_name)[:1])), None)
+            except ImageError as error:  # removed or changed meanwhile
+                yield key, error
 
     def or_whole(self, photo: Photo, garments: Sequence[Garment]) -> list[Garment]:
         """The garments of a photo; where there are none the whole photo, if the settings say so or nothing can be detected."""
@@ -172,6 +214,15 @@ class GarmentFinder:
         """One garment, cut out of the photo as it was decoded."""
         return photo.crop(garment.box, self.settings.crop)
 
+    def _with_garments(
+        self, sources: Sequence[PhotoSource], photos: Sequence[Photo | ImageError]
+    ) -> list[PhotoGarments | ImageError]:
+        garments = iter(self.detect([photo for photo in photos if not isinstance(photo, ImageError)]))
+        return [
+            photo if isinstance(photo, ImageError) else PhotoGarments(source, photo, next(garments))
+            for source, photo in zip(sources, photos, strict=True)
+        ]
+
     def _box(self, photo: Photo, box: Box) -> Box:
         box, decimals = photo.in_full(box), self.settings.decimals
         return box if decimals is None else Box(*(round(value, decimals) for value in box))
@@ -188,11 +239,6 @@ def choose_product(garments: Sequence[Garment], class_name: str | None) -> list[
         return list(garments)
     product = product_garment(garments, class_name)
     return [] if product is None else [garments[product]]
-
-
-def category_of(metadata: Mapping[str, Any], columns: Iterable[str]) -> str | None:
-    """The class that a product's data name in the first of the columns that names one."""
-    return next((name for column in columns if (name := resolve_class(str(metadata.get(column, ""))))), None)
 
 
 def assign_roles(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -119,3 +120,8 @@ def resolve_class(word: str) -> str | None:
         return CLASS_NAMES[int(word)]
     word = CLASS_ALIASES.get(word, word)
     return word if word in CLASS_NAMES else None
+
+
+def category_of(metadata: Mapping[str, Any], columns: Iterable[str]) -> str | None:
+    """The class that a product's data name in the first of the columns that names one."""
+    return next((name for column in columns if (name := resolve_class(str(metadata.get(column, ""))))), None)

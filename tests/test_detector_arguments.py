@@ -12,8 +12,11 @@ import pytest
 from conftest import TINY
 from PIL import Image
 
+from fashionrec.cli.models import open_detector
+from fashionrec.cli.session import Session
 from fashionrec.config import Config
 from fashionrec.detector.detect import Detector
+from fashionrec.garments import FinderSettings, GarmentFinder
 from fashionrec.models.bundle import write_bundle
 from fashionrec.types import Box
 
@@ -114,6 +117,18 @@ def test_the_shape_of_a_rectangular_input(opening: Opening) -> None:
     assert [detector.shape(*size) for size in sizes] == [(64, 64), (64, 32), (32, 64), (64, 32), (16, 64)]
     assert opening({"rectangular": 16, "resize": "stretch"}, rectangular=True).shape(200, 100) == (64, 64)
     assert detector.inputs([halves(200, 100)]).shape == (1, 3, 32, 64)
+
+
+def test_whatever_opens_a_bundle_by_the_settings_gives_it_the_shapes_of_a_build(opening: Opening) -> None:
+    """What the command line evaluates, compares and trains with is what a build runs."""
+    bundle = opening({"rectangular": 16}).bundle
+    for sets, shape in (([], (64, 32)), (["detector.rectangular=false"], (64, 64))):
+        session = Session(sets=sets)
+        finder = GarmentFinder.open(bundle, FinderSettings.of_build(session.config, 32))
+        assert finder.detector is not None
+        opened = Detector.open(bundle.path, session.config.detector)
+        for detector in (open_detector(session, bundle), opened, finder.detector):
+            assert detector.shape(200, 100) == shape
 
 
 def test_garments_are_numbered_from_the_surest(opening: Opening) -> None:

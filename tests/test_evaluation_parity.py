@@ -70,7 +70,7 @@ def _draw(folder: Path, counts: dict[str, int]) -> Path:
 
 
 def ours(trained: Trained, config: Config, kind: type[Detector] = Detector) -> DetectionReport:
-    detector = kind.open(trained.bundle, config.detector)
+    detector = kind.open(trained.bundle, config.detector.model_copy(update={"rectangular": False}))
     return evaluate_detector(detector, trained.data, "test", config.evaluate, config.images)
 
 

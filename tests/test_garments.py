@@ -19,7 +19,7 @@ from fashionrec.errors import ImageError
 from fashionrec.evaluation.retrieval.retrieval import Query, evaluate_search
 from fashionrec.garments import FinderSettings, GarmentFinder, PhotoGarments, choose_product
 from fashionrec.models.bundle import Bundle
-from fashionrec.photos.images import Photo
+from fashionrec.photos.images import Photo, PhotoSource
 from fashionrec.search.photo import search_photo
 from fashionrec.types import Box, Garment
 
@@ -57,7 +57,7 @@ class RecordingFinder(GarmentFinder):
         self.garments: list[list[Garment]] = []
         self.read_again = 0
 
-    def read(self, source: str | Path | bytes, *, whole: bool = False) -> Photo:
+    def read(self, source: PhotoSource, *, whole: bool = False) -> Photo:
         self.read_again += whole
         return super().read(source, whole=whole)
 
@@ -184,3 +184,29 @@ def test_which_garment_is_the_product(classes: list[str], wanted: str, index: in
     garments = [Garment(n, name, 0.9 - n / 10, Box(0, 0, 1, 1)) for n, name in enumerate(classes)]
     assert choose_product(garments, wanted) == ([] if index is None else [garments[index]])
     assert choose_product(garments, None) == garments
+
+
+def test_products_are_cut_out_as_a_build_cuts_them(config: Config, tmp_path: Path) -> None:
+    """A large photo at a part of its size, the garment of the product's class, the whole photo where nothing is found."""
+    large = draw(tmp_path / "large.jpg", 15)
+    plain = two_halves(tmp_path / "plain.png", "gray", "gray")
+    own = finder(config)
+    (found,) = own.find([large])
+    assert isinstance(found, PhotoGarments)
+    assert found.photo.reduced
+    shown = {garment.class_name for garment in found.garments}
+    assert "top" in shown
+    assert "dress" not in shown
+    jobs = [("top", large, "top"), ("any", large, None), ("none", large, "dress"), ("plain", plain, "dress")]
+    jobs += [("gone", tmp_path / "gone.jpg", None)]
+    crops = dict(own.product_crops(jobs, timeout=60, workers=1))
+    (top,) = own.cut(found, choose_product(found.garments, "top"))
+    assert list(crops) == [name for name, _, _ in jobs]
+    assert crops["top"] == top
+    assert crops["any"] == own.cut(found)[0]
+    assert crops["none"] is None
+    assert isinstance(crops["plain"], Image.Image)
+    assert crops["plain"].size == (120, 120)
+    assert isinstance(crops["gone"], ImageError)
+    unseen = config.model_copy(update={"build": config.build.model_copy(update={"whole_photo": False})})
+    assert list(finder(unseen).product_crops(jobs[3:4], timeout=60, workers=1)) == [("plain", None)]

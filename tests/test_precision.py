@@ -14,13 +14,13 @@ import pytest
 from conftest import TINY
 from PIL import Image
 
-from fashionrec.cli.output import Output
-from fashionrec.cli.precision import SMALL, Means, Sample, serving_precision
-from fashionrec.cli.session import Session
+from fashionrec.catalogue.build.sample import Sample
+from fashionrec.config import Config, load_config
 from fashionrec.embedder.embed import Embedder
 from fashionrec.embedder.training.gate import LABELLED, Figures, Tolerance, compare, judge
 from fashionrec.errors import MissingExtra, Refused
 from fashionrec.models.bundle import Bundle, write_bundle
+from fashionrec.models.precision import SMALL, choose_precision
 from fashionrec.products.tables import ProductRow
 
 TOLERANCE = Tolerance(points=0.5, overlap=0.95)
@@ -336,7 +336,7 @@ class Recorded:
         self.calls: list[str] = []
         self.ratio, self.fault = ratio, fault
 
-    def __call__(self, session: Session, source: Bundle, target: Path, precision: str, sample: object) -> Bundle:
+    def __call__(self, source: Bundle, target: Path, precision: str) -> Bundle:
         self.calls.append(f"{source.kind} {precision}")
         if self.fault:
             raise self.fault
@@ -353,36 +353,28 @@ class Recorded:
         )
 
 
-class Told(Output):
-    """What is said is kept."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.told: list[str] = []
-
-    def say(self, text: str = "") -> None:
-        self.told.append(text)
-
-    def warn(self, text: str) -> None:
-        self.told.append(text)
-
-
 @pytest.fixture
 def choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Bundle, Recorded, list[str]]]:
     """The encoder that a build takes of many photos on a CPU with VNNI, however small it is."""
     monkeypatch.chdir(tmp_path)
-    means = Means(fastest=lambda device: "int8", need=lambda *packages, what: None, small=0)
+    settings: dict[str, Any] = {"fastest": lambda device: "int8", "need": lambda *packages, what: None, "small": 0}
 
     def run(
-        source: Bundle, recorded: Recorded, *sets: str, photos: int = 5000, current: Any = None, **other: Any
+        source: Bundle, recorded: Recorded, *sets: str, photos: int = 5000, current: Bundle | None = None, **other: Any
     ) -> tuple[Bundle, Recorded, list[str]]:
-        out = Told()
-        session = Session(sets=[f"project.cache={tmp_path / 'cache'}", *sets], out=out)
-        rows = [ProductRow(f"{n}.jpg", tmp_path, f"p{n}") for n in range(photos)]
-        used = replace(means, convert={"embedder": recorded}, **other)
-        none, found = serving_precision(session, None, source, rows, current=current, means=used)
-        assert none is None
-        return found, recorded, out.told
+        config = load_config(sets=[f"project.cache={tmp_path / 'cache'}", *sets], env={}).config
+        told: list[str] = []
+        found = choose_precision(
+            source,
+            recorded,
+            config,
+            photos=photos,
+            current=current and current.path,
+            say=told.append,
+            warn=told.append,
+            **settings | other,
+        )
+        return found, recorded, told
 
     return run
 
@@ -474,17 +466,13 @@ def test_what_is_no_faster_is_not_used(choose: Choose, source: Bundle) -> None:
 def test_a_catalogue_stays_in_the_precision_that_it_was_built_in(
     choose: Choose, source: Bundle, tmp_path: Path
 ) -> None:
-    class Built:
-        def __init__(self, bundle: Bundle) -> None:
-            self.bundle_path = lambda kind: bundle.path if kind == "embedder" else None
-
-    made = Recorded()(Session(), source, tmp_path / "c" / "bundles" / "embedder-1", "int8", None)
-    found, recorded, told = choose(source, Recorded(), current=Built(made))
+    made = Recorded()(source, tmp_path / "c" / "bundles" / "embedder-1", "int8")
+    found, recorded, told = choose(source, Recorded(), current=made)
     assert (found.fingerprint, recorded.calls) == (made.fingerprint, [])
     assert told == ["embedder: in int8, as the catalogue was built"]
-    found, recorded, told = choose(source, Recorded(), current=Built(source))
+    found, recorded, told = choose(source, Recorded(), current=source)
     assert (found.fingerprint, recorded.calls, told) == (source.fingerprint, [], [])
-    found, recorded, _ = choose(source, Recorded(), "embedder.precision=int8", current=Built(source))
+    found, recorded, _ = choose(source, Recorded(), "embedder.precision=int8", current=source)
     assert recorded.calls == ["embedder int8"]
 
 
@@ -495,12 +483,14 @@ def test_small_models_and_machines_without_the_instructions_stay_in_float32(choo
     assert choose(source, Recorded(), small=size)[1].calls == ["embedder int8"]
 
 
-def test_the_sample_prefers_products_with_several_photos() -> None:
+def test_the_sample_prefers_products_with_several_photos(config: Config) -> None:
     rows = [ProductRow(f"{n}.jpg", Path(), f"single{n}") for n in range(500)]
     rows += [ProductRow(f"m{n}.jpg", Path(), f"several{n // 4}") for n in range(80)]
 
+    embedder = Bundle.open(TINY / "embedder")
+
     def chosen(rows: Sequence[ProductRow]) -> list[str]:
-        return [row.product_id for row in Sample(Session(), rows, None).chosen()]
+        return [row.product_id for row in Sample(rows, None, embedder, config).chosen()]
 
     found = chosen(rows)
     assert len(found) <= 128

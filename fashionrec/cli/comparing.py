@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fashionrec.cli.models import DETECTOR_PACKAGES, detector_from, evaluate_with, opened_detector
+from fashionrec.cli.models import DETECTOR_PACKAGES, detector_from, evaluate_with, open_detector
 from fashionrec.cli.session import Session, command
 from fashionrec.common.folder import Folder
 from fashionrec.common.text import shell_word
@@ -123,7 +123,7 @@ def _row(session: Session, model: str, data: Path, fingerprint: str) -> tuple[di
     config, project = session.config.compare, session.config.project
     how, bundle, run = _bundle(session, model, data, fingerprint)
     report = run_evaluate_detector(session, str(bundle.path), data, config.split)
-    detector = opened_detector(session, bundle)
+    detector = open_detector(session, bundle, rectangular=False)  # photos of any shape in one batch
     paths = read_data_yaml(data).images(config.split)[: max(config.batches)]
     photos = [read_photo(path, session.config.images).pixels for path in paths]
     graph = bundle.graph_path("detect")

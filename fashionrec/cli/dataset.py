@@ -185,18 +185,10 @@ def run_audit(session: Session, data: Path, weights: str | None = None) -> Audit
 
 
 def _detections(session: Session, weights: str) -> Detections:
-    from fashionrec.cli.models import detector_from
-    from fashionrec.detector.detect import Detector
+    from fashionrec.cli.models import detector_from, open_detector
 
-    config = session.config
-    detector = Detector(
-        detector_from(session, Path(weights)),
-        conf=_UNSEEN_CONF,
-        iou=config.detector.iou,
-        max_garments=config.evaluate.max_det,
-        threads=config.project.threads,
-        device=config.project.device,
-    )
+    bundle = detector_from(session, Path(weights))
+    detector = open_detector(session, bundle, conf=_UNSEEN_CONF, max_garments=session.config.evaluate.max_det)
     return detector.detect
 
 

@@ -52,19 +52,12 @@ def detector_bundle(session: Session, source: str | None, *, catalogue: Path | N
     return detector_from(session, Path(source))
 
 
-def opened_detector(session: Session, bundle: Bundle) -> Detector:
-    """A bundle's detector with the session's thresholds, threads and device."""
+def open_detector(session: Session, bundle: Bundle, **changes: Any) -> Detector:
+    """A bundle's detector as a build runs it, but for ``changes`` of its settings (section ``detector``)."""
     from fashionrec.detector.detect import Detector
 
-    config = session.config
-    return Detector(
-        bundle,
-        conf=config.detector.conf,
-        iou=config.detector.iou,
-        max_garments=config.detector.max_garments,
-        threads=config.project.threads,
-        device=config.project.device,
-    )
+    project, settings = session.config.project, session.config.detector.model_copy(update=changes)
+    return Detector.of_config(bundle, settings, threads=project.threads, device=project.device)
 
 
 def evaluate_with(session: Session) -> Callable[[Detector, Path, str], dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -169,7 +170,6 @@ def run_finetune(session: Session) -> dict[str, Any]:
 
 
 def _train_embedder(session: Session, table: Path, init: str | None) -> Run:
-    from fashionrec.cli import pairs
     from fashionrec.common.extras import load
 
     module = load("fashionrec.embedder.training.train", what="training an encoder", packages=EMBEDDER_PACKAGES)
@@ -177,7 +177,11 @@ def _train_embedder(session: Session, table: Path, init: str | None) -> Run:
     section = session.config.train if init is None else session.config.finetune
     if config.name is None and section.name is not None:
         config = config.model_copy(update={"name": section.name, "exist_ok": section.exist_ok})
-    found, dataset = pairs.training_pairs(session, table)
+    pairs = load("fashionrec.embedder.training.pairs", what="training an encoder", packages=EMBEDDER_PACKAGES)
+    with session.out.progress("cropping", "photos") as tick:
+        found, dataset = pairs.training_pairs(
+            table, partial(_product_crops, session, pairs.SIDE), session.config.build.category_columns, progress=tick
+        )
     session.out.say(f"training {init or 'a small CLIP'} on {len(found)} garments of {table}")
     with session.out.progress("epoch") as tick:
         run: Run = module.train_embedder(
@@ -190,6 +194,21 @@ def _train_embedder(session: Session, table: Path, init: str | None) -> Run:
             progress=_epochs(tick),
         )
     return run
+
+
+def _product_crops(session: Session, side: int, photos: Sequence[tuple[int, Path, str | None]]) -> Any:
+    """Products cut out of their photos as `build-index` will cut them, for an encoder that sees ``side`` pixels."""
+    from fashionrec.cli.models import detector_bundle
+    from fashionrec.garments import FinderSettings, GarmentFinder
+
+    config = session.config
+    finder = GarmentFinder.open(
+        detector_bundle(session, None) if config.build.detect else None,
+        FinderSettings.of_build(config, side),
+        threads=config.project.threads,
+        device=config.project.device,
+    )
+    return finder.product_crops(photos, timeout=config.build.photo_timeout, workers=config.build.workers)
 
 
 def _give_encoder(session: Session, table: str, given: Sequence[str]) -> None:
@@ -207,14 +226,13 @@ def _give_encoder(session: Session, table: str, given: Sequence[str]) -> None:
 
 def _judge(session: Session) -> Any:
     """Decides on a finetune by the one evaluator, from bundles, as they will be served."""
-    from functools import partial
 
-    from fashionrec.cli.models import detector_from, opened_detector
+    from fashionrec.cli.models import detector_from, open_detector
     from fashionrec.evaluation.detection.evaluator import match_detector
     from fashionrec.evaluation.detection.judgement import judge
 
     def match(weights: Path, data: Path, split: str) -> Any:
-        detector = opened_detector(session, detector_from(session, weights))
+        detector = open_detector(session, detector_from(session, weights))
         with session.out.progress("evaluating", "photos") as tick:
             return match_detector(detector, data, split, session.config.evaluate, session.config.images, progress=tick)
 

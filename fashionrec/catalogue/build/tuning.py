@@ -192,18 +192,8 @@ def _detecting(bundle: Bundle, config: Config) -> Runner:
 
     from fashionrec.detector.detect import Detector
 
-    found = config.detector
-
     def runner(threads: int) -> Callable[[int], object]:
-        detector = Detector(
-            bundle,
-            conf=found.conf,
-            iou=found.iou,
-            max_garments=found.max_garments,
-            threads=threads,
-            device=config.project.device,
-            rectangular=found.rectangular,
-        )
+        detector = Detector.of_config(bundle, config.detector, threads=threads, device=config.project.device)
         values = detector.inputs([Image.new("RGB", (detector.imgsz * 3 // 4, detector.imgsz), "white")])
         return lambda size: detector.answer(np.repeat(values, min(size, detector.most or size), axis=0))
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from fashionrec.errors import DataError, UsageError
 from fashionrec.evaluation.retrieval.retrieval import RetrievalScores
-from fashionrec.garments import category_of
 from fashionrec.search.outfits import OTHER_HALF, Outfits, recommend
 from fashionrec.search.photo import search_photo
+from fashionrec.types import category_of
 
 if TYPE_CHECKING:
     import numpy as np

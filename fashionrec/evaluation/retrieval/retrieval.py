@@ -12,9 +12,10 @@ import numpy as np
 
 from fashionrec.errors import DataError, ImageError
 from fashionrec.evaluation.retrieval.calibration import Judged
-from fashionrec.garments import category_of, choose_product
+from fashionrec.garments import choose_product
 from fashionrec.photos.images import read_thumbnail
 from fashionrec.search.ranking import rank
+from fashionrec.types import category_of
 
 if TYPE_CHECKING:
     from PIL import Image

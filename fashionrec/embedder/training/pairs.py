@@ -1,0 +1,58 @@
+"""From a product table to training pairs for an encoder: a garment's crop, its caption, its product."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fashionrec.common.files import sha256_file
+from fashionrec.embedder.training.train import Pair
+from fashionrec.errors import DataError, ImageError
+from fashionrec.products.tables import read_products
+from fashionrec.types import category_of
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+#: Columns that may hold a caption; the first that is filled counts.
+CAPTION_COLUMNS = ("caption_en", "caption", "text", "description", "title")
+#: Pixels of the long side of a crop that is kept for training.
+SIDE = 256
+
+#: Cuts products out of photos: row number, photo and class (where it is known) in; row number and crop out, in order: an error
+#: for what cannot be read, None where no garment of the photo is the product.
+Cut = Callable[[Sequence[tuple[int, Path, str | None]]], "Iterable[tuple[int, Image.Image | ImageError | None]]"]
+
+
+def training_pairs(
+    table: Path, cut: Cut, category_columns: Sequence[str], *, progress: Callable[[int, int], None] | None = None
+) -> tuple[list[Pair], dict[str, Any]]:
+    """Pairs of a table with ``image``, ``product_id`` and a caption column, and what a run records of the data.
+
+    Raises :class:`DataError` where no row has both a readable photo and a caption.
+    """
+    rows = read_products(table)
+    captions = [next((str(r.metadata[c]) for c in CAPTION_COLUMNS if r.metadata.get(c)), "") for r in rows]
+    if not any(captions):
+        raise DataError(f"{table} has no captions", hint=f"a column {', '.join(CAPTION_COLUMNS)}")
+    photos = [(n, row.path, category_of(row.metadata, category_columns)) for n, row in enumerate(rows) if captions[n]]
+    pairs: list[Pair] = []
+    failed = 0
+    for done, (n, crop) in enumerate(cut(photos), start=1):
+        if isinstance(crop, ImageError):
+            failed += 1
+        elif crop is not None:
+            crop.thumbnail((SIDE, SIDE))
+            pairs.append(Pair(load=partial(_same, crop), caption=captions[n], product_id=rows[n].product_id))
+        if progress:
+            progress(done, len(photos))
+    if not pairs:
+        raise DataError(f"none of the {len(rows)} rows of {table} gave a crop with a caption")
+    record = {"path": str(table), "fingerprint": sha256_file(table), "rows": len(rows)}
+    return pairs, {**record, "pairs": len(pairs), "failed": failed}
+
+
+def _same(crop: Image.Image) -> Image.Image:
+    return crop

@@ -1,0 +1,169 @@
+"""The precision that a catalogue's models run in: the fastest that passes its gate on the photos at hand.
+
+A converted bundle is kept beside its source (``X.int8.bundle``) and used again as long as its source is the same. A catalogue
+stays in the precision that it was built in, unless another one is asked for: to change it is to embed everything again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fashionrec.common.documents import read_json
+from fashionrec.common.extras import need
+from fashionrec.common.files import dump_json, fingerprint, write_atomic
+from fashionrec.common.user_cache import user_cache
+from fashionrec.errors import DataError, FashionrecError, MissingExtra, ModelError, Refused
+from fashionrec.models.bundle import Bundle, is_bundle
+
+if TYPE_CHECKING:
+    from fashionrec.config import Config
+
+#: A model of fewer bytes than this in all gains nothing that anybody would notice.
+SMALL = 4 << 20
+_REFUSED = "precision.json"
+
+#: Writes a bundle in a precision to a folder, judged on photos. Raises :class:`Refused`, :class:`DataError`.
+Convert = Callable[[Bundle, Path, str], Bundle]
+
+
+def fastest_precision(device: str) -> str:
+    """What to try here: int8 on CPUs whose instructions are made for it, fp16 on GPUs."""
+    import onnxruntime
+
+    if device != "cpu" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        return "fp16"
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    except OSError:
+        return "fp32"
+    return "int8" if {"avx512_vnni", "avx_vnni", "asimddp"} & {*flags} else "fp32"
+
+
+def choose_precision(
+    source: Bundle,
+    convert: Convert,
+    config: Config,
+    *,
+    photos: int,
+    current: Path | None = None,
+    say: Callable[[str], None],
+    warn: Callable[[str], None],
+    fastest: Callable[[str], str] = fastest_precision,
+    need: Callable[..., None] = need,
+    small: int = SMALL,
+) -> Bundle:
+    """The bundle to build with: ``source``, or in another precision by ``detector.precision`` or ``embedder.precision``.
+
+    What is not float32 already stays as it is; so does what cannot be converted or is refused by its gate, and one line says
+    why.
+
+    Args:
+        photos: How many will be indexed: of few a conversion does not pay.
+        current: The bundle of this kind of the generation that is built on, if any.
+        fastest: The precision to try on a device.
+        need: Asks for a package, as :func:`fashionrec.common.extras.need`.
+        small: Bytes that a model must have.
+    """
+    wanted: str = getattr(config, source.kind).precision
+    if wanted == "fp32" or str(source.spec.get("precision", "fp32")) != "fp32":
+        return source
+    automatic = wanted == "auto"
+    before = _as_built(source, current)
+    if before is not None and (automatic or before.spec.get("precision", "fp32") == wanted):
+        if before.fingerprint != source.fingerprint:
+            say(f"{source.kind}: in {before.spec['precision']}, as the catalogue was built")
+        return before
+    precision = fastest(config.project.device) if automatic else wanted
+    if precision == "fp32" or sum(entry["size"] for entry in source.files.values()) < small:
+        return source
+    target = _beside(source, precision, Path(config.project.data))
+    if (kept := _made_of(source, target)) is not None:
+        if automatic and not _pays(kept, config.build.min_speedup):
+            return source
+        say(f"{source.kind}: in {precision}, {target}")
+        return kept
+    if automatic and photos < config.build.convert_from:
+        return source
+    refusals = _Refusals(config.project.cache, source, precision)
+    if automatic and (reason := refusals.known()):
+        say(f"{source.kind}: in fp32, as {precision} was refused before: {reason}")
+        return source
+    try:
+        need("onnx", what=precision)
+        say(f"{source.kind}: making {precision} of it, {target}")
+        made = convert(source, target, precision)
+    except MissingExtra as error:
+        say(f"{source.kind}: in fp32; {error} ({error.hint})")
+        return source
+    except (
+        FashionrecError,
+        OSError,
+    ) as error:  # an OSError: no place beside the source, or none that may be written to
+        if isinstance(error, (Refused, DataError)):
+            refusals.remember(str(error))
+        warn(f"{source.kind}: in fp32; {error}")
+        return source
+    if not automatic or _pays(made, config.build.min_speedup):
+        return made
+    ratio = made.agreement["speed"]["ratio"]
+    say(f"{source.kind}: in fp32; {precision} is {ratio:.2f} times as fast here, which does not pay")
+    return source
+
+
+def _as_built(source: Bundle, current: Path | None) -> Bundle | None:
+    """The catalogue's own bundle, where it is ``source`` or was made of it."""
+    if current is None:
+        return None
+    bundle = Bundle.open(current, source.kind)
+    return bundle if source.fingerprint in (bundle.fingerprint, bundle.source.get("fingerprint")) else None
+
+
+def _made_of(source: Bundle, target: Path) -> Bundle | None:
+    """The bundle at ``target``, if it is whole and was made of ``source``."""
+    if not is_bundle(target):
+        return None
+    try:
+        bundle = Bundle.open(target, source.kind, verify=True)
+    except ModelError:
+        return None
+    return bundle if bundle.source.get("fingerprint") == source.fingerprint else None
+
+
+def _beside(source: Bundle, precision: str, data: Path) -> Path:
+    """``X.int8.bundle`` beside ``X.bundle``; what lies in a catalogue has its own beside the other bundles of the project."""
+    path = source.path
+    name = f"{path.name.removesuffix('.bundle')}.{precision}.bundle"
+    inside = path.parent.name == "bundles" and (path.parent.parent / "catalogue.json").exists()
+    return (data / "bundles" if inside else path.parent) / name
+
+
+def _pays(bundle: Bundle, min_speedup: float) -> bool:
+    ratio = bundle.agreement.get("speed", {}).get("ratio")
+    return ratio is None or float(ratio) >= min_speedup
+
+
+class _Refusals:
+    """What was refused is not tried again by every build; asking for the precision by name tries it."""
+
+    def __init__(self, cache: str | None, source: Bundle, precision: str) -> None:
+        self._file = (Path(cache) if cache else user_cache()) / _REFUSED
+        self._key = fingerprint({"source": source.fingerprint, "precision": precision})
+
+    def known(self) -> str:
+        return str(self._read().get(self._key, ""))
+
+    def remember(self, reason: str) -> None:
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(self._file, dump_json({**self._read(), self._key: reason}))
+        except OSError:
+            pass  # then it is tried again
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            found = read_json(self._file)
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
