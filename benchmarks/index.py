@@ -67,6 +67,7 @@ def make(out: Path, options: argparse.Namespace, count: int) -> dict[str, Any]:
     """A catalogue's vectors and index on the disk; returns what making them took, and the index entry."""
     from fashionrec.config import load_config
     from fashionrec.store.index import make_index
+    from fashionrec.store.manifest import SegmentEntry
     from fashionrec.store.vectors import VECTORS, write_vectors
 
     held = np.zeros(count + options.queries, bool)
@@ -94,13 +95,14 @@ def make(out: Path, options: argparse.Namespace, count: int) -> dict[str, Any]:
         blocks = (whole.reconstruct_n(at, min(1 << 14, count - at)) for at in range(0, count, 1 << 14))
         write_vectors(path, blocks, options.dim, "float16")
     np.save(out / "queries.npy", np.random.default_rng(options.seed).permutation(np.concatenate(queries)))
-    segments = {SEGMENT: {"kind": "image", "count": count, "dim": options.dim}}
+    segments = {SEGMENT: SegmentEntry("image", count, options.dim, "")}
     settings = load_config(sets=options.set, env={}).config.index
     before, start, cpu = memory(), time.perf_counter(), time.process_time()
     entry = make_index(out, "000001", segments, settings=settings, log=lambda text: print(text, file=sys.stderr))
     made = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu, "before": before}
-    (out / "index.json").write_text(json.dumps({"segments": segments, "entry": entry}))
-    return {**made, "entry": entry, "vectors_bytes": path.stat().st_size}
+    document = {"count": count, "dim": options.dim, "entry": entry.to_dict()}
+    (out / "index.json").write_text(json.dumps(document))
+    return {**made, "entry": entry.to_dict(), "vectors_bytes": path.stat().st_size}
 
 
 def memory() -> dict[str, float]:
@@ -117,6 +119,7 @@ def ask(way: str, out: Path) -> dict[str, Any]:
     """In a fresh process: open, ask each query cold, then warm."""
     import faiss
 
+    from fashionrec.store.manifest import IndexEntry, SegmentEntry
     from fashionrec.store.vectors import VECTORS, open_store
 
     known = json.loads((out / "index.json").read_text())
@@ -131,7 +134,8 @@ def ask(way: str, out: Path) -> dict[str, Any]:
         index = faiss.read_index(str(whole if whole.exists() else out / "segments" / SEGMENT / VECTORS))
         search = lambda query: index.search(query, 10)[1][0]  # noqa: E731
     else:
-        store = open_store(out, known["segments"], "image", known["entry"])
+        segments = {SEGMENT: SegmentEntry("image", known["count"], known["dim"], "")}
+        store = open_store(out, segments, "image", IndexEntry.from_dict(known["entry"]))
         exact = way == "exact"
         search = lambda query: store.search(query, 10, exact=exact)[1][0]  # noqa: E731
     opened = (time.perf_counter() - start) * 1000

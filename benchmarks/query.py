@@ -191,7 +191,7 @@ def _bare() -> float:
 def _count(root: Path) -> int:
     from fashionrec.store.generations import read_current
 
-    return int(read_current(root).manifest["counts"]["items"])
+    return int(read_current(root).manifest.counts["items"])
 
 
 TEXTS = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -43,61 +44,46 @@ def draw(root: Path, detector: Path, embedder: Path, photos: Sequence[Path], cou
     """A catalogue of drawn vectors, each a product with a title, a price and numbers to filter by."""
     from PIL import Image
 
-    from fashionrec.common.files import dump_json, write_atomic
     from fashionrec.config import load_config
     from fashionrec.models.bundle import Bundle
-    from fashionrec.models.runs import installed_versions, now
+    from fashionrec.models.runs import installed_versions
     from fashionrec.photos.images import encode_jpeg
     from fashionrec.store import generations
     from fashionrec.store.assemble import item_id
-    from fashionrec.store.index import make_index
-    from fashionrec.store.item_writer import ItemWriter
-    from fashionrec.store.items import GarmentRow, ItemReader, PhotoRow
-    from fashionrec.store.segments import VECTORS, write_vectors
+    from fashionrec.store.items import GarmentRow, PhotoRow
+    from fashionrec.store.manifest import SegmentEntry
+    from fashionrec.store.writer import GenerationWriter
     from fashionrec.types import CLASS_NAMES, Box
 
     config = load_config(env={}).config
-    name, segment = "000001", "000001-image"
-    folder = root / "generations" / name
-    folder.mkdir(parents=True)
-    (root / "segments" / segment).mkdir(parents=True)
-    write_vectors(root / "segments" / segment / VECTORS, around(embedder, photos, count), 512)
+    bundles = [Bundle.open(path) for path in (detector, embedder)]
     thumbnail = encode_jpeg(Image.effect_noise((224, 224), 40).convert("RGB"), 224)
-    (root / "segments" / segment / generations.THUMBNAILS).write_bytes(thumbnail)
     rng = random.Random(0)
-    writer = ItemWriter(folder / generations.ITEMS)
     colours = ("red", "navy", "white", "black", "beige", "khaki")
-    for n in range(count):
-        kind = CLASS_NAMES[n % 5]
-        garment = GarmentRow(0, kind, 0.9, Box(0, 0, 200, 300), False, segment, n, 0, len(thumbnail))
-        (number,) = writer.add_photo(PhotoRow(f"{n:064x}", 200, 300, "drawn", (garment,)))
-        data = {
-            "title": f"{rng.choice(colours)} {kind} {n}",
-            "price": rng.randrange(10, 300) * 1000,
-            "currency": "KRW",
-            "brand": rng.choice("ABCDEFGH"),
-            "color": rng.choice(colours),
-            "draw": rng.random(),
-        }
-        entry = writer.add_entry(f"{n}.jpg", "", f"p{n}", f"{n:064x}", data)
-        writer.add_item(item_id(f"p{n}", f"{n:064x}", garment), entry, number, f"p{n}", False, data["title"])
-    writer.close()
-    stored = {}
-    for kind, path in (("detector", detector), ("embedder", embedder)):
-        bundle = Bundle.open(path)
-        bundle.copy_to(root / "bundles" / kind)
-        stored[kind] = {"path": f"bundles/{kind}", "name": bundle.name, "fingerprint": bundle.fingerprint}
-    segments = {segment: {"kind": "image", "count": count, "dim": 512, "embedder": stored["embedder"]["fingerprint"]}}
-    reader = ItemReader(folder / generations.ITEMS)
-    manifest = {
-        "created": now(),
-        "versions": installed_versions(),
-        "photos_from": "",
-        "bundles": stored,
-        "segments": segments,
-        "counts": reader.counts(),
-        "settings": {"build_key": "drawn", "crop": config.crop.model_dump(), "thumbnail": config.build.thumbnail},
-        "index": make_index(root, name, segments, settings=config.index, log=lambda text: print(text, file=sys.stderr)),
-    }
-    write_atomic(folder / generations.REPORT, dump_json({}))
-    generations.commit(root, name, manifest)
+    log = partial(print, file=sys.stderr)
+    with generations.writer_lock(root), GenerationWriter(root, config.index, log=log) as writer:
+        entry = SegmentEntry("image", count, 512, bundles[1].fingerprint)
+        segment = writer.write_segment("image", around(embedder, photos, count), entry)
+        (root / "segments" / segment / generations.THUMBNAILS).write_bytes(thumbnail)
+        for n in range(count):
+            kind = CLASS_NAMES[n % 5]
+            garment = GarmentRow(0, kind, 0.9, Box(0, 0, 200, 300), False, segment, n, 0, len(thumbnail))
+            (number,) = writer.items.add_photo(PhotoRow(f"{n:064x}", 200, 300, "drawn", (garment,)))
+            data = {
+                "title": f"{rng.choice(colours)} {kind} {n}",
+                "price": rng.randrange(10, 300) * 1000,
+                "currency": "KRW",
+                "brand": rng.choice("ABCDEFGH"),
+                "color": rng.choice(colours),
+                "draw": rng.random(),
+            }
+            row = writer.items.add_entry(f"{n}.jpg", "", f"p{n}", f"{n:064x}", data)
+            item = item_id(f"p{n}", f"{n:064x}", garment)
+            writer.items.add_item(item, row, number, f"p{n}", False, data["title"])
+        writer.commit(
+            "draw",
+            {},
+            bundles=bundles,
+            versions=installed_versions(),
+            settings={"build_key": "drawn", "crop": config.crop.model_dump(), "thumbnail": config.build.thumbnail},
+        )

@@ -36,7 +36,7 @@ def parts(root: Path) -> list[Path]:
     """The files that a catalogue is made of, below its folder."""
     generation = generations.read_current(root)
     own = [Path(generations.POINTER), Path("generations", generation.name, generations.MANIFEST)]
-    return sorted([*own, *(Path(name) for name in generation.manifest["files"])])
+    return sorted([*own, *(Path(name) for name in generation.manifest.files)])
 
 
 def damage(path: Path, rng: random.Random) -> str:

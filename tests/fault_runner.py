@@ -193,7 +193,7 @@ def litter(root: Path) -> list[str]:
         "work/seen.sqlite",
     }
     for generation in generations.list_generations(root):
-        known |= set(generation.manifest["files"]) | {f"generations/{generation.name}/manifest.json"}
+        known |= set(generation.manifest.files) | {f"generations/{generation.name}/manifest.json"}
     files = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
     return sorted(files - known)
 

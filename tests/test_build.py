@@ -114,7 +114,7 @@ def test_a_second_build_embeds_only_what_is_new_and_ids_are_stable(photos: Path,
     assert item_ids(root) > before
     with Catalogue.open(root) as catalogue:
         catalogue.generation.check(contents=True)
-        assert len(catalogue.generation.segments) == 2
+        assert len(catalogue.generation.manifest.segments) == 2
         found = catalogue.search(photos / "new.jpg", k=1).garments[0].hits[0]
         assert found.item.image == "new.jpg"
         assert found.score == pytest.approx(1.0, abs=1e-5)
@@ -255,7 +255,7 @@ def test_vectors_of_another_encoder_are_never_searched(photos: Path, build: Buil
 
 def test_the_manifest_lists_every_file_and_says_what_was_measured(catalogue: Path) -> None:
     current = generations.read_current(catalogue)
-    listed = set(current.manifest["files"])
+    listed = set(current.manifest.files)
     there = {
         p.relative_to(catalogue).as_posix()
         for p in catalogue.rglob("*")
@@ -264,10 +264,13 @@ def test_the_manifest_lists_every_file_and_says_what_was_measured(catalogue: Pat
         and p.parent not in (catalogue, catalogue / "work")  # the last build's report, and what is not finished
     }
     assert listed == there
-    assert current.manifest["index"]["vectors"] == 8
-    assert current.manifest["index"]["recall_at_10"] == 1.0
-    assert current.manifest["index"]["latency_ms_p50"] > 0
-    assert not any(str(Path.home()) in json.dumps(current.manifest[key]) for key in ("bundles", "settings", "versions"))
+    index = current.manifest.index
+    assert index is not None
+    assert (index.vectors, index.recall_at_10) == (8, 1.0)
+    assert index.latency_ms_p50 > 0
+    assert not any(
+        str(Path.home()) in json.dumps(current.manifest.to_dict()[key]) for key in ("bundles", "settings", "versions")
+    )
 
 
 def test_progress_counts_to_the_end(photos: Path, build: Build, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_one_bit_is_found(whole: Path, part: str, cli: Callable[..., Result]) ->
     generation = generations.read_current(whole)
     path = {"pointer": whole / "catalogue.json", "manifest": generation.folder / "manifest.json"}.get(part)
     if path is None:
-        path = whole / next(name for name in generation.manifest["files"] if name.endswith(part))
+        path = whole / next(name for name in generation.manifest.files if name.endswith(part))
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(bytes(data))

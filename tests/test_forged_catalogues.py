@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,13 +97,13 @@ def test_an_index_whose_parts_do_not_fit_is_refused(tmp_path: Path, kind: str, f
     """FAISS follows what an index says unchecked: a forged one, with right hashes, would read any memory."""
     table = put(tmp_path, {"a": clustered(1500)})
     entry = make_index(tmp_path, "1", table, settings=configured(type=kind))
-    path = tmp_path / entry["path"] / INDEX
+    path = tmp_path / entry.path / INDEX
     native = faiss.read_index(str(path))
     FORGED[kind, forgery](native)
     faiss.write_index(native, str(path))
     data = path.read_bytes()
-    head = {"bytes": entry["head"]["bytes"], "sha256": hashlib.sha256(data[: entry["head"]["bytes"]]).hexdigest()}
-    entry |= {"bytes": len(data), "head": head}
+    head = {"bytes": entry.head["bytes"], "sha256": hashlib.sha256(data[: entry.head["bytes"]]).hexdigest()}
+    entry = replace(entry, bytes=len(data), head=head)
     if forgery == "none":
         assert open_index(tmp_path, entry, table) is not None
         return

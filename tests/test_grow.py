@@ -74,7 +74,7 @@ def test_a_build_where_nothing_differs_makes_no_generation(photos: Path, build: 
     again = build(photos, root)
     assert again.unchanged
     assert again.generation == "000002"
-    assert generations.read_current(root).parent == "000001"  # a rollback still goes to what was there before
+    assert generations.read_current(root).manifest.parent == "000001"  # a rollback still goes to what was there before
     assert sorted(p.name for p in (root / "generations").iterdir()) == ["000001", "000002"]
     assert len((root / "builds.jsonl").read_text().splitlines()) == 3
 
@@ -241,7 +241,7 @@ def test_a_build_compacts_by_itself_where_that_pays(photos: Path, build: Build, 
     two_halves(photos / "n1.jpg", "red", "rgb(0, 19, 0)")
     report = build(photos, root, settings=few)
     assert report.compacted
-    assert len(generations.read_current(root).segments) == 1
+    assert len(generations.read_current(root).manifest.segments) == 1
     for name in ("green", "grey", "white"):
         (photos / f"{name}.jpg").unlink(missing_ok=True)
     assert build(photos, root, max_delete=1.0, settings=few).products < report.products
@@ -263,7 +263,7 @@ def test_rollback_serves_the_generation_before_and_back(photos: Path, build: Bui
     generations.roll_back(root)
     (photos / "green.jpg").unlink()
     build(photos, root, max_delete=1.0)  # made from the first: the second, which was left, goes
-    assert generations.read_current(root).parent == "000001"
+    assert generations.read_current(root).manifest.parent == "000001"
     assert sorted(p.name for p in (root / "generations").iterdir()) == ["000001", "000003"]
     with pytest.raises(CatalogueError, match="generation 000009 is not there"):
         generations.roll_back(root, "000009")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,12 @@ from fashionrec.config import IndexConfig, load_config
 from fashionrec.errors import CatalogueError
 from fashionrec.store.approximate import INDEX, left_out_rows, open_index
 from fashionrec.store.index import Candidate, choose, find_truth, make_index, measure
+from fashionrec.store.manifest import IndexEntry, SegmentEntry
 from fashionrec.store.segments import header
 from fashionrec.store.vectors import VECTORS, Cut, VectorStore, open_store, open_vectors, write_vectors
 
 DIM = 32
-Segments = dict[str, dict[str, Any]]
+Segments = dict[str, SegmentEntry]
 
 
 def configured(**changes: Any) -> IndexConfig:
@@ -49,8 +52,13 @@ def put(root: Path, parts: dict[str, np.ndarray], dtype: str = "float32", kind: 
         folder = root / "segments" / name
         folder.mkdir(parents=True, exist_ok=True)
         write_vectors(folder / VECTORS, vectors, dtype=dtype)
-        table[name] = {"kind": kind, "count": len(vectors), "dim": vectors.shape[1], "embedder": "e"}
+        table[name] = SegmentEntry(kind, len(vectors), vectors.shape[1], "e")
     return table
+
+
+def keep(root: Path, table: Segments, entry: IndexEntry | None) -> None:
+    """Leave a table of segments and an entry for another process."""
+    (root / "entry.pickle").write_bytes(pickle.dumps((table, entry)))
 
 
 def brute(vectors: np.ndarray, queries: np.ndarray, k: int) -> np.ndarray:
@@ -197,16 +205,16 @@ def test_an_index_reaches_what_its_entry_says_on_vectors_never_seen(tmp_path: Pa
     vectors, queries = clustered(4000), clustered(200, seed=1)
     table = put(tmp_path, {"a": vectors[:2500], "b": vectors[2500:]}, dtype)
     entry = make_index(tmp_path, "1", table, settings=configured(type=kind))
-    assert entry["kind"] == kind
-    assert entry["recall_at_10"] >= 0.95
-    assert entry["covers"] == [["a", 2500], ["b", 1500]]
-    assert entry["bytes"] == (tmp_path / entry["path"] / INDEX).stat().st_size
-    assert json.loads(json.dumps(entry)) == entry
+    assert entry.kind == kind
+    assert entry.recall_at_10 >= 0.95
+    assert entry.covers == (("a", 2500), ("b", 1500))
+    assert entry.bytes == (tmp_path / entry.path / INDEX).stat().st_size
+    assert IndexEntry.from_dict(json.loads(json.dumps(entry.to_dict()))) == entry
     store = open_store(tmp_path, table, "image", entry)
     truth = brute(vectors.astype(dtype), queries, 10)
     found = store.search(queries, 10)[1]
     recall = np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(truth, found, strict=True)])
-    assert recall >= entry["recall_at_10"] - 0.03
+    assert recall >= entry.recall_at_10 - 0.03
     # deeper than it was tuned for, or on demand, it is exact
     assert (store.search(queries, 21)[1][:, :10] == truth).all()
     assert (store.search(queries, 10, exact=True)[1] == truth).all()
@@ -255,10 +263,10 @@ def test_what_is_added_is_searched_beside_the_index_until_it_is_too_much(tmp_pat
     first = make_index(tmp_path, "000001", table, settings=settings)
     table |= put(tmp_path, {"000002-image": more})
     second = make_index(tmp_path, "000002", table, settings=settings, previous=first)
-    assert second["path"] == first["path"] == "indexes/000001"
-    assert second["covers"] == [["000001-image", 3000]]
-    assert second["vectors"] == 3300
-    assert "300 are searched exactly beside it" in second["reason"]
+    assert second.path == first.path == "indexes/000001"
+    assert second.covers == (("000001-image", 3000),)
+    assert second.vectors == 3300
+    assert "300 are searched exactly beside it" in second.reason
     assert not (tmp_path / "indexes" / "000002").exists()
     store = open_store(tmp_path, table, "image", second)
     assert (store.search(more, 1)[1][:, 0] == 3000 + np.arange(300)).all()
@@ -269,11 +277,11 @@ def test_what_is_added_is_searched_beside_the_index_until_it_is_too_much(tmp_pat
     # nothing new: the entry is taken over as it is, figures and all
     assert make_index(tmp_path, "000003", table, settings=settings, previous=second) == second
     few = settings.model_copy(update={"max_beside": 299})
-    assert make_index(tmp_path, "000005", table, settings=few, previous=first)["path"] == "indexes/000005"
+    assert make_index(tmp_path, "000005", table, settings=few, previous=first).path == "indexes/000005"
     table |= put(tmp_path, {"000004-image": clustered(900, seed=6)})
     rebuilt = make_index(tmp_path, "000004", table, settings=settings, previous=second)
-    assert rebuilt["path"] == "indexes/000004"
-    assert rebuilt["covers"] == [[name, entry["count"]] for name, entry in sorted(table.items())]
+    assert rebuilt.path == "indexes/000004"
+    assert rebuilt.covers == tuple((name, entry.count) for name, entry in sorted(table.items()))
 
 
 def test_an_index_over_a_segment_that_has_gone_is_made_again(tmp_path: Path) -> None:
@@ -284,8 +292,8 @@ def test_an_index_over_a_segment_that_has_gone_is_made_again(tmp_path: Path) -> 
     with pytest.raises(CatalogueError, match="damaged"):
         open_store(tmp_path, gone, "image", first)
     second = make_index(tmp_path, "2", gone, settings=configured(), previous=first)
-    assert second["path"] == "indexes/2"
-    assert second["covers"] == [["b", 2000]]
+    assert second.path == "indexes/2"
+    assert second.covers == (("b", 2000),)
     assert (open_store(tmp_path, gone, "image", second).search(vectors[1000:1010], 1)[1][:, 0] == np.arange(10)).all()
 
 
@@ -327,18 +335,16 @@ def test_answers_are_the_same_from_any_number_of_threads(tmp_path: Path, kind: s
 
 
 def planted(kind: str, memory: int, recall: float, latency: float, made: list[str] | None = None) -> Candidate:
-    def make() -> dict[str, Any]:
+    def make() -> IndexEntry:
         if made is not None:
             made.append(kind)
-        figures = {"recall_at_10": recall, "latency_ms_p50": latency, "latency_ms_p95": latency}
-        return {
-            "kind": kind,
-            "path": f"indexes/{kind}",
-            "parameters": {},
-            "bytes": memory,
-            "build_seconds": 1.0,
-            **figures,
-        }
+        return IndexEntry(
+            *(kind, f"indexes/{kind}"),
+            bytes=memory,
+            recall_at_10=recall,
+            latency_ms_p50=latency,
+            latency_ms_p95=latency,
+        )
 
     return Candidate(kind, memory, make)
 
@@ -354,7 +360,7 @@ def test_the_cheapest_that_passes_is_chosen_and_each_other_says_why_not() -> Non
     limits: dict[str, Any] = {"recall": 0.99, "max_memory": 500 << 20, "max_latency_ms": 3.0, "log": lambda text: None}
     entry, tried = choose(candidates, **limits)
     assert entry is not None
-    assert entry["kind"] == "fits"
+    assert entry.kind == "fits"
     assert made == ["forgetful", "slow", "fits"]  # what is dearer is never made
     assert {one["kind"]: one.get("rejected") for one in tried} == {
         "forgetful": "recall@10 is 0.9500, not 0.99",
@@ -369,33 +375,33 @@ def test_the_cheapest_that_passes_is_chosen_and_each_other_says_why_not() -> Non
     # without limits the least memory wins, however slow it is
     entry, _ = choose(candidates, recall=0.99, max_memory=None, max_latency_ms=None, log=lambda text: None)
     assert entry is not None
-    assert entry["kind"] == "slow"
+    assert entry.kind == "slow"
 
 
 def test_few_vectors_are_searched_exactly_and_it_says_why(tmp_path: Path) -> None:
     table = put(tmp_path, {"a": clustered(900)})
     entry = make_index(tmp_path, "1", table, settings=configured(exact_below=1000))
-    assert (entry["kind"], entry["path"], entry["recall_at_10"]) == ("flat", None, 1.0)
-    assert "fewer than index.exact_below (1,000)" in entry["reason"]
+    assert (entry.kind, entry.path, entry.recall_at_10) == ("flat", None, 1.0)
+    assert "fewer than index.exact_below (1,000)" in entry.reason
     assert not (tmp_path / "indexes" / "1").exists()
     for count in (1, 2, 9, 99):
         table = put(tmp_path, {"a": clustered(count)})
         for kind in ("auto", "ivf", "hnsw", "flat"):
-            assert make_index(tmp_path, "1", table, settings=configured(type=kind))["kind"] == "flat"
-    assert make_index(tmp_path, "1", {}, settings=configured())["vectors"] == 0
+            assert make_index(tmp_path, "1", table, settings=configured(type=kind)).kind == "flat"
+    assert make_index(tmp_path, "1", {}, settings=configured()).vectors == 0
 
 
 def test_where_nothing_passes_search_is_exact_and_it_says_why(tmp_path: Path) -> None:
     table = put(tmp_path, {"a": clustered(2000)})
     entry = make_index(tmp_path, "1", table, settings=configured(max_latency_ms=1e-6))
-    assert entry["kind"] == "flat"
-    assert {one["kind"] for one in entry["tried"]} == {"ivf", "hnsw", "flat"}
-    assert all("a query takes" in one["rejected"] for one in entry["tried"])
-    assert "nothing reaches recall@10 of 0.95 within 1e-06 ms" in entry["reason"]
+    assert entry.kind == "flat"
+    assert {one["kind"] for one in entry.tried} == {"ivf", "hnsw", "flat"}
+    assert all("a query takes" in one["rejected"] for one in entry.tried)
+    assert "nothing reaches recall@10 of 0.95 within 1e-06 ms" in entry.reason
     assert not (tmp_path / "indexes" / "1").exists()
     forced = make_index(tmp_path, "2", table, settings=configured(type="ivf", recall=1.0))
-    assert forced["kind"] == "ivf"
-    assert "as index.type says" in forced["reason"]
+    assert forced.kind == "ivf"
+    assert "as index.type says" in forced.reason
 
 
 def test_the_measure_sees_an_index_that_forgets(tmp_path: Path) -> None:
@@ -406,24 +412,24 @@ def test_the_measure_sees_an_index_that_forgets(tmp_path: Path) -> None:
     whole = open_store(tmp_path, table, "image", entry)
     assert whole.index is not None
     blind = VectorStore(list(zip(whole.names, whole.indexes, strict=True)), whole.index.tuned(1, 20))
-    assert measure(blind, truth, 20)["recall_at_10"] < 0.9 < entry["recall_at_10"]
+    assert measure(blind, truth, 20)["recall_at_10"] < 0.9 < entry.recall_at_10
 
 
 def test_words_use_the_index_only_where_it_was_measured_with_words(tmp_path: Path) -> None:
     table = put(tmp_path, {"a": clustered(3000)})
     entry = make_index(tmp_path, "1", table, settings=configured())
-    assert (entry["text"], entry["text_recall_at_10"]) == (False, None)
+    assert (entry.text, entry.text_recall_at_10) == (False, None)
     assert not open_store(tmp_path, table, "image", entry).serves_text
     assert open_store(tmp_path, table, "image").serves_text  # exact search serves all
     table |= put(tmp_path, {"c": clustered(300, seed=4)}, kind="caption")
     entry = make_index(tmp_path, "2", table, settings=configured(), previous=entry)
-    assert entry["path"] == "indexes/1"
-    assert entry["text_recall_at_10"] > 0.9
-    assert open_store(tmp_path, table, "image", entry).serves_text == (entry["text_recall_at_10"] >= 0.95)
+    assert entry.path == "indexes/1"
+    assert entry.text_recall_at_10 > 0.9
+    assert open_store(tmp_path, table, "image", entry).serves_text == (entry.text_recall_at_10 >= 0.95)
     elsewhere = np.random.default_rng(5).normal(size=(300, DIM)).astype(np.float32)
     table |= put(tmp_path, {"c": elsewhere / np.linalg.norm(elsewhere, axis=1, keepdims=True)}, kind="caption")
     hard = make_index(tmp_path, "3", table, settings=configured())
-    assert hard["text_recall_at_10"] < entry["text_recall_at_10"]
+    assert hard.text_recall_at_10 < entry.text_recall_at_10
 
 
 @pytest.mark.parametrize(
@@ -432,7 +438,7 @@ def test_words_use_the_index_only_where_it_was_measured_with_words(tmp_path: Pat
 def test_an_index_that_is_not_what_was_written_is_one_clear_error(tmp_path: Path, fault: str) -> None:
     table = put(tmp_path, {"a": clustered(3000)})
     entry = make_index(tmp_path, "1", table, settings=configured(type="ivf"))
-    path = tmp_path / entry["path"] / INDEX
+    path = tmp_path / entry.path / INDEX
     data = path.read_bytes()
     if fault == "missing":
         path.unlink()
@@ -443,19 +449,19 @@ def test_an_index_that_is_not_what_was_written_is_one_clear_error(tmp_path: Path
     elif fault == "head":
         path.write_bytes(data[:500] + bytes([data[500] ^ 1]) + data[501:])
     elif fault == "kind":
-        entry["kind"] = "hnsw"
+        entry = replace(entry, kind="hnsw")
     elif fault == "segments":
         table = put(tmp_path, {"a": clustered(2000)})
     elif fault == "entry":
-        del entry["parameters"]["effort"]
+        entry = replace(entry, parameters={"left_out": 100})
     elif fault == "other":
         other = make_index(
             tmp_path / "b", "1", put(tmp_path / "b", {"a": clustered(3000, dim=24)}), settings=configured()
         )
-        shutil.copy(tmp_path / "b" / other["path"] / INDEX, path)
-        entry |= {"bytes": other["bytes"], "head": other["head"]}
+        shutil.copy(tmp_path / "b" / other.path / INDEX, path)
+        entry = replace(entry, bytes=other.bytes, head=other.head)
     elif fault == "ids":  # rows that do not exist: found when they are asked for
-        path.write_bytes(data[: entry["head"]["bytes"]] + b"\x7f" * (len(data) - entry["head"]["bytes"]))
+        path.write_bytes(data[: entry.head["bytes"]] + b"\x7f" * (len(data) - entry.head["bytes"]))
     with pytest.raises(CatalogueError, match="damaged") as caught:
         open_store(tmp_path, table, "image", entry).search(clustered(20, seed=1), 10)
     assert "\n" not in str(caught.value)
@@ -465,25 +471,25 @@ def test_an_index_that_is_not_what_was_written_is_one_clear_error(tmp_path: Path
 def test_a_damaged_index_is_made_again_by_the_next_build(tmp_path: Path) -> None:
     table = put(tmp_path, {"a": clustered(3000)})
     entry = make_index(tmp_path, "1", table, settings=configured())
-    (tmp_path / entry["path"] / INDEX).write_bytes(b"gone")
+    (tmp_path / entry.path / INDEX).write_bytes(b"gone")
     more = table | put(tmp_path, {"b": clustered(30, seed=2)})
     for name, present in (("2", table), ("3", more)):
         again = make_index(tmp_path, name, present, settings=configured(), previous=entry)
-        assert again["path"] == f"indexes/{name}"
+        assert again.path == f"indexes/{name}"
         assert open_index(tmp_path, again, present) is not None
 
 
 FUZZ = """
-import json, sys
+import json, pickle, sys
 import numpy as np
 from pathlib import Path
 from fashionrec.errors import CatalogueError
 from fashionrec.store.vectors import Cut, open_store
 root, seed, trials = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-table, entry = json.loads((root / "entry.json").read_text())
+table, entry = pickle.loads((root / "entry.pickle").read_bytes())
 queries = np.load(root / "queries.npy")
 rng = np.random.default_rng(seed)
-files = [root / entry["path"] / "index.faiss", root / "segments" / "a" / "vectors.faiss"]
+files = [root / entry.path / "index.faiss", root / "segments" / "a" / "vectors.faiss"]
 whole = [file.read_bytes() for file in files]
 refused = answered = 0
 for trial in range(trials):
@@ -515,7 +521,7 @@ print(json.dumps([refused, answered]))
 def test_no_flipped_bit_crashes_a_search(tmp_path: Path, kind: str) -> None:
     table = put(tmp_path, {"a": clustered(1500)})
     entry = make_index(tmp_path, "1", table, settings=configured(type=kind))
-    (tmp_path / "entry.json").write_text(json.dumps([table, entry]))
+    keep(tmp_path, table, entry)
     np.save(tmp_path / "queries.npy", clustered(10, seed=1))
     done = subprocess.run(
         [sys.executable, "-c", FUZZ, str(tmp_path), "0", "300"],
@@ -532,7 +538,7 @@ def test_no_flipped_bit_crashes_a_search(tmp_path: Path, kind: str) -> None:
 
 
 MAPPED = """
-import json, sys
+import json, pickle, sys
 from pathlib import Path
 from fashionrec.store.vectors import Cut, open_store
 import faiss, numpy
@@ -541,7 +547,7 @@ def anonymous():
     return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) / 1024
 before = anonymous()
 root = Path(sys.argv[1])
-table, entry = json.loads((root / "entry.json").read_text())
+table, entry = pickle.loads((root / "entry.pickle").read_bytes())
 store = open_store(root, table, "image", entry, threads=1)
 opened = anonymous() - before
 store.search(store.fetch([0, 1, 2]), 10)
@@ -560,8 +566,7 @@ def test_opening_maps_and_does_not_read(tmp_path: Path, dtype: str) -> None:
     folder.mkdir(parents=True)
     chunks = (block[: min(8192, rows - start)] for start in range(0, rows, 8192))
     write_vectors(folder / VECTORS, chunks, 256, dtype)
-    table = {"a": {"kind": "image", "count": rows, "dim": 256}}
-    (tmp_path / "entry.json").write_text(json.dumps([table, None]))
+    keep(tmp_path, {"a": SegmentEntry("image", rows, 256, "e")}, None)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", MAPPED, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100, env=environment)
@@ -575,11 +580,11 @@ def test_opening_maps_and_does_not_read(tmp_path: Path, dtype: str) -> None:
 def test_an_index_is_mapped_too(tmp_path: Path, kind: str, rows: int, dim: int) -> None:
     table = put(tmp_path, {"a": clustered(rows, dim=dim)})
     entry = make_index(tmp_path, "1", table, settings=configured(type=kind, recall=0.5))
-    (tmp_path / "entry.json").write_text(json.dumps([table, entry]))
+    keep(tmp_path, table, entry)
     command = [sys.executable, "-c", MAPPED, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100)
-    assert entry["bytes"] > 4 << 20  # else reading it would not show
-    assert json.loads(done.stdout)[0] < 0.5 * entry["bytes"] / 2**20
+    assert entry.bytes > 4 << 20  # else reading it would not show
+    assert json.loads(done.stdout)[0] < 0.5 * entry.bytes / 2**20
 
 
 @pytest.mark.parametrize("place", range(0, 81, 5))

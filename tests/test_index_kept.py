@@ -28,7 +28,7 @@ def entries(root: Path, first: dict[str, Any], second: dict[str, Any], more: int
     """The entry made with ``first`` settings, and the one made of it with ``second`` over ``more`` vectors; what was logged."""
     table = put(root, {"a": scattered(1000)})
     before = make_index(root, "1", table, settings=settings(**first))
-    assert before["path"] == "indexes/1"
+    assert before.path == "indexes/1"
     if more:
         table |= put(root, {"b": scattered(more, seed=3)})
     logged: list[str] = []
@@ -38,26 +38,26 @@ def entries(root: Path, first: dict[str, Any], second: dict[str, Any], more: int
 
 def test_an_index_that_no_longer_reaches_the_bar_is_made_again(tmp_path: Path) -> None:
     before, after, logged = entries(tmp_path, {"recall": 0.5}, {"recall": 0.7})
-    assert 0.5 <= before["recall_at_10"] < 0.7
-    assert after["path"] == "indexes/2"
-    assert after["recall_at_10"] >= 0.7
+    assert 0.5 <= before.recall_at_10 < 0.7
+    assert after.path == "indexes/2"
+    assert after.recall_at_10 >= 0.7
     assert any("made again" in line for line in logged)
 
 
 def test_an_index_that_reaches_the_bar_is_kept_and_measured_anew(tmp_path: Path) -> None:
     before, after, logged = entries(tmp_path, {"recall": 0.7}, {"recall": 0.65}, more=100)
-    assert after["path"] == before["path"]
-    assert (after["kind"], after["covers"]) == (before["kind"], [["a", 1000]])
-    assert (before["vectors"], after["vectors"]) == (1000, 1100)
-    assert "covers 1,000 vectors; 100 are searched exactly beside it" in after["reason"]
-    assert after["recall_at_10"] >= 0.65
+    assert after.path == before.path
+    assert (after.kind, after.covers) == (before.kind, (("a", 1000),))
+    assert (before.vectors, after.vectors) == (1000, 1100)
+    assert "covers 1,000 vectors; 100 are searched exactly beside it" in after.reason
+    assert after.recall_at_10 >= 0.65
     assert not any("made again" in line for line in logged)
 
 
 def test_a_kind_that_is_asked_for_is_kept_whatever_it_reaches(tmp_path: Path) -> None:
     before, after, _ = entries(tmp_path, {"type": "ivf", "recall": 0.5}, {"type": "ivf", "recall": 0.99})
-    assert before["recall_at_10"] < 0.99
-    assert (after["path"], after["kind"]) == ("indexes/1", "ivf")
+    assert before.recall_at_10 < 0.99
+    assert (after.path, after.kind) == ("indexes/1", "ivf")
 
 
 @pytest.mark.parametrize(
@@ -68,8 +68,8 @@ def test_an_index_of_other_settings_is_made_again(change: dict[str, Any], tmp_pa
     kind = {"type": "ivf", "recall": 0.5}
     _, after, _ = entries(tmp_path, kind, {**kind, **change})
     if "type" in change:
-        assert after["kind"] == change["type"]
-    assert after["path"] == (None if change == {"type": "flat"} else "indexes/2")
+        assert after.kind == change["type"]
+    assert after.path == (None if change == {"type": "flat"} else "indexes/2")
 
 
 @pytest.mark.parametrize(
@@ -86,9 +86,9 @@ def test_an_index_is_made_again_where_too_many_vectors_are_beside_it(
 ) -> None:
     wanted = {"recall": 0.4, **limits}
     _, after, logged = entries(tmp_path, wanted, wanted, more=100)
-    assert after["path"] == ("indexes/1" if kept else "indexes/2")
+    assert after.path == ("indexes/1" if kept else "indexes/2")
     assert any("100 of 1,100 vectors are beside the index" in line for line in logged) != kept
-    assert after["covers"] == ([["a", 1000]] if kept else [["a", 1000], ["b", 100]])
+    assert after.covers == ((("a", 1000),) if kept else (("a", 1000), ("b", 100)))
 
 
 def test_nothing_is_measured_where_nothing_has_changed(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from fashionrec import Catalogue
 from fashionrec.catalogue.reindex import reindex_catalogue
 from fashionrec.config import Config, load_config
 from fashionrec.store import generations
+from fashionrec.store.manifest import IndexEntry
 from fashionrec.store.vectors import VECTORS, dtype_of
 
 Build = Callable[..., Any]
@@ -30,6 +31,12 @@ def many(tmp_path: Path, build: Build) -> Path:
         two_halves(tmp_path / "p" / f"{n}.png", f"rgb(255,{3 * n},0)", f"rgb(0,{3 * n},255)", (60, 40))
     build(tmp_path / "p", tmp_path / "many")
     return tmp_path / "many"
+
+
+def index_of(root: Path) -> IndexEntry:
+    index = generations.read_current(root).manifest.index
+    assert index is not None
+    return index
 
 
 def answers(root: Path, photos: list[Path]) -> list[list[tuple[str, float]]]:
@@ -50,9 +57,9 @@ def test_a_new_index_serves_the_same_items_and_embeds_nothing(many: Path, tmp_pa
     assert entry["segments_converted"] == 0
     assert any("ivf" in line for line in said)
     now = generations.read_current(many)
-    assert (now.name, now.parent) == (entry["generation"], served.name)
-    assert now.manifest["segments"] == served.manifest["segments"]
-    assert f"{entry['path']}/index.faiss" in now.manifest["files"]
+    assert (now.name, now.manifest.parent) == (entry["generation"], served.name)
+    assert now.manifest.segments == served.manifest.segments
+    assert f"{entry['path']}/index.faiss" in now.manifest.files
     now.check(contents=True)
     with Catalogue.open(many) as opened:
         assert opened.images.index is not None
@@ -99,7 +106,7 @@ def test_half_floats_and_back_keep_rows_thumbnails_and_captions(many: Path, tmp_
     assert 0.9 <= entry["float16_recall_at_10"] <= 1
     now = generations.read_current(many)
     now.check(contents=True)
-    assert all("float16_recall_at_10" in one for one in now.segments.values())
+    assert all(one.float16_recall_at_10 for one in now.manifest.segments.values())
     with Catalogue.open(many) as opened:
         assert {dtype_of(one) for store in (opened.images, opened.captions) for one in store.indexes} == {"float16"}
         half = opened.images.fetch(np.arange(len(opened.images)))
@@ -141,26 +148,26 @@ def test_an_index_lives_through_what_happens_to_a_catalogue(many: Path, tmp_path
 
     settings = configured("index.exact_below=0", "index.recall=0.5", "index.depth=100")
     assert reindex_catalogue(many, settings)["kind"] == "ivf"
-    first = generations.read_current(many).manifest["index"]
+    first = index_of(many)
     for n in range(4):
         two_halves(tmp_path / "p" / f"new{n}.png", f"rgb(255,{3 * n},9)", f"rgb(9,{3 * n},255)", (60, 40))
     build(tmp_path / "p", many, settings=settings)
-    grown = generations.read_current(many).manifest["index"]
-    assert (grown["path"], grown["vectors"]) == (first["path"], first["vectors"] + 8)
+    grown = index_of(many)
+    assert (grown.path, grown.vectors) == (first.path, first.vectors + 8)
     new = [tmp_path / "p" / f"new{n}.png" for n in range(4)]
     with Catalogue.open(many, settings) as opened:
         for photo in new:
             (found,) = opened.search(photo, garment="top").garments
             assert (found.hits[0].item.product_id, round(found.hits[0].score, 3)) == (photo.name, 1.0)
     caption_catalogue(many, settings)
-    worded = generations.read_current(many).manifest["index"]
-    assert worded["path"] == first["path"]
-    assert worded["text_recall_at_10"] is not None
+    worded = index_of(many)
+    assert worded.path == first.path
+    assert worded.text_recall_at_10 is not None
     remove_products(many, ["new0.png", "0.png"], settings)
     compact_catalogue(many, settings)
-    compacted = generations.read_current(many).manifest["index"]
-    assert compacted["path"] not in (None, first["path"])
-    assert compacted["vectors"] == first["vectors"] + 4
+    compacted = index_of(many)
+    assert compacted.path not in (None, first.path)
+    assert compacted.vectors == first.vectors + 4
     generations.read_current(many).check(contents=True)
     with Catalogue.open(many, settings) as opened:
         assert opened.images.index is not None

@@ -14,6 +14,7 @@ from fashionrec.store import generations
 from fashionrec.store.item_writer import ItemWriter
 from fashionrec.store.items import CaptionRow, GarmentRow, ItemReader, PhotoRow
 from fashionrec.store.journal import FoundGarment, FoundPhoto, Journal
+from fashionrec.store.manifest import Manifest
 from fashionrec.store.vectors import VectorStore, open_vectors, write_vectors
 from fashionrec.types import Box
 
@@ -188,8 +189,7 @@ def commit(root: Path, name: str, text: str) -> generations.Generation:
     folder = root / "generations" / name
     folder.mkdir(parents=True)
     (folder / "items.sqlite").write_text(text)
-    manifest = {"segments": {}, "bundles": {}, "counts": {}, "settings": {}}
-    return generations.commit(root, name, manifest, [folder / "items.sqlite"])
+    return generations.commit(root, name, Manifest(), [folder / "items.sqlite"])
 
 
 def test_a_commit_switches_and_keeps_the_generation_before(tmp_path: Path) -> None:

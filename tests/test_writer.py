@@ -12,6 +12,7 @@ from fashionrec.errors import Busy, CatalogueError, WriteError
 from fashionrec.models.bundle import Bundle
 from fashionrec.store import generations
 from fashionrec.store.items import GarmentRow, PhotoRow
+from fashionrec.store.manifest import SegmentEntry
 from fashionrec.store.vectors import VECTORS
 from fashionrec.store.writer import GenerationWriter, next_generation
 from fashionrec.types import Box
@@ -30,8 +31,8 @@ def folders(root: Path) -> set[str]:
 def change(writer: GenerationWriter) -> None:
     """A new photo of a new product, with a vector; and the first row taken away."""
     entry = next(iter(writer.segments.values()))
-    segment = writer.new_segment("image", entry["embedder"], entry["dim"])
-    row, offset = segment.add(bytes(4 * entry["dim"]), b"a thumbnail")
+    segment = writer.new_segment("image", entry.embedder, entry.dim)
+    row, offset = segment.add(bytes(4 * entry.dim), b"a thumbnail")
     garment = GarmentRow(0, "top", 0.9, Box(0, 0, 10, 20), False, segment.name, row, offset, 11)
     (number,) = writer.items.add_photo(PhotoRow("ab" * 32, 10, 20, "key", (garment,)))
     no = writer.items.add_entry("new.png", "", "new", "ab" * 32, {})
@@ -45,11 +46,12 @@ def test_a_commit_serves_the_changes_on_top_of_what_was_there(catalogue: Path, c
     with next_generation(catalogue, config.index) as writer:
         change(writer)
         served = writer.commit("test", {"generation": writer.name})
-    assert (served.name, served.parent, served.manifest["made_by"]) == ("000002", before.name, "test")
-    assert set(served.segments) == {*before.segments, "000002-image"}
-    assert served.manifest["counts"]["products"] == before.manifest["counts"]["products"]
-    assert served.manifest["index"]["vectors"] == before.manifest["index"]["vectors"] + 1
-    assert list(served.manifest) == list(before.manifest)
+    assert (served.name, served.manifest.parent, served.manifest.made_by) == ("000002", before.name, "test")
+    assert set(served.manifest.segments) == {*before.manifest.segments, "000002-image"}
+    assert served.manifest.counts["products"] == before.manifest.counts["products"]
+    assert served.manifest.index is not None
+    assert before.manifest.index is not None
+    assert served.manifest.index.vectors == before.manifest.index.vectors + 1
     served.check(contents=True)
     with Catalogue.open(catalogue, config) as opened:
         assert "new" in {stored.item.product_id for stored in opened.items.everything()}
@@ -88,7 +90,7 @@ def test_without_a_change_items_and_vectors_are_those_of_before(catalogue: Path,
     with next_generation(catalogue, config.index) as writer:
         served = writer.commit("test", {})
     assert served.items_path.read_bytes() == before.items_path.read_bytes()
-    assert served.segments == before.segments
+    assert served.manifest.segments == before.manifest.segments
 
 
 def test_a_segment_that_no_item_refers_to_is_left_out(catalogue: Path, config: Config) -> None:
@@ -99,18 +101,18 @@ def test_a_segment_that_no_item_refers_to_is_left_out(catalogue: Path, config: C
         writer.items.add_entry("new.png", "", "newer", "ab" * 32, {})
         writer.items.remove_photos_without_entries()
         served = writer.commit("test", {})
-    assert set(served.segments) == {"000002-image"}
+    assert set(served.manifest.segments) == {"000002-image"}
 
 
 def test_a_first_generation_without_a_catalogue_before(tmp_path: Path, config: Config) -> None:
     bundle = Bundle.open(TINY / "embedder")
     with generations.writer_lock(tmp_path / "c"), GenerationWriter(tmp_path / "c", config.index) as writer:
-        writer.segments["of"] = {"kind": "image", "dim": int(bundle.spec["dim"]), "embedder": bundle.fingerprint}
+        writer.segments["of"] = SegmentEntry("image", 0, int(bundle.spec["dim"]), bundle.fingerprint)
         change(writer)
         shape = {"settings": {"build_key": ""}, "versions": {}, "photos_from": ""}
         served = writer.commit("test", {}, bundles=[bundle], **shape)
-    assert (served.name, served.parent) == ("000001", None)
-    assert set(served.segments) == {"000001-image"}
+    assert (served.name, served.manifest.parent) == ("000001", None)
+    assert set(served.manifest.segments) == {"000001-image"}
     assert (tmp_path / "c" / "segments" / "000001-image" / VECTORS).is_file()
     served.check(contents=True)
 

@@ -96,11 +96,11 @@ class Catalogue:
     @property
     def settings(self) -> dict[str, Any]:
         """What it was built with, as the manifest has it."""
-        return dict(self.generation.manifest["settings"])
+        return dict(self.generation.manifest.settings)
 
     @property
     def counts(self) -> dict[str, int]:
-        return dict(self.generation.manifest["counts"])
+        return dict(self.generation.manifest.counts)
 
     @cached_property
     def crop(self) -> CropConfig:
@@ -203,8 +203,10 @@ class Catalogue:
         with self._lock:
             if kind not in self._stores:
                 threads = self.config.project.threads
-                index = self.generation.manifest.get("index") if kind == "image" else None
-                self._stores[kind] = open_store(self.root, self.generation.segments, kind, index, threads=threads)
+                index = self.generation.manifest.index if kind == "image" else None
+                self._stores[kind] = open_store(
+                    self.root, self.generation.manifest.segments, kind, index, threads=threads
+                )
             return self._stores[kind]
 
     def _check_models(self) -> None:
@@ -219,17 +221,17 @@ class Catalogue:
         except ModelError as error:
             raise CatalogueError(f"catalogue {self.root} is damaged: {error}", hint=error.hint) from None
         for kind, found in fingerprints.items():
-            expected = self.generation.manifest["bundles"][kind]["fingerprint"]
+            expected = self.generation.manifest.bundles[kind].fingerprint
             if found != expected:
                 raise CatalogueError(
                     f"the {kind} in {self.root} ({found[:12]}) is not the one it was built with ({expected[:12]})",
                     hint="put the right bundle back, or build it again with `fashionrec build-index`",
                 )
-        for name, entry in self.generation.segments.items():
-            if entry["embedder"] != fingerprints["embedder"]:
+        for name, entry in self.generation.manifest.segments.items():
+            if entry.embedder != fingerprints["embedder"]:
                 raise CatalogueError(
                     f"the vectors in {self.root}/segments/{name} are of another encoder"
-                    f" ({str(entry['embedder'])[:12]}, not {fingerprints['embedder'][:12]})",
+                    f" ({entry.embedder[:12]}, not {fingerprints['embedder'][:12]})",
                     hint="build the catalogue again with `fashionrec build-index`",
                 )
 
@@ -247,13 +249,13 @@ def verify_catalogue(root: str | Path) -> int:
         generation.check(contents=True)
         ItemReader(generation.items_path).close()  # right hashes may be those of a forged file
         for kind in ("image", "caption"):
-            index = generation.manifest.get("index") if kind == "image" else None
-            open_store(generation.root, generation.segments, kind, index)
-        for kind in generation.manifest["bundles"]:
+            index = generation.manifest.index if kind == "image" else None
+            open_store(generation.root, generation.manifest.segments, kind, index)
+        for kind in generation.manifest.bundles:
             path = generation.bundle_path(kind)
             if path is not None:
                 try:
                     Bundle.open(path, kind, verify=True)
                 except ModelError as error:
                     raise CatalogueError(f"catalogue {root} is damaged: {error}", hint=error.hint) from None
-    return len(generation.manifest["files"])
+    return len(generation.manifest.files)

@@ -6,25 +6,25 @@ by itself where that pays; `catalogue compact` does it when asked. Nothing is em
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from fashionrec.store.assemble import SegmentWriter
+from fashionrec.store.manifest import SegmentEntry
 from fashionrec.store.thumbnails import Thumbnails
 from fashionrec.store.vectors import dtype_of, open_store
 from fashionrec.store.writer import GenerationWriter
 
 _BATCH = 1024
-Segments = dict[str, dict[str, Any]]
+Segments = Mapping[str, SegmentEntry]
 
 
 def should_compact(segments: Segments, used: dict[str, int], *, most: int, dead: float) -> bool:
     """Whether there are more than ``most`` segments of a kind, or more than a share ``dead`` of their rows is unused."""
-    for kind in {entry["kind"] for entry in segments.values()}:
-        names = [name for name, entry in segments.items() if entry["kind"] == kind]
-        rows = sum(int(segments[name]["count"]) for name in names)
+    for kind in {entry.kind for entry in segments.values()}:
+        names = [name for name, entry in segments.items() if entry.kind == kind]
+        rows = sum(segments[name].count for name in names)
         if len(names) > most or (rows and 1 - sum(used.get(name, 0) for name in names) / rows > dead):
             return True
     return False
@@ -64,5 +64,5 @@ def _begin(writer: GenerationWriter, kind: str) -> SegmentWriter:
     """A segment for all vectors of a kind, of the type that holds each of them."""
     store = open_store(writer.root, writer.segments, kind)
     dtype = "float16" if {dtype_of(opened) for opened in store.indexes} == {"float16"} else "float32"
-    embedder = next(entry["embedder"] for entry in writer.segments.values() if entry["kind"] == kind)
+    embedder = next(entry.embedder for entry in writer.segments.values() if entry.kind == kind)
     return writer.new_segment(kind, embedder, store.dim, dtype=dtype, suffix=f"{kind}s")

@@ -95,10 +95,10 @@ def compact_catalogue(root: Path, config: Config) -> dict[str, int]:
         writer.finish_items(shrink=True)
         new = writer.commit("compact", {"generation": writer.name, "compacted": True})
     return {
-        "bytes_before": size(old),
-        "bytes_after": size(new),
-        "segments_before": len(old.segments),
-        "segments_after": len(new.segments),
+        "bytes_before": old.manifest.size,
+        "bytes_after": new.manifest.size,
+        "segments_before": len(old.manifest.segments),
+        "segments_after": len(new.manifest.segments),
     }
 
 
@@ -111,14 +111,9 @@ def entries(root: Path) -> Iterable[EntryRow]:
         reader.close()
 
 
-def size(generation: Generation) -> int:
-    """Bytes of all files that a generation needs."""
-    return sum(int(entry["size"]) for entry in generation.manifest["files"].values())
-
-
 def as_built(generation: Generation, config: Config) -> Config:
     """The settings with those that a catalogue was built with in place of the present ones."""
-    made = generation.manifest["settings"]
+    made = generation.manifest.settings
     try:
         detector = {key: made[key] for key in ("conf", "iou", "max_garments", "rectangular")}
         images = {"scaled_decoding": made["scaled_decoding"]}
@@ -155,4 +150,4 @@ def _build(
 
 
 def _source(root: Path) -> str:
-    return str(generations.read_current(root).manifest.get("photos_from", ""))
+    return generations.read_current(root).manifest.photos_from

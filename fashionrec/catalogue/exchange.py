@@ -80,7 +80,7 @@ def export_catalogue(root: Path, out: Path, config: Config) -> dict[str, Any]:
         _save(out / _IMAGES, catalogue.images, list(images))
         _save(out / _CAPTIONS, catalogue.captions, list(texts))
         bundles = {}
-        for kind in generation.manifest["bundles"]:
+        for kind in generation.manifest.bundles:
             path = generation.bundle_path(kind)
             assert path is not None
             bundles[kind] = Bundle.open(path, kind).copy_to(out / "bundles" / kind).fingerprint
@@ -88,8 +88,8 @@ def export_catalogue(root: Path, out: Path, config: Config) -> dict[str, Any]:
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "generation": generation.name,
-            "photos_from": generation.manifest.get("photos_from", ""),
-            "settings": generation.manifest["settings"],
+            "photos_from": generation.manifest.photos_from,
+            "settings": generation.manifest.settings,
             "bundles": bundles,
             "counts": catalogue.counts,
             "vectors": {"images": len(images), "captions": len(texts)},

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from fashionrec.store import generations
 from fashionrec.store.approximate import left_out_rows
 from fashionrec.store.index import K
 from fashionrec.store.item_writer import ItemWriter
+from fashionrec.store.manifest import SegmentEntry
 from fashionrec.store.vectors import VECTORS, VectorStore, dtype_of, open_vectors
 from fashionrec.store.writer import GenerationWriter, next_generation
 
 _BLOCK = 1 << 14
-Segments = dict[str, dict[str, Any]]
+Segments = Mapping[str, SegmentEntry]
 
 
 def reindex_catalogue(
@@ -35,8 +37,8 @@ def reindex_catalogue(
     with next_generation(root, config.index, log=log) as writer:
         converted = _convert_vectors(writer, vectors) if vectors else 0
         index = writer.make_index(anew=True)
-        writer.commit("reindex", {"generation": writer.name, "index": index})
-    return {**index, "generation": writer.name, "segments_converted": converted}
+        writer.commit("reindex", {"generation": writer.name, "index": index.to_dict()})
+    return {**index.to_dict(), "generation": writer.name, "segments_converted": converted}
 
 
 def _convert_vectors(writer: GenerationWriter, dtype: str) -> int:
@@ -44,12 +46,12 @@ def _convert_vectors(writer: GenerationWriter, dtype: str) -> int:
     before, root = dict(writer.segments), writer.root
     renamed: dict[str, str] = {}
     for number, (old, entry) in enumerate(sorted(before.items())):
-        opened = open_vectors(root / "segments" / old / VECTORS, count=entry["count"], dim=entry["dim"])
+        opened = open_vectors(root / "segments" / old / VECTORS, count=entry.count, dim=entry.dim)
         if dtype_of(opened) == dtype:
             continue
-        writer.log(f"{old}: {entry['count']:,} vectors to {dtype}")
+        writer.log(f"{old}: {entry.count:,} vectors to {dtype}")
         blocks = _blocks(VectorStore([(old, opened)]))
-        new = writer.write_segment(f"{number:03d}-{entry['kind']}", blocks, entry, dtype=dtype)
+        new = writer.write_segment(f"{number:03d}-{entry.kind}", blocks, entry, dtype=dtype)
         for file in generations.folder_of(root).entries(f"segments/{old}"):
             name = file.name.rpartition("/")[2]
             if file.kind == "file" and name != VECTORS:
@@ -58,8 +60,8 @@ def _convert_vectors(writer: GenerationWriter, dtype: str) -> int:
     for kind in ("image", "caption") if dtype == "float16" else ():
         recall = _half_recall(root, before, writer.segments, renamed, kind)
         for old, new in renamed.items():
-            if recall is not None and before[old]["kind"] == kind:
-                writer.segments[new]["float16_recall_at_10"] = recall
+            if recall is not None and before[old].kind == kind:
+                writer.segments[new] = replace(writer.segments[new], float16_recall_at_10=recall)
     if renamed:
         _rename_segments(writer.items, renamed)
     return len(renamed)
@@ -67,13 +69,13 @@ def _convert_vectors(writer: GenerationWriter, dtype: str) -> int:
 
 def _half_recall(root: Path, before: Segments, after: Segments, renamed: dict[str, str], kind: str) -> float | None:
     """Of the ten nearest by the vectors as they were, the share that is nearest among those written as half floats."""
-    names = [name for name in sorted(before) if before[name]["kind"] == kind and name in renamed]
+    names = [name for name in sorted(before) if before[name].kind == kind and name in renamed]
     if not names:
         return None
 
     def opened(table: Segments, chosen: list[str]) -> VectorStore:
         paths = [(name, root / "segments" / name / VECTORS, table[name]) for name in chosen]
-        return VectorStore([(n, open_vectors(path, count=e["count"], dim=e["dim"])) for n, path, e in paths])
+        return VectorStore([(n, open_vectors(path, count=e.count, dim=e.dim)) for n, path, e in paths])
 
     full, half = opened(before, names), opened(after, [renamed[name] for name in names])
     positions = left_out_rows(len(full), 256)

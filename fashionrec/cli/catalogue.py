@@ -49,7 +49,6 @@ def list_(
     session: Session,
     folder: Annotated[Path | None, typer.Argument(help="Where to look; the data folder by default.")] = None,
 ) -> None:
-    from fashionrec.catalogue.edit import size
     from fashionrec.errors import CatalogueError
     from fashionrec.store.generations import is_catalogue, read_current
 
@@ -63,16 +62,16 @@ def list_(
         except CatalogueError as error:
             found.append({"path": str(path), "error": str(error)})
             continue
-        bundles = current.manifest["bundles"]
+        manifest = current.manifest
         found.append(
             {
                 "path": str(path),
                 "generation": current.name,
-                "created": current.manifest.get("created", ""),
-                "counts": current.manifest["counts"],
-                "models": {kind: entry["name"] for kind, entry in bundles.items()},
-                "index": (current.manifest.get("index") or {}).get("kind"),
-                "bytes": size(current),
+                "created": manifest.created,
+                "counts": dict(manifest.counts),
+                "models": {kind: entry.name for kind, entry in manifest.bundles.items()},
+                "index": manifest.index.kind if manifest.index else None,
+                "bytes": manifest.size,
             }
         )
 
@@ -119,22 +118,22 @@ def show(
             return
         manifest = catalogue.generation.manifest
         generations = [_generation(one, catalogue.generation) for one in list_generations(catalogue.root)]
+    stored = manifest.to_dict()
     keys = ("generation", "created", "photos_from", "counts", "index", "bundles", "settings", "versions")
-    document = {"path": str(catalogue.root), **{key: manifest[key] for key in keys}}
-    document["bytes"] = sum(entry["size"] for entry in manifest["files"].values())
-    document["generations"] = generations
+    document = {"path": str(catalogue.root), **{key: stored[key] for key in keys}}
+    document |= {"bytes": manifest.size, "generations": generations}
 
     def human() -> None:
-        session.out.line(f"{catalogue.root}: generation {document['generation']}, {document['bytes'] >> 20} MiB")
-        for name, count in document["counts"].items():
+        session.out.line(f"{catalogue.root}: generation {manifest.generation}, {manifest.size >> 20} MiB")
+        for name, count in manifest.counts.items():
             session.out.line(f"  {name:10} {count}")
-        for kind, entry in document["bundles"].items():
-            session.out.line(f"  {kind:10} {entry['name']} ({entry['fingerprint'][:16]})")
-        found = document["index"]
-        vectors, recall, took = (found.get(key) or 0 for key in ("vectors", "recall_at_10", "latency_ms_p50"))
-        session.out.line(
-            f"  index      {found.get('kind')}, {vectors} vectors, recall@10 {recall:.3f}, {took:.2f} ms a query"
-        )
+        for kind, bundle in manifest.bundles.items():
+            session.out.line(f"  {kind:10} {bundle.name} ({bundle.fingerprint[:16]})")
+        if (found := manifest.index) is not None:
+            session.out.line(
+                f"  index      {found.kind}, {found.vectors} vectors, recall@10 {found.recall_at_10:.3f},"
+                f" {found.latency_ms_p50:.2f} ms a query"
+            )
         if len(generations) > 1:
             session.out.line()
             rows = [
@@ -150,9 +149,9 @@ def show(
 def _generation(one: Generation, served: Generation) -> dict[str, Any]:
     return {
         "name": one.name,
-        "created": str(one.manifest.get("created", "")),
-        "made_by": str(one.manifest.get("made_by", "")),
-        "products": one.manifest["counts"].get("products"),
+        "created": one.manifest.created,
+        "made_by": one.manifest.made_by,
+        "products": one.manifest.counts.get("products"),
         "served": "served" if one.name == served.name else "",
     }
 
@@ -329,11 +328,11 @@ def rollback(
     before = read_current(root)  # before the lock, which would make the folder
     with writer_lock(root):
         after = roll_back(root, to)
-    document = {"path": str(root), "from": before.name, "generation": after.name, "counts": after.manifest["counts"]}
+    document = {"path": str(root), "from": before.name, "generation": after.name, "counts": dict(after.manifest.counts)}
     session.out.result(
         document,
         lambda: session.out.line(
-            f"{root}: generation {after.name} is served now ({document['counts']['products']} products), not {before.name}"
+            f"{root}: generation {after.name} is served now ({after.manifest.counts['products']} products), not {before.name}"
         ),
     )
     session.out.next(

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from fashionrec.errors import CatalogueError
+from fashionrec.store.manifest import IndexEntry, SegmentEntry
 from fashionrec.store.segments import AGAIN, load_faiss, read_mapped
 
 INDEX = "index.faiss"
@@ -95,9 +96,7 @@ def head_digest(path: Path, size: int) -> str:
     return digest.hexdigest()
 
 
-def open_index(
-    root: Path, entry: Mapping[str, Any], segments: Mapping[str, Mapping[str, Any]]
-) -> ApproximateIndex | None:
+def open_index(root: Path, entry: IndexEntry, segments: Mapping[str, SegmentEntry]) -> ApproximateIndex | None:
     """The index that a manifest's ``index`` entry speaks of; None where its vectors are searched exactly.
 
     Mapped, not read; only what links its parts (centroids, the sizes of lists; a graph's edges) is hashed, so that no
@@ -105,24 +104,22 @@ def open_index(
     the ``segments`` say.
     """
     faiss = load_faiss()
-    if entry.get("path") is None:
+    if entry.path is None:
         return None
-    path = root / str(entry["path"]) / INDEX
+    path, kind, size, covers = root / entry.path / INDEX, entry.kind, entry.bytes, entry.covers
     try:
-        parameters = entry["parameters"]
-        covers = tuple((str(name), int(count)) for name, count in entry["covers"])
-        kind, size, head = str(entry["kind"]), int(entry["bytes"]), dict(entry["head"])
-        dims = {int(segments[name]["dim"]) for name, _ in covers}
-        fits = len(dims) == 1 and all(segments[name]["count"] == count for name, count in covers)
-        left_out = left_out_rows(sum(count for _, count in covers), int(parameters["left_out"]))
-        numbers = [int(parameters[key]) for key in ("effort", "candidates", "depth")]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        head_size, head_sha256 = int(entry.head["bytes"]), str(entry.head["sha256"])
+        dims = {segments[name].dim for name, _ in covers}
+        fits = len(dims) == 1 and all(segments[name].count == count for name, count in covers)
+        left_out = left_out_rows(sum(count for _, count in covers), int(entry.parameters["left_out"]))
+        numbers = [int(entry.parameters[key]) for key in ("effort", "candidates", "depth")]
+    except (KeyError, TypeError, ValueError) as error:
         raise CatalogueError(f"catalogue is damaged: what it says of {path}: {error!r}", hint=AGAIN) from None
     if not fits:
         raise CatalogueError(f"catalogue is damaged: {path} is an index of other segments", hint=_DAMAGED)
     try:
         found = path.stat().st_size
-        whole = found == size and head_digest(path, int(head["bytes"])) == head["sha256"]
+        whole = found == size and head_digest(path, head_size) == head_sha256
     except OSError as error:
         raise CatalogueError(f"catalogue is damaged: {path}: {error.strerror}", hint=_DAMAGED) from None
     if not whole:
@@ -140,8 +137,7 @@ def open_index(
     if kind == "ivf" and not _is_sound(native):
         raise CatalogueError(f"catalogue is damaged: the parts of {path} do not fit together", hint=_DAMAGED)
     effort, candidates, depth = numbers
-    text = bool(entry.get("text", False))
-    return ApproximateIndex(kind, native, covers, left_out, effort, candidates, depth, text)
+    return ApproximateIndex(kind, native, covers, left_out, effort, candidates, depth, bool(entry.text))
 
 
 def _is_sound(native: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from fashionrec.models.bundle import Bundle
 from fashionrec.store.generations import THUMBNAILS, folder_of
 from fashionrec.store.items import GarmentRow, PhotoRow
 from fashionrec.store.journal import FoundPhoto
+from fashionrec.store.manifest import BundleEntry, SegmentEntry
 from fashionrec.store.vectors import VECTORS, write_vectors
 
 _RAW = "vectors.raw"
@@ -67,12 +68,9 @@ class SegmentWriter:
         self.half_recall = write_vectors(self.folder / VECTORS, vectors, dtype=self.dtype).float16_recall_at_10
         raw.unlink()
 
-    def entry(self, kind: str, embedder: str) -> dict[str, Any]:
+    def entry(self, kind: str, embedder: str) -> SegmentEntry:
         """The segment as a manifest has it. ``embedder`` is the fingerprint of what made its vectors."""
-        entry: dict[str, Any] = {"kind": kind, "count": self.count, "dim": self.dim, "embedder": embedder}
-        if self.half_recall is not None:
-            entry["float16_recall_at_10"] = self.half_recall
-        return entry
+        return SegmentEntry(kind, self.count, self.dim, embedder, self.half_recall)
 
     def discard(self) -> None:
         """Close the files without finishing them: what is there is tidied up by the next commit."""
@@ -81,7 +79,7 @@ class SegmentWriter:
                 file.close()
 
 
-def store_bundle(root: Path, bundle: Bundle) -> dict[str, str]:
+def store_bundle(root: Path, bundle: Bundle) -> BundleEntry:
     """Put a bundle into a catalogue, unless it is there; returns its entry in the manifest.
 
     Raises :class:`CatalogueError` where a damaged one lies in its place.
@@ -99,7 +97,7 @@ def store_bundle(root: Path, bundle: Bundle) -> dict[str, str]:
             raise CatalogueError(f"{target} is damaged", hint="remove that folder and build again")
     else:
         bundle.copy_to(target)
-    return {"path": relative, "name": bundle.name, "fingerprint": bundle.fingerprint}
+    return BundleEntry(relative, bundle.name, bundle.fingerprint)
 
 
 def item_id(product_id: str, photo: str, garment: GarmentRow) -> str:

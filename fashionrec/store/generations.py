@@ -9,17 +9,17 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 from fashionrec.common.documents import DocumentError, read_json
 from fashionrec.common.files import dump_json, lock_exclusive, lock_shared, locked, sha256_file
-from fashionrec.common.folder import TEMPORARY, Folder, Kind, is_name
-from fashionrec.config import CropConfig
+from fashionrec.common.folder import TEMPORARY, Folder, Kind
 from fashionrec.errors import CatalogueError, WriteError
+from fashionrec.store.manifest import FileEntry, Manifest
 from fashionrec.store.rows import DamagedRow
 
 FORMAT = "fashionrec-catalogue"
@@ -54,8 +54,6 @@ _FILES = (
 _KINDS: dict[str, Kind] = {**dict.fromkeys(_FOLDERS, "folder"), **dict.fromkeys(_FILES, "file")}
 
 _NAME = re.compile(r"\d{6}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_MOST_DIM = 1 << 16
 _AGAIN = "copy the catalogue again, or build it again with `fashionrec build-index`"
 
 
@@ -65,7 +63,7 @@ class Generation:
 
     root: Path
     name: str
-    manifest: dict[str, Any]
+    manifest: Manifest
 
     @property
     def folder(self) -> Path:
@@ -75,21 +73,10 @@ class Generation:
     def items_path(self) -> Path:
         return self.folder / ITEMS
 
-    @property
-    def segments(self) -> dict[str, dict[str, Any]]:
-        """Segment name to ``{"kind": "image" | "caption", "count", "dim", "embedder"}``."""
-        return dict(self.manifest["segments"])
-
-    @property
-    def parent(self) -> str | None:
-        """The generation that this one was made from, and that a rollback goes to."""
-        name = self.manifest.get("parent")
-        return str(name) if name else None
-
     def bundle_path(self, kind: str) -> Path | None:
         """Folder of the detector's or embedder's bundle; None where the catalogue has none of that kind."""
-        entry = self.manifest["bundles"].get(kind)
-        return folder_of(self.root).path(entry["path"]) if entry else None
+        entry = self.manifest.bundles.get(kind)
+        return folder_of(self.root).path(entry.path) if entry else None
 
     def check_pointer(self) -> None:
         """The pointer is, byte for byte, as it was written for this generation. Raises :class:`CatalogueError`."""
@@ -99,16 +86,16 @@ class Generation:
     def check(self, *, contents: bool = False) -> None:
         """Every file is there with its size (and, with ``contents``, its sha256). Raises :class:`CatalogueError`."""
         folder = folder_of(self.root)
-        for name, entry in self.manifest["files"].items():
+        for name, entry in self.manifest.files.items():
             path = folder.path(name)
             if not path.is_file():
                 raise CatalogueError(f"catalogue {self.root} is incomplete: {name} is missing", hint=_AGAIN)
             size = path.stat().st_size
-            if size != entry["size"]:
+            if size != entry.size:
                 raise CatalogueError(
-                    f"catalogue {self.root} is damaged: {name} has {size} bytes, not {entry['size']}", hint=_AGAIN
+                    f"catalogue {self.root} is damaged: {name} has {size} bytes, not {entry.size}", hint=_AGAIN
                 )
-            if contents and sha256_file(path) != entry["sha256"]:
+            if contents and sha256_file(path) != entry.sha256:
                 raise CatalogueError(
                     f"catalogue {self.root} is damaged: the content of {name} has changed", hint=_AGAIN
                 )
@@ -157,100 +144,13 @@ def read_generation(root: Path, name: str, manifest_sha256: str | None = None) -
     if not _NAME.fullmatch(name):
         raise CatalogueError(f"{root / POINTER} is damaged: no generation {name!r}", hint=_AGAIN)
     path = root / "generations" / name / MANIFEST
-    manifest = _read_json(root, f"generations/{name}/{MANIFEST}")
+    document = _read_json(root, f"generations/{name}/{MANIFEST}")
     if manifest_sha256 is not None and sha256_file(path) != manifest_sha256:
         raise CatalogueError(f"catalogue {root} is damaged: {path.relative_to(root)} has changed", hint=_AGAIN)
-    for wrong in _problems(manifest, name):
-        raise CatalogueError(f"catalogue {root} is damaged: {path.relative_to(root)} {wrong}", hint=_AGAIN)
-    return Generation(root, name, manifest)
-
-
-def _problems(manifest: dict[str, Any], name: str) -> Iterator[str]:
-    """What a manifest says that no writer of ours would say, before anything relies on it."""
-    for key in ("files", "segments", "bundles", "counts", "settings"):
-        if not isinstance(manifest.get(key), dict):
-            yield f"has no {key}"
-    files, parent, index = manifest["files"], manifest.get("parent"), manifest.get("index")
-    for file, entry in files.items():
-        if not (is_name(file) and isinstance(entry, dict) and _is_count(entry.get("size"))):
-            yield f"has no proper entry of the file {file[:100]!r}"
-        if not (isinstance(entry.get("sha256"), str) and _SHA256.fullmatch(entry["sha256"])):
-            yield f"has no sha256 of {file}"
-    needed = [f"generations/{name}/{ITEMS}"]
-    for segment, entry in manifest["segments"].items():
-        if not (is_name(segment) and "/" not in segment and isinstance(entry, dict)):
-            yield f"has no proper entry of the segment {segment[:100]!r}"
-        if entry.get("kind") not in ("image", "caption") or not isinstance(entry.get("embedder"), str):
-            yield f"does not say what the segment {segment} holds"
-        if not (_is_count(entry.get("count")) and _is_count(entry.get("dim")) and 0 < entry["dim"] <= _MOST_DIM):
-            yield f"says of the segment {segment} that it holds {entry.get('count')!r} vectors of {entry.get('dim')!r}"
-        needed.append(f"segments/{segment}/vectors.faiss")
-    for kind, entry in manifest["bundles"].items():
-        if kind not in ("detector", "embedder") or not isinstance(entry, dict):
-            yield f"has no proper entry of the bundle {kind[:100]!r}"
-        if not all(isinstance(entry.get(key), str) for key in ("path", "name", "fingerprint")):
-            yield f"does not say where the {kind} is"
-        if not (is_name(entry["path"]) and entry["path"].startswith("bundles/")):
-            yield f"says that the {kind} is at {entry['path'][:100]!r}"
-        needed.append(f"{entry['path']}/bundle.json")
-    if not all(isinstance(key, str) and _is_count(count) for key, count in manifest["counts"].items()):
-        yield "has counts that are no counts"
-    if manifest["counts"] and not {"photos", "garments", "items", "products"} <= manifest["counts"].keys():
-        yield "does not count its photos, garments, items and products"
-    if not (parent is None or (isinstance(parent, str) and _NAME.fullmatch(parent))):
-        yield f"has the parent {parent!r}"
-    if not (index is None or isinstance(index, dict)):
-        yield "has no proper entry of the index"
-    if index and index.get("path") is not None:
-        where = index["path"]
-        if not (isinstance(where, str) and is_name(where) and where.startswith("indexes/")):
-            yield f"says that the index is at {where!r:.100}"
-        needed.append(f"{where}/index.faiss")
-    for key in ("created", "made_by", "photos_from"):
-        if not isinstance(manifest.get(key, ""), str):
-            yield f"has a {key} that is no text"
-    yield from _wrong_settings(manifest["settings"])
-    yield from _wrong_figures(index or {})
-    for file in needed:
-        if file not in files:
-            yield f"does not list {file}"
-
-
-def _wrong_settings(settings: dict[str, Any]) -> Iterator[str]:
-    """Queries and later builds cut and detect as these say: what is there must be within the bounds of the settings."""
-    checks: dict[str, Callable[[Any], bool]] = {
-        **dict.fromkeys(("detect", "whole_photo", "rectangular"), lambda value: isinstance(value, bool)),
-        **dict.fromkeys(("conf", "iou"), lambda value: _is_number(value) and 0 <= value <= 1),
-        "max_garments": lambda value: _is_count(value) and 1 <= value <= 100_000,
-        "thumbnail": lambda value: _is_count(value) and 16 <= value <= 4096,
-        "scaled_decoding": lambda value: value in ("auto", "never"),
-        "build_key": lambda value: isinstance(value, str),
-    }
-    for key, check in checks.items():
-        if key in settings and not check(settings[key]):
-            yield f"has the setting {key} = {settings[key]!r:.60}"
     try:
-        if "crop" in settings:
-            CropConfig.model_validate(settings["crop"])
+        return Generation(root, name, Manifest.from_dict(document, name))
     except ValueError as error:
-        yield f"has no proper setting crop: {error}"
-
-
-def _wrong_figures(index: dict[str, Any]) -> Iterator[str]:
-    for key in ("recall_at_10", "latency_ms_p50", "latency_ms_p95", "build_seconds", "bytes", "vectors"):
-        if not (index.get(key) is None or _is_number(index[key])):
-            yield f"has an index with {key} = {index[key]!r:.60}"
-    for key in ("kind", "reason", "dtype"):
-        if not isinstance(index.get(key, ""), str):
-            yield f"has an index with {key} = {index[key]!r:.60}"
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 48
+        raise CatalogueError(f"catalogue {root} is damaged: {path.relative_to(root)} {error}", hint=_AGAIN) from None
 
 
 def hold(generation: Generation) -> IO[bytes]:
@@ -336,30 +236,26 @@ def begin(root: Path) -> tuple[str, Path]:
     return name, folder_of(root).make_folder(f"generations/{name}")
 
 
-def shared_files(root: Path, manifest: dict[str, Any]) -> list[Path]:
-    """The files outside its own folder that a generation needs: of its segments, bundles and index, absolute."""
-    folders = [f"segments/{name}" for name in manifest["segments"]]
-    folders += [entry["path"] for entry in manifest["bundles"].values()]
-    if (manifest.get("index") or {}).get("path"):
-        folders.append(manifest["index"]["path"])
-    found = folder_of(root)
+def shared_files(root: Path, manifest: Manifest) -> list[Path]:
+    """The files outside its own folder that a generation needs, absolute."""
+    inside = folder_of(root)
     files = []
-    for name in folders:
-        inside = [root / entry.name for entry in found.entries(name) if entry.kind == "file"]
-        if not inside:
+    for name in manifest.shared_folders:
+        here = [root / entry.name for entry in inside.entries(name) if entry.kind == "file"]
+        if not here:
             raise CatalogueError(f"catalogue {root} is incomplete: {name} is missing", hint=_AGAIN)
-        files += inside
+        files += here
     return files
 
 
-def commit(root: Path, name: str, manifest: dict[str, Any], own: Iterable[str] = (ITEMS, REPORT)) -> Generation:
+def commit(root: Path, name: str, manifest: Manifest, own: Iterable[str | Path] = (ITEMS, REPORT)) -> Generation:
     """Make generation ``name`` the served one: sync its files, write its manifest, switch the pointer, tidy up.
 
     ``own`` are the files of its own folder; the others follow from the manifest. Files that an earlier manifest lists are
     not hashed again. Until the pointer is switched a reader sees the old generation whole; afterwards the new one whole.
     """
     previous = read_current(root) if is_catalogue(root) else None
-    known = previous.manifest["files"] if previous else {}
+    known = previous.manifest.files if previous else {}
     entries = {}
     inside = folder_of(root)
     folders = {"", "generations", f"generations/{name}"}
@@ -367,9 +263,9 @@ def commit(root: Path, name: str, manifest: dict[str, Any], own: Iterable[str] =
         relative = path.relative_to(root).as_posix()
         size = path.stat().st_size
         if relative in known:  # immutable since an earlier generation
-            if known[relative]["size"] != size:
+            if known[relative].size != size:
                 raise CatalogueError(
-                    f"catalogue {root} is damaged: {relative} has {size} bytes, not {known[relative]['size']}",
+                    f"catalogue {root} is damaged: {relative} has {size} bytes, not {known[relative].size}",
                     hint=_AGAIN,
                 )
             entries[relative] = known[relative]
@@ -377,12 +273,12 @@ def commit(root: Path, name: str, manifest: dict[str, Any], own: Iterable[str] =
             inside.sync(relative)
             above = relative.rpartition("/")[0]
             folders |= {above, above.rpartition("/")[0]}
-            entries[relative] = {"size": size, "sha256": sha256_file(path)}
+            entries[relative] = FileEntry(size, sha256_file(path))
     for folder in sorted(folders):
         inside.sync(folder)
     parent = previous.name if previous else None
-    document = dump_json({**manifest, "generation": name, "parent": parent, "files": entries})
-    inside.write(f"generations/{name}/{MANIFEST}", document)
+    document = replace(manifest, generation=name, parent=parent, files=entries).to_dict()
+    inside.write(f"generations/{name}/{MANIFEST}", dump_json(document))
     _serve(root, name)
     tidy(root)
     return read_current(root)
@@ -394,7 +290,7 @@ def roll_back(root: Path, to: str | None = None) -> Generation:
     Nothing is removed until the next commit. Raises :class:`CatalogueError` where it is not there or not whole.
     """
     served = read_current(root)
-    name = to or served.parent
+    name = to or served.manifest.parent
     there = [generation.name for generation in list_generations(root) if generation.name != served.name]
     if name is None or name not in there:
         what = f"generation {name} is not there" if name else f"generation {served.name} has none before it"
@@ -421,7 +317,7 @@ def collect_garbage(root: Path) -> list[str]:
     kept |= {name for name in _generation_names(root) if name not in kept and _is_read(inside, name)}
     shared: set[str] = set()
     for name in kept:
-        shared |= {file.rpartition("/")[0] for file in read_generation(root, name).manifest["files"]}
+        shared |= {file.rpartition("/")[0] for file in read_generation(root, name).manifest.files}
     gone = [name for name in _generation_names(root) if name not in kept]
     for name in gone:
         inside.remove(f"generations/{name}/{MANIFEST}")  # first: what has none is no generation
@@ -438,8 +334,9 @@ def _needed(root: Path) -> set[str]:
     generation: Generation | None = read_current(root)
     while generation is not None and len(kept) < KEEP:
         kept.add(generation.name)
+        parent = generation.manifest.parent
         try:
-            generation = read_generation(root, generation.parent) if generation.parent else None
+            generation = read_generation(root, parent) if parent else None
         except CatalogueError:
             generation = None
     return kept

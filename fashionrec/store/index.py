@@ -11,7 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from fashionrec.errors import CatalogueError
 from fashionrec.store.approximate import INDEX, left_out_rows, open_index
 from fashionrec.store.generations import folder_of
 from fashionrec.store.index_kinds import KINDS, LEAST, WrittenIndex, efforts, expected_bytes, open_written, write_index
+from fashionrec.store.manifest import IndexEntry, SegmentEntry
 from fashionrec.store.vectors import VectorStore, dtype_of, open_store
 
 if TYPE_CHECKING:
@@ -49,55 +50,48 @@ class Candidate:
 
     kind: str
     memory: int
-    make: Callable[[], dict[str, Any]]
+    make: Callable[[], IndexEntry]
 
 
 def make_index(
     root: Path,
     name: str,
-    segments: Mapping[str, Mapping[str, Any]],
+    segments: Mapping[str, SegmentEntry],
     *,
     settings: IndexConfig,
-    previous: Mapping[str, Any] | None = None,
+    previous: IndexEntry | None = None,
     log: Log = lambda text: None,
-) -> dict[str, Any]:
+) -> IndexEntry:
     """Choose, make and measure the index of a generation; returns the ``index`` entry of its manifest.
 
     ``segments`` is the manifest's table, of which image vectors are indexed; a new index is written to ``indexes/NAME``.
     The ``previous`` entry's index goes on being used as long as what it covers is there, reaches the bar, and leaves no more
     than ``settings.rebuild_above`` and ``max_beside`` of the vectors to be searched beside it. Raises ``OSError`` where the
     disk takes no more.
-
-    The entry holds ``kind``, ``path`` (None: exact), ``covers`` (segments and their counts, in the order that the index counts
-    through), ``parameters``, ``vectors``, ``dtype``, ``bytes``, ``recall_at_10``, ``latency_ms_p50`` and ``_p95``,
-    ``build_seconds``, ``reason`` and ``tried``; ``head``, ``text``, ``over`` and ``settings`` are for opening and the next build.
     """
-    over = [[key, int(entry["count"])] for key, entry in sorted(segments.items())]
+    over = tuple((key, entry.count) for key, entry in sorted(segments.items()))
     asked = settings.model_dump()
-    if previous and previous.get("over") == over and previous.get("settings") == asked:
+    if previous and previous.over == over and previous.settings == asked:
         with suppress(CatalogueError):  # a damaged one is made again
             open_index(root, previous, segments)
-            return dict(previous)
+            return previous
     store = open_store(root, segments, "image")
     truth = find_truth(store, settings)
     entry = _kept(root, segments, store, truth, settings, previous, log)
     if entry is None:
         entry = _chosen(root, f"indexes/{name}", store, truth, settings, log)
-    if entry["path"] is not None:
+    if entry.path is not None:
         recall = text_recall(root, segments, open_store(root, segments, "image", entry), settings)
-        entry |= {"text_recall_at_10": recall, "text": recall is not None and recall >= settings.recall}
-    half = [
-        e["float16_recall_at_10"] for e in segments.values() if e["kind"] == "image" and "float16_recall_at_10" in e
-    ]
-    if half:
-        entry["float16_recall_at_10"] = min(half)
+        entry = replace(entry, text_recall_at_10=recall, text=recall is not None and recall >= settings.recall)
+    halves = [one.float16_recall_at_10 for one in segments.values() if one.kind == "image"]
+    half = min((recall for recall in halves if recall is not None), default=entry.float16_recall_at_10)
     dtypes = sorted({dtype_of(opened) for opened in store.indexes})
-    return {**entry, "dtype": " and ".join(dtypes), "over": over, "settings": asked}
+    return replace(entry, float16_recall_at_10=half, dtype=" and ".join(dtypes), over=over, settings=asked)
 
 
 def choose(
     candidates: Iterable[Candidate], *, recall: float, max_memory: int | None, max_latency_ms: float | None, log: Log
-) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+) -> tuple[IndexEntry | None, list[dict[str, Any]]]:
     """The first candidate within the budgets that reaches ``recall``, by the memory it takes; and what was tried.
 
     ``max_memory`` is in bytes. What is too large is not made. Each that was tried says in ``rejected`` what was wrong.
@@ -111,13 +105,14 @@ def choose(
             log(f"{candidate.kind}: {figures['rejected']}")
             continue
         entry = candidate.make()
-        figures |= {key: entry.get(key) for key in ("parameters", "bytes", *_MEASURED, "build_seconds")}
-        if entry["recall_at_10"] < recall:
-            figures["rejected"] = f"recall@10 is {entry['recall_at_10']:.4f}, not {recall}"
-        elif max_latency_ms is not None and entry["latency_ms_p50"] > max_latency_ms:
-            figures["rejected"] = f"a query takes {entry['latency_ms_p50']:.2f} ms, more than {max_latency_ms:g}"
+        figures |= {key: getattr(entry, key) for key in ("parameters", "bytes", *_MEASURED, "build_seconds")}
+        recall_at_10, latency = entry.recall_at_10, entry.latency_ms_p50
+        if recall_at_10 < recall:
+            figures["rejected"] = f"recall@10 is {recall_at_10:.4f}, not {recall}"
+        elif max_latency_ms is not None and latency > max_latency_ms:
+            figures["rejected"] = f"a query takes {latency:.2f} ms, more than {max_latency_ms:g}"
         log(
-            f"{candidate.kind}: recall@10 {entry['recall_at_10']:.4f}, {entry['latency_ms_p50']:.2f} ms a query"
+            f"{candidate.kind}: recall@10 {recall_at_10:.4f}, {latency:.2f} ms a query"
             + (f": {figures['rejected']}" if "rejected" in figures else "")
         )
         if "rejected" not in figures:
@@ -125,33 +120,23 @@ def choose(
     return None, tried
 
 
-def _chosen(
-    root: Path, relative: str, store: VectorStore, truth: Truth, settings: IndexConfig, log: Log
-) -> dict[str, Any]:
+def _chosen(root: Path, relative: str, store: VectorStore, truth: Truth, settings: IndexConfig, log: Log) -> IndexEntry:
     """The entry of a new index: as the settings say, else of the cheapest kind."""
     count = len(store)
     raw = sum(int(one.ntotal) * int(one.sa_code_size()) for one in store.indexes)
     made: list[WrittenIndex] = []
 
-    def exact() -> dict[str, Any]:
-        entry: dict[str, Any] = {
-            "kind": "flat",
-            "path": None,
-            "covers": [],
-            "parameters": {},
-            "bytes": 0,
-            "build_seconds": 0.0,
-        }
-        return entry | measure(store, truth, K)
+    def exact() -> IndexEntry:
+        return _measured(IndexEntry(), measure(store, truth, K))
 
-    def build(kind: str) -> dict[str, Any]:
+    def build(kind: str) -> IndexEntry:
         start = time.perf_counter()
         for written in made:
             folder_of(root).remove(f"{written.path}/{INDEX}")
         log(f"{kind}: making it of {count:,} vectors")
         made[:] = [write_index(store, kind, root, relative, questions=settings.queries, seed=settings.seed)]
         seconds = time.perf_counter() - start
-        return tune(root, store, made[0], truth, settings) | {"build_seconds": round(seconds, 1)}
+        return replace(tune(root, store, made[0], truth, settings), build_seconds=round(seconds, 1))
 
     flat = Candidate("flat", raw, exact)
     most = None if settings.max_memory is None else settings.max_memory << 20
@@ -161,13 +146,13 @@ def _chosen(
         usable = []
     limits: dict[str, Any] = {"recall": settings.recall, "max_memory": most, "max_latency_ms": settings.max_latency_ms}
     tried: list[dict[str, Any]] = []
-    entry: dict[str, Any] | None = None
+    entry: IndexEntry | None = None
     if settings.type == "flat":
         entry, reason = exact(), "exact, as index.type says"
     elif settings.type != "auto" and usable:  # taken whatever it reaches
         entry, tried = choose(usable, recall=-1.0, max_memory=None, max_latency_ms=None, log=log)
         assert entry is not None
-        short = "" if entry["recall_at_10"] >= settings.recall else f", though its recall@10 is not {settings.recall}"
+        short = "" if entry.recall_at_10 >= settings.recall else f", though its recall@10 is not {settings.recall}"
         reason = f"{settings.type}, as index.type says{short}"
     else:
         if count < max(settings.exact_below, LEAST):
@@ -181,12 +166,12 @@ def _chosen(
             reason = _why(entry, tried, settings)
         if entry is None:
             entry = exact()
-    if entry["path"] is None:
+    if entry.path is None:
         folder_of(root).remove(relative, ignore_errors=True)
-    return entry | {"vectors": count, "reason": reason, "tried": tried}
+    return replace(entry, vectors=count, reason=reason, tried=tried)
 
 
-def _why(entry: Mapping[str, Any] | None, tried: Sequence[Mapping[str, Any]], settings: IndexConfig) -> str:
+def _why(entry: IndexEntry | None, tried: Sequence[Mapping[str, Any]], settings: IndexConfig) -> str:
     wanted = [f"recall@10 of {settings.recall}"]
     if settings.max_memory is not None:
         wanted.append(f"{settings.max_memory} MiB")
@@ -196,27 +181,26 @@ def _why(entry: Mapping[str, Any] | None, tried: Sequence[Mapping[str, Any]], se
     failed = "; ".join(f"{one['kind']}: {one['rejected']}" for one in tried if "rejected" in one)
     if entry is None:
         return f"exact, since nothing reaches {bar} ({failed})" if failed else "exact: too few vectors for an index"
-    name = "exact" if entry["kind"] == "flat" else str(entry["kind"])
+    name = "exact" if entry.kind == "flat" else entry.kind
     return f"{name}: the least memory that reaches {bar}" + (f" ({failed})" if failed else "")
 
 
 def _kept(
     root: Path,
-    segments: Mapping[str, Mapping[str, Any]],
+    segments: Mapping[str, SegmentEntry],
     store: VectorStore,
     truth: Truth,
     settings: IndexConfig,
-    previous: Mapping[str, Any] | None,
+    previous: IndexEntry | None,
     log: Log,
-) -> dict[str, Any] | None:
+) -> IndexEntry | None:
     """The previous index measured over what is there now; None where it cannot or should not be used any more."""
-    if not previous or previous.get("path") is None or settings.type not in ("auto", previous["kind"]):
+    if previous is None or previous.path is None or settings.type not in ("auto", previous.kind):
         return None
-    asked = previous.get("settings") or {}
-    if any(asked.get(key) != getattr(settings, key) for key in ("depth", "queries", "seed")):
+    if any(previous.settings.get(key) != getattr(settings, key) for key in ("depth", "queries", "seed")):
         return None
     try:
-        index = open_index(root, previous, {name: e for name, e in segments.items() if e["kind"] == "image"})
+        index = open_index(root, previous, {name: e for name, e in segments.items() if e.kind == "image"})
     except CatalogueError:  # a segment that it covers has gone, or the file is damaged
         return None
     assert index is not None
@@ -235,7 +219,14 @@ def _kept(
     reason = (
         f"{index.kind}: the index of before covers {index.count:,} vectors; {beside:,} are searched exactly beside it"
     )
-    return {**previous, **figures, "vectors": len(store), "reason": reason}
+    return _measured(replace(previous, vectors=len(store), reason=reason), figures)
+
+
+def _measured(entry: IndexEntry, figures: Mapping[str, float]) -> IndexEntry:
+    """An entry with the figures of :func:`measure`."""
+    named: dict[str, Any] = {key: value for key, value in figures.items() if key in _MEASURED}
+    deeper = {key: value for key, value in figures.items() if key not in _MEASURED}
+    return replace(entry, **named, extra={**entry.extra, **deeper})
 
 
 def find_truth(store: VectorStore, settings: IndexConfig) -> Truth:
@@ -271,10 +262,10 @@ def recall_of(answers: Sequence[tuple[np.ndarray, np.ndarray]], truth: Truth, k:
     return np.array(shares)
 
 
-def measure(store: VectorStore, truth: Truth, depth: int) -> dict[str, Any]:
+def measure(store: VectorStore, truth: Truth, depth: int) -> dict[str, float]:
     """Recall@10 (and as deep as answers may be, where that is more) and milliseconds of a single query for its ten best."""
     if store.index is None:
-        figures: dict[str, Any] = {"recall_at_10": 1.0}  # every vector is compared
+        figures = {"recall_at_10": 1.0}  # every vector is compared
     else:
         answers = ask(store, truth.questions, depth)
         figures = {"recall_at_10": _worse_half(recall_of(answers, truth, K))}
@@ -297,7 +288,7 @@ def measure(store: VectorStore, truth: Truth, depth: int) -> dict[str, Any]:
     }
 
 
-def tune(root: Path, store: VectorStore, written: WrittenIndex, truth: Truth, settings: IndexConfig) -> dict[str, Any]:
+def tune(root: Path, store: VectorStore, written: WrittenIndex, truth: Truth, settings: IndexConfig) -> IndexEntry:
     """The entry of an index just written, with the least effort that reaches the bar; the most recall where none does."""
     index = open_written(store, written, root, settings.depth)
     segments = list(zip(store.names, store.indexes, strict=True))
@@ -312,15 +303,15 @@ def tune(root: Path, store: VectorStore, written: WrittenIndex, truth: Truth, se
             break
     effort, candidates = best
     served = VectorStore(segments, index.tuned(effort, candidates), threads=store.threads)
-    return {
-        "kind": written.kind,
-        "path": written.path,
-        "covers": [list(one) for one in index.covers],
-        "parameters": {**written.parameters, "effort": effort, "candidates": candidates, "depth": settings.depth},
-        "bytes": written.bytes,
-        "head": written.head,
-        **measure(served, truth, settings.depth),
-    }
+    entry = IndexEntry(
+        written.kind,
+        written.path,
+        covers=index.covers,
+        parameters={**written.parameters, "effort": effort, "candidates": candidates, "depth": settings.depth},
+        bytes=written.bytes,
+        head=written.head,
+    )
+    return _measured(entry, measure(served, truth, settings.depth))
 
 
 def _worse_half(shares: np.ndarray) -> float:
@@ -331,7 +322,7 @@ def _worse_half(shares: np.ndarray) -> float:
 
 
 def text_recall(
-    root: Path, segments: Mapping[str, Mapping[str, Any]], store: VectorStore, settings: IndexConfig
+    root: Path, segments: Mapping[str, SegmentEntry], store: VectorStore, settings: IndexConfig
 ) -> float | None:
     """Recall@10 of the index for words, whose vectors lie elsewhere than pictures': asked with the captions' vectors.
 

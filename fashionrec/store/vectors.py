@@ -15,6 +15,7 @@ import numpy as np
 
 from fashionrec.errors import CatalogueError
 from fashionrec.store.approximate import ApproximateIndex, open_index
+from fashionrec.store.manifest import IndexEntry, SegmentEntry
 from fashionrec.store.segments import AGAIN, VECTORS, Written, dtype_of, load_faiss, open_vectors, write_vectors
 
 if TYPE_CHECKING:
@@ -56,9 +57,9 @@ class Part(NamedTuple):
 
 def open_store(
     root: Path,
-    segments: Mapping[str, Mapping[str, Any]],
+    segments: Mapping[str, SegmentEntry],
     kind: str,
-    index: Mapping[str, Any] | None = None,
+    index: IndexEntry | None = None,
     *,
     threads: int = 0,
     cut: Cut = Cut(),
@@ -67,9 +68,9 @@ def open_store(
 
     ``threads`` 0 = one for each core. Raises :class:`CatalogueError` for a damaged file.
     """
-    chosen = {name: entry for name, entry in sorted(segments.items()) if entry["kind"] == kind}
+    chosen = {name: entry for name, entry in sorted(segments.items()) if entry.kind == kind}
     opened = [
-        (name, open_vectors(root / "segments" / name / VECTORS, count=entry["count"], dim=entry["dim"]))
+        (name, open_vectors(root / "segments" / name / VECTORS, count=entry.count, dim=entry.dim))
         for name, entry in chosen.items()
     ]
     return VectorStore(opened, open_index(root, index, chosen) if index else None, threads=threads, cut=cut)

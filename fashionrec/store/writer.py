@@ -14,6 +14,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -30,13 +31,11 @@ from fashionrec.store.generations import Generation
 from fashionrec.store.index import make_index
 from fashionrec.store.item_writer import ItemWriter
 from fashionrec.store.items import ItemReader
+from fashionrec.store.manifest import IndexEntry, Manifest, SegmentEntry
 from fashionrec.store.vectors import VECTORS, write_vectors
 
 if TYPE_CHECKING:
     from fashionrec.config import IndexConfig
-
-#: What a manifest says, in the order of the file.
-_KEYS = ("created", "made_by", "versions", "photos_from", "bundles", "segments", "counts", "settings", "index")
 
 
 class GenerationWriter:
@@ -57,10 +56,10 @@ class GenerationWriter:
         log: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.root, self.settings, self.previous, self.log = root, settings, previous, log
-        self.segments: dict[str, dict[str, Any]] = previous.segments if previous else {}
+        self.segments: dict[str, SegmentEntry] = dict(previous.manifest.segments) if previous else {}
         self._counts: dict[str, int] | None = None
         self._items: ItemWriter | None = None
-        self._index: dict[str, Any] | None = None
+        self._index: IndexEntry | None = None
         self._streams: list[tuple[SegmentWriter, str, str]] = []
         self._committing = False
 
@@ -103,17 +102,15 @@ class GenerationWriter:
         self,
         suffix: str,
         vectors: np.ndarray | Iterable[np.ndarray],
-        entry: Mapping[str, Any],
+        entry: SegmentEntry,
         *,
         dtype: str | None = None,
     ) -> str:
         """Write a segment's vectors at once; ``entry`` says in the table what they are. Returns its name."""
         name = f"{self.name}-{suffix}"
         folder = generations.folder_of(self.root).make_folder(f"segments/{name}")
-        written = write_vectors(folder / VECTORS, vectors, entry["dim"], dtype or self.settings.vectors)
-        self.segments[name] = {key: value for key, value in entry.items() if key != "float16_recall_at_10"}
-        if written.float16_recall_at_10 is not None:
-            self.segments[name]["float16_recall_at_10"] = written.float16_recall_at_10
+        written = write_vectors(folder / VECTORS, vectors, entry.dim, dtype or self.settings.vectors)
+        self.segments[name] = replace(entry, float16_recall_at_10=written.float16_recall_at_10)
         return name
 
     def finish_segments(self) -> dict[str, int]:
@@ -135,7 +132,7 @@ class GenerationWriter:
         """End the segments, then the items; returns their counts. ``shrink`` gives back unused room."""
         if self._counts is None and self._items is None and self.previous:
             shutil.copyfile(self.previous.items_path, self.items_path)
-            self._counts = dict(self.previous.manifest["counts"])
+            self._counts = dict(self.previous.manifest.counts)
         elif self._counts is None:
             self.finish_segments()
             self.items.close(shrink=shrink)
@@ -143,11 +140,11 @@ class GenerationWriter:
                 self._counts = reader.counts()
         return self._counts
 
-    def make_index(self, *, anew: bool = False) -> dict[str, Any]:
+    def make_index(self, *, anew: bool = False) -> IndexEntry:
         """Choose and make the index, or keep using the one before unless ``anew``; returns its entry."""
         if self._index is None:
             self.finish_items()
-            before = self.previous.manifest.get("index") if self.previous and not anew else None
+            before = self.previous.manifest.index if self.previous and not anew else None
             self._index = make_index(
                 self.root, self.name, self.segments, settings=self.settings, previous=before, log=self.log
             )
@@ -158,7 +155,7 @@ class GenerationWriter:
     ) -> Generation:
         """Serve the generation, finished as far as it is not: with one atomic switch, after all is synced.
 
-        ``changed`` are entries of the manifest that differ from those of the generation before.
+        ``changed`` are fields of the manifest that differ from those of the generation before.
         Raises ``OSError`` where the disk takes no more.
         """
         counts, index = self.finish_items(), self.make_index()
@@ -166,11 +163,13 @@ class GenerationWriter:
             changed["bundles"] = stored
         folder = generations.folder_of(self.root)
         folder.write(f"generations/{self.name}/{generations.REPORT}", dump_json(report))
-        manifest = {
-            **(self.previous.manifest if self.previous else dict.fromkeys(_KEYS)),
+        manifest = replace(
+            self.previous.manifest if self.previous else Manifest(),
             **{"created": now(), "made_by": made_by, **changed},
-            **{"segments": self.segments, "counts": counts, "index": index},
-        }
+            segments=self.segments,
+            counts=counts,
+            index=index,
+        )
         self._committing = True
         return generations.commit(self.root, self.name, manifest)
 

@@ -17,6 +17,7 @@ from fashionrec.catalogue.catalogue import Catalogue
 from fashionrec.errors import Busy
 from fashionrec.store import generations
 from fashionrec.store.items import CaptionRow
+from fashionrec.store.manifest import SegmentEntry
 from fashionrec.store.writer import GenerationWriter
 
 if TYPE_CHECKING:
@@ -90,10 +91,10 @@ def _write_generation(catalogue: Catalogue, described: dict[int, tuple[Descripti
     whole = [embedding_text(described[number][0], words, most=None) for number in numbers]
     texts, cut = shortened(whole, catalogue.embedder.count_cut)
     vectors = np.ascontiguousarray(catalogue.embedder.embed_texts(texts), dtype=np.float32)
-    entry = {"kind": "caption", "count": len(texts), "dim": int(vectors.shape[1])}
+    entry = SegmentEntry("caption", len(texts), int(vectors.shape[1]), catalogue.embedder.fingerprint)
     cut_report = {"texts_cut": sum(tokens > 0 for tokens in cut), "tokens_cut": sum(cut)}
     with GenerationWriter(catalogue.root, catalogue.config.index, catalogue.generation) as writer:
-        segment = writer.write_segment("caption", vectors, {**entry, "embedder": catalogue.embedder.fingerprint})
+        segment = writer.write_segment("caption", vectors, entry)
         for row, (number, text) in enumerate(zip(numbers, texts, strict=True)):
             caption = CaptionRow(
                 caption_en=described[number][0].caption_en,

@@ -302,7 +302,7 @@ class _Build:
                 )
             self.report.seconds["write"] += time.perf_counter() - begin
             begin = time.perf_counter()
-            self.report.index = writer.make_index()
+            self.report.index = writer.make_index().to_dict()
             self.report.seconds["index"] += time.perf_counter() - begin
             self.report.total_seconds = time.perf_counter() - self.start
             self.report.generation = writer.name
@@ -321,11 +321,13 @@ class _Build:
     def _as_before(self) -> bool:
         """Whether the generation that is served was made by the same models and settings."""
         assert self.previous is not None
-        models = {kind: entry["fingerprint"] for kind, entry in self.previous.manifest["bundles"].items()}
+        index = self.previous.manifest.index
+        models = {kind: entry.fingerprint for kind, entry in self.previous.manifest.bundles.items()}
         return (
             models == {bundle.kind: bundle.fingerprint for bundle in self._bundles()}
-            and self.previous.manifest["settings"].get("build_key") == self.build_key
-            and (self.previous.manifest.get("index") or {}).get("settings") == self.config.index.model_dump()
+            and self.previous.manifest.settings.get("build_key") == self.build_key
+            and index is not None
+            and index.settings == self.config.index.model_dump()
         )
 
     def _keep_previous(self, begin: float) -> None:
@@ -334,7 +336,8 @@ class _Build:
         generations.tidy(self.root)
         self._count(self.old_items.counts(), self.previous.items_path)
         self.report.unchanged, self.report.generation = True, self.previous.name
-        self.report.index = self.previous.manifest.get("index") or {}
+        index = self.previous.manifest.index
+        self.report.index = index.to_dict() if index else {}
         self.report.seconds["write"] += time.perf_counter() - begin
         self.report.total_seconds = time.perf_counter() - self.start
 
@@ -355,7 +358,7 @@ class _Build:
                 raise CatalogueError(f"photo {digest[:12]} is neither in the catalogue nor in the journal")
             return segment.add_photo(found, self.build_key)
 
-        before = self.previous.manifest["bundles"]["embedder"]["fingerprint"] if self.previous else None
+        before = self.previous.manifest.bundles["embedder"].fingerprint if self.previous else None
         rows = RowWriter(
             writer.items,
             self.old_items,

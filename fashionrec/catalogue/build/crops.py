@@ -26,15 +26,15 @@ class KnownCrops:
         self._items: ItemReader | None = None
         if generation is None or items is None:
             return
-        before = generation.manifest["settings"]
+        before = generation.manifest.settings
         if any(before.get(key) != settings[key] for key in ("crop", "thumbnail", "scaled_decoding")):
             return
-        if generation.manifest["bundles"]["embedder"]["fingerprint"] != encoder:
+        if generation.manifest.bundles["embedder"].fingerprint != encoder:
             return
         self._items, self._generation = items, generation
         self._crop = CropConfig.model_validate(before["crop"])
         self._key = before["build_key"]
-        self._vectors = open_store(generation.root, generation.segments, "image")
+        self._vectors = open_store(generation.root, generation.manifest.segments, "image")
 
     def find(self, photo: str, rectangle: Rectangle) -> tuple[bytes, bytes] | None:
         """The vector (float32 bytes) and thumbnail (JPEG bytes) of a crop of a photo (sha256); None where it is new."""
