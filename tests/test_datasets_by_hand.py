@@ -14,8 +14,8 @@ from fashionrec.config import Config
 from fashionrec.dataset.exports.choose import choose, disagreement, uncertainty
 from fashionrec.dataset.prepare.split import Group, counts_of, split_groups
 from fashionrec.errors import DataError
-from fashionrec.products.columns import parse_date
 from fashionrec.products.prices import Money, choose_currency, parse_currency, parse_price
+from fashionrec.products.values import parse_date
 from fashionrec.types import Box, Garment
 
 

@@ -2,18 +2,27 @@
 
 import contextlib
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fashionrec.config import Config
+from fashionrec.config import Config, FeedConfig
 from fashionrec.dataset.prepare.photo_names import photo_names
 from fashionrec.errors import ConfigError, DataError
-from fashionrec.products.columns import AVAILABILITIES, map_products, parse_availability, parse_date, parse_sizes
+from fashionrec.products.columns import Product, feed_vocabulary, map_products
 from fashionrec.products.prices import choose_currency, parse_currency, parse_price
+from fashionrec.products.records import Table
+from fashionrec.products.values import AVAILABILITIES, parse_availability, parse_date, parse_sizes
 from fashionrec.search.ranking import UNAVAILABLE
+
+
+def products(records: list[dict[str, Any]], settings: FeedConfig) -> list[Product]:
+    """The records of a feed as products."""
+    table = Table(Path("feed.jsonl"), records, range(1, len(records) + 1))
+    return list(map_products(table, feed_vocabulary(settings)))
 
 
 @pytest.mark.parametrize(
@@ -188,7 +197,7 @@ def test_a_row_is_mapped_and_typed_and_what_cannot_be_read_is_named(config: Conf
             "release_date": "곧", "sale_price": "$5", "sizes": True,
         },
     ]  # fmt: skip
-    first, second = map_products(records, config.feed)
+    first, second = products(records, config.feed)
     assert (first.product_id, first.images, first.problems) == ("7", ("https://cdn.shop/7.jpg",), ())
     assert first.columns == {
         "title": "셔츠 반팔", "price": 39000, "sale_price": 29000, "currency": "KRW", "availability": "out_of_stock",
@@ -220,7 +229,7 @@ def test_a_row_is_mapped_and_typed_and_what_cannot_be_read_is_named(config: Conf
     ],
 )
 def test_a_row_has_one_currency(config: Config, row: dict[str, Any], columns: dict[str, Any], why: str | None) -> None:
-    (product,) = map_products([{"image": "a.jpg", **row}], config.feed)
+    (product,) = products([{"image": "a.jpg", **row}], config.feed)
     assert product.columns == columns
     assert why is None or any(why in problem.why for problem in product.problems)
     assert (why is None) == (not product.problems)
@@ -228,28 +237,28 @@ def test_a_row_has_one_currency(config: Config, row: dict[str, Any], columns: di
 
 def test_a_column_that_is_switched_off_is_not_passed_on_as_text(config: Config) -> None:
     settings = config.feed.model_copy(update={"columns": {"image": "image", "price": None, "farbe": "colour"}})
-    (product,) = map_products([{"image": "a.jpg", "price": "39,000원", "colour": "red", "weight": 3}], settings)
+    (product,) = products([{"image": "a.jpg", "price": "39,000원", "colour": "red", "weight": 3}], settings)
     assert product.columns == {"farbe": "red", "weight": 3}
 
 
 def test_several_images_and_passwords(config: Config) -> None:
     def images(cell: object) -> tuple[str, ...]:
-        return map_products([{"image": cell, "id": 1}], config.feed)[0].images
+        return products([{"image": cell, "id": 1}], config.feed)[0].images
 
     assert images("a.jpg|b.jpg | a.jpg") == ("a.jpg", "b.jpg")
     assert images('["a.jpg", "b,c.jpg"]') == ("a.jpg", "b,c.jpg")
     assert images(["a.jpg"]) == ("a.jpg",)
-    (product,) = map_products([{"image": "a.jpg", "url": "https://me:secret@shop/x"}], config.feed)
+    (product,) = products([{"image": "a.jpg", "url": "https://me:secret@shop/x"}], config.feed)
     assert "secret" not in str(product.problems[0])
 
 
 def test_settings_and_feeds_that_cannot_be(config: Config) -> None:
     with pytest.raises(DataError, match="no column for images, only price"):
-        map_products([{"price": "5"}], config.feed)
+        products([{"price": "5"}], config.feed)
     with pytest.raises(ConfigError, match="ISO 4217"):
-        map_products([{"image": "a"}], config.feed.model_copy(update={"currency": "WON"}))
+        products([{"image": "a"}], config.feed.model_copy(update={"currency": "WON"}))
     with pytest.raises(ConfigError, match="image"):
-        map_products([{"image": "a"}], config.feed.model_copy(update={"columns": {"price": "price"}}))
+        products([{"image": "a"}], config.feed.model_copy(update={"columns": {"price": "price"}}))
 
 
 def test_names_of_photos() -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import TINY, Result
 
-from fashionrec.products.tables import is_table, read_products, read_records
+from fashionrec.products.records import is_table, read_table
+from fashionrec.products.tables import read_products
 
 ROWS = [
     {"image": "red-white.jpg", "product_id": "007", "title": "red, and white", "price": 12.5, "stock": 3},
@@ -36,7 +37,7 @@ def write(path: Path) -> Path:
 def test_each_kind_of_table_holds_the_same_rows(suffix: str, tmp_path: Path) -> None:
     table = write(tmp_path / f"p{suffix}")
     assert is_table(table)
-    assert read_records(table) == ROWS
+    assert read_table(table).records == ROWS
     one, two = read_products(table)
     assert (one.product_id, one.path) == ("007", tmp_path / "red-white.jpg")
     assert one.metadata == {"title": "red, and white", "price": 12.5, "stock": 3}
@@ -45,7 +46,7 @@ def test_each_kind_of_table_holds_the_same_rows(suffix: str, tmp_path: Path) -> 
 
 def test_columns_of_numbers_stay_text_where_that_is_asked_for(tmp_path: Path) -> None:
     table = write(tmp_path / "p.tsv")
-    assert [row.get("stock") for row in read_records(table, text=("stock",))] == ["3", None]
+    assert [row.get("stock") for row in read_table(table, text=("stock",)).records] == ["3", None]
 
 
 def test_a_catalogue_is_built_of_a_tsv_table(cli: Callable[..., Result], tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fashionrec.errors import DataError
-from fashionrec.products.tables import read_products, read_records
+from fashionrec.products.records import read_table
+from fashionrec.products.tables import read_ids, read_products
 
 
 def test_csv_columns_are_typed_and_empty_cells_left_out(tmp_path: Path) -> None:
@@ -63,7 +64,8 @@ def test_a_folder_is_one_product_per_photo(tmp_path: Path) -> None:
         ("a.csv", "photo,price\nx,1\n", "no column image"),
         ("a.csv", "image\n", "no rows"),
         ("a.jsonl", "{broken", "cannot be read"),
-        ("a.jsonl", "[1]\n", "JSON object"),
+        ("a.jsonl", '{"image": "a.jpg"}\n\n[1]\n', r"a\.jsonl, line 3: every line must be a JSON object"),
+        ("a.csv", 'image\n"a\nb"\n' + "c" * 200_000, "cannot be read: line 4: field larger"),
         ("a.csv", b"image\n\xff\xfe\n", "cannot be read"),
     ],
 )
@@ -78,6 +80,43 @@ def test_what_is_no_table_is_one_line_with_a_hint(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "lines"),
+    [
+        ("a.csv", 'image,title\na.jpg,"one\ntwo"\n\nb.jpg,x\n,\n', [2, 5, 6]),
+        ("a.csv", "\ufeffimage\r\na.jpg\r\nb.jpg", [2, 3]),
+        ("a.tsv", "image\ttitle\na.jpg\tx\n", [2]),
+        ("a.jsonl", '\n{"image": "a.jpg"}\n\n\n{"image": "b.jpg"}', [2, 5]),
+    ],
+)
+def test_a_record_stands_on_the_line_where_it_begins(tmp_path: Path, name: str, content: str, lines: list[int]) -> None:
+    table = tmp_path / name
+    table.write_text(content, encoding="utf-8", newline="")
+    assert list(read_table(table).lines) == lines
+
+
+def test_a_cell_belongs_to_the_last_column_of_its_name_and_to_none_beyond_them(tmp_path: Path) -> None:
+    table = tmp_path / "a.csv"
+    table.write_text("image,size,size,\na.jpg,1,2,3,4\nb.jpg,1\n")
+    assert read_table(table).records == [{"image": "a.jpg", "size": 2}, {"image": "b.jpg"}]
+
+
+def test_a_photo_or_a_folder_is_taken_only_where_the_command_takes_it(tmp_path: Path) -> None:
+    Image.new("RGB", (3, 3)).save(tmp_path / "x.png")
+    assert [row.image for row in read_products(tmp_path / "x.png", photo=True)] == ["x.png"]
+    with pytest.raises(DataError, match="neither a folder of photos nor a table"):
+        read_products(tmp_path / "x.png")
+    with pytest.raises(DataError, match="is not a table"):
+        read_products(tmp_path, folder=False)
+
+
+def test_ids_come_from_a_list_or_from_a_table(tmp_path: Path) -> None:
+    (tmp_path / "ids.txt").write_text(" 001 \n\nb\n")
+    (tmp_path / "ids.csv").write_text("product_id,price\n001,5\n,6\n")
+    assert read_ids(tmp_path / "ids.txt") == ["001", "b"]
+    assert read_ids(tmp_path / "ids.csv") == ["001"]
+
+
 def test_an_empty_folder_says_so(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no photos in"):
         read_products(tmp_path)
@@ -86,13 +125,13 @@ def test_an_empty_folder_says_so(tmp_path: Path) -> None:
 def test_what_floats_cannot_hold_stays_text_or_is_left_out(tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
     table.write_text("x,code,y\n1e999,12345678901234567890,1.5\n5,7,2\n")
-    assert read_records(table) == [
+    assert read_table(table).records == [
         {"x": "1e999", "code": "12345678901234567890", "y": 1.5},
         {"x": "5", "code": "7", "y": 2.0},
     ]
     lines = tmp_path / "t.jsonl"
     lines.write_text('{"a": NaN, "b": {"k": Infinity, "n": [1.5, -Infinity, 1e999]}, "c": 2.5}\n')
-    assert read_records(lines) == [{"b": {"k": None, "n": [1.5, None, None]}, "c": 2.5}]
+    assert read_table(lines).records == [{"b": {"k": None, "n": [1.5, None, None]}, "c": 2.5}]
 
 
 @given(st.lists(st.text(alphabet="0123456789.-+eE ", min_size=1, max_size=8), min_size=1, max_size=5))
@@ -101,7 +140,7 @@ def test_a_number_column_reads_back_as_the_same_numbers(
 ) -> None:
     table = tmp_path_factory.mktemp("table") / "t.csv"
     table.write_text("\n".join(["x,y", *(f"{value},-" for value in values)]))
-    rows = read_records(table)
+    rows = read_table(table).records
     kinds = {type(row["x"]) for row in rows if "x" in row}
     assert len(kinds) <= 1
     for row, value in zip(rows, values, strict=True):

@@ -226,14 +226,10 @@ def add(
     index: _To = None,
 ) -> None:
     from fashionrec.catalogue.edit import add_products
-    from fashionrec.photos.images import SUFFIXES
-    from fashionrec.products.tables import ProductRow, read_products
+    from fashionrec.products.tables import read_products
 
-    root, source = find_catalogue(session, index), Path(photos)
-    if source.is_file() and source.suffix.lower() in SUFFIXES:
-        rows = [ProductRow(source.name, source.parent, source.name, {})]
-    else:
-        rows = read_products(source)
+    root = find_catalogue(session, index)
+    rows = read_products(Path(photos), photo=True)
     with session.out.progress("adding", "photos") as tick:
         report = add_products(root, rows, session.config, source=photos, progress=tick)
     _tell(session, root, report)
@@ -248,8 +244,9 @@ def remove(
     index: _To = None,
 ) -> None:
     from fashionrec.catalogue.edit import remove_products
+    from fashionrec.products.tables import read_ids
 
-    ids = [*(products or []), *(_ids(file) if file else [])]
+    ids = [*(products or []), *(read_ids(file) if file else [])]
     if not ids:
         raise UsageError("no product is named", hint="give ids, or --file with one id a line")
     root = find_catalogue(session, index)
@@ -265,23 +262,11 @@ def update(
     index: _To = None,
 ) -> None:
     from fashionrec.catalogue.edit import update_products
-    from fashionrec.products.tables import read_records
+    from fashionrec.products.records import read_table
 
     root = find_catalogue(session, index)
-    report, unknown = update_products(root, read_records(table, ("product_id", "image")), session.config)
+    report, unknown = update_products(root, read_table(table).records, session.config)
     _tell(session, root, report, unknown)
-
-
-def _ids(file: Path) -> list[str]:
-    from fashionrec.errors import DataError
-    from fashionrec.products.tables import is_table, read_records
-
-    if is_table(file):
-        return [str(record["product_id"]) for record in read_records(file, ("product_id",)) if "product_id" in record]
-    try:
-        return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read: {error}") from None
 
 
 def _tell(session: Session, root: Path, report: BuildReport, unknown: list[str] | None = None) -> None:

@@ -254,13 +254,9 @@ def _evaluate_outfits(session: Session, index: str | None, outfits: Path) -> Non
 
 
 def _table_rows(path: Path) -> Any:
-    from fashionrec.products.tables import is_table, read_products
+    from fashionrec.products.tables import read_products
 
-    if not is_table(path):
-        raise DataError(
-            f"{path} is not a table", hint="a CSV, JSONL or Parquet file with the columns image and product_id"
-        )
-    return read_products(path)
+    return read_products(path, folder=False)
 
 
 def run_evaluate_search(

@@ -226,8 +226,10 @@ def _standard_input() -> list[Source]:
     data = _read_standard_input()
     if not data:
         raise UsageError("standard input is empty", hint="cat photo.jpg | fashionrec query -")
+    from fashionrec.products.records import split_list
+
     try:
-        lines = [line.strip() for line in data.decode("utf-8").splitlines() if line.strip()]
+        lines = split_list(data.decode("utf-8"))
     except UnicodeDecodeError:
         return [data]
     if lines and all(len(line) < 4096 and "\0" not in line for line in lines):

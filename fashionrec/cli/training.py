@@ -240,7 +240,7 @@ def _judge(session: Session) -> Any:
 
 
 def _is_table(path: Path) -> bool:
-    from fashionrec.products.tables import is_table
+    from fashionrec.products.records import is_table
 
     return is_table(path)
 

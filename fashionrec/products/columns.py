@@ -1,53 +1,74 @@
-"""Product columns: a shop's names in ours, and its texts as numbers, dates, lists and the few words that filters know.
+"""The one vocabulary of product columns: a table's names in ours, and what becomes of their cells.
 
-A cell that cannot be read is left out and reported with the reason; it is never passed on as text, for a price that is text
-would be compared as text. Columns that ``feed.columns`` does not name are kept as they are, under their own names.
+A typed cell that cannot be read is left out and reported with the reason; it is never passed on as text, for a price that is
+text would be compared as text. Columns that the vocabulary does not name are kept as they are, under their own names.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 import re
-import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from fashionrec.common.documents import parse_json
+from fashionrec.config import nearest
 from fashionrec.errors import ConfigError, DataError
 from fashionrec.products.prices import CURRENCIES, Money, choose_currency, parse_currency, parse_price
+from fashionrec.products.records import Table
+from fashionrec.products.values import (
+    parse_availability,
+    parse_date,
+    parse_sizes,
+    parse_text,
+    parse_url,
+    split_images,
+)
 
 if TYPE_CHECKING:
     from fashionrec.config import FeedConfig
 
-#: What `availability` becomes. in_stock and its like can be bought; query leaves out_of_stock out.
-AVAILABILITIES = ("in_stock", "out_of_stock", "preorder", "backorder")
 
-_AVAILABILITY = {
-    word: name
-    for name, words in {
-        "in_stock": "instock available limitedavailability onlineonly instoreonly lowstock true yes y"
-        " 재고있음 판매중 구매가능 판매가능 정상판매",
-        "out_of_stock": "outofstock soldout discontinued unavailable notavailable false no n 품절 일시품절 매진 재고없음 판매종료"
-        " 판매중지 판매중단 단종",
-        "preorder": "preorder presale presell comingsoon 예약판매 예약주문 예약구매 출시예정",
-        "backorder": "backorder backordered onbackorder 입고예정 재입고예정 입고대기",
-    }.items()
-    for word in words.split()
-}
-_DATE = re.compile(
-    r"(\d{4})(?:\s*[-./년]\s*(\d{1,2})\s*[-./월]\s*(\d{1,2})\s*[.일]?|(\d{2})(\d{2}))"
-    r"(?:[T\s]\s*(\d{2}):(\d{2})(?::(\d{2})(?:\.\d+)?)?\s*(Z|UTC|[+-]\d{2}:?\d{2})?)?"
-)
+@dataclass(frozen=True)
+class Vocabulary:
+    """What the columns of a table are called, and whether their cells are ``typed``.
+
+    ``names`` has for each of our columns those of the table that may fill it, in order; ``currency`` is that of prices which
+    name none. Where cells are not typed, ``image`` is one photo, ids lose the blanks around them, and all other cells
+    stay as they are, empty lists and texts of JSON included.
+    """
+
+    names: Mapping[str, tuple[str, ...]]
+    typed: bool = False
+    currency: str = ""
+
+    @property
+    def text(self) -> frozenset[str]:
+        """Columns of CSV that are not to be taken for numbers before they are read here."""
+        return frozenset(name for names in self.names.values() for name in names) if self.typed else frozenset()
+
+
+#: Of the tables that `build-index`, `catalogue add`, `evaluate` and the training of encoders are handed.
+OWN = Vocabulary({"image": ("image",), "product_id": ("product_id",)})
+
+
+def feed_vocabulary(settings: FeedConfig) -> Vocabulary:
+    """The vocabulary of a shop's feed. Raises :class:`ConfigError` for settings that cannot be."""
+    if settings.currency.upper() not in CURRENCIES:
+        raise ConfigError(f"feed.currency: {settings.currency!r} is no currency of ISO 4217", hint="KRW, USD, EUR, ...")
+    names: dict[str, tuple[str, ...]] = {}
+    for own, theirs in settings.columns.items():
+        if theirs:
+            names[own] = (theirs,) if isinstance(theirs, str) else tuple(theirs)
+    if "image" not in names:
+        raise ConfigError("feed.columns names no column for image", hint="for example image: [image_link]")
+    return Vocabulary(names, True, settings.currency.upper())
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A cell that was left out. ``row`` counts products from 1; ``column`` is the feed's own name for it."""
+    """A cell that was left out. ``row`` counts products from 1; ``column`` is the table's own name for it."""
 
     row: int
     column: str
@@ -58,128 +79,43 @@ class Problem:
         return f"row {self.row}, {self.column}: {self.value!r} {self.why}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Product:
-    """One row of a feed. ``images`` are addresses or paths as the feed has them; ``columns`` are typed, without empty ones."""
+    """One record of a table. ``images`` are addresses or paths as the table has them; ``columns`` are the other columns.
+
+    ``row`` counts products from 1, ``line`` is that of the file (:class:`~fashionrec.products.records.Table`).
+    """
 
     row: int
+    line: int
     product_id: str | None
     images: tuple[str, ...]
     columns: dict[str, Any] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
 
 
-def sources_of(settings: FeedConfig) -> dict[str, tuple[str, ...]]:
-    """For each of our columns the feed's that may fill it, in order. Raises :class:`ConfigError` for settings that cannot be."""
-    if settings.currency.upper() not in CURRENCIES:
-        raise ConfigError(f"feed.currency: {settings.currency!r} is no currency of ISO 4217", hint="KRW, USD, EUR, ...")
-    named: dict[str, tuple[str, ...]] = {}
-    for own, theirs in settings.columns.items():
-        if theirs:
-            named[own] = (theirs,) if isinstance(theirs, str) else tuple(theirs)
-    if "image" not in named:
-        raise ConfigError("feed.columns names no column for image", hint="for example image: [image_link]")
-    return named
+def map_products(table: Table, vocabulary: Vocabulary = OWN) -> Iterator[Product]:
+    """The records of a table as products. Those that are not typed are taken out of ``table``, which spares a copy.
+
+    Raises :class:`DataError` if no record has a column that images come from.
+    """
+    columns, images = table.columns, vocabulary.names["image"]
+    if not set(columns) & set(images):
+        raise _no_image(table, columns, images, vocabulary.typed)
+    read = functools.partial(_typed, vocabulary=vocabulary) if vocabulary.typed else _as_written
+    return map(read, range(1, len(table.records) + 1), table.lines, table.records)
 
 
-def map_products(records: Iterable[Mapping[str, Any]], settings: FeedConfig) -> list[Product]:
-    """Rows of a feed as products. Raises :class:`DataError` if no row has a column that images come from."""
-    named = sources_of(settings)
-    records = list(records)
-    present = {column for record in records for column in record}
-    if not present & set(named["image"]):
-        raise DataError(
-            f"the feed has no column for images, only {', '.join(sorted(present)[:12])}",
-            hint=f"name it: --set 'feed.columns.image=COLUMN' (now {', '.join(named['image'])})",
+def _no_image(table: Table, columns: list[str], images: tuple[str, ...], feed: bool) -> DataError:
+    if feed:
+        return DataError(
+            f"the feed has no column for images, only {', '.join(sorted(columns)[:12])}",
+            hint=f"name it: --set 'feed.columns.image=COLUMN' (now {', '.join(images)})",
         )
-    return [_map(row, record, named, settings.currency.upper()) for row, record in enumerate(records, start=1)]
-
-
-def split_images(value: Any) -> list[str]:
-    """The images of one cell, each once: a list, a JSON list, or texts parted by ``|`` (a comma can be part of an address)."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        with contextlib.suppress(ValueError):
-            value = parse_json(value)
-    if isinstance(value, str):
-        value = value.split("|")
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise ValueError("is no image")
-    return list(dict.fromkeys(item.strip() for item in value if item.strip()))
-
-
-def parse_availability(value: Any) -> str:
-    """One of :data:`AVAILABILITIES`, from the words of Google, schema.org and Korean shops, a stock count or a boolean."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    text = unicodedata.normalize("NFKC", str(value)).strip().lower()
-    if re.fullmatch(r"\d{1,9}", text):
-        return "in_stock" if int(text) else "out_of_stock"
-    word = re.sub(r"[\s_\-]", "", text.rstrip("/").rpartition("/")[2])
-    if word not in _AVAILABILITY:
-        raise ValueError("is no availability that is known")
-    return _AVAILABILITY[word]
-
-
-def parse_sizes(value: Any) -> list[str]:
-    """Sizes as texts, each once: from a list, a JSON list, or a text with ``|``, ``;`` or ``,`` between them."""
-    if isinstance(value, str):
-        text = value.strip()
-        if text.startswith("["):
-            try:
-                value = parse_json(text)
-            except ValueError:
-                raise ValueError("is no list of sizes") from None
-        else:
-            mark = next((mark for mark in "|;," if mark in text), None)
-            value = text.split(mark) if mark else [text]
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        value = [value]
-    if not isinstance(value, list):
-        raise ValueError("is no list of sizes")
-    return [size for size in dict.fromkeys(parse_text(item) for item in value if item is not None) if size]
-
-
-def parse_date(value: Any) -> str:
-    """ISO 8601, with a time where there is one: from year, month and day in this order. Other orders are not guessed."""
-    found = _DATE.fullmatch(unicodedata.normalize("NFKC", str(value)).strip())
-    if found is None:
-        raise ValueError("is no date of the form 2026-11-24")
-    year, month, day, month2, day2, hour, minute, second, zone = found.groups()
-    try:
-        on = date(int(year), int(month or month2), int(day or day2))
-        if hour is None:
-            return on.isoformat()
-        at = datetime(on.year, on.month, on.day, int(hour), int(minute), int(second or 0))
-        return at.replace(tzinfo=_zone(zone)).isoformat()
-    except ValueError:
-        raise ValueError("is no date that exists") from None
-
-
-def parse_text(value: Any) -> str:
-    """A text in one line, without control characters; numbers as they are written, a list joined with ``>``."""
-    if isinstance(value, list) and value:
-        return " > ".join(parse_text(item) for item in value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise ValueError("is no text")
-    kept = "".join(" " if unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") else char for char in str(value))
-    return " ".join(kept.split())
-
-
-def parse_url(value: Any) -> str:
-    """An address of a web page. Only http and https; no user name or password in it."""
-    text = str(value).strip()
-    try:
-        parts = urlsplit(text)
-        fine = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        fine = False
-    if not fine or re.search(r"[\s\x00-\x1f\x7f\ud800-\udfff]", text):
-        raise ValueError("is no http(s) address")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("holds a user name or password")
-    return text
+    return DataError(
+        f"{table.path} has no column image, only {', '.join(columns[:12])}",
+        hint=nearest("image", columns) or "name the column with the photos' paths image",
+    )
 
 
 _TYPES: dict[str, Callable[[Any], Any]] = {
@@ -193,10 +129,17 @@ _TYPES: dict[str, Callable[[Any], Any]] = {
 _TYPED = frozenset({*_TYPES, "price", "sale_price", "currency"})
 
 
-def _map(row: int, record: Mapping[str, Any], named: Mapping[str, tuple[str, ...]], currency: str) -> Product:
+def _as_written(row: int, line: int, record: dict[str, Any]) -> Product:
+    image = str(record.pop("image", "") or "").strip()
+    product_id = str(record.pop("product_id", "")).strip()
+    return Product(row, line, product_id or None, (image,), record)
+
+
+def _typed(row: int, line: int, record: Mapping[str, Any], vocabulary: Vocabulary) -> Product:
+    names = vocabulary.names
     problems: list[Problem] = []
     chosen = {
-        own: next((name for name in theirs if not _empty(record.get(name))), None) for own, theirs in named.items()
+        own: next((name for name in theirs if not _empty(record.get(name))), None) for own, theirs in names.items()
     }
 
     def cell(own: str, parse: Callable[[Any], Any]) -> Any:
@@ -211,17 +154,17 @@ def _map(row: int, record: Mapping[str, Any], named: Mapping[str, tuple[str, ...
         return None if _empty(value) else value
 
     columns: dict[str, Any] = {}
-    for own in named:
+    for own in names:
         if own not in ("image", "product_id", "price", "sale_price", "currency"):
             columns[own] = cell(own, _TYPES.get(own, parse_text))
     images = cell("image", split_images) or []
     product_id = cell("product_id", parse_text)
-    columns.update(_money(row, record, chosen, cell, currency, problems))
-    taken = {name for name in chosen.values() if name} | {name for own in _TYPED for name in named.get(own, ())}
-    taken |= set(named) | _TYPED
+    columns.update(_money(row, record, chosen, cell, vocabulary.currency, problems))
+    taken = {name for name in chosen.values() if name} | {name for own in _TYPED for name in names.get(own, ())}
+    taken |= set(names) | _TYPED
     columns.update({name: value for name, value in record.items() if name not in taken and not _empty(value)})
     filled = {own: value for own, value in columns.items() if value is not None}
-    return Product(row, product_id, tuple(images), filled, tuple(problems))
+    return Product(row, line, product_id, tuple(images), filled, tuple(problems))
 
 
 def _money(
@@ -267,10 +210,3 @@ def _empty(value: Any) -> bool:
     if isinstance(value, str):
         return not value.strip()
     return value is None or value == [] or value == {} or (isinstance(value, float) and not math.isfinite(value))
-
-
-def _zone(text: str | None) -> timezone | None:
-    if text is None or text in ("Z", "UTC"):
-        return UTC if text else None
-    minutes = int(text[1:3]) * 60 + int(text[-2:])
-    return timezone(timedelta(minutes=-minutes if text[0] == "-" else minutes))

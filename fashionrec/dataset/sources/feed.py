@@ -15,8 +15,9 @@ from fashionrec.common.reach import WORDS, Reach, Refusal
 from fashionrec.dataset.feed.photo_cache import Fetched, image_suffix
 from fashionrec.dataset.prepare.photo_names import photo_names
 from fashionrec.dataset.source import Source, SourceImage
-from fashionrec.products.columns import Problem, Product, map_products, parse_text, sources_of
-from fashionrec.products.tables import read_records
+from fashionrec.products.columns import Problem, Product, feed_vocabulary, map_products
+from fashionrec.products.records import read_table
+from fashionrec.products.values import parse_text
 
 if TYPE_CHECKING:
     from fashionrec.config import Config
@@ -51,13 +52,12 @@ def read(
     unless ``dataset.follow_links`` is set. A photo's key is
     ``PRODUCT_N.suffix``, its group the product. A row without a product id is a product of its own, named by its images.
     ``refresh`` asks for what is there already whether it has changed. ``door`` is for servers that are not public.
-    Cells that cannot be read are among ``notes``; photos that could not be had are ``failed``, with ``key``, ``row``,
+    Cells that cannot be read are among ``notes``; photos that could not be had are ``failed``, with ``key``, ``row``, ``line``,
     ``product_id``, ``url``, ``reason``, ``message`` and ``attempts``. Raises :class:`DataError`, :class:`ConfigError`,
     :class:`Busy`, and :class:`MissingExtra` without urllib3 and protego.
     """
-    named = sources_of(config.feed)
-    text = {name for names in named.values() for name in names}
-    products = map_products(read_records(file, text), config.feed)
+    vocabulary = feed_vocabulary(config.feed)
+    products = list(map_products(read_table(file, vocabulary.text), vocabulary))
     wanted, failed = _wanted(products)
     urls = [photo.image for photo in wanted if _is_url(photo.image)]
     fetched: Mapping[str, Fetched | Failed] = {}
@@ -71,7 +71,7 @@ def read(
     for photo in wanted:
         path, problem = _find(photo.image, reach, fetched)
         if path is None:
-            failed.append({**_row_of(photo), **problem})
+            failed.append({**_row(photo.key, photo.product, photo.product_id), **problem})
             continue
         key = f"{photo.key}{_suffix(path)}"
         images.append(SourceImage(key, path, group=photo.product_id))
@@ -102,8 +102,8 @@ def _wanted(products: Sequence[Product]) -> tuple[list[_Wanted], list[dict[str, 
                 counts[product_id] += 1
                 wanted.append(_Wanted(f"{names[product_id]}_{counts[product_id]}", product_id, product, image))
         if not product.images:
-            row = {"key": names[product_id], "row": product.row, "product_id": product_id, "url": ""}
-            failed.append({**row, "reason": "no-image", "message": "the row names no image", "attempts": 0})
+            row = _row(names[product_id], product, product_id)
+            failed.append({**row, "url": "", "reason": "no-image", "message": "the row names no image", "attempts": 0})
     return wanted, failed
 
 
@@ -145,8 +145,8 @@ def _refusal(image: str, reason: str, message: str) -> dict[str, Any]:
     return {"url": parse_text(image), "reason": reason, "message": message, "attempts": 0}
 
 
-def _row_of(photo: _Wanted) -> dict[str, Any]:
-    return {"key": photo.key, "row": photo.product.row, "product_id": photo.product_id}
+def _row(key: str, product: Product, product_id: str) -> dict[str, Any]:
+    return {"key": key, "row": product.row, "line": product.line, "product_id": product_id}
 
 
 def _suffix(path: Path) -> str:
