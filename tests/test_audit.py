@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 from fashionrec.cli import dataset as dataset_commands
 from fashionrec.common.pages import COLOURS
 from fashionrec.config import Config, load_config
+from fashionrec.dataset.audit.charts import bars, grid, histogram
 from fashionrec.dataset.audit.findings import KINDS, Finding, Mark
 from fashionrec.dataset.audit.page import audit_page, draw_marks
 from fashionrec.dataset.audit.run import Audit, audit_dataset
@@ -152,6 +153,21 @@ def test_counts_are_those_of_an_independent_count(tmp_path: Path) -> None:
     assert document["classes"]["skirt"] == {"images": 4, "boxes": 4, "missing": 2}
     assert sum(document["box_shapes"]["side"]["counts"]) == document["boxes"]
     assert sum(map(sum, document["box_shapes"]["centres"])) == document["boxes"]
+
+
+def test_a_photo_that_lists_name_twice_counts_once_in_each_split(tmp_path: Path) -> None:
+    write(tmp_path)
+    before = audit_dataset(tmp_path, settings()).to_dict()["splits"]
+    again = "train/images/clean1001.jpg\n"  # a pair of pants and a skirt
+    (tmp_path / "train-more.txt").write_text(again)
+    assert audit_dataset(tmp_path, settings()).to_dict()["splits"] == before
+    (tmp_path / "train-more.txt").write_text("")
+    (tmp_path / "valid-more.txt").write_text(again)
+    after = audit_dataset(tmp_path, settings()).to_dict()["splits"]
+    assert after["train"] == before["train"]
+    assert after["valid"]["images"] == before["valid"]["images"] + 1
+    assert after["valid"]["boxes"] == before["valid"]["boxes"] + 2
+    assert after["valid"]["classes"]["skirt"]["images"] == before["valid"]["classes"]["skirt"]["images"] + 1
 
 
 def test_no_dataset_is_an_error_of_one_line(tmp_path: Path) -> None:
@@ -317,6 +333,40 @@ def test_the_page_is_self_contained_and_shows_each_kind(tmp_path: Path, run: Cal
     assert {plant.name for plant in PLANTS} <= page.ids
     assert page.pictures >= 35
     assert page.drawn["svg"] == 5
+
+
+def test_bars_are_as_long_as_what_they_count() -> None:
+    chart = bars("photos", {"top": 2, "pants": 4}, {"top": "red"}, "grey", goal=8)
+    assert chart["rows"] == [
+        {"name": "top", "value": 2, "y": 3.0, "width": 47.0, "height": 69.0, "colour": "red"},
+        {"name": "pants", "value": 4, "y": 78.0, "width": 94.0, "height": 69.0, "colour": "grey"},
+    ]
+    assert (chart["x"], chart["goal"], chart["goal_value"]) == (84, 272.0, 8)
+    assert bars("photos", {"top": 2, "pants": 4}, {}, "grey", goal=16)["rows"][1]["width"] == 47.0
+    far = bars("photos", {"top": 2, "pants": 4}, {}, "grey", goal=17)  # it would leave no room for the bars
+    assert (far["goal"], far["rows"][1]["width"]) == (None, 188.0)
+    near = bars("photos", {"top": 4}, {}, "grey", goal=2)
+    assert (near["goal"], near["rows"][0]["width"]) == (178.0, 188.0)
+    assert bars("photos", {"top": 4}, {}, "grey", goal=0)["goal"] is None
+    assert {row["height"] for row in bars("photos", dict.fromkeys("abcdefghijklmnopqrst", 0), {}, "")["rows"]} == {2.0}
+    assert bars("photos", {}, {}, "grey")["rows"] == []
+
+
+def test_a_histogram_and_a_grid_show_what_is_rare() -> None:
+    chart = histogram("sides", [0, 1, 400], ["small", "middle", "large"], ["0", "1"])
+    assert chart["columns"] == [
+        {"x": 0.5, "width": 105.7, "height": 0.0, "name": "small: 0"},
+        {"x": 107.2, "width": 105.7, "height": 1.5, "name": "middle: 1"},
+        {"x": 213.8, "width": 105.7, "height": 146.0, "name": "large: 400"},
+    ]
+    assert chart["marks"] == ["0", "1"]
+    assert [tuple(cell.values()) for cell in grid("centres", [[0, 5], [10, 0]])["cells"]] == [
+        (0.0, 0.0, 74.5, 0.03, "0"),
+        (75.0, 0.0, 74.5, 0.52, "5"),
+        (0.0, 75.0, 74.5, 1.0, "10"),
+        (75.0, 75.0, 74.5, 0.03, "0"),
+    ]
+    assert histogram("sides", [], [], [])["columns"] == grid("centres", [])["cells"] == []
 
 
 def test_the_page_does_not_open_what_could_not_be_read(tmp_path: Path) -> None:
