@@ -101,7 +101,12 @@ def refused(folder: Path, match: str) -> None:
         ("agreement", [], "agreement"),
         ("agreement.speed", "fast", "agreement.speed"),
         ("agreement.speed", {"ratio": "fast"}, "agreement.speed.ratio"),
-        ("format_version", {"a": 1}, "format"),
+        ("format_version", {"a": 1}, "a bundle of format a dict of 1; this"),
+        ("format_version", [1, 2, 3], "a bundle of format a list of 3; this"),
+        ("format_version", "x" * 99, f"format '{'x' * 80}'; this"),
+        ("format_version", 1 << 64, "format a huge number; this"),
+        ("format_version", 1 - (1 << 64), f"format {1 - (1 << 64)}; this"),
+        ("format_version", None, "format None; this"),
         ("source", {"x": float("inf")}, "damaged"),
     ],
 )
