@@ -86,7 +86,9 @@ def test_what_was_measured_is_what_is_expected(cli: Cli, index: Path, server: Op
         two_halves(tmp_path / "photos" / f"p{n}.jpg", "red", "white", (120 + n, 90))
     cli("build-index", "photos", "--index", "c", *MODELS, "--quiet")
     assert cli("caption", "--index", "c", "--limit", "10", "--json").document["left"] == 2
-    plan = cli("caption", "--index", "c", "--dry-run", "--json").document["plan"]
+    told = cli("caption", "--index", "c", "--dry-run", "--json")
+    plan = told.document["plan"]
+    assert "expected: 2 x (400 tokens in, 90 out; measured on 10 answers)" in told.err
     assert plan["tokens_each"] == {"input": 400, "output": 90, "measured": 10}
     assert plan["expected_cost_usd"] == pytest.approx(2 * EACH)
 
