@@ -60,6 +60,7 @@ class Client:
         self.remote = OpenAICaptioner(settings(server, **batch), api_key=KEY, backoff=0.01)
         self.cache = CaptionCache(folder / "captions.sqlite")
         self.caller = self.remote.caller()
+        self.recorded: Counter[Place] = Counter()
         self.batches = Batches(
             folder / "batches",
             self.remote.config,
@@ -74,6 +75,7 @@ class Client:
         return request_body("gpt-4o", {}, b"jpeg", place.class_name)
 
     def record(self, found: Sequence[Collected]) -> None:
+        self.recorded.update(one.place for one in found)
         self.cache.put_many([(*one.place, self.outcome(one)) for one in found])
 
     def outcome(self, one: Collected) -> Outcome:
@@ -175,6 +177,13 @@ def test_a_failed_batch_is_submitted_again_and_then_its_garments_have_failed(tmp
         known = cache.find(*place(0), "openai")
     assert known is not None
     assert "line 1 is wrong [key]" in (known.error or "")
+
+
+def test_a_garment_of_a_large_batch_that_was_cancelled_is_recorded_once(tmp_path: Path) -> None:
+    with BatchServer([lambda lines: Ending("cancelled")]) as server, Client(server, tmp_path, requests=600) as client:
+        client.batches.add(place(n) for n in range(600))  # more than are recorded at a time
+        client.until_done()
+    assert client.recorded == Counter({place(n): 1 for n in range(600)})
 
 
 def test_a_batch_that_finds_no_room_is_submitted_when_there_is_some(tmp_path: Path) -> None:
