@@ -692,6 +692,16 @@ def test_voc_takes_a_folder(tmp_path: Path) -> None:
         read_local("voc", voc(tmp_path / "a.xml", []), "l")
 
 
+def test_voc_a_photo_whose_annotation_is_a_link_is_not_known_to_be_empty(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        photo(tmp_path / "voc" / f"{name}.jpg")
+    (tmp_path / "voc" / "a.xml").symlink_to(voc(tmp_path / "outside.xml", [("top", 2, 3, 4, 5)]))
+    voc(tmp_path / "voc" / "b.xml", [("top", 2, 3, 4, 5)])
+    source = read_local("voc", tmp_path / "voc", "l")
+    assert list(by_key(source)) == ["b.jpg"]
+    assert reasons(source) == {"a.jpg": "link"}
+
+
 def test_voc_a_photo_elsewhere_of_the_same_name_is_not_taken(tmp_path: Path) -> None:
     voc(tmp_path / "train" / "a.xml", [("top", 2, 3, 4, 5)])
     photo(tmp_path / "valid" / "a.jpg")
