@@ -306,7 +306,16 @@ def test_a_run_whose_weights_lie_elsewhere_is_refused(tmp_path: Path, cli: Cli) 
     record = {"format": "fashionrec-run", "format_version": 1, "kind": "detector", "verb": "train", "status": "done"}
     (tmp_path / "run" / "weights").mkdir(parents=True)
     (tmp_path / "run" / "weights" / "best.pt").write_bytes(archive({"best/data.pkl": pickle.dumps(OrderedDict())}))
-    for weights, verdict in (("weights/best.pt", "safe to use"), ("../../secret.pt", "refused")):
+    for weights, verdict in (
+        ("weights/best.pt", "safe to use"),
+        ("./weights/../weights//best.pt", "safe to use"),
+        ("../../secret.pt", "refused"),
+        ("weights/../../secret.pt", "refused"),
+        ("weights\\..\\..\\secret.pt", "refused"),
+        ("C:secret.pt", "refused"),
+        ("~/secret.pt", "refused"),
+        ("\\secret.pt", "refused"),
+    ):
         (tmp_path / "run" / "run.json").write_text(json.dumps({**record, "weights": {"best": weights}}))
         done = cli("doctor", tmp_path / "run", "--json")
         assert (done.document["kind"], done.document["verdict"]) == ("run", verdict)
