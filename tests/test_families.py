@@ -350,6 +350,18 @@ def test_what_a_family_does_not_know_is_refused_by_name(data: Path, tmp_path: Pa
         train(settings(data, "fasterrcnn_resnet5_fpn"), tmp_path)
 
 
+def test_a_side_that_does_not_fit_names_the_ones_that_do(data: Path, tmp_path: Path) -> None:
+    for model, side, hint in (
+        (EFFICIENTDET, 96, "imgsz=128"),  # there is none below
+        (EFFICIENTDET, 300, "imgsz=384, or 256"),
+        (FASTER_RCNN, 100, "imgsz=96"),
+        (FASTER_RCNN, 10, "imgsz=32"),
+    ):
+        with pytest.raises(ConfigError, match=f"not {side}") as caught:
+            train(settings(data, model, f"imgsz={side}"), tmp_path)
+        assert caught.value.hint == hint
+
+
 def test_published_weights_are_taken_where_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of the published name and shape lies where torch keeps what it has fetched."""
     from fashionrec.detector.training.families import torchvision as family
