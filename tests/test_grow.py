@@ -20,7 +20,7 @@ from fashionrec.catalogue.build.report import BuildReport
 from fashionrec.catalogue.edit import add_products, compact_catalogue, entries, remove_products, update_products
 from fashionrec.catalogue.exchange import export_catalogue, import_catalogue
 from fashionrec.config import Config
-from fashionrec.errors import CatalogueError, DataError
+from fashionrec.errors import CatalogueError, DataError, FashionrecError
 from fashionrec.models.bundle import Bundle
 from fashionrec.products.tables import ProductRow, read_products
 from fashionrec.store import generations
@@ -342,6 +342,20 @@ def test_a_damaged_export_is_one_error_and_leaves_nothing(
         import_catalogue(out, tmp_path / "d", config)
     assert type(caught.value).__module__ == "fashionrec.errors"
     assert not (tmp_path / "d").exists()
+
+
+@pytest.mark.parametrize("fault", ["place", "place and bundle"])
+def test_an_import_below_a_file_is_one_error_and_keeps_the_file(
+    catalogue: Path, tmp_path: Path, config: Config, fault: str
+) -> None:
+    export_catalogue(catalogue, tmp_path / "out", config)
+    if fault == "place and bundle":
+        path = tmp_path / "out" / "bundles" / "embedder" / "image.onnx"
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(FashionrecError):
+        import_catalogue(tmp_path / "out", tmp_path / "notes" / "d", config)
+    assert (tmp_path / "notes").read_text() == "mine"
 
 
 ACTIONS = st.lists(
