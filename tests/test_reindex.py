@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import two_halves
+from conftest import Result, two_halves
 
 from fashionrec import Catalogue
 from fashionrec.catalogue.reindex import reindex_catalogue
@@ -72,6 +73,18 @@ def test_a_new_index_serves_the_same_items_and_embeds_nothing(many: Path, tmp_pa
     with Catalogue.open(many) as opened:
         assert opened.images.index is None
     assert answers(many, photos) == before
+
+
+def test_the_table_says_what_was_taken_and_what_was_wrong_with_the_rest(
+    catalogue: Path, cli: Callable[..., Result]
+) -> None:
+    taken = cli("catalogue", "reindex", catalogue, "--set", "index.vectors=float16").out.splitlines()
+    assert taken[0].split("  ")[0] == "tried"
+    assert re.fullmatch(r"flat +0\.0 +1\.0000 +\d+\.\d\d +\d+\.\d\d +0\.0 +taken", taken[1])
+    assert taken[-1] == "recall@10 of float16 against float32: 1.0000"
+    rejected = cli("catalogue", "reindex", catalogue, "--max-latency-ms", "1e-9").out
+    assert re.search(r"^flat .*  a query takes \d+\.\d\d ms, more than 1e-09$", rejected, re.MULTILINE)
+    assert "index: exact, since nothing reaches recall@10 of 0.99 within 1e-09 ms (flat: a query takes" in rejected
 
 
 def test_an_index_that_no_generation_needs_is_removed(many: Path) -> None:
