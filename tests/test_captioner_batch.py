@@ -184,6 +184,7 @@ def test_a_garment_of_a_large_batch_that_was_cancelled_is_recorded_once(tmp_path
         client.batches.add(place(n) for n in range(600))  # more than are recorded at a time
         client.until_done()
     assert client.recorded == Counter({place(n): 1 for n in range(600)})
+    assert len(server.batches) == 1  # none of them is submitted again
 
 
 def test_a_batch_that_finds_no_room_is_submitted_when_there_is_some(tmp_path: Path) -> None:
