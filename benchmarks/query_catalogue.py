@@ -18,14 +18,14 @@ def around(embedder: Path, photos: Sequence[Path], count: int, seed: int = 0) ->
     them apart from it, and a little of every direction."""
     from fashionrec.config import load_config
     from fashionrec.embedder.embed import Embedder
-    from fashionrec.photos.images import crop_garment, read_photo
+    from fashionrec.photos.images import read_photo
     from fashionrec.types import Box
 
     config = load_config(env={}).config
     encoder = Embedder.open(embedder)
-    pictures = [read_photo(path, config.images).pixels for path in photos]
-    crops = [crop_garment(one, Box(0, 0, one.width, one.height), config.crop) for one in pictures]
-    crops += [crop_garment(one, Box(0, 0, one.width, one.height * 0.6), config.crop) for one in pictures]
+    pictures = [read_photo(path, config.images) for path in photos]
+    crops = [one.crop(Box(0, 0, one.width, one.height), config.crop) for one in pictures]
+    crops += [one.crop(Box(0, 0, one.width, one.height * 0.6), config.crop) for one in pictures]
     seen = encoder.embed_images(crops)
     mean = seen.mean(axis=0)
     apart = seen - mean

@@ -76,9 +76,7 @@ class FinderSettings:
         ones. A question always has a garment: the whole photo if need be."""
         images, detector = config.images, config.detector
         return cls(
-            images.model_copy(
-                update={"scaled_decoding": stored.get("scaled_decoding", images.scaled_decoding)},
-            ),
+            images.model_copy(update={"scaled_decoding": stored.get("scaled_decoding", images.scaled_decoding)}),
             detector.model_copy(update={"rectangular": bool(stored.get("rectangular", detector.rectangular))}),
             config.crop.model_validate(stored["crop"]),
             max(embedder_side, int(stored["thumbnail"])),

@@ -18,7 +18,7 @@ from PIL import Image
 from fashionrec.config import load_config
 from fashionrec.errors import ImageError
 from fashionrec.photos.decoding import decode_all, in_processes
-from fashionrec.photos.images import crop_garment, encode_jpeg, find_photos, read_photo
+from fashionrec.photos.images import Photo, encode_jpeg, find_photos, read_photo
 from fashionrec.types import Box
 
 CONFIG = load_config(env={}).config
@@ -123,18 +123,18 @@ def test_find_photos_is_sorted_and_leaves_hidden_files_out(tmp_path: Path) -> No
 def test_a_crop_is_never_empty_and_square_where_asked(
     width: int, height: int, x: float, y: float, w: float, h: float
 ) -> None:
-    crop = crop_garment(Image.new("RGB", (width, height)), Box(x, y, x + w, y + h), CROP)
+    crop = Photo(Image.new("RGB", (width, height)), "").crop(Box(x, y, x + w, y + h), CROP)
     assert crop.width == crop.height >= 1
 
 
 def test_a_crop_is_the_box_with_its_margin() -> None:
     image = Image.new("RGB", (100, 100), "white")
     image.paste("red", (20, 20, 60, 60))
-    exact = crop_garment(image, Box(20, 20, 60, 60), CROP.model_copy(update={"margin": 0.0}))
+    exact = Photo(image, "").crop(Box(20, 20, 60, 60), CROP.model_copy(update={"margin": 0.0}))
     assert exact.size == (40, 40)
     assert exact.getcolors() == [(1600, (255, 0, 0))]
-    assert crop_garment(image, Box(20, 20, 60, 60), CROP).size == (44, 44)
-    tall = crop_garment(image, Box(20, 20, 30, 60), CROP.model_copy(update={"margin": 0.0}))
+    assert Photo(image, "").crop(Box(20, 20, 60, 60), CROP).size == (44, 44)
+    tall = Photo(image, "").crop(Box(20, 20, 30, 60), CROP.model_copy(update={"margin": 0.0}))
     assert tall.size == (40, 40)
     assert tall.getpixel((2, 20)) == (255, 255, 255)
     assert tall.getpixel((20, 20)) == (255, 0, 0)

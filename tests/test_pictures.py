@@ -14,7 +14,7 @@ from fashionrec.config import load_config
 from fashionrec.errors import ImageError
 from fashionrec.photos.images import (
     MAX_THUMBNAIL,
-    crop_garment,
+    Photo,
     crop_rectangle,
     encode_jpeg,
     encode_photo,
@@ -152,7 +152,7 @@ def test_which_whole_pixels_a_crop_takes() -> None:
     assert crop_rectangle(100, 80, Box(10.1, 10.1, 20.6, 20.4), none) == (10, 10, 21, 20)
     assert crop_rectangle(100, 80, Box(50, 50, 50, 50), none) == (50, 50, 51, 51)
     assert crop_rectangle(100, 80, Box(100, 80, 120, 90), none) == (99, 79, 100, 80)
-    tall = crop_garment(Image.new("RGB", (100, 80), "red"), Box(40, 10, 50, 50), none.model_copy(update={"pad": 7}))
+    tall = Photo(Image.new("RGB", (100, 80), "red"), "").crop(Box(40, 10, 50, 50), none.model_copy(update={"pad": 7}))
     assert tall.size == (40, 40)
     found = np.asarray(tall)[20]
     assert [n for n in range(40) if tuple(found[n]) == (255, 0, 0)] == list(range(15, 25))

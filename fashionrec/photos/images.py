@@ -95,7 +95,10 @@ class Photo:
         return Box(*(length * self._part for length in box)).clip(self.width, self.height)
 
     def crop(self, box: Box, settings: CropConfig) -> Image.Image:
-        """Cut one garment out: as :func:`crop_garment`, with ``box`` in pixels of the whole photo."""
+        """Cut one garment out: the box with a margin, padded to a square where the settings say so.
+
+        ``box`` is in pixels of the whole photo; parts outside it are clipped. The result is at least 1 x 1.
+        """
         return _squared(self.pixels.crop(self._cut(box, settings)), settings)
 
     def shows(self, box: Box, settings: CropConfig, side: int) -> bool:
@@ -183,19 +186,11 @@ def find_photos(folder: Path) -> Iterator[Path]:
 
 
 def crop_rectangle(width: int, height: int, box: Box, settings: CropConfig) -> tuple[int, int, int, int]:
-    """The whole pixels (left, top, right, bottom) of a ``width`` x ``height`` photo that :func:`crop_garment` cuts out."""
+    """The whole pixels (left, top, right, bottom) of a ``width`` x ``height`` photo that :meth:`Photo.crop` cuts out."""
     margin = settings.margin * max(box.width, box.height)
     wide = Box(box.x1 - margin, box.y1 - margin, box.x2 + margin, box.y2 + margin).clip(width, height)
     x1, y1 = min(int(wide.x1), width - 1), min(int(wide.y1), height - 1)
     return x1, y1, max(x1 + 1, round(wide.x2)), max(y1 + 1, round(wide.y2))
-
-
-def crop_garment(pixels: Image.Image, box: Box, settings: CropConfig) -> Image.Image:
-    """Cut one garment out of a photo: the box with a margin, padded to a square where the settings say so.
-
-    ``box`` is in pixels of ``pixels``; parts outside the picture are clipped. The result is at least 1 x 1.
-    """
-    return _squared(pixels.crop(crop_rectangle(pixels.width, pixels.height, box, settings)), settings)
 
 
 def _squared(cut: Image.Image, settings: CropConfig) -> Image.Image:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fashionrec.common.text import plain_name
-from fashionrec.photos.images import crop_garment, encode_photo
+from fashionrec.photos.images import encode_photo
 
 if TYPE_CHECKING:
     from fashionrec.catalogue.catalogue import Catalogue
@@ -21,11 +21,11 @@ def save_garments(catalogue: Catalogue, answers: Sequence[QueryResult], folder: 
     for number, answer in enumerate(answers):
         if answer.source is None:
             continue
-        pixels = catalogue.finder.read(answer.source, whole=True).pixels
+        photo = catalogue.finder.read(answer.source, whole=True)
         stem = plain_name(Path(answer.photo).stem) if answer.photo else "photo"
         for found in answer.garments:
             kind = (found.garment.class_name or "whole").replace("&", "-")
             path = folder / f"{number:03d}-{stem}-{found.garment.index}-{kind}.jpg"
-            path.write_bytes(encode_photo(crop_garment(pixels, found.garment.box, catalogue.crop), 92))
+            path.write_bytes(encode_photo(catalogue.finder.crop(photo, found.garment), 92))
             count += 1
     return count
