@@ -309,7 +309,7 @@ def test_an_indexed_photo_of_many_pixels_finds_itself_and_a_small_garment_is_see
     with Catalogue.open(tmp_path / "c") as catalogue:
         assert catalogue.finder.read(photos / "a.jpg").reduced
         for name, size in (("a", (2400, 1800)), ("b", (1900, 1700))):
-            answer = catalogue.search(photos / f"{name}.jpg", k=1)
+            (answer,) = catalogue.search(photos / f"{name}.jpg", k=1)
             assert (answer.width, answer.height) == size
             for found in answer.garments:
                 assert found.hits[0].item.image == f"{name}.jpg"

@@ -133,7 +133,7 @@ def read_photo(source: PhotoSource, limits: ImagesConfig, least: int | None = No
     Raises :class:`ImageError` with a reason: ``missing``, ``not-a-file``, ``empty``, ``too-large``, ``too-many-pixels``,
     ``not-an-image``, ``damaged``.
     """
-    if not isinstance(source, (str, Path, bytes)):
+    if not isinstance(source, (str, os.PathLike, bytes)):
         return _photo_of(source, limits)
     name = "the photo" if isinstance(source, bytes) else str(source)
     data = source if isinstance(source, bytes) else _read_bytes(Path(source), limits.max_bytes)
