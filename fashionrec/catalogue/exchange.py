@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -108,21 +108,19 @@ def import_catalogue(source: Path, root: Path, config: Config) -> dict[str, int]
     if not _is_free(root):
         raise CatalogueError(f"{root} is not empty", hint="choose another folder")
     try:
-        entries = read_parquet(source / "entries.parquet").to_dict("records")
-        items = read_parquet(source / "items.parquet").astype(object)
-        items = items.where(items.notna(), None).to_dict("records")
-        images = _load(source / _IMAGES, document["vectors"]["images"])
-        texts = _load(source / _CAPTIONS, document["vectors"]["captions"])
-        if not {"embedder"} <= document["bundles"].keys() <= {"embedder", "detector"}:
-            raise DataError(f"{source} does not say which models it was made with", hint="export it again")
-        bundles = {kind: Bundle.open(source / "bundles" / kind, kind, verify=True) for kind in document["bundles"]}
-        if {kind: bundle.fingerprint for kind, bundle in bundles.items()} != document["bundles"]:
-            raise DataError(f"the bundles in {source} are not those that it was made with")
-        dim = int(bundles["embedder"].spec["dim"])
-        if images.shape[1] != dim or (len(texts) and texts.shape[1] != dim):
-            raise DataError(f"the vectors in {source} are {images.shape[1]} long, the encoder's {dim}")
-        with generations.writer_lock(root):
-            return _write(root, document, entries, items, images, texts, bundles, config)
+        export = _read_export(source, document)
+        with generations.writer_lock(root), GenerationWriter(root, config.index) as writer:
+            _write_rows(writer, export)
+            counts = writer.finish_items()
+            writer.commit(
+                "import",
+                {"generation": writer.name, "imported": document["counts"]},
+                bundles=export.bundles.values(),
+                versions=installed_versions(),
+                photos_from=document["photos_from"],
+                settings=document["settings"],
+            )
+        return counts
     except (KeyError, ValueError, TypeError, OSError, IndexError, AttributeError, OverflowError) as error:
         Folder(root.parent).remove(root.name, ignore_errors=True)
         raise DataError(f"{source} cannot be imported: {error!r}", hint="export it again") from None
@@ -136,17 +134,32 @@ def _is_free(folder: Path) -> bool:
     return not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir()))
 
 
-def _write(
-    root: Path,
-    document: dict[str, Any],
-    entries: list[dict[str, Any]],
-    items: list[dict[str, Any]],
-    images: np.ndarray,
-    texts: np.ndarray,
-    bundles: dict[str, Bundle],
-    config: Config,
-) -> dict[str, int]:
-    """The first generation of a catalogue, by an export's tables and arrays."""
+@dataclass(frozen=True)
+class _Export:
+    """An export's tables and arrays. ``garments`` are the items' rows, one for each garment, by photo and position."""
+
+    entries: list[dict[str, Any]]
+    items: list[dict[str, Any]]
+    garments: dict[str, dict[int, dict[str, Any]]]
+    images: np.ndarray
+    texts: np.ndarray
+    bundles: dict[str, Bundle]
+
+
+def _read_export(source: Path, document: dict[str, Any]) -> _Export:
+    entries = read_parquet(source / "entries.parquet").to_dict("records")
+    table = read_parquet(source / "items.parquet").astype(object)
+    items = table.where(table.notna(), None).to_dict("records")
+    images = _load(source / _IMAGES, document["vectors"]["images"])
+    texts = _load(source / _CAPTIONS, document["vectors"]["captions"])
+    if not {"embedder"} <= document["bundles"].keys() <= {"embedder", "detector"}:
+        raise DataError(f"{source} does not say which models it was made with", hint="export it again")
+    bundles = {kind: Bundle.open(source / "bundles" / kind, kind, verify=True) for kind in document["bundles"]}
+    if {kind: bundle.fingerprint for kind, bundle in bundles.items()} != document["bundles"]:
+        raise DataError(f"the bundles in {source} are not those that it was made with")
+    dim = int(bundles["embedder"].spec["dim"])
+    if images.shape[1] != dim or (len(texts) and texts.shape[1] != dim):
+        raise DataError(f"the vectors in {source} are {images.shape[1]} long, the encoder's {dim}")
     garments: dict[str, dict[int, dict[str, Any]]] = {}
     for item in items:
         if not 0 <= int(item["image_vector"]) < len(images):
@@ -154,53 +167,47 @@ def _write(
         if not (isinstance(item["thumbnail"], bytes) and item["thumbnail"].startswith(_JPEG)):
             raise DataError(f"the thumbnail of item {item['item_id']!r} is not a JPEG")
         garments.setdefault(item["photo"], {}).setdefault(int(item["position"]), item)
-    with GenerationWriter(root, config.index) as writer:
-        encoder, dim = bundles["embedder"].fingerprint, images.shape[1]
-        segment, words = (writer.new_segment(kind, encoder, dim) for kind in ("image", "caption"))
-        numbers: dict[tuple[str, int], int] = {}
-        entry_numbers: dict[tuple[str, str], int] = {}
-        for entry in entries:
-            photo = entry["photo"]
-            if (photo, -1) not in numbers:
-                numbers[photo, -1] = 0
-                rows = []
-                for position, item in sorted(garments.get(photo, {}).items()):
-                    row, offset = segment.add(images[int(item["image_vector"])].tobytes(), item["thumbnail"])
-                    box = Box(*(float(item[side]) for side in ("x1", "y1", "x2", "y2")))
-                    rows.append(
-                        GarmentRow(
-                            *(position, item["class_name"], item["confidence"], box, bool(item["whole_photo"])),
-                            *(segment.name, row, offset, len(item["thumbnail"])),
-                        )
-                    )
-                made = PhotoRow(photo, int(entry["width"]), int(entry["height"]), entry["build_key"], tuple(rows))
-                for garment, number in zip(rows, writer.items.add_photo(made), strict=True):
-                    numbers[photo, garment.position] = number
-                    caption = _caption(garments[photo][garment.position], texts, words)
-                    if caption is not None:
-                        writer.items.add_caption(number, caption)
-            metadata = parse_json(entry["metadata"])
-            entry_numbers[entry["image"], entry["product_id"]] = writer.items.add_entry(
-                entry["image"], entry["base"], entry["product_id"], photo, metadata
-            )
-        for item in items:
-            metadata = parse_json(item["metadata"])
-            said = item.get("caption_words") or f"{item['caption_en'] or ''} {item['caption_ko'] or ''}"
-            text = "" if item["worn_with"] else product_words(metadata, said)
-            entry_no = entry_numbers[item["image"], item["product_id"]]
-            number = numbers[item["photo"], int(item["position"])]
-            worn_with = bool(item["worn_with"])
-            writer.items.add_item(item["item_id"], entry_no, number, item["product_id"], worn_with, text)
-        counts = writer.finish_items()
-        writer.commit(
-            "import",
-            {"generation": writer.name, "imported": document["counts"]},
-            bundles=bundles.values(),
-            versions=installed_versions(),
-            photos_from=document["photos_from"],
-            settings=document["settings"],
+    return _Export(entries, items, garments, images, texts, bundles)
+
+
+def _write_rows(writer: GenerationWriter, export: _Export) -> None:
+    """Photos, garments, captions, entries and items, as they were."""
+    encoder, dim = export.bundles["embedder"].fingerprint, export.images.shape[1]
+    segment, words = (writer.new_segment(kind, encoder, dim) for kind in ("image", "caption"))
+    numbers: dict[str, dict[int, int]] = {}
+    entry_numbers: dict[tuple[str, str], int] = {}
+    for entry in export.entries:
+        photo = entry["photo"]
+        if photo not in numbers:
+            garments = sorted(export.garments.get(photo, {}).items())
+            rows = tuple(_add_garment(segment, position, item, export.images) for position, item in garments)
+            made = PhotoRow(photo, int(entry["width"]), int(entry["height"]), entry["build_key"], rows)
+            numbers[photo] = {}
+            for (position, item), number in zip(garments, writer.items.add_photo(made), strict=True):
+                numbers[photo][position] = number
+                caption = _caption(item, export.texts, words)
+                if caption is not None:
+                    writer.items.add_caption(number, caption)
+        metadata = parse_json(entry["metadata"])
+        entry_numbers[entry["image"], entry["product_id"]] = writer.items.add_entry(
+            entry["image"], entry["base"], entry["product_id"], photo, metadata
         )
-    return counts
+    for item in export.items:
+        metadata = parse_json(item["metadata"])
+        said = item.get("caption_words") or f"{item['caption_en'] or ''} {item['caption_ko'] or ''}"
+        text = "" if item["worn_with"] else product_words(metadata, said)
+        entry_no = entry_numbers[item["image"], item["product_id"]]
+        number = numbers[item["photo"]][int(item["position"])]
+        writer.items.add_item(item["item_id"], entry_no, number, item["product_id"], bool(item["worn_with"]), text)
+
+
+def _add_garment(segment: SegmentWriter, position: int, item: dict[str, Any], images: np.ndarray) -> GarmentRow:
+    row, offset = segment.add(images[int(item["image_vector"])].tobytes(), item["thumbnail"])
+    box = Box(*(float(item[side]) for side in ("x1", "y1", "x2", "y2")))
+    return GarmentRow(
+        *(position, item["class_name"], item["confidence"], box, bool(item["whole_photo"])),
+        *(segment.name, row, offset, len(item["thumbnail"])),
+    )
 
 
 def _garment(photo: PhotoRow | None, stored: StoredItem) -> GarmentRow:

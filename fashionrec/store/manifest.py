@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
 
 from fashionrec.common.folder import is_name
 from fashionrec.config import CropConfig
@@ -19,16 +19,14 @@ _FIGURES = (
 )
 
 
-@dataclass(frozen=True)
-class FileEntry:
+class FileEntry(NamedTuple):
     """A file of a generation; its name is relative to the catalogue."""
 
     size: int
     sha256: str
 
 
-@dataclass(frozen=True)
-class BundleEntry:
+class BundleEntry(NamedTuple):
     """A model's bundle; ``path`` is relative to the catalogue."""
 
     path: str
@@ -149,10 +147,10 @@ class Manifest:
         """The document, with its keys in the order of the file."""
         return {
             **vars(self),
-            "bundles": {kind: asdict(entry) for kind, entry in self.bundles.items()},
+            "bundles": {kind: entry._asdict() for kind, entry in self.bundles.items()},
             "segments": {name: entry.to_dict() for name, entry in self.segments.items()},
             "index": self.index.to_dict() if self.index else None,
-            "files": {name: asdict(entry) for name, entry in self.files.items()},
+            "files": {name: entry._asdict() for name, entry in self.files.items()},
         }
 
     @classmethod
