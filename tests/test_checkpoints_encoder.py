@@ -313,7 +313,7 @@ def test_two_exports_of_one_whole_source_are_one_model(clip: Path, tmp_path: Pat
     "form", ["shards", "pickle", "half", "position ids", "words without tokenizer.json", "leftovers"]
 )
 def test_whole_checkpoints_of_every_form_load(form: str, clip: Path, whole: Path) -> None:
-    from fashionrec.embedder.training.checkpoint import load_clip
+    from fashionrec.embedder.training.families import load_checkpoint
 
     expected = load_file(whole / "model.safetensors")
     if form == "shards":
@@ -337,7 +337,8 @@ def test_whole_checkpoints_of_every_form_load(form: str, clip: Path, whole: Path
         (clip / "merges.txt").write_text("\n".join(" ".join(pair) for pair in vocabulary["merges"]))
         (clip / "tokenizer.json").unlink()
         (clip / "tokenizer_config.json").write_text('{"tokenizer_class": "CLIPTokenizer", "model_max_length": 32}')
-    model, _, tokenizer = load_clip(str(clip))
+    loaded = load_checkpoint(str(clip))
+    model, tokenizer = loaded.model, loaded.tokenizer
     state = model.state_dict()
     assert {name for name in state if "position_ids" not in name} == set(expected)
     for name, value in expected.items():
@@ -347,7 +348,7 @@ def test_whole_checkpoints_of_every_form_load(form: str, clip: Path, whole: Path
 
 
 def test_links_within_a_hub_cache_are_followed(clip: Path, tmp_path: Path) -> None:
-    from fashionrec.embedder.training.checkpoint import load_clip
+    from fashionrec.embedder.training.families import load_checkpoint
 
     cache = tmp_path / "hub" / "models--a--b"
     snapshot = cache / "snapshots" / "0123"
@@ -356,11 +357,11 @@ def test_links_within_a_hub_cache_are_followed(clip: Path, tmp_path: Path) -> No
     for path in clip.iterdir():
         path.rename(cache / "blobs" / f"blob-{path.name}")
         (snapshot / path.name).symlink_to(f"../../blobs/blob-{path.name}")
-    assert load_clip(str(snapshot))[0] is not None
+    assert load_checkpoint(str(snapshot)).model is not None
     (tmp_path / "secret.txt").write_text("secret")
     (snapshot / "merges.txt").symlink_to(tmp_path / "secret.txt")
     with pytest.raises(ModelError, match=r"merges.txt is a link \(to"):
-        load_clip(str(snapshot))
+        load_checkpoint(str(snapshot))
 
 
 def test_a_hub_id_is_loaded_from_its_snapshot(
@@ -391,7 +392,7 @@ def test_a_hub_id_is_loaded_from_its_snapshot(
 
 
 def test_a_configuration_brings_nothing_but_what_is_known(clip: Path) -> None:
-    from fashionrec.embedder.training.checkpoint import load_clip
+    from fashionrec.embedder.training.families import load_checkpoint
 
     extra = {
         "attn_implementation": "evil/kernel",
@@ -399,6 +400,6 @@ def test_a_configuration_brings_nothing_but_what_is_known(clip: Path) -> None:
         "transformers_weights": "../x",
     }
     settings(lambda d: d.update(extra, text_config={**d["text_config"], **extra}))(clip)
-    model, _, _ = load_clip(str(clip))
+    model = load_checkpoint(str(clip)).model
     assert model.config._attn_implementation in ("sdpa", "eager")
     assert not hasattr(model.config, "transformers_weights")

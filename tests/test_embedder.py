@@ -1,7 +1,9 @@
 """The encoder's serving plane: preprocessing, batches, texts."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,17 +14,19 @@ from PIL import Image
 
 from fashionrec.embedder.embed import Embedder
 from fashionrec.embedder.preprocess import pixel_values
+from fashionrec.embedder.spec import ImageSpec
 from fashionrec.errors import ModelError
 from fashionrec.models.bundle import Bundle
 
-SPEC = {
-    "shortest_edge": 32,
-    "resample": "bicubic",
-    "crop": [32, 32],
-    "scale": 1 / 255,
-    "mean": [0.48145466, 0.4578275, 0.40821073],
-    "std": [0.26862954, 0.26130258, 0.27577711],
-}
+SPEC = ImageSpec(
+    input="pixel_values",
+    shortest_edge=32,
+    resample="bicubic",
+    crop=(32, 32),
+    scale=1 / 255,
+    mean=(0.48145466, 0.4578275, 0.40821073),
+    std=(0.26862954, 0.26130258, 0.27577711),
+)
 
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -37,25 +41,45 @@ def test_pixels_are_those_of_transformers_pillow_backend(width: int, height: int
     processor = clip.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": crop, "width": crop})
     photo = noise(width, height)
     expected = processor(images=[photo], return_tensors="np")["pixel_values"]
-    ours = pixel_values([photo], {**SPEC, "crop": [crop, crop]})
+    ours = pixel_values([photo], replace(SPEC, crop=(crop, crop)))
     assert np.abs(expected - ours).max() <= 1e-5
 
 
 @pytest.mark.train
 @pytest.mark.parametrize(
-    "fault", [{"resample": "bilinear"}, {"mean": [0.5, 0.5, 0.5]}, {"std": [0.3, 0.3, 0.3]}, {"scale": 1 / 256}]
+    "fault", [{"resample": "bilinear"}, {"mean": (0.5, 0.5, 0.5)}, {"std": (0.3, 0.3, 0.3)}, {"scale": 1 / 256}]
 )
-def test_that_comparison_catches_a_wrong_filter_mean_std_or_scale(fault: dict[str, object]) -> None:
+def test_that_comparison_catches_a_wrong_filter_mean_std_or_scale(fault: dict[str, Any]) -> None:
     clip = pytest.importorskip("transformers.models.clip.image_processing_pil_clip")
     processor = clip.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     photo = noise(60, 50)
     expected = processor(images=[photo], return_tensors="np")["pixel_values"]
-    assert np.abs(expected - pixel_values([photo], {**SPEC, **fault})).max() > 1e-3
+    assert np.abs(expected - pixel_values([photo], replace(SPEC, **fault))).max() > 1e-3
 
 
-def test_a_spec_that_is_not_understood_is_a_model_error() -> None:
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("image", {"resample": "magic"}),
+        ("image", {"resize": "fold"}),
+        ("image", {"shortest_edge": None}),
+        ("image", {"pooling": "max"}),
+        ("text", {"inputs": []}),
+        ("text", {"inputs": ["input_ids", "position_ids"]}),
+        ("text", {"padding": "left"}),
+        ("text", {"special_tokens": -1}),
+        ("text", {"max_length": None}),
+        ("", {"scores": "argmax"}),
+        ("", {"logit_bias": "much"}),
+        ("", {"dim": None}),
+    ],
+)
+def test_a_spec_that_is_not_understood_is_a_model_error(part: str, change: dict[str, Any]) -> None:
+    whole = Bundle.open(TINY / "embedder")
+    known = {**whole.spec[part], **change} if part else {**whole.spec, **change}
+    found = {key: value for key, value in known.items() if value is not None}
     with pytest.raises(ModelError, match="not understood"):
-        pixel_values([noise(5, 5)], {**SPEC, "resample": "magic"})
+        Embedder(replace(whole, spec={**whole.spec, part: found} if part else found))
 
 
 def test_vectors_are_unit_and_do_not_depend_on_the_batch() -> None:

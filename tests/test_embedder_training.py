@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,40 +123,36 @@ class Swapped:
 @pytest.mark.parametrize("fault", ["mean", "std", "filter", "channels", "truncation", "lost"])
 def test_the_export_gate_refuses_every_planted_fault(fault: str, small: Path, tmp_path: Path) -> None:
     from fashionrec.embedder.training import export
+    from fashionrec.embedder.training.families import load_checkpoint
 
-    model, processor, tokenizer = export.load_clip(str(small / "weights" / "best"))
-    spec = {
-        "dim": 32,
-        "logit_scale": 1.0,
-        "image": {"input": "pixel_values", **export.image_spec(processor.to_dict())},
-        "text": export.write_tokenizer(model, tokenizer, tmp_path),
-    }
+    clip: Any = load_checkpoint(str(small / "weights" / "best"))
+    spec = clip.spec()
     with export.quiet():
-        export.export_towers(model, spec, tmp_path)
+        export.export_graphs(clip, spec, tmp_path)
     pictures = export.made_up_pictures()
-    export.check(model, processor, tokenizer, spec, tmp_path, pictures)
+    export.check(clip, spec, tmp_path, pictures)
     if fault == "mean":
-        spec["image"]["mean"] = [0.5, 0.5, 0.5]
+        spec = replace(spec, image=replace(spec.image, mean=(0.5, 0.5, 0.5)))
     elif fault == "std":
-        spec["image"]["std"] = [0.25, 0.25, 0.25]
+        spec = replace(spec, image=replace(spec.image, std=(0.25, 0.25, 0.25)))
     elif fault == "filter":
-        spec["image"]["resample"] = "bilinear"
+        spec = replace(spec, image=replace(spec.image, resample="bilinear"))
     elif fault == "channels":
-        processor = Swapped(processor)
+        clip.processor = Swapped(clip.processor)
     elif fault == "truncation":
-        spec["text"]["max_length"] = 9
+        spec = replace(spec, text=replace(spec.text, max_length=9))
     else:
         with torch.no_grad():
-            model.visual_projection.weight.mul_(-1)
+            clip.model.visual_projection.weight.mul_(-1)
     with pytest.raises(Refused):
-        export.check(model, processor, tokenizer, spec, tmp_path, pictures)
+        export.check(clip, spec, tmp_path, pictures)
 
 
 @pytest.mark.parametrize(
     "change", [{"do_resize": False}, {"size": {"height": 9, "width": 9}}, {"do_pad": True}, {"do_center_crop": False}]
 )
 def test_preprocessing_that_is_not_supported_is_refused_not_ignored(change: dict[str, object], small: Path) -> None:
-    from fashionrec.embedder.training.export import image_spec
+    from fashionrec.embedder.training.families.clip import image_spec
 
     processor = json.loads((small / "weights" / "best" / "preprocessor_config.json").read_text())
     with pytest.raises(ModelError):

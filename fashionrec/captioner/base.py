@@ -73,6 +73,10 @@ class Encoder(Protocol):
     @property
     def logit_scale(self) -> float: ...
 
+    @property
+    def logit_bias(self) -> float | None:
+        """Of a sigmoid; None where texts are told apart by a softmax."""
+
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray: ...
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fashionrec.embedder.preprocess import normalized, seen
+from fashionrec.embedder.spec import EmbedderSpec
 from fashionrec.embedder.tokens import open_tokenizer, rust_errors
 from fashionrec.errors import ModelError
 from fashionrec.models.bundle import Bundle
-from fashionrec.models.manifest import check_complete
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -28,7 +28,7 @@ class Embedder:
         if bundle.kind != "embedder":
             raise ModelError(f"{bundle.path} holds a {bundle.kind}, not an embedder")
         try:
-            check_complete(bundle.spec)
+            self.spec = EmbedderSpec.from_dict(bundle.spec)
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"bundle {bundle.path} is not understood ({error!r})", hint="export it again") from None
         self.bundle = bundle
@@ -44,12 +44,12 @@ class Embedder:
 
     @property
     def dim(self) -> int:
-        return int(self.bundle.spec["dim"])
+        return self.spec.dim
 
     @property
     def side(self) -> int:
         """Pixels of the longer side of what the image tower sees."""
-        return max(int(side) for side in self.bundle.spec["image"]["crop"])
+        return max(self.spec.image.crop)
 
     @property
     def fingerprint(self) -> str:
@@ -57,8 +57,13 @@ class Embedder:
 
     @property
     def logit_scale(self) -> float:
-        """What cosines are multiplied by before a softmax over texts (CLIP's learnt temperature)."""
-        return float(self.bundle.spec["logit_scale"])
+        """What cosines are multiplied by before a softmax over texts, or a sigmoid (the learnt temperature)."""
+        return float(self.spec.logit_scale)
+
+    @property
+    def logit_bias(self) -> float | None:
+        """What is added to that before a sigmoid; None where texts are told apart by a softmax."""
+        return float(self.spec.logit_bias) if self.spec.scores == "sigmoid" else None
 
     def embed_images(self, images: Sequence[Image.Image], batch: int = 16) -> np.ndarray:
         """float32 [n, dim], unit length, of RGB pictures of any size."""
@@ -66,37 +71,41 @@ class Embedder:
 
     def seen(self, images: Sequence[Image.Image]) -> list[Image.Image]:
         """What the image tower sees of RGB pictures of any size: resized, and the middle cut out where they are no squares."""
-        return seen(images, self.bundle.spec["image"])
+        return seen(images, self.spec.image)
 
     def embed_seen(self, pictures: Sequence[Image.Image]) -> np.ndarray:
         """float32 [n, dim], unit length, of what :meth:`seen` gave, in one batch."""
-        return self.answer(normalized(pictures, self.bundle.spec["image"]))
+        return self.answer(normalized(pictures, self.spec.image))
 
     @property
     def cuts_off(self) -> bool:
-        """Whether the tower sees less than the whole of a square."""
-        spec = self.bundle.spec["image"]
-        return int(spec["shortest_edge"]) > min(int(side) for side in spec["crop"])
+        """Whether the tower sees less than the whole of a square, or sees it distorted."""
+        return not self.spec.image.shows_squares
 
     def answer(self, values: np.ndarray) -> np.ndarray:
         """Unit vectors of prepared pictures (float32 [n, 3, height, width])."""
-        return self._run("image", {self.bundle.spec["image"]["input"]: values})
+        return self._run("image", {self.spec.image.input: values}, self.spec.image.pooling)
 
     def embed_texts(self, texts: Sequence[str], batch: int = 64) -> np.ndarray:
         """float32 [n, dim], unit length. What is longer than the tower reads is cut: see :meth:`count_cut`."""
 
         def run(part: Sequence[Any]) -> np.ndarray:
             encoded = self._encoded(part)
-            ids = np.array([e.ids for e in encoded], np.int64)
-            mask = np.array([e.attention_mask for e in encoded], np.int64)
-            return self._run("text", {"input_ids": ids, "attention_mask": mask})
+            values = {
+                "input_ids": np.array([e.ids for e in encoded], np.int64),
+                "attention_mask": np.array([e.attention_mask for e in encoded], np.int64),
+                "token_type_ids": np.array([e.type_ids for e in encoded], np.int64),
+            }
+            inputs = {name: values[name] for name in self.spec.text.inputs}
+            return self._run("text", inputs, self.spec.text.pooling, values["attention_mask"])
 
         return self._batches(texts, batch, run)
 
     def count_cut(self, texts: Sequence[str]) -> list[int]:
         """How many tokens of each text lie beyond what the tower reads."""
         encoded = self._encoded(texts)
-        return [sum(sum(rest.attention_mask) - 2 for rest in e.overflowing) for e in encoded]
+        around = self.spec.text.special_tokens
+        return [sum(sum(rest.attention_mask) - around for rest in e.overflowing) for e in encoded]
 
     def _encoded(self, texts: Sequence[str]) -> list[Any]:
         with self._lock:
@@ -120,10 +129,12 @@ class Embedder:
                 self._sessions[tower] = self.bundle.session(tower, threads=self._threads, device=self._device)
             return self._sessions[tower]
 
-    def _run(self, graph: str, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    def _run(
+        self, graph: str, inputs: dict[str, np.ndarray], pooling: str, mask: np.ndarray | None = None
+    ) -> np.ndarray:
         session = self.start(graph)
         try:
-            vectors = np.asarray(session.run(None, inputs)[0], np.float32)
+            vectors = _pool(np.asarray(session.run(None, inputs)[0], np.float32), pooling, mask)
         except Exception as error:  # onnxruntime raises its own classes
             raise ModelError(f"{self.bundle.path} cannot be run: {str(error).splitlines()[0][:200]}") from None
         count = len(next(iter(inputs.values())))
@@ -133,4 +144,16 @@ class Embedder:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        return open_tokenizer(self.bundle.folder, self.bundle.spec["text"])
+        return open_tokenizer(self.bundle.folder, self.spec.text)
+
+
+def _pool(values: np.ndarray, pooling: str, mask: np.ndarray | None) -> np.ndarray:
+    """float32 [n, dim] of what a tower answers; of tokens [n, tokens, dim] those count where ``mask`` [n, tokens] is 1."""
+    if pooling == "none" or values.ndim != 3:
+        return values
+    if pooling == "first":
+        return values[:, 0]
+    counted = np.ones(values.shape[:2], np.int64) if mask is None else mask
+    if pooling == "last":
+        return values[np.arange(len(values)), counted.sum(axis=1) - 1]
+    return np.asarray((values * counted[..., None]).sum(axis=1) / counted.sum(axis=1)[:, None], np.float32)

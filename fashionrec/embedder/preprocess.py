@@ -1,54 +1,39 @@
 """From pictures to the encoder's pixel tensor, exactly as its processor in transformers does it with Pillow.
 
-The bundle's spec says how: ``{"shortest_edge": 224, "resample": "bicubic", "crop": [224, 224], "scale": 1/255, "mean": [...],
-"std": [...]}``. An export is only accepted where this agrees with the Pillow backend within 1e-5.
+The bundle's spec says how (:class:`ImageSpec`). An export is only accepted where this agrees with the Pillow
+backend within 1e-5.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
-from fashionrec.errors import ModelError
+from fashionrec.embedder.spec import ImageSpec
 
 _MAX_RESIZED = 32 << 20  # pixels; a picture of 1 x 600 at an edge of 224 has fewer
-RESAMPLING = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-    "box": Image.Resampling.BOX,
-    "hamming": Image.Resampling.HAMMING,
-}
 
 
-def pixel_values(images: Sequence[Image.Image], spec: dict[str, Any]) -> np.ndarray:
-    """float32 [n, 3, height, width] of RGB pictures of any size. Raises :class:`ModelError` for an unknown spec."""
+def pixel_values(images: Sequence[Image.Image], spec: ImageSpec) -> np.ndarray:
+    """float32 [n, 3, height, width] of RGB pictures of any size."""
     return normalized(seen(images, spec), spec)
 
 
-def seen(images: Sequence[Image.Image], spec: dict[str, Any]) -> list[Image.Image]:
-    """What the encoder sees of RGB pictures of any size: resized, and the middle cut out. Raises :class:`ModelError`."""
-    with _understood():
-        height, width = (int(side) for side in spec["crop"])
-        edge, resample = int(spec["shortest_edge"]), RESAMPLING[spec["resample"]]
-    return [
-        _centre_crop(_resize(_middle(image, edge, height, width), edge, resample), height, width) for image in images
-    ]
+def seen(images: Sequence[Image.Image], spec: ImageSpec) -> list[Image.Image]:
+    """What the encoder sees of RGB pictures of any size: resized, and the middle cut out where the spec crops."""
+    (height, width), resample = spec.crop, Image.Resampling[spec.resample.upper()]
+    if spec.resize == "squash":
+        return [_resize(image, (width, height), resample) for image in images]
+    return [_crop(image, spec.shortest_edge, height, width, resample) for image in images]
 
 
-def normalized(pictures: Sequence[Image.Image], spec: dict[str, Any]) -> np.ndarray:
+def normalized(pictures: Sequence[Image.Image], spec: ImageSpec) -> np.ndarray:
     """float32 [n, 3, height, width] of what the encoder sees. Each of the 256 values of a channel is computed once."""
-    with _understood():
-        height, width = (int(side) for side in spec["crop"])
-        levels = np.arange(256, dtype=np.float32) * np.float32(spec["scale"])
-        tables = [
-            (levels - np.float32(mean)) / np.float32(std) for mean, std in zip(spec["mean"], spec["std"], strict=True)
-        ]
+    height, width = spec.crop
+    levels = np.arange(256, dtype=np.float32) * np.float32(spec.scale)
+    tables = [(levels - np.float32(mean)) / np.float32(std) for mean, std in zip(spec.mean, spec.std, strict=True)]
     values = np.empty((len(pictures), len(tables), height, width), np.float32)
     for picture, planes in zip(pictures, values, strict=True):
         pixels = np.asarray(picture)
@@ -57,12 +42,17 @@ def normalized(pictures: Sequence[Image.Image], spec: dict[str, Any]) -> np.ndar
     return values
 
 
-@contextmanager
-def _understood() -> Iterator[None]:
-    try:
-        yield
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"the encoder's preprocessing is not understood ({error!r})", hint="export it again") from None
+def _crop(image: Image.Image, edge: int, height: int, width: int, resample: Image.Resampling) -> Image.Image:
+    """The short side to ``edge``, the long one in proportion, cut to a whole number; then the middle."""
+    middle = _middle(image, edge, height, width)
+    short, long = sorted(middle.size)
+    other = int(edge * long / short)
+    size = (edge, other) if middle.width <= middle.height else (other, edge)
+    return _centre_crop(_resize(middle, size, resample), height, width)
+
+
+def _resize(image: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
+    return image if image.size == size else image.resize(size, resample)
 
 
 def _middle(image: Image.Image, edge: int, height: int, width: int) -> Image.Image:
@@ -74,14 +64,6 @@ def _middle(image: Image.Image, edge: int, height: int, width: int) -> Image.Ima
     start = (long - kept) // 2
     wide = image.width >= image.height
     return image.crop((start, 0, start + kept, short) if wide else (0, start, short, start + kept))
-
-
-def _resize(image: Image.Image, edge: int, resample: Image.Resampling) -> Image.Image:
-    """The short side to ``edge``, the long one in proportion, cut to a whole number."""
-    short, long = sorted(image.size)
-    other = int(edge * long / short)
-    size = (edge, other) if image.width <= image.height else (other, edge)
-    return image if image.size == size else image.resize(size, resample)
 
 
 def _centre_crop(image: Image.Image, height: int, width: int) -> Image.Image:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fashionrec.common.documents import read_bytes
 from fashionrec.common.folder import Folder
+from fashionrec.embedder.spec import TextSpec
 from fashionrec.errors import ModelError
 
 if TYPE_CHECKING:
@@ -21,25 +22,26 @@ _MAX_GROWTH = 1000  # how much longer the normalizers may make a text
 _MAX_AFFIX = 100  # characters that a model puts to a piece of a word
 
 
-def open_tokenizer(folder: Folder, spec: dict[str, Any]) -> Tokenizer:
-    """The tokenizer that a bundle's spec (its part ``text``) names, which truncates and pads as that says.
+def open_tokenizer(folder: Folder, spec: TextSpec) -> Tokenizer:
+    """Open the tokenizer that a bundle's spec names, which truncates and pads as that says.
 
     Raises :class:`ModelError` where it cannot be loaded, or would make much work of a short text.
     """
     from tokenizers import Tokenizer
 
-    name = str(spec["tokenizer"])
     try:
-        with folder.open(name) as file:
-            raw = read_bytes(file, MAX_BYTES)
+        with folder.open(spec.tokenizer) as opened:
+            raw = read_bytes(opened, MAX_BYTES)
         with rust_errors():
             tokenizer = Tokenizer.from_buffer(raw)
             _check(tokenizer)
-            tokenizer.enable_truncation(int(spec["max_length"]))
-            tokenizer.enable_padding(pad_id=int(spec["pad_id"]), pad_token=str(spec["pad_token"]))
+            tokenizer.enable_truncation(spec.max_length)
+            length = spec.max_length if spec.padding == "max_length" else None
+            tokenizer.enable_padding(pad_id=spec.pad_id, pad_token=spec.pad_token, length=length)
     except (OSError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise ModelError(f"{folder.root / name} cannot be loaded: {reason}", hint="export or copy it again") from None
+        file = folder.root / spec.tokenizer
+        raise ModelError(f"{file} cannot be loaded: {reason}", hint="export or copy it again") from None
     return tokenizer
 
 

@@ -36,11 +36,11 @@ from fashionrec.errors import ModelError
 from fashionrec.models.manifest import (
     EXPORT_AGAIN,
     FORMAT,
-    FORMAT_VERSION,
     KINDS,
     MANIFEST,
     READY,
     check_manifest,
+    format_version,
     read_manifest,
 )
 from fashionrec.models.providers import CPU, check_started, engine_folder, providers_for
@@ -317,7 +317,7 @@ def write_bundle(
             entries[file_name] = {"size": file.stat().st_size, "sha256": sha256_file(temporary / file_name)}
         manifest = {
             "format": FORMAT,
-            "format_version": FORMAT_VERSION,
+            "format_version": format_version(kind, spec),
             "kind": kind,
             "name": name,
             "fingerprint": _fingerprint(kind, dict(graphs), dict(spec), entries),

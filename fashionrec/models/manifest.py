@@ -19,7 +19,12 @@ from fashionrec.common.folder import Folder
 from fashionrec.errors import ModelError
 
 FORMAT = "fashionrec-bundle"
-FORMAT_VERSION = 1
+#: 2 where an encoder's spec says something that readers of 1 would pass over.
+FORMAT_VERSIONS = (1, 2)
+_SINCE_2 = {
+    "image": frozenset({"resize", "pooling"}),
+    "text": frozenset({"inputs", "padding", "special_tokens", "pooling"}),
+}
 MANIFEST = "bundle.json"
 KINDS = ("detector", "embedder")
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -55,9 +60,10 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path / MANIFEST} is damaged: {error}", hint=EXPORT_AGAIN) from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ModelError(f"{path / MANIFEST} is not a bundle's manifest", hint="make one with `fashionrec export`")
-    if manifest.get("format_version") != FORMAT_VERSION:
+    if manifest.get("format_version") not in FORMAT_VERSIONS:
         raise ModelError(
-            f"{path} is a bundle of format {shown(manifest.get('format_version'))}; this fashionrec reads {FORMAT_VERSION}",
+            f"{path} is a bundle of format {shown(manifest.get('format_version'))}; this fashionrec reads"
+            f" {FORMAT_VERSIONS[-1]}",
             hint="export it again with this version",
         )
     try:
@@ -65,6 +71,14 @@ def read_manifest(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ModelError(f"{path / MANIFEST} is damaged: {error}", hint=EXPORT_AGAIN) from None
     return manifest
+
+
+def format_version(kind: str, spec: Mapping[str, Any]) -> int:
+    """The oldest format that says all of a spec."""
+    newer = kind == "embedder" and (
+        "scores" in spec or any(_SINCE_2[part] & {*spec.get(part, ())} for part in _SINCE_2)
+    )
+    return FORMAT_VERSIONS[newer]
 
 
 def is_plain_name(name: Any) -> bool:
@@ -128,17 +142,6 @@ def check_spec(kind: str, spec: Mapping[str, Any]) -> None:
     _fields(_DETECTOR if kind == "detector" else _EMBEDDER)("spec", spec)
     if kind == "detector" and "anchors" in spec:
         _check_anchors(spec)
-
-
-def check_complete(spec: Mapping[str, Any]) -> None:
-    """Check that an encoder's spec says all that it is asked for. Raises KeyError for what is missing, ValueError."""
-    check_spec("embedder", spec)
-    for key in ("dim", "logit_scale", "image", "text"):
-        spec[key]
-    for key in ("input", "shortest_edge", "resample", "crop", "scale", "mean", "std"):
-        spec["image"][key]
-    for key in ("tokenizer", "max_length", "pad_id", "pad_token"):
-        spec["text"][key]
 
 
 def _whole(least: int, most: int) -> Check:
@@ -261,15 +264,22 @@ _DETECTOR: dict[str, Check] = {
     "pixels": _optional(_PIXELS),
     "anchors": _ANCHORS,
 }
+#: How an encoder's pictures are resized, by Pillow's names.
+RESAMPLINGS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
+_POOLING = _one_of("none", "first", "last", "mean")
 _EMBEDDER: dict[str, Check] = {
     "dim": _whole(1, 16384),
     "logit_scale": _number(-1e6, 1e6),
+    "logit_bias": _number(-1e6, 1e6),
+    "scores": _one_of("softmax", "sigmoid"),
     "precision": _one_of(*PRECISIONS),
     "image": _fields(
         {
             "input": _text(),
+            "resize": _one_of("crop", "squash"),
+            "pooling": _POOLING,
             "shortest_edge": _whole(1, _MAX_EDGE),
-            "resample": _text(),
+            "resample": _one_of(*RESAMPLINGS),
             "crop": _list_of(_whole(1, _MAX_EDGE), 2, 2),
             "scale": _POSITIVE,
             "mean": _MEAN,
@@ -282,6 +292,10 @@ _EMBEDDER: dict[str, Check] = {
             "max_length": _whole(1, 1 << 16),
             "pad_id": _whole(0, (1 << 31) - 1),
             "pad_token": _text(1000),
+            "inputs": _list_of(_one_of("input_ids", "attention_mask", "token_type_ids"), 1, 3),
+            "padding": _one_of("longest", "max_length"),
+            "special_tokens": _whole(0, 100),
+            "pooling": _POOLING,
         }
     ),
 }

@@ -61,6 +61,11 @@ def softmax(values: np.ndarray) -> np.ndarray:
     return np.asarray(odds / odds.sum(axis=-1, keepdims=True))
 
 
+def sigmoid(values: np.ndarray, bias: float) -> np.ndarray:
+    """Float64 of that shape: the probability of each value by itself."""
+    return np.asarray(1 / (1 + np.exp(-(np.asarray(values, np.float64) + bias))))
+
+
 def surprise(values: np.ndarray, truth: np.ndarray) -> float:
     """Mean negative log-likelihood of ``truth`` [n] under softmax(``values`` [n, values]), in nats."""
     highest = values.max(axis=1)

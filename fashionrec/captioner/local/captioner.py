@@ -37,15 +37,17 @@ class LocalCaptioner:
         vocabulary: Mapping[str, Collection[str]] | None = None,
         words: Vocabulary | None = None,
         model: str = "zero-shot",
+        probabilities: Callable[[np.ndarray], np.ndarray] = softmax,
     ) -> None:
         """``embed_texts`` returns float32 [n, d] in the space of the picture vectors; a value less probable than
         ``unknown_below`` (beyond chance, before :meth:`calibrate`) is not told. ``vocabulary`` names the fields to tell and the
         values (or other words for them) that occur, as in a catalogue's metadata; by default all values of the fields that
-        pictures tell best.
+        pictures tell best. ``probabilities`` are those of logits [values] where nothing is calibrated.
         """
         self._embed_texts = embed_texts
         self._unknown_below = unknown_below
         self._logit_scale = logit_scale
+        self._probabilities = probabilities
         self._words = words or load_vocabulary()
         self._narrow_to = vocabulary
         self._model = model
@@ -141,7 +143,7 @@ class LocalCaptioner:
         """The likeliest value and its probability."""
         names, texts = scores
         logits = self._logit_scale * (texts @ vector)
-        odds = calibration.probabilities(logits) if calibration else softmax(logits)
+        odds = calibration.probabilities(logits) if calibration else self._probabilities(logits)
         best = int(odds.argmax())
         return names[best], float(odds[best])
 

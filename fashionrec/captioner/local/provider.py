@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from fashionrec.captioner.base import Captioner
+from fashionrec.captioner.local.calibration import sigmoid, softmax
 from fashionrec.captioner.local.captioner import LocalCaptioner
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class EncoderCaptioner(Captioner):
     @cached_property
     def _zero_shot(self) -> LocalCaptioner:
         encoder = self._source.encoder
+        bias = encoder.logit_bias
         captioner = LocalCaptioner(
             encoder.embed_texts,
             unknown_below=self.config.unknown_below,
@@ -48,6 +50,7 @@ class EncoderCaptioner(Captioner):
             vocabulary=self._source.words(self.vocabulary.fields_of(None)) or None,
             words=self.vocabulary,
             model=self.model,
+            probabilities=softmax if bias is None else partial(sigmoid, bias=bias),
         )
         known = self._source.examples()
         if known is not None:

@@ -1,4 +1,4 @@
-"""Load a CLIP checkpoint in the transformers format: all of it, and nothing but numbers and words.
+"""Load a checkpoint in the transformers format: all of it, and nothing but numbers and words.
 
 A checkpoint may come from somebody else, and may be broken. transformers draws weights that are missing at random and only
 logs it, follows links, and does what a configuration asks for (code of the checkpoint's own, kernels from the hub, paths). So
@@ -26,8 +26,6 @@ from fashionrec.embedder.tokens import rust_errors
 from fashionrec.errors import ModelError
 from fashionrec.models.manifest import is_plain_name, shown
 
-#: Tensors that older versions of transformers saved and newer ones compute.
-HARMLESS = ("text_model.embeddings.position_ids", "vision_model.embeddings.position_ids")
 WEIGHTS = (("model.safetensors", "model.safetensors.index.json"), ("pytorch_model.bin", "pytorch_model.bin.index.json"))
 _WORDS = (
     "tokenizer.json",
@@ -42,10 +40,10 @@ _PICTURES = ("preprocessor_config.json", "processor_config.json")
 _POINTER = b"version https://git-lfs.github.com/spec/"
 #: Settings of a tokenizer by which it would read other files, or run code.
 _NOT_TAKEN = ("auto_map", "chat_template", "init_inputs", "name_or_path", "vocab", "merges", "tokenizer_object")
-_HINT = "give a Hugging Face id, or a folder that save_pretrained wrote"
-_WHOLE = "copy or download it again, whole"
+HINT = "give a Hugging Face id, or a folder that save_pretrained wrote"
+WHOLE = "copy or download it again, whole"
 
-#: The largest values of a configuration that a real CLIP is far from.
+#: The largest values of a configuration that real models are far from.
 _MOST = {
     "vocab_size": 1 << 21,
     "hidden_size": 1 << 14,
@@ -62,36 +60,12 @@ _IDS = ("pad_token_id", "bos_token_id", "eos_token_id")
 _NUMBERS = ("layer_norm_eps", "attention_dropout", "initializer_range", "initializer_factor", "logit_scale_init_value")
 
 
-def load_clip(source: str) -> tuple[Any, Any, Any]:
-    """Model (eval, float32), Pillow image processor and tokenizer of a Hugging Face id or folder.
-
-    Raises :class:`ModelError` where the checkpoint cannot be loaded, is no CLIP, or is not whole.
-    """
-    local = Path(source).exists()
-    hint = _HINT if local else f"{_HINT}; without a network, the folder of a copy"
-    try:
-        folder = Path(source) if local else _download(source)
-        check_folder(folder)
-        config = read_config(folder)
-        files = weight_files(folder)
-        model = _load_model(folder, config, files)
-        processor, tokenizer = _load_processors(folder, config)
-    except ModelError:
-        raise
-    except Exception as error:  # hub, network, file and format errors of several libraries
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ModelError(f"{source} cannot be loaded: {reason}", hint=hint) from None
-    check_numbers(folder, model)
-    check_parts(folder, model, processor, tokenizer)
-    return model, processor, tokenizer
-
-
 def check_folder(folder: Path) -> None:
     """Refuse a folder with a link out of it (in a hub cache: out of that model's cache), a special file, or a Git-LFS pointer."""
     if not folder.is_dir():
-        raise ModelError(f"{folder} is a file, and a checkpoint in the transformers format is a folder", hint=_HINT)
+        raise ModelError(f"{folder} is a file, and a checkpoint in the transformers format is a folder", hint=HINT)
     if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder} is no model in the transformers format: it has no config.json", hint=_HINT)
+        raise ModelError(f"{folder} is no model in the transformers format: it has no config.json", hint=HINT)
     root = folder.resolve()
     if root.parent.name == "snapshots" and root.parent.parent.name.startswith("models--"):
         root = root.parent.parent
@@ -113,10 +87,8 @@ def check_folder(folder: Path) -> None:
                     )
 
 
-def read_config(folder: Path) -> Any:
-    """The CLIPConfig of a checkpoint: known values within bounds, and nothing else. Raises :class:`ModelError`."""
-    from transformers import CLIPConfig
-
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read the config.json of a checkpoint that is a whole model and asks for no code. Raises :class:`ModelError`."""
     if (folder / "adapter_config.json").exists():
         raise ModelError(f"{folder} holds an adapter, not a whole model", hint="merge it into its model and save that")
     for name in ("config.json", "tokenizer_config.json", *_PICTURES):
@@ -126,22 +98,25 @@ def read_config(folder: Path) -> Any:
                 hint="only models that transformers knows itself are supported",
             )
     raw = _read(folder, "config.json")
-    if raw.get("model_type") != "clip":
-        raise ModelError(
-            f"{folder} is a model of type {shown(raw.get('model_type'))}, not a CLIP",
-            hint="only CLIP models are supported",
-        )
     if raw.get("quantization_config") is not None:
         raise ModelError(f"{folder} is quantized", hint="give the model in float32 or half precision")
+    return raw
+
+
+def make_config(folder: Path, kind: Any, raw: Mapping[str, Any], own: Iterable[str]) -> Any:
+    """Make a configuration of two towers (``kind`` of transformers) from known values within bounds, and nothing else.
+
+    ``own`` are the names of the values beside the towers. Raises :class:`ModelError`.
+    """
     try:
-        known = _known(raw, ("projection_dim", "logit_scale_init_value", "initializer_factor"))
+        known = _known(raw, own)
         for part in ("text_config", "vision_config", "text_config_dict", "vision_config_dict"):
             if raw.get(part) is not None:
                 known[part] = _known(raw[part], (*_MOST, *_IDS, *_NUMBERS, "hidden_act"))
-        return CLIPConfig(**known)
+        return kind(**known)
     except (ValueError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"{folder / 'config.json'} cannot be used: {reason}", hint=_HINT) from None
+        raise ModelError(f"{folder / 'config.json'} cannot be used: {reason}", hint=HINT) from None
 
 
 def weight_files(folder: Path) -> list[str]:
@@ -154,7 +129,7 @@ def weight_files(folder: Path) -> list[str]:
             for name in names:
                 _check_file(folder / name, len(names))
             return names
-    raise ModelError(f"{folder} has no weights (model.safetensors)", hint=_WHOLE)
+    raise ModelError(f"{folder} has no weights (model.safetensors)", hint=WHOLE)
 
 
 def check_numbers(folder: Path, model: Any) -> None:
@@ -167,37 +142,16 @@ def check_numbers(folder: Path, model: Any) -> None:
             empty.append(name)
     for names, what in ((wrong, "hold NaN or infinity"), (empty, "hold nothing but zeros")):
         if names:
-            raise ModelError(f"{folder} is not whole: {_named(names)} {what}", hint=_WHOLE)
-
-
-def check_parts(folder: Path, model: Any, processor: Any, tokenizer: Any) -> None:
-    """Refuse pictures and words of another size than the towers read."""
-    towers, side = model.config, model.config.vision_config.image_size
-    try:
-        crop = [int(processor.crop_size[key]) for key in ("height", "width")]
-        limit = min(int(tokenizer.model_max_length), towers.text_config.max_position_embeddings)
-    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
-        raise ModelError(f"{folder}: its preprocessing is not understood ({error!r})", hint=_HINT) from None
-    wrong = ""
-    if crop != [side, side]:
-        wrong = f"its image processor cuts {crop[1]} x {crop[0]} pixels, and its image tower reads {side} x {side}"
-    elif len(tokenizer) > towers.text_config.vocab_size:
-        wrong = f"its tokenizer has {len(tokenizer)} tokens, and its text tower knows {towers.text_config.vocab_size}"
-    elif limit < 3:
-        wrong = f"its tokenizer reads {limit} tokens at most"
-    elif tokenizer.pad_token is None:
-        wrong = "its tokenizer has no padding token"
-    if wrong:
-        raise ModelError(f"{folder} does not fit together: {wrong}", hint=_WHOLE)
+            raise ModelError(f"{folder} is not whole: {_named(names)} {what}", hint=WHOLE)
 
 
 def _read(folder: Path, name: str) -> dict[str, Any]:
     try:
         value = read_json(folder / name)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{folder / name} cannot be read: {error}", hint=_HINT) from None
+        raise ModelError(f"{folder / name} cannot be read: {error}", hint=HINT) from None
     if not isinstance(value, dict):
-        raise ModelError(f"{folder / name} is no configuration", hint=_HINT)
+        raise ModelError(f"{folder / name} is no configuration", hint=HINT)
     return value
 
 
@@ -223,31 +177,34 @@ def _shards(folder: Path, index: str) -> list[str]:
     names = set(found.values()) if isinstance(found, dict) and all(map(is_plain_name, found.values())) else set()
     suffix = Path(index).name.split(".")[1]
     if not names or not all(name.endswith(f".{suffix}") for name in names):
-        raise ModelError(f"{folder / index} does not say which files the weights are in", hint=_WHOLE)
+        raise ModelError(f"{folder / index} does not say which files the weights are in", hint=WHOLE)
     return sorted(names)
 
 
 def _check_file(path: Path, count: int) -> None:
     if not path.is_file():
         part = f", one of {count} files of its weights" if count > 1 else ""
-        raise ModelError(f"{path.parent} is not whole: {path.name} is missing{part}", hint=_WHOLE)
+        raise ModelError(f"{path.parent} is not whole: {path.name} is missing{part}", hint=WHOLE)
     if path.suffix == ".safetensors":
         try:
             with safe_open(path, framework="pt"):
                 pass
         except (SafetensorError, OSError, ValueError) as error:
             reason = " ".join(str(error).split())[:160]
-            raise ModelError(f"{path} is truncated or damaged: {reason}", hint=_WHOLE) from None
+            raise ModelError(f"{path} is truncated or damaged: {reason}", hint=WHOLE) from None
 
 
-def _load_model(folder: Path, config: Any, files: Sequence[str]) -> Any:
-    from transformers import CLIPModel
+def load_model(folder: Path, kind: Any, config: Any, *, name: str, harmless: Sequence[str] = ()) -> Any:
+    """Load a model (``kind`` of transformers), in evaluation mode and float32: with all tensors of its configuration, all finite.
 
+    ``name`` is what messages call it; tensors named ``harmless`` may be there besides. Raises :class:`ModelError`.
+    """
+    files = weight_files(folder)
     safe = files[0].endswith(".safetensors")
     if safe:
-        _check_names(folder, config, files)
+        _check_names(folder, kind, config, files, name, harmless)
     try:
-        loaded: Any = CLIPModel.from_pretrained(
+        loaded: Any = kind.from_pretrained(
             folder,
             config=config,
             dtype=torch.float32,
@@ -264,34 +221,35 @@ def _load_model(folder: Path, config: Any, files: Sequence[str]) -> Any:
                 f"{folder / files[0]} is a pickle that holds more than weights, which is never run",
                 hint="ask for it as model.safetensors",
             ) from None
-        raise ModelError(f"{folder}: its weights cannot be loaded: {text[:200]}", hint=_WHOLE) from None
+        raise ModelError(f"{folder}: its weights cannot be loaded: {text[:200]}", hint=WHOLE) from None
     model, info = loaded
-    _refuse_differences(
-        folder, {key: info.get(key) or () for key in ("missing_keys", "unexpected_keys", "mismatched_keys")}
-    )
+    differences = {key: info.get(key) or () for key in ("missing_keys", "unexpected_keys", "mismatched_keys")}
+    differences["unexpected_keys"] = [key for key in differences["unexpected_keys"] if key not in harmless]
+    _refuse_differences(folder, name, differences)
     if info.get("error_msgs"):
-        raise ModelError(f"{folder} is not whole: {' '.join(map(str, info['error_msgs']))[:200]}", hint=_WHOLE)
+        raise ModelError(f"{folder} is not whole: {' '.join(map(str, info['error_msgs']))[:200]}", hint=WHOLE)
+    check_numbers(folder, model)
     return model.eval()
 
 
-def _check_names(folder: Path, config: Any, files: Sequence[str]) -> None:
+def _check_names(
+    folder: Path, kind: Any, config: Any, files: Sequence[str], name: str, harmless: Sequence[str]
+) -> None:
     """Where a configuration describes much more than the files hold, say what is missing before it is made up in memory."""
-    from transformers import CLIPModel
-
     with torch.device("meta"):
-        expected = {name: tensor.numel() for name, tensor in CLIPModel(config).state_dict().items()}
-    if sum(expected.values()) <= sum((folder / name).stat().st_size for name in files):
+        expected = {key: tensor.numel() for key, tensor in kind(config).state_dict().items()}
+    if sum(expected.values()) <= sum((folder / file).stat().st_size for file in files):
         return
     names: set[str] = set()
-    for name in files:
-        with safe_open(folder / name, framework="pt") as file:
+    for shard in files:
+        with safe_open(folder / shard, framework="pt") as file:
             names |= set(file.keys())
-    differences = {"missing_keys": expected.keys() - names, "unexpected_keys": names - expected.keys()}
-    _refuse_differences(folder, differences)
-    raise ModelError(f"{folder} is not whole: its configuration describes more weights than it holds", hint=_WHOLE)
+    differences = {"missing_keys": expected.keys() - names, "unexpected_keys": names - expected.keys() - {*harmless}}
+    _refuse_differences(folder, name, differences)
+    raise ModelError(f"{folder} is not whole: its configuration describes more weights than it holds", hint=WHOLE)
 
 
-def _refuse_differences(folder: Path, found: Mapping[str, Iterable[Any]]) -> None:
+def _refuse_differences(folder: Path, name: str, found: Mapping[str, Iterable[Any]]) -> None:
     parts = []
     for key, what in (
         ("missing_keys", "missing"),
@@ -299,11 +257,10 @@ def _refuse_differences(folder: Path, found: Mapping[str, Iterable[Any]]) -> Non
         ("unexpected_keys", "unexpected"),
     ):
         names = sorted(str(each[0] if isinstance(each, (tuple, list)) else each) for each in found.get(key, ()))
-        names = [name for name in names if key != "unexpected_keys" or name not in HARMLESS]
         if names:
             parts.append(f"{len(names)} {what} ({_named(names, count=False)})")
     if parts:
-        raise ModelError(f"{folder} is not a whole CLIP: tensors {'; '.join(parts)}", hint=_WHOLE)
+        raise ModelError(f"{folder} is not a whole {name}: tensors {'; '.join(parts)}", hint=WHOLE)
 
 
 def _named(names: Sequence[str], *, count: bool = True) -> str:
@@ -311,10 +268,12 @@ def _named(names: Sequence[str], *, count: bool = True) -> str:
     return f"{len(names)} tensors ({shortened})" if count else shortened
 
 
-def _load_processors(folder: Path, config: Any) -> tuple[Any, Any]:
-    """The image processor and the tokenizer, from copies of their files without what would read or run anything else."""
+def load_processors(folder: Path, config: Any, pictures: Any) -> tuple[Any, Any]:
+    """Load the image processor (``pictures`` of transformers) and the tokenizer.
+
+    They are read from copies of their files without what would read or run anything else.
+    """
     from transformers import AutoTokenizer
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     with tempfile.TemporaryDirectory() as temporary:
         copies = Path(temporary)
@@ -322,10 +281,10 @@ def _load_processors(folder: Path, config: Any) -> tuple[Any, Any]:
             path = folder / name
             if path.exists():
                 if path.stat().st_size > MAX_TOKENIZER:
-                    raise ModelError(f"{path} is larger than {MAX_TOKENIZER >> 20} MiB", hint=_HINT)
+                    raise ModelError(f"{path} is larger than {MAX_TOKENIZER >> 20} MiB", hint=HINT)
                 shutil.copyfile(path, copies / name)
         _clean_settings(copies / "tokenizer_config.json")
-        processor = CLIPImageProcessorPil.from_pretrained(copies, local_files_only=True)
+        processor = pictures.from_pretrained(copies, local_files_only=True)
         with rust_errors():
             tokenizer = AutoTokenizer.from_pretrained(
                 copies, config=config, trust_remote_code=False, local_files_only=True
@@ -344,7 +303,7 @@ def _clean_settings(path: Path) -> None:
         path.write_text(dump_json(kept), encoding="utf-8")
 
 
-def _download(source: str) -> Path:
+def download(source: str) -> Path:
     """The snapshot of a Hugging Face id in the hub's cache: its settings and its weights, as safetensors where it has them."""
     from huggingface_hub import snapshot_download
 

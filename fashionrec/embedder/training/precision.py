@@ -97,7 +97,7 @@ def speed(first: Embedder, second: Embedder, pictures: Sequence[Image.Image], ro
     """Milliseconds of a picture by each, in a batch and in one thread, asked in turn; and the median ratio."""
     from fashionrec.embedder.preprocess import pixel_values
 
-    values = pixel_values(pictures, first.bundle.spec["image"])
+    values = pixel_values(pictures, first.spec.image)
     times: list[tuple[float, float]] = []
     for n in range(rounds + 1):
         both = (_seconds(first, values), _seconds(second, values))

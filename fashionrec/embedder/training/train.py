@@ -26,9 +26,10 @@ from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from fashionrec.config import TrainEmbedderConfig
-from fashionrec.embedder.training.checkpoint import load_clip
 from fashionrec.embedder.training.export import quiet
-from fashionrec.errors import DataError
+from fashionrec.embedder.training.families import load_checkpoint
+from fashionrec.embedder.training.families.clip import Clip, features
+from fashionrec.errors import DataError, ModelError
 from fashionrec.models.runs import Run, start_run
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's own
@@ -75,7 +76,7 @@ def train_embedder(
         raise DataError("an encoder needs photos of at least 8 products to learn from")
     verb = "train" if init is None else "finetune"
     with quiet():
-        start = load_clip(init) if init else None  # before there is a run: a checkpoint that is not whole leaves none
+        start = _load_clip(init) if init else None  # before there is a run: a checkpoint that is not whole leaves none
     run = start_run(runs / verb, config.name, kind="embedder", verb=verb, exist_ok=config.exist_ok)
     run.seed, run.device = config.seed, str(config.device or "cpu")
     run.config = {"train_embedder": config.model_dump(), "init": init}
@@ -93,7 +94,7 @@ def train_embedder(
 def _train(
     pairs: Sequence[Pair],
     config: TrainEmbedderConfig,
-    init: tuple[Any, Any, Any] | None,
+    init: Clip | None,
     run: Run,
     log: Callable[[str], None] | None,
     progress: Progress | None,
@@ -102,15 +103,14 @@ def _train(
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
     device = torch.device(str(config.device) if config.device is not None else "cpu")
-    model, processor, tokenizer = init or _small_clip([p.caption for p in pairs], config)
+    clip = init or _small_clip([p.caption for p in pairs], config)
+    model, processor, tokenizer = clip.model, clip.processor, clip.tokenizer
     model.to(device)
     side = int(processor.crop_size["height"])
     products = {name: n for n, name in enumerate(dict.fromkeys(pair.product_id for pair in pairs))}
     labels = np.array([products[pair.product_id] for pair in pairs])
     pictures = load_pictures(pairs, math.ceil(side * _ZOOM))
-    limit = min(int(tokenizer.model_max_length), int(model.config.text_config.max_position_embeddings))
-    captions = [pair.caption for pair in pairs]
-    tokens = tokenizer(captions, padding=True, truncation=True, max_length=limit, return_tensors="pt")
+    tokens = clip.tokens([pair.caption for pair in pairs])
     normal = _Normalise(processor.image_mean, processor.image_std).to(device)
     held = held_out(labels, rng)
     train = np.setdiff1d(np.arange(len(pairs)), held)
@@ -171,7 +171,16 @@ def _train(
     run.save()
 
 
-def _small_clip(captions: Sequence[str], config: TrainEmbedderConfig) -> tuple[Any, Any, Any]:
+def _load_clip(source: str) -> Clip:
+    loaded = load_checkpoint(source)
+    if not isinstance(loaded, Clip):
+        raise ModelError(
+            f"{source} cannot be trained on: only CLIP models can", hint="`fashionrec export` takes it as it is"
+        )
+    return loaded
+
+
+def _small_clip(captions: Sequence[str], config: TrainEmbedderConfig) -> Clip:
     """transformers' own CLIPModel in a small configuration, with a byte-pair tokenizer learnt from the captions."""
     tokenizer = learn_tokenizer(captions, config.vocab_size)
     clip = CLIPConfig(
@@ -202,7 +211,7 @@ def _small_clip(captions: Sequence[str], config: TrainEmbedderConfig) -> tuple[A
     processor = CLIPImageProcessorPil(
         size={"shortest_edge": config.image_size}, crop_size=side, image_mean=list(MEAN), image_std=list(STD)
     )
-    return CLIPModel(clip), processor, tokenizer
+    return Clip(CLIPModel(clip), processor, tokenizer)
 
 
 def learn_tokenizer(captions: Sequence[str], vocab_size: int) -> Any:
@@ -292,9 +301,9 @@ def contrastive_loss(
     config: TrainEmbedderConfig,
 ) -> torch.Tensor:
     device = images.device
-    image = F.normalize(_vectors(model.get_image_features(pixel_values=images)), dim=1)
+    image = F.normalize(features(model.get_image_features(pixel_values=images)), dim=1)
     text = F.normalize(
-        _vectors(
+        features(
             model.get_text_features(
                 input_ids=tokens["input_ids"][index].to(device),
                 attention_mask=tokens["attention_mask"][index].to(device),
@@ -367,7 +376,7 @@ def _held_out_recall(
         for start in range(0, len(index), 128):
             images = pictures[torch.from_numpy(index[start : start + 128])].to(device).float() / 255
             images = F.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
-            parts.append(F.normalize(_vectors(model.get_image_features(pixel_values=normal(images))), dim=1))
+            parts.append(F.normalize(features(model.get_image_features(pixel_values=normal(images))), dim=1))
         return torch.cat(parts)
 
     nearest = (vectors(held) @ vectors(train).T).argmax(dim=1).cpu().numpy()
@@ -386,8 +395,3 @@ def cosine_schedule(step: int, steps: int, warmup: float) -> float:
     if step < first:
         return (step + 1) / first
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - first) / max(1, steps - first))))
-
-
-def _vectors(output: Any) -> torch.Tensor:
-    vectors: torch.Tensor = getattr(output, "pooler_output", output)
-    return vectors
