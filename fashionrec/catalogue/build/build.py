@@ -17,20 +17,20 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from fashionrec.catalogue.build.report import BuildReport, write_report
-from fashionrec.models.bundle import Bundle
 from fashionrec.catalogue.build.changes import RowChanges, RowWriter, Wanted, find_changes
+from fashionrec.catalogue.build.crops import KnownCrops
+from fashionrec.catalogue.build.pipeline import find_garments, open_models
+from fashionrec.catalogue.build.report import BuildReport, write_report
+from fashionrec.catalogue.compaction import compact_segments, should_compact
+from fashionrec.common.files import fingerprint
 from fashionrec.common.folder import TEMPORARY, Folder
 from fashionrec.common.reach import HINT, Reach
 from fashionrec.common.text import encodable
-from fashionrec.catalogue.compaction import compact_segments, should_compact
 from fashionrec.config import Config
-from fashionrec.catalogue.build.crops import KnownCrops
 from fashionrec.errors import CatalogueError, DataError, ImageError, Refused, UsageError
-from fashionrec.common.files import fingerprint
-from fashionrec.photos.images import photo_digest
-from fashionrec.catalogue.build.pipeline import find_garments, open_models
+from fashionrec.models.bundle import Bundle
 from fashionrec.models.runs import installed_versions
+from fashionrec.photos.images import photo_digest
 from fashionrec.store import generations
 from fashionrec.store.items import EntryRow, ItemReader, PhotoRow
 from fashionrec.store.journal import FoundPhoto, Journal
@@ -332,7 +332,8 @@ class _Build:
 
     def _keep_previous(self, begin: float) -> None:
         """Nothing differs: a generation that is the same would only take the place of one to go back to."""
-        assert self.previous is not None and self.old_items is not None
+        assert self.previous is not None
+        assert self.old_items is not None
         generations.tidy(self.root)
         self._count(self.old_items.counts(), self.previous.items_path)
         self.report.unchanged, self.report.generation = True, self.previous.name

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from fashionrec.catalogue.build.pipeline import Rectangle
 from fashionrec.config import CropConfig
 from fashionrec.photos.images import crop_rectangle
-from fashionrec.catalogue.build.pipeline import Rectangle
 from fashionrec.store.generations import Generation
 from fashionrec.store.items import ItemReader
 from fashionrec.store.thumbnails import Thumbnails

@@ -26,20 +26,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fashionrec.photos.decoding import decode_all
+from fashionrec.catalogue.build.tuning import Plan, plan_for
 from fashionrec.errors import ImageError
 from fashionrec.garments import FinderSettings, GarmentFinder, PhotoGarments
+from fashionrec.photos.decoding import decode_all
 from fashionrec.photos.images import crop_rectangle, encode_jpeg
 from fashionrec.store.journal import FoundGarment, FoundPhoto
-from fashionrec.catalogue.build.tuning import Plan, plan_for
 from fashionrec.types import Garment
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from fashionrec.models.bundle import Bundle
     from fashionrec.config import Config
     from fashionrec.embedder.embed import Embedder
+    from fashionrec.models.bundle import Bundle
     from fashionrec.photos.images import Photo
 
 #: Pixels ``(left, top, right, bottom)`` that a crop is cut from.

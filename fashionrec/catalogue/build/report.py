@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fashionrec.common.text import json_text
 from fashionrec.common.files import dump_json
 from fashionrec.common.pages import environment
+from fashionrec.common.text import json_text
 from fashionrec.models.runs import now
 from fashionrec.store.generations import folder_of
 

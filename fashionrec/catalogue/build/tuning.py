@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fashionrec.common.documents import read_json
-from fashionrec.common.user_cache import user_cache
 from fashionrec.common.files import dump_json, fingerprint, write_atomic
+from fashionrec.common.user_cache import user_cache
 
 if TYPE_CHECKING:
-    from fashionrec.models.bundle import Bundle
     from fashionrec.config import Config
+    from fashionrec.models.bundle import Bundle
 
 #: Calls that run at a time: threads in, a function that runs one batch of a size out.
 Runner = Callable[[int], Callable[[int], object]]
