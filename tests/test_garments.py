@@ -16,11 +16,12 @@ from fashionrec.catalogue.catalogue import Catalogue
 from fashionrec.config import Config
 from fashionrec.embedder.embed import Embedder
 from fashionrec.errors import ImageError
-from fashionrec.evaluation.retrieval.retrieval import Query, evaluate_search
+from fashionrec.evaluation.retrieval.retrieval import PhotoQuery, evaluate_search
 from fashionrec.garments import FinderSettings, GarmentFinder, PhotoGarments, choose_product
 from fashionrec.models.bundle import Bundle
 from fashionrec.photos.images import Photo, PhotoSource
-from fashionrec.search.photo import search_photo
+from fashionrec.search.query import Query
+from fashionrec.search.search import search
 from fashionrec.types import Box, Garment
 
 #: Over 2,000 pixels: multiples of 8 and others, wide and tall; some are decoded at a half, some at a quarter or an eighth.
@@ -101,10 +102,10 @@ def test_an_evaluation_sees_what_a_query_sees(
     build(photos, root, settings=settings, detector_bundle=Bundle.open(DETECTOR))
     paths = [draw(tmp_path / f"{n}.jpg", n) for n in range(30)]
     with RecordingCatalogue.open(root, config) as served:
-        boxes = [[one.box for one in search_photo(served, path, config.query).seen] for path in paths]
+        boxes = [[one.box for one in search(served, Query(path)).results[0].seen] for path in paths]
     with RecordingCatalogue.open(root, config) as measured:
         product = sorted(measured.items.product_ids())[0]
-        report = evaluate_search(measured, [Query(path, product) for path in paths])
+        report = evaluate_search(measured, [PhotoQuery(path, product) for path in paths])
     assert report["failures"] == []
     assert report["crop_fallbacks"] == sum(not garments for garments in served.finder.garments)
     assert measured.finder.pixels == served.finder.pixels

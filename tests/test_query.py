@@ -14,18 +14,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import TINY, Result, two_halves
+from conftest import Result, two_halves
 from PIL import Image
 
 from fashionrec import Catalogue
 from fashionrec.catalogue.build.report import BuildReport
 from fashionrec.config import Config, load_config
 from fashionrec.errors import ImageError, UsageError
-from fashionrec.search.like import search_like
-from fashionrec.search.outfits import goes_with
-from fashionrec.search.photo import search_photo, search_photos
+from fashionrec.search.query import Query
 from fashionrec.search.ranking import is_unavailable
-from fashionrec.search.text import search_text
+from fashionrec.search.search import search
 from fashionrec.search.words import Words, parse_words
 from fashionrec.types import Box
 
@@ -56,11 +54,6 @@ def shop(photos: Path, build: Callable[..., BuildReport], tmp_path: Path) -> Pat
     table.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     assert build(table, tmp_path / "shop").failures == []
     return tmp_path / "shop"
-
-
-def settings(**values: Any) -> Any:
-    sets = [f"query.{key}={json.dumps(value)}" for key, value in values.items()]
-    return load_config(env={}, sets=sets).config.query
 
 
 def products(answer: Any, garment: int = 0) -> list[str]:
@@ -99,9 +92,9 @@ def test_words_that_ask_nothing(text: str) -> None:
 
 def test_words_move_a_photo_and_minus_words_move_it_back(shop: Path, photos: Path) -> None:
     with Catalogue.open(shop) as catalogue:
-        plain = search_photo(catalogue, photos / "green.jpg", settings())
-        redder = search_photo(catalogue, photos / "green.jpg", settings(), words=[Words("red", 3.0)])
-        away = search_photo(catalogue, photos / "green.jpg", settings(), words=[Words("green", -3.0)])
+        plain = catalogue.search(photos / "green.jpg")
+        redder = catalogue.search(photos / "green.jpg", text="red:3")
+        away = catalogue.search(photos / "green.jpg", text="green:-3")
         assert products(plain)[0] == "c"
         assert products(redder)[0] != "c"
         score = {
@@ -109,47 +102,47 @@ def test_words_move_a_photo_and_minus_words_move_it_back(shop: Path, photos: Pat
             for name, one in (("p", plain), ("a", away))
         }
         assert score["a"]["c"] < score["p"]["c"]
-        assert np.linalg.norm(redder.vectors[0]) == pytest.approx(1.0, abs=1e-5)
+        assert np.linalg.norm(redder.results[0].vectors[0]) == pytest.approx(1.0, abs=1e-5)
 
 
 def test_korean_text_says_which_way_it_went_and_prefers_the_class_it_names(shop: Path) -> None:
     with Catalogue.open(shop) as catalogue:
-        answer = search_text(catalogue, "빨간 바지 루이비통", settings())
-        assert answer.classes == ("pants",)
+        answer = catalogue.search(text="빨간 바지 루이비통")
+        assert answer.results[0].classes == ("pants",)
         assert any("red pants" in note and "lexicon" in note for note in answer.notes)
         assert any("루이비통" in note for note in answer.notes)
         hits = {hit.item.product_id: hit for hit in answer.garments[0].hits}
         assert "class" not in hits["e"].parts
         assert hits["a"].parts["class"] < 0
-        lost = search_text(catalogue, "치마으로 가방", settings())
+        lost = catalogue.search(text="치마으로 가방")
         assert products(lost)[0] == "c"  # by its title
-        unknown = search_text(catalogue, "가방", settings())
+        unknown = catalogue.search(text="가방")
         assert any("was not asked" in note for note in unknown.notes)
 
 
 def test_items_of_the_catalogue_as_the_question(shop: Path) -> None:
     with Catalogue.open(shop) as catalogue:
-        answer = search_like(catalogue, ["a"], settings())
+        answer = catalogue.search(like="a")
         assert "a" not in products(answer)
         assert products(answer)[0] == "b"
         item = catalogue.items.of_product("a")[0].item.item_id
-        assert products(search_like(catalogue, [item], settings())) == products(answer)
-        less = search_like(catalogue, ["a"], settings(), unlike=["b"])
+        assert products(catalogue.search(like=item)) == products(answer)
+        less = catalogue.search(like="a", unlike="b")
         assert "b" not in products(less)
         with pytest.raises(UsageError, match="no item or product 'nobody'"):
-            search_like(catalogue, ["nobody"], settings())
+            catalogue.search(like="nobody")
 
 
 def test_a_box_by_hand(shop: Path, photos: Path) -> None:
     with Catalogue.open(shop) as catalogue:
-        answer = search_photo(catalogue, photos / "red-blue.jpg", settings(), box=Box(-5, -5, 40, 1000))
-        width, height = answer.width, answer.height
+        answer = catalogue.search(photos / "red-blue.jpg", box=Box(-5, -5, 40, 1000))
+        width, height = answer.results[0].width, answer.results[0].height
         assert answer.garments[0].garment.box == Box(0, 0, 40, height)
         assert answer.garments[0].garment.class_name is None
         assert not answer.garments[0].garment.whole_photo
         for box in (Box(10, 10, 10, 20), Box(width or 0, 0, 10_000, 10), Box(20, 20, 10, 30)):
             with pytest.raises(UsageError, match="holds nothing"):
-                search_photo(catalogue, photos / "red-blue.jpg", settings(), box=box)
+                catalogue.search(photos / "red-blue.jpg", box=box)
 
 
 def test_a_filter_is_applied_within_the_search(shop: Path, photos: Path) -> None:
@@ -160,15 +153,15 @@ def test_a_filter_is_applied_within_the_search(shop: Path, photos: Path) -> None
             "brand is null and price < 100": {"b", "c", "e"},
             "price > 1000": set(),
         }.items():
-            answer = search_photo(catalogue, photos / "red-blue.jpg", settings(where=where, garment="top"))
+            answer = catalogue.search(photos / "red-blue.jpg", where=where, garment="top")
             assert set(products(answer)) == expected, where
-            assert set(products(search_text(catalogue, "red", settings(where=where)))) == expected
+            assert set(products(catalogue.search(text="red", where=where))) == expected
 
 
 def test_sold_out_and_not_yet_released(shop: Path, photos: Path) -> None:
     with Catalogue.open(shop) as catalogue:
-        assert "d" not in products(search_photo(catalogue, photos / "grey.jpg", settings()))
-        assert products(search_photo(catalogue, photos / "grey.jpg", settings(hide_unavailable=False)))[0] == "d"
+        assert "d" not in products(catalogue.search(photos / "grey.jpg"))
+        assert products(catalogue.search(photos / "grey.jpg", hide_unavailable=False))[0] == "d"
         (stored,) = catalogue.items.of_product("c")
         stored.item.metadata["release_date"] = "2026-03-01T00:00"
         assert is_unavailable(stored, "2026-02-28")
@@ -187,8 +180,8 @@ def test_diversity_brings_what_is_different(tmp_path: Path, build: Callable[...,
     build(tmp_path / "p", tmp_path / "c", detect=False)
     with Catalogue.open(tmp_path / "c") as catalogue:
         ask = tmp_path / "p" / "red0.png"
-        near = products(search_photo(catalogue, ask, settings(k=3), detect=False))
-        wide = products(search_photo(catalogue, ask, settings(k=3, diversity=0.7), detect=False))
+        near = products(catalogue.search(ask, k=3))
+        wide = products(catalogue.search(ask, k=3, diversity=0.7))
         assert sum("other" in one for one in near) == 0
         assert sum("other" in one for one in wide) == 2
         assert wide[0] == near[0]
@@ -203,10 +196,10 @@ def test_many_photos_are_answered_as_each_alone(shop: Path, photos: Path) -> Non
     names = sorted(photos.iterdir()) * 2
     (photos / "broken.jpg").write_bytes(b"no")
     with Catalogue.open(shop) as catalogue:
-        answers = list(search_photos(catalogue, [*names[:5], photos / "broken.jpg", *names[5:]], settings()))
+        answers = catalogue.search([*names[:5], photos / "broken.jpg", *names[5:]]).outcomes
         assert isinstance(answers.pop(5), ImageError)
         for name, answer in zip(names, answers, strict=True):
-            alone = search_photo(catalogue, name, settings())
+            alone = catalogue.search(name)
             assert not isinstance(answer, UsageError)
             assert [products(answer, n) for n in range(len(answer.garments))] == [
                 products(alone, n) for n in range(len(alone.garments))
@@ -221,7 +214,7 @@ def test_a_photo_of_the_catalogue_finds_itself(
     photo = two_halves(tmp_path / "p" / "a.png", "red", "blue", size)
     build(tmp_path / "p", tmp_path / "c")
     with Catalogue.open(tmp_path / "c") as catalogue:
-        answer = search_photo(catalogue, photo, settings(k=1))
+        answer = catalogue.search(photo, k=1)
         assert sorted(found.garment.name for found in answer.garments) == ["pants", "top"]
         for found in answer.garments:
             assert found.hits[0].score == pytest.approx(1.0, abs=1e-5)
@@ -238,13 +231,12 @@ def test_what_goes_with_it(tmp_path: Path, build: Callable[..., BuildReport]) ->
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     build(tmp_path / "t.jsonl", tmp_path / "c")
     with Catalogue.open(tmp_path / "c") as catalogue:
-        answer = search_photo(catalogue, tmp_path / "p" / "alone.png", settings(garment="top"))
-        (found,) = goes_with(catalogue, answer, settings(k=2))
+        answer = catalogue.search(tmp_path / "p" / "alone.png", garment="top", k=2, goes_with=True)
+        (found,) = answer.results[0].goes_with or []
         assert {hit.item.product_id for hit in found.hits} <= {"pants0", "pants1", "pants2"}
         assert len(found.hits) == 2
-        (nothing,) = goes_with(
-            catalogue, search_photo(catalogue, tmp_path / "p" / "look0.png", settings(garment="pants")), settings()
-        )
+        worn = catalogue.search(tmp_path / "p" / "look0.png", garment="pants", goes_with=True)
+        (nothing,) = worn.results[0].goes_with or []
         assert [hit.item.product_id for hit in nothing.hits] == ["top"]  # the only top that is a product
 
 
@@ -355,7 +347,7 @@ def test_threads_on_one_catalogue_answer_alike(shop: Path, photos: Path, config:
     with Catalogue.open(shop) as catalogue:
 
         def ask(name: Path) -> Any:
-            answer = search_photo(catalogue, name, settings(where="price > 0"))
+            answer = catalogue.search(name, where="price > 0")
             return [(h.item.item_id, round(h.score, 5)) for g in answer.garments for h in g.hits]
 
         alone = [ask(name) for name in names]
@@ -414,14 +406,6 @@ def test_a_photo_leaves_nothing_behind(cli: Callable[..., Result], shop: Path, p
             assert not Image.open(path).getexif()
 
 
-def test_the_library_answers_like_the_command(shop: Path, photos: Path) -> None:
-    with Catalogue.open(shop) as catalogue:
-        assert products(catalogue.search(photos / "red-white.jpg", k=2)) == products(
-            search_photo(catalogue, photos / "red-white.jpg", settings(k=2))
-        )
-        assert (TINY / "photos").is_dir()
-
-
 def test_several_questions_become_one_list(cli: Callable[..., Result], shop: Path, photos: Path) -> None:
     one = cli("query", photos / "red-blue.jpg", photos / "green.jpg", "--index", shop, "--merge", "--json", "--explain")
     assert one.code == 0, one.err
@@ -452,8 +436,8 @@ def test_several_questions_become_one_list(cli: Callable[..., Result], shop: Pat
 
 def test_ranks_instead_of_weights(shop: Path) -> None:
     with Catalogue.open(shop) as catalogue:
-        weighted = search_text(catalogue, "blue pants", settings())
-        ranked = search_text(catalogue, "blue pants", settings(fusion="rrf"))
+        weighted = catalogue.search(text="blue pants")
+        ranked = catalogue.search(text="blue pants", fusion="rrf")
         assert products(weighted)[0] == products(ranked)[0] == "e"
         hit = ranked.garments[0].hits[0]
         assert hit.score == pytest.approx(sum(hit.parts.values()))
@@ -547,11 +531,10 @@ def test_what_goes_with_it_is_chosen_on_one_half_and_judged_on_the_other(
 
 def test_a_detector_that_was_put_away_comes_back(shop: Path, photos: Path) -> None:
     with Catalogue.open(shop) as catalogue:
-        usual = search_photo(catalogue, photos / "red-blue.jpg", settings())
-        (once,) = search_photos(catalogue, [photos / "red-blue.jpg"], settings(), once=True)
+        usual = catalogue.search(photos / "red-blue.jpg")
+        once = search(catalogue, Query(photos / "red-blue.jpg"), once=True)
         assert "detector" not in vars(catalogue)
-        again = search_photo(catalogue, photos / "red-blue.jpg", settings())
-        assert not isinstance(once, UsageError)
+        again = catalogue.search(photos / "red-blue.jpg")
         for other in (once, again):
             assert other.to_dict()["garments"] == usual.to_dict()["garments"]
 

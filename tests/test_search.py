@@ -15,7 +15,6 @@ from fashionrec.captioner.schema import Said
 from fashionrec.catalogue.build.report import BuildReport
 from fashionrec.config import Config, load_config
 from fashionrec.errors import CatalogueError, ImageError, UsageError
-from fashionrec.search.photo import search_photo
 from fashionrec.search.render.page import price, safe_url
 
 Build = Callable[..., BuildReport]
@@ -133,7 +132,7 @@ def test_captions_given_at_query_time_are_fused(catalogue: Path, photos: Path) -
         return [Said("a red top", "red", {"category": "top", "color": "red"})]
 
     with Catalogue.open(catalogue, config) as opened:
-        answer = search_photo(opened, photos / "red-white.jpg", config.query, describe)
+        answer = opened.search(photos / "red-white.jpg", describe=describe)
     assert answer.garments[0].garment.caption == "a red top"
     assert seen == [(1, ["top"])]
 

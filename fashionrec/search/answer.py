@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fashionrec.search.query import Query
 
 
-@dataclass(repr=False)
+@dataclass(repr=False, eq=False)
 class Answer:
     """The answer to one query: ``query`` with every option as it was applied, and in ``outcomes`` for each photo its
     result or the error that stands for it; one result where no photos, or merged ones, were asked with.

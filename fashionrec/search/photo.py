@@ -35,47 +35,28 @@ if TYPE_CHECKING:
 Describe = Callable[[Sequence["Image.Image"], np.ndarray, Sequence["str | None"]], Sequence["Said | None"]]
 
 
-def search_photo(
-    catalogue: Catalogue,
-    source: PhotoSource,
-    settings: QueryConfig,
-    describe: Describe | None = None,
-    *,
-    detect: bool = True,
-    box: Box | None = None,
-    words: Sequence[Words] = (),
-) -> QueryResult:
-    """Find the garments of a photo, embed each, and search for each.
-
-    Where nothing is detected (or ``detect`` is false) the whole photo is the one garment; ``box``, in pixels of the upright
-    photo, is the one garment where it is given. ``words`` move what is asked for ("in red", "floral:-0.4"). ``describe``
-    captions the garments, and that text is then searched and fused too. Raises :class:`ImageError` for a photo that cannot
-    be read, :class:`UsageError` for a garment that is not there.
-    """
-    (answer,) = search_photos(catalogue, [source], settings, describe, detect=detect, box=box, words=words)
-    if isinstance(answer, UsageError):
-        raise answer
-    return answer
-
-
 def search_photos(
     catalogue: Catalogue,
     sources: Iterable[PhotoSource],
     settings: QueryConfig,
     describe: Describe | None = None,
     *,
-    detect: bool = True,
     box: Box | None = None,
     words: Sequence[Words] = (),
     once: bool = False,
 ) -> Iterator[QueryResult | UsageError]:
-    """As :func:`search_photo`, of many photos in turn: they are detected and embedded several at a time. What cannot be
-    answered (a photo that cannot be read, a garment that is not there) is an error as a value. ``once`` says that no others
-    come after them, so that the detector's memory is given back before the encoder takes its own."""
+    """Find the garments of each photo, embed each, and search for each; several photos are worked on together.
+
+    Where nothing is detected the whole photo is the one garment; ``box``, in pixels of the upright photo, is the one garment
+    where it is given. ``words`` move what is asked for ("in red", "floral:-0.4"). ``describe`` captions the garments, and that
+    text is then searched and fused too. What cannot be answered (a photo that cannot be read, a garment that is not there)
+    is an error as a value. ``once`` says that no others come after them, so that the detector's memory is given back before
+    the encoder takes its own.
+    """
     source = iter(sources)
-    catalogue.begin("image", detect=detect and box is None)
+    catalogue.begin("image", detect=box is None)
     while part := list(islice(source, BATCH)):
-        yield from _answers(catalogue, part, settings, describe, detect, box, words, once)
+        yield from _answers(catalogue, part, settings, describe, box, words, once)
 
 
 @dataclass
@@ -93,7 +74,6 @@ def _answers(
     sources: Sequence[PhotoSource],
     settings: QueryConfig,
     describe: Describe | None,
-    detect: bool,
     box: Box | None,
     words: Sequence[Words],
     once: bool,
@@ -115,7 +95,7 @@ def _answers(
     asked = [one for one in outcomes if isinstance(one, _Asked)]
     with _shared(asked, "load"):
         finder, embedder = catalogue.finder, catalogue.embedder
-    looked = detect and box is None and finder.detector is not None
+    looked = box is None and finder.detector is not None
     with _shared(asked, "detect"):
         found = finder.detect([one.photo for one in asked]) if looked else [[] for _ in asked]
     if once:

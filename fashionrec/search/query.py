@@ -27,7 +27,7 @@ OPTIONS = (
 _IDS = "the id of an item or a product"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays are not equal or unequal as a whole
 class Query:
     """What is asked of a catalogue: photos, words, photos and words, or items; and how it is to be answered.
 

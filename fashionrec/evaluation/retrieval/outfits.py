@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from fashionrec.errors import DataError, UsageError
 from fashionrec.evaluation.retrieval.retrieval import RetrievalScores
 from fashionrec.search.outfits import OTHER_HALF, Outfits, recommend
-from fashionrec.search.photo import search_photo
+from fashionrec.search.query import Query
+from fashionrec.search.search import search
 from fashionrec.types import category_of
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def evaluate_outfits(
     halves: tuple[list[_Question], list[_Question]] = ([], [])
     skipped = 0
     for number, look in enumerate(looks):
-        found, missed = _questions(catalogue, look, settings)
+        found, missed = _questions(catalogue, look)
         halves[number % 2].extend(found)
         skipped += missed
         if progress:
@@ -99,7 +100,7 @@ def evaluate_outfits(
     }
 
 
-def _questions(catalogue: Catalogue, look: Look, settings: QueryConfig) -> tuple[list[_Question], int]:
+def _questions(catalogue: Catalogue, look: Look) -> tuple[list[_Question], int]:
     """What a look asks, and how many of its garments the detector does not see."""
     known = catalogue.items.product_ids()
     found, missed = [], 0
@@ -108,12 +109,12 @@ def _questions(catalogue: Catalogue, look: Look, settings: QueryConfig) -> tuple
         if not right:
             continue
         try:
-            answer = search_photo(catalogue, look.path, settings.model_copy(update={"garment": name, "k": 1}))
+            answer = search(catalogue, Query(look.path, garment=name, k=1, hide_unavailable=False, caption="none"))
         except UsageError:  # the detector does not see it, or the photo cannot be read
             missed += 1
             continue
-        (garment,) = answer.garments
-        found.append(_Question(garment.garment, answer.vectors[0], right, frozenset(look.products)))
+        (result,) = answer.results
+        found.append(_Question(result.garments[0].garment, result.vectors[0], right, frozenset(look.products)))
     return found, missed
 
 

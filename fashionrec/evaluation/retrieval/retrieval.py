@@ -29,7 +29,7 @@ _BATCH = 8
 
 
 @dataclass(frozen=True)
-class Query:
+class PhotoQuery:
     """A photo that shows a known product; ``class_name`` says which garment of the photo, where that is known."""
 
     path: Path
@@ -71,7 +71,7 @@ def ndcg_at_k(ranks: Sequence[int | None], k: int) -> float:
 
 def evaluate_search(
     catalogue: Catalogue,
-    queries: Sequence[Query],
+    queries: Sequence[PhotoQuery],
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def evaluate_search(
 
 def histogram_baseline(
     catalogue: Catalogue,
-    queries: Sequence[Query],
+    queries: Sequence[PhotoQuery],
     *,
     bins: int = 4,
 ) -> dict[str, Any]:
@@ -176,14 +176,14 @@ def colour_histogram(pixels: Image.Image, bins: int) -> np.ndarray:
     return counts / max(1, counts.sum())
 
 
-def queries_from(rows: Sequence[Any], category_columns: Sequence[str]) -> list[Query]:
+def queries_from(rows: Sequence[Any], category_columns: Sequence[str]) -> list[PhotoQuery]:
     """Queries from the rows of a table with ``image`` and ``product_id`` (see :mod:`fashionrec.products.tables`)."""
-    return [Query(row.path, row.product_id, category_of(row.metadata, category_columns)) for row in rows]
+    return [PhotoQuery(row.path, row.product_id, category_of(row.metadata, category_columns)) for row in rows]
 
 
 def find_queries(
-    catalogue: Catalogue, queries: Sequence[Query], failures: list[dict[str, str]], *, whole: bool = False
-) -> list[tuple[Query, PhotoGarments]]:
+    catalogue: Catalogue, queries: Sequence[PhotoQuery], failures: list[dict[str, str]], *, whole: bool = False
+) -> list[tuple[PhotoQuery, PhotoGarments]]:
     """Those queries whose photo can be read, with its garments; the others are added to ``failures``. ``whole`` is that of
     :meth:`GarmentFinder.find`."""
     batch = []

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fashionrec.errors import DataError
-from fashionrec.evaluation.retrieval.retrieval import DEPTH, Query, RetrievalScores, find_queries, rank_of
+from fashionrec.evaluation.retrieval.retrieval import DEPTH, PhotoQuery, RetrievalScores, find_queries, rank_of
 from fashionrec.garments import choose_product
 from fashionrec.search.ranking import rank
 
@@ -42,7 +42,7 @@ class _Question:
 
 def compare_ways(
     catalogue: Catalogue,
-    queries: Sequence[Query],
+    queries: Sequence[PhotoQuery],
     describe: Describe,
     *,
     progress: Callable[[int, int], None] | None = None,
