@@ -114,7 +114,7 @@ def test_the_library_answers_as_the_command_does(name: str, cli: Cli, shop: Path
 
 def test_every_option_of_a_query_is_one_of_the_library_and_tested() -> None:
     options = {field.name for field in dataclasses.fields(Query)}
-    assert set(inspect.signature(Catalogue.search).parameters) == {"self", "describe", *options}
+    assert set(inspect.signature(Catalogue.search).parameters) == {"self", "describe", "translate", *options}
     assert set(OPTIONS) < options
     assert options == {name for _, given in ASKED.values() for name in given}
 
@@ -286,6 +286,36 @@ def test_a_describer_of_ones_own_captions_the_garments(shop: Path, photos: Path)
     with Catalogue.open(shop) as catalogue:
         answer = catalogue.search(photos / "red-blue.jpg", garment="top", describe=describe)
     assert [garment.garment.caption for garment in answer.garments] == ["a red top"]
+
+
+def test_the_catalogues_own_encoder_describes_where_that_is_asked(cli: Cli, shop: Path, photos: Path) -> None:
+    assert cli("caption", "--index", shop, "--captioner", "local", "-q").code == 0
+    told = cli("query", photos / "red-blue.jpg", "--captioner", "local", "--index", shop, "--json", "--explain")
+    with Catalogue.open(shop) as catalogue:
+        answer = catalogue.search(photos / "red-blue.jpg", caption="local")
+        plainly = catalogue.search(photos / "red-blue.jpg")
+    assert plain(answer.to_dict(explain=True)) == plain(told.document)
+    assert all(garment.garment.caption for garment in answer.garments)
+    assert not any(garment.garment.caption for garment in plainly.garments)
+
+
+def test_words_are_translated_where_that_is_asked(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from openai_server import OpenAIServer, Reply, completion
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    with OpenAIServer([Reply(body=completion('{"english": ["red pants"]}'))]) as server:
+        config = load_config(env={}, sets=[f"captioner.base_url={server.base_url}", "query.words_weight=2"]).config
+        with Catalogue.open(shop, config) as catalogue:
+            plainly = catalogue.search(text="빨간 바지")
+            assert server.requests == []
+            answer = catalogue.search(like="a", text=["빨간 바지", "blue:3"], translate="openai")
+            with pytest.raises(UsageError, match="`translate` should be"):
+                catalogue.search(text="바지", translate="me")
+    assert len(server.requests) == 1
+    assert [(word.english, word.weight) for word in answer.query.words] == [("red pants", 2.0), (None, 3.0)]
+    assert any("red pants" in note for note in answer.notes)
+    assert any("garment lexicon" in note for note in plainly.notes)
 
 
 def test_what_goes_with_an_item_of_the_catalogue(tmp_path: Path, build: Callable[..., BuildReport]) -> None:

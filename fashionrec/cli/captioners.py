@@ -37,7 +37,7 @@ def query_describer(session: Session, catalogue: Catalogue) -> Describe | None:
         return None
     from fashionrec.captioner.job import describer
 
-    return describer(catalogue, None if kind in ("auto", ENCODER) else open_captioner(session, kind, ask=False))
+    return describer(catalogue, kind if kind in ("auto", ENCODER) else open_captioner(session, kind, ask=False))
 
 
 def run_caption_catalogue(

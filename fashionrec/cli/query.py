@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from fashionrec.search.answer import Answer
     from fashionrec.search.query import Query
     from fashionrec.search.search import Outcome
-    from fashionrec.search.words import Words
 
 Source = str | bytes
 #: How the errors of a query name its options.
@@ -137,6 +136,7 @@ def _query(
     from dataclasses import replace
 
     from fashionrec.search.query import Query
+    from fashionrec.search.words import translate_words
 
     sources, many = _sources(photos)
     settings = session.config.query
@@ -158,7 +158,8 @@ def _query(
     except UsageError as error:
         raise _named_as_options(error) from None
     if settings.translate != "none" and asked.text:
-        return replace(asked, text=tuple(_translate(session, asked.words)))
+        words = translate_words(asked.words, settings.translate, session.config.captioner)
+        return replace(asked, text=tuple(words))
     return asked
 
 
@@ -187,14 +188,6 @@ def _repeated(query: Query) -> str:
     photos = [shell_word(Path(source)) if isinstance(source, str) else "-" for source in query.sources[:1]]
     likes = [f"--like {shell_word(name)}" for name in query.like]
     return " ".join([*photos, *likes, *(f"--text {shell_word(_short(one.text))}" for one in query.words[:1])])
-
-
-def _translate(session: Session, words: list[Words]) -> list[Words]:
-    from fashionrec.captioner.providers import make_captioner
-    from fashionrec.search.words import translated
-
-    translator = make_captioner(session.config.query.translate, session.config.captioner)
-    return translated(words, translator.translate, f"{translator.model}, which was sent it")
 
 
 def _sources(photos: Sequence[str]) -> tuple[list[Source], bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -10,9 +11,9 @@ from fashionrec.catalogue.catalogue import Catalogue as OpenCatalogue
 from fashionrec.config import Config, load_config
 
 if TYPE_CHECKING:
+    from fashionrec.captioner.job.photos import Describe
     from fashionrec.photos.images import PhotoSource
     from fashionrec.search.answer import Answer
-    from fashionrec.search.photo import Describe
     from fashionrec.search.words import Words
 
 
@@ -56,13 +57,16 @@ class Catalogue(OpenCatalogue):
         words_weight: float | None = None,
         fusion: str | None = None,
         hide_unavailable: bool | None = None,
+        translate: str | None = None,
         describe: Describe | None = None,
     ) -> Answer:
         """Search for what looks like the garments of photos, fits words, or looks like items of the catalogue.
 
         Takes every option of ``fashionrec query``; :class:`fashionrec.search.query.Query` says what each is. Photos are paths,
         bytes, PIL images or arrays (uint8 [height, width, 3], RGB), one or a list; ``box`` is x1, y1, x2, y2 in pixels of the
-        upright photo; ids are of items or products. What is None is as the settings say.
+        upright photo; ids are of items or products. What is None is as the settings say. ``caption`` and ``translate`` name who
+        describes the garments of photos, and who translates words: all but the catalogue's own encoder (``local``) are sent
+        them; ``describe`` is a function of your own (:data:`fashionrec.captioner.job.photos.Describe`).
 
         Returns an :class:`fashionrec.search.answer.Answer`: ``garments`` with their hits, for several photos ``results`` with
         the garments of each. Thread-safe.
@@ -70,8 +74,9 @@ class Catalogue(OpenCatalogue):
         Raises :class:`UsageError` for what cannot be asked or answered (:class:`ImageError`: a photo that cannot be read; of
         several photos those are the answer's ``failures``, unless none can), :class:`CatalogueError` where it is closed.
         """
-        from fashionrec.search.query import Query
+        from fashionrec.search.query import Query, check_option
         from fashionrec.search.search import search
+        from fashionrec.search.words import translate_words
 
         query = Query(
             photos,
@@ -94,6 +99,12 @@ class Catalogue(OpenCatalogue):
             fusion=fusion,
             hide_unavailable=hide_unavailable,
         )
+        self.check_open()
+        settings = self.config.query
+        name = settings.translate if translate is None else check_option("translate", translate)
+        if query.text and name != "none":
+            words = replace(query, words_weight=query.settings(settings).words_weight).words
+            query = replace(query, text=tuple(translate_words(words, name, self.config.captioner)))
         return search(self, query, describe=describe)
 
     def search_text(self, text: str, k: int | None = None) -> Answer:

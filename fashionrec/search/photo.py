@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -24,15 +24,12 @@ from fashionrec.types import Box, Garment
 if TYPE_CHECKING:
     from PIL import Image
 
-    from fashionrec.captioner.schema import Said
+    from fashionrec.captioner.job.photos import Describe
     from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.config import QueryConfig
     from fashionrec.embedder.embed import Embedder
     from fashionrec.garments import GarmentFinder
     from fashionrec.photos.images import Photo, PhotoSource
-
-#: Describes crops: pictures, their image vectors and classes in, what is said of each (or None) out.
-Describe = Callable[[Sequence["Image.Image"], np.ndarray, Sequence["str | None"]], Sequence["Said | None"]]
 
 
 def search_photos(

@@ -85,7 +85,7 @@ class Query:
         self._check_question()
         for name in OPTIONS:
             if getattr(self, name) is not None:
-                self._set(name, _option(name, getattr(self, name)))
+                self._set(name, check_option(name, getattr(self, name)))
         if self.garment is not None:
             resolve_garment(str(self.garment))
         if self.where is not None:
@@ -185,7 +185,8 @@ def _texts(text: str | Words | Sequence[str | Words]) -> Sequence[str | Words]:
     return (text,) if isinstance(text, (str, Words)) else text
 
 
-def _option(name: str, value: Any) -> Any:
+def check_option(name: str, value: Any) -> Any:
+    """A value as the setting ``query.NAME`` takes it. Raises :class:`UsageError`."""
     try:
         found = checked(QueryConfig.model_fields()[name], value)
     except Invalid as wrong:

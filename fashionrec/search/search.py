@@ -10,9 +10,9 @@ from fashionrec.search.answer import Answer
 from fashionrec.search.result import QueryResult
 
 if TYPE_CHECKING:
+    from fashionrec.captioner.job.photos import Describe
     from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.config import QueryConfig
-    from fashionrec.search.photo import Describe
     from fashionrec.search.query import Query
     from fashionrec.search.words import Words
     from fashionrec.types import Box
@@ -32,7 +32,8 @@ def search(
     """Answer a query.
 
     Args:
-        describe: captions the garments of photos (:data:`fashionrec.search.photo.Describe`), whose texts are searched for too.
+        describe: captions the garments of photos (:data:`fashionrec.captioner.job.photos.Describe`), whose texts are searched
+            for too; by default whom ``query.caption`` names, which is sent the crops unless it is the catalogue's own encoder.
         report: called with the outcome for each photo as soon as it is there.
         once: no other query comes after it, so that the detector's memory is given back before the encoder takes its own.
 
@@ -47,6 +48,10 @@ def search(
         catalogue.begin("text")
     settings = query.settings(catalogue.config.query, catalogue.measured.caption_weight)
     query = query.complete(settings)
+    if describe is None and query.sources and settings.caption != "none":
+        from fashionrec.captioner.job.photos import describer
+
+        describe = describer(catalogue, settings.caption)
     answer = Answer(query, catalogue)
     for outcome in _outcomes(catalogue, query, settings, describe, once):
         if query.goes_with and isinstance(outcome, QueryResult):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from fashionrec.captioner.lexicon import Understood
+    from fashionrec.config import CaptionerConfig
     from fashionrec.embedder.embed import Embedder
     from fashionrec.search.result import QueryResult
 
@@ -49,6 +50,14 @@ class Words:
 
         found = understand(self.text)
         return found if self.english is None else replace(found, english=self.english, translated=True, unknown=())
+
+
+def translate_words(words: Sequence[Words], name: str, config: CaptionerConfig) -> list[Words]:
+    """Have texts that are not English translated by the captioner ``name``, which is sent them; the others stay as they are."""
+    from fashionrec.captioner.providers import make_captioner
+
+    captioner = make_captioner(name, config)
+    return translated(words, captioner.translate, f"{captioner.model}, which was sent it")
 
 
 def translated(words: Sequence[Words], translate: Translate, by: str) -> list[Words]:

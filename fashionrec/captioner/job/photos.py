@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.types import Garment
 
-Describe = Callable[[Sequence["Image.Image"], "np.ndarray", Sequence["str | None"]], "list[Said | None]"]
+#: Describes garments: crops, their image vectors (float32 [n, d]) and classes in; what is said of each, or None, out.
+Describe = Callable[[Sequence["Image.Image"], "np.ndarray", Sequence["str | None"]], Sequence["Said | None"]]
 
 
-def describer(catalogue: Catalogue, captioner: Captioner | None = None) -> Describe:
-    """A function that describes a query's garments, by default by the catalogue's own encoder."""
-    captioner = captioner or make_captioner(ENCODER, catalogue.config.captioner)
+def describer(catalogue: Catalogue, captioner: Captioner | str = ENCODER) -> Describe:
+    """A function that describes a query's garments, by default by the catalogue's own encoder, as ``auto`` does too."""
+    if isinstance(captioner, str):
+        captioner = make_captioner(ENCODER if captioner == "auto" else captioner, catalogue.config.captioner)
     bound = captioner.bind(CatalogueSource(catalogue, captioner.vocabulary))
 
     def describe(

@@ -18,9 +18,9 @@ from fashionrec.search.ranking import rank
 if TYPE_CHECKING:
     import numpy as np
 
+    from fashionrec.captioner.job.photos import Describe
     from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.config import QueryConfig
-    from fashionrec.search.photo import Describe
     from fashionrec.types import Garment
 
 #: Weights of the caption that are tried.
