@@ -302,7 +302,7 @@ class _Build:
                 )
             self.report.seconds["write"] += time.perf_counter() - begin
             begin = time.perf_counter()
-            self.report.index = writer.make_index().to_dict()
+            self.report.index = writer.make_index()
             self.report.seconds["index"] += time.perf_counter() - begin
             self.report.total_seconds = time.perf_counter() - self.start
             self.report.generation = writer.name
@@ -337,8 +337,7 @@ class _Build:
         generations.tidy(self.root)
         self._count(self.old_items.counts(), self.previous.items_path)
         self.report.unchanged, self.report.generation = True, self.previous.name
-        index = self.previous.manifest.index
-        self.report.index = index.to_dict() if index else {}
+        self.report.index = self.previous.manifest.index
         self.report.seconds["write"] += time.perf_counter() - begin
         self.report.total_seconds = time.perf_counter() - self.start
 

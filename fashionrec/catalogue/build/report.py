@@ -12,6 +12,7 @@ from fashionrec.common.pages import environment
 from fashionrec.common.text import json_text
 from fashionrec.models.runs import now
 from fashionrec.store.generations import folder_of
+from fashionrec.store.manifest import IndexEntry
 
 #: In the catalogue's folder: the last build's report, and one line for every build.
 REPORT, PAGE, LOG = "report.json", "report.html", "builds.jsonl"
@@ -56,11 +57,12 @@ class BuildReport:
     failures: list[dict[str, str]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_STAGES, 0.0))
     total_seconds: float = 0.0
-    index: dict[str, Any] = field(default_factory=dict)
+    index: IndexEntry | None = None
     generation: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         document = dict(vars(self))
+        document["index"] = self.index.to_dict() if self.index else {}
         document["failed"] = len(self.failures)
         document["failure_reasons"] = dict(Counter(failure["reason"] for failure in self.failures))
         document["seconds"] = {stage: round(value, 3) for stage, value in self.seconds.items()}
