@@ -222,6 +222,14 @@ def test_photos_and_words_are_asked_without_what_they_do_not_need() -> None:
     assert not loaded & {*HEAVY, "pydantic", "openai", "rich", "jinja2", "tokenizers", "xlsxwriter"}
 
 
+def test_a_question_is_understood_before_numpy_is_loaded() -> None:
+    """The models are opened in threads first, and what needs numpy is imported beside that."""
+    code = (
+        "import fashionrec.search.query, fashionrec.search.search\nfashionrec.search.query.Query('a.jpg', text='red:2')"
+    )
+    assert not loaded_by(code) & {*HEAVY, "numpy", "PIL", "faiss", "onnxruntime", "jinja2"}
+
+
 def test_the_families_of_commands_are_those_that_mount_them() -> None:
     from fashionrec.cli.main import FAMILIES, make_app
 

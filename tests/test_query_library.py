@@ -192,6 +192,7 @@ def test_pixels_have_the_limits_of_files(shop: Path) -> None:
         ({"photos": "a.jpg", "min_score": "much"}, "`min_score` should be a number"),
         ({"photos": "a.jpg", "min_score": math.nan}, "`min_score` should be a number"),
         ({"photos": "a.jpg", "same_class": -1}, "`same_class` should be at least 0"),
+        ({"photos": "a.jpg", "text": "red", "words_weight": "x"}, "`words_weight` should be a number"),
         ({"photos": "a.jpg", "caption_weight": 2}, "`caption_weight` should be at most 1"),
         ({"text": "red", "lexical_weight": -0.1}, "`lexical_weight` should be at least 0"),
         ({"text": "red", "words_weight": -1}, "`words_weight` should be at least 0"),

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fashionrec.config import CropConfig, ImagesConfig
 
 #: A photo as a caller has it: a path, an image file's bytes, or its pixels (an array is uint8 [height, width, 3], RGB).
-PhotoSource: TypeAlias = "str | Path | bytes | Image.Image | np.ndarray"
+PhotoSource: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | np.ndarray"
 
 #: Decoders that may run: what photos come in. Vector and script formats (EPS, WMF, PDF) are never handed to a decoder.
 COMMON_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM")  # Pillow loads these first; the others cost an import of all

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fashionrec.captioner.job.photos import Describe
     from fashionrec.photos.images import PhotoSource
     from fashionrec.search.answer import Answer
+    from fashionrec.search.query import Query
     from fashionrec.search.words import Words
 
 
@@ -74,9 +75,8 @@ class Catalogue(OpenCatalogue):
         Raises :class:`UsageError` for what cannot be asked or answered (:class:`ImageError`: a photo that cannot be read; of
         several photos those are the answer's ``failures``, unless none can), :class:`CatalogueError` where it is closed.
         """
-        from fashionrec.search.query import Query, check_option
+        from fashionrec.search.query import Query
         from fashionrec.search.search import search
-        from fashionrec.search.words import translate_words
 
         query = Query(
             photos,
@@ -100,13 +100,19 @@ class Catalogue(OpenCatalogue):
             hide_unavailable=hide_unavailable,
         )
         self.check_open()
-        settings = self.config.query
-        name = settings.translate if translate is None else check_option("translate", translate)
-        if query.text and name != "none":
-            words = replace(query, words_weight=query.settings(settings).words_weight).words
-            query = replace(query, text=tuple(translate_words(words, name, self.config.captioner)))
-        return search(self, query, describe=describe)
+        return search(self, self._translate(query, translate), describe=describe)
 
     def search_text(self, text: str, k: int | None = None) -> Answer:
         """Search for what fits a description: :meth:`search` with ``text``."""
         return self.search(text=text, k=k)
+
+    def _translate(self, query: Query, name: str | None) -> Query:
+        from fashionrec.search.query import check_option
+        from fashionrec.search.words import translate_words
+
+        settings = self.config.query
+        name = settings.translate if name is None else check_option("translate", name)
+        if name == "none" or not query.text:
+            return query
+        words = replace(query, words_weight=query.settings(settings).words_weight).words
+        return replace(query, text=tuple(translate_words(words, name, self.config.captioner)))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -78,7 +78,10 @@ def _answers(
     outcomes: list[_Asked | UsageError] = []
     for source in sources:
         answer = QueryResult(
-            photo=str(source) if isinstance(source, (str, Path)) else None, width=None, height=None, source=source
+            photo=str(source) if isinstance(source, (str, os.PathLike)) else None,
+            width=None,
+            height=None,
+            source=source,
         )
         try:
             with answer.timed("load"):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, cast
 
 from fashionrec.config import QueryConfig
 from fashionrec.config.sections import Invalid, checked
@@ -73,7 +73,7 @@ class Query:
     caption_weight: float | None = None
     lexical_weight: float | None = None
     words_weight: float | None = None
-    fusion: Literal["weighted", "rrf"] | str | None = None
+    fusion: str | None = None
     hide_unavailable: bool | None = None
 
     def __post_init__(self) -> None:
@@ -82,10 +82,10 @@ class Query:
         for name, what in (("text", "words"), ("like", _IDS), ("unlike", _IDS)):
             self._set(name, _several(name, what, getattr(self, name)))
         self._set("box", _box(self.box))
-        self._check_question()
         for name in OPTIONS:
             if getattr(self, name) is not None:
                 self._set(name, check_option(name, getattr(self, name)))
+        self._check_question()
         if self.garment is not None:
             resolve_garment(str(self.garment))
         if self.where is not None:
@@ -113,9 +113,10 @@ class Query:
     @property
     def words(self) -> list[Words]:
         """The texts with their weights."""
-        beside = (self.sources or self.like) and not self.merge and self.words_weight is not None
-        weight = self.words_weight if beside and self.words_weight is not None else 1.0
-        return [parse_words(text, weight) if isinstance(text, str) else text for text in _texts(self.text)]
+        beside = (self.sources or self.like) and not self.merge
+        weight = 1.0 if self.words_weight is None or not beside else self.words_weight
+        texts = cast("tuple[str | Words, ...]", self.text)
+        return [parse_words(text, weight) if isinstance(text, str) else text for text in texts]
 
     def settings(self, settings: QueryConfig, caption_weight: float | None = None) -> QueryConfig:
         """The settings that answer it: its own options, then a measured ``caption_weight``, then those of the catalogue."""
@@ -134,7 +135,7 @@ class Query:
     def _check_question(self) -> None:
         for source in self.sources:
             # Pillow's images and arrays, without importing either
-            if not (isinstance(source, (str, Path, bytes)) or hasattr(type(source), "__array_interface__")):
+            if not (isinstance(source, (str, os.PathLike, bytes)) or hasattr(type(source), "__array_interface__")):
                 raise UsageError(
                     f"a photo is {type(source).__name__}", hint="give a path, bytes, a PIL image or an array"
                 )
@@ -179,10 +180,6 @@ def _several(name: str, what: str, given: Any) -> tuple[str | Words, ...]:
         if not isinstance(text, kinds):
             raise UsageError(f"`{name}` should be {what}, not {text!r}")
     return several
-
-
-def _texts(text: str | Words | Sequence[str | Words]) -> Sequence[str | Words]:
-    return (text,) if isinstance(text, (str, Words)) else text
 
 
 def check_option(name: str, value: Any) -> Any:

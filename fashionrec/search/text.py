@@ -10,7 +10,7 @@ import numpy as np
 
 from fashionrec.search.ranking import Lexical, rank
 from fashionrec.search.result import GarmentAnswer, QueryResult
-from fashionrec.search.words import Words, parse_words, tell, text_vector
+from fashionrec.search.words import Words, tell, text_vector
 from fashionrec.types import Box, Garment
 
 if TYPE_CHECKING:
@@ -30,15 +30,14 @@ class Asked:
     classes: tuple[str, ...]
 
 
-def search_text(catalogue: Catalogue, text: str | Sequence[Words], settings: QueryConfig) -> QueryResult:
-    """What fits a description, English or Korean, or several with weights. Raises :class:`UsageError` for an empty one.
+def search_text(catalogue: Catalogue, words: Sequence[Words], settings: QueryConfig) -> QueryResult:
+    """What fits a description, English or Korean, or several with weights.
 
     The score is ``(1 - w) * cosine(text, picture) + w * words``, with ``w`` the setting ``lexical_weight`` and
     ``words`` the item's bm25 relevance over the best one's, 0..1; where no item matches a word it is the cosine alone, and
     where the encoder cannot be asked (Korean that the lexicon does not know) it is the words alone. With ``fusion: rrf`` ranks
     are mixed so. Garments of a class that the text names are preferred.
     """
-    words = [parse_words(text)] if isinstance(text, str) else list(text)
     shown = ", ".join(one.text if one.weight == 1 else f"{one.text}:{one.weight:g}" for one in words)
     answer = QueryResult(photo=None, width=None, height=None, text=shown)
     with answer.timed("load"):
