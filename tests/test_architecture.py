@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Collection
@@ -251,3 +252,18 @@ def test_public_names_resolve() -> None:
         assert getattr(fashionrec, name) is not None
     with pytest.raises(AttributeError):
         fashionrec.nothing  # noqa: B018
+
+
+def test_the_page_on_architecture_names_what_is_there() -> None:
+    root = PACKAGE.parent
+    page = (root / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:fashionrec|tests|configs)/[\w./]+)`", page))
+    assert len(named) > 10
+    assert [name for name in sorted(named) if not (root / name).exists()] == []
+    floors = page.partition("## Floors")[2].partition("\n## ")[0]
+    assert [unit for unit in UNITS if unit != "__main__" and f"`{unit.replace('.', '/')}" not in floors] == []
+
+
+def test_every_folder_is_a_package() -> None:
+    folders = {path.parent for path in PACKAGE.rglob("*.py")}
+    assert [folder for folder in folders if not (folder / "__init__.py").exists()] == []
