@@ -131,6 +131,33 @@ def test_every_module_has_its_floor() -> None:
     assert {unit_of(module) for module in EDGES} == set(UNITS)
 
 
+#: What only `common.system` uses: the rest asks it. A method of one argument: of paths; texts are replaced by two.
+SYSTEM_NAMES = {"os.fsync", "os.replace", "os.rename", "os.name", "sys.platform"}
+SYSTEM_MODULES = {"fcntl", "msvcrt", "resource", "pwd"}
+
+
+def system_calls(tree: ast.Module) -> list[str]:
+    """What a file asks of the operating system that is not the same on all of them."""
+    return [ast.unparse(node) for node in ast.walk(tree) if depends_on_system(node)]
+
+
+def depends_on_system(node: ast.AST) -> bool:
+    match node:
+        case ast.Attribute():
+            return ast.unparse(node) in SYSTEM_NAMES
+        case ast.Import():
+            return bool(SYSTEM_MODULES & {alias.name for alias in node.names})
+        case ast.Call(func=ast.Attribute(attr="rename" | "replace"), args=[_], keywords=[]):
+            return True
+    return False
+
+
+def test_one_module_knows_the_operating_system() -> None:
+    assert {name: calls for name, tree in MODULES.items() if (calls := system_calls(tree))}.keys() == {"common.system"}
+    planted = "import fcntl, os\nos.fsync(3)\npath.replace(other)\n'a'.replace('a', 'b')\nreplace(spec, path=path)"
+    assert len(system_calls(ast.parse(planted))) == 3
+
+
 def test_few_modules_lie_loose() -> None:
     loose = [path.name for path in PACKAGE.glob("*.py")]
     assert len(loose) <= LOOSE, loose

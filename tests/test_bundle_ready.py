@@ -15,7 +15,7 @@ from conftest import TINY, Result
 from test_bundle_hostile import PICTURE, forge, manifest_of
 
 from fashionrec.catalogue.build.report import BuildReport
-from fashionrec.common.user_cache import private_folder
+from fashionrec.common.system import private_folder
 from fashionrec.detector.detect import Detector
 from fashionrec.embedder.embed import Embedder
 from fashionrec.errors import CatalogueError, ModelError

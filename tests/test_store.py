@@ -179,8 +179,10 @@ def test_the_journal_gives_back_what_was_put_and_knows_its_key(tmp_path: Path) -
     again = Journal(tmp_path / "j.sqlite", "key")
     assert again.get("aa") == found
     assert again.has("bb")
-    assert Journal(tmp_path / "j.sqlite", "other").get("aa") is None
     again.close()
+    other = Journal(tmp_path / "j.sqlite", "other")
+    assert other.get("aa") is None
+    other.close()
     (tmp_path / "j.sqlite").write_bytes(b"damaged" * 1000)
     assert not Journal(tmp_path / "j.sqlite", "key").has("aa")
 

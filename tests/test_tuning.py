@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from conftest import TINY
 
-from fashionrec.catalogue.build.tuning import FILE, Plan, available_cores, cache_folder, fastest, plan_for, processor
+from fashionrec.catalogue.build.tuning import FILE, Plan, cache_folder, fastest, plan_for, processor
+from fashionrec.common.system import available_cores
 from fashionrec.config import Config, load_config
 from fashionrec.models.bundle import Bundle
 

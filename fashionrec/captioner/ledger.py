@@ -29,7 +29,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from fashionrec.common.files import dump_json, sha256_file
 from fashionrec.common.folder import Folder
-from fashionrec.common.user_cache import private_folder, user_cache
+from fashionrec.common.system import private_folder, user_cache
 from fashionrec.errors import WriteError
 
 TOKEN = re.compile(r"[0-9a-f]{32}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
@@ -12,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from fashionrec.common.system import trim_memory
 from fashionrec.config import Config, CropConfig
 from fashionrec.errors import CatalogueError, FashionrecError, ModelError
 from fashionrec.models.bundle import Bundle
@@ -155,12 +155,7 @@ class Catalogue:
         """Give back the memory of the detector. It is opened again when it is asked."""
         if self.finder.detector is not None:
             self.finder.detector.unload()
-        if sys.platform == "linux":  # glibc keeps what was freed, in case that it is asked for again
-            import ctypes
-
-            trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-            if trim is not None:
-                trim(0)
+        trim_memory()
 
     @cached_property
     def images(self) -> VectorStore:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from fashionrec.common.folder import Folder
 from fashionrec.common.text import json_text
@@ -22,18 +22,6 @@ def sha256_file(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def fsync_file(path: Path) -> None:
-    """Force a file, or the entries of a folder, to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError:
-        if not path.is_dir():  # some file systems cannot sync a folder
-            raise
-    finally:
-        os.close(handle)
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -65,33 +53,6 @@ def locked(path: Path, doing: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def lock_shared(file: IO[bytes]) -> bool:
-    """Hold an open file together with other readers, until it is closed. False where somebody has it for himself.
-
-    Always True on systems without ``flock``: they refuse to remove what is open.
-    """
-    return _flock(file, shared=True)
-
-
-def lock_exclusive(file: IO[bytes]) -> bool:
-    """Hold an open file alone, until it is closed. False where anybody else holds it."""
-    return _flock(file, shared=False)
-
-
-def _flock(file: IO[bytes], *, shared: bool) -> bool:
-    try:
-        import fcntl
-    except ImportError:
-        return True
-    try:
-        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True
 
 
 def dump_json(value: Any) -> str:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
+from fashionrec.common import system
 from fashionrec.errors import DataError, FashionrecError
 
 Kind = Literal["file", "folder", "link", "special"]
@@ -114,7 +115,7 @@ class Folder:
     def open(self, name: str, mode: Mode = "rb") -> IO[bytes]:
         """Open a regular file; ``xb`` creates it and fails if anything has its name."""
         with self._parent(name) as (handle, last):
-            if not _has_handles() and mode != "xb" and self.kind(name) in ("link", "special"):
+            if not system.has_handles() and mode != "xb" and self.kind(name) not in ("file", None):
                 raise self.refusal(name)
             try:
                 number = os.open(last, _FLAGS[mode] | _NO_FOLLOW | _NO_WAIT, 0o666, dir_fd=handle)
@@ -149,17 +150,16 @@ class Folder:
                 with os.fdopen(number, "wb") as file:
                     file.write(raw)
                     if sync:
-                        file.flush()
-                        os.fsync(file.fileno())
-                os.replace(temporary, last, src_dir_fd=handle, dst_dir_fd=handle)
+                        system.sync_file(file)
+                system.replace(temporary, last, old_folder=handle, new_folder=handle)
             except BaseException as error:
                 with suppress(FileNotFoundError):
                     os.unlink(temporary, dir_fd=handle)
-                if isinstance(error, IsADirectoryError):
+                if isinstance(error, IsADirectoryError | PermissionError) and self.kind(name) == "folder":
                     raise self.refusal(name) from None
                 raise
             if sync:
-                _sync(handle)
+                system.sync_folder(handle)
 
     def append(self, name: str, data: bytes) -> None:
         """Append to a file (made if it is missing) and force it to the disk.
@@ -169,8 +169,7 @@ class Folder:
         with self.open(name, "ab") as file:
             if os.fstat(file.fileno()).st_nlink == 1:
                 file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+                system.sync_file(file)
                 return
         self.write(name, self.read(name) + data)
 
@@ -199,7 +198,7 @@ class Folder:
     def rename(self, name: str, to: str) -> None:
         """Move an entry within the folder; a file in the place of ``to`` is replaced."""
         with self._parent(name) as (source, old), self._parent(to) as (target, new):
-            os.replace(old, new, src_dir_fd=source, dst_dir_fd=target)
+            system.replace(old, new, old_folder=source, new_folder=target)
 
     def remove(self, name: str, *, ignore_errors: bool = False) -> None:
         """Remove a file, a link (not what it points to), or a folder with all that is in it; nothing if it is missing."""
@@ -218,11 +217,11 @@ class Folder:
     def sync(self, name: str = "") -> None:
         """Force the entries of a folder, or the content of a file, to the disk."""
         if name and self.kind(name) == "file":
-            with self.open(name, "r+b" if os.name == "nt" else "rb") as file:  # Windows syncs what it may write
-                os.fsync(file.fileno())
+            with self.open(name, "rb" if system.has_handles() else "r+b") as file:  # Windows syncs what it may write
+                system.sync_file(file)
             return
         with self._handle(name) as handle:
-            _sync(handle)
+            system.sync_folder(handle)
 
     def refusal(self, name: str) -> FashionrecError:
         """The error for an entry that is a link, a special file, or not the kind of entry that it must be."""
@@ -255,7 +254,7 @@ class Folder:
     def _handle(self, name: str) -> Iterator[int | str]:
         """The folder ``name`` as an open handle (as a path where there are none)."""
         parts = self._parts(name) if name else ()
-        if not _has_handles():
+        if not system.has_handles():
             yield self._examine(parts)
             return
         handle = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -305,7 +304,7 @@ def is_name(name: object) -> bool:
     return not any(
         part in ("", ".", "..")
         or "\0" in part
-        or (os.name == "nt" and ("\\" in part or ":" in part))
+        or (system.WINDOWS and ("\\" in part or ":" in part))
         or len(part.encode("utf-8", "surrogatepass")) > _LONGEST_PART
         for part in name.split("/")
     )
@@ -325,14 +324,3 @@ def is_link(path: Path) -> bool:
     with suppress(OSError):
         return _kind(path.lstat())[0] == "link"
     return False
-
-
-def _sync(handle: int | str | None) -> None:
-    with suppress(OSError):  # some file systems, and Windows, cannot sync a folder
-        if isinstance(handle, int):
-            os.fsync(handle)
-
-
-def _has_handles() -> bool:
-    """Whether a file can be opened by its folder's handle, and a link refused while doing so; not so on Windows."""
-    return os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from fashionrec.common.folder import is_link
+from fashionrec.common.system import WINDOWS
 from fashionrec.errors import DataError
 
 Reason = Literal["link", "outside", "special"]
@@ -193,14 +194,14 @@ class Reach:
             mode = path.lstat().st_mode
         except (OSError, ValueError):
             return None
-        if stat.S_ISLNK(mode) or (os.name == "nt" and is_link(path)):
+        if stat.S_ISLNK(mode) or (WINDOWS and is_link(path)):
             return Refusal(name, "link")
         return None if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else Refusal(name, "special")
 
     def _kind(self, entry: os.DirEntry[str]) -> Literal["file", "folder"] | Reason | None:
         """What an entry of a folder is; None for one that has gone. A link that leads nowhere is always a link."""
         try:
-            if not self.follow_links and (entry.is_symlink() or (os.name == "nt" and is_link(Path(entry.path)))):
+            if not self.follow_links and (entry.is_symlink() or (WINDOWS and is_link(Path(entry.path)))):
                 return "link"
             if entry.is_dir():
                 return "folder"

@@ -17,6 +17,8 @@ from collections.abc import Iterable
 from pathlib import PurePath
 from typing import Any, Protocol
 
+from fashionrec.common.system import WINDOWS
+
 #: What has no visible form of its own, or reorders its neighbours (classes of `re`): C1 and DEL, soft hyphen, bidi controls,
 #: zero-width and other format characters, line and paragraph separators, fillers, noncharacters, surrogates, tags.
 _UNSEEN = (
@@ -97,7 +99,7 @@ def shell_word(value: object) -> str:
     if isinstance(value, PurePath) and word.startswith("-"):
         word = f".{os.sep}{word}"
     strange = visible(word) != word or any(ch.isspace() and ch != " " for ch in word) or "  " in word
-    if os.name == "nt":  # no quoting holds in both cmd and PowerShell; a quote cannot be in a file name
+    if WINDOWS:  # no quoting holds in both cmd and PowerShell; a quote cannot be in a file name
         if re.fullmatch(r"[\w@+=:,./\\-]+", word):
             return word
         return '"…"' if strange or re.search(r'["$`%!&|<>^]', word) else f'"{word}"'

@@ -10,7 +10,6 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
-import os
 import re
 import shutil
 import stat
@@ -25,6 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from fashionrec.common.system import WINDOWS
 from fashionrec.config import DatasetConfig
 from fashionrec.errors import DataError
 
@@ -82,7 +82,7 @@ def opened(path: Path, workspace: Path, settings: DatasetConfig) -> Iterator[Pat
         shutil.rmtree(target, ignore_errors=True)
 
 
-def safe_parts(name: str, *, windows: bool = os.name == "nt") -> tuple[str, ...]:
+def safe_parts(name: str, *, windows: bool = WINDOWS) -> tuple[str, ...]:
     """The parts of a member's name; empty for the archive's own top. Raises :class:`ValueError` for one that leads elsewhere."""
     plain = name.replace("\\", "/")
     if plain.startswith("/") or _DRIVE.match(plain):

@@ -8,8 +8,9 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from fashionrec.common import system
 from fashionrec.common.documents import read_json
-from fashionrec.common.files import fingerprint, fsync_file, locked
+from fashionrec.common.files import fingerprint, locked
 from fashionrec.common.folder import TEMPORARY, Folder
 from fashionrec.config import Config
 from fashionrec.dataset.archives import opened
@@ -127,7 +128,7 @@ def _kept_in(store: Path, *names: str) -> Path:
 def _move_world(world: Path, whole: Path) -> None:
     for name in _WORLD:
         if (world / name).exists():
-            (world / name).rename(whole / name)
+            system.rename(world / name, whole / name)
 
 
 def _asked(config: Config, kinds: Sequence[str]) -> dict[str, Any]:
@@ -205,11 +206,11 @@ def _keep_what_cost_time(staging: Path) -> None:
 def _put(whole: Path, out: Path) -> None:
     for path in sorted(whole.glob("*")):
         if path.is_file():
-            fsync_file(path)
+            system.sync_file(path)
     if out.exists():
         out.rmdir()
-    whole.replace(out)
-    fsync_file(out.parent)
+    system.replace(whole, out)
+    system.sync_folder(out.parent)
 
 
 def _told(progress: Progress | None, what: str, unit: str = "photos") -> Callable[[int, int], None] | None:

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import IO
 
 from fashionrec.common.folder import Entry, Folder
+from fashionrec.common.system import WINDOWS
 from fashionrec.common.text import visible
 from fashionrec.errors import FashionrecError
 from fashionrec.inspection import models, pickles
@@ -145,7 +146,7 @@ def _check_mode(name: str, mode: int, head: bytes, report: Report) -> None:
     suffix = PurePosixPath(name).suffix.lower()
     if suffix in _PROGRAMS or head.startswith(_MAGIC):
         report.add(name, "program", "a program or script", "it runs if somebody starts it, or if a library imports it")
-    elif os.name != "nt" and mode & 0o111:
+    elif not WINDOWS and mode & 0o111:
         report.add(name, "executable", "a file that is marked as a program", "it runs if somebody starts it")
     if mode & (stat.S_ISUID | stat.S_ISGID):
         report.add(name, "executable", "it would run as its owner (setuid)", "it runs with the rights of its owner")
@@ -234,7 +235,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _anyone_writes(mode: int) -> bool:
-    return os.name != "nt" and bool(mode & stat.S_IWOTH) and not mode & stat.S_ISVTX
+    return not WINDOWS and bool(mode & stat.S_IWOTH) and not mode & stat.S_ISVTX
 
 
 def _writable(report: Report, name: str) -> None:

@@ -29,7 +29,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fashionrec.common.files import dump_json, fingerprint, fsync_file, sha256_file, write_atomic
+from fashionrec.common import system
+from fashionrec.common.files import dump_json, fingerprint, sha256_file, write_atomic
 from fashionrec.common.folder import Folder
 from fashionrec.common.onnx_file import Unreadable, check_graph
 from fashionrec.errors import ModelError
@@ -205,11 +206,11 @@ class Bundle:
                     (temporary / name).unlink()
             write_atomic(temporary / MANIFEST, dump_json(manifest))
             temporary.chmod(0o755)
-            temporary.rename(target)
+            system.rename(temporary, target)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        fsync_file(target.parent)
+        system.sync_folder(target.parent)
         return Bundle.open(target, self.kind)
 
     def _check_files(self, verify: bool) -> None:
@@ -236,8 +237,7 @@ class Bundle:
                 if copy:
                     copy.write(block)
             if copy:
-                copy.flush()
-                os.fsync(copy.fileno())
+                system.sync_file(copy)
         return digest.hexdigest()
 
     def _changed(self, name: str) -> ModelError:
@@ -313,7 +313,7 @@ def write_bundle(
         entries = {}
         for file_name, file in sorted(files.items()):
             shutil.copyfile(file, temporary / file_name)
-            fsync_file(temporary / file_name)
+            system.sync_file(temporary / file_name)
             entries[file_name] = {"size": file.stat().st_size, "sha256": sha256_file(temporary / file_name)}
         manifest = {
             "format": FORMAT,
@@ -336,15 +336,15 @@ def write_bundle(
         if out.exists():
             check_replaceable(out, overwrite=True)
             aside = out.with_name(f".{out.name}-{os.urandom(8).hex()}.old")
-            out.rename(aside)
-            temporary.rename(out)
+            system.rename(out, aside)
+            system.rename(temporary, out)
             shutil.rmtree(aside)
         else:
-            temporary.rename(out)
+            system.rename(temporary, out)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    fsync_file(out.parent)
+    system.sync_folder(out.parent)
     return Bundle.open(out, kind)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fashionrec.common.documents import read_json
 from fashionrec.common.extras import need
 from fashionrec.common.files import dump_json, fingerprint, write_atomic
-from fashionrec.common.user_cache import user_cache
+from fashionrec.common.system import user_cache
 from fashionrec.errors import DataError, FashionrecError, MissingExtra, ModelError, Refused
 from fashionrec.models.bundle import Bundle, is_bundle
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fashionrec.common.user_cache import private_folder, user_cache
+from fashionrec.common.system import private_folder, user_cache
 from fashionrec.errors import ModelError
 
 CPU, _CUDA, _TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"

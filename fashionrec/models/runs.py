@@ -27,6 +27,7 @@ from typing import Any
 from fashionrec.common.documents import read_json
 from fashionrec.common.files import dump_json
 from fashionrec.common.folder import Folder
+from fashionrec.common.system import WINDOWS
 from fashionrec.common.text import shell_word
 from fashionrec.errors import Busy, ConfigError, DataError, FashionrecError, Refused
 
@@ -319,7 +320,7 @@ def lock_handles(path: Path) -> tuple[int, ...]:
     """File descriptors that let a child process, which inherits them, hold a run of this process for as long as it lives."""
     context = getattr(_HELD.get(path.resolve()), "_context", None)
     handle = getattr(context, "lock_file_fd", None)
-    return () if handle is None or os.name == "nt" else (handle,)
+    return () if handle is None or WINDOWS else (handle,)
 
 
 #: The locks of the runs that this process trains, by the folder's real path.

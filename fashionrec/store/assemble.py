@@ -66,6 +66,7 @@ class SegmentWriter:
         raw = self.folder / _RAW
         vectors = np.memmap(raw, np.float32, "r", shape=(self.count, self.dim))
         self.half_recall = write_vectors(self.folder / VECTORS, vectors, dtype=self.dtype).float16_recall_at_10
+        del vectors  # Windows does not remove what is mapped
         raw.unlink()
 
     def entry(self, kind: str, embedder: str) -> SegmentEntry:

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from fashionrec.common.documents import DocumentError, read_json
-from fashionrec.common.files import dump_json, lock_exclusive, lock_shared, locked, sha256_file
+from fashionrec.common.files import dump_json, locked, sha256_file
 from fashionrec.common.folder import TEMPORARY, Folder, Kind
+from fashionrec.common.system import has_locks, lock_exclusive, lock_shared
 from fashionrec.errors import CatalogueError, WriteError
 from fashionrec.store.manifest import FileEntry, Manifest
 from fashionrec.store.rows import DamagedRow
@@ -352,7 +353,13 @@ def _is_read(inside: Folder, name: str) -> bool:
     with file:
         if not lock_exclusive(file):
             return True
+        if has_locks():
+            inside.remove(manifest)
+            return False
+    try:
         inside.remove(manifest)
+    except PermissionError:  # a reader has it open
+        return True
     return False
 
 

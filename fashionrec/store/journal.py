@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,11 +55,12 @@ class Journal:
     def __init__(self, path: Path, build_key: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._key = build_key
-        try:
-            self._db = self._open(path)
-        except sqlite3.Error:
+        db: sqlite3.Connection | None = None
+        with suppress(sqlite3.Error):
+            db = self._open(path)
+        if db is None:  # the error has gone with what it held open: Windows would not remove the file before
             path.unlink(missing_ok=True)
-            self._db = self._open(path)
+        self._db = db or self._open(path)
 
     @staticmethod
     def _open(path: Path) -> sqlite3.Connection:

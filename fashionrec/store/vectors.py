@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from fashionrec.common.system import available_cores
 from fashionrec.errors import CatalogueError
 from fashionrec.store.approximate import ApproximateIndex, open_index
 from fashionrec.store.manifest import IndexEntry, SegmentEntry
@@ -93,7 +94,7 @@ class VectorStore:
         self.names = [name for name, _ in segments]
         self.indexes = [opened for _, opened in segments]
         self.index = index
-        self.threads = threads or _cores()
+        self.threads = threads or available_cores()
         self.cut = cut
         self.starts = np.cumsum([0, *(int(opened.ntotal) for opened in self.indexes)])
         self._number = {name: n for n, name in enumerate(self.names)}
@@ -357,12 +358,6 @@ def _raw_floats(opened: Any) -> Any:
     """Where the raw float32 vectors of a segment lie in memory; None for half floats."""
     faiss = load_faiss()
     return opened.get_xb() if isinstance(opened, faiss.IndexFlat) else None
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import time
 import uuid
@@ -26,6 +25,7 @@ from fashionrec.captioner.openai.client import Caller, address, host, is_filter,
 from fashionrec.captioner.openai.wire import essence, redact
 from fashionrec.captioner.outcome import Outcome
 from fashionrec.common.folder import Folder
+from fashionrec.common.system import sync_file
 from fashionrec.errors import CaptionError, CatalogueError, Refused
 
 if TYPE_CHECKING:
@@ -280,8 +280,7 @@ class Batches:
                 digest.update(line)
                 ids.append(name)
                 size += len(line)
-            file.flush()
-            os.fsync(file.fileno())
+            sync_file(file)
         self.state.drop(gone)
         self._fail(huge, self._config.model, "the request is larger than a batch's file may be", retryable=False)
         if not ids:

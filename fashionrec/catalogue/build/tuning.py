@@ -7,7 +7,6 @@ cannot be written to, costs the measurement and nothing else.
 
 from __future__ import annotations
 
-import os
 import platform
 import threading
 import time
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from fashionrec.common.documents import read_json
 from fashionrec.common.files import dump_json, fingerprint, write_atomic
-from fashionrec.common.user_cache import user_cache
+from fashionrec.common.system import available_cores, user_cache
 
 if TYPE_CHECKING:
     from fashionrec.config import Config
@@ -86,13 +85,6 @@ def plan_for(
                 f" {plan.detector_batch}, crops of {plan.embedder_batch}"
             )
     return _with_own(plan, own)
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def cache_folder(config: Config) -> Path:

@@ -23,6 +23,7 @@ from typing import IO, Any
 from fashionrec.common.documents import parse_json
 from fashionrec.common.files import locked, sha256_file
 from fashionrec.common.folder import Folder
+from fashionrec.common.system import replace
 
 _JOURNAL = "journal.jsonl"
 
@@ -77,7 +78,7 @@ class PhotoCache:
         """Move a finished download to its place and write its line. ``fields`` are those of :class:`Fetched`."""
         path = self._place(fields["sha256"], suffix)
         self._inside.make_folder(f"photos/{fields['sha256'][:2]}", exist_ok=True)
-        part.replace(path)
+        replace(part, path)
         self._write({"url": url, "suffix": suffix, **fields})
         return Fetched(url, path, **fields)
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fashionrec.common.folder import is_link
+from fashionrec.common.system import rename
 from fashionrec.errors import DataError
 
 
@@ -26,7 +27,7 @@ def whole_or_not(out: Path) -> Iterator[Path]:
         temporary.chmod(0o755)
         if out.exists():
             out.rmdir()
-        temporary.rename(out)
+        rename(temporary, out)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from fashionrec.common.documents import read_json
 from fashionrec.common.files import dump_json, locked, sha256_file
 from fashionrec.common.folder import Folder
+from fashionrec.common.system import rename
 from fashionrec.dataset.archives import opened
 from fashionrec.dataset.roboflow.api import PASSING, Client, connected, parse_project, told_anew
 from fashionrec.dataset.roboflow.applied import applied
@@ -170,8 +171,8 @@ def _kept(
 def _put(folder: Path, new: Path, partial: Path) -> None:
     """Exchange what is kept for what was fetched; the old copy goes with the hidden folder."""
     if folder.exists():
-        folder.rename(partial / "old")
-    new.rename(folder)
+        rename(folder, partial / "old")
+    rename(new, folder)
 
 
 def _fetched(
@@ -193,7 +194,7 @@ def _fetched(
     whole = partial / "whole"
     try:
         with opened(archive, partial, config.dataset) as unpacked:
-            unpacked.rename(whole)
+            rename(unpacked, whole)
             whole.chmod(partial.stat().st_mode)  # it was made for one user
     except DataError as error:
         told = str(error).replace(str(archive), f"what Roboflow gave for {name}")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fashionrec.common.files import sha256_file
+from fashionrec.common.system import replace
 from fashionrec.common.text import shell_word
 from fashionrec.config import FinetuneConfig
 from fashionrec.detector.training.options import augmentation
@@ -172,7 +173,7 @@ def _choose_factor(
     for scores in tried:
         candidate = run.path / "weights" / f".mix-{scores['factor']:g}.pt"
         if scores["factor"] == best:
-            candidate.replace(run.path / "weights" / "best_ft.pt")
+            replace(candidate, run.path / "weights" / "best_ft.pt")
         else:
             candidate.unlink()
     return best, tried

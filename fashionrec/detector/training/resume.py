@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fashionrec.common.files import fsync_file, temporary_beside, write_atomic
+from fashionrec.common.files import temporary_beside, write_atomic
 from fashionrec.common.folder import Folder
+from fashionrec.common.system import put
 from fashionrec.common.text import TableWriter, shell_word
 from fashionrec.config import TrainConfig
 from fashionrec.config.yolo_options import YOLO_OPTIONS
@@ -173,5 +174,4 @@ def _checkpoint(path: Path, run: Run) -> dict[str, Any] | None:
 def _copy(source: Path, target: Path) -> None:
     temporary = temporary_beside(target)
     shutil.copyfile(source, temporary)
-    fsync_file(temporary)
-    temporary.replace(target)
+    put(temporary, target)

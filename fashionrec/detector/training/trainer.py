@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fashionrec.common.files import dump_json, fsync_file, temporary_beside, write_atomic
+from fashionrec.common.files import dump_json, temporary_beside, write_atomic
+from fashionrec.common.system import put
 from fashionrec.config.yolo_options import YOLO_OPTIONS
 from fashionrec.detector.training.balance import balanced
 from fashionrec.detector.training.gpus import launch
@@ -197,8 +198,7 @@ def _strip_whole(file: Any, s: str = "", updates: dict[str, Any] | None = None) 
     temporary = temporary_beside(target)
     found = strip_optimizer(file, str(temporary), updates)
     if temporary.exists():
-        fsync_file(temporary)
-        temporary.replace(target)
+        put(temporary, target)
     return found
 
 

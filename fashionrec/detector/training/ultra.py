@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fashionrec.common.files import temporary_beside
+from fashionrec.common.system import replace
 from fashionrec.common.text import shell_word
 from fashionrec.config import is_bare
 from fashionrec.detector.training.architecture import check_architecture, own_copy
@@ -148,7 +149,7 @@ def stamp(weights: Path, document: dict[str, Any]) -> None:
     checkpoint[_STAMP] = document
     temporary = temporary_beside(weights)
     torch.save(checkpoint, temporary)
-    temporary.replace(weights)
+    replace(temporary, weights)
 
 
 def stamped(yolo: Any) -> dict[str, Any]:

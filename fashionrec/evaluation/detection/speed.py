@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fashionrec.common.system import peak_memory
 from fashionrec.config import DetectorConfig, ImagesConfig
 from fashionrec.errors import FashionrecError
 
@@ -97,13 +98,4 @@ def peak(bundle: str, photo: str, settings: str, threads: str, device: str) -> i
     config, limits = json.loads(settings)
     detector = Detector.open(bundle, DetectorConfig.model_validate(config), threads=int(threads), device=device)
     detector.predict([read_photo(Path(photo), ImagesConfig.model_validate(limits)).pixels])
-    status = Path("/proc/self/status")
-    if status.is_file():  # not getrusage, which on Linux begins with the peak of the process that started this one
-        line = next((line for line in status.read_text().splitlines() if line.startswith("VmHWM:")), "")
-        return int(line.split()[1]) * 1024 if line else 0
-    try:
-        import resource
-    except ImportError:
-        return 0
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
+    return peak_memory()

@@ -7,7 +7,6 @@ go on where it was killed: the weights, the optimizer's moments and the epoch, i
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from safetensors.torch import save_file
 
 from fashionrec.common.documents import parse_json
 from fashionrec.common.files import temporary_beside
+from fashionrec.common.system import put
 from fashionrec.detector.training.families import metadata
 from fashionrec.detector.training.whole import check_tensors
 from fashionrec.errors import ModelError
@@ -113,9 +113,7 @@ def _save(path: Path, tensors: dict[str, torch.Tensor], about: dict[str, str]) -
     temporary = temporary_beside(path)
     try:
         save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, temporary, metadata=about)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        put(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

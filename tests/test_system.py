@@ -1,0 +1,67 @@
+"""What the package does differently on each operating system, as far as one system can show it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from fashionrec.common import system
+
+
+def test_what_somebody_has_open_is_tried_again_and_then_given_up() -> None:
+    tries: list[int] = []
+
+    def act() -> None:
+        tries.append(1)
+        if len(tries) < 3:
+            raise PermissionError(13, "it is open")
+
+    system.retry(act, (0, 0, 0))
+    assert len(tries) == 3
+    tries.clear()
+    with pytest.raises(PermissionError, match="it is open"):
+        system.retry(act, (0,))
+    assert len(tries) == 2
+
+
+def test_another_error_is_raised_at_once(tmp_path: Path) -> None:
+    tries: list[int] = []
+
+    def act() -> None:
+        tries.append(1)
+        raise FileNotFoundError
+
+    with pytest.raises(FileNotFoundError):
+        system.retry(act, (0, 0))
+    assert len(tries) == 1
+
+
+def test_a_finished_file_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    old, new = tmp_path / "a", tmp_path / "a.tmp"
+    old.write_text("old")
+    new.write_text("new")
+    system.put(new, old)
+    assert (old.read_text(), new.exists()) == ("new", False)
+    system.rename(old, tmp_path / "b")
+    system.sync_file(tmp_path / "b")
+    system.sync_folder(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+@pytest.mark.skipif(not system.has_handles(), reason="no handles of folders")
+def test_names_are_relative_to_the_handle_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("x")
+    handle = os.open(tmp_path, os.O_RDONLY)
+    try:
+        system.replace("a", "b", old_folder=handle, new_folder=handle)
+        system.sync_folder(handle)
+    finally:
+        os.close(handle)
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_file_that_cannot_be_synced_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        system.sync_file(tmp_path / "none")
