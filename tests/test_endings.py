@@ -15,7 +15,7 @@ import typer
 from conftest import TINY, Result, two_halves
 from typer.testing import CliRunner
 
-from fashionrec.cli.session import Session, command
+from fashionrec.cli.session import Command, Context
 from fashionrec.common.files import locked
 from fashionrec.errors import (
     Busy,
@@ -41,12 +41,12 @@ def ended(error: BaseException | None, *words: str) -> Result:
     """How a command ends that raises an error after its first line."""
     app = typer.Typer(pretty_exceptions_enable=False)
 
-    def work(session: Session) -> None:
-        session.out.line("began")
+    def work(context: Context) -> None:
+        context.session.out.line("began")
         if error is not None:
             raise error
 
-    command(app, "work")(work)
+    app.command("work", cls=Command)(work)
     done = CliRunner().invoke(app, list(words))
     return Result(done.exit_code, done.stdout, done.stderr)
 

@@ -1,7 +1,5 @@
 """caption: describe the garments of photos, or of a catalogue."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +8,7 @@ import typer
 
 from fashionrec.cli.captioners import open_captioner, run_caption_catalogue
 from fashionrec.cli.query import find_catalogue
-from fashionrec.cli.session import Session, command
+from fashionrec.cli.session import Command, Context, Session
 from fashionrec.common.text import shell_word
 from fashionrec.config.captioners import CAPTIONERS
 from fashionrec.errors import CaptionError, Refused, UsageError
@@ -19,11 +17,11 @@ _RETRY = ("failed", "refused", "filtered", "truncated", "invalid")
 
 
 def mount(app: typer.Typer) -> None:
-    command(app, "caption", help="Describe the garments of photos, or of a catalogue (--index).")(caption)
+    app.command("caption", cls=Command, help="Describe the garments of photos, or of a catalogue (--index).")(caption)
 
 
 def caption(
-    session: Session,
+    context: Context,
     photos: Annotated[list[str] | None, typer.Argument(help="Photos to describe.")] = None,
     index: Annotated[
         str | None, typer.Option(help="A catalogue: with no photos, all its garments are described.")
@@ -58,6 +56,7 @@ def caption(
         bool, typer.Option("--status", help="How many garments have a caption, and what failed.")
     ] = False,
 ) -> None:
+    session = context.session
     session.override("captioner", {"kind": captioner, "max_cost": max_cost})
     if import_captions is not None:
         if photos or index is not None:

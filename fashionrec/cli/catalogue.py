@@ -1,7 +1,5 @@
 """catalogue: look into one, change it in place, go back, tidy up, take it elsewhere."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +8,7 @@ import typer
 from fashionrec.cli.index import finished, print_report
 from fashionrec.cli.query import find_catalogue
 from fashionrec.cli.reindex import reindex
-from fashionrec.cli.session import Session, command
+from fashionrec.cli.session import Command, Context, Session
 from fashionrec.common.text import shell_word
 from fashionrec.errors import Refused, UsageError
 
@@ -29,26 +27,30 @@ def mount(app: typer.Typer) -> None:
     family = typer.Typer(
         help="Look into a catalogue, change it, go back, tidy up.", no_args_is_help=True, rich_markup_mode=None
     )
-    command(family, "list", help="The catalogues in a folder.")(list_)
-    command(family, "show", help="What a catalogue holds and what it was built with, or one product of it.")(show)
-    command(family, "add", help="Add photos or products; what is there stays.")(add)
-    command(family, "remove", help="Take products away.")(remove)
-    command(family, "update", help="Give products other data (price, stock ...) without a look at their photos.")(
-        update
-    )
-    command(family, "verify", help="Hash every file of a catalogue against its manifest.")(verify)
-    command(family, "rollback", help="Serve the generation before.")(rollback)
-    command(family, "reindex", help="Another index over the same vectors; nothing is embedded again.")(reindex)
-    command(family, "compact", help="Leave out what nothing refers to any more.")(compact)
-    command(family, "export", help="Write it as Parquet tables and npy arrays.")(export)
-    command(family, "import", help="Make a catalogue of an export.")(import_)
+    family.command("list", cls=Command, help="The catalogues in a folder.")(list_)
+    family.command(
+        "show", cls=Command, help="What a catalogue holds and what it was built with, or one product of it."
+    )(show)
+    family.command("add", cls=Command, help="Add photos or products; what is there stays.")(add)
+    family.command("remove", cls=Command, help="Take products away.")(remove)
+    family.command(
+        "update", cls=Command, help="Give products other data (price, stock ...) without a look at their photos."
+    )(update)
+    family.command("verify", cls=Command, help="Hash every file of a catalogue against its manifest.")(verify)
+    family.command("rollback", cls=Command, help="Serve the generation before.")(rollback)
+    about = "Another index over the same vectors; nothing is embedded again."
+    family.command("reindex", cls=Command, help=about)(reindex)
+    family.command("compact", cls=Command, help="Leave out what nothing refers to any more.")(compact)
+    family.command("export", cls=Command, help="Write it as Parquet tables and npy arrays.")(export)
+    family.command("import", cls=Command, help="Make a catalogue of an export.")(import_)
     app.add_typer(family, name="catalogue")
 
 
 def list_(
-    session: Session,
+    context: Context,
     folder: Annotated[Path | None, typer.Argument(help="Where to look; the data folder by default.")] = None,
 ) -> None:
+    session = context.session
     from fashionrec.errors import CatalogueError
     from fashionrec.store.generations import is_catalogue, read_current
 
@@ -105,10 +107,11 @@ def list_(
 
 
 def show(
-    session: Session,
+    context: Context,
     index: _Index = None,
     product: Annotated[str | None, typer.Option(help="One product, by its id.")] = None,
 ) -> None:
+    session = context.session
     from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.store.generations import list_generations
 
@@ -146,7 +149,7 @@ def show(
     session.out.next(f"fashionrec query PHOTO --index {shell_word(catalogue.root)}")
 
 
-def _generation(one: Generation, served: Generation) -> dict[str, Any]:
+def _generation(one: "Generation", served: "Generation") -> dict[str, Any]:
     return {
         "name": one.name,
         "created": one.manifest.created,
@@ -156,7 +159,7 @@ def _generation(one: Generation, served: Generation) -> dict[str, Any]:
     }
 
 
-def _outfits(session: Session, items: Sequence[StoredItem]) -> dict[str, dict[str, str]]:
+def _outfits(session: Session, items: "Sequence[StoredItem]") -> dict[str, dict[str, str]]:
     """One sentence for each photo of a product that shows several garments with captions."""
     from fashionrec.captioner.outfit import outfit
     from fashionrec.captioner.vocabulary import vocabulary_of
@@ -221,10 +224,11 @@ def _show_product(session: Session, catalogue: Any, product: str) -> None:
 
 
 def add(
-    session: Session,
+    context: Context,
     photos: Annotated[str, typer.Argument(help="A photo, a folder of photos, or a CSV, JSONL or Parquet table.")],
     index: _To = None,
 ) -> None:
+    session = context.session
     from fashionrec.catalogue.edit import add_products
     from fashionrec.products.tables import read_products
 
@@ -236,13 +240,14 @@ def add(
 
 
 def remove(
-    session: Session,
+    context: Context,
     products: Annotated[list[str] | None, typer.Argument(help="Ids of products.")] = None,
     file: Annotated[
         Path | None, typer.Option(help="More ids: one a line, or a table with the column product_id.")
     ] = None,
     index: _To = None,
 ) -> None:
+    session = context.session
     from fashionrec.catalogue.edit import remove_products
     from fashionrec.products.tables import read_ids
 
@@ -255,12 +260,13 @@ def remove(
 
 
 def update(
-    session: Session,
+    context: Context,
     table: Annotated[
         Path, typer.Argument(help="A CSV, JSONL or Parquet table: product_id, and the columns that change.")
     ],
     index: _To = None,
 ) -> None:
+    session = context.session
     from fashionrec.catalogue.edit import update_products
     from fashionrec.products.records import read_table
 
@@ -269,7 +275,7 @@ def update(
     _tell(session, root, report, unknown)
 
 
-def _tell(session: Session, root: Path, report: BuildReport, unknown: list[str] | None = None) -> None:
+def _tell(session: Session, root: Path, report: "BuildReport", unknown: list[str] | None = None) -> None:
     document = finished(session, root, report)
     if unknown is not None:
         document["unknown"] = unknown
@@ -292,7 +298,8 @@ def _tell(session: Session, root: Path, report: BuildReport, unknown: list[str] 
         )
 
 
-def verify(session: Session, index: _Index = None) -> None:
+def verify(context: Context, index: _Index = None) -> None:
+    session = context.session
     from fashionrec.catalogue.catalogue import verify_catalogue
 
     root = find_catalogue(session, index)
@@ -303,10 +310,11 @@ def verify(session: Session, index: _Index = None) -> None:
 
 
 def rollback(
-    session: Session,
+    context: Context,
     index: _Index = None,
     to: Annotated[str | None, typer.Option(help="A generation by name; the one before by default.")] = None,
 ) -> None:
+    session = context.session
     from fashionrec.store.generations import read_current, roll_back, writer_lock
 
     root = find_catalogue(session, index)
@@ -325,7 +333,8 @@ def rollback(
     )
 
 
-def compact(session: Session, index: _Index = None) -> None:
+def compact(context: Context, index: _Index = None) -> None:
+    session = context.session
     from fashionrec.catalogue.edit import compact_catalogue
 
     root = find_catalogue(session, index)
@@ -342,10 +351,11 @@ def compact(session: Session, index: _Index = None) -> None:
 
 
 def export(
-    session: Session,
+    context: Context,
     out: Annotated[Path, typer.Argument(help="A new folder.")],
     index: _To = None,
 ) -> None:
+    session = context.session
     from fashionrec.catalogue.exchange import export_catalogue
 
     root = find_catalogue(session, index)
@@ -361,10 +371,11 @@ def export(
 
 
 def import_(
-    session: Session,
+    context: Context,
     source: Annotated[Path, typer.Argument(help="A folder that `catalogue export` wrote.")],
     index: Annotated[str, typer.Option(help="The new catalogue's folder.")],
 ) -> None:
+    session = context.session
     from fashionrec.catalogue.exchange import import_catalogue
 
     counts = import_catalogue(source, Path(index), session.config)

@@ -1,7 +1,5 @@
 """compare: several detectors on one data set, trained or taken, and the table by which one of them is chosen."""
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path
@@ -10,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fashionrec.cli.models import DETECTOR_PACKAGES, detector_from, evaluate_with, open_detector
-from fashionrec.cli.session import Session, command
+from fashionrec.cli.session import Command, Context, Session
 from fashionrec.common.folder import Folder
 from fashionrec.common.text import shell_word
 from fashionrec.errors import ConfigError, FashionrecError, MissingExtra, Refused
@@ -25,13 +23,13 @@ _NOT_LEARNT = frozenset("name exist_ok resume device workers data".split())
 
 
 def mount(app: typer.Typer) -> None:
-    command(app, "compare", help="Train or take several detectors, and measure them alike: accuracy, speed, size.")(
-        compare
-    )
+    app.command(
+        "compare", cls=Command, help="Train or take several detectors, and measure them alike: accuracy, speed, size."
+    )(compare)
 
 
 def compare(
-    session: Session,
+    context: Context,
     words: Annotated[
         list[str] | None, typer.Argument(metavar="[MODEL]... [KEY=VALUE]...", help="Models, and settings.")
     ] = None,
@@ -48,6 +46,7 @@ def compare(
     name: Annotated[str | None, typer.Option(help="The report's folder under runs/compare.")] = None,
     out: Annotated[Path | None, typer.Option(help="The report's folder, wherever.")] = None,
 ) -> None:
+    session = context.session
     named = [*(models or []), *session.assign("compare", words or [])]
     flags = {"data": data, "split": split, "epochs": epochs, "imgsz": imgsz, "batch": batch, "device": device}
     session.override("compare", {**flags, "models": named or None})
@@ -156,7 +155,7 @@ def _row(session: Session, model: str, data: Path, fingerprint: str) -> tuple[di
     return row, _machine(detector.provider)
 
 
-def _bundle(session: Session, model: str, data: Path, fingerprint: str) -> tuple[str, Bundle, Run | None]:
+def _bundle(session: Session, model: str, data: Path, fingerprint: str) -> "tuple[str, Bundle, Run | None]":
     """How a model comes to be here (taken, trained or reused), its bundle, and the run that made it."""
     from fashionrec.config import is_bare
     from fashionrec.models.bundle import is_bundle
@@ -198,7 +197,7 @@ def _knows(weights: Path, data: Path) -> bool:
     return sorted(module.classes_of(weights)) == sorted(read_data_yaml(data).names.values())
 
 
-def _trained(session: Session, model: str, data: Path, fingerprint: str) -> tuple[str, Run]:
+def _trained(session: Session, model: str, data: Path, fingerprint: str) -> "tuple[str, Run]":
     """The run of a model on these data: the finished one of these settings, else a new one, or one that was stopped."""
     from fashionrec.common.extras import load
     from fashionrec.models.runs import is_run, read_run
@@ -244,7 +243,7 @@ def _trained(session: Session, model: str, data: Path, fingerprint: str) -> tupl
     return "trained", trained
 
 
-def _settings(session: Session, model: str, data: Path) -> TrainConfig:
+def _settings(session: Session, model: str, data: Path) -> "TrainConfig":
     """The section ``train`` with what ``compare`` has of its own, and of the options those that the family knows."""
     from fashionrec.common.extras import load
     from fashionrec.config import TrainConfig

@@ -1,13 +1,11 @@
 """fetch-dataset: from sources to a dataset folder."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from fashionrec.cli.session import Session, command
+from fashionrec.cli.session import Command, Context, Session
 from fashionrec.common.text import shell_word
 from fashionrec.errors import ConfigError, Refused
 
@@ -15,13 +13,15 @@ _SOURCES = "synthetic, yolo:PATH, coco:PATH, voc:PATH, folder:PATH, feed:FILE, r
 
 
 def mount(app: typer.Typer) -> None:
-    command(app, "fetch-dataset", help="Make a dataset folder of one source or several: labels, photos, feeds, drawn.")(
-        fetch_dataset
-    )
+    app.command(
+        "fetch-dataset",
+        cls=Command,
+        help="Make a dataset folder of one source or several: labels, photos, feeds, drawn.",
+    )(fetch_dataset)
 
 
 def fetch_dataset(
-    session: Session,
+    context: Context,
     sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help=f"{_SOURCES} Several are merged.")],
     out: Annotated[Path | None, typer.Option(help="The dataset's folder; it must not hold anything yet.")] = None,
     map_: Annotated[
@@ -32,6 +32,7 @@ def fetch_dataset(
     products: Annotated[int | None, typer.Option(help="synthetic: products of the catalogue.")] = None,
     seed: Annotated[int | None, typer.Option(help="synthetic: another seed is another world.")] = None,
 ) -> None:
+    session = context.session
     session.override("synthetic", {"images": images, "products": products, "seed": seed})
     session.override("dataset", {"counts": _three(counts), "map": _mapped(session, map_ or [])})
     document = run_fetch(session, *sources, out=out)

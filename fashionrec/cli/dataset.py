@@ -1,13 +1,11 @@
 """dataset: what is in a dataset folder, and out of it again: other formats, and a batch to be labelled."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fashionrec.cli.session import Session, command
+from fashionrec.cli.session import Command, Context, Session
 from fashionrec.common.text import shell_word
 from fashionrec.errors import FashionrecError, Refused, UsageError
 
@@ -23,15 +21,17 @@ def mount(app: typer.Typer) -> None:
     family = typer.Typer(
         help="Look at a dataset folder, or write it in another form.", no_args_is_help=True, rich_markup_mode=None
     )
-    command(family, "audit", help="Say what is in a YOLO dataset and what is wrong with it; changes nothing.")(audit)
-    command(family, "export", help="A dataset as COCO or Pascal VOC, or doubtful photos to Roboflow for labelling.")(
-        export
-    )
+    family.command(
+        "audit", cls=Command, help="Say what is in a YOLO dataset and what is wrong with it; changes nothing."
+    )(audit)
+    family.command(
+        "export", cls=Command, help="A dataset as COCO or Pascal VOC, or doubtful photos to Roboflow for labelling."
+    )(export)
     app.add_typer(family, name="dataset")
 
 
 def audit(
-    session: Session,
+    context: Context,
     data: Annotated[Path, typer.Argument(help="A dataset's folder, or its data.yaml.")],
     html: Annotated[Path | None, typer.Option(help="Write a page with thumbnails of every finding.")] = None,
     strict: Annotated[
@@ -41,6 +41,7 @@ def audit(
         str | None, typer.Option(help="A detector (bundle, run or best.pt): labels that it disagrees with.")
     ] = None,
 ) -> None:
+    session = context.session
     found = run_audit(session, data, weights)
     if html:
         from fashionrec.common.files import write_atomic
@@ -65,7 +66,7 @@ def audit(
 
 
 def export(
-    session: Session,
+    context: Context,
     data: Annotated[Path, typer.Argument(help="A dataset's folder.")],
     to: Annotated[str, typer.Option(help="coco, voc, or roboflow.")],
     out: Annotated[Path | None, typer.Option(help="coco, voc: the folder to write.")] = None,
@@ -75,6 +76,7 @@ def export(
     limit: Annotated[int | None, typer.Option(min=1, help="roboflow: photos at most.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="roboflow: say what would be sent; send nothing.")] = False,
 ) -> None:
+    session = context.session
     if to in ("coco", "voc"):
         if out is None:
             raise UsageError(
@@ -175,7 +177,7 @@ def _export_roboflow(session: Session, data: Path, target: str, weights: str, st
         )
 
 
-def run_audit(session: Session, data: Path, weights: str | None = None) -> Audit:
+def run_audit(session: Session, data: Path, weights: str | None = None) -> "Audit":
     """Audit a dataset with the session's settings, and with a detector's opinion where ``weights`` names one."""
     from fashionrec.dataset.audit.run import audit_dataset
 
@@ -184,7 +186,7 @@ def run_audit(session: Session, data: Path, weights: str | None = None) -> Audit
         return audit_dataset(data, session.config, detections=detections, progress=tick, detect_progress=tick)
 
 
-def _detections(session: Session, weights: str) -> Detections:
+def _detections(session: Session, weights: str) -> "Detections":
     from fashionrec.cli.models import detector_from, open_detector
 
     bundle = detector_from(session, Path(weights))
@@ -192,7 +194,7 @@ def _detections(session: Session, weights: str) -> Detections:
     return detector.detect
 
 
-def _print(session: Session, found: Audit, html: Path | None) -> None:
+def _print(session: Session, found: "Audit", html: Path | None) -> None:
     out, everything = session.out, found.table["all"]
     splits = [split for split in found.table if split != "all"]
     columns = [
@@ -227,7 +229,7 @@ def _print(session: Session, found: Audit, html: Path | None) -> None:
         out.line(f"page: {html}")
 
 
-def _example(finding: Finding) -> str:
+def _example(finding: "Finding") -> str:
     where = " = ".join(finding.images[:2])
     text = f"{where}: {finding.text}" if where else finding.text
     return text if len(text) <= 110 else text[:109] + "…"

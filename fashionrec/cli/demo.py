@@ -1,7 +1,5 @@
 """demo: the whole chain on a drawn world, through the same functions as the commands, by ``configs/demo.yaml`` alone."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Iterator
@@ -12,7 +10,7 @@ from typing import Annotated, Any, Protocol
 import typer
 
 from fashionrec.cli.output import Output
-from fashionrec.cli.session import Session, command
+from fashionrec.cli.session import Command, Context, Session
 from fashionrec.common.documents import read_json
 from fashionrec.common.folder import Folder, is_link
 from fashionrec.common.text import shell_word
@@ -27,22 +25,25 @@ _OURS = re.compile(r"catalogue|train|finetune|bundles|report\.(html|json)|\.?(wo
 class MakeChain(Protocol):
     """Makes a chain of stages from files of settings, single settings, and where to print."""
 
-    def __call__(self, files: list[str], sets: list[str], out: Output) -> Chain: ...
+    def __call__(self, files: list[str], sets: list[str], out: Output) -> "Chain": ...
 
 
 def mount(app: typer.Typer, make_chain: MakeChain | None = None) -> None:
     """Mount the command; ``make_chain`` makes what it runs, :class:`Chain` by default."""
 
     def demo(
-        session: Session,
+        context: Context,
         open_: Annotated[bool, typer.Option("--open", help="Open the report in the browser at the end.")] = False,
     ) -> None:
+        session = context.session
         show(session, (make_chain or Chain)(session.files, session.sets, session.out), open_)
 
-    command(app, "demo", help="The whole chain, trained in front of you: no network, key, GPU or download.")(demo)
+    app.command(
+        "demo", cls=Command, help="The whole chain, trained in front of you: no network, key, GPU or download."
+    )(demo)
 
 
-def show(session: Session, chain: Chain, open_: bool) -> None:
+def show(session: Session, chain: "Chain", open_: bool) -> None:
     """Run the chain, and print its report or open it in the browser."""
     report = chain.run()
     session.out.result(report, lambda: _print(session.out, report))

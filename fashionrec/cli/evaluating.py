@@ -1,7 +1,5 @@
 """evaluate: a detector on labelled photos, or a catalogue on photos whose product is known."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fashionrec.cli.scores import print_scores, print_ways
-from fashionrec.cli.session import Session, command
+from fashionrec.cli.session import Command, Context, Session
 from fashionrec.common.text import shell_word
 from fashionrec.errors import DataError, UsageError
 
@@ -20,11 +18,13 @@ if TYPE_CHECKING:
 
 
 def mount(app: typer.Typer) -> None:
-    command(app, "evaluate", help="Measure a detector (--weights, --data) or a search (--index, --queries).")(evaluate)
+    app.command(
+        "evaluate", cls=Command, help="Measure a detector (--weights, --data) or a search (--index, --queries)."
+    )(evaluate)
 
 
 def evaluate(
-    session: Session,
+    context: Context,
     settings: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings.")] = None,
     weights: Annotated[str | None, typer.Option(help="A detector: a bundle, a run, or a best.pt.")] = None,
     data: Annotated[Path | None, typer.Option(help="data.yaml of a YOLO dataset.")] = None,
@@ -55,6 +55,7 @@ def evaluate(
         Path | None, typer.Option(help="Write a page: figures, curves, and the worst photos of a detector.")
     ] = None,
 ) -> None:
+    session = context.session
     words = session.assign("evaluate", settings or [])
     if words:
         raise UsageError(
@@ -125,7 +126,7 @@ def _evaluate_detector(session: Session, weights: str, data: Path, html: Path | 
         )
 
 
-def _match(session: Session, weights: str, data: Path, split: str) -> Matches:
+def _match(session: Session, weights: str, data: Path, split: str) -> "Matches":
     from fashionrec.cli.models import detector_from, open_detector
     from fashionrec.evaluation.detection.evaluator import match_detector
     from fashionrec.labels.data_yaml import declared
@@ -142,7 +143,7 @@ def _match(session: Session, weights: str, data: Path, split: str) -> Matches:
 
 
 def _document(
-    session: Session, weights: str, data: Path, split: str, matches: Matches, report: DetectionReport
+    session: Session, weights: str, data: Path, split: str, matches: "Matches", report: "DetectionReport"
 ) -> dict[str, Any]:
     from fashionrec.evaluation.detection.mistakes import find_mistakes, worst
 
@@ -181,7 +182,7 @@ def _evaluate_texts(session: Session, index: str | None, texts: Path) -> None:
     session.out.next(f'fashionrec query --text "..." --index {shell_word(document["index"])}')
 
 
-def _keep(session: Session, catalogue: Catalogue, name: str, entry: Mapping[str, Any] | None) -> None:
+def _keep(session: Session, catalogue: "Catalogue", name: str, entry: Mapping[str, Any] | None) -> None:
     """Keep what was measured beside the catalogue, where there is something and the folder can be written to."""
     from fashionrec.store.measured import write_measured
 
@@ -277,7 +278,7 @@ def run_evaluate_search(
     return {"index": str(catalogue.root), "queries_from": str(queries), **report}
 
 
-def _print_detection(session: Session, report: DetectionReport, data: Path, split: str) -> None:
+def _print_detection(session: Session, report: "DetectionReport", data: Path, split: str) -> None:
     from fashionrec.evaluation.detection.report import METRICS, figure
 
     out, everything = session.out, vars(report)

@@ -1,7 +1,5 @@
 """export: a checkpoint as a bundle, ready to serve, in the precision asked for; or as a TensorRT engine."""
 
-from __future__ import annotations
-
 import random
 import tempfile
 from collections.abc import Mapping
@@ -11,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fashionrec.cli import models
-from fashionrec.cli.session import Session, command
+from fashionrec.cli.session import Command, Context, Session
 from fashionrec.common.extras import load
 from fashionrec.common.text import shell_word
 from fashionrec.errors import ConfigError, DataError, ImageError, ModelError, UsageError
@@ -26,13 +24,13 @@ _CHECKED = 64  # photos at most that an export is checked on
 
 
 def mount(app: typer.Typer) -> None:
-    command(app, "export", help="Make a bundle, ready to serve, of a checkpoint, a transformers folder or a hub id.")(
-        export
-    )
+    app.command(
+        "export", cls=Command, help="Make a bundle, ready to serve, of a checkpoint, a transformers folder or a hub id."
+    )(export)
 
 
 def export(
-    session: Session,
+    context: Context,
     source: Annotated[
         str, typer.Argument(help="best.pt, a run, a transformers folder, a Hugging Face id, or an encoder's bundle.")
     ],
@@ -52,6 +50,7 @@ def export(
     ] = "bundle",
     trust_pickle: models.TrustPickle = False,
 ) -> None:
+    session = context.session
     words = session.assign("export", settings or [])
     if words:
         raise UsageError(f"what is {words[0]!r}?", hint="settings are key=value, as in imgsz=640")
@@ -143,7 +142,7 @@ def _spread(paths: list[Path]) -> list[Path]:
 def _measure(session: Session, data: Path, split: str) -> Any:
     from fashionrec.evaluation.detection.evaluator import evaluate_detector
 
-    def measure(detector: Detector) -> Mapping[str, Any]:
+    def measure(detector: "Detector") -> Mapping[str, Any]:
         with session.out.progress("measuring", "photos") as tick:
             report = evaluate_detector(
                 detector, data, split, session.config.evaluate, session.config.images, progress=tick
@@ -179,7 +178,7 @@ def _export_embedder(
         return models.convert_embedder(session, made, out, precision, pictures)
 
 
-def _pictures(session: Session, paths: list[Path]) -> list[Image.Image]:
+def _pictures(session: Session, paths: list[Path]) -> "list[Image.Image]":
     """Photos that an encoder in another precision is judged on, as many as a build would take."""
     from fashionrec.photos.decoding import decode_all
 

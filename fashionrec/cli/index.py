@@ -1,14 +1,12 @@
 """build-index: a catalogue made, or brought to what a folder or table holds now."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fashionrec.cli.reindex import IndexType, MaxLatency, MaxMemory, override_index
-from fashionrec.cli.session import Session, command
+from fashionrec.cli.session import Command, Context, Session
 from fashionrec.common.text import shell_word
 from fashionrec.errors import Refused
 
@@ -17,11 +15,12 @@ if TYPE_CHECKING:
 
 
 def mount(app: typer.Typer) -> None:
-    command(app, "build-index", help="Make or refresh a catalogue from photos and product data.")(build_index)
+    about = "Make or refresh a catalogue from photos and product data."
+    app.command("build-index", cls=Command, help=about)(build_index)
 
 
 def build_index(
-    session: Session,
+    context: Context,
     photos: Annotated[str, typer.Argument(help="A folder of photos, or a CSV, JSONL or Parquet table.")],
     index: Annotated[str | None, typer.Option(help="The catalogue's folder.")] = None,
     detector: Annotated[str | None, typer.Option(help="A bundle, a run, a best.pt, or none.")] = None,
@@ -37,6 +36,7 @@ def build_index(
         typer.Option("--rehash/--no-rehash", help="Hash every photo again, whatever its time of change says."),
     ] = None,
 ) -> None:
+    session = context.session
     override_index(session, index_type, max_memory, max_latency_ms)
     session.override("build", {"rehash": rehash})
     report = run_build(session, photos, index, detector, embedder, max_delete)
@@ -96,7 +96,7 @@ def run_build(
     return document
 
 
-def finished(session: Session, root: Path, report: BuildReport) -> dict[str, Any]:
+def finished(session: Session, root: Path, report: "BuildReport") -> dict[str, Any]:
     """A report as the command line tells it: with where things are, and whether too many rows failed."""
     document = report.to_dict()
     document["index_path"] = str(root)

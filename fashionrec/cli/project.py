@@ -1,7 +1,5 @@
 """doctor and config: what is installed, and what is set."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import sys
@@ -10,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fashionrec.cli.session import Session, command
+from fashionrec.cli.session import Command, Context, Session
 from fashionrec.common.text import shell_word
 from fashionrec.errors import ConfigError, DataError, FashionrecError, Refused
 
@@ -33,16 +31,17 @@ _DATASET_HINT = (
 
 def mount(app: typer.Typer) -> None:
     about = "Versions, devices, keys and clashing packages; or whether a folder from somebody else is safe to use."
-    command(app, "doctor", help=about)(doctor)
+    app.command("doctor", cls=Command, help=about)(doctor)
     config = typer.Typer(help="Settings.", no_args_is_help=True, rich_markup_mode=None)
-    command(config, "show", help="Every setting, its value, and where it came from.")(show)
+    config.command("show", cls=Command, help="Every setting, its value, and where it came from.")(show)
     app.add_typer(config, name="config")
 
 
 def show(
-    session: Session,
+    context: Context,
     section: Annotated[str | None, typer.Argument(help="Only settings that begin with this.")] = None,
 ) -> None:
+    session = context.session
     resolved = session.resolved
     chosen = {
         key: {"value": value, "origin": resolved.origins.get(key, "default")}
@@ -59,13 +58,14 @@ def show(
 
 
 def doctor(
-    session: Session,
+    context: Context,
     folder: Annotated[
         Path | None,
         typer.Argument(help="A catalogue, run, bundle, data set or other folder to look into; nothing in it is run."),
     ] = None,
     index: Annotated[str | None, typer.Option(help="A catalogue to look at too.")] = None,
 ) -> None:
+    session = context.session
     if folder is not None:
         if index is not None:
             raise ConfigError("give either a folder or --index")

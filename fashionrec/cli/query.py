@@ -1,7 +1,5 @@
 """query: the answer for photos, words, or items of the catalogue."""
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -12,7 +10,7 @@ import typer
 
 from fashionrec.cli.answers import print_result, show_page, write_files
 from fashionrec.cli.captioners import query_describer
-from fashionrec.cli.session import Session, command
+from fashionrec.cli.session import Command, Context, Session
 from fashionrec.common.text import shell_word
 from fashionrec.config.captioners import CAPTIONERS, ENCODER, TRANSLATORS
 from fashionrec.errors import CatalogueError, UsageError
@@ -29,11 +27,13 @@ _OPTION = re.compile("`(text|like|unlike|box|goes_with|merge)`")
 
 
 def mount(app: typer.Typer) -> None:
-    command(app, "query", help="Search a catalogue for what looks like the garments in a photo, or fits a text.")(query)
+    app.command(
+        "query", cls=Command, help="Search a catalogue for what looks like the garments in a photo, or fits a text."
+    )(query)
 
 
 def query(
-    session: Session,
+    context: Context,
     photos: Annotated[
         list[str] | None, typer.Argument(metavar="[PHOTO]...", help="Photos, folders of photos, or - (standard input).")
     ] = None,
@@ -77,6 +77,7 @@ def query(
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     save_crops: Annotated[Path | None, typer.Option(help="Save the garments that were found into a folder.")] = None,
 ) -> None:
+    session = context.session
     settings = {"k": k, "garment": garment, "where": where, "min_score": min_score, "diversity": diversity}
     settings |= {"caption": _captioner(session, caption, captioner), "translate": TRANSLATORS[0] if translate else None}
     session.override("query", settings)
@@ -95,7 +96,7 @@ def query(
         return
     from fashionrec.catalogue.catalogue import Catalogue
 
-    def report(outcome: Outcome) -> None:
+    def report(outcome: "Outcome") -> None:
         if isinstance(outcome, UsageError):
             if not asked.is_single:
                 session.out.warn(str(outcome))
@@ -131,7 +132,7 @@ def _query(
     box: str | None,
     goes_with: bool,
     merge: bool,
-) -> Query:
+) -> "Query":
     """What the command line asks; the options that are settings stay in the session's."""
     from dataclasses import replace
 
@@ -175,15 +176,15 @@ def _named_as_options(error: UsageError) -> UsageError:
 
 
 def ask(
-    session: Session, catalogue: Catalogue, query: Query, report: Callable[[Outcome], None] | None = None
-) -> Answer:
+    session: Session, catalogue: "Catalogue", query: "Query", report: "Callable[[Outcome], None] | None" = None
+) -> "Answer":
     """The answer of an open catalogue, by the session's settings."""
     from fashionrec.search.search import search
 
     return search(catalogue, query, describe=query_describer(session, catalogue), report=report, once=catalogue.at_once)
 
 
-def _repeated(query: Query) -> str:
+def _repeated(query: "Query") -> str:
     """The beginning of a command line that asks the same."""
     photos = [shell_word(Path(source)) if isinstance(source, str) else "-" for source in query.sources[:1]]
     likes = [f"--like {shell_word(name)}" for name in query.like]

@@ -1,13 +1,11 @@
 """catalogue reindex: another index for the vectors that are there."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 import typer
 
 from fashionrec.cli.query import find_catalogue
-from fashionrec.cli.session import Session
+from fashionrec.cli.session import Context, Session
 from fashionrec.common.text import shell_word
 
 IndexType = Annotated[
@@ -18,12 +16,13 @@ MaxLatency = Annotated[float | None, typer.Option("--max-latency-ms", help="Mill
 
 
 def reindex(
-    session: Session,
+    context: Context,
     index: Annotated[str | None, typer.Argument(metavar="CATALOGUE", help="The catalogue's folder.")] = None,
     index_type: IndexType = None,
     max_memory: MaxMemory = None,
     max_latency_ms: MaxLatency = None,
 ) -> None:
+    session = context.session
     from fashionrec.catalogue.reindex import reindex_catalogue
 
     override_index(session, index_type, max_memory, max_latency_ms)

@@ -1,13 +1,11 @@
 """runs: which trainings there are, what each was and reached, two side by side, and which is used where none is named."""
 
-from __future__ import annotations
-
 from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fashionrec.cli.session import Session, command
+from fashionrec.cli.session import Command, Context, Session
 from fashionrec.common.text import shell_word
 from fashionrec.errors import FashionrecError, UsageError
 
@@ -25,15 +23,16 @@ def mount(app: typer.Typer) -> None:
     family = typer.Typer(
         help="Look at trainings, and choose the one that is used.", no_args_is_help=True, rich_markup_mode=None
     )
-    command(family, "list", help="All runs, the newest first.")(list_)
-    command(family, "show", help="All that is known of one run.")(show)
-    command(family, "compare", help="Two runs: metrics, classes, and the settings that differ.")(compare)
-    command(family, "promote", help="Use this run where no model is named.")(promote)
-    command(family, "demote", help="Do not use this run where no model is named.")(demote)
+    family.command("list", cls=Command, help="All runs, the newest first.")(list_)
+    family.command("show", cls=Command, help="All that is known of one run.")(show)
+    family.command("compare", cls=Command, help="Two runs: metrics, classes, and the settings that differ.")(compare)
+    family.command("promote", cls=Command, help="Use this run where no model is named.")(promote)
+    family.command("demote", cls=Command, help="Do not use this run where no model is named.")(demote)
     app.add_typer(family, name="runs")
 
 
-def list_(session: Session) -> None:
+def list_(context: Context) -> None:
+    session = context.session
     from fashionrec.models.runs import list_runs
 
     refused: list[FashionrecError] = []
@@ -69,7 +68,8 @@ def list_(session: Session) -> None:
         session.out.next("fashionrec train --resume")
 
 
-def show(session: Session, run: _Named) -> None:
+def show(context: Context, run: _Named) -> None:
+    session = context.session
     from fashionrec.models.runs import find_run
 
     found = find_run(session.runs, run)
@@ -89,7 +89,8 @@ def show(session: Session, run: _Named) -> None:
     session.out.result(document, human)
 
 
-def compare(session: Session, a: _Named, b: _Named) -> None:
+def compare(context: Context, a: _Named, b: _Named) -> None:
+    session = context.session
     from fashionrec.evaluation.detection.run_comparison import compare_runs
     from fashionrec.models.runs import find_run
 
@@ -106,11 +107,12 @@ def compare(session: Session, a: _Named, b: _Named) -> None:
 
 
 def promote(
-    session: Session,
+    context: Context,
     run: _Named,
     force: Annotated[bool, typer.Option("--force", help="Even a finetune that was refused; needs --why.")] = False,
     why: _Why = "",
 ) -> None:
+    session = context.session
     from fashionrec.models import runs
 
     if force and not why:
@@ -120,7 +122,8 @@ def promote(
     _tell_used(session, found)
 
 
-def demote(session: Session, run: _Named, why: _Why = "") -> None:
+def demote(context: Context, run: _Named, why: _Why = "") -> None:
+    session = context.session
     from fashionrec.models import runs
 
     found = runs.find_run(session.runs, run)
@@ -128,7 +131,7 @@ def demote(session: Session, run: _Named, why: _Why = "") -> None:
     _tell_used(session, found)
 
 
-def _tell_used(session: Session, run: Run) -> None:
+def _tell_used(session: Session, run: "Run") -> None:
     from fashionrec.models.runs import newest_promoted
 
     used = newest_promoted(session.runs, run.kind)
@@ -148,7 +151,7 @@ def _used(session: Session) -> set[str]:
     return {str(run.path) for run in found if run is not None}
 
 
-def _summary(run: Run, used: set[str]) -> dict[str, Any]:
+def _summary(run: "Run", used: set[str]) -> dict[str, Any]:
     return {
         "name": run.name,
         "path": str(run.path),
@@ -165,17 +168,17 @@ def _summary(run: Run, used: set[str]) -> dict[str, Any]:
     }
 
 
-def _asked(run: Run) -> int | None:
+def _asked(run: "Run") -> int | None:
     sections = [values for values in run.config.values() if isinstance(values, dict)]
     return next((int(values["epochs"]) for values in sections if "epochs" in values), None)
 
 
-def _epochs(run: Run) -> str:
+def _epochs(run: "Run") -> str:
     asked = _asked(run)
     return f"{run.epochs or '?'}/{asked}" if asked else str(run.epochs or "")
 
 
-def _figure(run: Run) -> tuple[str, str]:
+def _figure(run: "Run") -> tuple[str, str]:
     name = next((key for key in _MAIN if key in run.metrics), None)
     return (name, f"{run.metrics[name]:.3f}") if name else ("", "")
 
@@ -189,7 +192,7 @@ def _print_tree(session: Session, value: Any, depth: int) -> None:
             session.out.line(f"{'  ' * depth}{key}: {round(item, 4) if isinstance(item, float) else item}")
 
 
-def _print_comparison(session: Session, a: Run, b: Run, found: RunComparison) -> None:
+def _print_comparison(session: Session, a: "Run", b: "Run", found: "RunComparison") -> None:
     out = session.out
     names = [f"{run.verb}/{run.name}" for run in (a, b)]
     if found.why_not:

@@ -1,7 +1,5 @@
 """train and finetune: a detector from labelled photos, an encoder from a product table."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -11,7 +9,7 @@ import typer
 
 from fashionrec.cli.models import DETECTOR_PACKAGES, EMBEDDER_PACKAGES, TrustPickle, evaluate_with, trusting
 from fashionrec.cli.output import Tick
-from fashionrec.cli.session import Session, command, one_or_none
+from fashionrec.cli.session import Command, Context, Session, one_or_none
 from fashionrec.common.text import shell_word
 from fashionrec.errors import ConfigError, Refused, UsageError
 
@@ -30,12 +28,13 @@ _OF_DETECTORS = {
 
 
 def mount(app: typer.Typer) -> None:
-    command(app, "train", help="Train a detector (data=DIR/data.yaml) or an encoder (data=products.csv).")(train)
-    command(app, "finetune", help="Finetune on new data; refused when the old data would suffer.")(finetune)
+    about = "Train a detector (data=DIR/data.yaml) or an encoder (data=products.csv)."
+    app.command("train", cls=Command, help=about)(train)
+    app.command("finetune", cls=Command, help="Finetune on new data; refused when the old data would suffer.")(finetune)
 
 
 def train(
-    session: Session,
+    context: Context,
     settings: _Words = None,
     data: Annotated[str | None, typer.Option(help="data.yaml of a YOLO dataset, or a product table.")] = None,
     model: Annotated[
@@ -51,6 +50,7 @@ def train(
     ] = None,
     trust_pickle: TrustPickle = False,
 ) -> None:
+    session = context.session
     before = len(session.sets)
     words = session.assign("train", settings or [])
     flags = {"data": data, "model": model, "name": name, "epochs": epochs, "imgsz": imgsz, "batch": batch}
@@ -106,7 +106,7 @@ def run_train(session: Session) -> dict[str, Any]:
 
 
 def finetune(
-    session: Session,
+    context: Context,
     settings: _Words = None,
     weights: Annotated[str | None, typer.Option(help="best.pt or the run to start from; for a table, a CLIP.")] = None,
     data: Annotated[str | None, typer.Option(help="data.yaml of the new data; or a product table.")] = None,
@@ -115,6 +115,7 @@ def finetune(
     epochs: Annotated[int | None, typer.Option(min=1)] = None,
     trust_pickle: TrustPickle = False,
 ) -> None:
+    session = context.session
     before = len(session.sets)
     words = session.assign("finetune", settings or [])
     flags = {"weights": weights, "data": data, "replay": replay, "name": name, "epochs": epochs}
@@ -169,7 +170,7 @@ def run_finetune(session: Session) -> dict[str, Any]:
     return _run_document(run)
 
 
-def _train_embedder(session: Session, table: Path, init: str | None) -> Run:
+def _train_embedder(session: Session, table: Path, init: str | None) -> "Run":
     from fashionrec.common.extras import load
 
     module = load("fashionrec.embedder.training.train", what="training an encoder", packages=EMBEDDER_PACKAGES)
@@ -253,7 +254,7 @@ def _epochs(tick: Tick) -> Any:
     return progress
 
 
-def _run_document(run: Run) -> dict[str, Any]:
+def _run_document(run: "Run") -> dict[str, Any]:
     return {
         "path": str(run.path),
         "kind": run.kind,

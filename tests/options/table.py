@@ -92,17 +92,18 @@ def lose(root: Any, command: str, option: str, *, keep: bool = False) -> None:
     """
     found = dict(commands(root))[command]
     (parameter,) = [one for one in found.params if option in spellings(one)]
-    inner = found.callback
+    inner = found.invoke
     several = parameter.multiple or parameter.nargs == -1
     default = ["lost"] if several else "lost"
     if not parameter.required:
         default = [] if several else parameter.default
 
-    def without(**values: Any) -> Any:
-        return inner(**(values if keep else {**values, parameter.name: default}))
+    def without(context: Any) -> Any:
+        context.params |= {} if keep else {parameter.name: default}
+        return inner(context)
 
     parameter.callback = parameter.callback if keep else None
-    found.callback = without
+    found.invoke = without
 
 
 @dataclass
