@@ -95,10 +95,10 @@ def unquoted(file: str, tree: ast.AST) -> list[str]:
 
 #: Values in suggestions that are ours, or quoted where they are made.
 KNOWN = {
-    ("cli/query.py", "question.words"),
+    ("cli/query.py", "_repeated(asked)"),
     ("cli/catalogue.py", "ends"),
     ("cli/main.py", "__version__"),
-    ("products/columns.py", "', '.join(named['image'])"),
+    ("products/columns.py", "', '.join(images)"),
 }
 
 
