@@ -21,6 +21,7 @@ PACKAGE = "fashionrec"
 NOT_OURS = {
     "_exit": "os._exit ends a process at once",
     "_replace": "a method of named tuples",
+    "_repr_html_": "IPython: what a notebook shows of a value",
     "_parameters": "torch: the parameters of one module",
     "_attn_implementation": "transformers: a setting of a model",
 }
