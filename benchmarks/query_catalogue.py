@@ -51,7 +51,7 @@ def draw(root: Path, detector: Path, embedder: Path, photos: Sequence[Path], cou
     from fashionrec.store import generations
     from fashionrec.store.assemble import item_id
     from fashionrec.store.items import GarmentRow, PhotoRow
-    from fashionrec.store.manifest import SegmentEntry
+    from fashionrec.store.manifest import CatalogueSettings, SegmentEntry
     from fashionrec.store.writer import GenerationWriter
     from fashionrec.types import CLASS_NAMES, Box
 
@@ -85,5 +85,5 @@ def draw(root: Path, detector: Path, embedder: Path, photos: Sequence[Path], cou
             {},
             bundles=bundles,
             versions=installed_versions(),
-            settings={"build_key": "drawn", "crop": config.crop.model_dump(), "thumbnail": config.build.thumbnail},
+            settings=CatalogueSettings(thumbnail=config.build.thumbnail, crop=config.crop, build_key="drawn"),
         )

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fashionrec.models.bundle import Bundle
     from fashionrec.photos.images import Photo, PhotoSource
     from fashionrec.store.items import GarmentRow
+    from fashionrec.store.manifest import CatalogueSettings
 
 Key = TypeVar("Key")
 
@@ -71,15 +72,19 @@ class FinderSettings:
         return cls(config.images, config.detector, config.crop, side, config.build.whole_photo)
 
     @classmethod
-    def of_catalogue(cls, config: Config, stored: Mapping[str, Any], embedder_side: int) -> FinderSettings:
+    def of_catalogue(cls, config: Config, stored: CatalogueSettings, embedder_side: int) -> FinderSettings:
         """The settings of questions to a catalogue: those that it was built with (``stored``, of its manifest), else the present
         ones. A question always has a garment: the whole photo if need be."""
         images, detector = config.images, config.detector
+        if stored.scaled_decoding is not None:
+            images = images.model_copy(update={"scaled_decoding": stored.scaled_decoding})
+        if stored.rectangular is not None:
+            detector = detector.model_copy(update={"rectangular": stored.rectangular})
         return cls(
-            images.model_copy(update={"scaled_decoding": stored.get("scaled_decoding", images.scaled_decoding)}),
-            detector.model_copy(update={"rectangular": bool(stored.get("rectangular", detector.rectangular))}),
-            config.crop.model_validate(stored["crop"]),
-            max(embedder_side, int(stored["thumbnail"])),
+            images,
+            detector,
+            stored.crop or config.crop,
+            max(embedder_side, stored.thumbnail or config.build.thumbnail),
             whole_photo=True,
             decimals=QUERY_DECIMALS,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from fashionrec.models.bundle import Bundle
 from fashionrec.photos.images import Photo, PhotoSource
 from fashionrec.search.query import Query
 from fashionrec.search.search import search
+from fashionrec.store.manifest import CatalogueSettings
 from fashionrec.types import Box, Garment
 
 #: Over 2,000 pixels: multiples of 8 and others, wide and tall; some are decoded at a half, some at a quarter or an eighth.
@@ -159,11 +161,12 @@ def test_without_a_detector_or_a_detection_the_photo_is_the_garment(config: Conf
 
 def test_a_catalogue_is_asked_as_it_was_built(config: Config) -> None:
     """What decides pixels, boxes and crops is the catalogue's own; what it does not say is as it is set now."""
-    stored = {"crop": {"margin": 0.2, "square": False, "pad": 7}, "thumbnail": 300, "conf": 0.9, "whole_photo": False}
+    crop = config.crop.model_copy(update={"margin": 0.2, "square": False, "pad": 7})
+    stored = CatalogueSettings(crop=crop, thumbnail=300, conf=0.9, whole_photo=False)
     asked = FinderSettings.of_catalogue(config, stored, embedder_side=32)
     assert (asked.side, asked.whole_photo, asked.crop.margin, asked.crop.pad) == (300, True, 0.2, 7)
     assert (asked.images, asked.detector) == (config.images, config.detector)
-    stored |= {"scaled_decoding": "never", "rectangular": not config.detector.rectangular}
+    stored = replace(stored, scaled_decoding="never", rectangular=not config.detector.rectangular)
     asked = FinderSettings.of_catalogue(config, stored, embedder_side=400)
     assert (asked.side, asked.images.scaled_decoding) == (400, "never")
     assert asked.detector.rectangular is not config.detector.rectangular

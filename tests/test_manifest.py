@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fashionrec.catalogue.edit import as_built
+from fashionrec.config import Config
+from fashionrec.errors import CatalogueError
 from fashionrec.store import generations
-from fashionrec.store.manifest import IndexEntry, Manifest, SegmentEntry
+from fashionrec.store.manifest import CatalogueSettings, IndexEntry, Manifest, SegmentEntry
 
 APPROXIMATE = {
     "kind": "ivf",
@@ -90,6 +94,36 @@ def test_an_index_that_is_said_wrongly_is_refused(catalogue: Path, change: dict[
     document["index"] = {**APPROXIMATE, **change}
     with pytest.raises(ValueError, match=f"has an index with {told} = "):
         Manifest.from_dict(document, "000001")
+
+
+@pytest.mark.parametrize("missing", ["conf", "rectangular", "thumbnail", "crop"])
+def test_a_catalogue_that_does_not_say_how_it_was_built_takes_no_more(
+    catalogue: Path, config: Config, missing: str
+) -> None:
+    served = generations.read_current(catalogue)
+    assert as_built(served, config) == config.model_copy(
+        update={"crop": served.manifest.settings.crop}
+    )  # built with the same
+    settings = replace(served.manifest.settings, **{missing: None})
+    unsaid = replace(served, manifest=replace(served.manifest, settings=settings))
+    assert missing not in unsaid.manifest.to_dict()["settings"]
+    with pytest.raises(CatalogueError, match=rf"does not say how it was built \(no {missing}\)"):
+        as_built(unsaid, config)
+
+
+def test_the_settings_of_a_build_are_those_of_the_next(config: Config) -> None:
+    other = config.model_copy(
+        update={
+            "crop": config.crop.model_copy(update={"pad": 7}),
+            "detector": config.detector.model_copy(update={"conf": 0.9, "max_garments": 3}),
+            "images": config.images.model_copy(update={"scaled_decoding": "never"}),
+            "build": config.build.model_copy(update={"thumbnail": 300, "whole_photo": False, "detect": False}),
+        }
+    )
+    stored = CatalogueSettings.of_config(other, detect=False)
+    assert CatalogueSettings.from_dict(json.loads(json.dumps(stored.to_dict()))) == stored
+    assert stored.update(config) == other
+    assert stored.missing == ["build_key"]
 
 
 def test_a_segment_says_its_recall_only_where_it_was_measured() -> None:

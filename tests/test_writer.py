@@ -12,7 +12,7 @@ from fashionrec.errors import Busy, CatalogueError, WriteError
 from fashionrec.models.bundle import Bundle
 from fashionrec.store import generations
 from fashionrec.store.items import GarmentRow, PhotoRow
-from fashionrec.store.manifest import SegmentEntry
+from fashionrec.store.manifest import CatalogueSettings, SegmentEntry
 from fashionrec.store.vectors import VECTORS
 from fashionrec.store.writer import GenerationWriter, next_generation
 from fashionrec.types import Box
@@ -109,7 +109,7 @@ def test_a_first_generation_without_a_catalogue_before(tmp_path: Path, config: C
     with generations.writer_lock(tmp_path / "c"), GenerationWriter(tmp_path / "c", config.index) as writer:
         writer.segments["of"] = SegmentEntry("image", 0, int(bundle.spec["dim"]), bundle.fingerprint)
         change(writer)
-        shape = {"settings": {"build_key": ""}, "versions": {}, "photos_from": ""}
+        shape = {"settings": CatalogueSettings(build_key=""), "versions": {}, "photos_from": ""}
         served = writer.commit("test", {}, bundles=[bundle], **shape)
     assert (served.name, served.manifest.parent) == ("000001", None)
     assert set(served.manifest.segments) == {"000001-image"}

@@ -25,6 +25,7 @@ from fashionrec.store.thumbnails import Thumbnails
 if TYPE_CHECKING:
     from fashionrec.embedder.embed import Embedder
     from fashionrec.garments import GarmentFinder
+    from fashionrec.store.manifest import CatalogueSettings
     from fashionrec.store.vectors import VectorStore
 
 T = TypeVar("T")
@@ -94,18 +95,19 @@ class Catalogue:
         return self.generation.root
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> CatalogueSettings:
         """What it was built with, as the manifest has it."""
-        return dict(self.generation.manifest.settings)
+        return self.generation.manifest.settings
 
     @property
     def counts(self) -> dict[str, int]:
         return dict(self.generation.manifest.counts)
 
-    @cached_property
+    @property
     def crop(self) -> CropConfig:
         """How garments were cut: a query's garments are cut the same way."""
-        return CropConfig.model_validate(self.settings["crop"])
+        assert self.settings.crop is not None
+        return self.settings.crop
 
     @cached_property
     def embedder_bundle(self) -> Bundle:
@@ -207,7 +209,7 @@ class Catalogue:
     def _check_models(self) -> None:
         """Vectors of one encoder are never searched with another, and queries are cut as the garments were."""
         for key in ("crop", "thumbnail"):
-            if key not in self.settings:
+            if key in self.settings.missing:
                 raise CatalogueError(f"catalogue {self.root} is damaged: its manifest has no setting {key}", hint=AGAIN)
         try:
             fingerprints = {"embedder": self.embedder_bundle.fingerprint}

@@ -114,20 +114,10 @@ def entries(root: Path) -> Iterable[EntryRow]:
 def as_built(generation: Generation, config: Config) -> Config:
     """The settings with those that a catalogue was built with in place of the present ones."""
     made = generation.manifest.settings
-    try:
-        detector = {key: made[key] for key in ("conf", "iou", "max_garments", "rectangular")}
-        images = {"scaled_decoding": made["scaled_decoding"]}
-        build = {"detect": made["detect"], "whole_photo": made["whole_photo"], "thumbnail": made["thumbnail"]}
-        return config.model_copy(
-            update={
-                "images": config.images.model_copy(update=images),
-                "detector": config.detector.model_copy(update=detector),
-                "build": config.build.model_copy(update=build),
-                "crop": config.crop.model_validate(made["crop"]),
-            }
-        )
-    except (KeyError, ValueError) as error:
-        raise CatalogueError(f"the manifest of {generation.root} does not say how it was built ({error!r})") from None
+    if missing := [name for name in made.missing if name != "build_key"]:
+        what = ", ".join(missing)
+        raise CatalogueError(f"the manifest of {generation.root} does not say how it was built (no {what})")
+    return made.update(config)
 
 
 def _build(

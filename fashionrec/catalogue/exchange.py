@@ -35,6 +35,7 @@ from fashionrec.store import generations
 from fashionrec.store.assemble import SegmentWriter
 from fashionrec.store.item_writer import product_words
 from fashionrec.store.items import CaptionRow, GarmentRow, ItemReader, PhotoRow, StoredItem
+from fashionrec.store.manifest import CatalogueSettings
 from fashionrec.store.rows import AGAIN
 from fashionrec.store.writer import GenerationWriter
 from fashionrec.types import Box
@@ -89,7 +90,7 @@ def export_catalogue(root: Path, out: Path, config: Config) -> dict[str, Any]:
             "format_version": FORMAT_VERSION,
             "generation": generation.name,
             "photos_from": generation.manifest.photos_from,
-            "settings": generation.manifest.settings,
+            "settings": generation.manifest.settings.to_dict(),
             "bundles": bundles,
             "counts": catalogue.counts,
             "vectors": {"images": len(images), "captions": len(texts)},
@@ -118,7 +119,7 @@ def import_catalogue(source: Path, root: Path, config: Config) -> dict[str, int]
                 bundles=export.bundles.values(),
                 versions=installed_versions(),
                 photos_from=document["photos_from"],
-                settings=document["settings"],
+                settings=CatalogueSettings.from_dict(document["settings"]),
             )
         return counts
     except (KeyError, ValueError, TypeError, OSError, IndexError, AttributeError, OverflowError) as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 from fashionrec.common.folder import is_name
-from fashionrec.config import CropConfig
+from fashionrec.config import Config, CropConfig
 
 _NAME = re.compile(r"\d{6}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -50,6 +50,64 @@ class SegmentEntry:
 
     def to_dict(self) -> dict[str, Any]:
         return {key: value for key, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class CatalogueSettings:
+    """What a catalogue's photos were cut and their garments found with; None where the manifest does not say.
+
+    Questions and later builds do the same. ``build_key`` is the fingerprint of these and the models.
+    """
+
+    detect: bool | None = None
+    conf: float | None = None
+    iou: float | None = None
+    max_garments: int | None = None
+    rectangular: bool | None = None
+    scaled_decoding: str | None = None
+    whole_photo: bool | None = None
+    thumbnail: int | None = None
+    crop: CropConfig | None = None
+    build_key: str | None = None
+
+    @property
+    def missing(self) -> list[str]:
+        """The names of those that the manifest does not say."""
+        return [name for name, value in vars(self).items() if value is None]
+
+    def to_dict(self) -> dict[str, Any]:
+        document = {key: value for key, value in vars(self).items() if value is not None}
+        return document | ({"crop": self.crop.model_dump()} if self.crop else {})
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> CatalogueSettings:
+        """Read them. Raises ``ValueError`` for what is not within the bounds of the settings."""
+        for wrong in _wrong_settings(document):
+            raise ValueError(wrong)
+        values = {field.name: document.get(field.name) for field in fields(cls)}
+        return cls(**values | {"crop": CropConfig.model_validate(document["crop"]) if "crop" in document else None})
+
+    @classmethod
+    def of_config(cls, config: Config, *, detect: bool) -> CatalogueSettings:
+        """Those of a build with some settings."""
+        found = config.detector
+        return cls(
+            *(detect, found.conf, found.iou, found.max_garments, found.rectangular, config.images.scaled_decoding),
+            *(config.build.whole_photo, config.build.thumbnail, config.crop),
+        )
+
+    def update(self, config: Config) -> Config:
+        """Settings with these in place of the present ones."""
+        detector = {key: getattr(self, key) for key in ("conf", "iou", "max_garments", "rectangular")}
+        build = {key: getattr(self, key) for key in ("detect", "whole_photo", "thumbnail")}
+        return config.model_copy(
+            update={
+                "images": config.images.model_copy(update={"scaled_decoding": self.scaled_decoding}),
+                "detector": config.detector.model_copy(update=detector),
+                "build": config.build.model_copy(update=build),
+                "crop": self.crop,
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -98,7 +156,9 @@ class IndexEntry:
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> IndexEntry:
-        """Read an entry that is in order."""
+        """Read an entry. Raises ``ValueError`` for values of other kinds."""
+        for wrong in _wrong_index(document):
+            raise ValueError(wrong)
         known = {field.name for field in fields(cls)} - {"extra"}
         values = {key: value for key, value in document.items() if key in known and value is not None}
         pairs = {
@@ -111,7 +171,7 @@ class IndexEntry:
 class Manifest:
     """What a generation is made of, by what, and how: see :mod:`fashionrec.store`.
 
-    ``settings`` are those that decide how photos are cut and found. ``generation``, ``parent`` (the
+    ``generation``, ``parent`` (the
     generation that this one was made from, and that a rollback goes to) and ``files`` are filled in by
     its commit.
     """
@@ -123,7 +183,7 @@ class Manifest:
     bundles: Mapping[str, BundleEntry] = field(default_factory=dict)
     segments: Mapping[str, SegmentEntry] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: CatalogueSettings = field(default_factory=CatalogueSettings)
     index: IndexEntry | None = None
     generation: str = ""
     parent: str | None = None
@@ -149,6 +209,7 @@ class Manifest:
             **vars(self),
             "bundles": {kind: entry._asdict() for kind, entry in self.bundles.items()},
             "segments": {name: entry.to_dict() for name, entry in self.segments.items()},
+            "settings": self.settings.to_dict(),
             "index": self.index.to_dict() if self.index else None,
             "files": {name: entry._asdict() for name, entry in self.files.items()},
         }
@@ -169,6 +230,7 @@ class Manifest:
                 for name, entry in document["segments"].items()
             },
             "files": {name: FileEntry(entry["size"], entry["sha256"]) for name, entry in document["files"].items()},
+            "settings": CatalogueSettings.from_dict(document["settings"]),
             "index": IndexEntry.from_dict(index) if index else None,
         }
         known = {field.name for field in fields(cls)}
@@ -221,15 +283,12 @@ def _problems(manifest: Mapping[str, Any], name: str) -> Iterator[str]:
     for key in ("created", "made_by", "photos_from"):
         if not isinstance(manifest.get(key, ""), str):
             yield f"has a {key} that is no text"
-    yield from _wrong_settings(manifest["settings"])
-    yield from _wrong_index(index or {})
     for file in needed:
         if file not in files:
             yield f"does not list {file}"
 
 
-def _wrong_settings(settings: dict[str, Any]) -> Iterator[str]:
-    """Queries and later builds cut and detect as these say: what is there must be within the bounds of the settings."""
+def _wrong_settings(settings: Mapping[str, Any]) -> Iterator[str]:
     checks: dict[str, Callable[[Any], bool]] = {
         **dict.fromkeys(("detect", "whole_photo", "rectangular"), lambda value: isinstance(value, bool)),
         **dict.fromkeys(("conf", "iou"), lambda value: _is_number(value) and 0 <= value <= 1),
@@ -248,7 +307,7 @@ def _wrong_settings(settings: dict[str, Any]) -> Iterator[str]:
         yield f"has no proper setting crop: {error}"
 
 
-def _wrong_index(index: dict[str, Any]) -> Iterator[str]:
+def _wrong_index(index: Mapping[str, Any]) -> Iterator[str]:
     checks: dict[str, Callable[[Any], bool]] = {
         **dict.fromkeys(_FIGURES, lambda value: value is None or _is_number(value)),
         **dict.fromkeys(("kind", "reason", "dtype"), lambda value: isinstance(value, str)),

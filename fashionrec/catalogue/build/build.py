@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -34,6 +35,7 @@ from fashionrec.photos.images import photo_digest
 from fashionrec.store import generations
 from fashionrec.store.items import EntryRow, ItemReader, PhotoRow
 from fashionrec.store.journal import FoundPhoto, Journal
+from fashionrec.store.manifest import CatalogueSettings
 from fashionrec.store.seen import SeenFiles, file_state
 from fashionrec.store.writer import GenerationWriter
 
@@ -102,19 +104,10 @@ class _Build:
         self.log = log
         self.report = BuildReport(rows=len(rows))
         self.start = time.perf_counter()
-        self.settings = {
-            "detect": detector_bundle is not None,
-            "conf": config.detector.conf,
-            "iou": config.detector.iou,
-            "max_garments": config.detector.max_garments,
-            "rectangular": config.detector.rectangular,
-            "scaled_decoding": config.images.scaled_decoding,
-            "whole_photo": config.build.whole_photo,
-            "thumbnail": config.build.thumbnail,
-            "crop": config.crop.model_dump(),
-        }
+        settings = CatalogueSettings.of_config(config, detect=detector_bundle is not None)
         models = [None if detector_bundle is None else detector_bundle.fingerprint, embedder_bundle.fingerprint]
-        self.build_key = fingerprint({"settings": self.settings, "models": models})
+        self.build_key = fingerprint({"settings": settings.to_dict(), "models": models})
+        self.settings = replace(settings, build_key=self.build_key)
         self.previous = generations.read_current(root) if generations.is_catalogue(root) else None
         if self.previous:
             self.previous.check()  # what is taken over from it must be there
@@ -312,7 +305,7 @@ class _Build:
                 bundles=self._bundles(),
                 versions=installed_versions(),
                 photos_from=self.source,
-                settings={**self.settings, "build_key": self.build_key},
+                settings=self.settings,
             )
 
     def _bundles(self) -> list[Bundle]:
@@ -325,7 +318,7 @@ class _Build:
         models = {kind: entry.fingerprint for kind, entry in self.previous.manifest.bundles.items()}
         return (
             models == {bundle.kind: bundle.fingerprint for bundle in self._bundles()}
-            and self.previous.manifest.settings.get("build_key") == self.build_key
+            and self.previous.manifest.settings.build_key == self.build_key
             and index is not None
             and index.settings == self.config.index.model_dump()
         )

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fashionrec.catalogue.build.pipeline import Rectangle
-from fashionrec.config import CropConfig
 from fashionrec.photos.images import crop_rectangle
 from fashionrec.store.generations import Generation
 from fashionrec.store.items import ItemReader
+from fashionrec.store.manifest import CatalogueSettings
 from fashionrec.store.thumbnails import Thumbnails
 from fashionrec.store.vectors import open_store
 
@@ -20,20 +18,21 @@ class KnownCrops:
     """
 
     def __init__(
-        self, generation: Generation | None, items: ItemReader | None, settings: dict[str, Any], encoder: str
+        self, generation: Generation | None, items: ItemReader | None, settings: CatalogueSettings, encoder: str
     ) -> None:
         self.found = 0
         self._items: ItemReader | None = None
         if generation is None or items is None:
             return
         before = generation.manifest.settings
-        if any(before.get(key) != settings[key] for key in ("crop", "thumbnail", "scaled_decoding")):
+        if before.crop is None or any(
+            getattr(before, key) != getattr(settings, key) for key in ("crop", "thumbnail", "scaled_decoding")
+        ):
             return
         if generation.manifest.bundles["embedder"].fingerprint != encoder:
             return
         self._items, self._generation = items, generation
-        self._crop = CropConfig.model_validate(before["crop"])
-        self._key = before["build_key"]
+        self._crop, self._key = before.crop, before.build_key
         self._vectors = open_store(generation.root, generation.manifest.segments, "image")
 
     def find(self, photo: str, rectangle: Rectangle) -> tuple[bytes, bytes] | None:
