@@ -273,6 +273,17 @@ def test_of_several_photos_those_that_cannot_be_answered_are_failures(shop: Path
     assert repr(answer).endswith(", 1 failures>")
 
 
+def test_what_an_answer_to_one_photo_had_before_is_still_there(shop: Path, photos: Path) -> None:
+    with Catalogue.open(shop) as catalogue:
+        alone = catalogue.search(photos / "red-blue.jpg")
+        several = catalogue.search([photos / "red-blue.jpg", photos / "green.jpg"])
+    for name in ("photo", "width", "seen", "vectors"):
+        with pytest.warns(DeprecationWarning, match=rf"results\[0\]\.{name}"):
+            assert getattr(alone, name) is getattr(alone.results[0], name)
+        assert not hasattr(several, name)
+    assert not hasattr(alone, "nothing")
+
+
 def test_one_photo_in_a_list_is_answered_as_a_list(shop: Path, photos: Path) -> None:
     with Catalogue.open(shop) as catalogue:
         alone = catalogue.search(photos / "green.jpg").to_dict()

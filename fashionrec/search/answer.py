@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
 
     from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.search.query import Query
+
+
+#: What an answer had of itself when it was to one question: of ``results[0]`` now.
+_OF_ONE_RESULT = frozenset({"photo", "width", "height", "text", "seen", "classes", "source", "vectors", "outfit"})
 
 
 @dataclass(repr=False, eq=False)
@@ -50,6 +55,14 @@ class Answer:
     def timings_ms(self) -> dict[str, float]:
         """Milliseconds of each stage, of all results."""
         return {stage: sum(result.timings_ms[stage] for result in self.results) for stage in STAGES}
+
+    if not TYPE_CHECKING:  # until 0.3
+
+        def __getattr__(self, name: str) -> Any:
+            if name not in _OF_ONE_RESULT or len(self) != 1:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            warnings.warn(f"use answer.results[0].{name}", DeprecationWarning, stacklevel=2)
+            return getattr(self.results[0], name)
 
     def __iter__(self) -> Iterator[QueryResult]:
         return iter(self.results)
