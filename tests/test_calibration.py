@@ -1,6 +1,7 @@
 """Probabilities of zero-shot attributes: they hold on garments that were not fitted on."""
 
 import numpy as np
+import pytest
 
 from fashionrec.captioner.local.calibration import LEAST, fit, softmax, surprise
 from fashionrec.captioner.local.captioner import LocalCaptioner
@@ -58,6 +59,38 @@ def test_few_garments_or_products_fit_nothing() -> None:
     logits, truth, products = world(60, sharp=1.0, seed=4)
     assert fit(logits, truth, ["one"] * 60) is None
     assert fit(logits, truth, products) is not None
+
+
+def right_already(seed: int, count: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(count, VALUES)) * 2
+    return logits, np.array([rng.choice(VALUES, p=row) for row in softmax(logits)]), [str(n) for n in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("garments", "penalty"),
+    [
+        (world(1500, sharp=4.0, seed=0), 0.3),
+        (world(100, sharp=1.0, seed=7), 3.0),
+        (right_already(6, 80), 30.0),
+        (right_already(5, 40), np.inf),
+    ],
+)
+def test_a_fit_is_where_the_penalised_likelihood_is_level(
+    garments: tuple[np.ndarray, np.ndarray, list[str]], penalty: float
+) -> None:
+    """The derivatives by the scale and by each bias are 0: of the mean surprise, and of penalty * bias² / 2n."""
+    found = fit(*garments)
+    assert found is not None
+    logits, truth, _ = garments
+    wrong = found.probabilities(logits) - np.eye(VALUES)[truth]
+    assert abs((wrong * logits).sum() / len(truth)) < 1e-5
+    assert found.garments == len(truth)
+    if np.isinf(penalty):
+        assert not found.bias.any()
+    else:
+        assert np.allclose(wrong.mean(axis=0) + penalty / len(truth) * found.bias, 0, atol=1e-6)
+        assert np.ptp(found.bias) > 0.01
 
 
 def test_surprise_is_the_mean_negative_log_likelihood() -> None:
