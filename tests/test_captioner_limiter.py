@@ -14,6 +14,7 @@ from test_captioner_remote import captioner, crops
 
 from fashionrec.captioner.openai.ahead import Ahead
 from fashionrec.captioner.openai.limiter import RateLimiter, seconds
+from fashionrec.captioner.openai.wire import request_body
 
 
 @pytest.fixture(autouse=True)
@@ -157,6 +158,18 @@ def test_a_retry_after_of_one_stops_all_the_workers() -> None:
     during = [request for request in server.requests[1:] if 0.4 < request.at - told < 0.95]
     assert during == []
     assert len(server.requests) == 41
+
+
+def test_answers_after_a_refusal_let_more_in_again() -> None:
+    def script(request: Recorded, number: int) -> Reply:
+        return error(429, "slow down", Retry_After="0") if number == 0 else success()
+
+    limits = []
+    with OpenAIServer(script) as server, captioner(server, concurrency=4).caller() as caller:
+        for _ in range(3):
+            caller(request_body("gpt-4o", {}, b"jpeg", "top"))
+            limits.append(caller.limiter.limit)
+    assert limits == [2, 2, 3]  # half of four, and then 2.5, 2.9 and 3.24
 
 
 def _limited(per_second: float, burst: float, header: bool) -> Callable[[Recorded, int], Reply]:
