@@ -20,7 +20,7 @@ from fashionrec.catalogue.build.report import BuildReport
 from fashionrec.catalogue.edit import add_products, compact_catalogue, entries, remove_products, update_products
 from fashionrec.catalogue.exchange import export_catalogue, import_catalogue
 from fashionrec.config import Config
-from fashionrec.errors import CatalogueError, DataError, FashionrecError
+from fashionrec.errors import CatalogueError, DataError
 from fashionrec.models.bundle import Bundle
 from fashionrec.products.tables import ProductRow, read_products
 from fashionrec.store import generations
@@ -344,16 +344,19 @@ def test_a_damaged_export_is_one_error_and_leaves_nothing(
     assert not (tmp_path / "d").exists()
 
 
-@pytest.mark.parametrize("fault", ["place", "place and bundle"])
+@pytest.mark.parametrize("fault", ["items", "vectors"])
 def test_an_import_below_a_file_is_one_error_and_keeps_the_file(
     catalogue: Path, tmp_path: Path, config: Config, fault: str
 ) -> None:
     export_catalogue(catalogue, tmp_path / "out", config)
-    if fault == "place and bundle":
-        path = tmp_path / "out" / "bundles" / "embedder" / "image.onnx"
-        path.write_bytes(path.read_bytes()[:-1] + b"x")
+    path = tmp_path / "out" / "image_vectors.npy"
+    if fault == "vectors":
+        shorter = np.load(path)[:, :-1]
+        np.save(path, shorter / np.linalg.norm(shorter, axis=1, keepdims=True))
+    else:
+        (tmp_path / "out" / "items.parquet").write_bytes(b"no table")
     (tmp_path / "notes").write_text("mine")
-    with pytest.raises(FashionrecError):
+    with pytest.raises(DataError, match=r"47 long, the encoder's 48|cannot be imported"):
         import_catalogue(tmp_path / "out", tmp_path / "notes" / "d", config)
     assert (tmp_path / "notes").read_text() == "mine"
 
