@@ -79,8 +79,11 @@ def test_the_table_says_what_was_taken_and_what_was_wrong_with_the_rest(
     catalogue: Path, cli: Callable[..., Result]
 ) -> None:
     taken = cli("catalogue", "reindex", catalogue, "--set", "index.vectors=float16").out.splitlines()
-    assert taken[0].split("  ")[0] == "tried"
+    cells = [list(re.finditer(r"\S+( \S+)*", line)) for line in taken[:2]]
+    assert [cell[0] for cell in cells[0]] == ["tried", "MiB", "recall@10", "p50 ms", "p95 ms", "made in s"]
+    assert [cell.end() for cell in cells[0][1:6]] == [cell.end() for cell in cells[1][1:6]]  # numbers, to the right
     assert re.fullmatch(r"flat +0\.0 +1\.0000 +\d+\.\d\d +\d+\.\d\d +0\.0 +taken", taken[1])
+    assert re.fullmatch(r"8 vectors \(float16\), recall@10 1\.000, \d+\.\d\d ms a query \(95 %: \d+\.\d\d\)", taken[-2])
     assert taken[-1] == "recall@10 of float16 against float32: 1.0000"
     rejected = cli("catalogue", "reindex", catalogue, "--max-latency-ms", "1e-9").out
     assert re.search(r"^flat .*  a query takes \d+\.\d\d ms, more than 1e-09$", rejected, re.MULTILINE)
