@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,19 @@ def test_the_page_escapes_and_asks_for_nothing() -> None:
     assert page.count("<circle") == 2
     for word in ("http://", "https://", "src="):
         assert word not in page
+
+
+def test_dots_stand_at_speed_and_accuracy() -> None:
+    fast = ROW | {"model": "fast", "map50_95": 0.9, "fps": {**ROW["fps"], "end_to_end": {"1": 40.0, "4": 60.0}}}
+    page = selection_page(DOCUMENT | {"models": [ROW, DOCUMENT["models"][0], fast]}, "Compared")
+    dots = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="5"/><text x="([\d.]+)" y="[\d.]+"([^>]*)>(.*?)<', page)
+    # a box of 594 x 300 pixels, 46 from the left, that ends a tenth above 40 a second and 15 % above 0.9
+    assert dots == [
+        ("586.0", "39.1", "577.0", ' text-anchor="end"', "fast"),
+        ("181.0", "227.5", "190.0", "", "a|b"),
+    ]
+    assert ">44.0 photos a second<" in page
+    assert "<circle" not in selection_page(DOCUMENT | {"models": DOCUMENT["models"][:2]}, "Compared")
 
 
 class Timed:

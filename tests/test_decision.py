@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -238,6 +239,39 @@ def test_labels_that_contradict_the_old_detector_are_not_trusted(tmp_path: Path,
     assert document["decision"]["promoted"] is promoted
     assert any("contradict" in reason for reason in document["decision"]["reasons"]) is not promoted
     assert document["disagreement"]["share"] == pytest.approx(1.0 if shift else 0.0)
+
+
+def test_the_page_shows_each_difference_with_its_interval() -> None:
+    rows = [
+        {"test_set": name, "metric": metric, "before": 0.5, "after": 0.5, "difference": at, "low": low, "high": high}
+        for name, metric, low, at, high in (
+            ("new", "map50_95", -0.02, 0.02, 0.06),
+            ("new", "map50, dress", 0.01, 0.02, 0.03),
+            ("old", "map50", -0.005, -0.003, -0.001),
+        )
+    ]
+    document = {"rows": rows, "confidence": 0.95, "resamples": 100, "photos": {"new": 3, "old": 4}}
+    document["splits"] = {"new": "test", "old": "valid"}
+    document["decision"] = decide({"new": spread(2, 1), "old": spread(-0.3, 0.1)}, 0.5, 0.95)
+    page = decision_page(document, "Finetune 7")
+    lines = re.findall(
+        r'<g class="(\w+)"><line x1="(.*?)" x2="(.*?)" y1="(.*?)" y2=".*?"/><circle cx="(.*?)".*?</g>'
+        r"\s*<text.*?>(.*?)</text><text.*?>(.*?)</text>",
+        page,
+    )
+    # 195 pixels to either side of 385: six points in the one plot, one in the other
+    assert lines == [
+        ("open", "320.0", "580.0", "13.0", "450.0", "mAP50-95", "+2.00"),
+        ("rose", "417.5", "482.5", "39.0", "450.0", "mAP50, dress", "+2.00"),
+        ("fell", "287.5", "365.5", "13.0", "326.5", "mAP50", "-0.30"),
+    ]
+    assert re.findall('class="axis" x1="(.*?)"', page) == ["385.0", "385.0"]
+    assert re.findall('class="limit" x1="(.*?)"', page) == ["287.5"]  # half a point of tolerance, of the old set
+    assert re.findall(r">\+(.*?) points<", page) == ["6.0", "1.0"]
+    assert re.findall(r'viewBox="0 0 640 (\d+)"', page) == ["74", "48"]
+    assert "<h1>Finetune 7</h1>" in page
+    assert "promoted: better" in page
+    assert "old: map50 -0.30 points" in page
 
 
 def test_the_page_escapes_what_it_is_told(tmp_path: Path) -> None:
