@@ -13,6 +13,7 @@ import time
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -283,6 +284,27 @@ def test_a_database_that_is_none_is_named(name: str, catalogue: Path, cli: Cli) 
     document = cli("doctor", catalogue, "--json").document
     assert document["verdict"] == "refused"
     assert [one["place"] for one in document["findings"] if one["kind"] == "database"] == [name]
+
+
+def test_a_catalogues_database_has_our_tables_only(catalogue: Path, cli: Cli) -> None:
+    place = next(catalogue.rglob("items.sqlite"))
+    with closing(sqlite3.connect(place)) as db:
+        db.execute("CREATE INDEX mine ON garments (class_name)")
+    document = cli("doctor", catalogue, "--json").document
+    (finding,) = [one for one in document["findings"] if one["kind"] == "database"]
+    assert finding["place"] == place.relative_to(catalogue).as_posix()
+    assert finding["refused"]
+    assert "'mine' is not one that fashionrec makes" in finding["what"]
+
+
+def test_what_a_journal_would_change_is_not_changed(catalogue: Path, cli: Cli) -> None:
+    place = next(catalogue.rglob("items.sqlite"))
+    journal = place.with_name("items.sqlite-journal")
+    journal.write_bytes(b"x" * 600)  # SQLite would remove it
+    before = place.read_bytes()
+    document = cli("doctor", catalogue, "--json").document
+    assert "journal" in document["counts"]
+    assert (journal.read_bytes(), place.read_bytes()) == (b"x" * 600, before)
 
 
 def test_a_catalogue_reached_through_a_link_is_fine(catalogue: Path, tmp_path: Path, cli: Cli) -> None:
