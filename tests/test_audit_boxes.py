@@ -8,6 +8,7 @@ import pytest
 
 from fashionrec.dataset.audit.boxes import BoxRules, check_boxes
 from fashionrec.dataset.audit.lines import LabelBox
+from fashionrec.types import Box
 
 NAMES = {0: "top", 1: "skirt"}
 SIZE = (128, 64)  # pixels: shares of a 64th are exact
@@ -32,6 +33,7 @@ def rules(**more: float) -> BoxRules:
         ({}, (0, 0, 1 + 0.5 / 128, 0.5), None, {}),  # tools round
         ({}, (0, 0, 1 + 1 / 128, 0.5), "box-outside", {"pixels": 1}),
         ({}, (0.5, -2 / 64, 1, 0.5), "box-outside", {"pixels": 2}),
+        ({}, (0.5, 0, 1, 1 + 2 / 64), "box-outside", {"pixels": 2}),
         ({"tiny": 1 / 64}, (0.5, 0.5, 0.625, 0.625), None, {}),
         ({"tiny": 1 / 64}, (0.5, 0.5, 0.625, 0.609375), "tiny-box", {"share": 0.013672}),
         ({"whole": 0.25}, (0, 0, 0.5, 0.5), None, {}),
@@ -46,12 +48,14 @@ def test_a_rule_begins_beyond_its_limit(
 ) -> None:
     good, problems = check_boxes([LabelBox(7, 1, *corners)], SIZE, NAMES, rules(**more))
     assert [problem.kind for problem in problems] == [kind] * (kind is not None)
+    clipped = Box(*(min(max(edge, 0.0), 1.0) for edge in corners))
     for problem in problems:
         assert (problem.line, problem.box, problem.numbers) == (7, 0, figures)
+        assert problem.shown == ((1, clipped),) * (kind != "box-off-picture")
         assert problem.text.startswith("skirt: ")
     learnt = kind not in ("pixel-coordinates", "box-of-no-area", "box-off-picture")
     assert [(one.class_id, one.number, one.line) for one in good] == [(1, 0, 7)] * learnt
-    assert all(0 <= edge <= 1 for one in good for edge in one.box)
+    assert [one.box for one in good] == [clipped] * learnt
 
 
 @pytest.mark.parametrize(

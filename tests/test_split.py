@@ -139,3 +139,23 @@ def test_a_search_that_would_take_gigabytes_is_not_made() -> None:
     groups = made([2300, 6900, 4600, 4600], [2, 1, 1, 1])
     with pytest.raises(DataError, match="do not allow 6900/9200/2300, only 9200/9200/0"):
         split_groups(groups, [6900, 9200, 2300], exact=True, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("counts", "seed", "expected"),
+    [
+        ([29, 8, 4], 0, "21010100000002002110011200"),
+        ([29, 8, 4], 7, "01000010000002000110111222"),
+        ([20, 12, 9], 1, "02012110011001202121220120"),
+        ([0, 20, 21], 1, "22211112111221121211112112"),
+    ],
+)
+def test_a_split_stays_what_it_was(counts: list[int], seed: int, expected: str) -> None:
+    """Fetched again by another version, a photo that was tested on is not trained on."""
+    sizes = [1, 1, 3, 1, 2, 1, 1, 5, 1, 2, 1, 1, 4, 1, 1, 2, 1, 1, 1, 3, 1, 1, 2, 1, 1, 1]
+    groups, start = [], 0
+    for n, size in enumerate(sizes):
+        classes = Counter({n % 3: size}) + Counter({3: n % 5 == 0, 4: 2 * (n % 11 == 3)})
+        groups.append(Group(tuple(range(start, start + size)), Counter() if n == 8 else classes))
+        start += size
+    assert "".join(map(str, split_groups(groups, counts, exact=True, seed=seed))) == expected
