@@ -59,6 +59,10 @@ def test_few_garments_or_products_fit_nothing() -> None:
     logits, truth, products = world(60, sharp=1.0, seed=4)
     assert fit(logits, truth, ["one"] * 60) is None
     assert fit(logits, truth, products) is not None
+    rng = np.random.default_rng(0)
+    logits, truth = rng.normal(size=(30, 10)), np.arange(30) % 10  # three garments of each value are enough
+    assert fit(logits, truth, [str(n) for n in range(30)]) is not None
+    assert fit(logits[:29], truth[:29], [str(n) for n in range(29)]) is None
 
 
 def right_already(seed: int, count: int) -> tuple[np.ndarray, np.ndarray, list[str]]:

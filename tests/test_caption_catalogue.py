@@ -362,10 +362,27 @@ def test_options_that_do_not_go_together_are_refused(cli: Cli, index: Path, serv
         (("--batch", "--captioner", "local"), "--batch is OpenAI's: the local captioner needs none"),
         (("--resume",), "--resume, --wait and --discard-unsent belong to --batch"),
         (("--wait",), "--resume, --wait and --discard-unsent belong to --batch"),
+        (("--discard-unsent",), "--resume, --wait and --discard-unsent belong to --batch"),
         (("--recaption", ","), "--recaption names nothing"),
+        (("--only-missing", "--recaption", "top"), "--only-missing contradicts --recaption and --retry"),
+        (("--only-missing", "--retry", "failed"), "--only-missing contradicts --recaption and --retry"),
         (
-            ("photos/p0.jpg", "--batch"),
-            "photos by themselves take no other options than --index, --captioner and --limit",
+            ("--import-captions", "other"),
+            "--import-captions takes no photos and no --index: what it imports is there for all catalogues",
+        ),
+        *(
+            (
+                ("photos/p0.jpg", *words),
+                "photos by themselves take no other options than --index, --captioner and --limit",
+            )
+            for words in (
+                ("--batch",),
+                ("--status",),
+                ("--dry-run",),
+                ("--recaption", "top"),
+                ("--retry", "failed"),
+                ("--max-cost", "0"),
+            )
         ),
     ):
         done = cli("caption", "--index", "c", *words)
@@ -373,6 +390,13 @@ def test_options_that_do_not_go_together_are_refused(cli: Cli, index: Path, serv
         assert [line for line in done.err.splitlines() if line.startswith("error: ")] == [f"error: {said}"]
     assert server.requests == []
     assert set(captions(index).values()) == {""}
+
+
+def test_photos_by_themselves_as_many_as_the_limit_says(cli: Cli, index: Path, server: OpenAIServer) -> None:
+    done = cli("caption", "photos/p0.jpg", "photos/p1.jpg", "--index", "c", "--limit", "1", "--json")
+    assert done.code == 0, done.err
+    assert [one["photo"] for one in done.document["photos"]] == ["photos/p0.jpg"]
+    assert cli("caption", "--json").document["error"] == "give photos, or a catalogue with --index"
 
 
 def test_a_second_captioner_of_the_same_catalogue_is_busy(cli: Cli, index: Path, server: OpenAIServer) -> None:

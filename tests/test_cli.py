@@ -292,3 +292,60 @@ def test_every_example_of_the_readme_names_real_verbs_and_flags(cli: Cli) -> Non
 
 def test_that_check_would_catch_a_wrong_flag(cli: Cli) -> None:
     assert "--indx" not in cli("query", "--help").out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("doctor . --index c", "give either a folder or --index"),
+        ("query a.jpg --no-caption --captioner local", "--no-caption and --captioner contradict each other"),
+        ("evaluate foo", "what is 'foo'?"),
+        ("train foo", "what is 'foo'?"),
+        ("export best.pt foo --out o", "what is 'foo'?"),
+        ("finetune a b", "'b' is one word too many"),
+        ("evaluate --index c --queries rows.csv --apply", "--apply needs --ways"),
+        ("evaluate", "say what to evaluate"),
+        ("evaluate --weights w", "say what to evaluate"),
+        ("evaluate --data d", "say what to evaluate"),
+        ("evaluate --ways", "say what to evaluate"),
+        ("evaluate --captions --weights w", "say what to evaluate"),
+        ("evaluate --captions --data d", "say what to evaluate"),
+        ("evaluate --outfits rows.csv --weights w", "say what to evaluate"),
+        ("evaluate --outfits rows.csv --data d", "say what to evaluate"),
+        ("evaluate --texts rows.csv --weights w", "say what to evaluate"),
+        ("evaluate --texts rows.csv --data d", "say what to evaluate"),
+        ("evaluate --queries rows.csv --weights w", "say what to evaluate"),
+        ("evaluate --queries rows.csv --data d", "say what to evaluate"),
+        ("evaluate --ways --queries rows.csv --weights w", "say what to evaluate"),
+        ("evaluate --ways --queries rows.csv --data d", "say what to evaluate"),
+        ("evaluate --weights w --data d --queries rows.csv", "say what to evaluate"),
+        ("train data=d/data.yaml --trust-pickle", "--trust-pickle needs the model on the command line"),
+        ("train data=rows.csv imgsz=64", "imgsz is for detectors, and rows.csv trains an encoder"),
+        ("export best.pt --out o --trust-pickle", "--trust-pickle is for a .pt file, and best.pt is none"),
+        ("export w.safetensors --out o --trust-pickle", "--trust-pickle is for a .pt file, and w.safetensors is none"),
+        ("export best.pt --out o --format zip", "there is no format 'zip'"),
+        ("export best.pt --out taken", "taken is there already, and is no bundle"),
+        ("export clip --out o --format engine", "an encoder is exported as a bundle"),
+        ("export clip --out o --data d", "--data is for detectors"),
+        ("fetch-dataset yolo:d --out o --counts 1,2", "--counts 1,2 is not three numbers"),
+        ("fetch-dataset yolo:d --out o --counts 1,2,x", "--counts 1,2,x is not three numbers"),
+        ("fetch-dataset yolo:d --out o --map shoe", "--map shoe is not THEIRS=OURS"),
+        ("fetch-dataset yolo:d --out o --map =top", "--map =top is not THEIRS=OURS"),
+        ("dataset export d --to coco", "where to?"),
+        ("dataset export d --to voc", "where to?"),
+        ("dataset export d --to roboflow --weights w", "roboflow needs a target and a detector"),
+        ("dataset export d --to roboflow --target a/b", "roboflow needs a target and a detector"),
+        ("dataset export d --to roboflow --target a/b --weights w --strategy x", "there is no strategy 'x'"),
+        ("compare --models a.pt", "compare needs models and data"),
+        ("compare --models a.pt --data d --name a/b", "'a/b' cannot be a folder's name"),
+        ("compare --models a.pt --data d --name ..", "'..' cannot be a folder's name"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_any_work(words: str, said: str, cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("image,product_id\n")
+    (tmp_path / "w.safetensors").write_bytes(b"")
+    (tmp_path / "taken").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    done = cli(*words.split())
+    assert [line for line in done.err.splitlines() if line.startswith("error: ")] == [f"error: {said}"]
+    assert (done.code, done.out, sorted(tmp_path.rglob("*"))) == (2, "", before)
