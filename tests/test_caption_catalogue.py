@@ -396,7 +396,7 @@ def test_photos_by_themselves_as_many_as_the_limit_says(cli: Cli, index: Path, s
     done = cli("caption", "photos/p0.jpg", "photos/p1.jpg", "--index", "c", "--limit", "1", "--json")
     assert done.code == 0, done.err
     assert [one["photo"] for one in done.document["photos"]] == ["photos/p0.jpg"]
-    assert cli("caption", "--json").document["error"] == "give photos, or a catalogue with --index"
+    assert "give photos, or a catalogue with --index" in cli("caption").err
 
 
 def test_a_second_captioner_of_the_same_catalogue_is_busy(cli: Cli, index: Path, server: OpenAIServer) -> None:
