@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from fashionrec.captioner.base import Captioner, Job
+from fashionrec.captioner.cache import CaptionCache
 from fashionrec.captioner.outcome import Outcome
 from fashionrec.captioner.schema import Description
+from fashionrec.captioner.spool import Arrived, read_signed
 
 
 def describe_crops(
@@ -33,6 +37,17 @@ def describe_crops(
                 yield int(str(one.job.key)), one.outcome
 
     return positions()
+
+
+def count_by_state(cache: CaptionCache) -> dict[str, int]:
+    """How many recorded outcomes have which state."""
+    with closing(sqlite3.connect(cache.path)) as database:
+        return dict(database.execute("SELECT state, COUNT(*) FROM outcomes GROUP BY state ORDER BY state"))
+
+
+def read_spool(path: Path) -> list[Arrived]:
+    """The answers that a killed process has left."""
+    return [arrived for arrived, _ in read_signed(path) if arrived is not None]
 
 
 def no_vector() -> Any:

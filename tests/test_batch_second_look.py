@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from captioners import count_by_state
 from openai_batches import BatchServer
 from test_captioner_batch import Client, place
 
@@ -31,12 +32,12 @@ def test_a_failed_look_or_collection_is_no_end_of_the_batch(
         with pytest.raises(CaptionError, match="the key" if status == 401 else "503") as caught:
             client.until_done()
         assert caught.value.retryable == (status == 503)
-        assert client.cache.count_by_state() == {}
+        assert count_by_state(client.cache) == {}
         server.fails = []
     with Client(server, tmp_path) as later:  # another process, on another day
         assert [part.requests for part in later.batches.open_parts()] == [3]
         later.until_done()
-        assert later.cache.count_by_state() == {"done": 3}
+        assert count_by_state(later.cache) == {"done": 3}
     assert len(server.batches) == 1
     assert set(server.paid.values()) == {1}
 
@@ -50,6 +51,6 @@ def test_a_batch_that_the_server_knows_no_more_has_failed_and_is_not_submitted_a
         server.batches.clear()
         done = client.batches.advance()
         assert done.errors == ["batch batch-0: the server knows the batch no more"]
-        assert client.cache.count_by_state() == {"failed": 3}
+        assert count_by_state(client.cache) == {"failed": 3}
         assert client.batches.open_parts() == []
     assert server.batches == {}

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from captioners import count_by_state
 from conftest import TINY, Result, two_halves
 from openai_batches import BatchServer, Ending, answered, expired
 from openai_server import OpenAIServer, Recorded, Reply, completion, error, success
@@ -103,7 +104,7 @@ def test_a_limit_of_the_cost_is_not_passed(cli: Cli, index: Path, server: OpenAI
     for _ in range(4):  # what is expected is more than what it costs: fewer at once, never more than paid for
         cli("caption", "--index", "c", "--max-cost", str(cap), *settings, "--quiet")
         with CaptionCache(index / "captions.sqlite") as cache:
-            assert cache.count_by_state().get("done", 0) * EACH <= cap * 4 + 2 * EACH
+            assert count_by_state(cache).get("done", 0) * EACH <= cap * 4 + 2 * EACH
     assert len(server.requests) <= GARMENTS
     unknown = cli("caption", "--index", "c", "--max-cost", "1", "--set", "captioner.model=qwen-vl")
     assert unknown.code == 1
@@ -216,7 +217,7 @@ def test_moved_boxes_another_model_and_another_catalogue_pay_nothing(
     shutil.rmtree("data")  # a catalogue that is copied elsewhere has its captions with it
     assert cli("build-index", "photos", "--index", "d", "--quiet").code == 0
     with CaptionCache(tmp_path / "d" / "captions.sqlite") as cache:
-        assert cache.count_by_state() == {"done": GARMENTS}
+        assert count_by_state(cache) == {"done": GARMENTS}
     assert len(server.requests) == GARMENTS
 
 

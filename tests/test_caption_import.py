@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from captioners import count_by_state, read_spool
 from conftest import TINY, Result, two_halves
 from openai_batches import BatchServer
 from openai_server import completion
@@ -21,7 +22,7 @@ from fashionrec.captioner.ledger import Ledger
 from fashionrec.captioner.openai.wire import essence
 from fashionrec.captioner.outcome import Outcome
 from fashionrec.captioner.schema import Description
-from fashionrec.captioner.spool import Arrived, Spool, read_spool
+from fashionrec.captioner.spool import Arrived, Spool
 from fashionrec.types import Box
 
 Cli = Callable[..., Result]
@@ -73,7 +74,7 @@ def somebody_elses(index: Path, server: BatchServer, cli: Cli, user_cache: Path)
 
 def count(path: Path) -> dict[str, int]:
     with CaptionCache(path) as cache:
-        return cache.count_by_state()
+        return count_by_state(cache)
 
 
 def test_a_catalogue_of_somebody_else_keeps_its_captions_and_gives_none_away(

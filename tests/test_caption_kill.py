@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from captioners import read_spool
 from conftest import TINY
 from openai_server import OpenAIServer, Recorded, Reply, success
 from PIL import Image, ImageDraw
@@ -28,7 +29,6 @@ from fashionrec import Catalogue
 from fashionrec.captioner.cache import CaptionCache, Place
 from fashionrec.captioner.job import caption_catalogue
 from fashionrec.captioner.openai.remote import OpenAICaptioner
-from fashionrec.captioner.spool import read_spool
 from fashionrec.config import Config, load_config
 
 CONCURRENCY = 8

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from captioners import count_by_state
 from openai_batches import BatchServer, Ending, Plan, answered, completes, expired, refused
 from openai_server import OpenAIServer
 
@@ -107,7 +108,7 @@ def run(plan: Sequence[Plan], folder: Path, garments: int = 25, **batch: Any) ->
     with BatchServer(plan) as server, Client(server, folder, **batch) as client:
         assert client.batches.add(place(n) for n in range(garments)) == garments
         counts = client.until_done()
-        counts.update(client.cache.count_by_state())
+        counts.update(count_by_state(client.cache))
     return counts, server
 
 
@@ -244,7 +245,7 @@ def test_answers_that_are_gone_are_told_and_not_paid_for_again(tmp_path: Path) -
             update={"status": "completed", "output_file_id": "file-gone"}
         )
         client.until_done()
-        assert client.cache.count_by_state() == {"failed": 1}
+        assert count_by_state(client.cache) == {"failed": 1}
         assert len(server.batches) == 1
 
 
@@ -257,7 +258,7 @@ def test_a_server_that_does_its_work_and_then_fails_is_not_asked_for_it_twice(be
         assert not server.fails
         assert len(server.batches) == 1
         assert set(server.paid.values()) == {1}
-        assert client.cache.count_by_state() == {"done": 5}
+        assert count_by_state(client.cache) == {"done": 5}
 
 
 def test_a_file_that_comes_short_is_fetched_again_before_anything_is_submitted(tmp_path: Path) -> None:
@@ -277,7 +278,7 @@ def test_a_file_that_comes_short_is_fetched_again_before_anything_is_submitted(t
         assert len(server.batches) == 1
         server.files[output] = file, content
         client.until_done()
-        assert client.cache.count_by_state() == {"done": 5}
+        assert count_by_state(client.cache) == {"done": 5}
         assert client.batches.state.part(part.part).state == "collected"
 
 
@@ -342,7 +343,7 @@ def _one_kill(step: int, folder: Path) -> bool:
     folder.mkdir()
     server, killed = _killed_at(step, folder)
     with CaptionCache(folder / "captions.sqlite") as cache:
-        assert cache.count_by_state() == {"done": 12}, step
+        assert count_by_state(cache) == {"done": 12}, step
     assert server.paid == Counter({custom_id(place(n)): 1 for n in range(12)}), step
     return killed
 
@@ -432,7 +433,7 @@ def test_a_request_larger_than_a_file_may_be_has_failed(tmp_path: Path) -> None:
     with BatchServer() as server, Client(server, tmp_path, bytes=500) as client:
         client.batches.add([place(0)])
         client.until_done()
-        assert client.cache.count_by_state() == {"failed": 1}
+        assert count_by_state(client.cache) == {"failed": 1}
         assert server.batches == {}
 
 

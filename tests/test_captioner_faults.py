@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from captioners import describe_crops, no_vector
+from captioners import count_by_state, describe_crops, no_vector
 from openai_server import OpenAIServer, Recorded, Reply, completion, error, success
 from PIL import Image
 from test_captioner_remote import captioner, crops, settings
@@ -152,7 +152,7 @@ def test_what_is_spent_stays_below_the_cap_whatever_goes_wrong(concurrency: int,
         assert meter.spent is not None
         assert meter.spent <= cap + concurrency * EACH
         assert meter.spent > cap - (concurrency + 2) * EACH  # those under way may fail, and cost nothing
-        recorded = sum(cache.count_by_state().values())
+        recorded = sum(count_by_state(cache).values())
         assert recorded < garments
         more = Meter(Price(1e-6, 1e-6), Tokens(400, 90), cap=cap)
         ask(server, cache, list(range(garments)), more, concurrency)

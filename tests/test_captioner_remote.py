@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from captioners import describe_crops
+from captioners import count_by_state, describe_crops
 from openai_server import OpenAIServer, Recorded, Reply, completion, error, fitting, success
 from PIL import Image
 
@@ -440,7 +440,7 @@ def test_nothing_recorded_is_asked_again(tmp_path: Path) -> None:
             for n, outcome in describe_crops(captioner(server, retries=0), crops(len(todo)), list(todo)):
                 cache.put("f" * 64, todo[n], box, outcome)
             assert len(server.requests) == len(todo)
-            assert cache.count_by_state() == {"done": 1, "failed": 1, "filtered": 1, "invalid": 1, "refused": 1}
+            assert count_by_state(cache) == {"done": 1, "failed": 1, "filtered": 1, "invalid": 1, "refused": 1}
         return todo
 
     assert run(0.0) == list(CLASS_NAMES)

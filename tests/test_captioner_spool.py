@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+from captioners import read_spool
+
 from fashionrec.captioner.cache import Place
-from fashionrec.captioner.spool import Arrived, Spool, read_spool
+from fashionrec.captioner.spool import Arrived, Spool
 from fashionrec.types import Box
 
 

@@ -1,9 +1,15 @@
-"""Captions of garments: a typed bilingual record, made by OpenAI or by the catalogue's own encoder, and paid for once.
+"""Captions of garments: a typed bilingual record, made by one of several captioners, paid for once.
 
 ::
 
-    vocabulary.py   the allowed values (configs/attributes.yaml)      remote.py   the only place that talks to OpenAI
-    schema.py       the record, its JSON schema, its views            wire.py     requests and answers, as plain JSON
-    phrases.py      sentences from attributes, English and Korean     local.py    zero-shot attributes, nothing is sent
-    outcome.py      what became of one request                        cache.py    captions.sqlite: every outcome, kept
+    base.py         the type Captioner: all that jobs, evaluation and commands know
+    providers.py    captioners by their names (config/captioners.py is the registry)
+    openai/         a server that speaks OpenAI's API        local/     the catalogue's own encoder
+    job/            captions of a whole catalogue, and of photos
+    vocabulary.py   the allowed values (configs/attributes.yaml)
+    schema.py       the record, its JSON schema, its views
+    phrases.py      sentences from attributes, English and Korean
+    outcome.py      what became of one request               cost.py    prices, and the limit
+    cache.py        captions.sqlite: every outcome, kept     spool.py   answers as they come
+    ledger.py       what this user planned and signed
 """

@@ -1,8 +1,9 @@
-"""What a captioner is, whoever describes. Jobs, evaluation and commands know this type alone.
+"""What a captioner is. Jobs, evaluation and commands know this type alone.
 
-A new captioner is a class of :class:`Captioner` with ``name``, ``title``, ``model`` and :meth:`Captioner.describe_one`, and a
-line in :mod:`fashionrec.config.captioners`. The rest is for one that has more: a server that takes many requests at once
-(:meth:`Captioner.describe`), prices, answers that are written down as they come, batches, translation.
+A new captioner is a subclass of :class:`Captioner` with ``name``, ``title``, ``model`` and
+:meth:`Captioner.describe_one`, and a line in :mod:`fashionrec.config.captioners`. The rest is for
+one that has more: concurrent requests (:meth:`Captioner.describe`), prices, answers that are
+written down as they come, batches, translation.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ _GROUP_SECONDS = 1.0  # after which they are given out
 
 @dataclass(frozen=True)
 class Job:
-    """One garment to describe. ``key`` is whatever the asker knows it by.
+    """One garment to describe. ``key`` is whatever the caller knows it by.
 
-    ``picture`` makes its crop (RGB), ``vector`` gives that of the crop by the catalogue's encoder (float32 [d], unit
-    length). A captioner calls what it needs when its turn comes, perhaps in another thread.
+    ``picture`` makes its crop (RGB), ``vector`` gives the crop's vector by the catalogue's encoder
+    (float32 [d], unit length). A captioner calls what it needs, perhaps in another thread.
     """
 
     key: Hashable
@@ -49,7 +50,7 @@ class Job:
 
 
 class Described(NamedTuple):
-    """What became of a job. ``arrived``: its answer was told to :meth:`Captioner.describe`'s ``arrived`` before."""
+    """The outcome of a job; ``arrived`` says that its answer went through the callback of that name."""
 
     job: Job
     outcome: Outcome
@@ -58,8 +59,8 @@ class Described(NamedTuple):
 
 @dataclass(frozen=True)
 class Examples:
-    """Garments whose attributes are known: vectors float32 [n, d], and of each its class, the words for its attributes by
-    field, and its product."""
+    """Garments whose attributes are known: vectors float32 [n, d], and for each its class, its
+    attributes (field to any word for the value), and its product."""
 
     vectors: np.ndarray
     class_names: Sequence[str | None]
@@ -81,27 +82,29 @@ class Encoder(Protocol):
 
 
 class Source(Protocol):
-    """The catalogue that the garments are of, as far as a captioner may need it. Its encoder is opened when it is asked for."""
+    """What a captioner may use of the catalogue that the garments belong to."""
 
     @property
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """The encoder's fingerprint, told without opening it."""
 
     @property
     def encoder(self) -> Encoder: ...
 
     def words(self, fields: Sequence[str]) -> Mapping[str, Collection[str]]:
-        """The values that the products' own data have in some fields."""
+        """The values that occur in some fields of the products' own data."""
 
     def examples(self) -> Examples | None:
-        """Garments of which the products' own data tell attributes; None where they tell none."""
+        """Garments whose attributes the products' own data tell; None where there are none."""
 
 
 @dataclass
 class BatchProgress:
     """What a call of :meth:`Batches.advance` did, and what is left.
 
-    ``held`` are requests that the limit of the cost keeps back, ``unplanned`` those that wait and that this user has not
-    planned, ``outstanding`` all that have no answer, ``completed`` those of them that the server is done with.
+    ``held`` requests are kept back by the cost limit, ``unplanned`` ones wait and were not planned
+    by this user; ``outstanding`` are all without an answer, ``completed`` those of them that the
+    server is done with.
     """
 
     submitted: int = 0
@@ -133,7 +136,7 @@ class Batches(Protocol):
 
 @dataclass(frozen=True)
 class UnderWay:
-    """The garments that are sent, or planned by this user to be; ``unsent`` requests are not sent yet."""
+    """Garments that are sent, or planned by this user; ``unsent`` requests are not sent yet."""
 
     places: Sequence[Place] = ()
     unsent: int = 0
@@ -146,17 +149,18 @@ class Captioner(ABC):
     name: ClassVar[str]
     #: For people.
     title: ClassVar[str]
-    #: Crops leave the machine. Nothing of a customer's photo is sent to one that was not asked for by its name.
+    #: Crops leave the machine: a customer's photo goes there only if the captioner was named.
     sends_photos: ClassVar[bool] = False
-    #: Captions are paid for: what they are expected to cost is said before, and counted.
+    #: Captions are paid for: their expected cost is told first, and what is spent is counted.
     costs: ClassVar[bool] = False
-    #: Describes by the vectors of the catalogue's own encoder, and learns from its products. What it says holds for that
-    #: encoder alone, replaces nobody else's caption, and is measured on what it has not learnt from. What any other says
-    #: holds in every catalogue, whichever of its models said it, and is recorded in the project's file.
+    #: Describes by the catalogue's own encoder and learns from its products: its captions hold for
+    #: that encoder alone, replace nobody else's, and are evaluated by cross-validation. Captions of
+    #: any other hold in every catalogue, whichever of its models made them, and are recorded in the
+    #: project's file.
     from_encoder: ClassVar[bool] = False
-    #: The file beside a catalogue's captions where answers are written down as they come; None: it tells of none.
+    #: The file in a catalogue where answers are written down as they come; None: there is none.
     spool_file: ClassVar[str | None] = None
-    #: The folder in a catalogue where batches are kept; None: it takes none.
+    #: The folder in a catalogue where batches are kept; None: it has no batches.
     batch_folder: ClassVar[str | None] = None
 
     def __init__(self, config: CaptionerConfig, *, vocabulary: Vocabulary | None = None) -> None:
@@ -165,46 +169,53 @@ class Captioner(ABC):
 
     @classmethod
     def is_ready(cls) -> bool:
-        """Whether ``auto`` chooses it: its server is set up."""
+        """Whether ``auto`` may choose it: its server is set up."""
         return False
 
     def bind(self, source: Source) -> Captioner:
-        """The captioner of a catalogue's garments: itself, where it needs nothing of the catalogue."""
+        """The captioner for a catalogue's garments; itself where it needs nothing of the catalogue."""
         return self
 
     @property
     @abstractmethod
     def model(self) -> str:
-        """What describes, as it is recorded. One :attr:`from_encoder` has none before it is bound."""
+        """The model's name, as it is recorded; one :attr:`from_encoder` has none before it is bound."""
 
     @property
     def label(self) -> str:
-        """Who describes, and whether something is sent, for the line that is said before."""
-        return f"{self.title}, {self.model}" + (" (the crops are sent there)" if self.sends_photos else "")
+        """Who describes, and whether anything is sent: shown before a run."""
+        where = " (the crops are sent there)" if self.sends_photos else ""
+        return f"{self.title}, {self.model}{where}"
 
     @property
     def only_model(self) -> str | None:
-        """The model whose recorded captions count; None: those of any of its models do."""
+        """The model whose recorded captions count; None where those of all its models do."""
         return self.model if self.from_encoder else None
 
     def keeps(self, captioner: str | None) -> bool:
-        """Whether a caption that a garment has, by ``captioner``, stays unless it is asked anew."""
+        """Whether a garment's caption by ``captioner`` stays, unless it is asked for anew."""
         return captioner is not None and (captioner == self.name or self.from_encoder)
 
     def notice(self, *, ask: bool) -> str:
-        """What should be known before it is used (its model is shut down soon), or nothing. ``ask``: its server may be asked."""
+        """A warning before a run (its model is shut down soon), or nothing.
+
+        ``ask`` allows one request to the server.
+        """
         return ""
 
     def price(self, model: str | None = None, *, batch: bool = False) -> Price | None:
-        """The price of a model, by default of its own; None where it is not known."""
+        """The price of a model, by default its own; None where it is not known."""
         return Price(0.0, 0.0)
 
     def expected_tokens(self) -> Tokens:
-        """What one caption takes, before any was measured."""
+        """The tokens of one caption, before any was measured."""
         return Tokens(0, 0)
 
     def describe_one(self, job: Job) -> Outcome:
-        """Describe one garment; a failure is an outcome. Raises :class:`CaptionError` for what concerns every garment."""
+        """Describe one garment; a failure is an outcome.
+
+        Raises :class:`CaptionError` for what concerns every garment.
+        """
         raise NotImplementedError
 
     def describe(
@@ -215,11 +226,16 @@ class Captioner(ABC):
         meter: Meter | None = None,
         arrived: Callable[[Job, str, float], None] | None = None,
     ) -> Generator[list[Described], None, None]:
-        """Outcomes of the jobs, in groups, as they come; the next group is begun when this one is done with.
+        """Yield outcomes in groups, as they come. Closing the iterator stops the requests.
 
-        ``most`` is how many jobs there are at most. ``meter`` counts what is spent; where no more may be, it ends.
-        ``arrived`` is told of answers before they are read: the job, the answer as :meth:`read_answer` takes it, seconds.
-        Raises :class:`CaptionError` for what concerns every garment. Closing the iterator stops it.
+        Args:
+            jobs: The garments; read when their turn comes.
+            most: How many jobs there are at most.
+            meter: Counts what is spent; where no more may be spent, the iterator ends.
+            arrived: Called with each answer before it is read: the job, the answer as
+                :meth:`read_answer` takes it, seconds.
+
+        Raises :class:`CaptionError` for what concerns every garment.
         """
         return self._one_by_one(jobs, meter)
 
@@ -242,11 +258,11 @@ class Captioner(ABC):
     def read_answer(
         self, answer: str, class_name: str | None, *, model: str | None = None, seconds: float = 0.0
     ) -> Outcome:
-        """The outcome that an answer, as ``arrived`` was told it, amounts to; ``model`` gave it, by default its own."""
+        """The outcome of an answer as ``arrived`` was given it, by ``model`` (default: its own)."""
         raise NotImplementedError
 
     def read_text(self, text: str, class_name: str | None, *, model: str, usage: dict[str, int]) -> Outcome:
-        """The outcome that the recorded text of an answer (``Outcome.raw``) amounts to, checked as if it had just come."""
+        """The outcome of a recorded text (``Outcome.raw``), checked as if it had just come."""
         try:
             described = parse(text, class_name, self.vocabulary)
         except CaptionError as error:
@@ -262,23 +278,27 @@ class Captioner(ABC):
         ledger: Ledger,
         most: int | None = None,
     ) -> AbstractContextManager[Batches]:
-        """The batches of a folder, as a context manager.
+        """The batches of a folder.
 
-        ``picture`` makes a garment's crop (None: it is gone); ``record`` keeps what came, for good when it returns.
-        ``ledger`` knows what this user has planned: nothing else is sent. ``most`` requests are sent in all.
+        Args:
+            folder: Where they are kept; made if it is missing.
+            picture: Makes a garment's crop; None where the garment is gone.
+            record: Keeps outcomes, for good when it returns.
+            ledger: Knows what this user has planned: nothing else is sent.
+            most: Requests to send in all; None for any number.
         """
         raise NotImplementedError
 
     @classmethod
     def under_way(cls, folder: Path, ledger: Ledger) -> UnderWay:
-        """What the batches of a folder are at work on."""
+        """The garments that the batches of a folder are about."""
         return UnderWay()
 
     @classmethod
     def open_batches(cls, folder: Path) -> list[dict[str, Any]]:
-        """The batches of a folder that are not done with, for a document."""
+        """The unfinished batches of a folder, for a document."""
         return []
 
     def translate(self, texts: Sequence[str]) -> list[str]:
-        """Texts in English, of one in ``TRANSLATORS``. Raises :class:`CaptionError` where they cannot be had."""
+        """Translate texts into English. Only for those in ``TRANSLATORS``. Raises :class:`CaptionError`."""
         raise NotImplementedError

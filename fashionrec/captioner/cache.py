@@ -231,18 +231,6 @@ class CaptionCache:
             count, inputs, outputs = self._db.execute(sql, (captioner, model, last)).fetchone()
         return int(count), float(inputs or 0), float(outputs or 0)
 
-    def count_by_state(self) -> dict[str, int]:
-        """How many garments have which outcome."""
-        with self._guard():
-            rows = self._db.execute("SELECT state, COUNT(*) FROM outcomes GROUP BY state ORDER BY state").fetchall()
-        return {str(state): int(count) for state, count in rows}
-
-    def failed(self) -> list[Recorded]:
-        """The garments whose request failed, in the order in which they did."""
-        with self._guard():
-            rows = self._db.execute(f"SELECT {_COLUMNS} FROM outcomes WHERE state = 'failed' ORDER BY rowid").fetchall()
-        return [self._recorded(row) for row in rows]
-
     def close(self) -> None:
         if self._log:
             with suppress(sqlite3.Error):  # somebody else reads it: the last one to close takes the log away

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 def captioner_class(name: str) -> type[Captioner]:
     """The class of a registered captioner."""
     module, _, attribute = CAPTIONERS[name].partition(":")
-    found: type[Captioner] = getattr(importlib.import_module(module, "fashionrec.captioner"), attribute)
+    found: type[Captioner] = getattr(importlib.import_module(module, __package__), attribute)
     return found
 
 
 def make_captioner(name: str, config: CaptionerConfig) -> Captioner:
-    """The captioner of a name; ``auto`` is the first whose server is set up, else the catalogue's own encoder.
+    """The captioner of a name; ``auto`` is the first that is ready, else the catalogue's encoder.
 
     Raises :class:`ConfigError` for settings that it cannot use.
     """
@@ -30,10 +30,10 @@ def make_captioner(name: str, config: CaptionerConfig) -> Captioner:
 
 
 def shared_captioners() -> list[str]:
-    """The names of those whose captions hold in every catalogue: recorded in the project's file, and may be imported."""
+    """The names of those whose captions hold in every catalogue (:attr:`Captioner.from_encoder`)."""
     return [name for name in CAPTIONERS if not captioner_class(name).from_encoder]
 
 
 def batch_captioners() -> list[type[Captioner]]:
-    """Those that take garments as batches."""
+    """The captioners that have batches."""
     return [kind for kind in map(captioner_class, CAPTIONERS) if kind.batch_folder is not None]

@@ -87,11 +87,6 @@ class Spool:
                 _folder(self.path).remove(self.path.name)
 
 
-def read_spool(path: Path) -> list[Arrived]:
-    """The answers that a killed process has left; a last line that it did not finish is left out."""
-    return [arrived for arrived, _ in read_signed(path) if arrived is not None]
-
-
 def read_signed(path: Path, ledger: Ledger | None = None) -> Iterator[tuple[Arrived | None, bool]]:
     """Each answer of a file, None for a line that is none, and whether ``ledger`` has signed it.
 

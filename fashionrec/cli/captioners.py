@@ -11,7 +11,7 @@ from fashionrec.errors import UsageError
 
 if TYPE_CHECKING:
     from fashionrec.captioner.base import Captioner
-    from fashionrec.captioner.job import Describe
+    from fashionrec.captioner.job.photos import Describe
     from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.cli.session import Session
 

@@ -18,13 +18,12 @@ was to hold it.
 from fashionrec.captioner.job.caches import CACHE, Caches
 from fashionrec.captioner.job.garments import Recaption
 from fashionrec.captioner.job.imports import import_captions
-from fashionrec.captioner.job.photos import Describe, caption_photos, describer
+from fashionrec.captioner.job.photos import caption_photos, describer
 from fashionrec.captioner.job.run import caption_catalogue, status
 
 __all__ = [
     "CACHE",
     "Caches",
-    "Describe",
     "Recaption",
     "caption_catalogue",
     "caption_photos",

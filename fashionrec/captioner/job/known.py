@@ -52,8 +52,7 @@ def vectors_of(catalogue: Catalogue, garments: Sequence[Known]) -> np.ndarray:
 class CatalogueSource:
     """A catalogue as a captioner sees it (:class:`fashionrec.captioner.base.Source`).
 
-    ``fitted_on`` are the garments that it may learn from, for those who judge it on others; by default it learns from
-    products all over the catalogue.
+    ``fitted_on`` are the garments to learn from; by default products all over the catalogue.
     """
 
     catalogue: Catalogue

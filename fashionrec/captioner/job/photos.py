@@ -1,4 +1,7 @@
-"""Captions of photos by themselves: recorded where they are paid for. What a customer asks with is recorded nowhere."""
+"""Captions of photos: of those given by themselves, and of those that a customer asks with.
+
+What a customer asks with is recorded nowhere.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +86,7 @@ def caption_photos(
 def _described(
     catalogue: Catalogue, captioner: Captioner, places: Sequence[Place], crops: Sequence[Image.Image]
 ) -> list[Outcome]:
-    """Outcomes of a photo's garments: those known from before, and the others asked for and recorded."""
+    """The outcomes of a photo's garments: known ones, and the others, which are recorded."""
     vectors = cache(lambda: catalogue.embedder.embed_images(crops))
     with Caches(None, None if captioner.from_encoder else project_cache(catalogue.config)) as caches:
         found = [caches.find(place, captioner.name) for place in places]

@@ -1,4 +1,4 @@
-"""The captioner that needs no server: the catalogue's own encoder, telling only what the products' own data tell of."""
+"""The captioner that needs no server: zero-shot attributes by the catalogue's own encoder."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class EncoderCaptioner(Captioner):
-    """Zero-shot attributes by the encoder of the catalogue that it is bound to.
+    """Tells attributes by the encoder of the catalogue that it is bound to.
 
-    An encoder guesses values that it never saw; the columns that are attributes, and the values in them, say what it saw
-    (all, where the catalogue tells none). How sure it may be is learnt from the same columns.
+    An encoder guesses values that it never saw, so only fields and values that occur in the
+    products' own data are told (all, where none occur). Its certainties are calibrated on the same.
     """
 
     name = "local"
@@ -41,18 +41,18 @@ class EncoderCaptioner(Captioner):
 
     @cached_property
     def _zero_shot(self) -> LocalCaptioner:
-        encoder = self._source.encoder
+        source, encoder = self._source, self._source.encoder
         bias = encoder.logit_bias
         captioner = LocalCaptioner(
             encoder.embed_texts,
             unknown_below=self.config.unknown_below,
             logit_scale=encoder.logit_scale,
-            vocabulary=self._source.words(self.vocabulary.fields_of(None)) or None,
+            vocabulary=source.words(self.vocabulary.fields_of(None)) or None,
             words=self.vocabulary,
             model=self.model,
             probabilities=softmax if bias is None else partial(sigmoid, bias=bias),
         )
-        known = self._source.examples()
+        known = source.examples()
         if known is not None:
             captioner.calibrate(known.vectors, known.class_names, known.attributes, known.products)
         return captioner
