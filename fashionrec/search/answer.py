@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fashionrec.errors import UsageError
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 _OF_ONE_RESULT = frozenset({"photo", "width", "height", "text", "seen", "classes", "source", "vectors", "outfit"})
 
 
-@dataclass(repr=False, eq=False)
 class Answer:
     """The answer to one query: ``query`` with every option as it was applied, and in ``outcomes`` for each photo its
     result or the error that stands for it; one result where no photos, or merged ones, were asked with.
@@ -29,9 +27,9 @@ class Answer:
     Pages and notebooks show the catalogue's thumbnails, which must still lie in its folder; it need not be open.
     """
 
-    query: Query
-    catalogue: Catalogue
-    outcomes: list[QueryResult | UsageError] = field(default_factory=list)
+    def __init__(self, query: Query, catalogue: Catalogue) -> None:
+        self.query, self.catalogue = query, catalogue
+        self.outcomes: list[QueryResult | UsageError] = []
 
     @property
     def results(self) -> list[QueryResult]:

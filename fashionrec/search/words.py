@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -22,10 +22,6 @@ _WEIGHTED = re.compile(r"^(?P<text>.*\S)\s*:\s*(?P<weight>[+-]?(?:\d+\.?\d*|\.\d
 #: What a text says by being one at all: it is taken off before a text moves a picture's vector.
 _NEUTRAL = "a photo of clothes"
 MOST_WEIGHT = 10.0
-
-
-#: Texts in, their English out.
-Translate = Callable[[Sequence[str]], Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -57,17 +53,12 @@ def translate_words(words: Sequence[Words], name: str, config: CaptionerConfig) 
     from fashionrec.captioner.providers import make_captioner
 
     captioner = make_captioner(name, config)
-    return translated(words, captioner.translate, f"{captioner.model}, which was sent it")
-
-
-def translated(words: Sequence[Words], translate: Translate, by: str) -> list[Words]:
-    """Texts that are not English with their translation; the others as they are."""
     foreign = [n for n, one in enumerate(words) if one.understood.translated]
-    english = translate([words[n].text for n in foreign]) if foreign else []
-    found = list(words)
+    english = captioner.translate([words[n].text for n in foreign]) if foreign else []
+    translated = list(words)
     for n, text in zip(foreign, english, strict=True):
-        found[n] = replace(words[n], english=text, by=by)
-    return found
+        translated[n] = replace(words[n], english=text, by=f"{captioner.model}, which was sent it")
+    return translated
 
 
 def parse_words(text: str, weight: float = 1.0) -> Words:
