@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fashionrec.cli.models import DETECTOR_PACKAGES, detector_from, evaluate_with, open_detector
+from fashionrec.cli.models import DETECTOR_PACKAGES, evaluate_with, model_choice, open_detector
 from fashionrec.cli.session import Command, Context, Session
 from fashionrec.common.folder import Folder
 from fashionrec.common.text import shell_word
@@ -165,15 +165,15 @@ def _bundle(session: Session, model: str, data: Path, fingerprint: str) -> "tupl
     if is_bare(model) and path.exists() and _is_name(model):
         session.out.say(f"{model} is the model of that name; what lies in this folder is ./{model}")
         how, run = _trained(session, model, data, fingerprint)
-        return how, detector_from(session, run.path), run
+        return how, model_choice(session).detector_of(run.path), run
     if is_bundle(path):
-        return "taken", detector_from(session, path), None
+        return "taken", model_choice(session).detector_of(path), None
     if is_run(path):
-        return "taken", detector_from(session, path), read_run(path)
+        return "taken", model_choice(session).detector_of(path), read_run(path)
     if path.is_file() and path.suffix in (".pt", ".safetensors") and _knows(path, data):
-        return "taken", detector_from(session, path), None
+        return "taken", model_choice(session).detector_of(path), None
     how, run = _trained(session, model, data, fingerprint)
-    return how, detector_from(session, run.path), run
+    return how, model_choice(session).detector_of(run.path), run
 
 
 def _is_name(model: str) -> bool:

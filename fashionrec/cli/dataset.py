@@ -187,9 +187,9 @@ def run_audit(session: Session, data: Path, weights: str | None = None) -> "Audi
 
 
 def _detections(session: Session, weights: str) -> "Detections":
-    from fashionrec.cli.models import detector_from, open_detector
+    from fashionrec.cli.models import model_choice, open_detector
 
-    bundle = detector_from(session, Path(weights))
+    bundle = model_choice(session).detector_of(Path(weights))
     detector = open_detector(session, bundle, conf=_UNSEEN_CONF, max_garments=session.config.evaluate.max_det)
     return detector.detect
 

@@ -90,7 +90,7 @@ class Chain:
         from fashionrec.cli.captioners import run_caption_catalogue
         from fashionrec.cli.evaluating import run_evaluate_detector, run_evaluate_search
         from fashionrec.cli.index import run_build
-        from fashionrec.cli.models import detector_from, embedder_from
+        from fashionrec.cli.models import model_choice
         from fashionrec.cli.training import run_finetune, run_train
         from fashionrec.common.extras import need
 
@@ -115,14 +115,14 @@ class Chain:
             self.out.say("      the finetuned detector was refused; the first one stays in use")
         final = promoted["weights"].get("best_ft") or promoted["weights"]["best"]
         with self.stage("export_detector", "exporting the detector to a bundle, and measuring it on unseen photos"):
-            bundle = detector_from(self.session(), Path(final))
+            bundle = model_choice(self.session()).detector_of(Path(final))
             detection = run_evaluate_detector(self.session(), str(bundle.path), Path(data), "test")
         with self.stage("train_embedder", "training a small CLIP on the catalogue's photos and captions"):
             clip = run_train(
                 self.session(train={"data": str(products), "name": "encoder"}, detector={"source": str(bundle.path)})
             )
         with self.stage("export_embedder", "exporting the CLIP to a bundle"):
-            encoder = embedder_from(self.session(), clip["weights"]["best"])
+            encoder = model_choice(self.session()).embedder_of(clip["weights"]["best"])
         with self.stage("build", "building the catalogue: detect, crop, embed, index"):
             build = run_build(self.session(), str(products), str(self.catalogue), str(bundle.path), str(encoder.path))
         with self.stage("caption", "captioning its garments, English and Korean"):

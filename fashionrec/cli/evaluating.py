@@ -127,11 +127,11 @@ def _evaluate_detector(session: Session, weights: str, data: Path, html: Path | 
 
 
 def _match(session: Session, weights: str, data: Path, split: str) -> "Matches":
-    from fashionrec.cli.models import detector_from, open_detector
+    from fashionrec.cli.models import model_choice, open_detector
     from fashionrec.evaluation.detection.evaluator import match_detector
     from fashionrec.labels.data_yaml import declared
 
-    detector = open_detector(session, detector_from(session, Path(weights)))
+    detector = open_detector(session, model_choice(session).detector_of(Path(weights)))
     theirs = declared(data).get("pixels", {})
     if theirs and theirs != detector.pixels.to_dict():
         session.out.warn(

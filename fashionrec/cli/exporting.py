@@ -96,8 +96,7 @@ def _checkpoint(path: Path) -> Path:
 
     check_weights(path)
     if is_run(path):
-        run = read_run(path)
-        return run.weights_path("best_ft" if "best_ft" in run.weights else "best")
+        return read_run(path).best
     return path
 
 

@@ -60,7 +60,7 @@ def run_build(
 ) -> dict[str, Any]:
     """Build and report. The keys are those of :class:`fashionrec.catalogue.build.build.BuildReport`, and where things are."""
     from fashionrec.catalogue.build.build import build_catalogue
-    from fashionrec.cli import models
+    from fashionrec.cli.models import model_choice
     from fashionrec.cli.precision import serving_precision
     from fashionrec.products.tables import read_products
     from fashionrec.store.generations import is_catalogue, read_current
@@ -69,12 +69,10 @@ def run_build(
     session.out.say(f"catalogue: {root}")
     rows = read_products(Path(photos))
     current = read_current(root) if is_catalogue(root) else None
-    found = None
+    choice, found = model_choice(session), None
     if session.config.build.detect:
-        found = models.detector_bundle(
-            session, detector, catalogue=current.bundle_path("detector") if current else None
-        )
-    encoder = models.embedder_bundle(session, embedder, catalogue=current.bundle_path("embedder") if current else None)
+        found = choice.detector(detector, catalogue=current.bundle_path("detector") if current else None)
+    encoder = choice.embedder(embedder, catalogue=current.bundle_path("embedder") if current else None)
     found, encoder = serving_precision(session, found, encoder, rows, current=current)
     with session.out.progress("building", "photos") as tick:
         report: BuildReport = build_catalogue(

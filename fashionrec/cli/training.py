@@ -157,7 +157,7 @@ def run_finetune(session: Session) -> dict[str, Any]:
     check_weights(weights)
     if is_run(weights):
         run = read_run(weights)
-        weights = run.weights_path("best_ft" if "best_ft" in run.weights else "best")
+        weights = run.best
         config = config.model_copy(update={"weights": str(weights)})
     if _is_table(Path(config.data or "")):
         return _run_document(_train_embedder(session, Path(config.data or ""), init=str(weights)))
@@ -199,12 +199,12 @@ def _train_embedder(session: Session, table: Path, init: str | None) -> "Run":
 
 def _product_crops(session: Session, side: int, photos: Sequence[tuple[int, Path, str | None]]) -> Any:
     """Products cut out of their photos as `build-index` will cut them, for an encoder that sees ``side`` pixels."""
-    from fashionrec.cli.models import detector_bundle
+    from fashionrec.cli.models import model_choice
     from fashionrec.garments import FinderSettings, GarmentFinder
 
     config = session.config
     finder = GarmentFinder.open(
-        detector_bundle(session, None) if config.build.detect else None,
+        model_choice(session).detector(None) if config.build.detect else None,
         FinderSettings.of_build(config, side),
         threads=config.project.threads,
         device=config.project.device,
@@ -228,12 +228,12 @@ def _give_encoder(session: Session, table: str, given: Sequence[str]) -> None:
 def _judge(session: Session) -> Any:
     """Decides on a finetune by the one evaluator, from bundles, as they will be served."""
 
-    from fashionrec.cli.models import detector_from, open_detector
+    from fashionrec.cli.models import model_choice, open_detector
     from fashionrec.evaluation.detection.evaluator import match_detector
     from fashionrec.evaluation.detection.judgement import judge
 
     def match(weights: Path, data: Path, split: str) -> Any:
-        detector = open_detector(session, detector_from(session, weights))
+        detector = open_detector(session, model_choice(session).detector_of(weights))
         with session.out.progress("evaluating", "photos") as tick:
             return match_detector(detector, data, split, session.config.evaluate, session.config.images, progress=tick)
 

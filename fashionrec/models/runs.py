@@ -94,6 +94,11 @@ class Run:
             raise DataError(f"run {self.path} has no {which} weights, only {', '.join(self.weights) or 'none'}")
         return run_folder(self.path).path(self.weights[which])
 
+    @property
+    def best(self) -> Path:
+        """The weights to use: those after the last step of a training in two, where it had two."""
+        return self.weights_path("best_ft" if "best_ft" in self.weights else "best")
+
     def save(self, *, wait: float = LOCK_WAIT) -> None:
         """Write ``run.json`` atomically; hold the run while it is running, let it go when it is not.
 
