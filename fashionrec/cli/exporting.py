@@ -10,7 +10,7 @@ import typer
 
 from fashionrec.cli import models
 from fashionrec.cli.session import Command, Context, Session
-from fashionrec.common.extras import load
+from fashionrec.common.extras import DETECTOR_PACKAGES, load
 from fashionrec.common.text import shell_word
 from fashionrec.errors import ConfigError, DataError, ImageError, ModelError, UsageError
 from fashionrec.models.bundle import Bundle, is_bundle
@@ -194,9 +194,7 @@ def _pictures(session: Session, paths: list[Path]) -> "list[Image.Image]":
 
 
 def _export_engine(session: Session, weights: Path, out: Path, evidence: dict[str, Any], data: Path | None) -> None:
-    module = load(
-        "fashionrec.detector.training.engine", what="exporting a TensorRT engine", packages=models.DETECTOR_PACKAGES
-    )
+    module = load("fashionrec.detector.training.engine", what="exporting a TensorRT engine", packages=DETECTOR_PACKAGES)
     config = session.config.export
     document = module.export_engine(
         weights,

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fashionrec.common.extras import load
+from fashionrec.common.extras import DETECTOR_PACKAGES, EMBEDDER_PACKAGES, load
 from fashionrec.errors import UsageError
 from fashionrec.models.choice import ModelChoice
 
 if TYPE_CHECKING:
+    from fashionrec.cli.output import Tick
     from fashionrec.cli.session import Session
+    from fashionrec.config import TrainConfig
     from fashionrec.detector.detect import Detector
     from fashionrec.models.bundle import Bundle
-
-DETECTOR_PACKAGES = ("torch", "ultralytics", "onnx")
-EMBEDDER_PACKAGES = ("torch", "transformers", "onnx")
+    from fashionrec.models.runs import Run
 
 
 def model_choice(session: Session) -> ModelChoice:
@@ -37,14 +37,34 @@ def open_detector(session: Session, bundle: Bundle, **changes: Any) -> Detector:
     return Detector.of_config(bundle, settings, threads=project.threads, device=project.device)
 
 
-def evaluate_with(session: Session) -> Callable[[Detector, Path, str], dict[str, Any]]:
-    """What measures a detector that is being trained: the one evaluator, with the session's settings."""
+def train_detector(session: Session, config: TrainConfig) -> Run:
+    """Train a detector by a section ``train``, measured by the one evaluator with the session's settings."""
     from fashionrec.evaluation.detection.evaluator import evaluate_detector
 
     def evaluate(detector: Detector, data: Path, split: str) -> dict[str, Any]:
         return evaluate_detector(detector, data, split, session.config.evaluate, session.config.images).to_dict()
 
-    return evaluate
+    module = load("fashionrec.detector.training.train", what="training a detector", packages=DETECTOR_PACKAGES)
+    with session.out.progress("epoch") as tick:
+        run: Run = module.train_detector(
+            config,
+            session.runs,
+            log=session.out.say,
+            progress=epoch_progress(tick),
+            limits=session.config.images,
+            evaluate=evaluate,
+        )
+    return run
+
+
+def epoch_progress(tick: Tick) -> Callable[[int, int, dict[str, Any]], None]:
+    """Progress of a training, with the figures of its epochs."""
+
+    def progress(epoch: int, epochs: int, metrics: dict[str, Any]) -> None:
+        figures = ", ".join(f"{key} {value:.3f}" for key, value in metrics.items() if isinstance(value, float))
+        tick(epoch, epochs, figures)
+
+    return progress
 
 
 #: The one way to load a pickle that may run code: for one command, of one file that stands on its line.

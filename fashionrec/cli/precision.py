@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fashionrec.cli.models import DETECTOR_PACKAGES, convert_embedder
-from fashionrec.common.extras import load
+from fashionrec.cli.models import convert_embedder
+from fashionrec.common.extras import DETECTOR_PACKAGES, load
 
 if TYPE_CHECKING:
     from fashionrec.catalogue.build.sample import Sample

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fashionrec.cli.models import DETECTOR_PACKAGES, EMBEDDER_PACKAGES, TrustPickle, evaluate_with, trusting
-from fashionrec.cli.output import Tick
+from fashionrec.cli.models import TrustPickle, epoch_progress, train_detector, trusting
 from fashionrec.cli.session import Command, Context, Session, one_or_none
+from fashionrec.common.extras import DETECTOR_PACKAGES, EMBEDDER_PACKAGES, load
 from fashionrec.common.text import shell_word
 from fashionrec.errors import ConfigError, Refused, UsageError
 
@@ -84,8 +84,6 @@ def run_train(session: Session) -> dict[str, Any]:
         if config.resume:
             raise ConfigError("the training of an encoder cannot be resumed", hint="train it anew, without resume")
         return _run_document(_train_embedder(session, data, init=None))
-    from fashionrec.common.extras import load
-
     module = load("fashionrec.detector.training.train", what="training a detector", packages=DETECTOR_PACKAGES)
     if config.resume:
         given = {key.removeprefix("train.") for key in session.resolved.origins if key.startswith("train.")}
@@ -93,16 +91,7 @@ def run_train(session: Session) -> dict[str, Any]:
     session.out.say(
         f"{'resuming ' + str(config.name) + ': ' if config.resume else ''}training {config.model} on {config.data}"
     )
-    with session.out.progress("epoch") as tick:
-        run = module.train_detector(
-            config,
-            session.runs,
-            log=session.out.say,
-            progress=_epochs(tick),
-            limits=session.config.images,
-            evaluate=evaluate_with(session),
-        )
-    return _run_document(run)
+    return _run_document(train_detector(session, config))
 
 
 def finetune(
@@ -149,7 +138,6 @@ def finetune(
 
 def run_finetune(session: Session) -> dict[str, Any]:
     """Finetune by the section ``finetune``: a detector, or an encoder where the data is a product table."""
-    from fashionrec.common.extras import load
     from fashionrec.models.runs import check_weights, is_run, read_run
 
     config = session.config.finetune
@@ -165,14 +153,12 @@ def run_finetune(session: Session) -> dict[str, Any]:
     session.out.say(f"finetuning {config.weights} on {config.data}, replaying {config.replay or 'nothing'}")
     with session.out.progress("epoch") as tick:
         run = module.finetune_detector(
-            config, session.runs, _judge(session), log=session.out.say, progress=_epochs(tick)
+            config, session.runs, _judge(session), log=session.out.say, progress=epoch_progress(tick)
         )
     return _run_document(run)
 
 
 def _train_embedder(session: Session, table: Path, init: str | None) -> "Run":
-    from fashionrec.common.extras import load
-
     module = load("fashionrec.embedder.training.train", what="training an encoder", packages=EMBEDDER_PACKAGES)
     config = session.config.train_embedder
     section = session.config.train if init is None else session.config.finetune
@@ -192,7 +178,7 @@ def _train_embedder(session: Session, table: Path, init: str | None) -> "Run":
             init=init,
             dataset=dataset,
             log=session.out.say,
-            progress=_epochs(tick),
+            progress=epoch_progress(tick),
         )
     return run
 
@@ -244,14 +230,6 @@ def _is_table(path: Path) -> bool:
     from fashionrec.products.records import is_table
 
     return is_table(path)
-
-
-def _epochs(tick: Tick) -> Any:
-    def progress(epoch: int, epochs: int, metrics: dict[str, Any]) -> None:
-        figures = ", ".join(f"{key} {value:.3f}" for key, value in metrics.items() if isinstance(value, float))
-        tick(epoch, epochs, figures)
-
-    return progress
 
 
 def _run_document(run: "Run") -> dict[str, Any]:

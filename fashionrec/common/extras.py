@@ -22,6 +22,9 @@ EXTRA_OF = {
     "urllib3": "train",
     "protego": "train",
 }
+#: What the training plane of detectors and of encoders needs.
+DETECTOR_PACKAGES = ("torch", "ultralytics", "onnx")
+EMBEDDER_PACKAGES = ("torch", "transformers", "onnx")
 
 
 def need(*packages: str, what: str) -> None:

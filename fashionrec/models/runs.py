@@ -96,7 +96,7 @@ class Run:
 
     @property
     def best(self) -> Path:
-        """The weights to use: those after the last step of a training in two, where it had two."""
+        """The weights to use: of a finetune those that were mixed with what it started from."""
         return self.weights_path("best_ft" if "best_ft" in self.weights else "best")
 
     def save(self, *, wait: float = LOCK_WAIT) -> None:
