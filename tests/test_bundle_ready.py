@@ -112,7 +112,7 @@ def test_another_bundle_in_the_place_of_a_catalogue_is_told(tmp_path: Path) -> N
     bundle = Bundle.open(TINY / "embedder")
     target = tmp_path / "catalogue" / "bundles" / f"embedder-{bundle.fingerprint[:16]}"
     shutil.copytree(TINY / "embedder", target)
-    assert store_bundle(tmp_path / "catalogue", bundle)["fingerprint"] == bundle.fingerprint
+    assert store_bundle(tmp_path / "catalogue", bundle).fingerprint == bundle.fingerprint
     document = manifest_of(target)
     document["spec"]["logit_scale"] = 7.0
     forge(target, document)
