@@ -77,17 +77,9 @@ def caption(
     if only_missing and (recaption or retry):
         raise UsageError("--only-missing contradicts --recaption and --retry")
     if photos:
-        from fashionrec.captioner.job import caption_photos
-        from fashionrec.catalogue.catalogue import Catalogue
-
-        describing = open_captioner(session, session.config.captioner.kind)
-        with Catalogue.open(find_catalogue(session, index), session.config) as catalogue:
-            documents, failed = caption_photos(catalogue, describing, photos[:limit])
-        session.out.result({"photos": documents}, lambda: _print_photos(session, documents))
-        session.out.next("fashionrec query PHOTO --caption")
+        _caption_photos(session, photos[:limit], index)
     elif status:
         _show_status(session, Path(index or ""))
-        return
     else:
         document = run_caption_catalogue(
             session,
@@ -101,17 +93,32 @@ def caption(
             discard_unsent=discard_unsent,
             wait=wait,
         )
-        failed = document["failed"]
-        session.out.result(document, lambda: _print_catalogue(session, document))
-        _suggest(session, document, index)
+        _report(session, document, index)
+
+
+def _caption_photos(session: Session, photos: Sequence[str], index: str | None) -> None:
+    from fashionrec.captioner.job import caption_photos
+    from fashionrec.catalogue.catalogue import Catalogue
+
+    captioner = open_captioner(session, session.config.captioner.kind)
+    with Catalogue.open(find_catalogue(session, index), session.config) as catalogue:
+        documents, failed = caption_photos(catalogue, captioner, photos)
+    session.out.result({"photos": documents}, lambda: _print_photos(session, documents))
+    session.out.next("fashionrec query PHOTO --caption")
     if failed:
+        raise CaptionError(f"{failed} captions could not be had")
+
+
+def _report(session: Session, document: dict[str, Any], index: str | None) -> None:
+    """Show what a run on a catalogue has done. Raises what qualifies it."""
+    session.out.result(document, lambda: _print_catalogue(session, document))
+    _suggest(session, document, index)
+    if document["failed"]:
         raise CaptionError(
-            f"{failed} captions could not be had",
-            hint="they are recorded; ask again with --retry failed (or refused, filtered, truncated, invalid)"
-            if not photos
-            else "",
+            f"{document['failed']} captions could not be had",
+            hint="they are recorded; ask again with --retry failed (or refused, filtered, truncated, invalid)",
         )
-    if not photos and document["stopped"]:
+    if document["stopped"]:
         raise Refused(
             f"stopped at the limit of US$ {session.config.captioner.max_cost:g}: {document['left']} garments are left",
             hint="what was described is kept and served; a higher --max-cost goes on",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from fashionrec.captioner.base import Captioner, UnderWay
+    from fashionrec.captioner.base import Batches, BatchProgress, Captioner, UnderWay
     from fashionrec.captioner.job.garments import Recaption
     from fashionrec.captioner.job.run import Progress
     from fashionrec.captioner.outcome import Outcome
@@ -67,16 +68,7 @@ def caption_in_batches(
         if pending.count:
             say(f"{pending.count} garments are under way in batches")
         most = _affordable(meter.cap, meter.cost_of(1))
-        report: dict[str, Any] = {
-            "captioner": captioner.name,
-            "model": captioner.model,
-            "asked": 0,
-            "made": 0,
-            "kept": plan.kept,
-            "reused": plan.reused,
-            "failed": 0,
-            "dry_run": dry_run,
-            "plan": document,
+        report = run.report(plan, document, dry_run=dry_run) | {
             "states": dict(plan.states),
             "usage": {"input_tokens": 0, "output_tokens": 0},
             "cost_usd": 0.0,
@@ -90,18 +82,8 @@ def caption_in_batches(
                 say(f"{given_up} requests that were never sent are given up: their garments wait to be planned anew")
             room = len(plan.todo) if most is None else max(0, most - batches.planned_requests())
             report["asked"] = batches.add(garment.place for garment in plan.todo[:room])
-            counts = Counter[str]()
-            errors: list[str] = []
             try:
-                while True:
-                    done = batches.advance()
-                    counts.update(submitted=done.submitted, resubmitted=done.resubmitted, duplicates=done.duplicates)
-                    errors += done.errors
-                    if progress:
-                        progress(books.recorded + done.completed, books.recorded + done.outstanding)
-                    if not wait or done.outstanding <= done.held + done.unplanned:
-                        break
-                    time.sleep(config.captioner.batch.poll)
+                done = _advance(batches, books, wait=config.captioner.batch.poll if wait else None, progress=progress)
             finally:
                 report |= run.publish(run.unfinished())
             if not done.outstanding:
@@ -115,14 +97,31 @@ def caption_in_batches(
         cost = books.cost()
         return report | {
             **books.counts(),
-            **counts,
+            "submitted": done.submitted,
+            "resubmitted": done.resubmitted,
+            "duplicates": done.duplicates,
             "states": dict(Counter(report["states"]) + books.states),
             "cost_usd": None if cost is None else round(cost, 6),
             "left": plan.missing - report["asked"] + done.held,
             "pending": done.outstanding,
-            "errors": list(dict.fromkeys(errors)),
+            "errors": list(dict.fromkeys(done.errors)),
             "batches": pending_batches(root),
         }
+
+
+def _advance(batches: Batches, books: _Books, *, wait: float | None, progress: Progress | None) -> BatchProgress:
+    """Carry the batches on, once, or every ``wait`` seconds until all that can come has; returns what all that did."""
+    counts = Counter[str]()
+    errors: list[str] = []
+    while True:
+        done = batches.advance()
+        counts.update(submitted=done.submitted, resubmitted=done.resubmitted, duplicates=done.duplicates)
+        errors += done.errors
+        if progress:
+            progress(books.recorded + done.completed, books.recorded + done.outstanding)
+        if wait is None or done.outstanding <= done.held + done.unplanned:
+            return replace(done, **counts, errors=errors)
+        time.sleep(wait)
 
 
 def pending_batches(root: Path) -> list[dict[str, Any]]:

@@ -145,17 +145,7 @@ class CatalogueRun:
     ) -> dict[str, Any]:
         plan, recaption = self.plan(limit, again, recaption)
         meter, document = self.meter(plan, say)
-        report: dict[str, Any] = {
-            "captioner": self.captioner.name,
-            "model": self.captioner.model,
-            "asked": 0,
-            "made": 0,
-            "kept": plan.kept,
-            "reused": plan.reused,
-            "failed": 0,
-            "dry_run": dry_run,
-            "plan": document,
-        }
+        report = self.report(plan, document, dry_run=dry_run)
         states = Counter(plan.states)
         if not dry_run:
             try:
@@ -175,6 +165,20 @@ class CatalogueRun:
             "states": dict(states),
             "usage": dict(meter.usage),
             "cost_usd": None if spent is None else round(spent, 6),
+        }
+
+    def report(self, plan: Plan, document: dict[str, Any], *, dry_run: bool) -> dict[str, Any]:
+        """The report of a run that has not asked yet; ``document`` is the plan's."""
+        return {
+            "captioner": self.captioner.name,
+            "model": self.captioner.model,
+            "asked": 0,
+            "made": 0,
+            "kept": plan.kept,
+            "reused": plan.reused,
+            "failed": 0,
+            "dry_run": dry_run,
+            "plan": document,
         }
 
     def publish(self, recaptions: Sequence[Recaption]) -> dict[str, int]:
