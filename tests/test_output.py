@@ -1,8 +1,14 @@
-"""What progress looks like in a pipe."""
+"""What progress looks like in a pipe, and which commands show it."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
+from conftest import Result
+from golden_world import DETECTOR, make_dataset, photo
 
 from fashionrec.cli.output import Output
 
@@ -36,3 +42,68 @@ def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     with Output(quiet=True).progress("epoch") as tick:
         tick(1, 1, "loss 1.0")
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "last", "hint"),
+    [
+        (
+            "evaluate --queries asked.csv --index catalogue",
+            "asking 2/2, _ queries/s",
+            "query PHOTO --index catalogue --html answer.html",
+        ),
+        (
+            "evaluate --queries asked.csv --ways --index catalogue",
+            "asking 2/2, _ queries/s",
+            "caption --index catalogue",
+        ),
+        (
+            "evaluate --texts asked.csv --index catalogue",
+            "asking 2/2, _ texts/s",
+            'query --text "..." --index catalogue',
+        ),
+        (
+            "evaluate --outfits looks.csv --index catalogue",
+            "asking 2/2, _ looks/s",
+            "query PHOTO --goes-with --index catalogue",
+        ),
+        (
+            "evaluate --weights W --data ours/data.yaml",
+            "evaluating 5/5, _ photos/s",
+            "evaluate --weights W --data ours/data.yaml --split test --html evaluation.html",
+        ),
+        (
+            "evaluate --weights W --data ours/data.yaml --html x.html",
+            "evaluating 5/5, _ photos/s",
+            "build-index PHOTOS --detector W",
+        ),
+        ("dataset audit ours", "looking 11/11, _ photos/s", "dataset audit ours --html audit.html"),
+        (
+            "dataset export ours --to voc --out voc",
+            "writing 11/11, _ photos/s",
+            "fetch-dataset voc:voc --out DIR   (and back)",
+        ),
+        (
+            "catalogue add asked/look.bmp --index catalogue",
+            "adding 12/12, _ photos/s, 3 garments, 0 failed",
+            "query PHOTO --index catalogue",
+        ),
+    ],
+)
+def test_commands_end_with_all_that_is_done_and_what_comes_next(
+    words: str, last: str, hint: str, cli: Callable[..., Result], own_world: Path
+) -> None:
+    rows = "image,product_id,category,text\nasked/look.bmp,T2,top,red shirt\nasked/look.bmp,P1,pants,blue pants\n"
+    (own_world / "asked.csv").write_text(rows)
+    looks = (("a", "T1", "top"), ("a", "P1", "pants"), ("b", "T4", "top"), ("b", "P3", "pants"))
+    lines = [f"looks/{look}.bmp,{product},{name}\n" for look, product, name in looks]
+    (own_world / "looks.csv").write_text("image,product_id,category\n" + "".join(lines))
+    photo(own_world / "looks" / "a.bmp", {"a": "red/rose", "d": "navy/blue"})
+    photo(own_world / "looks" / "b.bmp", {"b": "rose", "d": "blue/sky"}, (120, 160))
+    (own_world / "W").symlink_to(DETECTOR)
+    make_dataset(own_world / "ours")
+    done = cli(*words.split())
+    assert done.code == 0, done.err
+    told = re.sub(r"\b[\d.]+(?= \w+/s)", "_", done.err).splitlines()
+    assert last in told
+    assert f"next: fashionrec {hint}" in told
