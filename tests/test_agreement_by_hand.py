@@ -247,7 +247,6 @@ def test_a_source_is_asked_through_the_serving_plane() -> None:
 
 def test_the_limits_are_those_that_the_documents_tell() -> None:
     assert {name: (one.found, one.iou, one.score) for name, one in BOUNDS.items()} == {
-        "fp32": (0.99, 0.99, 0.005),
         "fp16": (0.99, 0.99, 0.005),
         "int8": (0.95, 0.93, 0.035),
     }

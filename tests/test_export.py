@@ -14,7 +14,7 @@ from test_detector_training import FAST, dataset
 
 from fashionrec.config import load_config
 from fashionrec.detector.detect import Detector
-from fashionrec.errors import DataError, ModelError, Refused
+from fashionrec.errors import DataError, Refused
 from fashionrec.models.bundle import Bundle, is_bundle
 
 pytestmark = pytest.mark.train
@@ -427,7 +427,7 @@ def test_a_drifted_export_exits_3_says_the_figure_and_writes_nothing(
         (("nonsense",), "what is 'nonsense'"),
         (("colour=1",), "unknown setting export.colour"),
         (("--images", "none"), "none"),
-        (("--format", "engine"), "GPU"),
+        (("--format", "engine"), "project.device=tensorrt"),
         (("--out", "."), "is no bundle"),
     ],
 )
@@ -447,33 +447,3 @@ def test_an_encoder_in_another_precision_needs_photos_to_be_judged_on(
     (tmp_path / "encoder").mkdir()
     done = cli("export", "encoder", "--out", "x", "--precision", "int8")
     assert (done.code, "int8 is judged on photos of yours" in done.err) == (2, True)
-
-
-def test_an_engine_is_kept_only_where_it_finds_what_its_checkpoint_finds(trained: Trained, tmp_path: Path) -> None:
-    """No GPU here: what builds the engine is given, and what it builds is the checkpoint itself, or a network that has learnt
-    nothing."""
-    import shutil
-
-    from fashionrec.detector.training.engine import export_engine
-    from fashionrec.detector.training.ultra import load_yolo, quiet
-
-    def sound(weights: Path, side: int, precision: str, data: Path | None) -> Path:
-        return Path(shutil.copyfile(weights, weights.with_name("sound.pt")))
-
-    def drifted(weights: Path, side: int, precision: str, data: Path | None) -> Path:
-        yolo = load_yolo(str(weights))
-        for parameter in yolo.model.parameters():
-            parameter.data.mul_(0.9)
-        with quiet(None):
-            yolo.save(str(weights.with_name("drifted.pt")))
-        return weights.with_name("drifted.pt")
-
-    made = export_engine(trained.weights, tmp_path / "a", evidence=evidence(trained), build=sound)
-    assert made["agreement"]["found_by_both"] == 1.0
-    assert json.loads((tmp_path / "a" / "engine.json").read_text()) == made
-    assert Path(made["path"]).name == "best.engine"
-    with pytest.raises(Refused):
-        export_engine(trained.weights, tmp_path / "b", evidence=evidence(trained), build=drifted)
-    assert not (tmp_path / "b").exists()
-    with pytest.raises(ModelError, match="GPU"):
-        export_engine(trained.weights, tmp_path / "c", evidence=evidence(trained))

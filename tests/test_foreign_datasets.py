@@ -148,22 +148,3 @@ def test_a_finetune_runs_nothing_of_its_data_or_of_what_it_replays(cli: Callable
     assert done.code in (0, 3), done.err
     assert hostile.ran(tmp_path) == []
     assert content(tmp_path / "new") | content(tmp_path / "old") == planted
-
-
-def test_an_engine_is_calibrated_on_a_list_of_our_own(tmp_path: Path) -> None:
-    """What is handed to ultralytics' export: without a GPU it cannot be run here."""
-    from fashionrec.detector.training.engine import built_by_ultralytics
-
-    data = dataset(tmp_path / "d", {"train": 2, "valid": 2})
-    hostile.planted_dataset(data, tmp_path)
-    asked: dict[str, object] = {}
-
-    class Exporting:
-        def export(self, **options: object) -> str:
-            asked.update(options)
-            return str(tmp_path / "x.engine")
-
-    built_by_ultralytics(tmp_path / "x.pt", 64, "int8", data, load=lambda weights: Exporting())
-    given = Path(str(asked["data"]))
-    assert given != data
-    assert "download" not in given.read_text()

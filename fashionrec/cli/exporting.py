@@ -1,4 +1,4 @@
-"""export: a checkpoint as a bundle, ready to serve, in the precision asked for; or as a TensorRT engine."""
+"""export: a checkpoint as a bundle, ready to serve, in the precision asked for."""
 
 import random
 import tempfile
@@ -10,9 +10,8 @@ import typer
 
 from fashionrec.cli import models
 from fashionrec.cli.session import Command, Context, Session
-from fashionrec.common.extras import DETECTOR_PACKAGES, load
 from fashionrec.common.text import shell_word
-from fashionrec.errors import ConfigError, DataError, ImageError, ModelError, UsageError
+from fashionrec.errors import DataError, ImageError, ModelError, UsageError
 from fashionrec.models.bundle import Bundle, is_bundle
 
 if TYPE_CHECKING:
@@ -45,9 +44,7 @@ def export(
     data: Annotated[
         Path | None, typer.Option(help="data.yaml of labelled photos: as --images, and the loss of mAP is measured.")
     ] = None,
-    format_: Annotated[
-        str, typer.Option("--format", help="bundle, or engine: TensorRT, on the GPU that it is to run on.")
-    ] = "bundle",
+    format_: Annotated[str, typer.Option("--format", help="bundle, the one format.")] = "bundle",
     trust_pickle: models.TrustPickle = False,
 ) -> None:
     session = context.session
@@ -55,8 +52,13 @@ def export(
     if words:
         raise UsageError(f"what is {words[0]!r}?", hint="settings are key=value, as in imgsz=640")
     session.override("export", {"precision": precision})
-    if format_ not in ("bundle", "engine"):
-        raise UsageError(f"there is no format {format_!r}", hint="bundle or engine")
+    if format_ == "engine":
+        raise UsageError(
+            "TensorRT engine files are no longer written: no command serves them",
+            hint="export a bundle, and set project.device=tensorrt where it is served: ONNX Runtime builds the engine there",
+        )
+    if format_ != "bundle":
+        raise UsageError(f"there is no format {format_!r}", hint="bundle")
     if out.exists() and not is_bundle(out):
         raise ModelError(f"{out} is there already, and is no bundle", hint="choose another --out, or remove it")
     path = _checkpoint(Path(source))
@@ -64,14 +66,11 @@ def export(
         evidence = _evidence(session, images, data)
         config = session.config.export
         with models.trusting(session, trust_pickle, path):
-            if format_ == "engine":
-                _export_engine(session, path, out, evidence, data)
-                return
             bundle = models.export_detector(
                 session, path, out, precision=config.precision, imgsz=config.imgsz, **evidence
             )
     else:
-        bundle = _export_embedder(session, str(path) if path.exists() else source, out, images, data, format_)
+        bundle = _export_embedder(session, str(path) if path.exists() else source, out, images, data)
     document = {
         "path": str(bundle.path),
         "kind": bundle.kind,
@@ -151,15 +150,11 @@ def _measure(session: Session, data: Path, split: str) -> Any:
     return measure
 
 
-def _export_embedder(
-    session: Session, source: str, out: Path, images: Path | None, data: Path | None, format_: str
-) -> Bundle:
+def _export_embedder(session: Session, source: str, out: Path, images: Path | None, data: Path | None) -> Bundle:
     """``source`` may be a float32 bundle, too, that is wanted in another precision."""
     from fashionrec.photos.images import find_photos
 
     precision = session.config.export.precision
-    if format_ != "bundle":
-        raise ConfigError("an encoder is exported as a bundle", hint="engines are for detectors")
     if data:
         raise UsageError("--data is for detectors", hint="an encoder is checked on the photos of --images")
     found = list(find_photos(images)) if images else []
@@ -191,28 +186,6 @@ def _pictures(session: Session, paths: list[Path]) -> "list[Image.Image]":
         workers=config.build.workers,
     )
     return [photo.pixels for _, photo in decoded if not isinstance(photo, ImageError)]
-
-
-def _export_engine(session: Session, weights: Path, out: Path, evidence: dict[str, Any], data: Path | None) -> None:
-    module = load("fashionrec.detector.training.engine", what="exporting a TensorRT engine", packages=DETECTOR_PACKAGES)
-    config = session.config.export
-    document = module.export_engine(
-        weights,
-        out,
-        imgsz=config.imgsz,
-        precision=config.precision,
-        data=data,
-        evidence=load("fashionrec.detector.training.export", what="exporting a detector").Evidence(
-            **evidence, limits=session.config.images
-        ),
-        log=session.out.say,
-    )
-
-    def human() -> None:
-        session.out.line(f"engine {document['path']}, {document['bytes'] / (1 << 20):.1f} MiB")
-        _print_figures(session, document["agreement"])
-
-    session.out.result(document, human)
 
 
 def _print_figures(session: Session, figures: Mapping[str, Any], indent: str = "  ") -> None:

@@ -169,5 +169,5 @@ def a_bundle(world: World) -> None:
 @row("export", "--precision", "--format", needs=("onnx",))
 def what_an_export_is(world: World) -> None:
     source = ("export", TINY / "embedder", "--out", "b")
-    assert "an encoder is exported as a bundle" in world.run(*source, "--format", "engine", code=2).err
+    assert "project.device=tensorrt" in world.run(*source, "--format", "engine", code=2).err
     assert "fp16 is judged on photos of yours" in world.run(*source, "--precision", "fp16", code=2).err

@@ -46,10 +46,10 @@ class Bounds:
     score: float
 
 
-#: fp32 is that of an engine. For int8, as measured on detectors trained here (docs/detectors.md): what loses less than a point of
+#: For int8, as measured on detectors trained here (docs/detectors.md): what loses less than a point of
 #: mAP50-95 keeps .99, .95 and .022; full 8-bit weights on a CPU without VNNI, which lose more, .98, .91 and .042; ranges of a
 #: wrong calibration .3 to .8, .8 and .16.
-BOUNDS = {"fp32": Bounds(0.99, 0.99, 0.005), "fp16": Bounds(0.99, 0.99, 0.005), "int8": Bounds(0.95, 0.93, 0.035)}
+BOUNDS = {"fp16": Bounds(0.99, 0.99, 0.005), "int8": Bounds(0.95, 0.93, 0.035)}
 _REMEDY = {
     "fp16": "export it as fp32",
     "int8": "calibrate on more photos like those that it will be asked about (--images, --data), or export it as fp32",
