@@ -17,7 +17,6 @@ from fashionrec.dataset.prepare.augment import (
     draw_change,
     flip_box,
     rotate_box,
-    rotation_slack,
 )
 from fashionrec.dataset.prepare.rules import Label
 from fashionrec.dataset.synthetic.attributes import sample_garment
@@ -33,6 +32,17 @@ boxes = st.builds(
     st.integers(1, 60),
     st.integers(1, 40),
 )
+
+
+def rotation_slack(box: Box, degrees: float) -> tuple[float, float]:
+    """How far, in pixels, a rotated garment may reach beyond the rule's box to each side, and above and below."""
+    angle = math.radians(degrees)
+    cos, sin = abs(math.cos(angle)), abs(math.sin(angle))
+    width, height = box.width, box.height
+    corners = width * cos + height * sin, width * sin + height * cos
+    return (corners[0] - math.hypot(width * cos, height * sin)) / 4, (
+        corners[1] - math.hypot(width * sin, height * cos)
+    ) / 4
 
 
 def box_of(mask: Image.Image) -> Box:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fashionrec.config import Config, config_dir, flatten, load_config
+from fashionrec.config import REMOVED, Config, config_dir, flatten, load_config
 from fashionrec.config.yolo_options import YOLO_OPTIONS
 from fashionrec.errors import ConfigError
 
@@ -23,6 +23,20 @@ def test_layers_override_in_order_and_say_where_a_value_came_from(tmp_path: Path
     assert resolved.origins["query.min_score"] == str(file)
     assert resolved.origins["query.index"] == "environment FASHIONREC_INDEX"
     assert load_config([file], env=env).config.query.k == 4
+
+
+def test_a_removed_key_says_what_to_do_without_it(tmp_path: Path) -> None:
+    file = tmp_path / "old.yaml"
+    file.write_text("evaluate: {k: 10, worst: 3}\n")
+    for files, sets, env in (
+        ([file], [], {}),
+        ([], ["evaluate.k=5"], {}),
+        ([], [], {"FASHIONREC_EVALUATE__K": "5"}),
+    ):
+        with pytest.raises(ConfigError, match=r"evaluate\.k was removed") as caught:
+            load_config(files, sets, env=env)
+        assert caught.value.hint == REMOVED["evaluate.k"]
+    assert all(len(hint) > 20 for hint in REMOVED.values())
 
 
 @pytest.mark.parametrize(

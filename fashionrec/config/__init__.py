@@ -29,6 +29,9 @@ ENV_SHORT = {"FASHIONREC_INDEX": "query.index"}
 #: In the environment for other purposes; never settings.
 ENV_OTHER = frozenset({"FASHIONREC_REALDATA"})
 
+#: Settings of versions before, and what to do without them.
+REMOVED = {"evaluate.k": "take it out: it changed nothing, a search is always measured at 1, 5 and 10"}
+
 Fraction = Annotated[float, Bounds(ge=0.0, le=1.0)]
 Positive = Annotated[int, Bounds(ge=1)]
 NonNegative = Annotated[int, Bounds(ge=0)]
@@ -365,7 +368,6 @@ class EvaluateConfig(Section):
     conf: Fraction
     iou: Fraction
     max_det: Positive
-    k: Positive
     worst: NonNegative
 
 
@@ -585,6 +587,8 @@ def _merge(
     for key, value in layer.items():
         dotted = f"{prefix}{key}"
         section = prefix.rstrip(".")
+        if dotted in REMOVED:
+            raise ConfigError(f"the setting {dotted} was removed ({origin})", hint=REMOVED[dotted])
         if key not in tree and not (section in _YOLO_SECTIONS and key in YOLO_OPTIONS) and section not in _FREE:
             choices = [f"{prefix}{name}" for name in tree]
             if section in _YOLO_SECTIONS:

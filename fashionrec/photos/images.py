@@ -221,13 +221,6 @@ def encode_photo(pixels: Image.Image, quality: int) -> bytes:
     return out.getvalue()
 
 
-def to_array(pixels: Image.Image) -> np.ndarray:
-    """uint8 [height, width, 3], RGB."""
-    import numpy as np
-
-    return np.asarray(pixels, dtype=np.uint8)
-
-
 def _read_bytes(path: Path, limit: int) -> bytes:
     try:
         status = path.stat()
