@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fashionrec.common.boxes import iou_matrix
 from fashionrec.detector.decode import Detections
 from fashionrec.evaluation.detection.average_precision import (
     IOU_THRESHOLDS,
     average_precision,
     class_figures,
-    iou_matrix,
     match,
     smooth,
 )

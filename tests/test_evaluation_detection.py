@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from fashionrec.common.boxes import iou_matrix
 from fashionrec.config import Config
 from fashionrec.dataset.prepare.table import write_data_yaml
 from fashionrec.detector.decode import Detections
 from fashionrec.detector.detect import Detector
 from fashionrec.errors import DataError
-from fashionrec.evaluation.detection.average_precision import IOU_THRESHOLDS, average_precision, iou_matrix, match
+from fashionrec.evaluation.detection.average_precision import IOU_THRESHOLDS, average_precision, match
 from fashionrec.evaluation.detection.confusion import ConfusionMatrix
 from fashionrec.evaluation.detection.evaluator import evaluate_detector
 from fashionrec.evaluation.detection.matches import Matches

@@ -11,15 +11,10 @@ import unicodedata
 from dataclasses import dataclass
 
 from fashionrec.captioner.vocabulary import NONE, Vocabulary, load_vocabulary
+from fashionrec.common.korean import ENDINGS, without_ending
 
 _HANGUL = re.compile(r"[\uac00-\ud7a3]")
 _PIECE = re.compile(r"[\uac00-\ud7a3]+|[^\W_]+(?:[-'][^\W_]+)*|[^\w\s]|_", re.UNICODE)
-#: What stands behind a Korean noun, the longest first.
-_PARTICLES = sorted(
-    "은 는 이 가 을 를 의 에 에서 으로 로 도 만 과 와 랑 이랑 하고 부터 까지 처럼 같은 보다 한 인 있는 없는 들 용".split(),
-    key=len,
-    reverse=True,
-)
 _AND = frozenset({"과", "와", "랑", "이랑", "하고", "및", "그리고"})
 #: Words that say nothing by themselves beside a value: "체크 패턴 스커트" is a checked skirt.
 _FILLERS = frozenset(
@@ -97,7 +92,7 @@ def _korean(pieces: list[str], n: int, forms: dict[str, _Meaning]) -> tuple[int,
         run = pieces[n : n + more]
         if len(run) == more > 1 and all(map(_HANGUL.match, run)):
             whole = "".join(run)
-            for end in (whole, _without_particle(whole)):
+            for end in (whole, without_ending(whole, ENDINGS)):
                 if end in forms:
                     return more, [forms[end]], ""
     found, rest = _compound(pieces[n], forms)
@@ -128,7 +123,7 @@ def _compound(word: str, forms: dict[str, _Meaning]) -> tuple[list[_Meaning], st
             rest += word[at]
             at += 1
     if rest and not found:
-        stem = _without_particle(word)
+        stem = without_ending(word, ENDINGS)
         return ([forms[stem]], "") if stem in forms else ([], "" if stem in _FILLERS else stem)
     return found, rest
 
@@ -140,18 +135,11 @@ def _of_two_colours(meaning: _Meaning, before: list[_Meaning]) -> bool:
 
 def _only_particles(tail: str) -> bool:
     while tail:
-        particle = next((one for one in _PARTICLES if tail.startswith(one)), None)
+        particle = next((one for one in ENDINGS if tail.startswith(one)), None)
         if particle is None:
             return False
         tail = tail[len(particle) :]
     return True
-
-
-def _without_particle(word: str) -> str:
-    for particle in _PARTICLES:
-        if word.endswith(particle) and len(word) - len(particle) >= 2:
-            return word[: -len(particle)]
-    return word
 
 
 def _joins(pieces: list[str], n: int, taken: int, forms: dict[str, _Meaning]) -> bool:
@@ -168,7 +156,7 @@ def _english(pieces: list[str], n: int, forms: dict[str, _Meaning]) -> tuple[int
         if len(run) == more and not any(map(_HANGUL.match, run)):
             for words in (" ".join(run), "".join(run)):
                 folded = words.casefold()
-                found = forms.get(folded) or forms.get(_singular(folded)) or forms.get(_without_particle(folded))
+                found = forms.get(folded) or forms.get(_singular(folded)) or forms.get(without_ending(folded, ENDINGS))
                 if found is not None:
                     return more, found
     return 1, None

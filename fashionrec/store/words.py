@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from fashionrec.common.korean import PARTICLES, without_ending
+
 _WORD = re.compile(r"\w+")
 _HANGUL = re.compile(r"[\uac00-\ud7a3]+")
 
@@ -28,7 +30,7 @@ def match_expression(query: str) -> str:
     terms = []
     for word in _WORD.findall(query.lower()):
         terms.append('"' + " ".join(_pairs(word) if _HANGUL.search(word) else [word]) + '"')
-        stem = _without_particle(word)
+        stem = without_ending(word, PARTICLES) if _HANGUL.fullmatch(word) else word
         if stem != word:
             terms.append('"' + " ".join(_pairs(stem)) + '"')
     return " OR ".join(dict.fromkeys(terms))
@@ -39,20 +41,9 @@ def single_syllables(query: str) -> list[str]:
     found = []
     for word in _WORD.findall(query.lower()):
         if _HANGUL.fullmatch(word):
-            stems = {word, *(word.removesuffix(one) for one in _PARTICLES if word.endswith(one))}
+            stems = {word, *(word.removesuffix(one) for one in PARTICLES if word.endswith(one))}
             found += [stem for stem in stems if len(stem) == 1]
     return list(dict.fromkeys(found))
-
-
-_PARTICLES = ("으로", "에서", "와", "과", "은", "는", "이", "가", "을", "를", "의", "로", "도", "만", "에")
-
-
-def _without_particle(word: str) -> str:
-    if _HANGUL.fullmatch(word):
-        for particle in _PARTICLES:
-            if word.endswith(particle) and len(word) - len(particle) >= 2:
-                return word[: -len(particle)]
-    return word
 
 
 def _pairs(word: str) -> list[str]:

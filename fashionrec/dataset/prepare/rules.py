@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fashionrec.common.boxes import iou_matrix
 from fashionrec.common.text import shell_word
 from fashionrec.config import DatasetConfig
 from fashionrec.dataset.source import RawBox, SourceImage
@@ -175,24 +176,18 @@ class _Boxes:
     """Boxes to compare another one with, all at once: one by one, thousands of them take minutes."""
 
     def __init__(self) -> None:
-        self._corners, self._count = np.empty((4, 64)), 0
+        self._boxes, self._count = np.empty((64, 4)), 0
 
     def add(self, box: Box) -> None:
-        if self._count == self._corners.shape[1]:
-            self._corners = np.concatenate([self._corners, np.empty_like(self._corners)], axis=1)
-        self._corners[:, self._count] = box
+        if self._count == len(self._boxes):
+            self._boxes = np.concatenate([self._boxes, np.empty_like(self._boxes)])
+        self._boxes[self._count] = box
         self._count += 1
 
     def has(self, box: Box, iou: float) -> bool:
-        """Whether one of them is the same, or overlaps by more than ``iou``; the arithmetic is that of :meth:`Box.iou`."""
-        x1, y1, x2, y2 = self._corners[:, : self._count]
-        width = np.maximum(0.0, np.minimum(x2, box.x2) - np.maximum(x1, box.x1))
-        height = np.maximum(0.0, np.minimum(y2, box.y2) - np.maximum(y1, box.y1))
-        common = width * height
-        union = box.area + (x2 - x1) * (y2 - y1) - common
-        same = (x1 == box.x1) & (y1 == box.y1) & (x2 == box.x2) & (y2 == box.y2)
-        overlap = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
-        return bool((same | (overlap > iou)).any())
+        """Whether one of them is the same, or overlaps by more than ``iou``."""
+        boxes, own = self._boxes[: self._count], np.array([box])
+        return bool(((boxes == own).all(axis=1) | (iou_matrix(own, boxes)[0] > iou)).any())
 
 
 def _words(raw: RawBox) -> str:

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from fashionrec.common.boxes import iou_matrix
 from fashionrec.detector.decode import Detections
-from fashionrec.types import Box
 
 CONF = 0.25  # detections at least this sure must be found by both
 _IOU = 0.5  # from here on both found the same
@@ -88,10 +88,7 @@ def _in_batches(detector: Finder, photos: Sequence[Image.Image], prepared: bool)
 
 def _nearest(one: Detections, n: int, other: Detections) -> tuple[float, int]:
     """The best overlap of a detection with one of its class, and its place; (0, -1) where there is none."""
-    box = Box(*map(float, one.boxes[n]))
-    best, at = 0.0, -1
-    for place in np.flatnonzero(other.class_ids == one.class_ids[n]):
-        overlap = box.iou(Box(*map(float, other.boxes[place])))
-        if overlap > best:
-            best, at = overlap, int(place)
-    return best, at
+    same = np.flatnonzero(other.class_ids == one.class_ids[n])
+    overlaps = iou_matrix(one.boxes[n : n + 1].astype(np.float64), other.boxes[same].astype(np.float64))[0]
+    best = int(overlaps.argmax()) if len(same) else -1
+    return (float(overlaps[best]), int(same[best])) if best >= 0 and overlaps[best] > 0 else (0.0, -1)

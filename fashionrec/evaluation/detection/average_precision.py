@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fashionrec.common.boxes import iou_matrix
+
 if TYPE_CHECKING:
     from fashionrec.detector.decode import Detections
 
@@ -79,15 +81,6 @@ def match(found: Detections, truth: np.ndarray, classes: np.ndarray) -> np.ndarr
                 correct[column, n] = True
                 left[row] = 0.0
     return correct
-
-
-def iou_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """IoU of every box of ``a`` [n, 4] with every box of ``b`` [m, 4], both xyxy: float [n, m]."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    inter = np.clip(high - low, 0, None).prod(axis=2)
-    area_a, area_b = (a[:, 2:] - a[:, :2]).prod(axis=1), (b[:, 2:] - b[:, :2]).prod(axis=1)
-    return np.asarray(inter / np.maximum(area_a[:, None] + area_b[None, :] - inter, 1e-9))
 
 
 def average_precision(recall: Sequence[float] | np.ndarray, precision: Sequence[float] | np.ndarray) -> float:

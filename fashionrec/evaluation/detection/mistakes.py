@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fashionrec.evaluation.detection.average_precision import iou_matrix
+from fashionrec.common.boxes import iou_matrix
 from fashionrec.evaluation.detection.confusion import BACKGROUND
 from fashionrec.evaluation.detection.matches import Matches
 
