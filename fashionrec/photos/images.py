@@ -300,15 +300,6 @@ def read_thumbnail(data: bytes) -> Image.Image:
     raise ImageError(f"a thumbnail has {opened.width} x {opened.height} pixels", reason="too-many-pixels")
 
 
-def read_size(path: Path) -> tuple[int, int]:
-    """Width and height of a photo as it is stored; nothing is decoded. Raises :class:`ImageError`."""
-    try:
-        with path.open("rb") as file:
-            return _open(file).size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{path} is not an image that can be read: {error}", reason="not-an-image") from None
-
-
 def _open(file: IO[bytes], formats: tuple[str, ...] = COMMON_FORMATS) -> Image.Image:
     # ultralytics, where it is loaded, replaces Pillow's open by one that tries to install packages; take Pillow's own
     pillow_open = getattr(sys.modules.get("ultralytics.utils.patches"), "_image_open", Image.open)
