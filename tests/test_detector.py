@@ -188,7 +188,7 @@ ANCHORS = {
 
 
 def test_efficientdets_anchors_and_decoding_by_hand() -> None:
-    anchors = anchors_of({"imgsz": 16, "anchors": ANCHORS})
+    anchors = anchors_of(16, ANCHORS)
     # level 3: cells of 8 pixels, 2 x 2 of them, rows first, each of 2 octaves x 2 aspects; level 4: one cell of 16
     assert anchors.shape == ((4 + 1) * 4, 4)
     assert anchors[0].tolist() == [4, 4, 32, 32]
@@ -204,7 +204,7 @@ def test_efficientdets_anchors_and_decoding_by_hand() -> None:
     assert placed.shape == (6, 20)
     assert placed[:, 0].tolist() == pytest.approx([4 + 8, 4 + 16, 96, 64, 0.9, 0.1], rel=1e-6)
     assert placed[3, 1] == pytest.approx(32 * 0.7 * np.exp(MOST))
-    levels = anchors_of({"imgsz": 16, "anchors": ANCHORS | {"anchor_scale": [4.0, 1.0], "aspect_ratios": [4.0]}})
+    levels = anchors_of(16, ANCHORS | {"anchor_scale": [4.0, 1.0], "aspect_ratios": [4.0]})
     assert levels[0].tolist() == [4, 4, 64, 16]
     assert levels[-2].tolist() == [8, 8, 32, 8]
 

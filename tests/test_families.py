@@ -295,11 +295,8 @@ def test_anchors_are_effdets(model: str, side: int) -> None:
     config.image_size = (side, side)
     names = ("min_level", "max_level", "num_scales", "anchor_scale")
     aspects = [aspect if isinstance(aspect, float) else tuple(aspect) for aspect in config.aspect_ratios]
-    spec = {
-        "imgsz": side,
-        "anchors": {**{name: config[name] for name in names}, "aspect_ratios": aspects},
-    }
-    ours, theirs = anchors_of(spec), Anchors.from_config(config).boxes.numpy()
+    about = {**{name: config[name] for name in names}, "aspect_ratios": aspects}
+    ours, theirs = anchors_of(side, about), Anchors.from_config(config).boxes.numpy()
     y1, x1, y2, x2 = theirs.T
     assert np.allclose(ours, np.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1], axis=1), atol=1e-3)
 

@@ -12,9 +12,10 @@ import numpy as np
 from fashionrec.detector.decode import DECODERS, Detections, decoder_for, non_maximum_suppression
 from fashionrec.detector.efficientdet import anchors_of, placed_on
 from fashionrec.detector.preprocess import Letterbox, Stretched, batch_input, letterbox, letterboxed, stretch
+from fashionrec.detector.spec import DetectorSpec
 from fashionrec.errors import ModelError
 from fashionrec.models.bundle import Bundle
-from fashionrec.photos.pixels import PixelSpec, placement, prepare_pixels
+from fashionrec.photos.pixels import placement, prepare_pixels
 from fashionrec.types import Box, Garment
 
 if TYPE_CHECKING:
@@ -62,21 +63,14 @@ class Detector:
     ) -> None:
         if bundle.kind != "detector":
             raise ModelError(f"{bundle.path} holds an {bundle.kind}, not a detector")
-        spec = bundle.spec
         try:
-            self.imgsz, self._pad, self._scale = int(spec["imgsz"]), int(spec["pad"]), float(spec["scale"])
-            self._stretches = {"letterbox": False, "stretch": True}[str(spec["resize"])]
-            self.labels = {int(number): str(name) for number, name in spec["labels"].items()}
-            self._decode = decoder_for(str(spec["head"]))
-            self._input = str(spec["input"])
-            self._mean, self._std = _channels(spec.get("mean")), _channels(spec.get("std"))
-            self._most = int(spec.get("batch") or 0)  # photos in one call of the graph; 0 = any number
-            self._multiple = int(spec.get("rectangular") or 0) if rectangular and not self._stretches else 0
-            self._anchors = anchors_of(spec) if spec["head"] == "efficientdet" else None
-            self.pixels = PixelSpec.from_dict(spec.get("pixels"))
+            self.spec = DetectorSpec.from_dict(bundle.spec)
+            self._decode = decoder_for(self.spec.head)
+            self._anchors = None if self.spec.anchors is None else anchors_of(self.spec.imgsz, self.spec.anchors)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelError(f"bundle {bundle.path} is not understood ({error!r})", hint="export it again") from None
-        self.bundle = bundle
+        self.bundle, self.labels, self.pixels = bundle, self.spec.labels, self.spec.pixels
+        self._multiple = self.spec.rectangular if rectangular and not self._stretches else 0
         self.conf, self.iou, self.max_garments = conf, iou, max_garments
         self._threads, self._device = threads, device
         self._lock = threading.Lock()
@@ -179,9 +173,18 @@ class Detector:
         return letterboxed(width, height, self.imgsz, self._multiple)[1]
 
     @property
+    def imgsz(self) -> int:
+        """Pixels of the longer side of the input."""
+        return self.spec.imgsz
+
+    @property
     def most(self) -> int | None:
         """How many photos the graph takes in a call; None = any number."""
-        return self._most or None
+        return self.spec.batch or None
+
+    @property
+    def _stretches(self) -> bool:
+        return self.spec.resize == "stretch"
 
     @property
     def provider(self) -> str:
@@ -191,10 +194,10 @@ class Detector:
     def _square(self, photo: Image.Image) -> tuple[np.ndarray, Letterbox | Stretched]:
         if self._stretches:
             return stretch(photo, self.imgsz)
-        return letterbox(photo, self.imgsz, self._pad, self._multiple)
+        return letterbox(photo, self.imgsz, self.spec.pad, self._multiple)
 
     def _values(self, squares: Sequence[np.ndarray]) -> np.ndarray:
-        return batch_input(squares, self._scale, self._mean, self._std)
+        return batch_input(squares, self.spec.scale, self.spec.mean, self.spec.std)
 
     def _answers(self, squares: Sequence[np.ndarray]) -> list[np.ndarray]:
         by_shape: dict[tuple[int, ...], list[int]] = {}
@@ -202,7 +205,7 @@ class Detector:
             by_shape.setdefault(square.shape, []).append(n)
         found: dict[int, np.ndarray] = {}
         for numbers in by_shape.values():
-            step = self._most or len(numbers)
+            step = self.spec.batch or len(numbers)
             for start in range(0, len(numbers), step):
                 part = numbers[start : start + step]
                 outputs = self._run(self._values([squares[n] for n in part]))
@@ -216,7 +219,7 @@ class Detector:
 
     def _run(self, values: np.ndarray) -> np.ndarray:
         try:
-            output = np.asarray(self._opened().run(None, {self._input: values})[0])
+            output = np.asarray(self._opened().run(None, {self.spec.input: values})[0])
         except ModelError:
             raise
         except Exception as error:  # onnxruntime raises its own classes
@@ -242,10 +245,3 @@ class Detector:
             if self._session is None:
                 self._session = self.bundle.session("detect", threads=self._threads, device=self._device)
         return self._session
-
-
-def _channels(values: Any) -> tuple[float, float, float] | None:
-    if values is None:
-        return None
-    red, green, blue = (float(value) for value in values)
-    return red, green, blue

@@ -16,14 +16,13 @@ import numpy as np
 MOST = 8.0
 
 
-def anchors_of(spec: Mapping[str, Any]) -> np.ndarray:
-    """float32 [anchors, 4] of x and y of the centre, width and height, in pixels of the input.
+def anchors_of(side: int, about: Mapping[str, Any]) -> np.ndarray:
+    """float32 [anchors, 4] of x and y of the centre, width and height, in pixels of an input of that ``side``.
 
-    ``spec`` is a bundle's, with ``imgsz`` and ``anchors``: ``min_level``, ``max_level``, ``num_scales`` (octaves),
+    ``about`` is what a bundle's spec says of them: ``min_level``, ``max_level``, ``num_scales`` (octaves),
     ``aspect_ratios`` (pairs of width and height, or width over height) and ``anchor_scale`` (one, or one a level). Raises
     KeyError, TypeError or ValueError where it is not understood.
     """
-    side, about = int(spec["imgsz"]), spec["anchors"]
     first, last, octaves = int(about["min_level"]), int(about["max_level"]), int(about["num_scales"])
     scales = about["anchor_scale"]
     per_level = list(scales) if isinstance(scales, (list, tuple)) else [scales] * (last - first + 1)

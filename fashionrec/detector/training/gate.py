@@ -90,7 +90,7 @@ def check(
         figures["input_difference_max"] = same_input(detector, photos, pixels)
     together, alone = detector.raw(photos), [detector.raw([photo])[0] for photo in photos]
     sources = [reference(photo) for photo in photos]
-    if str(bundle.spec["head"]) in _GRIDS:
+    if detector.spec.head in _GRIDS:
         figures |= _anchor_by_anchor(bundle, sources, together, alone)
     else:
         figures |= _box_by_box(bundle, sources, together)
@@ -157,7 +157,7 @@ def _within_limits(figures: Mapping[str, Any]) -> None:
 
 def same_input(detector: Detector, photos: Sequence[Image.Image], pixels: Callable[[Image.Image], np.ndarray]) -> float:
     """By how many grey levels the serving code's input differs from the source's own, at most."""
-    std = np.array(detector.bundle.spec.get("std") or (1.0, 1.0, 1.0))[:, None, None]
+    std = np.array(detector.spec.std or (1.0, 1.0, 1.0))[:, None, None]
     theirs = np.stack([pixels(photo) for photo in photos])
     return float((np.abs(detector.inputs(photos) - theirs) * std * 255).max())
 
