@@ -237,9 +237,8 @@ def test_paths_do_not_become_options() -> None:
     ("word", "quoted"),
     [("C:\\a b", '"C:\\a b"'), ("a&calc", '"…"'), ("$(id)", '"…"'), ("a\x1b", '"…"'), ("C:\\x", "C:\\x")],
 )
-def test_on_windows_what_cannot_be_quoted_is_not_named(word: str, quoted: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "name", "nt")
-    assert shell_word(word) == quoted
+def test_on_windows_what_cannot_be_quoted_is_not_named(word: str, quoted: str) -> None:
+    assert shell_word(word, windows=True) == quoted
 
 
 def test_markdown_cells_end_no_cell_and_make_no_html() -> None:

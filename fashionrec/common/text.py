@@ -88,7 +88,7 @@ def json_text(document: Any, *, indent: int | None = None, ascii_only: bool = Fa
     return re.sub(_UNSEEN_IN_JSON, lambda found: json.dumps(found[0])[1:-1], text)
 
 
-def shell_word(value: object) -> str:
+def shell_word(value: object, *, windows: bool = WINDOWS) -> str:
     r"""One word of a command line to be pasted: quoted where it has to be, a path that begins with ``-`` as ``./-…``.
 
     A word with hidden characters, or white space that a line cannot keep, is written as ``$'\x1b…'`` (bash, zsh, ksh).
@@ -99,7 +99,7 @@ def shell_word(value: object) -> str:
     if isinstance(value, PurePath) and word.startswith("-"):
         word = f".{os.sep}{word}"
     strange = visible(word) != word or any(ch.isspace() and ch != " " for ch in word) or "  " in word
-    if WINDOWS:  # no quoting holds in both cmd and PowerShell; a quote cannot be in a file name
+    if windows:  # no quoting holds in both cmd and PowerShell; a quote cannot be in a file name
         if re.fullmatch(r"[\w@+=:,./\\-]+", word):
             return word
         return '"…"' if strange or re.search(r'["$`%!&|<>^]', word) else f'"{word}"'
