@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 import time
 from datetime import date
 from pathlib import Path
@@ -19,6 +20,7 @@ from test_captioner_schema import answer as garment
 from fashionrec.captioner.openai.batch_api import BatchApi
 from fashionrec.captioner.openai.remote import OpenAICaptioner
 from fashionrec.captioner.openai.retirement import ask_shutdown
+from fashionrec.captioner.openai.transport import MOST_BYTES, Guard, open_client
 from fashionrec.captioner.openai.wire import essence, read_answer, redact
 from fashionrec.captioner.outcome import Outcome
 from fashionrec.captioner.schema import InvalidAnswer, parse
@@ -291,3 +293,49 @@ def test_a_date_of_another_kind_is_no_shutdown() -> None:
     from fashionrec.captioner.openai.retirement import shutdown_notice
 
     assert shutdown_notice(settings("http://127.0.0.1:1"), date(2026, 1, 1), "\x1b]0;x\x07" * 1000) == ""
+
+
+def test_a_deadline_is_of_one_request_and_one_thread() -> None:
+    guard = Guard()
+    assert (guard.left(None), guard.left(7.0), guard.most_bytes) == (None, 7.0, MOST_BYTES)
+    with guard.limit(100.0, 10):
+        assert (guard.left(7.0), guard.most_bytes) == (7.0, 10)
+        assert 90 < (guard.left(None) or 0) <= 100
+        assert 90 < (guard.left(1000.0) or 0) <= 100
+        guard.extend(50.0)  # less than is left
+        assert 90 < (guard.left(None) or 0) <= 100
+        guard.extend(500.0)
+        assert 490 < (guard.left(None) or 0) <= 500
+        elsewhere: list[object] = []
+        thread = threading.Thread(target=lambda: elsewhere.extend((guard.left(None), guard.most_bytes)))
+        thread.start()
+        thread.join()
+        assert elsewhere == [None, MOST_BYTES]
+    guard.extend(5.0)  # nothing is under way
+    assert (guard.left(None), guard.most_bytes) == (None, MOST_BYTES)
+    with guard.limit(-1.0):
+        assert (guard.left(None) or 0) < 0
+
+
+@pytest.mark.parametrize(
+    ("base_url", "url", "followed"),
+    [
+        ("https://API.test/v1", "https://api.test:443/v2", True),
+        ("http://api.test/v1", "http://api.test:80/v2", True),
+        ("https://api.test/v1", "http://api.test/v1", False),
+        ("https://api.test/v1", "https://api.test:444/v1", False),
+        ("https://api.test/v1", "https://api.test.evil/v1", False),
+        ("https://api.test/v1", "http://api.test:443/v1", False),
+    ],
+)
+def test_what_is_the_same_server(base_url: str, url: str, followed: bool) -> None:
+    client = open_client(base_url, 1.0, Guard())
+    (check,) = client.event_hooks["request"]
+    request = client.build_request("GET", url)
+    if followed:
+        check(request)
+    else:
+        with pytest.raises(Exception, match=r"api\.test redirects to api\.test") as caught:
+            check(request)
+        assert caught.value.code == "redirect"
+    client.close()

@@ -222,6 +222,7 @@ def test_it_goes_on_as_if_it_had_not_been_stopped(balance: str, data: Path, tmp_
     assert [*cut.reds, *resumed.reds] == whole.reds
     assert rows(run) == rows(expected)
     assert (run.epochs, run.metrics) == (4, expected.metrics)
+    assert 0 < run.seconds < 300  # of both parts
     for name in ("best", "last"):
         assert all(torch.equal(value, saved(run, name)[key]) for key, value in saved(expected, name).items())
 
