@@ -43,6 +43,14 @@ def clean(*boxes: RawBox, settings: DatasetConfig, frame: Frame | None = None, *
         (RawBox("top", 110, 10, 130, 30), None, ("outside-picture", "dropped")),
         (RawBox("top", 90, 10, 130, 30), Box(90, 10, 100, 30), ("beyond-edge", "fixed")),
         (RawBox("top", 90, 10, 100.4, 30), Box(90, 10, 100, 30), None),
+        (RawBox("top", 90, 10, 100.5, 30), Box(90, 10, 100, 30), None),
+        (RawBox("top", 10, -3, 30, 20), Box(10, 0, 30, 20), ("beyond-edge", "fixed")),
+        (RawBox("top", 99, 10, 130, 30), Box(99, 10, 100, 30), ("beyond-edge", "fixed")),
+        (RawBox("top", 100, 10, 130, 30), None, ("outside-picture", "dropped")),
+        (RawBox("top", 10, 50, 30, 70), None, ("outside-picture", "dropped")),
+        (RawBox("top", 10, 10, 11, 30), Box(10, 10, 11, 30), None),
+        (RawBox("top", 30, 10, 10, 30), Box(10, 10, 30, 30), ("reversed-corners", "fixed")),
+        (RawBox("top", 10, 30, 30, 10), Box(10, 10, 30, 30), ("reversed-corners", "fixed")),
     ],
 )
 def test_each_rule(config: Config, box: RawBox, kept: Box | None, problem: tuple[str, str] | None) -> None:
@@ -69,6 +77,16 @@ def test_repeated_boxes_are_one_and_those_of_two_classes_are_two(config: Config)
     )
     assert [label.class_id for label in labels] == [4, 4, 0]
     assert problems == [("repeated-box", "dropped")] * 2
+
+
+def test_repeated_means_more_than_the_setting_however_many_there_are(config: Config) -> None:
+    settings = config.dataset.model_copy(update={"repeated_iou": 0.5})
+    first, half, more = (RawBox("top", 0, 0, 40, bottom) for bottom in (40, 20, 30))
+    assert clean(first, half, settings=settings)[1] == []
+    assert clean(first, more, settings=settings)[1] == [("repeated-box", "dropped")]
+    many = [RawBox("top", n % 20 * 5, n // 20 * 5, n % 20 * 5 + 4, n // 20 * 5 + 4) for n in range(150)]
+    labels, problems = clean(*many, many[130], many[5], settings=settings)
+    assert (len(labels), problems) == (150, [("repeated-box", "dropped")] * 2)
 
 
 def test_the_map_renames_drops_and_wins_over_names(config: Config) -> None:
