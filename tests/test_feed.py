@@ -359,6 +359,13 @@ def test_bad_urls(url: str, fetch: Fetch) -> None:
     assert "p@" not in got.url
 
 
+def test_a_url_has_8192_characters_at_most() -> None:
+    longest = "http://h/" + "a" * (8192 - 9)
+    assert parse_target(f" {longest} ").url == longest
+    with pytest.raises(Unfetched, match="more than 8192 characters"):
+        parse_target(longest + "a")
+
+
 def test_urls_have_one_spelling() -> None:
     assert parse_target(" HTTP://Shop.TEST:80/a b?q=한#x ").url == "http://shop.test:80/a%20b?q=%ED%95%9C"
     assert parse_target("//cdn.test/a.jpg").origin == ("https", "cdn.test", 443)
