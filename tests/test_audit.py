@@ -23,6 +23,7 @@ from fashionrec.cli import dataset as dataset_commands
 from fashionrec.common.pages import COLOURS
 from fashionrec.config import Config, load_config
 from fashionrec.dataset.audit.charts import bars, grid, histogram
+from fashionrec.dataset.audit.classes import check_classes
 from fashionrec.dataset.audit.findings import KINDS, Finding, Mark
 from fashionrec.dataset.audit.page import audit_page, draw_marks
 from fashionrec.dataset.audit.run import Audit, audit_dataset
@@ -135,6 +136,36 @@ def test_imbalance_and_a_class_that_a_split_lacks(tmp_path: Path) -> None:
         )
     audit = audit_dataset(tmp_path, settings("audit.min_images=0"))
     assert [(f.kind, f.split, f.numbers["class"]) for f in audit.findings] == [("class-not-in-split", "valid", "skirt")]
+
+
+def test_classes_at_the_limits_of_their_rules() -> None:
+    def table(**splits: dict[str, int]) -> dict[str, Any]:
+        return {
+            split: {"boxes": sum(counts.values()), "classes": {name: {"images": n} for name, n in counts.items()}}
+            for split, counts in splits.items()
+        }
+
+    names = {0: "top", 1: "skirt", 2: "cape"}
+    told = table(
+        train={"top": 6, "skirt": 2, "cape": 0},
+        valid={"top": 0, "skirt": 1, "cape": 0},
+        test={"top": 0, "skirt": 0, "cape": 0},  # without any box: that is another finding
+        all={"top": 6, "skirt": 3, "cape": 0},
+    )
+    found = list(check_classes(told, names, 3, 2.0))
+    assert [(one.kind, one.split, one.numbers.get("class")) for one in found] == [
+        ("few-images", None, "cape"),
+        ("imbalance", None, None),
+        ("class-not-in-split", "valid", "top"),
+    ]
+    assert found[0].numbers == {"class": "cape", "images": 0, "missing": 3}
+    assert found[1].text == "top is in 6 photos, cape in 0, and there is none of the latter"
+    del names[2]
+    assert [one.kind for one in check_classes(told, names, 3, 2.0)] == ["class-not-in-split"]
+    few, uneven, _ = check_classes(told, names, 4, 1.9)
+    assert few.numbers == {"class": "skirt", "images": 3, "missing": 1}
+    assert uneven.text == "top is in 6 photos, skirt in 3, 2.0 times as many"
+    assert list(check_classes(told, {}, 4, 1.9)) == []
 
 
 def test_counts_are_those_of_an_independent_count(tmp_path: Path) -> None:
