@@ -182,6 +182,25 @@ def test_metrics_of_other_tests_are_not_compared(change: dict[str, Any], why: st
     assert found.to_dict()["comparable"] is False
 
 
+def test_only_numbers_are_compared_and_each_metric_that_either_has(tmp_path: Path) -> None:
+    a, b = finished(tmp_path / "train", "a"), finished(tmp_path / "train", "b")
+    a.metrics = {"split": "valid", "best": True, "map50": 0.5, "per_class": {"top": {"note": "x", "map50": 0.25}}}
+    b.metrics = {"epoch": 7, "split": "valid", "map50": 0.75, "per_class": {"dress": {"map50": 1}}}
+    found = compare_runs(a, b)
+    assert found.why_not == ""
+    assert [tuple(vars(row).values()) for row in found.metrics] == [
+        ("map50", 0.5, 0.75, 0.25),
+        ("epoch", None, 7.0, None),
+    ]
+    assert [tuple(vars(row).values()) for row in found.per_class] == [
+        ("dress, map50", None, 1.0, None),
+        ("top, map50", 0.25, None, None),
+    ]
+    document = found.to_dict()
+    assert (document["comparable"], document["why_not"], document["same_data"]) == (True, "", True)
+    assert document["metrics"][0] == {"name": "map50", "a": 0.5, "b": 0.75, "difference": 0.25}
+
+
 def test_more_training_data_does_not_forbid_the_comparison(tmp_path: Path) -> None:
     a = finished(tmp_path / "train", "a", 0.5)
     b = finished(tmp_path / "train", "b", 0.6, dataset={"fingerprint": "more", "valid": "v"})
