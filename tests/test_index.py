@@ -502,6 +502,7 @@ for trial in range(trials):
             # half of the flips where the structure is
             end = len(data) if rng.random() < 0.5 else min(len(data), 400)
             data[rng.integers(end)] ^= 1 << rng.integers(8)
+    store = None  # Windows does not remove what is mapped
     files[n].unlink()
     files[n].write_bytes(data)
     try:
