@@ -107,3 +107,10 @@ def test_commands_end_with_all_that_is_done_and_what_comes_next(
     told = re.sub(r"\b[\d.]+(?= \w+/s)", "_", done.err).splitlines()
     assert last in told
     assert f"next: fashionrec {hint}" in told
+
+
+def test_a_long_text_is_repeated_in_part(cli: Callable[..., Result], world: Path) -> None:
+    for text, repeated in (("a" * 60, "a" * 60), ("a" * 61, "a" * 59 + "…")):
+        done = cli("query", "--text", text, "--index", "catalogue")
+        assert done.code == 0, done.err
+        assert re.search(rf"^next: fashionrec query --text '?{repeated}'? --index catalogue ", done.err, re.MULTILINE)
