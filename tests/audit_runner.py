@@ -38,7 +38,7 @@ PICKLED = frozenset(
 PICKLED_MODULES = ("fashionrec.", "PIL.", "multiprocessing.", "concurrent.futures.")
 #: Programs that libraries ask about the machine.
 PROGRAMS = frozenset(
-    {"lscpu", "uname", "ldconfig", "/sbin/ldconfig", "nvidia-smi", "gcc", "cc", "ld", "objdump", "fc-list"}
+    {"lscpu", "uname", "ldconfig", "/sbin/ldconfig", "nvidia-smi", "xpu-smi", "gcc", "cc", "ld", "objdump", "fc-list"}
 )
 STARTS = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.startfile", "pty.spawn")
 CONNECTS = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto")
