@@ -127,6 +127,23 @@ def test_no_module_reaches_itself() -> None:
     assert circles(EDGES) == sorted(CIRCLES)
 
 
+def test_one_place_commits_a_generation() -> None:
+    """Only the writer begins and commits one."""
+    for module, tree in MODULES.items():
+        names = {
+            node.attr
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "generations"
+        }
+        names |= {
+            alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and node.module == "fashionrec.store.generations"
+            for alias in node.names
+        }
+        assert names.isdisjoint({"begin", "commit"}) or module == "store.writer", module
+
+
 def test_every_module_has_its_floor() -> None:
     assert {unit_of(module) for module in EDGES} == set(UNITS)
 
