@@ -224,3 +224,66 @@ def test_a_sign_means_what_the_row_expects_if_it_can() -> None:
 )
 def test_zones_of_half_an_hour(written: str, iso: str) -> None:
     assert parse_date(written) == iso
+
+
+#: What a sign means, first what it means where nothing else is said; "-" where it means nothing alone.
+SIGNS = """
+₩ KRW | 원 KRW | won KRW | US$ USD | 달러 USD | A$ AUD | AU$ AUD | C$ CAD | CA$ CAD | HK$ HKD | NT$ TWD | NZ$ NZD | S$ SGD
+MX$ MXN | R$ BRL | € EUR | 유로 EUR | £ GBP EGP | ¥ JPY CNY | 円 JPY | 엔 JPY | 元 CNY | 위안 CNY | zł PLN | Kč CZK | Ft HUF
+lei RON | лв BGN | ₽ RUB | ₴ UAH | ₺ TRY | TL TRY | ₹ INR | ฿ THB | ₫ VND | đ VND | Rp IDR | RM MYR | ₱ PHP | ₪ ILS | Fr. CHF
+$ USD AUD CAD HKD MXN NZD SGD TWD ARS CLP COP | kr - SEK NOK DKK ISK | kr. - SEK NOK DKK ISK
+Rs - INR PKR LKR NPR | Rs. - INR PKR LKR NPR
+"""
+
+
+@pytest.mark.parametrize("entry", SIGNS.strip().replace("\n", " | ").split(" | "))
+def test_what_a_sign_of_a_currency_means(entry: str) -> None:
+    sign, alone, *others = entry.split()
+    for text in (f"5 {sign}", f"{sign} 5"):
+        assert choose_currency(parse_price(text), None) == (None if alone == "-" else alone)
+        assert choose_currency(parse_price(text), "VES") == (None if alone == "-" else alone)
+        for code in others:
+            assert choose_currency(parse_price(text, code), code) == code
+            assert parse_price(f"{text} {code}" if text[0] != "5" else f"{code} {text}").currencies == (code,)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "amount"),
+    [
+        ("1.299", "EUR", 1299),
+        ("1.299", "JPY", 1299),
+        ("1.299", "KWD", 1.299),
+        ("1.299", "USD", "could be 1.299 or 1299"),
+        ("0.500", "USD", 0.5),
+        ("0,500", "USD", 0.5),
+        ("1,299", "USD", 1299),
+        ("1,299.5", "USD", 1299.5),
+        ("1.299,95", "USD", 1299.95),
+        ("1.299.950", "USD", 1299950),
+        ("1.299.95", "USD", "is no number"),
+        ("1\N{NO-BREAK SPACE}299,95", "USD", 1299.95),
+        ("1\t299", "USD", 1299),
+        ("1,23,456", "INR", 123456),
+        ("1,23,456", "USD", "is no number"),
+        ("1234.5678", "USD", 1234.5678),
+        ("1" * 15, "USD", int("1" * 15)),
+        ("1" * 16, "USD", "is no number"),
+        ("2만 1,500원", None, 21500),
+        ("3천 234원", None, 3234),
+        ("3천 1234원", None, "is no price"),
+        ("5 €" + " " * 57 + "x", None, "more in it than a number and a currency"),
+        ("€ 5 $", None, "names two currencies"),
+        ("-5", None, "is no price"),
+        (True, None, "is no price"),
+        (-0.5, None, "is no price"),
+        (float("inf"), None, "is no price"),
+        ({"value": "5 €", "currency": "USD"}, None, "names two currencies"),
+        ({"value": "1.299", "currency": "EUR"}, "USD", 1299),
+    ],
+)
+def test_what_a_number_is_where_a_currency_is_expected(text: Any, expected: str | None, amount: object) -> None:
+    if isinstance(amount, str):
+        with pytest.raises(ValueError, match=amount):
+            parse_price(text, expected)
+    else:
+        assert parse_price(text, expected).amount == amount
