@@ -45,6 +45,22 @@ def test_what_is_not_known_is_told(word: str) -> None:
     assert found.unknown[-1] == word.removesuffix("을")
 
 
+@pytest.mark.parametrize("word", ["과", "와", "랑", "이랑", "하고", "및", "그리고"])
+def test_words_that_join_two_garments(word: str) -> None:
+    for text in (f"셔츠 {word} 바지", f"셔츠 {word} {word} 바지 {word}"):
+        found = understand(text)
+        assert (found.english, found.classes, found.unknown) == ("shirt and pants", ("top", "pants"), ())
+
+
+@pytest.mark.parametrize(
+    "word", "패턴 무늬 컬러 색 색상 스타일 느낌 디자인 제품 상품 옷 것 추천 찾아줘 보여줘 좀 의류 패션".split()
+)
+def test_words_that_say_nothing_of_a_garment(word: str) -> None:
+    for text in (f"빨간 {word} 셔츠", f"빨간 셔츠 {word}"):
+        found = understand(text)
+        assert (found.english, found.classes, found.unknown) == ("red shirt", ("top",), ())
+
+
 def test_english_stays_as_it_is_and_names_its_class() -> None:
     found = understand("Red striped dresses, please")
     assert (found.english, found.translated) == ("Red striped dresses, please", False)
