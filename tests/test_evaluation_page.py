@@ -210,6 +210,26 @@ def test_a_mistake_is_drawn_where_it_is(kind: str) -> None:
     assert not near(46, 44, KIND_COLOURS[kind])
 
 
+def test_numbers_stay_in_the_picture_and_apart() -> None:
+    """Of a box in a corner, and of boxes that begin at one place; a number takes 18 x 18 pixels here."""
+
+    def drawn(*boxes: tuple[float, float, float, float]) -> np.ndarray:
+        mistakes = [Mistake("false", "background", "top", 0.9, found_box=box) for box in boxes]
+        photo = PhotoMistakes(None, mistakes, [])
+        picture = np.asarray(draw_mistakes(Image.new("RGB", (100, 100), "black"), photo, 400)).astype(int)
+        colour = KIND_COLOURS["false"]
+        return np.abs(picture - [int(colour[n : n + 2], 16) for n in (1, 3, 5)]).sum(axis=2) < 12
+
+    corner = drawn((99.0, 99.0, 100.0, 100.0))
+    assert corner[384:394, 384:394].any()
+    assert not corner[:380].any()
+    assert not corner[:, :380].any()
+    one, two = drawn((10.0, 10.0, 90.0, 90.0)), drawn((10.0, 10.0, 90.0, 90.0), (10.0, 10.0, 90.0, 90.0))
+    assert one[45:55, 45:55].any()
+    assert not one[62:72, 45:55].any()
+    assert two[62:72, 45:55].any()
+
+
 def test_a_photo_full_of_mistakes_is_still_drawn() -> None:
     many = [Mistake("false", "background", "top", 0.9, found_box=(0.0, 0.0, 5.0 + n, 400.0)) for n in range(300)]
     picture = draw_mistakes(Image.new("RGB", (3000, 40), "white"), PhotoMistakes(None, many, []), 640)
