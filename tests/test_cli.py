@@ -325,7 +325,7 @@ def test_that_check_would_catch_a_wrong_flag(cli: Cli) -> None:
         ("export w.safetensors --out o --trust-pickle", "--trust-pickle is for a .pt file, and w.safetensors is none"),
         ("export best.pt --out o --format zip", "there is no format 'zip'"),
         ("export best.pt --out taken", "taken is there already, and is no bundle"),
-        ("export clip --out o --format engine", "an encoder is exported as a bundle"),
+        ("export clip --out o --format engine", "TensorRT engine files are no longer written: no command serves them"),
         ("export clip --out o --data d", "--data is for detectors"),
         ("fetch-dataset yolo:d --out o --counts 1,2", "--counts 1,2 is not three numbers"),
         ("fetch-dataset yolo:d --out o --counts 1,2,x", "--counts 1,2,x is not three numbers"),
