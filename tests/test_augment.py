@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from fashionrec.dataset.prepare.augment import (
+    PAD,
     Change,
     change_labels,
     change_pixels,
@@ -133,3 +134,34 @@ def test_a_change_is_drawn_by_seed_and_name() -> None:
     assert {change.fliplr for change in drawn} == {True, False}
     assert all(-10 <= change.degrees <= 10 for change in drawn)
     assert draw_change(0, "a", fliplr=0, flipud=0, degrees=0) == Change()
+
+
+def test_each_probability_is_of_its_own_flip() -> None:
+    names = [f"{n}.jpg" for n in range(200)]
+    for fliplr, flipud in ((1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (0.0, 0.0)):
+        drawn = [draw_change(3, name, fliplr=fliplr, flipud=flipud, degrees=0) for name in names]
+        assert set(drawn) == {Change(bool(fliplr), bool(flipud), 0.0)}
+    turns = [draw_change(3, name, fliplr=0.25, flipud=0, degrees=8) for name in names]
+    assert all(-8 <= one.degrees <= 8 and one.degrees == round(one.degrees, 3) for one in turns)
+    assert min(one.degrees for one in turns) < -6
+    assert max(one.degrees for one in turns) > 6
+    assert 25 < sum(one.fliplr for one in turns) < 75
+
+
+def test_what_a_rotation_uncovers_is_grey() -> None:
+    picture = Image.new("RGB", (40, 20), "white")
+    turned = change_pixels(picture, Change(degrees=45))
+    assert turned.size == (40, 20)
+    assert turned.getpixel((0, 0)) == turned.getpixel((39, 19)) == (PAD,) * 3
+    assert turned.getpixel((20, 10)) == (255, 255, 255)
+    half = picture.copy()
+    half.paste("red", (0, 0, 20, 10))  # upper left
+    places = {"upper left": (5, 5), "upper right": (35, 5), "lower left": (5, 15), "lower right": (35, 15)}
+    for change, expected in (
+        (Change(), "upper left"),
+        (Change(fliplr=True), "upper right"),
+        (Change(flipud=True), "lower left"),
+        (Change(fliplr=True, flipud=True), "lower right"),
+    ):
+        changed = change_pixels(half, change)
+        assert [name for name, at in places.items() if changed.getpixel(at) == (255, 0, 0)] == [expected]
