@@ -44,6 +44,7 @@ TRAINING = ("fashionrec.detector.training", "fashionrec.embedder.training")
 #: Files of it that load nothing heavy: `cli` and `inspection` use them directly.
 LIGHT = {"architecture", "names", "options", "gpus", "whole", "pairing", "agreement", "gate"}
 LOOSE = 8  # modules beside the folders, at most
+SCREEN = 60  # lines of a function of the command line, at most: it parses, calls and prints
 
 
 def unit_of(module: str) -> str:
@@ -178,6 +179,34 @@ def test_one_module_knows_the_operating_system() -> None:
 def test_few_modules_lie_loose() -> None:
     loose = [path.name for path in PACKAGE.glob("*.py")]
     assert len(loose) <= LOOSE, loose
+
+
+def long_functions(tree: ast.Module, most: int = SCREEN) -> list[str]:
+    """Functions of more lines than a screen has, signature, decorators and docstring among them."""
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    first = {node: min([node.lineno, *(line.lineno for line in node.decorator_list)]) for node in functions}
+    return [node.name for node in functions if (node.end_lineno or 0) - first[node] + 1 > most]
+
+
+def test_a_function_of_the_command_line_fits_a_screen() -> None:
+    commands = {name: long_functions(tree) for name, tree in MODULES.items() if name.startswith("cli")}
+    assert "cli.query" in commands
+    assert {name: functions for name, functions in commands.items() if functions} == {}
+
+
+@pytest.mark.parametrize(
+    ("code", "long"),
+    [
+        ("def f(\n" + "    a,\n" * 55 + "):\n    x()\n" + "    y()\n" * 3, ["f"]),
+        ("def f():\n" + "    x()\n" * 59, []),
+        ("def f():\n" + "    x()\n" * 60, ["f"]),
+        ("@d\ndef f():\n" + "    x()\n" * 59, ["f"]),
+        ("class A:\n    async def f(self):\n" + "        x()\n" * 60, ["f"]),
+        ("def f():\n    def g():\n" + "        x()\n" * 60 + "    return g", ["f", "g"]),
+    ],
+)
+def test_a_planted_long_function_is_caught(code: str, long: list[str]) -> None:
+    assert long_functions(ast.parse(code)) == long
 
 
 def reads_settings(tree: ast.Module) -> bool:

@@ -51,6 +51,12 @@ def show_page(session: Session, html: Path, open_: bool) -> None:
         webbrowser.open(html.resolve().as_uri())
 
 
+def print_answer(session: Session, answer: Answer, explain: bool) -> None:
+    """Print the results of all photos and texts."""
+    for result in answer.results:
+        print_result(session, result, explain, named=not answer.query.is_single)
+
+
 def print_result(session: Session, result: QueryResult, explain: bool, named: bool) -> None:
     out = session.out
     if result.source is not None:

@@ -20,41 +20,52 @@ def mount(app: typer.Typer) -> None:
     app.command("caption", cls=Command, help="Describe the garments of photos, or of a catalogue (--index).")(caption)
 
 
+_Photos = Annotated[list[str] | None, typer.Argument(help="Photos to describe.")]
+_Index = Annotated[str | None, typer.Option(help="A catalogue: with no photos, all its garments are described.")]
+_Captioner = Annotated[str | None, typer.Option(help=f"auto, {', '.join(CAPTIONERS)}.")]
+_Limit = Annotated[int | None, typer.Option(min=1, help="Describe at most so many garments.")]
+_OnlyMissing = Annotated[
+    bool, typer.Option("--only-missing", help="Only garments that nothing is recorded of (the default).")
+]
+_Retry = Annotated[
+    str | None, typer.Option(metavar="STATES", help="Ask again what is recorded as failed, refused, filtered ...")
+]
+_Recaption = Annotated[
+    str | None, typer.Option(metavar="WHAT", help="Ask (and pay) anew: all, or classes, products or items.")
+]
+_MaxCost = Annotated[float | None, typer.Option(min=0, metavar="USD", help="Stop before more is spent.")]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be asked and cost; ask nothing.")]
+_Batch = Annotated[bool, typer.Option("--batch", help="By the server's batch API: half the price, within a day.")]
+_Resume = Annotated[bool, typer.Option("--resume", help="With --batch: collect what has come, and go on.")]
+_Wait = Annotated[bool, typer.Option("--wait", help="With --batch: until all answers are there.")]
+_DiscardUnsent = Annotated[
+    bool,
+    typer.Option("--discard-unsent", help="With --batch: give up parts that you did not plan; nothing was paid."),
+]
+_ImportCaptions = Annotated[
+    str | None,
+    typer.Option(metavar="FOLDER", help="Take captions of another catalogue or project that pass all checks."),
+]
+_Status = Annotated[bool, typer.Option("--status", help="How many garments have a caption, and what failed.")]
+
+
 def caption(
     context: Context,
-    photos: Annotated[list[str] | None, typer.Argument(help="Photos to describe.")] = None,
-    index: Annotated[
-        str | None, typer.Option(help="A catalogue: with no photos, all its garments are described.")
-    ] = None,
-    captioner: Annotated[str | None, typer.Option(help=f"auto, {', '.join(CAPTIONERS)}.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Describe at most so many garments.")] = None,
-    only_missing: Annotated[
-        bool, typer.Option("--only-missing", help="Only garments that nothing is recorded of (the default).")
-    ] = False,
-    retry: Annotated[
-        str | None, typer.Option(metavar="STATES", help="Ask again what is recorded as failed, refused, filtered ...")
-    ] = None,
-    recaption: Annotated[
-        str | None, typer.Option(metavar="WHAT", help="Ask (and pay) anew: all, or classes, products or items.")
-    ] = None,
-    max_cost: Annotated[float | None, typer.Option(min=0, metavar="USD", help="Stop before more is spent.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be asked and cost; ask nothing.")] = False,
-    batch: Annotated[
-        bool, typer.Option("--batch", help="By the server's batch API: half the price, within a day.")
-    ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="With --batch: collect what has come, and go on.")] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="With --batch: until all answers are there.")] = False,
-    discard_unsent: Annotated[
-        bool,
-        typer.Option("--discard-unsent", help="With --batch: give up parts that you did not plan; nothing was paid."),
-    ] = False,
-    import_captions: Annotated[
-        str | None,
-        typer.Option(metavar="FOLDER", help="Take captions of another catalogue or project that pass all checks."),
-    ] = None,
-    status: Annotated[
-        bool, typer.Option("--status", help="How many garments have a caption, and what failed.")
-    ] = False,
+    photos: _Photos = None,
+    index: _Index = None,
+    captioner: _Captioner = None,
+    limit: _Limit = None,
+    only_missing: _OnlyMissing = False,
+    retry: _Retry = None,
+    recaption: _Recaption = None,
+    max_cost: _MaxCost = None,
+    dry_run: _DryRun = False,
+    batch: _Batch = False,
+    resume: _Resume = False,
+    wait: _Wait = False,
+    discard_unsent: _DiscardUnsent = False,
+    import_captions: _ImportCaptions = None,
+    status: _Status = False,
 ) -> None:
     session = context.session
     session.override("captioner", {"kind": captioner, "max_cost": max_cost})

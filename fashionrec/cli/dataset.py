@@ -111,41 +111,23 @@ def _export_format(session: Session, data: Path, to: str, out: Path) -> None:
 
 
 def _export_roboflow(session: Session, data: Path, target: str, weights: str, strategy: str, dry_run: bool) -> None:
-    from datetime import date
-
-    from fashionrec.dataset.exports.choose import choose
-    from fashionrec.dataset.roboflow.upload import batch_name, plan, upload, uploaded
+    from fashionrec.dataset.roboflow.upload import plan_doubtful, upload
 
     if strategy not in ("auto", "uncertain", "disagree"):
         raise UsageError(f"there is no strategy {strategy!r}", hint="auto, uncertain, or disagree")
     config, store = session.config, session.data / "roboflow"
+    detect, model = _detections(session, weights), Path(weights).stem
     with session.out.progress("looking", "photos") as tick:
-        chosen, failed = choose(
+        planned, document = plan_doubtful(
             data,
-            _detections(session, weights),
-            config.roboflow.limit,
-            limits=config.images,
+            detect,
+            target,
+            store,
+            config,
+            model=model,
             strategy=strategy,  # type: ignore[arg-type]
-            confident=config.audit.disagree,
-            near_duplicates=config.dataset.near_duplicates,
-            skip=uploaded(store, target),
             progress=tick,
         )
-    batch = batch_name(config.roboflow.batch, Path(weights).stem, date.today())
-    planned = plan(chosen, target, store, config, batch=batch, conf=config.detector.conf)
-    reasons = {one.key: one.reason for one in chosen}
-    document: dict[str, Any] = {
-        "target": planned.target,
-        "host": planned.host,
-        "batch": planned.batch,
-        "photos": [
-            {"image": photo.key, "boxes": len(photo.boxes), "why": reasons[photo.key]} for photo in planned.photos
-        ],
-        "bytes": planned.bytes,
-        "left_out": planned.left_out,
-        "unreadable": failed,
-        "sent": None,
-    }
     session.out.say(
         f"{len(planned.photos)} photos ({planned.bytes / 1e6:.1f} MB) with {planned.boxes} boxes as batch"
         f" {planned.batch!r} to {planned.target} at {planned.host}"
@@ -154,16 +136,7 @@ def _export_roboflow(session: Session, data: Path, target: str, weights: str, st
         with session.out.progress("uploading", "photos") as tick:
             report = upload(planned, store, config, progress=tick)
         document["sent"] = {**report.counts, "rows": list(report.rows)}
-
-    def human() -> None:
-        for row in document["photos"]:
-            session.out.line(f"  {row['image']}  {row['boxes']} boxes  {row['why']}")
-        if document["sent"]:
-            session.out.line(", ".join(f"{document['sent'][state]} {state}" for state in report.counts))
-        elif dry_run:
-            session.out.line("nothing was sent (--dry-run)")
-
-    session.out.result(document, human)
+    session.out.result(document, lambda: _print_batch(session, document, dry_run))
     if dry_run:
         session.out.next("the same command without --dry-run")
     else:
@@ -175,6 +148,15 @@ def _export_roboflow(session: Session, data: Path, target: str, weights: str, st
             f"{document['sent']['failed']} photos were not taken",
             hint="run this again: those that were are not sent again",
         )
+
+
+def _print_batch(session: Session, document: dict[str, Any], dry_run: bool) -> None:
+    for row in document["photos"]:
+        session.out.line(f"  {row['image']}  {row['boxes']} boxes  {row['why']}")
+    if sent := document["sent"]:
+        session.out.line(", ".join(f"{sent[state]} {state}" for state in sent if state != "rows"))
+    elif dry_run:
+        session.out.line("nothing was sent (--dry-run)")
 
 
 def run_audit(session: Session, data: Path, weights: str | None = None) -> "Audit":

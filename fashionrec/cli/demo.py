@@ -21,6 +21,10 @@ MARKER = ".fashionrec-demo"
 #: What a demo makes in its folder.
 _OURS = re.compile(r"catalogue|train|finetune|bundles|report\.(html|json)|\.?(world|second)(\.lock|\.staging)?")
 
+#: What the report tells of an evaluation and of a build.
+_DETECTOR_FIGURES = ("map50", "map50_95", "precision", "recall", "per_class", "images", "boxes")
+_BUILD_FIGURES = ("photos", "items", "products", "failed", "photos_per_second", "index")
+
 
 class MakeChain(Protocol):
     """Makes a chain of stages from files of settings, single settings, and where to print."""
@@ -129,23 +133,14 @@ class Chain:
             captions = run_caption_catalogue(self.session(), self.catalogue, ENCODER)
         with self.stage("search", "searching with photos that the catalogue has never seen"):
             search = run_evaluate_search(self.session(), str(self.catalogue), queries, baseline=True)
-        start = time.perf_counter()
-        report: dict[str, Any] = {
-            "detector": {
-                **{
-                    key: detection[key]
-                    for key in ("map50", "map50_95", "precision", "recall", "per_class", "images", "boxes")
-                },
-                "model": settings.train.model,
-                "finetune": {"promoted": tuned["promoted"], **tuned["notes"]},
-            },
+        report = {
+            "detector": _detector_figures(detection, tuned) | {"model": settings.train.model},
             "search": search,
             "captions": captions,
-            "catalogue": {
-                key: build[key] for key in ("photos", "items", "products", "failed", "photos_per_second", "index")
-            },
+            "catalogue": {key: build[key] for key in _BUILD_FIGURES},
             "world": world["counts"],
         }
+        start = time.perf_counter()
         examples = self._examples(queries, settings.demo.examples)
         self.seconds["report"] = time.perf_counter() - start
         self.seconds["total"] = time.perf_counter() - begin
@@ -223,6 +218,11 @@ class Chain:
         report["page"] = str(page)
         write_atomic(self.root / "report.json", dump_json(report))
         return report
+
+
+def _detector_figures(detection: dict[str, Any], tuned: dict[str, Any]) -> dict[str, Any]:
+    figures = {key: detection[key] for key in _DETECTOR_FIGURES}
+    return figures | {"finetune": {"promoted": tuned["promoted"], **tuned["notes"]}}
 
 
 def _comparison(path: Path) -> dict[str, Any] | None:

@@ -23,37 +23,50 @@ def mount(app: typer.Typer) -> None:
     )(evaluate)
 
 
+_Settings = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings.")]
+_Weights = Annotated[str | None, typer.Option(help="A detector: a bundle, a run, or a best.pt.")]
+_Data = Annotated[Path | None, typer.Option(help="data.yaml of a YOLO dataset.")]
+_Split = Annotated[str | None, typer.Option(help="train, valid or test.")]
+_Index = Annotated[str | None, typer.Option(help="A catalogue.")]
+_Queries = Annotated[Path | None, typer.Option(help="A table with image and product_id.")]
+_Ways = Annotated[
+    bool, typer.Option("--ways", help="Queries asked by whole photo, crop, caption, and both mixed: one table.")
+]
+_Captions = Annotated[
+    bool, typer.Option("--captions", help="What captions tell of a catalogue's garments, field by field.")
+]
+_Truth = Annotated[
+    Path | None,
+    typer.Option(help="With --captions: a table of products that tells more of them (color, pattern ...)."),
+]
+_Texts = Annotated[
+    Path | None,
+    typer.Option(help="A table of products and texts about them: found by words, by the encoder, by both."),
+]
+_Apply = Annotated[
+    bool, typer.Option("--apply", help="With --ways: queries of this catalogue take the weight found best.")
+]
+_Outfits = Annotated[
+    Path | None, typer.Option(help="A table of looks (image, product_id, category): what goes with what, measured.")
+]
+_Html = Annotated[Path | None, typer.Option(help="Write a page: figures, curves, and the worst photos of a detector.")]
+
+
 def evaluate(
     context: Context,
-    settings: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings.")] = None,
-    weights: Annotated[str | None, typer.Option(help="A detector: a bundle, a run, or a best.pt.")] = None,
-    data: Annotated[Path | None, typer.Option(help="data.yaml of a YOLO dataset.")] = None,
-    split: Annotated[str | None, typer.Option(help="train, valid or test.")] = None,
-    index: Annotated[str | None, typer.Option(help="A catalogue.")] = None,
-    queries: Annotated[Path | None, typer.Option(help="A table with image and product_id.")] = None,
-    ways: Annotated[
-        bool, typer.Option("--ways", help="Queries asked by whole photo, crop, caption, and both mixed: one table.")
-    ] = False,
-    captions: Annotated[
-        bool, typer.Option("--captions", help="What captions tell of a catalogue's garments, field by field.")
-    ] = False,
-    truth: Annotated[
-        Path | None,
-        typer.Option(help="With --captions: a table of products that tells more of them (color, pattern ...)."),
-    ] = None,
-    texts: Annotated[
-        Path | None,
-        typer.Option(help="A table of products and texts about them: found by words, by the encoder, by both."),
-    ] = None,
-    apply: Annotated[
-        bool, typer.Option("--apply", help="With --ways: queries of this catalogue take the weight found best.")
-    ] = False,
-    outfits: Annotated[
-        Path | None, typer.Option(help="A table of looks (image, product_id, category): what goes with what, measured.")
-    ] = None,
-    html: Annotated[
-        Path | None, typer.Option(help="Write a page: figures, curves, and the worst photos of a detector.")
-    ] = None,
+    settings: _Settings = None,
+    weights: _Weights = None,
+    data: _Data = None,
+    split: _Split = None,
+    index: _Index = None,
+    queries: _Queries = None,
+    ways: _Ways = False,
+    captions: _Captions = False,
+    truth: _Truth = None,
+    texts: _Texts = None,
+    apply: _Apply = False,
+    outfits: _Outfits = None,
+    html: _Html = None,
 ) -> None:
     session = context.session
     words = session.assign("evaluate", settings or [])

@@ -3,12 +3,13 @@
 import re
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fashionrec.cli.answers import print_result, show_page, write_files
+from fashionrec.cli.answers import print_answer, show_page, write_files
 from fashionrec.cli.captioners import query_describer
 from fashionrec.cli.session import Command, Context, Session
 from fashionrec.common.text import shell_word
@@ -32,61 +33,74 @@ def mount(app: typer.Typer) -> None:
     )(query)
 
 
+_Photos = Annotated[
+    list[str] | None, typer.Argument(metavar="[PHOTO]...", help="Photos, folders of photos, or - (standard input).")
+]
+_Text = Annotated[
+    list[str] | None, typer.Option(help='Words, alone or beside a photo: "in red", "floral:-0.4"; repeatable.')
+]
+_Like = Annotated[list[str] | None, typer.Option(help="An item or product of the catalogue; repeatable.")]
+_Unlike = Annotated[list[str] | None, typer.Option(help="One that it should not look like; repeatable.")]
+_Index = Annotated[list[str] | None, typer.Option(help="The catalogue's folder; two are compared.")]
+_K = Annotated[int | None, typer.Option("-k", "--k", min=1, help="Products per garment.")]
+_Garment = Annotated[str | None, typer.Option(help="Which garment: a class, a number, or all.")]
+_Box = Annotated[str | None, typer.Option(metavar="X1,Y1,X2,Y2", help="The garment by hand, in pixels.")]
+_Where = Annotated[str | None, typer.Option(help="Only items that fit: \"price < 50000 and brand in ('A', 'B')\".")]
+_MinScore = Annotated[float | None, typer.Option(help="Least score of a hit.")]
+_Diversity = Annotated[float | None, typer.Option(min=0, max=1, help="Unlike each other: 0 not at all, 1 most.")]
+_GoesWith = Annotated[bool, typer.Option("--goes-with", help="What is worn with it, beside what looks like it.")]
+_Merge = Annotated[bool, typer.Option("--merge", help="One list for all photos and words, by reciprocal rank fusion.")]
+_Translate = Annotated[
+    bool, typer.Option("--translate", help=f"Korean words into English by {TRANSLATORS[0]} (sends the words).")
+]
+_Caption = Annotated[
+    bool | None, typer.Option("--caption/--no-caption", help="Describe the garments, and fuse that text.")
+]
+_Captioner = Annotated[
+    str | None,
+    typer.Option(help=f"Who describes them: {', '.join(CAPTIONERS)} (all but {ENCODER} may send crops)."),
+]
+_Explain = Annotated[bool, typer.Option("--explain", help="What each score is made of.")]
+_Jsonl = Annotated[bool, typer.Option("--jsonl", help="One JSON document a line, for each photo.")]
+_Csv = Annotated[Path | None, typer.Option(help="Write the hits as CSV; - for standard output.")]
+_Xlsx = Annotated[Path | None, typer.Option(help="Write the hits for Excel, with pictures.")]
+_Html = Annotated[Path | None, typer.Option(help="Write a page with pictures, complete in one file.")]
+_Open = Annotated[bool, typer.Option("--open", help="Open the page in the browser.")]
+_SaveCrops = Annotated[Path | None, typer.Option(help="Save the garments that were found into a folder.")]
+
+
 def query(
     context: Context,
-    photos: Annotated[
-        list[str] | None, typer.Argument(metavar="[PHOTO]...", help="Photos, folders of photos, or - (standard input).")
-    ] = None,
-    text: Annotated[
-        list[str] | None, typer.Option(help='Words, alone or beside a photo: "in red", "floral:-0.4"; repeatable.')
-    ] = None,
-    like: Annotated[list[str] | None, typer.Option(help="An item or product of the catalogue; repeatable.")] = None,
-    unlike: Annotated[list[str] | None, typer.Option(help="One that it should not look like; repeatable.")] = None,
-    index: Annotated[list[str] | None, typer.Option(help="The catalogue's folder; two are compared.")] = None,
-    k: Annotated[int | None, typer.Option("-k", "--k", min=1, help="Products per garment.")] = None,
-    garment: Annotated[str | None, typer.Option(help="Which garment: a class, a number, or all.")] = None,
-    box: Annotated[str | None, typer.Option(metavar="X1,Y1,X2,Y2", help="The garment by hand, in pixels.")] = None,
-    where: Annotated[
-        str | None, typer.Option(help="Only items that fit: \"price < 50000 and brand in ('A', 'B')\".")
-    ] = None,
-    min_score: Annotated[float | None, typer.Option(help="Least score of a hit.")] = None,
-    diversity: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Unlike each other: 0 not at all, 1 most.")
-    ] = None,
-    goes_with: Annotated[
-        bool, typer.Option("--goes-with", help="What is worn with it, beside what looks like it.")
-    ] = False,
-    merge: Annotated[
-        bool, typer.Option("--merge", help="One list for all photos and words, by reciprocal rank fusion.")
-    ] = False,
-    translate: Annotated[
-        bool, typer.Option("--translate", help=f"Korean words into English by {TRANSLATORS[0]} (sends the words).")
-    ] = False,
-    caption: Annotated[
-        bool | None, typer.Option("--caption/--no-caption", help="Describe the garments, and fuse that text.")
-    ] = None,
-    captioner: Annotated[
-        str | None,
-        typer.Option(help=f"Who describes them: {', '.join(CAPTIONERS)} (all but {ENCODER} may send crops)."),
-    ] = None,
-    explain: Annotated[bool, typer.Option("--explain", help="What each score is made of.")] = False,
-    jsonl: Annotated[bool, typer.Option("--jsonl", help="One JSON document a line, for each photo.")] = False,
-    csv: Annotated[Path | None, typer.Option(help="Write the hits as CSV; - for standard output.")] = None,
-    xlsx: Annotated[Path | None, typer.Option(help="Write the hits for Excel, with pictures.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page with pictures, complete in one file.")] = None,
-    open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
-    save_crops: Annotated[Path | None, typer.Option(help="Save the garments that were found into a folder.")] = None,
+    photos: _Photos = None,
+    text: _Text = None,
+    like: _Like = None,
+    unlike: _Unlike = None,
+    index: _Index = None,
+    k: _K = None,
+    garment: _Garment = None,
+    box: _Box = None,
+    where: _Where = None,
+    min_score: _MinScore = None,
+    diversity: _Diversity = None,
+    goes_with: _GoesWith = False,
+    merge: _Merge = False,
+    translate: _Translate = False,
+    caption: _Caption = None,
+    captioner: _Captioner = None,
+    explain: _Explain = False,
+    jsonl: _Jsonl = False,
+    csv: _Csv = None,
+    xlsx: _Xlsx = None,
+    html: _Html = None,
+    open_: _Open = False,
+    save_crops: _SaveCrops = None,
 ) -> None:
     session = context.session
     settings = {"k": k, "garment": garment, "where": where, "min_score": min_score, "diversity": diversity}
     settings |= {"caption": _captioner(session, caption, captioner), "translate": TRANSLATORS[0] if translate else None}
     session.override("query", settings)
     asked = _query(session, photos or [], text or [], like or [], unlike or [], box, goes_with, merge)
-    for path in (csv, xlsx, html):
-        if path is not None and str(path) != "-" and not path.parent.is_dir():
-            raise UsageError(f"there is no folder {path.parent} to write {path.name} into")
-    if open_ and html is None:
-        raise UsageError("--open needs --html FILE", hint="fashionrec query photo.jpg --html answer.html --open")
+    _check_outputs(csv, xlsx, html, open_)
     if len(index or []) > 2:
         raise UsageError("more than two catalogues are given", hint="--index A --index B compares two")
     if index and len(index) == 2:
@@ -96,31 +110,36 @@ def query(
         return
     from fashionrec.catalogue.catalogue import Catalogue
 
-    def report(outcome: "Outcome") -> None:
-        if isinstance(outcome, UsageError):
-            if not asked.is_single:
-                session.out.warn(str(outcome))
-            return
-        for note in outcome.notes:
-            session.out.say(note)
-        if jsonl:
-            session.out.json_line(outcome.to_dict(explain=explain))
-
     root = find_catalogue(session, index[0] if index else None)
     with Catalogue.open(root, session.config, at_once=asked.is_short) as catalogue:
-        answer = ask(session, catalogue, asked, report)
+        answer = ask(session, catalogue, asked, partial(_report, session, asked, jsonl, explain))
         if not jsonl and csv is None:
-
-            def human() -> None:
-                for result in answer.results:
-                    print_result(session, result, explain, named=not asked.is_single)
-
-            session.out.result(answer.to_dict(explain=explain), human)
+            session.out.result(answer.to_dict(explain=explain), lambda: print_answer(session, answer, explain))
         write_files(session, answer, csv, xlsx, html, save_crops)
     if html is not None:
         show_page(session, html, open_)
     else:
         session.out.next(f"fashionrec query {_repeated(asked)} --index {shell_word(catalogue.root)} --html answer.html")
+
+
+def _check_outputs(csv: Path | None, xlsx: Path | None, html: Path | None, open_: bool) -> None:
+    for path in (csv, xlsx, html):
+        if path is not None and str(path) != "-" and not path.parent.is_dir():
+            raise UsageError(f"there is no folder {path.parent} to write {path.name} into")
+    if open_ and html is None:
+        raise UsageError("--open needs --html FILE", hint="fashionrec query photo.jpg --html answer.html --open")
+
+
+def _report(session: Session, asked: "Query", jsonl: bool, explain: bool, outcome: "Outcome") -> None:
+    """Say what is known of one photo or text as soon as it is."""
+    if isinstance(outcome, UsageError):
+        if not asked.is_single:
+            session.out.warn(str(outcome))
+        return
+    for note in outcome.notes:
+        session.out.say(note)
+    if jsonl:
+        session.out.json_line(outcome.to_dict(explain=explain))
 
 
 def _query(

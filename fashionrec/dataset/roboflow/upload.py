@@ -20,7 +20,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fashionrec.dataset.exports.choose import Chosen
+from fashionrec.dataset.exports.choose import Chosen, Detect, Strategy, choose
 from fashionrec.dataset.roboflow.api import (
     KEY,
     PASSING,
@@ -132,6 +132,46 @@ def plan(chosen: Sequence[Chosen], target: str, store: Path, config: Config, *, 
             split = one.split if one.split in _SPLITS else "train"
             photos.append(Outgoing(one.key, one.path, split, one.sha256, len(data), lines, names))
     return Plan(target, api_host(config.roboflow), batch, tuple(photos), dict(left_out))
+
+
+def plan_doubtful(
+    dataset: Path,
+    detect: Detect,
+    target: str,
+    store: Path,
+    config: Config,
+    *,
+    model: str,
+    strategy: Strategy,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Plan, dict[str, Any]]:
+    """Plan a batch of the photos that the detector ``model`` is most in doubt about; and say why each, as a document."""
+    chosen, failed = choose(
+        dataset,
+        detect,
+        config.roboflow.limit,
+        limits=config.images,
+        strategy=strategy,
+        confident=config.audit.disagree,
+        near_duplicates=config.dataset.near_duplicates,
+        skip=uploaded(store, target),
+        progress=progress,
+    )
+    batch = batch_name(config.roboflow.batch, model, date.today())
+    planned = plan(chosen, target, store, config, batch=batch, conf=config.detector.conf)
+    reasons = {one.key: one.reason for one in chosen}
+    return planned, {
+        "target": planned.target,
+        "host": planned.host,
+        "batch": planned.batch,
+        "photos": [
+            {"image": photo.key, "boxes": len(photo.boxes), "why": reasons[photo.key]} for photo in planned.photos
+        ],
+        "bytes": planned.bytes,
+        "left_out": planned.left_out,
+        "unreadable": failed,
+        "sent": None,
+    }
 
 
 def upload(
