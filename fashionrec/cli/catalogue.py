@@ -13,11 +13,7 @@ from fashionrec.common.text import shell_word
 from fashionrec.errors import Refused, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from fashionrec.catalogue.build.report import BuildReport
-    from fashionrec.store.generations import Generation
-    from fashionrec.store.items import StoredItem
 
 _Index = Annotated[str | None, typer.Argument(metavar="CATALOGUE", help="The catalogue's folder.")]
 _To = Annotated[str | None, typer.Option("--index", help="The catalogue's folder.")]
@@ -50,35 +46,14 @@ def list_(
     context: Context,
     folder: Annotated[Path | None, typer.Argument(help="Where to look; the data folder by default.")] = None,
 ) -> None:
-    session = context.session
-    from fashionrec.errors import CatalogueError
-    from fashionrec.store.generations import is_catalogue, read_current
+    from fashionrec.catalogue.overview import list_catalogues
 
+    session = context.session
     where = folder or session.data
-    found: list[dict[str, Any]] = []
-    for path in [where, *sorted(where.glob("*"))]:
-        if not is_catalogue(path):
-            continue
-        try:
-            current = read_current(path)
-        except CatalogueError as error:
-            found.append({"path": str(path), "error": str(error)})
-            continue
-        manifest = current.manifest
-        found.append(
-            {
-                "path": str(path),
-                "generation": current.name,
-                "created": manifest.created,
-                "counts": dict(manifest.counts),
-                "models": {kind: entry.name for kind, entry in manifest.bundles.items()},
-                "index": manifest.index.kind if manifest.index else None,
-                "bytes": manifest.size,
-            }
-        )
+    catalogues = list_catalogues(where)
 
     def human() -> None:
-        if not found:
+        if not catalogues:
             session.out.line(f"no catalogues in {where}")
             return
         rows = [
@@ -92,16 +67,16 @@ def list_(
                 one["index"],
                 f"{one['bytes'] / 1e6:.1f}",
                 one["models"].get("embedder", ""),
-                str(one["created"])[:16].replace("T", " "),
+                one["created"][:16].replace("T", " "),
             )
-            for one in found
+            for one in catalogues
         ]
         columns = ("catalogue", "generation", "products", "items", "index", "MB", "encoder", "created (UTC)")
         session.out.table(columns, rows, right=(2, 3, 5))
 
-    session.out.result({"catalogues": found}, human)
-    if found:
-        session.out.next(f"fashionrec query PHOTO --index {shell_word(found[0]['path'])}")
+    session.out.result({"catalogues": catalogues}, human)
+    if catalogues:
+        session.out.next(f"fashionrec query PHOTO --index {shell_word(catalogues[0]['path'])}")
     else:
         session.out.next("fashionrec build-index PHOTOS")
 
@@ -111,116 +86,64 @@ def show(
     index: _Index = None,
     product: Annotated[str | None, typer.Option(help="One product, by its id.")] = None,
 ) -> None:
-    session = context.session
     from fashionrec.catalogue.catalogue import Catalogue
-    from fashionrec.store.generations import list_generations
+    from fashionrec.catalogue.overview import describe_catalogue, describe_product
 
+    session = context.session
     with Catalogue.open(find_catalogue(session, index), session.config) as catalogue:
-        if product is not None:
-            _show_product(session, catalogue, product)
-            return
-        manifest = catalogue.generation.manifest
-        generations = [_generation(one, catalogue.generation) for one in list_generations(catalogue.root)]
-    stored = manifest.to_dict()
-    keys = ("generation", "created", "photos_from", "counts", "index", "bundles", "settings", "versions")
-    document = {"path": str(catalogue.root), **{key: stored[key] for key in keys}}
-    document |= {"bytes": manifest.size, "generations": generations}
-
-    def human() -> None:
-        session.out.line(f"{catalogue.root}: generation {manifest.generation}, {manifest.size >> 20} MiB")
-        for name, count in manifest.counts.items():
-            session.out.line(f"  {name:10} {count}")
-        for kind, bundle in manifest.bundles.items():
-            session.out.line(f"  {kind:10} {bundle.name} ({bundle.fingerprint[:16]})")
-        if (found := manifest.index) is not None:
-            session.out.line(
-                f"  index      {found.kind}, {found.vectors} vectors, recall@10 {found.recall_at_10:.3f},"
-                f" {found.latency_ms_p50:.2f} ms a query"
-            )
-        if len(generations) > 1:
-            session.out.line()
-            rows = [
-                (one["name"], one["created"][:16].replace("T", " "), one["made_by"], one["products"], one["served"])
-                for one in generations
-            ]
-            session.out.table(("generation", "created (UTC)", "by", "products", ""), rows, right=(3,))
-
-    session.out.result(document, human)
-    session.out.next(f"fashionrec query PHOTO --index {shell_word(catalogue.root)}")
+        document = describe_catalogue(catalogue) if product is None else describe_product(catalogue, product)
+    root = shell_word(catalogue.root)
+    if product is None:
+        session.out.result(document, lambda: _print_catalogue(session, document))
+        session.out.next(f"fashionrec query PHOTO --index {root}")
+    else:
+        session.out.result(document, lambda: _print_product(session, document))
+        ends = " --" if product.startswith("-") else ""  # of the options
+        session.out.next(
+            f"fashionrec catalogue remove --index {shell_word(catalogue.root)}{ends} {shell_word(product)}"
+        )
 
 
-def _generation(one: "Generation", served: "Generation") -> dict[str, Any]:
-    return {
-        "name": one.name,
-        "created": one.manifest.created,
-        "made_by": one.manifest.made_by,
-        "products": one.manifest.counts.get("products"),
-        "served": "served" if one.name == served.name else "",
-    }
-
-
-def _outfits(session: Session, items: "Sequence[StoredItem]") -> dict[str, dict[str, str]]:
-    """One sentence for each photo of a product that shows several garments with captions."""
-    from fashionrec.captioner.outfit import outfit
-    from fashionrec.captioner.vocabulary import vocabulary_of
-
-    shown: dict[str, list[dict[str, Any]]] = {}
-    for stored in items:
-        shown.setdefault(stored.item.image, []).append(stored.item.attributes)
-    words = vocabulary_of(session.config.captioner)
-    said = {image: outfit(garments, words) for image, garments in shown.items()}
-    return {image: found._asdict() for image, found in said.items() if found is not None}
-
-
-def _show_product(session: Session, catalogue: Any, product: str) -> None:
-    from fashionrec.errors import DataError
-
-    items = catalogue.items.of_product(product)
-    if not items:
-        raise DataError(f"{catalogue.root} has no product {product!r}", hint="ids are those of the column product_id")
-    worn = _outfits(session, items)
-    document = {
-        "product_id": product,
-        "metadata": items[0].item.metadata,
-        "outfits": worn,
-        "items": [
-            {
-                "item_id": stored.item.item_id,
-                "image": stored.item.image,
-                "class_name": stored.item.class_name,
-                "confidence": stored.item.confidence,
-                "box": list(stored.item.box),
-                "whole_photo": stored.whole_photo,
-                "worn_with": stored.worn_with,
-                "captions": stored.captions,
-                "attributes": stored.item.attributes,
-            }
-            for stored in items
-        ],
-    }
-
-    def human() -> None:
-        session.out.line(product)
-        for key, value in document["metadata"].items():
-            session.out.line(f"  {key:14} {value}")
-        session.out.line()
+def _print_catalogue(session: Session, document: dict[str, Any]) -> None:
+    out = session.out
+    out.line(f"{document['path']}: generation {document['generation']}, {document['bytes'] >> 20} MiB")
+    for name, count in document["counts"].items():
+        out.line(f"  {name:10} {count}")
+    for kind, bundle in document["bundles"].items():
+        out.line(f"  {kind:10} {bundle['name']} ({bundle['fingerprint'][:16]})")
+    if (index := document["index"]) is not None:
+        out.line(
+            f"  index      {index['kind']}, {index['vectors']} vectors, recall@10 {index['recall_at_10']:.3f},"
+            f" {index['latency_ms_p50']:.2f} ms a query"
+        )
+    if len(document["generations"]) > 1:
+        out.line()
         rows = [
-            (
-                stored.item.item_id,
-                stored.item.class_name or "whole photo",
-                "worn with it" if stored.worn_with else "",
-                stored.item.image,
-                stored.item.caption or "",
-            )
-            for stored in items
+            (one["name"], one["created"][:16].replace("T", " "), one["made_by"], one["products"], one["served"])
+            for one in document["generations"]
         ]
-        session.out.table(("item", "class", "", "photo", "caption"), rows)
-        for image, said in worn.items():
-            session.out.line(f"{image}: {said['en']} / {said['ko']}")
+        out.table(("generation", "created (UTC)", "by", "products", ""), rows, right=(3,))
 
-    session.out.result(document, human)
-    ends = " --" if product.startswith("-") else ""  # of the options
-    session.out.next(f"fashionrec catalogue remove --index {shell_word(catalogue.root)}{ends} {shell_word(product)}")
+
+def _print_product(session: Session, document: dict[str, Any]) -> None:
+    out = session.out
+    out.line(document["product_id"])
+    for key, value in document["metadata"].items():
+        out.line(f"  {key:14} {value}")
+    out.line()
+    rows = [
+        (
+            item["item_id"],
+            item["class_name"] or "whole photo",
+            "worn with it" if item["worn_with"] else "",
+            item["image"],
+            item["captions"].get("ko") or item["captions"].get("en") or "",
+        )
+        for item in document["items"]
+    ]
+    out.table(("item", "class", "", "photo", "caption"), rows)
+    for image, worn in document["outfits"].items():
+        out.line(f"{image}: {worn['en']} / {worn['ko']}")
 
 
 def add(
@@ -228,10 +151,10 @@ def add(
     photos: Annotated[str, typer.Argument(help="A photo, a folder of photos, or a CSV, JSONL or Parquet table.")],
     index: _To = None,
 ) -> None:
-    session = context.session
     from fashionrec.catalogue.edit import add_products
     from fashionrec.products.tables import read_products
 
+    session = context.session
     root = find_catalogue(session, index)
     rows = read_products(Path(photos), photo=True)
     with session.out.progress("adding", "photos") as tick:
@@ -247,10 +170,10 @@ def remove(
     ] = None,
     index: _To = None,
 ) -> None:
-    session = context.session
     from fashionrec.catalogue.edit import remove_products
     from fashionrec.products.tables import read_ids
 
+    session = context.session
     ids = [*(products or []), *(read_ids(file) if file else [])]
     if not ids:
         raise UsageError("no product is named", hint="give ids, or --file with one id a line")
@@ -266,10 +189,10 @@ def update(
     ],
     index: _To = None,
 ) -> None:
-    session = context.session
     from fashionrec.catalogue.edit import update_products
     from fashionrec.products.records import read_table
 
+    session = context.session
     root = find_catalogue(session, index)
     report, unknown = update_products(root, read_table(table).records, session.config)
     _tell(session, root, report, unknown)
@@ -299,9 +222,9 @@ def _tell(session: Session, root: Path, report: "BuildReport", unknown: list[str
 
 
 def verify(context: Context, index: _Index = None) -> None:
-    session = context.session
     from fashionrec.catalogue.catalogue import verify_catalogue
 
+    session = context.session
     root = find_catalogue(session, index)
     files = verify_catalogue(root)
     document = {"path": str(root), "files": files, "ok": True}
@@ -314,9 +237,9 @@ def rollback(
     index: _Index = None,
     to: Annotated[str | None, typer.Option(help="A generation by name; the one before by default.")] = None,
 ) -> None:
-    session = context.session
     from fashionrec.store.generations import read_current, roll_back, writer_lock
 
+    session = context.session
     root = find_catalogue(session, index)
     before = read_current(root)  # before the lock, which would make the folder
     with writer_lock(root):
@@ -334,9 +257,9 @@ def rollback(
 
 
 def compact(context: Context, index: _Index = None) -> None:
-    session = context.session
     from fashionrec.catalogue.edit import compact_catalogue
 
+    session = context.session
     root = find_catalogue(session, index)
     figures = compact_catalogue(root, session.config)
     document = {"path": str(root), **figures}
@@ -355,9 +278,9 @@ def export(
     out: Annotated[Path, typer.Argument(help="A new folder.")],
     index: _To = None,
 ) -> None:
-    session = context.session
     from fashionrec.catalogue.exchange import export_catalogue
 
+    session = context.session
     root = find_catalogue(session, index)
     document = export_catalogue(root, out, session.config)
     session.out.result(
@@ -375,9 +298,9 @@ def import_(
     source: Annotated[Path, typer.Argument(help="A folder that `catalogue export` wrote.")],
     index: Annotated[str, typer.Option(help="The new catalogue's folder.")],
 ) -> None:
-    session = context.session
     from fashionrec.catalogue.exchange import import_catalogue
 
+    session = context.session
     counts = import_catalogue(source, Path(index), session.config)
     session.out.result(
         {"path": index, "counts": counts},

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 
 from fashionrec.cli.answers import show_page
 from fashionrec.cli.session import Session
-from fashionrec.errors import UsageError
-from fashionrec.search.result import QueryResult
 
 if TYPE_CHECKING:
     from fashionrec.catalogue.catalogue import Catalogue
@@ -28,38 +26,25 @@ def compare_catalogues(
 ) -> None:
     """Ask two catalogues the same."""
     from fashionrec.catalogue.catalogue import Catalogue
-    from fashionrec.search.render.side_by_side import compare_page, pairs
+    from fashionrec.search.render.side_by_side import compare_page, comparison, paired
 
-    answers: list[tuple[QueryResult, QueryResult]] = []
     with (
         Catalogue.open(first, session.config, at_once=query.is_short) as a,
         Catalogue.open(second, session.config, at_once=query.is_short) as b,
     ):
-        outcomes = [ask(session, catalogue, query).outcomes for catalogue in (a, b)]
-        failures: list[UsageError] = []
-        for one, other in zip(*outcomes, strict=True):
-            if isinstance(one, QueryResult) and isinstance(other, QueryResult):
-                answers.append((one, other))
-            else:
-                failures += [outcome for outcome in (one, other) if isinstance(outcome, UsageError)][:1]
-                session.out.warn(str(failures[-1]))
+        answers, failures = paired(*(ask(session, catalogue, query) for catalogue in (a, b)))
+        for failure in failures:
+            session.out.warn(str(failure))
         if not answers:
             raise failures[0]
         if html is not None:
             html.write_text(compare_page((a, b), answers), encoding="utf-8", errors="backslashreplace")
-    compared = [[pair.to_dict() for pair in pairs(*both)] for both in answers]
-    document = {
-        "catalogues": [str(first), str(second)],
-        "questions": [
-            {"answers": [answer.to_dict() for answer in both], "garments": garments}
-            for both, garments in zip(answers, compared, strict=True)
-        ],
-    }
+    document = comparison((first, second), answers)
 
     def human() -> None:
-        for both, garments in zip(answers, compared, strict=True):
-            session.out.line(both[0].photo or both[0].text or "the photo")
-            for garment in garments:
+        for (answer, _), question in zip(answers, document["questions"], strict=True):
+            session.out.line(answer.photo or answer.text or "the photo")
+            for garment in question["garments"]:
                 share = f"overlap@10 {100 * garment['overlap_at_10']:.0f} %"
                 session.out.line(f"  {garment['garment']}: {share}")
                 rows = [

@@ -22,9 +22,9 @@ def reindex(
     max_memory: MaxMemory = None,
     max_latency_ms: MaxLatency = None,
 ) -> None:
-    session = context.session
     from fashionrec.catalogue.reindex import reindex_catalogue
 
+    session = context.session
     override_index(session, index_type, max_memory, max_latency_ms)
     root = find_catalogue(session, index)
     vectors = session.config.index.vectors if session.is_set("index.vectors") else None

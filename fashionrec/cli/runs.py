@@ -32,9 +32,9 @@ def mount(app: typer.Typer) -> None:
 
 
 def list_(context: Context) -> None:
-    session = context.session
     from fashionrec.models.runs import list_runs
 
+    session = context.session
     refused: list[FashionrecError] = []
     found = list_runs(session.runs, refused)
     used = _used(session)
@@ -69,9 +69,9 @@ def list_(context: Context) -> None:
 
 
 def show(context: Context, run: _Named) -> None:
-    session = context.session
     from fashionrec.models.runs import find_run
 
+    session = context.session
     found = find_run(session.runs, run)
     document = _summary(found, _used(session)) | {field.name: getattr(found, field.name) for field in fields(found)}
     document["path"] = str(found.path)
@@ -90,10 +90,10 @@ def show(context: Context, run: _Named) -> None:
 
 
 def compare(context: Context, a: _Named, b: _Named) -> None:
-    session = context.session
     from fashionrec.evaluation.detection.run_comparison import compare_runs
     from fashionrec.models.runs import find_run
 
+    session = context.session
     first, second = find_run(session.runs, a), find_run(session.runs, b)
     found = compare_runs(first, second)
     used = _used(session)
@@ -112,9 +112,9 @@ def promote(
     force: Annotated[bool, typer.Option("--force", help="Even a finetune that was refused; needs --why.")] = False,
     why: _Why = "",
 ) -> None:
-    session = context.session
     from fashionrec.models import runs
 
+    session = context.session
     if force and not why:
         raise UsageError("--force needs a reason", hint="--why TEXT, which is kept in run.json")
     found = runs.find_run(session.runs, run)
@@ -123,9 +123,9 @@ def promote(
 
 
 def demote(context: Context, run: _Named, why: _Why = "") -> None:
-    session = context.session
     from fashionrec.models import runs
 
+    session = context.session
     found = runs.find_run(session.runs, run)
     runs.demote(found, why=why)
     _tell_used(session, found)

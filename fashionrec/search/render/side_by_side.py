@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fashionrec.common.pages import environment
+from fashionrec.errors import UsageError
 from fashionrec.search.render.page import answer_view
 
 if TYPE_CHECKING:
     from fashionrec.catalogue.catalogue import Catalogue
+    from fashionrec.search.answer import Answer
     from fashionrec.search.result import GarmentAnswer, QueryResult
 
 DEPTH = 10
@@ -36,6 +39,33 @@ class Pair:
             "overlap_at_10": round(self.overlap, 4),
             "ranks": {product: list(ranks) for product, ranks in self.moves.items()},
         }
+
+
+def paired(first: Answer, second: Answer) -> tuple[list[tuple[QueryResult, QueryResult]], list[UsageError]]:
+    """Pair what two catalogues answer to each photo or text; and the first error of each that one could not answer."""
+    answers, failures = [], []
+    for one, other in zip(first.outcomes, second.outcomes, strict=True):
+        if isinstance(one, UsageError):
+            failures.append(one)
+        elif isinstance(other, UsageError):
+            failures.append(other)
+        else:
+            answers.append((one, other))
+    return answers, failures
+
+
+def comparison(catalogues: Sequence[Path], answers: Sequence[tuple[QueryResult, QueryResult]]) -> dict[str, Any]:
+    """Both catalogues' answers, and how the garments' hits differ, as a document."""
+    return {
+        "catalogues": [str(path) for path in catalogues],
+        "questions": [
+            {
+                "answers": [answer.to_dict() for answer in both],
+                "garments": [pair.to_dict() for pair in pairs(*both)],
+            }
+            for both in answers
+        ],
+    }
 
 
 def pairs(first: QueryResult, second: QueryResult) -> list[Pair]:
