@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fashionrec.cli.index import finished, print_report
+from fashionrec.cli.options import CatalogueArgument, CatalogueOption
 from fashionrec.cli.query import find_catalogue
 from fashionrec.cli.reindex import reindex
 from fashionrec.cli.session import Command, Context, Session
@@ -14,9 +15,6 @@ from fashionrec.errors import Refused, UsageError
 
 if TYPE_CHECKING:
     from fashionrec.catalogue.build.report import BuildReport
-
-_Index = Annotated[str | None, typer.Argument(metavar="CATALOGUE", help="The catalogue's folder.")]
-_To = Annotated[str | None, typer.Option("--index", help="The catalogue's folder.")]
 
 
 def mount(app: typer.Typer) -> None:
@@ -83,7 +81,7 @@ def list_(
 
 def show(
     context: Context,
-    index: _Index = None,
+    index: CatalogueArgument = None,
     product: Annotated[str | None, typer.Option(help="One product, by its id.")] = None,
 ) -> None:
     from fashionrec.catalogue.catalogue import Catalogue
@@ -149,7 +147,7 @@ def _print_product(session: Session, document: dict[str, Any]) -> None:
 def add(
     context: Context,
     photos: Annotated[str, typer.Argument(help="A photo, a folder of photos, or a CSV, JSONL or Parquet table.")],
-    index: _To = None,
+    index: CatalogueOption = None,
 ) -> None:
     from fashionrec.catalogue.edit import add_products
     from fashionrec.products.tables import read_products
@@ -168,7 +166,7 @@ def remove(
     file: Annotated[
         Path | None, typer.Option(help="More ids: one a line, or a table with the column product_id.")
     ] = None,
-    index: _To = None,
+    index: CatalogueOption = None,
 ) -> None:
     from fashionrec.catalogue.edit import remove_products
     from fashionrec.products.tables import read_ids
@@ -187,7 +185,7 @@ def update(
     table: Annotated[
         Path, typer.Argument(help="A CSV, JSONL or Parquet table: product_id, and the columns that change.")
     ],
-    index: _To = None,
+    index: CatalogueOption = None,
 ) -> None:
     from fashionrec.catalogue.edit import update_products
     from fashionrec.products.records import read_table
@@ -221,7 +219,7 @@ def _tell(session: Session, root: Path, report: "BuildReport", unknown: list[str
         )
 
 
-def verify(context: Context, index: _Index = None) -> None:
+def verify(context: Context, index: CatalogueArgument = None) -> None:
     from fashionrec.catalogue.catalogue import verify_catalogue
 
     session = context.session
@@ -234,7 +232,7 @@ def verify(context: Context, index: _Index = None) -> None:
 
 def rollback(
     context: Context,
-    index: _Index = None,
+    index: CatalogueArgument = None,
     to: Annotated[str | None, typer.Option(help="A generation by name; the one before by default.")] = None,
 ) -> None:
     from fashionrec.store.generations import read_current, roll_back, writer_lock
@@ -256,7 +254,7 @@ def rollback(
     )
 
 
-def compact(context: Context, index: _Index = None) -> None:
+def compact(context: Context, index: CatalogueArgument = None) -> None:
     from fashionrec.catalogue.edit import compact_catalogue
 
     session = context.session
@@ -276,7 +274,7 @@ def compact(context: Context, index: _Index = None) -> None:
 def export(
     context: Context,
     out: Annotated[Path, typer.Argument(help="A new folder.")],
-    index: _To = None,
+    index: CatalogueOption = None,
 ) -> None:
     from fashionrec.catalogue.exchange import export_catalogue
 

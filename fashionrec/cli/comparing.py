@@ -8,6 +8,7 @@ import typer
 
 from fashionrec.cli.evaluating import run_evaluate_detector
 from fashionrec.cli.models import model_choice, train_detector
+from fashionrec.cli.options import Epochs, ImageSize, Split
 from fashionrec.cli.session import Command, Context, Session
 from fashionrec.common.text import shell_word
 from fashionrec.errors import ConfigError, Refused
@@ -29,9 +30,9 @@ def compare(
         typer.Option(help="A name (efficientdet_d3), a YAML, a checkpoint, a run or a bundle; more may follow."),
     ] = None,
     data: Annotated[str | None, typer.Option(help="data.yaml of a YOLO dataset.")] = None,
-    split: Annotated[str | None, typer.Option(help="train, valid or test.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1)] = None,
-    imgsz: Annotated[int | None, typer.Option(min=32)] = None,
+    split: Split = None,
+    epochs: Epochs = None,
+    imgsz: ImageSize = None,
     batch: Annotated[int | None, typer.Option(min=1)] = None,
     device: Annotated[str | None, typer.Option(help="To train on: cpu, 0, or 0,1.")] = None,
     name: Annotated[str | None, typer.Option(help="The report's folder under runs/compare.")] = None,

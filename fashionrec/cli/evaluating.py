@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fashionrec.cli.options import Split
 from fashionrec.cli.scores import print_scores, print_ways
 from fashionrec.cli.session import Command, Context, Session
 from fashionrec.common.text import shell_word
@@ -26,7 +27,6 @@ def mount(app: typer.Typer) -> None:
 _Settings = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings.")]
 _Weights = Annotated[str | None, typer.Option(help="A detector: a bundle, a run, or a best.pt.")]
 _Data = Annotated[Path | None, typer.Option(help="data.yaml of a YOLO dataset.")]
-_Split = Annotated[str | None, typer.Option(help="train, valid or test.")]
 _Index = Annotated[str | None, typer.Option(help="A catalogue.")]
 _Queries = Annotated[Path | None, typer.Option(help="A table with image and product_id.")]
 _Ways = Annotated[
@@ -57,7 +57,7 @@ def evaluate(
     settings: _Settings = None,
     weights: _Weights = None,
     data: _Data = None,
-    split: _Split = None,
+    split: Split = None,
     index: _Index = None,
     queries: _Queries = None,
     ways: _Ways = False,

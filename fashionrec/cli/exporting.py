@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fashionrec.cli import models
+from fashionrec.cli.options import TrustPickle
 from fashionrec.cli.session import Command, Context, Session
 from fashionrec.common.text import shell_word
 from fashionrec.errors import DataError, ImageError, ModelError, UsageError
@@ -45,7 +46,7 @@ def export(
         Path | None, typer.Option(help="data.yaml of labelled photos: as --images, and the loss of mAP is measured.")
     ] = None,
     format_: Annotated[str, typer.Option("--format", help="bundle, the one format.")] = "bundle",
-    trust_pickle: models.TrustPickle = False,
+    trust_pickle: TrustPickle = False,
 ) -> None:
     session = context.session
     words = session.assign("export", settings or [])

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fashionrec.cli.reindex import IndexType, MaxLatency, MaxMemory, override_index
+from fashionrec.cli.options import IndexType, MaxLatency, MaxMemory
+from fashionrec.cli.reindex import override_index
 from fashionrec.cli.session import Command, Context, Session
 from fashionrec.common.text import shell_word
 from fashionrec.errors import Refused

@@ -6,9 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from fashionrec.common.extras import DETECTOR_PACKAGES, EMBEDDER_PACKAGES, load
 from fashionrec.errors import UsageError
@@ -65,12 +63,6 @@ def epoch_progress(tick: Tick) -> Callable[[int, int, dict[str, Any]], None]:
         tick(epoch, epochs, figures)
 
     return progress
-
-
-#: The one way to load a pickle that may run code: for one command, of one file that stands on its line.
-TrustPickle = Annotated[
-    bool, typer.Option("--trust-pickle", help="Run what is in the .pt named here: only if you know who made it.")
-]
 
 
 def trusting(session: Session, trust: bool, path: Path) -> AbstractContextManager[None]:

@@ -1,23 +1,16 @@
 """catalogue reindex: another index for the vectors that are there."""
 
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
+from fashionrec.cli.options import CatalogueArgument, IndexType, MaxLatency, MaxMemory
 from fashionrec.cli.query import find_catalogue
 from fashionrec.cli.session import Context, Session
 from fashionrec.common.text import shell_word
 
-IndexType = Annotated[
-    str | None, typer.Option("--index-type", help="auto (what the limits allow), flat (exact), ivf or hnsw.")
-]
-MaxMemory = Annotated[int | None, typer.Option("--max-memory", min=1, help="MiB that searching may keep in memory.")]
-MaxLatency = Annotated[float | None, typer.Option("--max-latency-ms", help="Milliseconds that a query may take.")]
-
 
 def reindex(
     context: Context,
-    index: Annotated[str | None, typer.Argument(metavar="CATALOGUE", help="The catalogue's folder.")] = None,
+    index: CatalogueArgument = None,
     index_type: IndexType = None,
     max_memory: MaxMemory = None,
     max_latency_ms: MaxLatency = None,

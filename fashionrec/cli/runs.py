@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fashionrec.cli.options import RunArgument, Why
 from fashionrec.cli.session import Command, Context, Session
 from fashionrec.common.text import shell_word
 from fashionrec.errors import FashionrecError, UsageError
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
 #: What a run is judged by, the first that it has.
 _MAIN = ("map50_95", "held_out_recall_at_1")
-_Named = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, or its name.")]
-_Why = Annotated[str, typer.Option(help="The reason, kept in run.json.")]
 
 
 def mount(app: typer.Typer) -> None:
@@ -68,7 +67,7 @@ def list_(context: Context) -> None:
         session.out.next("fashionrec train --resume")
 
 
-def show(context: Context, run: _Named) -> None:
+def show(context: Context, run: RunArgument) -> None:
     from fashionrec.models.runs import find_run
 
     session = context.session
@@ -89,7 +88,7 @@ def show(context: Context, run: _Named) -> None:
     session.out.result(document, human)
 
 
-def compare(context: Context, a: _Named, b: _Named) -> None:
+def compare(context: Context, a: RunArgument, b: RunArgument) -> None:
     from fashionrec.evaluation.detection.run_comparison import compare_runs
     from fashionrec.models.runs import find_run
 
@@ -108,9 +107,9 @@ def compare(context: Context, a: _Named, b: _Named) -> None:
 
 def promote(
     context: Context,
-    run: _Named,
+    run: RunArgument,
     force: Annotated[bool, typer.Option("--force", help="Even a finetune that was refused; needs --why.")] = False,
-    why: _Why = "",
+    why: Why = "",
 ) -> None:
     from fashionrec.models import runs
 
@@ -122,7 +121,7 @@ def promote(
     _tell_used(session, found)
 
 
-def demote(context: Context, run: _Named, why: _Why = "") -> None:
+def demote(context: Context, run: RunArgument, why: Why = "") -> None:
     from fashionrec.models import runs
 
     session = context.session

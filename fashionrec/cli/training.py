@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fashionrec.cli.models import TrustPickle, epoch_progress, train_detector, trusting
+from fashionrec.cli.models import epoch_progress, train_detector, trusting
+from fashionrec.cli.options import Epochs, ImageSize, TrainingWords, TrustPickle
 from fashionrec.cli.session import Command, Context, Session, one_or_none
 from fashionrec.common.extras import DETECTOR_PACKAGES, EMBEDDER_PACKAGES, load
 from fashionrec.common.text import shell_word
@@ -16,7 +17,6 @@ from fashionrec.errors import ConfigError, Refused, UsageError
 if TYPE_CHECKING:
     from fashionrec.models.runs import Run
 
-_Words = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, as with `yolo`.")]
 
 #: Settings that detectors and encoders have alike.
 _OF_BOTH = ("epochs", "batch", "device", "seed")
@@ -35,14 +35,14 @@ def mount(app: typer.Typer) -> None:
 
 def train(
     context: Context,
-    settings: _Words = None,
+    settings: TrainingWords = None,
     data: Annotated[str | None, typer.Option(help="data.yaml of a YOLO dataset, or a product table.")] = None,
     model: Annotated[
         str | None, typer.Option(help="A detector: yolov8l.pt to start from, yolov8n.yaml from scratch, ...")
     ] = None,
     name: Annotated[str | None, typer.Option(help="The run's folder under runs/train.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1)] = None,
-    imgsz: Annotated[int | None, typer.Option(min=32)] = None,
+    epochs: Epochs = None,
+    imgsz: ImageSize = None,
     batch: Annotated[int | None, typer.Option()] = None,
     device: Annotated[str | None, typer.Option(help="cpu, 0, or 0,1.")] = None,
     resume: Annotated[
@@ -96,12 +96,12 @@ def run_train(session: Session) -> dict[str, Any]:
 
 def finetune(
     context: Context,
-    settings: _Words = None,
+    settings: TrainingWords = None,
     weights: Annotated[str | None, typer.Option(help="best.pt or the run to start from; for a table, a CLIP.")] = None,
     data: Annotated[str | None, typer.Option(help="data.yaml of the new data; or a product table.")] = None,
     replay: Annotated[str | None, typer.Option(help="data.yaml of the old data.")] = None,
     name: Annotated[str | None, typer.Option(help="The run's folder under runs/finetune.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1)] = None,
+    epochs: Epochs = None,
     trust_pickle: TrustPickle = False,
 ) -> None:
     session = context.session
