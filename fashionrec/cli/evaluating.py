@@ -1,6 +1,6 @@
 """evaluate: a detector on labelled photos, or a catalogue on photos whose product is known."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +14,7 @@ from fashionrec.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from fashionrec.catalogue.catalogue import Catalogue
-    from fashionrec.evaluation.detection.matches import Matches
+    from fashionrec.evaluation.detection.mistakes import PhotoMistakes
     from fashionrec.evaluation.detection.report import DetectionReport
 
 
@@ -104,30 +104,22 @@ def evaluate(
 
 def run_evaluate_detector(session: Session, weights: str, data: Path, split: str | None = None) -> dict[str, Any]:
     """mAP and its kin of a detector on one split of a dataset, and its worst photos."""
-    from fashionrec.evaluation.detection.report import detection_report
-
     split = split or session.config.evaluate.split
-    matches = _match(session, weights, data, split)
-    return _document(session, weights, data, split, matches, detection_report(matches))
+    return _document(weights, data, split, *_measure(session, weights, data, split))
 
 
 def _evaluate_detector(session: Session, weights: str, data: Path, html: Path | None) -> None:
-    from fashionrec.evaluation.detection.report import detection_report
-
     split = session.config.evaluate.split
     if html is not None:
         html.parent.mkdir(parents=True, exist_ok=True)  # before minutes of work, not after
-    matches = _match(session, weights, data, split)
-    report = detection_report(matches)
+    report, worst = _measure(session, weights, data, split)
     if html is not None:
         from fashionrec.common.files import write_atomic
-        from fashionrec.evaluation.detection.mistakes import find_mistakes, worst
         from fashionrec.evaluation.detection.page import detection_page
 
         about = {"title": f"Evaluation of {Path(weights).name}", "weights": weights, "data": str(data), "split": split}
-        photos = worst(find_mistakes(matches), session.config.evaluate.worst)
-        write_atomic(html, detection_page(report, photos, session.config.images, about))
-    document = _document(session, weights, data, split, matches, report)
+        write_atomic(html, detection_page(report, worst, session.config.images, about))
+    document = _document(weights, data, split, report, worst)
     session.out.result(document, lambda: _print_detection(session, report, data, split))
     if html is not None:
         session.out.say(f"page: {html}")
@@ -139,35 +131,27 @@ def _evaluate_detector(session: Session, weights: str, data: Path, html: Path | 
         )
 
 
-def _match(session: Session, weights: str, data: Path, split: str) -> "Matches":
+def _measure(
+    session: Session, weights: str, data: Path, split: str
+) -> "tuple[DetectionReport, Sequence[PhotoMistakes]]":
     from fashionrec.cli.models import model_choice, open_detector
-    from fashionrec.evaluation.detection.evaluator import match_detector
-    from fashionrec.labels.data_yaml import declared
+    from fashionrec.evaluation.detection.evaluator import match_detector, other_preparation
+    from fashionrec.evaluation.detection.mistakes import find_mistakes, worst
+    from fashionrec.evaluation.detection.report import detection_report
 
-    detector = open_detector(session, model_choice(session).detector_of(Path(weights)))
-    theirs = declared(data).get("pixels", {})
-    if theirs and theirs != detector.pixels.to_dict():
-        session.out.warn(
-            f"{data} was prepared with {theirs}, the detector's own photos with {detector.pixels.to_dict() or 'nothing'}:"
-            " the figures are not those of its use"
-        )
+    config, detector = session.config, open_detector(session, model_choice(session).detector_of(Path(weights)))
+    if differs := other_preparation(detector, data):
+        session.out.warn(f"{differs}: the figures are not those of its use")
     with session.out.progress("evaluating", "photos") as tick:
-        return match_detector(detector, data, split, session.config.evaluate, session.config.images, progress=tick)
+        matches = match_detector(detector, data, split, config.evaluate, config.images, progress=tick)
+    return detection_report(matches), worst(find_mistakes(matches), config.evaluate.worst)
 
 
 def _document(
-    session: Session, weights: str, data: Path, split: str, matches: "Matches", report: "DetectionReport"
+    weights: str, data: Path, split: str, report: "DetectionReport", worst: "Sequence[PhotoMistakes]"
 ) -> dict[str, Any]:
-    from fashionrec.evaluation.detection.mistakes import find_mistakes, worst
-
-    photos = worst(find_mistakes(matches), session.config.evaluate.worst)
-    return {
-        "weights": weights,
-        "data": str(data),
-        "split": split,
-        **report.to_dict(),
-        "worst": [photo.to_dict() for photo in photos],
-    }
+    about = {"weights": weights, "data": str(data), "split": split}
+    return {**about, **report.to_dict(), "worst": [photo.to_dict() for photo in worst]}
 
 
 def _evaluate_texts(session: Session, index: str | None, texts: Path) -> None:

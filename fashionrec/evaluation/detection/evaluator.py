@@ -43,6 +43,14 @@ def evaluate_detector(
     return detection_report(match_detector(detector, data_yaml, split, config, limits, progress=progress))
 
 
+def other_preparation(detector: Detector, data_yaml: Path) -> str:
+    """Say how the photos of a data set were prepared, where the detector's own are prepared otherwise."""
+    theirs, own = declared(data_yaml).get("pixels", {}), detector.pixels.to_dict()
+    if not theirs or theirs == own:
+        return ""
+    return f"{data_yaml} was prepared with {theirs}, the detector's own photos with {own or 'nothing'}"
+
+
 def match_detector(
     detector: Detector,
     data_yaml: Path,
