@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import typer
 
 from fashionrec.cli.captioners import open_captioner, run_caption_catalogue
-from fashionrec.cli.query import find_catalogue
 from fashionrec.cli.session import Command, Context, Session
 from fashionrec.common.text import shell_word
 from fashionrec.config.captioners import CAPTIONERS
@@ -112,7 +111,7 @@ def _caption_photos(session: Session, photos: Sequence[str], index: str | None) 
     from fashionrec.catalogue.catalogue import Catalogue
 
     captioner = open_captioner(session, session.config.captioner.kind)
-    with Catalogue.open(find_catalogue(session, index), session.config) as catalogue:
+    with Catalogue.open(session.find_catalogue(index), session.config) as catalogue:
         documents, failed = caption_photos(catalogue, captioner, photos)
     session.out.result({"photos": documents}, lambda: _print_photos(session, documents))
     session.out.next("fashionrec query PHOTO --caption")

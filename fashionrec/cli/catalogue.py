@@ -7,7 +7,6 @@ import typer
 
 from fashionrec.cli.index import finished, print_report
 from fashionrec.cli.options import CatalogueArgument, CatalogueOption
-from fashionrec.cli.query import find_catalogue
 from fashionrec.cli.reindex import reindex
 from fashionrec.cli.session import Command, Context, Session
 from fashionrec.common.text import shell_word
@@ -88,7 +87,7 @@ def show(
     from fashionrec.catalogue.overview import describe_catalogue, describe_product
 
     session = context.session
-    with Catalogue.open(find_catalogue(session, index), session.config) as catalogue:
+    with Catalogue.open(session.find_catalogue(index), session.config) as catalogue:
         document = describe_catalogue(catalogue) if product is None else describe_product(catalogue, product)
     root = shell_word(catalogue.root)
     if product is None:
@@ -153,7 +152,7 @@ def add(
     from fashionrec.products.tables import read_products
 
     session = context.session
-    root = find_catalogue(session, index)
+    root = session.find_catalogue(index)
     rows = read_products(Path(photos), photo=True)
     with session.out.progress("adding", "photos") as tick:
         report = add_products(root, rows, session.config, source=photos, progress=tick)
@@ -175,7 +174,7 @@ def remove(
     ids = [*(products or []), *(read_ids(file) if file else [])]
     if not ids:
         raise UsageError("no product is named", hint="give ids, or --file with one id a line")
-    root = find_catalogue(session, index)
+    root = session.find_catalogue(index)
     report, unknown = remove_products(root, ids, session.config)
     _tell(session, root, report, unknown)
 
@@ -191,7 +190,7 @@ def update(
     from fashionrec.products.records import read_table
 
     session = context.session
-    root = find_catalogue(session, index)
+    root = session.find_catalogue(index)
     report, unknown = update_products(root, read_table(table).records, session.config)
     _tell(session, root, report, unknown)
 
@@ -223,7 +222,7 @@ def verify(context: Context, index: CatalogueArgument = None) -> None:
     from fashionrec.catalogue.catalogue import verify_catalogue
 
     session = context.session
-    root = find_catalogue(session, index)
+    root = session.find_catalogue(index)
     files = verify_catalogue(root)
     document = {"path": str(root), "files": files, "ok": True}
     session.out.result(document, lambda: session.out.line(f"{root}: all {files} files are as they were written"))
@@ -238,7 +237,7 @@ def rollback(
     from fashionrec.store.generations import read_current, roll_back, writer_lock
 
     session = context.session
-    root = find_catalogue(session, index)
+    root = session.find_catalogue(index)
     before = read_current(root)  # before the lock, which would make the folder
     with writer_lock(root):
         after = roll_back(root, to)
@@ -258,7 +257,7 @@ def compact(context: Context, index: CatalogueArgument = None) -> None:
     from fashionrec.catalogue.edit import compact_catalogue
 
     session = context.session
-    root = find_catalogue(session, index)
+    root = session.find_catalogue(index)
     figures = compact_catalogue(root, session.config)
     document = {"path": str(root), **figures}
     session.out.result(
@@ -279,7 +278,7 @@ def export(
     from fashionrec.catalogue.exchange import export_catalogue
 
     session = context.session
-    root = find_catalogue(session, index)
+    root = session.find_catalogue(index)
     document = export_catalogue(root, out, session.config)
     session.out.result(
         {"path": str(root), "out": str(out), **document},

@@ -156,11 +156,10 @@ def _document(
 
 def _evaluate_texts(session: Session, index: str | None, texts: Path) -> None:
     from fashionrec.catalogue.catalogue import Catalogue
-    from fashionrec.cli.query import find_catalogue
     from fashionrec.evaluation.retrieval.texts import compare_texts, texts_from
 
     asked = texts_from(_table_rows(texts))
-    root = find_catalogue(session, index)
+    root = session.find_catalogue(index)
     with Catalogue.open(root, session.config) as catalogue, session.out.progress("asking", "texts") as tick:
         found = compare_texts(catalogue, asked, progress=tick)
         _keep(session, catalogue, "match_text", found["calibration"])
@@ -194,12 +193,11 @@ def _keep(session: Session, catalogue: "Catalogue", name: str, entry: Mapping[st
 def _evaluate_ways(session: Session, index: str | None, queries: Path, apply: bool) -> None:
     from fashionrec.captioner.job import describer
     from fashionrec.catalogue.catalogue import Catalogue
-    from fashionrec.cli.query import find_catalogue
     from fashionrec.evaluation.retrieval.retrieval import queries_from
     from fashionrec.evaluation.retrieval.ways import compare_ways
 
     asked = queries_from(_table_rows(queries), session.config.build.category_columns)
-    root = find_catalogue(session, index)
+    root = session.find_catalogue(index)
     with Catalogue.open(root, session.config) as catalogue, session.out.progress("asking", "queries") as tick:
         found = compare_ways(catalogue, asked, describer(catalogue), progress=tick)
         if apply and found["caption_weight"] is None:
@@ -230,11 +228,10 @@ def _evaluate_captions(session: Session, index: str | None, truth: Path | None, 
 
 def _evaluate_outfits(session: Session, index: str | None, outfits: Path) -> None:
     from fashionrec.catalogue.catalogue import Catalogue
-    from fashionrec.cli.query import find_catalogue
     from fashionrec.evaluation.retrieval.outfits import evaluate_outfits, looks_from
 
     looks = looks_from(_table_rows(outfits), session.config.build.category_columns)
-    root = find_catalogue(session, index)
+    root = session.find_catalogue(index)
     with Catalogue.open(root, session.config) as catalogue, session.out.progress("asking", "looks") as tick:
         found = evaluate_outfits(catalogue, looks, progress=tick)
     document = {"index": str(catalogue.root), "outfits_from": str(outfits), **found}
@@ -262,11 +259,10 @@ def run_evaluate_search(
 ) -> dict[str, Any]:
     """Recall and its kin of a catalogue; with ``baseline`` those of a colour histogram beside it."""
     from fashionrec.catalogue.catalogue import Catalogue
-    from fashionrec.cli.query import find_catalogue
     from fashionrec.evaluation.retrieval.retrieval import evaluate_search, histogram_baseline, queries_from
 
     asked = queries_from(_table_rows(queries), session.config.build.category_columns)
-    with Catalogue.open(find_catalogue(session, index), session.config) as catalogue:
+    with Catalogue.open(session.find_catalogue(index), session.config) as catalogue:
         with session.out.progress("asking", "queries") as tick:
             report = evaluate_search(catalogue, asked, progress=tick)
         _keep(session, catalogue, "match_photo", report["calibration"])

@@ -14,11 +14,10 @@ def evaluate_captions_of(session: Session, index: str | None, truth: Any, querie
     """Tables by field of every captioner, and with ``queries`` the ways of asking with and without captions."""
     from fashionrec.captioner.job import describer
     from fashionrec.catalogue.catalogue import Catalogue
-    from fashionrec.cli.query import find_catalogue
     from fashionrec.evaluation.captions import evaluate_captions
     from fashionrec.evaluation.retrieval.ways import compare_ways
 
-    root = find_catalogue(session, index)
+    root = session.find_catalogue(index)
     with Catalogue.open(root, session.config) as catalogue:
         document: dict[str, Any] = {"index": str(catalogue.root), **evaluate_captions(catalogue, session.config, truth)}
         if queries is not None:

@@ -14,7 +14,7 @@ from fashionrec.cli.captioners import query_describer
 from fashionrec.cli.session import Command, Context, Session
 from fashionrec.common.text import shell_word
 from fashionrec.config.captioners import CAPTIONERS, ENCODER, TRANSLATORS
-from fashionrec.errors import CatalogueError, UsageError
+from fashionrec.errors import UsageError
 
 if TYPE_CHECKING:
     from fashionrec.catalogue.catalogue import Catalogue
@@ -110,7 +110,7 @@ def query(
         return
     from fashionrec.catalogue.catalogue import Catalogue
 
-    root = find_catalogue(session, index[0] if index else None)
+    root = session.find_catalogue(index[0] if index else None)
     with Catalogue.open(root, session.config, at_once=asked.is_short) as catalogue:
         answer = ask(session, catalogue, asked, partial(_report, session, asked, jsonl, explain))
         if not jsonl and csv is None:
@@ -268,29 +268,3 @@ def _captioner(session: Session, caption: bool | None, captioner: str | None) ->
         return captioner
     configured: str = session.config.query.caption
     return ENCODER if configured == "none" else configured
-
-
-def find_catalogue(session: Session, index: str | None) -> Path:
-    """The catalogue meant: the one named, else the setting or FASHIONREC_INDEX, else the only one under the data folder.
-
-    Says which on stderr. Raises :class:`CatalogueError` where there is none, or more than one.
-    """
-    from fashionrec.store.generations import is_catalogue
-
-    if index is not None:
-        return Path(index)
-    if session.config.query.index is not None:
-        origin = session.resolved.origins.get("query.index", "default")
-        session.out.say(f"catalogue: {session.config.query.index} ({origin})")
-        return Path(session.config.query.index)
-    found = [path for path in sorted(session.data.glob("*")) if is_catalogue(path)]
-    if not found:
-        raise CatalogueError(
-            f"no catalogue is named, and there is none under {session.data}",
-            hint="name one with --index, or make one with `fashionrec build-index PHOTOS`",
-        )
-    if len(found) > 1:
-        names = ", ".join(str(path) for path in found)
-        raise CatalogueError(f"there are {len(found)} catalogues: {names}", hint="name one with --index")
-    session.out.say(f"catalogue: {found[0]} (the only one under {session.data})")
-    return found[0]

@@ -3,7 +3,6 @@
 from typing import Any
 
 from fashionrec.cli.options import CatalogueArgument, IndexType, MaxLatency, MaxMemory
-from fashionrec.cli.query import find_catalogue
 from fashionrec.cli.session import Context, Session
 from fashionrec.common.text import shell_word
 
@@ -19,7 +18,7 @@ def reindex(
 
     session = context.session
     override_index(session, index_type, max_memory, max_latency_ms)
-    root = find_catalogue(session, index)
+    root = session.find_catalogue(index)
     vectors = session.config.index.vectors if session.is_set("index.vectors") else None
     entry = reindex_catalogue(root, session.config, vectors=vectors, log=session.out.say)
     # "path" is the index's own folder, null where the index is exact

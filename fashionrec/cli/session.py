@@ -19,7 +19,7 @@ from typer.core import TyperCommand, TyperOption
 from fashionrec.cli.output import Output, fail
 from fashionrec.common.reach import follow_links, following_links
 from fashionrec.common.text import encodable
-from fashionrec.errors import ConfigError, FashionrecError
+from fashionrec.errors import CatalogueError, ConfigError, FashionrecError
 
 if TYPE_CHECKING:
     from fashionrec.config import Config, Resolved
@@ -73,6 +73,31 @@ class Session:
     @property
     def data(self) -> Path:
         return Path(self.config.project.data)
+
+    def find_catalogue(self, index: str | None) -> Path:
+        """The catalogue meant: the one named, else the setting or FASHIONREC_INDEX, else the only one under the data folder.
+
+        Says which on stderr. Raises :class:`CatalogueError` where there is none, or more than one.
+        """
+        from fashionrec.store.generations import is_catalogue
+
+        if index is not None:
+            return Path(index)
+        if self.config.query.index is not None:
+            origin = self.resolved.origins.get("query.index", "default")
+            self.out.say(f"catalogue: {self.config.query.index} ({origin})")
+            return Path(self.config.query.index)
+        found = [path for path in sorted(self.data.glob("*")) if is_catalogue(path)]
+        if not found:
+            raise CatalogueError(
+                f"no catalogue is named, and there is none under {self.data}",
+                hint="name one with --index, or make one with `fashionrec build-index PHOTOS`",
+            )
+        if len(found) > 1:
+            names = ", ".join(str(path) for path in found)
+            raise CatalogueError(f"there are {len(found)} catalogues: {names}", hint="name one with --index")
+        self.out.say(f"catalogue: {found[0]} (the only one under {self.data})")
+        return found[0]
 
     def is_set(self, dotted: str) -> bool:
         """Whether somebody set this, rather than the defaults."""
