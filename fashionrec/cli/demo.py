@@ -134,7 +134,7 @@ class Chain:
         with self.stage("search", "searching with photos that the catalogue has never seen"):
             search = run_evaluate_search(self.session(), str(self.catalogue), queries, baseline=True)
         report = {
-            "detector": _detector_figures(detection, tuned) | {"model": settings.train.model},
+            "detector": _detector_figures(detection, settings.train.model, tuned),
             "search": search,
             "captions": captions,
             "catalogue": {key: build[key] for key in _BUILD_FIGURES},
@@ -220,9 +220,9 @@ class Chain:
         return report
 
 
-def _detector_figures(detection: dict[str, Any], tuned: dict[str, Any]) -> dict[str, Any]:
+def _detector_figures(detection: dict[str, Any], model: str, tuned: dict[str, Any]) -> dict[str, Any]:
     figures = {key: detection[key] for key in _DETECTOR_FIGURES}
-    return figures | {"finetune": {"promoted": tuned["promoted"], **tuned["notes"]}}
+    return figures | {"model": model, "finetune": {"promoted": tuned["promoted"], **tuned["notes"]}}
 
 
 def _comparison(path: Path) -> dict[str, Any] | None:
