@@ -89,10 +89,9 @@ def show(
     session = context.session
     with Catalogue.open(session.find_catalogue(index), session.config) as catalogue:
         document = describe_catalogue(catalogue) if product is None else describe_product(catalogue, product)
-    root = shell_word(catalogue.root)
     if product is None:
         session.out.result(document, lambda: _print_catalogue(session, document))
-        session.out.next(f"fashionrec query PHOTO --index {root}")
+        session.out.next(f"fashionrec query PHOTO --index {shell_word(catalogue.root)}")
     else:
         session.out.result(document, lambda: _print_product(session, document))
         ends = " --" if product.startswith("-") else ""  # of the options
