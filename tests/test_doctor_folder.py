@@ -17,8 +17,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import TINY, Result
+from numpy.lib import format as format_
 
 from fashionrec import inspection
 from fashionrec.inspection import inspect_folder
@@ -109,8 +111,8 @@ def database(name: str, script: str) -> Plant:
     return plant
 
 
-def array(dtype: str) -> bytes:
-    header = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': (1,), }}".ljust(117) + "\n"
+def array(dtype: str, before: str = "", length: int = 117) -> bytes:
+    header = f"{before}{{'descr': '{dtype}', 'fortran_order': False, 'shape': (1,), }}".ljust(length) + "\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + pickle.dumps(Attack())
 
 
@@ -159,6 +161,11 @@ HOSTILE: dict[str, tuple[Plant, str, bool]] = {
     "damaged archive": (data("best.pt", archive({"best/data.pkl": pickle.dumps(1)})[:-9]), "pickle", True),
     "program for torch.jit": (data("m.pt", archive({"m/code/__torch__/a.py": b"x", "m/data.pkl": b"N."})), "torchscript", True),
     "array of objects": (data("x.npy", array("|O")), "pickle", False),
+    "array of objects, padded": (data("x.npy", array("|O", " " * 5000, 6000)), "pickle", False),
+    "array of objects, in two lines": (data("x.npy", array("|O", "\n")), "pickle", False),
+    "array of objects, by an escape": (data("x.npy", array("\\x7cO")), "pickle", False),
+    "array with a header that none reads": (data("x.npy", array("|O", length=65000)[:5000]), "pickle", False),
+    "archive with objects, padded": (data("x.npz", archive({"x.npy": array("|O", " " * 5000, 6000)})), "pickle", False),
     "archive with objects": (data("x.npz", archive({"x.npy": array("|O")})), "pickle", False),
     "labels.cache": (data("labels.cache", pickle.dumps({"version": 1})), "pickle", False),
     "labels.cache with code": (data("train/labels.cache", pickle.dumps(Attack())), "pickle", False),
@@ -244,6 +251,13 @@ def test_the_page_prints_nothing_raw(case: str, folder: Path, cli: Cli) -> None:
     assert ("verdict: refused" if refused else "verdict: usable: what is listed is ignored") in done.out
     assert not {"\x1b", "\x07", "\u202e"} & {*done.out, *done.err}
     assert len(done.out.splitlines()) < 60
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_arrays_of_numbers_are_safe(version: int, folder: Path, cli: Cli) -> None:
+    with (folder / "x.npy").open("wb") as file:
+        format_.write_array(file, np.zeros(3, dtype=[("Only", "f4"), ("b", "i8", 2)]), (version, 0))
+    assert cli("doctor", folder, "--json").document["verdict"] == "safe to use"
 
 
 def test_a_pickle_is_told_by_what_it_names(folder: Path, cli: Cli) -> None:

@@ -6,6 +6,7 @@ layers, tensors and plain data of a checkpoint is foreign.
 
 from __future__ import annotations
 
+import ast
 import io
 import pickletools
 import re
@@ -25,6 +26,7 @@ _OLD_PICKLE = re.compile(rb"[(\]}lcdISVFLN]")
 _SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".cache", ".ckpt", ".joblib")
 #: How a ``.npy`` begins, and what stands for the pickle behind its header.
 ARRAY = b"\x93NUMPY"
+MAX_HEADER = 1 << 16  # bytes; numpy writes a hundred, and more only for many named fields
 OBJECTS = "an array of Python objects"
 _STRINGS = ("UNICODE", "BINUNICODE", "BINUNICODE8", "SHORT_BINUNICODE", "STRING", "BINSTRING", "SHORT_BINSTRING")
 #: What the loaders of checkpoints let through (:mod:`fashionrec.detector.training.pickles`, which needs torch), by name.
@@ -135,7 +137,8 @@ def _member_globals(archive: zipfile.ZipFile, member: zipfile.ZipInfo, budget: B
         head = content.read(4096)
         budget.spend(unpacked=len(head))
         if head.startswith(ARRAY):
-            return [OBJECTS] if holds_objects(head) else []
+            whole = io.BytesIO(head + content.read(MAX_HEADER))
+            return [OBJECTS] if holds_objects(whole) else []
         sure = suffix == ".pkl"
         if not (sure or is_pickle(head) or may_be_pickle(head, suffix)):
             return []
@@ -151,9 +154,27 @@ def _member_globals(archive: zipfile.ZipFile, member: zipfile.ZipInfo, budget: B
         return []  # a tensor whose bytes begin like a pickle
 
 
-def holds_objects(head: bytes) -> bool:
-    """Whether the array of a ``.npy`` holds Python objects, which are a pickle behind its header."""
-    return bool(re.search(rb"['\"][|<>=]?O\d*['\"]", head[:65536].split(b"\n", 1)[0]))
+def holds_objects(file: IO[bytes]) -> bool:
+    """Whether the array of a ``.npy``, read from its beginning, holds Python objects: a pickle behind its header.
+
+    So does one whose header numpy would not understand, for all that is known.
+    https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
+    """
+    start = file.read(12)
+    short = start[6:7] == b"\x01"  # format 1.0 has two bytes for the header's length, all others four
+    length = int.from_bytes(start[8 : 10 if short else 12], "little")
+    header = start[10 if short else 12 :] + file.read(min(length, MAX_HEADER + 1) - (2 if short else 0))
+    try:
+        return length > MAX_HEADER or _has_objects(ast.literal_eval(header.decode("latin-1").strip())["descr"])
+    except (ValueError, SyntaxError, TypeError, LookupError, RecursionError, MemoryError):
+        return True
+
+
+def _has_objects(descr: Any) -> bool:
+    """Whether a type of numpy's, as a header writes it, is or contains ``O``: a name, fields, or a type with its shape."""
+    if isinstance(descr, list):
+        return any(_has_objects(field[1]) for field in descr)
+    return _has_objects(descr[0]) if isinstance(descr, tuple) else "O" in descr
 
 
 def _globals(file: IO[bytes], budget: Budget) -> Iterator[str]:

@@ -167,7 +167,7 @@ def _check_content(folder: Folder, entry: Entry, head: bytes, file: IO[bytes], r
     elif suffix == ".json":
         models.check_json(name, file, report)
     elif head.startswith(pickles.ARRAY):
-        if pickles.holds_objects(head):
+        if pickles.holds_objects(file):
             _pickle(name, [pickles.OBJECTS], report)
     elif head.startswith(b"PK\x03\x04"):
         _check_archive(name, suffix, file, report, budget)
