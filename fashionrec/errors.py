@@ -12,7 +12,7 @@
     │   └── MissingExtra                    a package of an optional extra is not installed
     ├── CaptionError               exit 1   a caption could not be had
     ├── WriteError                 exit 1   the disk refused: no room, a fault
-    ├── Refused                    exit 3   finished, but a gate or guard says no
+    ├── Refused                    exit 3   a gate or guard says no
     └── Busy                       exit 75  another writer holds the lock
 
 An error is one line; its ``hint`` says what to do about it. The command line prints both and nothing else
@@ -81,7 +81,10 @@ class WriteError(FashionrecError):
 
 
 class Refused(FashionrecError):
-    """The work is done and kept, but a gate or guard refuses what it would have led to."""
+    """A gate or guard says no: before the work (nothing was changed) or after it (what was made is kept).
+
+    The message says which.
+    """
 
     exit_code = 3
 

@@ -110,6 +110,14 @@ def test_files_that_are_no_photos_have_a_reason(tmp_path: Path) -> None:
     assert caught.value.reason == "too-large"
 
 
+def test_bytes_have_the_limits_of_files() -> None:
+    small = LIMITS.model_copy(update={"max_bytes": 10})
+    for data, reason in ((b"x" * 11, "too-large"), (b"x" * 10, "not-an-image")):
+        with pytest.raises(ImageError) as caught:
+            read_photo(data, small)
+        assert caught.value.reason == reason
+
+
 def test_find_photos_is_sorted_and_leaves_hidden_files_out(tmp_path: Path) -> None:
     for name in ("b.JPG", "a.png", "sub/c.webp", ".hidden.jpg", ".thumbs/d.jpg", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

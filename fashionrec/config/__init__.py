@@ -1,7 +1,8 @@
 """Settings: one YAML file names every one (``configs/default.yaml``); layers above it may change, never add.
 
-Order: defaults < ``--config FILE`` < ``FASHIONREC_SECTION__KEY`` environment < ``--set section.key=value``. The models
-here say what type each setting has; they hold no defaults, so a default is written in one place only.
+Order: defaults < ``--config FILE`` < ``FASHIONREC_SECTION__KEY`` environment < ``--set section.key=value`` <
+the command's own option (``-k 5``). The models here say what type each setting has; they hold no defaults, so a default is
+written in one place only.
 Settings are read at the edge (the command line) and passed down as these objects.
 """
 

@@ -137,6 +137,7 @@ def read_photo(source: PhotoSource, limits: ImagesConfig, least: int | None = No
         return _photo_of(source, limits)
     name = "the photo" if isinstance(source, bytes) else str(source)
     data = source if isinstance(source, bytes) else _read_bytes(Path(source), limits.max_bytes)
+    _check_size(name, len(data), limits.max_bytes)  # a file may have grown
     pixels, stored, full = _decode(data, name, limits, least if limits.scaled_decoding == "auto" else None)
     return Photo(pixels, hashlib.sha256(data).hexdigest(), stored, full)
 
@@ -226,10 +227,7 @@ def _read_bytes(path: Path, limit: int) -> bytes:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise ImageError(f"{path} is not a file", reason="not-a-file")
-        if status.st_size > limit:
-            raise ImageError(
-                f"{path} is {status.st_size // _MIB} MiB, more than images.max_bytes allows", reason="too-large"
-            )
+        _check_size(str(path), status.st_size, limit)
         data = path.read_bytes()
     except FileNotFoundError:
         raise ImageError(f"no photo at {path}", reason="missing", hint="check the path") from None
@@ -238,6 +236,11 @@ def _read_bytes(path: Path, limit: int) -> bytes:
     if not data:
         raise ImageError(f"{path} is empty", reason="empty")
     return data
+
+
+def _check_size(name: str, size: int, limit: int) -> None:
+    if size > limit:
+        raise ImageError(f"{name} is {size // _MIB} MiB, more than images.max_bytes allows", reason="too-large")
 
 
 def _decode(

@@ -119,7 +119,7 @@ class Query:
         return [parse_words(text, weight) if isinstance(text, str) else text for text in texts]
 
     def settings(self, settings: QueryConfig, caption_weight: float | None = None) -> QueryConfig:
-        """The settings that answer it: its own options, then a measured ``caption_weight``, then those of the catalogue."""
+        """The settings that answer it. The first wins: its own options, a measured ``caption_weight``, ``settings``."""
         measured = {} if caption_weight is None else {"caption_weight": caption_weight}
         own = {name: value for name in OPTIONS if (value := getattr(self, name)) is not None}
         return settings.model_copy(update=measured | own)

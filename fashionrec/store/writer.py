@@ -6,7 +6,8 @@
         writer.items.remove_entry(12)  # only what differs from the generation before
         writer.commit("edit", {"generation": writer.name})
 
-A generation that is left without a commit, by an exception or otherwise, takes its files with it.
+A generation that an exception leaves without a commit takes its files with it. Those of a killed process are never served, and a
+later commit tidies them up. The switch is :func:`generations.commit`, which replaces ``catalogue.json``.
 """
 
 from __future__ import annotations
