@@ -5,16 +5,16 @@ opens ``context.session``, and turns every known error into one line, a hint and
 postpone annotations: typer would evaluate each string four times, 20 ms of every start.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperOption
+from typer.core import TyperCommand
+from typer.main import get_command
 
 from fashionrec.cli.output import Output, fail
 from fashionrec.common.reach import follow_links, following_links
@@ -24,20 +24,27 @@ from fashionrec.errors import CatalogueError, ConfigError, FashionrecError
 if TYPE_CHECKING:
     from fashionrec.config import Config, Resolved
 
-#: What every command takes beside its own options, which come first.
-SHARED_OPTIONS = (
-    TyperOption(
-        param_decls=["config", "--config", "-c"], multiple=True, metavar="FILE", help="YAML settings; repeatable."
-    ),
-    TyperOption(
-        param_decls=["set_", "--set"], multiple=True, metavar="SECTION.KEY=VALUE", help="One setting; repeatable."
-    ),
-    TyperOption(param_decls=["json", "--json"], is_flag=True, default=False, help="One JSON document on stdout."),
-    TyperOption(param_decls=["quiet", "--quiet", "-q"], is_flag=True, default=False, help="No progress and messages."),
-    TyperOption(
-        param_decls=["debug", "--debug"], is_flag=True, default=False, help="Show a traceback when something fails."
-    ),
-)
+
+def _shared(
+    config: Annotated[
+        list[str] | None, typer.Option("--config", "-c", metavar="FILE", help="YAML settings; repeatable.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One setting; repeatable.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and messages.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
+) -> None:
+    """Declare what every command takes beside its own options, which come first."""
+
+
+@cache
+def shared_options() -> tuple[Any, ...]:
+    """Return the options of :func:`_shared` as typer makes them: each version of it takes other arguments for an option."""
+    app = typer.Typer(add_completion=False)
+    app.command()(_shared)
+    return tuple(get_command(app).params)
 
 
 class Session:
@@ -50,7 +57,7 @@ class Session:
         self._told: set[str] = set()
 
     @property
-    def resolved(self) -> Resolved:
+    def resolved(self) -> "Resolved":
         if self._resolved is None:
             from fashionrec.config import config_note, load_config
 
@@ -63,7 +70,7 @@ class Session:
         return self._resolved
 
     @property
-    def config(self) -> Config:
+    def config(self) -> "Config":
         return self.resolved.config
 
     @property
@@ -145,10 +152,10 @@ class Command(TyperCommand):
     context_class = Context
 
     def __init__(self, name: str | None, *, params: Sequence[Any] = (), **options: Any) -> None:
-        super().__init__(name, params=[*params, *SHARED_OPTIONS], **options)
+        super().__init__(name, params=[*params, *shared_options()], **options)
 
     def invoke(self, ctx: Any) -> Any:
-        config, sets, *switches = (ctx.params.pop(option.name) for option in SHARED_OPTIONS)
+        config, sets, *switches = (ctx.params.pop(option.name) for option in shared_options())
         json, quiet, debug = switches
         ctx.obj = Session(config or (), sets or (), Output(json=json, quiet=quiet, debug=debug))
         with _errors(ctx.obj.out), following_links():
