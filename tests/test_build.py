@@ -157,6 +157,19 @@ def test_a_build_that_would_drop_many_products_is_refused_and_changes_nothing(
     assert build(photos, tmp_path / "c", max_delete=0.5).products == 4
 
 
+def test_photos_that_are_none_any_more_do_not_empty_a_catalogue(photos: Path, build: Build, tmp_path: Path) -> None:
+    """A server that answers every address with a page has files that are hashed, and fail only when they are decoded."""
+    build(photos, tmp_path / "c")
+    for name in ("green.jpg", "grey.jpg"):
+        (photos / name).write_text(f"<html>{name}</html>")
+    with pytest.raises(Refused, match="2 of 6 products") as caught:
+        build(photos, tmp_path / "c")
+    assert "2 rows have no usable photo, the first: " in caught.value.hint
+    assert generations.read_current(tmp_path / "c").name == "000001"
+    report = build(photos, tmp_path / "c", max_delete=0.5)
+    assert (report.products, report.removed, len(report.failures)) == (4, 2, 2)
+
+
 def test_the_same_photo_under_two_products_is_embedded_once(photos: Path, build: Build, tmp_path: Path) -> None:
     rows = [{"image": "photos/red-white.jpg", "product_id": name} for name in ("a", "b", "b")]
     report = build(table(tmp_path / "p.csv", rows), tmp_path / "c")

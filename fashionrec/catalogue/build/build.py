@@ -206,9 +206,13 @@ class _Build:
         gone = before - after
         self.report.added, self.report.removed = len(after - before), len(gone)
         if before and len(gone) / len(before) > self.max_delete:
+            failures = self.report.failures
+            why = (
+                f"{len(failures)} rows have no usable photo, the first: {failures[0]['message']}; " if failures else ""
+            )
             raise Refused(
                 f"this build would remove {len(gone)} of {len(before)} products from {self.root}; nothing was changed",
-                hint="if that is meant, say --max-delete 1.0",
+                hint=f"{why}if that is meant, say --max-delete 1.0",
             )
 
     def _kept(self, paths: dict[str, str]) -> set[str]:
@@ -241,7 +245,11 @@ class _Build:
             if bad and not isinstance(row, EntryRow) and (known := paths.get(row.location)) in bad:
                 self._fail(row, bad[known])
         self.report.embedded = len(todo) - len(bad)
-        return {path: digest for path, digest in paths.items() if digest not in bad} if bad else paths
+        if not bad:
+            return paths
+        usable = {path: digest for path, digest in paths.items() if digest not in bad}
+        self._guard_deletions(usable)  # a file that was hashed may be no photo any more
+        return usable
 
     def _find(self, todo: Sequence[tuple[str, str]], journal: Journal, total: int) -> dict[str, ImageError]:
         """Work on photos and write what they give into the journal; returns those that cannot be used."""
