@@ -179,6 +179,22 @@ def test_a_large_honest_file_is_not_interrupted(tmp_path: Path) -> None:
     db.close()
 
 
+@pytest.mark.parametrize(
+    "statement", ["SELECT count(*) FROM photos", "SELECT rowid FROM words WHERE words MATCH 'shirt' ORDER BY rank"]
+)
+def test_many_short_statements_are_not_one_long_one(tmp_path: Path, statement: str) -> None:
+    """SQLite counts the steps of a statement over all its executions, and a catalogue is open for days."""
+    path = make(tmp_path / "a.sqlite")
+    with sqlite3.connect(path) as db:
+        db.executemany("INSERT INTO photos VALUES (?, ?)", [(str(n), n) for n in range(10, 3000)])
+        db.executemany("INSERT INTO words (rowid, word) VALUES (?, 'a shirt')", [(n,) for n in range(10, 3000)])
+    db.close()
+    db = open_foreign(path, SCHEMA, mode="immutable")
+    for _ in range(3000):
+        db.execute(statement).fetchone()
+    db.close()
+
+
 def test_values_are_limited(tmp_path: Path) -> None:
     path = make(tmp_path / "a.sqlite", "INSERT INTO photos VALUES (hex(zeroblob(1000000)), 1)")
     db = open_foreign(path, SCHEMA, max_value=1_000_000)

@@ -14,7 +14,7 @@ import sqlite3
 import stat
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 #: Bytes of one value or row: far more than a product's data, a caption or a thumbnail has.
 MAX_VALUE = 16 << 20
@@ -63,7 +63,7 @@ def open_foreign(
         mode = "rw"  # what a killed writer has left is rolled back first, which a reader may not
     how = "mode=ro&immutable=1" if mode == "immutable" else f"mode={mode}"
     uri = f"{path.absolute().as_uri()}?{how}"
-    db = sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=isolation_level)
+    db = sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=isolation_level, factory=_Connection)
     try:
         db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max_value)
         _limit_steps(db, path, size)
@@ -97,20 +97,37 @@ def _check_files(path: Path) -> int:
     return size
 
 
-def _limit_steps(db: sqlite3.Connection, path: Path, size: int) -> None:
+class _Connection(sqlite3.Connection):
+    """A connection that knows how often its progress handler was called since the last statement began."""
+
+    calls = 0
+
+    def execute(self, *arguments: Any) -> sqlite3.Cursor:
+        self.calls = 0
+        return super().execute(*arguments)
+
+    def executemany(self, *arguments: Any) -> sqlite3.Cursor:
+        self.calls = 0
+        return super().executemany(*arguments)
+
+    def executescript(self, *arguments: Any) -> sqlite3.Cursor:
+        self.calls = 0
+        return super().executescript(*arguments)
+
+
+def _limit_steps(db: _Connection, path: Path, size: int) -> None:
     """Interrupt statements that take more steps than the file has room for; a file that is new here has no limit.
 
-    SQLite calls the handler after that many steps of one statement, so honest ones cost nothing.
+    SQLite counts the steps of a prepared statement over all its executions, those inside full-text search too, so one call of
+    the handler may come at any time. Two within one execution are one full count. Honest statements cost nothing.
     """
     if not size:
         return
     steps = min(max(_MIN_STEPS, _STEPS_PER_BYTE * size), _MOST_STEPS)
-    calls = 0
 
     def over() -> bool:
-        nonlocal calls
-        calls += 1
-        return calls * steps > max(steps - 1, _STEPS_PER_BYTE * path.stat().st_size)  # it may have grown
+        db.calls += 1
+        return (db.calls - 1) * steps >= max(steps, _STEPS_PER_BYTE * path.stat().st_size)  # it may have grown
 
     db.set_progress_handler(over, steps)
 
