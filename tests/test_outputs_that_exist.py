@@ -95,3 +95,34 @@ def test_a_bundle_is_not_written_over_what_is_none(cli: Cli, tmp_path: Path) -> 
         assert done.code == 2
         assert "is no bundle" in done.err
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["of-mine.txt"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("--csv folder", "folder is a folder"),
+        ("--xlsx folder", "folder is a folder"),
+        ("--html folder", "folder is a folder"),
+        ("--html nowhere/x.html", "there is no folder nowhere to write x.html into"),
+        ("--html photo.jpg", "photo.jpg is a photo that is asked"),
+        ("--save-crops photo.jpg", "photo.jpg is no folder"),
+        ("--index other --csv x.csv", "two catalogues are compared as text, --json or --html"),
+        ("--index other --jsonl", "two catalogues are compared as text, --json or --html"),
+    ],
+)
+def test_a_query_that_could_not_write_its_answer_is_refused(
+    words: str, says: str, photos: Path, catalogue: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    shutil.copyfile(photos / "green.jpg", "photo.jpg")
+    before = Path("photo.jpg").read_bytes()
+    done = cli("query", "photo.jpg", "--index", catalogue, *words.split())
+    assert (done.code, done.err.splitlines()[0]) == (2, f"error: {says}")
+    assert Path("photo.jpg").read_bytes() == before
+
+
+def test_a_merged_answer_says_which_photos_it_is_without(photos: Path, catalogue: Path, cli: Cli) -> None:
+    done = cli("query", photos / "green.jpg", photos / "none.jpg", "--merge", "--index", catalogue, "--json")
+    assert [one["reason"] for one in done.document["failures"]] == ["missing"]
+    assert "none.jpg" in done.err

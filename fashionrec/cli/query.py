@@ -100,12 +100,18 @@ def query(
     settings |= {"caption": _captioner(session, caption, captioner), "translate": TRANSLATORS[0] if translate else None}
     session.override("query", settings)
     asked = _query(session, photos or [], text or [], like or [], unlike or [], box, goes_with, merge)
-    _check_outputs(csv, xlsx, html, open_)
+    _check_outputs(asked, {"csv": csv, "xlsx": xlsx, "html": html}, save_crops)
+    if open_ and html is None:
+        raise UsageError("--open needs --html FILE", hint="fashionrec query photo.jpg --html answer.html --open")
     if len(index or []) > 2:
         raise UsageError("more than two catalogues are given", hint="--index A --index B compares two")
     if index and len(index) == 2:
         from fashionrec.cli.comparing_queries import compare_catalogues
 
+        if csv or xlsx or jsonl or save_crops:
+            raise UsageError(
+                "two catalogues are compared as text, --json or --html", hint="ask one of them for the rest"
+            )
         compare_catalogues(session, asked, ask, Path(index[0]), Path(index[1]), html, open_)
         return
     from fashionrec.catalogue.catalogue import Catalogue
@@ -122,18 +128,28 @@ def query(
         session.out.next(f"fashionrec query {_repeated(asked)} --index {shell_word(catalogue.root)} --html answer.html")
 
 
-def _check_outputs(csv: Path | None, xlsx: Path | None, html: Path | None, open_: bool) -> None:
-    for path in (csv, xlsx, html):
-        if path is not None and str(path) != "-" and not path.parent.is_dir():
+def _check_outputs(asked: "Query", files: dict[str, Path | None], save_crops: Path | None) -> None:
+    """Refuse, before anything is asked, what could not be written, or only over a photo that is asked."""
+    for option, path in files.items():
+        if path is None or str(path) == "-":
+            continue
+        if not path.parent.is_dir():
             raise UsageError(f"there is no folder {path.parent} to write {path.name} into")
-    if open_ and html is None:
-        raise UsageError("--open needs --html FILE", hint="fashionrec query photo.jpg --html answer.html --open")
+        if path.is_dir():
+            raise UsageError(
+                f"{path} is a folder", hint=f"name a file: --{option} {shell_word(path / f'answer.{option}')}"
+            )
+        named = [Path(photo) for photo in asked.sources if isinstance(photo, (str, Path))]
+        if path.exists() and any(photo.exists() and path.samefile(photo) for photo in named):
+            raise UsageError(f"{path} is a photo that is asked", hint=f"give --{option} another name")
+    if save_crops is not None and save_crops.exists() and not save_crops.is_dir():
+        raise UsageError(f"{save_crops} is no folder", hint="--save-crops takes a folder")
 
 
 def _report(session: Session, asked: "Query", jsonl: bool, explain: bool, outcome: "Outcome") -> None:
     """Say what is known of one photo or text as soon as it is."""
     if isinstance(outcome, UsageError):
-        if not asked.is_single:
+        if len(asked.sources) > 1:
             session.out.warn(str(outcome))
         return
     for note in outcome.notes:

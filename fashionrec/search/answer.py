@@ -71,9 +71,9 @@ class Answer:
     def to_dict(self, *, explain: bool = False) -> dict[str, Any]:
         """The contract of ``fashionrec query --json``; with ``explain`` what each score is made of, and the notes."""
         documents = [result.to_dict(explain=explain) for result in self.results]
-        if self.query.is_single:
-            return documents[0]
         failures = [{"error": str(error), "reason": getattr(error, "reason", "usage")} for error in self.failures]
+        if self.query.is_single:
+            return documents[0] | ({"failures": failures} if failures else {})
         return {"answers": documents, "failures": failures}
 
     def to_rows(self) -> list[dict[str, Any]]:
