@@ -371,7 +371,10 @@ def test_an_interrupt_ends_a_query_wherever_it_is(shop: Path, photos: Path) -> N
     words = [sys.executable, "-m", "fashionrec", "query", str(photos / "green.jpg"), "--index", str(shop), "--json"]
     ends = []
     for n in range(16):
-        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        heeding = {
+            "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+        }  # tests may run in the background
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **heeding) as process:
             time.sleep(0.06 + 0.02 * n)
             process.send_signal(signal.SIGINT)
             out, told = process.communicate(timeout=60)
