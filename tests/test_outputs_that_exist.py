@@ -126,3 +126,11 @@ def test_a_merged_answer_says_which_photos_it_is_without(photos: Path, catalogue
     done = cli("query", photos / "green.jpg", photos / "none.jpg", "--merge", "--index", catalogue, "--json")
     assert [one["reason"] for one in done.document["failures"]] == ["missing"]
     assert "none.jpg" in done.err
+
+
+def test_a_photo_that_is_missing_is_what_is_told_where_the_page_exists(
+    catalogue: Path, cli: Cli, tmp_path: Path
+) -> None:
+    (tmp_path / "a.html").touch()
+    done = cli("query", tmp_path / "none.jpg", "--index", catalogue, "--html", tmp_path / "a.html")
+    assert (done.code, done.err.splitlines()[0]) == (2, f"error: no photo at {tmp_path / 'none.jpg'}")
