@@ -129,7 +129,7 @@ def query(
 
 
 def _check_outputs(asked: "Query", files: dict[str, Path | None], save_crops: Path | None) -> None:
-    """Refuse, before anything is asked, what could not be written, or only over a photo that is asked."""
+    """Refuse, before the search, outputs that could not be written or would overwrite an input photo."""
     for option, path in files.items():
         if path is None or str(path) == "-":
             continue
@@ -141,9 +141,9 @@ def _check_outputs(asked: "Query", files: dict[str, Path | None], save_crops: Pa
             )
         named = [Path(photo) for photo in asked.sources if isinstance(photo, (str, Path))]
         if path.exists() and any(photo.exists() and path.samefile(photo) for photo in named):
-            raise UsageError(f"{path} is a photo that is asked", hint=f"give --{option} another name")
+            raise UsageError(f"{path} is one of the input photos", hint=f"give --{option} another name")
     if save_crops is not None and save_crops.exists() and not save_crops.is_dir():
-        raise UsageError(f"{save_crops} is no folder", hint="--save-crops takes a folder")
+        raise UsageError(f"{save_crops} is not a folder", hint="--save-crops takes a folder")
 
 
 def _report(session: Session, asked: "Query", jsonl: bool, explain: bool, outcome: "Outcome") -> None:
