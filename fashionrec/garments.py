@@ -35,14 +35,8 @@ QUERY_DECIMALS = 2
 #: Photos that are detected together.
 _BATCH = 8
 
-#: Classes worn on the same half of the body: what a detector takes for one another.
-_HALVES = {
-    "top": {"top"},
-    "pants": {"pants", "skirt&pants", "skirt"},
-    "skirt": {"skirt", "skirt&pants", "pants"},
-    "skirt&pants": {"skirt&pants", "skirt", "pants"},
-    "dress": {"dress"},
-}
+#: Classes worn on the lower half of the body, which a detector takes for one another.
+_LOWER = {"pants", "skirt", "skirt&pants"}
 
 
 @dataclass(frozen=True)
@@ -266,7 +260,7 @@ def product_garment(garments: Sequence[GarmentRow | Garment], wanted: str) -> in
     for it. None where none of them can be it."""
     if len(garments) == 1:
         return 0
-    for classes in ({wanted}, _HALVES[wanted]):
+    for classes in ({wanted}, _LOWER if wanted in _LOWER else set()):
         fitting = [n for n, garment in enumerate(garments) if garment.class_name in classes]
         if fitting:
             return max(fitting, key=lambda n: garments[n].confidence or 0.0)

@@ -12,6 +12,8 @@ CLASS_NAMES: tuple[str, ...] = ("dress", "pants", "skirt&pants", "skirt", "top")
 #: What a person may type for a class that is awkward on a command line (``&`` is special to shells).
 CLASS_ALIASES: dict[str, str] = {"culottes": "skirt&pants", "skirt-pants": "skirt&pants", "skirt_pants": "skirt&pants"}
 
+_BY_ID = {str(n): name for n, name in enumerate(CLASS_NAMES)}
+
 
 class Box(NamedTuple):
     """A box in pixels of the upright photo: ``x1, y1`` inclusive corner, ``x2, y2`` exclusive corner."""
@@ -116,9 +118,8 @@ class Hit:
 def resolve_class(word: str) -> str | None:
     """The class that a person means by a name, an alias, or an id ("4"); None where it is none."""
     word = word.strip().lower()
-    if word.isdigit() and int(word) < len(CLASS_NAMES):
-        return CLASS_NAMES[int(word)]
-    word = CLASS_ALIASES.get(word, word)
+    number = word.lstrip("0") or word[-1:]  # "04" is 4
+    word = _BY_ID.get(number) or CLASS_ALIASES.get(word, word)
     return word if word in CLASS_NAMES else None
 
 

@@ -18,7 +18,7 @@ from fashionrec.config import Config
 from fashionrec.embedder.embed import Embedder
 from fashionrec.errors import ImageError
 from fashionrec.evaluation.retrieval.retrieval import PhotoQuery, evaluate_search
-from fashionrec.garments import FinderSettings, GarmentFinder, PhotoGarments, choose_product
+from fashionrec.garments import FinderSettings, GarmentFinder, PhotoGarments, assign_roles, choose_product
 from fashionrec.models.bundle import Bundle
 from fashionrec.photos.images import Photo, PhotoSource
 from fashionrec.search.query import Query
@@ -171,6 +171,16 @@ def test_a_catalogue_is_asked_as_it_was_built(config: Config) -> None:
     assert (asked.side, asked.images.scaled_decoding) == (400, "never")
     assert asked.detector.rectangular is not config.detector.rectangular
     assert asked.detector.conf == config.detector.conf
+    bare = FinderSettings.of_catalogue(config, CatalogueSettings(), embedder_side=32)
+    assert (bare.side, bare.crop, bare.decimals) == (config.build.thumbnail, config.crop, 2)
+
+
+def test_a_build_takes_the_larger_of_what_is_embedded_and_what_is_shown(config: Config) -> None:
+    for whole_photo, side, expected in ((True, 32, 200), (False, 200, 200), (False, 201, 201)):
+        build = config.build.model_copy(update={"thumbnail": 200, "whole_photo": whole_photo})
+        settings = FinderSettings.of_build(config.model_copy(update={"build": build}), side)
+        assert (settings.side, settings.whole_photo, settings.decimals) == (expected, whole_photo, None)
+        assert (settings.images, settings.detector, settings.crop) == (config.images, config.detector, config.crop)
 
 
 @pytest.mark.parametrize(
@@ -181,6 +191,11 @@ def test_a_catalogue_is_asked_as_it_was_built(config: Config) -> None:
         (["top", "skirt"], "pants", 1),
         (["top", "skirt"], "dress", None),
         (["skirt"], "dress", 0),
+        (["skirt", "pants", "top"], "skirt&pants", 0),
+        (["dress", "skirt&pants", "pants"], "skirt", 1),
+        (["top", "skirt&pants", "skirt"], "pants", 1),
+        (["pants", "dress"], "top", None),
+        (["dress", "top", "top"], "top", 1),
         ([], "dress", None),
     ],
 )
@@ -188,6 +203,15 @@ def test_which_garment_is_the_product(classes: list[str], wanted: str, index: in
     garments = [Garment(n, name, 0.9 - n / 10, Box(0, 0, 1, 1)) for n, name in enumerate(classes)]
     assert choose_product(garments, wanted) == ([] if index is None else [garments[index]])
     assert choose_product(garments, None) == garments
+    roles = [False] * len(garments) if index is None else [n != index for n in range(len(garments))]
+    assert assign_roles(garments, {"kind": "hat", "category": wanted.upper()}, ("kind", "category")) == roles
+    assert assign_roles(garments, {"category": "hat"}, ("kind", "category")) == [False] * len(garments)
+
+
+def test_the_surest_of_several_that_can_be_the_product_is_it() -> None:
+    garments = [Garment(n, "top", sure, Box(0, 0, 1, 1)) for n, sure in enumerate((None, 0.25, 0.5, 0.5))]
+    assert choose_product(garments, "top") == [garments[2]]
+    assert choose_product(garments[:1] * 2, "top") == [garments[0]]
 
 
 def test_products_are_cut_out_as_a_build_cuts_them(config: Config, tmp_path: Path) -> None:
