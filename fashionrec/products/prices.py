@@ -86,9 +86,9 @@ def parse_price(value: Any, expected: str | None = None) -> Money:
         return Money(_tidy(float(value)) if isinstance(value, float) else value, ())
     if not isinstance(value, str):
         raise ValueError("is no price")
-    text = unicodedata.normalize("NFKC", value[:100]).strip()
-    if len(text) > _LONGEST:
+    if len(value.strip()) > _LONGEST:
         raise ValueError("is no price: there is more in it than a number and a currency")
+    text = unicodedata.normalize("NFKC", value).strip()
     korean = _KOREAN.fullmatch(text)
     if korean and (korean["man"] or korean["chun"]):
         small = (korean["one"] or "0").replace(",", "")
@@ -122,7 +122,7 @@ def _choose(currencies: tuple[str | None, ...], expected: str | None) -> str | N
 
 
 def _meaning(sign: str) -> tuple[str | None, ...]:
-    """The currencies that a code or a sign, or both side by side ("US$", "KRW ₩"), can stand for."""
+    """The currencies that a code or a sign can stand for; blanks within a sign ("US $") count for nothing."""
     if sign.upper() in CURRENCIES:
         return (sign.upper(),)
     return _SIGNS.get(sign.lower().replace(" ", ""), ())
