@@ -19,10 +19,10 @@ from fashionrec.products.values import (
 )
 
 WORDS = {
-    "in_stock": "instock available limitedavailability onlineonly instoreonly lowstock true yes y 재고있음 판매중 구매가능 판매가능"
-    " 정상판매 In_Stock in-stock https://schema.org/InStock/ １２ 1 999999999",
-    "out_of_stock": "outofstock soldout discontinued unavailable notavailable false no n 품절 일시품절 매진 재고없음 판매종료 판매중지"
-    " 판매중단 단종 NO schema/Sold_Out 000000000",
+    "in_stock": "instock available limitedavailability onlineonly instoreonly lowstock true yes y 재고있음 판매중"
+    " 구매가능 판매가능 정상판매 In_Stock in-stock https://schema.org/InStock/ １２ 1 999999999",
+    "out_of_stock": "outofstock soldout discontinued unavailable notavailable false no n 품절 일시품절 매진 재고없음"
+    " 판매종료 판매중지 판매중단 단종 NO schema/Sold_Out 000000000",
     "preorder": "preorder presale presell comingsoon 예약판매 예약주문 예약구매 출시예정 Pre-Order",
     "backorder": "backorder backordered onbackorder 입고예정 재입고예정 입고대기 Back_Order",
 }
