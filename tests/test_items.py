@@ -464,6 +464,26 @@ def test_rows_hold_what_their_columns_should(row: tuple[Any, ...], kinds: Any, m
     assert str(caught.value) == f"a row has {message}"
 
 
+@pytest.mark.parametrize(
+    ("change", "read", "message"),
+    [
+        ("entries SET metadata = '[1]'", ItemReader.entries, "a row's data is not a table"),
+        ("captions SET attributes = '{\"a\": 1}'", ItemReader.attributes_told, "a caption's attributes are not texts"),
+        ("photos SET build_key = x'00'", ItemReader.build_keys, "a row has bytes in column 1"),
+        ("garments SET x1 = 1e9", ItemReader.everything, "a row has 1000000000.0 in column 10"),
+    ],
+)
+def test_values_that_no_writer_puts_there_are_one_clear_error(path: Path, change: str, read: Any, message: str) -> None:
+    db = sqlite3.connect(path)
+    with db:
+        db.execute(f"UPDATE {change}")
+    db.close()
+    with pytest.raises(CatalogueError) as caught:
+        list(read(ItemReader(path)))
+    assert str(caught.value) == f"catalogue is damaged: {path}: {message}"
+    assert caught.value.hint == "copy the catalogue again, or build it again with `fashionrec build-index`"
+
+
 def test_a_product_is_found_by_its_texts_and_captions() -> None:
     product = {"name": "셔츠", "price": 5, "link": "http://a/b", "fit": "slim", "tags": ["x"], "sale": True}
     assert product_words(product, "a shirt", "") == "셔츠 slim a shirt "
