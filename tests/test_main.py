@@ -1,0 +1,104 @@
+"""``python -m fashionrec``: what is set up before the command line is made, and how the process leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+import fashionrec
+
+#: A command line that prints what it finds, and ends as ``ending`` says.
+SCRIPT = """
+import atexit, gc, json, os, signal, sys
+import fashionrec.cli.main as cli
+from fashionrec.__main__ import main
+
+def make_app(command=None):
+    found = {"command": command, "collecting": gc.isenabled()}
+    def app():
+        found["served"] = gc.isenabled()
+        found["frozen"] = gc.get_freeze_count() > 1000
+        found["guarded"] = type(sys.stdout).__name__, sys.__stderr__ is sys.stderr
+        found.update((name, os.environ.get(name)) for name in ("PYTHONSAFEPATH", "OPENBLAS_NUM_THREADS"))
+        handler = signal.getsignal(signal.SIGINT)
+        found["interrupt"] = {signal.SIG_IGN: "ignored", signal.default_int_handler: "raised"}.get(handler, "ended")
+        print(json.dumps(found))
+        ENDING
+    return app
+
+atexit.register(print, "tidied up")
+cli.make_app = make_app
+main()
+"""
+NAMES = "Answer Box Bundle Catalogue Detector Embedder FashionrecError Garment Hit Query"
+ALWAYS = {"collecting": False, "served": True, "frozen": True, "guarded": ["GuardedStream", True]}
+
+
+def run(
+    *words: str, ending: str = "sys.exit(0)", ignored: bool = False, **env: str
+) -> subprocess.CompletedProcess[str]:
+    unset = ("PYTHONSAFEPATH", "OPENBLAS_NUM_THREADS", "PYTHONUNBUFFERED")
+    environment = {key: value for key, value in os.environ.items() if key not in unset}
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler)
+    try:
+        return subprocess.run(
+            [sys.executable, "-c", SCRIPT.replace("ENDING", ending), *words],
+            env=environment | env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def found(done: subprocess.CompletedProcess[str]) -> Any:
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[0])
+
+
+def test_a_command_is_set_up_and_tidied_up_after() -> None:
+    done = run("doctor", "query")
+    told = {"PYTHONSAFEPATH": "1", "OPENBLAS_NUM_THREADS": None, "interrupt": "raised"}
+    assert found(done) == {**ALWAYS, "command": "doctor", **told}
+    assert done.stdout.splitlines()[1:] == ["tidied up"]
+    assert found(run(PYTHONSAFEPATH="x")) == {**ALWAYS, "command": None, **told, "PYTHONSAFEPATH": "x"}
+
+
+def test_a_query_takes_no_core_for_threads_and_ends_at_once() -> None:
+    done = run("query", "doctor")
+    told = {"PYTHONSAFEPATH": "1", "OPENBLAS_NUM_THREADS": "1", "interrupt": "ended"}
+    assert found(done) == {**ALWAYS, "command": "query", **told}
+    assert len(done.stdout.splitlines()) == 1
+    own = {"OPENBLAS_NUM_THREADS": "3", "interrupt": "ignored"}
+    assert found(run("query", ignored=True, OPENBLAS_NUM_THREADS="3")) == {**ALWAYS, "command": "query", **told, **own}
+
+
+@pytest.mark.parametrize(
+    ("ending", "code"),
+    [
+        ("sys.exit(3)", 3),
+        ("sys.exit()", 0),
+        ("sys.exit('broken')", 1),
+        ("os.close(1); sys.exit(75)", 75),
+        ("os.close(1); sys.exit()", 0),
+        ("os.kill(os.getpid(), signal.SIGINT); sys.exit(0)", 130),
+    ],
+)
+def test_a_query_leaves_with_its_code(ending: str, code: int) -> None:
+    done = run("query", ending=ending)
+    assert (done.returncode, done.stderr) == (code, "error: interrupted\n" if code == 130 else "")
+
+
+def test_the_package_names_what_is_public_and_nothing_else() -> None:
+    assert dir(fashionrec) == sorted(["__version__", *NAMES.split()])
+    with pytest.raises(AttributeError, match="module 'fashionrec' has no attribute 'Item'"):
+        fashionrec.Item  # noqa: B018
