@@ -31,23 +31,13 @@ class Clock:
         return self.now
 
 
-def may_enter(limiter: RateLimiter, clock: Clock | None = None) -> bool:
-    """Whether one more may be sent at this moment."""
-    stop = threading.Event()
-    entered: list[bool] = []
-    thread = threading.Thread(target=lambda: entered.append(limiter.enter(stop)))
-    thread.start()
-    thread.join(0.05)
-    stop.set()
-    limiter.wake()
-    thread.join()
-    return entered == [True]
-
-
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("6m0s", 360.0), ("1s", 1.0), ("20ms", 0.02), ("1h2m3.5s", 3723.5), ("7.66s", 7.66), ("3", 3.0), ("soon", None)],
-)
+    [
+        ("6m0s", 360.0), ("1s", 1.0), ("20ms", 0.02), ("1h2m3.5s", 3723.5), ("7.66s", 7.66), (" 2d1s ", 172801.0),
+        ("3", 3.0), ("0", 0.0), ("0s", 0.0), ("2.5", 2.5), ("soon", None), ("5s.", None), ("-1", None), ("inf", None),
+    ],
+)  # fmt: skip
 def test_durations_are_read_as_openai_writes_them(text: str, expected: float | None) -> None:
     assert seconds(text) == (pytest.approx(expected) if expected is not None else None)
     assert seconds(None) is None
@@ -56,22 +46,22 @@ def test_durations_are_read_as_openai_writes_them(text: str, expected: float | N
 
 def test_no_more_are_under_way_than_allowed() -> None:
     limiter = RateLimiter(2, clock=Clock())
-    assert may_enter(limiter)
-    assert may_enter(limiter)
-    assert not may_enter(limiter)
+    assert limiter.try_enter() == 0
+    assert limiter.try_enter() == 0
+    assert limiter.try_enter() > 0
     limiter.leave()
-    assert may_enter(limiter)
+    assert limiter.try_enter() == 0
 
 
 def test_when_one_is_told_to_wait_all_wait() -> None:
     clock = Clock()
     limiter = RateLimiter(4, clock=clock)
     limiter.throttled(clock.now, 30.0)
-    assert not may_enter(limiter)
+    assert limiter.try_enter() > 0
     clock.now += 29.0
-    assert not may_enter(limiter)
+    assert limiter.try_enter() > 0
     clock.now += 1.5
-    assert may_enter(limiter)
+    assert limiter.try_enter() == 0
 
 
 def test_fewer_are_under_way_after_a_refusal_and_more_again_after_answers() -> None:
@@ -99,12 +89,12 @@ def test_a_budget_of_requests_that_is_used_up_is_waited_for() -> None:
     limiter.heard(
         {"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "2", "x-ratelimit-reset-requests": "58s"}
     )
-    assert may_enter(limiter)
-    assert may_enter(limiter)
-    assert not may_enter(limiter)
+    assert limiter.try_enter() == 0
+    assert limiter.try_enter() == 0
+    assert limiter.try_enter() > 0
     clock.now += 1.1  # one a second comes back
-    assert may_enter(limiter)
-    assert not may_enter(limiter)
+    assert limiter.try_enter() == 0
+    assert limiter.try_enter() > 0
 
 
 def test_a_budget_of_tokens_that_is_used_up_is_waited_for() -> None:
@@ -113,10 +103,10 @@ def test_a_budget_of_tokens_that_is_used_up_is_waited_for() -> None:
     limiter.heard(
         {"x-ratelimit-limit-tokens": "30000", "x-ratelimit-remaining-tokens": "1500", "x-ratelimit-reset-tokens": "57s"}
     )
-    assert may_enter(limiter)
-    assert not may_enter(limiter)
+    assert limiter.try_enter() == 0
+    assert limiter.try_enter() > 0
     clock.now += 1.1  # 500 a second come back
-    assert may_enter(limiter)
+    assert limiter.try_enter() == 0
 
 
 def test_an_answer_that_was_long_under_way_gives_nothing_back() -> None:
@@ -133,16 +123,110 @@ def test_an_answer_that_was_long_under_way_gives_nothing_back() -> None:
         )
 
     told(1)
-    assert may_enter(limiter)
+    assert limiter.try_enter() == 0
     told(5)  # older than the one before
-    assert not may_enter(limiter)
+    assert limiter.try_enter() > 0
 
 
-def test_headers_that_say_nothing_usable_change_nothing() -> None:
+def headers(kind: str, limit: str | None, remaining: str | None, reset: str | None) -> dict[str, str]:
+    told = {"limit": limit, "remaining": remaining, "reset": reset}
+    return {f"x-ratelimit-{what}-{kind}": value for what, value in told.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("told", "waits"),
+    [
+        (headers("requests", "60", "0", "60s"), 1.0),  # one a second
+        (headers("requests", "61", "1", "60s"), 0.0),
+        (headers("requests", "60.5", "0.5", "60s"), 0.5),
+        (headers("requests", None, "0", "8s"), 8.0),  # one is missing at least
+        (headers("requests", "5", "9", "8s"), 0.0),
+        (headers("requests", "1", "0", "0"), 0.001),
+        (headers("requests", "60", None, "60s"), 0.0),
+        (headers("requests", "60", "0", None), 0.0),
+        (headers("requests", "60", "none", "soon"), 0.0),
+        (headers("requests", "60", "-5", "1s"), 0.0),
+        (headers("requests", "60", "inf", "1s"), 0.0),
+        (headers("tokens", "30000", "0", "60s"), 2.0),  # 500 a second, and 1,000 are needed
+        (headers("tokens", "30000", "1000", "58s"), 0.0),
+        (headers("tokens", "30000", "999", "58.002s"), 0.002),
+        (headers("requests", "60", "0", "60s") | headers("tokens", "30000", "0", "90s"), 3.0),
+        (headers("requests", "60", "0", "300s") | headers("tokens", "30000", "0", "60s"), 5.0),
+    ],
+)
+def test_what_a_server_says_is_left_is_waited_for_to_the_moment(told: dict[str, str], waits: float) -> None:
+    clock = Clock()
+    limiter = RateLimiter(8, tokens=1000, clock=clock)
+    limiter.heard(told)
+    if waits:
+        assert limiter.try_enter() == pytest.approx(min(waits, 0.5))
+        clock.now += waits - 0.0001
+        assert limiter.try_enter() == pytest.approx(0.0001, rel=0.01)
+        clock.now += 0.0002
+    assert limiter.try_enter() == 0
+
+
+def test_who_enters_takes_from_both_budgets() -> None:
+    clock = Clock()
+    limiter = RateLimiter(9, tokens=100, clock=clock)
+    limiter.heard(headers("requests", "10", "3", "70s") | headers("tokens", "1000", "250", "750s"))
+    assert [limiter.try_enter() for _ in range(3)] == [0, 0, 0.5]  # tokens for two
+    clock.now += 50.0  # 50 tokens have come back, and 5 requests
+    assert limiter.try_enter() == 0
+    clock.now += 99.9
+    assert limiter.try_enter() == pytest.approx(0.1)
+
+
+def test_who_does_not_use_tokens_is_held_up_by_none() -> None:
     limiter = RateLimiter(1, clock=Clock())
-    limiter.heard({"x-ratelimit-remaining-requests": "none", "x-ratelimit-reset-requests": "soon"})
-    limiter.heard({"x-ratelimit-remaining-tokens": "-5", "x-ratelimit-reset-tokens": "1s"})
-    assert may_enter(limiter)
+    limiter.heard(headers("tokens", "10", "0", "60s"))
+    assert limiter.try_enter() == 0
+
+
+def test_one_pause_after_another_ends_with_the_later() -> None:
+    clock = Clock()
+    limiter = RateLimiter(4, clock=clock)
+    limiter.pause(30.0)
+    limiter.pause(10.0)
+    limiter.throttled(clock.now, 20.0)
+    assert limiter.limit == 2
+    clock.now += 29.75
+    assert limiter.try_enter() == 0.25
+    clock.now += 0.25
+    assert [limiter.try_enter() for _ in range(3)] == [0, 0, 0.5]
+    limiter.pause(1.0)
+    limiter.leave()
+    clock.now += 0.75
+    assert limiter.try_enter() == 0.25
+
+
+def test_one_is_always_let_in_and_never_more_than_the_settings_say() -> None:
+    limiter = RateLimiter(3, clock=Clock())
+    for _ in range(9):
+        limiter.throttled(100.0, 0.0)
+    assert limiter.limit == 1
+    limits = []
+    for _ in range(5):
+        limiter.succeeded()
+        limits.append(limiter.limit)
+    assert limits == [2, 2, 2, 3, 3]  # 2, 2.5, 2.9, and then no more than 3
+    assert [limiter.try_enter() for _ in range(4)] == [0, 0, 0, 0.5]
+
+
+def test_who_waits_is_let_in_when_another_leaves_or_all_stops() -> None:
+    limiter = RateLimiter(1)
+    stop = threading.Event()
+    assert limiter.enter(stop)
+    entered: list[bool] = []
+    waiting = threading.Thread(target=lambda: entered.append(limiter.enter(stop)))
+    waiting.start()
+    waiting.join(0.05)
+    assert entered == []
+    limiter.leave()
+    waiting.join(30)
+    assert entered == [True]
+    stop.set()
+    assert not limiter.enter(stop)
 
 
 def test_a_retry_after_of_one_stops_all_the_workers() -> None:

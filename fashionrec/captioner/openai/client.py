@@ -260,7 +260,8 @@ class Caller:
         retryable = is_retryable(status)
         if headers.get("x-should-retry") == "false" or code in _NO_CREDIT:
             retryable = False
-        reason = f"{status}: {self._clean(str(refused.message))}"
+        message = str(refused.message).removeprefix(f"Error code: {status} - ")
+        reason = f"{status}: {self._clean(message)}"
         return _Failure(reason, status, code, param, retryable, retry_after(headers))
 
     def _raise_for_all(self, failure: _Failure, *, model: bool = True) -> None:

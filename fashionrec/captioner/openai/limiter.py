@@ -74,22 +74,27 @@ class RateLimiter:
         """Wait until one more request may be sent; False where everything stopped meanwhile."""
         with self._changed:
             while not stop.is_set():
-                now = self._clock()
-                wait = max(
-                    self._paused_until - now, self._requests.wait(1.0, now), self._tokens.wait(self._tokens_each, now)
-                )
-                if wait <= 0 and self._under_way < self.limit:
-                    self._requests.take(1.0, now)
-                    self._tokens.take(self._tokens_each, now)
-                    self._under_way += 1
+                wait = self.try_enter()
+                if not wait:
                     return True
-                self._changed.wait(min(wait, _LONGEST_WAIT) if wait > 0 else _LONGEST_WAIT)
+                self._changed.wait(wait)
         return False
 
-    def wake(self) -> None:
-        """Let those who wait look again at whether everything stopped."""
+    def try_enter(self) -> float:
+        """Enter where one more request may be sent now: 0. Else the seconds after which to look again."""
         with self._changed:
-            self._changed.notify_all()
+            now = self._clock()
+            wait = max(
+                self._paused_until - now, self._requests.wait(1.0, now), self._tokens.wait(self._tokens_each, now)
+            )
+            if wait > 0:
+                return min(wait, _LONGEST_WAIT)
+            if self._under_way >= self.limit:
+                return _LONGEST_WAIT
+            self._requests.take(1.0, now)
+            self._tokens.take(self._tokens_each, now)
+            self._under_way += 1
+            return 0.0
 
     def leave(self) -> None:
         """A request that had entered is over."""
