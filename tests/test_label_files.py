@@ -15,6 +15,7 @@ import yaml
 from fashionrec.common.reach import Reach, Refusal, following_links
 from fashionrec.errors import DataError
 from fashionrec.labels.data_yaml import (
+    data_yaml_of,
     dataset_fingerprint,
     declared,
     find_data_yaml,
@@ -309,6 +310,10 @@ def test_the_file_that_describes_a_folder(tmp_path: Path) -> None:
         assert find_data_yaml(tmp_path) == tmp_path / name
     for name in ("x.YAML", "none/x.yml"):
         assert find_data_yaml(tmp_path / name) == tmp_path / name
+    for name in ("folder.yaml", "folder.YML"):  # refused where it is read, and not taken for the folder of a data set
+        (tmp_path / name).mkdir()
+        assert data_yaml_of(tmp_path / name) == tmp_path / name
+    assert data_yaml_of(tmp_path) == tmp_path / "data.yaml"
     assert find_data_yaml(put(tmp_path / "e", "a.txt", "b.json")) is None
     put(tmp_path / "e", "garments.YML", text="names: [top]\nval: images\n")
     put(tmp_path / "e", "a.yaml", text="names: [top]\n")

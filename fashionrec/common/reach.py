@@ -214,7 +214,7 @@ class Reach:
 
 def refusals_error(where: object, refused: Iterable[Refusal]) -> DataError:
     """The error of a data set that is used only whole: how many of what kind, and the first of them by name."""
-    found = list(refused)
+    found = list(dict.fromkeys(refused))
     if len(found) == 1:
         return found[0].error(where)
     counts = {reason: sum(one.reason == reason for one in found) for reason in WORDS}
