@@ -11,6 +11,7 @@ import pytest
 
 from fashionrec.common.documents import DocumentError
 from fashionrec.common.files import sha256_file
+from fashionrec.common.system import lock_exclusive
 from fashionrec.errors import Busy, CatalogueError, FashionrecError, WriteError
 from fashionrec.store import generations
 from fashionrec.store.generations import Generation
@@ -228,6 +229,28 @@ def test_only_what_nobody_needs_or_reads_goes(root: Path) -> None:
     refused(caught, f"catalogue is incomplete: {root}/generations/000001/manifest.json is missing")
 
 
+def test_a_generation_that_is_being_removed_cannot_be_held(root: Path) -> None:
+    served = commit(root)
+    with (served.folder / "manifest.json").open("rb") as file:
+        assert lock_exclusive(file)
+        with pytest.raises(CatalogueError) as caught:
+            generations.hold(served)
+        refused(caught, f"catalogue {root}: generation 000001 has gone")
+    generations.hold(served).close()
+
+
+def test_what_is_listed_is_whole(root: Path) -> None:
+    commit(root, "one")
+    commit(root, "two")
+    for name in ("000000", "0000001"):
+        (root / "generations" / name).mkdir()
+    (root / "generations" / "000003").write_text("a file")
+    (root / "work").write_text("a file")
+    assert [one.name for one in generations.list_generations(root)] == ["000001", "000002"]
+    with pytest.raises(CatalogueError, match="work is a file, not a folder"):
+        generations.read_current(root)
+
+
 def test_a_parent_that_has_gone_or_is_damaged_ends_what_is_kept(root: Path) -> None:
     commit(root, "one")
     commit(root, "two")
@@ -300,13 +323,13 @@ def test_nothing_is_written_through_a_link(root: Path, tmp_path: Path) -> None:
     (tmp_path / "nowhere").mkdir()
     with generations.writer_lock(root):
         pass
+    (tmp_path / "nowhere" / ".lock").unlink()
     (root / "report.json").mkdir()
-    with pytest.raises(CatalogueError, match=r"report\.json is a folder, not a file"), generations.writer_lock(root):
+    with pytest.raises(CatalogueError) as caught, generations.writer_lock(root):
         pass
-    (root / "report.json").rmdir()
-    (root / "segments").write_text("")
-    with pytest.raises(CatalogueError, match=r"segments is a file, not a folder"):
-        generations.check_entries(root)
+    hint = "links and special files are never followed here: remove it, or ask for a copy without it"
+    refused(caught, f"catalogue {root}: report.json is a folder, not a file", hint)
+    assert names(root) == ["report.json"]
 
 
 @pytest.mark.parametrize(

@@ -197,8 +197,7 @@ def writer_lock(root: Path) -> Iterator[None]:
     if root.is_symlink() and not root.exists():
         raise CatalogueError(f"{root} is a link to nothing", hint="remove it, or choose another folder")
     folder = folder_of(root)
-    if root.exists():
-        check_entries(root)
+    check_entries(root)  # before the lock's file is made
     with told_of_the_disk(root), locked(root / ".lock", f"is writing {root}"):
         check_entries(root)
         inside = [f"generations/{name}" for name in _generation_names(root)]
