@@ -111,8 +111,43 @@ def test_a_meter_counts_what_many_threads_reserve() -> None:
 def test_a_limit_without_a_price_is_refused() -> None:
     with pytest.raises(CaptionError) as caught:
         Meter(None, Tokens(1, 1), cap=1.0)
-    assert "input_price" in caught.value.hint
-    assert Meter(None, Tokens(1, 1)).spent is None
+    assert str(caught.value) == "what this model costs is not known, so a limit of the cost cannot be kept"
+    assert caught.value.hint == "set input_price and output_price in captioner.models, or leave out --max-cost"
+    free = Meter(None, Tokens(1, 1))
+    assert (free.spent, free.cost_of(5), free.reserve(), free.stopped) == (None, None, True, False)
+
+
+def test_a_price_needs_both_of_its_halves() -> None:
+    entry = settings().models["gpt-4o"]
+    assert Price.of(entry.model_copy(update={"input_price": None})) is None
+    assert Price.of(entry.model_copy(update={"output_price": None})) is None
+    assert Price(2.0, 3.0).usage({"input_tokens": 10, "output_tokens": 1}) == 23.0
+    assert Price(2.0, 3.0).usage({}) == 0.0
+
+
+def test_what_is_expected_counts_until_ten_answers_have_come() -> None:
+    """By hand, at US$ 1 an input token and 2 an output token: 100 and 10 expected is 120, 50 and 5 measured is 60."""
+    meter = Meter(Price(1.0, 2.0), Tokens(100, 10), cap=1000.0)
+    assert meter.cost_of(3) == 360.0
+    for n in range(9):
+        assert meter.reserve(), n
+        meter.came({"input_tokens": 50, "output_tokens": 5})
+    assert meter.each == Tokens(100, 10)
+    meter.came({}, reserved=False)  # an answer that tells of no tokens is not measured
+    meter.came({"output_tokens": 5}, reserved=False)
+    assert (meter.answers, meter.usage) == (9, {"input_tokens": 450, "output_tokens": 50})
+    meter.came({"input_tokens": 60, "output_tokens": 0}, reserved=False)
+    assert meter.each == Tokens(51.0, 5.0, 10)
+    assert (meter.spent, meter.cost_of(2)) == (610.0, 122.0)
+    assert [meter.reserve() for _ in range(4)] == [True, True, True, False]  # 610 and three times 120, not four
+    assert meter.stopped
+    meter.came({})
+    assert meter.reserve()
+
+
+def test_the_limit_itself_may_be_spent() -> None:
+    meter = Meter(Price(1.0, 0.0), Tokens(10, 0), cap=20.0)
+    assert [meter.reserve() for _ in range(3)] == [True, True, False]
 
 
 def test_what_was_measured_in_the_run_replaces_the_estimate() -> None:
@@ -123,9 +158,10 @@ def test_what_was_measured_in_the_run_replaces_the_estimate() -> None:
 
 
 def test_amounts_are_shown_as_people_read_them() -> None:
-    assert dollars(0.00312) == "US$ 0.0031"
-    assert dollars(1234.5) == "US$ 1,234.50"
-    assert "not known" in dollars(None)
+    amounts = [0.0, 0.00312, 0.99994, 1.0, 1234.5, None]
+    assert [dollars(amount) for amount in amounts] == [
+        "US$ 0.0000", "US$ 0.0031", "US$ 0.9999", "US$ 1.00", "US$ 1,234.50", "cost not known",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -139,22 +175,41 @@ def test_amounts_are_shown_as_people_read_them() -> None:
 )
 def test_a_run_warns_from_sixty_days_before_the_end(today: str, says: str) -> None:
     notice = shutdown_notice(settings(), date.fromisoformat(today))
-    assert says in notice
-    assert bool(notice) is bool(says)
-    assert not notice or "gpt-6-luna" in notice
+    whole = f"OpenAI shuts gpt-4o down on 2027-01-14, {says}: move on with --set captioner.model=gpt-6-luna"
+    assert notice == (whole if says else "")
 
 
 def test_after_the_end_the_replacement_is_named() -> None:
-    with pytest.raises(ConfigError, match="gpt-6-luna replaces it") as caught:
+    with pytest.raises(ConfigError) as caught:
         shutdown_notice(settings(), date(2027, 1, 15))
-    assert "captioner.model=gpt-6-luna" in caught.value.hint
+    assert str(caught.value) == "gpt-4o was shut down on 2027-01-14; gpt-6-luna replaces it"
+    assert caught.value.hint == (
+        "move on with --set captioner.model=gpt-6-luna; captions that are there are kept, and nothing is asked again"
+    )
     assert shutdown_notice(settings(model="gpt-6-luna"), date(2027, 1, 15)) == ""
 
 
 def test_another_server_has_its_own_dates() -> None:
     local = settings(base_url="http://127.0.0.1:8000/v1")
     assert shutdown_notice(local, date(2027, 3, 1)) == ""
-    assert "127.0.0.1:8000 shut gpt-4o down" in shutdown_notice(local, date(2027, 3, 1), "2027-02-01")
+    move = "move on with --set captioner.model=gpt-6-luna"
+    assert shutdown_notice(local, date(2027, 3, 1), "2027-02-01") == (
+        f"127.0.0.1:8000 shut gpt-4o down on 2027-02-01: {move}"
+    )
+    assert shutdown_notice(local, date(2027, 1, 1), "2027-03-02") == (
+        f"127.0.0.1:8000 shuts gpt-4o down on 2027-03-02, in 60 days: {move}"
+    )
+    assert shutdown_notice(local, date(2027, 1, 1), "2027-03-03") == ""
+
+
+def test_a_model_that_nothing_replaces() -> None:
+    unknown = settings(model="my model", base_url="http://127.0.0.1:8000/v1")
+    assert shutdown_notice(unknown, date(2027, 2, 1), "2027-02-01") == (
+        "127.0.0.1:8000 shuts my model down on 2027-02-01, in 0 days: move on with --set captioner.model=MODEL"
+    )
+    with pytest.raises(ConfigError) as caught:
+        shutdown_notice(settings(model="my-model"), date(2027, 2, 2), "2027-02-01")
+    assert str(caught.value) == "my-model was shut down on 2027-02-01"
 
 
 def test_what_the_server_tells_goes_before_what_we_know() -> None:
