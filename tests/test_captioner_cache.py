@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from captioners import count_by_state
 
-from fashionrec.captioner.cache import CaptionCache, Recorded
+from fashionrec.captioner.cache import CaptionCache, Recorded, is_place
 from fashionrec.captioner.outcome import STATES, Outcome
 from fashionrec.captioner.schema import Description
 from fashionrec.errors import Busy, CatalogueError, WriteError
@@ -259,3 +259,156 @@ def test_a_journal_that_cannot_be_made_is_the_disks_fault(tmp_path: Path) -> Non
         (tmp_path / "captions.sqlite-journal").symlink_to(tmp_path / "missing" / "journal")
         with pytest.raises(WriteError, match="cannot be written"):
             cache.put(PHOTO, "top", BOX, done())
+
+
+def test_what_counts_is_what_was_recorded_since(cache: CaptionCache) -> None:
+    cache.put(PHOTO, "top", BOX, done("navy"))
+    ((old,),) = cache.everything("openai")
+    assert (old.photo_sha256, old.class_name, old.box, old.outcome) == (PHOTO, "top", BOX, done("navy"))
+    assert len(old.created_at) == len("2026-01-02T03:04:05.678901+00:00")
+    assert cache.find(PHOTO, "top", BOX, "openai", since=old.created_at) == done("navy")
+    since = cache.recaption("all")
+    assert since > old.created_at
+    assert cache.find(PHOTO, "top", BOX, "openai", since=since) is None
+    cache.put(PHOTO, "top", Box(1, 0, 101, 100), other("refused"))
+    assert cache.find(PHOTO, "top", BOX, "openai", since=since) == other("refused")
+    assert cache.find(PHOTO, "top", BOX, "openai") == done("navy")  # a description goes before what came later
+
+
+def test_what_is_asked_anew_keeps_its_moment_until_it_has_been(cache: CaptionCache) -> None:
+    first, second = cache.recaption("b"), cache.recaption("a")
+    assert first < second
+    assert cache.recaption("b") == first
+    assert list(cache.recaptions().items()) == [("b", first), ("a", second)]
+    cache.recaptioned("b")
+    assert cache.recaptions() == {"a": second}
+    assert cache.recaption("b") > second
+
+
+def test_the_mean_of_the_last_answers_that_tell_their_tokens(cache: CaptionCache) -> None:
+    assert cache.mean_usage("openai", "gpt-4o") == (0, 0.0, 0.0)
+    for n, (tokens, model) in enumerate([(900, "gpt-4o"), (100, "gpt-4o"), (0, "gpt-4o"), (300, "gpt-4o"), (7, "m-2")]):
+        usage = {"input_tokens": tokens, "output_tokens": tokens // 100}
+        cache.put(f"{n:064}", "top", BOX, done(model=model, usage=usage))
+    assert cache.mean_usage("openai", "gpt-4o") == (3, 1300 / 3, 13 / 3)
+    assert cache.mean_usage("openai", "gpt-4o", last=2) == (2, 200.0, 2.0)
+    assert cache.mean_usage("openai", "m-2") == (1, 7.0, 0.0)
+    assert cache.mean_usage("local", "gpt-4o") == (0, 0.0, 0.0)
+
+
+def test_all_of_a_captioners_outcomes_are_read_in_groups_oldest_first(cache: CaptionCache) -> None:
+    cache.put_many([(f"{n:064}", "top", BOX, done()) for n in range(1001)])
+    cache.put("f" * 64, None, BOX, done(captioner="local"))
+    groups = list(cache.everything("openai"))
+    assert [len(group) for group in groups] == [500, 500, 1]
+    assert [one.photo_sha256 for group in groups for one in group] == [f"{n:064}" for n in range(1001)]
+    ((local,),) = cache.everything("local")
+    assert local.class_name is None
+    (row,) = cache.rows("local")
+    assert row.pop("created_at")
+    record = done().description
+    assert record is not None
+    assert row == {
+        "photo_sha256": "f" * 64, "class_name": "", "captioner": "local", "model": "gpt-4o", "x1": 0.0, "y1": 0.0, "x2": 100.0,
+        "y2": 100.0, "state": "done", "retryable": 0, "record": record.model_dump_json(), "raw": '{"color": "…"}', "error": None,
+        "input_tokens": 400, "output_tokens": 90, "seconds": 1.25,
+    }  # fmt: skip
+
+
+def test_another_file_is_taken_over_once_and_only_what_is_not_known(cache: CaptionCache, tmp_path: Path) -> None:
+    with CaptionCache(tmp_path / "other.sqlite") as elsewhere:
+        elsewhere.put("1" * 64, "top", BOX, done("red"))
+        elsewhere.put("2" * 64, "top", BOX, other("refused"))
+        elsewhere.put("3" * 64, "top", BOX, done("red", captioner="local"))
+        elsewhere.put(PHOTO, "top", Box(1, 0, 101, 100), done("red"))
+        cache.put(PHOTO, "top", BOX, done("navy"))
+        assert cache.take_over(elsewhere, ["openai"]) == 2
+        assert cache.find("1" * 64, "top", BOX, "openai") == done("red")
+        assert cache.find("2" * 64, "top", BOX, "openai") == other("refused")
+        assert cache.find(PHOTO, "top", BOX, "openai") == done("navy")
+        assert count_by_state(cache) == {"done": 2, "refused": 1}
+        elsewhere.put("4" * 64, "top", BOX, done())
+        assert cache.take_over(elsewhere, ["openai", "local"]) == 0
+
+
+def test_a_failure_of_another_model_or_box_is_kept_beside_a_description(cache: CaptionCache) -> None:
+    cache.put(PHOTO, "top", BOX, done())
+    cache.put(PHOTO, "top", BOX, other("failed", model="m-2"))
+    assert count_by_state(cache) == {"done": 1, "failed": 1}
+    cache.put(PHOTO, "top", BOX, other("refused", model="m-3"))  # in the place of the failure
+    assert count_by_state(cache) == {"done": 1, "refused": 1}
+    cache.put(PHOTO, "top", BOX, done("red", model="m-3"))
+    assert count_by_state(cache) == {"done": 2}
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_who_writes_often_has_a_log_beside_the_file_until_it_is_closed(busy: bool, tmp_path: Path) -> None:
+    path = tmp_path / "captions.sqlite"
+    with CaptionCache(path, busy=busy) as cache:
+        cache.put(PHOTO, "top", BOX, done())
+        assert (tmp_path / "captions.sqlite-wal").exists() is busy
+        with sqlite3.connect(path) as db:
+            assert db.execute("PRAGMA journal_mode").fetchone() == ("wal" if busy else "delete",)
+        db.close()
+    assert [file.name for file in tmp_path.iterdir()] == ["captions.sqlite"]
+
+
+MOVE = "move the file away to start anew (captions that were paid for are in it), or restore it from a copy"
+
+
+@pytest.mark.parametrize(
+    ("sql", "told"),
+    [
+        ("PRAGMA user_version = 2", "has schema 2; this fashionrec reads 1"),
+        ("PRAGMA application_id = 1", "is not a file of captions"),
+        *(
+            (f"UPDATE outcomes SET {change}", "is damaged: a record in it cannot be read")
+            for change in (
+                "input_tokens = -1", "output_tokens = 1099511627776", "seconds = 1e999", "raw = x'61'", "error = x'61'",
+                "model = x'61'", "x2 = 'wide'", "state = 'odd'", "state = 'failed'", "record = NULL", "record = '{}'",
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_told_of_a_file_that_is_not_as_it_was_written(sql: str, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "captions.sqlite"
+    with CaptionCache(path) as cache:
+        cache.put(PHOTO, "top", BOX, done())
+    with sqlite3.connect(path) as db:
+        db.execute(sql)
+    db.close()
+    with pytest.raises(CatalogueError) as caught, CaptionCache(path) as cache:
+        cache.find(PHOTO, "top", BOX, "openai")
+    assert str(caught.value) == f"{path} {told}"
+    assert caught.value.hint == MOVE
+
+
+def test_a_text_that_no_answer_brought_is_shown_nowhere(tmp_path: Path) -> None:
+    path = tmp_path / "captions.sqlite"
+    with CaptionCache(path) as cache:
+        cache.put(PHOTO, "top", BOX, done())
+    with sqlite3.connect(path) as db:
+        db.execute(r"""UPDATE outcomes SET record = replace(record, 'A navy top', 'A \u001b[2J top')""")
+    db.close()
+    with CaptionCache(path) as cache:
+        found = cache.find(PHOTO, "top", BOX, "openai")
+    assert found is not None
+    assert (found.state, found.description, found.error) == ("invalid", None, "the caption_en has control characters")
+
+
+@pytest.mark.parametrize(
+    ("photo", "class_name", "box", "is_one"),
+    [
+        (PHOTO, "top", (0, 0.5, 1, 2), True),
+        (PHOTO, None, BOX, True),
+        (PHOTO.upper(), "top", BOX, False),
+        ("a" * 63, "top", BOX, False),
+        (b"a" * 64, "top", BOX, False),
+        (PHOTO, "hat", BOX, False),
+        (PHOTO, "top", (0, 0, 1), False),
+        (PHOTO, "top", (0, 0, 1, float("inf")), False),
+        (PHOTO, "top", (0, 0, 1, "2"), False),
+    ],
+)
+def test_what_a_garment_is(photo: Any, class_name: Any, box: Any, is_one: bool) -> None:
+    assert is_place(photo, class_name, box) is is_one

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 
+from fashionrec.captioner.local.calibration import sigmoid, softmax
 from fashionrec.captioner.local.captioner import LocalCaptioner
 from fashionrec.captioner.outcome import Outcome
 from fashionrec.captioner.phrases import caption_en
@@ -161,3 +163,95 @@ def test_texts_are_embedded_once_per_class_and_only_when_needed() -> None:
 def test_vectors_and_classes_must_fit() -> None:
     with pytest.raises(ValueError, match="shape"):
         LocalCaptioner(Encoder(), 0.5).describe_vectors(np.zeros((2, DIM), dtype=np.float32), ["top"])
+
+
+class Writing(Encoder):
+    """Keeps the texts that it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        self.texts += texts
+        return super().__call__(texts)
+
+
+def test_the_sentences_that_values_are_told_apart_by() -> None:
+    encoder = Writing()
+    narrow = {
+        "color": ["navy", "빨강", "no such colour"], "second_color": ["red", "white"],
+        "sub_category": ["hoodie", "jacket", "jeans"],
+        "closure": ["zip", "none"], "graphic": ["star", "none", "heart"], "sleeve": ["long"], "pattern": ["stripe", "dot"],
+    }  # fmt: skip
+    captioner = LocalCaptioner(encoder, 0.5, vocabulary=narrow)
+    captioner.describe_vectors(np.eye(1, DIM, dtype=np.float32), ["top"])
+    told = [
+        "a hoodie", "a jacket",
+        "a navy top", "a red top",
+        "a striped top", "a polka-dot top",
+        "a top", "a top with a zip",
+        "a top", "a top with a star print", "a top with a heart print",
+    ]  # fmt: skip
+    prompts = ("{}", "a photo of {}", "a person wearing {}")
+    # fields of one value or none (sleeve, second_color) are not told, and values in the order of the vocabulary
+    assert sorted(encoder.texts) == sorted(prompt.format(text) for text in told for prompt in prompts)
+    assert encoder.texts[:6] == [prompt.format(text) for text in told[:2] for prompt in prompts]
+    encoder.texts.clear()
+    captioner.describe_vectors(np.eye(1, DIM, dtype=np.float32), [None])
+    assert encoder.texts[:15] == [
+        prompt.format(noun) for noun in ("a dress", "pants", "culottes", "a skirt", "a top") for prompt in prompts
+    ]
+
+
+def one_field(unknown_below: float, **options: Any) -> LocalCaptioner:
+    """Tells red from blue: a picture's likeness with each is its coordinate."""
+    axes = {"red": [1.0, 0.0], "blue": [0.0, 1.0]}
+
+    def embed(texts: Sequence[str]) -> np.ndarray:
+        return np.asarray(
+            [next((v for word, v in axes.items() if word in text), [0.6, 0.8]) for text in texts], np.float32
+        )
+
+    return LocalCaptioner(embed, unknown_below, 10.0, vocabulary={"color": ["red", "blue"]}, **options)
+
+
+def test_a_value_is_told_where_it_is_far_enough_beyond_chance() -> None:
+    """By hand: softmax of 10 x (.1, 0) is .7311 for the first; .5 beyond chance of two is .75, .4 is .7."""
+    vector = np.asarray([[0.1, 0.0]], np.float32)
+    for below, told in ((0.5, "unknown"), (0.47, "unknown"), (0.46, "red"), (0.4, "red")):
+        (outcome,) = one_field(below).describe_vectors(vector, ["top"])
+        assert outcome.description is not None
+        assert outcome.description.color == told, below
+        assert outcome.description.confidence == pytest.approx(1 / (1 + np.exp(-1.0)) if told == "red" else 0.0)
+        assert (outcome.description.caption_en, outcome.state) == ("A red top" if told == "red" else "A top", "done")
+
+
+def test_the_probabilities_that_are_given_are_used() -> None:
+    captioner = one_field(0.0, probabilities=lambda logits: np.asarray(logits) / 100, model="m-1")
+    (outcome,) = captioner.describe_vectors(np.asarray([[1.0, 3.0]], np.float32), ["top"])
+    assert outcome.description is not None
+    assert (outcome.description.color, outcome.model) == ("unknown", "m-1")  # .3 is less than chance
+    captioner = one_field(0.0, probabilities=lambda logits: np.asarray(logits) / 10)
+    (outcome,) = captioner.describe_vectors(np.asarray([[1.0, 3.0]], np.float32), ["top"])
+    assert outcome.description is not None
+    assert (outcome.description.color, outcome.description.confidence) == ("blue", 1.0)  # of 3, which is none
+
+
+def test_a_sigmoid_tells_each_value_by_itself() -> None:
+    assert np.allclose(sigmoid(np.array([0.0, 2.0]), -2.0), [1 / (1 + np.exp(2.0)), 0.5])
+    assert np.allclose(softmax(np.array([[0.0, np.log(3.0)], [1000.0, 1000.0]])), [[0.25, 0.75], [0.5, 0.5]])
+
+
+def test_the_surer_of_two_that_contradict_each_other_is_told() -> None:
+    """A zip-up hoodie has a hood and a zip: of a picture that has neither said, the sub-category or the field goes."""
+    narrow = {"sub_category": ["zip-up hoodie", "t-shirt"], "neckline": ["hood", "v"], "closure": ["zip", "buttons"]}
+    for weights, kind, neckline in (((3.0, 1.0), "zip-up hoodie", "unknown"), ((1.0, 3.0), "unknown", "v")):
+        encoder = Encoder()
+        captioner = LocalCaptioner(encoder, 0.0, 3.0, vocabulary=narrow)
+        hood, neck = encoder(["a zip-up hoodie", "a V-neck top"]) * np.array(weights)[:, None]
+        vector = (hood + neck) / np.linalg.norm(hood + neck)
+        (outcome,) = captioner.describe_vectors(vector[None], ["top"])
+        found = outcome.description
+        assert found is not None
+        assert (found.sub_category, found.neckline) == (kind, neckline), weights

@@ -67,3 +67,29 @@ def test_every_word_of_the_vocabulary_gets_the_particle_of_its_last_syllable() -
         last = value.text[1][-1]
         open_ = (ord(last) - 0xAC00) % 28 == 0
         assert said.endswith("와" if open_ else "과"), said
+
+
+def test_what_an_outfit_leaves_out_and_in_which_order_it_goes() -> None:
+    said = outfit(
+        [
+            {"category": "pants", "pattern": "plain", "color": "navy"},
+            {"category": "skirt&pants", "pattern": "color block"},
+            {"category": "hat", "color": "red"},
+            {"category": "skirt", "sub_category": "mini skirt", "pattern": "stripe"},
+            {"color": "red"},
+            {"category": "dress", "sub_category": "unknown", "color": "black"},
+            {"category": "top", "sub_category": "hoodie", "color": "made up", "pattern": "dot"},
+        ]
+    )
+    assert said is not None
+    assert said.en == ("A polka-dot hoodie, a black dress, a striped mini skirt, color-block culottes and navy pants")
+    assert said.ko == "도트 패턴 후드티, 블랙 원피스, 스트라이프 패턴 미니스커트, 배색 치마바지와 네이비 팬츠"
+
+
+@pytest.mark.parametrize(
+    ("last", "particle"),
+    [*((letter, "과") for letter in "lmnrLMNR013678"), *((letter, "와") for letter in "abkstABKST2459")],
+)
+def test_letters_and_digits_are_read_as_they_are_spoken(last: str, particle: str) -> None:
+    assert with_and(f"A{last}") == f"A{last}{particle}"
+    assert with_and(f"“A{last}」") == f"“A{last}」{particle}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,14 @@ from fashionrec.captioner.phrases import caption_en, caption_ko, with_article
 from fashionrec.captioner.schema import (
     EMBEDDING_WORDS,
     Description,
+    InvalidAnswer,
     attributes,
+    check_texts,
     embedding_text,
     json_schema,
     lexical_text,
     parse,
+    shortened,
 )
 from fashionrec.captioner.vocabulary import FIELDS, load_vocabulary
 from fashionrec.config import config_dir
@@ -261,7 +265,147 @@ def test_without_a_class_what_does_not_apply_to_the_answered_one_is_dropped() ->
     assert (found.length, found.fit) == ("full", "wide")
 
 
+@pytest.mark.parametrize(
+    ("text", "reason", "code"),
+    [
+        ("", "the answer is not JSON", "schema"),
+        ("} {", "the answer is not JSON", "schema"),
+        ("[]", "the answer is not a JSON object", "schema"),
+        ("null", "the answer is not a JSON object", "schema"),
+        ("x" * 16_385, "the answer has more than 16,384 characters", "too-long"),
+        ("x" * 16_384, "the answer is not JSON", "schema"),
+        ('{"category": "top"}', "the answer lacks sub_category, color, second_color", "schema"),
+        (json.dumps({**answer(), "é": 1, "b": 2, "c": 3, "d": 4}), r"the answer has the unknown \xe9, b, c", "schema"),
+        (json.dumps(answer(category="dress")), "the answer's category is not allowed", "schema"),
+        (json.dumps(answer(category=None)), "the answer's category is not allowed", "schema"),
+        (json.dumps(answer(color="ultraviolet")), "the answer's color is not an allowed value", "schema"),
+        (json.dumps(answer(sleeve=3)), "the answer's sleeve is not an allowed value", "schema"),
+        *(
+            (json.dumps(answer(confidence=wrong)), "the answer's confidence is not a number between 0 and 1", "schema")
+            for wrong in (True, "1", -0.01, 1.01, None)
+        ),
+        (json.dumps(answer(caption_en="")), "the answer's caption_en is empty or in another language", "language"),
+        (
+            json.dumps(answer(caption_en="a top 상의")),
+            "the answer's caption_en is empty or in another language",
+            "language",
+        ),
+        (json.dumps(answer(caption_ko="a top")), "the answer's caption_ko is empty or in another language", "language"),
+        (json.dumps(answer(caption_ko=5)), "the answer's caption_ko is empty or in another language", "language"),
+        (
+            json.dumps(answer(caption_en="x" * 1001)),
+            "the answer's caption_en has more than 1,000 characters",
+            "too-long",
+        ),
+    ],
+)
+def test_why_an_answer_is_refused(text: str, reason: str, code: str) -> None:
+    with pytest.raises(InvalidAnswer) as caught:
+        parse(text, "top")
+    assert (str(caught.value), caught.value.code, caught.value.state) == (reason, code, "invalid")
+
+
+def test_what_is_taken_to_its_limits() -> None:
+    found = parse(json.dumps(answer(caption_en=" x" * 1 + "y" * 999, caption_ko="top 상의", confidence=1)), "top")
+    assert (len(found.caption_en), found.caption_ko, found.confidence) == (1000, "top 상의", 1.0)
+    assert parse(json.dumps(answer(confidence=0)), "top").confidence == 0.0
+    assert parse(json.dumps(answer(sleeve=" Unknown ")), "top").sleeve == "unknown"
+
+
+def test_a_description_that_no_answer_brought_is_refused_by_field() -> None:
+    check_texts(description(caption_en="x" * 1000, color="a" * 1000))
+    for fields, reason, code in (
+        ({"caption_en": "x" * 1001}, "the caption_en has more than 1,000 characters", "too-long"),
+        ({"color": "a\x1b[2J"}, "the color has control characters", "control"),
+        ({"caption_ko": "상의\n"}, "the caption_ko has control characters", "control"),
+    ):
+        with pytest.raises(InvalidAnswer) as caught:
+            check_texts(description(**fields))
+        assert (str(caught.value), caught.value.code) == (reason, code)
+
+
+def test_the_whole_schema_of_a_class() -> None:
+    def field(ask: str, *values: str) -> dict[str, Any]:
+        return {"type": "string", "description": ask, "enum": [*values, "unknown"]}
+
+    found = json_schema("skirt&pants")
+    properties = found.pop("properties")
+    assert found == {"type": "object", "required": list(properties), "additionalProperties": False}
+    assert list(properties) == ["category", *WORDS.fields_of("skirt&pants"), "caption_en", "caption_ko", "confidence"]
+    assert properties["category"] == {"type": "string", "enum": ["skirt&pants"]}
+    assert properties["sub_category"] == field("what a Korean shop would file it under", "culottes", "skort")
+    assert properties["caption_en"] == {"type": "string", "description": "one English noun phrase, at most 25 words"}
+    assert properties["caption_ko"] == {
+        "type": "string",
+        "description": "the same as a Korean noun phrase, as shops write it",
+    }
+    assert properties["confidence"] == {"type": "number", "description": "how sure you are of all this, 0 to 1"}
+    for name in WORDS.fields_of("skirt&pants"):
+        assert properties[name] == field(WORDS.fields[name].ask, *WORDS.values(name, "skirt&pants"))
+    whole = json_schema(None)["properties"]
+    assert whole["category"]["enum"] == list(CLASS_NAMES)
+    assert whole["sub_category"]["enum"] == [*WORDS.fields["sub_category"].values, "unknown"]
+
+
 # -- views
+
+
+@pytest.mark.parametrize(
+    ("fields", "embedded", "searched"),
+    [
+        ({}, "A navy top", "A navy top 네이비 상의 탑"),
+        (
+            {"color": "navy", "pattern": "stripe", "sleeve": "long", "caption_en": "A navy top. "},
+            "A navy top, striped, long-sleeve",
+            None,
+        ),
+        ({"pattern": "plain", "season": "none", "style": "unknown"}, "A navy top, plain", None),
+        ({"sub_category": "shirt-blouse", "caption_en": "A navy blouse"}, "A navy blouse", None),
+        ({"sub_category": "shirt-blouse"}, "A navy top, shirt", None),
+        ({"color": "made-up"}, "A navy top, made-up", "A navy top 네이비 상의 탑 made-up"),
+        ({"category": "dress", "caption_en": "A dress", "caption_ko": "옷"}, "A dress", "A dress 옷 원피스 드레스"),
+        (
+            {"category": "pants", "sub_category": "denim pants", "caption_en": "Jeans", "caption_ko": "청바지"},
+            "Jeans",
+            "Jeans 청바지 pants 팬츠 trousers denim pants 데님팬츠 데님 팬츠",
+        ),
+    ],
+)
+def test_what_a_description_says_to_the_encoder_and_to_word_search(
+    fields: dict[str, Any], embedded: str, searched: str | None
+) -> None:
+    assert embedding_text(description(**fields)) == embedded
+    if searched is not None:
+        assert lexical_text(description(**fields)) == searched
+
+
+def test_a_text_for_the_encoder_has_as_many_words_as_are_asked() -> None:
+    found = description(caption_en=" ".join(f"w{n}" for n in range(60)), color="navy")
+    assert embedding_text(found) == " ".join(f"w{n}" for n in range(48))
+    assert embedding_text(found, most=3) == "w0 w1 w2"
+    assert embedding_text(found, most=None) == found.caption_en + ", navy"
+    assert embedding_text(description(color="red"), most=3) == "A navy top"  # no comma at its end
+
+
+def test_a_text_that_the_tower_does_not_read_to_its_end_loses_attributes_from_the_last() -> None:
+    """By hand: a tower that reads four words; what it does not read is told by the first look."""
+    asked: list[list[str]] = []
+
+    def count_cut(texts: Sequence[str]) -> list[int]:
+        asked.append(list(texts))
+        return [max(0, len(text.split()) - 4) for text in texts]
+
+    texts = ["a top", "a red top, one, two", "a very long red top indeed, one", "a b c d, e"]
+    assert shortened(texts, count_cut) == (
+        ["a top", "a red top, one", "a very long red top indeed", "a b c d"],
+        [0, 1, 3, 1],
+    )
+    assert asked == [
+        texts,
+        ["a red top, one", "a very long red top indeed", "a b c d"],
+    ]
+    assert shortened([], count_cut) == ([], [])
+    assert len(asked) == 2
 
 
 def test_attributes_say_only_what_is_known() -> None:
@@ -343,6 +487,21 @@ def test_views_take_values_that_an_edited_vocabulary_no_longer_has() -> None:
         ("top", {"pattern": "argyle", "second_color": "red"}, "An argyle top", "아가일 상의"),
         ("skirt", {"fit": "a-line", "color": "unknown"}, "An A-line skirt", "A라인 스커트"),
         ("skirt&pants", {}, "Culottes", "치마바지"),
+        (
+            "top",
+            {
+                "color": "red", "second_color": "white", "pattern_scale": "bold", "pattern": "stripe", "material": "cotton",
+                "fit": "slim", "length": "cropped", "sleeve": "short", "neckline": "v", "graphic": "star", "closure": "zip",
+            },
+            "A red and white bold striped cotton slim cropped short-sleeve V-neck top with a zip and a star print",
+            "레드 화이트 굵은 스트라이프 코튼 슬림 크롭 반팔 브이넥 별 프린트 집업 상의",
+        ),
+        ("top", {"second_color": "red", "sub_category": "made up", "graphic": "none"}, "A top", "상의"),
+        ("pants", {"material": "denim"}, "Denim pants", "데님 팬츠"),
+        ("top", {"sub_category": "zip-up hoodie", "neckline": "hood", "closure": "zip"}, "A zip-up hoodie", "후드집업"),
+        ("top", {"sub_category": "zip-up hoodie", "neckline": "v"}, "A V-neck zip-up hoodie", "브이넥 후드집업"),
+        ("top", {"neckline": "hood"}, "A hoodie", "후드티"),
+        ("top", {"sleeve": "sleeveless"}, "A sleeveless top", "민소매티"),
     ],
 )  # fmt: skip
 def test_sentences(class_name: str, said: dict[str, str], english: str, korean: str) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
+from typing import Any
 
 from captioners import read_spool
 
 from fashionrec.captioner.cache import Place
-from fashionrec.captioner.spool import Arrived, Spool
+from fashionrec.captioner.ledger import Ledger
+from fashionrec.captioner.spool import Arrived, Spool, read_signed
 from fashionrec.types import Box
 
 
@@ -79,3 +82,25 @@ def test_threads_write_whole_lines(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert sorted(one.place.box.x2 for one in read_spool(spool.path)) == list(range(400))
+
+
+def test_lines_that_are_no_answers_are_told_and_those_of_others_are_not_ones_own(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "s")
+    spool.append(arrived(0))
+    spool.close()
+    own = json.loads(spool.path.read_bytes())
+    assert own[:6] == [f"{0:064x}", "top", [0.0, 0.0, 0.0, 9.5], "gpt-4o", '{"답": 0}', 0.25]
+    wrong: list[Any] = [
+        own[:5], [*own, 1], {"a": 1}, "text", [own[0][:9], *own[1:]], [own[0], "hat", *own[2:]], [*own[:2], [0, 0, 1], *own[3:]],
+        [*own[:2], 3, *own[3:]], [*own[:3], 3, *own[4:]], [*own[:4], None, *own[5:]], [*own[:5], "long", own[6]],
+        [*own[:5], float("inf"), own[6]],
+    ]  # fmt: skip
+    changed: list[Any] = [own[:6], [*own[:6], "0" * 64], [*own[:6], None], [*own[:3], "m" * 300, *own[4:]]]
+    lines = [json.dumps(line) for line in (*wrong, *changed, own)]
+    spool.path.write_text("\n".join([*lines, "x" * (1 << 20), "no JSON", ""]), encoding="utf-8")
+    found = list(read_signed(spool.path, Ledger()))
+    named = Arrived(arrived(0).place, "m" * 200, arrived(0).body, 0.25)
+    assert found[: len(wrong)] == [(None, False)] * len(wrong)
+    answers = [(arrived(0), False)] * 3 + [(named, False), (arrived(0), True)]
+    assert found[len(wrong) :] == [*answers, (None, False), (None, False)]
+    assert [own for _, own in read_signed(spool.path)] == [False] * len(found)  # nobody has asked whose they are

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fashionrec.captioner.lexicon import understand
+from fashionrec.captioner.lexicon import Understood, understand
 from fashionrec.captioner.vocabulary import load_vocabulary
 
 
@@ -100,3 +100,79 @@ def test_no_and_stands_alone(words: list[str]) -> None:
     assert not english.startswith("and ")
     assert not english.endswith(" and")
     assert "and and" not in english
+
+
+def values(text: str) -> dict[str, tuple[str, ...]]:
+    """``color=pink|orange; fit=wide``"""
+    return {field: tuple(told.split("|")) for field, told in (part.split("=") for part in text.split("; ") if part)}
+
+
+@pytest.mark.parametrize(
+    ("text", "english", "classes", "told", "unknown"),
+    [
+        (
+            "핑크 원피스 오렌지 티셔츠",
+            "pink dress orange T-shirt",
+            "dress top",
+            "color=pink|orange; sub_category=t-shirt",
+            "",
+        ),
+        ("빨간 빨강 상의", "red and red top", "top", "color=red", ""),
+        ("red-striped H라인 스커트", "red-striped pencil skirt", "skirt", "fit=pencil", ""),
+        ("체크무늬셔츠", "checked shirt", "top", "pattern=check; sub_category=shirt-blouse", ""),
+        ("셔츠가방", "shirt", "top", "sub_category=shirt-blouse", "가방"),
+        ("가방셔츠", "shirt", "top", "sub_category=shirt-blouse", "가방"),
+        ("빨간색의", "red", "", "color=red", ""),
+        ("반팔은", "short-sleeve", "", "sleeve=short", ""),
+        ("검정은 싫어", "black", "", "color=black", "싫어"),
+        ("카디건이랑 청바지", "cardigan and jeans", "top pants", "sub_category=cardigan|denim pants", ""),
+        (
+            "오프 숄더 맥시 원피스",
+            "off-shoulder maxi dress",
+            "dress",
+            "neckline=off-shoulder; sub_category=maxi dress",
+            "",
+        ),
+        ("ＮＡＶＹ 셔츠", "NAVY shirt", "top", "color=navy; sub_category=shirt-blouse", ""),
+        ("셔츠 100% 면!", "shirt 100 % cotton !", "top", "sub_category=shirt-blouse; material=cotton", ""),
+        (
+            "루이비통 가방을 든 빨간 셔츠",
+            "red shirt",
+            "top",
+            "color=red; sub_category=shirt-blouse",
+            "루이비통 가방 든",
+        ),
+        ("하이 웨이스트 와이드 팬츠", "wide-leg pants", "pants", "fit=wide", "하이 웨이스트"),
+        ("sky blue 원피스", "sky blue dress", "dress", "color=sky blue", ""),
+        (
+            "체크 그리고 무지 셔츠",
+            "checked and plain shirt",
+            "top",
+            "pattern=check|plain; sub_category=shirt-blouse",
+            "",
+        ),
+        ("와이드팬츠", "wide-leg pants", "pants", "fit=wide", ""),
+        ("후드 집업", "zip-up hoodie", "top", "sub_category=zip-up hoodie", ""),
+        ("좀 그리고", "", "", "", ""),
+        ("없는", "", "", "", "없는"),
+    ],
+)
+def test_what_a_korean_text_says(text: str, english: str, classes: str, told: str, unknown: str) -> None:
+    assert understand(text) == Understood(english, True, tuple(classes.split()), values(told), tuple(unknown.split()))
+
+
+@pytest.mark.parametrize(
+    ("text", "classes", "told"),
+    [
+        ("long sleeve tee", "top", "sleeve=long; sub_category=t-shirt"),
+        ("polka dot dresses", "dress", "pattern=dot"),
+        ("Polka-Dot T-Shirt", "top", "pattern=dot; sub_category=t-shirt"),
+        ("Jeans and skirts", "pants skirt", "sub_category=denim pants"),
+        ("hoodies", "top", "sub_category=hoodie"),
+        ("skirt, dress, skirt", "skirt dress", ""),
+        ("skies, classes, as", "", ""),
+        ("none", "", ""),
+    ],
+)
+def test_what_an_english_text_says(text: str, classes: str, told: str) -> None:
+    assert understand(text) == Understood(text, False, tuple(classes.split()), values(told), ())

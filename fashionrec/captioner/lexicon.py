@@ -156,17 +156,16 @@ def _english(pieces: list[str], n: int, forms: dict[str, _Meaning]) -> tuple[int
         if len(run) == more and not any(map(_HANGUL.match, run)):
             for words in (" ".join(run), "".join(run)):
                 folded = words.casefold()
-                found = forms.get(folded) or forms.get(_singular(folded)) or forms.get(without_ending(folded, ENDINGS))
-                if found is not None:
-                    return more, found
+                for word in (folded, *_singulars(folded), without_ending(folded, ENDINGS)):
+                    if word in forms:
+                        return more, forms[word]
     return 1, None
 
 
-def _singular(word: str) -> str:
-    for ending, instead in (("sses", "ss"), ("ies", "y"), ("s", "")):
-        if word.endswith(ending) and len(word) > 3:
-            return word[: -len(ending)] + instead
-    return word
+def _singulars(word: str) -> list[str]:
+    """What a word may be the plural of: dresses, bodies, hoodies, skirts."""
+    endings = (("sses", "ss"), ("ies", "y"), ("s", ""))
+    return [word[: -len(end)] + instead for end, instead in endings if word.endswith(end) and len(word) > 3]
 
 
 def _without_stray_and(said: list[str]) -> list[str]:

@@ -1,0 +1,110 @@
+"""The user's own records of what was planned and paid for: what is in them, and when they are none."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from fashionrec.captioner.ledger import Ledger, PlannedPart
+from fashionrec.errors import WriteError
+
+PART = PlannedPart("0" * 32, "1" * 64, 10, 2, "m", "http://x", "/y")
+
+
+def named(path: Path, what: str) -> str:
+    return f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]}.{what}"
+
+
+def test_a_part_is_recorded_changed_and_forgotten(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    assert ledger.folder == tmp_path / "captions"
+    assert ledger.find(PART.token) is None
+    ledger.forget(PART.token)
+    ledger.record(PART)
+    path = tmp_path / "captions" / f"{PART.token}.part.json"
+    assert json.loads(path.read_text()) == asdict(PART)
+    assert Ledger(tmp_path).find(PART.token) == PART
+    ledger.update(PART.token, sent=True, file_id="file-1")
+    assert ledger.find(PART.token) == replace(PART, sent=True, file_id="file-1")
+    ledger.update("2" * 32, sent=True)  # not known
+    assert ledger.find("2" * 32) is None
+    ledger.forget("../" + PART.token)
+    ledger.forget(PART.token)
+    assert list((tmp_path / "captions").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "change", [{"requests": "2"}, {"sent": 1}, {"more": 1}, {"token": "3" * 32}, {"model": None}, {"file_id": 3}]
+)
+def test_a_record_of_another_shape_is_none(change: dict[str, object], tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.record(PART)
+    (tmp_path / "captions" / f"{PART.token}.part.json").write_text(json.dumps(asdict(PART) | change))
+    assert ledger.find(PART.token) is None
+
+
+def test_what_is_planned_is_of_one_folder(tmp_path: Path) -> None:
+    ledger, folder = Ledger(tmp_path), tmp_path / "batches"
+    assert ledger.planned(folder) == set()
+    ledger.plan(folder, {"b", "a"})
+    path = tmp_path / "captions" / named(folder, "planned.json")
+    assert json.loads(path.read_text()) == ["a", "b"]
+    assert ledger.planned(tmp_path / "x" / ".." / "batches") == {"a", "b"}
+    assert ledger.planned(tmp_path / "other") == set()
+    path.write_text('{"a": 1}')
+    assert ledger.planned(folder) == set()
+    ledger.plan(folder, [])
+    assert not path.exists()
+
+
+def test_a_file_is_ones_own_as_long_as_it_is_as_it_was_left(tmp_path: Path) -> None:
+    ledger, file = Ledger(tmp_path), tmp_path / "captions.sqlite"
+    file.write_bytes(b"one")
+    assert not ledger.has_written(file)
+    ledger.wrote(file)
+    assert (tmp_path / "captions" / named(file, "written")).read_text() == hashlib.sha256(b"one").hexdigest()
+    assert ledger.has_written(file)
+    file.write_bytes(b"two")
+    assert not ledger.has_written(file)
+    file.unlink()
+    assert not ledger.has_written(file)
+
+
+def test_an_answer_is_signed_with_a_key_that_is_made_once(tmp_path: Path) -> None:
+    assert Ledger(tmp_path).can_sign()
+    key = (tmp_path / "captions" / "key").read_bytes()
+    assert len(key) == 64
+    signature = Ledger(tmp_path).signature(b"x")
+    assert signature == hmac.new(key, b"x", hashlib.sha256).hexdigest()
+    assert Ledger(tmp_path).is_own(b"x", signature)
+    for wrong in (signature[:-1], signature.upper(), signature + "0", None, 3, "0" * 64):
+        assert not Ledger(tmp_path).is_own(b"x", wrong)
+    assert (tmp_path / "captions" / "key").read_bytes() == key
+
+
+def test_a_key_that_is_none_is_made_anew(tmp_path: Path) -> None:
+    Ledger(tmp_path).can_sign()
+    (tmp_path / "captions" / "key").write_bytes(b"Z" * 64)
+    assert Ledger(tmp_path).can_sign()
+    assert bytes.fromhex((tmp_path / "captions" / "key").read_text())
+
+
+def test_a_folder_that_others_may_write_is_not_used(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.record(PART)
+    ledger.plan(tmp_path, ["a"])
+    ledger.wrote(Path(__file__))
+    ledger.folder.chmod(0o777)
+    assert (ledger.find(PART.token), ledger.planned(tmp_path)) == (None, set())
+    assert not ledger.has_written(Path(__file__))
+    assert not Ledger(tmp_path).can_sign()
+    with pytest.raises(WriteError) as caught:
+        ledger.record(PART)
+    assert str(caught.value) == (f"{ledger.folder} cannot be used: it must be yours, and nobody else may write to it")
+    assert caught.value.hint == "what is planned and paid for is recorded there: see project.cache"
