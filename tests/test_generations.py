@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 from pathlib import Path
 
@@ -82,6 +83,30 @@ def test_what_a_commit_writes(root: Path) -> None:
         commit(root, "three", second.manifest)
     refused(caught, f"catalogue {root} is damaged: {files[0]} has 14 bytes, not 7")
     assert generations.read_current(root).name == "000002"
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="asks Linux what is open")
+def test_everything_is_on_the_disk_before_the_pointer_is_switched(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+
+    def fsync(number: int) -> None:
+        name = os.path.relpath(Path(f"/proc/self/fd/{number}").readlink(), root)
+        synced.append(re.sub(r"\.[0-9a-f]{16}\.tmp", ".tmp", name))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    manifest = Manifest(segments=segment(root, "000001-image"))
+    commit(root, manifest=manifest)
+    generation = "generations/000001"
+    first = [
+        *("segments/000001-image/vectors.faiss", f"{generation}/items.sqlite", f"{generation}/report.json"),
+        *(".", "generations", generation, "segments", "segments/000001-image"),
+        *(f"{generation}/.manifest.json.tmp", generation, ".catalogue.json.tmp", "."),
+    ]
+    assert synced == first
+    synced.clear()
+    commit(root, manifest=manifest)  # the segment is on the disk since the first
+    shared = ("segments", "segments/000001-image", "segments/000001-image/vectors.faiss")
+    assert synced == [name.replace("000001", "000002") for name in first if name not in shared]
 
 
 def test_what_a_generation_needs_must_be_there(root: Path) -> None:

@@ -320,7 +320,6 @@ def collect_garbage(root: Path) -> list[str]:
         shared |= {file.rpartition("/")[0] for file in read_generation(root, name).manifest.files}
     gone = [name for name in _generation_names(root) if name not in kept]
     for name in gone:
-        inside.remove(f"generations/{name}/{MANIFEST}")  # first: what has none is no generation
         inside.remove(f"generations/{name}", ignore_errors=True)
     for parent, pattern in SHARED.items():
         for entry in inside.entries(parent):
@@ -343,7 +342,10 @@ def _needed(root: Path) -> set[str]:
 
 
 def _is_read(inside: Folder, name: str) -> bool:
-    """Whether a reader holds the generation; where nobody does, its manifest goes while that is sure."""
+    """Whether a reader holds the generation; where nobody does, its manifest goes while that is sure.
+
+    What has no manifest is no generation, so a removal that is cut short leaves none that could be served.
+    """
     manifest = f"generations/{name}/{MANIFEST}"
     try:
         file = inside.open(manifest)
