@@ -295,12 +295,11 @@ class _Photos:
 def _folders_for(document: Path, root: Path) -> list[str]:
     """Where the photos of an annotation file may be, the likeliest first: beside it, or in a folder named like its split."""
     beside = document.parent
-    bases = [beside, beside.parent, root] if beside != root else [root]
     words = [document.stem.rpartition("_")[2], document.stem.removeprefix("instances_")]
     split = split_of_file(document.stem)
     words += {"train": ["train"], "valid": ["val", "valid", "validation"], "test": ["test"]}.get(split or "", [])
     folders = [beside]
-    for base in bases:
+    for base in (beside, beside.parent, root):
         for word in words:
             folders += [base / word, base / word / "images", base / "images" / word]
         folders += [base / "images", base]
