@@ -303,3 +303,132 @@ def test_ten_thousand_pieces_of_noise(text: str) -> None:
 
 def test_a_pattern_of_many_stars_is_quick() -> None:
     assert keeps(parse_where(f"a like '{'%a' * 200}%'"), {"a": "a" * 199 + "b" * 2000}.get) is False
+
+
+FILTER = "for example --where \"price < 50000 and brand in ('A', 'B')\""
+
+
+@pytest.mark.parametrize(
+    ("text", "told", "hint"),
+    [
+        ("", "the filter is empty", FILTER),
+        ("a = 'x", "the ' is never closed", FILTER),
+        ('a = "x', 'the " is never closed', FILTER),
+        ("`a = 1", "the ` is never closed", FILTER),
+        ("a ~ 1", "'~' has no meaning here", FILTER),
+        ("a = 1e999", "the number is too large", FILTER),
+        ("`` = 1", "a column needs a name", FILTER),
+        ("a = 1 b = 2", "'and' or 'or' is missing before 'b'", FILTER),
+        ("a = 1 and", "a column is missing before 'the end'", FILTER),
+        ("5 = a", "a column is missing before '5'", "put odd names into backticks: `on sale` = true"),
+        ("'a' = 1", "a column is missing before \"'a'\"", "put odd names into backticks: `on sale` = true"),
+        ("(a = 1", "a closing bracket is missing before 'the end'", FILTER),
+        ("a in 1", "an opening bracket is missing before '1'", FILTER),
+        ("a in (1", "a closing bracket is missing before 'the end'", FILTER),
+        ("a in ()", "a value is missing before ')'", FILTER),
+        ("a = b", "a value is missing before 'b'", "put texts into quotes: 'b'"),
+        ("a = null", "a value is missing before 'null'", "ask with: is null"),
+        ("a is 5", "null is missing before '5'", FILTER),
+        ("a between 1 or 2", "and is missing before 'or'", FILTER),
+        ("a like 5", "like needs a text, such as 'shirt%'", FILTER),
+        ("a 5", "a comparison (=, <, in, like ...) is missing before '5'", FILTER),
+        ("a not = 5", "a comparison (=, <, in, like ...) is missing before '='", FILTER),
+        ("(" * 60 + "a = 1" + ")" * 60, "there are too many brackets within each other", FILTER),
+        (f"a = '{'x' * 9995}'", "the filter is longer than 10000 characters", FILTER),
+    ],
+)
+def test_why_a_filter_is_not_understood(text: str, told: str, hint: str) -> None:
+    with pytest.raises(WhereError) as caught:
+        parse_where(text)
+    assert (str(caught.value), caught.value.hint) == (told, hint)
+
+
+def test_a_filter_up_to_its_limits() -> None:
+    assert keeps(parse_where("(" * 59 + "a = 1" + ")" * 59), {"a": 1}.get) is True
+    text = f"a = '{'x' * 9994}'"
+    assert len(text) == 10_000
+    assert keeps(parse_where(text), {"a": "x" * 9994}.get) is True
+    brackets = " and ".join(["(a = 1)"] * 200)  # beside each other, not within
+    assert keeps(parse_where(brackets), {"a": 1}.get) is True
+
+
+def test_the_caret_stands_below_letters_of_two_columns() -> None:
+    with pytest.raises(WhereError) as caught:
+        parse_where("가격 = '빨강' ~ 1")
+    assert caught.value.shown.split("\n") == ["  가격 = '빨강' ~ 1", f"  {' ' * 14}^"]
+    with pytest.raises(WhereError) as caught:
+        parse_where("a\n= 1 or " + "b = 1 and " * 20 + "~")
+    line, caret = caught.value.shown.split("\n")
+    assert line == "  " + ("a = 1 or " + "b = 1 and " * 20 + "~")[209 - 60 :]
+    assert caret == " " * 62 + "^"
+
+
+COMPARED = ("=", "!=", "<", "<=", ">", ">=")
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted", "truths"),
+    [
+        (4, "5", "011100"), (5, "5", "100101"), (6, "5", "010011"), (5.0, "5", "100101"), ("5", "5", "100101"),
+        ("5.0", "5", "100101"),
+        (4, "'5'", "011100"), ("4", "'5'", "011100"), ("10", "'5'", "011100"), ("10", "5", "010011"), ("x", "5", "01...."),
+        (True, "1", "01...."),
+        ("B", "'b'", "100101"), ("a", "'B'", "011100"), ("Ａ", "'a'", "100101"), ("ß", "'SS'", "100101"), (5, "'x'", "01...."),
+        (True, "true", "10...."), ("TRUE", "true", "10...."), (False, "true", "01...."), (1, "true", "01...."),
+        (None, "5", "......"),
+        ([4, 6], "5", "011111"), ([5, 6], "5", "100111"), ([], "5", "......"), ([None], "5", "......"),
+        ([None, 4], "5", "011100"),
+        ("1_000", "1000", "01...."), ("1e3", "1000", "100101"), ("nan", "5", "01...."), ("9" * 40, "5", "01...."),
+    ],
+)  # fmt: skip
+def test_how_a_value_stands_to_another(value: Any, wanted: str, truths: str) -> None:
+    """Of each row by =, !=, <, <=, >, >=: 1 is true, 0 is not, a dot is unknown."""
+    told = [keeps(parse_where(f"a {kind} {wanted}"), {"a": value}.get) for kind in COMPARED]
+    assert "".join("." if one is None else str(int(one)) for one in told) == truths
+
+
+@pytest.mark.parametrize(
+    ("pattern", "texts"),
+    [
+        ("shirt", {"shirt": True, "SHIRT": True, "shirts": False, "a shirt": False}),
+        ("%shirt", {"shirt": True, "a shirt": True, "shirts": False}),
+        ("shirt%", {"shirts": True, "shirt": True, "t-shirt": False}),
+        ("%a%b%", {"ab": True, "xaxbx": True, "ba": False, "a": False}),
+        ("%ab", {"aab": True, "abab": True, "aba": False}),
+        ("_", {"a": True, "": False, "ab": False, "가": True}),
+        ("a_c%", {"abc": True, "abcd": True, "ac": False}),
+        ("%", {"": True, "x": True}),
+        ("", {"": True, "x": False}),
+        ("%%x", {"x": True, "": False}),
+        ("tr%", {True: True, "tree": True, 3: False}),
+        ("3_", {39: True, 3: False}),
+    ],
+)
+def test_what_a_pattern_fits(pattern: str, texts: dict[Any, bool]) -> None:
+    for text, fits in texts.items():
+        assert keeps(parse_where(f"a like '{pattern}'"), {"a": text}.get) is fits, text
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("'it''s'", "it's"), ('"it''s"', "its"), ('"say ""x"""', 'say "x"'), ("'a\"\"b'", 'a""b'), ("+5", 5), ("-.5", -0.5),
+        ("5.", 5.0),
+        ("1e2", 100.0), ("TRUE", True), ("False", False), ("''", ""),
+    ],
+)  # fmt: skip
+def test_how_a_value_is_written(text: str, value: Any) -> None:
+    (test,) = columns_of(parse_where(f"`a b` != {text}"))
+    assert (test.column, test.kind, test.at) == ("a b", "!=", 0)
+    assert test.values == (value,)
+    assert type(test.values[0]) is type(value)
+
+
+def test_the_tests_of_a_filter_from_left_to_right() -> None:
+    tree = parse_where(
+        "not (a.b = 1 or x in (1, 'y', true)) and z not between 2 and 3 and q is not null and p like '%'"
+    )
+    assert [(test.column, test.kind, test.values, test.at) for test in columns_of(tree)] == [
+        ("a.b", "=", (1,), 5), ("x", "in", (1, "y", True), 16), ("z", ">=", (2,), 41), ("z", "<=", (3,), 41),
+        ("q", "null", (), 67), ("p", "like", ("%",), 85),
+    ]  # fmt: skip

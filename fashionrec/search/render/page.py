@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from fashionrec.common.pages import COLOURS, OTHER_COLOUR, draw_label, environment, jpeg_uri
 from fashionrec.common.text import visible
 from fashionrec.search.result import GarmentAnswer, QueryResult
-from fashionrec.types import CLASS_NAMES, Garment
+from fashionrec.types import Garment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,8 +97,7 @@ def draw_boxes(pixels: Image.Image, garments: Sequence[Garment]) -> Image.Image:
         colour = COLOURS.get(garment.class_name or "", OTHER_COLOUR)
         x1, y1, x2, y2 = (value * scale for value in garment.box)
         draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=line)
-        number = CLASS_NAMES.index(garment.class_name) if garment.class_name in CLASS_NAMES else "?"
-        draw_label(draw, x1, y1, f"{garment.index} {garment.class_name or number}", colour, line)
+        draw_label(draw, x1, y1, f"{garment.index} {garment.class_name or '?'}", colour, line)
     return small
 
 
