@@ -1,7 +1,11 @@
 """The command line: contracts, exit codes, one-line errors with a hint, and nothing but results on stdout."""
 
+import importlib.metadata
 import json
+import os
+import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -218,6 +222,96 @@ def test_doctor_tells_whether_keys_are_there_and_never_what_they_are(cli: Cli, m
     assert "canary" not in done.out + done.err
 
 
+VERSIONS = {
+    **dict.fromkeys(("typer", "rich", "pydantic", "PyYAML", "numpy", "Pillow", "faiss-cpu", "tokenizers"), "1.0"),
+    **{"onnxruntime": "1.2", "openai": "3", "torch": "2.1", "ultralytics": "8.3"},
+}
+DOCTOR = """\
+Python {python}, {cores} cores
+serving:
+  typer          1.0
+  rich           1.0
+  pydantic       1.0
+  PyYAML         1.0
+  numpy          1.0
+  Pillow         1.0
+  onnxruntime    1.2
+  faiss-cpu      1.0
+  tokenizers     1.0
+  openai         3
+training:
+  torch          2.1
+  torchvision    not installed
+  ultralytics    8.3
+  transformers   not installed
+  onnx           not installed
+  roboflow       not installed
+  pandas         not installed
+  pyarrow        not installed
+inference on: FirstProvider, SecondProvider
+OPENAI_API_KEY: set (captions by GPT-4o)
+ROBOFLOW_API_KEY: not set (fetch-dataset roboflow:...)
+"""
+
+
+def test_what_doctor_says_of_an_installation(cli: Cli, catalogue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        if name not in installed:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed[name]
+
+    def said(*words: str, code: int) -> list[str]:
+        done = cli("doctor", *words)
+        assert done.code == code, done.err
+        assert done.out.startswith(beginning)
+        return [*done.out.removeprefix(beginning).splitlines(), *done.err.splitlines()]
+
+    installed = dict(VERSIONS)
+    beginning = DOCTOR.format(python=sys.version.split()[0], cores=os.cpu_count())
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["FirstProvider", "SecondProvider"])
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-canary")
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    torchvision = "torch is installed without torchvision: pip install 'fashionrec[train]'"
+    cv2 = (
+        "cv2 cannot be imported (import of cv2 halted; None in sys.modules):"
+        " pip install --force-reinstall opencv-python-headless"
+    )
+    assert said(code=3) == [f"problem: {torchvision}", f"problem: {cv2}", "error: 2 problems found"]
+    assert cli("doctor", "--json").document["problems"] == [torchvision, cv2]
+    del installed["torch"], installed["ultralytics"]
+    beginning = beginning.replace("torch          2.1", "torch          not installed")
+    beginning = beginning.replace("ultralytics    8.3", "ultralytics    not installed")
+    assert said(code=0) == ["no problems found", "next: fashionrec demo"]
+    assert said("--index", "catalogue", code=0) == [
+        "catalogue catalogue: healthy",
+        "no problems found",
+        "next: fashionrec query PHOTO --index catalogue",
+    ]
+    (catalogue / "catalogue.json").write_text("{")
+    status, problem, error = said("--index", "catalogue", code=3)
+    assert problem.startswith("problem: catalogue is damaged: catalogue/catalogue.json: ")
+    assert status == f"catalogue catalogue: {problem.removeprefix('problem: ')}"
+    assert error == "error: 1 problems found"
+    broken = cli("doctor", "--index", "catalogue", "--json").document["catalogue"]
+    assert broken == {"path": "catalogue", "status": problem.removeprefix("problem: "), "counts": {}}
+    installed["onnxruntime-gpu"] = "1.2"
+    assert said(code=3) == [
+        "problem: onnxruntime and onnxruntime-gpu are both installed, which loses CUDA: uninstall both, install one again",
+        "error: 1 problems found",
+    ]
+    del installed["onnxruntime"]
+    beginning = beginning.replace("onnxruntime    1.2", "onnxruntime    not installed")
+    beginning = beginning.replace("FirstProvider, SecondProvider", "nothing")
+    assert said(code=3) == [
+        "problem: onnxruntime is not installed: pip install fashionrec",
+        "error: 1 problems found",
+    ]
+    assert cli("doctor", "--json").document["packages"] == {
+        name: installed.get(name) for name in re.findall(r"(?m)^  (\S+)", beginning)
+    }
+
+
 def test_fetch_dataset_draws_a_world_with_its_table(cli: Cli, tmp_path: Path) -> None:
     done = cli("fetch-dataset", "synthetic", "--out", "w", "--images", "12", "--products", "6", "--seed", "3", "--json")
     assert done.code == 0, done.err
@@ -294,10 +388,56 @@ def test_that_check_would_catch_a_wrong_flag(cli: Cli) -> None:
     assert "--indx" not in cli("query", "--help").out
 
 
+PHOTOS_ALONE = "photos by themselves take no other options than --index, --captioner and --limit"
+IMPORTED = "--import-captions takes no photos and no --index: what it imports is there for all catalogues"
+TWO = "two catalogues are compared as text, --json or --html"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         ("doctor . --index c", "give either a folder or --index"),
+        ("caption a.jpg --index c --batch", PHOTOS_ALONE),
+        ("caption a.jpg --index c --status", PHOTOS_ALONE),
+        ("caption a.jpg --index c --recaption all", PHOTOS_ALONE),
+        ("caption a.jpg --index c --retry failed", PHOTOS_ALONE),
+        ("caption a.jpg --index c --dry-run", PHOTOS_ALONE),
+        ("caption a.jpg --index c --max-cost 0", PHOTOS_ALONE),
+        ("caption --index c --resume", "--resume, --wait and --discard-unsent belong to --batch"),
+        ("caption --index c --wait", "--resume, --wait and --discard-unsent belong to --batch"),
+        ("caption --index c --discard-unsent", "--resume, --wait and --discard-unsent belong to --batch"),
+        ("caption --index c --only-missing --recaption all", "--only-missing contradicts --recaption and --retry"),
+        ("caption --index c --only-missing --retry failed", "--only-missing contradicts --recaption and --retry"),
+        ("caption --index c --retry ,", "',' is not a state to ask again"),
+        ("caption --index c --retry failed,asleep", "'failed,asleep' is not a state to ask again"),
+        ("caption --import-captions f a.jpg", IMPORTED),
+        ("caption --import-captions f --index c", IMPORTED),
+        ("query a.jpg --index a --index b --index c", "more than two catalogues are given"),
+        ("query a.jpg --index a --index b --csv a.csv", TWO),
+        ("query a.jpg --index a --index b --xlsx a.xlsx", TWO),
+        ("query a.jpg --index a --index b --jsonl", TWO),
+        ("query a.jpg --index a --index b --save-crops a", TWO),
+        ("query a.jpg --open", "--open needs --html FILE"),
+        ("train data=rows.csv model=a.pt", "model is for detectors, and rows.csv trains an encoder"),
+        ("train data=rows.csv --resume", "the training of an encoder cannot be resumed"),
+        ("train model=a.pt", "no data to train on"),
+        ("finetune --weights w", "finetune needs weights and data"),
+        ("finetune --data d", "finetune needs weights and data"),
+        ("finetune --data rows.csv --weights c imgsz=64", "imgsz is for detectors, and rows.csv trains an encoder"),
+        (
+            "finetune --data d --trust-pickle --set finetune.weights=w",
+            "--trust-pickle is for a .pt file, and w is none",
+        ),
+        ("finetune --data d --config w.yaml --trust-pickle", "--trust-pickle needs the weights on the command line"),
+        ("finetune --data d --weights w --trust-pickle", "--trust-pickle is for a .pt file, and w is none"),
+        ("export clip --out o --images taken", "no photos in taken"),
+        ("export best.pt --out o --images taken", "no photos in taken"),
+        ("export clip --out o --precision fp16", "fp16 is judged on photos of yours"),
+        ("fetch-dataset yolo:d --out o --counts 1,2,3,4", "--counts 1,2,3,4 is not three numbers"),
+        ("fetch-dataset yolo:d --out o --counts 1/2", "--counts 1/2 is not three numbers"),
+        ("dataset export d --to csv", "a dataset cannot be exported to 'csv'"),
+        ("catalogue remove --index c", "no product is named"),
+        ("runs promote a --force", "--force needs a reason"),
         ("query a.jpg --no-caption --captioner local", "--no-caption and --captioner contradict each other"),
         ("evaluate foo", "what is 'foo'?"),
         ("train foo", "what is 'foo'?"),
@@ -344,6 +484,7 @@ def test_that_check_would_catch_a_wrong_flag(cli: Cli) -> None:
 def test_what_cannot_be_meant_is_refused_before_any_work(words: str, said: str, cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("image,product_id\n")
     (tmp_path / "w.safetensors").write_bytes(b"")
+    (tmp_path / "w.yaml").write_text("finetune: {weights: w}\n")
     (tmp_path / "taken").mkdir()
     before = sorted(tmp_path.rglob("*"))
     done = cli(*words.split())

@@ -161,6 +161,33 @@ def test_datasets(say: Transcript, tmp_path: Path, golden: Golden) -> None:
     golden.text("words-datasets", say.text, masks)
 
 
+def test_folders_of_others(say: Transcript, own_world: Path, golden: Golden) -> None:
+    make_dataset(own_world / "ours")
+    say("doctor", "ours")
+    for n in range(6):
+        (own_world / "ours" / "train" / f"note{n}.sh").write_text("echo\n", encoding="utf-8")
+    say("doctor", "ours")
+    for n in range(5):
+        (own_world / "ours" / "train" / "labels" / f"link{n}.txt").symlink_to("/etc/hostname")
+    say("doctor", "ours")
+    (own_world / "ours" / "valid" / "images" / "model.pt").write_bytes(b"\x80\x02cos\nsystem\n.")
+    (own_world / "ours" / "data.yaml").rename(own_world / "data.yaml")
+    (own_world / "ours" / "data.yaml").symlink_to("../data.yaml")
+    say("doctor", "ours", code=2)
+    say("doctor", "photos")
+    (own_world / "nothing").mkdir()
+    say("doctor", "nothing")
+    say("doctor", "catalogue")
+    report = own_world / "catalogue" / "segments" / "000001-image" / "thumbnails.bin"
+    report.write_bytes(report.read_bytes()[:-1])
+    say("doctor", "catalogue", code=2)
+    (own_world / "catalogue" / "segments" / "link").symlink_to("/etc/hostname")
+    say("doctor", "catalogue", code=2)
+    say("doctor", "missing", code=2)
+    masks = {r"(?<=catalogue, 20 files, )[\d.]+": "<megabytes>", r"\d+ bytes, not \d+": "<count> bytes, not <count>"}
+    golden.text("words-folders", say.text, masks)
+
+
 def test_runs(say: Transcript, tmp_path: Path, golden: Golden) -> None:
     say("runs", "list")
     train = tmp_path / "runs" / "train"

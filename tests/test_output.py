@@ -139,6 +139,37 @@ class Terminal(io.StringIO):
         return True
 
 
+def test_a_table_and_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On one that knows no colours and is taken for 80 columns wide; a stage's bar is done before the next one begins."""
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(sys, "stdout", table := Terminal())
+    monkeypatch.setattr(sys, "stderr", bars := Terminal())
+    clock = Clock(monkeypatch)
+    output = Output()
+    output.table(("name", "n", "link"), [("a [b]", 1, "x" * 70), ("long", 22.5, None)], right=(1,))
+    head, line, *rows = [row.rstrip() for row in table.getvalue().splitlines()]
+    assert head == "name  ┃    n ┃ link"
+    assert line.startswith("━━━━━━╇━━━━━━╇━")
+    assert rows == [f"a [b] │    1 │ {'x' * 65}", "      │      │ xxxxx", "long  │ 22.5 │"]
+    with output.stages() as tell:
+        tell("reading", "photos", 0, 8)
+        clock.now += 4
+        tell("reading", "photos", 8, 8)
+        tell("writing", "files", 0, 3)
+        clock.now += 1
+        tell("writing", "files", 3, 3)
+    with output.progress("epoch") as tick:
+        tick(1, 2, "loss [1]", detail="US$ 1")
+        tick(2, 2, detail="US$ [2]")
+    told = [re.sub("━+", "-", line.rstrip()) for line in bars.getvalue().splitlines() if line.strip()]
+    assert told == [
+        "reading - 8/8 2.0 photos/s 0:00:00",
+        "writing - 3/3 3.0 files/s 0:00:00",
+        "epoch 1/2: loss [1]",
+        "epoch - 2/2  0:00:00 US$ [2]",
+    ]
+
+
 def test_cells_of_a_csv_begin_no_lines_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     for stream, shown in ((io.StringIO(), "a\nb"), (Terminal(), "a\\nb")):
         monkeypatch.setattr(sys, "stdout", stream)
