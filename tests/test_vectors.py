@@ -358,7 +358,8 @@ def test_an_index_is_asked_for_rows_of_its_segments_and_the_others_are_scanned()
     assert positions.tolist() == [[1, 8, 7, 6, 5, 4], [1, 11, 10, 9, 8, 7]]
     assert scores.tolist() == [[90, 62, 61, 53, 52, 51], [360, 260, 256, 252, 248, 244]]
     assert answer(store.search(ONE[:0], 5)) == ([], [])
-    assert store.search(ONE[:0], 5)[0].shape == (0, 0)
+    assert [part.shape for part in store.search(ONE[:0], 5)] == [(0, 0), (0, 0)]
+    assert answer(store.search(ONE.astype(np.float64), 20)) == answer(store.search(ONE, 20))
 
 
 def test_an_index_is_used_as_deep_as_it_was_tuned_for_and_never_with_a_filter() -> None:

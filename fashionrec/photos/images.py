@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeAlias
+from typing import IO, TYPE_CHECKING, TypeAlias
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -392,13 +392,6 @@ def photo_digest(path: Path, limit: int) -> str | ImageError:
         if size > limit:
             return ImageError(f"{path} is {size >> 20} MiB, more than images.max_bytes allows", reason="too-large")
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _hash(file)
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, ValueError) as error:
         return ImageError(f"cannot read {path}: {error}", reason="unreadable")
-
-
-def _hash(file: Any) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()

@@ -141,11 +141,11 @@ class VectorStore:
             if self.index is None or exact or k > self.index.depth:
                 return self._exact(queries, k, self._everywhere)
             answers = [self._approximate(query[None], k) for query in queries]
-        width = min((scores.shape[1] for scores, _ in answers), default=0)
-        scores = [score[:, :width] for score, _ in answers]
-        positions = [position[:, :width] for _, position in answers]
         if not answers:
             return np.empty((0, 0), np.float32), np.empty((0, 0), np.int64)
+        width = min(scores.shape[1] for scores, _ in answers)
+        scores = [score[:, :width] for score, _ in answers]
+        positions = [position[:, :width] for _, position in answers]
         return np.concatenate(scores), np.concatenate(positions)
 
     def locate(self, positions: np.ndarray) -> list[tuple[str, int]]:
