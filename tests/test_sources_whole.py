@@ -141,7 +141,7 @@ def test_coco_whole(tmp_path: Path) -> None:
 )
 def test_where_the_photos_of_an_instances_file_may_be(tmp_path: Path, place: str) -> None:
     for above in ("", "annotations/"):
-        root = put(tmp_path / (above or "beside"), place)
+        root = put(tmp_path / (above or "beside"), place, "decoy/x/p.jpg")
         instances(
             tmp_path / (above or "beside") / above / "instances_val.json", [{"id": 1, "file_name": "x/p.jpg"}], [], []
         )
@@ -334,13 +334,23 @@ def test_edges_of_voc_count_from_one_unless_one_begins_before(
         ("x/a.xml", "x/a.jpg"), ("Annotations/a.xml", "JPEGImages/a.jpg"), ("xmls/a.xml", "images/a.jpg"),
         ("labels/a.xml", "imgs/a.jpg"),
         ("annotation/sub/a.xml", "Image/SUB/a.jpg"), ("xml/a.xml", "photos/a.jpg"), ("p/annotations/a.xml", "p/a.jpg"),
-        ("annotations/a.xml", "a.jpg"), ("a.xml", "deep/within/a.jpg"),
+        ("annotations/a.xml", "a.jpg"),
     ],
 )  # fmt: skip
 def test_the_photo_of_a_voc_file(tmp_path: Path, annotation: str, photo: str) -> None:
-    root = put(tmp_path, photo)
+    root = put(tmp_path, photo, "decoy/a.jpg")
     put(root, annotation, text=xml(name="a.jpg"))
-    assert [found.key for found in voc.read(root, "v").images] == [photo]
+    labelled = [found.key for found in voc.read(root, "v").images if found.labelled]
+    assert labelled == [photo]
+
+
+def test_a_voc_laid_out_in_a_way_of_its_own_goes_by_names(tmp_path: Path) -> None:
+    root = put(tmp_path, "deep/within/a.jpg", "one/b.jpg", "two/b.jpg")
+    put(root, "x.xml", text=xml(name="C:\\photos\\a.jpg"))
+    put(root, "y.xml", text=xml(name="b.jpg"))
+    source = voc.read(root, "v")
+    assert [found.key for found in source.images if found.labelled] == ["deep/within/a.jpg"]
+    assert source.failed == (lost("y.xml", "orphan-label", "it names 'b.jpg', which is not there"),)
 
 
 def test_a_voc_file_goes_by_its_own_name_before_the_one_in_it(tmp_path: Path) -> None:
