@@ -1,0 +1,326 @@
+"""The files that captions are kept in and read from: the two caches, imports, the vocabulary; and who is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from test_captioner_cache import BOX, done, other
+
+from fashionrec.captioner.cache import CaptionCache, Place
+from fashionrec.captioner.job import Caches, import_captions
+from fashionrec.captioner.job.caches import Recorder, batched, project_cache
+from fashionrec.captioner.job.known import attribute_columns
+from fashionrec.captioner.ledger import Ledger
+from fashionrec.captioner.openai.remote import OpenAICaptioner
+from fashionrec.captioner.providers import batch_captioners, captioner_class, make_captioner, shared_captioners
+from fashionrec.captioner.spool import Arrived, Spool, read_signed
+from fashionrec.captioner.vocabulary import FIELDS, load_vocabulary, vocabulary_of
+from fashionrec.config import Config, config_dir, load_config
+from fashionrec.errors import CatalogueError, ConfigError
+from fashionrec.types import CLASS_NAMES
+
+PHOTO = "a" * 64
+PLACE = Place(PHOTO, "top", BOX)
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
+    monkeypatch.chdir(tmp_path)
+    return load_config(env={}).config
+
+
+# -- who is chosen
+
+
+def test_auto_is_the_first_that_is_ready_and_else_the_encoder(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    kinds = {name: captioner_class(name) for name in ("openai", "local")}
+    assert type(make_captioner("auto", config.captioner)) is kinds["local"]
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
+    assert type(make_captioner("auto", config.captioner)) is kinds["openai"]
+    assert type(make_captioner("local", config.captioner)) is kinds["local"]
+    assert shared_captioners() == ["openai"]
+    assert batch_captioners() == [kinds["openai"]]
+
+
+# -- the two caches
+
+
+def test_what_is_found_in_either_file(tmp_path: Path) -> None:
+    own, project = tmp_path / "c" / "captions.sqlite", tmp_path / "data" / "captions.sqlite"
+    own.parent.mkdir()
+    with Caches(own, project, ledger=Ledger(tmp_path / "user")) as caches:
+        assert caches.own is not None
+        assert caches.project is not None
+        assert (caches.own.path, caches.project.path) == (own, project)
+        caches.own.put(*PLACE, done("navy"))
+        caches.project.put(*PLACE, other("refused"))
+        assert caches.find(PLACE, "openai") == done("navy")  # a description, whichever file has it
+        assert caches.find(PLACE, "openai", again={"refused"}) == done("navy")
+        caches.project.put("b" * 64, "top", BOX, other("refused"))
+        assert caches.find(Place("b" * 64, "top", BOX), "openai") == other("refused")
+        assert caches.find(Place("b" * 64, "top", BOX), "openai", again={"refused"}) is None
+        assert caches.find(Place("b" * 64, "top", BOX), "local") is None
+        assert caches.find(PLACE, "openai", model="m-2") is None
+        caches.project.put(*PLACE, done("red"))
+        assert caches.find(PLACE, "openai") == done("red")  # the project's goes before the catalogue's own
+        caches.put([("c" * 64, None, BOX, done("green"))])
+        for cache in (caches.own, caches.project):
+            assert cache.find("c" * 64, None, BOX, "openai") == done("green")
+        caches.put([])
+        caches.complete([(*PLACE, done("red")), ("c" * 64, None, BOX, done("green"))])
+        assert caches.own.find(*PLACE, "openai") == done("red")
+
+
+def test_a_reader_makes_no_file(tmp_path: Path) -> None:
+    with Caches(
+        tmp_path / "own.sqlite", tmp_path / "p" / "project.sqlite", write=False, ledger=Ledger(tmp_path / "u")
+    ) as caches:
+        assert (caches.own, caches.project) == (None, None)
+        assert caches.find(PLACE, "openai") is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_file_is_opened_once(tmp_path: Path) -> None:
+    path = tmp_path / "captions.sqlite"
+    with Caches(path, path, ledger=Ledger(tmp_path / "u")) as caches:
+        assert caches.own is None
+        assert caches.project is not None
+
+
+@pytest.mark.parametrize("mine", [True, False])
+def test_what_a_lost_project_knew_comes_back_from_ones_own_catalogue_alone(mine: bool, tmp_path: Path) -> None:
+    own, ledger = tmp_path / "own.sqlite", Ledger(tmp_path / "u")
+    if mine:
+        with Caches(own, tmp_path / "old.sqlite", ledger=ledger) as caches:
+            caches.put([(*PLACE, done("navy"))])
+    else:
+        with CaptionCache(own) as cache:
+            cache.put(*PLACE, done("navy"))
+    assert ledger.has_written(own) is mine
+    with Caches(own, tmp_path / "new.sqlite", ledger=ledger) as caches:
+        assert caches.project is not None
+        assert caches.project.find(*PLACE, "openai") == (done("navy") if mine else None)
+        caches.put([("b" * 64, "top", BOX, done("red"))])
+    assert ledger.has_written(own) is mine
+
+
+def test_where_the_projects_captions_are(config: Config, tmp_path: Path) -> None:
+    def named(cache: str | None) -> Config:
+        return config.model_copy(update={"captioner": config.captioner.model_copy(update={"cache": cache})})
+
+    assert project_cache(named(None)).resolve() == tmp_path / "data" / "captions.sqlite"
+    assert project_cache(named("x/y.sqlite")) == Path("x/y.sqlite")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "captions.sqlite-wal").symlink_to("elsewhere")
+    with pytest.raises(CatalogueError, match=r"captions\.sqlite-wal"):
+        project_cache(named(None))
+
+
+def test_things_come_in_groups() -> None:
+    assert [len(group) for group in batched(range(513))] == [256, 256, 1]
+    assert list(batched("abcde", 2)) == [["a", "b"], ["c", "d"], ["e"]]
+    assert list(batched([])) == []
+
+
+BODY = '{"usage": {"prompt_tokens": 3, "completion_tokens": 4}, "choices": [{"message": {"refusal": "no"}}]}'
+
+
+def test_answers_that_a_killed_run_had_written_down_are_recorded(config: Config, tmp_path: Path) -> None:
+    remote, ledger, spool = OpenAICaptioner(config.captioner), Ledger(tmp_path / "u"), tmp_path / ".captions.arrived"
+    with Caches(None, tmp_path / "p.sqlite", ledger=ledger) as caches:
+        assert caches.recover(remote, spool) == 0
+        writing = Spool(spool, ledger)
+        for n in range(2):
+            writing.append(Arrived(Place(f"{n:064}", "top", BOX), "m-1", BODY, 1.5))
+        assert caches.recover(remote, spool) == 2
+        assert not spool.exists()
+        found = caches.find(Place("0" * 64, "top", BOX), "openai")
+        assert found is not None
+        assert (found.state, found.model, found.seconds) == ("refused", "m-1", 1.5)
+        assert found.usage == {"input_tokens": 3, "output_tokens": 4}
+        foreign = Spool(spool, Ledger(tmp_path / "other"))
+        foreign.append(Arrived(PLACE, "m-1", BODY, 1.5))
+        with pytest.raises(CatalogueError) as caught:
+            caches.recover(remote, spool)
+        assert str(caught.value) == f"{spool} holds answers that no run of yours has written down: they are not used"
+        assert caught.value.hint == (
+            f"`fashionrec caption --import-captions {tmp_path}` takes those that pass the checks of a server's answer;"
+            " or remove the file"
+        )
+        assert spool.exists()
+        assert caches.find(PLACE, "openai") is None
+
+
+def test_an_answer_is_written_down_until_its_group_is_recorded(config: Config, tmp_path: Path) -> None:
+    from captioners import no_vector
+
+    from fashionrec.captioner.base import Described, Job
+
+    def no_picture() -> Any:
+        raise AssertionError
+
+    job, spool = Job(PLACE, "top", no_picture, no_vector), tmp_path / ".captions.arrived"
+    remote, ledger = OpenAICaptioner(config.captioner), Ledger(tmp_path / "u")
+    with Caches(tmp_path / "own.sqlite", tmp_path / "p.sqlite", ledger=ledger) as caches:
+        recorder = Recorder(caches, remote, lambda job: PLACE, spool)
+        recorder.arrived(job, BODY, 0.5)
+        assert [(one, own) for one, own in read_signed(spool, ledger)] == [(Arrived(PLACE, "gpt-4o", BODY, 0.5), True)]
+        outcome = remote.read_answer(BODY, "top", seconds=0.5)
+        recorder.take([Described(job, outcome, arrived=True)])
+        assert spool.stat().st_size == 0
+        assert caches.project is not None
+        assert caches.own is not None
+        assert caches.project.find(*PLACE, "openai") == outcome
+        recorder.finish()
+        assert caches.own.find(*PLACE, "openai") == outcome
+        assert not spool.exists()
+    with Caches(tmp_path / "alone.sqlite", None, ledger=ledger) as caches:
+        assert caches.own is not None
+        recorder = Recorder(caches, remote, lambda job: PLACE)
+        recorder.arrived(job, BODY, 0.5)
+        recorder.take([Described(job, outcome)])
+        assert caches.own.find(*PLACE, "openai") == outcome  # at once: there is no other file
+        recorder.finish()
+
+
+# -- imports
+
+
+def test_what_is_imported_by_its_kind(config: Config, tmp_path: Path) -> None:
+    source = tmp_path / "theirs"
+    source.mkdir()
+    content = OpenAICaptioner(config.captioner).body
+    import json
+
+    from openai_server import fitting
+    from PIL import Image
+
+    raw = json.dumps(fitting(content(Image.new("RGB", (9, 9)), "top")), ensure_ascii=False)
+    with CaptionCache(source / "captions.sqlite") as cache:
+        cache.put("1" * 64, "top", BOX, done(raw=raw, usage={"input_tokens": 7, "output_tokens": 8}))
+        cache.put("2" * 64, "top", BOX, done(raw=raw, model="m-2"))
+        cache.put("3" * 64, "top", BOX, other("refused"))
+        cache.put("4" * 64, "top", BOX, done(raw="{}"))
+        cache.put("5" * 64, "top", BOX, done(raw=raw, captioner="local"))
+    with CaptionCache(tmp_path / "known.sqlite") as cache:
+        cache.put("2" * 64, "top", BOX, done("red"))
+    mine = config.model_copy(
+        update={"captioner": config.captioner.model_copy(update={"cache": str(tmp_path / "known.sqlite")})}
+    )
+    told = {"files": [str(source / "captions.sqlite")], "imported": 1, "known": 1, "other": 1, "refused": {"schema": 1}}
+    assert import_captions(source, mine) == told
+    assert import_captions(source / "captions.sqlite", mine) == told | {"imported": 0, "known": 2}
+    with CaptionCache(tmp_path / "known.sqlite") as cache:
+        found = cache.find("1" * 64, "top", BOX, "openai")
+        assert found is not None
+        assert (found.model, found.raw, found.usage) == ("gpt-4o", raw, {"input_tokens": 7, "output_tokens": 8})
+        assert cache.find("2" * 64, "top", BOX, "openai") == done("red")
+
+
+def test_where_there_is_nothing_to_import(config: Config, tmp_path: Path) -> None:
+    mine = config.model_copy(
+        update={"captioner": config.captioner.model_copy(update={"cache": str(tmp_path / "captions.sqlite")})}
+    )
+    (tmp_path / "empty").mkdir()
+    with CaptionCache(tmp_path / "captions.sqlite"):
+        pass
+    for source in (tmp_path / "empty", tmp_path / "empty" / "none.sqlite", tmp_path, tmp_path / "captions.sqlite"):
+        with pytest.raises(CatalogueError) as caught:
+            import_captions(source, mine)
+        assert str(caught.value) == f"{source} has no captions to import"
+        assert caught.value.hint == "give a catalogue, or a file captions.sqlite, of another project"
+
+
+def test_the_columns_of_a_product_that_are_attributes() -> None:
+    metadata = {"color": "red", "pattern": "", "fit": 3, "title": "T", "sleeve": "long"}
+    assert attribute_columns(metadata, {"color", "pattern", "fit", "sleeve"}) == {"color": "red", "sleeve": "long"}
+
+
+# -- the vocabulary
+
+HINT = "the comment at the top of configs/attributes.yaml says how a value is written"
+
+
+def values(tree: dict[str, Any], field: str) -> Any:
+    return tree["fields"][field]["values"]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda tree: tree["classes"].pop("dress"), f"classes must be {', '.join(CLASS_NAMES)}"),
+        (lambda tree: tree["fields"].pop("sleeve"), "the field sleeve is missing"),
+        (
+            lambda tree: tree["fields"].update(colour=tree["fields"]["color"]),
+            "there is no field colour; did you mean color?",
+        ),
+        (
+            lambda tree: tree["fields"].update(zzzz=tree["fields"]["color"]),
+            f"there is no field zzzz; fields: {', '.join(FIELDS)}",
+        ),
+        (
+            lambda tree: values(tree, "color").update(unknown="모름"),
+            "color.unknown: unknown is always allowed and never listed",
+        ),
+        (
+            lambda tree: tree["fields"]["color"].update(classes=["shoes", *CLASS_NAMES]),
+            "color.black: there is no class shoes",
+        ),
+        (
+            lambda tree: values(tree, "color").update(teal={"ko": "틸", "classes": ["hat", "top"]}),
+            "color.teal: there is no class hat",
+        ),
+        (
+            lambda tree: values(tree, "sleeve").update(x={"ko": "엑스", "classes": ["pants"]}),
+            "sleeve.x is for no class that sleeve is for",
+        ),
+        (
+            lambda tree: values(tree, "sub_category").update(x={"ko": "엑스", "implies": {"fit": "odd"}}),
+            "sub_category.x implies fit: odd, which is not an allowed value",
+        ),
+        (
+            lambda tree: values(tree, "sub_category").update(x={"ko": "엑스", "implies": {"size": "L"}}),
+            "sub_category.x implies size: L, which is not an allowed value",
+        ),
+    ],
+)
+def test_what_is_told_of_a_vocabulary_that_contradicts_itself(
+    change: Callable[[dict[str, Any]], object], told: str, tmp_path: Path
+) -> None:
+    tree = yaml.safe_load((config_dir() / "attributes.yaml").read_text(encoding="utf-8"))
+    change(tree)
+    path = tmp_path / "attributes.yaml"
+    path.write_text(yaml.safe_dump(tree, allow_unicode=True, sort_keys=False), encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_vocabulary(path)
+    assert str(caught.value).removesuffix("?") == f"{path}: {told}".removesuffix("?")
+    assert caught.value.hint == HINT
+
+
+def test_the_values_of_a_field_by_class_and_by_word(config: Config) -> None:
+    words = load_vocabulary()
+    assert vocabulary_of(config.captioner) is load_vocabulary(None)
+    assert list(words.values("sleeve", "pants")) == []
+    assert list(words.values("length", "pants")) == ["shorts", "cropped", "full"]
+    assert set(words.values("length", None)) > {"shorts", "mini", "maxi"}
+    assert words.fields_of(None) == FIELDS
+    assert "sleeve" not in words.fields_of("pants")
+    assert words.find("color", " NAVY ") == "navy"
+    assert words.find("color", "sky_blue") == words.find("color", "Sky-Blue") == "sky blue"
+    assert words.find("color", "빨강") == "red"
+    assert words.find("sub_category", "셔츠", "top") == "shirt-blouse"
+    assert words.find("sub_category", "셔츠", "pants") is None
+    assert words.find("color", "no colour") is None
+    plain = words.fields["color"].values["black"]
+    assert (plain.name, plain.ko, plain.text, plain.classes, plain.silent) == (
+        "black",
+        "블랙",
+        ("black", "블랙"),
+        CLASS_NAMES,
+        False,
+    )
