@@ -51,7 +51,7 @@ def whole(root: Path, document: dict[str, Any]) -> Path:
     put(root, "train/images/a.jpg", "train/images/b.png", "valid/images/c.jpg")
     put(root, "train/labels/a.txt", text="0 .5 .5 .2 .2\n")
     put(root, "valid/labels/c.txt", text="1 .5 .5 .2 .2\n")
-    put(root, "data.yaml", text=yaml.safe_dump(document))
+    put(root, "data.yaml", text=yaml.safe_dump(document, sort_keys=False))
     return root / "data.yaml"
 
 
@@ -84,7 +84,8 @@ def test_a_line_is_a_box_or_a_fault_with_its_word(line: str, expected: Any) -> N
     if isinstance(expected, LabelLine):
         box = parse_label_line(line)
         assert box == pytest.approx(expected)
-        assert (type(box.class_id), box.points) == (int, expected.points)
+        polygon = len(line.split()) > 5
+        assert (type(box.class_id), box.points) == (int, (len(line.split()) - 1) // 2 if polygon else 0)
         return
     with pytest.raises(LabelFault) as caught:
         parse_label_line(line)
@@ -98,6 +99,8 @@ def test_limits_of_a_label_file(tmp_path: Path) -> None:
         with pytest.raises(TooManyBoxes, match=r"^a\.txt has more than 10,000 lines$") as caught:
             list(parse_labels("a.txt", lines))
         assert caught.value.hint == "a label file holds the boxes of one photo, a line for each: is it another file?"
+    with pytest.raises(TooManyBoxes):  # before the first box is given
+        next(parse_labels("a.txt", f"{box}\n" * (MAX_BOXES + 1)))
     most = 1 << 20
     assert [n for n, _ in parse_labels("a.txt", f"\n{box}{' ' * (most - len(box))}\n")] == [2]
     with pytest.raises(TooManyBoxes, match=r"^a\.txt, line 2 has more than 1,048,576 characters$"):
@@ -121,6 +124,8 @@ def test_labels_of_a_photo_as_an_array(tmp_path: Path) -> None:
     assert label_path(photo) == tmp_path / "images" / "deep" / "labels" / "images.x.txt"
     assert label_path(Path("images")) == Path("images.txt")
     assert label_path(Path("images/a.png")) == Path("labels/a.txt")
+    assert label_path(Path("x/images/sub/a.png")) == Path("x/labels/sub/a.txt")
+    assert label_path(Path("images/a/b/c.png")) == Path("labels/a/b/c.txt")
     nothing = read_labels(photo)
     assert (nothing.shape, nothing.dtype) == ((0, 5), np.float64)
     put(tmp_path, "images/deep/labels/images.x.txt", text="\n")
@@ -182,6 +187,9 @@ def test_the_keys_of_each_split_and_where_its_folders_are_looked_for(tmp_path: P
     ]
     assert read_data_yaml(root) == data
     assert "document" not in repr(data)
+    with path.open("a") as file:
+        file.write("nc: 7\n")
+    assert read_data_yaml(root) == data  # what else the file says makes no other data set
     # an empty key is none, `val` comes before `valid`, and what is nowhere is looked for below `path`
     path = whole(
         root,
@@ -252,6 +260,12 @@ def test_a_folder_beside_the_yaml_is_read_where_it_is_a_dataset(tmp_path: Path) 
         )  # fmt: skip
         with pytest.raises(DataError, match="leads out of the data set's folder"):
             found.images("train")
+    # nor is one whose labels are missing, or a link
+    put(tmp_path / "bare", "images/train/a.jpg")
+    path.write_text("path: ../bare\nnames: [top]\ntrain: images/train\n")
+    assert read_data_yaml(path).splits == {"train": ()}
+    (tmp_path / "bare" / "labels").symlink_to(garments / "labels")
+    assert read_data_yaml(path).splits == {"train": ()}
     # a folder further away, or one reached through a link, is none
     put(tmp_path / "garments/deep", "images/a.jpg", "labels/a.txt")
     path.write_text("path: ../garments/deep\nnames: [top]\ntrain: images\n")
@@ -266,6 +280,23 @@ def test_a_folder_beside_the_yaml_is_read_where_it_is_a_dataset(tmp_path: Path) 
     path.write_text("path: ../settings\nnames: [top]\ntrain: images\n")
     assert read_data_yaml(path).images("train") == [tmp_path / "settings/images/a.jpg"]
     assert read_data_yaml(path).reach.root == tmp_path / "settings"
+
+
+def test_a_split_that_is_nowhere_or_elsewhere(tmp_path: Path) -> None:
+    root = put(tmp_path / "d", "a.jpg")
+    put(tmp_path, "other/a.jpg")
+    put(root, "data.yaml", text="names: [top]\ntrain: ../other\nval: ../../nowhere/x\ntest: ../gone\n")
+    data = read_data_yaml(root)
+    assert data.refused == {
+        "train": (Refusal(f"{root}/../other", "outside"),),
+        "valid": (Refusal("../../nowhere/x", "outside"),),
+        "test": (),
+    }
+    assert data.splits == {"train": (), "valid": (), "test": (root / "gone",)}
+    followed = read_data_yaml(root, True)
+    assert followed.splits["train"] == (root / "../other",)
+    assert followed.splits["test"] == (root / "../gone",)
+    assert not any(followed.refused.values())
 
 
 def test_photos_and_labels_that_are_links_are_refused(tmp_path: Path) -> None:

@@ -356,7 +356,7 @@ def test_a_voc_laid_out_in_a_way_of_its_own_goes_by_names(tmp_path: Path) -> Non
 def test_a_voc_file_goes_by_its_own_name_before_the_one_in_it(tmp_path: Path) -> None:
     root = put(tmp_path, "JPEGImages/a.jpg", "b.jpg")
     put(root, "Annotations/a.xml", text=xml(name="b.jpg"))
-    put(root, "Annotations/c.xml", text=xml(name="dir/b.jpg"))
+    put(root, "Annotations/c.xml", text=xml(name="dir\\b.jpg"))
     source = voc.read(root, "v")
     assert [photo.key for photo in source.images] == ["JPEGImages/a.jpg", "b.jpg"]
     assert all(photo.labelled for photo in source.images)
