@@ -68,6 +68,50 @@ def test_a_curve_finds_the_probabilities_that_made_its_hits() -> None:
     assert calibration_error(flat, cosines[1::2], (right[1::2] & (cosines[1::2] > 0.7)).astype(float)) > 0.2
 
 
+def test_a_curve_by_hand() -> None:
+    """Groups of twenty by cosine; the third is right less often than the second, and both become one."""
+    rights = (0, 12, 8, 19)
+    hits = [(group + n / 100, n < right) for group, right in enumerate(rights) for n in range(20)]
+    cosines, right = np.array(hits[::-1], float).T
+    curve = isotonic(cosines, right)
+    assert curve.cosines == (0.095, 1.595, 3.095)
+    assert curve.probabilities == (round(1 / 22, 6), 0.5, round(20 / 22, 6))
+    assert curve(0.845) == pytest.approx((1 / 22 + 0.5) / 2), "straight between them"
+    assert curve(-9) == curve(0.095)
+    assert curve(9) == curve(3.095)
+    few = isotonic(cosines[:39], right[:39])  # too few for two groups
+    assert few.probabilities == (round((right[:39].sum() + 1) / 41, 6),)
+    even = isotonic(np.arange(40.0), np.tile([1.0, 0.0], 20))  # as often right: one pool
+    assert (even.cosines, even.probabilities) == ((19.5,), (0.5,))
+    assert len(isotonic(np.arange(2000.0), np.arange(2000.0) > 999).cosines) <= 50
+
+
+def test_how_far_off_a_curve_is_by_hand() -> None:
+    curve = Curve((0.0, 1.0), (0.0, 1.0))
+    # of two told 0.25 both are right, of two told 1 one is, and what is told 0.05 is wrong
+    cosines, right = np.array([0.25, 0.25, 1.0, 1.0, 0.05]), np.array([1.0, 1.0, 1.0, 0.0, 0.0])
+    assert calibration_error(curve, cosines, right) == pytest.approx((2 * 0.75 + 2 * 0.5 + 0.05) / 5)
+    assert calibration_error(curve, cosines, right, bins=1) == pytest.approx(abs(2.55 / 5 - 3 / 5))
+    assert calibration_error(curve, cosines[:0], right[:0]) == 0.0
+
+
+def test_what_is_kept_of_judged_questions() -> None:
+    """Half of the questions make the curve that the others judge; the curve that is kept is made by all."""
+    judged = Judged()
+    for n in range(24):
+        judged.add([(0.9, n % 2 == 0)] + [(0.1, False)] * 9)
+    found = judged.document()
+    # of all: ten groups of 0.1, the last two of which become one; 16 of 0.1 and 4 of 0.9, 2 right; 20 of 0.9, 10 right
+    assert found == {
+        "cosines": [0.1, 0.26, 0.9],
+        "probabilities": [round(1 / 42, 6), round(3 / 22, 6), 0.5],
+        "hits": 240,
+        "right": 12,
+        # the even questions: five groups of 0.1; 8 of 0.1 and 12 of 0.9, which are right. Of the others none is
+        "calibration_error": round((12 * 13 / 22 + 108 * 1 / 22) / 120, 4),
+    }
+
+
 def test_too_little_to_go_by_is_no_curve() -> None:
     judged = Judged()
     for _ in range(9):

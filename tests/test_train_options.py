@@ -163,6 +163,48 @@ def test_right_values_pass(settings: dict[str, Any]) -> None:
     check_options(settings)
 
 
+@pytest.mark.parametrize(
+    ("name", "right", "wrong", "hint"),
+    [
+        ("degrees", (0, 180), (-1, 181), "at least 0, at most 180"),
+        ("shear", (0, 90), (-1, 91), "at least 0, at most 90"),
+        *((name, (0, 1e6), (-0.1,), "at least 0") for name in ("box", "cls", "dfl", "warmup_epochs")),
+        ("time", (0.001,), (0.0005,), "at least 0.001"),
+        *((name, (0, 1000), (-1,), "at least 0") for name in ("workers", "close_mosaic")),
+        ("imgsz", (1, 4096), (0, -1), "at least 1"),
+        *((name, (0, 3, [0], [5, 0]), (-1, [0, -1], [0, True], True), f"{name}=10 or {name}=[0,1,2]") for name in ("classes",)),
+        ("freeze", (0, 10, [0, "model.3"]), (-1, "x", True), "freeze=10 or freeze=[0,1,2]"),
+        ("batch", (-1, 1, 16, 0.01, 0.99), (0, -2, 1.5, -0.5), "16; -1 for what fits a GPU; 0.7 for that share of its memory"),
+        ("cache", (True, False, "ram", "disk"), ("RAM", "disc"), "disk"),
+        ("optimizer", ("SGD", "sgd", "AUTO"), ("SDG",), "SGD"),
+        ("copy_paste_mode", ("flip", "mixup"), ("flop",), "flip"),
+        ("auto_augment", ("augmix", None), ("randaugmen",), "randaugment"),
+    ],
+)  # fmt: skip
+def test_values_at_their_bounds(name: str, right: tuple[object, ...], wrong: tuple[object, ...], hint: str) -> None:
+    from fashionrec.detector.training.options import check_options
+    from fashionrec.detector.training.ultra import load_ultralytics
+
+    load_ultralytics()
+    for value in right:
+        check_options({name: value})
+    for value in wrong:
+        with pytest.raises(ConfigError) as caught:
+            check_options({name: value})
+        assert str(caught.value).startswith(f"{name}={value} is "), value
+    assert hint in caught.value.hint
+
+
+def test_flips_and_rotation_are_what_the_dataset_asks_for() -> None:
+    from fashionrec.detector.training.options import augmentation
+
+    asked = {"fliplr": 0.5, "flipud": 0.25, "degrees": 15, "copies": 3}
+    assert augmentation({}) == augmentation({"augment": None}) == augmentation({"augment": {"mode": "none"}}) == {}
+    assert augmentation({"augment": {"mode": "fly", **asked}}) == {"fliplr": 0.5, "flipud": 0.25, "degrees": 15.0}
+    for mode in ("copies", "done"):
+        assert augmentation({"augment": {"mode": mode, **asked}}) == {"fliplr": 0.0, "flipud": 0.0, "degrees": 0.0}
+
+
 def test_every_optimizer_named_is_one_that_ultralytics_makes() -> None:
     from types import SimpleNamespace
 

@@ -293,8 +293,6 @@ def _print_detection(session: Session, report: "DetectionReport", data: Path, sp
 def _print_search(session: Session, report: dict[str, Any]) -> None:
     named = [("crop", report["crop"]), ("whole photo", report["whole"])]
     named += [(f"crop, {name}", values) for name, values in report["by_class"].items()]
-    if "colour_histogram" in report:
-        named.append(("colour histogram", report["colour_histogram"]))
     print_scores(session, named)
     if report["calibration"]:
         found = report["calibration"]

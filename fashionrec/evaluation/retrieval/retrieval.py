@@ -90,9 +90,7 @@ def evaluate_search(
             f"none of the {len(queries)} queries' products is in {catalogue.root}",
             hint="the column product_id must use the catalogue's ids",
         )
-    settings = catalogue.config.query.model_copy(
-        update={"k": DEPTH, "hide_unavailable": False, "min_score": -1.0, "caption": "none"}
-    )
+    settings = catalogue.config.query.model_copy(update={"k": DEPTH, "hide_unavailable": False, "min_score": -1.0})
     scores = {"crop": RetrievalScores(), "whole": RetrievalScores()}
     by_class: dict[str, RetrievalScores] = {}
     failures: list[dict[str, str]] = []
