@@ -99,6 +99,8 @@ def answer(found: tuple[np.ndarray, np.ndarray]) -> tuple[list[list[float]], lis
         ([8], 1, 1, [[8]]),  # one thread: one piece, however small
         ([8], 2, 16, [[2, 2, 2, 2]]),  # 64 bytes in pieces of 16
         ([8], 2, 17, [[2, 3, 3]]),  # three whole pieces
+        ([10], 2, 20, [[3, 3, 4]]),  # of three rows at least, as a fourth of ten rows is
+        ([10], 2, 21, [[5, 5]]),
         ([8], 2, 64, [[8]]),
         ([8], 2, 65, [[8]]),
         ([24], 2, 1, [[3] * 8]),  # no more than four for each thread
