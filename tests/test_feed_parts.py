@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import socket
 import time
@@ -14,10 +15,13 @@ import pytest
 pytest.importorskip("urllib3")
 pytest.importorskip("protego")
 
+from faulty_server import FaultyServer, body, status
+from PIL import Image
 from protego import Protego
 
 from fashionrec.config import Config
 from fashionrec.dataset.feed.addresses import Door, Unfetched, parse_target
+from fashionrec.dataset.feed.download import Failed, fetch_images
 from fashionrec.dataset.feed.host_queue import HostQueue, Job, Origin
 from fashionrec.dataset.feed.photo_cache import Fetched, image_suffix, open_cache
 from fashionrec.dataset.source import Source, SourceImage
@@ -344,3 +348,85 @@ def test_a_feed_of_local_photos_whole(tmp_path: Path, config: Config) -> None:
     again = shop / "again.jsonl"
     again.write_text("\n".join(json.dumps(row) for row in rows[::-1]), encoding="utf-8")
     assert nameless in {row["product_id"] for row in read(again, tmp_path / "cache", config).products.values()}
+
+
+# -- answers
+
+
+def ask(
+    server: FaultyServer, tmp_path: Path, config: Config, *paths: str, **changes: Any
+) -> dict[str, Fetched | Failed]:
+    settings = config.feed.model_copy(
+        update={"timeout": 5.0, "total_timeout": 20.0, "backoff": 0.0, "robots": False, "retries": 1, "per_host": 8}
+        | changes
+    )
+    door, cache = Door(open_to=frozenset({server.address})), tmp_path / "cache"
+    got = fetch_images([server.url(path) for path in paths], cache, settings, config.images, door=door)
+    return {path: got[server.url(path)] for path in paths}
+
+
+def test_which_answers_can_be_others_next_time(tmp_path: Path, config: Config) -> None:
+    once = (206, 400, 401, 404, 410, 418, 501, 505)
+    again = (408, 425, 429, 500, 502, 503, 504, 506, 599)
+    with FaultyServer({f"/{code}": status(code) for code in (*once, *again)}) as server:
+        got = ask(server, tmp_path, config, *(f"/{code}" for code in (*once, *again)))
+        assert got == {
+            f"/{code}": Failed(
+                server.url(f"/{code}"), f"http-{code}", f"the server answered {code}", 2 if code in again else 1
+            )
+            for code in (*once, *again)
+        }
+
+
+def test_how_long_a_server_asks_to_wait(tmp_path: Path, config: Config) -> None:
+    waits = {
+        "/long": ("21", "the server answered 503, and asks to wait 21 s", 1),
+        "/date": ("Tue, 24 Nov 2099 10:00:00 GMT", "the server answered 503, and asks to wait ", 1),
+    }
+    for path, (asked, message, attempts) in waits.items():
+        with FaultyServer({path: status(503, Retry_After=asked)}) as server:
+            server.otherwise = status(404)
+            (got, other) = ask(server, tmp_path, config, path, "/other", per_host=1).values()
+            assert isinstance(got, Failed)
+            assert (got.reason, got.message.startswith(message), got.attempts) == ("http-503", True, attempts)
+            assert isinstance(other, Failed)
+            assert (other.reason, other.attempts, other.message) == (
+                "http-503",
+                0,
+                got.message,
+            )  # the server is left alone
+    for asked in ("soon", "", "0", "-5", "1234567890", "Tue, 24 Nov 1999 10:00:00 GMT"):
+        with FaultyServer({"/x": status(503, Retry_After=asked)}) as server:
+            assert ask(server, tmp_path, config, "/x") == {
+                "/x": Failed(server.url("/x"), "http-503", "the server answered 503", 2)
+            }
+
+
+def test_limits_of_what_is_taken_in_and_what_is_kept_of_its_headers(tmp_path: Path, config: Config) -> None:
+    out = io.BytesIO()
+    Image.new("RGB", (40, 30), "red").save(out, "PNG")
+    data = out.getvalue()
+    steps = {
+        "/fits": body(data, ETag='W/"a"', Last_Modified="Tue, 24 Nov 2026 10:00:00 GMT"),
+        "/odd": body(data, ETag="a b", Last_Modified="<script>"),
+        "/short": body(data, ETag='""', Last_Modified="yesterday"),
+        "/longer": body(data + b"x"),
+        "/page": body(b"<html>" * 12),
+        "/stump": body(b"\x89PNG"),
+    }
+    with FaultyServer(steps) as server:
+        got = ask(server, tmp_path, config, *steps, max_bytes=len(data))
+        kept = {path: (one.etag, one.last_modified) for path, one in got.items() if isinstance(one, Fetched)}
+        assert kept == {
+            "/fits": ('W/"a"', "Tue, 24 Nov 2026 10:00:00 GMT"),
+            "/odd": (None, None),
+            "/short": ('""', None),
+        }
+        nothing = "what came is neither JPEG, PNG, WebP, AVIF, GIF, BMP nor TIFF"
+        assert {
+            path: (one.reason, one.message, one.attempts) for path, one in got.items() if isinstance(one, Failed)
+        } == {
+            "/longer": ("too-large", f"it has {len(data) + 1} bytes, more than {len(data)}", 1),
+            "/page": ("not-an-image", nothing, 1),
+            "/stump": ("not-an-image", nothing, 1),
+        }

@@ -362,6 +362,19 @@ def test_a_voc_file_goes_by_its_own_name_before_the_one_in_it(tmp_path: Path) ->
     assert all(photo.labelled for photo in source.images)
 
 
+def test_voc_lists_of_photos_without_annotations(tmp_path: Path) -> None:
+    """A list means the photos of the folders that belong to it, and is read though a name of it is not UTF-8."""
+    root = put(tmp_path, "JPEGImages/a.jpg", "JPEGImages/b.jpg", "misc/c.jpg")
+    put(root, "Annotations/a.xml", text=xml())
+    put(root, "ImageSets/Main/test.txt")
+    (root / "ImageSets/Main/test.txt").write_bytes(b"a\nb\nc\nd\xff\n")
+    source = voc.read(root, "v")
+    assert [(photo.key, photo.labelled, photo.split) for photo in source.images] == [
+        ("JPEGImages/a.jpg", True, "test"), ("JPEGImages/b.jpg", False, "test"), ("misc/c.jpg", False, None),
+    ]  # fmt: skip
+    assert [row["key"] for row in source.failed] == ["Annotations/c", "Annotations/d\ufffd"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
