@@ -14,6 +14,7 @@ from planted import PLANTS, SETTINGS, write
 from fashionrec.common.pages import COLOURS, OTHER_COLOUR
 from fashionrec.config import Config, load_config
 from fashionrec.dataset.audit.boxes import GoodBox
+from fashionrec.dataset.audit.charts import bars, grid, histogram
 from fashionrec.dataset.audit.disagree import disagreements
 from fashionrec.dataset.audit.findings import KINDS, Mark
 from fashionrec.dataset.audit.inspect import Inspected
@@ -165,3 +166,30 @@ def test_a_detector_against_the_labels(tmp_path: Path, config: Config) -> None:
         (Mark(0, "top 0.60", 0.1, 0.1, 0.3, 0.3),),
         (Mark(0, "label: skirt", 0.75, 0.75, 1, 1),),
     ]
+
+
+def test_charts_to_a_tenth_of_a_unit() -> None:
+    """Sevenths: 188 units for bars of 3 beside a goal of 7, 150 high; 320 wide for seven columns; 150 for three cells."""
+    chart = bars("t", {"a": 1, "b": 2, "c": 3, "d": 0, "e": 1, "f": 2, "g": 1}, {"b": "red"}, "grey", goal=7)
+    assert [(row["y"], row["width"], row["height"], row["colour"]) for row in chart["rows"]] == [
+        (round(n * 150 / 7 + 3, 1), round(value * 188 / 7, 1), 15.4, "red" if n == 1 else "grey")
+        for n, value in enumerate((1, 2, 3, 0, 1, 2, 1))
+    ]
+    assert [row["width"] for row in chart["rows"][:4]] == [26.9, 53.7, 80.6, 0.0]
+    assert [row["y"] for row in chart["rows"][:3]] == [3.0, 24.4, 45.9]
+    assert (chart["form"], chart["title"], chart["x"], chart["goal"]) == ("bars", "t", 84, 272.0)
+    columns = histogram("t", [1, 2, 7, 0, 3, 1, 1], list("abcdefg"), ["x"])
+    assert [(one["x"], one["width"], one["height"]) for one in columns["columns"]] == [
+        (0.5, 44.7, 20.9), (46.2, 44.7, 41.7), (91.9, 44.7, 146.0), (137.6, 44.7, 0), (183.4, 44.7, 62.6), (229.1, 44.7, 20.9),
+        (274.8, 44.7, 20.9),
+    ]  # fmt: skip
+    assert (columns["form"], columns["title"]) == ("histogram", "t")
+    cells = grid("t", [[1, 0, 7], [2, 3, 4], [5, 6, 0]])
+    assert [(one["x"], one["y"], one["share"]) for one in cells["cells"]] == [
+        (0.0, 0.0, 0.177), (50.0, 0.0, 0.03), (100.0, 0.0, 1.0), (0.0, 50.0, 0.314), (50.0, 50.0, 0.451), (100.0, 50.0, 0.589),
+        (0.0, 100.0, 0.726), (50.0, 100.0, 0.863), (100.0, 100.0, 0.03),
+    ]  # fmt: skip
+    assert ({one["side"] for one in cells["cells"]}, cells["form"], cells["title"]) == ({49.5}, "grid", "t")
+    assert bars("t", {"a": 0}, {}, "grey")["rows"][0]["height"] == 144.0
+    assert histogram("t", [0], ["a"], [])["columns"][0]["width"] == 319.0
+    assert grid("t", [[1]])["cells"][0]["side"] == 149.5
