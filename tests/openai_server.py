@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -110,7 +111,13 @@ def error(status: int, message: str, *, code: str | None = None, param: str | No
 class OpenAIServer:
     """A server on 127.0.0.1, used as a context manager. ``script`` is a list of replies, or decides by the request."""
 
-    def __init__(self, script: list[Reply] | Callable[[Recorded, int], Reply] | None = None) -> None:
+    def __init__(
+        self,
+        script: list[Reply] | Callable[[Recorded, int], Reply] | None = None,
+        *,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self.scheme = "http" if tls is None else "https"
         self.requests: list[Recorded] = []
         self.others: list[str] = []
         self.shutdown_date: str | None = None
@@ -165,11 +172,13 @@ class OpenAIServer:
                 pass
 
         self._http = Server(("127.0.0.1", 0), Handler)
+        if tls is not None:
+            self._http.socket = tls.wrap_socket(self._http.socket, server_side=True)
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
 
     @property
     def base_url(self) -> str:
-        return f"http://127.0.0.1:{self._http.server_address[1]}/v1"
+        return f"{self.scheme}://127.0.0.1:{self._http.server_address[1]}/v1"
 
     def enter(self, request: Recorded) -> Reply:
         with self._lock:

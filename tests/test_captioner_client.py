@@ -5,7 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
+import ssl
+import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -404,3 +408,47 @@ def test_the_package_asks_once_and_within_the_time_of_the_settings(timeout: floa
         }
         assert str(caller.client.base_url) == "http://shop.test:8000/v1/"
         assert caller.client.api_key == caller.key == CANARY
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A key and a certificate for 127.0.0.1 in one file."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    key, certificate = tmp_path / "key", tmp_path / "cert"
+    made = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "2",
+    ]
+    made += ["-keyout", str(key), "-out", str(certificate), "-subj", "/CN=127.0.0.1"]
+    subprocess.run([*made, "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
+    (tmp_path / "both.pem").write_text(key.read_text() + certificate.read_text())
+    return tmp_path / "both.pem"
+
+
+def test_a_server_is_asked_by_tls_within_its_deadline_and_its_certificate_is_checked(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    served.load_cert_chain(certificate)
+    with OpenAIServer([Reply(body=completion("x")), Reply(hang=30.0)], tls=served) as server:
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        with captioner(server, retries=0, timeout=1.0).caller() as caller:
+            assert caller(BODY) == Answer(json.loads(completion("x")))
+            late = caller(BODY)
+            assert isinstance(late, Outcome)
+            assert late.error == "no answer within 1 s"
+        monkeypatch.delenv("SSL_CERT_FILE")
+        with captioner(server, retries=0).caller() as caller:
+            refused = caller(BODY)
+            assert isinstance(refused, Outcome)
+            assert "certificate verify failed" in (refused.error or "").lower()
+    assert len(server.requests) == 2
