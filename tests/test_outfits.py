@@ -25,24 +25,25 @@ TOP, PANTS = Garment(0, "top", 0.9, BOX), Garment(1, "pants", 0.9, BOX)
 
 @pytest.fixture
 def root(tmp_path: Path, build: Callable[..., BuildReport]) -> Path:
-    """Four looks of a top and pants, whose pants (the last one's: the top) are products; two pants by themselves."""
+    """Four looks of a top and pants, whose pants (the last one's: the top) are products; two more pants."""
     rows = []
     for n, (left, right) in enumerate(
         [("#ff0000", "#0000ff"), ("#f00010", "#1010f0"), ("#e02020", "#3030e0"), ("#ff1010", "#0000a0")]
     ):
         two_halves(tmp_path / "p" / f"look{n}.png", left, right, (120 + n, 90))
         rows.append({"image": f"p/look{n}.png", "product_id": f"look{n}", "category": "top" if n == 3 else "pants"})
-    for n, colour in enumerate(("#2020ff", "#0000d0")):
+    for n, colour in enumerate(("#3030e0", "#0000d0", "#0808ff")):  # the first product has two photos
         two_halves(tmp_path / "p" / f"pants{n}.png", "white", colour, (130 + n, 90))
-        rows.append({"image": f"p/pants{n}.png", "product_id": f"pants{n}", "category": "pants"})
+        rows.append({"image": f"p/pants{n}.png", "product_id": f"pants{n % 2}", "category": "pants"})
     rows[1]["availability"] = "sold out"
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert build(tmp_path / "t.jsonl", tmp_path / "c").failures == []
     return tmp_path / "c"
 
 
-def by_hand(catalogue: Catalogue, vector: np.ndarray, settings: Any) -> list[tuple[str, float]]:
-    """Each product's share of the wearers: of those nearest, by how near they are; and by how near what they wear is."""
+def by_hand(catalogue: Catalogue, vector: np.ndarray, settings: Any) -> list[tuple[str, float, str]]:
+    """Each product's share of the wearers: of those nearest, by how near they are; and by how near what they wear is.
+    The photo of a product is the one that is nearest to anything worn."""
     how, stored = settings.goes_with, list(catalogue.items.everything())
     vectors = {one.item_no: catalogue.images.fetch([catalogue.images.position(*one.image_at)])[0] for one in stored}
     wearers = []
@@ -54,6 +55,7 @@ def by_hand(catalogue: Catalogue, vector: np.ndarray, settings: Any) -> list[tup
     pants = [one for one in stored if one.item.class_name == "pants"]
     weights = [math.exp((cosine - wearers[0][0]) / how.wearer) for cosine, _, _ in wearers]
     scores: dict[str, float] = {}
+    shown: dict[str, tuple[float, str]] = {}
     for weight, (_, _, worn) in zip(weights, wearers, strict=True):
         best: dict[str, float] = {}
         for companion in worn:
@@ -62,12 +64,14 @@ def by_hand(catalogue: Catalogue, vector: np.ndarray, settings: Any) -> list[tup
                 sold_out = one.item.metadata.get("availability") == "sold out"
                 if one.worn_with or (settings.hide_unavailable and sold_out):
                     continue
-                cosine = min(1.0, float(vectors[one.item_no] @ vectors[companion.item_no]))
+                cosine = float(vectors[one.item_no] @ vectors[companion.item_no])
                 product = one.item.product_id
-                best[product] = max(best.get(product, 0.0), math.exp((cosine - 1) / how.worn))
+                best[product] = max(best.get(product, 0.0), math.exp((min(1.0, cosine) - 1) / how.worn))
+                shown[product] = max(shown.get(product, (-1.0, "")), (cosine, one.item.image))
         for product, likeness in best.items():
             scores[product] = scores.get(product, 0.0) + weight * likeness / sum(weights)
-    return sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[: settings.k]
+    ranked = sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[: settings.k]
+    return [(product, score, shown[product][1]) for product, score in ranked]
 
 
 @pytest.mark.parametrize(
@@ -89,11 +93,11 @@ def test_a_products_score_is_its_share_of_the_wearers(changes: dict[str, Any], h
         vector = catalogue.images.fetch([catalogue.images.position(*first.image_at)])[0]
         found = recommend(catalogue, TOP, vector, settings)
         expected = by_hand(catalogue, vector, settings)
-    assert [(hit.rank, hit.item.product_id) for hit in found.hits] == [
-        (n, product) for n, (product, _) in enumerate(expected, start=1)
+    assert [(hit.rank, hit.item.product_id, hit.item.image) for hit in found.hits] == [
+        (n, product, image) for n, (product, _, image) in enumerate(expected, start=1)
     ]
-    assert [hit.score for hit in found.hits] == pytest.approx([score for _, score in expected], rel=1e-3)
-    assert [stored.item.product_id for stored in found.stored] == [hit.item.product_id for hit in found.hits]
+    assert [hit.score for hit in found.hits] == pytest.approx([score for _, score, _ in expected], rel=1e-3)
+    assert [stored.item for stored in found.stored] == [hit.item for hit in found.hits]
     assert found.garment == TOP
     assert len(found.hits) >= 2
 

@@ -433,8 +433,9 @@ def test_what_an_answer_had_of_itself_is_told_to_be_elsewhere() -> None:
     catalogue: Any = None
     answer = Answer(Query("a.jpg"), catalogue)
     answer.outcomes += [result("a.jpg", found("top", "x")), UsageError("no")]
-    with pytest.warns(DeprecationWarning, match=r"^use answer\.results\[0\]\.width$"):
-        assert answer.width == 10
+    for name in ("photo", "width", "height", "text", "seen", "classes", "source", "vectors", "outfit"):
+        with pytest.warns(DeprecationWarning, match=rf"^use answer\.results\[0\]\.{name}$"):
+            assert getattr(answer, name) == getattr(answer.results[0], name)
     with pytest.raises(AttributeError, match="'Answer' object has no attribute 'colour'"):
         _ = answer.colour
     assert repr(answer) == "<Answer: 1 results, 1 garments, 1 hits, 1 failures>"
