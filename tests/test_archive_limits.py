@@ -102,7 +102,7 @@ def test_a_folder_whose_name_is_part_of_a_format_is_not_entered(
     with opened(path, tmp_path / "work", settings) as folder:
         assert folder.name == ("other" if name == "other" else "top")
     words = "train training val valid validation test images labels annotations jpegimages imagesets"
-    assert PARTS == set(words.split())
+    assert set(words.split()) == PARTS
 
 
 @pytest.mark.parametrize(
