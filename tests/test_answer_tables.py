@@ -17,6 +17,10 @@ from conftest import Result, two_halves
 
 from fashionrec import Catalogue
 from fashionrec.catalogue.build.report import BuildReport
+from fashionrec.cli.answers import print_result
+from fashionrec.cli.index import print_report
+from fashionrec.cli.reindex import print_index
+from fashionrec.cli.session import Session
 from fashionrec.search.render.pictures import save_garments
 from fashionrec.search.result import GarmentAnswer, QueryResult
 from fashionrec.types import Box, Garment
@@ -277,8 +281,7 @@ def test_a_catalogue_as_tables(cli: Cli, shop: Path, tmp_path: Path) -> None:
         "encoder",
         "created (UTC)",
     ]
-    assert broken.split()[:2] == ["broken", "damaged"]
-    assert broken.endswith(listed[0]["error"])
+    assert broken.split() == ["broken", "damaged", *listed[0]["error"].split()]
     for name in ("products", "items", "MB"):  # numbers end where their headings end
         assert row[: head.index(name) + len(name)][-1].isdigit()
         assert row[head.index(name) + len(name)] == " "
@@ -365,3 +368,75 @@ def test_what_a_change_did(cli: Cli, shop: Path, tmp_path: Path) -> None:
     assert lines(cli("catalogue", "add", "n.png", "--index", "c"))[1] == (
         "rows: 1 added, 0 changed, 0 replaced, 0 removed, 2 kept"
     )
+
+
+def test_times_of_stages_that_take_any(capsys: pytest.CaptureFixture[str]) -> None:
+    seen = [Garment(0, "top", 0.876, Box(0, 0, 9, 9)), Garment(1, "pants", None, Box(0, 0, 9, 9))]
+    times = {"load": 12.4, "detect": 0.49, "embed": 0.5, "search": 1.51}
+    result = QueryResult("a.jpg", 9, 9, [], source="a.jpg", seen=seen, timings_ms=times)
+    print_result(Session(), result, explain=False, named=True)
+    print_result(Session(), result, explain=False, named=False)
+    shown = ["2 garments: top 0.88", "", "15 ms (load 12, embed 0, search 2)"]
+    assert capsys.readouterr().out.splitlines() == ["a.jpg: " + shown[0], *shown[1:], *shown]
+
+
+def test_indexes_that_were_tried(capsys: pytest.CaptureFixture[str]) -> None:
+    entry: dict[str, Any] = {
+        "tried": [
+            {"kind": "flat", "memory": 3 << 20, "recall_at_10": 1.0, "latency_ms_p50": 2.345, "latency_ms_p95": 4.0},
+            {"kind": "ivf", "memory": 1 << 19, "build_seconds": 1.26, "rejected": "too large"},
+        ],
+        "reason": "exact",
+        "vectors": 12_345,
+        "dtype": "float16",
+        "recall_at_10": 0.98765,
+        "latency_ms_p50": 2.345,
+        "latency_ms_p95": 4.0,
+    }
+    told = [
+        "index: exact",
+        "12,345 vectors (float16), recall@10 0.988, 2.35 ms a query (95 %: 4.00)",
+    ]
+    print_index(Session(), entry)
+    assert capsys.readouterr().out.splitlines() == [
+        "tried  MiB  recall@10  p50 ms  p95 ms  made in s",
+        "flat   3.0     1.0000    2.35    4.00             taken",
+        "ivf    0.5                                   1.3  too large",
+        *told,
+    ]
+    print_index(Session(), {**entry, "tried": [], "float16_recall_at_10": 0.99996})
+    assert capsys.readouterr().out.splitlines() == [*told, "recall@10 of float16 against float32: 1.0000"]
+
+
+def test_what_a_build_tells_where_there_is_something(capsys: pytest.CaptureFixture[str]) -> None:
+    failures = [{"image": "" if n == 1 else f"{n}.jpg", "message": f"m{n}"} for n in range(6)]
+    entries = dict.fromkeys(("added", "changed", "replaced", "removed", "kept", "photos_removed"), 0)
+    report: dict[str, Any] = {
+        "unchanged": False, "generation": "000001", "items": 4, "products": 3, "photos": 2, "total_seconds": 1.26,
+        "embedded": 2, "reused": 1, "resumed": 5, "entries": entries, "crops_reused": 0, "without_detection": 0,
+        "index": {"kind": "flat", "vectors": 4, "recall_at_10": 0.98765, "latency_ms_p50": 0.126},
+        "failed": 0, "failure_reasons": {}, "failures": [], "page": "c/report.html",
+    }  # fmt: skip
+    plain = [
+        "4 items of 3 products from 2 photos in 1.3 s: 2 embedded, 1 as before, 5 from an unfinished build",
+        "index: flat, 4 vectors, recall@10 0.988, 0.13 ms a query",
+        "report: c/report.html",
+    ]
+    print_report(Session(), report)
+    assert capsys.readouterr().out.splitlines() == plain
+    for what in ("changed", "replaced", "removed", "kept"):
+        print_report(Session(), report | {"entries": entries | {what: 2, "photos_removed": 7}})
+        counts = ", ".join(f"{2 if name == what else 0} {name}" for name in entries if name != "photos_removed")
+        assert capsys.readouterr().out.splitlines() == [plain[0], f"rows: {counts}", *plain[1:]]
+    some = {"unchanged": True, "crops_reused": 3, "without_detection": 2, "failed": 6, "failures": failures}
+    print_report(Session(), report | some | {"failure_reasons": {"missing": 4, "not-an-image": 2}})
+    assert capsys.readouterr().out.splitlines() == [
+        "nothing differs: generation 000001 is still served",
+        plain[0],
+        "3 garments cut as before: their vectors were kept",
+        "2 photos without a detection, indexed whole",
+        plain[1],
+        "6 rows failed: 4 missing, 2 not-an-image",
+        *(f"  {one['image'] or '(no image)'}: {one['message']}" for one in failures[:5]),
+        plain[2],
+    ]

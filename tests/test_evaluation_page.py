@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import TINY, Result, two_halves
-from PIL import Image
+from PIL import Image, ImageDraw
 
+from fashionrec.common.pages import draw_label
 from fashionrec.config import Config
 from fashionrec.evaluation.detection.mistake_pictures import KIND_COLOURS, RIGHT_COLOUR, draw_mistakes
 from fashionrec.evaluation.detection.mistakes import KINDS, Mistake, PhotoMistakes
@@ -234,3 +235,23 @@ def test_a_photo_full_of_mistakes_is_still_drawn() -> None:
     many = [Mistake("false", "background", "top", 0.9, found_box=(0.0, 0.0, 5.0 + n, 400.0)) for n in range(300)]
     picture = draw_mistakes(Image.new("RGB", (3000, 40), "white"), PhotoMistakes(None, many, []), 640)
     assert picture.size == (640, 9)
+
+
+def test_mistakes_are_numbered_from_one_and_the_worst_two_dozen_are_drawn() -> None:
+    places = [(60.0 * (n % 5) + 5, 60.0 * (n // 5) + 5) for n in range(25)]
+    boxes = [(x, y, x + 40, y + 40) for x, y in places]
+    mistakes = [Mistake("false", "background", "top", 0.9, found_box=box) for box in boxes]
+    drawn = draw_mistakes(Image.new("RGB", (300, 300), "black"), PhotoMistakes(None, mistakes, []), 600)
+    line = 600 // 210
+    for number in (1, 24):
+        x, y = (2 * corner for corner in places[number - 1])
+        alone = Image.new("RGB", drawn.size, "black")
+        draw_label(ImageDraw.Draw(alone), x, y, str(number), KIND_COLOURS["false"], line)
+        inside = (int(x) + 2, int(y) + 2, int(x) + 5 * line, int(y) + 7 * line)
+        assert drawn.crop(inside).tobytes() == alone.crop(inside).tobytes()
+    assert not np.asarray(drawn.crop((485, 485, 600, 600))).any(), "of the twenty-fifth nothing is drawn"
+
+
+@pytest.mark.parametrize(("size", "shown"), [((3000, 1), (640, 1)), ((1, 3000), (1, 640)), ((64, 32), (640, 320))])
+def test_a_thin_photo_stays_a_picture(size: tuple[int, int], shown: tuple[int, int]) -> None:
+    assert draw_mistakes(Image.new("RGB", size), PhotoMistakes(None, [], []), 640).size == shown
