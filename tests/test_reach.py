@@ -49,6 +49,7 @@ def test_names_and_what_leads_out(root: Path, tmp_path: Path) -> None:
     assert [reach.leads_out(path) for path in (out, gone, root / "a")] == [True, True, False]
     assert [reach.is_outside(path) for path in (out, gone, root / "a")] == [True, False, False]
     assert reach.is_outside(Path("//server/share"))
+    assert reach.is_outside(Path("\\\\server\\share"))
     following = Reach(root, True)
     assert not following.leads_out(out)
     assert not following.is_outside(out)

@@ -72,7 +72,8 @@ class Reach:
     def __init__(self, root: Path, follow_links: bool | None = None) -> None:
         self.root = root
         self.follow_links = _FOLLOW.get() if follow_links is None else follow_links
-        self._roots = [f"{path.rstrip(os.sep)}{os.sep}" for path in {_whole(root): 0, os.path.realpath(root): 0}]
+        places = dict.fromkeys((_whole(root), os.path.realpath(root)))
+        self._roots = [f"{path.rstrip(os.sep)}{os.sep}" for path in places]
         self._folders: dict[str, Refusal | None] = {}
 
     def inside(self, path: Path) -> Path | None:
