@@ -45,6 +45,7 @@ def test_names_and_what_leads_out(root: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(root)
     through = Reach(tmp_path / "link")
     assert (through.name(tmp_path / "link" / "a"), through.name(root / "a")) == ("a", "a")
+    assert through.check(tmp_path / "link") is through.check(tmp_path / "link" / "z.png") is None
     out, gone = tmp_path / "out", tmp_path / "gone"
     assert [reach.leads_out(path) for path in (out, gone, root / "a")] == [True, True, False]
     assert [reach.is_outside(path) for path in (out, gone, root / "a")] == [True, False, False]
@@ -90,6 +91,7 @@ def test_why_a_path_is_not_read(
     assert not Reach(root).is_file(root / "a" / "to-file.png")
     assert Reach(root, True).is_file(root / "a" / "to-file.png")
     assert not Reach(root).is_file(root / "a\0")
+    assert not Reach(root, True).is_file(root / "a\0")
 
 
 def test_the_files_of_a_folder(root: Path) -> None:
@@ -114,6 +116,8 @@ def test_the_files_of_a_folder(root: Path) -> None:
     )
     assert Reach(root).names(root / "gone") == ([], [])
     assert list(Reach(root, True).files(root / "gone", refused)) == []
+    (root / "a" / "sub" / "to-pipe.png").symlink_to("../pipe.png")
+    assert Reach(root, True).names(root / "a" / "sub") == (["d.png"], [Refusal("a/sub/to-pipe.png", "special")])
 
 
 def test_the_first_reading_that_is_there(root: Path, tmp_path: Path) -> None:

@@ -122,10 +122,7 @@ class Reach:
 
     def is_file(self, path: Path) -> bool:
         """Whether a path is a regular file that may be read."""
-        try:
-            return self.check(path) is None and path.is_file()
-        except ValueError:  # a NUL
-            return False
+        return self.check(path) is None and path.is_file()
 
     def files(self, folder: Path, refused: list[Refusal], suffixes: Collection[str] = ()) -> Iterator[Path]:
         """Regular files at any depth of a folder, sorted, hidden ones left out, of any of ``suffixes`` (lower case).
