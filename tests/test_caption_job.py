@@ -311,3 +311,26 @@ def test_outcomes_come_in_groups_and_stop_where_no_more_may_be_spent() -> None:
     assert found is not None
     assert attributes(found) == {"category": "top", "color": "red"}
     assert found.caption_en == "an echo of 4 x 5"
+
+
+def test_what_is_published_of_what_was_asked_anew(root: Path) -> None:
+    """Captions since the earliest of the moments that a garment was asked anew for; none of those that were not."""
+    from fashionrec.captioner.job.caches import CACHE, Caches, project_cache
+    from fashionrec.captioner.job.publish import publish
+
+    caption_catalogue(root, settings(), paid())
+    with Catalogue.open(root) as catalogue:
+        first = next(iter(catalogue.items.everything())).item.product_id
+    early, late = "2000-01-01", "9999-01-01"
+    nothing = {"published": 0, "texts_cut": 0, "tokens_cut": 0}
+    with Caches(root / CACHE, project_cache(settings())) as caches:
+        for recaptions, count in (
+            ([], 0),
+            ([Recaption("all", late)], 0),
+            ([Recaption("all", early), Recaption("all", late)], COUNT),
+            ([Recaption("all", late), Recaption(first, early)], 1),
+            ([Recaption("all", None)], COUNT),
+        ):
+            done = publish(root, settings(), caches, paid(), recaptions=recaptions)
+            assert done["published"] == count, recaptions
+            assert count or done == nothing
