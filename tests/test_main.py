@@ -12,31 +12,36 @@ from typing import Any
 import pytest
 
 import fashionrec
+from fashionrec.cli.main import FAMILIES
 
 #: A command line that prints what it finds, and ends as ``ending`` says.
 SCRIPT = """
-import atexit, gc, json, os, signal, sys
-import fashionrec.cli.main as cli
+import atexit, gc, json, os, signal, sys, typer
 from fashionrec.__main__ import main
 
-def make_app(command=None):
-    found = {"command": command, "collecting": gc.isenabled()}
-    def app():
-        found["served"] = gc.isenabled()
-        found["frozen"] = gc.get_freeze_count() > 1000
-        found["guarded"] = type(sys.stdout).__name__, sys.__stderr__ is sys.stderr
-        found.update((name, os.environ.get(name)) for name in ("PYTHONSAFEPATH", "OPENBLAS_NUM_THREADS"))
-        handler = signal.getsignal(signal.SIGINT)
-        found["interrupt"] = {signal.SIG_IGN: "ignored", signal.default_int_handler: "raised"}.get(handler, "ended")
-        print(json.dumps(found))
-        ENDING
-    return app
+found = {}
+
+def made(self, *args, make=typer.Typer.__init__, **options):
+    found.setdefault("collecting", gc.isenabled())
+    make(self, *args, **options)
+
+def run(self):
+    found["mounted"] = sorted(one.name for one in [*self.registered_commands, *self.registered_groups])
+    found["served"] = gc.isenabled()
+    found["frozen"] = gc.get_freeze_count() > 1000
+    found["guarded"] = type(sys.stdout).__name__, sys.__stderr__ is sys.stderr
+    found.update((name, os.environ.get(name)) for name in ("PYTHONSAFEPATH", "OPENBLAS_NUM_THREADS"))
+    handler = signal.getsignal(signal.SIGINT)
+    found["interrupt"] = {signal.SIG_IGN: "ignored", signal.default_int_handler: "raised"}.get(handler, "ended")
+    print(json.dumps(found))
+    ENDING
 
 atexit.register(print, "tidied up")
-cli.make_app = make_app
+typer.Typer.__init__, typer.Typer.__call__ = made, run
 main()
 """
 NAMES = "Answer Box Bundle Catalogue Detector Embedder FashionrecError Garment Hit Query"
+EVERYTHING = sorted(name for names in FAMILIES.values() for name in names)
 ALWAYS = {"collecting": False, "served": True, "frozen": True, "guarded": ["GuardedStream", True]}
 
 
@@ -68,18 +73,23 @@ def found(done: subprocess.CompletedProcess[str]) -> Any:
 def test_a_command_is_set_up_and_tidied_up_after() -> None:
     done = run("doctor", "query")
     told = {"PYTHONSAFEPATH": "1", "OPENBLAS_NUM_THREADS": None, "interrupt": "raised"}
-    assert found(done) == {**ALWAYS, "command": "doctor", **told}
+    assert found(done) == {**ALWAYS, "mounted": ["config", "doctor"], **told}
     assert done.stdout.splitlines()[1:] == ["tidied up"]
-    assert found(run(PYTHONSAFEPATH="x")) == {**ALWAYS, "command": None, **told, "PYTHONSAFEPATH": "x"}
+    assert found(run(PYTHONSAFEPATH="x")) == {**ALWAYS, "mounted": EVERYTHING, **told, "PYTHONSAFEPATH": "x"}
 
 
 def test_a_query_takes_no_core_for_threads_and_ends_at_once() -> None:
     done = run("query", "doctor")
     told = {"PYTHONSAFEPATH": "1", "OPENBLAS_NUM_THREADS": "1", "interrupt": "ended"}
-    assert found(done) == {**ALWAYS, "command": "query", **told}
+    assert found(done) == {**ALWAYS, "mounted": ["query"], **told}
     assert len(done.stdout.splitlines()) == 1
     own = {"OPENBLAS_NUM_THREADS": "3", "interrupt": "ignored"}
-    assert found(run("query", ignored=True, OPENBLAS_NUM_THREADS="3")) == {**ALWAYS, "command": "query", **told, **own}
+    assert found(run("query", ignored=True, OPENBLAS_NUM_THREADS="3")) == {
+        **ALWAYS,
+        "mounted": ["query"],
+        **told,
+        **own,
+    }
 
 
 @pytest.mark.parametrize(
