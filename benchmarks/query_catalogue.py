@@ -50,7 +50,7 @@ def draw(root: Path, detector: Path, embedder: Path, photos: Sequence[Path], cou
     from fashionrec.photos.images import encode_jpeg
     from fashionrec.store import generations
     from fashionrec.store.assemble import item_id
-    from fashionrec.store.items import GarmentRow, PhotoRow
+    from fashionrec.store.content import GarmentRow, PhotoRow
     from fashionrec.store.manifest import CatalogueSettings, SegmentEntry
     from fashionrec.store.writer import GenerationWriter
     from fashionrec.types import CLASS_NAMES, Box

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fashionrec.detector.detect import Detector
     from fashionrec.models.bundle import Bundle
     from fashionrec.photos.images import Photo, PhotoSource
-    from fashionrec.store.items import GarmentRow
+    from fashionrec.store.content import GarmentRow
     from fashionrec.store.manifest import CatalogueSettings
 
 Key = TypeVar("Key")

@@ -14,8 +14,9 @@ import pytest
 
 from fashionrec.common.sqlite import Mode, UntrustedFile, open_foreign
 from fashionrec.errors import CatalogueError
+from fashionrec.store.content import CaptionRow, PhotoRow
 from fashionrec.store.item_writer import ItemWriter
-from fashionrec.store.items import CaptionRow, ItemReader, PhotoRow
+from fashionrec.store.items import ItemReader
 from fashionrec.store.schema import SCHEMA as ITEMS
 
 SCHEMA = """

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from fashionrec.errors import Busy, CatalogueError
 from fashionrec.store import generations
+from fashionrec.store.content import CaptionRow, GarmentRow, PhotoRow
 from fashionrec.store.item_writer import ItemWriter
-from fashionrec.store.items import CaptionRow, GarmentRow, ItemReader, PhotoRow
+from fashionrec.store.items import ItemReader
 from fashionrec.store.journal import FoundGarment, FoundPhoto, Journal
 from fashionrec.store.manifest import Manifest
 from fashionrec.store.vectors import VectorStore, open_vectors, write_vectors

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from fashionrec.search.filters.columns import Columns
 from fashionrec.search.filters.where import WhereError, columns_of, keeps, parse_where
+from fashionrec.store.content import GarmentRow, PhotoRow
 from fashionrec.store.item_writer import ItemWriter
-from fashionrec.store.items import GarmentRow, ItemReader, PhotoRow
+from fashionrec.store.items import ItemReader
 from fashionrec.types import Box
 
 ROW = {"price": 39000, "brand": "Ödön", "color": "Red", "sizes": ["S", "M"], "sale": True, "code": "0012", "가격": 5}

@@ -11,7 +11,7 @@ from fashionrec.config import Config
 from fashionrec.errors import Busy, CatalogueError, WriteError
 from fashionrec.models.bundle import Bundle
 from fashionrec.store import generations
-from fashionrec.store.items import GarmentRow, PhotoRow
+from fashionrec.store.content import GarmentRow, PhotoRow
 from fashionrec.store.manifest import CatalogueSettings, SegmentEntry
 from fashionrec.store.vectors import VECTORS
 from fashionrec.store.writer import GenerationWriter, next_generation

@@ -18,8 +18,9 @@ from fashionrec.config import Config
 from fashionrec.errors import CatalogueError, DataError
 from fashionrec.models.bundle import Bundle
 from fashionrec.store import generations
+from fashionrec.store.content import EntryRow
 from fashionrec.store.generations import Generation
-from fashionrec.store.items import EntryRow, ItemReader
+from fashionrec.store.items import ItemReader
 from fashionrec.store.writer import next_generation
 
 if TYPE_CHECKING:

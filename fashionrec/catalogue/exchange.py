@@ -33,8 +33,9 @@ from fashionrec.models.runs import installed_versions
 from fashionrec.products.parquet import read_parquet
 from fashionrec.store import generations
 from fashionrec.store.assemble import SegmentWriter
+from fashionrec.store.content import CaptionRow, GarmentRow, PhotoRow
 from fashionrec.store.item_writer import product_words
-from fashionrec.store.items import CaptionRow, GarmentRow, ItemReader, PhotoRow, StoredItem
+from fashionrec.store.items import ItemReader, StoredItem
 from fashionrec.store.manifest import CatalogueSettings
 from fashionrec.store.rows import AGAIN
 from fashionrec.store.writer import GenerationWriter

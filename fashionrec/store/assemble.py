@@ -10,8 +10,8 @@ import numpy as np
 
 from fashionrec.errors import CatalogueError, ModelError
 from fashionrec.models.bundle import Bundle
+from fashionrec.store.content import GarmentRow, PhotoRow
 from fashionrec.store.generations import THUMBNAILS, folder_of
-from fashionrec.store.items import GarmentRow, PhotoRow
 from fashionrec.store.journal import FoundPhoto
 from fashionrec.store.manifest import BundleEntry, SegmentEntry
 from fashionrec.store.vectors import VECTORS, write_vectors

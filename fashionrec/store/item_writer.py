@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fashionrec.common.sqlite import open_foreign
-from fashionrec.store.items import CaptionRow, PhotoRow
+from fashionrec.store.content import CaptionRow, PhotoRow
 from fashionrec.store.rows import parse_table, typed
 from fashionrec.store.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
 from fashionrec.store.words import searchable

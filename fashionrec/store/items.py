@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fashionrec.common.documents import parse_json
 from fashionrec.common.sqlite import open_foreign
@@ -22,65 +22,10 @@ from fashionrec.store.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
 from fashionrec.store.words import match_expression, single_syllables
 from fashionrec.types import Box, Item
 
+if TYPE_CHECKING:
+    from fashionrec.store.content import CaptionRow, EntryRow, PhotoRow
+
 _AGAIN = "copy the catalogue again, or build it again with `fashionrec build-index`"
-
-
-@dataclass(frozen=True)
-class GarmentRow:
-    """A garment as stored: where it is in its photo, and where its vector and thumbnail are."""
-
-    position: int
-    class_name: str | None
-    confidence: float | None
-    box: Box
-    whole_photo: bool
-    segment: str
-    row: int
-    thumb_offset: int
-    thumb_size: int
-
-
-@dataclass(frozen=True)
-class PhotoRow:
-    """A photo's content as stored, with its garments. ``build_key`` names the models and settings that found them."""
-
-    sha256: str
-    width: int
-    height: int
-    build_key: str
-    garments: tuple[GarmentRow, ...]
-
-
-@dataclass(frozen=True)
-class CaptionRow:
-    """A garment's caption as stored; ``segment`` and ``row`` say where the vector of its text is, ``words`` what word search
-    finds it by: the two captions, where it is empty."""
-
-    caption_en: str
-    caption_ko: str
-    attributes: dict[str, str]
-    embedding_text: str
-    captioner: str
-    segment: str | None = None
-    row: int | None = None
-    words: str = ""
-
-    @property
-    def searched(self) -> str:
-        """What word search finds it by."""
-        return self.words or f"{self.caption_en} {self.caption_ko}"
-
-
-@dataclass(frozen=True, slots=True)
-class EntryRow:
-    """A row of the product table as stored. ``image`` is a path below ``base``; ``photo`` is the sha256 of its content."""
-
-    entry_no: int
-    image: str
-    base: str
-    product_id: str
-    photo: str
-    metadata: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -203,6 +148,8 @@ class ItemReader:
 
     def photo(self, sha256: str) -> PhotoRow | None:
         """A photo's stored result, or None."""
+        from fashionrec.store.content import GarmentRow, PhotoRow
+
         with translated(self._path):
             row = self._db.execute("SELECT * FROM photos WHERE sha256 = ?", (sha256,)).fetchone()
             if row is None:
@@ -268,6 +215,8 @@ class ItemReader:
 
     def entries(self) -> Iterable[EntryRow]:
         """Every row of the product table, in order."""
+        from fashionrec.store.content import EntryRow
+
         with translated(self._path):
             rows = self._db.execute(
                 "SELECT entry_no, image, base, product_id, photo, metadata FROM entries ORDER BY entry_no"
@@ -277,6 +226,8 @@ class ItemReader:
 
     def captions(self, sha256: str) -> dict[int, CaptionRow]:
         """The captions of a photo's garments, by position."""
+        from fashionrec.store.content import CaptionRow
+
         words, joined = ("w.words", " LEFT JOIN caption_words w USING (garment_no)") if self._has_words else ("''", "")
         sql = (
             f"SELECT g.position, caption_en, caption_ko, attributes, embedding_text, captioner, c.segment, c.row, {words}"

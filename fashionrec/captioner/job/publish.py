@@ -16,7 +16,7 @@ from fashionrec.captioner.vocabulary import vocabulary_of
 from fashionrec.catalogue.catalogue import Catalogue
 from fashionrec.errors import Busy
 from fashionrec.store import generations
-from fashionrec.store.items import CaptionRow
+from fashionrec.store.content import CaptionRow
 from fashionrec.store.manifest import SegmentEntry
 from fashionrec.store.writer import GenerationWriter
 

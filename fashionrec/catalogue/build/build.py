@@ -33,7 +33,8 @@ from fashionrec.models.bundle import Bundle
 from fashionrec.models.runs import installed_versions
 from fashionrec.photos.images import photo_digest
 from fashionrec.store import generations
-from fashionrec.store.items import EntryRow, ItemReader, PhotoRow
+from fashionrec.store.content import EntryRow, PhotoRow
+from fashionrec.store.items import ItemReader
 from fashionrec.store.journal import FoundPhoto, Journal
 from fashionrec.store.manifest import CatalogueSettings
 from fashionrec.store.seen import SeenFiles, file_state

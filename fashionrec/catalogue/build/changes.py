@@ -12,8 +12,9 @@ from typing import Any
 
 from fashionrec.garments import assign_roles
 from fashionrec.store.assemble import item_id
+from fashionrec.store.content import CaptionRow, EntryRow, GarmentRow, PhotoRow
 from fashionrec.store.item_writer import ItemWriter, product_words
-from fashionrec.store.items import CaptionRow, EntryRow, GarmentRow, ItemReader, PhotoRow
+from fashionrec.store.items import ItemReader
 
 #: How much two boxes of one class in one photo overlap to be the same garment: its caption is kept.
 SAME_GARMENT = 0.9
