@@ -4,9 +4,9 @@ Order: defaults < ``--config FILE`` < ``FASHIONREC_SECTION__KEY`` environment < 
 the command's own option (``-k 5``). The models here say what type each setting has; they hold no defaults, so a default is
 written in one place only.
 Settings are read at the edge (the command line) and passed down as these objects.
-"""
 
-from __future__ import annotations
+This module does not postpone annotations: every command would compile each of them as it starts.
+"""
 
 import copy
 import difflib

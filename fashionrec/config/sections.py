@@ -18,7 +18,6 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 Self = TypeVar("Self", bound="Section")
@@ -35,16 +34,20 @@ class Invalid(ValueError):
         return Invalid(self.message, self.value, (name, *self.path))
 
 
-@dataclass(frozen=True)
 class Bounds:
     """Limits of a number, or of the length of a list or text."""
 
-    ge: float | None = None
-    gt: float | None = None
-    le: float | None = None
-    lt: float | None = None
-    min_length: int | None = None
-    max_length: int | None = None
+    def __init__(
+        self,
+        ge: float | None = None,
+        gt: float | None = None,
+        le: float | None = None,
+        lt: float | None = None,
+        min_length: int | None = None,
+        max_length: int | None = None,
+    ) -> None:
+        self.ge, self.gt, self.le, self.lt = ge, gt, le, lt
+        self.min_length, self.max_length = min_length, max_length
 
     def check(self, value: Any) -> None:
         for limit, holds, words in (
@@ -59,12 +62,11 @@ class Bounds:
                 raise Invalid(f"should be {words} {limit:g}", value)
 
 
-@dataclass(frozen=True)
 class OneOf:
     """A word of some, or a name of a registry as it is when it is looked at."""
 
-    words: Sequence[str]
-    registry: Iterable[str]
+    def __init__(self, words: Sequence[str], registry: Iterable[str]) -> None:
+        self.words, self.registry = words, registry
 
     def check(self, value: str) -> None:
         choices = [*self.words, *self.registry]
@@ -72,11 +74,11 @@ class OneOf:
             raise Invalid(f"should be {' or '.join(choices)}", value)
 
 
-@dataclass(frozen=True)
 class Before:
     """What is done to a value before it is looked at."""
 
-    change: Callable[[Any], Any]
+    def __init__(self, change: Callable[[Any], Any]) -> None:
+        self.change = change
 
 
 class Section:
