@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -18,8 +18,7 @@ from PIL import Image
 from fashionrec.detector.resize import resize_linear
 
 
-@dataclass(frozen=True)
-class Letterbox:
+class Letterbox(NamedTuple):
     """How a photo of ``width`` x ``height`` was put into the square: scaled by ``scale``, then moved by ``left, top``."""
 
     scale: float
@@ -61,8 +60,7 @@ def letterbox(photo: Image.Image, side: int, pad: int = 114, multiple: int = 0) 
     return square, Letterbox(scale, left, top, photo.width, photo.height)
 
 
-@dataclass(frozen=True)
-class Stretched:
+class Stretched(NamedTuple):
     """How a photo of ``width`` x ``height`` was put into the square of ``side``: each side pulled to it."""
 
     side: int

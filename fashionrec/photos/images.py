@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, TypeAlias
+from typing import IO, TYPE_CHECKING, NamedTuple, TypeAlias
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -47,8 +47,9 @@ _MIB = 1 << 20
 _ORIENTATION = 0x0112  # EXIF
 
 
-@dataclass(frozen=True)
-class Stored:
+class Stored(NamedTuple):
+    """What the file of a photo holds: its format, its mode, its size before it is turned, and its EXIF orientation."""
+
     format: str
     mode: str
     width: int

@@ -7,7 +7,7 @@ does the same to every photo that it is asked about, by this code. So there is n
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -54,8 +54,7 @@ class PixelSpec:
         return spec
 
 
-@dataclass(frozen=True)
-class Placement:
+class Placement(NamedTuple):
     """Where a photo of ``width`` x ``height`` pixels lies in the prepared one: scaled, then moved."""
 
     width: int

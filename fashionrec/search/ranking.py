@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -40,8 +40,7 @@ class _Candidate:
         return sum(self.parts.values())
 
 
-@dataclass(frozen=True)
-class Lexical:
+class Lexical(NamedTuple):
     """What full-text search found: the relevance (0..1) of every item that holds a word, by number; those ``first`` in it, which
     it brings in; and how many are to be looked for by vector at least."""
 
