@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from fashionrec.errors import CatalogueError
+from fashionrec.store.content import CaptionRow, EntryRow, GarmentRow, PhotoRow
 from fashionrec.store.item_writer import ItemWriter, product_words
-from fashionrec.store.items import CaptionRow, EntryRow, GarmentRow, ItemReader, PhotoRow, StoredItem
+from fashionrec.store.items import ItemReader, StoredItem
 from fashionrec.store.rows import DamagedRow, typed
 from fashionrec.types import Box, Item
 

@@ -16,7 +16,7 @@ from fashionrec.config import load_config
 from fashionrec.errors import CatalogueError
 from fashionrec.store.approximate import head_digest
 from fashionrec.store.assemble import SegmentWriter, item_id
-from fashionrec.store.items import GarmentRow, PhotoRow
+from fashionrec.store.content import GarmentRow, PhotoRow
 from fashionrec.store.journal import FoundGarment, FoundPhoto, Journal
 from fashionrec.store.manifest import SegmentEntry
 from fashionrec.store.measured import Curve, read_measured, write_measured
