@@ -10,19 +10,13 @@ from fashionrec.inspection.report import Report
 from fashionrec.store.schema import SCHEMA
 
 _STEPS = 10_000_000
-_EFFECT = "it runs statements of its author whenever a table is read or written"
 
 
 def check_database(folder: Folder, name: str, report: Report) -> None:
     """Report views, triggers, virtual tables and journals. The file is opened as one that nobody writes."""
     for suffix in ("-journal", "-wal"):
         if folder.kind(name + suffix) is not None:
-            report.add(
-                name + suffix,
-                "journal",
-                "changes that SQLite applies when it opens the database",
-                "it can name files to be removed",
-            )
+            report.add(name + suffix, "journal", "changes that SQLite applies when it opens the database")
     path = folder.path(name).absolute()
     try:
         db = sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)
@@ -41,22 +35,14 @@ def check_database(folder: Folder, name: str, report: Report) -> None:
         try:
             open_foreign(path, SCHEMA, mode="immutable").close()
         except sqlite3.Error as error:
-            report.add(name, "database", str(error), _EFFECT, refused=True)
+            report.add(name, "database", str(error), refused=True)
             return
     for kind, title, sql in rows:
-        text = " ".join(str(sql).split())
-        foreign_table = text.upper().startswith("CREATE VIRTUAL TABLE") and " USING fts5 " not in text.replace(
-            "(", " ("
-        )
+        text = " ".join(str(sql).replace("(", " (").split())
+        foreign_table = text.upper().startswith("CREATE VIRTUAL TABLE") and " USING fts5 " not in text
         if kind in ("view", "trigger") or foreign_table:
             what = "virtual table" if foreign_table else kind
-            report.add(
-                name,
-                "database",
-                f"it has a {what} {str(title)[:60]!r}",
-                _EFFECT,
-                refused=_served(report),
-            )
+            report.add(name, "database", f"it has a {what} {str(title)[:60]!r}", refused=_served(report))
 
 
 def _served(report: Report) -> bool:

@@ -22,7 +22,6 @@ _KINDS = (
     (DATA_YAML, "dataset"),
     ("export.json", "export"),
 )
-_DAMAGED = "it is not what its maker wrote"
 
 
 def inspect_folder(path: str | Path) -> Report:
@@ -43,7 +42,7 @@ def inspect_folder(path: str | Path) -> Report:
     files = inspect_tree(folder, report)
     _check_manifests(folder, files, report)
     if name not in ("", DATA_YAML) and folder.kind(name) == "folder":
-        report.add(name, "manifest", "a folder where its maker wrote a file", _DAMAGED, refused=True)
+        report.add(name, "manifest", "a folder where its maker wrote a file", refused=True)
     if kind == "dataset" and folder.kind(DATA_YAML) != "file":
         _check_data(root / DATA_YAML, DATA_YAML, report)
     return report
@@ -73,7 +72,7 @@ def _check_catalogue(path: Path, name: str, report: Report) -> None:
     try:
         verify_catalogue(path)
     except FashionrecError as error:
-        report.add(name, "manifest", str(error), _DAMAGED, refused=True)
+        report.add(name, "manifest", str(error), refused=True)
 
 
 def _check_bundle(folder: Folder, name: str, files: list[Entry], report: Report) -> None:
@@ -83,18 +82,13 @@ def _check_bundle(folder: Folder, name: str, files: list[Entry], report: Report)
         for role in bundle.graphs:
             bundle.graph_path(role)
     except FashionrecError as error:
-        report.add(name, "manifest", str(error), _DAMAGED, refused=True)
+        report.add(name, "manifest", str(error), refused=True)
         return
     listed = {str(parent / file) for file in (*bundle.files, BUNDLE_MANIFEST)}
     for entry in files:
         if PurePosixPath(entry.name).parent == parent and entry.name not in listed:
             graph = " graph" if entry.name.endswith(".onnx") else ""
-            report.add(
-                entry.name,
-                "unlisted",
-                f"a{graph or ' file'} that the bundle does not list",
-                "it could stand in for one that was checked",
-            )
+            report.add(entry.name, "unlisted", f"a{graph or ' file'} that the bundle does not list")
 
 
 def _check_run(path: Path, name: str, report: Report) -> None:
@@ -102,16 +96,10 @@ def _check_run(path: Path, name: str, report: Report) -> None:
         run = read_run(path)
         outside = [which for which, file in run.weights.items() if _leads_out(str(file))]
     except (FashionrecError, AttributeError, TypeError) as error:
-        report.add(name, "manifest", f"it cannot be read: {error}", _DAMAGED, refused=True)
+        report.add(name, "manifest", f"it cannot be read: {error}", refused=True)
         return
     for which in outside:
-        report.add(
-            name,
-            "outside",
-            f"its {which} weights are {run.weights[which]}",
-            "a file elsewhere would be loaded",
-            refused=True,
-        )
+        report.add(name, "outside", f"its {which} weights are {run.weights[which]}", refused=True)
 
 
 def _check_data(path: Path, name: str, report: Report) -> None:
@@ -124,7 +112,7 @@ def _check_data(path: Path, name: str, report: Report) -> None:
         for split in data.splits:
             data.images(split)
     except FashionrecError as error:
-        report.add(name, "dataset", str(error), "training and evaluation stop at it", refused=True)
+        report.add(name, "dataset", str(error), refused=True)
         report.refuse("link", "special-file")
 
 

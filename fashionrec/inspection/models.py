@@ -23,30 +23,18 @@ def check_yaml(name: str, file: IO[bytes], report: Report) -> None:
         document = parse_yaml(read_bytes(file, MAX_YAML).decode("utf-8"))
     except (DocumentError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())[:160]
-        report.add(
-            name, "yaml", f"it cannot be read: {reason}", "", refused=_is_data(name) and report.kind == "dataset"
-        )
+        refused = report.kind == "dataset" and PurePosixPath(name).name == "data.yaml"
+        report.add(name, "yaml", f"it cannot be read: {reason}", "", refused=refused)
         return
     if not isinstance(document, dict):
         return
     if document.get("download"):
-        report.add(
-            name,
-            "download",
-            f"download: {_shown(document['download'])}",
-            "ultralytics runs it, as Python, a shell command or an address, when it trains or validates",
-        )
+        report.add(name, "download", f"download: {_shown(document['download'])}")
     if "backbone" in document or "activation" in document:
         try:
             check_architecture({"backbone": _LAYERS, "head": _LAYERS, **document}, name)
         except ModelError as error:
-            report.add(
-                name,
-                "architecture",
-                str(error),
-                "ultralytics evaluates activations, and takes layers by name from whole modules",
-                refused=_is_model(report),
-            )
+            report.add(name, "architecture", str(error), refused=_is_model(report))
 
 
 def check_json(name: str, file: IO[bytes], report: Report) -> None:
@@ -61,12 +49,7 @@ def check_json(name: str, file: IO[bytes], report: Report) -> None:
         return
     for key in _CODE_KEYS:
         if isinstance(document, dict) and document.get(key):
-            report.add(
-                name,
-                "custom-code",
-                f"{key}: {_shown(document[key])}",
-                "transformers imports the code that it names if it is told to trust it",
-            )
+            report.add(name, "custom-code", f"{key}: {_shown(document[key])}")
 
 
 def check_onnx(folder: Folder, name: str, report: Report) -> None:
@@ -75,13 +58,9 @@ def check_onnx(folder: Folder, name: str, report: Report) -> None:
     try:
         check_graph(Folder(folder.root / own.parent, error=ModelError), own.name)
     except ModelError as error:
-        report.add(name, "graph", str(error), "ONNX Runtime would read, load or run it", refused=True)
+        report.add(name, "graph", str(error), refused=True)
     except Unreadable as error:
         report.add(name, "graph", f"it cannot be read: {error}", "", refused=report.kind in ("bundle", "catalogue"))
-
-
-def _is_data(name: str) -> bool:
-    return PurePosixPath(name).name == "data.yaml"
 
 
 def _is_model(report: Report) -> bool:

@@ -10,6 +10,36 @@ from typing import Any
 #: Findings of one kind that are kept; the rest is counted.
 KEPT = 100
 
+#: What a program that trusts the folder would suffer, by the kind of a finding.
+EFFECTS = {
+    "architecture": "ultralytics evaluates activations, and takes layers by name from whole modules",
+    "caption-batch": "they would be sent, and paid, with your key",
+    "caption-spool": "they would be taken for answers to you",
+    "custom-code": "transformers imports the code that it names if it is told to trust it",
+    "database": "it runs statements of its author whenever a table is read or written",
+    "dataset": "training and evaluation stop at it",
+    "download": "ultralytics runs it, as Python, a shell command or an address, when it trains or validates",
+    "engine": "it is machine code that an inference library runs",
+    "environment": "some packages load it and take keys and hosts from it",
+    "executable": "it runs if somebody starts it",
+    "graph": "ONNX Runtime would read, load or run it",
+    "hard-link": "writing to it would change the file outside",
+    "hidden": "it is easily overlooked",
+    "journal": "it can name files to be removed",
+    "link": "what it points to would be read, written or removed",
+    "manifest": "it is not what its maker wrote",
+    "name": "a terminal would act on it when it is printed",
+    "outside": "a file elsewhere would be loaded",
+    "pickle": "loading it calls what it names",
+    "program": "it runs if somebody starts it, or if a library imports it",
+    "size": "nobody has looked at the rest",
+    "special-file": "reading it would wait for ever, or reach a device",
+    "torchscript": "torch.jit.load runs it",
+    "unlisted": "it could stand in for one that was checked",
+    "unreadable": "nobody knows what is in it",
+    "writable": "what was checked could be exchanged afterwards",
+}
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -38,11 +68,12 @@ class Report:
     counts: Counter[str] = field(default_factory=Counter)
     _refused: bool = False
 
-    def add(self, place: str, kind: str, what: str, effect: str, *, refused: bool = False) -> None:
+    def add(self, place: str, kind: str, what: str, effect: str | None = None, *, refused: bool = False) -> None:
+        """Add a finding; its ``effect`` is that of its kind unless another one is given."""
         self.counts[kind] += 1
         self._refused = self._refused or refused
         if self.counts[kind] <= KEPT:
-            self.findings.append(Finding(place, kind, what, effect, refused))
+            self.findings.append(Finding(place, kind, what, EFFECTS[kind] if effect is None else effect, refused))
 
     def refuse(self, *kinds: str) -> None:
         """Mark the findings of some kinds, so far known as ignored, as refused."""

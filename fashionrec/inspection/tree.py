@@ -47,13 +47,7 @@ def inspect_tree(folder: Folder, report: Report) -> list[Entry]:
     try:
         for n, entry in enumerate(folder.walk()):
             if n >= MAX_ENTRIES:
-                report.add(
-                    ".",
-                    "size",
-                    f"it has more than {MAX_ENTRIES:,} entries",
-                    "nobody has looked at the rest",
-                    refused=True,
-                )
+                report.add(".", "size", f"it has more than {MAX_ENTRIES:,} entries", refused=True)
                 break
             _check_name(entry.name, report)
             if entry.kind == "folder":
@@ -74,12 +68,7 @@ def inspect_tree(folder: Folder, report: Report) -> list[Entry]:
         report.add(".", "size", str(error), "a walk through it might never end", refused=True)
     for key, (all_names, here) in links.items():
         if all_names > here:
-            report.add(
-                names[key],
-                "hard-link",
-                f"it is the same file as {all_names - here} outside of this folder",
-                "writing to it would change the file outside",
-            )
+            report.add(names[key], "hard-link", f"it is the same file as {all_names - here} outside of this folder")
     return files
 
 
@@ -90,41 +79,23 @@ def _check_special(folder: Folder, entry: Entry, report: Report) -> None:
             target = str((folder.root / entry.name).readlink())[:200]
         except OSError:
             target = "?"
-        report.add(
-            entry.name,
-            "link",
-            f"a link to {target}",
-            "what it points to would be read, written or removed",
-            refused=refused,
-        )
+        report.add(entry.name, "link", f"a link to {target}", refused=refused)
     else:
-        report.add(
-            entry.name,
-            "special-file",
-            "a pipe, socket or device",
-            "reading it would wait for ever, or reach a device",
-            refused=refused,
-        )
+        report.add(entry.name, "special-file", "a pipe, socket or device", refused=refused)
 
 
 def _check_name(name: str, report: Report) -> None:
     own = name.rsplit("/", 1)[-1]
     if visible(own) != own:
-        report.add(
-            name, "name", "a name with control or invisible characters", "a terminal would act on it when it is printed"
-        )
+        report.add(name, "name", "a name with control or invisible characters")
     if own == ".env":
-        report.add(
-            name, "environment", "settings for the environment", "some packages load it and take keys and hosts from it"
-        )
+        report.add(name, "environment", "settings for the environment")
     elif own.startswith(".") and not _KNOWN_HIDDEN.fullmatch(own):
-        report.add(name, "hidden", "a hidden file or folder", "it is easily overlooked")
+        report.add(name, "hidden", "a hidden file or folder")
     if own == "caption-batches":
-        report.add(
-            name, "caption-batch", "requests to a captioning service", "they would be sent, and paid, with your key"
-        )
+        report.add(name, "caption-batch", "requests to a captioning service")
     elif own.startswith(".captions.arrived"):
-        report.add(name, "caption-spool", "captions that have arrived", "they would be taken for answers to you")
+        report.add(name, "caption-spool", "captions that have arrived")
 
 
 def _check_file(folder: Folder, entry: Entry, report: Report, budget: Budget) -> os.stat_result | None:
@@ -138,16 +109,16 @@ def _check_file(folder: Folder, entry: Entry, report: Report, budget: Budget) ->
             return state
     except (OSError, FashionrecError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        report.add(entry.name, "unreadable", f"it cannot be read: {reason}", "nobody knows what is in it", refused=True)
+        report.add(entry.name, "unreadable", f"it cannot be read: {reason}", refused=True)
     return None
 
 
 def _check_mode(name: str, mode: int, head: bytes, report: Report) -> None:
     suffix = PurePosixPath(name).suffix.lower()
     if suffix in _PROGRAMS or head.startswith(_MAGIC):
-        report.add(name, "program", "a program or script", "it runs if somebody starts it, or if a library imports it")
+        report.add(name, "program", "a program or script")
     elif not WINDOWS and mode & 0o111:
-        report.add(name, "executable", "a file that is marked as a program", "it runs if somebody starts it")
+        report.add(name, "executable", "a file that is marked as a program")
     if mode & (stat.S_ISUID | stat.S_ISGID):
         report.add(name, "executable", "it would run as its owner (setuid)", "it runs with the rights of its owner")
     if _anyone_writes(mode):
@@ -161,7 +132,7 @@ def _check_content(folder: Folder, entry: Entry, head: bytes, file: IO[bytes], r
     elif suffix == ".onnx":
         models.check_onnx(folder, name, report)
     elif suffix in _ENGINES:
-        report.add(name, "engine", "an engine compiled for a GPU", "it is machine code that an inference library runs")
+        report.add(name, "engine", "an engine compiled for a GPU")
     elif suffix in (".yaml", ".yml"):
         models.check_yaml(name, file, report)
     elif suffix == ".json":
@@ -189,13 +160,7 @@ def _check_archive(name: str, suffix: str, file: IO[bytes], report: Report, budg
         return
     _pickle(name, foreign, report)
     if programs:
-        report.add(
-            name,
-            "torchscript",
-            f"a program for torch.jit ({programs[0]})",
-            "torch.jit.load runs it",
-            refused=_loads(name, report),
-        )
+        report.add(name, "torchscript", f"a program for torch.jit ({programs[0]})", refused=_loads(name, report))
 
 
 def _pickle(name: str, foreign: list[str], report: Report) -> None:
@@ -203,23 +168,12 @@ def _pickle(name: str, foreign: list[str], report: Report) -> None:
         what = f"a pickle; it names {_listed(foreign)}" if foreign else "a pickle"
         report.add(name, "pickle", what, "ultralytics unpickles it when it opens the data set")
     elif foreign:
-        report.add(
-            name,
-            "pickle",
-            f"a pickle that names {_listed(foreign)}",
-            "loading it calls what it names",
-            refused=_loads(name, report),
-        )
+        report.add(name, "pickle", f"a pickle that names {_listed(foreign)}", refused=_loads(name, report))
 
 
 def _unreadable(name: str, error: Exception, report: Report) -> None:
-    report.add(
-        name,
-        "pickle",
-        f"a pickle that cannot be read to its end: {error}",
-        "nobody knows what it calls",
-        refused=_loads(name, report),
-    )
+    what = f"a pickle that cannot be read to its end: {error}"
+    report.add(name, "pickle", what, "nobody knows what it calls", refused=_loads(name, report))
 
 
 def _loads(name: str, report: Report) -> bool:
@@ -239,6 +193,4 @@ def _anyone_writes(mode: int) -> bool:
 
 
 def _writable(report: Report, name: str) -> None:
-    report.add(
-        name, "writable", "everybody on this machine may change it", "what was checked could be exchanged afterwards"
-    )
+    report.add(name, "writable", "everybody on this machine may change it")
