@@ -49,7 +49,7 @@ def class_figures(correct: np.ndarray, scores: np.ndarray, classes: np.ndarray, 
         true = hits.cumsum(axis=0)
         recall = true / total
         precision = true / np.arange(1, len(hits) + 1)[:, None]
-        aps.append([average_precision(recall[:, n], precision[:, n]) for n in range(len(IOU_THRESHOLDS))])
+        aps.append(average_precision(recall, precision))
         if len(hits):
             recalls.append(np.interp(-grid, -confidence, recall[:, 0], left=0))
             precisions.append(np.interp(-grid, -confidence, precision[:, 0], left=1))
@@ -83,15 +83,21 @@ def match(found: Detections, truth: np.ndarray, classes: np.ndarray) -> np.ndarr
     return correct
 
 
-def average_precision(recall: Sequence[float] | np.ndarray, precision: Sequence[float] | np.ndarray) -> float:
-    """Area under the envelope of a precision-recall curve (recall rising), at 101 points by trapezoids."""
-    if not len(recall):
-        return 0.0
-    r = np.concatenate([[0.0], recall, [recall[-1]], [1.0]])
-    p = np.concatenate([[1.0], precision, [0.0], [0.0]])
-    envelope = np.flip(np.maximum.accumulate(np.flip(p)))
-    values = np.interp(RECALLS, r, envelope)
-    return float(((values[1:] + values[:-1]) / 2 * np.diff(RECALLS)).sum())
+def average_precision(recall: Sequence[float] | np.ndarray, precision: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Area under the envelope of each precision-recall curve, at 101 points by trapezoids: [curves].
+
+    ``recall`` (rising) and ``precision`` are one curve [n], or a curve a column [n, curves].
+    """
+    r, p = (np.atleast_2d(np.asarray(values, float).T).T for values in (recall, precision))
+    curves = r.shape[1]
+    if not len(r):
+        return np.zeros(curves)
+    zeros, ones = np.zeros((1, curves)), np.ones((1, curves))
+    r = np.concatenate([zeros, r, r[-1:], ones])
+    p = np.concatenate([ones, p, zeros, zeros])
+    envelope = np.maximum.accumulate(p[::-1])[::-1]
+    values = np.stack([np.interp(RECALLS, r[:, n], envelope[:, n]) for n in range(curves)])
+    return np.asarray(((values[:, 1:] + values[:, :-1]) / 2 * np.diff(RECALLS)).sum(axis=1))
 
 
 def smooth(values: np.ndarray, fraction: float) -> np.ndarray:

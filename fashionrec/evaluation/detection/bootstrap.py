@@ -11,10 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fashionrec.evaluation.detection.average_precision import IOU_THRESHOLDS
+from fashionrec.evaluation.detection.average_precision import IOU_THRESHOLDS, average_precision
 from fashionrec.evaluation.detection.matches import Matches
-
-_RECALLS = np.linspace(0, 1, 101)
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ def figures(matches: Matches, counts: np.ndarray) -> dict[str, np.ndarray]:
             weight = counts[n, photo]
             true = np.cumsum(hits[kept] * weight[kept, None], axis=0)
             answered = np.maximum(np.cumsum(weight)[kept], 1e-9)
-            aps[row, n] = _average_precisions(true / totals[n], true / answered[:, None])
+            aps[row, n] = average_precision(true / totals[n], true / answered[:, None])
             right = float(weight[:shown] @ hits[:shown, 0])
             answers = int(weight[:shown].sum())
             precision[row, n] = right / answers if answers else 1.0  # as a report has it where nothing was answered
@@ -112,16 +110,3 @@ def _corners(hits: np.ndarray) -> np.ndarray:
     """
     rows = np.flatnonzero(hits.any(axis=1))
     return np.unique(np.concatenate([rows, np.maximum(rows - 1, 0)]))
-
-
-def _average_precisions(recall: np.ndarray, precision: np.ndarray) -> np.ndarray:
-    """:func:`average_precision` for all IoU thresholds at once: [detections, 10] twice to [10]."""
-    if not len(recall):
-        return np.zeros(recall.shape[1])
-    width = recall.shape[1]
-    ends = np.zeros((1, width)), np.ones((1, width))
-    recall = np.concatenate([ends[0], recall, recall[-1:], ends[1]])
-    precision = np.concatenate([ends[1], precision, ends[0], ends[0]])
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    values = np.stack([np.interp(_RECALLS, recall[:, n], envelope[:, n]) for n in range(width)])
-    return np.asarray(((values[:, 1:] + values[:, :-1]) / 2 * np.diff(_RECALLS)).sum(axis=1))
