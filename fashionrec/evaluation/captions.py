@@ -80,25 +80,16 @@ def against_truth(
         None if attributes is None else _normal(one.values, one.stored.item.class_name, vocabulary)
         for one, attributes in zip(garments, told, strict=True)
     ]
-    return _compare(garments, truths, told, vocabulary)
+    return against_another(garments, truths, told, vocabulary)
 
 
 def against_another(
-    garments: Sequence[Known],
-    other: Sequence[Mapping[str, str] | None],
-    told: Sequence[Mapping[str, str] | None],
-    vocabulary: Vocabulary,
-) -> dict[str, dict[str, Any]]:
-    """The same, with what another captioner tells in place of the truth."""
-    return _compare(garments, other, told, vocabulary)
-
-
-def _compare(
     garments: Sequence[Known],
     truths: Sequence[Mapping[str, str] | None],
     told: Sequence[Mapping[str, str] | None],
     vocabulary: Vocabulary,
 ) -> dict[str, dict[str, Any]]:
+    """Scores of each field as :func:`against_truth`, with what another captioner tells as ``truths``."""
     found: dict[str, dict[str, Any]] = {}
     for field in vocabulary.fields_of(None):
         pairs = [
