@@ -5,29 +5,25 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from fashionrec.common.boxes import iou_matrix
 from fashionrec.detector.decode import Detections
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from fashionrec.detector.detect import Detector
 
 CONF = 0.25  # detections at least this sure must be found by both
 _IOU = 0.5  # from here on both found the same
 _BATCH = 8
 
 
-class Finder(Protocol):
-    """What is asked: a :class:`fashionrec.detector.detect.Detector`, or what answers as one."""
-
-    def predict(
-        self, photos: Sequence[Image.Image], *, conf: float = ..., prepared_already: bool = ...
-    ) -> list[Detections]: ...
-
-
 def compare(
-    source: Finder, exported: Finder, photos: Sequence[Image.Image], *, prepared: bool = False
+    source: Detector, exported: Detector, photos: Sequence[Image.Image], *, prepared: bool = False
 ) -> dict[str, Any]:
     """What both find in ``photos`` of any size, asked in batches, and each photo alone. Returns figures; judges nothing.
 
@@ -57,7 +53,7 @@ def compare(
     }
 
 
-def speed(source: Finder, exported: Finder, photo: Image.Image, seconds: float = 3.0) -> dict[str, float]:
+def speed(source: Detector, exported: Detector, photo: Image.Image, seconds: float = 3.0) -> dict[str, float]:
     """Milliseconds of one photo by each, asked in turn so that other work on the machine hits both alike, and the median ratio
     (above 1: the export is faster)."""
     for detector in (source, exported):
@@ -73,13 +69,13 @@ def speed(source: Finder, exported: Finder, photo: Image.Image, seconds: float =
     }
 
 
-def _seconds(detector: Finder, photo: Image.Image) -> float:
+def _seconds(detector: Detector, photo: Image.Image) -> float:
     start = time.perf_counter()
     detector.predict([photo])
     return time.perf_counter() - start
 
 
-def _in_batches(detector: Finder, photos: Sequence[Image.Image], prepared: bool) -> list[Detections]:
+def _in_batches(detector: Detector, photos: Sequence[Image.Image], prepared: bool) -> list[Detections]:
     found: list[Detections] = []
     for start in range(0, len(photos), _BATCH):
         found += detector.predict(photos[start : start + _BATCH], conf=CONF / 2, prepared_already=prepared)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from fashionrec.detector.decode import decoder_for
 from fashionrec.detector.detect import Detector
-from fashionrec.detector.training.agreement import CONF, Finder
+from fashionrec.detector.training.agreement import CONF
 from fashionrec.detector.training.pairing import Pairs
 from fashionrec.detector.training.precision import HALF_MAX, HALF_ROOM
 from fashionrec.errors import Refused
@@ -201,7 +201,7 @@ def judge(
         )
 
 
-def map_loss(source: Finder, exported: Finder, measure: Measure) -> dict[str, Any]:
+def map_loss(source: Detector, exported: Detector, measure: Measure) -> dict[str, Any]:
     """mAP of both on the same labelled photos by the same evaluator, and the points of mAP50-95 lost (gains are negative)."""
     before, after = measure(source), measure(exported)
     return {
