@@ -37,14 +37,6 @@ class TextQuery:
         return "Korean" if _HANGUL.search(self.text) else "English"
 
 
-@dataclass(frozen=True)
-class _Ready:
-    """A query, and what it asks."""
-
-    query: TextQuery
-    asked: Asked
-
-
 def texts_from(rows: Iterable[Any]) -> list[TextQuery]:
     """Texts from the rows of a table with ``product_id`` and any of :data:`TEXT_COLUMNS`; each text once."""
     found: dict[str, set[str]] = {}
@@ -79,10 +71,10 @@ def compare_texts(
     document: dict[str, Any] = {"ways": {}, "lexical_weight": {}, "weights": {}, "verbatim": {}, "not_understood": {}}
     done = 0
     for language in ("English", "Korean"):
-        ready: list[_Ready] = []
+        ready: list[tuple[TextQuery, Asked]] = []
         for query in asked:
             if query.language == language:
-                ready.append(_Ready(query, ask(catalogue, query.text)))
+                ready.append((query, ask(catalogue, query.text)))
                 done += 1
                 if progress:
                     progress(done, len(asked))
@@ -106,8 +98,8 @@ def compare_texts(
         document["ways"] |= {f"{language}, {name}": scores.to_dict() for name, scores in ways.items()}
         document["lexical_weight"][language] = best
         document["weights"][language] = {str(weight): value for weight, value in tried.items()}
-        document["verbatim"][language] = sum(_holds(catalogue, one.query) for one in ready) / len(ready)
-        document["not_understood"][language] = sum(one.asked.vector is None for one in ready)
+        document["verbatim"][language] = sum(_holds(catalogue, query) for query, _ in ready) / len(ready)
+        document["not_understood"][language] = sum(wanted.vector is None for _, wanted in ready)
     document["calibration"] = judged.document()
     return document
 
@@ -120,7 +112,7 @@ def ask(catalogue: Catalogue, text: str) -> Asked:
 
 def _measure(
     catalogue: Catalogue,
-    ready: Sequence[_Ready],
+    ready: Sequence[tuple[TextQuery, Asked]],
     settings: QueryConfig,
     *,
     words_alone: bool = False,
@@ -128,8 +120,7 @@ def _measure(
     judged: Judged | None = None,
 ) -> RetrievalScores:
     scores = RetrievalScores()
-    for one in ready:
-        asked = one.asked
+    for query, asked in ready:
         if (words_alone and asked.lexical is None) or (pictures_alone and asked.vector is None):
             scores.ranks.append(None)
             continue
@@ -140,9 +131,9 @@ def _measure(
         hits = rank_words(catalogue, asked, settings).hits
         if words_alone:
             hits = tuple(hit for hit in hits if hit.score > 0)  # the others hold none of the words
-        scores.ranks.append(next((hit.rank for hit in hits if hit.item.product_id in one.query.products), None))
+        scores.ranks.append(next((hit.rank for hit in hits if hit.item.product_id in query.products), None))
         if judged is not None:
-            judged.add([(hit.closeness, hit.item.product_id in one.query.products) for hit in hits])
+            judged.add([(hit.closeness, hit.item.product_id in query.products) for hit in hits])
     return scores
 
 
