@@ -90,11 +90,9 @@ def is_plain_name(name: Any) -> bool:
 
 def check_manifest(manifest: Mapping[str, Any]) -> None:
     """Raise ValueError, which says what is wrong, for a manifest that no export writes."""
-    for key, kind in (("kind", str), ("name", str), ("fingerprint", str)):
-        if not isinstance(manifest.get(key), kind):
-            raise ValueError(f"{key} is {shown(manifest.get(key))}")
-    for key in ("graphs", "spec", "source", "agreement", "files"):
-        if not isinstance(manifest.get(key), dict):
+    texts, tables = ("kind", "name", "fingerprint"), ("graphs", "spec", "source", "agreement", "files")
+    for key in (*texts, *tables):
+        if not isinstance(manifest.get(key), str if key in texts else dict):
             raise ValueError(f"{key} is {shown(manifest.get(key))}")
     if manifest["kind"] not in KINDS:
         raise ValueError(f"kind is {shown(manifest['kind'])}, not one of {', '.join(KINDS)}")
@@ -144,43 +142,41 @@ def check_spec(kind: str, spec: Mapping[str, Any]) -> None:
         _check_anchors(spec)
 
 
-def _whole(least: int, most: int) -> Check:
+def _is(fits: Callable[[Any], bool], words: str) -> Check:
     def check(name: str, value: Any) -> None:
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-            raise ValueError(f"{name} is {shown(value)}, not a whole number from {least} to {most}")
+        if not fits(value):
+            raise ValueError(f"{name} is {shown(value)}, not {words}")
 
     return check
+
+
+def _whole(least: int, most: int) -> Check:
+    return _is(lambda value: type(value) is int and least <= value <= most, f"a whole number from {least} to {most}")
 
 
 def _number(least: float, most: float) -> Check:
-    def check(name: str, value: Any) -> None:
-        fits = isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value <= most
-        if not fits or not math.isfinite(value):
-            raise ValueError(f"{name} is {shown(value)}, not a number from {least:g} to {most:g}")
+    def fits(value: Any) -> bool:  # nan is not between any two
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value <= most
 
-    return check
+    return _is(fits, f"a number from {least:g} to {most:g}")
 
 
 def _text(most: int = 200) -> Check:
-    def check(name: str, value: Any) -> None:
-        if not isinstance(value, str) or len(value) > most:
-            raise ValueError(f"{name} is {shown(value)}, not a text of at most {most} characters")
-
-    return check
+    return _is(lambda value: isinstance(value, str) and len(value) <= most, f"a text of at most {most} characters")
 
 
 def _one_of(*choices: str) -> Check:
-    def check(name: str, value: Any) -> None:
-        if not isinstance(value, str) or value not in choices:
-            raise ValueError(f"{name} is {shown(value)}, not one of {', '.join(choices)}")
-
-    return check
+    return _is(lambda value: isinstance(value, str) and value in choices, f"one of {', '.join(choices)}")
 
 
 def _list_of(item: Check, least: int, most: int) -> Check:
+    whole = _is(
+        lambda value: isinstance(value, (list, tuple)) and least <= len(value) <= most,
+        f"a list of {least} to {most} values",
+    )
+
     def check(name: str, value: Any) -> None:
-        if not isinstance(value, (list, tuple)) or not least <= len(value) <= most:
-            raise ValueError(f"{name} is {shown(value)}, not a list of {least} to {most} values")
+        whole(name, value)
         for each in value:
             item(name, each)
 
