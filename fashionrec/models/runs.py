@@ -37,17 +37,7 @@ RECORD = "run.json"
 #: Folders below project.runs that hold runs.
 VERBS = ("train", "finetune")
 #: Packages whose versions a run records, where they are installed.
-PACKAGES = (
-    "fashionrec",
-    "ultralytics",
-    "torch",
-    "torchvision",
-    "transformers",
-    "onnx",
-    "onnxruntime",
-    "numpy",
-    "Pillow",
-)
+PACKAGES = "fashionrec ultralytics torch torchvision transformers onnx onnxruntime numpy Pillow".split()
 _LOCK = ".lock"
 _LEFTOVER = re.compile(r"weights/\..+\.(?:pt|safetensors)(?:\.(?:copy|[0-9a-f]+))?\.tmp")
 #: Seconds to wait for a run's lock: the data loaders of a process that was killed live on for a moment, and hold it.
@@ -196,14 +186,7 @@ def read_run(path: Path) -> Run:
 
 
 #: What JSON has for the types of a run's fields.
-_TYPES: dict[str, type | tuple[type, ...]] = {
-    "str": str,
-    "bool": bool,
-    "int": int,
-    "float": (int, float),
-    "dict": dict,
-    "list": list,
-}
+_TYPES: dict[str, Any] = {"str": str, "bool": bool, "int": int, "float": (int, float), "dict": dict, "list": list}
 
 
 def list_runs(runs: Path, refused: list[FashionrecError] | None = None) -> list[Run]:

@@ -27,18 +27,10 @@ _REASONS = {
 }
 #: What Pillow calls the format of files with a suffix. Only where a wrong one is worth a word.
 _FORMATS = {
-    ".jpg": ("JPEG", "MPO"),
-    ".jpeg": ("JPEG", "MPO"),
-    ".jpe": ("JPEG", "MPO"),
-    ".jfif": ("JPEG", "MPO"),
-    ".png": ("PNG",),
-    ".apng": ("PNG",),
-    ".webp": ("WEBP",),
-    ".avif": ("AVIF",),
-    ".gif": ("GIF",),
-    ".bmp": ("BMP", "DIB"),
-    ".tif": ("TIFF",),
-    ".tiff": ("TIFF",),
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), ("JPEG", "MPO")),
+    **dict.fromkeys((".png", ".apng"), ("PNG",)),
+    **dict.fromkeys((".tif", ".tiff"), ("TIFF",)),
+    **{".webp": ("WEBP",), ".avif": ("AVIF",), ".gif": ("GIF",), ".bmp": ("BMP", "DIB")},
 }
 _NO_SIZE = (1000, 1000)  # of a photo that cannot be read, so that its boxes are looked at all the same
 

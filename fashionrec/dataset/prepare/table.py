@@ -18,17 +18,8 @@ from fashionrec.common.text import TableWriter
 from fashionrec.labels.data_yaml import DATA_YAML
 from fashionrec.types import CLASS_NAMES
 
-COLUMNS = (
-    "image_id",
-    "image_path",
-    "width",
-    "height",
-    "class_id",
-    "class_name",
-    "bbox_x_center",
-    "bbox_y_center",
-    "bbox_width",
-    "bbox_height",
+COLUMNS = tuple(
+    "image_id image_path width height class_id class_name bbox_x_center bbox_y_center bbox_width bbox_height".split()
 )
 SPLITS = ("train", "valid", "test")
 _ROWS = 50_000  # of the Parquet table held at a time

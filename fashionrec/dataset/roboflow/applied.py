@@ -24,13 +24,8 @@ README = ("README.roboflow.txt", "README.dataset.txt")
 # a word of Roboflow's -> the mode; the first that occurs counts: "Fit (black edges) in" is a letterbox, "Fit within" is not
 _MODES = {"stretch": "stretch", "edges": "letterbox", "fill": "fill", "fit": "fit"}
 _KINDS = {"adaptive": "adaptive", "histogram": "histogram", "stretch": "stretching"}
-_NO_PIXELS = {
-    "filter-null",
-    "filter-tag",
-    "filter-tags",
-    "filtertags",
-    "remap",
-}  # these choose photos or rename classes
+#: Steps that choose photos or rename classes.
+_NO_PIXELS = {"filter-null", "filter-tag", "filter-tags", "filtertags", "remap"}
 
 _PRE = re.compile(r"The following pre-processing was applied to each image:\n(?P<steps>(?:\*.*(?:\n|$))*)")
 _AUG = re.compile(

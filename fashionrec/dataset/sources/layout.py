@@ -12,15 +12,8 @@ from fashionrec.common.reach import WORDS, Reach, Refusal
 from fashionrec.labels.label_lines import begins_with_a_box
 from fashionrec.photos.images import SUFFIXES
 
-_WORDS = {
-    "train": "train",
-    "training": "train",
-    "val": "valid",
-    "valid": "valid",
-    "validation": "valid",
-    "test": "test",
-    "testing": "test",
-}
+_WORDS = {"train": "train", "training": "train", "val": "valid", "valid": "valid", "validation": "valid"}
+_WORDS |= {"test": "test", "testing": "test"}
 _FOLDER = re.compile(r"([a-z]+)[_-]?(\d+|images?|imgs?|photos?|labels?|annotations?|set|data)?")
 _LOOKED_AT = 5000  # files, when guessing a format
 _SHOWN = 3

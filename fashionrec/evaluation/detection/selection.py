@@ -9,16 +9,8 @@ from fashionrec.common.pages import environment
 from fashionrec.common.text import markdown_cell
 
 COLUMNS = (
-    "model",
-    "mAP50-95",
-    "mAP50",
-    "FPS",
-    "FPS, best batch",
-    "network FPS",
-    "parameters",
-    "GFLOPs",
-    "file",
-    "memory",
+    *("model", "mAP50-95", "mAP50", "FPS", "FPS, best batch", "network FPS"),
+    *("parameters", "GFLOPs", "file", "memory"),
 )
 #: What the columns hold, for those who read the table elsewhere.
 NOTES = (
