@@ -33,7 +33,7 @@ from fashionrec.dataset.prepare.write import (
     UNLABELLED,
     Case,
     Record,
-    file_names,
+    name_files,
     write_copies,
     write_history,
     write_photos,
@@ -74,23 +74,22 @@ def prepare(
     records = list(_records(sources, staging, treatment, config, cases, progress))
     if not records:
         raise DataError("no photo is left of what the sources hold", hint=_most(cases))
-    labelled = [n for n, record in enumerate(records) if record.has_labels]
-    groups = assign_groups([records[n] for n in labelled], settings.near_duplicates if resplit else -1)
-    splits, notes = assign_splits([records[n] for n in labelled], groups, settings, keep=not resplit)
-    placed = {n: split for n, split in zip(labelled, splits, strict=True)}
-    cases += [
-        Case(sources[records[labelled[n]].source].label, records[labelled[n]].key, problem) for n, problem in notes
-    ]
-    names = file_names(records)
-    written = write_photos(records, names, placed, folder)
-    copies = write_copies(records, names, placed, folder, staging, settings, config) if labelled else []
+    labelled = [record for record in records if record.has_labels]
+    groups = assign_groups(labelled, settings.near_duplicates if resplit else -1)
+    splits, notes = assign_splits(labelled, groups, settings, keep=not resplit)
+    for record, split, group in zip(labelled, splits, groups, strict=True):
+        record.placed, record.together = split, group
+    cases += [Case(sources[labelled[n].source].label, labelled[n].key, problem) for n, problem in notes]
+    name_files(records)
+    written = write_photos(records, folder)
+    copies = write_copies(records, folder, staging, config) if labelled else []
     present = [split for split in SPLITS if any(image.split == split for image in (*written, *copies))]
     if present:
         write_data_yaml(folder, present)
     table = write_table(folder, sorted((*written, *copies), key=lambda image: (SPLITS.index(image.split), image.path)))
     write_problems(folder, cases)
-    write_history(folder, records, names, placed, groups, labelled, sources, spec, settings)
-    products = write_products(folder, sources, records, names)
+    write_history(folder, records, sources, spec, settings.quality)
+    products = write_products(folder, sources, records)
     counts = dict(table["counts"])
     unlabelled = len(records) - len(labelled)
     if unlabelled:
@@ -108,7 +107,11 @@ def prepare(
         "kept": _count(cases, "kept"),
         "pixels": told.to_dict(),
         "augment": _augmentation(sources, settings),
-        "groups": {"photos": len(labelled), "groups": len(set(groups)), "largest": _largest(groups)},
+        "groups": {
+            "photos": len(labelled),
+            "groups": len(set(groups)),
+            "largest": max(Counter(groups).values(), default=0),
+        },
         "product_photos": products,
         "request": request,
         "fingerprint": table["fingerprint"],
@@ -132,7 +135,11 @@ def _records(
     done = 0
     for number, source in enumerate(sources):
         cases += [
-            Case(source.label, str(row.get("key") or row.get("url") or ""), _failed(str(row["reason"]), row))
+            Case(
+                source.label,
+                str(row.get("key") or row.get("url") or ""),
+                Problem(str(row["reason"]), "dropped", str(row.get("message") or row.get("url") or "")),
+            )
             for row in source.failed
         ]
         staged = stage_photos(
@@ -183,10 +190,6 @@ def _verdict(
 
 def _kept(rule: str) -> str:
     return "dropped" if rule == "drop" else "kept"
-
-
-def _failed(reason: str, row: Any) -> Problem:
-    return Problem(reason, "dropped", str(row.get("message") or row.get("url") or ""))
 
 
 def _placed(labels: Sequence[Label], staged: Staged, spec: PixelSpec) -> tuple[Label, ...]:
@@ -275,10 +278,6 @@ def _source_document(number: int, source: Source, records: Sequence[Record]) -> 
 def _count(cases: Sequence[Case], action: str) -> dict[str, int]:
     found = Counter(case.problem.kind for case in cases if case.problem.action == action)
     return dict(sorted(found.items()))
-
-
-def _largest(groups: Sequence[int]) -> int:
-    return max(Counter(groups).values(), default=0)
 
 
 def _most(cases: Sequence[Case]) -> str:

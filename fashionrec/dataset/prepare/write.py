@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from fashionrec.common.folder import Folder
 from fashionrec.common.text import TableWriter, json_text, plain_name, visible
-from fashionrec.config import Config, DatasetConfig
+from fashionrec.config import Config
 from fashionrec.dataset.prepare.augment import change_labels, draw_change
 from fashionrec.dataset.prepare.rules import Label, Problem, relative, yolo_lines
 from fashionrec.dataset.prepare.stage import CopyJob, Staged, stage_copies
@@ -22,9 +22,13 @@ from fashionrec.photos.pixels import PixelSpec
 UNLABELLED = "unlabelled"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Record:
-    """One photo that stays. ``labels`` are in pixels of the prepared picture, ``split`` as its source has it."""
+    """One photo that stays. ``labels`` are in pixels of the prepared picture, ``split`` as its source has it.
+
+    Where it goes is found later: ``name`` is that of its file here, without suffix, ``placed`` its split (None:
+    unlabelled), and ``together`` the number of its group.
+    """
 
     source: int
     key: str
@@ -33,6 +37,14 @@ class Record:
     staged: Staged
     labels: tuple[Label, ...]
     has_labels: bool
+    name: str = ""
+    placed: str | None = None
+    together: int | None = None
+
+    @property
+    def image(self) -> str:
+        """Where the photo is in the dataset."""
+        return f"{self.placed or UNLABELLED}/images/{self.name}{self.staged.suffix}"
 
 
 @dataclass(frozen=True)
@@ -44,68 +56,51 @@ class Case:
     problem: Problem
 
 
-def file_names(records: Sequence[Record]) -> list[str]:
-    """A file name for each photo, without suffix: that of its file, and where two would be one, a part of its hash too.
+def name_files(records: Sequence[Record]) -> None:
+    """Name each photo as its file, and where two would be one, with a part of its hash too.
 
     A hidden character becomes ``-``: a newline would end a line of a list, and what is not UTF-8 has no place in JSON or XML.
     """
     stems = [plain_name(PurePosixPath(record.key).stem) for record in records]
     uses = Counter(stem.lower() for stem in stems)
-    names: list[str] = []
     taken: set[str] = set()
     for record, stem in zip(records, stems, strict=True):
         name = stem if uses[stem.lower()] == 1 else f"{stem}-{record.staged.sha256[:8]}"
         count = 2
-        unique = name
-        while unique.lower() in taken:
-            unique = f"{name}-{count}"
+        record.name = name
+        while record.name.lower() in taken:
+            record.name = f"{name}-{count}"
             count += 1
-        taken.add(unique.lower())
-        names.append(unique)
-    return names
+        taken.add(record.name.lower())
 
 
-def write_photos(
-    records: Sequence[Record], names: Sequence[str], placed: dict[int, str], folder: Path
-) -> list[TableImage]:
+def write_photos(records: Sequence[Record], folder: Path) -> list[TableImage]:
     """Photos under their names and their label files; a row of the table for each that is in a split."""
     written = []
-    for n, record in enumerate(records):
-        split = placed.get(n)
-        images = folder / (split or UNLABELLED) / "images"
-        images.mkdir(parents=True, exist_ok=True)
-        target = images / f"{names[n]}{record.staged.suffix}"
+    for record in records:
+        target = folder / record.image
+        target.parent.mkdir(parents=True, exist_ok=True)
         if record.staged.copied:
             shutil.copyfile(record.staged.picture, target)
         else:
             _link(record.staged.picture, target)
-        if split is None:
-            continue
-        size = record.staged.size
-        _write_labels(folder / split / "labels" / f"{names[n]}.txt", record.labels, size)
-        written.append(_row(split, target.name, size, record.staged.picture_sha256, record.labels))
+        if record.placed:
+            digest = record.staged.picture_sha256
+            written.append(_labelled(folder, record.image, record.labels, record.staged.size, digest))
     return written
 
 
-def write_copies(
-    records: Sequence[Record],
-    names: Sequence[str],
-    placed: dict[int, str],
-    folder: Path,
-    staging: Path,
-    settings: DatasetConfig,
-    config: Config,
-) -> list[TableImage]:
+def write_copies(records: Sequence[Record], folder: Path, staging: Path, config: Config) -> list[TableImage]:
     """Augmented copies of the training photos, beside them, where the setting asks for copies."""
+    settings = config.dataset
     if settings.augment != "copies":
         return []
     Folder(staging).make_folder("copies", exist_ok=True)
     plans = []
     for n, record in enumerate(records):
-        if placed.get(n) != "train":
+        if record.placed != "train":
             continue
         for count in range(1, settings.copies + 1):
-            name = f"{names[n]}_aug{count}"
             change = draw_change(
                 settings.seed,
                 f"{record.staged.sha256}:{record.key}:{count}",
@@ -114,26 +109,24 @@ def write_copies(
                 degrees=settings.degrees,
             )
             entry = staging / "copies" / f"{n:08d}-{count}-{record.staged.picture_sha256[:16]}"
-            plans.append((record, name, CopyJob(record.staged.picture, change, entry, settings.quality, config.images)))
+            job = CopyJob(record.staged.picture, change, entry, settings.quality, config.images)
+            plans.append((record, f"train/images/{record.name}_aug{count}.jpg", job))
     written = []
     made = stage_copies((job for _, _, job in plans), timeout=config.build.photo_timeout, workers=settings.workers)
-    for (record, name, job), (_, digest) in zip(plans, made, strict=True):
-        labels = change_labels(record.labels, record.staged.size, job.change)
-        target = folder / "train" / "images" / f"{name}.jpg"
-        _link(job.entry.with_suffix(".jpg"), target)
-        _write_labels(folder / "train" / "labels" / f"{name}.txt", labels, record.staged.size)
-        written.append(_row("train", target.name, record.staged.size, digest, labels))
+    for (record, image, job), (_, digest) in zip(plans, made, strict=True):
+        size = record.staged.size
+        _link(job.entry.with_suffix(".jpg"), folder / image)
+        written.append(_labelled(folder, image, change_labels(record.labels, size, job.change), size, digest))
     return written
 
 
-def _row(split: str, name: str, size: tuple[int, int], digest: str, labels: Sequence[Label]) -> TableImage:
-    boxes = tuple((number, *relative(box, size)) for number, box in labels)
-    return TableImage(split, f"{split}/images/{name}", size, digest, boxes)
-
-
-def _write_labels(path: Path, labels: Sequence[Label], size: tuple[int, int]) -> None:
+def _labelled(folder: Path, image: str, labels: Sequence[Label], size: tuple[int, int], digest: str) -> TableImage:
+    """Write a photo's label file; returns its row of the table."""
+    split, _, name = image.split("/")
+    path = folder / split / "labels" / f"{name.rpartition('.')[0]}.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yolo_lines(labels, size), encoding="utf-8", newline="\n")
+    return TableImage(split, image, size, digest, tuple((number, *relative(box, size)) for number, box in labels))
 
 
 def _link(source: Path, target: Path) -> None:
@@ -153,35 +146,26 @@ def write_problems(folder: Path, cases: Sequence[Case]) -> None:
 
 
 def write_history(
-    folder: Path,
-    records: Sequence[Record],
-    names: Sequence[str],
-    placed: dict[int, str],
-    groups: Sequence[int],
-    labelled: Sequence[int],
-    sources: Sequence[Source],
-    spec: PixelSpec,
-    settings: DatasetConfig,
+    folder: Path, records: Sequence[Record], sources: Sequence[Source], spec: PixelSpec, quality: int
 ) -> None:
     """``history.jsonl``: where each photo came from, and every step between its file and the one here."""
-    group_of = dict(zip(labelled, groups, strict=True))
     with (folder / "history.jsonl").open("w", encoding="utf-8", newline="\n") as file:
-        for n, record in enumerate(records):
+        for record in records:
             staged = record.staged
             line = {
-                "image": f"{placed.get(n, UNLABELLED)}/images/{names[n]}{staged.suffix}",
+                "image": record.image,
                 "source": sources[record.source].label,
                 "key": record.key,
                 "sha256": staged.sha256,
                 "already": dict(sources[record.source].already),
-                "steps": _steps(staged, spec, settings),
-                "group": group_of.get(n),
+                "steps": _steps(staged, spec, quality),
+                "group": record.together,
                 "boxes": len(record.labels),
             }
             file.write(json_text(line, stored=True) + "\n")
 
 
-def _steps(staged: Staged, spec: PixelSpec, settings: DatasetConfig) -> list[str]:
+def _steps(staged: Staged, spec: PixelSpec, quality: int) -> list[str]:
     if staged.copied:
         return ["copied byte for byte"]
     steps = []
@@ -194,17 +178,16 @@ def _steps(staged: Staged, spec: PixelSpec, settings: DatasetConfig) -> list[str
         steps.append(f"{spec.resize} {before} to {after}")
     if spec.equalize:
         steps.append(f"equalized, limit {spec.equalize:g}, {spec.tiles}x{spec.tiles} tiles")
-    return [*steps, f"{staged.format} to JPEG, quality {settings.quality}"]
+    return [*steps, f"{staged.format} to JPEG, quality {quality}"]
 
 
-def write_products(folder: Path, sources: Sequence[Source], records: Sequence[Record], names: Sequence[str]) -> int:
+def write_products(folder: Path, sources: Sequence[Source], records: Sequence[Record]) -> int:
     """``products.jsonl``, a line per photo of a product, for `build-index`; how many lines."""
     lines = []
-    for n, record in enumerate(records):
+    for record in records:
         product = sources[record.source].products.get(record.key)
         if product is not None:
-            image = f"{UNLABELLED}/images/{names[n]}{record.staged.suffix}"
-            lines.append(json_text({"image": image, **product}, stored=True))
+            lines.append(json_text({"image": record.image, **product}, stored=True))
     if lines:
         (folder / "products.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
     return len(lines)
