@@ -13,7 +13,7 @@ from fashionrec.dataset.audit.boxes import BoxRules
 from fashionrec.dataset.audit.classes import check_classes, count
 from fashionrec.dataset.audit.disagree import Detections, disagreements
 from fashionrec.dataset.audit.duplicates import find_duplicates
-from fashionrec.dataset.audit.findings import KINDS, SEVERITIES, Finding, Mark, check_kinds
+from fashionrec.dataset.audit.findings import KINDS, Finding, Mark, check_kinds
 from fashionrec.dataset.audit.inspect import Inspected, Rules, inspect_all
 from fashionrec.dataset.audit.listing import Entry, Listing, list_dataset
 from fashionrec.dataset.audit.shapes import Shapes, measure
@@ -42,7 +42,7 @@ class Audit:
     def counts_by_kind(self) -> dict[str, int]:
         """How many findings of each kind, the worst kinds first."""
         counts = Counter(finding.kind for finding in self.findings)
-        return {kind: counts[kind] for kind in ordered_kinds() if counts[kind]}
+        return {kind: counts[kind] for kind in KINDS if counts[kind]}
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document."""
@@ -103,7 +103,7 @@ def audit_dataset(
             batch=config.detector.batch or 1,
             progress=detect_progress,
         )
-    order = {kind: n for n, kind in enumerate(ordered_kinds())}
+    order = {kind: n for n, kind in enumerate(KINDS)}
     findings.sort(key=lambda finding: order[finding.kind])  # stable: as found within a kind
     broken = sorted({finding.kind for finding in findings} - allowed, key=order.__getitem__)
     return Audit(
@@ -116,11 +116,6 @@ def audit_dataset(
         config.audit.min_images,
         frozenset(entry.key for entry in listing.entries),
     )
-
-
-def ordered_kinds() -> list[str]:
-    """Every kind of finding, the worst first."""
-    return sorted(KINDS, key=lambda kind: SEVERITIES.index(KINDS[kind].severity))
 
 
 def _rules(config: Config, listing: Listing) -> Rules:
