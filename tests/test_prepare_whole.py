@@ -23,7 +23,7 @@ from fashionrec.dataset.prepare.split import counts_of
 from fashionrec.dataset.prepare.stage import Staged
 from fashionrec.dataset.prepare.table import TableImage, write_data_yaml, write_table
 from fashionrec.dataset.prepare.whole import whole_or_not
-from fashionrec.dataset.prepare.write import Record, file_names
+from fashionrec.dataset.prepare.write import Record, name_files
 from fashionrec.dataset.source import RawBox, Source, SourceImage
 from fashionrec.errors import DataError
 from fashionrec.types import Box
@@ -352,7 +352,8 @@ def test_names_of_files_that_would_be_one() -> None:
         record("z/a.jpg", sha256=record("x/a.jpg").staged.sha256)
     ]
     first, second = (record(key).staged.sha256[:8] for key in ("x/a.jpg", "y/A.png"))
-    assert file_names(records) == [f"a-{first}", f"A-{second}", "b.c", "x-y", f"a-{first}-2"]
+    name_files(records)
+    assert [one.name for one in records] == [f"a-{first}", f"A-{second}", "b.c", "x-y", f"a-{first}-2"]
 
 
 @pytest.mark.parametrize(
