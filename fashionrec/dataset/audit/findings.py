@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 from fashionrec.config import nearest
 from fashionrec.errors import ConfigError
 
-SEVERITIES = ("error", "warning", "note")
-
 
 class Kind(NamedTuple):
     """``severity``: error (training loses or misreads it), warning (probably wrong), note (worth knowing)."""

@@ -26,7 +26,7 @@ _REASONS = {
     "missing": "missing-image",
 }
 #: What Pillow calls the format of files with a suffix. Only where a wrong one is worth a word.
-_FORMATS = {
+_FORMATS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), ("JPEG", "MPO")),
     **dict.fromkeys((".png", ".apng"), ("PNG",)),
     **dict.fromkeys((".tif", ".tiff"), ("TIFF",)),
