@@ -176,3 +176,17 @@ def test_parts_of_names(name: str, parts: Any) -> None:
         safe_parts(name, windows=True)
     if parts == "Windows":
         assert safe_parts(name, windows=False) == tuple(name.split("/"))
+
+
+def test_how_long_the_name_of_a_member_of_a_tar_may_be(tmp_path: Path, settings: DatasetConfig) -> None:
+    name = f"{'d' * 100}/{'f' * 150}"
+    assert held(tar(tmp_path / "a.tar", (f"top/{name}", b"1"), ("top/x", b"2")), settings) == sorted([name, "x"])
+    for size, too_long in ((1 << 20, False), ((1 << 20) + 1, True)):
+        path = tmp_path / "b.tar"
+        with tarfile.open(path, "w") as archive:
+            info = tarfile.TarInfo("././@LongLink")
+            info.type, info.size = tarfile.GNUTYPE_LONGNAME, size
+            archive.addfile(info, io.BytesIO(b"n" * size))
+            archive.addfile(tarfile.TarInfo("a.jpg"))
+        generous = settings.model_copy(update={"max_ratio": 1e6})
+        assert ("a header is too long" in refused(path, generous)[0]) is too_long

@@ -425,7 +425,7 @@ def test_yolo_whole(tmp_path: Path) -> None:
     )
     put(root, "data.yaml", text="names: {1: bag, 0: top}\ntrain: train/images\nval: list.txt\ntest: nowhere\n")
     source = yolo.read(root, "yolo:y")
-    top = RawBox("top", pytest.approx(0.1), pytest.approx(0.2), pytest.approx(0.5), pytest.approx(0.8), True)  # type: ignore[arg-type]
+    top = RawBox("top", pytest.approx(0.1), pytest.approx(0.2), pytest.approx(0.5), pytest.approx(0.8), True)
     assert source == Source(
         "yolo:y",
         (
