@@ -13,11 +13,11 @@ from planted import PLANTS, SETTINGS, write
 
 from fashionrec.common.pages import COLOURS, OTHER_COLOUR
 from fashionrec.config import Config, load_config
-from fashionrec.dataset.audit.boxes import GoodBox
+from fashionrec.dataset.audit.boxes import BoxRules, GoodBox
 from fashionrec.dataset.audit.charts import bars, grid, histogram
 from fashionrec.dataset.audit.disagree import disagreements
 from fashionrec.dataset.audit.findings import KINDS, Mark
-from fashionrec.dataset.audit.inspect import Inspected
+from fashionrec.dataset.audit.inspect import Inspected, Rules, inspect
 from fashionrec.dataset.audit.lines import read_lines
 from fashionrec.dataset.audit.listing import Entry
 from fashionrec.dataset.audit.page import audit_page, draw_marks
@@ -193,3 +193,36 @@ def test_charts_to_a_tenth_of_a_unit() -> None:
     assert bars("t", {"a": 0}, {}, "grey")["rows"][0]["height"] == 144.0
     assert histogram("t", [0], ["a"], [])["columns"][0]["width"] == 319.0
     assert grid("t", [[1]])["cells"][0]["side"] == 149.5
+
+
+def test_suffixes_that_name_another_format(tmp_path: Path) -> None:
+    config = settings()
+    boxes = BoxRules(0.0, 1.0, 100.0, 1.0, 1.0, 0.0)
+    rules = Rules({0: "top"}, boxes, 1, config.images)
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8))
+    right = {
+        "JPEG": (".jpg", ".jpeg", ".jpe", ".JFIF"), "PNG": (".png", ".apng"), "WEBP": (".webp",), "BMP": (".bmp",),
+        "TIFF": (".tif", ".tiff"),
+        "PPM": (".ppm",),
+    }  # fmt: skip
+    for kind, suffixes in right.items():
+        for suffix in (
+            ".jpg",
+            ".jpeg",
+            ".jpe",
+            ".JFIF",
+            ".png",
+            ".apng",
+            ".webp",
+            ".bmp",
+            ".tif",
+            ".tiff",
+            ".gif",
+            ".ppm",
+        ):
+            path = tmp_path / f"a{suffix}"
+            noise.save(path, kind)
+            told = [(one.kind, one.text, one.numbers) for one in inspect((path, None, rules)).problems]
+            wrong = suffix not in suffixes and suffix != ".ppm"  # any format may lie in a .ppm
+            expected = [("wrong-suffix", f"{suffix}, and the file is {kind}", {"format": kind})]
+            assert told == (expected if wrong else []), (kind, suffix)
