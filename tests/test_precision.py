@@ -278,12 +278,19 @@ def test_a_convolution_of_patches_is_a_product_and_any_other_is_left_alone(bias:
 @pytest.mark.train
 def test_every_product_with_a_weight_is_in_8_bits_and_shared_rows_once(convert: Callable[..., Bundle]) -> None:
     import onnx
+    from onnx import numpy_helper
 
     bundle = convert("int8")
     assert bundle.source["conversion"] == {"products": 3, "products_int8": 3}
-    kinds = [node.op_type for node in onnx.load(bundle.path / "image.onnx").graph.node]
+    graph = onnx.load(bundle.path / "image.onnx").graph
+    kinds = [node.op_type for node in graph.node]
     assert kinds.count("MatMulIntegerToFloat") == kinds.count("QuantizeLinear") == 3
     assert "MatMul" not in kinds
+    values = {value.name: numpy_helper.to_array(value) for value in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "MatMulIntegerToFloat":  # signed weights would saturate where the CPU has no VNNI
+            assert values[node.input[1]].dtype == np.uint8
+            assert values[node.input[4]] == values[node.input[5]] == 128
 
 
 def four_bits_a_tensor(graph: Path, out: Path) -> dict[str, Any]:
