@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fashionrec.common.reach import Refusal, refusals_error
 from fashionrec.dataset.audit.findings import Finding
+from fashionrec.dataset.sources.layout import key_of
 from fashionrec.errors import DataError
 from fashionrec.labels.data_yaml import Listed, YoloData, read_data_yaml
 from fashionrec.labels.label_lines import label_path, orphan_labels
@@ -96,7 +97,7 @@ def _list_split(listing: Listing, data: YoloData, split: str, seen: dict[str, in
     if not found and not missing:
         listing.findings.append(Finding("empty-split", f"{split} has no photos", split))
     for path in sorted(found):
-        key, same = _key(path, listing.root), os.path.realpath(path)
+        key, same = key_of(path, listing.root), os.path.realpath(path)
         if same in seen:
             first = listing.entries[seen[same]]
             kind = "listed-twice" if first.split == split else "same-file-across-splits"
@@ -118,7 +119,7 @@ def _list_split(listing: Listing, data: YoloData, split: str, seen: dict[str, in
 
 
 def _missing(listed: Listed, split: str, root: Path) -> Finding:
-    key = _key(listed.path, root)
+    key = key_of(listed.path, root)
     if listed.source is None:
         return Finding("missing-split", f"data.yaml names {key}, which is not there", split)
     told = f"line {listed.line} of {listed.source.name} names it"
@@ -135,7 +136,7 @@ def _labels_of(image: Path, data: YoloData) -> tuple[Path | None, Path | None]:
 
 def _unread(data: YoloData, folder: Path, split: str) -> Iterator[Finding]:
     for path in data.reach.files(folder, [], UNREAD):
-        key = _key(path, data.path.parent)
+        key = key_of(path, data.path.parent)
         yield Finding("unread-format", f"{path.suffix.lower()} is not read", split, (key,))
 
 
@@ -164,7 +165,7 @@ def _orphans(listing: Listing, data: YoloData) -> Iterator[Finding]:
             if isinstance(path, Refusal):
                 yield _refusal(path, split)
                 continue
-            key = _key(path, listing.root)
+            key = key_of(path, listing.root)
             yield Finding("orphan-label", f"{path.name} has no photo", split, (key,))
 
 
@@ -180,7 +181,3 @@ def _check_names(data: YoloData) -> Iterator[Finding]:
             f"nc is {count}, and there are {len(names)} names",
             numbers={"nc": count, "names": len(names)},
         )
-
-
-def _key(path: Path, root: Path) -> str:
-    return os.path.relpath(path, root).replace(os.sep, "/")

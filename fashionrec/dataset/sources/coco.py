@@ -19,17 +19,18 @@ from typing import Any, NamedTuple
 from fashionrec.common.reach import Reach, Refusal, refusals_error
 from fashionrec.dataset.source import RawBox, Source, SourceImage
 from fashionrec.dataset.sources.layout import (
+    Photos,
     copies_of,
     counted,
     failure,
     key_of,
+    posix,
     refusals,
     some,
     split_of_file,
     split_of_folders,
 )
 from fashionrec.errors import DataError
-from fashionrec.photos.images import SUFFIXES
 
 #: Files of COCO's other tasks, by the beginning of their names: they describe the photos of the instances files once more.
 OTHER_TASKS = ("captions", "person_keypoints", "panoptic", "stuff", "image_info")
@@ -254,35 +255,24 @@ def _boxes_by_image(document: _Document, counts: Counter[str]) -> dict[str, tupl
     return found
 
 
-class _Photos:
-    """Photos below a folder, by relative path and by name; what may not be read is added to ``refused``."""
+class _Photos(Photos):
+    """Photos found by their ``file_name``; ``told`` are the names that may not be read, and that were told of."""
 
     def __init__(self, reach: Reach, refused: list[Refusal]) -> None:
-        self.reach = reach
-        self.paths = {key_of(path, reach.root): path for path in reach.files(reach.root, refused, SUFFIXES)}
-        self.refused = {one.name.rpartition("/")[2]: one for one in refused}
+        super().__init__(reach, refused)
         self.told: set[str] = set()
-        self.names: dict[str, list[Path]] = {}
-        for path in self.paths.values():
-            self.names.setdefault(path.name, []).append(path)
 
     def find(self, name: str, folders: Sequence[str]) -> Path | None:
         """The photo of a ``file_name`` below one of the folders."""
-        plain = name.replace("\\", "/")
         for folder in folders:
-            key = os.path.normpath(PurePosixPath(folder, plain)).replace(os.sep, "/")
+            key = os.path.normpath(PurePosixPath(folder, posix(name))).replace(os.sep, "/")
             if key in self.paths:
                 return self.paths[key]
         return None
 
-    def alone(self, name: str) -> Path | None:
-        """The only photo that has this name, in whatever folder."""
-        same = self.names.get(PurePosixPath(name.replace("\\", "/")).name, ())
-        return same[0] if len(same) == 1 else None
-
     def lost(self, name: str, document: str) -> dict[str, str]:
         """Why there is no photo of a ``file_name``."""
-        plain = PurePosixPath(name.replace("\\", "/"))
+        plain = posix(name)
         refused = self.refused.get(plain.name)
         if refused:
             self.told.add(plain.name)

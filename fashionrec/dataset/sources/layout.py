@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from fashionrec.common.folder import is_link
 from fashionrec.common.reach import WORDS, Reach, Refusal
@@ -43,6 +43,28 @@ def copies_of(name: str) -> str | None:
 def key_of(path: Path, root: Path) -> str:
     """A photo's path relative to its source, with ``/``. Nothing is resolved: a link keeps its own name."""
     return os.path.relpath(path, root).replace(os.sep, "/")
+
+
+class Photos:
+    """Photos below a folder, by relative path and by name; what may not be read is added to ``refused``."""
+
+    def __init__(self, reach: Reach, refused: list[Refusal]) -> None:
+        self.reach = reach
+        self.paths = {key_of(path, reach.root): path for path in reach.files(reach.root, refused, SUFFIXES)}
+        self.refused = {one.name.rpartition("/")[2]: one for one in refused}
+        self.names: dict[str, list[Path]] = {}
+        for path in self.paths.values():
+            self.names.setdefault(path.name, []).append(path)
+
+    def alone(self, name: str) -> Path | None:
+        """The only photo that has this name, in whatever folder."""
+        same = self.names.get(posix(name).name, ())
+        return same[0] if len(same) == 1 else None
+
+
+def posix(name: str) -> PurePosixPath:
+    """A name that was written on any system."""
+    return PurePosixPath(name.replace("\\", "/"))
 
 
 def failure(key: str, reason: str, message: str) -> dict[str, str]:

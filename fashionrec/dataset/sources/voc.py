@@ -21,17 +21,18 @@ from fashionrec.common.extras import load
 from fashionrec.common.reach import WORDS, Reach, Refusal, refusals_error
 from fashionrec.dataset.source import RawBox, Source, SourceImage
 from fashionrec.dataset.sources.layout import (
+    Photos,
     copies_of,
     counted,
     failure,
     key_of,
+    posix,
     refusals,
     some,
     split_of_file,
     split_of_folders,
 )
 from fashionrec.errors import DataError
-from fashionrec.photos.images import SUFFIXES
 
 #: Folders of XML files, and of the photos beside such a folder.
 XML_FOLDERS = frozenset({"annotations", "annotation", "xmls", "xml", "labels"})
@@ -111,7 +112,7 @@ def read(where: Path, label: str, *, follow_links: bool | None = None) -> Source
             continue
         counts["boxes"] += len(voc.boxes)
         counts["difficult"] += voc.difficult
-        counts["renamed"] += bool(voc.filename) and PurePosixPath(voc.filename.replace("\\", "/")).stem != path.stem
+        counts["renamed"] += bool(voc.filename) and posix(voc.filename).stem != path.stem
         listed = splits.get(xml.with_suffix("")) or split_of_folders(xml.relative_to(where).parts[:-1])
         found[key] = (path, voc, listed or split_of_folders(PurePosixPath(key).parts[:-1]))
     if not found and refused:
@@ -208,22 +209,17 @@ def _text(found: Any) -> str:
     return (found.text or "").strip() if found is not None else ""
 
 
-class _Photos:
-    """Photos below a folder, found for an XML file: by its own name, beside it or in the folder that belongs to its own."""
+class _Photos(Photos):
+    """Photos found for an XML file: by its own name, beside it or in the folder that belongs to its own."""
 
     def __init__(self, reach: Reach, refused: list[Refusal]) -> None:
-        self.root = reach.root
-        self.paths = {key_of(path, self.root): path for path in reach.files(self.root, refused, SUFFIXES)}
-        self.refused = {one.name.rpartition("/")[2] for one in refused}
+        super().__init__(reach, refused)
         self.stems: dict[tuple[str, str], list[Path]] = {}
-        self.names: dict[str, list[Path]] = {}
         for key, path in self.paths.items():
-            pure = PurePosixPath(key)
-            self.stems.setdefault((pure.parent.as_posix().lower(), path.stem), []).append(path)
-            self.names.setdefault(path.name, []).append(path)
+            self.stems.setdefault((PurePosixPath(key).parent.as_posix().lower(), path.stem), []).append(path)
 
     def find(self, xml: Path, filename: str) -> Path | None:
-        wanted = PurePosixPath(filename.replace("\\", "/"))
+        wanted = posix(filename)
         folders = list(self._folders(xml))
         for stem in (xml.stem, wanted.stem):
             for folder in folders:
@@ -232,19 +228,14 @@ class _Photos:
                     return next((path for path in same if path.name == wanted.name), same[0])
         return None
 
-    def alone(self, filename: str) -> Path | None:
-        """The only photo that has this name, in whatever folder."""
-        same = self.names.get(PurePosixPath(filename.replace("\\", "/")).name, ())
-        return same[0] if len(same) == 1 else None
-
     def is_refused(self, xml: Path, filename: str) -> bool:
         """Whether the photo of an XML file is there and may not be read: that is told of the photo."""
         stems = {PurePosixPath(name).stem for name in self.refused if not name.lower().endswith(".xml")}
-        return bool(stems & {xml.stem, PurePosixPath(filename.replace("\\", "/")).stem})
+        return bool(stems & {xml.stem, posix(filename).stem})
 
     def _folders(self, xml: Path) -> Iterator[str]:
         """``Annotations/sub`` belongs to ``JPEGImages/sub``; lower case, relative to the root."""
-        parts = [part.lower() for part in xml.relative_to(self.root).parts[:-1]]
+        parts = [part.lower() for part in xml.relative_to(self.reach.root).parts[:-1]]
         yield "/".join(parts) or "."
         for n in reversed(range(len(parts))):
             if parts[n] in XML_FOLDERS:
