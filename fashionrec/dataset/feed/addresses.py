@@ -37,6 +37,28 @@ class Unfetched(Exception):
         self.reason, self.retry, self.after = reason, retry, after
 
 
+class Cuttable:
+    """A connection that another thread can end. ``line`` is a second handle of its socket, to cut it by."""
+
+    line: socket.socket | None = None
+
+    def keep_line(self, made: socket.socket) -> None:
+        self.drop_line()
+        self.line = made.dup()
+
+    def drop_line(self) -> None:
+        if self.line is not None:
+            self.line.close()
+            self.line = None
+
+    def cut(self) -> None:
+        """End the connection, whatever it is waiting for."""
+        line = self.line
+        if line is not None:
+            with contextlib.suppress(OSError):
+                line.shutdown(socket.SHUT_RDWR)
+
+
 @dataclass(frozen=True)
 class Target:
     """A URL that may be asked for: http or https, with a host, without user name and password. ``url`` is its one spelling."""

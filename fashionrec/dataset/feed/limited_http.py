@@ -8,7 +8,6 @@ This module needs requests and is imported by name at call time.
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import threading
 import time
@@ -21,6 +20,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from fashionrec.dataset.feed.addresses import Cuttable
 from fashionrec.errors import FashionrecError
 
 _LEAST_SPEED = 10_000  # bytes per second that a body must be sent or received with
@@ -28,17 +28,15 @@ _PORTS = {"http": 80, "https": 443}
 _current = threading.local()  # the connection that this thread's request uses
 
 
-class _Cuttable:
-    """A connection that is cut when the time for a request is over. ``line`` is a second handle of its socket."""
+class _Timed(Cuttable):
+    """A connection that is cut when the time for a request is over."""
 
-    line: socket.socket | None = None
     until = 0.0
     timer: threading.Timer | None = None
 
     def _new_conn(self) -> socket.socket:
         made: socket.socket = super()._new_conn()  # type: ignore[misc]
-        self._drop_line()
-        self.line = made.dup()
+        self.keep_line(made)
         return made
 
     def request(self, *given: Any, **named: Any) -> Any:
@@ -51,7 +49,7 @@ class _Cuttable:
         if self.timer is not None:
             self.timer.cancel()
         super().close()  # type: ignore[misc]
-        self._drop_line()
+        self.drop_line()
 
     def _watch(self) -> None:
         if self.timer is not None:
@@ -61,21 +59,15 @@ class _Cuttable:
             self.timer = threading.Timer(left, self._watch)
             self.timer.daemon = True
             self.timer.start()
-        elif (line := self.line) is not None:
-            with contextlib.suppress(OSError):
-                line.shutdown(socket.SHUT_RDWR)
-
-    def _drop_line(self) -> None:
-        if self.line is not None:
-            self.line.close()
-            self.line = None
+        else:
+            self.cut()
 
 
-class _Http(_Cuttable, HTTPConnection):
+class _Http(_Timed, HTTPConnection):
     pass
 
 
-class _Https(_Cuttable, HTTPSConnection):
+class _Https(_Timed, HTTPSConnection):
     pass
 
 
@@ -112,7 +104,7 @@ class LimitedAdapter(HTTPAdapter):
         return response
 
     def _limited(
-        self, response: Response, plain: Callable[..., Iterator[bytes]], connection: _Cuttable | None
+        self, response: Response, plain: Callable[..., Iterator[bytes]], connection: _Timed | None
     ) -> Callable[..., Iterator[bytes]]:
         def stream(*given: Any, **named: Any) -> Iterator[bytes]:
             size = 0

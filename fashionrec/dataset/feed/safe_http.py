@@ -10,7 +10,6 @@ This module needs urllib3 and is imported by name at call time (:func:`fashionre
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import importlib.util
 import socket
@@ -25,18 +24,17 @@ from typing import Any
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from fashionrec.dataset.feed.addresses import Door, Target, Unfetched
+from fashionrec.dataset.feed.addresses import Cuttable, Door, Target, Unfetched
 
 CHUNK = 1 << 16
 _DRAIN = 1 << 14  # what is left of a redirect's or an error's body is read up to this, to keep the connection
 
 
-class _Checked:
-    """The part of a connection that goes through the door. ``line`` is a second handle of its socket, to cut it by."""
+class _Checked(Cuttable):
+    """The part of a connection that goes through the door."""
 
     door: Door
     expires: float
-    line: socket.socket | None = None
 
     def _new_conn(self: Any) -> socket.socket:
         failure: OSError | None = None
@@ -50,22 +48,9 @@ class _Checked:
                 failure = error
                 continue
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.drop_line()
-            self.line = made.dup()
+            self.keep_line(made)
             return made
         raise failure or TimeoutError("the time for one image is over")
-
-    def drop_line(self) -> None:
-        if self.line is not None:
-            self.line.close()
-            self.line = None
-
-    def cut(self) -> None:
-        """End the connection from another thread, whatever it is waiting for."""
-        line = self.line
-        if line is not None:
-            with contextlib.suppress(OSError):
-                line.shutdown(socket.SHUT_RDWR)
 
     def hang_up(self: Any) -> None:
         self.close()
