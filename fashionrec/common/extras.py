@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
 
 from fashionrec.errors import MissingExtra
 
@@ -39,3 +42,14 @@ def load(module: str, *, what: str, packages: tuple[str, ...] = ()) -> ModuleTyp
     """Import a module of the training plane. Raises :class:`MissingExtra` when a package it needs is not installed."""
     need(*packages, what=what)
     return importlib.import_module(module)
+
+
+@contextmanager
+def swapped(owner: Any, **attributes: Any) -> Iterator[None]:
+    """Exchange attributes of a package's module for a while, where it has no other door to them."""
+    before = {name: getattr(owner, name) for name in attributes}
+    vars(owner).update(attributes)
+    try:
+        yield
+    finally:
+        vars(owner).update(before)

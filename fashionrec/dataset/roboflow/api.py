@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from fashionrec.common.documents import parse_json
-from fashionrec.common.extras import need
+from fashionrec.common.extras import need, swapped
 from fashionrec.errors import ConfigError, DataError, FashionrecError, MissingExtra
 
 if TYPE_CHECKING:
@@ -106,13 +106,15 @@ def connected(workspace: str, config: RoboflowConfig) -> Iterator[Client]:
     with _ONE_AT_A_TIME, _address(settings, config.api_url), contextlib.redirect_stdout(io.StringIO()):
         key = _find_key(workspace, settings)
         session, asking = _sessions(http, config)
+        adapter = importlib.import_module("roboflow.adapters.rfapi")
+        get, post = (functools.partial(ask, timeout=config.timeout) for ask in (asking.get, asking.post))
         with (
-            _patient(http, asking, config.timeout),
+            swapped(http, get=get, post=post, Session=lambda: asking),
+            swapped(adapter, _upload_sessions=threading.local()),  # where it keeps the session of its uploads
             _redacted_log(key),
             contextlib.closing(session),
             contextlib.closing(asking),
         ):
-            adapter = importlib.import_module("roboflow.adapters.rfapi")
             yield Client(_host(settings, config.api_url), key, package, adapter, session, config.timeout)
 
 
@@ -179,7 +181,8 @@ def _load() -> tuple[Any, Any, Any]:
     need("roboflow", what="Roboflow")
     formatwarning = warnings.formatwarning
     try:
-        with _no_dotenv():
+        # whoever else has load_dotenv already is not concerned
+        with swapped(importlib.import_module("dotenv"), load_dotenv=lambda *given, **named: False):
             package = importlib.import_module("roboflow")
         settings = importlib.import_module("roboflow.config")
         http = importlib.import_module("roboflow.util.http")
@@ -193,18 +196,6 @@ def _load() -> tuple[Any, Any, Any]:
     finally:
         warnings.formatwarning = formatwarning  # the package replaces everybody's
     return package, settings, http
-
-
-@contextmanager
-def _no_dotenv() -> Iterator[None]:
-    """Let ``load_dotenv`` do nothing meanwhile. Whoever else has it already is not concerned."""
-    dotenv: Any = importlib.import_module("dotenv")
-    before = dotenv.load_dotenv
-    dotenv.load_dotenv = lambda *given, **named: False
-    try:
-        yield
-    finally:
-        dotenv.load_dotenv = before
 
 
 def _find_key(workspace: str, settings: Any) -> str:
@@ -277,21 +268,6 @@ def _sessions(http: Any, config: RoboflowConfig) -> tuple[Any, Any]:
             adapter = LimitedAdapter(config.timeout, most, extend=one is session, max_retries=retry)
             one.mount(scheme, adapter)
     return session, asking
-
-
-@contextmanager
-def _patient(http: Any, session: Any, timeout: float) -> Iterator[None]:
-    adapter: Any = importlib.import_module("roboflow.adapters.rfapi")
-    before = http.get, http.post, http.Session
-    http.get = functools.partial(session.get, timeout=timeout)
-    http.post = functools.partial(session.post, timeout=timeout)
-    http.Session = lambda: session
-    adapter._upload_sessions = threading.local()  # where it keeps the session of its uploads
-    try:
-        yield
-    finally:
-        http.get, http.post, http.Session = before
-        adapter._upload_sessions = threading.local()
 
 
 class _Redact(logging.Filter):

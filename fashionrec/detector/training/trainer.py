@@ -10,11 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from fashionrec.common.extras import swapped
 from fashionrec.common.files import dump_json, temporary_beside, write_atomic
 from fashionrec.common.system import put
 from fashionrec.config.yolo_options import YOLO_OPTIONS
@@ -114,7 +114,7 @@ class RunTrainer(_Trainer):
         from ultralytics.engine import trainer as engine
 
         self.ending = True
-        with _replaced(engine, "strip_optimizer", _strip_whole):
+        with swapped(engine, strip_optimizer=_strip_whole):
             super().final_eval()
         if _rank() == 0:
             validator: Any = self.validator
@@ -123,7 +123,7 @@ class RunTrainer(_Trainer):
     def _setup_train(self) -> None:
         from ultralytics.engine import trainer as engine
 
-        with _replaced(engine, "check_amp", check_amp_offline):
+        with swapped(engine, check_amp=check_amp_offline):
             super()._setup_train()
         if _rank() < 1:
             started(self, self.plan.loggers)
@@ -210,16 +210,5 @@ def check_amp_offline(model: Any) -> bool:
     def offline(*_: Any) -> None:
         raise ConnectionError
 
-    with _replaced(ultralytics, "YOLO", offline):
+    with swapped(ultralytics, YOLO=offline):
         return bool(check_amp(model))
-
-
-@contextlib.contextmanager
-def _replaced(module: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
-    """A module's function exchanged for a while: ultralytics has no other door to it."""
-    before = getattr(module, name)
-    setattr(module, name, function)
-    try:
-        yield
-    finally:
-        setattr(module, name, before)
