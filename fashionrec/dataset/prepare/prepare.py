@@ -27,8 +27,9 @@ from fashionrec.common.files import dump_json
 from fashionrec.config import Config, DatasetConfig
 from fashionrec.dataset.prepare.assign import assign_groups, assign_splits
 from fashionrec.dataset.prepare.rules import Label, Problem, class_map, clean_boxes
+from fashionrec.dataset.prepare.split import SPLITS
 from fashionrec.dataset.prepare.stage import Failed, Staged, Treatment, stage_photos
-from fashionrec.dataset.prepare.table import SPLITS, write_data_yaml, write_table
+from fashionrec.dataset.prepare.table import write_data_yaml, write_table
 from fashionrec.dataset.prepare.write import (
     UNLABELLED,
     Case,

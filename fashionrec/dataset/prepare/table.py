@@ -15,13 +15,13 @@ import yaml
 from fashionrec.common.extras import load
 from fashionrec.common.files import write_atomic
 from fashionrec.common.text import TableWriter
+from fashionrec.dataset.prepare.split import SPLITS
 from fashionrec.labels.data_yaml import DATA_YAML
 from fashionrec.types import CLASS_NAMES
 
 COLUMNS = tuple(
     "image_id image_path width height class_id class_name bbox_x_center bbox_y_center bbox_width bbox_height".split()
 )
-SPLITS = ("train", "valid", "test")
 _ROWS = 50_000  # of the Parquet table held at a time
 
 

@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fashionrec.dataset.exports.choose import Chosen, Detect, Strategy, choose
+from fashionrec.dataset.prepare.rules import Label, yolo_lines
+from fashionrec.dataset.prepare.split import SPLITS
 from fashionrec.dataset.roboflow.api import (
     KEY,
     PASSING,
@@ -41,7 +43,6 @@ if TYPE_CHECKING:
     from fashionrec.config import Config
 
 QUALITY = 95  # of the JPEG that is sent
-_SPLITS = ("train", "valid", "test")
 _WITH_BOXES = ("object-detection", "instance-segmentation")
 _T = TypeVar("_T")
 
@@ -94,9 +95,8 @@ class Report:
 def batch_name(named: str | None, model: str, today: date) -> str:
     """The setting's name, or one by date and model. Raises :class:`ConfigError` for a name that cannot be sent."""
     name = named or f"fashionrec {today.isoformat()} {re.sub(r'[^A-Za-z0-9_.-]+', '-', model).strip('-') or 'model'}"
-    if (
-        not name.strip() or len(name) > 100 or re.search(r"[&#?%+=/\\\x00-\x1f]", name)
-    ):  # the package puts it in an address
+    # the package puts it in an address
+    if not name.strip() or len(name) > 100 or re.search(r"[&#?%+=/\\\x00-\x1f]", name):
         raise ConfigError(f"{name[:100]!r} cannot be a batch's name", hint="letters, digits, spaces, - and _ will do")
     return name
 
@@ -129,7 +129,7 @@ def plan(chosen: Sequence[Chosen], target: str, store: Path, config: Config, *, 
                 left_out[error.reason] += 1
                 continue
             names, lines = label_lines(one.garments, one.size, conf)
-            split = one.split if one.split in _SPLITS else "train"
+            split = one.split if one.split in SPLITS else "train"
             photos.append(Outgoing(one.key, one.path, split, one.sha256, len(data), lines, names))
     return Plan(target, api_host(config.roboflow), batch, tuple(photos), dict(left_out))
 
@@ -220,16 +220,14 @@ def label_lines(
 
     ``size`` is the photo's width and height; parts of a box outside it are cut off.
     """
-    width, height = size
     kept = [g for g in garments if g.class_name and not g.whole_photo and (g.confidence or 0) >= conf]
     names = tuple(sorted({str(g.class_name) for g in kept}))
     lines = []
     for garment in kept:
-        box = garment.box.clip(width, height)
+        box = garment.box.clip(*size)
         if box.area > 0:
-            x, y = (box.x1 + box.x2) / 2 / width, (box.y1 + box.y2) / 2 / height
-            number = names.index(str(garment.class_name))
-            lines.append(f"{number} {x:.6f} {y:.6f} {box.width / width:.6f} {box.height / height:.6f}")
+            label = Label(names.index(str(garment.class_name)), box)
+            lines.append(yolo_lines([label], size).rstrip())
     return names, tuple(lines)
 
 
@@ -308,9 +306,7 @@ def _persist(ask: Callable[[], _T], client: Client, retries: int, pause: float) 
                 with told_anew("Roboflow does not accept the key for uploads", client, f"check {KEY}"):
                     raise
             lost = is_connection(error)
-            unread = not lost and not isinstance(
-                error, client.adapter.RoboflowError
-            )  # the package fell over the answer
+            unread = not lost and not isinstance(error, client.adapter.RoboflowError)  # it fell over the answer
             if attempt < retries and (lost or unread or status in PASSING):
                 time.sleep(pause * 2**attempt)
             elif lost:
