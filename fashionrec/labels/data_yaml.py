@@ -194,7 +194,7 @@ def read_data_yaml(path: Path, follow_links: bool | None = None) -> YoloData:
         raise DataError(f"{path} is not a YOLO dataset: it has no names")
     root = path.parent / str(document.get("path") or "")
     named = {
-        split: [str(part) for part in _as_list(value)]
+        split: [str(part) for part in (value if isinstance(value, list) else [value])]
         for split, keys in SPLIT_KEYS.items()
         if (value := next((document[key] for key in keys if document.get(key)), None)) is not None
     }
@@ -292,10 +292,6 @@ def dataset_fingerprint(path: Path, splits: Sequence[str] | None = None) -> str:
                 raise DataError(f"a photo of {path} is missing: {image}") from None
             digest.update(f"{split}/{image.name}:{size}\n".encode() + text)
     return digest.hexdigest()
-
-
-def _as_list(value: object) -> Sequence[object]:
-    return value if isinstance(value, list) else [value]
 
 
 def _beside(folder: Path, root: Path, named: Iterable[Sequence[str]]) -> Path | None:

@@ -97,10 +97,7 @@ def choose_precision(
     except MissingExtra as error:
         say(f"{source.kind}: in fp32; {error} ({error.hint})")
         return source
-    except (
-        FashionrecError,
-        OSError,
-    ) as error:  # an OSError: no place beside the source, or none that may be written to
+    except (FashionrecError, OSError) as error:  # no place beside the source, or none that may be written to
         if isinstance(error, (Refused, DataError)):
             refusals.remember(str(error))
         warn(f"{source.kind}: in fp32; {error}")

@@ -7,8 +7,6 @@ is read: run lengths and dictionaries multiply what compression alone cannot.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +28,16 @@ def read_parquet(path: Path) -> pandas.DataFrame:
     """The table in a Parquet file, as pandas reads it. Raises :class:`DataError` beyond the limits."""
     pandas: Any = load("pandas", what="reading a Parquet table", packages=("pandas", "pyarrow"))
     parquet: Any = load("pyarrow.parquet", what="reading a Parquet table", packages=("pandas", "pyarrow"))
-    with path.open("rb") as file, _plain_errors():
+    import pyarrow
+
+    try:
+        return _read(path, pandas, parquet)
+    except pyarrow.ArrowException as error:  # some are no ValueError, as all others that reading raises
+        raise ValueError(" ".join(str(error).split())[:200]) from None
+
+
+def _read(path: Path, pandas: Any, parquet: Any) -> pandas.DataFrame:
+    with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         most = max(_BYTES, _TIMES * size)
         about = parquet.ParquetFile(file).metadata
@@ -49,17 +56,6 @@ def read_parquet(path: Path) -> pandas.DataFrame:
                 raise DataError(f"{path} has {size:,} bytes and holds more than {most >> 20:,} MiB", hint=_TOO_LARGE)
         frame: pandas.DataFrame = pandas.read_parquet(file)
     return frame
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """What Arrow cannot read as a ``ValueError``: some of its errors are no other kind."""
-    import pyarrow
-
-    try:
-        yield
-    except pyarrow.ArrowException as error:
-        raise ValueError(" ".join(str(error).split())[:200]) from None
 
 
 def _size(array: Any) -> int:

@@ -202,13 +202,15 @@ def _validate(weights: Path, data: Path, side: int, run: Run) -> float:
         yolo = load_yolo(str(weights))
         place = {"project": str(run.path.resolve()), "name": ".validation", "exist_ok": True}
         found = yolo.val(
-            data=str(data.resolve()), split="val", imgsz=side, plots=False, workers=0, device=_device(run), **place
+            data=str(data.resolve()),
+            split="val",
+            imgsz=side,
+            plots=False,
+            workers=0,
+            device=run.device or "cpu",
+            **place,
         )
     return float(found.box.map)
-
-
-def _device(run: Run) -> str:
-    return run.device or "cpu"
 
 
 def _old_photos(new: YoloData, old: YoloData | None, config: FinetuneConfig) -> dict[str, list[Path]]:

@@ -57,24 +57,18 @@ def launch(trainer: Any, log: Path) -> None:
     try:
         command, file = dist.generate_ddp_command(trainer)
         with log.open("ab") as stream:
-            held = lock_handles(
-                Path(trainer.save_dir)
-            )  # if this process is killed, they train on, and the run is theirs
-            environment = {
-                **os.environ,
-                "PYTHONSAFEPATH": "1",
-                "YOLO_OFFLINE": "true",
-            }  # `python -m` would look into the working folder first
-            code = subprocess.run(
-                command, stdout=stream, stderr=stream, check=False, pass_fds=held, env=environment
-            ).returncode
+            # if this process is killed, they train on, and the run is theirs
+            held = lock_handles(Path(trainer.save_dir))
+            # `python -m` would look into the working folder first
+            environment = {**os.environ, "PYTHONSAFEPATH": "1", "YOLO_OFFLINE": "true"}
+            done = subprocess.run(command, stdout=stream, stderr=stream, check=False, pass_fds=held, env=environment)
     finally:
         trainer.resume = resume
         unset_deterministic()
         if file is not None:
             dist.ddp_cleanup(trainer, str(file))
-    if code:
-        raise FashionrecError(f"the training on device={trainer.args.device} ended with code {code}")
+    if done.returncode:
+        raise FashionrecError(f"the training on device={trainer.args.device} ended with code {done.returncode}")
 
 
 @contextlib.contextmanager

@@ -121,8 +121,15 @@ def largest_activation(graph: Path, batches: Batches) -> float:
     A CPU computes a half-precision graph in float32, so what would be infinite on a GPU is not in its output: the ranges must
     be looked at.
     """
+    from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
+
     with tempfile.TemporaryDirectory() as folder:  # the graph may be that of a bundle
-        model, ranges = _ranges(graph, Path(folder), batches)
+        folded, ranged = Path(folder, "folded.onnx"), Path(folder, "ranges.onnx")
+        model = _folded(graph, folded)
+        with _translated("fp16"):
+            calibrator = create_calibrator(folded, None, str(ranged), CalibrationMethod.MinMax)
+            calibrator.collect_data(_Reader(model.graph.input[0].name, batches()))
+            ranges = calibrator.compute_data()
     decoders = decoding(model, _WEIGHTED)
     late = {name for node in model.graph.node if node.name in decoders for name in node.output}
     found = [
@@ -133,18 +140,6 @@ def largest_activation(graph: Path, batches: Batches) -> float:
     found += [np.array(edge) for name, tensor in ranges.items() if name not in late for edge in tensor.range_value]
     finite = [np.abs(values[np.isfinite(values)]) for values in found]  # a mask is infinite, in half precision too
     return max((float(values.max()) for values in finite if values.size), default=0.0)
-
-
-def _ranges(graph: Path, folder: Path, batches: Batches) -> tuple[onnx.ModelProto, Any]:
-    """The folded graph, and the least and largest of all that it computes."""
-    from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
-
-    folded = folder / "folded.onnx"
-    model = _folded(graph, folded)
-    with _translated("fp16"):
-        calibrator = create_calibrator(folded, None, str(folder / "ranges.onnx"), CalibrationMethod.MinMax)
-        calibrator.collect_data(_Reader(model.graph.input[0].name, batches()))
-        return model, calibrator.compute_data()
 
 
 def decoding(model: onnx.ModelProto, weighted: frozenset[str] = _CONVOLUTIONS) -> set[str]:
@@ -226,10 +221,8 @@ def _folded(graph: Path, out: Path) -> onnx.ModelProto:
     for n, node in enumerate(model.graph.node):
         node.name = f"{n}:{node.name}"
     metadata = model.metadata_props.add()
-    metadata.key, metadata.value = (
-        "onnx.quant.pre_process",
-        "onnxruntime.quant",
-    )  # or the quantizer asks for it, on stderr
+    # or the quantizer asks for it, on stderr
+    metadata.key, metadata.value = "onnx.quant.pre_process", "onnxruntime.quant"
     onnx.save(model, out)
     return model
 

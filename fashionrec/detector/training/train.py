@@ -94,17 +94,8 @@ def train_detector(
     run.dataset = {"path": str(data), "fingerprint": fingerprint, "valid": watched_data}
     if about.get("pixels"):
         run.dataset["pixels"] = about["pixels"]
-    return fit(
-        yolo,
-        run,
-        yolo_data,
-        settings,
-        progress,
-        balance=config.balance,
-        loggers=config.loggers,
-        point=point,
-        devices=devices,
-    )
+    more: dict[str, Any] = {"balance": config.balance, "loggers": config.loggers, "point": point, "devices": devices}
+    return fit(yolo, run, yolo_data, settings, progress, **more)
 
 
 def fit(
@@ -159,7 +150,7 @@ def fit(
     if run.dataset.get("pixels"):
         for checkpoint in run.weights.values():
             stamp(run.path / checkpoint, {"pixels": run.dataset["pixels"]})
-    run.metrics = _measured(run.path) if several else metrics_of(yolo.trainer.validator.metrics)
+    run.metrics = dict(read_json(run.path / METRICS)) if several else metrics_of(yolo.trainer.validator.metrics)
     for leftover in (weights / PREVIOUS, run.path / METRICS):
         leftover.unlink(missing_ok=True)
     clock.stop()
@@ -208,10 +199,6 @@ class _Clock:
 
     def stop(self) -> None:
         self.run.seconds = self.before + time.perf_counter() - self.start
-
-
-def _measured(folder: Path) -> dict[str, Any]:
-    return dict(read_json(folder / METRICS))
 
 
 def _epoch(trainer: Any) -> dict[str, float]:

@@ -43,8 +43,12 @@ def load_ultralytics() -> Any:
     from fashionrec.detector.training import guard
 
     guard.install()
-    for name in ("Arial.ttf", "Arial.Unicode.ttf"):
-        _provide_font(Path(USER_CONFIG_DIR) / name)
+    for name in ("Arial.ttf", "Arial.Unicode.ttf"):  # which ultralytics would download
+        if not (font := Path(USER_CONFIG_DIR) / name).exists():
+            import matplotlib
+
+            font.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", font)
     return ultralytics
 
 
@@ -185,8 +189,6 @@ def translated(what: str, log: Path) -> Iterator[None]:
         yield
     except FashionrecError:
         raise
-    except KeyboardInterrupt:
-        raise
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise FashionrecError(f"{what} failed: {reason}", hint=f"the trainer's own words are in {log}") from error
@@ -222,13 +224,3 @@ def _offline() -> Iterator[None]:
             del os.environ["YOLO_OFFLINE"]
         else:
             os.environ["YOLO_OFFLINE"] = before
-
-
-def _provide_font(target: Path) -> None:
-    """Matplotlib's own font under the name that ultralytics would otherwise download."""
-    if not target.exists():
-        import matplotlib
-
-        font = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(font, target)

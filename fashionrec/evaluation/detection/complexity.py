@@ -42,7 +42,8 @@ def complexity(graph: Path, picture: np.ndarray) -> Complexity:
     import onnx
 
     model = onnx.load(str(graph))
-    _fixed(model.graph.input[0], picture.shape)
+    for dimension, size in zip(model.graph.input[0].type.tensor_type.shape.dim, picture.shape, strict=True):
+        dimension.dim_value = size
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     shapes = {value.name: _shape(value) for value in (*inferred.graph.value_info, *inferred.graph.output)}
     shapes |= {model.graph.input[0].name: tuple(picture.shape)}
@@ -96,11 +97,6 @@ def _measured(model: Any, names: Iterable[str], picture: np.ndarray) -> dict[str
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     found = session.run(list(names), {model.graph.input[0].name: picture})
     return {name: tuple(value.shape) for name, value in zip(names, found, strict=True)}
-
-
-def _fixed(value: Any, shape: Iterable[int]) -> None:
-    for dimension, size in zip(value.type.tensor_type.shape.dim, shape, strict=True):
-        dimension.dim_value = size
 
 
 def _shape(value: Any) -> tuple[int, ...] | None:

@@ -103,10 +103,11 @@ def fit(
     yolo = read_data_yaml(data)
     images = yolo.images("train")
     classes = [read_labels(path)[:, 0] for path in images]
+    variation = Variation(**{name: float(options[name]) for name in _VARIED})
     device = placed(config.device)
     run.device = str(device)
     learner.model.to(device)
-    photos = LabelledPhotos(images, about.imgsz, int(learner.spec["pad"]), _variation(options), config.seed, limits)
+    photos = LabelledPhotos(images, about.imgsz, int(learner.spec["pad"]), variation, config.seed, limits)
     steps = math.ceil(len(images) / int(config.batch))
     optimizer, lr = _optimizer(learner, config, options)
     schedule = _schedule(lr, float(options["lrf"]), steps * config.epochs, round(options["warmup_epochs"] * steps))
@@ -230,10 +231,6 @@ def _normalized(pictures: torch.Tensor, spec: dict[str, Any]) -> torch.Tensor:
 def _collated(items: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> tuple[torch.Tensor, list[Truth]]:
     pictures = torch.from_numpy(np.stack([picture for picture, _, _ in items]))
     return pictures, [(torch.from_numpy(boxes), torch.from_numpy(classes)) for _, boxes, classes in items]
-
-
-def _variation(options: dict[str, Any]) -> Variation:
-    return Variation(**{name: float(options[name]) for name in _VARIED})
 
 
 def _settle_norms(model: nn.Module, total: int) -> None:
