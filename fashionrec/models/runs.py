@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import itertools
 import os
 import platform
 import re
@@ -139,13 +140,7 @@ def start_run(
     """
     if name is not None and (Path(name).name != name or name in ("", ".", "..")):
         raise ConfigError(f"{name!r} cannot be a run's name", hint="a name, not a path; the parent is project.runs")
-    if name is None:
-        count = 1
-        while os.path.lexists(parent / f"{verb}{'' if count == 1 else count}"):
-            count += 1
-        path = parent / f"{verb}{'' if count == 1 else count}"
-    else:
-        path = parent / name
+    path = free_place(parent, verb) if name is None else parent / name
     parent.parent.mkdir(parents=True, exist_ok=True)
     runs = Folder(parent.parent, "the folder of runs")
     if runs.path(parent.name, "folder").exists():
@@ -159,6 +154,12 @@ def start_run(
     run = Run(path=path, kind=kind, verb=verb, created=now(), versions=installed_versions())
     run.save(wait=wait)
     return run
+
+
+def free_place(parent: Path, name: str) -> Path:
+    """The first of ``name``, ``name2``, ... that is not there."""
+    numbered = (parent / f"{name}{n if n > 1 else ''}" for n in itertools.count(1))
+    return next(path for path in numbered if not os.path.lexists(path))
 
 
 def read_run(path: Path) -> Run:

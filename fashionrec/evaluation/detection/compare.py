@@ -18,7 +18,7 @@ from fashionrec.errors import ConfigError, FashionrecError, MissingExtra
 from fashionrec.evaluation.detection.selection import selection_markdown, selection_page
 from fashionrec.labels.data_yaml import data_yaml_of, dataset_fingerprint, read_data_yaml
 from fashionrec.models.bundle import Bundle, is_bundle
-from fashionrec.models.runs import Run, is_run, read_run
+from fashionrec.models.runs import Run, free_place, is_run, read_run
 
 if TYPE_CHECKING:
     from fashionrec.detector.detect import Detector
@@ -179,10 +179,7 @@ def report_folder(runs: Path, name: str | None) -> Path:
     """
     parent = runs / "compare"
     if name is None:
-        count = 1
-        while os.path.lexists(parent / f"compare{'' if count == 1 else count}"):
-            count += 1
-        name = f"compare{'' if count == 1 else count}"
+        name = free_place(parent, "compare").name
     elif Path(name).name != name or name in ("", ".", ".."):
         raise ConfigError(f"{name!r} cannot be a folder's name", hint="a path goes with --out")
     if runs.is_dir():

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from fashionrec.common.documents import parse_json
 from fashionrec.common.files import temporary_beside
 from fashionrec.common.system import put
+from fashionrec.config import TrainConfig
 from fashionrec.detector.training.families import metadata
 from fashionrec.detector.training.whole import check_tensors
 from fashionrec.errors import ModelError
@@ -56,6 +57,12 @@ class About:
             return about
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelError(f"{weights} is not understood ({error!r})", hint="train it again") from None
+
+
+def model_of(config: TrainConfig) -> str:
+    """The model that a training names, itself or by a checkpoint of ours. Raises :class:`ModelError`."""
+    path = Path(config.model)
+    return About.of(path).model if path.suffix == ".safetensors" else config.model
 
 
 def save_weights(path: Path, model: torch.nn.Module, about: About) -> None:

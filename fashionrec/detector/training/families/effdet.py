@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from fashionrec.common.extras import need
 from fashionrec.config import TrainConfig, nearest
 from fashionrec.detector.efficientdet import MOST
 from fashionrec.detector.training.families import Graph
-from fashionrec.detector.training.families.checkpoint import About, load_weights
+from fashionrec.detector.training.families.checkpoint import About, load_weights, model_of
 from fashionrec.detector.training.families.loop import Learner, Truth
 from fashionrec.detector.training.families.plain import exported, spec_of
 from fashionrec.errors import ConfigError, ModelError
@@ -32,10 +33,7 @@ _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 def check(config: TrainConfig) -> None:
     """Raise for a model that effdet does not have, and a size that its levels do not divide."""
-    if Path(config.model).suffix != ".safetensors":
-        _fits(_settings(config.model), config.imgsz)
-    else:
-        _fits(_settings(About.of(Path(config.model)).model), config.imgsz)
+    _fits(_settings(model_of(config)), config.imgsz)
 
 
 def to_graph(weights: Path, work: Path, imgsz: int | None = None) -> Graph:
@@ -44,7 +42,7 @@ def to_graph(weights: Path, work: Path, imgsz: int | None = None) -> Graph:
     about = About.of(weights)
     if imgsz:
         _fits(_settings(about.model), imgsz)
-        about = About(**{**vars(about), "imgsz": imgsz})
+        about = replace(about, imgsz=imgsz)
     learner = build(about)
     load_weights(weights, learner.model)
     return exported(learner, about, work, _normalize(learner.model), _by_effdet(learner.model))

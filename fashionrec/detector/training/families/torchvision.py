@@ -7,6 +7,7 @@ it, so that both stay settings of the query. torchvision's class 0 is the backgr
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from torchvision.ops.boxes import clip_boxes_to_image
 
 from fashionrec.config import TrainConfig, nearest
 from fashionrec.detector.training.families import Graph
-from fashionrec.detector.training.families.checkpoint import About, load_weights
+from fashionrec.detector.training.families.checkpoint import About, load_weights, model_of
 from fashionrec.detector.training.families.loop import Learner, Truth
 from fashionrec.detector.training.families.plain import exported, spec_of
 from fashionrec.errors import ConfigError, ModelError
@@ -42,8 +43,7 @@ _ALL = 1_000_000
 
 def check(config: TrainConfig) -> None:
     """Raise for a model that torchvision does not have, and a size that its levels do not divide."""
-    path = Path(config.model)
-    _known(About.of(path).model if path.suffix == ".safetensors" else config.model)
+    _known(model_of(config))
     _fits(config.imgsz)
 
 
@@ -52,7 +52,7 @@ def to_graph(weights: Path, work: Path, imgsz: int | None = None) -> Graph:
     about = About.of(weights)
     if imgsz:
         _fits(imgsz)
-        about = About(**{**vars(about), "imgsz": imgsz})
+        about = replace(about, imgsz=imgsz)
     learner = build(about)
     load_weights(weights, learner.model)
     network: Any = learner.model
