@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -21,6 +21,11 @@ def environment() -> Environment:
     return Environment(
         loader=PackageLoader("fashionrec", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
+
+
+def render(template: str, **values: Any) -> str:
+    """A page of the package's template of that name, as HTML text."""
+    return environment().get_template(template).render(**values)
 
 
 def jpeg_uri(jpeg: bytes) -> str:

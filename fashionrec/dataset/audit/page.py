@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from fashionrec.common.pages import COLOURS, OTHER_COLOUR, environment, jpeg_uri
+from fashionrec.common.pages import COLOURS, OTHER_COLOUR, jpeg_uri, render
 from fashionrec.config import ImagesConfig
 from fashionrec.dataset.audit.charts import bars, grid, histogram
 from fashionrec.dataset.audit.findings import KINDS, Finding, Mark
@@ -35,21 +35,18 @@ def audit_page(audit: Audit, limits: ImagesConfig, thumbnails: int) -> str:
     closed = frozenset(key for kind in _UNREADABLE for finding in by_kind.get(kind, ()) for key in finding.images)
     sections = [_section(audit, kind, by_kind[kind], limits, thumbnails, closed) for kind in audit.counts_by_kind]
     document = audit.to_dict()
-    return (
-        environment()
-        .get_template("audit.html")
-        .render(
-            title=f"Audit of {audit.root.resolve().name}",
-            audit=document,
-            table=audit.table,
-            splits=list(document["splits"]),
-            min_images=audit.min_images,
-            sections=sections,
-            charts=_charts(audit),
-            quantiles=audit.shapes.quantiles,
-            errors=sum(len(part["findings"]) for part in sections if part["severity"] == "error"),
-            warnings=sum(len(part["findings"]) for part in sections if part["severity"] == "warning"),
-        )
+    return render(
+        "audit.html",
+        title=f"Audit of {audit.root.resolve().name}",
+        audit=document,
+        table=audit.table,
+        splits=list(document["splits"]),
+        min_images=audit.min_images,
+        sections=sections,
+        charts=_charts(audit),
+        quantiles=audit.shapes.quantiles,
+        errors=sum(len(part["findings"]) for part in sections if part["severity"] == "error"),
+        warnings=sum(len(part["findings"]) for part in sections if part["severity"] == "warning"),
     )
 
 

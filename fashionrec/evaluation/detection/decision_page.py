@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fashionrec.common.pages import environment
+from fashionrec.common.pages import render
 from fashionrec.evaluation.detection.decision import headline, losses
 
 _WIDTH, _ROW, _NAME = 640, 26, 190
@@ -14,17 +14,14 @@ _ROOM = 60  # pixels at the right, for the figure
 
 def decision_page(document: Mapping[str, Any], title: str) -> str:
     """HTML text of what :func:`fashionrec.evaluation.detection.judgement.judge` found."""
-    return (
-        environment()
-        .get_template("decision.html")
-        .render(
-            title=title,
-            document=document,
-            decision=document["decision"],
-            headline=headline(document["decision"]),
-            losses=losses(document),
-            plots=[_plot(name, document) for name in document["photos"]],
-        )
+    return render(
+        "decision.html",
+        title=title,
+        document=document,
+        decision=document["decision"],
+        headline=headline(document["decision"]),
+        losses=losses(document),
+        plots=[_plot(name, document) for name in document["photos"]],
     )
 
 

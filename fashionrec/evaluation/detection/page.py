@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fashionrec.common.pages import environment, jpeg_uri
+from fashionrec.common.pages import jpeg_uri, render
 from fashionrec.config import ImagesConfig
 from fashionrec.errors import ImageError
 from fashionrec.evaluation.detection.coco import AREAS, SIZES
@@ -28,25 +28,22 @@ def detection_page(
     """HTML text. ``about`` says what was measured: ``title``, ``weights``, ``data``, ``split``."""
     everything = {"boxes": report.boxes, **{key: getattr(report, key) for key in (*METRICS, "coco_ap")}}
     all_sizes = {"boxes": report.boxes, **{key: getattr(report, key) for key in COCO}}
-    return (
-        environment()
-        .get_template("detection.html")
-        .render(
-            title=about["title"],
-            about=about,
-            report=report,
-            figure=figure,
-            metrics=(*METRICS, "coco_ap"),
-            coco=COCO,
-            classes={"all": everything, **report.per_class},
-            sizes=[("all", "", all_sizes), *((name, _range(name), report.by_size[name]) for name in SIZES)],
-            confusion=_shaded(report.confusion),
-            confused=report.confusion.confused(3),
-            curves=[_curve(name, report) for name in report.curves],
-            kinds=[(kind, KIND_COLOURS[kind], words, report.mistakes[kind]) for kind, words in KINDS.items()],
-            right=RIGHT_COLOUR,
-            photos=[_card(photo, limits) for photo in worst],
-        )
+    return render(
+        "detection.html",
+        title=about["title"],
+        about=about,
+        report=report,
+        figure=figure,
+        metrics=(*METRICS, "coco_ap"),
+        coco=COCO,
+        classes={"all": everything, **report.per_class},
+        sizes=[("all", "", all_sizes), *((name, _range(name), report.by_size[name]) for name in SIZES)],
+        confusion=_shaded(report.confusion),
+        confused=report.confusion.confused(3),
+        curves=[_curve(name, report) for name in report.curves],
+        kinds=[(kind, KIND_COLOURS[kind], words, report.mistakes[kind]) for kind, words in KINDS.items()],
+        right=RIGHT_COLOUR,
+        photos=[_card(photo, limits) for photo in worst],
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fashionrec.common.pages import environment
+from fashionrec.common.pages import render
 from fashionrec.common.text import markdown_cell
 
 COLUMNS = (
@@ -64,18 +64,15 @@ def selection_markdown(document: Mapping[str, Any]) -> str:
 def selection_page(document: Mapping[str, Any], title: str) -> str:
     """The document of a comparison as one self-contained page."""
     rows = ordered(document["models"])
-    return (
-        environment()
-        .get_template("selection.html")
-        .render(
-            title=title,
-            about=about(document),
-            columns=COLUMNS,
-            rows=[(cells(row), "failed" in row) for row in rows],
-            notes=NOTES,
-            origins=[how for how in map(origin, document["models"]) if how],
-            plot=_plot([row for row in rows if "failed" not in row]),
-        )
+    return render(
+        "selection.html",
+        title=title,
+        about=about(document),
+        columns=COLUMNS,
+        rows=[(cells(row), "failed" in row) for row in rows],
+        notes=NOTES,
+        origins=[how for how in map(origin, document["models"]) if how],
+        plot=_plot([row for row in rows if "failed" not in row]),
     )
 
 
