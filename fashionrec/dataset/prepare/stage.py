@@ -32,7 +32,7 @@ from fashionrec.photos.images import encode_photo, photo_digest, read_photo
 from fashionrec.photos.pixels import PixelSpec, placement, prepare_pixels
 
 #: Raised when what an entry holds changes, so that a newer fashionrec does not take an older one's entries.
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -131,16 +131,15 @@ def _prepare(job: _Job, entry: Path) -> Staged:
         data = encode_photo(prepare_pixels(photo.pixels, spec)[0], job.treatment.quality)
         picture_sha = hashlib.sha256(data).hexdigest()
         _replace(entry.with_suffix(".jpg"), data)
-    unturned = stored.orientation >= 5 and (stored.width, stored.height) == upright and stored.width != stored.height
+    size = (stored.width, stored.height)
+    unturned = stored.orientation >= 5 and size == upright and stored.width != stored.height
     document = {
         "sha256": photo.sha256,
-        "stored": [stored.width, stored.height],
-        "upright": list(upright),
-        "orientation": 1 if unturned else stored.orientation,  # EXIF too broken to turn by
-        "size": list(whole),
-        "copied": copied,
+        "frame": [size, upright, 1 if unturned else stored.orientation],  # EXIF too broken to turn by
+        "size": whole,
+        "picture_sha256": picture_sha or photo.sha256,
         "suffix": suffix,
-        "picture": picture_sha or photo.sha256,
+        "copied": copied,
         "phash": photo_hash(photo.pixels).hex() if job.treatment.hashes else "",
         "format": stored.format,
         "mode": stored.mode,
@@ -152,9 +151,8 @@ def _prepare(job: _Job, entry: Path) -> Staged:
 def _read_entry(entry: Path, source: Path) -> Staged | None:
     """What an earlier, unfinished preparation left; None where it left nothing, or something that is not whole."""
     try:
-        document = read_json(entry)
-        staged = _from_entry(document, entry, source)
-        if not staged.copied and hashlib.sha256(staged.picture.read_bytes()).hexdigest() != document["picture"]:
+        staged = _from_entry(read_json(entry), entry, source)
+        if not staged.copied and hashlib.sha256(staged.picture.read_bytes()).hexdigest() != staged.picture_sha256:
             return None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -164,23 +162,10 @@ def _read_entry(entry: Path, source: Path) -> Staged | None:
 def _from_entry(document: dict[str, Any], entry: Path, source: Path) -> Staged:
     if document["suffix"] not in (".jpg", ".png"):  # it becomes a part of a file's name
         raise ValueError(document["suffix"])
-    frame = Frame(
-        (document["stored"][0], document["stored"][1]),
-        (document["upright"][0], document["upright"][1]),
-        document["orientation"],
-    )
-    return Staged(
-        sha256=document["sha256"],
-        frame=frame,
-        size=(document["size"][0], document["size"][1]),
-        picture=source if document["copied"] else entry.with_suffix(".jpg"),
-        picture_sha256=document["picture"],
-        suffix=document["suffix"],
-        copied=document["copied"],
-        phash=document["phash"],
-        format=document["format"],
-        mode=document["mode"],
-    )
+    (stored, upright, orientation), (width, height) = document["frame"], document["size"]
+    frame = Frame((stored[0], stored[1]), (upright[0], upright[1]), orientation)
+    picture = source if document["copied"] else entry.with_suffix(".jpg")
+    return Staged(**{**document, "frame": frame, "size": (width, height), "picture": picture})
 
 
 @dataclass(frozen=True)
