@@ -7,6 +7,7 @@ stays in the precision that it was built in, unless another one is asked for: to
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,8 +87,9 @@ def choose_precision(
         return kept
     if automatic and photos < config.build.convert_from:
         return source
-    refusals = _Refusals(config.project.cache, source, precision)
-    if automatic and (reason := refusals.known()):
+    cache = Path(config.project.cache) if config.project.cache else user_cache()
+    refusals, key = cache / _REFUSED, fingerprint({"source": source.fingerprint, "precision": precision})
+    if automatic and (reason := str(_read(refusals).get(key, ""))):
         say(f"{source.kind}: in fp32, as {precision} was refused before: {reason}")
         return source
     try:
@@ -99,7 +101,9 @@ def choose_precision(
         return source
     except (FashionrecError, OSError) as error:  # no place beside the source, or none that may be written to
         if isinstance(error, (Refused, DataError)):
-            refusals.remember(str(error))
+            with suppress(OSError):  # then it is tried again
+                refusals.parent.mkdir(parents=True, exist_ok=True)
+                write_atomic(refusals, dump_json({**_read(refusals), key: str(error)}))
         warn(f"{source.kind}: in fp32; {error}")
         return source
     if not automatic or _pays(made, config.build.min_speedup):
@@ -141,26 +145,10 @@ def _pays(bundle: Bundle, min_speedup: float) -> bool:
     return ratio is None or float(ratio) >= min_speedup
 
 
-class _Refusals:
-    """What was refused is not tried again by every build; asking for the precision by name tries it."""
-
-    def __init__(self, cache: str | None, source: Bundle, precision: str) -> None:
-        self._file = (Path(cache) if cache else user_cache()) / _REFUSED
-        self._key = fingerprint({"source": source.fingerprint, "precision": precision})
-
-    def known(self) -> str:
-        return str(self._read().get(self._key, ""))
-
-    def remember(self, reason: str) -> None:
-        try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(self._file, dump_json({**self._read(), self._key: reason}))
-        except OSError:
-            pass  # then it is tried again
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            found = read_json(self._file)
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
+def _read(refusals: Path) -> dict[str, Any]:
+    """What was refused, and why: no build tries it again, but for one that asks for the precision by name."""
+    try:
+        found = read_json(refusals)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -126,24 +126,10 @@ def export_detector(
         judge(precision, agreement, loss, evidence.tolerance, largest)
         if precision != "fp32":
             figures["speed"] = speed(source, exported, photos[0])
-        file = bundle.path / bundle.graphs["detect"]
-        return write_bundle(
-            out,
-            kind="detector",
-            name=name or _name(weights) + ("" if precision == "fp32" else f"-{precision}"),
-            graphs=with_ready(bundle.graphs, bundle.path),
-            spec=bundle.spec,
-            source={
-                "name": _name(weights),
-                "file": weights.name,
-                "sha256": sha256_file(weights),
-                **graph.source,
-                **({"conversion": made} if made else {}),
-            },
-            agreement=figures,
-            files=graph_files(file),
-            overwrite=overwrite,
-        )
+        origin = {"name": _name(weights), "file": weights.name, "sha256": sha256_file(weights), **graph.source}
+        origin |= {"conversion": made} if made else {}
+        name = name or _name(weights) + ("" if precision == "fp32" else f"-{precision}")
+        return _written(bundle, out, name, origin, figures, overwrite)
 
 
 def convert_detector(
@@ -168,18 +154,18 @@ def convert_detector(
         figures = _compared(first, second, evidence, say)
         judge(precision, figures, None, 0.0, largest)
         (photo,) = evidence.read(evidence.photos[:1], say)
-        file = bundle.path / bundle.graphs["detect"]
-        return write_bundle(
-            out,
-            kind="detector",
-            name=f"{source.name}-{precision}",
-            graphs=with_ready(bundle.graphs, bundle.path),
-            spec=bundle.spec,
-            source={**source.source, "fingerprint": source.fingerprint, "conversion": made},
-            agreement={"float32": source.agreement, **figures, "speed": speed(first, second, photo)},
-            files=graph_files(file),
-            overwrite=overwrite,
-        )
+        origin = {**source.source, "fingerprint": source.fingerprint, "conversion": made}
+        agreement = {"float32": source.agreement, **figures, "speed": speed(first, second, photo)}
+        return _written(bundle, out, f"{source.name}-{precision}", origin, agreement, overwrite)
+
+
+def _written(
+    made: Bundle, out: Path, name: str, source: dict[str, Any], agreement: dict[str, Any], overwrite: bool
+) -> Bundle:
+    graphs = with_ready(made.graphs, made.path)
+    files = graph_files(made.path / made.graphs["detect"])
+    about: dict[str, Any] = {"spec": made.spec, "source": source, "agreement": agreement}
+    return write_bundle(out, kind="detector", name=name, graphs=graphs, files=files, overwrite=overwrite, **about)
 
 
 def _none(photo: Image.Image) -> np.ndarray:
