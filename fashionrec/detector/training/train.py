@@ -13,7 +13,7 @@ from typing import Any
 from fashionrec.common.documents import read_json
 from fashionrec.config import ImagesConfig, TrainConfig
 from fashionrec.detector.training.balance import CLS_PW
-from fashionrec.detector.training.families import Evaluate, other_family
+from fashionrec.detector.training.families import Evaluate, Log, Progress, other_family
 from fashionrec.detector.training.gpus import check_device, watched
 from fashionrec.detector.training.loggers import PROJECT, need_loggers, places
 from fashionrec.detector.training.names import model_note
@@ -26,9 +26,6 @@ from fashionrec.labels.data_yaml import YoloData, dataset_fingerprint, declared,
 from fashionrec.models.runs import LOCK_WAIT, Run, start_run
 
 __all__ = ["Log", "Progress", "fit", "recalled", "train_detector"]
-
-Progress = Callable[[int, int, dict[str, Any]], None]
-Log = Callable[[str], None]
 
 #: Settings of ours that ultralytics knows by the same name.
 _NAMED = ("epochs", "patience", "batch", "imgsz", "device", "workers", "seed", "optimizer", "lr0")

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
     from fashionrec.detector.detect import Detector
 
+#: Called with the epoch, how many there are, and what was measured after it.
+Progress = Callable[[int, int, dict[str, Any]], None]
+Log = Callable[[str], None]
 #: Measures a detector on a split (its name) of a data.yaml: ``map50``, ``map50_95``, ``precision``, ``recall``,
 #: and the same by class in ``per_class``, all shares of 1.
 Evaluate = Callable[["Detector", Path, str], Mapping[str, Any]]

@@ -25,7 +25,7 @@ from fashionrec.common.text import TableWriter
 from fashionrec.config import ImagesConfig, TrainConfig
 from fashionrec.detector.detect import Detector
 from fashionrec.detector.training.balance import BalancedSampler, image_weights
-from fashionrec.detector.training.families import STATE, Evaluate
+from fashionrec.detector.training.families import STATE, Evaluate, Log, Progress
 from fashionrec.detector.training.families.checkpoint import About, load_state, save_state, save_weights
 from fashionrec.detector.training.families.options import settled
 from fashionrec.detector.training.families.photos import LabelledPhotos, Variation
@@ -35,8 +35,6 @@ from fashionrec.labels.label_lines import read_labels
 from fashionrec.models.bundle import Bundle
 from fashionrec.models.runs import Run
 
-Progress = Callable[[int, int, dict[str, Any]], None]
-Log = Callable[[str], None]
 #: Boxes float32 [n, 4] (xyxy pixels of the input) and class numbers int64 [n] of one photo.
 Truth = tuple[torch.Tensor, torch.Tensor]
 

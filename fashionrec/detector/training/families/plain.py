@@ -20,9 +20,9 @@ import torch
 
 from fashionrec.common.extras import need
 from fashionrec.config import ImagesConfig, TrainConfig
-from fashionrec.detector.training.families import STATE, Evaluate, Graph
+from fashionrec.detector.training.families import STATE, Evaluate, Graph, Log, Progress
 from fashionrec.detector.training.families.checkpoint import About, load_weights
-from fashionrec.detector.training.families.loop import Learner, Log, Progress, fit, placed
+from fashionrec.detector.training.families.loop import Learner, fit, placed
 from fashionrec.detector.training.families.options import settled
 from fashionrec.detector.training.families.ultra import square_by_ultralytics
 from fashionrec.detector.training.resume import same_settings, unfinished
