@@ -113,7 +113,7 @@ def test_the_library_answers_as_the_command_does(name: str, cli: Cli, shop: Path
 
 
 def test_every_option_of_a_query_is_one_of_the_library_and_tested() -> None:
-    options = {field.name for field in dataclasses.fields(Query)}
+    options = {field.name for field in dataclasses.fields(Query)} - {"embedded"}  # asked again, of `search` alone
     assert set(inspect.signature(Catalogue.search).parameters) == {"self", "describe", "translate", *options}
     assert set(OPTIONS) < options
     assert options == {name for _, given in ASKED.values() for name in given}
@@ -363,3 +363,24 @@ def test_the_blocks_of_the_documentation_run(
 def _made(folder: Path) -> Path:
     folder.mkdir()
     return folder
+
+
+def test_what_was_embedded_is_asked_again_without_a_model(shop: Path, photos: Path) -> None:
+    with Catalogue.open(shop) as catalogue:
+        asked = [
+            ({"photos": photos / "red-blue.jpg", "text": "blue:0.5"}, {"k": 3, "fusion": "rrf", "same_class": 0.4}),
+            ({"text": "red shirt"}, {"k": 2, "lexical_weight": 0.9}),
+            ({"text": "초록 정원"}, {"k": 2}),
+            ({"like": "a", "unlike": "c"}, {"where": "price > 15"}),
+        ]
+        first = [catalogue.search(**question).results[0].queries for question, _ in asked]
+        expected = [catalogue.search(**question, **options) for question, options in asked]
+    with Catalogue.open(shop) as catalogue:
+        for embedded, answer, (_, options) in zip(first, expected, asked, strict=True):
+            again = search(catalogue, Query(embedded=embedded, **options))
+            assert [garment.hits for garment in again.garments] == [garment.hits for garment in answer.garments]
+        assert "finder" not in vars(catalogue)
+        recommended = search(catalogue, Query(embedded=first[0], goes_with=True)).results[0].goes_with
+        assert recommended is not None
+        with pytest.raises(UsageError, match="`embedded` is asked alone"):
+            Query(photos / "red-blue.jpg", embedded=first[0])

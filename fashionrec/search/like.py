@@ -9,7 +9,8 @@ import numpy as np
 
 from fashionrec.config import nearest
 from fashionrec.errors import UsageError
-from fashionrec.search.ranking import rank
+from fashionrec.search.embedded import EmbeddedQuery
+from fashionrec.search.ranking import rank_all
 from fashionrec.search.result import QueryResult
 from fashionrec.search.words import Words, moved, tell
 from fashionrec.store.items import StoredItem
@@ -50,14 +51,15 @@ def search_like(
         if embedder is not None:
             vector = moved(vector, words, embedder)
             tell(answer, words)
-    with answer.timed("search"):
-        classes = {stored.item.class_name for stored in wanted}
-        garment = Garment(0, wanted[0].item.class_name if len(classes) == 1 else None, None, Box(0, 0, 0, 0))
-        without = {stored.item.product_id for stored in (*wanted, *others)}
-        answer.vectors.append(vector)
-        answer.garments.append(
-            rank(catalogue, garment, vector, settings, without=without, classes=[name for name in classes if name])
-        )
+    classes = {stored.item.class_name for stored in wanted}
+    garment = Garment(0, wanted[0].item.class_name if len(classes) == 1 else None, None, Box(0, 0, 0, 0))
+    query = EmbeddedQuery(
+        garment,
+        vector,
+        classes=[name for name in classes if name],
+        without={stored.item.product_id for stored in (*wanted, *others)},
+    )
+    rank_all(catalogue, [query], settings, answer)
     return answer
 
 

@@ -38,9 +38,9 @@ def goes_with(catalogue: Catalogue, answer: QueryResult, settings: QueryConfig) 
     does. Notes are added to the answer where nothing can be said.
     """
     results = []
-    for found, vector in zip(answer.garments, answer.vectors, strict=True):
-        garment = found.garment
-        if garment.class_name is None:
+    for query in answer.queries:
+        garment, vector = query.garment, query.vector
+        if garment.class_name is None or vector is None:
             answer.notes.append("what goes with it is known for garments that were detected only")
             continue
         recommended = recommend(catalogue, garment, vector, settings)

@@ -15,8 +15,9 @@ import numpy as np
 from fashionrec.errors import ImageError, UsageError
 from fashionrec.garments import PhotoGarments
 from fashionrec.search import BATCH
+from fashionrec.search.embedded import EmbeddedQuery
 from fashionrec.search.query import resolve_garment
-from fashionrec.search.ranking import rank
+from fashionrec.search.ranking import rank_all
 from fashionrec.search.result import QueryResult
 from fashionrec.search.words import Words, moved, tell
 from fashionrec.types import Box, Garment
@@ -124,10 +125,8 @@ def _answers(
         done = rows.stop
         tell(outcome.answer, words)
         texts = _described(outcome, vectors[rows], describe, embedder) if describe else [None] * len(outcome.chosen)
-        with outcome.answer.timed("search"):
-            for garment, vector, text in zip(outcome.chosen, asked_with[rows], texts, strict=True):
-                outcome.answer.garments.append(rank(catalogue, garment, vector, settings, text_query=text))
-                outcome.answer.vectors.append(vector)
+        queries = map(EmbeddedQuery, outcome.chosen, asked_with[rows], texts)
+        rank_all(catalogue, queries, settings, outcome.answer)
         yield outcome.answer
 
 

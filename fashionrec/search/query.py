@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from copy import copy
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from fashionrec.config import QueryConfig
@@ -16,6 +17,7 @@ from fashionrec.types import CLASS_NAMES, Box, resolve_class
 
 if TYPE_CHECKING:
     from fashionrec.photos.images import PhotoSource
+    from fashionrec.search.embedded import EmbeddedQuery
 
 #: Options that have a setting of the same name in the section ``query``, which stands in where they are None.
 OPTIONS = (
@@ -51,6 +53,7 @@ class Query:
         words_weight: the weight of words beside a photo or items that have none of their own.
         fusion: ``weighted`` or ``rrf``, how pictures, captions and words make one score.
         hide_unavailable: leave out products that are sold out or not released yet.
+        embedded: what the encoder embedded before (``queries`` of a result), asked again by other options.
 
     The options from ``k`` on are None where the setting of that name (section ``query``) decides. Raises :class:`UsageError`
     for what cannot be asked, with the option in backticks.
@@ -75,6 +78,7 @@ class Query:
     words_weight: float | None = None
     fusion: str | None = None
     hide_unavailable: bool | None = None
+    embedded: Sequence[EmbeddedQuery] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.photos, list):
@@ -126,8 +130,11 @@ class Query:
 
     def complete(self, settings: QueryConfig) -> Query:
         """The same with every option told, by the settings that answer it, and its texts with their weights."""
-        query = replace(self, **{name: getattr(settings, name) for name in OPTIONS})
-        return replace(query, text=tuple(query.words))
+        query = copy(self)  # what the settings have was checked when they were read
+        for name in OPTIONS:
+            query._set(name, getattr(settings, name))
+        query._set("text", tuple(query.words))
+        return query
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
@@ -140,7 +147,9 @@ class Query:
                     f"a photo is {type(source).__name__}", hint="give a path, bytes, a PIL image or an array"
                 )
         photos, words = bool(self.sources), self.words
-        if not (photos or words or self.like or self.unlike):
+        if self.embedded and (photos or words or self.like or self.unlike):
+            raise UsageError("`embedded` is asked alone", hint="photos, `text` and `like` are embedded themselves")
+        if not (photos or words or self.like or self.unlike or self.embedded):
             raise UsageError(
                 "give a photo or `text`, or `like`", hint='fashionrec query photo.jpg, or `text` "a red dress"'
             )
@@ -152,11 +161,11 @@ class Query:
             raise UsageError("`box` needs a photo")
         if self.merge and any(one.weight < 0 for one in words):
             raise UsageError("`merge` takes lists of what is wanted", hint="without `merge` words lead a photo away")
-        if not photos and not self.like and all(one.weight < 0 for one in words):
+        if words and not photos and not self.like and all(one.weight < 0 for one in words):
             raise UsageError("there is nothing that is wanted, only what is not", hint='add `text` "..."')
         if self.merge and self.goes_with:
             raise UsageError("`goes_with` is asked of one garment, not of `merge`")
-        if self.goes_with and not (photos or self.like):
+        if self.goes_with and not (photos or self.like or self.embedded):
             raise UsageError("`goes_with` needs a photo or `like`", hint="what is worn with it is known of garments")
 
 

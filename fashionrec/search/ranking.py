@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fashionrec.search.fusion import FUSIONS, Signal
 from fashionrec.search.result import GarmentAnswer
 from fashionrec.store.items import StoredItem
-from fashionrec.types import Garment, Hit
+from fashionrec.types import Hit
 
 if TYPE_CHECKING:
     from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.config import QueryConfig
+    from fashionrec.search.embedded import EmbeddedQuery, Lexical
     from fashionrec.search.filters.columns import Columns
+    from fashionrec.search.result import QueryResult
 
 #: Values of a product's `availability` that mean it cannot be bought now (Google's and schema.org's words).
 UNAVAILABLE = frozenset({"out_of_stock", "out of stock", "outofstock", "sold_out", "sold out", "discontinued", "품절"})
@@ -40,58 +42,49 @@ class _Candidate:
         return sum(self.parts.values())
 
 
-class Lexical(NamedTuple):
-    """What full-text search found: the relevance (0..1) of every item that holds a word, by number; those ``first`` in it, which
-    it brings in; and how many are to be looked for by vector at least."""
-
-    relevance: Mapping[int, float]
-    first: Sequence[int]
-    look_for: int = 0
-
-
-def rank(
-    catalogue: Catalogue,
-    garment: Garment,
-    image_query: np.ndarray,
-    settings: QueryConfig,
-    *,
-    text_query: np.ndarray | None = None,
-    lexical: Lexical | None = None,
-    by_text: bool = False,
-    classes: Collection[str] = (),
-    without: Collection[str] = (),
-) -> GarmentAnswer:
+def rank(catalogue: Catalogue, query: EmbeddedQuery, settings: QueryConfig) -> GarmentAnswer:
     """The ``settings.k`` best products for one garment or text.
 
-    ``image_query`` (float32 [d], unit length) is compared with the garments' image vectors. With ``text_query`` the
-    captions' vectors are compared too and mixed in with ``caption_weight``; with ``lexical`` matching words are mixed in with
-    ``lexical_weight``. Scores stay cosines or mixes of them with 0..1, or with ``fusion: rrf`` are made of ranks
-    (:mod:`fashionrec.search.fusion`); ``parts`` of a hit are the summands. ``by_text`` says that the query is of the text
-    tower, which an index of pictures may not serve. ``classes`` are preferred beside the garment's own; products ``without``
-    are left out. ``settings.where`` is applied within the search, which widens until k products are found or the catalogue
-    is exhausted.
+    Captions are mixed in with ``caption_weight`` and matching words with ``lexical_weight``, as far as ``query`` has them.
+    Scores stay cosines or mixes of them with 0..1, or with ``fusion: rrf`` are made of ranks
+    (:mod:`fashionrec.search.fusion`); ``parts`` of a hit are the summands. ``settings.where`` is applied within the search,
+    which widens until k products are found or the catalogue is exhausted.
     """
+    garment, lexical, image_query = query.garment, query.lexical, query.vector
+    if image_query is None:
+        settings = settings.model_copy(update={"lexical_weight": 1.0})
+        image_query = np.zeros(catalogue.embedder.dim, np.float32)
     allowed = _columns(catalogue).allowed(settings.where)[1] if settings.where else None
     total = len(catalogue.images) if allowed is None else int(allowed.sum())
-    preferred = {*classes, *([garment.class_name] if garment.class_name else [])}
+    preferred = {*query.classes, *([garment.class_name] if garment.class_name else [])}
     wanted = settings.k * (_POOL if settings.diversity else 1)
     want = min(total, max(64, wanted * 8, lexical.look_for if lexical else 0))
-    exact = by_text and not catalogue.images.serves_text
+    exact = query.by_text and not catalogue.images.serves_text
     while True:
-        found = _candidates(catalogue, image_query, text_query, lexical, settings, want, allowed, exact, preferred)
-        best = _one_per_product(found, settings, without)
+        found = _candidates(catalogue, image_query, query.caption, lexical, settings, want, allowed, exact, preferred)
+        best = _one_per_product(found, settings, query.without)
         if len(best) >= wanted or want >= total:
             break
         want = min(total, want * 8)
     chosen = _diverse(catalogue, best, settings) if settings.diversity else best[: settings.k]
-    match = catalogue.measured.match_of("text" if by_text else "photo")
-    asked = bool(image_query.any())  # or words alone decide, and there is no cosine
+    match = catalogue.measured.match_of("text" if query.by_text else "photo")
+    has_cosine = bool(image_query.any())
     hits = []
     for n, one in enumerate(chosen, start=1):
         parts = {name: float(part) for name, part in one.parts.items()}
-        hit = Hit(n, float(one.score), one.stored.item, parts, one.cosine if asked else None)
-        hits.append(replace(hit, match=match(hit.closeness)) if match and asked else hit)
+        hit = Hit(n, float(one.score), one.stored.item, parts, one.cosine if has_cosine else None)
+        hits.append(replace(hit, match=match(hit.closeness)) if match and has_cosine else hit)
     return GarmentAnswer(garment, tuple(hits), tuple(one.stored for one in chosen))
+
+
+def rank_all(
+    catalogue: Catalogue, queries: Iterable[EmbeddedQuery], settings: QueryConfig, result: QueryResult
+) -> None:
+    """Add what each query finds to a result, with the query and the time it takes."""
+    with result.timed("search"):
+        for query in queries:
+            result.queries.append(query)
+            result.garments.append(rank(catalogue, query, settings))
 
 
 def _columns(catalogue: Catalogue) -> Columns:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from fashionrec.photos.images import PhotoSource
+    from fashionrec.search.embedded import EmbeddedQuery
 
 STAGES = ("load", "detect", "caption", "embed", "search")
 
@@ -35,8 +36,8 @@ class QueryResult:
 
     ``photo`` is its name as given (None for a text query), ``width`` and ``height`` are of the upright photo in pixels,
     ``notes`` are sentences that a person should see, ``classes`` the garments that a text names, ``source`` the
-    photo itself as it was given, ``vectors`` (float32 [d]) what each garment was asked with, ``outfit`` one sentence
-    (``en``, ``ko``) for garments that were described, and ``goes_with`` what is worn with each, where that was asked.
+    photo itself as it was given, ``queries`` what each garment was asked with, ``outfit`` one sentence (``en``, ``ko``)
+    for garments that were described, and ``goes_with`` what is worn with each, where that was asked.
     """
 
     photo: str | None
@@ -49,7 +50,7 @@ class QueryResult:
     seen: list[Garment] = field(default_factory=list)
     classes: tuple[str, ...] = ()
     source: PhotoSource | None = None
-    vectors: list[np.ndarray] = field(default_factory=list)
+    queries: list[EmbeddedQuery] = field(default_factory=list)
     outfit: dict[str, str] | None = None
     goes_with: list[GarmentAnswer] | None = None
 
@@ -57,6 +58,11 @@ class QueryResult:
     def title(self) -> str:
         """What a person calls the question: the photo's name, or the text."""
         return Path(self.photo).name if self.photo else self.text or "the photo"
+
+    @property
+    def vectors(self) -> list[np.ndarray]:
+        """The vectors (float32 [d]) that the garments were asked with."""
+        return [query.vector for query in self.queries if query.vector is not None]
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

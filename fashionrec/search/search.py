@@ -92,7 +92,7 @@ def _each(
     describe: Describe | None,
     once: bool,
 ) -> Iterator[Outcome]:
-    """The outcomes of photos, or of items, or of words alone."""
+    """The outcomes of photos, of items, of what was embedded before, or of words alone."""
     if query.sources:
         from fashionrec.search.photo import search_photos
 
@@ -103,6 +103,12 @@ def _each(
         from fashionrec.search.like import search_like
 
         yield search_like(catalogue, query.like, settings, unlike=query.unlike, words=words)
+    elif query.embedded:
+        from fashionrec.search.ranking import rank_all
+
+        result = QueryResult(photo=None, width=None, height=None)
+        rank_all(catalogue, query.embedded, settings, result)
+        yield result
     elif words:
         from fashionrec.search.text import search_text
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fashionrec.search.ranking import Lexical, rank
-from fashionrec.search.result import GarmentAnswer, QueryResult
+from fashionrec.search.embedded import EmbeddedQuery, Lexical
+from fashionrec.search.ranking import rank_all
+from fashionrec.search.result import QueryResult
 from fashionrec.search.words import Words, tell, text_vector
 from fashionrec.types import Box, Garment
 
@@ -19,15 +19,6 @@ if TYPE_CHECKING:
 
 #: How many items the words alone may bring in; where more match, so many are looked for by the vector beside them.
 BROUGHT_IN, LOOKED_FOR = 300, 500
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What words ask: a vector (None where the encoder cannot be asked), the items that hold the words, the classes named."""
-
-    vector: np.ndarray | None
-    lexical: Lexical | None
-    classes: tuple[str, ...]
 
 
 def search_text(catalogue: Catalogue, words: Sequence[Words], settings: QueryConfig) -> QueryResult:
@@ -55,30 +46,17 @@ def search_text(catalogue: Catalogue, words: Sequence[Words], settings: QueryCon
             answer.notes.append(f"the encoder reads no more than its limit: the last {cut} tokens were cut")
     if vector is None:
         answer.notes.append("the encoder was not asked: the words alone decide")
-    asked = Asked(vector, lexical, named_classes(words))
-    answer.classes = asked.classes
-    with answer.timed("search"):
-        answer.garments.append(rank_words(catalogue, asked, settings))
-    return answer
-
-
-def rank_words(catalogue: Catalogue, asked: Asked, settings: QueryConfig) -> GarmentAnswer:
-    """The best products for what words ask."""
-    vector = asked.vector
-    if vector is None:
-        settings = settings.model_copy(update={"lexical_weight": 1.0})
-        vector = np.zeros(catalogue.embedder.dim, np.float32)
-    garment = Garment(0, None, None, Box(0, 0, 0, 0), whole_photo=False)
-    return rank(
-        catalogue,
-        garment,
+    answer.classes = named_classes(words)
+    query = EmbeddedQuery(
+        Garment(0, None, None, Box(0, 0, 0, 0), whole_photo=False),
         vector,
-        settings,
-        text_query=vector if settings.caption != "none" else None,
-        lexical=asked.lexical,
+        caption=vector if settings.caption != "none" else None,
+        lexical=lexical,
+        classes=answer.classes,
         by_text=True,
-        classes=asked.classes,
     )
+    rank_all(catalogue, [query], settings, answer)
+    return answer
 
 
 def named_classes(words: Sequence[Words]) -> tuple[str, ...]:

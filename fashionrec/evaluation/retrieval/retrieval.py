@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,9 @@ from fashionrec.errors import DataError, ImageError
 from fashionrec.evaluation.retrieval.calibration import Judged
 from fashionrec.garments import choose_product
 from fashionrec.photos.images import read_thumbnail
-from fashionrec.search.ranking import rank
+from fashionrec.search.embedded import EmbeddedQuery
+from fashionrec.search.query import Query
+from fashionrec.search.search import search
 from fashionrec.types import category_of
 
 if TYPE_CHECKING:
@@ -22,10 +24,16 @@ if TYPE_CHECKING:
 
     from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.garments import PhotoGarments
+    from fashionrec.search.result import GarmentAnswer
+    from fashionrec.types import Garment
 
 #: How far down the ranking the true product is looked for; beyond it the reciprocal rank counts as 0.
 DEPTH = 100
+#: How every query is asked: sold-out products count like any other.
+DEEP: Mapping[str, Any] = {"k": DEPTH, "hide_unavailable": False, "min_score": -1.0}
 _BATCH = 8
+#: Questions that are asked as one query, whose answers are in memory together.
+_ASKED = 32
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,6 @@ def evaluate_search(
             f"none of the {len(queries)} queries' products is in {catalogue.root}",
             hint="the column product_id must use the catalogue's ids",
         )
-    settings = catalogue.config.query.model_copy(update={"k": DEPTH, "hide_unavailable": False, "min_score": -1.0})
     scores = {"crop": RetrievalScores(), "whole": RetrievalScores()}
     by_class: dict[str, RetrievalScores] = {}
     failures: list[dict[str, str]] = []
@@ -100,14 +107,16 @@ def evaluate_search(
         batch = find_queries(catalogue, asked[start : start + _BATCH], failures)
         if batch:
             chosen = [choose_product(found.garments, query.class_name) for query, found in batch]
+            garments: list[Garment] = []
             crops: list[Image.Image] = []
-            for (_, found), garments in zip(batch, chosen, strict=True):
-                crops += finder.cut(found, garments) + finder.cut(found.whole())
-            vectors = iter(catalogue.embedder.embed_images(crops))
-            for (query, found), fitting in zip(batch, chosen, strict=True):
-                garments = [*fitting, *found.whole().garments]
-                fallbacks += len(garments) == 1
-                found_for = [rank(catalogue, garment, next(vectors), settings).hits for garment in garments]
+            for (_, found), fitting in zip(batch, chosen, strict=True):
+                garments += [*fitting, *found.whole().garments]
+                crops += finder.cut(found, fitting) + finder.cut(found.whole())
+            questions = list(map(EmbeddedQuery, garments, catalogue.embedder.embed_images(crops)))
+            answers_of = ask(catalogue, questions)
+            for (query, _), fitting in zip(batch, chosen, strict=True):
+                fallbacks += not fitting
+                found_for = [next(answers_of).hits for _ in (*fitting, "whole photo")]
                 if len(found_for) <= 2:  # of one garment: the others of a photo are not what the product is
                     judged.add([(hit.closeness, hit.item.product_id == query.product_id) for hit in found_for[0]])
                 answers = [{hit.item.product_id: hit.score for hit in hits} for hits in found_for]
@@ -131,6 +140,13 @@ def evaluate_search(
         "catalogue": catalogue.counts,
         "calibration": judged.document(),
     }
+
+
+def ask(catalogue: Catalogue, questions: Sequence[EmbeddedQuery], **options: Any) -> Iterator[GarmentAnswer]:
+    """What the catalogue answers each question, as it is served, :data:`DEPTH` hits deep; ``options`` of :class:`Query`."""
+    for start in range(0, len(questions), _ASKED):
+        query = Query(embedded=questions[start : start + _ASKED], **{**DEEP, **options})
+        yield from search(catalogue, query).garments
 
 
 def histogram_baseline(

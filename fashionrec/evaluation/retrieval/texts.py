@@ -3,25 +3,29 @@ by both."""
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fashionrec.errors import DataError
 from fashionrec.evaluation.retrieval.calibration import Judged
-from fashionrec.evaluation.retrieval.retrieval import DEPTH, RetrievalScores
-from fashionrec.search.text import Asked, matching_words, named_classes, rank_words
-from fashionrec.search.words import Words, text_vector
+from fashionrec.evaluation.retrieval.retrieval import DEEP, RetrievalScores, ask
+from fashionrec.search.query import Query
+from fashionrec.search.search import search
+from fashionrec.search.words import Words
 
 if TYPE_CHECKING:
     from fashionrec.catalogue.catalogue import Catalogue
-    from fashionrec.config import QueryConfig
+    from fashionrec.search.embedded import EmbeddedQuery
+    from fashionrec.search.result import GarmentAnswer
 
 #: Columns of a table that hold texts about its product.
 TEXT_COLUMNS = ("text", "caption_en", "caption_ko")
 #: Weights of the words that are tried.
 WEIGHTS = tuple(n / 10 for n in range(1, 10))
+_OPTIONS: Mapping[str, Any] = {"caption": "none", "diversity": 0.0}
 _HANGUL = re.compile(r"[\uac00-\ud7a3]")
 
 
@@ -35,6 +39,15 @@ class TextQuery:
     @property
     def language(self) -> str:
         return "Korean" if _HANGUL.search(self.text) else "English"
+
+
+@dataclass(frozen=True)
+class _Question:
+    """A query as it was embedded, and its answer by the catalogue's settings."""
+
+    query: TextQuery
+    embedded: EmbeddedQuery
+    answer: GarmentAnswer
 
 
 def texts_from(rows: Iterable[Any]) -> list[TextQuery]:
@@ -64,76 +77,76 @@ def compare_texts(
             f"none of the {len(queries)} texts is about a product of {catalogue.root}",
             hint=f"the table needs product_id, and a column {' or '.join(TEXT_COLUMNS)}",
         )
-    settings = catalogue.config.query.model_copy(
-        update={"k": DEPTH, "hide_unavailable": False, "min_score": -1.0, "caption": "none", "diversity": 0.0}
-    )
     judged = Judged()
     document: dict[str, Any] = {"ways": {}, "lexical_weight": {}, "weights": {}, "verbatim": {}, "not_understood": {}}
     done = 0
     for language in ("English", "Korean"):
-        ready: list[tuple[TextQuery, Asked]] = []
+        questions: list[_Question] = []
         for query in asked:
             if query.language == language:
-                ready.append((query, ask(catalogue, query.text)))
+                questions.append(_question(catalogue, query))
                 done += 1
                 if progress:
                     progress(done, len(asked))
-        if not ready:
+        if not questions:
             continue
         ways = {
-            "words": _measure(catalogue, ready, settings.model_copy(update={"lexical_weight": 1.0}), words_alone=True),
-            "pictures": _measure(catalogue, ready, settings, pictures_alone=True, judged=judged),
-            "both": _measure(catalogue, ready, settings),
-            "both, by ranks": _measure(catalogue, ready, settings.model_copy(update={"fusion": "rrf"})),
+            "words": _by_words(catalogue, questions),
+            "pictures": _by_pictures(catalogue, questions, judged),
+            "both": _scores(questions, [question.answer for question in questions]),
+            "both, by ranks": _both(catalogue, questions, fusion="rrf"),
         }
-        tuning, judging = ready[::2], ready[1::2] or ready
-        tried = {
-            weight: _measure(catalogue, tuning, settings.model_copy(update={"lexical_weight": weight})).to_dict()["mrr"]
-            for weight in WEIGHTS
-        }
+        tuning, judging = questions[::2], questions[1::2] or questions
+        tried = {weight: _both(catalogue, tuning, lexical_weight=weight).to_dict()["mrr"] for weight in WEIGHTS}
         best = max(WEIGHTS, key=lambda weight: tried[weight])
-        ways["both, tuned (judged half)"] = _measure(
-            catalogue, judging, settings.model_copy(update={"lexical_weight": best})
-        )
+        ways["both, tuned (judged half)"] = _both(catalogue, judging, lexical_weight=best)
         document["ways"] |= {f"{language}, {name}": scores.to_dict() for name, scores in ways.items()}
         document["lexical_weight"][language] = best
         document["weights"][language] = {str(weight): value for weight, value in tried.items()}
-        document["verbatim"][language] = sum(_holds(catalogue, query) for query, _ in ready) / len(ready)
-        document["not_understood"][language] = sum(wanted.vector is None for _, wanted in ready)
+        document["verbatim"][language] = sum(_holds(catalogue, one.query) for one in questions) / len(questions)
+        document["not_understood"][language] = sum(one.embedded.vector is None for one in questions)
     document["calibration"] = judged.document()
     return document
 
 
-def ask(catalogue: Catalogue, text: str) -> Asked:
-    """What a text asks of a catalogue."""
-    words = [Words(text, 1.0)]
-    return Asked(text_vector(words, catalogue.embedder), matching_words(catalogue, words), named_classes(words))
+def _question(catalogue: Catalogue, query: TextQuery) -> _Question:
+    answer = search(catalogue, Query(text=Words(query.text, 1.0), **DEEP, **_OPTIONS))
+    (result,) = answer.results
+    return _Question(query, result.queries[0], result.garments[0])
 
 
-def _measure(
-    catalogue: Catalogue,
-    ready: Sequence[tuple[TextQuery, Asked]],
-    settings: QueryConfig,
-    *,
-    words_alone: bool = False,
-    pictures_alone: bool = False,
-    judged: Judged | None = None,
+def _by_words(catalogue: Catalogue, questions: Sequence[_Question]) -> RetrievalScores:
+    """Scores of the matching words alone; a query that matches none finds nothing."""
+    asked = [one.embedded._replace(vector=None) for one in questions if one.embedded.lexical is not None]
+    answers = ask(catalogue, asked, **_OPTIONS)
+    return _scores(questions, [None if one.embedded.lexical is None else next(answers) for one in questions], least=0.0)
+
+
+def _by_pictures(catalogue: Catalogue, questions: Sequence[_Question], judged: Judged) -> RetrievalScores:
+    """Scores of the encoder alone; a query that it cannot be asked finds nothing. Its hits are added to ``judged``."""
+    asked = [one.embedded._replace(lexical=None) for one in questions if one.embedded.vector is not None]
+    rest = ask(catalogue, asked, **_OPTIONS)
+    answers = [None if one.embedded.vector is None else next(rest) for one in questions]
+    for question, answer in zip(questions, answers, strict=True):
+        if answer is not None:
+            judged.add([(hit.closeness, hit.item.product_id in question.query.products) for hit in answer.hits])
+    return _scores(questions, answers)
+
+
+def _both(catalogue: Catalogue, questions: Sequence[_Question], **options: Any) -> RetrievalScores:
+    asked = [question.embedded for question in questions]
+    return _scores(questions, ask(catalogue, asked, **_OPTIONS, **options))
+
+
+def _scores(
+    questions: Iterable[_Question], answers: Iterable[GarmentAnswer | None], least: float = -math.inf
 ) -> RetrievalScores:
+    """The rank of the first right product that scores more than ``least``, of each question."""
     scores = RetrievalScores()
-    for query, asked in ready:
-        if (words_alone and asked.lexical is None) or (pictures_alone and asked.vector is None):
-            scores.ranks.append(None)
-            continue
-        if words_alone:
-            asked = Asked(None, asked.lexical, asked.classes)
-        if pictures_alone:
-            asked = Asked(asked.vector, None, asked.classes)
-        hits = rank_words(catalogue, asked, settings).hits
-        if words_alone:
-            hits = tuple(hit for hit in hits if hit.score > 0)  # the others hold none of the words
-        scores.ranks.append(next((hit.rank for hit in hits if hit.item.product_id in query.products), None))
-        if judged is not None:
-            judged.add([(hit.closeness, hit.item.product_id in query.products) for hit in hits])
+    for question, answer in zip(questions, answers, strict=True):
+        hits = () if answer is None else answer.hits
+        right = (hit.rank for hit in hits if hit.score > least and hit.item.product_id in question.query.products)
+        scores.ranks.append(next(right, None))
     return scores
 
 

@@ -11,17 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fashionrec.errors import DataError
-from fashionrec.evaluation.retrieval.retrieval import DEPTH, PhotoQuery, RetrievalScores, find_queries, rank_of
+from fashionrec.evaluation.retrieval.retrieval import PhotoQuery, RetrievalScores, ask, find_queries, rank_of
 from fashionrec.garments import choose_product
-from fashionrec.search.ranking import rank
+from fashionrec.search.embedded import EmbeddedQuery
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from fashionrec.captioner.job.photos import Describe
     from fashionrec.catalogue.catalogue import Catalogue
-    from fashionrec.config import QueryConfig
-    from fashionrec.types import Garment
 
 #: Weights of the caption that are tried.
 WEIGHTS = tuple(n / 10 for n in range(11))
@@ -30,14 +26,12 @@ _BATCH = 16
 
 @dataclass(frozen=True)
 class _Question:
-    """A query with what it can be asked with: vectors (float32 [d]) of its garment, its whole photo and its caption."""
+    """A query as it can be asked: by its whole photo, by its garment, and by its garment with what is said of it."""
 
     product_id: str
-    garment: Garment
-    crop: np.ndarray
-    whole: Garment
-    photo: np.ndarray
-    caption: np.ndarray | None
+    whole: EmbeddedQuery
+    crop: EmbeddedQuery
+    described: EmbeddedQuery
 
 
 def compare_ways(
@@ -78,26 +72,30 @@ def compare_ways(
             for n, (query, _) in enumerate(batch):
                 words = said[n]
                 text = None if words is None else catalogue.embedder.embed_texts([words[1]])[0]
-                questions.append(_Question(query.product_id, chosen[n], cut[n], whole[n], uncut[n], text))
+                questions.append(
+                    _Question(
+                        query.product_id,
+                        EmbeddedQuery(whole[n], uncut[n]),
+                        EmbeddedQuery(chosen[n], cut[n]),
+                        EmbeddedQuery(chosen[n], cut[n], caption=text),
+                    )
+                )
         if progress:
             progress(min(start + _BATCH, len(asked)), len(asked))
     if not questions:
         raise DataError(f"none of the {len(asked)} query photos can be read")
-    settings = catalogue.config.query.model_copy(
-        update={"k": DEPTH, "hide_unavailable": False, "min_score": -1.0, "diversity": 0.0}
-    )
     ways = {
-        "whole photo, picture": _scores(catalogue, questions, settings, crop=False),
-        "crop, picture": _scores(catalogue, questions, settings),
+        "whole photo, picture": _scores(catalogue, questions, [question.whole for question in questions]),
+        "crop, picture": _scores(catalogue, questions),
     }
     document: dict[str, Any] = {"ways": {}, "caption_weight": None, "weights": {}, "failures": failures}
     if len(catalogue.captions):
-        ways["crop, caption"] = _scores(catalogue, questions, settings, 1.0, described=True)
+        ways["crop, caption"] = _scores(catalogue, questions, weight=1.0, only_described=True)
         tuning, judging = questions[::2], questions[1::2] or questions
-        mrr = {weight: _scores(catalogue, tuning, settings, weight).to_dict()["mrr"] for weight in WEIGHTS}
+        mrr = {weight: _scores(catalogue, tuning, weight=weight).to_dict()["mrr"] for weight in WEIGHTS}
         best = max(WEIGHTS, key=lambda weight: (mrr[weight], -weight))
-        ways["crop, both (judged half)"] = _scores(catalogue, judging, settings, best)
-        ways["crop, picture (judged half)"] = _scores(catalogue, judging, settings)
+        ways["crop, both (judged half)"] = _scores(catalogue, judging, weight=best)
+        ways["crop, picture (judged half)"] = _scores(catalogue, judging)
         document |= {"caption_weight": best, "weights": {str(weight): value for weight, value in mrr.items()}}
     document["ways"] = {name: scores.to_dict() for name, scores in ways.items()}
     return document
@@ -106,20 +104,19 @@ def compare_ways(
 def _scores(
     catalogue: Catalogue,
     questions: Sequence[_Question],
-    settings: QueryConfig,
-    weight: float | None = None,
+    asked: Sequence[EmbeddedQuery] | None = None,
     *,
-    crop: bool = True,
-    described: bool = False,
+    weight: float | None = None,
+    only_described: bool = False,
 ) -> RetrievalScores:
-    """Scores of one way: by picture, or with a ``weight`` of captions too; ``described`` counts only items that have one."""
+    """Scores of one way: by picture (of the crop, or what is ``asked``), or with a ``weight`` of captions too;
+    ``only_described`` counts only items that have a caption."""
+    if asked is None:
+        asked = [question.crop if weight is None else question.described for question in questions]
+    options = {} if weight is None else {"caption_weight": weight}
     scores = RetrievalScores()
-    if weight is not None:
-        settings = settings.model_copy(update={"caption_weight": weight})
-    for one in questions:
-        garment, vector = (one.garment, one.crop) if crop else (one.whole, one.photo)
-        hits = rank(catalogue, garment, vector, settings, text_query=None if weight is None else one.caption).hits
-        if described:
-            hits = tuple(hit for hit in hits if "caption" in hit.parts)
-        scores.ranks.append(rank_of(one.product_id, [{hit.item.product_id: hit.score for hit in hits}]))
+    answers = ask(catalogue, asked, diversity=0.0, **options)
+    for question, answer in zip(questions, answers, strict=True):
+        best = {hit.item.product_id: hit.score for hit in answer.hits if "caption" in hit.parts or not only_described}
+        scores.ranks.append(rank_of(question.product_id, [best]))
     return scores
