@@ -158,7 +158,8 @@ class Captioner(ABC):
     #: any other hold in every catalogue, whichever of its models made them, and are recorded in the
     #: project's file.
     from_encoder: ClassVar[bool] = False
-    #: The file in a catalogue where answers are written down as they come; None: there is none.
+    #: The file in a catalogue where answers are written down as they come; None: there is none. Its name, and that of the
+    #: folder, stand in :mod:`fashionrec.config.captioners`, where whoever looks at a catalogue finds them.
     spool_file: ClassVar[str | None] = None
     #: The folder in a catalogue where batches are kept; None: it has no batches.
     batch_folder: ClassVar[str | None] = None

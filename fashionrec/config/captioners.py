@@ -6,6 +6,10 @@ CAPTIONERS = {
     "openai": ".openai.remote:OpenAICaptioner",
     "local": ".local.provider:EncoderCaptioner",
 }
+#: What some of them keep at the top of a catalogue, by their names: a file where answers are written down as they come, and
+#: a folder of batches.
+SPOOL_FILES = {"openai": ".captions.arrived"}
+BATCH_FOLDERS = {"openai": "caption-batches"}
 #: The one that needs nothing but the catalogue's own encoder: ``auto`` where no server is set up, and for what a customer
 #: asks with.
 ENCODER = "local"

@@ -11,6 +11,7 @@ from typing import IO
 from fashionrec.common.folder import Entry, Folder
 from fashionrec.common.system import WINDOWS
 from fashionrec.common.text import visible
+from fashionrec.config.captioners import BATCH_FOLDERS, SPOOL_FILES
 from fashionrec.errors import FashionrecError
 from fashionrec.inspection import models, pickles
 from fashionrec.inspection.databases import check_database
@@ -28,7 +29,8 @@ _PROGRAMS = frozenset(
 _MAGIC = (b"\x7fELF", b"MZ", b"\xfe\xed\xfa\xce", b"\xfe\xed\xfa\xcf", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe", b"#!")
 #: Hidden files that fashionrec itself writes, and those of file managers and version control.
 _KNOWN_HIDDEN = re.compile(
-    r"\.(lock|captions\.lock|captions\.arrived.*|measured\.json|gitignore|gitattributes|gitkeep|DS_Store)|\._.+"
+    rf"({'|'.join(map(re.escape, SPOOL_FILES.values()))}).*"
+    r"|\.(lock|captions\.lock|measured\.json|gitignore|gitattributes|gitkeep|DS_Store)|\._.+"
     r"|\..+\.[0-9a-f]+\.tmp"
 )
 #: Pickles that a trainer keeps beside weights, and that no command opens.
@@ -92,9 +94,9 @@ def _check_name(name: str, report: Report) -> None:
         report.add(name, "environment", "settings for the environment")
     elif own.startswith(".") and not _KNOWN_HIDDEN.fullmatch(own):
         report.add(name, "hidden", "a hidden file or folder")
-    if own == "caption-batches":
+    if own in BATCH_FOLDERS.values():
         report.add(name, "caption-batch", "requests to a captioning service")
-    elif own.startswith(".captions.arrived"):
+    elif own.startswith(tuple(SPOOL_FILES.values())):
         report.add(name, "caption-spool", "captions that have arrived")
 
 

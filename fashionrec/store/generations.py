@@ -19,6 +19,7 @@ from fashionrec.common.documents import DocumentError, read_json
 from fashionrec.common.files import dump_json, locked, sha256_file
 from fashionrec.common.folder import TEMPORARY, Folder, Kind
 from fashionrec.common.system import has_locks, lock_exclusive, lock_shared
+from fashionrec.config.captioners import BATCH_FOLDERS, SPOOL_FILES
 from fashionrec.errors import CatalogueError, WriteError
 from fashionrec.store.manifest import FileEntry, Manifest
 from fashionrec.store.rows import DamagedRow
@@ -41,7 +42,7 @@ SHARED = {
 }
 
 #: What lies at the top of a catalogue.
-_FOLDERS = ("generations", *SHARED, "work", "caption-batches")
+_FOLDERS = ("generations", *SHARED, "work", *BATCH_FOLDERS.values())
 _FILES = (
     POINTER,
     REPORT,
@@ -50,7 +51,7 @@ _FILES = (
     "measured.json",
     ".lock",
     ".captions.lock",
-    ".captions.arrived",
+    *SPOOL_FILES.values(),
 )
 _KINDS: dict[str, Kind] = {**dict.fromkeys(_FOLDERS, "folder"), **dict.fromkeys(_FILES, "file")}
 

@@ -34,6 +34,7 @@ from fashionrec.captioner.openai.translate import read_translation, translation_
 from fashionrec.captioner.openai.wire import RESERVED, essence, read_answer, request_body, usage
 from fashionrec.captioner.outcome import Outcome
 from fashionrec.common.folder import Folder
+from fashionrec.config.captioners import BATCH_FOLDERS, SPOOL_FILES
 from fashionrec.errors import CaptionError, CatalogueError, ConfigError
 from fashionrec.photos.images import encode_jpeg
 
@@ -68,8 +69,8 @@ class OpenAICaptioner(Captioner):
     title = "OpenAI"
     sends_photos = True
     costs = True
-    spool_file = ".captions.arrived"
-    batch_folder = "caption-batches"
+    spool_file = SPOOL_FILES[name]
+    batch_folder = BATCH_FOLDERS[name]
 
     def __init__(
         self,
