@@ -42,7 +42,7 @@ EDGE = ("cli", "config", "search.facade")
 #: The training plane: imported by name at call time, and by `cli` alone.
 TRAINING = ("fashionrec.detector.training", "fashionrec.embedder.training")
 #: Files of it that load nothing heavy: `cli` and `inspection` use them directly.
-LIGHT = {"architecture", "names", "options", "gpus", "whole", "pairing", "agreement", "gate"}
+LIGHT = {"architecture", "names", "options", "gpus", "whole", "pairing", "agreement", "gate", "evidence"}
 LOOSE = 8  # modules beside the folders, at most
 SCREEN = 60  # lines of a function of the command line, at most: it parses, calls and prints
 

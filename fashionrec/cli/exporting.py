@@ -1,6 +1,5 @@
 """export: a checkpoint as a bundle, ready to serve, in the precision asked for."""
 
-import random
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,11 +15,9 @@ from fashionrec.errors import DataError, ImageError, ModelError, UsageError
 from fashionrec.models.bundle import Bundle, is_bundle
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from fashionrec.detector.detect import Detector
-
-_CHECKED = 64  # photos at most that an export is checked on
+    from fashionrec.detector.training.evidence import Evidence
+    from fashionrec.detector.training.gate import Measure
 
 
 def mount(app: typer.Typer) -> None:
@@ -68,7 +65,7 @@ def export(
         config = session.config.export
         with models.trusting(session, trust_pickle, path):
             bundle = models.export_detector(
-                session, path, out, precision=config.precision, imgsz=config.imgsz, **evidence
+                session, path, out, precision=config.precision, imgsz=config.imgsz, evidence=evidence
             )
     else:
         bundle = _export_embedder(session, str(path) if path.exists() else source, out, images, data)
@@ -100,59 +97,25 @@ def _checkpoint(path: Path) -> Path:
     return path
 
 
-def _evidence(session: Session, images: Path | None, data: Path | None) -> dict[str, Any]:
-    """The photos that an export is checked on, those that int8 is calibrated on, and what measures mAP.
+def _evidence(session: Session, images: Path | None, data: Path | None) -> "Evidence":
+    from fashionrec.detector.training.evidence import choose_evidence
+    from fashionrec.evaluation.detection.evaluator import measure_map
 
-    Of a dataset the test split is measured (or valid, where it has none) and the train split calibrated on: what it is made
-    by does not judge it. A folder's photos are dealt in two for that, where there are enough.
-    """
-    from fashionrec.labels.data_yaml import declared, read_data_yaml
-    from fashionrec.photos.images import find_photos
+    config = session.config
 
-    config = session.config.export
-    shuffled = random.Random(0)
-    evidence: dict[str, Any] = {"tolerance": getattr(config.tolerance, config.precision)}
-    folder = list(find_photos(images)) if images else []
-    if images and not folder:
-        raise DataError(f"no photos in {images}")
-    if folder:
-        chosen = shuffled.sample(folder, min(len(folder), config.calibration))
-        rest = sorted({*folder} - {*chosen}) or folder
-        evidence |= {"calibration": chosen, "photos": _spread(rest if len(rest) >= _CHECKED else folder)}
-    if data:
-        dataset = read_data_yaml(data)
-        measured = next((split for split in ("test", "valid", "train") if split in dataset.splits), "test")
-        evidence["measure"] = _measure(session, data, measured)
-        if not folder:
-            made = next((split for split in ("train", "valid", "test") if split in dataset.splits), "train")
-            known = dataset.images(made)
-            evidence |= {
-                "calibration": shuffled.sample(known, min(len(known), config.calibration)),
-                "photos": _spread(dataset.images(measured)),
-                "prepared": bool(declared(data).get("pixels")),
-            }
-    return evidence
+    def measuring(data: Path, split: str) -> "Measure":
+        def measure(detector: "Detector") -> Mapping[str, Any]:
+            with session.out.progress("measuring", "photos") as tick:
+                return measure_map(detector, data, split, config.evaluate, config.images, progress=tick)
 
+        return measure
 
-def _spread(paths: list[Path]) -> list[Path]:
-    return [paths[n * len(paths) // min(len(paths), _CHECKED)] for n in range(min(len(paths), _CHECKED))]
-
-
-def _measure(session: Session, data: Path, split: str) -> Any:
-    from fashionrec.evaluation.detection.evaluator import evaluate_detector
-
-    def measure(detector: "Detector") -> Mapping[str, Any]:
-        with session.out.progress("measuring", "photos") as tick:
-            report = evaluate_detector(
-                detector, data, split, session.config.evaluate, session.config.images, progress=tick
-            )
-        return {"map50_95": report.map50_95, "map50": report.map50, "images": report.images}
-
-    return measure
+    return choose_evidence(images, data, config.export, config.images, measuring)
 
 
 def _export_embedder(session: Session, source: str, out: Path, images: Path | None, data: Path | None) -> Bundle:
     """``source`` may be a float32 bundle, too, that is wanted in another precision."""
+    from fashionrec.photos.decoding import decode_all, spread
     from fashionrec.photos.images import find_photos
 
     precision = session.config.export.precision
@@ -165,28 +128,17 @@ def _export_embedder(session: Session, source: str, out: Path, images: Path | No
         return models.export_embedder(session, source, out, found[:16])
     if not found:
         raise DataError(f"{precision} is judged on photos of yours", hint="--images FOLDER")
-    pictures = _pictures(session, found)
+    build = session.config.build
+    chosen = spread(found, build.convert_photos)  # as many as a build would take
+    decoded = decode_all(
+        ((path, path) for path in chosen), session.config.images, timeout=build.photo_timeout, workers=build.workers
+    )
+    pictures = [photo.pixels for _, photo in decoded if not isinstance(photo, ImageError)]
     if is_bundle(source):
         return models.convert_embedder(session, Bundle.open(source, "embedder", verify=True), out, precision, pictures)
     with tempfile.TemporaryDirectory() as folder:
         made = models.export_embedder(session, source, Path(folder) / Path(source).name, found[:16])
         return models.convert_embedder(session, made, out, precision, pictures)
-
-
-def _pictures(session: Session, paths: list[Path]) -> "list[Image.Image]":
-    """Photos that an encoder in another precision is judged on, as many as a build would take."""
-    from fashionrec.photos.decoding import decode_all
-
-    config = session.config
-    wanted = config.build.convert_photos
-    chosen = [paths[n * len(paths) // min(len(paths), wanted)] for n in range(min(len(paths), wanted))]
-    decoded = decode_all(
-        ((path, path) for path in chosen),
-        config.images,
-        timeout=config.build.photo_timeout,
-        workers=config.build.workers,
-    )
-    return [photo.pixels for _, photo in decoded if not isinstance(photo, ImageError)]
 
 
 def _print_figures(session: Session, figures: Mapping[str, Any], indent: str = "  ") -> None:

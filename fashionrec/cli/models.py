@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fashionrec.cli.session import Session
     from fashionrec.config import TrainConfig
     from fashionrec.detector.detect import Detector
+    from fashionrec.detector.training.evidence import Evidence
     from fashionrec.models.bundle import Bundle
     from fashionrec.models.runs import Run
 
@@ -78,9 +79,14 @@ def trusting(session: Session, trust: bool, path: Path) -> AbstractContextManage
 
 
 def export_detector(
-    session: Session, weights: Path, out: Path, *, precision: str = "fp32", imgsz: int | None = None, **evidence: Any
+    session: Session,
+    weights: Path,
+    out: Path,
+    *,
+    precision: str = "fp32",
+    imgsz: int | None = None,
+    evidence: Evidence | None = None,
 ) -> Bundle:
-    """``evidence``: what it is made and judged by, the fields of :class:`fashionrec.detector.training.export.Evidence`."""
     if weights.parent == Path() and weights.is_file():
         session.out.say(f"{weights} is the file in this folder")
     module = load("fashionrec.detector.training.export", what="exporting a detector", packages=DETECTOR_PACKAGES)
@@ -89,7 +95,7 @@ def export_detector(
         out,
         imgsz=imgsz,
         precision=precision,
-        evidence=module.Evidence(**evidence, limits=session.config.images),
+        evidence=evidence or module.Evidence(),
         overwrite=True,
         log=session.out.say,
     )

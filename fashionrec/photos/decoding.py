@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from concurrent.futures.process import BrokenProcessPool
@@ -56,6 +56,12 @@ class _Raw:
     sha256: str
     full: tuple[int, int]
     seconds: float
+
+
+def spread(paths: Sequence[Path], count: int) -> list[Path]:
+    """At most ``count`` of the paths, evenly over all, in order."""
+    wanted = min(len(paths), count)
+    return [paths[n * len(paths) // wanted] for n in range(wanted)]
 
 
 def decode_all(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,55 +17,20 @@ import numpy as np
 from PIL import Image
 
 from fashionrec.common.files import sha256_file
-from fashionrec.config import ImagesConfig
 from fashionrec.detector.detect import Detector
 from fashionrec.detector.training.agreement import compare, speed
+from fashionrec.detector.training.evidence import Evidence
 from fashionrec.detector.training.families import Graph, family_of_weights
-from fashionrec.detector.training.gate import Measure, SourceDetector, check, judge, map_loss, opened, same_input
+from fashionrec.detector.training.gate import SourceDetector, check, judge, map_loss, opened, same_input
 from fashionrec.detector.training.precision import largest_activation, to_fp16, to_int8
-from fashionrec.errors import DataError, ImageError, ModelError
+from fashionrec.errors import DataError, ModelError
 from fashionrec.models.bundle import Bundle, write_bundle
 from fashionrec.models.graphs import graph_files, keep_weights_beside, with_ready
-from fashionrec.photos.images import read_photo
 from fashionrec.photos.pixels import PixelSpec, prepare_pixels
 
 __all__ = ["Evidence", "check", "convert_detector", "export_detector", "same_input"]
 
 _CHECKED = 16  # photos at most whose raw outputs are compared
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What an export is made and judged by. ``photos`` are files that it is checked on; ``calibration`` those whose activations
-    set the ranges of int8; both are ``prepared`` already, as the detector's own photos were, or not. ``measure`` tells the mAP
-    of a detector on labelled photos, of which ``tolerance`` points may be lost. Photos are read within ``limits``, which must be
-    given with them."""
-
-    photos: Sequence[Path] = ()
-    calibration: Sequence[Path] = ()
-    prepared: bool = False
-    measure: Measure | None = None
-    tolerance: float = 0.0
-    limits: ImagesConfig | None = None
-
-    def read(self, paths: Sequence[Path], say: Callable[[str], None]) -> Iterator[Image.Image]:
-        """Read photos as they are decoded when served; what cannot be read is said and left out.
-
-        Raises :class:`DataError` if all are.
-        """
-        if self.limits is None:
-            raise TypeError("photos are read within limits")
-        read = 0
-        for path in paths:
-            try:
-                photo = read_photo(path, self.limits).pixels
-            except ImageError as error:
-                say(f"left out: {error}")
-                continue
-            read += 1
-            yield photo
-        if not read:
-            raise DataError("none of the photos can be read")
 
 
 def export_detector(

@@ -43,6 +43,20 @@ def evaluate_detector(
     return detection_report(match_detector(detector, data_yaml, split, config, limits, progress=progress))
 
 
+def measure_map(
+    detector: Detector,
+    data_yaml: Path,
+    split: str,
+    config: EvaluateConfig,
+    limits: ImagesConfig,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, float]:
+    """The mAP of a detector on a split, and how many photos that has. Raises as :func:`evaluate_detector`."""
+    report = evaluate_detector(detector, data_yaml, split, config, limits, progress=progress)
+    return {"map50_95": report.map50_95, "map50": report.map50, "images": report.images}
+
+
 def other_preparation(detector: Detector, data_yaml: Path) -> str:
     """Say how the photos of a data set were prepared, where the detector's own are prepared otherwise."""
     theirs, own = declared(data_yaml).get("pixels", {}), detector.pixels.to_dict()
