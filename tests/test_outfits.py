@@ -15,6 +15,7 @@ from conftest import two_halves
 from fashionrec import Catalogue
 from fashionrec.catalogue.build.report import BuildReport
 from fashionrec.config import load_config
+from fashionrec.search.embedded import EmbeddedQuery
 from fashionrec.search.outfits import goes_with, recommend
 from fashionrec.search.result import GarmentAnswer, QueryResult
 from fashionrec.types import Box, Garment
@@ -111,7 +112,7 @@ def test_what_is_told_where_nothing_can_be_said(root: Path, tmp_path: Path, buil
         with Catalogue.open(name) as catalogue:
             vector = np.ones(catalogue.embedder.dim, np.float32) / np.sqrt(np.float32(catalogue.embedder.dim))
             answer = QueryResult("a.png", 9, 9, [GarmentAnswer(one, (), ()) for one in (TOP, none, dress)])
-            answer.vectors = [vector] * 3
+            answer.queries = [EmbeddedQuery(one, vector) for one in (TOP, none, dress)]
             found = goes_with(catalogue, answer, settings)
         assert [one.garment for one in found] == [TOP, dress]
         notes = ["what goes with it is known for garments that were detected only"]

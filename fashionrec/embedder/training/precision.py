@@ -160,7 +160,7 @@ class _Rows:
 
     A row's scale is a 127th of its largest magnitude; ``y = scale * weight_scale * (row8 @ weight8)``. Rows that several products
     read (as the queries, keys and values of attention do) are brought to 8 bits once. Both sides are unsigned with a zero point
-    of 128: on CPUs without VNNI (AVX2 alone) products of unsigned by signed bytes saturate in 16 bits, and vectors come out wrong.
+    of 128: on CPUs without VNNI (AVX2 alone) products of unsigned by signed bytes saturate in 16 bits.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
