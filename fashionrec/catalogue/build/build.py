@@ -13,17 +13,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from fashionrec.catalogue.build.changes import RowChanges, RowWriter, Wanted, find_changes
 from fashionrec.catalogue.build.crops import KnownCrops
-from fashionrec.catalogue.build.pipeline import find_garments, open_models
 from fashionrec.catalogue.build.report import BuildReport, write_report
+from fashionrec.catalogue.build.work import Recipe, work_on
 from fashionrec.catalogue.compaction import compact_segments, should_compact
-from fashionrec.common.files import fingerprint
 from fashionrec.common.folder import TEMPORARY, Folder
 from fashionrec.common.reach import HINT, Reach
 from fashionrec.common.text import encodable
@@ -35,8 +33,7 @@ from fashionrec.photos.images import photo_digest
 from fashionrec.store import generations
 from fashionrec.store.content import EntryRow, PhotoRow
 from fashionrec.store.items import ItemReader
-from fashionrec.store.journal import FoundPhoto, Journal
-from fashionrec.store.manifest import CatalogueSettings
+from fashionrec.store.journal import Journal
 from fashionrec.store.seen import SeenFiles, file_state
 from fashionrec.store.writer import GenerationWriter
 
@@ -75,10 +72,10 @@ def build_catalogue(
     """
     if root.exists() and not generations.is_catalogue(root) and _holds_other_things(root):
         raise CatalogueError(f"{root} is not empty and not a catalogue", hint="choose another --index, or empty it")
-    new = not os.path.lexists(root)
+    new, recipe = not os.path.lexists(root), Recipe(detector_bundle, embedder_bundle, config)
     try:
         with generations.writer_lock(root):
-            return _Build(rows, root, detector_bundle, embedder_bundle, config, source, max_delete, progress, log).run()
+            return _Build(rows, root, recipe, source, max_delete, progress, log).run()
     except UsageError:
         if new:  # wrong input: nothing worth resuming was begun
             Folder(root.parent).remove(root.name, ignore_errors=True)
@@ -90,25 +87,19 @@ class _Build:
         self,
         rows: Sequence[ProductRow | EntryRow],
         root: Path,
-        detector_bundle: Bundle | None,
-        embedder_bundle: Bundle,
-        config: Config,
+        recipe: Recipe,
         source: str,
         max_delete: float | None,
         progress: Progress | None,
         log: Callable[[str], None],
     ) -> None:
-        self.rows, self.root, self.config, self.source = rows, root, config, source
-        self.detector_bundle, self.embedder_bundle = detector_bundle, embedder_bundle
+        self.rows, self.root, self.recipe, self.source = rows, root, recipe, source
+        self.config = config = recipe.config
         self.max_delete = config.build.max_delete if max_delete is None else max_delete
         self.progress: Progress = progress or _silent
         self.log = log
         self.report = BuildReport(rows=len(rows))
         self.start = time.perf_counter()
-        settings = CatalogueSettings.of_config(config, detect=detector_bundle is not None)
-        models = [None if detector_bundle is None else detector_bundle.fingerprint, embedder_bundle.fingerprint]
-        self.build_key = fingerprint({"settings": settings.to_dict(), "models": models})
-        self.settings = replace(settings, build_key=self.build_key)
         self.previous = generations.read_current(root) if generations.is_catalogue(root) else None
         if self.previous:
             self.previous.check()  # what is taken over from it must be there
@@ -117,7 +108,7 @@ class _Build:
     def run(self) -> BuildReport:
         work = generations.folder_of(self.root)
         work.make_folder("work", exist_ok=True)
-        journal = Journal(work.path("work/journal.sqlite", "file"), self.build_key)
+        journal = Journal(work.path("work/journal.sqlite", "file"), self.recipe.key)
         try:
             paths = self._hash_photos()
             kept = self._kept(paths)
@@ -221,7 +212,7 @@ class _Build:
         if self.old_items is None:
             return set()
         made_by = self.old_items.build_keys()
-        kept = {digest for digest in paths.values() if made_by.get(digest) == self.build_key}
+        kept = {digest for digest in paths.values() if made_by.get(digest) == self.recipe.key}
         return kept | {row.photo for row in self.rows if isinstance(row, EntryRow) and row.photo in made_by}
 
     def _process(self, paths: dict[str, str], kept: set[str], journal: Journal) -> dict[str, str]:
@@ -254,27 +245,17 @@ class _Build:
 
     def _find(self, todo: Sequence[tuple[str, str]], journal: Journal, total: int) -> dict[str, ImageError]:
         """Work on photos and write what they give into the journal; returns those that cannot be used."""
-        done = total - len(todo)
-        self.progress(done, total)
-        models = open_models(self.detector_bundle, self.embedder_bundle, self.config, photos=len(todo), log=self.log)
-        crops = KnownCrops(self.previous, self.old_items, self.settings, self.embedder_bundle.fingerprint)
-        finished: list[FoundPhoto] = []
-        bad: dict[str, ImageError] = {}
-        garments = 0
-        photos = ((digest, Path(path)) for digest, path in todo)
-        for part in find_garments(photos, models, self.config, known=crops.find, seconds=self.report.seconds):
-            for digest, outcome in part:
-                if isinstance(outcome, ImageError):
-                    bad[digest] = outcome
-                else:
-                    finished.append(outcome)
-                    garments += len(outcome.garments)
-            done += len(part)
-            if len(finished) >= self.config.build.checkpoint:
-                journal.put(finished)
-                finished = []
-            self.progress(done, total, detail=f"{garments} garments, {len(bad) + len(self.report.failures)} failed")
-        journal.put(finished)
+        before, failed = total - len(todo), len(self.report.failures)
+
+        def progress(done: int, garments: int, bad: int) -> None:
+            self.progress(before + done, total, detail=f"{garments} garments, {bad + failed} failed")
+
+        self.progress(before, total)
+        crops = KnownCrops(self.previous, self.old_items, self.recipe.settings, self.recipe.embedder.fingerprint)
+        photos = [(digest, Path(path)) for digest, path in todo]
+        bad = work_on(
+            photos, self.recipe, journal, known=crops.find, seconds=self.report.seconds, progress=progress, log=self.log
+        )
         self.report.crops_reused = crops.found
         return bad
 
@@ -314,11 +295,11 @@ class _Build:
                 bundles=self._bundles(),
                 versions=installed_versions(),
                 photos_from=self.source,
-                settings=self.settings,
+                settings=self.recipe.settings,
             )
 
     def _bundles(self) -> list[Bundle]:
-        return [bundle for bundle in (self.detector_bundle, self.embedder_bundle) if bundle is not None]
+        return [bundle for bundle in (self.recipe.detector, self.recipe.embedder) if bundle is not None]
 
     def _as_before(self) -> bool:
         """Whether the generation that is served was made by the same models and settings."""
@@ -327,7 +308,7 @@ class _Build:
         models = {kind: entry.fingerprint for kind, entry in self.previous.manifest.bundles.items()}
         return (
             models == {bundle.kind: bundle.fingerprint for bundle in self._bundles()}
-            and self.previous.manifest.settings.build_key == self.build_key
+            and self.previous.manifest.settings.build_key == self.recipe.key
             and index is not None
             and index.settings == self.config.index.model_dump()
         )
@@ -351,14 +332,14 @@ class _Build:
 
     def _write_rows(self, writer: GenerationWriter, changes: RowChanges, kept: set[str], journal: Journal) -> int:
         """Photos, garments, entries and items; returns how many photos nothing shows any more."""
-        encoder = self.embedder_bundle
+        encoder = self.recipe.embedder
         segment = writer.new_segment("image", encoder.fingerprint, int(encoder.spec["dim"]))
 
         def new_photo(digest: str) -> PhotoRow:
             found = journal.get(digest)
             if found is None:
                 raise CatalogueError(f"photo {digest[:12]} is neither in the catalogue nor in the journal")
-            return segment.add_photo(found, self.build_key)
+            return segment.add_photo(found, self.recipe.key)
 
         before = self.previous.manifest.bundles["embedder"].fingerprint if self.previous else None
         rows = RowWriter(
