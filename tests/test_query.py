@@ -472,6 +472,35 @@ def test_the_measured_weight_of_captions_is_taken_where_nobody_set_another(
         assert best["parts"]["image"] == pytest.approx((1 - share) * 0.7 * best["cosine"], abs=1e-5)
 
 
+def test_each_layer_of_the_weight_of_captions_is_above_the_one_before(shop: Path, tmp_path: Path) -> None:
+    """Defaults < what was measured < a file < the environment < --set < the query: for `search`, and for the library."""
+    from fashionrec.catalogue.catalogue import Catalogue as OpenCatalogue
+    from fashionrec.store.measured import write_measured
+
+    (tmp_path / "own.yaml").write_text("query: {caption_weight: 0.5}")
+    file, environment = {"files": [tmp_path / "own.yaml"]}, {"env": {"FASHIONREC_QUERY__CAPTION_WEIGHT": "0.6"}}
+    none: dict[str, Any] = {"env": {}}
+    given = [none, none | file, file | environment, file | environment | {"sets": ["query.caption_weight=0.7"]}]
+    layers = [load_config(**options) for options in given]
+
+    def weights(kind: type[OpenCatalogue]) -> list[float | None]:
+        found = []
+        for resolved in layers:
+            with kind.open(shop, resolved) as catalogue:
+                found.append(search(catalogue, Query(text="red")).query.caption_weight)
+        return found
+
+    default = layers[0].config.query.caption_weight
+    assert weights(Catalogue) == weights(OpenCatalogue) == [default, 0.5, 0.6, 0.7]
+    with Catalogue.open(shop, layers[0]) as catalogue:
+        about = catalogue.generation.name, catalogue.embedder_bundle.fingerprint
+    write_measured(shop, "caption_weight", *about, {"value": 0.8})
+    assert weights(Catalogue) == weights(OpenCatalogue) == [0.8, 0.5, 0.6, 0.7]
+    for kind in (Catalogue, OpenCatalogue):
+        with kind.open(shop, layers[-1]) as catalogue:
+            assert search(catalogue, Query(text="red", caption_weight=0.2)).query.caption_weight == 0.2
+
+
 def test_words_are_translated_where_that_is_asked_for(
     cli: Callable[..., Result], shop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from fashionrec.common.system import trim_memory
-from fashionrec.config import Config, CropConfig
+from fashionrec.config import Config, CropConfig, QueryConfig, Resolved
 from fashionrec.errors import CatalogueError, FashionrecError, ModelError
 from fashionrec.models.bundle import Bundle
 from fashionrec.store.generations import Generation, hold, read_current
@@ -38,10 +38,11 @@ class Catalogue:
     What a query does not need is not opened: the image tower for a text query, the text tower for a photo.
     """
 
-    def __init__(self, generation: Generation, config: Config, at_once: bool = False) -> None:
+    def __init__(self, generation: Generation, config: Config | Resolved, at_once: bool = False) -> None:
         self.at_once = at_once
         self.generation = generation
-        self.config = config
+        self._resolved = config if isinstance(config, Resolved) else None
+        self.config = config.config if isinstance(config, Resolved) else config
         self._lock = threading.RLock()
         self._stores: dict[str, VectorStore] = {}
         self._memo: dict[Callable[[Catalogue], Any], Any] = {}
@@ -54,9 +55,11 @@ class Catalogue:
         self.closed = False
 
     @classmethod
-    def open(cls, path: str | Path, config: Config, *, at_once: bool = False) -> Self:
+    def open(cls, path: str | Path, config: Config | Resolved, *, at_once: bool = False) -> Self:
         """Open the served generation of a catalogue folder. Checks manifest, sizes, headers and model fingerprints.
 
+        What was measured of the catalogue comes before the defaults of a ``config`` that tells them (:class:`Resolved`), and
+        after what somebody set; all of a :class:`Config` counts as set.
         ``at_once`` is for a few questions: the models are open in a fraction of the time, and take up to a fifth longer each.
         Raises :class:`CatalogueError` where it is missing, damaged, of another version, or was built with other models
         than those that lie in it; nothing stays open then.
@@ -173,6 +176,14 @@ class Catalogue:
     def measured(self) -> Measured:
         """What evaluations found out about this generation."""
         return read_measured(self.root, self.generation.name, self.embedder_bundle.fingerprint)
+
+    @cached_property
+    def query_settings(self) -> QueryConfig:
+        """The section ``query`` by which it is asked: with the weight of captions that was measured, unless one is set."""
+        settings, weight = self.config.query, self.measured.caption_weight
+        if weight is None or self._resolved is None or "query.caption_weight" in self._resolved.origins:
+            return settings
+        return settings.model_copy(update={"caption_weight": weight})
 
     def memoize(self, make: Callable[[Catalogue], T]) -> T:
         """What ``make`` makes of this catalogue, made once and kept with it."""

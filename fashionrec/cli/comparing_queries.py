@@ -29,8 +29,8 @@ def compare_catalogues(
     from fashionrec.search.render.side_by_side import compare_page, comparison, paired
 
     with (
-        Catalogue.open(first, session.config, at_once=query.is_short) as a,
-        Catalogue.open(second, session.config, at_once=query.is_short) as b,
+        Catalogue.open(first, session.resolved, at_once=query.is_short) as a,
+        Catalogue.open(second, session.resolved, at_once=query.is_short) as b,
     ):
         answers, failures = paired(*(ask(session, catalogue, query) for catalogue in (a, b)))
         for failure in failures:

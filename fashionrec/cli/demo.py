@@ -185,7 +185,7 @@ class Chain:
         self.example_query = str(turns[0].path) if turns else "PHOTO.jpg"
         views = []
         session = self.session(query={"k": 8, "caption": ENCODER})
-        with Catalogue.open(self.catalogue, session.config) as catalogue:
+        with Catalogue.open(self.catalogue, session.resolved) as catalogue:
             for row in turns:
                 view = answer_view(catalogue, ask(session, catalogue, Query(row.path)).results[0])
                 for garment in view["garments"]:

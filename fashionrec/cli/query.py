@@ -117,7 +117,7 @@ def query(
     from fashionrec.catalogue.catalogue import Catalogue
 
     root = session.find_catalogue(index[0] if index else None)
-    with Catalogue.open(root, session.config, at_once=asked.is_short) as catalogue:
+    with Catalogue.open(root, session.resolved, at_once=asked.is_short) as catalogue:
         answer = ask(session, catalogue, asked, partial(_report, session, asked, jsonl, explain))
         if not jsonl and csv is None:
             session.out.result(answer.to_dict(explain=explain), lambda: print_answer(session, answer, explain))
@@ -176,7 +176,6 @@ def _query(
 
     sources, many = _sources(photos)
     settings = session.config.query
-    weight = settings.caption_weight if session.is_set("query.caption_weight") else None
     try:
         asked = Query(
             sources if many else sources[0] if sources else None,
@@ -188,7 +187,6 @@ def _query(
             merge=merge,
             garment=settings.garment,
             where=settings.where,
-            caption_weight=weight,
             words_weight=settings.words_weight,
         )
     except UsageError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from fashionrec.catalogue.catalogue import Catalogue as OpenCatalogue
-from fashionrec.config import Config, load_config
+from fashionrec.config import Config, Resolved, load_config
 
 if TYPE_CHECKING:
     from fashionrec.captioner.job.photos import Describe
@@ -21,20 +21,10 @@ if TYPE_CHECKING:
 class Catalogue(OpenCatalogue):
     """One generation of a catalogue, open to be asked: what :class:`fashionrec.catalogue.catalogue.Catalogue` is, and search."""
 
-    #: The weight of captions that somebody set: it comes before one that was measured.
-    _caption_weight: float | None = None
-
     @classmethod
-    def open(cls, path: str | Path, config: Config | None = None, *, at_once: bool = False) -> Self:
+    def open(cls, path: str | Path, config: Config | Resolved | None = None, *, at_once: bool = False) -> Self:
         """Open a catalogue folder, by the settings of the environment and the defaults where ``config`` is not given."""
-        is_set = True
-        if config is None:
-            resolved = load_config()
-            config, is_set = resolved.config, "query.caption_weight" in resolved.origins
-        opened = super().open(path, config, at_once=at_once)
-        if is_set:
-            opened._caption_weight = config.query.caption_weight
-        return opened
+        return super().open(path, load_config() if config is None else config, at_once=at_once)
 
     def search(
         self,
@@ -93,7 +83,7 @@ class Catalogue(OpenCatalogue):
             diversity=diversity,
             same_class=same_class,
             caption=caption,
-            caption_weight=self._caption_weight if caption_weight is None else caption_weight,
+            caption_weight=caption_weight,
             lexical_weight=lexical_weight,
             words_weight=words_weight,
             fusion=fusion,

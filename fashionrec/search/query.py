@@ -122,11 +122,10 @@ class Query:
         texts = cast("tuple[str | Words, ...]", self.text)
         return [parse_words(text, weight) if isinstance(text, str) else text for text in texts]
 
-    def settings(self, settings: QueryConfig, caption_weight: float | None = None) -> QueryConfig:
-        """The settings that answer it. The first wins: its own options, a measured ``caption_weight``, ``settings``."""
-        measured = {} if caption_weight is None else {"caption_weight": caption_weight}
+    def settings(self, settings: QueryConfig) -> QueryConfig:
+        """The settings that answer it: its own options before those of ``settings``."""
         own = {name: value for name in OPTIONS if (value := getattr(self, name)) is not None}
-        return settings.model_copy(update=measured | own)
+        return settings.model_copy(update=own)
 
     def complete(self, settings: QueryConfig) -> Query:
         """The same with every option told, by the settings that answer it, and its texts with their weights."""

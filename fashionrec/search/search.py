@@ -46,7 +46,7 @@ def search(
         catalogue.begin("image", detect=query.box is None)
     elif query.text and not query.like:
         catalogue.begin("text")
-    settings = query.settings(catalogue.config.query, catalogue.measured.caption_weight)
+    settings = query.settings(catalogue.query_settings)
     query = query.complete(settings)
     if describe is None and query.sources and settings.caption != "none":
         from fashionrec.captioner.job.photos import describer
