@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fashionrec.captioner.local.calibration import LEAST, fit, softmax, surprise
-from fashionrec.captioner.local.captioner import LocalCaptioner
+from fashionrec.captioner.local.captioner import ZeroShotCaptioner
 
 VALUES = 4
 
@@ -111,7 +111,7 @@ def test_a_captioner_is_calibrated_by_class_and_field() -> None:
         rows = [next((v for word, v in directions.items() if word in text), [0.0, 0.0, 1.0]) for text in texts]
         return np.asarray(rows, np.float32)
 
-    captioner = LocalCaptioner(embed, 0.0, logit_scale=20.0, vocabulary={"color": {"red", "blue"}})
+    captioner = ZeroShotCaptioner(embed, 0.0, logit_scale=20.0, vocabulary={"color": {"red", "blue"}})
     rng = np.random.default_rng(0)
     vectors = rng.normal([1.0, 0.2, 0.0], 0.02, size=(60, 3)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -123,7 +123,7 @@ def test_a_captioner_is_calibrated_by_class_and_field() -> None:
     assert told.count("blue") > 50
     other = captioner.describe_vectors(vectors, ["skirt"] * 60)  # nothing is known of skirts: as unsure as of tops
     assert {o.description.color for o in other if o.description} == {"red"}
-    before = LocalCaptioner(embed, 0.0, logit_scale=20.0, vocabulary={"color": {"red", "blue"}})
+    before = ZeroShotCaptioner(embed, 0.0, logit_scale=20.0, vocabulary={"color": {"red", "blue"}})
     raw = before.describe_vectors(vectors, ["skirt"] * 60)
     sure = [np.mean([o.description.confidence for o in some if o.description]) for some in (raw, other)]
     assert (sure[1] < sure[0]) == (fitted["top", "color"].scale < 1)

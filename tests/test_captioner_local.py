@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fashionrec.captioner.local.calibration import sigmoid, softmax
-from fashionrec.captioner.local.captioner import LocalCaptioner
+from fashionrec.captioner.local.captioner import ZeroShotCaptioner
 from fashionrec.captioner.outcome import Outcome
 from fashionrec.captioner.phrases import caption_en
 from fashionrec.captioner.schema import attributes
@@ -46,7 +46,7 @@ def describe(
     texts: Sequence[str], classes: Sequence[str | None], scale: float = 100.0, **options: object
 ) -> list[Outcome]:
     encoder = Encoder()
-    captioner = LocalCaptioner(encoder, 0.5, scale, **options)  # type: ignore[arg-type]
+    captioner = ZeroShotCaptioner(encoder, 0.5, scale, **options)  # type: ignore[arg-type]
     return captioner.describe_vectors(encoder(texts), classes)
 
 
@@ -103,7 +103,7 @@ def test_by_default_the_fields_that_pictures_tell_best_are_asked() -> None:
 
 def test_an_uncertain_choice_stays_below_the_threshold() -> None:
     encoder = Encoder()
-    captioner = LocalCaptioner(encoder, 0.9, 1.0)  # a flat softmax is sure of nothing
+    captioner = ZeroShotCaptioner(encoder, 0.9, 1.0)  # a flat softmax is sure of nothing
     found = captioner.describe_vectors(encoder(["a navy striped top"]), ["top"])[0].description
     assert found is not None
     assert attributes(found) == {"category": "top"}
@@ -135,7 +135,7 @@ def test_sub_category_and_attributes_do_not_contradict_each_other() -> None:
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((200, DIM)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    captioner = LocalCaptioner(Encoder(), 0.0, 100.0)
+    captioner = ZeroShotCaptioner(Encoder(), 0.0, 100.0)
     told = 0
     for outcome in captioner.describe_vectors(vectors, [CLASS_NAMES[n % 5] for n in range(200)]):
         found = outcome.description
@@ -149,7 +149,7 @@ def test_sub_category_and_attributes_do_not_contradict_each_other() -> None:
 
 def test_texts_are_embedded_once_per_class_and_only_when_needed() -> None:
     encoder = Encoder()
-    captioner = LocalCaptioner(encoder, 0.5)
+    captioner = ZeroShotCaptioner(encoder, 0.5)
     assert encoder.calls == []
     vectors = np.eye(4, DIM, dtype=np.float32)
     captioner.describe_vectors(vectors[:2], ["top", "top"])
@@ -162,7 +162,7 @@ def test_texts_are_embedded_once_per_class_and_only_when_needed() -> None:
 
 def test_vectors_and_classes_must_fit() -> None:
     with pytest.raises(ValueError, match="shape"):
-        LocalCaptioner(Encoder(), 0.5).describe_vectors(np.zeros((2, DIM), dtype=np.float32), ["top"])
+        ZeroShotCaptioner(Encoder(), 0.5).describe_vectors(np.zeros((2, DIM), dtype=np.float32), ["top"])
 
 
 class Writing(Encoder):
@@ -184,7 +184,7 @@ def test_the_sentences_that_values_are_told_apart_by() -> None:
         "sub_category": ["hoodie", "jacket", "jeans"],
         "closure": ["zip", "none"], "graphic": ["star", "none", "heart"], "sleeve": ["long"], "pattern": ["stripe", "dot"],
     }  # fmt: skip
-    captioner = LocalCaptioner(encoder, 0.5, vocabulary=narrow)
+    captioner = ZeroShotCaptioner(encoder, 0.5, vocabulary=narrow)
     captioner.describe_vectors(np.eye(1, DIM, dtype=np.float32), ["top"])
     told = [
         "a hoodie", "a jacket",
@@ -204,7 +204,7 @@ def test_the_sentences_that_values_are_told_apart_by() -> None:
     ]
 
 
-def one_field(unknown_below: float, **options: Any) -> LocalCaptioner:
+def one_field(unknown_below: float, **options: Any) -> ZeroShotCaptioner:
     """Tells red from blue: a picture's likeness with each is its coordinate."""
     axes = {"red": [1.0, 0.0], "blue": [0.0, 1.0]}
 
@@ -213,7 +213,7 @@ def one_field(unknown_below: float, **options: Any) -> LocalCaptioner:
             [next((v for word, v in axes.items() if word in text), [0.6, 0.8]) for text in texts], np.float32
         )
 
-    return LocalCaptioner(embed, unknown_below, 10.0, vocabulary={"color": ["red", "blue"]}, **options)
+    return ZeroShotCaptioner(embed, unknown_below, 10.0, vocabulary={"color": ["red", "blue"]}, **options)
 
 
 def test_a_value_is_told_where_it_is_far_enough_beyond_chance() -> None:
@@ -248,7 +248,7 @@ def test_the_surer_of_two_that_contradict_each_other_is_told() -> None:
     narrow = {"sub_category": ["zip-up hoodie", "t-shirt"], "neckline": ["hood", "v"], "closure": ["zip", "buttons"]}
     for weights, kind, neckline in (((3.0, 1.0), "zip-up hoodie", "unknown"), ((1.0, 3.0), "unknown", "v")):
         encoder = Encoder()
-        captioner = LocalCaptioner(encoder, 0.0, 3.0, vocabulary=narrow)
+        captioner = ZeroShotCaptioner(encoder, 0.0, 3.0, vocabulary=narrow)
         hood, neck = encoder(["a zip-up hoodie", "a V-neck top"]) * np.array(weights)[:, None]
         vector = (hood + neck) / np.linalg.norm(hood + neck)
         (outcome,) = captioner.describe_vectors(vector[None], ["top"])

@@ -23,7 +23,7 @@ from fashionrec.types import CLASS_NAMES
 _Scores = tuple[list[str], np.ndarray]  # the values of a field, and a unit vector for each
 
 
-class LocalCaptioner:
+class ZeroShotCaptioner:
     """Describes garments by their vectors alone. It says what it is: ``outcome.captioner`` is ``local``."""
 
     name = "local"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fashionrec.captioner.base import Captioner
 from fashionrec.captioner.local.calibration import sigmoid, softmax
-from fashionrec.captioner.local.captioner import LocalCaptioner
+from fashionrec.captioner.local.captioner import ZeroShotCaptioner
 
 if TYPE_CHECKING:
     from fashionrec.captioner.base import Job, Source
@@ -40,10 +40,10 @@ class EncoderCaptioner(Captioner):
         return f"{self.title} (class and attributes by the catalogue's own encoder; nothing is sent anywhere)"
 
     @cached_property
-    def _zero_shot(self) -> LocalCaptioner:
+    def _zero_shot(self) -> ZeroShotCaptioner:
         source, encoder = self._source, self._source.encoder
         bias = encoder.logit_bias
-        captioner = LocalCaptioner(
+        captioner = ZeroShotCaptioner(
             encoder.embed_texts,
             unknown_below=self.config.unknown_below,
             logit_scale=encoder.logit_scale,

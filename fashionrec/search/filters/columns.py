@@ -13,9 +13,9 @@ import numpy as np
 
 from fashionrec.errors import CatalogueError
 from fashionrec.search.filters.where import (
-    Both,
     Comparison,
     Filter,
+    Group,
     Not,
     WhereError,
     as_number,
@@ -100,7 +100,7 @@ class Columns:
         if isinstance(tree, Not):
             truth = self._truth(tree.part)
             return np.where(truth == _UNKNOWN, _UNKNOWN, 1 - truth).astype(np.int8)
-        assert isinstance(tree, Both)
+        assert isinstance(tree, Group)
         truths = np.stack([self._truth(part) for part in tree.parts])
         decisive, other = (_TRUE, _FALSE) if tree.any_ else (_FALSE, _TRUE)
         settled = np.where((truths == _UNKNOWN).any(axis=0), _UNKNOWN, other)

@@ -55,7 +55,7 @@ class WhereError(UsageError):
         super().__init__(message, hint=hint or "for example --where \"price < 50000 and brand in ('A', 'B')\"")
         line = " ".join(text.split("\n"))
         start = max(0, at - 60)
-        self.shown = f"  {line[start : start + 120]}\n  {' ' * _columns(line[start:at])}^"
+        self.shown = f"  {line[start : start + 120]}\n  {' ' * _display_width(line[start:at])}^"
 
 
 @dataclass(frozen=True)
@@ -96,14 +96,14 @@ class Not:
 
 
 @dataclass(frozen=True)
-class Both:
+class Group:
     """``and`` of the parts, or ``or`` where ``any_``."""
 
     parts: tuple[Filter, ...]
     any_: bool
 
 
-Filter = Comparison | Not | Both
+Filter = Comparison | Not | Group
 
 
 def parse_where(text: str) -> Filter:
@@ -223,13 +223,13 @@ class _Parser:
         while self.take("or"):
             parts.append(self.all_())
         self.depth -= 1
-        return parts[0] if len(parts) == 1 else Both(tuple(parts), any_=True)
+        return parts[0] if len(parts) == 1 else Group(tuple(parts), any_=True)
 
     def all_(self) -> Filter:
         parts = [self.factor()]
         while self.take("and"):
             parts.append(self.factor())
-        return parts[0] if len(parts) == 1 else Both(tuple(parts), any_=False)
+        return parts[0] if len(parts) == 1 else Group(tuple(parts), any_=False)
 
     def factor(self) -> Filter:
         times = 0
@@ -269,7 +269,7 @@ class _Parser:
         elif self.take("between"):
             low = self.value()
             self.need("and", "and")
-            found = Both((Comparison(name, ">=", (low,), at), Comparison(name, "<=", (self.value(),), at)), any_=False)
+            found = Group((Comparison(name, ">=", (low,), at), Comparison(name, "<=", (self.value(),), at)), any_=False)
         elif not negated and (sign := self.take(*_COMPARE)):
             return Comparison(name, _COMPARE[sign.kind], (self.value(),), at)
         else:
@@ -289,7 +289,7 @@ class _Parser:
         return value
 
 
-def _columns(text: str) -> int:
+def _display_width(text: str) -> int:
     """How many columns of a terminal a text takes: Korean letters take two."""
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
