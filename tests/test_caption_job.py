@@ -21,7 +21,7 @@ from fashionrec.captioner.outcome import Outcome
 from fashionrec.captioner.schema import attributes
 from fashionrec.catalogue.build.report import BuildReport
 from fashionrec.config import CaptionerConfig, Config, load_config
-from fashionrec.errors import UsageError
+from fashionrec.errors import CaptionError, UsageError
 
 COUNT = 6
 SETTINGS = load_config(env={}).config.captioner
@@ -217,6 +217,20 @@ def test_what_is_asked_anew_replaces_what_was_there(root: Path) -> None:
     rest = caption_catalogue(root, settings(), paid(Newer), recaption=Recaption("all"))
     assert (rest["asked"], rest["reused"], rest["left"]) == (4, 2, 0)
     assert colours() == ["blue"] * 6
+
+
+@pytest.mark.parametrize("error", [CaptionError("the key is wrong"), KeyboardInterrupt()])
+def test_what_came_before_an_error_is_recorded_and_not_paid_again(root: Path, error: BaseException) -> None:
+    class Stops(Paid):
+        def describe_one(self, job: Job) -> Outcome:
+            if job.picture().width == 63:
+                raise error
+            return super().describe_one(job)
+
+    with pytest.raises(type(error)):
+        caption_catalogue(root, settings(), paid(Stops))
+    rest = caption_catalogue(root, settings(), paid())
+    assert (rest["kept"], rest["asked"], rest["left"]) == (3, 3, 0)
 
 
 # -- pictures and photos

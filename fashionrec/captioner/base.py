@@ -236,7 +236,8 @@ class Captioner(ABC):
             arrived: Called with each answer before it is read: the job, the answer as
                 :meth:`read_answer` takes it, seconds.
 
-        Raises :class:`CaptionError` for what concerns every garment.
+        Raises :class:`CaptionError` for what concerns every garment; what had come by then is
+        yielded first.
         """
         return self._one_by_one(jobs, meter)
 
@@ -246,7 +247,11 @@ class Captioner(ABC):
         for job in jobs:
             if meter is not None and not meter.reserve():
                 break
-            outcome = self.describe_one(job)
+            try:
+                outcome = self.describe_one(job)
+            except BaseException:
+                yield group  # perhaps paid for: it is recorded before the error ends it all
+                raise
             if meter is not None:
                 meter.came(outcome.usage)
             group.append(Described(job, outcome))

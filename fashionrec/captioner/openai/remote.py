@@ -207,7 +207,7 @@ class OpenAICaptioner(Captioner):
 
         Raises :class:`CaptionError` at once where no key is there, and as soon as the server says that the key, the model
         or a setting is wrong, or does not answer many requests in a row; what had come by then is yielded first. Closing
-        the iterator: nothing more is sent, and nothing waits for what is under way.
+        the iterator stops it: nothing more is sent, and nothing waits for what is under way.
         """
         workers = min(self.config.concurrency, self.config.concurrency if most is None else most)
         tokens = 0.0 if meter is None else meter.each.input + meter.each.output
