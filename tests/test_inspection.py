@@ -399,6 +399,13 @@ def test_the_work_on_pickles_is_bounded() -> None:
     assert archive_globals(io.BytesIO(whole), Budget(unpacked=2 * len(EVAL))) == (["builtins.eval"], [])
     with pytest.raises(UnreadablePickle, match=told):
         archive_globals(io.BytesIO(whole), Budget(unpacked=2 * len(EVAL) - 1))
+    monstrous = archive(a_dot_npy=b"\x93NUMPY\x02\0" + MAX_HEADER.to_bytes(4, "little") + b" " * MAX_HEADER)
+    assert archive_globals(io.BytesIO(monstrous), Budget(unpacked=12 + MAX_HEADER)) == ([OBJECTS], [])
+    with pytest.raises(UnreadablePickle, match=told):
+        archive_globals(io.BytesIO(monstrous), Budget(unpacked=12 + MAX_HEADER - 1))
+    large = io.BytesIO()
+    format_.write_array(large, np.zeros(10_000))
+    assert archive_globals(io.BytesIO(archive(a_dot_npy=large.getvalue())), Budget(unpacked=4096)) == ([], [])
 
 
 def test_members_of_archives() -> None:

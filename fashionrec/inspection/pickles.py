@@ -137,8 +137,10 @@ def _member_globals(archive: zipfile.ZipFile, member: zipfile.ZipInfo, budget: B
         head = content.read(4096)
         budget.spend(unpacked=len(head))
         if head.startswith(ARRAY):
-            whole = io.BytesIO(head + content.read(MAX_HEADER))
-            return [OBJECTS] if holds_objects(whole) else []
+            content.seek(0)
+            objects = holds_objects(content)
+            budget.spend(unpacked=max(0, content.tell() - len(head)))
+            return [OBJECTS] if objects else []
         sure = suffix == ".pkl"
         if not (sure or is_pickle(head) or may_be_pickle(head, suffix)):
             return []
