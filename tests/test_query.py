@@ -340,6 +340,22 @@ def test_two_catalogues_side_by_side(
     assert all(before == after for before, after in same["garments"][0]["ranks"].values())
 
 
+def test_two_catalogues_are_asked_for_one_list_and_one_of_them_cannot_use_the_photo(
+    cli: Callable[..., Result], shop: Path, photos: Path, tmp_path: Path, build: Callable[..., BuildReport]
+) -> None:
+    other = tmp_path / "whole"
+    build(photos, other, detect=False)
+    words = ("query", photos / "red-blue.jpg", "--garment", "top", "--text", "red", "--merge", "--json")
+    done = cli(*words, "--index", shop, "--index", other)
+    assert done.code == 0, done.err
+    assert "warning: there is no top in the photo" in done.err
+    (question,) = done.document["questions"]
+    alone = [cli(*words, "--index", root).document for root in (shop, other)]
+    assert [[answer["text"], answer["garments"][0]["hits"]] for answer in question["answers"]] == [
+        [answer["text"], answer["garments"][0]["hits"]] for answer in alone
+    ]
+
+
 def test_threads_on_one_catalogue_answer_alike(shop: Path, photos: Path, config: Config) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
