@@ -379,6 +379,7 @@ def test_processes_that_fail_are_cleared_away_too(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.parametrize(("gpus", "words"), [(0, "no GPUs"), (1, "1 GPU"), (2, "2 GPUs")])
 def test_how_many_gpus_torch_sees(gpus: int, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch import cuda
     from ultralytics.utils import torch_utils
 
     from fashionrec.detector.training.gpus import check_device
@@ -388,7 +389,7 @@ def test_how_many_gpus_torch_sees(gpus: int, words: str, monkeypatch: pytest.Mon
         raise ValueError
 
     monkeypatch.setattr(torch_utils, "select_device", refuse)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(cuda, "device_count", lambda: gpus)
     with pytest.raises(ConfigError) as caught:
         check_device(5)
     assert str(caught.value) == f"there is no device=5: torch sees {words}"
