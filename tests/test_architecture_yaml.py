@@ -133,3 +133,127 @@ def test_every_architecture_of_ultralytics_passes() -> None:
     for file in files:
         assert file is not None
         check_architecture(read_yaml(file), str(file))
+
+
+# --- values at their bounds, on documents made by hand
+
+
+def small(**changes: Any) -> dict[str, Any]:
+    layer = [-1, 1, "Conv", [8, 3, 2]]
+    return {"nc": 2, "backbone": [layer], "head": [[[-1, 0], 1, "Detect", ["nc"]]], **changes}
+
+
+def layer(source: Any = -1, repeats: Any = 1, module: Any = "Conv", arguments: Any = ()) -> dict[str, Any]:
+    return small(backbone=[[source, repeats, module, list(arguments)]])
+
+
+def words_of(document: dict[str, Any]) -> tuple[str, str]:
+    """Why a document is refused, and the hint; empty where it is not."""
+    from fashionrec.detector.training.architecture import check_architecture
+
+    try:
+        check_architecture(document, "a.yaml")
+    except ModelError as error:
+        return str(error).removeprefix("a.yaml cannot be used as a model's YAML: "), error.hint
+    return "", ""
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        small(),
+        *(small(**{key: 1.5}) for key in ("nc", "reg_max", "depth_multiple", "width_multiple", "ch", "channels")),
+        *(small(**{key: object()}) for key in ("yaml_file", "anchors", "names", "task", "kpt_shape", "inplace")),
+        *(small(end2end=value) for value in (True, False, None)),
+        *(small(scale=value) for value in ("n", "", None)),
+        small(nc=65536, ch=-65536),
+        small(scales=None),
+        small(scales={"n": [0.5, 0.25, 1024], 1: [1, 1, 1]}),
+        small(activation=None),
+        small(activation=" nn.ReLU() "),
+        small(activation=f"nn.Hardtanh({'1, ' * 20}+1.5e-3)"),
+        small(backbone=[[-1, 1, "Conv", []]] * 1000),
+        layer(source=[-1, 6, 1000, -1000]),
+        layer(repeats=100),
+        layer(module="nn.Upsample", arguments=[None, 2, "nearest"]),
+        layer(arguments=["nc", "reg_max", "None", "True", "False", "nearest-exact", "bilinear", "bicubic", True, 0.5]),
+        layer(arguments=[[[[1]]], [1] * 1000]),
+    ],
+)
+def test_what_a_yaml_may_say(document: dict[str, Any]) -> None:
+    assert words_of(document) == ("", "")
+
+
+LONG = "x" * 90
+
+
+@pytest.mark.parametrize(
+    ("document", "said", "hint"),
+    [
+        (small(backbon=[]), "unknown key 'backbon'", "did you mean backbone?"),
+        (small(nc=65537), "nc: 65537 is no number up to 65536", ""),
+        (small(nc=True), "nc: True is no number up to 65536", ""),
+        (small(nc=None), "nc: None is no number up to 65536", ""),
+        (small(end2end=1), "end2end: 1 is neither true nor false", ""),
+        (small(scale="nn"), "scale: 'nn' is no letter", ""),
+        (small(scale="N"), "scale: 'N' is no letter", ""),
+        (small(scale=1), "scale: 1 is no letter", ""),
+        (small(scales=[1]), "scales: [1] is no table of sizes", ""),
+        (small(scales={"nn": [1, 1, 1]}), "scales: 'nn': [1, 1, 1] is not depth, width and most channels", ""),
+        (small(scales={"n": [1, 1]}), "scales: 'n': [1, 1] is not depth, width and most channels", ""),
+        (small(scales={"n": 3}), "scales: 'n': 3 is not depth, width and most channels", ""),
+        (small(scales={"n": [1, 1, "x"]}), "scales: n: 'x' is no number up to 65536", ""),
+        *((small(**{part: value}), f"{part}: a list of layers is expected", "")
+          for part in ("backbone", "head") for value in (None, [], "x")),
+        (small(backbone=[[-1, 1, "Conv", []]] * 1001), "backbone: a list of layers is expected", ""),
+        (small(head=[[-1, 1, "Conv"]]), "head, layer 1: [-1, 1, 'Conv'] is not [from, repeats, module, arguments]", ""),
+        (small(head=[[-1, 1, "Conv", 8]]), "head, layer 1: [-1, 1, 'Conv', 8] is not [from, repeats, module, arguments]", ""),
+        (layer(source=[]), "backbone, layer 1: from: [] is no number of a layer", ""),
+        (layer(source=[-1, True]), "backbone, layer 1: from: [-1, True] is no number of a layer", ""),
+        (layer(source=1001), "backbone, layer 1: from: 1001 is no number of a layer", ""),
+        (layer(source=-1001), "backbone, layer 1: from: -1001 is no number of a layer", ""),
+        (layer(repeats=0), "backbone, layer 1: repeats: 0 is no number from 1 to 100", ""),
+        (layer(repeats=101), "backbone, layer 1: repeats: 101 is no number from 1 to 100", ""),
+        (layer(repeats=True), "backbone, layer 1: repeats: True is no number from 1 to 100", ""),
+        (layer(module="Convv"), "backbone, layer 1: module: 'Convv' is not one of the allowed ones", "did you mean Conv?"),
+        (layer(module=3), "backbone, layer 1: module: 3 is not one of the allowed ones",
+         "did you mean C3?"),
+        (layer(module=LONG), f"backbone, layer 1: module: '{LONG[:76]}... is not one of the allowed ones",
+         "layers of ultralytics' own detectors can be used"),
+        (layer(module="x" * 78), f"backbone, layer 1: module: '{'x' * 78}' is not one of the allowed ones",
+         "layers of ultralytics' own detectors can be used"),
+        (layer(arguments=["globals"]), "backbone, layer 1 (Conv): argument 'globals' is not one of the allowed words", ""),
+        (layer(arguments=[[[[[1]]]]]), "backbone, layer 1 (Conv): argument: [1] is no number up to 65536", ""),
+        (layer(arguments=[-65537]), "backbone, layer 1 (Conv): argument: -65537 is no number up to 65536", ""),
+        (small(activation="nn.Softmax()"), "activation: 'nn.Softmax()' is not one of the allowed ones",
+         "nn.SiLU(), nn.ReLU(), nn.ReLU6(), nn.LeakyReLU(), nn.PReLU(), nn.RReLU(), ..."),
+    ],
+)  # fmt: skip
+def test_what_a_yaml_may_not_say(document: dict[str, Any], said: str, hint: str) -> None:
+    assert words_of(document) == (said, hint)
+
+
+def test_an_activation_is_short() -> None:
+    text = "nn.ReLU(" + "1" * 90 + ")"
+    assert len(text) == 99
+    assert words_of(small(activation=text)) == ("", "")
+    assert words_of(small(activation=text.replace(")", "1)")))[0].startswith("activation: 'nn.ReLU(1111")
+
+
+def test_ultralytics_reads_a_copy_of_what_is_understood(tmp_path: Path) -> None:
+    from fashionrec.detector.training.architecture import own_copy
+
+    source, folder = tmp_path / "mine.yaml", tmp_path / "own"
+    folder.mkdir()
+    document = small(scales={"n": [1, 1, 1]}, names=["a"], yaml_file="x", inplace=True, activation="nn.ReLU()")
+    source.write_text(yaml.safe_dump(document, sort_keys=False))
+    assert own_copy(source, folder) == folder / "mine.yaml"
+    copied = yaml.safe_load((folder / "mine.yaml").read_text())
+    assert list(copied.items()) == [
+        (key, value) for key, value in document.items() if key not in ("names", "yaml_file", "inplace")
+    ]
+    assert own_copy(source, folder, "minen.yaml") == folder / "minen.yaml"
+    for content in ("nc: [", "- 1\n"):
+        source.write_text(content)
+        with pytest.raises(ModelError, match=r"mine\.yaml"):
+            own_copy(source, folder)
