@@ -1,5 +1,6 @@
 """How graphs are opened, which answers count as the same, and which precision a build takes: case by case."""
 
+# ruff: noqa: F811 (fixtures of another file)
 from __future__ import annotations
 
 import json
@@ -233,7 +234,7 @@ def test_the_fastest_precision_of_a_machine(
 Choose = Callable[..., "tuple[Bundle, Recorded, list[str]]"]
 
 
-def test_every_word_of_a_choice(choose: Choose, source: Bundle, tmp_path: Path) -> None:  # noqa: F811
+def test_every_word_of_a_choice(choose: Choose, source: Bundle, tmp_path: Path) -> None:
     target = source.path.parent / "clip.int8.bundle"
     made, _, told = choose(source, Recorded())
     assert told == [f"embedder: making int8 of it, {target}"]
@@ -244,7 +245,7 @@ def test_every_word_of_a_choice(choose: Choose, source: Bundle, tmp_path: Path) 
     assert told == [f"embedder: making fp16 of it, {source.path.parent / 'clip.fp16.bundle'}"]
 
 
-def test_from_how_many_photos_and_from_which_speed_on_it_pays(choose: Choose, source: Bundle) -> None:  # noqa: F811
+def test_from_how_many_photos_and_from_which_speed_on_it_pays(choose: Choose, source: Bundle) -> None:
     sets = ("build.convert_from=200", "build.min_speedup=1.5")
     assert choose(source, Recorded(), *sets, photos=199)[1].calls == []
     found, recorded, told = choose(source, Recorded(ratio=1.49), *sets, photos=200)
@@ -258,7 +259,7 @@ def test_from_how_many_photos_and_from_which_speed_on_it_pays(choose: Choose, so
     assert choose(source, Recorded(), *faster, photos=200)[0] is not source
 
 
-def test_what_is_damaged_or_of_another_source_is_made_anew(choose: Choose, source: Bundle) -> None:  # noqa: F811
+def test_what_is_damaged_or_of_another_source_is_made_anew(choose: Choose, source: Bundle) -> None:
     made, _, _ = choose(source, Recorded())
     graph = made.path / next(iter(made.files))
     graph.write_bytes(graph.read_bytes()[:-1] + b"?")
@@ -276,7 +277,7 @@ def test_what_is_damaged_or_of_another_source_is_made_anew(choose: Choose, sourc
 def test_beside_its_source_or_in_the_project_where_that_is_a_catalogues(
     choose: Choose,
     source: Bundle,
-    tmp_path: Path,  # noqa: F811
+    tmp_path: Path,
 ) -> None:
     inside = source.copy_to(tmp_path / "c" / "bundles" / "embedder")
     assert choose(inside, Recorded(), f"project.data={tmp_path / 'data'}")[0].path == (
@@ -302,7 +303,7 @@ def test_only_what_was_judged_is_not_tried_again(
     kept: bool,
     choose: Choose,
     source: Bundle,
-    tmp_path: Path,  # noqa: F811
+    tmp_path: Path,
 ) -> None:
     assert choose(source, Recorded(fault=fault))[2][1:] == ["embedder: in fp32; it loses"]
     record = tmp_path / "cache" / "precision.json"
