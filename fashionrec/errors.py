@@ -15,8 +15,8 @@
     ├── Refused                    exit 3   a gate or guard says no
     └── Busy                       exit 75  another writer holds the lock
 
-An error is one line; its ``hint`` says what to do about it. The command line prints both and nothing else
-(a traceback only with ``--debug``), see :mod:`fashionrec.cli.output`.
+An error is one line; its ``hint`` says what to do about it. :mod:`fashionrec.cli.session` prints
+both (a traceback only with ``--debug``), and ends the process with the error's ``exit_code``.
 """
 
 from __future__ import annotations

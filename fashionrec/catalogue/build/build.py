@@ -353,6 +353,7 @@ class _Build:
         return rows.apply(changes)
 
     def _fail(self, row: ProductRow, error: ImageError) -> None:
+        """Record a row whose photo cannot be used; the build goes on without it."""
         self.report.failures.append(
             {"image": row.image, "product_id": row.product_id, "reason": error.reason, "message": str(error)}
         )

@@ -1,5 +1,7 @@
 """A filter as people write it, ``price < 50000 and brand in ('A', 'B')``, parsed into a tree. Nothing of it is executed.
 
+A search decides the tree for all items at once: :mod:`fashionrec.search.filters.columns`.
+
 ::
 
     filter     = term {"or" term}            term = factor {"and" factor}
@@ -125,7 +127,10 @@ def columns_of(tree: Filter) -> Iterator[Comparison]:
 
 
 def keeps(tree: Filter, get: Callable[[str], Any]) -> Truth:
-    """The truth of a filter for one row, whose values ``get`` gives by the column's name."""
+    """Decide a filter for one row, whose values ``get`` gives by the column's name.
+
+    It says what a filter means. No search asks it: ``Columns.allowed`` decides all rows together.
+    """
     if isinstance(tree, Comparison):
         return tree.truth(get(tree.column))
     if isinstance(tree, Not):
