@@ -153,7 +153,8 @@ def test_the_limit_itself_may_be_spent() -> None:
 def test_what_was_measured_in_the_run_replaces_the_estimate() -> None:
     meter = Meter(Price(1e-6, 0.0), Tokens(9999, 0))
     for _ in range(10):
-        meter.came({"input_tokens": 500, "output_tokens": 100}, reserved=False)
+        assert meter.reserve()
+        meter.came({"input_tokens": 500, "output_tokens": 100})
     assert (meter.each.input, meter.each.output) == (500, 100)
 
 

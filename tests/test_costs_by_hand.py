@@ -57,10 +57,12 @@ def test_what_is_under_way_is_reserved_at_the_dearer_of_expected_and_measured() 
     assert meter.reserve() is True
     dear = Meter(PRICE, Tokens(10, 0), cap=1.0)
     for _ in range(10):
-        dear.came({"input_tokens": 0, "output_tokens": 5000}, reserved=False)
+        assert dear.reserve()
+        dear.came({"input_tokens": 0, "output_tokens": 5000})
     assert dear.each == Tokens(10, 0)  # answers without an input are not counted
     for _ in range(10):
-        dear.came({"input_tokens": 100, "output_tokens": 2000}, reserved=False)
+        assert dear.reserve()
+        dear.came({"input_tokens": 100, "output_tokens": 2000})
     # .5 + .202 spent, and each is expected to cost .0702 by now
     assert [dear.reserve() for _ in range(5)] == [True, True, True, True, False]
 

@@ -97,10 +97,10 @@ class Meter:
             self._under_way += 1
             return True
 
-    def came(self, usage: Mapping[str, int], *, reserved: bool = True) -> None:
+    def came(self, usage: Mapping[str, int]) -> None:
         """One that was under way has come, and has used so many tokens."""
         with self._lock:
-            self._under_way -= reserved
+            self._under_way -= 1
             if usage.get("input_tokens", 0) > 0:
                 self.answers += 1
             for key in self.usage:
