@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import cache
 
 from fashionrec.captioner.vocabulary import NONE, Vocabulary, load_vocabulary
 from fashionrec.common.korean import ENDINGS, without_ending
@@ -45,10 +46,10 @@ class _Meaning:
     attribute: tuple[str, str] | None = None
 
 
-def understand(text: str, vocabulary: Vocabulary | None = None) -> Understood:
+def understand(text: str) -> Understood:
     """What a search text says of garments. A text without Korean is left as it is; classes and values are found in it too."""
     plain = unicodedata.normalize("NFKC", text)
-    forms = _forms(vocabulary or load_vocabulary())
+    forms = _forms()
     said: list[str] = []
     unknown: list[str] = []
     meanings: list[_Meaning] = []
@@ -188,14 +189,10 @@ def _with_noun(word: str, meaning: _Meaning, vocabulary: Vocabulary) -> _Meaning
     return meaning
 
 
-_FORMS: dict[int, tuple[Vocabulary, dict[str, _Meaning]]] = {}
-
-
-def _forms(vocabulary: Vocabulary) -> dict[str, _Meaning]:
+@cache
+def _forms() -> dict[str, _Meaning]:
     """Every word of the lexicon, folded (Korean without spaces), and what it means; of several meanings the first."""
-    kept = _FORMS.get(id(vocabulary))
-    if kept is not None and kept[0] is vocabulary:
-        return kept[1]
+    vocabulary = load_vocabulary()
     forms: dict[str, _Meaning] = {}
 
     def add(word: str, meaning: _Meaning) -> None:
@@ -215,5 +212,4 @@ def _forms(vocabulary: Vocabulary) -> dict[str, _Meaning]:
             meaning = _Meaning(value.text[0], classes, (field, name))
             for word in (name, name.replace("-", " "), value.ko, *value.text, *value.also):
                 add(word, meaning if classes else _with_noun(word, meaning, vocabulary))
-    _FORMS[id(vocabulary)] = vocabulary, forms
     return forms
