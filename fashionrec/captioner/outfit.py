@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from fashionrec.captioner.phrases import with_article
-from fashionrec.captioner.vocabulary import NONE, UNKNOWN, Value, Vocabulary, load_vocabulary
+from fashionrec.captioner.phrases import EN, KO, value_of, with_article
+from fashionrec.captioner.vocabulary import Vocabulary, load_vocabulary
 
-_EN, _KO = 0, 1
 #: In the order in which a person is described: from above.
 _FROM_ABOVE = ("top", "dress", "skirt", "skirt&pants", "pants")
 #: Letters and digits whose Korean names end in a consonant.
@@ -32,8 +31,8 @@ def outfit(garments: Sequence[Mapping[str, str]], vocabulary: Vocabulary | None 
     if len(told) < 2:
         return None
     told.sort(key=lambda garment: _FROM_ABOVE.index(garment["category"]))
-    english = [with_article(_phrase(words, garment, _EN)) for garment in told]
-    korean = [_phrase(words, garment, _KO) for garment in told]
+    english = [with_article(_phrase(words, garment, EN)) for garment in told]
+    korean = [_phrase(words, garment, KO) for garment in told]
     text = f"{', '.join(english[:-1])} and {english[-1]}"
     before = ", ".join(korean[:-1])
     return Outfit(text[0].upper() + text[1:], f"{with_and(before)} {korean[-1]}")
@@ -51,18 +50,13 @@ def with_and(word: str) -> str:
 
 def _phrase(words: Vocabulary, garment: Mapping[str, str], language: int) -> str:
     """Colour, pattern and what it is, as short as a shop's title."""
-    kind = _value(words, "sub_category", garment)
+    kind = value_of(words, "sub_category", garment)
     noun = kind.text[language] if kind else words.classes[garment["category"]].text[language]
     said = []
-    color, pattern = _value(words, "color", garment), _value(words, "pattern", garment)
+    color, pattern = value_of(words, "color", garment), value_of(words, "pattern", garment)
     if color is not None:
         said.append(color.text[language])
     if pattern is not None and pattern.name != "plain" and not pattern.silent:
         text = pattern.text[language]
-        said.append(f"{text} 패턴" if language == _KO and "배색" not in text else text)
+        said.append(f"{text} 패턴" if language == KO and "배색" not in text else text)
     return " ".join([*said, noun])
-
-
-def _value(words: Vocabulary, field: str, garment: Mapping[str, str]) -> Value | None:
-    word = garment.get(field, "")
-    return None if word in ("", UNKNOWN, NONE) else words.fields[field].values.get(word)

@@ -11,29 +11,29 @@ from fashionrec.captioner.vocabulary import NONE, UNKNOWN, Value, Vocabulary
 
 #: The order in which shops of both languages say them.
 _ORDER = ("pattern_scale", "pattern", "material", "fit", "length", "sleeve", "neckline")
-_EN, _KO = 0, 1
+EN, KO = 0, 1
 
 
 def caption_en(vocabulary: Vocabulary, class_name: str, attributes: Mapping[str, str]) -> str:
     """An English noun phrase with its article: "A navy and white striped short-sleeve top with buttons"."""
-    noun, adjectives = _words(vocabulary, class_name, attributes, _EN)
+    noun, adjectives = _words(vocabulary, class_name, attributes, EN)
     text = with_article(" ".join([*adjectives, noun]))
-    closure, graphic = _value(vocabulary, "closure", attributes), _value(vocabulary, "graphic", attributes)
+    closure, graphic = value_of(vocabulary, "closure", attributes), value_of(vocabulary, "graphic", attributes)
     if closure is not None and not _implied(vocabulary, class_name, attributes, "closure"):
-        text += f" with {closure.text[_EN]}"
+        text += f" with {closure.text[EN]}"
     if graphic is not None:
-        text += f" {'and' if ' with ' in text else 'with'} {with_article(graphic.text[_EN])} print"
+        text += f" {'and' if ' with ' in text else 'with'} {with_article(graphic.text[EN])} print"
     return text[0].upper() + text[1:]
 
 
 def caption_ko(vocabulary: Vocabulary, class_name: str, attributes: Mapping[str, str]) -> str:
     """A Korean noun phrase: "네이비 화이트 스트라이프 반팔 라운드넥 티셔츠"."""
-    noun, adjectives = _words(vocabulary, class_name, attributes, _KO)
-    graphic, closure = _value(vocabulary, "graphic", attributes), _value(vocabulary, "closure", attributes)
+    noun, adjectives = _words(vocabulary, class_name, attributes, KO)
+    graphic, closure = value_of(vocabulary, "graphic", attributes), value_of(vocabulary, "closure", attributes)
     if graphic is not None:
-        adjectives.append(f"{graphic.text[_KO]} 프린트")
+        adjectives.append(f"{graphic.text[KO]} 프린트")
     if closure is not None and not _implied(vocabulary, class_name, attributes, "closure"):
-        adjectives.append(closure.text[_KO])
+        adjectives.append(closure.text[KO])
     return " ".join([*adjectives, noun])
 
 
@@ -51,12 +51,12 @@ def _words(
     """The noun, and the words before it: colour first, nothing that the noun already says."""
     kind = _kind(vocabulary, class_name, attributes)
     noun = kind.text[language] if kind else vocabulary.classes[class_name].text[language]
-    color, second = _value(vocabulary, "color", attributes), _value(vocabulary, "second_color", attributes)
+    color, second = value_of(vocabulary, "color", attributes), value_of(vocabulary, "second_color", attributes)
     words = [color.text[language]] if color else []
     if color and second:
         words.append(("and ", "")[language] + second.text[language])
     for field in _ORDER:
-        value = _value(vocabulary, field, attributes)
+        value = value_of(vocabulary, field, attributes)
         if value is None or value.silent or _implied(vocabulary, class_name, attributes, field):
             continue
         if value.text[language].casefold() not in noun.casefold().split():
@@ -66,7 +66,7 @@ def _words(
 
 def _kind(vocabulary: Vocabulary, class_name: str, attributes: Mapping[str, str]) -> Value | None:
     """The sub-category: the one told, else the one that follows from what it is known by (a hood and a zip)."""
-    told = _value(vocabulary, "sub_category", attributes)
+    told = value_of(vocabulary, "sub_category", attributes)
     if told is not None:
         return told
     kinds = vocabulary.values("sub_category", class_name).values()
@@ -80,6 +80,7 @@ def _implied(vocabulary: Vocabulary, class_name: str, attributes: Mapping[str, s
     return kind is not None and kind.implies.get(field) == attributes.get(field)
 
 
-def _value(vocabulary: Vocabulary, field: str, attributes: Mapping[str, str]) -> Value | None:
+def value_of(vocabulary: Vocabulary, field: str, attributes: Mapping[str, str]) -> Value | None:
+    """The value that the attributes tell of a field; None for unknown, none, and words of another vocabulary."""
     word = attributes.get(field, "")
     return None if word in ("", UNKNOWN, NONE) else vocabulary.fields[field].values.get(word)
