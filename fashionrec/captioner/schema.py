@@ -54,7 +54,7 @@ class Description(BaseModel):
 class InvalidAnswer(CaptionError):
     """An answer that is not what was asked for. ``code`` is a short stable word: schema, too-long, language, control."""
 
-    def __init__(self, reason: str, code: str) -> None:
+    def __init__(self, reason: str, code: str = "schema") -> None:
         super().__init__(reason, state="invalid")
         self.code = code
 
@@ -97,18 +97,18 @@ def parse(raw_text: str, class_name: str | None, vocabulary: Vocabulary | None =
     """
     words = vocabulary or load_vocabulary()
     if len(raw_text) > MOST_ANSWER:
-        raise _invalid(f"the answer has more than {MOST_ANSWER:,} characters", "too-long")
+        raise InvalidAnswer(f"the answer has more than {MOST_ANSWER:,} characters", "too-long")
     answer = _json(raw_text)
     if not isinstance(answer, dict):
-        raise _invalid("the answer is not a JSON object")
+        raise InvalidAnswer("the answer is not a JSON object")
     asked = json_schema(class_name, words)["properties"]
     missing, extra = [key for key in asked if key not in answer], [key for key in answer if key not in asked]
     if missing or extra:
         word, keys = ("lacks", missing) if missing else ("has the unknown", extra)
-        raise _invalid(f"the answer {word} {', '.join(ascii(key)[1:-1] for key in keys[:3])}")
+        raise InvalidAnswer(f"the answer {word} {', '.join(ascii(key)[1:-1] for key in keys[:3])}")
     category = answer["category"]
     if category not in asked["category"]["enum"]:
-        raise _invalid("the answer's category is not allowed")
+        raise InvalidAnswer("the answer's category is not allowed")
     values = {field: _value(words, field, answer[field], class_name) for field in words.fields_of(class_name)}
     applying = {
         field: value
@@ -117,7 +117,7 @@ def parse(raw_text: str, class_name: str | None, vocabulary: Vocabulary | None =
     }
     confidence = answer["confidence"]
     if isinstance(confidence, bool) or not isinstance(confidence, (int, float)) or not 0.0 <= confidence <= 1.0:
-        raise _invalid("the answer's confidence is not a number between 0 and 1")
+        raise InvalidAnswer("the answer's confidence is not a number between 0 and 1")
     return Description(
         category=category,
         **applying,
@@ -133,9 +133,9 @@ def check_texts(description: Description) -> None:
         if field == "confidence":
             continue
         if len(value) > MOST_CAPTION:
-            raise _invalid(f"the {field} has more than {MOST_CAPTION:,} characters", "too-long")
+            raise InvalidAnswer(f"the {field} has more than {MOST_CAPTION:,} characters", "too-long")
         if not value.isprintable():
-            raise _invalid(f"the {field} has control characters", "control")
+            raise InvalidAnswer(f"the {field} has control characters", "control")
 
 
 def attributes(description: Description) -> dict[str, str]:
@@ -219,7 +219,7 @@ def _json(raw_text: str) -> Any:
     try:
         return json.loads(raw_text[raw_text.index("{") : raw_text.rindex("}") + 1])
     except (ValueError, RecursionError):
-        raise _invalid("the answer is not JSON") from None
+        raise InvalidAnswer("the answer is not JSON") from None
 
 
 def _value(words: Vocabulary, field: str, answer: Any, class_name: str | None) -> str:
@@ -229,22 +229,18 @@ def _value(words: Vocabulary, field: str, answer: Any, class_name: str | None) -
         found = words.find(field, answer, class_name)
         if found is not None:
             return found
-    raise _invalid(f"the answer's {field} is not an allowed value")
+    raise InvalidAnswer(f"the answer's {field} is not an allowed value")
 
 
 def _sentence(answer: Any, key: str, needed: re.Pattern[str], without: re.Pattern[str] | None = None) -> str:
     text = " ".join(answer.split()) if isinstance(answer, str) else ""
     text = "".join(char for char in text if char.isprintable())
     if len(text) > MOST_CAPTION:
-        raise _invalid(f"the answer's {key} has more than {MOST_CAPTION:,} characters", "too-long")
+        raise InvalidAnswer(f"the answer's {key} has more than {MOST_CAPTION:,} characters", "too-long")
     if not needed.search(text) or (without is not None and without.search(text)):
-        raise _invalid(f"the answer's {key} is empty or in another language", "language")
+        raise InvalidAnswer(f"the answer's {key} is empty or in another language", "language")
     return text
 
 
 def _says(text: str, words: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text, re.IGNORECASE) is not None
-
-
-def _invalid(reason: str, code: str = "schema") -> InvalidAnswer:
-    return InvalidAnswer(reason, code)
