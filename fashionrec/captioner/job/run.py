@@ -63,7 +63,29 @@ def caption_catalogue(
     """
     captioner = captioner or make_captioner(ENCODER, config.captioner)
     with CatalogueRun(root, config, captioner, write=not dry_run) as run:
-        return run.caption(limit, again, recaption, dry_run, progress, say)
+        plan, recaption = run.plan(limit, again, recaption)
+        meter, document = run.meter(plan, say)
+        report = run.report(plan, document, dry_run=dry_run)
+        states = Counter(plan.states)
+        if not dry_run:
+            try:
+                for outcome in run.outcomes(plan, meter, progress):
+                    states[outcome.state] += 1
+                    report["asked"] += 1
+                    report["made" if outcome.description is not None else "failed"] += 1
+            finally:
+                report |= run.publish([recaption] if recaption is not None else [])
+        left = plan.missing - report["asked"]
+        if recaption is not None and not left and not dry_run:
+            run.recaptioned(recaption)
+        spent = meter.spent
+        return report | {
+            "left": left,
+            "stopped": "max-cost" if meter.stopped else None,
+            "states": dict(states),
+            "usage": dict(meter.usage),
+            "cost_usd": None if spent is None else round(spent, 6),
+        }
 
 
 class CatalogueRun:
@@ -134,39 +156,6 @@ class CatalogueRun:
         }
         return meter, document
 
-    def caption(
-        self,
-        limit: int | None,
-        again: Collection[str],
-        recaption: Recaption | None,
-        dry_run: bool,
-        progress: Progress | None,
-        say: Callable[[str], None],
-    ) -> dict[str, Any]:
-        plan, recaption = self.plan(limit, again, recaption)
-        meter, document = self.meter(plan, say)
-        report = self.report(plan, document, dry_run=dry_run)
-        states = Counter(plan.states)
-        if not dry_run:
-            try:
-                for outcome in self._outcomes(plan, meter, progress):
-                    states[outcome.state] += 1
-                    report["asked"] += 1
-                    report["made" if outcome.description is not None else "failed"] += 1
-            finally:
-                report |= self.publish([recaption] if recaption is not None else [])
-        left = plan.missing - report["asked"]
-        if recaption is not None and not left and not dry_run:
-            self.recaptioned(recaption)
-        spent = meter.spent
-        return report | {
-            "left": left,
-            "stopped": "max-cost" if meter.stopped else None,
-            "states": dict(states),
-            "usage": dict(meter.usage),
-            "cost_usd": None if spent is None else round(spent, 6),
-        }
-
     def report(self, plan: Plan, document: dict[str, Any], *, dry_run: bool) -> dict[str, Any]:
         """The report of a run that has not asked yet; ``document`` is the plan's."""
         return {
@@ -195,7 +184,7 @@ class CatalogueRun:
         """All of it has been asked anew."""
         self._keeper.recaptioned(self._what(recaption))
 
-    def _outcomes(self, plan: Plan, meter: Meter, progress: Progress | None) -> Iterator[Outcome]:
+    def outcomes(self, plan: Plan, meter: Meter, progress: Progress | None) -> Iterator[Outcome]:
         """Outcomes as they come, recorded before they are told."""
         done, total = 0, len(plan.todo)
         if not total:
