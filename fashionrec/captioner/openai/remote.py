@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ from fashionrec.captioner.openai.limiter import RateLimiter
 from fashionrec.captioner.openai.retirement import ask_shutdown, shutdown_notice
 from fashionrec.captioner.openai.tokens import estimate
 from fashionrec.captioner.openai.translate import read_translation, translation_body
-from fashionrec.captioner.openai.wire import RESERVED, essence, read_answer, request_body, usage
+from fashionrec.captioner.openai.wire import RESERVED, essence, read_answer, request_body
 from fashionrec.captioner.outcome import Outcome
 from fashionrec.common.folder import Folder
 from fashionrec.config.captioners import BATCH_FOLDERS, SPOOL_FILES
@@ -49,17 +49,6 @@ if TYPE_CHECKING:
 
 _GROUP = 256  # answers given out together at most
 _PREPARERS = 2  # threads that cut and encode; the work is Pillow's, which lets go of the interpreter
-
-
-@dataclass(frozen=True)
-class _Came:
-    """What came of a job: an answer (``body``, JSON as kept), or an outcome."""
-
-    job: Job
-    body: str | None
-    outcome: Outcome | None
-    seconds: float
-    usage: dict[str, int]
 
 
 class OpenAICaptioner(Captioner):
@@ -214,14 +203,8 @@ class OpenAICaptioner(Captioner):
         call = self.caller(users=max(1, workers), tokens=tokens)
         if not workers:
             call.leave()
-            return _nothing()
+            return (nothing for nothing in ())
         return self._run(jobs, workers, call, meter, arrived or (lambda job, body, seconds: None))
-
-    def _read(self, came: _Came) -> Described:
-        if came.body is None:
-            assert came.outcome is not None
-            return Described(came.job, came.outcome)
-        return Described(came.job, self.read_answer(came.body, came.job.class_name, seconds=came.seconds), arrived=True)
 
     def _run(
         self,
@@ -231,7 +214,7 @@ class OpenAICaptioner(Captioner):
         meter: Meter | None,
         arrived: Callable[[Job, str, float], None],
     ) -> Generator[list[Described], None, None]:
-        results: queue.Queue[_Came | BaseException | None] = queue.Queue(workers)
+        results: queue.Queue[Described | BaseException | None] = queue.Queue(workers)
         unread = threading.Event()  # nobody reads the results any more
         spent = threading.Event()  # nothing more may be asked
         ahead: Ahead[Job, tuple[Job, dict[str, Any]]] = Ahead(
@@ -243,7 +226,7 @@ class OpenAICaptioner(Captioner):
             name="caption-crop",
         )
 
-        def give(result: _Came | BaseException | None) -> None:
+        def give(result: Described | BaseException | None) -> None:
             while not unread.is_set():
                 try:
                     return results.put(result, timeout=0.5)
@@ -260,7 +243,7 @@ class OpenAICaptioner(Captioner):
                     if came is None:
                         break
                     if meter is not None:
-                        meter.came(came.usage)
+                        meter.came(came.outcome.usage)
                     give(came)
             except BaseException as error:  # whatever it is, the thread that waits must hear of it
                 call.stop.set()
@@ -277,7 +260,7 @@ class OpenAICaptioner(Captioner):
             for thread in threads:
                 thread.start()
             while working:
-                group: list[_Came] = []
+                group: list[Described] = []
                 for result in _those_there(results):
                     if result is None:
                         working -= 1
@@ -286,7 +269,7 @@ class OpenAICaptioner(Captioner):
                     else:
                         group.append(result)
                 if group:
-                    yield [self._read(came) for came in group]
+                    yield group
         finally:
             unread.set()
             ahead.close()
@@ -296,7 +279,7 @@ class OpenAICaptioner(Captioner):
 
     def _one(
         self, call: Caller, job: Job, body: dict[str, Any], arrived: Callable[[Job, str, float], None]
-    ) -> _Came | None:
+    ) -> Described | None:
         """What came for one garment; None where everything stopped meanwhile. Raises what concerns every garment."""
         started = time.monotonic()
         answer = call(body)
@@ -308,9 +291,9 @@ class OpenAICaptioner(Captioner):
             kept = essence(answer.body, call.key)
             arrived(job, kept, seconds)
             self._count(failed, "the server answers something other than captions" if failed else "")
-            return _Came(job, kept, None, seconds, usage(answer.body))
+            return Described(job, self.read_answer(kept, job.class_name, seconds=seconds), arrived=True)
         self._count(answer.state == "failed", answer.error or "")
-        return _Came(job, None, replace(answer, seconds=seconds), seconds, answer.usage)
+        return Described(job, replace(answer, seconds=seconds))
 
     def _count(self, failed: bool, reason: str) -> None:
         """Give up on a server that fails everything: each failure has cost all its retries already."""
@@ -325,11 +308,7 @@ class OpenAICaptioner(Captioner):
             )
 
 
-def _nothing() -> Generator[list[Described], None, None]:
-    yield from ()
-
-
-def _those_there(results: queue.Queue[_Came | BaseException | None]) -> Iterator[_Came | BaseException | None]:
+def _those_there(results: queue.Queue[Described | BaseException | None]) -> Iterator[Described | BaseException | None]:
     """What is in the queue now; waits a moment for the first. With a timeout, Ctrl-C is heard on Windows too."""
     try:
         yield results.get(timeout=0.5)
