@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 import re
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,15 +20,14 @@ from typing import Any, NamedTuple
 
 from fashionrec.captioner.outcome import Outcome
 from fashionrec.captioner.schema import Description, InvalidAnswer, check_texts
-from fashionrec.captioner.sqlite_file import damaged, told_as_ours, transaction
+from fashionrec.captioner.sqlite_file import SqliteFile
 from fashionrec.common.sqlite import UntrustedFile, open_foreign
 from fashionrec.errors import CatalogueError
 from fashionrec.types import CLASS_NAMES, Box
 
 APPLICATION_ID = 0x46524350  # "FRCP"
 SCHEMA_VERSION = 1
-#: Boxes that overlap at least this much show the same garment.
-SAME_BOX = 0.9
+_SAME_BOX = 0.9  # IoU from which on two boxes show the same garment
 
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
@@ -58,7 +57,6 @@ _COLUMNS = (
 _MOST_BYTES = 4 << 20  # of a record; a usual one has 3 KB
 _MOST_COUNT = 1 << 40
 _SHA256 = re.compile("[0-9a-f]{64}", re.ASCII)
-_AGAIN = "move the file away to start anew (captions that were paid for are in it), or restore it from a copy"
 
 
 class Place(NamedTuple):
@@ -73,11 +71,14 @@ class Place(NamedTuple):
 class Recorded:
     """A recorded outcome and the garment that it is of."""
 
-    photo_sha256: str
-    class_name: str | None
-    box: Box
+    place: Place
     outcome: Outcome
     created_at: str
+
+
+def same_box(one: Box, other: Box) -> bool:
+    """Whether two boxes of one class in a photo show the same garment."""
+    return one == other or one.iou(other) >= _SAME_BOX
 
 
 def is_place(photo_sha256: object, class_name: object, box: Sequence[object]) -> bool:
@@ -91,8 +92,10 @@ def is_place(photo_sha256: object, class_name: object, box: Sequence[object]) ->
     )
 
 
-class CaptionCache:
+class CaptionCache(SqliteFile):
     """Opened by one writer; any number may read beside it. Not shared between threads."""
+
+    again = "move the file away to start anew (captions that were paid for are in it), or restore it from a copy"
 
     def __init__(self, path: Path, *, busy: bool = False, write: bool = True, wait: float = 30.0) -> None:
         """Open the file, or make it where there is none. Raises :class:`CatalogueError` where it is damaged or not ours.
@@ -108,7 +111,7 @@ class CaptionCache:
                     path, _SCHEMA + _BESIDE, mode="rwc" if write else "ro", timeout=wait, max_value=_MOST_BYTES
                 )
         except UntrustedFile as error:
-            raise CatalogueError(f"{path} is not a file of captions: {error}", hint=_AGAIN) from None
+            raise CatalogueError(f"{path} is not a file of captions: {error}", hint=self.again) from None
         try:
             with self._guard():
                 self._check(write=write)
@@ -130,24 +133,23 @@ class CaptionCache:
         captioner: str,
         *,
         model: str | None = None,
-        again: Collection[str] = (),
         since: str | None = None,
     ) -> Outcome | None:
-        """What is known of a garment by captioners of that kind: the newest description, else the newest other outcome.
+        """What captioners of that kind said of a garment: the newest description, else the newest other outcome.
 
-        ``model`` counts only what that model made. ``again`` are states that do not count: they are to be asked again.
-        ``since`` counts only what was recorded from that moment on (as :meth:`recaption` gives it).
+        ``model`` counts only what that model made, ``since`` only what was recorded from that moment
+        on (as :meth:`recaption` gives it).
         """
         found: Outcome | None = None
-        for recorded in self._near(photo_sha256, class_name, box, captioner):
+        with self._guard():
+            near = self._near(Place(photo_sha256, class_name, box), captioner)
+        for _, recorded in near:
             outcome = recorded.outcome
-            if model is not None and outcome.model != model:
-                continue
-            if since is not None and recorded.created_at < since:
+            if model not in (None, outcome.model) or (since is not None and recorded.created_at < since):
                 continue
             if outcome.state == "done" or found is None or found.state != "done":
                 found = outcome
-        return None if found is not None and found.state in again else found
+        return found
 
     def put(self, photo_sha256: str, class_name: str | None, box: Box, outcome: Outcome) -> None:
         """Record an outcome, for good when this returns. See :meth:`put_many`."""
@@ -157,9 +159,9 @@ class CaptionCache:
         """Record outcomes in one transaction. What is no description is replaced by any later outcome for its garment;
         a description only by another one of the same model for the same box.
         """
-        with self._guard(), self._transaction():
+        with self._transaction():
             for photo_sha256, class_name, box, outcome in entries:
-                self._put(photo_sha256, class_name, Box(*map(float, box)), outcome)
+                self._put(Place(photo_sha256, class_name, Box(*map(float, box))), outcome)
 
     def take_over(self, other: CaptionCache, captioners: Iterable[str]) -> int:
         """Record what another file knows by some captioners and this one does not, once for each file.
@@ -173,11 +175,10 @@ class CaptionCache:
         taken = 0
         for captioner in captioners:
             for known in other.everything(captioner):
-                places = [(one, Place(one.photo_sha256, one.class_name, one.box)) for one in known]
-                new = [(*place, one.outcome) for one, place in places if self.find(*place, captioner) is None]
+                new = [(*one.place, one.outcome) for one in known if self.find(*one.place, captioner) is None]
                 self.put_many(new)
                 taken += len(new)
-        with self._guard(), self._transaction():
+        with self._transaction():
             self._db.execute("INSERT OR IGNORE INTO taken_over VALUES (?)", (file,))
         return taken
 
@@ -206,7 +207,7 @@ class CaptionCache:
 
     def recaption(self, what: str) -> str:
         """The moment from which on ``what`` is asked anew: an earlier one where that was begun and not finished."""
-        with self._guard(), self._transaction():
+        with self._transaction():
             self._db.execute("INSERT OR IGNORE INTO recaptions VALUES (?, ?)", (what, _moment()))
             row = self._db.execute("SELECT since FROM recaptions WHERE what = ?", (what,)).fetchone()
         return str(row[0])
@@ -218,7 +219,7 @@ class CaptionCache:
 
     def recaptioned(self, what: str) -> None:
         """All of ``what`` has been asked anew."""
-        with self._guard(), self._transaction():
+        with self._transaction():
             self._db.execute("DELETE FROM recaptions WHERE what = ?", (what,))
 
     def mean_usage(self, captioner: str, model: str, last: int = 2000) -> tuple[int, float, float]:
@@ -235,45 +236,33 @@ class CaptionCache:
         if self._log:
             with suppress(sqlite3.Error):  # somebody else reads it: the last one to close takes the log away
                 self._db.execute("PRAGMA journal_mode = DELETE")
-        self._db.close()
+        super().close()
 
-    def __enter__(self) -> CaptionCache:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _put(self, photo_sha256: str, class_name: str | None, box: Box, outcome: Outcome) -> None:
-        for rowid, known in self._near_rows(photo_sha256, class_name, box, outcome.captioner):
-            same = known.box == box and known.outcome.model == outcome.model
+    def _put(self, place: Place, outcome: Outcome) -> None:
+        for rowid, known in self._near(place, outcome.captioner):
+            same = known.place.box == place.box and known.outcome.model == outcome.model
             if known.outcome.state != "done" or (same and outcome.state == "done"):
                 self._db.execute("DELETE FROM outcomes WHERE rowid = ?", (rowid,))
             elif same:
                 return  # what was paid for is not lost to a later failure
         described = outcome.description
         values = (
-            photo_sha256, class_name or "", outcome.captioner, outcome.model, *box,
+            place.photo_sha256, place.class_name or "", outcome.captioner, outcome.model, *place.box,
             outcome.state, int(outcome.retryable), described.model_dump_json() if described else None,
             outcome.raw, outcome.error, outcome.usage.get("input_tokens", 0), outcome.usage.get("output_tokens", 0),
             outcome.seconds, _moment(),
         )  # fmt: skip
         self._db.execute(f"INSERT INTO outcomes ({_COLUMNS}) VALUES ({', '.join('?' * len(values))})", values)
 
-    def _near(self, photo_sha256: str, class_name: str | None, box: Box, captioner: str) -> list[Recorded]:
-        with self._guard():
-            return [recorded for _, recorded in self._near_rows(photo_sha256, class_name, box, captioner)]
-
-    def _near_rows(
-        self, photo_sha256: str, class_name: str | None, box: Box, captioner: str
-    ) -> list[tuple[int, Recorded]]:
+    def _near(self, place: Place, captioner: str) -> list[tuple[int, Recorded]]:
         """The recorded outcomes of that kind for the same garment, oldest first."""
         rows = self._db.execute(
             f"SELECT rowid, {_COLUMNS} FROM outcomes"
             " WHERE photo_sha256 = ? AND class_name = ? AND captioner = ? ORDER BY rowid",
-            (photo_sha256, class_name or "", captioner),
+            (place.photo_sha256, place.class_name or "", captioner),
         ).fetchall()
         found = [(int(row[0]), self._recorded(row[1:])) for row in rows]
-        return [(rowid, known) for rowid, known in found if known.box == box or known.box.iou(box) >= SAME_BOX]
+        return [(rowid, known) for rowid, known in found if same_box(known.place.box, place.box)]
 
     def _recorded(self, row: tuple[Any, ...]) -> Recorded:
         (photo, class_name, captioner, model, x1, y1, x2, y2, state, retryable, record, raw, error,
@@ -311,7 +300,7 @@ class CaptionCache:
             )
         except ValueError:
             raise self._damaged("a record in it cannot be read") from None
-        return Recorded(photo, class_name or None, Box(x1, y1, x2, y2), outcome, created_at)
+        return Recorded(Place(photo, class_name or None, Box(x1, y1, x2, y2)), outcome, created_at)
 
     def _check(self, *, write: bool) -> None:
         application, version = self._marks()
@@ -323,10 +312,10 @@ class CaptionCache:
             self._create()
             application, version = self._marks()
         if application != APPLICATION_ID:
-            raise CatalogueError(f"{self.path} is not a file of captions", hint=_AGAIN)
+            raise CatalogueError(f"{self.path} is not a file of captions", hint=self.again)
         if version != SCHEMA_VERSION:
             raise CatalogueError(
-                f"{self.path} has schema {version}; this fashionrec reads {SCHEMA_VERSION}", hint=_AGAIN
+                f"{self.path} has schema {version}; this fashionrec reads {SCHEMA_VERSION}", hint=self.again
             )
         self._db.execute(f"SELECT {_COLUMNS} FROM outcomes LIMIT 1").fetchall()
 
@@ -338,15 +327,6 @@ class CaptionCache:
         self._db.execute("PRAGMA journal_mode = DELETE")
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.executescript(_SCHEMA)
-
-    def _transaction(self) -> AbstractContextManager[None]:
-        return transaction(self._db)
-
-    def _guard(self) -> AbstractContextManager[None]:
-        return told_as_ours(self.path, _AGAIN)
-
-    def _damaged(self, reason: str) -> CatalogueError:
-        return damaged(self.path, reason, _AGAIN)
 
 
 def _moment() -> str:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fashionrec.captioner.cache import SAME_BOX, Place
+from fashionrec.captioner.cache import Place, same_box
 from fashionrec.captioner.job.garments import Garment, Pictures, garments, make_plan
 from fashionrec.captioner.job.run import CatalogueRun
 from fashionrec.captioner.ledger import Ledger
@@ -144,10 +144,7 @@ class _Pending:
             self._by_photo.setdefault(place[:2], []).append(place)
 
     def covers(self, place: Place) -> bool:
-        return any(
-            other.box == place.box or other.box.iou(place.box) >= SAME_BOX
-            for other in self._by_photo.get(place[:2], ())
-        )
+        return any(same_box(other.box, place.box) for other in self._by_photo.get(place[:2], ()))
 
 
 def _affordable(cap: float | None, each: float | None) -> int | None:

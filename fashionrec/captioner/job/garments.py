@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from fashionrec.captioner.cache import SAME_BOX, Place
+from fashionrec.captioner.cache import Place, same_box
 from fashionrec.errors import ImageError, UsageError
 from fashionrec.photos.images import least_side, read_photo, read_thumbnail
 from fashionrec.types import resolve_class
@@ -134,7 +134,7 @@ def make_plan(
             plan.states[known.state] += 1
             continue
         boxes = asked.setdefault(garment.place[:2], [])
-        if any(box.iou(garment.place.box) >= SAME_BOX for box in boxes):
+        if any(same_box(box, garment.place.box) for box in boxes):
             continue
         boxes.append(garment.place.box)
         plan.missing += 1

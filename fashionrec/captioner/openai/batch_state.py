@@ -13,15 +13,14 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fashionrec.captioner.cache import SAME_BOX, Place
+from fashionrec.captioner.cache import Place, same_box
 from fashionrec.captioner.ledger import TOKEN
-from fashionrec.captioner.sqlite_file import damaged, told_as_ours, transaction
+from fashionrec.captioner.sqlite_file import SqliteFile
 from fashionrec.common.sqlite import UntrustedFile, open_foreign
 from fashionrec.errors import CatalogueError
 from fashionrec.types import Box
@@ -32,7 +31,6 @@ SCHEMA_VERSION = 1
 OPEN = ("written", "uploading", "uploaded", "creating", "submitted", "ended")
 #: The states of a part that the server has not been asked to work on, or may not have been.
 UNSENT = ("written", "uploading", "uploaded", "creating")
-_AGAIN = "restore it from a copy, or move the folder away: what was submitted and not collected is lost then"
 _MOST_TEXT = 2000  # characters of any text in it
 _MOST_COUNT = 1 << 40
 _MANY = 100_000
@@ -85,8 +83,10 @@ def custom_id(place: Place) -> str:
     return "g-" + hashlib.sha256(said.encode()).hexdigest()[:40]
 
 
-class BatchState:
+class BatchState(SqliteFile):
     """The file, opened by one process. Each change is on the disk when its method returns."""
+
+    again = "restore it from a copy, or move the folder away: what was submitted and not collected is lost then"
 
     def __init__(self, path: Path, *, write: bool = True) -> None:
         """Open it, or make it. Raises :class:`CatalogueError` where it is damaged or not ours."""
@@ -114,22 +114,13 @@ class BatchState:
             self._db.close()
             raise
 
-    def close(self) -> None:
-        self._db.close()
-
-    def __enter__(self) -> BatchState:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def add(self, places: Iterable[Place]) -> list[str]:
         """Garments to be asked; returns the names of their requests, those that were waiting already included.
 
         One that is sent already, in nearly the same box, is left.
         """
         added: list[str] = []
-        with self._guard(), self._transaction():
+        with self._transaction():
             for place in places:
                 rows = self._db.execute(
                     "SELECT * FROM requests WHERE photo_sha256 = ? AND class_name = ? AND state != 'answered'",
@@ -137,7 +128,7 @@ class BatchState:
                 ).fetchall()
                 box = Box(*map(float, place.box))
                 known = [(row[0], row[7], self._place(row).box) for row in rows]
-                same = [(name, state) for name, state, other in known if other == box or other.iou(box) >= SAME_BOX]
+                same = [(name, state) for name, state, other in known if same_box(other, box)]
                 if same:
                     added += [name for name, state in same[:1] if state == "waiting"]
                     continue
@@ -172,12 +163,12 @@ class BatchState:
 
     def drop(self, ids: Iterable[str]) -> None:
         """Garments that are not to be asked any more: they are gone."""
-        with self._guard(), self._transaction():
+        with self._transaction():
             self._db.executemany("DELETE FROM requests WHERE custom_id = ?", [(one,) for one in ids])
 
     def write_part(self, token: str, server: str, model: str, ids: Sequence[str], size: int) -> int:
         """A part's file is on the disk: its garments are in it now. Returns its number."""
-        with self._guard(), self._transaction():
+        with self._transaction():
             values = (token, server, model, len(ids), size, datetime.now(UTC).isoformat(timespec="seconds"))
             cursor = self._db.execute(
                 "INSERT INTO parts (token, server, model, state, requests, bytes, created_at)"
@@ -194,13 +185,13 @@ class BatchState:
     def change(self, part: int, state: str, **values: Any) -> Part:
         """A part is in another state, with what is known of it."""
         names = ", ".join(f"{name} = ?" for name in ("state", *values))
-        with self._guard(), self._transaction():
+        with self._transaction():
             self._db.execute(f"UPDATE parts SET {names} WHERE part = ?", (state, *values.values(), part))
         return self.part(part)
 
     def release(self, part: int) -> None:
         """A part that never reached the server is given up: its garments wait again."""
-        with self._guard(), self._transaction():
+        with self._transaction():
             self._db.execute(
                 "UPDATE requests SET state = 'waiting', part = NULL, attempts = attempts - 1"
                 " WHERE part = ? AND state = 'sent'",
@@ -210,12 +201,12 @@ class BatchState:
 
     def answered(self, ids: Iterable[str]) -> None:
         """The outcomes of these garments are recorded."""
-        with self._guard(), self._transaction():
+        with self._transaction():
             self._db.executemany("UPDATE requests SET state = 'answered' WHERE custom_id = ?", [(one,) for one in ids])
 
     def collected(self, part: int, attempts: int) -> int:
         """All answers of a part are recorded; garments without one wait again. Returns how many do."""
-        with self._guard(), self._transaction():
+        with self._transaction():
             again = self._db.execute(
                 "UPDATE requests SET state = 'waiting', part = NULL WHERE part = ? AND state = 'sent' AND attempts < ?",
                 (part, attempts),
@@ -251,12 +242,6 @@ class BatchState:
             rows = self._db.execute("SELECT state, count(*) FROM requests GROUP BY state").fetchall()
         return {"waiting": 0, "sent": 0, "answered": 0} | {str(state): int(count) for state, count in rows}
 
-    def _transaction(self) -> AbstractContextManager[None]:
-        return transaction(self._db)
-
-    def _guard(self) -> AbstractContextManager[None]:
-        return told_as_ours(self.path, _AGAIN)
-
     def _place(self, row: Sequence[Any]) -> Place:
         """The garment of a row of ``requests``, whose name must be the one that belongs to it."""
         name, photo, class_name, *box = row[:7]
@@ -264,7 +249,7 @@ class BatchState:
             place = Place(photo, class_name or None, Box(*map(float, box)))
             if custom_id(place) == name:
                 return place
-        raise damaged(self.path, f"its request {ascii(name)[:60]} is not of the garment that stands beside it", _AGAIN)
+        raise self._damaged(f"its request {ascii(name)[:60]} is not of the garment that stands beside it")
 
     def _part(self, row: Sequence[Any]) -> Part:
         part = Part(*row)
@@ -279,7 +264,7 @@ class BatchState:
             and all(found is None or isinstance(found, str) for found in ids)
         ):
             return part
-        raise damaged(self.path, f"its part {ascii(part.part)[:40]} is not one that fashionrec writes", _AGAIN)
+        raise self._damaged(f"its part {ascii(part.part)[:40]} is not one that fashionrec writes")
 
 
 def _is_number(value: object) -> bool:
