@@ -7,9 +7,9 @@ by itself where that pays; `catalogue compact` does it when asked. Nothing is em
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 
+from fashionrec.common.batches import batched
 from fashionrec.store.assemble import SegmentWriter
 from fashionrec.store.manifest import SegmentEntry
 from fashionrec.store.thumbnails import Thumbnails
@@ -54,8 +54,7 @@ def compact_segments(writer: GenerationWriter) -> None:
 
 def _vectors(root: Path, segments: Segments, kind: str, places: Sequence[tuple[str, int]]) -> Iterator[bytes]:
     store = open_store(root, segments, kind)
-    source = iter(places)
-    while part := list(islice(source, _BATCH)):
+    for part in batched(places, _BATCH):
         for vector in store.fetch([store.position(*place) for place in part]):
             yield vector.tobytes()
 

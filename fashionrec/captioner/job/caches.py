@@ -8,17 +8,16 @@ folder wherever it is copied. What a catalogue of somebody else brings serves th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from fashionrec.captioner.cache import CaptionCache, Place
 from fashionrec.captioner.ledger import Ledger
 from fashionrec.captioner.providers import shared_captioners
 from fashionrec.captioner.spool import Arrived, Spool, read_signed
+from fashionrec.common.batches import batched
 from fashionrec.common.folder import Folder
 from fashionrec.common.text import shell_word
 from fashionrec.errors import CatalogueError, WriteError
@@ -30,9 +29,9 @@ if TYPE_CHECKING:
     from fashionrec.config import Config
 
 CACHE = "captions.sqlite"
+GROUP = 256  # outcomes recorded together
 _OWN_EVERY = 2.0  # seconds between two writes to the catalogue's own file: the project's has everything already
 
-T = TypeVar("T")
 Entry = tuple[str, "str | None", Box, "Outcome"]
 
 
@@ -85,7 +84,7 @@ class Caches:
     def __enter__(self) -> Caches:
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -139,8 +138,9 @@ class Caches:
                 " of a server's answer; or remove the file",
             )
         count = 0
-        for part in batched(arrived for arrived, _ in read_signed(spool, self.ledger) if arrived is not None):
-            self.put([(*one.place, read_arrived(captioner, one)) for one in part])
+        read = captioner.read_answer
+        for part in batched((arrived for arrived, _ in read_signed(spool, self.ledger) if arrived is not None), GROUP):
+            self.put([(*a.place, read(a.body, a.place.class_name, model=a.model, seconds=a.seconds)) for a in part])
             count += len(part)
         Folder(spool.parent, "catalogue", CatalogueError).remove(spool.name)
         return count
@@ -189,18 +189,6 @@ class Recorder:
         if self._caches.own is not None and self._own:
             self._caches.own.put_many(self._own)
         self._own, self._own_at = [], time.monotonic()
-
-
-def read_arrived(captioner: Captioner, arrived: Arrived) -> Outcome:
-    """The outcome of an answer that another process had written down."""
-    return captioner.read_answer(arrived.body, arrived.place.class_name, model=arrived.model, seconds=arrived.seconds)
-
-
-def batched(items: Iterable[T], size: int = 256) -> Iterator[list[T]]:
-    """Items in groups."""
-    remaining = iter(items)
-    while group := list(islice(remaining, size)):
-        yield group
 
 
 def _state(path: Path) -> tuple[int, int]:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fashionrec.captioner.cache import CaptionCache, Place, is_place
-from fashionrec.captioner.job.caches import CACHE, batched, project_cache
+from fashionrec.captioner.job.caches import CACHE, GROUP, project_cache
 from fashionrec.captioner.providers import make_captioner, shared_captioners
 from fashionrec.captioner.schema import InvalidAnswer, parse
 from fashionrec.captioner.spool import Arrived, read_signed
+from fashionrec.common.batches import batched
 from fashionrec.common.files import locked
 from fashionrec.common.folder import Folder
 from fashionrec.errors import CatalogueError
@@ -62,7 +63,7 @@ def import_captions(source: Path, config: Config) -> dict[str, Any]:
                         stack.enter_context(locked(folder.root / ".captions.lock", f"is captioning {folder.root}"))
                 path = folder.path(name)
                 found = _spool(path, spools[name]) if name in spools else _cache(path, captioners)
-                for group in batched(found):
+                for group in batched(found, GROUP):
                     _record(cache, group, counts, refused)
                 if name in spools:
                     folder.remove(name, ignore_errors=True)

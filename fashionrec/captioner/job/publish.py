@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fashionrec.captioner.job.caches import GROUP
 from fashionrec.captioner.job.garments import Recaption, garments
 from fashionrec.captioner.schema import attributes, embedding_text, lexical_text, shortened
 from fashionrec.captioner.vocabulary import vocabulary_of
@@ -59,7 +60,7 @@ def publish(
             if outcome is not None and outcome.description is not None:
                 described[garment.number] = outcome.description, outcome.captioner
                 found.append((*garment.place, outcome))
-                if len(found) == 256:
+                if len(found) == GROUP:
                     caches.complete(found)
                     found = []
         caches.complete(found)
