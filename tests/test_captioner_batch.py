@@ -18,7 +18,8 @@ from openai_batches import BatchServer, Ending, Plan, answered, completes, expir
 from openai_server import OpenAIServer
 
 from fashionrec.captioner.cache import CaptionCache, Place
-from fashionrec.captioner.openai.batch import Batches, Collected
+from fashionrec.captioner.openai.batch import Batches
+from fashionrec.captioner.openai.batch_answers import Collected
 from fashionrec.captioner.openai.batch_api import METADATA, BatchApi
 from fashionrec.captioner.openai.batch_state import BatchState, custom_id
 from fashionrec.captioner.openai.remote import OpenAICaptioner

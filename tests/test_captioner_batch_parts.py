@@ -15,7 +15,8 @@ from test_captioner_batch import KEY, Forgetful, place, settings
 from fashionrec.captioner.base import BatchProgress
 from fashionrec.captioner.cache import Place
 from fashionrec.captioner.ledger import Ledger
-from fashionrec.captioner.openai.batch import Batches, Collected
+from fashionrec.captioner.openai.batch import Batches
+from fashionrec.captioner.openai.batch_answers import Collected
 from fashionrec.captioner.openai.batch_state import custom_id
 from fashionrec.captioner.openai.client import host
 from fashionrec.captioner.openai.remote import OpenAICaptioner

@@ -12,18 +12,20 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from fashionrec.captioner.base import BatchProgress
 from fashionrec.captioner.ledger import Ledger, PlannedPart
+from fashionrec.captioner.openai.batch_answers import Collected, answer_lines, read_line
 from fashionrec.captioner.openai.batch_api import ENDPOINT, BatchApi, checked_id, token_of
 from fashionrec.captioner.openai.batch_state import OPEN, UNSENT, BatchState, Part
-from fashionrec.captioner.openai.client import Caller, address, host, is_filter, is_retryable, server_url
-from fashionrec.captioner.openai.wire import essence, redact
+from fashionrec.captioner.openai.client import Caller, address, host, server_url
+from fashionrec.captioner.openai.wire import redact
 from fashionrec.captioner.outcome import Outcome
+from fashionrec.common.batches import batched
 from fashionrec.common.folder import Folder
 from fashionrec.common.system import sync_file
 from fashionrec.errors import CaptionError, CatalogueError, Refused
@@ -36,21 +38,9 @@ STATE = "state.sqlite"
 
 _ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
 _NO_ROOM = frozenset({"token_limit_exceeded", "rate_limit_exceeded"})  # the account has too much waiting: later
-_EXPIRED = "batch_expired"
 _CHUNK = 256  # answers recorded together
-_LONGEST_LINE = 1 << 18  # bytes of a line of answers that are read
 #: The files of ours in the folder, beside its state: requests, one being written, and answers.
 _OURS = re.compile(r"fashionrec-[0-9a-f]{32}\.(jsonl|tmp)|[0-9a-f]{32}\.[A-Za-z0-9_.:-]{1,200}\.answers")
-
-
-@dataclass(frozen=True)
-class Collected:
-    """What a batch says of one garment: an answer (``body`` as kept) or an outcome."""
-
-    place: Place
-    model: str
-    body: str | None
-    outcome: Outcome | None
 
 
 class Batches:
@@ -414,8 +404,7 @@ class Batches:
                 self._fail(self.state.sent_in(part.part), part.model, "the batch's answers are gone")
                 continue
             with self._files.open(name) as file:
-                for chunk in _chunks(file, _CHUNK):
-                    found = [_line(line) for line in chunk]
+                for found in batched(answer_lines(file), _CHUNK):
                     if file_id == part.output_file_id:
                         lines += len(found)
                         unreadable += sum(one is None for one in found)
@@ -466,7 +455,7 @@ class Batches:
             if state == "answered" or name in taken:
                 done.duplicates += 1
                 continue
-            collected = self._read(line, place, part)
+            collected = read_line(line, place, part.model, self._caller.key)
             if collected is not None:
                 taken[name] = collected
         if taken:
@@ -474,32 +463,9 @@ class Batches:
             self.state.answered(taken)
             done.collected += len(taken)
 
-    def _read(self, line: dict[str, Any], place: Place, part: Part) -> Collected | None:
-        """What a line of the output says; None for a garment that was not asked: it expired."""
-        key, model = self._caller.key, part.model
-        response, error = line.get("response"), line.get("error")
-        if isinstance(response, dict):
-            body, status = response.get("body"), response.get("status_code")
-            if status == 200:
-                return Collected(place, model, essence(body, key), None)
-            told = body.get("error") if isinstance(body, dict) else None
-            told = told if isinstance(told, dict) else {}
-            code, status = str(told.get("code") or ""), status if isinstance(status, int) else 0
-            reason = redact(f"{status}: {told.get('message')}", key)
-            if is_filter(status, code):
-                return Collected(place, model, None, Outcome("filtered", "openai", model, error=reason))
-            failed = Outcome("failed", "openai", model, error=reason, retryable=is_retryable(status))
-            return Collected(place, model, None, failed)
-        told = error if isinstance(error, dict) else {}
-        if told.get("code") == _EXPIRED:
-            return None
-        reason = redact(f"{told.get('code')}: {told.get('message')}", key)
-        return Collected(place, model, None, Outcome("failed", "openai", model, error=reason, retryable=True))
-
     def _fail(self, requests: Sequence[tuple[str, Place]], model: str, reason: str, *, retryable: bool = True) -> None:
         """Record garments whose answer will not come: whether they are paid for again is for a person to say (--retry)."""
-        for start in range(0, len(requests), _CHUNK):
-            part = requests[start : start + _CHUNK]
+        for part in batched(requests, _CHUNK):
             failed = Outcome("failed", "openai", model, error=redact(reason, self._caller.key), retryable=retryable)
             self._record([Collected(place, model, None, failed) for _, place in part])
             self.state.answered(name for name, _ in part)
@@ -524,26 +490,3 @@ def _file_id(batch: object, name: str) -> str | None:
     """The id of a file of a batch; None where there is none, which some servers tell as an empty text."""
     found = getattr(batch, name, None)
     return checked_id(found) if found else None
-
-
-def _line(line: bytes) -> dict[str, Any] | None:
-    """A line of a batch's output; None where it is none."""
-    try:
-        found = json.loads(line) if len(line) < _LONGEST_LINE else None
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) and isinstance(found.get("custom_id"), str) else None
-
-
-def _chunks(file: IO[bytes], size: int) -> Iterator[list[bytes]]:
-    chunk: list[bytes] = []
-    whole = True  # a line that is too long is read in pieces, of which the first tells that it is
-    while line := file.readline(_LONGEST_LINE):
-        first, whole = whole, line.endswith(b"\n")
-        if first and line.strip():
-            chunk.append(line)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk

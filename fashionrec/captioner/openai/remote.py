@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 from fashionrec.captioner.base import Captioner, Described, Job, UnderWay
 from fashionrec.captioner.cost import Price, Tokens
 from fashionrec.captioner.openai.ahead import Ahead
-from fashionrec.captioner.openai.batch import STATE, Batches, Collected
+from fashionrec.captioner.openai.batch import STATE, Batches
+from fashionrec.captioner.openai.batch_answers import Collected
 from fashionrec.captioner.openai.batch_state import OPEN, UNSENT, BatchState
 from fashionrec.captioner.openai.client import KEY, Answer, Caller, find_key
 from fashionrec.captioner.openai.limiter import RateLimiter
