@@ -85,20 +85,11 @@ def has_locks() -> bool:
     return True
 
 
-def lock_shared(file: IO[bytes]) -> bool:
-    """Hold an open file together with other readers, until it is closed. False where somebody has it for himself.
+def lock(file: IO[bytes], *, shared: bool) -> bool:
+    """Hold an open file alone, or ``shared`` with other readers, until it is closed. False where others have it.
 
     Always True on systems without locks.
     """
-    return _flock(file, shared=True)
-
-
-def lock_exclusive(file: IO[bytes]) -> bool:
-    """Hold an open file alone, until it is closed. False where anybody else holds it."""
-    return _flock(file, shared=False)
-
-
-def _flock(file: IO[bytes], *, shared: bool) -> bool:
     if not has_locks():
         return True
     import fcntl
