@@ -20,7 +20,8 @@ import numpy as np
 
 from fashionrec.errors import CatalogueError
 from fashionrec.store.manifest import IndexEntry, SegmentEntry
-from fashionrec.store.segments import AGAIN, load_faiss, read_mapped
+from fashionrec.store.rows import AGAIN
+from fashionrec.store.segments import load_faiss, read_mapped
 
 INDEX = "index.faiss"
 _DAMAGED = "build it again with `fashionrec catalogue reindex`, or copy the catalogue again"

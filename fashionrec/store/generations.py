@@ -18,11 +18,11 @@ from typing import IO, Any
 from fashionrec.common.documents import DocumentError, read_json
 from fashionrec.common.files import dump_json, locked, sha256_file
 from fashionrec.common.folder import TEMPORARY, Folder, Kind
-from fashionrec.common.system import has_locks, lock_exclusive, lock_shared
+from fashionrec.common.system import has_locks, lock
 from fashionrec.config.captioners import BATCH_FOLDERS, SPOOL_FILES
 from fashionrec.errors import CatalogueError, WriteError
 from fashionrec.store.manifest import FileEntry, Manifest
-from fashionrec.store.rows import DamagedRow
+from fashionrec.store.rows import AGAIN, DamagedRow
 
 FORMAT = "fashionrec-catalogue"
 FORMAT_VERSION = 2
@@ -56,7 +56,6 @@ _FILES = (
 _KINDS: dict[str, Kind] = {**dict.fromkeys(_FOLDERS, "folder"), **dict.fromkeys(_FILES, "file")}
 
 _NAME = re.compile(r"\d{6}")
-_AGAIN = "copy the catalogue again, or build it again with `fashionrec build-index`"
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class Generation:
     def check_pointer(self) -> None:
         """The pointer is, byte for byte, as it was written for this generation. Raises :class:`CatalogueError`."""
         if (self.root / POINTER).read_bytes() != _pointer(self.root, self.name).encode():
-            raise CatalogueError(f"catalogue {self.root} is damaged: {POINTER} has changed", hint=_AGAIN)
+            raise CatalogueError(f"catalogue {self.root} is damaged: {POINTER} has changed", hint=AGAIN)
 
     def check(self, *, contents: bool = False) -> None:
         """Every file is there with its size (and, with ``contents``, its sha256). Raises :class:`CatalogueError`."""
@@ -91,16 +90,14 @@ class Generation:
         for name, entry in self.manifest.files.items():
             path = folder.path(name)
             if not path.is_file():
-                raise CatalogueError(f"catalogue {self.root} is incomplete: {name} is missing", hint=_AGAIN)
+                raise CatalogueError(f"catalogue {self.root} is incomplete: {name} is missing", hint=AGAIN)
             size = path.stat().st_size
             if size != entry.size:
                 raise CatalogueError(
-                    f"catalogue {self.root} is damaged: {name} has {size} bytes, not {entry.size}", hint=_AGAIN
+                    f"catalogue {self.root} is damaged: {name} has {size} bytes, not {entry.size}", hint=AGAIN
                 )
             if contents and sha256_file(path) != entry.sha256:
-                raise CatalogueError(
-                    f"catalogue {self.root} is damaged: the content of {name} has changed", hint=_AGAIN
-                )
+                raise CatalogueError(f"catalogue {self.root} is damaged: the content of {name} has changed", hint=AGAIN)
 
 
 def folder_of(root: Path) -> Folder:
@@ -132,7 +129,7 @@ def read_current(root: Path) -> Generation:
     check_entries(root)
     pointer = _read_json(root, POINTER)
     if pointer.get("format") != FORMAT:
-        raise CatalogueError(f"{root / POINTER} is not a catalogue's", hint=_AGAIN)
+        raise CatalogueError(f"{root / POINTER} is not a catalogue's", hint=AGAIN)
     if pointer.get("format_version") != FORMAT_VERSION:
         raise CatalogueError(
             f"{root} is a catalogue of format {pointer.get('format_version')}; this fashionrec reads {FORMAT_VERSION}",
@@ -144,15 +141,15 @@ def read_current(root: Path) -> Generation:
 def read_generation(root: Path, name: str, manifest_sha256: str | None = None) -> Generation:
     """One generation by name, its manifest checked for shape (and against ``manifest_sha256`` where given)."""
     if not _NAME.fullmatch(name):
-        raise CatalogueError(f"{root / POINTER} is damaged: no generation {name!r}", hint=_AGAIN)
+        raise CatalogueError(f"{root / POINTER} is damaged: no generation {name!r}", hint=AGAIN)
     path = root / "generations" / name / MANIFEST
     document = _read_json(root, f"generations/{name}/{MANIFEST}")
     if manifest_sha256 is not None and sha256_file(path) != manifest_sha256:
-        raise CatalogueError(f"catalogue {root} is damaged: {path.relative_to(root)} has changed", hint=_AGAIN)
+        raise CatalogueError(f"catalogue {root} is damaged: {path.relative_to(root)} has changed", hint=AGAIN)
     try:
         return Generation(root, name, Manifest.from_dict(document, name))
     except ValueError as error:
-        raise CatalogueError(f"catalogue {root} is damaged: {path.relative_to(root)} {error}", hint=_AGAIN) from None
+        raise CatalogueError(f"catalogue {root} is damaged: {path.relative_to(root)} {error}", hint=AGAIN) from None
 
 
 def hold(generation: Generation) -> IO[bytes]:
@@ -164,10 +161,10 @@ def hold(generation: Generation) -> IO[bytes]:
     try:
         file = folder_of(generation.root).open(f"generations/{generation.name}/{MANIFEST}")
     except OSError:
-        raise CatalogueError(f"catalogue is incomplete: {path} is missing", hint=_AGAIN) from None
-    if not lock_shared(file) or not path.exists():  # being removed, or removed between the opening and the lock
+        raise CatalogueError(f"catalogue is incomplete: {path} is missing", hint=AGAIN) from None
+    if not lock(file, shared=True) or not path.exists():  # being removed, or removed between the opening and the lock
         file.close()
-        raise CatalogueError(f"catalogue {generation.root}: generation {generation.name} has gone", hint=_AGAIN)
+        raise CatalogueError(f"catalogue {generation.root}: generation {generation.name} has gone", hint=AGAIN)
     return file
 
 
@@ -214,10 +211,10 @@ def told_of_the_disk(root: Path) -> Iterator[None]:
     try:
         yield
     except (DamagedRow, DocumentError) as error:
-        raise CatalogueError(f"catalogue {root} is damaged: {error}", hint=_AGAIN) from error
+        raise CatalogueError(f"catalogue {root} is damaged: {error}", hint=AGAIN) from error
     except (OSError, sqlite3.Error) as error:
         if isinstance(error, sqlite3.Error) and not any(word in str(error) for word in DISK_ERRORS):
-            raise CatalogueError(f"catalogue {root} is damaged: {error}", hint=_AGAIN) from error
+            raise CatalogueError(f"catalogue {root} is damaged: {error}", hint=AGAIN) from error
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise WriteError(
             f"{root} cannot be written: {reason}",
@@ -244,7 +241,7 @@ def shared_files(root: Path, manifest: Manifest) -> list[Path]:
     for name in manifest.shared_folders:
         here = [root / entry.name for entry in inside.entries(name) if entry.kind == "file"]
         if not here:
-            raise CatalogueError(f"catalogue {root} is incomplete: {name} is missing", hint=_AGAIN)
+            raise CatalogueError(f"catalogue {root} is incomplete: {name} is missing", hint=AGAIN)
         files += here
     return files
 
@@ -267,7 +264,7 @@ def commit(root: Path, name: str, manifest: Manifest, own: Iterable[str | Path] 
             if known[relative].size != size:
                 raise CatalogueError(
                     f"catalogue {root} is damaged: {relative} has {size} bytes, not {known[relative].size}",
-                    hint=_AGAIN,
+                    hint=AGAIN,
                 )
             entries[relative] = known[relative]
         else:
@@ -353,7 +350,7 @@ def _is_read(inside: Folder, name: str) -> bool:
     except FileNotFoundError:
         return False
     with file:
-        if not lock_exclusive(file):
+        if not lock(file, shared=False):
             return True
         if has_locks():
             inside.remove(manifest)
@@ -386,9 +383,9 @@ def _read_json(root: Path, name: str) -> dict[str, Any]:
         with folder_of(root).open(name) as file:
             value = read_json(file)
     except FileNotFoundError:
-        raise CatalogueError(f"catalogue is incomplete: {path} is missing", hint=_AGAIN) from None
+        raise CatalogueError(f"catalogue is incomplete: {path} is missing", hint=AGAIN) from None
     except (OSError, ValueError) as error:
-        raise CatalogueError(f"catalogue is damaged: {path}: {error}", hint=_AGAIN) from None
+        raise CatalogueError(f"catalogue is damaged: {path}: {error}", hint=AGAIN) from None
     if not isinstance(value, dict):
-        raise CatalogueError(f"catalogue is damaged: {path} is not a table", hint=_AGAIN)
+        raise CatalogueError(f"catalogue is damaged: {path} is not a table", hint=AGAIN)
     return value

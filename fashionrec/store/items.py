@@ -17,15 +17,24 @@ from typing import TYPE_CHECKING, Any
 from fashionrec.common.documents import parse_json
 from fashionrec.common.sqlite import open_foreign
 from fashionrec.errors import CatalogueError
-from fashionrec.store.rows import CAPTION, GARMENT, PHOTO, STORED, parse_table, parse_texts, translated, typed
+from fashionrec.store.rows import (
+    AGAIN,
+    CAPTION,
+    GARMENT,
+    PHOTO,
+    STORED,
+    Kinds,
+    parse_table,
+    parse_texts,
+    translated,
+    typed,
+)
 from fashionrec.store.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
 from fashionrec.store.words import match_expression, single_syllables
 from fashionrec.types import Box, Item
 
 if TYPE_CHECKING:
     from fashionrec.store.content import CaptionRow, EntryRow, PhotoRow
-
-_AGAIN = "copy the catalogue again, or build it again with `fashionrec build-index`"
 
 
 @dataclass(frozen=True)
@@ -68,9 +77,9 @@ class ItemReader:
             application = self._db.execute("PRAGMA application_id").fetchone()[0]
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if application != APPLICATION_ID:
-            raise CatalogueError(f"catalogue is damaged: {path} is not an items file", hint=_AGAIN)
+            raise CatalogueError(f"catalogue is damaged: {path} is not an items file", hint=AGAIN)
         if version != SCHEMA_VERSION:
-            raise CatalogueError(f"{path} has schema {version}; this fashionrec reads {SCHEMA_VERSION}", hint=_AGAIN)
+            raise CatalogueError(f"{path} has schema {version}; this fashionrec reads {SCHEMA_VERSION}", hint=AGAIN)
 
     @property
     def _db(self) -> sqlite3.Connection:
@@ -105,13 +114,8 @@ class ItemReader:
 
     def of_product(self, product_id: str) -> list[StoredItem]:
         """The items of one product, in order."""
-        with translated(self._path):
-            return [
-                _stored(row)
-                for row in typed(
-                    self._db.execute(_SELECT + "WHERE i.product_id = ? ORDER BY i.item_no", (product_id,)), STORED
-                )
-            ]
+        rows = self._rows(_SELECT + "WHERE i.product_id = ? ORDER BY i.item_no", STORED, (product_id,))
+        return [_stored(row) for row in rows]
 
     def everything(self) -> Iterable[StoredItem]:
         """Every item, in order."""
@@ -131,10 +135,9 @@ class ItemReader:
 
     def _matches(self, expression: str, limit: int | None) -> list[tuple[int, float]]:
         sql = "SELECT rowid, -rank FROM item_text WHERE item_text MATCH ?"
-        with translated(self._path):
-            if limit is None:
-                return self._db.execute(sql, (expression,)).fetchall()
-            return self._db.execute(f"{sql} ORDER BY rank, rowid LIMIT ?", (expression, limit)).fetchall()
+        if limit is None:
+            return self._rows(sql, None, (expression,))
+        return self._rows(f"{sql} ORDER BY rank, rowid LIMIT ?", None, (expression, limit))
 
     def _terms_with(self, syllables: Sequence[str], limit: int = 200) -> list[str]:
         """Stored terms that hold one of some syllables, the most frequent first."""
@@ -178,8 +181,7 @@ class ItemReader:
 
     def captioners(self) -> dict[int, str]:
         """Who made the caption of each garment that has one, by the garment's number."""
-        with translated(self._path):
-            return dict(typed(self._db.execute("SELECT garment_no, captioner FROM captions"), (int, str)))
+        return dict(self._rows("SELECT garment_no, captioner FROM captions", (int, str)))
 
     def attributes_told(self) -> dict[int, tuple[str, dict[str, str]]]:
         """Of each garment that has a caption, by its number: who made it, and the attributes it tells."""
@@ -192,26 +194,21 @@ class ItemReader:
         holes = ", ".join("?" * len(columns))
         sql = f"SELECT DISTINCT j.key, j.value FROM entries, json_each(metadata) j WHERE j.type = 'text' AND j.key IN ({holes})"
         found: dict[str, set[str]] = {}
-        with translated(self._path):
-            for column, text in self._db.execute(sql, tuple(columns)):
-                if text:
-                    found.setdefault(column, set()).add(text)
+        for column, text in self._rows(sql, None, columns):
+            if text:
+                found.setdefault(column, set()).add(text)
         return found
 
     def spread(self, count: int) -> list[StoredItem]:
         """At most ``count`` of the products' own items, evenly over all, in order."""
-        with translated(self._path):
-            numbers = [
-                row[0] for row in self._db.execute("SELECT item_no FROM items WHERE NOT worn_with ORDER BY item_no")
-            ]
+        numbers = [row[0] for row in self._rows("SELECT item_no FROM items WHERE NOT worn_with ORDER BY item_no")]
         chosen = numbers[:: max(1, -(-len(numbers) // count))]
         found = self.by_numbers(chosen)
         return [found[number] for number in chosen]
 
     def build_keys(self) -> dict[str, str]:
         """Of every photo (sha256) the models and settings that found its garments."""
-        with translated(self._path):
-            return dict(typed(self._db.execute("SELECT sha256, build_key FROM photos"), (str, str)))
+        return dict(self._rows("SELECT sha256, build_key FROM photos", (str, str)))
 
     def entries(self) -> Iterable[EntryRow]:
         """Every row of the product table, in order."""
@@ -242,8 +239,7 @@ class ItemReader:
     def places(self) -> list[tuple[int, str, int]]:
         """Of every item its number, and the segment and row of its image vector, in the order of the numbers."""
         sql = "SELECT i.item_no, g.segment, g.row FROM items i JOIN garments g USING (garment_no) ORDER BY i.item_no"
-        with translated(self._path):
-            return self._db.execute(sql).fetchall()
+        return self._rows(sql)
 
     def worn_together(self) -> list[tuple[str, str | None, str, int]]:
         """Of every garment in a photo that shows several: photo, class, and the segment and row of its image vector."""
@@ -251,8 +247,7 @@ class ItemReader:
             "SELECT photo, class_name, segment, row FROM garments WHERE photo IN"
             " (SELECT photo FROM garments GROUP BY photo HAVING count(*) > 1) ORDER BY photo, position"
         )
-        with translated(self._path):
-            return list(typed(self._db.execute(sql), (str, str | None, str, int)))
+        return self._rows(sql, (str, str | None, str, int))
 
     def places_of_classes(self, classes: Sequence[str]) -> list[tuple[str, int]]:
         """Segment and row of every garment of some classes that is a product's item, not only worn with it."""
@@ -260,8 +255,7 @@ class ItemReader:
             "SELECT DISTINCT g.segment, g.row FROM items i JOIN garments g USING (garment_no)"
             f" WHERE NOT i.worn_with AND g.class_name IN ({', '.join('?' * len(classes))})"
         )
-        with translated(self._path):
-            return list(typed(self._db.execute(sql, tuple(classes)), (str, int)))
+        return self._rows(sql, (str, int), classes)
 
     def column(self, name: str, *, own: bool = False) -> Iterable[tuple[int, Any]]:
         """Number and value of every item that has a column: of its product's data, else its caption's attributes, else (with
@@ -300,33 +294,33 @@ class ItemReader:
             "SELECT key, count(*) FROM (SELECT j.key FROM entries, json_each(metadata) j"
             " UNION ALL SELECT j.key FROM captions, json_each(attributes) j) GROUP BY key ORDER BY 2 DESC, 1"
         )
-        with translated(self._path):
-            return [str(row[0]) for row in self._db.execute(sql)]
+        return [str(row[0]) for row in self._rows(sql)]
 
     def photos_without_detection(self) -> int:
         """How many photos have no garment that a detector found."""
         sql = "SELECT count(*) FROM photos WHERE sha256 NOT IN (SELECT photo FROM garments WHERE NOT whole_photo)"
-        with translated(self._path):
-            return int(self._db.execute(sql).fetchone()[0])
+        return int(self._rows(sql)[0][0])
 
     def product_ids(self) -> set[str]:
-        with translated(self._path):
-            return {row[0] for row in typed(self._db.execute("SELECT DISTINCT product_id FROM entries"), (str,))}
+        return {row[0] for row in self._rows("SELECT DISTINCT product_id FROM entries", (str,))}
 
     def counts(self) -> dict[str, int]:
         """Rows of each table. (``count(*)`` runs outside SQLite's virtual machine, where no limit of steps holds.)"""
+        tables = {
+            "photos": "SELECT total(1) FROM photos",
+            "garments": "SELECT total(1) FROM garments",
+            "items": "SELECT count(*) FROM items WHERE NOT worn_with",
+            "worn_with": "SELECT count(*) FROM items WHERE worn_with",
+            "products": "SELECT count(DISTINCT product_id) FROM items WHERE NOT worn_with",
+            "captions": "SELECT total(1) FROM captions",
+        }
+        return {name: int(self._rows(sql)[0][0]) for name, sql in tables.items()}
+
+    def _rows(self, sql: str, kinds: Kinds | None = None, values: Sequence[Any] = ()) -> list[Any]:
+        """All rows of a query; of some ``kinds``, where they are told."""
         with translated(self._path):
-            return {
-                name: int(self._db.execute(sql).fetchone()[0])
-                for name, sql in {
-                    "photos": "SELECT total(1) FROM photos",
-                    "garments": "SELECT total(1) FROM garments",
-                    "items": "SELECT count(*) FROM items WHERE NOT worn_with",
-                    "worn_with": "SELECT count(*) FROM items WHERE worn_with",
-                    "products": "SELECT count(DISTINCT product_id) FROM items WHERE NOT worn_with",
-                    "captions": "SELECT total(1) FROM captions",
-                }.items()
-            }
+            rows = self._db.execute(sql, tuple(values))
+            return rows.fetchall() if kinds is None else list(typed(rows, kinds))
 
     def _many(self, sql: str, keys: Sequence[tuple[Any, ...]], width: int) -> Iterable[StoredItem]:
         for start in range(0, len(keys), 400):

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fashionrec.errors import CatalogueError
+from fashionrec.store.rows import AGAIN
 
 VECTORS = "vectors.faiss"
-AGAIN = "copy the catalogue again, or build it again with `fashionrec build-index`"
 #: Kind, dim, count, two numbers that FAISS leaves unused, trained, metric (0 = inner product).
 _HEAD = struct.Struct("<4siqqq?i")
 #: The quantizer of half floats: its type, two settings that it does not use, dim, bytes of a vector, length of its table.

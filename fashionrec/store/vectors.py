@@ -17,7 +17,8 @@ from fashionrec.common.system import available_cores
 from fashionrec.errors import CatalogueError
 from fashionrec.store.approximate import ApproximateIndex, open_index
 from fashionrec.store.manifest import IndexEntry, SegmentEntry
-from fashionrec.store.segments import AGAIN, VECTORS, Written, dtype_of, load_faiss, open_vectors, write_vectors
+from fashionrec.store.rows import AGAIN
+from fashionrec.store.segments import VECTORS, Written, dtype_of, load_faiss, open_vectors, write_vectors
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
