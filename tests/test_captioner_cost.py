@@ -133,10 +133,12 @@ def test_what_is_expected_counts_until_ten_answers_have_come() -> None:
         assert meter.reserve(), n
         meter.came({"input_tokens": 50, "output_tokens": 5})
     assert meter.each == Tokens(100, 10)
-    meter.came({}, reserved=False)  # an answer that tells of no tokens is not measured
-    meter.came({"output_tokens": 5}, reserved=False)
+    for untold in ({}, {"output_tokens": 5}):  # an answer that tells of no tokens is not measured
+        assert meter.reserve()
+        meter.came(untold)
     assert (meter.answers, meter.usage) == (9, {"input_tokens": 450, "output_tokens": 50})
-    meter.came({"input_tokens": 60, "output_tokens": 0}, reserved=False)
+    assert meter.reserve()
+    meter.came({"input_tokens": 60, "output_tokens": 0})
     assert meter.each == Tokens(51.0, 5.0, 10)
     assert (meter.spent, meter.cost_of(2)) == (610.0, 122.0)
     assert [meter.reserve() for _ in range(4)] == [True, True, True, False]  # 610 and three times 120, not four

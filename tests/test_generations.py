@@ -12,7 +12,7 @@ import pytest
 
 from fashionrec.common.documents import DocumentError
 from fashionrec.common.files import sha256_file
-from fashionrec.common.system import lock_exclusive
+from fashionrec.common.system import lock
 from fashionrec.errors import Busy, CatalogueError, FashionrecError, WriteError
 from fashionrec.store import generations
 from fashionrec.store.generations import Generation
@@ -257,7 +257,7 @@ def test_only_what_nobody_needs_or_reads_goes(root: Path) -> None:
 def test_a_generation_that_is_being_removed_cannot_be_held(root: Path) -> None:
     served = commit(root)
     with (served.folder / "manifest.json").open("rb") as file:
-        assert lock_exclusive(file)
+        assert lock(file, shared=False)
         with pytest.raises(CatalogueError) as caught:
             generations.hold(served)
         refused(caught, f"catalogue {root}: generation 000001 has gone")

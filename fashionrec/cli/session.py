@@ -19,7 +19,7 @@ from typer.main import get_command
 from fashionrec.cli.output import Output, fail
 from fashionrec.common.reach import follow_links, following_links
 from fashionrec.common.text import encodable
-from fashionrec.errors import CatalogueError, FashionrecError
+from fashionrec.errors import CatalogueError, ConfigError, FashionrecError
 
 if TYPE_CHECKING:
     from fashionrec.config import Config, Resolved
@@ -199,3 +199,10 @@ class _errors:
             message = " ".join(str(error).split())[:300]
             fail(f"{type(error).__name__}: {message}", "this should not happen; --debug shows where", trace=trace)
             raise typer.Exit(1) from None
+
+
+def one_or_none(words: Sequence[str], what: str) -> str | None:
+    """The single word left after ``key=value`` words were taken. Raises :class:`ConfigError` for more."""
+    if len(words) > 1:
+        raise ConfigError(f"{words[1]!r} is one word too many", hint=f"give {what}, then key=value settings")
+    return words[0] if words else None

@@ -9,7 +9,7 @@ import typer
 
 from fashionrec.cli.models import epoch_progress, train_detector, trusting
 from fashionrec.cli.options import Epochs, ImageSize, TrainingWords, TrustPickle
-from fashionrec.cli.session import Command, Context, Session
+from fashionrec.cli.session import Command, Context, Session, one_or_none
 from fashionrec.common.extras import DETECTOR_PACKAGES, EMBEDDER_PACKAGES, load
 from fashionrec.common.text import shell_word
 from fashionrec.errors import ConfigError, Refused, UsageError
@@ -109,10 +109,9 @@ def finetune(
     words = session.assign("finetune", settings or [])
     flags = {"weights": weights, "data": data, "replay": replay, "name": name, "epochs": epochs}
     session.override("finetune", flags)
-    if len(words) > 1:
-        raise ConfigError(f"{words[1]!r} is one word too many", hint="give the weights, then key=value settings")
-    if words:
-        session.override("finetune", {"weights": words[0]})
+    weights_word = one_or_none(words, "the weights")
+    if weights_word is not None:
+        session.override("finetune", {"weights": weights_word})
     config = session.config.finetune
     if config.weights is None or config.data is None:
         raise ConfigError(
