@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fashionrec.cli.index import finished, print_report
+from fashionrec.cli.index import finished, print_report, refuse_lost
 from fashionrec.cli.options import CatalogueArgument, CatalogueOption
 from fashionrec.cli.reindex import reindex
 from fashionrec.cli.session import Command, Context, Session
 from fashionrec.common.text import shell_word
-from fashionrec.errors import Refused, UsageError
+from fashionrec.errors import UsageError
 
 if TYPE_CHECKING:
     from fashionrec.catalogue.build.report import BuildReport
@@ -209,12 +209,7 @@ def _tell(session: Session, root: Path, report: "BuildReport", unknown: list[str
     session.out.next(
         f"fashionrec query PHOTO --index {shell_word(root)}", f"fashionrec catalogue rollback {shell_word(root)}"
     )
-    if document["refused"]:
-        raise Refused(
-            f"{document['failed']} of {document['rows']} rows failed, more than build.max_failures allows;"
-            " the catalogue was changed without them",
-            hint=f"see failures in {document['report']}",
-        )
+    refuse_lost(document, "changed")
 
 
 def verify(context: Context, index: CatalogueArgument = None) -> None:

@@ -43,12 +43,7 @@ def build_index(
     report = run_build(session, photos, index, detector, embedder, max_delete)
     session.out.result(report, lambda: print_report(session, report))
     session.out.next(f"fashionrec query PHOTO --index {shell_word(report['index_path'])}")
-    if report["refused"]:
-        raise Refused(
-            f"{report['failed']} of {report['rows']} rows failed, more than build.max_failures allows;"
-            " the catalogue was built without them",
-            hint=f"see failures in {report['report']}",
-        )
+    refuse_lost(report, "built")
 
 
 def run_build(
@@ -103,6 +98,16 @@ def finished(session: Session, root: Path, report: "BuildReport") -> dict[str, A
     document["page"] = str(root / "report.html")
     document["refused"] = document["failed"] > session.config.build.max_failures * report.rows
     return document
+
+
+def refuse_lost(report: dict[str, Any], done: str) -> None:
+    """Raise :class:`Refused` where more rows failed than the settings allow; what was ``done`` stays."""
+    if report["refused"]:
+        raise Refused(
+            f"{report['failed']} of {report['rows']} rows failed, more than build.max_failures allows;"
+            f" the catalogue was {done} without them",
+            hint=f"see failures in {report['report']}",
+        )
 
 
 def print_report(session: Session, report: dict[str, Any]) -> None:

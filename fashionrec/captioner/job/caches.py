@@ -157,9 +157,7 @@ class Recorder:
     ) -> None:
         """``spool`` is where answers are written down; a killed process's must have been read: see :meth:`Caches.recover`."""
         self._caches, self._captioner, self._place = caches, captioner, place
-        self._spool: Spool | None = None
-        if spool is not None:
-            self._spool = Spool(spool, caches.ledger)
+        self._spool = None if spool is None else Spool(spool, caches.ledger)
         self._own: list[Entry] = []
         self._own_at = time.monotonic()
 
