@@ -1,9 +1,8 @@
 """``captions.sqlite``: every outcome ever had, so that nothing is asked, and paid for, twice.
 
-A caption belongs to the photo's content, the class and the place in the photo: it is found again for a box that overlaps
-by IoU >= 0.9, whichever detector drew it and whichever model described it. A catalogue has a file of its own, and a project one
-for all catalogues, where every caption that is paid for is recorded first. One file, so that a folder can be copied; each write
-is on the disk when :meth:`CaptionCache.put` returns.
+A caption belongs to the photo's content, the class and the place in the photo: it is found again for
+a box that overlaps by IoU >= 0.9, whichever detector drew it and whichever model described it. Each
+write is on the disk when :meth:`CaptionCache.put` returns.
 """
 
 from __future__ import annotations

@@ -27,9 +27,9 @@ _FILLERS = frozenset(
 class Understood:
     """A text as the lexicon reads it.
 
-    ``english`` is what the encoder is asked; ``translated`` says that it is not the text itself; ``classes`` are the garments
-    named, in the order in which they are; ``attributes`` the values named, by field; ``unknown`` the Korean words that it does
-    not know.
+    ``english`` is what the encoder is asked, ``translated`` whether it is not the text itself;
+    ``classes`` and ``attributes`` (by field) are what is named, in order, ``unknown`` the Korean words
+    that the lexicon does not know.
     """
 
     english: str

@@ -1,9 +1,8 @@
 """Answers as they come, written down before anything is done with them: a kill then loses only what the server still had.
 
-A file beside the catalogue's captions, one line for each answer, signed: a catalogue travels with what a killed run left in
-it, and the answers of somebody else's run are not this user's. It is emptied whenever all of it is recorded, and read by the
-next process where one was killed in between. Its lines survive the process as soon as they are written; what is recorded
-survives a power cut, too.
+One signed line for each answer: a catalogue travels with what a killed run left in it, and answers
+of somebody else's run are not this user's. The file is emptied whenever all of it is recorded; what
+a killed process left is read by the next one.
 """
 
 from __future__ import annotations

@@ -29,10 +29,9 @@ def reindex_catalogue(
 ) -> dict[str, Any]:
     """Serve a new generation like the one before, with a new index by ``config.index``.
 
-    Vectors stay as they are, unless ``vectors`` says ``float32`` or ``float16``: segments that have others are then written
-    anew, and the recall@10 of half floats against what was there is measured. Returns the new index entry with ``generation``
-    and ``segments_converted``. Raises :class:`Busy` where another process writes, :class:`CatalogueError` for a damaged
-    catalogue, :class:`WriteError` where the disk takes no more; what was served is then served still.
+    With ``vectors`` (``float32`` or ``float16``) segments of the other type are written anew, and the
+    recall@10 of half floats is measured. Returns the new index entry with ``generation`` and
+    ``segments_converted``. Raises as :func:`fashionrec.store.writer.next_generation`.
     """
     with next_generation(root, config.index, log=log) as writer:
         converted = _convert_vectors(writer, vectors) if vectors else 0

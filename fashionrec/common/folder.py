@@ -1,9 +1,8 @@
 """Open, write, list and remove inside a folder that may come from somebody else.
 
-People copy catalogues, runs, bundles and data sets with whatever they contain: links, pipes, sockets. Every operation of a
-:class:`Folder` walks from its root through directory handles and never follows a link, so nothing outside the root can be
-read, written, listed or removed, not even if an entry is replaced by a link meanwhile. The root itself may be reached
-through a link: that is the user's choice.
+Every operation of a :class:`Folder` walks from its root through directory handles and never follows a
+link, so nothing outside the root can be read, written, listed or removed, not even if an entry is
+replaced by a link meanwhile. The root itself may be reached through a link: that is the user's choice.
 
 Libraries that open files by path (SQLite, FAISS, ONNX Runtime) are given what :meth:`Folder.path` has checked.
 Where there are no directory handles (Windows), each component is examined before the path is used.

@@ -1,13 +1,12 @@
 """Check an ONNX file that may come from somebody else before anything opens it.
 
-ONNX keeps weights in other files ("external data") and names them inside the graph; ONNX Runtime before 1.24 and the package
-onnx read whatever path stands there, also that of a private key. :func:`check_graph` reads the protobuf itself (the core
-installation has no package onnx), finds every tensor that names a file, and refuses what is not a plain name of a listed
-regular file with the bytes that the tensor needs. It also refuses what would load code or settings.
+ONNX names files with weights ("external data") inside the graph; ONNX Runtime before 1.24 and the
+package onnx read whatever path stands there, also that of a private key. :func:`check_graph` reads the
+protobuf itself (the core installation has no package onnx) and refuses what is not a plain name of a
+listed regular file with the bytes that the tensor needs, and what would load code or settings.
 
-The reader is strict: it accepts only the encoding that protobuf's own writers produce (shortest varints, no groups, no
-repeated singular fields), so it cannot understand a file differently than the parser that opens it afterwards. Weights are
-skipped, not read.
+It accepts only the encoding that protobuf's own writers produce (shortest varints, no groups, no
+repeated singular fields), so it cannot understand a file differently than the parser does afterwards.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 r"""Text of others in terminals, JSON, tables, Markdown and command lines: nothing in it acts, what is hidden becomes visible.
 
-Titles, file names and error messages of servers may carry control sequences (colours, clipboard writes, window titles),
-characters that reorder or hide what stands beside them, and cells that a spreadsheet would compute. Everything here is total:
-any ``str``, lone surrogates included, has a result, and applying a function twice changes nothing more.
+Titles, file names and messages of servers may carry control sequences, characters that reorder or
+hide what stands beside them, and cells that a spreadsheet would compute. Everything here is total: any
+``str``, lone surrogates included, has a result, and applying a function twice changes nothing more.
 
 See "Trojan Source" (https://trojansource.codes), UTR #36 and UTS #51, and OWASP's "CSV Injection".
 """

@@ -128,8 +128,8 @@ class Photo:
 def read_photo(source: PhotoSource, limits: ImagesConfig, least: int | None = None) -> Photo:
     """Read and decode one photo from a path or from its bytes, or take its pixels.
 
-    With ``least`` a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size (the decoder then leaves out work), its long side
-    ``least`` pixels at least, unless ``limits`` (``images.scaled_decoding``) forbid it: see ``Photo.reduced``.
+    With ``least`` a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, its long side ``least``
+    pixels at least, unless ``limits`` (``images.scaled_decoding``) forbid it: see ``Photo.reduced``.
 
     Raises :class:`ImageError` with a reason: ``missing``, ``not-a-file``, ``empty``, ``too-large``, ``too-many-pixels``,
     ``not-an-image``, ``damaged``.
@@ -172,9 +172,11 @@ def _image_of(pixels: np.ndarray) -> Image.Image:
 
 
 def least_side(*sides: int) -> int:
-    """The long side that a photo must have at least where it is decoded at a part of its size, by the sides of what will be made
-    of it: twice as much. With half as much again boxes come out differently (they overlap by .95 and not by .99 on photos of 12
-    megapixels): a detector is trained on photos that were not smoothed before they were made smaller."""
+    """The long side that a photo decoded at a part of its size must have, by the sides of what is made of it.
+
+    Twice as much: with half as much again boxes overlap by .95 and not by .99 (12 megapixels), since a
+    detector is trained on photos that were not smoothed before.
+    """
     return max(sides) * 2
 
 

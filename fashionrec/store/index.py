@@ -64,10 +64,10 @@ def make_index(
 ) -> IndexEntry:
     """Choose, make and measure the index of a generation; returns the ``index`` entry of its manifest.
 
-    ``segments`` is the manifest's table, of which image vectors are indexed; a new index is written to ``indexes/NAME``.
-    The ``previous`` entry's index goes on being used as long as what it covers is there, reaches the bar, and leaves no more
-    than ``settings.rebuild_above`` and ``max_beside`` of the vectors to be searched beside it. Raises ``OSError`` where the
-    disk takes no more.
+    Of ``segments`` image vectors are indexed; a new index is written to ``indexes/NAME``. The
+    ``previous`` one goes on being used as long as what it covers is there, it reaches the bar, and it
+    leaves no more than ``settings.rebuild_above`` and ``max_beside`` of the vectors beside it. Raises
+    ``OSError`` where the disk takes no more.
     """
     over = tuple((key, entry.count) for key, entry in sorted(segments.items()))
     asked = settings.model_dump()

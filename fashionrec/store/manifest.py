@@ -171,9 +171,8 @@ class IndexEntry:
 class Manifest:
     """What a generation is made of, by what, and how: see :mod:`fashionrec.store`.
 
-    ``generation``, ``parent`` (the
-    generation that this one was made from, and that a rollback goes to) and ``files`` are filled in by
-    its commit.
+    ``generation``, ``parent`` (the generation that this one was made from, and that a rollback goes
+    to) and ``files`` are filled in by its commit.
     """
 
     created: str = ""

@@ -48,12 +48,12 @@ def caption_in_batches(
 ) -> dict[str, Any]:
     """Submit the garments that have no caption, collect what has come, and serve it.
 
-    What is under way already is never submitted again. With ``resume`` nothing new is submitted, only what an earlier call
-    began is carried on: that, too, only as this user planned it, and within the limit of the cost. With ``discard_unsent``
-    parts of which that cannot be said are given up first; nothing of them was paid for.
+    What is under way already is never submitted again. With ``resume`` only what an earlier call
+    began is carried on, as this user planned it and within the limit of the cost; with
+    ``discard_unsent`` parts that this user has not planned are given up first.
 
-    The document is that of :func:`fashionrec.captioner.job.caption_catalogue`, with ``pending`` (garments
-    whose answer has not come), ``resubmitted``, ``duplicates``, ``errors`` and ``batches``.
+    The document is that of :func:`fashionrec.captioner.job.caption_catalogue`, with ``pending``
+    (garments whose answer has not come), ``resubmitted``, ``duplicates``, ``errors`` and ``batches``.
     """
     assert captioner.batch_folder is not None
     folder = root / captioner.batch_folder

@@ -40,10 +40,9 @@ def publish(
 ) -> dict[str, int]:
     """Serve a generation with every caption by ``captioner`` that is known and not in the one served now.
 
-    Where a garment has one already, it is replaced if the garment was asked anew by one of ``recaptions``, and since then.
-
-    Returns how many there are (``published``), and of how many texts how many tokens were cut for the text tower
-    (``texts_cut``, ``tokens_cut``). Raises :class:`Busy` where another process goes on writing the catalogue.
+    One that is there already is replaced if its garment was asked anew by one of ``recaptions``.
+    Returns how many there are (``published``), and how many tokens of how many texts were cut for
+    the text tower (``tokens_cut``, ``texts_cut``). Raises :class:`Busy` where another process writes.
     """
     with _writer(root), Catalogue.open(root, config) as catalogue:
         described: dict[int, tuple[Description, str]] = {}

@@ -54,12 +54,12 @@ def caption_catalogue(
 ) -> dict[str, Any]:
     """Describe the garments that have no caption, by default by the catalogue's own encoder, and serve what is known then.
 
-    ``again`` are states of recorded outcomes that are asked again, ``recaption`` names garments that are asked anew. What will
-    be asked and what that is expected to cost is said before the first request; with ``dry_run`` that is all.
+    ``again`` are states of recorded outcomes that are asked again, ``recaption`` names garments that
+    are asked anew. What will be asked and its expected cost is said first; with ``dry_run`` that is all.
 
-    Returns counts: ``asked``, ``made``, ``kept`` (there before), ``reused`` (from a cache), ``failed``, ``left`` (not asked),
-    ``states``, ``usage``, ``cost_usd``, ``plan``, and ``stopped`` (``max-cost``, or None). Raises :class:`Busy`, and
-    :class:`CaptionError` where no caption at all can be had (a wrong key, an unknown model).
+    Returns counts: ``asked``, ``made``, ``kept`` (there before), ``reused`` (from a cache),
+    ``failed``, ``left`` (not asked), ``states``, ``usage``, ``cost_usd``, ``plan``, and ``stopped``
+    (``max-cost``, or None). Raises :class:`Busy`, and :class:`CaptionError` for a wrong key or model.
     """
     captioner = captioner or make_captioner(ENCODER, config.captioner)
     with CatalogueRun(root, config, captioner, write=not dry_run) as run:

@@ -5,7 +5,7 @@
     request   waiting ─▶ sent (in a part) ─▶ answered          sent ─▶ waiting again where its answer is missing or expired
     part      written ─▶ uploading ─▶ uploaded ─▶ creating ─▶ submitted ─▶ ended ─▶ collected
 
-``uploading`` and ``creating`` are written before the server is asked: who finds them does not know whether it was, and looks.
+``uploading`` and ``creating`` are written before the server is asked: whoever finds them looks whether it was.
 """
 
 from __future__ import annotations

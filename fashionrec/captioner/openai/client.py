@@ -180,10 +180,10 @@ class Caller:
         seconds: float | None = None,
         most_bytes: int = MOST_BYTES,
     ) -> T:
-        """What a request about a file or a batch gives. Raises :class:`CaptionError`: it could not be had.
+        """What a request about a file or a batch gives. Raises :class:`CaptionError` if it cannot be had.
 
-        ``retries`` 0 is for what must not be done twice. ``seconds`` and ``most_bytes`` limit one attempt where the setting's
-        timeout and the size of a caption's answer do not. ``error.state`` is ``gone`` where the server knows of no such thing.
+        ``retries`` 0 is for what must not be done twice; ``seconds`` and ``most_bytes`` limit one
+        attempt. ``error.state`` is ``gone`` where the server knows of no such thing.
         """
         tries = self._config.retries if retries is None else retries
         result = self._ask(request, tries, seconds or self._config.timeout, most_bytes)

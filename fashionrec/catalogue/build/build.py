@@ -65,10 +65,10 @@ def build_catalogue(
 ) -> BuildReport:
     """Make the catalogue at ``root`` hold exactly ``rows``; a new one, or the next generation of one that is there.
 
-    Rows of the catalogue itself (:class:`EntryRow`) stay as they are, without a look at their photos. Where nothing at
-    all differs, the generation served stays the one it is. Raises :class:`Busy` if another process is writing,
-    :class:`Refused` if more than ``max_delete`` of the products would go (nothing is then changed), :class:`DataError` if
-    no photo at all could be used.
+    Rows of the catalogue itself (:class:`EntryRow`) stay without a look at their photos. Where nothing
+    differs, there is no new generation. Raises :class:`Busy` if another process is writing,
+    :class:`Refused` if more than ``max_delete`` of the products would go, :class:`DataError` if no
+    photo can be used; nothing is changed then.
     """
     if root.exists() and not generations.is_catalogue(root) and _holds_other_things(root):
         raise CatalogueError(f"{root} is not empty and not a catalogue", hint="choose another --index, or empty it")

@@ -1,13 +1,12 @@
 """From photos to garments with vectors and thumbnails: decode, detect in batches, crop, embed in batches.
 
-What comes out depends on a photo's content, the bundles and the settings alone. It knows nothing of catalogues: whoever
-calls it writes the results down, in the order in which they come.
+What comes out depends on a photo's content, the bundles and the settings alone.
 
-How the cores are kept busy: photos are decoded in processes of their own, so that a file which crashes or stalls a decoder costs
-one row. The networks run in threads of this process, as many as cores, each with a whole batch and a session that uses one
-thread: they never wait for each other, as threads within one call do after every layer, and they share the weights. All that
-surrounds a batch (its pixels, its boxes, its crops and thumbnails) is done by the thread that runs it. Crops of several photos
-are embedded together, so that the encoder's weights are read from memory once for many.
+Photos are decoded in processes of their own, so that a file which crashes or stalls a decoder costs
+one row. The networks run in threads of this process, as many as cores, each with a whole batch and a
+session of one thread: they never wait for each other, as threads within one call do after every
+layer, and they share the weights. Crops of several photos are embedded together, so that the
+encoder's weights are read from memory once for many.
 """
 
 from __future__ import annotations

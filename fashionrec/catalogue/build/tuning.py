@@ -1,8 +1,7 @@
 """How the networks are run while a catalogue is built: how many at a time, with how many threads, in what batches.
 
-What is fastest depends on the machine and on the models, so it is measured once for each and kept in a small file in the user's
-cache folder. It decides how long a build takes, not what it makes (beyond rounding). A file that cannot be read, or a folder that
-cannot be written to, costs the measurement and nothing else.
+What is fastest depends on the machine and the models, so it is measured once for each and kept in the
+user's cache folder. It decides how long a build takes, not what it makes (beyond rounding).
 """
 
 from __future__ import annotations

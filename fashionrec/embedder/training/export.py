@@ -64,12 +64,12 @@ def export_embedder(
 ) -> Bundle:
     """Export an encoder to a bundle at ``out`` and measure how well it agrees with its source.
 
-    ``source`` is a Hugging Face id or a local folder in the transformers format. The agreement is measured on ``pictures``
-    (photos), or on some made for the purpose, and kept in the bundle. Vectors are brought to unit length when served.
-    ``families`` are the modules by ``model_type``.
+    ``source`` is a Hugging Face id or a folder in the transformers format. The agreement is measured
+    on ``pictures``, or on some made for the purpose, and kept in the bundle. ``families`` are the
+    modules by ``model_type``.
 
-    Raises :class:`ModelError` where the source cannot be loaded, is of no family that is known, or preprocesses in a way
-    that is not supported; :class:`Refused` where the export does not agree with it.
+    Raises :class:`ModelError` where the source cannot be loaded or is not supported,
+    :class:`Refused` where the export does not agree with it.
     """
     with quiet(), tempfile.TemporaryDirectory() as folder:
         checkpoint, work = load_checkpoint(source, families), Path(folder)

@@ -1,10 +1,10 @@
 """An encoder's image tower in half precision or in 8 bits, judged on pictures. Training plane: needs onnx.
 
-In 8 bits are the products with weights: 8-bit weights, each output channel with its own scale, times 8-bit activations, each row
-(a token of a picture) with its own. ONNX Runtime's `quantize_dynamic` gives all rows of a batch one scale instead: faster by a
-tenth, but then a picture's vector hangs on what else is in the batch, and a query (alone) would not quite find itself in an index
-(made in batches). Attention and normalizations stay float32. The text tower stays as it is: words are embedded
-one at a time, and their share of the time is small.
+In 8 bits are the products with weights: each output channel of a weight has its own scale, and so has
+each row of the activations (a token of a picture). ONNX Runtime's `quantize_dynamic` gives all rows of
+a batch one scale: faster by a tenth, but then a picture's vector hangs on what else is in its batch,
+and a query would not quite find itself in an index. Attention, normalizations and the text tower
+stay float32: words are embedded one at a time, and take a small share of the time.
 """
 
 from __future__ import annotations

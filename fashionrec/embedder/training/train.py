@@ -67,10 +67,10 @@ def train_embedder(
 ) -> Run:
     """Train, and write a run with ``weights/best`` in the transformers format.
 
-    With ``init`` (a Hugging Face id or folder) that CLIP is finetuned, else a small one is made with its own tokenizer.
-    All pictures are held in memory as uint8 at 1.25 times the tower's input. The last photo of some products is held out;
-    its ``held_out_recall_at_1`` (the product's other photos come first) is in the run's metrics. A finetune is promoted only
-    if that did not fall. Raises :class:`DataError` for fewer than eight products.
+    With ``init`` (a Hugging Face id or folder) that CLIP is finetuned, else a small one is made. All
+    pictures are held in memory as uint8. The last photo of some products is held out; a finetune is
+    promoted only if its ``held_out_recall_at_1`` (the product's other photos come first) did not fall.
+    Raises :class:`DataError` for fewer than eight products.
     """
     if len({pair.product_id for pair in pairs}) < 8:
         raise DataError("an encoder needs photos of at least 8 products to learn from")
