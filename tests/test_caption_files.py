@@ -12,7 +12,7 @@ from test_captioner_cache import BOX, done, other
 
 from fashionrec.captioner.cache import CaptionCache, Place
 from fashionrec.captioner.job import Caches, import_captions
-from fashionrec.captioner.job.caches import Recorder, batched, project_cache
+from fashionrec.captioner.job.caches import Recorder, project_cache
 from fashionrec.captioner.job.known import attribute_columns
 from fashionrec.captioner.ledger import Ledger
 from fashionrec.captioner.openai.remote import OpenAICaptioner
@@ -119,12 +119,6 @@ def test_where_the_projects_captions_are(config: Config, tmp_path: Path) -> None
     (tmp_path / "data" / "captions.sqlite-wal").symlink_to("elsewhere")
     with pytest.raises(CatalogueError, match=r"captions\.sqlite-wal"):
         project_cache(named(None))
-
-
-def test_things_come_in_groups() -> None:
-    assert [len(group) for group in batched(range(513))] == [256, 256, 1]
-    assert list(batched("abcde", 2)) == [["a", "b"], ["c", "d"], ["e"]]
-    assert list(batched([])) == []
 
 
 BODY = '{"usage": {"prompt_tokens": 3, "completion_tokens": 4}, "choices": [{"message": {"refusal": "no"}}]}'

@@ -204,7 +204,8 @@ class OpenAICaptioner(Captioner):
         call = self.caller(users=max(1, workers), tokens=tokens)
         if not workers:
             call.leave()
-            return (nothing for nothing in ())
+            nothing: tuple[list[Described], ...] = ()
+            return (group for group in nothing)
         return self._run(jobs, workers, call, meter, arrived or (lambda job, body, seconds: None))
 
     def _run(
