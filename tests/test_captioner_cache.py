@@ -103,7 +103,7 @@ def test_a_failure_is_asked_again_where_that_is_asked_for(cache: CaptionCache) -
     assert cache.find(PHOTO, "top", BOX, "openai") is not None
     cache.put(PHOTO, "skirt", BOX, other("failed", retryable=False))
     assert cache.find(PHOTO, "skirt", BOX, "openai") is not None
-    assert [(known.class_name, known.box) for known in failed(cache)] == [("top", BOX), ("skirt", BOX)]
+    assert [(known.place.class_name, known.place.box) for known in failed(cache)] == [("top", BOX), ("skirt", BOX)]
 
 
 def test_a_description_takes_the_place_of_a_failure_even_where_the_box_moved(cache: CaptionCache) -> None:
@@ -262,7 +262,7 @@ def test_a_journal_that_cannot_be_made_is_the_disks_fault(tmp_path: Path) -> Non
 def test_what_counts_is_what_was_recorded_since(cache: CaptionCache) -> None:
     cache.put(PHOTO, "top", BOX, done("navy"))
     ((old,),) = cache.everything("openai")
-    assert (old.photo_sha256, old.class_name, old.box, old.outcome) == (PHOTO, "top", BOX, done("navy"))
+    assert (*old.place, old.outcome) == (PHOTO, "top", BOX, done("navy"))
     assert len(old.created_at) == len("2026-01-02T03:04:05.678901+00:00")
     assert cache.find(PHOTO, "top", BOX, "openai", since=old.created_at) == done("navy")
     since = cache.recaption("all")
@@ -299,7 +299,7 @@ def test_all_of_a_captioners_outcomes_are_read_in_groups_oldest_first(cache: Cap
     cache.put("f" * 64, None, BOX, done(captioner="local"))
     groups = list(cache.everything("openai"))
     assert [len(group) for group in groups] == [500, 500, 1]
-    assert [one.photo_sha256 for group in groups for one in group] == [f"{n:064}" for n in range(1001)]
+    assert [one.place.photo_sha256 for group in groups for one in group] == [f"{n:064}" for n in range(1001)]
     ((local,),) = cache.everything("local")
     assert local.class_name is None
     (row,) = cache.rows("local")
