@@ -26,7 +26,7 @@ from openai_server import OpenAIServer, Recorded, Reply, success
 from PIL import Image, ImageDraw
 
 from fashionrec import Catalogue
-from fashionrec.captioner.cache import CaptionCache, Place
+from fashionrec.captioner.cache import CaptionCache
 from fashionrec.captioner.job import caption_catalogue
 from fashionrec.captioner.openai.remote import OpenAICaptioner
 from fashionrec.config import Config, load_config
@@ -133,7 +133,7 @@ def recorded(folder: Path) -> int:
     if (folder / "paid.sqlite").is_file():
         with CaptionCache(folder / "paid.sqlite") as cache:
             for group in cache.everything("openai"):
-                known |= {Place(one.photo_sha256, one.class_name, one.box) for one in group}
+                known |= {one.place for one in group}
     return len(known)
 
 

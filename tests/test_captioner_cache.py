@@ -301,7 +301,7 @@ def test_all_of_a_captioners_outcomes_are_read_in_groups_oldest_first(cache: Cap
     assert [len(group) for group in groups] == [500, 500, 1]
     assert [one.place.photo_sha256 for group in groups for one in group] == [f"{n:064}" for n in range(1001)]
     ((local,),) = cache.everything("local")
-    assert local.class_name is None
+    assert local.place.class_name is None
     (row,) = cache.rows("local")
     assert row.pop("created_at")
     record = done().description
