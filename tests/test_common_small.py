@@ -229,13 +229,13 @@ def test_a_private_folder(tmp_path: Path) -> None:
 def test_many_read_and_one_writes(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("")
     with (tmp_path / "a").open("rb") as one, (tmp_path / "a").open("rb") as two:
-        assert system.lock_shared(one)
-        assert system.lock_shared(two)
-        assert not system.lock_exclusive(two)
+        assert system.lock(one, shared=True)
+        assert system.lock(two, shared=True)
+        assert not system.lock(two, shared=False)
     with (tmp_path / "a").open("rb") as one, (tmp_path / "a").open("rb") as two:
-        assert system.lock_exclusive(one)
-        assert not system.lock_shared(two)
-        assert not system.lock_exclusive(two)
+        assert system.lock(one, shared=False)
+        assert not system.lock(two, shared=True)
+        assert not system.lock(two, shared=False)
 
 
 @pytest.mark.parametrize(
