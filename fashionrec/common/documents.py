@@ -47,15 +47,15 @@ def read_bytes(source: Path | IO[bytes], limit: int, *, pipe: bool = False) -> b
     return data
 
 
-def read_yaml(path: Path, *, pipe: bool = False) -> Any:
+def read_yaml(path: Path, *, limit: int = MAX_YAML, pipe: bool = False) -> Any:
     """The value in a YAML file. Raises ``OSError`` or :class:`DocumentError`."""
-    return parse_yaml(_text(read_bytes(path, MAX_YAML, pipe=pipe)))
+    return parse_yaml(_text(read_bytes(path, limit, pipe=pipe)), limit=limit)
 
 
-def parse_yaml(text: str) -> Any:
+def parse_yaml(text: str, *, limit: int = MAX_YAML) -> Any:
     """The value of a YAML text: plain types only, each key once. Raises :class:`DocumentError`."""
-    if len(text) > MAX_YAML:
-        raise DocumentError(f"larger than {_size(MAX_YAML)}")
+    if len(text) > limit:
+        raise DocumentError(f"larger than {_size(limit)}")
     import yaml  # at call time: most commands read none
 
     loader = _loader()
@@ -76,9 +76,9 @@ def parse_yaml(text: str) -> Any:
         raise DocumentError(f"a value does not fit its type: {str(error)[:200]}") from None
 
 
-def read_json(source: Path | IO[bytes], *, limit: int = MAX_JSON, **hooks: Any) -> Any:
+def read_json(source: Path | IO[bytes], *, limit: int = MAX_JSON, encoding: str = "utf-8", **hooks: Any) -> Any:
     """The value in a JSON file; ``hooks`` are those of ``json.loads``. Raises ``OSError`` or :class:`DocumentError`."""
-    return parse_json(read_bytes(source, limit), **hooks)
+    return parse_json(_text(read_bytes(source, limit), encoding), **hooks)
 
 
 def parse_json(text: str | bytes, *, depth: int = MAX_DEPTH, **hooks: Any) -> Any:
@@ -102,10 +102,10 @@ def parse_json(text: str | bytes, *, depth: int = MAX_DEPTH, **hooks: Any) -> An
     return value
 
 
-def iter_jsonl(path: Path, *, limit: int) -> Iterator[tuple[int, str]]:
+def iter_jsonl(path: Path, *, limit: int, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
     """Number and text of each line that is not blank; a line of more than ``limit`` bytes is a :class:`DocumentError`.
 
-    Decodes as it reads, so that one endless line costs no more memory than the limit. A byte order mark is left out.
+    Decodes as it reads, so that one endless line costs no more memory than the limit.
     """
     with open(path, "rb") as file:
         number = 0
@@ -114,7 +114,7 @@ def iter_jsonl(path: Path, *, limit: int) -> Iterator[tuple[int, str]]:
             if len(line) > limit:
                 raise DocumentError(f"line {number} is longer than {_size(limit)}")
             try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                text = line.decode("utf-8-sig" if number == 1 and encoding == "utf-8-sig" else "utf-8")
             except UnicodeDecodeError as error:
                 raise DocumentError(f"line {number} is not UTF-8: {error.reason}") from None
             if text.strip():
@@ -248,9 +248,9 @@ def _check_depth(value: Any, limit: int, most: int | None = None) -> None:
     raise DocumentError(f"nested deeper than {limit} levels")
 
 
-def _text(data: bytes) -> str:
+def _text(data: bytes, encoding: str = "utf-8") -> str:
     try:
-        return data.decode()
+        return data.decode(encoding)
     except UnicodeDecodeError as error:
         raise DocumentError(f"not UTF-8: {error.reason} at byte {error.start}") from None
 

@@ -89,7 +89,7 @@ def _records(path: Path, text: Collection[str]) -> Iterator[tuple[int, dict[str,
     elif suffix == ".parquet":
         yield from enumerate(map(_plain, read_parquet(path).to_dict("records")), start=1)
     else:
-        for number, line in iter_jsonl(path, limit=_MAX_LINE):
+        for number, line in iter_jsonl(path, limit=_MAX_LINE, encoding="utf-8-sig"):
             yield number, _plain(_object(path, number, line))
 
 
