@@ -1,8 +1,10 @@
 """The encoder's training plane: a small CLIP from scratch, finetuning, and exports checked against transformers."""
 
+import io
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,9 @@ import pytest
 from conftest import Result
 from PIL import Image, ImageDraw
 
+from fashionrec.cli.output import Output
+from fashionrec.cli.session import Session
+from fashionrec.cli.training import run_train
 from fashionrec.config import TrainEmbedderConfig, load_config
 from fashionrec.errors import DataError, ModelError, Refused
 
@@ -216,6 +221,20 @@ def test_training_from_a_table_through_the_command_line(cli: Callable[..., Resul
 
 
 @pytest.mark.realdata
+def test_a_terminal_shows_which_detector_crops_before_the_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    picture("red", "round", 1).save(tmp_path / "a.png")
+    (tmp_path / "products.csv").write_text("image,product_id,caption\na.png,1,a red top\n")
+    monkeypatch.setattr(sys, "stderr", shown := Terminal())
+    session = Session([], [f"train.data={tmp_path / 'products.csv'}", "detector.source=nowhere"], Output())
+    with pytest.raises(ModelError, match="no detector at nowhere"):
+        run_train(session)
+    assert shown.getvalue() == "detector: nowhere (detector.source)\n"
+
+
 def test_a_clip_of_fashionclips_exact_shape(tmp_path: Path) -> None:
     """ViT-B/32, 151 million parameters, random weights, CLIP's own tokenizer, from vocabulary and merges alone."""
     from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel

@@ -165,9 +165,12 @@ def _train_embedder(session: Session, table: Path, init: str | None) -> "Run":
     if config.name is None and section.name is not None:
         config = config.model_copy(update={"name": section.name, "exist_ok": section.exist_ok})
     pairs = load("fashionrec.embedder.training.pairs", what="training an encoder", packages=EMBEDDER_PACKAGES)
-    with session.out.progress("cropping", "photos") as tick:
+    with session.out.stages() as tell:  # the bar begins with the first crop: which detector it is, is said before
         found, dataset = pairs.training_pairs(
-            table, partial(_product_crops, session, pairs.SIDE), session.config.build.category_columns, progress=tick
+            table,
+            partial(_product_crops, session, pairs.SIDE),
+            session.config.build.category_columns,
+            progress=partial(tell, "cropping", "photos"),
         )
     session.out.say(f"training {init or 'a small CLIP'} on {len(found)} garments of {table}")
     with session.out.progress("epoch") as tick:
