@@ -129,11 +129,10 @@ def test_the_weight_of_words_is_their_own_before_that_of_the_question() -> None:
     assert weights(photos="a.jpg", words_weight=0.5, merge=True) == [1.0, 2.0, 0.25]
 
 
-def test_the_settings_of_a_question_are_its_own_then_those_measured_then_those_set() -> None:
+def test_the_settings_of_a_question_are_its_own_then_those_of_the_catalogue() -> None:
     query = Query("a.jpg", k=3, where="a = 1")
     assert query.settings(SETTINGS) == SETTINGS.model_copy(update={"k": 3, "where": "a = 1"})
-    assert query.settings(SETTINGS, 0.9).caption_weight == 0.9
-    assert Query("a.jpg", caption_weight=0.0).settings(SETTINGS, 0.9).caption_weight == 0.0
+    assert Query("a.jpg", caption_weight=0.0).settings(SETTINGS).caption_weight == 0.0
     whole = Query("a.jpg", text="red", words_weight=0.5).complete(
         SETTINGS.model_copy(update={"k": 7, "words_weight": 0.25})
     )
