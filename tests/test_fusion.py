@@ -1,14 +1,19 @@
 """Fusion of signals and of lists, by hand; curves that never fall; what an evaluation keeps beside a catalogue."""
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fashionrec.config import QueryConfig, load_config
+from fashionrec.config.fusions import FUSIONS
+from fashionrec.errors import ConfigError
 from fashionrec.evaluation.retrieval.calibration import Judged, calibration_error, isotonic
-from fashionrec.search.fusion import by_ranks, by_weights, fuse_lists, ranks
+from fashionrec.search.fusion import Parts, Signal, by_ranks, by_weights, fuse_lists, fusion_of, ranks
 from fashionrec.store.measured import FILE, Curve, read_measured, write_measured
 
 PICTURES = {1: 0.9, 2: 0.8, 3: 0.7}
@@ -35,6 +40,33 @@ def test_what_is_first_everywhere_scores_one_and_equal_values_are_ranked_by_numb
     assert sum(best.values()) == pytest.approx(1.0)
     assert ranks({3: 1.0, 1: 1.0, 2: 0.0}, positive=True) == {1: 1, 3: 2}
     assert ranks({3: 1.0, 1: 1.0, 2: 0.0}) == {1: 1, 3: 2, 2: 3}
+
+
+def combsum(
+    images: Mapping[int, float],
+    weight: float,
+    signals: Mapping[str, Signal],
+    penalised: Collection[int],
+    penalty: float,
+) -> Parts:
+    """A fusion as somebody would add it: signals are summed as they are."""
+    return {
+        item: {"image": cosine, **{name: values.get(item, 0.0) for name, (_, values) in signals.items()}}
+        for item, cosine in images.items()
+    }
+
+
+def test_another_fusion_is_a_function_and_a_line_of_the_registry() -> None:
+    found = fusion_of("combsum", {**FUSIONS, "combsum": f"{__name__}:combsum"})
+    assert found(PICTURES, 0.7, {"words": (0.3, {1: 0.5})}, (), 0.0)[1] == {"image": 0.9, "words": 0.5}
+    assert [fusion_of(name) for name in FUSIONS] == [by_weights, by_ranks]
+
+
+def test_the_setting_takes_the_fusions_of_the_registry() -> None:
+    _, rule = get_args(QueryConfig.model_fields()["fusion"])
+    assert (rule.words, rule.registry) == ([], FUSIONS)
+    with pytest.raises(ConfigError, match=r"query\.fusion: should be weighted or rrf, not 'combsum'"):
+        load_config(sets=["query.fusion=combsum"], env={})
 
 
 def test_lists_become_one() -> None:

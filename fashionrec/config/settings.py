@@ -7,6 +7,7 @@ This module does not postpone annotations: every command would compile each of t
 from typing import Annotated, Any, Literal
 
 from fashionrec.config.captioners import CAPTIONERS, TRANSLATORS
+from fashionrec.config.fusions import FUSIONS
 from fashionrec.config.sections import Before, Bounds, OneOf, Section
 
 Fraction = Annotated[float, Bounds(ge=0.0, le=1.0)]
@@ -331,7 +332,7 @@ class QueryConfig(Section):
     caption: CaptionKind
     caption_weight: Fraction
     lexical_weight: Fraction
-    fusion: Literal["weighted", "rrf"]
+    fusion: Annotated[str, OneOf([], FUSIONS)]
     translate: Annotated[str, OneOf(["none"], TRANSLATORS)]
     hide_unavailable: bool
     where: str | None

@@ -6,14 +6,20 @@ and Büttcher, SIGIR 2009): only the order within each signal counts, so that si
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Collection, Mapping, Sequence
+
+from fashionrec.config.fusions import FUSIONS
 
 #: The paper's constant k: the greater it is, the less the first ranks stand out.
 RRF_K = 60
 
 #: The weight of a signal, and its value for each item.
 Signal = tuple[float, Mapping[int, float]]
+#: For each item the summands of its score, by what they come from.
 Parts = dict[int, dict[str, float]]
+#: Cosines of the pictures, what the pictures and captions weigh together, the other signals, the items
+#: of another class, and what those lose. All that is found has a picture: the parts are of those items.
 Fusion = Callable[[Mapping[int, float], float, Mapping[str, Signal], Collection[int], float], Parts]
 
 
@@ -61,8 +67,11 @@ def by_ranks(
     return fused
 
 
-#: By the setting ``query.fusion``.
-FUSIONS: Mapping[str, Fusion] = {"weighted": by_weights, "rrf": by_ranks}
+def fusion_of(name: str, registry: Mapping[str, str] = FUSIONS) -> Fusion:
+    """Return the fusion that the setting ``query.fusion`` names."""
+    module, _, function = registry[name].partition(":")
+    found: Fusion = getattr(importlib.import_module(module, __package__), function)
+    return found
 
 
 def reciprocal(rank: int, share: float = 1.0) -> float:

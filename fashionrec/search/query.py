@@ -51,7 +51,7 @@ class Query:
         caption: who describes the garments of photos, so that captions are compared too: ``none``, ``local`` ...
         caption_weight, lexical_weight: 0..1, the weights of captions, and of matching words in a text query.
         words_weight: the weight of words beside a photo or items that have none of their own.
-        fusion: ``weighted`` or ``rrf``, how pictures, captions and words make one score.
+        fusion: how pictures, captions and words make one score, by name: ``weighted``, ``rrf`` ...
         hide_unavailable: leave out products that are sold out or not released yet.
         embedded: what the encoder embedded before (``queries`` of a result), asked again by other options.
 

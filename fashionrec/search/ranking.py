@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fashionrec.search.fusion import FUSIONS, Signal
+from fashionrec.search.fusion import Signal, fusion_of
 from fashionrec.search.result import GarmentAnswer
 from fashionrec.store.items import StoredItem
 from fashionrec.types import Hit
@@ -149,7 +149,7 @@ def _weigh(
     penalised = {
         one.stored.item_no for one in candidates if preferred and one.stored.item.class_name not in (None, *preferred)
     }
-    fuse = FUSIONS[settings.fusion if signals else "weighted"]  # a picture alone keeps its cosine
+    fuse = fusion_of(settings.fusion if signals else "weighted")  # a picture alone keeps its cosine
     images = {one.stored.item_no: one.cosine for one in candidates}
     parts = fuse(images, 1 - words, signals, penalised, settings.same_class)
     for one in candidates:
