@@ -15,7 +15,7 @@ from fashionrec.config import Config
 from fashionrec.detector.decode import Detections
 from fashionrec.errors import DataError
 from fashionrec.evaluation.detection.bootstrap import figures, paired_spreads
-from fashionrec.evaluation.detection.evaluator import match_detector, other_preparation, renumbered
+from fashionrec.evaluation.detection.evaluator import match_detector, measure_map, other_preparation, renumbered
 from fashionrec.evaluation.detection.matches import Matches
 from fashionrec.photos.pixels import PixelSpec
 
@@ -71,6 +71,8 @@ def test_a_split_is_asked_in_batches_and_matched_by_the_names_of_classes(tmp_pat
         assert matches.true_boxes[n].tolist() == [[0, 0, (40 + n) / 2, 20]]
         assert matches.truths[n].tolist() == [1]
         assert matches.correct[n].all()
+    told = measure_map(detector, data, "test", config.evaluate, config.images)  # type: ignore[arg-type]
+    assert told == {"map50_95": pytest.approx(0.995), "map50": pytest.approx(0.995), "images": 17}
 
 
 def test_photos_that_are_prepared_are_not_prepared_again(tmp_path: Path, config: Config) -> None:
