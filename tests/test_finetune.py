@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Result
-from test_detector_training import FAST, MODEL, dataset
+from test_detector_training import FAST, MODEL, TINY_MODEL, dataset
 
 from fashionrec.config import load_config
 from fashionrec.models.runs import read_run
@@ -160,3 +160,115 @@ def test_replay_is_balanced_by_class(tmp_path: Path) -> None:
     assert len(set(chosen)) == 8
     assert sum(int(path.stem) >= 36 for path in chosen) == 4
     assert set(balanced_sample(images, 100, seed=0)) == set(images)
+
+
+# --- what is refused before anything is trained, on a checkpoint that never was
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A checkpoint that was never trained, and data of its classes."""
+    from fashionrec.detector.training.ultra import load_yolo, quiet
+    from fashionrec.labels.data_yaml import read_data_yaml
+
+    folder = tmp_path_factory.mktemp("fresh")
+    data = dataset(folder / "d", {"train": 1, "valid": 1})
+    yolo = load_yolo(TINY_MODEL)
+    yolo.model.names = dict(read_data_yaml(data).names)
+    with quiet(None):
+        yolo.save(str(folder / "fresh.pt"))
+    return folder / "fresh.pt", data
+
+
+def test_every_refusal_has_its_words_and_a_hint(fresh: tuple[Path, Path], tmp_path: Path) -> None:
+    from fashionrec.detector.training.finetune import finetune_detector
+    from fashionrec.errors import ConfigError, DataError, FashionrecError, ModelError
+
+    weights, data = fresh
+
+    def refused(error: type[FashionrecError], *words: str) -> tuple[str, str]:
+        sets = [f"finetune.{word}" for word in (f"weights={weights}", f"data={data}", *words)]
+
+        def judge(*_: object) -> dict[str, object]:
+            raise AssertionError
+
+        with pytest.raises(error) as caught:
+            finetune_detector(load_config(sets=sets, env={}).config.finetune, tmp_path / "runs", judge)
+        assert not (tmp_path / "runs").exists()
+        return str(caught.value), caught.value.hint
+
+    assert refused(ModelError, "weights=none.pt") == (
+        "no weights at none.pt",
+        "--weights runs/train/NAME/weights/best.pt",
+    )
+    (tmp_path / "w x.safetensors").write_bytes(b"x")
+    other = tmp_path / "w x.safetensors"
+    assert refused(ModelError, f"weights={other}") == (
+        f"{other} cannot be finetuned: only detectors of ultralytics can",
+        f"train on from it, without a decision: fashionrec train 'model={other}' data={data}",
+    )
+    for optimizer in ("auto", "AUTO"):
+        assert refused(ConfigError, f"optimizer={optimizer}") == (
+            "finetune.optimizer=auto would ignore lr0",
+            "name one: AdamW, SGD",
+        )
+    renamed = dataset(tmp_path / "renamed", {"train": 1, "valid": 1})
+    renamed.write_text(renamed.read_text().replace("dress", "gown"))
+    names = ("dress, pants, skirt&pants, skirt, top", "gown, pants, skirt&pants, skirt, top")
+    for words in ((f"data={renamed}",), (f"replay={renamed}",)):
+        said, hint = refused(DataError, *words)
+        assert said == f"{renamed} has the classes {names[1]}; the weights know {names[0]}"
+        assert hint == "`fashionrec fetch-dataset yolo:PATH` renumbers a dataset's classes by name"
+    prepared = dataset(tmp_path / "prepared", {"train": 1, "valid": 1})
+    (prepared.parent / "dataset.json").write_text(json.dumps({"pixels": {"equalize": 2.0}}))
+    for words in ((f"data={prepared}",), (f"replay={prepared}",)):
+        said, hint = refused(DataError, *words)
+        assert said == (
+            f"the photos of {prepared} were prepared with {{'equalize': 2.0}}, those the weights were trained on with nothing"
+        )
+        assert hint == (
+            "prepare them alike: `fashionrec fetch-dataset` with the same dataset.resize, imgsz and equalize"
+        )
+
+
+def test_the_rarest_class_is_replayed_first_and_no_photo_twice(tmp_path: Path) -> None:
+    for part in ("images", "labels"):
+        (tmp_path / part).mkdir()
+    images = []
+    for name, numbers in {"a": "00", "b": "0", "c": "0", "d": "13", "e": "", "f": "01"}.items():
+        images.append(tmp_path / "images" / f"{name}.jpg")
+        (tmp_path / "labels" / f"{name}.txt").write_text("".join(f"{n} .5 .5 .1 .1\n" for n in numbers))
+
+    def chosen(count: int, seed: int = 0) -> str:
+        return "".join(path.stem for path in balanced_sample(images, count, seed))
+
+    # class 3 and no class are in a photo each, class 1 in two, class 0 in four
+    assert [chosen(n) for n in range(4)] == ["", "d", "de", "def"]
+    assert {chosen(4, seed) for seed in range(20)} == {"defa", "defb", "defc"}
+    assert {"".join(sorted(chosen(n))) for n in (6, 7)} == {"abcdef"}
+    assert len({chosen(6, seed) for seed in range(20)}) > 3
+    assert chosen(6, 3) == chosen(6, 3)
+
+
+def test_weights_of_half_precision_are_mixed_in_single() -> None:
+    import torch
+
+    before = {"w": torch.tensor([2.0, 4.0], dtype=torch.float16)}
+    after = {"w": torch.tensor([4.0, 0.0], dtype=torch.float16), "n": torch.tensor(3)}
+    for factor, expected in ((0.0, [2, 4]), (0.75, [3.5, 1]), (1.0, [4, 0])):
+        mixed = interpolate(before, after, factor)
+        assert (mixed["w"].tolist(), mixed["w"].dtype, int(mixed["n"])) == (expected, torch.float32, 3)
+
+
+def test_a_factor_at_the_tolerance_and_the_least_of_those_that_gain_as_much() -> None:
+    def taken(new: tuple[float, ...], old: tuple[float, ...] | None, tolerance: float = 0.5) -> float:
+        factors = (0.0, 0.25, 1.0)
+        tried = [{"factor": f, "new": new[n]} | ({"old": old[n]} if old else {}) for n, f in enumerate(factors)]
+        return best_factor(tried[::-1], tolerance)
+
+    assert taken((0.25, 0.5, 0.75), (0.5, 0.5, 0.25), 25) == 1.0
+    assert taken((0.25, 0.5, 0.75), (0.5, 0.5, 0.25), 24.9) == 0.25
+    assert taken((0.25, 0.5, 0.5), (0.5, 0.5, 0.5)) == 0.25  # the first of two as good
+    assert taken((0.0, 0.9, 1.0), None) == 0.25  # nine tenths of what was gained
+    assert taken((0.0, 0.89, 1.0), None) == 1.0
+    assert taken((1.0, 0.0, 0.0), None) == 0.25
