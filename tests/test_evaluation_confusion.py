@@ -42,6 +42,15 @@ def test_by_hand() -> None:
     assert matrix.confused(3) == [("dress", "top", 1, 1.0)]
 
 
+def test_just_as_sure_or_just_as_near_is_not_enough() -> None:
+    true = np.array([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10.0]])
+    found = np.array([[0, 0, 10, 5], [20, 0, 30, 10], [40, 0, 50, 5.5]])  # the first overlaps by a half
+    matches = Matches(NAMES)
+    matches.add(detections(found, np.array([0.9, 0.5, 0.8]), np.zeros(3, np.int64)), true, np.zeros(3, np.int64))
+    counts = confusion_matrix(matches, 0.5, 0.5).counts
+    assert counts.tolist() == [[1, 0, 0, 1], [0] * 4, [0] * 4, [2, 0, 0, 0]]
+
+
 def test_the_pairs_most_often_confused_come_first() -> None:
     matches, box = Matches(NAMES), np.array([[0, 0, 10, 10.0]])
     for true, found, times in ((0, 2, 3), (0, 0, 1), (1, 0, 2), (2, 1, 1), (2, 2, 7)):
