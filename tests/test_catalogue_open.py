@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, get_type_hints
 
 import pytest
 
+import fashionrec
 from fashionrec.catalogue.catalogue import Catalogue, verify_catalogue
 from fashionrec.common.files import dump_json, sha256_file
 from fashionrec.config import Config
@@ -115,6 +117,25 @@ def test_what_is_open_is_made_once_and_closed(catalogue: Path, config: Config) -
     with Catalogue.open(catalogue, changed) as cached:
         assert cached.embedder_bundle.cache == Path("x")
         assert cached.images.threads == 3
+
+
+def test_what_is_memoized_may_wait_for_another_thread(catalogue: Path, config: Config) -> None:
+    """A filter's columns are made of the vectors, which another thread may be about to open."""
+
+    def make(given: Catalogue) -> int:
+        other = threading.Thread(target=lambda: given.images, daemon=True)
+        other.start()
+        other.join(10)
+        assert not other.is_alive(), "the other thread waits for this one"
+        return len(given.images)
+
+    with Catalogue.open(catalogue, config) as opened:
+        assert opened.memoize(make) == len(opened.images)
+
+
+def test_within_with_a_catalogue_is_of_its_own_type() -> None:
+    """``with fashionrec.Catalogue.open(...) as catalogue`` can be searched, to a type checker, too."""
+    assert get_type_hints(fashionrec.Catalogue.__enter__)["return"] is Self
 
 
 def test_every_file_is_verified(catalogue: Path) -> None:

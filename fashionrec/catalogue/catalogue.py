@@ -46,6 +46,7 @@ class Catalogue:
         self._lock = threading.RLock()
         self._stores: dict[str, VectorStore] = {}
         self._memo: dict[Callable[[Catalogue], Any], Any] = {}
+        self._memo_lock = threading.RLock()  # of its own: what is made may wait for what is opened under the other
         with ExitStack() as resources:  # closed again where a check fails
             resources.enter_context(closing(hold(generation)))
             self.items = resources.enter_context(closing(ItemReader(generation.items_path)))
@@ -74,7 +75,7 @@ class Catalogue:
                     raise
         raise AssertionError("unreachable")
 
-    def __enter__(self) -> Catalogue:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -187,7 +188,7 @@ class Catalogue:
 
     def memoize(self, make: Callable[[Catalogue], T]) -> T:
         """What ``make`` makes of this catalogue, made once and kept with it."""
-        with self._lock:
+        with self._memo_lock:
             if make not in self._memo:
                 self._memo[make] = make(self)
             made: T = self._memo[make]
