@@ -244,4 +244,4 @@ class Detector:
         with self._lock:
             if self._session is None:
                 self._session = self.bundle.session("detect", threads=self._threads, device=self._device)
-        return self._session
+            return self._session
