@@ -15,13 +15,14 @@ from PIL import Image
 
 from fashionrec.config import load_config
 from fashionrec.errors import UsageError
+from fashionrec.search.answer import Answer
 from fashionrec.search.fusion import by_weights, reciprocal
 from fashionrec.search.merging import deeper, merged
 from fashionrec.search.photo import choose_garments
 from fashionrec.search.query import Query, resolve_garment
 from fashionrec.search.ranking import is_unavailable
 from fashionrec.search.render.page import draw_boxes, price, safe_url
-from fashionrec.search.render.side_by_side import comparison, pairs
+from fashionrec.search.render.side_by_side import comparison, paired, pairs
 from fashionrec.search.render.tables import COLUMNS, rows_of, write_csv
 from fashionrec.search.result import GarmentAnswer, QueryResult
 from fashionrec.search.text import named_classes
@@ -87,8 +88,11 @@ def result(name: str, *garments: GarmentAnswer, **given: Any) -> QueryResult:
             ({"photos": "a.jpg", "box": box}, f"{box!r} is not a box", "`box` x1,y1,x2,y2 in pixels of the upright photo")
             for box in ("1,2,3", "1,2,3,4,5", "a,b,c,d", "1,2,3,1e9", (1, 2, 3), (1, 2, 3, None), 5)
         ),
-        ({"photos": "a.jpg", "garment": "hat"}, "no garment is called 'hat'",
-         "one of dress, pants, skirt&pants, skirt, top, a number, or all"),
+        *(
+            ({"photos": "a.jpg", "garment": garment}, f"no garment is called {garment!r}",
+             "one of dress, pants, skirt&pants, skirt, top, a number, or all")
+            for garment in ("hat", "²", "9" * 5000)
+        ),
     ],
 )  # fmt: skip
 def test_what_cannot_be_asked(given: dict[str, Any], told: str, hint: str) -> None:
@@ -392,6 +396,23 @@ def test_garments_are_paired_where_their_boxes_overlap_most() -> None:
     }
 
 
+def test_photos_that_one_catalogue_has_no_garment_of_are_no_part_of_what_is_merged() -> None:
+    """Of merged photos there is one result, whichever of them each catalogue is without."""
+    catalogue: Any = None
+    query = Query(["a.jpg", "b.jpg"], merge=True)
+    answers = [Answer(query, catalogue) for _ in range(2)]
+    unreadable, one, other = (
+        UsageError("a.jpg is damaged"),
+        result("a; b", found("top", "x")),
+        result("a", found("top")),
+    )
+    answers[0].outcomes += [UsageError("a.jpg is damaged"), one]
+    answers[1].outcomes += [unreadable, UsageError("there is no top in the photo"), other]
+    both, failures = paired(*answers)
+    assert both == [(one, other)]
+    assert [str(error) for error in failures] == ["a.jpg is damaged", "there is no top in the photo"]
+
+
 # -- choices
 
 
@@ -427,8 +448,6 @@ def test_what_cannot_be_bought_on_a_day(metadata: dict[str, Any], hidden: bool) 
 
 
 def test_what_an_answer_had_of_itself_is_told_to_be_elsewhere() -> None:
-    from fashionrec.search.answer import Answer
-
     catalogue: Any = None
     answer = Answer(Query("a.jpg"), catalogue)
     answer.outcomes += [result("a.jpg", found("top", "x")), UsageError("no")]

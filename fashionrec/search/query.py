@@ -172,7 +172,7 @@ def resolve_garment(which: str) -> str | int | None:
     """The garment meant: None for ``all``, its number, or a class name. Raises :class:`UsageError` for what is none."""
     if which == "all":
         return None
-    if which.isdigit():
+    if which.isdecimal() and len(which) < 10:
         return int(which)
     name = resolve_class(which)
     if name is None:

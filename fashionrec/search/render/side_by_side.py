@@ -44,7 +44,8 @@ class Pair:
 def paired(first: Answer, second: Answer) -> tuple[list[tuple[QueryResult, QueryResult]], list[UsageError]]:
     """Pair what two catalogues answer to each photo or text; and the first error of each that one could not answer."""
     if first.query.merge:  # one result each, though it may be of other photos
-        return [(first.results[0], second.results[0])], first.failures or second.failures
+        errors = {str(error): error for error in (*first.failures, *second.failures)}
+        return [(first.results[0], second.results[0])], list(errors.values())
     answers, failures = [], []
     for one, other in zip(first.outcomes, second.outcomes, strict=True):
         if isinstance(one, UsageError):
