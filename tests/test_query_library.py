@@ -8,7 +8,8 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from fashionrec import Catalogue
 from fashionrec.captioner.schema import Said
 from fashionrec.catalogue.build.report import BuildReport
 from fashionrec.config import load_config
+from fashionrec.embedder.embed import Embedder
 from fashionrec.errors import FashionrecError, ImageError, UsageError
 from fashionrec.search.answer import Answer
 from fashionrec.search.query import OPTIONS, Query
@@ -114,7 +116,8 @@ def test_the_library_answers_as_the_command_does(name: str, cli: Cli, shop: Path
 
 def test_every_option_of_a_query_is_one_of_the_library_and_tested() -> None:
     options = {field.name for field in dataclasses.fields(Query)} - {"embedded"}  # asked again, of `search` alone
-    assert set(inspect.signature(Catalogue.search).parameters) == {"self", "describe", "translate", *options}
+    others = {"self", "describe", "translate", "photo"}  # the last one until 0.3
+    assert set(inspect.signature(Catalogue.search).parameters) == {*others, *options}
     assert set(OPTIONS) < options
     assert options == {name for _, given in ASKED.values() for name in given}
 
@@ -285,6 +288,13 @@ def test_what_an_answer_to_one_photo_had_before_is_still_there(shop: Path, photo
     assert not hasattr(alone, "nothing")
 
 
+def test_the_name_that_photos_had_is_taken_still(shop: Path, photos: Path) -> None:
+    with Catalogue.open(shop) as catalogue:
+        with pytest.warns(DeprecationWarning, match="use photos instead of photo"):
+            before = catalogue.search(photo=photos / "green.jpg", k=1)
+        assert plain(before.to_dict()) == plain(catalogue.search(photos / "green.jpg", 1).to_dict())
+
+
 def test_one_photo_in_a_list_is_answered_as_a_list(shop: Path, photos: Path) -> None:
     with Catalogue.open(shop) as catalogue:
         alone = catalogue.search(photos / "green.jpg").to_dict()
@@ -310,6 +320,32 @@ def test_the_catalogues_own_encoder_describes_where_that_is_asked(cli: Cli, shop
     assert plain(answer.to_dict(explain=True)) == plain(told.document)
     assert all(garment.garment.caption for garment in answer.garments)
     assert not any(garment.garment.caption for garment in plainly.garments)
+
+
+class Listening(Embedder):
+    """An encoder that counts the texts that it is asked."""
+
+    texts = 0
+
+    def embed_texts(self, texts: Sequence[str], batch: int = 64) -> np.ndarray:
+        self.texts += len(texts)
+        return super().embed_texts(texts, batch)
+
+
+class ListeningCatalogue(Catalogue):
+    @cached_property
+    def embedder(self) -> Listening:
+        return Listening(self.embedder_bundle)
+
+
+def test_the_catalogues_own_encoder_learns_from_its_products_once(shop: Path, photos: Path) -> None:
+    with ListeningCatalogue.open(shop) as catalogue:
+        first = catalogue.search(photos / "red-blue.jpg", garment="top", caption="local")
+        learnt = catalogue.embedder.texts
+        second = catalogue.search(photos / "red-blue.jpg", garment="top", caption="auto")
+    assert plain(second.to_dict()["garments"]) == plain(first.to_dict()["garments"])
+    assert learnt > 10
+    assert catalogue.embedder.texts - learnt == 1  # the caption of the garment
 
 
 def test_words_are_translated_where_that_is_asked(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -50,6 +51,7 @@ class Catalogue(OpenCatalogue):
         hide_unavailable: bool | None = None,
         translate: str | None = None,
         describe: Describe | None = None,
+        photo: PhotoSource | None = None,
     ) -> Answer:
         """Search for what looks like the garments of photos, fits words, or looks like items of the catalogue.
 
@@ -57,7 +59,8 @@ class Catalogue(OpenCatalogue):
         bytes, PIL images or arrays (uint8 [height, width, 3], RGB), one or a list; ``box`` is x1, y1, x2, y2 in pixels of the
         upright photo; ids are of items or products. What is None is as the settings say. ``caption`` and ``translate`` name who
         describes the garments of photos, and who translates words: all but the catalogue's own encoder (``local``) are sent
-        them; ``describe`` is a function of your own (:data:`fashionrec.captioner.job.photos.Describe`).
+        them; ``describe`` is a function of your own (:data:`fashionrec.captioner.job.photos.Describe`). ``photo`` is the name
+        that ``photos`` had, until 0.3.
 
         Returns an :class:`fashionrec.search.answer.Answer`: ``garments`` with their hits, for several photos ``results`` with
         the garments of each. Thread-safe.
@@ -68,6 +71,9 @@ class Catalogue(OpenCatalogue):
         from fashionrec.search.query import Query
         from fashionrec.search.search import search
 
+        if photo is not None:
+            warnings.warn("use photos instead of photo", DeprecationWarning, stacklevel=2)
+            photos = photo
         query = Query(
             photos,
             text=text,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, cast
 
+from fashionrec.config.captioners import ENCODER
 from fashionrec.errors import UsageError
 from fashionrec.search.answer import Answer
 from fashionrec.search.result import QueryResult
@@ -51,7 +52,8 @@ def search(
     if describe is None and query.sources and settings.caption != "none":
         from fashionrec.captioner.job.photos import describer
 
-        describe = describer(catalogue, settings.caption)
+        own = settings.caption in ("auto", ENCODER)  # which learns from the products, once
+        describe = catalogue.memoize(describer) if own else describer(catalogue, settings.caption)
     answer = Answer(query, catalogue)
     for outcome in _outcomes(catalogue, query, settings, describe, once):
         if query.goes_with and isinstance(outcome, QueryResult):
