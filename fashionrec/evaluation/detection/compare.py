@@ -112,7 +112,7 @@ class Comparison:
             "gflops": size.gflops,
             "file_bytes": graph.stat().st_size,
             "memory_bytes": memory(
-                bundle.path, paths[0], config.detector, config.images, threads=project.threads, device=project.device
+                bundle.path, paths[0], settings, config.images, threads=project.threads, device=project.device
             ),
         }
         return row, _machine(detector)
