@@ -6,7 +6,7 @@ import os
 import sqlite3
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,10 +14,11 @@ import pytest
 
 from fashionrec.common.sqlite import Mode, UntrustedFile, open_foreign
 from fashionrec.errors import CatalogueError
-from fashionrec.store.content import CaptionRow, PhotoRow
+from fashionrec.store.content import CaptionRow, GarmentRow, PhotoRow
 from fashionrec.store.item_writer import ItemWriter
 from fashionrec.store.items import ItemReader
 from fashionrec.store.schema import SCHEMA as ITEMS
+from fashionrec.types import Box
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS photos (sha256 TEXT PRIMARY KEY, width INTEGER NOT NULL);
@@ -153,18 +154,46 @@ def endless(path: Path, table: str) -> None:
 def test_a_small_file_with_endless_rows_is_interrupted(
     tmp_path: Path, table: str, read: Callable[[ItemReader], object]
 ) -> None:
-    path = tmp_path / "items.sqlite"
-    writer = ItemWriter(path)
-    writer.add_photo(PhotoRow("aa", 4, 4, "", ()))
-    writer.add_entry("a.jpg", "/", "p", "aa", {})
-    writer.add_item("i", 1, 1, "p", False, "shirt")
-    writer.add_caption(1, CaptionRow("a", "b", {}, "", "local"))
-    writer.close()
+    path = items_file(tmp_path)
     endless(path, table)
     start = time.monotonic()
     with pytest.raises(CatalogueError, match="interrupted"):
         read(ItemReader(path))
     assert time.monotonic() - start < 20
+
+
+@pytest.mark.parametrize(
+    ("table", "read"),
+    [("items", ItemReader.everything), pytest.param("entries", ItemReader.entries, marks=pytest.mark.slow)],
+)
+def test_questions_between_endless_rows_do_not_renew_the_limit(
+    tmp_path: Path, table: str, read: Callable[[ItemReader], Iterable[object]]
+) -> None:
+    path = items_file(tmp_path)
+    endless(path, table)
+    reader = ItemReader(path)
+
+    def ask() -> None:
+        for n, _ in enumerate(read(reader)):
+            assert n < 2_000_000
+            if n % 1000 == 0:
+                assert reader.photo("aa")
+
+    with pytest.raises(CatalogueError, match="interrupted"):
+        ask()
+
+
+def items_file(folder: Path) -> Path:
+    """The items of one garment with a caption, as they are written."""
+    path = folder / "items.sqlite"
+    garment = GarmentRow(0, "top", 0.9, Box(0, 0, 4, 4), False, "s", 0, 0, 1)
+    writer = ItemWriter(path)
+    writer.add_photo(PhotoRow("aa", 4, 4, "", (garment,)))
+    writer.add_entry("a.jpg", "/", "p", "aa", {})
+    writer.add_item("i", 1, 1, "p", False, "shirt")
+    writer.add_caption(1, CaptionRow("a", "b", {}, "", "local"))
+    writer.close()
+    return path
 
 
 def test_a_large_honest_file_is_not_interrupted(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -119,9 +120,8 @@ class ItemReader:
 
     def everything(self) -> Iterable[StoredItem]:
         """Every item, in order."""
-        with translated(self._path):
-            for row in typed(self._db.execute(_SELECT + "ORDER BY i.item_no"), STORED):
-                yield _stored(row)
+        with self._scan(_SELECT + "ORDER BY i.item_no") as rows:
+            yield from map(_stored, typed(rows, STORED))
 
     def text_search(self, query: str, limit: int | None = None) -> list[tuple[int, float]]:
         """Item numbers that match any word of the query, best first, with bm25 relevance (larger is better); without
@@ -214,10 +214,8 @@ class ItemReader:
         """Every row of the product table, in order."""
         from fashionrec.store.content import EntryRow
 
-        with translated(self._path):
-            rows = self._db.execute(
-                "SELECT entry_no, image, base, product_id, photo, metadata FROM entries ORDER BY entry_no"
-            )
+        sql = "SELECT entry_no, image, base, product_id, photo, metadata FROM entries ORDER BY entry_no"
+        with self._scan(sql) as rows:
             for number, image, base, product_id, photo, metadata in typed(rows, (int, *(str,) * 5)):
                 yield EntryRow(number, image, base, product_id, photo, parse_table(metadata))
 
@@ -321,6 +319,15 @@ class ItemReader:
         with translated(self._path):
             rows = self._db.execute(sql, tuple(values))
             return rows.fetchall() if kinds is None else list(typed(rows, kinds))
+
+    @contextmanager
+    def _scan(self, sql: str) -> Iterator[sqlite3.Cursor]:
+        """The rows of a statement, while others are run between them.
+
+        They come from a connection of their own: on a shared one, each of the others would begin the limit on steps anew.
+        """
+        with translated(self._path), closing(open_foreign(self._path, SCHEMA, mode="immutable")) as db:
+            yield db.execute(sql)
 
     def _many(self, sql: str, keys: Sequence[tuple[Any, ...]], width: int) -> Iterable[StoredItem]:
         for start in range(0, len(keys), 400):
