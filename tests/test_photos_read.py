@@ -174,6 +174,8 @@ def test_pixels_of_the_caller() -> None:
     ):
         told = f"a photo as an array is uint8 [height, width, 3] (RGB), not {found}"
         assert refused(lambda: read_photo(wrong, LIMITS)) == (told, "not-an-image")  # noqa: B023
+    for size in ((0, 5), (5, 0)):
+        assert refused(lambda: read_photo(Image.new("RGB", size), LIMITS)) == ("the photo has no pixels", "empty")  # noqa: B023
     read_photo(array, limits(max_pixels=6))
     told = "the photo has 3 x 2 pixels, more than images.max_pixels allows"
     assert refused(lambda: read_photo(array, limits(max_pixels=5))) == (told, "too-many-pixels")

@@ -147,6 +147,8 @@ def _photo_of(source: Image.Image | np.ndarray, limits: ImagesConfig) -> Photo:
     """A photo of pixels that somebody else has read, upright and RGB as those that are read here."""
     try:
         image = source if isinstance(source, Image.Image) else _image_of(source)
+        if not image.width or not image.height:
+            raise ImageError("the photo has no pixels", reason="empty")
         if image.width * image.height > limits.max_pixels:
             size = f"{image.width} x {image.height}"
             raise ImageError(
