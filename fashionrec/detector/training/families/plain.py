@@ -1,6 +1,7 @@
 """What the families without a trainer of their own share around the loop: where a training starts, its run, its export.
 
-Such a family is a module with ``NAME``, ``PACKAGES``, ``build(about)`` and ``pretrained(learner, about)``.
+Such a family is a module with ``NAME``, ``PACKAGES``, ``is_known(model)``, ``check(config)``, ``build(about)`` and
+``pretrained(learner, about)``.
 """
 
 from __future__ import annotations
