@@ -59,14 +59,15 @@ def combsum(
 def test_another_fusion_is_a_function_and_a_line_of_the_registry() -> None:
     found = fusion_of("combsum", {**FUSIONS, "combsum": f"{__name__}:combsum"})
     assert found(PICTURES, 0.7, {"words": (0.3, {1: 0.5})}, (), 0.0)[1] == {"image": 0.9, "words": 0.5}
-    assert [fusion_of(name) for name in FUSIONS] == [by_weights, by_ranks]
+    assert (fusion_of("weighted"), fusion_of("rrf")) == (by_weights, by_ranks)
+    assert all(callable(fusion_of(name)) for name in FUSIONS)
 
 
 def test_the_setting_takes_the_fusions_of_the_registry() -> None:
     _, rule = get_args(QueryConfig.model_fields()["fusion"])
     assert (rule.words, rule.registry) == ([], FUSIONS)
-    with pytest.raises(ConfigError, match=r"query\.fusion: should be weighted or rrf, not 'combsum'"):
-        load_config(sets=["query.fusion=combsum"], env={})
+    with pytest.raises(ConfigError, match=f"query.fusion: should be {' or '.join(FUSIONS)}, not 'loudest'"):
+        load_config(sets=["query.fusion=loudest"], env={})
 
 
 def test_lists_become_one() -> None:

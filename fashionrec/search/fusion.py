@@ -20,6 +20,7 @@ Signal = tuple[float, Mapping[int, float]]
 Parts = dict[int, dict[str, float]]
 #: Cosines of the pictures, what the pictures and captions weigh together, the other signals, the items
 #: of another class, and what those lose. All that is found has a picture: the parts are of those items.
+#: It is asked where there are other signals; a picture alone keeps its cosine.
 Fusion = Callable[[Mapping[int, float], float, Mapping[str, Signal], Collection[int], float], Parts]
 
 

@@ -57,8 +57,9 @@ def work_on(
 ) -> dict[str, ImageError]:
     """Work on photos (sha256 and path) and record what they give; returns those that cannot be used.
 
-    ``known`` and ``seconds`` are those of :func:`find_garments`; ``progress`` is told photos done, garments found and photos
-    that cannot be used, after each batch.
+    The sha256 is that of :func:`fashionrec.photos.images.photo_digest`. ``known`` and ``seconds``
+    are those of :func:`find_garments` (``seconds`` a ``Counter``); ``progress`` is told
+    photos done, garments found and photos that cannot be used, after each batch.
     """
     models = open_models(recipe.detector, recipe.embedder, recipe.config, photos=len(photos), log=log)
     finished: list[FoundPhoto] = []
