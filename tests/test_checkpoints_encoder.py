@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -21,7 +22,7 @@ from fashionrec.errors import ModelError
 
 pytestmark = pytest.mark.train
 torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers")
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 Break = Callable[[Path], None]
@@ -307,6 +308,16 @@ def test_two_exports_of_one_whole_source_are_one_model(clip: Path, tmp_path: Pat
     first = export_embedder(str(clip), tmp_path / "a")
     assert export_embedder(str(clip), tmp_path / "b").fingerprint == first.fingerprint
     assert first.agreement["image_cosine_min"] > 0.9999
+    made = {"name": clip.name, "architecture": "CLIPModel", "transformers": transformers.__version__}
+    weights = (clip / "model.safetensors").read_bytes()
+    assert (first.name, first.source) == (clip.name, {**made, "sha256": hashlib.sha256(weights).hexdigest()})
+    # of weights in several files it is the tensors in the order of their names that are told
+    tensors = sorted(load_file(clip / "model.safetensors").items())
+    state = b"".join(key.encode() + value.numpy().tobytes() for key, value in tensors)
+    sharded(clip)
+    several = export_embedder(str(clip), tmp_path / "several", name="mine", pictures=[Image.new("RGB", (40, 30))])
+    assert (several.name, several.source) == ("mine", {**made, "state_sha256": hashlib.sha256(state).hexdigest()})
+    assert (several.agreement["pictures"], first.agreement["pictures"]) == (1, 7)
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,20 @@ def test_a_table_and_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None
     ]
 
 
+def test_what_others_write_beside_a_bar_is_shown_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal with colours: nothing in it is markup, the name of a picture, or a number to be coloured."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setattr(sys, "stderr", bars := Terminal())
+    text = "12 of [bold]34[/bold] :smile: None 'x' https://a.test"
+    with Output().progress("epoch") as tick:
+        sys.stderr.write(text)
+        sys.stderr.flush()  # a line that is not ended
+        sys.stderr.write(f"\n{text}\n")
+        tick(1, 1, text)
+    assert bars.getvalue().count(text) == 3
+
+
 def test_cells_of_a_csv_begin_no_lines_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     for stream, shown in ((io.StringIO(), "a\nb"), (Terminal(), "a\\nb")):
         monkeypatch.setattr(sys, "stdout", stream)

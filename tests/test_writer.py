@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fashionrec.catalogue.catalogue import Catalogue
@@ -12,6 +13,7 @@ from fashionrec.errors import Busy, CatalogueError, WriteError
 from fashionrec.models.bundle import Bundle
 from fashionrec.store import generations
 from fashionrec.store.content import GarmentRow, PhotoRow
+from fashionrec.store.index_kinds import LEAST
 from fashionrec.store.manifest import CatalogueSettings, SegmentEntry
 from fashionrec.store.vectors import VECTORS
 from fashionrec.store.writer import GenerationWriter, next_generation
@@ -83,6 +85,30 @@ def test_what_is_not_committed_leaves_nothing(catalogue: Path, config: Config, e
     assert folders(catalogue) == there
     with next_generation(catalogue, config.index) as writer:
         assert writer.name == "000002"
+
+
+def test_an_index_that_was_begun_goes_with_its_generation(catalogue: Path, config: Config) -> None:
+    before, there = files(catalogue), folders(catalogue)
+    settings = config.index.model_copy(update={"type": "ivf", "queries": 10, "depth": 10})
+
+    def write() -> None:
+        with next_generation(catalogue, settings) as writer:
+            change(writer)
+            entry = next(iter(writer.segments.values()))
+            more = np.random.default_rng(0).normal(size=(LEAST, entry.dim)).astype(np.float32)
+            name = writer.write_segment("more", more, SegmentEntry("image", LEAST, entry.dim, entry.embedder))
+            garment = GarmentRow(0, "top", 0.9, Box(0, 0, 10, 20), False, name, 0, 0, 11)
+            (number,) = writer.items.add_photo(PhotoRow("cd" * 32, 10, 20, "key", (garment,)))
+            entry_no = writer.items.add_entry("more.png", "", "more", "cd" * 32, {})
+            writer.items.add_item("more", entry_no, number, "more", False, "")
+            assert writer.make_index().path == "indexes/000002"
+            assert (catalogue / "indexes" / "000002").is_dir()
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(WriteError, match="No space left"):
+        write()
+    assert files(catalogue) == before
+    assert folders(catalogue) - there <= {"indexes"}
 
 
 def test_without_a_change_items_and_vectors_are_those_of_before(catalogue: Path, config: Config) -> None:
