@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import TINY
+from conftest import TINY, two_halves
 from PIL import Image
 
 from fashionrec.catalogue.build.sample import Sample
@@ -534,3 +534,37 @@ def test_export_and_build_index_in_int8(cli: Callable[..., Any], photos: Path, t
     )
     assert "making int8" not in again.err
     assert (again.document["embedded"], again.document["reused"]) == (0, 40)
+
+
+@pytest.mark.train
+def test_what_was_made_of_another_detector_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("ultralytics")
+    from fashionrec.cli.output import Output
+    from fashionrec.cli.precision import serving_precision
+    from fashionrec.cli.session import Session
+
+    monkeypatch.chdir(tmp_path)
+    tiny, embedder = Bundle.open(TINY / "detector"), Bundle.open(TINY / "embedder")
+    (tmp_path / "padding").write_bytes(bytes(SMALL))
+    files = {name: tiny.path / name for name in tiny.files}
+    about: dict[str, Any] = {"graphs": tiny.graphs, "spec": tiny.spec, "agreement": {"of": "a test"}, "files": files}
+    write_bundle(tmp_path / "d.fp16.bundle", kind="detector", name="stale", source={"fingerprint": "other"}, **about)
+    files["padding.bin"] = tmp_path / "padding"
+    source = write_bundle(tmp_path / "d.bundle", kind="detector", name="d", source={"name": "mine"}, **about)
+    rows = []
+    for n in range(30):
+        photo = two_halves(tmp_path / f"{n}.png", "#d00000", "#0000c0", (120 + n, 90))
+        rows.append(ProductRow(photo.name, tmp_path, f"p{n}"))
+    session = Session(sets=["detector.precision=fp16", "embedder.precision=fp32"], out=Output(quiet=True))
+    detector, same = serving_precision(session, source, embedder, rows)
+    assert same is embedder
+    assert detector is not None
+    assert (detector.path.name, detector.name, detector.kind) == ("d.fp16.bundle", "d-fp16", "detector")
+    assert detector.spec == {**source.spec, "precision": "fp16"}
+    made = detector.source.pop("conversion")
+    assert set(made) == {"nodes", "nodes_kept_float32"}
+    assert detector.source == {"name": "mine", "fingerprint": source.fingerprint}
+    assert (detector.agreement["float32"], detector.agreement["photos_compared"]) == ({"of": "a test"}, 15)
+    assert detector.agreement["speed"]["ratio"] > 0
+    assert serving_precision(session, None, embedder, rows) == (None, embedder)

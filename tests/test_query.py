@@ -577,12 +577,23 @@ def test_what_goes_with_it_is_chosen_on_one_half_and_judged_on_the_other(
     assert "none of the 0 looks" in lone.err
 
 
-def test_a_detector_that_was_put_away_comes_back(shop: Path, photos: Path) -> None:
-    with Catalogue.open(shop) as catalogue:
-        usual = catalogue.search(photos / "red-blue.jpg")
-        once = search(catalogue, Query(photos / "red-blue.jpg"), once=True)
-        assert "detector" not in vars(catalogue)
-        again = catalogue.search(photos / "red-blue.jpg")
+def test_a_detector_is_put_away_for_the_last_query_and_comes_back(shop: Path, photos: Path) -> None:
+    class Counted(Catalogue):
+        unloaded = 0
+
+        def unload_detector(self) -> None:
+            self.unloaded += 1
+            super().unload_detector()
+
+    photo = photos / "red-blue.jpg"
+    with Counted.open(shop) as catalogue:
+        usual = catalogue.search(photo)
+        search(catalogue, Query(photo))
+        assert catalogue.unloaded == 0  # others may come
+        once = search(catalogue, Query(photo), once=True)
+        assert catalogue.unloaded == 1
+        again = catalogue.search(photo)
+        assert catalogue.unloaded == 1
         for other in (once, again):
             assert other.to_dict()["garments"] == usual.to_dict()["garments"]
 
