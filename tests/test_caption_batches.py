@@ -119,12 +119,12 @@ def settings(poll: float = 0.0, **changes: Any) -> Config:
 
 
 @pytest.fixture
-def play(root: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[dict[str, Any], list[str]]]:
+def play(root: Path) -> Callable[..., tuple[dict[str, Any], list[str]]]:
     def run(script: Script, *, config: Config | None = None, **options: Any) -> tuple[dict[str, Any], list[str]]:
         said: list[str] = []
-        monkeypatch.setattr(Batched, "script", script)
         config = config or settings()
-        return caption_in_batches(root, config, Batched(config.captioner), say=said.append, **options), said
+        captioner: type[Batched] = type("Scripted", (Batched,), {"script": script})
+        return caption_in_batches(root, config, captioner(config.captioner), say=said.append, **options), said
 
     return run
 

@@ -1,6 +1,8 @@
 """The detector's serving plane: letterbox, decoding, NMS, batches."""
 
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -300,3 +302,24 @@ def test_a_graph_of_one_photo_a_call_gives_the_same_garments(config: Config) -> 
         assert detector.detect(PHOTOS) == expected
         assert (asked, detector.most) == (calls, most)
         asked.clear()
+
+
+def test_a_graph_is_opened_again_after_its_memory_was_given_back() -> None:
+    class Counted(Bundle):
+        opened = 0
+
+        def session(self, *given: Any, **named: Any) -> Any:
+            type(self).opened += 1
+            return super().session(*given, **named)
+
+    made = Bundle.open(TINY / "detector")
+    bundle = Counted(**{each.name: getattr(made, each.name) for each in fields(made) if each.init})
+    detector, photo = Detector(bundle, conf=0.2, iou=0.6, max_garments=12), noise(90, 60)
+    first, second = detector.predict([photo]), detector.predict([photo])
+    assert Counted.opened == 1
+    detector.unload()
+    detector.unload()
+    third = detector.predict([photo])
+    assert Counted.opened == 2
+    for (other,) in (second, third):
+        assert np.array_equal(other.boxes, first[0].boxes)

@@ -430,3 +430,28 @@ def test_limits_of_what_is_taken_in_and_what_is_kept_of_its_headers(tmp_path: Pa
             "/page": ("not-an-image", nothing, 1),
             "/stump": ("not-an-image", nothing, 1),
         }
+
+
+def test_progress_is_told_of_what_is_there_and_of_what_comes(tmp_path: Path, config: Config) -> None:
+    settings = config.feed.model_copy(update={"timeout": 5.0, "robots": False, "retries": 0, "connections": 1})
+    out = io.BytesIO()
+    Image.new("RGB", (40, 30), "red").save(out, "PNG")
+    with FaultyServer({f"/{n}": body(out.getvalue()) for n in range(3)}) as server:
+        server.otherwise = status(404)
+        door, urls = Door(open_to=frozenset({server.address})), [server.url(f"/{n}") for n in range(5)]
+
+        def told(*urls: str, **more: Any) -> tuple[list[tuple[int, int]], list[str]]:
+            ticks: list[tuple[int, int]] = []
+            got = fetch_images(
+                urls, tmp_path / "c", settings, config.images, lambda *tick: ticks.append(tick), door=door, **more
+            )
+            return ticks, [one.how if isinstance(one, Fetched) else one.reason for one in got.values()]
+
+        ticks, how = told("no", *urls[:2], urls[4])  # what is no address is not among those to fetch
+        assert (ticks[-1], sorted(set(ticks)), {total for _, total in ticks}) == ((3, 3), ticks, {3})
+        assert sorted(how) == ["bad-url", "http-404", "new", "new"]
+        ticks, how = told(*urls[:3], urls[0])
+        assert ticks == [(1, 3), (2, 3), (3, 3)]
+        assert how == ["kept", "kept", "new"]
+        assert told(*urls[:2], refresh=True)[0][-1] == (2, 2)
+        assert told()[0] == []
