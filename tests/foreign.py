@@ -9,6 +9,8 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
+from systems import posix_only
 from test_cli_dataset import make_yolo, picture
 
 from tests.conftest import Result
@@ -37,6 +39,10 @@ PLANTS: dict[str, Plant] = {
     "pipe": _pipe,
     "socket": _socket,
 }
+_NEEDED = {"pipe": "named pipes", "socket": "sockets with names"}
+every_plant = pytest.mark.parametrize(
+    "plant", [pytest.param(name, marks=posix_only(_NEEDED.get(name, "links"))) for name in PLANTS]
+)
 
 
 def untouched(tmp_path: Path) -> Iterator[Path]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from systems import posix_only
 
 from fashionrec.config import Config, DatasetConfig
 from fashionrec.dataset.archives import PARTS, opened, safe_parts
@@ -139,10 +140,14 @@ def test_names_that_are_one_on_some_machines(tmp_path: Path, settings: DatasetCo
     assert held(folders, settings) == ["a/x", "a/y", "z"]
 
 
-def test_what_is_neither_a_folder_nor_an_archive(tmp_path: Path, settings: DatasetConfig) -> None:
-    assert refused(tmp_path / "none", settings) == (f"there is nothing at {tmp_path / 'none'}", "check the path")
+@posix_only("named pipes")
+def test_a_pipe_is_no_archive(tmp_path: Path, settings: DatasetConfig) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert refused(tmp_path / "pipe", settings)[0] == f"{tmp_path / 'pipe'} is neither a folder nor a file"
+
+
+def test_what_is_neither_a_folder_nor_an_archive(tmp_path: Path, settings: DatasetConfig) -> None:
+    assert refused(tmp_path / "none", settings) == (f"there is nothing at {tmp_path / 'none'}", "check the path")
     empty = pack(tmp_path / "empty.zip")
     assert held(empty, settings) == []
     behind = tmp_path / "program"

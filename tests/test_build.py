@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -225,7 +224,7 @@ def test_a_killed_build_goes_on_where_it_was_and_ends_the_same(build: Build, tmp
             break
         time.sleep(0.02)
         assert process.poll() is None, "the build ended before it could be killed"
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
     with pytest.raises(CatalogueError):
         Catalogue.open(root)

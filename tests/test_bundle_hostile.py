@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from conftest import TINY, Result
 from PIL import Image
+from systems import posix_only
 
 from fashionrec.common.files import fingerprint, sha256_file
 from fashionrec.detector.detect import Detector
@@ -242,6 +243,7 @@ def mutate(document: dict[str, Any], rng: random.Random) -> None:
         inner[key] = rng.choice(places)[0].get(key, 7)
 
 
+@posix_only("links", "named pipes")
 def test_links_and_pipes_in_a_bundle_are_refused(encoder: Path, tmp_path: Path) -> None:
     (tmp_path / "secret.bin").write_bytes(b"secret")
     for name in ("extra.bin", "tokenizer.json", "image.onnx", "bundle.json"):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import TINY, Result
+from systems import posix_only
 from test_bundle_hostile import PICTURE, forge, manifest_of
 
 from fashionrec.catalogue.build.report import BuildReport
@@ -133,6 +134,7 @@ def test_engines_are_kept_in_a_folder_of_the_user(encoder: Path, tmp_path: Path)
         bundle.engines("image")
 
 
+@posix_only("links", "modes of files")
 def test_a_folder_that_others_can_write_to_holds_no_engines(tmp_path: Path) -> None:
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)

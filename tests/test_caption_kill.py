@@ -24,6 +24,7 @@ from captioners import read_spool
 from conftest import TINY
 from openai_server import OpenAIServer, Recorded, Reply, success
 from PIL import Image, ImageDraw
+from systems import posix_only
 
 from fashionrec import Catalogue
 from fashionrec.captioner.cache import CaptionCache
@@ -33,7 +34,7 @@ from fashionrec.config import Config, load_config
 
 CONCURRENCY = 8
 pytestmark = [
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked"),
+    posix_only("fork"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from conftest import TINY, Result, two_halves
 from openai_batches import BatchServer, Ending, expired
+from systems import posix_only
 
 from fashionrec.captioner.cache import Place
 from fashionrec.captioner.ledger import Ledger
@@ -326,6 +327,7 @@ def test_records_that_cannot_be_written_stop_before_anything_is_sent(
     assert sent(server) == []
 
 
+@posix_only("modes of files")
 def test_records_that_others_could_have_written_are_none(
     cli: Cli, index: Path, server: BatchServer, user_cache: Path
 ) -> None:
@@ -351,4 +353,9 @@ def test_a_record_that_was_damaged_is_none(user_cache: Path) -> None:
     assert Ledger().is_own(b"x", signature)
     assert not Ledger().is_own(b"y", signature)
     assert not Ledger().is_own(b"x", "é" * 64)
+
+
+@posix_only("modes of files")
+def test_the_key_that_signs_records_is_this_users_alone(user_cache: Path) -> None:
+    Ledger().signature(b"x")
     assert (user_cache / "captions" / "key").stat().st_mode & 0o077 == 0

@@ -16,6 +16,7 @@ import pytest
 from captioners import count_by_state
 from openai_batches import BatchServer, Ending, Plan, answered, completes, expired, refused
 from openai_server import OpenAIServer
+from systems import posix_only
 
 from fashionrec.captioner.cache import CaptionCache, Place
 from fashionrec.captioner.openai.batch import Batches
@@ -349,7 +350,7 @@ def _one_kill(step: int, folder: Path) -> bool:
     return killed
 
 
-forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+forks = posix_only("fork")
 
 
 @forks

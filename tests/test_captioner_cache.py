@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -172,7 +171,7 @@ def test_a_killed_writer_loses_nothing_that_put_had_returned_for(tmp_path: Path)
         for line in process.stdout:
             last = int(line)
             if last >= 40:
-                process.send_signal(signal.SIGKILL)
+                process.kill()
                 break
     with CaptionCache(path) as cache:
         assert count_by_state(cache)["done"] >= last + 1

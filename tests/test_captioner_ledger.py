@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from systems import posix_only
 
 from fashionrec.captioner.ledger import Ledger, PlannedPart
 from fashionrec.errors import WriteError
@@ -95,6 +96,7 @@ def test_a_key_that_is_none_is_made_anew(tmp_path: Path) -> None:
     assert bytes.fromhex((tmp_path / "captions" / "key").read_text())
 
 
+@posix_only("modes of files")
 def test_a_folder_that_others_may_write_is_not_used(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     ledger.record(PART)

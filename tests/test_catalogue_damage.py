@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import TINY, Result, two_halves
+from systems import posix_only
 
 from fashionrec.captioner.job import caption_catalogue
 from fashionrec.catalogue.build.report import BuildReport
@@ -42,7 +43,7 @@ def damaged(root: Path, tmp_path: Path, count: int, seed: int = 0) -> dict[str, 
     return document
 
 
-@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs fork")
+@posix_only("fork")
 def test_some_damaged_catalogues(whole: Path, tmp_path: Path) -> None:
     document = damaged(whole, tmp_path, 40)
     assert document["found"] == document["trials"] == 40

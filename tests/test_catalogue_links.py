@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import TINY, Result
+from systems import posix_only
 
 from fashionrec.catalogue.build.report import BuildReport
 from fashionrec.store import generations
@@ -118,7 +119,9 @@ def test_a_linked_file_is_refused_and_its_target_stays(
         assert state(home) == before
 
 
-@pytest.mark.parametrize("kind", ["pipe", "folder", "file", "answers", "batches", "journal"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("pipe", marks=posix_only("named pipes")), "folder", "file", "answers", "batches", "journal"]
+)
 def test_what_is_of_another_kind_is_refused(
     kind: str, root: Path, home: Path, photos: Path, tmp_path: Path, cli: Callable[..., Result]
 ) -> None:

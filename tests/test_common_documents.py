@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from systems import posix_only
 
 from fashionrec.common import documents
 from fashionrec.common.documents import (
@@ -58,7 +59,7 @@ def test_a_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
     assert refused(lambda: read_json(path)) == "Expecting value: line 1 column 1 (char 0)"
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+@posix_only("named pipes")
 def test_a_pipe_is_read_only_where_it_may_be(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
     os.mkfifo(path)

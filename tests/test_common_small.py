@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from PIL import Image, ImageDraw
+from systems import posix_only
 
 from fashionrec.common import system
 from fashionrec.common.backoff import backoff
@@ -147,7 +148,7 @@ def test_names_inside_a_folder(name: Any, inside: bool) -> None:
     assert is_name(name) is inside
 
 
-@pytest.mark.skipif(os.name == "nt", reason="needs links")
+@posix_only("links", "named pipes")
 def test_the_line_about_what_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "folder").mkdir()
@@ -209,7 +210,7 @@ def test_text_is_written_as_utf8_or_its_escapes(tmp_path: Path) -> None:
         folder.make_folder("f", exist_ok=True)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="modes of POSIX")
+@posix_only("links", "modes of files")
 def test_a_private_folder(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b"
     assert system.private_folder(path) == path
@@ -225,7 +226,7 @@ def test_a_private_folder(tmp_path: Path) -> None:
     assert system.private_folder(tmp_path / "file" / "x") is None
 
 
-@pytest.mark.skipif(not system.has_locks(), reason="needs locks")
+@posix_only("locks of open files")
 def test_many_read_and_one_writes(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("")
     with (tmp_path / "a").open("rb") as one, (tmp_path / "a").open("rb") as two:

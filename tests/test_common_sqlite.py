@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from systems import posix_only
 
 from fashionrec.common.sqlite import Mode, UntrustedFile, open_foreign
 from fashionrec.errors import CatalogueError
@@ -113,7 +114,7 @@ def test_a_journal_of_a_killed_writer_is_rolled_back(tmp_path: Path, mode: Mode)
 
 @pytest.mark.parametrize("suffix", ["", "-journal", "-wal", "-shm"])
 @pytest.mark.parametrize("kind", ["link", "pipe"])
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+@posix_only("links", "named pipes")
 def test_links_and_pipes_are_refused(tmp_path: Path, suffix: str, kind: str) -> None:
     path = make(tmp_path / "a.sqlite")
     place = Path(f"{path}{suffix}")

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from conftest import TINY, Result
 from numpy.lib import format as format_
+from systems import posix_only
 
 from fashionrec import inspection
 from fashionrec.inspection import inspect_folder
@@ -215,7 +216,12 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.mark.parametrize("case", HOSTILE)
+NEEDED = {"pipe": "named pipes", "marked as a program": "modes of files", "writable by all": "modes of files"}
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=posix_only(NEEDED[case]) if case in NEEDED else ()) for case in HOSTILE]
+)
 def test_what_is_hostile_is_named(case: str, folder: Path, cli: Cli, watched: None) -> None:
     plant, kind, refused = HOSTILE[case]
     plant(folder)
@@ -233,6 +239,7 @@ def test_what_is_hostile_is_named(case: str, folder: Path, cli: Cli, watched: No
     assert "PRIVATE KEY" not in done.out + done.err
 
 
+@posix_only("modes of files")
 def test_one_finding_that_is_refused_is_enough(folder: Path, cli: Cli) -> None:
     for case in ("hidden", "pickle", "writable by all", "script without a suffix"):  # in the order of their names
         HOSTILE[case][0](folder)

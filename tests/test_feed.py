@@ -5,7 +5,6 @@ import json
 import os
 import random
 import shutil
-import signal
 import socket
 import ssl
 import subprocess
@@ -551,7 +550,7 @@ def test_a_killed_run_is_taken_up_where_it_was(fetch: Fetch, tmp_path: Path) -> 
             assert time.monotonic() < deadline
             assert child.poll() is None
             time.sleep(0.005)
-        child.send_signal(signal.SIGKILL)
+        child.kill()
         child.wait()
         done = {json.loads(line)["url"] for line in journal.read_bytes().split(b"\n")[:-1]}
         assert 10 <= len(done) < 40

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import floors
 import pytest
+from systems import posix_only
 
 LOCKED = re.compile(r"^([a-z0-9-]+)==([0-9][^ ;\\]*)", re.MULTILINE)
 
@@ -49,7 +50,7 @@ def test_linters_are_held_to_the_locked_versions(locked: dict[str, list[tuple[in
         assert [number(bounds[name])] == locked[canonical(name)], f"{name}: `make lint` runs the locked version only"
 
 
-@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+@posix_only("links")
 @pytest.mark.parametrize("link", [Path.symlink_to, Path.hardlink_to])
 def test_a_lock_empties_no_file_that_it_is_another_name_of(link: object, tmp_path: Path) -> None:
     from filelock import FileLock

@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from systems import posix_only
 
 from fashionrec.common.folder import TEMPORARY, Folder
 from fashionrec.errors import CatalogueError, DataError
@@ -143,7 +144,7 @@ def test_removing_a_folder_does_not_follow_what_is_in_it(place: Path) -> None:
     assert not (place / "a").exists()
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+@posix_only("named pipes")
 def test_special_files_are_refused_without_waiting(place: Path) -> None:
     os.mkfifo(place / "pipe")
     with socket.socket(socket.AF_UNIX) as server:

@@ -12,7 +12,8 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from foreign import PLANTS, Cli, put, refused
+from foreign import Cli, every_plant, put, refused
+from systems import posix_only
 from test_cli_dataset import NAMES, make_yolo, picture
 
 from tests.conftest import TINY
@@ -23,7 +24,7 @@ def problems(folder: Path) -> list[tuple[str, str]]:
         return [(row["image"], row["problem"]) for row in csv.DictReader(file)]
 
 
-@pytest.mark.parametrize("plant", PLANTS)
+@every_plant
 def test_a_photo_or_a_label_that_is_a_link_is_counted_and_not_read(
     plant: str, cli: Cli, tmp_path: Path, outside: Path
 ) -> None:
@@ -183,7 +184,7 @@ def test_exports_of_roboflow_and_a_yaml_beside_its_data_set_are_read_as_ever(cli
     assert cli("fetch-dataset", "yolo:src", "--out", "f", "--counts", "6,2,2").code == 0
 
 
-@pytest.mark.parametrize("plant", PLANTS)
+@every_plant
 def test_coco_voc_and_folders_count_links_too(plant: str, cli: Cli, tmp_path: Path, outside: Path) -> None:
     reason = "special" if plant in ("pipe", "socket") else "link"
     make_yolo(tmp_path / "src", 10)
@@ -211,6 +212,7 @@ def test_coco_voc_and_folders_count_links_too(plant: str, cli: Cli, tmp_path: Pa
     assert done.document["dropped"] == {reason: 2}
 
 
+@posix_only("links", "named pipes")
 def test_coco_names_and_feeds_do_not_lead_out(cli: Cli, tmp_path: Path, outside: Path) -> None:
     (tmp_path / "c").mkdir()
     (tmp_path / "c/a.jpg").write_bytes(picture(1))

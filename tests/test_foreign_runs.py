@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from foreign import PLANTS, Cli, put, refused, state
+from foreign import Cli, every_plant, put, refused, state
 from test_cli_dataset import make_yolo
 
 from fashionrec.cli.demo import MARKER, Chain
@@ -31,7 +31,7 @@ def make_run(tmp_path: Path, name: str = "r1") -> Path:
 RUN_NAMES = ["run.json", ".lock", "weights", "weights/best.pt", "results.csv", "train.log", "weights/.last.pt.copy.tmp"]
 
 
-@pytest.mark.parametrize("plant", PLANTS)
+@every_plant
 @pytest.mark.parametrize("name", RUN_NAMES)
 def test_a_run_with_a_link_in_it_is_refused_by_every_command(
     name: str, plant: str, cli: Cli, tmp_path: Path, outside: Path
@@ -68,7 +68,7 @@ def test_a_run_with_a_link_in_it_is_refused_by_every_command(
 
 
 @pytest.mark.train
-@pytest.mark.parametrize("plant", PLANTS)
+@every_plant
 @pytest.mark.parametrize("name", ["train", "train/r1", *(f"train/r1/{name}" for name in RUN_NAMES)])
 def test_no_training_begins_in_a_run_with_a_link(
     name: str, plant: str, cli: Cli, tmp_path: Path, outside: Path
@@ -132,7 +132,7 @@ def test_a_report_of_compare_does_not_follow_links(cli: Cli, tmp_path: Path, out
 # --- the demo ---
 
 
-@pytest.mark.parametrize("plant", PLANTS)
+@every_plant
 @pytest.mark.parametrize("name", ["", MARKER, "world", "train", "report.html", "unknown"])
 def test_a_link_in_an_earlier_demo_is_refused(name: str, plant: str, tmp_path: Path, outside: Path) -> None:
     root = tmp_path / "demo"

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from foreign import PLANTS, SECRET, Cli, put, refused, state
+from foreign import SECRET, Cli, every_plant, put, refused, state
 from test_cli_dataset import make_yolo, picture
 
 from fashionrec.dataset.roboflow.upload_journal import open_journal, remember
@@ -25,7 +25,7 @@ def staged(cli: Cli, tmp_path: Path) -> tuple[str, ...]:
     return words
 
 
-@pytest.mark.parametrize("plant", PLANTS)
+@every_plant
 @pytest.mark.parametrize(
     "name",
     ["", "request", "photos", "photos/00", "photos/00/x.json", "whole", "copies", ".archive-abcdefgh", "unknown"],
@@ -40,7 +40,7 @@ def test_a_link_in_a_staging_folder_is_refused(name: str, plant: str, cli: Cli, 
         assert state(tmp_path / "data") == before
 
 
-@pytest.mark.parametrize("plant", PLANTS)
+@every_plant
 def test_a_lock_that_is_a_link_is_refused(plant: str, cli: Cli, tmp_path: Path, outside: Path) -> None:
     make_yolo(tmp_path / "src", 6)
     put(tmp_path / "data/.n.lock", plant, outside)
@@ -87,7 +87,7 @@ def test_the_data_folder_may_be_a_link_itself(cli: Cli, tmp_path: Path) -> None:
     refused(cli("dataset", "export", "data/n", "--to", "coco", "--out", "data/m"), "is a link")
 
 
-@pytest.mark.parametrize("plant", PLANTS)
+@every_plant
 @pytest.mark.parametrize("name", ["", "journal.jsonl", "partial", "photos", "photos/ab", ".lock"])
 def test_a_link_in_the_photos_kept_of_a_feed_is_refused(
     name: str, plant: str, cli: Cli, tmp_path: Path, outside: Path
@@ -99,7 +99,7 @@ def test_a_link_in_the_photos_kept_of_a_feed_is_refused(
         refused(cli("fetch-dataset", "feed:feed.jsonl", "--out", "d", *allow), name or "feed.jsonl")
 
 
-@pytest.mark.parametrize("plant", PLANTS)
+@every_plant
 def test_a_link_among_what_is_kept_of_roboflow_is_refused(plant: str, tmp_path: Path, outside: Path) -> None:
     put(tmp_path / "store/3/train/images/a.jpg", plant, outside)
     digest = hashlib.sha256(SECRET).hexdigest()
@@ -113,7 +113,7 @@ def test_a_link_among_what_is_kept_of_roboflow_is_refused(plant: str, tmp_path: 
     assert "3 of 3 files are missing or changed" in str(damage(tmp_path / "store/3"))
 
 
-@pytest.mark.parametrize("plant", PLANTS)
+@every_plant
 @pytest.mark.parametrize(
     "name", ["team", "team/garments", "team/garments/uploads.jsonl", "team/garments/.uploads.lock"]
 )

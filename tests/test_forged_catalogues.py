@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import sqlite3
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import forge_runner
 import numpy as np
 import pytest
 from conftest import Result, two_halves
+from systems import posix_only
 from test_index import clustered, configured, put
 
 from fashionrec.catalogue.build.report import BuildReport
@@ -27,7 +27,7 @@ from fashionrec.store.journal import Journal
 from fashionrec.store.seen import SeenFiles
 
 HERE = Path(__file__).parent
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+pytestmark = posix_only("fork")
 
 
 @pytest.fixture

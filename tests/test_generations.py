@@ -9,6 +9,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from systems import posix_only
 
 from fashionrec.common.documents import DocumentError
 from fashionrec.common.files import sha256_file
@@ -86,6 +87,7 @@ def test_what_a_commit_writes(root: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="asks Linux what is open")
+@posix_only("folders that can be synced")
 def test_everything_is_on_the_disk_before_the_pointer_is_switched(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[str] = []
 
@@ -254,6 +256,7 @@ def test_only_what_nobody_needs_or_reads_goes(root: Path) -> None:
     refused(caught, f"catalogue is incomplete: {root}/generations/000001/manifest.json is missing")
 
 
+@posix_only("locks of open files")
 def test_a_generation_that_is_being_removed_cannot_be_held(root: Path) -> None:
     served = commit(root)
     with (served.folder / "manifest.json").open("rb") as file:
@@ -338,7 +341,7 @@ def test_a_writer_removes_what_a_killed_one_left_half_written(root: Path) -> Non
     served.check(contents=True)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="needs links")
+@posix_only("links")
 def test_nothing_is_written_through_a_link(root: Path, tmp_path: Path) -> None:
     root.rmdir()
     root.symlink_to(tmp_path / "nowhere")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.lib import format as format_
+from systems import posix_only
 
 from fashionrec.errors import DataError
 from fashionrec.inspection import inspect_folder
@@ -32,7 +33,7 @@ from fashionrec.inspection.pickles import (
 )
 from fashionrec.inspection.report import KEPT, Report
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="modes and links of POSIX")
+pytestmark = posix_only("links")
 
 
 def archive(**members: bytes) -> bytes:
@@ -178,6 +179,7 @@ def test_what_is_said_of_a_file(tmp_path: Path, name: str, content: bytes, findi
         assert report.verdict == ("refused" if finding and finding[3] else "usable" if finding else "safe to use")
 
 
+@posix_only("named pipes")
 @pytest.mark.parametrize(
     ("manifest", "kind", "refusing"),
     [
@@ -222,6 +224,7 @@ def test_what_is_refused_in_which_kind_of_folder(tmp_path: Path, manifest: str, 
     assert {one.kind for one in report.findings} >= refusing | {"pickle", "torchscript", "graph", "database", "link"}
 
 
+@posix_only("modes of files")
 def test_modes_links_and_writable_folders(tmp_path: Path) -> None:
     root = tmp_path / "theirs"
     (root / "open").mkdir(parents=True)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from systems import posix_only
 
 from fashionrec.common.reach import Reach, Refusal, following_links
 from fashionrec.errors import DataError
@@ -113,6 +114,10 @@ def test_limits_of_a_label_file(tmp_path: Path) -> None:
         file.write(b"\n")
     with pytest.raises(TooManyBoxes, match="larger"):
         read_label_text(tmp_path / "a.txt")
+
+
+@posix_only("named pipes")
+def test_a_pipe_holds_no_labels(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "b.txt")
     with pytest.raises(DataError, match=r"b\.txt is ") as wrong:
         read_label_text(tmp_path / "b.txt")

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from systems import posix_only
 
 from fashionrec.config import Config, load_config
 from fashionrec.dataset.fetch import fetch_dataset
@@ -335,10 +336,12 @@ def killed_and_resumed(tmp_path: Path, moments: Callable[[float], list[float]]) 
     assert killed
 
 
+@posix_only("process groups")
 def test_killed_and_started_again_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
     killed_and_resumed(tmp_path, lambda whole: [whole * share for share in (0.5, 0.8)])
 
 
+@posix_only("process groups")
 @pytest.mark.soak
 @pytest.mark.timeout(3000)
 def test_killed_at_any_of_fifty_moments(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from conftest import Result, two_halves
 from PIL import Image
+from systems import posix_only
 
 from fashionrec import Catalogue
 from fashionrec.catalogue.build.report import BuildReport
@@ -381,7 +382,7 @@ def test_words_beside_photos_that_cannot_be_used_tell_why(cli: Callable[..., Res
     assert "99" in absent.err
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+@posix_only("signals")
 def test_an_interrupt_ends_a_query_wherever_it_is(shop: Path, photos: Path) -> None:
     """As an exception it became an ImportError within numpy's import, and a deadlock within a callback of the importer's."""
     words = [sys.executable, "-m", "fashionrec", "query", str(photos / "green.jpg"), "--index", str(shop), "--json"]

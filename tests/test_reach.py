@@ -6,11 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+from systems import posix_only
 
 from fashionrec.common.reach import HINT, Reach, Refusal, follow_links, following_links, refusals_error
 from fashionrec.errors import DataError
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs links and pipes")
+pytestmark = posix_only("links", "named pipes")
 
 
 @pytest.fixture

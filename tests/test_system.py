@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from systems import posix_only
 
 from fashionrec.common import system
 
@@ -50,7 +51,7 @@ def test_a_finished_file_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
-@pytest.mark.skipif(not system.has_handles(), reason="no handles of folders")
+@posix_only("handles of folders")
 def test_names_are_relative_to_the_handle_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("x")
     handle = os.open(tmp_path, os.O_RDONLY)
