@@ -1,0 +1,153 @@
+"""Connections of a download's client: kept, used again, given up, and what is said of those that fail."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+pytest.importorskip("urllib3")
+
+from faulty_server import FaultyServer, body, cut, status
+from hostile_server import Act, HostileServer, Request, answer
+
+from fashionrec.dataset.feed.addresses import Door, Unfetched, parse_target
+from fashionrec.dataset.feed.safe_http import Client
+
+ROOM = 1 << 14  # what is left of a body and read to keep the connection is less
+
+
+def client(timeout: float = 5.0, idle: int = 32) -> Client:
+    return Client(Door(allow_private=True), user_agent="us", timeout=timeout, idle=idle)
+
+
+def ask(with_: Client, url: str, seconds: float = 20.0, *, read: bool = True, **headers: str) -> tuple[int, bytes]:
+    with with_.get(parse_target(url), headers, seconds) as found:
+        return found.status, b"".join(iter(found.read, b"")) if read else b""
+
+
+@pytest.fixture
+def server() -> Iterator[FaultyServer]:
+    with FaultyServer({"/a": body(b"abc"), "/near": body(bytes(ROOM - 1)), "/far": body(bytes(ROOM))}) as running:
+        yield running
+
+
+def test_what_is_asked_with(server: FaultyServer) -> None:
+    assert ask(client(), server.url("/a?b=c"), ETag="x") == (404, b"no")
+    ((path, headers),) = server.seen
+    assert path == "/a?b=c"
+    assert {name: headers[name] for name in ("User-Agent", "Accept-Encoding", "Accept", "ETag")} == {
+        "User-Agent": "us",
+        "Accept-Encoding": "identity",
+        "Accept": "image/jpeg, image/png, image/webp, image/*;q=0.5, */*;q=0.1",
+        "ETag": "x",
+    }
+
+
+def test_a_connection_is_used_again_unless_much_of_a_body_is_left(server: FaultyServer) -> None:
+    one = client()
+    assert ask(one, server.url("/a")) == (200, b"abc")
+    for path, connections in (("/near", 1), ("/a", 1), ("/far", 1), ("/a", 2), ("/a", 2)):
+        ask(one, server.url(path), read=False)
+        assert len(server.connections) == connections, path
+
+
+def test_of_idle_connections_the_oldest_are_given_up(server: FaultyServer) -> None:
+    one = client(idle=1)
+    with FaultyServer({"/a": body(b"abc")}) as other:
+        for url in (server.url("/a"), other.url("/a"), other.url("/a"), server.url("/a"), server.url("/a")):
+            assert ask(one, url)[0] == 200
+        assert (len(server.connections), len(other.connections)) == (2, 1)
+
+
+def silent(head: bytes) -> Act:
+    def act(request: Request) -> None:
+        request.send(head)
+        request.server.closing.wait(10)
+
+    return act
+
+
+def test_a_client_that_is_closed_asks_nothing(server: FaultyServer) -> None:
+    one = client()
+    ask(one, server.url("/a"))
+    with (
+        HostileServer(silent(b"HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\nabc")) as other,
+        one.get(parse_target(other.url), {}, 20.0) as found,
+    ):
+        assert found.read() == b"abc"
+        one.close()
+        with pytest.raises(Unfetched):
+            found.read()
+    for _ in range(2):
+        with pytest.raises(Unfetched) as caught:
+            ask(one, server.url("/a"))
+        assert (caught.value.reason, str(caught.value)) == ("stopped", "the download was stopped")
+    assert len(server.connections) == 1
+
+
+def dropping(*numbers: int) -> Act:
+    """Hangs up at these requests, from 1, and answers the others."""
+
+    def act(request: Request) -> None:
+        if len(request.server.seen) in numbers:
+            request.socket.shutdown(socket.SHUT_RDWR)
+        else:
+            request.send(answer(b"abc"))
+
+    return act
+
+
+def test_a_kept_connection_that_the_server_ends_is_no_failure() -> None:
+    with HostileServer(dropping(2)) as server:
+        one = client()
+        assert [ask(one, server.url + path) for path in ("/1", "/2", "/3")] == [(200, b"abc")] * 3
+        assert [request.line.split()[1] for request in server.seen] == ["/1", "/2", "/2", "/3"]
+    with HostileServer(dropping(2, 3)) as server:  # nor is it asked for ever
+        one = client()
+        ask(one, server.url)
+        with pytest.raises(Unfetched) as caught:
+            ask(one, server.url)
+        assert (caught.value.reason, len(server.seen)) == ("reset", 3)
+
+
+@pytest.mark.parametrize(
+    ("act", "timeout", "seconds", "reason", "message", "retry"),
+    [
+        (silent(b""), 0.1, 9.0, "timeout", "no byte came for feed.timeout seconds", True),
+        (silent(b""), 9.0, 0.1, "too-slow", "it took longer than feed.total_timeout", False),
+        # without a length the end of the connection is that of the body: here it is we who cut it
+        (silent(b"HTTP/1.1 200 OK\r\n\r\nabc"), 9.0, 0.1, "too-slow", "it took longer than feed.total_timeout", False),
+        (dropping(1), 5.0, 9.0, "reset", "the connection ended before the answer did", True),
+        (
+            lambda request: request.send(answer(b"abc", Content_Encoding="gzip")),
+            *(5.0, 9.0, "bad-encoding", "the compressed answer cannot be read", False),
+        ),
+        (
+            lambda request: request.send(b"X" * 300 + b"\r\n\r\n"),
+            *(5.0, 9.0, "bad-response", f"the answer is no HTTP: {'X' * 200}", True),
+        ),
+    ],
+)
+def test_why_an_answer_did_not_come(
+    act: Act, timeout: float, seconds: float, reason: str, message: str, retry: bool
+) -> None:
+    with HostileServer(act) as server, pytest.raises(Unfetched) as caught:
+        ask(client(timeout), server.url, seconds)
+    assert (caught.value.reason, str(caught.value), caught.value.retry) == (reason, message, retry)
+
+
+def test_a_body_that_ends_early_and_a_server_that_is_not_there() -> None:
+    with FaultyServer({"/a": cut(b"abc", 9)}) as server, pytest.raises(Unfetched) as caught:
+        ask(client(), server.url("/a"))
+    assert (caught.value.reason, caught.value.retry) == ("reset", True)
+    with pytest.raises(Unfetched) as caught:
+        ask(client(), server.url("/a"))  # which has ended
+    assert (caught.value.reason, caught.value.retry) == ("unreachable", True)
+    assert str(caught.value).startswith("no connection: ")
+
+
+def test_an_error_of_the_server_is_an_answer(server: FaultyServer) -> None:
+    server.at("/gone", status(410))
+    assert ask(client(), server.url("/gone")) == (410, b"no")
