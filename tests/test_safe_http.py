@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -69,22 +71,73 @@ def silent(head: bytes) -> Act:
     return act
 
 
-def test_a_client_that_is_closed_asks_nothing(server: FaultyServer) -> None:
-    one = client()
-    ask(one, server.url("/a"))
-    with (
-        HostileServer(silent(b"HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\nabc")) as other,
-        one.get(parse_target(other.url), {}, 20.0) as found,
-    ):
-        assert found.read() == b"abc"
+def ended(there: socket.socket) -> bool:
+    """Whether a connection of the server's is over by now, or soon."""
+    until = time.monotonic() + 5
+    while time.monotonic() < until:
+        try:
+            if there.fileno() < 0 or not there.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+                return True
+        except BlockingIOError:
+            time.sleep(0.01)
+        except OSError:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_a_client_that_is_closed_ends_what_is_under_way_and_asks_nothing(before: int) -> None:
+    """On a connection of its own, and on one that was kept."""
+
+    def act(request: Request) -> None:
+        if len(request.server.seen) <= before:
+            request.send(answer(b"abc"))
+        else:
+            silent(b"HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\nabc")(request)
+
+    one, begun = client(timeout=60.0), time.monotonic()
+    with HostileServer(act) as server:
+        for _ in range(before):
+            ask(one, server.url)
+        with one.get(parse_target(server.url), {}, 60.0) as found:
+            assert found.read() == b"abc"
+            one.close()
+            with pytest.raises(Unfetched) as caught:
+                found.read()
+        assert (caught.value.reason, len({request.socket for request in server.seen})) == ("reset", 1)
+        assert time.monotonic() - begun < 6
+        for _ in range(2):
+            with pytest.raises(Unfetched) as caught:
+                ask(one, server.url)
+            assert (caught.value.reason, str(caught.value)) == ("stopped", "the download was stopped")
+
+
+def test_connections_that_are_not_kept_are_ended() -> None:
+    with HostileServer(lambda request: request.send(answer(b"abc"))) as server, HostileServer(dropping()) as other:
+        one = client(idle=1)
+        ask(one, server.url)
+        ask(one, other.url)
+        assert ended(server.seen[0].socket)  # of two idle ones the older
+        target = parse_target(other.url)
+        with pytest.raises(KeyError), one.get(target, {}, 20.0):
+            raise KeyError
+        assert ended(other.seen[1].socket)  # nobody knows what is left in it
+        ask(one, other.url)
+        assert [request.socket is other.seen[0].socket for request in other.seen] == [True, True, False]
         one.close()
-        with pytest.raises(Unfetched):
-            found.read()
-    for _ in range(2):
-        with pytest.raises(Unfetched) as caught:
-            ask(one, server.url("/a"))
-        assert (caught.value.reason, str(caught.value)) == ("stopped", "the download was stopped")
+        assert ended(other.seen[2].socket)
+
+
+def test_a_connection_is_kept_beyond_the_time_of_what_was_asked(server: FaultyServer) -> None:
+    one = client()
+    ask(one, server.url("/a"), 0.5)
+    time.sleep(0.7)
+    assert ask(one, server.url("/a")) == (200, b"abc")
     assert len(server.connections) == 1
+    server.at("/last", cut(b"abc", 3))  # hangs up after it
+    for connections in (1, 2):
+        assert ask(one, server.url("/last")) == (200, b"abc")
+        assert len(server.connections) == connections
 
 
 def dropping(*numbers: int) -> Act:
@@ -133,8 +186,10 @@ def test_a_kept_connection_that_the_server_ends_is_no_failure() -> None:
 def test_why_an_answer_did_not_come(
     act: Act, timeout: float, seconds: float, reason: str, message: str, retry: bool
 ) -> None:
+    begun = time.monotonic()
     with HostileServer(act) as server, pytest.raises(Unfetched) as caught:
         ask(client(timeout), server.url, seconds)
+    assert time.monotonic() - begun < 6  # not after the other limit
     assert (caught.value.reason, str(caught.value), caught.value.retry) == (reason, message, retry)
 
 
@@ -151,3 +206,27 @@ def test_a_body_that_ends_early_and_a_server_that_is_not_there() -> None:
 def test_an_error_of_the_server_is_an_answer(server: FaultyServer) -> None:
     server.at("/gone", status(410))
     assert ask(client(), server.url("/gone")) == (410, b"no")
+
+
+def test_each_address_has_its_turn_within_the_time_that_is_left(
+    server: FaultyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody listens at the first address."""
+    plain, tried, made = socket.create_connection, list[tuple[str, float]](), list[socket.socket]()
+
+    def connect(address: tuple[str, int], timeout: float, **more: Any) -> socket.socket:
+        tried.append((address[0], timeout))
+        made.append(plain(address, timeout, **more))
+        return made[-1]
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    door = Door(allow_private=True, resolve=lambda host, port: ["127.0.0.2", "127.0.0.1"])
+    url = server.url("/a", "shop.test")
+    for timeout, seconds in ((4.0, 60.0), (60.0, 20.0)):
+        tried.clear()
+        with Client(door, user_agent="us", timeout=timeout).get(parse_target(url), {}, seconds) as found:
+            assert found.read() == b"abc"
+            assert made[-1].getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert [address for address, _ in tried] == ["127.0.0.2", "127.0.0.1"]
+        for _, given in tried:
+            assert given == 4.0 if seconds == 60.0 else 0 < given <= 20.0
