@@ -17,6 +17,7 @@ import typer
 from conftest import two_halves
 from PIL import Image, ImageColor
 from planted import PLANTS, SETTINGS, Expected, photo, write
+from systems import posix_only
 from typer.testing import CliRunner
 
 from fashionrec.cli import dataset as dataset_commands
@@ -209,6 +210,14 @@ def test_no_dataset_is_an_error_of_one_line(tmp_path: Path) -> None:
         audit_dataset(tmp_path, settings())
     (tmp_path / "data.yaml").write_text("train: images\nnames: [top]\n")
     with pytest.raises(DataError, match="names no photos"):
+        audit_dataset(tmp_path, settings())
+
+
+@posix_only("links")
+def test_a_dataset_of_links_alone_says_what_it_does_not_read(tmp_path: Path) -> None:
+    (tmp_path / "data.yaml").write_text("train: images\nnames: [top]\n")
+    (tmp_path / "images").symlink_to("elsewhere")
+    with pytest.raises(DataError, match="images is a link"):
         audit_dataset(tmp_path, settings())
 
 

@@ -284,6 +284,8 @@ def test_what_a_new_captioner_has_of_itself(tmp_path: Path) -> None:
     assert (made.label, made.notice(ask=True), made.only_model) == ("the echo, echo-1", "", None)
     assert Paid(SETTINGS).label == "the echo, echo-1 (the crops are sent there)"
     assert (made.price(), made.expected_tokens()) == (Price(0.0, 0.0), Tokens(0, 0))
+    assert (made.sends_photos, made.costs, made.from_encoder) == (False, False, False)
+    assert (made.spool_file, made.batch_folder) == (None, None)
     assert made.bind(None) is made  # type: ignore[arg-type]
     assert not made.is_ready()
     assert [made.keeps(name) for name in ("echo", "local", None)] == [True, False, False]
@@ -325,6 +327,19 @@ def test_outcomes_come_in_groups_and_stop_where_no_more_may_be_spent() -> None:
     assert found is not None
     assert attributes(found) == {"category": "top", "color": "red"}
     assert found.caption_en == "an echo of 4 x 5"
+
+
+def test_outcomes_are_given_out_after_a_second_however_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = 7.0
+
+    class Slow(Echo):
+        def describe_one(self, job: Job) -> Outcome:
+            nonlocal moment
+            moment += 0.5
+            return super().describe_one(job)
+
+    monkeypatch.setattr("time.monotonic", lambda: moment)
+    assert described(Slow(SETTINGS), 7) == [[0, 1, 2], [3, 4, 5], [6]]
 
 
 def test_what_is_published_of_what_was_asked_anew(root: Path) -> None:

@@ -270,8 +270,12 @@ def test_a_translation_is_as_many_plain_phrases_as_were_asked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("english", "count"), [(["a"], 2), (["a", "b"], 1), ("a", 1), ([1], 1), ([""], 1), (["x" * 1001], 1), ([], 1)]
-)
+    ("english", "count"),
+    [
+        (["a"], 2), (["a", "b"], 1), ("a", 1), ([1], 1), ([""], 1), (["x" * 1001], 1), ([], 1),
+        (["a", ""], 2), (["a", "x" * 1001], 2), (["a", ["b", "c"]], 2),
+    ],
+)  # fmt: skip
 def test_any_other_translation_is_refused(english: Any, count: int) -> None:
     with pytest.raises(CaptionError) as caught:
         translated(english, count)

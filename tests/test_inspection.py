@@ -224,6 +224,18 @@ def test_what_is_refused_in_which_kind_of_folder(tmp_path: Path, manifest: str, 
     assert {one.kind for one in report.findings} >= refusing | {"pickle", "torchscript", "graph", "database", "link"}
 
 
+@pytest.mark.parametrize("manifest", ["", "run.json", "data.yaml"])
+def test_a_graph_with_settings_for_its_runtime_is_refused_in_any_folder(tmp_path: Path, manifest: str) -> None:
+    (tmp_path / "theirs" / "a").mkdir(parents=True)
+    (tmp_path / "theirs" / "a" / "x.onnx").write_bytes(b"\x72\x0c\x0a\x0aort_config")
+    if manifest:
+        (tmp_path / "theirs" / manifest).write_text("{}")
+    (found,) = (one for one in inspect_folder(tmp_path / "theirs").findings if one.kind == "graph")
+    assert (found.place, found.effect, found.refused) == ("a/x.onnx", "ONNX Runtime would read, load or run it", True)
+    path = tmp_path / "theirs" / "a" / "x.onnx"
+    assert found.what == f"{path} cannot be loaded: it carries settings for ONNX Runtime (ort_config)"
+
+
 @posix_only("modes of files")
 def test_modes_links_and_writable_folders(tmp_path: Path) -> None:
     root = tmp_path / "theirs"

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fashionrec.common.folder import Folder
+from fashionrec.common.onnx_file import Unreadable, check_graph
 from fashionrec.errors import ModelError
 from fashionrec.models.bundle import Bundle, write_bundle
 
@@ -221,8 +223,6 @@ def test_offsets_and_lengths_fit_the_file_and_the_tensor(entry: Any, bundle: Cal
 
 def test_as_many_bytes_are_read_as_elements_of_each_type_take(bundle: Callable[..., Bundle]) -> None:
     """Eight elements take as many bytes as one has bits; what the onnx at hand does not know is by its documentation."""
-    from fashionrec.common.folder import Folder
-    from fashionrec.common.onnx_file import Unreadable, check_graph
 
     folder = bundle(in_initializer(tensor())).path
     listed = Folder(folder, "bundle", ModelError)
@@ -293,6 +293,17 @@ def test_an_attribute_with_two_tensors_is_refused(bundle: Callable[..., Bundle])
     refused(bundle(with_graph(model([ADD]), field(1, constant))), "an attribute holds two values")
 
 
+def test_a_number_in_the_place_of_a_tensor_is_skipped_as_parsers_do(bundle: Callable[..., Bundle]) -> None:
+    made = in_sparse_initializer(tensor())
+    sparse = made.graph.sparse_initializer[0].SerializeToString()
+    made.graph.ClearField("sparse_initializer")
+    folder = bundle(with_graph(made, field(15, b"\x08\x07\x10\x07" + sparse))).path
+    check_graph(Folder(folder, "bundle", ModelError), "detect.onnx", set())
+    (folder / "detect.onnx").write_bytes(with_graph(made, field(15, sparse + sparse)))
+    with pytest.raises(ModelError, match="two values"):
+        check_graph(Folder(folder, "bundle", ModelError), "detect.onnx", set())
+
+
 @pytest.mark.parametrize("operator", ["EPContext", "Snpe", "ATen", "PythonOp"])
 def test_operators_that_run_what_is_not_in_the_graph_are_refused(operator: str, bundle: Callable[..., Bundle]) -> None:
     node = helper.make_node(operator, ["x"], ["y"], domain="com.microsoft", embed_mode=0, ep_cache_context="../x.so")
@@ -356,8 +367,6 @@ def test_a_graph_of_empty_fields_without_end_is_given_up(bundle: Callable[..., B
 
 def test_a_damaged_graph_is_a_line_or_still_reads_nothing_else(bundle: Callable[..., Bundle]) -> None:
     """One byte after the other, changed: whatever passes the check has the location of a listed file."""
-    from fashionrec.common.folder import Folder
-    from fashionrec.common.onnx_file import Unreadable, check_graph
 
     folder = bundle(in_branch(tensor("w.data", 0))).path
     whole = (folder / "detect.onnx").read_bytes()

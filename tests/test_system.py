@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,26 @@ def test_names_are_relative_to_the_handle_of_a_folder(tmp_path: Path) -> None:
     finally:
         os.close(handle)
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_content_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = tmp_path / "a", tmp_path / "a.tmp"
+    old.write_text("old")
+    new.write_text("new")
+    synced: list[tuple[bool, str]] = []
+    monkeypatch.setattr(
+        os, "fsync", lambda file: synced.append((os.path.samestat(os.fstat(file), new.stat()), old.read_text()))
+    )
+    system.put(new, old)
+    assert synced == [(True, "old")]
+
+
+def test_where_files_cannot_be_locked_everybody_has_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    assert not system.has_locks()
+    with (tmp_path / "a").open("wb") as one, (tmp_path / "a").open("rb") as other:
+        assert system.lock(one, shared=False)
+        assert system.lock(other, shared=False)
 
 
 def test_a_file_that_cannot_be_synced_is_an_error(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def measure(seen: Sequence[Inspected]) -> Shapes:
     return Shapes(
         sides=_histogram(np.sqrt(area), SIDES),
         aspects=_histogram(aspect, ASPECTS),
-        pixels=_histogram(photos.max(axis=1) if len(photos) else np.zeros(0), PIXELS),
+        pixels=_histogram(photos.max(axis=1), PIXELS),
         places=tuple(tuple(int(value) for value in row) for row in places),
         quantiles={"area": _quantiles(area), "aspect": _quantiles(aspect)},
     )
