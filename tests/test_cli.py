@@ -391,6 +391,59 @@ def test_that_check_would_catch_a_wrong_flag(cli: Cli) -> None:
 PHOTOS_ALONE = "photos by themselves take no other options than --index, --captioner and --limit"
 IMPORTED = "--import-captions takes no photos and no --index: what it imports is there for all catalogues"
 TWO = "two catalogues are compared as text, --json or --html"
+#: The hint of an error, or of the command where several have the same error.
+HINTS = {
+    "--resume, --wait and --discard-unsent belong to --batch": "fashionrec caption --index C --batch --resume",
+    "',' is not a state to ask again": "--retry failed,refused,filtered,truncated,invalid",
+    "'failed,asleep' is not a state to ask again": "--retry failed,refused,filtered,truncated,invalid",
+    "more than two catalogues are given": "--index A --index B compares two",
+    "two catalogues are compared as text, --json or --html": "ask one of them for the rest",
+    "--open needs --html FILE": "fashionrec query photo.jpg --html answer.html --open",
+    "model is for detectors, and rows.csv trains an encoder": (
+        "fashionrec finetune --weights CLIP --data TABLE starts from a CLIP"
+    ),
+    "the training of an encoder cannot be resumed": "train it anew, without resume",
+    "no data to train on": "data=DIR/data.yaml, or a product table to train an encoder",
+    "finetune needs weights and data": "fashionrec finetune --weights best.pt --data NEW/data.yaml",
+    "imgsz is for detectors, and rows.csv trains an encoder": (
+        "--set train_embedder.image_size=N is the side of a small CLIP's pictures"
+    ),
+    "--trust-pickle needs the weights on the command line": "--weights PATH.pt --trust-pickle",
+    "fp16 is judged on photos of yours": "--images FOLDER",
+    "--counts 1,2,3,4 is not three numbers": "train, valid, test, as in --counts 4177,400,200",
+    "--counts 1/2 is not three numbers": "train, valid, test, as in --counts 4177,400,200",
+    "a dataset cannot be exported to 'csv'": "--to coco, voc, or roboflow",
+    "no product is named": "give ids, or --file with one id a line",
+    "--force needs a reason": "--why TEXT, which is kept in run.json",
+    "evaluate foo": "name what to evaluate with --weights and --data, or --index and --queries",
+    "train foo": "settings are key=value, as in epochs=50",
+    "export best.pt foo --out o": "settings are key=value, as in imgsz=640",
+    "'b' is one word too many": "give the weights, then key=value settings",
+    "--apply needs --ways": "fashionrec evaluate --index DIR --queries FILE --ways --apply",
+    "say what to evaluate": (
+        "a detector: --weights best.pt --data data.yaml; a search: --index DIR with --queries, --texts or --outfits"
+    ),
+    "--trust-pickle needs the model on the command line": "model=PATH.pt --trust-pickle",
+    "there is no format 'zip'": "bundle",
+    "taken is there already, and is no bundle": "choose another --out, or remove it",
+    "TensorRT engine files are no longer written: no command serves them": (
+        "export a bundle, and set project.device=tensorrt where it is served: ONNX Runtime builds the engine there"
+    ),
+    "--data is for detectors": "an encoder is checked on the photos of --images",
+    "--counts 1,2 is not three numbers": "train, valid, test, as in --counts 4177,400,200",
+    "--counts 1,2,x is not three numbers": "train, valid, test, as in --counts 4177,400,200",
+    "--map shoe is not THEIRS=OURS": '--map "t-shirt=top", or "shoe=null" to drop it',
+    "--map =top is not THEIRS=OURS": '--map "t-shirt=top", or "shoe=null" to drop it',
+    "dataset export d --to coco": "fashionrec dataset export d --to coco --out DIR",
+    "dataset export d --to voc": "fashionrec dataset export d --to voc --out DIR",
+    "roboflow needs a target and a detector": (
+        "--target WORKSPACE/PROJECT --weights best.pt; --dry-run says what would be sent"
+    ),
+    "there is no strategy 'x'": "auto, uncertain, or disagree",
+    "compare needs models and data": "fashionrec compare --models yolov8n.yaml efficientdet_d0 --data DIR",
+    "'a/b' cannot be a folder's name": "a path goes with --out",
+    "'..' cannot be a folder's name": "a path goes with --out",
+}
 
 
 @pytest.mark.parametrize(
@@ -489,4 +542,6 @@ def test_what_cannot_be_meant_is_refused_before_any_work(words: str, said: str, 
     before = sorted(tmp_path.rglob("*"))
     done = cli(*words.split())
     assert [line for line in done.err.splitlines() if line.startswith("error: ")] == [f"error: {said}"]
+    hint = HINTS.get(words) or HINTS.get(said)
+    assert [line for line in done.err.splitlines() if line.startswith("hint: ")] == ([f"hint: {hint}"] if hint else [])
     assert (done.code, done.out, sorted(tmp_path.rglob("*"))) == (2, "", before)
