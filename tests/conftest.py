@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import command_line
 import pytest
 from hypothesis import settings as hypothesis_settings
 from PIL import Image, ImageDraw
 from release_sample import pytest_addoption, pytest_configure  # noqa: F401  (hooks)
-from typer.testing import CliRunner
 
 from fashionrec.catalogue.build.build import build_catalogue
 from fashionrec.catalogue.build.report import BuildReport
@@ -74,9 +74,6 @@ def config() -> Config:
 @pytest.fixture
 def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
     """Run a command as a user would, in an empty working directory."""
-    from fashionrec.cli.main import make_app
-
-    app = make_app()
     monkeypatch.chdir(tmp_path)
     for name in ("DATASET", "BUILD"):
         monkeypatch.setenv(f"FASHIONREC_{name}__WORKERS", "1")  # processes cost more than a test's few photos
@@ -84,7 +81,7 @@ def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result
         monkeypatch.delenv(name, raising=False)
 
     def run(*arguments: object, stdin: bytes | None = None) -> Result:
-        done = CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin)
+        done = command_line.invoke(arguments, stdin)
         if done.exception is not None and not isinstance(done.exception, SystemExit):
             raise done.exception
         return Result(done.exit_code, done.stdout, done.stderr)

@@ -27,10 +27,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import command_line
+from adversary.process import warm_up
 from PIL import Image
-from typer.testing import CliRunner
 
-from fashionrec.cli.main import make_app
 from fashionrec.common.files import dump_json
 from fashionrec.store import generations
 
@@ -130,7 +130,7 @@ def make(photos: Path, root: Path) -> None:
 
 
 def _run(*words: object) -> None:
-    done = CliRunner().invoke(make_app(), [str(word) for word in words])
+    done = command_line.invoke(words)
     assert done.exit_code == 0, done.output + done.stderr
 
 
@@ -420,7 +420,6 @@ FORGERIES: tuple[Callable[[Path, random.Random], str], ...] = (
 
 def use(root: Path, photo: Path, out: Path) -> list[list[Any]]:
     """What each command gave: its words, exit code, and what it printed that it should not have."""
-    app = make_app()
     index = ("--index", root, "--set", "project.threads=1")
     (out / "table.csv").write_text("image,product_id,price\nred-blue.jpg,red-blue,3\n")
     commands: list[tuple[Any, ...]] = [
@@ -438,7 +437,7 @@ def use(root: Path, photo: Path, out: Path) -> list[list[Any]]:
     ]
     ended: list[list[Any]] = []
     for words in commands:
-        done = CliRunner().invoke(app, [str(word) for word in words])
+        done = command_line.invoke(words)
         told = done.output + done.stderr
         wrong = ""
         if done.exception is not None and not isinstance(done.exception, SystemExit):
@@ -521,6 +520,8 @@ def main() -> None:
     parser.add_argument("--only", type=int, nargs="+")
     options = parser.parse_args()
     os.environ["FASHIONREC_BUILD__WORKERS"] = "1"  # starting processes takes longer than a trial's few photos
+    warm_up()
+    command_line.whole()
     honest = trial(options.catalogue, options.photo, options.scratch, 0, forge=False)
     assert not honest["wrong"], honest
     assert set(honest["codes"]) == {0}, honest

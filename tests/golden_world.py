@@ -15,13 +15,11 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import command_line
 import pytest
 from conftest import TINY, Result
 from openai_server import OpenAIServer, Recorded, Reply, completion, fitting
 from PIL import Image, ImageDraw
-from typer.testing import CliRunner
-
-from fashionrec.cli.main import make_app
 
 DETECTOR = Path(__file__).parent / "data" / "golden" / "models" / "detector"
 LENIENT = ("--set", "build.max_failures=0.2")
@@ -125,7 +123,7 @@ def make_world(root: Path) -> Path:
 
 def run(*arguments: object) -> Result:
     """A command in this process; it must succeed."""
-    done = CliRunner().invoke(make_app(), [str(argument) for argument in arguments])
+    done = command_line.invoke(arguments)
     assert done.exit_code == 0, done.output
     return Result(done.exit_code, done.stdout, done.stderr)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import faiss
 import forge_runner
 import numpy as np
 import pytest
-from conftest import Result, two_halves
+from conftest import TINY, Result, two_halves
 from systems import posix_only
 from test_index import clustered, configured, put
 
@@ -30,15 +31,21 @@ HERE = Path(__file__).parent
 pytestmark = posix_only("fork")
 
 
-@pytest.fixture
-def whole(photos: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A catalogue with all that one may have, beside its photos. Trials work on copies of it."""
+    folder = tmp_path_factory.mktemp("whole")
+    photos = Path(shutil.copytree(TINY / "photos", folder / "photos"))
     two_halves(photos / "new.jpg", "red", "black")
-    forge_runner.make(photos, tmp_path / "whole")
-    return tmp_path / "whole"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        patch.setenv("FASHIONREC_BUILD__WORKERS", "1")
+        forge_runner.make(photos, folder / "catalogue")
+    return folder / "catalogue"
 
 
-def forged(root: Path, photos: Path, tmp_path: Path, *which: object) -> dict[str, Any]:
-    words = [sys.executable, str(HERE / "forge_runner.py"), str(root), str(photos / "red-blue.jpg")]
+def forged(root: Path, tmp_path: Path, *which: object) -> dict[str, Any]:
+    words = [sys.executable, str(HERE / "forge_runner.py"), str(root), str(root.parent / "photos" / "red-blue.jpg")]
     words += [str(tmp_path / "scratch"), *map(str, which)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -47,16 +54,16 @@ def forged(root: Path, photos: Path, tmp_path: Path, *which: object) -> dict[str
     return document
 
 
-def test_some_forged_catalogues(whole: Path, photos: Path, tmp_path: Path) -> None:
-    document = forged(whole, photos, tmp_path, "--count", 10)
+def test_some_forged_catalogues(whole: Path, tmp_path: Path) -> None:
+    document = forged(whole, tmp_path, "--count", 10)
     assert document["trials"] == 10
     assert document["refused"] >= 4
 
 
 @pytest.mark.release(seconds=1200)
 @pytest.mark.timeout(7200)
-def test_five_hundred_forged_catalogues(whole: Path, photos: Path, tmp_path: Path) -> None:
-    assert forged(whole, photos, tmp_path, "--count", 500, "--seed", 1000)["trials"] == 500
+def test_five_hundred_forged_catalogues(whole: Path, tmp_path: Path) -> None:
+    assert forged(whole, tmp_path, "--count", 500, "--seed", 1000)["trials"] == 500
 
 
 def _edges(native: Any, change: Callable[[np.ndarray], None]) -> None:
@@ -181,6 +188,6 @@ def test_a_work_file_that_cannot_be_written_is_made_anew(
     assert build(photos, root).items > 0
 
 
-def test_forgeries_that_once_ended_in_a_bug(whole: Path, photos: Path, tmp_path: Path) -> None:
+def test_forgeries_that_once_ended_in_a_bug(whole: Path, tmp_path: Path) -> None:
     """Items without a garment under a filter, counts and figures that a manifest leaves out."""
-    assert forged(whole, photos, tmp_path, "--only", 1017, 1325, 1385, 1450, 1452)["trials"] == 5
+    assert forged(whole, tmp_path, "--only", 1017, 1325, 1385, 1450, 1452)["trials"] == 5

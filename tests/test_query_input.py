@@ -8,17 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import command_line
 import pytest
 from conftest import Result
-from typer.testing import CliRunner
-
-from fashionrec.cli.main import make_app
 
 Cli = Callable[..., Result]
 
 
 def ask(given: bytes, *words: str) -> Any:
-    return CliRunner().invoke(make_app(), ["query", *words, "--index", "catalogue", "--json", "-k", "1"], input=given)
+    return command_line.invoke(["query", *words, "--index", "catalogue", "--json", "-k", "1"], given)
 
 
 def best(document: Any) -> list[str]:

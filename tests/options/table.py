@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 import typer.main
+from command_line import Runner
 from conftest import TINY, Result
-from typer.testing import CliRunner
 
 from fashionrec.cli.main import make_app
 from options.made import Made
@@ -122,9 +122,7 @@ class World:
         root = typer.main.get_command(app or make_app(given[0]))
         if self.lost and (not self.lost[0] or self.lost[0].split()[0] == given[0]):
             lose(root, *self.lost, keep=self.keep)
-        runner = CliRunner()
-        # typer's runner would build the command line again; the runner below it takes the one that is here
-        done = super(CliRunner, runner).invoke(root, given)  # type: ignore[misc]
+        done = Runner().invoke(root, given)
         if done.exception is not None and not isinstance(done.exception, SystemExit):
             raise done.exception
         result = Result(done.exit_code, done.stdout, done.stderr)
