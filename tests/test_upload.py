@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
@@ -18,7 +19,9 @@ from roboflow_server import KEY, RoboflowServer, settings_for
 from fashionrec.config import Config
 from fashionrec.dataset.exports.choose import Chosen, choose, disagreement, uncertainty
 from fashionrec.dataset.roboflow.upload import Plan, batch_name, label_lines, plan, upload, uploaded
+from fashionrec.dataset.roboflow.upload_journal import journal_path, open_journal, remember
 from fashionrec.errors import Busy, ConfigError, DataError, FashionrecError
+from fashionrec.photos.images import read_photo
 from fashionrec.types import Box, Garment
 
 pytest.importorskip("roboflow")
@@ -325,6 +328,10 @@ def test_a_lost_connection_stops_the_batch_and_the_next_call_goes_on(
             lambda server: server.faults.update(upload=[(401, {"error": {"message": "revoked"}})]),
             "the key for uploads: revoked",
         ),
+        (
+            lambda server: server.faults.update(upload=[(403, {"error": {"message": "not for you"}})]),
+            "the key for uploads: not for you",
+        ),
     ],
 )
 def test_a_key_or_project_that_will_not_do_sends_nothing(
@@ -336,6 +343,58 @@ def test_a_key_or_project_that_will_not_do_sends_nothing(
         upload(planned(dataset, tmp_path, config), tmp_path, config)
     assert KEY not in f"{caught.value} {caught.value.hint}"
     assert not server.uploads
+
+
+def one_photo(path: Path, store: Path, config: Config, key: str) -> Plan:
+    """A plan of one photo under this key, with a box."""
+    found = Chosen(key, path, "valid", read_photo(path, config.images).sha256, SIZE, 1.0, "why", (garment(0.9),))
+    return plan([found], TARGET, store, config, batch="b", conf=0.3)
+
+
+@pytest.mark.parametrize(
+    ("image", "name"),
+    [("train/images/a b&c.v2.jpg", "a-b-c.v2.jpg"), ("셔츠.png", "photo.jpg"), ("-.x-.jpg", "x.jpg"), ("p_1.jpg", "p_1.jpg")],
+)  # fmt: skip
+def test_a_photo_has_a_name_that_can_be_sent(image: str, name: str, server: RoboflowServer, tmp_path: Path) -> None:
+    server.type = "instance-segmentation"  # which takes boxes too
+    config = settings_for(server)
+    upload(one_photo(photo(tmp_path / "a.jpg", 1), tmp_path, config, image), tmp_path, config)
+    (sent,) = server.uploads.values()
+    assert (sent.name, sent.split, sent.batch) == (name, "valid", "b")
+    assert sent.annotation is not None
+    (line,) = (tmp_path / TARGET / "uploads.jsonl").read_text().splitlines()[:1]
+    entry = json.loads(line)
+    assert (entry["key"], entry["batch"], entry["image"], entry["state"]) == (image, "b", "img0", "uploaded")
+
+
+def test_a_photo_whose_id_was_not_told_gets_no_boxes(server: RoboflowServer, tmp_path: Path) -> None:
+    config = settings_for(server)
+    made = one_photo(photo(tmp_path / "a.jpg", 1), tmp_path, config, "a.jpg")
+    journal = journal_path(tmp_path, TARGET)
+    with open_journal(journal, TARGET):
+        entry = {"sha256": made.photos[0].sha256, "key": "a.jpg", "batch": "b", "image": None, "state": "duplicate"}
+        remember(journal, entry)
+    report = upload(made, tmp_path, config)
+    assert report.rows == ({"key": "a.jpg", "state": "duplicate", "boxes": 1, "reason": ""},)
+    assert (server.asked["upload"], server.asked["annotate"]) == (0, 0)
+    assert uploaded(tmp_path, TARGET) == {made.photos[0].sha256}
+
+
+def test_each_pause_is_twice_as_long(server: RoboflowServer, tmp_path: Path) -> None:
+    config = settings_for(server, retries=3)
+    server.faults = {"upload": [(500, {})] * 3}
+    made, begun = one_photo(photo(tmp_path / "a.jpg", 1), tmp_path, config, "a.jpg"), time.monotonic()
+    assert upload(made, tmp_path, config, pause=0.05).counts["uploaded"] == 1
+    assert time.monotonic() - begun >= 0.05 + 0.1 + 0.2
+    server.faults = {"upload": ["drop"] * 2}
+    config = settings_for(server, retries=1)
+    made = one_photo(photo(tmp_path / "b.jpg", 2), tmp_path, config, "b.jpg")
+    with pytest.raises(FashionrecError) as caught:
+        upload(made, tmp_path, config, pause=0.01)
+    host = server.url.removeprefix("http://")
+    told = f"Roboflow ({host}) cannot be reached, or cut the connection: 0 of 1 photos are dealt with"
+    assert (str(caught.value), caught.value.hint) == (told, "run this again to go on")
+    assert server.asked["upload"] == 6
 
 
 def test_a_photo_that_changed_is_not_sent(server: RoboflowServer, dataset: Path, tmp_path: Path) -> None:
