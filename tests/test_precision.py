@@ -490,6 +490,26 @@ def test_small_models_and_machines_without_the_instructions_stay_in_float32(choo
     assert choose(source, Recorded(), small=size)[1].calls == ["embedder int8"]
 
 
+def test_a_model_of_less_than_four_megabytes_is_small(tmp_path: Path, config: Config) -> None:
+    """All its files together."""
+    asked: list[int] = []
+
+    def convert(source: Bundle, target: Path, precision: str) -> Bundle:
+        asked.append(sum(entry["size"] for entry in source.files.values()))
+        raise Refused("no")
+
+    limits = config.model_copy(update={"project": config.project.model_copy(update={"cache": str(tmp_path)})})
+    for size in ((4 << 20) - 1, 4 << 20):
+        files = {"a.onnx": {"size": size - 5}, "b.json": {"size": 5}}
+        source = Bundle(tmp_path / "x.bundle", "embedder", "x", "f", {"image": "a.onnx"}, {}, {}, {}, files)
+        found = choose_precision(
+            source, convert, limits, photos=5000, say=print, warn=print,
+            fastest=lambda device: "int8", need=lambda *packages, what: None,
+        )  # fmt: skip
+        assert found is source
+    assert asked == [4 << 20]
+
+
 def test_the_sample_prefers_products_with_several_photos(config: Config) -> None:
     rows = [ProductRow(f"{n}.jpg", Path(), f"single{n}") for n in range(500)]
     rows += [ProductRow(f"m{n}.jpg", Path(), f"several{n // 4}") for n in range(80)]
