@@ -141,11 +141,11 @@ class Chain:
             "world": world["counts"],
         }
         start = time.perf_counter()
-        examples = self._examples(queries, settings.demo.examples)
+        examples = self.examples(queries, settings.demo.examples)
         self.seconds["report"] = time.perf_counter() - start
         self.seconds["total"] = time.perf_counter() - begin
         report["seconds"] = {name: round(value, 2) for name, value in self.seconds.items()}
-        return self._write(report, examples, tuned)
+        return self.write(report, examples, tuned)
 
     def _fetch(self, session: Session, out: Path) -> dict[str, Any]:
         from fashionrec.cli.data import run_fetch
@@ -169,8 +169,8 @@ class Chain:
                 folder.remove(name)
         folder.write(MARKER, "written by `fashionrec demo`, which may replace what it made in this folder\n")
 
-    def _examples(self, queries: Path, count: int) -> list[dict[str, Any]]:
-        """Views of some queries for the page: the first unseen photos of each class in turn."""
+    def examples(self, queries: Path, count: int) -> list[dict[str, Any]]:
+        """Views of some queries for the page: the first unseen photos of each class in turn, and two texts."""
         from fashionrec.catalogue.catalogue import Catalogue
         from fashionrec.cli.query import ask
         from fashionrec.products.tables import read_products
@@ -200,7 +200,8 @@ class Chain:
                 views.append(answer_view(catalogue, ask(session, catalogue, Query(text=text)).results[0]))
         return views
 
-    def _write(self, report: dict[str, Any], examples: list[dict[str, Any]], tuned: dict[str, Any]) -> dict[str, Any]:
+    def write(self, report: dict[str, Any], examples: list[dict[str, Any]], tuned: dict[str, Any]) -> dict[str, Any]:
+        """Write the report as a page and as JSON; returns it with the page's path."""
         from fashionrec.common.files import dump_json, write_atomic
         from fashionrec.common.pages import environment
 
