@@ -353,8 +353,13 @@ def one_photo(path: Path, store: Path, config: Config, key: str) -> Plan:
 
 @pytest.mark.parametrize(
     ("image", "name"),
-    [("train/images/a b&c.v2.jpg", "a-b-c.v2.jpg"), ("셔츠.png", "photo.jpg"), ("-.x-.jpg", "x.jpg"), ("BOX_1.X.jpg", "BOX_1.X.jpg")],
-)  # fmt: skip
+    [
+        ("train/images/a b&c.v2.jpg", "a-b-c.v2.jpg"),
+        ("셔츠.png", "photo.jpg"),
+        ("-.x-.jpg", "x.jpg"),
+        ("BOX_1.X.jpg", "BOX_1.X.jpg"),
+    ],
+)
 def test_a_photo_has_a_name_that_can_be_sent(image: str, name: str, server: RoboflowServer, tmp_path: Path) -> None:
     server.type = "instance-segmentation"  # which takes boxes too
     config = settings_for(server)
