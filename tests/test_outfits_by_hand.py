@@ -11,6 +11,7 @@ import pytest
 from conftest import Result, two_halves
 
 from fashionrec.catalogue.build.report import BuildReport
+from fashionrec.evaluation.retrieval.outfits import Look, looks_from
 
 RED, BLUE, LIGHT = ("#d00000", "#0000c0"), ("red", "blue"), ("#ff3030", "#3030ff")
 
@@ -64,3 +65,24 @@ def test_every_second_look_judges_and_what_is_popular_is_beaten(document: Any) -
     # as set here, all wearers count alike and all pants look alike: light before blue
     assert figures(document["as_set"]) == (4, 0.5, 0.75)
     assert document["chosen"] == {"wearer": 0.1, "worn": 0.003}
+
+
+def test_looks_are_photos_of_several_products_of_known_classes() -> None:
+    class Row:
+        def __init__(self, image: str, product_id: str, **metadata: str) -> None:
+            self.path, self.product_id, self.metadata = Path(image), product_id, metadata
+
+    found = looks_from(
+        [
+            Row("a.jpg", "1", kind="top"),
+            Row("b.jpg", "2", kind="dress"),
+            Row("a.jpg", "3", category="pants"),
+            Row("a.jpg", "4", kind="hat"),
+            Row("c.jpg", "5", kind="top"),
+            Row("c.jpg", "5", kind="top"),
+            Row("d.jpg", "6", other="top"),
+            Row("d.jpg", "7", kind="skirt"),
+        ],
+        ["kind", "category"],
+    )
+    assert found == [Look(Path("a.jpg"), {"1": "top", "3": "pants"})]
