@@ -98,28 +98,50 @@ def test_a_bundle_is_not_written_over_what_is_none(cli: Cli, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "says", "hint"),
     [
-        ("--csv folder", "folder is a folder"),
-        ("--xlsx folder", "folder is a folder"),
-        ("--html folder", "folder is a folder"),
-        ("--html nowhere/x.html", "there is no folder nowhere to write x.html into"),
-        ("--html photo.jpg", "photo.jpg is one of the input photos"),
-        ("--save-crops photo.jpg", "photo.jpg is not a folder"),
-        ("--index other --csv x.csv", "two catalogues are compared as text, --json or --html"),
-        ("--index other --jsonl", "two catalogues are compared as text, --json or --html"),
+        ("--csv folder", "folder is a folder", "name a file: --csv folder/answer.csv"),
+        ("--xlsx folder", "folder is a folder", "name a file: --xlsx folder/answer.xlsx"),
+        ("--html folder", "folder is a folder", "name a file: --html folder/answer.html"),
+        ("--html nowhere/x.html", "there is no folder nowhere to write x.html into", ""),
+        ("--html photo.jpg", "photo.jpg is one of the input photos", "give --html another name"),
+        ("--save-crops photo.jpg", "photo.jpg is not a folder", "--save-crops takes a folder"),
+        (
+            "--index other --csv x.csv",
+            "two catalogues are compared as text, --json or --html",
+            "ask one of them for the rest",
+        ),
+        (
+            "--index other --jsonl",
+            "two catalogues are compared as text, --json or --html",
+            "ask one of them for the rest",
+        ),
     ],
 )
 def test_a_query_that_could_not_write_its_answer_is_refused(
-    words: str, says: str, photos: Path, catalogue: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    words: str,
+    says: str,
+    hint: str,
+    photos: Path,
+    catalogue: Path,
+    cli: Cli,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
     shutil.copyfile(photos / "green.jpg", "photo.jpg")
     before = Path("photo.jpg").read_bytes()
     done = cli("query", "photo.jpg", "--index", catalogue, *words.split())
-    assert (done.code, done.err.splitlines()[0]) == (2, f"error: {says}")
+    assert (done.code, done.err.splitlines()) == (2, [f"error: {says}", *([f"hint: {hint}"] if hint else [])])
     assert Path("photo.jpg").read_bytes() == before
+
+
+def test_an_answer_of_before_is_replaced_though_a_photo_is_gone(photos: Path, catalogue: Path, cli: Cli) -> None:
+    Path("a.csv").write_text("of before")
+    done = cli("query", photos / "green.jpg", "gone.jpg", "--index", catalogue, "--csv", "a.csv")
+    assert (done.code, "gone.jpg" in done.err) == (0, True)
+    assert Path("a.csv").read_text(encoding="utf-8-sig").startswith("question,")
 
 
 def test_a_merged_answer_says_which_photos_it_is_without(photos: Path, catalogue: Path, cli: Cli) -> None:
