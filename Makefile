@@ -14,7 +14,7 @@ SEED := $(or $(SEED),$(shell date +%s))
 # Processes that tests start would compile the whole package again and again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-random lint bench format lock core-test test-floors release-sample release-check clean
+.PHONY: help demo test tests test-random lint bench format lock core-test test-floors release-check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -35,7 +35,9 @@ $(READY): requirements-all.lock pyproject.toml
 demo: $(READY)
 	$(BIN)/python -m fashionrec demo
 
-test: lint
+test: lint tests
+
+tests: $(READY)
 	$(PYTEST) $(SHARED) $(ARGS)
 
 test-random: $(READY)
@@ -61,10 +63,6 @@ core-test:
 # The lowest versions that pyproject.toml allows, in .venv-floors, on the lowest Python: the core's suite. With torch: FLOORS=--train
 test-floors:
 	$(PYTHON) tests/floors.py $(FLOORS)
-
-# A minute of the tests marked `release`, drawn by seed (tests/release_sample.py). Exit 5 of pytest: there are none yet.
-release-sample: $(READY)
-	$(PYTEST) -m release --release-sample 60 || test $$? -eq 5
 
 # Before a release: everything of `make test`, the slow tests, all that is marked release or soak, the demo and the benchmarks.
 release-check: core-test test test-floors

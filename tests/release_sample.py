@@ -1,10 +1,9 @@
-"""The option ``--release-sample SECONDS``: a seeded random sample of the tests that ``-m release`` selects.
+"""The option ``--release-sample SECONDS``: of the tests marked ``release`` a seeded random sample.
 
-`make release-check` runs every test marked ``release``; `.ci/run` runs
-``pytest -m release --release-sample 60``. Each file gets an equal share of the time that is left and runs its
-tests in random order until its share is spent; the rest is skipped. A test that needs longer than a few
-seconds says so, ``@pytest.mark.release(seconds=120)``, and is drawn only where that fits. The header names the
-seed; ``--release-seed`` repeats it.
+`make release-check` runs them all; `.ci/run` a minute of them, before the other tests: the first worker of xdist has them
+all. Each file gets an equal share of the time that is left and runs its tests in random order until its share is spent; the
+rest is skipped. A test that needs longer than a few seconds says so, ``@pytest.mark.release(seconds=120)``, and is drawn
+only where that fits. The header names the seed; ``--release-seed`` repeats it.
 """
 
 from __future__ import annotations
@@ -39,8 +38,12 @@ def needed_seconds(item: pytest.Item) -> float:
     return max(stated, default=USUAL_SECONDS)
 
 
+def is_release(item: pytest.Item) -> bool:
+    return item.get_closest_marker("release") is not None
+
+
 class Sample:
-    """Orders the tests, and skips those for which no time is left."""
+    """Orders the tests marked ``release``, before all others, and skips those for which no time is left."""
 
     def __init__(self, seconds: float, seed: int) -> None:
         self.seconds, self.seed = seconds, seed
@@ -54,7 +57,7 @@ class Sample:
     @pytest.hookimpl(trylast=True)  # after -m and -k
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         by_file: dict[str, list[pytest.Item]] = {}
-        for item in sorted(items, key=lambda item: item.nodeid):
+        for item in sorted(filter(is_release, items), key=lambda item: item.nodeid):
             by_file.setdefault(item.path.as_posix(), []).append(item)
         draw = random.Random(self.seed)
         files = list(by_file)
@@ -64,13 +67,16 @@ class Sample:
             fitting = [item for item in by_file[file] if needed_seconds(item) <= self.seconds]
             draw.shuffle(fitting)
             drawn += fitting
-        kept = set(drawn)
+        others = [item for item in items if not is_release(item)]
+        kept = {*drawn, *others}
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
-        items[:] = drawn
+        items[:] = drawn + others
         self.files_left = len({item.path for item in drawn})
 
     @pytest.hookimpl(tryfirst=True)  # before any fixture is made
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        if not is_release(item):
+            return
         now = time.monotonic()
         self.end = self.end or now + self.seconds  # what collecting took does not count
         first = item.path.as_posix() != self.file

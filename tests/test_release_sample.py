@@ -58,6 +58,15 @@ def test_a_seed_repeats_its_sample_and_another_draws_others(project: Path) -> No
     assert len({tuple(sample) for sample in samples}) > 1
 
 
+def test_tests_without_the_mark_all_run_and_after_the_sample(project: Path) -> None:
+    (project / "test_0.py").write_text(
+        'import pytest\n@pytest.mark.parametrize("n", range(9))\ndef test_usual(n): pass\n'
+    )
+    ran = run(project, "--release-sample", "2.5")
+    assert [name for name in ran[-9:] if "test_0.py" not in name] == []
+    assert {name.split("::")[0] for name in ran[:-9]} == {"test_a.py", "test_b.py"}
+
+
 def test_marked_tests_do_not_run_by_default(project: Path) -> None:
     ours = ("-c", str(TESTS.parent / "pyproject.toml"), f"--rootdir={project}", str(project / "test_a.py"))
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--collect-only", "-q", *ours]
