@@ -69,6 +69,7 @@ def test_a_folder_without_photos_and_none_at_all(tmp_path: Path) -> None:
     assert str(caught.value) == f"no photos in {tmp_path / 'empty'}"
     found = chosen(None, None)
     assert (found.photos, found.calibration, found.prepared, found.measure) == ((), (), False, None)
+    assert (Evidence().prepared, Evidence().tolerance) == (False, 0.0)  # photos as they are, and nothing may be lost
 
 
 @pytest.mark.parametrize(
