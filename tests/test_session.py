@@ -57,6 +57,13 @@ def test_flags_win_over_what_was_set_before() -> None:
     assert session.config is session.config, "read once"
 
 
+def test_what_a_command_suggests_gives_way_to_what_was_set() -> None:
+    session = Session(sets=["query.k=3"])
+    assert session.config.query.min_score != 0.5
+    session.suggest(["query.k=9", "query.min_score=0.5"])
+    assert (session.config.query.k, session.config.query.min_score) == (3, 0.5)
+
+
 def test_where_a_setting_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine.yaml").write_text("query: {k: 7}\ntrain: {model: a.pt}\n")
     monkeypatch.setenv("FASHIONREC_QUERY__MIN_SCORE", "0.5")

@@ -124,6 +124,11 @@ class Session:
                 self.sets.append(f"{section}.{key}={text}")
         self._resolved = None
 
+    def suggest(self, sets: Sequence[str]) -> None:
+        """Settings of the command that every other one of the command line wins over."""
+        self.sets[:0] = sets
+        self._resolved = None
+
     def assign(self, section: str, words: Sequence[str]) -> list[str]:
         """Take ``key=value`` words as settings of a section, as `yolo` does; returns the other words."""
         rest = []

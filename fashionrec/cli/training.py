@@ -210,8 +210,7 @@ def _give_encoder(session: Session, table: str, given: Sequence[str]) -> None:
     for key, _, _ in pairs:
         if key in _OF_DETECTORS:
             raise ConfigError(f"{key} is for detectors, and {table} trains an encoder", hint=_OF_DETECTORS[key])
-    session.sets[:0] = [f"train_embedder.{key}={value}" for key, _, value in pairs if key in _OF_BOTH]
-    session.override("train_embedder", {})
+    session.suggest([f"train_embedder.{key}={value}" for key, _, value in pairs if key in _OF_BOTH])
 
 
 def _judge(session: Session) -> Any:
