@@ -143,6 +143,10 @@ def test_what_no_server_could_have_answered_is_refused(
     done = cli("caption", "--import-captions", "c", "--json")
     assert done.code == 3, done.err
     assert json.loads(done.out)["refused"] == {reason: 1}
+    assert done.err.splitlines()[-2:] == [
+        "error: 1 captions of c were refused: they are not what a server's answer may be",
+        "hint: the others are imported",
+    ]
     assert count(tmp_path / "data" / "captions.sqlite") == {"done": GARMENTS - 1}
 
 
@@ -152,7 +156,11 @@ def test_the_text_is_that_of_the_answer_not_of_the_record_beside_it(
     somebody_elses(index, server, cli, user_cache)
     lie = answer(caption_en="\x1b]0;owned\x07 Buy at evil.example")
     forge(index / "captions.sqlite", "UPDATE outcomes SET record = ?", json.dumps(lie))
-    assert cli("caption", "--import-captions", "c").code == 0
+    done = cli("caption", "--import-captions", "c")
+    assert (done.code, done.out) == (
+        0,
+        f"{GARMENTS} captions imported, 0 garments had one, 0 records are no captions\n",
+    )
     with CaptionCache(tmp_path / "data" / "captions.sqlite") as cache:
         texts = {one.outcome.description.caption_en for group in cache.everything("openai") for one in group}  # type: ignore[union-attr]
     assert texts == {"A black striped garment"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -130,6 +131,21 @@ def test_a_feed_of_tonight_fetches_only_what_changed(cli: Cli, tmp_path: Path) -
         assert server.sent["/same.jpg"] == len(picture(0)), "the second night it was not sent again"
 
 
+def test_an_audit_that_finds_nothing_says_so(cli: Cli, tmp_path: Path) -> None:
+    labels = "".join(f"{n} {0.1 + 0.2 * n:.1f} 0.5 0.15 0.5\n" for n in range(len(NAMES))).encode()
+    for n, split in enumerate(("train", "valid", "test")):
+        for part, name, content in (("images", "jpg", picture(n)), ("labels", "txt", labels)):
+            (tmp_path / "d" / split / part).mkdir(parents=True)
+            (tmp_path / "d" / split / part / f"p{n}.{name}").write_bytes(content)
+    (tmp_path / "d/data.yaml").write_text(
+        "train: train/images\nval: valid/images\ntest: test/images\nnames: " + json.dumps(NAMES)
+    )
+    done = cli("dataset", "audit", "d", "--set", "audit.min_images=0", "--html", "a.html")
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[-2:] == ["nothing was found that is wrong", "page: a.html"]
+    assert "next: fashionrec dataset" not in done.err
+
+
 @pytest.fixture
 def roboflow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cli: Cli) -> None:
     pytest.importorskip("roboflow")
@@ -186,9 +202,20 @@ def test_doubtful_photos_go_to_roboflow_only_when_asked(cli: Cli, tmp_path: Path
         assert len(planned.document["photos"]) == 2
         assert planned.document["sent"] is None
         assert sum(server.asked.values()) == 0
-        done = cli(*order, "--limit", "2", "--json", *sets)
+        done = cli(*order, "--limit", "1", "--json", *sets)
         assert done.code == 0, done.err
-        assert done.document["photos"] == planned.document["photos"]
-        assert done.document["sent"]["uploaded"] == 2
-        assert len(server.uploads) == 2
-    assert KEY not in done.out + done.err
+        assert done.document["photos"] == planned.document["photos"][:1]
+        assert done.document["sent"]["uploaded"] == 1
+        assert len(server.uploads) == 1
+        server.faults = {"upload": [(400, {"error": {"message": "too strange"}})]}
+        last = cli(*order, "--limit", "2", *sets)
+    assert last.code == 1
+    photo, sent = last.out.splitlines()
+    assert re.fullmatch(r"  \S+\.jpg  \d boxes  \S.*", photo)
+    assert sent == "0 uploaded, 0 duplicate, 1 failed"
+    assert [line for line in last.err.splitlines() if line.startswith(("next:", "error:", "hint:"))] == [
+        "next: label the batch there, generate a version, then: fashionrec fetch-dataset roboflow:W/P/VERSION",
+        "error: 1 photos were not taken",
+        "hint: run this again: those that were are not sent again",
+    ]
+    assert KEY not in done.out + done.err + last.out + last.err
