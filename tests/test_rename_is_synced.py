@@ -15,11 +15,13 @@ from pathlib import Path
 
 import pytest
 from conftest import Result
+from systems import posix_only
 from test_catalogue_faults import shim  # noqa: F401  (a fixture)
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or shutil.which("cc") is None, reason="needs Linux and a C compiler"
-)
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux" or shutil.which("cc") is None, reason="needs Linux and a C compiler"),
+    posix_only("folders that can be synced"),
+]
 
 #: Count, and write each call down.
 _START = """
