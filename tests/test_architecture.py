@@ -150,7 +150,7 @@ def test_every_module_has_its_floor() -> None:
 
 
 #: What only `common.system` uses: the rest asks it. A method of one argument: of paths; texts are replaced by two.
-SYSTEM_NAMES = {"os.fsync", "os.replace", "os.rename", "os.name", "sys.platform"}
+SYSTEM_NAMES = {"os.fsync", "os.replace", "os.rename", "os.dup2", "os.name", "sys.platform"}
 SYSTEM_MODULES = {"fcntl", "msvcrt", "resource", "pwd"}
 
 

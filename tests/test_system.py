@@ -87,3 +87,44 @@ def test_where_files_cannot_be_locked_everybody_has_the_lock(tmp_path: Path, mon
 def test_a_file_that_cannot_be_synced_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         system.sync_file(tmp_path / "none")
+
+
+def test_a_file_gets_a_second_name_or_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "a"
+    source.write_text("content")
+    system.link(source, tmp_path / "b")
+    assert (tmp_path / "b").samefile(source)
+
+    def refuse(*_: object) -> None:
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    system.link(source, tmp_path / "c")
+    assert not (tmp_path / "c").samefile(source)
+    assert (tmp_path / "c").read_text() == "content"
+
+
+def lowest_free() -> int:
+    number = os.open(os.devnull, os.O_RDONLY)
+    os.close(number)
+    return number
+
+
+def test_a_descriptor_is_silent_within_and_heard_again_afterwards(tmp_path: Path) -> None:
+    with (tmp_path / "said").open("wb", buffering=0) as file:
+        with system.silenced(file.fileno()):
+            file.write(b"unheard")
+        file.write(b"heard")
+        free = lowest_free()
+        system.silence(file.fileno())
+        file.write(b"unheard")
+        assert lowest_free() == free
+        closed = file.fileno()
+    assert (tmp_path / "said").read_bytes() == b"heard"
+    with system.silenced(closed), pytest.raises(OSError, match="Bad file descriptor"):
+        os.write(closed, b"x")
+    system.silence(closed)
+    try:
+        assert os.write(closed, b"x") == 1
+    finally:
+        os.close(closed)

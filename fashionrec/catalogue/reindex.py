@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fashionrec.common.system import link
 from fashionrec.config import Config
 from fashionrec.store import generations
 from fashionrec.store.approximate import left_out_rows
@@ -54,7 +53,7 @@ def _convert_vectors(writer: GenerationWriter, dtype: str) -> int:
         for file in generations.folder_of(root).entries(f"segments/{old}"):
             name = file.name.rpartition("/")[2]
             if file.kind == "file" and name != VECTORS:
-                _share(root / file.name, root / "segments" / new / name)
+                link(root / file.name, root / "segments" / new / name)
         renamed[old] = new
     for kind in ("image", "caption") if dtype == "float16" else ():
         recall = _half_recall(root, before, writer.segments, renamed, kind)
@@ -94,14 +93,6 @@ def _half_recall(root: Path, before: Segments, after: Segments, renamed: dict[st
 def _blocks(store: VectorStore) -> Iterator[np.ndarray]:
     for start in range(0, len(store), _BLOCK):
         yield store.fetch(np.arange(start, min(start + _BLOCK, len(store))))
-
-
-def _share(source: Path, target: Path) -> None:
-    """The same file under a second name; a copy where the file system has no such thing."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def _rename_segments(items: ItemWriter, renamed: dict[str, str]) -> None:

@@ -5,7 +5,6 @@ opens ``context.session``, and turns every known error into one line, a hint and
 postpone annotations: typer would evaluate each string four times, 20 ms of every start.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -18,6 +17,7 @@ from typer.main import get_command
 
 from fashionrec.cli.output import Output, fail
 from fashionrec.common.reach import follow_links, following_links
+from fashionrec.common.system import silence
 from fashionrec.common.text import encodable
 from fashionrec.errors import CatalogueError, ConfigError, FashionrecError
 
@@ -180,7 +180,7 @@ class _errors:
         if error is None or isinstance(error, (typer.Exit, SystemExit)):
             return
         if isinstance(error, BrokenPipeError):  # `| head` is not an error
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            silence(sys.stdout.fileno())
             raise typer.Exit(0) from None
         if isinstance(error, KeyboardInterrupt):
             fail("interrupted")

@@ -1,4 +1,4 @@
-"""The one place that knows the operating system: what is synced, replaced, locked, and where a user's files lie.
+"""The one place that knows the operating system: what is synced, replaced, linked, locked and silenced, where a user's files lie.
 
 Windows syncs no folder and only what it may write; it neither removes nor replaces what somebody has open, which an
 indexer or a virus scanner does for a moment with any new file; and a file's mode says nothing there.
@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -64,6 +64,16 @@ def put(temporary: Path, target: Path) -> None:
     replace(temporary, target)
 
 
+def link(source: Path, target: Path) -> None:
+    """Give a file a second name; a copy gets it where the file system has no such thing."""
+    try:
+        os.link(source, target)
+    except OSError:
+        import shutil
+
+        shutil.copyfile(source, target)
+
+
 def retry(act: Callable[[], object], pauses: Iterable[float] = _PAUSES if WINDOWS else ()) -> None:
     """Do what fails while somebody has an entry open, again after each of the ``pauses`` (seconds); the last error is raised."""
     for pause in pauses:
@@ -101,6 +111,30 @@ def lock(file: IO[bytes], *, shared: bool) -> bool:
     except OSError:  # a file system without locks
         return True
     return True
+
+
+def silence(descriptor: int) -> None:
+    """Discard what is written to a file descriptor from now on, by C libraries too."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    if nowhere != descriptor:  # else it was closed, and is the lowest that was free
+        os.dup2(nowhere, descriptor)
+        os.close(nowhere)
+
+
+@contextmanager
+def silenced(descriptor: int) -> Iterator[None]:
+    """Discard what is written to a file descriptor within; nothing is done where it is closed."""
+    try:
+        kept = os.dup(descriptor)
+    except OSError:
+        yield
+        return
+    try:
+        silence(descriptor)
+        yield
+    finally:
+        os.dup2(kept, descriptor)
+        os.close(kept)
 
 
 def user_cache() -> Path:

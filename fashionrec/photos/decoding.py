@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar
 
 from PIL import Image
 
+from fashionrec.common.system import silence
 from fashionrec.config import ImagesConfig
 from fashionrec.errors import FashionrecError, ImageError
 from fashionrec.photos.images import Photo, read_photo
@@ -194,7 +195,7 @@ def _outcome(future: Future[Result], timeout: float, stop: threading.Event) -> R
 
 def _quiet() -> None:
     """Decoders written in C speak on standard error; the report says what is wrong instead."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    silence(2)
     Image.core.set_blocks_max(_BLOCKS)
 
 

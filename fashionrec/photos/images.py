@@ -12,13 +12,14 @@ import stat
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple, TypeAlias
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from fashionrec.common.system import silenced
 from fashionrec.errors import ImageError
 from fashionrec.types import Box
 
@@ -262,7 +263,8 @@ def _decode(
                         reason="too-many-pixels",
                     )
                 whole = _scale(opened, least) if least else None
-                with _unheard(opened.format):
+                # libtiff tells standard error hundreds of lines; what is wrong is in the exception
+                with silenced(2) if opened.format == "TIFF" else nullcontext():
                     opened.load()
                 width, height = whole or opened.size
                 stored = Stored(opened.format or "", opened.mode, width, height, _orientation(opened))
@@ -320,27 +322,6 @@ def _open(file: IO[bytes], formats: tuple[str, ...] = COMMON_FORMATS) -> Image.I
         Image.init()
         opened = pillow_open(file, formats=[name for name in FORMATS if name in Image.OPEN])
         return opened
-
-
-@contextmanager
-def _unheard(kind: str | None) -> Iterator[None]:
-    """libtiff tells standard error what it thinks of a file, in hundreds of lines; what is wrong is in the exception."""
-    if kind != "TIFF":
-        yield
-        return
-    try:
-        kept = os.dup(2)
-    except OSError:  # there is no standard error
-        yield
-        return
-    silent = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(silent, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(silent)
 
 
 def _orientation(opened: Image.Image) -> int:

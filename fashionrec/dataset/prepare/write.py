@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from fashionrec.common.folder import Folder
+from fashionrec.common.system import link
 from fashionrec.common.text import TableWriter, json_text, plain_name, visible
 from fashionrec.config import Config
 from fashionrec.dataset.prepare.augment import change_labels, draw_change
@@ -83,7 +83,7 @@ def write_photos(records: Sequence[Record], folder: Path) -> list[TableImage]:
         if record.staged.copied:
             shutil.copyfile(record.staged.picture, target)
         else:
-            _link(record.staged.picture, target)
+            link(record.staged.picture, target)  # until the staging folder goes
         if record.placed:
             digest = record.staged.picture_sha256
             written.append(_labelled(folder, record.image, record.labels, record.staged.size, digest))
@@ -115,7 +115,7 @@ def write_copies(records: Sequence[Record], folder: Path, staging: Path, config:
     made = stage_copies((job for _, _, job in plans), timeout=config.build.photo_timeout, workers=settings.workers)
     for (record, image, job), (_, digest) in zip(plans, made, strict=True):
         size = record.staged.size
-        _link(job.entry.with_suffix(".jpg"), folder / image)
+        link(job.entry.with_suffix(".jpg"), folder / image)
         written.append(_labelled(folder, image, change_labels(record.labels, size, job.change), size, digest))
     return written
 
@@ -127,14 +127,6 @@ def _labelled(folder: Path, image: str, labels: Sequence[Label], size: tuple[int
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yolo_lines(labels, size), encoding="utf-8", newline="\n")
     return TableImage(split, image, size, digest, tuple((number, *relative(box, size)) for number, box in labels))
-
-
-def _link(source: Path, target: Path) -> None:
-    """A staged file under its name in the dataset; both are one file until the staging folder goes."""
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without links
-        shutil.copyfile(source, target)
 
 
 def write_problems(folder: Path, cases: Sequence[Case]) -> None:
