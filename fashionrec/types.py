@@ -93,8 +93,37 @@ class Item:
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
+class _Scored:
+    """What hits have in common."""
+
+    parts: dict[str, float]
+    cosine: float | None
+
+    @property
+    def closeness(self) -> float:
+        """The cosine, less what a garment of another class was held back by: what ``match`` is measured on."""
+        return (self.cosine or 0.0) + self.parts.get("class", 0.0)
+
+
 @dataclass(frozen=True)
-class Hit:
+class RankedProduct(_Scored):
+    """A hit before its item is read: ``item_no`` is the item's number, and the rest is as of :class:`Hit`."""
+
+    rank: int
+    score: float
+    product_id: str
+    item_no: int
+    parts: dict[str, float] = field(default_factory=dict)
+    cosine: float | None = None
+    match: int | None = None
+
+    def of(self, item: Item) -> Hit:
+        """The hit, with its item."""
+        return Hit(self.rank, self.score, item, self.parts, self.cosine, self.match)
+
+
+@dataclass(frozen=True)
+class Hit(_Scored):
     """One answer: ``rank`` counts from 1, ``score`` is what it was ranked by, and ``parts`` its summands (``image``,
     ``caption``, ``words``, ``class``).
 
@@ -108,11 +137,6 @@ class Hit:
     parts: dict[str, float] = field(default_factory=dict)
     cosine: float | None = None
     match: int | None = None
-
-    @property
-    def closeness(self) -> float:
-        """The cosine, less what a garment of another class was held back by: what ``match`` is measured on."""
-        return (self.cosine or 0.0) + self.parts.get("class", 0.0)
 
 
 def resolve_class(word: str) -> str | None:

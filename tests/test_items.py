@@ -122,7 +122,14 @@ def test_photos_entries_and_items_are_read_as_they_were_written(reader: ItemRead
     assert reader.of_product("p3") == []
     assert reader.by_numbers([3, 1, 99]) == {1: ITEMS[0], 3: ITEMS[2]}
     assert reader.by_item_ids(["i2", "nobody"]) == [ITEMS[1]]
-    assert reader.at_rows([(IMAGES, 2), (IMAGES, 9), ("other", 0)]) == {(IMAGES, 2): [ITEMS[2]]}
+    for _ in ("from the file", "from memory"):
+        assert reader.keys_at_rows([(IMAGES, 2), (IMAGES, 9), ("other", 0), (IMAGES, 0)]) == [
+            (3, "p2", None, False, (IMAGES, 2), None),
+            (1, "p1", "top", False, (IMAGES, 0), ITEMS[0].caption_at),
+        ]
+        assert reader.keys_by_numbers([99, 2]) == [(2, "p1", "pants", True, (IMAGES, 1), None)]
+        assert reader.keys_at_rows([]) == reader.keys_at_rows([("other", 2)]) == reader.keys_by_numbers([]) == []
+        reader.keep_keys()
     assert reader.build_keys() == {"aa": "k1", "bb": "k2", "cc": "k1"}
     assert reader.product_ids() == {"p1", "p2", "p3"}
     assert reader.places() == [(1, IMAGES, 0), (2, IMAGES, 1), (3, IMAGES, 2)]
@@ -241,7 +248,23 @@ def test_any_number_of_items_is_read_at_once(tmp_path: Path, count: int) -> None
     assert sorted(stored.item_no for stored in reader.by_item_ids([f"i{n}" for n in numbers])) == numbers
     assert list(reader.by_numbers(numbers)) == numbers
     places = [(IMAGES, 9)] * (count - 1) + [(IMAGES, 0)]
-    assert {place: len(items) for place, items in reader.at_rows(places).items()} == {(IMAGES, 0): 802}
+    for _ in ("from the file", "from memory"):
+        keys = reader.keys_at_rows(places)
+        assert [key.item_no for key in keys] == list(range(1, 803))
+        assert {key.image_at for key in keys} == {(IMAGES, 0)}
+        assert [key.item_no for key in reader.keys_by_numbers(numbers)] == numbers
+        reader.keep_keys()
+
+
+def test_keys_of_a_file_without_items(tmp_path: Path) -> None:
+    write(tmp_path / "items.sqlite", captions=False).close()
+    writer = ItemWriter(tmp_path / "none.sqlite", tmp_path / "items.sqlite")
+    for entry in ENTRIES:
+        writer.remove_entry(entry.entry_no)
+    writer.close()
+    reader = ItemReader(tmp_path / "none.sqlite")
+    reader.keep_keys()
+    assert reader.keys_at_rows([(IMAGES, 0)]) == reader.keys_by_numbers([1]) == []
 
 
 def test_word_search_gives_the_best_first_and_equals_by_number(tmp_path: Path) -> None:

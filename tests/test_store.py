@@ -89,8 +89,9 @@ def write_items(path: Path) -> None:
 def test_items_come_back_as_they_were_written(tmp_path: Path) -> None:
     write_items(tmp_path / "items.sqlite")
     reader = ItemReader(tmp_path / "items.sqlite")
-    found = reader.at_rows([("000001-image", 0), ("000001-image", 99)])
-    (stored,) = found[("000001-image", 0)]
+    (key,) = reader.keys_at_rows([("000001-image", 0), ("000001-image", 99)])
+    assert key == (1, "p0", "top", False, ("000001-image", 0), None)
+    stored = reader.by_numbers([key.item_no])[1]
     assert stored.item.product_id == "p0"
     assert stored.item.metadata == {"price": 39000}
     assert stored.item.box == Box(0, 0, 10, 20)

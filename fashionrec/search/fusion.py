@@ -38,9 +38,11 @@ def by_weights(
     """
     fused: Parts = {}
     for item, cosine in images.items():
-        known = {name: (share, values[item]) for name, (share, values) in signals.items() if item in values}
-        own = weight - sum(share for name, (share, _) in known.items() if name != "words")
-        parts = {"image": own * cosine, **{name: share * value for name, (share, value) in known.items()}}
+        parts = {"image": weight * cosine}
+        if signals:
+            known = {name: (share, values[item]) for name, (share, values) in signals.items() if item in values}
+            own = weight - sum(share for name, (share, _) in known.items() if name != "words")
+            parts = {"image": own * cosine, **{name: share * value for name, (share, value) in known.items()}}
         if item in penalised:
             parts["class"] = -penalty
         fused[item] = parts

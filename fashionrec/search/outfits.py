@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fashionrec.search.ranking import is_unavailable
+from fashionrec.search.ranking import unavailable
 from fashionrec.search.result import GarmentAnswer, QueryResult
-from fashionrec.store.items import StoredItem
-from fashionrec.types import Garment, Hit
+from fashionrec.types import Garment, RankedProduct
 
 if TYPE_CHECKING:
     from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.config import QueryConfig
+    from fashionrec.store.rows import ItemKey
 
 #: The other half of the body: what goes with a garment of a class. A dress is worn with what is worn over it.
 OTHER_HALF = {
@@ -81,7 +81,12 @@ class Outfits:
 
 
 def recommend(catalogue: Catalogue, garment: Garment, vector: np.ndarray, settings: QueryConfig) -> GarmentAnswer:
-    """What goes with one garment of a known class; ``vector`` (float32 [d]) is that of its picture."""
+    """What goes with one garment of a known class, with its items; ``vector`` (float32 [d]) is that of its picture."""
+    return rank_companions(catalogue, garment, vector, settings).with_items(catalogue.items)
+
+
+def rank_companions(catalogue: Catalogue, garment: Garment, vector: np.ndarray, settings: QueryConfig) -> GarmentAnswer:
+    """What goes with one garment: only its ``ranking``; no item is read that may be shown in any case."""
     assert garment.class_name is not None
     outfits, how = catalogue.memoize(Outfits), settings.goes_with
     partners = OTHER_HALF[garment.class_name]
@@ -100,27 +105,38 @@ def recommend(catalogue: Catalogue, garment: Garment, vector: np.ndarray, settin
     vectors = catalogue.images.fetch(companions)
     near, places = catalogue.images.search(vectors, min(how.lookalikes, int(partner_mask.sum())), allowed=partner_mask)
     located = catalogue.images.locate(places.ravel())
-    items = catalogue.items.at_rows(set(located))
-    best: dict[str, tuple[float, StoredItem]] = {}
+    items = _items_at(catalogue, set(located), settings)
+    best: dict[str, tuple[float, int]] = {}
     total: dict[str, np.ndarray] = {}
     for n, members in enumerate(worn):
         for companion in members:
             first = row[companion] * places.shape[1]
             for score, place in zip(near[row[companion]], located[first : first + places.shape[1]], strict=True):
-                for stored in items.get(place, []):
-                    product = stored.item.product_id
-                    if stored.worn_with or (settings.hide_unavailable and is_unavailable(stored)):
-                        continue
+                for key in items.get(place, []):
+                    product = key.product_id
                     by_wearer = total.setdefault(product, np.zeros(len(worn)))
                     by_wearer[n] = max(by_wearer[n], float(np.exp((min(float(score), 1.0) - 1) / how.worn)))
                     if product not in best or score > best[product][0]:
-                        best[product] = float(score), stored
+                        best[product] = float(score), key.item_no
     ranked = sorted(
         ((float(weights @ by_wearer / weights.sum()), product) for product, by_wearer in total.items()),
         key=lambda pair: (-pair[0], pair[1]),
     )[: settings.k]
-    hits = tuple(Hit(n, score, best[product][1].item) for n, (score, product) in enumerate(ranked, start=1))
-    return GarmentAnswer(garment, hits, tuple(best[product][1] for _, product in ranked))
+    ranking = [RankedProduct(n, score, name, best[name][1]) for n, (score, name) in enumerate(ranked, start=1)]
+    return GarmentAnswer(garment, (), (), tuple(ranking))
+
+
+def _items_at(
+    catalogue: Catalogue, places: set[tuple[str, int]], settings: QueryConfig
+) -> dict[tuple[str, int], list[ItemKey]]:
+    """The products' own items at some places of image vectors, those that may be shown."""
+    own = [key for key in catalogue.items.keys_at_rows(places) if not key.worn_with]
+    sold_out = unavailable(catalogue.items, [key.item_no for key in own]) if settings.hide_unavailable else ()
+    found: dict[tuple[str, int], list[ItemKey]] = {}
+    for key in own:
+        if key.item_no not in sold_out:
+            found.setdefault(key.image_at, []).append(key)
+    return found
 
 
 def _of_classes(catalogue: Catalogue, classes: tuple[str, ...]) -> np.ndarray:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fashionrec.common.batches import batched
 from fashionrec.search.fusion import Signal, fusion_of
 from fashionrec.search.result import GarmentAnswer
-from fashionrec.store.items import StoredItem
-from fashionrec.types import Hit
+from fashionrec.types import RankedProduct
 
 if TYPE_CHECKING:
     from fashionrec.catalogue.catalogue import Catalogue
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from fashionrec.search.embedded import EmbeddedQuery, Lexical
     from fashionrec.search.filters.columns import Columns
     from fashionrec.search.result import QueryResult
+    from fashionrec.store.items import ItemReader, StoredItem
+    from fashionrec.store.rows import ItemKey
 
 #: Values of a product's `availability` that mean it cannot be bought now (Google's and schema.org's words).
 UNAVAILABLE = frozenset({"out_of_stock", "out of stock", "outofstock", "sold_out", "sold out", "discontinued", "품절"})
@@ -33,17 +35,19 @@ _POOL = 5
 class _Candidate:
     """An item, its picture's cosine, its score and what that is made of."""
 
-    stored: StoredItem
+    key: ItemKey
     cosine: float
     parts: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def score(self) -> float:
-        return sum(self.parts.values())
+    score: float = 0.0
 
 
 def rank(catalogue: Catalogue, query: EmbeddedQuery, settings: QueryConfig) -> GarmentAnswer:
-    """The ``settings.k`` best products for one garment or text.
+    """The ``settings.k`` best products for one garment or text, with their items."""
+    return rank_products(catalogue, query, settings).with_items(catalogue.items)
+
+
+def rank_products(catalogue: Catalogue, query: EmbeddedQuery, settings: QueryConfig) -> GarmentAnswer:
+    """The ``settings.k`` best products for one garment or text; only their ``ranking``, no item is read.
 
     Captions are mixed in with ``caption_weight`` and matching words with ``lexical_weight``, as far as ``query`` has them.
     Scores stay cosines or mixes of them with 0..1, or with ``fusion: rrf`` are made of ranks
@@ -62,29 +66,30 @@ def rank(catalogue: Catalogue, query: EmbeddedQuery, settings: QueryConfig) -> G
     exact = query.by_text and not catalogue.images.serves_text
     while True:
         found = _candidates(catalogue, image_query, query.caption, lexical, settings, want, allowed, exact, preferred)
-        best = _one_per_product(found, settings, query.without)
+        best = _one_per_product(catalogue.items, found, settings, query.without, wanted)
         if len(best) >= wanted or want >= total:
             break
         want = min(total, want * 8)
-    chosen = _diverse(catalogue, best, settings) if settings.diversity else best[: settings.k]
-    match = catalogue.measured.match_of("text" if query.by_text else "photo")
+    chosen = _diverse(catalogue, best, settings) if settings.diversity else best
     has_cosine = bool(image_query.any())
-    hits = []
+    match = catalogue.measured.match_of("text" if query.by_text else "photo") if has_cosine else None
+    ranking = []
     for n, one in enumerate(chosen, start=1):
         parts = {name: float(part) for name, part in one.parts.items()}
-        hit = Hit(n, float(one.score), one.stored.item, parts, one.cosine if has_cosine else None)
-        hits.append(replace(hit, match=match(hit.closeness)) if match and has_cosine else hit)
-    return GarmentAnswer(garment, tuple(hits), tuple(one.stored for one in chosen))
+        cosine = one.cosine if has_cosine else None
+        ranked = RankedProduct(n, float(one.score), one.key.product_id, one.key.item_no, parts, cosine)
+        ranking.append(replace(ranked, match=match(ranked.closeness)) if match else ranked)
+    return GarmentAnswer(garment, (), (), tuple(ranking))
 
 
 def rank_all(
     catalogue: Catalogue, queries: Iterable[EmbeddedQuery], settings: QueryConfig, result: QueryResult
 ) -> None:
-    """Add what each query finds to a result, with the query and the time it takes."""
+    """Add the ranking of what each query finds to a result, with the query and the time it takes."""
     with result.timed("search"):
         for query in queries:
             result.queries.append(query)
-            result.garments.append(rank(catalogue, query, settings))
+            result.garments.append(rank_products(catalogue, query, settings))
 
 
 def _columns(catalogue: Catalogue) -> Columns:
@@ -108,25 +113,25 @@ def _candidates(
     those ``preferred`` are penalised."""
     scores, positions = catalogue.images.search(image_query[None], want, exact=exact, allowed=allowed)
     cosine = dict(zip(catalogue.images.locate(positions[0]), scores[0].tolist(), strict=True))
-    found = {stored.item_no: stored for items in catalogue.items.at_rows(cosine).values() for stored in items}
+    found = {key.item_no: key for key in catalogue.items.keys_at_rows(cosine)}
     if lexical:
         missing = [number for number in lexical.first if number not in found]
-        found |= catalogue.items.by_numbers(missing)
+        found |= {key.item_no: key for key in catalogue.items.keys_by_numbers(missing)}
     if settings.where:
         kept = _columns(catalogue).kept(settings.where, list(found))
-        found = {number: stored for number, stored in found.items() if number in kept}
+        found = {number: key for number, key in found.items() if number in kept}
     items = list(found.values())
-    absent = [stored.image_at for stored in items if stored.image_at not in cosine]
+    absent = [key.image_at for key in items if key.image_at not in cosine]
     if absent:
         vectors = catalogue.images.fetch([catalogue.images.position(*place) for place in absent])
         cosine |= dict(zip(absent, map(float, vectors @ image_query), strict=True))
     captions: dict[int, float] = {}
     if text_query is not None and len(catalogue.captions):
-        described = [stored for stored in items if stored.caption_at is not None]
-        places = [catalogue.captions.position(*stored.caption_at) for stored in described if stored.caption_at]
+        described = [key for key in items if key.caption_at is not None]
+        places = [catalogue.captions.position(*key.caption_at) for key in described if key.caption_at]
         similar = catalogue.captions.fetch(places) @ text_query
-        captions = {stored.item_no: float(value) for stored, value in zip(described, similar, strict=True)}
-    candidates = [_Candidate(stored, cosine[stored.image_at]) for stored in items]
+        captions = {key.item_no: float(value) for key, value in zip(described, similar, strict=True)}
+    candidates = [_Candidate(key, cosine[key.image_at]) for key in items]
     _weigh(candidates, captions, lexical, settings, preferred)
     return candidates
 
@@ -144,39 +149,41 @@ def _weigh(
     if captions:
         signals["caption"] = (1 - words) * settings.caption_weight, captions
     if lexical is not None:
-        relevance = {one.stored.item_no: lexical.relevance.get(one.stored.item_no, 0.0) for one in candidates}
+        relevance = {one.key.item_no: lexical.relevance.get(one.key.item_no, 0.0) for one in candidates}
         signals["words"] = words, relevance
-    penalised = {
-        one.stored.item_no for one in candidates if preferred and one.stored.item.class_name not in (None, *preferred)
-    }
+    kept = {None, *preferred}
+    penalised = {one.key.item_no for one in candidates if one.key.class_name not in kept} if preferred else set()
     fuse = fusion_of(settings.fusion if signals else "weighted")  # a picture alone keeps its cosine
-    images = {one.stored.item_no: one.cosine for one in candidates}
+    images = {one.key.item_no: one.cosine for one in candidates}
     parts = fuse(images, 1 - words, signals, penalised, settings.same_class)
     for one in candidates:
-        one.parts = parts[one.stored.item_no]
+        one.parts = parts[one.key.item_no]
+        one.score = sum(one.parts.values())
 
 
-def _one_per_product(candidates: list[_Candidate], settings: QueryConfig, without: Collection[str]) -> list[_Candidate]:
+def _one_per_product(
+    items: ItemReader, candidates: list[_Candidate], settings: QueryConfig, without: Collection[str], wanted: int
+) -> list[_Candidate]:
+    """The best of each product that may be shown, ``wanted`` at most; whether it can be bought is read for those alone."""
     best: dict[str, _Candidate] = {}
-    today = datetime.date.today().isoformat()
-    for candidate in sorted(candidates, key=lambda one: (-one.score, one.stored.item_no)):
-        stored = candidate.stored
-        product = stored.item.product_id
-        if stored.worn_with or candidate.score < settings.min_score or product in best or product in without:
-            continue
-        if settings.hide_unavailable and is_unavailable(stored, today):
-            continue
-        best[product] = candidate
+    order = sorted(candidates, key=lambda one: (-one.score, one.key.item_no))
+    shown = [one for one in order if not one.key.worn_with and one.score >= settings.min_score]
+    for part in batched((one for one in shown if one.key.product_id not in without), wanted):
+        sold_out = unavailable(items, [one.key.item_no for one in part]) if settings.hide_unavailable else ()
+        for one in part:
+            if one.key.item_no not in sold_out and len(best) < wanted:
+                best.setdefault(one.key.product_id, one)
+        if len(best) == wanted:
+            break
     return list(best.values())
 
 
 def _diverse(catalogue: Catalogue, pool: list[_Candidate], settings: QueryConfig) -> list[_Candidate]:
     """Maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998): each next hit is near to the question and, by
     ``settings.diversity``, far from those chosen before it."""
-    pool = pool[: settings.k * _POOL]
     if not pool:
         return []
-    vectors = catalogue.images.fetch([catalogue.images.position(*one.stored.image_at) for one in pool])
+    vectors = catalogue.images.fetch([catalogue.images.position(*one.key.image_at) for one in pool])
     relevance = np.array([one.score for one in pool])
     nearest = np.full(len(pool), -1.0)
     chosen: list[int] = []
@@ -187,6 +194,12 @@ def _diverse(catalogue: Catalogue, pool: list[_Candidate], settings: QueryConfig
         chosen.append(best)
         nearest = np.maximum(nearest, vectors @ vectors[best])
     return [pool[n] for n in chosen]
+
+
+def unavailable(items: ItemReader, numbers: Sequence[int]) -> set[int]:
+    """Those of some items, by number, that cannot be bought now."""
+    today = datetime.date.today().isoformat()
+    return {number for number, stored in items.by_numbers(numbers).items() if is_unavailable(stored, today)}
 
 
 def is_unavailable(stored: StoredItem, today: str | None = None) -> bool:

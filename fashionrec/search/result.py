@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fashionrec.store.items import StoredItem
-from fashionrec.types import Box, Garment, Hit
+from fashionrec.errors import CatalogueError
+from fashionrec.store.items import ItemReader, StoredItem
+from fashionrec.store.rows import AGAIN
+from fashionrec.types import Box, Garment, Hit, RankedProduct
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,11 +25,27 @@ STAGES = ("load", "detect", "caption", "embed", "search")
 
 @dataclass(frozen=True)
 class GarmentAnswer:
-    """One garment of the question and what was found for it. ``stored`` is beside each hit, for thumbnails."""
+    """One garment of the question and what was found for it. ``stored`` is beside each hit, for thumbnails.
+
+    ``ranking`` is what was found before the items were read; merged lists have none.
+    """
 
     garment: Garment
     hits: tuple[Hit, ...]
     stored: tuple[StoredItem, ...]
+    ranking: tuple[RankedProduct, ...] = ()
+
+    def with_items(self, items: ItemReader) -> GarmentAnswer:
+        """The same with the hits of its ranking. Raises :class:`CatalogueError` for an item that is not there."""
+        if not self.ranking:
+            return self
+        found = items.by_numbers([one.item_no for one in self.ranking])
+        try:
+            stored = tuple(found[one.item_no] for one in self.ranking)
+        except KeyError as error:
+            raise CatalogueError(f"catalogue is damaged: item {error} is not whole", hint=AGAIN) from None
+        hits = tuple(one.of(has.item) for one, has in zip(self.ranking, stored, strict=True))
+        return replace(self, hits=hits, stored=stored)
 
 
 @dataclass
@@ -72,6 +90,11 @@ class QueryResult:
             yield
         finally:
             self.timings_ms[stage] += (time.perf_counter() - start) * 1000
+
+    def read_items(self, items: ItemReader) -> None:
+        """Make hits of the rankings: whole items, read for those alone that are shown."""
+        with self.timed("search"):
+            self.garments = [one.with_items(items) for one in self.garments]
 
     def to_dict(self, *, explain: bool = False) -> dict[str, Any]:
         """The contract of ``fashionrec query --json``; with ``explain`` what each score is made of, and the notes."""

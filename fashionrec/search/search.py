@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, cast
 
 from fashionrec.config.captioners import ENCODER
@@ -29,6 +29,7 @@ def search(
     describe: Describe | None = None,
     report: Callable[[Outcome], None] | None = None,
     once: bool = False,
+    read_items: bool = True,
 ) -> Answer:
     """Answer a query.
 
@@ -37,6 +38,8 @@ def search(
             for too; by default whom ``query.caption`` names, which is sent the crops unless it is the catalogue's own encoder.
         report: called with the outcome for each photo as soon as it is there.
         once: no other query comes after it, so that the detector's memory is given back before the encoder takes its own.
+        read_items: without them garments have their ``ranking`` and no hits (but merged lists do): for who asks many questions
+            and shows no answer, as evaluations do.
 
     Raises :class:`CatalogueError` where the catalogue is closed, and :class:`UsageError` for what cannot be answered; of
     several photos those that cannot are ``failures`` of the answer, unless none can.
@@ -55,7 +58,8 @@ def search(
         own = settings.caption in ("auto", ENCODER)  # which learns from the products, once
         describe = catalogue.memoize(describer) if own else describer(catalogue, settings.caption)
     answer = Answer(query, catalogue)
-    for outcome in _outcomes(catalogue, query, settings, describe, once):
+    outcomes = _outcomes(catalogue, query, settings, describe, once)
+    for outcome in _with_items(catalogue, outcomes) if read_items else outcomes:
         if query.goes_with and isinstance(outcome, QueryResult):
             from fashionrec.search.outfits import goes_with
 
@@ -76,11 +80,12 @@ def _outcomes(
         return
     from fashionrec.search.merging import deeper, merged
 
-    outcomes = list(_each(catalogue, query, deeper(settings), [], describe, once))
+    outcomes = list(_with_items(catalogue, _each(catalogue, query, deeper(settings), [], describe, once)))
     if query.words:
         from fashionrec.search.text import search_text
 
-        outcomes += [search_text(catalogue, [one], deeper(settings)) for one in query.words]
+        texts = (search_text(catalogue, [one], deeper(settings)) for one in query.words)
+        outcomes += _with_items(catalogue, texts)
     yield from (one for one in outcomes if isinstance(one, UsageError))
     if results := [one for one in outcomes if isinstance(one, QueryResult)]:
         yield merged(results, settings)
@@ -115,3 +120,10 @@ def _each(
         from fashionrec.search.text import search_text
 
         yield search_text(catalogue, words, settings)
+
+
+def _with_items(catalogue: Catalogue, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
+    for outcome in outcomes:
+        if isinstance(outcome, QueryResult):
+            outcome.read_items(catalogue.items)
+        yield outcome

@@ -22,8 +22,10 @@ from fashionrec.store.rows import (
     AGAIN,
     CAPTION,
     GARMENT,
+    KEY,
     PHOTO,
     STORED,
+    ItemKey,
     Kinds,
     parse_table,
     parse_texts,
@@ -36,6 +38,7 @@ from fashionrec.types import Box, Item
 
 if TYPE_CHECKING:
     from fashionrec.store.content import CaptionRow, EntryRow, PhotoRow
+    from fashionrec.store.item_keys import KeyTable
 
 
 @dataclass(frozen=True)
@@ -56,16 +59,19 @@ class StoredItem:
 
 
 _ITEMS = "FROM items i JOIN entries e USING (entry_no) JOIN garments g USING (garment_no)"
-_AT_ROWS = (
-    "garments g ON (g.segment, g.row) = (asked.column1, asked.column2) CROSS JOIN items i USING (garment_no)"
-    " CROSS JOIN entries e USING (entry_no)"
-)
 _SELECT = f"""
 SELECT i.item_no, i.item_id, i.product_id, i.worn_with, i.garment_no, e.image, e.metadata, e.photo,
   g.class_name, g.confidence, g.x1, g.y1, g.x2, g.y2, g.whole_photo, g.segment, g.row, g.thumb_offset, g.thumb_size,
   c.caption_en, c.caption_ko, c.attributes, c.segment, c.row, e.base
 {_ITEMS} LEFT JOIN captions c USING (garment_no)
 """
+_KEYS = "SELECT i.item_no, i.product_id, g.class_name, i.worn_with, g.segment, g.row, c.segment, c.row FROM "
+_OF_ITEMS = "items i JOIN garments g USING (garment_no) LEFT JOIN captions c USING (garment_no) "
+# in this order, which SQLite does not find by itself: from the places to their garments, and not through all items
+_AT_ROWS = (
+    "(VALUES {}) asked CROSS JOIN garments g ON (g.segment, g.row) = (asked.column1, asked.column2)"
+    " CROSS JOIN items i USING (garment_no) LEFT JOIN captions c USING (garment_no)"
+)
 
 
 class ItemReader:
@@ -74,6 +80,7 @@ class ItemReader:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._local = threading.local()
+        self._keys: KeyTable | None = None
         with translated(path):
             application = self._db.execute("PRAGMA application_id").fetchone()[0]
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
@@ -95,23 +102,36 @@ class ItemReader:
             self._local.db.close()
             del self._local.db
 
-    def at_rows(self, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], list[StoredItem]]:
-        """The items whose image vectors are at some (segment, row) places; places that nothing refers to are left out."""
-        found: dict[tuple[str, int], list[StoredItem]] = {}
-        # in this order, which SQLite does not find by itself: from the places to their garments, and not through all items
-        asked = _SELECT.replace(_ITEMS, f"FROM (VALUES {{}}) asked CROSS JOIN {_AT_ROWS}")
-        for stored in self._many(asked, list(places), 2):
-            found.setdefault(stored.image_at, []).append(stored)
-        return found
+    def keep_keys(self) -> None:
+        """Read the keys of all items into memory, once, for who asks many questions."""
+        from fashionrec.store.item_keys import KeyTable
+
+        if self._keys is None:
+            with self._scan(f"{_KEYS}{_OF_ITEMS}ORDER BY i.item_no") as rows:
+                self._keys = KeyTable(map(_key, typed(rows, KEY)))
+
+    def keys_at_rows(self, places: Iterable[tuple[str, int]]) -> list[ItemKey]:
+        """The items whose image vectors are at some (segment, row) places, as far as there are any."""
+        if self._keys is not None:
+            return self._keys.at_rows(places)
+        return list(map(_key, self._many(_KEYS + _AT_ROWS, list(places), 2, KEY)))
+
+    def keys_by_numbers(self, numbers: Sequence[int]) -> list[ItemKey]:
+        """The items of some numbers, as far as they are there."""
+        if self._keys is not None:
+            return self._keys.by_numbers(numbers)
+        sql = f"{_KEYS}{_OF_ITEMS}WHERE i.item_no IN (VALUES {{}})"
+        return list(map(_key, self._many(sql, [(n,) for n in numbers], 1, KEY)))
 
     def by_numbers(self, numbers: Sequence[int]) -> dict[int, StoredItem]:
         """Items by item number."""
         rows = self._many(_SELECT + "WHERE i.item_no IN (VALUES {})", [(n,) for n in numbers], 1)
-        return {stored.item_no: stored for stored in rows}
+        return {stored.item_no: stored for stored in map(_stored, rows)}
 
     def by_item_ids(self, item_ids: Sequence[str]) -> list[StoredItem]:
         """Items by their ids, those that are there."""
-        return list(self._many(_SELECT + "WHERE i.item_id IN (VALUES {})", [(one,) for one in item_ids], 1))
+        rows = self._many(_SELECT + "WHERE i.item_id IN (VALUES {})", [(one,) for one in item_ids], 1)
+        return list(map(_stored, rows))
 
     def of_product(self, product_id: str) -> list[StoredItem]:
         """The items of one product, in order."""
@@ -329,14 +349,17 @@ class ItemReader:
         with translated(self._path), closing(open_foreign(self._path, SCHEMA, mode="immutable")) as db:
             yield db.execute(sql)
 
-    def _many(self, sql: str, keys: Sequence[tuple[Any, ...]], width: int) -> Iterable[StoredItem]:
+    def _many(
+        self, sql: str, keys: Sequence[tuple[Any, ...]], width: int, kinds: Kinds = STORED
+    ) -> Iterator[tuple[Any, ...]]:
+        """The rows of a statement that is asked with any number of keys, ``width`` values each."""
         for start in range(0, len(keys), 400):
             part = keys[start : start + 400]
             row = f"({', '.join('?' * width)})"
             values = [value for key in part for value in key]
             with translated(self._path):
                 found = self._db.execute(sql.format(", ".join([row] * len(part))), values).fetchall()
-                yield from map(_stored, typed(found, STORED))
+                yield from typed(found, kinds)
 
 
 _OWN = {
@@ -363,6 +386,12 @@ def _plain(content: Any, kind: str) -> Any:
 def _parsed(text: str) -> dict[str, Any]:
     """A JSON object; the same ones come back query after query. Not to be changed: give out copies."""
     return parse_table(text)
+
+
+def _key(row: Sequence[Any]) -> ItemKey:
+    number, product, class_name, worn_with, segment, at, caption_segment, caption_at = row
+    caption = (caption_segment, caption_at) if caption_segment is not None else None
+    return ItemKey(number, product, class_name, bool(worn_with), (segment, at), caption)
 
 
 def _stored(row: Sequence[Any]) -> StoredItem:

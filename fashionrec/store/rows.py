@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import UnionType
-from typing import Any
+from typing import Any, NamedTuple
 
 from fashionrec.common.documents import parse_json
 from fashionrec.errors import CatalogueError
@@ -47,6 +47,18 @@ STORED: Kinds = (
     *(_TEXT, _NUMBER, float, float, float, float, int, str, int, int, int),
     *(_TEXT, _TEXT, _TEXT, _TEXT, int | None, str),
 )
+KEY: Kinds = (int, str, _TEXT, int, str, int, _TEXT, int | None)
+
+
+class ItemKey(NamedTuple):
+    """What an item is ranked by. ``image_at`` and ``caption_at`` are segment and row of its vectors."""
+
+    item_no: int
+    product_id: str
+    class_name: str | None
+    worn_with: bool
+    image_at: tuple[str, int]
+    caption_at: tuple[str, int] | None
 
 
 def typed(rows: Iterable[tuple[Any, ...]], kinds: Kinds) -> Iterator[tuple[Any, ...]]:

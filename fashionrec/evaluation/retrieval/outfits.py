@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fashionrec.errors import DataError, UsageError
 from fashionrec.evaluation.retrieval.retrieval import RetrievalScores
-from fashionrec.search.outfits import OTHER_HALF, Outfits, recommend
+from fashionrec.search.outfits import OTHER_HALF, Outfits, rank_companions
 from fashionrec.search.query import Query
 from fashionrec.search.search import search
 from fashionrec.types import category_of
@@ -68,8 +68,10 @@ def evaluate_outfits(
     settings = catalogue.config.query.model_copy(update={"k": DEPTH, "hide_unavailable": False})
     halves: tuple[list[_Question], list[_Question]] = ([], [])
     skipped = 0
+    catalogue.items.keep_keys()
+    known = catalogue.items.product_ids()
     for number, look in enumerate(looks):
-        found, missed = _questions(catalogue, look)
+        found, missed = _questions(catalogue, look, known)
         halves[number % 2].extend(found)
         skipped += missed
         if progress:
@@ -100,16 +102,16 @@ def evaluate_outfits(
     }
 
 
-def _questions(catalogue: Catalogue, look: Look) -> tuple[list[_Question], int]:
-    """What a look asks, and how many of its garments the detector does not see."""
-    known = catalogue.items.product_ids()
+def _questions(catalogue: Catalogue, look: Look, known: Collection[str]) -> tuple[list[_Question], int]:
+    """What a look asks of the ``known`` products, and how many of its garments the detector does not see."""
     found, missed = [], 0
     for name in sorted(set(look.products.values())):
         right = frozenset(p for p, other in look.products.items() if other in OTHER_HALF[name] and p in known)
         if not right:
             continue
         try:
-            answer = search(catalogue, Query(look.path, garment=name, k=1, hide_unavailable=False, caption="none"))
+            query = Query(look.path, garment=name, k=1, hide_unavailable=False, caption="none")
+            answer = search(catalogue, query, read_items=False)
         except UsageError:  # the detector does not see it, or the photo cannot be read
             missed += 1
             continue
@@ -121,8 +123,8 @@ def _questions(catalogue: Catalogue, look: Look) -> tuple[list[_Question], int]:
 def _scores(catalogue: Catalogue, questions: Sequence[_Question], settings: QueryConfig) -> RetrievalScores:
     scores = RetrievalScores()
     for one in questions:
-        hits = recommend(catalogue, one.garment, one.vector, settings).hits
-        scores.ranks.append(min((hit.rank for hit in hits if hit.item.product_id in one.right), default=None))
+        ranking = rank_companions(catalogue, one.garment, one.vector, settings).ranking
+        scores.ranks.append(min((found.rank for found in ranking if found.product_id in one.right), default=None))
     return scores
 
 

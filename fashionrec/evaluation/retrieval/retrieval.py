@@ -116,10 +116,10 @@ def evaluate_search(
             answers_of = ask(catalogue, questions)
             for (query, _), fitting in zip(batch, chosen, strict=True):
                 fallbacks += not fitting
-                found_for = [next(answers_of).hits for _ in (*fitting, "whole photo")]
+                found_for = [next(answers_of).ranking for _ in (*fitting, "whole photo")]
                 if len(found_for) <= 2:  # of one garment: the others of a photo are not what the product is
-                    judged.add([(hit.closeness, hit.item.product_id == query.product_id) for hit in found_for[0]])
-                answers = [{hit.item.product_id: hit.score for hit in hits} for hits in found_for]
+                    judged.add([(one.closeness, one.product_id == query.product_id) for one in found_for[0]])
+                answers = [{one.product_id: one.score for one in ranking} for ranking in found_for]
                 position = rank_of(query.product_id, answers[:-1] or answers)
                 scores["crop"].ranks.append(position)
                 scores["whole"].ranks.append(rank_of(query.product_id, answers[-1:]))
@@ -143,10 +143,14 @@ def evaluate_search(
 
 
 def ask(catalogue: Catalogue, questions: Sequence[EmbeddedQuery], **options: Any) -> Iterator[GarmentAnswer]:
-    """What the catalogue answers each question, as it is served, :data:`DEPTH` hits deep; ``options`` of :class:`Query`."""
+    """What the catalogue answers each question, as it is served, :data:`DEPTH` products deep, up to the ranking: no item is read.
+
+    ``options`` are those of :class:`Query`.
+    """
+    catalogue.items.keep_keys()
     for start in range(0, len(questions), _ASKED):
         query = Query(embedded=questions[start : start + _ASKED], **{**DEEP, **options})
-        yield from search(catalogue, query).garments
+        yield from search(catalogue, query, read_items=False).garments
 
 
 def histogram_baseline(

@@ -77,6 +77,7 @@ def compare_texts(
             f"none of the {len(queries)} texts is about a product of {catalogue.root}",
             hint=f"the table needs product_id, and a column {' or '.join(TEXT_COLUMNS)}",
         )
+    catalogue.items.keep_keys()
     judged = Judged()
     document: dict[str, Any] = {"ways": {}, "lexical_weight": {}, "weights": {}, "verbatim": {}, "not_understood": {}}
     done = 0
@@ -110,7 +111,7 @@ def compare_texts(
 
 
 def _question(catalogue: Catalogue, query: TextQuery) -> _Question:
-    answer = search(catalogue, Query(text=Words(query.text, 1.0), **DEEP, **_OPTIONS))
+    answer = search(catalogue, Query(text=Words(query.text, 1.0), **DEEP, **_OPTIONS), read_items=False)
     (result,) = answer.results
     return _Question(query, result.queries[0], result.garments[0])
 
@@ -129,7 +130,7 @@ def _by_pictures(catalogue: Catalogue, questions: Sequence[_Question], judged: J
     answers = [None if one.embedded.vector is None else next(rest) for one in questions]
     for question, answer in zip(questions, answers, strict=True):
         if answer is not None:
-            judged.add([(hit.closeness, hit.item.product_id in question.query.products) for hit in answer.hits])
+            judged.add([(one.closeness, one.product_id in question.query.products) for one in answer.ranking])
     return _scores(questions, answers)
 
 
@@ -144,8 +145,8 @@ def _scores(
     """The rank of the first right product that scores more than ``least``, of each question."""
     scores = RetrievalScores()
     for question, answer in zip(questions, answers, strict=True):
-        hits = () if answer is None else answer.hits
-        right = (hit.rank for hit in hits if hit.score > least and hit.item.product_id in question.query.products)
+        ranking = () if answer is None else answer.ranking
+        right = (one.rank for one in ranking if one.score > least and one.product_id in question.query.products)
         scores.ranks.append(next(right, None))
     return scores
 

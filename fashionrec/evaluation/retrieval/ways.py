@@ -117,6 +117,6 @@ def _scores(
     scores = RetrievalScores()
     answers = ask(catalogue, asked, diversity=0.0, **options)
     for question, answer in zip(questions, answers, strict=True):
-        best = {hit.item.product_id: hit.score for hit in answer.hits if "caption" in hit.parts or not only_described}
+        best = {one.product_id: one.score for one in answer.ranking if "caption" in one.parts or not only_described}
         scores.ranks.append(rank_of(question.product_id, [best]))
     return scores
