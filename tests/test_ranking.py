@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Result, two_halves
+from conftest import two_halves
 
 from fashionrec import Catalogue
 from fashionrec.catalogue.build.report import BuildReport
+from fashionrec.evaluation.retrieval.retrieval import PhotoQuery, evaluate_search
+from fashionrec.evaluation.retrieval.texts import TextQuery, compare_texts
+from fashionrec.evaluation.retrieval.ways import compare_ways
 from fashionrec.search.query import Query
 from fashionrec.search.search import search
-from fashionrec.store import items as item_store
+from fashionrec.store.items import ItemReader, StoredItem
 
 REDS = ("#ff0000", "#ff1010", "#ff2020", "#ff3030", "#ff4040", "#ff5050", "#ff6060", "#ff7070")
 
@@ -36,18 +39,32 @@ def shop(tmp_path: Path, build: Callable[..., BuildReport]) -> Iterator[Catalogu
         yield catalogue
 
 
+class Counted(ItemReader):
+    """Counts the items that are read whole."""
+
+    whole = 0
+
+    def by_numbers(self, numbers: Sequence[int]) -> dict[int, StoredItem]:
+        return self.counted(super().by_numbers(numbers))
+
+    def by_item_ids(self, item_ids: Sequence[str]) -> list[StoredItem]:
+        return self.counted(super().by_item_ids(item_ids))
+
+    def of_product(self, product_id: str) -> list[StoredItem]:
+        return self.counted(super().of_product(product_id))
+
+    def everything(self) -> Iterable[StoredItem]:
+        return self.counted(list(super().everything()))
+
+    def counted(self, found: Any) -> Any:
+        self.whole += len(found)
+        return found
+
+
 @pytest.fixture
-def whole_items(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The ids of the items that are read whole from here on."""
-    read: list[str] = []
-
-    class Counted(item_store.StoredItem):
-        def __init__(self, **fields: Any) -> None:
-            super().__init__(**fields)
-            read.append(self.item.item_id)
-
-    monkeypatch.setattr(item_store, "StoredItem", Counted)
-    return read
+def items(shop: Catalogue) -> Counted:
+    shop.items = Counted(shop.generation.items_path)
+    return shop.items
 
 
 def products(catalogue: Catalogue, photo: Path, **options: Any) -> list[tuple[str, str]]:
@@ -65,17 +82,20 @@ def test_what_is_sold_out_makes_room_for_what_comes_after_it(shop: Catalogue, tm
     assert products(shop, tmp_path / "q.png", k=k, hide_unavailable=False) == every[:k]
 
 
-def test_whole_items_are_read_of_what_is_shown(shop: Catalogue, tmp_path: Path, whole_items: list[str]) -> None:
+def test_whole_items_are_read_of_what_is_shown(shop: Catalogue, items: Counted, tmp_path: Path) -> None:
     two_halves(tmp_path / "q.png", "#ff0000", "white")
-    found = shop.search(tmp_path / "q.png", k=2, hide_unavailable=False).garments[0]
-    assert whole_items == [hit.item.item_id for hit in found.hits]
-    whole_items.clear()
-    shop.search(tmp_path / "q.png", k=2)  # two by two until two can be bought, and those two
-    assert len(whole_items) == 8
-    whole_items.clear()
+    for options, read in (
+        ({"hide_unavailable": False}, 2),
+        ({}, 8),
+    ):  # two by two until two can be bought, and those two
+        items.whole = 0
+        assert len(shop.search(tmp_path / "q.png", k=2, **options).garments[0].hits) == 2
+        assert items.whole == read
+    items.whole = 0
     answer = search(shop, Query(tmp_path / "q.png", hide_unavailable=False), read_items=False)
-    assert whole_items == []
     assert answer.garments[0].hits == answer.garments[0].stored == ()
+    assert len(answer.garments[0].ranking) == 8
+    assert items.whole == 0
 
 
 def test_a_ranking_is_that_of_the_hits(shop: Catalogue, tmp_path: Path) -> None:
@@ -113,15 +133,11 @@ def test_merged_lists_have_their_items(shop: Catalogue, tmp_path: Path) -> None:
     assert len(whole[0].hits) == 3
 
 
-def test_an_evaluation_reads_no_whole_item(
-    cli: Callable[..., Result], shop: Catalogue, tmp_path: Path, whole_items: list[str]
-) -> None:
+def test_an_evaluation_reads_no_whole_item(shop: Catalogue, items: Counted, tmp_path: Path) -> None:
     two_halves(tmp_path / "q.png", "#ff0000", "white")
-    (tmp_path / "q.csv").write_text("image,product_id,category,text\nq.png,t0,top,red top\nq.png,t7,top,a top\n")
-    for option in ("--queries", "--texts"):
-        done = cli("evaluate", "--index", "c", option, "q.csv", "--json")
-        assert done.code == 0, done.err
-        if option == "--queries":
-            assert done.document["mrr"] == pytest.approx((1 + 1 / 8) / 2)
-            assert whole_items == []
-    assert len(whole_items) <= 2 * 2, "of each text's product, whether its data says the same"
+    asked = [PhotoQuery(tmp_path / "q.png", product, "top") for product in ("t0", "t7")]
+    assert evaluate_search(shop, asked)["mrr"] == pytest.approx((1 + 1 / 8) / 2)
+    assert compare_ways(shop, asked, lambda crops, vectors, names: [None] * len(crops))["ways"]
+    assert items.whole == 0
+    compare_texts(shop, [TextQuery("red top", frozenset({"t0"})), TextQuery("a top", frozenset({"t7"}))])
+    assert items.whole == 2, "the data of each text's product"
