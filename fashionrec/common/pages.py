@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,8 +15,9 @@ COLOURS = {"dress": "#b4236b", "pants": "#1f5fbf", "skirt&pants": "#6b46c1", "sk
 OTHER_COLOUR = "#374151"
 
 
+@cache
 def environment() -> Environment:
-    """Templates of the package; everything put into them is escaped."""
+    """Templates of the package, each compiled once; everything put into them is escaped."""
     from jinja2 import Environment, PackageLoader
 
     return Environment(

@@ -22,6 +22,7 @@ import platform
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -280,13 +281,16 @@ def now() -> str:
 
 def installed_versions() -> dict[str, str]:
     """Versions of Python and of the packages that matter, those that are installed."""
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
+    found = {package: version for package in PACKAGES if (version := _version(package))}
+    return {"python": platform.python_version(), **found}
+
+
+@cache
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _decide(run: Run, promoted: bool, why: str, forced: bool) -> None:
