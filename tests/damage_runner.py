@@ -21,6 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import warm  # noqa: F401
+
 from fashionrec import Catalogue
 from fashionrec.catalogue.catalogue import verify_catalogue
 from fashionrec.config import load_config

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import warm  # noqa: F401
 from PIL import Image, ImageDraw
 from tampered import Ask, Inputs, tampered
 

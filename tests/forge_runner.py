@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import command_line
-from adversary.process import warm_up
+import warm  # noqa: F401
 from PIL import Image
 
 from fashionrec.common.files import dump_json
@@ -520,7 +520,6 @@ def main() -> None:
     parser.add_argument("--only", type=int, nargs="+")
     options = parser.parse_args()
     os.environ["FASHIONREC_BUILD__WORKERS"] = "1"  # starting processes takes longer than a trial's few photos
-    warm_up()
     command_line.whole()
     honest = trial(options.catalogue, options.photo, options.scratch, 0, forge=False)
     assert not honest["wrong"], honest

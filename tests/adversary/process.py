@@ -33,11 +33,10 @@ class Outcome:
 
 def warm_up() -> None:
     """Import what commands import, once, before anything is forked."""
-    import faiss  # noqa: F401
-    import onnxruntime  # noqa: F401
     import openai  # noqa: F401
     import pandas  # noqa: F401
     import pyarrow.parquet  # noqa: F401
+    import warm  # noqa: F401
 
     import fashionrec.captioner.job
     import fashionrec.catalogue.compaction
