@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import command_line
 import filelock
 import pytest
 from conftest import TINY, Result, keeps_its_contract
@@ -87,6 +88,24 @@ def test_the_catalogue_is_found_and_the_choice_is_said(
     assert "data/two (environment FASHIONREC_INDEX)" in chosen.err
 
 
+@pytest.fixture(scope="module")
+def misused(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder with photos, a catalogue of them, an encoder that was cut off, and settings that are none."""
+    folder = tmp_path_factory.mktemp("misused")
+    shutil.copytree(TINY / "photos", folder / "photos")
+    shutil.copytree(TINY / "embedder", folder / "cut")
+    (folder / "cut" / "image.onnx").write_bytes(b"half")
+    (folder / "empty").mkdir()
+    (folder / "wrong.yaml").write_text("train: {epoch: 3}\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("FASHIONREC_BUILD__WORKERS", "1")
+        built = command_line.invoke(["build-index", "photos", "--index", "c", *MODELS, "--quiet"])
+    assert built.exit_code == 0, built.stderr
+    return folder
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -131,14 +150,9 @@ def test_the_catalogue_is_found_and_the_choice_is_said(
     ],
 )
 def test_wrong_use_is_one_line_and_a_hint_and_leaves_nothing_half_written(
-    cli: Cli, tmp_path: Path, arguments: tuple[object, ...], code: int, words: str
+    cli: Cli, tmp_path: Path, misused: Path, arguments: tuple[object, ...], code: int, words: str
 ) -> None:
-    shutil.copytree(TINY / "photos", tmp_path / "photos")
-    shutil.copytree(TINY / "embedder", tmp_path / "cut")
-    (tmp_path / "cut" / "image.onnx").write_bytes(b"half")
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "wrong.yaml").write_text("train: {epoch: 3}\n")
-    assert cli("build-index", "photos", "--index", "c", *MODELS, "--quiet").code == 0
+    shutil.copytree(misused, tmp_path, dirs_exist_ok=True)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     done = cli(*arguments)
     assert done.code == code, done.err

@@ -108,16 +108,19 @@ def test_the_pairing_is_what_makes_it_sharp() -> None:
     assert same.interval(0.95) == (0.0, 0.0)
 
 
-def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
-    """Of 40 experiments with a known difference, nine in ten of the 90 % intervals hold it (36, give or take 6)."""
+@pytest.mark.parametrize(
+    ("experiments", "least"), [(12, 9), pytest.param(40, 30, marks=pytest.mark.release(seconds=20))]
+)
+def test_intervals_hold_the_truth_as_often_as_they_say(experiments: int, least: int) -> None:
+    """Of experiments with a known difference, nine in ten of the 90 % intervals hold it (of 40, 36, give or take 6)."""
     large = [measured(1500, lambda n, rng, share=share: share, seed) for seed, share in ((98, 0.7), (99, 0.8))]
     truth = detection_report(large[1]).map50 - detection_report(large[0]).map50
     held = 0
-    for n in range(40):
+    for n in range(experiments):
         before, after = measured(60, lambda n, rng: 0.7, 2 * n), measured(60, lambda n, rng: 0.8, 2 * n + 1)
         low, high = paired_spreads(before, after, resamples=100, seed=n)["map50"].interval(0.9)
         held += low <= truth <= high
-    assert 30 <= held <= 40
+    assert least <= held
 
 
 def test_other_photos_are_refused() -> None:

@@ -14,6 +14,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from systems import posix_only
 
 from fashionrec import inspection
 from fashionrec.inspection import inspect_folder
+from fashionrec.inspection.pickles import Budget
 
 Cli = Callable[..., Result]
 Plant = Callable[[Path], object]
@@ -374,7 +376,10 @@ def test_a_data_set_of_ours_is_safe(tmp_path: Path, cli: Cli) -> None:
     assert document["kind"] == "dataset"
 
 
-@pytest.mark.parametrize("what", ["deep", "wide", "bomb", "long pickle"])
+LONG = [pytest.param(what, marks=pytest.mark.release(seconds=15)) for what in ("bomb", "long pickle")]
+
+
+@pytest.mark.parametrize("what", ["deep", "wide", *LONG])
 def test_the_work_is_bounded(what: str, folder: Path, cli: Cli) -> None:
     if what == "deep":
         inner = folder
@@ -396,6 +401,27 @@ def test_the_work_is_bounded(what: str, folder: Path, cli: Cli) -> None:
     if what == "wide":
         assert done.document["counts"]["program"] == 300
         assert len(done.document["findings"]) == 100
+
+
+ZEROS = pickle.dumps(bytes(1000))  # as short as this, it is unpacked twice
+
+
+@pytest.mark.parametrize(
+    ("content", "enough"),
+    [
+        (b"\x80\x02" + b"N0" * 1000 + b"N.", Budget(instructions=2 * 2003)),
+        (archive({"a/data.pkl": ZEROS}, zipfile.ZIP_DEFLATED), Budget(unpacked=2 * 2 * len(ZEROS))),
+    ],
+    ids=["instructions", "unpacked"],
+)
+def test_the_pickles_of_a_folder_have_one_budget(content: bytes, enough: Budget, folder: Path) -> None:
+    for name in ("a.pt", "b.pt"):
+        (folder / name).write_bytes(content)
+    less = replace(enough, instructions=enough.instructions - 1, unpacked=enough.unpacked - 1)
+    assert inspect_folder(folder, enough).verdict == "safe to use"
+    assert inspect_folder(folder, replace(less)).verdict == "refused"
+    (folder / "b.pt").unlink()
+    assert inspect_folder(folder, less).verdict == "safe to use"
 
 
 def test_the_documentation_names_every_finding() -> None:

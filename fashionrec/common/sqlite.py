@@ -19,7 +19,9 @@ from typing import Any, Literal
 #: Bytes of one value or row: far more than a product's data, a caption or a thumbnail has.
 MAX_VALUE = 16 << 20
 #: Steps of SQLite's virtual machine that one statement may take: a full scan of ours takes about one per byte of the file.
-_STEPS_PER_BYTE, _MIN_STEPS, _MOST_STEPS = 20, 5_000_000, 2**31 - 1
+_STEPS_PER_BYTE, _MOST_STEPS = 20, 2**31 - 1
+#: Steps that a statement may take however small the file is.
+MIN_STEPS = 5_000_000
 _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 #: What SQLite adds by itself: `PRAGMA optimize` its statistics, and FTS5 the tables that hold an index.
 _STATISTICS = ("CREATE TABLE sqlite_stat1(tbl,idx,stat)", "CREATE TABLE sqlite_stat4(tbl,idx,neq,nlt,ndlt,sample)")
@@ -46,6 +48,7 @@ def open_foreign(
     timeout: float = 5.0,
     isolation_level: Literal["DEFERRED", "IMMEDIATE", "EXCLUSIVE"] | None = None,
     max_value: int = MAX_VALUE,
+    min_steps: int = MIN_STEPS,
 ) -> sqlite3.Connection:
     """Open a file whose tables and indexes must be those that ``schema``, the script of its writer, makes (or fewer).
 
@@ -54,6 +57,7 @@ def open_foreign(
             ``rw``, or ``rwc``, which makes the file where there is none.
         isolation_level: as for ``sqlite3.connect``.
         max_value: bytes of the largest text, blob or row.
+        min_steps: steps that a statement may take however small the file is.
 
     Raises :class:`UntrustedFile` for a link, a special file, a journal that names other files, and every table, view,
     trigger or index that ``schema`` does not make; ``sqlite3.Error`` for what is damaged or missing.
@@ -66,7 +70,7 @@ def open_foreign(
     db = sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=isolation_level, factory=_Connection)
     try:
         db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max_value)
-        _limit_steps(db, path, size)
+        _limit_steps(db, path, size, min_steps)
         for pragma in ("trusted_schema = OFF", "cell_size_check = ON", "mmap_size = 0"):
             db.execute(f"PRAGMA {pragma}")
         _check_schema(db, _statements(schema))
@@ -115,7 +119,7 @@ class _Connection(sqlite3.Connection):
         return super().executescript(*arguments)
 
 
-def _limit_steps(db: _Connection, path: Path, size: int) -> None:
+def _limit_steps(db: _Connection, path: Path, size: int, least: int) -> None:
     """Interrupt statements that take more steps than the file has room for; a file that is new here has no limit.
 
     SQLite counts the steps of a prepared statement over all its executions, those inside full-text search too, so one call of
@@ -123,7 +127,7 @@ def _limit_steps(db: _Connection, path: Path, size: int) -> None:
     """
     if not size:
         return
-    steps = min(max(_MIN_STEPS, _STEPS_PER_BYTE * size), _MOST_STEPS)
+    steps = min(max(least, _STEPS_PER_BYTE * size), _MOST_STEPS)
 
     def over() -> bool:
         db.calls += 1

@@ -6,6 +6,7 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from fashionrec.common.folder import Entry, Folder
 from fashionrec.errors import DataError, FashionrecError
+from fashionrec.inspection.pickles import Budget
 from fashionrec.inspection.report import Report
 from fashionrec.inspection.tree import inspect_tree
 from fashionrec.labels.data_yaml import DATA_YAML, read_data_yaml
@@ -24,10 +25,10 @@ _KINDS = (
 )
 
 
-def inspect_folder(path: str | Path) -> Report:
+def inspect_folder(path: str | Path, budget: Budget | None = None) -> Report:
     """Say whether a folder is safe to use. It may be reached through a link; nothing in it is followed.
 
-    Raises :class:`DataError` if there is no such folder.
+    ``budget`` is what reading its pickles may cost. Raises :class:`DataError` if there is no such folder.
     """
     root = Path(path)
     if not root.is_dir():
@@ -39,7 +40,7 @@ def inspect_folder(path: str | Path) -> Report:
     folder = Folder(root)
     name, kind = next((pair for pair in _KINDS if folder.kind(pair[0]) is not None), ("", "unknown"))
     report = Report(root, kind)
-    files = inspect_tree(folder, report)
+    files = inspect_tree(folder, report, budget or Budget())
     _check_manifests(folder, files, report)
     if name not in ("", DATA_YAML) and folder.kind(name) == "folder":
         report.add(name, "manifest", "a folder where its maker wrote a file", refused=True)

@@ -38,10 +38,9 @@ _TRAINER_STATE = re.compile(r"training_args\.bin|(optimizer|scheduler|scaler)\.p
 _ENGINES = (".engine", ".plan", ".trt")
 
 
-def inspect_tree(folder: Folder, report: Report) -> list[Entry]:
+def inspect_tree(folder: Folder, report: Report, budget: Budget) -> list[Entry]:
     """Look at every entry and file of the folder; returns the files."""
     files: list[Entry] = []
-    budget = Budget()
     links: dict[tuple[int, int], list[int]] = {}  # files with several names: how many, and how many are in here
     names: dict[tuple[int, int], str] = {}
     if _anyone_writes(folder.root.stat().st_mode):
