@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -301,4 +302,43 @@ def test_a_journal_keeps_what_is_finished_by_key(tmp_path: Path) -> None:
     other.close()
     journal = Journal(path, "one")
     assert journal.get("aa") == photos[0]
+    journal.close()
+
+
+def test_a_journal_of_an_earlier_version_is_gone_on_with(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    db = sqlite3.connect(path)
+    db.executescript(
+        """
+        CREATE TABLE IF NOT EXISTS photos (
+          sha256 TEXT NOT NULL, build_key TEXT NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL,
+          PRIMARY KEY (sha256, build_key)
+        ) WITHOUT ROWID;
+        CREATE TABLE IF NOT EXISTS garments (
+          sha256 TEXT NOT NULL, build_key TEXT NOT NULL, position INTEGER NOT NULL, garment TEXT NOT NULL,
+          vector BLOB NOT NULL, thumbnail BLOB NOT NULL, PRIMARY KEY (sha256, build_key, position)
+        );
+        INSERT INTO photos VALUES ('cc', 'one', 3, 4), ('aa', 'one', 1, 2), ('aa', 'two', 1, 2), ('bb', 'one', 5, 6);
+        INSERT INTO garments VALUES
+          ('cc', 'one', 0, '["top", 0.5, [1, 2, 3, 4], false]', x'01', x'02'),
+          ('cc', 'one', 1, '["skirt", 0.25, [5, 6, 7, 8], false]', x'03', x'04'),
+          ('aa', 'two', 0, '[null, null, [0, 0, 1, 2], true]', x'05', x'06');
+        """
+    )
+    db.close()
+    top = FoundGarment("top", 0.5, Box(1, 2, 3, 4), False, b"\1", b"\2")
+    skirt = FoundGarment("skirt", 0.25, Box(5, 6, 7, 8), False, b"\3", b"\4")
+    for _ in range(2):  # as it was converted, and as it lies there then
+        journal = Journal(path, "one")
+        assert journal.get("cc") == FoundPhoto("cc", 3, 4, (top, skirt))
+        assert [journal.get(digest) for digest in ("aa", "bb", "dd")] == [
+            FoundPhoto("aa", 1, 2, ()),
+            FoundPhoto("bb", 5, 6, ()),
+            None,
+        ]
+        journal.close()
+    journal = Journal(path, "two")
+    assert journal.get("aa") == FoundPhoto("aa", 1, 2, (FoundGarment(None, None, Box(0, 0, 1, 2), True, b"\5", b"\6"),))
+    journal.put([FoundPhoto("bb", 7, 8, (skirt,))])
+    assert journal.get("bb") == FoundPhoto("bb", 7, 8, (skirt,))
     journal.close()

@@ -2,6 +2,9 @@
 
 One SQLite file in ``work/``. A photo's result depends on its content and on the models and settings (``build_key``), on
 nothing else, so whatever is in the journal can be used by any later build with the same key.
+
+Rows are only appended, and no index has them in another order: a commit writes little more than what is new. (Under random
+keys, each photo would rewrite a page of every index, and copy it to the rollback journal first.)
 """
 
 from __future__ import annotations
@@ -17,7 +20,18 @@ from fashionrec.common.documents import parse_json
 from fashionrec.common.sqlite import open_foreign
 from fashionrec.types import Box
 
+#: The garments of a photo are consecutive rows. Of several rows of one photo the last counts.
 _SCHEMA = """
+CREATE TABLE IF NOT EXISTS photos (
+  photo_no INTEGER PRIMARY KEY, sha256 TEXT NOT NULL, build_key TEXT NOT NULL, width INTEGER NOT NULL,
+  height INTEGER NOT NULL, first_garment INTEGER NOT NULL, garments INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS garments (
+  garment_no INTEGER PRIMARY KEY, garment TEXT NOT NULL, vector BLOB NOT NULL, thumbnail BLOB NOT NULL
+);
+"""
+#: As earlier versions wrote them: a build that such a version began is gone on with.
+_KEYED = """
 CREATE TABLE IF NOT EXISTS photos (
   sha256 TEXT NOT NULL, build_key TEXT NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL,
   PRIMARY KEY (sha256, build_key)
@@ -57,53 +71,80 @@ class Journal:
         self._key = build_key
         db: sqlite3.Connection | None = None
         with suppress(sqlite3.Error):
-            db = self._open(path)
+            db = _open(path)
         if db is None:  # the error has gone with what it held open: Windows would not remove the file before
             path.unlink(missing_ok=True)
-        self._db = db or self._open(path)
-
-    @staticmethod
-    def _open(path: Path) -> sqlite3.Connection:
-        db = open_foreign(path, _SCHEMA, mode="rwc")
-        try:
-            db.executescript(_SCHEMA)
-            if db.execute("PRAGMA quick_check").fetchone() != ("ok",):
-                raise sqlite3.DatabaseError("malformed")
-            db.execute("DELETE FROM photos WHERE 0")  # a header may say that nobody can write the file
-        except sqlite3.Error:
-            db.close()
-            raise
-        return db
+        self._db = db or _open(path)
+        sql = "SELECT sha256, photo_no FROM photos WHERE build_key = ? ORDER BY photo_no"
+        self._numbers: dict[str, int] = dict(self._db.execute(sql, (build_key,)))
 
     def has(self, sha256: str) -> bool:
-        sql = "SELECT 1 FROM photos WHERE sha256 = ? AND build_key = ?"
-        return self._db.execute(sql, (sha256, self._key)).fetchone() is not None
+        return sha256 in self._numbers
 
     def put(self, photos: Sequence[FoundPhoto]) -> None:
         """Record finished photos in one transaction."""
         self._db.execute("BEGIN")
-        for photo in photos:
-            key = (photo.sha256, self._key)
-            self._db.execute("INSERT OR REPLACE INTO photos VALUES (?, ?, ?, ?)", (*key, photo.width, photo.height))
-            for position, g in enumerate(photo.garments):
-                fields = json.dumps([g.class_name, g.confidence, list(g.box), g.whole_photo])
-                self._db.execute(
-                    "INSERT OR REPLACE INTO garments VALUES (?, ?, ?, ?, ?, ?)",
-                    (*key, position, fields, g.vector, g.thumbnail),
-                )
+        numbers = {photo.sha256: _add(self._db, photo, self._key) for photo in photos}
         self._db.execute("COMMIT")
+        self._numbers |= numbers
 
     def get(self, sha256: str) -> FoundPhoto | None:
-        key = (sha256, self._key)
-        row = self._db.execute("SELECT width, height FROM photos WHERE sha256 = ? AND build_key = ?", key).fetchone()
-        if row is None:
+        if sha256 not in self._numbers:
             return None
-        sql = "SELECT garment, vector, thumbnail FROM garments WHERE sha256 = ? AND build_key = ? ORDER BY position"
+        sql = "SELECT width, height, first_garment, garments FROM photos WHERE photo_no = ?"
+        width, height, first, count = self._db.execute(sql, (self._numbers[sha256],)).fetchone()
+        sql = "SELECT garment, vector, thumbnail FROM garments WHERE garment_no >= ? ORDER BY garment_no LIMIT ?"
         garments = []
-        for fields, vector, thumbnail in self._db.execute(sql, key):
+        for fields, vector, thumbnail in self._db.execute(sql, (first, count)):
             class_name, confidence, box, whole = parse_json(fields)
             garments.append(FoundGarment(class_name, confidence, Box(*box), whole, vector, thumbnail))
-        return FoundPhoto(sha256, row[0], row[1], tuple(garments))
+        return FoundPhoto(sha256, width, height, tuple(garments))
 
     def close(self) -> None:
         self._db.close()
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    db = open_foreign(path, _SCHEMA + _KEYED, mode="rwc")
+    try:
+        db.executescript(_SCHEMA)
+        if db.execute("PRAGMA quick_check").fetchone() != ("ok",):
+            raise sqlite3.DatabaseError("malformed")
+        if "photo_no" not in {row[1] for row in db.execute("PRAGMA table_info(photos)")}:
+            _convert(db)
+        db.execute("DELETE FROM photos WHERE 0")  # a header may say that nobody can write the file
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
+
+
+def _convert(db: sqlite3.Connection) -> None:
+    """Make keyed tables into tables of the present kind."""
+    db.execute("BEGIN")
+    for table in ("photos", "garments"):
+        db.execute(f"ALTER TABLE {table} RENAME TO keyed_{table}")
+    for statement in _SCHEMA.split(";"):
+        db.execute(statement)
+    db.execute("INSERT INTO garments SELECT rowid, garment, vector, thumbnail FROM keyed_garments ORDER BY rowid")
+    db.execute(
+        "INSERT INTO photos (sha256, build_key, width, height, first_garment, garments)"
+        " SELECT p.sha256, p.build_key, p.width, p.height, coalesce(min(g.rowid), 0), count(g.rowid)"
+        " FROM keyed_photos p LEFT JOIN keyed_garments g USING (sha256, build_key) GROUP BY p.sha256, p.build_key"
+    )
+    for table in ("photos", "garments"):
+        db.execute(f"DROP TABLE keyed_{table}")
+    db.execute("COMMIT")
+
+
+def _add(db: sqlite3.Connection, photo: FoundPhoto, key: str) -> int:
+    """Append a photo; returns its number."""
+    first: int | None = None
+    for g in photo.garments:
+        fields = json.dumps([g.class_name, g.confidence, list(g.box), g.whole_photo])
+        sql = "INSERT INTO garments (garment, vector, thumbnail) VALUES (?, ?, ?)"
+        number = db.execute(sql, (fields, g.vector, g.thumbnail)).lastrowid
+        first = number if first is None else first
+    row = (photo.sha256, key, photo.width, photo.height, first or 0, len(photo.garments))
+    sql = "INSERT INTO photos (sha256, build_key, width, height, first_garment, garments) VALUES (?, ?, ?, ?, ?, ?)"
+    return int(db.execute(sql, row).lastrowid or 0)

@@ -17,6 +17,8 @@ from fashionrec.common.sqlite import open_foreign
 
 #: A time of change younger than this when the file was hashed proves nothing: seconds.
 RACY = 2.0
+#: Seconds between two commits: the keys are random, so that each commit rewrites nearly every page.
+_COMMIT_EVERY = 10.0
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (
@@ -30,6 +32,7 @@ class SeenFiles:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._due = time.monotonic() + _COMMIT_EVERY
         try:
             self._db = _open(path)
         except sqlite3.Error:  # damaged: it holds nothing that cannot be made again
@@ -53,13 +56,16 @@ class SeenFiles:
 
     def put(self, digests: dict[str, tuple[int, int, int, str]]) -> None:
         """Record size, time of change, time of hashing (both in nanoseconds) and sha256 of files."""
-        with self._db:
-            self._db.executemany(
-                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)",
-                ((_key(path), *entry) for path, entry in digests.items()),
-            )
+        self._db.executemany(
+            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)",
+            ((_key(path), *entry) for path, entry in digests.items()),
+        )
+        if time.monotonic() >= self._due:
+            self._db.commit()
+            self._due = time.monotonic() + _COMMIT_EVERY
 
     def close(self) -> None:
+        self._db.commit()
         self._db.close()
 
 
@@ -76,6 +82,7 @@ def _open(path: Path) -> sqlite3.Connection:
     db = open_foreign(path, _SCHEMA, mode="rwc", isolation_level="DEFERRED")
     try:
         db.execute("PRAGMA synchronous = OFF")
+        db.execute("PRAGMA cache_size = -65536")
         db.executescript(_SCHEMA)
         db.execute("DELETE FROM files WHERE 0")  # a header may say that nobody can write the file
         db.rollback()

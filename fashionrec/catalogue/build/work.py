@@ -6,6 +6,7 @@ journal of its own.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from fashionrec.config import Config
     from fashionrec.models.bundle import Bundle
     from fashionrec.store.journal import FoundPhoto, Journal
+
+
+#: Seconds between two commits of the journal at least: each writes and syncs some pages beside what is new.
+_COMMIT_EVERY = 2.0
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,12 @@ def work_on(
     seconds: MutableMapping[str, float],
     progress: Callable[[int, int, int], None],
     log: Callable[[str], None],
+    clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, ImageError]:
     """Work on photos (sha256 and path) and record what they give; returns those that cannot be used.
+
+    Finished photos are committed as soon as there are ``build.checkpoint`` of them, but not more often
+    than every two seconds (by ``clock``): a kill costs what was finished since, and what was under way.
 
     The sha256 is that of :func:`fashionrec.photos.images.photo_digest`. ``known`` and ``seconds``
     are those of :func:`find_garments` (``seconds`` a ``Counter``); ``progress`` is told
@@ -65,6 +74,7 @@ def work_on(
     finished: list[FoundPhoto] = []
     bad: dict[str, ImageError] = {}
     done = garments = 0
+    due = 0.0
     for part in find_garments(photos, models, recipe.config, known=known, seconds=seconds):
         for digest, outcome in part:
             if isinstance(outcome, ImageError):
@@ -73,9 +83,9 @@ def work_on(
                 finished.append(outcome)
                 garments += len(outcome.garments)
         done += len(part)
-        if len(finished) >= recipe.config.build.checkpoint:
+        if len(finished) >= recipe.config.build.checkpoint and clock() >= due:
             journal.put(finished)
-            finished = []
+            finished, due = [], clock() + _COMMIT_EVERY
         progress(done, garments, len(bad))
     journal.put(finished)
     return bad
