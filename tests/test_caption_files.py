@@ -131,6 +131,7 @@ def test_answers_that_a_killed_run_had_written_down_are_recorded(config: Config,
         writing = Spool(spool, ledger)
         for n in range(2):
             writing.append(Arrived(Place(f"{n:064}", "top", BOX), "m-1", BODY, 1.5))
+        writing.close()  # a killed process holds nothing open
         assert caches.recover(remote, spool) == 2
         assert not spool.exists()
         found = caches.find(Place("0" * 64, "top", BOX), "openai")

@@ -125,11 +125,11 @@ FAULTS: list[tuple[Callable[[Path], Any], str, str]] = [
 
 
 def test_each_fault_of_an_export_is_one_line(catalogue: Path, tmp_path: Path, config: Config) -> None:
-    whole, out, made = tmp_path / "whole", tmp_path / "out", tmp_path / "made"
+    whole, made = tmp_path / "whole", tmp_path / "made"
     export_catalogue(catalogue, whole, config)
     first = pandas.read_parquet(whole / "items.parquet")["item_id"][0]
-    for plant, message, hint in FAULTS:
-        shutil.rmtree(out, ignore_errors=True)
+    for n, (plant, message, hint) in enumerate(FAULTS):
+        out = tmp_path / f"out{n}"  # its arrays are mapped for as long as the error is there
         shutil.copytree(whole, out)
         plant(out)
         with pytest.raises(DataError) as caught:
