@@ -18,7 +18,6 @@ from fashionrec.dataset.prepare.assign import assign_groups, assign_splits
 from fashionrec.dataset.prepare.augment import Change, change_labels, draw_change, rotate_box
 from fashionrec.dataset.prepare.prepare import done_before, prepare
 from fashionrec.dataset.prepare.rules import Frame, Label, class_map, clean_boxes
-from fashionrec.dataset.prepare.similar import near_pairs
 from fashionrec.dataset.prepare.split import counts_of
 from fashionrec.dataset.prepare.stage import Staged
 from fashionrec.dataset.prepare.table import TableImage, write_data_yaml, write_table
@@ -317,7 +316,6 @@ def test_what_belongs_together() -> None:
     assert assign_groups(records, 2) == [0, 1, 0, 2, 3, 4, 4, 5, 6]
     assert assign_groups(records, 3) == [0, 1, 0, 2, 1, 3, 3, 4, 5]
     assert assign_groups([record("b", phash=zero)], 3) == [0]
-    assert list(near_pairs(np.array([[1] * 32, [1] * 32], np.uint8), -1)) == []
 
 
 def test_splits_that_are_kept_bring_a_group_to_where_most_of_it_is(config: Config) -> None:

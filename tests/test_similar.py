@@ -1,4 +1,4 @@
-"""Perceptual hashes: what they do not mind, what they tell apart; pairs and groups against the plain definition."""
+"""Perceptual hashes: what they do not mind, what they tell apart; groups against the plain definition."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 from planted import pixels
 
 from fashionrec.config import load_config
-from fashionrec.dataset.prepare.similar import HASH_BYTES, NO_HASH, groups, near_pairs, photo_hash
+from fashionrec.dataset.prepare.near import near_links
+from fashionrec.dataset.prepare.similar import HASH_BYTES, NO_HASH, groups, photo_hash
 
 SIZE = (320, 240)
 SEEDS = range(100, 130)
@@ -55,8 +56,7 @@ def test_a_changed_copy_is_near(change: str, limit: int) -> None:
 
 
 def test_other_pictures_are_far(limit: int) -> None:
-    found = list(near_pairs(hashes(*(photo_hash(pixels(seed, SIZE)) for seed in SEEDS)), 2 * limit))
-    assert found == []
+    assert list(near_links(hashes(*(photo_hash(pixels(seed, SIZE)) for seed in SEEDS)), 2 * limit)) == []
 
 
 def test_the_hash_is_the_sign_of_the_cosine_transform_about_its_median() -> None:
@@ -82,40 +82,7 @@ def test_a_picture_of_one_colour_has_no_hash_and_is_near_to_none(colour: int) ->
     flat = Image.new("RGB", (90, 60), (colour,) * 3)
     assert photo_hash(flat) == NO_HASH
     assert photo_hash(recoded(flat, 50)) == NO_HASH
-    assert list(near_pairs(hashes(NO_HASH, NO_HASH, photo_hash(pixels(1))), 256)) == []
-
-
-def plain_pairs(codes: np.ndarray, bits: int) -> set[tuple[int, int, int]]:
-    rows = [row.tobytes() for row in codes]
-    return {
-        (i, j, distance(rows[i], rows[j]))
-        for j in range(len(rows))
-        for i in range(j)
-        if NO_HASH not in (rows[i], rows[j]) and distance(rows[i], rows[j]) <= bits
-    }
-
-
-@settings(max_examples=40)
-@given(seed=st.integers(0, 2**32 - 1), count=st.integers(0, 150), bits=st.sampled_from([-1, 0, 1, 8, 32, 128]))
-def test_pairs_are_all_pairs_within_the_distance(seed: int, count: int, bits: int) -> None:
-    chance = np.random.default_rng(seed)
-    codes = chance.integers(0, 256, (count, HASH_BYTES), dtype=np.uint8)
-    for n in range(1, count, 3):  # copies with a few bits turned
-        codes[n] = codes[chance.integers(0, n)]
-        turned = chance.choice(256, chance.integers(0, 40), replace=False)
-        codes[n] ^= np.packbits(np.isin(np.arange(256), turned))
-    codes[chance.integers(0, 10, count) == 0] = 0
-    found = list(near_pairs(codes, bits))
-    assert len(found) == len(set(found))
-    assert set(found) == plain_pairs(codes, bits)
-
-
-def test_blocks_do_not_change_the_pairs() -> None:
-    codes = np.random.default_rng(3).integers(0, 256, (200, HASH_BYTES), dtype=np.uint8)
-    codes[150] = codes[3]
-    codes[199] = codes[63]
-    blocks_of_64 = near_pairs(codes, 0, most=1)
-    assert list(blocks_of_64) == [(3, 150, 0), (63, 199, 0)]
+    assert list(near_links(hashes(NO_HASH, NO_HASH, photo_hash(pixels(1))), 256)) == []
 
 
 @given(count=st.integers(1, 30), data=st.data())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -12,7 +11,8 @@ import numpy as np
 from fashionrec.dataset.audit.findings import Finding
 from fashionrec.dataset.audit.inspect import Inspected
 from fashionrec.dataset.audit.listing import Entry
-from fashionrec.dataset.prepare.similar import HASH_BYTES, near_pairs
+from fashionrec.dataset.prepare.near import nearest_before
+from fashionrec.dataset.prepare.similar import HASH_BYTES
 
 
 def find_duplicates(entries: Sequence[Entry], seen: Sequence[Inspected], bits: int) -> Iterator[Finding]:
@@ -58,20 +58,15 @@ def _near(
             contents.add(photo.sha256)
             numbers.append(n)
     hashes = np.frombuffer(b"".join(seen[n].phash for n in numbers), np.uint8).reshape(-1, HASH_BYTES)
-    for second, pairs in groupby(near_pairs(hashes, bits), key=lambda pair: pair[1]):
-        nearest: dict[bool, tuple[int, int]] = {}
-        for first, _, distance in pairs:
-            across = entries[numbers[first]].split != entries[numbers[second]].split
-            if across not in nearest or distance < nearest[across][0]:
-                nearest[across] = (distance, first)
-        for across, (distance, first) in sorted(nearest.items()):
-            one, other = numbers[first], numbers[second]
-            paired.add((one, other))
-            kind = "near-duplicate-across-splits" if across else "near-duplicate"
-            text = f"{distance} of {8 * HASH_BYTES} bits differ"
-            if across:
-                text = f"{_across(entries, one, other)}; {text}"
-            yield _pair(kind, text, entries, one, other, bits=distance)
+    splits = [entries[n].split for n in numbers]
+    for second, across, first, distance in nearest_before(hashes, splits, bits):
+        one, other = numbers[first], numbers[second]
+        paired.add((one, other))
+        kind = "near-duplicate-across-splits" if across else "near-duplicate"
+        text = f"{distance} of {8 * HASH_BYTES} bits differ"
+        if across:
+            text = f"{_across(entries, one, other)}; {text}"
+        yield _pair(kind, text, entries, one, other, bits=distance)
 
 
 def _by_name(entries: Sequence[Entry], paired: set[tuple[int, int]]) -> Iterator[Finding]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 
 from fashionrec.config import DatasetConfig
+from fashionrec.dataset.prepare.near import near_links
 from fashionrec.dataset.prepare.rules import Problem
 from fashionrec.dataset.prepare.similar import groups as connected
-from fashionrec.dataset.prepare.similar import near_pairs
 from fashionrec.dataset.prepare.split import SPLITS, Group, counts_of, split_groups
 from fashionrec.dataset.prepare.write import Record
 
@@ -20,9 +21,9 @@ def assign_groups(records: Sequence[Record], bits: int) -> list[int]:
 
     ``bits``: how many bits the perceptual hashes of near-duplicates may differ by; -1 = they are not looked for.
     """
-    pairs = [*_alike(records), *(_near(records, bits) if bits >= 0 else ())]
+    links = chain(_alike(records), _near(records, bits) if bits >= 0 else ())
     numbers = [0] * len(records)
-    for number, members in enumerate(connected(len(records), pairs)):
+    for number, members in enumerate(connected(len(records), links)):
         for member in members:
             numbers[member] = number
     return numbers
@@ -39,13 +40,13 @@ def _alike(records: Sequence[Record]) -> Iterator[tuple[int, int]]:
                 yield first[key], n
 
 
-def _near(records: Sequence[Record], bits: int) -> Iterator[tuple[int, int, int]]:
+def _near(records: Sequence[Record], bits: int) -> Iterator[tuple[int, int]]:
     hashed = [n for n, record in enumerate(records) if record.staged.phash]
     if len(hashed) < 2:
         return
     hashes = np.frombuffer(b"".join(bytes.fromhex(records[n].staged.phash) for n in hashed), np.uint8)
-    for i, j, distance in near_pairs(hashes.reshape(len(hashed), -1), bits):
-        yield hashed[i], hashed[j], distance
+    for one, other in near_links(hashes.reshape(len(hashed), -1), bits):
+        yield hashed[one], hashed[other]
 
 
 def assign_splits(

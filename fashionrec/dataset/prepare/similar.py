@@ -1,4 +1,4 @@
-"""Photos that show the same picture: a perceptual hash of each, and the pairs whose hashes differ in few bits.
+"""Photos that show the same picture: a perceptual hash of each, and the groups that pairs of them make.
 
 The hash is the pHash of Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions" (2010), at 16 x 16:
 the low frequencies of a cosine transform, each one bit, whether it is above their median. ImageHash computes the same, and
@@ -12,7 +12,7 @@ colour is the same picture to the hash.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -30,8 +30,6 @@ NO_HASH = bytes(HASH_BYTES)
 
 _SMALL = 64  # side of the picture that is transformed
 _FLAT = 1.0  # standard deviation, in grey levels, below which there is nothing to compare
-#: Pairs that one step may find at most, 12 bytes each: bounds the memory where all pictures are alike.
-MOST_PAIRS = 40_000_000
 
 
 def photo_hash(pixels: Image.Image) -> bytes:
@@ -47,33 +45,7 @@ def photo_hash(pixels: Image.Image) -> bytes:
     return np.packbits(low > np.median(low)).tobytes()
 
 
-def near_pairs(hashes: NDArray[np.uint8], bits: int, *, most: int = MOST_PAIRS) -> Iterator[tuple[int, int, int]]:
-    """All pairs ``(i, j, distance)``, i < j, of uint8 [n, 32] hashes that differ in at most ``bits`` bits; by j, then i.
-
-    Exact. ``bits`` below 0 finds nothing, not even equal hashes. 100,000 hashes take 10 to 20 seconds on two cores.
-    One step finds at most about ``most`` pairs.
-    """
-    import faiss
-
-    codes = np.ascontiguousarray(hashes, dtype=np.uint8).reshape(len(hashes), HASH_BYTES)
-    numbers = np.flatnonzero(codes.any(axis=1))  # those that have a hash
-    if bits < 0 or len(numbers) < 2:
-        return
-    codes = codes[numbers]
-    index = faiss.IndexBinaryFlat(HASH_BYTES * 8)
-    step = max(64, min(4096, most // len(codes)))
-    for start in range(0, len(codes), step):
-        block = codes[start : start + step]
-        index.add(block)  # each is compared with itself and those before it: every pair once
-        limits, distances, found = index.range_search(block, bits + 1)
-        for row in range(len(block)):
-            part = slice(int(limits[row]), int(limits[row + 1]))
-            for other, distance in sorted(zip(found[part].tolist(), distances[part].tolist(), strict=True)):
-                if other < start + row:
-                    yield int(numbers[other]), int(numbers[start + row]), int(distance)
-
-
-def groups(count: int, pairs: Iterable[tuple[int, ...]]) -> list[list[int]]:
+def groups(count: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
     """The numbers 0..count-1 in groups that pairs connect, each sorted, ordered by their first; the unpaired alone."""
     parent = list(range(count))
 
@@ -83,7 +55,7 @@ def groups(count: int, pairs: Iterable[tuple[int, ...]]) -> list[list[int]]:
             n = parent[n]
         return n
 
-    for first, second, *_ in pairs:
+    for first, second in pairs:
         low, high = sorted((root(first), root(second)))
         parent[high] = low
     found: dict[int, list[int]] = {}
