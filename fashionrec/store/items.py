@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fashionrec.common.documents import parse_json
 from fashionrec.common.sqlite import open_foreign
@@ -39,6 +39,8 @@ from fashionrec.types import Box, Item
 if TYPE_CHECKING:
     from fashionrec.store.content import CaptionRow, EntryRow, PhotoRow
     from fashionrec.store.item_keys import KeyTable
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -114,29 +116,30 @@ class ItemReader:
         """The items whose image vectors are at some (segment, row) places, as far as there are any."""
         if self._keys is not None:
             return self._keys.at_rows(places)
-        return list(map(_key, self._many(_KEYS + _AT_ROWS, list(places), 2, KEY)))
+        return list(self._many(_KEYS + _AT_ROWS, list(places), 2, KEY, _key))
 
     def keys_by_numbers(self, numbers: Sequence[int]) -> list[ItemKey]:
         """The items of some numbers, as far as they are there."""
         if self._keys is not None:
             return self._keys.by_numbers(numbers)
         sql = f"{_KEYS}{_OF_ITEMS}WHERE i.item_no IN (VALUES {{}})"
-        return list(map(_key, self._many(sql, [(n,) for n in numbers], 1, KEY)))
+        return list(self._many(sql, [(n,) for n in numbers], 1, KEY, _key))
 
     def by_numbers(self, numbers: Sequence[int]) -> dict[int, StoredItem]:
         """Items by item number."""
-        rows = self._many(_SELECT + "WHERE i.item_no IN (VALUES {})", [(n,) for n in numbers], 1)
-        return {stored.item_no: stored for stored in map(_stored, rows)}
+        sql = _SELECT + "WHERE i.item_no IN (VALUES {})"
+        return {stored.item_no: stored for stored in self._many(sql, [(n,) for n in numbers], 1, STORED, _stored)}
 
     def by_item_ids(self, item_ids: Sequence[str]) -> list[StoredItem]:
         """Items by their ids, those that are there."""
-        rows = self._many(_SELECT + "WHERE i.item_id IN (VALUES {})", [(one,) for one in item_ids], 1)
-        return list(map(_stored, rows))
+        sql = _SELECT + "WHERE i.item_id IN (VALUES {})"
+        return list(self._many(sql, [(one,) for one in item_ids], 1, STORED, _stored))
 
     def of_product(self, product_id: str) -> list[StoredItem]:
         """The items of one product, in order."""
-        rows = self._rows(_SELECT + "WHERE i.product_id = ? ORDER BY i.item_no", STORED, (product_id,))
-        return [_stored(row) for row in rows]
+        with translated(self._path):
+            rows = self._rows(_SELECT + "WHERE i.product_id = ? ORDER BY i.item_no", STORED, (product_id,))
+            return [_stored(row) for row in rows]
 
     def everything(self) -> Iterable[StoredItem]:
         """Every item, in order."""
@@ -350,16 +353,21 @@ class ItemReader:
             yield db.execute(sql)
 
     def _many(
-        self, sql: str, keys: Sequence[tuple[Any, ...]], width: int, kinds: Kinds = STORED
-    ) -> Iterator[tuple[Any, ...]]:
-        """The rows of a statement that is asked with any number of keys, ``width`` values each."""
+        self,
+        sql: str,
+        keys: Sequence[tuple[Any, ...]],
+        width: int,
+        kinds: Kinds,
+        make: Callable[[Sequence[Any]], T],
+    ) -> Iterator[T]:
+        """What is made of the rows of a statement that is asked with any number of keys, ``width`` values each."""
         for start in range(0, len(keys), 400):
             part = keys[start : start + 400]
             row = f"({', '.join('?' * width)})"
             values = [value for key in part for value in key]
             with translated(self._path):
                 found = self._db.execute(sql.format(", ".join([row] * len(part))), values).fetchall()
-                yield from typed(found, kinds)
+                yield from map(make, typed(found, kinds))  # here, where what is no JSON is told of as damage
 
 
 _OWN = {
