@@ -7,7 +7,7 @@ import typer
 
 from fashionrec.cli.index import finished, print_report, refuse_lost
 from fashionrec.cli.options import CatalogueArgument, CatalogueOption
-from fashionrec.cli.reindex import reindex
+from fashionrec.cli.reindex import index_line, reindex
 from fashionrec.cli.session import Command, Context, Session
 from fashionrec.common.text import shell_word
 from fashionrec.errors import UsageError
@@ -108,10 +108,7 @@ def _print_catalogue(session: Session, document: dict[str, Any]) -> None:
     for kind, bundle in document["bundles"].items():
         out.line(f"  {kind:10} {bundle['name']} ({bundle['fingerprint'][:16]})")
     if (index := document["index"]) is not None:
-        out.line(
-            f"  index      {index['kind']}, {index['vectors']} vectors, recall@10 {index['recall_at_10']:.3f},"
-            f" {index['latency_ms_p50']:.2f} ms a query"
-        )
+        out.line(f"  index      {index_line(index)}")
     if len(document["generations"]) > 1:
         out.line()
         rows = [

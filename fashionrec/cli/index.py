@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fashionrec.cli.options import IndexType, MaxLatency, MaxMemory
-from fashionrec.cli.reindex import override_index
+from fashionrec.cli.reindex import index_line, override_index
 from fashionrec.cli.session import Command, Context, Session
 from fashionrec.common.text import shell_word
 from fashionrec.errors import Refused
@@ -126,11 +126,7 @@ def print_report(session: Session, report: dict[str, Any]) -> None:
         out.line(f"{report['crops_reused']} garments cut as before: their vectors were kept")
     if report["without_detection"]:
         out.line(f"{report['without_detection']} photos without a detection, indexed whole")
-    index = report["index"]
-    out.line(
-        f"index: {index['kind']}, {index['vectors']} vectors, recall@10 {index['recall_at_10']:.3f},"
-        f" {index['latency_ms_p50']:.2f} ms a query"
-    )
+    out.line(f"index: {index_line(report['index'])}")
     if report["failed"]:
         reasons = ", ".join(f"{count} {reason}" for reason, count in report["failure_reasons"].items())
         out.line(f"{report['failed']} rows failed: {reasons}")

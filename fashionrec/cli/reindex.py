@@ -64,5 +64,14 @@ def print_index(session: Session, entry: dict[str, Any]) -> None:
         out.line(f"recall@10 of float16 against float32: {entry['float16_recall_at_10']:.4f}")
 
 
+def index_line(entry: dict[str, Any]) -> str:
+    """An index entry in one line, and what its figures were measured on where that is less than there is."""
+    line = f"{entry['kind']}, {entry['vectors']} vectors, recall@10 {entry['recall_at_10']:.3f},"
+    line += f" {entry['latency_ms_p50']:.2f} ms a query"
+    if measured_on := entry.get("measured_on"):
+        line += f" (measured on {measured_on['image']} vectors)"
+    return line
+
+
 def _number(value: float | None, places: int) -> str | None:
     return None if value is None else f"{value:.{places}f}"

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fashionrec.errors import CatalogueError
-from fashionrec.store.approximate import INDEX, left_out_rows, open_index
+from fashionrec.store.approximate import INDEX, ApproximateIndex, left_out_rows, open_index
 from fashionrec.store.generations import folder_of
 from fashionrec.store.index_kinds import KINDS, LEAST, WrittenIndex, efforts, expected_bytes, open_written, write_index
 from fashionrec.store.manifest import IndexEntry, SegmentEntry
@@ -32,6 +32,10 @@ K = 10
 Log = Callable[[str], None]
 _FIRST = 3  # questions asked before the time is taken
 _TIMED, _LEAST_TIMES = 3000.0, 30  # milliseconds after which enough have been, where they are so many
+_GROWN = 0.1  # share of new vectors up to which a choice stays
+_SCANNED = (
+    1 << 30
+)  # bytes of vectors that new ones are compared with to see how they are found: a tenth of a second or so
 _MEASURED = ("recall_at_10", "latency_ms_p50", "latency_ms_p95")
 
 
@@ -64,10 +68,11 @@ def make_index(
 ) -> IndexEntry:
     """Choose, make and measure the index of a generation; returns the ``index`` entry of its manifest.
 
-    Of ``segments`` image vectors are indexed; a new index is written to ``indexes/NAME``. The
-    ``previous`` one goes on being used as long as what it covers is there, it reaches the bar, and it
-    leaves no more than ``settings.rebuild_above`` and ``max_beside`` of the vectors beside it. Raises
-    ``OSError`` where the disk takes no more.
+    Of ``segments`` image vectors are indexed; a new index is written to ``indexes/NAME``. The choice of
+    ``previous`` stays until a tenth of the vectors are new (:func:`carry`). Its index, measured anew
+    then, goes on being used as long as what it covers is there, it reaches the bar, and it leaves no
+    more than ``settings.rebuild_above`` and ``max_beside`` of the vectors beside it. Raises ``OSError``
+    where the disk takes no more.
     """
     over = tuple((key, entry.count) for key, entry in sorted(segments.items()))
     asked = settings.model_dump()
@@ -76,6 +81,25 @@ def make_index(
             open_index(root, previous, segments)
             return previous
     store = open_store(root, segments, "image")
+    entry = carry(root, segments, store, settings, previous, log) if previous and previous.settings == asked else None
+    if entry is None:
+        entry = _measure_anew(root, name, segments, store, settings, previous, log)
+    halves = [one.float16_recall_at_10 for one in segments.values() if one.kind == "image"]
+    half = min((recall for recall in halves if recall is not None), default=entry.float16_recall_at_10)
+    dtypes = sorted({dtype_of(opened) for opened in store.indexes})
+    return replace(entry, float16_recall_at_10=half, dtype=" and ".join(dtypes), over=over, settings=asked)
+
+
+def _measure_anew(
+    root: Path,
+    name: str,
+    segments: Mapping[str, SegmentEntry],
+    store: VectorStore,
+    settings: IndexConfig,
+    previous: IndexEntry | None,
+    log: Log,
+) -> IndexEntry:
+    """The index of before where it still serves, else a new one, with figures of all vectors that there are."""
     truth = find_truth(store, settings)
     entry = _kept(root, segments, store, truth, settings, previous, log)
     if entry is None:
@@ -83,10 +107,103 @@ def make_index(
     if entry.path is not None:
         recall = text_recall(root, segments, open_store(root, segments, "image", entry), settings)
         entry = replace(entry, text_recall_at_10=recall, text=recall is not None and recall >= settings.recall)
-    halves = [one.float16_recall_at_10 for one in segments.values() if one.kind == "image"]
-    half = min((recall for recall in halves if recall is not None), default=entry.float16_recall_at_10)
-    dtypes = sorted({dtype_of(opened) for opened in store.indexes})
-    return replace(entry, float16_recall_at_10=half, dtype=" and ".join(dtypes), over=over, settings=asked)
+    return replace(entry, measured_on={}, since={})
+
+
+def carry(
+    root: Path,
+    segments: Mapping[str, SegmentEntry],
+    store: VectorStore,
+    settings: IndexConfig,
+    previous: IndexEntry,
+    log: Log,
+) -> IndexEntry | None:
+    """The choice made by the same ``settings`` for nearly the same vectors; None where all is to be measured again.
+
+    Exact search misses nothing, so its choice stands as long as the limits on memory, time and number
+    say the same of it. Beside an index, new vectors are searched exactly: that only raises the recall of
+    the questions that it was measured with, for fewer of their nearest are left to the index. How the
+    new ones are found themselves is asked, and must not pull the recall of all below the bar.
+    """
+    now = {kind: sum(entry.count for entry in segments.values() if entry.kind == kind) for kind in ("image", "caption")}
+    known = sum(count for _, count in previous.over)
+    base = {"image": previous.vectors, "caption": known - previous.vectors, **previous.measured_on}
+    new = {name: entry for name, entry in segments.items() if (name, entry.count) not in previous.over}
+    since: dict[str, float] = {
+        kind: previous.since.get(kind, 0) + sum(entry.count for entry in new.values() if entry.kind == kind)
+        for kind in now
+    }
+    kinds = ("image",) if previous.path is None else ("image", "caption")
+    if any(abs(now[kind] - base[kind]) > base[kind] * _GROWN for kind in kinds):
+        return None
+    entry = replace(previous, vectors=now["image"], measured_on=base, since=since)
+    if previous.path is None:
+        return entry if _is_as_exact(store, settings, previous, base["image"]) else None
+    if any(since[kind] > base[kind] * _GROWN for kind in kinds):  # as many went
+        return None
+    try:
+        served = open_store(root, segments, "image", previous)
+    except CatalogueError:  # a segment that it covers has gone, or the file is damaged
+        return None
+    assert served.index is not None
+    beside = _beside(served.index, len(store), settings, log)
+    if beside is None or _is_slow(served, settings) != _was_slow(previous, settings):
+        return None
+    recall = _recall_of_new(store, served, new, settings)
+    if recall is not None:
+        before = previous.since.get("image", 0)
+        share = previous.since.get("recall_at_10", 1.0) * before + recall * (since["image"] - before)
+        since["recall_at_10"] = round(share / since["image"], 4)
+        reached = (previous.recall_at_10 * base["image"] + share) / (base["image"] + since["image"])
+        if settings.type == "auto" and reached < settings.recall:
+            log(f"recall@10 of the new vectors is {recall:.4f}: the index of before is measured again")
+            return None
+    elif "recall_at_10" in previous.since:
+        since["recall_at_10"] = previous.since["recall_at_10"]
+    return replace(entry, reason=_reason_of_kept(served.index, beside))
+
+
+def _is_as_exact(store: VectorStore, settings: IndexConfig, previous: IndexEntry, base: int) -> bool:
+    """Whether the limits say of exact search what they said when it was chosen for ``base`` vectors."""
+    count, size = len(store), _bytes(store)
+    most = None if settings.max_memory is None else settings.max_memory << 20
+    return (
+        all((count < limit) == (base < limit) for limit in (LEAST, settings.exact_below))
+        and (most is None or (size <= most) == (size * base <= most * count))
+        and _is_slow(store, settings) == _was_slow(previous, settings)
+    )
+
+
+def _is_slow(store: VectorStore, settings: IndexConfig) -> bool:
+    """Whether a few queries take longer than the settings allow."""
+    if settings.max_latency_ms is None:
+        return False
+    chosen = np.linspace(0, len(store) - 1, min(_LEAST_TIMES, len(store))).astype(np.int64)
+    return time_queries(store, store.fetch(chosen))["latency_ms_p50"] > settings.max_latency_ms
+
+
+def _was_slow(entry: IndexEntry, settings: IndexConfig) -> bool:
+    return settings.max_latency_ms is not None and entry.latency_ms_p50 > settings.max_latency_ms
+
+
+def _recall_of_new(
+    store: VectorStore, served: VectorStore, new: Mapping[str, SegmentEntry], settings: IndexConfig
+) -> float | None:
+    """Recall@10 of new vectors, asked as many as a short scan compares with all; None where none are new."""
+    starts = dict(zip(store.names, store.starts[:-1].tolist(), strict=True))
+    rows = [np.arange(starts[name], starts[name] + entry.count) for name, entry in new.items() if entry.kind == "image"]
+    positions = np.concatenate(rows) if rows else np.empty(0, np.int64)
+    if not len(positions):
+        return None
+    asked = max(1, min(len(positions), settings.queries, _SCANNED // _bytes(store)))
+    chosen = positions[np.linspace(0, len(positions) - 1, asked).astype(np.int64)]
+    truth = _truth_at(store, chosen, K)
+    return float(recall_of(ask(served, truth.questions, settings.depth), truth, K).mean())
+
+
+def _bytes(store: VectorStore) -> int:
+    """Bytes of all vectors as they lie in their segments."""
+    return sum(int(one.ntotal) * int(one.sa_code_size()) for one in store.indexes)
 
 
 def choose(
@@ -123,7 +240,7 @@ def choose(
 def _chosen(root: Path, relative: str, store: VectorStore, truth: Truth, settings: IndexConfig, log: Log) -> IndexEntry:
     """The entry of a new index: as the settings say, else of the cheapest kind."""
     count = len(store)
-    raw = sum(int(one.ntotal) * int(one.sa_code_size()) for one in store.indexes)
+    raw = _bytes(store)
     made: list[WrittenIndex] = []
 
     def exact() -> IndexEntry:
@@ -204,9 +321,8 @@ def _kept(
     except CatalogueError:  # a segment that it covers has gone, or the file is damaged
         return None
     assert index is not None
-    beside = len(store) - index.count
-    if beside > min(settings.rebuild_above * len(store), settings.max_beside):
-        log(f"{beside:,} of {len(store):,} vectors are beside the index: it is made again")
+    beside = _beside(index, len(store), settings, log)
+    if beside is None:
         return None
     served = open_store(root, segments, "image", previous)
     figures = measure(served, truth, index.depth)
@@ -216,10 +332,22 @@ def _kept(
             f"the index of before reaches {figures['recall_at_10']:.4f}, {figures['latency_ms_p50']:.2f} ms: made again"
         )
         return None
-    reason = (
+    return _measured(replace(previous, vectors=len(store), reason=_reason_of_kept(index, beside)), figures)
+
+
+def _beside(index: ApproximateIndex, count: int, settings: IndexConfig, log: Log) -> int | None:
+    """How many of ``count`` vectors an index does not cover; None where they are too many."""
+    beside = count - index.count
+    if beside <= min(settings.rebuild_above * count, settings.max_beside):
+        return beside
+    log(f"{beside:,} of {count:,} vectors are beside the index: it is made again")
+    return None
+
+
+def _reason_of_kept(index: ApproximateIndex, beside: int) -> str:
+    return (
         f"{index.kind}: the index of before covers {index.count:,} vectors; {beside:,} are searched exactly beside it"
     )
-    return _measured(replace(previous, vectors=len(store), reason=reason), figures)
 
 
 def _measured(entry: IndexEntry, figures: Mapping[str, float]) -> IndexEntry:
@@ -234,8 +362,13 @@ def find_truth(store: VectorStore, settings: IndexConfig) -> Truth:
     positions = left_out_rows(len(store), settings.queries)
     if not len(positions):  # a handful of vectors: all of them ask
         positions = np.arange(len(store))
+    return _truth_at(store, positions, max(settings.depth, K))
+
+
+def _truth_at(store: VectorStore, positions: np.ndarray, depth: int) -> Truth:
+    """The vectors at some positions as questions, and by exact search the ``depth`` nearest to each but itself."""
     questions = store.fetch(positions)
-    scores, found = store.search(questions, max(settings.depth, K) + 1, exact=True)
+    scores, found = store.search(questions, depth + 1, exact=True)
     width = max(0, scores.shape[1] - 1)
     others = [line[where != own][:width] for line, where, own in zip(scores, found, positions, strict=True)]
     return Truth(questions, positions, np.array(others, np.float32).reshape(len(positions), width))
@@ -272,17 +405,22 @@ def measure(store: VectorStore, truth: Truth, depth: int) -> dict[str, float]:
         if depth > K:
             deep = recall_of(answers, truth, depth - 1)
             figures[f"recall_at_{depth - 1}"] = round(float(deep.mean()), 4)
-    for question in truth.questions[:_FIRST]:
+    return figures | time_queries(store, truth.questions)
+
+
+def time_queries(store: VectorStore, questions: np.ndarray) -> dict[str, float]:
+    """Milliseconds of a single query for its ten best: the median, and what 95 of 100 take at most."""
+    for question in questions[:_FIRST]:
         store.search(question[None], K)
     times: list[float] = []
-    for question in truth.questions:
+    for question in questions:
         start = time.perf_counter()
         store.search(question[None], K)
         times.append((time.perf_counter() - start) * 1000)
         if sum(times) > _TIMED and len(times) >= _LEAST_TIMES:
             break
     times.sort()
-    return figures | {
+    return {
         "latency_ms_p50": round(statistics.median(times), 3) if times else 0.0,
         "latency_ms_p95": round(times[int(0.95 * (len(times) - 1))], 3) if times else 0.0,
     }

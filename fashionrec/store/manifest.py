@@ -118,6 +118,10 @@ class IndexEntry:
     is how many bytes at the file's beginning must not change, and their sha256. ``text`` says whether
     queries of the text tower may use the index too (None for exact search), ``over`` what segments
     there were. ``extra`` holds further figures, such as ``recall_at_99``.
+
+    ``measured_on`` is how many vectors of each kind there were when the index was chosen and its
+    figures measured, and ``since`` how many came later, with the ``recall_at_10`` of those that the
+    index was asked for as they came. Both are empty where the figures are of all that is there.
     """
 
     kind: str = "flat"
@@ -139,6 +143,8 @@ class IndexEntry:
     dtype: str = ""
     over: tuple[tuple[str, int], ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    measured_on: Mapping[str, int] = field(default_factory=dict)
+    since: Mapping[str, float] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -152,6 +158,8 @@ class IndexEntry:
             del document["head"]
         if self.text is None:
             del document["text"], document["text_recall_at_10"]
+        if not self.measured_on:
+            del document["measured_on"], document["since"]
         return document
 
     @classmethod
@@ -312,6 +320,10 @@ def _wrong_index(index: Mapping[str, Any]) -> Iterator[str]:
         **dict.fromkeys(("kind", "reason", "dtype"), lambda value: isinstance(value, str)),
         **dict.fromkeys(("parameters", "head", "settings"), lambda value: isinstance(value, dict)),
         **dict.fromkeys(("covers", "over"), lambda value: isinstance(value, list) and all(map(_is_cover, value))),
+        **dict.fromkeys(
+            ("measured_on", "since"),
+            lambda value: isinstance(value, dict) and all(_is_number(one) and one >= 0 for one in value.values()),
+        ),
         "tried": lambda value: isinstance(value, list) and all(isinstance(one, dict) for one in value),
         "text": lambda value: value is None or isinstance(value, bool),
     }

@@ -132,6 +132,7 @@ def report_page(document: dict[str, Any], name: str) -> str:
         "bytes",
         "build_seconds",
     )
+    measured_on = [("measured on", f"{known['measured_on']['image']:,} vectors")] if "measured_on" in known else []
     template = environment().get_template("build.html")
     return template.render(
         title=f"Build of {name}",
@@ -140,7 +141,7 @@ def report_page(document: dict[str, Any], name: str) -> str:
         figures=figures,
         work=work,
         stages=stages,
-        index=[(word.replace("_", " "), known[word]) for word in words if known.get(word) is not None],
+        index=[(word.replace("_", " "), known[word]) for word in words if known.get(word) is not None] + measured_on,
         failures=document["failures"][:_SHOWN],
         more=max(0, document["failed"] - _SHOWN),
     )
