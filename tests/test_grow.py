@@ -2,9 +2,11 @@
 
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +97,30 @@ def test_unchanged_files_are_not_read_again(
     assert build(photos, tmp_path / "c", settings=rehash).hashed == 6
     (tmp_path / "c" / "work" / "seen.sqlite").write_bytes(b"not a database" * 300)
     assert build(photos, tmp_path / "c").hashed == 6
+
+
+def test_files_that_are_gone_are_forgotten(photos: Path, build: Build, tmp_path: Path, config: Config) -> None:
+    def files() -> int:
+        with closing(sqlite3.connect(root / "work" / "seen.sqlite")) as db:
+            return int(db.execute("SELECT count(*) FROM files").fetchone()[0])
+
+    import os
+
+    root, names = tmp_path / "c", sorted(path.name for path in photos.iterdir())
+    for path in photos.iterdir():
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    build(photos, root)
+    assert files() == len(names) == 6
+    for name in names[:3]:
+        (photos / name).unlink()
+    build(photos, root, max_delete=1.0)
+    assert files() == 3
+    assert build(photos, root).hashed == 0  # the others are still known
+    with Catalogue.open(root) as catalogue:
+        products = {stored.item.product_id for stored in catalogue.items.everything()}
+    remove_products(root, sorted(products)[:1], config)
+    assert files() == 2
+    assert build(photos, root).hashed == 1
 
 
 def test_a_changed_price_keeps_items_and_words(table: Any, build: Build, tmp_path: Path) -> None:

@@ -64,6 +64,19 @@ class SeenFiles:
             self._db.commit()
             self._due = time.monotonic() + _COMMIT_EVERY
 
+    def holds_more_than(self, count: float) -> bool:
+        """Whether more files than that are recorded."""
+        return bool(self._db.execute("SELECT count(*) > ? FROM files", (count,)).fetchone()[0])
+
+    def keep_only(self, files: Iterable[str]) -> None:
+        """Forget all other files, and give their room back."""
+        self._db.execute("CREATE TEMP TABLE kept (path BLOB PRIMARY KEY) WITHOUT ROWID")
+        with self._db:
+            self._db.executemany("INSERT OR IGNORE INTO kept VALUES (?)", ((_key(file),) for file in files))
+            self._db.execute("DELETE FROM files WHERE path NOT IN (SELECT path FROM kept)")
+        self._db.execute("DROP TABLE kept")
+        self._db.execute("VACUUM")
+
     def close(self) -> None:
         self._db.commit()
         self._db.close()

@@ -8,11 +8,12 @@ the same keep their vectors.
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 #: Files whose hashes are asked for, made and recorded at a time.
 _AT_ONCE = 512
+#: Files whose hashes are remembered, for each row: those of rows that are gone go when they are a tenth of all.
+_MOST_SEEN = 1.1
 
 
 class Progress(Protocol):
@@ -121,6 +124,7 @@ class _Build:
                 self.old_items.close()
         write_report(self.root, self.report.to_dict())
         work.remove("work/journal.sqlite")
+        self._forget_files()
         return self.report
 
     def _hash_photos(self) -> dict[str, str]:
@@ -149,6 +153,16 @@ class _Build:
                 self._fail(row, error)
         self.report.seconds["hash"] += time.perf_counter() - start
         return digests
+
+    def _forget_files(self) -> None:
+        """Forget files that were hashed for rows that are gone, once they are more than a few."""
+        with closing(SeenFiles(generations.folder_of(self.root).path("work/seen.sqlite", "file"))) as seen:
+            if seen.holds_more_than(_MOST_SEEN * len(self.rows)):
+                with suppress(sqlite3.Error):  # a full disk: the next build does it
+                    seen.keep_only(
+                        str(Path(row.base, row.image)) if isinstance(row, EntryRow) else row.location
+                        for row in self.rows
+                    )
 
     def _refused(self, locations: Iterable[str]) -> dict[str, ImageError]:
         """Links in a folder of photos, which are not followed; a table's rows may name any file."""

@@ -49,8 +49,8 @@ def near_links(hashes: Codes, bits: int) -> Iterator[tuple[int, int]]:
     numbers = np.fromiter(first.values(), np.int64)
     codes = hashes[numbers]
     leader, distance = _lead(codes, bits)
-    for n in np.flatnonzero(distance):
-        yield int(numbers[leader[n]]), int(numbers[n])
+    for follower in np.flatnonzero(distance):
+        yield int(numbers[leader[follower]]), int(numbers[follower])
     for one, other in _between(codes, leader, distance, bits):
         yield int(numbers[one]), int(numbers[other])
 
@@ -176,11 +176,12 @@ def _around(codes: Codes, leaders: Numbers, group: Numbers, reach: int) -> Itera
                 yield int(one), rows[found[near]], away[near]
 
 
-def _roots(parent: Numbers, rows: Numbers) -> Numbers:
+def _roots(parent: Numbers, rows: Numbers | int) -> Numbers:
     """The root of each row, where every row names one above it, and a root itself."""
-    while not np.array_equal(above := parent[rows], rows):
-        rows = above
-    return rows
+    above: Numbers = parent[rows]
+    while not np.array_equal(above, rows):
+        rows, above = above, parent[above]
+    return above
 
 
 def _index(codes: Codes | None = None) -> Any:
