@@ -32,6 +32,11 @@ def _keeps_modes(file: Path) -> bool:
     return file.stat().st_mode & 0o777 == 0o640
 
 
+def _takes_any_name(file: Path) -> bool:
+    file.with_name("a\n?").touch()
+    return True
+
+
 def _makes_links(file: Path) -> bool:
     link = file.with_name("link")
     link.symlink_to(file)
@@ -52,6 +57,7 @@ _OFFERED: dict[str, Callable[[], bool]] = {
     "named pipes": lambda: hasattr(os, "mkfifo"),
     "sockets with names": lambda: hasattr(socket, "AF_UNIX"),
     "modes of files": lambda: _with_file(_keeps_modes),
+    "names of any characters": lambda: _with_file(_takes_any_name),
     "links": lambda: _with_file(_makes_links),
     "folders that can be synced": lambda: _with_file(_syncs_folders),
     "locks of open files": system.has_locks,

@@ -12,7 +12,7 @@ import sys
 import time
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -218,12 +218,21 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-NEEDED = {"pipe": "named pipes", "marked as a program": "modes of files", "writable by all": "modes of files"}
+NEEDED = {
+    "pipe": "named pipes",
+    "control characters": "names of any characters",
+    "marked as a program": "modes of files",
+    "writable by all": "modes of files",
+}
 
 
-@pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=posix_only(NEEDED[case]) if case in NEEDED else ()) for case in HOSTILE]
-)
+def cases(names: Iterable[str]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(
+        "case", [pytest.param(name, marks=posix_only(NEEDED[name]) if name in NEEDED else ()) for name in names]
+    )
+
+
+@cases(HOSTILE)
 def test_what_is_hostile_is_named(case: str, folder: Path, cli: Cli, watched: None) -> None:
     plant, kind, refused = HOSTILE[case]
     plant(folder)
@@ -251,7 +260,7 @@ def test_one_finding_that_is_refused_is_enough(folder: Path, cli: Cli) -> None:
     assert done.document["reason"].startswith("best.pt: a pickle that names")
 
 
-@pytest.mark.parametrize("case", ["control characters", "bidi override", "pickle", "download", "link to a file"])
+@cases(["control characters", "bidi override", "pickle", "download", "link to a file"])
 def test_the_page_prints_nothing_raw(case: str, folder: Path, cli: Cli) -> None:
     plant, kind, refused = HOSTILE[case]
     plant(folder)
