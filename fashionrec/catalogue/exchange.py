@@ -15,13 +15,21 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fashionrec.catalogue.catalogue import Catalogue
+from fashionrec.catalogue.exchange_files import (
+    SparseColumn,
+    StagedGarments,
+    VectorFile,
+    VectorRows,
+    write_header,
+    write_rows,
+)
 from fashionrec.common.documents import parse_json, read_json
 from fashionrec.common.extras import load
 from fashionrec.common.files import dump_json, write_atomic
@@ -30,7 +38,7 @@ from fashionrec.config import Config
 from fashionrec.errors import CatalogueError, DataError
 from fashionrec.models.bundle import Bundle
 from fashionrec.models.runs import installed_versions
-from fashionrec.products.parquet import read_parquet
+from fashionrec.products.parquet import stream_parquet
 from fashionrec.store import generations
 from fashionrec.store.assemble import SegmentWriter
 from fashionrec.store.content import CaptionRow, GarmentRow, PhotoRow
@@ -38,6 +46,8 @@ from fashionrec.store.item_writer import product_words
 from fashionrec.store.items import ItemReader, StoredItem
 from fashionrec.store.manifest import CatalogueSettings
 from fashionrec.store.rows import AGAIN
+from fashionrec.store.thumbnails import Thumbnails
+from fashionrec.store.vectors import VectorStore, open_store
 from fashionrec.store.writer import GenerationWriter
 from fashionrec.types import Box
 
@@ -47,7 +57,11 @@ _IMAGES, _CAPTIONS = "image_vectors.npy", "caption_vectors.npy"
 _DOCUMENT_LIMIT = 8 << 30
 _BATCH = 4096
 _JPEG = b"\xff\xd8"
-_MOST_OFF = 1e-3  # how far from 1 a vector's length may be
+#: What an item is made of, beside its garment.
+_ITEM = (
+    *("item_id", "product_id", "worn_with", "image", "photo", "position", "caption_en", "caption_ko", "caption_words"),
+    "metadata",
+)
 
 
 def export_catalogue(root: Path, out: Path, config: Config) -> dict[str, Any]:
@@ -55,32 +69,17 @@ def export_catalogue(root: Path, out: Path, config: Config) -> dict[str, Any]:
 
     Raises :class:`DataError` where ``out`` is there and not empty, :class:`MissingExtra` without pandas and pyarrow.
     """
-    pandas = load("pandas", what="exporting a catalogue", packages=("pandas", "pyarrow"))
+    load("pyarrow.parquet", what="exporting a catalogue", packages=("pandas", "pyarrow"))
     if not _is_free(out):
         raise DataError(f"{out} is not empty", hint="choose another folder")
     with Catalogue.open(root, config) as catalogue:
         generation = catalogue.generation
         (out / "bundles").mkdir(parents=True, exist_ok=True)
-        photos: dict[str, PhotoRow] = {}
-        entries = []
-        for entry in catalogue.items.entries():
-            photo = photos.setdefault(entry.photo, _photo(catalogue.items, entry.photo))
-            seen = {"width": photo.width, "height": photo.height, "build_key": photo.build_key}
-            metadata = json.dumps(entry.metadata, ensure_ascii=False)
-            entries.append({**asdict(entry), **seen, "metadata": metadata})
-        pandas.DataFrame(entries).to_parquet(out / "entries.parquet", index=False)
-        rows: list[dict[str, Any]] = []
-        images: dict[tuple[str, int], int] = {}
-        texts: dict[tuple[str, int], int] = {}
-        for stored in catalogue.items.everything():
-            garment = _garment(photos.get(stored.photo), stored)
-            caption = catalogue.items.caption(stored.photo, garment.position)
-            vector = images.setdefault(stored.image_at, len(images))
-            text = texts.setdefault(stored.caption_at, len(texts)) if stored.caption_at else None
-            rows.append(_row(catalogue, stored, garment, caption, vector, text))
-        pandas.DataFrame(rows).to_parquet(out / "items.parquet", index=False)
-        _save(out / _IMAGES, catalogue.images, list(images))
-        _save(out / _CAPTIONS, catalogue.captions, list(texts))
+        write_rows(out / "entries.parquet", _entry_rows(catalogue.items))
+        images, texts = (VectorRows(_open_vectors(catalogue, kind)) for kind in ("image", "caption"))
+        write_rows(out / "items.parquet", _item_rows(catalogue, images, texts), _sparse(catalogue.items))
+        _save(out / _IMAGES, catalogue, "image", images.positions)
+        _save(out / _CAPTIONS, catalogue, "caption", texts.positions)
         bundles = {}
         for kind in generation.manifest.bundles:
             path = generation.bundle_path(kind)
@@ -94,7 +93,7 @@ def export_catalogue(root: Path, out: Path, config: Config) -> dict[str, Any]:
             "settings": generation.manifest.settings.to_dict(),
             "bundles": bundles,
             "counts": catalogue.counts,
-            "vectors": {"images": len(images), "captions": len(texts)},
+            "vectors": {"images": len(images.positions), "captions": len(texts.positions)},
         }
         write_atomic(out / "export.json", dump_json(document))
     return document
@@ -138,95 +137,123 @@ def _is_free(folder: Path) -> bool:
 
 @dataclass(frozen=True)
 class _Export:
-    """An export's tables and arrays. ``garments`` are the items' rows, one for each garment, by photo and position."""
+    """An export whose arrays and bundles fit together, and whose rows can be read."""
 
-    entries: list[dict[str, Any]]
-    items: list[dict[str, Any]]
-    garments: dict[str, dict[int, dict[str, Any]]]
-    images: np.ndarray
-    texts: np.ndarray
+    folder: Path
+    images: VectorFile
+    texts: VectorFile
     bundles: dict[str, Bundle]
+
+    def entries(self) -> Iterator[dict[str, Any]]:
+        return stream_parquet(self.folder / "entries.parquet")
+
+    def items(self, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+        return stream_parquet(self.folder / "items.parquet", columns)
 
 
 def _read_export(source: Path, document: dict[str, Any]) -> _Export:
-    entries = read_parquet(source / "entries.parquet").to_dict("records")
-    table = read_parquet(source / "items.parquet").astype(object)
-    items = table.where(table.notna(), None).to_dict("records")
-    images = _load(source / _IMAGES, document["vectors"]["images"])
-    texts = _load(source / _CAPTIONS, document["vectors"]["captions"])
+    images = VectorFile(source / _IMAGES, document["vectors"]["images"])
+    texts = VectorFile(source / _CAPTIONS, document["vectors"]["captions"])
     if not {"embedder"} <= document["bundles"].keys() <= {"embedder", "detector"}:
         raise DataError(f"{source} does not say which models it was made with", hint="export it again")
     bundles = {kind: Bundle.open(source / "bundles" / kind, kind, verify=True) for kind in document["bundles"]}
     if {kind: bundle.fingerprint for kind, bundle in bundles.items()} != document["bundles"]:
         raise DataError(f"the bundles in {source} are not those that it was made with")
     dim = int(bundles["embedder"].spec["dim"])
-    if images.shape[1] != dim or (len(texts) and texts.shape[1] != dim):
-        raise DataError(f"the vectors in {source} are {images.shape[1]} long, the encoder's {dim}")
-    garments: dict[str, dict[int, dict[str, Any]]] = {}
-    for item in items:
-        if not 0 <= int(item["image_vector"]) < len(images):
-            raise DataError(f"item {item['item_id']!r} has no vector: row {item['image_vector']} of {len(images)}")
+    if images.dim != dim or (texts.count and texts.dim != dim):
+        raise DataError(f"the vectors in {source} are {images.dim} long, the encoder's {dim}")
+    export = _Export(source, images, texts, bundles)
+    for _ in export.entries():  # what cannot be read is found before anything is written
+        pass
+    for item in export.items():
+        if not 0 <= int(item["image_vector"]) < images.count:
+            raise DataError(f"item {item['item_id']!r} has no vector: row {item['image_vector']} of {images.count}")
         if not (isinstance(item["thumbnail"], bytes) and item["thumbnail"].startswith(_JPEG)):
             raise DataError(f"the thumbnail of item {item['item_id']!r} is not a JPEG")
-        garments.setdefault(item["photo"], {}).setdefault(int(item["position"]), item)
-    return _Export(entries, items, garments, images, texts, bundles)
+    return export
 
 
 def _write_rows(writer: GenerationWriter, export: _Export) -> None:
     """Photos, garments, captions, entries and items, as they were."""
-    encoder, dim = export.bundles["embedder"].fingerprint, export.images.shape[1]
+    encoder, dim = export.bundles["embedder"].fingerprint, export.images.dim
     segment, words = (writer.new_segment(kind, encoder, dim) for kind in ("image", "caption"))
-    numbers: dict[str, dict[int, int]] = {}
-    entry_numbers: dict[tuple[str, str], int] = {}
-    for entry in export.entries:
-        photo = entry["photo"]
-        if photo not in numbers:
-            garments = sorted(export.garments.get(photo, {}).items())
-            rows = tuple(_add_garment(segment, position, item, export.images) for position, item in garments)
-            made = PhotoRow(photo, int(entry["width"]), int(entry["height"]), entry["build_key"], rows)
-            numbers[photo] = {}
-            for (position, item), number in zip(garments, writer.items.add_photo(made), strict=True):
-                numbers[photo][position] = number
-                caption = _caption(item, export.texts, words)
-                if caption is not None:
-                    writer.items.add_caption(number, caption)
-        metadata = parse_json(entry["metadata"])
-        entry_numbers[entry["image"], entry["product_id"]] = writer.items.add_entry(
-            entry["image"], entry["base"], entry["product_id"], photo, metadata
-        )
-    for item in export.items:
+    with StagedGarments(writer.items_path.with_name("garments.sqlite")) as staged:
+        for item in export.items(StagedGarments.COLUMNS):
+            staged.add(item)
+        for entry in export.entries():
+            photo = entry["photo"]
+            if not writer.items.has_photo(photo):
+                garments = staged.of_photo(photo)
+                rows = tuple(_add_garment(segment, item, export.images) for item in garments)
+                made = PhotoRow(photo, int(entry["width"]), int(entry["height"]), entry["build_key"], rows)
+                for item, number in zip(garments, writer.items.add_photo(made), strict=True):
+                    caption = _caption(item, export.texts, words)
+                    if caption is not None:
+                        writer.items.add_caption(number, caption)
+            metadata = parse_json(entry["metadata"])
+            writer.items.add_entry(entry["image"], entry["base"], entry["product_id"], photo, metadata)
+    for item in export.items(_ITEM):
         metadata = parse_json(item["metadata"])
         said = item.get("caption_words") or f"{item['caption_en'] or ''} {item['caption_ko'] or ''}"
         text = "" if item["worn_with"] else product_words(metadata, said)
-        entry_no = entry_numbers[item["image"], item["product_id"]]
-        number = numbers[item["photo"]][int(item["position"])]
+        entry_no = writer.items.entry_number(item["image"], item["product_id"])
+        number = writer.items.garment_number(item["photo"], int(item["position"]))
         writer.items.add_item(item["item_id"], entry_no, number, item["product_id"], bool(item["worn_with"]), text)
 
 
-def _add_garment(segment: SegmentWriter, position: int, item: dict[str, Any], images: np.ndarray) -> GarmentRow:
+def _add_garment(segment: SegmentWriter, item: dict[str, Any], images: VectorFile) -> GarmentRow:
     row, offset = segment.add(images[int(item["image_vector"])].tobytes(), item["thumbnail"])
     box = Box(*(float(item[side]) for side in ("x1", "y1", "x2", "y2")))
     return GarmentRow(
-        *(position, item["class_name"], item["confidence"], box, bool(item["whole_photo"])),
+        *(int(item["position"]), item["class_name"], item["confidence"], box, bool(item["whole_photo"])),
         *(segment.name, row, offset, len(item["thumbnail"])),
     )
 
 
-def _garment(photo: PhotoRow | None, stored: StoredItem) -> GarmentRow:
+def _entry_rows(items: ItemReader) -> Iterator[dict[str, Any]]:
+    for entry in items.entries():
+        photo = _photo(items, entry.photo)
+        seen = {"width": photo.width, "height": photo.height, "build_key": photo.build_key}
+        yield {**asdict(entry), **seen, "metadata": json.dumps(entry.metadata, ensure_ascii=False)}
+
+
+def _sparse(items: ItemReader) -> dict[str, SparseColumn]:
+    """How many items have what not all of them need to have, by the columns of an export."""
+    total, has = items.presence()
+    texts = dict.fromkeys(("caption_en", "caption_ko", "attributes", "embedding_text", "captioner"), "caption")
+    columns = {"class_name": "class_name", "confidence": "confidence", "caption_vector": "caption_vector", **texts}
+    examples = {"confidence": 0.0, "caption_vector": 0}
+    return {
+        column: SparseColumn(examples.get(column, ""), has[what] > 0, has[what] == total)
+        for column, what in {**columns, "caption_words": "caption_words"}.items()
+    }
+
+
+def _item_rows(catalogue: Catalogue, images: VectorRows, texts: VectorRows) -> Iterator[dict[str, Any]]:
+    photo_of = lru_cache(64)(partial(_photo, catalogue.items))  # the items of one photo follow each other
+    with Thumbnails(catalogue.root) as thumbnails:
+        for stored in catalogue.items.everything():
+            garment = _garment(photo_of(stored.photo), stored)
+            caption = catalogue.items.caption(stored.photo, garment.position)
+            text = texts.row(stored.caption_at) if stored.caption_at else None
+            yield _row(stored, garment, caption, images.row(stored.image_at), text, thumbnails.read(*stored.thumb))
+
+
+def _garment(photo: PhotoRow, stored: StoredItem) -> GarmentRow:
     """An item's garment, among those of its entry's photo."""
-    for garment in photo.garments if photo else ():
+    for garment in photo.garments:
         if (garment.segment, garment.row) == stored.image_at:
             return garment
     raise CatalogueError(f"catalogue is damaged: item {stored.item.item_id!r:.80} is not in its photo", hint=AGAIN)
 
 
 def _row(
-    catalogue: Catalogue,
     stored: StoredItem,
     garment: GarmentRow,
     caption: CaptionRow | None,
     vector: int,
     text: int | None,
+    thumbnail: bytes,
 ) -> dict[str, Any]:
     return {
         "item_id": stored.item.item_id,
@@ -248,11 +275,11 @@ def _row(
         "captioner": caption.captioner if caption else None,
         "caption_words": caption.words or None if caption else None,
         "metadata": json.dumps(stored.item.metadata, ensure_ascii=False),
-        "thumbnail": catalogue.thumbnail(stored),
+        "thumbnail": thumbnail,
     }
 
 
-def _caption(item: dict[str, Any], texts: np.ndarray, words: SegmentWriter) -> CaptionRow | None:
+def _caption(item: dict[str, Any], texts: VectorFile, words: SegmentWriter) -> CaptionRow | None:
     if item["caption_en"] is None:
         return None
     place: tuple[str | None, int | None] = (None, None)
@@ -270,31 +297,17 @@ def _photo(items: ItemReader, sha256: str) -> PhotoRow:
     return photo
 
 
-def _save(path: Path, store: Any, places: list[tuple[str, int]]) -> None:
-    """The vectors at some places as one array, written a part at a time."""
-    dim = int(store.indexes[0].d) if store.indexes else 0
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(len(places), dim)) if places else None
-    if array is None:
-        np.save(path, np.empty((0, dim), np.float32))
-        return
-    for start in range(0, len(places), _BATCH):
-        part = places[start : start + _BATCH]
-        array[start : start + len(part)] = store.fetch([store.position(*place) for place in part])
-    array.flush()
+def _open_vectors(catalogue: Catalogue, kind: str) -> VectorStore:
+    return open_store(catalogue.root, catalogue.generation.manifest.segments, kind)
 
 
-def _load(path: Path, count: int) -> np.ndarray:
-    try:
-        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is not an array of vectors: {error}", hint="export it again") from None
-    if vectors.ndim != 2 or len(vectors) != count or vectors.dtype != np.float32:
-        raise DataError(f"{path} holds {vectors.dtype} {vectors.shape}, not float32 of {count} rows")
-    for start in range(0, len(vectors), _BATCH):
-        lengths = np.linalg.norm(vectors[start : start + _BATCH], axis=1)
-        if not (abs(lengths - 1) < _MOST_OFF).all():
-            raise DataError(f"{path} holds vectors that are not of unit length")
-    return vectors
+def _save(path: Path, catalogue: Catalogue, kind: str, positions: Sequence[int]) -> None:
+    """The vectors at some positions as one array, written a part at a time."""
+    with path.open("wb") as file:
+        write_header(file, len(positions), _open_vectors(catalogue, kind).dim)
+        for start in range(0, len(positions), _BATCH):
+            # opened anew for each part: what was mapped of the files before it is given back
+            file.write(_open_vectors(catalogue, kind).fetch(positions[start : start + _BATCH]).data)
 
 
 def _read_document(source: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -17,6 +18,7 @@ from fashionrec.store.manifest import BundleEntry, SegmentEntry
 from fashionrec.store.vectors import VECTORS, write_vectors
 
 _RAW = "vectors.raw"
+_BLOCK = 4096  # vectors read at once
 
 
 class SegmentWriter:
@@ -64,9 +66,9 @@ class SegmentWriter:
         self._thumbnails.close()
         self._raw.close()
         raw = self.folder / _RAW
-        vectors = np.memmap(raw, np.float32, "r", shape=(self.count, self.dim))
-        self.half_recall = write_vectors(self.folder / VECTORS, vectors, dtype=self.dtype).float16_recall_at_10
-        del vectors  # Windows does not remove what is mapped
+        with raw.open("rb") as file:
+            written = write_vectors(self.folder / VECTORS, _blocks(file, self.dim), self.dim, self.dtype)
+        self.half_recall = written.float16_recall_at_10
         raw.unlink()
 
     def entry(self, kind: str, embedder: str) -> SegmentEntry:
@@ -78,6 +80,12 @@ class SegmentWriter:
         for file in (self._raw, self._thumbnails):
             if file is not None:
                 file.close()
+
+
+def _blocks(file: IO[bytes], dim: int) -> Iterator[np.ndarray]:
+    """The raw vectors in a file, float32 [n, dim] each time."""
+    while (block := np.fromfile(file, np.float32, _BLOCK * dim)).size:
+        yield block.reshape(-1, dim)
 
 
 def store_bundle(root: Path, bundle: Bundle) -> BundleEntry:

@@ -63,6 +63,15 @@ class ItemWriter:
         rows = self._db.execute("SELECT garment_no FROM garments WHERE photo = ? ORDER BY position", (photo,))
         return [int(row[0]) for row in rows]
 
+    def garment_number(self, photo: str, position: int) -> int:
+        """The number of one garment of a photo. Raises ``KeyError`` where there is none."""
+        sql = "SELECT garment_no FROM garments WHERE photo = ? AND position = ?"
+        return self._number(sql, photo, position)
+
+    def has_photo(self, sha256: str) -> bool:
+        """Whether a photo is there."""
+        return self._db.execute("SELECT 1 FROM photos WHERE sha256 = ?", (sha256,)).fetchone() is not None
+
     def remove_photo(self, sha256: str) -> None:
         """Take away a photo with its garments and their captions. Its entries must be gone."""
         garments = "(SELECT garment_no FROM garments WHERE photo = ?)"
@@ -86,6 +95,11 @@ class ItemWriter:
             (image, base, product_id, photo, json.dumps(metadata, ensure_ascii=False)),
         )
         return int(cursor.lastrowid or 0)
+
+    def entry_number(self, image: str, product_id: str) -> int:
+        """The number of a row of the product table. Raises ``KeyError`` where there is none."""
+        sql = "SELECT entry_no FROM entries WHERE image = ? AND product_id = ?"
+        return self._number(sql, image, product_id)
 
     def change_entry(self, entry_no: int, base: str, metadata: dict[str, Any]) -> None:
         """Give a row of the product table other data; its items stay as they are."""
@@ -194,6 +208,12 @@ class ItemWriter:
     def discard(self) -> None:
         """Close without finishing: the file is of no use afterwards."""
         self._db.close()
+
+    def _number(self, sql: str, *key: Any) -> int:
+        row = self._db.execute(sql, key).fetchone()
+        if row is None:
+            raise KeyError(key)
+        return int(row[0])
 
     def _forget_words(self, item_no: int, words: str) -> None:
         if words:

@@ -325,6 +325,22 @@ class ItemReader:
     def product_ids(self) -> set[str]:
         return {row[0] for row in self._rows("SELECT DISTINCT product_id FROM entries", (str,))}
 
+    def presence(self) -> tuple[int, dict[str, int]]:
+        """How many items there are, and how many of them have what not all need to have."""
+        words, joined = ("nullif(w.words, '')", " LEFT JOIN caption_words w USING (garment_no)")
+        if not self._has_words:
+            words, joined = "NULL", ""
+        optional = {
+            "class_name": "g.class_name",
+            "confidence": "g.confidence",
+            "caption": "c.garment_no",
+            "caption_vector": "c.segment",
+            "caption_words": words,
+        }
+        counted = ", ".join(f"count({column})" for column in optional.values())
+        ((total, *found),) = self._rows(f"SELECT count(*), {counted} FROM {_OF_ITEMS}{joined}")
+        return int(total), dict(zip(optional, map(int, found), strict=True))
+
     def counts(self) -> dict[str, int]:
         """Rows of each table. (``count(*)`` runs outside SQLite's virtual machine, where no limit of steps holds.)"""
         tables = {
