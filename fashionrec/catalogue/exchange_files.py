@@ -6,7 +6,6 @@ import sqlite3
 from array import array
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -49,7 +48,9 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]], sparse: Mapping[str, 
     ]
     schema = pyarrow.Table.from_pandas(pandas.DataFrame(examples), preserve_index=False).schema
     with ParquetWriter(path, schema) as writer:
-        for group in chain([first], groups):
+        writer.write_table(pyarrow.Table.from_pylist(first, schema=schema))
+        del first, examples
+        for group in groups:
             writer.write_table(pyarrow.Table.from_pylist(group, schema=schema))
 
 

@@ -23,7 +23,6 @@ _BYTES, _TIMES = 128 << 20, 100
 #: Rows of any table. A larger file may have one for each of its bytes: a product has an id and a photo of its own.
 _ROWS = 10_000
 _BATCH = 1_000
-_READ = 1 << 20  # bytes of a column that are read at once
 _TOO_LARGE = "is it the right file? write it again as CSV or JSONL if it is"
 
 
@@ -38,8 +37,8 @@ def read_parquet(path: Path) -> pandas.DataFrame:
 
 
 def stream_parquet(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-    """The rows of a Parquet file one by one, a few in memory at a time, with what is missing as None; of ``columns`` those
-    that there are. Raises as :func:`read_parquet`, when it comes to the row."""
+    """The rows of a Parquet file one by one, those of a row group in memory at most, with what is missing as None; of
+    ``columns`` those that there are. Raises as :func:`read_parquet`, when it comes to the row."""
     with _errors_as_values(), path.open("rb") as file:
         for batch in _batches(path, file, columns):
             for row in batch.to_pylist():
@@ -73,7 +72,7 @@ def _batches(path: Path, file: BinaryIO, columns: Sequence[str] | None = None) -
     # every text once, and counted as often as it is repeated
     known = [about.schema.column(n) for n in range(about.num_columns)]
     texts = [column.path for column in known if column.physical_type == "BYTE_ARRAY"]
-    table = parquet.ParquetFile(file, read_dictionary=texts, buffer_size=_READ)
+    table = parquet.ParquetFile(file, read_dictionary=texts)
     total = 0
     for batch in table.iter_batches(_BATCH, columns=columns):
         total += sum(map(_size, batch.columns))
