@@ -120,6 +120,15 @@ def test_each_figure_has_its_limit(precision: str) -> None:
         judge(precision, {**AGREED, **good, "detections_exported_alone": 40}, None, 0.0)
 
 
+def test_as_much_is_lost_as_is_tolerated_and_no_more() -> None:
+    loss = {"points_lost": 0.5, "map50_95_source": 0.75, "map50_95": 0.745}
+    judge("fp16", None, loss, 0.5)
+    with pytest.raises(Refused) as caught:
+        judge("fp16", None, loss, 0.25)
+    said = "it loses 0.50 points of mAP50-95 (75.00 to 74.50; tolerance 0.25)"
+    assert str(caught.value) == f"the fp16 export does not agree with its source: {said}"
+
+
 def test_a_source_that_finds_little_is_no_proof() -> None:
     good = {"found_by_both": 1.0, "iou_mean": 1.0, "score_difference_mean": 0.0}
     judge("fp16", {**AGREED, **good, "detections_source": 10}, None, 0.0)

@@ -133,6 +133,16 @@ def test_what_is_counted_while_they_are_asked_and_what_is_left(root: Path) -> No
         assert len(catalogue.captions) == COUNT
 
 
+def test_no_money_is_told_of_a_captioner_that_costs_nothing(root: Path) -> None:
+    ticks: list[tuple[int, int, str]] = []
+
+    def progress(done: int, total: int, note: str = "", *, detail: str = "") -> None:
+        ticks.append((done, total, detail))
+
+    caption_catalogue(root, settings(), Echo(SETTINGS), progress=progress)
+    assert ticks == [(COUNT, COUNT, "")]
+
+
 def test_no_more_is_spent_than_may_be(root: Path) -> None:
     done = caption_catalogue(root, settings(max_cost=0.03), paid(max_cost=0.03))
     assert (done["asked"], done["left"], done["stopped"], done["cost_usd"]) == (2, 4, "max-cost", 0.024)
@@ -217,6 +227,23 @@ def test_what_is_asked_anew_replaces_what_was_there(root: Path) -> None:
     rest = caption_catalogue(root, settings(), paid(Newer), recaption=Recaption("all"))
     assert (rest["asked"], rest["reused"], rest["left"]) == (4, 2, 0)
     assert colours() == ["blue"] * 6
+
+
+def test_what_an_earlier_version_began_to_ask_an_encoder_anew_goes_on(root: Path) -> None:
+    """Its file names a recaption by the catalogue, the captioner, its model (``-`` for the encoder) and what is asked."""
+    from fashionrec.captioner.cache import CaptionCache
+    from fashionrec.captioner.job.caches import CACHE
+
+    class ByEncoder(Echo):
+        from_encoder = True
+
+    with CaptionCache(root / CACHE) as cache:
+        cache.recaption(f"{root.resolve()}\necho\n-\nall")
+    caption_catalogue(root, settings(), ByEncoder(SETTINGS), limit=2)
+    done = caption_catalogue(root, settings(), ByEncoder(SETTINGS), recaption=Recaption("all"))
+    assert (done["asked"], done["reused"], done["left"]) == (COUNT - 2, 2, 0)
+    with CaptionCache(root / CACHE) as cache:
+        assert cache.recaptions() == {}
 
 
 @pytest.mark.parametrize("error", [CaptionError("the key is wrong"), KeyboardInterrupt()])

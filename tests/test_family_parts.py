@@ -423,6 +423,38 @@ def test_labels_that_cannot_be_learnt_from(
         assert (run.path / "train.log").read_text() == "toy from scratch\n"
 
 
+def test_a_training_that_failed_goes_on_with_its_settings_and_data(data: Path, tmp_path: Path) -> None:
+    limits = load_config(env={}).config.images
+
+    def stop(*_: Any) -> Any:
+        raise ConfigError("as far as the loop")
+
+    def train_it(*words: str) -> None:
+        config = settings(data, "name=r", "pretrained=false", *words)
+        plain.train_in_run(Toys(), config, tmp_path / "runs", limits=limits, evaluate=stop, log=stop)
+
+    with pytest.raises(ConfigError, match="as far as the loop"):
+        train_it("epochs=1")
+    path = tmp_path / "runs" / "train" / "r"
+    first = read_run(path)
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="as far as the loop"):
+            train_it("epochs=1", "resume=true")
+    again = read_run(path)
+    assert (again.created, again.status, again.notes["resumed"]) == (first.created, "failed", 2)
+    assert again.config["train"] == first.config["train"]
+    before = (path / "run.json").read_bytes()
+    said, hint = refused(ConfigError, train_it, "epochs=2", "resume=true")
+    assert said == f"run {path} began with epochs=1 and cannot go on with epochs=2"
+    assert hint.startswith("keep it as it was; or start a new run: ")
+    (data.parent / "train" / "labels" / "a.txt").write_text("0 .5 .5 .5 .5\n")
+    assert refused(DataError, train_it, "epochs=1", "resume=true") == (
+        f"{data} is not the data that run {path} began with",
+        "put it back, or start a new run",
+    )
+    assert (path / "run.json").read_bytes() == before
+
+
 def test_what_a_bundle_says_of_a_network() -> None:
     spec = plain.spec_of(ABOUT, head="yolo", mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), batch=1)
     assert spec == {
