@@ -22,6 +22,7 @@ from fashionrec.captioner.schema import attributes
 from fashionrec.catalogue.build.report import BuildReport
 from fashionrec.config import CaptionerConfig, Config, load_config
 from fashionrec.errors import CaptionError, UsageError
+from fashionrec.store.items import ItemReader
 
 COUNT = 6
 SETTINGS = load_config(env={}).config.captioner
@@ -172,6 +173,27 @@ def test_how_many_have_a_caption_and_what_became_of_the_others(root: Path) -> No
     assert status(root, config) == {"garments": COUNT, "captioned": {}, "without": COUNT, "states": {}}
     caption_catalogue(root, config, paid(), limit=2)
     assert status(root, config) == {"garments": COUNT, "captioned": {"echo": 2}, "without": 4, "states": {}}
+
+
+def test_how_many_is_told_without_a_look_at_the_items(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fashionrec.captioner.cache import CaptionCache
+    from fashionrec.captioner.job.caches import project_cache
+
+    config = settings()
+    with Catalogue.open(root) as catalogue:
+        shown = [(stored.photo, stored.item.class_name, stored.item.box) for stored in catalogue.items.everything()]
+    refused = Outcome("refused", "openai", "m", error="no")
+    failed = Outcome("failed", "openai", "m", error="late", retryable=True)
+    path = project_cache(config)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with CaptionCache(path) as project, CaptionCache(root / "captions.sqlite") as own:
+        project.put(*shown[0], refused)
+        project.put("0" * 64, "top", shown[0][2], refused)  # of another catalogue
+        own.put(*shown[0], failed)  # the project's goes before it
+        own.put(*shown[1], failed)
+    monkeypatch.delattr(ItemReader, "everything")
+    states = {"failed, retryable": 1, "refused": 1}
+    assert status(root, config) == {"garments": COUNT, "captioned": {}, "without": COUNT, "states": states}
 
 
 # -- what is asked anew

@@ -193,6 +193,21 @@ class CaptionCache(SqliteFile):
             for row in rows:
                 yield dict(zip(names, row[1:], strict=True))
 
+    def photos(self) -> Iterator[str]:
+        """The photos (sha256) of which anything is recorded, in order."""
+        last = ""
+        sql = (
+            "SELECT DISTINCT photo_sha256 FROM outcomes WHERE photo_sha256 > ? AND typeof(photo_sha256) = 'text'"
+            " ORDER BY photo_sha256 LIMIT 500"
+        )
+        while True:
+            with self._guard():
+                rows = self._db.execute(sql, (last,)).fetchall()
+            if not rows:
+                return
+            yield from (row[0] for row in rows)
+            last = rows[-1][0]
+
     def _groups(self, captioner: str) -> Iterator[list[tuple[Any, ...]]]:
         last = 0
         sql = f"SELECT rowid, {_COLUMNS} FROM outcomes WHERE captioner = ? AND rowid > ? ORDER BY rowid LIMIT 500"

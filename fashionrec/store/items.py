@@ -206,6 +206,20 @@ class ItemReader:
         """Who made the caption of each garment that has one, by the garment's number."""
         return dict(self._rows("SELECT garment_no, captioner FROM captions", (int, str)))
 
+    def count_captioned(self) -> tuple[int, dict[str, int]]:
+        """How many garments items show, and how many of those have a caption by whom."""
+        shown = "SELECT count(DISTINCT garment_no) FROM items"
+        by = "SELECT captioner, total(1) FROM captions WHERE garment_no IN (SELECT garment_no FROM items) GROUP BY captioner"
+        return int(self._rows(shown)[0][0]), {name: int(count) for name, count in self._rows(by, (str, float))}
+
+    def garments_of(self, photo: str) -> list[tuple[str | None, Box]]:
+        """Class and box of each garment of a photo that an item shows."""
+        sql = (
+            "SELECT class_name, x1, y1, x2, y2 FROM garments g WHERE photo = ?"
+            " AND EXISTS (SELECT 1 FROM items i WHERE i.garment_no = g.garment_no) ORDER BY position"
+        )
+        return [(row[0], Box(*row[1:])) for row in self._rows(sql, (str | None, *(float,) * 4), (photo,))]
+
     def attributes_told(self) -> dict[int, tuple[str, dict[str, str]]]:
         """Of each garment that has a caption, by its number: who made it, and the attributes it tells."""
         with translated(self._path):

@@ -8,8 +8,10 @@ folder wherever it is copied. What a catalogue of somebody else brings serves th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
+from heapq import merge
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -112,6 +114,10 @@ class Caches:
             if found is not None and found.state == "done":
                 return found
         return None if found is not None and found.state in again else found
+
+    def photos(self) -> Iterator[str]:
+        """The photos (sha256) of which either file has anything, in order."""
+        return (photo for photo, _ in groupby(merge(*(cache.photos() for cache in self._all()))))
 
     def put(self, entries: Sequence[Entry]) -> None:
         """Record outcomes in both files, the project's first."""

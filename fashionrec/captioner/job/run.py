@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fashionrec.captioner.base import Job
+from fashionrec.captioner.cache import Place
 from fashionrec.captioner.cost import Meter, Price, Tokens, dollars
 from fashionrec.captioner.job.caches import CACHE, Caches, Recorder, project_cache
-from fashionrec.captioner.job.garments import Garment, Pictures, Plan, Recaption, garments, make_plan
+from fashionrec.captioner.job.garments import Garment, Pictures, Plan, Recaption, make_plan
 from fashionrec.captioner.job.known import CatalogueSource
 from fashionrec.captioner.job.publish import publish
 from fashionrec.captioner.ledger import Ledger
@@ -248,21 +249,22 @@ class CatalogueRun:
 
 def status(root: Path, config: Config) -> dict[str, Any]:
     """How many garments of a catalogue have a caption, by whom, and what became of the others."""
-    captioned: Counter[str] = Counter()
     states: Counter[str] = Counter()
     shared = shared_captioners()
     with (
         Catalogue.open(root, config) as catalogue,
         Caches(root / CACHE, project_cache(config), write=False, ledger=Ledger(cache_folder(config))) as caches,
     ):
-        for garment in garments(catalogue):
-            captioned[garment.captioner or "none"] += 1
-            for known in filter(None, (caches.find(garment.place, name) for name in shared)):
+        total, by = catalogue.items.count_captioned()
+        for photo in caches.photos():
+            places = [Place(photo, name, box) for name, box in catalogue.items.garments_of(photo)]
+            for known in filter(None, (caches.find(place, name) for place in places for name in shared)):
                 states[known.state if known.state != "failed" or not known.retryable else "failed, retryable"] += 1
+    captioned = {name: count for name, count in sorted(by.items()) if name not in ("", "none")}
     return {
-        "garments": captioned.total(),
-        "captioned": {name: count for name, count in sorted(captioned.items()) if name != "none"},
-        "without": captioned["none"],
+        "garments": total,
+        "captioned": captioned,
+        "without": total - sum(captioned.values()),
         "states": dict(sorted(states.items())),
     }
 
