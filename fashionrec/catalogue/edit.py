@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fashionrec.catalogue.build.build import Progress, build_catalogue
+from fashionrec.catalogue.build.build import Edit, Progress, edit_catalogue
+from fashionrec.catalogue.build.changes import read_entry
 from fashionrec.catalogue.build.report import BuildReport
 from fashionrec.catalogue.compaction import compact_segments
 from fashionrec.config import Config
 from fashionrec.errors import CatalogueError, DataError
-from fashionrec.models.bundle import Bundle
 from fashionrec.store import generations
 from fashionrec.store.content import EntryRow
 from fashionrec.store.generations import Generation
@@ -32,8 +33,12 @@ def add_products(
 ) -> BuildReport:
     """Add rows to a catalogue; one whose image and product are there already takes the place of that one."""
     named = {(row.image, row.product_id) for row in rows}
-    kept = [entry for entry in entries(root) if (entry.image, entry.product_id) not in named]
-    return _build(root, [*kept, *rows], config, source, progress)
+
+    def change(items: ItemReader) -> Edit:
+        there = items.entries_of({row.product_id for row in rows})
+        return Edit(rows, [entry for entry in there if (entry.image, entry.product_id) in named])
+
+    return edit_catalogue(root, change, config=partial(as_built, config=config), source=source, progress=progress)
 
 
 def remove_products(root: Path, product_ids: Iterable[str], config: Config) -> tuple[BuildReport, list[str]]:
@@ -41,16 +46,22 @@ def remove_products(root: Path, product_ids: Iterable[str], config: Config) -> t
 
     Raises :class:`DataError` where none of them is, or none would be left.
     """
-    there = list(entries(root))
-    wanted, known = set(product_ids), {entry.product_id for entry in there}
-    if not wanted & known:
-        raise DataError(
-            f"none of the {len(wanted)} products is in {root}", hint="fashionrec catalogue show --product ID"
-        )
-    kept = [entry for entry in there if entry.product_id not in wanted]
-    if not kept:
-        raise DataError(f"that would leave nothing in {root}", hint="remove the folder itself")
-    return _build(root, kept, config, _source(root), None), sorted(wanted - known)
+    wanted = set(product_ids)
+    known: set[str] = set()
+
+    def change(items: ItemReader) -> Edit:
+        there = items.entries_of(wanted)
+        known.update(entry.product_id for entry in there)
+        if not known:
+            raise DataError(
+                f"none of the {len(wanted)} products is in {root}", hint="fashionrec catalogue show --product ID"
+            )
+        if len(there) == items.count("entries"):
+            raise DataError(f"that would leave nothing in {root}", hint="remove the folder itself")
+        return Edit((), there)
+
+    report = edit_catalogue(root, change, config=partial(as_built, config=config))
+    return report, sorted(wanted - known)
 
 
 def update_products(root: Path, records: Sequence[Mapping[str, Any]], config: Config) -> tuple[BuildReport, list[str]]:
@@ -67,21 +78,27 @@ def update_products(root: Path, records: Sequence[Mapping[str, Any]], config: Co
         if product is None or not str(product).strip():
             raise DataError("a record has no product_id", hint="the table needs the column product_id")
         changes.setdefault((str(product).strip(), str(image).strip() if image else None), {}).update(values)
-    rows: list[EntryRow] = []
     used: set[tuple[str, str | None]] = set()
-    for entry in entries(root):
-        metadata = dict(entry.metadata)
-        for key in ((entry.product_id, None), (entry.product_id, entry.image)):
-            if key in changes:
-                used.add(key)
-                metadata.update(changes[key])
-        rows.append(replace(entry, metadata={name: value for name, value in metadata.items() if value is not None}))
-    unknown = sorted({product for product, _ in changes.keys() - used})
-    if not used:
-        raise DataError(
-            f"none of the {len(unknown)} products is in {root}", hint="fashionrec catalogue show --product ID"
-        )
-    return _build(root, rows, config, _source(root), None), unknown
+
+    def change(items: ItemReader) -> Edit:
+        there = items.entries_of({product for product, _ in changes})
+        rows: list[EntryRow] = []
+        for entry in map(read_entry, there):
+            metadata = dict(entry.metadata)
+            for key in ((entry.product_id, None), (entry.product_id, entry.image)):
+                if key in changes:
+                    used.add(key)
+                    metadata.update(changes[key])
+            rows.append(replace(entry, metadata={name: value for name, value in metadata.items() if value is not None}))
+        if not used:
+            products = {product for product, _ in changes}
+            raise DataError(
+                f"none of the {len(products)} products is in {root}", hint="fashionrec catalogue show --product ID"
+            )
+        return Edit(rows, there)
+
+    report = edit_catalogue(root, change, config=partial(as_built, config=config))
+    return report, sorted({product for product, _ in changes.keys() - used})
 
 
 def compact_catalogue(root: Path, config: Config) -> dict[str, int]:
@@ -119,26 +136,3 @@ def as_built(generation: Generation, config: Config) -> Config:
         what = ", ".join(missing)
         raise CatalogueError(f"the manifest of {generation.root} does not say how it was built (no {what})")
     return made.update(config)
-
-
-def _build(
-    root: Path, rows: Sequence[ProductRow | EntryRow], config: Config, source: str, progress: Progress | None
-) -> BuildReport:
-    current = generations.read_current(root)
-    detector, encoder = current.bundle_path("detector"), current.bundle_path("embedder")
-    if encoder is None:
-        raise CatalogueError(f"catalogue {root} has no embedder")
-    return build_catalogue(
-        rows,
-        root,
-        detector_bundle=Bundle.open(detector, "detector") if detector else None,
-        embedder_bundle=Bundle.open(encoder, "embedder"),
-        config=as_built(current, config),
-        source=source,
-        max_delete=1.0,
-        progress=progress,
-    )
-
-
-def _source(root: Path) -> str:
-    return generations.read_current(root).manifest.photos_from

@@ -12,9 +12,9 @@ import math
 import re
 import sys
 from array import array
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -110,33 +110,43 @@ def _finite(text: str) -> float | None:
 
 
 def _read_csv(data: bytes, delimiter: str, text: Collection[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Read twice, what its columns hold and then its rows, so that every value is in memory once."""
-    kinds: dict[str, set[type]] = {}
-    for _, cells in _cells(data, delimiter):
-        for column, value in cells:
-            kinds.setdefault(column, set()).add(_kind(value))
-    converters: dict[str, Any] = {}
-    for column, found in kinds.items():
-        plain = str in found or column in ("image", "product_id") or column in text
-        converters[column] = str if plain else float if float in found else int
-    for line, cells in _cells(data, delimiter):
-        yield line, {column: converters[column](value) for column, value in cells}
+    """Read twice, what its columns hold and then its rows, so that every value is in memory once.
 
-
-def _cells(data: bytes, delimiter: str) -> Iterator[tuple[int, Iterable[tuple[str, str]]]]:
-    """Of each row that is not blank its first line, and its cells that are not: the column's name and the value.
-
-    A name is one object for all rows.
+    A column's name is one object for all rows; of two columns of one name the last counts.
     """
+    rows = _rows(data, delimiter)
+    header = next(rows, (1, []))[1]
+    places = {name: place for place, name in enumerate(header) if name}
+    kinds: dict[str, set[type]] = {name: set() for name in places}
+    left = [(name, place) for name, place in places.items() if name not in ("image", "product_id", *text)]
+    for _, row in rows:
+        for name, place in left:
+            if place < len(row) and (value := row[place].strip()):
+                kinds[name].add(_kind(value))
+        if any(str in kinds[name] for name, _ in left):  # whatever else it holds
+            left = [(name, place) for name, place in left if str not in kinds[name]]
+    numbers = dict(left)
+    converters = [
+        (name, place, (float if float in kinds[name] else int) if name in numbers else None)
+        for name, place in places.items()
+    ]
+    for line, row in islice(_rows(data, delimiter), 1, None):
+        record: dict[str, Any] = {}
+        for name, place, convert in converters:
+            if place < len(row) and (value := row[place].strip()):
+                record[name] = convert(value) if convert else value
+        yield line, record
+
+
+def _rows(data: bytes, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """The header, and each row that is not blank, with the line where it begins."""
     with io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file, delimiter=delimiter)
+        line = 1
         try:
-            header = next(rows, [])
-            line = rows.line_num + 1
-            for row in rows:
-                if row:
-                    named = dict(zip_longest(header, row, fillvalue="")).items()
-                    yield line, [(column, value.strip()) for column, value in named if column and value.strip()]
+            for number, row in enumerate(rows):
+                if row or not number:
+                    yield line, row
                 line = rows.line_num + 1
         except csv.Error as error:
             raise csv.Error(f"line {rows.line_num}: {error}") from None

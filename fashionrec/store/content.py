@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from fashionrec.types import Box
 
@@ -64,3 +64,14 @@ class EntryRow:
     product_id: str
     photo: str
     metadata: dict[str, Any]
+
+
+class EntryText(NamedTuple):
+    """A row of the product table as it lies in the file: ``metadata`` is a JSON text, which is slow to read."""
+
+    entry_no: int
+    image: str
+    base: str
+    product_id: str
+    photo: str
+    metadata: str

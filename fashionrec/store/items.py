@@ -6,6 +6,7 @@ what can be returned. Garments and their captions can so be reused when only pro
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,14 +14,16 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from fashionrec.common.batches import batched
 from fashionrec.common.documents import parse_json
 from fashionrec.common.sqlite import open_foreign
 from fashionrec.errors import CatalogueError
 from fashionrec.store.rows import (
     AGAIN,
     CAPTION,
+    ENTRY,
     GARMENT,
     KEY,
     PHOTO,
@@ -37,7 +40,7 @@ from fashionrec.store.words import match_expression, single_syllables
 from fashionrec.types import Box, Item
 
 if TYPE_CHECKING:
-    from fashionrec.store.content import CaptionRow, EntryRow, PhotoRow
+    from fashionrec.store.content import CaptionRow, EntryRow, EntryText, PhotoRow
     from fashionrec.store.item_keys import KeyTable
 
 T = TypeVar("T")
@@ -60,6 +63,7 @@ class StoredItem:
     captions: dict[str, str] = field(default_factory=dict)
 
 
+_AT_ONCE = 50_000  # values in one statement: a few megabytes of JSON
 _ITEMS = "FROM items i JOIN entries e USING (entry_no) JOIN garments g USING (garment_no)"
 _SELECT = f"""
 SELECT i.item_no, i.item_id, i.product_id, i.worn_with, i.garment_no, e.image, e.metadata, e.photo,
@@ -243,18 +247,48 @@ class ItemReader:
         found = self.by_numbers(chosen)
         return [found[number] for number in chosen]
 
-    def build_keys(self) -> dict[str, str]:
-        """Of every photo (sha256) the models and settings that found its garments."""
-        return dict(self._rows("SELECT sha256, build_key FROM photos", (str, str)))
+    def build_keys(self, photos: Iterable[str] | None = None) -> dict[str, str]:
+        """Of every photo (sha256), or of those ``photos`` that are there, the models and settings that found its garments."""
+        if photos is None:
+            return dict(self._rows("SELECT sha256, build_key FROM photos", (str, str)))
+        return dict(self._among("SELECT sha256, build_key FROM photos WHERE sha256 IN", photos, (str, str)))
 
     def entries(self) -> Iterable[EntryRow]:
         """Every row of the product table, in order."""
         from fashionrec.store.content import EntryRow
 
-        sql = "SELECT entry_no, image, base, product_id, photo, metadata FROM entries ORDER BY entry_no"
-        with self._scan(sql) as rows:
-            for number, image, base, product_id, photo, metadata in typed(rows, (int, *(str,) * 5)):
-                yield EntryRow(number, image, base, product_id, photo, parse_table(metadata))
+        for row in self.entry_texts():
+            with translated(self._path):
+                metadata = parse_table(row.metadata)
+            yield EntryRow(*row[:-1], metadata)
+
+    def entry_texts(self) -> Iterator[EntryText]:
+        """Every row of the product table with its data unread, in order."""
+        from fashionrec.store.content import EntryText
+
+        with self._scan(
+            "SELECT entry_no, image, base, product_id, photo, metadata FROM entries ORDER BY entry_no"
+        ) as rows:
+            yield from map(EntryText._make, typed(rows, ENTRY))
+
+    def entries_of(self, product_ids: Iterable[str]) -> list[EntryText]:
+        """The rows of the product table of some products, in order. No row of others is read, only their ids."""
+        from fashionrec.store.content import EntryText
+
+        columns = "entry_no, image, base, product_id, photo, metadata"
+        of = "SELECT entry_no FROM entries WHERE product_id IN"
+        numbers = [row[0] for row in self._among(of, product_ids, (int,))]
+        rows = self._among(f"SELECT {columns} FROM entries WHERE entry_no IN", sorted(numbers), ENTRY)
+        return sorted(map(EntryText._make, rows))
+
+    def count(self, table: Literal["entries", "photos"]) -> int:
+        """Rows of the product table, or photos."""
+        return int(self._rows(f"SELECT total(1) FROM {table}")[0][0])
+
+    def entries_by(self, column: Literal["product_id", "photo"], values: Iterable[str]) -> dict[str, int]:
+        """Of those products or photos that the product table has, how many rows it has of each."""
+        sql = f"SELECT {column}, count(*) FROM entries WHERE {column} IN"
+        return dict(self._among(sql, values, (str, int), f"GROUP BY {column}"))
 
     def captions(self, sha256: str) -> dict[int, CaptionRow]:
         """The captions of a photo's garments, by position."""
@@ -372,6 +406,11 @@ class ItemReader:
         with translated(self._path):
             rows = self._db.execute(sql, tuple(values))
             return rows.fetchall() if kinds is None else list(typed(rows, kinds))
+
+    def _among(self, sql: str, values: Iterable[Any], kinds: Kinds, rest: str = "") -> Iterator[Any]:
+        """The rows that a query finds for a list of values, of which SQLite is given many at a time."""
+        for part in batched(values, _AT_ONCE):
+            yield from self._rows(f"{sql} (SELECT value FROM json_each(?)) {rest}", kinds, (json.dumps(part),))
 
     @contextmanager
     def _scan(self, sql: str) -> Iterator[sqlite3.Cursor]:

@@ -40,6 +40,7 @@ Kinds = tuple["type | UnionType", ...]
 _TEXT, _NUMBER = str | None, float | None
 #: What the columns of some queries hold, as their writer puts it there. (SQLite lets any column hold anything.)
 PHOTO: Kinds = (str, int, int, str)
+ENTRY: Kinds = (int, str, str, str, str, str)
 GARMENT: Kinds = (int, _TEXT, _NUMBER, float, float, float, float, int, str, int, int, int)
 CAPTION: Kinds = (int, str, str, str, str, str, _TEXT, int | None, _TEXT)
 STORED: Kinds = (

@@ -11,18 +11,18 @@ import os
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from fashionrec.catalogue.build.changes import RowChanges, RowWriter, Wanted, find_changes
 from fashionrec.catalogue.build.crops import KnownCrops
 from fashionrec.catalogue.build.report import BuildReport, write_report
 from fashionrec.catalogue.build.work import Recipe, work_on
 from fashionrec.catalogue.compaction import compact_segments, should_compact
+from fashionrec.common.batches import batched
 from fashionrec.common.folder import TEMPORARY, Folder
 from fashionrec.common.reach import HINT, Reach
 from fashionrec.common.text import encodable
@@ -32,7 +32,7 @@ from fashionrec.models.bundle import Bundle
 from fashionrec.models.runs import installed_versions
 from fashionrec.photos.images import photo_digest
 from fashionrec.store import generations
-from fashionrec.store.content import EntryRow, PhotoRow
+from fashionrec.store.content import EntryRow, EntryText, PhotoRow
 from fashionrec.store.items import ItemReader
 from fashionrec.store.journal import Journal
 from fashionrec.store.seen import SeenFiles, file_state
@@ -54,8 +54,18 @@ class Progress(Protocol):
     def __call__(self, done: int, total: int, *, detail: str = "") -> None: ...
 
 
+class Edit(NamedTuple):
+    """What a catalogue is to hold in the place of some of its rows: ``rows``, beside all that are not ``replaced``.
+
+    Rows of the catalogue itself (:class:`EntryRow`) stay without a look at their photos.
+    """
+
+    rows: Sequence[ProductRow | EntryRow]
+    replaced: Sequence[EntryText]
+
+
 def build_catalogue(
-    rows: Sequence[ProductRow | EntryRow],
+    rows: Sequence[ProductRow],
     root: Path,
     *,
     detector_bundle: Bundle | None,
@@ -68,8 +78,7 @@ def build_catalogue(
 ) -> BuildReport:
     """Make the catalogue at ``root`` hold exactly ``rows``; a new one, or the next generation of one that is there.
 
-    Rows of the catalogue itself (:class:`EntryRow`) stay without a look at their photos. Where nothing
-    differs, there is no new generation. Raises :class:`Busy` if another process is writing,
+    Where nothing differs, there is no new generation. Raises :class:`Busy` if another process is writing,
     :class:`Refused` if more than ``max_delete`` of the products would go, :class:`DataError` if no
     photo can be used; nothing is changed then.
     """
@@ -78,35 +87,71 @@ def build_catalogue(
     new, recipe = not os.path.lexists(root), Recipe(detector_bundle, embedder_bundle, config)
     try:
         with generations.writer_lock(root):
-            return _Build(rows, root, recipe, source, max_delete, progress, log).run()
+            return _Build(Edit(rows, ()), root, recipe, source, max_delete, progress, log, whole=True).run()
     except UsageError:
         if new:  # wrong input: nothing worth resuming was begun
             Folder(root.parent).remove(root.name, ignore_errors=True)
         raise
 
 
+def edit_catalogue(
+    root: Path,
+    change: Callable[[ItemReader], Edit],
+    *,
+    config: Callable[[generations.Generation], Config],
+    source: str | None = None,
+    progress: Progress | None = None,
+) -> BuildReport:
+    """Make the next generation of a catalogue: with other rows in the place of some, all others as they are.
+
+    ``change`` says which, of the items that are served; only they are looked at. ``config`` gives the
+    settings for the generation. Where nothing differs, there is no new one. Raises as
+    :func:`build_catalogue`, but whatever share of the products goes.
+    """
+    generations.read_current(root)  # before the lock, which would make the folder
+    with generations.writer_lock(root):
+        current = generations.read_current(root)
+        detector, encoder = current.bundle_path("detector"), current.bundle_path("embedder")
+        if encoder is None:
+            raise CatalogueError(f"catalogue {root} has no embedder")
+        found = Bundle.open(detector, "detector") if detector else None
+        recipe = Recipe(found, Bundle.open(encoder, "embedder"), config(current))
+        with closing(ItemReader(current.items_path)) as items:
+            edit = change(items)
+        source = current.manifest.photos_from if source is None else source
+        return _Build(edit, root, recipe, source, 1.0, progress, lambda text: None, whole=False).run()
+
+
 class _Build:
     def __init__(
         self,
-        rows: Sequence[ProductRow | EntryRow],
+        edit: Edit,
         root: Path,
         recipe: Recipe,
         source: str,
         max_delete: float | None,
         progress: Progress | None,
         log: Callable[[str], None],
+        *,
+        whole: bool,
     ) -> None:
-        self.rows, self.root, self.recipe, self.source = rows, root, recipe, source
+        """``whole``: the rows take the place of all that the catalogue holds."""
+        self.rows, self.replaced, self.whole = edit.rows, edit.replaced, whole
+        #: Rows with where their photos are; "" for rows of the catalogue itself.
+        self.located = [(row, "" if isinstance(row, EntryRow) else row.location) for row in self.rows]
+        self.root, self.recipe, self.source = root, recipe, source
         self.config = config = recipe.config
         self.max_delete = config.build.max_delete if max_delete is None else max_delete
         self.progress: Progress = progress or _silent
         self.log = log
-        self.report = BuildReport(rows=len(rows))
+        self.report = BuildReport(rows=len(self.rows))
         self.start = time.perf_counter()
         self.previous = generations.read_current(root) if generations.is_catalogue(root) else None
         if self.previous:
             self.previous.check()  # what is taken over from it must be there
         self.old_items = ItemReader(self.previous.items_path) if self.previous else None
+        self.stay = 0 if whole or self.old_items is None else self.old_items.count("entries") - len(self.replaced)
+        self.report.rows += self.stay
 
     def run(self) -> BuildReport:
         work = generations.folder_of(self.root)
@@ -134,7 +179,7 @@ class _Build:
         digests: dict[str, str] = {}
         bad: dict[str, ImageError] = {}
         with ThreadPoolExecutor(4) as pool:
-            for part in _parts(dict.fromkeys(row.location for row in self.rows if not isinstance(row, EntryRow))):
+            for part in batched(dict.fromkeys(location for _, location in self.located if location), _AT_ONCE):
                 refused = self._refused(part)
                 bad |= refused
                 part = [location for location in part if location not in refused]
@@ -148,21 +193,27 @@ class _Build:
                 self.report.hashed += len(made)
                 digests |= known | made
         seen.close()
-        for row in self.rows:
-            if bad and not isinstance(row, EntryRow) and (error := bad.get(row.location)):
-                self._fail(row, error)
+        for row, location in self.located if bad else ():
+            if location in bad:
+                self._fail(row, bad[location])
         self.report.seconds["hash"] += time.perf_counter() - start
         return digests
 
     def _forget_files(self) -> None:
         """Forget files that were hashed for rows that are gone, once they are more than a few."""
         with closing(SeenFiles(generations.folder_of(self.root).path("work/seen.sqlite", "file"))) as seen:
-            if seen.holds_more_than(_MOST_SEEN * len(self.rows)):
+            if seen.holds_more_than(_MOST_SEEN * self.report.rows):
                 with suppress(sqlite3.Error):  # a full disk: the next build does it
-                    seen.keep_only(
-                        str(Path(row.base, row.image)) if isinstance(row, EntryRow) else row.location
-                        for row in self.rows
-                    )
+                    seen.keep_only(self._locations())
+
+    def _locations(self) -> Iterator[str]:
+        """Where the photos of all rows are, of those that stayed too."""
+        if self.whole:
+            yield from (location for _, location in self.located)
+            return
+        with closing(ItemReader(generations.read_current(self.root).items_path)) as items:
+            for row in items.entry_texts():
+                yield str(Path(row.base, row.image))
 
     def _refused(self, locations: Iterable[str]) -> dict[str, ImageError]:
         """Links in a folder of photos, which are not followed; a table's rows may name any file."""
@@ -181,14 +232,14 @@ class _Build:
             return ImageError(f"{location} has a name that is not UTF-8", reason="name")
         return photo_digest(Path(location), self.config.images.max_bytes)
 
-    def _wanted(self, paths: dict[str, str]) -> list[Wanted]:
+    def _wanted(self, paths: dict[str, str]) -> dict[tuple[str, str], Wanted]:
         """The rows that the generation will hold: each image of each product once, those whose photo can be used."""
         wanted: dict[tuple[str, str], Wanted] = {}
         base = self.base
-        for row in self.rows:
+        for row, location in self.located:
             if isinstance(row, EntryRow):
                 one = Wanted(row.image, row.base, row.product_id, row.photo, row.metadata)
-            elif digest := paths.get(row.location):
+            elif digest := paths.get(location):
                 one = Wanted(row.image, base, row.product_id, digest, row.metadata)
             else:
                 continue
@@ -196,7 +247,7 @@ class _Build:
                 self.report.duplicate_rows += 1
             else:
                 wanted[one.key] = one
-        return list(wanted.values())
+        return wanted
 
     @property
     def base(self) -> str:
@@ -207,8 +258,14 @@ class _Build:
     def _guard_deletions(self, paths: dict[str, str]) -> None:
         if self.old_items is None:
             return
-        before = self.old_items.product_ids()
-        after = {row.product_id for row in self.rows if isinstance(row, EntryRow) or row.location in paths}
+        after = {row.product_id for row, location in self.located if not location or location in paths}
+        if self.whole:
+            before = self.old_items.product_ids()
+        else:
+            taken = Counter(entry.product_id for entry in self.replaced)
+            rows_of = self.old_items.entries_by("product_id", {*taken, *(row.product_id for row in self.rows)})
+            before = set(rows_of)
+            after |= {product for product, count in rows_of.items() if count > taken[product]}
         gone = before - after
         self.report.added, self.report.removed = len(after - before), len(gone)
         if before and len(gone) / len(before) > self.max_delete:
@@ -225,9 +282,18 @@ class _Build:
         """The photos whose stored result stays: made by these models and settings, or of rows that stay as they are."""
         if self.old_items is None:
             return set()
-        made_by = self.old_items.build_keys()
-        kept = {digest for digest in paths.values() if made_by.get(digest) == self.recipe.key}
-        return kept | {row.photo for row in self.rows if isinstance(row, EntryRow) and row.photo in made_by}
+        photos = {*paths.values(), *(row.photo for row in self.rows if isinstance(row, EntryRow))}
+        made_by, staying = self.old_items.build_keys(photos), self._staying(photos)
+        return {photo for photo, key in made_by.items() if key == self.recipe.key or photo in staying}
+
+    def _staying(self, photos: Collection[str]) -> set[str]:
+        """Those photos that rows of the catalogue show which are not replaced, or which stay without a look at them."""
+        if self.whole or self.old_items is None:
+            return set()
+        taken = Counter(entry.photo for entry in self.replaced)
+        back = {row.photo for row in self.rows if isinstance(row, EntryRow)}
+        rows_of = self.old_items.entries_by("photo", photos)
+        return {photo for photo, count in rows_of.items() if photo in back or count > taken[photo]}
 
     def _process(self, paths: dict[str, str], kept: set[str], journal: Journal) -> dict[str, str]:
         """Detect and embed what is neither kept nor in the journal; returns the photos that can be used."""
@@ -243,12 +309,12 @@ class _Build:
                 self.report.resumed += 1
             else:
                 todo.append((digest, path))
-        others = {row.photo for row in self.rows if isinstance(row, EntryRow)} - first_path.keys()
-        self.report.reused += len(others)
-        self.report.photos = total = len(first_path) + len(others)
+        others = self._photos_beside(first_path.keys())
+        self.report.reused += others
+        self.report.photos = total = len(first_path) + others
         bad = self._find(todo, journal, total) if todo else {}
-        for row in self.rows:
-            if bad and not isinstance(row, EntryRow) and (known := paths.get(row.location)) in bad:
+        for row, location in self.located if bad else ():
+            if (known := paths.get(location)) in bad:
                 self._fail(row, bad[known])
         self.report.embedded = len(todo) - len(bad)
         if not bad:
@@ -256,6 +322,14 @@ class _Build:
         usable = {path: digest for path, digest in paths.items() if digest not in bad}
         self._guard_deletions(usable)  # a file that was hashed may be no photo any more
         return usable
+
+    def _photos_beside(self, hashed: Collection[str]) -> int:
+        """How many photos the rows that stay have that are none of those ``hashed``."""
+        if self.whole or self.old_items is None:
+            return 0
+        taken = {entry.photo for entry in self.replaced}
+        staying = self._staying({*taken, *hashed})
+        return self.old_items.count("photos") - len(taken - staying) - len(staying.intersection(hashed))
 
     def _find(self, todo: Sequence[tuple[str, str]], journal: Journal, total: int) -> dict[str, ImageError]:
         """Work on photos and write what they give into the journal; returns those that cannot be used."""
@@ -273,16 +347,17 @@ class _Build:
         self.report.crops_reused = crops.found
         return bad
 
-    def _write_generation(self, wanted: list[Wanted], kept: set[str], journal: Journal) -> None:
+    def _write_generation(self, wanted: dict[tuple[str, str], Wanted], kept: set[str], journal: Journal) -> None:
         begin = time.perf_counter()
-        if not wanted:
+        if not wanted and not self.stay:
             reasons = Counter(failure["reason"] for failure in self.report.failures)
             raise DataError(
                 f"none of the {len(self.rows)} photos can be used ({', '.join(f'{n} {why}' for why, n in reasons.items())})"
             )
-        before = self.old_items.entries() if self.old_items else ()
+        before = self.old_items.entry_texts() if self.whole and self.old_items else self.replaced
         changes = find_changes(before, wanted, kept)
         self.report.entries = changes.counts()
+        self.report.entries["kept"] += self.stay
         if self.previous and not changes and self._as_before():
             self._keep_previous(begin)
             return
@@ -366,18 +441,11 @@ class _Build:
         )
         return rows.apply(changes)
 
-    def _fail(self, row: ProductRow, error: ImageError) -> None:
+    def _fail(self, row: ProductRow | EntryRow, error: ImageError) -> None:
         """Record a row whose photo cannot be used; the build goes on without it."""
         self.report.failures.append(
             {"image": row.image, "product_id": row.product_id, "reason": error.reason, "message": str(error)}
         )
-
-
-def _parts(locations: Iterable[str]) -> Iterator[list[str]]:
-    """Some at a time: what is known of a file while it is hashed is not held of all of them."""
-    left = iter(locations)
-    while part := list(islice(left, _AT_ONCE)):
-        yield part
 
 
 def _silent(done: int, total: int, *, detail: str = "") -> None:

@@ -6,15 +6,17 @@ whose photo changed gets new ones. A photo that nothing shows any more goes, wit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from fashionrec.garments import assign_roles
 from fashionrec.store.assemble import item_id
-from fashionrec.store.content import CaptionRow, EntryRow, GarmentRow, PhotoRow
+from fashionrec.store.content import CaptionRow, EntryRow, EntryText, GarmentRow, PhotoRow
 from fashionrec.store.item_writer import ItemWriter, product_words
 from fashionrec.store.items import ItemReader
+from fashionrec.store.rows import parse_table
 
 #: How much two boxes of one class in one photo overlap to be the same garment: its caption is kept.
 SAME_GARMENT = 0.9
@@ -62,28 +64,45 @@ class RowChanges:
         }
 
 
-def find_changes(before: Iterable[EntryRow], wanted: Iterable[Wanted], kept: Collection[str]) -> RowChanges:
+def find_changes(
+    before: Iterable[EntryText], wanted: Mapping[tuple[str, str], Wanted], kept: Collection[str]
+) -> RowChanges:
     """What differs between the rows of a generation and those ``wanted``, told apart by image and product.
 
-    ``kept`` are the photos whose stored result stays.
+    ``kept`` are the photos whose stored result stays. What stays as it is is compared as text and not held.
     """
-    there = {(entry.image, entry.product_id): entry for entry in before}
-    added: list[Wanted] = []
-    changed: list[tuple[EntryRow, Wanted]] = []
-    removed: list[EntryRow] = []
+    left = dict(wanted)
+    changed: dict[tuple[str, str], tuple[EntryRow, Wanted]] = {}
+    replaced: dict[tuple[str, str], EntryRow] = {}
+    gone: list[EntryRow] = []
     same = 0
-    for row in wanted:
-        old = there.pop(row.key, None)
-        if old is None:
-            added.append(row)
+    for old in before:
+        key = old.image, old.product_id
+        row = left.pop(key, None)
+        if row is None:
+            gone.append(read_entry(old))
         elif old.photo != row.photo or row.photo not in kept:
-            removed.append(old)
-            added.append(row)
-        elif old.metadata != row.metadata or old.base != row.base:
-            changed.append((old, row))
-        else:
+            replaced[key] = read_entry(old)
+        elif old.base == row.base and (old.metadata == _text(row.metadata) or read_entry(old).metadata == row.metadata):
             same += 1
-    return RowChanges(added, changed, [*removed, *there.values()], len(removed), same)
+        else:
+            changed[key] = read_entry(old), row
+    return RowChanges(
+        [row for key, row in wanted.items() if key in left or key in replaced],
+        [changed[key] for key in wanted if key in changed],
+        [*(replaced[key] for key in wanted if key in replaced), *gone],
+        len(replaced),
+        same,
+    )
+
+
+def read_entry(stored: EntryText) -> EntryRow:
+    """A row of the product table with its data read."""
+    return EntryRow(*stored[:-1], parse_table(stored.metadata))
+
+
+#: As :mod:`fashionrec.store.item_writer` writes the data of a row.
+_text = json.JSONEncoder(ensure_ascii=False).encode
 
 
 @dataclass
