@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from fashionrec.errors import ImageError
 from fashionrec.photos.images import least_side, read_photo
@@ -39,8 +39,7 @@ _BATCH = 8
 _LOWER = {"pants", "skirt", "skirt&pants"}
 
 
-@dataclass(frozen=True)
-class FinderSettings:
+class FinderSettings(NamedTuple):
     """What decides which garments are found and how they are cut.
 
     Attributes:
@@ -84,8 +83,7 @@ class FinderSettings:
         )
 
 
-@dataclass(frozen=True)
-class PhotoGarments:
+class PhotoGarments(NamedTuple):
     """A photo, where it was read from, and the garments found in it, the most confident first."""
 
     source: PhotoSource
@@ -94,7 +92,7 @@ class PhotoGarments:
 
     def whole(self) -> PhotoGarments:
         """The same photo as one garment."""
-        return replace(self, garments=[whole_photo(self.photo)])
+        return self._replace(garments=[whole_photo(self.photo)])
 
 
 class GarmentFinder:
@@ -165,7 +163,7 @@ class GarmentFinder:
                 paths, values = [path for (_, path), _ in batch], [photo for _, photo in batch]
                 for ((key, _), _), found in zip(batch, self._with_garments(paths, values), strict=True):
                     if not isinstance(found, ImageError):
-                        found = replace(found, garments=self.or_whole(found.photo, found.garments))
+                        found = found._replace(garments=self.or_whole(found.photo, found.garments))
                     yield key, found
 
     def product_crops(

@@ -341,7 +341,7 @@ def test_a_very_long_picture_takes_no_more_memory_than_others(size: tuple[int, i
     from fashionrec.embedder.embed import Embedder
     from fashionrec.embedder.preprocess import seen
 
-    spec = replace(Embedder.open(TINY / "embedder").spec.image, shortest_edge=224, crop=(224, 224))
+    spec = Embedder.open(TINY / "embedder").spec.image._replace(shortest_edge=224, crop=(224, 224))
     start = time.monotonic()
     (picture,) = seen([Image.new("RGB", size, "teal")], spec)
     assert picture.size == (224, 224)

@@ -41,7 +41,7 @@ def test_pixels_are_those_of_transformers_pillow_backend(width: int, height: int
     processor = clip.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": crop, "width": crop})
     photo = noise(width, height)
     expected = processor(images=[photo], return_tensors="np")["pixel_values"]
-    ours = pixel_values([photo], replace(SPEC, crop=(crop, crop)))
+    ours = pixel_values([photo], SPEC._replace(crop=(crop, crop)))
     assert np.abs(expected - ours).max() <= 1e-5
 
 
@@ -54,7 +54,7 @@ def test_that_comparison_catches_a_wrong_filter_mean_std_or_scale(fault: dict[st
     processor = clip.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     photo = noise(60, 50)
     expected = processor(images=[photo], return_tensors="np")["pixel_values"]
-    assert np.abs(expected - pixel_values([photo], replace(SPEC, **fault))).max() > 1e-3
+    assert np.abs(expected - pixel_values([photo], SPEC._replace(**fault))).max() > 1e-3
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ def test_a_spec_is_written_as_it_was_read_and_defaults_are_not_written() -> None
         "longest",
         2,
     )
-    new = replace(spec, scores="sigmoid", logit_bias=-3.0, text=replace(spec.text, inputs=("input_ids",)))
+    new = spec._replace(scores="sigmoid", logit_bias=-3.0, text=spec.text._replace(inputs=("input_ids",)))
     assert EmbedderSpec.from_dict(json.loads(json.dumps(new.to_dict()))) == new
     assert set(new.to_dict()) - set(old) == {"scores", "logit_bias"}
 
@@ -38,23 +37,22 @@ def test_a_spec_is_written_as_it_was_read_and_defaults_are_not_written() -> None
 def test_a_squashed_picture_is_seen_whole(size: tuple[int, int]) -> None:
     image = Image.new("RGB", size, "red")
     image.paste("blue", (size[0] // 2, 0, size[0], size[1]))
-    spec = replace(Embedder.open(TINY / "embedder").spec.image, resize="squash", crop=(16, 32), resample="nearest")
+    spec = Embedder.open(TINY / "embedder").spec.image._replace(resize="squash", crop=(16, 32), resample="nearest")
     (picture,) = seen([image], spec)
     assert picture.size == (32, 16)
     assert picture.getpixel((31, 0)) == (0, 0, 255)
     assert size[0] == 1 or picture.getpixel((0, 15)) == (255, 0, 0)
     assert not spec.shows_squares
-    assert replace(spec, crop=(32, 32)).shows_squares
+    assert spec._replace(crop=(32, 32)).shows_squares
 
 
 def answering(pooling: str, values: np.ndarray) -> Embedder:
     """The tiny encoder, whose towers answer vectors of tokens."""
     embedder = Embedder.open(TINY / "embedder")
-    embedder.spec = replace(
-        embedder.spec,
+    embedder.spec = embedder.spec._replace(
         dim=values.shape[-1],
-        image=replace(embedder.spec.image, pooling=pooling),
-        text=replace(embedder.spec.text, pooling=pooling),
+        image=embedder.spec.image._replace(pooling=pooling),
+        text=embedder.spec.text._replace(pooling=pooling),
     )
 
     class Session:

@@ -53,7 +53,7 @@ def told(image: Image.Image) -> tuple[list[int], list[int]]:
     ],
 )
 def test_the_middle_of_a_picture_is_seen(size: tuple[int, int], edge: int, columns: list[int], rows: list[int]) -> None:
-    (found,) = seen([numbered(*size)], replace(SPEC, shortest_edge=edge))
+    (found,) = seen([numbered(*size)], SPEC._replace(shortest_edge=edge))
     assert found.size == (4, 4)
     assert told(found) == (columns, rows)
 
@@ -66,7 +66,7 @@ def test_the_longer_side_is_cut_to_a_whole_number() -> None:
 
 
 def test_a_picture_is_squashed_to_height_and_width() -> None:
-    spec = replace(SPEC, resize="squash", crop=(2, 4), shortest_edge=0)
+    spec = SPEC._replace(resize="squash", crop=(2, 4), shortest_edge=0)
     (found,) = seen([numbered(8, 8)], spec)
     assert found.size == (4, 2)
     assert told(found) == ([2, 4, 6, 8], [3, 7])
@@ -75,7 +75,7 @@ def test_a_picture_is_squashed_to_height_and_width() -> None:
 
 
 def test_the_middle_of_a_very_long_picture_is_what_is_seen_of_it_whole() -> None:
-    spec = replace(SPEC, resample="bilinear", shortest_edge=64, crop=(64, 64))
+    spec = SPEC._replace(resample="bilinear", shortest_edge=64, crop=(64, 64))
     for size in ((2, 60_001), (60_001, 2)):
         long = Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
         (found,) = seen([long], spec)
@@ -91,7 +91,7 @@ def test_the_numbers_of_a_pixel() -> None:
     assert (values.shape, values.dtype) == ((2, 3, 4, 4), np.float32)
     for channel, expected in enumerate((0.2, 0.6, 3.0)):
         assert values[:, channel] == pytest.approx(expected)
-    wide = normalized([Image.new("RGB", (4, 2))], replace(SPEC, crop=(2, 4)))
+    wide = normalized([Image.new("RGB", (4, 2))], SPEC._replace(crop=(2, 4)))
     assert wide.shape == (1, 3, 2, 4)
     assert np.array_equal(pixel_values([numbered(8, 4)], SPEC), normalized(seen([numbered(8, 4)], SPEC), SPEC))
 
@@ -109,12 +109,12 @@ def test_the_numbers_of_a_pixel() -> None:
     ],
 )
 def test_whether_all_of_a_square_is_seen(changes: dict[str, Any], squares: bool) -> None:
-    assert replace(SPEC, **changes).shows_squares is squares
+    assert SPEC._replace(**changes).shows_squares is squares
 
 
 def test_a_spec_is_written_without_what_is_usual_and_read_back() -> None:
     text = TextSpec("tokenizer.json", 7, 1, "<end>")
-    spec = EmbedderSpec(48, 100.0, replace(SPEC, mean=(0.5, 0.5, 0.5)), text)
+    spec = EmbedderSpec(48, 100.0, SPEC._replace(mean=(0.5, 0.5, 0.5)), text)
     document = spec.to_dict()
     assert document == {
         "dim": 48,
@@ -127,13 +127,12 @@ def test_a_spec_is_written_without_what_is_usual_and_read_back() -> None:
     }  # fmt: skip
     assert EmbedderSpec.from_dict(document) == spec
     assert EmbedderSpec.from_dict({**document, "unheard": 1}) == spec
-    odd = replace(
-        spec,
+    odd = spec._replace(
         scores="sigmoid",
         logit_bias=-3.0,
         precision="fp16",
-        image=replace(spec.image, resize="squash", shortest_edge=0, pooling="first"),
-        text=replace(text, inputs=("input_ids",), padding="max_length", special_tokens=1, pooling="last"),
+        image=spec.image._replace(resize="squash", shortest_edge=0, pooling="first"),
+        text=text._replace(inputs=("input_ids",), padding="max_length", special_tokens=1, pooling="last"),
     )
     assert EmbedderSpec.from_dict(odd.to_dict()) == odd
     assert odd.to_dict()["text"]["inputs"] == ["input_ids"]
@@ -150,7 +149,7 @@ def test_what_an_encoder_says_of_itself() -> None:
     assert (embedder.logit_scale, embedder.logit_bias) == (float(embedder.spec.logit_scale), None)
     assert embedder.cuts_off is not image.shows_squares
     assert embedder.fingerprint == embedder.bundle.fingerprint
-    embedder.spec = replace(embedder.spec, scores="sigmoid", logit_bias=-3, image=replace(image, crop=(4, 6)))
+    embedder.spec = embedder.spec._replace(scores="sigmoid", logit_bias=-3, image=image._replace(crop=(4, 6)))
     assert (embedder.logit_bias, embedder.side) == (-3.0, 6)
 
 
@@ -160,7 +159,7 @@ def test_an_encoder_that_answers_no_vectors_is_damaged() -> None:
     with pytest.raises(ModelError) as caught:
         embedder.answer(np.full((2, 3, *embedder.spec.image.crop), np.nan, np.float32))
     assert str(caught.value) == f"{embedder.bundle.path} is damaged: its image tower gives (2, {dim}), or no numbers"
-    embedder.spec = replace(embedder.spec, dim=dim + 1)
+    embedder.spec = embedder.spec._replace(dim=dim + 1)
     with pytest.raises(ModelError, match=rf"its text tower gives \(1, {dim}\), or no numbers"):
         embedder.embed_texts(["red"])
     with pytest.raises(ModelError, match="cannot be run"):
@@ -199,7 +198,7 @@ def test_a_text_is_cut_and_padded_as_the_spec_says(tmp_path: Path) -> None:
     assert (short.attention_mask, long.attention_mask) == ([1, 1, 1, 0, 0], [1] * 5)
     (alone,) = opened(words(), tmp_path).encode_batch(["red"])
     assert alone.ids == [0, 3, 1]
-    padded = opened(words(), tmp_path, replace(TEXT, padding="max_length", pad_id=2, pad_token="<unk>"))
+    padded = opened(words(), tmp_path, TEXT._replace(padding="max_length", pad_id=2, pad_token="<unk>"))
     assert padded.encode_batch(["red"])[0].ids == [0, 3, 1, 2, 2]
 
 

@@ -7,7 +7,6 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +109,7 @@ def test_an_index_whose_parts_do_not_fit_is_refused(tmp_path: Path, kind: str, f
     faiss.write_index(native, str(path))
     data = path.read_bytes()
     head = {"bytes": entry.head["bytes"], "sha256": hashlib.sha256(data[: entry.head["bytes"]]).hexdigest()}
-    entry = replace(entry, bytes=len(data), head=head)
+    entry = entry._replace(bytes=len(data), head=head)
     if forgery == "none":
         assert open_index(tmp_path, entry, table) is not None
         return

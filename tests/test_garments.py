@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -166,7 +165,7 @@ def test_a_catalogue_is_asked_as_it_was_built(config: Config) -> None:
     asked = FinderSettings.of_catalogue(config, stored, embedder_side=32)
     assert (asked.side, asked.whole_photo, asked.crop.margin, asked.crop.pad) == (300, True, 0.2, 7)
     assert (asked.images, asked.detector) == (config.images, config.detector)
-    stored = replace(stored, scaled_decoding="never", rectangular=not config.detector.rectangular)
+    stored = stored._replace(scaled_decoding="never", rectangular=not config.detector.rectangular)
     asked = FinderSettings.of_catalogue(config, stored, embedder_side=400)
     assert (asked.side, asked.images.scaled_decoding) == (400, "never")
     assert asked.detector.rectangular is not config.detector.rectangular

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -449,17 +448,17 @@ def test_an_index_that_is_not_what_was_written_is_one_clear_error(tmp_path: Path
     elif fault == "head":
         path.write_bytes(data[:500] + bytes([data[500] ^ 1]) + data[501:])
     elif fault == "kind":
-        entry = replace(entry, kind="hnsw")
+        entry = entry._replace(kind="hnsw")
     elif fault == "segments":
         table = put(tmp_path, {"a": clustered(2000)})
     elif fault == "entry":
-        entry = replace(entry, parameters={"left_out": 100})
+        entry = entry._replace(parameters={"left_out": 100})
     elif fault == "other":
         other = make_index(
             tmp_path / "b", "1", put(tmp_path / "b", {"a": clustered(3000, dim=24)}), settings=configured()
         )
         shutil.copy(tmp_path / "b" / other.path / INDEX, path)
-        entry = replace(entry, bytes=other.bytes, head=other.head)
+        entry = entry._replace(bytes=other.bytes, head=other.head)
     elif fault == "ids":  # rows that do not exist: found when they are asked for
         path.write_bytes(data[: entry.head["bytes"]] + b"\x7f" * (len(data) - entry.head["bytes"]))
     with pytest.raises(CatalogueError, match="damaged") as caught:

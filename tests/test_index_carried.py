@@ -27,7 +27,7 @@ def grown(
 ) -> tuple[IndexEntry, IndexEntry, list[str]]:
     """The entry of ``count`` vectors (with ``changes``), the one made of it when ``more`` came, and what that logged."""
     table = put(root, {"a": scattered(count)})
-    before = replace(make_index(root, "1", table, settings=wanted), **changes)
+    before = make_index(root, "1", table, settings=wanted)._replace(**changes)
     table |= put(root, {"b": scattered(more, seed=3)})
     logged: list[str] = []
     after = make_index(root, "2", table, settings=wanted, previous=before, log=logged.append)

@@ -386,7 +386,7 @@ def test_garments_and_captions_move(path: Path, tmp_path: Path) -> None:
     writer.close()
     (stored,) = ItemReader(tmp_path / "new.sqlite").by_item_ids(["i1"])
     changed = {"image_at": ("000002-image", 7), "thumb": ("000002-image", 100, 11)}
-    assert stored == replace(ITEMS[0], **changed, caption_at=("000002-caption", 5))
+    assert stored == ITEMS[0]._replace(**changed, caption_at=("000002-caption", 5))
 
 
 def test_texts_are_stored_as_they_are_written(path: Path) -> None:

@@ -104,8 +104,8 @@ def test_a_catalogue_that_does_not_say_how_it_was_built_takes_no_more(
     assert as_built(served, config) == config.model_copy(
         update={"crop": served.manifest.settings.crop}
     )  # built with the same
-    settings = replace(served.manifest.settings, **{missing: None})
-    unsaid = replace(served, manifest=replace(served.manifest, settings=settings))
+    settings = served.manifest.settings._replace(**{missing: None})
+    unsaid = served._replace(manifest=replace(served.manifest, settings=settings))
     assert missing not in unsaid.manifest.to_dict()["settings"]
     with pytest.raises(CatalogueError, match=rf"does not say how it was built \(no {missing}\)"):
         as_built(unsaid, config)

@@ -43,7 +43,7 @@ def found(
         score = scores[n - 1] if scores else 1 - n / 10
         item = Item(f"i-{product}", product, f"{product}.jpg", name, box)
         hits.append(Hit(n, score, item, {"image": score}, score, 50 + n))
-        stored.append(StoredItem(item, n, False, n, "f" * 64, "", ("s", n), None, ("t", 0, 0), False))
+        stored.append(StoredItem(item, n, False, n, "f" * 64, "", ("s", n), None, ("t", 0, 0), False, {}))
     return GarmentAnswer(Garment(index, name, None, box), tuple(hits), tuple(stored))
 
 
@@ -444,7 +444,7 @@ def test_a_garment_that_is_not_there_is_told_with_those_that_are() -> None:
 )  # fmt: skip
 def test_what_cannot_be_bought_on_a_day(metadata: dict[str, Any], hidden: bool) -> None:
     (stored,) = found("top", "x").stored
-    assert is_unavailable(replace(stored, item=replace(stored.item, metadata=metadata)), "2026-05-01") is hidden
+    assert is_unavailable(stored._replace(item=replace(stored.item, metadata=metadata)), "2026-05-01") is hidden
 
 
 def test_what_an_answer_had_of_itself_is_told_to_be_elsewhere() -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cache
+from typing import NamedTuple
 
 from fashionrec.captioner.vocabulary import NONE, Vocabulary, load_vocabulary
 from fashionrec.common.korean import ENDINGS, without_ending
@@ -23,8 +24,7 @@ _FILLERS = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class Understood:
+class Understood(NamedTuple):
     """A text as the lexicon reads it.
 
     ``english`` is what the encoder is asked, ``translated`` whether it is not the text itself;
@@ -39,8 +39,7 @@ class Understood:
     unknown: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Meaning:
+class _Meaning(NamedTuple):
     english: str
     classes: tuple[str, ...] = ()
     attribute: tuple[str, str] | None = None
@@ -180,12 +179,21 @@ def _without_stray_and(said: list[str]) -> list[str]:
     return kept
 
 
-def _with_noun(word: str, meaning: _Meaning, vocabulary: Vocabulary) -> _Meaning:
+def _korean_nouns(vocabulary: Vocabulary) -> list[tuple[str, str, str]]:
+    """The Korean words for garments, each with its class and its English word."""
+    return [
+        (word, name, noun.text[0])
+        for name, noun in vocabulary.classes.items()
+        for word in (noun.text[1], *noun.also)
+        if _HANGUL.search(word)
+    ]
+
+
+def _with_noun(word: str, meaning: _Meaning, nouns: Sequence[tuple[str, str, str]]) -> _Meaning:
     """A value's word that ends in a garment (와이드팬츠) names the garment too."""
-    for name, noun in vocabulary.classes.items():
-        for ending in (noun.text[1], *noun.also):
-            if _HANGUL.search(ending) and word.endswith(ending) and len(word) > len(ending):
-                return _Meaning(f"{meaning.english} {noun.text[0]}", (name,), meaning.attribute)
+    for ending, name, english in nouns:
+        if word.endswith(ending) and len(word) > len(ending):
+            return _Meaning(f"{meaning.english} {english}", (name,), meaning.attribute)
     return meaning
 
 
@@ -193,6 +201,7 @@ def _with_noun(word: str, meaning: _Meaning, vocabulary: Vocabulary) -> _Meaning
 def _forms() -> dict[str, _Meaning]:
     """Every word of the lexicon, folded (Korean without spaces), and what it means; of several meanings the first."""
     vocabulary = load_vocabulary()
+    nouns = _korean_nouns(vocabulary)
     forms: dict[str, _Meaning] = {}
 
     def add(word: str, meaning: _Meaning) -> None:
@@ -211,5 +220,5 @@ def _forms() -> dict[str, _Meaning]:
             classes = value.classes if field == "sub_category" else ()
             meaning = _Meaning(value.text[0], classes, (field, name))
             for word in (name, name.replace("-", " "), value.ko, *value.text, *value.also):
-                add(word, meaning if classes else _with_noun(word, meaning, vocabulary))
+                add(word, meaning if classes else _with_noun(word, meaning, nouns))
     return forms

@@ -17,9 +17,8 @@ import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Literal, NamedTuple
 
 from fashionrec.common import system
 from fashionrec.errors import DataError, FashionrecError
@@ -46,8 +45,7 @@ _DEEPEST = 64
 _LONGEST, _LONGEST_PART = 2048, 255
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """What a folder holds. ``name`` is relative to the root of the :class:`Folder`, with ``/``."""
 
     name: str

@@ -10,10 +10,9 @@ import copy
 import difflib
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fashionrec.common import documents
 from fashionrec.common.documents import DocumentError, parse_yaml
@@ -32,13 +31,12 @@ ENV_OTHER = frozenset({"FASHIONREC_REALDATA"})
 REMOVED = {"evaluate.k": "take it out: it changed nothing, a search is always measured at 1, 5 and 10"}
 
 
-@dataclass(frozen=True)
-class Resolved:
+class Resolved(NamedTuple):
     """A :class:`Config` and, for each dotted key, where its value came from."""
 
     config: Config
     values: dict[str, Any]
-    origins: dict[str, str] = field(default_factory=dict)
+    origins: dict[str, str]
 
 
 def config_dir() -> Path:

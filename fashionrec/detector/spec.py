@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from fashionrec.models.manifest import check_spec
 from fashionrec.photos.pixels import PixelSpec
@@ -12,8 +11,7 @@ from fashionrec.photos.pixels import PixelSpec
 Channels = tuple[float, float, float]
 
 
-@dataclass(frozen=True)
-class DetectorSpec:
+class DetectorSpec(NamedTuple):
     """How photos become a graph's input, and what its answer means.
 
     A photo is brought to ``imgsz`` pixels by ``resize`` (``letterbox``, the rest filled with the grey ``pad``; or ``stretch``),

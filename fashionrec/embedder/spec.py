@@ -7,16 +7,14 @@ the field says, and has the fingerprint of, the same model.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from fashionrec.models.manifest import check_spec
 
-_Part = TypeVar("_Part")
+_Part = TypeVar("_Part", "ImageSpec", "TextSpec", "EmbedderSpec")
 
 
-@dataclass(frozen=True)
-class ImageSpec:
+class ImageSpec(NamedTuple):
     """The image tower: how a picture becomes its input, float32 [n, 3, height, width], and what it answers.
 
     ``resize`` is ``crop`` (the short side to ``shortest_edge``, then the middle cut out) or ``squash`` (straight
@@ -40,8 +38,7 @@ class ImageSpec:
         return height == width if self.resize == "squash" else self.shortest_edge <= min(height, width)
 
 
-@dataclass(frozen=True)
-class TextSpec:
+class TextSpec(NamedTuple):
     """The text tower: its tokenizer, the inputs that it takes (of ``input_ids``, ``attention_mask``, ``token_type_ids``), and
     what it answers.
 
@@ -60,8 +57,7 @@ class TextSpec:
     pooling: str = "none"
 
 
-@dataclass(frozen=True)
-class EmbedderSpec:
+class EmbedderSpec(NamedTuple):
     """An encoder. A text's probability is by ``scores`` a ``softmax`` over texts of ``logit_scale`` times the cosine, or the
     ``sigmoid`` of that plus ``logit_bias``."""
 
@@ -89,14 +85,14 @@ class EmbedderSpec:
 
 def _read(kind: type[_Part], values: Mapping[str, Any]) -> _Part:
     known: dict[str, Any] = {}
-    for field in fields(kind):  # type: ignore[arg-type]
-        if field.default is MISSING or field.name in values:
-            value = values[field.name]
-            known[field.name] = tuple(value) if isinstance(value, list) else value
+    for name in kind._fields:
+        if name in values or name not in kind._field_defaults:
+            value = values[name]
+            known[name] = tuple(value) if isinstance(value, list) else value
     return kind(**known)
 
 
-def _written(part: Any) -> dict[str, Any]:
-    own = {field.name: field.default for field in fields(part)}
-    values = {name: value for name, value in asdict(part).items() if value != own[name]}
+def _written(part: ImageSpec | TextSpec | EmbedderSpec) -> dict[str, Any]:
+    defaults = part._field_defaults
+    values = {name: value for name, value in part._asdict().items() if name not in defaults or value != defaults[name]}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

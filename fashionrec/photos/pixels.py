@@ -6,7 +6,6 @@ does the same to every photo that it is asked about, by this code. So there is n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -19,8 +18,7 @@ RESIZES = ("none", "fit", "letterbox", "stretch")
 PAD = 114  # grey of ultralytics' letterbox
 
 
-@dataclass(frozen=True)
-class PixelSpec:
+class PixelSpec(NamedTuple):
     """``resize``: none, fit (long side down to ``imgsz``), letterbox or stretch (a square of ``imgsz`` pixels);
     ``equalize``: contrast limit of CLAHE, 0 = none, over ``tiles`` x ``tiles`` parts of the picture."""
 

@@ -45,7 +45,7 @@ class Words:
         from fashionrec.captioner.lexicon import understand
 
         found = understand(self.text)
-        return found if self.english is None else replace(found, english=self.english, translated=True, unknown=())
+        return found if self.english is None else found._replace(english=self.english, translated=True, unknown=())
 
 
 def translate_words(words: Sequence[Words], name: str, config: CaptionerConfig) -> list[Words]:

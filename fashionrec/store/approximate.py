@@ -40,7 +40,7 @@ def left_out_rows(count: int, questions: int) -> np.ndarray:
     return np.array(sorted(set((points * count).astype(np.int64).tolist())), np.int64)  # np.unique imports numpy.ma
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ApproximateIndex:
     """An index of the rows of some segments, counted through in the order of ``covers``, but those left out.
 

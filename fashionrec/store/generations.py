@@ -11,9 +11,9 @@ import re
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from fashionrec.common.documents import DocumentError, read_json
 from fashionrec.common.files import dump_json, locked, sha256_file
@@ -58,8 +58,7 @@ _KINDS: dict[str, Kind] = {**dict.fromkeys(_FOLDERS, "folder"), **dict.fromkeys(
 _NAME = re.compile(r"\d{6}")
 
 
-@dataclass(frozen=True)
-class Generation:
+class Generation(NamedTuple):
     """One state of a catalogue as its manifest describes it. Paths in ``files`` are relative to ``root``."""
 
     root: Path

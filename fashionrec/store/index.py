@@ -11,7 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,7 +87,7 @@ def make_index(
     halves = [one.float16_recall_at_10 for one in segments.values() if one.kind == "image"]
     half = min((recall for recall in halves if recall is not None), default=entry.float16_recall_at_10)
     dtypes = sorted({dtype_of(opened) for opened in store.indexes})
-    return replace(entry, float16_recall_at_10=half, dtype=" and ".join(dtypes), over=over, settings=asked)
+    return entry._replace(float16_recall_at_10=half, dtype=" and ".join(dtypes), over=over, settings=asked)
 
 
 def _measure_anew(
@@ -106,8 +106,8 @@ def _measure_anew(
         entry = _chosen(root, f"indexes/{name}", store, truth, settings, log)
     if entry.path is not None:
         recall = text_recall(root, segments, open_store(root, segments, "image", entry), settings)
-        entry = replace(entry, text_recall_at_10=recall, text=recall is not None and recall >= settings.recall)
-    return replace(entry, measured_on={}, since={})
+        entry = entry._replace(text_recall_at_10=recall, text=recall is not None and recall >= settings.recall)
+    return entry._replace(measured_on={}, since={})
 
 
 def carry(
@@ -136,7 +136,7 @@ def carry(
     kinds = ("image",) if previous.path is None else ("image", "caption")
     if any(abs(now[kind] - base[kind]) > base[kind] * _GROWN for kind in kinds):
         return None
-    entry = replace(previous, vectors=now["image"], measured_on=base, since=since)
+    entry = previous._replace(vectors=now["image"], measured_on=base, since=since)
     if previous.path is None:
         return entry if _is_as_exact(store, settings, previous, base["image"]) else None
     if any(since[kind] > base[kind] * _GROWN for kind in kinds):  # as many went
@@ -160,7 +160,7 @@ def carry(
             return None
     elif "recall_at_10" in previous.since:
         since["recall_at_10"] = previous.since["recall_at_10"]
-    return replace(entry, reason=_reason_of_kept(served.index, beside))
+    return entry._replace(reason=_reason_of_kept(served.index, beside))
 
 
 def _is_as_exact(store: VectorStore, settings: IndexConfig, previous: IndexEntry, base: int) -> bool:
@@ -253,7 +253,7 @@ def _chosen(root: Path, relative: str, store: VectorStore, truth: Truth, setting
         log(f"{kind}: making it of {count:,} vectors")
         made[:] = [write_index(store, kind, root, relative, questions=settings.queries, seed=settings.seed)]
         seconds = time.perf_counter() - start
-        return replace(tune(root, store, made[0], truth, settings), build_seconds=round(seconds, 1))
+        return tune(root, store, made[0], truth, settings)._replace(build_seconds=round(seconds, 1))
 
     flat = Candidate("flat", raw, exact)
     most = None if settings.max_memory is None else settings.max_memory << 20
@@ -285,7 +285,7 @@ def _chosen(root: Path, relative: str, store: VectorStore, truth: Truth, setting
             entry = exact()
     if entry.path is None:
         folder_of(root).remove(relative, ignore_errors=True)
-    return replace(entry, vectors=count, reason=reason, tried=tried)
+    return entry._replace(vectors=count, reason=reason, tried=tried)
 
 
 def _why(entry: IndexEntry | None, tried: Sequence[Mapping[str, Any]], settings: IndexConfig) -> str:
@@ -332,7 +332,7 @@ def _kept(
             f"the index of before reaches {figures['recall_at_10']:.4f}, {figures['latency_ms_p50']:.2f} ms: made again"
         )
         return None
-    return _measured(replace(previous, vectors=len(store), reason=_reason_of_kept(index, beside)), figures)
+    return _measured(previous._replace(vectors=len(store), reason=_reason_of_kept(index, beside)), figures)
 
 
 def _beside(index: ApproximateIndex, count: int, settings: IndexConfig, log: Log) -> int | None:
@@ -354,7 +354,7 @@ def _measured(entry: IndexEntry, figures: Mapping[str, float]) -> IndexEntry:
     """An entry with the figures of :func:`measure`."""
     named: dict[str, Any] = {key: value for key, value in figures.items() if key in _MEASURED}
     deeper = {key: value for key, value in figures.items() if key not in _MEASURED}
-    return replace(entry, **named, extra={**entry.extra, **deeper})
+    return entry._replace(**named, extra={**entry.extra, **deeper})
 
 
 def find_truth(store: VectorStore, settings: IndexConfig) -> Truth:

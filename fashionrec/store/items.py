@@ -11,10 +11,9 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from fashionrec.common.batches import batched
 from fashionrec.common.documents import parse_json
@@ -46,8 +45,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class StoredItem:
+class StoredItem(NamedTuple):
     """An item with what search needs beside it."""
 
     item: Item
@@ -60,7 +58,7 @@ class StoredItem:
     caption_at: tuple[str, int] | None
     thumb: tuple[str, int, int]
     whole_photo: bool
-    captions: dict[str, str] = field(default_factory=dict)
+    captions: dict[str, str]
 
 
 _AT_ONCE = 50_000  # values in one statement: a few megabytes of JSON

@@ -52,8 +52,7 @@ class SegmentEntry:
         return {key: value for key, value in vars(self).items() if value is not None}
 
 
-@dataclass(frozen=True)
-class CatalogueSettings:
+class CatalogueSettings(NamedTuple):
     """What a catalogue's photos were cut and their garments found with; None where the manifest does not say.
 
     Questions and later builds do the same. ``build_key`` is the fingerprint of these and the models.
@@ -73,10 +72,10 @@ class CatalogueSettings:
     @property
     def missing(self) -> list[str]:
         """The names of those that the manifest does not say."""
-        return [name for name, value in vars(self).items() if value is None]
+        return [name for name, value in self._asdict().items() if value is None]
 
     def to_dict(self) -> dict[str, Any]:
-        document = {key: value for key, value in vars(self).items() if value is not None}
+        document = {key: value for key, value in self._asdict().items() if value is not None}
         return document | ({"crop": self.crop.model_dump()} if self.crop else {})
 
     @classmethod
@@ -84,7 +83,7 @@ class CatalogueSettings:
         """Read them. Raises ``ValueError`` for what is not within the bounds of the settings."""
         for wrong in _wrong_settings(document):
             raise ValueError(wrong)
-        values = {field.name: document.get(field.name) for field in fields(cls)}
+        values = {name: document.get(name) for name in cls._fields}
         return cls(**values | {"crop": CropConfig.model_validate(document["crop"]) if "crop" in document else None})
 
     @classmethod
@@ -110,8 +109,7 @@ class CatalogueSettings:
         )
 
 
-@dataclass(frozen=True)
-class IndexEntry:
+class IndexEntry(NamedTuple):
     """The index over image vectors, as it was made and measured; ``path`` None: they are searched exactly.
 
     ``covers`` are the segments and their counts, in the order that the index counts through. ``head``
@@ -127,10 +125,10 @@ class IndexEntry:
     kind: str = "flat"
     path: str | None = None
     covers: tuple[tuple[str, int], ...] = ()
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = {}
     bytes: int = 0
     build_seconds: float = 0.0
-    head: Mapping[str, Any] = field(default_factory=dict)
+    head: Mapping[str, Any] = {}
     recall_at_10: float = 1.0
     latency_ms_p50: float = 0.0
     latency_ms_p95: float = 0.0
@@ -142,14 +140,14 @@ class IndexEntry:
     float16_recall_at_10: float | None = None
     dtype: str = ""
     over: tuple[tuple[str, int], ...] = ()
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    measured_on: Mapping[str, int] = field(default_factory=dict)
-    since: Mapping[str, float] = field(default_factory=dict)
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = {}
+    measured_on: Mapping[str, int] = {}
+    since: Mapping[str, float] = {}
+    extra: Mapping[str, Any] = {}
 
     def to_dict(self) -> dict[str, Any]:
         """The document: what exact search has no use for is left out."""
-        document = {**vars(self), **self.extra}
+        document = {**self._asdict(), **self.extra}
         document |= {key: [list(pair) for pair in document[key]] for key in ("covers", "over")}
         del document["extra"]
         if self.float16_recall_at_10 is None:
@@ -167,7 +165,7 @@ class IndexEntry:
         """Read an entry. Raises ``ValueError`` for values of other kinds."""
         for wrong in _wrong_index(document):
             raise ValueError(wrong)
-        known = {field.name for field in fields(cls)} - {"extra"}
+        known = set(cls._fields) - {"extra"}
         values = {key: value for key, value in document.items() if key in known and value is not None}
         pairs = {
             key: tuple((str(name), int(count)) for name, count in document.get(key, ())) for key in ("covers", "over")

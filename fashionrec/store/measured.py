@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fashionrec.common.documents import read_json
 from fashionrec.common.files import dump_json
@@ -50,8 +50,7 @@ class Curve:
         return round(100 * self(cosine))
 
 
-@dataclass(frozen=True)
-class Measured:
+class Measured(NamedTuple):
     """What is known of one generation; ``curves`` by kind of question."""
 
     curves: Mapping[str, Curve]

@@ -15,13 +15,14 @@ import numpy as np
 
 from fashionrec.common.system import available_cores
 from fashionrec.errors import CatalogueError
-from fashionrec.store.approximate import ApproximateIndex, open_index
 from fashionrec.store.manifest import IndexEntry, SegmentEntry
 from fashionrec.store.rows import AGAIN
 from fashionrec.store.segments import VECTORS, Written, dtype_of, load_faiss, open_vectors, write_vectors
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
+
+    from fashionrec.store.approximate import ApproximateIndex
 
 __all__ = ["VECTORS", "Cut", "VectorStore", "Written", "dtype_of", "open_store", "open_vectors", "write_vectors"]
 
@@ -75,7 +76,12 @@ def open_store(
         (name, open_vectors(root / "segments" / name / VECTORS, count=entry.count, dim=entry.dim))
         for name, entry in chosen.items()
     ]
-    return VectorStore(opened, open_index(root, index, chosen) if index else None, threads=threads, cut=cut)
+    approximate = None
+    if index is not None and index.path is not None:
+        from fashionrec.store.approximate import open_index  # here: exact search does without
+
+        approximate = open_index(root, index, chosen)
+    return VectorStore(opened, approximate, threads=threads, cut=cut)
 
 
 class VectorStore:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, MutableMapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,7 +41,7 @@ class Recipe:
         """The settings as the catalogue remembers them, with the :attr:`key`."""
         settings = CatalogueSettings.of_config(self.config, detect=self.detector is not None)
         models = [None if self.detector is None else self.detector.fingerprint, self.embedder.fingerprint]
-        return replace(settings, build_key=fingerprint({"settings": settings.to_dict(), "models": models}))
+        return settings._replace(build_key=fingerprint({"settings": settings.to_dict(), "models": models}))
 
     @property
     def key(self) -> str:

@@ -235,7 +235,7 @@ def done_before(already: Mapping[str, Any]) -> PixelSpec:
     if mode not in RESIZES or resize.get("width") != resize.get("height"):
         mode = "none"
     limit = _THEIR_LIMIT if equalized.get("kind") == "adaptive" else 0.0
-    return PixelSpec(mode, int(resize["width"]) if mode != "none" else PixelSpec.imgsz, limit)
+    return PixelSpec(mode, int(resize["width"]) if mode != "none" else PixelSpec().imgsz, limit)
 
 
 def _augmentation(sources: Sequence[Source], settings: DatasetConfig) -> dict[str, Any]:
