@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from typer.testing import CliRunner
 
 from fashionrec.cli import demo
 from fashionrec.cli.output import Output
+from fashionrec.cli.session import Session
 from fashionrec.errors import DataError
 
 REPORT: dict[str, Any] = {
@@ -136,6 +139,109 @@ def test_examples_are_of_each_class_in_turn(build: Callable[..., Any], photos: P
     ]
     assert framed == [["green.jpg"], []]
     assert all(one["caption"] for view in views[:2] for one in view["garments"])
+
+
+class Recorded:
+    """Commands that note what they are called with, and answer as if all had been done."""
+
+    def __init__(self, promoted: bool) -> None:
+        self.promoted, self.calls = promoted, list[tuple[Any, ...]]()
+
+    def fetch(self, session: Session, source: str, *, out: Path) -> dict[str, Any]:
+        drawn = session.config.synthetic
+        self.calls.append(("fetch", source, out.name, drawn.style, drawn.products, drawn.outfits, drawn.queries))
+        return {"counts": {"photos": 7}}
+
+    def train(self, session: Session) -> dict[str, Any]:
+        train, detector = session.config.train, session.config.detector
+        self.calls.append(("train", train.data, train.name, detector.source))
+        return {"weights": {"best": f"{train.name}/best"}}
+
+    def finetune(self, session: Session) -> dict[str, Any]:
+        tune = session.config.finetune
+        self.calls.append(("finetune", tune.weights, tune.data, tune.replay, tune.name))
+        weights = {"best_ft": "tuned/best_ft", "best": "tuned/best"}
+        return {"promoted": self.promoted, "weights": weights, "notes": {"epochs": 3}, "path": "tuned"}
+
+    def model_choice(self, session: Session) -> Any:
+        def bundle(source: Path | str) -> Any:
+            self.calls.append(("export", str(source)))
+            return SimpleNamespace(path=Path("bundles", str(source)))
+
+        return SimpleNamespace(detector_of=bundle, embedder_of=bundle)
+
+    def evaluate_detector(self, session: Session, *given: object) -> dict[str, Any]:
+        self.calls.append(("evaluate_detector", *given))
+        return dict.fromkeys(("map50", "map50_95", "precision", "recall", "per_class", "images", "boxes", "more"), 0.5)
+
+    def build(self, session: Session, *given: object) -> dict[str, Any]:
+        self.calls.append(("build", *given))
+        return dict.fromkeys(("photos", "items", "products", "failed", "photos_per_second", "index", "more"), 4)
+
+    def caption(self, session: Session, *given: object) -> dict[str, Any]:
+        self.calls.append(("caption", *given))
+        return {"made": 6}
+
+    def evaluate_search(self, session: Session, *given: object, baseline: bool) -> dict[str, Any]:
+        self.calls.append(("evaluate_search", *given, baseline))
+        return {"queries": 8}
+
+
+class WithoutPage(demo.Chain):
+    def examples(self, queries: Path, count: int) -> list[dict[str, Any]]:
+        return [{"queries": queries, "count": count}]
+
+    def write(self, report: dict[str, Any], examples: list[dict[str, Any]], tuned: dict[str, Any]) -> dict[str, Any]:
+        return report | {"examples": examples, "tuned": tuned["path"]}
+
+
+@pytest.mark.train
+@pytest.mark.parametrize("promoted", [True, False])
+def test_what_each_stage_is_given_of_those_before(
+    promoted: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("torch", "ultralytics", "transformers", "onnx"):
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"needs {name}")
+    commands: Any = Recorded(promoted)
+    chain = WithoutPage([], [f"project.runs={tmp_path}"], Output(), lambda: commands)
+    report = chain.run()
+    old, new = str(tmp_path / "world" / "data.yaml"), str(tmp_path / "second" / "data.yaml")
+    products = str(tmp_path / "world" / "catalogue" / "products.csv")
+    queries, catalogue = tmp_path / "world" / "queries" / "queries.csv", tmp_path / "catalogue"
+    weights = "tuned/best_ft" if promoted else "detector/best"
+    detector, encoder = str(Path("bundles", weights)), str(Path("bundles/encoder/best"))
+    plain = chain.session().config
+    drawn, shipped = plain.synthetic, plain.detector.source
+    assert commands.calls == [
+        ("fetch", "synthetic", "world", "studio", drawn.products, drawn.outfits, drawn.queries),
+        ("fetch", "synthetic", "second", "street", 0, 0, 0),
+        ("train", old, "detector", shipped),
+        ("finetune", "detector/best", new, old, "detector"),
+        ("export", str(Path(weights))),
+        ("evaluate_detector", detector, Path(old), "test"),
+        ("train", products, "encoder", detector),
+        ("export", "encoder/best"),
+        ("build", products, str(catalogue), detector, encoder),
+        ("caption", catalogue, "local"),
+        ("evaluate_search", str(catalogue), queries, True),
+    ]
+    names = "world train finetune export_detector train_embedder export_embedder build caption search report total"
+    assert list(report.pop("seconds")) == names.split()
+    figures = dict.fromkeys(("map50", "map50_95", "precision", "recall", "per_class", "images", "boxes"), 0.5)
+    assert report == {
+        "detector": {**figures, "model": plain.train.model, "finetune": {"promoted": promoted, "epochs": 3}},
+        "search": {"queries": 8},
+        "captions": {"made": 6},
+        "catalogue": dict.fromkeys(("photos", "items", "products", "failed", "photos_per_second", "index"), 4),
+        "world": {"photos": 7},
+        "examples": [{"queries": queries, "count": plain.demo.examples}],
+        "tuned": "tuned",
+    }
+    said = capsys.readouterr().err.splitlines()
+    assert len([line for line in said if re.match(r"\[\d/9\] ", line)]) == 9
+    refused = "      the finetuned detector was refused; the first one stays in use"
+    assert said.count(refused) == (0 if promoted else 1)
 
 
 def test_the_page_of_a_report(tmp_path: Path, golden: Golden) -> None:

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -62,11 +62,29 @@ def show(session: Session, chain: "Chain", open_: bool) -> None:
         typer.launch(report["page"])
 
 
+class Commands:
+    """The commands' own functions."""
+
+    def __init__(self) -> None:
+        from fashionrec.cli.captioners import run_caption_catalogue
+        from fashionrec.cli.data import run_fetch
+        from fashionrec.cli.evaluating import run_evaluate_detector, run_evaluate_search
+        from fashionrec.cli.index import run_build
+        from fashionrec.cli.models import model_choice
+        from fashionrec.cli.training import run_finetune, run_train
+
+        self.fetch, self.train, self.finetune = run_fetch, run_train, run_finetune
+        self.build, self.caption, self.model_choice = run_build, run_caption_catalogue, model_choice
+        self.evaluate_detector, self.evaluate_search = run_evaluate_detector, run_evaluate_search
+
+
 class Chain:
     """The demo's stages. Each is a command's own function, with a session whose settings are demo.yaml's."""
 
-    def __init__(self, files: list[str], sets: list[str], out: Output) -> None:
-        self.out = out
+    def __init__(
+        self, files: list[str], sets: list[str], out: Output, commands: Callable[[], Commands] = Commands
+    ) -> None:
+        self.out, self._commands = out, commands
         self._files, self._sets = ["demo", *files], sets
         self.root = Path(self.session().config.project.runs)
         self.catalogue = self.root / "catalogue"
@@ -91,48 +109,44 @@ class Chain:
         self.out.say(f"      {self.seconds[name]:.1f} s")
 
     def run(self) -> dict[str, Any]:
-        from fashionrec.cli.captioners import run_caption_catalogue
-        from fashionrec.cli.evaluating import run_evaluate_detector, run_evaluate_search
-        from fashionrec.cli.index import run_build
-        from fashionrec.cli.models import model_choice
-        from fashionrec.cli.training import run_finetune, run_train
         from fashionrec.common.extras import need
 
         need("torch", "ultralytics", "transformers", "onnx", what="the demo trains its own models, which")
         self.clear()
-        begin = time.perf_counter()
+        begin, commands = time.perf_counter(), self._commands()
         settings = self.session().config
         data, new = str(self.world / "data.yaml"), str(self.second / "data.yaml")
         products, queries = self.world / "catalogue" / "products.csv", self.world / "queries" / "queries.csv"
         with self.stage("world", "drawing a world of garments, and a second batch of photos from the street"):
-            world = self._fetch(self.session(), self.world)
+            world = commands.fetch(self.session(), "synthetic", out=self.world)
             second = settings.demo.second.model_dump() | {"products": 0, "outfits": 0, "queries": 0}
-            self._fetch(self.session(synthetic=second), self.second)
+            commands.fetch(self.session(synthetic=second), "synthetic", out=self.second)
         with self.stage("train", "training a small YOLOv8 from scratch"):
-            trained = run_train(self.session(train={"data": data, "name": "detector"}))
+            trained = commands.train(self.session(train={"data": data, "name": "detector"}))
         with self.stage("finetune", "finetuning it on the second batch, without losing the first"):
             weights = trained["weights"]["best"]
             values = {"weights": weights, "data": new, "replay": data, "name": "detector"}
-            tuned = run_finetune(self.session(finetune=values))
+            tuned = commands.finetune(self.session(finetune=values))
         promoted = tuned if tuned["promoted"] else trained
         if not tuned["promoted"]:
             self.out.say("      the finetuned detector was refused; the first one stays in use")
         final = promoted["weights"].get("best_ft") or promoted["weights"]["best"]
         with self.stage("export_detector", "exporting the detector to a bundle, and measuring it on unseen photos"):
-            bundle = model_choice(self.session()).detector_of(Path(final))
-            detection = run_evaluate_detector(self.session(), str(bundle.path), Path(data), "test")
+            bundle = commands.model_choice(self.session()).detector_of(Path(final))
+            detection = commands.evaluate_detector(self.session(), str(bundle.path), Path(data), "test")
         with self.stage("train_embedder", "training a small CLIP on the catalogue's photos and captions"):
-            clip = run_train(
+            clip = commands.train(
                 self.session(train={"data": str(products), "name": "encoder"}, detector={"source": str(bundle.path)})
             )
         with self.stage("export_embedder", "exporting the CLIP to a bundle"):
-            encoder = model_choice(self.session()).embedder_of(clip["weights"]["best"])
+            encoder = commands.model_choice(self.session()).embedder_of(clip["weights"]["best"])
         with self.stage("build", "building the catalogue: detect, crop, embed, index"):
-            build = run_build(self.session(), str(products), str(self.catalogue), str(bundle.path), str(encoder.path))
+            models = str(bundle.path), str(encoder.path)
+            build = commands.build(self.session(), str(products), str(self.catalogue), *models)
         with self.stage("caption", "captioning its garments, English and Korean"):
-            captions = run_caption_catalogue(self.session(), self.catalogue, ENCODER)
+            captions = commands.caption(self.session(), self.catalogue, ENCODER)
         with self.stage("search", "searching with photos that the catalogue has never seen"):
-            search = run_evaluate_search(self.session(), str(self.catalogue), queries, baseline=True)
+            search = commands.evaluate_search(self.session(), str(self.catalogue), queries, baseline=True)
         report = {
             "detector": _detector_figures(detection, settings.train.model, tuned),
             "search": search,
@@ -146,11 +160,6 @@ class Chain:
         self.seconds["total"] = time.perf_counter() - begin
         report["seconds"] = {name: round(value, 2) for name, value in self.seconds.items()}
         return self.write(report, examples, tuned)
-
-    def _fetch(self, session: Session, out: Path) -> dict[str, Any]:
-        from fashionrec.cli.data import run_fetch
-
-        return run_fetch(session, "synthetic", out=out)
 
     def clear(self) -> None:
         """An earlier demo is replaced; anything else that lies there is not touched."""
