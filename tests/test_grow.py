@@ -220,6 +220,21 @@ def test_add_remove_update(table: Any, photos: Path, build: Build, tmp_path: Pat
     assert again.unchanged
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="asks Linux what is open")
+def test_a_damaged_row_is_not_held_open(photos: Path, build: Build, tmp_path: Path, config: Config) -> None:
+    root = tmp_path / "c"
+    build(photos, root)
+    items = generations.read_current(root).items_path
+    with sqlite3.connect(items) as db:
+        db.execute("UPDATE entries SET metadata = '[1]'")
+    db.close()
+    with pytest.raises(CatalogueError) as caught:
+        update_products(root, [{"product_id": "red-blue.jpg", "price": 1}], config)
+    opened = [path.readlink() for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    assert items.resolve() not in opened
+    assert "not a table" in str(caught.value)  # the error, and what its traceback holds, is still here
+
+
 def test_two_rows_of_one_product_and_photo_share_an_item_that_outlives_either(
     table: Any, photos: Path, build: Build, tmp_path: Path
 ) -> None:

@@ -156,6 +156,10 @@ FILES: list[Any] = [
         for key in ("auto_map", "custom_pipelines", "custom_objects", "trust_remote_code")
         for name in ("config.json", "tokenizer_config.json")
     ),
+    (
+        *("a.yaml", b"a: !" + b"x" * 200 + b" 1"),
+        ("yaml", f"it cannot be read: could not determine a constructor for the tag '!{'x' * 112}", "", False),
+    ),
     ("config.json", b'["auto_map"]', None),
     ("config.json", b'{"auto_map": {}}', None),
     ("other.json", b'{"auto_map": 1}', None),

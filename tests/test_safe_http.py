@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -206,6 +207,22 @@ def test_a_body_that_ends_early_and_a_server_that_is_not_there() -> None:
 def test_an_error_of_the_server_is_an_answer(server: FaultyServer) -> None:
     server.at("/gone", status(410))
     assert ask(client(), server.url("/gone")) == (410, b"no")
+
+
+def test_a_connection_is_cut_at_once_where_the_time_is_over(
+    server: FaultyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    class Timer(threading.Timer):
+        def __init__(self, interval: float, *given: Any) -> None:
+            waits.append(interval)
+            super().__init__(interval, *given)
+
+    monkeypatch.setattr(threading, "Timer", Timer)
+    with pytest.raises(Unfetched) as caught:
+        ask(client(), server.url("/a"), -1.0)
+    assert (caught.value.reason, waits) == ("too-slow", [0.0])
 
 
 def test_each_address_has_its_turn_within_the_time_that_is_left(
