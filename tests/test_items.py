@@ -144,7 +144,7 @@ def test_captions_are_read_as_they_were_written(reader: ItemReader) -> None:
     assert reader.caption("bb", 0) == DRESS
     assert reader.caption("aa", 1) is None
     assert reader.captions("cc") == {}
-    assert reader.captioners() == {1: "local", 3: "remote"}
+    assert [(key.garment_no, key.captioner) for key in reader.garments()] == [(1, "local"), (2, None), (3, "remote")]
     assert reader.attributes_told() == {1: ("local", SHIRT.attributes), 3: ("remote", {})}
     assert (SHIRT.searched, DRESS.searched) == ("oxford 옥스퍼드", "a red dress ")
 

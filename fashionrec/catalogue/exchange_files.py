@@ -114,7 +114,7 @@ class StagedGarments:
     A context manager that takes the file away.
     """
 
-    #: ``caption_words`` is missing in exports of version 0.1.
+    #: Older exports have no ``caption_words``.
     COLUMNS = (
         *("photo", "position", "class_name", "confidence", "x1", "y1", "x2", "y2", "whole_photo", "image_vector"),
         *("caption_vector", "caption_en", "caption_ko", "attributes", "embedding_text", "captioner", "thumbnail"),

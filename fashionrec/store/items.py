@@ -24,9 +24,11 @@ from fashionrec.store.rows import (
     CAPTION,
     ENTRY,
     GARMENT,
+    GARMENT_KEY,
     KEY,
     PHOTO,
     STORED,
+    GarmentKey,
     ItemKey,
     Kinds,
     parse_table,
@@ -76,6 +78,15 @@ _AT_ROWS = (
     "(VALUES {}) asked CROSS JOIN garments g ON (g.segment, g.row) = (asked.column1, asked.column2)"
     " CROSS JOIN items i USING (garment_no) LEFT JOIN captions c USING (garment_no)"
 )
+_GARMENTS = """
+SELECT i.item_no, g.garment_no, g.photo, g.class_name, g.x1, g.y1, g.x2, g.y2, c.captioner,
+  NOT EXISTS (SELECT 1 FROM garments o WHERE o.photo = g.photo AND o.class_name IS g.class_name
+    AND o.garment_no != g.garment_no)
+FROM items i CROSS JOIN entries e USING (entry_no) CROSS JOIN garments g USING (garment_no)
+  LEFT JOIN captions c USING (garment_no)
+WHERE NOT EXISTS (SELECT 1 FROM items b WHERE b.garment_no = i.garment_no AND b.item_no < i.item_no)
+ORDER BY i.item_no
+"""
 
 
 class ItemReader:
@@ -143,6 +154,18 @@ class ItemReader:
             rows = self._rows(_SELECT + "WHERE i.product_id = ? ORDER BY i.item_no", STORED, (product_id,))
             return [_stored(row) for row in rows]
 
+    def of_photo(self, sha256: str) -> list[StoredItem]:
+        """The items of one photo, in order."""
+        with translated(self._path):
+            rows = self._rows(_SELECT + "WHERE g.photo = ? ORDER BY i.item_no", STORED, (sha256,))
+            return [_stored(row) for row in rows]
+
+    def garments(self) -> Iterator[GarmentKey]:
+        """Every garment that is, or is worn with, a product; each once, in the order of the items."""
+        with self._scan(_GARMENTS) as rows:
+            for item, number, photo, class_name, x1, y1, x2, y2, captioner, alone in typed(rows, GARMENT_KEY):
+                yield GarmentKey(item, number, photo, class_name, Box(x1, y1, x2, y2), captioner, bool(alone))
+
     def everything(self) -> Iterable[StoredItem]:
         """Every item, in order."""
         with self._scan(_SELECT + "ORDER BY i.item_no") as rows:
@@ -204,10 +227,6 @@ class ItemReader:
             sql = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'caption_words'"
             return self._db.execute(sql).fetchone() is not None
 
-    def captioners(self) -> dict[int, str]:
-        """Who made the caption of each garment that has one, by the garment's number."""
-        return dict(self._rows("SELECT garment_no, captioner FROM captions", (int, str)))
-
     def count_captioned(self) -> tuple[int, dict[str, int]]:
         """How many garments items show, and how many of those have a caption by whom."""
         shown = "SELECT count(DISTINCT garment_no) FROM items"
@@ -240,8 +259,13 @@ class ItemReader:
 
     def spread(self, count: int) -> list[StoredItem]:
         """At most ``count`` of the products' own items, evenly over all, in order."""
-        numbers = [row[0] for row in self._rows("SELECT item_no FROM items WHERE NOT worn_with ORDER BY item_no")]
-        chosen = numbers[:: max(1, -(-len(numbers) // count))]
+        ((total,),) = self._rows("SELECT total(1) FROM items WHERE NOT worn_with")
+        each = max(1, -(-int(total) // count))
+        sql = (
+            "SELECT item_no FROM (SELECT item_no, row_number() OVER (ORDER BY item_no) - 1 AS n FROM items"
+            " WHERE NOT worn_with) WHERE n % ? = 0 ORDER BY item_no"
+        )
+        chosen = [number for (number,) in self._rows(sql, (int,), (each,))]
         found = self.by_numbers(chosen)
         return [found[number] for number in chosen]
 

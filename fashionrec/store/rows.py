@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from fashionrec.common.documents import parse_json
 from fashionrec.errors import CatalogueError
+from fashionrec.types import Box
 
 AGAIN = "copy the catalogue again, or build it again with `fashionrec build-index`"
 #: No box reaches so far, in pixels.
@@ -48,6 +49,7 @@ STORED: Kinds = (
     *(_TEXT, _NUMBER, float, float, float, float, int, str, int, int, int),
     *(_TEXT, _TEXT, _TEXT, _TEXT, int | None, str),
 )
+GARMENT_KEY: Kinds = (int, int, str, _TEXT, float, float, float, float, _TEXT, int)
 KEY: Kinds = (int, str, _TEXT, int, str, int, _TEXT, int | None)
 
 
@@ -60,6 +62,21 @@ class ItemKey(NamedTuple):
     worn_with: bool
     image_at: tuple[str, int]
     caption_at: tuple[str, int] | None
+
+
+class GarmentKey(NamedTuple):
+    """A garment that is, or is worn with, a product: the first item that it is, where it is seen, and who made its caption.
+
+    ``alone``: its photo shows no other one of its class.
+    """
+
+    item_no: int
+    garment_no: int
+    photo: str
+    class_name: str | None
+    box: Box
+    captioner: str | None
+    alone: bool
 
 
 def typed(rows: Iterable[tuple[Any, ...]], kinds: Kinds) -> Iterator[tuple[Any, ...]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fashionrec.captioner.cache import Place, same_box
-from fashionrec.captioner.job.garments import Garment, Pictures, garments, make_plan
+from fashionrec.captioner.job.garments import Pictures, garments, make_plan, place_of
 from fashionrec.captioner.job.run import CatalogueRun
 from fashionrec.captioner.ledger import Ledger
 from fashionrec.captioner.providers import batch_captioners
@@ -59,10 +59,9 @@ def caption_in_batches(
     folder = root / captioner.batch_folder
     with CatalogueRun(root, config, captioner, write=not dry_run) as run:
         ledger = Ledger(cache_folder(config))
-        plan, recaption = run.plan(None, again, None if resume else recaption)
         pending = _Pending(captioner.under_way(folder, ledger))
-        new = [] if resume else [garment for garment in plan.todo if not pending.covers(garment.place)]
-        plan.todo, plan.missing = new[:limit], len(new)
+        under_way = (lambda place: True) if resume else pending.covers  # nothing is asked that was not begun
+        plan, recaption = run.plan(limit, again, None if resume else recaption, under_way)
         meter, document = run.meter(plan, say, batch=True)
         document["pending"] = pending.count
         if pending.count:
@@ -81,7 +80,7 @@ def caption_in_batches(
             if discard_unsent and (given_up := batches.discard_unsent()):
                 say(f"{given_up} requests that were never sent are given up: their garments wait to be planned anew")
             room = len(plan.todo) if most is None else max(0, most - batches.planned_requests())
-            report["asked"] = batches.add(garment.place for garment in plan.todo[:room])
+            report["asked"] = batches.add(map(place_of, garments(run.catalogue, plan.todo[:room])))
             try:
                 done = _advance(batches, books, wait=config.captioner.batch.poll if wait else None, progress=progress)
             finally:
@@ -158,17 +157,14 @@ class _Books:
     def __init__(self, run: CatalogueRun) -> None:
         self._run = run
         self._pictures = Pictures(run.catalogue, run.config.captioner.image_side)
-        self._garments: dict[Place, Garment] | None = None
         self.states: Counter[str] = Counter()
         self.recorded = 0
         self._usage: dict[str, Counter[str]] = {}  # by model: a batch may be older than the setting
 
     def picture(self, place: Place) -> Image.Image | None:
         """The picture of a garment; None where the catalogue has it no more."""
-        if self._garments is None:
-            self._garments = {garment.place: garment for garment in garments(self._run.catalogue)}
-        garment = self._garments.get(place)
-        return None if garment is None else self._pictures(garment.stored)
+        items = self._run.catalogue.items.of_photo(place.photo_sha256)
+        return next((self._pictures(stored) for stored in items if place_of(stored) == place), None)
 
     def record(self, outcomes: Sequence[tuple[Place, Outcome]]) -> None:
         """Record outcomes: the file that they came in is on the disk until they are."""

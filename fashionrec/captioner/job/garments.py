@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from fashionrec.captioner.cache import Place, same_box
+from fashionrec.common.batches import batched
 from fashionrec.errors import ImageError, UsageError
 from fashionrec.photos.images import least_side, read_photo, read_thumbnail
 from fashionrec.types import resolve_class
@@ -23,15 +25,12 @@ if TYPE_CHECKING:
     from fashionrec.store.items import StoredItem
     from fashionrec.types import Box
 
+_TOGETHER = 64  # items read together
 
-@dataclass(frozen=True)
-class Garment:
-    """A garment of the served generation. ``captioner`` made the caption that it has there; None: it has none."""
 
-    number: int
-    place: Place
-    stored: StoredItem
-    captioner: str | None
+def place_of(stored: StoredItem) -> Place:
+    """The garment that an item is, as captions know it."""
+    return Place(stored.photo, stored.item.class_name, stored.item.box)
 
 
 @dataclass(frozen=True)
@@ -82,25 +81,21 @@ class Recaption:
 
 @dataclass
 class Plan:
-    """``todo`` are to be asked, of ``missing`` that might be; ``kept`` have a caption in the catalogue; ``reused`` are known
-    from a cache, with their ``states``."""
+    """``todo`` are the numbers of the items whose garments are to be asked, of ``missing`` that might be; ``kept`` have a
+    caption in the catalogue; ``reused`` are known from a cache, with their ``states``."""
 
-    todo: list[Garment] = field(default_factory=list)
+    todo: array[int] = field(default_factory=lambda: array("q"))
     missing: int = 0
     kept: int = 0
     reused: int = 0
     states: Counter[str] = field(default_factory=Counter)
 
 
-def garments(catalogue: Catalogue) -> Iterator[Garment]:
-    """Every garment that is, or is worn with, a product; each once, in order."""
-    captioners = catalogue.items.captioners()
-    seen = set()
-    for stored in catalogue.items.everything():
-        if stored.garment_no not in seen:
-            seen.add(stored.garment_no)
-            place = Place(stored.photo, stored.item.class_name, stored.item.box)
-            yield Garment(stored.garment_no, place, stored, captioners.get(stored.garment_no))
+def garments(catalogue: Catalogue, numbers: Iterable[int]) -> Iterator[StoredItem]:
+    """The items of some numbers, in that order, a few in memory at a time."""
+    for part in batched(numbers, _TOGETHER):
+        found = catalogue.items.by_numbers(part)
+        yield from (found[number] for number in part)
 
 
 def make_plan(
@@ -111,8 +106,9 @@ def make_plan(
     again: Collection[str] = (),
     recaption: Recaption | None = None,
     limit: int | None = None,
+    under_way: Callable[[Place], bool] = lambda place: False,
 ) -> Plan:
-    """What a run of a captioner has to do. ``again`` are states that are asked again.
+    """What a run of a captioner has to do. ``again`` are states that are asked again; what is ``under_way`` is not asked.
 
     Captions by others are replaced as :meth:`Captioner.keeps` says. Of garments that overlap so much that they are one
     (IoU >= 0.9, same class), one is asked.
@@ -120,26 +116,30 @@ def make_plan(
     plan = Plan()
     anew = recaption.numbers(catalogue) if recaption is not None else frozenset()
     asked: dict[tuple[str, str | None], list[Box]] = {}
-    for garment in garments(catalogue):
-        fresh = anew is None or garment.number in anew
+    for garment in catalogue.items.garments():
+        fresh = anew is None or garment.garment_no in anew
         if not fresh and captioner.keeps(garment.captioner):
             plan.kept += 1
             continue
+        place = Place(garment.photo, garment.class_name, garment.box)
         since = recaption.since if fresh and recaption is not None else None
         known = None
         if not fresh or since is not None:
-            known = caches.find(garment.place, captioner.name, model=captioner.only_model, again=again, since=since)
+            known = caches.find(place, captioner.name, model=captioner.only_model, again=again, since=since)
         if known is not None:
             plan.reused += 1
             plan.states[known.state] += 1
             continue
-        boxes = asked.setdefault(garment.place[:2], [])
-        if any(same_box(box, garment.place.box) for box in boxes):
+        if not garment.alone:
+            boxes = asked.setdefault(place[:2], [])
+            if any(same_box(box, place.box) for box in boxes):
+                continue
+            boxes.append(place.box)
+        if under_way(place):
             continue
-        boxes.append(garment.place.box)
         plan.missing += 1
         if limit is None or len(plan.todo) < limit:
-            plan.todo.append(garment)
+            plan.todo.append(garment.item_no)
     return plan
 
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fashionrec.captioner.cache import Place
 from fashionrec.captioner.job.caches import GROUP
-from fashionrec.captioner.job.garments import Recaption, garments
+from fashionrec.captioner.job.garments import Recaption
 from fashionrec.captioner.schema import attributes, embedding_text, lexical_text, shortened
 from fashionrec.captioner.vocabulary import vocabulary_of
 from fashionrec.catalogue.catalogue import Catalogue
@@ -48,17 +49,18 @@ def publish(
         described: dict[int, tuple[Description, str]] = {}
         found = []
         anew = [(recaption.numbers(catalogue), recaption.since) for recaption in recaptions]
-        for garment in garments(catalogue):
+        for garment in catalogue.items.garments():
             since = None
             if captioner.keeps(garment.captioner):
-                moments = [moment or "" for numbers, moment in anew if numbers is None or garment.number in numbers]
+                moments = [moment or "" for numbers, moment in anew if numbers is None or garment.garment_no in numbers]
                 if not moments:
                     continue
                 since = min(moments)
-            outcome = caches.find(garment.place, captioner.name, model=captioner.only_model, since=since)
+            place = Place(garment.photo, garment.class_name, garment.box)
+            outcome = caches.find(place, captioner.name, model=captioner.only_model, since=since)
             if outcome is not None and outcome.description is not None:
-                described[garment.number] = outcome.description, outcome.captioner
-                found.append((*garment.place, outcome))
+                described[garment.garment_no] = outcome.description, outcome.captioner
+                found.append((*place, outcome))
                 if len(found) == GROUP:
                     caches.complete(found)
                     found = []

@@ -14,7 +14,7 @@ from fashionrec.captioner.base import Job
 from fashionrec.captioner.cache import Place
 from fashionrec.captioner.cost import Meter, Price, Tokens, dollars
 from fashionrec.captioner.job.caches import CACHE, Caches, Recorder, project_cache
-from fashionrec.captioner.job.garments import Garment, Pictures, Plan, Recaption, make_plan
+from fashionrec.captioner.job.garments import Pictures, Plan, Recaption, garments, make_plan, place_of
 from fashionrec.captioner.job.known import CatalogueSource
 from fashionrec.captioner.job.publish import publish
 from fashionrec.captioner.ledger import Ledger
@@ -116,7 +116,11 @@ class CatalogueRun:
         self._stack.__exit__(*error)
 
     def plan(
-        self, limit: int | None = None, again: Collection[str] = (), recaption: Recaption | None = None
+        self,
+        limit: int | None = None,
+        again: Collection[str] = (),
+        recaption: Recaption | None = None,
+        under_way: Callable[[Place], bool] = lambda place: False,
     ) -> tuple[Plan, Recaption | None]:
         """What there is to do. What is asked anew keeps the moment when that began, until all of it has been."""
         if self._write and self._spool is not None:
@@ -125,8 +129,8 @@ class CatalogueRun:
             recaption.check(self.catalogue)
         if recaption is not None and self._write:
             recaption = replace(recaption, since=self._keeper.recaption(self._what(recaption)))
-        chosen = make_plan(self.catalogue, self.caches, self.captioner, again=again, recaption=recaption, limit=limit)
-        return chosen, recaption
+        options: Any = {"again": again, "recaption": recaption, "limit": limit, "under_way": under_way}
+        return make_plan(self.catalogue, self.caches, self.captioner, **options), recaption
 
     def meter(self, plan: Plan, say: Callable[[str], None], *, batch: bool = False) -> tuple[Meter, dict[str, Any]]:
         """What the plan is expected to cost, said and as a document, and what counts it."""
@@ -204,16 +208,16 @@ class CatalogueRun:
         finally:
             recorder.finish()
 
-    def _jobs(self, todo: Sequence[Garment]) -> Iterator[Job]:
+    def _jobs(self, todo: Sequence[int]) -> Iterator[Job]:
         pictures = Pictures(self.catalogue, self.config.captioner.image_side)
 
         def vector(stored: StoredItem) -> np.ndarray:
             images = self.catalogue.images
             return images.fetch([images.position(*stored.image_at)])[0]
 
-        for garment in todo:
-            stored = garment.stored
-            yield Job(garment.place, garment.place.class_name, partial(pictures, stored), partial(vector, stored))
+        for stored in garments(self.catalogue, todo):
+            place = place_of(stored)
+            yield Job(place, place.class_name, partial(pictures, stored), partial(vector, stored))
 
     def _money(self, meter: Meter, left: int) -> str:
         spent, rest = meter.spent, meter.cost_of(left)
