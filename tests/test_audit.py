@@ -26,6 +26,7 @@ from fashionrec.config import Config, load_config
 from fashionrec.dataset.audit.charts import bars, grid, histogram
 from fashionrec.dataset.audit.classes import check_classes
 from fashionrec.dataset.audit.findings import KINDS, Finding, Mark
+from fashionrec.dataset.audit.listing import list_dataset
 from fashionrec.dataset.audit.page import audit_page, draw_marks
 from fashionrec.dataset.audit.run import Audit, audit_dataset
 from fashionrec.errors import ConfigError, DataError
@@ -110,6 +111,15 @@ def test_a_split_that_is_not_named(tmp_path: Path) -> None:
     assert kinds_of(tmp_path, "audit.min_images=2") == {"missing-split": 1}
     rewrite(tmp_path, "test: test/images\n", "val: test/images\n")
     assert kinds_of(tmp_path, "audit.min_images=2") == {"no-test-split": 1}
+
+
+def test_the_split_that_is_not_named_is_named_as_data_yaml_has_it(tmp_path: Path) -> None:
+    write(tmp_path)
+    rewrite(tmp_path, "val: [valid/images, valid-more.txt]\n", "")
+    listing = list_dataset(tmp_path)
+    assert [(one.kind, one.text, one.split) for one in listing.findings if one.kind.endswith("-split")] == [
+        ("missing-split", "data.yaml names no val", "valid")
+    ]
 
 
 def test_a_split_whose_folder_is_missing_or_empty(tmp_path: Path) -> None:

@@ -108,6 +108,15 @@ def test_a_meter_counts_what_many_threads_reserve() -> None:
     assert len(got) == 100
 
 
+def test_an_answer_of_a_single_token_is_measured_and_one_of_none_is_not() -> None:
+    meter = Meter(Price(1.0, 2.0), Tokens(100, 10))
+    for used in (0, 1) * 10:
+        assert meter.each == Tokens(100, 10)
+        assert meter.reserve()
+        meter.came({"input_tokens": used, "output_tokens": 0})
+    assert meter.each == Tokens(1.0, 0.0, 10)
+
+
 def test_a_limit_without_a_price_is_refused() -> None:
     with pytest.raises(CaptionError) as caught:
         Meter(None, Tokens(1, 1), cap=1.0)

@@ -89,6 +89,14 @@ def test_an_answer_is_signed_with_a_key_that_is_made_once(tmp_path: Path) -> Non
     assert (tmp_path / "captions" / "key").read_bytes() == key
 
 
+def test_the_key_of_a_ledger_stays_the_one_that_it_read(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    first = ledger.signature(b"x")
+    (tmp_path / "captions" / "key").unlink()
+    assert ledger.signature(b"x") == first
+    assert not (tmp_path / "captions" / "key").exists()
+
+
 def test_a_key_that_is_none_is_made_anew(tmp_path: Path) -> None:
     Ledger(tmp_path).can_sign()
     (tmp_path / "captions" / "key").write_bytes(b"Z" * 64)

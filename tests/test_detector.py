@@ -87,6 +87,14 @@ def test_resizing_is_opencvs_to_the_bit(wide: int, high: int, width: int, height
     assert np.array_equal(resize_linear(pixels, width, height), theirs)
 
 
+def test_a_row_is_resized_to_more_rows_and_fewer_columns() -> None:
+    """Eight columns to four: places .5, 2.5, 4.5 and 6.5, so the mean of each two."""
+    pixels = np.arange(0, 240, 10, dtype=np.uint8).reshape(1, 8, 3)
+    found = resize_linear(pixels, 4, 2)
+    assert found.shape == (2, 4, 3)
+    assert found.tolist() == [[[15, 25, 35], [75, 85, 95], [135, 145, 155], [195, 205, 215]]] * 2
+
+
 def test_a_yolo_head_by_hand() -> None:
     output = np.zeros((4 + 2, 3), np.float32)
     output[:, 0] = [50, 40, 20, 10, 0.9, 0.3]

@@ -71,6 +71,14 @@ def test_each_kind_by_hand(found: list[Found], kinds: list[str], text: str) -> N
     assert len(seen.right) == (0 if {"missed", "wrong_class", "badly_placed"} & set(kinds) else 1)
 
 
+def test_a_garment_found_as_another_class_keeps_both_boxes_apart() -> None:
+    found_box = moved(BOX, 0.125)
+    (mistake,) = photo([(found_box, 0.5, 0)], [(BOX, 2)]).mistakes
+    assert (mistake.kind, mistake.true, mistake.found, mistake.confidence) == ("wrong_class", "top", "dress", 0.5)
+    assert (mistake.true_box, mistake.found_box) == (BOX, found_box)
+    assert mistake.iou == pytest.approx(87.5 / 112.5)
+
+
 def test_a_box_that_is_a_fifth_off_everywhere_shows_as_badly_placed() -> None:
     """A planted fault: right classes, each box moved by a fifth of its size."""
     rng = np.random.default_rng(0)

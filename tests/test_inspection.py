@@ -9,6 +9,7 @@ import pickle
 import sqlite3
 import zipfile
 from collections import OrderedDict
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -502,3 +503,14 @@ def test_how_pickles_begin() -> None:
     assert may_be_pickle(b"(lp0", ".pkl")
     assert not may_be_pickle(b"(lp0", ".txt")
     assert not may_be_pickle(b"x", ".pkl")
+
+
+def test_a_trigger_among_the_captions_refuses_a_catalogue_and_no_other_folder(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "captions.sqlite")) as db:
+        db.executescript("CREATE TABLE a(b); CREATE TRIGGER t AFTER INSERT ON a BEGIN DELETE FROM a; END;")
+    assert inspect_folder(tmp_path).verdict == "usable"
+    (tmp_path / "catalogue.json").write_text("{}")
+    report = inspect_folder(tmp_path)
+    (finding,) = [one for one in report.findings if one.kind == "database"]
+    assert (finding.place, finding.what, finding.refused) == ("captions.sqlite", "it has a trigger 't'", True)
+    assert report.verdict == "refused"
