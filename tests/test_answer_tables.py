@@ -221,6 +221,10 @@ def test_excel_has_every_hit_with_its_picture_numbers_and_links(cli: Cli, shop: 
     assert links == {"N2": "https://shop.example/r1"}, "neither what is no web page, nor what is too long for Excel"
     with zipfile.ZipFile(tmp_path / "a.xlsx") as book:
         assert len([name for name in book.namelist() if name.startswith("xl/media/")]) == 3
+        (pane,) = ElementTree.fromstring(book.read("xl/worksheets/sheet1.xml")).iterfind(".//{*}pane")
+    assert (pane.get("xSplit"), pane.get("ySplit"), pane.get("topLeftCell"), pane.get("state")) == (
+        None, "1", "A2", "frozen",
+    ), "the header stays in view"  # fmt: skip
 
 
 def test_crops_are_what_was_asked_about(cli: Cli, shop: Path, tmp_path: Path) -> None:

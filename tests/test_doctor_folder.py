@@ -285,6 +285,18 @@ def test_a_pickle_is_told_by_what_it_names(folder: Path, cli: Cli) -> None:
     assert "OrderedDict" not in done.out
 
 
+def test_a_folder_of_no_known_kind_that_is_refused_is_not_called_of_no_known_kind(folder: Path, cli: Cli) -> None:
+    told = " (no catalogue, run, bundle or data set, but files: nothing more is known of it)"
+    (folder / "notes.txt").write_text("x")
+    assert cli("doctor", folder).out.splitlines()[-1] == f"verdict: safe to use{told}"
+    (folder / "config.json").write_text("{")
+    done = cli("doctor", folder)
+    assert done.code == 2
+    assert done.out.splitlines()[-1] == (
+        "verdict: refused: commands that read this folder stop at what is listed as refused"
+    )
+
+
 @pytest.mark.parametrize("name", ["indexes", "segments", "generations", "bundles", "thumbnails.bin"])
 def test_a_catalogue_with_a_link_is_refused(name: str, catalogue: Path, cli: Cli) -> None:
     shutil.rmtree(catalogue / name, ignore_errors=True)

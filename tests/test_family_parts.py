@@ -34,7 +34,7 @@ from fashionrec.detector.training.families.checkpoint import (  # noqa: E402
     save_weights,
 )
 from fashionrec.detector.training.families.loop import Learner  # noqa: E402
-from fashionrec.detector.training.families.options import settled  # noqa: E402
+from fashionrec.detector.training.families.options import OPTIONS, settled  # noqa: E402
 
 ABOUT = About("toy", "toy_1", {0: "dress", 1: "top"}, 64, {"equalize": True}, {"torch": "9"}, {"pretrained": True})
 
@@ -288,6 +288,12 @@ def test_options_that_the_loop_does_not_know(data: Path) -> None:
         settled(settings(data, word), data)
 
 
+def test_options_are_those_of_ultralytics_and_so_are_their_defaults() -> None:
+    from ultralytics.cfg import DEFAULT_CFG_DICT
+
+    assert {name: DEFAULT_CFG_DICT[name] for name in OPTIONS} == OPTIONS
+
+
 # --- where a training starts
 
 
@@ -421,6 +427,28 @@ def test_labels_that_cannot_be_learnt_from(
         assert run.config["train"] == config.model_dump() | {"name": "r", "resume": False}
         assert set(run.dataset) == {"path", "fingerprint", "valid"}
         assert (run.path / "train.log").read_text() == "toy from scratch\n"
+
+
+def test_a_run_is_recorded_before_its_network_is_built(data: Path, tmp_path: Path) -> None:
+    config = settings(data, "name=r", "pretrained=false")
+    records: list[dict[str, Any]] = []
+
+    class Watching(Toys):
+        def build(self, about: About) -> Learner:
+            records.append(json.loads((tmp_path / "runs" / "train" / "r" / "run.json").read_text()))
+            raise ConfigError("as far as the network")
+
+    def stop(*_: Any) -> Any:
+        raise AssertionError
+
+    limits = load_config(env={}).config.images
+    with pytest.raises(ConfigError, match="as far as the network"):
+        plain.train_in_run(Watching(), config, tmp_path / "runs", limits=limits, evaluate=stop, log=print)
+    (record,) = records
+    assert (record["status"], record["seed"]) == ("running", config.seed)
+    assert record["config"]["train"] == config.model_dump() | {"name": "r", "resume": False}
+    assert record["dataset"]["path"] == str(data)
+    assert set(record["dataset"]) == {"path", "fingerprint", "valid"}
 
 
 def test_a_training_that_failed_goes_on_with_its_settings_and_data(data: Path, tmp_path: Path) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import Result
+from PIL import Image
 
 from fashionrec.config import TrainConfig, load_config
+from fashionrec.dataset.prepare.prepare import write_data_yaml
 from fashionrec.errors import ConfigError, DataError, FashionrecError, ModelError
 from fashionrec.models.runs import Run, start_run
 
@@ -111,6 +115,23 @@ def test_the_settings_of_a_run_are_recalled_and_those_given_anew_win(tmp_path: P
     asked = settings("epochs=9", "seed=4", "resume=true")
     found = recalled(asked.model_copy(update={"name": None}), runs, ("epochs",))
     assert found.model_dump() == before | {"name": "r", "resume": True, "epochs": 9}
+
+
+def test_what_the_command_line_says_comes_before_what_a_run_began_with(
+    tmp_path: Path, cli: Callable[..., Result]
+) -> None:
+    for folder in ("d/train", "d/valid"):
+        for part in ("images", "labels"):
+            (tmp_path / folder / part).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / folder / "images" / "a.png")
+        (tmp_path / folder / "labels" / "a.txt").write_text("1 .5 .5 .5 .5\n")
+    write_data_yaml(tmp_path / "d", ["train", "valid"])
+    before = settings("epochs=10", "data=gone/data.yaml", "model=yolo11n.yaml").model_dump()
+    recorded(tmp_path / "runs", config={"train": before}, dataset={"fingerprint": "of other photos"})
+    done = cli("train", "resume=true", "name=r", "epochs=20", "patience=5", "data=d/data.yaml")
+    assert done.code == 2
+    assert "resuming r: training yolo11n.yaml on d/data.yaml\n" in done.err
+    assert "began with epochs=10 and cannot go on with epochs=20\n" in done.err
 
 
 @pytest.mark.parametrize("key", ["model", "pretrained", "distill_model"])

@@ -208,6 +208,16 @@ def test_more_training_data_does_not_forbid_the_comparison(tmp_path: Path) -> No
     assert compare_runs(a, b).same_data is False
 
 
+def test_trainings_of_an_encoder_on_one_table_are_compared(tmp_path: Path) -> None:
+    metrics = {"held_out_recall_at_1": 0.5, "held_out_photos": 8}
+    about = {"kind": "embedder", "dataset": {"path": "p.csv", "fingerprint": "t", "rows": 40}, "metrics": metrics}
+    a, b = finished(tmp_path / "train", "a", **about), finished(tmp_path / "train", "b", **about)
+    assert compare_runs(a, b).why_not == ""
+    assert compare_runs(a, b).metrics[0].difference == 0.0
+    b.dataset = {"path": "q.csv", "fingerprint": "u", "rows": 40}
+    assert compare_runs(a, b).why_not == "they were measured on other photos or labels"
+
+
 def test_finetunes_on_one_new_test_set_are_compared(tmp_path: Path) -> None:
     dataset = {"new": {"fingerprint": "n"}, "old": {"fingerprint": "o"}}
     a, b = (finished(tmp_path / "finetune", name, value, dataset=dataset) for name, value in (("a", 0.5), ("b", 0.7)))

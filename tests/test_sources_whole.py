@@ -389,6 +389,16 @@ def test_voc_files_that_are_refused(text: str, message: str) -> None:
     assert message in str(caught.value)
 
 
+def test_a_voc_file_of_more_than_32_mebibytes_is_refused(tmp_path: Path) -> None:
+    root = put(tmp_path, "v/a.jpg", "v/b.jpg") / "v"
+    (root / "a.xml").write_text(xml(thing("top", (1, 1, 2, 2)), name="a.jpg"))
+    (root / "b.xml").write_text(xml(thing("top", (1, 1, 2, 2)), name="b.jpg"))
+    os.truncate(root / "b.xml", (32 << 20) + 1)
+    source = voc.read(root, "v")
+    assert source.failed == (lost("b.jpg", "broken-label-file", "b.xml: larger than 32 MiB"),)
+    assert [image.key for image in source.images] == ["a.jpg"]
+
+
 def test_what_is_no_voc(tmp_path: Path) -> None:
     root = put(tmp_path, "d/a.jpg") / "d"
     hint = "a folder with XML files that have an <annotation> in it"
