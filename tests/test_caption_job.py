@@ -176,6 +176,12 @@ def test_how_many_have_a_caption_and_what_became_of_the_others(root: Path) -> No
     assert status(root, config) == {"garments": COUNT, "captioned": {"echo": 2}, "without": 4, "states": {}}
 
 
+def test_to_look_makes_no_file(root: Path) -> None:
+    before = sorted(root.parent.rglob("*"))
+    status(root, settings())
+    assert sorted(root.parent.rglob("*")) == before
+
+
 def test_how_many_is_told_without_a_look_at_the_items(root: Path) -> None:
     from fashionrec.captioner.cache import CaptionCache
     from fashionrec.captioner.job.caches import project_cache

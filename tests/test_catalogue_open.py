@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +13,11 @@ import pytest
 
 import fashionrec
 from fashionrec.catalogue.catalogue import Catalogue, verify_catalogue
+from fashionrec.catalogue.reindex import reindex_catalogue
 from fashionrec.common.files import dump_json, sha256_file
-from fashionrec.config import Config
+from fashionrec.config import Config, Resolved, load_config
 from fashionrec.errors import CatalogueError
-from fashionrec.store.generations import read_current
+from fashionrec.store.generations import Generation, read_current
 
 AGAIN = "copy the catalogue again, or build it again with `fashionrec build-index`"
 
@@ -77,6 +79,28 @@ def test_a_catalogue_without_an_encoder_or_a_detector(catalogue: Path, config: C
         opened.begin("text", detect=True)
     rewrite(catalogue, lambda document: document["bundles"].pop("embedder"))
     assert refused(lambda: Catalogue.open(catalogue, config))[0] == f"catalogue {catalogue} has no embedder"
+
+
+def test_a_generation_that_a_writer_replaces_meanwhile_is_opened_in_its_new_state(
+    catalogue: Path, config: Config
+) -> None:
+    served = read_current(catalogue).name
+    tried: list[str] = []
+
+    class Overtaken(Catalogue):
+        """Between the pointer and the files, another generation is served and the one before removed."""
+
+        def __init__(self, generation: Generation, config: Config | Resolved, at_once: bool = False) -> None:
+            tried.append(generation.name)
+            if len(tried) == 1:
+                reindex_catalogue(catalogue, load_config(env={}).config)
+                shutil.rmtree(generation.folder)
+            super().__init__(generation, config, at_once)
+
+    with Overtaken.open(catalogue, config) as opened:
+        assert tried == [served, opened.generation.name]
+        assert opened.generation == read_current(catalogue)
+        assert opened.generation.name != served
 
 
 def test_what_is_open_is_made_once_and_closed(catalogue: Path, config: Config) -> None:

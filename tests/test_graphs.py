@@ -182,6 +182,21 @@ def test_a_process_may_end_while_models_are_being_opened() -> None:
         assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_what_is_opened_ahead_by_its_name_alone_is_what_is_asked_for_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    here: list[bool] = []
+    real = onnxruntime.InferenceSession
+
+    def noted(*given: Any, **named: Any) -> Any:
+        here.append(threading.current_thread() is threading.main_thread())
+        return real(*given, **named)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", noted)
+    bundle = Bundle.open(TINY / "embedder")
+    bundle.open_ahead("image")
+    bundle.session("image")
+    assert here == [False]
+
+
 def test_what_was_opened_ahead_is_taken_once_and_its_error_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

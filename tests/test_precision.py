@@ -276,6 +276,29 @@ def test_a_convolution_of_patches_is_a_product_and_any_other_is_left_alone(bias:
 
 
 @pytest.mark.train
+def test_the_largest_number_of_a_row_is_127_of_127(tmp_path: Path) -> None:
+    """Whole numbers up to 127, times one, are the same in 8 bits: a larger scale would round, a smaller one saturate."""
+    onnx = pytest.importorskip("onnx")
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    from fashionrec.embedder.training.precision import to_int8
+
+    rows = np.stack([np.arange(-127, 128), np.arange(-127, 128).clip(-127, 5), np.zeros(255)]).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "times one",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 255])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 255])],
+        [numpy_helper.from_array(np.eye(255, dtype=np.float32), "w")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "a.onnx")
+    assert to_int8(tmp_path / "a.onnx", tmp_path / "b.onnx") == {"products": 1, "products_int8": 1}
+    (found,) = onnxruntime.InferenceSession(tmp_path / "b.onnx").run(None, {"x": rows})
+    assert np.abs(found - rows).max() < 1e-3
+
+
+@pytest.mark.train
 def test_every_product_with_a_weight_is_in_8_bits_and_shared_rows_once(convert: Callable[..., Bundle]) -> None:
     import onnx
     from onnx import numpy_helper

@@ -16,7 +16,7 @@ from fashionrec.catalogue.reindex import reindex_catalogue
 from fashionrec.config import Config, load_config
 from fashionrec.store import generations
 from fashionrec.store.manifest import IndexEntry
-from fashionrec.store.vectors import VECTORS, dtype_of
+from fashionrec.store.vectors import VECTORS, dtype_of, write_vectors
 
 Build = Callable[..., Any]
 
@@ -141,6 +141,24 @@ def test_half_floats_and_back_keep_rows_thumbnails_and_captions(many: Path, tmp_
     assert whole["dtype"] == "float32"
     assert "float16_recall_at_10" not in whole
     generations.read_current(many).check(contents=True)
+
+
+def test_the_recall_of_half_floats_by_hand_where_many_are_nearly_the_same(tmp_path: Path, build: Build) -> None:
+    """All vectors point one way, a little longer the better: half floats are all the same, and go by their rows.
+
+    Rows 4 and 12 are asked about. The ten nearest to row 12 are rows 0 to 8 and 10, of which 0 to 8 are among the ten of the
+    half floats (0 to 9). To row 4 they are, without itself, 0 to 10 by both. The mean of .9 and 1 is .95.
+    """
+    for n in range(20):
+        two_halves(tmp_path / "p" / f"{n:02d}.png", f"rgb({n},0,0)", "white", (16, 16))
+    root = tmp_path / "c"
+    build(tmp_path / "p", root, detect=False)
+    ((name, entry),) = generations.read_current(root).manifest.segments.items()
+    best_first = [*range(9), 10, 9, *range(11, 20)]
+    vectors = np.zeros((20, entry.dim), np.float32)
+    vectors[best_first, 0] = 1 + np.arange(19, -1, -1) / 2**16
+    write_vectors(root / "segments" / name / VECTORS, vectors)
+    assert reindex_catalogue(root, configured(), vectors="float16")["float16_recall_at_10"] == 0.95
 
 
 def test_a_disk_that_is_full_leaves_what_was_served(many: Path) -> None:
