@@ -150,7 +150,7 @@ def endless(path: Path, table: str) -> None:
 
 @pytest.mark.parametrize(
     ("table", "read"),
-    [("captions", ItemReader.captioners), ("items", ItemReader.counts), ("photos", ItemReader.counts)],
+    [("captions", ItemReader.attributes_told), ("items", ItemReader.counts), ("photos", ItemReader.counts)],
 )
 def test_a_small_file_with_endless_rows_is_interrupted(
     tmp_path: Path, table: str, read: Callable[[ItemReader], object]
