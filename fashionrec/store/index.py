@@ -33,9 +33,8 @@ Log = Callable[[str], None]
 _FIRST = 3  # questions asked before the time is taken
 _TIMED, _LEAST_TIMES = 3000.0, 30  # milliseconds after which enough have been, where they are so many
 _GROWN = 0.1  # share of new vectors up to which a choice stays
-_SCANNED = (
-    1 << 30
-)  # bytes of vectors that new ones are compared with to see how they are found: a tenth of a second or so
+#: Bytes of vectors that new ones are compared with to see how they are found: a tenth of a second or so.
+_SCANNED = 1 << 30
 _MEASURED = ("recall_at_10", "latency_ms_p50", "latency_ms_p95")
 
 
