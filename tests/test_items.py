@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -512,3 +512,23 @@ def test_a_product_is_found_by_its_texts_and_captions() -> None:
     product = {"name": "셔츠", "price": 5, "link": "http://a/b", "fit": "slim", "tags": ["x"], "sale": True}
     assert product_words(product, "a shirt", "") == "셔츠 slim a shirt "
     assert product_words({}) == ""
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda items: items.of_product("p1"),
+        lambda items: items.of_photo("aa"),
+        lambda items: items.by_numbers([1]),
+        lambda items: items.by_item_ids(["i1"]),
+        lambda items: list(items.everything()),
+        lambda items: list(items.entries()),
+    ],
+)
+def test_data_that_cannot_be_read_is_damage_however_it_is_asked(path: Path, read: Callable[[ItemReader], Any]) -> None:
+    db = sqlite3.connect(path)
+    db.execute("UPDATE entries SET metadata = '[1]'")
+    db.commit()
+    db.close()
+    with pytest.raises(CatalogueError, match=r"damaged: .*not a table"):
+        read(ItemReader(path))
