@@ -92,6 +92,14 @@ def test_one_file_is_opened_once(tmp_path: Path) -> None:
         assert caches.project is not None
 
 
+def test_a_catalogues_own_file_is_closed_where_the_projects_cannot_be_opened(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "u")
+    (tmp_path / "project.sqlite").write_text("no database")
+    with pytest.raises(CatalogueError, match=r"project\.sqlite is damaged"):
+        Caches(tmp_path / "own.sqlite", tmp_path / "project.sqlite", ledger=ledger)
+    assert ledger.has_written(tmp_path / "own.sqlite")  # recorded as it is closed
+
+
 @pytest.mark.parametrize("mine", [True, False])
 def test_what_a_lost_project_knew_comes_back_from_ones_own_catalogue_alone(mine: bool, tmp_path: Path) -> None:
     own, ledger = tmp_path / "own.sqlite", Ledger(tmp_path / "u")
@@ -294,6 +302,29 @@ def test_what_is_told_of_a_vocabulary_that_contradicts_itself(
     with pytest.raises(ConfigError) as caught:
         load_vocabulary(path)
     assert str(caught.value).removesuffix("?") == f"{path}: {told}".removesuffix("?")
+    assert caught.value.hint == HINT
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda tree: tree.update(fields=["color"]), "fields: "),
+        (lambda tree: tree["fields"].update(color=["red"]), "fields.color: "),
+        (lambda tree: tree["fields"].update(color="red"), "fields.color: "),
+        (lambda tree: tree["fields"]["color"].update(values=["red"]), "fields.color.values: "),
+        (lambda tree: values(tree, "color").update(teal={"ko": "틸", "text": "teal"}), "fields.color.values.teal.text"),
+    ],
+)
+def test_a_vocabulary_of_another_shape_is_refused_by_its_place(
+    change: Callable[[dict[str, Any]], object], told: str, tmp_path: Path
+) -> None:
+    tree = yaml.safe_load((config_dir() / "attributes.yaml").read_text(encoding="utf-8"))
+    change(tree)
+    path = tmp_path / "attributes.yaml"
+    path.write_text(yaml.safe_dump(tree, allow_unicode=True, sort_keys=False), encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_vocabulary(path)
+    assert str(caught.value).startswith(f"{path}: {told}")
     assert caught.value.hint == HINT
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,14 @@ from fashionrec.captioner.cost import Meter, Price, Tokens
 from fashionrec.captioner.job import Recaption, caption_catalogue, caption_photos, status
 from fashionrec.captioner.job.garments import Pictures
 from fashionrec.captioner.outcome import Outcome
-from fashionrec.captioner.schema import attributes
+from fashionrec.captioner.schema import attributes, parse
 from fashionrec.catalogue.build.report import BuildReport
+from fashionrec.common.files import sha256_file
 from fashionrec.config import CaptionerConfig, Config, load_config
-from fashionrec.errors import CaptionError, UsageError
+from fashionrec.errors import Busy, CaptionError, UsageError
+from fashionrec.store import generations
+from fashionrec.store.items import StoredItem
+from fashionrec.types import Box
 
 COUNT = 6
 SETTINGS = load_config(env={}).config.captioner
@@ -310,6 +315,26 @@ def test_a_picture_is_cut_from_the_photo_and_else_is_the_thumbnail(root: Path, t
             assert thumbnail.mode == "RGB"
 
 
+def test_a_large_photo_is_decoded_as_far_as_its_garments_need(root: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (800, 600), "red").save(tmp_path / "large.jpg")
+    digest = sha256_file(tmp_path / "large.jpg")
+    with Catalogue.open(root) as catalogue:
+        stored = next(iter(catalogue.items.everything()))
+
+        def garment(box: Box) -> StoredItem:
+            item = dataclasses.replace(stored.item, image="large.jpg", box=box)
+            return stored._replace(base=str(tmp_path), photo=digest, item=item)
+
+        whole, part = garment(Box(0, 0, 800, 600)), garment(Box(100, 100, 200, 180))
+        pictures = Pictures(catalogue, 64)
+        sizes = [pictures(one).size for one in (whole, part, whole)]
+        (tmp_path / "large.jpg").unlink()  # the photo that was read last is at hand
+        sizes += [pictures(one).size for one in (part, whole)]
+        margin = round(catalogue.crop.margin * 100)
+    small, all_of_it = (100 + 2 * margin, 80 + 2 * margin), (800, 600)
+    assert sizes == [(200, 150), small, all_of_it, small, all_of_it]
+
+
 def test_the_document_of_photos(root: Path, tmp_path: Path) -> None:
     two_halves(tmp_path / "q.png", "red", "blue", (80, 40))
     with Catalogue.open(root) as catalogue:
@@ -352,6 +377,9 @@ def test_what_a_new_captioner_has_of_itself(tmp_path: Path) -> None:
     usage = {"input_tokens": 1, "output_tokens": 2}
     wrong = made.read_text("no JSON", "top", model="m", usage=usage)
     assert wrong == Outcome("invalid", "echo", "m", raw="no JSON", usage=usage, error="the answer is not JSON")
+    text = json.dumps({"color": "navy", "caption_en": "A navy top", "caption_ko": "상의", "confidence": 0.5})
+    right = made.read_text(text, "top", model="m", usage=usage)
+    assert right == Outcome("done", "echo", "m", raw=text, usage=usage, description=parse(text, "top", made.vocabulary))
 
     class ByEncoder(Echo):
         from_encoder = True
@@ -398,6 +426,37 @@ def test_outcomes_are_given_out_after_a_second_however_few(monkeypatch: pytest.M
 
     monkeypatch.setattr("time.monotonic", lambda: moment)
     assert described(Slow(SETTINGS), 7) == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+def test_captions_are_served_when_a_build_has_ended(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build, sleeps = ExitStack(), [0.0]
+
+    def sleep(seconds: float) -> None:
+        sleeps.append(seconds)
+        build.close()
+
+    monkeypatch.setattr("time.sleep", sleep)
+    build.enter_context(generations.writer_lock(root))
+    assert caption_catalogue(root, settings(), paid(), limit=1)["published"] == 1
+    assert sleeps == [0.0, 0.5]
+
+
+def test_captions_are_left_for_the_next_run_where_a_build_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = 7.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal moment
+        moment += seconds
+
+    monkeypatch.setattr("time.sleep", sleep)
+    monkeypatch.setattr("time.monotonic", lambda: moment)
+    with generations.writer_lock(root), pytest.raises(Busy) as caught:
+        caption_catalogue(root, settings(), paid(), limit=1)
+    assert str(caught.value) == f"another process is writing {root}"
+    assert caught.value.hint == "the captions are recorded: `fashionrec caption` serves them later"
+    assert 60.0 < moment - 7.0 < 62.0
+    done = caption_catalogue(root, settings(), paid(), limit=0)
+    assert (done["reused"], done["published"]) == (1, 1)
 
 
 def test_what_is_published_of_what_was_asked_anew(root: Path) -> None:
