@@ -204,6 +204,21 @@ def test_a_file_or_a_folder_is_synced_as_the_system_can(place: Path, monkeypatch
     assert synced == ([(node, False) for node in nodes] if handles else [(nodes[0], True)])
 
 
+def test_what_cannot_be_removed_is_an_error_unless_that_is_all_the_same(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*given: object, **named: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "unlink", refuse)
+        for name in ("a/file", "a"):
+            Folder(place).remove(name, ignore_errors=True)
+            with pytest.raises(PermissionError):
+                Folder(place).remove(name)
+    assert (place / "a" / "file").read_bytes() == b"content"
+
+
 def test_a_planted_temporary_is_not_followed(place: Path) -> None:
     for number in (os.getpid(), 1, 2):
         (place / f".file.{number}.tmp").symlink_to("../outside/secret")
