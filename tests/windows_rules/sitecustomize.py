@@ -22,6 +22,7 @@ import multiprocessing
 import os
 import re
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,7 @@ def impose() -> None:
     os.open, os.mkdir, os.fsync, os.chmod = _os_open_file, _make_folder, _sync_written, _keep_mode  # type: ignore[assignment]
     os.remove = os.unlink = _remove_unused  # type: ignore[assignment]
     os.rename, os.replace = _rename_unused, _replace_unused  # type: ignore[assignment]
+    tempfile.TemporaryFile = tempfile.NamedTemporaryFile  # type: ignore[assignment]  # the other one removes what is open
     multiprocessing.set_start_method("spawn", force=True)
 
 
