@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -217,6 +218,12 @@ def test_training_from_a_table_through_the_command_line(cli: Callable[..., Resul
     built = cli("build-index", "p.csv", "--index", "c", "--embedder", "bundle", "--detector", "none", "--json")
     assert built.code == 0, built.err
     assert built.document["products"] == 20
+    still = "--set=train_embedder.lr=1e-12"  # nothing that was found before is lost
+    tuned = cli("finetune", "runs/train/clip", "data=p.csv", "name=tuned", "--set=build.detect=false", *sets, still)
+    assert tuned.code == 0, tuned.err
+    assert tuned.err.splitlines()[-1] == "next: fashionrec build-index PHOTOS --embedder runs/finetune/tuned"
+    assert "training runs/train/clip/weights/best on 60 garments of p.csv" in tuned.err.splitlines()
+    assert re.fullmatch(r"run: runs/finetune/tuned \(done, \d+ s\)", tuned.out.splitlines()[-1])
 
 
 @pytest.mark.realdata

@@ -133,7 +133,7 @@ def finetune(
             hint=f"the candidate is kept in {shell_word(document['path'])}, with comparison.html;"
             " `fashionrec runs promote` overrules",
         )
-    session.out.next(f"fashionrec build-index PHOTOS --detector {shell_word(document['path'])}")
+    session.out.next(f"fashionrec build-index PHOTOS --{shell_word(document['kind'])} {shell_word(document['path'])}")
 
 
 def run_finetune(session: Session) -> dict[str, Any]:
