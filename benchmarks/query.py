@@ -241,7 +241,7 @@ def filters(root: Path) -> list[dict[str, Any]]:
     from fashionrec import Catalogue
     from fashionrec.config import load_config
     from fashionrec.search.embedded import EmbeddedQuery
-    from fashionrec.search.ranking import rank
+    from fashionrec.search.ranking import rank_products
     from fashionrec.types import Box, Garment
 
     rng = np.random.default_rng(1)
@@ -261,7 +261,7 @@ def filters(root: Path) -> list[dict[str, Any]]:
             # nothing else between them: the threads that numpy multiplies with wait for more to do, and take a core
             for query in queries:
                 start = time.perf_counter()
-                answers.append(rank(opened, EmbeddedQuery(garment, query), settings))
+                answers.append(rank_products(opened, EmbeddedQuery(garment, query), settings).with_items(opened.items))
                 times.append((time.perf_counter() - start) * 1000)
             first, *times = times
             kept = np.flatnonzero(drawn < share)

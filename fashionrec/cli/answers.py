@@ -93,7 +93,7 @@ def _print_hits(session: Session, found: GarmentAnswer, explain: bool) -> None:
     if not found.hits:
         session.out.line("  nothing found")
         return
-    calibrated = any(hit.match is not None for hit in found.hits)
+    calibrated = found.hits[0].match is not None  # all have one, or none
     rows = [
         (
             hit.rank,

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
 
 def mount(app: typer.Typer) -> None:
-    family = typer.Typer(
-        help="Look into a catalogue, change it, go back, tidy up.", no_args_is_help=True, rich_markup_mode=None
-    )
+    family = typer.Typer(help="Look into a catalogue, change it, go back, tidy up.", no_args_is_help=True)
     family.command("list", cls=Command, help="The catalogues in a folder.")(list_)
     family.command(
         "show", cls=Command, help="What a catalogue holds and what it was built with, or one product of it."

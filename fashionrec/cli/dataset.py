@@ -18,9 +18,7 @@ _UNSEEN_CONF = 0.05  # a label that a detector does not see even at this confide
 
 
 def mount(app: typer.Typer) -> None:
-    family = typer.Typer(
-        help="Look at a dataset folder, or write it in another form.", no_args_is_help=True, rich_markup_mode=None
-    )
+    family = typer.Typer(help="Look at a dataset folder, or write it in another form.", no_args_is_help=True)
     family.command(
         "audit", cls=Command, help="Say what is in a YOLO dataset and what is wrong with it; changes nothing."
     )(audit)

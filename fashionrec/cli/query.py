@@ -118,8 +118,7 @@ def query(
 
     root = session.find_catalogue(index[0] if index else None)
     with Catalogue.open(root, session.resolved, at_once=asked.is_short) as catalogue:
-        keep = not jsonl or any((csv, xlsx, html, save_crops))
-        answer = ask(session, catalogue, asked, partial(_report, session, asked, jsonl, explain), keep=keep)
+        answer = ask(session, catalogue, asked, partial(_report, session, asked, jsonl, explain))
         if not jsonl and csv is None:
             session.out.result(answer.to_dict(explain=explain), lambda: print_answer(session, answer, explain))
         write_files(session, answer, csv, xlsx, html, save_crops)
@@ -210,18 +209,12 @@ def _named_as_options(error: UsageError) -> UsageError:
 
 
 def ask(
-    session: Session,
-    catalogue: "Catalogue",
-    query: "Query",
-    report: "Callable[[Outcome], None] | None" = None,
-    *,
-    keep: bool = True,
+    session: Session, catalogue: "Catalogue", query: "Query", report: "Callable[[Outcome], None] | None" = None
 ) -> "Answer":
     """The answer of an open catalogue, by the session's settings."""
     from fashionrec.search.search import search
 
-    describe = query_describer(session, catalogue)
-    return search(catalogue, query, describe=describe, report=report, once=catalogue.at_once, keep=keep)
+    return search(catalogue, query, describe=query_describer(session, catalogue), report=report, once=catalogue.at_once)
 
 
 def _repeated(query: "Query") -> str:

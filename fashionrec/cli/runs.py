@@ -19,9 +19,7 @@ _MAIN = ("map50_95", "held_out_recall_at_1")
 
 
 def mount(app: typer.Typer) -> None:
-    family = typer.Typer(
-        help="Look at trainings, and choose the one that is used.", no_args_is_help=True, rich_markup_mode=None
-    )
+    family = typer.Typer(help="Look at trainings, and choose the one that is used.", no_args_is_help=True)
     family.command("list", cls=Command, help="All runs, the newest first.")(list_)
     family.command("show", cls=Command, help="All that is known of one run.")(show)
     family.command("compare", cls=Command, help="Two runs: metrics, classes, and the settings that differ.")(compare)

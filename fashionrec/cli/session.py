@@ -91,8 +91,7 @@ class Session:
         if index is not None:
             return Path(index)
         if self.config.query.index is not None:
-            origin = self.resolved.origins.get("query.index", "default")
-            self.out.say(f"catalogue: {self.config.query.index} ({origin})")
+            self.out.say(f"catalogue: {self.config.query.index} ({self.resolved.origins['query.index']})")
             return Path(self.config.query.index)
         found = [path for path in sorted(self.data.glob("*")) if is_catalogue(path)]
         if not found:

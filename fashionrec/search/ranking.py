@@ -41,11 +41,6 @@ class _Candidate:
     score: float = 0.0
 
 
-def rank(catalogue: Catalogue, query: EmbeddedQuery, settings: QueryConfig) -> GarmentAnswer:
-    """The ``settings.k`` best products for one garment or text, with their items."""
-    return rank_products(catalogue, query, settings).with_items(catalogue.items)
-
-
 def rank_products(catalogue: Catalogue, query: EmbeddedQuery, settings: QueryConfig) -> GarmentAnswer:
     """The ``settings.k`` best products for one garment or text; only their ``ranking``, no item is read.
 

@@ -35,9 +35,8 @@ def answer_page(catalogue: Catalogue, results: Sequence[QueryResult]) -> str:
 def answer_view(catalogue: Catalogue, answer: QueryResult) -> dict[str, Any]:
     """What the templates need of one result: pictures as data URIs, texts as text."""
     photo = None
-    source = answer.photo if answer.source is None else answer.source
-    if source is not None:
-        pixels = catalogue.finder.read(source, whole=True).pixels
+    if answer.source is not None:
+        pixels = catalogue.finder.read(answer.source, whole=True).pixels
         photo = data_uri(draw_boxes(pixels, answer.seen))
     garments = [_garment_view(catalogue, found) for found in answer.garments]
     garments += [

@@ -49,8 +49,7 @@ def write_xlsx(path: Path, catalogue: Catalogue, answers: Sequence[QueryResult])
     """All hits as an Excel workbook: a sheet of hits with each item's picture in its cell, and the questions' photos beside."""
     import xlsxwriter
 
-    options = {"strings_to_formulas": False, "strings_to_urls": False, "strings_to_numbers": False}
-    with xlsxwriter.Workbook(str(path), options) as book:
+    with xlsxwriter.Workbook(str(path)) as book:
         sheet = book.add_worksheet("hits")
         bold, wrap = book.add_format({"bold": True}), book.add_format({"text_wrap": True, "valign": "top"})
         link = book.add_format({"font_color": "#1f5fbf", "underline": 1, "valign": "top"})
