@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import webbrowser
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -132,8 +133,8 @@ def page(cli: Cli, folder: Path, *words: object) -> Page:
 
 def test_a_box_by_hand_is_drawn_where_it_lies_in_the_smaller_picture(cli: Cli, shop: Path, tmp_path: Path) -> None:
     """Of 1800 x 900 pixels half are shown each way: the box 400,100,1400,700 is 200,50,700,350, four pixels wide."""
-    Image.new("RGB", (1800, 900), GREY).save(tmp_path / "q.png")
-    (section,) = page(cli, tmp_path, "q.png", "--box", "400,100,1400,700").sections
+    Image.new("RGB", (1800, 900), GREY).save(tmp_path / "q.jpg")
+    (section,) = page(cli, tmp_path, "q.jpg", "--box", "400,100,1400,700").sections
     drawn = picture(section["picture"])
     assert drawn.size == (900, 450)
 
@@ -225,6 +226,19 @@ def test_words_are_shown_as_words_and_nothing_found_is_said(cli: Cli, shop: Path
     (section,) = page(cli, tmp_path, "--text", "red", "--min-score", "-1").sections
     assert len(section["garments"][0]["hits"]) == 4
     assert section["garments"][0]["text"] == ""
+
+
+def test_a_page_is_opened_where_that_is_asked(
+    cli: Cli, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    asked = ("query", "--text", "red", "--index", "c", "--html", "a.html")
+    assert [cli(*asked).code, cli(*asked, "--index", "c").code, opened] == [0, 0, []]
+    assert cli(*asked, "--open").err == "page: a.html\n"
+    assert opened == [(tmp_path / "a.html").as_uri()]
+    assert cli(*asked, "--index", "c", "--open").code == 0
+    assert opened == [(tmp_path / "a.html").as_uri()] * 2
 
 
 def test_what_goes_with_it_follows_the_garments(cli: Cli, tmp_path: Path, build: Callable[..., BuildReport]) -> None:

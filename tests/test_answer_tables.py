@@ -127,6 +127,7 @@ def test_other_questions_have_other_headings(cli: Cli, shop: Path, tmp_path: Pat
     ]
     nothing = lines(cli("query", "--text", "red", "--index", "c", "--min-score", "2"))
     assert nothing == ["", "red", "  nothing found", "", "T"]
+    assert nothing == lines(cli("query", "--text", "red", "--index", "c", "--min-score", "2", "--diversity", "0.5"))
 
 
 def test_captions_stand_where_a_title_is_missing_and_beside_the_garment(cli: Cli, shop: Path) -> None:
@@ -343,12 +344,13 @@ def test_a_product_as_a_table(cli: Cli, shop: Path, tmp_path: Path) -> None:
 
 
 def test_what_a_change_did(cli: Cli, shop: Path, tmp_path: Path) -> None:
-    done = cli("catalogue", "remove", "r2", "x1", "x2", "--index", "c")
+    unknown = [f"x{n}" for n in range(10)]
+    done = cli("catalogue", "remove", "r2", *unknown, "--index", "c")
     told = lines(done)
     assert told[0].startswith("2 items of 2 products from 2 photos in ")
     assert told[0].endswith(" s: 0 embedded, 2 as before, 0 from an unfinished build")
     assert told[1] == "rows: 0 added, 0 changed, 0 replaced, 1 removed, 2 kept"
-    assert told[-2:] == ["report: c/report.html", "2 products are not in the catalogue: x1, x2"]
+    assert told[-2:] == ["report: c/report.html", f"10 products are not in the catalogue: {', '.join(unknown)}"]
     assert done.err.splitlines()[-2:] == [
         "next: fashionrec query PHOTO --index c",
         "      fashionrec catalogue rollback c",

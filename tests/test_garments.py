@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -235,5 +236,14 @@ def test_products_are_cut_out_as_a_build_cuts_them(config: Config, tmp_path: Pat
     assert isinstance(crops["plain"], Image.Image)
     assert crops["plain"].size == (120, 120)
     assert isinstance(crops["gone"], ImageError)
+    detect = own.detector.detect  # type: ignore[union-attr]
+
+    def remove_and_detect(photos: Any) -> Any:
+        large.unlink()
+        return detect(photos)
+
+    own.detector.detect = remove_and_detect  # type: ignore[union-attr, method-assign]
+    (lost,) = (crop for _, crop in own.product_crops(jobs[:1], timeout=60, workers=1))
+    assert isinstance(lost, ImageError), "it is read again for a larger crop"
     unseen = config.model_copy(update={"build": config.build.model_copy(update={"whole_photo": False})})
     assert list(finder(unseen).product_crops(jobs[3:4], timeout=60, workers=1)) == [("plain", None)]

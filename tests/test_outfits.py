@@ -108,7 +108,11 @@ def test_what_is_told_where_nothing_can_be_said(root: Path, tmp_path: Path, buil
     dress, none = Garment(2, "dress", 0.9, BOX), Garment(3, None, None, BOX, whole_photo=True)
     two_halves(tmp_path / "single" / "a.png", "white", "blue")
     build(tmp_path / "single", tmp_path / "s")
-    for name, told in ((root, "no photo of the catalogue shows top worn with a dress"), (tmp_path / "s", None)):
+    two_halves(tmp_path / "look" / "a.png", "red", "blue")  # its pants are no product
+    (tmp_path / "look.csv").write_text("image,product_id,category\nlook/a.png,a,top\n")
+    build(tmp_path / "look.csv", tmp_path / "l")
+    dressed = "no photo of the catalogue shows top worn with a dress"
+    for name, told in ((root, dressed), (tmp_path / "s", None), (tmp_path / "l", None)):
         with Catalogue.open(name) as catalogue:
             vector = np.ones(catalogue.embedder.dim, np.float32) / np.sqrt(np.float32(catalogue.embedder.dim))
             answer = QueryResult("a.png", 9, 9, [GarmentAnswer(one, (), ()) for one in (TOP, none, dress)])

@@ -93,13 +93,18 @@ def test_unavailable_products_are_hidden_by_setting(photos: Path, build: Build, 
 def test_min_score_cuts_and_k_is_full_when_products_exist(build: Build, tmp_path: Path) -> None:
     for n in range(90):
         two_halves(tmp_path / "p" / f"{n}.png", f"rgb(255,{n},{n})", "white")
-    rows = "\n".join(f"p/{n}.png,{'same' if n < 70 else n}" for n in range(90))
-    (tmp_path / "t.csv").write_text(f"image,product_id\n{rows}\n")
+    rows = [f"p/{n}.png,{'same' if n < 70 else n},{'zebra' if n in (0, 89) else ''}\n" for n in range(90)]
+    (tmp_path / "t.csv").write_text("image,product_id,title\n" + "".join(rows))
     build(tmp_path / "t.csv", tmp_path / "c")
     with Catalogue.open(tmp_path / "c") as opened:
         # 70 of the nearest are one product: the search must widen to fill the answer
         assert len(products(opened, tmp_path / "p" / "0.png", k=10)) == 10
         assert len(products(opened, tmp_path / "p" / "0.png", k=100)) == 21
+        # of the two that hold the word one at least is not among the nearest pictures
+        few, all_ = (opened.search(text="zebra", k=k, lexical_weight=0.9).garments[0].hits for k in (2, 30))
+        assert {hit.item.product_id for hit in few} == {"same", "89"}
+        assert [hit.cosine for hit in few] == pytest.approx([hit.cosine for hit in all_[:2]], abs=1e-6)
+        assert [hit.score for hit in few] == pytest.approx([0.9 + 0.1 * (hit.cosine or 0) for hit in few])
     with Catalogue.open(tmp_path / "c", configured("query.min_score=1.1")) as opened:
         assert products(opened, tmp_path / "p" / "0.png") == []
 

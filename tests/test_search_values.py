@@ -241,8 +241,12 @@ def test_a_link_that_may_be_followed(url: object, link: str | None) -> None:
 
 
 def test_a_frame_is_as_wide_as_its_picture_is_large() -> None:
-    """Of 2,200 pixels 900 are shown: 900 / 220 is a line of four; of 400 it is the least, two."""
-    for size, line, box in (((2200, 1100), 4, Box(1100, 550, 2200, 1100)), ((400, 200), 2, Box(200, 100, 400, 200))):
+    """Of 2,200 pixels 900 are shown: 900 / 220 is a line of four; 770 / 220 is one of four, too; of 400 it is the least, two."""
+    for size, line, box in (
+        ((2200, 1100), 4, Box(1100, 550, 2200, 1100)),
+        ((770, 386), 4, Box(385, 193, 770, 386)),
+        ((400, 200), 2, Box(200, 100, 400, 200)),
+    ):
         drawn = draw_boxes(Image.new("RGB", size, "white"), [Garment(0, "top", 0.5, box)])
         teal = [x for x in range(drawn.width) if drawn.getpixel((x, drawn.height * 9 // 10)) == (0x0F, 0x76, 0x6E)]
         half = drawn.width // 2
@@ -386,6 +390,13 @@ def test_garments_are_paired_where_their_boxes_overlap_most() -> None:
     }
     (nothing,) = pairs(result("a", found("top")), result("a", found("top")))
     assert nothing.overlap == 1.0
+    (one,) = pairs(result("a", found("top", "x", "y", "z")), result("a", found("top", "z", "w", "v")))
+    assert one.to_dict()["overlap_at_10"] == 0.3333
+    (alone,) = pairs(result("a", found("top", "x")), result("a"))
+    assert (alone.garment, alone.overlap, alone.moves) == ("top", 0.0, {"x": (1, None)})
+    ten = Box(0, 0, 10, 10)  # of which three are not enough
+    assert len(pairs(result("a", found("top", box=Box(0, 0, 10, 3))), result("a", found("top", box=ten)))) == 2
+    assert len(pairs(result("a", found("top", box=Box(0, 0, 10, 4))), result("a", found("top", box=ten)))) == 1
     long = [f"p{n}" for n in range(12)]
     (deep,) = pairs(result("a", found("top", *long)), result("a", found("top", *long[9:], *long[:9])))
     assert deep.overlap == 0.8  # of the first ten of each, eight
@@ -394,6 +405,15 @@ def test_garments_are_paired_where_their_boxes_overlap_most() -> None:
         "catalogues": ["one", "two"],
         "questions": [{"answers": [one.to_dict() for one in words], "garments": [pair.to_dict()]}],
     }
+
+
+def test_a_photo_that_one_of_two_catalogues_cannot_answer_is_a_failure() -> None:
+    catalogue: Any = None
+    first, second = (Answer(Query(["a", "b", "c"]), catalogue) for _ in range(2))
+    both = result("a", found("top", "x")), result("a", found("top", "y"))
+    first.outcomes += [both[0], bad := UsageError("bad"), result("c")]
+    second.outcomes += [both[1], result("b"), worse := UsageError("worse")]
+    assert paired(first, second) == ([both], [bad, worse])
 
 
 def test_photos_that_one_catalogue_has_no_garment_of_are_no_part_of_what_is_merged() -> None:
