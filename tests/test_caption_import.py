@@ -148,6 +148,10 @@ def test_what_no_server_could_have_answered_is_refused(
         "hint: the others are imported",
     ]
     assert count(tmp_path / "data" / "captions.sqlite") == {"done": GARMENTS - 1}
+    assert cli("caption", "--import-captions", "c").out.splitlines() == [
+        f"0 captions imported, {GARMENTS - 1} garments had one, 0 records are no captions, 1 refused",
+        f"  refused ({reason}): 1",
+    ]
 
 
 def test_the_text_is_that_of_the_answer_not_of_the_record_beside_it(

@@ -134,6 +134,7 @@ def misused(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.param(("train", "data=none.yaml"), 2, "no dataset at", marks=pytest.mark.train),
         (("train", "mosiac=1"), 2, "unknown setting train.mosiac"),
         (("finetune", "--data", "x.yaml"), 2, "finetune needs weights and data"),
+        (("finetune", "none.pt", "--data", "x.yaml"), 2, "no weights at none.pt"),
         pytest.param(
             ("finetune", "--weights", "none.pt", "--data", "x.yaml"), 2, "no weights at", marks=pytest.mark.train
         ),
@@ -174,6 +175,15 @@ def test_a_catalogue_of_another_version_says_so(cli: Cli, tmp_path: Path) -> Non
     assert done.code == 2
     assert "format 3" in done.err
     assert "hint:" in done.err
+
+
+def test_a_build_may_end_in_captions(cli: Cli, photos: Path) -> None:
+    build = ("build-index", photos, "--index", "c", *MODELS, "--json")
+    assert "captions" not in cli(*build).document
+    done = cli(*build, "--set", "build.caption=local")
+    assert done.code == 0, done.err
+    assert (done.document["captions"]["made"], done.document["captions"]["failed"]) == (8, 0)
+    assert cli("catalogue", "show", "c", "--json").document["counts"]["captions"] == 8
 
 
 def test_too_many_failures_finish_and_exit_3(cli: Cli, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from conftest import TINY, Result, two_halves
 
 from fashionrec.config import load_config
 from fashionrec.dataset.prepare.prepare import write_data_yaml
-from fashionrec.evaluation.detection.selection import cells, ordered, selection_markdown, selection_page
+from fashionrec.evaluation.detection.selection import COLUMNS, about, cells, ordered, selection_markdown, selection_page
 from fashionrec.evaluation.detection.speed import median_seconds, memory, speeds
 from fashionrec.models.bundle import Bundle
 from fashionrec.models.runs import newest_promoted, read_run
@@ -254,12 +254,25 @@ def test_compare_takes_trains_reuses_and_says_what_failed(cli: Callable[..., Res
     assert newest_promoted(Path("runs"), "detector") is None
 
     words = ("--models", model, "--data", halves / "data.yaml", *fast, *own)
-    second = cli("compare", *words, "--out", "elsewhere")
-    assert second.code == 0, second.err
-    assert "reused" in json.loads(Path("elsewhere/comparison.json").read_text())["models"][0]["how"]
-    assert "mAP50-95" in second.out
+    second = cli("compare", "yolov99.yaml", *words, "--out", "elsewhere")
+    assert second.code == 3
+    document = json.loads(Path("elsewhere/comparison.json").read_text())
+    reused, failed = document["models"]
+    assert "reused" in reused["how"]
+    head, row, *below = second.out.splitlines()
+    assert re.split("  +", head) == list(COLUMNS)
+    assert row.split()[:2] == [str(model), "@64"]
+    assert below == [
+        f"yolov99.yaml failed: {failed['failed']}",
+        about(document),
+        "report: elsewhere/comparison.html",
+    ]
     assert sorted(path.name for path in Path("runs/train").iterdir()) == ["compare-yolov8-tiny"]
-    run = cli("compare", "runs/train/compare-yolov8-tiny", "--data", halves, *fast, "--json").document["models"][0]
+    both = ("runs/train/compare-yolov8-tiny", TINY / "detector")
+    done = cli("compare", *both, "--data", halves, *fast, "--out", "taken")
+    assert done.code == 0, done.err
+    assert done.err.splitlines()[-1] == f"next: fashionrec build-index PHOTOS --detector {TINY / 'detector'}"
+    run = json.loads(Path("taken/comparison.json").read_text())["models"][0]
     assert (run["how"], run["bundle"]) == ("taken", "runs/train/compare-yolov8-tiny/weights/best.bundle")
 
     label = halves / "train" / "labels" / "0.txt"

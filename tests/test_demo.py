@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 import re
 from collections.abc import Callable
@@ -185,6 +186,23 @@ class Recorded:
     def evaluate_search(self, session: Session, *given: object, baseline: bool) -> dict[str, Any]:
         self.calls.append(("evaluate_search", *given, baseline))
         return {"queries": 8}
+
+
+def test_the_stages_are_the_commands_own_functions() -> None:
+    """Each takes what the chain gives it, as :class:`Recorded` does."""
+    commands = demo.Commands()
+    made = {name: getattr(commands, name) for name in vars(commands)}
+    assert {name: function.__name__ for name, function in made.items()} == {
+        "fetch": "run_fetch", "train": "run_train", "finetune": "run_finetune", "model_choice": "model_choice",
+        "evaluate_detector": "run_evaluate_detector", "build": "run_build", "caption": "run_caption_catalogue",
+        "evaluate_search": "run_evaluate_search",
+    }  # fmt: skip
+    session = Session()
+    inspect.signature(commands.fetch).bind(session, "synthetic", out=Path("w"))
+    inspect.signature(commands.evaluate_detector).bind(session, "bundle", Path("data.yaml"), "test")
+    inspect.signature(commands.build).bind(session, "products.csv", "catalogue", "detector", "embedder")
+    inspect.signature(commands.caption).bind(session, Path("catalogue"), "local")
+    inspect.signature(commands.evaluate_search).bind(session, "catalogue", Path("queries.csv"), baseline=True)
 
 
 class WithoutPage(demo.Chain):

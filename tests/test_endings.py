@@ -92,6 +92,8 @@ def test_ends_that_are_no_errors_of_ours() -> None:
     bug = ended(ZeroDivisionError("planted  \n twice"))
     assert bug.code == 1
     assert bug.err == "error: ZeroDivisionError: planted twice\nhint: this should not happen; --debug shows where\n"
+    long = ended(ZeroDivisionError("x" * 301))
+    assert long.err.splitlines()[0] == f"error: ZeroDivisionError: {'x' * 300}"
     assert ended(typer.Exit(7)).code == 7
     assert ended(SystemExit(5)).code == 5
     assert ended(typer.BadParameter("no such thing")).code == 2

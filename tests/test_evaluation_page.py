@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -58,6 +59,14 @@ def test_the_terminal_says_it_in_few_lines(cli: Cli, labelled: Path) -> None:
     assert lines[7] == "most confused: pants taken for top 1x"
     assert len(lines) == 9
     assert "--html evaluation.html" in done.err
+
+
+def test_photos_prepared_otherwise_than_the_detectors_own_are_warned_of(cli: Cli, labelled: Path) -> None:
+    assert "warning" not in evaluate(cli, labelled).err
+    (labelled.parent / "dataset.json").write_text(json.dumps({"pixels": {"resize": "letterbox", "imgsz": 64}}))
+    (warning,) = [line for line in evaluate(cli, labelled).err.splitlines() if line.startswith("warning: ")]
+    assert warning.startswith(f"warning: {labelled} was prepared with ")
+    assert warning.endswith(", the detector's own photos with nothing: the figures are not those of its use")
 
 
 def test_settings_of_the_command_reach_the_photos(cli: Cli, labelled: Path, tmp_path: Path) -> None:

@@ -232,5 +232,6 @@ def test_coco_names_and_feeds_do_not_lead_out(cli: Cli, tmp_path: Path, outside:
     (tmp_path / "shop/near.jpg").symlink_to("a.jpg")
     rows = [{"id": n, "image": name} for n, name in enumerate(["a.jpg", "link.jpg", "near.jpg", "pipe.jpg"])]
     (tmp_path / "shop/feed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    done = cli("fetch-dataset", "feed:shop/feed.jsonl", "--out", "e", "--json", "--set", "feed.max_failures=1")
+    done = cli("fetch-dataset", "feed:shop/feed.jsonl", "--out", "e", "--json", "--set", "feed.max_failures=0.75")
+    assert done.code == 0, "no more than may fail"
     assert done.document["dropped"] == {"link": 1, "outside": 1, "special": 1}

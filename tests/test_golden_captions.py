@@ -105,5 +105,9 @@ def test_captions_in_a_batch(cli: Cli, own_world: Path, monkeypatch: pytest.Monk
         batch = ("caption", *REMOTE, "--batch", "--set", "captioner.batch.requests=10", "--quiet")
         golden.document("caption-batch-submitted", cli(*batch, "--json").document)
         golden.document("caption-batch-status", cli("caption", *WHERE, "--status", "--json", "--quiet").document)
+        assert cli("caption", *WHERE, "--status").out.splitlines()[-2:] == [
+            "  batch batch-0: submitted, 10 garments",
+            "  batch batch-1: submitted, 4 garments",
+        ]
         golden.document("caption-batch-collected", cli(*batch, "--resume", "--wait", "--json").document)
         golden.text("caption-batch-again", cli(*batch).out)

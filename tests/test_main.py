@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from conftest import Result
 
 import fashionrec
-from fashionrec.cli.main import FAMILIES
+from fashionrec.cli.main import FAMILIES, make_app
 
 #: A command line that prints what it finds, and ends as ``ending`` says.
 SCRIPT = """
@@ -112,3 +115,46 @@ def test_the_package_names_what_is_public_and_nothing_else() -> None:
     assert dir(fashionrec) == sorted(["__version__", *NAMES.split()])
     with pytest.raises(AttributeError, match="module 'fashionrec' has no attribute 'Item'"):
         fashionrec.Item  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ((), EVERYTHING),
+        (("-h",), EVERYTHING),
+        (("--help",), EVERYTHING),
+        (("catalogue",), "add compact export import list reindex remove rollback show update verify".split()),
+        (("dataset",), ["audit", "export"]),
+        (("runs",), "compare demote list promote show".split()),
+        (("config",), ["show"]),
+    ],
+)
+def test_without_a_command_those_that_there_are_are_told(
+    words: tuple[str, ...], named: list[str], cli: Callable[..., Result]
+) -> None:
+    """As plain text: rich would draw frames around it."""
+    done = cli(*words)
+    told = done.out + done.err
+    names = " ".join(word for word in ("fashionrec", *words) if not word.startswith("-"))
+    assert told.split("\n")[0].strip() == f"Usage: {names} [OPTIONS] COMMAND [ARGS]..."
+    assert told.isascii()
+    listed = told.partition("Commands:\n")[2].splitlines()
+    assert sorted(line.split()[0] for line in listed if re.match(r"  \S", line)) == named
+
+
+def test_what_a_bug_outside_of_a_command_shows_is_pythons_own_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rich's would be a frame of many lines, and could show the values of variables."""
+
+    def broken() -> None:
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    app = make_app("config")
+    app.command("broken")(broken)
+    with pytest.raises(ZeroDivisionError) as caught:
+        app(["broken"])
+    sys.excepthook(caught.type, caught.value, caught.tb)
+    told = capsys.readouterr().err.splitlines()
+    assert (told[0], told[-1]) == ("Traceback (most recent call last):", "ZeroDivisionError: planted")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import re
 import sys
 import time
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 from conftest import Result
 from golden_world import DETECTOR, make_dataset, photo
+from test_golden_evaluate import QUERIES
 
 from fashionrec.cli.output import GuardedStream, Output, fail, guarded
 
@@ -316,6 +319,21 @@ def test_commands_end_with_all_that_is_done_and_what_comes_next(
     told = re.sub(r"\b[\d.]+(?= \w+/s)", "_", done.err).splitlines()
     assert last in told
     assert f"next: fashionrec {hint}" in told
+
+
+def test_what_was_measured_and_cannot_be_kept_is_warned_of(
+    cli: Callable[..., Result], own_world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def replace(source: str, target: str, *, replace: Callable[..., None] = os.replace, **folders: int | None) -> None:
+        if target == "measured.json":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(source, target, **folders)
+
+    monkeypatch.setattr(os, "replace", replace)
+    (own_world / "asked.csv").write_text(QUERIES, encoding="utf-8")
+    done = cli("evaluate", "--queries", "asked.csv", "--index", "catalogue")
+    assert done.code == 0, done.err
+    assert "warning: what was measured cannot be kept in catalogue: No space left on device" in done.err.splitlines()
 
 
 def test_a_long_text_is_repeated_in_part(cli: Callable[..., Result], world: Path) -> None:

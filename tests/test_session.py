@@ -120,9 +120,10 @@ def test_which_catalogue_is_meant(
     assert session.find_catalogue(None) == Path("data/b")
     assert told() == "catalogue: data/b (the only one under data)\n"
     pointer(tmp_path / "data" / "a")
+    pointer(tmp_path / "data" / "c")
     with pytest.raises(CatalogueError) as several:
         session.find_catalogue(None)
-    assert str(several.value) == "there are 2 catalogues: data/a, data/b"
+    assert str(several.value) == "there are 3 catalogues: data/a, data/b, data/c"
     assert several.value.hint == "name one with --index"
     assert session.find_catalogue("x/y") == Path("x/y")
     assert told() == "", "it stands on the line"
