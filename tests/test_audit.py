@@ -432,6 +432,8 @@ def test_the_page_does_not_open_what_could_not_be_read(tmp_path: Path) -> None:
         findings = (replace(crashed, kind=other), Finding("no-label-file", "none", "train", keys))
         audit = replace(audit_dataset(tmp_path, settings()), findings=findings)
         assert Page(audit_page(audit, settings().images, 5)).pictures == pictures
+    (tmp_path / keys[0]).write_bytes(b"changed meanwhile")
+    assert Page(audit_page(audit, settings().images, 5)).pictures == 0
 
 
 def test_a_box_up_to_the_photos_edges_is_drawn_within_the_picture() -> None:
@@ -458,3 +460,14 @@ def test_thumbnails_are_limited_and_the_rest_is_named(tmp_path: Path, run: Calla
     assert "9 more" in text
     shutil.rmtree(tmp_path / "data" / "train" / "labels")
     assert run(tmp_path / "data").exit_code == 0
+
+
+@posix_only("links")
+def test_in_a_labels_folder_that_is_a_link_no_label_is_without_a_photo(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "train" / "labels" / "orphan.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    assert kinds_of(tmp_path)["orphan-label"] == 1
+    (tmp_path / "train" / "labels").rename(tmp_path / "elsewhere")
+    (tmp_path / "train" / "labels").symlink_to("../elsewhere")
+    photos = len(list((tmp_path / "train" / "images").iterdir()))
+    assert kinds_of(tmp_path) == {"link": photos, "few-images": 1}

@@ -89,3 +89,15 @@ def test_of_many_equal_boxes_each_names_ten() -> None:
     _, problems = check_boxes(boxes, SIZE, NAMES, rules(same_box=0.5, repeated=0.75))
     assert [problem.box for problem in problems].count(11) == 10
     assert len(problems) == sum(range(11)) + 10
+
+
+def test_the_limits_for_pairs_hold_each_by_itself() -> None:
+    first, second = LabelBox(1, 0, 0, 0, 0.5, 0.5), (0, 0, 0.5, 0.375)  # three quarters in common
+    for class_id, limits, kinds in (
+        (1, {"same_box": 0.8, "repeated": 0.5}, []),
+        (0, {"same_box": 0.8, "repeated": 0.5}, ["repeated-box"]),
+        (1, {"same_box": 0.5, "repeated": 0.8}, ["two-classes-one-box"]),
+        (0, {"same_box": 0.5, "repeated": 0.8}, ["double-box"]),
+    ):
+        _, problems = check_boxes([first, LabelBox(2, class_id, *second)], SIZE, NAMES, rules(**limits))
+        assert [problem.kind for problem in problems] == kinds

@@ -26,6 +26,7 @@ from fashionrec.dataset.feed.host_queue import HostQueue, Job, Origin
 from fashionrec.dataset.feed.photo_cache import Fetched, image_suffix, open_cache
 from fashionrec.dataset.source import Source, SourceImage
 from fashionrec.dataset.sources.feed import read
+from fashionrec.errors import DataError
 
 # -- addresses
 
@@ -455,3 +456,17 @@ def test_progress_is_told_of_what_is_there_and_of_what_comes(tmp_path: Path, con
         assert how == ["kept", "kept", "new"]
         assert told(*urls[:2], refresh=True)[0][-1] == (2, 2)
         assert told()[0] == []
+
+
+def test_a_photo_that_cannot_be_put_in_its_place_ends_the_download(tmp_path: Path, config: Config) -> None:
+    out = io.BytesIO()
+    Image.new("RGB", (40, 30), "red").save(out, "PNG")
+    sha256 = hashlib.sha256(out.getvalue()).hexdigest()
+    (tmp_path / "cache" / "photos").mkdir(parents=True)
+    (tmp_path / "cache" / "photos" / sha256[:2]).write_text("in the way")
+    with FaultyServer({"/a": body(out.getvalue()), "/b": body(out.getvalue())}) as server:
+        with pytest.raises(DataError) as caught:
+            ask(server, tmp_path, config, "/a", "/b", connections=1, per_host=1)
+        assert [path for path, _ in server.seen] == ["/a"]
+    told = f"cannot write to the photos kept in {tmp_path / 'cache'}: photos/{sha256[:2]} is a file, not a folder"
+    assert str(caught.value) == told

@@ -112,3 +112,13 @@ def test_an_answer_that_leads_nowhere_is_no_redirect() -> None:
     response = requests.Response()
     response.status_code, response.url = 200, "https://shop.test/a"
     assert Session().get_redirect_target(response) is None
+
+
+def test_a_proxy_has_the_same_limits() -> None:
+    with HostileServer(lambda request: request.send(answer(b"x" * 100))) as server:
+        proxies = {"http": server.url}
+        assert session(9.0, 100).get("http://shop.test/a", proxies=proxies).content == b"x" * 100
+        with pytest.raises(FashionrecError, match=r"^shop\.test answers with more than 99 bytes$"):
+            session(9.0, 99).get("http://shop.test/a", proxies=proxies)
+    with HostileServer(late(0.6)) as server, pytest.raises(requests.RequestException):
+        session(0.2, 99).get("http://shop.test/a", proxies={"http": server.url})

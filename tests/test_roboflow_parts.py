@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import shutil
+import sys
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from PIL import Image
 
 from fashionrec.config import Config, load_config
 from fashionrec.dataset.exports.choose import Chosen, candidates, choose
-from fashionrec.dataset.roboflow.api import parse_project, reason_of
+from fashionrec.dataset.roboflow.api import Client, api_host, parse_project, reason_of
 from fashionrec.dataset.roboflow.applied import applied, from_metadata, from_readme
 from fashionrec.dataset.roboflow.upload import Outgoing, Plan, Report, batch_name, label_lines, plan, uploaded
 from fashionrec.dataset.roboflow.upload_journal import journal_path, open_journal, read_journal, remember
@@ -322,3 +324,51 @@ def test_candidates_of_a_data_set(tmp_path: Path, config: Config) -> None:
         f"{tmp_path} has no photos to choose from",
         "disagree needs labels",
     )
+
+
+# -- the connection
+
+
+def test_a_client_shows_its_host_and_neither_key_nor_package() -> None:
+    client = Client("api.roboflow.com", "secret", "package", "adapter", "session", 5.0)
+    assert repr(client) == "Client(host='api.roboflow.com', timeout=5.0)"
+
+
+@pytest.fixture
+def variable(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str | None], str]]:
+    """Set the variable API_URL, or take it away, as before the package was imported; returns the package's address then."""
+    package = pytest.importorskip("roboflow.config")
+
+    def put(url: str | None) -> str:
+        monkeypatch.delenv("API_URL", raising=False)
+        if url is not None:
+            monkeypatch.setenv("API_URL", url)
+        package.refresh_region_urls()
+        return str(package.API_URL)
+
+    yield put
+    put(None)
+
+
+@pytest.mark.parametrize("before", [None, "https://other.test"])
+def test_the_address_of_the_settings_holds_for_one_use(
+    before: str | None, variable: Callable[[str | None], str]
+) -> None:
+    own = variable(before)
+    config = load_config(sets=["roboflow.api_url=http://127.0.0.1:9/"], env={}).config
+    assert api_host(config.roboflow) == "127.0.0.1:9"
+    assert os.environ.get("API_URL") == before
+    assert own == sys.modules["roboflow.config"].API_URL
+
+
+@pytest.mark.parametrize("host", ["api.roboflow.com", "app.roboflow-eu.com", "roboflow.one", "a.b.roboflow.eu"])
+@pytest.mark.parametrize("more", ["", ".evil.test", "x"])
+def test_which_hosts_are_roboflows(host: str, more: str, variable: Callable[[str | None], str]) -> None:
+    variable(f"https://{host}{more}")
+    if not more:
+        assert api_host(load_config(env={}).config.roboflow) == host
+        return
+    with pytest.raises(ConfigError) as caught:
+        api_host(load_config(env={}).config.roboflow)
+    assert f"names {host}{more}, which is not Roboflow's" in str(caught.value)
+    assert caught.value.hint == "remove it; a proxy of yours belongs into roboflow.api_url"

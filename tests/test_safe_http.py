@@ -247,3 +247,10 @@ def test_each_address_has_its_turn_within_the_time_that_is_left(
         assert [address for address, _ in tried] == ["127.0.0.2", "127.0.0.1"]
         for _, given in tried:
             assert given == 4.0 if seconds == 60.0 else 0 < given <= 20.0
+
+
+def test_a_server_that_speaks_no_tls_has_no_secure_connection(server: FaultyServer) -> None:
+    with pytest.raises(Unfetched) as caught:
+        ask(client(), server.url("/a").replace("http://", "https://"))
+    assert (caught.value.reason, caught.value.retry, caught.value.after) == ("tls", True, None)
+    assert str(caught.value).startswith("no secure connection: ")

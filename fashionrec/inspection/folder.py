@@ -51,7 +51,7 @@ def inspect_folder(path: str | Path, budget: Budget | None = None) -> Report:
 
 def _check_manifests(folder: Folder, files: list[Entry], report: Report) -> None:
     """Compare everything in the folder that has a manifest with it."""
-    whole = report.counts["link"] + report.counts["special-file"] == 0  # else that is the reason, and named already
+    whole = not (report.counts["link"] or report.counts["special-file"])  # else that is the reason, and named already
     for entry in files:
         own = PurePosixPath(entry.name)
         place = folder.root / own.parent

@@ -94,10 +94,8 @@ def foreign_globals(file: IO[bytes], budget: Budget) -> list[str]:
     data = io.BytesIO(file.read(MAX_PICKLE))
     found: set[str] = set()
     for n in range(_MOST_PICKLES):
-        start = data.tell()
-        if n and not _PICKLE.match(data.read(2)):
+        if n and not _PICKLE.match(data.read(2)):  # the first two bytes of a pickle name nothing
             break
-        data.seek(start)
         found.update(name for name in _globals(data, budget) if not is_known(name))
     return sorted(found)
 

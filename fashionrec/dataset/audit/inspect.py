@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fashionrec.common.documents import DocumentError, read_bytes
 from fashionrec.config import ImagesConfig
@@ -57,14 +58,16 @@ class Inspected:
 
 
 Job = tuple[Path, "Path | None", Rules]
+#: How jobs are run, as :func:`fashionrec.photos.decoding.in_processes` does it.
+Run = Callable[..., Iterator[tuple[Any, Any]]]
 
 
-def inspect_all(jobs: Iterable[Job], *, timeout: float, workers: int) -> Iterator[Inspected]:
+def inspect_all(jobs: Iterable[Job], *, timeout: float, workers: int, run: Run = in_processes) -> Iterator[Inspected]:
     """Look at each photo, in order. One worker is this process; 0 are as many processes as cores."""
     if workers == 1:
         yield from map(inspect, jobs)
         return
-    for path, outcome in in_processes(inspect, ((job[0], job) for job in jobs), timeout=timeout, workers=workers):
+    for path, outcome in run(inspect, ((job[0], job) for job in jobs), timeout=timeout, workers=workers):
         if isinstance(outcome, Lost):
             error = outcome.error(path.name, timeout)
             outcome = Inspected(problems=(Problem("unreadable-image", str(error), numbers={"reason": error.reason}),))
@@ -116,8 +119,7 @@ def _check_photo(path: Path, photo: Photo, phash: bytes, rules: Rules) -> Iterat
     if phash == NO_HASH:
         yield Problem("flat-picture", f"{size} of one colour")
     stored = photo.stored
-    if stored is None:
-        return
+    assert stored is not None  # it was decoded here
     if stored.mode != "RGB":
         yield Problem("not-rgb", f"{stored.format}, mode {stored.mode}", numbers={"mode": stored.mode})
     if stored.orientation != 1:

@@ -129,18 +129,19 @@ class _Download:
                 with self._turn:
                     self._queue.push(Job(target, target, known))
         count = min(self._settings.connections, self._left)
-        workers = [threading.Thread(target=self._work, name=f"fetch-{n}", daemon=True) for n in range(count)]
+        workers: list[threading.Thread] = []
         try:
-            for worker in workers:
+            for n in range(count):
+                worker = threading.Thread(target=self._work, name=f"fetch-{n}", daemon=True)
                 worker.start()
+                workers.append(worker)
             self._watch(len(targets), report)
         finally:
             with self._turn:
                 self._queue.close()
             self._client.close()
             for worker in workers:
-                if worker.ident is not None:
-                    worker.join(2.0)  # one that is still connecting finds the queue closed, and keeps nothing
+                worker.join(2.0)  # one that is still connecting finds the queue closed, and keeps nothing
         if self._failure is not None:
             raise self._failure
         return self._results

@@ -189,17 +189,16 @@ class Client:
         return made
 
     def _give_back(self, connection: _Http | _Https, target: Target, *, keep: bool) -> None:
-        surplus = [] if keep else [connection]
+        surplus = [connection]
         with self._guard:
             self._busy.discard(connection)
             if keep and not self._closed:
+                surplus.clear()
                 self._idle[connection] = target
                 while len(self._idle) > self._most_idle:
                     oldest = next(iter(self._idle))
                     del self._idle[oldest]
                     surplus.append(oldest)
-            elif keep:
-                surplus.append(connection)
         for old in surplus:
             old.hang_up()
 

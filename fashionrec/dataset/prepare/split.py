@@ -53,12 +53,11 @@ def split_groups(groups: Sequence[Group], counts: Sequence[int], *, exact: bool,
             hint="dataset.counts must add up to the photos that are left after the rules, or use dataset.ratios",
         )
     assignment = _deal(groups, counts, random.Random(seed))
-    for _ in range(3):
+    for attempt in range(4):
+        if attempt:
+            assignment = _repair(groups, counts, assignment)
         if _filled(groups, assignment) == list(counts):
             return assignment
-        assignment = _repair(groups, counts, assignment)
-    if _filled(groups, assignment) == list(counts):
-        return assignment
     searched = _search([len(group) for group in groups], counts)
     if searched is not None:
         return searched

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ from fashionrec.photos.pixels import PixelSpec, placement, prepare_pixels
 
 #: Raised when what an entry holds changes, so that a newer fashionrec does not take an older one's entries.
 _VERSION = 2
+#: How jobs are run, as :func:`fashionrec.photos.decoding.in_processes` does it.
+Run = Callable[..., Iterator[tuple[Any, Any]]]
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,13 @@ def stage_photos(
     *,
     timeout: float,
     workers: int = 0,
+    run: Run = in_processes,
 ) -> Iterator[tuple[SourceImage, Staged | Failed]]:
     """Prepare photos, in order, in ``workers`` processes (0 = as many as cores). A failure is a value, never raised."""
     for number in range(256):
         Folder(folder).make_folder(f"photos/{number:02x}", exist_ok=True)
     jobs = ((image, _Job(image.path, folder / "photos", treatment, limits)) for image in images)
-    for image, outcome in in_processes(_stage, jobs, timeout=timeout, workers=workers):
+    for image, outcome in run(_stage, jobs, timeout=timeout, workers=workers):
         if isinstance(outcome, Lost):
             error = outcome.error(image.key, timeout)
             outcome = Failed(error.reason, str(error))
@@ -179,9 +182,11 @@ class CopyJob:
     limits: ImagesConfig
 
 
-def stage_copies(jobs: Iterable[CopyJob], *, timeout: float, workers: int = 0) -> Iterator[tuple[CopyJob, str]]:
+def stage_copies(
+    jobs: Iterable[CopyJob], *, timeout: float, workers: int = 0, run: Run = in_processes
+) -> Iterator[tuple[CopyJob, str]]:
     """Make augmented copies, in order; each job with the sha256 of its ``.jpg``. What is there already is kept."""
-    for job, digest in in_processes(_copy, ((job, job) for job in jobs), timeout=timeout, workers=workers):
+    for job, digest in run(_copy, ((job, job) for job in jobs), timeout=timeout, workers=workers):
         if isinstance(digest, Lost):
             raise digest.error(job.picture.name, timeout)
         yield job, digest

@@ -87,14 +87,14 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 
 
-def guess(where: Path) -> str | None:
-    """``yolo``, ``coco``, ``voc`` or ``folder`` by the names and first bytes of the first few thousand files; else None."""
+def guess(where: Path, *, most: int = _LOOKED_AT) -> str | None:
+    """``yolo``, ``coco``, ``voc`` or ``folder`` by the names and first bytes of the first ``most`` files; else None."""
     if where.is_file():
         return None if is_link(where) else _kind_of_file(where)
     photos = texts = False
     reach = Reach(where)
     for n, path in enumerate(reach.files(where, [])):
-        if n > _LOOKED_AT:
+        if n >= most:
             break
         kind = _kind_of_file(path)
         if kind:
