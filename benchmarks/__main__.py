@@ -18,6 +18,7 @@ ALL = {
     "captions": "captions per second against a local server of 800 ms, beside what 64 connections allow",
     "embed": "pictures per second of an encoder, as a fraction of this chip's own rate of matrix products",
     "forgetting": "what a finetune loses and gains on real photos, a plain one beside ours (needs FASHIONREC_REALDATA)",
+    "growth": "CPU, memory and bytes written of each operation as the catalogue grows, with its exponent",
     "incremental": "what photos added, prices changed and products gone cost beside a full build",
     "index": "search over 100,000 or a million vectors: `IndexFlatIP`, exact, and the index that a build chooses",
     "versions": "this version beside earlier ones, in interleaved pairs: ends with 1 where a command became slower",

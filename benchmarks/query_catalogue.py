@@ -1,4 +1,9 @@
-"""A catalogue of drawn garments for measuring queries: vectors around those of real crops, so that photos have neighbours."""
+"""Catalogues of drawn garments for measuring: vectors around those of real crops, so that photos have neighbours, or random ones.
+
+python benchmarks/query_catalogue.py CATALOGUE DETECTOR EMBEDDER COUNT
+
+The command draws random vectors with 30 columns, by whichever fashionrec is imported.
+"""
 
 from __future__ import annotations
 
@@ -40,8 +45,19 @@ def around(embedder: Path, photos: Sequence[Path], count: int, seed: int = 0) ->
         yield vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def draw(root: Path, detector: Path, embedder: Path, photos: Sequence[Path], count: int) -> None:
-    """A catalogue of drawn vectors, each a product with a title, a price and numbers to filter by."""
+def anywhere(dim: int, count: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """Unit vectors float32 of random directions, some thousand at a time."""
+    rng = np.random.default_rng(seed)
+    for start in range(0, count, _BLOCK):
+        vectors = rng.standard_normal((min(_BLOCK, count - start), dim), dtype=np.float32)
+        yield vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def draw(root: Path, detector: Path, embedder: Path, photos: Sequence[Path], count: int, columns: int = 0) -> None:
+    """A catalogue of drawn vectors, each a product with a title, a price and numbers to filter by, and with so many columns more.
+
+    Without photos the vectors are random.
+    """
     from PIL import Image
 
     from fashionrec.config import load_config
@@ -57,13 +73,15 @@ def draw(root: Path, detector: Path, embedder: Path, photos: Sequence[Path], cou
 
     config = load_config(env={}).config
     bundles = [Bundle.open(path) for path in (detector, embedder)]
-    thumbnail = encode_jpeg(Image.effect_noise((224, 224), 40).convert("RGB"), 224)
+    side = 224 if photos else 16  # an export copies the one thumbnail for each item
+    thumbnail = encode_jpeg(Image.effect_noise((side, side), 40).convert("RGB"), side)
     rng = random.Random(0)
     colours = ("red", "navy", "white", "black", "beige", "khaki")
     log = partial(print, file=sys.stderr)
     with generations.writer_lock(root), GenerationWriter(root, config.index, log=log) as writer:
-        entry = SegmentEntry("image", count, 512, bundles[1].fingerprint)
-        segment = writer.write_segment("image", around(embedder, photos, count), entry)
+        dim = int(bundles[1].spec["dim"])
+        vectors = around(embedder, photos, count) if photos else anywhere(dim, count)
+        segment = writer.write_segment("image", vectors, SegmentEntry("image", count, dim, bundles[1].fingerprint))
         (root / "segments" / segment / generations.THUMBNAILS).write_bytes(thumbnail)
         for n in range(count):
             kind = CLASS_NAMES[n % 5]
@@ -77,6 +95,8 @@ def draw(root: Path, detector: Path, embedder: Path, photos: Sequence[Path], cou
                 "color": rng.choice(colours),
                 "draw": rng.random(),
             }
+            data |= {f"text{m}": f"{rng.choice(colours)} {m}" for m in range(columns // 2)}
+            data |= {f"number{m}": rng.randrange(1000) for m in range(columns - columns // 2)}
             row = writer.items.add_entry(f"{n}.jpg", "", f"p{n}", f"{n:064x}", data)
             item = item_id(f"p{n}", f"{n:064x}", garment)
             writer.items.add_item(item, row, number, f"p{n}", False, data["title"])
@@ -85,5 +105,9 @@ def draw(root: Path, detector: Path, embedder: Path, photos: Sequence[Path], cou
             {},
             bundles=bundles,
             versions=installed_versions(),
-            settings=CatalogueSettings(thumbnail=config.build.thumbnail, crop=config.crop, build_key="drawn"),
+            settings=CatalogueSettings.of_config(config, detect=True)._replace(build_key="drawn"),
         )
+
+
+if __name__ == "__main__":
+    draw(*map(Path, sys.argv[1:4]), photos=(), count=int(sys.argv[4]), columns=24)

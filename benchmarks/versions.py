@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--against", nargs="+", default=["44d9ae1"])
     parser.add_argument("--models", type=Path)
     parser.add_argument("--queries", type=int, default=20)
-    parser.add_argument("--builds", type=int, default=6)
+    parser.add_argument("--builds", type=int, default=6, help="pairs of builds; 0 for none")
     parser.add_argument("--photos", type=int, default=200)
     parser.add_argument("--most", type=float, default=1.05)
     options = parser.parse_args([word for word in sys.argv[1:] if word != "versions"])
@@ -100,7 +100,8 @@ def main() -> None:
                 shutil.rmtree(fresh, ignore_errors=True)
                 return seconds(tree, ("build-index", work / "photos", "--index", fresh, *models))
 
-            slower += tell_ratio(f"build, against {commit}", _pairs(options.builds, build, before), options.most)
+            if options.builds:
+                slower += tell_ratio(f"build, against {commit}", _pairs(options.builds, build, before), options.most)
     if slower:
         sys.exit(f"slower: {', '.join(slower)}")
 

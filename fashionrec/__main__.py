@@ -33,7 +33,7 @@ def main() -> None:
         _leave(leaving.code)
 
 
-def _interrupted(number: int, frame: object) -> None:
+def _interrupted(_number: int, _frame: object) -> None:
     """Ctrl-C ends a query wherever it is. As an exception it would be taken for another one where a library imports another, and
     be lost where it falls into a callback; nothing of a query is worth tidying up."""
     with suppress(OSError):

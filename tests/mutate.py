@@ -5,7 +5,8 @@
 
 Each folder gets its share of the sample (`tests/mutate_places.py` says what is mutated). For each mutant, the tests
 that run its line (`tests/mutate_map.py`) are run, those of a similar name first, then the quickest, until one fails.
-What no test notices is printed as a one-line diff. Exit 1: a smaller share than ``--least`` was noticed.
+What the nearest of them do not notice is shown to ruff and mypy, since `make test` runs `make lint` first. What nothing
+notices is printed as a one-line diff. Exit 1: a smaller share than ``--least`` was noticed.
 """
 
 from __future__ import annotations
@@ -15,22 +16,26 @@ import collections
 import itertools
 import os
 import random
+import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 
 from tests.mutate_candidates import Candidates, batch
-from tests.mutate_map import Map, Test, copies, run_tests, sources, test_files
+from tests.mutate_map import Map, Test, copies, run_tests, sources, test_files, warm
 from tests.mutate_places import Mutant, Places
+from tests.mutate_warm import Warm
 
 #: Folders of which nothing is drawn, and why.
 LEFT_OUT = {"fashionrec/dataset/synthetic": "draws the demo's pictures: other pixels are not a fault"}
 DECLARED = "mutants_that_change_nothing.txt"
 FIRST_SECONDS, FIRST_FILES, NEXT_SECONDS, NEXT_FILES = 20.0, 4, 90.0, 16
-VERDICTS = ("noticed", "timed out", "survived", "not finished", "not reached", "changes nothing")
+VERDICTS = ("noticed", "timed out", "lint", "survived", "not finished", "not reached", "changes nothing")
 
 
 @dataclass
@@ -47,6 +52,7 @@ class Verdict:
         told = {
             "noticed": f"noticed by {self.test}",
             "timed out": f"{self.test} ran out of time",
+            "lint": f"noticed by lint: {self.test}",
             "survived": f"survived, {self.ran} tests",
             "not finished": f"survived so far, {self.ran} tests; {len(self.waiting)} were not run",
         }
@@ -65,6 +71,7 @@ class Draw:
     folders: list[str] = field(default_factory=list)
     minutes: float = 20.0
     workers: int = 2
+    cache: Path | None = None  # mypy's; without it, lint is not asked
 
 
 def folder_of(file: str) -> str:
@@ -116,9 +123,9 @@ def declared(root: Path, tests: str) -> set[tuple[str, str]]:
 class Workshop:
     """Plants mutants in copies of the tree and runs tests on them."""
 
-    def __init__(self, request: Draw, trees: list[Path]) -> None:
+    def __init__(self, request: Draw, trees: Iterable[tuple[Path, Warm]]) -> None:
         self.request = request
-        self.trees: SimpleQueue[Path] = SimpleQueue()
+        self.trees: SimpleQueue[tuple[Path, Warm]] = SimpleQueue()
         for tree in trees:
             self.trees.put(tree)
         self.sound: set[str] = set()
@@ -137,7 +144,7 @@ class Workshop:
 
     def run(self, verdict: Verdict, tests: list[Test], wall: float = 1800.0) -> None:
         """Run these tests on the mutant. A test that fails without it too is left out from then on."""
-        tree = self.trees.get()
+        tree, process = self.trees.get()
         mutant, package = verdict.mutant, self.request.package
         original = original_text(self.request.root, mutant)
         tests = [test for test in tests if test.name not in self.failing]
@@ -146,7 +153,7 @@ class Workshop:
                 self.write(tree, mutant.file, mutant.source)
                 longest = min(wall, 3 * sum(test.seconds for test in tests) + 120)
                 limits = {test.name: test.limit for test in tests}
-                done = run_tests(tree, package, limits, wall=longest)
+                done = run_tests(tree, package, limits, process, wall=longest)
                 self.write(tree, mutant.file, original)
                 if done["killed"] and longest >= wall:
                     verdict.result = "not finished"
@@ -156,7 +163,9 @@ class Workshop:
                     )
                 elif done["failed"]:
                     first = done["failed"][0]
-                    if not first.get("collecting") and not self.is_confirmed(tree, mutant, first["test"], limits):
+                    if not first.get("collecting") and not self.is_confirmed(
+                        tree, process, mutant, first["test"], limits
+                    ):
                         tests = [test for test in tests if test.name != first["test"]]
                         continue
                     verdict.result, verdict.test = ("timed out" if first["timeout"] else "noticed"), first["test"]
@@ -164,20 +173,20 @@ class Workshop:
                 return
         finally:
             self.write(tree, mutant.file, original)
-            self.trees.put(tree)
+            self.trees.put((tree, process))
 
-    def is_confirmed(self, tree: Path, mutant: Mutant, test: str, limits: dict[str, float]) -> bool:
+    def is_confirmed(self, tree: Path, process: Warm, mutant: Mutant, test: str, limits: dict[str, float]) -> bool:
         """Does the test pass without the mutant (asked once of each test), and fail with it a second time?
 
         On a busy machine tests fail by chance, and most often those that watch the clock.
         """
         limit = {test: 2 * (limits.get(test) or max(limits.values()))}
-        if test not in self.sound and run_tests(tree, self.request.package, limit)["failed"]:
+        if test not in self.sound and run_tests(tree, self.request.package, limit, process)["failed"]:
             self.failing.add(test)
             return False
         self.sound.add(test)
         self.write(tree, mutant.file, mutant.source)
-        again = run_tests(tree, self.request.package, limit)
+        again = run_tests(tree, self.request.package, limit, process)
         self.write(tree, mutant.file, original_text(self.request.root, mutant))
         if again["failed"] or again["crashed"] or again["killed"]:
             return True
@@ -187,6 +196,33 @@ class Workshop:
 
 def original_text(root: Path, mutant: Mutant) -> str:
     return (root / mutant.file).read_text(encoding="utf-8")
+
+
+class Lint:
+    """ruff and mypy, as `make lint` runs them, on a mutant; mypy keeps what it knows in ``cache``."""
+
+    def __init__(self, tree: Path, cache: Path) -> None:
+        self.tree = tree
+        self.mypy = [sys.executable, "-m", "mypy", "--cache-dir", str(cache)]
+        if self.complaint([[sys.executable, "-m", "ruff", "check", "."], self.mypy]):
+            raise SystemExit("make lint complains without a mutant")
+
+    def complaint(self, commands: list[list[str]]) -> str:
+        for command in commands:
+            done = subprocess.run(command, cwd=self.tree, capture_output=True, text=True, check=False)
+            if done.returncode:
+                return (done.stdout + done.stderr).strip().partition("\n")[0]
+        return ""
+
+    def judge(self, verdict: Verdict, workshop: Workshop) -> None:
+        mutant = verdict.mutant
+        workshop.write(self.tree, mutant.file, mutant.source)
+        found = self.complaint(
+            [[sys.executable, "-m", "ruff", "check", "--output-format=concise", mutant.file], self.mypy]
+        )
+        workshop.write(self.tree, mutant.file, original_text(workshop.request.root, mutant))
+        if found:
+            verdict.result, verdict.test = "lint", found
 
 
 def judge(request: Draw, tests: list[Test], unmapped: list[str]) -> tuple[list[Verdict], set[str]]:
@@ -203,8 +239,10 @@ def judge(request: Draw, tests: list[Test], unmapped: list[str]) -> tuple[list[V
         elif not waiting:
             verdict.result = "not reached"
         verdicts.append(verdict)
-    with copies(request.root, request.workers) as trees, ThreadPoolExecutor(request.workers) as pool:
-        workshop = Workshop(request, trees)
+    with ExitStack() as stack:
+        trees = stack.enter_context(copies(request.root, request.workers))
+        pool = stack.enter_context(ThreadPoolExecutor(request.workers))
+        workshop = Workshop(request, [(tree, stack.enter_context(warm(tree, request.package))) for tree in trees])
 
         def work(verdict: Verdict) -> Verdict:
             seconds, files = (NEXT_SECONDS, NEXT_FILES) if verdict.ran else (FIRST_SECONDS, FIRST_FILES)
@@ -217,11 +255,19 @@ def judge(request: Draw, tests: list[Test], unmapped: list[str]) -> tuple[list[V
                 verdict.result = "survived"
             return verdict
 
+        linted = request.cache is None
         while time.monotonic() < end and any(not verdict.result for verdict in verdicts):
             turn = sorted((v for v in verdicts if not v.result), key=lambda v: sum(t.seconds for t in v.waiting))
             for verdict in pool.map(work, turn):
                 if verdict.result:
                     say(str(verdict), sys.stderr)
+            if request.cache is not None and not linted:
+                lint, linted = Lint(trees[0], request.cache), True
+                for verdict in verdicts:
+                    if verdict.result in ("", "survived", "not reached"):
+                        lint.judge(verdict, workshop)
+                        if verdict.result == "lint":
+                            say(str(verdict), sys.stderr)
     for verdict in verdicts:
         verdict.result = verdict.result or "not finished"
     return verdicts, workshop.failing
@@ -246,7 +292,7 @@ def table(verdicts: list[Verdict]) -> list[str]:
 
 def share(verdicts: list[Verdict]) -> float:
     counted = [verdict for verdict in verdicts if verdict.result != "changes nothing"]
-    return sum(v.result in ("noticed", "timed out") for v in counted) / len(counted) if counted else 1.0
+    return sum(v.result in ("noticed", "timed out", "lint") for v in counted) / len(counted) if counted else 1.0
 
 
 def options() -> argparse.ArgumentParser:
@@ -264,6 +310,7 @@ def options() -> argparse.ArgumentParser:
         "--as-is", action="store_true", help="use the map as it is, though files of tests are missing in it"
     )
     parser.add_argument("--map-only", action="store_true", help="make what is missing in the map, and stop")
+    parser.add_argument("--no-lint", dest="lint", action="store_false", help="do not ask ruff and mypy")
     parser.add_argument("--root", type=Path, default=Path.cwd(), help=argparse.SUPPRESS)
     parser.add_argument("--package", default="fashionrec", help=argparse.SUPPRESS)
     return parser
@@ -296,6 +343,8 @@ def main(arguments: list[str] | None = None) -> int:
     carried = sum(state == "carried" for state in states.values())
     if carried:
         say(f"map: {carried} files of tests were mapped on an earlier version of the package", sys.stderr)
+    if (root / "pyproject.toml").exists() and given.lint:
+        request.cache = made.folder / "mypy"
     tests = made.load()
     begun = time.monotonic()
     verdicts, failing = judge(request, tests, missing)

@@ -17,11 +17,12 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.mutate_warm import Warm, named
 from tests.ram_disk import MEMORY, NEEDED, available_bytes
 
 HERE = Path(__file__).parent
@@ -88,8 +89,8 @@ def environment(tree: Path, package: str, **more: str) -> dict[str, str]:
     return env | {"MUTATE_SOURCE": str(tree / package)} | more
 
 
-def pytest_command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "pytest", "-q", "-p", "mutate_plugin", "-p", "no:cacheprovider", *arguments]
+def pytest_arguments(*arguments: str) -> list[str]:
+    return ["-q", "-p", "mutate_plugin", "-p", "no:cacheprovider", *arguments]
 
 
 def scratch() -> tempfile.TemporaryDirectory[str]:
@@ -103,7 +104,8 @@ def map_file(tree: Path, package: str, test_file: str) -> dict[str, Any]:
     with scratch() as folder:
         out = Path(folder, "out.json")
         env = environment(tree, package, MUTATE_MAP=folder, MUTATE_OUT=str(out))
-        command = pytest_command(f"--basetemp={folder}/base", "--timeout=1200", test_file)
+        arguments = pytest_arguments(f"--basetemp={folder}/base", "--timeout=1200", test_file)
+        command = [sys.executable, "-m", "pytest", *arguments]
         done = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, check=False)
         if not out.exists():
             raise RuntimeError((done.stdout + done.stderr)[-2000:])
@@ -111,7 +113,9 @@ def map_file(tree: Path, package: str, test_file: str) -> dict[str, Any]:
         document["lines"] = read_lines(Path(folder), tree)
     failed = [name for name, test in document["tests"].items() if not test["passes"]]
     if failed:  # perhaps only because it was watched
-        for name in run_tests(tree, package, dict.fromkeys(failed, 600.0), fail_fast=False)["passed"]:
+        with warm(tree, package) as process:
+            again = run_tests(tree, package, dict.fromkeys(failed, 600.0), process, fail_fast=False)
+        for name in again["passed"]:
             document["tests"][name]["passes"] = True
     return document
 
@@ -137,8 +141,25 @@ def read_lines(folder: Path, tree: Path) -> dict[str, dict[str, str]]:
     return {context: {name: f"{mask:x}" for name, mask in files.items()} for context, files in masks.items()}
 
 
+@contextmanager
+def warm(tree: Path, package: str) -> Iterator[Warm]:
+    """The process whose forks run the tests of ``tree``."""
+    texts = [(tree / name).read_text(encoding="utf-8") for name in tracked(tree) if name.endswith(".py")]
+    process = Warm(environment(tree, package), named(texts))
+    try:
+        yield process
+    finally:
+        process.close()
+
+
 def run_tests(
-    tree: Path, package: str, limits: dict[str, float], *, fail_fast: bool = True, wall: float = 1800.0
+    tree: Path,
+    package: str,
+    limits: dict[str, float],
+    process: Warm,
+    *,
+    fail_fast: bool = True,
+    wall: float = 1800.0,
 ) -> dict[str, Any]:
     """Run tests in this order: those that ``failed``, those that ``passed``, and whether the run had to be killed."""
     with scratch() as folder:
@@ -146,17 +167,8 @@ def run_tests(
         listed.write_text(json.dumps(limits), encoding="utf-8")
         env = environment(tree, package, MUTATE_RUN=str(listed), MUTATE_OUT=str(out))
         files = list(dict.fromkeys(name.partition("::")[0] for name in limits))
-        command = pytest_command(f"--basetemp={folder}/base", *(["-x"] if fail_fast else []), *files)
-        process = subprocess.Popen(
-            command, cwd=tree, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        killed = False
-        try:
-            code = process.wait(wall)
-        except subprocess.TimeoutExpired:
-            killed, code = True, -9
-        finally:
-            kill_group(process)
+        arguments = pytest_arguments(f"--basetemp={folder}/base", *(["-x"] if fail_fast else []), *files)
+        code, killed = process.run(arguments, tree, env, wall)
         found = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {"failed": [], "ran": []}
     bad = {failure["test"] for failure in found["failed"]}
     return {
@@ -165,13 +177,6 @@ def run_tests(
         "killed": killed,
         "crashed": not killed and not found["failed"] and code not in (0, 5),
     }
-
-
-def kill_group(process: subprocess.Popen[Any]) -> None:
-    """Kill what the run left behind, in the session that was started for it."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, 9)
-    process.wait()
 
 
 def sources(root: Path, package: str) -> dict[str, str]:

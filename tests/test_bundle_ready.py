@@ -76,6 +76,15 @@ def test_a_ready_graph_that_answers_otherwise_is_left_out(encoder: Path, tmp_pat
     assert set(whole.graphs) == {"image", "image.ready", "text", "text.ready"}
 
 
+def test_a_ready_graph_that_is_no_graph_is_left_out(encoder: Path, tmp_path: Path) -> None:
+    (encoder / "image.ready.onnx").write_bytes(b"no graph")
+    forge(encoder, manifest_of(encoder))
+    copy = Bundle.open(encoder, verify=True).copy_to(tmp_path / "copy")
+    assert sorted(copy.graphs) == ["image", "text", "text.ready"]
+    assert sorted(copy.files) == sorted({*manifest_of(encoder)["files"]} - {"image.ready.onnx"})
+    assert not (copy.path / "image.ready.onnx").exists()
+
+
 def test_a_ready_graph_that_reads_elsewhere_stops_a_query(encoder: Path, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     (tmp_path / "secret.bin").write_bytes(b"\1" * 4096)

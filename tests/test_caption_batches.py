@@ -15,6 +15,7 @@ from PIL import Image
 from fashionrec.captioner.base import BatchProgress, UnderWay
 from fashionrec.captioner.cache import Place
 from fashionrec.captioner.cost import Price, Tokens
+from fashionrec.captioner.job import Recaption
 from fashionrec.captioner.job.batches import caption_in_batches, pending_batches
 from fashionrec.captioner.ledger import Ledger
 from fashionrec.captioner.outcome import Outcome
@@ -36,6 +37,7 @@ class Script:
     planned: int = 0
     given_up: int = 0
     model: str = "echo-1"
+    sizes: list[Any] = field(default_factory=list)
     added: list[Place] = field(default_factory=list)
     calls: list[Any] = field(default_factory=list)
 
@@ -68,7 +70,7 @@ class Batched(Echo):
         most: int | None = None,
     ) -> Iterator[Played]:
         self.script.calls.append((folder.name, most))
-        yield Played(self.script, record)
+        yield Played(self.script, record, picture)
         self.script.calls.append("left")
 
 
@@ -76,9 +78,13 @@ class Batched(Echo):
 class Played:
     script: Script
     record: Callable[[Sequence[tuple[Place, Outcome]]], None]
+    picture: Callable[[Place], Image.Image | None]
 
     def add(self, places: Iterable[Place]) -> int:
         self.script.added += places
+        for place in (*self.script.added[:2], *(one._replace(class_name="top") for one in self.script.added[:1])):
+            picture = self.picture(place)
+            self.script.sizes.append(None if picture is None else picture.size)
         return len(self.script.added)
 
     def planned_requests(self) -> int:
@@ -157,6 +163,7 @@ def test_all_of_it_is_waited_for_and_counted(play: Play) -> None:
     assert ticks == [(0, 6), (5, 6), (6, 6)]
     assert said == SAID
     assert script.calls == [("played", None), "left"]
+    assert script.sizes == [(60, 70), (61, 70), None]  # there is no such garment of another class
     assert done == {
         "captioner": "echo", "model": "echo-1", "asked": 6, "made": 5, "kept": 0, "reused": 0, "failed": 1,
         "dry_run": False, "plan": PLAN, "left": 0, "stopped": None, "states": {"done": 5, "refused": 1},
@@ -186,6 +193,7 @@ def test_a_plan_is_all_of_a_dry_run(play: Play, root: Path) -> None:
     script = Script()
     done, said = play(script, dry_run=True, limit=2)
     assert script.calls == []
+    assert [path.name for path in root.iterdir() if "captions" in path.name] == []
     assert said[0] == "2 garments to ask of 6 without a caption; 0 have one, 0 are known from before"
     assert done == {
         "captioner": "echo", "model": "echo-1", "asked": 0, "made": 0, "kept": 0, "reused": 0, "failed": 0,
@@ -202,6 +210,11 @@ def test_no_more_is_planned_than_may_be_paid_for(play: Play) -> None:
     assert script.calls == [("played", 3), "left"]
     assert (done["asked"], done["left"], done["stopped"], done["pending"]) == (2, 4, "max-cost", 2)
     assert said[1].endswith(" = US$ 0.0360 as a batch, at most US$ 0.0200")
+    enough = Script([([], BatchProgress())], planned=0)
+    assert play(enough, config=settings(max_cost=0.0365))[0]["stopped"] is None
+    begun = Script([([], BatchProgress(outstanding=6))], known=script.added)
+    done, _ = play(begun, config=settings(max_cost=0.0305))  # two are begun: six are more than five
+    assert (done["asked"], done["stopped"], done["plan"]["to_ask"]) == (4, "max-cost", 4)
     over = Script([([], BatchProgress(outstanding=4))], planned=4)
     assert play(over, config=settings(max_cost=0.02))[0]["asked"] == 0
 
@@ -212,6 +225,29 @@ def test_what_may_not_be_sent_is_given_up_on_demand(play: Play) -> None:
     assert script.calls == [("played", None), "discard", "left"]
     assert said[-1] == "4 requests that were never sent are given up: their garments wait to be planned anew"
     assert play(Script([([], BatchProgress())]), discard_unsent=True)[1] == SAID
+
+
+def test_what_is_asked_anew_is_so_until_all_of_it_has_been(play: Play) -> None:
+    """And no longer: the next time it is asked anew from the beginning."""
+    every = Recaption("all")
+    play(Script([(["done"] * COUNT, BatchProgress(submitted=COUNT))]))
+    begun = Script([(["done"] * 2, BatchProgress(submitted=COUNT, outstanding=4))])
+    done, _ = play(begun, recaption=every)
+    assert (done["asked"], done["kept"], done["made"], done["published"]) == (6, 0, 2, 2)
+    part = Script([(["done"] * 3, BatchProgress(outstanding=1))], known=begun.added)
+    done, _ = play(part, resume=True)
+    assert (done["asked"], done["pending"], done["published"]) == (0, 1, 5)
+    rest = Script([(["done"], BatchProgress())], known=part.added)
+    done, _ = play(rest, recaption=every)
+    assert (done["asked"], done["reused"], done["states"], done["published"]) == (0, 5, {"done": 6}, 6)
+    assert play(Script(), recaption=every, dry_run=True)[0]["plan"]["new"] == COUNT
+
+
+def test_what_is_known_from_before_is_counted_with_what_comes(play: Play) -> None:
+    script = Script([(["refused", "done"], BatchProgress(outstanding=4))])
+    play(script)
+    done, _ = play(Script([(["done", "refused"], BatchProgress(outstanding=2))], known=script.added))
+    assert (done["reused"], done["states"], done["failed"]) == (1, {"refused": 2, "done": 1}, 1)
 
 
 def test_with_resume_nothing_new_is_asked(play: Play) -> None:

@@ -92,6 +92,14 @@ def test_one_file_is_opened_once(tmp_path: Path) -> None:
         assert caches.project is not None
 
 
+def test_a_catalogues_own_file_is_closed_where_the_projects_cannot_be_opened(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "u")
+    (tmp_path / "project.sqlite").write_text("no database")
+    with pytest.raises(CatalogueError, match=r"project\.sqlite is damaged"):
+        Caches(tmp_path / "own.sqlite", tmp_path / "project.sqlite", ledger=ledger)
+    assert ledger.has_written(tmp_path / "own.sqlite")  # recorded as it is closed
+
+
 @pytest.mark.parametrize("mine", [True, False])
 def test_what_a_lost_project_knew_comes_back_from_ones_own_catalogue_alone(mine: bool, tmp_path: Path) -> None:
     own, ledger = tmp_path / "own.sqlite", Ledger(tmp_path / "u")
@@ -116,9 +124,12 @@ def test_where_the_projects_captions_are(config: Config, tmp_path: Path) -> None
     assert project_cache(named(None)).resolve() == tmp_path / "data" / "captions.sqlite"
     assert project_cache(named("x/y.sqlite")) == Path("x/y.sqlite")
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "captions.sqlite-wal").symlink_to("elsewhere")
-    with pytest.raises(CatalogueError, match=r"captions\.sqlite-wal"):
-        project_cache(named(None))
+    for name in ("captions.sqlite", "captions.sqlite-journal", "captions.sqlite-wal", "captions.sqlite-shm"):
+        link = tmp_path / "data" / name
+        link.symlink_to("elsewhere")
+        with pytest.raises(CatalogueError, match=rf"data folder data: {name} is a link"):
+            project_cache(named(None))
+        link.unlink()
 
 
 BODY = '{"usage": {"prompt_tokens": 3, "completion_tokens": 4}, "choices": [{"message": {"refusal": "no"}}]}'
@@ -151,7 +162,9 @@ def test_answers_that_a_killed_run_had_written_down_are_recorded(config: Config,
         assert caches.find(PLACE, "openai") is None
 
 
-def test_an_answer_is_written_down_until_its_group_is_recorded(config: Config, tmp_path: Path) -> None:
+def test_an_answer_is_written_down_until_its_group_is_recorded(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from captioners import no_vector
 
     from fashionrec.captioner.base import Described, Job
@@ -161,18 +174,28 @@ def test_an_answer_is_written_down_until_its_group_is_recorded(config: Config, t
 
     job, spool = Job(PLACE, "top", no_picture, no_vector), tmp_path / ".captions.arrived"
     remote, ledger = OpenAICaptioner(config.captioner), Ledger(tmp_path / "u")
+    moment = 7.0
+    monkeypatch.setattr("time.monotonic", lambda: moment)
     with Caches(tmp_path / "own.sqlite", tmp_path / "p.sqlite", ledger=ledger) as caches:
-        recorder = Recorder(caches, remote, lambda job: PLACE, spool)
+        recorder = Recorder(caches, remote, lambda job: job.key, spool)
         recorder.arrived(job, BODY, 0.5)
         assert [(one, own) for one, own in read_signed(spool, ledger)] == [(Arrived(PLACE, "gpt-4o", BODY, 0.5), True)]
         outcome = remote.read_answer(BODY, "top", seconds=0.5)
         recorder.take([Described(job, outcome, arrived=True)])
         assert spool.stat().st_size == 0
-        assert caches.project is not None
         assert caches.own is not None
+        assert caches.own.find(*PLACE, "openai") is None  # a moment later, with others
+        moment += 2.5
+        recorder.take([])
+        assert caches.own.find(*PLACE, "openai") == outcome
+        moment += 2.0
+        other = Place("b" * 64, None, BOX)
+        recorder.take([Described(Job(other, None, no_picture, no_vector), outcome)])
+        assert caches.own.find(*other, "openai") is None
+        assert caches.project is not None
         assert caches.project.find(*PLACE, "openai") == outcome
         recorder.finish()
-        assert caches.own.find(*PLACE, "openai") == outcome
+        assert caches.own.find(*other, "openai") == outcome
         assert not spool.exists()
     with Caches(tmp_path / "alone.sqlite", None, ledger=ledger) as caches:
         assert caches.own is not None
@@ -294,6 +317,29 @@ def test_what_is_told_of_a_vocabulary_that_contradicts_itself(
     with pytest.raises(ConfigError) as caught:
         load_vocabulary(path)
     assert str(caught.value).removesuffix("?") == f"{path}: {told}".removesuffix("?")
+    assert caught.value.hint == HINT
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda tree: tree.update(fields=["color"]), "fields: "),
+        (lambda tree: tree["fields"].update(color=["red"]), "fields.color: "),
+        (lambda tree: tree["fields"].update(color="red"), "fields.color: "),
+        (lambda tree: tree["fields"]["color"].update(values=["red"]), "fields.color.values: "),
+        (lambda tree: values(tree, "color").update(teal={"ko": "틸", "text": "teal"}), "fields.color.values.teal.text"),
+    ],
+)
+def test_a_vocabulary_of_another_shape_is_refused_by_its_place(
+    change: Callable[[dict[str, Any]], object], told: str, tmp_path: Path
+) -> None:
+    tree = yaml.safe_load((config_dir() / "attributes.yaml").read_text(encoding="utf-8"))
+    change(tree)
+    path = tmp_path / "attributes.yaml"
+    path.write_text(yaml.safe_dump(tree, allow_unicode=True, sort_keys=False), encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_vocabulary(path)
+    assert str(caught.value).startswith(f"{path}: {told}")
     assert caught.value.hint == HINT
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,14 @@ from fashionrec.captioner.cost import Meter, Price, Tokens
 from fashionrec.captioner.job import Recaption, caption_catalogue, caption_photos, status
 from fashionrec.captioner.job.garments import Pictures
 from fashionrec.captioner.outcome import Outcome
-from fashionrec.captioner.schema import attributes
+from fashionrec.captioner.schema import attributes, parse
 from fashionrec.catalogue.build.report import BuildReport
+from fashionrec.common.files import sha256_file
 from fashionrec.config import CaptionerConfig, Config, load_config
-from fashionrec.errors import CaptionError, UsageError
+from fashionrec.errors import Busy, CaptionError, UsageError
+from fashionrec.store import generations
+from fashionrec.store.items import StoredItem
+from fashionrec.types import Box
 
 COUNT = 6
 SETTINGS = load_config(env={}).config.captioner
@@ -143,6 +148,9 @@ def test_no_money_is_told_of_a_captioner_that_costs_nothing(root: Path) -> None:
 
     caption_catalogue(root, settings(), Echo(SETTINGS), progress=progress)
     assert ticks == [(COUNT, COUNT, "")]
+    ticks.clear()
+    done = caption_catalogue(root, settings(), paid(Unpriced), recaption=Recaption("all"), limit=2, progress=progress)
+    assert (ticks, done["cost_usd"]) == ([(2, 2, "")], None)  # nor of one whose price is not known
 
 
 def test_no_more_is_spent_than_may_be(root: Path) -> None:
@@ -159,14 +167,15 @@ def test_what_was_measured_is_expected_of_the_next(root: Path) -> None:
     path = project_cache(settings())
     path.parent.mkdir(parents=True, exist_ok=True)
     with CaptionCache(path) as cache:
-        usage = {"input_tokens": 500, "output_tokens": 2}
-        for n in range(10):
+        for n in range(12):
+            usage = {"input_tokens": 500 + (n == 0), "output_tokens": 2}
             cache.put(f"{n:064}", "top", places[0][2], Outcome("refused", "echo", "echo-1", error="no", usage=usage))
     said: list[str] = []
     done = caption_catalogue(root, settings(), paid(), dry_run=True, say=said.append)
     # of the tokens out a quarter of what is estimated is expected at least
-    assert said[1] == "expected: 6 x (500 tokens in, 25 out; measured on 10 answers) = US$ 0.0330"
-    assert done["plan"]["tokens_each"] == {"input": 500.0, "output": 25.0, "measured": 10}
+    assert said[1] == "expected: 6 x (500 tokens in, 25 out; measured on 12 answers) = US$ 0.0330"
+    assert done["plan"]["tokens_each"] == {"input": 500.1, "output": 25.0, "measured": 12}
+    assert done["plan"]["expected_cost_usd"] == 0.033005  # and no more digits
 
 
 def test_how_many_have_a_caption_and_what_became_of_the_others(root: Path) -> None:
@@ -174,6 +183,18 @@ def test_how_many_have_a_caption_and_what_became_of_the_others(root: Path) -> No
     assert status(root, config) == {"garments": COUNT, "captioned": {}, "without": COUNT, "states": {}}
     caption_catalogue(root, config, paid(), limit=2)
     assert status(root, config) == {"garments": COUNT, "captioned": {"echo": 2}, "without": 4, "states": {}}
+    caption_catalogue(root, config, paid(), limit=3)
+    for n, name in enumerate(("none", "", "zeta", "alpha"), 1):
+        alter(root, "UPDATE captions SET captioner = ? WHERE garment_no = ?", name, n)
+    found = status(root, config)
+    assert found == {"garments": COUNT, "captioned": {"alpha": 1, "echo": 1, "zeta": 1}, "without": 3, "states": {}}
+    assert list(found["captioned"]) == ["alpha", "echo", "zeta"]
+
+
+def alter(root: Path, sql: str, *values: object) -> None:
+    """Change the items of the generation that is served."""
+    with closing(sqlite3.connect(generations.read_current(root).items_path)) as db, db:
+        db.execute(sql, values)
 
 
 def test_to_look_makes_no_file(root: Path) -> None:
@@ -188,7 +209,9 @@ def test_how_many_is_told_without_a_look_at_the_items(root: Path) -> None:
 
     config = settings()
     with Catalogue.open(root) as catalogue:
-        shown = [(stored.photo, stored.item.class_name, stored.item.box) for stored in catalogue.items.everything()]
+        shown = sorted(
+            (stored.photo, stored.item.class_name, stored.item.box) for stored in catalogue.items.everything()
+        )
     refused = Outcome("refused", "openai", "m", error="no")
     failed = Outcome("failed", "openai", "m", error="late", retryable=True)
     path = project_cache(config)
@@ -198,11 +221,13 @@ def test_how_many_is_told_without_a_look_at_the_items(root: Path) -> None:
         project.put("0" * 64, "top", shown[0][2], refused)  # of another catalogue
         own.put(*shown[0], failed)  # the project's goes before it
         own.put(*shown[1], failed)
-    (items,) = root.glob("generations/*/items.sqlite")
-    with closing(sqlite3.connect(items)) as db, db:
-        db.execute("UPDATE entries SET metadata = 'a look at an item fails'")
-    states = {"failed, retryable": 1, "refused": 1}
-    assert status(root, config) == {"garments": COUNT, "captioned": {}, "without": COUNT, "states": states}
+        own.put(*shown[2], dataclasses.replace(failed, retryable=False))
+        own.put(*shown[3], dataclasses.replace(failed, state="filtered"))
+    alter(root, "UPDATE entries SET metadata = 'a look at an item fails'")
+    states = {"failed": 1, "failed, retryable": 1, "filtered": 1, "refused": 1}
+    found = status(root, config)
+    assert found == {"garments": COUNT, "captioned": {}, "without": COUNT, "states": states}
+    assert list(found["states"]) == list(states)
 
 
 # -- what is asked anew
@@ -258,6 +283,8 @@ def test_what_is_asked_anew_replaces_what_was_there(root: Path) -> None:
     rest = caption_catalogue(root, settings(), paid(Newer), recaption=Recaption("all"))
     assert (rest["asked"], rest["reused"], rest["left"]) == (4, 2, 0)
     assert colours() == ["blue"] * 6
+    plan = caption_catalogue(root, settings(), paid(), recaption=Recaption("all"), dry_run=True)["plan"]
+    assert (plan["new"], plan["to_ask"], plan["captioned"], plan["cached"]) == (6, 6, 0, 0)
 
 
 def test_what_an_earlier_version_began_to_ask_an_encoder_anew_goes_on(root: Path) -> None:
@@ -275,6 +302,22 @@ def test_what_an_earlier_version_began_to_ask_an_encoder_anew_goes_on(root: Path
     assert (done["asked"], done["reused"], done["left"]) == (COUNT - 2, 2, 0)
     with CaptionCache(root / CACHE) as cache:
         assert cache.recaptions() == {}
+
+
+def test_answers_are_not_written_down_where_they_cannot_be_signed(root: Path, tmp_path: Path) -> None:
+    class Spooled(Paid):
+        spool_file = ".captions.arrived"
+
+        def describe_one(self, job: Job) -> Outcome:
+            spools.append((root / self.spool_file).exists())
+            return super().describe_one(job)
+
+    config, spools = settings(), list[bool]()
+    caption_catalogue(root, config, paid(Spooled), limit=1)
+    (tmp_path / "no-folder").write_text("")
+    project = config.project.model_copy(update={"cache": str(tmp_path / "no-folder")})
+    done = caption_catalogue(root, config.model_copy(update={"project": project}), paid(Spooled), limit=1)
+    assert (done["made"], spools) == (1, [True, False])
 
 
 @pytest.mark.parametrize("error", [CaptionError("the key is wrong"), KeyboardInterrupt()])
@@ -310,6 +353,26 @@ def test_a_picture_is_cut_from_the_photo_and_else_is_the_thumbnail(root: Path, t
             assert thumbnail.mode == "RGB"
 
 
+def test_a_large_photo_is_decoded_as_far_as_its_garments_need(root: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (800, 600), "red").save(tmp_path / "large.jpg")
+    digest = sha256_file(tmp_path / "large.jpg")
+    with Catalogue.open(root) as catalogue:
+        stored = next(iter(catalogue.items.everything()))
+
+        def garment(box: Box) -> StoredItem:
+            item = dataclasses.replace(stored.item, image="large.jpg", box=box)
+            return stored._replace(base=str(tmp_path), photo=digest, item=item)
+
+        whole, part = garment(Box(0, 0, 800, 600)), garment(Box(100, 100, 200, 180))
+        pictures = Pictures(catalogue, 64)
+        sizes = [pictures(one).size for one in (whole, part, whole)]
+        (tmp_path / "large.jpg").unlink()  # the photo that was read last is at hand
+        sizes += [pictures(one).size for one in (part, whole)]
+        margin = round(catalogue.crop.margin * 100)
+    small, all_of_it = (100 + 2 * margin, 80 + 2 * margin), (800, 600)
+    assert sizes == [(200, 150), small, all_of_it, small, all_of_it]
+
+
 def test_the_document_of_photos(root: Path, tmp_path: Path) -> None:
     two_halves(tmp_path / "q.png", "red", "blue", (80, 40))
     with Catalogue.open(root) as catalogue:
@@ -334,6 +397,41 @@ def test_the_document_of_photos(root: Path, tmp_path: Path) -> None:
     assert (one["outfit"] is None) is (len(names) < 2)
 
 
+def test_what_is_told_of_a_photo_whose_garment_gets_no_answer(root: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (90, 41), "red").save(tmp_path / "q.png")
+    asked: list[int] = []
+
+    class Failing(Paid):
+        def describe_one(self, job: Job) -> Outcome:
+            asked.append(job.picture().width)
+            return dataclasses.replace(super().describe_one(job), state="filtered", description=None, error="no")
+
+    with Catalogue.open(root) as catalogue:
+        documents, failed = caption_photos(catalogue, paid(Failing), [str(tmp_path / "q.png")])
+        again, _ = caption_photos(catalogue, paid(Failing), [str(tmp_path / "q.png")])
+        free, _ = caption_photos(catalogue, Echo(SETTINGS), [str(tmp_path / "q.png")])
+    row = {
+        "index": 0, "class_name": None, "box": [0.0, 0.0, 90.0, 41.0], "state": "filtered",
+        "captioner": "echo", "model": "echo-1", "caption_en": None, "caption_ko": None, "attributes": {}, "error": "no",
+    }  # fmt: skip
+    document = {"photo": str(tmp_path / "q.png"), "error": None, "reason": None, "garments": [row], "outfit": None}
+    assert (documents, failed) == ([document], 1)
+    assert (again, len(asked)) == ([document], 1)  # it is recorded, and not paid for again
+    assert free == [document]
+
+
+def test_photos_described_by_the_encoder_are_recorded_nowhere(root: Path, tmp_path: Path) -> None:
+    class ByEncoder(Echo):
+        from_encoder = True
+
+    Image.new("RGB", (90, 40), "red").save(tmp_path / "q.png")
+    before = sorted(tmp_path.rglob("*"))
+    with Catalogue.open(root) as catalogue:
+        documents, failed = caption_photos(catalogue, ByEncoder(SETTINGS), [str(tmp_path / "q.png")])
+    assert (documents[0]["garments"][0]["state"], failed) == ("done", 0)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 # -- what a captioner is by itself
 
 
@@ -352,6 +450,9 @@ def test_what_a_new_captioner_has_of_itself(tmp_path: Path) -> None:
     usage = {"input_tokens": 1, "output_tokens": 2}
     wrong = made.read_text("no JSON", "top", model="m", usage=usage)
     assert wrong == Outcome("invalid", "echo", "m", raw="no JSON", usage=usage, error="the answer is not JSON")
+    text = json.dumps({"color": "navy", "caption_en": "A navy top", "caption_ko": "상의", "confidence": 0.5})
+    right = made.read_text(text, "top", model="m", usage=usage)
+    assert right == Outcome("done", "echo", "m", raw=text, usage=usage, description=parse(text, "top", made.vocabulary))
 
     class ByEncoder(Echo):
         from_encoder = True
@@ -398,6 +499,37 @@ def test_outcomes_are_given_out_after_a_second_however_few(monkeypatch: pytest.M
 
     monkeypatch.setattr("time.monotonic", lambda: moment)
     assert described(Slow(SETTINGS), 7) == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+def test_captions_are_served_when_a_build_has_ended(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build, sleeps = ExitStack(), [0.0]
+
+    def sleep(seconds: float) -> None:
+        sleeps.append(seconds)
+        build.close()
+
+    monkeypatch.setattr("time.sleep", sleep)
+    build.enter_context(generations.writer_lock(root))
+    assert caption_catalogue(root, settings(), paid(), limit=1)["published"] == 1
+    assert sleeps == [0.0, 0.5]
+
+
+def test_captions_are_left_for_the_next_run_where_a_build_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = 7.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal moment
+        moment += seconds
+
+    monkeypatch.setattr("time.sleep", sleep)
+    monkeypatch.setattr("time.monotonic", lambda: moment)
+    with generations.writer_lock(root), pytest.raises(Busy) as caught:
+        caption_catalogue(root, settings(), paid(), limit=1)
+    assert str(caught.value) == f"another process is writing {root}"
+    assert caught.value.hint == "the captions are recorded: `fashionrec caption` serves them later"
+    assert 60.0 < moment - 7.0 < 62.0
+    done = caption_catalogue(root, settings(), paid(), limit=0)
+    assert (done["reused"], done["published"]) == (1, 1)
 
 
 def test_what_is_published_of_what_was_asked_anew(root: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 from hostile_server import HostileServer, answer
 from openai_server import OpenAIServer, Reply, completion, error, success
@@ -30,6 +32,7 @@ from fashionrec.captioner.openai.client import (
     server_url,
 )
 from fashionrec.captioner.openai.limiter import RateLimiter
+from fashionrec.captioner.openai.transport import Rejected
 from fashionrec.captioner.openai.wire import request_body
 from fashionrec.captioner.outcome import Outcome
 from fashionrec.config import load_config
@@ -316,6 +319,19 @@ def test_the_budgets_are_heard_of_answers_and_of_refusals() -> None:
     assert [limiter.try_enter() for _ in range(4)] == [0] * 4, "both have left"
 
 
+def test_a_caller_that_is_stopped_while_it_waits_asks_no_more() -> None:
+    class Stopping(RateLimiter):
+        def leave(self) -> None:
+            super().leave()
+            caller.stop.set()
+
+    with OpenAIServer([error(500, "oops")]) as server:
+        remote = captioner(server)
+        with Caller(remote.config, CANARY, remote.parameters, backoff=60.0, limiter=Stopping(1)) as caller:
+            assert caller(BODY) is None
+        assert len(server.requests) == 1
+
+
 def test_a_caller_that_was_stopped_asks_no_more() -> None:
     with OpenAIServer([error(500, "oops")]) as server, captioner(server).caller() as caller:
         caller.stop.set()
@@ -370,6 +386,67 @@ def test_what_must_not_be_done_twice_is_asked_once() -> None:
     assert (calls, came.model) == (3, "gpt-4o-2024-08-06")
     calls, came = looked([error(500, "down"), error(500, "down"), success()], retries=1)
     assert (calls, str(came)) == (2, "looking at it: 500: down")
+
+
+def transport_error(name: str) -> Exception:
+    """An error of the transport that the openai package uses."""
+    transport = importlib.import_module(openai.DefaultHttpxClient.__mro__[1].__module__.split(".")[0])
+    made: Exception = getattr(transport, name)(f"cut for {CANARY}")
+    return made
+
+
+def wrapped_rejection() -> Exception:
+    """An answer that is not taken, as versions of the openai package that wrap every error raise it."""
+    error = openai.APIConnectionError(request=transport_request())
+    error.__cause__ = Rejected("elsewhere", "redirect", hint="trust it")
+    return error
+
+
+def transport_request() -> Any:
+    return importlib.import_module(openai.DefaultHttpxClient.__mro__[1].__module__.split(".")[0]).Request(
+        "GET", "http://x"
+    )
+
+
+@pytest.mark.parametrize(
+    ("failure", "calls", "told", "hint"),
+    [
+        *(
+            (transport_error(name), 3, f"looking at it: {name}: cut for [key]", AGAIN)
+            for name in ("RemoteProtocolError", "ReadError", "ReadTimeout")
+        ),
+        (transport_error("DecodingError"), 1, "looking at it: DecodingError: cut for [key]", ""),
+        (ValueError(f"a header of {CANARY}"), 1, "looking at it: ValueError: a header of [key]", ""),
+        (type("ReadError", (Exception,), {})("of another kind"), 1, "looking at it: ReadError: of another kind", ""),
+        (openai.APIConnectionError(request=transport_request()), 3,
+         "looking at it: no connection to shop.test:8000 (Connection error.)", AGAIN),
+        (wrapped_rejection(), 1, "elsewhere", "trust it"),
+        (Rejected("elsewhere", "redirect", hint="trust it"), 1, "elsewhere", "trust it"),
+    ],
+)  # fmt: skip
+def test_what_is_told_of_a_connection_that_fails_on_the_way(
+    failure: Exception, calls: int, told: str, hint: str
+) -> None:
+    made = 0
+
+    def request() -> None:
+        nonlocal made
+        made += 1
+        raise failure
+
+    with captioner("http://shop.test:8000/v1").caller() as caller, pytest.raises(CaptionError) as caught:
+        caller.fetch("looking at it", request)
+    assert (made, str(caught.value), caught.value.hint, caught.value.retryable) == (calls, told, hint, hint == AGAIN)
+
+
+def test_a_transfer_that_makes_progress_has_more_time() -> None:
+    with OpenAIServer([Reply(body=completion("x"), hang=0.3)]) as server, captioner(server).caller() as caller:
+
+        def request() -> Any:
+            caller.extend(60.0)
+            return caller.client.chat.completions.create(model="m", messages=[], extra_body=BODY)
+
+        assert caller.fetch("looking", request, retries=0, seconds=0.1).choices[0].message.content == "x"
 
 
 def test_the_size_of_an_answer_is_limited_as_it_is_asked() -> None:

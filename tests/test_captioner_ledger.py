@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -97,11 +98,48 @@ def test_the_key_of_a_ledger_stays_the_one_that_it_read(tmp_path: Path) -> None:
     assert not (tmp_path / "captions" / "key").exists()
 
 
-def test_a_key_that_is_none_is_made_anew(tmp_path: Path) -> None:
+def test_a_key_that_is_none_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
     Ledger(tmp_path).can_sign()
     (tmp_path / "captions" / "key").write_bytes(b"Z" * 64)
     assert Ledger(tmp_path).can_sign()
     assert bytes.fromhex((tmp_path / "captions" / "key").read_text())
+
+
+@pytest.mark.parametrize("made", [b"a" * 64, b"half"])
+def test_a_key_that_another_process_makes_meanwhile_is_taken(
+    made: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that stays half written is of a process that was killed, and is made anew."""
+    path, keys = tmp_path / "captions" / "key", ["b" * 64, "c" * 64]
+
+    def token_hex(size: int) -> str:
+        if not path.exists() and len(keys) == 2:
+            path.write_bytes(made)
+        return keys.pop(0)
+
+    monkeypatch.setattr("secrets.token_hex", token_hex)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    signature = Ledger(tmp_path).signature(b"x")
+    key = made if len(made) == 64 else b"c" * 64
+    assert signature == hmac.new(key, b"x", hashlib.sha256).hexdigest()
+    assert path.read_bytes() == key
+
+
+@pytest.mark.parametrize("act", [lambda ledger: ledger.record(PART), lambda ledger: ledger.signature(b"x")])
+def test_a_disk_that_is_full_is_told(
+    act: Callable[[Ledger], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: object, **named: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    ledger = Ledger(tmp_path)
+    for name in ("replace", "fchmod"):
+        monkeypatch.setattr(os, name, full, raising=False)
+    with pytest.raises(WriteError) as caught:
+        act(ledger)
+    assert str(caught.value) == f"{ledger.folder} cannot be written: No space left on device"
+    assert caught.value.hint == "what is planned and paid for is recorded there: see project.cache"
 
 
 @posix_only("modes of files")

@@ -12,11 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from captioners import Echo
 from conftest import TINY, Result
 
 import fashionrec
+from fashionrec.captioner.cost import Price
 from fashionrec.captioner.providers import captioner_class
-from fashionrec.config import config_dir
+from fashionrec.config import config_dir, load_config
 from fashionrec.config.captioners import CAPTIONERS
 
 PACKAGE = Path(fashionrec.__file__).parent
@@ -159,3 +161,11 @@ def test_what_it_cannot_do_is_refused(run: Callable[..., list[Result]]) -> None:
     assert (batch.code, unknown.code) == (2, 2)
     assert "the echo needs none" in batch.err
     assert "captioner.kind: should be auto or echo or openai or local, not 'parrot'" in unknown.err
+
+
+def test_a_captioner_that_costs_is_free_only_if_it_says_so() -> None:
+    class Paid(Echo):
+        costs = True
+
+    config = load_config(env={}).config.captioner
+    assert (Echo(config).price(), Paid(config).price(), Paid(config).price(batch=True)) == (Price(0.0, 0.0), None, None)

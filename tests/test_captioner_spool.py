@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from pathlib import Path
 from typing import Any
 
+import pytest
 from captioners import read_spool
 
 from fashionrec.captioner.cache import Place
 from fashionrec.captioner.ledger import Ledger
 from fashionrec.captioner.spool import Arrived, Spool, read_signed
+from fashionrec.errors import WriteError
 from fashionrec.types import Box
 
 
@@ -69,6 +72,24 @@ def test_nothing_is_written_after_the_end(tmp_path: Path) -> None:
         assert other.tell() == 0
     assert (tmp_path / "other").read_bytes() == b""
     spool.close()
+
+
+def test_a_disk_that_is_full_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: object, **named: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    ledger = Ledger()
+    spool = Spool(tmp_path / "s", ledger)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        with pytest.raises(WriteError) as caught:
+            spool.append(arrived(0))
+        patched.setattr(os, "open", full)
+        with pytest.raises(WriteError) as refused:
+            Spool(tmp_path / "other", ledger)
+    for error, name in ((caught.value, "s"), (refused.value, "other")):
+        assert str(error) == f"{tmp_path / name} cannot be written: No space left on device"
+        assert error.hint == "make room, then run it again"
 
 
 def test_threads_write_whole_lines(tmp_path: Path) -> None:

@@ -142,26 +142,74 @@ def test_wrong_use_is_one_line_before_anything_starts(
     assert not (tmp_path / "runs").exists()
 
 
+LOADS = """
+import json, os, socket
+from pathlib import Path
+
+asked = []
+socket.create_connection = socket.getaddrinfo = lambda *given, **named: asked.append(given)
+from fashionrec.detector.training.ultra import load_ultralytics, own_folder
+
+load_ultralytics()
+import torch
+from ultralytics.utils import SETTINGS, USER_CONFIG_DIR
+from ultralytics.utils.torch_utils import select_device
+
+select_device("cpu", verbose=False)
+names = ("OMP_NUM_THREADS", "YOLO_OFFLINE", "YOLO_AUTOINSTALL", "YOLO_CONFIG_DIR", "ULTRALYTICS_SAFE_LOAD")
+first = {name: os.environ.get(name) for name in names}
+SETTINGS.update(sync=True)
+os.environ["YOLO_CONFIG_DIR"] = "of others"  # who loaded it before
+load_ultralytics()
+found = {
+    "environment": first,
+    "folder": str(own_folder()),
+    "config": os.environ["YOLO_CONFIG_DIR"],
+    "threads": torch.get_num_threads(),
+    "settings": [SETTINGS["sync"], SETTINGS["weights_dir"]],
+    "fonts": sorted(path.name for path in Path(USER_CONFIG_DIR).glob("*.ttf")),
+    "inside": Path(USER_CONFIG_DIR).is_relative_to(own_folder()),
+    "asked": asked,
+}
+print(json.dumps(found))
+"""
+
+
 @pytest.mark.parametrize("own", [None, "1"])
-def test_ultralytics_takes_no_core_away_and_what_the_user_set_is_kept(own: str | None) -> None:
-    script = (
-        "import json, os\n"
-        "from fashionrec.detector.training.ultra import load_ultralytics\n"
-        "load_ultralytics()\n"
-        "import torch\n"
-        "from ultralytics.utils.torch_utils import select_device\n"
-        "select_device('cpu', verbose=False)\n"
-        "print(json.dumps([torch.get_num_threads(), os.environ.get('OMP_NUM_THREADS')]))\n"
-    )
-    env = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+def test_ultralytics_takes_no_core_away_asks_nobody_and_keeps_its_settings_to_itself(
+    own: str | None, tmp_path: Path
+) -> None:
+    """What the user set is kept."""
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("OMP_NUM", "YOLO_", "ULTRALYTICS_"))}
+    env |= {"HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
     expected = own
     if own:
-        env["OMP_NUM_THREADS"] = own
+        env |= {"OMP_NUM_THREADS": own, "YOLO_OFFLINE": "false", "YOLO_AUTOINSTALL": "true"}
     else:
         plain = [sys.executable, "-c", "import torch; print(torch.get_num_threads())"]
         expected = subprocess.run(plain, env=env, capture_output=True, text=True, check=True).stdout
-    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout.splitlines()[-1]) == [int(expected), own]
+    done = subprocess.run([sys.executable, "-c", LOADS], env=env, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    folder = found.pop("folder")
+    assert found == {
+        "environment": {
+            "OMP_NUM_THREADS": own,
+            "YOLO_OFFLINE": "false" if own else None,
+            "YOLO_AUTOINSTALL": "true" if own else "false",
+            "YOLO_CONFIG_DIR": folder,
+            "ULTRALYTICS_SAFE_LOAD": "1",
+        },
+        "config": "of others",
+        "threads": int(expected),
+        "settings": [False, str(Path(folder) / "weights")],
+        "fonts": ["Arial.Unicode.ttf", "Arial.ttf"],
+        "inside": True,
+        "asked": [],
+    }
+    assert Path(folder).parent == tmp_path
+    assert Path(folder).name.startswith("fashionrec-ultralytics-")
+    assert not Path(folder).exists()
+    assert not list(tmp_path.rglob("Ultralytics"))
 
 
 def test_the_json_of_an_evaluation_keeps_its_contract(cli: Callable[..., Result], trained: Path) -> None:

@@ -108,15 +108,18 @@ def lively(trained: Path) -> Path:
         if about.model == EFFICIENTDET:
             learner.model.get_submodule("box_net.predict.conv_pw").weight.normal_(std=0.005)
     out = trained.parent / "lively.safetensors"
-    save_weights(out, learner.model, about)
+    save_weights(out, learner.model, dataclasses.replace(about, imgsz=2 * about.imgsz))
     return out
 
 
 @pytest.fixture(scope="module")
 def graph(lively: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    from fashionrec.detector.training.families import family_of_weights
+    """Its graph, exported for a smaller input than it was trained with."""
+    from fashionrec.detector.training.families import family_of_weights, metadata
 
-    made = family_of_weights(lively).to_graph(lively, tmp_path_factory.mktemp("graph"))
+    side = SIDES[metadata(lively)["model"]]
+    made = family_of_weights(lively).to_graph(lively, tmp_path_factory.mktemp("graph"), side)
+    assert made.spec["imgsz"] == side
     answers = {id(photo): (made.reference(photo), made.pixels(photo)) for photo in PHOTOS}
     return dataclasses.replace(
         made, reference=lambda photo: answers[id(photo)][0], pixels=lambda photo: answers[id(photo)][1]

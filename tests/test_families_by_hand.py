@@ -131,6 +131,35 @@ def test_published_weights_of_efficientdet_are_taken_but_for_the_classes(
         efficientdet.pretrained(ours, about("effdet", D0, 128))
 
 
+def test_without_weights_of_coco_the_backbone_of_imagenet_is_fetched_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import timm
+    from torch import hub
+
+    model, backbone = "efficientdet_lite0", "efficientnet_lite0"
+    state = timm.create_model(backbone).state_dict()
+    fetched: list[tuple[object, ...]] = []
+
+    def fetch(url: str, file: str, hash_prefix: str, progress: bool) -> None:
+        fetched.append((url, Path(file), hash_prefix, progress))
+        torch.save(state, file)
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(hub, "download_url_to_file", fetch)
+    url = timm.models.get_pretrained_cfg(backbone).url
+    ours = efficientdet.build(about("effdet", model, 128))
+    for _ in range(2):
+        assert efficientdet.pretrained(ours, about("effdet", model, 128)) == (
+            f"a backbone trained on ImageNet ({backbone}); no weights of {model} on COCO are published"
+        )
+        taken = {name: value for name, value in ours.model.state_dict().items() if name.startswith("backbone.")}
+        assert len(taken) > 100
+        assert all(torch.equal(value, state[name.removeprefix("backbone.")]) for name, value in taken.items())
+    name = url.rpartition("/")[2]
+    assert fetched == [(url, tmp_path / "home" / "hub" / "checkpoints" / name, "37913777", False)]
+
+
 def test_a_model_of_which_nothing_is_published(monkeypatch: pytest.MonkeyPatch) -> None:
     import timm.models
     from effdet.config import get_efficientdet_config

@@ -9,15 +9,26 @@ from pathlib import Path
 import pytest
 from systems import posix_only
 
+from fashionrec.common import system
 from fashionrec.common.folder import TEMPORARY, Folder
 from fashionrec.errors import CatalogueError, DataError
+
+
+def without_handles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows: no handle of a folder opens a file, no flag keeps a link from being followed."""
+    plain = os.open
+
+    def follows(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        return plain(path, flags & ~getattr(os, "O_NOFOLLOW", 0), mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", follows)
 
 
 @pytest.fixture(params=["handles", "paths"])
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder beside one that must not be touched; with directory handles and, as on Windows, without."""
     if request.param == "paths":
-        monkeypatch.setattr(os, "supports_dir_fd", os.supports_dir_fd - {os.open})
+        without_handles(monkeypatch)
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "secret").write_text("canary")
     (tmp_path / "inside" / "a").mkdir(parents=True)
@@ -172,6 +183,40 @@ def test_a_folder_in_the_place_of_a_file_and_a_file_in_that_of_a_folder(place: P
         with pytest.raises(DataError, match="a/file is a file, not a folder"):
             act()
     assert [path.name for path in place.iterdir()] == ["a"], "no temporary is left"
+
+
+@posix_only("handles of folders")
+def test_a_file_or_a_folder_is_synced_as_the_system_can(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows syncs what it may write, and no folder; a file that is only to be read is synced where it can be."""
+    import fcntl
+
+    synced: list[tuple[int, bool]] = []
+
+    def fsync(file: int) -> None:
+        writable = fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+        synced.append((os.fstat(file).st_ino, writable))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    handles = system.has_handles()
+    for name in ("a/file", "a", ""):
+        Folder(place).sync(name)
+    nodes = [(place / name).stat().st_ino for name in ("a/file", "a", "")]
+    assert synced == ([(node, False) for node in nodes] if handles else [(nodes[0], True)])
+
+
+def test_what_cannot_be_removed_is_an_error_unless_that_is_all_the_same(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*given: object, **named: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "unlink", refuse)
+        for name in ("a/file", "a"):
+            Folder(place).remove(name, ignore_errors=True)
+            with pytest.raises(PermissionError):
+                Folder(place).remove(name)
+    assert (place / "a" / "file").read_bytes() == b"content"
 
 
 def test_a_planted_temporary_is_not_followed(place: Path) -> None:

@@ -145,6 +145,22 @@ def test_what_is_ready_answers_the_same_with_the_same_weights(tmp_path: Path) ->
     assert np.allclose(usual, at_once, atol=1e-6)
 
 
+def test_many_weights_lie_beside_what_is_ready_where_its_graph_has_its_own(tmp_path: Path) -> None:
+    weights = np.random.default_rng(0).normal(size=(1024, 1024)).astype(np.float32)
+    path = graph(tmp_path / "g.onnx", weights)
+    ready = make_ready(path)
+    assert ready == tmp_path / "g.ready.onnx"
+    assert list(graph_files(path)) == ["g.onnx", "g.ready.onnx", "g.ready.onnx.data"]
+    assert (tmp_path / "g.ready.onnx.data").stat().st_size == weights.nbytes
+    assert ready.stat().st_size < 2000
+    values = np.random.default_rng(1).normal(size=(2, 1024)).astype(np.float32)
+    assert np.allclose(answer(ready, values), answer(path, values), atol=1e-4)
+    (tmp_path / "b").mkdir()
+    small = graph(tmp_path / "b" / "g.onnx", weights[:1023])
+    make_ready(small)
+    assert list(graph_files(small)) == ["g.onnx", "g.ready.onnx"]
+
+
 def test_a_ready_graph_that_cannot_be_read_is_not_needed(tmp_path: Path) -> None:
     path = network(tmp_path)
     bundle = replace(in_a_bundle(path, tmp_path / "b", with_ready({"detect": path.name}, tmp_path)), at_once=True)

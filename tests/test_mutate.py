@@ -188,6 +188,8 @@ def test_a_sample_is_drawn_again_by_its_seed(shop: Path) -> None:
 
 @pytest.mark.slow
 def test_what_is_noticed_and_what_is_not(shop: Path) -> None:
+    lint = '[tool.mypy]\nfiles = ["shop"]\n[tool.ruff.lint]\nselect = ["ARG"]\n'
+    (shop / "pyproject.toml").write_text(lint)
     before = {path: path.read_bytes() for path in shop.rglob("*") if path.is_file()}
     done = run(shop, "--sample", 200, "--minutes", 4)
     assert before == {path: path.read_bytes() for path in shop.rglob("*") if path.is_file()}
@@ -206,9 +208,11 @@ def test_what_is_noticed_and_what_is_not(shop: Path) -> None:
     assert "[loop] continue -> break  (noticed by" in done.stderr
     assert "return price -> return None" not in done.stderr.partition("noticed")[0]
     assert "(tests/test_prices.py::test_spin ran out of time)" in done.stderr  # in a child process, for ever
+    assert re.search(r"return price \* 2 -> return None  \(noticed by lint: .*ARG001", done.stderr)
     total = done.stdout.splitlines()[-3].split()
     assert total[0] == "all"
-    assert total[6] == "1"  # declared to change nothing
+    assert total[3] == "1"  # the argument that nothing reads
+    assert total[7] == "1"  # declared to change nothing
 
 
 def test_the_bound_decides(shop: Path) -> None:

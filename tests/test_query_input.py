@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 from collections.abc import Callable
@@ -11,6 +12,9 @@ from typing import Any
 import command_line
 import pytest
 from conftest import Result
+
+from fashionrec.search import BATCH
+from fashionrec.search.result import QueryResult
 
 Cli = Callable[..., Result]
 
@@ -67,3 +71,24 @@ def test_lines_without_a_name_are_no_photo(cli: Cli, catalogue: Path, given: byt
     done = ask(given, "-")
     assert done.exit_code == 2
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("more", "kept"), [([], False), (["--csv", "hits.csv"], True), (["--html", "a.html"], True)])
+def test_lines_of_a_folder_keep_no_answer_of_before(
+    more: list[str], kept: bool, cli: Cli, catalogue: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = 3 * BATCH
+    for n in range(count):
+        shutil.copy(photos / "green.jpg", f"asked-{n:02}.jpg")
+    alive = []
+    document_of = QueryResult.to_dict
+
+    def counting(result: QueryResult, **options: bool) -> dict[str, Any]:
+        alive.append(sum(isinstance(one, QueryResult) for one in gc.get_objects()))
+        return document_of(result, **options)
+
+    monkeypatch.setattr(QueryResult, "to_dict", counting)
+    done = cli("query", *sorted(Path().glob("asked-*.jpg")), "--index", "catalogue", "-k", 1, "--jsonl", *more)
+    lines = [json.loads(line) for line in done.out.splitlines()]
+    assert [line["photo"] for line in lines] == [f"asked-{n:02}.jpg" for n in range(count)]
+    assert (len(alive), max(alive) > 2 * BATCH) == (count, kept)

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 from conftest import Result, keeps_its_contract
+from systems import posix_only
 
-from fashionrec.errors import Busy, ConfigError, DataError
+from fashionrec.errors import Busy, ConfigError, DataError, FashionrecError
 from fashionrec.evaluation.detection.run_comparison import compare_runs
-from fashionrec.models.runs import Run, find_run, list_runs, newest_promoted, read_run, start_run
+from fashionrec.models.runs import Run, find_run, list_runs, lock_handles, newest_promoted, read_run, start_run
 
 CLASSES = ("dress", "top")
 
@@ -248,4 +249,37 @@ def test_runs_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
     finished(tmp_path / "train", "a")
     (tmp_path / "train" / "b").mkdir()
     (tmp_path / "train" / "b" / "run.json").write_text("{")
-    assert [run.name for run in list_runs(tmp_path)] == ["a"]
+    (tmp_path / "c").mkdir()
+    (tmp_path / "train" / "c").symlink_to("a")
+    (tmp_path / "train" / "notes").symlink_to("../c")  # no run, and none of ours
+    (tmp_path / "finetune").symlink_to("train")
+    (tmp_path / "other").symlink_to("train")
+    refused: list[FashionrecError] = []
+    assert [run.name for run in list_runs(tmp_path, refused)] == ["a"]
+    links = [str(error).split(": ", 1)[1] for error in refused]
+    assert (links[0], links[2], len(links)) == ("finetune is a link (to train)", "train/c is a link (to a)", 3)
+    assert str(tmp_path / "train" / "b") in str(refused[1])
+
+
+@posix_only("locks of open files")
+def test_a_child_may_hold_the_run_of_this_process(tmp_path: Path) -> None:
+    run = start_run(tmp_path / "train", "a", kind="detector", verb="train")
+    (handle,) = lock_handles(run.path)
+    assert os.path.samestat(os.fstat(handle), (run.path / ".lock").stat())
+    assert lock_handles(tmp_path / "train" / "b") == ()
+
+
+def test_nobody_trains_in_a_folder_whose_lock_cannot_be_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a backup that cannot be written."""
+    with other_process(tmp_path, "k"):
+        pass
+
+    def refuse(path: str, *given: Any, **named: Any) -> int:
+        if Path(path).name == ".lock":
+            raise PermissionError(13, "Permission denied")
+        return plain(path, *given, **named)
+
+    plain = os.open
+    run = read_run(tmp_path / "runs" / "train" / "k")
+    monkeypatch.setattr(os, "open", refuse)
+    assert run.state == "killed"

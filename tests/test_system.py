@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from systems import posix_only
@@ -82,6 +83,63 @@ def test_where_files_cannot_be_locked_everybody_has_the_lock(tmp_path: Path, mon
     with (tmp_path / "a").open("wb") as one, (tmp_path / "a").open("rb") as other:
         assert system.lock(one, shared=False)
         assert system.lock(other, shared=False)
+
+
+@posix_only("locks of open files")
+def test_a_file_system_without_locks_gives_everybody_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    asked: list[int] = []
+
+    def refuse(file: object, operation: int) -> None:
+        asked.append(operation)
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with (tmp_path / "a").open("wb") as file:
+        assert system.lock(file, shared=False) is True
+        assert system.lock(file, shared=True) is True
+    assert asked == [fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_SH | fcntl.LOCK_NB]
+
+
+def test_cores_are_counted_where_a_process_cannot_ask_for_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 2, 5}, raising=False)
+    assert system.available_cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    for count, cores in ((6, 6), (None, 1)):
+        monkeypatch.setattr(os, "cpu_count", lambda count=count: count)
+        assert system.available_cores() == cores
+
+
+@pytest.mark.parametrize(
+    ("status", "platform", "peak"),
+    [
+        ("Name: x\nVmHWM:\t  7 kB\nVmRSS: 3 kB\n", "linux", 7 * 1024),
+        ("Name: x\n", "linux", 0),
+        (None, "linux", 5 * 1024),
+        (None, "darwin", 5),
+    ],
+)
+@posix_only("handles of folders")
+def test_the_most_memory_is_told_by_whatever_the_system_has(
+    status: str | None, platform: str, peak: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import resource
+
+    asked: list[int] = []
+
+    def getrusage(who: int) -> SimpleNamespace:
+        asked.append(who)
+        return SimpleNamespace(ru_maxrss=5)
+
+    monkeypatch.setattr(Path, "is_file", lambda path: status is not None)
+    monkeypatch.setattr(Path, "read_text", lambda path: status)
+    monkeypatch.setattr(resource, "getrusage", getrusage)
+    monkeypatch.setattr(sys, "platform", platform)
+    assert system.peak_memory() == peak
+    assert asked == ([resource.RUSAGE_SELF] if status is None else [])
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert system.peak_memory() == (0 if status is None else peak)
 
 
 def test_a_file_that_cannot_be_synced_is_an_error(tmp_path: Path) -> None:

@@ -123,6 +123,7 @@ def start(data: Path, folder: Path, *words: str) -> None:
         ("freeze=-1", "freeze=-1 is no number"),
         ("classes=[0,x]", "classes="),
         ("pretrained=nowhere.pt", "pretrained: there is no model nowhere.pt"),
+        ("distill_model=nowhere.pt", "distill_model: there is no model nowhere.pt"),
         ("time=0", "time=0 is out of range"),
         ("warmup_epochs=-1", "warmup_epochs=-1 is out of range"),
         ("mosaik=1", "unknown setting train.mosaik"),
@@ -178,7 +179,10 @@ def test_right_values_pass(settings: dict[str, Any]) -> None:
         ("cache", (True, False, "ram", "disk"), ("RAM", "disc"), "disk"),
         ("optimizer", ("SGD", "sgd", "AUTO"), ("SDG",), "SGD"),
         ("copy_paste_mode", ("flip", "mixup"), ("flop",), "flip"),
-        ("auto_augment", ("augmix", None), ("randaugmen",), "randaugment"),
+        ("auto_augment", ("randaugment", "autoaugment", "augmix", None), ("randaugmen",), "randaugment"),
+        ("compile", (True, False, "default", "reduce-overhead", "max-autotune-no-cudagraphs"), ("treu",), "did you mean true?"),
+        ("split", ("train", "val", "test"), ("vals",), "did you mean val?"),
+        ("dis", (0, 1e6), (-0.1,), "at least 0"),
     ],
 )  # fmt: skip
 def test_values_at_their_bounds(name: str, right: tuple[object, ...], wrong: tuple[object, ...], hint: str) -> None:

@@ -149,7 +149,8 @@ class Captioner(ABC):
     name: ClassVar[str]
     #: For people.
     title: ClassVar[str]
-    #: Crops leave the machine: a customer's photo goes there only if the captioner was named.
+    #: Crops leave the machine, which is said before a run. Nobody chooses such a captioner for a customer's photo: a query
+    #: describes by the catalogue's own encoder unless its user names another.
     sends_photos: ClassVar[bool] = False
     #: Captions are paid for: their expected cost is told first, and what is spent is counted.
     costs: ClassVar[bool] = False
@@ -205,8 +206,8 @@ class Captioner(ABC):
         return ""
 
     def price(self, model: str | None = None, *, batch: bool = False) -> Price | None:
-        """The price of a model, by default its own; None where it is not known."""
-        return Price(0.0, 0.0)
+        """The price of a model, by default its own; None where it is not known, as of one that costs and does not say more."""
+        return None if self.costs else Price(0.0, 0.0)
 
     def expected_tokens(self) -> Tokens:
         """The tokens of one caption, before any was measured."""

@@ -132,7 +132,7 @@ class Catalogue:
 
     @cached_property
     def finder(self) -> GarmentFinder:
-        """Finds the garments of photos as the build found them."""
+        """Finds the garments of photos, and cuts them out as the build did."""
         from fashionrec.garments import FinderSettings, GarmentFinder
 
         settings = FinderSettings.of_catalogue(self.config, self.settings, self.embedder.side)

@@ -118,7 +118,8 @@ def query(
 
     root = session.find_catalogue(index[0] if index else None)
     with Catalogue.open(root, session.resolved, at_once=asked.is_short) as catalogue:
-        answer = ask(session, catalogue, asked, partial(_report, session, asked, jsonl, explain))
+        keep = not jsonl or any((csv, xlsx, html, save_crops))
+        answer = ask(session, catalogue, asked, partial(_report, session, asked, jsonl, explain), keep=keep)
         if not jsonl and csv is None:
             session.out.result(answer.to_dict(explain=explain), lambda: print_answer(session, answer, explain))
         write_files(session, answer, csv, xlsx, html, save_crops)
@@ -209,12 +210,18 @@ def _named_as_options(error: UsageError) -> UsageError:
 
 
 def ask(
-    session: Session, catalogue: "Catalogue", query: "Query", report: "Callable[[Outcome], None] | None" = None
+    session: Session,
+    catalogue: "Catalogue",
+    query: "Query",
+    report: "Callable[[Outcome], None] | None" = None,
+    *,
+    keep: bool = True,
 ) -> "Answer":
     """The answer of an open catalogue, by the session's settings."""
     from fashionrec.search.search import search
 
-    return search(catalogue, query, describe=query_describer(session, catalogue), report=report, once=catalogue.at_once)
+    describe = query_describer(session, catalogue)
+    return search(catalogue, query, describe=describe, report=report, once=catalogue.at_once, keep=keep)
 
 
 def _repeated(query: "Query") -> str:

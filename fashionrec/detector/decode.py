@@ -43,7 +43,7 @@ def decode_yolo(output: np.ndarray, conf: float, multi_label: bool) -> Detection
     return Detections(boxes.astype(np.float32), scores[classes, anchors].astype(np.float32), classes.astype(np.int64))
 
 
-def decode_end2end(output: np.ndarray, conf: float, multi_label: bool) -> Detections:
+def decode_end2end(output: np.ndarray, conf: float, _multi_label: bool) -> Detections:
     """Heads that answer boxes, [n, 6] of xyxy, score, class. YOLO26 and YOLOv10 need no NMS, so it changes nothing much; Faster
     R-CNN answers each of its proposals once for each class, and needs it."""
     kept = output[output[:, 4] > conf]

@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 
 from fashionrec.common.folder import Folder
-from fashionrec.common.sqlite import open_foreign
+from fashionrec.common.sqlite import MAX_VALUE, open_foreign
 from fashionrec.inspection.report import Report
 from fashionrec.store.schema import SCHEMA
 
 _STEPS = 10_000_000
 
 
-def check_database(folder: Folder, name: str, report: Report) -> None:
-    """Report views, triggers, virtual tables and journals. The file is opened as one that nobody writes."""
+def check_database(
+    folder: Folder, name: str, report: Report, *, steps: int = _STEPS, max_value: int = MAX_VALUE
+) -> None:
+    """Report views, triggers, virtual tables and journals. The file is opened as one that nobody writes.
+
+    Reading its schema may take ``steps`` of SQLite's virtual machine; a text in it may have ``max_value`` bytes.
+    """
     for suffix in ("-journal", "-wal"):
         if folder.kind(name + suffix) is not None:
             report.add(name + suffix, "journal", "changes that SQLite applies when it opens the database")
     path = folder.path(name).absolute()
     try:
-        db = sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)
-        try:
-            db.set_progress_handler(lambda: True, _STEPS)
-            db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 16 << 20)
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as db:
+            db.set_progress_handler(lambda: True, steps)
+            db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max_value)
             for pragma in ("trusted_schema = OFF", "cell_size_check = ON", "mmap_size = 0"):
                 db.execute(f"PRAGMA {pragma}")
             rows = db.execute("SELECT type, name, sql FROM sqlite_master").fetchmany(10_000)
-        finally:
-            db.close()
     except sqlite3.Error as error:
         report.add(name, "database", f"SQLite cannot read it: {error}", "", refused=_served(report))
         return

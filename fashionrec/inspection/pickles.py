@@ -105,23 +105,25 @@ def is_known(name: str) -> bool:
     return name in _DATA or bool(_MODEL_PARTS.fullmatch(name))
 
 
-def archive_globals(file: IO[bytes], budget: Budget) -> tuple[list[str], list[str]]:
+def archive_globals(
+    file: IO[bytes], budget: Budget, *, max_members: int = _MOST_MEMBERS, max_pickle: int = MAX_PICKLE
+) -> tuple[list[str], list[str]]:
     """The foreign globals of the pickles in a zip archive (``.pt``, ``.npz``), and its members that hold a program.
 
-    Raises :class:`UnreadablePickle`.
+    Raises :class:`UnreadablePickle`, also for more than ``max_members``, or a ``.pkl`` of more than ``max_pickle`` bytes.
     """
     found: set[str] = set()
     programs: list[str] = []
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
-            if len(members) > _MOST_MEMBERS:
+            if len(members) > max_members:
                 raise UnreadablePickle(f"it has {len(members):,} members")
             for member in members:
                 if "/code/" in member.filename and member.filename.endswith(".py"):
                     programs.append(member.filename)
                 else:
-                    found.update(_member_globals(archive, member, budget))
+                    found.update(_member_globals(archive, member, budget, max_pickle))
     except UnreadablePickle:
         raise
     except Exception as error:  # a damaged archive may fail in any way
@@ -129,7 +131,7 @@ def archive_globals(file: IO[bytes], budget: Budget) -> tuple[list[str], list[st
     return sorted(found), programs
 
 
-def _member_globals(archive: zipfile.ZipFile, member: zipfile.ZipInfo, budget: Budget) -> list[str]:
+def _member_globals(archive: zipfile.ZipFile, member: zipfile.ZipInfo, budget: Budget, max_pickle: int) -> list[str]:
     suffix = PurePosixPath(member.filename).suffix
     with archive.open(member) as content:
         head = content.read(4096)
@@ -142,10 +144,10 @@ def _member_globals(archive: zipfile.ZipFile, member: zipfile.ZipInfo, budget: B
         sure = suffix == ".pkl"
         if not (sure or is_pickle(head) or may_be_pickle(head, suffix)):
             return []
-        data = head + content.read(MAX_PICKLE + 1 - len(head))
+        data = head + content.read(max_pickle + 1 - len(head))
     budget.spend(unpacked=len(data))
-    if sure and len(data) > MAX_PICKLE:
-        raise UnreadablePickle(f"{member.filename} has more than {MAX_PICKLE >> 20} MiB")
+    if sure and len(data) > max_pickle:
+        raise UnreadablePickle(f"{member.filename} has more than {max_pickle:,} bytes")
     try:
         return foreign_globals(io.BytesIO(data), budget)
     except UnreadablePickle:

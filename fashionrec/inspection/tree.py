@@ -38,8 +38,8 @@ _TRAINER_STATE = re.compile(r"training_args\.bin|(optimizer|scheduler|scaler)\.p
 _ENGINES = (".engine", ".plan", ".trt")
 
 
-def inspect_tree(folder: Folder, report: Report, budget: Budget) -> list[Entry]:
-    """Look at every entry and file of the folder; returns the files."""
+def inspect_tree(folder: Folder, report: Report, budget: Budget, *, max_entries: int = MAX_ENTRIES) -> list[Entry]:
+    """Look at every entry and file of the folder, up to ``max_entries``; returns the files."""
     files: list[Entry] = []
     links: dict[tuple[int, int], list[int]] = {}  # files with several names: how many, and how many are in here
     names: dict[tuple[int, int], str] = {}
@@ -47,8 +47,8 @@ def inspect_tree(folder: Folder, report: Report, budget: Budget) -> list[Entry]:
         _writable(report, ".")
     try:
         for n, entry in enumerate(folder.walk()):
-            if n >= MAX_ENTRIES:
-                report.add(".", "size", f"it has more than {MAX_ENTRIES:,} entries", refused=True)
+            if n >= max_entries:
+                report.add(".", "size", f"it has more than {max_entries:,} entries", refused=True)
                 break
             _check_name(entry.name, report)
             if entry.kind == "folder":

@@ -30,6 +30,7 @@ def search(
     report: Callable[[Outcome], None] | None = None,
     once: bool = False,
     read_items: bool = True,
+    keep: bool = True,
 ) -> Answer:
     """Answer a query.
 
@@ -40,6 +41,8 @@ def search(
         once: no other query comes after it, so that the detector's memory is given back before the encoder takes its own.
         read_items: without them garments have their ``ranking`` and no hits (but merged lists do): for who asks many questions
             and shows no answer, as evaluations do.
+        keep: without it the answer has no outcomes: ``report`` was given each, so that any number of photos needs the memory
+            of one.
 
     Raises :class:`CatalogueError` where the catalogue is closed, and :class:`UsageError` for what cannot be answered; of
     several photos those that cannot are ``failures`` of the answer, unless none can.
@@ -58,17 +61,23 @@ def search(
         own = settings.caption in ("auto", ENCODER)  # which learns from the products, once
         describe = catalogue.memoize(describer) if own else describer(catalogue, settings.caption)
     answer = Answer(query, catalogue)
+    answered, failure = False, None
     outcomes = _outcomes(catalogue, query, settings, describe, once)
     for outcome in _with_items(catalogue, outcomes) if read_items else outcomes:
-        if query.goes_with and isinstance(outcome, QueryResult):
-            from fashionrec.search.outfits import goes_with
+        if isinstance(outcome, UsageError):
+            failure = failure or outcome
+        else:
+            answered = True
+            if query.goes_with:
+                from fashionrec.search.outfits import goes_with
 
-            outcome.goes_with = goes_with(catalogue, outcome, settings)
-        answer.outcomes.append(outcome)
+                outcome.goes_with = goes_with(catalogue, outcome, settings)
+        if keep:
+            answer.outcomes.append(outcome)
         if report is not None:
             report(outcome)
-    if not answer.results:
-        raise answer.failures[0]
+    if failure is not None and not answered:
+        raise failure
     return answer
 
 

@@ -248,7 +248,7 @@ def shared_files(root: Path, manifest: Manifest) -> list[Path]:
 def commit(root: Path, name: str, manifest: Manifest, own: Iterable[str | Path] = (ITEMS, REPORT)) -> Generation:
     """Make generation ``name`` the served one: sync its files, write its manifest, switch the pointer, tidy up.
 
-    ``own`` are the files of its own folder; the others follow from the manifest. Files that an earlier manifest lists are
+    The caller holds :func:`writer_lock`. ``own`` are the files of its own folder; the others follow from the manifest. Files that an earlier manifest lists are
     not hashed again. Until the pointer is switched a reader sees the old generation whole; afterwards the new one whole.
     """
     previous = read_current(root) if is_catalogue(root) else None
@@ -284,7 +284,7 @@ def commit(root: Path, name: str, manifest: Manifest, own: Iterable[str | Path] 
 def roll_back(root: Path, to: str | None = None) -> Generation:
     """Serve an earlier generation (or, after a rollback, a later one): by default the one the served one was made from.
 
-    Nothing is removed until the next commit. Raises :class:`CatalogueError` where it is not there or not whole.
+    The caller holds :func:`writer_lock`. Nothing is removed until the next commit. Raises :class:`CatalogueError` where it is not there or not whole.
     """
     served = read_current(root)
     name = to or served.manifest.parent

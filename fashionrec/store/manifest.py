@@ -55,7 +55,8 @@ class SegmentEntry:
 class CatalogueSettings(NamedTuple):
     """What a catalogue's photos were cut and their garments found with; None where the manifest does not say.
 
-    Questions and later builds do the same. ``build_key`` is the fingerprint of these and the models.
+    Edits of the catalogue do the same. A question is decoded, padded and cut so, but found with the thresholds of the present
+    settings (:meth:`fashionrec.garments.FinderSettings.of_catalogue`). ``build_key`` is the fingerprint of these and the models.
     """
 
     detect: bool | None = None

@@ -121,16 +121,14 @@ class Caches:
 
     def put(self, entries: Sequence[Entry]) -> None:
         """Record outcomes in both files, the project's first."""
-        if entries:
-            for cache in self._all():
-                cache.put_many(entries)
+        for cache in self._all():
+            cache.put_many(entries)
 
     def complete(self, entries: Iterable[Entry]) -> None:
         """Record in the catalogue's own file what only the project's had."""
         if self.own is not None:
-            missing = [entry for entry in entries if self.own.find(*entry[:3], entry[3].captioner) != entry[3]]
-            if missing:
-                self.own.put_many(missing)
+            known = self.own.find
+            self.own.put_many([entry for entry in entries if known(*entry[:3], entry[3].captioner) != entry[3]])
 
     def recover(self, captioner: Captioner, spool: Path) -> int:
         """Read and record the answers that a killed run of this user had written down; returns how many there were.
@@ -190,7 +188,7 @@ class Recorder:
             self._spool.close()
 
     def _write_own(self) -> None:
-        if self._caches.own is not None and self._own:
+        if self._caches.own is not None:
             self._caches.own.put_many(self._own)
         self._own, self._own_at = [], time.monotonic()
 

@@ -16,6 +16,7 @@ from fashionrec.captioner.job.garments import Recaption
 from fashionrec.captioner.schema import attributes, embedding_text, lexical_text, shortened
 from fashionrec.captioner.vocabulary import vocabulary_of
 from fashionrec.catalogue.catalogue import Catalogue
+from fashionrec.common.batches import batched
 from fashionrec.errors import Busy
 from fashionrec.store import generations
 from fashionrec.store.content import CaptionRow
@@ -24,7 +25,7 @@ from fashionrec.store.writer import GenerationWriter
 
 if TYPE_CHECKING:
     from fashionrec.captioner.base import Captioner
-    from fashionrec.captioner.job.caches import Caches
+    from fashionrec.captioner.job.caches import Caches, Entry
     from fashionrec.captioner.schema import Description
     from fashionrec.config import Config
 
@@ -46,25 +47,25 @@ def publish(
     the text tower (``tokens_cut``, ``texts_cut``). Raises :class:`Busy` where another process writes.
     """
     with _writer(root), Catalogue.open(root, config) as catalogue:
-        described: dict[int, tuple[Description, str]] = {}
-        found = []
         anew = [(recaption.numbers(catalogue), recaption.since) for recaption in recaptions]
-        for garment in catalogue.items.garments():
-            since = None
-            if captioner.keeps(garment.captioner):
-                moments = [moment or "" for numbers, moment in anew if numbers is None or garment.garment_no in numbers]
-                if not moments:
-                    continue
-                since = min(moments)
-            place = Place(garment.photo, garment.class_name, garment.box)
-            outcome = caches.find(place, captioner.name, model=captioner.only_model, since=since)
-            if outcome is not None and outcome.description is not None:
-                described[garment.garment_no] = outcome.description, outcome.captioner
-                found.append((*place, outcome))
-                if len(found) == GROUP:
-                    caches.complete(found)
-                    found = []
-        caches.complete(found)
+
+        def find() -> Iterator[tuple[int, Description, Entry]]:
+            for garment in catalogue.items.garments():
+                since = None
+                if captioner.keeps(garment.captioner):
+                    moments = [moment or "" for which, moment in anew if which is None or garment.garment_no in which]
+                    if not moments:
+                        continue
+                    since = min(moments)
+                place = Place(garment.photo, garment.class_name, garment.box)
+                outcome = caches.find(place, captioner.name, model=captioner.only_model, since=since)
+                if outcome is not None and outcome.description is not None:
+                    yield garment.garment_no, outcome.description, (*place, outcome)
+
+        described: dict[int, tuple[Description, str]] = {}
+        for group in batched(find(), GROUP):
+            described |= {number: (description, entry[3].captioner) for number, description, entry in group}
+            caches.complete(entry for _, _, entry in group)
         cut = _write_generation(catalogue, described) if described else {"texts_cut": 0, "tokens_cut": 0}
     return {"published": len(described), **cut}
 

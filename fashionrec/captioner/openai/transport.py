@@ -160,18 +160,14 @@ def _set_deadlines(client: Any, guard: Guard) -> None:
 
 
 class _Backend:
+    """A pool's way to connect. It asks for no more where it has no socket files and no retries of its own."""
+
     def __init__(self, inner: Any, guard: Guard, core: Any) -> None:
         self._inner, self._guard, self._core = inner, guard, core
 
     def connect_tcp(self, host: str, port: int, timeout: float | None = None, **named: Any) -> _Stream:
         seconds = _remaining(self._guard, timeout, self._core.ConnectTimeout)
         return _Stream(self._inner.connect_tcp(host, port, timeout=seconds, **named), self._guard, self._core)
-
-    def connect_unix_socket(self, *given: Any, **named: Any) -> Any:
-        return self._inner.connect_unix_socket(*given, **named)
-
-    def sleep(self, seconds: float) -> None:
-        self._inner.sleep(seconds)
 
 
 class _Stream:

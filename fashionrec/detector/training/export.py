@@ -132,7 +132,7 @@ def _written(
     return write_bundle(out, kind="detector", name=name, graphs=graphs, files=files, overwrite=overwrite, **about)
 
 
-def _none(photo: Image.Image) -> np.ndarray:
+def _none(_photo: Image.Image) -> np.ndarray:
     raise AssertionError("a bundle has no checkpoint to ask")
 
 

@@ -72,7 +72,7 @@ def _load(path: Any, map_location: Any = "cpu", **_: Any) -> Any:
     return load_pickle(Path(path), map_location)
 
 
-def _load_checkpoint(weight: Any, safe_only: Any = None) -> tuple[dict[str, Any], str]:
+def _load_checkpoint(weight: Any, safe_only: Any = None) -> tuple[dict[str, Any], str]:  # noqa: ARG001
     """As ultralytics' function of this name: a checkpoint and its file, which is fetched where it is one of the published."""
     from ultralytics.utils.downloads import attempt_download_asset
 
@@ -94,7 +94,7 @@ def _scanned(path: Path) -> dict[str, Any]:
     return copy.deepcopy(_labels[str(path)])  # a KeyError has ultralytics scan the labels
 
 
-def _keep_scanned(prefix: str, path: Path, labels: dict[str, Any], version: str) -> None:
+def _keep_scanned(_prefix: str, path: Path, labels: dict[str, Any], version: str) -> None:
     labels["version"] = version
     _labels[str(path)] = copy.deepcopy(labels)
 
@@ -104,6 +104,6 @@ def _set_pixel_files(dataset: Any, files: Sequence[Path]) -> None:
     dataset._npy_files = [folder / f"{hashlib.sha256(os.fsencode(file)).hexdigest()}.npy" for file in files]
 
 
-def _read_whole(path: Any, write: Any) -> None:
+def _read_whole(_path: Any, write: Any) -> None:
     """Have a JPEG without its end decoded, which fails where more than the end is missing; write nothing beside it."""
     write(os.devnull)

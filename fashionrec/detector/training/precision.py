@@ -50,7 +50,7 @@ def to_fp16(graph: Path, out: Path) -> dict[str, Any]:
     with _translated("fp16"):
         from onnxruntime.transformers.float16 import convert_float_to_float16
 
-        half = convert_float_to_float16(model, keep_io_types=True, node_block_list=sorted(kept))
+        half = convert_float_to_float16(model, keep_io_types=True, node_block_list=list(kept))
         _unround(half.graph)
         onnx.save(half, out)
         _session(out)
@@ -101,7 +101,7 @@ def to_int8(
         "per_channel": True,
         "reduce_range": True,
         "op_types_to_quantize": list(_QUANTIZED),
-        "nodes_to_exclude": sorted(without),
+        "nodes_to_exclude": list(without),
         "calibrate_method": CalibrationMethod.MinMax,
     }
     with _translated("int8"):
@@ -220,9 +220,6 @@ def _folded(graph: Path, out: Path) -> onnx.ModelProto:
         model = rewritten(graph)
     for n, node in enumerate(model.graph.node):
         node.name = f"{n}:{node.name}"
-    metadata = model.metadata_props.add()
-    # or the quantizer asks for it, on stderr
-    metadata.key, metadata.value = "onnx.quant.pre_process", "onnxruntime.quant"
     onnx.save(model, out)
     return model
 
@@ -249,10 +246,6 @@ class _Reader:
             return None
         self.photos += len(batch)
         return {self._name: batch}
-
-    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-        while (batch := self.get_next()) is not None:
-            yield batch
 
 
 @contextmanager

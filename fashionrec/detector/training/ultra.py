@@ -179,7 +179,7 @@ def quiet(log: Path | None) -> Iterator[None]:
                 if isinstance(handler, logging.StreamHandler):
                     handler.setStream(sys.__stderr__ if handler.stream is stream else handler.stream)
             for handler, old in before:
-                handler.setStream(old or sys.__stderr__)
+                handler.setStream(old)
 
 
 @contextlib.contextmanager
