@@ -61,6 +61,7 @@ def _middle(image: Image.Image, edge: int, height: int, width: int) -> Image.Ima
     kept = max(_MAX_RESIZED // edge, 2 * max(height, width)) * short // edge + 1
     if edge * (edge * long // short) <= _MAX_RESIZED or long <= kept:
         return image
+    kept += (long - kept) % 2  # as much on either side, or the middle lies half a pixel off
     start = (long - kept) // 2
     wide = image.width >= image.height
     return image.crop((start, 0, start + kept, short) if wide else (0, start, short, start + kept))
