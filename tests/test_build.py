@@ -59,6 +59,13 @@ def test_without_whole_photos_undetected_ones_are_left_out(
 ) -> None:
     settings = config.model_copy(update={"build": config.build.model_copy(update={"whole_photo": False})})
     assert build(photos, tmp_path / "c", settings=settings).items == 6
+    with Catalogue.open(tmp_path / "c") as catalogue:
+        for name in {stored.item.image for stored in catalogue.items.everything()}:
+            (photos / name).unlink()
+    with pytest.raises(DataError) as caught:
+        build(photos, tmp_path / "d", settings=settings)
+    assert str(caught.value) == "no garment was found in any photo"
+    assert caught.value.hint == "set build.whole_photo=true, or lower detector.conf"
 
 
 def test_the_garment_of_the_products_category_is_its_item_and_the_others_are_worn_with_it(
@@ -183,6 +190,9 @@ def test_a_folder_that_holds_other_things_is_left_alone(photos: Path, build: Bui
     with pytest.raises(CatalogueError, match="not empty"):
         build(photos, tmp_path / "c")
     assert [p.name for p in (tmp_path / "c").iterdir()] == ["thesis.docx"]
+    with pytest.raises(CatalogueError, match="not empty"):
+        build(photos, tmp_path / "c" / "thesis.docx")
+    assert (tmp_path / "c" / "thesis.docx").is_file()
 
 
 def finished(journal: Path) -> int:

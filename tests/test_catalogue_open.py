@@ -13,6 +13,7 @@ import pytest
 
 import fashionrec
 from fashionrec.catalogue.catalogue import Catalogue, verify_catalogue
+from fashionrec.catalogue.edit import update_products
 from fashionrec.catalogue.reindex import reindex_catalogue
 from fashionrec.common.files import dump_json, sha256_file
 from fashionrec.config import Config, Resolved, load_config
@@ -78,7 +79,11 @@ def test_a_catalogue_without_an_encoder_or_a_detector(catalogue: Path, config: C
         assert opened.detector_bundle is None
         opened.begin("text", detect=True)
     rewrite(catalogue, lambda document: document["bundles"].pop("embedder"))
-    assert refused(lambda: Catalogue.open(catalogue, config))[0] == f"catalogue {catalogue} has no embedder"
+    for act in (
+        lambda: Catalogue.open(catalogue, config).close(),
+        lambda: update_products(catalogue, [{"product_id": "green.jpg", "price": 1}], config),
+    ):
+        assert refused(act)[0] == f"catalogue {catalogue} has no embedder"
 
 
 def test_a_generation_that_a_writer_replaces_meanwhile_is_opened_in_its_new_state(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -120,6 +121,9 @@ def test_what_is_told_of_a_folder_that_is_none(tmp_path: Path) -> None:
         f"{folder / 'processor_config.json'} asks for code of its own (auto_map), which is never run",
         "only models that transformers knows itself are supported",
     )
+    (folder / "processor_config.json").write_text("[]")
+    told = f"{folder / 'processor_config.json'} is no configuration"
+    assert refused(lambda: read_config(folder)) == (told, HINT)
     (folder / "adapter_config.json").write_text("{}")
     assert refused(lambda: read_config(folder)) == (
         f"{folder} holds an adapter, not a whole model",
@@ -168,3 +172,68 @@ def test_the_settings_of_an_image_processor() -> None:
     assert refused(lambda: image_spec({**settings, "resample": 99}))[0].startswith(
         "the image processor's settings are not understood (ValueError("
     )
+
+
+class Words:
+    """A tokenizer of nine tokens."""
+
+    pad_token: str | None = "<end>"
+    model_max_length: Any = 3
+
+    def __init__(self, **values: Any) -> None:
+        vars(self).update(values)
+
+    def __len__(self) -> int:
+        return 9
+
+    def save_pretrained(self, folder: str) -> None:
+        """As a tokenizer without a fast kind does: it writes no tokenizer.json."""
+
+
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        ({}, None),
+        ({"width": 24}, "its image processor cuts 24 x 32 pixels, and its image tower reads 32 x 32"),
+        ({"height": 24}, "its image processor cuts 32 x 24 pixels, and its image tower reads 32 x 32"),
+        ({"known": 8}, "its tokenizer has 9 tokens, and its text tower knows 8"),
+        ({"most": 2}, "its tokenizer reads 2 tokens at most"),
+        ({"model_max_length": 2}, "its tokenizer reads 2 tokens at most"),
+        ({"pad_token": None}, "its tokenizer has no padding token"),
+        ({"model_max_length": None}, "is not understood (TypeError("),
+    ],
+)
+def test_the_parts_of_a_clip_fit_together(changes: dict[str, Any], wrong: str | None) -> None:
+    pytest.importorskip("transformers")
+    from fashionrec.embedder.training.families.clip import check_parts
+
+    given = {"height": 32, "width": 32, "known": 9, "most": 3} | changes
+    text = SimpleNamespace(vocab_size=given["known"], max_position_embeddings=given["most"])
+    model = SimpleNamespace(config=SimpleNamespace(vision_config=SimpleNamespace(image_size=32), text_config=text))
+    processor = SimpleNamespace(crop_size={key: given[key] for key in ("height", "width")})
+    words = Words(**{key: value for key, value in changes.items() if hasattr(Words, key)})
+    if wrong is None:
+        check_parts(Path("f"), model, processor, words)
+    elif wrong.endswith("("):
+        told, hint = refused(lambda: check_parts(Path("f"), model, processor, words))
+        assert told.startswith(f"f: its preprocessing {wrong}")
+        assert hint == HINT
+    else:
+        told = f"f does not fit together: {wrong}"
+        assert refused(lambda: check_parts(Path("f"), model, processor, words)) == (told, WHOLE)
+
+
+def test_tokenizers_that_are_too_large_or_cannot_be_written(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    from fashionrec.embedder.training.checkpoint import MAX_TOKENIZER, load_processors
+    from fashionrec.embedder.training.export import write_tokenizer
+
+    (tmp_path / "vocab.json").touch()
+    os.truncate(tmp_path / "vocab.json", MAX_TOKENIZER + 1)
+    told = f"{tmp_path / 'vocab.json'} is larger than 64 MiB"
+    assert refused(lambda: load_processors(tmp_path, None, None)) == (told, HINT)
+    assert refused(lambda: write_tokenizer(Words(), tmp_path / "tokenizer.json")) == (
+        "the tokenizer cannot be written as tokenizer.json",
+        "only fast tokenizers are supported",
+    )
+    assert not (tmp_path / "tokenizer.json").exists()

@@ -11,6 +11,7 @@ from conftest import TINY, Result
 from PIL import Image
 
 from fashionrec.captioner.local.calibration import sigmoid
+from fashionrec.config import load_config
 from fashionrec.embedder.embed import Embedder
 from fashionrec.embedder.preprocess import seen
 from fashionrec.embedder.spec import EmbedderSpec
@@ -117,11 +118,18 @@ def test_another_family_is_a_file_and_a_line(
 ) -> None:
     from fashionrec.embedder.training.export import export_embedder
     from fashionrec.embedder.training.families import MODULES
+    from fashionrec.embedder.training.train import Pair, train_embedder
 
+    pairs = [Pair(lambda: Image.new("RGB", (32, 32)), "a top", str(n)) for n in range(8)]
     refused = cli("export", siglip, "--out", tmp_path / "bundle")
     assert refused.code == 2
     assert "of type 'siglip', not a CLIP" in refused.err
     families = {**MODULES, "siglip": "siglip_family"}
+    with pytest.raises(ModelError, match="cannot be trained on: only CLIP models can"):
+        train_embedder(
+            pairs, load_config(env={}).config.train_embedder, tmp_path / "runs", init=str(siglip), families=families
+        )
+    assert not (tmp_path / "runs").exists()
     agreement = export_embedder(str(siglip), tmp_path / "bundle", families=families).agreement
     assert agreement["token_ids_equal"] is True
     assert min(agreement["image_cosine_min"], agreement["text_cosine_min"]) > 0.9999

@@ -342,6 +342,23 @@ def test_a_garment_too_small_in_the_reduced_photo_is_cut_from_all_pixels(tmp_pat
     assert embedder.size == (176, 176)  # 160 and twice the margin, and not a quarter of it
 
 
+def test_a_photo_that_is_removed_before_it_is_read_again_costs_one_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    picture(2400, 1800).save(path, quality=95)
+
+    class Removing(FakeDetector):
+        imgsz = 300
+
+        def detect(self, photos: Sequence[Image.Image]) -> list[list[Garment]]:
+            path.unlink()
+            return [[Garment(0, "top", 0.9, Box(10, 10, 40, 50))]]
+
+    ((_, outcome),) = run([("a", path)], models(Removing(), FakeEmbedder()))
+    assert isinstance(outcome, ImageError)
+    assert outcome.reason == "missing"
+    nothing_left()
+
+
 class Telling:
     """Stands in for a path: it is told where it is read."""
 

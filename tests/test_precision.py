@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ import pytest
 from conftest import TINY, two_halves
 from PIL import Image
 
-from fashionrec.catalogue.build.sample import Sample
 from fashionrec.config import Config, load_config
 from fashionrec.embedder.embed import Embedder
 from fashionrec.embedder.training.gate import LABELLED, Figures, Tolerance, compare, judge
@@ -531,22 +530,6 @@ def test_a_model_of_less_than_four_megabytes_is_small(tmp_path: Path, config: Co
         )  # fmt: skip
         assert found is source
     assert asked == [4 << 20]
-
-
-def test_the_sample_prefers_products_with_several_photos(config: Config) -> None:
-    rows = [ProductRow(f"{n}.jpg", Path(), f"single{n}") for n in range(500)]
-    rows += [ProductRow(f"m{n}.jpg", Path(), f"several{n // 4}") for n in range(80)]
-
-    embedder = Bundle.open(TINY / "embedder")
-
-    def chosen(rows: Sequence[ProductRow]) -> list[str]:
-        return [row.product_id for row in Sample(rows, None, embedder, config).chosen()]
-
-    found = chosen(rows)
-    assert len(found) <= 128
-    assert sum(name.startswith("several") for name in found) == 60
-    assert sum(name.startswith("single") for name in found) >= 50
-    assert chosen(rows[:7]) == [row.product_id for row in rows[:7]]
 
 
 @pytest.mark.train

@@ -161,6 +161,16 @@ def test_the_recall_of_half_floats_by_hand_where_many_are_nearly_the_same(tmp_pa
     assert reindex_catalogue(root, configured(), vectors="float16")["float16_recall_at_10"] == 0.95
 
 
+def test_one_vector_has_nothing_to_be_mistaken_for_and_what_is_halved_stays(tmp_path: Path, build: Build) -> None:
+    two_halves(tmp_path / "p" / "a.png", "red", "white")
+    root = tmp_path / "c"
+    build(tmp_path / "p", root, detect=False)
+    for number, converted in (("000002", 1), ("000003", 0)):
+        found = reindex_catalogue(root, configured(), vectors="float16")
+        assert (found["generation"], found["segments_converted"], found["dtype"]) == (number, converted, "float16")
+        assert found["float16_recall_at_10"] == 1.0
+
+
 def test_a_disk_that_is_full_leaves_what_was_served(many: Path) -> None:
     from fashionrec.errors import WriteError
 

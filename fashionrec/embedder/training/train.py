@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,9 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from fashionrec.config import TrainEmbedderConfig
 from fashionrec.embedder.training.export import quiet
-from fashionrec.embedder.training.families import load_checkpoint
+from fashionrec.embedder.training.families import MODULES, load_checkpoint
 from fashionrec.embedder.training.families.clip import Clip, features
-from fashionrec.errors import DataError, ModelError
+from fashionrec.errors import DataError, FashionrecError, ModelError
 from fashionrec.models.runs import Run, start_run
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's own
@@ -37,9 +37,8 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 TEMPERATURE = 0.1  # of the supervised contrastive loss
 MAX_LENGTH = 32  # tokens of the small CLIP's text tower; a caption has about 15
 HELD_OUT = 0.1  # share of the products whose last photo is kept out of training, to watch
-_ZOOM = (
-    1.25  # pictures are kept this much larger than the tower's input, so that augmentation has something to cut from
-)
+#: Pictures are kept this much larger than the tower's input, so that augmentation has something to cut from.
+_ZOOM = 1.25
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,7 @@ def train_embedder(
     runs: Path,
     *,
     init: str | None = None,
+    families: Mapping[str, str] = MODULES,
     dataset: dict[str, Any] | None = None,
     log: Callable[[str], None] | None = None,
     progress: Progress | None = None,
@@ -70,13 +70,16 @@ def train_embedder(
     With ``init`` (a Hugging Face id or folder) that CLIP is finetuned, else a small one is made. All
     pictures are held in memory as uint8. The last photo of some products is held out; a finetune is
     promoted only if its ``held_out_recall_at_1`` (the product's other photos come first) did not fall.
-    Raises :class:`DataError` for fewer than eight products.
+    ``families`` are the modules by ``model_type``. Raises :class:`DataError` for fewer than eight products, and
+    :class:`ModelError` where ``init`` is of another family than CLIP, :class:`FashionrecError` where the loss is no number.
     """
     if len({pair.product_id for pair in pairs}) < 8:
         raise DataError("an encoder needs photos of at least 8 products to learn from")
     verb = "train" if init is None else "finetune"
     with quiet():
-        start = _load_clip(init) if init else None  # before there is a run: a checkpoint that is not whole leaves none
+        start = (
+            _load_clip(init, families) if init else None
+        )  # before there is a run: a checkpoint that is not whole leaves none
     run = start_run(runs / verb, config.name, kind="embedder", verb=verb, exist_ok=config.exist_ok)
     run.seed, run.device = config.seed, str(config.device or "cpu")
     run.config = {"train_embedder": config.model_dump(), "init": init}
@@ -129,6 +132,8 @@ def _train(
             index = torch.from_numpy(picks)
             images = normal(augment(pictures[index].to(device), side, config, rng))
             loss = contrastive_loss(model, images, tokens, index, torch.from_numpy(labels[picks]).to(device), config)
+            if not torch.isfinite(loss):
+                raise FashionrecError(f"the loss became {loss.item()} in epoch {epoch}", hint="lower train_embedder.lr")
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -171,8 +176,8 @@ def _train(
     run.save()
 
 
-def _load_clip(source: str) -> Clip:
-    loaded = load_checkpoint(source)
+def _load_clip(source: str, families: Mapping[str, str]) -> Clip:
+    loaded = load_checkpoint(source, families)
     if not isinstance(loaded, Clip):
         raise ModelError(
             f"{source} cannot be trained on: only CLIP models can", hint="`fashionrec export` takes it as it is"
