@@ -21,7 +21,7 @@ from fashionrec.captioner.cost import Meter, Price, Tokens
 from fashionrec.captioner.job import Recaption, caption_catalogue, caption_photos, status
 from fashionrec.captioner.job.garments import Pictures
 from fashionrec.captioner.outcome import Outcome
-from fashionrec.captioner.schema import attributes, parse
+from fashionrec.captioner.schema import attributes, json_schema, parse
 from fashionrec.catalogue.build.report import BuildReport
 from fashionrec.common.files import sha256_file
 from fashionrec.config import CaptionerConfig, Config, load_config
@@ -450,7 +450,9 @@ def test_what_a_new_captioner_has_of_itself(tmp_path: Path) -> None:
     usage = {"input_tokens": 1, "output_tokens": 2}
     wrong = made.read_text("no JSON", "top", model="m", usage=usage)
     assert wrong == Outcome("invalid", "echo", "m", raw="no JSON", usage=usage, error="the answer is not JSON")
-    text = json.dumps({"color": "navy", "caption_en": "A navy top", "caption_ko": "상의", "confidence": 0.5})
+    given = dict.fromkeys(json_schema("top", made.vocabulary)["properties"], "unknown")
+    said = {"category": "top", "caption_en": "A navy top", "caption_ko": "상의", "confidence": 0.5}
+    text = json.dumps(given | said)
     right = made.read_text(text, "top", model="m", usage=usage)
     assert right == Outcome("done", "echo", "m", raw=text, usage=usage, description=parse(text, "top", made.vocabulary))
 
