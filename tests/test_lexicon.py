@@ -134,6 +134,7 @@ def values(text: str) -> dict[str, tuple[str, ...]]:
             "",
         ),
         ("ＮＡＶＹ 셔츠", "NAVY shirt", "top", "color=navy; sub_category=shirt-blouse", ""),
+        ("빨간_셔츠", "red _ shirt", "top", "color=red; sub_category=shirt-blouse", ""),
         ("셔츠 100% 면!", "shirt 100 % cotton !", "top", "sub_category=shirt-blouse; material=cotton", ""),
         (
             "루이비통 가방을 든 빨간 셔츠",

@@ -15,7 +15,17 @@ from systems import posix_only
 
 from fashionrec.errors import Busy, ConfigError, DataError, FashionrecError
 from fashionrec.evaluation.detection.run_comparison import compare_runs
-from fashionrec.models.runs import Run, find_run, list_runs, lock_handles, newest_promoted, read_run, start_run
+from fashionrec.models.runs import (
+    Run,
+    check_weights,
+    find_run,
+    list_runs,
+    lock_handles,
+    newest_promoted,
+    read_run,
+    remove_leftovers,
+    start_run,
+)
 
 CLASSES = ("dress", "top")
 
@@ -99,6 +109,75 @@ def test_a_folder_that_a_kill_left_without_a_record_is_taken(tmp_path: Path) -> 
     (tmp_path / "train" / "b" / "notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match="already"):
         start_run(tmp_path / "train", "b", kind="detector", verb="train")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../a", "/a", "a/"])
+def test_a_path_is_no_name_of_a_run(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        start_run(tmp_path / "runs" / "train", name, kind="detector", verb="train")
+    assert str(caught.value) == f"{name!r} cannot be a run's name"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_without_a_name_has_the_next_that_is_free(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "train2").symlink_to("gone")
+    made = [start_run(tmp_path / "train", None, kind="detector", verb="train") for _ in range(2)]
+    assert [run.path for run in made] == [tmp_path / "train" / "train", tmp_path / "train" / "train3"]
+    assert [(run.path / "weights").is_dir() for run in made] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "told"),
+    [
+        ("train", "elsewhere", "the folder of runs {root}: train is a link (to elsewhere)"),
+        ("train", None, "the folder of runs {root}: train is a file, not a folder"),
+        ("train/a", "../elsewhere", "the folder of runs {root}: train/a is a link (to ../elsewhere)"),
+        ("train/a", None, "the folder of runs {root}: train/a is a file, not a folder"),
+        ("train/a/weights", "../../elsewhere", "run {root}/train/a: weights is a link (to ../../elsewhere)"),
+        ("train/a/weights", None, "run {root}/train/a: weights is a file, not a folder"),
+        ("train/a/run.json", "", "run {root}/train/a: run.json is a folder, not a file"),
+        ("train/a/.lock", "", "run {root}/train/a: .lock is a folder, not a file"),
+    ],
+)
+def test_a_run_is_made_in_folders_of_its_own(name: str, target: str | None, told: str, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    if target is None:
+        (tmp_path / name).write_text("")
+    elif target:
+        (tmp_path / name).symlink_to(target)
+    else:
+        (tmp_path / name).mkdir()
+    with pytest.raises(DataError) as caught:
+        start_run(tmp_path / "train", "a", kind="detector", verb="train", exist_ok=True)
+    assert str(caught.value) == told.format(root=tmp_path)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_weights_of_a_run_with_a_link_in_it_are_refused_by_their_own_path_too(tmp_path: Path) -> None:
+    run = finished(tmp_path / "train", "a")
+    (run.path / "weights" / "best.pt").write_bytes(b"w")
+    check_weights(run.weights_path())
+    (run.path / "link").symlink_to("gone")
+    with pytest.raises(DataError, match=rf"run {run.path}: link is a link"):
+        check_weights(run.path / "weights" / "best.pt")
+    check_weights(run.path / "best.pt")  # not among its weights
+    run.weights["best_ft"] = "weights/ft.pt"
+    assert run.weights_path("best_ft") == run.path / "weights" / "ft.pt"
+    with pytest.raises(DataError, match="has no other weights, only best, last, best_ft"):
+        run.weights_path("other")
+
+
+def test_what_a_killed_training_left_among_the_weights_is_removed(tmp_path: Path) -> None:
+    run = finished(tmp_path / "train", "a")
+    gone = [".best.pt.tmp", ".best.pt.copy.tmp", ".model.safetensors.0af9.tmp"]
+    kept = ["best.pt", "best.pt.tmp", ".best.pt.xyz.tmp", ".best.onnx.tmp", ".best.pt"]
+    for name in (*gone, *kept):
+        (run.path / "weights" / name).write_text("")
+    (run.path / "weights" / ".folder.pt.tmp").mkdir()
+    remove_leftovers(run)
+    assert {path.name for path in (run.path / "weights").iterdir()} == {*kept, ".folder.pt.tmp"}
 
 
 def test_a_run_is_found_by_path_or_name(tmp_path: Path) -> None:
