@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +240,37 @@ def test_what_is_imported_by_its_kind(config: Config, tmp_path: Path) -> None:
         assert found is not None
         assert (found.model, found.raw, found.usage) == ("gpt-4o", raw, {"input_tokens": 7, "output_tokens": 8})
         assert cache.find("2" * 64, "top", BOX, "openai") == done("red")
+
+
+def test_what_is_imported_has_a_models_name_and_counts_that_may_be(config: Config, tmp_path: Path) -> None:
+    """What cannot be the tokens of an answer is none: it would make the next ones cheap, or dear."""
+    import json
+
+    from openai_server import fitting
+    from PIL import Image
+
+    body = OpenAICaptioner(config.captioner).body(Image.new("RGB", (9, 9)), "top")
+    raw = json.dumps(fitting(body), ensure_ascii=False)
+    most = 1 << 40
+    counts = [(7, 8), (0, most - 1), (-1, 8), (7, most), (7.5, 8)]
+    with CaptionCache(tmp_path / "theirs.sqlite") as cache:
+        for n in range(len(counts)):
+            cache.put(f"{n:064}", None, BOX, done(raw=raw, model="m" * 200))
+        for n, model in enumerate(("m" * 201, "", "m\x1b", "m"), 10):
+            cache.put(f"{n:064}", "top", BOX, done(raw=raw, model=model))
+    with closing(sqlite3.connect(tmp_path / "theirs.sqlite")) as db, db:
+        for n, values in enumerate(counts):
+            sql = "UPDATE outcomes SET input_tokens = ?, output_tokens = ? WHERE photo_sha256 = ?"
+            db.execute(sql, (*values, f"{n:064}"))
+        db.execute("UPDATE outcomes SET x1 = 'left' WHERE photo_sha256 = ?", (f"{13:064}",))
+    found = import_captions(tmp_path / "theirs.sqlite", config)
+    assert (found["imported"], found["refused"]) == (5, {"garment": 1, "model": 3})
+    assert list(found["refused"]) == ["garment", "model"]
+    with CaptionCache(project_cache(config)) as cache:
+        known = [cache.find(f"{n:064}", None, BOX, "openai") for n in range(len(counts))]
+    assert [one.usage for one in known if one is not None] == [
+        {"input_tokens": a, "output_tokens": b} for a, b in ((7, 8), (0, most - 1), (0, 8), (7, 0), (0, 8))
+    ]
 
 
 def test_where_there_is_nothing_to_import(config: Config, tmp_path: Path) -> None:
