@@ -66,8 +66,9 @@ class FinderSettings(NamedTuple):
 
     @classmethod
     def of_catalogue(cls, config: Config, stored: CatalogueSettings, embedder_side: int) -> FinderSettings:
-        """The settings of questions to a catalogue: decoding, padding and crops as it was built with (``stored``, of its manifest),
-        thresholds (``detector.conf`` and the like) as they are now. A question always has a garment: the whole photo if need be."""
+        """The settings of questions to a catalogue: decoding, padding and crops as it was built with (``stored``, of
+        its manifest), thresholds (``detector.conf`` and the like) as they are now. A question always has a garment: the
+        whole photo if need be."""
         images, detector = config.images, config.detector
         if stored.scaled_decoding is not None:
             images = images.model_copy(update={"scaled_decoding": stored.scaled_decoding})

@@ -248,8 +248,9 @@ def shared_files(root: Path, manifest: Manifest) -> list[Path]:
 def commit(root: Path, name: str, manifest: Manifest, own: Iterable[str | Path] = (ITEMS, REPORT)) -> Generation:
     """Make generation ``name`` the served one: sync its files, write its manifest, switch the pointer, tidy up.
 
-    The caller holds :func:`writer_lock`. ``own`` are the files of its own folder; the others follow from the manifest. Files that an earlier manifest lists are
-    not hashed again. Until the pointer is switched a reader sees the old generation whole; afterwards the new one whole.
+    The caller holds :func:`writer_lock`. ``own`` are the files of its own folder; the others follow from the manifest.
+    Files that an earlier manifest lists are not hashed again. Until the pointer is switched a reader sees the old
+    generation whole; afterwards the new one whole.
     """
     previous = read_current(root) if is_catalogue(root) else None
     known = previous.manifest.files if previous else {}
@@ -284,7 +285,8 @@ def commit(root: Path, name: str, manifest: Manifest, own: Iterable[str | Path] 
 def roll_back(root: Path, to: str | None = None) -> Generation:
     """Serve an earlier generation (or, after a rollback, a later one): by default the one the served one was made from.
 
-    The caller holds :func:`writer_lock`. Nothing is removed until the next commit. Raises :class:`CatalogueError` where it is not there or not whole.
+    The caller holds :func:`writer_lock`. Nothing is removed until the next commit. Raises :class:`CatalogueError` where
+    it is not there or not whole.
     """
     served = read_current(root)
     name = to or served.manifest.parent
