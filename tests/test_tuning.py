@@ -58,6 +58,8 @@ def test_the_batch_that_does_most_and_no_larger_than_pays() -> None:
     slow = Machine(lambda threads, size: 2.0 * size)
     assert fastest([(slow.runner, 1.0)], 1, slow.clock) == (1, (1,))
     assert slow.calls == 3  # a call of seconds is not repeated with larger batches
+    pays = Machine(lambda threads, size: 8.0 * size / threads**1.5)  # less than one photo a second
+    assert fastest([(pays.runner, 1.0)], 2, pays.clock) == (2, (1,))
 
 
 @pytest.mark.parametrize(
@@ -161,6 +163,13 @@ def test_a_file_that_says_nothing_usable_costs_a_measurement(content: str, measu
     assert measured.times == 2
     plan_for(DETECTOR, EMBEDDER, config, photos=5000, measure=measured)
     assert measured.times == 2  # and it is good again
+
+
+def test_the_processor_is_called_what_the_system_calls_it() -> None:
+    listed = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
+    found = processor()
+    assert isinstance(found, str)
+    assert "model name" not in listed or f": {found}\n" in listed
 
 
 def test_more_workers_than_there_are_cores_are_not_taken_from_a_file(measured: Measured, tmp_path: Path) -> None:
