@@ -282,3 +282,18 @@ def test_what_fails_in_a_conversion_is_one_line(
         to_fp16(tmp_path / "none.onnx", tmp_path / "half.onnx")
     assert not (tmp_path / "half.onnx").exists()
     assert capfd.readouterr() == ("", "")
+
+
+def test_what_does_not_load_in_half_precision_is_refused(tmp_path: Path) -> None:
+    """ONNX quantizes no float16 before opset 19, so a graph that is partly in 8 bits already makes no valid one."""
+    nodes = [
+        helper.make_node("Conv", ["images", "w"], ["a"]),
+        helper.make_node("QuantizeLinear", ["a", "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["d"]),
+        helper.make_node("Conv", ["d", "w"], ["out"]),
+    ]
+    weights = {"w": square(1, 1, 1, 1), "scale": np.float32(0.1), "zero": np.uint8(128)}
+    path = computed(tmp_path / "g.onnx", nodes, weights, ["out"])
+    with pytest.raises(FashionrecError, match=r"^the graph cannot be converted \(fp16\): ") as caught:
+        to_fp16(path, tmp_path / "half.onnx")
+    assert caught.value.hint == "export it as fp32"

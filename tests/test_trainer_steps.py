@@ -102,7 +102,7 @@ def test_what_goes_on_is_not_as_random_as_its_first_epochs(
     rank(monkeypatch, number)
     one = made(tmp_path, done=done, loggers=("mlflow",))
     assert found == [(seed, False) for seed in seeds]
-    assert one.services == ["mlflow"]
+    assert (one.services, one.ending) == (["mlflow"], False)
     for path, name in ((one.wdir, "weights"), (one.last, "weights/last.pt"), (one.best, "weights/best.pt")):
         assert (type(path), Path(path)) == (WholePath, tmp_path / name)
 
