@@ -37,6 +37,8 @@ from fashionrec.types import Box, Garment
         "height": None, "mode": "stretch"}}),
         ({"resize": {"width": -1, "height": 1.5, "format": "Fill (with center crop) in"}}, {},
         {"resize": {"width": None, "height": None, "mode": "fill"}}),
+        ({"resize": {"width": 8, "height": "9", "format": "Fit within"}}, {}, {"resize": {"width": 8, "height": 9,
+        "mode": "fit"}}),
         ({"contrast": {"type": "Adaptive Equalization"}}, {}, {"equalize": {"kind": "adaptive"}}),
         ({"contrast": {"type": "Histogram Equalization"}}, {}, {"equalize": {"kind": "histogram"}}),
         ({"contrast": {"type": "Contrast Stretching"}}, {}, {"equalize": {"kind": "stretching"}}),

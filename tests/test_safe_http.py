@@ -254,3 +254,15 @@ def test_a_server_that_speaks_no_tls_has_no_secure_connection(server: FaultyServ
         ask(client(), server.url("/a").replace("http://", "https://"))
     assert (caught.value.reason, caught.value.retry, caught.value.after) == ("tls", True, None)
     assert str(caught.value).startswith("no secure connection: ")
+
+
+def test_a_client_that_is_closed_before_it_has_a_line_keeps_none(server: FaultyServer) -> None:
+    def resolve(host: str, port: int) -> list[str]:
+        one.close()
+        return [host]
+
+    one = Client(Door(allow_private=True, resolve=resolve), user_agent="us", timeout=5.0)
+    assert ask(one, server.url("/a")) == (200, b"abc")  # what is under way there is nobody's to cut
+    with pytest.raises(Unfetched) as caught:
+        ask(one, server.url("/a"))
+    assert (caught.value.reason, len(server.connections)) == ("stopped", 1)
