@@ -77,6 +77,34 @@ def test_content_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypat
     assert synced == [(True, "old")]
 
 
+def test_what_was_written_is_in_the_file_before_it_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda file: sizes.append(os.fstat(file).st_size))
+    with (tmp_path / "a").open("wb") as file:
+        file.write(b"content")
+        system.sync_file(file)
+    assert sizes == [7]
+
+
+@posix_only("handles of folders")
+def test_a_folder_is_synced_by_its_path_where_it_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+
+    def fsync(file: int) -> None:
+        synced.append(os.fstat(file).st_ino)
+        raise OSError(22, "Invalid argument")  # some file systems sync no folder
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    free = lowest_free()
+    for folder in (tmp_path, str(tmp_path), None):
+        system.sync_folder(folder)
+    assert synced == [tmp_path.stat().st_ino] * 2
+    monkeypatch.setattr(os, "supports_dir_fd", os.supports_dir_fd - {os.open})
+    system.sync_folder(tmp_path)
+    assert len(synced) == 2
+    assert lowest_free() == free
+
+
 def test_where_files_cannot_be_locked_everybody_has_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fcntl", None)
     assert not system.has_locks()
