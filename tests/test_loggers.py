@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import sys
 from pathlib import Path
@@ -113,3 +115,38 @@ def test_how_far_other_processes_are(tmp_path: Path) -> None:
     with watched(results, told.append):
         pass
     assert told == [12]  # nothing new
+
+
+def test_what_the_library_says_goes_to_the_log_and_its_handlers_come_back(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from fashionrec.detector.training.ultra import quiet
+
+    logger, own, theirs = logging.getLogger("ultralytics"), io.StringIO(), io.StringIO()
+    handlers: list[logging.Handler] = [logging.NullHandler(), logging.StreamHandler(own)]
+    log = tmp_path / "train.log"
+    log.write_text("before\n")
+    for handler in handlers:
+        logger.addHandler(handler)
+    try:
+        with quiet(log):
+            sys.stdout.write("printed \udc80\n")
+            sys.stderr.write("to stderr\n")
+            logger.warning("logged")
+            late, other = logging.StreamHandler(sys.stderr), logging.StreamHandler(theirs)
+            handlers += [late, other]
+            logger.addHandler(late)
+            logger.addHandler(other)
+        assert late.stream is sys.__stderr__
+        assert other.stream is theirs
+        logger.removeHandler(late)
+        logger.warning("after")
+    finally:
+        for handler in handlers:
+            logger.removeHandler(handler)
+    lines = log.read_text(encoding="utf-8").splitlines()
+    assert lines[:3] == ["before", "printed ?", "to stderr"]
+    assert [line for line in lines if "logged" in line]
+    for stream in (own, theirs):
+        assert (stream.getvalue().count("\n"), stream.getvalue().endswith("after\n")) == (1, True)
+    assert "logged" not in "".join(capfd.readouterr())
