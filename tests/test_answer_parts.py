@@ -131,6 +131,7 @@ class Workbook:
 
     def __init__(self, path: Path) -> None:
         with zipfile.ZipFile(path) as book:
+            self.sheets = re.findall('<sheet name="(.*?)"', book.read("xl/workbook.xml").decode())
             sheet, styles = (
                 ElementTree.fromstring(book.read(f"xl/{name}.xml")) for name in ("worksheets/sheet1", "styles")
             )
@@ -166,6 +167,7 @@ def test_how_a_workbook_looks(tmp_path: Path) -> None:
     book = Workbook(tmp_path / "a.xlsx")
     wide = {"question": 24, "title": 36, "caption": 36, "url": 30, "match": 8}
     widths = [96 / 7, *(wide.get(name, 14) for name in COLUMNS)]
+    assert book.sheets == ["hits"]
     told = [width for first, last, width in book.widths for _ in range(first, last + 1)]
     assert [round(width) for width in told] == [round(width + 0.7) for width in widths]
     assert book.heights == [0.0, 72.0, 72.0, 72.0], "96 pixels are 72 points"
