@@ -31,7 +31,7 @@ SIGNED_IN = os.environ["WINDOWS_RULES"]
 POSIX_MODULES = {"fcntl", "grp", "posix", "pwd", "readline", "resource", "syslog", "termios"}
 POSIX_NAMES = (
     "O_DIRECTORY O_NOFOLLOW fork forkpty getegid geteuid getgid getloadavg getuid killpg mkfifo nice posix_fadvise "
-    "posix_fallocate sched_getaffinity sched_setaffinity sendfile setsid"
+    "posix_fallocate sched_getaffinity sched_setaffinity setsid"
 ).split()
 _DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 _FORBIDDEN = re.compile(r'[<>:"|?*\\\x00-\x1f]')
