@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import io
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,14 +83,17 @@ def test_lines_of_a_folder_keep_no_answer_of_before(
     for n in range(count):
         shutil.copy(photos / "green.jpg", f"asked-{n:02}.jpg")
     alive = []
-    document_of = QueryResult.to_dict
 
-    def counting(result: QueryResult, **options: bool) -> dict[str, Any]:
-        alive.append(sum(isinstance(one, QueryResult) for one in gc.get_objects()))
-        return document_of(result, **options)
+    class Lines(io.StringIO):
+        def write(self, text: str) -> int:
+            if text.startswith("{"):
+                alive.append(sum(isinstance(one, QueryResult) for one in gc.get_objects()))
+            return super().write(text)
 
-    monkeypatch.setattr(QueryResult, "to_dict", counting)
-    done = cli("query", *sorted(Path().glob("asked-*.jpg")), "--index", "catalogue", "-k", 1, "--jsonl", *more)
-    lines = [json.loads(line) for line in done.out.splitlines()]
+    shown = Lines()
+    monkeypatch.setattr(sys, "stdout", shown)
+    words = ["query", *map(str, sorted(Path().glob("asked-*.jpg"))), "--index", "catalogue", "-k", "1", "--jsonl"]
+    command_line.whole().main([*words, *more], standalone_mode=False)
+    lines = [json.loads(line) for line in shown.getvalue().splitlines()]
     assert [line["photo"] for line in lines] == [f"asked-{n:02}.jpg" for n in range(count)]
     assert (len(alive), max(alive) > 2 * BATCH) == (count, kept)
