@@ -210,7 +210,7 @@ def forge_rows(root: Path, rng: random.Random) -> str:
     told = []
     try:
         for _ in range(rng.choice([1, 1, 2, 5])):
-            table = rng.choice(["photos", "garments", "entries", "items", "captions", "caption_words"])
+            table = rng.choice(["photos", "garments", "entries", "items", "captions", "caption_words", "arrays"])
             columns = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
             column = rng.choice(columns)
             value = rng.choice(WEIRD)
@@ -236,22 +236,20 @@ def forge_rows(root: Path, rng: random.Random) -> str:
 
 def forge_many_rows(root: Path, rng: random.Random) -> str:
     db = sqlite3.connect(_sqlite(root))
-    table = rng.choice(
-        ["garments", "entries", "items", "captions", "item_text_data", "item_text_idx", "item_text_docsize"]
-    )
+    table = rng.choice(["garments", "entries", "items", "captions", "arrays", "arrays", "arrays"])
     how = rng.choice(["delete", "halve", "shuffle"])
     with suppress(sqlite3.Error):
         if how == "delete":
             db.execute(f"DELETE FROM {table}")
         elif how == "halve":
-            db.execute(f"DELETE FROM {table} WHERE {'id' if 'text' in table and table[-1] != 'x' else 'rowid'} % 2")
-        elif "text" in table:
-            for row in db.execute("SELECT id, block FROM item_text_data").fetchall():
+            db.execute(f"DELETE FROM {table} WHERE rowid % 2")
+        elif table == "arrays":
+            for row in db.execute("SELECT rowid, content FROM arrays").fetchall():
                 block = bytearray(row[1])
                 for _ in range(3):
                     if block:
                         block[rng.randrange(len(block))] = rng.randrange(256)
-                db.execute("UPDATE item_text_data SET block = ? WHERE id = ?", (bytes(block), row[0]))
+                db.execute("UPDATE arrays SET content = ? WHERE rowid = ?", (bytes(block), row[0]))
         else:
             db.execute(
                 "UPDATE garments SET row = row + 1000000, thumb_offset = thumb_offset * 1000, thumb_size = 50000000000"
@@ -279,11 +277,13 @@ def forge_schema(root: Path, rng: random.Random) -> str:
             f"DROP TABLE {table}",
             f"ALTER TABLE {table} ADD COLUMN extra AS (1)",
             "CREATE INDEX i ON entries (json_extract(metadata, '$.a'))",
-            "DROP TABLE item_text; CREATE TABLE item_text (words, rank)",
-            "DROP TABLE item_text; CREATE VIRTUAL TABLE item_text USING fts5 (words, content='entries')",
-            "INSERT INTO item_text (item_text, rank) VALUES ('rank', 'bm25(10)')",
-            "INSERT INTO item_text_config VALUES ('rank', 'load_extension(1)')",
-            "PRAGMA user_version = 3",
+            "CREATE VIRTUAL TABLE item_text USING fts5 (words, content='entries')",
+            "UPDATE arrays SET dtype = 'f8' WHERE kind IN ('codes', 'numbers', 'counts', 'positions')",
+            "UPDATE arrays SET size = 20 * length(content)",
+            "UPDATE arrays SET part = part + 1000000000000",
+            "UPDATE arrays SET owner = 'column:name', kind = 'texts' || rowid WHERE kind = 'codes'",
+            "PRAGMA user_version = 2",
+            "PRAGMA user_version = 4",
             "PRAGMA application_id = 1",
             f"DROP TABLE {table}; CREATE TABLE {table} (a, b, c)",
             "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET rootpage = 2 WHERE rootpage > 2",

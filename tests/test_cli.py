@@ -170,10 +170,10 @@ def test_a_catalogue_of_another_version_says_so(cli: Cli, tmp_path: Path) -> Non
     shutil.copytree(TINY / "photos", tmp_path / "photos")
     cli("build-index", "photos", "--index", "c", *MODELS, "--quiet")
     pointer = tmp_path / "c" / "catalogue.json"
-    pointer.write_text(pointer.read_text().replace('"format_version": 2', '"format_version": 3'))
+    pointer.write_text(pointer.read_text().replace('"format_version": 3', '"format_version": 4'))
     done = cli("query", "photos/green.jpg", "--index", "c")
     assert done.code == 2
-    assert "format 3" in done.err
+    assert "format 4" in done.err
     assert "hint:" in done.err
 
 

@@ -20,7 +20,7 @@ from fashionrec.common.korean import ENDINGS, PARTICLES, without_ending
 from fashionrec.common.pages import COLOURS, OTHER_COLOUR, draw_label, environment, jpeg_uri
 from fashionrec.common.text import TableWriter, encodable, markdown_cell, plain_name, shell_word, table_cell, visible
 from fashionrec.errors import Busy, DataError, MissingExtra
-from fashionrec.store.words import match_expression, searchable, single_syllables
+from fashionrec.store.words import match_expression, query_phrases, searchable, single_syllables
 
 
 @pytest.mark.parametrize(("attempt", "seconds"), [(0, 2), (1, 4), (2, 8), (3, 10), (9, 10)])
@@ -60,7 +60,7 @@ def test_what_stands_behind_korean_words() -> None:
 )
 def test_words_for_full_text_search(text: str, stored: str, asked: str, single: list[str]) -> None:
     assert searchable(text) == stored
-    assert match_expression(text) == asked
+    assert match_expression(query_phrases(text)) == asked
     assert single_syllables(text) == single
 
 

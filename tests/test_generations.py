@@ -66,7 +66,7 @@ def test_what_a_commit_writes(root: Path) -> None:
     pointer = json.loads((root / "catalogue.json").read_text())
     assert list(pointer.items()) == [
         ("format", "fashionrec-catalogue"),
-        ("format_version", 2),
+        ("format_version", 3),
         ("generation", "000001"),
         ("manifest_sha256", sha256_file(first.folder / "manifest.json")),
     ]
@@ -159,8 +159,8 @@ def test_what_is_no_catalogue(root: Path) -> None:
         ("[]", f"catalogue is damaged: {pointer} is not a table", AGAIN),
         ('{"format": "other"}', f"{pointer} is not a catalogue's", AGAIN),
         (
-            '{"format": "fashionrec-catalogue", "format_version": 3}',
-            f"{root} is a catalogue of format 3; this fashionrec reads 2",
+            '{"format": "fashionrec-catalogue", "format_version": 4}',
+            f"{root} is a catalogue of format 4; this fashionrec reads 3",
             "build it again with this version, or query it with the one that made it",
         ),
         (

@@ -16,6 +16,7 @@ from fashionrec.store.item_writer import ItemWriter, product_words
 from fashionrec.store.items import ItemReader, StoredItem
 from fashionrec.store.rows import DamagedRow, typed
 from fashionrec.types import Box, Item
+from tests import word_search
 
 IMAGES, CAPTIONS = "000001-image", "000001-caption"
 TOP = GarmentRow(0, "top", 0.5, Box(1, 2, 30, 40), False, IMAGES, 0, 0, 11)
@@ -104,13 +105,11 @@ def rows(path: Path, sql: str) -> list[Any]:
 
 
 def check_words(path: Path) -> None:
-    """The full-text index holds the words of the items, no more and no less."""
-    db = sqlite3.connect(path)
-    db.execute("CREATE VIRTUAL TABLE temp.terms USING fts5vocab('main', 'item_text', 'instance')")
-    indexed = db.execute("SELECT doc, term FROM temp.terms ORDER BY doc, offset").fetchall()
-    items = db.execute("SELECT item_no, words FROM items ORDER BY item_no").fetchall()
-    db.close()
-    assert indexed == [(number, word) for number, words in items for word in words.split()]
+    """Every word finds the items that hold it, and no others, with the relevance it should have."""
+    words = dict(rows(path, "SELECT item_no, words FROM items"))
+    reader = ItemReader(path)
+    for word in {word for text in words.values() for word in text.split()}:
+        assert dict(reader.text_search(word)) == pytest.approx(word_search.search(words, word))
 
 
 def test_photos_entries_and_items_are_read_as_they_were_written(reader: ItemReader) -> None:
@@ -132,7 +131,9 @@ def test_photos_entries_and_items_are_read_as_they_were_written(reader: ItemRead
         reader.keep_keys()
     assert reader.build_keys() == {"aa": "k1", "bb": "k2", "cc": "k1"}
     assert reader.product_ids() == {"p1", "p2", "p3"}
-    assert reader.places() == [(1, IMAGES, 0), (2, IMAGES, 1), (3, IMAGES, 2)]
+    places = reader.places()
+    assert (places.numbers.tolist(), places.segments) == ([1, 2, 3], [IMAGES])
+    assert (places.codes.tolist(), places.rows.tolist()) == ([0, 0, 0], [0, 1, 2])
     assert reader.worn_together() == [("aa", "top", IMAGES, 0), ("aa", "pants", IMAGES, 1)]
     assert reader.places_of_classes(["top", "pants", "skirt"]) == [(IMAGES, 0)]
     assert reader.photos_without_detection() == 2
@@ -156,56 +157,6 @@ def test_a_file_from_before_captions_had_words_of_their_own(path: Path, tmp_path
     writer.add_caption(1, SHIRT)
     writer.close()
     assert ItemReader(tmp_path / "new.sqlite").captions("aa") == {0: SHIRT}
-
-
-@pytest.mark.parametrize(
-    ("name", "own", "values"),
-    [
-        ("color", False, [(1, "navy"), (2, "navy"), (3, "red")]),  # the product's own says more than its caption
-        ("fit", False, [(1, "slim")]),
-        ("price", False, [(1, 39000), (2, 39000)]),
-        ("sale", False, [(1, True), (2, True)]),
-        ("old", False, [(1, False), (2, False)]),
-        ("empty", False, [(1, ""), (2, "")]),
-        ("tags", False, [(3, ("a", 2, 1.5, True))]),
-        ("rows", False, []),
-        ("none", False, []),
-        ("object", False, []),
-        ('a"b', False, [(3, 1.5)]),
-        ("a\x00b", False, []),
-        ("a", False, []),
-        ("nobody", False, []),
-        ("product_id", True, [(1, "p1"), (2, "p1"), (3, "p2")]),
-        ("item_id", True, [(1, "i1"), (2, "i2"), (3, "i3")]),
-        ("image", True, [(1, "aa.jpg"), (2, "aa.jpg"), (3, "bb.jpg")]),
-        ("class_name", True, [(1, "top"), (2, "pants")]),
-        ("confidence", True, [(1, 0.5), (2, 0.25)]),
-    ],
-)
-def test_the_values_of_a_column(reader: ItemReader, name: str, own: bool, values: list[tuple[int, Any]]) -> None:
-    found = list(reader.column(name, own=own))
-    assert sorted(found, key=lambda row: row[0]) == values
-    assert [type(value) for _, value in sorted(found, key=lambda row: row[0])] == [type(value) for _, value in values]
-    if not own:
-        assert list(reader.column(name)) == found
-
-
-def test_a_products_own_column_says_more_than_the_items(tmp_path: Path) -> None:
-    writer = write(tmp_path / "items.sqlite", captions=False)
-    writer.change_entry(1, "/moved", {"class_name": "blouse"})
-    writer.add_caption(3, replace(DRESS, attributes={"class_name": "gown"}))
-    writer.close()
-    reader = ItemReader(tmp_path / "items.sqlite")
-    assert sorted(reader.column("class_name", own=True)) == [(1, "blouse"), (2, "blouse"), (3, "gown")]
-    assert next(iter(reader.entries())) == replace(ENTRIES[0], base="/moved", metadata={"class_name": "blouse"})
-
-
-def test_names_and_words_of_columns(reader: ItemReader) -> None:
-    names = reader.column_names()
-    assert names[0] == "color"  # in three rows; the others are in one, by name
-    assert names[1:] == sorted({*NAVY, *RED, "fit"} - {"color"})
-    assert reader.words_of(["color", "empty", "price", "tags", "nobody"]) == {"color": {"navy", "red"}}
-    assert reader.words_of([]) == {}
 
 
 @pytest.mark.parametrize(
@@ -273,7 +224,7 @@ def test_word_search_gives_the_best_first_and_equals_by_number(tmp_path: Path) -
     assert [number for number, _ in found] == [2, 4, 1]
     assert found[0][1] == found[1][1] > found[2][1] > 0
     assert reader.text_search("red", 2) == found[:2]
-    assert sorted(reader.text_search("red")) == sorted(found)
+    assert reader.text_search("red") == found
     assert [number for number, _ in reader.text_search("blue red", 10)] == [3, 2, 4, 1]
     assert reader.text_search("코", 10) == reader.text_search("", 10) == reader.text_search("코") == []
 
@@ -400,7 +351,7 @@ def test_texts_are_stored_as_they_are_written(path: Path) -> None:
     assert rows(new, "SELECT metadata FROM entries WHERE entry_no = 1") == [('{"색": "남색"}',)]
     assert rows(new, "SELECT attributes FROM captions WHERE garment_no = 1") == [('{"색": "남색"}',)]
     assert rows(new, "PRAGMA application_id") == [(0x46524543,)]
-    assert rows(new, "PRAGMA user_version") == [(2,)]
+    assert rows(new, "PRAGMA user_version") == [(3,)]
 
 
 def test_a_writer_begins_anew_and_leaves_one_file(tmp_path: Path) -> None:
@@ -447,8 +398,8 @@ def test_a_reader_that_is_closed_opens_its_file_again(reader: ItemReader, path: 
     ("pragma", "message"),
     [
         ("application_id = 1", "catalogue is damaged: {path} is not an items file"),
-        ("user_version = 1", "{path} has schema 1; this fashionrec reads 2"),
-        ("user_version = 3", "{path} has schema 3; this fashionrec reads 2"),
+        ("user_version = 1", "{path} has schema 1; this fashionrec reads 3"),
+        ("user_version = 4", "{path} has schema 4; this fashionrec reads 3"),
     ],
 )
 def test_another_file_or_schema_is_refused(path: Path, pragma: str, message: str) -> None:

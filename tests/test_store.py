@@ -142,12 +142,12 @@ def test_korean_words_of_one_to_three_syllables_are_found(tmp_path: Path, word: 
 def test_no_text_breaks_the_full_text_query(text: str) -> None:
     import sqlite3
 
-    from fashionrec.store.words import match_expression, searchable
+    from fashionrec.store.words import match_expression, query_phrases, searchable
 
     db = sqlite3.connect(":memory:")
     db.execute("CREATE VIRTUAL TABLE t USING fts5 (words, tokenize='unicode61')")
     db.execute("INSERT INTO t VALUES (?)", (searchable(text),))
-    expression = match_expression(text)
+    expression = match_expression(query_phrases(text))
     if expression:
         db.execute("SELECT * FROM t WHERE t MATCH ?", (expression,)).fetchall()
 

@@ -8,7 +8,7 @@ from contextlib import closing
 from fashionrec.common.folder import Folder
 from fashionrec.common.sqlite import MAX_VALUE, open_foreign
 from fashionrec.inspection.report import Report
-from fashionrec.store.schema import SCHEMA
+from fashionrec.store.schema import READABLE
 
 _STEPS = 10_000_000
 
@@ -36,7 +36,7 @@ def check_database(
         return
     if name.endswith("items.sqlite") and _served(report):
         try:
-            open_foreign(path, SCHEMA, mode="immutable").close()
+            open_foreign(path, READABLE, mode="immutable").close()
         except sqlite3.Error as error:
             report.add(name, "database", str(error), refused=True)
             return

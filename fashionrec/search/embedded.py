@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -12,12 +12,21 @@ if TYPE_CHECKING:
 
 
 class Lexical(NamedTuple):
-    """What full-text search found: the relevance (0..1) of every item that holds a word, by number; those ``first`` in it, which
-    it brings in; and how many are to be looked for by vector at least."""
+    """What full-text search found: the ``numbers`` of every item that holds a word, in order, and their ``relevance`` (0..1);
+    those ``first`` in it, which it brings in; and how many are to be looked for by vector at least."""
 
-    relevance: Mapping[int, float]
+    numbers: np.ndarray
+    relevance: np.ndarray
     first: Sequence[int]
     look_for: int = 0
+
+    def relevance_of(self, numbers: Sequence[int]) -> dict[int, float]:
+        """The relevance of some items by number, 0 where they hold no word."""
+        import numpy as np
+
+        at = np.minimum(np.searchsorted(self.numbers, numbers), len(self.numbers) - 1)
+        found = np.where(self.numbers[at] == numbers, self.relevance[at], 0.0)
+        return dict(zip(numbers, found.tolist(), strict=True))
 
 
 class EmbeddedQuery(NamedTuple):

@@ -144,8 +144,7 @@ def _weigh(
     if captions:
         signals["caption"] = (1 - words) * settings.caption_weight, captions
     if lexical is not None:
-        relevance = {one.key.item_no: lexical.relevance.get(one.key.item_no, 0.0) for one in candidates}
-        signals["words"] = words, relevance
+        signals["words"] = words, lexical.relevance_of([one.key.item_no for one in candidates])
     kept = {None, *preferred}
     penalised = {one.key.item_no for one in candidates if one.key.class_name not in kept} if preferred else set()
     fuse = fusion_of(settings.fusion if signals else "weighted")  # a picture alone keeps its cosine

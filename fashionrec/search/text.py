@@ -67,12 +67,11 @@ def named_classes(words: Sequence[Words]) -> tuple[str, ...]:
 def matching_words(catalogue: Catalogue, words: Sequence[Words]) -> Lexical | None:
     """Items that hold words of the texts (as they are, and as they were translated), the best of relevance 1; None for none."""
     texts = [text for one in words if one.weight > 0 for text in (one.text, one.understood.english)]
-    matches = catalogue.items.text_search(" ".join(dict.fromkeys(texts)))
-    numbers = np.fromiter((number for number, _ in matches), np.int64, len(matches))
-    scores = np.fromiter((score for _, score in matches), np.float64, len(matches))
+    numbers, scores = catalogue.items.matches(" ".join(dict.fromkeys(texts)))
     best = scores.max(initial=0.0)
     if best <= 0:
         return None
-    relevance = dict(zip(numbers.tolist(), (scores / best).tolist(), strict=True))
-    first = numbers[np.lexsort((numbers, -scores))[:BROUGHT_IN]].tolist()
-    return Lexical(relevance, first, LOOKED_FOR if len(matches) > len(first) else 0)
+    least = np.partition(scores, -BROUGHT_IN)[-BROUGHT_IN] if len(scores) > BROUGHT_IN else 0.0
+    near = np.flatnonzero(scores >= least)
+    first = numbers[near[np.lexsort((numbers[near], -scores[near]))[:BROUGHT_IN]]].tolist()
+    return Lexical(numbers, scores / best, first, LOOKED_FOR if len(numbers) > len(first) else 0)

@@ -25,7 +25,9 @@ from fashionrec.store.manifest import FileEntry, Manifest
 from fashionrec.store.rows import AGAIN, DamagedRow
 
 FORMAT = "fashionrec-catalogue"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+#: Version 2 had no parts in its items file (:mod:`parts`).
+READ_VERSIONS = (2, 3)
 POINTER = "catalogue.json"
 MANIFEST = "manifest.json"
 ITEMS = "items.sqlite"
@@ -80,7 +82,8 @@ class Generation(NamedTuple):
 
     def check_pointer(self) -> None:
         """The pointer is, byte for byte, as it was written for this generation. Raises :class:`CatalogueError`."""
-        if (self.root / POINTER).read_bytes() != _pointer(self.root, self.name).encode():
+        stored = (self.root / POINTER).read_bytes()
+        if stored not in [_pointer(self.root, self.name, version).encode() for version in READ_VERSIONS]:
             raise CatalogueError(f"catalogue {self.root} is damaged: {POINTER} has changed", hint=AGAIN)
 
     def check(self, *, contents: bool = False) -> None:
@@ -129,7 +132,7 @@ def read_current(root: Path) -> Generation:
     pointer = _read_json(root, POINTER)
     if pointer.get("format") != FORMAT:
         raise CatalogueError(f"{root / POINTER} is not a catalogue's", hint=AGAIN)
-    if pointer.get("format_version") != FORMAT_VERSION:
+    if pointer.get("format_version") not in READ_VERSIONS:
         raise CatalogueError(
             f"{root} is a catalogue of format {pointer.get('format_version')}; this fashionrec reads {FORMAT_VERSION}",
             hint="build it again with this version, or query it with the one that made it",
@@ -367,11 +370,11 @@ def _serve(root: Path, name: str) -> None:
     folder_of(root).write(POINTER, _pointer(root, name))
 
 
-def _pointer(root: Path, name: str) -> str:
+def _pointer(root: Path, name: str, version: int = FORMAT_VERSION) -> str:
     return dump_json(
         {
             "format": FORMAT,
-            "format_version": FORMAT_VERSION,
+            "format_version": version,
             "generation": name,
             "manifest_sha256": sha256_file(root / "generations" / name / MANIFEST),
         }

@@ -7,6 +7,7 @@ what can be returned. Garments and their captions stay when only products change
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,31 +15,35 @@ from typing import Any
 
 from fashionrec.common.sqlite import open_foreign
 from fashionrec.store.content import CaptionRow, PhotoRow
+from fashionrec.store.parts import PART_ITEMS, parts_of, write_part
 from fashionrec.store.rows import parse_table, typed
-from fashionrec.store.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
+from fashionrec.store.schema import APPLICATION_ID, OLD_VERSION, READABLE, SCHEMA, SCHEMA_VERSION
 from fashionrec.store.words import searchable
 
 
 class ItemWriter:
     """Writes the items of a new generation into a new file, which begins as a copy of ``source`` where one is given."""
 
-    def __init__(self, path: Path, source: Path | None = None) -> None:
+    def __init__(self, path: Path, source: Path | None = None, *, part_items: int = PART_ITEMS) -> None:
         path.unlink(missing_ok=True)
         if source is not None:
             shutil.copyfile(source, path)
-        self._db = open_foreign(path, SCHEMA, mode="rwc")
+        self._db = open_foreign(path, READABLE, mode="rwc")
         self._db.execute("PRAGMA journal_mode = OFF")  # nobody reads the file before it is committed and synced
         self._db.execute("PRAGMA synchronous = OFF")
         self._db.execute("PRAGMA cache_size = -65536")
+        self._part_items = part_items
+        self._changed: set[int] = set()
         if source is None:
             self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            self._db.executescript(SCHEMA)
         self._db.execute("BEGIN")
-        self._db.execute(
-            "CREATE TABLE IF NOT EXISTS caption_words"  # of a file that an earlier version wrote
-            " (garment_no INTEGER PRIMARY KEY REFERENCES garments, words TEXT NOT NULL)"
-        )
+        for statement in SCHEMA.split(";"):  # what a file of an earlier version lacks
+            self._db.execute(re.sub("^\\s*CREATE (TABLE|INDEX)", r"CREATE \1 IF NOT EXISTS", statement))
+        if self._db.execute("PRAGMA user_version").fetchone()[0] == OLD_VERSION:
+            self._db.execute("DROP TABLE IF EXISTS item_text")
+            self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            self._changed.update(parts_of(self._db, self._part_items))
 
     def add_photo(self, photo: PhotoRow) -> list[int]:
         """Add a photo with its garments; returns the garments' numbers in order."""
@@ -75,6 +80,7 @@ class ItemWriter:
     def remove_photo(self, sha256: str) -> None:
         """Take away a photo with its garments and their captions. Its entries must be gone."""
         garments = "(SELECT garment_no FROM garments WHERE photo = ?)"
+        self._touch("garment_no IN (SELECT garment_no FROM garments WHERE photo = ?)", sha256)
         for table in ("captions", "caption_words"):
             self._db.execute(f"DELETE FROM {table} WHERE garment_no IN {garments}", (sha256,))
         self._db.execute("DELETE FROM garments WHERE photo = ?", (sha256,))
@@ -103,6 +109,7 @@ class ItemWriter:
 
     def change_entry(self, entry_no: int, base: str, metadata: dict[str, Any]) -> None:
         """Give a row of the product table other data; its items stay as they are."""
+        self._touch("entry_no = ?", entry_no)
         self._db.execute(
             "UPDATE entries SET base = ?, metadata = ? WHERE entry_no = ?",
             (base, json.dumps(metadata, ensure_ascii=False), entry_no),
@@ -129,18 +136,17 @@ class ItemWriter:
             " VALUES (?, ?, ?, ?, ?, ?)",
             (item_id, entry_no, garment_no, product_id, int(worn_with), words),
         )
-        if cursor.rowcount and words:
-            self._db.execute("INSERT INTO item_text (rowid, words) VALUES (?, ?)", (cursor.lastrowid, words))
+        if cursor.rowcount:
+            self._changed.add((int(cursor.lastrowid or 0) - 1) // self._part_items)
 
     def remove_items(self, entry_no: int) -> None:
         """Take away the items of an entry, and their words from full-text search."""
-        rows = self._db.execute("SELECT item_no, words FROM items WHERE entry_no = ?", (entry_no,)).fetchall()
-        for item_no, words in typed(rows, (int, str)):
-            self._forget_words(item_no, words)
+        self._touch("entry_no = ?", entry_no)
         self._db.execute("DELETE FROM items WHERE entry_no = ?", (entry_no,))
 
     def add_caption(self, garment_no: int, caption: CaptionRow) -> None:
         """Give a garment a caption, in place of the one it has."""
+        self._touch("garment_no = ?", garment_no)
         fields = json.dumps(caption.attributes, ensure_ascii=False)
         values = (garment_no, caption.caption_en, caption.caption_ko, fields, caption.embedding_text)
         self._db.execute(
@@ -162,11 +168,9 @@ class ItemWriter:
             ).fetchall()
             for item_no, before, metadata, said in typed(rows, (int, str, str, str)):
                 words = searchable(product_words(parse_table(metadata), said))
-                if words == before:
-                    continue
-                self._forget_words(item_no, before)
-                self._db.execute("UPDATE items SET words = ? WHERE item_no = ?", (words, item_no))
-                self._db.execute("INSERT INTO item_text (rowid, words) VALUES (?, ?)", (item_no, words))
+                if words != before:
+                    self._db.execute("UPDATE items SET words = ? WHERE item_no = ?", (words, item_no))
+                    self._changed.add((item_no - 1) // self._part_items)
 
     def places(self) -> Iterable[tuple[int, str, int, int, int]]:
         """Of every garment its number, segment, row, and the offset and size of its thumbnail, as they lie on the disk."""
@@ -180,6 +184,7 @@ class ItemWriter:
 
     def move(self, garment_no: int, segment: str, row: int, thumb_offset: int) -> None:
         """A garment's vector and thumbnail lie elsewhere now."""
+        self._touch("garment_no = ?", garment_no)
         self._db.execute(
             "UPDATE garments SET segment = ?, row = ?, thumb_offset = ? WHERE garment_no = ?",
             (segment, row, thumb_offset, garment_no),
@@ -198,7 +203,9 @@ class ItemWriter:
         return {str(name): int(count) for name, count in self._db.execute(sql)}
 
     def close(self, *, shrink: bool = False) -> None:
-        """Finish the file; ``shrink`` gives back the room of what was taken away."""
+        """Finish the file: write the parts of what changed. ``shrink`` gives back the room of what was taken away."""
+        for part in sorted(self._changed):
+            write_part(self._db, part, self._part_items)
         self._db.execute("COMMIT")
         if shrink:
             self._db.execute("VACUUM")
@@ -215,11 +222,10 @@ class ItemWriter:
             raise KeyError(key)
         return int(row[0])
 
-    def _forget_words(self, item_no: int, words: str) -> None:
-        if words:
-            self._db.execute(
-                "INSERT INTO item_text (item_text, rowid, words) VALUES ('delete', ?, ?)", (item_no, words)
-            )
+    def _touch(self, which: str, key: Any) -> None:
+        """The parts of some items are to be written anew."""
+        sql = f"SELECT DISTINCT (item_no - 1) / ? FROM items WHERE {which}"
+        self._changed.update(part for (part,) in typed(self._db.execute(sql, (self._part_items, key)), (int,)))
 
 
 def product_words(metadata: dict[str, Any], *captions: str) -> str:

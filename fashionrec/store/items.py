@@ -28,6 +28,7 @@ from fashionrec.store.rows import (
     KEY,
     PHOTO,
     STORED,
+    DamagedRow,
     GarmentKey,
     ItemKey,
     Kinds,
@@ -36,13 +37,16 @@ from fashionrec.store.rows import (
     translated,
     typed,
 )
-from fashionrec.store.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
-from fashionrec.store.words import match_expression, single_syllables
+from fashionrec.store.schema import APPLICATION_ID, OLD_VERSION, READABLE, SCHEMA_VERSION
+from fashionrec.store.words import match_expression, query_phrases, single_syllables
 from fashionrec.types import Box, Item
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what needs numpy is loaded when it is first asked for
+    from fashionrec.store.columns import ColumnPart
     from fashionrec.store.content import CaptionRow, EntryRow, EntryText, PhotoRow
     from fashionrec.store.item_keys import KeyTable
+    from fashionrec.store.parts import Parts, Places
+    from fashionrec.store.text_index import Matches
 
 T = TypeVar("T")
 
@@ -101,14 +105,21 @@ class ItemReader:
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if application != APPLICATION_ID:
             raise CatalogueError(f"catalogue is damaged: {path} is not an items file", hint=AGAIN)
-        if version != SCHEMA_VERSION:
+        if version not in (OLD_VERSION, SCHEMA_VERSION):
             raise CatalogueError(f"{path} has schema {version}; this fashionrec reads {SCHEMA_VERSION}", hint=AGAIN)
+        self._has_parts = version == SCHEMA_VERSION
+
+    @cached_property
+    def _parts(self) -> Parts | None:
+        from fashionrec.store.parts import Parts
+
+        return Parts(lambda sql, values: self._db.execute(sql, tuple(values))) if self._has_parts else None
 
     @property
     def _db(self) -> sqlite3.Connection:
         if not hasattr(self._local, "db"):
             with translated(self._path):
-                self._local.db = open_foreign(self._path, SCHEMA, mode="immutable")
+                self._local.db = open_foreign(self._path, READABLE, mode="immutable")
         db: sqlite3.Connection = self._local.db
         return db
 
@@ -172,30 +183,43 @@ class ItemReader:
             yield from map(_stored, typed(rows, STORED))
 
     def text_search(self, query: str, limit: int | None = None) -> list[tuple[int, float]]:
-        """Item numbers that match any word of the query, best first, with bm25 relevance (larger is better); without
-        ``limit`` all of them, in no order."""
-        expression = match_expression(query)
-        found = self._matches(expression, limit) if expression else []
-        if not found and (syllables := single_syllables(query)):
-            terms = self._terms_with(syllables)
-            found = self._matches(" OR ".join(f'"{term}"' for term in terms), limit) if terms else []
+        """Numbers of the items that best match any word of a query, best first, with bm25 relevance (larger is better)."""
+        import numpy as np
+
+        found = self.matches(query)
+        best = np.lexsort((found.numbers, -found.scores))[:limit]
+        return list(zip(found.numbers[best].tolist(), found.scores[best].tolist(), strict=True))
+
+    def matches(self, query: str) -> Matches:
+        """All items that match any word of a query, by number, with bm25 relevance."""
+        with translated(self._path):
+            found = self._matches(query_phrases(query))
+            if not len(found.numbers) and (syllables := single_syllables(query)):
+                found = self._matches(self._terms_with(syllables))
         return found
 
-    def _matches(self, expression: str, limit: int | None) -> list[tuple[int, float]]:
-        sql = "SELECT rowid, -rank FROM item_text WHERE item_text MATCH ?"
-        if limit is None:
-            return self._rows(sql, None, (expression,))
-        return self._rows(f"{sql} ORDER BY rank, rowid LIMIT ?", None, (expression, limit))
+    def _matches(self, phrases: list[str]) -> Matches:
+        import numpy as np
 
-    def _terms_with(self, syllables: Sequence[str], limit: int = 200) -> list[str]:
+        from fashionrec.store.text_index import Matches, terms_of
+
+        if self._parts:
+            return self._parts.matches([tuple(terms_of(phrase)) for phrase in phrases])
+        sql = "SELECT rowid, -rank FROM item_text WHERE item_text MATCH ? ORDER BY rowid"
+        rows = list(typed(self._db.execute(sql, (match_expression(phrases),)), (int, float))) if phrases else []
+        count = len(rows)
+        return Matches(
+            np.fromiter((n for n, _ in rows), np.int64, count), np.fromiter((s for _, s in rows), float, count)
+        )
+
+    def _terms_with(self, syllables: list[str], limit: int = 200) -> list[str]:
         """Stored terms that hold one of some syllables, the most frequent first."""
-        with translated(self._path):
-            self._db.execute(
-                "CREATE VIRTUAL TABLE IF NOT EXISTS temp.terms USING fts5vocab('main', 'item_text', 'row')"
-            )
-            where = " OR ".join("instr(term, ?)" for _ in syllables)
-            sql = f"SELECT term FROM temp.terms WHERE {where} ORDER BY doc DESC LIMIT ?"
-            return [str(row[0]) for row in self._db.execute(sql, (*syllables, limit))]
+        if self._parts:
+            return self._parts.terms_with(syllables, limit)
+        self._db.execute("CREATE VIRTUAL TABLE IF NOT EXISTS temp.terms USING fts5vocab('main', 'item_text', 'row')")
+        where = " OR ".join("instr(term, ?)" for _ in syllables)
+        sql = f"SELECT term FROM temp.terms WHERE {where} ORDER BY doc DESC LIMIT ?"
+        return [str(row[0]) for row in self._db.execute(sql, (*syllables, limit))]
 
     def photo(self, sha256: str) -> PhotoRow | None:
         """A photo's stored result, or None."""
@@ -327,10 +351,20 @@ class ItemReader:
                 for row in typed(self._db.execute(sql, (sha256,)), CAPTION)
             }
 
-    def places(self) -> list[tuple[int, str, int]]:
-        """Of every item its number, and the segment and row of its image vector, in the order of the numbers."""
+    def places(self) -> Places:
+        """Where the image vectors of all items are."""
+        import numpy as np
+
+        from fashionrec.store.parts import Places
+
+        if self._parts:
+            with translated(self._path):
+                return self._parts.places()
         sql = "SELECT i.item_no, g.segment, g.row FROM items i JOIN garments g USING (garment_no) ORDER BY i.item_no"
-        return self._rows(sql)
+        rows = self._rows(sql, (int, str, int))
+        names = {name: n for n, name in enumerate(dict.fromkeys(name for _, name, _ in rows))}
+        table = np.array([(number, names[name], row) for number, name, row in rows], np.int64).reshape(-1, 3)
+        return Places(table[:, 0], list(names), table[:, 1], table[:, 2])
 
     def worn_together(self) -> list[tuple[str, str | None, str, int]]:
         """Of every garment in a photo that shows several: photo, class, and the segment and row of its image vector."""
@@ -348,9 +382,35 @@ class ItemReader:
         )
         return self._rows(sql, (str, int), classes)
 
-    def column(self, name: str, *, own: bool = False) -> Iterable[tuple[int, Any]]:
-        """Number and value of every item that has a column: of its product's data, else its caption's attributes, else (with
-        ``own``) its own. Values are texts, numbers, bools, or tuples of them."""
+    def column(self, name: str) -> Iterator[tuple[int, ColumnPart]]:
+        """A column of all items, in the order of :meth:`places`: parts of it, and how many items there are before each.
+
+        A value is that of the product's data, else of the caption's attributes, else the item's own (of the columns ``OWN``).
+        """
+        from fashionrec.store.columns import ColumnBuilder
+
+        with translated(self._path):
+            if self._parts:
+                yield from self._parts.column(name)
+                return
+            numbers = self.places().numbers
+            builder = ColumnBuilder()
+            values = dict(self._values(name))
+            for n, number in enumerate(numbers.tolist()):
+                if number in values:
+                    builder.add(n, values.pop(number))
+            if values:
+                raise DamagedRow("an item refers to a garment that is not there")
+            if len(builder):
+                yield 0, builder.part(len(numbers))
+
+    def has_column(self, name: str) -> bool:
+        """Whether any item has a value of a column."""
+        with translated(self._path):
+            return self._parts.has_column(name) if self._parts else next(self._values(name), None) is not None
+
+    def _values(self, name: str) -> Iterator[tuple[int, Any]]:
+        """Number and value of every item that has a column, of a file without parts."""
         path = '$."' + name + '"'
         direct = '"' not in name and "\x00" not in name
         value = "json_extract({0}, ?), json_type({0}, ?)" if direct else "j.value, j.type"
@@ -365,22 +425,22 @@ class ItemReader:
                 f"SELECT i.item_no, {value.format(table)} FROM items i JOIN entries e USING (entry_no){joins}{each}"
                 f" WHERE {where}"
             )
-            with translated(self._path):
-                for number, content, kind in self._db.execute(sql, (path,) * 3 if direct else (name,)):
-                    plain = _plain(content, kind)
-                    if plain is not None and number not in found:
-                        found.add(number)
-                        yield number, plain
-        if own:
-            sql = f"SELECT i.item_no, {_OWN[name]} FROM items i JOIN entries e USING (entry_no) JOIN garments g"
-            sql += " USING (garment_no)"
-            with translated(self._path):
-                for number, content in typed(self._db.execute(sql), (int, str | float | None)):
-                    if content is not None and number not in found:
-                        yield number, content
+            for number, content, kind in self._db.execute(sql, (path,) * 3 if direct else (name,)):
+                one = _plain(content, kind)
+                if one is not None and number not in found:
+                    found.add(number)
+                    yield number, one
+        if name in _OWN:
+            sql = f"SELECT i.item_no, {_OWN[name]} {_ITEMS}"
+            for number, content in typed(self._db.execute(sql), (int, str | float | None)):
+                if content is not None and number not in found:
+                    yield number, content
 
     def column_names(self) -> list[str]:
-        """The names of all columns of products' data and attributes, the most frequent first."""
+        """The names of all columns, the most frequent first."""
+        if self._parts:
+            with translated(self._path):
+                return self._parts.column_names()
         sql = (
             "SELECT key, count(*) FROM (SELECT j.key FROM entries, json_each(metadata) j"
             " UNION ALL SELECT j.key FROM captions, json_each(attributes) j) GROUP BY key ORDER BY 2 DESC, 1"
@@ -440,7 +500,7 @@ class ItemReader:
 
         They come from a connection of their own: on a shared one, each of the others would begin the limit on steps anew.
         """
-        with translated(self._path), closing(open_foreign(self._path, SCHEMA, mode="immutable")) as db:
+        with translated(self._path), closing(open_foreign(self._path, READABLE, mode="immutable")) as db:
             yield db.execute(sql)
 
     def _many(
@@ -477,7 +537,9 @@ def _plain(content: Any, kind: str) -> Any:
     if kind in ("true", "false"):
         return kind == "true"
     if kind == "array":
-        return tuple(one for one in parse_json(content) if isinstance(one, (str, int, float, bool))) or None
+        from fashionrec.store.columns import plain
+
+        return plain(parse_json(content))
     return content
 
 

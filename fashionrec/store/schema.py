@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 APPLICATION_ID = 0x46524543  # "FREC"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+#: Without parts: columns are read from the rows, words from an index of FTS5.
+OLD_VERSION = 2
 
 SCHEMA = """
 CREATE TABLE photos (
@@ -35,5 +37,12 @@ CREATE TABLE captions (
   UNIQUE (segment, row)
 );
 CREATE TABLE caption_words (garment_no INTEGER PRIMARY KEY REFERENCES garments, words TEXT NOT NULL);
+CREATE TABLE arrays (
+  owner TEXT NOT NULL, part INTEGER NOT NULL, kind TEXT NOT NULL, piece INTEGER NOT NULL, dtype TEXT NOT NULL,
+  size INTEGER NOT NULL, content BLOB NOT NULL, UNIQUE (owner, part, kind, piece)
+);
+"""
+#: What a file of either version may hold.
+READABLE = f"""{SCHEMA}
 CREATE VIRTUAL TABLE item_text USING fts5 (words, content='items', content_rowid='item_no', tokenize='unicode61');
 """

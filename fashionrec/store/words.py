@@ -1,8 +1,9 @@
-"""Words for full-text search, so that SQLite's FTS5 finds Korean too."""
+"""Words for full-text search, cut so that Korean is found too."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from fashionrec.common.korean import PARTICLES, without_ending
 
@@ -13,8 +14,8 @@ _HANGUL = re.compile(r"[\uac00-\ud7a3]+")
 def searchable(text: str) -> str:
     """Text as it is stored for full-text search: Hangul runs as overlapping syllable pairs, other words as they are.
 
-    FTS5's own tokenizers miss a Korean word with its particle (셔츠와) or find no two-syllable word at all; pairs asked
-    for as a phrase find both.
+    Whole words miss a Korean word with its particle (셔츠와), three letters at a time find no two-syllable word at all; pairs
+    asked for as a phrase find both.
     """
     words: list[str] = []
     for word in _WORD.findall(text.lower()):
@@ -25,15 +26,20 @@ def searchable(text: str) -> str:
     return " ".join(words)
 
 
-def match_expression(query: str) -> str:
-    """The FTS5 expression that finds any word of a query; empty where it has none."""
-    terms = []
+def query_phrases(query: str) -> list[str]:
+    """The phrases of which any finds an item: words as they are stored, with spaces between those of one."""
+    phrases = []
     for word in _WORD.findall(query.lower()):
-        terms.append('"' + " ".join(_pairs(word) if _HANGUL.search(word) else [word]) + '"')
+        phrases.append(" ".join(_pairs(word) if _HANGUL.search(word) else [word]))
         stem = without_ending(word, PARTICLES) if _HANGUL.fullmatch(word) else word
         if stem != word:
-            terms.append('"' + " ".join(_pairs(stem)) + '"')
-    return " OR ".join(dict.fromkeys(terms))
+            phrases.append(" ".join(_pairs(stem)))
+    return list(dict.fromkeys(phrases))
+
+
+def match_expression(phrases: Iterable[str]) -> str:
+    """The FTS5 expression that finds any of some phrases; empty where there are none."""
+    return " OR ".join(f'"{phrase}"' for phrase in phrases)
 
 
 def single_syllables(query: str) -> list[str]:

@@ -1,46 +1,42 @@
-"""Columns of a catalogue's items as arrays, read when a filter first names them: a filter is decided for each different value
-once, and for a hundred thousand items by looking its values up."""
+"""Columns of a catalogue's items as arrays, read when a filter names them: a filter is decided for the different values of each
+part, all together, and for the items by looking their values up."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fashionrec.common.values import as_number, as_text, folded, like
 from fashionrec.errors import CatalogueError
 from fashionrec.search.filters.where import (
     Comparison,
     Filter,
     Group,
     Not,
+    Value,
     WhereError,
-    as_number,
     columns_of,
     parse_where,
 )
+from fashionrec.store.columns import EDGE, ColumnPart
+from fashionrec.store.parts import OWN
 
 if TYPE_CHECKING:
     from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.store.items import ItemReader
     from fashionrec.store.vectors import VectorStore
 
-#: Columns that every item has, whatever its product's data says. A column of the product's own name comes first.
-OWN = ("product_id", "item_id", "image", "class_name", "confidence")
-
 _UNKNOWN, _FALSE, _TRUE = -1, 0, 1
 
 
-@dataclass(frozen=True)
-class Column:
-    """Different values, and for each item which of them it has (int32, -1 = none). ``numbers`` is NaN where a value is none."""
-
-    values: list[Any]
-    codes: np.ndarray
-    numbers: np.ndarray
+#: As many texts are looked for one by one, more in one pass over all.
+_FEW = 3
+#: Bytes of columns that are kept once they are read.
+_KEPT = 128 << 20
 
 
 class Columns:
@@ -49,7 +45,8 @@ class Columns:
     def __init__(self, items: ItemReader, images: VectorStore) -> None:
         self._items, self._images = items, images
         self._lock = threading.RLock()
-        self._columns: dict[str, Column | None] = {}
+        self._kept: dict[str, list[tuple[int, ColumnPart]]] = {}
+        self._room = _KEPT
         self._places: tuple[np.ndarray, np.ndarray] | None = None
         self.allowed = lru_cache(maxsize=64)(self._allowed)
 
@@ -63,13 +60,6 @@ class Columns:
         """int64 [n]: the items' numbers."""
         return self._read_places()[0]
 
-    def column(self, name: str) -> Column | None:
-        """The column of that name; None where no item has one."""
-        with self._lock:
-            if name not in self._columns:
-                self._columns[name] = self._read(name)
-            return self._columns[name]
-
     def _allowed(self, where: str) -> tuple[np.ndarray, np.ndarray]:
         """For a filter: bool [n] over the items (in the order of ``numbers``), and bool over the positions of image vectors.
 
@@ -77,7 +67,7 @@ class Columns:
         """
         tree = parse_where(where)
         for test in columns_of(tree):
-            if self.column(test.column) is None:
+            if test.column not in self._kept and not self._items.has_column(test.column):
                 from fashionrec.config import nearest
 
                 known = [*self._items.column_names(), *OWN]
@@ -107,45 +97,43 @@ class Columns:
         return np.where((truths == decisive).any(axis=0), decisive, settled).astype(np.int8)
 
     def _compared(self, test: Comparison) -> np.ndarray:
-        column = self.column(test.column)
-        assert column is not None
-        number = as_number(test.values[0]) if len(test.values) == 1 and not isinstance(test.values[0], str) else None
-        if number is not None and test.kind in ("<", "<=", ">", ">=") and not np.isnan(column.numbers).any():
-            found = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal}[test.kind](
-                column.numbers, number
-            ).astype(np.int8)
-        else:
-            found = np.array([_number(test.truth(value)) for value in column.values], np.int8)
-        missing = _number(test.truth(None))
-        return np.concatenate([found, np.array([missing], np.int8)])[column.codes]
+        found = np.full(len(self.numbers), _number(test.truth(None)), np.int8)
+        for start, part in self._parts(test.column):
+            found[start : start + len(part.codes)] = compare(test, part)[part.codes]
+        return found
 
-    def _read(self, name: str) -> Column | None:
-        values: dict[Any, int] = {}
-        codes = np.full(len(self.numbers), -1, np.int32)
-        numbers, found = [], []
-        for number, value in self._items.column(name, own=name in OWN):
-            numbers.append(number)
-            found.append(values.setdefault((type(value).__name__, value), len(values)))
-        codes[self._at(numbers)] = found
-        if not values:
-            return None
-        plain = [value for _, value in values]
-        read = [as_number(value) if not isinstance(value, tuple) else None for value in plain]
-        return Column(plain, codes, np.array([np.nan if one is None else one for one in read], np.float64))
+    def _parts(self, name: str) -> Iterator[tuple[int, ColumnPart]]:
+        """The parts of a column; kept while there is room for them."""
+        if name in self._kept:
+            yield from self._kept[name]
+            return
+        parts: list[tuple[int, ColumnPart]] | None = []
+        size = 0
+        for start, part in self._items.column(name):
+            size += part.nbytes
+            if parts is not None and size <= self._room:
+                parts.append((start, part))
+            else:
+                parts = None
+            yield start, part
+        with self._lock:
+            if parts is not None and name not in self._kept:
+                self._kept[name] = parts
+                self._room -= size
 
     def _read_places(self) -> tuple[np.ndarray, np.ndarray]:
         with self._lock:
             if self._places is None:
                 starts = {name: int(self._images.starts[n]) for n, name in enumerate(self._images.names)}
-                rows = self._items.places()
+                found = self._items.places()
                 try:
-                    numbers = np.array([number for number, _, _ in rows], np.int64)
-                    positions = np.array([starts[segment] + row for _, segment, row in rows], np.int64)
+                    begins = np.array([starts[segment] for segment in found.segments], np.int64)
+                    positions = begins[found.codes] + found.rows
                     if len(positions) and not 0 <= positions.min() <= positions.max() < len(self._images):
                         raise ValueError("an item's vector is not there")
                 except (KeyError, TypeError, ValueError, OverflowError) as error:
                     raise CatalogueError(f"catalogue is damaged: {error!r}") from None
-                self._places = numbers, positions
+                self._places = found.numbers, positions
             return self._places
 
     def kept(self, where: str, numbers: Sequence[int]) -> set[int]:
@@ -160,6 +148,107 @@ class Columns:
         if len(wanted) and (at.max() >= len(self.numbers) or (self.numbers[at] != wanted).any()):
             raise CatalogueError("catalogue is damaged: an item refers to a garment that is not there")
         return at
+
+
+def compare(test: Comparison, part: ColumnPart) -> np.ndarray:
+    """int8: of each value of a part by its number whether the test is true, false or unknown; at 0 for items without one.
+
+    It decides all values together as :meth:`Comparison.truth` decides one.
+    """
+    numbers = np.concatenate([part.whole.astype(np.float64), part.floats])
+    count = part.scalars
+    found = np.full(1 + count + len(part.starts) - 1, _UNKNOWN, np.int8)
+    found[0] = _number(test.truth(None))
+    texts, others = found[1 : len(part.numbers) + 1], found[len(part.numbers) + 1 : count + 1]
+    if test.kind == "null":
+        found[1:] = _FALSE
+        return found
+    if test.kind == "like":
+        pattern = folded(str(test.values[0]))
+        texts[:] = matching(pattern, part.texts, len(texts))
+        shown = [folded(as_text(value)) for array in (part.whole, part.floats, part.bools) for value in array.tolist()]
+        others[:] = matching(pattern, EDGE + EDGE.join(map(str.encode, shown)) + EDGE, len(shown)) if shown else 0
+    elif test.kind in ("=", "!=", "in"):
+        found[1 : count + 1] = _equal(part, numbers, test.values) == (test.kind != "!=")
+    else:
+        _order(test, part, numbers, texts, others[: len(numbers)])
+    if len(part.starts) > 1:
+        members = found[1 : count + 1][part.members]
+        every = test.kind == "!="
+        reduce = np.minimum if every else np.maximum
+        found[count + 1 :] = reduce.reduceat(members, part.starts[:-1].astype(np.int64)) == _TRUE
+    return found
+
+
+def _equal(part: ColumnPart, numbers: np.ndarray, values: Sequence[Value]) -> np.ndarray:
+    """bool: of each value that is no list whether it equals one of ``values``."""
+    wanted = [float(one) for one in values if isinstance(one, (int, float)) and not isinstance(one, bool)]
+    texts = {_encoded(as_text(one)) for one in values if isinstance(one, (str, bool))}
+    read = [number for one in values if isinstance(one, str) and (number := as_number(one)) is not None]
+    same = np.isin(part.numbers, wanted)
+    if len(texts) <= _FEW:
+        for text in texts:
+            same[positions(part.texts, EDGE + text + EDGE)] = True
+    else:
+        same |= np.array([text in texts for text in part.texts[1:-1].split(EDGE)][: len(same)], bool)
+    bools = [as_text(one).encode() in texts for one in part.bools.tolist()]
+    return np.concatenate([same, np.isin(numbers, wanted + read), np.array(bools, bool)])
+
+
+def _order(test: Comparison, part: ColumnPart, numbers: np.ndarray, texts: np.ndarray, others: np.ndarray) -> None:
+    """Fill in how texts and numbers stand to the test's value. Bools have no order."""
+    wanted = test.values[0]
+    number = as_number(wanted)
+    decide = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal}[test.kind]
+    if number is not None:
+        others[:] = decide(numbers, number)
+    if isinstance(wanted, str):
+        text = _encoded(wanted)
+        than = {"<": text.__gt__, "<=": text.__ge__, ">": text.__lt__, ">=": text.__le__}[test.kind]
+        texts[:] = list(map(than, part.texts[1:-1].split(EDGE)))[: len(texts)]
+    elif number is not None:
+        texts[:] = np.where(np.isnan(part.numbers), _UNKNOWN, decide(part.numbers, number))
+
+
+def _encoded(text: str) -> bytes:
+    return folded(text).encode(errors="surrogatepass")  # an argument that is not UTF-8 is in no table
+
+
+def positions(texts: bytes, piece: bytes) -> np.ndarray:
+    """Which of some texts, each between two :data:`EDGE`, hold a piece (that may begin and end with one)."""
+    found = []
+    at = texts.find(piece)
+    while at >= 0:
+        found.append(at)
+        at = texts.find(piece, texts.find(EDGE, at + 1))  # on from the end of this text
+    edges = np.flatnonzero(np.frombuffer(texts, np.uint8) == EDGE[0])
+    return np.searchsorted(edges, found, side="right") - 1
+
+
+def matching(pattern: str, texts: bytes, count: int) -> np.ndarray:
+    """bool: which of ``count`` texts, each between two :data:`EDGE`, fit a folded pattern of ``like``."""
+    encoded = EDGE + pattern.encode(errors="surrogatepass") + EDGE
+    runs = encoded.split(b"%")
+    pieces = sorted((piece for run in runs for piece in run.split(b"_") if piece.strip(EDGE)), key=len)
+    edges = np.flatnonzero(np.frombuffer(texts, np.uint8) == EDGE[0])
+    kept = np.zeros(count, bool)
+    at = positions(texts, pieces[-1]).tolist() if pieces else range(count)
+    if b"_" in encoded:
+        at = [n for n in at if like(pattern, texts[edges[n] + 1 : edges[n + 1]].decode())]
+    elif len(pieces) != 1:
+        at = [n for n in at if _follow(runs, texts, edges[n], edges[n + 1] + 1)]
+    kept[at] = True
+    return kept
+
+
+def _follow(runs: Sequence[bytes], texts: bytes, start: int, stop: int) -> bool:
+    """Whether some runs of bytes follow each other between two places."""
+    for run in runs:
+        at = texts.find(run, start, stop)
+        if at < 0:
+            return False
+        start = at + len(run)
+    return True
 
 
 def _number(truth: bool | None) -> int:

@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from fashionrec.common.values import as_number, as_text, folded, like
 from fashionrec.errors import UsageError
 
 Value = str | float | int | bool
@@ -83,7 +84,7 @@ class Comparison:
         if self.kind == "in":
             return any(_equal(value, one) for one in self.values)
         if self.kind == "like":
-            return _like(folded(str(self.values[0])), folded(_as_text(value)))
+            return like(folded(str(self.values[0])), folded(as_text(value)))
         if self.kind in ("=", "!="):
             return _equal(value, self.values[0]) == (self.kind == "=")
         order = _order(value, self.values[0])
@@ -141,11 +142,6 @@ def keeps(tree: Filter, get: Callable[[str], Any]) -> Truth:
     if decisive in truths:
         return decisive
     return None if None in truths else not decisive
-
-
-def folded(text: str) -> str:
-    """Text as it is compared."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
 
 
 @dataclass(frozen=True)
@@ -299,28 +295,9 @@ def _display_width(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
-def _as_text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
-
-
-def as_number(value: Any) -> float | None:
-    """The number that a value is, or that a text reads as; None where it is none."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, (int, float)):
-        return float(value)
-    try:
-        number = float(value) if isinstance(value, str) and len(value) < 40 and "_" not in value else math.nan
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
-
-
 def _equal(value: Any, wanted: Value) -> bool:
     if isinstance(wanted, bool) or isinstance(value, bool):
-        return folded(_as_text(value)) == folded(_as_text(wanted))
+        return folded(as_text(value)) == folded(as_text(wanted))
     if isinstance(wanted, (int, float)) or isinstance(value, (int, float)):
         left, right = as_number(value), as_number(wanted)
         return left is not None and left == right
@@ -336,22 +313,3 @@ def _order(value: Any, wanted: Value) -> int | None:
         return None if left is None or right is None else (left > right) - (left < right)
     a, b = folded(str(value)), folded(wanted)
     return (a > b) - (a < b)
-
-
-def _like(pattern: str, text: str) -> bool:
-    """Whether a text fits a pattern of ``%`` and ``_``; in no more steps than the product of their lengths."""
-    p = t = 0
-    star, resume = -1, 0
-    while t < len(text):
-        if p < len(pattern) and pattern[p] == "%":
-            star, resume = p, t
-            p += 1
-        elif p < len(pattern) and pattern[p] in ("_", text[t]):
-            p += 1
-            t += 1
-        elif star >= 0:  # let the last % take one character more
-            p, resume = star + 1, resume + 1
-            t = resume
-        else:
-            return False
-    return all(rest == "%" for rest in pattern[p:])

@@ -1,0 +1,53 @@
+"""Values of products' data as filters compare them: texts folded, numbers as floats, patterns of ``like``."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from typing import Any
+
+
+def folded(text: str) -> str:
+    """Text as it is compared: Unicode's case folding, NFKC. Folding it again changes nothing."""
+    if text.isascii():
+        return text.lower()
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+
+
+def as_text(value: Any) -> str:
+    """A value as ``like`` sees it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def as_number(value: Any) -> float | None:
+    """The number that a value is, or that a text reads as; None where it is none."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, (int, float)):
+        return float(value)
+    try:
+        number = float(value) if isinstance(value, str) and len(value) < 40 and "_" not in value else math.nan
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def like(pattern: str, text: str) -> bool:
+    """Whether a text fits a pattern of ``%`` and ``_``; in no more steps than the product of their lengths."""
+    p = t = 0
+    star, resume = -1, 0
+    while t < len(text):
+        if p < len(pattern) and pattern[p] == "%":
+            star, resume = p, t
+            p += 1
+        elif p < len(pattern) and pattern[p] in ("_", text[t]):
+            p += 1
+            t += 1
+        elif star >= 0:  # let the last % take one character more
+            p, resume = star + 1, resume + 1
+            t = resume
+        else:
+            return False
+    return all(rest == "%" for rest in pattern[p:])

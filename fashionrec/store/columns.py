@@ -1,0 +1,186 @@
+"""One column of a part of the items, as arrays: its different values once, and for each item which of them it has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fashionrec.common.values import as_number, folded
+from fashionrec.store.packed import narrow
+from fashionrec.store.rows import DamagedRow
+
+#: Stands around every text: a byte that UTF-8 never has.
+EDGE = b"\xff"
+#: The arrays of a column. ``shape`` holds how many texts, whole numbers, floats, bools, lists and codes there are, and how many
+#: items have a value; ``at`` says which, where those are few.
+KINDS = ("shape", "texts", "numbers", "whole", "floats", "bools", "starts", "members", "codes", "at")
+SHAPE = ("texts", "whole", "floats", "bools", "lists", "codes", "held")
+_SPARSE = 4
+_WHOLE = 1 << 63
+
+
+@dataclass(frozen=True)
+class ColumnPart:
+    """The values of a column in one part. They are numbered from 1: texts, whole numbers, floats, bools, then lists of these.
+
+    Attributes:
+        texts: Different texts as :func:`folded` makes them, each between two :data:`EDGE`.
+        numbers: float64, for each text the number it reads as, else NaN.
+        whole: int64. floats: float64. bools: bool.
+        starts: For each list where its members begin, and where the last one's end.
+        members: Numbers of values, from 0.
+        codes: For each item the number of its value, 0 where it has none.
+    """
+
+    texts: bytes
+    numbers: np.ndarray
+    whole: np.ndarray
+    floats: np.ndarray
+    bools: np.ndarray
+    starts: np.ndarray
+    members: np.ndarray
+    codes: np.ndarray
+
+    @property
+    def nbytes(self) -> int:
+        arrays = (self.numbers, self.whole, self.floats, self.bools, self.starts, self.members, self.codes)
+        return len(self.texts) + sum(array.nbytes for array in arrays)
+
+    @property
+    def scalars(self) -> int:
+        """How many values there are that are no lists."""
+        return len(self.numbers) + len(self.whole) + len(self.floats) + len(self.bools)
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, np.ndarray], items: int) -> ColumnPart:
+        """What :meth:`ColumnBuilder.arrays` made, for a part of ``items``. Raises :class:`DamagedRow` where it does not fit."""
+        shape = arrays["shape"].tolist()
+        if len(shape) != len(SHAPE) or arrays["shape"].dtype.kind == "f":
+            raise DamagedRow("a column without a shape")
+        texts, whole, floats, bools, lists, coded, _ = shape
+        raw = arrays["texts"].tobytes()
+        numbers = arrays["numbers"] if len(arrays["numbers"]) else np.full(texts if texts <= len(raw) else 0, np.nan)
+        starts = arrays["starts"] if lists else np.zeros(1, np.uint8)
+        scalars = texts + whole + floats + bools
+        for found, count, kinds in (
+            *((numbers, texts, "f"), (arrays["whole"], whole, "i"), (arrays["floats"], floats, "f")),
+            *((arrays["bools"], bools, "u"), (starts, lists + 1, "ui"), (arrays["codes"], coded, "ui")),
+        ):
+            if len(found) != count or (count and found.dtype.kind not in kinds):
+                raise DamagedRow("an array of a column has another length")
+        if (raw.count(EDGE) != texts + 1 or raw[:1] + raw[-1:] != EDGE * 2) if texts else raw:
+            raise DamagedRow("a column has other texts than it counts")
+        members, steps = arrays["members"], np.diff(starts.astype(np.int64))
+        if starts[0] or (steps < 1).any() or starts[-1] != len(members):
+            raise DamagedRow("a column has lists that do not follow each other")
+        check_below(members, scalars)
+        check_below(arrays["codes"], scalars + lists + 1)
+        codes = arrays["codes"]
+        if coded != items or len(arrays["at"]):
+            check_below(arrays["at"], items)
+            if len(arrays["at"]) != coded:
+                raise DamagedRow("an array of a column has another length")
+            codes = np.zeros(items, codes.dtype)
+            codes[arrays["at"]] = arrays["codes"]
+        return cls(
+            raw or EDGE, numbers, arrays["whole"], arrays["floats"], arrays["bools"] != 0, starts, members, codes
+        )
+
+
+def check_below(array: np.ndarray, limit: int) -> None:
+    """Raise :class:`DamagedRow` where an array holds anything but whole numbers from 0 to below ``limit``."""
+    if len(array) and (array.dtype.kind not in "ui" or not 0 <= int(array.min()) <= int(array.max()) < limit):
+        raise DamagedRow("an array points beyond what it numbers")
+
+
+def plain(value: Any) -> Any:
+    """A value of JSON as a column has it: a list as a tuple of its texts, numbers and bools; None where nothing is left."""
+    if isinstance(value, list):
+        return tuple(one for member in value if (one := _scalar(member)) is not None) or None
+    return _scalar(value)
+
+
+def _scalar(value: Any) -> Any:
+    if isinstance(value, (str, bool)):
+        return value
+    if isinstance(value, int):
+        return value if -_WHOLE <= value < _WHOLE else float(value)
+    return value if isinstance(value, float) and value == value else None
+
+
+class ColumnBuilder:
+    """Takes the values of one column, item by item."""
+
+    def __init__(self) -> None:
+        self._at: list[int] = []
+        self._given: list[int] = []
+        self._values: dict[Any, int] = {}
+
+    def add(self, item: int, value: Any) -> None:
+        """The value of an item, as :func:`plain` makes it. Items come in order."""
+        key = value if isinstance(value, str) else _key(value)
+        self._at.append(item)
+        self._given.append(self._values.setdefault(key, len(self._values)))
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+    def part(self, items: int) -> ColumnPart:
+        """The column of a part of ``items``."""
+        empty = np.zeros(0, np.uint8)
+        return ColumnPart.of({**dict.fromkeys(KINDS, empty), **self.arrays(items)}, items)
+
+    def arrays(self, items: int) -> dict[str, np.ndarray]:
+        """The column of a part of ``items``, as it is written."""
+        texts: dict[tuple[str, float | None], int] = {}
+        groups: tuple[dict[Any, int], ...] = ({}, {}, {})  # whole numbers, floats, bools
+
+        def place(value: Any) -> tuple[int, int]:
+            if isinstance(value, str):
+                number = as_number(value)
+                return 0, texts.setdefault((folded(value), number), len(texts))
+            group = 2 if isinstance(value, bool) else 0 if isinstance(value, int) else 1
+            return group + 1, groups[group].setdefault(value, len(groups[group]))
+
+        lists = [key for key in self._values if isinstance(key, tuple) and key[0] is tuple]
+        members = [[place(_value(member)) for member in key[1]] for key in lists]
+        places = {key: place(_value(key)) for key in self._values if not (isinstance(key, tuple) and key[0] is tuple)}
+        first = np.cumsum([0, len(texts), *map(len, groups)]).tolist()
+        numbered = {key: first[group] + n + 1 for key, (group, n) in places.items()}
+        numbered |= {key: first[-1] + n + 1 for n, key in enumerate(lists)}
+        codes = np.array([numbered[key] for key in self._values], np.int64)[self._given]
+        known = [number for _, number in texts]
+        made = {
+            "shape": narrow([len(texts), *map(len, groups), len(lists), len(codes), len(codes)]),
+            "codes": narrow(codes),
+            "whole": np.array(list(groups[0]), np.int64),
+            "floats": np.array(list(groups[1]), np.float64),
+            "bools": np.array(list(groups[2]), np.uint8),
+        }
+        if texts:
+            joined = EDGE + EDGE.join(text.encode() for text, _ in texts) + EDGE
+            made["texts"] = np.frombuffer(joined, np.uint8)
+        if any(number is not None for number in known):
+            made["numbers"] = np.array([np.nan if number is None else number for number in known], np.float64)
+        if lists:
+            made["starts"] = narrow(np.cumsum([0, *map(len, members)]))
+            made["members"] = narrow([first[group] + n for row in members for group, n in row])
+        if len(codes) * _SPARSE < items:
+            made["at"] = narrow(self._at)
+        elif len(codes) < items:
+            dense = np.zeros(items, made["codes"].dtype)
+            dense[self._at] = made["codes"]
+            made["codes"], made["shape"] = dense, narrow([*made["shape"].tolist()[:-2], items, len(codes)])
+        return made
+
+
+def _key(value: Any) -> Any:
+    """What tells a value from all others: ``1``, ``1.0`` and ``True`` are equal."""
+    return (tuple, tuple(map(_key, value))) if isinstance(value, tuple) else (type(value), value)
+
+
+def _value(key: Any) -> Any:
+    return key[1] if isinstance(key, tuple) else key

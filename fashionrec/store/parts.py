@@ -1,0 +1,186 @@
+"""The items of a file in parts of 65,536 numbers: where their vectors are, their columns and their words, as arrays.
+
+A part is written anew when one of its items changes, so a change costs in proportion to the parts it touches, and a filter or a
+text reads only the arrays that it names.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fashionrec.common.documents import parse_json
+from fashionrec.store import columns, text_index
+from fashionrec.store.columns import ColumnBuilder, ColumnPart, check_below, plain
+from fashionrec.store.packed import POSTINGS_PIECE, Ask, narrow, read_arrays, write_array
+from fashionrec.store.rows import DamagedRow, Kinds, parse_table, typed
+from fashionrec.store.text_index import Matches, Phrase, WordPart, bm25, index_words
+
+#: Items in a part, by their numbers.
+PART_ITEMS = 1 << 16
+#: Columns that every item has, whatever its product's data says. A column of the product's own name comes first.
+OWN = ("product_id", "item_id", "image", "class_name", "confidence")
+_OWNER, _COLUMN = "items", "column:"
+_ROWS = """
+SELECT i.item_no, i.product_id, i.item_id, e.image, g.class_name, g.confidence, e.metadata, c.attributes, g.segment, g.row,
+  i.words
+FROM items i CROSS JOIN entries e USING (entry_no) CROSS JOIN garments g USING (garment_no)
+  LEFT JOIN captions c USING (garment_no)
+WHERE i.item_no BETWEEN ? AND ? ORDER BY i.item_no
+"""
+_KINDS: Kinds = (int, str, str, str, str | None, float | None, str, str | None, str, int, str)
+
+
+class Places(NamedTuple):
+    """Where the image vectors of items are: ``numbers`` of the items, in order, which of ``segments``, and which row there."""
+
+    numbers: np.ndarray
+    segments: list[str]
+    codes: np.ndarray
+    rows: np.ndarray
+
+
+def write_part(db: sqlite3.Connection, part: int, size: int = PART_ITEMS) -> None:
+    """Write the arrays of the items ``part * size + 1`` to ``(part + 1) * size`` in place of those that are there."""
+    db.execute("DELETE FROM arrays WHERE part = ?", (part,))
+    numbers: list[int] = []
+    segments: dict[str, int] = {}
+    codes: list[int] = []
+    at: list[int] = []
+    words: list[str] = []
+    builders: dict[str, ColumnBuilder] = {}
+    rows = typed(db.execute(_ROWS, (part * size + 1, (part + 1) * size)), _KINDS)
+    for n, (number, *own, metadata, attributes, segment, row, text) in enumerate(rows):
+        numbers.append(number)
+        codes.append(segments.setdefault(segment, len(segments)))
+        at.append(row)
+        words.append(text)
+        for name, value in _values(own, metadata, attributes).items():
+            (builders.get(name) or builders.setdefault(name, ColumnBuilder())).add(n, value)
+    if not numbers:
+        return
+    write_array(db, _OWNER, part, "numbers", narrow(numbers))
+    write_array(db, _OWNER, part, "segments", np.frombuffer(json.dumps(list(segments)).encode(), np.uint8))
+    write_array(db, _OWNER, part, "codes", narrow(codes))
+    write_array(db, _OWNER, part, "rows", narrow(at))
+    for name, builder in builders.items():
+        for kind, array in builder.arrays(len(numbers)).items():
+            write_array(db, _COLUMN + name, part, kind, array)
+    for kind, array in index_words(words).items():
+        piece = {"piece": POSTINGS_PIECE} if kind == "positions" else {}
+        write_array(db, text_index.OWNER, part, kind, array, **piece)
+
+
+def _values(own: list[Any], metadata: str, attributes: str | None) -> dict[str, Any]:
+    """The columns of an item: of its product's data, else its caption's attributes, else its own."""
+    values = {name: value for name, value in zip(OWN, own, strict=True) if value is not None}
+    if attributes is not None:
+        values |= _plain(attributes)
+    return values | _plain(metadata)
+
+
+@lru_cache(maxsize=64)  # the items of one photo, or of one product, follow each other
+def _plain(table: str) -> dict[str, Any]:
+    return {name: one for name, value in parse_table(table).items() if (one := plain(value)) is not None}
+
+
+class Parts:
+    """Reads the parts of a file through ``ask``, which runs a statement. Raises :class:`DamagedRow`."""
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+        self._sizes: list[tuple[int, int]] | None = None
+        self._words: list[tuple[np.ndarray, WordPart]] | None = None
+
+    def places(self) -> Places:
+        """Where the vectors of all items are."""
+        known = self._parts()
+        parts = [self._places(part) for part in known]
+        segments = {name: n for n, name in enumerate(dict.fromkeys(name for one in parts for name in one.segments))}
+        codes = [np.array([segments[name] for name in one.segments], np.int64)[one.codes] for one in parts]
+        numbers = _joined([one.numbers for one in parts])
+        if (np.diff(numbers) < 1).any():
+            raise DamagedRow("the items of the parts are not in order")
+        self._sizes = [(part, len(one.numbers)) for part, one in zip(known, parts, strict=True)]
+        return Places(numbers, list(segments), _joined(codes), _joined([one.rows for one in parts]))
+
+    def column(self, name: str) -> Iterator[tuple[int, ColumnPart]]:
+        """Each part of a column, and how many items there are before it; parts without any value are left out."""
+        if self._sizes is None:
+            self.places()
+        start = 0
+        for part, size in self._sizes or ():
+            arrays = read_arrays(self._ask, _COLUMN + name, part, columns.KINDS)
+            if len(arrays["shape"]):
+                yield start, ColumnPart.of(arrays, size)
+            start += size
+
+    def has_column(self, name: str) -> bool:
+        """Whether an item has a value of a column."""
+        return any(self._ask("SELECT 1 FROM arrays WHERE owner = ? LIMIT 1", (_COLUMN + name,)))
+
+    def column_names(self) -> list[str]:
+        """The names of all columns, the most frequent first."""
+        held: dict[str, int] = {}
+        owners = self._ask("SELECT DISTINCT owner, part FROM arrays WHERE kind = 'shape'", ())
+        for owner, part in list(typed(owners, (str, int))):
+            shape = read_arrays(self._ask, owner, part, ("shape",))["shape"]
+            if owner.startswith(_COLUMN) and len(shape):
+                name = owner.removeprefix(_COLUMN)
+                held[name] = held.get(name, 0) + int(shape[-1])
+        return sorted(held, key=lambda name: (-held[name], name))
+
+    def matches(self, phrases: list[Phrase]) -> Matches:
+        """The items that hold one of some phrases, and how well."""
+        return bm25(self._word_parts(), phrases)
+
+    def terms_with(self, pieces: list[str], limit: int) -> list[str]:
+        """Terms that hold one of some pieces, those of the most items first."""
+        held: dict[str, int] = {}
+        for _, part in self._word_parts():
+            for term, count in part.terms_with(pieces):
+                held[term] = held.get(term, 0) + count
+        return sorted(held, key=lambda term: (-held[term], term))[:limit]
+
+    def _word_parts(self) -> list[tuple[np.ndarray, WordPart]]:
+        if self._words is None:
+            parts = [(part, _numbers(self._ask, part)) for part in self._parts()]
+            self._words = [(numbers, WordPart(self._ask, part, len(numbers))) for part, numbers in parts]
+        return self._words
+
+    def _parts(self) -> list[int]:
+        sql = "SELECT DISTINCT part FROM arrays WHERE owner = ? ORDER BY part"
+        return [part for (part,) in typed(self._ask(sql, (_OWNER,)), (int,))]
+
+    def _places(self, part: int) -> Places:
+        numbers = _numbers(self._ask, part)
+        arrays = read_arrays(self._ask, _OWNER, part, ("segments", "codes", "rows"))
+        segments = parse_json(arrays["segments"].tobytes() or b"[]")
+        if not isinstance(segments, list) or not all(isinstance(name, str) for name in segments):
+            raise DamagedRow("the segments of a part are no texts")
+        codes, rows = arrays["codes"], arrays["rows"]
+        if not len(numbers) == len(codes) == len(rows) or codes.dtype.kind not in "ui" or rows.dtype.kind not in "ui":
+            raise DamagedRow("the arrays of a part are of several lengths")
+        check_below(codes, len(segments))
+        return Places(numbers, segments, codes, rows.astype(np.int64))
+
+
+def _numbers(ask: Ask, part: int) -> np.ndarray:
+    numbers = read_arrays(ask, _OWNER, part, ("numbers",))["numbers"]
+    if numbers.dtype.kind not in "ui":
+        raise DamagedRow("the numbers of items are none")
+    return numbers.astype(np.int64)
+
+
+def parts_of(db: sqlite3.Connection, size: int = PART_ITEMS) -> list[int]:
+    """The parts that a file's items make."""
+    return [int(part) for (part,) in db.execute("SELECT DISTINCT (item_no - 1) / ? FROM items", (size,))]
+
+
+def _joined(arrays: Iterable[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.zeros(0, np.int64), *arrays])
