@@ -77,9 +77,8 @@ def train_embedder(
         raise DataError("an encoder needs photos of at least 8 products to learn from")
     verb = "train" if init is None else "finetune"
     with quiet():
-        start = (
-            _load_clip(init, families) if init else None
-        )  # before there is a run: a checkpoint that is not whole leaves none
+        # before there is a run: a checkpoint that is not whole leaves none
+        start = _load_clip(init, families) if init else None
     run = start_run(runs / verb, config.name, kind="embedder", verb=verb, exist_ok=config.exist_ok)
     run.seed, run.device = config.seed, str(config.device or "cpu")
     run.config = {"train_embedder": config.model_dump(), "init": init}
