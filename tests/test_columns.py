@@ -138,7 +138,7 @@ TEXTS = [
     "a_b",
     "1e3",
 ]
-SCALARS: list[Any] = [*TEXTS, 0, 5, 5.0, -2, 2**53 + 1, 1.5, True, False, float("inf"), 10**30]
+SCALARS: list[Any] = [*TEXTS, "a\ud800", "\ud800b", 0, 5, 5.0, -2, 2**53 + 1, 1.5, True, False, float("inf"), 10**30]
 WANTED = [
     "'a'",
     "'A%'",
@@ -155,8 +155,28 @@ WANTED = [
     "1e300",
     "'b'",
     "1000",
+    "'a\ud800'",
 ]
-PATTERNS = ["%", "", "a", "a%", "%a", "%a%", "_", "a_%", "%a%b%", "_%_", "5%", "tr%", "%ö%", "%%", "a%a", "%1%5"]
+PATTERNS = [
+    "\ud800%",
+    "_\ud800",
+    "%",
+    "",
+    "a",
+    "a%",
+    "%a",
+    "%a%",
+    "_",
+    "a_%",
+    "%a%b%",
+    "_%_",
+    "5%",
+    "tr%",
+    "%ö%",
+    "%%",
+    "a%a",
+    "%1%5",
+]
 
 
 def question(rng: random.Random) -> str:

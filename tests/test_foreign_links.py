@@ -62,7 +62,7 @@ def test_a_photo_or_a_label_that_is_a_link_is_counted_and_not_read(
 
 
 @pytest.mark.parametrize("name", ["data.yaml", "train", "train/images", "train/labels", "classes.txt"])
-@pytest.mark.parametrize("target", ["folder", "file", "pipe"])
+@pytest.mark.parametrize("target", ["folder", "file", pytest.param("pipe", marks=posix_only("named pipes"))])
 def test_a_data_set_whose_parts_are_links_is_refused(
     name: str, target: str, cli: Cli, tmp_path: Path, outside: Path
 ) -> None:

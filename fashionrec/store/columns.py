@@ -161,7 +161,7 @@ class ColumnBuilder:
             "bools": np.array(list(groups[2]), np.uint8),
         }
         if texts:
-            joined = EDGE + EDGE.join(text.encode() for text, _ in texts) + EDGE
+            joined = EDGE + EDGE.join(text.encode(errors="surrogatepass") for text, _ in texts) + EDGE
             made["texts"] = np.frombuffer(joined, np.uint8)
         if any(number is not None for number in known):
             made["numbers"] = np.array([np.nan if number is None else number for number in known], np.float64)

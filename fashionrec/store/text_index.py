@@ -102,12 +102,12 @@ class WordPart:
 
     def terms_with(self, pieces: Sequence[str]) -> list[tuple[str, int]]:
         """The terms that hold one of some pieces, and in how many items each is."""
-        wanted = [piece.encode() for piece in pieces]
+        wanted = [piece.encode(errors="surrogatepass") for piece in pieces]
         found = [term for term in self._terms[1:-1].split(_EDGE) if any(piece in term for piece in wanted)]
         return [(term.decode(), len(self.hits((term.decode(),))[0])) for term in found]
 
     def _run(self, term: str) -> tuple[int, int]:
-        at = self._terms.find(_EDGE + term.encode() + _EDGE)
+        at = self._terms.find(_EDGE + term.encode(errors="surrogatepass") + _EDGE)
         if at < 0:
             return 0, 0
         n = int(np.searchsorted(self._edges, at))

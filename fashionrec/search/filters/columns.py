@@ -234,7 +234,7 @@ def matching(pattern: str, texts: bytes, count: int) -> np.ndarray:
     kept = np.zeros(count, bool)
     at = positions(texts, pieces[-1]).tolist() if pieces else range(count)
     if b"_" in encoded:
-        at = [n for n in at if like(pattern, texts[edges[n] + 1 : edges[n + 1]].decode())]
+        at = [n for n in at if like(pattern, texts[edges[n] + 1 : edges[n + 1]].decode(errors="surrogatepass"))]
     elif len(pieces) != 1:
         at = [n for n in at if _follow(runs, texts, edges[n], edges[n + 1] + 1)]
     kept[at] = True
