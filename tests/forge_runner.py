@@ -200,17 +200,21 @@ def forge_measured(root: Path, rng: random.Random) -> str:
     return _json(path, rng)
 
 
-def _sqlite(root: Path) -> Path:
-    return _served(root) / generations.ITEMS
+def _sqlite(root: Path, rng: random.Random) -> Path:
+    return rng.choice(
+        [path for name in (generations.ITEMS, generations.CHANGES) if (path := _served(root) / name).exists()]
+    )
 
 
 def forge_rows(root: Path, rng: random.Random) -> str:
     """Other values in some rows: constraints are those of the schema, so what it forbids is written around it."""
-    db = sqlite3.connect(_sqlite(root), isolation_level=None)
+    db = sqlite3.connect(_sqlite(root, rng), isolation_level=None)
     told = []
     try:
         for _ in range(rng.choice([1, 1, 2, 5])):
-            table = rng.choice(["photos", "garments", "entries", "items", "captions", "caption_words", "arrays"])
+            table = rng.choice(
+                ["photos", "garments", "entries", "items", "captions", "caption_words", "arrays", "gone_items"]
+            )
             columns = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
             column = rng.choice(columns)
             value = rng.choice(WEIRD)
@@ -235,7 +239,7 @@ def forge_rows(root: Path, rng: random.Random) -> str:
 
 
 def forge_many_rows(root: Path, rng: random.Random) -> str:
-    db = sqlite3.connect(_sqlite(root))
+    db = sqlite3.connect(_sqlite(root, rng))
     table = rng.choice(["garments", "entries", "items", "captions", "arrays", "arrays", "arrays"])
     how = rng.choice(["delete", "halve", "shuffle"])
     with suppress(sqlite3.Error):
@@ -291,7 +295,7 @@ def forge_schema(root: Path, rng: random.Random) -> str:
             "CREATE TABLE sqlite_x (a); ",
         ]
     )
-    db = sqlite3.connect(_sqlite(root))
+    db = sqlite3.connect(_sqlite(root, rng))
     with suppress(sqlite3.Error):
         db.executescript(statement)
     db.close()
@@ -322,7 +326,7 @@ def _bytes(path: Path, rng: random.Random) -> str:
 
 
 def forge_sqlite_bytes(root: Path, rng: random.Random) -> str:
-    return _bytes(_sqlite(root), rng)
+    return _bytes(_sqlite(root, rng), rng)
 
 
 def forge_vectors_bytes(root: Path, rng: random.Random) -> str:

@@ -313,4 +313,4 @@ def test_a_reader_keeps_its_generation_while_a_writer_switches(photos: Path, bui
         assert hits[0].item.image == "red-blue.jpg"
     with Catalogue.open(tmp_path / "c") as later:
         assert later.counts["products"] == 10
-    assert len(ItemReader(later.generation.items_path).product_ids()) == 10
+    assert len(ItemReader(later.generation.items_path, later.generation.changes_path).product_ids()) == 10

@@ -479,7 +479,8 @@ def test_a_catalogue_of_before_such_words_is_read_and_grows(cli: Cli, index: Pat
     cli("caption", "--index", "c", "--quiet")
     with Catalogue.open(index) as catalogue:
         old = index.parent / "old.sqlite"
-        shutil.copy(catalogue.generation.items_path, old)
+        assert catalogue.generation.changes_path is not None
+        shutil.copy(catalogue.generation.changes_path, old)  # every photo has a caption now
         photo = next(iter(catalogue.items.everything())).photo
     with sqlite3.connect(old) as db:
         db.execute("DROP TABLE caption_words")

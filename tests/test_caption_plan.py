@@ -88,7 +88,7 @@ def test_what_is_under_way_is_not_asked(shop: Catalogue, under_way: Callable[[Pl
 
 
 def test_a_plan_reads_no_whole_item_and_keeps_a_number_for_each(shop: Catalogue) -> None:
-    items = shop.items = Counted(shop.generation.items_path)
+    items = shop.items = Counted(shop.generation.items_path, shop.generation.changes_path)
     plan = plan_of(shop)
     assert items.whole == 0
     assert plan.todo.itemsize * len(plan.todo) == 8 * plan.missing

@@ -29,7 +29,7 @@ def document(cli: Cli, tmp_path: Path, build: Callable[..., BuildReport]) -> Any
     (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     build(tmp_path / "p.jsonl", tmp_path / "c", detect=False)
     assert cli("caption", "--index", "c", "--captioner", "local", "--quiet").code == 0
-    items = sorted(tmp_path.glob("c/generations/*/items.sqlite"))[-1]
+    items = sorted(tmp_path.glob("c/generations/*/changes.sqlite"))[-1]
     with sqlite3.connect(items) as db:
         db.execute("UPDATE captions SET captioner = 'openai'")
         for garment, colour in OTHERWISE.items():

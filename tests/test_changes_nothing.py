@@ -21,7 +21,9 @@ from conftest import TINY, two_halves
 
 from fashionrec.catalogue.build.build import build_catalogue
 from fashionrec.catalogue.build.work import Recipe
+from fashionrec.catalogue.catalogue import verify_catalogue
 from fashionrec.catalogue.edit import add_products, remove_products, update_products
+from fashionrec.common.files import sha256_file
 from fashionrec.config import Config
 from fashionrec.errors import DataError
 from fashionrec.models.bundle import Bundle
@@ -92,8 +94,15 @@ def files(root: Path) -> dict[str, tuple[int, int]]:
 
 def test_an_update_looks_at_the_products_that_it_names(drawn: Path, config: Config) -> None:
     root = drawn.parent / "c"
+    before = generations.read_current(root)
     _, read = counted(lambda: update_products(root, [{"product_id": "p0", "price": 1}], config))
-    assert 2 <= read <= 4 + COUNT  # it has two rows; the part of the columns that they are in is packed anew
+    served = generations.read_current(root)
+    assert served.items_path.samefile(before.items_path)
+    assert served.changes_path is not None
+    assert (before.changes_path, served.changes_path.name) == (None, "changes.sqlite")
+    assert served.manifest.files[f"generations/{served.name}/items.sqlite"].sha256 == sha256_file(served.items_path)
+    verify_catalogue(root)
+    assert 2 <= read <= 8  # it has two rows, and the changes are packed
     before, served = files(root), generations.read_current(root).name
     again = [{"product_id": "p0", "price": 1}, {"product_id": "no"}]
     (report, unknown), read = counted(lambda: update_products(root, again, config))
@@ -105,7 +114,8 @@ def test_an_update_looks_at_the_products_that_it_names(drawn: Path, config: Conf
     assert told == (COUNT, COUNT, COUNT, COUNT, COUNT // 2, 0)
     report, _ = update_products(root, [{"product_id": "p0", "image": "photos/0001.jpg", "price": 7}], config)
     assert (report.entries["changed"], report.entries["kept"], report.unchanged) == (1, COUNT - 1, False)
-    items = ItemReader(generations.read_current(root).items_path)
+    served = generations.read_current(root)
+    items = ItemReader(served.items_path, served.changes_path)
     prices = {entry.image: entry.metadata["price"] for entry in items.entries()}
     assert prices == {f"photos/{n:04d}.jpg": n for n in range(COUNT)} | {"photos/0000.jpg": 1, "photos/0001.jpg": 7}
 
@@ -149,7 +159,8 @@ def test_a_photo_that_another_row_shows_is_not_looked_at_again(drawn: Path, conf
     (tmp_path / "more" / "x.jpg").write_bytes(b"photo 5")  # it could not be decoded
     report = add_products(root, read_products(tmp_path / "more"), config, source=str(tmp_path / "more"))
     assert (report.embedded, report.failures, report.reused, report.photos) == (0, [], COUNT, COUNT)
-    items = ItemReader(generations.read_current(root).items_path)
+    served = generations.read_current(root)
+    items = ItemReader(served.items_path, served.changes_path)
     assert len({stored.garment_no for stored in items.everything()}) == COUNT
     assert len(list(items.everything())) == COUNT + 1
 
@@ -163,7 +174,7 @@ def test_a_removal_looks_at_what_goes(drawn: Path, config: Config) -> None:
         remove_products(root, [f"p{n}" for n in range(COUNT // 2)], config)
     assert files(root) == before
     (report, unknown), read = counted(lambda: remove_products(root, ["p3", "nobody"], config))
-    assert read <= 4 + COUNT  # the part of the columns that it is in is packed anew
+    assert read <= 8
     assert (report.rows, report.photos, report.reused, report.removed) == (COUNT - 2, COUNT - 2, COUNT - 2, 1)
     assert (report.entries["removed"], report.entries["photos_removed"], unknown) == (2, 2, ["nobody"])
 

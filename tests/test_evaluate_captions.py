@@ -64,7 +64,7 @@ def test_the_local_captioner_is_measured_where_nothing_was_captioned(cli: Cli, i
 
 def test_another_captioner_is_measured_beside_it_and_a_wrong_word_shows(cli: Cli, index: Path) -> None:
     assert cli("caption", "--index", "c", "--captioner", "local", "--quiet").code == 0
-    (items,) = index.glob("generations/*2/items.sqlite")
+    (items,) = index.glob("generations/*2/changes.sqlite")
     with sqlite3.connect(items) as db:  # as an API's would be, one of them wrong
         db.execute("UPDATE captions SET captioner = 'openai'")
         db.execute("""UPDATE captions SET attributes = json_set(attributes, '$.color', 'pink')

@@ -461,10 +461,9 @@ def test_grown_step_by_step_is_what_is_built_at_once(
     assert state(base / "c") == state(base / "whole")
     for query in ("셔츠", "바지"):
         assert words(base / "c", query) == words(base / "whole", query)
-    reader = ItemReader(generations.read_current(base / "c").items_path)
-    assert reader.counts() | {"captions": 0} == ItemReader(
-        generations.read_current(base / "whole").items_path
-    ).counts() | {"captions": 0}
+    one, two = (generations.read_current(base / name) for name in ("c", "whole"))
+    counts = [ItemReader(served.items_path, served.changes_path).counts() for served in (one, two)]
+    assert counts[0] | {"captions": 0} == counts[1] | {"captions": 0}
     assert len(list(entries(base / "c"))) == len(rows)
 
 

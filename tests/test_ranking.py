@@ -63,7 +63,7 @@ class Counted(ItemReader):
 
 @pytest.fixture
 def items(shop: Catalogue) -> Counted:
-    shop.items = Counted(shop.generation.items_path)
+    shop.items = Counted(shop.generation.items_path, shop.generation.changes_path)
     return shop.items
 
 

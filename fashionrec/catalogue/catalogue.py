@@ -49,7 +49,7 @@ class Catalogue:
         self._memo_lock = threading.RLock()  # of its own: what is made may wait for what is opened under the other
         with ExitStack() as resources:  # closed again where a check fails
             resources.enter_context(closing(hold(generation)))
-            self.items = resources.enter_context(closing(ItemReader(generation.items_path)))
+            self.items = resources.enter_context(closing(ItemReader(generation.items_path, generation.changes_path)))
             generation.check()
             self._check_models()
             self._resources = resources.pop_all()
@@ -256,7 +256,7 @@ def verify_catalogue(root: str | Path) -> int:
     with closing(hold(generation)):
         generation.check_pointer()
         generation.check(contents=True)
-        ItemReader(generation.items_path).close()  # right hashes may be those of a forged file
+        ItemReader(generation.items_path, generation.changes_path).close()  # right hashes may be those of a forged file
         for kind in ("image", "caption"):
             index = generation.manifest.index if kind == "image" else None
             open_store(generation.root, generation.manifest.segments, kind, index)

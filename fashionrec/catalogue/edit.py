@@ -122,7 +122,8 @@ def compact_catalogue(root: Path, config: Config) -> dict[str, int]:
 
 def entries(root: Path) -> Iterable[EntryRow]:
     """Every row of the served generation."""
-    reader = ItemReader(generations.read_current(root).items_path)
+    served = generations.read_current(root)
+    reader = ItemReader(served.items_path, served.changes_path)
     try:
         yield from reader.entries()
     finally:

@@ -49,6 +49,7 @@ def open_foreign(
     isolation_level: Literal["DEFERRED", "IMMEDIATE", "EXCLUSIVE"] | None = None,
     max_value: int = MAX_VALUE,
     min_steps: int = MIN_STEPS,
+    attach: Path | None = None,
 ) -> sqlite3.Connection:
     """Open a file whose tables and indexes must be those that ``schema``, the script of its writer, makes (or fewer).
 
@@ -58,11 +59,13 @@ def open_foreign(
         isolation_level: as for ``sqlite3.connect``.
         max_value: bytes of the largest text, blob or row.
         min_steps: steps that a statement may take however small the file is.
+        attach: a second file of the same tables, which nobody writes: the schema ``other``.
 
     Raises :class:`UntrustedFile` for a link, a special file, a journal that names other files, and every table, view,
     trigger or index that ``schema`` does not make; ``sqlite3.Error`` for what is damaged or missing.
     """
     size = _check_files(path)
+    beside = 0 if attach is None else _check_files(attach)
     if mode == "ro" and path.with_name(path.name + "-journal").exists():
         mode = "rw"  # what a killed writer has left is rolled back first, which a reader may not
     how = "mode=ro&immutable=1" if mode == "immutable" else f"mode={mode}"
@@ -70,10 +73,13 @@ def open_foreign(
     db = sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=isolation_level, factory=_Connection)
     try:
         db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max_value)
-        _limit_steps(db, path, size, min_steps)
+        _limit_steps(db, path, size, beside, min_steps)
         for pragma in ("trusted_schema = OFF", "cell_size_check = ON", "mmap_size = 0"):
             db.execute(f"PRAGMA {pragma}")
         _check_schema(db, _statements(schema))
+        if attach is not None:
+            db.execute("ATTACH ? AS other", (f"{attach.absolute().as_uri()}?mode=ro&immutable=1",))
+            _check_schema(db, _statements(schema), "other")
     except BaseException:
         db.close()
         raise
@@ -119,32 +125,32 @@ class _Connection(sqlite3.Connection):
         return super().executescript(*arguments)
 
 
-def _limit_steps(db: _Connection, path: Path, size: int, least: int) -> None:
+def _limit_steps(db: _Connection, path: Path, size: int, beside: int, least: int) -> None:
     """Interrupt statements that take more steps than the file has room for; a file that is new here has no limit.
 
     SQLite counts the steps of a prepared statement over all its executions, those inside full-text search too, so one call of
     the handler may come at any time. Two within one execution are one full count. Honest statements cost nothing.
     """
-    if not size:
+    if not size + beside:
         return
-    steps = min(max(least, _STEPS_PER_BYTE * size), _MOST_STEPS)
+    steps = min(max(least, _STEPS_PER_BYTE * (size + beside)), _MOST_STEPS)
 
     def over() -> bool:
         db.calls += 1
-        return (db.calls - 1) * steps >= max(steps, _STEPS_PER_BYTE * path.stat().st_size)  # it may have grown
+        return (db.calls - 1) * steps >= max(steps, _STEPS_PER_BYTE * (path.stat().st_size + beside))  # may have grown
 
     db.set_progress_handler(over, steps)
 
 
-def _check_schema(db: sqlite3.Connection, allowed: frozenset[str]) -> None:
-    for kind, name, sql in db.execute("SELECT type, name, sql FROM sqlite_master"):
+def _check_schema(db: sqlite3.Connection, allowed: frozenset[str], schema: str = "main") -> None:
+    for kind, name, sql in db.execute(f"SELECT type, name, sql FROM {schema}.sqlite_master"):
         if sql is None and kind == "index" and str(name).startswith("sqlite_autoindex_"):
             continue
         statement = _plain(str(sql))
         if statement not in allowed:
             raise UntrustedFile(f"its {str(kind)[:20]} {str(name)[:60]!r} is not one that fashionrec makes")
         if found := _FTS5.match(statement):
-            for (key,) in db.execute(f"SELECT k FROM {found[1]}_config"):
+            for (key,) in db.execute(f"SELECT k FROM {schema}.{found[1]}_config"):
                 if key != "version":  # else it would name functions that rank
                     raise UntrustedFile(f"its full-text index has the setting {str(key)[:60]!r}")
 

@@ -34,7 +34,7 @@ def check_database(
     except sqlite3.Error as error:
         report.add(name, "database", f"SQLite cannot read it: {error}", "", refused=_served(report))
         return
-    if name.endswith("items.sqlite") and _served(report):
+    if name.endswith(("items.sqlite", "changes.sqlite")) and _served(report):
         try:
             open_foreign(path, READABLE, mode="immutable").close()
         except sqlite3.Error as error:

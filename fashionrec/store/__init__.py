@@ -6,7 +6,8 @@
       catalogue.json                  the pointer: format and version, and which generation is served
       generations/000003/
         manifest.json                 every file with size and sha256, bundles, counts, settings, the index as measured
-        items.sqlite                  photos, garments, products' rows, items, captions, full-text
+        items.sqlite                  photos, garments, products' rows, items, captions; columns and words in parts
+        changes.sqlite                what differs from the items, which are then another name of an earlier generation's
         report.json                   what the build did
       segments/000003-image/          immutable; shared between generations
         vectors.faiss                 raw vectors: a FAISS IndexFlatIP, or half floats in an IndexScalarQuantizer

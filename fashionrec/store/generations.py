@@ -31,6 +31,7 @@ READ_VERSIONS = (2, 3)
 POINTER = "catalogue.json"
 MANIFEST = "manifest.json"
 ITEMS = "items.sqlite"
+CHANGES = "changes.sqlite"  # over the items, which are then those of an earlier generation under another name
 REPORT = "report.json"
 THUMBNAILS = "thumbnails.bin"
 #: What SQLite says where the disk is full, fails or may not be written; anything else is about what is in the file.
@@ -74,6 +75,11 @@ class Generation(NamedTuple):
     @property
     def items_path(self) -> Path:
         return self.folder / ITEMS
+
+    @property
+    def changes_path(self) -> Path | None:
+        """The changes over the items, where there are any."""
+        return self.folder / CHANGES if f"generations/{self.name}/{CHANGES}" in self.manifest.files else None
 
     def bundle_path(self, kind: str) -> Path | None:
         """Folder of the detector's or embedder's bundle; None where the catalogue has none of that kind."""
@@ -262,6 +268,8 @@ def commit(root: Path, name: str, manifest: Manifest, own: Iterable[str | Path] 
     folders = {"", "generations", f"generations/{name}"}
     for path in [*shared_files(root, manifest), *(root / "generations" / name / file for file in own)]:
         relative = path.relative_to(root).as_posix()
+        if previous and relative not in known and (same := _same_file(path, previous)):
+            known = {**known, relative: known[same]}
         size = path.stat().st_size
         if relative in known:  # immutable since an earlier generation
             if known[relative].size != size:
@@ -283,6 +291,13 @@ def commit(root: Path, name: str, manifest: Manifest, own: Iterable[str | Path] 
     _serve(root, name)
     tidy(root)
     return read_current(root)
+
+
+def _same_file(path: Path, previous: Generation) -> str | None:
+    """The entry of the generation before whose file a new one is another name of."""
+    name = f"generations/{previous.name}/{path.name}"
+    before = previous.folder / path.name
+    return name if name in previous.manifest.files and before.is_file() and path.samefile(before) else None
 
 
 def roll_back(root: Path, to: str | None = None) -> Generation:

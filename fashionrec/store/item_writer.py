@@ -9,41 +9,159 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from fashionrec.common.sqlite import open_foreign
+from fashionrec.common.system import link
 from fashionrec.store.content import CaptionRow, PhotoRow
 from fashionrec.store.parts import PART_ITEMS, parts_of, write_part
 from fashionrec.store.rows import parse_table, typed
-from fashionrec.store.schema import APPLICATION_ID, OLD_VERSION, READABLE, SCHEMA, SCHEMA_VERSION
+from fashionrec.store.schema import APPLICATION_ID, LAYERED, OLD_VERSION, READABLE, SCHEMA, SCHEMA_VERSION
 from fashionrec.store.words import searchable
+
+#: Items, brought or new, from which on changes and base become one; their share of the base; and how many are always few.
+MOST_CHANGED, _SHARE_CHANGED, _FEW = 20_000, 0.1, 100
+_ONE_PART = 1 << 62  # the changes are few: all of them are one part
 
 
 class ItemWriter:
-    """Writes the items of a new generation into a new file, which begins as a copy of ``source`` where one is given."""
+    """Writes the items of a new generation to ``path``: from nothing, or as a changed copy of ``source``.
 
-    def __init__(self, path: Path, source: Path | None = None, *, part_items: int = PART_ITEMS) -> None:
+    With ``changes`` nothing is copied: ``path`` becomes another name of ``source``, and what differs is written to ``changes``,
+    which begins as a copy of ``changed_before`` where the generation before has such a file. Before anything of a photo changes,
+    the photo is brought there with all that belongs to it, and its rows in the base are noted as gone. Where the changes grow
+    beyond a share of the base, or somebody asks for all places, the two become a new base.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        source: Path | None = None,
+        *,
+        changes: Path | None = None,
+        changed_before: Path | None = None,
+        part_items: int = PART_ITEMS,
+        most_changed: int = MOST_CHANGED,
+    ) -> None:
+        self._path, self._source, self._changes = path, source, changes
+        self._base_part, self._most_changed = part_items, most_changed
+        self._touched: set[int] = set()
+        self._last: dict[str, int] = {}
         path.unlink(missing_ok=True)
-        if source is not None:
-            shutil.copyfile(source, path)
-        self._db = open_foreign(path, READABLE, mode="rwc")
-        self._db.execute("PRAGMA journal_mode = OFF")  # nobody reads the file before it is committed and synced
-        self._db.execute("PRAGMA synchronous = OFF")
-        self._db.execute("PRAGMA cache_size = -65536")
-        self._part_items = part_items
-        self._changed: set[int] = set()
-        if source is None:
-            self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        if source is None or changes is None or _version(source) == OLD_VERSION:
+            self._changes, self._part_items = None, part_items
+            if source is not None:
+                shutil.copyfile(source, path)
+            self._open(path)
+        else:
+            self._part_items = _ONE_PART
+            if changed_before is not None:
+                shutil.copyfile(changed_before, changes)
+            self._open(changes, source)
+            for table, key in LAYERED.items():
+                where = f"{key} NOT IN (SELECT key FROM main.gone_{table})"
+                self._db.execute(f"CREATE TEMP VIEW base_{table} AS SELECT * FROM other.{table} WHERE {where}")
+
+    def _open(self, path: Path, attach: Path | None = None) -> None:
+        self._db = open_foreign(path, READABLE, mode="rwc", attach=attach)
+        self._db.execute("PRAGMA main.journal_mode = OFF")  # nobody reads the file before it is committed and synced
+        self._db.execute("PRAGMA main.synchronous = OFF")
+        self._db.execute("PRAGMA main.cache_size = -65536")
+        known = self._db.execute("SELECT 1 FROM main.sqlite_master").fetchone()
+        if known is None:
+            self._db.execute(f"PRAGMA main.application_id = {APPLICATION_ID}")
+            self._db.execute(f"PRAGMA main.user_version = {SCHEMA_VERSION}")
         self._db.execute("BEGIN")
         for statement in SCHEMA.split(";"):  # what a file of an earlier version lacks
             self._db.execute(re.sub("^\\s*CREATE (TABLE|INDEX)", r"CREATE \1 IF NOT EXISTS", statement))
-        if self._db.execute("PRAGMA user_version").fetchone()[0] == OLD_VERSION:
+        if self._db.execute("PRAGMA main.user_version").fetchone()[0] == OLD_VERSION:
             self._db.execute("DROP TABLE IF EXISTS item_text")
             self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            self._changed.update(parts_of(self._db, self._part_items))
+            self._touched.update(parts_of(self._db, self._part_items))
+
+    def _ask(self, sql: str, *values: Any) -> list[Any]:
+        """The rows of a statement on ``{items}`` and other tables, of the changes and of what the base has beside them."""
+        main = {table: f"main.{table}" for table in LAYERED}
+        rows = self._db.execute(sql.format(**main), values).fetchall()
+        if self._changes is not None:
+            base = {table: f"base_{table}" for table in LAYERED}
+            rows += self._db.execute(sql.format(**base), values).fetchall()
+        return rows
+
+    def _bring(self, photo: str) -> None:
+        """Bring a photo of the base into the changes, with all that belongs to it."""
+        if (
+            self._changes is None
+            or not self._db.execute("SELECT 1 FROM base_photos WHERE sha256 = ?", (photo,)).fetchone()
+        ):
+            return
+        garments = "(SELECT garment_no FROM other.garments WHERE photo = ?)"
+        which = {
+            "photos": "sha256 = ?",
+            "garments": "photo = ?",
+            "captions": f"garment_no IN {garments}",
+            "caption_words": f"garment_no IN {garments}",
+            "entries": "photo = ?",
+            "items": f"garment_no IN {garments}",
+        }
+        for table, where in which.items():
+            self._db.execute(f"INSERT INTO main.{table} SELECT * FROM other.{table} WHERE {where}", (photo,))
+        for table, key in LAYERED.items():
+            sql = f"INSERT INTO main.gone_{table} SELECT {key} FROM other.{table} WHERE {which[table]}"
+            self._db.execute(sql, (photo,))
+        self._touched.add(0)
+
+    def _bring_of(self, table: str, number: int) -> None:
+        """Bring the photo of a garment or entry."""
+        if self._changes is not None:
+            key = LAYERED[table]
+            for (photo,) in self._db.execute(f"SELECT photo FROM base_{table} WHERE {key} = ?", (number,)).fetchall():
+                self._bring(photo)
+
+    def _next(self, table: str) -> int:
+        """The number of a new row: after the highest of both files."""
+        sql = f"SELECT coalesce(max({LAYERED[table]}), 0) FROM {{}}.{table}"
+        if table not in self._last:
+            self._last[table] = self._db.execute(sql.format("other")).fetchone()[0] if self._changes is not None else 0
+        return int(max(self._last[table], self._db.execute(sql.format("main")).fetchone()[0])) + 1
+
+    def _become_base(self) -> None:
+        """Write base and changes as a new base."""
+        if self._changes is None:
+            return
+        changes, self._changes = self._changes, None
+        self._db.execute("COMMIT")
+        self._db.close()
+        assert self._source is not None
+        shutil.copyfile(self._source, self._path)
+        self._part_items = self._base_part
+        self._open_merged(changes)
+        changes.unlink()
+
+    def _open_merged(self, changes: Path) -> None:
+        self._open(self._path, changes)
+        gone = "(SELECT key FROM other.gone_{})"
+        for table in ("captions", "caption_words"):
+            self._db.execute(f"DELETE FROM main.{table} WHERE garment_no IN {gone.format('garments')}")
+        for table, key in reversed(LAYERED.items()):
+            self._db.execute(f"DELETE FROM main.{table} WHERE {key} IN {gone.format(table)}")
+        for table in (*LAYERED, "captions", "caption_words"):
+            self._db.execute(f"INSERT INTO main.{table} SELECT * FROM other.{table}")
+        numbers = "SELECT key AS n FROM other.gone_items UNION ALL SELECT item_no FROM other.items"
+        parts = self._db.execute(f"SELECT DISTINCT (n - 1) / ? FROM ({numbers})", (self._part_items,))
+        self._touched = {int(part) for (part,) in parts}
+        self._db.execute("COMMIT")
+        self._db.execute("DETACH other")
+        self._db.execute("BEGIN")
+
+    def _write_parts(self) -> None:
+        for part in sorted(self._touched):
+            write_part(self._db, part, self._part_items)
+        self._touched.clear()
 
     def add_photo(self, photo: PhotoRow) -> list[int]:
         """Add a photo with its garments; returns the garments' numbers in order."""
@@ -52,33 +170,32 @@ class ItemWriter:
         )
         numbers = []
         for g in photo.garments:
-            cursor = self._db.execute(
-                "INSERT INTO garments (photo, position, class_name, confidence, x1, y1, x2, y2, whole_photo,"
-                " segment, row, thumb_offset, thumb_size) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            numbers.append(self._next("garments"))
+            self._db.execute(
+                f"INSERT INTO garments VALUES ({', '.join('?' * 14)})",
                 (
-                    *(photo.sha256, g.position, g.class_name, g.confidence, *g.box, int(g.whole_photo)),
+                    *(numbers[-1], photo.sha256, g.position, g.class_name, g.confidence, *g.box, int(g.whole_photo)),
                     *(g.segment, g.row, g.thumb_offset, g.thumb_size),
                 ),
             )
-            numbers.append(int(cursor.lastrowid or 0))
         return numbers
 
     def garment_numbers(self, photo: str) -> list[int]:
         """The numbers of a photo's garments, in order."""
-        rows = self._db.execute("SELECT garment_no FROM garments WHERE photo = ? ORDER BY position", (photo,))
+        rows = self._ask("SELECT garment_no FROM {garments} WHERE photo = ? ORDER BY position", photo)
         return [int(row[0]) for row in rows]
 
     def garment_number(self, photo: str, position: int) -> int:
         """The number of one garment of a photo. Raises ``KeyError`` where there is none."""
-        sql = "SELECT garment_no FROM garments WHERE photo = ? AND position = ?"
-        return self._number(sql, photo, position)
+        return self._number("SELECT garment_no FROM {garments} WHERE photo = ? AND position = ?", photo, position)
 
     def has_photo(self, sha256: str) -> bool:
         """Whether a photo is there."""
-        return self._db.execute("SELECT 1 FROM photos WHERE sha256 = ?", (sha256,)).fetchone() is not None
+        return bool(self._ask("SELECT 1 FROM {photos} WHERE sha256 = ?", sha256))
 
     def remove_photo(self, sha256: str) -> None:
         """Take away a photo with its garments and their captions. Its entries must be gone."""
+        self._bring(sha256)
         garments = "(SELECT garment_no FROM garments WHERE photo = ?)"
         self._touch("garment_no IN (SELECT garment_no FROM garments WHERE photo = ?)", sha256)
         for table in ("captions", "caption_words"):
@@ -87,7 +204,7 @@ class ItemWriter:
         self._db.execute("DELETE FROM photos WHERE sha256 = ?", (sha256,))
 
     def remove_photos_without_entries(self) -> int:
-        """Take away every photo that no entry shows; returns how many."""
+        """Take away every photo of those that changed that no entry shows; returns how many."""
         sql = "SELECT sha256 FROM photos WHERE sha256 NOT IN (SELECT photo FROM entries)"
         gone = [row[0] for row in self._db.execute(sql).fetchall()]
         for sha256 in gone:
@@ -96,19 +213,19 @@ class ItemWriter:
 
     def add_entry(self, image: str, base: str, product_id: str, photo: str, metadata: dict[str, Any]) -> int:
         """Add one row of the product table; returns its number."""
-        cursor = self._db.execute(
-            "INSERT INTO entries (image, base, product_id, photo, metadata) VALUES (?, ?, ?, ?, ?)",
-            (image, base, product_id, photo, json.dumps(metadata, ensure_ascii=False)),
-        )
-        return int(cursor.lastrowid or 0)
+        self._bring(photo)
+        number = self._next("entries")
+        row = (number, image, base, product_id, photo, json.dumps(metadata, ensure_ascii=False))
+        self._db.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", row)
+        return number
 
     def entry_number(self, image: str, product_id: str) -> int:
         """The number of a row of the product table. Raises ``KeyError`` where there is none."""
-        sql = "SELECT entry_no FROM entries WHERE image = ? AND product_id = ?"
-        return self._number(sql, image, product_id)
+        return self._number("SELECT entry_no FROM {entries} WHERE image = ? AND product_id = ?", image, product_id)
 
     def change_entry(self, entry_no: int, base: str, metadata: dict[str, Any]) -> None:
         """Give a row of the product table other data; its items stay as they are."""
+        self._bring_of("entries", entry_no)
         self._touch("entry_no = ?", entry_no)
         self._db.execute(
             "UPDATE entries SET base = ?, metadata = ? WHERE entry_no = ?",
@@ -122,30 +239,30 @@ class ItemWriter:
 
     def entries_of(self, product_id: str, photo: str) -> list[tuple[int, dict[str, Any]]]:
         """Number and metadata of each entry that shows a photo as a product."""
-        sql = "SELECT entry_no, metadata FROM entries WHERE product_id = ? AND photo = ? ORDER BY entry_no"
-        rows = typed(self._db.execute(sql, (product_id, photo)), (int, str))
+        sql = "SELECT entry_no, metadata FROM {entries} WHERE product_id = ? AND photo = ? ORDER BY entry_no"
+        rows = typed(self._ask(sql, product_id, photo), (int, str))
         return [(number, parse_table(text)) for number, text in rows]
 
     def add_item(
         self, item_id: str, entry_no: int, garment_no: int, product_id: str, worn_with: bool, text: str
     ) -> None:
         """Add an item, unless there is one of that id; ``text`` is what full-text search finds it by."""
-        words = searchable(text)
-        cursor = self._db.execute(
-            "INSERT OR IGNORE INTO items (item_id, entry_no, garment_no, product_id, worn_with, words)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
-            (item_id, entry_no, garment_no, product_id, int(worn_with), words),
-        )
-        if cursor.rowcount:
-            self._changed.add((int(cursor.lastrowid or 0) - 1) // self._part_items)
+        self._bring_of("entries", entry_no)
+        if not self._ask("SELECT 1 FROM {items} WHERE item_id = ?", item_id):
+            number = self._next("items")
+            row = (number, item_id, entry_no, garment_no, product_id, int(worn_with), searchable(text))
+            self._db.execute("INSERT INTO items VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            self._touched.add((number - 1) // self._part_items)
 
     def remove_items(self, entry_no: int) -> None:
         """Take away the items of an entry, and their words from full-text search."""
+        self._bring_of("entries", entry_no)
         self._touch("entry_no = ?", entry_no)
         self._db.execute("DELETE FROM items WHERE entry_no = ?", (entry_no,))
 
     def add_caption(self, garment_no: int, caption: CaptionRow) -> None:
         """Give a garment a caption, in place of the one it has."""
+        self._bring_of("garments", garment_no)
         self._touch("garment_no = ?", garment_no)
         fields = json.dumps(caption.attributes, ensure_ascii=False)
         values = (garment_no, caption.caption_en, caption.caption_ko, fields, caption.embedding_text)
@@ -160,6 +277,7 @@ class ItemWriter:
     def reword(self, garment_numbers: Iterable[int]) -> None:
         """Make the items of some garments found by their present captions and product data."""
         for garment_no in garment_numbers:
+            self._bring_of("garments", garment_no)
             rows = self._db.execute(
                 "SELECT i.item_no, i.words, e.metadata, coalesce(w.words, c.caption_en || ' ' || c.caption_ko, '')"
                 " FROM items i JOIN entries e USING (entry_no) LEFT JOIN captions c USING (garment_no)"
@@ -170,20 +288,23 @@ class ItemWriter:
                 words = searchable(product_words(parse_table(metadata), said))
                 if words != before:
                     self._db.execute("UPDATE items SET words = ? WHERE item_no = ?", (words, item_no))
-                    self._changed.add((item_no - 1) // self._part_items)
+                    self._touched.add((item_no - 1) // self._part_items)
 
     def places(self) -> Iterable[tuple[int, str, int, int, int]]:
         """Of every garment its number, segment, row, and the offset and size of its thumbnail, as they lie on the disk."""
+        self._become_base()
         sql = "SELECT garment_no, segment, row, thumb_offset, thumb_size FROM garments ORDER BY segment, row"
         yield from typed(self._db.execute(sql).fetchall(), (int, str, int, int, int))
 
     def caption_places(self) -> Iterable[tuple[int, str, int]]:
         """Of every caption with a vector its garment's number, segment and row, as they lie on the disk."""
+        self._become_base()
         sql = "SELECT garment_no, segment, row FROM captions WHERE segment IS NOT NULL ORDER BY segment, row"
         yield from typed(self._db.execute(sql).fetchall(), (int, str, int))
 
     def move(self, garment_no: int, segment: str, row: int, thumb_offset: int) -> None:
         """A garment's vector and thumbnail lie elsewhere now."""
+        self._become_base()
         self._touch("garment_no = ?", garment_no)
         self._db.execute(
             "UPDATE garments SET segment = ?, row = ?, thumb_offset = ? WHERE garment_no = ?",
@@ -192,40 +313,70 @@ class ItemWriter:
 
     def move_caption(self, garment_no: int, segment: str, row: int) -> None:
         """A caption's vector lies elsewhere now."""
+        self._become_base()
         self._db.execute("UPDATE captions SET segment = ?, row = ? WHERE garment_no = ?", (segment, row, garment_no))
 
     def segments(self) -> dict[str, int]:
         """How many rows of each segment are in use."""
-        sql = (
-            "SELECT segment, count(*) FROM garments GROUP BY segment"
-            " UNION ALL SELECT segment, count(*) FROM captions WHERE segment IS NOT NULL GROUP BY segment"
+        used: Counter[str] = Counter()
+        for segment, count in self._ask("SELECT segment, count(*) FROM {garments} GROUP BY segment"):
+            used[segment] += count
+        captions = (
+            "SELECT segment, count(*) FROM {}captions WHERE segment IS NOT NULL AND garment_no {} GROUP BY segment"
         )
-        return {str(name): int(count) for name, count in self._db.execute(sql)}
+        rows = self._db.execute(captions.format("main.", "NOT NULL")).fetchall()
+        if self._changes is not None:
+            rows += self._db.execute(
+                captions.format("other.", "NOT IN (SELECT key FROM main.gone_garments)")
+            ).fetchall()
+        for segment, count in rows:
+            used[segment] += count
+        return dict(used)
 
     def close(self, *, shrink: bool = False) -> None:
-        """Finish the file: write the parts of what changed. ``shrink`` gives back the room of what was taken away."""
-        for part in sorted(self._changed):
-            write_part(self._db, part, self._part_items)
+        """Finish the files: write the parts of what changed. ``shrink`` gives back the room of what was taken away."""
+        if shrink or self._is_large():
+            self._become_base()
+        self._write_parts()
         self._db.execute("COMMIT")
         if shrink:
-            self._db.execute("VACUUM")
-        self._db.execute("PRAGMA optimize")
+            self._db.execute("VACUUM main")
+        if self._changes is None:
+            self._db.execute("PRAGMA optimize")
         self._db.close()
+        if self._changes is not None and self._source is not None:
+            link(self._source, self._path)
+
+    def _is_large(self) -> bool:
+        """Whether the changes have grown so far that they are to become one with the base."""
+        if self._changes is None:
+            return False
+        count = "SELECT count(*) FROM {}"
+        base = self._db.execute(count.format("other.items")).fetchone()[0]
+        changed = sum(
+            self._db.execute(count.format(f"main.{table}")).fetchone()[0] for table in ("gone_items", "items")
+        )
+        return bool(changed > 2 * min(self._most_changed, max(_FEW, base * _SHARE_CHANGED)))
 
     def discard(self) -> None:
         """Close without finishing: the file is of no use afterwards."""
         self._db.close()
 
     def _number(self, sql: str, *key: Any) -> int:
-        row = self._db.execute(sql, key).fetchone()
-        if row is None:
+        rows = self._ask(sql, *key)
+        if not rows:
             raise KeyError(key)
-        return int(row[0])
+        return int(rows[0][0])
 
     def _touch(self, which: str, key: Any) -> None:
         """The parts of some items are to be written anew."""
         sql = f"SELECT DISTINCT (item_no - 1) / ? FROM items WHERE {which}"
-        self._changed.update(part for (part,) in typed(self._db.execute(sql, (self._part_items, key)), (int,)))
+        self._touched.update(part for (part,) in typed(self._db.execute(sql, (self._part_items, key)), (int,)))
+
+
+def _version(path: Path) -> int:
+    with closing(open_foreign(path, READABLE, mode="immutable")) as db:
+        return int(db.execute("PRAGMA user_version").fetchone()[0])
 
 
 def product_words(metadata: dict[str, Any], *captions: str) -> str:

@@ -9,9 +9,13 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import cached_property, lru_cache
+from heapq import merge
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
@@ -37,7 +41,7 @@ from fashionrec.store.rows import (
     translated,
     typed,
 )
-from fashionrec.store.schema import APPLICATION_ID, OLD_VERSION, READABLE, SCHEMA_VERSION
+from fashionrec.store.schema import APPLICATION_ID, LAYERED, OLD_VERSION, READABLE, SCHEMA_VERSION
 from fashionrec.store.words import match_expression, query_phrases, single_syllables
 from fashionrec.types import Box, Item
 
@@ -67,6 +71,7 @@ class StoredItem(NamedTuple):
     captions: dict[str, str]
 
 
+_first = itemgetter(0)
 _AT_ONCE = 50_000  # values in one statement: a few megabytes of JSON
 _ITEMS = "FROM items i JOIN entries e USING (entry_no) JOIN garments g USING (garment_no)"
 _SELECT = f"""
@@ -94,39 +99,62 @@ ORDER BY i.item_no
 
 
 class ItemReader:
-    """Reads the items of one generation. Safe to share between threads."""
+    """Reads the items of one generation: of its base at ``path``, and of the changes over it where there are any.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    Every question is asked of both files, and no statement joins them: a photo with all that belongs to it is in one of them.
+    Safe to share between threads.
+    """
+
+    def __init__(self, path: Path, changes: Path | None = None) -> None:
+        self._path, self._changes = path, changes
         self._local = threading.local()
         self._keys: KeyTable | None = None
-        with translated(path):
-            application = self._db.execute("PRAGMA application_id").fetchone()[0]
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if application != APPLICATION_ID:
-            raise CatalogueError(f"catalogue is damaged: {path} is not an items file", hint=AGAIN)
-        if version not in (OLD_VERSION, SCHEMA_VERSION):
-            raise CatalogueError(f"{path} has schema {version}; this fashionrec reads {SCHEMA_VERSION}", hint=AGAIN)
-        self._has_parts = version == SCHEMA_VERSION
+        for file, db in zip((path, changes), self._dbs, strict=False):
+            with translated(path):
+                application = db.execute("PRAGMA application_id").fetchone()[0]
+                version = db.execute("PRAGMA user_version").fetchone()[0]
+            if application != APPLICATION_ID:
+                raise CatalogueError(f"catalogue is damaged: {file} is not an items file", hint=AGAIN)
+            if version not in (OLD_VERSION, SCHEMA_VERSION) or (changes and version == OLD_VERSION):
+                raise CatalogueError(f"{file} has schema {version}; this fashionrec reads {SCHEMA_VERSION}", hint=AGAIN)
+            self._has_parts = version == SCHEMA_VERSION
 
     @cached_property
     def _parts(self) -> Parts | None:
         from fashionrec.store.parts import Parts
 
-        return Parts(lambda sql, values: self._db.execute(sql, tuple(values))) if self._has_parts else None
+        def ask(layer: int, sql: str, values: Sequence[Any]) -> Iterable[Any]:
+            return self._dbs[layer].execute(sql, tuple(values))
+
+        return Parts(ask, len(self._dbs)) if self._has_parts else None
 
     @property
-    def _db(self) -> sqlite3.Connection:
-        if not hasattr(self._local, "db"):
+    def _dbs(self) -> list[sqlite3.Connection]:
+        """The base, and the changes over it."""
+        if not hasattr(self._local, "dbs"):
             with translated(self._path):
-                self._local.db = open_foreign(self._path, READABLE, mode="immutable")
-        db: sqlite3.Connection = self._local.db
-        return db
+                self._local.dbs = self._opened()
+        dbs: list[sqlite3.Connection] = self._local.dbs
+        return dbs
+
+    def _opened(self) -> list[sqlite3.Connection]:
+        base = open_foreign(self._path, READABLE, mode="immutable", attach=self._changes)
+        if self._changes is None:
+            return [base]
+        try:
+            for table, key in LAYERED.items():
+                base.execute(
+                    f"CREATE TEMP VIEW {table} AS SELECT * FROM main.{table}"
+                    f" WHERE {key} NOT IN (SELECT key FROM other.gone_{table})"
+                )
+            return [base, open_foreign(self._changes, READABLE, mode="immutable")]
+        except BaseException:
+            base.close()
+            raise
 
     def close(self) -> None:
-        if hasattr(self._local, "db"):
-            self._local.db.close()
-            del self._local.db
+        for db in self._local.__dict__.pop("dbs", ()):
+            db.close()
 
     def keep_keys(self) -> None:
         """Read the keys of all items into memory, once, for who asks many questions."""
@@ -163,13 +191,13 @@ class ItemReader:
         """The items of one product, in order."""
         with translated(self._path):
             rows = self._rows(_SELECT + "WHERE i.product_id = ? ORDER BY i.item_no", STORED, (product_id,))
-            return [_stored(row) for row in rows]
+            return [_stored(row) for row in sorted(rows, key=_first)]
 
     def of_photo(self, sha256: str) -> list[StoredItem]:
         """The items of one photo, in order."""
         with translated(self._path):
             rows = self._rows(_SELECT + "WHERE g.photo = ? ORDER BY i.item_no", STORED, (sha256,))
-            return [_stored(row) for row in rows]
+            return [_stored(row) for row in sorted(rows, key=_first)]
 
     def garments(self) -> Iterator[GarmentKey]:
         """Every garment that is, or is worn with, a product; each once, in the order of the items."""
@@ -206,7 +234,7 @@ class ItemReader:
         if self._parts:
             return self._parts.matches([tuple(terms_of(phrase)) for phrase in phrases])
         sql = "SELECT rowid, -rank FROM item_text WHERE item_text MATCH ? ORDER BY rowid"
-        rows = list(typed(self._db.execute(sql, (match_expression(phrases),)), (int, float))) if phrases else []
+        rows = self._rows(sql, (int, float), (match_expression(phrases),)) if phrases else []
         count = len(rows)
         return Matches(
             np.fromiter((n for n, _ in rows), np.int64, count), np.fromiter((s for _, s in rows), float, count)
@@ -216,46 +244,54 @@ class ItemReader:
         """Stored terms that hold one of some syllables, the most frequent first."""
         if self._parts:
             return self._parts.terms_with(syllables, limit)
-        self._db.execute("CREATE VIRTUAL TABLE IF NOT EXISTS temp.terms USING fts5vocab('main', 'item_text', 'row')")
+        (db,) = self._dbs
+        db.execute("CREATE VIRTUAL TABLE IF NOT EXISTS temp.terms USING fts5vocab('main', 'item_text', 'row')")
         where = " OR ".join("instr(term, ?)" for _ in syllables)
         sql = f"SELECT term FROM temp.terms WHERE {where} ORDER BY doc DESC LIMIT ?"
-        return [str(row[0]) for row in self._db.execute(sql, (*syllables, limit))]
+        return [str(row[0]) for row in db.execute(sql, (*syllables, limit))]
 
     def photo(self, sha256: str) -> PhotoRow | None:
         """A photo's stored result, or None."""
         from fashionrec.store.content import GarmentRow, PhotoRow
 
         with translated(self._path):
-            row = self._db.execute("SELECT * FROM photos WHERE sha256 = ?", (sha256,)).fetchone()
-            if row is None:
+            photos = self._rows("SELECT * FROM photos WHERE sha256 = ?", PHOTO, (sha256,))
+            if not photos:
                 return None
-            garments = self._db.execute(
+            garments = self._rows(
                 "SELECT position, class_name, confidence, x1, y1, x2, y2, whole_photo, segment, row, thumb_offset,"
                 " thumb_size FROM garments WHERE photo = ? ORDER BY position",
+                GARMENT,
                 (sha256,),
-            ).fetchall()
-            made = tuple(
-                GarmentRow(g[0], g[1], g[2], Box(*g[3:7]), bool(g[7]), *g[8:]) for g in typed(garments, GARMENT)
             )
-            ((digest, width, height, key),) = typed([row], PHOTO)
+            made = tuple(GarmentRow(g[0], g[1], g[2], Box(*g[3:7]), bool(g[7]), *g[8:]) for g in garments)
+            ((digest, width, height, key),) = photos
         return PhotoRow(digest, width, height, key, made)
 
     def caption(self, sha256: str, position: int) -> CaptionRow | None:
         """The caption of one garment of a photo, or None."""
         return self.captions(sha256).get(position)
 
+    @property
+    def _of_garments(self) -> str:
+        """Which captions count: captions of the base whose garments have gone are still there."""
+        return " WHERE garment_no IN (SELECT garment_no FROM garments)" if self._changes else ""
+
     @cached_property
     def _has_words(self) -> bool:
         """Whether captions have words of their own for search: a table that older files do not have."""
         with translated(self._path):
             sql = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'caption_words'"
-            return self._db.execute(sql).fetchone() is not None
+            return all(db.execute(sql).fetchone() is not None for db in self._dbs)
 
     def count_captioned(self) -> tuple[int, dict[str, int]]:
         """How many garments items show, and how many of those have a caption by whom."""
         shown = "SELECT count(DISTINCT garment_no) FROM items"
         by = "SELECT captioner, total(1) FROM captions WHERE garment_no IN (SELECT garment_no FROM items) GROUP BY captioner"
-        return int(self._rows(shown)[0][0]), {name: int(count) for name, count in self._rows(by, (str, float))}
+        made: Counter[str] = Counter()
+        for name, count in self._rows(by, (str, float)):
+            made[name] += int(count)
+        return self._sum(shown), dict(made)
 
     def garments_of(self, photo: str) -> list[tuple[str | None, Box]]:
         """Class and box of each garment of a photo that an item shows."""
@@ -268,7 +304,8 @@ class ItemReader:
     def attributes_told(self) -> dict[int, tuple[str, dict[str, str]]]:
         """Of each garment that has a caption, by its number: who made it, and the attributes it tells."""
         with translated(self._path):
-            rows = typed(self._db.execute("SELECT garment_no, captioner, attributes FROM captions"), (int, str, str))
+            sql = f"SELECT garment_no, captioner, attributes FROM captions{self._of_garments}"
+            rows = self._rows(sql, (int, str, str))
             return {number: (captioner, parse_texts(told)) for number, captioner, told in rows}
 
     def words_of(self, columns: Sequence[str]) -> dict[str, set[str]]:
@@ -283,13 +320,8 @@ class ItemReader:
 
     def spread(self, count: int) -> list[StoredItem]:
         """At most ``count`` of the products' own items, evenly over all, in order."""
-        ((total,),) = self._rows("SELECT total(1) FROM items WHERE NOT worn_with")
-        each = max(1, -(-int(total) // count))
-        sql = (
-            "SELECT item_no FROM (SELECT item_no, row_number() OVER (ORDER BY item_no) - 1 AS n FROM items"
-            " WHERE NOT worn_with) WHERE n % ? = 0 ORDER BY item_no"
-        )
-        chosen = [number for (number,) in self._rows(sql, (int,), (each,))]
+        numbers = sorted(n for (n,) in self._rows("SELECT item_no FROM items WHERE NOT worn_with", (int,)))
+        chosen = numbers[:: max(1, -(-len(numbers) // count))]
         found = self.by_numbers(chosen)
         return [found[number] for number in chosen]
 
@@ -329,12 +361,15 @@ class ItemReader:
 
     def count(self, table: Literal["entries", "photos"]) -> int:
         """Rows of the product table, or photos."""
-        return int(self._rows(f"SELECT total(1) FROM {table}")[0][0])
+        return self._sum(f"SELECT total(1) FROM {table}")
 
     def entries_by(self, column: Literal["product_id", "photo"], values: Iterable[str]) -> dict[str, int]:
         """Of those products or photos that the product table has, how many rows it has of each."""
         sql = f"SELECT {column}, count(*) FROM entries WHERE {column} IN"
-        return dict(self._among(sql, values, (str, int), f"GROUP BY {column}"))
+        found: Counter[str] = Counter()
+        for value, count in self._among(sql, values, (str, int), f"GROUP BY {column}"):
+            found[value] += count
+        return dict(found)
 
     def captions(self, sha256: str) -> dict[int, CaptionRow]:
         """The captions of a photo's garments, by position."""
@@ -348,7 +383,7 @@ class ItemReader:
         with translated(self._path):
             return {
                 row[0]: CaptionRow(row[1], row[2], parse_texts(row[3]), row[4], row[5], row[6], row[7], row[8] or "")
-                for row in typed(self._db.execute(sql, (sha256,)), CAPTION)
+                for row in self._rows(sql, CAPTION, (sha256,))
             }
 
     def places(self) -> Places:
@@ -372,7 +407,7 @@ class ItemReader:
             "SELECT photo, class_name, segment, row FROM garments WHERE photo IN"
             " (SELECT photo FROM garments GROUP BY photo HAVING count(*) > 1) ORDER BY photo, position"
         )
-        return self._rows(sql, (str, str | None, str, int))
+        return sorted(self._rows(sql, (str, str | None, str, int)), key=_first)
 
     def places_of_classes(self, classes: Sequence[str]) -> list[tuple[str, int]]:
         """Segment and row of every garment of some classes that is a product's item, not only worn with it."""
@@ -425,14 +460,14 @@ class ItemReader:
                 f"SELECT i.item_no, {value.format(table)} FROM items i JOIN entries e USING (entry_no){joins}{each}"
                 f" WHERE {where}"
             )
-            for number, content, kind in self._db.execute(sql, (path,) * 3 if direct else (name,)):
+            for number, content, kind in self._rows(sql, None, (path,) * 3 if direct else (name,)):
                 one = _plain(content, kind)
                 if one is not None and number not in found:
                     found.add(number)
                     yield number, one
         if name in _OWN:
             sql = f"SELECT i.item_no, {_OWN[name]} {_ITEMS}"
-            for number, content in typed(self._db.execute(sql), (int, str | float | None)):
+            for number, content in self._rows(sql, (int, str | float | None)):
                 if content is not None and number not in found:
                     yield number, content
 
@@ -450,7 +485,7 @@ class ItemReader:
     def photos_without_detection(self) -> int:
         """How many photos have no garment that a detector found."""
         sql = "SELECT count(*) FROM photos WHERE sha256 NOT IN (SELECT photo FROM garments WHERE NOT whole_photo)"
-        return int(self._rows(sql)[0][0])
+        return self._sum(sql)
 
     def product_ids(self) -> set[str]:
         return {row[0] for row in self._rows("SELECT DISTINCT product_id FROM entries", (str,))}
@@ -468,8 +503,9 @@ class ItemReader:
             "caption_words": words,
         }
         counted = ", ".join(f"count({column})" for column in optional.values())
-        ((total, *found),) = self._rows(f"SELECT count(*), {counted} FROM {_OF_ITEMS}{joined}")
-        return int(total), dict(zip(optional, map(int, found), strict=True))
+        rows = self._rows(f"SELECT count(*), {counted} FROM {_OF_ITEMS}{joined}", (int,) * (len(optional) + 1))
+        total, *found = map(sum, zip(*rows, strict=True))
+        return total, dict(zip(optional, found, strict=True))
 
     def counts(self) -> dict[str, int]:
         """Rows of each table. (``count(*)`` runs outside SQLite's virtual machine, where no limit of steps holds.)"""
@@ -481,13 +517,23 @@ class ItemReader:
             "products": "SELECT count(DISTINCT product_id) FROM items WHERE NOT worn_with",
             "captions": "SELECT total(1) FROM captions",
         }
-        return {name: int(self._rows(sql)[0][0]) for name, sql in tables.items()}
+        if self._changes is None:
+            return {name: self._sum(sql) for name, sql in tables.items()}
+        tables["captions"] += self._of_garments
+        del tables["products"]
+        products = self._rows("SELECT DISTINCT product_id FROM items WHERE NOT worn_with", (str,))
+        found = {name: self._sum(sql) for name, sql in tables.items()}
+        return {**found, "products": len(set(products))}
 
     def _rows(self, sql: str, kinds: Kinds | None = None, values: Sequence[Any] = ()) -> list[Any]:
-        """All rows of a query; of some ``kinds``, where they are told."""
+        """All rows of a query, those of the base first; of some ``kinds``, where they are told."""
         with translated(self._path):
-            rows = self._db.execute(sql, tuple(values))
-            return rows.fetchall() if kinds is None else list(typed(rows, kinds))
+            rows = chain.from_iterable(db.execute(sql, tuple(values)) for db in self._dbs)
+            return list(rows if kinds is None else typed(rows, kinds))
+
+    def _sum(self, sql: str) -> int:
+        """What a query counts in all."""
+        return int(sum(count for (count,) in self._rows(sql, (int | float,))))
 
     def _among(self, sql: str, values: Iterable[Any], kinds: Kinds, rest: str = "") -> Iterator[Any]:
         """The rows that a query finds for a list of values, of which SQLite is given many at a time."""
@@ -495,13 +541,14 @@ class ItemReader:
             yield from self._rows(f"{sql} (SELECT value FROM json_each(?)) {rest}", kinds, (json.dumps(part),))
 
     @contextmanager
-    def _scan(self, sql: str) -> Iterator[sqlite3.Cursor]:
-        """The rows of a statement, while others are run between them.
+    def _scan(self, sql: str) -> Iterator[Iterator[tuple[Any, ...]]]:
+        """The rows of a statement in the order of their first column, while others are run between them.
 
         They come from a connection of their own: on a shared one, each of the others would begin the limit on steps anew.
         """
-        with translated(self._path), closing(open_foreign(self._path, READABLE, mode="immutable")) as db:
-            yield db.execute(sql)
+        with translated(self._path), ExitStack() as stack:
+            dbs = [stack.enter_context(closing(db)) for db in self._opened()]
+            yield merge(*(db.execute(sql) for db in dbs), key=_first) if len(dbs) > 1 else iter(dbs[0].execute(sql))
 
     def _many(
         self,
@@ -517,7 +564,7 @@ class ItemReader:
             row = f"({', '.join('?' * width)})"
             values = [value for key in part for value in key]
             with translated(self._path):
-                found = self._db.execute(sql.format(", ".join([row] * len(part))), values).fetchall()
+                found = self._rows(sql.format(", ".join([row] * len(part))), None, values)
                 yield from map(make, typed(found, kinds))  # here, where what is no JSON is told of as damage
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,7 +38,7 @@ _KINDS: Kinds = (int, str, str, str, str | None, float | None, str, str | None, 
 
 
 class Places(NamedTuple):
-    """Where the image vectors of items are: ``numbers`` of the items, in order, which of ``segments``, and which row there."""
+    """Where the image vectors of items are: their ``numbers``, the base's first, which of ``segments``, which row there."""
 
     numbers: np.ndarray
     segments: list[str]
@@ -89,55 +90,68 @@ def _plain(table: str) -> dict[str, Any]:
     return {name: one for name, value in parse_table(table).items() if (one := plain(value)) is not None}
 
 
-class Parts:
-    """Reads the parts of a file through ``ask``, which runs a statement. Raises :class:`DamagedRow`."""
+class _Part(NamedTuple):
+    """A part of one layer: the numbers of its items, and which of them the layer over it does not leave out."""
 
-    def __init__(self, ask: Ask) -> None:
-        self._ask = ask
-        self._sizes: list[tuple[int, int]] | None = None
+    ask: Ask
+    part: int
+    numbers: np.ndarray
+    live: np.ndarray
+
+
+class Parts:
+    """Reads the parts of a base and of the changes over it. ``ask`` runs a statement on one of these ``layers``.
+
+    Raises :class:`DamagedRow`.
+    """
+
+    def __init__(self, ask: Callable[[int, str, Sequence[Any]], Iterable[Any]], layers: int = 1) -> None:
+        self._layers: list[Ask] = [partial(ask, layer) for layer in range(layers)]
+        self._known: list[_Part] | None = None
         self._words: list[tuple[np.ndarray, WordPart]] | None = None
 
     def places(self) -> Places:
         """Where the vectors of all items are."""
-        known = self._parts()
-        parts = [self._places(part) for part in known]
+        parts = [_places(one) for one in self._parts()]
         segments = {name: n for n, name in enumerate(dict.fromkeys(name for one in parts for name in one.segments))}
         codes = [np.array([segments[name] for name in one.segments], np.int64)[one.codes] for one in parts]
         numbers = _joined([one.numbers for one in parts])
-        if (np.diff(numbers) < 1).any():
-            raise DamagedRow("the items of the parts are not in order")
-        self._sizes = [(part, len(one.numbers)) for part, one in zip(known, parts, strict=True)]
         return Places(numbers, list(segments), _joined(codes), _joined([one.rows for one in parts]))
 
     def column(self, name: str) -> Iterator[tuple[int, ColumnPart]]:
         """Each part of a column, and how many items there are before it; parts without any value are left out."""
-        if self._sizes is None:
-            self.places()
         start = 0
-        for part, size in self._sizes or ():
-            arrays = read_arrays(self._ask, _COLUMN + name, part, columns.KINDS)
+        for one in self._parts():
+            arrays = read_arrays(one.ask, _COLUMN + name, one.part, columns.KINDS)
             if len(arrays["shape"]):
-                yield start, ColumnPart.of(arrays, size)
-            start += size
+                part = ColumnPart.of(arrays, len(one.numbers))
+                yield start, part if one.live.all() else replace(part, codes=part.codes[one.live])
+            start += int(one.live.sum())
 
     def has_column(self, name: str) -> bool:
         """Whether an item has a value of a column."""
-        return any(self._ask("SELECT 1 FROM arrays WHERE owner = ? LIMIT 1", (_COLUMN + name,)))
+        sql = "SELECT 1 FROM arrays WHERE owner = ? LIMIT 1"
+        if len(self._layers) > 1:  # all that have it may have gone
+            return any(part.codes.any() for _, part in self.column(name))
+        return any(self._layers[0](sql, (_COLUMN + name,)))
 
     def column_names(self) -> list[str]:
         """The names of all columns, the most frequent first."""
         held: dict[str, int] = {}
-        owners = self._ask("SELECT DISTINCT owner, part FROM arrays WHERE kind = 'shape'", ())
-        for owner, part in list(typed(owners, (str, int))):
-            shape = read_arrays(self._ask, owner, part, ("shape",))["shape"]
-            if owner.startswith(_COLUMN) and len(shape):
-                name = owner.removeprefix(_COLUMN)
-                held[name] = held.get(name, 0) + int(shape[-1])
+        for ask in self._layers:
+            owners = ask("SELECT DISTINCT owner, part FROM arrays WHERE kind = 'shape'", ())
+            for owner, part in list(typed(owners, (str, int))):
+                shape = read_arrays(ask, owner, part, ("shape",))["shape"]
+                if owner.startswith(_COLUMN) and len(shape):
+                    name = owner.removeprefix(_COLUMN)
+                    held[name] = held.get(name, 0) + int(shape[-1])
         return sorted(held, key=lambda name: (-held[name], name))
 
     def matches(self, phrases: list[Phrase]) -> Matches:
         """The items that hold one of some phrases, and how well."""
-        return bm25(self._word_parts(), phrases)
+        found = bm25(self._word_parts(), phrases)
+        order = np.argsort(found.numbers)
+        return Matches(found.numbers[order], found.scores[order])
 
     def terms_with(self, pieces: list[str], limit: int) -> list[str]:
         """Terms that hold one of some pieces, those of the most items first."""
@@ -149,25 +163,38 @@ class Parts:
 
     def _word_parts(self) -> list[tuple[np.ndarray, WordPart]]:
         if self._words is None:
-            parts = [(part, _numbers(self._ask, part)) for part in self._parts()]
-            self._words = [(numbers, WordPart(self._ask, part, len(numbers))) for part, numbers in parts]
+            self._words = [(one.numbers, WordPart(one.ask, one.part, one.live)) for one in self._parts()]
         return self._words
 
-    def _parts(self) -> list[int]:
-        sql = "SELECT DISTINCT part FROM arrays WHERE owner = ? ORDER BY part"
-        return [part for (part,) in typed(self._ask(sql, (_OWNER,)), (int,))]
+    def _parts(self) -> list[_Part]:
+        if self._known is None:
+            found: list[_Part] = []
+            for layer, ask in enumerate(self._layers):
+                gone = np.zeros(0, np.int64)
+                if layer + 1 < len(self._layers):
+                    keys = typed(self._layers[layer + 1]("SELECT key FROM gone_items", ()), (int,))
+                    gone = np.fromiter((key for (key,) in keys), np.int64)
+                sql = "SELECT DISTINCT part FROM arrays WHERE owner = ? ORDER BY part"
+                for (part,) in list(typed(ask(sql, (_OWNER,)), (int,))):
+                    numbers = _numbers(ask, part)
+                    found.append(_Part(ask, part, numbers, ~np.isin(numbers, gone)))
+            live = np.sort(_joined([one.numbers[one.live] for one in found]))
+            if (np.diff(live) < 1).any() or any((np.diff(one.numbers) < 1).any() for one in found):
+                raise DamagedRow("the items of the parts are not in order")
+            self._known = found
+        return self._known
 
-    def _places(self, part: int) -> Places:
-        numbers = _numbers(self._ask, part)
-        arrays = read_arrays(self._ask, _OWNER, part, ("segments", "codes", "rows"))
-        segments = parse_json(arrays["segments"].tobytes() or b"[]")
-        if not isinstance(segments, list) or not all(isinstance(name, str) for name in segments):
-            raise DamagedRow("the segments of a part are no texts")
-        codes, rows = arrays["codes"], arrays["rows"]
-        if not len(numbers) == len(codes) == len(rows) or codes.dtype.kind not in "ui" or rows.dtype.kind not in "ui":
-            raise DamagedRow("the arrays of a part are of several lengths")
-        check_below(codes, len(segments))
-        return Places(numbers, segments, codes, rows.astype(np.int64))
+
+def _places(one: _Part) -> Places:
+    arrays = read_arrays(one.ask, _OWNER, one.part, ("segments", "codes", "rows"))
+    segments = parse_json(arrays["segments"].tobytes() or b"[]")
+    if not isinstance(segments, list) or not all(isinstance(name, str) for name in segments):
+        raise DamagedRow("the segments of a part are no texts")
+    codes, rows = arrays["codes"], arrays["rows"]
+    if not len(one.numbers) == len(codes) == len(rows) or codes.dtype.kind not in "ui" or rows.dtype.kind not in "ui":
+        raise DamagedRow("the arrays of a part are of several lengths")
+    check_below(codes, len(segments))
+    return Places(one.numbers[one.live], segments, codes[one.live], rows[one.live].astype(np.int64))
 
 
 def _numbers(ask: Ask, part: int) -> np.ndarray:

@@ -41,7 +41,13 @@ CREATE TABLE arrays (
   owner TEXT NOT NULL, part INTEGER NOT NULL, kind TEXT NOT NULL, piece INTEGER NOT NULL, dtype TEXT NOT NULL,
   size INTEGER NOT NULL, content BLOB NOT NULL, UNIQUE (owner, part, kind, piece)
 );
+CREATE TABLE gone_photos (key TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE gone_garments (key INTEGER PRIMARY KEY);
+CREATE TABLE gone_entries (key INTEGER PRIMARY KEY);
+CREATE TABLE gone_items (key INTEGER PRIMARY KEY);
 """
+#: Tables whose rows of the base a file over it takes out, by their keys in ``gone_``, and puts in again where they stay.
+LAYERED = {"photos": "sha256", "garments": "garment_no", "entries": "entry_no", "items": "item_no"}
 #: What a file of either version may hold.
 READABLE = f"""{SCHEMA}
 CREATE VIRTUAL TABLE item_text USING fts5 (words, content='items', content_rowid='item_no', tokenize='unicode61');

@@ -74,14 +74,16 @@ def index_words(words: Iterable[str]) -> dict[str, np.ndarray]:
 class WordPart:
     """The index of one part, as far as it has been read. Raises :class:`DamagedRow` for what no writer puts there."""
 
-    def __init__(self, ask: Ask, part: int, items: int) -> None:
-        self._ask, self._part = ask, part
+    def __init__(self, ask: Ask, part: int, live: np.ndarray) -> None:
+        """``live`` says which of its items are not left out."""
+        self._ask, self._part, self._live = ask, part, live
         arrays = read_arrays(ask, OWNER, part, ("lengths", "terms", "counts"))
-        if any(array.dtype.kind not in "ui" for array in arrays.values()) or len(arrays["lengths"]) != items:
+        if any(array.dtype.kind not in "ui" for array in arrays.values()) or len(arrays["lengths"]) != len(live):
             raise DamagedRow("the words of a part do not fit its items")
         self.lengths = arrays["lengths"].astype(np.int64)
         #: Where each item begins, and where the next one after the last would.
         self.begins = np.concatenate([[0], np.cumsum(self.lengths + 1)])
+        self.lengths[~live] = 0
         self._terms = arrays["terms"].tobytes() or _EDGE
         self._edges = np.flatnonzero(arrays["terms"] == 0xFF)
         self._first = np.concatenate([[0], np.cumsum(arrays["counts"].astype(np.int64))])
@@ -98,7 +100,7 @@ class WordPart:
         for n, run in enumerate(runs[1:], 1):
             found = found[np.isin(found + n, self._positions(*run), assume_unique=True)]
         items = np.searchsorted(self.begins, found, side="right") - 1
-        return np.unique(items, return_counts=True)
+        return np.unique(items[self._live[items]], return_counts=True)
 
     def terms_with(self, pieces: Sequence[str]) -> list[tuple[str, int]]:
         """The terms that hold one of some pieces, and in how many items each is."""

@@ -12,7 +12,6 @@ later commit tidies them up. The switch is :func:`generations.commit`, which rep
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fashionrec.common.files import dump_json
+from fashionrec.common.system import link
 from fashionrec.errors import CatalogueError
 from fashionrec.models.bundle import Bundle
 from fashionrec.models.runs import now
@@ -66,7 +66,7 @@ class GenerationWriter:
 
     def __enter__(self) -> GenerationWriter:
         self.name, folder = generations.begin(self.root)
-        self.items_path = folder / generations.ITEMS
+        self.items_path, self._changes_path = folder / generations.ITEMS, folder / generations.CHANGES
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -81,10 +81,20 @@ class GenerationWriter:
             self._remove()
 
     @property
+    def changes_path(self) -> Path | None:
+        """The changes over the items, where there are any."""
+        return self._changes_path if self._changes_path.exists() else None
+
+    @property
     def items(self) -> ItemWriter:
         """The items, at first those of the generation before: only what differs is written."""
         if self._items is None:
-            self._items = ItemWriter(self.items_path, self.previous.items_path if self.previous else None)
+            self._items = ItemWriter(
+                self.items_path,
+                self.previous.items_path if self.previous else None,
+                changes=self._changes_path,
+                changed_before=self.previous.changes_path if self.previous else None,
+            )
         return self._items
 
     def new_segment(
@@ -132,12 +142,14 @@ class GenerationWriter:
     def finish_items(self, *, shrink: bool = False) -> dict[str, int]:
         """End the segments, then the items; returns their counts. ``shrink`` gives back unused room."""
         if self._counts is None and self._items is None and self.previous:
-            shutil.copyfile(self.previous.items_path, self.items_path)
+            link(self.previous.items_path, self.items_path)
+            if self.previous.changes_path:
+                link(self.previous.changes_path, self._changes_path)
             self._counts = dict(self.previous.manifest.counts)
         elif self._counts is None:
             self.finish_segments()
             self.items.close(shrink=shrink)
-            with closing(ItemReader(self.items_path)) as reader:
+            with closing(ItemReader(self.items_path, self.changes_path)) as reader:
                 self._counts = reader.counts()
         return self._counts
 
@@ -172,7 +184,8 @@ class GenerationWriter:
             index=index,
         )
         self._committing = True
-        return generations.commit(self.root, self.name, manifest)
+        own = (generations.ITEMS, *([generations.CHANGES] if self.changes_path else []), generations.REPORT)
+        return generations.commit(self.root, self.name, manifest, own)
 
     def _remove(self) -> None:
         """Take away what was written. The generation's folder goes last: it is what holds the name."""

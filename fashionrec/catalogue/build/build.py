@@ -116,7 +116,7 @@ def edit_catalogue(
             raise CatalogueError(f"catalogue {root} has no embedder")
         found = Bundle.open(detector, "detector") if detector else None
         recipe = Recipe(found, Bundle.open(encoder, "embedder"), config(current))
-        with closing(ItemReader(current.items_path)) as items:
+        with closing(ItemReader(current.items_path, current.changes_path)) as items:
             edit = change(items)
         source = current.manifest.photos_from if source is None else source
         return _Build(edit, root, recipe, source, 1.0, progress, lambda text: None, whole=False).run()
@@ -149,7 +149,7 @@ class _Build:
         self.previous = generations.read_current(root) if generations.is_catalogue(root) else None
         if self.previous:
             self.previous.check()  # what is taken over from it must be there
-        self.old_items = ItemReader(self.previous.items_path) if self.previous else None
+        self.old_items = ItemReader(self.previous.items_path, self.previous.changes_path) if self.previous else None
         self.stay = 0 if whole or self.old_items is None else self.old_items.count("entries") - len(self.replaced)
         self.report.rows += self.stay
 
@@ -211,7 +211,8 @@ class _Build:
         if self.whole:
             yield from (location for _, location in self.located)
             return
-        with closing(ItemReader(generations.read_current(self.root).items_path)) as items:
+        served = generations.read_current(self.root)
+        with closing(ItemReader(served.items_path, served.changes_path)) as items:
             for row in items.entry_texts():
                 yield str(Path(row.base, row.image))
 
@@ -367,7 +368,7 @@ class _Build:
             if should_compact(writer.segments, used, most=limits.max_segments, dead=limits.max_dead):
                 compact_segments(writer)
                 self.report.compacted = True
-            self._count(writer.finish_items(shrink=self.report.compacted), writer.items_path)
+            self._count(writer.finish_items(shrink=self.report.compacted), writer.items_path, writer.changes_path)
             if not self.report.garments:
                 raise DataError(
                     "no garment was found in any photo", hint="set build.whole_photo=true, or lower detector.conf"
@@ -407,14 +408,14 @@ class _Build:
         assert self.previous is not None
         assert self.old_items is not None
         generations.tidy(self.root)
-        self._count(self.old_items.counts(), self.previous.items_path)
+        self._count(self.old_items.counts(), self.previous.items_path, self.previous.changes_path)
         self.report.unchanged, self.report.generation = True, self.previous.name
         self.report.index = self.previous.manifest.index
         self.report.seconds["write"] += time.perf_counter() - begin
         self.report.total_seconds = time.perf_counter() - self.start
 
-    def _count(self, counts: dict[str, int], items: Path) -> None:
-        with closing(ItemReader(items)) as reader:
+    def _count(self, counts: dict[str, int], items: Path, changes: Path | None) -> None:
+        with closing(ItemReader(items, changes)) as reader:
             self.report.without_detection = reader.photos_without_detection()
         self.report.garments, self.report.items = counts["garments"], counts["items"]
         self.report.products = counts["products"]

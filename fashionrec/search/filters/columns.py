@@ -40,7 +40,7 @@ _KEPT = 128 << 20
 
 
 class Columns:
-    """Columns over the items of one generation, in the order of their numbers. Thread-safe; kept once they are read."""
+    """Columns over the items of one generation, in the order of :attr:`numbers`. Thread-safe; kept once they are read."""
 
     def __init__(self, items: ItemReader, images: VectorStore) -> None:
         self._items, self._images = items, images
@@ -48,6 +48,7 @@ class Columns:
         self._kept: dict[str, list[tuple[int, ColumnPart]]] = {}
         self._room = _KEPT
         self._places: tuple[np.ndarray, np.ndarray] | None = None
+        self._order: np.ndarray | None = None
         self.allowed = lru_cache(maxsize=64)(self._allowed)
 
     @classmethod
@@ -57,7 +58,7 @@ class Columns:
 
     @property
     def numbers(self) -> np.ndarray:
-        """int64 [n]: the items' numbers."""
+        """int64 [n]: the items' numbers, as :meth:`ItemReader.places` has them."""
         return self._read_places()[0]
 
     def _allowed(self, where: str) -> tuple[np.ndarray, np.ndarray]:
@@ -143,9 +144,15 @@ class Columns:
 
     def _at(self, numbers: Sequence[int]) -> np.ndarray:
         """Where item numbers stand among all. Raises :class:`CatalogueError` for one that has no garment."""
-        wanted = np.asarray(numbers, np.int64)
-        at = np.searchsorted(self.numbers, wanted)
-        if len(wanted) and (at.max() >= len(self.numbers) or (self.numbers[at] != wanted).any()):
+        wanted, known = np.asarray(numbers, np.int64), self.numbers
+        if self._order is None:
+            self._order = np.argsort(known)
+        at = np.searchsorted(known, wanted, sorter=self._order)
+        if not len(wanted):
+            return at
+        if len(known):
+            at = self._order[np.minimum(at, len(known) - 1)]
+        if not len(known) or (known[at] != wanted).any():
             raise CatalogueError("catalogue is damaged: an item refers to a garment that is not there")
         return at
 

@@ -1,0 +1,229 @@
+"""Changes over a base: what a reader tells of the two is what it would tell of one file with all of it."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fashionrec.errors import CatalogueError
+from fashionrec.search.filters.columns import Columns
+from fashionrec.store.content import CaptionRow, GarmentRow, PhotoRow
+from fashionrec.store.item_writer import ItemWriter, product_words
+from fashionrec.store.items import ItemReader
+from fashionrec.types import Box
+from tests.old_items import make_old
+
+SEGMENT, CAPTIONS = "000001-image", "000001-caption"
+COLORS, KINDS = ("red", "navy", "white"), ("top", "pants", None)
+
+
+class Images:
+    """Vectors, of which only the places are asked for."""
+
+    names, starts = (SEGMENT,), (0,)
+
+    def __len__(self) -> int:
+        return 1000
+
+
+def garments(n: int, count: int) -> tuple[GarmentRow, ...]:
+    return tuple(
+        GarmentRow(at, KINDS[(n + at) % 3], 0.5, Box(at, 0, 9, 9), at == 2, SEGMENT, 10 * n + at, 0, 5)
+        for at in range(count)
+    )
+
+
+def add(writer: ItemWriter, n: int, rng: random.Random) -> None:
+    """A photo with its garments, and one or two products that it shows."""
+    numbers = writer.add_photo(PhotoRow(f"photo{n}", 9, 9, f"key{n % 2}", garments(n, rng.choice([1, 2, 3]))))
+    for product in {n, rng.randrange(40)}:
+        show(writer, n, product, numbers, rng)
+
+
+def show(writer: ItemWriter, n: int, product: int, numbers: list[int], rng: random.Random) -> None:
+    data = {"color": rng.choice(COLORS), "price": rng.randrange(9), "title": f"t{n} {rng.choice(COLORS)} shirt"}
+    entry = writer.add_entry(f"{n}.jpg", "", f"p{product}", f"photo{n}", data)
+    for at, number in enumerate(numbers):
+        text = "" if at else product_words(data)
+        writer.add_item(f"i{n}-{product}-{at}", entry, number, f"p{product}", at > 0, text)
+
+
+def change(writer: ItemWriter, reader: ItemReader, rng: random.Random) -> None:
+    """One change; the same one for every writer with the same numbers drawn."""
+    rows = sorted(reader.entry_texts(), key=lambda row: (row.image, row.product_id))
+    row = rng.choice(rows)
+    number = writer.entry_number(row.image, row.product_id)
+    kind = rng.choice(["price", "remove", "caption", "show", "photo", "again"])
+    if kind == "price":
+        writer.change_entry(number, "moved", {"price": 100, "title": "t0 red shirt", "new": True})
+    elif kind == "remove" and len(rows) > 3:
+        writer.remove_entry(number)
+        writer.remove_photos_without_entries()
+    elif kind == "caption":
+        at = writer.garment_number(row.photo, 0)
+        row_of = int(row.photo.removeprefix("photo"))
+        words = rng.choice(["", "oxford 셔츠"])
+        writer.add_caption(at, CaptionRow("a shirt", "셔츠", {"fit": "slim"}, "a", "local", CAPTIONS, row_of, words))
+        writer.reword([at])
+    elif kind == "show":
+        n = int(row.photo.removeprefix("photo"))
+        product = 100 + rng.randrange(800)
+        if not writer.entries_of(f"p{product}", row.photo):
+            show(writer, n, product, writer.garment_numbers(row.photo), rng)
+    elif kind == "photo" and not writer.has_photo("photo50"):
+        add(writer, 50, rng)
+    else:
+        writer.remove_items(number)
+        writer.add_item(
+            f"again-{row.image}-{row.product_id}", number, writer.garment_number(row.photo, 0), "p1", False, "red"
+        )
+
+
+def told(reader: ItemReader) -> dict[str, Any]:
+    """All that a reader tells, without the numbers that it gives to things."""
+    items = list(reader.everything())
+    numbers = [stored.item_no for stored in items]
+    assert numbers == sorted(set(numbers))
+    ids = {stored.item_no: stored.item.item_id for stored in items}
+    columns = Columns(reader, Images())  # type: ignore[arg-type]
+    questions = ["color = 'red'", "price > 4", "new = true", "fit = 'slim'", "class_name is null", "title like '%red%'"]
+    photos = sorted(reader.build_keys())
+    total, presence = reader.presence()
+    found: dict[str, Any] = {
+        "items": {
+            s.item.item_id: (s.item, s.worn_with, s.photo, s.base, s.image_at, s.caption_at, s.captions) for s in items
+        },
+        "entries": sorted((row.image, row.product_id, row.photo, str(row.metadata)) for row in reader.entries()),
+        "photos": [reader.photo(photo) for photo in photos],
+        "captions": [reader.captions(photo) for photo in photos],
+        "counts": (reader.counts(), total, presence, reader.photos_without_detection(), reader.count("entries")),
+        "captioned": (reader.count_captioned(), len(reader.attributes_told())),
+        "products": (reader.product_ids(), reader.entries_by("product_id", ["p1", "p2", "p3"])),
+        "of": [[s.item.item_id for s in reader.of_photo(photo)] for photo in photos],
+        "spread": len(reader.spread(3)),
+        "words": reader.words_of(["color"]),
+        "worn": sorted(reader.worn_together(), key=str),
+        "classes": sorted(reader.places_of_classes(["top"])),
+        "garments": len(list(reader.garments())),
+        "keys": sorted(key.product_id for key in reader.keys_by_numbers(numbers)),
+    }
+    places = reader.places()
+    found["places"] = {ids[n]: row for n, row in zip(places.numbers.tolist(), places.rows.tolist(), strict=True)}
+    for question in [text for text in questions if reader.has_column(text.split()[0])]:
+        kept = sorted(ids[number] for number in columns.kept(question, numbers))
+        found[question] = kept, columns.allowed(question)[1].nonzero()[0].tolist()
+    for query in ("red shirt", "t3", "셔츠", "oxford"):
+        found[query] = {ids[number]: pytest.approx(score) for number, score in reader.text_search(query)}
+    return found
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_changes_over_a_base_read_as_one_file(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    writer = ItemWriter(tmp_path / "0.sqlite", part_items=8)
+    for n in range(14):
+        add(writer, n, rng)
+    writer.close()
+    whole, base, changes = tmp_path / "0.sqlite", tmp_path / "0.sqlite", None
+    for step in range(1, 6):
+        draw = rng.random()
+        one = ItemWriter(tmp_path / f"{step}.sqlite", whole, part_items=8)
+        two = ItemWriter(
+            tmp_path / f"base{step}.sqlite", base, changes=tmp_path / f"changes{step}.sqlite", changed_before=changes,
+            part_items=8, most_changed=10 if step == 4 else 1000,
+        )  # fmt: skip
+        for writer in (one, two):
+            again = random.Random(draw)
+            with closing(ItemReader(whole)) as reader:
+                change(writer, reader, again)
+        if step == 3:
+            assert sorted(place[1:] for place in one.places()) == sorted(place[1:] for place in two.places())
+        assert one.segments() == two.segments()
+        one.close()
+        two.close()
+        whole, base = tmp_path / f"{step}.sqlite", tmp_path / f"base{step}.sqlite"
+        changes = tmp_path / f"changes{step}.sqlite"
+        if not changes.exists():
+            changes = None
+        assert told(ItemReader(base, changes)) == told(ItemReader(whole))
+    assert base.stat().st_nlink > 1 or changes is None
+
+
+def layered(folder: Path, source: Path) -> tuple[Path, Path]:
+    """A base, and one price that changed over it."""
+    base, changes = folder / "base.sqlite", folder / "changes.sqlite"
+    writer = ItemWriter(base, source, changes=changes)
+    writer.change_entry(1, "", {"color": "blue", "price": 7})
+    writer.close()
+    return base, changes
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    writer = ItemWriter(tmp_path / "source.sqlite")
+    for n in range(4):
+        add(writer, n, random.Random(n))
+    writer.close()
+    return tmp_path / "source.sqlite"
+
+
+def test_a_change_copies_nothing_and_a_file_of_before_becomes_a_base(tmp_path: Path, source: Path) -> None:
+    base, changes = layered(tmp_path, source)
+    assert base.samefile(source)
+    with closing(sqlite3.connect(changes)) as db:
+        assert db.execute("SELECT count(*) FROM photos").fetchone() == (1,)
+    made = tmp_path / "of_before"
+    made.mkdir()
+    base, changes = layered(made, make_old(source))
+    assert not changes.exists()
+    assert not base.samefile(source)
+    assert [row.metadata for row in ItemReader(base).entries()][0] == {"color": "blue", "price": 7}
+
+
+def test_an_item_of_the_base_keeps_its_id_to_itself(tmp_path: Path, source: Path) -> None:
+    before = {stored.item.item_id for stored in ItemReader(source).everything()}
+    base, changes = tmp_path / "base.sqlite", tmp_path / "changes.sqlite"
+    writer = ItemWriter(base, source, changes=changes)
+    writer.add_photo(PhotoRow("new", 9, 9, "key", ()))
+    entry = writer.add_entry("new.jpg", "", "new", "new", {})
+    writer.add_item(min(before), entry, 1, "new", False, "green")
+    writer.close()
+    reader = ItemReader(base, changes)
+    assert {stored.item.item_id for stored in reader.everything()} == before
+    assert reader.text_search("green") == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "PRAGMA application_id = 1",
+        "PRAGMA user_version = 2",
+        "PRAGMA user_version = 4",
+        "CREATE VIEW v AS SELECT 1",
+        "DROP TABLE gone_items",
+        "DELETE FROM gone_items",
+        "UPDATE arrays SET content = zeroblob(length(content)) WHERE kind = 'numbers'",
+    ],
+)
+def test_changes_that_no_writer_makes_are_damage(tmp_path: Path, source: Path, change: str) -> None:
+    base, changes = layered(tmp_path, source)
+    with closing(sqlite3.connect(changes)) as db, db:
+        db.execute(change)
+    with pytest.raises(CatalogueError, match="damaged|schema"):
+        told(ItemReader(base, changes))
+    with pytest.raises((CatalogueError, sqlite3.Error)):
+        grow(base, changes, tmp_path)
+
+
+def grow(base: Path, changes: Path, folder: Path) -> None:
+    """Write another generation, and read it."""
+    more = folder / "more.sqlite"
+    writer = ItemWriter(folder / "next.sqlite", base, changes=more, changed_before=changes)
+    writer.change_entry(1, "", {"price": 8})
+    writer.close()
+    told(ItemReader(folder / "next.sqlite", more))
