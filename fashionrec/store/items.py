@@ -517,13 +517,12 @@ class ItemReader:
             "products": "SELECT count(DISTINCT product_id) FROM items WHERE NOT worn_with",
             "captions": "SELECT total(1) FROM captions",
         }
-        if self._changes is None:
-            return {name: self._sum(sql) for name, sql in tables.items()}
         tables["captions"] += self._of_garments
-        del tables["products"]
-        products = self._rows("SELECT DISTINCT product_id FROM items WHERE NOT worn_with", (str,))
         found = {name: self._sum(sql) for name, sql in tables.items()}
-        return {**found, "products": len(set(products))}
+        if self._changes is not None:  # a product may be in both files
+            products = self._rows("SELECT DISTINCT product_id FROM items WHERE NOT worn_with", (str,))
+            found["products"] = len(set(products))
+        return found
 
     def _rows(self, sql: str, kinds: Kinds | None = None, values: Sequence[Any] = ()) -> list[Any]:
         """All rows of a query, those of the base first; of some ``kinds``, where they are told."""
