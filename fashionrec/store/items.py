@@ -547,7 +547,8 @@ class ItemReader:
         """
         with translated(self._path), ExitStack() as stack:
             dbs = [stack.enter_context(closing(db)) for db in self._opened()]
-            yield merge(*(db.execute(sql) for db in dbs), key=_first) if len(dbs) > 1 else iter(dbs[0].execute(sql))
+            rows = stack.enter_context(closing(merge(*(db.execute(sql) for db in dbs), key=_first)))
+            yield rows
 
     def _many(
         self,
