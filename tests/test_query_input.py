@@ -86,7 +86,9 @@ def test_lines_of_a_folder_keep_no_answer_of_before(
 
     class Lines(io.StringIO):
         def write(self, text: str) -> int:
-            if text.startswith("{"):
+            if (
+                text.startswith("{") and f"asked-{count - 1}" in text
+            ):  # the last one: a look at all objects takes a while
                 alive.append(sum(isinstance(one, QueryResult) for one in gc.get_objects()))
             return super().write(text)
 
@@ -96,4 +98,4 @@ def test_lines_of_a_folder_keep_no_answer_of_before(
     command_line.whole().main([*words, *more], standalone_mode=False)
     lines = [json.loads(line) for line in shown.getvalue().splitlines()]
     assert [line["photo"] for line in lines] == [f"asked-{n:02}.jpg" for n in range(count)]
-    assert (len(alive), max(alive) > 2 * BATCH) == (count, kept)
+    assert (len(alive), alive[0] > 2 * BATCH) == (1, kept)
