@@ -28,6 +28,7 @@ def test_a_build(world: Path, golden: Golden) -> None:
     golden.document("catalogue-build", built)
     slow, fast = (built["embedded"] / (built["total_seconds"] + off) for off in (0.0005, -0.0005))  # both are rounded
     assert slow - 0.005 <= built["photos_per_second"] <= fast + 0.005
+    assert 0 < built["total_seconds"] < 300  # of this build, not since the machine began
     told = ("index_path", "report", "page", "refused")  # by the command line alone
     written = read(world / "catalogue" / "report.json")
     assert written == {key: value for key, value in built.items() if key not in told}
