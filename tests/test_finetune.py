@@ -48,7 +48,8 @@ def test_a_finetune_ends_in_a_decision_with_its_reports(
     assert comparison["decision"] == document["notes"]["decision"]
     assert document["notes"]["replayed"] == 16  # as many as there are; three for each new one were asked for
     assert document["notes"]["distilled"] is True
-    assert [tried["factor"] for tried in document["notes"]["interpolation"]["tried"]] == [0, 0.25, 0.5, 0.75, 1]
+    tried = document["notes"]["interpolation"]["tried"]
+    assert [(set(one), one["factor"]) for one in tried] == [({"factor", "new", "old"}, n / 4) for n in range(5)]
     assert not list((folder / "weights").glob(".mix*"))
 
 

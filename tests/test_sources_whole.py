@@ -137,16 +137,29 @@ def test_coco_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ["val/x/p.jpg", "images/val/x/p.jpg", "validation/x/p.jpg", "valid/images/x/p.jpg", "images/x/p.jpg"]
+    ("stem", "split", "place"),
+    [
+        *(
+            ("val", "valid", place)
+            for place in (
+                "val/x/p.jpg",
+                "images/val/x/p.jpg",
+                "validation/x/p.jpg",
+                "valid/images/x/p.jpg",
+                "images/x/p.jpg",
+            )
+        ),
+        ("train2017", "train", "train/x/p.jpg"),
+        ("test2017", "test", "test/x/p.jpg"),
+    ],
 )
-def test_where_the_photos_of_an_instances_file_may_be(tmp_path: Path, place: str) -> None:
+def test_where_the_photos_of_an_instances_file_may_be(tmp_path: Path, stem: str, split: str, place: str) -> None:
     for above in ("", "annotations/"):
         root = put(tmp_path / (above or "beside"), place, "decoy/x/p.jpg")
-        instances(
-            tmp_path / (above or "beside") / above / "instances_val.json", [{"id": 1, "file_name": "x/p.jpg"}], [], []
-        )
+        file = tmp_path / (above or "beside") / above / f"instances_{stem}.json"
+        instances(file, [{"id": 1, "file_name": "x/p.jpg"}], [], [])
         (photo,) = coco.read(root, "c").images
-        assert (photo.key, photo.split) == (place, "valid")
+        assert (photo.key, photo.split) == (place, split)
 
 
 def test_a_coco_laid_out_in_a_way_of_its_own_goes_by_names(tmp_path: Path) -> None:

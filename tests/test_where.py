@@ -27,6 +27,9 @@ ROW = {"price": 39000, "brand": "Ödön", "color": "Red", "sizes": ["S", "M"], "
         ("price >= 39000 AND NOT price > 39000", True),
         ("price between 30000 and 40000", True),
         ("price not between 30000 and 40000", False),
+        ("price between 39001 and 40000", False),
+        ("price between 30000 and 38999", False),
+        ("price not between 30000 and 38999", True),
         ("price = '39000' or color = 'x'", True),
         ("code = 12", True),  # read as a number, it is one
         ("code = '12'", False),
