@@ -99,3 +99,12 @@ def test_lines_of_a_folder_keep_no_answer_of_before(
     lines = [json.loads(line) for line in shown.getvalue().splitlines()]
     assert [line["photo"] for line in lines] == [f"asked-{n:02}.jpg" for n in range(count)]
     assert (len(alive), alive[0] > 2 * BATCH) == (1, kept)
+
+
+def test_of_two_photos_the_one_that_cannot_be_read_is_named(cli: Cli, catalogue: Path, photos: Path) -> None:
+    Path("broken.jpg").write_bytes(b"no photo")
+    done = cli("query", "photos/green.jpg", "broken.jpg", "--index", "catalogue", "-k", 1, "--jsonl")
+    assert (done.code, len(done.out.splitlines())) == (0, 1)
+    assert "broken.jpg" in done.err
+    alone = cli("query", "broken.jpg", "--index", "catalogue")
+    assert (alone.code, alone.err.count("broken.jpg")) == (2, 1)
