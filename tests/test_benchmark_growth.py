@@ -33,7 +33,7 @@ def test_a_row_has_the_costs_of_all_sizes(capsys: pytest.CaptureFixture[str]) ->
 def test_a_process_has_a_cost_and_a_failure_ends_it(tmp_path: Path) -> None:
     cost = run(HERE, tmp_path, ("doctor", "--help"))
     assert cost.seconds > 0.01
-    assert 5 < cost.peak < 1000
+    assert cost.peak > 5  # and as much as this process has, of which it was a copy for a moment
     with pytest.raises(subprocess.CalledProcessError):
         run(HERE, tmp_path, ("catalogue", "show", "nowhere"))
 

@@ -193,8 +193,10 @@ def test_how_many_have_a_caption_and_what_became_of_the_others(root: Path) -> No
 
 def alter(root: Path, sql: str, *values: object) -> None:
     """Change the items of the generation that is served."""
-    with closing(sqlite3.connect(generations.read_current(root).items_path)) as db, db:
-        db.execute(sql, values)
+    served = generations.read_current(root)
+    for path in filter(None, (served.items_path, served.changes_path)):
+        with closing(sqlite3.connect(path)) as db, db:
+            db.execute(sql, values)
 
 
 def test_to_look_makes_no_file(root: Path) -> None:

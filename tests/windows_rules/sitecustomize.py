@@ -18,12 +18,9 @@ import builtins
 import errno
 import fcntl
 import io
-import multiprocessing
 import os
 import re
-import shutil
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -178,8 +175,10 @@ def impose() -> None:
     os.open, os.mkdir, os.fsync, os.chmod = _os_open_file, _make_folder, _sync_written, _keep_mode  # type: ignore[assignment]
     os.remove = os.unlink = _remove_unused  # type: ignore[assignment]
     os.rename, os.replace = _rename_unused, _replace_unused  # type: ignore[assignment]
-    os.supports_dir_fd.clear()  # nothing takes the handle of a folder there
-    shutil._use_fd_functions = False  # type: ignore[attr-defined]
+    os.supports_dir_fd.clear()  # nothing takes the handle of a folder there, which shutil notes when it is imported
+    import multiprocessing
+    import tempfile
+
     tempfile.TemporaryFile = tempfile.NamedTemporaryFile  # type: ignore[assignment]  # the other one removes what is open
     multiprocessing.set_start_method("spawn", force=True)
 
