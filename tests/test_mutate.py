@@ -192,7 +192,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in files}
 
 
-@pytest.mark.slow
+@pytest.mark.release(60)
 def test_what_is_noticed_and_what_is_not(shop: Path) -> None:
     lint = '[tool.mypy]\nfiles = ["shop"]\n[tool.ruff.lint]\nselect = ["ARG"]\n'
     (shop / "pyproject.toml").write_text(lint)

@@ -357,8 +357,16 @@ def test_rt_detr_is_served_as_ultralytics_predicts(data: Path, tmp_path: Path, c
     assert ours.boxes == pytest.approx(theirs.boxes.xyxy.numpy(), abs=1.0)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("model", ["yolov8n.yaml", "yolo11n.yaml", "yolo12n.yaml", "yolo26n.yaml", "rtdetr-l.yaml"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("yolov8n.yaml", "yolo11n.yaml", "yolo12n.yaml", "yolo26n.yaml")
+        ),
+        pytest.param("rtdetr-l.yaml", marks=pytest.mark.release(50)),
+    ],
+)
 def test_every_family_trains_exports_and_serves(
     model: str, data: Path, tmp_path: Path, cli: Callable[..., Result]
 ) -> None:

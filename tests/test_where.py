@@ -293,7 +293,7 @@ def test_noise_gives_a_tree_or_a_clear_error(text: str) -> None:
     assert shown.endswith("^")
 
 
-@pytest.mark.slow
+@pytest.mark.release(25)
 @settings(max_examples=10_000)
 @given(st.one_of(st.lists(st.sampled_from(PIECES), max_size=20).map("".join), st.text(max_size=60)))
 def test_ten_thousand_pieces_of_noise(text: str) -> None:
