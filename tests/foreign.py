@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import shutil
 import socket
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -87,3 +89,12 @@ def put(path: Path, plant: str, outside: Path) -> None:
     path.unlink(missing_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     PLANTS[plant](path, outside)
+
+
+def archive(**members: bytes) -> bytes:
+    """A zip archive; ``__`` in a name stands for a slash, ``_dot_`` for a dot."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for name, content in members.items():
+            file.writestr(name.replace("__", "/").replace("_dot_", "."), content)
+    return buffer.getvalue()

@@ -301,6 +301,17 @@ def values(tree: dict[str, Any], field: str) -> Any:
     return tree["fields"][field]["values"]
 
 
+def refusal(change: Callable[[dict[str, Any]], object], folder: Path) -> ConfigError:
+    """The error of a vocabulary that is changed so."""
+    tree = yaml.safe_load((config_dir() / "attributes.yaml").read_text(encoding="utf-8"))
+    change(tree)
+    path = folder / "attributes.yaml"
+    path.write_text(yaml.safe_dump(tree, allow_unicode=True, sort_keys=False), encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_vocabulary(path)
+    return caught.value
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -343,14 +354,9 @@ def values(tree: dict[str, Any], field: str) -> Any:
 def test_what_is_told_of_a_vocabulary_that_contradicts_itself(
     change: Callable[[dict[str, Any]], object], told: str, tmp_path: Path
 ) -> None:
-    tree = yaml.safe_load((config_dir() / "attributes.yaml").read_text(encoding="utf-8"))
-    change(tree)
-    path = tmp_path / "attributes.yaml"
-    path.write_text(yaml.safe_dump(tree, allow_unicode=True, sort_keys=False), encoding="utf-8")
-    with pytest.raises(ConfigError) as caught:
-        load_vocabulary(path)
-    assert str(caught.value).removesuffix("?") == f"{path}: {told}".removesuffix("?")
-    assert caught.value.hint == HINT
+    error = refusal(change, tmp_path)
+    assert str(error).removesuffix("?") == f"{tmp_path / 'attributes.yaml'}: {told}".removesuffix("?")
+    assert error.hint == HINT
 
 
 @pytest.mark.parametrize(
@@ -366,14 +372,9 @@ def test_what_is_told_of_a_vocabulary_that_contradicts_itself(
 def test_a_vocabulary_of_another_shape_is_refused_by_its_place(
     change: Callable[[dict[str, Any]], object], told: str, tmp_path: Path
 ) -> None:
-    tree = yaml.safe_load((config_dir() / "attributes.yaml").read_text(encoding="utf-8"))
-    change(tree)
-    path = tmp_path / "attributes.yaml"
-    path.write_text(yaml.safe_dump(tree, allow_unicode=True, sort_keys=False), encoding="utf-8")
-    with pytest.raises(ConfigError) as caught:
-        load_vocabulary(path)
-    assert str(caught.value).startswith(f"{path}: {told}")
-    assert caught.value.hint == HINT
+    error = refusal(change, tmp_path)
+    assert str(error).startswith(f"{tmp_path / 'attributes.yaml'}: {told}")
+    assert error.hint == HINT
 
 
 def test_the_values_of_a_field_by_class_and_by_word(config: Config) -> None:

@@ -7,7 +7,6 @@ import json
 import os
 import pickle
 import sqlite3
-import zipfile
 from collections import OrderedDict
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from foreign import archive
 from numpy.lib import format as format_
 from systems import posix_only
 
@@ -35,14 +35,6 @@ from fashionrec.inspection.pickles import (
 from fashionrec.inspection.report import KEPT, Report
 
 pytestmark = posix_only("links")
-
-
-def archive(**members: bytes) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as file:
-        for name, content in members.items():
-            file.writestr(name.replace("__", "/").replace("_dot_", "."), content)
-    return buffer.getvalue()
 
 
 EVAL = b"\x80\x02cbuiltins\neval\n."

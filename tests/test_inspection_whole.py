@@ -6,7 +6,6 @@ import io
 import json
 import shutil
 import sqlite3
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import IO, Any
 import numpy as np
 import pytest
 from conftest import TINY
+from foreign import archive
 from systems import posix_only
 
 from fashionrec.common.folder import Entry, Folder
@@ -35,14 +35,6 @@ FOUND = tuple[str, str, str, str, bool]
 
 def found(report: Report) -> list[FOUND]:
     return [(one.place, one.kind, one.what, one.effect, one.refused) for one in report.findings]
-
-
-def archive(**members: bytes) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as file:
-        for name, content in members.items():
-            file.writestr(name.replace("__", "/").replace("_dot_", "."), content)
-    return buffer.getvalue()
 
 
 def array(value: Any) -> bytes:
