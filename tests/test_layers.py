@@ -227,3 +227,23 @@ def grow(base: Path, changes: Path, folder: Path) -> None:
     writer.change_entry(1, "", {"price": 8})
     writer.close()
     told(ItemReader(folder / "next.sqlite", more))
+
+
+def test_changes_become_one_with_their_base_beyond_the_most_that_is_allowed(tmp_path: Path) -> None:
+    writer = ItemWriter(tmp_path / "source.sqlite")
+    for n in range(40):
+        add(writer, n, random.Random(n))
+    writer.close()
+    with closing(ItemReader(tmp_path / "source.sqlite")) as reader:
+        entries = [row for row in reader.entries()][:10]
+        changed = sum(len(reader.of_photo(photo)) for photo in {row.photo for row in entries})
+    assert changed > 3
+    for most in (changed, changed - 1):
+        changes = tmp_path / f"changes{most}.sqlite"
+        writer = ItemWriter(
+            tmp_path / f"base{most}.sqlite", tmp_path / "source.sqlite", changes=changes, most_changed=most
+        )
+        for row in entries:
+            writer.change_entry(row.entry_no, "", {"price": 7})
+        writer.close()
+        assert changes.exists() is (most == changed)
