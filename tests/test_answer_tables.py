@@ -41,9 +41,7 @@ ROWS: list[dict[str, Any]] = [
     {"image": "p/pink.png", "product_id": "r2", "category": "top", "price": 12.5, "url": "javascript:x"},
     {"image": "p/blue.png", "product_id": "b1", "category": "pants", "title": "Blue", "url": "https://e.example/" + "x" * 2100},
 ]  # fmt: skip
-COLUMNS = (
-    "question garment garment_class rank score product_id item_id class_name title brand price caption url image match"
-)
+COLUMNS = "question garment garment_class rank score product_id item_id class_name title brand price caption url image match currency"
 
 
 @pytest.fixture
@@ -169,11 +167,12 @@ def test_csv_has_every_hit_in_order(cli: Cli, shop: Path, tmp_path: Path) -> Non
             hit["class_name"],
             hit["metadata"].get("title", ""),
             hit["metadata"].get("brand", ""),
-            {"r1": "₩39,000", "r2": "12.50", "b1": ""}[hit["product_id"]],
+            {"r1": "39000", "r2": "12.5", "b1": ""}[hit["product_id"]],
             "",
             hit["metadata"].get("url", ""),
             hit["image"],
             "",
+            hit["metadata"].get("currency", ""),
         ]
         for answer in answers
         for garment in answer["garments"]
@@ -295,7 +294,7 @@ def test_a_catalogue_as_tables(cli: Cli, shop: Path, tmp_path: Path) -> None:
         "c", "000002", "2", "2", "flat", f"{shown['bytes'] / 1e6:.1f}", "tiny-embedder", *created.split()
     ]  # fmt: skip
     told = lines(cli("catalogue", "show", "c"))
-    assert told[0] == "c: generation 000002, 0 MiB"
+    assert told[0] == f"c: generation 000002, {shown['bytes'] / 1e6:.1f} MB"
     assert [line.split() for line in told[1:6]] == [
         ["photos", "2"],
         ["garments", "2"],
@@ -374,6 +373,43 @@ def test_what_a_change_did(cli: Cli, shop: Path, tmp_path: Path) -> None:
     assert lines(cli("catalogue", "add", "n.png", "--index", "c"))[1] == (
         "rows: 1 added, 0 changed, 0 replaced, 0 removed, 2 kept"
     )
+
+
+def test_what_changes_nothing_removes_nothing(cli: Cli, shop: Path, tmp_path: Path) -> None:
+    (tmp_path / "price.csv").write_text("product_id,price\nr2,5\n")
+    update = ("catalogue", "update", "price.csv", "--index", "c")
+    assert cli(*update).code == 0
+    assert cli("catalogue", "rollback", "c").code == 0
+    (tmp_path / "same.csv").write_text("product_id,price\nr2,12.5\n")
+    same = cli("catalogue", "update", "same.csv", "--index", "c")
+    assert same.out.startswith("nothing differs: generation 000001 is still served\n")
+    assert same.err == "next: fashionrec query PHOTO --index c\n"
+    assert lines(cli("catalogue", "rollback", "c", "--to", "000002")) == [
+        "c: generation 000002 is served now (3 products), not 000001"
+    ]
+    assert cli(*update).out.startswith("nothing differs: generation 000002 ")
+
+
+def test_quiet_changes_say_what_was_lost_alone(cli: Cli, shop: Path, tmp_path: Path) -> None:
+    (tmp_path / "price.csv").write_text("product_id,price\nr2,5\n")
+    (tmp_path / "more.csv").write_text("product_id,price\nr2,6\nzz,5\n")
+    (tmp_path / "rows.csv").write_text("image,product_id\np/red.png,r7\np/none.png,r8\np/pink.png,r9\n")
+    for words in (
+        ("catalogue", "update", "price.csv", "--index", "c"),
+        ("catalogue", "rollback", "c"),
+        ("catalogue", "verify", "c"),
+        ("catalogue", "compact", "c"),
+        ("catalogue", "reindex", "c"),
+        ("catalogue", "export", "e", "--index", "c"),
+        ("catalogue", "import", "e", "--index", "d"),
+    ):
+        done = cli(*words, "--quiet")
+        assert (done.code, done.out, done.err) == (0, "", "")
+    done = cli("catalogue", "update", "more.csv", "--index", "c", "--quiet")
+    assert (done.out, done.err) == ("", "warning: 1 products are not in the catalogue: zz\n")
+    done = cli("catalogue", "add", "rows.csv", "--index", "c", "--quiet", "--set", "build.max_failures=0.5")
+    assert (done.code, done.out) == (0, "")
+    assert re.fullmatch(r"warning: 1 of 6 rows failed, the first: .*none\.png.*; see c/report\.json\n", done.err)
 
 
 def test_times_of_stages_that_take_any(capsys: pytest.CaptureFixture[str]) -> None:

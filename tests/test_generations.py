@@ -215,7 +215,7 @@ def test_a_rollback_goes_to_what_the_served_one_was_made_from(root: Path) -> Non
     refused(caught, f"{root}: generation 000001 has none before it", "there are 000002")
     with pytest.raises(CatalogueError) as caught:
         generations.roll_back(root, "000001")
-    refused(caught, f"{root}: generation 000001 is not there", "there are 000002")
+    refused(caught, f"{root}: generation 000001 is served already", "there are 000002")
     assert generations.roll_back(root, "000002").name == "000002"
     (root / "generations" / "000001" / "items.sqlite").unlink()
     with pytest.raises(CatalogueError) as caught:

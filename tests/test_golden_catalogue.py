@@ -61,6 +61,7 @@ def test_looking_into_it(options: tuple[str, ...], cli: Cli, world: Path, golden
         r"\d+\.\d\d ms a query": "<number> ms a query",
         r"\d{4}-\d\d-\d\d \d\d:\d\d": "<date>",
         r"\d+\.\d(?=  tiny-embedder)": "<MB>",
+        r"\d+\.\d MB": "<MB>",
     }
     asked: dict[str, tuple[object, ...]] = {
         "show": ("show", "catalogue"),
@@ -93,12 +94,13 @@ def test_its_life(cli: Cli, own_world: Path, golden: Golden) -> None:
     """Each command finds what the one before it left."""
     of_the_machine = {
         r"\d+\.\d s:": "<number> s:",
+        r"\d+\.\d MB": "<MB>",
         r"\d+\.\d\d ms a query": "<number> ms a query",
         r"\d{4}-\d\d-\d\d \d\d:\d\d": "<date>",
     }
 
     def step(name: str, *words: object, code: int = 0, text: bool = False) -> None:
-        done = cli(*words, "--quiet", *([] if text else ["--json"]))
+        done = cli(*words, *([] if text else ["--quiet", "--json"]))
         assert done.code == code, done.err
         if text:
             golden.text(f"catalogue-{name}", done.out, of_the_machine)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
+from collections import Counter
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from fashionrec.search.filters.columns import Columns
 from fashionrec.store.content import CaptionRow, GarmentRow, PhotoRow
 from fashionrec.store.item_writer import ItemWriter, product_words
 from fashionrec.store.items import ItemReader
+from fashionrec.store.rows import DamagedRow
 from fashionrec.types import Box
 from tests.old_items import make_old
 
@@ -84,6 +86,39 @@ def change(writer: ItemWriter, reader: ItemReader, rng: random.Random) -> None:
         )
 
 
+def sums(reader: ItemReader) -> tuple[object, ...]:
+    """What a reader counts, counted one by one: rows, captions by who made them, photos without a detection."""
+    items, photos = list(reader.everything()), [reader.photo(photo) for photo in reader.build_keys()]
+    made = [garment for photo in photos if photo for garment in photo.garments]
+    captions = [caption for photo in photos if photo for caption in reader.captions(photo.sha256).values()]
+    shown = {stored.garment_no: stored for stored in items}
+    by = Counter("local" for stored in shown.values() if stored.captions)
+    counts = {
+        "photos": len(photos),
+        "garments": len(made),
+        "items": sum(not stored.worn_with for stored in items),
+        "worn_with": sum(stored.worn_with for stored in items),
+        "products": len({stored.item.product_id for stored in items if not stored.worn_with}),
+        "captions": len(captions),
+    }
+    undetected = sum(all(garment.whole_photo for garment in photo.garments) for photo in photos if photo)
+    rows = {"entries": len(list(reader.entries())), "photos": len(photos)}
+    return counts, (len(shown), dict(by)), undetected, rows["entries"], rows["photos"]
+
+
+def counted(reader: ItemReader) -> tuple[object, ...]:
+    counts = reader.counts(), reader.count_captioned(), reader.photos_without_detection()
+    return (*counts, reader.count("entries"), reader.count("photos"))
+
+
+def segments(reader: ItemReader) -> dict[str, int]:
+    """Rows of each segment that garments and captions refer to."""
+    photos = [photo for name in reader.build_keys() if (photo := reader.photo(name))]
+    used = Counter(garment.segment for photo in photos for garment in photo.garments)
+    captions = [caption for photo in photos for caption in reader.captions(photo.sha256).values()]
+    return dict(used + Counter(caption.segment for caption in captions if caption.segment))
+
+
 def told(reader: ItemReader) -> dict[str, Any]:
     """All that a reader tells, without the numbers that it gives to things."""
     items = list(reader.everything())
@@ -143,7 +178,7 @@ def test_changes_over_a_base_read_as_one_file(tmp_path: Path, seed: int) -> None
                 change(writer, reader, again)
         if step == 3:
             assert sorted(place[1:] for place in one.places()) == sorted(place[1:] for place in two.places())
-        assert one.segments() == two.segments()
+        used = one.segments(), two.segments()
         one.close()
         two.close()
         whole, base = tmp_path / f"{step}.sqlite", tmp_path / f"base{step}.sqlite"
@@ -151,6 +186,9 @@ def test_changes_over_a_base_read_as_one_file(tmp_path: Path, seed: int) -> None
         if not changes.exists():
             changes = None
         assert told(ItemReader(base, changes)) == told(ItemReader(whole))
+        for reader in (ItemReader(base, changes), ItemReader(whole)):
+            assert counted(reader) == sums(reader)
+            assert used == (segments(reader),) * 2
     assert base.stat().st_nlink > 1 or changes is None
 
 
@@ -247,3 +285,65 @@ def test_changes_become_one_with_their_base_beyond_the_most_that_is_allowed(tmp_
             writer.change_entry(row.entry_no, "", {"price": 7})
         writer.close()
         assert changes.exists() is (most == changed)
+
+
+def captioned(writer: ItemWriter, n: int, segment: str | None) -> None:
+    writer.add_caption(writer.garment_number(f"photo{n}", 0), CaptionRow("a", "b", {}, "c", "local", segment, n, ""))
+
+
+def test_sums_follow_what_goes_and_what_comes(tmp_path: Path) -> None:
+    """Captions of garments that have gone stay in the base and are not counted; a product may be in both files."""
+    source = tmp_path / "source.sqlite"
+    writer = ItemWriter(source)
+    for n in range(4):
+        numbers = writer.add_photo(PhotoRow(f"photo{n}", 9, 9, "key", garments(n, 3 if n else 1)))
+        for product in (f"p{n}", "shared"):
+            show_as(writer, n, product, numbers)
+        captioned(writer, n, CAPTIONS if n < 3 else None)
+    writer.add_photo(PhotoRow("photo9", 9, 9, "key", (garments(9, 3)[2],)))  # seen whole, and shown by no product
+    writer.close()
+    base, changes = tmp_path / "base.sqlite", tmp_path / "changes.sqlite"
+    writer = ItemWriter(base, source, changes=changes)
+    for product in ("p1", "shared"):
+        writer.remove_entry(writer.entry_number("1.jpg", product))
+    assert writer.remove_photos_without_entries() == 1
+    show_as(writer, 2, "p1", writer.garment_numbers("photo2"))
+    captioned(writer, 0, None)
+    used = writer.segments()
+    writer.close()
+    with closing(ItemReader(base, changes)) as reader:
+        assert counted(reader) == sums(reader)
+        assert used == segments(reader) == {SEGMENT: 8, CAPTIONS: 1}
+        assert reader.counts()["products"] == 5
+        assert reader.photos_without_detection() == 1
+
+
+def show_as(writer: ItemWriter, n: int, product: str, numbers: list[int]) -> None:
+    entry = writer.add_entry(f"{n}.jpg", "", product, f"photo{n}", {})
+    for at, number in enumerate(numbers):
+        writer.add_item(f"i{n}-{product}-{at}", entry, number, product, at > 0, "")
+
+
+def test_a_base_without_sums_is_counted(tmp_path: Path, source: Path) -> None:
+    with closing(ItemReader(source)) as reader:
+        before = counted(reader)
+    for statement in ("DELETE FROM totals", "DROP TABLE totals"):
+        with closing(sqlite3.connect(source)) as db, db:
+            db.execute(statement)
+        assert counted(ItemReader(source)) == before
+        (tmp_path / statement).mkdir()
+        base, changes = layered(tmp_path / statement, source)
+        assert counted(ItemReader(base, changes)) == before
+
+
+def test_sums_that_no_writer_makes_are_damage(tmp_path: Path, source: Path) -> None:
+    base, changes = layered(tmp_path, source)
+    for value in ("-1", "'many'", "1.5"):
+        with closing(sqlite3.connect(source)) as db, db:
+            db.execute(f"UPDATE totals SET count = {value} WHERE name = 'products'")
+        with pytest.raises(CatalogueError, match="damaged"):
+            ItemReader(base, changes).counts()
+        writer = ItemWriter(tmp_path / "next.sqlite", base, changes=tmp_path / "more.sqlite", changed_before=changes)
+        with pytest.raises((DamagedRow, sqlite3.Error)):
+            writer.segments()
+        writer.discard()

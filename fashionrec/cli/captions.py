@@ -121,7 +121,7 @@ def _caption_photos(session: Session, photos: Sequence[str], index: str | None) 
 
 def _report(session: Session, document: dict[str, Any], index: str | None) -> None:
     """Show what a run on a catalogue has done. Raises what qualifies it."""
-    session.out.result(document, lambda: _print_catalogue(session, document))
+    session.out.done(document, lambda: _print_catalogue(session, document))
     _suggest(session, document, index)
     if document["failed"]:
         raise CaptionError(

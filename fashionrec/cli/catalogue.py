@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fashionrec.cli.index import finished, print_report, refuse_lost
+from fashionrec.cli.index import finished, print_report, refuse_lost, unknown_products, warn_lost
 from fashionrec.cli.options import CatalogueArgument, CatalogueOption
 from fashionrec.cli.reindex import index_line, reindex
 from fashionrec.cli.session import Command, Context, Session
@@ -100,7 +100,7 @@ def show(
 
 def _print_catalogue(session: Session, document: dict[str, Any]) -> None:
     out = session.out
-    out.line(f"{document['path']}: generation {document['generation']}, {document['bytes'] >> 20} MiB")
+    out.line(f"{document['path']}: generation {document['generation']}, {document['bytes'] / 1e6:.1f} MB")
     for name, count in document["counts"].items():
         out.line(f"  {name:10} {count}")
     for kind, bundle in document["bundles"].items():
@@ -197,13 +197,12 @@ def _tell(session: Session, root: Path, report: "BuildReport", unknown: list[str
     def human() -> None:
         print_report(session, document)
         if unknown:
-            some = ", ".join(unknown[:10]) + (" ..." if len(unknown) > 10 else "")
-            session.out.line(f"{len(unknown)} products are not in the catalogue: {some}")
+            session.out.line(unknown_products(unknown))
 
-    session.out.result(document, human)
-    session.out.next(
-        f"fashionrec query PHOTO --index {shell_word(root)}", f"fashionrec catalogue rollback {shell_word(root)}"
-    )
+    session.out.done(document, human)
+    warn_lost(session, document, unknown or ())
+    back = () if document["unchanged"] else (f"fashionrec catalogue rollback {shell_word(root)}",)
+    session.out.next(f"fashionrec query PHOTO --index {shell_word(root)}", *back)
     refuse_lost(document, "changed")
 
 
@@ -214,7 +213,7 @@ def verify(context: Context, index: CatalogueArgument = None) -> None:
     root = session.find_catalogue(index)
     files = verify_catalogue(root)
     document = {"path": str(root), "files": files, "ok": True}
-    session.out.result(document, lambda: session.out.line(f"{root}: all {files} files are as they were written"))
+    session.out.done(document, lambda: session.out.line(f"{root}: all {files} files are as they were written"))
     session.out.next(f"fashionrec query PHOTO --index {shell_word(root)}")
 
 
@@ -231,7 +230,7 @@ def rollback(
     with writer_lock(root):
         after = roll_back(root, to)
     document = {"path": str(root), "from": before.name, "generation": after.name, "counts": dict(after.manifest.counts)}
-    session.out.result(
+    session.out.done(
         document,
         lambda: session.out.line(
             f"{root}: generation {after.name} is served now ({after.manifest.counts['products']} products), not {before.name}"
@@ -249,7 +248,7 @@ def compact(context: Context, index: CatalogueArgument = None) -> None:
     root = session.find_catalogue(index)
     figures = compact_catalogue(root, session.config)
     document = {"path": str(root), **figures}
-    session.out.result(
+    session.out.done(
         document,
         lambda: session.out.line(
             f"{root}: {figures['bytes_before'] / 1e6:.1f} MB in {figures['segments_before']} segments became"
@@ -269,7 +268,7 @@ def export(
     session = context.session
     root = session.find_catalogue(index)
     document = export_catalogue(root, out, session.config)
-    session.out.result(
+    session.out.done(
         {"path": str(root), "out": str(out), **document},
         lambda: session.out.line(
             f"{out}: {document['counts']['items']} items, {document['vectors']['images']} image vectors,"
@@ -288,7 +287,7 @@ def import_(
 
     session = context.session
     counts = import_catalogue(source, Path(index), session.config)
-    session.out.result(
+    session.out.done(
         {"path": index, "counts": counts},
         lambda: session.out.line(f"{index}: {counts['items']} items of {counts['products']} products"),
     )

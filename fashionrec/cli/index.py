@@ -1,5 +1,6 @@
 """build-index: a catalogue made, or brought to what a folder or table holds now."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,7 +42,8 @@ def build_index(
     override_index(session, index_type, max_memory, max_latency_ms)
     session.override("build", {"rehash": rehash})
     report = run_build(session, photos, index, detector, embedder, max_delete)
-    session.out.result(report, lambda: print_report(session, report))
+    session.out.done(report, lambda: print_report(session, report))
+    warn_lost(session, report)
     session.out.next(f"fashionrec query PHOTO --index {shell_word(report['index_path'])}")
     refuse_lost(report, "built")
 
@@ -108,6 +110,25 @@ def refuse_lost(report: dict[str, Any], done: str) -> None:
             f" the catalogue was {done} without them",
             hint=f"see failures in {report['report']}",
         )
+
+
+def warn_lost(session: Session, report: dict[str, Any], unknown: Sequence[str] = ()) -> None:
+    """Say under ``--quiet`` what was not taken: nothing is lost in silence."""
+    if not session.out.quiet:
+        return  # the report says it
+    if report["failed"] and not report["refused"]:
+        first = report["failures"][0]
+        session.out.warn(
+            f"{report['failed']} of {report['rows']} rows failed, the first: {first['message']}; see {report['report']}"
+        )
+    if unknown:
+        session.out.warn(unknown_products(unknown))
+
+
+def unknown_products(ids: Sequence[str]) -> str:
+    """Products that a change named and that are not there, the first of them by their ids."""
+    some = ", ".join(ids[:10]) + (" ..." if len(ids) > 10 else "")
+    return f"{len(ids)} products are not in the catalogue: {some}"
 
 
 def print_report(session: Session, report: dict[str, Any]) -> None:

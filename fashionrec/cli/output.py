@@ -43,6 +43,10 @@ class Output:
             human()
         self._out.flush()
 
+    def done(self, document: Any, human: Callable[[], None]) -> None:
+        """What a command has changed: like :meth:`result`, but nothing is printed for a person who wants quiet."""
+        self.result(document, _nothing if self.quiet else human)
+
     def json_line(self, document: Any) -> None:
         """A document on one line of stdout."""
         self._json(document, indent=None)
@@ -181,6 +185,10 @@ def _cell(value: object) -> str:
     """A cell of a table, cut where it is absurdly long: all cells of its column are as wide, and JSON has the whole."""
     text = "" if value is None else str(value)
     return visible(text if len(text) <= _LONGEST_CELL else text[:_LONGEST_CELL] + "…")
+
+
+def _nothing() -> None:
+    """What is printed where nothing is."""
 
 
 def _silent(done: int, total: int, note: str = "", *, detail: str = "") -> None:

@@ -23,7 +23,7 @@ def reindex(
     entry = reindex_catalogue(root, session.config, vectors=vectors, log=session.out.say)
     # "path" is the index's own folder, null where the index is exact
     document = {"catalogue": str(root)} | {key: value for key, value in entry.items() if key not in ("head", "over")}
-    session.out.result(document, lambda: print_index(session, entry))
+    session.out.done(document, lambda: print_index(session, entry))
     session.out.next(
         f"fashionrec query PHOTO --index {shell_word(root)}", f"fashionrec catalogue rollback {shell_word(root)}"
     )

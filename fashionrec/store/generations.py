@@ -310,7 +310,8 @@ def roll_back(root: Path, to: str | None = None) -> Generation:
     name = to or served.manifest.parent
     there = [generation.name for generation in list_generations(root) if generation.name != served.name]
     if name is None or name not in there:
-        what = f"generation {name} is not there" if name else f"generation {served.name} has none before it"
+        missing = "is served already" if name == served.name else "is not there"
+        what = f"generation {name} {missing}" if name else f"generation {served.name} has none before it"
         raise CatalogueError(f"{root}: {what}", hint=f"there are {', '.join(there)}" if there else "it is the only one")
     read_generation(root, name).check()
     _serve(root, name)

@@ -21,6 +21,7 @@ from fashionrec.store.content import CaptionRow, PhotoRow
 from fashionrec.store.parts import PART_ITEMS, parts_of, write_part
 from fashionrec.store.rows import parse_table, typed
 from fashionrec.store.schema import APPLICATION_ID, LAYERED, OLD_VERSION, READABLE, SCHEMA, SCHEMA_VERSION
+from fashionrec.store.totals import SEGMENT, count_rows, of_kind, read_totals, write_totals
 from fashionrec.store.words import searchable
 
 #: Items, brought or new, from which on changes and base become one; their share of the base; and how many are always few.
@@ -318,26 +319,18 @@ class ItemWriter:
 
     def segments(self) -> dict[str, int]:
         """How many rows of each segment are in use."""
-        used: Counter[str] = Counter()
-        for segment, count in self._ask("SELECT segment, count(*) FROM {garments} GROUP BY segment"):
-            used[segment] += count
-        captions = (
-            "SELECT segment, count(*) FROM {}captions WHERE segment IS NOT NULL AND garment_no {} GROUP BY segment"
-        )
-        rows = self._db.execute(captions.format("main.", "NOT NULL")).fetchall()
-        if self._changes is not None:
-            rows += self._db.execute(
-                captions.format("other.", "NOT IN (SELECT key FROM main.gone_garments)")
-            ).fetchall()
-        for segment, count in rows:
-            used[segment] += count
-        return dict(used)
+        return of_kind(self._totals(), SEGMENT)
+
+    def _totals(self) -> Counter[str]:
+        return count_rows(self._db) if self._changes is None else read_totals(self._db, "other", "main")
 
     def close(self, *, shrink: bool = False) -> None:
         """Finish the files: write the parts of what changed. ``shrink`` gives back the room of what was taken away."""
         if shrink or self._is_large():
             self._become_base()
         self._write_parts()
+        if self._changes is None:
+            write_totals(self._db)
         self._db.execute("COMMIT")
         if shrink:
             self._db.execute("VACUUM main")
@@ -351,12 +344,11 @@ class ItemWriter:
         """Whether the changes have grown so far that they are to become one with the base."""
         if self._changes is None:
             return False
-        count = "SELECT count(*) FROM {}"
-        base = self._db.execute(count.format("other.items")).fetchone()[0]
-        changed = sum(
-            self._db.execute(count.format(f"main.{table}")).fetchone()[0] for table in ("gone_items", "items")
-        )
-        return bool(changed > 2 * min(self._most_changed, max(_FEW, base * _SHARE_CHANGED)))
+        base = read_totals(self._db, "other")
+        count = "SELECT count(*) FROM main.{}"
+        changed = sum(self._db.execute(count.format(table)).fetchone()[0] for table in ("gone_items", "items"))
+        share = _SHARE_CHANGED * (base["items"] + base["worn_with"])
+        return bool(changed > 2 * min(self._most_changed, max(_FEW, share)))
 
     def discard(self) -> None:
         """Close without finishing: the file is of no use afterwards."""

@@ -42,6 +42,7 @@ from fashionrec.store.rows import (
     typed,
 )
 from fashionrec.store.schema import APPLICATION_ID, LAYERED, OLD_VERSION, READABLE, SCHEMA_VERSION
+from fashionrec.store.totals import CAPTIONER, of_kind, read_totals
 from fashionrec.store.words import match_expression, query_phrases, single_syllables
 from fashionrec.types import Box, Item
 
@@ -286,12 +287,8 @@ class ItemReader:
 
     def count_captioned(self) -> tuple[int, dict[str, int]]:
         """How many garments items show, and how many of those have a caption by whom."""
-        shown = "SELECT count(DISTINCT garment_no) FROM items"
-        by = "SELECT captioner, total(1) FROM captions WHERE garment_no IN (SELECT garment_no FROM items) GROUP BY captioner"
-        made: Counter[str] = Counter()
-        for name, count in self._rows(by, (str, float)):
-            made[name] += int(count)
-        return self._sum(shown), dict(made)
+        totals = self._totals()
+        return totals["shown"], of_kind(totals, CAPTIONER)
 
     def garments_of(self, photo: str) -> list[tuple[str | None, Box]]:
         """Class and box of each garment of a photo that an item shows."""
@@ -361,7 +358,7 @@ class ItemReader:
 
     def count(self, table: Literal["entries", "photos"]) -> int:
         """Rows of the product table, or photos."""
-        return self._sum(f"SELECT total(1) FROM {table}")
+        return self._totals()[table]
 
     def entries_by(self, column: Literal["product_id", "photo"], values: Iterable[str]) -> dict[str, int]:
         """Of those products or photos that the product table has, how many rows it has of each."""
@@ -484,8 +481,7 @@ class ItemReader:
 
     def photos_without_detection(self) -> int:
         """How many photos have no garment that a detector found."""
-        sql = "SELECT count(*) FROM photos WHERE sha256 NOT IN (SELECT photo FROM garments WHERE NOT whole_photo)"
-        return self._sum(sql)
+        return self._totals()["undetected"]
 
     def product_ids(self) -> set[str]:
         return {row[0] for row in self._rows("SELECT DISTINCT product_id FROM entries", (str,))}
@@ -508,31 +504,19 @@ class ItemReader:
         return total, dict(zip(optional, found, strict=True))
 
     def counts(self) -> dict[str, int]:
-        """Rows of each table. (``count(*)`` runs outside SQLite's virtual machine, where no limit of steps holds.)"""
-        tables = {
-            "photos": "SELECT total(1) FROM photos",
-            "garments": "SELECT total(1) FROM garments",
-            "items": "SELECT count(*) FROM items WHERE NOT worn_with",
-            "worn_with": "SELECT count(*) FROM items WHERE worn_with",
-            "products": "SELECT count(DISTINCT product_id) FROM items WHERE NOT worn_with",
-            "captions": "SELECT total(1) FROM captions",
-        }
-        tables["captions"] += self._of_garments
-        found = {name: self._sum(sql) for name, sql in tables.items()}
-        if self._changes is not None:  # a product may be in both files
-            products = self._rows("SELECT DISTINCT product_id FROM items WHERE NOT worn_with", (str,))
-            found["products"] = len(set(products))
-        return found
+        """Rows of each table."""
+        totals = self._totals()
+        return {name: totals[name] for name in ("photos", "garments", "items", "worn_with", "products", "captions")}
+
+    def _totals(self) -> Counter[str]:
+        with translated(self._path):
+            return read_totals(self._dbs[0], "main", "other" if self._changes else None)
 
     def _rows(self, sql: str, kinds: Kinds | None = None, values: Sequence[Any] = ()) -> list[Any]:
         """All rows of a query, those of the base first; of some ``kinds``, where they are told."""
         with translated(self._path):
             rows = chain.from_iterable(db.execute(sql, tuple(values)) for db in self._dbs)
             return list(rows if kinds is None else typed(rows, kinds))
-
-    def _sum(self, sql: str) -> int:
-        """What a query counts in all."""
-        return int(sum(count for (count,) in self._rows(sql, (int | float,))))
 
     def _among(self, sql: str, values: Iterable[Any], kinds: Kinds, rest: str = "") -> Iterator[Any]:
         """The rows that a query finds for a list of values, of which SQLite is given many at a time."""

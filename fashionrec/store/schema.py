@@ -23,6 +23,7 @@ CREATE TABLE entries (
   photo TEXT NOT NULL REFERENCES photos, metadata TEXT NOT NULL, UNIQUE (image, product_id)
 );
 CREATE INDEX entries_by_photo ON entries (photo, product_id);
+CREATE INDEX entries_by_product ON entries (product_id);
 CREATE TABLE items (
   item_no INTEGER PRIMARY KEY, item_id TEXT NOT NULL UNIQUE, entry_no INTEGER NOT NULL REFERENCES entries,
   garment_no INTEGER NOT NULL REFERENCES garments, product_id TEXT NOT NULL, worn_with INTEGER NOT NULL,
@@ -41,6 +42,7 @@ CREATE TABLE arrays (
   owner TEXT NOT NULL, part INTEGER NOT NULL, kind TEXT NOT NULL, piece INTEGER NOT NULL, dtype TEXT NOT NULL,
   size INTEGER NOT NULL, content BLOB NOT NULL, UNIQUE (owner, part, kind, piece)
 );
+CREATE TABLE totals (name TEXT PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE gone_photos (key TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE gone_garments (key INTEGER PRIMARY KEY);
 CREATE TABLE gone_entries (key INTEGER PRIMARY KEY);

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fashionrec.common.text import TableWriter, encodable
-from fashionrec.search.render.page import price, safe_url
+from fashionrec.search.render.page import safe_url
 
 if TYPE_CHECKING:
     from fashionrec.catalogue.catalogue import Catalogue
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "question", "garment", "garment_class", "rank", "score", "product_id", "item_id", "class_name", "title", "brand",
-    "price", "caption", "url", "image", "match",
+    "price", "caption", "url", "image", "match", "currency",
 )  # fmt: skip
 _CELL = 96  # pixels of a picture's cell
 _LONGEST_LINK, _MOST_LINKS = 2079, 65_530  # Excel's limits; a text has neither
@@ -92,9 +92,15 @@ def _row(answer: QueryResult, found: GarmentAnswer, hit: Hit) -> dict[str, Any]:
         "class_name": item.class_name or "",
         "title": item.metadata.get("title", ""),
         "brand": item.metadata.get("brand", ""),
-        "price": price(item.metadata),
+        "price": _plain(item.metadata.get("price", "")),
         "caption": item.caption or "",
         "url": item.metadata.get("url", ""),
         "image": item.image,
         "match": hit.match,
+        "currency": item.metadata.get("currency", ""),
     }
+
+
+def _plain(price: Any) -> Any:
+    """A price as a cell: 39000 where a table of prices with and without cents was read as 39000.0."""
+    return int(price) if isinstance(price, float) and price.is_integer() else price

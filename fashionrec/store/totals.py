@@ -1,0 +1,91 @@
+"""Sums over all items of a catalogue, kept in the file of its base: after a change they cost in proportion to the change.
+
+A photo with all that belongs to it (garments, entries, items, captions) is in one file, so each sum is the base's, less that of
+what has gone from it, and that of the changes. A product alone may be in both.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Mapping
+
+from fashionrec.store.rows import DamagedRow, typed
+from fashionrec.store.schema import LAYERED
+
+#: What the names of segments and of captioners begin with.
+SEGMENT, CAPTIONER = "segment:", "captioner:"
+# ``total``, since ``count`` may run outside SQLite's virtual machine, where no limit of steps holds
+_SUMS = f"""
+SELECT 'photos', total(1) FROM {{photos}}
+UNION ALL SELECT 'undetected', total(1) FROM {{photos}}
+  WHERE NOT EXISTS (SELECT 1 FROM {{file}}.garments o WHERE o.photo = sha256 AND NOT o.whole_photo)
+UNION ALL SELECT 'entries', total(1) FROM {{entries}}
+UNION ALL SELECT 'garments', total(1) FROM {{garments}}
+UNION ALL SELECT 'shown', count(DISTINCT garment_no) FROM {{items}}
+UNION ALL SELECT 'items', total(NOT worn_with) FROM {{items}}
+UNION ALL SELECT 'worn_with', total(worn_with) FROM {{items}}
+UNION ALL SELECT 'captions', total(1) FROM {{captions}}
+UNION ALL SELECT '{SEGMENT}' || segment, total(1) FROM {{garments}} GROUP BY segment
+UNION ALL SELECT '{SEGMENT}' || segment, total(1) FROM {{captions}} WHERE segment IS NOT NULL GROUP BY segment
+UNION ALL SELECT '{CAPTIONER}' || captioner, total(1) FROM {{captions}}
+  WHERE EXISTS (SELECT 1 FROM {{file}}.items o WHERE o.garment_no = captions.garment_no) GROUP BY captioner
+"""
+_PRODUCTS = "SELECT count(DISTINCT product_id) FROM {file}.items WHERE NOT worn_with"
+#: Of each product that changes touch, whether it is one in the base, and whether it still is.
+_TOUCHED = """
+SELECT EXISTS (SELECT 1 FROM {base}.items o WHERE o.product_id = p.product_id AND NOT worn_with),
+  EXISTS (SELECT 1 FROM {changes}.items o WHERE o.product_id = p.product_id AND NOT worn_with)
+  OR EXISTS (SELECT 1 FROM {base}.items o WHERE o.product_id = p.product_id AND NOT worn_with
+    AND item_no NOT IN (SELECT key FROM {changes}.gone_items))
+FROM (SELECT product_id FROM {changes}.gone_items CROSS JOIN {base}.items ON item_no = key
+  UNION SELECT product_id FROM {changes}.items) p
+"""
+
+
+def count_rows(db: sqlite3.Connection, file: str = "main") -> Counter[str]:
+    """Count all rows of a file."""
+    tables = {table: f"{file}.{table}" for table in (*LAYERED, "captions")}
+    found = _sums(db, file, tables)
+    found["products"] = int(db.execute(_PRODUCTS.format(file=file)).fetchone()[0])
+    return found
+
+
+def write_totals(db: sqlite3.Connection) -> None:
+    """Count all rows of a file, and keep the sums in it."""
+    db.execute("DELETE FROM main.totals")
+    db.executemany("INSERT INTO main.totals VALUES (?, ?)", list(count_rows(db).items()))
+
+
+def read_totals(db: sqlite3.Connection, base: str = "main", changes: str | None = None) -> Counter[str]:
+    """The sums over a base and the ``changes`` beside it; a base without sums is counted. Raises :class:`DamagedRow`."""
+    found: Counter[str] = Counter()
+    if db.execute(f"SELECT 1 FROM {base}.sqlite_master WHERE type = 'table' AND name = 'totals'").fetchone():
+        found.update(dict(typed(db.execute(f"SELECT name, count FROM {base}.totals"), (str, int))))
+    if not found:
+        found = count_rows(db, base)
+    if changes is not None:
+        gone = {
+            table: f"{changes}.gone_{table} CROSS JOIN {base}.{table} ON {key} = key" for table, key in LAYERED.items()
+        }
+        gone["captions"] = f"{changes}.gone_garments CROSS JOIN {base}.captions ON garment_no = key"
+        found.subtract(_sums(db, base, gone))
+        found.update(_sums(db, changes, {table: f"{changes}.{table}" for table in (*LAYERED, "captions")}))
+        for before, after in db.execute(_TOUCHED.format(base=base, changes=changes)):
+            found["products"] += after - before
+    if min(found.values(), default=0) < 0:
+        raise DamagedRow("the sums over the items are less than nothing")
+    return found
+
+
+def of_kind(totals: Mapping[str, int], kind: str) -> dict[str, int]:
+    """The sums of all segments, or captioners, by name."""
+    return {name.removeprefix(kind): count for name, count in totals.items() if count and name.startswith(kind)}
+
+
+def _sums(db: sqlite3.Connection, file: str, tables: Mapping[str, str]) -> Counter[str]:
+    """The sums over ``tables``, which are of one file."""
+    found: Counter[str] = Counter()
+    for name, count in typed(db.execute(_SUMS.format(file=file, **tables)), (str, int | float)):
+        found[name] += int(count)
+    return found
