@@ -41,7 +41,10 @@ ROWS: list[dict[str, Any]] = [
     {"image": "p/pink.png", "product_id": "r2", "category": "top", "price": 12.5, "url": "javascript:x"},
     {"image": "p/blue.png", "product_id": "b1", "category": "pants", "title": "Blue", "url": "https://e.example/" + "x" * 2100},
 ]  # fmt: skip
-COLUMNS = "question garment garment_class rank score product_id item_id class_name title brand price caption url image match currency"
+COLUMNS = (
+    "question garment garment_class rank score product_id item_id class_name title brand price caption url image match"
+    " currency"
+)
 
 
 @pytest.fixture

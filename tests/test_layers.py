@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 import sqlite3
 from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fashionrec.errors import CatalogueError
@@ -254,7 +256,7 @@ def test_changes_that_no_writer_makes_are_damage(tmp_path: Path, source: Path, c
         db.execute(change)
     with pytest.raises(CatalogueError, match=r"damaged|schema"):
         told(ItemReader(base, changes))
-    with suppress(CatalogueError, sqlite3.Error):  # or it is mended: nothing else comes of it
+    with suppress(CatalogueError, DamagedRow, sqlite3.Error):  # or it is mended: nothing else comes of it
         grow(base, changes, tmp_path)
 
 
@@ -347,3 +349,74 @@ def test_sums_that_no_writer_makes_are_damage(tmp_path: Path, source: Path) -> N
         with pytest.raises((DamagedRow, sqlite3.Error)):
             writer.segments()
         writer.discard()
+
+
+def parts(changes: Path) -> dict[int, list[int]]:
+    """The numbers of the items that each part of some changes tells of, or once told of."""
+    with closing(sqlite3.connect(changes)) as db:
+        rows = db.execute(
+            "SELECT part, dtype, content FROM arrays WHERE owner = 'items' AND kind = 'numbers' ORDER BY part"
+        )
+        return {part: np.frombuffer(content, f"<{dtype}").tolist() for part, dtype, content in rows}
+
+
+@pytest.fixture
+def nights(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
+    """Forty photos of a garment each, and a price of some products changed in each of several generations."""
+    source = tmp_path / "source.sqlite"
+    writer = ItemWriter(source, part_items=64)
+    for n in range(40):
+        numbers = writer.add_photo(PhotoRow(f"photo{n}", 9, 9, "key", garments(n, 1)))
+        show_as(writer, n, f"p{n}", numbers)
+    writer.close()
+
+    def go(*changed: Sequence[int], part_items: int = 32) -> tuple[Path, Path]:
+        base, before = source, None
+        for night, products in enumerate(changed):
+            folder = tmp_path / f"night{night}"
+            folder.mkdir()
+            writer = ItemWriter(
+                folder / "base.sqlite", base, changes=folder / "changes.sqlite", changed_before=before,
+                part_items=part_items,
+            )  # fmt: skip
+            for n in products:
+                writer.change_entry(
+                    writer.entry_number(f"{n}.jpg", f"p{n}"), "", {"price": night, "night": f"n{night}"}
+                )
+            writer.close()
+            base, before = folder / "base.sqlite", folder / "changes.sqlite"
+        assert before
+        return base, before
+
+    return go
+
+
+def test_a_generation_writes_the_parts_of_what_it_changes(nights: Callable[..., tuple[Path, Path]]) -> None:
+    base, changes = nights([0, 1, 2], [2, 3], [5], [5], [0, 1])
+    assert parts(changes) == {1: [3, 4], 3: [6], 4: [1, 2]}  # 0 and 2 tell of nothing that a later one does not
+    with closing(ItemReader(base, changes)) as reader:
+        columns = Columns(reader, Images())  # type: ignore[arg-type]
+        for price, kept in enumerate([[], [3, 4], [], [6], [1, 2]]):
+            assert np.flatnonzero(columns.allowed(f"price = {price}")[0]).tolist() == [
+                n for n, number in enumerate(columns.numbers.tolist()) if number in kept
+            ]
+        assert sorted(columns.numbers.tolist()) == list(range(1, 41))
+
+
+def test_a_small_part_is_taken_into_the_next(nights: Callable[..., tuple[Path, Path]]) -> None:
+    _, changes = nights([0], [1, 2], [3], [4], part_items=128)
+    assert parts(changes) == {0: [1, 2, 3], 1: [4, 5]}
+
+
+def test_there_are_never_many_parts(nights: Callable[..., tuple[Path, Path]]) -> None:
+    base, changes = nights(*[[n] for n in range(36)])
+    assert parts(changes) == {32: list(range(1, 34)), 33: [34], 34: [35], 35: [36]}
+    assert len(list(ItemReader(base, changes).places().numbers)) == 40
+
+
+def test_items_that_no_part_tells_of_are_damage(nights: Callable[..., tuple[Path, Path]]) -> None:
+    base, changes = nights([0], [1])
+    with closing(sqlite3.connect(changes)) as db, db:
+        db.execute("DELETE FROM arrays WHERE part = 1")
+    with pytest.raises(CatalogueError, match="do not tell of all"):
+        ItemReader(base, changes).places()

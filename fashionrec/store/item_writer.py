@@ -18,7 +18,7 @@ from typing import Any
 from fashionrec.common.sqlite import open_foreign
 from fashionrec.common.system import link
 from fashionrec.store.content import CaptionRow, PhotoRow
-from fashionrec.store.parts import PART_ITEMS, parts_of, write_part
+from fashionrec.store.parts import PART_ITEMS, parts_of, write_changed, write_part
 from fashionrec.store.rows import parse_table, typed
 from fashionrec.store.schema import APPLICATION_ID, LAYERED, OLD_VERSION, READABLE, SCHEMA, SCHEMA_VERSION
 from fashionrec.store.totals import SEGMENT, count_rows, of_kind, read_totals, write_totals
@@ -26,7 +26,8 @@ from fashionrec.store.words import searchable
 
 #: Items, brought or new, from which on changes and base become one; their share of the base; and how many are always few.
 MOST_CHANGED, _SHARE_CHANGED, _FEW = 20_000, 0.1, 100
-_ONE_PART = 1 << 62  # the changes are few: all of them are one part
+#: A part of changes takes in the one before where that has no more items than a base's part has divided by this.
+_SMALL_PART = 64
 
 
 class ItemWriter:
@@ -59,7 +60,7 @@ class ItemWriter:
                 shutil.copyfile(source, path)
             self._open(path)
         else:
-            self._part_items = _ONE_PART
+            self._part_items = 1  # what is touched is told item by item
             if changed_before is not None:
                 shutil.copyfile(changed_before, changes)
             self._open(changes, source)
@@ -114,7 +115,8 @@ class ItemWriter:
         for table, key in LAYERED.items():
             sql = f"INSERT INTO main.gone_{table} SELECT {key} FROM other.{table} WHERE {which[table]}"
             self._db.execute(sql, (photo,))
-        self._touched.add(0)
+        rows = self._db.execute(f"SELECT item_no FROM other.items WHERE {which['items']}", (photo,))
+        self._touched.update(number - 1 for (number,) in typed(rows, (int,)))
 
     def _bring_of(self, table: str, number: int) -> None:
         """Bring the photo of a garment or entry."""
@@ -160,8 +162,12 @@ class ItemWriter:
         self._db.execute("BEGIN")
 
     def _write_parts(self) -> None:
-        for part in sorted(self._touched):
-            write_part(self._db, part, self._part_items)
+        if self._changes is None:
+            for part in sorted(self._touched):
+                write_part(self._db, part, self._part_items)
+        elif self._touched:
+            changed = {number + 1 for number in self._touched}
+            write_changed(self._db, changed, self._base_part // _SMALL_PART)
         self._touched.clear()
 
     def add_photo(self, photo: PhotoRow) -> list[int]:

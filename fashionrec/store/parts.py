@@ -1,14 +1,14 @@
-"""The items of a file in parts of 65,536 numbers: where their vectors are, their columns and their words, as arrays.
+"""The items of a file in parts: where their vectors are, their columns and their words, as arrays.
 
-A part is written anew when one of its items changes, so a change costs in proportion to the parts it touches, and a filter or a
-text reads only the arrays that it names.
+A base has a part for every 65,536 numbers of items. Changes have a part for what a generation changed, and the latest part that
+has an item tells of it. So a change costs in proportion to itself, and a filter or a text reads only the arrays that it names.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -27,12 +27,13 @@ PART_ITEMS = 1 << 16
 #: Columns that every item has, whatever its product's data says. A column of the product's own name comes first.
 OWN = ("product_id", "item_id", "image", "class_name", "confidence")
 _OWNER, _COLUMN = "items", "column:"
+_MOST_PARTS = 32  # of changes
 _ROWS = """
 SELECT i.item_no, i.product_id, i.item_id, e.image, g.class_name, g.confidence, e.metadata, c.attributes, g.segment, g.row,
   i.words
 FROM items i CROSS JOIN entries e USING (entry_no) CROSS JOIN garments g USING (garment_no)
   LEFT JOIN captions c USING (garment_no)
-WHERE i.item_no BETWEEN ? AND ? ORDER BY i.item_no
+WHERE i.item_no {} ORDER BY i.item_no
 """
 _KINDS: Kinds = (int, str, str, str, str | None, float | None, str, str | None, str, int, str)
 
@@ -48,6 +49,31 @@ class Places(NamedTuple):
 
 def write_part(db: sqlite3.Connection, part: int, size: int = PART_ITEMS) -> None:
     """Write the arrays of the items ``part * size + 1`` to ``(part + 1) * size`` in place of those that are there."""
+    _write(db, part, db.execute(_ROWS.format("BETWEEN ? AND ?"), (part * size + 1, (part + 1) * size)))
+
+
+def write_changed(db: sqlite3.Connection, changed: set[int], few: int) -> None:
+    """Write the arrays of the items of some numbers as the last part of a file of changes.
+
+    It takes in the last one before where that has no more than ``few`` items, and all where there are too many. Parts that tell
+    of no item any more go.
+    """
+    ask: Ask = db.execute
+    known = {part: _numbers(ask, part) for part in _parts_in(ask)}
+    if len(known) >= _MOST_PARTS:
+        changed = {number for (number,) in db.execute("SELECT item_no FROM items")}
+    elif known and len(known[max(known)]) <= few:
+        changed = changed.union(known.pop(max(known)).tolist())
+    part = max(known, default=-1) + 1
+    sql = _ROWS.format("IN (SELECT value FROM json_each(?))")
+    _write(db, part, db.execute(sql, (json.dumps(sorted(changed)),)))
+    live = _live(_item_numbers(ask), {**known, part: _numbers(ask, part)})
+    db.executemany("DELETE FROM arrays WHERE part = ?", [(part,) for part, kept in live.items() if not kept.any()])
+
+
+def _write(db: sqlite3.Connection, part: int, items: Iterable[tuple[Any, ...]]) -> None:
+    """Write a part that has some rows of :data:`_ROWS`."""
+    items = list(items)
     db.execute("DELETE FROM arrays WHERE part = ?", (part,))
     numbers: list[int] = []
     segments: dict[str, int] = {}
@@ -55,8 +81,7 @@ def write_part(db: sqlite3.Connection, part: int, size: int = PART_ITEMS) -> Non
     at: list[int] = []
     words: list[str] = []
     builders: dict[str, ColumnBuilder] = {}
-    rows = typed(db.execute(_ROWS, (part * size + 1, (part + 1) * size)), _KINDS)
-    for n, (number, *own, metadata, attributes, segment, row, text) in enumerate(rows):
+    for n, (number, *own, metadata, attributes, segment, row, text) in enumerate(typed(items, _KINDS)):
         numbers.append(number)
         codes.append(segments.setdefault(segment, len(segments)))
         at.append(row)
@@ -174,12 +199,14 @@ class Parts:
                 if layer + 1 < len(self._layers):
                     keys = typed(self._layers[layer + 1]("SELECT key FROM gone_items", ()), (int,))
                     gone = np.fromiter((key for (key,) in keys), np.int64)
-                sql = "SELECT DISTINCT part FROM arrays WHERE owner = ? ORDER BY part"
-                for (part,) in list(typed(ask(sql, (_OWNER,)), (int,))):
-                    numbers = _numbers(ask, part)
-                    found.append(_Part(ask, part, numbers, ~np.isin(numbers, gone)))
-            live = np.sort(_joined([one.numbers[one.live] for one in found]))
-            if (np.diff(live) < 1).any() or any((np.diff(one.numbers) < 1).any() for one in found):
+                numbers = {part: _numbers(ask, part) for part in _parts_in(ask)}
+                if layer:
+                    live = _live(_item_numbers(ask), numbers)
+                else:
+                    live = {part: ~np.isin(held, gone) for part, held in numbers.items()}
+                found += [_Part(ask, part, held, live[part]) for part, held in numbers.items()]
+            told = np.sort(_joined([one.numbers[one.live] for one in found]))
+            if (np.diff(told) < 1).any() or any((np.diff(one.numbers) < 1).any() for one in found):
                 raise DamagedRow("the items of the parts are not in order")
             self._known = found
         return self._known
@@ -195,6 +222,27 @@ def _places(one: _Part) -> Places:
         raise DamagedRow("the arrays of a part are of several lengths")
     check_below(codes, len(segments))
     return Places(one.numbers[one.live], segments, codes[one.live], rows[one.live].astype(np.int64))
+
+
+def _parts_in(ask: Ask) -> list[int]:
+    sql = "SELECT DISTINCT part FROM arrays WHERE owner = ? ORDER BY part"
+    return [part for (part,) in list(typed(ask(sql, (_OWNER,)), (int,)))]
+
+
+def _item_numbers(ask: Ask) -> np.ndarray:
+    return np.fromiter((number for (number,) in typed(ask("SELECT item_no FROM items", ()), (int,))), np.int64)
+
+
+def _live(items: np.ndarray, parts: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
+    """Which numbers of each part of changes tell of an item that is there: those that no later part has."""
+    live: dict[int, np.ndarray] = {}
+    left = items
+    for part in sorted(parts, reverse=True):
+        live[part] = np.isin(parts[part], left)
+        left = np.setdiff1d(left, parts[part])
+    if len(left):
+        raise DamagedRow("the parts do not tell of all items")
+    return live
 
 
 def _numbers(ask: Ask, part: int) -> np.ndarray:
