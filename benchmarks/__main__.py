@@ -19,6 +19,7 @@ ALL = {
     "embed": "pictures per second of an encoder, as a fraction of this chip's own rate of matrix products",
     "forgetting": "what a finetune loses and gains on real photos, a plain one beside ours (needs FASHIONREC_REALDATA)",
     "growth": "CPU, memory and bytes written of each operation as the catalogue grows, with its exponent",
+    "nights": "two hundred nights of changes: what each costs, the disk, and whether the answers are those of a new build",
     "incremental": "what photos added, prices changed and products gone cost beside a full build",
     "index": "search over 100,000 or a million vectors: `IndexFlatIP`, exact, and the index that a build chooses",
     "versions": "this version beside earlier ones, in interleaved pairs: ends with 1 where a command became slower",

@@ -51,6 +51,7 @@ def path(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     if request.param == "small parts":
         with closing(sqlite3.connect(path)) as db, db:
             db.execute("DELETE FROM arrays")
+            db.execute("UPDATE totals SET count = 2 WHERE name = 'part_items'")
         writer = ItemWriter(tmp_path / "new.sqlite", path, part_items=2)
         writer.reword([1, 2, 3])
         for number in (1, 2, 3):
@@ -242,7 +243,7 @@ def test_only_the_parts_that_change_are_written_anew(tmp_path: Path) -> None:
     many(tmp_path / "items.sqlite", ["red"] * 10, 4)
     with closing(sqlite3.connect(tmp_path / "items.sqlite")) as db, db:
         db.execute("UPDATE arrays SET content = zeroblob(length(content)) WHERE owner = 'column:n' AND kind = 'whole'")
-    writer = ItemWriter(tmp_path / "next.sqlite", tmp_path / "items.sqlite", part_items=4)
+    writer = ItemWriter(tmp_path / "next.sqlite", tmp_path / "items.sqlite")  # which says how large its parts are
     writer.change_entry(6, "", {"n": 600})
     writer.close()
     assert [value for _, value in values(tmp_path / "next.sqlite", "n")] == [0, 0, 0, 0, 5, 600, 7, 8, 0, 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -115,8 +116,7 @@ class ColumnBuilder:
     """Takes the values of one column, item by item."""
 
     def __init__(self) -> None:
-        self._at: list[int] = []
-        self._given: list[int] = []
+        self._at, self._given = array("I"), array("I")
         self._values: dict[Any, int] = {}
 
     def add(self, item: int, value: Any) -> None:
@@ -151,7 +151,7 @@ class ColumnBuilder:
         first = np.cumsum([0, len(texts), *map(len, groups)]).tolist()
         numbered = {key: first[group] + n + 1 for key, (group, n) in places.items()}
         numbered |= {key: first[-1] + n + 1 for n, key in enumerate(lists)}
-        codes = np.array([numbered[key] for key in self._values], np.int64)[self._given]
+        codes = np.array([numbered[key] for key in self._values], np.int64)[np.asarray(self._given)]
         known = [number for _, number in texts]
         made = {
             "shape": narrow([len(texts), *map(len, groups), len(lists), len(codes), len(codes)]),
@@ -169,10 +169,10 @@ class ColumnBuilder:
             made["starts"] = narrow(np.cumsum([0, *map(len, members)]))
             made["members"] = narrow([first[group] + n for row in members for group, n in row])
         if len(codes) * _SPARSE < items:
-            made["at"] = narrow(self._at)
+            made["at"] = narrow(np.asarray(self._at))
         elif len(codes) < items:
             dense = np.zeros(items, made["codes"].dtype)
-            dense[self._at] = made["codes"]
+            dense[np.asarray(self._at)] = made["codes"]
             made["codes"], made["shape"] = dense, narrow([*made["shape"].tolist()[:-2], items, len(codes)])
         return made
 

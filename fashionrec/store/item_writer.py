@@ -21,13 +21,13 @@ from fashionrec.store.content import CaptionRow, PhotoRow
 from fashionrec.store.parts import PART_ITEMS, parts_of, write_changed, write_part
 from fashionrec.store.rows import parse_table, typed
 from fashionrec.store.schema import APPLICATION_ID, LAYERED, OLD_VERSION, READABLE, SCHEMA, SCHEMA_VERSION
-from fashionrec.store.totals import SEGMENT, count_rows, of_kind, read_totals, write_totals
+from fashionrec.store.totals import SEGMENT, count_rows, of_kind, read_part_items, read_totals, write_totals
 from fashionrec.store.words import searchable
 
 #: Items, brought or new, from which on changes and base become one; their share of the base; and how many are always few.
 MOST_CHANGED, _SHARE_CHANGED, _FEW = 20_000, 0.1, 100
 #: A part of changes takes in the one before where that has no more items than a base's part has divided by this.
-_SMALL_PART = 64
+_SMALL_PART = 16
 
 
 class ItemWriter:
@@ -72,7 +72,7 @@ class ItemWriter:
         self._db = open_foreign(path, READABLE, mode="rwc", attach=attach)
         self._db.execute("PRAGMA main.journal_mode = OFF")  # nobody reads the file before it is committed and synced
         self._db.execute("PRAGMA main.synchronous = OFF")
-        self._db.execute("PRAGMA main.cache_size = -65536")
+        self._db.execute("PRAGMA main.cache_size = -24576")
         known = self._db.execute("SELECT 1 FROM main.sqlite_master").fetchone()
         if known is None:
             self._db.execute(f"PRAGMA main.application_id = {APPLICATION_ID}")
@@ -84,6 +84,8 @@ class ItemWriter:
             self._db.execute("DROP TABLE IF EXISTS item_text")
             self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             self._touched.update(parts_of(self._db, self._part_items))
+        elif known and self._changes is None:
+            self._part_items = read_part_items(self._db)
 
     def _ask(self, sql: str, *values: Any) -> list[Any]:
         """The rows of a statement on ``{items}`` and other tables, of the changes and of what the base has beside them."""
@@ -141,7 +143,6 @@ class ItemWriter:
         self._db.close()
         assert self._source is not None
         shutil.copyfile(self._source, self._path)
-        self._part_items = self._base_part
         self._open_merged(changes)
         changes.unlink()
 
@@ -336,7 +337,7 @@ class ItemWriter:
             self._become_base()
         self._write_parts()
         if self._changes is None:
-            write_totals(self._db)
+            write_totals(self._db, self._part_items)
         self._db.execute("COMMIT")
         if shrink:
             self._db.execute("VACUUM main")

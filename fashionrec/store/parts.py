@@ -1,7 +1,8 @@
 """The items of a file in parts: where their vectors are, their columns and their words, as arrays.
 
-A base has a part for every 65,536 numbers of items. Changes have a part for what a generation changed, and the latest part that
-has an item tells of it. So a change costs in proportion to itself, and a filter or a text reads only the arrays that it names.
+A base has a part for every 16,384 numbers of items (65,536 before that was noted in the file). Changes have a part for what each
+generation changed, and the latest part that has an item tells of it. So a change costs in proportion to itself, and a filter or a
+text reads only the arrays that it names.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from fashionrec.store.rows import DamagedRow, Kinds, parse_table, typed
 from fashionrec.store.text_index import Matches, Phrase, WordPart, bm25, index_words
 
 #: Items in a part, by their numbers.
-PART_ITEMS = 1 << 16
+PART_ITEMS = 1 << 14
 #: Columns that every item has, whatever its product's data says. A column of the product's own name comes first.
 OWN = ("product_id", "item_id", "image", "class_name", "confidence")
 _OWNER, _COLUMN = "items", "column:"
@@ -47,7 +48,7 @@ class Places(NamedTuple):
     rows: np.ndarray
 
 
-def write_part(db: sqlite3.Connection, part: int, size: int = PART_ITEMS) -> None:
+def write_part(db: sqlite3.Connection, part: int, size: int) -> None:
     """Write the arrays of the items ``part * size + 1`` to ``(part + 1) * size`` in place of those that are there."""
     _write(db, part, db.execute(_ROWS.format("BETWEEN ? AND ?"), (part * size + 1, (part + 1) * size)))
 
@@ -73,7 +74,6 @@ def write_changed(db: sqlite3.Connection, changed: set[int], few: int) -> None:
 
 def _write(db: sqlite3.Connection, part: int, items: Iterable[tuple[Any, ...]]) -> None:
     """Write a part that has some rows of :data:`_ROWS`."""
-    items = list(items)
     db.execute("DELETE FROM arrays WHERE part = ?", (part,))
     numbers: list[int] = []
     segments: dict[str, int] = {}
@@ -252,7 +252,7 @@ def _numbers(ask: Ask, part: int) -> np.ndarray:
     return numbers.astype(np.int64)
 
 
-def parts_of(db: sqlite3.Connection, size: int = PART_ITEMS) -> list[int]:
+def parts_of(db: sqlite3.Connection, size: int) -> list[int]:
     """The parts that a file's items make."""
     return [int(part) for (part,) in db.execute("SELECT DISTINCT (item_no - 1) / ? FROM items", (size,))]
 

@@ -1,5 +1,7 @@
 """Sums over all items of a catalogue, kept in the file of its base: after a change they cost in proportion to the change.
 
+Beside them stands how many items each of the base's parts has room for.
+
 A photo with all that belongs to it (garments, entries, items, captions) is in one file, so each sum is the base's, less that of
 what has gone from it, and that of the changes. A product alone may be in both.
 """
@@ -15,6 +17,8 @@ from fashionrec.store.schema import LAYERED
 
 #: What the names of segments and of captioners begin with.
 SEGMENT, CAPTIONER = "segment:", "captioner:"
+_PART_ITEMS = "part_items"
+_FIRST_PART_ITEMS = 1 << 16  # before it was noted
 # ``total``, since ``count`` may run outside SQLite's virtual machine, where no limit of steps holds
 _SUMS = f"""
 SELECT 'photos', total(1) FROM {{photos}}
@@ -51,10 +55,19 @@ def count_rows(db: sqlite3.Connection, file: str = "main") -> Counter[str]:
     return found
 
 
-def write_totals(db: sqlite3.Connection) -> None:
+def write_totals(db: sqlite3.Connection, part_items: int) -> None:
     """Count all rows of a file, and keep the sums in it."""
     db.execute("DELETE FROM main.totals")
-    db.executemany("INSERT INTO main.totals VALUES (?, ?)", list(count_rows(db).items()))
+    db.executemany("INSERT INTO main.totals VALUES (?, ?)", [*count_rows(db).items(), (_PART_ITEMS, part_items)])
+
+
+def read_part_items(db: sqlite3.Connection) -> int:
+    """How many items each part of a file that has parts has room for. Raises :class:`DamagedRow`."""
+    rows = typed(db.execute("SELECT count FROM main.totals WHERE name = ?", (_PART_ITEMS,)), (int,))
+    size = next(rows, (_FIRST_PART_ITEMS,))[0]
+    if size < 1:
+        raise DamagedRow("parts that have room for nothing")
+    return int(size)
 
 
 def read_totals(db: sqlite3.Connection, base: str = "main", changes: str | None = None) -> Counter[str]:
@@ -62,6 +75,7 @@ def read_totals(db: sqlite3.Connection, base: str = "main", changes: str | None 
     found: Counter[str] = Counter()
     if db.execute(f"SELECT 1 FROM {base}.sqlite_master WHERE type = 'table' AND name = 'totals'").fetchone():
         found.update(dict(typed(db.execute(f"SELECT name, count FROM {base}.totals"), (str, int))))
+        del found[_PART_ITEMS]
     if not found:
         found = count_rows(db, base)
     if changes is not None:
