@@ -21,6 +21,8 @@ from fashionrec.search.filters.where import keeps, parse_where
 from fashionrec.store.columns import ColumnBuilder, plain
 from fashionrec.store.item_writer import ItemWriter
 from fashionrec.store.items import ItemReader
+from fashionrec.store.rows import DamagedRow
+from fashionrec.store.totals import read_part_items
 from tests import test_items, word_search
 from tests.old_items import make_old
 from tests.test_items import DRESS, ENTRIES, NAVY, RED, write
@@ -317,3 +319,16 @@ def test_numbers_of_a_column_are_narrow(tmp_path: Path) -> None:
     (_, part), *rest = ItemReader(tmp_path / "items.sqlite").column("odd")
     assert not rest
     assert part.codes.dtype == np.uint8
+
+
+def test_parts_of_before_their_size_was_noted(tmp_path: Path) -> None:
+    many(tmp_path / "items.sqlite", ["red"] * 10, 4)
+    with closing(sqlite3.connect(tmp_path / "items.sqlite")) as db, db:
+        assert read_part_items(db) == 4
+        db.execute("UPDATE totals SET count = 1 WHERE name = 'part_items'")
+        assert read_part_items(db) == 1
+        db.execute("UPDATE totals SET count = 0 WHERE name = 'part_items'")
+        with pytest.raises(DamagedRow, match="room for nothing"):
+            read_part_items(db)
+        db.execute("DELETE FROM totals WHERE name = 'part_items'")
+        assert read_part_items(db) == 65_536

@@ -10,7 +10,7 @@ import pytest
 from conftest import TINY, Result
 
 from fashionrec.products.records import is_table, read_table
-from fashionrec.products.tables import read_products
+from fashionrec.products.tables import ProductRow, read_products
 
 ROWS = [
     {"image": "red-white.jpg", "product_id": "007", "title": "red, and white", "price": 12.5, "stock": 3},
@@ -58,3 +58,15 @@ def test_a_catalogue_is_built_of_a_tsv_table(cli: Callable[..., Result], tmp_pat
     done = cli("query", "red-white.jpg", "--index", "c", "--json")
     assert done.code == 0, done.err
     assert done.document["garments"][0]["hits"][0]["metadata"]["title"] == "red, and white"
+
+
+@pytest.mark.parametrize("folder", ["", ".", "/", "/photos", "a/b", ".."])
+@pytest.mark.parametrize(
+    "image",
+    [
+        *("a.jpg", "a/b.jpg", "./a.jpg", "../a.jpg", "a//b.jpg", "a/./b.jpg", "a/../b.jpg", "/a.jpg"),
+        *("a/", "", ".a", "a/.b", "a.", "한글/셔츠 1.jpg"),
+    ],
+)
+def test_where_a_photo_is(folder: str, image: str) -> None:
+    assert ProductRow(image, Path(folder), "p").location == str(Path(folder, image))

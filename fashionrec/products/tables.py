@@ -6,6 +6,8 @@ A photo, a folder of photos, or a table. A table has a column ``image`` (relativ
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,9 @@ from fashionrec.errors import DataError
 from fashionrec.photos.images import SUFFIXES, find_photos
 from fashionrec.products.columns import map_products
 from fashionrec.products.records import is_table, read_table, split_list
+
+#: A path below a folder that ``Path`` leaves as it is.
+_PLAIN = re.compile(r"[^/.][^/]*(/[^/.][^/]*)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,9 @@ class ProductRow:
     @property
     def location(self) -> str:
         """``path`` as text."""
+        if os.sep == "/" and _PLAIN.fullmatch(self.image):
+            folder = str(self.folder)  # joined as text, for every row of a build: a tenth of a ``Path``
+            return self.image if folder == "." else os.path.join(folder, self.image)  # noqa: PTH118
         return str(self.path)
 
     @property

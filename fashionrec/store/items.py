@@ -73,6 +73,7 @@ class StoredItem(NamedTuple):
 
 
 _first = itemgetter(0)
+_MANY = 4  # where more than a quarter of a table is asked for, all of it is read
 _AT_ONCE = 50_000  # values in one statement: a few megabytes of JSON
 _ITEMS = "FROM items i JOIN entries e USING (entry_no) JOIN garments g USING (garment_no)"
 _SELECT = f"""
@@ -324,9 +325,11 @@ class ItemReader:
 
     def build_keys(self, photos: Iterable[str] | None = None) -> dict[str, str]:
         """Of every photo (sha256), or of those ``photos`` that are there, the models and settings that found its garments."""
-        if photos is None:
-            return dict(self._rows("SELECT sha256, build_key FROM photos", (str, str)))
-        return dict(self._among("SELECT sha256, build_key FROM photos WHERE sha256 IN", photos, (str, str)))
+        wanted = None if photos is None else set(photos)
+        if wanted is None or _MANY * len(wanted) > self.count("photos"):
+            rows = self._rows("SELECT sha256, build_key FROM photos", (str, str))
+            return {photo: key for photo, key in rows if wanted is None or photo in wanted}
+        return dict(self._among("SELECT sha256, build_key FROM photos WHERE sha256 IN", wanted, (str, str)))
 
     def entries(self) -> Iterable[EntryRow]:
         """Every row of the product table, in order."""

@@ -46,7 +46,8 @@ class SeenFiles:
         """The sha256 of those files that are as they were when they were hashed."""
         found = {}
         for part in batched(files, _AT_ONCE):
-            keys = {file: _key(file) for file in part}
+            here = os.getcwd()  # noqa: PTH109 - pathlib takes several times as long
+            keys = {file: _key(file, here) for file in part}
             sql = f"SELECT path, size, changed, hashed, sha256 FROM files WHERE path IN ({', '.join('?' * len(keys))})"
             rows = {row[0]: row[1:] for row in self._db.execute(sql, tuple(keys.values()))}
             for file, key in keys.items():
@@ -58,9 +59,10 @@ class SeenFiles:
 
     def put(self, digests: dict[str, tuple[int, int, int, str]]) -> None:
         """Record size, time of change, time of hashing (both in nanoseconds) and sha256 of files."""
+        here = os.getcwd()  # noqa: PTH109 - as above
         self._db.executemany(
             "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)",
-            ((_key(path), *entry) for path, entry in digests.items()),
+            ((_key(path, here), *entry) for path, entry in digests.items()),
         )
         if time.monotonic() >= self._due:
             self._db.commit()
@@ -72,9 +74,10 @@ class SeenFiles:
 
     def keep_only(self, files: Iterable[str]) -> None:
         """Forget all other files, and give their room back."""
+        here = os.getcwd()  # noqa: PTH109 - as above
         self._db.execute("CREATE TEMP TABLE kept (path BLOB PRIMARY KEY) WITHOUT ROWID")
         with self._db:
-            self._db.executemany("INSERT OR IGNORE INTO kept VALUES (?)", ((_key(file),) for file in files))
+            self._db.executemany("INSERT OR IGNORE INTO kept VALUES (?)", ((_key(file, here),) for file in files))
             self._db.execute("DELETE FROM files WHERE path NOT IN (SELECT path FROM kept)")
         self._db.execute("DROP TABLE kept")
         self._db.execute("VACUUM")
@@ -112,6 +115,6 @@ def _open(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _key(path: str) -> bytes:
-    whole = os.path.join(os.getcwd(), path)  # noqa: PTH109, PTH118 - as above
+def _key(path: str, here: str) -> bytes:
+    whole = os.path.join(here, path)  # noqa: PTH118 - as above
     return hashlib.sha256(whole.encode("utf-8", "surrogateescape")).digest()[:16]

@@ -70,7 +70,7 @@ def read_part_items(db: sqlite3.Connection) -> int:
     return int(size)
 
 
-def read_totals(db: sqlite3.Connection, base: str = "main", changes: str | None = None) -> Counter[str]:
+def read_totals(db: sqlite3.Connection, base: str, changes: str | None = None) -> Counter[str]:
     """The sums over a base and the ``changes`` beside it; a base without sums is counted. Raises :class:`DamagedRow`."""
     found: Counter[str] = Counter()
     if db.execute(f"SELECT 1 FROM {base}.sqlite_master WHERE type = 'table' AND name = 'totals'").fetchone():
@@ -87,7 +87,7 @@ def read_totals(db: sqlite3.Connection, base: str = "main", changes: str | None 
         found.update(_sums(db, changes, {table: f"{changes}.{table}" for table in (*LAYERED, "captions")}))
         for before, after in db.execute(_TOUCHED.format(base=base, changes=changes)):
             found["products"] += after - before
-    if min(found.values(), default=0) < 0:
+    if min(found.values()) < 0:
         raise DamagedRow("the sums over the items are less than nothing")
     return found
 
