@@ -268,6 +268,18 @@ def test_a_catalogue_that_cannot_be_opened_leaves_nothing_open(catalogue: Path, 
     assert str(catalogue) in str(caught.value)  # the error, and what its traceback holds, is still here
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").is_file(), reason="asks what a process has mapped, by Linux's own list")
+def test_a_closed_catalogue_has_nothing_open_or_mapped(catalogue: Path, photos: Path) -> None:
+    before = opened_files()
+    with Catalogue.open(catalogue) as opened:
+        opened.search(photos / "red-blue.jpg")
+        assert len(opened.captions) == 0
+        assert f"{catalogue}/segments/" in Path("/proc/self/maps").read_text()
+    assert opened_files() == before
+    assert str(catalogue) not in Path("/proc/self/maps").read_text()
+    assert opened.closed
+
+
 def opened_files() -> list[str]:
     return sorted(str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink())
 

@@ -82,8 +82,13 @@ class Catalogue:
         self.close()
 
     def close(self) -> None:
+        """Let go of every file, also of the vectors, which are mapped. Where what is open cannot be removed it can be then."""
         self.closed = True
         self._resources.close()
+        with self._lock:
+            self._stores.clear()
+            for name in ("images", "captions"):
+                self.__dict__.pop(name, None)
 
     def check_open(self) -> None:
         """Raise :class:`CatalogueError` where it was closed."""

@@ -379,6 +379,8 @@ class _Build:
             self.report.seconds["index"] += time.perf_counter() - begin
             self.report.total_seconds = time.perf_counter() - self.start
             self.report.generation = writer.name
+            if self.old_items:
+                self.old_items.close()  # its file may have a second name in a generation that the commit removes
             writer.commit(
                 "build",
                 self.report.to_dict(),
