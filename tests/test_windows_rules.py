@@ -65,7 +65,9 @@ def test_what_windows_allows_is_allowed(tmp_path: Path) -> None:
     code = (
         "open('a', 'w').write('1'); open('b', 'w').write('2'); os.replace('a', 'b'); os.rename('b', 'c');"
         "assert open('c').read() == '1'; file = open('c', 'a'); os.fsync(file.fileno()); file.close(); os.remove('c');"
-        "os.mkdir('d'); os.rename('d', 'e'); os.rmdir('e'); import fcntl"
+        "os.mkdir('d'); os.rename('d', 'e'); os.rmdir('e'); import fcntl;"
+        "import tempfile; file = tempfile.TemporaryFile(); second = os.dup(file.fileno()); file.close(); os.close(second);"
+        "import getpass; assert getpass.getuser()"
     )
     done = under_rules(tmp_path, "-c", f"import os; os.chdir({str(tmp_path)!r}); {code}")
     assert (done.returncode, done.stderr) == (0, "")
@@ -74,7 +76,6 @@ def test_what_windows_allows_is_allowed(tmp_path: Path) -> None:
 @pytest.mark.release(30)
 @pytest.mark.parametrize("file", FILES)
 def test_the_core_passes_under_the_rules_of_windows(file: str, tmp_path: Path) -> None:
-    """The temporary files lie on a disk: names below ``/dev`` are always allowed."""
     wanted = "not train and not slow and not soak and not release"
     words = ("-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "-m", wanted, f"--basetemp={tmp_path / 'base'}")
     done = under_rules(tmp_path, *words, f"tests/{file}")

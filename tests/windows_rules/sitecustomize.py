@@ -21,6 +21,7 @@ import io
 import os
 import re
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ POSIX_NAMES = (
 _DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 _FORBIDDEN = re.compile(r'[<>:"|?*\\\x00-\x1f]')
 
+_O_NOFOLLOW = os.O_NOFOLLOW
 _import, _open, _os_open = builtins.__import__, builtins.open, os.open
 _fsync, _mkdir, _remove, _rename, _replace = os.fsync, os.mkdir, os.remove, os.rename, os.replace
 
@@ -125,7 +127,7 @@ def _check_name(path: Any) -> None:
         return
     text = os.fsdecode(path)
     name = text.rstrip("/").rpartition("/")[2]
-    if not text.startswith(("/dev/", "/proc/")) and (_FORBIDDEN.search(name) or _DEVICE.fullmatch(name)):
+    if _FORBIDDEN.search(name) or _DEVICE.fullmatch(name):
         raise OSError(errno.EINVAL, "the name is not allowed (WinError 123)", text)
 
 
@@ -138,6 +140,11 @@ def _os_open_file(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | Non
     _check_no_folder(path)
     if flags & os.O_CREAT:
         _check_name(path)
+    by = sys._getframe(1).f_globals.get("__name__") or ""
+    if (
+        by.partition(".")[0] == "filelock"
+    ):  # follows no link there either, in a way of its own that it does not take here
+        flags |= _O_NOFOLLOW
     return _os_open(path, flags, mode, dir_fd=dir_fd)
 
 
@@ -167,6 +174,13 @@ def _keep_mode(path: Any, mode: int, **more: Any) -> None:
 
 def impose() -> None:
     Path(SIGNED_IN, str(os.getpid())).touch()
+    os.supports_dir_fd.clear()  # nothing takes the handle of a folder there, which shutil notes when it is imported
+    import multiprocessing
+    import tempfile  # before `os.unlink` is another: the system itself removes a temporary file once nobody has it open
+
+    tempfile.TemporaryFile = tempfile.NamedTemporaryFile  # type: ignore[assignment]
+    multiprocessing.set_start_method("spawn", force=True)
+    os.environ.setdefault("USERNAME", "user")  # always set there; who asks for the user's name would need `os.getuid`
     for name in POSIX_NAMES:
         if hasattr(os, name):
             delattr(os, name)
@@ -175,12 +189,6 @@ def impose() -> None:
     os.open, os.mkdir, os.fsync, os.chmod = _os_open_file, _make_folder, _sync_written, _keep_mode  # type: ignore[assignment]
     os.remove = os.unlink = _remove_unused  # type: ignore[assignment]
     os.rename, os.replace = _rename_unused, _replace_unused  # type: ignore[assignment]
-    os.supports_dir_fd.clear()  # nothing takes the handle of a folder there, which shutil notes when it is imported
-    import multiprocessing
-    import tempfile
-
-    tempfile.TemporaryFile = tempfile.NamedTemporaryFile  # type: ignore[assignment]  # the other one removes what is open
-    multiprocessing.set_start_method("spawn", force=True)
 
 
 impose()
