@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from systems import posix_only
 
 HERE = Path(__file__).parent
 SCENARIOS = ("build", "update", "rollback", "compact", "caption", "reindex")
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or shutil.which("cc") is None, reason="needs Linux and a C compiler"
-)
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux" or shutil.which("cc") is None, reason="needs Linux and a C compiler"),
+    posix_only("fork"),
+]
 
 
 @pytest.fixture(scope="session")

@@ -325,7 +325,7 @@ def test_what_was_measured_and_cannot_be_kept_is_warned_of(
     cli: Callable[..., Result], own_world: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def replace(source: str, target: str, *, replace: Callable[..., None] = os.replace, **folders: int | None) -> None:
-        if target == "measured.json":
+        if Path(target).name == "measured.json":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         replace(source, target, **folders)
 

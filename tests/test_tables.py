@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 from conftest import TINY, Result, two_halves
+from systems import posix_only
 
 from fashionrec.evaluation.detection.report import table_lines
 from fashionrec.evaluation.detection.selection import selection_markdown
@@ -106,6 +107,7 @@ def test_links_of_a_workbook(cli: Cli, photos: Path, tmp_path: Path) -> None:
     }
 
 
+@posix_only("names of any characters")
 def test_problems_of_a_dataset(cli: Cli, tmp_path: Path) -> None:
     files = [formula for formula in FORMULAS if "/" not in formula]
     for n, formula in enumerate(files):

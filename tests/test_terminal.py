@@ -16,6 +16,7 @@ import pytest
 import yaml
 from conftest import TINY, Result, two_halves
 from openai_server import OpenAIServer, error
+from systems import posix_only
 from test_runs import finished
 from test_text import acts
 
@@ -136,6 +137,7 @@ def test_what_is_said_of_a_catalogue(cli: Cli, shop: Path) -> None:
     spoken(cli("doctor", "--index", "c"))
 
 
+@posix_only("names of any characters")
 def test_names_and_classes_of_a_dataset(cli: Cli, tmp_path: Path) -> None:
     for name in (NAME, "b"):
         two_halves(tmp_path / "d/train/images" / f"{name}.jpg", "red", "white")
@@ -188,6 +190,7 @@ def test_what_a_server_answers(cli: Cli, shop: Path, monkeypatch: pytest.MonkeyP
         assert server.requests
 
 
+@posix_only("names of any characters")
 def test_names_and_figures_of_runs(cli: Cli, tmp_path: Path) -> None:
     classes = {EVIL: {"map50": 0.5, "map50_95": 0.5}}
     for name in ("a", "b"):
@@ -237,6 +240,7 @@ def test_settings_options_and_bugs(cli: Cli, tmp_path: Path, monkeypatch: pytest
     assert r"RuntimeError: T\x1b]52" in told
 
 
+@posix_only("names of any characters")
 def test_a_terminal_of_eighty_columns(cli: Cli, shop: Path, tmp_path: Path) -> None:
     two_halves(tmp_path / "photos" / f"{NAME}.jpg", "red", "white")
     for arguments in (
@@ -282,6 +286,7 @@ def test_names_that_are_not_utf8(cli: Cli, shop: Path, tmp_path: Path) -> None:
     )
 
 
+@posix_only("names of any characters")
 def test_hidden_characters_do_not_get_into_the_names_of_a_dataset(cli: Cli, tmp_path: Path) -> None:
     names = [os.fsdecode(b"caf\xe9"), "a\x1b]0;x\x07", "n\nl", "می\u200cخواهم", "셔츠"]
     for n, name in enumerate(names):
