@@ -404,7 +404,7 @@ def test_a_generation_writes_the_parts_of_what_it_changes(nights: Callable[..., 
 
 
 def test_a_small_part_is_taken_into_the_next(nights: Callable[..., tuple[Path, Path]]) -> None:
-    _, changes = nights([0], [1, 2], [3], [4], part_items=32)
+    _, changes = nights([0], [1], [2], [3], [4], part_items=32)
     assert parts(changes) == {0: [1, 2, 3], 1: [4, 5]}
 
 

@@ -67,7 +67,7 @@ def write_changed(db: sqlite3.Connection, changed: set[int], few: int) -> None:
         changed = changed.union(known.pop(max(known)).tolist())
     part = max(known, default=-1) + 1
     sql = _ROWS.format("IN (SELECT value FROM json_each(?))")
-    _write(db, part, db.execute(sql, (json.dumps(sorted(changed)),)))
+    _write(db, part, db.execute(sql, (json.dumps(list(changed)),)))
     live = _live(_item_numbers(ask), {**known, part: _numbers(ask, part)})
     db.executemany("DELETE FROM arrays WHERE part = ?", [(part,) for part, kept in live.items() if not kept.any()])
 
