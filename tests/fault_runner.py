@@ -128,6 +128,11 @@ def start_parts(world: World) -> None:
     world.build(world.rows(11, first=2))
 
 
+def start_again(world: World) -> None:
+    start_parts(world)
+    table(world.folder, world.rows(12, first=3, price=2))  # over changes that are there already
+
+
 def start_caption(world: World) -> None:
     world.build(world.rows(8))
 
@@ -153,6 +158,7 @@ def reindex(world: World) -> Any:
 SCENARIOS: dict[str, tuple[Callable[[World], None], Callable[[World], Any]]] = {
     "build": (start_build, lambda world: world.build()),
     "update": (start_update, lambda world: world.build()),
+    "again": (start_again, lambda world: world.build()),
     "rollback": (start_two, roll_back),
     "compact": (start_parts, compact),
     "caption": (start_caption, caption),

@@ -16,7 +16,7 @@ import pytest
 from systems import posix_only
 
 HERE = Path(__file__).parent
-SCENARIOS = ("build", "update", "rollback", "compact", "caption", "reindex")
+SCENARIOS = ("build", "update", "again", "rollback", "compact", "caption", "reindex")
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux" or shutil.which("cc") is None, reason="needs Linux and a C compiler"),

@@ -338,17 +338,40 @@ def test_a_base_without_sums_is_counted(tmp_path: Path, source: Path) -> None:
         assert counted(ItemReader(base, changes)) == before
 
 
-def test_sums_that_no_writer_makes_are_damage(tmp_path: Path, source: Path) -> None:
+@pytest.mark.parametrize("value", ["-1", "'many'", "1.5"])
+def test_sums_that_no_writer_makes_are_damage(tmp_path: Path, source: Path, value: str) -> None:
     base, changes = layered(tmp_path, source)
-    for value in ("-1", "'many'", "1.5"):
-        with closing(sqlite3.connect(source)) as db, db:
+    for path in (source, changes):
+        with closing(sqlite3.connect(path)) as db, db:
             db.execute(f"UPDATE totals SET count = {value} WHERE name = 'products'")
+    for told_by in (ItemReader(base), ItemReader(base, changes)):
         with pytest.raises(CatalogueError, match="damaged"):
-            ItemReader(base, changes).counts()
-        writer = ItemWriter(tmp_path / "next.sqlite", base, changes=tmp_path / "more.sqlite", changed_before=changes)
-        with pytest.raises((DamagedRow, sqlite3.Error)):
-            writer.segments()
-        writer.discard()
+            told_by.counts()
+    writer = ItemWriter(tmp_path / "next.sqlite", base, changes=tmp_path / "more.sqlite", changed_before=changes)
+    with pytest.raises((DamagedRow, sqlite3.Error)):
+        writer.segments()
+    writer.discard()
+
+
+def test_sums_are_counted_again_after_a_change(tmp_path: Path, source: Path) -> None:
+    """And those of changes are of base and changes together, however many generations there were."""
+    base, before = layered(tmp_path, source)
+    for night in range(3):
+        changes = tmp_path / f"changes{night}.sqlite"
+        writer = ItemWriter(tmp_path / f"next{night}.sqlite", base, changes=changes, changed_before=before)
+        assert writer.segments() == segments(ItemReader(base, before))
+        numbers = writer.add_photo(PhotoRow(f"new{night}", 9, 9, "key", garments(60 + night, 2)))
+        entry = writer.add_entry("new.jpg", "", f"new{night}", f"new{night}", {})
+        writer.add_item(f"new{night}", entry, numbers[0], f"new{night}", False, "")
+        used = writer.segments()
+        writer.close()
+        base, before = tmp_path / f"next{night}.sqlite", changes
+        with closing(ItemReader(base, before)) as reader:
+            assert counted(reader) == sums(reader)
+            assert used == segments(reader)
+    with closing(sqlite3.connect(before)) as db, db:
+        db.execute("DELETE FROM totals")
+    assert counted(ItemReader(base, before)) == counted(reader)
 
 
 def parts(changes: Path) -> dict[int, list[int]]:

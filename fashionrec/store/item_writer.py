@@ -21,7 +21,15 @@ from fashionrec.store.content import CaptionRow, PhotoRow
 from fashionrec.store.parts import PART_ITEMS, parts_of, write_changed, write_part
 from fashionrec.store.rows import parse_table, typed
 from fashionrec.store.schema import APPLICATION_ID, LAYERED, OLD_VERSION, READABLE, SCHEMA, SCHEMA_VERSION
-from fashionrec.store.totals import SEGMENT, count_rows, of_kind, read_part_items, read_totals, write_totals
+from fashionrec.store.totals import (
+    SEGMENT,
+    count_changed,
+    count_rows,
+    of_kind,
+    read_part_items,
+    read_totals,
+    write_totals,
+)
 from fashionrec.store.words import searchable
 
 #: Items, brought or new, from which on changes and base become one; their share of the base; and how many are always few.
@@ -53,6 +61,7 @@ class ItemWriter:
         self._base_part, self._most_changed = part_items, most_changed
         self._touched: set[int] = set()
         self._last: dict[str, int] = {}
+        self._counted: tuple[int, Counter[str]] | None = None
         path.unlink(missing_ok=True)
         if source is None or changes is None or _version(source) == OLD_VERSION:
             self._changes, self._part_items = None, part_items
@@ -138,7 +147,7 @@ class ItemWriter:
         """Write base and changes as a new base."""
         if self._changes is None:
             return
-        changes, self._changes = self._changes, None
+        changes, self._changes, self._counted = self._changes, None, None
         self._db.execute("COMMIT")
         self._db.close()
         assert self._source is not None
@@ -329,15 +338,19 @@ class ItemWriter:
         return of_kind(self._totals(), SEGMENT)
 
     def _totals(self) -> Counter[str]:
-        return count_rows(self._db) if self._changes is None else read_totals(self._db, "other", "main")
+        """The sums over all rows as they are now, counted anew where a row has changed since."""
+        if self._counted is None or self._counted[0] != self._db.total_changes:
+            totals = count_rows(self._db, "main") if self._changes is None else count_changed(self._db, "other", "main")
+            self._counted = self._db.total_changes, totals
+        return self._counted[1]
 
     def close(self, *, shrink: bool = False) -> None:
         """Finish the files: write the parts of what changed. ``shrink`` gives back the room of what was taken away."""
         if shrink or self._is_large():
             self._become_base()
+        totals = self._totals()
         self._write_parts()
-        if self._changes is None:
-            write_totals(self._db, self._part_items)
+        write_totals(self._db, totals, self._part_items)
         self._db.execute("COMMIT")
         if shrink:
             self._db.execute("VACUUM main")
@@ -351,7 +364,7 @@ class ItemWriter:
         """Whether the changes have grown so far that they are to become one with the base."""
         if self._changes is None:
             return False
-        base = read_totals(self._db, "other")
+        base = read_totals(self._db, "other") or count_rows(self._db, "other")
         count = "SELECT count(*) FROM main.{}"
         changed = sum(self._db.execute(count.format(table)).fetchone()[0] for table in ("gone_items", "items"))
         share = _SHARE_CHANGED * (base["items"] + base["worn_with"])

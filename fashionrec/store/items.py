@@ -42,7 +42,7 @@ from fashionrec.store.rows import (
     typed,
 )
 from fashionrec.store.schema import APPLICATION_ID, LAYERED, OLD_VERSION, READABLE, SCHEMA_VERSION
-from fashionrec.store.totals import CAPTIONER, of_kind, read_totals
+from fashionrec.store.totals import CAPTIONER, count_changed, count_rows, of_kind, read_totals
 from fashionrec.store.words import match_expression, query_phrases, single_syllables
 from fashionrec.types import Box, Item
 
@@ -288,7 +288,7 @@ class ItemReader:
 
     def count_captioned(self) -> tuple[int, dict[str, int]]:
         """How many garments items show, and how many of those have a caption by whom."""
-        totals = self._totals()
+        totals = self._totals
         return totals["shown"], of_kind(totals, CAPTIONER)
 
     def garments_of(self, photo: str) -> list[tuple[str | None, Box]]:
@@ -361,7 +361,7 @@ class ItemReader:
 
     def count(self, table: Literal["entries", "photos"]) -> int:
         """Rows of the product table, or photos."""
-        return self._totals()[table]
+        return self._totals[table]
 
     def entries_by(self, column: Literal["product_id", "photo"], values: Iterable[str]) -> dict[str, int]:
         """Of those products or photos that the product table has, how many rows it has of each."""
@@ -484,7 +484,7 @@ class ItemReader:
 
     def photos_without_detection(self) -> int:
         """How many photos have no garment that a detector found."""
-        return self._totals()["undetected"]
+        return self._totals["undetected"]
 
     def product_ids(self) -> set[str]:
         return {row[0] for row in self._rows("SELECT DISTINCT product_id FROM entries", (str,))}
@@ -508,12 +508,17 @@ class ItemReader:
 
     def counts(self) -> dict[str, int]:
         """Rows of each table."""
-        totals = self._totals()
+        totals = self._totals
         return {name: totals[name] for name in ("photos", "garments", "items", "worn_with", "products", "captions")}
 
+    @cached_property
     def _totals(self) -> Counter[str]:
+        """The sums over all rows; counted where a file of before does not keep them."""
+        db = self._dbs[0]
         with translated(self._path):
-            return read_totals(self._dbs[0], "main", "other" if self._changes else None)
+            if self._changes is None:
+                return read_totals(db, "main") or count_rows(db, "main")
+            return read_totals(db, "other") or count_changed(db, "main", "other")
 
     def _rows(self, sql: str, kinds: Kinds | None = None, values: Sequence[Any] = ()) -> list[Any]:
         """All rows of a query, those of the base first; of some ``kinds``, where they are told."""

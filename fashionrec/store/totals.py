@@ -47,7 +47,7 @@ FROM (SELECT product_id FROM {changes}.gone_items CROSS JOIN {base}.items ON ite
 """
 
 
-def count_rows(db: sqlite3.Connection, file: str = "main") -> Counter[str]:
+def count_rows(db: sqlite3.Connection, file: str) -> Counter[str]:
     """Count all rows of a file."""
     tables = {table: f"{file}.{table}" for table in (*LAYERED, "captions")}
     found = _sums(db, file, tables)
@@ -55,10 +55,40 @@ def count_rows(db: sqlite3.Connection, file: str = "main") -> Counter[str]:
     return found
 
 
-def write_totals(db: sqlite3.Connection, part_items: int) -> None:
-    """Count all rows of a file, and keep the sums in it."""
+def count_changed(db: sqlite3.Connection, base: str, changes: str) -> Counter[str]:
+    """Count what a base and changes have together: from the base's own sums, and the rows of what changed."""
+    found = read_totals(db, base) or count_rows(db, base)
+    gone = {table: f"{changes}.gone_{table} CROSS JOIN {base}.{table} ON {key} = key" for table, key in LAYERED.items()}
+    gone["captions"] = f"{changes}.gone_garments CROSS JOIN {base}.captions ON garment_no = key"
+    found.subtract(_sums(db, base, gone))
+    found.update(_sums(db, changes, {table: f"{changes}.{table}" for table in (*LAYERED, "captions")}))
+    for before, after in db.execute(_TOUCHED.format(base=base, changes=changes)):
+        found["products"] += after - before
+    return _checked(found)
+
+
+def read_totals(db: sqlite3.Connection, file: str) -> Counter[str]:
+    """The sums that a file keeps: of changes those over base and changes. Empty where it keeps none.
+
+    Raises :class:`DamagedRow`.
+    """
+    found: Counter[str] = Counter()
+    if db.execute(f"SELECT 1 FROM {file}.sqlite_master WHERE type = 'table' AND name = 'totals'").fetchone():
+        found.update(dict(typed(db.execute(f"SELECT name, count FROM {file}.totals"), (str, int))))
+        del found[_PART_ITEMS]
+    return _checked(found)
+
+
+def write_totals(db: sqlite3.Connection, totals: Mapping[str, int], part_items: int) -> None:
+    """Keep sums in a file."""
     db.execute("DELETE FROM main.totals")
-    db.executemany("INSERT INTO main.totals VALUES (?, ?)", [*count_rows(db).items(), (_PART_ITEMS, part_items)])
+    db.executemany("INSERT INTO main.totals VALUES (?, ?)", [*totals.items(), (_PART_ITEMS, part_items)])
+
+
+def _checked(totals: Counter[str]) -> Counter[str]:
+    if min(totals.values(), default=0) < 0:
+        raise DamagedRow("the sums over the items are less than nothing")
+    return totals
 
 
 def read_part_items(db: sqlite3.Connection) -> int:
@@ -68,28 +98,6 @@ def read_part_items(db: sqlite3.Connection) -> int:
     if size < 1:
         raise DamagedRow("parts that have room for nothing")
     return int(size)
-
-
-def read_totals(db: sqlite3.Connection, base: str, changes: str | None = None) -> Counter[str]:
-    """The sums over a base and the ``changes`` beside it; a base without sums is counted. Raises :class:`DamagedRow`."""
-    found: Counter[str] = Counter()
-    if db.execute(f"SELECT 1 FROM {base}.sqlite_master WHERE type = 'table' AND name = 'totals'").fetchone():
-        found.update(dict(typed(db.execute(f"SELECT name, count FROM {base}.totals"), (str, int))))
-        del found[_PART_ITEMS]
-    if not found:
-        found = count_rows(db, base)
-    if changes is not None:
-        gone = {
-            table: f"{changes}.gone_{table} CROSS JOIN {base}.{table} ON {key} = key" for table, key in LAYERED.items()
-        }
-        gone["captions"] = f"{changes}.gone_garments CROSS JOIN {base}.captions ON garment_no = key"
-        found.subtract(_sums(db, base, gone))
-        found.update(_sums(db, changes, {table: f"{changes}.{table}" for table in (*LAYERED, "captions")}))
-        for before, after in db.execute(_TOUCHED.format(base=base, changes=changes)):
-            found["products"] += after - before
-    if min(found.values()) < 0:
-        raise DamagedRow("the sums over the items are less than nothing")
-    return found
 
 
 def of_kind(totals: Mapping[str, int], kind: str) -> dict[str, int]:
