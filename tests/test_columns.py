@@ -56,8 +56,8 @@ def path(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
             db.execute("UPDATE totals SET count = 2 WHERE name = 'part_items'")
         writer = ItemWriter(tmp_path / "new.sqlite", path, part_items=2)
         writer.reword([1, 2, 3])
-        for number in (1, 2, 3):
-            writer.move(number, test_items.IMAGES, number - 1, [0, 11, 23][number - 1])
+        for entry in ENTRIES:
+            writer.change_entry(entry.entry_no, entry.base, entry.metadata)
         writer.close()
         return tmp_path / "new.sqlite"
     return make_old(path) if request.param == "old" else path
@@ -332,3 +332,19 @@ def test_parts_of_before_their_size_was_noted(tmp_path: Path) -> None:
             read_part_items(db)
         db.execute("DELETE FROM totals WHERE name = 'part_items'")
         assert read_part_items(db) == 65_536
+
+
+def test_a_garment_that_moves_leaves_columns_and_words_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "items.sqlite"
+    write(path).close()
+    with closing(sqlite3.connect(path)) as db:
+        before = db.execute("SELECT * FROM arrays WHERE owner != 'items' ORDER BY 1, 2, 3, 4").fetchall()
+    writer = ItemWriter(tmp_path / "next.sqlite", path)
+    for number in (1, 2, 3):
+        writer.move(number, "000002-moved", 9 - number, 0)
+    writer.close()
+    with closing(sqlite3.connect(tmp_path / "next.sqlite")) as db:
+        assert db.execute("SELECT * FROM arrays WHERE owner != 'items' ORDER BY 1, 2, 3, 4").fetchall() == before
+    places = ItemReader(tmp_path / "next.sqlite").places()
+    assert places.segments == ["000002-moved"]
+    assert (places.numbers.tolist(), places.rows.tolist()) == ([1, 2, 3], [8, 7, 6])

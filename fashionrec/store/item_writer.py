@@ -18,7 +18,7 @@ from typing import Any
 from fashionrec.common.sqlite import open_foreign
 from fashionrec.common.system import link
 from fashionrec.store.content import CaptionRow, PhotoRow
-from fashionrec.store.parts import PART_ITEMS, parts_of, write_changed, write_part
+from fashionrec.store.parts import PART_ITEMS, parts_of, write_changed, write_part, write_places
 from fashionrec.store.rows import parse_table, typed
 from fashionrec.store.schema import APPLICATION_ID, LAYERED, OLD_VERSION, READABLE, SCHEMA, SCHEMA_VERSION
 from fashionrec.store.totals import (
@@ -60,6 +60,7 @@ class ItemWriter:
         self._path, self._source, self._changes = path, source, changes
         self._base_part, self._most_changed = part_items, most_changed
         self._touched: set[int] = set()
+        self._moved: set[int] = set()  # parts of which only the places of vectors change
         self._last: dict[str, int] = {}
         self._counted: tuple[int, Counter[str]] | None = None
         path.unlink(missing_ok=True)
@@ -175,6 +176,8 @@ class ItemWriter:
         if self._changes is None:
             for part in sorted(self._touched):
                 write_part(self._db, part, self._part_items)
+            for part in sorted(self._moved - self._touched):
+                write_places(self._db, part, self._part_items)
         elif self._touched:
             changed = {number + 1 for number in self._touched}
             write_changed(self._db, changed, self._base_part // _SMALL_PART)
@@ -322,7 +325,7 @@ class ItemWriter:
     def move(self, garment_no: int, segment: str, row: int, thumb_offset: int) -> None:
         """A garment's vector and thumbnail lie elsewhere now."""
         self._become_base()
-        self._touch("garment_no = ?", garment_no)
+        self._moved |= self._parts_with("garment_no = ?", garment_no)
         self._db.execute(
             "UPDATE garments SET segment = ?, row = ?, thumb_offset = ? WHERE garment_no = ?",
             (segment, row, thumb_offset, garment_no),
@@ -382,8 +385,11 @@ class ItemWriter:
 
     def _touch(self, which: str, key: Any) -> None:
         """The parts of some items are to be written anew."""
+        self._touched |= self._parts_with(which, key)
+
+    def _parts_with(self, which: str, key: Any) -> set[int]:
         sql = f"SELECT DISTINCT (item_no - 1) / ? FROM items WHERE {which}"
-        self._touched.update(part for (part,) in typed(self._db.execute(sql, (self._part_items, key)), (int,)))
+        return {part for (part,) in typed(self._db.execute(sql, (self._part_items, key)), (int,))}
 
 
 def _version(path: Path) -> int:

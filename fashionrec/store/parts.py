@@ -53,6 +53,27 @@ def write_part(db: sqlite3.Connection, part: int, size: int) -> None:
     _write(db, part, db.execute(_ROWS.format("BETWEEN ? AND ?"), (part * size + 1, (part + 1) * size)))
 
 
+def write_places(db: sqlite3.Connection, part: int, size: int) -> None:
+    """Write anew where the vectors of the items of a part are; what else it tells of them stays."""
+    sql = (
+        "SELECT g.segment, g.row FROM items i CROSS JOIN garments g USING (garment_no) WHERE i.item_no BETWEEN ? AND ?"
+    )
+    rows = list(typed(db.execute(f"{sql} ORDER BY i.item_no", (part * size + 1, (part + 1) * size)), (str, int)))
+    db.execute("DELETE FROM arrays WHERE owner = ? AND part = ? AND kind != 'numbers'", (_OWNER, part))
+    _write_places(db, part, rows)
+
+
+def _write_places(db: sqlite3.Connection, part: int, places: Iterable[tuple[str, int]]) -> None:
+    segments: dict[str, int] = {}
+    codes, at = [], []
+    for segment, row in places:
+        codes.append(segments.setdefault(segment, len(segments)))
+        at.append(row)
+    write_array(db, _OWNER, part, "segments", np.frombuffer(json.dumps(list(segments)).encode(), np.uint8))
+    write_array(db, _OWNER, part, "codes", narrow(codes))
+    write_array(db, _OWNER, part, "rows", narrow(at))
+
+
 def write_changed(db: sqlite3.Connection, changed: set[int], few: int) -> None:
     """Write the arrays of the items of some numbers as the last part of a file of changes.
 
@@ -76,24 +97,19 @@ def _write(db: sqlite3.Connection, part: int, items: Iterable[tuple[Any, ...]]) 
     """Write a part that has some rows of :data:`_ROWS`."""
     db.execute("DELETE FROM arrays WHERE part = ?", (part,))
     numbers: list[int] = []
-    segments: dict[str, int] = {}
-    codes: list[int] = []
-    at: list[int] = []
+    places: list[tuple[str, int]] = []
     words: list[str] = []
     builders: dict[str, ColumnBuilder] = {}
     for n, (number, *own, metadata, attributes, segment, row, text) in enumerate(typed(items, _KINDS)):
         numbers.append(number)
-        codes.append(segments.setdefault(segment, len(segments)))
-        at.append(row)
+        places.append((segment, row))
         words.append(text)
         for name, value in _values(own, metadata, attributes).items():
             (builders.get(name) or builders.setdefault(name, ColumnBuilder())).add(n, value)
     if not numbers:
         return
     write_array(db, _OWNER, part, "numbers", narrow(numbers))
-    write_array(db, _OWNER, part, "segments", np.frombuffer(json.dumps(list(segments)).encode(), np.uint8))
-    write_array(db, _OWNER, part, "codes", narrow(codes))
-    write_array(db, _OWNER, part, "rows", narrow(at))
+    _write_places(db, part, places)
     for name, builder in builders.items():
         for kind, array in builder.arrays(len(numbers)).items():
             write_array(db, _COLUMN + name, part, kind, array)
