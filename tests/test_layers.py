@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fashionrec.common.sqlite import open_foreign
 from fashionrec.errors import CatalogueError
 from fashionrec.search.filters.columns import Columns
 from fashionrec.store.content import CaptionRow, GarmentRow, PhotoRow
 from fashionrec.store.item_writer import ItemWriter, product_words
 from fashionrec.store.items import ItemReader
 from fashionrec.store.rows import DamagedRow
+from fashionrec.store.schema import READABLE
+from fashionrec.store.totals import count_changed, count_gone, read_gone, read_totals
 from fashionrec.types import Box
 from tests.old_items import make_old
 
@@ -362,6 +365,7 @@ def test_sums_are_counted_again_after_a_change(tmp_path: Path, source: Path) -> 
         assert writer.segments() == segments(ItemReader(base, before))
         numbers = writer.add_photo(PhotoRow(f"new{night}", 9, 9, "key", garments(60 + night, 2)))
         entry = writer.add_entry("new.jpg", "", f"new{night}", f"new{night}", {})
+        writer.change_entry(2 + night, "", {"price": night})  # brings a photo more
         writer.add_item(f"new{night}", entry, numbers[0], f"new{night}", False, "")
         used = writer.segments()
         writer.close()
@@ -369,6 +373,9 @@ def test_sums_are_counted_again_after_a_change(tmp_path: Path, source: Path) -> 
         with closing(ItemReader(base, before)) as reader:
             assert counted(reader) == sums(reader)
             assert used == segments(reader)
+        with closing(open_foreign(before, READABLE, attach=base)) as db:
+            assert read_gone(db, "main") == +count_gone(db, "other", "main.gone_")
+            assert count_changed(db, "other", "main") == read_totals(db, "main")
     with closing(sqlite3.connect(before)) as db, db:
         db.execute("DELETE FROM totals")
     assert counted(ItemReader(base, before)) == counted(reader)

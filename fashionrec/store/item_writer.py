@@ -24,8 +24,10 @@ from fashionrec.store.schema import APPLICATION_ID, LAYERED, OLD_VERSION, READAB
 from fashionrec.store.totals import (
     SEGMENT,
     count_changed,
+    count_gone,
     count_rows,
     of_kind,
+    read_gone,
     read_part_items,
     read_totals,
     write_totals,
@@ -75,6 +77,7 @@ class ItemWriter:
                 shutil.copyfile(changed_before, changes)
             self._open(changes, source)
             for table, key in LAYERED.items():
+                self._db.execute(f"CREATE TEMP TABLE fresh_{table} (key PRIMARY KEY) WITHOUT ROWID")
                 where = f"{key} NOT IN (SELECT key FROM main.gone_{table})"
                 self._db.execute(f"CREATE TEMP VIEW base_{table} AS SELECT * FROM other.{table} WHERE {where}")
 
@@ -125,8 +128,8 @@ class ItemWriter:
         for table, where in which.items():
             self._db.execute(f"INSERT INTO main.{table} SELECT * FROM other.{table} WHERE {where}", (photo,))
         for table, key in LAYERED.items():
-            sql = f"INSERT INTO main.gone_{table} SELECT {key} FROM other.{table} WHERE {which[table]}"
-            self._db.execute(sql, (photo,))
+            for keys in (f"main.gone_{table}", f"temp.fresh_{table}"):
+                self._db.execute(f"INSERT INTO {keys} SELECT {key} FROM other.{table} WHERE {which[table]}", (photo,))
         rows = self._db.execute(f"SELECT item_no FROM other.items WHERE {which['items']}", (photo,))
         self._touched.update(number - 1 for (number,) in typed(rows, (int,)))
 
@@ -343,7 +346,10 @@ class ItemWriter:
     def _totals(self) -> Counter[str]:
         """The sums over all rows as they are now, counted anew where a row has changed since."""
         if self._counted is None or self._counted[0] != self._db.total_changes:
-            totals = count_rows(self._db, "main") if self._changes is None else count_changed(self._db, "other", "main")
+            if self._changes is None:
+                totals = count_rows(self._db, "main")
+            else:
+                totals = count_changed(self._db, "other", "main", self._all_gone())
             self._counted = self._db.total_changes, totals
         return self._counted[1]
 
@@ -353,7 +359,7 @@ class ItemWriter:
             self._become_base()
         totals = self._totals()
         self._write_parts()
-        write_totals(self._db, totals, self._part_items)
+        write_totals(self._db, totals, self._part_items, None if self._changes is None else self._all_gone())
         self._db.execute("COMMIT")
         if shrink:
             self._db.execute("VACUUM main")
@@ -386,6 +392,13 @@ class ItemWriter:
     def _touch(self, which: str, key: Any) -> None:
         """The parts of some items are to be written anew."""
         self._touched |= self._parts_with(which, key)
+
+    def _all_gone(self) -> Counter[str]:
+        """The sums over what has gone from the base: those of the generation before, and over what was brought since."""
+        before = read_gone(self._db, "main")
+        if before is None:
+            return count_gone(self._db, "other", "main.gone_")
+        return before + count_gone(self._db, "other", "temp.fresh_")
 
     def _parts_with(self, which: str, key: Any) -> set[int]:
         sql = f"SELECT DISTINCT (item_no - 1) / ? FROM items WHERE {which}"

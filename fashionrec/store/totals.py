@@ -17,7 +17,7 @@ from fashionrec.store.schema import LAYERED
 
 #: What the names of segments and of captioners begin with.
 SEGMENT, CAPTIONER = "segment:", "captioner:"
-_PART_ITEMS = "part_items"
+_GONE, _PART_ITEMS = "gone:", "part_items"
 _FIRST_PART_ITEMS = 1 << 16  # before it was noted
 # ``total``, since ``count`` may run outside SQLite's virtual machine, where no limit of steps holds
 _SUMS = f"""
@@ -55,12 +55,20 @@ def count_rows(db: sqlite3.Connection, file: str) -> Counter[str]:
     return found
 
 
-def count_changed(db: sqlite3.Connection, base: str, changes: str) -> Counter[str]:
-    """Count what a base and changes have together: from the base's own sums, and the rows of what changed."""
+def count_gone(db: sqlite3.Connection, base: str, keys: str) -> Counter[str]:
+    """Count the rows of a base whose keys are in the tables ``keys`` and the name of each: what went with some photos."""
+    tables = {table: f"{keys}{table} CROSS JOIN {base}.{table} ON {key} = key" for table, key in LAYERED.items()}
+    tables["captions"] = f"{keys}garments CROSS JOIN {base}.captions ON garment_no = key"
+    return _sums(db, base, tables)
+
+
+def count_changed(
+    db: sqlite3.Connection, base: str, changes: str, gone: Mapping[str, int] | None = None
+) -> Counter[str]:
+    """Count what a base and changes have together: from the base's own sums, those of what has ``gone`` from it (counted where
+    they are not given), and the rows of the changes."""
     found = read_totals(db, base) or count_rows(db, base)
-    gone = {table: f"{changes}.gone_{table} CROSS JOIN {base}.{table} ON {key} = key" for table, key in LAYERED.items()}
-    gone["captions"] = f"{changes}.gone_garments CROSS JOIN {base}.captions ON garment_no = key"
-    found.subtract(_sums(db, base, gone))
+    found.subtract(count_gone(db, base, f"{changes}.gone_") if gone is None else gone)
     found.update(_sums(db, changes, {table: f"{changes}.{table}" for table in (*LAYERED, "captions")}))
     for before, after in db.execute(_TOUCHED.format(base=base, changes=changes)):
         found["products"] += after - before
@@ -72,17 +80,31 @@ def read_totals(db: sqlite3.Connection, file: str) -> Counter[str]:
 
     Raises :class:`DamagedRow`.
     """
-    found: Counter[str] = Counter()
-    if db.execute(f"SELECT 1 FROM {file}.sqlite_master WHERE type = 'table' AND name = 'totals'").fetchone():
-        found.update(dict(typed(db.execute(f"SELECT name, count FROM {file}.totals"), (str, int))))
-        del found[_PART_ITEMS]
-    return _checked(found)
+    return _checked(
+        Counter({name: n for name, n in _kept(db, file).items() if not name.startswith((_PART_ITEMS, _GONE))})
+    )
 
 
-def write_totals(db: sqlite3.Connection, totals: Mapping[str, int], part_items: int) -> None:
-    """Keep sums in a file."""
+def read_gone(db: sqlite3.Connection, file: str) -> Counter[str] | None:
+    """The sums over what has gone from the base, as a file of changes keeps them; None where it keeps none."""
+    kept = _kept(db, file)
+    return _checked(Counter(of_kind(kept, _GONE))) if kept else None
+
+
+def _kept(db: sqlite3.Connection, file: str) -> dict[str, int]:
+    known = f"SELECT 1 FROM {file}.sqlite_master WHERE type = 'table' AND name = 'totals'"
+    if not db.execute(known).fetchone():
+        return {}
+    return dict(typed(db.execute(f"SELECT name, count FROM {file}.totals"), (str, int)))
+
+
+def write_totals(
+    db: sqlite3.Connection, totals: Mapping[str, int], part_items: int, gone: Mapping[str, int] | None = None
+) -> None:
+    """Keep sums in a file; in one of changes, also those of what has ``gone`` from the base."""
     db.execute("DELETE FROM main.totals")
-    db.executemany("INSERT INTO main.totals VALUES (?, ?)", [*totals.items(), (_PART_ITEMS, part_items)])
+    kept = {**totals, _PART_ITEMS: part_items, **{_GONE + name: count for name, count in (gone or {}).items()}}
+    db.executemany("INSERT INTO main.totals VALUES (?, ?)", kept.items())
 
 
 def _checked(totals: Counter[str]) -> Counter[str]:
