@@ -412,7 +412,7 @@ def test_quiet_changes_say_what_was_lost_alone(cli: Cli, shop: Path, tmp_path: P
     assert (done.out, done.err) == ("", "warning: 1 products are not in the catalogue: zz\n")
     done = cli("catalogue", "add", "rows.csv", "--index", "c", "--quiet", "--set", "build.max_failures=0.5")
     assert (done.code, done.out) == (0, "")
-    assert re.fullmatch(r"warning: 1 of 6 rows failed, the first: .*none\.png.*; see c/report\.json\n", done.err)
+    assert re.fullmatch(r"warning: 1 of 3 rows failed, the first: .*none\.png.*; see c/report\.json\n", done.err)
 
 
 def test_times_of_stages_that_take_any(capsys: pytest.CaptureFixture[str]) -> None:
@@ -485,3 +485,26 @@ def test_what_a_build_tells_where_there_is_something(capsys: pytest.CaptureFixtu
         *(f"  {one['image'] or '(no image)'}: {one['message']}" for one in failures[:5]),
         plain[2],
     ]
+
+
+@pytest.mark.parametrize("option", ["--csv", "--xlsx", "--html"])
+def test_an_output_that_cannot_be_written(cli: Cli, shop: Path, option: str) -> None:
+    if option == "--xlsx":
+        pytest.importorskip("xlsxwriter")
+    out = "p/" + 300 * "x"
+    done = cli("query", "q.png", "--index", "c", option, out, "--quiet")
+    assert done.code == 1
+    assert done.err.splitlines()[-2] == f"error: {out}: File name too long"
+    assert "should not happen" not in done.err
+
+
+def test_a_row_that_names_another_photo_of_a_product(cli: Cli, shop: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("product_id,image,price\nr2,other.jpg,5\n")
+    done = cli("catalogue", "update", "t.csv", "--index", "c")
+    assert done.code == 2
+    assert "but none of them with the image that its record names" in done.err
+
+
+def test_a_column_of_all_items_that_none_has_yet_finds_nothing(cli: Cli, shop: Path) -> None:
+    found = cli("query", "q.png", "--index", "c", "--where", "confidence > 2 or class_name = 'hat'", "--json")
+    assert (found.code, [hit for garment in found.document["garments"] for hit in garment["hits"]]) == (0, [])

@@ -20,7 +20,7 @@ from fashionrec.config import Config, Resolved, load_config
 from fashionrec.errors import CatalogueError
 from fashionrec.store.generations import Generation, read_current
 
-AGAIN = "copy the catalogue again, or build it again with `fashionrec build-index`"
+AGAIN = "go back (`fashionrec catalogue rollback`), copy the catalogue again, or build it anew in another folder"
 
 
 def rewrite(root: Path, change: Callable[[dict[str, Any]], object]) -> None:

@@ -20,7 +20,7 @@ from fashionrec.store.generations import Generation
 from fashionrec.store.manifest import BundleEntry, FileEntry, Manifest, SegmentEntry
 from fashionrec.store.rows import DamagedRow
 
-AGAIN = "copy the catalogue again, or build it again with `fashionrec build-index`"
+AGAIN = "go back (`fashionrec catalogue rollback`), copy the catalogue again, or build it anew in another folder"
 MAKE = "make one with `fashionrec build-index PHOTOS --index DIR`"
 MEND = "what was served before still is; make room or mend the disk, then run this again to go on"
 

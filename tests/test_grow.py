@@ -21,6 +21,7 @@ from fashionrec import Catalogue
 from fashionrec.catalogue.build.report import BuildReport
 from fashionrec.catalogue.edit import add_products, compact_catalogue, entries, remove_products, update_products
 from fashionrec.catalogue.exchange import export_catalogue, import_catalogue
+from fashionrec.catalogue.reindex import reindex_catalogue
 from fashionrec.config import Config
 from fashionrec.errors import CatalogueError, DataError
 from fashionrec.models.bundle import Bundle
@@ -494,3 +495,42 @@ def test_the_verbs(cli: Callable[..., Result], catalogue: Path, photos: Path, tm
     assert "Where the time went" in page
     line = json.loads((catalogue / "builds.jsonl").read_text().splitlines()[-1])
     assert line["index"]["kind"] == "flat"
+
+
+def flip(root: Path, name: str) -> None:
+    """Change one byte in the middle of the largest file of some name."""
+    path = max(root.rglob(name), key=lambda file: file.stat().st_size)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x80
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["vectors.faiss", "thumbnails.bin", "items.sqlite"])
+def test_what_has_changed_in_a_file_is_not_copied_as_true(
+    photos: Path, build: Build, tmp_path: Path, config: Config, name: str
+) -> None:
+    """Else the copy would be hashed anew, and `verify` would call it as it was written."""
+    root = tmp_path / "c"
+    build(photos, root)
+    served = generations.read_current(root).name
+    flip(root, name)
+    with pytest.raises(CatalogueError, match="damaged"):
+        compact_catalogue(root, config)
+    if name == "vectors.faiss":
+        with pytest.raises(CatalogueError, match=r"the content of segments/.* has changed"):
+            reindex_catalogue(root, config, vectors="float16")
+    pytest.importorskip("pyarrow")
+    with pytest.raises(CatalogueError, match="damaged"):
+        export_catalogue(root, tmp_path / "out", config)
+    assert generations.read_current(root).name == served
+
+
+def test_another_detector_does_not_take_over_vectors_that_have_changed(
+    photos: Path, build: Build, tmp_path: Path, config: Config
+) -> None:
+    root = tmp_path / "c"
+    build(photos, root)
+    flip(root, "vectors.faiss")
+    other = config.model_copy(update={"detector": config.detector.model_copy(update={"conf": 0.26})})
+    with pytest.raises(CatalogueError, match=r"the content of segments/.* has changed"):
+        build(photos, root, settings=other)

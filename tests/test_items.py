@@ -407,7 +407,10 @@ def test_another_file_or_schema_is_refused(path: Path, pragma: str, message: str
     with pytest.raises(CatalogueError) as caught:
         ItemReader(path)
     assert str(caught.value).startswith(message.format(path=path))
-    assert caught.value.hint == "copy the catalogue again, or build it again with `fashionrec build-index`"
+    assert (
+        caught.value.hint
+        == "go back (`fashionrec catalogue rollback`), copy the catalogue again, or build it anew in another folder"
+    )
 
 
 @pytest.mark.parametrize(
@@ -456,7 +459,10 @@ def test_values_that_no_writer_puts_there_are_one_clear_error(path: Path, change
     with pytest.raises(CatalogueError) as caught:
         list(read(ItemReader(path)))
     assert str(caught.value) == f"catalogue is damaged: {path}: {message}"
-    assert caught.value.hint == "copy the catalogue again, or build it again with `fashionrec build-index`"
+    assert (
+        caught.value.hint
+        == "go back (`fashionrec catalogue rollback`), copy the catalogue again, or build it anew in another folder"
+    )
 
 
 def test_a_product_is_found_by_its_texts_and_captions() -> None:

@@ -114,7 +114,7 @@ def test_which_catalogue_is_meant(
     with pytest.raises(CatalogueError) as none:
         session.find_catalogue(None)
     assert str(none.value) == "no catalogue is named, and there is none under data"
-    assert none.value.hint == "name one with --index, or make one with `fashionrec build-index PHOTOS`"
+    assert none.value.hint == "name its folder, or make one with `fashionrec build-index PHOTOS`"
     (tmp_path / "data" / "other").mkdir(parents=True)
     pointer(tmp_path / "data" / "b")
     assert session.find_catalogue(None) == Path("data/b")
@@ -124,7 +124,7 @@ def test_which_catalogue_is_meant(
     with pytest.raises(CatalogueError) as several:
         session.find_catalogue(None)
     assert str(several.value) == "there are 3 catalogues: data/a, data/b, data/c"
-    assert several.value.hint == "name one with --index"
+    assert several.value.hint == "name the one you mean, for example data/a"
     assert session.find_catalogue("x/y") == Path("x/y")
     assert told() == "", "it stands on the line"
     monkeypatch.setenv("FASHIONREC_INDEX", "mine")

@@ -28,7 +28,7 @@ from fashionrec.store.vectors import open_store
 from fashionrec.store.writer import GenerationWriter
 from fashionrec.types import Box
 
-AGAIN = "copy the catalogue again, or build it again with `fashionrec build-index`"
+AGAIN = "go back (`fashionrec catalogue rollback`), copy the catalogue again, or build it anew in another folder"
 JPEG = b"\xff\xd8\xff"
 
 

@@ -308,7 +308,10 @@ def test_positions_count_through_the_segments(kind: type[Flat] | type[Half]) -> 
         with pytest.raises(CatalogueError) as caught:
             store.position(segment, row)
         assert str(caught.value) == f"catalogue is damaged: there is no vector {row} of {segment[:60]!r}"
-        assert caught.value.hint == "copy the catalogue again, or build it again with `fashionrec build-index`"
+        assert (
+            caught.value.hint
+            == "go back (`fashionrec catalogue rollback`), copy the catalogue again, or build it anew in another folder"
+        )
 
 
 def test_an_empty_store() -> None:

@@ -33,8 +33,10 @@ def should_compact(segments: Segments, used: dict[str, int], *, most: int, dead:
 def compact_segments(writer: GenerationWriter) -> None:
     """Write one segment of each kind with the rows that the items refer to, and point them there.
 
-    Half floats stay half floats where all vectors are.
+    Half floats stay half floats where all vectors are. Raises :class:`CatalogueError` where a segment's content has changed.
     """
+    if writer.previous:
+        writer.previous.check(contents=True, below="segments/")
     images, root = list(writer.items.places()), writer.root
     if images:
         segment = _begin(writer, "image")

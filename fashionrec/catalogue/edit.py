@@ -92,6 +92,11 @@ def update_products(root: Path, records: Sequence[Mapping[str, Any]], config: Co
             rows.append(replace(entry, metadata={name: value for name, value in metadata.items() if value is not None}))
         if not used:
             products = {product for product, _ in changes}
+            if there:
+                raise DataError(
+                    f"the products are in {root}, but none of them with the image that its record names",
+                    hint="leave the column image out to change all photos of a product",
+                )
             raise DataError(
                 f"none of the {len(products)} products is in {root}", hint="fashionrec catalogue show --product ID"
             )

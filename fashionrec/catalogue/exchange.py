@@ -74,6 +74,7 @@ def export_catalogue(root: Path, out: Path, config: Config) -> dict[str, Any]:
         raise DataError(f"{out} is not empty", hint="choose another folder")
     with Catalogue.open(root, config) as catalogue:
         generation = catalogue.generation
+        generation.check(contents=True)
         (out / "bundles").mkdir(parents=True, exist_ok=True)
         write_rows(out / "entries.parquet", _entry_rows(catalogue.items))
         images, texts = (VectorRows(_open_vectors(catalogue, kind)) for kind in ("image", "caption"))

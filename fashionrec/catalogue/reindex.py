@@ -47,6 +47,8 @@ def _convert_vectors(writer: GenerationWriter, dtype: str) -> int:
         opened = open_vectors(root / "segments" / old / VECTORS, count=entry.count, dim=entry.dim)
         if dtype_of(opened) == dtype:
             continue
+        if writer.previous:
+            writer.previous.check(contents=True, below=f"segments/{old}/")
         writer.log(f"{old}: {entry.count:,} vectors to {dtype}")
         blocks = _blocks(VectorStore([(old, opened)]))
         new = writer.write_segment(f"{number:03d}-{entry.kind}", blocks, entry, dtype=dtype)

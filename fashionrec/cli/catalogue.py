@@ -150,7 +150,7 @@ def add(
     rows = read_products(Path(photos), photo=True)
     with session.out.progress("adding", "photos") as tick:
         report = add_products(root, rows, session.config, source=photos, progress=tick)
-    _tell(session, root, report)
+    _tell(session, root, report, given=len(rows))
 
 
 def remove(
@@ -189,8 +189,10 @@ def update(
     _tell(session, root, report, unknown)
 
 
-def _tell(session: Session, root: Path, report: "BuildReport", unknown: list[str] | None = None) -> None:
-    document = finished(session, root, report)
+def _tell(
+    session: Session, root: Path, report: "BuildReport", unknown: list[str] | None = None, *, given: int | None = None
+) -> None:
+    document = finished(session, root, report, given)
     if unknown is not None:
         document["unknown"] = unknown
 
@@ -200,10 +202,10 @@ def _tell(session: Session, root: Path, report: "BuildReport", unknown: list[str
             session.out.line(unknown_products(unknown))
 
     session.out.done(document, human)
-    warn_lost(session, document, unknown or ())
+    warn_lost(session, document, unknown or (), given)
     back = () if document["unchanged"] else (f"fashionrec catalogue rollback {shell_word(root)}",)
     session.out.next(f"fashionrec query PHOTO --index {shell_word(root)}", *back)
-    refuse_lost(document, "changed")
+    refuse_lost(document, "changed", given)
 
 
 def verify(context: Context, index: CatalogueArgument = None) -> None:

@@ -92,34 +92,36 @@ def run_build(
     return document
 
 
-def finished(session: Session, root: Path, report: "BuildReport") -> dict[str, Any]:
-    """A report as the command line tells it: with where things are, and whether too many rows failed."""
+def finished(session: Session, root: Path, report: "BuildReport", given: int | None = None) -> dict[str, Any]:
+    """A report as the command line tells it: with where things are, and whether too many of the ``given`` rows failed."""
     document = report.to_dict()
     document["index_path"] = str(root)
     document["report"] = str(root / "report.json")
     document["page"] = str(root / "report.html")
-    document["refused"] = document["failed"] > session.config.build.max_failures * report.rows
+    document["refused"] = document["failed"] > session.config.build.max_failures * (
+        report.rows if given is None else given
+    )
     return document
 
 
-def refuse_lost(report: dict[str, Any], done: str) -> None:
+def refuse_lost(report: dict[str, Any], done: str, given: int | None = None) -> None:
     """Raise :class:`Refused` where more rows failed than the settings allow; what was ``done`` stays."""
     if report["refused"]:
         raise Refused(
-            f"{report['failed']} of {report['rows']} rows failed, more than build.max_failures allows;"
+            f"{report['failed']} of {given or report['rows']} rows failed, more than build.max_failures allows;"
             f" the catalogue was {done} without them",
             hint=f"see failures in {report['report']}",
         )
 
 
-def warn_lost(session: Session, report: dict[str, Any], unknown: Sequence[str] = ()) -> None:
+def warn_lost(session: Session, report: dict[str, Any], unknown: Sequence[str] = (), given: int | None = None) -> None:
     """Say under ``--quiet`` what was not taken: nothing is lost in silence."""
     if not session.out.quiet:
         return  # the report says it
     if report["failed"] and not report["refused"]:
         first = report["failures"][0]
         session.out.warn(
-            f"{report['failed']} of {report['rows']} rows failed, the first: {first['message']}; see {report['report']}"
+            f"{report['failed']} of {given or report['rows']} rows failed, the first: {first['message']}; see {report['report']}"
         )
     if unknown:
         session.out.warn(unknown_products(unknown))

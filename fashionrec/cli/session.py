@@ -5,6 +5,7 @@ opens ``context.session``, and turns every known error into one line, a hint and
 postpone annotations: typer would evaluate each string four times, 20 ms of every start.
 """
 
+import errno
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -18,7 +19,7 @@ from typer.main import get_command
 from fashionrec.cli.output import Output, fail
 from fashionrec.common.reach import follow_links, following_links
 from fashionrec.common.system import silence
-from fashionrec.common.text import encodable
+from fashionrec.common.text import encodable, shell_word
 from fashionrec.errors import CatalogueError, ConfigError, FashionrecError
 
 if TYPE_CHECKING:
@@ -97,11 +98,14 @@ class Session:
         if not found:
             raise CatalogueError(
                 f"no catalogue is named, and there is none under {self.data}",
-                hint="name one with --index, or make one with `fashionrec build-index PHOTOS`",
+                hint="name its folder, or make one with `fashionrec build-index PHOTOS`",
             )
         if len(found) > 1:
             names = ", ".join(str(path) for path in found)
-            raise CatalogueError(f"there are {len(found)} catalogues: {names}", hint="name one with --index")
+            raise CatalogueError(
+                f"there are {len(found)} catalogues: {names}",
+                hint=f"name the one you mean, for example {shell_word(found[0])}",
+            )
         self.out.say(f"catalogue: {found[0]} (the only one under {self.data})")
         return found[0]
 
@@ -166,6 +170,10 @@ class Command(TyperCommand):
             return super().invoke(ctx)
 
 
+#: What a disk refuses whatever a program does.
+_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENAMETOOLONG, errno.EIO}
+
+
 class _errors:
     """Known errors as one line and a hint; an interrupt as 130; anything else as a bug, with its traceback on demand."""
 
@@ -198,6 +206,9 @@ class _errors:
                 "rename the file or folder",
                 trace=trace,
             )
+            raise typer.Exit(1) from None
+        if isinstance(error, OSError) and error.errno in _REFUSED and isinstance(error.filename, str):
+            fail(f"{error.filename}: {error.strerror}", "the system refuses it; --debug shows where", trace=trace)
             raise typer.Exit(1) from None
         if isinstance(error, Exception) and type(error).__module__.split(".")[0] not in ("typer", "click"):
             message = " ".join(str(error).split())[:300]

@@ -92,10 +92,16 @@ class Generation(NamedTuple):
         if stored not in [_pointer(self.root, self.name, version).encode() for version in READ_VERSIONS]:
             raise CatalogueError(f"catalogue {self.root} is damaged: {POINTER} has changed", hint=AGAIN)
 
-    def check(self, *, contents: bool = False) -> None:
-        """Every file is there with its size (and, with ``contents``, its sha256). Raises :class:`CatalogueError`."""
+    def check(self, *, contents: bool = False, below: str = "") -> None:
+        """Every file ``below`` a folder is there with its size (and, with ``contents``, its sha256).
+
+        Whoever copies from a file checks its content first: what has changed in it would be true in the copy.
+        Raises :class:`CatalogueError`.
+        """
         folder = folder_of(self.root)
         for name, entry in self.manifest.files.items():
+            if not name.startswith(below):
+                continue
             path = folder.path(name)
             if not path.is_file():
                 raise CatalogueError(f"catalogue {self.root} is incomplete: {name} is missing", hint=AGAIN)

@@ -10,7 +10,7 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -58,9 +58,11 @@ class ItemWriter:
         changed_before: Path | None = None,
         part_items: int = PART_ITEMS,
         most_changed: int = MOST_CHANGED,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
+        """``check`` is called before rows of the source are copied, and raises where its content has changed."""
         self._path, self._source, self._changes = path, source, changes
-        self._base_part, self._most_changed = part_items, most_changed
+        self._base_part, self._most_changed, self._check = part_items, most_changed, check
         self._touched: set[int] = set()
         self._moved: set[int] = set()  # parts of which only the places of vectors change
         self._last: dict[str, int] = {}
@@ -69,6 +71,7 @@ class ItemWriter:
         if source is None or changes is None or _version(source) == OLD_VERSION:
             self._changes, self._part_items = None, part_items
             if source is not None:
+                check()
                 shutil.copyfile(source, path)
             self._open(path)
         else:
@@ -152,6 +155,7 @@ class ItemWriter:
         if self._changes is None:
             return
         changes, self._changes, self._counted = self._changes, None, None
+        self._check()
         self._db.execute("COMMIT")
         self._db.close()
         assert self._source is not None

@@ -12,7 +12,7 @@ from fashionrec.common.documents import parse_json
 from fashionrec.errors import CatalogueError
 from fashionrec.types import Box
 
-AGAIN = "copy the catalogue again, or build it again with `fashionrec build-index`"
+AGAIN = "go back (`fashionrec catalogue rollback`), copy the catalogue again, or build it anew in another folder"
 #: No box reaches so far, in pixels.
 _FAR = 1e9
 

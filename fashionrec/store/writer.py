@@ -94,8 +94,14 @@ class GenerationWriter:
                 self.previous.items_path if self.previous else None,
                 changes=self._changes_path,
                 changed_before=self.previous.changes_path if self.previous else None,
+                check=self._check_items,
             )
         return self._items
+
+    def _check_items(self) -> None:
+        """The items of the generation before are those that were written. Raises :class:`CatalogueError`."""
+        if self.previous:
+            self.previous.check(contents=True, below=f"generations/{self.previous.name}/")
 
     def new_segment(
         self, kind: str, embedder: str, dim: int, *, dtype: str | None = None, suffix: str | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from fashionrec.catalogue.build.pipeline import Rectangle
 from fashionrec.photos.images import crop_rectangle
 from fashionrec.store.generations import Generation
@@ -22,6 +24,7 @@ class KnownCrops:
     ) -> None:
         self.found = 0
         self._items: ItemReader | None = None
+        self._lock, self._is_checked = threading.Lock(), False
         if generation is None or items is None:
             return
         before = generation.manifest.settings
@@ -44,9 +47,17 @@ class KnownCrops:
             return None
         for garment in stored.garments:
             if crop_rectangle(stored.width, stored.height, garment.box, self._crop) == rectangle:
+                self._check()
                 vector = self._vectors.fetch([self._vectors.position(garment.segment, garment.row)])[0]
                 with Thumbnails(self._generation.root) as thumbnails:
                     thumbnail = thumbnails.read(garment.segment, garment.thumb_offset, garment.thumb_size)
                 self.found += 1
                 return vector.tobytes(), thumbnail
         return None
+
+    def _check(self) -> None:
+        """The vectors are those that were written. Raises :class:`CatalogueError`."""
+        with self._lock:
+            if not self._is_checked:
+                self._generation.check(contents=True, below="segments/")
+                self._is_checked = True

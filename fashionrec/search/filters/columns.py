@@ -68,7 +68,7 @@ class Columns:
         """
         tree = parse_where(where)
         for test in columns_of(tree):
-            if test.column not in self._kept and not self._items.has_column(test.column):
+            if test.column not in (*OWN, *self._kept) and not self._items.has_column(test.column):
                 from fashionrec.config import nearest
 
                 known = [*self._items.column_names(), *OWN]

@@ -49,6 +49,9 @@ def write_xlsx(path: Path, catalogue: Catalogue, answers: Sequence[QueryResult])
     """All hits as an Excel workbook: a sheet of hits with each item's picture in its cell, and the questions' photos beside."""
     import xlsxwriter
 
+    path.open(
+        "wb"
+    ).close()  # what the system refuses is an ``OSError`` here, of xlsxwriter it would be an error of its own
     with xlsxwriter.Workbook(str(path)) as book:
         sheet = book.add_worksheet("hits")
         bold, wrap = book.add_format({"bold": True}), book.add_format({"text_wrap": True, "valign": "top"})
