@@ -378,3 +378,19 @@ def test_folders_of_ours_are_no_files(root: Path, name: str) -> None:
     (root / name).write_text("")
     with pytest.raises(CatalogueError, match="is a file, not a folder"):
         generations.check_entries(root)
+
+
+def test_what_a_killed_removal_left_goes_and_what_could_be_served_stays(root: Path) -> None:
+    """After a rollback the later generation is nobody's parent, and yet the one to go forward to."""
+    commit(root, "one")
+    commit(root, "two", Manifest(segments=segment(root, "000002-image")))
+    generations.roll_back(root)
+    left = root / "generations" / "000009"
+    left.mkdir()
+    (left / "items.sqlite").write_text("no manifest: it cannot be served")
+    segment(root, "000009-image")
+    generations.tidy(root, whole=False)
+    assert names(root / "generations") == ["000001", "000002"]
+    assert names(root / "segments") == ["000002-image"]
+    generations.tidy(root)
+    assert names(root / "generations") == ["000001"]

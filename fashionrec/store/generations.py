@@ -324,20 +324,21 @@ def roll_back(root: Path, to: str | None = None) -> Generation:
     return read_current(root)
 
 
-def tidy(root: Path) -> None:
+def tidy(root: Path, *, whole: bool = True) -> None:
     """Remove what is not needed, and what a killed process left. What resists stays for the next time."""
     with suppress(OSError, CatalogueError):
-        collect_garbage(root)
+        collect_garbage(root, whole=whole)
 
 
-def collect_garbage(root: Path) -> list[str]:
+def collect_garbage(root: Path, *, whole: bool = True) -> list[str]:
     """Remove generations that nobody needs or reads, and segments, indexes and bundles that only they needed.
 
-    The served one and those it was made from stay, as many as ``KEEP`` in all, and any that a reader holds. Only folders
-    with names of ours go; whatever else lies there stays. Returns the names of the generations that went.
+    The served one and those it was made from stay, as many as ``KEEP`` in all, and any that a reader holds; without ``whole``
+    every one that could be served. Only folders with names of ours go; whatever else lies there stays. Returns the names of
+    the generations that went.
     """
     inside = folder_of(root)
-    kept = _needed(root)
+    kept = _needed(root) | (set() if whole else {generation.name for generation in list_generations(root)})
     kept |= {name for name in _generation_names(root) if name not in kept and _is_read(inside, name)}
     shared: set[str] = set()
     for name in kept:

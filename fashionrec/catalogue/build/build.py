@@ -408,10 +408,11 @@ class _Build:
     def _keep_previous(self, begin: float) -> None:
         """Nothing differs: a generation that is the same would only take the place of one to go back to.
 
-        Nothing is removed either: after a rollback the generation that was served before waits for the next change.
+        Only what a killed process left goes: after a rollback the generation that was served before waits for the next change.
         """
         assert self.previous is not None
         assert self.old_items is not None
+        generations.tidy(self.root, whole=False)
         self._count(self.old_items.counts(), self.previous.items_path, self.previous.changes_path)
         self.report.unchanged, self.report.generation = True, self.previous.name
         self.report.index = self.previous.manifest.index
