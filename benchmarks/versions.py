@@ -1,6 +1,7 @@
 """This version beside an earlier one: the same commands as whole processes, in interleaved pairs.
 
 python -m benchmarks versions [--against COMMIT ...] [--models DIR] [--queries 20] [--builds 6] [--photos 200] [--most 1.05]
+[--more]
 
 The earlier version is checked out of git into a temporary folder and runs with the same interpreter and packages. Each
 catalogue is built by the earlier version, so both read the same files. For each command it prints the median of the ratios
@@ -20,7 +21,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from math import comb
 from pathlib import Path
@@ -28,6 +29,17 @@ from pathlib import Path
 from benchmarks.incremental import DETECTOR, EMBEDDER, draw
 
 HERE = Path(__file__).parent.parent
+#: Asks an open catalogue a photo a hundred times; prints the seconds.
+_WARM = """
+import sys, time
+from fashionrec import Catalogue
+catalogue = Catalogue.open(sys.argv[1])
+catalogue.search(sys.argv[2])
+start = time.perf_counter()
+for _ in range(100):
+    catalogue.search(sys.argv[2])
+print(time.perf_counter() - start)
+"""
 _TINY = HERE / "tests" / "data" / "tiny"
 
 
@@ -54,13 +66,31 @@ def check_out(commit: str, folder: Path) -> Path:
     return folder
 
 
+def run(tree: Path, words: Sequence[object]) -> tuple[float, float, str]:
+    """Run Python with a checkout; returns the seconds of the whole process, its peak memory in MB, and its output."""
+    environment = {**os.environ, "PYTHONPATH": str(tree), "FASHIONREC_PROJECT__RUNS": str(Path("runs").absolute())}
+    command = [sys.executable, *map(str, words)]
+    start = time.perf_counter()
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, text=True, cwd=tempfile.gettempdir()
+    ) as process:
+        assert process.stdout is not None
+        printed = process.stdout.read()
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return time.perf_counter() - start, used.ru_maxrss / 1024, printed
+
+
 def seconds(tree: Path, words: Sequence[object]) -> float:
     """Run ``fashionrec`` of a checkout; returns the seconds of the whole process."""
-    environment = {**os.environ, "PYTHONPATH": str(tree), "FASHIONREC_PROJECT__RUNS": str(Path("runs").absolute())}
-    command = [sys.executable, "-m", "fashionrec", *map(str, words), "--quiet"]
-    start = time.perf_counter()
-    subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True, cwd=tempfile.gettempdir())
-    return time.perf_counter() - start
+    return run(tree, ("-m", "fashionrec", *words, "--quiet"))[0]
+
+
+def peak(tree: Path, words: Sequence[object]) -> float:
+    """Run ``fashionrec`` of a checkout; returns the peak memory of the process in MB."""
+    return run(tree, ("-m", "fashionrec", *words, "--quiet"))[1]
 
 
 def main() -> None:
@@ -71,6 +101,7 @@ def main() -> None:
     parser.add_argument("--builds", type=int, default=6, help="pairs of builds; 0 for none")
     parser.add_argument("--photos", type=int, default=200)
     parser.add_argument("--most", type=float, default=1.05)
+    parser.add_argument("--more", action="store_true", help="warm queries, captions of a catalogue and memory, too")
     options = parser.parse_args([word for word in sys.argv[1:] if word != "versions"])
     detector, embedder = _models(options.models)
     slower = []
@@ -102,8 +133,30 @@ def main() -> None:
 
             if options.builds:
                 slower += tell_ratio(f"build, against {commit}", _pairs(options.builds, build, before), options.most)
+            if options.more:
+                for what, measure in _more(work, root, photo).items():
+                    pairs = _pairs(max(options.builds, 6), measure, before)
+                    slower += tell_ratio(f"{what}, against {commit}", pairs, options.most)
     if slower:
         sys.exit(f"slower: {', '.join(slower)}")
+
+
+def _more(work: Path, root: Path, photo: Path) -> dict[str, Callable[[Path], float]]:
+    """What else is measured of a checkout, on a catalogue and a photo of it."""
+
+    def caption(tree: Path) -> float:
+        fresh = work / "fresh"
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.copytree(root, fresh)
+        return seconds(tree, ("caption", "--index", fresh, "--captioner", "local"))
+
+    def warm(tree: Path) -> float:
+        return float(run(tree, ("-c", _WARM, root, photo))[2])
+
+    def memory(tree: Path) -> float:
+        return peak(tree, ("query", photo, "--index", root, "--json"))
+
+    return {"warm query": warm, "captions of a catalogue": caption, "memory of a query": memory}
 
 
 def _models(folder: Path | None) -> tuple[Path, Path]:

@@ -198,6 +198,7 @@ def litter(root: Path) -> list[str]:
         "captions.sqlite",
         ".captions.lock",
         "work/seen.sqlite",
+        "work/seen.sqlite-journal",  # begun, and by its killed writer's next one written over
     }
     for generation in generations.list_generations(root):
         known |= set(generation.manifest.files) | {f"generations/{generation.name}/manifest.json"}
