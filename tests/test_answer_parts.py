@@ -171,15 +171,15 @@ def test_how_a_workbook_looks(tmp_path: Path) -> None:
     told = [width for first, last, width in book.widths for _ in range(first, last + 1)]
     assert [round(width) for width in told] == [round(width + 0.7) for width in widths]
     assert book.heights == [0.0, 72.0, 72.0, 72.0], "96 pixels are 72 points"
-    assert book.filters == ["A1:P4"]
+    assert book.filters == ["A1:Q4"]
     assert book.links == ["N2"], "Excel takes no longer one"
     top, bold = {"vertical": "top"}, {"b": True}
     wrapped = top | {"wrapText": "1"}
     number, link = top | {"number": "0.000"}, top | {"u": True, "color": "FF1F5FBF"}
-    letters = "ABCDEFGHIJKLMNOP"
-    assert [book.looks[f"{letter}1"] for letter in letters] == [bold] * 16
+    letters = "ABCDEFGHIJKLMNOPQ"
+    assert [book.looks[f"{letter}1"] for letter in letters] == [bold] * 17
     looks = {**dict.fromkeys(letters[1:], wrapped), "F": number}
     assert {letter: book.looks[f"{letter}2"] for letter in letters[1:]} == looks | {"N": link}
     assert {letter: book.looks[f"{letter}4"] for letter in letters[1:]} == looks
     write_xlsx(tmp_path / "none.xlsx", SHOP, [])
-    assert Workbook(tmp_path / "none.xlsx").filters == ["A1:P2"]
+    assert Workbook(tmp_path / "none.xlsx").filters == ["A1:Q2"]

@@ -354,15 +354,16 @@ def test_rows_of_hits() -> None:
     rows = [row for row, _ in rows_of([result("a.jpg", full), words])]
     assert rows == [
         dict(zip(COLUMNS, (
-            "photos/a.jpg", 1, "top", 1, 0.123457, "x", "i-x", "top", "=T", "B", "$5", "c", "https://a.test", "x.jpg", 51,
+            "photos/a.jpg", 1, "top", 1, 0.123457, "x", "i-x", "top", "=T", "B", 5, "c", "https://a.test", "x.jpg", 51, "USD",
         ), strict=True)),
-        dict(zip(COLUMNS, ("red", 0, "", 1, 0.9, "y", "i-y", "", "", "", "", "", "", "y.jpg", 51), strict=True)),
+        dict(zip(COLUMNS, ("red", 0, "", 1, 0.9, "y", "i-y", "", "", "", "", "", "", "y.jpg", 51, ""), strict=True)),
     ]  # fmt: skip
     text = write_csv([result("a.jpg", full)], lambda cell: cell.upper())
     table = list(csv.reader(io.StringIO(text, newline="")))
     assert table[0] == list(COLUMNS)
     assert table[1] == [
-        "PHOTOS/A.JPG", "1", "TOP", "1", "0.123457", "X", "I-X", "TOP", "'=T", "B", "$5", "C", "HTTPS://A.TEST", "X.JPG", "51",
+        "PHOTOS/A.JPG", "1", "TOP", "1", "0.123457", "X", "I-X", "TOP", "'=T", "B", "5", "C", "HTTPS://A.TEST", "X.JPG", "51",
+        "USD",
     ]  # fmt: skip
     assert text.endswith("\r\n")
 
