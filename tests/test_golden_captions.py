@@ -110,4 +110,5 @@ def test_captions_in_a_batch(cli: Cli, own_world: Path, monkeypatch: pytest.Monk
             "  batch batch-1: submitted, 4 garments",
         ]
         golden.document("caption-batch-collected", cli(*batch, "--resume", "--wait", "--json").document)
+        assert cli(*batch).out == ""
         golden.text("caption-batch-again", cli(*batch[:-1]).out)
