@@ -186,6 +186,7 @@ def test_how_many_have_a_caption_and_what_became_of_the_others(root: Path) -> No
     caption_catalogue(root, config, paid(), limit=3)
     for n, name in enumerate(("none", "", "zeta", "alpha"), 1):
         alter(root, "UPDATE captions SET captioner = ? WHERE garment_no = ?", name, n)
+    alter(root, "DELETE FROM totals")
     found = status(root, config)
     assert found == {"garments": COUNT, "captioned": {"alpha": 1, "echo": 1, "zeta": 1}, "without": 3, "states": {}}
     assert list(found["captioned"]) == ["alpha", "echo", "zeta"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from conftest import Result, two_halves
 
 from fashionrec import Catalogue
 from fashionrec.catalogue.reindex import reindex_catalogue
+from fashionrec.common.files import sha256_file
 from fashionrec.config import Config, load_config
 from fashionrec.store import generations
 from fashionrec.store.manifest import IndexEntry
@@ -157,7 +159,14 @@ def test_the_recall_of_half_floats_by_hand_where_many_are_nearly_the_same(tmp_pa
     best_first = [*range(9), 10, 9, *range(11, 20)]
     vectors = np.zeros((20, entry.dim), np.float32)
     vectors[best_first, 0] = 1 + np.arange(19, -1, -1) / 2**16
-    write_vectors(root / "segments" / name / VECTORS, vectors)
+    path = root / "segments" / name / VECTORS
+    write_vectors(path, vectors)
+    manifest = root / "generations" / "000001" / "manifest.json"
+    document = json.loads(manifest.read_text())
+    document["files"][path.relative_to(root).as_posix()] = {"size": path.stat().st_size, "sha256": sha256_file(path)}
+    manifest.write_text(json.dumps(document))
+    pointer = root / "catalogue.json"
+    pointer.write_text(json.dumps(json.loads(pointer.read_text()) | {"manifest_sha256": sha256_file(manifest)}))
     assert reindex_catalogue(root, configured(), vectors="float16")["float16_recall_at_10"] == 0.95
 
 

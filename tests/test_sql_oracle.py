@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import sys
 from contextlib import closing
@@ -40,13 +41,15 @@ def test_a_catalogue_answers_as_sql_does(drawn: Path, seed: int) -> None:
 
 
 def test_what_is_answered_otherwise_is_told(
-    drawn: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The arrays of a column no longer say what the rows say."""
-    with closing(sqlite3.connect(generations.read_current(drawn).items_path)) as db, db:
+    root = tmp_path / "c"
+    shutil.copytree(drawn, root)
+    with closing(sqlite3.connect(generations.read_current(root).items_path)) as db, db:
         db.execute("UPDATE entries SET metadata = json_set(metadata, '$.brand', 'Q') WHERE entry_no % 9 = 0")
         db.execute("UPDATE items SET words = replace(words, 'red ', 'dre ') WHERE item_no % 9 = 1")
-    monkeypatch.setattr(sys, "argv", ["sql_oracle", str(drawn), "--questions", "60"])
+    monkeypatch.setattr(sys, "argv", ["sql_oracle", str(root), "--questions", "60"])
     assert sql_oracle.main() == 1
     told = capsys.readouterr().out
     assert "values of brand" in told

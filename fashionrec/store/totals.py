@@ -123,8 +123,8 @@ def read_part_items(db: sqlite3.Connection) -> int:
 
 
 def of_kind(totals: Mapping[str, int], kind: str) -> dict[str, int]:
-    """The sums of all segments, or captioners, by name."""
-    return {name.removeprefix(kind): count for name, count in totals.items() if count and name.startswith(kind)}
+    """The sums of all segments, or captioners, in the order of their names."""
+    return {name.removeprefix(kind): count for name, count in sorted(totals.items()) if count and name.startswith(kind)}
 
 
 def _sums(db: sqlite3.Connection, file: str, tables: Mapping[str, str]) -> Counter[str]:

@@ -17,11 +17,11 @@ from __future__ import annotations
 import builtins
 import errno
 import fcntl
+import inspect
 import io
 import os
 import re
 import stat
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -140,10 +140,9 @@ def _os_open_file(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | Non
     _check_no_folder(path)
     if flags & os.O_CREAT:
         _check_name(path)
-    by = sys._getframe(1).f_globals.get("__name__") or ""
-    if (
-        by.partition(".")[0] == "filelock"
-    ):  # follows no link there either, in a way of its own that it does not take here
+    frame = inspect.currentframe()
+    caller = frame.f_back.f_globals.get("__name__", "") if frame and frame.f_back else ""
+    if caller.partition(".")[0] == "filelock":  # there it follows no link by other means, which it does not take here
         flags |= _O_NOFOLLOW
     return _os_open(path, flags, mode, dir_fd=dir_fd)
 
