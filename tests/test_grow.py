@@ -534,3 +534,15 @@ def test_another_detector_does_not_take_over_vectors_that_have_changed(
     other = config.model_copy(update={"detector": config.detector.model_copy(update={"conf": 0.26})})
     with pytest.raises(CatalogueError, match=r"the content of segments/.* has changed"):
         build(photos, root, settings=other)
+
+
+def test_a_build_that_changes_nothing_removes_what_a_killed_one_left(
+    photos: Path, build: Build, tmp_path: Path
+) -> None:
+    root = tmp_path / "c"
+    build(photos, root)
+    left = root / "generations" / "000007"
+    left.mkdir()
+    (left / "items.sqlite").write_bytes(b"without a manifest")
+    assert build(photos, root).unchanged
+    assert not left.exists()

@@ -450,3 +450,12 @@ def test_items_that_no_part_tells_of_are_damage(nights: Callable[..., tuple[Path
         db.execute("DELETE FROM arrays WHERE part = 1")
     with pytest.raises(CatalogueError, match="do not tell of all"):
         ItemReader(base, changes).places()
+
+
+def test_keys_of_some_photos_are_those_of_no_others(source: Path) -> None:
+    """Few of them are looked for one by one; where many are asked for, all are read."""
+    with closing(ItemReader(source)) as reader:
+        every = reader.build_keys()
+        assert sorted(every) == [f"photo{n}" for n in range(4)]
+        for wanted in ([], ["photo1"], ["photo1", "none"], ["photo0", "photo3"]):
+            assert reader.build_keys(wanted) == {photo: every[photo] for photo in wanted if photo in every}
