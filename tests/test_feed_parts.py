@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -456,6 +457,27 @@ def test_progress_is_told_of_what_is_there_and_of_what_comes(tmp_path: Path, con
         assert how == ["kept", "kept", "new"]
         assert told(*urls[:2], refresh=True)[0][-1] == (2, 2)
         assert told()[0] == []
+
+
+def test_what_has_come_before_anybody_watches_is_told(
+    tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def start_and_wait(thread: threading.Thread) -> None:
+        start(thread)
+        if thread.name.startswith("fetch-"):
+            thread.join(0.5)
+
+    out = io.BytesIO()
+    Image.new("RGB", (40, 30), "red").save(out, "PNG")
+    settings = config.feed.model_copy(update={"timeout": 5.0, "robots": False, "retries": 0, "connections": 1})
+    ticks: list[tuple[int, int]] = []
+    with FaultyServer({"/0": body(out.getvalue())}) as server:
+        monkeypatch.setattr(threading.Thread, "start", start_and_wait)
+        door = Door(open_to=frozenset({server.address}))
+        fetch_images([server.url("/0")], tmp_path / "c", settings, config.images, lambda *t: ticks.append(t), door=door)
+    assert ticks == [(1, 1)]
 
 
 def test_a_photo_that_cannot_be_put_in_its_place_ends_the_download(tmp_path: Path, config: Config) -> None:

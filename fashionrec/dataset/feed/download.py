@@ -128,14 +128,14 @@ class _Download:
                 self._left += 1
                 with self._turn:
                     self._queue.push(Job(target, target, known))
-        count = min(self._settings.connections, self._left)
+        count, there = min(self._settings.connections, self._left), len(self._results)
         workers: list[threading.Thread] = []
         try:
             for n in range(count):
                 worker = threading.Thread(target=self._work, name=f"fetch-{n}", daemon=True)
                 worker.start()
                 workers.append(worker)
-            self._watch(len(targets), report)
+            self._watch(len(targets), report, there)
         finally:
             with self._turn:
                 self._queue.close()
@@ -146,9 +146,8 @@ class _Download:
             raise self._failure
         return self._results
 
-    def _watch(self, total: int, report: Callable[[int, int], None]) -> None:
-        """Report until all is done."""
-        reported = len(self._results)
+    def _watch(self, total: int, report: Callable[[int, int], None], reported: int) -> None:
+        """Report until all is done, from those that were ``reported`` before."""
         while True:
             with self._turn:
                 over = not self._left or self._failure is not None
