@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import versions
 from benchmarks.incremental import draw
 from benchmarks.versions import HERE, check_out
 
@@ -43,13 +44,7 @@ class Cost:
 
 def run(tree: Path, folder: Path, words: Sequence[object]) -> Cost:
     """Run ``fashionrec`` of a checkout in ``folder``; returns the cost of the process and of all that it started."""
-    environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "fashionrec", *map(str, words), "--quiet"]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, cwd=folder)
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command)
+    used = versions.run(tree, ("-m", "fashionrec", *words, "--quiet"), folder, OMP_NUM_THREADS="1").used
     return Cost(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, used.ru_oublock * 512 / 1e6)
 
 

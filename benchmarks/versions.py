@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import resource
 import shutil
 import statistics
 import subprocess
@@ -25,6 +26,7 @@ from collections.abc import Callable, Sequence
 from io import BytesIO
 from math import comb
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.incremental import DETECTOR, EMBEDDER, draw
 
@@ -66,31 +68,39 @@ def check_out(commit: str, folder: Path) -> Path:
     return folder
 
 
-def run(tree: Path, words: Sequence[object]) -> tuple[float, float, str]:
-    """Run Python with a checkout; returns the seconds of the whole process, its peak memory in MB, and its output."""
-    environment = {**os.environ, "PYTHONPATH": str(tree), "FASHIONREC_PROJECT__RUNS": str(Path("runs").absolute())}
+class Run(NamedTuple):
+    """A whole process: its seconds by the clock, what the system counted of it and of all that it started, and its output."""
+
+    seconds: float
+    used: resource.struct_rusage
+    printed: str
+
+
+def run(tree: Path, words: Sequence[object], cwd: Path | None = None, **environment: str) -> Run:
+    """Run Python with a checkout. Raises ``CalledProcessError``."""
+    runs = str(Path("runs").absolute())
+    env = {**os.environ, "PYTHONPATH": str(tree), "FASHIONREC_PROJECT__RUNS": runs, **environment}
     command = [sys.executable, *map(str, words)]
     start = time.perf_counter()
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, text=True, cwd=tempfile.gettempdir()
-    ) as process:
-        assert process.stdout is not None
+    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True, cwd=cwd or tempfile.gettempdir())
+    assert process.stdout is not None
+    with process.stdout:
         printed = process.stdout.read()
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
-    return time.perf_counter() - start, used.ru_maxrss / 1024, printed
+    return Run(time.perf_counter() - start, used, printed)
 
 
 def seconds(tree: Path, words: Sequence[object]) -> float:
     """Run ``fashionrec`` of a checkout; returns the seconds of the whole process."""
-    return run(tree, ("-m", "fashionrec", *words, "--quiet"))[0]
+    return run(tree, ("-m", "fashionrec", *words, "--quiet")).seconds
 
 
 def peak(tree: Path, words: Sequence[object]) -> float:
     """Run ``fashionrec`` of a checkout; returns the peak memory of the process in MB."""
-    return run(tree, ("-m", "fashionrec", *words, "--quiet"))[1]
+    return run(tree, ("-m", "fashionrec", *words, "--quiet")).used.ru_maxrss / 1024
 
 
 def main() -> None:
@@ -151,7 +161,7 @@ def _more(work: Path, root: Path, photo: Path) -> dict[str, Callable[[Path], flo
         return seconds(tree, ("caption", "--index", fresh, "--captioner", "local"))
 
     def warm(tree: Path) -> float:
-        return float(run(tree, ("-c", _WARM, root, photo))[2])
+        return float(run(tree, ("-c", _WARM, root, photo)).printed)
 
     def memory(tree: Path) -> float:
         return peak(tree, ("query", photo, "--index", root, "--json"))
