@@ -21,6 +21,7 @@ from fashionrec.common.text import (
     encodable,
     json_text,
     markdown_cell,
+    plural,
     shell_word,
     table_cell,
     visible,
@@ -256,3 +257,11 @@ def test_a_long_text_takes_no_longer_than_its_length(piece: str) -> None:
     for function in (visible, visible_lines, json_text, table_cell, shell_word, markdown_cell):
         function(text)
     assert time.process_time() - start < 10
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "text"),
+    [(0, ("row",), "0 rows"), (1, ("row",), "1 row"), (1200, ("row",), "1,200 rows"), (2, ("box", "boxes"), "2 boxes")],
+)
+def test_a_count_has_the_right_form_of_its_noun(count: int, noun: tuple[str, ...], text: str) -> None:
+    assert plural(count, *noun) == text

@@ -122,6 +122,14 @@ def table_cell(value: Any) -> Any:
     return "'" + safe if safe.startswith(("\t", "\r", "\n")) else safe
 
 
+def plural(count: int, singular: str, several: str | None = None) -> str:
+    """Return a count with its noun: ``plural(1, "row")`` is "1 row", ``plural(1200, "row")`` "1,200 rows".
+
+    ``several`` is the plural form where it is not ``singular`` with an "s".
+    """
+    return f"{count:,} {singular if count == 1 else several or singular + 's'}"
+
+
 class TextSink(Protocol):
     """What a table is written to."""
 
