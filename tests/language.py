@@ -62,9 +62,9 @@ def check(path: Path, *, names: bool = True) -> Iterator[Finding]:
             if isinstance(node, ast.JoinedStr):
                 yield from _plurals(path, node)
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT and len(lines[token.start[0] - 1]) > PROSE_COLUMNS:
-            if lines[token.start[0] - 1].lstrip().startswith("#") and "://" not in token.string:
-                yield Finding(path, token.start[0], "long-prose", token.string)
+        line = lines[token.start[0] - 1] if token.type == tokenize.COMMENT else ""
+        if len(line) > PROSE_COLUMNS and line.lstrip().startswith("#") and "://" not in line:
+            yield Finding(path, token.start[0], "long-prose", token.string)
 
 
 def _docstring(path: Path, node: ast.AST, lines: list[str]) -> Iterator[Finding]:
@@ -98,9 +98,10 @@ def _names(path: Path, node: ast.AST) -> Iterator[Finding]:
 
 def _plurals(path: Path, node: ast.JoinedStr) -> Iterator[Finding]:
     for value, text in zip(node.values, node.values[1:], strict=False):
-        if isinstance(value, ast.FormattedValue) and isinstance(text, ast.Constant) and _PLURAL.match(str(text.value)):
-            if not _is_constant(value.value):
-                yield Finding(path, node.lineno, "plural", f"{ast.unparse(value.value)}{text.value}")
+        if not isinstance(value, ast.FormattedValue) or not isinstance(text, ast.Constant):
+            continue
+        if _PLURAL.match(str(text.value)) and not _is_constant(value.value):
+            yield Finding(path, node.lineno, "plural", f"{ast.unparse(value.value)}{text.value}")
 
 
 def _is_constant(node: ast.expr) -> bool:
