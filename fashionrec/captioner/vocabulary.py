@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fashionrec.config import config_dir, nearest, read_yaml
 from fashionrec.config.sections import Bounds, Invalid, Section
@@ -155,4 +155,4 @@ def _contradictions(vocabulary: Vocabulary) -> Iterator[str]:
 def korean(vocabulary: Vocabulary, field: str, value: str) -> str:
     """The Korean shop word of a value; empty where the vocabulary (edited since) does not know it."""
     found = vocabulary.fields[field].values.get(value)
-    return cast(str, found.ko) if found else ""
+    return found.ko if found else ""

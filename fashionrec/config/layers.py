@@ -205,7 +205,8 @@ def _merge(
 def _nest(dotted: str, value: Any) -> dict[str, Any]:
     for key in reversed(dotted.split(".")):
         value = {key: value}
-    return value
+    result: dict[str, Any] = value
+    return result
 
 
 def _prefixes(dotted: str) -> Iterable[str]:

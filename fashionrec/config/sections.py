@@ -50,14 +50,15 @@ class Bounds:
         self.min_length, self.max_length = min_length, max_length
 
     def check(self, value: Any) -> None:
-        for limit, holds, words in (
+        checks: tuple[tuple[float | None, Callable[[Any], bool], str], ...] = (
             (self.ge, lambda limit: value >= limit, "at least"),
             (self.gt, lambda limit: value > limit, "more than"),
             (self.le, lambda limit: value <= limit, "at most"),
             (self.lt, lambda limit: value < limit, "less than"),
             (self.min_length, lambda limit: len(value) >= limit, "at least this many long:"),
             (self.max_length, lambda limit: len(value) <= limit, "at most this many long:"),
-        ):
+        )
+        for limit, holds, words in checks:
             if limit is not None and not holds(limit):  # a number that is none (nan) is within no bounds
                 raise Invalid(f"should be {words} {limit:g}", value)
 

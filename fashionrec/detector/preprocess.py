@@ -31,7 +31,8 @@ class Letterbox(NamedTuple):
         """Boxes float32 [n, 4] (xyxy) from pixels of the square to pixels of the photo, clipped to it."""
         offset = np.array([self.left, self.top, self.left, self.top], np.float32)
         limit = np.array([self.width, self.height, self.width, self.height], np.float32)
-        return np.clip((boxes - offset) / np.float32(self.scale), 0, limit)
+        result: np.ndarray = np.clip((boxes - offset) / np.float32(self.scale), 0, limit)
+        return result
 
 
 def letterboxed(width: int, height: int, side: int, multiple: int = 0) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -70,7 +71,8 @@ class Stretched(NamedTuple):
     def restore(self, boxes: np.ndarray) -> np.ndarray:
         """Boxes float32 [n, 4] (xyxy) from pixels of the square to pixels of the photo, clipped to it."""
         limit = np.array([self.width, self.height, self.width, self.height], np.float32)
-        return np.clip(boxes * (limit / np.float32(self.side)), 0, limit)
+        result: np.ndarray = np.clip(boxes * (limit / np.float32(self.side)), 0, limit)
+        return result
 
 
 def stretch(photo: Image.Image, side: int) -> tuple[np.ndarray, Stretched]:

@@ -140,7 +140,8 @@ class Embedder:
         count = len(next(iter(inputs.values())))
         if vectors.shape != (count, self.dim) or not np.isfinite(vectors).all():
             raise ModelError(f"{self.bundle.path} is damaged: its {graph} tower gives {vectors.shape}, or no numbers")
-        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        result: np.ndarray = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return result
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -155,5 +156,6 @@ def _pool(values: np.ndarray, pooling: str, mask: np.ndarray | None) -> np.ndarr
         return values[:, 0]
     counted = np.ones(values.shape[:2], np.int64) if mask is None else mask
     if pooling == "last":
-        return values[np.arange(len(values)), counted.sum(axis=1) - 1]
+        result: np.ndarray = values[np.arange(len(values)), counted.sum(axis=1) - 1]
+        return result
     return np.asarray((values * counted[..., None]).sum(axis=1) / counted.sum(axis=1)[:, None], np.float32)

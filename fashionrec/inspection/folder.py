@@ -10,8 +10,8 @@ from fashionrec.inspection.pickles import Budget
 from fashionrec.inspection.report import Report
 from fashionrec.inspection.tree import inspect_tree
 from fashionrec.labels.data_yaml import DATA_YAML, read_data_yaml
-from fashionrec.models.bundle import MANIFEST as BUNDLE_MANIFEST
 from fashionrec.models.bundle import Bundle
+from fashionrec.models.manifest import MANIFEST as BUNDLE_MANIFEST
 from fashionrec.models.runs import RECORD, read_run
 
 _CATALOGUE = "catalogue.json"

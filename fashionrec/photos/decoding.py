@@ -196,7 +196,7 @@ def _outcome(future: Future[Result], timeout: float, stop: threading.Event) -> R
 def _quiet() -> None:
     """Decoders written in C speak on standard error; the report says what is wrong instead."""
     silence(2)
-    Image.core.set_blocks_max(_BLOCKS)
+    Image.core.set_blocks_max(_BLOCKS)  # type: ignore[attr-defined]
 
 
 def _decode(job: tuple[Path, ImagesConfig, int | None]) -> _Raw | ImageError:

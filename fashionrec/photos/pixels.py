@@ -65,14 +65,16 @@ class Placement(NamedTuple):
     def forward(self, boxes: np.ndarray) -> np.ndarray:
         """Boxes [n, 4] (xyxy) from pixels of the photo to pixels of the prepared one."""
         scale = np.array([self.scale_x, self.scale_y] * 2)
-        return np.asarray(boxes) * scale + np.array([self.left, self.top] * 2)
+        result: np.ndarray = np.asarray(boxes) * scale + np.array([self.left, self.top] * 2)
+        return result
 
     def restore(self, boxes: np.ndarray) -> np.ndarray:
         """The inverse of ``forward``, clipped to the photo; float32."""
         scale = np.array([self.scale_x, self.scale_y] * 2, np.float32)
         offset = np.array([self.left, self.top] * 2, np.float32)
         limit = np.array([self.width, self.height] * 2, np.float32)
-        return np.clip((np.asarray(boxes, np.float32) - offset) / scale, 0, limit)
+        result: np.ndarray = np.clip((np.asarray(boxes, np.float32) - offset) / scale, 0, limit)
+        return result
 
 
 def placement(width: int, height: int, spec: PixelSpec) -> tuple[Placement, tuple[int, int], tuple[int, int]]:
@@ -137,7 +139,8 @@ def _clip_histogram(histogram: np.ndarray, limit: int) -> np.ndarray:
     for row, rest in zip(clipped, excess % 256, strict=True):
         if rest:
             row[np.arange(rest) * max(256 // int(rest), 1)] += 1
-    return clipped
+    result: np.ndarray = clipped
+    return result
 
 
 def _between_tiles(grey: np.ndarray, table: np.ndarray, tile_h: int, tile_w: int) -> np.ndarray:
@@ -156,9 +159,11 @@ def _between_tiles(grey: np.ndarray, table: np.ndarray, tile_h: int, tile_w: int
     value = grey.astype(np.int64)
 
     def look(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        return flat[(rows[:, None] * tiles + columns[None, :]) * 256 + value]
+        result: np.ndarray = flat[(rows[:, None] * tiles + columns[None, :]) * 256 + value]
+        return result
 
     upper = look(y1, x1) * (1 - share_x) + look(y1, x2) * share_x
     lower = look(y2, x1) * (1 - share_x) + look(y2, x2) * share_x
     mixed = upper * (1 - share_y)[:, None] + lower * share_y[:, None]
-    return np.rint(mixed).clip(0, 255).astype(np.uint8)
+    result: np.ndarray = np.rint(mixed).clip(0, 255).astype(np.uint8)
+    return result

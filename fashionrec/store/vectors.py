@@ -196,7 +196,8 @@ class VectorStore:
 
     def _positions(self, rows: np.ndarray) -> np.ndarray:
         """Positions of rows of the index."""
-        return rows + self._shift[np.searchsorted(self._index_ends, rows, side="right")]
+        result: np.ndarray = rows + self._shift[np.searchsorted(self._index_ends, rows, side="right")]
+        return result
 
     def _by_segment(self, positions: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """For each segment that holds some of the positions: its number, their places in the array, and their rows."""

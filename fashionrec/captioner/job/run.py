@@ -213,7 +213,8 @@ class CatalogueRun:
 
         def vector(stored: StoredItem) -> np.ndarray:
             images = self.catalogue.images
-            return images.fetch([images.position(*stored.image_at)])[0]
+            result: np.ndarray = images.fetch([images.position(*stored.image_at)])[0]
+            return result
 
         for stored in garments(self.catalogue, todo):
             place = place_of(stored)

@@ -205,4 +205,5 @@ def _words(codes: Codes) -> NDArray[np.uint64]:
 
 def _distances(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> Numbers:
     """The bits that differ, int64 [n, m], of words [4, n] and [4, m]."""
-    return np.bitwise_count(one[:, :, None] ^ other[:, None, :]).sum(axis=0, dtype=np.int64)
+    result: Numbers = np.bitwise_count(one[:, :, None] ^ other[:, None, :]).sum(axis=0, dtype=np.int64)
+    return result

@@ -226,7 +226,8 @@ def _host(settings: Any, url: str | None) -> str:
             f"the variable API_URL, or the roboflow package's settings file, names {found.netloc}, which is not Roboflow's",
             hint="remove it; a proxy of yours belongs into roboflow.api_url",
         )
-    return found.netloc
+    result: str = found.netloc
+    return result
 
 
 @contextmanager

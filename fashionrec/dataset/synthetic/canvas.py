@@ -35,7 +35,8 @@ class Placement:
 
     def apply(self, points: Points) -> Points:
         """Pixels of points [n, 2]."""
-        return np.asarray(points, dtype=np.float64) @ self.matrix.T + self.shift
+        result: Points = np.asarray(points, dtype=np.float64) @ self.matrix.T + self.shift
+        return result
 
     @property
     def scale(self) -> float:

@@ -39,7 +39,8 @@ def cloth(product: Product, x: Grid, y: Grid, depth: Grid | float) -> np.ndarray
 
 def _half(t: Grid) -> np.ndarray:
     """True in the first half of each period."""
-    return (t - np.floor(t)) < 0.5
+    result: np.ndarray = (t - np.floor(t)) < 0.5
+    return result
 
 
 def _stripe(x: Grid, y: Grid, period: float, phases: np.ndarray) -> np.ndarray:
@@ -67,7 +68,8 @@ def _cells(x: Grid, y: Grid, period: float) -> tuple[np.ndarray, np.ndarray, np.
 
 def _dot(x: Grid, y: Grid, period: float, phases: np.ndarray) -> np.ndarray:
     u, v, _, _ = _cells(x, y + period * phases[0], period * 0.95)
-    return (u * u + v * v < 0.30**2).astype(np.uint8)
+    result: np.ndarray = (u * u + v * v < 0.30**2).astype(np.uint8)
+    return result
 
 
 def _floral(x: Grid, y: Grid, period: float, phases: np.ndarray) -> np.ndarray:
@@ -78,7 +80,8 @@ def _floral(x: Grid, y: Grid, period: float, phases: np.ndarray) -> np.ndarray:
     petals = radius < 0.26 + 0.13 * np.cos(5 * np.arctan2(v, u) + 3 * wobble)
     out = petals.astype(np.uint8)
     out[radius < 0.11] = 3
-    return out
+    result: np.ndarray = out
+    return result
 
 
 def _argyle(x: Grid, y: Grid, period: float, phases: np.ndarray) -> np.ndarray:
@@ -97,7 +100,8 @@ def _camo(x: Grid, y: Grid, period: float, phases: np.ndarray) -> np.ndarray:
     p = phases * 6.28
     field = np.sin(k * (x + 0.5 * y) + p[0]) + np.sin(k * (1.3 * y - 0.6 * x) + p[1])
     field = field + 0.8 * np.sin(k * 1.9 * (x - 0.2 * y) + p[2] + np.sin(k * y + p[3]))
-    return ((field > -0.3).astype(np.uint8) * 2) - (field > 0.75).astype(np.uint8)
+    result: np.ndarray = ((field > -0.3).astype(np.uint8) * 2) - (field > 0.75).astype(np.uint8)
+    return result
 
 
 def _leopard(x: Grid, y: Grid, period: float, phases: np.ndarray) -> np.ndarray:
@@ -109,7 +113,8 @@ def _leopard(x: Grid, y: Grid, period: float, phases: np.ndarray) -> np.ndarray:
     broken = np.abs(np.sin(angle * 1.5 + 4 * wobble)) > 0.22
     out = ((radius < 0.42) & broken).astype(np.uint8)
     out[radius < 0.23] = 2
-    return out
+    result: np.ndarray = out
+    return result
 
 
 _PATTERNS: dict[str, _Cloth] = {

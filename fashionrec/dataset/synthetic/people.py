@@ -119,7 +119,8 @@ class _Body:
         """Points of an upright head (centre 0, -19), nodded to the side."""
         a = np.radians(self.tilt)
         turn = np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])
-        return (points - (0, -9)) @ turn.T + (0, -9)
+        result: Points = (points - (0, -9)) @ turn.T + (0, -9)
+        return result
 
     def behind(self) -> None:
         """Hair that falls behind the shoulders, and the stand of a mannequin."""

@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +63,9 @@ class _Taken:
     seen: tuple[tuple[Product, Box], ...]
 
 
-def draw_world(out: Path, settings: WorldSettings, progress: Callable[[int, int], None] | None = None) -> dict:
+def draw_world(
+    out: Path, settings: WorldSettings, progress: Callable[[int, int], None] | None = None
+) -> dict[str, Any]:
     """Draws everything under ``out`` and returns counts; ``progress(done, total)`` is told after every photo.
 
     The same settings give the same bytes, whatever ``workers`` is. Raises DataError where ``out`` exists and is not

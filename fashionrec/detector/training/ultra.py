@@ -207,7 +207,7 @@ def _cores_kept() -> Iterator[None]:
     yield
     from ultralytics.utils import torch_utils
 
-    torch_utils.NUM_THREADS = torch.get_num_threads()
+    torch_utils.NUM_THREADS = torch.get_num_threads()  # type: ignore[attr-defined]
     if own is None:
         os.environ.pop("OMP_NUM_THREADS", None)
 

@@ -32,7 +32,8 @@ def _plot(test_set: str, document: Mapping[str, Any]) -> dict[str, Any]:
     middle, scale = (_NAME + _WIDTH - _ROOM) / 2, (_WIDTH - _ROOM - _NAME) / 2 / most
 
     def place(share: float) -> float:
-        return round(middle + 100 * share * scale, 1)
+        result: float = round(middle + 100 * share * scale, 1)
+        return result
 
     lines = [
         {

@@ -191,7 +191,8 @@ def colour_histogram(pixels: Image.Image, bins: int) -> np.ndarray:
     values = values[(values < 250).any(axis=1)]
     cells = (values * bins) // 256
     counts = np.bincount((cells[:, 0] * bins + cells[:, 1]) * bins + cells[:, 2], minlength=bins**3)
-    return counts / max(1, counts.sum())
+    result: np.ndarray = counts / max(1, counts.sum())
+    return result
 
 
 def queries_from(rows: Sequence[Any], category_columns: Sequence[str]) -> list[PhotoQuery]:

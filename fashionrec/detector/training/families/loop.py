@@ -223,7 +223,8 @@ def _measured(learner: Learner, device: torch.device, data: Path, evaluate: Eval
 def _normalized(pictures: torch.Tensor, spec: dict[str, Any]) -> torch.Tensor:
     """uint8 [n, side, side, 3] as the network sees it: the torch twin of serving's ``batch_input``."""
     mean, std = (torch.tensor(spec[key], device=pictures.device)[:, None, None] for key in ("mean", "std"))
-    return (pictures.permute(0, 3, 1, 2).float() * spec["scale"] - mean) / std
+    result: torch.Tensor = (pictures.permute(0, 3, 1, 2).float() * spec["scale"] - mean) / std
+    return result
 
 
 def _collated(items: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> tuple[torch.Tensor, list[Truth]]:

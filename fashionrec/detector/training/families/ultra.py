@@ -115,7 +115,8 @@ def reference(yolo: Any, side: int) -> Callable[[Image.Image], np.ndarray]:
         if transformer:
             centre, half = rows[:, :2], rows[:, 2:4] / 2
             rows = np.concatenate([(centre - half) * side, (centre + half) * side, rows[:, 4:]], axis=1)
-        return rows
+        result: np.ndarray = rows
+        return result
 
     return answer
 
