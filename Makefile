@@ -14,7 +14,7 @@ SEED := $(or $(SEED),$(shell date +%s))
 # Processes that tests start would compile the whole package again and again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test tests test-random lint bench format lock core-test test-floors release-check clean
+.PHONY: help demo test tests test-random lint bench format lock core-test test-floors release-check wheel clean
 .DEFAULT_GOAL := help
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo "make test-random   all tests in random order; SEED=N repeats one"
 	@echo "make lint    ruff format check, ruff, types"
 	@echo "make bench   the benchmarks"
+	@echo "make wheel   dist/: a wheel and an sdist"
 	@echo "make release-check   all that is run before a release: hours"
 
 $(READY): requirements-all.lock pyproject.toml
@@ -76,6 +77,10 @@ lock:
 	  --output-file requirements.lock
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	  --extra train --extra dev --constraint constraints.txt --output-file requirements-all.lock
+
+# dist/fashionrec-VERSION-py3-none-any.whl and .tar.gz, which pip installs without this checkout.
+wheel: $(READY)
+	$(BIN)/python -m hatchling build
 
 clean:
 	rm -rf $(VENV) .venv-floors runs/demo
