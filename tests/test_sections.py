@@ -91,7 +91,7 @@ def test_what_is_wrong_is_told_with_its_place(change: dict[str, Any], path: str,
         (int | str | list[int] | None, [0, 1], [0, 1]),
         (tuple[str, str], ["a", 1], ("a", "1")),
         (dict[str, str | None], {1: None}, {"1": None}),
-        (Annotated[int, Before(lambda value: 0 if value == "auto" else value)], "auto", 0),
+        (Annotated[int, Before(lambda value: 0 if value == "auto" else value, {"const": "auto"})], "auto", 0),
         (Annotated[list[float], Bounds(min_length=2, max_length=2)], [1, 2], [1.0, 2.0]),
     ],
 )

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from fashionrec.cli.session import Command, Context, Session
-from fashionrec.common.text import shell_word
+from fashionrec.common.text import json_text, shell_word
 from fashionrec.errors import ConfigError, DataError, FashionrecError, Refused
 
 _CORE = ("typer", "rich", "pydantic", "PyYAML", "numpy", "Pillow", "onnxruntime", "faiss-cpu", "tokenizers", "openai")
@@ -34,6 +34,7 @@ def mount(app: typer.Typer) -> None:
     app.command("doctor", cls=Command, help=about)(doctor)
     config = typer.Typer(help="Settings.", no_args_is_help=True, rich_markup_mode=None)
     config.command("show", cls=Command, help="Every setting, its value, and where it came from.")(show)
+    config.command("schema", cls=Command, help="Print a JSON Schema of the settings, for editors.")(schema)
     app.add_typer(config, name="config")
 
 
@@ -55,6 +56,14 @@ def show(
 
     session.out.result(chosen, human)
     session.out.next("fashionrec COMMAND --set SECTION.KEY=VALUE, or --config FILE with what differs from these")
+
+
+def schema(context: Context) -> None:
+    """Print the JSON Schema: ``fashionrec config schema > fashionrec.schema.json``."""
+    from fashionrec.config.schema import settings_schema
+
+    document = settings_schema()
+    context.session.out.result(document, lambda: context.session.out.block(json_text(document, indent=2)))
 
 
 def doctor(

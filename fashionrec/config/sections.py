@@ -76,10 +76,10 @@ class OneOf:
 
 
 class Before:
-    """What is done to a value before it is looked at."""
+    """A conversion of a value before it is checked; ``accepts`` is the JSON Schema of the extra spellings."""
 
-    def __init__(self, change: Callable[[Any], Any]) -> None:
-        self.change = change
+    def __init__(self, change: Callable[[Any], Any], accepts: dict[str, Any]) -> None:
+        self.change, self.accepts = change, accepts
 
 
 class Section:

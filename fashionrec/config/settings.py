@@ -22,7 +22,7 @@ def auto_is_zero(value: Any) -> Any:
 
 
 #: A number that is chosen by measurement where it is 0, which is also written ``auto``.
-Chosen = Annotated[int, Bounds(ge=0), Before(auto_is_zero)]
+Chosen = Annotated[int, Bounds(ge=0), Before(auto_is_zero, {"const": "auto"})]
 
 
 def as_list(value: Any) -> Any:
@@ -152,7 +152,9 @@ class TrainConfig(YoloSection):
     lr0: Annotated[float, Bounds(gt=0)]
     resume: bool
     balance: Literal["none", "sample", "loss"]
-    loggers: Annotated[list[Literal["tensorboard", "mlflow", "wandb"]], Before(as_list)]
+    loggers: Annotated[
+        list[Literal["tensorboard", "mlflow", "wandb"]], Before(as_list, {"enum": ["tensorboard", "mlflow", "wandb"]})
+    ]
 
 
 class FinetuneConfig(YoloSection):
