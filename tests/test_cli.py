@@ -386,28 +386,6 @@ def test_yolo_habits_work_as_flags_do(cli: Cli) -> None:
     assert "train.epochs" in done.err
 
 
-def test_every_example_of_the_readme_names_real_verbs_and_flags(cli: Cli) -> None:
-    """Each `fashionrec ...` line of the README is parsed by the command line itself, with --help so that nothing runs."""
-    import re
-    import shlex
-
-    text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    lines = [
-        line.strip()
-        for block in re.findall(r"```(?:bash|console|sh)\n(.*?)```", text, re.S)
-        for line in block.splitlines()
-    ]
-    commands = [line.removeprefix("$ ") for line in lines if line.removeprefix("$ ").startswith("fashionrec ")]
-    assert len(commands) >= 10
-    for command in commands:
-        words = shlex.split(command, comments=True)[1:]
-        done = cli(*words, "--help")
-        assert done.code == 0, f"{command}: {done.err}"
-        offered = done.out
-        for flag in (word for word in words if word.startswith("--")):
-            assert flag.split("=")[0] in offered, f"{command}: no {flag}"
-
-
 def test_that_check_would_catch_a_wrong_flag(cli: Cli) -> None:
     assert "--indx" not in cli("query", "--help").out
 
