@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -109,6 +111,39 @@ def test_a_longer_table_takes_no_more_memory_to_read(tmp_path: Path) -> None:
                 most[count] = max(most[count], pyarrow.total_allocated_bytes() - before)
         assert n == count - 1
     assert most[20_000] < 1.2 * most[5_000]
+
+
+STREAM = """
+import re, sys
+from pathlib import Path
+from fashionrec.products.parquet import stream_parquet
+
+peak = 0
+for n, _ in enumerate(stream_parquet(Path(sys.argv[1]))):
+    if n % 1000 == 0:
+        peak = max(peak, int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]))
+print(peak)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the memory of a process from /proc")
+def test_the_process_takes_no_more_memory_for_a_longer_table(tmp_path: Path) -> None:
+    """Arrow kept buffers of row groups it had read, which its own count of allocated bytes does not show."""
+    rng, peak = np.random.default_rng(0), []
+    for count in (5_000, 60_000):
+        path = tmp_path / f"{count}.parquet"
+        texts = [f"c{m}" for m in range(8)]
+        write_rows(
+            path,
+            (
+                {"n": n, "id": f"{n:064x}", "data": rng.bytes(500), **{text: f"{text} {n}" for text in texts}}
+                for n in range(count)
+            ),
+        )
+        done = subprocess.run([sys.executable, "-c", STREAM, path], capture_output=True, text=True, check=True)
+        peak.append(int(done.stdout))
+    assert peak[1] < 1.25 * peak[0]
 
 
 def test_what_arrow_cannot_read_is_a_value_error(tmp_path: Path) -> None:

@@ -74,11 +74,12 @@ def _batches(path: Path, file: BinaryIO, columns: Sequence[str] | None = None) -
     texts = [column.path for column in known if column.physical_type == "BYTE_ARRAY"]
     table = parquet.ParquetFile(file, read_dictionary=texts)
     total = 0
-    for batch in table.iter_batches(_BATCH, columns=columns):
-        total += sum(map(_size, batch.columns))
-        if total > most:
-            raise DataError(f"{path} has {size:,} bytes and holds more than {most >> 20:,} MiB", hint=_TOO_LARGE)
-        yield batch
+    for group in range(about.num_row_groups):  # all at once, Arrow keeps what it has read of the groups before
+        for batch in table.iter_batches(_BATCH, row_groups=[group], columns=columns):
+            total += sum(map(_size, batch.columns))
+            if total > most:
+                raise DataError(f"{path} has {size:,} bytes and holds more than {most >> 20:,} MiB", hint=_TOO_LARGE)
+            yield batch
 
 
 def _size(array: Any) -> int:
