@@ -2,7 +2,8 @@
 
     python -m tests.api_reference [--write]
 
-Without ``--write`` it prints the page. ``tests/test_docs.py`` fails if the page in ``docs/`` is not up to date.
+Without ``--write`` it prints the page. ``tests/test_docs.py`` fails if the page in ``docs/`` is not
+up to date.
 """
 
 from __future__ import annotations

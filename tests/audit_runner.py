@@ -1,14 +1,16 @@
-"""Run one command of fashionrec under ``sys.addaudithook`` and report what it did that it may not do.
+"""Run one command of fashionrec under ``sys.addaudithook`` and report what it did that it may not
+do.
 
 ::
 
     python tests/audit_runner.py REPORT TOKEN ROOT [--without GUARD]... -- COMMAND...
 
-``TOKEN`` is a word that stands in everything planted; ``ROOT`` the folder that all of it lies in. ``REPORT`` gets a line of JSON
-for each violation: code with the token in it, or from below the root, that is compiled or executed; a global that a pickle looks
-up and that is not in ``PICKLED``; a process that is not one of ours; a connection; a file named after the token that is opened.
-``--without`` takes one of our guards away, which shows that the hook sees what the guard prevents. ``COMMAND`` is one of
-fashionrec's, or ``plant:NAME``, which commits one fault by itself.
+``TOKEN`` is a word that stands in everything planted; ``ROOT`` the folder that all of it lies in.
+``REPORT`` gets a line of JSON for each violation: code with the token in it, or from below the
+root, that is compiled or executed; a global that a pickle looks up and that is not in ``PICKLED``;
+a process that is not one of ours; a connection; a file named after the token that is opened.
+``--without`` takes one of our guards away, which shows that the hook sees what the guard prevents.
+``COMMAND`` is one of fashionrec's, or ``plant:NAME``, which commits one fault by itself.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
-#: Globals that pickles of our own processes name: numpy arrays, and what pools of processes hand over.
+#: Globals that pickles of our own processes name: numpy arrays, and what pools of processes hand
+#: over.
 PICKLED = frozenset(
     {
         ("numpy", "dtype"),

@@ -55,7 +55,9 @@ def no_vector() -> Any:
 
 
 class Echo(Captioner):
-    """Says of each garment which class it is, and how large its picture is: all that a new captioner has to be."""
+    """Says of each garment which class it is, and how large its picture is: all that a new
+    captioner has to be.
+    """
 
     name = "echo"
     title = "the echo"

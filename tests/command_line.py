@@ -1,4 +1,7 @@
-"""The command line in this process. It is made once: typer's own runner makes it, at 17 ms, for each use."""
+"""The command line in this process.
+
+It is made once: typer's own runner makes it, at 17 ms, for each use.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Shared fixtures: the tiny bundles of `tests/make_tiny.py`, photos, a catalogue, and the command line in this process."""
+"""Shared fixtures: the tiny bundles of `tests/make_tiny.py`, photos, a catalogue, and the command
+line in this process.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ from fashionrec.config import Config, load_config
 from fashionrec.models.bundle import Bundle
 from fashionrec.products.tables import read_products
 
-# a first example may import torch; what is slow is seen by --durations, not by a deadline on a shared machine
+# a first example may import torch; what is slow is seen by --durations, not by a deadline on a
+# shared machine
 hypothesis_settings.register_profile("fashionrec", deadline=None)
 hypothesis_settings.load_profile("fashionrec")
 
@@ -40,7 +43,9 @@ def shape(value: object) -> object:
 
 
 def keeps_its_contract(name: str, document: object) -> None:
-    """The golden file is what other people's scripts rely on: keys may be added to it, never renamed or removed."""
+    """The golden file is what other people's scripts rely on: keys may be added to it, never
+    renamed or removed.
+    """
     golden = Path(__file__).parent / "data" / "contracts" / f"{name}.json"
     assert shape(document) == json.loads(golden.read_text(encoding="utf-8")), f"{golden.name}: the contract changed"
 
@@ -91,7 +96,9 @@ def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result
 
 @pytest.fixture
 def outside(tmp_path: Path, cli: Callable[..., Result]) -> Iterator[Path]:
-    """A folder of somebody's own beside the one that is worked in: it must be as it was afterwards, and nowhere else."""
+    """A folder of somebody's own beside the one that is worked in: it must be as it was afterwards,
+    and nowhere else.
+    """
     from foreign import untouched
 
     yield from untouched(tmp_path)
@@ -106,8 +113,9 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def build(config: Config) -> Callable[..., BuildReport]:
-    """Build a catalogue with the tiny bundles. Photos are decoded in this process: `test_images` and `test_pipeline` have the
-    tests of others, which cost more than a test's few photos."""
+    """Build a catalogue with the tiny bundles. Photos are decoded in this process: `test_images`
+    and `test_pipeline` have the tests of others, which cost more than a test's few photos.
+    """
 
     def run(source: Path, root: Path, *, detect: bool = True, settings: Config = config, **options: Any) -> BuildReport:
         options.setdefault("embedder_bundle", Bundle.open(TINY / "embedder"))
@@ -132,7 +140,9 @@ def catalogue(photos: Path, build: Callable[..., BuildReport], tmp_path: Path) -
 
 
 def two_halves(path: Path, left: str, right: str, size: tuple[int, int] = (120, 90)) -> Path:
-    """A photo that the tiny detector understands: red on the left is a top, blue on the right is pants."""
+    """A photo that the tiny detector understands: red on the left is a top, blue on the right is
+    pants.
+    """
     image = Image.new("RGB", size, right)
     ImageDraw.Draw(image).rectangle((0, 0, size[0] // 2 - 1, size[1]), fill=left)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,9 @@
-"""The serving plane in an environment of its own: installs from its lock, weighs it, and queries a copied catalogue.
+"""The serving plane in an environment of its own: installs from its lock, weighs it, and queries a
+copied catalogue.
 
-Run by `make core-test` with any Python; not a pytest file. The catalogue is built in that same environment, from a bundle
-that this repository carries (`tests/data/tiny`), then copied away, its makers hidden, and asked.
+Run by `make core-test` with any Python; not a pytest file. The catalogue is built in that same
+environment, from a bundle that this repository carries (`tests/data/tiny`), then copied away, its
+makers hidden, and asked.
 """
 
 from __future__ import annotations

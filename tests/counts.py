@@ -2,7 +2,8 @@
 
     python -m tests.counts [ROOT ...]
 
-One column for each checkout. ``dataset/synthetic`` (it draws the demo's pictures) is left out of the lines.
+One column for each checkout. ``dataset/synthetic`` (it draws the demo's pictures) is left out of
+the lines.
 """
 
 from __future__ import annotations

@@ -42,7 +42,9 @@ def parts(root: Path) -> list[Path]:
 
 
 def damage(path: Path, rng: random.Random) -> str:
-    """Truncate a file, or flip some of its bits, or put noise or zeros over a part of it; returns what was done."""
+    """Truncate a file, or flip some of its bits, or put noise or zeros over a part of it; returns
+    what was done.
+    """
     data = bytearray(path.read_bytes())
     before = bytes(data)
     what = ""
@@ -81,7 +83,9 @@ def ask(root: Path, photo: Path, at_once: bool = False) -> str:
 
 
 def forked(work: Callable[[], str]) -> tuple[str, str]:
-    """How some work ended: ``answered``, ``error`` (one of ours), ``bug`` (another) or ``crash``, and words about it."""
+    """How some work ended: ``answered``, ``error`` (one of ours), ``bug`` (another) or ``crash``,
+    and words about it.
+    """
     read, write = os.pipe()
     child = os.fork()
     if child == 0:

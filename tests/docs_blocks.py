@@ -1,9 +1,10 @@
-"""Run the code blocks of README and docs in order, word for word, in a copy of the repository after the demo.
+"""Run the code blocks of README and docs in order, word for word, in a copy of the repository after
+the demo.
 
     python -m tests.docs_blocks [--demo FOLDER] [FILE ...]
 
-``--demo`` takes an existing ``runs/demo`` instead of running the demo. A block is skipped only by a comment before it that
-gives a reason: ``<!-- test: skip (needs a key) -->``.
+``--demo`` takes an existing ``runs/demo`` instead of running the demo. A block is skipped only by a
+comment before it that gives a reason: ``<!-- test: skip (needs a key) -->``.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ _TIMEOUT = 1200
 
 @dataclass(frozen=True)
 class Block:
-    """A code block of a document: where it begins, its language, and why it is skipped (empty: it is not)."""
+    """A code block of a document: where it begins, its language, and why it is skipped (empty: it
+    is not).
+    """
 
     path: Path
     line: int

@@ -1,9 +1,11 @@
-"""Runs what changes a catalogue with a fault at each of its writes, and looks at what is left. Preloads `fault_shim.c`.
+"""Runs what changes a catalogue with a fault at each of its writes, and looks at what is left.
+Preloads `fault_shim.c`.
 
-LD_PRELOAD=fault_shim.so FAULT_DIR=SCRATCH python fault_runner.py SCENARIO MODE [--first N] [--step N] [--count N] [--seed S]
+LD_PRELOAD=fault_shim.so FAULT_DIR=SCRATCH python fault_runner.py SCENARIO MODE [--first N] [--step
+N] [--count N] [--seed S]
 
-Each trial is a process of its own, forked from this one, which has everything imported and no catalogue open. One line of JSON a
-trial that went wrong, and a last one with the counts.
+Each trial is a process of its own, forked from this one, which has everything imported and no
+catalogue open. One line of JSON a trial that went wrong, and a last one with the counts.
 """
 
 from __future__ import annotations
@@ -67,7 +69,9 @@ class World:
     """A folder with photos and a catalogue to make of them."""
 
     def __init__(self, folder: Path, photos: Path | None = None) -> None:
-        """Every photo that is detected is told to the file ``photos``, a byte each, outside the catalogue."""
+        """Every photo that is detected is told to the file ``photos``, a byte each, outside the
+        catalogue.
+        """
         self.folder, self.root, self.photos = folder, folder / "c", photos
         self.config: Config = load_config(env={}, sets=SETS).config
 
@@ -167,7 +171,10 @@ SCENARIOS: dict[str, tuple[Callable[[World], None], Callable[[World], Any]]] = {
 
 
 def state(root: Path) -> Any:
-    """All that a reader sees: items, vectors, pictures, words and answers; None where no catalogue is served."""
+    """All that a reader sees: items, vectors, pictures, words and answers;
+
+    None where no catalogue is served.
+    """
     if not generations.is_catalogue(root):
         return None
     with Catalogue.open(root) as catalogue:
@@ -207,7 +214,10 @@ def litter(root: Path) -> list[str]:
 
 
 def forked(work: Callable[[], Any], *, kill_after: float | None = None) -> dict[str, Any]:
-    """What some work gives, in a process of its own: ``value``, ``error``, ``crash`` (a traceback) or ``signal``."""
+    """What some work gives, in a process of its own:
+
+    ``value``, ``error``, ``crash`` (a traceback) or ``signal``.
+    """
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -243,7 +253,8 @@ class Trials:
         self.photos = scratch / "photos"
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
-        # everything happens at one path, so that what is written down about it is the same each time
+        # everything happens at one path, so that what is written down about it is the same each
+        # time
         must(forked(lambda: self.prepare(World(self.place))))
         shutil.move(self.place, self.base)
         self.before = self.fresh_state()

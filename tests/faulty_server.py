@@ -1,6 +1,8 @@
-"""A local web server with the faults of real ones. Each path has a script: a function of the request, a step per visit.
+"""A local web server with the faults of real ones. Each path has a script: a function of the
+request, a step per visit.
 
-``seen`` is every request in order; ``most_at_once`` how many were under way together; ``sent`` the body bytes by path.
+``seen`` is every request in order; ``most_at_once`` how many were under way together; ``sent`` the
+body bytes by path.
 """
 
 from __future__ import annotations
@@ -69,7 +71,10 @@ class _Quiet(ThreadingHTTPServer):
 
 
 class FaultyServer:
-    """``scripts`` maps a path to its steps; the last is repeated. What has no script is 404, also robots.txt."""
+    """``scripts`` maps a path to its steps; the last is repeated.
+
+    What has no script is 404, also robots.txt.
+    """
 
     def __init__(
         self, scripts: Mapping[str, Step | list[Step]] | None = None, tls: ssl.SSLContext | None = None

@@ -1,7 +1,9 @@
-"""The lowest versions that pyproject.toml allows, in an environment of their own (`.venv-floors`), and the core's suite on them.
+"""The lowest versions that pyproject.toml allows, in an environment of their own (`.venv-floors`),
+and the core's suite on them.
 
-Run by `make test-floors`; not a pytest file. It needs the lowest Python too. What needs torch is left out (6 GB) unless
-``--train`` is given; words after ``--`` go to pytest. What the lowest versions need themselves, pip chooses.
+Run by `make test-floors`; not a pytest file. It needs the lowest Python too. What needs torch is
+left out (6 GB) unless ``--train`` is given; words after ``--`` go to pytest. What the lowest
+versions need themselves, pip chooses.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""What somebody else may have put into a folder, and a folder outside of it that must be found again as it was."""
+"""What somebody else may have put into a folder, and a folder outside of it that must be found
+again as it was.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,10 @@ every_plant = pytest.mark.parametrize(
 
 
 def untouched(tmp_path: Path) -> Iterator[Path]:
-    """A folder of somebody's own, as it must be found again. Nothing of it may get anywhere else, either."""
+    """A folder of somebody's own, as it must be found again.
+
+    Nothing of it may get anywhere else, either.
+    """
     folder = tmp_path / "outside"
     make_yolo(folder / "train-set", 2)
     (folder / "secret.jpg").write_bytes(SECRET)

@@ -2,8 +2,9 @@
 
 python tests/forge_runner.py CATALOGUE PHOTO SCRATCH [--count N] [--seed S] [--only K ...]
 
-One line of JSON for a trial that went wrong, and a last one with the counts. A trial is right where every command gives an
-answer or a refusal of ours, within the limits of time and memory, and nothing from outside the catalogue comes out.
+One line of JSON for a trial that went wrong, and a last one with the counts. A trial is right where
+every command gives an answer or a refusal of ours, within the limits of time and memory, and
+nothing from outside the catalogue comes out.
 """
 
 from __future__ import annotations
@@ -116,7 +117,9 @@ def reseal(root: Path) -> None:
 
 
 def make(photos: Path, root: Path) -> None:
-    """A catalogue of a table of products, with several segments, captions, and an index where FAISS makes one."""
+    """A catalogue of a table of products, with several segments, captions, and an index where FAISS
+    makes one.
+    """
     tiny = Path(__file__).parent / "data" / "tiny"
     names = sorted(path.stem for path in photos.glob("*.jpg"))
     table = photos / "products.csv"
@@ -207,7 +210,9 @@ def _sqlite(root: Path, rng: random.Random) -> Path:
 
 
 def forge_rows(root: Path, rng: random.Random) -> str:
-    """Other values in some rows: constraints are those of the schema, so what it forbids is written around it."""
+    """Other values in some rows: constraints are those of the schema, so what it forbids is written
+    around it.
+    """
     db = sqlite3.connect(_sqlite(root, rng), isolation_level=None)
     told = []
     try:
@@ -462,7 +467,9 @@ def use(root: Path, photo: Path, out: Path) -> list[list[Any]]:
 
 
 def forked(work: Callable[[], Any]) -> tuple[Any, int]:
-    """What some work gave in a process of its own (a text where it was lost), and that process's MiB."""
+    """What some work gave in a process of its own (a text where it was lost), and that process's
+    MiB.
+    """
     read, write = os.pipe()
     child = os.fork()
     if child == 0:

@@ -1,8 +1,10 @@
-"""Golden documents: whole outputs, value by value, kept under ``tests/data/golden`` and read by a reviewer.
+"""Golden documents: whole outputs, value by value, kept under ``tests/data/golden`` and read by a
+reviewer.
 
-``python -m pytest tests/test_golden_*.py --write-golden`` writes them anew after an intended change; the difference is
-in the commit. What no two machines share is masked by :data:`MASKS`, an explicit list, and each mask still checks the
-value: a time is a number that is not negative, a date is a date. Floats are compared within :data:`TOLERANCE`.
+``python -m pytest tests/test_golden_*.py --write-golden`` writes them anew after an intended
+change; the difference is in the commit. What no two machines share is masked by :data:`MASKS`, an
+explicit list, and each mask still checks the value: a time is a number that is not negative, a date
+is a date. Floats are compared within :data:`TOLERANCE`.
 """
 
 from __future__ import annotations
@@ -47,8 +49,8 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     "<sha256>": _matches("[0-9a-f]{64}"),
     "<local server>": _matches(r"127\.0\.0\.1:\d+"),
 }
-#: What differs between machines or runs: the end of a value's place in its document, in which each key may have wildcards
-#: and ``$`` is the document itself.
+#: What differs between machines or runs: the end of a value's place in its document, in which each
+#: key may have wildcards and ``$`` is the document itself.
 MASKS: dict[str, str] = {
     "timings_ms.*": "<number>",
     "seconds.*": "<number>",
@@ -63,7 +65,8 @@ MASKS: dict[str, str] = {
     "batches.[].server": "<local server>",
     "time": "<date>",
     "versions": "<versions>",
-    # databases, JPEGs and vectors: their bytes are those of the SQLite, the libjpeg and the processor at hand
+    # databases, JPEGs and vectors: their bytes are those of the SQLite, the libjpeg and the
+    # processor at hand
     "files.generations/*.sha256": "<sha256>",
     "files.generations/*.size": "<count>",
     "files.segments/*.sha256": "<sha256>",
@@ -73,7 +76,10 @@ MASKS: dict[str, str] = {
 
 
 def masked(document: Any, masks: Mapping[str, str], place: tuple[str, ...] = ("$",)) -> Any:
-    """The document with what ``masks`` name replaced. Raises AssertionError for a value that is not of its kind."""
+    """The document with what ``masks`` name replaced.
+
+    Raises AssertionError for a value that is not of its kind.
+    """
     for pattern, kind in masks.items():
         keys = pattern.split(".")
         end = place[-len(keys) :]
@@ -92,7 +98,9 @@ def masked(document: Any, masks: Mapping[str, str], place: tuple[str, ...] = ("$
 
 
 def differences(expected: Any, actual: Any, place: str = "", tolerance: float = TOLERANCE) -> list[str]:
-    """Where two documents differ, one line each: types exactly, texts exactly, floats within the tolerance."""
+    """Where two documents differ, one line each: types exactly, texts exactly, floats within the
+    tolerance.
+    """
     if isinstance(expected, dict) and isinstance(actual, dict):
         lost, new = [[key for key in a if key not in b] for a, b in ((expected, actual), (actual, expected))]
         found = [f"{place}: lost {lost}, new {new}"] if lost or new else []
@@ -148,7 +156,10 @@ class Golden:
         assert not wrong, "\n".join([f"{path.name}: is the change meant? Then --write-golden", *wrong[:40]])
 
     def text(self, name: str, actual: str, masks: Mapping[str, str] | None = None) -> None:
-        """Compare a text with ``NAME.txt``. ``masks`` are regular expressions, and what stands for what they match."""
+        """Compare a text with ``NAME.txt``.
+
+        ``masks`` are regular expressions, and what stands for what they match.
+        """
         for pattern, kind in (masks or {}).items():
             actual = re.sub(pattern, kind, actual)
         path = FOLDER / f"{name}.txt"

@@ -1,8 +1,10 @@
-"""The small world of the golden documents: drawn photos, a product table, a catalogue of them, datasets with labels.
+"""The small world of the golden documents: drawn photos, a product table, a catalogue of them,
+datasets with labels.
 
-Photos are BMP files, whose bytes are the same everywhere, so that ids and hashes are too. The detector is that of
-`make_golden_models.py`, the encoder the tiny one: a photo at 4 x 4 pixels. Everything is named from the world's own
-folder, in which commands run, so that no document holds a path of the machine.
+Photos are BMP files, whose bytes are the same everywhere, so that ids and hashes are too. The
+detector is that of `make_golden_models.py`, the encoder the tiny one: a photo at 4 x 4 pixels.
+Everything is named from the world's own folder, in which commands run, so that no document holds a
+path of the machine.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ LENIENT = ("--set", "build.max_failures=0.2")
 MODELS = ("--detector", DETECTOR, "--embedder", TINY / "embedder")
 
 LANDSCAPE, PORTRAIT = (160, 120), (120, 160)
-#: Where the detector looks, in the pixels of a photo of 160 x 120 (scale 2.5, eight rows of padding above and below).
+#: Where the detector looks, in the pixels of a photo of 160 x 120 (scale 2.5, eight rows of padding
+#: above and below).
 PLACES = {
     "a": (10, 5, 70, 65),
     "b": (77.5, 12.5, 142.5, 52.5),
@@ -50,10 +53,14 @@ COLOURS = {
 def photo(
     path: Path, garments: Mapping[str, str], size: tuple[int, int] = LANDSCAPE, ground: str = "gainsboro"
 ) -> Path:
-    """A photo with a coloured garment at each of the named places. ``"red/blue"`` has a blue lower part."""
+    """A photo with a coloured garment at each of the named places.
+
+    ``"red/blue"`` has a blue lower part.
+    """
     image = Image.new("RGB", size, ground)
     draw = ImageDraw.Draw(image)
-    # a portrait is padded left and right instead: the same places lie 20 pixels further left and lower
+    # a portrait is padded left and right instead: the same places lie 20 pixels further left and
+    # lower
     across, down = (0, 0) if size[0] > size[1] else (-20, 20)
     for place, colour in garments.items():
         x1, y1, x2, y2 = PLACES[place]
@@ -67,8 +74,9 @@ def photo(
     return path
 
 
-#: photo, product, and its data. Empty cells, a price in cents, a sold-out and an unreleased product, Korean titles, a
-#: cell that a spreadsheet would compute, a product of two photos, a photo of two products, a photo that nothing is seen in.
+#: photo, product, and its data. Empty cells, a price in cents, a sold-out and an unreleased
+#: product, Korean titles, a cell that a spreadsheet would compute, a product of two photos, a photo
+#: of two products, a photo that nothing is seen in.
 PRODUCTS = """\
 image,product_id,category,title,brand,price,currency,availability,release_date,url,size
 photos/red-top.bmp,T1,top,빨간 리넨 셔츠,Hanbok,39000,KRW,in_stock,2025-03-01,https://shop.example/T1,M
@@ -130,7 +138,10 @@ def run(*arguments: object) -> Result:
 
 @pytest.fixture(scope="session")
 def built_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The world with its catalogue in ``catalogue``, for reading only; ``build.json`` is what the build said."""
+    """The world with its catalogue in ``catalogue``, for reading only;
+
+    ``build.json`` is what the build said.
+    """
     root = make_world(tmp_path_factory.mktemp("world"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
@@ -154,8 +165,9 @@ def own_world(built_world: Path, cli: Callable[..., Result], tmp_path: Path) -> 
     return tmp_path
 
 
-#: Labelled photos by split: the garments that are drawn, and how far (pixels) and as what each is labelled. A label that is
-#: off, one of a wrong class, one of a garment that is not there and one that is missing make every figure of its own value.
+#: Labelled photos by split: the garments that are drawn, and how far (pixels) and as what each is
+#: labelled. A label that is off, one of a wrong class, one of a garment that is not there and one
+#: that is missing make every figure of its own value.
 LABELLED: dict[str, dict[str, tuple[dict[str, str], tuple[int, int], dict[str, tuple[str, float, float]]]]] = {
     "train": {
         "one": ({"a": "red", "d": "blue"}, LANDSCAPE, {"a": ("top", 0, 0), "d": ("pants", 2, -1)}),
@@ -184,7 +196,10 @@ THEIRS = ("tee", "shoe", "jeans", "dress", "skirt")  # another order, other name
 
 
 def make_dataset(root: Path, names: tuple[str, ...] = OURS, called: Mapping[str, str] | None = None) -> Path:
-    """:data:`LABELLED` as a YOLO dataset; ``called`` is what it names our classes. Returns its data.yaml."""
+    """:data:`LABELLED` as a YOLO dataset;
+
+    ``called`` is what it names our classes. Returns its data.yaml.
+    """
     for split, photos in LABELLED.items():
         for name, (garments, size, truth) in photos.items():
             photo(root / split / "images" / f"{name}.bmp", garments, size)
@@ -205,7 +220,8 @@ def make_dataset(root: Path, names: tuple[str, ...] = OURS, called: Mapping[str,
     return data
 
 
-#: What the captioning server says of each drawn colour: its English and Korean name, and the vocabulary's.
+#: What the captioning server says of each drawn colour: its English and Korean name, and the
+#: vocabulary's.
 SAID = {
     "red": ("red", "빨강"),
     "brick": ("burgundy", "버건디"),
@@ -221,7 +237,10 @@ SAID = {
 
 
 def say(request: Recorded, number: int) -> Reply:
-    """An answer that depends on the crop that was sent alone: the colour in its middle, by name. Greys are refused."""
+    """An answer that depends on the crop that was sent alone: the colour in its middle, by name.
+
+    Greys are refused.
+    """
     encoded = re.search(r"data:image/jpeg;base64,([\w+/=]+)", json.dumps(request.body))
     assert encoded is not None
     with Image.open(io.BytesIO(base64.b64decode(encoded.group(1)))) as crop:

@@ -1,4 +1,5 @@
-"""Things that other people put into folders: pickles, data sets and settings that would run code. Nothing here is a test.
+"""Things that other people put into folders: pickles, data sets and settings that would run code.
+Nothing here is a test.
 
 Whatever is planted names ``CANARY``; where it ran, a file of that name lies in the folder.
 """
@@ -58,7 +59,10 @@ def python_code(folder: Path) -> str:
 
 
 def planted_dataset(data_yaml: Path, folder: Path) -> None:
-    """Plant in a dataset what ultralytics would run: ``download:``, ``labels.cache`` and ``.npy`` files beside the photos."""
+    """Plant in a dataset what ultralytics would run:
+
+    ``download:``, ``labels.cache`` and ``.npy`` files beside the photos.
+    """
     text = data_yaml.read_text(encoding="utf-8")
     data_yaml.write_text(f"{text}\ndownload: |\n  {python_code(folder)}\n", encoding="utf-8")
     for place in [data_yaml.parent, *data_yaml.parent.iterdir()]:

@@ -1,4 +1,6 @@
-"""A server on 127.0.0.1 that answers each request by a function of its own socket, whatever HTTP would have it do."""
+"""A server on 127.0.0.1 that answers each request by a function of its own socket, whatever HTTP
+would have it do.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +40,9 @@ Act = Callable[[Request], None]
 
 
 class HostileServer:
-    """``with HostileServer(act) as server``; ``server.seen`` are the requests that came, ``server.dripped`` counts the bytes
-    that were sent one at a time."""
+    """``with HostileServer(act) as server``; ``server.seen`` are the requests that came,
+    ``server.dripped`` counts the bytes that were sent one at a time.
+    """
 
     def __init__(self, act: Act) -> None:
         self.act = act
@@ -96,21 +99,27 @@ def answer(body: bytes, status: int = 200, **headers: str) -> bytes:
 
 @lru_cache
 def bomb(megabytes: int, begin: bytes = b"") -> bytes:
-    """A gzip stream that inflates to ``begin`` and so many megabytes of zeros; made without holding them."""
+    """A gzip stream that inflates to ``begin`` and so many megabytes of zeros; made without holding
+    them.
+    """
     packer = zlib.compressobj(9, wbits=31)
     packed = packer.compress(begin) + b"".join(packer.compress(bytes(1 << 20)) for _ in range(megabytes))
     return packed + packer.flush()
 
 
 def resident() -> int:
-    """The memory that this process holds, in bytes, from now on also its peak; 0 where the system does not say."""
+    """The memory that this process holds, in bytes, from now on also its peak; 0 where the system
+    does not say.
+    """
     with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w", encoding="ascii") as peak:
         peak.write("5")
     return most_resident()
 
 
 def most_resident() -> int:
-    """The most memory that this process has held since :func:`resident`, in bytes; 0 where the system does not say."""
+    """The most memory that this process has held since :func:`resident`, in bytes; 0 where the
+    system does not say.
+    """
     with contextlib.suppress(OSError), open("/proc/self/status", encoding="ascii") as status:
         for line in status:
             if line.startswith("VmHWM:"):

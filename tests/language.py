@@ -50,7 +50,10 @@ class Finding:
 
 
 def check(path: Path, *, names: bool = True) -> Iterator[Finding]:
-    """Yield the findings of one Python file. ``names=False`` skips the rules on names and messages (tests)."""
+    """Yield the findings of one Python file.
+
+    ``names=False`` skips the rules on names and messages (tests).
+    """
     source = path.read_text(encoding="utf-8")
     tree = ast.parse(source)
     lines = source.splitlines()
@@ -105,7 +108,9 @@ def _plurals(path: Path, node: ast.JoinedStr) -> Iterator[Finding]:
 
 
 def _is_constant(node: ast.expr) -> bool:
-    """Return whether a formatted value is a constant such as ``MAX_ROWS``, whose number is known to be above one."""
+    """Return whether a formatted value is a constant such as ``MAX_ROWS``, whose number is known to
+    be above one.
+    """
     name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
     return bool(name) and name.lstrip("_").isupper()
 

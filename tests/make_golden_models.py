@@ -1,9 +1,11 @@
-"""Makes ``tests/data/golden/models/detector``: a detector whose boxes, classes and confidences all differ.
+"""Makes ``tests/data/golden/models/detector``: a detector whose boxes, classes and confidences all
+differ.
 
 python tests/make_golden_models.py        (needs onnx, of the extra "train"; the result is committed)
 
-It looks at four places of a photo. What is red there is a top, blue is pants, green a dress, yellow a skirt, and the purer the
-colour, the higher the confidence. No two coordinates of its boxes are the same, so that a swapped side is seen.
+It looks at four places of a photo. What is red there is a top, blue is pants, green a dress, yellow
+a skirt, and the purer the colour, the higher the confidence. No two coordinates of its boxes are
+the same, so that a swapped side is seen.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from fashionrec.types import CLASS_NAMES
 
 MODELS = Path(__file__).parent / "data" / "golden" / "models"
 SIDE = 64
-#: x1, y1, x2, y2 in the network's input; `golden_world.PLACES` are the same in a photo of 160 x 120 pixels.
+#: x1, y1, x2, y2 in the network's input; `golden_world.PLACES` are the same in a photo of 160 x 120
+#: pixels.
 PLACES = ((4, 10, 28, 34), (31, 13, 57, 29), (7, 37, 25, 53), (34, 33, 60, 51))
 #: How much of red, green and blue makes each class.
 COLOURS = {"top": (1, -0.5, -0.5), "pants": (-0.5, -0.5, 1), "dress": (-0.5, 1, -0.5), "skirt": (0.5, 0.5, -1)}

@@ -1,9 +1,11 @@
-"""Makes ``tests/data/tiny``: a detector and an encoder small enough to read, as real bundles, and six photos.
+"""Makes ``tests/data/tiny``: a detector and an encoder small enough to read, as real bundles, and
+six photos.
 
 python tests/make_tiny.py        (needs onnx, of the extra "train"; the result is committed)
 
-The detector sees a top where the left half of a photo is red, and pants where the right half is blue: nothing else. The
-encoder's image vector is the photo at 4 x 4 pixels, centred; its text vector is that of a plain picture in the colours named.
+The detector sees a top where the left half of a photo is red, and pants where the right half is
+blue: nothing else. The encoder's image vector is the photo at 4 x 4 pixels, centred; its text
+vector is that of a plain picture in the colours named.
 """
 
 from __future__ import annotations
@@ -41,10 +43,13 @@ def save(
 
 
 def detector_graph(path: Path) -> None:
-    """images [b, 3, 64, 64] -> [b, 9, 2]: a box on each half; its score says how red, or how blue, the half is."""
+    """images [b, 3, 64, 64] -> [b, 9, 2]: a box on each half; its score says how red, or how blue,
+    the half is.
+    """
     half = SIDE // 2
     boxes = np.array([[half / 2, SIDE / 2, half, SIDE], [half + half / 2, SIDE / 2, half, SIDE]], np.float32).T[None]
-    # one channel minus the mean of the two others, averaged over its half: 1 for the pure colour, 0 for greys
+    # one channel minus the mean of the two others, averaged over its half: 1 for the pure colour, 0
+    # for greys
     red, blue = np.zeros((2, 1, 3, SIDE, SIDE), np.float32)
     red[:, :, :, :half], blue[:, :, :, half:] = 1, 1
     red *= np.array([1, -0.5, -0.5], np.float32).reshape(1, 3, 1, 1) / (half * SIDE)

@@ -3,10 +3,11 @@
     python -m tests.mutate --sample 60 --seed 1
     python -m tests.mutate --folder fashionrec/search --folder fashionrec/store
 
-Each folder gets its share of the sample (`tests/mutate_places.py` says what is mutated). For each mutant, the tests
-that run its line (`tests/mutate_map.py`) are run, those of a similar name first, then the quickest, until one fails.
-What the nearest of them do not notice is shown to ruff and mypy, since `make test` runs `make lint` first. What nothing
-notices is printed as a one-line diff. Exit 1: a smaller share than ``--least`` was noticed.
+Each folder gets its share of the sample (`tests/mutate_places.py` says what is mutated). For each
+mutant, the tests that run its line (`tests/mutate_map.py`) are run, those of a similar name first,
+then the quickest, until one fails. What the nearest of them do not notice is shown to ruff and
+mypy, since `make test` runs `make lint` first. What nothing notices is printed as a one-line diff.
+Exit 1: a smaller share than ``--least`` was noticed.
 """
 
 from __future__ import annotations
@@ -79,7 +80,9 @@ def folder_of(file: str) -> str:
 
 
 def draw(request: Draw) -> list[Mutant]:
-    """The sample: each folder's share by its mutable places, places at random, one of the alternatives of each."""
+    """The sample: each folder's share by its mutable places, places at random, one of the
+    alternatives of each.
+    """
     by_folder: dict[str, list[tuple[Places, int]]] = {}
     for file, text in sorted(sources(request.root, request.package).items()):
         folder = folder_of(file)
@@ -106,7 +109,10 @@ def draw(request: Draw) -> list[Mutant]:
 
 
 def declared(root: Path, tests: str) -> set[tuple[str, str]]:
-    """The mutants that are known to change nothing: ``FILE: BEFORE -> AFTER | REASON``, each on a line."""
+    """The mutants that are known to change nothing:
+
+    ``FILE: BEFORE -> AFTER | REASON``, each on a line.
+    """
     path = root / tests / DECLARED
     found = set()
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
@@ -144,7 +150,10 @@ class Workshop:
             compiled.unlink()
 
     def run(self, verdict: Verdict, tests: list[Test], wall: float = 1800.0) -> None:
-        """Run these tests on the mutant. A test that fails without it too is left out from then on."""
+        """Run these tests on the mutant.
+
+        A test that fails without it too is left out from then on.
+        """
         tree, process = self.trees.get()
         mutant, package = verdict.mutant, self.request.package
         original = original_text(self.request.root, mutant)
@@ -177,7 +186,8 @@ class Workshop:
             self.trees.put((tree, process))
 
     def is_confirmed(self, tree: Path, process: Warm, mutant: Mutant, test: str, limits: dict[str, float]) -> bool:
-        """Does the test pass without the mutant (asked once of each test), and fail with it a second time?
+        """Does the test pass without the mutant (asked once of each test), and fail with it a
+        second time?
 
         On a busy machine tests fail by chance, and most often those that watch the clock.
         """
@@ -227,7 +237,9 @@ class Lint:
 
 
 def judge(request: Draw, tests: list[Test], unmapped: list[str]) -> tuple[list[Verdict], set[str]]:
-    """Run the sample: the nearest and quickest tests of all mutants first, then the rest of them while time is left."""
+    """Run the sample: the nearest and quickest tests of all mutants first, then the rest of them
+    while time is left.
+    """
     end = time.monotonic() + request.minutes * 60
     candidates = Candidates(request.root, request.package, tests, unmapped)
     known = declared(request.root, request.tests)

@@ -44,7 +44,9 @@ class Candidates:
         return sorted(by_name.values(), key=lambda test: (not is_near(mutant.file, test.file), test.seconds, test.name))
 
     def readers(self, names: tuple[str, ...], depth: int = 3) -> list[tuple[str, set[int]]]:
-        """The lines in functions that read one of these names, also by way of other names of a module."""
+        """The lines in functions that read one of these names, also by way of other names of a
+        module.
+        """
         wanted, done, found = set(names), set(), []
         for _ in range(depth):
             further: set[str] = set()
@@ -60,7 +62,9 @@ class Candidates:
 
 
 def mentions(tree: ast.Module, names: set[str]) -> tuple[set[int], set[str]]:
-    """Where these names are read: lines in functions, and the names that modules bind by means of them."""
+    """Where these names are read: lines in functions, and the names that modules bind by means of
+    them.
+    """
     lines: set[int] = set()
     bound: set[str] = set()
 
@@ -98,14 +102,18 @@ def function_bodies(tree: ast.Module) -> list[range]:
 
 
 def is_near(file: str, test_file: str) -> bool:
-    """Does the file of tests bear the module's name: test_batch, test_captioner_batch for captioner/batch.py?"""
+    """Does the file of tests bear the module's name: test_batch, test_captioner_batch for
+    captioner/batch.py?
+    """
     path, words = Path(file), Path(test_file).stem.removeprefix("test_").split("_")
     module = (path.parent.name if path.stem == "__init__" else path.stem).strip("_").split("_")
     return any(words[n : n + len(module)] == module for n in range(len(words)))
 
 
 def batch(waiting: list[Test], seconds: float, files: int) -> list[Test]:
-    """The first tests of those that wait, at least one; each file's together, so that its fixtures are made once."""
+    """The first tests of those that wait, at least one; each file's together, so that its fixtures
+    are made once.
+    """
     chosen: dict[str, list[Test]] = {}
     spent = 0.0
     for test in waiting:

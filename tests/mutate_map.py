@@ -1,7 +1,8 @@
-"""Which lines of the package each test runs: made with coverage, one file of tests at a time, and kept between runs.
+"""Which lines of the package each test runs: made with coverage, one file of tests at a time, and
+kept between runs.
 
-A file of tests is mapped again when it changed. When the package changed, its lines are found again by comparing the
-sources; ``--fresh`` maps everything anew.
+A file of tests is mapped again when it changed. When the package changed, its lines are found again
+by comparing the sources; ``--fresh`` maps everything anew.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ HERE = Path(__file__).parent
 
 @dataclass
 class Test:
-    """A test as the map knows it. ``lines`` has those of the fixtures that it shares with others."""
+    """A test as the map knows it.
+
+    ``lines`` has those of the fixtures that it shares with others.
+    """
 
     name: str
     seconds: float
@@ -66,7 +70,9 @@ def copy_tree(root: Path, target: Path) -> None:
 
 @contextmanager
 def copies(root: Path, count: int) -> Iterator[list[Path]]:
-    """Copies of the tree for ``count`` workers, each with the plugin in a folder beside it; removed at the end."""
+    """Copies of the tree for ``count`` workers, each with the plugin in a folder beside it; removed
+    at the end.
+    """
     with tempfile.TemporaryDirectory(prefix="mutate-") as folder:
         trees = []
         for n in range(count):
@@ -94,7 +100,9 @@ def pytest_arguments(*arguments: str) -> list[str]:
 
 
 def scratch() -> tempfile.TemporaryDirectory[str]:
-    """A folder for one run of pytest and its temporary files: they go with it, also where the run is killed."""
+    """A folder for one run of pytest and its temporary files: they go with it, also where the run
+    is killed.
+    """
     in_memory = str(MEMORY) if available_bytes() >= NEEDED else None
     return tempfile.TemporaryDirectory(prefix="mutate-run-", dir=in_memory, ignore_cleanup_errors=True)
 
@@ -161,7 +169,9 @@ def run_tests(
     fail_fast: bool = True,
     wall: float = 1800.0,
 ) -> dict[str, Any]:
-    """Run tests in this order: those that ``failed``, those that ``passed``, and whether the run had to be killed."""
+    """Run tests in this order: those that ``failed``, those that ``passed``, and whether the run
+    had to be killed.
+    """
     with scratch() as folder:
         listed, out = Path(folder, "tests.json"), Path(folder, "out.json")
         listed.write_text(json.dumps(limits), encoding="utf-8")
@@ -191,7 +201,9 @@ def test_files(root: Path, tests: str) -> list[str]:
 
 
 class Map:
-    """The map in its folder: one JSON document per file of tests, and the sources that it was made from."""
+    """The map in its folder: one JSON document per file of tests, and the sources that it was made
+    from.
+    """
 
     def __init__(self, root: Path, folder: Path, package: str, tests: str) -> None:
         self.root, self.folder, self.package, self.tests = root, folder, package, tests
@@ -202,7 +214,9 @@ class Map:
         return self.folder / f"{Path(test_file).stem}.json"
 
     def state(self, test_file: str) -> str:
-        """``current``, ``carried`` (the package changed since), or ``missing`` (new or changed tests)."""
+        """``current``, ``carried`` (the package changed since), or ``missing`` (new or changed
+        tests).
+        """
         path = self.path(test_file)
         if not path.exists():
             return "missing"

@@ -1,8 +1,9 @@
 """Every mutant of a Python file: small edits of its source, found with `ast`.
 
-No mutants are made in docstrings, annotations (so neither in what `Annotated` says of an option), imports, ``raise``,
-``assert``, logging and warnings, ``if TYPE_CHECKING``, ``__all__``, versions, decorators of dataclasses and f-strings.
-A string that has a space is taken for a message and stays; so do the keywords in `KEPT_KEYWORDS`.
+No mutants are made in docstrings, annotations (so neither in what `Annotated` says of an option),
+imports, ``raise``, ``assert``, logging and warnings, ``if TYPE_CHECKING``, ``__all__``, versions,
+decorators of dataclasses and f-strings. A string that has a space is taken for a message and stays;
+so do the keywords in `KEPT_KEYWORDS`.
 """
 
 from __future__ import annotations
@@ -46,7 +47,10 @@ TYPES = {"Annotated", "Literal", "Callable", "Union", "Optional", "TypeVar", "ca
 
 @dataclass(frozen=True)
 class Mutant:
-    """One edit. ``lines`` are those of its statement; ``reader`` says what must run where that is not in a function."""
+    """One edit. ``lines`` are those of its statement;
+
+    ``reader`` says what must run where that is not in a function.
+    """
 
     file: str
     line: int

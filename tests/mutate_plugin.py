@@ -1,12 +1,14 @@
-"""The pytest plugin of `tests/mutate.py`: notes which lines each test runs, or runs chosen tests in a given order.
+"""The pytest plugin of `tests/mutate.py`: notes which lines each test runs, or runs chosen tests in
+a given order.
 
-It is copied to a folder of its own and loaded with ``-p mutate_plugin``. The environment says what it does:
+It is copied to a folder of its own and loaded with ``-p mutate_plugin``. The environment says what
+it does:
 
-``MUTATE_MAP``
-    A folder. Coverage runs with one context per test and one per fixture that several tests share; child processes
-    (which load this file as `sitecustomize`) add theirs to the context of the test that started them.
-``MUTATE_RUN``
-    A JSON file: the tests (or whole files of tests) to run, in order, each with the seconds that a test may take.
+``MUTATE_MAP`` A folder. Coverage runs with one context per test and one per fixture that several
+    tests share; child processes (which load this file as `sitecustomize`) add theirs to the context
+    of the test that started them.
+``MUTATE_RUN`` A JSON file: the tests (or whole files of tests) to run, in order, each with the
+    seconds that a test may take.
 ``MUTATE_OUT``
     The JSON file that receives the outcome.
 """
@@ -41,7 +43,9 @@ def start_coverage(context: str | None = None) -> Any:
 
 
 def record_child() -> None:
-    """Record a child process until it ends, also through `os._exit` (as children of `multiprocessing` do)."""
+    """Record a child process until it ends, also through `os._exit` (as children of
+    `multiprocessing` do).
+    """
     recorder = start_coverage(os.environ[CONTEXT])
     exit_now = os._exit
 
@@ -66,7 +70,9 @@ else:
     import pytest
 
     class Mapper:
-        """Switches coverage's context with each test and each shared fixture, and takes their times."""
+        """Switches coverage's context with each test and each shared fixture, and takes their
+        times.
+        """
 
         def __init__(self) -> None:
             self.recorder = start_coverage()
@@ -161,7 +167,9 @@ else:
         Path(os.environ["MUTATE_OUT"]).write_text(json.dumps(document), encoding="utf-8")
 
     def clear_caches() -> None:
-        """Empty the caches of the package's functions: what they keep would be noted for the first test alone."""
+        """Empty the caches of the package's functions: what they keep would be noted for the first
+        test alone.
+        """
         folders = tuple(os.environ["MUTATE_SOURCE"].split(os.pathsep))
         for module in list(sys.modules.values()):
             if not (getattr(module, "__file__", None) or "").startswith(folders):
@@ -177,5 +185,6 @@ else:
         elif mapper is not None:
             config.pluginmanager.register(mapper, "mutate-map")
 
-    # Started here and not in a hook: the package is imported by conftest.py, before any hook of a plugin could start it.
+    # Started here and not in a hook: the package is imported by conftest.py, before any hook of a
+    # plugin could start it.
     mapper = Mapper() if os.environ.get("MUTATE_MAP") else None

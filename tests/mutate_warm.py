@@ -1,7 +1,7 @@
 """Runs of pytest in forks of a process that has imported what is slow to import.
 
-Run as a script it is that process: it reads requests from its standard input, a line of JSON each, forks pytest for
-each, and answers with the fork's process number and then with its exit code.
+Run as a script it is that process: it reads requests from its standard input, a line of JSON each,
+forks pytest for each, and answers with the fork's process number and then with its exit code.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-#: Imported before the fork where the tree under test names them. None of them starts a thread when it is imported.
+#: Imported before the fork where the tree under test names them. None of them starts a thread when
+#: it is imported.
 SLOW = ("numpy", "PIL.Image", "yaml", "pandas", "typer", "rich", "pydantic", "onnxruntime", "faiss", "openai", "torch")
 
 

@@ -1,7 +1,8 @@
 """The local server with OpenAI's files and batches, built from the openai package's own types.
 
-What becomes of a batch is decided by ``plan``: for each batch in the order of their creation, a function of its lines that says
-what is answered and how it ends. A batch is worked on when it is looked at for the second time.
+What becomes of a batch is decided by ``plan``: for each batch in the order of their creation, a
+function of its lines that says what is answered and how it ends. A batch is worked on when it is
+looked at for the second time.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ def completes(lines: Sequence[dict[str, Any]]) -> Ending:
 
 
 class BatchServer(OpenAIServer):
-    """``step`` is called before and after each request is worked on: a test may kill the client there."""
+    """``step`` is called before and after each request is worked on: a test may kill the client
+    there.
+    """
 
     def __init__(self, plan: Sequence[Plan] = (), step: Callable[[str, str], None] | None = None) -> None:
         super().__init__()

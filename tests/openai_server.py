@@ -1,6 +1,8 @@
-"""A local server that speaks the wire format of OpenAI's chat completions, built from the openai package's own types.
+"""A local server that speaks the wire format of OpenAI's chat completions, built from the openai
+package's own types.
 
-It does what a script says, one step per request and the last step from then on; with no script every answer succeeds.
+It does what a script says, one step per request and the last step from then on; with no script
+every answer succeeds.
 """
 
 from __future__ import annotations
@@ -23,7 +25,10 @@ from openai.types.chat import ChatCompletion
 
 @dataclass(frozen=True)
 class Reply:
-    """One scripted answer. ``body`` is JSON, text as it is, or made from the request; ``hang`` waits before answering."""
+    """One scripted answer. ``body`` is JSON, text as it is, or made from the request;
+
+    ``hang`` waits before answering.
+    """
 
     status: int = 200
     body: Any = None
@@ -89,7 +94,9 @@ def completion(
 
 
 def fitting(body: dict[str, Any]) -> dict[str, Any]:
-    """A description that fits the schema which a request asks for: the first allowed value of each field."""
+    """A description that fits the schema which a request asks for: the first allowed value of each
+    field.
+    """
     schema = body["response_format"]["json_schema"]["schema"]
     answer: dict[str, Any] = {}
     for key, spec in schema["properties"].items():
@@ -109,7 +116,10 @@ def error(status: int, message: str, *, code: str | None = None, param: str | No
 
 
 class OpenAIServer:
-    """A server on 127.0.0.1, used as a context manager. ``script`` is a list of replies, or decides by the request."""
+    """A server on 127.0.0.1, used as a context manager.
+
+    ``script`` is a list of replies, or decides by the request.
+    """
 
     def __init__(
         self,
@@ -191,7 +201,10 @@ class OpenAIServer:
         return self.script[min(number, len(self.script) - 1)] if self.script else success()
 
     def other(self, handler: BaseHTTPRequestHandler, method: str, raw: bytes) -> None:
-        """Any request but one for a completion: a model is asked after. ``shutdown_date`` is what the server tells of it."""
+        """Any request but one for a completion: a model is asked after.
+
+        ``shutdown_date`` is what the server tells of it.
+        """
         with self._lock:
             self.others.append(f"{method} {handler.path}")
         if method != "GET" or "/models/" not in handler.path:

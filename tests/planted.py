@@ -1,4 +1,5 @@
-"""Datasets with known faults: each plant is one fault in files of its own, and can be written mended instead.
+"""Datasets with known faults: each plant is one fault in files of its own, and can be written
+mended instead.
 
 What an audit must find of a dataset is what its plants expect, and nothing else.
 """
@@ -19,7 +20,8 @@ from fashionrec.types import CLASS_NAMES
 Files = dict[str, bytes]
 Expected = tuple[str, tuple[str, ...]]  # kind of finding, its photos
 
-#: What the planted dataset is audited with: limits that 160 x 120 pixels and a handful of photos are above and below.
+#: What the planted dataset is audited with: limits that 160 x 120 pixels and a handful of photos
+#: are above and below.
 SETTINGS = (
     "audit.min_images=6",
     "audit.max_imbalance=50",
@@ -32,7 +34,9 @@ YAML = "train: [train/images, train-more.txt]\nval: [valid/images, valid-more.tx
 
 @dataclass(frozen=True)
 class Plant:
-    """One fault. ``files(True)`` has it, ``files(False)`` is the same without it, of which an audit still expects ``still``."""
+    """One fault. ``files(True)`` has it, ``files(False)`` is the same without it, of which an audit
+    still expects ``still``.
+    """
 
     name: str
     files: Callable[[bool], Files]
@@ -65,7 +69,9 @@ def photo(seed: int) -> bytes:
 
 
 def base() -> Files:
-    """A clean dataset: 30 photos over three splits, each class in each split, but skirts in four photos only."""
+    """A clean dataset: 30 photos over three splits, each class in each split, but skirts in four
+    photos only.
+    """
     files: Files = {}
     seed = 1000
     for split, numbers in (("train", range(12)), ("valid", range(9)), ("test", range(9))):
@@ -80,7 +86,9 @@ def base() -> Files:
 
 
 def write(folder: Path, plants: Iterable[Plant] = (), mended: Sequence[str] = (), **yaml: object) -> list[Expected]:
-    """Write the dataset with these plants, those named in ``mended`` without their fault; returns what must be found."""
+    """Write the dataset with these plants, those named in ``mended`` without their fault; returns
+    what must be found.
+    """
     files = base() | {"train-more.txt": b"", "valid-more.txt": b""}
     names = {"nc": 5, "names": list(CLASS_NAMES)} | yaml
     files["data.yaml"] = YAML.format(**names).encode()

@@ -1,7 +1,8 @@
 """Temporary folders of tests lie in memory where there is room.
 
-What the package writes it makes durable (``fsync``, file by file), and a suite of thousands of tests would wait for the disk
-a good part of its time. ``--basetemp FOLDER`` puts them elsewhere, and keeps them.
+What the package writes it makes durable (``fsync``, file by file), and a suite of thousands of
+tests would wait for the disk a good part of its time. ``--basetemp FOLDER`` puts them elsewhere,
+and keeps them.
 """
 
 from __future__ import annotations

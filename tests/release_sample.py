@@ -1,9 +1,10 @@
 """The option ``--release-sample SECONDS``: of the tests marked ``release`` a seeded random sample.
 
-`make release-check` runs them all; `.ci/run` a minute of them, before the other tests: the first worker of xdist has them
-all. Each file gets an equal share of the time that is left and runs its tests in random order until its share is spent; the
-rest is skipped. A test that needs longer than a few seconds says so, ``@pytest.mark.release(seconds=120)``, and is drawn
-only where that fits. The header names the seed; ``--release-seed`` repeats it.
+`make release-check` runs them all; `.ci/run` a minute of them, before the other tests: the first
+worker of xdist has them all. Each file gets an equal share of the time that is left and runs its
+tests in random order until its share is spent; the rest is skipped. A test that needs longer than a
+few seconds says so, ``@pytest.mark.release(seconds=120)``, and is drawn only where that fits. The
+header names the seed; ``--release-seed`` repeats it.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ def is_release(item: pytest.Item) -> bool:
 
 
 class Sample:
-    """Orders the tests marked ``release``, before all others, and skips those for which no time is left."""
+    """Orders the tests marked ``release``, before all others, and skips those for which no time is
+    left.
+    """
 
     def __init__(self, seconds: float, seed: int) -> None:
         self.seconds, self.seed = seconds, seed

@@ -1,6 +1,8 @@
-"""A local server that answers as the roboflow package expects: key, workspace, project, version, export, zip, upload.
+"""A local server that answers as the roboflow package expects: key, workspace, project, version,
+export, zip, upload.
 
-It holds one project, ``team/garments``. Faults are lists of what happens to the next requests of a kind, used up in order.
+It holds one project, ``team/garments``. Faults are lists of what happens to the next requests of a
+kind, used up in order.
 """
 
 from __future__ import annotations

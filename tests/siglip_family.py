@@ -1,4 +1,6 @@
-"""SigLIP as a family of encoders, as somebody would add it: nothing but this file and a line in the registry."""
+"""SigLIP as a family of encoders, as somebody would add it: nothing but this file and a line in the
+registry.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -2,8 +2,9 @@
 
 python -m tests.sql_oracle CATALOGUE [--questions 500] [--seed 1]
 
-The catalogue is one of `benchmarks/query_catalogue.py`, changed or not. SQLite's own JSON functions, comparisons and full-text
-search answer the same questions; each that is answered otherwise is printed. Exits with 1 where there is one.
+The catalogue is one of `benchmarks/query_catalogue.py`, changed or not. SQLite's own JSON
+functions, comparisons and full-text search answer the same questions; each that is answered
+otherwise is printed. Exits with 1 where there is one.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""What a test needs of the operating system and only POSIX has: it is skipped, with the reason, where it is not there.
+"""What a test needs of the operating system and only POSIX has: it is skipped, with the reason,
+where it is not there.
 
-What is asked is the system itself, not its name: other systems, file systems and accounts lack some of it too.
+What is asked is the system itself, not its name: other systems, file systems and accounts lack some
+of it too.
 """
 
 from __future__ import annotations

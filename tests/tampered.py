@@ -1,4 +1,6 @@
-"""A bundle whose graphs answer something else: the fault, or the count, that a test plants between a model and its session."""
+"""A bundle whose graphs answer something else: the fault, or the count, that a test plants between
+a model and its session.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The harness of an adversary: what it must see, what honest folders do, and a seeded sample of its cells."""
+"""The harness of an adversary: what it must see, what honest folders do, and a seeded sample of its
+cells.
+"""
 
 from __future__ import annotations
 

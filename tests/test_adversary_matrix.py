@@ -1,4 +1,6 @@
-"""Every cell of the adversary's matrix, in slices: every place, everything that can be planted there, every command."""
+"""Every cell of the adversary's matrix, in slices: every place, everything that can be planted
+there, every command.
+"""
 
 from __future__ import annotations
 

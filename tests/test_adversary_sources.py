@@ -1,4 +1,6 @@
-"""Data sets and archives that name, or link to, what lies elsewhere: nothing outside is read, and the reader says so."""
+"""Data sets and archives that name, or link to, what lies elsewhere: nothing outside is read, and
+the reader says so.
+"""
 
 from __future__ import annotations
 

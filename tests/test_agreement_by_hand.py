@@ -1,4 +1,6 @@
-"""How far two detectors, or two encoders, agree: answers that differ, by hand, and the limits that judge them."""
+"""How far two detectors, or two encoders, agree: answers that differ, by hand, and the limits that
+judge them.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,10 @@ def detections(rows: Sequence[Row]) -> Detections:
 
 
 class Told:
-    """A detector that answers what it is told for a photo, which its first pixel names; ``asked`` are its calls."""
+    """A detector that answers what it is told for a photo, which its first pixel names;
+
+    ``asked`` are its calls.
+    """
 
     def __init__(self, answers: Sequence[Sequence[Row]], alone: int = 0) -> None:
         self.answers, self.alone = answers, alone
@@ -57,8 +62,8 @@ def test_what_one_finds_and_the_other_does_not_counts_both_ways() -> None:
     source = Told([[(A, 0.9, 1), (FAR, 0.8, 1)], [(A, 0.6, 2)], [], [(A, 0.3, 0)]])
     exported = Told([[(B, 0.7, 1)], [(A, 0.6, 3)], [(FAR, 0.9, 0)], [(A, 0.2, 0)]])
     figures = compare(source, exported, photos(4))
-    # of the source's four: the first (IoU .8, .2 apart), and the last, of which .2 is sure enough; of the exported one's
-    # three: the first
+    # of the source's four: the first (IoU .8, .2 apart), and the last, of which .2 is sure enough;
+    # of the exported one's three: the first
     assert figures == {
         "photos_compared": 4,
         "detections_source": 4,
@@ -196,7 +201,9 @@ class RowsBundle:
 
 
 def check_rows(scores: Sequence[float], pixels: float = 0.0, score: float = 0.0) -> dict[str, Any]:
-    """Two photos' figures, where the export answers the source's rows in another order, and a little off."""
+    """Two photos' figures, where the export answers the source's rows in another order, and a
+    little off.
+    """
     theirs = np.array([[10.0 * n, 20, 10 * n + 9, 40, value, n % 3] for n, value in enumerate(scores)], np.float32)
     ours = theirs[::-1] + np.array([0, 0, 0, pixels, score, 0], np.float32)
     return check(lambda photo: theirs, RowsBundle(ours), drawn()[:2])  # type: ignore[arg-type]
@@ -293,7 +300,8 @@ def test_boxes_without_their_like_are_counted_and_the_differences_are_of_the_nea
     source = detections([(A, 0.9, 1), (FAR, 0.8, 1), (A, 0.04, 1)])
     ours = detections([([0.0, 0.25, 10, 4], 0.9005, 1), ([0.0, 0, 10.4, 4], 0.9, 1), (FAR, 0.8, 2)])
     pairs.add(source, ours, 0.05, 0.5, 0.001)
-    # the first is .25 pixels and .0005 from one, .4 pixels and 0 from another: .5 + .5 against .8 of what may be
+    # the first is .25 pixels and .0005 from one, .4 pixels and 0 from another: .5 + .5 against .8
+    # of what may be
     assert (pairs.boxes, pairs.alone) == (5, 2)
     assert pairs.pixels == pytest.approx(0.4, abs=1e-5)
     assert pairs.score == pytest.approx(0.0005, abs=1e-6)
@@ -314,7 +322,8 @@ def ring(degrees: Sequence[float]) -> np.ndarray:
 
 
 def test_the_rank_of_another_picture_of_the_product_in_another_photo() -> None:
-    # thirty times, far apart in other dimensions, three pictures: two of one product, one of another between or beyond them
+    # thirty times, far apart in other dimensions, three pictures: two of one product, one of
+    # another between or beyond them
     def world(between: float) -> np.ndarray:
         block = ring([0, 20, between])
         values = np.zeros((90, 60), np.float32)
@@ -325,7 +334,8 @@ def test_the_rank_of_another_picture_of_the_product_in_another_photo() -> None:
     names = [name for n in range(30) for name in (f"p{n}", f"p{n}", None)]
     photos = [f"{n}" for n in range(90)]
     figures = gate.compare(world(60), world(5), products=names, photos=photos)
-    # beyond: each finds the other first. between: of the first (0, others at 5 and 20) second, of the second (20: 5 and 0) second
+    # beyond: each finds the other first. between: of the first (0, others at 5 and 20) second, of
+    # the second (20: 5 and 0) second
     assert (figures.pictures, figures.labelled) == (90, 60)
     assert (figures.mrr_source, figures.mrr) == (1.0, 0.5)
     assert figures.points_lost == pytest.approx(50)

@@ -1,4 +1,6 @@
-"""The page of an answer as a browser shows it: where boxes are drawn, links, counts, order and values."""
+"""The page of an answer as a browser shows it: where boxes are drawn, links, counts, order and
+values.
+"""
 
 from __future__ import annotations
 
@@ -132,7 +134,9 @@ def page(cli: Cli, folder: Path, *words: object) -> Page:
 
 
 def test_a_box_by_hand_is_drawn_where_it_lies_in_the_smaller_picture(cli: Cli, shop: Path, tmp_path: Path) -> None:
-    """Of 1800 x 900 pixels half are shown each way: the box 400,100,1400,700 is 200,50,700,350, four pixels wide."""
+    """Of 1800 x 900 pixels half are shown each way: the box 400,100,1400,700 is 200,50,700,350,
+    four pixels wide.
+    """
     Image.new("RGB", (1800, 900), GREY).save(tmp_path / "q.jpg")
     (section,) = page(cli, tmp_path, "q.jpg", "--box", "400,100,1400,700").sections
     drawn = picture(section["picture"])
@@ -257,7 +261,9 @@ def test_what_goes_with_it_follows_the_garments(cli: Cli, tmp_path: Path, build:
 def test_two_catalogues_are_compared_product_by_product(
     cli: Cli, tmp_path: Path, build: Callable[..., BuildReport]
 ) -> None:
-    """The first holds a, b, c in this order, the second c, b, d, e: two of four are in both, b stays where it is."""
+    """The first holds a, b, c in this order, the second c, b, d, e: two of four are in both, b
+    stays where it is.
+    """
     colours = {"near": "#ff0000", "next": "#ff3030", "far": "#ff6060", "last": "#ff9090"}
     for name, colour in colours.items():
         two_halves(tmp_path / "p" / f"{name}.png", colour, "white")

@@ -1,4 +1,6 @@
-"""Pages, workbooks and pictures of answers, of values made by hand: what the templates are given, and how a workbook looks."""
+"""Pages, workbooks and pictures of answers, of values made by hand: what the templates are given,
+and how a workbook looks.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ METADATA = {"title": "Red", "brand": "B", "price": 5, "currency": "USD", "url": 
 
 
 class Shop:
-    """A catalogue as far as answers show it: thumbnails of a red pixel, photos that are as they are given."""
+    """A catalogue as far as answers show it: thumbnails of a red pixel, photos that are as they are
+    given.
+    """
 
     def __init__(self, root: str = "shops/c") -> None:
         self.root, self.counts = Path(root), {"products": 7, "garments": 9}
@@ -127,7 +131,9 @@ SHEET = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 
 
 class Workbook:
-    """How a workbook with one sheet looks: its columns, rows, filter, links, and the format of each cell."""
+    """How a workbook with one sheet looks: its columns, rows, filter, links, and the format of each
+    cell.
+    """
 
     def __init__(self, path: Path) -> None:
         with zipfile.ZipFile(path) as book:

@@ -1,4 +1,6 @@
-"""Answers as tables: in a terminal, as CSV and in Excel's format; what each cell holds, and in what order."""
+"""Answers as tables: in a terminal, as CSV and in Excel's format; what each cell holds, and in what
+order.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The house rules: imports go downwards, the serving plane loads nothing heavy, names are resolved lazily."""
+"""The house rules: imports go downwards, the serving plane loads nothing heavy, names are resolved
+lazily.
+"""
 
 import ast
 import json
@@ -15,8 +17,8 @@ import fashionrec
 PACKAGE = Path(fashionrec.__file__).parent
 HEAVY = ("torch", "torchvision", "ultralytics", "transformers", "pandas", "roboflow", "onnx")
 
-#: From the bottom up. A unit may use those of the lines above its own in this list, and no other of its own line.
-#: `captioner.job` is a unit of its own: jobs over a whole catalogue stand above it.
+#: From the bottom up. A unit may use those of the lines above its own in this list, and no other of
+#: its own line. `captioner.job` is a unit of its own: jobs over a whole catalogue stand above it.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("common",),
@@ -33,11 +35,12 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
 )
 UNITS = {unit: floor for floor, units in enumerate(FLOORS) for unit in units}
-#: What is still to be taken apart: (unit, unit) that may be used against the rule, and circles of modules.
+#: What is still to be taken apart: (unit, unit) that may be used against the rule, and circles of
+#: modules.
 DEBTS: set[tuple[str, str]] = set()
 CIRCLES: tuple[tuple[str, ...], ...] = ()
-#: Where settings are read: the edge, the library's own among it. Everything below is handed them, so that a file, the environment
-#: and --set reach it.
+#: Where settings are read: the edge, the library's own among it. Everything below is handed them,
+#: so that a file, the environment and --set reach it.
 EDGE = ("cli", "config", "search.facade")
 #: The training plane: imported by name at call time, and by `cli` alone.
 TRAINING = ("fashionrec.detector.training", "fashionrec.embedder.training")
@@ -48,7 +51,9 @@ SCREEN = 60  # lines of a function of the command line, at most: it parses, call
 
 
 def unit_of(module: str) -> str:
-    """The unit that a module of the package (without its name) belongs to: the longest that is listed."""
+    """The unit that a module of the package (without its name) belongs to: the longest that is
+    listed.
+    """
     parts = module.split(".")
     return ".".join(parts[:2]) if ".".join(parts[:2]) in UNITS else parts[0]
 
@@ -62,7 +67,9 @@ def package_modules(package: Path = PACKAGE) -> dict[str, ast.Module]:
 
 
 def uses(tree: ast.Module, modules: Collection[str]) -> set[str]:
-    """Modules that a file imports, anywhere in it, under TYPE_CHECKING too, or names in a string for a later import."""
+    """Modules that a file imports, anywhere in it, under TYPE_CHECKING too, or names in a string
+    for a later import.
+    """
     used = set()
     for node in ast.walk(tree):
         names: list[str] = []
@@ -149,7 +156,8 @@ def test_every_module_has_its_floor() -> None:
     assert {unit_of(module) for module in EDGES} == set(UNITS)
 
 
-#: What only `common.system` uses: the rest asks it. A method of one argument: of paths; texts are replaced by two.
+#: What only `common.system` uses: the rest asks it. A method of one argument: of paths; texts are
+#: replaced by two.
 SYSTEM_NAMES = {"os.fsync", "os.replace", "os.rename", "os.dup2", "os.name", "sys.platform"}
 SYSTEM_MODULES = {"fcntl", "msvcrt", "resource", "pwd"}
 

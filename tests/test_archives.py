@@ -73,7 +73,9 @@ def tree(folder: Path) -> dict[str, bytes | None]:
 
 
 def refused(path: Path, settings: DatasetConfig) -> str:
-    """The one line that an archive is refused with; nothing may be left, inside the workspace or out of it."""
+    """The one line that an archive is refused with; nothing may be left, inside the workspace or
+    out of it.
+    """
     around = path.parent.parent.parent
     (path.parent / "work").mkdir(exist_ok=True)
     before = tree(around)
@@ -403,7 +405,9 @@ def test_tarfile_alone_would_use_half_of_a_damaged_archive(yard: Path) -> None:
 
 
 def test_the_check_sees_what_escapes(yard: Path, settings: DatasetConfig) -> None:
-    """A planted naive unpacking is caught by the comparison that every hostile archive above goes through."""
+    """A planted naive unpacking is caught by the comparison that every hostile archive above goes
+    through.
+    """
     path = make_tar(yard / "d.tar", tar_member("../evil.txt"))
     before = tree(yard.parent)
     with tarfile.open(path) as archive:

@@ -333,7 +333,9 @@ def test_the_document_and_the_summary(tmp_path: Path, run: Callable[..., Any]) -
 
 
 def test_weights_name_a_detector_that_is_asked(tmp_path: Path, run: Callable[..., Any]) -> None:
-    """The tiny detector takes what is red for a top; the photo's label says nothing of it, or says skirt."""
+    """The tiny detector takes what is red for a top; the photo's label says nothing of it, or says
+    skirt.
+    """
     write(tmp_path)
     image = tmp_path / "train" / "images" / "red.jpg"
     two_halves(image, "red", "white")

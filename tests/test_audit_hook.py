@@ -1,7 +1,8 @@
-"""Commands on folders of others under an audit hook: nothing of theirs is compiled, executed or unpickled, no process is started
-and no connection made.
+"""Commands on folders of others under an audit hook: nothing of theirs is compiled, executed or
+unpickled, no process is started and no connection made.
 
-``COMMANDS`` is a table of commands and what they end with. To add one, add a row, and plant in :func:`project` what it finds.
+``COMMANDS`` is a table of commands and what they end with. To add one, add a row, and plant in
+:func:`project` what it finds.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ MODULES = (
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the commands need and trust: a finished run, one that was stopped after an epoch, and data."""
+    """What the commands need and trust: a finished run, one that was stopped after an epoch, and
+    data.
+    """
     from fashionrec.detector.training.train import train_detector
 
     folder = tmp_path_factory.mktemp("made")
@@ -93,7 +96,9 @@ def project(made: Path, tmp_path: Path) -> Path:
 
 
 def _planted_catalogue(folder: Path) -> None:
-    """A catalogue with code and pickles beside, and under the names of, what a build and a query open."""
+    """A catalogue with code and pickles beside, and under the names of, what a build and a query
+    open.
+    """
     root = folder / "catalogue"
     build_catalogue(
         read_products(folder / "photos"),
@@ -115,7 +120,9 @@ def _planted_catalogue(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Command:
-    """One row: the words, the exit codes that are right, and what the hook sees without one of our guards."""
+    """One row: the words, the exit codes that are right, and what the hook sees without one of our
+    guards.
+    """
 
     name: str
     words: tuple[str, ...]

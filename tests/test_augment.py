@@ -1,4 +1,6 @@
-"""Augmented copies: flips are exact, the rotated box follows its rule, and the rule's slack is as stated."""
+"""Augmented copies: flips are exact, the rotated box follows its rule, and the rule's slack is as
+stated.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ boxes = st.builds(
 
 
 def rotation_slack(box: Box, degrees: float) -> tuple[float, float]:
-    """How far, in pixels, a rotated garment may reach beyond the rule's box to each side, and above and below."""
+    """How far, in pixels, a rotated garment may reach beyond the rule's box to each side, and above
+    and below.
+    """
     angle = math.radians(degrees)
     cos, sin = abs(math.cos(angle)), abs(math.sin(angle))
     width, height = box.width, box.height
@@ -67,7 +71,9 @@ def test_a_flipped_box_is_exact(box: Box, fliplr: bool, flipud: bool) -> None:
 
 @given(box=boxes, degrees=st.floats(-10, 10))
 def test_a_filled_box_reaches_as_far_as_the_slack_and_no_further(box: Box, degrees: float) -> None:
-    """Painted, rotated as the picture is, measured: a full box reaches to the rule plus its slack and no further."""
+    """Painted, rotated as the picture is, measured: a full box reaches to the rule plus its slack
+    and no further.
+    """
     scale = 4
     size = (SIZE[0] * scale, SIZE[1] * scale)
     large = Box(*(value * scale for value in box))

@@ -1,4 +1,6 @@
-"""`python -m benchmarks nights`: what it counts, and that it ends well only where the answers are those of a new build."""
+"""`python -m benchmarks nights`: what it counts, and that it ends well only where the answers are
+those of a new build.
+"""
 
 from __future__ import annotations
 

@@ -164,7 +164,9 @@ def test_a_build_that_would_drop_many_products_is_refused_and_changes_nothing(
 
 
 def test_photos_that_are_none_any_more_do_not_empty_a_catalogue(photos: Path, build: Build, tmp_path: Path) -> None:
-    """A server that answers every address with a page has files that are hashed, and fail only when they are decoded."""
+    """A server that answers every address with a page has files that are hashed, and fail only when
+    they are decoded.
+    """
     build(photos, tmp_path / "c")
     for name in ("green.jpg", "grey.jpg"):
         (photos / name).write_text(f"<html>{name}</html>")
@@ -218,7 +220,9 @@ def test_a_first_build_killed_as_it_commits_goes_on(photos: Path, build: Build, 
 
 
 def test_a_killed_build_goes_on_where_it_was_and_ends_the_same(build: Build, tmp_path: Path, config: Config) -> None:
-    """A process is killed hard after its first checkpoints; the next build takes what was finished from the journal."""
+    """A process is killed hard after its first checkpoints; the next build takes what was finished
+    from the journal.
+    """
     folder = tmp_path / "many"
     for n in range(300):
         shade = f"rgb({255 - n % 60}, {n % 30}, {n // 8})"

@@ -1,4 +1,6 @@
-"""What a build writes down on its way: how often, how much, and that it is little more than the catalogue."""
+"""What a build writes down on its way: how often, how much, and that it is little more than the
+catalogue.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,9 @@ def test_commits_are_two_seconds_and_a_checkpoint_apart(tmp_path: Path, config: 
 
 @linux
 def test_a_commit_writes_little_more_than_what_is_new(tmp_path: Path) -> None:
-    """Photos come in the order of their hashes, which is none: an index of them would be rewritten at each commit."""
+    """Photos come in the order of their hashes, which is none: an index of them would be rewritten
+    at each commit.
+    """
     journal = Journal(tmp_path / "journal.sqlite", "k" * 64)
     vector, thumbnail = bytes(2048), bytes(7000)
     garment = FoundGarment("top", 0.5, Box(1, 2, 3, 4), False, vector, thumbnail)

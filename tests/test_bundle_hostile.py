@@ -1,4 +1,7 @@
-"""Bundles of others: manifests, ready graphs, tokenizers, engines. A clear line or a right answer, and nothing from outside."""
+"""Bundles of others: manifests, ready graphs, tokenizers, engines.
+
+A clear line or a right answer, and nothing from outside.
+"""
 
 from __future__ import annotations
 
@@ -172,7 +175,9 @@ ODD: tuple[Any, ...] = (
 
 
 def test_three_hundred_forged_manifests(tmp_path: Path) -> None:
-    """Values, types and names, with fingerprints that fit: a ModelError, or the very vectors that the honest bundle gives."""
+    """Values, types and names, with fingerprints that fit: a ModelError, or the very vectors that
+    the honest bundle gives.
+    """
     honest = Embedder.open(TINY / "embedder").embed_images([PICTURE])
     texts = Embedder.open(TINY / "embedder").embed_texts(["red"])
     rng = random.Random(0)

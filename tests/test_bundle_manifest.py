@@ -1,4 +1,6 @@
-"""A bundle's manifest by hand: each value up to its bounds, and the one line about what is beyond them."""
+"""A bundle's manifest by hand: each value up to its bounds, and the one line about what is beyond
+them.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,9 @@ VALUES = 4
 
 
 def world(count: int, *, sharp: float, seed: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Logits of an encoder that is ``sharp`` times too sure and likes the first value, which is rare; truths; products."""
+    """Logits of an encoder that is ``sharp`` times too sure and likes the first value, which is
+    rare; truths; products.
+    """
     rng = np.random.default_rng(seed)
     truth = rng.choice(VALUES, count, p=[0.05, 0.15, 0.3, 0.5])
     logits = rng.normal(size=(count, VALUES))
@@ -83,7 +85,9 @@ def right_already(seed: int, count: int) -> tuple[np.ndarray, np.ndarray, list[s
 def test_a_fit_is_where_the_penalised_likelihood_is_level(
     garments: tuple[np.ndarray, np.ndarray, list[str]], penalty: float
 ) -> None:
-    """The derivatives by the scale and by each bias are 0: of the mean surprise, and of penalty * bias² / 2n."""
+    """The derivatives by the scale and by each bias are 0: of the mean surprise, and of penalty *
+    bias² / 2n.
+    """
     found = fit(*garments)
     assert found is not None
     logits, truth, _ = garments
@@ -104,7 +108,9 @@ def test_surprise_is_the_mean_negative_log_likelihood() -> None:
 
 
 def test_a_captioner_is_calibrated_by_class_and_field() -> None:
-    """An encoder whose pictures of red and of blue garments lie as near to "red"; only the truth tells how often it is."""
+    """An encoder whose pictures of red and of blue garments lie as near to "red"; only the truth
+    tells how often it is.
+    """
     directions = {"red": [1.0, 0.0, 0.2], "blue": [0.8, 0.6, 0.2]}
 
     def embed(texts: list[str]) -> np.ndarray:

@@ -1,4 +1,6 @@
-"""Captions in batches, step by step: what is told while they are under way, and the document, whole."""
+"""Captions in batches, step by step: what is told while they are under way, and the document,
+whole.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ DONE = Description(category="top", color="red", caption_en="a red top", caption_
 
 @dataclass
 class Script:
-    """Batches that a test plays: each step records so many answers, of which those of a state, and says how it stands."""
+    """Batches that a test plays: each step records so many answers, of which those of a state, and
+    says how it stands.
+    """
 
     steps: list[tuple[Sequence[str], BatchProgress]] = field(default_factory=list)
     known: list[Place] = field(default_factory=list)
@@ -43,7 +47,10 @@ class Script:
 
 
 class Batched(Echo):
-    """An echo with batches: US$ .012 a caption, half of that in a batch; the price of another model is not known."""
+    """An echo with batches:
+
+    US$ .012 a caption, half of that in a batch; the price of another model is not known.
+    """
 
     costs = True
     batch_folder = "played"

@@ -1,4 +1,6 @@
-"""`fashionrec caption --index`: what is asked, what it costs, what is kept; against a local server of the real wire format."""
+"""`fashionrec caption --index`: what is asked, what it costs, what is kept; against a local server
+of the real wire format.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The files that captions are kept in and read from: the two caches, imports, the vocabulary; and who is chosen."""
+"""The files that captions are kept in and read from: the two caches, imports, the vocabulary; and
+who is chosen.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Captions of somebody else: taken into one's own file by a command alone, and only as a server's answer would be."""
+"""Captions of somebody else: taken into one's own file by a command alone, and only as a server's
+answer would be.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,9 @@ def body(content: str) -> str:
 
 
 def somebody_elses(index: Path, server: BatchServer, cli: Cli, user_cache: Path) -> Path:
-    """A captioned catalogue as it comes from a colleague: with its file, and without anything of this user."""
+    """A captioned catalogue as it comes from a colleague: with its file, and without anything of
+    this user.
+    """
     assert cli("caption", "--index", "c", "--quiet").code == 0
     server.requests.clear()
     shutil.rmtree("data")

@@ -1,4 +1,6 @@
-"""Captions of a catalogue by a captioner that costs something: what is said, counted, recorded and left, whole."""
+"""Captions of a catalogue by a captioner that costs something: what is said, counted, recorded and
+left, whole.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,10 @@ SETTINGS = load_config(env={}).config.captioner
 
 
 class Paid(Echo):
-    """An echo that is paid for: each caption is US$ .012. The pictures of a width in ``fails`` get no answer."""
+    """An echo that is paid for: each caption is US$ .012.
+
+    The pictures of a width in ``fails`` get no answer.
+    """
 
     costs = True
     sends_photos = True
@@ -291,7 +296,9 @@ def test_what_is_asked_anew_replaces_what_was_there(root: Path) -> None:
 
 
 def test_what_an_earlier_version_began_to_ask_an_encoder_anew_goes_on(root: Path) -> None:
-    """Its file names a recaption by the catalogue, the captioner, its model (``-`` for the encoder) and what is asked."""
+    """Its file names a recaption by the catalogue, the captioner, its model (``-`` for the encoder)
+    and what is asked.
+    """
     from fashionrec.captioner.cache import CaptionCache
     from fashionrec.captioner.job.caches import CACHE
 
@@ -538,7 +545,9 @@ def test_captions_are_left_for_the_next_run_where_a_build_goes_on(root: Path, mo
 
 
 def test_what_is_published_of_what_was_asked_anew(root: Path) -> None:
-    """Captions since the earliest of the moments that a garment was asked anew for; none of those that were not."""
+    """Captions since the earliest of the moments that a garment was asked anew for; none of those
+    that were not.
+    """
     from fashionrec.captioner.job.caches import CACHE, Caches, project_cache
     from fashionrec.captioner.job.publish import publish
 

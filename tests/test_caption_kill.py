@@ -1,7 +1,8 @@
 """Killed at random moments while captioning: what was answered and recorded is not asked again.
 
-A process has asked for at most ``captioner.concurrency`` garments whose answers it has not recorded, so that many calls at most
-are lost by a kill. The quick run kills some twenty times; ``pytest -m soak tests/test_caption_kill.py`` two hundred times.
+A process has asked for at most ``captioner.concurrency`` garments whose answers it has not
+recorded, so that many calls at most are lost by a kill. The quick run kills some twenty times;
+``pytest -m soak tests/test_caption_kill.py`` two hundred times.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_catalogue(folder: Path, garments: int) -> Path:
-    """A catalogue of so many garments, one in each photo, no two pictures alike; made by another process."""
+    """A catalogue of so many garments, one in each photo, no two pictures alike; made by another
+    process.
+    """
     rng = random.Random(0)
     (folder / "photos").mkdir(parents=True)
     for n in range(garments):
@@ -86,14 +89,18 @@ class TimedServer(OpenAIServer):
             quiet = quiet + 1 if same else 0
 
     def in_flight(self, moment: float) -> int:
-        """Requests not answered by then; an answer of the last tenth of a second may not have been read."""
+        """Requests not answered by then; an answer of the last tenth of a second may not have been
+        read.
+        """
         with self._lock:
             return len(self.requests) - sum(at < moment - 0.1 for at in self.answered_at)
 
 
 @dataclass
 class Tally:
-    """What kills cost: for each, ``lost`` calls, whose answers were not on the disk, and those ``open``, in flight."""
+    """What kills cost: for each, ``lost`` calls, whose answers were not on the disk, and those
+    ``open``, in flight.
+    """
 
     kills: int = 0
     calls: int = 0
@@ -146,7 +153,9 @@ def kill_until_done(
     start: Callable[[Path, Config], int] = fork,
     most: int = 1000,
 ) -> Tally:
-    """Caption a catalogue by processes of which ``most`` are killed, each at a random moment of its first ``longest`` seconds."""
+    """Caption a catalogue by processes of which ``most`` are killed, each at a random moment of its
+    first ``longest`` seconds.
+    """
     tally = Tally()
 
     def script(request: Recorded, number: int) -> Reply:
@@ -194,7 +203,9 @@ def test_a_cache_that_forgets_is_caught(tmp_path: Path) -> None:
     root = make_catalogue(tmp_path, 40)
 
     def forgetful(root: Path, config: Config) -> int:
-        """A process that finds nothing of what the one before it had recorded: more than was in flight."""
+        """A process that finds nothing of what the one before it had recorded: more than was in
+        flight.
+        """
         (root / ".captions.arrived").unlink(missing_ok=True)
         if (tmp_path / "paid.sqlite").is_file():
             with closing(sqlite3.connect(tmp_path / "paid.sqlite")) as db, db:

@@ -1,4 +1,6 @@
-"""What a caption server may take of time and memory, and where its redirects and its texts may not lead."""
+"""What a caption server may take of time and memory, and where its redirects and its texts may not
+lead.
+"""
 
 from __future__ import annotations
 
@@ -100,7 +102,9 @@ def test_an_answer_within_the_timeout_may_come_in_pieces() -> None:
 
 
 def test_a_slow_server_does_not_hold_up_the_question_after_a_model() -> None:
-    """Each byte comes in time, but not all of them within the five seconds that the question may take."""
+    """Each byte comes in time, but not all of them within the five seconds that the question may
+    take.
+    """
     body = json.dumps({"id": "gpt-4o", "object": "model", "shutdown_date": "2027-02-03"}).encode() + b" " * 4
 
     def drip(request: Request) -> None:
@@ -114,7 +118,9 @@ def test_a_slow_server_does_not_hold_up_the_question_after_a_model() -> None:
 
 
 def test_what_is_no_caption_has_a_timeout_of_its_own(tmp_path: Path) -> None:
-    """The question after a model, and the transfer of a batch's file: a short ``captioner.timeout`` does not end them."""
+    """The question after a model, and the transfer of a batch's file: a short ``captioner.timeout``
+    does not end them.
+    """
 
     def late(request: Request) -> None:
         request.server.closing.wait(0.3)

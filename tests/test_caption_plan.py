@@ -1,4 +1,6 @@
-"""What a run of captions plans to ask: each garment once, one of several that are the same, and none that is under way."""
+"""What a run of captions plans to ask: each garment once, one of several that are the same, and
+none that is under way.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ from fashionrec.store.manifest import CatalogueSettings, SegmentEntry
 from fashionrec.store.writer import GenerationWriter
 from fashionrec.types import Box
 
-#: Of the first the second shows 0.95, the third nothing; the fourth is the first again, of another class.
+#: Of the first the second shows 0.95, the third nothing; the fourth is the first again, of another
+#: class.
 BOXES = (Box(0, 0, 100, 100), Box(0, 0, 95, 100), Box(200, 0, 300, 100), Box(0, 0, 100, 100))
 CLASSES = ("top", "top", "top", "pants")
 PHOTOS = 40
@@ -32,8 +35,9 @@ PHOTOS = 40
 
 @pytest.fixture
 def shop(tmp_path: Path, config: Config) -> Iterator[Catalogue]:
-    """Photos of four garments each, of which the third of every tenth photo has a caption. Two entries show each photo: the
-    second one's items are written first for odd photos."""
+    """Photos of four garments each, of which the third of every tenth photo has a caption. Two
+    entries show each photo: the second one's items are written first for odd photos.
+    """
     bundle = Bundle.open(TINY / "embedder")
     vectors = np.eye(48, dtype=np.float32)[np.arange(PHOTOS * 4) % 48]
     root = tmp_path / "c"

@@ -1,4 +1,6 @@
-"""Batches in somebody else's catalogue: nothing of them is sent on this user's key, whatever their state says."""
+"""Batches in somebody else's catalogue: nothing of them is sent on this user's key, whatever their
+state says.
+"""
 
 from __future__ import annotations
 

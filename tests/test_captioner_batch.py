@@ -315,7 +315,9 @@ def _carry_on(server: BatchServer, folder: Path, garments: int) -> None:
 
 
 def _killed_at(step: int, folder: Path, garments: int = 12) -> tuple[BatchServer, bool]:
-    """A process that is killed when its server comes to a step, and then another that is not; whether it was killed."""
+    """A process that is killed when its server comes to a step, and then another that is not;
+    whether it was killed.
+    """
     child = 0
     count = 0
 
@@ -341,7 +343,9 @@ def _killed_at(step: int, folder: Path, garments: int = 12) -> tuple[BatchServer
 
 
 def _one_kill(step: int, folder: Path) -> bool:
-    """Whether a process was killed at that step; either way all is there in the end, and paid for once."""
+    """Whether a process was killed at that step; either way all is there in the end, and paid for
+    once.
+    """
     folder.mkdir()
     server, killed = _killed_at(step, folder)
     with CaptionCache(folder / "captions.sqlite") as cache:

@@ -1,4 +1,6 @@
-"""What is asked of a server's files and batches: each request whole, its limits, and what is asked only once."""
+"""What is asked of a server's files and batches: each request whole, its limits, and what is asked
+only once.
+"""
 
 from __future__ import annotations
 

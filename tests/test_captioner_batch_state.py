@@ -1,4 +1,6 @@
-"""The state of batches, step by step: what waits, what is sent, what is answered, and what a reader may do."""
+"""The state of batches, step by step: what waits, what is sent, what is answered, and what a reader
+may do.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The wire to a server: what is told of each failure, how long it waits, what all heed, and when it hangs up."""
+"""The wire to a server: what is told of each failure, how long it waits, what all heed, and when it
+hangs up.
+"""
 
 from __future__ import annotations
 
@@ -396,7 +398,9 @@ def transport_error(name: str) -> Exception:
 
 
 def wrapped_rejection() -> Exception:
-    """An answer that is not taken, as versions of the openai package that wrap every error raise it."""
+    """An answer that is not taken, as versions of the openai package that wrap every error raise
+    it.
+    """
     error = openai.APIConnectionError(request=transport_request())
     error.__cause__ = Rejected("elsewhere", "redirect", hint="trust it")
     return error

@@ -135,7 +135,9 @@ def test_a_price_needs_both_of_its_halves() -> None:
 
 
 def test_what_is_expected_counts_until_ten_answers_have_come() -> None:
-    """By hand, at US$ 1 an input token and 2 an output token: 100 and 10 expected is 120, 50 and 5 measured is 60."""
+    """By hand, at US$ 1 an input token and 2 an output token: 100 and 10 expected is 120, 50 and 5
+    measured is 60.
+    """
     meter = Meter(Price(1.0, 2.0), Tokens(100, 10), cap=1000.0)
     assert meter.cost_of(3) == 360.0
     for n in range(9):

@@ -1,4 +1,6 @@
-"""A server that does everything wrong that servers do, one garment after another: each ends in its state, within its calls."""
+"""A server that does everything wrong that servers do, one garment after another: each ends in its
+state, within its calls.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The local captioner with an encoder of its own making: a sum of word vectors, so that what is planted is known."""
+"""The local captioner with an encoder of its own making: a sum of word vectors, so that what is
+planted is known.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,10 @@ COLORS, SLEEVES = (list(WORDS.fields[field].values) for field in ("color", "slee
 
 
 class Encoder:
-    """Text to float32 [n, 512] of unit length: each word has a fixed random direction. Counts what it was asked."""
+    """Text to float32 [n, 512] of unit length: each word has a fixed random direction.
+
+    Counts what it was asked.
+    """
 
     def __init__(self) -> None:
         self.calls: list[int] = []
@@ -194,7 +199,8 @@ def test_the_sentences_that_values_are_told_apart_by() -> None:
         "a top", "a top with a star print", "a top with a heart print",
     ]  # fmt: skip
     prompts = ("{}", "a photo of {}", "a person wearing {}")
-    # fields of one value or none (sleeve, second_color) are not told, and values in the order of the vocabulary
+    # fields of one value or none (sleeve, second_color) are not told, and values in the order of
+    # the vocabulary
     assert sorted(encoder.texts) == sorted(prompt.format(text) for text in told for prompt in prompts)
     assert encoder.texts[:6] == [prompt.format(text) for text in told[:2] for prompt in prompts]
     encoder.texts.clear()
@@ -217,7 +223,9 @@ def one_field(unknown_below: float, **options: Any) -> ZeroShotCaptioner:
 
 
 def test_a_value_is_told_where_it_is_far_enough_beyond_chance() -> None:
-    """By hand: softmax of 10 x (.1, 0) is .7311 for the first; .5 beyond chance of two is .75, .4 is .7."""
+    """By hand: softmax of 10 x (.1, 0) is .7311 for the first; .5 beyond chance of two is .75, .4
+    is .7.
+    """
     vector = np.asarray([[0.1, 0.0]], np.float32)
     for below, told in ((0.5, "unknown"), (0.47, "unknown"), (0.46, "red"), (0.4, "red")):
         (outcome,) = one_field(below).describe_vectors(vector, ["top"])
@@ -244,7 +252,9 @@ def test_a_sigmoid_tells_each_value_by_itself() -> None:
 
 
 def test_the_surer_of_two_that_contradict_each_other_is_told() -> None:
-    """A zip-up hoodie has a hood and a zip: of a picture that has neither said, the sub-category or the field goes."""
+    """A zip-up hoodie has a hood and a zip: of a picture that has neither said, the sub-category or
+    the field goes.
+    """
     narrow = {"sub_category": ["zip-up hoodie", "t-shirt"], "neckline": ["hood", "v"], "closure": ["zip", "buttons"]}
     for weights, kind, neckline in (((3.0, 1.0), "zip-up hoodie", "unknown"), ((1.0, 3.0), "unknown", "v")):
         encoder = Encoder()

@@ -27,7 +27,9 @@ ALLOWED = {("cli/project.py", "'openai'")}
 
 
 def mentions(source: str, names: list[str]) -> list[str]:
-    """Texts that are a name, quote one (SQL), or tell a title of a provider, and imports of its folder; docstrings aside."""
+    """Texts that are a name, quote one (SQL), or tell a title of a provider, and imports of its
+    folder; docstrings aside.
+    """
     tree = ast.parse(source)
     documents = {
         id(node.body[0].value)
@@ -86,7 +88,8 @@ def test_words_that_are_no_names_are_not() -> None:
     assert mentions(code, list(CAPTIONERS)) == []
 
 
-#: Runs commands, one after another, in the working folder; their codes, outputs and messages come out.
+#: Runs commands, one after another, in the working folder; their codes, outputs and messages come
+#: out.
 SCRIPT = """
 import json, sys
 from typer.testing import CliRunner
@@ -99,7 +102,9 @@ print(json.dumps([[one.exit_code, one.stdout, one.stderr] for one in done]))
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Result]]:
-    """The command line of a package with one captioner more: one file, and one line of the registry."""
+    """The command line of a package with one captioner more: one file, and one line of the
+    registry.
+    """
     house = tmp_path_factory.mktemp("house")
     shutil.copytree(PACKAGE, house / "fashionrec", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(config_dir(), house / "configs", dirs_exist_ok=True)

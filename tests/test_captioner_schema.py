@@ -33,7 +33,8 @@ from fashionrec.types import CLASS_NAMES
 WORDS = load_vocabulary()
 HANGUL = range(ord("가"), ord("힣") + 1)
 
-#: What the synthetic world draws (fashionrec/dataset/synthetic/attributes.py): each must be sayable.
+#: What the synthetic world draws (fashionrec/dataset/synthetic/attributes.py): each must be
+#: sayable.
 DRAWN = {
     "color": "black white gray navy blue sky_blue red burgundy pink orange yellow beige brown green khaki purple",
     "pattern": "plain stripe vertical_stripe check dot floral argyle camo leopard color_block",

@@ -63,7 +63,9 @@ def test_what_was_not_recorded_stays(tmp_path: Path) -> None:
 
 
 def test_nothing_is_written_after_the_end(tmp_path: Path) -> None:
-    """A thread that still waits for its server when all stops must not write into a file that took the number."""
+    """A thread that still waits for its server when all stops must not write into a file that took
+    the number.
+    """
     spool = Spool(tmp_path / "s")
     spool.close()
     with (tmp_path / "other").open("wb") as other:

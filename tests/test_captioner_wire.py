@@ -296,7 +296,9 @@ def test_an_answer_that_holds_no_translation_is_refused(body: Any) -> None:
 
 
 def test_the_expected_tokens_of_a_caption() -> None:
-    """By hand: the request as JSON at 4 characters a token beside the picture's tiles, the longest answer at 3."""
+    """By hand: the request as JSON at 4 characters a token beside the picture's tiles, the longest
+    answer at 3.
+    """
     words = load_vocabulary()
     shipped = load_config(env={}).config.captioner
     sent = len(json.dumps(request_body("gpt-4o", {}, b"", "top", words)))

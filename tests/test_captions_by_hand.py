@@ -21,7 +21,9 @@ OTHERWISE = {1: "pink", 2: "pink", 3: "unknown", 5: "blue"}
 
 @pytest.fixture
 def document(cli: Cli, tmp_path: Path, build: Callable[..., BuildReport]) -> Any:
-    """Eight garments of two colours, whose data the encoder can tell, and captions of another that differ from it."""
+    """Eight garments of two colours, whose data the encoder can tell, and captions of another that
+    differ from it.
+    """
     rows = []
     for n, colour in enumerate(["red", "blue"] * 4):
         two_halves(tmp_path / f"{n}.png", colour, colour, size=(100 + n, 90))
@@ -54,7 +56,8 @@ def test_another_captioner_is_judged_by_the_truth(document: Any) -> None:
         "right_of_told": 0.5,
         "right": pytest.approx(3 / 7, abs=1e-4),
         "majority": pytest.approx(4 / 7, abs=1e-4),
-        # of those told: truth red 3, blue 3; said pink 2, blue 3, red 1: by chance (3 * 1 + 3 * 3) / 36
+        # of those told: truth red 3, blue 3; said pink 2, blue 3, red 1: by chance (3 * 1 + 3 * 3)
+        # / 36
         "kappa": pytest.approx((1 / 2 - 1 / 3) / (2 / 3), abs=1e-4),
     }
     assert sorted(mistakes) == [["blue", "pink", 1], ["red", "blue", 1], ["red", "pink", 1]]

@@ -1,4 +1,6 @@
-"""Damaged catalogues: opening and asking ends in an answer or one clear error, never in a crash; `verify` finds every one."""
+"""Damaged catalogues: opening and asking ends in an answer or one clear error, never in a crash;
+`verify` finds every one.
+"""
 
 import json
 import subprocess

@@ -1,7 +1,8 @@
 """A catalogue survives what happens to machines: killed at any write, a full disk, a broken one.
 
-Every write, sync and rename of a build, an update, a rollback, a compaction and a captioning is found by counting, and each gets
-the fault in turn (`pytest -m soak tests/test_catalogue_faults.py`); the quick run takes some of them. See `fault_runner.py`.
+Every write, sync and rename of a build, an update, a rollback, a compaction and a captioning is
+found by counting, and each gets the fault in turn (`pytest -m soak
+tests/test_catalogue_faults.py`); the quick run takes some of them. See `fault_runner.py`.
 """
 
 import json
@@ -45,12 +46,16 @@ def trials(shim: Path, folder: Path, *words: str) -> dict[str, Any]:
 @pytest.mark.parametrize(("scenario", "mode", "step"), [("update", "kill", "41"), ("update", "full", "61")])
 def test_some_faults_of_an_update(shim: Path, tmp_path: Path, scenario: str, mode: str, step: str) -> None:
     document = trials(shim, tmp_path, scenario, mode, "--step", step)
-    # the last may come when the new generation is served already, and only what is old is left to remove
+    # the last may come when the new generation is served already, and only what is old is left to
+    # remove
     assert document["stopped"] >= document["trials"] - 1 >= 3
 
 
 def test_a_commit_that_is_not_atomic_is_caught(shim: Path, tmp_path: Path) -> None:
-    """The planted fault: the pointer is switched before the manifest is there. The trials must see it."""
+    """The planted fault: the pointer is switched before the manifest is there.
+
+    The trials must see it.
+    """
     environment = {**os.environ, "LD_PRELOAD": str(shim), "FAULT_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
     code = (
         "import sys, runpy\n"

@@ -1,4 +1,6 @@
-"""A catalogue that somebody handed over with links or special files in it is refused by name, and nothing outside is touched."""
+"""A catalogue that somebody handed over with links or special files in it is refused by name, and
+nothing outside is touched.
+"""
 
 from __future__ import annotations
 
@@ -257,7 +259,9 @@ def test_a_manifest_names_nothing_outside(
 def test_a_link_in_a_folder_of_photos_is_a_failed_row(
     home: Path, photos: Path, tmp_path: Path, cli: Callable[..., Result]
 ) -> None:
-    """A stranger's folder of photos must not bring a private one into a catalogue that is handed on."""
+    """A stranger's folder of photos must not bring a private one into a catalogue that is handed
+    on.
+    """
     (photos / "holiday.jpg").symlink_to(shutil.copyfile(photos / "green.jpg", home / "private.jpg"))
     words = ("build-index", photos, "--detector", TINY / "detector", "--embedder", TINY / "embedder", "--json")
     result = cli(*words, "--index", tmp_path / "new")

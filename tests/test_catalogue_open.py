@@ -1,4 +1,6 @@
-"""Opening a catalogue: the line about one whose manifest, bundles and vectors do not belong together, and what is kept open."""
+"""Opening a catalogue: the line about one whose manifest, bundles and vectors do not belong
+together, and what is kept open.
+"""
 
 from __future__ import annotations
 
@@ -93,7 +95,9 @@ def test_a_generation_that_a_writer_replaces_meanwhile_is_opened_in_its_new_stat
     tried: list[str] = []
 
     class Overtaken(Catalogue):
-        """Between the pointer and the files, another generation is served and the one before removed."""
+        """Between the pointer and the files, another generation is served and the one before
+        removed.
+        """
 
         def __init__(self, generation: Generation, config: Config | Resolved, at_once: bool = False) -> None:
             tried.append(generation.name)

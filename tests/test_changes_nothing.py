@@ -1,4 +1,6 @@
-"""What a build, an update, an addition or a removal costs where little or nothing differs: not the catalogue."""
+"""What a build, an update, an addition or a removal costs where little or nothing differs: not the
+catalogue.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,10 @@ def recipe(config: Config) -> Recipe:
 
 @pytest.fixture
 def drawn(recipe: Recipe, tmp_path: Path) -> Path:
-    """The table of a catalogue ``c`` beside it, which was built of it, as far as anybody can see. Two rows a product."""
+    """The table of a catalogue ``c`` beside it, which was built of it, as far as anybody can see.
+
+    Two rows a product.
+    """
     rng, lines = random.Random(0), []
     (tmp_path / "photos").mkdir()
     for n in range(COUNT):
@@ -84,7 +89,9 @@ def counted(act: Callable[[], T]) -> tuple[T, int]:
 
 
 def files(root: Path) -> dict[str, tuple[int, int]]:
-    """What lies in a catalogue, and when it was written: but the report of the last build, and its work."""
+    """What lies in a catalogue, and when it was written: but the report of the last build, and its
+    work.
+    """
     return {
         str(path.relative_to(root)): (path.stat().st_ino, path.stat().st_mtime_ns)
         for path in root.rglob("*")

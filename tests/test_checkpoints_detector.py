@@ -1,4 +1,6 @@
-"""Detectors' checkpoints that are not whole, or hold code: refused with their reason, and nothing of them runs."""
+"""Detectors' checkpoints that are not whole, or hold code: refused with their reason, and nothing
+of them runs.
+"""
 
 from __future__ import annotations
 
@@ -187,7 +189,10 @@ def test_two_exports_of_one_checkpoint_have_one_fingerprint(
     ["ultralytics.nn.tasks DetectionModel", "ultralytics.nn.modules.block TorchVision", "torch.nn.modules.conv Conv2d"],
 )
 def test_a_constructor_of_a_layer_is_not_called(layer: str, tmp_path: Path) -> None:
-    """ultralytics' own safe loader calls them: DetectionModel opens a file, TorchVision fetches weights."""
+    """ultralytics' own safe loader calls them:
+
+    DetectionModel opens a file, TorchVision fetches weights.
+    """
     from fashionrec.detector.training.ultra import load_yolo
 
     data = b"\x80\x02c" + layer.replace(" ", "\n").encode() + b"\nX\x06\x00\x00\x00x.yaml\x85R."
@@ -282,7 +287,9 @@ def test_a_checkpoint_of_other_classes_is_trained_on_from(
 def test_a_training_that_goes_on_opens_no_file_that_its_checkpoint_names(
     trained: tuple[Path, Path], cli: Callable[..., Result], tmp_path: Path
 ) -> None:
-    """ultralytics takes all settings of a resumed training from ``last.pt``: where to write, what to read."""
+    """ultralytics takes all settings of a resumed training from ``last.pt``: where to write, what
+    to read.
+    """
     data = trained[1]
     fast = (f"data={data}", f"model={TINY_MODEL}", "epochs=2", "save_period=1", "name=r", *FAST)
     assert cli("train", *fast).code == 0

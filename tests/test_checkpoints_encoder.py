@@ -1,4 +1,6 @@
-"""Checkpoints of a CLIP that are not whole, or hold more than numbers: refused by name, neither exported nor trained on."""
+"""Checkpoints of a CLIP that are not whole, or hold more than numbers: refused by name, neither
+exported nor trained on.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Checkpoints of EfficientDet and Faster R-CNN that are not whole: refused with their reason, also as a starting point."""
+"""Checkpoints of EfficientDet and Faster R-CNN that are not whole: refused with their reason, also
+as a starting point.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Precision and recall by class where the classes are not alike: counts, scores and mistakes differ. By hand."""
+"""Precision and recall by class where the classes are not alike: counts, scores and mistakes
+differ. By hand.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,8 @@ def hits(*rows: int) -> np.ndarray:
 
 
 def test_figures_are_read_where_the_classes_together_are_best() -> None:
-    # class 3: ten boxes, of which nine are found with .9, and four wrong detections with .5; class 1: one box, and one
-    # detection of it with .2 that is wrong
+    # class 3: ten boxes, of which nine are found with .9, and four wrong detections with .5; class
+    # 1: one box, and one detection of it with .2 that is wrong
     correct = np.concatenate([hits(*[10] * 9), hits(0, 0, 0, 0), hits(0)])
     scores = np.array([0.9] * 9 + [0.5] * 4 + [0.2])
     classes = np.array([3] * 13 + [1])
@@ -54,7 +56,8 @@ def test_a_class_of_which_nothing_is_told_has_no_precision() -> None:
 
 
 def test_the_envelope_of_a_curve_by_hand() -> None:
-    # hit, miss, hit of two: precision 1, 1/2, 2/3 at recall 1/2, 1/2, 1: the envelope is 1 up to 1/2, then 2/3
+    # hit, miss, hit of two: precision 1, 1/2, 2/3 at recall 1/2, 1/2, 1: the envelope is 1 up to
+    # 1/2, then 2/3
     assert average_precision([0.5, 0.5, 1.0], [1.0, 0.5, 2 / 3]) == pytest.approx(0.5 + 0.5 * 2 / 3, abs=0.006)
     assert average_precision([], []) == 0.0
 
@@ -70,7 +73,8 @@ def test_the_surest_detection_takes_the_box_and_the_next_one_what_is_left() -> N
     boxes = np.array([[0, 0, 10, 9], [0, 0, 10, 10], [0, 0, 10, 10]], np.float32)
     found = Detections(boxes, np.array([0.9, 0.8, 0.7], np.float32), np.array([4, 4, 4]))
     correct = match(found, truth, np.array([4, 4]))
-    # the first has .9 of the first box; the second .8 of what is left, and all of the first box at .95, which the first lacks
+    # the first has .9 of the first box; the second .8 of what is left, and all of the first box at
+    # .95, which the first lacks
     assert correct.sum(axis=1).tolist() == [9, 8, 0]
     assert correct[1].tolist() == [True] * 7 + [False] * 2 + [True]
     assert not match(found, truth, np.array([3, 3])).any()
@@ -86,7 +90,8 @@ def test_an_interval_and_how_many_photos_would_tell() -> None:
     spread = Spread(0.02, np.linspace(-0.04, 0.06, 101), 50)
     assert spread.interval(0.9) == pytest.approx((-0.035, 0.055))
     assert spread.interval(0.5) == pytest.approx((-0.015, 0.035))
-    # the interval reaches .055 down of .02 and .035 up; to .01 it is .01: (5.5) ** 2 times as many photos
+    # the interval reaches .055 down of .02 and .035 up; to .01 it is .01: (5.5) ** 2 times as many
+    # photos
     assert spread.photos_to_tell(0.01, 0.9) == 1513
     lopsided = Spread(0.0, np.array([-0.01, 0.04]), 10)
     assert lopsided.photos_to_tell(-0.02, 0.999999) == 40

@@ -1,4 +1,6 @@
-"""The command line: contracts, exit codes, one-line errors with a hint, and nothing but results on stdout."""
+"""The command line: contracts, exit codes, one-line errors with a hint, and nothing but results on
+stdout.
+"""
 
 import importlib.metadata
 import json
@@ -90,7 +92,9 @@ def test_the_catalogue_is_found_and_the_choice_is_said(
 
 @pytest.fixture(scope="module")
 def misused(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working folder with photos, a catalogue of them, an encoder that was cut off, and settings that are none."""
+    """A working folder with photos, a catalogue of them, an encoder that was cut off, and settings
+    that are none.
+    """
     folder = tmp_path_factory.mktemp("misused")
     shutil.copytree(TINY / "photos", folder / "photos")
     shutil.copytree(TINY / "embedder", folder / "cut")

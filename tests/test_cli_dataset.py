@@ -1,4 +1,6 @@
-"""Datasets from the command line: each source as a user asks for it, the audit's exit code, and the way back."""
+"""Datasets from the command line: each source as a user asks for it, the audit's exit code, and the
+way back.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +86,9 @@ def test_strict_stops_on_a_leak_and_on_nothing_else(cli: Cli, tmp_path: Path) ->
 
 
 def test_a_feed_becomes_products_that_can_be_indexed(cli: Cli, tmp_path: Path) -> None:
-    """What failed is a row with its reason, and too much of it exits 3; what there is can be built and asked."""
+    """What failed is a row with its reason, and too much of it exits 3; what there is can be built
+    and asked.
+    """
     with FaultyServer({f"/{n}.jpg": body(picture(n)) for n in range(3)} | {"/gone.jpg": status(404)}) as server:
         rows = [
             {"sku": f"s{n}", "image_link": server.url(f"/{n}.jpg"), "price": "39,000원", "availability": "in stock"}

@@ -1,4 +1,6 @@
-"""The small parts that everything stands on: waits, Korean, pages, extras, files, and what the system says."""
+"""The small parts that everything stands on: waits, Korean, pages, extras, files, and what the
+system says.
+"""
 
 from __future__ import annotations
 

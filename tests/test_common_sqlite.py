@@ -129,7 +129,9 @@ def test_links_and_pipes_are_refused(tmp_path: Path, suffix: str, kind: str) -> 
 
 
 def endless(path: Path, table: str) -> None:
-    """Give a table 20 ** 9 rows in a few pages: each page of its tree has the next one as a child 20 times."""
+    """Give a table 20 ** 9 rows in a few pages: each page of its tree has the next one as a child
+    20 times.
+    """
     db = sqlite3.connect(path)
     root = db.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()[0]
     size = db.execute("PRAGMA page_size").fetchone()[0]
@@ -226,7 +228,8 @@ def test_a_large_honest_file_is_not_interrupted(tmp_path: Path) -> None:
     [("SELECT total(1) FROM photos", 2000), ("SELECT rowid FROM words WHERE words MATCH 'shirt' ORDER BY rank", 1000)],
 )
 def test_many_short_statements_are_not_one_long_one(tmp_path: Path, statement: str, times: int) -> None:
-    """SQLite counts the steps of a statement over all its executions, and a catalogue is open for days.
+    """SQLite counts the steps of a statement over all its executions, and a catalogue is open for
+    days.
 
     Counted together, they are interrupted after 1,279 and 511.
     """

@@ -1,4 +1,6 @@
-"""`fashionrec compare`: several detectors, one evaluator, one runtime; and what it measures, against counts by hand."""
+"""`fashionrec compare`: several detectors, one evaluator, one runtime; and what it measures,
+against counts by hand.
+"""
 
 import json
 import os
@@ -77,7 +79,8 @@ def test_dots_stand_at_speed_and_accuracy() -> None:
     fast = ROW | {"model": "fast", "map50_95": 0.9, "fps": {**ROW["fps"], "end_to_end": {"1": 40.0, "4": 60.0}}}
     page = selection_page(DOCUMENT | {"models": [ROW, DOCUMENT["models"][0], fast]}, "Compared")
     dots = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="5"/><text x="([\d.]+)" y="[\d.]+"([^>]*)>(.*?)<', page)
-    # a box of 594 x 300 pixels, 46 from the left, that ends a tenth above 40 a second and 15 % above 0.9
+    # a box of 594 x 300 pixels, 46 from the left, that ends a tenth above 40 a second and 15 %
+    # above 0.9
     assert dots == [
         ("586.0", "39.1", "577.0", ' text-anchor="end"', "fast"),
         ("181.0", "227.5", "190.0", "", "a|b"),
@@ -87,7 +90,9 @@ def test_dots_stand_at_speed_and_accuracy() -> None:
 
 
 class Timed:
-    """A detector with a clock of its own: 4 ms a call and 2 ms a photo, 8 ms a photo in batches over four."""
+    """A detector with a clock of its own: 4 ms a call and 2 ms a photo, 8 ms a photo in batches
+    over four.
+    """
 
     most: int | None = None
 
@@ -177,7 +182,9 @@ def test_operations_and_parameters_are_ultralytics_own(tmp_path: Path) -> None:
 
 @pytest.mark.train
 def test_what_hangs_on_the_picture_is_counted_as_it_is(tmp_path: Path) -> None:
-    """Rows that pass a threshold go on to a product: their number is known only when the graph runs."""
+    """Rows that pass a threshold go on to a product: their number is known only when the graph
+    runs.
+    """
     onnx = pytest.importorskip("onnx")
     from fashionrec.evaluation.detection.complexity import complexity
 
@@ -212,7 +219,9 @@ def test_what_hangs_on_the_picture_is_counted_as_it_is(tmp_path: Path) -> None:
 
 @pytest.fixture
 def halves(tmp_path: Path) -> Path:
-    """Photos that the tiny detector understands: red on the left is a top, blue on the right is pants."""
+    """Photos that the tiny detector understands: red on the left is a top, blue on the right is
+    pants.
+    """
     folder = tmp_path / "halves"
     for split in ("train", "valid", "test"):
         (folder / split / "labels").mkdir(parents=True)

@@ -1,4 +1,6 @@
-"""A comparison of detectors step by step: what is trained, taken and taken again, what is measured, and what is said."""
+"""A comparison of detectors step by step: what is trained, taken and taken again, what is measured,
+and what is said.
+"""
 
 from __future__ import annotations
 
@@ -383,7 +385,8 @@ def test_operations_and_parameters_of_each_kind_of_layer(tmp_path: Path) -> None
         ["batch", 2, 8, 8],
     )  # fmt: skip
     found = complexity(groups, picture)
-    # 6 channels of 4 x 4, each by one 3 x 3; each of 6 x 4 x 4 values is spread over 2 channels of 2 x 2
+    # 6 channels of 4 x 4, each by one 3 x 3; each of 6 x 4 x 4 values is spread over 2 channels of
+    # 2 x 2
     assert found.operations == 2 * (6 * 4 * 4 * 9 + 6 * 4 * 4 * 2 * 4)
     assert found.parameters == 54 + 6 + 4 * 6 + 6 + 6 * 2 * 2 * 2
     assert found.gflops == found.operations / 1e9

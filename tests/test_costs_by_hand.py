@@ -1,4 +1,6 @@
-"""What captions cost where inputs and outputs have prices of their own, and what is expected before any was measured."""
+"""What captions cost where inputs and outputs have prices of their own, and what is expected before
+any was measured.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""Tests speak to public names: no private name of the package is imported, read or patched, and no module is patched.
+"""Tests speak to public names: no private name of the package is imported, read or patched, and no
+module is patched.
 
-Fakes enter by arguments (a decoder, a clock, a transport), settings, the environment or a local server. What is patched
-in the package nonetheless stands in `REMAINS` with its reason; a line there that is no longer needed fails as well.
+Fakes enter by arguments (a decoder, a clock, a transport), settings, the environment or a local
+server. What is patched in the package nonetheless stands in `REMAINS` with its reason; a line there
+that is no longer needed fails as well.
 """
 
 from __future__ import annotations
@@ -79,7 +81,10 @@ def text_of(node: ast.expr | None) -> str:
 
 
 class Names:
-    """Which names of a file are the package's, and which are other modules'. Scopes are not told apart."""
+    """Which names of a file are the package's, and which are other modules'.
+
+    Scopes are not told apart.
+    """
 
     def __init__(self, nodes: Sequence[ast.AST]) -> None:
         self.ours: set[str] = set()
@@ -99,7 +104,8 @@ class Names:
                     for alias in node.names
                     if ours and (alias.name[0].isupper() or is_module(f"{node.module}.{alias.name}"))
                 }
-        # a class made of one of the package's, a module by `import_module`, and whatever is assigned from either
+        # a class made of one of the package's, a module by `import_module`, and whatever is
+        # assigned from either
         while True:
             known = len(self.ours)
             for node in nodes:
@@ -146,7 +152,10 @@ def imported(node: ast.AST) -> Iterator[str]:
 
 
 def read(node: ast.AST) -> Iterator[str]:
-    """A private attribute of anything but the test's own object; `getattr` and code in a string alike."""
+    """A private attribute of anything but the test's own object;
+
+    `getattr` and code in a string alike.
+    """
     if isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr not in NOT_OURS:
         if ast.unparse(node.value) not in ("self", "cls"):
             yield f"uses {node.attr}"
@@ -168,7 +177,10 @@ def overridden(node: ast.AST, names: Names) -> Iterator[str]:
 
 
 def patched(node: ast.AST, names: Names) -> Iterator[str]:
-    """Whatever is replaced in the package: `monkeypatch`, `mock.patch`, `setattr`, an assignment."""
+    """Whatever is replaced in the package:
+
+    `monkeypatch`, `mock.patch`, `setattr`, an assignment.
+    """
     if isinstance(node, (ast.Assign, ast.AugAssign, ast.AnnAssign)):
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
         for target in targets:
@@ -211,7 +223,9 @@ def programs(nodes: Sequence[ast.AST]) -> Iterator[str]:
 
 
 def coupled(source: str) -> list[str]:
-    """What a test's source, programs in its texts included, has to do with the inside of the package."""
+    """What a test's source, programs in its texts included, has to do with the inside of the
+    package.
+    """
     nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, LOOKED_AT)]
     names = Names(nodes)
     found = [

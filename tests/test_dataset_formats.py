@@ -58,7 +58,8 @@ def messages(source: Source) -> dict[str, str]:
     return {row["key"]: row["message"] for row in source.failed}
 
 
-# --- what a source is called -------------------------------------------------------------------------------------------
+# --- what a source is called
+# -------------------------------------------------------------------------------------------
 
 
 def test_a_source_is_a_kind_and_the_rest() -> None:
@@ -98,7 +99,8 @@ def test_a_folder_of_another_format_is_recognized(kind: str, tmp_path: Path) -> 
         assert "\n" not in str(caught.value)
 
 
-# --- YOLO --------------------------------------------------------------------------------------------------------------
+# --- YOLO
+# --------------------------------------------------------------------------------------------------------------
 
 
 def yolo(root: Path, labels: dict[str, str | None], names: Any = ("top", "pants"), **document: Any) -> Path:
@@ -242,7 +244,8 @@ def test_yolo_names_that_make_no_sense(names: Any, tmp_path: Path) -> None:
         read_local("yolo", root, "l")
 
 
-# --- COCO --------------------------------------------------------------------------------------------------------------
+# --- COCO
+# --------------------------------------------------------------------------------------------------------------
 
 CATEGORIES = ((3, "top"), (9, "skirt&pants"))
 
@@ -506,7 +509,8 @@ def test_masks_agree_with_pycocotools() -> None:
         assert found == ((x, y, x + width, y + height) if pixels.any() else None)
 
 
-# --- VOC ---------------------------------------------------------------------------------------------------------------
+# --- VOC
+# ---------------------------------------------------------------------------------------------------------------
 
 
 def voc(
@@ -724,7 +728,8 @@ def test_voc_entities_are_refused(doctype: str) -> None:
         voc_reader.parse_voc(f"{doctype}<annotation/>".encode())
 
 
-# --- folders -----------------------------------------------------------------------------------------------------------
+# --- folders
+# -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_folder_of_photos(tmp_path: Path) -> None:
@@ -753,7 +758,8 @@ def test_keys_are_the_same_from_an_archive_as_from_its_folder(tmp_path: Path, co
     assert [(i.key, i.boxes) for i in there.images] == [(i.key, i.boxes) for i in here.images]
 
 
-# --- real data ---------------------------------------------------------------------------------------------------------
+# --- real data
+# ---------------------------------------------------------------------------------------------------------
 
 
 def real(name: str) -> Path:

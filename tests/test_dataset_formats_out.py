@@ -41,7 +41,9 @@ SIDES = st.tuples(LONG, SHORT) | st.tuples(SHORT, LONG) | st.just((8000, 3)) | s
 
 @st.composite
 def worlds(draw: st.DrawFn, digits: int) -> list[Truth]:
-    """Photos up to 8,000 pixels a side with boxes inside them, a pixel wide or more, at so many decimals."""
+    """Photos up to 8,000 pixels a side with boxes inside them, a pixel wide or more, at so many
+    decimals.
+    """
     photos = []
     for number in range(draw(st.integers(1, 3))):
         size = draw(SIDES)
@@ -185,7 +187,10 @@ ROUNDS = settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow, 
 @ROUNDS
 @given(worlds(digits=2))
 def test_coco_to_yolo_and_back_keeps_every_box(truth: list[Truth]) -> None:
-    """Six decimals move an edge by 0.75 millionths of a side: 0.006 pixels in 8,000. The bar is half a pixel."""
+    """Six decimals move an edge by 0.75 millionths of a side: 0.006 pixels in 8,000.
+
+    The bar is half a pixel.
+    """
     assert through_coco(truth) <= 0.75e-6 * 8000 + 1e-4
 
 

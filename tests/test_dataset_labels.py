@@ -122,7 +122,9 @@ def test_boxes_turn_with_the_picture(orientation: int) -> None:
 
 
 def test_which_picture_labels_of_a_turned_photo_are_for(config: Config) -> None:
-    """The size that the source names decides; without one boxes turn with the picture; a setting decides over both."""
+    """The size that the source names decides; without one boxes turn with the picture; a setting
+    decides over both.
+    """
     frame = Frame((100, 50), (50, 100), 6)
     box = RawBox("top", 0, 0, 20, 10)
     turned, as_it_is = Box(40, 0, 50, 20), Box(0, 0, 20, 10)

@@ -1,4 +1,6 @@
-"""Which photos go to which split, which are chosen to be labelled, and what prices are: by hand, where cases are not alike."""
+"""Which photos go to which split, which are chosen to be labelled, and what prices are: by hand,
+where cases are not alike.
+"""
 
 from __future__ import annotations
 
@@ -40,10 +42,12 @@ def test_groups_that_do_not_fit_leave_the_difference_to_train() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_largest_group_goes_where_there_is_most_room(seed: int) -> None:
-    # nothing has room for eight: train, which has the most, takes them; then each of the others fills a split
+    # nothing has room for eight: train, which has the most, takes them; then each of the others
+    # fills a split
     given = groups({0: 1}, {0: 8}, {0: 2}, {0: 3})
     assert split_groups(given, [9, 3, 2], exact=True, seed=seed) == [0, 0, 2, 1]
-    # 7/4/3 cannot be had: 8 are too many for any, and valid and test can be filled from 1, 2 and 3 to 3 and 3
+    # 7/4/3 cannot be had: 8 are too many for any, and valid and test can be filled from 1, 2 and 3
+    # to 3 and 3
     with pytest.raises(DataError, match="do not allow 7/4/3"):
         split_groups(given, [7, 4, 3], exact=True, seed=seed)
 
@@ -57,7 +61,8 @@ def test_each_class_has_its_share_where_the_classes_are_not_alike(seed: int) -> 
 
 
 def test_a_group_counts_for_its_rarest_class() -> None:
-    # pairs of a common and a rare class: one of two goes to each of the splits that want one rare photo
+    # pairs of a common and a rare class: one of two goes to each of the splits that want one rare
+    # photo
     given = groups({0: 1, 1: 1}, {0: 1, 1: 1}, *[{0: 1}] * 16)
     chosen = split_groups(given, [10, 5, 5], exact=True, seed=0)
     assert len(set(chosen[:2])) == 2
@@ -98,7 +103,9 @@ def test_boxes_and_labels_agree_once_each() -> None:
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
-    """Five photos of a red that tells them apart: two with labels, three without; one cannot be read."""
+    """Five photos of a red that tells them apart: two with labels, three without; one cannot be
+    read.
+    """
     for sub in ("train/images", "train/labels", "unlabelled"):
         (tmp_path / sub).mkdir(parents=True)
     (tmp_path / "data.yaml").write_text("train: train/images\nnames: [top, pants]\n")
@@ -110,7 +117,8 @@ def dataset(tmp_path: Path) -> Path:
     return tmp_path
 
 
-#: How sure the detector is of the one garment of each photo: pants where the labels have them, but in b.
+#: How sure the detector is of the one garment of each photo: pants where the labels have them, but
+#: in b.
 SURE = {0: 0.9, 10: 0.8, 20: 0.55, 30: 0.6, 40: 1.0}
 
 
@@ -124,7 +132,8 @@ def detect(photos: Sequence[Image.Image]) -> list[list[Garment]]:
 @pytest.mark.parametrize(
     ("strategy", "limit", "expected"),
     [
-        # labelled: a agrees; b has a top of .8 and pants without a box. unlabelled: .81 and .64 boxes of doubt, none of e
+        # labelled: a agrees; b has a top of .8 and pants without a box. unlabelled: .81 and .64
+        # boxes of doubt, none of e
         ("auto", 9, [("b", 1.8), ("c", 0.81), ("d", 0.64)]),
         ("auto", 2, [("b", 1.8), ("c", 0.81)]),
         ("disagree", 9, [("b", 1.8)]),
@@ -226,7 +235,8 @@ def test_zones_of_half_an_hour(written: str, iso: str) -> None:
     assert parse_date(written) == iso
 
 
-#: What a sign means, first what it means where nothing else is said; "-" where it means nothing alone.
+#: What a sign means, first what it means where nothing else is said; "-" where it means nothing
+#: alone.
 SIGNS = """
 ₩ KRW | 원 KRW | won KRW | US$ USD | 달러 USD | A$ AUD | AU$ AUD | C$ CAD | CA$ CAD | HK$ HKD | NT$ TWD | NZ$ NZD | S$ SGD
 MX$ MXN | R$ BRL | € EUR | 유로 EUR | £ GBP EGP | ¥ JPY CNY | 円 JPY | 엔 JPY | 元 CNY | 위안 CNY | zł PLN | Kč CZK | Ft HUF

@@ -28,7 +28,9 @@ NAMES = {0: "dress", 1: "pants", 2: "top"}
 def measured(
     photos: int, found: Callable[[int, np.random.Generator], float], seed: int = 0, noise: float = 1.0
 ) -> Matches:
-    """A detector on `photos` photos of two garments each; it finds those of photo n with the likelihood ``found(n)``."""
+    """A detector on `photos` photos of two garments each; it finds those of photo n with the
+    likelihood ``found(n)``.
+    """
     truth_rng, rng = np.random.default_rng(0), np.random.default_rng(seed)
     matches = Matches(NAMES)
     for n in range(photos):
@@ -86,13 +88,16 @@ def test_a_photo_counted_twice_is_that_photo_there_twice() -> None:
     for n in np.repeat(np.arange(6), counts[0]):
         for part in ("correct", "scores", "classes", "truths"):
             getattr(written_out, part).append(getattr(matches, part)[n])
-    # equal scores lie side by side when a photo is there twice: a box counts after its twin, which AP sees as one step or two
+    # equal scores lie side by side when a photo is there twice: a box counts after its twin, which
+    # AP sees as one step or two
     drawn = figures(matches, counts)["map50_95"][0]
     assert drawn == pytest.approx(figures(written_out, np.ones((1, 7), np.int64))["map50_95"][0], abs=0.02)
 
 
 def test_the_pairing_is_what_makes_it_sharp() -> None:
-    """Two detectors that differ in one photo of ten: unpaired, the photos' own spread would drown the difference."""
+    """Two detectors that differ in one photo of ten: unpaired, the photos' own spread would drown
+    the difference.
+    """
     before = measured(120, lambda n, rng: 0.6, 1)
     after = measured(120, lambda n, rng: 0.6, 1)
     for n in range(0, 120, 10):
@@ -112,7 +117,9 @@ def test_the_pairing_is_what_makes_it_sharp() -> None:
     ("experiments", "least"), [(12, 9), pytest.param(40, 30, marks=pytest.mark.release(seconds=20))]
 )
 def test_intervals_hold_the_truth_as_often_as_they_say(experiments: int, least: int) -> None:
-    """Of experiments with a known difference, nine in ten of the 90 % intervals hold it (of 40, 36, give or take 6)."""
+    """Of experiments with a known difference, nine in ten of the 90 % intervals hold it (of 40, 36,
+    give or take 6).
+    """
     large = [measured(1500, lambda n, rng, share=share: share, seed) for seed, share in ((98, 0.7), (99, 0.8))]
     truth = detection_report(large[1]).map50 - detection_report(large[0]).map50
     held = 0
@@ -157,7 +164,9 @@ def test_the_decision(new: Spread, old: Spread | None, outcome: str, promoted: b
 
 
 def test_how_many_photos_would_do() -> None:
-    """Four times the photos halve the interval: ± 2 points, half a point from the limit, needs 16 times as many."""
+    """Four times the photos halve the interval: ± 2 points, half a point from the limit, needs 16
+    times as many.
+    """
     made = decide({"new": spread(3, 1), "old": spread(0, 2, photos=77)}, 0.5, 0.95)
     assert made["photos_needed"] == {"old": pytest.approx(77 * 16, rel=0.01)}
     assert "77 photos are too few to be sure, about 1,23" in made["reasons"][1]
@@ -206,8 +215,9 @@ def test_a_loss_on_the_old_set_is_told_and_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("shift", "promoted"), [(0, True), (1, False)], ids=["right", "permuted"])
 def test_labels_that_contradict_the_old_detector_are_not_trusted(tmp_path: Path, shift: int, promoted: bool) -> None:
-    """The planted fault: the classes of the new set are permuted, and the candidate has learnt them: its figures are better on
-    both sets, and say nothing."""
+    """The planted fault: the classes of the new set are permuted, and the candidate has learnt
+    them: its figures are better on both sets, and say nothing.
+    """
 
     def permuted(matches: Matches) -> Matches:
         again = Matches(NAMES)

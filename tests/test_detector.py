@@ -52,7 +52,9 @@ SIZES = [(640, 480), (333, 777), (100, 100), (47, 61), (1500, 301), (160, 120), 
 @pytest.mark.train
 @pytest.mark.parametrize("size", SIZES)
 def test_the_letterbox_is_ultralytics_own_to_the_bit(size: tuple[int, int], tmp_path: Path) -> None:
-    """As its datasets make it in training and `val`: the photo from a file, resized by `load_image`, then padded."""
+    """As its datasets make it in training and `val`: the photo from a file, resized by
+    `load_image`, then padded.
+    """
     data = pytest.importorskip("ultralytics.data")
     photo = noise(*size)
     ours, _ = letterbox(photo, 160)
@@ -162,7 +164,9 @@ def test_efficientdets_answers_are_decoded_as_yolos() -> None:
 
 
 def test_nms_takes_only_overlap_within_a_class_for_overlap() -> None:
-    """With a limit of 0 any overlap is too much: not that of two classes, nor boxes in one row or one column."""
+    """With a limit of 0 any overlap is too much: not that of two classes, nor boxes in one row or
+    one column.
+    """
     same = [[-10, -10, 10, 10]] * 2
     assert non_maximum_suppression(detections(same, [0.9, 0.8], [0, 1]), 0.0, 10).boxes.tolist() == same
     boxes = [[-10, -10, 10, 10], [20, -10, 30, 10], [-10, 20, 10, 30]]
@@ -199,7 +203,8 @@ ANCHORS = {
 
 def test_efficientdets_anchors_and_decoding_by_hand() -> None:
     anchors = anchors_of(16, ANCHORS)
-    # level 3: cells of 8 pixels, 2 x 2 of them, rows first, each of 2 octaves x 2 aspects; level 4: one cell of 16
+    # level 3: cells of 8 pixels, 2 x 2 of them, rows first, each of 2 octaves x 2 aspects; level 4:
+    # one cell of 16
     assert anchors.shape == ((4 + 1) * 4, 4)
     assert anchors[0].tolist() == [4, 4, 32, 32]
     assert anchors[1].tolist() == pytest.approx([4, 4, 32 * 1.4, 32 * 0.7])

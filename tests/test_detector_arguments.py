@@ -1,4 +1,6 @@
-"""A detector asked otherwise than by default: thresholds, shapes, paddings and batches, on photos that are not square."""
+"""A detector asked otherwise than by default: thresholds, shapes, paddings and batches, on photos
+that are not square.
+"""
 
 from __future__ import annotations
 

@@ -92,7 +92,9 @@ def test_training_through_the_command_line_keeps_stdout_clean(cli: Callable[...,
 
 
 def test_the_same_settings_and_seed_learn_what_ultralytics_learns(tmp_path: Path) -> None:
-    """`YOLO(...).train(...)` in this process, then ours: each tensor of best.pt and each metric, bit for bit."""
+    """`YOLO(...).train(...)` in this process, then ours: each tensor of best.pt and each metric,
+    bit for bit.
+    """
     import torch
 
     from fashionrec.detector.training.train import train_detector

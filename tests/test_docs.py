@@ -1,4 +1,6 @@
-"""README and docs: every block runs, every link leads somewhere, and the library snippet has its types."""
+"""README and docs: every block runs, every link leads somewhere, and the library snippet has its
+types.
+"""
 
 from __future__ import annotations
 

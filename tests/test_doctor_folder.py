@@ -1,4 +1,6 @@
-"""`fashionrec doctor FOLDER`: what a folder from somebody else holds, and that looking at it runs and follows nothing."""
+"""`fashionrec doctor FOLDER`: what a folder from somebody else holds, and that looking at it runs
+and follows nothing.
+"""
 
 import io
 import json
@@ -49,7 +51,9 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
 
 @pytest.fixture
 def watched() -> Any:
-    """Fails the test if anything is unpickled, started, connected to, or if a file named secret is opened."""
+    """Fails the test if anything is unpickled, started, connected to, or if a file named secret is
+    opened.
+    """
     global _watching
     if not HOOKED:
         sys.addaudithook(_hook)  # there is no way to take it away again
@@ -139,7 +143,8 @@ def data_set(more: str) -> Plant:
 COMPUTED = b"\x80\x04\x8c\x01oN\x93."  # STACK_GLOBAL with None for a name
 ALIASES = "a0: &a0 [1]\n" + "".join(f"a{n}: &a{n} [*a{n - 1},*a{n - 1}]\n" for n in range(1, 40))
 DATA_YAML = "names: [top]\ntrain: train/images\nval: train/images\n"
-#: What is planted in a folder of no known kind, the finding, and whether the folder is refused for it.
+#: What is planted in a folder of no known kind, the finding, and whether the folder is refused for
+#: it.
 HOSTILE: dict[str, tuple[Plant, str, bool]] = {
     "link to a file": (link("notes.txt", "../secret"), "link", False),
     "link to a folder": (link("photos", ".."), "link", False),

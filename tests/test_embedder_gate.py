@@ -1,4 +1,6 @@
-"""The gate of an encoder in another precision: its figures and its words, by hand; and the pairs that a table gives."""
+"""The gate of an encoder in another precision: its figures and its words, by hand; and the pairs
+that a table gives.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,10 @@ def at(*degrees: float) -> np.ndarray:
 
 
 def test_the_figures_of_few_pictures_by_hand() -> None:
-    """Of three pictures two are nearest to each: always the same. Turned by 60 degrees a cosine is a half."""
+    """Of three pictures two are nearest to each: always the same.
+
+    Turned by 60 degrees a cosine is a half.
+    """
     found = compare(at(0, 10, 50), at(0, 10, 110))
     assert (found.pictures, found.overlap, found.labelled, found.mrr) == (3, 1.0, 0, None)
     assert (found.cosine_mean, found.cosine_least) == (pytest.approx(2.5 / 3), pytest.approx(0.5))
@@ -76,10 +81,13 @@ def test_the_figures_of_few_pictures_by_hand() -> None:
 
 
 def test_the_nearest_ten_that_are_the_same() -> None:
-    """Twelve on a line: each has eleven others, of which the farthest is left out; the last one moves to the front."""
+    """Twelve on a line: each has eleven others, of which the farthest is left out; the last one
+    moves to the front.
+    """
     line = at(*(5 * n for n in range(12)))
     moved = at(*(5 * n for n in range(11)), -5)
-    # those before the middle lose their farthest (the last) and gain it as a neighbour for the one farthest then
+    # those before the middle lose their farthest (the last) and gain it as a neighbour for the one
+    # farthest then
     same = compare(line, line)
     assert same.overlap == 1.0
     source = [{m for m in range(12) if m != n} - {0 if 11 - n < n else 11} for n in range(12)]
@@ -100,13 +108,17 @@ def labelled(count: int) -> tuple[list[str | None], list[str]]:
 
 
 def test_how_well_pictures_find_another_of_their_product() -> None:
-    """Each of 25 pairs lies 1 degree apart, pairs 7 degrees: all are found first. Turned by half, a stranger is nearer."""
+    """Each of 25 pairs lies 1 degree apart, pairs 7 degrees: all are found first.
+
+    Turned by half, a stranger is nearer.
+    """
     degrees = [7 * (n // 2) + n % 2 for n in range(50)]
     near, far = at(*degrees, 300, 310), at(*(7 * (n // 2) + 6 * (n % 2) for n in range(50)), 300, 310)
     products, photos = labelled(50)
     found = compare(near, far, products=products, photos=photos)
     assert (found.labelled, found.mrr_source) == (50, 1.0)
-    # 6 degrees apart and 1 from the next pair: all but the first and the last have one that is nearer
+    # 6 degrees apart and 1 from the next pair: all but the first and the last have one that is
+    # nearer
     assert found.mrr == pytest.approx((2 * 1 + 48 / 2) / 50)
     fewer = compare(near[2:], far[2:], products=products[2:], photos=photos[2:])
     assert (fewer.labelled, fewer.mrr, fewer.mrr_source) == (48, None, None)

@@ -1,4 +1,6 @@
-"""What the encoder's training computes, by hand: losses, batches, what is held out, the schedule, and pictures."""
+"""What the encoder's training computes, by hand: losses, batches, what is held out, the schedule,
+and pictures.
+"""
 
 from __future__ import annotations
 
@@ -186,7 +188,9 @@ def test_what_augmentation_does_is_held_by_its_settings() -> None:
 
 
 class Dice:
-    """A generator whose draws are named, each from 0 (the least) to 1 (the most), and the same for all pictures."""
+    """A generator whose draws are named, each from 0 (the least) to 1 (the most), and the same for
+    all pictures.
+    """
 
     def __init__(self, *draws: float) -> None:
         self.draws = list(draws)
@@ -203,7 +207,8 @@ def test_a_picture_is_zoomed_flipped_turned_and_shifted() -> None:
     right, down = places.expand(side, side), places[:, None].expand(side, side)
     picture = (torch.stack([right, down, right * 0]) * 255).round().to(torch.uint8)[None]
     moving = settings(flip=True, scale=0.4, jitter=0.0)
-    # 1 - 0.4 + 0.05 of the picture; flipped; by 0.2; half of the room to the right, half of it up; and no other light
+    # 1 - 0.4 + 0.05 of the picture; flipped; by 0.2; half of the room to the right, half of it up;
+    # and no other light
     dice = Dice(1, 0.5, 0.4, 1, 0.75, 0.25, *[0.5] * 5)
     (found,) = augment(picture, side, moving, dice)  # type: ignore[arg-type]
     u, v = 2 * right - 1, 2 * down - 1
@@ -222,7 +227,8 @@ def test_light_colour_and_contrast() -> None:
     picture = torch.tensor([51, 153], dtype=torch.uint8).repeat(1, 3, 2, 1)  # 0.2 and 0.6
     lit = settings(flip=False, scale=0.0, jitter=0.4)
     (found,) = augment(picture, 2, lit, Dice(0, 0, 0.5, 0.5, 0.5, 1, 0, 0.5, 1, 0))  # type: ignore[arg-type]
-    # 0.6 of the contrast around the mean of 0.4, 1.4 of the light, 0.8, 1 and 1.2 of the three colours
+    # 0.6 of the contrast around the mean of 0.4, 1.4 of the light, 0.8, 1 and 1.2 of the three
+    # colours
     expected = [[0.28 * 1.4 * share, 0.52 * 1.4 * share] for share in (0.8, 1.0, 1.2)]
     assert torch.allclose(found[:, 0], torch.tensor(expected), atol=1e-5)
     (bright,) = augment(picture, 2, lit, Dice(0, 0, 0.5, 0.5, 0.5, 1, 1, 1, 1, 1))  # type: ignore[arg-type]

@@ -1,4 +1,6 @@
-"""What an encoder sees and reads, by hand: which pixels, which numbers, which tokens; and what its spec says."""
+"""What an encoder sees and reads, by hand: which pixels, which numbers, which tokens; and what its
+spec says.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A run of the encoder's training: its model as configured, what it records, how it ends, and whether it is promoted."""
+"""A run of the encoder's training: its model as configured, what it records, how it ends, and
+whether it is promoted.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The encoder's training plane: a small CLIP from scratch, finetuning, and exports checked against transformers."""
+"""The encoder's training plane: a small CLIP from scratch, finetuning, and exports checked against
+transformers.
+"""
 
 import io
 import json
@@ -242,7 +244,9 @@ def test_a_terminal_shows_which_detector_crops_before_the_bar(tmp_path: Path, mo
 
 
 def test_a_clip_of_fashionclips_exact_shape(tmp_path: Path) -> None:
-    """ViT-B/32, 151 million parameters, random weights, CLIP's own tokenizer, from vocabulary and merges alone."""
+    """ViT-B/32, 151 million parameters, random weights, CLIP's own tokenizer, from vocabulary and
+    merges alone.
+    """
     from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
     from fashionrec.embedder.embed import Embedder

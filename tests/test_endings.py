@@ -1,4 +1,6 @@
-"""How commands end: 0 done, 1 failed, 2 refused before any work, 3 a limit or gate, 75 busy, 130 interrupted."""
+"""How commands end: 0 done, 1 failed, 2 refused before any work, 3 a limit or gate, 75 busy, 130
+interrupted.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""`evaluate --captions`: what captions tell against what is known, by hand and from the command line."""
+"""`evaluate --captions`: what captions tell against what is known, by hand and from the command
+line.
+"""
 
 import shutil
 import sqlite3

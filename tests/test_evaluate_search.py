@@ -18,7 +18,9 @@ Cli = Callable[..., Result]
 
 @pytest.fixture
 def shop(tmp_path: Path, build: Callable[..., BuildReport]) -> Path:
-    """Three red tops, each less red than the one before, and a grey photo in which no garment is found."""
+    """Three red tops, each less red than the one before, and a grey photo in which no garment is
+    found.
+    """
     rows = [{"image": "p/grey.png", "product_id": "grey"}]
     two_halves(tmp_path / "p" / "grey.png", "grey", "grey")
     for name, colour in (("r1", "#ff0000"), ("r2", "#ff4040"), ("r3", "#ff7070")):
@@ -42,7 +44,9 @@ def scores(*ranks: int) -> dict[str, Any]:
 
 
 def test_ranks_classes_fallbacks_and_what_cannot_be_asked(cli: Cli, shop: Path, tmp_path: Path) -> None:
-    """The first photo asks for its own product and for the third; the grey one falls back to the whole photo."""
+    """The first photo asks for its own product and for the third; the grey one falls back to the
+    whole photo.
+    """
     (tmp_path / "q.csv").write_text(
         "image,product_id,category\np/r1.png,r1,top\np/r1.png,r3,top\np/grey.png,grey,\n"
         "p/none.png,r2,top\np/r2.png,nobody,top\np/r3.png,nobody,top\n"
@@ -82,7 +86,9 @@ def test_the_table_says_the_same(cli: Cli, shop: Path, tmp_path: Path) -> None:
 def test_what_the_whole_photo_finds_is_not_counted_for_the_crop(
     cli: Cli, tmp_path: Path, build: Callable[..., BuildReport]
 ) -> None:
-    """No garment is seen in the pale photo, which the query resembles as a whole: its left half looks more like other tops."""
+    """No garment is seen in the pale photo, which the query resembles as a whole: its left half
+    looks more like other tops.
+    """
     rows = [{"image": "p/pale.png", "product_id": "pale"}]
     two_halves(tmp_path / "p" / "pale.png", "#ffc8c8", "white")
     for name, colour in (("r1", "#ff0000"), ("r2", "#ff4040"), ("r3", "#ff7070")):
@@ -93,7 +99,8 @@ def test_what_the_whole_photo_finds_is_not_counted_for_the_crop(
     assert build(tmp_path / "t.jsonl", tmp_path / "c").failures == []
     (tmp_path / "q.csv").write_text("image,product_id,category\nq.png,pale,top\n")
     told = cli("evaluate", "--index", "c", "--queries", "q.csv", "--json").document
-    # cosines of the left half, centred (.5, 0, 0): r3 .99, r2 .82, pale .66, r1 .57; of the whole: pale .93, r3 .61
+    # cosines of the left half, centred (.5, 0, 0): r3 .99, r2 .82, pale .66, r1 .57; of the whole:
+    # pale .93, r3 .61
     assert told["crop"] == scores(3)
     assert told["whole"] == scores(1)
     assert told["by_class"] == {"top": scores(3)}

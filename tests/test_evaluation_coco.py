@@ -41,7 +41,9 @@ def xywh(box: Any) -> list[float]:
 
 
 def pycoco(matches: Matches) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """pycocotools' 12 figures, precision [10, 101, classes, areas] and recall [10, classes, areas], -1 where there is nothing."""
+    """pycocotools' 12 figures, precision [10, 101, classes, areas] and recall [10, classes, areas],
+    -1 where there is nothing.
+    """
     coco_module, eval_module = pytest.importorskip("pycocotools.coco"), pytest.importorskip("pycocotools.cocoeval")
     annotations, results = [], []
     for n in range(len(matches.truths)):
@@ -157,7 +159,9 @@ score = st.one_of(st.sampled_from([0.25, 0.5, 0.75]), st.integers(1, 1000).map(l
 
 @st.composite
 def photos(draw: st.DrawFn) -> Photo:
-    """Boxes on a grid, so that equal and touching ones are frequent; detections lie near them or anywhere."""
+    """Boxes on a grid, so that equal and touching ones are frequent; detections lie near them or
+    anywhere.
+    """
     truth = draw(st.lists(st.tuples(boxes, number), max_size=5))
     found = draw(st.lists(st.tuples(boxes, score, number), max_size=4))
     for true, kind in truth:
@@ -175,7 +179,9 @@ def test_random_cases_are_pycocotools_own(drawn: list[Photo]) -> None:
 
 
 def test_by_hand() -> None:
-    """A hit, a miss, a hit, of two true boxes: precision is 1 up to recall .5, which 51 of 101 points are, then 2/3."""
+    """A hit, a miss, a hit, of two true boxes: precision is 1 up to recall .5, which 51 of 101
+    points are, then 2/3.
+    """
     far = box(400, 10, 200)
     figures = coco_figures(
         matched([([(BIG, 0.9, 0), (box(10, 400, 200), 0.8, 0), (far, 0.7, 0)], [(BIG, 0), (far, 0)])])

@@ -1,4 +1,6 @@
-"""The confusion matrix: by hand, ultralytics' own on random detections, and a wrong class mapping that it must show."""
+"""The confusion matrix: by hand, ultralytics' own on random detections, and a wrong class mapping
+that it must show.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def detections(boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray) -> De
 
 
 def test_by_hand() -> None:
-    """A hit; a dress taken for a top; a miss; a false one; one found twice; one that is not sure enough."""
+    """A hit; a dress taken for a top; a miss; a false one; one found twice; one that is not sure
+    enough.
+    """
     true = np.array([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10.0]])
     found = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [20, 0, 30, 9], [80, 0, 90, 10], [40, 0, 50, 10.0]])
     matches = Matches({5: "dress", 7: "pants", 9: "top"})  # numbers need not be in a row
@@ -94,7 +98,9 @@ def test_it_is_ultralytics_own(seed: int, confidence: float, iou: float) -> None
 
 
 def test_a_wrong_class_mapping_shows(tmp_path: Path, config: Config) -> None:
-    """The tiny detector finds red tops and blue pants; with its names exchanged, all that it finds is off the diagonal."""
+    """The tiny detector finds red tops and blue pants; with its names exchanged, all that it finds
+    is off the diagonal.
+    """
     for n in range(3):
         two_halves(tmp_path / "test" / "images" / f"{n}.png", "red", "blue")
         (tmp_path / "test" / "labels").mkdir(exist_ok=True)

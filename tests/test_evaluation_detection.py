@@ -181,7 +181,9 @@ def test_matches_are_ultralytics_own_where_detections_crowd(seed: int) -> None:
 
 
 def test_the_surest_detection_takes_a_garment_though_another_lies_better() -> None:
-    """By hand: a rule that deals pairs out by overlap calls the surest detection a miss, which costs points of mAP50."""
+    """By hand: a rule that deals pairs out by overlap calls the surest detection a miss, which
+    costs points of mAP50.
+    """
     truth = np.array([[0.0, 0.0, 10.0, 10.0]])
     boxes = [[0.0, 0.0, 10.0, 8.1], [0.0, 0.0, 10.0, 9.9]]
     correct = match(found(boxes, [0.9, 0.3], [1, 1]), truth, np.array([1]))
@@ -191,7 +193,9 @@ def test_the_surest_detection_takes_a_garment_though_another_lies_better() -> No
 
 @pytest.fixture
 def labelled(tmp_path):
-    """Photos that the tiny detector understands wholly, with labels that use another order of classes."""
+    """Photos that the tiny detector understands wholly, with labels that use another order of
+    classes.
+    """
     for n, (left, right, lines) in enumerate(
         [
             ("red", "blue", ["1 .25 .5 .5 1", "0 .75 .5 .5 1"]),

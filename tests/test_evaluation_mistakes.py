@@ -1,4 +1,6 @@
-"""What went wrong in a photo: each kind by hand, and planted faults that must show as what they are."""
+"""What went wrong in a photo: each kind by hand, and planted faults that must show as what they
+are.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What a user sees of an evaluation: the terminal, the JSON, Markdown, and a page that needs no network."""
+"""What a user sees of an evaluation: the terminal, the JSON, Markdown, and a page that needs no
+network.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,9 @@ Cli = Callable[..., Result]
 
 @pytest.fixture
 def labelled(tmp_path: Path) -> Path:
-    """Photos that the tiny detector understands (red is a top, blue is pants), the last three labelled wrongly: a class that is
-    not so, a garment that is not there, one that has no label."""
+    """Photos that the tiny detector understands (red is a top, blue is pants), the last three
+    labelled wrongly: a class that is not so, a garment that is not there, one that has no label.
+    """
     photos = [
         ("red", "blue", "1 .25 .5 .5 1\n0 .75 .5 .5 1\n"),
         ("red", "blue", "1 .25 .5 .5 1\n0 .75 .5 .5 1\n"),
@@ -195,7 +198,9 @@ def test_markdown(labelled: Path, config: Config) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_mistake_is_drawn_where_it_is(kind: str) -> None:
-    """Coloured lines at the edges of its boxes and nowhere else; a photo is enlarged or made smaller to the same side."""
+    """Coloured lines at the edges of its boxes and nowhere else; a photo is enlarged or made
+    smaller to the same side.
+    """
     true, found = (20.0, 20.0, 60.0, 60.0), (30.0, 24.0, 70.0, 64.0)
     mistake = Mistake(
         kind,
@@ -221,7 +226,9 @@ def test_a_mistake_is_drawn_where_it_is(kind: str) -> None:
 
 
 def test_numbers_stay_in_the_picture_and_apart() -> None:
-    """Of a box in a corner, and of boxes that begin at one place; a number takes 18 x 18 pixels here."""
+    """Of a box in a corner, and of boxes that begin at one place; a number takes 18 x 18 pixels
+    here.
+    """
 
     def drawn(*boxes: tuple[float, float, float, float]) -> np.ndarray:
         mistakes = [Mistake("false", "background", "top", 0.9, found_box=box) for box in boxes]

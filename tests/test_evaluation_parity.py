@@ -1,4 +1,6 @@
-"""Our evaluator, from the bundle, beside ultralytics' own `val` of the same checkpoint, on a detector trained for it."""
+"""Our evaluator, from the bundle, beside ultralytics' own `val` of the same checkpoint, on a
+detector trained for it.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +77,9 @@ def ours(trained: Trained, config: Config, kind: type[Detector] = Detector) -> D
 
 
 def test_the_figures_are_those_of_val(trained: Trained, config: Config) -> None:
-    """With ``rect=False``, squares as the bundle has them: by default `val` pads less, and differs from itself by more."""
+    """With ``rect=False``, squares as the bundle has them: by default `val` pads less, and differs
+    from itself by more.
+    """
     from fashionrec.detector.training.ultra import load_yolo, quiet
 
     with quiet(None):

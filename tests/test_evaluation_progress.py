@@ -1,4 +1,6 @@
-"""Evaluations of a search in batches: how far they are, what they do with photos that cannot be read, and with nothing to ask."""
+"""Evaluations of a search in batches: how far they are, what they do with photos that cannot be
+read, and with nothing to ask.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def shop(tmp_path: Path, build: Callable[..., BuildReport]) -> Path:
 
 
 def asked(folder: Path, lost: int) -> list[PhotoQuery]:
-    """Queries of which the first ``lost`` have no photo; two can be asked, and one is about a product of another shop."""
+    """Queries of which the first ``lost`` have no photo; two can be asked, and one is about a
+    product of another shop.
+    """
     return [
         *(PhotoQuery(folder / "p" / f"lost{n}.png", "red", "top") for n in range(lost)),
         PhotoQuery(folder / "p" / "red.png", "red", "top"),

@@ -71,7 +71,9 @@ def test_a_colour_histogram_counts_colours_and_leaves_padding_out() -> None:
     [((63, 127, 191), 6), ((64, 128, 192), 27), ((255, 249, 255), 63), ((250, 250, 250), None), ((0, 0, 0), 0)],
 )
 def test_the_cell_of_a_colour(colour: tuple[int, int, int], cell: int | None) -> None:
-    """A quarter of each channel: red counts 16, green 4, blue 1; what is white in all of them is padding."""
+    """A quarter of each channel: red counts 16, green 4, blue 1; what is white in all of them is
+    padding.
+    """
     histogram = colour_histogram(Image.new("RGB", (64, 64), colour), 4)
     assert histogram.shape == (64,)
     assert np.flatnonzero(histogram).tolist() == ([] if cell is None else [cell])

@@ -1,4 +1,6 @@
-"""evaluate --texts: words, English and Korean, found by full-text search, by the encoder and by both; matches calibrated."""
+"""evaluate --texts: words, English and Korean, found by full-text search, by the encoder and by
+both; matches calibrated.
+"""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,6 @@
-"""How a detector is asked about a split and what becomes of its answers: a detector that says what it is told."""
+"""How a detector is asked about a split and what becomes of its answers: a detector that says what
+it is told.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from fashionrec.photos.pixels import PixelSpec
 
 
 class Told:
-    """A detector of tops (7) and hats (9) that finds a top of the photo's left half, and a hat of all of it."""
+    """A detector of tops (7) and hats (9) that finds a top of the photo's left half, and a hat of
+    all of it.
+    """
 
     def __init__(self, pixels: dict[str, Any] | None = None) -> None:
         self.labels = {7: "top", 9: "hat"}
@@ -140,7 +144,8 @@ def test_figures_of_drawn_photos_by_hand() -> None:
     found = figures(matches, np.array([[1, 1, 1], [0, 2, 1], [2, 0, 0], [0, 0, 1], [1, 3, 0]]))
     assert list(found) == ["map50", "map50_95", "precision", "recall", "map50_95, dress", "map50_95, top"]
     dress, top = found["map50_95, dress"], found["map50_95, top"]
-    # a hit and then a miss of two dresses, two misses, twice a hit, none, and a hit before three misses of four
+    # a hit and then a miss of two dresses, two misses, twice a hit, none, and a hit before three
+    # misses of four
     assert dress == pytest.approx([0.5, 0, 0.995, np.nan, 0.25], abs=0.006, nan_ok=True)
     assert top == pytest.approx([0.995, 0.995, np.nan, 0.995, np.nan], nan_ok=True)
     assert found["map50"] == pytest.approx(found["map50_95"])

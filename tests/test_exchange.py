@@ -1,4 +1,6 @@
-"""An export of a catalogue, changed in one place: the line that an import tells, and nothing made of it."""
+"""An export of a catalogue, changed in one place: the line that an import tells, and nothing made
+of it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Tables and arrays of an export: as pandas and numpy write them, and few rows of them in memory at a time."""
+"""Tables and arrays of an export: as pandas and numpy write them, and few rows of them in memory at
+a time.
+"""
 
 from __future__ import annotations
 
@@ -129,7 +131,9 @@ print(peak)
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the memory of a process from /proc")
 def test_the_process_takes_no_more_memory_for_a_longer_table(tmp_path: Path) -> None:
-    """Arrow kept buffers of row groups it had read, which its own count of allocated bytes does not show."""
+    """Arrow kept buffers of row groups it had read, which its own count of allocated bytes does not
+    show.
+    """
     rng, peak = np.random.default_rng(0), []
     for count in (5_000, 60_000):
         path = tmp_path / f"{count}.parquet"

@@ -1,4 +1,6 @@
-"""Exports of a detector that was trained here: what the gate lets through, and every planted fault that it must refuse."""
+"""Exports of a detector that was trained here: what the gate lets through, and every planted fault
+that it must refuse.
+"""
 
 import json
 from collections.abc import Callable, Mapping
@@ -251,7 +253,9 @@ def test_the_gate_refuses_int8_of_a_wrong_calibration(fault: str, trained: Train
 
 
 def test_the_gate_refuses_int8_of_the_whole_graph(trained: Trained, tmp_path: Path) -> None:
-    """What onnxruntime's quantizer does when nobody tells it what to leave alone: the head goes too, and with it the scores."""
+    """What onnxruntime's quantizer does when nobody tells it what to leave alone: the head goes
+    too, and with it the scores.
+    """
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):
@@ -324,7 +328,9 @@ def test_map_is_measured_on_the_checkpoint_for_fp32_and_a_loss_refused(trained: 
 def test_half_precision_is_refused_where_activations_overflow_though_a_cpu_does_not_show_it(
     trained: Trained, tmp_path: Path
 ) -> None:
-    """What the first layer says is multiplied by 100,000 and divided again: the same network, and no longer one for fp16."""
+    """What the first layer says is multiplied by 100,000 and divided again: the same network, and
+    no longer one for fp16.
+    """
     import onnx
     from onnx import numpy_helper
 

@@ -1,4 +1,6 @@
-"""What an export is made and judged by: which photos of a folder or a data set, and what is said of those that are no photos."""
+"""What an export is made and judged by: which photos of a folder or a data set, and what is said of
+those that are no photos.
+"""
 
 from __future__ import annotations
 

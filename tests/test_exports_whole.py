@@ -1,4 +1,6 @@
-"""COCO and VOC of one small data set, file by file: names that collide, boxes at the edges, what is refused."""
+"""COCO and VOC of one small data set, file by file: names that collide, boxes at the edges, what is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from fashionrec.errors import DataError
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
-    """Photos of 40 x 20 pixels; one name is in three splits, and another one is what a collision would be called."""
+    """Photos of 40 x 20 pixels; one name is in three splits, and another one is what a collision
+    would be called.
+    """
     root = tmp_path / "ours"
     photos = {
         "train/images/a.png": "1 .5 .5 .5 .5\n", "train/images/test_a.png": "", "train/images/valid_A.png": "",

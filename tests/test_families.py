@@ -1,4 +1,6 @@
-"""EfficientDet and Faster R-CNN: trained, resumed, exported, checked against their own libraries, served."""
+"""EfficientDet and Faster R-CNN: trained, resumed, exported, checked against their own libraries,
+served.
+"""
 
 import csv
 import dataclasses
@@ -33,7 +35,9 @@ PRIORS = {EFFICIENTDET: "class_net.predict.conv_pw", FASTER_RCNN: "roi_heads.box
 
 
 def pictures(folder: Path, counts: dict[str, int]) -> Path:
-    """Pictures with a coloured rectangle whose class is its colour; the last of each split has none."""
+    """Pictures with a coloured rectangle whose class is its colour; the last of each split has
+    none.
+    """
     colours = ["crimson", "navy", "purple", "orange", "green"]
     rng = np.random.default_rng(3)
     for split, count in counts.items():
@@ -85,7 +89,9 @@ def trained(request: pytest.FixtureRequest, data: Path, tmp_path_factory: pytest
 
 @pytest.fixture(scope="module")
 def lively(trained: Path) -> Path:
-    """The checkpoint, its norms settled and its scores raised: after one epoch it would hardly tell one photo from another."""
+    """The checkpoint, its norms settled and its scores raised: after one epoch it would hardly tell
+    one photo from another.
+    """
     from fashionrec.detector.training.families import family_of_weights
     from fashionrec.detector.training.families.checkpoint import About, load_weights, save_weights
 

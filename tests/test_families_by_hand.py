@@ -1,4 +1,6 @@
-"""EfficientDet and Faster R-CNN before any training: their losses, published weights and sides, held against their libraries."""
+"""EfficientDet and Faster R-CNN before any training: their losses, published weights and sides,
+held against their libraries.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The plain training loop on a network of three numbers: its steps, its end, what it writes, and how it goes on."""
+"""The plain training loop on a network of three numbers: its steps, its end, what it writes, and
+how it goes on.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,9 @@ def settings(data: Path, *words: str) -> TrainConfig:
 
 
 class Training:
-    """One call of the loop: what the network was shown, what it was worth each epoch, what was said."""
+    """One call of the loop: what the network was shown, what it was worth each epoch, what was
+    said.
+    """
 
     def __init__(
         self, config: TrainConfig, data: Path, runs: Path, scores: Sequence[float], slope: float = 0.0
@@ -183,7 +187,8 @@ def test_a_gradient_is_clipped_and_a_batch_has_no_single_photo(data: Path, tmp_p
     run = training.run()
     assert training.batches == [3, 2]  # the first once more
     assert float(rows(run)[0]["loss"]) == pytest.approx((3 * 3 + 2 * 2) / 5)
-    # two steps of SGD with Nesterov's momentum m = 0.5 on a gradient of 10: lr (1 + m) 10, then lr (1 + m + m²) 10
+    # two steps of SGD with Nesterov's momentum m = 0.5 on a gradient of 10: lr (1 + m) 10, then lr
+    # (1 + m + m²) 10
     rates = [0.1, 0.1 * (0.2 + 0.8 / 2)]
     assert training.weights == pytest.approx([1 - rates[0] * 15 - rates[1] * 17.5], rel=1e-4)
     assert float(training.model.bias) == 0

@@ -1,4 +1,6 @@
-"""What the families of detectors share, piece by piece: names, headers, options, starts and the graphs that are exported."""
+"""What the families of detectors share, piece by piece: names, headers, options, starts and the
+graphs that are exported.
+"""
 
 from __future__ import annotations
 

@@ -31,7 +31,8 @@ class Dice:
 
 def test_a_quarter_turn_with_all_that_can_be_drawn() -> None:
     varied = Variation(fliplr=0.5, flipud=0.5, degrees=90, translate=0.25, scale=0.5)
-    # turned by 90 degrees, half as large again, a quarter of the side to the right and up, and flipped left to right
+    # turned by 90 degrees, half as large again, a quarter of the side to the right and up, and
+    # flipped left to right
     matrix = drawn(varied, 8, Dice(1, 1, 1, 0, 0.4, 0.5))  # type: ignore[arg-type]
     assert matrix == pytest.approx(np.array([[0, -1.5, 12], [-1.5, 0, 8], [0, 0, 1]]), abs=1e-9)
     assert moved(np.array([[4.0, 4.0, 5.0, 5.0]]), matrix) == pytest.approx(np.array([[4.5, 0.5, 6.0, 2.0]]))

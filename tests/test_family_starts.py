@@ -1,4 +1,6 @@
-"""Where the training of a family without a trainer of its own starts: anew, from published weights, or from a checkpoint."""
+"""Where the training of a family without a trainer of its own starts: anew, from published weights,
+or from a checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,9 @@ def test_from_published_weights_where_nothing_else_is_named(data: Path, tmp_path
 
 
 def test_from_a_checkpoint_of_ours(data: Path, tmp_path: Path) -> None:
-    """Its model and its notes are kept; its size and the names of its classes are those of this training."""
+    """Its model and its notes are kept; its size and the names of its classes are those of this
+    training.
+    """
     source, old = tmp_path / "mine.safetensors", Small()
     earlier = replace(ABOUT, model="Toy_9", names={0: "hat", 1: "shoe"}, imgsz=32, notes={"frozen": 3}, pixels={})
     save_weights(source, old, earlier)

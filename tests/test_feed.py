@@ -1,4 +1,6 @@
-"""Product feeds: photos from servers with every fault, politely, safely, resumably; and the source that comes of it."""
+"""Product feeds: photos from servers with every fault, politely, safely, resumably; and the source
+that comes of it.
+"""
 
 import csv
 import json
@@ -69,7 +71,9 @@ def quick(config: Config) -> FeedConfig:
 
 @pytest.fixture
 def fetch(tmp_path: Path, config: Config, quick: FeedConfig) -> Fetch:
-    """Fetch from local servers: the door is open to their exact addresses, to nothing else that is private."""
+    """Fetch from local servers: the door is open to their exact addresses, to nothing else that is
+    private.
+    """
 
     def run(urls: list[str], *servers: FaultyServer, refresh: bool = False, **settings: Any) -> Any:
         door = Door(open_to=frozenset(server.address for server in servers))

@@ -1,4 +1,6 @@
-"""Product columns: prices, dates, availability and the rest, or a reason; never text that is compared as text."""
+"""Product columns: prices, dates, availability and the rest, or a reason; never text that is
+compared as text.
+"""
 
 import contextlib
 import json

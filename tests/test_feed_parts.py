@@ -1,4 +1,6 @@
-"""The parts of a feed's download, each by itself: names of servers, turns, what is kept, and what is told of local files."""
+"""The parts of a feed's download, each by itself: names of servers, turns, what is kept, and what
+is told of local files.
+"""
 
 from __future__ import annotations
 

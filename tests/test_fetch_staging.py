@@ -1,4 +1,6 @@
-"""The staging folder of fetch-dataset: whose it is, what is taken up of it, what is left of it; and what decides a data set."""
+"""The staging folder of fetch-dataset: whose it is, what is taken up of it, what is left of it; and
+what decides a data set.
+"""
 
 from __future__ import annotations
 

@@ -161,7 +161,9 @@ def test_a_provider_that_is_there_and_does_not_start_is_refused(device: str, mon
 def onnxruntime_with(
     there: list[str], asked: list[Any], monkeypatch: pytest.MonkeyPatch, started: list[str] | None = None
 ) -> Callable[[], list[str]]:
-    """ONNX Runtime as it is on a machine with these providers; what sessions ask for is put into ``asked``."""
+    """ONNX Runtime as it is on a machine with these providers; what sessions ask for is put into
+    ``asked``.
+    """
     import onnxruntime
 
     def names() -> list[str]:

@@ -75,7 +75,9 @@ def test_without_old_photos_the_old_weights_teach_and_nothing_is_promoted(
 
 
 def test_the_teacher_compares_features_as_they_are(old: tuple[Path, Path]) -> None:
-    """Two equal networks have nothing to learn from each other; through ultralytics' projection, random at first, they had."""
+    """Two equal networks have nothing to learn from each other; through ultralytics' projection,
+    random at first, they had.
+    """
     from types import SimpleNamespace
 
     import torch

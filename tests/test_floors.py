@@ -1,4 +1,6 @@
-"""Lower bounds: each dependency has one, and what is locked and what `make test-floors` pins agree with it."""
+"""Lower bounds: each dependency has one, and what is locked and what `make test-floors` pins agree
+with it.
+"""
 
 import os
 import re

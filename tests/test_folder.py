@@ -26,7 +26,9 @@ def without_handles(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(params=["handles", "paths"])
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder beside one that must not be touched; with directory handles and, as on Windows, without."""
+    """A folder beside one that must not be touched; with directory handles and, as on Windows,
+    without.
+    """
     if request.param == "paths":
         without_handles(monkeypatch)
     (tmp_path / "outside").mkdir()
@@ -187,7 +189,9 @@ def test_a_folder_in_the_place_of_a_file_and_a_file_in_that_of_a_folder(place: P
 
 @posix_only("handles of folders")
 def test_a_file_or_a_folder_is_synced_as_the_system_can(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Windows syncs what it may write, and no folder; a file that is only to be read is synced where it can be."""
+    """Windows syncs what it may write, and no folder; a file that is only to be read is synced
+    where it can be.
+    """
     import fcntl
 
     synced: list[tuple[int, bool]] = []

@@ -1,4 +1,6 @@
-"""Training on a data set of somebody else: nothing of it runs, nothing in it changes, and it is what it was trained on."""
+"""Training on a data set of somebody else: nothing of it runs, nothing in it changes, and it is
+what it was trained on.
+"""
 
 from __future__ import annotations
 

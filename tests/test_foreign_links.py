@@ -1,6 +1,8 @@
-"""Data sets of somebody else: nothing outside of their folder is read, whatever lies in it and whatever they name.
+"""Data sets of somebody else: nothing outside of their folder is read, whatever lies in it and
+whatever they name.
 
-Each test plants something, uses the data set as a user would, and compares what lies around it before and after.
+Each test plants something, uses the data set as a user would, and compares what lies around it
+before and after.
 """
 
 from __future__ import annotations

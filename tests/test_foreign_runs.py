@@ -1,4 +1,6 @@
-"""Runs and demos of somebody else: one with a link or a special file in it is refused by name, and nothing is changed."""
+"""Runs and demos of somebody else: one with a link or a special file in it is refused by name, and
+nothing is changed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Staging folders, caches and journals with links in them: refused by name, before anything is written or removed."""
+"""Staging folders, caches and journals with links in them: refused by name, before anything is
+written or removed.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from tests.faulty_server import FaultyServer, body
 
 
 def staged(cli: Cli, tmp_path: Path) -> tuple[str, ...]:
-    """A command that was refused after it had prepared photos, which lie in ``data/.n.staging``; returns its words."""
+    """A command that was refused after it had prepared photos, which lie in ``data/.n.staging``;
+    returns its words.
+    """
     make_yolo(tmp_path / "src", 6)
     words = ("fetch-dataset", "yolo:src", "--out", "data/n", "--counts", "9,9,9")
     assert cli(*words).code == 2

@@ -1,4 +1,6 @@
-"""Catalogues that somebody forged, with right hashes: a clear refusal or a right answer, and nothing from outside them."""
+"""Catalogues that somebody forged, with right hashes: a clear refusal or a right answer, and
+nothing from outside them.
+"""
 
 import hashlib
 import json
@@ -100,7 +102,9 @@ FORGED: dict[tuple[str, str], Callable[[Any], None]] = {
 
 @pytest.mark.parametrize(("kind", "forgery"), FORGED)
 def test_an_index_whose_parts_do_not_fit_is_refused(tmp_path: Path, kind: str, forgery: str) -> None:
-    """FAISS follows what an index says unchecked: a forged one, with right hashes, would read any memory."""
+    """FAISS follows what an index says unchecked: a forged one, with right hashes, would read any
+    memory.
+    """
     table = put(tmp_path, {"a": clustered(1500)})
     entry = make_index(tmp_path, "1", table, settings=configured(type=kind))
     path = tmp_path / entry.path / INDEX
@@ -174,7 +178,9 @@ def test_settings_beyond_their_bounds_are_refused(
 def test_a_work_file_that_cannot_be_written_is_made_anew(
     name: str, photos: Path, build: Callable[..., BuildReport], tmp_path: Path
 ) -> None:
-    """Byte 18 of its header says that only a newer SQLite may write a file; the build needs nothing that is in it."""
+    """Byte 18 of its header says that only a newer SQLite may write a file; the build needs nothing
+    that is in it.
+    """
     root = tmp_path / "catalogue"
     (root / "work").mkdir(parents=True)
     path = root / "work" / name

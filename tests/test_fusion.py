@@ -1,4 +1,6 @@
-"""Fusion of signals and of lists, by hand; curves that never fall; what an evaluation keeps beside a catalogue."""
+"""Fusion of signals and of lists, by hand; curves that never fall; what an evaluation keeps beside
+a catalogue.
+"""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -102,7 +104,9 @@ def test_a_curve_finds_the_probabilities_that_made_its_hits() -> None:
 
 
 def test_a_curve_by_hand() -> None:
-    """Groups of twenty by cosine; the third is right less often than the second, and both become one."""
+    """Groups of twenty by cosine; the third is right less often than the second, and both become
+    one.
+    """
     rights = (0, 12, 8, 19)
     hits = [(group + n / 100, n < right) for group, right in enumerate(rights) for n in range(20)]
     cosines, right = np.array(hits[::-1], float).T
@@ -129,18 +133,22 @@ def test_how_far_off_a_curve_is_by_hand() -> None:
 
 
 def test_what_is_kept_of_judged_questions() -> None:
-    """Half of the questions make the curve that the others judge; the curve that is kept is made by all."""
+    """Half of the questions make the curve that the others judge; the curve that is kept is made by
+    all.
+    """
     judged = Judged()
     for n in range(24):
         judged.add([(0.9, n % 2 == 0)] + [(0.1, False)] * 9)
     found = judged.document()
-    # of all: ten groups of 0.1, the last two of which become one; 16 of 0.1 and 4 of 0.9, 2 right; 20 of 0.9, 10 right
+    # of all: ten groups of 0.1, the last two of which become one; 16 of 0.1 and 4 of 0.9, 2 right;
+    # 20 of 0.9, 10 right
     assert found == {
         "cosines": [0.1, 0.26, 0.9],
         "probabilities": [round(1 / 42, 6), round(3 / 22, 6), 0.5],
         "hits": 240,
         "right": 12,
-        # the even questions: five groups of 0.1; 8 of 0.1 and 12 of 0.9, which are right. Of the others none is
+        # the even questions: five groups of 0.1; 8 of 0.1 and 12 of 0.9, which are right. Of the
+        # others none is
         "calibration_error": round((12 * 13 / 22 + 108 * 1 / 22) / 120, 4),
     }
 

@@ -26,13 +26,16 @@ from fashionrec.search.search import search
 from fashionrec.store.manifest import CatalogueSettings
 from fashionrec.types import Box, Garment
 
-#: Over 2,000 pixels: multiples of 8 and others, wide and tall; some are decoded at a half, some at a quarter or an eighth.
+#: Over 2,000 pixels: multiples of 8 and others, wide and tall; some are decoded at a half, some at
+#: a quarter or an eighth.
 SIZES = ((2400, 1800), (2048, 1536), (2401, 1803), (1536, 2304), (3000, 2001), (4096, 3072))
 ORIENTATIONS = (1, 1, 3, 6, 8)
 
 
 def draw(path: Path, number: int) -> Path:
-    """A JPEG with garments at some of the places where the detector looks, on a ground that no decoder smooths alike."""
+    """A JPEG with garments at some of the places where the detector looks, on a ground that no
+    decoder smooths alike.
+    """
     width, height = SIZES[number % len(SIZES)]
     rng = np.random.default_rng(number)
     coarse = Image.fromarray(rng.integers(150, 256, (height // 16, width // 16, 3), dtype=np.uint8))
@@ -98,7 +101,9 @@ class RecordingCatalogue(Catalogue):
 def test_an_evaluation_sees_what_a_query_sees(
     sets: dict[str, object], build: Callable[..., object], photos: Path, config: Config, tmp_path: Path
 ) -> None:
-    """The same pixels, boxes and crops, and the same vectors, of 30 photos that are decoded at a part of their size."""
+    """The same pixels, boxes and crops, and the same vectors, of 30 photos that are decoded at a
+    part of their size.
+    """
     root = tmp_path / "catalogue"
     settings = config.model_copy(update={"crop": config.crop.model_copy(update=sets)})
     build(photos, root, settings=settings, detector_bundle=Bundle.open(DETECTOR))
@@ -160,7 +165,9 @@ def test_without_a_detector_or_a_detection_the_photo_is_the_garment(config: Conf
 
 
 def test_a_catalogue_is_asked_as_it_was_built(config: Config) -> None:
-    """What decides pixels, boxes and crops is the catalogue's own; what it does not say is as it is set now."""
+    """What decides pixels, boxes and crops is the catalogue's own; what it does not say is as it is
+    set now.
+    """
     crop = config.crop.model_copy(update={"margin": 0.2, "square": False, "pad": 7})
     stored = CatalogueSettings(crop=crop, thumbnail=300, conf=0.9, whole_photo=False)
     asked = FinderSettings.of_catalogue(config, stored, embedder_side=32)
@@ -215,7 +222,9 @@ def test_the_surest_of_several_that_can_be_the_product_is_it() -> None:
 
 
 def test_products_are_cut_out_as_a_build_cuts_them(config: Config, tmp_path: Path) -> None:
-    """A large photo at a part of its size, the garment of the product's class, the whole photo where nothing is found."""
+    """A large photo at a part of its size, the garment of the product's class, the whole photo
+    where nothing is found.
+    """
     large = draw(tmp_path / "large.jpg", 15)
     plain = two_halves(tmp_path / "plain.png", "gray", "gray")
     own = finder(config)

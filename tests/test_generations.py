@@ -1,4 +1,6 @@
-"""Generations by hand: what is served, kept, rolled back to and tidied up, and the one line about what cannot be."""
+"""Generations by hand: what is served, kept, rolled back to and tidied up, and the one line about
+what cannot be.
+"""
 
 from __future__ import annotations
 

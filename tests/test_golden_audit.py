@@ -1,4 +1,6 @@
-"""Every finding of an audit with its words and numbers, the page that shows them, and what a detector says against labels."""
+"""Every finding of an audit with its words and numbers, the page that shows them, and what a
+detector says against labels.
+"""
 
 from __future__ import annotations
 
@@ -117,7 +119,9 @@ def test_lines_of_a_label_file() -> None:
 
 
 def test_a_detector_against_the_labels(tmp_path: Path, config: Config) -> None:
-    """Of 100 x 200 pixels; the detector is asked for two photos at a time, and not for one that cannot be read."""
+    """Of 100 x 200 pixels; the detector is asked for two photos at a time, and not for one that
+    cannot be read.
+    """
     names = {0: "tops", 1: "hat", 2: "skirt"}
     left, right, low = Box(0, 0, 0.5, 0.5), Box(0.5, 0, 1, 0.5), Box(0.25, 0.75, 0.75, 1)
     seen = [
@@ -169,7 +173,9 @@ def test_a_detector_against_the_labels(tmp_path: Path, config: Config) -> None:
 
 
 def test_charts_to_a_tenth_of_a_unit() -> None:
-    """Sevenths: 188 units for bars of 3 beside a goal of 7, 150 high; 320 wide for seven columns; 150 for three cells."""
+    """Sevenths: 188 units for bars of 3 beside a goal of 7, 150 high; 320 wide for seven columns;
+    150 for three cells.
+    """
     chart = bars("t", {"a": 1, "b": 2, "c": 3, "d": 0, "e": 1, "f": 2, "g": 1}, {"b": "red"}, "grey", goal=7)
     assert [(row["y"], row["width"], row["height"], row["colour"]) for row in chart["rows"]] == [
         (round(n * 150 / 7 + 3, 1), round(value * 188 / 7, 1), 15.4, "red" if n == 1 else "grey")

@@ -1,4 +1,6 @@
-"""What captions cost, say and change, value by value: by a server that answers by what it is sent, and by the local captioner."""
+"""What captions cost, say and change, value by value: by a server that answers by what it is sent,
+and by the local captioner.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ Cli = Callable[..., Result]
 WHERE = ("--index", "catalogue")
 REMOTE = (*WHERE, "--captioner", "openai")
 
-#: What the shop knows of its products: some of it in Korean, some of it not what is said of their photos.
+#: What the shop knows of its products: some of it in Korean, some of it not what is said of their
+#: photos.
 TRUTH = """\
 image,product_id,category,color,pattern
 -,T1,top,빨강,stripe

@@ -1,4 +1,6 @@
-"""What a catalogue says of itself and leaves on the disk, value by value, from its first build to its export."""
+"""What a catalogue says of itself and leaves on the disk, value by value, from its first build to
+its export.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +82,9 @@ def test_looking_into_it(options: tuple[str, ...], cli: Cli, world: Path, golden
 
 
 def changed(root: Path) -> None:
-    """The table a week later: another price, another title, a product gone, one added, a photo replaced."""
+    """The table a week later: another price, another title, a product gone, one added, a photo
+    replaced.
+    """
     table = PRODUCTS.replace("39000,KRW,in_stock,2025-03-01", "35000,KRW,out_of_stock,2025-03-01")
     table = table.replace("Moss dress", "Moss gown")
     table = "".join(line for line in table.splitlines(keepends=True) if ",S1," not in line and "torn" not in line)

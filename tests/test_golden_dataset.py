@@ -1,4 +1,6 @@
-"""What becomes of labels, value by value: made ours, audited, written as COCO and VOC, and read back."""
+"""What becomes of labels, value by value: made ours, audited, written as COCO and VOC, and read
+back.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What `evaluate` measures, value by value: a detector that errs, a search that misses, texts, outfits."""
+"""What `evaluate` measures, value by value: a detector that errs, a search that misses, texts,
+outfits.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from golden_world import DETECTOR, make_dataset, photo
 
 Cli = Callable[..., Result]
 
-#: Photos of products from another side: some found, some not, one of no product of ours, one that is not there.
+#: Photos of products from another side: some found, some not, one of no product of ours, one that
+#: is not there.
 QUERIES = """\
 image,product_id,category
 asked/look.bmp,T2,top

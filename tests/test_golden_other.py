@@ -1,4 +1,6 @@
-"""What the rest says, value by value: settings, runs, folders looked into, bundles, and how commands fail."""
+"""What the rest says, value by value: settings, runs, folders looked into, bundles, and how
+commands fail.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def test_settings_and_where_they_come_from(
 
 @pytest.fixture
 def trained(cli: Cli, tmp_path: Path) -> Path:
-    """Runs as they lie on the disk: one promoted, one better but made with other settings, one refused finetune."""
+    """Runs as they lie on the disk: one promoted, one better but made with other settings, one
+    refused finetune.
+    """
     train, finetune = tmp_path / "runs" / "train", tmp_path / "runs" / "finetune"
     finished(train, "first", 0.4, created="2026-01-02T03:04:05+00:00", device="cpu", versions={"torch": "2.10.0"})
     per_class = {"dress": {"map50": 0.81, "map50_95": 0.55}, "top": {"map50": 0.72, "map50_95": 0.61}}
@@ -104,7 +108,8 @@ def test_an_exported_catalogue_names_its_bundles(world: Path, golden: Golden) ->
         assert made == json.loads((source / "bundle.json").read_text(encoding="utf-8"))
 
 
-#: Commands that fail, and in which world: options that cannot be, things that are not there, limits, a writer at work.
+#: Commands that fail, and in which world: options that cannot be, things that are not there,
+#: limits, a writer at work.
 FAILURES: list[tuple[object, ...]] = [
     # 2: refused before any work
     ("query",),

@@ -18,7 +18,8 @@ from PIL import Image
 Cli = Callable[..., Result]
 
 QUESTIONS: dict[str, tuple[object, ...]] = {
-    # every garment of a photo, what each score is made of, and another class held back by more than usual
+    # every garment of a photo, what each score is made of, and another class held back by more than
+    # usual
     "photo": ("asked/look.bmp", "-k", 5, "--explain", "--set", "query.same_class=0.2"),
     "photo-tall": ("asked/portrait.bmp", "-k", 2),
     "photo-whole": ("asked/plain.bmp", "-k", 3, "--explain"),
@@ -94,7 +95,8 @@ def test_csv_and_excel(cli: Cli, world: Path, tmp_path: Path, golden: Golden) ->
     rows = list(csv.reader(io.StringIO(done.out, newline="")))
     golden.document("query-csv", [_number_last(row) for row in rows])
     assert cli(*asked, "--csv", tmp_path / "hits.csv").out == ""
-    # a mark by which Excel knows UTF-8, and RFC 4180's line ends (which the runner makes plain ones on stdout)
+    # a mark by which Excel knows UTF-8, and RFC 4180's line ends (which the runner makes plain ones
+    # on stdout)
     assert (tmp_path / "hits.csv").read_bytes() == b"\xef\xbb\xbf" + done.out.replace("\n", "\r\n").encode()
     golden.document("query-xlsx", _cells(book))
 

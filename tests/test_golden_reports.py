@@ -1,4 +1,6 @@
-"""Reports of a comparison and of a finetune's decision, word by word and place by place, of figures that are known."""
+"""Reports of a comparison and of a finetune's decision, word by word and place by place, of figures
+that are known.
+"""
 
 from __future__ import annotations
 

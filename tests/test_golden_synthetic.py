@@ -1,4 +1,6 @@
-"""The drawn world of a seed, value by value: its labels, products, outfits and queries, and what its photos look like."""
+"""The drawn world of a seed, value by value: its labels, products, outfits and queries, and what
+its photos look like.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from PIL import Image
 
 Cli = Callable[..., Result]
 SIZES = ("size=96", "queries=3", "outfits=3", "views=2")
-#: Of the full range of brightness: JPEG decoders and fonts differ by some levels, another drawing by more.
+#: Of the full range of brightness: JPEG decoders and fonts differ by some levels, another drawing
+#: by more.
 SAME_GREY = 0.02
 
 

@@ -1,4 +1,6 @@
-"""What commands say, word by word: results, messages, progress at its end, and the command that comes next."""
+"""What commands say, word by word: results, messages, progress at its end, and the command that
+comes next.
+"""
 
 from __future__ import annotations
 

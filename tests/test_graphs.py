@@ -96,7 +96,9 @@ def test_a_bundle_that_starts_at_once_answers_the_same() -> None:
 
 
 def network(folder: Path) -> Path:
-    """A graph that ONNX Runtime rewrites: x * sigmoid(x) after a product, in float32, its weights beside it."""
+    """A graph that ONNX Runtime rewrites: x * sigmoid(x) after a product, in float32, its weights
+    beside it.
+    """
     from onnx import TensorProto, helper, numpy_helper
 
     rng = np.random.default_rng(0)

@@ -33,7 +33,9 @@ Build = Callable[..., BuildReport]
 
 
 def state(root: Path) -> dict[str, Any]:
-    """All that a reader can see of a catalogue's items, with their vectors and pictures; not where they lie."""
+    """All that a reader can see of a catalogue's items, with their vectors and pictures; not where
+    they lie.
+    """
     with Catalogue.open(root) as catalogue:
         return {
             f"{s.item.item_id} {s.item.image}": (
@@ -415,7 +417,9 @@ ACTIONS = st.lists(
 def test_grown_step_by_step_is_what_is_built_at_once(
     build: Build, tmp_path: Path, config: Config, actions: list[tuple[str, int]]
 ) -> None:
-    """Whatever the order of changes: the same items, vectors and words as a catalogue that is built from the last table."""
+    """Whatever the order of changes: the same items, vectors and words as a catalogue that is built
+    from the last table.
+    """
     from fashionrec.captioner.job import caption_catalogue
 
     base = tmp_path / "prop"

@@ -1,4 +1,6 @@
-"""How long is waited before something is tried again: the waits grow, up to a longest one, and are kept."""
+"""How long is waited before something is tried again: the waits grow, up to a longest one, and are
+kept.
+"""
 
 from __future__ import annotations
 

@@ -201,7 +201,9 @@ def test_pillows_own_open_is_used_though_ultralytics_replaces_it() -> None:
 
 
 def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
-    """Fresh processes run the script again: without the guard they would start others, and none would decode."""
+    """Fresh processes run the script again: without the guard they would start others, and none
+    would decode.
+    """
     import subprocess
     import sys
 
@@ -238,7 +240,9 @@ def _large(size: int) -> bytes:
 
 
 def test_workers_killed_within_a_result_are_not_waited_for() -> None:
-    """The rest of the result would be waited for, for ever: the pipe's other end is open in this process too."""
+    """The rest of the result would be waited for, for ever: the pipe's other end is open in this
+    process too.
+    """
     for n in range(4):
         stop = threading.Event()
         found = in_processes(_large, ((n, 64 << 20) for n in range(8)), timeout=60, workers=2, stop=stop)

@@ -1,4 +1,6 @@
-"""Search over vectors: exactness, ties, masks, half floats, the approximate index, what grows beside it, and its choice."""
+"""Search over vectors: exactness, ties, masks, half floats, the approximate index, what grows
+beside it, and its choice.
+"""
 
 from __future__ import annotations
 
@@ -157,7 +159,9 @@ def test_a_filter_never_shortens_an_answer_and_is_exact(tmp_path: Path, share: f
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("kind", ["any", "the farthest", "the nearest", "with equals"])
 def test_one_query_among_many_allowed_is_exact(tmp_path: Path, kind: str, dtype: str) -> None:
-    """The best of all are taken, and those allowed among them; where they are too few, all are looked through."""
+    """The best of all are taken, and those allowed among them; where they are too few, all are
+    looked through.
+    """
     vectors = clustered(4000, dim=32)
     if kind == "with equals":
         vectors[1::2] = vectors[::2]

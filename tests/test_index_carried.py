@@ -1,4 +1,6 @@
-"""A choice of index that is made once: what lets it stand while a catalogue grows a little, and what does not."""
+"""A choice of index that is made once: what lets it stand while a catalogue grows a little, and
+what does not.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ NOTHING: dict[str, Any] = {"recall": 1.01}
 def grown(
     root: Path, wanted: IndexConfig, more: int, count: int = 1000, **changes: Any
 ) -> tuple[IndexEntry, IndexEntry, list[str]]:
-    """The entry of ``count`` vectors (with ``changes``), the one made of it when ``more`` came, and what that logged."""
+    """The entry of ``count`` vectors (with ``changes``), the one made of it when ``more`` came, and
+    what that logged.
+    """
     table = put(root, {"a": scattered(count)})
     before = make_index(root, "1", table, settings=wanted)._replace(**changes)
     table |= put(root, {"b": scattered(more, seed=3)})

@@ -1,4 +1,6 @@
-"""The choice of an index by hand: what is tried, what a measure is made of, and what the entry says of both."""
+"""The choice of an index by hand: what is tried, what a measure is made of, and what the entry says
+of both.
+"""
 
 from __future__ import annotations
 

@@ -25,7 +25,9 @@ def scattered(count: int, seed: int = 0) -> np.ndarray:
 
 
 def entries(root: Path, first: dict[str, Any], second: dict[str, Any], more: int = 0) -> tuple[Any, Any, list[str]]:
-    """The entry made with ``first`` settings, and the one made of it with ``second`` over ``more`` vectors; what was logged."""
+    """The entry made with ``first`` settings, and the one made of it with ``second`` over ``more``
+    vectors; what was logged.
+    """
     table = put(root, {"a": scattered(1000)})
     before = make_index(root, "1", table, settings=settings(**first))
     assert before.path == "indexes/1"

@@ -1,4 +1,6 @@
-"""An inspection by hand: what is said of each file, in which kind of folder it is refused, and what a pickle names."""
+"""An inspection by hand: what is said of each file, in which kind of folder it is refused, and what
+a pickle names.
+"""
 
 from __future__ import annotations
 

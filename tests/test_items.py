@@ -1,4 +1,6 @@
-"""The items file: everything that is written is read back, whole, and changes leave nothing of what was before."""
+"""The items file: everything that is written is read back, whole, and changes leave nothing of what
+was before.
+"""
 
 from __future__ import annotations
 
@@ -264,7 +266,8 @@ def found_by(path: Path, *words: str) -> list[list[int]]:
 
 
 def test_words_of_captions_and_products_find_the_items(path: Path) -> None:
-    # the words of their own stand for the two captions; what is worn with a product, and links, are not found
+    # the words of their own stand for the two captions; what is worn with a product, and links, are
+    # not found
     assert found_by(path, "oxford", "navy", "셔츠", "dress", "red", "shop") == [[1], [1], [], [3], [3], []]
     check_words(path)
 

@@ -1,4 +1,6 @@
-"""What one run writes down and the next one reads: downloads, uploads, and the parts of batches that this user planned."""
+"""What one run writes down and the next one reads: downloads, uploads, and the parts of batches
+that this user planned.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Label files and the data.yaml around them, exactly: boxes, faults and their words, what is refused, and what is written."""
+"""Label files and the data.yaml around them, exactly: boxes, faults and their words, what is
+refused, and what is written.
+"""
 
 from __future__ import annotations
 
@@ -195,7 +197,8 @@ def test_the_keys_of_each_split_and_where_its_folders_are_looked_for(tmp_path: P
     with path.open("a") as file:
         file.write("nc: 7\n")
     assert read_data_yaml(root) == data  # what else the file says makes no other data set
-    # an empty key is none, `val` comes before `valid`, and what is nowhere is looked for below `path`
+    # an empty key is none, `val` comes before `valid`, and what is nowhere is looked for below
+    # `path`
     path = whole(
         root,
         {"names": ["top"], "train": "", "val": "gone", "valid": "valid/images", "test": "valid/images", "path": "sub"},

@@ -1,4 +1,6 @@
-"""Changes over a base: what a reader tells of the two is what it would tell of one file with all of it."""
+"""Changes over a base: what a reader tells of the two is what it would tell of one file with all of
+it.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +94,9 @@ def change(writer: ItemWriter, reader: ItemReader, rng: random.Random) -> None:
 
 
 def sums(reader: ItemReader) -> tuple[object, ...]:
-    """What a reader counts, counted one by one: rows, captions by who made them, photos without a detection."""
+    """What a reader counts, counted one by one: rows, captions by who made them, photos without a
+    detection.
+    """
     items, photos = list(reader.everything()), [reader.photo(photo) for photo in reader.build_keys()]
     made = [garment for photo in photos if photo for garment in photo.garments]
     captions = [caption for photo in photos if photo for caption in reader.captions(photo.sha256).values()]
@@ -297,7 +301,9 @@ def captioned(writer: ItemWriter, n: int, segment: str | None) -> None:
 
 
 def test_sums_follow_what_goes_and_what_comes(tmp_path: Path) -> None:
-    """Captions of garments that have gone stay in the base and are not counted; a product may be in both files."""
+    """Captions of garments that have gone stay in the base and are not counted; a product may be in
+    both files.
+    """
     source = tmp_path / "source.sqlite"
     writer = ItemWriter(source)
     for n in range(4):
@@ -392,7 +398,9 @@ def parts(changes: Path) -> dict[int, list[int]]:
 
 @pytest.fixture
 def nights(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
-    """Forty photos of a garment each, and a price of some products changed in each of several generations."""
+    """Forty photos of a garment each, and a price of some products changed in each of several
+    generations.
+    """
     source = tmp_path / "source.sqlite"
     writer = ItemWriter(source, part_items=64)
     for n in range(40):

@@ -1,4 +1,7 @@
-"""Korean searches read by the garment lexicon: English for the encoder, the class named, what is not known."""
+"""Korean searches read by the garment lexicon:
+
+English for the encoder, the class named, what is not known.
+"""
 
 import pytest
 from hypothesis import given

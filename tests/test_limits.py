@@ -1,4 +1,6 @@
-"""Small inputs, large work: each is refused in one line, in bounded time and memory; what is honest, and larger, passes."""
+"""Small inputs, large work: each is refused in one line, in bounded time and memory; what is
+honest, and larger, passes.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ from fashionrec.products.parquet import read_parquet
 SECONDS, MEBIBYTES = 30.0, 800
 
 
-#: Linux counts what a process held before it became the command: this is far less than a process with many tests holds.
+#: Linux counts what a process held before it became the command: this is far less than a process
+#: with many tests holds.
 _LAUNCHER = """
 import os, subprocess, sys
 process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)

@@ -1,4 +1,6 @@
-"""Where a training's curves go, and how far a training in other processes is: what is set meanwhile and left behind."""
+"""Where a training's curves go, and how far a training in other processes is: what is set meanwhile
+and left behind.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""``python -m fashionrec``: what is set up before the command line is made, and how the process leaves."""
+"""``python -m fashionrec``: what is set up before the command line is made, and how the process
+leaves.
+"""
 
 from __future__ import annotations
 

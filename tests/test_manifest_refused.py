@@ -1,4 +1,6 @@
-"""A manifest by hand: what each part may say, up to its bounds, and the one line about what it may not."""
+"""A manifest by hand: what each part may say, up to its bounds, and the one line about what it may
+not.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,10 @@ GONE = object()
 
 
 def changed(*path: Any) -> dict[str, Any]:
-    """The document above with a value (the last argument) at a place of it; ``GONE`` takes it away."""
+    """The document above with a value (the last argument) at a place of it;
+
+    ``GONE`` takes it away.
+    """
     document = copy.deepcopy(DOCUMENT)
     *keys, last, value = path
     place = document

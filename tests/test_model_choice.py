@@ -1,4 +1,6 @@
-"""Which model is meant, line by line: what is said, opened, exported once and used again, or refused."""
+"""Which model is meant, line by line: what is said, opened, exported once and used again, or
+refused.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What a name of a model is answered where there is no such file: each mistake has words and a hint of its own."""
+"""What a name of a model is answered where there is no such file: each mistake has words and a hint
+of its own.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""How graphs are opened, which answers count as the same, and which precision a build takes: case by case."""
+"""How graphs are opened, which answers count as the same, and which precision a build takes: case
+by case.
+"""
 
 # ruff: noqa: F811 (fixtures of another file)
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Which perceptual hashes are near: against the plain definition, and at the cost of the hashes, not of their pairs."""
+"""Which perceptual hashes are near: against the plain definition, and at the cost of the hashes,
+not of their pairs.
+"""
 
 from __future__ import annotations
 

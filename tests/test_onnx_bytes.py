@@ -1,4 +1,6 @@
-"""The bytes of an ONNX file: which are read as protobuf's own writers write them, and what is told of all others."""
+"""The bytes of an ONNX file: which are read as protobuf's own writers write them, and what is told
+of all others.
+"""
 
 from __future__ import annotations
 

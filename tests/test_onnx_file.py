@@ -182,7 +182,9 @@ def test_a_graph_reads_nothing_but_what_its_bundle_lists(
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("megabytes", [1, 9], ids=["searched by nodes", "mapped"])
 def test_so_does_a_large_graph(place: str, megabytes: int, bundle: Callable[..., Bundle]) -> None:
-    """Small files are searched once, larger ones node by node, the largest without being read into memory."""
+    """Small files are searched once, larger ones node by node, the largest without being read into
+    memory.
+    """
     made = PLACES[place](tensor("../secret.bin"))
     made.graph.initializer.append(numpy_helper.from_array(np.zeros(megabytes << 18, np.float32), "unused"))
     refused(bundle(made), "it")
@@ -222,7 +224,9 @@ def test_offsets_and_lengths_fit_the_file_and_the_tensor(entry: Any, bundle: Cal
 
 
 def test_as_many_bytes_are_read_as_elements_of_each_type_take(bundle: Callable[..., Bundle]) -> None:
-    """Eight elements take as many bytes as one has bits; what the onnx at hand does not know is by its documentation."""
+    """Eight elements take as many bytes as one has bits; what the onnx at hand does not know is by
+    its documentation.
+    """
 
     folder = bundle(in_initializer(tensor())).path
     listed = Folder(folder, "bundle", ModelError)
@@ -264,7 +268,9 @@ def test_a_key_or_a_value_that_is_written_twice_is_refused(bundle: Callable[...,
 
 
 def raw(length: bytes, value: bytes) -> bytes:
-    """A graph with a tensor at ``value``, where the length of the word before it is written as given."""
+    """A graph with a tensor at ``value``, where the length of the word before it is written as
+    given.
+    """
     entry = b"\x0a" + length + b"location" + field(2, value)
     external = b"\x08\x10\x10\x01\x70\x01" + field(8, b"w") + field(13, entry)
     return with_graph(model([ADD]), field(5, external))
@@ -366,7 +372,9 @@ def test_a_graph_of_empty_fields_without_end_is_given_up(bundle: Callable[..., B
 
 
 def test_a_damaged_graph_is_a_line_or_still_reads_nothing_else(bundle: Callable[..., Bundle]) -> None:
-    """One byte after the other, changed: whatever passes the check has the location of a listed file."""
+    """One byte after the other, changed: whatever passes the check has the location of a listed
+    file.
+    """
 
     folder = bundle(in_branch(tensor("w.data", 0))).path
     whole = (folder / "detect.onnx").read_bytes()

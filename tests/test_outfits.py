@@ -26,7 +26,9 @@ TOP, PANTS = Garment(0, "top", 0.9, BOX), Garment(1, "pants", 0.9, BOX)
 
 @pytest.fixture
 def root(tmp_path: Path, build: Callable[..., BuildReport]) -> Path:
-    """Four looks of a top and pants, whose pants (the last one's: the top) are products; two more pants."""
+    """Four looks of a top and pants, whose pants (the last one's: the top) are products; two more
+    pants.
+    """
     rows = []
     for n, (left, right) in enumerate(
         [("#ff0000", "#0000ff"), ("#f00010", "#1010f0"), ("#e02020", "#3030e0"), ("#ff1010", "#0000a0")]
@@ -43,8 +45,9 @@ def root(tmp_path: Path, build: Callable[..., BuildReport]) -> Path:
 
 
 def by_hand(catalogue: Catalogue, vector: np.ndarray, settings: Any) -> list[tuple[str, float, str]]:
-    """Each product's share of the wearers: of those nearest, by how near they are; and by how near what they wear is.
-    The photo of a product is the one that is nearest to anything worn."""
+    """Each product's share of the wearers: of those nearest, by how near they are; and by how near
+    what they wear is. The photo of a product is the one that is nearest to anything worn.
+    """
     how, stored = settings.goes_with, list(catalogue.items.everything())
     vectors = {one.item_no: catalogue.images.fetch([catalogue.images.position(*one.image_at)])[0] for one in stored}
     wearers = []

@@ -1,4 +1,6 @@
-"""`evaluate --outfits`: what is popular and what is worn with it, by hand; looks that cannot be asked are counted."""
+"""`evaluate --outfits`: what is popular and what is worn with it, by hand; looks that cannot be
+asked are counted.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def rows(photo: str, **products: str) -> list[dict[str, str]]:
 
 @pytest.fixture
 def document(cli: Callable[..., Result], tmp_path: Path, build: Callable[..., BuildReport]) -> Any:
-    """Light pants are in three photos with a top, blue ones in two; dark tops are worn with the blue ones."""
+    """Light pants are in three photos with a top, blue ones in two; dark tops are worn with the
+    blue ones.
+    """
     (tmp_path / "p").mkdir()
     table, looks = [], []
     for n in range(2):
@@ -58,8 +62,9 @@ def figures(scores: Any) -> tuple[int, float, float]:
 
 def test_every_second_look_judges_and_what_is_popular_is_beaten(document: Any) -> None:
     assert (document["looks"], document["not_seen"]) == (6, 3)
-    # looks 1, 3 and 5 judge, of which 3 and the dress are not seen: the top asks for pants and the pants for a top
-    # light before blue, and in look 5, which shows light as no answer, blue alone; the only top
+    # looks 1, 3 and 5 judge, of which 3 and the dress are not seen: the top asks for pants and the
+    # pants for a top light before blue, and in look 5, which shows light as no answer, blue alone;
+    # the only top
     assert figures(document["popularity"]) == (4, 0.75, 0.875)
     assert figures(document["goes_with"]) == (4, 1.0, 1.0)
     # as set here, all wearers count alike and all pants look alike: light before blue

@@ -143,7 +143,9 @@ class Terminal(io.StringIO):
 
 
 def test_a_table_and_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On one that knows no colours and is taken for 80 columns wide; a stage's bar is done before the next one begins."""
+    """On one that knows no colours and is taken for 80 columns wide; a stage's bar is done before
+    the next one begins.
+    """
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setattr(sys, "stdout", table := Terminal())
     monkeypatch.setattr(sys, "stderr", bars := Terminal())
@@ -174,7 +176,9 @@ def test_a_table_and_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_what_others_write_beside_a_bar_is_shown_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a terminal with colours: nothing in it is markup, the name of a picture, or a number to be coloured."""
+    """On a terminal with colours: nothing in it is markup, the name of a picture, or a number to be
+    coloured.
+    """
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setattr(sys, "stdout", Terminal())
     monkeypatch.setattr(sys, "stderr", bars := Terminal())

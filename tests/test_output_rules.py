@@ -1,4 +1,6 @@
-"""One printer, one writer of tables, one function that quotes: what the package's source may not do elsewhere."""
+"""One printer, one writer of tables, one function that quotes: what the package's source may not do
+elsewhere.
+"""
 
 from __future__ import annotations
 

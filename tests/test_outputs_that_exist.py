@@ -1,4 +1,6 @@
-"""The second time: folders that are there already, empty or not, and an encoder that was exported before."""
+"""The second time: folders that are there already, empty or not, and an encoder that was exported
+before.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Photos by hand: at which part of their size they are decoded, what is cut out, and the line about what cannot be read."""
+"""Photos by hand: at which part of their size they are decoded, what is cut out, and the line about
+what cannot be read.
+"""
 
 from __future__ import annotations
 

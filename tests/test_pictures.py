@@ -1,4 +1,6 @@
-"""What pixels come out of a file, by hand: greys of more than 8 bits, transparency, the eight orientations, sizes and limits."""
+"""What pixels come out of a file, by hand: greys of more than 8 bits, transparency, the eight
+orientations, sizes and limits.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +85,9 @@ def test_half_of_a_transparent_colour_is_half_white() -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("least", [None, 40])
 def test_a_photo_is_upright_in_all_eight_orientations(orientation: int, least: int | None) -> None:
-    """Four colours in the corners; with ``least`` the decoder makes a quarter of it and sizes are still those of the whole."""
+    """Four colours in the corners; with ``least`` the decoder makes a quarter of it and sizes are
+    still those of the whole.
+    """
     image = Image.new("RGB", (320, 160), "white")
     for colour, corner in (("red", (0, 0)), ("lime", (160, 0)), ("blue", (0, 80)), ("black", (160, 80))):
         image.paste(colour, (*corner, corner[0] + 160, corner[1] + 80))
@@ -106,7 +110,9 @@ def test_a_photo_is_upright_in_all_eight_orientations(orientation: int, least: i
 
 
 def test_how_small_a_large_photo_is_decoded() -> None:
-    """The smallest of 1/8, 1/4 and 1/2 at which its long side still has as many pixels as are needed."""
+    """The smallest of 1/8, 1/4 and 1/2 at which its long side still has as many pixels as are
+    needed.
+    """
     data = saved(Image.new("RGB", (800, 400), "red"), "JPEG")
     for least, size in ((100, (100, 50)), (101, (200, 100)), (200, (200, 100)), (201, (400, 200)), (400, (400, 200))):
         assert read_photo(data, LIMITS, least).pixels.size == size, least
@@ -142,7 +148,9 @@ def test_boxes_and_crops_of_a_reduced_photo_are_those_of_the_whole() -> None:
 
 
 def test_which_whole_pixels_a_crop_takes() -> None:
-    """The margin is a share of the box's longer side, on each side; the box ends are cut down at the left and rounded right."""
+    """The margin is a share of the box's longer side, on each side; the box ends are cut down at
+    the left and rounded right.
+    """
     wide = CROP.model_copy(update={"margin": 0.1})
     none = CROP.model_copy(update={"margin": 0.0})
     assert crop_rectangle(100, 80, Box(20, 30, 60, 40), wide) == (16, 26, 64, 44)

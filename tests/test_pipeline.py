@@ -1,4 +1,6 @@
-"""The build's pipeline: order, bounds, batches across photos, and that whatever ends it ends its threads and processes."""
+"""The build's pipeline: order, bounds, batches across photos, and that whatever ends it ends its
+threads and processes.
+"""
 
 from __future__ import annotations
 
@@ -199,7 +201,9 @@ def test_an_error_of_the_source_is_raised_and_ends_everything(tmp_path: Path) ->
 
 @pytest.mark.parametrize("fault", [KeyboardInterrupt, OSError])
 def test_what_ends_the_caller_ends_everything_at_once(fault: type[BaseException], tmp_path: Path) -> None:
-    """An interrupt, a full disk, a reader that has enough: the generator is closed with most photos still to come."""
+    """An interrupt, a full disk, a reader that has enough: the generator is closed with most photos
+    still to come.
+    """
     photos = draw(tmp_path, [1] * 40) * 20
     detector = FakeDetector()
     parts = find_garments(

@@ -1,4 +1,6 @@
-"""What is done to pixels before a detector sees them: the same in a dataset, in training and when a photo is asked about."""
+"""What is done to pixels before a detector sees them: the same in a dataset, in training and when a
+photo is asked about.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,9 @@ def test_what_each_resize_makes() -> None:
 
 
 def test_where_a_photo_lies_in_a_letterbox() -> None:
-    """Of a photo twice as wide as high the picture lies in the middle half; between its colours it is blended."""
+    """Of a photo twice as wide as high the picture lies in the middle half; between its colours it
+    is blended.
+    """
     photo = Image.new("RGB", (400, 200), "black")
     photo.paste((255, 255, 255), (201, 0, 400, 200))
     wide, place = prepare_pixels(photo, PixelSpec("letterbox", 100))
@@ -104,7 +108,9 @@ def test_a_spec_of_another_version_is_refused() -> None:
 
 
 def test_a_detector_treats_photos_as_its_training_data_was(tmp_path: Path) -> None:
-    """Its answer to a photo is its answer to the prepared photo, in pixels of the photo; and the treatment matters."""
+    """Its answer to a photo is its answer to the prepared photo, in pixels of the photo; and the
+    treatment matters.
+    """
     plain = Bundle.open(TINY / "detector", "detector")
     spec = PixelSpec("stretch", 96, 40.0, 4)
     bundle = write_bundle(

@@ -1,4 +1,6 @@
-"""From a prepared dataset through a run and its checkpoint into the bundle: how pixels were treated is never lost."""
+"""From a prepared dataset through a run and its checkpoint into the bundle: how pixels were treated
+is never lost.
+"""
 
 from __future__ import annotations
 

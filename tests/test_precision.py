@@ -1,4 +1,6 @@
-"""Encoders in 8 bits and half precision: what they keep, the gate with planted faults, and when a build uses one."""
+"""Encoders in 8 bits and half precision: what they keep, the gate with planted faults, and when a
+build uses one.
+"""
 
 from __future__ import annotations
 
@@ -110,7 +112,9 @@ def test_too_few_crops_tell_nothing() -> None:
 
 
 def tower(path: Path, seed: int = 0, widths: tuple[float, float] = (0.1, 0.2)) -> None:
-    """pixels [b, 3, 16, 16] -> 4 tokens -> two products with weights, a residual, a norm -> mean -> [b, 48]."""
+    """pixels [b, 3, 16, 16] -> 4 tokens -> two products with weights, a residual, a norm -> mean ->
+    [b, 48].
+    """
     onnx = pytest.importorskip("onnx")
     from onnx import TensorProto, helper, numpy_helper
 
@@ -192,7 +196,10 @@ def convert(tmp_path: Path) -> Callable[..., Bundle]:
 @pytest.mark.train
 @pytest.mark.parametrize("precision", ["int8", "fp16"])
 def test_an_encoder_whose_weights_lie_beside_it_is_converted_too(precision: str, tmp_path: Path) -> None:
-    """As those of every real CLIP do. What was made ready of the source is made anew, its text tower's is taken over."""
+    """As those of every real CLIP do.
+
+    What was made ready of the source is made anew, its text tower's is taken over.
+    """
     pytest.importorskip("onnx")
     from fashionrec.embedder.training.precision import convert_embedder
     from fashionrec.models.graphs import keep_weights_beside, with_ready
@@ -276,7 +283,9 @@ def test_a_convolution_of_patches_is_a_product_and_any_other_is_left_alone(bias:
 
 @pytest.mark.train
 def test_the_largest_number_of_a_row_is_127_of_127(tmp_path: Path) -> None:
-    """Whole numbers up to 127, times one, are the same in 8 bits: a larger scale would round, a smaller one saturate."""
+    """Whole numbers up to 127, times one, are the same in 8 bits: a larger scale would round, a
+    smaller one saturate.
+    """
     onnx = pytest.importorskip("onnx")
     import onnxruntime
     from onnx import TensorProto, helper, numpy_helper

@@ -18,7 +18,8 @@ SCALE = 1000.3
 
 
 def graph(path: Path, *, scale: float = SCALE) -> Path:
-    """images -> two convolutions -> a matrix of weights -> (decoding) times ``scale``, and that less a quarter.
+    """images -> two convolutions -> a matrix of weights -> (decoding) times ``scale``, and that
+    less a quarter.
 
     The convolutions change nothing, the matrix doubles. Both results of the decoding are outputs.
     """

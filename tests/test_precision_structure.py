@@ -1,4 +1,6 @@
-"""Which nodes of a graph stay float32 in a smaller export, found by its structure alone; and how the others are quantized."""
+"""Which nodes of a graph stay float32 in a smaller export, found by its structure alone; and how
+the others are quantized.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,10 @@ PIXELS = np.linspace(-1, 1, 64, dtype=np.float32).reshape(SHAPE)
 
 
 def wired(*lines: str) -> onnx.ModelProto:
-    """A graph of nodes written as ``name: Type input input > output output``; shapes and values do not matter."""
+    """A graph of nodes written as ``name:
+
+    Type input input > output output``; shapes and values do not matter.
+    """
     nodes = []
     for line in lines:
         name, _, rest = line.partition(": ")
@@ -64,7 +69,9 @@ def square(*channels: float) -> np.ndarray:
     ],
 )  # fmt: skip
 def test_the_convolution_of_dfl_belongs_to_the_decoding(between: tuple[str, ...], is_dfl: bool) -> None:
-    """It is the expectation over a softmax, with fixed weights; the softmax may be moved about before."""
+    """It is the expectation over a softmax, with fixed weights; the softmax may be moved about
+    before.
+    """
     names = ["soft", *(f"m{n}" for n in range(len(between)))]
     moves = [f"m{n}: {kind} {names[n]}" for n, kind in enumerate(between)]
     model = wired("a: Conv images", "b: Conv a", "soft: Softmax b", *moves, f"dfl: Conv {names[-1]}", "out: Mul dfl")
@@ -128,7 +135,9 @@ def test_a_softmax_of_the_decoding_is_no_attention() -> None:
 
 @pytest.mark.parametrize("several", [False, True])
 def test_what_a_subgraph_reads_is_read(several: bool) -> None:
-    """A branch of an If that feeds a convolution, and a branch within it: what they read comes before the decoding."""
+    """A branch of an If that feeds a convolution, and a branch within it: what they read comes
+    before the decoding.
+    """
     inner = helper.make_graph([helper.make_node("Relu", ["a2"], ["r2"])], "inner", [], [])
     nested = helper.make_node("If", ["yes"], ["deep"], then_branch=inner)
     outer = helper.make_graph([helper.make_node("Relu", ["a1"], ["r1"]), nested], "outer", [], [])
@@ -285,7 +294,9 @@ def test_what_fails_in_a_conversion_is_one_line(
 
 
 def test_what_does_not_load_in_half_precision_is_refused(tmp_path: Path) -> None:
-    """ONNX quantizes no float16 before opset 19, so a graph that is partly in 8 bits already makes no valid one."""
+    """ONNX quantizes no float16 before opset 19, so a graph that is partly in 8 bits already makes
+    no valid one.
+    """
     nodes = [
         helper.make_node("Conv", ["images", "w"], ["a"]),
         helper.make_node("QuantizeLinear", ["a", "scale", "zero"], ["q"]),

@@ -1,4 +1,6 @@
-"""fetch-dataset, from any source to a dataset folder: what is in it, that it is complete, and that a kill costs nothing."""
+"""fetch-dataset, from any source to a dataset folder: what is in it, that it is complete, and that
+a kill costs nothing.
+"""
 
 from __future__ import annotations
 
@@ -197,7 +199,9 @@ def test_photos_without_labels_and_without_boxes_by_rule(tmp_path: Path) -> None
 
 
 def test_photos_that_belong_together_are_on_one_side(tmp_path: Path) -> None:
-    """Copies of one photo by Roboflow's names, equal files, and near-duplicates; the planted fault is a split without groups."""
+    """Copies of one photo by Roboflow's names, equal files, and near-duplicates; the planted fault
+    is a split without groups.
+    """
     source = make_yolo(tmp_path / "src", 60)
     families = []
     for n in range(12):
@@ -350,7 +354,9 @@ def test_killed_at_any_of_fifty_moments(tmp_path: Path) -> None:
 
 
 def test_what_was_prepared_before_a_kill_is_not_prepared_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The staged pictures of a killed call are taken up: files whose content is spoilt are the only ones made anew."""
+    """The staged pictures of a killed call are taken up: files whose content is spoilt are the only
+    ones made anew.
+    """
     source = make_yolo(tmp_path / "src", 8, size=(320, 240))
     sets = ("dataset.resize=letterbox", "dataset.imgsz=96")
     fetch(tmp_path / "calm", f"yolo:{source}", sets=sets)
@@ -360,7 +366,9 @@ def test_what_was_prepared_before_a_kill_is_not_prepared_again(tmp_path: Path, m
         pass
 
     def stop(name: str, *_: object) -> None:
-        """The first thing that is done once all pictures are staged is to look for pyarrow, for the table."""
+        """The first thing that is done once all pictures are staged is to look for pyarrow, for the
+        table.
+        """
         if name == "pyarrow":
             raise Stop
 

@@ -1,4 +1,6 @@
-"""What is prepared of sources in memory, document by document; and the steps that decide of it, by hand."""
+"""What is prepared of sources in memory, document by document; and the steps that decide of it, by
+hand.
+"""
 
 from __future__ import annotations
 

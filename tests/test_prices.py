@@ -1,4 +1,6 @@
-"""Prices, exactly: what each sign stands for, what each way to write a number is, and the reason where it is none."""
+"""Prices, exactly: what each sign stands for, what each way to write a number is, and the reason
+where it is none.
+"""
 
 from __future__ import annotations
 

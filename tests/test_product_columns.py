@@ -1,4 +1,6 @@
-"""Tables as products, exactly: what every column becomes, the order of problems and their words, and what is no table."""
+"""Tables as products, exactly: what every column becomes, the order of problems and their words,
+and what is no table.
+"""
 
 from __future__ import annotations
 

@@ -15,9 +15,10 @@ from fashionrec.config import Config
 
 Cli = Callable[..., Result]
 
-#: The photo, the product it shows, its category, and the product's rank by the crop and by the whole photo. The gallery has
-#: `plain`, a red top, and `mixed`, a whole photo that is reddish on the left and bluish on the right, too pale to be detected.
-#: The photo `split` is red on the left (a top) and blue on the right (pants): its top is like `plain`, all of it like `mixed`.
+#: The photo, the product it shows, its category, and the product's rank by the crop and by the
+#: whole photo. The gallery has `plain`, a red top, and `mixed`, a whole photo that is reddish on
+#: the left and bluish on the right, too pale to be detected. The photo `split` is red on the left
+#: (a top) and blue on the right (pants): its top is like `plain`, all of it like `mixed`.
 QUERIES = [
     ("split.png", "plain", "top", 1, 2),
     ("split.png", "mixed", "top", 2, 1),

@@ -384,7 +384,9 @@ def test_words_beside_photos_that_cannot_be_used_tell_why(cli: Callable[..., Res
 
 @posix_only("signals")
 def test_an_interrupt_ends_a_query_wherever_it_is(shop: Path, photos: Path) -> None:
-    """As an exception it became an ImportError within numpy's import, and a deadlock within a callback of the importer's."""
+    """As an exception it became an ImportError within numpy's import, and a deadlock within a
+    callback of the importer's.
+    """
     words = [sys.executable, "-m", "fashionrec", "query", str(photos / "green.jpg"), "--index", str(shop), "--json"]
     ends = []
     for n in range(16):
@@ -490,7 +492,9 @@ def test_the_measured_weight_of_captions_is_taken_where_nobody_set_another(
 
 
 def test_each_layer_of_the_weight_of_captions_is_above_the_one_before(shop: Path, tmp_path: Path) -> None:
-    """Defaults < what was measured < a file < the environment < --set < the query: for `search`, and for the library."""
+    """Defaults < what was measured < a file < the environment < --set < the query: for `search`,
+    and for the library.
+    """
     from fashionrec.catalogue.catalogue import Catalogue as OpenCatalogue
     from fashionrec.store.measured import write_measured
 
@@ -549,7 +553,9 @@ def test_words_are_translated_where_that_is_asked_for(
 def test_what_goes_with_it_is_chosen_on_one_half_and_judged_on_the_other(
     cli: Callable[..., Result], tmp_path: Path, build: Callable[..., BuildReport]
 ) -> None:
-    """Red tops go with blue pants in the catalogue's photos, and in the looks; light blue ones are in more photos."""
+    """Red tops go with blue pants in the catalogue's photos, and in the looks; light blue ones are
+    in more photos.
+    """
     rows, looks = [], []
     for n in range(4):
         two_halves(tmp_path / "p" / f"look{n}.png", "#d00000", "#0000c0", (60 + n, 40))

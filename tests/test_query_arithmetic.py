@@ -1,4 +1,6 @@
-"""What a query's vector and scores are, by hand: items liked and not liked, words beside a photo, several questions at once."""
+"""What a query's vector and scores are, by hand: items liked and not liked, words beside a photo,
+several questions at once.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,9 @@ def expected(vector: np.ndarray, vectors: Vectors, *products: str) -> dict[str, 
 
 
 def test_items_that_are_liked_and_not_liked(cli: Cli, shop: Vectors) -> None:
-    """Rocchio: the mean of what is liked, each product once, less a third of what is not; neither is an answer."""
+    """Rocchio: the mean of what is liked, each product once, less a third of what is not; neither
+    is an answer.
+    """
     liked = unit(shop["a"])
     document = ask(cli, "--like", "a")
     assert cosines(document) == expected(liked, shop, "b", "c", "d", "x")

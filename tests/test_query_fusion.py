@@ -28,7 +28,9 @@ def hits(cli: Cli, index: Path, *words: object) -> list[dict[str, Any]]:
 
 
 def test_captions_count_for_a_text_only_where_they_are_asked_for(cli: Cli, described: Path) -> None:
-    """Of a score .3 is the words'; of the rest, captions have .3 where they are asked for, and the picture what is left."""
+    """Of a score .3 is the words'; of the rest, captions have .3 where they are asked for, and the
+    picture what is left.
+    """
     for words, share in (((), None), (("--no-caption",), None), (("--caption",), 0.7 * 0.3)):
         found = hits(cli, described, *words)
         assert found[0]["product_id"] in ("red-blue.jpg", "red-white.jpg")
@@ -54,7 +56,9 @@ def test_a_caption_pulls_up_what_it_names(cli: Cli, described: Path) -> None:
 def test_words_alone_decide_where_the_encoder_cannot_be_asked(
     cli: Cli, photos: Path, build: Callable[..., BuildReport], tmp_path: Path
 ) -> None:
-    """A brand that the lexicon does not know: the title that holds it scores 1, and there is no cosine."""
+    """A brand that the lexicon does not know: the title that holds it scores 1, and there is no
+    cosine.
+    """
     (tmp_path / "t.csv").write_text("image,product_id,title\nphotos/grey.jpg,a,루이비통\nphotos/green.jpg,b,초록\n")
     build(tmp_path / "t.csv", tmp_path / "c")
     done = cli("query", "--text", "루이비통", "--index", "c", "--json", "--explain")

@@ -1,4 +1,6 @@
-"""`Catalogue.search` takes every option that the command has, and answers the same; what cannot be asked is one clear error."""
+"""`Catalogue.search` takes every option that the command has, and answers the same; what cannot be
+asked is one clear error.
+"""
 
 from __future__ import annotations
 

@@ -24,7 +24,9 @@ REDS = ("#ff0000", "#ff1010", "#ff2020", "#ff3030", "#ff4040", "#ff5050", "#ff60
 
 @pytest.fixture
 def shop(tmp_path: Path, build: Callable[..., BuildReport]) -> Iterator[Catalogue]:
-    """Eight red tops, each less red than the one before; the four reddest are sold out, but for another photo of the third."""
+    """Eight red tops, each less red than the one before; the four reddest are sold out, but for
+    another photo of the third.
+    """
     rows: list[dict[str, Any]] = []
     for n, colour in enumerate(REDS):
         two_halves(tmp_path / "p" / f"{n}.png", colour, "white")
@@ -99,7 +101,9 @@ def test_whole_items_are_read_of_what_is_shown(shop: Catalogue, items: Counted, 
 
 
 def test_a_ranking_is_that_of_the_hits(shop: Catalogue, tmp_path: Path) -> None:
-    """By photo, text, item, what was embedded before, and what is worn with it, from the file and from memory."""
+    """By photo, text, item, what was embedded before, and what is worn with it, from the file and
+    from memory.
+    """
     two_halves(tmp_path / "q.png", "#ff0000", "blue")
     options = {"k": 5, "where": "availability = 'in stock'"}
     embedded = search(shop, Query(tmp_path / "q.png")).results[0].queries

@@ -16,7 +16,9 @@ pytestmark = posix_only("links", "named pipes")
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A folder with photos, hidden files, a pipe, and links to a file and a folder elsewhere, to its own, and to nothing."""
+    """A folder with photos, hidden files, a pipe, and links to a file and a folder elsewhere, to
+    its own, and to nothing.
+    """
     root = tmp_path / "data"
     for name in ("a/b.JPG", "a/c.txt", "a/sub/d.png", "a/.hidden.png", ".git/e.png", "z.png"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)

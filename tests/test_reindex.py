@@ -1,4 +1,6 @@
-"""Another index for a catalogue: nothing embedded, the same answers, the generation before still there."""
+"""Another index for a catalogue: nothing embedded, the same answers, the generation before still
+there.
+"""
 
 from __future__ import annotations
 
@@ -146,10 +148,12 @@ def test_half_floats_and_back_keep_rows_thumbnails_and_captions(many: Path, tmp_
 
 
 def test_the_recall_of_half_floats_by_hand_where_many_are_nearly_the_same(tmp_path: Path, build: Build) -> None:
-    """All vectors point one way, a little longer the better: half floats are all the same, and go by their rows.
+    """All vectors point one way, a little longer the better: half floats are all the same, and go
+    by their rows.
 
-    Rows 4 and 12 are asked about. The ten nearest to row 12 are rows 0 to 8 and 10, of which 0 to 8 are among the ten of the
-    half floats (0 to 9). To row 4 they are, without itself, 0 to 10 by both. The mean of .9 and 1 is .95.
+    Rows 4 and 12 are asked about. The ten nearest to row 12 are rows 0 to 8 and 10, of which 0 to 8
+    are among the ten of the half floats (0 to 9). To row 4 they are, without itself, 0 to 10 by
+    both. The mean of .9 and 1 is .95.
     """
     for n in range(20):
         two_halves(tmp_path / "p" / f"{n:02d}.png", f"rgb({n},0,0)", "white", (16, 16))

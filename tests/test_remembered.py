@@ -1,4 +1,6 @@
-"""What is remembered of a catalogue between two runs: findings of an evaluation, and which files were hashed before."""
+"""What is remembered of a catalogue between two runs: findings of an evaluation, and which files
+were hashed before.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""What is renamed into place is on the disk: the file before its new name, and then the folder that holds the name.
+"""What is renamed into place is on the disk: the file before its new name, and then the folder that
+holds the name.
 
-The fault shim writes down every write, sync and rename of a process; a machine that loses its power after the last line loses
-whatever was not synced.
+The fault shim writes down every write, sync and rename of a process; a machine that loses its power
+after the last line loses whatever was not synced.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ def trace(shim: Path, root: Path, work: str, *, before: str = "") -> list[tuple[
 
 
 def unsynced(calls: list[tuple[str, str]]) -> list[str]:
-    """Renames before which the file's content, or after which its folder, is not forced to the disk."""
+    """Renames before which the file's content, or after which its folder, is not forced to the
+    disk.
+    """
     wrong = []
     for n, (what, path) in enumerate(calls):
         if what not in ("rename", "renameat"):

@@ -1,4 +1,6 @@
-"""Which training is gone on with, by which settings, and from where: records and checkpoints made by hand."""
+"""Which training is gone on with, by which settings, and from where: records and checkpoints made
+by hand.
+"""
 
 from __future__ import annotations
 

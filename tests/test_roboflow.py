@@ -1,4 +1,6 @@
-"""Roboflow through the real package, against a local server: a version fetched, kept and read; keys; what goes wrong."""
+"""Roboflow through the real package, against a local server: a version fetched, kept and read;
+keys; what goes wrong.
+"""
 
 import functools
 import io

@@ -1,4 +1,6 @@
-"""What is decided about Roboflow without asking it: what was done to pixels, a copy that is kept, what would be sent."""
+"""What is decided about Roboflow without asking it: what was done to pixels, a copy that is kept,
+what would be sent.
+"""
 
 from __future__ import annotations
 
@@ -306,7 +308,8 @@ def test_candidates_of_a_data_set(tmp_path: Path, config: Config) -> None:
 
     (only,), failed = choose(tmp_path, detect, 9, limits=config.images)
     assert (seen, failed) == ([4], [])
-    # all four are the same bytes: c has nothing that agrees; a has the top alone, and #7 without a box
+    # all four are the same bytes: c has nothing that agrees; a has the top alone, and #7 without a
+    # box
     assert (only.key, only.score, only.reason) == (
         "train/images/a.png",
         1.6,
@@ -338,7 +341,9 @@ def test_a_client_shows_its_host_and_neither_key_nor_package() -> None:
 
 @pytest.fixture
 def variable(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str | None], str]]:
-    """Set the variable API_URL, or take it away, as before the package was imported; returns the package's address then."""
+    """Set the variable API_URL, or take it away, as before the package was imported; returns the
+    package's address then.
+    """
     package = pytest.importorskip("roboflow.config")
 
     def put(url: str | None) -> str:

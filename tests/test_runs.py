@@ -1,4 +1,6 @@
-"""Runs: found by name, told from killed ones, compared where that means something, and promoted by hand on the record."""
+"""Runs: found by name, told from killed ones, compared where that means something, and promoted by
+hand on the record.
+"""
 
 import json
 import os

@@ -1,4 +1,6 @@
-"""Connections of a download's client: kept, used again, given up, and what is said of those that fail."""
+"""Connections of a download's client: kept, used again, given up, and what is said of those that
+fail.
+"""
 
 from __future__ import annotations
 

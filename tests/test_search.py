@@ -1,4 +1,6 @@
-"""Searching: photo and text, one hit per product, soft classes, filters, answers as documents and pages."""
+"""Searching: photo and text, one hit per product, soft classes, filters, answers as documents and
+pages.
+"""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,6 @@
-"""Searches as the library runs them: what is noted, told and counted on the way from a question to its answer."""
+"""Searches as the library runs them: what is noted, told and counted on the way from a question to
+its answer.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What a search is made of, by values made by hand: questions, words, prices, merged lists, pairs, tables, choices."""
+"""What a search is made of, by values made by hand: questions, words, prices, merged lists, pairs,
+tables, choices.
+"""
 
 from __future__ import annotations
 
@@ -241,7 +243,9 @@ def test_a_link_that_may_be_followed(url: object, link: str | None) -> None:
 
 
 def test_a_frame_is_as_wide_as_its_picture_is_large() -> None:
-    """Of 2,200 pixels 900 are shown: 900 / 220 is a line of four; 770 / 220 is one of four, too; of 400 it is the least, two."""
+    """Of 2,200 pixels 900 are shown: 900 / 220 is a line of four; 770 / 220 is one of four, too; of
+    400 it is the least, two.
+    """
     for size, line, box in (
         ((2200, 1100), 4, Box(1100, 550, 2200, 1100)),
         ((770, 386), 4, Box(385, 193, 770, 386)),

@@ -1,4 +1,6 @@
-"""Perceptual hashes: what they do not mind, what they tell apart; groups against the plain definition."""
+"""Perceptual hashes: what they do not mind, what they tell apart; groups against the plain
+definition.
+"""
 
 from __future__ import annotations
 

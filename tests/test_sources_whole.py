@@ -1,4 +1,6 @@
-"""Each reader's whole answer on data sets with every oddity that it knows: photos, boxes, splits, problems, losses, notes."""
+"""Each reader's whole answer on data sets with every oddity that it knows: photos, boxes, splits,
+problems, losses, notes.
+"""
 
 from __future__ import annotations
 
@@ -376,7 +378,9 @@ def test_a_voc_file_goes_by_its_own_name_before_the_one_in_it(tmp_path: Path) ->
 
 
 def test_voc_lists_of_photos_without_annotations(tmp_path: Path) -> None:
-    """A list means the photos of the folders that belong to it, and is read though a name of it is not UTF-8."""
+    """A list means the photos of the folders that belong to it, and is read though a name of it is
+    not UTF-8.
+    """
     root = put(tmp_path, "JPEGImages/a.jpg", "JPEGImages/b.jpg", "misc/c.jpg")
     put(root, "Annotations/a.xml", text=xml())
     put(root, "ImageSets/Main/test.txt")

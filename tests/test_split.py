@@ -45,7 +45,9 @@ def test_the_first_users_splits_are_exact(counts: tuple[int, int, int], size: in
 
 
 def test_every_class_has_its_share() -> None:
-    """A rare class too: 20 photos of one thousand are 14, 3 and 3, where chance alone would often leave a split without."""
+    """A rare class too: 20 photos of one thousand are 14, 3 and 3, where chance alone would often
+    leave a split without.
+    """
     groups = made([1] * 1000, [0] * 25 + [1] * 24 + [2])
     chosen = split_groups(groups, counts_of(1000, [0.7, 0.15, 0.15]), exact=True, seed=3)
     for kind in (0, 1, 2):
@@ -123,13 +125,17 @@ def test_where_groups_do_not_allow_it_train_takes_the_difference(
 
 
 def test_as_few_photos_as_possible_are_exchanged() -> None:
-    """Two pairs are dealt to valid, which is to have five photos: one pair goes for the three, the other stays."""
+    """Two pairs are dealt to valid, which is to have five photos: one pair goes for the three, the
+    other stays.
+    """
     assert split_groups(made([2, 2, 2, 2, 3]), [6, 5, 0], exact=True, seed=0) == [0, 0, 0, 1, 1]
 
 
 @pytest.mark.parametrize("times", [1, 100])
 def test_what_an_exchange_leaves_unfilled_is_searched_for(times: int) -> None:
-    """Valid, filled first, would take the one that is all that test can have; the two pairs do as well."""
+    """Valid, filled first, would take the one that is all that test can have; the two pairs do as
+    well.
+    """
     groups = made([times, 3 * times, 2 * times, 2 * times], [2, 1, 1, 1])
     assert split_groups(groups, [3 * times, 4 * times, times], exact=True, seed=0) == [2, 0, 1, 1]
 

@@ -1,4 +1,6 @@
-"""Filters, values and texts as SQL over the rows has them: of a drawn catalogue, changed several times."""
+"""Filters, values and texts as SQL over the rows has them: of a drawn catalogue, changed several
+times.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Photos and copies prepared one at a time: what is kept of an unfinished preparation, what is made again, and what is lost."""
+"""Photos and copies prepared one at a time: what is kept of an unfinished preparation, what is made
+again, and what is lost.
+"""
 
 from __future__ import annotations
 

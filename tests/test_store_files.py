@@ -1,4 +1,6 @@
-"""The files of a catalogue by hand: segments as they come, thumbnails, what is compacted, ids, and what was seen before."""
+"""The files of a catalogue by hand: segments as they come, thumbnails, what is compacted, ids, and
+what was seen before.
+"""
 
 from __future__ import annotations
 
@@ -156,7 +158,8 @@ def test_what_is_written_of_vectors(tmp_path: Path) -> None:
     assert write_vectors(path, rows) == (4300, None)
     written = write_vectors(path, (rows[start : start + 900] for start in range(0, 4300, 900)), 3, "float16")
     assert (written.rows, path.stat().st_size) == (4300, len(header(0, 3, "float16")) + 4300 * 6)
-    # among the first 4,096: of the ten nearest to 256 of them, evenly spread, those that are so among half floats too
+    # among the first 4,096: of the ten nearest to 256 of them, evenly spread, those that are so
+    # among half floats too
     sample, half = rows[:4096], rows[:4096].astype(np.float16).astype(np.float32)
     shares = []
     for n in [int(4095 * q / 255) for q in range(256)]:

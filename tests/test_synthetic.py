@@ -1,4 +1,6 @@
-"""The synthetic fashion world, through its door: what lies on disk, that it is true, repeatable and not too easy."""
+"""The synthetic fashion world, through its door: what lies on disk, that it is true, repeatable and
+not too easy.
+"""
 
 from __future__ import annotations
 

@@ -85,7 +85,9 @@ def test_answers_as_a_workbook(cli: Cli, shop: Path, tmp_path: Path) -> None:
 
 
 def test_links_of_a_workbook(cli: Cli, photos: Path, tmp_path: Path) -> None:
-    """A link with control characters would make a file that Excel calls damaged; one that is too long would be lost."""
+    """A link with control characters would make a file that Excel calls damaged; one that is too
+    long would be lost.
+    """
     urls = ("https://e.org/\x1b]0;x\x07", "https://e.org/\ufffe", "https://e.org/?" + "a" * 3000, "https://e.org/\u202eb",
             "javascript:alert(1)", "https://e.org/?q=1&b=\"<2>#x")  # fmt: skip
     rows = [{"image": "photos/green.jpg", "product_id": f"p{n}", "url": url} for n, url in enumerate(urls)]
@@ -167,7 +169,9 @@ def test_markdown_tables() -> None:
 
 
 def test_a_csv_file_acts_on_no_terminal() -> None:
-    """Whoever looks at the file with cat or less sees what is hidden in it; letters, tabs and lines of a cell stay."""
+    """Whoever looks at the file with cat or less sees what is hidden in it; letters, tabs and lines
+    of a cell stay.
+    """
     import io
 
     from fashionrec.common.text import TableWriter

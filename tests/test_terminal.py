@@ -1,4 +1,7 @@
-"""What other people's words can do to a terminal: nothing. Hostile titles, names and answers through the real commands."""
+"""What other people's words can do to a terminal: nothing.
+
+Hostile titles, names and answers through the real commands.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,8 @@ from fashionrec.common.text import visible
 
 Cli = Callable[..., Result]
 MODELS = ("--detector", TINY / "detector", "--embedder", TINY / "embedder")
-#: The clipboard, the window's title, a cleared screen, C1, bidi, hidden and separating characters, and a line of its own.
+#: The clipboard, the window's title, a cleared screen, C1, bidi, hidden and separating characters,
+#: and a line of its own.
 EVIL = (
     "T\x1b]52;c;cm0=\x07\x1b]0;x\x1b\\\x1b[2J\x9b2J\x9d0;x\x9c\u202egpj\u2066\u200f\u061c\u2028\x85\x7f\u200b\U000e0041"
     "[bold][link=https://evil.example]:smile:\nerror: forged\r\tend 빨간"
@@ -40,7 +44,10 @@ PTY = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")  # what rich itself writes: colours
 
 
 def harmless(raw: str | bytes, *, terminal: bool = False, block: bool = False) -> str:
-    """Check what was written; returns it as text. A block keeps the newlines and tabs of what it was given."""
+    """Check what was written; returns it as text.
+
+    A block keeps the newlines and tabs of what it was given.
+    """
     data = raw if isinstance(raw, bytes) else raw.encode()
     if terminal:
         data = PTY.sub(b"", data).replace(b"\r\n", b"\n").replace(b"\r", b"")
@@ -65,7 +72,9 @@ def shop(cli: Cli, photos: Path, tmp_path: Path) -> Path:
 
 
 def in_process(folder: Path, *arguments: object, terminal: bool = False, **env: str) -> bytes:
-    """A command in a process of its own: its standard output and error together, from a pipe or a terminal of 80 columns."""
+    """A command in a process of its own: its standard output and error together, from a pipe or a
+    terminal of 80 columns.
+    """
     command = [sys.executable, "-m", "fashionrec", *map(str, arguments)]
     environment = {**os.environ, "COLUMNS": "80", "TERM": "xterm-256color", "OMP_NUM_THREADS": "1", **env}
     environment.pop("OPENAI_API_KEY", None)

@@ -33,7 +33,8 @@ ANY = st.text(st.characters(exclude_categories=()), max_size=40)
 HOSTILE = st.text(
     st.sampled_from("a가 \x1b\x07\x9b\x7f\r\n\t\u202e\u2066\u200f\u061c\u200b\u200d\ufe0f\u0301\ud800\udc9b=+-@＝|'\\")
 )
-#: Visible although Unicode counts them among the format characters: signs that enclose or precede a number.
+#: Visible although Unicode counts them among the format characters: signs that enclose or precede a
+#: number.
 SIGNS = {*range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD}
 
 

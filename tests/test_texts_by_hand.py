@@ -15,8 +15,9 @@ from fashionrec.catalogue.build.report import BuildReport
 #: Products of plain colours, which the tiny encoder knows, with titles that it does not know.
 PRODUCTS = [("red", "alpha"), ("blue", "bravo"), ("lime", "charlie"), ("#0000e0", "delta")]
 
-#: Texts, the product that each is about, and its rank there by hand: by the words, by the pictures, by both with the weight
-#: 0.3 of words, and by ranks. An unknown word points a little towards red (+) and away from what holds no red (-).
+#: Texts, the product that each is about, and its rank there by hand: by the words, by the pictures,
+#: by both with the weight 0.3 of words, and by ranks. An unknown word points a little towards red
+#: (+) and away from what holds no red (-).
 QUERIES = [
     ("red", "red", None, 1, 1, 1),  # no title holds the word
     ("bravo", "blue", 1, 2, 1, 1),  # pictures: red .14, the others -.14, in the order of their items

@@ -50,7 +50,9 @@ def test_photos_of_one_class_each_are_drawn_so_that_classes_are_equal() -> None:
 
 
 def test_a_photo_of_several_boxes_weighs_their_mean_and_an_empty_one_the_mean_of_the_others() -> None:
-    """Five boxes of class 0, one of class 1: 1/5 and 1; the third photo holds both: 0.6; the mean of 0.2, 0.6 is 0.4."""
+    """Five boxes of class 0, one of class 1: 1/5 and 1; the third photo holds both: 0.6; the mean
+    of 0.2, 0.6 is 0.4.
+    """
     from fashionrec.detector.training.balance import image_weights
 
     weights = image_weights([ids(0, 0, 0, 0), ids(0, 1), ids()], 2)
@@ -104,7 +106,9 @@ def trained(data: Path, folder: Path, *words: str, seen: Callable[[Any], None], 
 
 @pytest.mark.parametrize("balance", ["none", "sample"])
 def test_rare_classes_are_drawn_as_often_as_the_frequent(balance: str, skewed: Path, tmp_path: Path) -> None:
-    """Epochs of the trainer's own loader draw what the sampler draws by the weights of the photos and the training's seed."""
+    """Epochs of the trainer's own loader draw what the sampler draws by the weights of the photos
+    and the training's seed.
+    """
     from fashionrec.detector.training.balance import BalancedSampler, image_weights
 
     drawn: list[Counter[str]] = []
@@ -131,7 +135,9 @@ def test_rare_classes_are_drawn_as_often_as_the_frequent(balance: str, skewed: P
 def test_the_loss_weighs_classes_by_their_inverse_frequency(
     words: list[str], power: float, skewed: Path, tmp_path: Path
 ) -> None:
-    """Three classes have boxes: 12, 3 and 1; the two others get the mean; all are scaled to a mean of 1."""
+    """Three classes have boxes: 12, 3 and 1; the two others get the mean; all are scaled to a mean
+    of 1.
+    """
     found: list[Any] = []
     trained(
         skewed, tmp_path, *words, seen=lambda t: found.append(t.model.criterion.class_weights), event="on_train_end"

@@ -1,4 +1,6 @@
-"""What `train` takes: names of models, options and their values, services that are told; the wrong ones are one line."""
+"""What `train` takes: names of models, options and their values, services that are told; the wrong
+ones are one line.
+"""
 
 import importlib.util
 import json
@@ -37,7 +39,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_every_family_is_built_by_its_name(model: str, kind: str, millions: float) -> None:
-    """Parameters in millions are those of ultralytics' documentation, https://docs.ultralytics.com/models."""
+    """Parameters in millions are those of ultralytics' documentation,
+    https://docs.ultralytics.com/models.
+    """
     from fashionrec.detector.training.ultra import load_yolo
 
     yolo = load_yolo(model)
@@ -333,7 +337,9 @@ def test_wandb_writes_into_the_runs_folder_and_never_asks(data: Path, tmp_path: 
 
 
 def test_rt_detr_is_served_as_ultralytics_predicts(data: Path, tmp_path: Path, cli: Callable[..., Result]) -> None:
-    """It stretches photos to a square where the others letterbox them, and answers in shares of the picture."""
+    """It stretches photos to a square where the others letterbox them, and answers in shares of the
+    picture.
+    """
     import numpy as np
     from PIL import Image
 

@@ -1,4 +1,6 @@
-"""A training that is killed goes on in its folder and loses at most one epoch, whatever the kill left behind."""
+"""A training that is killed goes on in its folder and loses at most one epoch, whatever the kill
+left behind.
+"""
 
 import csv
 import os
@@ -40,7 +42,9 @@ def epochs_of(folder: Path) -> list[int]:
 def train(
     config: TrainConfig, runs: Path, stop_after: int | None = None, **options: Any
 ) -> tuple[Run | None, list[int]]:
-    """Train in this process; interrupted when that epoch is told, after its checkpoint, as a kill would stop it there."""
+    """Train in this process; interrupted when that epoch is told, after its checkpoint, as a kill
+    would stop it there.
+    """
     from fashionrec.detector.training.train import train_detector
 
     told: list[int] = []
@@ -169,7 +173,9 @@ def test_rows_of_epochs_that_were_not_saved_are_taken_back(broken: Path) -> None
 
 @pytest.mark.parametrize("fault", ["missing", "torn", "stale"])
 def test_a_best_checkpoint_that_the_kill_prevented_is_made(fault: str, broken: Path) -> None:
-    """last.pt is written before best.pt; a kill between them leaves the best epoch's weights in last.pt alone."""
+    """last.pt is written before best.pt; a kill between them leaves the best epoch's weights in
+    last.pt alone.
+    """
     last, best = broken / "weights" / "last.pt", broken / "weights" / "best.pt"
     checkpoint(last, best_fitness=0.5, train_metrics={"fitness": 0.5})
     if fault == "missing":
@@ -200,7 +206,9 @@ def test_a_training_that_had_stopped_early_only_ends(best_epoch: int, finish: bo
 def test_killed_at_the_end_it_only_ends_with_the_same_outcome(
     moment: str, data: Path, unbroken: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped while last.pt is stripped, while best.pt is, and while the best weights are validated."""
+    """Stopped while last.pt is stripped, while best.pt is, and while the best weights are
+    validated.
+    """
     import torch
     from ultralytics.models.yolo.detect import DetectionValidator
     from ultralytics.utils import torch_utils
@@ -301,7 +309,9 @@ def test_a_run_that_another_process_trains_is_left_alone(broken: Path, data: Pat
 
 
 def command(folder: Path, *words: str) -> subprocess.Popen[str]:
-    """The real command line, in a process of its own and one thread, as trainings side by side should be."""
+    """The real command line, in a process of its own and one thread, as trainings side by side
+    should be.
+    """
     return subprocess.Popen(
         [sys.executable, "-m", "fashionrec", "train", *words],
         cwd=folder,
@@ -351,7 +361,9 @@ def test_an_encoder_cannot_be_resumed(tmp_path: Path, cli: Callable[..., Result]
 def test_killed_at_random_ten_of_ten_end_as_well_as_unbroken_ones(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each of ten trainings is killed once or twice, anywhere from its start to its end, and resumed."""
+    """Each of ten trainings is killed once or twice, anywhere from its start to its end, and
+    resumed.
+    """
     data = dataset(tmp_path / "d", {"train": 128, "valid": 96})
     model = config_dir() / "models" / "yolov8-demo.yaml"
     learn = ("epochs=24", "optimizer=AdamW", "lr0=0.005", "warmup_epochs=1", "nbs=8", "translate=0", "scale=0.2")

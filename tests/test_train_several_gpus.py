@@ -1,4 +1,6 @@
-"""Several GPUs, as far as a machine without one can tell: what reaches the processes that train, and what comes back."""
+"""Several GPUs, as far as a machine without one can tell: what reaches the processes that train,
+and what comes back.
+"""
 
 import importlib.util
 import sys
@@ -16,8 +18,8 @@ from fashionrec.models.runs import read_run
 pytestmark = pytest.mark.train
 pytest.importorskip("ultralytics")
 
-#: One process as torch.distributed would start it, of a world of one, on the CPU. ultralytics scales the loss by the number of
-#: GPUs, here none, so nothing is learnt.
+#: One process as torch.distributed would start it, of a world of one, on the CPU. ultralytics
+#: scales the loss by the number of GPUs, here none, so nothing is learnt.
 WORKER = """
 import os, runpy, sys, tempfile
 os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
@@ -115,7 +117,9 @@ def test_devices_are_counted_as_ultralytics_reads_them(
 
 
 def test_mixed_precision_is_checked_without_a_download(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """ultralytics' own check fetches a model into the working directory; of GPUs known to fail it still says no."""
+    """ultralytics' own check fetches a model into the working directory; of GPUs known to fail it
+    still says no.
+    """
     from types import SimpleNamespace
 
     import torch

@@ -1,4 +1,6 @@
-"""What a run's trainer adds where a training begins and ends, on a trainer of ultralytics that trains nothing."""
+"""What a run's trainer adds where a training begins and ends, on a trainer of ultralytics that
+trains nothing.
+"""
 
 from __future__ import annotations
 

@@ -23,7 +23,9 @@ def settings(*sets: str) -> Config:
 
 
 class Machine:
-    """A clock on which a call takes as long as a rule says; calls at a time take no longer than one."""
+    """A clock on which a call takes as long as a rule says; calls at a time take no longer than
+    one.
+    """
 
     def __init__(self, rule: Callable[[int, int], float]) -> None:
         self.now, self.rule, self.calls = 0.0, rule, 0
@@ -79,7 +81,9 @@ def test_threads_that_divide_the_cores_are_tried(cores: int, threads: list[int])
 
 @pytest.mark.parametrize(("weights", "threads"), [((1.5, 1.0), 1), ((1.0, 1.5), 2)])
 def test_each_network_counts_as_often_as_a_photo_asks_it(weights: tuple[float, float], threads: int) -> None:
-    """One is twice as fast with one thread, the other with two; a batch of four pays for the second alone."""
+    """One is twice as fast with one thread, the other with two; a batch of four pays for the second
+    alone.
+    """
     one = Machine(lambda threads, size: 0.01 * size * threads)
     other = Machine(lambda threads, size: 0.04 * size / threads * (1.0 if size < 4 else 0.5 if size == 4 else 0.6))
     parts = [(one.runner, weights[0]), (other.runner, weights[1])]

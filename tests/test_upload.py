@@ -1,4 +1,6 @@
-"""Photos chosen for labelling, and sent to Roboflow as a batch: through the real package, against a local server."""
+"""Photos chosen for labelling, and sent to Roboflow as a batch: through the real package, against a
+local server.
+"""
 
 import io
 import json
@@ -35,7 +37,9 @@ def garment(confidence: float, name: str = "top", box: Box = Box(8, 6, 40, 36)) 
 
 
 def photo(path: Path, seed: int, size: tuple[int, int] = SIZE, *, exif: Image.Exif | None = None) -> Path:
-    """A picture like no other: coarse noise, so that its perceptual hash has something to hold on to."""
+    """A picture like no other: coarse noise, so that its perceptual hash has something to hold on
+    to.
+    """
     grid = np.random.default_rng(seed).integers(0, 255, (24, 32, 3), dtype=np.uint8)
     picture = Image.fromarray(grid).resize(size, Image.Resampling.BICUBIC)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -257,7 +261,9 @@ def test_nothing_is_sent_twice_and_the_next_batch_is_another(
 def test_what_the_server_has_is_done_and_still_gets_its_boxes(
     server: RoboflowServer, dataset: Path, tmp_path: Path
 ) -> None:
-    """A kill after the server took the photo and before that was written down: the journal knows nothing of it."""
+    """A kill after the server took the photo and before that was written down: the journal knows
+    nothing of it.
+    """
     config = settings_for(server)
     made = planned(dataset, tmp_path, config)
     upload(made, tmp_path / "lost journal", config)
@@ -290,7 +296,9 @@ def test_what_can_pass_is_sent_again_and_what_cannot_is_a_row(
 
 
 def test_an_answer_that_the_package_cannot_read_may_pass(server: RoboflowServer, dataset: Path, tmp_path: Path) -> None:
-    """The package looks for a message within an error that is a plain text, and raises AttributeError."""
+    """The package looks for a message within an error that is a plain text, and raises
+    AttributeError.
+    """
     config = settings_for(server, retries=1)
     odd = (500, {"error": "a plain text"})
     server.faults = {"upload": [odd, None, odd, odd]}

@@ -1,4 +1,6 @@
-"""The store of vectors by hand: which rows are looked through, in which pieces, by whom; and exactly what is answered."""
+"""The store of vectors by hand: which rows are looked through, in which pieces, by whom; and
+exactly what is answered.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from fashionrec.store.vectors import VECTORS, Cut, VectorStore, open_store, writ
 
 @dataclass
 class Call:
-    """One search of a segment: how many queries, how deep, among which rows, by which thread with how many of FAISS's own."""
+    """One search of a segment: how many queries, how deep, among which rows, by which thread with
+    how many of FAISS's own.
+    """
 
     queries: int
     k: int
@@ -73,7 +77,9 @@ class Half(faiss.IndexScalarQuantizer):
 
 
 class Listed(ApproximateIndex):
-    """An index that gives the rows that its query names: those of its first number, and of all below it."""
+    """An index that gives the rows that its query names: those of its first number, and of all
+    below it.
+    """
 
     def rows(self, query: np.ndarray) -> np.ndarray:
         kept = np.delete(np.arange(self.count), self.left_out)
@@ -341,7 +347,9 @@ def test_scores_that_are_equal_come_by_position_from_any_piece() -> None:
 
 
 def indexed(depth: int = 20, text: bool = False, threads: int = 1) -> VectorStore:
-    """Segments of 4, 3 and 5 rows; an index of the third and the first that leaves rows 1 and 6 of those out."""
+    """Segments of 4, 3 and 5 rows; an index of the third and the first that leaves rows 1 and 6 of
+    those out.
+    """
     parts = {"a": line(10, 90, 30, 40), "b": line(51, 52, 53), "c": line(61, 62, 63, 64, 65)}
     index = Listed("listed", None, (("c", 5), ("a", 4)), np.array([1, 6]), 1, 9, depth, text)
     return VectorStore([(name, Flat(values)) for name, values in parts.items()], index, threads=threads)
@@ -349,7 +357,8 @@ def indexed(depth: int = 20, text: bool = False, threads: int = 1) -> VectorStor
 
 def test_an_index_is_asked_for_rows_of_its_segments_and_the_others_are_scanned() -> None:
     store = indexed()
-    # the index's rows 0, 2, 3 (of "c") and those left out: 62 and 90; and "b", which it does not cover
+    # the index's rows 0, 2, 3 (of "c") and those left out: 62 and 90; and "b", which it does not
+    # cover
     assert answer(store.search(ONE * 3, 9)) == (
         [[270, 192, 189, 186, 183, 159, 156, 153]],
         [[1, 10, 9, 8, 7, 6, 5, 4]],
@@ -392,7 +401,9 @@ def test_an_index_that_covers_everything_or_what_is_gone() -> None:
 
 
 class Slow(Flat):
-    """Each piece waits until as many threads are at work as there should be, the first time; and counts them."""
+    """Each piece waits until as many threads are at work as there should be, the first time; and
+    counts them.
+    """
 
     together: threading.Barrier
     lock: Any

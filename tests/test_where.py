@@ -1,4 +1,6 @@
-"""Filters: parsed into a tree, never executed; checked against an evaluation of its own and against noise."""
+"""Filters: parsed into a tree, never executed; checked against an evaluation of its own and against
+noise.
+"""
 
 import json
 import math

@@ -1,6 +1,7 @@
 """The core under the file rules of Windows (`tests/windows_rules`), which is run before a release.
 
-What a test asks of POSIX alone is marked (`tests/systems.py`); everything else passes under these rules too.
+What a test asks of POSIX alone is marked (`tests/systems.py`); everything else passes under these
+rules too.
 """
 
 from __future__ import annotations

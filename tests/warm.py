@@ -1,4 +1,6 @@
-"""What commands import when they come to it: imported once, before processes are forked that would each import it anew."""
+"""What commands import when they come to it: imported once, before processes are forked that would
+each import it anew.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""One cell: a root, a place in it, what is planted there, and a command; and what is wrong with what the command did."""
+"""One cell: a root, a place in it, what is planted there, and a command; and what is wrong with
+what the command did.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ from adversary.project import CATALOGUE, STAGING, World
 
 #: Files that a command may make or touch although it refuses: they hold nothing.
 _LOCKS = re.compile(r"(^|/)\.[^/]*lock$")
-#: Processes that libraries start to learn what machine this is: `platform.processor`, `ctypes.util.find_library`.
+#: Processes that libraries start to learn what machine this is: `platform.processor`,
+#: `ctypes.util.find_library`.
 _OWN_PROCESSES = re.compile(r"\b(ldconfig|gcc|uname|lscpu|objdump|ld)\b")
 #: Longer than that is a hang, however busy the machine: seconds.
 SECONDS = 15
@@ -25,7 +28,9 @@ PID = "{pid}"
 
 @dataclass(frozen=True)
 class Place:
-    """``root`` is the kind of folder, ``folder`` where it is in the project, ``name`` the place in it, relative."""
+    """``root`` is the kind of folder, ``folder`` where it is in the project, ``name`` the place in
+    it, relative.
+    """
 
     root: str
     folder: str

@@ -1,4 +1,6 @@
-"""The commands that read or write each kind of folder; one that stands in no row, and is not excused, fails a test."""
+"""The commands that read or write each kind of folder; one that stands in no row, and is not
+excused, fails a test.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,10 @@ from adversary.project import BUNDLE, CATALOGUE, DATASET, EXPORT, MODELS, OTHER,
 
 @dataclass(frozen=True)
 class Row:
-    """``name`` is the command's, ``words`` all of it; ``paid`` has a key to pay with; ``heavy`` loads torch."""
+    """``name`` is the command's, ``words`` all of it;
+
+    ``paid`` has a key to pay with; ``heavy`` loads torch.
+    """
 
     name: str
     words: Sequence[str]

@@ -20,7 +20,10 @@ needs_linux = pytest.mark.skipif(not supported(), reason="needs fork and inotify
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """A home, a project, and a server of captions whose batches never end. In memory where there is room for it."""
+    """A home, a project, and a server of captions whose batches never end.
+
+    In memory where there is room for it.
+    """
     memory = Path("/dev/shm")
     folder = Path(tempfile.mkdtemp(dir=memory)) if memory.is_dir() else tmp_path_factory.mktemp("adversary")
     with BatchServer([lambda lines: Ending(status="in_progress")] * 100_000) as server:

@@ -1,7 +1,8 @@
 """A home with canaries around a project, and what tells whether anybody looked at them.
 
-The canaries are compared before and after (content, mode, time, inode), and watched by inotify in between: that sees every
-process and every library that opens a file in C, which Python's audit hook does not.
+The canaries are compared before and after (content, mode, time, inode), and watched by inotify in
+between: that sees every process and every library that opens a file in C, which Python's audit hook
+does not.
 """
 
 from __future__ import annotations
@@ -87,7 +88,10 @@ def canary_state(home: Path, ours: tuple[Path, ...]) -> State:
 
 
 def tree_state(folder: Path) -> State:
-    """What is at every path of a folder. The time of change of a file's inode moves whatever is done to the file."""
+    """What is at every path of a folder.
+
+    The time of change of a file's inode moves whatever is done to the file.
+    """
     state: State = {}
     cut = len(str(folder)) + 1
     for entry in _entries(str(folder), set()):
@@ -114,7 +118,9 @@ def remove(path: Path) -> None:
 
 
 class Watch:
-    """What happens to the folders of a tree (those below ``leave_out`` not), seen by inotify: a context manager."""
+    """What happens to the folders of a tree (those below ``leave_out`` not), seen by inotify: a
+    context manager.
+    """
 
     def __init__(self, folder: Path, leave_out: tuple[Path, ...] = (), mask: int = _TOUCHED) -> None:
         self._folder, self._leave_out, self._mask = folder, leave_out, mask

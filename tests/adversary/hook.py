@@ -1,7 +1,8 @@
-"""An audit hook for a process of the command line: what it opened, started and connected to that is nobody's business.
+"""An audit hook for a process of the command line: what it opened, started and connected to that is
+nobody's business.
 
-Each event is a line of JSON in the file that the environment names. As ``sitecustomize`` (a folder with a file of that name
-that calls :func:`install`) it is in child processes, too.
+Each event is a line of JSON in the file that the environment names. As ``sitecustomize`` (a folder
+with a file of that name that calls :func:`install`) it is in child processes, too.
 """
 
 from __future__ import annotations

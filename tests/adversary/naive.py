@@ -1,4 +1,5 @@
-"""The safe file operations of `fashionrec.common.folder` as they would be without their care: one fault each, to be caught.
+"""The safe file operations of `fashionrec.common.folder` as they would be without their care: one
+fault each, to be caught.
 
 Each function is called within the process of a command, before it begins.
 """

@@ -1,4 +1,6 @@
-"""Every path that a folder has: those that an honest one has, and those that appear only while somebody works in it."""
+"""Every path that a folder has: those that an honest one has, and those that appear only while
+somebody works in it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ from adversary.project import BUNDLE, CATALOGUE, DATASET, EXPORT, RUN, STAGING, 
 #: Names that depend on chance: nobody can plant something there beforehand.
 _RANDOM = re.compile(r"\.[0-9a-f]{16}\.tmp$|^\.[a-z-]*[-.][a-z0-9_]{8}$|[0-9a-f]{32}")
 
-#: Places that a trace may miss, by kind of root: what libraries make and remove within a moment, and names of earlier versions.
+#: Places that a trace may miss, by kind of root: what libraries make and remove within a moment,
+#: and names of earlier versions.
 KNOWN: dict[str, tuple[str, ...]] = {
     "catalogue": (
         ".lock",
@@ -113,7 +116,9 @@ def _thinned(names: list[str]) -> list[str]:
 
 
 def working_names(world: World, root: str) -> list[str]:
-    """Names that appear in the folders of a root while its commands work, seen by inotify in an honest one."""
+    """Names that appear in the folders of a root while its commands work, seen by inotify in an
+    honest one.
+    """
     names: dict[str, None] = {}
     for row in ROWS[root]:
         if row.heavy:

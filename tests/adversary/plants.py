@@ -14,9 +14,11 @@ from adversary.home import SECRET, remove
 
 @dataclass(frozen=True)
 class Plant:
-    """``put`` is given the path to plant at and the home; nothing is at the path any more, and the folder above it is there.
+    """``put`` is given the path to plant at and the home; nothing is at the path any more, and the
+    folder above it is there.
 
-    ``refused`` says that a folder with such a thing in it is refused by name, whatever the thing is called.
+    ``refused`` says that a folder with such a thing in it is refused by name, whatever the thing is
+    called.
     """
 
     name: str
@@ -79,7 +81,9 @@ PLANTS = (
 
 
 def plant(what: Plant, path: Path, home: Path) -> None:
-    """Put a plant at a path; what was there lies in the home, as its twin, where the plant is a link to that."""
+    """Put a plant at a path; what was there lies in the home, as its twin, where the plant is a
+    link to that.
+    """
     (home / "elsewhere").mkdir(exist_ok=True)
     twin = home / "elsewhere" / "twin"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +107,10 @@ def uproot(home: Path) -> None:
 
 
 def fits(what: Plant, kind: str) -> bool:
-    """Whether a plant says something new of a place: ``kind`` is file, folder, or new (nothing is there)."""
+    """Whether a plant says something new of a place:
+
+    ``kind`` is file, folder, or new (nothing is there).
+    """
     return not (
         (what.name == "folder for a file" and kind == "folder") or (what.name == "file for a folder" and kind == "file")
     )

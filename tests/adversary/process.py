@@ -22,7 +22,9 @@ Sabotage = Callable[[], "Callable[[], object] | None"]
 
 @dataclass
 class Outcome:
-    """How a command ended: its exit code (None: it had to be killed), what it said, and what the audit hook saw."""
+    """How a command ended: its exit code (None: it had to be killed), what it said, and what the
+    audit hook saw.
+    """
 
     code: int | None
     out: str
@@ -59,8 +61,10 @@ def run(
     before: Callable[[int], None] | None = None,
     sabotage: Sabotage | None = None,
 ) -> Outcome:
-    """Run one command in ``project``. ``before`` is called with the process's id when it exists and has not begun;
-    ``sabotage`` is called within it before it is watched, and what that returns as the first thing of the command."""
+    """Run one command in ``project``. ``before`` is called with the process's id when it exists and
+    has not begun; ``sabotage`` is called within it before it is watched, and what that returns as
+    the first thing of the command.
+    """
     scratch.mkdir(parents=True, exist_ok=True)
     files = [scratch / name for name in ("stdout", "stderr", "audit")]
     for file in files:
@@ -138,7 +142,9 @@ def _inside(
 
 
 def environment(home: Path, scratch: Path) -> dict[str, str]:
-    """What a user of that home has set; caches of other packages lie outside of it, so that they are not seen as ours."""
+    """What a user of that home has set; caches of other packages lie outside of it, so that they
+    are not seen as ours.
+    """
     temporary = scratch / "tmp"
     temporary.mkdir(exist_ok=True)
     return {

@@ -1,4 +1,6 @@
-"""A project as an honest user has it, made once by the command line: every kind of folder that is handed around."""
+"""A project as an honest user has it, made once by the command line: every kind of folder that is
+handed around.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ NAMES = ["dress", "pants", "skirt&pants", "skirt", "top"]
 
 @dataclass(frozen=True)
 class World:
-    """A home, the project in it, a copy of the project as it was, and a place for what the harness itself writes."""
+    """A home, the project in it, a copy of the project as it was, and a place for what the harness
+    itself writes.
+    """
 
     home: Path
     project: Path
@@ -146,7 +150,9 @@ def make_world(folder: Path, env: Mapping[str, str]) -> World:
 
 
 def _interrupted_fetch(world: World) -> None:
-    """Leave what a preparation leaves that is killed as it moves the finished data set into its place."""
+    """Leave what a preparation leaves that is killed as it moves the finished data set into its
+    place.
+    """
 
     def killed() -> None:
         for name in ("rename", "replace"):

@@ -1,4 +1,7 @@
-"""The table of the command line's options: for each of them a row that sees what it sets. See `options.table`."""
+"""The table of the command line's options: for each of them a row that sees what it sets.
+
+See `options.table`.
+"""
 
 import pytest
 

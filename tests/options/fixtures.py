@@ -19,6 +19,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 @pytest.fixture
 def world(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Callable[..., Result]) -> World:
-    """A row's surroundings; ``cli`` makes the working folder and takes keys out of the environment."""
+    """A row's surroundings;
+
+    ``cli`` makes the working folder and takes keys out of the environment.
+    """
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     return World(tmp_path, made, monkeypatch)

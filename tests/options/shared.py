@@ -1,4 +1,6 @@
-"""Rows of what every command takes: --config, --set, --debug and --quiet; --json stands in each command's own rows."""
+"""Rows of what every command takes: --config, --set, --debug and --quiet; --json stands in each
+command's own rows.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,8 @@ from pathlib import Path
 
 from options.table import World, row
 
-#: For each command, arguments with which it reads its settings and then ends at once, in an empty folder.
+#: For each command, arguments with which it reads its settings and then ends at once, in an empty
+#: folder.
 BRIEF: dict[str, tuple[str, ...]] = {
     "fetch-dataset": ("yolo:none",),
     "dataset audit": ("none",),
@@ -42,7 +45,9 @@ BRIEF: dict[str, tuple[str, ...]] = {
 
 
 def keep_demo_short(world: World) -> None:
-    """A folder of runs that the demo refuses: it would train for minutes where its options are lost."""
+    """A folder of runs that the demo refuses: it would train for minutes where its options are
+    lost.
+    """
     Path("full").mkdir()
     Path("full/file").write_text("")
     world.patch.setenv("FASHIONREC_PROJECT__RUNS", "full")

@@ -1,12 +1,13 @@
-"""What a row of the option table is, the options that the command line has, and a command line that loses one of them.
+"""What a row of the option table is, the options that the command line has, and a command line that
+loses one of them.
 
 A row is a function that runs a command with values that are not the defaults and asserts what each of its options did::
 
     @row("train", "--epochs", "--batch")
     def training(world: World) -> None: ...
 
-`tests/test_options.py` runs all rows and compares the table with the command line; `tests/test_options_lost.py` loses each
-option in turn and expects its rows to fail.
+`tests/test_options.py` runs all rows and compares the table with the command line;
+`tests/test_options_lost.py` loses each option in turn and expects its rows to fail.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ MODELS = ("--detector", TINY / "detector", "--embedder", TINY / "embedder")
 
 @dataclass(frozen=True)
 class Row:
-    """``check`` fails where one of ``options`` of ``command`` has no effect; it needs the packages ``needs``."""
+    """``check`` fails where one of ``options`` of ``command`` has no effect; it needs the packages
+    ``needs``.
+    """
 
     command: str
     options: tuple[str, ...]
@@ -65,7 +68,9 @@ def row(
 
 
 def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
-    """Every command below a group, and the group itself where it has options, by the words that name it."""
+    """Every command below a group, and the group itself where it has options, by the words that
+    name it.
+    """
     if group.params:
         yield " ".join(path), group
     for name, command in getattr(group, "commands", {}).items():
@@ -86,7 +91,8 @@ def surface() -> set[tuple[str, str]]:
 
 
 def lose(root: Any, command: str, option: str, *, keep: bool = False) -> None:
-    """Let a command run as if an option had not been given, whatever stands on its line; a needed one names nothing there.
+    """Let a command run as if an option had not been given, whatever stands on its line; a needed
+    one names nothing there.
 
     With ``keep`` all is done but that: it shows that a row fails for what is lost and nothing else.
     """
@@ -108,7 +114,9 @@ def lose(root: Any, command: str, option: str, *, keep: bool = False) -> None:
 
 @dataclass
 class World:
-    """A row's surroundings: an empty working folder, the command line, and things to work on that are made once."""
+    """A row's surroundings: an empty working folder, the command line, and things to work on that
+    are made once.
+    """
 
     folder: Path
     made: Made
@@ -117,7 +125,9 @@ class World:
     keep: bool = False
 
     def run(self, *arguments: object, code: int | None = 0, app: typer.Typer | None = None) -> Result:
-        """Run a command, of ``app`` where that is another, and expect its exit code unless that is None."""
+        """Run a command, of ``app`` where that is another, and expect its exit code unless that is
+        None.
+        """
         given = [str(one) for one in arguments]
         root = typer.main.get_command(app or make_app(given[0]))
         if self.lost and (not self.lost[0] or self.lost[0].split()[0] == given[0]):

@@ -1,4 +1,6 @@
-"""Rows of train, finetune, compare and export: trainings of a network of five convolutions on two photos."""
+"""Rows of train, finetune, compare and export: trainings of a network of five convolutions on two
+photos.
+"""
 
 from __future__ import annotations
 

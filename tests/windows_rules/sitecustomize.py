@@ -1,15 +1,19 @@
 """What Python meets on Windows, imposed on a process on Linux and on those that it starts.
 
-With this folder on ``PYTHONPATH`` and ``WINDOWS_RULES`` naming an empty folder, where each such process signs itself in:
+With this folder on ``PYTHONPATH`` and ``WINDOWS_RULES`` naming an empty folder, where each such
+process signs itself in:
 
-- the modules that only POSIX has cannot be imported by the package, and ``os`` lacks what it has there alone;
-- what one of these processes has open or mapped cannot be removed, renamed or replaced, nor a folder above it renamed;
+- the modules that only POSIX has cannot be imported by the package, and ``os`` lacks what it has
+  there alone;
+- what one of these processes has open or mapped cannot be removed, renamed or replaced, nor a
+  folder above it renamed;
 - renaming onto what exists fails, and so does replacing a folder;
 - folders cannot be opened as files, and what was opened to be read cannot be synced;
 - some names are not allowed (``a:b``, ``aux.txt``), and modes are not kept;
 - processes are spawned, not forked.
 
-https://learn.microsoft.com/windows/win32/fileio/naming-a-file and the pages of `os` in Python's documentation say so.
+https://learn.microsoft.com/windows/win32/fileio/naming-a-file and the pages of `os` in Python's
+documentation say so.
 """
 
 from __future__ import annotations
