@@ -40,7 +40,7 @@ def describe_crops(
 
 
 def count_by_state(cache: CaptionCache) -> dict[str, int]:
-    """How many recorded outcomes have which state."""
+    """Return how many recorded outcomes have which state."""
     with closing(sqlite3.connect(cache.path)) as database:
         return dict(database.execute("SELECT state, COUNT(*) FROM outcomes GROUP BY state ORDER BY state"))
 

@@ -52,7 +52,7 @@ def keeps_its_contract(name: str, document: object) -> None:
 
 @dataclass
 class Result:
-    """What one use of the command line gave."""
+    """Record of what one use of the command line gave."""
 
     code: int
     out: str

@@ -83,8 +83,8 @@ def ask(root: Path, photo: Path, at_once: bool = False) -> str:
 
 
 def forked(work: Callable[[], str]) -> tuple[str, str]:
-    """How some work ended: ``answered``, ``error`` (one of ours), ``bug`` (another) or ``crash``,
-    and words about it.
+    """Return how some work ended: ``answered``, ``error`` (one of ours), ``bug`` (another) or
+    ``crash``, and words about it.
     """
     read, write = os.pipe()
     child = os.fork()

@@ -214,7 +214,7 @@ def litter(root: Path) -> list[str]:
 
 
 def forked(work: Callable[[], Any], *, kill_after: float | None = None) -> dict[str, Any]:
-    """What some work gives, in a process of its own:
+    """Return what some work gives, in a process of its own:
 
     ``value``, ``error``, ``crash`` (a traceback) or ``signal``.
     """

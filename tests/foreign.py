@@ -1,5 +1,5 @@
-"""What somebody else may have put into a folder, and a folder outside of it that must be found
-again as it was.
+"""Things that somebody else may have put into a folder, and a folder outside of it that must be
+found again as it was.
 """
 
 from __future__ import annotations

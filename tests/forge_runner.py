@@ -428,7 +428,9 @@ FORGERIES: tuple[Callable[[Path, random.Random], str], ...] = (
 
 
 def use(root: Path, photo: Path, out: Path) -> list[list[Any]]:
-    """What each command gave: its words, exit code, and what it printed that it should not have."""
+    """Return what each command gave: its words, exit code, and what it printed that it should not
+    have.
+    """
     index = ("--index", root, "--set", "project.threads=1")
     (out / "table.csv").write_text("image,product_id,price\nred-blue.jpg,red-blue,3\n")
     commands: list[tuple[Any, ...]] = [
@@ -467,8 +469,8 @@ def use(root: Path, photo: Path, out: Path) -> list[list[Any]]:
 
 
 def forked(work: Callable[[], Any]) -> tuple[Any, int]:
-    """What some work gave in a process of its own (a text where it was lost), and that process's
-    MiB.
+    """Return what some work gave in a process of its own (a text where it was lost), and that
+    process's MiB.
     """
     read, write = os.pipe()
     child = os.fork()

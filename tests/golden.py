@@ -98,8 +98,8 @@ def masked(document: Any, masks: Mapping[str, str], place: tuple[str, ...] = ("$
 
 
 def differences(expected: Any, actual: Any, place: str = "", tolerance: float = TOLERANCE) -> list[str]:
-    """Where two documents differ, one line each: types exactly, texts exactly, floats within the
-    tolerance.
+    """Return where two documents differ, one line each: types exactly, texts exactly, floats within
+    the tolerance.
     """
     if isinstance(expected, dict) and isinstance(actual, dict):
         lost, new = [[key for key in a if key not in b] for a, b in ((expected, actual), (actual, expected))]
@@ -191,7 +191,7 @@ class _Words(HTMLParser):
 
 
 def words_of(page: Path) -> str:
-    """What a page says, a line for each of its texts."""
+    """Return what a page says, a line for each of its texts."""
     reader = _Words()
     reader.feed(page.read_text(encoding="utf-8"))
     return "\n".join(reader.found) + "\n"

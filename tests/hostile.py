@@ -29,7 +29,7 @@ class Ran:
 
 
 def ran(folder: Path) -> list[str]:
-    """What of the planted code ran."""
+    """Return what of the planted code ran."""
     return [path.name for path in folder.iterdir() if path.name.startswith(CANARY)]
 
 

@@ -41,7 +41,9 @@ VERDICTS = ("noticed", "timed out", "lint", "survived", "not finished", "not rea
 
 @dataclass
 class Verdict:
-    """What became of a mutant: the tests that are left to run, and which one noticed it."""
+    """Record of what became of a mutant: the tests that are left to run, and which one
+    noticed it.
+    """
 
     mutant: Mutant
     waiting: list[Test]
@@ -62,7 +64,7 @@ class Verdict:
 
 @dataclass
 class Draw:
-    """What the command was asked."""
+    """Record of what the command was asked."""
 
     root: Path
     package: str = "fashionrec"
@@ -210,7 +212,9 @@ def original_text(root: Path, mutant: Mutant) -> str:
 
 
 class Lint:
-    """ruff and mypy, as `make lint` runs them, on a mutant; mypy keeps what it knows in ``cache``."""
+    """ruff and mypy, as `make lint` runs them, on a mutant; mypy keeps what it knows in
+    ``cache``.
+    """
 
     def __init__(self, tree: Path, cache: Path) -> None:
         self.tree = tree

@@ -1,4 +1,4 @@
-"""Which tests could notice a mutant, and in which order they are tried."""
+"""Find the tests that could notice a mutant, and the order in which to try them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.mutate_places import Mutant
 
 
 class Candidates:
-    """Which tests could notice a mutant, in the order in which they are tried."""
+    """Record of which tests could notice a mutant, in the order in which they are tried."""
 
     def __init__(self, root: Path, package: str, tests: Iterable[Test], unmapped: Iterable[str]) -> None:
         self.tests = [test for test in tests if test.passes]
@@ -62,8 +62,8 @@ class Candidates:
 
 
 def mentions(tree: ast.Module, names: set[str]) -> tuple[set[int], set[str]]:
-    """Where these names are read: lines in functions, and the names that modules bind by means of
-    them.
+    """Return where these names are read: lines in functions, and the names that modules bind by
+    means of them.
     """
     lines: set[int] = set()
     bound: set[str] = set()

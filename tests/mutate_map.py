@@ -1,5 +1,5 @@
-"""Which lines of the package each test runs: made with coverage, one file of tests at a time, and
-kept between runs.
+"""Map which lines of the package each test runs: made with coverage, one file of tests at a time,
+and kept between runs.
 
 A file of tests is mapped again when it changed. When the package changed, its lines are found again
 by comparing the sources; ``--fresh`` maps everything anew.
@@ -52,7 +52,9 @@ def digest(*parts: bytes) -> str:
 
 
 def tracked(root: Path) -> list[str]:
-    """The files of the tree: what git knows and what it does not ignore; without git, every file."""
+    """The files of the tree: what git knows and what it does not ignore; without git,
+    every file.
+    """
     done = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=root, capture_output=True, check=False
     )
@@ -129,7 +131,7 @@ def map_file(tree: Path, package: str, test_file: str) -> dict[str, Any]:
 
 
 def read_lines(folder: Path, tree: Path) -> dict[str, dict[str, str]]:
-    """What coverage recorded: context -> file -> its lines as a bit mask in hexadecimal."""
+    """Return what coverage recorded: context -> file -> its lines as a bit mask in hexadecimal."""
     masks: dict[str, dict[str, int]] = {}
     for path in sorted(folder.glob("lines.*")):
         with closing(sqlite3.connect(path)) as database:

@@ -23,7 +23,7 @@ SLOW = ("numpy", "PIL.Image", "yaml", "pandas", "typer", "rich", "pydantic", "on
 
 
 def named(texts: Iterable[str]) -> list[str]:
-    """Those of `SLOW` that the sources import."""
+    """Return those of `SLOW` that the sources import."""
     whole = "\n".join(texts)
     return [name for name in SLOW if f"import {name.partition('.')[0]}" in whole or f"from {name} import" in whole]
 

@@ -25,7 +25,9 @@ MOST_REQUESTS, MOST_BYTES = 50_000, 200_000_000
 
 @dataclass
 class Ending:
-    """How a batch ends: its output and error lines, its status, and what is wrong with it."""
+    """Record of how a batch ends: its output and error lines, its status, and what is wrong with
+    it.
+    """
 
     status: str = "completed"
     output: list[dict[str, Any]] = field(default_factory=list)

@@ -21,7 +21,7 @@ NEEDED = 8 << 30
 
 
 def available_bytes() -> int:
-    """What may be written to `MEMORY`: 0 where there is no such folder."""
+    """Return what may be written to `MEMORY`: 0 where there is no such folder."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         available = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))

@@ -118,7 +118,9 @@ class Oracle:
 
 
 def differences(root: Path, questions: int, seed: int) -> Iterator[str]:
-    """What a catalogue answers otherwise than SQL does, of some random questions: a line each."""
+    """Return what a catalogue answers otherwise than SQL does, of some random questions: a line
+    each.
+    """
     rng = random.Random(seed)
     with Catalogue.open(root, load_config(env={}).config) as catalogue:
         known = set(catalogue.items.column_names())
@@ -145,7 +147,7 @@ def differences(root: Path, questions: int, seed: int) -> Iterator[str]:
 
 
 def counts(catalogue: Catalogue, column: str) -> Counter[object]:
-    """How many items have each value of a column, texts in lower case."""
+    """Return how many items have each value of a column, texts in lower case."""
     total: Counter[object] = Counter()
     for _, part in catalogue.items.column(column):
         values: list[object] = [text.decode() for text in part.texts[1:-1].split(b"\xff")] if len(part.numbers) else []

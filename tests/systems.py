@@ -1,5 +1,5 @@
-"""What a test needs of the operating system and only POSIX has: it is skipped, with the reason,
-where it is not there.
+"""Requirements that a test has of the operating system and only POSIX has: it is skipped, with the
+reason, where it is not there.
 
 What is asked is the system itself, not its name: other systems, file systems and accounts lack some
 of it too.
@@ -21,7 +21,7 @@ from fashionrec.common import system
 
 
 def _with_file(act: Callable[[Path], bool]) -> bool:
-    """Whether ``act`` does with a new file what POSIX does; no where the system refuses."""
+    """Return whether ``act`` does with a new file what POSIX does; no where the system refuses."""
     with tempfile.TemporaryDirectory() as folder, suppress(OSError, NotImplementedError, AttributeError):
         file = Path(folder, "file")
         file.touch()

@@ -50,7 +50,7 @@ def test_honest_folders_are_used(world: World, row: Row) -> None:  # noqa: F811
 
 
 def _reads() -> None:
-    """As a library in C does it, which no audit hook sees."""
+    """Behave as a library in C does it, which no audit hook sees."""
     import ctypes
 
     path = os.path.expanduser("~/.ssh/id_ed25519").encode()  # noqa: PTH111

@@ -1,5 +1,5 @@
-"""How far two detectors, or two encoders, agree: answers that differ, by hand, and the limits that
-judge them.
+"""Test how far two detectors, or two encoders, agree: answers that differ, by hand, and the limits
+that judge them.
 """
 
 from __future__ import annotations

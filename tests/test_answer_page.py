@@ -134,8 +134,8 @@ def page(cli: Cli, folder: Path, *words: object) -> Page:
 
 
 def test_a_box_by_hand_is_drawn_where_it_lies_in_the_smaller_picture(cli: Cli, shop: Path, tmp_path: Path) -> None:
-    """Of 1800 x 900 pixels half are shown each way: the box 400,100,1400,700 is 200,50,700,350,
-    four pixels wide.
+    """By hand: of 1800 x 900 pixels half are shown each way: the box 400,100,1400,700 is
+    200,50,700,350, four pixels wide.
     """
     Image.new("RGB", (1800, 900), GREY).save(tmp_path / "q.jpg")
     (section,) = page(cli, tmp_path, "q.jpg", "--box", "400,100,1400,700").sections

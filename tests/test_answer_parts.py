@@ -131,8 +131,8 @@ SHEET = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 
 
 class Workbook:
-    """How a workbook with one sheet looks: its columns, rows, filter, links, and the format of each
-    cell.
+    """Record of how a workbook with one sheet looks: its columns, rows, filter, links, and the
+    format of each cell.
     """
 
     def __init__(self, path: Path) -> None:

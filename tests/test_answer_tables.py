@@ -64,7 +64,7 @@ def shop(cli: Cli, tmp_path: Path, build: Callable[..., BuildReport]) -> Path:
 
 
 def lines(done: Result) -> list[str]:
-    """What was printed, with the figures of time as T."""
+    """Return what was printed, with the figures of time as T."""
     assert done.code == 0, done.err
     return [re.sub(r"^\d+ ms \(.*\)$", "T", line) for line in done.out.splitlines()]
 

@@ -163,7 +163,7 @@ SYSTEM_MODULES = {"fcntl", "msvcrt", "resource", "pwd"}
 
 
 def system_calls(tree: ast.Module) -> list[str]:
-    """What a file asks of the operating system that is not the same on all of them."""
+    """Return what a file asks of the operating system that is not the same on all of them."""
     return [ast.unparse(node) for node in ast.walk(tree) if depends_on_system(node)]
 
 
@@ -218,7 +218,7 @@ def test_a_planted_long_function_is_caught(code: str, long: list[str]) -> None:
 
 
 def reads_settings(tree: ast.Module) -> bool:
-    """Whether a file names `load_config`, however it gets it."""
+    """Return whether a file names `load_config`, however it gets it."""
     return any(
         "load_config" in (getattr(n, "id", 0), getattr(n, "attr", 0), getattr(n, "name", 0)) for n in ast.walk(tree)
     )

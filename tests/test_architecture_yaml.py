@@ -1,4 +1,6 @@
-"""A model's YAML of somebody else: layers and numbers, and nothing that ultralytics would evaluate."""
+"""A model's YAML of somebody else: layers and numbers, and nothing that ultralytics
+would evaluate.
+"""
 
 from __future__ import annotations
 
@@ -148,7 +150,7 @@ def layer(source: Any = -1, repeats: Any = 1, module: Any = "Conv", arguments: A
 
 
 def words_of(document: dict[str, Any]) -> tuple[str, str]:
-    """Why a document is refused, and the hint; empty where it is not."""
+    """Return why a document is refused, and the hint; empty where it is not."""
     from fashionrec.detector.training.architecture import check_architecture
 
     try:

@@ -29,7 +29,7 @@ def settings(config: Config) -> DatasetConfig:
 
 @pytest.fixture
 def yard(tmp_path: Path) -> Path:
-    """Where the archive lies, with room around it that must stay as it is."""
+    """Return where the archive lies, with room around it that must stay as it is."""
     (tmp_path / "outer" / "yard").mkdir(parents=True)
     (tmp_path / "outer" / "kept.txt").write_text("kept")
     return tmp_path / "outer" / "yard"
@@ -399,7 +399,7 @@ def test_a_damaged_archive_is_never_half_used(
 
 
 def test_tarfile_alone_would_use_half_of_a_damaged_archive(yard: Path) -> None:
-    """Why headers are checked here: this is what the check above catches."""
+    """Check why headers are checked here: this is what the check above catches."""
     with tarfile.open(broken_header(yard)) as archive:
         assert len(archive.getnames()) == 2
 

@@ -1,4 +1,6 @@
-"""The audit: every planted fault is found, nothing else is; the command, its page, its exit code."""
+"""The audit: every planted fault is found, nothing else is; the command, its page, its
+exit code.
+"""
 
 from __future__ import annotations
 
@@ -355,7 +357,7 @@ def test_weights_name_a_detector_that_is_asked(tmp_path: Path, run: Callable[...
 
 
 class Page(HTMLParser):
-    """What a page refers to, and what it shows."""
+    """Record of what a page refers to, and what it shows."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -448,7 +450,9 @@ def test_the_page_does_not_open_what_could_not_be_read(tmp_path: Path) -> None:
 
 
 def test_a_box_up_to_the_photos_edges_is_drawn_within_the_picture() -> None:
-    """Two pixels of its colour at every edge, and a white rim inside; the rim outside has no room."""
+    """Two pixels of its colour at every edge, and a white rim inside; the rim outside
+    has no room.
+    """
     drawn = draw_marks(Image.new("RGB", (100, 80), "black"), [Mark(0, "top", 0, 0, 1, 1)], 240)
     colour, white = ImageColor.getrgb(COLOURS["top"]), (255, 255, 255)
     from_each_edge = [

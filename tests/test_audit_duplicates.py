@@ -1,4 +1,6 @@
-"""Which pairs of photos an audit names: the same bytes, nearly the same picture, copies by name."""
+"""Test which pairs of photos an audit names: the same bytes, nearly the same picture, copies by
+name.
+"""
 
 from __future__ import annotations
 

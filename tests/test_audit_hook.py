@@ -39,8 +39,8 @@ MODULES = (
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the commands need and trust: a finished run, one that was stopped after an epoch, and
-    data.
+    """Return what the commands need and trust: a finished run, one that was stopped after an epoch,
+    and data.
     """
     from fashionrec.detector.training.train import train_detector
 

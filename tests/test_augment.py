@@ -38,8 +38,8 @@ boxes = st.builds(
 
 
 def rotation_slack(box: Box, degrees: float) -> tuple[float, float]:
-    """How far, in pixels, a rotated garment may reach beyond the rule's box to each side, and above
-    and below.
+    """Return how far, in pixels, a rotated garment may reach beyond the rule's box to each side,
+    and above and below.
     """
     angle = math.radians(degrees)
     cos, sin = abs(math.cos(angle)), abs(math.sin(angle))
@@ -87,7 +87,9 @@ def test_a_filled_box_reaches_as_far_as_the_slack_and_no_further(box: Box, degre
 
 
 def garments(count: int) -> list[tuple[np.ndarray, float]]:
-    """Outlines of drawn garments, float [n, 2] in pixels around (300, 300), and an angle for each."""
+    """Outlines of drawn garments, float [n, 2] in pixels around (300, 300), and an
+    angle for each.
+    """
     rng = np.random.default_rng(0)
     made = []
     for n in range(count):

@@ -8,8 +8,8 @@ from benchmarks.versions import median_interval, tell_ratio
 
 
 def test_the_interval_of_a_median_is_that_of_order_statistics() -> None:
-    """Of 20 values the 6th and the 15th bound the median with 95.9 %; of 6 the first and the last
-    with 96.9 %.
+    """By hand: of 20 values the 6th and the 15th bound the median with 95.9 %; of 6 the first and
+    the last with 96.9 %.
     """
     assert median_interval(list(range(1, 21))) == (10.5, 6, 15)
     assert median_interval([6, 1, 5, 2, 4, 3]) == (3.5, 1, 6)

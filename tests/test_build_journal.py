@@ -1,5 +1,5 @@
-"""What a build writes down on its way: how often, how much, and that it is little more than the
-catalogue.
+"""Test what a build writes down on its way: how often, how much, and that it is little more than
+the catalogue.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ def written() -> int:
 
 
 class Recorded(Journal):
-    """A journal that knows when it was written to, by a clock of ours, and how many photos it took."""
+    """A journal that knows when it was written to, by a clock of ours, and how many
+    photos it took.
+    """
 
     def __init__(self, path: Path, key: str) -> None:
         super().__init__(path, key)

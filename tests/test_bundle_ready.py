@@ -1,4 +1,6 @@
-"""What the fingerprint of a bundle leaves out: ready graphs and TensorRT's engines of others."""
+"""Test what the fingerprint of a bundle leaves out: ready graphs and TensorRT's engines
+of others.
+"""
 
 from __future__ import annotations
 

@@ -245,7 +245,9 @@ def test_what_is_imported_by_its_kind(config: Config, tmp_path: Path) -> None:
 
 
 def test_what_is_imported_has_a_models_name_and_counts_that_may_be(config: Config, tmp_path: Path) -> None:
-    """What cannot be the tokens of an answer is none: it would make the next ones cheap, or dear."""
+    """Check what cannot be the tokens of an answer is none: it would make the next ones cheap, or
+    dear.
+    """
     import json
 
     from openai_server import fitting

@@ -98,8 +98,8 @@ class TimedServer(OpenAIServer):
 
 @dataclass
 class Tally:
-    """What kills cost: for each, ``lost`` calls, whose answers were not on the disk, and those
-    ``open``, in flight.
+    """Record of what kills cost: for each, ``lost`` calls, whose answers were not on the disk, and
+    those ``open``, in flight.
     """
 
     kills: int = 0
@@ -136,7 +136,7 @@ def command(root: Path, config: Config) -> int:
 
 
 def recorded(folder: Path) -> int:
-    """How many garments' answers are on the disk, recorded or only written down."""
+    """Return how many garments' answers are on the disk, recorded or only written down."""
     known = {one.place for one in read_spool(folder / "c" / ".captions.arrived")}
     if (folder / "paid.sqlite").is_file():
         with CaptionCache(folder / "paid.sqlite") as cache:

@@ -1,5 +1,5 @@
-"""What a caption server may take of time and memory, and where its redirects and its texts may not
-lead.
+"""Test what a caption server may take of time and memory, and where its redirects and its texts may
+not lead.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def settings(url: str, **changes: Any) -> CaptionerConfig:
 
 
 def describe(url: str, **changes: Any) -> Outcome:
-    """What comes of one crop."""
+    """Return what comes of one crop."""
     remote = OpenAICaptioner(settings(url, **changes), api_key=KEY, backoff=0.01)
     ((_, outcome),) = describe_crops(remote, [Image.new("RGB", (32, 32), "red")], ["top"])
     return outcome

@@ -1,5 +1,5 @@
-"""What a run of captions plans to ask: each garment once, one of several that are the same, and
-none that is under way.
+"""Test what a run of captions plans to ask: each garment once, one of several that are the same,
+and none that is under way.
 """
 
 from __future__ import annotations
@@ -100,7 +100,9 @@ def test_a_plan_reads_no_whole_item_and_keeps_a_number_for_each(shop: Catalogue)
 
 
 def test_items_spread_over_all_are_read(shop: Catalogue) -> None:
-    """Of 240 items of a product's own: 8 a photo, of which every fourth is worn with one."""
+    """By hand: of 240 items of a product's own: 8 a photo, of which every fourth is
+    worn with one.
+    """
     for count, each in ((240, 1), (239, 2), (100, 3), (7, 35), (1, 240), (1000, 1)):
         own = [number for number in range(1, PHOTOS * 8 + 1) if number % 4]
         assert [stored.item_no for stored in shop.items.spread(count)] == own[::each]

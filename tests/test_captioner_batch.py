@@ -1,4 +1,6 @@
-"""Batches: split by both limits, nothing lost, nothing paid for twice, whatever happens in between."""
+"""Batches: split by both limits, nothing lost, nothing paid for twice, whatever happens
+in between.
+"""
 
 from __future__ import annotations
 
@@ -343,8 +345,8 @@ def _killed_at(step: int, folder: Path, garments: int = 12) -> tuple[BatchServer
 
 
 def _one_kill(step: int, folder: Path) -> bool:
-    """Whether a process was killed at that step; either way all is there in the end, and paid for
-    once.
+    """Return whether a process was killed at that step; either way all is there in the end, and
+    paid for once.
     """
     folder.mkdir()
     server, killed = _killed_at(step, folder)
@@ -404,7 +406,7 @@ def _resident() -> int:
 def test_many_requests_are_split_by_both_limits_in_flat_memory(
     count: int, size: int, by: str, part: int, tmp_path: Path
 ) -> None:
-    """Of OpenAI's limits, and of the number of requests, a ``part``-th."""
+    """By hand: of OpenAI's limits, and of the number of requests, a ``part``-th."""
     filler = "x" * size
     sizes: list[tuple[int, int]] = []
     limits = load_config(env={}).config.captioner.batch

@@ -1,5 +1,5 @@
-"""What is asked of a server's files and batches: each request whole, its limits, and what is asked
-only once.
+"""Test what is asked of a server's files and batches: each request whole, its limits, and what is
+asked only once.
 """
 
 from __future__ import annotations

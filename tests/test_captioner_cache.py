@@ -251,8 +251,8 @@ def test_an_outcome_has_a_description_exactly_when_it_is_done() -> None:
 
 
 def test_a_journal_that_cannot_be_made_is_the_disks_fault(tmp_path: Path) -> None:
-    """What a full disk makes SQLite say where it opens a journal; here there is no folder to make
-    it in.
+    """Check that what a full disk makes SQLite say where it opens a journal; here there is no
+    folder to make it in.
     """
     with CaptionCache(tmp_path / "captions.sqlite") as cache:
         (tmp_path / "captions.sqlite-journal").symlink_to(tmp_path / "missing" / "journal")

@@ -155,7 +155,7 @@ class Listening(RateLimiter):
 
 
 def ask(script: list[Reply], limiter: RateLimiter | None = None, times: int = 1, **changes: Any) -> Any:
-    """What comes of the last of so many requests."""
+    """Return what comes of the last of so many requests."""
     with OpenAIServer(script) as server:
         remote = captioner(server, **changes)
         with Caller(
@@ -349,7 +349,7 @@ def test_a_caller_that_was_stopped_asks_no_more() -> None:
 
 
 def looked(script: list[Reply], **options: Any) -> tuple[int, Any]:
-    """How often the server was asked, and the error or what came."""
+    """Return how often the server was asked, and the error or what came."""
     with OpenAIServer(script) as server, captioner(server).caller() as caller:
 
         def request() -> Any:

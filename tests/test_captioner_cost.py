@@ -1,4 +1,6 @@
-"""What captions cost: estimated, measured, counted, held below a limit; and when a model ends."""
+"""Test what captions cost: estimated, measured, counted, held below a limit; and when a
+model ends.
+"""
 
 from __future__ import annotations
 

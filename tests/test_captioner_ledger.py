@@ -1,4 +1,6 @@
-"""The user's own records of what was planned and paid for: what is in them, and when they are none."""
+"""The user's own records of what was planned and paid for: what is in them, and when
+they are none.
+"""
 
 from __future__ import annotations
 
@@ -110,7 +112,7 @@ def test_a_key_that_is_none_is_made_anew(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_key_that_another_process_makes_meanwhile_is_taken(
     made: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that stays half written is of a process that was killed, and is made anew."""
+    """Check that one that stays half written is of a process that was killed, and is made anew."""
     path, keys = tmp_path / "captions" / "key", ["b" * 64, "c" * 64]
 
     def token_hex(size: int) -> str:

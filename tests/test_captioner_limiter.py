@@ -230,7 +230,7 @@ def test_who_waits_is_let_in_when_another_leaves_or_all_stops() -> None:
 
 
 def test_a_retry_after_of_one_stops_all_the_workers() -> None:
-    """What the server sees: no request comes while it has asked for a pause."""
+    """Check what the server sees: no request comes while it has asked for a pause."""
 
     def script(request: Recorded, number: int) -> Reply:
         return error(429, "slow down", Retry_After="1.0") if number == 0 else Reply(body=success().body, hang=0.02)

@@ -1,4 +1,6 @@
-"""The OpenAI captioner as jobs use it: what it says of itself, and what goes out with each answer."""
+"""The OpenAI captioner as jobs use it: what it says of itself, and what goes out with
+each answer.
+"""
 
 from __future__ import annotations
 
@@ -206,7 +208,9 @@ def test_there_are_as_many_threads_as_there_is_work(most: int | None, workers: i
 
 
 def test_what_is_left_of_a_budget_of_tokens_is_heeded() -> None:
-    """Each request is expected to use 100 tokens, and the server has 150 for the next ten minutes."""
+    """Each request is expected to use 100 tokens, and the server has 150 for the next
+    ten minutes.
+    """
     headers = {
         "x-ratelimit-limit-tokens": "1000",
         "x-ratelimit-remaining-tokens": "150",
@@ -230,7 +234,7 @@ def test_what_is_left_of_a_budget_of_tokens_is_heeded() -> None:
 def give_up(
     script: list[Reply] | Callable[[Recorded, int], Reply], count: int, **changes: Any
 ) -> tuple[int, CaptionError]:
-    """How many outcomes came, and the error."""
+    """Return how many outcomes came, and the error."""
     came = 0
     with OpenAIServer(script) as server:
         try:

@@ -63,7 +63,7 @@ def one(script: list[Reply] | Callable[[Recorded, int], Reply], **changes: Any) 
 
 
 def collect(outcomes: Iterator[tuple[int, Outcome]]) -> tuple[dict[int, Outcome], CaptionError | None]:
-    """What came, and the error that ended it."""
+    """Return what came, and the error that ended it."""
     found: dict[int, Outcome] = {}
     try:
         for n, outcome in outcomes:

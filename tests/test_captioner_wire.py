@@ -1,4 +1,4 @@
-"""What is sent and what is made of answers, whole: the documents themselves, no network."""
+"""Test what is sent and what is made of answers, whole: the documents themselves, no network."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def ended(state: Any, error: str, raw: str = "", used: dict[str, int] = USED) ->
     ],
 )  # fmt: skip
 def test_an_answer_that_is_no_description(body: Any, outcome: Outcome) -> None:
-    """As the server sends it, as it was parsed, and as it is kept."""
+    """Like production: the server sends it, as it was parsed, and as it is kept."""
     documents = [body, essence(body, KEY)] if not isinstance(body, str) else [body]
     if isinstance(body, str) and body.startswith("{"):
         documents += [json.loads(body), essence(json.loads(body), KEY)]

@@ -1,4 +1,6 @@
-"""Captions of a catalogue: local and by an API, recorded once, searchable, failures never captions."""
+"""Captions of a catalogue: local and by an API, recorded once, searchable, failures
+never captions.
+"""
 
 import shutil
 from collections.abc import Callable

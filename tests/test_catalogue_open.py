@@ -167,7 +167,9 @@ def test_what_is_memoized_may_wait_for_another_thread(catalogue: Path, config: C
 
 
 def test_within_with_a_catalogue_is_of_its_own_type() -> None:
-    """``with fashionrec.Catalogue.open(...) as catalogue`` can be searched, to a type checker, too."""
+    """``with fashionrec.Catalogue.open(...) as catalogue`` can be searched, to a type
+    checker, too.
+    """
     assert get_type_hints(fashionrec.Catalogue.__enter__)["return"] is Self
 
 

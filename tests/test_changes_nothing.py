@@ -1,5 +1,5 @@
-"""What a build, an update, an addition or a removal costs where little or nothing differs: not the
-catalogue.
+"""Test what a build, an update, an addition or a removal costs where little or nothing differs: not
+the catalogue.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def drawn(recipe: Recipe, tmp_path: Path) -> Path:
 
 
 def counted(act: Callable[[], T]) -> tuple[T, int]:
-    """What a call gave, and of how many rows it read the data: thirty columns of JSON."""
+    """Return what a call gave, and of how many rows it read the data: thirty columns of JSON."""
     profile = cProfile.Profile()
     given = profile.runcall(act)
     calls: dict[tuple[str, int, str], tuple[int, int]] = vars(pstats.Stats(profile))["stats"]
@@ -89,8 +89,8 @@ def counted(act: Callable[[], T]) -> tuple[T, int]:
 
 
 def files(root: Path) -> dict[str, tuple[int, int]]:
-    """What lies in a catalogue, and when it was written: but the report of the last build, and its
-    work.
+    """Return what lies in a catalogue, and when it was written: but the report of the last build,
+    and its work.
     """
     return {
         str(path.relative_to(root)): (path.stat().st_ino, path.stat().st_mtime_ns)

@@ -86,8 +86,8 @@ def test_strict_stops_on_a_leak_and_on_nothing_else(cli: Cli, tmp_path: Path) ->
 
 
 def test_a_feed_becomes_products_that_can_be_indexed(cli: Cli, tmp_path: Path) -> None:
-    """What failed is a row with its reason, and too much of it exits 3; what there is can be built
-    and asked.
+    """Check that what failed is a row with its reason, and too much of it exits 3; what there is
+    can be built and asked.
     """
     with FaultyServer({f"/{n}.jpg": body(picture(n)) for n in range(3)} | {"/gone.jpg": status(404)}) as server:
         rows = [

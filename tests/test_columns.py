@@ -47,7 +47,9 @@ ITEMS_OF_COLUMNS = [
 
 @pytest.fixture(params=["parts", "small parts", "old"])
 def path(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """The items file of test_items, also in parts of two items, and as an earlier version wrote it."""
+    """The items file of test_items, also in parts of two items, and as an earlier
+    version wrote it.
+    """
     path = tmp_path / "items.sqlite"
     write(path).close()
     if request.param == "small parts":

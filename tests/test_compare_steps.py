@@ -58,7 +58,9 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @dataclass
 class Bench:
-    """A comparison whose trainings are only recorded, and whose evaluation says what it is told to."""
+    """A comparison whose trainings are only recorded, and whose evaluation says what it
+    is told to.
+    """
 
     data: Path
     sets: tuple[str, ...] = ()

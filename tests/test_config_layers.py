@@ -1,4 +1,6 @@
-"""Settings by hand: each line that is told of a wrong one, where its value came from, and the hint."""
+"""Settings by hand: each line that is told of a wrong one, where its value came from,
+and the hint.
+"""
 
 from __future__ import annotations
 

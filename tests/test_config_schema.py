@@ -1,4 +1,6 @@
-"""The JSON Schema of the settings: complete, typed, and with the documentation of ``default.yaml``."""
+"""The JSON Schema of the settings: complete, typed, and with the documentation of
+``default.yaml``.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What captions cost where inputs and outputs have prices of their own, and what is expected before
-any was measured.
+"""Test what captions cost where inputs and outputs have prices of their own, and what is expected
+before any was measured.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def text_of(node: ast.expr | None) -> str:
 
 
 class Names:
-    """Which names of a file are the package's, and which are other modules'.
+    """Record of which names of a file are the package's, and which are other modules'.
 
     Scopes are not told apart.
     """
@@ -209,7 +209,9 @@ def patched(node: ast.AST, names: Names) -> Iterator[str]:
 
 
 def code_in(node: ast.AST) -> str:
-    """A text that may be a program for another process, with zeros for what is formatted into it."""
+    """A text that may be a program for another process, with zeros for what is
+    formatted into it.
+    """
     if isinstance(node, ast.JoinedStr):
         return "".join(text_of(part) if isinstance(part, ast.Constant) else "0" for part in node.values)
     return text_of(node) if isinstance(node, ast.Constant) else ""
@@ -223,7 +225,7 @@ def programs(nodes: Sequence[ast.AST]) -> Iterator[str]:
 
 
 def coupled(source: str) -> list[str]:
-    """What a test's source, programs in its texts included, has to do with the inside of the
+    """Return what a test's source, programs in its texts included, has to do with the inside of the
     package.
     """
     nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, LOOKED_AT)]

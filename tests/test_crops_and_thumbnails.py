@@ -1,5 +1,5 @@
-"""What the encoder sees of a crop, and which picture of it is kept, where the encoder sees less
-than the whole of it.
+"""Test what the encoder sees of a crop, and which picture of it is kept, where the encoder sees
+less than the whole of it.
 """
 
 from __future__ import annotations

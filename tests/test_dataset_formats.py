@@ -59,7 +59,7 @@ def messages(source: Source) -> dict[str, str]:
 
 
 # --- what a source is called
-# -------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------------
 
 
 def test_a_source_is_a_kind_and_the_rest() -> None:
@@ -100,7 +100,7 @@ def test_a_folder_of_another_format_is_recognized(kind: str, tmp_path: Path) -> 
 
 
 # --- YOLO
-# --------------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------------
 
 
 def yolo(root: Path, labels: dict[str, str | None], names: Any = ("top", "pants"), **document: Any) -> Path:
@@ -245,7 +245,7 @@ def test_yolo_names_that_make_no_sense(names: Any, tmp_path: Path) -> None:
 
 
 # --- COCO
-# --------------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------------
 
 CATEGORIES = ((3, "top"), (9, "skirt&pants"))
 
@@ -384,7 +384,7 @@ def test_coco_as_roboflow_writes_it(tmp_path: Path) -> None:
     ("number", "parent", "used"), [(0, "garments", True), (5, "garments", False), (0, "clothes", False)]
 )
 def test_coco_only_roboflows_own_category_is_left_out(number: int, parent: str, used: bool, tmp_path: Path) -> None:
-    """Which has the number 0, is the parent of the others, and of which there is no box."""
+    """Vary which has the number 0, is the parent of the others, and of which there is no box."""
     document = {
         "images": [{"id": 1, "file_name": "a.jpg"}],
         "annotations": [box(1, [0, 0, 8, 6], number if used else 1)],
@@ -510,7 +510,7 @@ def test_masks_agree_with_pycocotools() -> None:
 
 
 # --- VOC
-# ---------------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------------
 
 
 def voc(
@@ -729,7 +729,7 @@ def test_voc_entities_are_refused(doctype: str) -> None:
 
 
 # --- folders
-# -----------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------------
 
 
 def test_a_folder_of_photos(tmp_path: Path) -> None:
@@ -759,7 +759,7 @@ def test_keys_are_the_same_from_an_archive_as_from_its_folder(tmp_path: Path, co
 
 
 # --- real data
-# ---------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------------------------------
 
 
 def real(name: str) -> Path:

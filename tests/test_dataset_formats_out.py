@@ -109,7 +109,7 @@ def write_ours(source: Source, folder: Path) -> Path:
 
 
 def parsed_coco(folder: Path) -> dict[str, list[tuple[Any, ...]]]:
-    """What is in an exported COCO, by the test's own eyes."""
+    """Return what is in an exported COCO, by the test's own eyes."""
     found: dict[str, list[tuple[Any, ...]]] = {}
     for path in (folder / "annotations").glob("*.json"):
         document = json.loads(path.read_text())
@@ -124,7 +124,7 @@ def parsed_coco(folder: Path) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def parsed_voc(folder: Path) -> dict[str, list[tuple[Any, ...]]]:
-    """What is in an exported VOC, as edges from 0."""
+    """Return what is in an exported VOC, as edges from 0."""
     found = {}
     for path in (folder / "Annotations").glob("*.xml"):
         rows = []

@@ -109,7 +109,9 @@ def test_an_unknown_class_can_stop_it(config: Config) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_boxes_turn_with_the_picture(orientation: int) -> None:
-    """The box of a bright patch, turned, is the box of the patch in the picture as Pillow turns it."""
+    """The box of a bright patch, turned, is the box of the patch in the picture as
+    Pillow turns it.
+    """
     picture = Image.new("L", (40, 24))
     picture.paste(255, (3, 5, 15, 11))
     exif = Image.Exif()

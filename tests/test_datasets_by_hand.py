@@ -1,5 +1,5 @@
-"""Which photos go to which split, which are chosen to be labelled, and what prices are: by hand,
-where cases are not alike.
+"""Test which photos go to which split, which are chosen to be labelled, and what prices are: by
+hand, where cases are not alike.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""A finetune's decision: the paired bootstrap, what is better, worse or unknown, and the reports."""
+"""A finetune's decision: the paired bootstrap, what is better, worse or unknown, and
+the reports.
+"""
 
 from __future__ import annotations
 
@@ -117,8 +119,8 @@ def test_the_pairing_is_what_makes_it_sharp() -> None:
     ("experiments", "least"), [(12, 9), pytest.param(40, 30, marks=pytest.mark.release(seconds=20))]
 )
 def test_intervals_hold_the_truth_as_often_as_they_say(experiments: int, least: int) -> None:
-    """Of experiments with a known difference, nine in ten of the 90 % intervals hold it (of 40, 36,
-    give or take 6).
+    """By hand: of experiments with a known difference, nine in ten of the 90 % intervals hold it
+    (of 40, 36, give or take 6).
     """
     large = [measured(1500, lambda n, rng, share=share: share, seed) for seed, share in ((98, 0.7), (99, 0.8))]
     truth = detection_report(large[1]).map50 - detection_report(large[0]).map50

@@ -52,8 +52,8 @@ SIZES = [(640, 480), (333, 777), (100, 100), (47, 61), (1500, 301), (160, 120), 
 @pytest.mark.train
 @pytest.mark.parametrize("size", SIZES)
 def test_the_letterbox_is_ultralytics_own_to_the_bit(size: tuple[int, int], tmp_path: Path) -> None:
-    """As its datasets make it in training and `val`: the photo from a file, resized by
-    `load_image`, then padded.
+    """Like production: its datasets make it in training and `val`: the photo from a file, resized
+    by `load_image`, then padded.
     """
     data = pytest.importorskip("ultralytics.data")
     photo = noise(*size)
@@ -268,7 +268,7 @@ def test_a_photo_gets_the_same_garments_alone_and_in_any_batch(config: Config) -
 
 def test_that_test_would_catch_a_batch_that_loses_detections(config: Config) -> None:
     def losing(graph: str, inputs: Inputs, ask: Ask) -> list[np.ndarray]:
-        """What an export with NMS in the graph does: nothing for photos 2 to n."""
+        """Return what an export with NMS in the graph does: nothing for photos 2 to n."""
         outputs = ask(inputs)[0]
         outputs[1:] = 0
         return [outputs]

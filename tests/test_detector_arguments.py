@@ -122,7 +122,7 @@ def test_the_shape_of_a_rectangular_input(opening: Opening) -> None:
 
 
 def test_whatever_opens_a_bundle_by_the_settings_gives_it_the_shapes_of_a_build(opening: Opening) -> None:
-    """What the command line evaluates, compares and trains with is what a build runs."""
+    """Check that what the command line evaluates, compares and trains with is what a build runs."""
     bundle = opening({"rectangular": 16}).bundle
     for sets, shape in (([], (64, 32)), (["detector.rectangular=false"], (64, 64))):
         session = Session(sets=sets)

@@ -181,7 +181,7 @@ print(json.dumps(found))
 def test_ultralytics_takes_no_core_away_asks_nobody_and_keeps_its_settings_to_itself(
     own: str | None, tmp_path: Path
 ) -> None:
-    """What the user set is kept."""
+    """Check that what the user set is kept."""
     env = {key: value for key, value in os.environ.items() if not key.startswith(("OMP_NUM", "YOLO_", "ULTRALYTICS_"))}
     env |= {"HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
     expected = own

@@ -1,4 +1,4 @@
-"""What a server of a feed's photos may take of time and memory."""
+"""Test what a server of a feed's photos may take of time and memory."""
 
 from __future__ import annotations
 

@@ -124,8 +124,8 @@ def test_kinds_are_not_mixed_up() -> None:
     ("what", "instead"), [('"unk_token": "<unk>"', '"unk_token": "<unx>"'), ('"id": "<start>"', '"id": "<stast>"')]
 )
 def test_a_tokenizer_that_does_not_know_its_own_token_is_told(tmp_path: Path, what: str, instead: str) -> None:
-    """As a changed byte in its file makes it: it loads, and fails when it is asked; by a panic,
-    too.
+    """Like production: a changed byte in its file makes it: it loads, and fails when it is asked;
+    by a panic, too.
     """
     shutil.copytree(TINY / "embedder", tmp_path / "embedder")
     file = tmp_path / "embedder" / "tokenizer.json"

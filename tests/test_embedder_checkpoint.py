@@ -1,4 +1,6 @@
-"""What a checkpoint's folder and configuration may hold, value by value, before any model is made."""
+"""Test what a checkpoint's folder and configuration may hold, value by value, before any model is
+made.
+"""
 
 from __future__ import annotations
 
@@ -187,7 +189,7 @@ class Words:
         return 9
 
     def save_pretrained(self, folder: str) -> None:
-        """As a tokenizer without a fast kind does: it writes no tokenizer.json."""
+        """Behave as a tokenizer without a fast kind does: it writes no tokenizer.json."""
 
 
 @pytest.mark.parametrize(

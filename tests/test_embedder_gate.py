@@ -68,7 +68,7 @@ def at(*degrees: float) -> np.ndarray:
 
 
 def test_the_figures_of_few_pictures_by_hand() -> None:
-    """Of three pictures two are nearest to each: always the same.
+    """By hand: of three pictures two are nearest to each: always the same.
 
     Turned by 60 degrees a cosine is a half.
     """

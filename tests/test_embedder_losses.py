@@ -1,5 +1,5 @@
-"""What the encoder's training computes, by hand: losses, batches, what is held out, the schedule,
-and pictures.
+"""Test what the encoder's training computes, by hand: losses, batches, what is held out, the
+schedule, and pictures.
 """
 
 from __future__ import annotations

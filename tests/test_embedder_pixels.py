@@ -1,5 +1,5 @@
-"""What an encoder sees and reads, by hand: which pixels, which numbers, which tokens; and what its
-spec says.
+"""Test what an encoder sees and reads, by hand: which pixels, which numbers, which tokens; and what
+its spec says.
 """
 
 from __future__ import annotations

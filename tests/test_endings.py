@@ -1,5 +1,5 @@
-"""How commands end: 0 done, 1 failed, 2 refused before any work, 3 a limit or gate, 75 busy, 130
-interrupted.
+"""Test how commands end: 0 done, 1 failed, 2 refused before any work, 3 a limit or gate, 75 busy,
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ MODELS = ("--detector", TINY / "detector", "--embedder", TINY / "embedder")
 
 
 def ended(error: BaseException | None, *words: str) -> Result:
-    """How a command ends that raises an error after its first line."""
+    """Return how a command ends that raises an error after its first line."""
     app = typer.Typer(pretty_exceptions_enable=False)
 
     def work(context: Context) -> None:
@@ -110,7 +110,7 @@ def test_ends_that_are_no_errors_of_ours() -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes end otherwise")
 @pytest.mark.parametrize("words", [("config", "show", "--json"), ("query", "photos/green.jpg", "--index", "catalogue")])
 def test_a_reader_that_has_gone_is_no_error(catalogue: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
-    """As `| head` ends: the command is done as far as anybody wanted to know."""
+    """Like production: `| head` ends: the command is done as far as anybody wanted to know."""
     ours, theirs = os.pipe()
     os.close(ours)
     try:

@@ -194,7 +194,9 @@ def test_by_hand() -> None:
 
 
 def test_a_size_ignores_what_is_of_another() -> None:
-    """A false large box and a missed large one cost the small ones nothing; a false small one does."""
+    """A false large box and a missed large one cost the small ones nothing; a false
+    small one does.
+    """
     photo: Photo = ([(box(10, 400, 200), 0.95, 0), (SMALL, 0.9, 0)], [(BIG, 0), (SMALL, 0)])
     assert coco_figures(matched([photo])).ap("small") == pytest.approx(1.0)
     assert coco_figures(matched([photo])).ap("large") == 0.0

@@ -1,5 +1,5 @@
-"""What went wrong in a photo: each kind by hand, and planted faults that must show as what they
-are.
+"""Test what went wrong in a photo: each kind by hand, and planted faults that must show as what
+they are.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""What a user sees of an evaluation: the terminal, the JSON, Markdown, and a page that needs no
-network.
+"""Test what a user sees of an evaluation: the terminal, the JSON, Markdown, and a page that needs
+no network.
 """
 
 from __future__ import annotations
@@ -226,8 +226,8 @@ def test_a_mistake_is_drawn_where_it_is(kind: str) -> None:
 
 
 def test_numbers_stay_in_the_picture_and_apart() -> None:
-    """Of a box in a corner, and of boxes that begin at one place; a number takes 18 x 18 pixels
-    here.
+    """By hand: of a box in a corner, and of boxes that begin at one place; a number takes 18 x 18
+    pixels here.
     """
 
     def drawn(*boxes: tuple[float, float, float, float]) -> np.ndarray:

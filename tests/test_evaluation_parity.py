@@ -127,7 +127,7 @@ class Forgetful(Detector):
 
 
 def one_pixel(photo: Image.Image) -> float:
-    """Of the detector's input, in pixels of the photo."""
+    """Return, of the detector's input, in pixels of the photo."""
     return max(photo.size) / SIDE
 
 

@@ -1,5 +1,5 @@
-"""How a detector is asked about a split and what becomes of its answers: a detector that says what
-it is told.
+"""Test how a detector is asked about a split and what becomes of its answers: a detector that says
+what it is told.
 """
 
 from __future__ import annotations
@@ -131,7 +131,9 @@ BOX, FAR = [0.0, 0.0, 10.0, 10.0], [50.0, 50.0, 60.0, 60.0]
 
 
 def photos(*rows: tuple[int, float, list[float]]) -> Matches:
-    """A photo with a box each: its class, and how sure a detection of that class is of which place."""
+    """A photo with a box each: its class, and how sure a detection of that class is of
+    which place.
+    """
     matches = Matches({0: "dress", 2: "top"})
     for number, score, place in rows:
         found = Detections(np.array([place], np.float32), np.array([score], np.float32), np.array([number]))

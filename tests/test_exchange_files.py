@@ -44,7 +44,7 @@ SPARSE = {
 
 
 def told(rows: list[dict[str, Any]]) -> dict[str, SparseColumn]:
-    """Of every column that may be empty what the rows hold in all."""
+    """Return, of every column that may be empty what the rows hold in all."""
     examples: dict[str, Any] = {"every": 7, "some": 7, "later": "x", "none": "x"}
     has = {name: [row[name] is not None for row in rows] for name in examples}
     return {name: SparseColumn(example, any(has[name]), all(has[name])) for name, example in examples.items()}
@@ -221,7 +221,9 @@ def test_garments_are_staged_by_photo(tmp_path: Path) -> None:
 
 
 def test_items_in_any_order_make_the_same_catalogue(catalogue: Path, tmp_path: Path, config: Config) -> None:
-    """The garments of a photo may be far apart: nothing but the items' own order is another then."""
+    """The garments of a photo may be far apart: nothing but the items' own order is
+    another then.
+    """
     out = tmp_path / "out"
     export_catalogue(catalogue, out, config)
     items = pandas.read_parquet(out / "items.parquet")

@@ -175,7 +175,7 @@ def test_a_smaller_export_is_accepted_measured_and_served(
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_a_graph_whose_weights_lie_beside_it_is_converted_too(precision: str, trained: Trained, tmp_path: Path) -> None:
-    """As those of large detectors do; the conversion is written elsewhere."""
+    """Like production: those of large detectors do; the conversion is written elsewhere."""
     import shutil
 
     from fashionrec.detector.training.precision import largest_activation, to_fp16, to_int8
@@ -253,8 +253,8 @@ def test_the_gate_refuses_int8_of_a_wrong_calibration(fault: str, trained: Train
 
 
 def test_the_gate_refuses_int8_of_the_whole_graph(trained: Trained, tmp_path: Path) -> None:
-    """What onnxruntime's quantizer does when nobody tells it what to leave alone: the head goes
-    too, and with it the scores.
+    """Check what onnxruntime's quantizer does when nobody tells it what to leave alone: the head
+    goes too, and with it the scores.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
@@ -328,8 +328,8 @@ def test_map_is_measured_on_the_checkpoint_for_fp32_and_a_loss_refused(trained: 
 def test_half_precision_is_refused_where_activations_overflow_though_a_cpu_does_not_show_it(
     trained: Trained, tmp_path: Path
 ) -> None:
-    """What the first layer says is multiplied by 100,000 and divided again: the same network, and
-    no longer one for fp16.
+    """Check what the first layer says is multiplied by 100,000 and divided again: the same network,
+    and no longer one for fp16.
     """
     import onnx
     from onnx import numpy_helper

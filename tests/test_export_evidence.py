@@ -1,5 +1,5 @@
-"""What an export is made and judged by: which photos of a folder or a data set, and what is said of
-those that are no photos.
+"""Test what an export is made and judged by: which photos of a folder or a data set, and what is
+said of those that are no photos.
 """
 
 from __future__ import annotations

@@ -248,7 +248,9 @@ def test_classes_off_by_one_are_refused(graph: Any) -> None:
 
 
 def test_a_wrong_input_is_refused_however_little_was_learnt(graph: Any) -> None:
-    """A network that answers everything alike would let it pass, so the input itself is compared."""
+    """A network that answers everything alike would let it pass, so the input itself is
+    compared.
+    """
     from fashionrec.detector.training.gate import MAX_GREY, same_input
 
     class Swapped(Detector):

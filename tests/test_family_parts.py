@@ -1,5 +1,5 @@
-"""What the families of detectors share, piece by piece: names, headers, options, starts and the
-graphs that are exported.
+"""Test what the families of detectors share, piece by piece: names, headers, options, starts and
+the graphs that are exported.
 """
 
 from __future__ import annotations

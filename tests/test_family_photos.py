@@ -1,4 +1,4 @@
-"""How the plain loop varies photos and boxes: each step with its draws named."""
+"""Test how the plain loop varies photos and boxes: each step with its draws named."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Where the training of a family without a trainer of its own starts: anew, from published weights,
-or from a checkpoint.
+"""Test where the training of a family without a trainer of its own starts: anew, from published
+weights, or from a checkpoint.
 """
 
 from __future__ import annotations

@@ -15,7 +15,9 @@ from fashionrec.errors import CatalogueError, DataError
 
 
 def without_handles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on Windows: no handle of a folder opens a file, no flag keeps a link from being followed."""
+    """Behave as on Windows: no handle of a folder opens a file, no flag keeps a link from being
+    followed.
+    """
     plain = os.open
 
     def follows(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:

@@ -165,8 +165,8 @@ def test_without_a_detector_or_a_detection_the_photo_is_the_garment(config: Conf
 
 
 def test_a_catalogue_is_asked_as_it_was_built(config: Config) -> None:
-    """What decides pixels, boxes and crops is the catalogue's own; what it does not say is as it is
-    set now.
+    """Check that what decides pixels, boxes and crops is the catalogue's own; what it does not say
+    is as it is set now.
     """
     crop = config.crop.model_copy(update={"margin": 0.2, "square": False, "pad": 7})
     stored = CatalogueSettings(crop=crop, thumbnail=300, conf=0.9, whole_photo=False)

@@ -383,7 +383,9 @@ def test_folders_of_ours_are_no_files(root: Path, name: str) -> None:
 
 
 def test_what_a_killed_removal_left_goes_and_what_could_be_served_stays(root: Path) -> None:
-    """After a rollback the later generation is nobody's parent, and yet the one to go forward to."""
+    """After a rollback the later generation is nobody's parent, and yet the one to go
+    forward to.
+    """
     commit(root, "one")
     commit(root, "two", Manifest(segments=segment(root, "000002-image")))
     generations.roll_back(root)

@@ -119,8 +119,8 @@ def test_lines_of_a_label_file() -> None:
 
 
 def test_a_detector_against_the_labels(tmp_path: Path, config: Config) -> None:
-    """Of 100 x 200 pixels; the detector is asked for two photos at a time, and not for one that
-    cannot be read.
+    """By hand: of 100 x 200 pixels; the detector is asked for two photos at a time, and not for one
+    that cannot be read.
     """
     names = {0: "tops", 1: "hat", 2: "skirt"}
     left, right, low = Box(0, 0, 0.5, 0.5), Box(0.5, 0, 1, 0.5), Box(0.25, 0.75, 0.75, 1)

@@ -1,5 +1,5 @@
-"""What captions cost, say and change, value by value: by a server that answers by what it is sent,
-and by the local captioner.
+"""Test what captions cost, say and change, value by value: by a server that answers by what it is
+sent, and by the local captioner.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ image,product_id,category,color,pattern
 
 
 def recorded(path: Path) -> list[list[Any]]:
-    """What is kept of each answer that was paid for, but for when it came and how long it took."""
+    """Return what is kept of each answer that was paid for, but for when it came and how long it
+    took.
+    """
     columns = "class_name, captioner, model, x1, y1, x2, y2, state, retryable, error, input_tokens, output_tokens"
     with closing(sqlite3.connect(path)) as database:
         return [list(row) for row in database.execute(f"SELECT {columns} FROM outcomes ORDER BY photo_sha256, x1")]

@@ -1,5 +1,5 @@
-"""What a catalogue says of itself and leaves on the disk, value by value, from its first build to
-its export.
+"""Test what a catalogue says of itself and leaves on the disk, value by value, from its first build
+to its export.
 """
 
 from __future__ import annotations

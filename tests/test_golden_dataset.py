@@ -1,5 +1,5 @@
-"""What becomes of labels, value by value: made ours, audited, written as COCO and VOC, and read
-back.
+"""Test what becomes of labels, value by value: made ours, audited, written as COCO and VOC, and
+read back.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What `evaluate` measures, value by value: a detector that errs, a search that misses, texts,
+"""Test what `evaluate` measures, value by value: a detector that errs, a search that misses, texts,
 outfits.
 """
 

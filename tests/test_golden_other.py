@@ -1,4 +1,4 @@
-"""What the rest says, value by value: settings, runs, folders looked into, bundles, and how
+"""Test what the rest says, value by value: settings, runs, folders looked into, bundles, and how
 commands fail.
 """
 

@@ -1,4 +1,4 @@
-"""What `query` answers, value by value: documents, tables, pages and files."""
+"""Test what `query` answers, value by value: documents, tables, pages and files."""
 
 from __future__ import annotations
 

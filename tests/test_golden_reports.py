@@ -24,7 +24,7 @@ from fashionrec.evaluation.detection.selection import selection_markdown, select
 
 
 def body(page: str) -> str:
-    """What a page shows: all but its styles."""
+    """Return what a page shows: all but its styles."""
     return page.rpartition("</style>")[2].strip() + "\n"
 
 

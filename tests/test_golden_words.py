@@ -1,5 +1,5 @@
-"""What commands say, word by word: results, messages, progress at its end, and the command that
-comes next.
+"""Test what commands say, word by word: results, messages, progress at its end, and the command
+that comes next.
 """
 
 from __future__ import annotations

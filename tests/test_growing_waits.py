@@ -1,5 +1,5 @@
-"""How long is waited before something is tried again: the waits grow, up to a longest one, and are
-kept.
+"""Test how long is waited before something is tried again: the waits grow, up to a longest one, and
+are kept.
 """
 
 from __future__ import annotations
@@ -113,7 +113,9 @@ def test_a_download_goes_on_after_growing_waits(roboflow: Roboflow) -> None:
 
 
 def is_let_in(limiter: RateLimiter) -> bool:
-    """Whether one more request may be sent at this moment; the thread that may not stops soon."""
+    """Return whether one more request may be sent at this moment; the thread that may not stops
+    soon.
+    """
     stop, entered = threading.Event(), threading.Event()
 
     def enter() -> None:

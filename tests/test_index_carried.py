@@ -39,7 +39,9 @@ def grown(
 
 
 def is_carried(before: IndexEntry, after: IndexEntry) -> bool:
-    """Whether the figures are those of before, and say so; else they are of all that there is."""
+    """Return whether the figures are those of before, and say so; else they are of all that there
+    is.
+    """
     figures = ("kind", "path", "tried", "recall_at_10", "latency_ms_p50", "latency_ms_p95", "build_seconds")
     same = all(getattr(before, name) == getattr(after, name) for name in figures)
     assert same == bool(after.measured_on) == ("measured_on" in after.to_dict()) == ("since" in after.to_dict())

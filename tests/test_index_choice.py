@@ -63,7 +63,9 @@ def test_recall_is_the_share_of_the_nearest_that_is_in_the_answer_by_score() -> 
 
 
 class Answers:
-    """A store that takes so many milliseconds for each query, and answers every second one wrongly."""
+    """A store that takes so many milliseconds for each query, and answers every second
+    one wrongly.
+    """
 
     def __init__(self, clock: list[float], took: list[float], index: object = None) -> None:
         self.clock, self.took, self.index, self.asked = clock, took, index, list[tuple[int, int]]()

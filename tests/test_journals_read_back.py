@@ -1,5 +1,5 @@
-"""What one run writes down and the next one reads: downloads, uploads, and the parts of batches
-that this user planned.
+"""Test what one run writes down and the next one reads: downloads, uploads, and the parts of
+batches that this user planned.
 """
 
 from __future__ import annotations

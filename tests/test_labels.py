@@ -1,5 +1,5 @@
-"""What a data.yaml names, as every reader of data sets is told it, and label lines as each of them
-reads them.
+"""Test what a data.yaml names, as every reader of data sets is told it, and label lines as each of
+them reads them.
 """
 
 from __future__ import annotations

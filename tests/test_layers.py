@@ -94,8 +94,8 @@ def change(writer: ItemWriter, reader: ItemReader, rng: random.Random) -> None:
 
 
 def sums(reader: ItemReader) -> tuple[object, ...]:
-    """What a reader counts, counted one by one: rows, captions by who made them, photos without a
-    detection.
+    """Return what a reader counts, counted one by one: rows, captions by who made them, photos
+    without a detection.
     """
     items, photos = list(reader.everything()), [reader.photo(photo) for photo in reader.build_keys()]
     made = [garment for photo in photos if photo for garment in photo.garments]
@@ -363,7 +363,9 @@ def test_sums_that_no_writer_makes_are_damage(tmp_path: Path, source: Path, valu
 
 
 def test_sums_are_counted_again_after_a_change(tmp_path: Path, source: Path) -> None:
-    """And those of changes are of base and changes together, however many generations there were."""
+    """And those of changes are of base and changes together, however many generations
+    there were.
+    """
     base, before = layered(tmp_path, source)
     for night in range(3):
         changes = tmp_path / f"changes{night}.sqlite"

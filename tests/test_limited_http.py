@@ -1,4 +1,4 @@
-"""What a server may take of time and memory where requests asks it, and where it may lead."""
+"""Test what a server may take of time and memory where requests asks it, and where it may lead."""
 
 from __future__ import annotations
 

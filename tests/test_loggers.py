@@ -1,5 +1,5 @@
-"""Where a training's curves go, and how far a training in other processes is: what is set meanwhile
-and left behind.
+"""Test where a training's curves go, and how far a training in other processes is: what is set
+meanwhile and left behind.
 """
 
 from __future__ import annotations

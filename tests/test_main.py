@@ -134,7 +134,7 @@ def test_the_package_names_what_is_public_and_nothing_else() -> None:
 def test_without_a_command_those_that_there_are_are_told(
     words: tuple[str, ...], named: list[str], cli: Callable[..., Result]
 ) -> None:
-    """As plain text: rich would draw frames around it."""
+    """Like production: plain text: rich would draw frames around it."""
     done = cli(*words)
     told = done.out + done.err
     names = " ".join(word for word in ("fashionrec", *words) if not word.startswith("-"))

@@ -1,4 +1,4 @@
-"""Which model is meant, line by line: what is said, opened, exported once and used again, or
+"""Test which model is meant, line by line: what is said, opened, exported once and used again, or
 refused.
 """
 

@@ -1,5 +1,5 @@
-"""What a name of a model is answered where there is no such file: each mistake has words and a hint
-of its own.
+"""Test what a name of a model is answered where there is no such file: each mistake has words and a
+hint of its own.
 """
 
 from __future__ import annotations

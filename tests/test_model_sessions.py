@@ -1,5 +1,5 @@
-"""How graphs are opened, which answers count as the same, and which precision a build takes: case
-by case.
+"""Test how graphs are opened, which answers count as the same, and which precision a build takes:
+case by case.
 """
 
 # ruff: noqa: F811 (fixtures of another file)

@@ -187,7 +187,7 @@ def test_a_sample_is_drawn_again_by_its_seed(shop: Path) -> None:
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
-    """What is in a project beside the map."""
+    """Return what is in a project beside the map."""
     files = (path for path in folder.rglob("*") if path.is_file() and ".mutate" not in path.parts)
     return {path: path.read_bytes() for path in files}
 

@@ -1,4 +1,6 @@
-"""What a bare name means in a folder that has files of that name: ours first; a path is a path."""
+"""Test what a bare name means in a folder that has files of that name: ours first; a path is a
+path.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Which perceptual hashes are near: against the plain definition, and at the cost of the hashes,
-not of their pairs.
+"""Test which perceptual hashes are near: against the plain definition, and at the cost of the
+hashes, not of their pairs.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def told(data: bytes, listed: Collection[str] | None = ("w.data", "folder", "gone")) -> str | None:
-    """What is told of a file with this content; None where it may be loaded."""
+    """Return what is told of a file with this content; None where it may be loaded."""
     Path("g.onnx").write_bytes(data)
     try:
         check_graph(Folder(".", "bundle", ModelError), "g.onnx", listed)
@@ -62,7 +62,7 @@ def entries(**values: str | bytes) -> bytes:
 
 
 def tensor(dims: bytes = field(1, 16), kind: int = 1, external: bytes = field(14, 1), **values: str | bytes) -> bytes:
-    """Of sixteen float32 numbers in w.data, or as given."""
+    """Return, of sixteen float32 numbers in w.data, or as given."""
     return dims + field(2, kind) + entries(**{"location": "w.data"} | values) + external
 
 

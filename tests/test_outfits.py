@@ -1,4 +1,4 @@
-"""What goes with a garment, by the plain definition over the catalogue's own vectors."""
+"""Test what goes with a garment, by the plain definition over the catalogue's own vectors."""
 
 from __future__ import annotations
 

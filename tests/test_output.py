@@ -1,4 +1,4 @@
-"""What progress looks like in a pipe, and which commands show it."""
+"""Test what progress looks like in a pipe, and which commands show it."""
 
 from __future__ import annotations
 

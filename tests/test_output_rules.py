@@ -39,7 +39,7 @@ def called(node: ast.Call) -> str:
 
 
 def bypasses(file: str, tree: ast.AST) -> list[str]:
-    """What of a file writes past the printer."""
+    """Return what of a file writes past the printer."""
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and node.attr in ("stdout", "stderr", "__stdout__", "__stderr__"):

@@ -1,4 +1,4 @@
-"""What pixels come out of a file, by hand: greys of more than 8 bits, transparency, the eight
+"""Test what pixels come out of a file, by hand: greys of more than 8 bits, transparency, the eight
 orientations, sizes and limits.
 """
 

@@ -1,5 +1,5 @@
-"""What is done to pixels before a detector sees them: the same in a dataset, in training and when a
-photo is asked about.
+"""Test what is done to pixels before a detector sees them: the same in a dataset, in training and
+when a photo is asked about.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def test_what_each_resize_makes() -> None:
 
 
 def test_where_a_photo_lies_in_a_letterbox() -> None:
-    """Of a photo twice as wide as high the picture lies in the middle half; between its colours it
-    is blended.
+    """By hand: of a photo twice as wide as high the picture lies in the middle half; between its
+    colours it is blended.
     """
     photo = Image.new("RGB", (400, 200), "black")
     photo.paste((255, 255, 255), (201, 0, 400, 200))

@@ -196,7 +196,7 @@ def convert(tmp_path: Path) -> Callable[..., Bundle]:
 @pytest.mark.train
 @pytest.mark.parametrize("precision", ["int8", "fp16"])
 def test_an_encoder_whose_weights_lie_beside_it_is_converted_too(precision: str, tmp_path: Path) -> None:
-    """As those of every real CLIP do.
+    """Like production: those of every real CLIP do.
 
     What was made ready of the source is made anew, its text tower's is taken over.
     """

@@ -1,5 +1,5 @@
-"""Which nodes of a graph stay float32 in a smaller export, found by its structure alone; and how
-the others are quantized.
+"""Test which nodes of a graph stay float32 in a smaller export, found by its structure alone; and
+how the others are quantized.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""What is prepared of sources in memory, document by document; and the steps that decide of it, by
-hand.
+"""Test what is prepared of sources in memory, document by document; and the steps that decide of
+it, by hand.
 """
 
 from __future__ import annotations

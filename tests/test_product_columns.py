@@ -170,7 +170,9 @@ def test_one_currency_for_a_row(
 
 
 def test_other_names_of_a_typed_column_are_kept_nowhere(config: Config) -> None:
-    """What is not a price is not passed on as text, neither under the table's name nor under ours."""
+    """Check that what is not a price is not passed on as text, neither under the table's name nor
+    under ours.
+    """
     columns = {
         "image": ["foto", "bild"],
         "price": ["preis", "kosten"],

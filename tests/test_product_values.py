@@ -29,7 +29,7 @@ WORDS = {
 
 
 def outcome(parse: Callable[[Any], Any], cell: Any) -> Any:
-    """What a cell is, or the reason as an exception would print it."""
+    """Return what a cell is, or the reason as an exception would print it."""
     try:
         return parse(cell)
     except ValueError as error:

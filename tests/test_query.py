@@ -384,8 +384,8 @@ def test_words_beside_photos_that_cannot_be_used_tell_why(cli: Callable[..., Res
 
 @posix_only("signals")
 def test_an_interrupt_ends_a_query_wherever_it_is(shop: Path, photos: Path) -> None:
-    """As an exception it became an ImportError within numpy's import, and a deadlock within a
-    callback of the importer's.
+    """Like production: an exception it became an ImportError within numpy's import, and a deadlock
+    within a callback of the importer's.
     """
     words = [sys.executable, "-m", "fashionrec", "query", str(photos / "green.jpg"), "--index", str(shop), "--json"]
     ends = []

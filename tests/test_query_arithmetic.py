@@ -1,5 +1,5 @@
-"""What a query's vector and scores are, by hand: items liked and not liked, words beside a photo,
-several questions at once.
+"""Test what a query's vector and scores are, by hand: items liked and not liked, words beside a
+photo, several questions at once.
 """
 
 from __future__ import annotations
@@ -144,7 +144,9 @@ def test_several_questions_are_fused_by_their_ranks(cli: Cli, shop: Vectors) -> 
 
 
 def test_the_picture_of_a_fused_product_is_the_one_most_alike(cli: Cli, shop: Vectors) -> None:
-    """Of the second product one photo suits the first question better, the other the second one."""
+    """By hand: of the second product one photo suits the first question better, the other the
+    second one.
+    """
     for photos, image in ((("p/b.png", "p/a.png"), "p/b.png"), (("p/b2.png", "p/a.png"), "p/b2.png")):
         hits = ask(cli, *photos, "--merge")["garments"][0]["hits"]
         assert next(hit["image"] for hit in hits if hit["product_id"] == "b") == image

@@ -1,4 +1,6 @@
-"""What a text query's score is made of: pictures, captions where they are asked for, and words."""
+"""Test what a text query's score is made of: pictures, captions where they are asked for, and
+words.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,8 @@ def hits(cli: Cli, index: Path, *words: object) -> list[dict[str, Any]]:
 
 
 def test_captions_count_for_a_text_only_where_they_are_asked_for(cli: Cli, described: Path) -> None:
-    """Of a score .3 is the words'; of the rest, captions have .3 where they are asked for, and the
-    picture what is left.
+    """By hand: of a score .3 is the words'; of the rest, captions have .3 where they are asked for,
+    and the picture what is left.
     """
     for words, share in (((), None), (("--no-caption",), None), (("--caption",), 0.7 * 0.3)):
         found = hits(cli, described, *words)

@@ -1,4 +1,4 @@
-"""What may stand on a query's standard input: a photo, or the names of photos, one a line."""
+"""Test what may stand on a query's standard input: a photo, or the names of photos, one a line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What is read of items on the way to an answer: keys to rank by, and whole items of what is shown."""
+"""Test what is read of items on the way to an answer: keys to rank by, and whole items of what is
+shown.
+"""
 
 from __future__ import annotations
 

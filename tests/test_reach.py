@@ -1,4 +1,4 @@
-"""What of a data set's folder may be read, case by case, with links followed and without."""
+"""Test what of a data set's folder may be read, case by case, with links followed and without."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""YOLOv8l itself, 44 million parameters, through every command it passes on its way into an answer."""
+"""YOLOv8l itself, 44 million parameters, through every command it passes on its way
+into an answer.
+"""
 
 import json
 from collections.abc import Callable

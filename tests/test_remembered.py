@@ -1,5 +1,5 @@
-"""What is remembered of a catalogue between two runs: findings of an evaluation, and which files
-were hashed before.
+"""Test what is remembered of a catalogue between two runs: findings of an evaluation, and which
+files were hashed before.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""What is renamed into place is on the disk: the file before its new name, and then the folder that
-holds the name.
+"""Test what is renamed into place is on the disk: the file before its new name, and then the folder
+that holds the name.
 
 The fault shim writes down every write, sync and rename of a process; a machine that loses its power
 after the last line loses whatever was not synced.

@@ -1,5 +1,5 @@
-"""Which training is gone on with, by which settings, and from where: records and checkpoints made
-by hand.
+"""Test which training is gone on with, by which settings, and from where: records and checkpoints
+made by hand.
 """
 
 from __future__ import annotations

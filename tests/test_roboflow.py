@@ -36,7 +36,9 @@ def jpeg(colour: str, size: tuple[int, int] = (64, 48)) -> bytes:
 
 
 def export() -> dict[str, bytes]:
-    """What the zip of a version holds: two copies of one photo in train, another in valid."""
+    """Return what the zip of a version holds: two copies of one photo in train, another
+    in valid.
+    """
     data = "train: ../train/images\nval: ../valid/images\n\nnc: 2\nnames: ['dress', 'top']\n"
     photos = {
         FIRST: "red",

@@ -1,5 +1,5 @@
-"""What Roboflow's server, and a file that lies about, may not do: lead the key elsewhere, hold us
-up, fill the memory.
+"""Test what Roboflow's server, and a file that lies about, may not do: lead the key elsewhere, hold
+us up, fill the memory.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""What is decided about Roboflow without asking it: what was done to pixels, a copy that is kept,
-what would be sent.
+"""Test what is decided about Roboflow without asking it: what was done to pixels, a copy that is
+kept, what would be sent.
 """
 
 from __future__ import annotations

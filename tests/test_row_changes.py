@@ -1,4 +1,4 @@
-"""What differs between two generations, row by row; what is kept of a photo that is looked at
+"""Test what differs between two generations, row by row; what is kept of a photo that is looked at
 again; other data of products.
 """
 
@@ -136,8 +136,8 @@ def moved(bundle: Bundle, pixels: float) -> Bundle:
 def test_a_caption_stays_with_a_garment_that_is_seen_in_nearly_the_same_box(
     pixels: float, stay: bool, build: Build, tmp_path: Path, config: Config
 ) -> None:
-    """Of 64 pixels of a photo the top is 32 wide: it moves by 1/64 or by 1/8 of that, which
-    overlaps by 97 or 78 %.
+    """By hand: of 64 pixels of a photo the top is 32 wide: it moves by 1/64 or by 1/8 of that,
+    which overlaps by 97 or 78 %.
     """
     root = tmp_path / "c"
     two_halves(tmp_path / "p" / "a.png", "red", "blue", (64, 64))

@@ -79,7 +79,9 @@ def test_a_run_whose_process_is_gone_is_killed(tmp_path: Path, cli: Callable[...
 
 
 def test_a_run_stays_held_while_a_process_that_it_started_works(tmp_path: Path) -> None:
-    """As the processes of several GPUs do when the one that began the run is killed."""
+    """Like production: the processes of several GPUs do when the one that began the run
+    is killed.
+    """
     script = (
         "import os, pathlib, signal, subprocess, sys\nfrom fashionrec.models.runs import lock_handles, start_run\n"
         "run = start_run(pathlib.Path('runs/train'), 'k', kind='detector', verb='train')\n"
@@ -351,7 +353,7 @@ def test_a_child_may_hold_the_run_of_this_process(tmp_path: Path) -> None:
 
 
 def test_nobody_trains_in_a_folder_whose_lock_cannot_be_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a backup that cannot be written."""
+    """Like production: on a backup that cannot be written."""
     with other_process(tmp_path, "k"):
         pass
 

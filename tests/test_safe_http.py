@@ -75,7 +75,7 @@ def silent(head: bytes) -> Act:
 
 
 def ended(there: socket.socket) -> bool:
-    """Whether a connection of the server's is over by now, or soon."""
+    """Return whether a connection of the server's is over by now, or soon."""
     until = time.monotonic() + 5
     while time.monotonic() < until:
         try:

@@ -1,5 +1,5 @@
-"""What a search is made of, by values made by hand: questions, words, prices, merged lists, pairs,
-tables, choices.
+"""Test what a search is made of, by values made by hand: questions, words, prices, merged lists,
+pairs, tables, choices.
 """
 
 from __future__ import annotations
@@ -243,8 +243,8 @@ def test_a_link_that_may_be_followed(url: object, link: str | None) -> None:
 
 
 def test_a_frame_is_as_wide_as_its_picture_is_large() -> None:
-    """Of 2,200 pixels 900 are shown: 900 / 220 is a line of four; 770 / 220 is one of four, too; of
-    400 it is the least, two.
+    """By hand: of 2,200 pixels 900 are shown: 900 / 220 is a line of four; 770 / 220 is one of
+    four, too; of 400 it is the least, two.
     """
     for size, line, box in (
         ((2200, 1100), 4, Box(1100, 550, 2200, 1100)),
@@ -422,7 +422,9 @@ def test_a_photo_that_one_of_two_catalogues_cannot_answer_is_a_failure() -> None
 
 
 def test_photos_that_one_catalogue_has_no_garment_of_are_no_part_of_what_is_merged() -> None:
-    """Of merged photos there is one result, whichever of them each catalogue is without."""
+    """By hand: of merged photos there is one result, whichever of them each catalogue
+    is without.
+    """
     catalogue: Any = None
     query = Query(["a.jpg", "b.jpg"], merge=True)
     answers = [Answer(query, catalogue) for _ in range(2)]

@@ -1,4 +1,6 @@
-"""What every command shares: its settings, the catalogue that is meant, and the words of its line."""
+"""Test what every command shares: its settings, the catalogue that is meant, and the words of its
+line.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What the package does differently on each operating system, as far as one system can show it."""
+"""Test what the package does differently on each operating system, as far as one system can show
+it.
+"""
 
 from __future__ import annotations
 

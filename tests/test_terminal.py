@@ -1,4 +1,4 @@
-"""What other people's words can do to a terminal: nothing.
+"""Test what other people's words can do to a terminal: nothing.
 
 Hostile titles, names and answers through the real commands.
 """

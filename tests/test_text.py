@@ -39,7 +39,9 @@ SIGNS = {*range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110
 
 
 def acts(character: str) -> bool:
-    """Whether a character can move a cursor, reorder a line, hide, or not be written at all."""
+    """Return whether a character can move a cursor, reorder a line, hide, or not be
+    written at all.
+    """
     if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
         return True
     kept = {0x200C, 0x200D, *SIGNS}  # the joiners only in their place, see below

@@ -1,5 +1,5 @@
-"""What `train` takes: names of models, options and their values, services that are told; the wrong
-ones are one line.
+"""Test what `train` takes: names of models, options and their values, services that are told; the
+wrong ones are one line.
 """
 
 import importlib.util

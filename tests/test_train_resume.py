@@ -123,7 +123,9 @@ def test_a_torn_last_checkpoint_costs_one_epoch(broken: Path, data: Path) -> Non
 def test_a_resumed_training_does_not_see_the_first_epoch_again(
     broken: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """ultralytics seeds the order of the photos, and what is done to them, from the setting alone."""
+    """ultralytics seeds the order of the photos, and what is done to them, from the
+    setting alone.
+    """
     from ultralytics.models.yolo.detect import DetectionTrainer
 
     seen: list[list[str]] = []

@@ -1,4 +1,4 @@
-"""What a run's trainer adds where a training begins and ends, on a trainer of ultralytics that
+"""Test what a run's trainer adds where a training begins and ends, on a trainer of ultralytics that
 trains nothing.
 """
 
@@ -42,7 +42,7 @@ class Library:
         self.world_size, self.train_loader, self.test_loader = 1, Loader(), Loader()
 
     def go(self) -> None:
-        """What ultralytics' ``train`` ends in."""
+        """Return what ultralytics' ``train`` ends in."""
         self._do_train()
 
     def set_up(self) -> None:

@@ -97,7 +97,7 @@ def test_tensors_that_are_missing_too_many_or_of_another_shape_are_named() -> No
 
 
 class Loader:
-    """What ultralytics' loader is made with."""
+    """Record of what ultralytics' loader is made with."""
 
     def __init__(self, **named: Any) -> None:
         self.named, self.closed = named, False

@@ -1,4 +1,6 @@
-"""How a build's networks are run: by the settings, by what was measured here before, or measured."""
+"""Test how a build's networks are run: by the settings, by what was measured here before, or
+measured.
+"""
 
 from __future__ import annotations
 
@@ -103,7 +105,9 @@ def test_an_error_of_a_network_ends_the_measurement() -> None:
 
 
 class Measured:
-    """How often it was measured; what is found is 1 worker with 2 threads, batches of 4 and 8."""
+    """Record of how often it was measured; what is found is 1 worker with 2 threads, batches of 4
+    and 8.
+    """
 
     def __init__(self) -> None:
         self.times = 0

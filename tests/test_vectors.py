@@ -175,7 +175,7 @@ def test_as_many_are_asked_for_as_say_which_comes_first(
 
 
 def test_answers_to_several_queries_are_as_long_as_the_shortest() -> None:
-    """Of infinite numbers one query scores a row as no number, another does not."""
+    """By hand: of infinite numbers one query scores a row as no number, another does not."""
     vectors = np.array([[1, 0], [2, np.inf], [3, 0]], np.float32)
     store = VectorStore([("a", Flat(vectors))], threads=1)
     two = np.array([[1, 0]] * 32 + [[1, 1]], np.float32)

@@ -388,7 +388,7 @@ COMPARED = ("=", "!=", "<", "<=", ">", ">=")
     ],
 )  # fmt: skip
 def test_how_a_value_stands_to_another(value: Any, wanted: str, truths: str) -> None:
-    """Of each row by =, !=, <, <=, >, >=: 1 is true, 0 is not, a dot is unknown."""
+    """By hand: of each row by =, !=, <, <=, >, >=: 1 is true, 0 is not, a dot is unknown."""
     told = [keeps(parse_where(f"a {kind} {wanted}"), {"a": value}.get) for kind in COMPARED]
     assert "".join("." if one is None else str(int(one)) for one in told) == truths
 

@@ -1,4 +1,4 @@
-"""What commands import when they come to it: imported once, before processes are forked that would
+"""Modules that commands import late, imported once, before processes are forked that would
 each import it anew.
 """
 

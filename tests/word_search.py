@@ -10,7 +10,7 @@ from fashionrec.store.words import query_phrases
 
 
 def occurrences(terms: Sequence[str], phrase: Sequence[str]) -> int:
-    """How often a phrase stands in some terms."""
+    """Return how often a phrase stands in some terms."""
     return sum(terms[n : n + len(phrase)] == phrase for n in range(len(terms) - len(phrase) + 1)) if phrase else 0
 
 

@@ -126,7 +126,7 @@ def check(world: World, cell: Cell, sabotage: Sabotage | None = None) -> list[Fi
 
 
 def unexpected(ended: Outcome) -> Iterator[tuple[str, str]]:
-    """What the audit hook saw that no command does by itself."""
+    """Return what the audit hook saw that no command does by itself."""
     for event, detail in ended.audited:
         ours = event == "socket.connect" and "127.0.0.1" in detail
         ours = ours or (event in ("subprocess.Popen", "os.exec", "os.posix_spawn") and _OWN_PROCESSES.search(detail))

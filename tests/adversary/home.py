@@ -75,7 +75,7 @@ State = dict[str, tuple[object, ...]]
 
 
 def canary_state(home: Path, ours: tuple[Path, ...]) -> State:
-    """What is at every path of the home that is none of ``ours``, by content."""
+    """Return what is at every path of the home that is none of ``ours``, by content."""
     state: State = {}
     for entry in _entries(str(home), {str(path) for path in ours}):
         status = entry.stat(follow_symlinks=False)
@@ -88,7 +88,7 @@ def canary_state(home: Path, ours: tuple[Path, ...]) -> State:
 
 
 def tree_state(folder: Path) -> State:
-    """What is at every path of a folder.
+    """Return what is at every path of a folder.
 
     The time of change of a file's inode moves whatever is done to the file.
     """
@@ -118,8 +118,8 @@ def remove(path: Path) -> None:
 
 
 class Watch:
-    """What happens to the folders of a tree (those below ``leave_out`` not), seen by inotify: a
-    context manager.
+    """Record of what happens to the folders of a tree (those below ``leave_out`` not), seen by
+    inotify: a context manager.
     """
 
     def __init__(self, folder: Path, leave_out: tuple[Path, ...] = (), mask: int = _TOUCHED) -> None:
@@ -145,7 +145,7 @@ class Watch:
         os.close(self._handle)
 
     def events(self) -> list[tuple[Path, str]]:
-        """What happened so far: a path, and what was done to it."""
+        """Return what happened so far: a path, and what was done to it."""
         found: dict[tuple[Path, str], None] = {}
         while True:
             try:
@@ -169,5 +169,5 @@ class Watch:
 
 
 def supported() -> bool:
-    """Whether this system has inotify and fork."""
+    """Return whether this system has inotify and fork."""
     return hasattr(os, "fork") and hasattr(ctypes.CDLL(None), "inotify_init1")

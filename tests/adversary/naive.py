@@ -35,14 +35,14 @@ def reads_through_links() -> None:
 
 
 def removes_through_links() -> None:
-    """As garbage was collected: every entry of the shared folders that nothing refers to."""
+    """Behave as garbage was collected: every entry of the shared folders that nothing refers to."""
     reads_through_links()
     generations.SHARED = dict.fromkeys(generations.SHARED, re.compile(".+"))
     Folder.remove = _remove  # type: ignore[method-assign]
 
 
 def writes_through_links() -> None:
-    """As `write_atomic` was: a temporary that can be guessed, opened with ``w``."""
+    """Behave as `write_atomic` was: a temporary that can be guessed, opened with ``w``."""
     unchecked()
     Folder.open = _open  # type: ignore[method-assign]
     Folder.write = _write  # type: ignore[method-assign]
@@ -50,7 +50,9 @@ def writes_through_links() -> None:
 
 
 def locks_through_links() -> None:
-    """As versions of filelock did that open a lock without ``O_NOFOLLOW``, and truncate it."""
+    """Behave as versions of filelock did that open a lock without ``O_NOFOLLOW``, and
+    truncate it.
+    """
     unchecked()
 
     class NaiveLock:

@@ -102,7 +102,9 @@ def all_places(world: World) -> list[Place]:
 
 
 def _thinned(names: list[str]) -> list[str]:
-    """Of staged photos, and of photos and labels of a data set, two of a folder stand for all."""
+    """Return, of staged photos, and of photos and labels of a data set, two of a folder stand for
+    all.
+    """
     kept: dict[str, int] = {}
     out = []
     for name in names:

@@ -1,4 +1,4 @@
-"""What an adversary puts in the place of a file or folder."""
+"""Things that an adversary puts in the place of a file or folder."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def uproot(home: Path) -> None:
 
 
 def fits(what: Plant, kind: str) -> bool:
-    """Whether a plant says something new of a place:
+    """Return whether a plant says something new of a place:
 
     ``kind`` is file, folder, or new (nothing is there).
     """

@@ -1,4 +1,6 @@
-"""The command line in a process of its own, forked from this one so that nothing is imported anew."""
+"""The command line in a process of its own, forked from this one so that nothing is
+imported anew.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,8 @@ Sabotage = Callable[[], "Callable[[], object] | None"]
 
 @dataclass
 class Outcome:
-    """How a command ended: its exit code (None: it had to be killed), what it said, and what the
-    audit hook saw.
+    """Record of how a command ended: its exit code (None: it had to be killed), what it said, and
+    what the audit hook saw.
     """
 
     code: int | None
@@ -142,8 +144,8 @@ def _inside(
 
 
 def environment(home: Path, scratch: Path) -> dict[str, str]:
-    """What a user of that home has set; caches of other packages lie outside of it, so that they
-    are not seen as ours.
+    """Return what a user of that home has set; caches of other packages lie outside of it, so that
+    they are not seen as ours.
     """
     temporary = scratch / "tmp"
     temporary.mkdir(exist_ok=True)

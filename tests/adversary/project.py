@@ -40,7 +40,9 @@ class World:
 
     @property
     def ours(self) -> tuple[Path, ...]:
-        """What commands may read and write: the project, and the user's own cache of fashionrec."""
+        """Return what commands may read and write: the project, and the user's own cache of
+        fashionrec.
+        """
         return self.project, self.home / ".cache" / "fashionrec"
 
     @property

@@ -1,4 +1,4 @@
-"""What rows of the option table work on, made when it is first asked for and once in all."""
+"""Inputs for the rows of the option table, made when it is first asked for and once in all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a row of the option table is, the options that the command line has, and a command line that
+"""Rows of the option table, the options that the command line has, and a command line that
 loses one of them.
 
 A row is a function that runs a command with values that are not the defaults and asserts what each of its options did::

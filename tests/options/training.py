@@ -31,7 +31,7 @@ def record(run: str) -> dict[str, Any]:
 
 
 def told(run: str) -> dict[str, Any]:
-    """What ultralytics was told, as it writes that down itself."""
+    """Return what ultralytics was told, as it writes that down itself."""
     found: dict[str, Any] = yaml.safe_load((Path(run) / "args.yaml").read_text())
     return found
 

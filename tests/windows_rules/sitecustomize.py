@@ -1,4 +1,4 @@
-"""What Python meets on Windows, imposed on a process on Linux and on those that it starts.
+"""The file rules of Windows, imposed on a process on Linux and on those that it starts.
 
 With this folder on ``PYTHONPATH`` and ``WINDOWS_RULES`` naming an empty folder, where each such
 process signs itself in:
