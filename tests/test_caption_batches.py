@@ -148,7 +148,7 @@ PLAN = {
     "tokens_each": {"input": 1000, "output": 100, "measured": 0}, "expected_cost_usd": 0.036, "max_cost_usd": None,
 }  # fmt: skip
 SAID = [
-    "6 garments to ask; 0 have one, 0 are known from before",
+    "6 garments to caption; 0 captioned in this catalogue, 0 in the cache",
     "expected: 6 x (1000 tokens in, 100 out; estimated) = US$ 0.0360 as a batch",
 ]
 
@@ -190,9 +190,9 @@ def test_without_waiting_one_step_is_taken(play: Play) -> None:
     assert (done["asked"], done["pending"], done["left"], done["stopped"], done["made"]) == (0, 4, 3, "max-cost", 1)
     assert done["plan"] == PLAN | {"new": 0, "to_ask": 0, "captioned": 1, "pending": 5, "expected_cost_usd": 0.0}
     assert said == [
-        "0 garments to ask; 1 have one, 0 are known from before",
-        "5 garments are under way in batches",
-        "1 garments wait that you have not planned: they are sent by a run without --resume",
+        "0 garments to caption; 1 captioned in this catalogue, 0 in the cache",
+        "5 garments pending in batches",
+        "1 queued garment not sent, because this user did not plan them; run without --resume to send them",
     ]
 
 
@@ -201,7 +201,7 @@ def test_a_plan_is_all_of_a_dry_run(play: Play, root: Path) -> None:
     done, said = play(script, dry_run=True, limit=2)
     assert script.calls == []
     assert [path.name for path in root.iterdir() if "captions" in path.name] == []
-    assert said[0] == "2 garments to ask of 6 without a caption; 0 have one, 0 are known from before"
+    assert said[0] == "2 garments to caption of 6 without a caption; 0 captioned in this catalogue, 0 in the cache"
     assert done == {
         "captioner": "echo", "model": "echo-1", "asked": 0, "made": 0, "kept": 0, "reused": 0, "failed": 0,
         "dry_run": True, "plan": PLAN | {"to_ask": 2, "expected_cost_usd": 0.012}, "left": 6, "stopped": None,
@@ -230,7 +230,7 @@ def test_what_may_not_be_sent_is_given_up_on_demand(play: Play) -> None:
     script = Script([([], BatchProgress(outstanding=6))], given_up=4)
     _, said = play(script, discard_unsent=True)
     assert script.calls == [("played", None), "discard", "left"]
-    assert said[-1] == "4 requests that were never sent are given up: their garments wait to be planned anew"
+    assert said[-1] == "discarded 4 unsent requests; the next run plans their garments again"
     assert play(Script([([], BatchProgress())]), discard_unsent=True)[1] == SAID
 
 

@@ -69,7 +69,7 @@ def test_before_the_first_call_it_says_what_is_new_and_what_that_will_cost(
     each = plan["tokens_each"]
     by_hand = GARMENTS * (each["input"] * 2.5 + each["output"] * 10) / 1e6
     assert plan["expected_cost_usd"] == pytest.approx(by_hand, rel=1e-3)
-    assert f"{GARMENTS} garments to ask" in told.err
+    assert f"{GARMENTS} garments to caption" in told.err
     assert "estimated" in told.err
     assert server.requests == server.others == []
     assert not (index / "captions.sqlite").exists()
@@ -366,7 +366,7 @@ def test_options_that_do_not_go_together_are_refused(cli: Cli, index: Path, serv
         (("--resume",), "--resume, --wait and --discard-unsent belong to --batch"),
         (("--wait",), "--resume, --wait and --discard-unsent belong to --batch"),
         (("--discard-unsent",), "--resume, --wait and --discard-unsent belong to --batch"),
-        (("--recaption", ","), "--recaption names nothing"),
+        (("--recaption", ","), "--recaption is empty"),
         (("--only-missing", "--recaption", "top"), "--only-missing contradicts --recaption and --retry"),
         (("--only-missing", "--retry", "failed"), "--only-missing contradicts --recaption and --retry"),
         (

@@ -157,10 +157,9 @@ def test_answers_that_a_killed_run_had_written_down_are_recorded(config: Config,
         foreign.append(Arrived(PLACE, "m-1", BODY, 1.5))
         with pytest.raises(CatalogueError) as caught:
             caches.recover(remote, spool)
-        assert str(caught.value) == f"{spool} holds answers that no run of yours has written down: they are not used"
+        assert str(caught.value) == f"{spool} has answers that were not written by your runs: they are not used"
         assert caught.value.hint == (
-            f"`fashionrec caption --import-captions {tmp_path}` takes those that pass the checks of a server's answer;"
-            " or remove the file"
+            f"`fashionrec caption --import-captions {tmp_path}` imports the valid ones; or remove the file"
         )
         assert spool.exists()
         assert caches.find(PLACE, "openai") is None

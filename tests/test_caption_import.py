@@ -278,7 +278,7 @@ def test_answers_of_somebody_elses_run_are_not_used(cli: Cli, index: Path, serve
     for options in ((), ("--batch",)):
         done = cli("caption", "--index", "c", *options)
         assert done.code == 2, done.err
-        assert "holds answers that no run of yours has written down" in done.err
+        assert "has answers that were not written by your runs" in done.err
         assert "--import-captions" in done.err
     assert server.requests == []
     assert path.is_file()
@@ -315,7 +315,7 @@ def test_an_answer_that_was_changed_is_somebody_elses(
     path.write_bytes(path.read_bytes() + change(path.read_bytes()))
     done = cli("caption", "--index", "c")
     assert done.code == 2, done.err
-    assert "no run of yours" in done.err
+    assert "not written by your runs" in done.err
 
 
 def test_forged_answers_are_counted_by_reason(cli: Cli, index: Path, server: BatchServer, tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_what_is_said_and_counted_before_anything_is_asked(root: Path) -> None:
     }  # fmt: skip
     done = caption_catalogue(root, settings(max_cost=0.5), paid(max_cost=0.5), limit=4, dry_run=True, say=said.append)
     assert said == [
-        "4 garments to ask of 6 without a caption; 0 have one, 0 are known from before",
+        "4 garments to caption of 6 without a caption; 0 captioned in this catalogue, 0 in the cache",
         "expected: 4 x (1000 tokens in, 100 out; estimated) = US$ 0.0480, at most US$ 0.5000",
     ]
     assert done == {
@@ -108,7 +108,7 @@ def test_what_is_said_and_counted_before_anything_is_asked(root: Path) -> None:
     assert (done["plan"]["expected_cost_usd"], done["plan"]["max_cost_usd"], done["cost_usd"]) == (None, None, None)
     said.clear()
     done = caption_catalogue(root, settings(), Echo(SETTINGS), dry_run=True, say=said.append)
-    assert said == ["6 garments to ask; 0 have one, 0 are known from before"]
+    assert said == ["6 garments to caption; 0 captioned in this catalogue, 0 in the cache"]
     assert done["plan"] == {"new": 6, "to_ask": 6, "captioned": 0, "cached": 0, "expected_cost_usd": 0.0}
 
 
@@ -134,7 +134,7 @@ def test_what_is_counted_while_they_are_asked_and_what_is_left(root: Path) -> No
     }  # fmt: skip
     said: list[str] = []
     again = caption_catalogue(root, settings(), paid(), say=said.append)
-    assert said[0] == "1 garments to ask; 3 have one, 2 are known from before"
+    assert said[0] == "1 garment to caption; 3 captioned in this catalogue, 2 in the cache"
     assert (again["asked"], again["made"], again["kept"], again["reused"], again["left"]) == (1, 1, 3, 2, 0)
     assert again["states"] == {"done": 1, "failed": 2}
     retried = caption_catalogue(root, settings(), paid(), again=("failed",))
@@ -253,7 +253,7 @@ def test_names_that_mean_nothing(root: Path) -> None:
     for text in ("", " , "):
         with pytest.raises(UsageError) as caught:
             Recaption.parse(text)
-        assert str(caught.value) == "--recaption names nothing"
+        assert str(caught.value) == "--recaption is empty"
         assert caught.value.hint == "--recaption all, or classes, products or items: top,P123"
     with Catalogue.open(root) as catalogue:
         stored = list(catalogue.items.everything())
@@ -265,7 +265,7 @@ def test_names_that_mean_nothing(root: Path) -> None:
         assert wrong.numbers(catalogue) == {stored[1].garment_no}
         with pytest.raises(UsageError) as caught:
             wrong.check(catalogue)
-        assert str(caught.value) == f"'nothing' is no class, product or item of {root}"
+        assert str(caught.value) == f"--recaption: {root} has no class, product or item 'nothing'"
         assert caught.value.hint == "--recaption all, or classes, products or items: top,P123"
 
 
@@ -538,7 +538,7 @@ def test_captions_are_left_for_the_next_run_where_a_build_goes_on(root: Path, mo
     with generations.writer_lock(root), pytest.raises(Busy) as caught:
         caption_catalogue(root, settings(), paid(), limit=1)
     assert str(caught.value) == f"another process is writing {root}"
-    assert caught.value.hint == "the captions are recorded: `fashionrec caption` serves them later"
+    assert caught.value.hint == "the captions are recorded: run `fashionrec caption` again later to publish them"
     assert 60.0 < moment - 7.0 < 62.0
     done = caption_catalogue(root, settings(), paid(), limit=0)
     assert (done["reused"], done["published"]) == (1, 1)

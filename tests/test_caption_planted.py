@@ -119,7 +119,7 @@ def test_requests_that_wait_and_were_not_planned_are_not_sent(cli: Cli, index: P
         assert len(book.add(garments)) == GARMENTS
     done = cli("caption", "--index", "c", "--batch", "--resume", "--wait", "--json")
     assert done.code == 0, done.err
-    assert f"{GARMENTS} garments wait that you have not planned" in done.err
+    assert f"{GARMENTS} queued garments not sent, because this user did not plan them" in done.err
     assert sent(server) == []
     done = cli("caption", "--index", "c", "--batch", "--limit", "2", "--json")
     assert (done.code, done.document["asked"]) == (0, 2), done.err

@@ -1,18 +1,18 @@
-"""Captions for a catalogue: ask for what is missing, record every outcome, serve a new generation with the texts.
+"""Captions for a catalogue: request the missing ones, record every outcome, publish a generation.
 
 ::
 
-    garments.py   which garments there are, what is known of each, and which are to be asked: the plan
-    caches.py     the catalogue's captions.sqlite and the project's: every outcome, found in either, recorded in both
-    known.py      garments whose attributes the products' data tell: what a captioner learns from, and is measured on
-    run.py        the plan carried out, garment by garment
-    batches.py    the plan carried out in batches, over days and restarts
-    photos.py     photos that are in no catalogue, and those that a customer asks with
-    imports.py    captions of somebody else's catalogue, taken over because the user says so
-    publish.py    a new generation with what is known by then
+    garments.py   the plan: which garments exist, which have a caption, which need a request
+    caches.py     captions.sqlite of the catalogue and of the project: read either, write both
+    known.py      garments whose attributes the product data give: calibration and evaluation data
+    run.py        runs the plan garment by garment
+    batches.py    runs the plan in batches, over days and restarts
+    photos.py     captions of photos outside a catalogue, and of query photos
+    imports.py    import of captions from an untrusted catalogue, at the user's request
+    publish.py    a new generation with all captions recorded so far
 
-Outcomes are recorded at once, so nothing that was asked (and paid) for is asked again, whatever happens to the generation that
-was to hold it.
+Outcomes are recorded immediately, so nothing is requested (and paid for) twice, even if the
+generation that was to contain it is never published.
 """
 
 from fashionrec.captioner.job.caches import CACHE, Caches

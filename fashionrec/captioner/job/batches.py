@@ -1,6 +1,7 @@
-"""Captions of a catalogue in batches: cheaper, within a day, over as many processes as it takes.
+"""Captions of a catalogue through a batch API: cheaper, within a day, across many runs.
 
-A call submits what is to be asked, collects what has come, and returns; ``wait`` goes on until all of it is there.
+One call submits new requests, collects finished answers and returns; ``wait`` polls until all
+answers have arrived.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from fashionrec.captioner.job.run import CatalogueRun
 from fashionrec.captioner.ledger import Ledger
 from fashionrec.captioner.providers import batch_captioners
 from fashionrec.catalogue.build.tuning import cache_folder
+from fashionrec.common.text import plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,70 +48,84 @@ def caption_in_batches(
     progress: Progress | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Submit the garments that have no caption, collect what has come, and serve it.
+    """Submit requests for garments without a caption, collect answers, and publish them.
 
-    What is under way already is never submitted again. With ``resume`` only what an earlier call
-    began is carried on, as this user planned it and within the limit of the cost; with
-    ``discard_unsent`` parts that this user has not planned are given up first.
+    Pending requests are never submitted again. With ``resume``, only the work of an earlier call
+    continues, as this user planned it and within the cost limit; with ``discard_unsent``, parts
+    that this user has not planned are discarded first.
 
-    The document is that of :func:`fashionrec.captioner.job.caption_catalogue`, with ``pending``
-    (garments whose answer has not come), ``resubmitted``, ``duplicates``, ``errors`` and ``batches``.
+    Returns the document of :func:`fashionrec.captioner.job.caption_catalogue`, with ``pending``
+    (garments without an answer yet), ``resubmitted``, ``duplicates``, ``errors`` and ``batches``.
     """
     assert captioner.batch_folder is not None
     folder = root / captioner.batch_folder
     with CatalogueRun(root, config, captioner, write=not dry_run) as run:
         ledger = Ledger(cache_folder(config))
         pending = _Pending(captioner.under_way(folder, ledger))
-        under_way = (lambda place: True) if resume else pending.covers  # nothing is asked that was not begun
+        under_way = (lambda place: True) if resume else pending.covers  # no new requests
         plan, recaption = run.plan(limit, again, None if resume else recaption, under_way)
         meter, document = run.meter(plan, say, batch=True)
         document["pending"] = pending.count
         if pending.count:
-            say(f"{pending.count} garments are under way in batches")
-        most = _affordable(meter.cap, meter.cost_of(1))
+            say(f"{plural(pending.count, 'garment')} pending in batches")
+        max_requests = _affordable(meter.cap, meter.cost_of(1))
         report = run.report(plan, document, dry_run=dry_run) | {
             "states": dict(plan.states),
             "usage": {"input_tokens": 0, "output_tokens": 0},
             "cost_usd": 0.0,
-            "stopped": "max-cost" if most is not None and pending.unsent + len(plan.todo) > most else None,
+            "stopped": "max-cost"
+            if max_requests is not None and pending.unsent + len(plan.todo) > max_requests
+            else None,
         }
         if dry_run:
             return report | {"left": plan.missing, "pending": pending.count, "batches": pending_batches(root)}
-        books = _Books(run)
-        with captioner.batches(folder, picture=books.picture, record=books.record, ledger=ledger, most=most) as batches:
-            if discard_unsent and (given_up := batches.discard_unsent()):
-                say(f"{given_up} requests that were never sent are given up: their garments wait to be planned anew")
-            room = len(plan.todo) if most is None else max(0, most - batches.planned_requests())
+        recorder = _BatchRecorder(run)
+        with captioner.batches(
+            folder, picture=recorder.picture, record=recorder.record, ledger=ledger, most=max_requests
+        ) as batches:
+            if discard_unsent and (discarded := batches.discard_unsent()):
+                say(f"discarded {plural(discarded, 'unsent request')}; the next run plans their garments again")
+            room = len(plan.todo) if max_requests is None else max(0, max_requests - batches.planned_requests())
             report["asked"] = batches.add(map(place_of, garments(run.catalogue, plan.todo[:room])))
             try:
-                done = _advance(batches, books, wait=config.captioner.batch.poll if wait else None, progress=progress)
+                batch_progress = _advance(
+                    batches, recorder, wait=config.captioner.batch.poll if wait else None, progress=progress
+                )
             finally:
                 report |= run.publish(run.unfinished())
-            if not done.outstanding:
-                for begun in run.unfinished():
-                    if not make_plan(run.catalogue, run.caches, run.captioner, recaption=begun).missing:
-                        run.recaptioned(begun)
-        if done.unplanned:
-            say(f"{done.unplanned} garments wait that you have not planned: they are sent by a run without --resume")
-        if done.held:
+            if not batch_progress.outstanding:
+                for unfinished in run.unfinished():
+                    if not make_plan(run.catalogue, run.caches, run.captioner, recaption=unfinished).missing:
+                        run.recaptioned(unfinished)
+        if batch_progress.unplanned:
+            say(
+                f"{plural(batch_progress.unplanned, 'queued garment')} not sent, because this user did not plan them;"
+                " run without --resume to send them"
+            )
+        if batch_progress.held:
             report["stopped"] = "max-cost"
-        cost = books.cost()
+        cost = recorder.cost()
         return report | {
-            **books.counts(),
-            "submitted": done.submitted,
-            "resubmitted": done.resubmitted,
-            "duplicates": done.duplicates,
-            "states": dict(Counter(report["states"]) + books.states),
+            **recorder.counts(),
+            "submitted": batch_progress.submitted,
+            "resubmitted": batch_progress.resubmitted,
+            "duplicates": batch_progress.duplicates,
+            "states": dict(Counter(report["states"]) + recorder.states),
             "cost_usd": None if cost is None else round(cost, 6),
-            "left": plan.missing - report["asked"] + done.held,
-            "pending": done.outstanding,
-            "errors": list(dict.fromkeys(done.errors)),
+            "left": plan.missing - report["asked"] + batch_progress.held,
+            "pending": batch_progress.outstanding,
+            "errors": list(dict.fromkeys(batch_progress.errors)),
             "batches": pending_batches(root),
         }
 
 
-def _advance(batches: Batches, books: _Books, *, wait: float | None, progress: Progress | None) -> BatchProgress:
-    """Carry the batches on, once, or every ``wait`` seconds until all that can come has; returns what all that did."""
+def _advance(
+    batches: Batches, recorder: _BatchRecorder, *, wait: float | None, progress: Progress | None
+) -> BatchProgress:
+    """Advance the batches once, or every ``wait`` seconds until all answers have arrived.
+
+    Returns the progress, added up over all steps.
+    """
     counts = Counter[str]()
     errors: list[str] = []
     while True:
@@ -117,14 +133,14 @@ def _advance(batches: Batches, books: _Books, *, wait: float | None, progress: P
         counts.update(submitted=done.submitted, resubmitted=done.resubmitted, duplicates=done.duplicates)
         errors += done.errors
         if progress:
-            progress(books.recorded + done.completed, books.recorded + done.outstanding)
+            progress(recorder.recorded + done.completed, recorder.recorded + done.outstanding)
         if wait is None or done.outstanding <= done.held + done.unplanned:
             return replace(done, **counts, errors=errors)
         time.sleep(wait)
 
 
 def pending_batches(root: Path) -> list[dict[str, Any]]:
-    """The batches of a catalogue that are not done with."""
+    """Return the unfinished batches of a catalogue."""
     return [
         batch
         for kind in batch_captioners()
@@ -134,7 +150,7 @@ def pending_batches(root: Path) -> list[dict[str, Any]]:
 
 
 class _Pending:
-    """The garments that are sent, or planned by this user to be: ``unsent`` so many."""
+    """Garments with a sent request, or one planned by this user; ``unsent`` counts the latter."""
 
     def __init__(self, under_way: UnderWay) -> None:
         self.count, self.unsent = len(under_way.places), under_way.unsent
@@ -143,16 +159,19 @@ class _Pending:
             self._by_photo.setdefault(place[:2], []).append(place)
 
     def covers(self, place: Place) -> bool:
-        return any(same_box(other.box, place.box) for other in self._by_photo.get(place[:2], ()))
+        return any(same_box(pending.box, place.box) for pending in self._by_photo.get(place[:2], ()))
 
 
-def _affordable(cap: float | None, each: float | None) -> int | None:
-    """How many garments a limit pays for; None where there is none. What is submitted cannot be stopped."""
-    return None if cap is None or not each else int(cap / each)
+def _affordable(cap: float | None, cost_per_request: float | None) -> int | None:
+    """Return how many requests a cost limit pays for, or None without a limit.
+
+    Submitted requests cannot be cancelled.
+    """
+    return None if cap is None or not cost_per_request else int(cap / cost_per_request)
 
 
-class _Books:
-    """Makes pictures of garments, and records what comes of them."""
+class _BatchRecorder:
+    """Cuts crops of garments, and records the outcomes of their requests."""
 
     def __init__(self, run: CatalogueRun) -> None:
         self._run = run
@@ -162,12 +181,12 @@ class _Books:
         self._usage: dict[str, Counter[str]] = {}  # by model: a batch may be older than the setting
 
     def picture(self, place: Place) -> Image.Image | None:
-        """The picture of a garment; None where the catalogue has it no more."""
+        """Return the crop of a garment; None if the catalogue no longer has it."""
         items = self._run.catalogue.items.of_photo(place.photo_sha256)
         return next((self._pictures(stored) for stored in items if place_of(stored) == place), None)
 
     def record(self, outcomes: Sequence[tuple[Place, Outcome]]) -> None:
-        """Record outcomes: the file that they came in is on the disk until they are."""
+        """Record outcomes. The file of answers stays on disk until this returns."""
         for _, outcome in outcomes:
             self.states[outcome.state] += 1
             self._usage.setdefault(outcome.model, Counter()).update(outcome.usage)
@@ -176,17 +195,17 @@ class _Books:
 
     def counts(self) -> dict[str, Any]:
         usage: Counter[str] = Counter({"input_tokens": 0, "output_tokens": 0})
-        for used in self._usage.values():
-            usage.update(used)
-        made = self.states["done"]
-        return {"made": made, "failed": self.states.total() - made, "usage": dict(usage)}
+        for model_usage in self._usage.values():
+            usage.update(model_usage)
+        done = self.states["done"]
+        return {"made": done, "failed": self.states.total() - done, "usage": dict(usage)}
 
     def cost(self) -> float | None:
-        """US$ of what was recorded, at the batches' price; None where one is not known."""
+        """Return the cost of the recorded answers at batch prices, in US$; None if unknown."""
         total = 0.0
-        for model, used in self._usage.items():
+        for model, usage in self._usage.items():
             price = self._run.captioner.price(model, batch=True)
             if price is None:
                 return None
-            total += price.usage(used)
+            total += price.usage(usage)
         return total

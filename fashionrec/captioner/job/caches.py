@@ -1,8 +1,8 @@
-"""The two files of captions: a catalogue's own, and the project's, which all catalogues share.
+"""The two caption files: the catalogue's own, and the project's, which all catalogues share.
 
-What is paid for is recorded in the project's first. The catalogue's own holds the same, so that a catalogue is complete in its
-folder wherever it is copied. What a catalogue of somebody else brings serves that catalogue alone: it becomes the project's by
-:mod:`fashionrec.captioner.job.imports` only.
+Paid captions are recorded in the project's file first. The catalogue's file holds the same records,
+so that a copied catalogue is complete. Captions that come with an untrusted catalogue serve that
+catalogue only; :mod:`fashionrec.captioner.job.imports` is the only way into the project's file.
 """
 
 from __future__ import annotations
@@ -31,38 +31,43 @@ if TYPE_CHECKING:
     from fashionrec.config import Config
 
 CACHE = "captions.sqlite"
-GROUP = 256  # outcomes recorded together
-_OWN_EVERY = 2.0  # seconds between two writes to the catalogue's own file: the project's has everything already
+GROUP = 256  # outcomes per transaction
+_OWN_INTERVAL = 2.0  # seconds between writes to the catalogue's file: the project's already has all
 
 Entry = tuple[str, "str | None", Box, "Outcome"]
 
 
 def project_cache(config: Config) -> Path:
-    """Where every caption that is paid for is recorded, whichever catalogue it is for.
+    """Return the path of the file that records every paid caption, for all catalogues.
 
-    ``captioner.cache`` is the user's word and may be a link; the usual place is in a folder that may have been copied with
-    a link in it: :class:`CatalogueError`.
+    ``captioner.cache`` is the user's setting and may be a symbolic link. The default lies in a
+    folder that may have been copied with a link in it: :class:`CatalogueError`.
     """
     if config.captioner.cache:
         return Path(config.captioner.cache)
     folder = Folder(config.project.data, "data folder", CatalogueError)
-    for beside in ("-journal", "-wal", "-shm"):  # before the catalogue's own file is made
-        folder.path(CACHE + beside)
+    for suffix in ("-journal", "-wal", "-shm"):  # before the catalogue's own file is created
+        folder.path(CACHE + suffix)
     return folder.path(CACHE)
 
 
 class Caches:
-    """What is known of garments; ``own`` is None for photos that are in no catalogue. A context manager, for one thread."""
+    """The recorded outcomes, used by one thread; ``own`` is None for photos in no catalogue."""
 
     def __init__(
         self, own: Path | None, project: Path | None, *, write: bool = True, ledger: Ledger | None = None
     ) -> None:
-        """``project`` None: outcomes that hold for one catalogue stay there. Not ``write``: no file is made.
+        """Open the files. Without ``write`` no file is created.
 
-        ``ledger`` knows which files this user's runs have written: what is in those only is recorded in the project's, too.
+        Args:
+            own: The catalogue's file.
+            project: The project's file; None for captions that are valid in one catalogue only.
+            write: Open for writing.
+            ledger: Knows which catalogue files this user's runs wrote. The project's file takes
+                over the records of those only.
         """
         self.ledger = ledger or Ledger()
-        self._before: tuple[int, int] | None = None  # size and time of a file of this user's own
+        self._before: tuple[int, int] | None = None  # size and mtime of a file that this user wrote
         if own is not None:
             own = Folder(own.parent, "catalogue", CatalogueError).path(own.name)
         if own is not None and project is not None and own.resolve() == project.resolve():
@@ -78,7 +83,7 @@ class Caches:
                     project.parent.mkdir(parents=True, exist_ok=True)
                 self.project = CaptionCache(project.resolve(), busy=write)
                 if self.own is not None and self._before is not None:
-                    self.project.take_over(self.own, shared_captioners())  # the project's was lost, or is another
+                    self.project.take_over(self.own, shared_captioners())  # the project's file is new or another one
         except BaseException:
             self.close()
             raise
@@ -93,7 +98,7 @@ class Caches:
         for cache in self._all():
             cache.close()
         if self.own is not None and self._before is not None and _state(self.own.path) != self._before:
-            with suppress(WriteError):  # from then on it is as one of somebody else
+            with suppress(WriteError):  # the file is then treated as untrusted
                 self.ledger.wrote(self.own.path)
 
     def find(
@@ -105,18 +110,21 @@ class Caches:
         again: Collection[str] = (),
         since: str | None = None,
     ) -> Outcome | None:
-        """What is known of a garment: a description from either file, else another outcome; see :meth:`CaptionCache.find`."""
-        found: Outcome | None = None
+        """Return the recorded outcome of a garment, preferably a description.
+
+        See :meth:`CaptionCache.find`. Outcomes whose state is in ``again`` count as missing.
+        """
+        best: Outcome | None = None
         for cache in self._all():
-            known = cache.find(*place, captioner, model=model, since=since)
-            if known is not None and (found is None or known.state == "done"):
-                found = known
-            if found is not None and found.state == "done":
-                return found
-        return None if found is not None and found.state in again else found
+            outcome = cache.find(*place, captioner, model=model, since=since)
+            if outcome is not None and (best is None or outcome.state == "done"):
+                best = outcome
+            if best is not None and best.state == "done":
+                return best
+        return None if best is not None and best.state in again else best
 
     def photos(self) -> Iterator[str]:
-        """The photos (sha256) of which either file has anything, in order."""
+        """Yield the photos (SHA-256) recorded in either file, sorted."""
         return (photo for photo, _ in groupby(merge(*(cache.photos() for cache in self._all()))))
 
     def put(self, entries: Sequence[Entry]) -> None:
@@ -125,21 +133,22 @@ class Caches:
             cache.put_many(entries)
 
     def complete(self, entries: Iterable[Entry]) -> None:
-        """Record in the catalogue's own file what only the project's had."""
+        """Copy outcomes that only the project's file had into the catalogue's own."""
         if self.own is not None:
-            known = self.own.find
-            self.own.put_many([entry for entry in entries if known(*entry[:3], entry[3].captioner) != entry[3]])
+            find = self.own.find
+            self.own.put_many([entry for entry in entries if find(*entry[:3], entry[3].captioner) != entry[3]])
 
     def recover(self, captioner: Captioner, spool: Path) -> int:
-        """Read and record the answers that a killed run of this user had written down; returns how many there were.
+        """Read and record the answers that a killed run of this user left; return their number.
 
-        Raises :class:`CatalogueError` for answers that somebody else's run has left, before any is recorded.
+        Raises :class:`CatalogueError`, before anything is recorded, for answers from another user's
+        run.
         """
         if any(not own for _, own in read_signed(spool, self.ledger)):
             raise CatalogueError(
-                f"{spool} holds answers that no run of yours has written down: they are not used",
-                hint=f"`fashionrec caption --import-captions {shell_word(spool.parent)}` takes those that pass the checks"
-                " of a server's answer; or remove the file",
+                f"{spool} has answers that were not written by your runs: they are not used",
+                hint=f"`fashionrec caption --import-captions {shell_word(spool.parent)}` imports the valid ones;"
+                " or remove the file",
             )
         count = 0
         read = captioner.read_answer
@@ -154,35 +163,38 @@ class Caches:
 
 
 class Recorder:
-    """Records what comes: each answer written down when it arrives, then, group by group, what it says."""
+    """Records answers: each as it arrives, then its outcome, group by group."""
 
     def __init__(
         self, caches: Caches, captioner: Captioner, place: Callable[[Job], Place], spool: Path | None = None
     ) -> None:
-        """``spool`` is where answers are written down; a killed process's must have been read: see :meth:`Caches.recover`."""
+        """Open the spool file, in which answers are written before they are read.
+
+        Answers of a killed process must have been recovered before: :meth:`Caches.recover`.
+        """
         self._caches, self._captioner, self._place = caches, captioner, place
         self._spool = None if spool is None else Spool(spool, caches.ledger)
         self._own: list[Entry] = []
         self._own_at = time.monotonic()
 
     def arrived(self, job: Job, body: str, seconds: float) -> None:
-        """Write an answer down. Called by the threads that ask."""
+        """Append an answer to the spool. Called by the threads that send requests."""
         if self._spool is not None:
             self._spool.append(Arrived(self._place(job), self._captioner.model, body, seconds))
 
     def take(self, group: Sequence[Described]) -> None:
-        """Record a group's outcomes."""
-        entries = [(*self._place(one.job), one.outcome) for one in group]
+        """Record the outcomes of a group."""
+        entries = [(*self._place(described.job), described.outcome) for described in group]
         if self._caches.project is not None:
             self._caches.project.put_many(entries)
         if self._spool is not None:
-            self._spool.recorded(sum(one.arrived for one in group))
+            self._spool.recorded(sum(described.arrived for described in group))
         self._own += entries
-        if self._caches.project is None or time.monotonic() - self._own_at > _OWN_EVERY:
+        if self._caches.project is None or time.monotonic() - self._own_at > _OWN_INTERVAL:
             self._write_own()
 
     def finish(self) -> None:
-        """Record what is not recorded yet."""
+        """Record the remaining outcomes and close the spool."""
         self._write_own()
         if self._spool is not None:
             self._spool.close()
@@ -195,7 +207,7 @@ class Recorder:
 
 def _state(path: Path) -> tuple[int, int]:
     try:
-        found = path.stat()
+        stat = path.stat()
     except FileNotFoundError:
         return 0, 0
-    return found.st_size, found.st_mtime_ns
+    return stat.st_size, stat.st_mtime_ns

@@ -1,4 +1,4 @@
-"""The garments of a catalogue as captions see them, and the plan: what is there, what is known, what is to be asked."""
+"""The garments of a catalogue, and the plan of a caption run: which of them need a request."""
 
 from __future__ import annotations
 
@@ -25,37 +25,40 @@ if TYPE_CHECKING:
     from fashionrec.store.items import StoredItem
     from fashionrec.types import Box
 
-_TOGETHER = 64  # items read together
+_ITEMS_PER_READ = 64
 
 
 def place_of(stored: StoredItem) -> Place:
-    """The garment that an item is, as captions know it."""
+    """Return the key under which captions know the garment of an item."""
     return Place(stored.photo, stored.item.class_name, stored.item.box)
 
 
 @dataclass(frozen=True)
 class Recaption:
-    """What is asked anew, and since when: ``all``, or classes, products and items by their names."""
+    """Garments to caption again and since when: ``all``, or class, product and item names."""
 
     what: str
     since: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> Recaption:
-        """Of words with commas between them. Raises :class:`UsageError` where there are none."""
+        """Parse names separated by commas. Raises :class:`UsageError` if there are none."""
         words = sorted({word.strip() for word in text.split(",") if word.strip()})
         if not words:
             raise UsageError(
-                "--recaption names nothing", hint="--recaption all, or classes, products or items: top,P123"
+                "--recaption is empty", hint="give --recaption all, or classes, products or items: top,P123"
             )
         return cls("all" if "all" in words else ",".join(words))
 
     def check(self, catalogue: Catalogue) -> None:
-        """Raises :class:`UsageError` for a name that means nothing in this catalogue."""
+        """Raise :class:`UsageError` for a name that the catalogue does not have."""
         self._find(catalogue, strict=True)
 
     def numbers(self, catalogue: Catalogue) -> frozenset[int] | None:
-        """The garments named, by number; None for all. What has gone meanwhile is left out."""
+        """Return the numbers of the garments to caption again; None for all.
+
+        Unknown names are ignored.
+        """
         return self._find(catalogue, strict=False)
 
     def _find(self, catalogue: Catalogue, *, strict: bool) -> frozenset[int] | None:
@@ -64,25 +67,29 @@ class Recaption:
         words = set(self.what.split(","))
         classes = {name for word in words if (name := resolve_class(word)) is not None}
         unused = {word for word in words if resolve_class(word) is None}
-        found = set()
+        numbers = set()
         for stored in catalogue.items.everything():
             item = stored.item
-            named = {item.item_id, item.product_id} & words
-            if named or item.class_name in classes:
-                found.add(stored.garment_no)
-                unused -= named
+            matches = {item.item_id, item.product_id} & words
+            if matches or item.class_name in classes:
+                numbers.add(stored.garment_no)
+                unused -= matches
         if unused and strict:
             raise UsageError(
-                f"{min(unused)!r} is no class, product or item of {catalogue.root}",
-                hint="--recaption all, or classes, products or items: top,P123",
+                f"--recaption: {catalogue.root} has no class, product or item {min(unused)!r}",
+                hint="give --recaption all, or classes, products or items: top,P123",
             )
-        return frozenset(found)
+        return frozenset(numbers)
 
 
 @dataclass
 class Plan:
-    """``todo`` are the numbers of the items whose garments are to be asked, of ``missing`` that might be; ``kept`` have a
-    caption in the catalogue; ``reused`` are known from a cache, with their ``states``."""
+    """The work of a caption run.
+
+    ``todo`` are the item numbers of the garments to request, out of ``missing`` that have no
+    caption; ``kept`` have one in the catalogue; ``reused`` are recorded in a cache, with their
+    ``states``.
+    """
 
     todo: array[int] = field(default_factory=lambda: array("q"))
     missing: int = 0
@@ -92,10 +99,10 @@ class Plan:
 
 
 def garments(catalogue: Catalogue, numbers: Iterable[int]) -> Iterator[StoredItem]:
-    """The items of some numbers, in that order, a few in memory at a time."""
-    for part in batched(numbers, _TOGETHER):
-        found = catalogue.items.by_numbers(part)
-        yield from (found[number] for number in part)
+    """Yield the items with some numbers, in that order, with few in memory at a time."""
+    for part in batched(numbers, _ITEMS_PER_READ):
+        items = catalogue.items.by_numbers(part)
+        yield from (items[number] for number in part)
 
 
 def make_plan(
@@ -108,30 +115,31 @@ def make_plan(
     limit: int | None = None,
     under_way: Callable[[Place], bool] = lambda place: False,
 ) -> Plan:
-    """What a run of a captioner has to do. ``again`` are states that are asked again; what is ``under_way`` is not asked.
+    """Plan a run of a captioner.
 
-    Captions by others are replaced as :meth:`Captioner.keeps` says. Of garments that overlap so much that they are one
-    (IoU >= 0.9, same class), one is asked.
+    Outcomes whose state is in ``again`` are requested again; garments that are ``under_way`` are
+    not. Captions by other captioners are replaced as :meth:`Captioner.keeps` says. Of boxes that
+    show the same garment (IoU >= 0.9, same class), one is requested.
     """
     plan = Plan()
-    anew = recaption.numbers(catalogue) if recaption is not None else frozenset()
-    asked: dict[tuple[str, str | None], list[Box]] = {}
+    recaptioned_numbers = recaption.numbers(catalogue) if recaption is not None else frozenset()
+    requested_boxes: dict[tuple[str, str | None], list[Box]] = {}
     for garment in catalogue.items.garments():
-        fresh = anew is None or garment.garment_no in anew
-        if not fresh and captioner.keeps(garment.captioner):
+        is_recaptioned = recaptioned_numbers is None or garment.garment_no in recaptioned_numbers
+        if not is_recaptioned and captioner.keeps(garment.captioner):
             plan.kept += 1
             continue
         place = Place(garment.photo, garment.class_name, garment.box)
-        since = recaption.since if fresh and recaption is not None else None
-        known = None
-        if not fresh or since is not None:
-            known = caches.find(place, captioner.name, model=captioner.only_model, again=again, since=since)
-        if known is not None:
+        since = recaption.since if is_recaptioned and recaption is not None else None
+        outcome = None
+        if not is_recaptioned or since is not None:
+            outcome = caches.find(place, captioner.name, model=captioner.only_model, again=again, since=since)
+        if outcome is not None:
             plan.reused += 1
-            plan.states[known.state] += 1
+            plan.states[outcome.state] += 1
             continue
         if not garment.alone:
-            boxes = asked.setdefault(place[:2], [])
+            boxes = requested_boxes.setdefault(place[:2], [])
             if any(same_box(box, place.box) for box in boxes):
                 continue
             boxes.append(place.box)
@@ -144,13 +152,13 @@ def make_plan(
 
 
 class Pictures:
-    """Garments' pictures for a captioner: cut from the photo where it is still at hand and unchanged, else the thumbnail."""
+    """Crops of garments for a captioner: from the photo if it is unchanged, else the thumbnail."""
 
     def __init__(self, catalogue: Catalogue, side: int) -> None:
-        """``side`` is the long side of what is made of a picture: a large photo is not decoded whole for it."""
+        """Set the long ``side`` of the crops in pixels; large photos are decoded smaller."""
         self._catalogue, self._side = catalogue, side
         self._last: tuple[str, Photo] | None = None
-        # no border around it: a captioner looks at pictures of any shape, and what is not sent is not paid for
+        # no border: a captioner takes images of any shape, and padding would be paid for
         self._crop = catalogue.crop.model_copy(update={"square": False})
 
     def __call__(self, stored: StoredItem) -> Image.Image:
@@ -160,7 +168,7 @@ class Pictures:
         return read_thumbnail(self._catalogue.thumbnail(stored))
 
     def _photo(self, stored: StoredItem) -> Photo | None:
-        """The photo that a garment is in, with enough pixels of it; None where it is gone or another one by now."""
+        """Return the photo of a garment, large enough; None if it is missing or has changed."""
         last = self._last  # the garments of one photo follow each other
         box, crop = stored.item.box, self._catalogue.crop
         if last is not None and last[0] == stored.photo and last[1].shows(box, crop, self._side):

@@ -1,7 +1,7 @@
-"""Captions of somebody else's catalogue or project, taken into this project's file because the user says so.
+"""Import of captions from an untrusted catalogue or project, at the user's request.
 
-Only what was asked of a server is taken, and each answer is read again as if the server had just given it: the same schema,
-lengths, languages and values. What does not pass is counted by its reason.
+Only captions that a server made are imported, and each answer is validated as if the server had
+just sent it: schema, lengths, languages and values. Rejected ones are counted by reason.
 """
 
 from __future__ import annotations
@@ -28,23 +28,29 @@ if TYPE_CHECKING:
     from fashionrec.captioner.outcome import Outcome
     from fashionrec.config import Config
 
-_LONGEST_NAME = 200  # characters of a model's name
-_MOST_TOKENS = 1 << 40  # of one answer; a larger count is nonsense
+_MAX_MODEL_NAME = 200  # characters
+_MAX_TOKENS = 1 << 40  # of one answer; larger counts are invalid
 
-#: A caption and its garment, the reason why it is refused, None for what is no caption.
-Found = tuple[Place, "Outcome"] | str | None
+#: A garment and its caption, the reason for a rejection, or None for an outcome without a caption.
+_Checked = tuple[Place, "Outcome"] | str | None
 
 
 def import_captions(source: Path, config: Config) -> dict[str, Any]:
-    """Record the captions of ``source`` in the project's file: a catalogue, a project's data folder, or a captions.sqlite.
+    """Import captions into the project's file.
 
-    Returns ``files`` (those that were read), ``imported``, ``known`` (garments that have a caption here), ``other``
-    (outcomes that are no captions) and ``refused``, by reason. Answers that a killed run had left in a catalogue are in the
-    project's file then, and are removed from it. Raises :class:`CatalogueError` where there is nothing to read.
+    Answers that a killed run left in a catalogue are removed from it once they are imported.
+
+    Args:
+        source: A catalogue, a project's data folder, or a captions.sqlite.
+        config: The settings of this project.
+
+    Returns ``files`` (the files read), ``imported``, ``known`` (garments that already have a
+    caption here), ``other`` (outcomes without a caption) and ``refused``, by reason. Raises
+    :class:`CatalogueError` if there is nothing to import.
     """
     folder = Folder(source if source.is_dir() else source.parent, "captions", CatalogueError)
     captioners = [make_captioner(name, config.captioner) for name in shared_captioners()]
-    spools = {one.spool_file: one for one in captioners if one.spool_file is not None}
+    spools = {captioner.spool_file: captioner for captioner in captioners if captioner.spool_file is not None}
     names = (CACHE, *spools) if source.is_dir() else (source.name,)
     files = [name for name in names if folder.kind(name) is not None]
     project = project_cache(config).resolve()
@@ -59,11 +65,11 @@ def import_captions(source: Path, config: Config) -> dict[str, Any]:
         for name in files:
             with ExitStack() as stack:
                 if name in spools:
-                    with suppress(PermissionError):  # then it stays where it is
+                    with suppress(PermissionError):  # without a lock in a read-only folder, which keeps its file
                         stack.enter_context(locked(folder.root / ".captions.lock", f"is captioning {folder.root}"))
                 path = folder.path(name)
-                found = _spool(path, spools[name]) if name in spools else _cache(path, captioners)
-                for group in batched(found, GROUP):
+                checked = _spool(path, spools[name]) if name in spools else _cache(path, captioners)
+                for group in batched(checked, GROUP):
                     _record(cache, group, counts, refused)
                 if name in spools:
                     folder.remove(name, ignore_errors=True)
@@ -76,29 +82,29 @@ def import_captions(source: Path, config: Config) -> dict[str, Any]:
     }
 
 
-def _record(cache: CaptionCache, group: list[Found], counts: Counter[str], refused: Counter[str]) -> None:
+def _record(cache: CaptionCache, group: list[_Checked], counts: Counter[str], refused: Counter[str]) -> None:
     entries = []
-    for found in group:
-        if found is None:
+    for checked in group:
+        if checked is None:
             counts["other"] += 1
-        elif isinstance(found, str):
-            refused[found] += 1
-        elif (known := cache.find(*found[0], found[1].captioner)) is not None and known.state == "done":
+        elif isinstance(checked, str):
+            refused[checked] += 1
+        elif (recorded := cache.find(*checked[0], checked[1].captioner)) is not None and recorded.state == "done":
             counts["known"] += 1
         else:
             counts["imported"] += 1
-            entries.append((*found[0], found[1]))
+            entries.append((*checked[0], checked[1]))
     cache.put_many(entries)
 
 
-def _cache(path: Path, captioners: Sequence[Captioner]) -> Iterator[Found]:
+def _cache(path: Path, captioners: Sequence[Captioner]) -> Iterator[_Checked]:
     with CaptionCache(path, write=False) as cache:
         for captioner in captioners:
             for row in cache.rows(captioner.name):
                 yield _row(row, captioner)
 
 
-def _row(row: dict[str, Any], captioner: Captioner) -> Found:
+def _row(row: dict[str, Any], captioner: Captioner) -> _Checked:
     if row["state"] != "done":
         return None
     box = (row["x1"], row["y1"], row["x2"], row["y2"])
@@ -113,19 +119,19 @@ def _row(row: dict[str, Any], captioner: Captioner) -> Found:
     )
 
 
-def _spool(path: Path, captioner: Captioner) -> Iterator[Found]:
+def _spool(path: Path, captioner: Captioner) -> Iterator[_Checked]:
     for arrived, _ in read_signed(path):
         yield "line" if arrived is None else _arrived(arrived, captioner)
 
 
-def _arrived(arrived: Arrived, captioner: Captioner) -> Found:
+def _arrived(arrived: Arrived, captioner: Captioner) -> _Checked:
     read, place = captioner.read_answer, arrived.place
     return _checked(place, arrived.model, captioner, lambda model: read(arrived.body, place.class_name, model=model))
 
 
-def _checked(place: Place, model: object, captioner: Captioner, read: Callable[[str], Outcome]) -> Found:
-    """A caption as the captioner reads it from the answer; else why it is refused."""
-    if not isinstance(model, str) or not model.isprintable() or not 0 < len(model) <= _LONGEST_NAME:
+def _checked(place: Place, model: object, captioner: Captioner, read: Callable[[str], Outcome]) -> _Checked:
+    """Return a garment and its caption as the captioner reads it, or the reason for a rejection."""
+    if not isinstance(model, str) or not model.isprintable() or not 0 < len(model) <= _MAX_MODEL_NAME:
         return "model"
     outcome = read(model)
     if outcome.description is not None:
@@ -139,4 +145,4 @@ def _checked(place: Place, model: object, captioner: Captioner, read: Callable[[
 
 
 def _is_count(value: object) -> bool:
-    return type(value) is int and 0 <= value < _MOST_TOKENS
+    return type(value) is int and 0 <= value < _MAX_TOKENS

@@ -1,4 +1,4 @@
-"""Garments whose attributes the products' own data tell: what captions are calibrated on, and measured against."""
+"""Garments whose attributes the product data give: calibration and evaluation data of captions."""
 
 from __future__ import annotations
 
@@ -16,43 +16,46 @@ if TYPE_CHECKING:
     from fashionrec.embedder.embed import Embedder
     from fashionrec.store.items import StoredItem
 
-#: Garments that a calibration is fitted on, at most: a few numbers a class and field need no more.
+#: Most garments that a calibration is fitted on: it has a few parameters per class and field.
 MOST = 2000
 
 
 @dataclass(frozen=True)
 class Known:
-    """A garment that is a product, and the columns of the product that are attributes, as they were written."""
+    """A product's garment, and those of the product's columns that are attributes, unchanged."""
 
     stored: StoredItem
     values: dict[str, str]
 
 
 def known_garments(catalogue: Catalogue, vocabulary: Vocabulary, most: int | None = None) -> list[Known]:
-    """The products' own garments (not what is worn with them), also those of which nothing is told; at most ``most``."""
+    """Return at most ``most`` garments of products, including those without any attribute.
+
+    Garments that are only worn with a product are skipped.
+    """
     fields = set(vocabulary.fields_of(None))
     if most is None:
-        chosen = [stored for stored in catalogue.items.everything() if not stored.worn_with]
+        items = [stored for stored in catalogue.items.everything() if not stored.worn_with]
     else:
-        chosen = catalogue.items.spread(most)
-    return [Known(stored, attribute_columns(stored.item.metadata, fields)) for stored in chosen]
+        items = catalogue.items.spread(most)
+    return [Known(stored, attribute_columns(stored.item.metadata, fields)) for stored in items]
 
 
 def attribute_columns(metadata: Mapping[str, Any], fields: Collection[str]) -> dict[str, str]:
-    """The columns of a product that are ``fields`` and say something."""
+    """Return the non-empty columns of a product that are among ``fields``."""
     return {name: value for name, value in metadata.items() if name in fields and isinstance(value, str) and value}
 
 
 def vectors_of(catalogue: Catalogue, garments: Sequence[Known]) -> np.ndarray:
-    """Their picture vectors, float32 [n, d]."""
-    return catalogue.images.fetch([catalogue.images.position(*one.stored.image_at) for one in garments])
+    """Return the image vectors of garments, float32 [n, d]."""
+    return catalogue.images.fetch([catalogue.images.position(*garment.stored.image_at) for garment in garments])
 
 
 @dataclass(frozen=True)
 class CatalogueSource:
-    """A catalogue as a captioner sees it (:class:`fashionrec.captioner.base.Source`).
+    """A catalogue as a captioner's :class:`fashionrec.captioner.base.Source`.
 
-    ``fitted_on`` are the garments to learn from; by default products all over the catalogue.
+    ``fitted_on`` are the garments to calibrate on; by default a sample of the whole catalogue.
     """
 
     catalogue: Catalogue
@@ -71,15 +74,15 @@ class CatalogueSource:
         return self.catalogue.items.words_of(fields)
 
     def examples(self) -> Examples | None:
-        known = self.fitted_on
-        if known is None:
-            known = known_garments(self.catalogue, self.vocabulary, MOST)
-        told = [one for one in known if one.values]
-        if not told:
+        garments = self.fitted_on
+        if garments is None:
+            garments = known_garments(self.catalogue, self.vocabulary, MOST)
+        labeled = [garment for garment in garments if garment.values]
+        if not labeled:
             return None
         return Examples(
-            vectors_of(self.catalogue, told),
-            [one.stored.item.class_name for one in told],
-            [one.values for one in told],
-            [one.stored.item.product_id for one in told],
+            vectors_of(self.catalogue, labeled),
+            [garment.stored.item.class_name for garment in labeled],
+            [garment.values for garment in labeled],
+            [garment.stored.item.product_id for garment in labeled],
         )

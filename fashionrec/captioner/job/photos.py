@@ -1,7 +1,4 @@
-"""Captions of photos: of those given by themselves, and of those that a customer asks with.
-
-What a customer asks with is recorded nowhere.
-"""
+"""Captions of single photos, and of query photos. Captions of query photos are never recorded."""
 
 from __future__ import annotations
 
@@ -29,12 +26,16 @@ if TYPE_CHECKING:
     from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.types import Garment
 
-#: Describes garments: crops, their image vectors (float32 [n, d]) and classes in; what is said of each, or None, out.
+#: Describes garments: takes crops, their image vectors (float32 [n, d]) and classes, returns one
+#: description or None per garment.
 Describe = Callable[[Sequence["Image.Image"], "np.ndarray", Sequence["str | None"]], Sequence["Said | None"]]
 
 
 def describer(catalogue: Catalogue, captioner: Captioner | str = ENCODER) -> Describe:
-    """A function that describes a query's garments, by default by the catalogue's own encoder, as ``auto`` does too."""
+    """Return a function that describes a query's garments.
+
+    ``captioner`` defaults to the catalogue's own encoder, as does ``auto``.
+    """
     if isinstance(captioner, str):
         captioner = make_captioner(ENCODER if captioner == "auto" else captioner, catalogue.config.captioner)
     bound = captioner.bind(CatalogueSource(catalogue, captioner.vocabulary))
@@ -42,15 +43,17 @@ def describer(catalogue: Catalogue, captioner: Captioner | str = ENCODER) -> Des
     def describe(
         crops: Sequence[Image.Image], vectors: np.ndarray, class_names: Sequence[str | None]
     ) -> list[Said | None]:
-        said: list[Said | None] = [None] * len(crops)
+        descriptions: list[Said | None] = [None] * len(crops)
         jobs = [
             Job(n, class_names[n], partial(crops.__getitem__, n), partial(vectors.__getitem__, n))
             for n in range(len(crops))
         ]
         for n, outcome in _outcomes(bound, jobs):
-            if (found := outcome.description) is not None:
-                said[n] = Said(found.caption_en, embedding_text(found, bound.vocabulary), attributes(found))
-        return said
+            if (description := outcome.description) is not None:
+                descriptions[n] = Said(
+                    description.caption_en, embedding_text(description, bound.vocabulary), attributes(description)
+                )
+        return descriptions
 
     return describe
 
@@ -58,66 +61,66 @@ def describer(catalogue: Catalogue, captioner: Captioner | str = ENCODER) -> Des
 def caption_photos(
     catalogue: Catalogue, captioner: Captioner, photos: Iterable[str]
 ) -> tuple[list[dict[str, Any]], int]:
-    """Describe each garment of each photo; detector and encoder are the catalogue's.
+    """Describe each garment of each photo, with the catalogue's detector and encoder.
 
-    Returns a document for each photo, and how many photos or garments have no caption.
+    Returns a document per photo, and the number of photos and garments without a caption.
     """
     bound = captioner.bind(CatalogueSource(catalogue, captioner.vocabulary))
     documents: list[dict[str, Any]] = []
     failed = 0
     for name in photos:
-        (found,) = catalogue.finder.find([name], whole=True)
-        if isinstance(found, ImageError):
-            documents.append({"photo": name, "error": str(found), "reason": found.reason, "garments": []})
+        (photo,) = catalogue.finder.find([name], whole=True)
+        if isinstance(photo, ImageError):
+            documents.append({"photo": name, "error": str(photo), "reason": photo.reason, "garments": []})
             failed += 1
             continue
-        garments = found.garments or found.whole().garments
-        crops = catalogue.finder.cut(found, garments)
-        places = [Place(found.photo.sha256, garment.class_name, garment.box) for garment in garments]
+        garments = photo.garments or photo.whole().garments
+        crops = catalogue.finder.cut(photo, garments)
+        places = [Place(photo.photo.sha256, garment.class_name, garment.box) for garment in garments]
         outcomes = _described(catalogue, bound, places, crops)
         rows = [_row(garment, outcome) for garment, outcome in zip(garments, outcomes, strict=True)]
         failed += sum(outcome.description is None for outcome in outcomes)
-        together = outfit([row["attributes"] for row in rows], bound.vocabulary)
-        whole = {"garments": rows, "outfit": together._asdict() if together else None}
-        documents.append({"photo": name, "error": None, "reason": None, **whole})
+        combined = outfit([row["attributes"] for row in rows], bound.vocabulary)
+        described = {"garments": rows, "outfit": combined._asdict() if combined else None}
+        documents.append({"photo": name, "error": None, "reason": None, **described})
     return documents, failed
 
 
 def _described(
     catalogue: Catalogue, captioner: Captioner, places: Sequence[Place], crops: Sequence[Image.Image]
 ) -> list[Outcome]:
-    """The outcomes of a photo's garments: known ones, and the others, which are recorded."""
+    """Return the outcomes of a photo's garments: recorded ones, and new ones, which it records."""
     vectors = cache(lambda: catalogue.embedder.embed_images(crops))
     with Caches(None, None if captioner.from_encoder else project_cache(catalogue.config)) as caches:
-        found = [caches.find(place, captioner.name) for place in places]
+        outcomes = [caches.find(place, captioner.name) for place in places]
         jobs = [
             Job(n, places[n].class_name, partial(crops.__getitem__, n), lambda n=n: vectors()[n])  # type: ignore[misc]
-            for n, known in enumerate(found)
-            if known is None
+            for n, outcome in enumerate(outcomes)
+            if outcome is None
         ]
         recorder = Recorder(caches, captioner, lambda job: places[int(str(job.key))])
         try:
             for n, outcome in _outcomes(captioner, jobs, recorder):
-                found[n] = outcome
+                outcomes[n] = outcome
         finally:
             recorder.finish()
-    return [outcome for outcome in found if outcome is not None]
+    return [outcome for outcome in outcomes if outcome is not None]
 
 
 def _outcomes(captioner: Captioner, jobs: Sequence[Job], recorder: Recorder | None = None) -> list[tuple[int, Outcome]]:
-    """The outcomes of jobs whose keys are their positions, recorded as they come."""
+    """Return the outcomes of jobs whose keys are their positions; record them as they arrive."""
     outcomes: list[tuple[int, Outcome]] = []
     if jobs:
         with closing(captioner.describe(jobs, most=len(jobs))) as groups:
             for group in groups:
                 if recorder is not None:
                     recorder.take(group)
-                outcomes += [(int(str(one.job.key)), one.outcome) for one in group]
+                outcomes += [(int(str(described.job.key)), described.outcome) for described in group]
     return outcomes
 
 
 def _row(garment: Garment, outcome: Outcome) -> dict[str, Any]:
-    described = outcome.description
+    description = outcome.description
     return {
         "index": garment.index,
         "class_name": garment.class_name,
@@ -125,8 +128,8 @@ def _row(garment: Garment, outcome: Outcome) -> dict[str, Any]:
         "state": outcome.state,
         "captioner": outcome.captioner,
         "model": outcome.model,
-        "caption_en": described.caption_en if described else None,
-        "caption_ko": described.caption_ko if described else None,
-        "attributes": attributes(described) if described else {},
+        "caption_en": description.caption_en if description else None,
+        "caption_ko": description.caption_ko if description else None,
+        "attributes": attributes(description) if description else {},
         "error": outcome.error,
     }

@@ -1,4 +1,4 @@
-"""A new generation of a catalogue with what is known of its garments by now."""
+"""A new generation of a catalogue with all captions recorded so far."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from fashionrec.captioner.schema import Description
     from fashionrec.config import Config
 
-_PATIENCE = 60.0  # seconds that a build may still write before the captions are left for the next run
+_WAIT = 60.0  # seconds to wait for another writer; after that the captions are left to the next run
 
 
 def publish(
@@ -40,20 +40,27 @@ def publish(
     *,
     recaptions: Sequence[Recaption] = (),
 ) -> dict[str, int]:
-    """Serve a generation with every caption by ``captioner`` that is known and not in the one served now.
+    """Publish a generation with every recorded caption by ``captioner`` that the current one lacks.
 
-    One that is there already is replaced if its garment was asked anew by one of ``recaptions``.
-    Returns how many there are (``published``), and how many tokens of how many texts were cut for
-    the text tower (``tokens_cut``, ``texts_cut``). Raises :class:`Busy` where another process writes.
+    A caption that the current generation has is replaced if one of ``recaptions`` covers its
+    garment.
+
+    Returns the number of captions (``published``), and how many texts were cut for the text tower,
+    by how many tokens (``texts_cut``, ``tokens_cut``). Raises :class:`Busy` if another process
+    writes.
     """
     with _writer(root), Catalogue.open(root, config) as catalogue:
-        anew = [(recaption.numbers(catalogue), recaption.since) for recaption in recaptions]
+        selections = [(recaption.numbers(catalogue), recaption.since) for recaption in recaptions]
 
         def find() -> Iterator[tuple[int, Description, Entry]]:
             for garment in catalogue.items.garments():
                 since = None
                 if captioner.keeps(garment.captioner):
-                    moments = [moment or "" for which, moment in anew if which is None or garment.garment_no in which]
+                    moments = [
+                        moment or ""
+                        for numbers, moment in selections
+                        if numbers is None or garment.garment_no in numbers
+                    ]
                     if not moments:
                         continue
                     since = min(moments)
@@ -72,8 +79,8 @@ def publish(
 
 @contextmanager
 def _writer(root: Path) -> Iterator[None]:
-    """The catalogue for writing, when a build that is at work has ended."""
-    until = time.monotonic() + _PATIENCE
+    """Hold the catalogue's writer lock, waiting for a running build to end."""
+    until = time.monotonic() + _WAIT
     with ExitStack() as stack:
         while True:
             try:
@@ -81,18 +88,21 @@ def _writer(root: Path) -> Iterator[None]:
                 break
             except Busy as busy:
                 if time.monotonic() > until:
-                    hint = "the captions are recorded: `fashionrec caption` serves them later"
+                    hint = "the captions are recorded: run `fashionrec caption` again later to publish them"
                     raise Busy(str(busy), hint=hint) from None
             time.sleep(0.5)
         yield
 
 
 def _write_generation(catalogue: Catalogue, described: dict[int, tuple[Description, str]]) -> dict[str, int]:
-    """The generation served now, with new captions and a segment of their texts' vectors. Returns what was cut."""
+    """Write the current generation plus captions and a segment of their text vectors.
+
+    Returns the counts of cut texts and tokens.
+    """
     words = vocabulary_of(catalogue.config.captioner)
     numbers = sorted(described)
-    whole = [embedding_text(described[number][0], words, most=None) for number in numbers]
-    texts, cut = shortened(whole, catalogue.embedder.count_cut)
+    full_texts = [embedding_text(described[number][0], words, most=None) for number in numbers]
+    texts, cut = shortened(full_texts, catalogue.embedder.count_cut)
     vectors = np.ascontiguousarray(catalogue.embedder.embed_texts(texts), dtype=np.float32)
     entry = SegmentEntry("caption", len(texts), int(vectors.shape[1]), catalogue.embedder.fingerprint)
     cut_report = {"texts_cut": sum(tokens > 0 for tokens in cut), "tokens_cut": sum(cut)}

@@ -22,6 +22,7 @@ from fashionrec.captioner.providers import make_captioner, shared_captioners
 from fashionrec.catalogue.build.tuning import cache_folder
 from fashionrec.catalogue.catalogue import Catalogue
 from fashionrec.common.files import locked
+from fashionrec.common.text import plural
 from fashionrec.config.captioners import ENCODER
 from fashionrec.store import generations
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from fashionrec.config import Config
     from fashionrec.store.items import StoredItem
 
-_CHEAPEST = 0.25  # a caption takes at least this share of what is estimated, whatever a file says
+_MIN_TOKEN_SHARE = 0.25  # a measured mean below this share of the estimate is not believed
 
 
 class Progress(Protocol):
@@ -53,14 +54,25 @@ def caption_catalogue(
     progress: Progress | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Describe the garments that have no caption, by default by the catalogue's own encoder, and serve what is known then.
+    """Caption the garments that have no caption, and publish all recorded captions.
 
-    ``again`` are states of recorded outcomes that are asked again, ``recaption`` names garments that
-    are asked anew. What will be asked and its expected cost is said first; with ``dry_run`` that is all.
+    The plan and its expected cost are reported first; with ``dry_run`` nothing else happens.
 
-    Returns counts: ``asked``, ``made``, ``kept`` (there before), ``reused`` (from a cache),
-    ``failed``, ``left`` (not asked), ``states``, ``usage``, ``cost_usd``, ``plan``, and ``stopped``
-    (``max-cost``, or None). Raises :class:`Busy`, and :class:`CaptionError` for a wrong key or model.
+    Args:
+        root: The catalogue.
+        config: The settings.
+        captioner: By default the catalogue's own encoder.
+        limit: Most garments to request.
+        again: States of recorded outcomes to request again.
+        recaption: Garments to caption again.
+        dry_run: Only report the plan.
+        progress: Called after each group of outcomes.
+        say: Called with each line of the plan.
+
+    Returns counts: ``asked``, ``made``, ``kept`` (captioned before), ``reused`` (from a cache),
+    ``failed``, ``left`` (not requested), ``states``, ``usage``, ``cost_usd``, ``plan``, and
+    ``stopped`` (``max-cost``, or None). Raises :class:`Busy`, and :class:`CaptionError` for a wrong
+    key or model.
     """
     captioner = captioner or make_captioner(ENCODER, config.captioner)
     with CatalogueRun(root, config, captioner, write=not dry_run) as run:
@@ -90,16 +102,17 @@ def caption_catalogue(
 
 
 class CatalogueRun:
-    """One captioner on one catalogue, as a context manager: alone, where it writes.
+    """A run of one captioner on one catalogue; a context manager that locks it for captioning.
 
-    Two at once would pay twice: a lock of its own, beside that of the catalogue's writer.
+    Two runs at once would pay twice, so captioning has its own lock besides the catalogue's writer
+    lock.
     """
 
     def __init__(self, root: Path, config: Config, captioner: Captioner, *, write: bool = True) -> None:
         self.root, self.config, self.captioner, self._write = root, config, captioner, write
 
     def __enter__(self) -> CatalogueRun:
-        generations.read_current(self.root)  # before the lock, which would make the folder
+        generations.read_current(self.root)  # before the lock, which would create the folder
         with ExitStack() as stack:
             if self._write:
                 with generations.told_of_the_disk(self.root):
@@ -122,47 +135,57 @@ class CatalogueRun:
         recaption: Recaption | None = None,
         under_way: Callable[[Place], bool] = lambda place: False,
     ) -> tuple[Plan, Recaption | None]:
-        """What there is to do. What is asked anew keeps the moment when that began, until all of it has been."""
+        """Return the plan, and ``recaption`` with the time at which it began.
+
+        An unfinished recaption keeps its start time until all of its garments are done.
+        """
         if self._write and self._spool is not None:
             self.caches.recover(self.captioner, self._spool)
         if recaption is not None:
             recaption.check(self.catalogue)
         if recaption is not None and self._write:
-            recaption = replace(recaption, since=self._keeper.recaption(self._what(recaption)))
+            recaption = replace(recaption, since=self._recaption_cache.recaption(self._recaption_key(recaption)))
         options: Any = {"again": again, "recaption": recaption, "limit": limit, "under_way": under_way}
         return make_plan(self.catalogue, self.caches, self.captioner, **options), recaption
 
     def meter(self, plan: Plan, say: Callable[[str], None], *, batch: bool = False) -> tuple[Meter, dict[str, Any]]:
-        """What the plan is expected to cost, said and as a document, and what counts it."""
-        asked = len(plan.todo)
-        document: dict[str, Any] = {"new": plan.missing, "to_ask": asked, "captioned": plan.kept, "cached": plan.reused}
+        """Report the plan and its expected cost.
+
+        Returns the cost meter of the run, and the plan as a document.
+        """
+        count = len(plan.todo)
+        document: dict[str, Any] = {"new": plan.missing, "to_ask": count, "captioned": plan.kept, "cached": plan.reused}
         say(
-            f"{asked} garments to ask"
-            + (f" of {plan.missing} without a caption" if plan.missing > asked else "")
-            + f"; {plan.kept} have one, {plan.reused} are known from before"
+            f"{plural(count, 'garment')} to caption"
+            + (f" of {plan.missing:,} without a caption" if plan.missing > count else "")
+            + f"; {plan.kept:,} captioned in this catalogue, {plan.reused:,} in the cache"
         )
         if not self.captioner.costs:
             return Meter(Price(0.0, 0.0), Tokens(0, 0)), {**document, "expected_cost_usd": 0.0}
         price = self.captioner.price(batch=batch)
-        each = self._tokens()
-        meter = Meter(price, each, self.config.captioner.max_cost)
-        cost = meter.cost_of(asked)
-        how = f"measured on {each.measured} answers" if each.measured else "estimated"
-        if asked:
+        tokens = self._tokens()
+        meter = Meter(price, tokens, self.config.captioner.max_cost)
+        cost = meter.cost_of(count)
+        basis = f"measured on {plural(tokens.measured, 'answer')}" if tokens.measured else "estimated"
+        if count:
             say(
-                f"expected: {asked} x ({each.input:.0f} tokens in, {each.output:.0f} out; {how}) = {dollars(cost)}"
+                f"expected: {count} x ({tokens.input:.0f} tokens in, {tokens.output:.0f} out; {basis}) = {dollars(cost)}"
                 + (" as a batch" if batch else "")
                 + (f", at most {dollars(meter.cap)}" if meter.cap is not None else "")
             )
         document |= {
-            "tokens_each": {"input": round(each.input, 1), "output": round(each.output, 1), "measured": each.measured},
+            "tokens_each": {
+                "input": round(tokens.input, 1),
+                "output": round(tokens.output, 1),
+                "measured": tokens.measured,
+            },
             "expected_cost_usd": None if cost is None else round(cost, 6),
             "max_cost_usd": meter.cap,
         }
         return meter, document
 
     def report(self, plan: Plan, document: dict[str, Any], *, dry_run: bool) -> dict[str, Any]:
-        """The report of a run that has not asked yet; ``document`` is the plan's."""
+        """Return the initial report of a run; ``document`` is the plan's."""
         return {
             "captioner": self.captioner.name,
             "model": self.captioner.model,
@@ -176,21 +199,21 @@ class CatalogueRun:
         }
 
     def publish(self, recaptions: Sequence[Recaption]) -> dict[str, int]:
-        """Serve what is known by now."""
+        """Publish all captions recorded so far."""
         return publish(self.root, self.config, self.caches, self.captioner, recaptions=recaptions)
 
     def unfinished(self) -> list[Recaption]:
-        """What was to be asked anew by this captioner, and has not been wholly."""
-        prefix = self._what(Recaption(""))
-        known = self._keeper.recaptions()
-        return [Recaption(what[len(prefix) :], since) for what, since in known.items() if what.startswith(prefix)]
+        """Return the unfinished recaptions of this captioner."""
+        prefix = self._recaption_key(Recaption(""))
+        recaptions = self._recaption_cache.recaptions()
+        return [Recaption(key[len(prefix) :], since) for key, since in recaptions.items() if key.startswith(prefix)]
 
     def recaptioned(self, recaption: Recaption) -> None:
-        """All of it has been asked anew."""
-        self._keeper.recaptioned(self._what(recaption))
+        """Mark a recaption as finished."""
+        self._recaption_cache.recaptioned(self._recaption_key(recaption))
 
     def outcomes(self, plan: Plan, meter: Meter, progress: Progress | None) -> Iterator[Outcome]:
-        """Outcomes as they come, recorded before they are told."""
+        """Yield outcomes as they arrive; each is recorded before it is yielded."""
         done, total = 0, len(plan.todo)
         if not total:
             return
@@ -203,8 +226,8 @@ class CatalogueRun:
                     recorder.take(group)
                     done += len(group)
                     if progress:
-                        progress(done, total, detail=self._money(meter, total - done))
-                    yield from (one.outcome for one in group)
+                        progress(done, total, detail=self._cost_note(meter, total - done))
+                    yield from (described.outcome for described in group)
         finally:
             recorder.finish()
 
@@ -220,23 +243,27 @@ class CatalogueRun:
             place = place_of(stored)
             yield Job(place, place.class_name, partial(pictures, stored), partial(vector, stored))
 
-    def _money(self, meter: Meter, left: int) -> str:
-        spent, rest = meter.spent, meter.cost_of(left)
-        if not self.captioner.costs or spent is None or rest is None:
+    def _cost_note(self, meter: Meter, left: int) -> str:
+        spent, remaining = meter.spent, meter.cost_of(left)
+        if not self.captioner.costs or spent is None or remaining is None:
             return ""
-        return f"{dollars(spent)} of {dollars(spent + rest)}"
+        return f"{dollars(spent)} of {dollars(spent + remaining)}"
 
     def _tokens(self) -> Tokens:
-        """What one caption takes: by the last answers of this model, where there are enough, else an estimate."""
-        guess = self.captioner.expected_tokens()
-        if self.caches.project is not None:  # a catalogue of somebody else could tell that they cost nothing
+        """Return the tokens per caption, measured on this model's last answers, else estimated."""
+        estimate = self.captioner.expected_tokens()
+        if self.caches.project is not None:  # an untrusted catalogue could claim that captions cost nothing
             count, inputs, outputs = self.caches.project.mean_usage(self.captioner.name, self.captioner.model)
             if count >= 10:
-                return Tokens(max(inputs, guess.input * _CHEAPEST), max(outputs, guess.output * _CHEAPEST), count)
-        return guess
+                return Tokens(
+                    max(inputs, estimate.input * _MIN_TOKEN_SHARE),
+                    max(outputs, estimate.output * _MIN_TOKEN_SHARE),
+                    count,
+                )
+        return estimate
 
-    def _what(self, recaption: Recaption) -> str:
-        """What is asked anew, told apart from the same of another catalogue or captioner."""
+    def _recaption_key(self, recaption: Recaption) -> str:
+        """Return the key of a recaption, which differs by catalogue and captioner."""
         model = "-" if self.captioner.from_encoder else self.captioner.model
         return f"{self.root.resolve()}\n{self.captioner.name}\n{model}\n{recaption.what}"
 
@@ -246,26 +273,27 @@ class CatalogueRun:
         return None if name is None else self.root / name
 
     @property
-    def _keeper(self) -> CaptionCache:
-        keeper = self.caches.project or self.caches.own
-        assert keeper is not None
-        return keeper
+    def _recaption_cache(self) -> CaptionCache:
+        cache = self.caches.project or self.caches.own
+        assert cache is not None
+        return cache
 
 
 def status(root: Path, config: Config) -> dict[str, Any]:
-    """How many garments of a catalogue have a caption, by whom, and what became of the others."""
+    """Count the captions of a catalogue by captioner, and the recorded outcomes by state."""
     states: Counter[str] = Counter()
     shared = shared_captioners()
     with (
         Catalogue.open(root, config) as catalogue,
         Caches(root / CACHE, project_cache(config), write=False, ledger=Ledger(cache_folder(config))) as caches,
     ):
-        total, by = catalogue.items.count_captioned()
+        total, by_captioner = catalogue.items.count_captioned()
         for photo in caches.photos():
             places = [Place(photo, name, box) for name, box in catalogue.items.garments_of(photo)]
-            for known in filter(None, (caches.find(place, name) for place in places for name in shared)):
-                states[known.state if known.state != "failed" or not known.retryable else "failed, retryable"] += 1
-    captioned = {name: count for name, count in sorted(by.items()) if name not in ("", "none")}
+            for outcome in filter(None, (caches.find(place, name) for place in places for name in shared)):
+                is_retryable = outcome.state == "failed" and outcome.retryable
+                states["failed, retryable" if is_retryable else outcome.state] += 1
+    captioned = {name: count for name, count in sorted(by_captioner.items()) if name not in ("", "none")}
     return {
         "garments": total,
         "captioned": captioned,
