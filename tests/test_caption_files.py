@@ -297,7 +297,7 @@ def test_the_columns_of_a_product_that_are_attributes() -> None:
 
 # -- the vocabulary
 
-HINT = "the comment at the top of configs/attributes.yaml says how a value is written"
+HINT = "the format is described at the top of configs/attributes.yaml"
 
 
 def values(tree: dict[str, Any], field: str) -> Any:
@@ -322,27 +322,27 @@ def refusal(change: Callable[[dict[str, Any]], object], folder: Path) -> ConfigE
         (lambda tree: tree["fields"].pop("sleeve"), "the field sleeve is missing"),
         (
             lambda tree: tree["fields"].update(colour=tree["fields"]["color"]),
-            "there is no field colour; did you mean color?",
+            "unknown field colour; did you mean color?",
         ),
         (
             lambda tree: tree["fields"].update(zzzz=tree["fields"]["color"]),
-            f"there is no field zzzz; fields: {', '.join(FIELDS)}",
+            f"unknown field zzzz; fields: {', '.join(FIELDS)}",
         ),
         (
             lambda tree: values(tree, "color").update(unknown="모름"),
-            "color.unknown: unknown is always allowed and never listed",
+            "color.unknown: do not list unknown, it is always allowed",
         ),
         (
             lambda tree: tree["fields"]["color"].update(classes=["shoes", *CLASS_NAMES]),
-            "color.black: there is no class shoes",
+            "color.black: unknown class shoes",
         ),
         (
             lambda tree: values(tree, "color").update(teal={"ko": "틸", "classes": ["hat", "top"]}),
-            "color.teal: there is no class hat",
+            "color.teal: unknown class hat",
         ),
         (
             lambda tree: values(tree, "sleeve").update(x={"ko": "엑스", "classes": ["pants"]}),
-            "sleeve.x is for no class that sleeve is for",
+            "sleeve.x and sleeve have no class in common",
         ),
         (
             lambda tree: values(tree, "sub_category").update(x={"ko": "엑스", "implies": {"fit": "odd"}}),

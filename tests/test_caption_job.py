@@ -104,7 +104,7 @@ def test_what_is_said_and_counted_before_anything_is_asked(root: Path) -> None:
     assert sorted(path.name for path in root.iterdir() if path.name.startswith("captions")) == []
     said.clear()
     done = caption_catalogue(root, settings(), paid(Unpriced), dry_run=True, say=said.append)
-    assert said[1] == "expected: 6 x (1000 tokens in, 100 out; estimated) = cost not known"
+    assert said[1] == "expected: 6 x (1000 tokens in, 100 out; estimated) = cost unknown"
     assert (done["plan"]["expected_cost_usd"], done["plan"]["max_cost_usd"], done["cost_usd"]) == (None, None, None)
     said.clear()
     done = caption_catalogue(root, settings(), Echo(SETTINGS), dry_run=True, say=said.append)

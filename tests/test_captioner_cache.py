@@ -352,16 +352,16 @@ def test_who_writes_often_has_a_log_beside_the_file_until_it_is_closed(busy: boo
     assert [file.name for file in tmp_path.iterdir()] == ["captions.sqlite"]
 
 
-MOVE = "move the file away to start anew (captions that were paid for are in it), or restore it from a copy"
+MOVE = "restore it from a backup, or move it away to start again (the paid captions in it are then lost)"
 
 
 @pytest.mark.parametrize(
     ("sql", "told"),
     [
         ("PRAGMA user_version = 2", "has schema 2; this fashionrec reads 1"),
-        ("PRAGMA application_id = 1", "is not a file of captions"),
+        ("PRAGMA application_id = 1", "is not a caption file"),
         *(
-            (f"UPDATE outcomes SET {change}", "is damaged: a record in it cannot be read")
+            (f"UPDATE outcomes SET {change}", "is damaged: it has an invalid record")
             for change in (
                 "input_tokens = -1", "output_tokens = 1099511627776", "seconds = 1e999", "raw = x'61'", "error = x'61'",
                 "model = x'61'", "x2 = 'wide'", "state = 'odd'", "state = 'failed'", "record = NULL", "record = '{}'",

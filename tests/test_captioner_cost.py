@@ -122,8 +122,8 @@ def test_an_answer_of_a_single_token_is_measured_and_one_of_none_is_not() -> Non
 def test_a_limit_without_a_price_is_refused() -> None:
     with pytest.raises(CaptionError) as caught:
         Meter(None, Tokens(1, 1), cap=1.0)
-    assert str(caught.value) == "what this model costs is not known, so a limit of the cost cannot be kept"
-    assert caught.value.hint == "set input_price and output_price in captioner.models, or leave out --max-cost"
+    assert str(caught.value) == "the price of this model is unknown, so a cost limit cannot be enforced"
+    assert caught.value.hint == "set input_price and output_price in captioner.models, or omit --max-cost"
     free = Meter(None, Tokens(1, 1))
     assert (free.spent, free.cost_of(5), free.reserve(), free.stopped) == (None, None, True, False)
 
@@ -176,7 +176,7 @@ def test_what_was_measured_in_the_run_replaces_the_estimate() -> None:
 def test_amounts_are_shown_as_people_read_them() -> None:
     amounts = [0.0, 0.00312, 0.99994, 1.0, 1234.5, None]
     assert [dollars(amount) for amount in amounts] == [
-        "US$ 0.0000", "US$ 0.0031", "US$ 0.9999", "US$ 1.00", "US$ 1,234.50", "cost not known",
+        "US$ 0.0000", "US$ 0.0031", "US$ 0.9999", "US$ 1.00", "US$ 1,234.50", "cost unknown",
     ]  # fmt: skip
 
 

@@ -141,7 +141,7 @@ def test_a_disk_that_is_full_is_told(
     with pytest.raises(WriteError) as caught:
         act(ledger)
     assert str(caught.value) == f"{ledger.folder} cannot be written: No space left on device"
-    assert caught.value.hint == "what is planned and paid for is recorded there: see project.cache"
+    assert caught.value.hint == "planned and paid captions are recorded there: set project.cache to a private folder"
 
 
 @posix_only("modes of files")
@@ -156,5 +156,5 @@ def test_a_folder_that_others_may_write_is_not_used(tmp_path: Path) -> None:
     assert not Ledger(tmp_path).can_sign()
     with pytest.raises(WriteError) as caught:
         ledger.record(PART)
-    assert str(caught.value) == (f"{ledger.folder} cannot be used: it must be yours, and nobody else may write to it")
-    assert caught.value.hint == "what is planned and paid for is recorded there: see project.cache"
+    assert str(caught.value) == (f"{ledger.folder} cannot be used: you must own it, and nobody else may have write access")
+    assert caught.value.hint == "planned and paid captions are recorded there: set project.cache to a private folder"

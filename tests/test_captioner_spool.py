@@ -91,7 +91,7 @@ def test_a_disk_that_is_full_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
             Spool(tmp_path / "other", ledger)
     for error, name in ((caught.value, "s"), (refused.value, "other")):
         assert str(error) == f"{tmp_path / name} cannot be written: No space left on device"
-        assert error.hint == "make room, then run it again"
+        assert error.hint == "free disk space, then run it again"
 
 
 def test_threads_write_whole_lines(tmp_path: Path) -> None:

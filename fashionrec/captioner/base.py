@@ -1,9 +1,9 @@
-"""What a captioner is. Jobs, evaluation and commands know this type alone.
+"""The captioner type, the only one that jobs, evaluation and commands know.
 
 A new captioner is a subclass of :class:`Captioner` with ``name``, ``title``, ``model`` and
-:meth:`Captioner.describe_one`, and a line in :mod:`fashionrec.config.captioners`. The rest is for
-one that has more: concurrent requests (:meth:`Captioner.describe`), prices, answers that are
-written down as they come, batches, translation.
+:meth:`Captioner.describe_one`, and a line in :mod:`fashionrec.config.captioners`. The rest is
+optional: concurrent requests (:meth:`Captioner.describe`), prices, a spool of answers, batches,
+translation.
 """
 
 from __future__ import annotations
@@ -31,16 +31,17 @@ if TYPE_CHECKING:
     from fashionrec.captioner.ledger import Ledger
     from fashionrec.config import CaptionerConfig
 
-_GROUP = 64  # outcomes given out together, at most
-_GROUP_SECONDS = 1.0  # after which they are given out
+_GROUP = 64  # outcomes yielded at once, at most
+_GROUP_SECONDS = 1.0  # longest time until a group is yielded
 
 
 @dataclass(frozen=True)
 class Job:
-    """One garment to describe. ``key`` is whatever the caller knows it by.
+    """One garment to describe, under any ``key`` of the caller.
 
-    ``picture`` makes its crop (RGB), ``vector`` gives the crop's vector by the catalogue's encoder
-    (float32 [d], unit length). A captioner calls what it needs, perhaps in another thread.
+    ``picture`` makes its crop (RGB), ``vector`` returns the crop's vector by the catalogue's
+    encoder (float32 [d], unit length). A captioner calls only what it needs, perhaps in another
+    thread.
     """
 
     key: Hashable
@@ -50,7 +51,7 @@ class Job:
 
 
 class Described(NamedTuple):
-    """The outcome of a job; ``arrived`` says that its answer went through the callback of that name."""
+    """The outcome of a job; ``arrived`` if the answer went through the callback of that name."""
 
     job: Job
     outcome: Outcome
@@ -59,8 +60,10 @@ class Described(NamedTuple):
 
 @dataclass(frozen=True)
 class Examples:
-    """Garments whose attributes are known: vectors float32 [n, d], and for each its class, its
-    attributes (field to any word for the value), and its product."""
+    """Garments with known attributes: vectors float32 [n, d], and one entry per garment each.
+
+    ``attributes`` maps fields to any word for the value.
+    """
 
     vectors: np.ndarray
     class_names: Sequence[str | None]
@@ -76,35 +79,35 @@ class Encoder(Protocol):
 
     @property
     def logit_bias(self) -> float | None:
-        """Of a sigmoid; None where texts are told apart by a softmax."""
+        """The bias of a sigmoid encoder; None if texts are compared by a softmax."""
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray: ...
 
 
 class Source(Protocol):
-    """What a captioner may use of the catalogue that the garments belong to."""
+    """The parts of a catalogue that a captioner may use."""
 
     @property
     def fingerprint(self) -> str:
-        """The encoder's fingerprint, told without opening it."""
+        """The encoder's fingerprint, available without loading the encoder."""
 
     @property
     def encoder(self) -> Encoder: ...
 
     def words(self, fields: Sequence[str]) -> Mapping[str, Collection[str]]:
-        """The values that occur in some fields of the products' own data."""
+        """Return the values of some fields that occur in the product data."""
 
     def examples(self) -> Examples | None:
-        """Garments whose attributes the products' own data tell; None where there are none."""
+        """Return garments whose attributes the product data give; None if there are none."""
 
 
 @dataclass
 class BatchProgress:
-    """What a call of :meth:`Batches.advance` did, and what is left.
+    """The result of :meth:`Batches.advance`, and the requests that remain.
 
-    ``held`` requests are kept back by the cost limit, ``unplanned`` ones wait and were not planned
-    by this user; ``outstanding`` are all without an answer, ``completed`` those of them that the
-    server is done with.
+    ``held`` requests exceed the cost limit, ``unplanned`` ones were not planned by this user;
+    ``outstanding`` counts all requests without an answer, ``completed`` those of them that the
+    server has finished.
     """
 
     submitted: int = 0
@@ -122,21 +125,21 @@ class Batches(Protocol):
     """The batches of one catalogue, over days and processes."""
 
     def add(self, places: Iterable[Place]) -> int:
-        """Plan garments to be asked; returns how many are new."""
+        """Plan requests for garments; return how many are new."""
 
     def planned_requests(self) -> int:
-        """How many requests this user has planned that are not sent."""
+        """Return the number of requests that this user planned and that are not sent yet."""
 
     def discard_unsent(self) -> int:
-        """Give up what may not be sent; returns how many garments that are."""
+        """Discard the parts that may not be sent; return the number of their requests."""
 
     def advance(self) -> BatchProgress:
-        """Carry everything as far as it goes now, without waiting for a batch."""
+        """Advance every batch as far as possible without waiting."""
 
 
 @dataclass(frozen=True)
 class UnderWay:
-    """Garments that are sent, or planned by this user; ``unsent`` requests are not sent yet."""
+    """Garments with a sent request, or one planned by this user; ``unsent`` counts the latter."""
 
     places: Sequence[Place] = ()
     unsent: int = 0
@@ -145,24 +148,25 @@ class UnderWay:
 class Captioner(ABC):
     """Describes garments. An instance serves one run."""
 
-    #: In the settings, and beside each caption that is recorded.
+    #: The name in the settings, also stored with each recorded caption.
     name: ClassVar[str]
-    #: For people.
+    #: The name shown to users.
     title: ClassVar[str]
-    #: Crops leave the machine, which is said before a run. Nobody chooses such a captioner for a customer's photo: a query
-    #: describes by the catalogue's own encoder unless its user names another.
+    #: Crops leave the machine, which is reported before a run. Query photos are never sent unless
+    #: the user names such a captioner: the default is the catalogue's own encoder.
     sends_photos: ClassVar[bool] = False
-    #: Captions are paid for: their expected cost is told first, and what is spent is counted.
+    #: Captions cost money: the expected cost is reported first, and the spending is metered.
     costs: ClassVar[bool] = False
-    #: Describes by the catalogue's own encoder and learns from its products: its captions hold for
-    #: that encoder alone, replace nobody else's, and are evaluated by cross-validation. Captions of
-    #: any other hold in every catalogue, whichever of its models made them, and are recorded in the
-    #: project's file.
+    #: Uses the catalogue's own encoder, calibrated on its products: the captions are valid for that
+    #: encoder only, replace no other captioner's, and are evaluated by cross-validation. Captions
+    #: of other captioners are valid in every catalogue, whichever of their models made them, and
+    #: are recorded in the project's file.
     from_encoder: ClassVar[bool] = False
-    #: The file in a catalogue where answers are written down as they come; None: there is none. Its name, and that of the
-    #: folder, stand in :mod:`fashionrec.config.captioners`, where whoever looks at a catalogue finds them.
+    #: The file in a catalogue that answers are appended to as they arrive, or None. Its name and
+    #: that of the batch folder are defined in :mod:`fashionrec.config.captioners`, the list of all
+    #: such files in a catalogue.
     spool_file: ClassVar[str | None] = None
-    #: The folder in a catalogue where batches are kept; None: it has no batches.
+    #: The folder of batches in a catalogue; None if the captioner has no batches.
     batch_folder: ClassVar[str | None] = None
 
     def __init__(self, config: CaptionerConfig, *, vocabulary: Vocabulary | None = None) -> None:
@@ -171,52 +175,52 @@ class Captioner(ABC):
 
     @classmethod
     def is_ready(cls) -> bool:
-        """Whether ``auto`` may choose it: its server is set up."""
+        """Return whether ``auto`` may choose this captioner: its server is set up."""
         return False
 
     def bind(self, source: Source) -> Captioner:
-        """The captioner for a catalogue's garments; itself where it needs nothing of the catalogue."""
+        """Return the captioner for a catalogue's garments; itself if it uses nothing of it."""
         return self
 
     @property
     @abstractmethod
     def model(self) -> str:
-        """The model's name, as it is recorded; one :attr:`from_encoder` has none before it is bound."""
+        """The model's name for the records; with :attr:`from_encoder`, set by :meth:`bind`."""
 
     @property
     def label(self) -> str:
-        """Who describes, and whether anything is sent: shown before a run."""
-        where = " (the crops are sent there)" if self.sends_photos else ""
-        return f"{self.title}, {self.model}{where}"
+        """The captioner, and whether crops are sent: shown before a run."""
+        note = " (the crops are sent there)" if self.sends_photos else ""
+        return f"{self.title}, {self.model}{note}"
 
     @property
     def only_model(self) -> str | None:
-        """The model whose recorded captions count; None where those of all its models do."""
+        """The only model whose recorded captions count; None if those of all models do."""
         return self.model if self.from_encoder else None
 
     def keeps(self, captioner: str | None) -> bool:
-        """Whether a garment's caption by ``captioner`` stays, unless it is asked for anew."""
+        """Return whether an existing caption by ``captioner`` stays unless it is recaptioned."""
         return captioner is not None and (captioner == self.name or self.from_encoder)
 
     def notice(self, *, ask: bool) -> str:
-        """A warning before a run (its model is shut down soon), or nothing.
+        """Return a warning to show before a run (the model will be shut down soon), or "".
 
         ``ask`` allows one request to the server.
         """
         return ""
 
     def price(self, model: str | None = None, *, batch: bool = False) -> Price | None:
-        """The price of a model, by default its own; None where it is not known, as of one that costs and does not say more."""
+        """Return the price of a model, by default its own; None if it is unknown."""
         return None if self.costs else Price(0.0, 0.0)
 
     def expected_tokens(self) -> Tokens:
-        """The tokens of one caption, before any was measured."""
+        """Return the estimated tokens of one caption, used until some are measured."""
         return Tokens(0, 0)
 
     def describe_one(self, job: Job) -> Outcome:
         """Describe one garment; a failure is an outcome.
 
-        Raises :class:`CaptionError` for what concerns every garment.
+        Raises :class:`CaptionError` for errors that affect every garment.
         """
         raise NotImplementedError
 
@@ -228,53 +232,53 @@ class Captioner(ABC):
         meter: Meter | None = None,
         arrived: Callable[[Job, str, float], None] | None = None,
     ) -> Generator[list[Described], None, None]:
-        """Yield outcomes in groups, as they come. Closing the iterator stops the requests.
+        """Yield outcomes in groups, as they arrive. Closing the iterator stops the requests.
 
         Args:
-            jobs: The garments; read when their turn comes.
-            most: How many jobs there are at most.
-            meter: Counts what is spent; where no more may be spent, the iterator ends.
+            jobs: The garments; read lazily.
+            most: Most jobs there can be.
+            meter: Meters the cost; the iterator ends when the limit is reached.
             arrived: Called with each answer before it is read: the job, the answer as
-                :meth:`read_answer` takes it, seconds.
+                :meth:`read_answer` takes it, and the seconds it took.
 
-        Raises :class:`CaptionError` for what concerns every garment; what had come by then is
-        yielded first.
+        Raises :class:`CaptionError` for errors that affect every garment, after yielding the
+        outcomes that arrived before.
         """
-        return self._one_by_one(jobs, meter)
+        return self._describe_each(jobs, meter)
 
-    def _one_by_one(self, jobs: Iterable[Job], meter: Meter | None) -> Generator[list[Described], None, None]:
+    def _describe_each(self, jobs: Iterable[Job], meter: Meter | None) -> Generator[list[Described], None, None]:
         group: list[Described] = []
-        began = time.monotonic()
+        started = time.monotonic()
         for job in jobs:
             if meter is not None and not meter.reserve():
                 break
             try:
                 outcome = self.describe_one(job)
             except BaseException:
-                yield group  # perhaps paid for: it is recorded before the error ends it all
+                yield group  # may have been paid for, so it is recorded before the error
                 raise
             if meter is not None:
                 meter.came(outcome.usage)
             group.append(Described(job, outcome))
-            if len(group) == _GROUP or time.monotonic() - began > _GROUP_SECONDS:
+            if len(group) == _GROUP or time.monotonic() - started > _GROUP_SECONDS:
                 yield group
-                group, began = [], time.monotonic()
+                group, started = [], time.monotonic()
         if group:
             yield group
 
     def read_answer(
         self, answer: str, class_name: str | None, *, model: str | None = None, seconds: float = 0.0
     ) -> Outcome:
-        """The outcome of an answer as ``arrived`` was given it, by ``model`` (default: its own)."""
+        """Return the outcome of an answer as ``arrived`` gets it; ``model`` defaults to its own."""
         raise NotImplementedError
 
     def read_text(self, text: str, class_name: str | None, *, model: str, usage: dict[str, int]) -> Outcome:
-        """The outcome of a recorded text (``Outcome.raw``), checked as if it had just come."""
+        """Return the outcome of a recorded text (``Outcome.raw``), validated like a new answer."""
         try:
-            described = parse(text, class_name, self.vocabulary)
+            description = parse(text, class_name, self.vocabulary)
         except CaptionError as error:
             return Outcome("invalid", self.name, model, raw=text, usage=usage, error=str(error))
-        return Outcome("done", self.name, model, description=described, raw=text, usage=usage)
+        return Outcome("done", self.name, model, description=description, raw=text, usage=usage)
 
     def batches(
         self,
@@ -285,27 +289,30 @@ class Captioner(ABC):
         ledger: Ledger,
         most: int | None = None,
     ) -> AbstractContextManager[Batches]:
-        """The batches of a folder.
+        """Return the batches of a folder.
 
         Args:
-            folder: Where they are kept; made if it is missing.
-            picture: Makes a garment's crop; None where the garment is gone.
-            record: Keeps outcomes, for good when it returns.
-            ledger: Knows what this user has planned: nothing else is sent.
-            most: Requests to send in all; None for any number.
+            folder: The folder of the batches; created if missing.
+            picture: Makes a garment's crop; None if the garment no longer exists.
+            record: Records outcomes durably before it returns.
+            ledger: Records what this user planned: nothing else is sent.
+            most: Most requests to send; None for no limit.
         """
         raise NotImplementedError
 
     @classmethod
     def under_way(cls, folder: Path, ledger: Ledger) -> UnderWay:
-        """The garments that the batches of a folder are about."""
+        """Return the garments whose requests are pending in the batches of a folder."""
         return UnderWay()
 
     @classmethod
     def open_batches(cls, folder: Path) -> list[dict[str, Any]]:
-        """The unfinished batches of a folder, for a document."""
+        """Return the unfinished batches of a folder, as documents."""
         return []
 
     def translate(self, texts: Sequence[str]) -> list[str]:
-        """Translate texts into English. Only for those in ``TRANSLATORS``. Raises :class:`CaptionError`."""
+        """Translate texts into English. Only captioners in ``TRANSLATORS`` implement it.
+
+        Raises :class:`CaptionError`.
+        """
         raise NotImplementedError

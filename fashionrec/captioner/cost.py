@@ -1,7 +1,7 @@
-"""What captions cost: expected before the first one is asked for, counted while they come, and held below a limit.
+"""Cost of captions: estimated before the first request, metered during a run, and limited.
 
-Prices are those of the model's entry (``captioner.models``), in US$ per million tokens. The tokens of one caption are the mean
-of those that were measured; before any was, the captioner estimates them.
+Prices are those of the model's entry (``captioner.models``), in US$ per million tokens. The tokens
+of one caption are the mean of measured ones; before there are any, the captioner estimates them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tokens:
-    """What one caption takes. ``measured`` is how many answers say so; 0: it is an estimate."""
+    """The tokens of one caption. ``measured`` is the sample size; 0 for an estimate."""
 
     input: float
     output: float
@@ -28,14 +28,14 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Price:
-    """US$ per token."""
+    """A price in US$ per token."""
 
     input: float
     output: float
 
     @classmethod
     def of(cls, entry: CaptionModelConfig, *, batch: bool = False) -> Price | None:
-        """The price of a model's entry; None where it has none."""
+        """Return the price of a model's entry; None if it has none."""
         if entry.input_price is None or entry.output_price is None:
             return None
         share = entry.batch_price if batch else 1.0
@@ -49,28 +49,28 @@ class Price:
 
 
 class Meter:
-    """Counts what was spent, and says whether one more may be asked for. Shared by threads.
+    """Meters the cost of requests, and stops them at a limit. Shared by threads.
 
-    What is spent never passes ``cap`` by more than the requests under way cost above what was expected of them.
+    The cost exceeds ``cap`` at most by what the requests in flight cost above their estimate.
     """
 
     def __init__(self, price: Price | None, expected: Tokens, cap: float | None = None) -> None:
-        """Raises :class:`CaptionError` for a cap where no price is known."""
+        """Raise :class:`CaptionError` for a cap without a known price."""
         if cap is not None and price is None:
             raise CaptionError(
-                "what this model costs is not known, so a limit of the cost cannot be kept",
-                hint="set input_price and output_price in captioner.models, or leave out --max-cost",
+                "the price of this model is unknown, so a cost limit cannot be enforced",
+                hint="set input_price and output_price in captioner.models, or omit --max-cost",
             )
         self.price, self.expected, self.cap = price, expected, cap
         self.usage = {"input_tokens": 0, "output_tokens": 0}
         self.answers = 0
         self.stopped = False
-        self._under_way = 0
+        self._in_flight = 0
         self._lock = threading.Lock()
 
     @property
     def each(self) -> Tokens:
-        """The tokens of one caption: measured by this run as soon as it has some answers, else as expected."""
+        """The tokens per caption: measured in this run once it has 10 answers, else as expected."""
         if self.answers < 10:
             return self.expected
         return Tokens(
@@ -79,28 +79,28 @@ class Meter:
 
     @property
     def spent(self) -> float | None:
-        """US$ so far; None where the price is not known."""
+        """The cost so far in US$; None if the price is unknown."""
         return None if self.price is None else self.price.usage(self.usage)
 
     def cost_of(self, garments: int) -> float | None:
-        """US$ that so many more captions are expected to cost."""
+        """Return the expected cost of so many more captions, in US$."""
         return None if self.price is None else garments * self.price(self.each)
 
     def reserve(self) -> bool:
-        """Whether one more may be asked for; it is under way from now on."""
+        """Return whether one more request fits the limit; if so, count it as in flight."""
         with self._lock:
             if self.cap is not None and self.price is not None:
-                most = max(self.price(self.each), self.price(self.expected))
-                if self.price.usage(self.usage) + (self._under_way + 1) * most > self.cap:
+                max_cost = max(self.price(self.each), self.price(self.expected))
+                if self.price.usage(self.usage) + (self._in_flight + 1) * max_cost > self.cap:
                     self.stopped = True
                     return False
-            self._under_way += 1
+            self._in_flight += 1
             return True
 
     def came(self, usage: Mapping[str, int]) -> None:
-        """One that was under way has come, and has used so many tokens."""
+        """Count the usage of a finished request."""
         with self._lock:
-            self._under_way -= 1
+            self._in_flight -= 1
             if usage.get("input_tokens", 0) > 0:
                 self.answers += 1
             for key in self.usage:
@@ -108,7 +108,7 @@ class Meter:
 
 
 def dollars(amount: float | None) -> str:
-    """``US$ 0.0031``, ``US$ 12.40``, or that it is not known."""
+    """Format an amount: ``US$ 0.0031``, ``US$ 12.40``, or "cost unknown"."""
     if amount is None:
-        return "cost not known"
+        return "cost unknown"
     return f"US$ {amount:.4f}" if amount < 1 else f"US$ {amount:,.2f}"

@@ -1,7 +1,8 @@
-"""Words of a search, understood by the garment lexicon (``configs/attributes.yaml``): Korean into English, and the class named.
+"""The garment lexicon (``configs/attributes.yaml``) applied to search texts.
 
-FashionCLIP's text tower knows English only. A Korean text reaches it through here; what the lexicon does not know is told, and is
-still searched for as words.
+It translates Korean to English and finds the classes and attributes that a text names.
+FashionCLIP's text tower knows English only, so Korean texts are translated here. Words that the
+lexicon does not know are reported; word search still uses them.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ from fashionrec.common.korean import ENDINGS, without_ending
 _HANGUL = re.compile(r"[\uac00-\ud7a3]")
 _PIECE = re.compile(r"[\uac00-\ud7a3]+|[^\W_]+(?:[-'][^\W_]+)*|[^\w\s]|_", re.UNICODE)
 _AND = frozenset({"과", "와", "랑", "이랑", "하고", "및", "그리고"})
-#: Words that say nothing by themselves beside a value: "체크 패턴 스커트" is a checked skirt.
+#: Words without meaning next to a value: "체크 패턴 스커트" is a checked skirt.
 _FILLERS = frozenset(
     "패턴 무늬 컬러 색 색상 스타일 느낌 디자인 제품 상품 옷 것 추천 찾아줘 보여줘 좀 의류 패션".split()
 )
 
 
 class Understood(NamedTuple):
-    """A text as the lexicon reads it.
+    """A search text as the lexicon reads it.
 
-    ``english`` is what the encoder is asked, ``translated`` whether it is not the text itself;
-    ``classes`` and ``attributes`` (by field) are what is named, in order, ``unknown`` the Korean words
-    that the lexicon does not know.
+    ``english`` is the text for the encoder, ``translated`` whether it differs from the input;
+    ``classes`` and ``attributes`` (by field) are those named in the text, in order; ``unknown`` are
+    the Korean words missing from the lexicon.
     """
 
     english: str
@@ -46,141 +47,146 @@ class _Meaning(NamedTuple):
 
 
 def understand(text: str) -> Understood:
-    """What a search text says of garments. A text without Korean is left as it is; classes and values are found in it too."""
-    plain = unicodedata.normalize("NFKC", text)
+    """Find the classes and attributes in a search text, and translate its Korean words.
+
+    A text without Korean is returned unchanged.
+    """
+    normalized = unicodedata.normalize("NFKC", text)
     forms = _forms()
-    said: list[str] = []
+    words: list[str] = []
     unknown: list[str] = []
     meanings: list[_Meaning] = []
-    pieces = _PIECE.findall(plain)
+    pieces = _PIECE.findall(normalized)
     n = 0
     while n < len(pieces):
         piece = pieces[n]
         if _HANGUL.match(piece):
-            taken, found, rest = _korean(pieces, n, forms)
-            for meaning in found:
-                if _of_two_colours(meaning, meanings) and said[-1:] == [meanings[-1].english]:
-                    said.append("and")
+            consumed, new_meanings, unread = _korean(pieces, n, forms)
+            for meaning in new_meanings:
+                if _is_second_colour(meaning, meanings) and words[-1:] == [meanings[-1].english]:
+                    words.append("and")
                 meanings.append(meaning)
-                said.append(meaning.english)
-            if rest:
-                unknown.append(rest)
-            if _joins(pieces, n, taken, forms):
-                said.append("and")
-            n += taken
+                words.append(meaning.english)
+            if unread:
+                unknown.append(unread)
+            if _ends_with_and(pieces, n, consumed, forms):
+                words.append("and")
+            n += consumed
             continue
-        taken, known = _english(pieces, n, forms)
-        if known is not None:
-            meanings.append(known)
-        mixed = known is not None and _HANGUL.search(piece)  # H라인
-        said.append(known.english if known is not None and mixed else " ".join(pieces[n : n + taken]))
-        n += taken
+        consumed, match = _english(pieces, n, forms)
+        if match is not None:
+            meanings.append(match)
+        mixed = match is not None and _HANGUL.search(piece)  # H라인
+        words.append(match.english if match is not None and mixed else " ".join(pieces[n : n + consumed]))
+        n += consumed
     classes = dict.fromkeys(name for meaning in meanings for name in meaning.classes)
     attributes: dict[str, tuple[str, ...]] = {}
     for meaning in meanings:
         if meaning.attribute is not None:
             field, value = meaning.attribute
             attributes[field] = tuple(dict.fromkeys((*attributes.get(field, ()), value)))
-    korean = bool(_HANGUL.search(plain))
-    english = " ".join(_without_stray_and(said)) if korean else text
+    korean = bool(_HANGUL.search(normalized))
+    english = " ".join(_without_stray_and(words)) if korean else text
     return Understood(english, korean, tuple(classes), attributes, tuple(unknown))
 
 
 def _korean(pieces: list[str], n: int, forms: dict[str, _Meaning]) -> tuple[int, list[_Meaning], str]:
-    """How many pieces are read, what they mean, and what of them means nothing that is known."""
-    for more in (3, 2, 1):  # a value may be written in several words: 데님 팬츠
-        run = pieces[n : n + more]
-        if len(run) == more > 1 and all(map(_HANGUL.match, run)):
-            whole = "".join(run)
-            for end in (whole, without_ending(whole, ENDINGS)):
-                if end in forms:
-                    return more, [forms[end]], ""
-    found, rest = _compound(pieces[n], forms)
-    return 1, found, rest
+    """Return the number of pieces read, their meanings, and the part without a known meaning."""
+    for count in (3, 2, 1):  # a value may be written in several words: 데님 팬츠
+        run = pieces[n : n + count]
+        if len(run) == count > 1 and all(map(_HANGUL.match, run)):
+            joined = "".join(run)
+            for form in (joined, without_ending(joined, ENDINGS)):
+                if form in forms:
+                    return count, [forms[form]], ""
+    meanings, unread = _compound(pieces[n], forms)
+    return 1, meanings, unread
 
 
 def _compound(word: str, forms: dict[str, _Meaning]) -> tuple[list[_Meaning], str]:
-    """A Korean word as values one after another (체크스커트), its particles and fillers left out."""
+    """Split a Korean word into values (체크스커트), without its particles and fillers."""
     if word in _FILLERS or word in _AND:
         return [], ""
-    found: list[_Meaning] = []
-    rest = ""
+    meanings: list[_Meaning] = []
+    unread = ""
     at = 0
     while at < len(word):
         for size in range(len(word) - at, 0, -1):
             part = word[at : at + size]
             if part in forms and (size > 1 or (at == 0 and _only_particles(word[1:]))):
-                found.append(forms[part])
+                meanings.append(forms[part])
                 at += size
                 break
-            if found and part in _FILLERS:
+            if meanings and part in _FILLERS:
                 at += size
                 break
         else:
             tail = word[at:]
-            if found and _only_particles(tail):
+            if meanings and _only_particles(tail):
                 break
-            rest += word[at]
+            unread += word[at]
             at += 1
-    if rest and not found:
+    if unread and not meanings:
         stem = without_ending(word, ENDINGS)
         return ([forms[stem]], "") if stem in forms else ([], "" if stem in _FILLERS else stem)
-    return found, rest
+    return meanings, unread
 
 
-def _of_two_colours(meaning: _Meaning, before: list[_Meaning]) -> bool:
-    """Whether a colour stands behind another: 핑크 오렌지 is pink and orange."""
-    return bool(before and all(one.attribute and one.attribute[0] == "color" for one in (meaning, before[-1])))
+def _is_second_colour(meaning: _Meaning, before: list[_Meaning]) -> bool:
+    """Return whether a colour follows another one: 핑크 오렌지 is pink and orange."""
+    return bool(before and all(m.attribute and m.attribute[0] == "color" for m in (meaning, before[-1])))
 
 
 def _only_particles(tail: str) -> bool:
     while tail:
-        particle = next((one for one in ENDINGS if tail.startswith(one)), None)
+        particle = next((ending for ending in ENDINGS if tail.startswith(ending)), None)
         if particle is None:
             return False
         tail = tail[len(particle) :]
     return True
 
 
-def _joins(pieces: list[str], n: int, taken: int, forms: dict[str, _Meaning]) -> bool:
-    """Whether what was read says "and" to what follows."""
-    last = pieces[n + taken - 1]
+def _ends_with_and(pieces: list[str], n: int, consumed: int, forms: dict[str, _Meaning]) -> bool:
+    """Return whether the pieces end in a Korean word or particle for "and"."""
+    last = pieces[n + consumed - 1]
     if last in _AND:
         return True
-    return last not in forms and any(last.endswith(one) and len(last) > len(one) + 1 for one in _AND)
+    return last not in forms and any(last.endswith(particle) and len(last) > len(particle) + 1 for particle in _AND)
 
 
 def _english(pieces: list[str], n: int, forms: dict[str, _Meaning]) -> tuple[int, _Meaning | None]:
-    for more in (3, 2, 1):
-        run = pieces[n : n + more]
-        if len(run) == more and not any(map(_HANGUL.match, run)):
+    for count in (3, 2, 1):
+        run = pieces[n : n + count]
+        if len(run) == count and not any(map(_HANGUL.match, run)):
             for words in (" ".join(run), "".join(run)):
                 folded = words.casefold()
                 for word in (folded, *_singulars(folded), without_ending(folded, ENDINGS)):
                     if word in forms:
-                        return more, forms[word]
+                        return count, forms[word]
     return 1, None
 
 
 def _singulars(word: str) -> list[str]:
-    """What a word may be the plural of: dresses, bodies, hoodies, skirts."""
+    """Return the possible singulars of a word: dresses, bodies, hoodies, skirts."""
     endings = (("sses", "ss"), ("ies", "y"), ("s", ""))
-    return [word[: -len(end)] + instead for end, instead in endings if word.endswith(end) and len(word) > 3]
+    return [
+        word[: -len(ending)] + replacement for ending, replacement in endings if word.endswith(ending) and len(word) > 3
+    ]
 
 
-def _without_stray_and(said: list[str]) -> list[str]:
-    kept: list[str] = []
-    for word in said:
-        if word == "and" and (not kept or kept[-1] == "and"):
+def _without_stray_and(words: list[str]) -> list[str]:
+    cleaned: list[str] = []
+    for word in words:
+        if word == "and" and (not cleaned or cleaned[-1] == "and"):
             continue
-        kept.append(word)
-    while kept and kept[-1] == "and":
-        kept.pop()
-    return kept
+        cleaned.append(word)
+    while cleaned and cleaned[-1] == "and":
+        cleaned.pop()
+    return cleaned
 
 
 def _korean_nouns(vocabulary: Vocabulary) -> list[tuple[str, str, str]]:
-    """The Korean words for garments, each with its class and its English word."""
+    """Return the Korean words for garments, each with its class and its English word."""
     return [
         (word, name, noun.text[0])
         for name, noun in vocabulary.classes.items()
@@ -190,7 +196,7 @@ def _korean_nouns(vocabulary: Vocabulary) -> list[tuple[str, str, str]]:
 
 
 def _with_noun(word: str, meaning: _Meaning, nouns: Sequence[tuple[str, str, str]]) -> _Meaning:
-    """A value's word that ends in a garment (와이드팬츠) names the garment too."""
+    """Add the class if a value's word ends in the noun of a garment (와이드팬츠)."""
     for ending, name, english in nouns:
         if word.endswith(ending) and len(word) > len(ending):
             return _Meaning(f"{meaning.english} {english}", (name,), meaning.attribute)
@@ -199,7 +205,10 @@ def _with_noun(word: str, meaning: _Meaning, nouns: Sequence[tuple[str, str, str
 
 @cache
 def _forms() -> dict[str, _Meaning]:
-    """Every word of the lexicon, folded (Korean without spaces), and what it means; of several meanings the first."""
+    """Return the meaning of every word of the lexicon; the first one if it has several.
+
+    Words are case-folded, Korean ones without spaces.
+    """
     vocabulary = load_vocabulary()
     nouns = _korean_nouns(vocabulary)
     forms: dict[str, _Meaning] = {}

@@ -1,4 +1,4 @@
-"""What became of one request for a caption. A failure is a recorded state, never a caption."""
+"""The result of one caption request. A failure is a recorded state, never a caption."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from typing import Literal, get_args
 
 from fashionrec.captioner.schema import Description
 
-#: done: described; refused: the model declines; filtered: a content filter; truncated: the answer was cut by its length
-#: limit; invalid: an answer that is not what was asked for; failed: no answer (``retryable`` where asking again can help).
+#: done: described; refused: by the model; filtered: by a content filter; truncated: cut off at the
+#: length limit; invalid: does not match the schema; failed: no answer (``retryable`` if a retry may
+#: help).
 State = Literal["done", "refused", "filtered", "truncated", "invalid", "failed"]
 STATES: tuple[str, ...] = get_args(State)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """``description`` is there exactly when ``state`` is ``done``; ``raw`` is the answer's text as it came, if one did.
+    """The result of one request; ``description`` is set exactly if ``state`` is ``done``.
 
-    ``captioner`` is its name in the settings; ``model`` what was asked; ``usage`` has input_tokens and output_tokens;
-    ``error`` is one short line without secrets.
+    ``raw`` is the text of the answer, if there was one; ``captioner`` the name in the settings;
+    ``model`` the requested model; ``usage`` has input_tokens and output_tokens; ``error`` is one
+    short line without secrets.
     """
 
     state: State
@@ -33,4 +35,4 @@ class Outcome:
 
     def __post_init__(self) -> None:
         if self.state not in STATES or (self.state == "done") != (self.description is not None):
-            raise ValueError(f"an outcome that is {self.state} with description {self.description!r}")
+            raise ValueError(f"the state {self.state!r} does not fit the description {self.description!r}")

@@ -1,4 +1,4 @@
-"""Sentences from attributes: noun phrases as a shop writes them.
+"""Phrases made of attributes: noun phrases as shops write them.
 
 "A navy striped long-sleeve round-neck T-shirt", "네이비 스트라이프 긴팔 라운드넥 티셔츠".
 """
@@ -9,13 +9,13 @@ from collections.abc import Mapping
 
 from fashionrec.captioner.vocabulary import NONE, UNKNOWN, Value, Vocabulary
 
-#: The order in which shops of both languages say them.
+#: The order of the words in shop titles, in both languages.
 _ORDER = ("pattern_scale", "pattern", "material", "fit", "length", "sleeve", "neckline")
 EN, KO = 0, 1
 
 
 def caption_en(vocabulary: Vocabulary, class_name: str, attributes: Mapping[str, str]) -> str:
-    """An English noun phrase with its article: "A navy and white striped short-sleeve top with buttons"."""
+    """Return an English phrase: "A navy and white striped short-sleeve top with buttons"."""
     noun, adjectives = _words(vocabulary, class_name, attributes, EN)
     text = with_article(" ".join([*adjectives, noun]))
     closure, graphic = value_of(vocabulary, "closure", attributes), value_of(vocabulary, "graphic", attributes)
@@ -27,7 +27,7 @@ def caption_en(vocabulary: Vocabulary, class_name: str, attributes: Mapping[str,
 
 
 def caption_ko(vocabulary: Vocabulary, class_name: str, attributes: Mapping[str, str]) -> str:
-    """A Korean noun phrase: "네이비 화이트 스트라이프 반팔 라운드넥 티셔츠"."""
+    """Return a Korean noun phrase: "네이비 화이트 스트라이프 반팔 라운드넥 티셔츠"."""
     noun, adjectives = _words(vocabulary, class_name, attributes, KO)
     graphic, closure = value_of(vocabulary, "graphic", attributes), value_of(vocabulary, "closure", attributes)
     if graphic is not None:
@@ -38,7 +38,7 @@ def caption_ko(vocabulary: Vocabulary, class_name: str, attributes: Mapping[str,
 
 
 def with_article(phrase: str) -> str:
-    """The phrase with "a" or "an", or with none before what has two legs ("navy shorts")."""
+    """Add "a" or "an" to a phrase, unless its noun is plural ("navy shorts")."""
     last = phrase.rsplit(" ", 1)[-1]
     if last.endswith("s") and not last.endswith("ss"):
         return phrase
@@ -48,7 +48,7 @@ def with_article(phrase: str) -> str:
 def _words(
     vocabulary: Vocabulary, class_name: str, attributes: Mapping[str, str], language: int
 ) -> tuple[str, list[str]]:
-    """The noun, and the words before it: colour first, nothing that the noun already says."""
+    """Return the noun and the words before it, colour first, without those that repeat the noun."""
     kind = _kind(vocabulary, class_name, attributes)
     noun = kind.text[language] if kind else vocabulary.classes[class_name].text[language]
     color, second = value_of(vocabulary, "color", attributes), value_of(vocabulary, "second_color", attributes)
@@ -65,14 +65,14 @@ def _words(
 
 
 def _kind(vocabulary: Vocabulary, class_name: str, attributes: Mapping[str, str]) -> Value | None:
-    """The sub-category: the one told, else the one that follows from what it is known by (a hood and a zip)."""
-    told = value_of(vocabulary, "sub_category", attributes)
-    if told is not None:
-        return told
+    """Return the sub-category, or the one that the other attributes imply (a hood and a zip)."""
+    given = value_of(vocabulary, "sub_category", attributes)
+    if given is not None:
+        return given
     kinds = vocabulary.values("sub_category", class_name).values()
-    following = [kind for kind in kinds if kind.implies and kind.implies.items() <= attributes.items()]
-    following = [kind for kind in following if "material" not in kind.implies]  # not all that is of cotton is a chino
-    return max(following, key=lambda kind: len(kind.implies), default=None)
+    implied = [kind for kind in kinds if kind.implies and kind.implies.items() <= attributes.items()]
+    implied = [kind for kind in implied if "material" not in kind.implies]  # cotton trousers need not be chinos
+    return max(implied, key=lambda kind: len(kind.implies), default=None)
 
 
 def _implied(vocabulary: Vocabulary, class_name: str, attributes: Mapping[str, str], field: str) -> bool:
@@ -81,6 +81,6 @@ def _implied(vocabulary: Vocabulary, class_name: str, attributes: Mapping[str, s
 
 
 def value_of(vocabulary: Vocabulary, field: str, attributes: Mapping[str, str]) -> Value | None:
-    """The value that the attributes tell of a field; None for unknown, none, and words of another vocabulary."""
+    """Return the value of a field; None for unknown, none, and words outside the vocabulary."""
     word = attributes.get(field, "")
     return None if word in ("", UNKNOWN, NONE) else vocabulary.fields[field].values.get(word)

@@ -13,27 +13,30 @@ if TYPE_CHECKING:
 
 
 def captioner_class(name: str) -> type[Captioner]:
-    """The class of a registered captioner."""
+    """Return the class of a registered captioner."""
     module, _, attribute = CAPTIONERS[name].partition(":")
-    found: type[Captioner] = getattr(importlib.import_module(module, __package__), attribute)
-    return found
+    cls: type[Captioner] = getattr(importlib.import_module(module, __package__), attribute)
+    return cls
 
 
 def make_captioner(name: str, config: CaptionerConfig) -> Captioner:
-    """The captioner of a name; ``auto`` is the first that is ready, else the catalogue's encoder.
+    """Make the captioner of a name; ``auto`` is the first one ready, else the encoder's.
 
     Raises :class:`ConfigError` for settings that it cannot use.
     """
     if name == "auto":
-        name = next((one for one in CAPTIONERS if captioner_class(one).is_ready()), ENCODER)
+        name = next((candidate for candidate in CAPTIONERS if captioner_class(candidate).is_ready()), ENCODER)
     return captioner_class(name)(config)
 
 
 def shared_captioners() -> list[str]:
-    """The names of those whose captions hold in every catalogue (:attr:`Captioner.from_encoder`)."""
+    """Return the names of the captioners whose captions are valid in every catalogue.
+
+    These are the ones without :attr:`Captioner.from_encoder`.
+    """
     return [name for name in CAPTIONERS if not captioner_class(name).from_encoder]
 
 
 def batch_captioners() -> list[type[Captioner]]:
-    """The captioners that have batches."""
+    """Return the captioners that have batches."""
     return [kind for kind in map(captioner_class, CAPTIONERS) if kind.batch_folder is not None]

@@ -1,4 +1,4 @@
-"""The typed record that a caption is, the strict JSON schema that asks for it, and one view of it for each use."""
+"""The typed record of a caption, the strict JSON schema of a request, and the record's views."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from fashionrec.captioner.vocabulary import FIELDS, NONE, UNKNOWN, Vocabulary, k
 from fashionrec.errors import CaptionError
 from fashionrec.types import CLASS_NAMES
 
-#: A text tower reads at most 77 tokens; so many words of English stay below that.
+#: Words of an embedding text: English texts of this length stay below a text tower's 77 tokens.
 EMBEDDING_WORDS = 48
-#: Characters of an answer's text, and of one caption in it: ten times what a talkative model writes.
+#: Most characters of an answer's text, and of one caption: ten times those of a verbose model.
 MOST_ANSWER, MOST_CAPTION = 16_384, 1_000
 
 _HANGUL = re.compile("[가-힣]")
@@ -24,8 +24,11 @@ _LATIN = re.compile("[A-Za-z]")
 
 
 class Description(BaseModel):
-    """One garment in words. A field is ``""`` where it does not apply to the class or was not asked, ``unknown`` where
-    the captioner says that it cannot tell, ``none`` where the garment has none of it. ``confidence`` is 0..1.
+    """One garment in words.
+
+    A field is ``""`` if it does not apply to the class or was not requested, ``unknown`` if the
+    captioner cannot tell, ``none`` if the garment does not have the feature. ``confidence`` is
+    0..1.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,7 +55,10 @@ class Description(BaseModel):
 
 
 class InvalidAnswer(CaptionError):
-    """An answer that is not what was asked for. ``code`` is a short stable word: schema, too-long, language, control."""
+    """An answer that does not match the request.
+
+    ``code`` is a short stable word: schema, too-long, language, control.
+    """
 
     def __init__(self, reason: str, code: str = "schema") -> None:
         super().__init__(reason, state="invalid")
@@ -60,7 +66,7 @@ class InvalidAnswer(CaptionError):
 
 
 class Said(NamedTuple):
-    """What is said of a garment that somebody asks about: shown to a person, read by the text tower, and by field."""
+    """The description of a query's garment: to display, for the text tower, and by field."""
 
     shown: str
     text: str
@@ -68,10 +74,11 @@ class Said(NamedTuple):
 
 
 def json_schema(class_name: str | None, vocabulary: Vocabulary | None = None) -> dict[str, Any]:
-    """The strict JSON schema of a garment's description: an object whose keys are all required and all enumerated.
+    """Return the strict JSON schema of a description: all keys required, all values enumerated.
 
-    ``class_name`` None asks for the class too, with the fields and values of every class. The bounds of ``confidence``
-    are in its description and checked by :func:`parse`: not every server takes them in a schema.
+    With ``class_name`` None the class is requested too, with the fields and values of every class.
+    The range of ``confidence`` is in its description and checked by :func:`parse`, because not
+    every server supports ranges in a schema.
     """
     words = vocabulary or load_vocabulary()
     properties: dict[str, Any] = {
@@ -90,10 +97,11 @@ def json_schema(class_name: str | None, vocabulary: Vocabulary | None = None) ->
 
 
 def parse(raw_text: str, class_name: str | None, vocabulary: Vocabulary | None = None) -> Description:
-    """The description that an answer's text holds, checked against the schema of ``class_name``.
+    """Return the description in an answer's text, checked against the schema of ``class_name``.
 
-    Repaired are words or a code fence around it and another spelling of an allowed value; what does not apply to the class
-    that was answered is dropped. Raises :class:`CaptionError` with state ``invalid`` for anything else.
+    Repaired are words or a code fence around the JSON and other spellings of allowed values; fields
+    that do not apply to the answered class are dropped. Raises :class:`CaptionError` with state
+    ``invalid`` for anything else.
     """
     words = vocabulary or load_vocabulary()
     if len(raw_text) > MOST_ANSWER:
@@ -101,16 +109,16 @@ def parse(raw_text: str, class_name: str | None, vocabulary: Vocabulary | None =
     answer = _json(raw_text)
     if not isinstance(answer, dict):
         raise InvalidAnswer("the answer is not a JSON object")
-    asked = json_schema(class_name, words)["properties"]
-    missing, extra = [key for key in asked if key not in answer], [key for key in answer if key not in asked]
+    requested = json_schema(class_name, words)["properties"]
+    missing, extra = [key for key in requested if key not in answer], [key for key in answer if key not in requested]
     if missing or extra:
-        word, keys = ("lacks", missing) if missing else ("has the unknown", extra)
-        raise InvalidAnswer(f"the answer {word} {', '.join(ascii(key)[1:-1] for key in keys[:3])}")
+        problem, keys = ("lacks keys", missing) if missing else ("has unknown keys", extra)
+        raise InvalidAnswer(f"the answer {problem}: {', '.join(ascii(key)[1:-1] for key in keys[:3])}")
     category = answer["category"]
-    if category not in asked["category"]["enum"]:
+    if category not in requested["category"]["enum"]:
         raise InvalidAnswer("the answer's category is not allowed")
     values = {field: _value(words, field, answer[field], class_name) for field in words.fields_of(class_name)}
-    applying = {
+    applicable = {
         field: value
         for field, value in values.items()
         if (allowed := words.values(field, category)) and (value == UNKNOWN or value in allowed)
@@ -120,7 +128,7 @@ def parse(raw_text: str, class_name: str | None, vocabulary: Vocabulary | None =
         raise InvalidAnswer("the answer's confidence is not a number between 0 and 1")
     return Description(
         category=category,
-        **applying,
+        **applicable,
         caption_en=_sentence(answer["caption_en"], "caption_en", _LATIN, without=_HANGUL),
         caption_ko=_sentence(answer["caption_ko"], "caption_ko", _HANGUL),
         confidence=float(confidence),
@@ -128,7 +136,7 @@ def parse(raw_text: str, class_name: str | None, vocabulary: Vocabulary | None =
 
 
 def check_texts(description: Description) -> None:
-    """Raise :class:`InvalidAnswer` for texts that no answer could have brought: too long, or with control characters."""
+    """Raise :class:`InvalidAnswer` for texts that are too long or have control characters."""
     for field, value in vars(description).items():
         if field == "confidence":
             continue
@@ -139,41 +147,45 @@ def check_texts(description: Description) -> None:
 
 
 def attributes(description: Description) -> dict[str, str]:
-    """For filters: the category and every field that says something (no ``unknown``, no ``none``, nothing empty)."""
-    found = {"category": description.category}
+    """Return the category and every informative field (not ``unknown``, ``none`` or empty)."""
+    values = {"category": description.category}
     for field in FIELDS:
         value = str(getattr(description, field))
         if value not in ("", UNKNOWN, NONE):
-            found[field] = value
-    return found
+            values[field] = value
+    return values
 
 
 def embedding_text(
     description: Description, vocabulary: Vocabulary | None = None, *, most: int | None = EMBEDDING_WORDS
 ) -> str:
-    """For the text tower: the English caption and the attributes that it leaves out, with commas between them.
+    """Return the text for the text tower: the English caption, and the attributes missing from it.
 
-    At most ``most`` words; None keeps all, for who counts the tower's own tokens: see :func:`shortened`.
+    The text is cut to ``most`` words; None keeps all of them, for :func:`shortened`.
     """
     words = vocabulary or load_vocabulary()
     text = description.caption_en.rstrip(". ")
     for field, value in attributes(description).items():
         if field == "category":
             continue
-        known = words.fields[field].values.get(value)
-        if known is not None and known.silent:
+        entry = words.fields[field].values.get(value)
+        if entry is not None and entry.silent:
             continue
-        spellings = {value, *(known.text[:1] if known else ()), *(known.also if known else ())}
-        if not any(_says(text, spelling) for spelling in spellings):
-            text += f", {known.text[0] if known else value}"
+        spellings = {value, *(entry.text[:1] if entry else ()), *(entry.also if entry else ())}
+        if not any(_contains(text, spelling) for spelling in spellings):
+            text += f", {entry.text[0] if entry else value}"
     return " ".join(text.split()[:most]).rstrip(",")
 
 
 def shortened(texts: Sequence[str], count_cut: Callable[[Sequence[str]], Sequence[int]]) -> tuple[list[str], list[int]]:
-    """Texts that a text tower reads to their end, and of each how many tokens it lost for that.
+    """Shorten texts to the limit of a text tower; return them and the tokens that each lost.
 
-    ``count_cut`` tells how many tokens of each text lie beyond what the tower reads. Attributes go first, the last one before
-    the others; a caption that is too long by itself is cut where the tower stops reading.
+    Attributes are dropped first, from the last one on; a caption that is too long is cut by the
+    tower itself.
+
+    Args:
+        texts: Embedding texts.
+        count_cut: Returns the number of tokens of each text beyond the tower's limit.
     """
     fitting, lost = list(texts), [0] * len(texts)
     over = {n: count for n, count in enumerate(count_cut(fitting)) if count} if texts else {}
@@ -185,16 +197,16 @@ def shortened(texts: Sequence[str], count_cut: Callable[[Sequence[str]], Sequenc
                 fitting[n] = head
             else:
                 del over[n]
-        left = list(over)
-        counts = count_cut([fitting[n] for n in left]) if left else []
-        over = {n: count for n, count in zip(left, counts, strict=True) if count}
+        remaining = list(over)
+        counts = count_cut([fitting[n] for n in remaining]) if remaining else []
+        over = {n: count for n, count in zip(remaining, counts, strict=True) if count}
     return fitting, lost
 
 
 def lexical_text(description: Description, vocabulary: Vocabulary | None = None) -> str:
-    """For word search: both captions, and every other word, in both languages, for what they say.
+    """Return the text for word search: both captions, and the attributes in both languages.
 
-    A word that a caption says already is not said again: that would count as saying it twice.
+    Words that a caption contains are not repeated, because that would raise their term frequency.
     """
     words = vocabulary or load_vocabulary()
     noun = words.classes.get(description.category)
@@ -202,18 +214,18 @@ def lexical_text(description: Description, vocabulary: Vocabulary | None = None)
     for field, value in attributes(description).items():
         if field == "category":
             continue
-        known = words.fields[field].values.get(value)
-        parts += [value, korean(words, field, value), *(known.text if known else ()), *(known.also if known else ())]
-    said = f"{description.caption_en} {description.caption_ko}"
+        entry = words.fields[field].values.get(value)
+        parts += [value, korean(words, field, value), *(entry.text if entry else ()), *(entry.also if entry else ())]
+    text = f"{description.caption_en} {description.caption_ko}"
     for part in dict.fromkeys(parts):
-        # a Korean word is found inside another one (셔츠 in 셔츠블라우스), an English one is not
-        if part and not (part in said if _HANGUL.search(part) else _says(said, part)):
-            said += f" {part}"
-    return said
+        # Korean words match within others (셔츠 in 셔츠블라우스), English ones do not
+        if part and not (part in text if _HANGUL.search(part) else _contains(text, part)):
+            text += f" {part}"
+    return text
 
 
 def _json(raw_text: str) -> Any:
-    """The JSON of an answer, or, tried once, that between the first and the last brace of it."""
+    """Parse the JSON of an answer, or else the text from its first to its last brace."""
     with suppress(ValueError, RecursionError):
         return json.loads(raw_text)
     try:
@@ -226,9 +238,9 @@ def _value(words: Vocabulary, field: str, answer: Any, class_name: str | None) -
     if isinstance(answer, str):
         if answer.strip().casefold() == UNKNOWN:
             return UNKNOWN
-        found = words.find(field, answer, class_name)
-        if found is not None:
-            return found
+        value = words.find(field, answer, class_name)
+        if value is not None:
+            return value
     raise InvalidAnswer(f"the answer's {field} is not an allowed value")
 
 
@@ -242,5 +254,5 @@ def _sentence(answer: Any, key: str, needed: re.Pattern[str], without: re.Patter
     return text
 
 
-def _says(text: str, words: str) -> bool:
+def _contains(text: str, words: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text, re.IGNORECASE) is not None

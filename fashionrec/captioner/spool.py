@@ -1,8 +1,8 @@
-"""Answers as they come, written down before anything is done with them: a kill then loses only what the server still had.
+"""A spool of answers, written before anything else: a kill loses only unfinished requests.
 
-One signed line for each answer: a catalogue travels with what a killed run left in it, and answers
-of somebody else's run are not this user's. The file is emptied whenever all of it is recorded; what
-a killed process left is read by the next one.
+Each answer is one signed line: a copied catalogue may contain a spool, and answers from another
+user's run are not trusted. The file is truncated whenever all of it is recorded; the next run reads
+what a killed process left.
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ from fashionrec.common.folder import Folder
 from fashionrec.errors import CatalogueError, WriteError
 from fashionrec.types import Box
 
-_LONGEST_LINE = 1 << 20  # bytes; an answer as kept has at most a tenth of that
+_MAX_LINE = 1 << 20  # bytes; a stored answer has at most a tenth of that
 
 
 @dataclass(frozen=True)
 class Arrived:
-    """An answer as kept (:func:`fashionrec.captioner.openai.wire.essence`), the garment that it is of, the model that gave it."""
+    """A stored answer, its garment and the model that gave it.
+
+    ``body`` is made by :func:`fashionrec.captioner.openai.wire.essence`.
+    """
 
     place: Place
     model: str
@@ -37,44 +40,47 @@ class Arrived:
 
 
 class Spool:
-    """The file, opened by one process. Threads may append to it at once. Raises :class:`WriteError` where the disk refuses."""
+    """A spool file, opened by one process; its threads may append concurrently.
+
+    Raises :class:`WriteError` if the disk is full or fails.
+    """
 
     def __init__(self, path: Path, ledger: Ledger | None = None) -> None:
-        """``ledger`` signs what is written down; by default that of the user's cache."""
+        """Open the file; ``ledger`` signs the answers, by default that of the user's cache."""
         self.path = path
         self._ledger = ledger or Ledger()
-        self._ledger.signature(b"")  # a key that cannot be had is missed now
+        self._ledger.signature(b"")  # fail now if there is no key
         try:
             self._file: Any = _folder(path).open(path.name, "ab")
         except OSError as error:
-            raise self._refused(error) from None
+            raise self._write_error(error) from None
         self._lock = threading.Lock()
-        self._waiting = 0
+        self._unrecorded = 0
 
     def append(self, arrived: Arrived) -> None:
-        """Write an answer down; it survives the process from now on. One that comes after the end is left out."""
+        """Append an answer; from then on it survives the process. Ignored after :meth:`close`."""
         photo, class_name, box = arrived.place
         fields = [photo, class_name, list(map(float, box)), arrived.model, arrived.body, arrived.seconds]
-        data = json.dumps([*fields, self._ledger.signature(_signed(fields))]).encode() + b"\n"
+        data = json.dumps([*fields, self._ledger.signature(_signed_bytes(fields))]).encode() + b"\n"
         with self._lock:
-            if self._file is None:  # its number may be another file's by now
+            if self._file is None:  # its file descriptor may belong to another file
                 return
-            self._waiting += 1
+            self._unrecorded += 1
             try:
                 while data:
                     data = data[os.write(self._file.fileno(), data) :]
             except OSError as error:
-                raise self._refused(error) from None
+                raise self._write_error(error) from None
 
     def recorded(self, count: int) -> None:
-        """So many of those written down are recorded elsewhere: where that is all, the file is emptied."""
+        """Count answers as recorded elsewhere; once all of them are, truncate the file."""
         with self._lock:
-            self._waiting -= count
-            if not self._waiting and self._file is not None:
+            self._unrecorded -= count
+            if not self._unrecorded and self._file is not None:
                 os.ftruncate(self._file.fileno(), 0)
 
-    def _refused(self, error: OSError) -> WriteError:
-        return WriteError(f"{self.path} cannot be written: {error.strerror}", hint="make room, then run it again")
+    def _write_error(self, error: OSError) -> WriteError:
+        return WriteError(f"{self.path} cannot be written: {error.strerror}", hint="free disk space, then run it again")
 
     def close(self) -> None:
         with self._lock:
@@ -82,40 +88,40 @@ class Spool:
                 return
             self._file.close()
             self._file = None
-            if not self._waiting:
+            if not self._unrecorded:
                 _folder(self.path).remove(self.path.name)
 
 
 def read_signed(path: Path, ledger: Ledger | None = None) -> Iterator[tuple[Arrived | None, bool]]:
-    """Each answer of a file, None for a line that is none, and whether ``ledger`` has signed it.
+    """Yield each answer of a file (None for an invalid line), and whether ``ledger`` signed it.
 
-    A last line that its writer did not finish is left out. Raises :class:`CatalogueError` for a link.
+    An unfinished last line is skipped. Raises :class:`CatalogueError` for a symbolic link.
     """
     try:
         file = _folder(path).open(path.name)
     except FileNotFoundError:
         return
     with file:
-        while line := file.readline(_LONGEST_LINE):
+        while line := file.readline(_MAX_LINE):
             if not line.endswith(b"\n"):
-                if len(line) < _LONGEST_LINE:
+                if len(line) < _MAX_LINE:
                     return
                 yield None, False
-                while (rest := file.readline(_LONGEST_LINE)) and not rest.endswith(b"\n"):
+                while (rest := file.readline(_MAX_LINE)) and not rest.endswith(b"\n"):
                     continue
                 continue
             fields = _fields(line)
-            signed = fields is not None and len(fields) == 7 and ledger is not None
-            own = signed and ledger is not None and ledger.is_own(_signed(fields[:6]), fields[6])  # type: ignore[index]
-            yield _arrived(fields), own
+            has_signature = fields is not None and len(fields) == 7 and ledger is not None
+            is_own = has_signature and ledger is not None and ledger.is_own(_signed_bytes(fields[:6]), fields[6])  # type: ignore[index]
+            yield _arrived(fields), is_own
 
 
 def _fields(line: bytes) -> list[Any] | None:
     try:
-        found = parse_json(line)
+        fields = parse_json(line)
     except ValueError:
         return None
-    return found if isinstance(found, list) and len(found) in (6, 7) else None
+    return fields if isinstance(fields, list) and len(fields) in (6, 7) else None
 
 
 def _arrived(fields: list[Any] | None) -> Arrived | None:
@@ -134,7 +140,7 @@ def _arrived(fields: list[Any] | None) -> Arrived | None:
     return None
 
 
-def _signed(fields: list[Any]) -> bytes:
+def _signed_bytes(fields: list[Any]) -> bytes:
     return json.dumps(fields).encode()
 
 

@@ -1,4 +1,4 @@
-"""What the two files of what was paid for have in common: their transactions, and SQLite's errors as ours."""
+"""Common base of the SQLite files of paid work: transactions, and SQLite's errors as ours."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import ClassVar, Self
 from fashionrec.common.sqlite import UntrustedFile
 from fashionrec.errors import Busy, CatalogueError, WriteError
 
-#: What SQLite says where the disk is full or fails, also when a journal cannot be made beside the file.
-_REFUSED_BY_THE_DISK = ("full", "I/O", "unable to open")
+#: Parts of SQLite's messages when the disk is full or fails, or a journal cannot be created.
+_DISK_ERRORS = ("full", "I/O", "unable to open")
 
 
 class SqliteFile:
-    """A file opened by one process, closed at the end of its context."""
+    """An SQLite file used by one process; a context manager that closes it."""
 
     #: The hint for a damaged file.
     again: ClassVar[str]
@@ -34,20 +34,20 @@ class SqliteFile:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """Everything within is written, or nothing."""
+        """Run the block in a transaction: all of it is written, or nothing."""
         with self._guard():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
             except BaseException:
-                with suppress(sqlite3.Error):  # SQLite has rolled back itself where the disk refused
+                with suppress(sqlite3.Error):  # SQLite itself rolls back after a disk error
                     self._db.execute("ROLLBACK")
                 raise
             self._db.execute("COMMIT")
 
     @contextmanager
     def _guard(self) -> Iterator[None]:
-        """SQLite's errors as :class:`Busy`, :class:`WriteError` or :class:`CatalogueError`."""
+        """Map SQLite's errors to :class:`Busy`, :class:`WriteError` or :class:`CatalogueError`."""
         path = self.path
         try:
             yield
@@ -58,9 +58,12 @@ class SqliteFile:
                 raise Busy(f"{path} is being written by another process") from None
             if "no such" in str(error):
                 raise self._damaged(str(error)) from None
-            there = path.parent.is_dir() and not path.is_dir()
-            if there and any(word in str(error) for word in _REFUSED_BY_THE_DISK):
-                raise WriteError(f"{path} cannot be written: {error}", hint="what is in it is whole") from None
+            is_accessible = path.parent.is_dir() and not path.is_dir()
+            if is_accessible and any(word in str(error) for word in _DISK_ERRORS):
+                raise WriteError(
+                    f"{path} cannot be written: {error}",
+                    hint="its content is intact: check the disk space and the permissions",
+                ) from None
             raise CatalogueError(f"cannot use {path}: {error}") from None
         except sqlite3.DatabaseError as error:
             raise self._damaged(str(error)) from None

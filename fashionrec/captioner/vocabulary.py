@@ -1,4 +1,4 @@
-"""What a caption may say: the fields, their allowed values, and the words for them, from ``configs/attributes.yaml``."""
+"""The caption vocabulary (``configs/attributes.yaml``): fields, allowed values and words."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 UNKNOWN = "unknown"
 NONE = "none"
-#: The fields of a description that hold one of the allowed values, in the order in which they are asked.
+#: The fields of a description with an allowed value each, in the order of the schema.
 FIELDS: tuple[str, ...] = (
     "sub_category", "color", "second_color", "pattern", "pattern_scale", "material", "fit", "length", "sleeve",
     "neckline", "collar", "closure", "graphic", "style", "season",
@@ -25,19 +25,19 @@ FIELDS: tuple[str, ...] = (
 
 
 class Value(Section):
-    """One allowed value: ``ko`` as a shop files it, ``text`` as an English and a Korean sentence say it."""
+    """An allowed value: ``ko`` as shops file it, ``text`` as in English and Korean sentences."""
 
     name: str
     ko: Annotated[str, Bounds(min_length=1)]
     text: tuple[str, str]
     classes: tuple[str, ...] = CLASS_NAMES
     also: tuple[str, ...] = ()
-    implies: dict[str, str] = {}  # noqa: RUF012  (a section is never changed)
+    implies: dict[str, str] = {}  # noqa: RUF012  (sections are immutable)
     silent: bool = False
 
 
 class FieldSpec(Section):
-    """One field: what is asked, of which classes, and its values by name."""
+    """A field: its description for the model, its classes, and its values by name."""
 
     ask: Annotated[str, Bounds(min_length=1)]
     classes: tuple[str, ...] = CLASS_NAMES
@@ -46,21 +46,21 @@ class FieldSpec(Section):
 
 
 class ClassNoun(Section):
-    """What a garment of a class is called where no sub-category is known."""
+    """The noun of a class, for garments without a known sub-category."""
 
     text: tuple[str, str]
     also: tuple[str, ...] = ()
 
 
 class Vocabulary(Section):
-    """All that a caption may say. Raises :class:`ConfigError` on loading where the YAML contradicts itself."""
+    """All allowed values. Raises :class:`ConfigError` on loading for a contradictory YAML file."""
 
     classes: dict[str, ClassNoun]
     prompts: Annotated[tuple[str, ...], Bounds(min_length=1)]
     fields: dict[str, FieldSpec]
 
     def values(self, field: str, class_name: str | None) -> dict[str, Value]:
-        """The values that a field may have for a class, by name; of all classes for None; empty where none apply."""
+        """Return the values of a field for a class by name, or of all classes for None."""
         spec = self.fields[field]
         if class_name is None:
             return dict(spec.values)
@@ -69,50 +69,56 @@ class Vocabulary(Section):
         return {name: value for name, value in spec.values.items() if class_name in value.classes}
 
     def fields_of(self, class_name: str | None) -> tuple[str, ...]:
-        """The fields that apply to a class (None: all), in order."""
+        """Return the fields that apply to a class (None: all), in order."""
         return tuple(field for field in FIELDS if self.values(field, class_name))
 
     def find(self, field: str, word: str, class_name: str | None = None) -> str | None:
-        """The allowed value that a word means: its own name, its Korean word, or another word for it; else None."""
+        """Return the allowed value of a word: its name, its Korean word or a synonym; else None."""
         values = self.values(field, class_name)
-        wanted = _plain(word)
+        wanted = _normalized(word)
         for name in values:
-            if _plain(name) == wanted:
+            if _normalized(name) == wanted:
                 return name
         for name, value in values.items():
-            if wanted in {_plain(other) for other in (value.ko, *value.text, *value.also)}:
+            if wanted in {_normalized(synonym) for synonym in (value.ko, *value.text, *value.also)}:
                 return name
         return None
 
 
 @lru_cache(maxsize=4)
 def load_vocabulary(path: Path | None = None) -> Vocabulary:
-    """The vocabulary of a YAML file, by default the shipped one; read once. Raises :class:`ConfigError`."""
+    """Load the vocabulary of a YAML file, by default the shipped one; cached.
+
+    Raises :class:`ConfigError`.
+    """
     path = path or config_dir() / "attributes.yaml"
     tree = read_yaml(path, like="configs/attributes.yaml")
     try:
         vocabulary = Vocabulary.model_validate(_expand(tree))
-    except Invalid as wrong:
-        raise ConfigError(f"{path}: {'.'.join(wrong.path)}: {wrong.message}", hint=_HINT) from None
+    except Invalid as error:
+        raise ConfigError(f"{path}: {'.'.join(error.path)}: {error.message}", hint=_HINT) from None
     for problem in _contradictions(vocabulary):
         raise ConfigError(f"{path}: {problem}", hint=_HINT)
     return vocabulary
 
 
 def vocabulary_of(config: CaptionerConfig) -> Vocabulary:
-    """The vocabulary that ``captioner.vocabulary`` names, else the shipped one. Raises :class:`ConfigError`."""
+    """Load the vocabulary of ``captioner.vocabulary``, or the shipped one.
+
+    Raises :class:`ConfigError`.
+    """
     return load_vocabulary(Path(config.vocabulary) if config.vocabulary else None)
 
 
-_HINT = "the comment at the top of configs/attributes.yaml says how a value is written"
+_HINT = "the format is described at the top of configs/attributes.yaml"
 
 
-def _plain(word: str) -> str:
+def _normalized(word: str) -> str:
     return " ".join(word.replace("-", " ").replace("_", " ").casefold().split())
 
 
 def _expand(tree: Any) -> Any:
-    """The short forms written out: ``black: 블랙`` becomes a value with its name and its words."""
+    """Expand the short forms: ``black: 블랙`` becomes a value with its name and its words."""
     if not isinstance(tree, Mapping) or not isinstance(tree.get("fields"), Mapping):
         return tree
     return {**tree, "fields": {str(name): _expand_field(field) for name, field in tree["fields"].items()}}
@@ -137,22 +143,22 @@ def _contradictions(vocabulary: Vocabulary) -> Iterator[str]:
             yield f"the field {field} is missing"
     for field, spec in vocabulary.fields.items():
         if field not in FIELDS:
-            yield f"there is no field {field}; {nearest(field, FIELDS) or 'fields: ' + ', '.join(FIELDS)}"
+            yield f"unknown field {field}; {nearest(field, FIELDS) or 'fields: ' + ', '.join(FIELDS)}"
         for name, value in spec.values.items():
             where = f"{field}.{name}"
             if name == UNKNOWN:
-                yield f"{where}: unknown is always allowed and never listed"
+                yield f"{where}: do not list {UNKNOWN}, it is always allowed"
             for class_name in (*spec.classes, *value.classes):
                 if class_name not in CLASS_NAMES:
-                    yield f"{where}: there is no class {class_name}"
+                    yield f"{where}: unknown class {class_name}"
             if not set(value.classes) & set(spec.classes):
-                yield f"{where} is for no class that {field} is for"
-            for other, implied in value.implies.items():
-                if other not in vocabulary.fields or implied not in vocabulary.fields[other].values:
-                    yield f"{where} implies {other}: {implied}, which is not an allowed value"
+                yield f"{where} and {field} have no class in common"
+            for implied_field, implied in value.implies.items():
+                if implied_field not in vocabulary.fields or implied not in vocabulary.fields[implied_field].values:
+                    yield f"{where} implies {implied_field}: {implied}, which is not an allowed value"
 
 
 def korean(vocabulary: Vocabulary, field: str, value: str) -> str:
-    """The Korean shop word of a value; empty where the vocabulary (edited since) does not know it."""
-    found = vocabulary.fields[field].values.get(value)
-    return found.ko if found else ""
+    """Return the Korean word of a value; empty for a value that the vocabulary no longer has."""
+    entry = vocabulary.fields[field].values.get(value)
+    return entry.ko if entry else ""

@@ -1,4 +1,5 @@
 """Captions by the catalogue's own encoder: zero-shot attributes, calibrated; no server.
 
-``provider.py`` is the captioner that the registry names; it asks ``captioner.py``, which knows vectors alone.
+``provider.py`` has the registered captioner; it uses ``captioner.py``, which works on vectors
+alone.
 """

@@ -1,8 +1,10 @@
-"""Probabilities that hold: a scale, and a bias for each value, fitted on garments whose attributes are known.
+"""Calibrated probabilities: a scale and a bias per value, fitted on labelled garments.
 
-An encoder's similarities tell values apart, but not how often each occurs, nor how sure it may be: some words lie near to all
-pictures. The scale is the temperature of Guo et al. 2017 ("On Calibration of Modern Neural Networks", section 4.2); the biases
-are those of their vector scaling, held to zero by a penalty. How strong that is is chosen on products that were left out.
+An encoder's similarities rank the values, but reflect neither how often each occurs nor how
+confident a prediction should be: some words are similar to every image. The scale is the
+temperature of Guo et al. 2017 ("On Calibration of Modern Neural Networks", section 4.2); the biases
+are those of their vector scaling, with an L2 penalty. The penalty is chosen by two-fold
+cross-validation over products.
 """
 
 from __future__ import annotations
@@ -12,102 +14,111 @@ from dataclasses import dataclass
 
 import numpy as np
 
-#: Fewer garments than this, or than three to a value, fit nothing.
+#: Least number of garments for a fit, which also needs three per value.
 LEAST = 24
-_LEAST_SCALE, _MOST_SCALE = 0.02, 3.0
-_STEPS = 25
-#: Penalties on the squares of the biases, as if so many garments spoke for none. The last leaves them out.
+_MIN_SCALE, _MAX_SCALE = 0.02, 3.0
+_MAX_STEPS = 25
+#: L2 penalties on the biases, in garments of evidence for no bias; infinity fits the scale alone.
 _PENALTIES = (0.3, 3.0, 30.0, np.inf)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """``probabilities = softmax(scale * logits + bias)``; ``bias`` float64 [values]; ``garments`` it was fitted on."""
+    """A fit: ``probabilities = softmax(scale * logits + bias)``, from so many ``garments``.
+
+    ``bias`` is float64 [values].
+    """
 
     scale: float
     bias: np.ndarray
     garments: int
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """Float64 [..., values] of logits of that shape."""
+        """Return probabilities float64 [..., values] for logits of that shape."""
         return softmax(self.scale * np.asarray(logits, np.float64) + self.bias)
 
 
 def fit(logits: np.ndarray, truth: np.ndarray, groups: Sequence[str]) -> Calibration | None:
-    """The calibration under which ``truth`` (int [n], numbers of values) is likeliest, given logits [n, values].
+    """Fit a calibration that maximises the likelihood of ``truth``; None for too few garments.
 
-    Garments of one of ``groups`` (their product) are left out together. None where there are too few garments to fit one.
+    Args:
+        logits: Float [n, values].
+        truth: Int [n], the index of each garment's value.
+        groups: The product of each garment; products are not split in the cross-validation.
     """
     count, values = logits.shape
-    names = {name: n % 2 for n, name in enumerate(dict.fromkeys(groups))}
-    if count < max(LEAST, 3 * values) or len(names) < 4:
+    folds = {name: n % 2 for n, name in enumerate(dict.fromkeys(groups))}
+    if count < max(LEAST, 3 * values) or len(folds) < 4:
         return None
-    logits, half = np.asarray(logits, np.float64), np.array([names[name] for name in groups])
-    surprises = []
+    logits, fold_of = np.asarray(logits, np.float64), np.array([folds[name] for name in groups])
+    losses = []
     for penalty in _PENALTIES:
         parts = []
-        for left_out in (0, 1):
-            seen, others = half != left_out, half == left_out
-            found = _fit(logits[seen], truth[seen], penalty)
-            parts.append(others.sum() * surprise(found.scale * logits[others] + found.bias, truth[others]))
-        surprises.append(sum(parts))
-    return _fit(logits, truth, _PENALTIES[int(np.argmin(surprises))])
+        for fold in (0, 1):
+            train, test = fold_of != fold, fold_of == fold
+            fitted = _fit(logits[train], truth[train], penalty)
+            parts.append(test.sum() * surprise(fitted.scale * logits[test] + fitted.bias, truth[test]))
+        losses.append(sum(parts))
+    return _fit(logits, truth, _PENALTIES[int(np.argmin(losses))])
 
 
 def softmax(values: np.ndarray) -> np.ndarray:
-    """Float64 of that shape, each row of the last axis adding up to 1."""
+    """Return the softmax over the last axis, float64."""
     values = np.asarray(values, np.float64)
-    odds = np.exp(values - values.max(axis=-1, keepdims=True))
-    return np.asarray(odds / odds.sum(axis=-1, keepdims=True))
+    exponentials = np.exp(values - values.max(axis=-1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))
 
 
 def sigmoid(values: np.ndarray, bias: float) -> np.ndarray:
-    """Float64 of that shape: the probability of each value by itself."""
+    """Return the probability of each value by itself, float64 of the same shape."""
     return np.asarray(1 / (1 + np.exp(-(np.asarray(values, np.float64) + bias))))
 
 
 def surprise(values: np.ndarray, truth: np.ndarray) -> float:
-    """Mean negative log-likelihood of ``truth`` [n] under softmax(``values`` [n, values]), in nats."""
+    """Return the mean negative log-likelihood of ``truth`` [n] in nats.
+
+    ``values`` [n, values] are the logits of a softmax.
+    """
     highest = values.max(axis=1)
     totals = np.log(np.exp(values - highest[:, None]).sum(axis=1)) + highest
     return float((totals - values[np.arange(len(truth)), truth]).mean())
 
 
 def _fit(logits: np.ndarray, truth: np.ndarray, penalty: float) -> Calibration:
-    """Newton's method on a convex function of few numbers: the scale first, then the bias of each value."""
+    """Minimise a convex loss by Newton's method; the parameters are the scale and the biases."""
     count, values = logits.shape
-    biased = not np.isinf(penalty)
-    ridge = np.full(values, penalty / count if biased else 0.0)
-    occurs = np.zeros((count, values))
-    occurs[np.arange(count), truth] = 1.0
-    at = np.concatenate([[1.0], np.zeros(values)])
+    has_bias = not np.isinf(penalty)
+    ridge = np.full(values, penalty / count if has_bias else 0.0)
+    one_hot = np.zeros((count, values))
+    one_hot[np.arange(count), truth] = 1.0
+    parameters = np.concatenate([[1.0], np.zeros(values)])
 
-    def loss(place: np.ndarray) -> float:
-        return surprise(place[0] * logits + place[1:], truth) + float(ridge @ place[1:] ** 2) / 2
+    def loss(parameters: np.ndarray) -> float:
+        return surprise(parameters[0] * logits + parameters[1:], truth) + float(ridge @ parameters[1:] ** 2) / 2
 
-    now = loss(at)
-    for _ in range(_STEPS):
-        odds = softmax(at[0] * logits + at[1:])
-        wrong, mean = odds - occurs, (odds * logits).sum(axis=1)
-        slope = np.concatenate([[(wrong * logits).sum() / count], wrong.mean(axis=0) + ridge * at[1:]])
-        bend = np.empty((values + 1, values + 1))
-        bend[0, 0] = ((odds * logits**2).sum(axis=1) - mean**2).mean()
-        bend[0, 1:] = bend[1:, 0] = (odds * (logits - mean[:, None])).mean(axis=0)
-        bend[1:, 1:] = np.diag(odds.mean(axis=0) + ridge) - odds.T @ odds / count
-        size = 1 + values if biased else 1
-        step = np.zeros_like(at)
-        step[:size] = np.linalg.solve(bend[:size, :size] + 1e-9 * np.eye(size), slope[:size])
-        part = 1.0
-        while part > 1e-4:
-            new = at - part * step
-            new[0] = np.clip(new[0], _LEAST_SCALE, _MOST_SCALE)
-            reached = loss(new)
-            if reached < now:
+    current = loss(parameters)
+    for _ in range(_MAX_STEPS):
+        probabilities = softmax(parameters[0] * logits + parameters[1:])
+        errors, mean = probabilities - one_hot, (probabilities * logits).sum(axis=1)
+        gradient = np.concatenate([[(errors * logits).sum() / count], errors.mean(axis=0) + ridge * parameters[1:]])
+        hessian = np.empty((values + 1, values + 1))
+        hessian[0, 0] = ((probabilities * logits**2).sum(axis=1) - mean**2).mean()
+        hessian[0, 1:] = hessian[1:, 0] = (probabilities * (logits - mean[:, None])).mean(axis=0)
+        hessian[1:, 1:] = np.diag(probabilities.mean(axis=0) + ridge) - probabilities.T @ probabilities / count
+        size = 1 + values if has_bias else 1
+        step = np.zeros_like(parameters)
+        step[:size] = np.linalg.solve(hessian[:size, :size] + 1e-9 * np.eye(size), gradient[:size])
+        step_size = 1.0
+        while step_size > 1e-4:
+            candidate = parameters - step_size * step
+            candidate[0] = np.clip(candidate[0], _MIN_SCALE, _MAX_SCALE)
+            candidate_loss = loss(candidate)
+            if candidate_loss < current:
                 break
-            part /= 2
+            step_size /= 2
         else:
             break
-        at, gained, now = new, now - reached, reached
-        if gained < 1e-7:
+        parameters, improvement, current = candidate, current - candidate_loss, candidate_loss
+        if improvement < 1e-7:
             break
-    return Calibration(float(at[0]), at[1:] - at[1:].mean(), count)
+    return Calibration(float(parameters[0]), parameters[1:] - parameters[1:].mean(), count)

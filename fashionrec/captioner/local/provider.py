@@ -1,4 +1,4 @@
-"""The captioner that needs no server: zero-shot attributes by the catalogue's own encoder."""
+"""The captioner without a server: zero-shot attributes by the catalogue's own encoder."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class EncoderCaptioner(Captioner):
-    """Tells attributes by the encoder of the catalogue that it is bound to.
+    """Predicts attributes with the encoder of the catalogue that it is bound to.
 
-    An encoder guesses values that it never saw, so only fields and values that occur in the
-    products' own data are told (all, where none occur). Its certainties are calibrated on the same.
+    An encoder guesses values that it never saw, so only fields and values that occur in the product
+    data are predicted (all, if none occur). The probabilities are calibrated on the same data.
     """
 
     name = "local"
@@ -52,9 +52,9 @@ class EncoderCaptioner(Captioner):
             model=self.model,
             probabilities=softmax if bias is None else partial(sigmoid, bias=bias),
         )
-        known = source.examples()
-        if known is not None:
-            captioner.calibrate(known.vectors, known.class_names, known.attributes, known.products)
+        examples = source.examples()
+        if examples is not None:
+            captioner.calibrate(examples.vectors, examples.class_names, examples.attributes, examples.products)
         return captioner
 
     def describe_one(self, job: Job) -> Outcome:
