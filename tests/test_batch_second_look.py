@@ -50,7 +50,7 @@ def test_a_batch_that_the_server_knows_no_more_has_failed_and_is_not_submitted_a
         client.batches.advance()
         server.batches.clear()
         done = client.batches.advance()
-        assert done.errors == ["batch batch-0: the server knows the batch no more"]
+        assert done.errors == ["batch batch-0: the server no longer has the batch"]
         assert count_by_state(client.cache) == {"failed": 3}
         assert client.batches.open_parts() == []
     assert server.batches == {}

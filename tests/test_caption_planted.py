@@ -183,9 +183,12 @@ def forge(index: Path, sql: str, *values: object) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda index: forge(index, "UPDATE parts SET model = 'gpt-5-pro'"), "not what was planned"),
-        (lambda index: forge(index, "UPDATE parts SET requests = 1"), "not what was planned"),
-        (lambda index: forge(index, "UPDATE parts SET state = 'uploaded', file_id = 'file-x'"), "not what was planned"),
+        (lambda index: forge(index, "UPDATE parts SET model = 'gpt-5-pro'"), "differs from the plan"),
+        (lambda index: forge(index, "UPDATE parts SET requests = 1"), "differs from the plan"),
+        (
+            lambda index: forge(index, "UPDATE parts SET state = 'uploaded', file_id = 'file-x'"),
+            "differs from the plan",
+        ),
         (lambda index: forge(index, "UPDATE parts SET token = ?", "0" * 32), "has no record"),
         (lambda index: forge(index, "UPDATE parts SET token = '../../x'"), "is damaged"),
         (lambda index: forge(index, "UPDATE parts SET requests = 'many'"), "is damaged"),
@@ -212,7 +215,7 @@ def test_a_file_of_requests_that_was_changed_is_refused(cli: Cli, index: Path, s
     path.write_bytes(data.replace(b"gpt-4o", b"gpt-9x"))
     done = cli("caption", "--index", "c", "--batch", "--resume")
     assert (done.code, sent(server)) == (2, [])
-    assert "is not the one that was planned" in done.err
+    assert "differs from the plan" in done.err
     path.write_bytes(data)
     assert cli("caption", "--index", "c", "--batch", "--resume").code == 0
 
@@ -257,7 +260,7 @@ def test_answers_of_another_batch_are_not_taken(cli: Cli, index: Path, server: B
         forge(index, "UPDATE parts SET state = ?, status = 'completed', output_file_id = 'file-0'", state)
         done = cli("caption", "--index", "c", "--batch", "--resume")
         assert done.code == 2, done.err
-        assert "whose answers are not taken" in done.err
+        assert "its answers are not used" in done.err
     assert not [one for one in server.others if one.startswith(("DELETE", "GET /files/"))]
 
 
@@ -266,7 +269,7 @@ def test_an_id_that_is_none_becomes_no_address(name: str, cli: Cli, index: Path,
     plant(index, server, 3, "submitted", batch_id=name)
     done = cli("caption", "--index", "c", "--batch", "--resume")
     assert done.code == 1, done.err
-    assert "is not the id of a file or batch" in done.err
+    assert "invalid file or batch id" in done.err
     assert [one for one in server.others if "/models/" not in one] == []
 
 
@@ -280,7 +283,7 @@ def test_a_file_name_that_a_server_makes_up_leads_nowhere(
     )
     done = cli("caption", "--index", "c", "--batch", "--resume")
     assert done.code == 1
-    assert "is not the id of a file or batch" in done.err
+    assert "invalid file or batch id" in done.err
 
 
 @pytest.mark.parametrize("entry", ["state.sqlite", "fashionrec-x.jsonl", "other"])

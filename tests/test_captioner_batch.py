@@ -455,7 +455,7 @@ def test_a_state_file_that_is_not_ours_is_refused_and_left_alone(tmp_path: Path)
     with sqlite3.connect(foreign) as db:
         db.execute("CREATE TABLE mine (x)")
     before = foreign.read_bytes()
-    with pytest.raises(CatalogueError, match="not a file of caption batches"):
+    with pytest.raises(CatalogueError, match="not a state of caption batches"):
         BatchState(foreign)
     text = tmp_path / "text.sqlite"
     text.write_text("no database" * 500)

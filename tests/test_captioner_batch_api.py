@@ -195,7 +195,7 @@ def test_what_is_no_id_is_not_asked_for(name: str, api: BatchApi, server: Server
     for request in requests:
         with pytest.raises(CaptionError) as caught:
             request()
-        assert str(caught.value) == f"{ascii(name)[:80]} is not the id of a file or batch"
+        assert str(caught.value) == f"invalid file or batch id {ascii(name)[:80]}"
         assert caught.value.hint == "check captioner.base_url"
     api.remove(name)
     assert server.came == []
@@ -208,7 +208,7 @@ def test_what_is_an_id(name: str) -> None:
 
 @pytest.mark.parametrize("found", [None, 3, SimpleNamespace(id=3), SimpleNamespace()])
 def test_what_has_no_id(found: object) -> None:
-    with pytest.raises(CaptionError, match="is not the id of a file or batch"):
+    with pytest.raises(CaptionError, match="invalid file or batch id"):
         checked_id(found)
 
 

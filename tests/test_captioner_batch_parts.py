@@ -125,7 +125,7 @@ def failed(error: str, retryable: bool) -> Outcome:
     return Outcome("failed", "openai", "gpt-4o", error=error, retryable=retryable)
 
 
-NO_JSON = "the server answered something other than JSON"
+NO_JSON = "the server's answer is not JSON"
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ LONG = b'{"custom_id": "' + b"x" * (1 << 18) + b'"}\n'
         ([nothing("failed", ("a", "one"), ("b", KEY), ("c", "three"), ("d", "four"))] * 2, 2, "a: one; b: [key]; c: three"),
         ([nothing("cancelled")], 1, "the batch was cancelled"),
         ([nothing("cancelled", ("a", "by you"))], 1, "a: by you"),
-        *(([garbage(text)], 1, "its answer cannot be read") for text in (
+        *(([garbage(text)], 1, "the answer is unreadable") for text in (
             b"{\n", b"[]\n", b'{"id": 1}\n', b'{"custom_id": 3}\n', b"[" * 9000 + b"\n", b"\xff\n", LONG, LONG[:-1],
         )),
     ],
@@ -229,7 +229,7 @@ def test_a_request_that_is_too_large_has_failed_and_the_others_are_sent(server: 
     with Part(server, tmp_path, limits={"bytes": 4000}, body=bodies.__getitem__) as part:
         part.batches.add(places)
         assert part.batches.advance() == BatchProgress(submitted=1, outstanding=1)
-        assert part.outcomes == [(place(0), failed("the request is larger than a batch's file may be", False))]
+        assert part.outcomes == [(place(0), failed("the request exceeds the size limit of a batch file", False))]
         assert part.batches.state.find([custom_id(place(2))]) == {}, "it is gone"
         part.batches.advance()
     line = (
@@ -338,19 +338,19 @@ def test_a_part_of_which_nothing_is_left_is_given_up(server: BatchServer, tmp_pa
         assert part.batches.state.sent_in(open_.part, at_least=2) == []
 
 
-DISCARD = "--batch --discard-unsent plans its garments anew: nothing was paid for it"
+DISCARD = "--batch --discard-unsent plans its garments again; nothing was paid for it"
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (None, "has no record in {ledger}: you did not plan it, or with an older fashionrec"),
+        (None, "has no record in {ledger}: another user or an older fashionrec planned it"),
         ({"folder": "/elsewhere"}, "was planned for /elsewhere"),
-        ({"model": "m-2"}, "is not what was planned: 2 requests of m-2"),
-        ({"requests": 1234}, "is not what was planned: 1,234 requests of gpt-4o"),
-        ({"bytes": 1}, "is not what was planned: 2 requests of gpt-4o"),
+        ({"model": "m-2"}, "differs from the plan: 2 requests of m-2"),
+        ({"requests": 1234}, "differs from the plan: 1,234 requests of gpt-4o"),
+        ({"bytes": 1}, "differs from the plan: 2 requests of gpt-4o"),
         ({"server": "http://other/v1"}, "was planned for http://other/v1, not {server}"),
-        ({"sha256": "0" * 64}, "its file fashionrec-{token}.jsonl is not the one that was planned"),
+        ({"sha256": "0" * 64}, "its file fashionrec-{token}.jsonl differs from the plan"),
     ],
 )
 def test_a_part_that_is_not_as_it_was_planned_is_not_sent(
@@ -384,7 +384,7 @@ def test_a_part_for_another_model_than_is_asked_is_not_sent(server: BatchServer,
         with batches, pytest.raises(CatalogueError) as caught:
             batches.advance()
     assert str(caught.value).endswith(
-        "part 1 (2 requests, gpt-4o) was planned for another model than captioner.model, which is gpt-6-luna"
+        "part 1 (2 requests, gpt-4o) was planned for another model than captioner.model (gpt-6-luna)"
     )
 
 
@@ -402,7 +402,7 @@ def test_what_is_refused_holds_up_no_answers(server: BatchServer, tmp_path: Path
     with Part(server, tmp_path) as part:
         with pytest.raises(Refused) as caught:
             part.batches.advance()
-        assert str(caught.value).endswith("with an older fashionrec (and 1 more)")
+        assert str(caught.value).endswith("an older fashionrec planned it (and 1 more)")
         assert [one.photo_sha256 for one, _ in part.outcomes] == [place(9).photo_sha256]
         assert part.batches.discard_unsent() == 2
 
@@ -412,8 +412,8 @@ def test_a_batch_of_another_server_is_named(server: BatchServer, tmp_path: Path)
         part.batches.state.write_part("a" * 32, "shop.test\x1b[2J", "gpt-4o", [], 1)
         with pytest.raises(CaptionError) as caught:
             part.batches.advance()
-    assert str(caught.value) == (rf"a batch of this catalogue is at shop.test\x1b[2J, not at {host(server.base_url)}")
-    assert caught.value.hint == "set captioner.base_url as it was, and collect it with --batch --resume"
+    assert str(caught.value) == (rf"a batch of this catalogue is on shop.test\x1b[2J, not on {host(server.base_url)}")
+    assert caught.value.hint == "restore captioner.base_url and collect it with --batch --resume"
 
 
 # -- looks
@@ -425,7 +425,7 @@ def test_a_batch_that_found_no_room_is_told_and_submitted_again(server: BatchSer
         part.batches.add([place(0)])
         part.batches.advance()
         (before,) = part.batches.open_parts()
-        waits = f"a batch waits for room at {host(server.base_url)}: rate_limit_exceeded: full"
+        waits = f"the queue of {host(server.base_url)} is full, the batch is submitted later: rate_limit_exceeded: full"
         # nothing was spent on the first: the second is within the limit
         assert part.batches.advance() == BatchProgress(submitted=1, outstanding=1, errors=[waits])
         (after,) = part.batches.open_parts()
@@ -477,9 +477,9 @@ def test_answers_that_come_short_are_told(server: BatchServer, tmp_path: Path) -
         server.looks["batch-0"] = 5
         with pytest.raises(CaptionError) as caught:
             part.batches.advance()
-    assert str(caught.value) == "batch batch-0 has 2 answers, and its file holds 1"
+    assert str(caught.value) == "batch batch-0 has 2 answers, but its file has 1"
     assert caught.value.retryable
-    assert caught.value.hint == "nothing is submitted again before the whole file was there: try again later"
+    assert caught.value.hint == "try again later: nothing is submitted again before the file is complete"
 
 
 def test_answers_that_are_gone_are_told_of_each_garment(server: BatchServer, tmp_path: Path) -> None:
@@ -491,7 +491,7 @@ def test_answers_that_are_gone_are_told_of_each_garment(server: BatchServer, tmp
             update={"status": "completed", "output_file_id": "file-gone"}
         )
         assert part.batches.advance() == BatchProgress()
-        assert part.outcomes == [(place(0), failed("the batch's answers are gone", True))]
+        assert part.outcomes == [(place(0), failed("the server no longer has the batch's answers", True))]
 
 
 def test_answers_of_another_batch_are_named(server: BatchServer, tmp_path: Path) -> None:
@@ -501,8 +501,10 @@ def test_answers_of_another_batch_are_named(server: BatchServer, tmp_path: Path)
         part.batches.state.change(1, "submitted", token="b" * 32)
         with pytest.raises(CatalogueError) as caught:
             part.batches.advance()
-        assert str(caught.value) == (f"{part.folder}: part 1 is not of the batch batch-0, whose answers are not taken")
-        assert caught.value.hint == "move the folder away, or ask for a catalogue without it"
+        assert str(caught.value) == (
+            f"{part.folder}: part 1 does not belong to the batch batch-0; its answers are not used"
+        )
+        assert caught.value.hint == "move the folder away, or get a copy of the catalogue without it"
 
 
 # -- what others ask of a folder

@@ -164,10 +164,10 @@ def test_a_file_of_another_kind_or_version_is_refused(pragma: str, state: BatchS
         db.execute(f"PRAGMA {pragma}")
     with pytest.raises(CatalogueError) as caught:
         BatchState(state.path)
-    assert str(caught.value) == f"{state.path} is not a file of caption batches of this version"
+    assert str(caught.value) == f"{state.path} is not a state of caption batches of this version"
 
 
-AGAIN = "restore it from a copy, or move the folder away: what was submitted and not collected is lost then"
+AGAIN = "restore it from a backup, or move the folder away (answers not collected yet are then lost)"
 GOOD: dict[str, Any] = {"requests": 2**40 - 1, "bytes": 0, "completed": 0, "status": "s" * 2000, "error": None}
 
 
@@ -183,7 +183,7 @@ def test_a_part_that_was_not_written_by_us_is_damage(values: dict[str, Any], sta
     assert state.change(number, "ended", **GOOD).status == "s" * 2000
     with pytest.raises(CatalogueError) as caught:
         state.change(number, "ended", **values)
-    assert str(caught.value) == f"{state.path} is damaged: its part 1 is not one that fashionrec writes"
+    assert str(caught.value) == f"{state.path} is damaged: part 1 is invalid"
     assert caught.value.hint == AGAIN
 
 
@@ -198,7 +198,5 @@ def test_a_request_that_is_not_of_its_garment_is_damage(change: str, state: Batc
     name = "g-mine" if "mine" in change else custom_id(place(1))
     with pytest.raises(CatalogueError) as caught:
         list(state.waiting())
-    assert str(caught.value) == (
-        f"{state.path} is damaged: its request '{name}' is not of the garment that stands beside it"
-    )
+    assert str(caught.value) == (f"{state.path} is damaged: the id of request '{name}' does not match its garment")
     assert caught.value.hint == AGAIN

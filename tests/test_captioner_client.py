@@ -96,7 +96,7 @@ def test_a_key_that_no_server_takes_is_refused_before_it_is_sent(key: str) -> No
     for url in (None, "http://127.0.0.1:8000/v1"):
         with pytest.raises(CaptionError) as caught:
             find_key(settings("http://x/v1", base_url=url), key)
-        assert str(caught.value) == "OPENAI_API_KEY holds characters that no key has"
+        assert str(caught.value) == "OPENAI_API_KEY has invalid characters"
         assert caught.value.hint == "copy the key again"
 
 
@@ -190,10 +190,10 @@ PLACE = "127.0.0.1:PORT"
         (Reply(200, "x" * ((2 << 20) + 1)), "the answer is larger than 2,097,152 bytes", False),
         (
             Reply(200, "x", {"Content-Encoding": "br"}),
-            "the answer is compressed in a way that was not asked for ('br')",
+            "the answer has an unsupported compression ('br')",
             False,
         ),
-        (Reply(200, "x" * 99, {"Content-Encoding": "gzip"}), "the compressed answer cannot be read", False),
+        (Reply(200, "x" * 99, {"Content-Encoding": "gzip"}), "the compressed answer is invalid", False),
     ],
 )
 def test_what_is_told_of_a_garment_that_got_no_answer(reply: Reply, told: str | None, retryable: bool) -> None:
@@ -230,14 +230,14 @@ def test_an_answer_whose_compression_is_cut_is_told() -> None:
         captioner(f"{server.url}/v1", retries=0).caller() as caller,
     ):
         came = caller(BODY)
-    assert came == Outcome("failed", "openai", "gpt-4o", error="the compressed answer ends too early")
+    assert came == Outcome("failed", "openai", "gpt-4o", error="the compressed answer is truncated")
 
 
 @pytest.mark.parametrize(
     ("reply", "told", "hint"),
     [
-        (error(401, "wrong"), f"{PLACE} does not accept the key (401: wrong)", "check OPENAI_API_KEY"),
-        (error(403, "wrong"), f"{PLACE} does not accept the key (403: wrong)", "check OPENAI_API_KEY"),
+        (error(401, "wrong"), f"{PLACE} rejects the key (401: wrong)", "check OPENAI_API_KEY"),
+        (error(403, "wrong"), f"{PLACE} rejects the key (403: wrong)", "check OPENAI_API_KEY"),
         (
             error(404, "none"),
             f"{PLACE} has no model gpt-4o (404: none)",
@@ -254,7 +254,7 @@ def test_an_answer_whose_compression_is_cut_is_told() -> None:
         *(
             (
                 error(status, "odd", code=code, param=param),
-                f"{PLACE} refuses a setting of gpt-4o ({status}: odd)",
+                f"{PLACE} rejects a setting of gpt-4o ({status}: odd)",
                 "change captioner.models.gpt-4o.parameters",
             )
             for status, code, param in (
@@ -341,7 +341,7 @@ def test_a_caller_that_was_stopped_asks_no_more() -> None:
         with pytest.raises(CaptionError) as caught:
             caller.fetch("looking", lambda: None)
         assert server.requests == []
-    assert str(caught.value) == "looking: everything stopped"
+    assert str(caught.value) == "looking: stopped"
     assert caught.value.retryable
 
 
@@ -362,7 +362,7 @@ def looked(script: list[Reply], **options: Any) -> tuple[int, Any]:
     return len(server.requests), came
 
 
-AGAIN = "run it again later: it goes on where it is"
+AGAIN = "run it again later to resume"
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,7 @@ def test_amounts_are_shown_as_people_read_them() -> None:
 )
 def test_a_run_warns_from_sixty_days_before_the_end(today: str, says: str) -> None:
     notice = shutdown_notice(settings(), date.fromisoformat(today))
-    whole = f"OpenAI shuts gpt-4o down on 2027-01-14, {says}: move on with --set captioner.model=gpt-6-luna"
+    whole = f"OpenAI shuts gpt-4o down on 2027-01-14, {says}: switch with --set captioner.model=gpt-6-luna"
     assert notice == (whole if says else "")
 
 
@@ -200,7 +200,7 @@ def test_after_the_end_the_replacement_is_named() -> None:
         shutdown_notice(settings(), date(2027, 1, 15))
     assert str(caught.value) == "gpt-4o was shut down on 2027-01-14; gpt-6-luna replaces it"
     assert caught.value.hint == (
-        "move on with --set captioner.model=gpt-6-luna; captions that are there are kept, and nothing is asked again"
+        "switch with --set captioner.model=gpt-6-luna; existing captions are kept, and nothing is requested again"
     )
     assert shutdown_notice(settings(model="gpt-6-luna"), date(2027, 1, 15)) == ""
 
@@ -208,7 +208,7 @@ def test_after_the_end_the_replacement_is_named() -> None:
 def test_another_server_has_its_own_dates() -> None:
     local = settings(base_url="http://127.0.0.1:8000/v1")
     assert shutdown_notice(local, date(2027, 3, 1)) == ""
-    move = "move on with --set captioner.model=gpt-6-luna"
+    move = "switch with --set captioner.model=gpt-6-luna"
     assert shutdown_notice(local, date(2027, 3, 1), "2027-02-01") == (
         f"127.0.0.1:8000 shut gpt-4o down on 2027-02-01: {move}"
     )
@@ -221,7 +221,7 @@ def test_another_server_has_its_own_dates() -> None:
 def test_a_model_that_nothing_replaces() -> None:
     unknown = settings(model="my model", base_url="http://127.0.0.1:8000/v1")
     assert shutdown_notice(unknown, date(2027, 2, 1), "2027-02-01") == (
-        "127.0.0.1:8000 shuts my model down on 2027-02-01, in 0 days: move on with --set captioner.model=MODEL"
+        "127.0.0.1:8000 shuts my model down on 2027-02-01, in 0 days: switch with --set captioner.model=MODEL"
     )
     with pytest.raises(ConfigError) as caught:
         shutdown_notice(settings(model="my-model"), date(2027, 2, 2), "2027-02-01")

@@ -156,5 +156,7 @@ def test_a_folder_that_others_may_write_is_not_used(tmp_path: Path) -> None:
     assert not Ledger(tmp_path).can_sign()
     with pytest.raises(WriteError) as caught:
         ledger.record(PART)
-    assert str(caught.value) == (f"{ledger.folder} cannot be used: you must own it, and nobody else may have write access")
+    assert str(caught.value) == (
+        f"{ledger.folder} cannot be used: you must own it, and nobody else may have write access"
+    )
     assert caught.value.hint == "planned and paid captions are recorded there: set project.cache to a private folder"

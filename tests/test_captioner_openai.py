@@ -88,7 +88,7 @@ def test_the_end_of_a_model_is_asked_only_where_that_is_allowed() -> None:
         assert made.notice(ask=False) == ""
         assert server.others == []
         assert made.notice(ask=True) == (
-            f"{host(server.base_url)} shut gpt-4o down on 2020-01-02: move on with --set captioner.model=gpt-6-luna"
+            f"{host(server.base_url)} shut gpt-4o down on 2020-01-02: switch with --set captioner.model=gpt-6-luna"
         )
 
 
@@ -103,7 +103,7 @@ def test_settings_that_cannot_work_are_told() -> None:
     entry = load_config(env={}).config.captioner.models["gpt-4o"].model_copy(update={"parameters": {"tools": []}})
     with pytest.raises(ConfigError) as caught:
         shipped(models={"gpt-4o": entry})
-    assert str(caught.value) == "captioner.models.gpt-4o.parameters may not set tools"
+    assert str(caught.value) == "captioner.models.gpt-4o.parameters must not set tools"
 
 
 @pytest.mark.parametrize(("detail", "told"), [("auto", {}), ("low", {"detail": "low"}), ("high", {"detail": "high"})])
@@ -139,8 +139,8 @@ def test_what_is_recorded_is_read_again() -> None:
 def test_a_translation_that_did_not_come_is_told() -> None:
     with OpenAIServer([error(500, "down")]) as server, pytest.raises(CaptionError) as caught:
         captioner(server, retries=0).translate(["바지"])
-    assert str(caught.value) == "the words were not translated: 500: down"
-    assert caught.value.hint == "leave --translate out"
+    assert str(caught.value) == "the text was not translated: 500: down"
+    assert caught.value.hint == "omit --translate"
     with OpenAIServer([Reply(body=completion('{"english": ["pants", "top"]}'))]) as server:
         assert captioner(server).translate(["바지", "상의"]) == ["pants", "top"]
         assert server.requests[0].body["max_tokens"] == 500
@@ -245,7 +245,7 @@ def give_up(
     raise AssertionError("it was not given up")
 
 
-NO_CAPTIONS = "the server answers something other than captions"
+NO_CAPTIONS = "the server's answers are not captions"
 
 
 @pytest.mark.parametrize(
@@ -258,16 +258,16 @@ NO_CAPTIONS = "the server answers something other than captions"
 )
 def test_a_server_that_fails_all_is_given_up(reply: Reply, reason: str) -> None:
     came, caught = give_up([reply], 30, concurrency=1)
-    assert str(caught) == f"24 requests in a row failed, the last one: {reason}"
+    assert str(caught) == f"24 requests failed in a row, the last one with: {reason}"
     assert caught.retryable
-    assert caught.hint == "what was described is kept; go on later with `caption --retry failed`"
+    assert caught.hint == "finished captions are kept; resume later with `caption --retry failed`"
     assert came == 23
 
 
 def test_many_at_once_are_given_more_failures() -> None:
     came, caught = give_up([error(500, "down")], 60, concurrency=9)
     assert came >= 3 * 9 - 1
-    assert str(caught).endswith(" requests in a row failed, the last one: 500: down")
+    assert str(caught).endswith(" requests failed in a row, the last one with: 500: down")
 
 
 def test_one_answer_in_between_is_enough_to_go_on() -> None:

@@ -277,7 +277,11 @@ def test_without_a_class_what_does_not_apply_to_the_answered_one_is_dropped() ->
         ("x" * 16_385, "the answer has more than 16,384 characters", "too-long"),
         ("x" * 16_384, "the answer is not JSON", "schema"),
         ('{"category": "top"}', "the answer lacks keys: sub_category, color, second_color", "schema"),
-        (json.dumps({**answer(), "é": 1, "b": 2, "c": 3, "d": 4}), r"the answer has unknown keys: \xe9, b, c", "schema"),
+        (
+            json.dumps({**answer(), "é": 1, "b": 2, "c": 3, "d": 4}),
+            r"the answer has unknown keys: \xe9, b, c",
+            "schema",
+        ),
         (json.dumps(answer(category="dress")), "the answer's category is not allowed", "schema"),
         (json.dumps(answer(category=None)), "the answer's category is not allowed", "schema"),
         (json.dumps(answer(color="ultraviolet")), "the answer's color is not an allowed value", "schema"),

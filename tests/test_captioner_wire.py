@@ -70,7 +70,7 @@ def described(**changes: Any) -> str:
 
 USED = {"input_tokens": 400, "output_tokens": 90}
 NONE_USED = {"input_tokens": 0, "output_tokens": 0}
-NO_JSON = Outcome("failed", "openai", "m-1", error="the server answered something other than JSON", retryable=True)
+NO_JSON = Outcome("failed", "openai", "m-1", error="the server's answer is not JSON", retryable=True)
 NO_MESSAGE = Outcome("invalid", "openai", "m-1", usage=NONE_USED, error="the answer has no message")
 
 
@@ -103,19 +103,19 @@ def ended(state: Any, error: str, raw: str = "", used: dict[str, int] = USED) ->
         ({"error": "a text", "choices": [{"message": {}}]}, ended("invalid", "the answer is empty", used=NONE_USED)),
         (
             completion(None, refusal=f"I will not, {KEY}"),
-            ended("refused", "the model declines: I will not, [key]", "I will not, [key]"),
+            ended("refused", "the model refused: I will not, [key]", "I will not, [key]"),
         ),
-        (completion("{}", refusal="no"), ended("refused", "the model declines: no", "{}")),
+        (completion("{}", refusal="no"), ended("refused", "the model refused: no", "{}")),
         (completion("x", refusal="", finish="content_filter"), ended("filtered", "a content filter stopped the answer", "x")),
-        (completion("", refusal="no", finish="content_filter"), ended("refused", "the model declines: no", "no")),
+        (completion("", refusal="no", finish="content_filter"), ended("refused", "the model refused: no", "no")),
         (
             completion('{"ca', finish="length"),
-            ended("truncated", "the answer was cut: raise the model's token limit in captioner.models", '{"ca'),
+            ended("truncated", "the answer was truncated: raise the model's token limit in captioner.models", '{"ca'),
         ),
         (completion(" \n"), ended("invalid", "the answer is empty", " \n")),
         (completion(f"not {KEY}"), ended("invalid", "the answer is not JSON", "not [key]")),
-        (completion("y" * 20_000, refusal="z" * 20_000), ended("refused", "the model declines: …", "y" * (MOST_ANSWER + 1))),
-        (completion("", refusal="z" * 20_000), ended("refused", "the model declines: …", "z" * (MOST_ANSWER + 1))),
+        (completion("y" * 20_000, refusal="z" * 20_000), ended("refused", "the model refused: …", "y" * (MOST_ANSWER + 1))),
+        (completion("", refusal="z" * 20_000), ended("refused", "the model refused: …", "z" * (MOST_ANSWER + 1))),
     ],
 )  # fmt: skip
 def test_an_answer_that_is_no_description(body: Any, outcome: Outcome) -> None:
@@ -279,8 +279,8 @@ def test_a_translation_is_as_many_plain_phrases_as_were_asked() -> None:
 def test_any_other_translation_is_refused(english: Any, count: int) -> None:
     with pytest.raises(CaptionError) as caught:
         translated(english, count)
-    assert str(caught.value) == "the server's translation is not what was asked for"
-    assert caught.value.hint == "leave --translate out"
+    assert str(caught.value) == "the server's translation is invalid"
+    assert caught.value.hint == "omit --translate"
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ def test_any_other_translation_is_refused(english: Any, count: int) -> None:
     ],
 )  # fmt: skip
 def test_an_answer_that_holds_no_translation_is_refused(body: Any) -> None:
-    with pytest.raises(CaptionError, match="not what was asked for"):
+    with pytest.raises(CaptionError, match="translation is invalid"):
         read_translation(body, 1)
 
 

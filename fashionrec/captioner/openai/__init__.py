@@ -1,1 +1,1 @@
-"""Captions by OpenAI, or by any server that speaks its API: one request after another, or in batches."""
+"""Captions by OpenAI or any server with its API, request by request or in batches."""

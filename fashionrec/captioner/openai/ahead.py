@@ -1,4 +1,4 @@
-"""Work made ready ahead of those who wait for it: a bounded number of things, by a few threads, from one iterator."""
+"""A bounded prefetch: a few threads prepare the items of an iterator for its consumers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Generic, TypeVar
 S = TypeVar("S")
 R = TypeVar("R")
 
-_LOOK = 0.5  # seconds between two looks at whether everything stopped
+_POLL_SECONDS = 0.5  # between checks for a stop
 
 
 class Ahead(Generic[S, R]):
-    """``prepare`` of each thing of ``source``, at most ``most`` of them waiting to be taken. The order is that of finishing.
+    """Calls ``prepare`` for each item of ``source``; at most ``most`` results wait.
 
-    An error of the source or of ``prepare`` is raised to whoever takes next.
+    Results come in the order of completion. An error of the source or of ``prepare`` is raised by
+    the next :meth:`take`.
     """
 
     def __init__(
@@ -30,18 +31,18 @@ class Ahead(Generic[S, R]):
         name: str = "ahead",
     ) -> None:
         self._source, self._prepare, self._most, self._stop = iter(source), prepare, most, stop
-        self._reading = threading.Lock()  # an iterator is read by one at a time
+        self._reading = threading.Lock()  # iterators are not thread-safe
         self._changed = threading.Condition()
         self._ready: deque[R] = deque()
         self._preparing = threads
         self._error: BaseException | None = None
-        # daemons: an interrupted program ends without waiting
+        # daemons, so that an interrupted program ends without waiting
         self._threads = [threading.Thread(target=self._work, name=f"{name}-{n}", daemon=True) for n in range(threads)]
         for thread in self._threads:
             thread.start()
 
     def close(self, wait: float = 0.0) -> None:
-        """Everything has stopped: let go of all who wait, and give the threads ``wait`` seconds to end."""
+        """Stop, release all waiting threads, and wait up to ``wait`` seconds for the workers."""
         self._stop.set()
         with self._changed:
             self._changed.notify_all()
@@ -49,45 +50,45 @@ class Ahead(Generic[S, R]):
             thread.join(wait)
 
     def take(self) -> R | None:
-        """The next thing; None where there is none any more, or everything stopped."""
+        """Return the next result; None at the end of the source, or once stopped."""
         with self._changed:
             while not self._stop.is_set():
                 if self._error is not None:
                     raise self._error
                 if self._ready:
-                    made = self._ready.popleft()
+                    result = self._ready.popleft()
                     self._changed.notify_all()
-                    return made
+                    return result
                 if not self._preparing:
                     return None
-                self._changed.wait(_LOOK)
+                self._changed.wait(_POLL_SECONDS)
         return None
 
     def _work(self) -> None:
         try:
-            while self._room():
+            while self._wait_for_room():
                 with self._reading:
-                    found = next(self._source, self)
-                if found is self:
+                    item = next(self._source, self)
+                if item is self:
                     return
-                made = self._prepare(found)  # type: ignore[arg-type]
+                result = self._prepare(item)  # type: ignore[arg-type]
                 with self._changed:
-                    self._ready.append(made)
+                    self._ready.append(result)
                     self._changed.notify_all()
-        except BaseException as error:  # whatever it is, those who wait must hear of it
+        except BaseException as error:  # of any kind: the consumers must get it
             self._error = error
         finally:
             with self._changed:
                 self._preparing -= 1
                 self._changed.notify_all()
 
-    def _room(self) -> bool:
-        """Wait until one more may be made ready; False where everything stopped meanwhile."""
+    def _wait_for_room(self) -> bool:
+        """Wait until another item may be prepared; return False once stopped."""
         with self._changed:
             while not self._stop.is_set():
                 if self._error is not None:
                     return False
                 if len(self._ready) < self._most:
                     return True
-                self._changed.wait(_LOOK)
+                self._changed.wait(_POLL_SECONDS)
         return False

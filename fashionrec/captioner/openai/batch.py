@@ -1,8 +1,9 @@
-"""OpenAI's Batch API: garments into files, files into batches, answers back, whatever happens in between.
+"""OpenAI's Batch API: writes requests to files, submits them as batches, collects the answers.
 
-Each step is written down before and after the server is asked (:mod:`batch_state`). Where a process ended
-between the two, the next one looks whether the server was asked: a file is found by its name, a batch by the token in its
-metadata. So nothing is submitted twice, and only what is missing or expired is submitted again.
+Each step is recorded before and after the request (:mod:`batch_state`). If a process ended in
+between, the next run looks up whether the request arrived: a file by its name, a batch by the token
+in its metadata. So nothing is submitted twice, and only missing or expired requests are submitted
+again.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from fashionrec.captioner.outcome import Outcome
 from fashionrec.common.batches import batched
 from fashionrec.common.folder import Folder
 from fashionrec.common.system import sync_file
+from fashionrec.common.text import plural
 from fashionrec.errors import CaptionError, CatalogueError, Refused
 
 if TYPE_CHECKING:
@@ -37,14 +39,14 @@ if TYPE_CHECKING:
 STATE = "state.sqlite"
 
 _ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
-_NO_ROOM = frozenset({"token_limit_exceeded", "rate_limit_exceeded"})  # the account has too much waiting: later
-_CHUNK = 256  # answers recorded together
-#: The files of ours in the folder, beside its state: requests, one being written, and answers.
-_OURS = re.compile(r"fashionrec-[0-9a-f]{32}\.(jsonl|tmp)|[0-9a-f]{32}\.[A-Za-z0-9_.:-]{1,200}\.answers")
+_QUEUE_FULL = frozenset({"token_limit_exceeded", "rate_limit_exceeded"})  # of the account: retry later
+_CHUNK = 256  # answers per transaction
+#: Our files in the folder besides the state: requests, complete or being written, and answers.
+_OWN_FILES = re.compile(r"fashionrec-[0-9a-f]{32}\.(jsonl|tmp)|[0-9a-f]{32}\.[A-Za-z0-9_.:-]{1,200}\.answers")
 
 
 class Batches:
-    """The batches of one folder. Used by one process at a time."""
+    """The batches of one folder, used by one process at a time."""
 
     def __init__(
         self,
@@ -59,18 +61,28 @@ class Batches:
         most: int | None = None,
         api: BatchApi | None = None,
     ) -> None:
-        """``body`` makes a garment's request (None: it is gone); ``record`` keeps what came, for good when it returns.
+        """Open the batches of a folder.
 
-        ``ledger`` knows what this user has planned: nothing else is sent. ``most`` requests are sent in all; None: any number.
-        Raises :class:`CatalogueError` for a link in the folder, or a state that is damaged.
+        Raises :class:`CatalogueError` for a symbolic link in the folder, or a damaged state.
+
+        Args:
+            folder: The folder of the batches; created if missing.
+            config: The settings.
+            caller: Sends the requests.
+            body: Makes a garment's request; None if the garment no longer exists.
+            record: Records answers durably before it returns.
+            sleep: Waits for some seconds.
+            ledger: Records what this user planned: nothing else is sent.
+            most: Most requests to send; None for no limit.
+            api: The Batch API.
         """
         Folder(folder.parent, "catalogue", CatalogueError).make_folder(folder.name, exist_ok=True)
         self._files = Folder(folder, "batches", CatalogueError)
         self._files.check()
         self.state = BatchState(folder / STATE)
         self._ledger, self._left = ledger or Ledger(), most
-        self._place = folder.resolve()
-        self._planned = self._ledger.planned(self._place)
+        self._folder = folder.resolve()
+        self._planned = self._ledger.planned(self._folder)
         self._sent_here: set[int] = set()
         self._config, self._caller = config, caller
         self._body, self._record, self._sleep = body, record, sleep
@@ -88,55 +100,62 @@ class Batches:
         self.close()
 
     def add(self, places: Iterable[Place]) -> int:
-        """Plan garments to be asked; returns how many are new. What is planned or under way already is not added."""
+        """Plan requests for garments; return how many are new.
+
+        Requests that were planned or sent before are skipped.
+        """
         new = set(self.state.add(places)) - self._planned
         if new:
             self._planned |= new
-            self._ledger.plan(self._place, self._planned)
+            self._ledger.plan(self._folder, self._planned)
         return len(new)
 
     def planned_requests(self) -> int:
-        """How many requests this user has planned that are not sent."""
+        """Return the number of requests that this user planned and that are not sent yet."""
         waiting = sum(name in self._planned for name, _ in self.state.waiting())
         return waiting + sum(part.requests for part in self.state.parts(UNSENT))
 
     def advance(self) -> BatchProgress:
-        """Carry every part as far as it goes now, and submit what waits. Returns what was done; waits for no batch.
+        """Advance every part as far as possible now, and submit new ones.
 
-        Raises :class:`CaptionError` where the server cannot be asked; :class:`CatalogueError` (:class:`Refused` where answers
-        were collected) for a part that this user has not planned as it is: nothing is sent then. What was done is kept.
+        Raises :class:`CaptionError` if the server cannot be reached; :class:`CatalogueError`
+        (:class:`Refused` if answers were collected) for a part that differs from this user's plan:
+        then nothing is sent. Progress up to the error is kept.
         """
-        done = BatchProgress()
+        progress = BatchProgress()
         self._sweep()
         parts = [self._find_sent(part) for part in self._known_parts()]
-        refused = [reason for part in parts if part.state in UNSENT and (reason := self._refusal(part))]
+        problems = [reason for part in parts if part.state in UNSENT and (reason := self._refusal(part))]
         for part in parts:
             if part.state not in UNSENT:
-                self._carry(part, done)
-        if refused:
-            raise self._refused(refused, collected=any(part.state not in UNSENT for part in parts))
+                self._advance_part(part, progress)
+        if problems:
+            raise self._refused(problems, collected=any(part.state not in UNSENT for part in parts))
         for part in self.state.parts(UNSENT):
-            if self._afford(part):
-                self._carry(part, done)
+            if self._reserve(part):
+                self._advance_part(part, progress)
             else:
-                done.held += part.requests
-        room = not any("uploaded" in part.state for part in self.state.parts())
-        while room and (part_no := self.write_next()) is not None:
+                progress.held += part.requests
+        has_room = not any("uploaded" in part.state for part in self.state.parts())
+        while has_room and (part_no := self.write_next()) is not None:
             part = self.state.part(part_no)
-            if not self._afford(part):
-                raise AssertionError("a part of more requests than may be sent")
-            part = self._carry(part, done)
-            room = part.state != "uploaded"
+            if not self._reserve(part):
+                raise AssertionError("the part has more requests than may be sent")
+            part = self._advance_part(part, progress)
+            has_room = part.state != "uploaded"
         for name, _ in self.state.waiting():
-            done.unplanned += name not in self._planned
-            done.held += name in self._planned and self._left == 0
+            progress.unplanned += name not in self._planned
+            progress.held += name in self._planned and self._left == 0
         counts = self.state.counts()
-        done.outstanding = counts["waiting"] + counts["sent"]
-        done.completed = sum(part.completed or 0 for part in self.open_parts())
-        return done
+        progress.outstanding = counts["waiting"] + counts["sent"]
+        progress.completed = sum(part.completed or 0 for part in self.open_parts())
+        return progress
 
     def discard_unsent(self) -> int:
-        """Give up the parts that may not be sent: their garments wait to be planned anew. Returns how many garments."""
+        """Discard the parts that may not be sent; return the number of their requests.
+
+        Their garments can be planned again.
+        """
         count = 0
         for part in [self._find_sent(part) for part in self._known_parts()]:
             if part.state in UNSENT and self._refusal(part):
@@ -145,24 +164,24 @@ class Batches:
         return count
 
     def open_parts(self) -> list[Part]:
-        """The parts that are not done with."""
+        """Return the unfinished parts."""
         return self.state.parts(OPEN)
 
-    # what may be sent
+    # checks before sending
 
     def _known_parts(self) -> list[Part]:
-        """The open parts, all of them of the server that is asked."""
+        """Return the unfinished parts; raise :class:`CaptionError` if one is on another server."""
         parts = self.state.parts()
         for part in parts:
             if part.server != self._server:
                 raise CaptionError(
-                    f"a batch of this catalogue is at {ascii(part.server)[1:-1][:80]}, not at {self._server}",
-                    hint="set captioner.base_url as it was, and collect it with --batch --resume",
+                    f"a batch of this catalogue is on {ascii(part.server)[1:-1][:80]}, not on {self._server}",
+                    hint="restore captioner.base_url and collect it with --batch --resume",
                 )
         return parts
 
     def _find_sent(self, part: Part) -> Part:
-        """A part that a process may have submitted before it ended: submitted, where the server knows of it."""
+        """Mark a part as submitted if a process submitted it before it ended."""
         known = self._ledger.find(part.token)
         if part.state == "creating" or (part.state in UNSENT and known is not None and known.sent):
             batch_id = self._api.find_batch(part.token)
@@ -171,56 +190,59 @@ class Batches:
         return part
 
     def _refusal(self, part: Part) -> str | None:
-        """Why a part may not be sent; None where it is what this user has planned."""
-        known = self._ledger.find(part.token)
-        what = f"part {part.part} ({part.requests:,} requests, {ascii(part.model)[1:-1][:60]})"
-        if known is None:
-            return f"{what} has no record in {self._ledger.folder}: you did not plan it, or with an older fashionrec"
-        if known.folder != str(self._place):
-            return f"{what} was planned for {known.folder}"
-        planned = (known.model, known.requests, known.bytes)
-        if planned != (part.model, part.requests, part.bytes) or part.file_id not in (None, known.file_id):
-            return f"{what} is not what was planned: {known.requests:,} requests of {known.model}"
-        if known.server != self._address:
-            return f"{what} was planned for {known.server}, not {self._address}"
-        if known.model != self._config.model:
-            return f"{what} was planned for another model than captioner.model, which is {self._config.model}"
-        if part.file_id is None and self.part_file(part.token).exists() and not self._is_whole(known):
-            return f"{what}: its file {_file(part.token)} is not the one that was planned"
+        """Return why a part may not be sent; None if it equals this user's plan."""
+        plan = self._ledger.find(part.token)
+        name = f"part {part.part} ({plural(part.requests, 'request')}, {ascii(part.model)[1:-1][:60]})"
+        if plan is None:
+            return f"{name} has no record in {self._ledger.folder}: another user or an older fashionrec planned it"
+        if plan.folder != str(self._folder):
+            return f"{name} was planned for {plan.folder}"
+        planned = (plan.model, plan.requests, plan.bytes)
+        if planned != (part.model, part.requests, part.bytes) or part.file_id not in (None, plan.file_id):
+            return f"{name} differs from the plan: {plural(plan.requests, 'request')} of {plan.model}"
+        if plan.server != self._address:
+            return f"{name} was planned for {plan.server}, not {self._address}"
+        if plan.model != self._config.model:
+            return f"{name} was planned for another model than captioner.model ({self._config.model})"
+        if part.file_id is None and self.part_file(part.token).exists() and not self._file_matches(plan):
+            return f"{name}: its file {_file(part.token)} differs from the plan"
         return None
 
     def _refused(self, reasons: Sequence[str], *, collected: bool) -> CatalogueError | Refused:
-        kind = Refused if collected else CatalogueError
+        error_class = Refused if collected else CatalogueError
         more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
-        return kind(
+        return error_class(
             f"{self._files.root}: nothing is sent: {reasons[0]}{more}",
-            hint="--batch --discard-unsent plans its garments anew: nothing was paid for it",
+            hint="--batch --discard-unsent plans its garments again; nothing was paid for it",
         )
 
-    def _is_whole(self, known: PlannedPart) -> bool:
+    def _file_matches(self, plan: PlannedPart) -> bool:
         try:
-            self._open_file(known).close()
+            self._open_file(plan).close()
         except CatalogueError:
             return False
         return True
 
-    def _open_file(self, known: PlannedPart) -> IO[bytes]:
-        """The file of requests of a part, the very one that was planned."""
-        file = self._files.open(_file(known.token))
+    def _open_file(self, plan: PlannedPart) -> IO[bytes]:
+        """Open the request file of a part.
+
+        Raises :class:`CatalogueError` if the file differs from the plan.
+        """
+        file = self._files.open(_file(plan.token))
         try:
             digest = hashlib.sha256()
             while block := file.read(1 << 20):
                 digest.update(block)
-            if (digest.hexdigest(), file.tell()) == (known.sha256, known.bytes):
+            if (digest.hexdigest(), file.tell()) == (plan.sha256, plan.bytes):
                 file.seek(0)
                 return file
         except BaseException:
             file.close()
             raise
         file.close()
-        raise CatalogueError(f"{self._files.root}: {_file(known.token)} is not the file that was planned")
+        raise CatalogueError(f"{self._files.root}: {_file(plan.token)} differs from the plan")
 
-    def _afford(self, part: Part) -> bool:
+    def _reserve(self, part: Part) -> bool:
         if self._left is None:
             return True
         if part.requests > self._left:
@@ -230,39 +252,44 @@ class Batches:
         return True
 
     def _release(self, part: Part) -> None:
-        """Give up a part that the server was not asked for."""
+        """Discard a part that was not submitted."""
         if part.part in self._sent_here and self._left is not None:
             self._left += part.requests
         self.state.release(part.part)
         self._ledger.forget(part.token)
         self._files.remove(_file(part.token))
 
-    # writing
+    # writing files of requests
 
     def write_next(self) -> int | None:
-        """One file of waiting garments, as many as it and the cost may hold; None where none wait. Returns its part's number."""
-        most = self._config.batch.requests if self._left is None else min(self._config.batch.requests, self._left)
+        """Write waiting requests to one file, up to its size and the cost limit.
+
+        Returns the number of the new part, or None if no request waits.
+        """
+        max_requests = (
+            self._config.batch.requests if self._left is None else min(self._config.batch.requests, self._left)
+        )
         token = uuid.uuid4().hex
         temporary = f"fashionrec-{token}.tmp"
         ids: list[str] = []
-        gone: list[str] = []
-        huge: list[tuple[str, Place]] = []
+        missing: list[str] = []
+        too_large: list[tuple[str, Place]] = []
         size = 0
         digest = hashlib.sha256()
         with self._files.open(temporary, "xb") as file:
             for name, place in self.state.waiting():
-                if len(ids) == most:
+                if len(ids) == max_requests:
                     break
                 if name not in self._planned:
                     continue
                 body = self._body(place)
                 if body is None:
-                    gone.append(name)
+                    missing.append(name)
                     continue
                 request = {"custom_id": name, "method": "POST", "url": ENDPOINT, "body": body}
                 line = json.dumps(request, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
                 if len(line) > self._config.batch.bytes:
-                    huge.append((name, place))
+                    too_large.append((name, place))
                     continue
                 if size + len(line) > self._config.batch.bytes:
                     break
@@ -271,120 +298,125 @@ class Batches:
                 ids.append(name)
                 size += len(line)
             sync_file(file)
-        self.state.drop(gone)
-        self._fail(huge, self._config.model, "the request is larger than a batch's file may be", retryable=False)
+        self.state.drop(missing)
+        self._fail(too_large, self._config.model, "the request exceeds the size limit of a batch file", retryable=False)
         if not ids:
             self._files.remove(temporary)
             return None
         model = self._config.model
-        part = PlannedPart(token, digest.hexdigest(), size, len(ids), model, self._address, str(self._place))
+        part = PlannedPart(token, digest.hexdigest(), size, len(ids), model, self._address, str(self._folder))
         self._ledger.record(part)
         self._files.rename(temporary, _file(token))
         self._files.sync()
         return self.state.write_part(token, self._server, model, ids, size)
 
-    # one part, step by step
+    # the steps of one part
 
-    def _carry(self, part: Part, done: BatchProgress) -> Part:
-        """Take a part as far as it goes without waiting. One that is not sent yet has been checked."""
-        known = self._ledger.find(part.token)
-        if part.state in UNSENT and known is None:
-            raise AssertionError("a part that was not planned")
+    def _advance_part(self, part: Part, progress: BatchProgress) -> Part:
+        """Advance a part as far as possible now. Unsent parts have been checked before."""
+        plan = self._ledger.find(part.token)
+        if part.state in UNSENT and plan is None:
+            raise AssertionError("the part was not planned")
         if part.state in ("written", "uploading"):
-            assert known is not None
-            there = self.part_file(part.token).is_file()
-            found = self._api.find_file(_file(part.token), part.bytes) if part.state == "uploading" else None
-            if found is None and not there:
+            assert plan is not None
+            has_file = self.part_file(part.token).is_file()
+            file_id = self._api.find_file(_file(part.token), part.bytes) if part.state == "uploading" else None
+            if file_id is None and not has_file:
                 self._release(part)
                 return self.state.part(part.part)
-            if found is None:
+            if file_id is None:
                 self.state.change(part.part, "uploading")
-                found = self._api.upload(_file(part.token), lambda: self._open_file(known), part.bytes)
-            self._ledger.update(part.token, file_id=found)
-            part = self.state.change(part.part, "uploaded", file_id=found)
+                file_id = self._api.upload(_file(part.token), lambda: self._open_file(plan), part.bytes)
+            self._ledger.update(part.token, file_id=file_id)
+            part = self.state.change(part.part, "uploaded", file_id=file_id)
         if part.state in ("uploaded", "creating"):
             part = self._create(part)
             self._files.remove(_file(part.token))
-            done.submitted += part.requests
-        if part.state == "ended" and known is None:
-            part = replace(part, state="submitted")  # what the state says of it was not written by this user
+            progress.submitted += part.requests
+        if part.state == "ended" and plan is None:
+            part = replace(part, state="submitted")  # another user wrote the state: ask the server
         if part.state == "submitted":
-            part = self._look(part, own=known is not None)
+            part = self._look(part, own=plan is not None)
             if part.state == "uploaded":
-                done.errors.append(f"a batch waits for room at {part.server}: {part.error}")
+                progress.errors.append(
+                    f"the queue of {part.server} is full, the batch is submitted later: {part.error}"
+                )
         if part.state == "ended":
-            self._collect(part, done, own=known is not None)
+            self._collect(part, progress, own=plan is not None)
             part = self.state.part(part.part)
         return part
 
     def _create(self, part: Part) -> Part:
-        """Submit a part once, however often that has to be tried."""
-        known = self._ledger.find(part.token)
-        assert known is not None
-        assert known.file_id is not None
-        unclear = part.state == "creating" or known.sent
+        """Submit a part exactly once, with retries."""
+        plan = self._ledger.find(part.token)
+        assert plan is not None
+        assert plan.file_id is not None
+        may_exist = part.state == "creating" or plan.sent
         error: CaptionError | None = None
         for attempt in range(1 + self._config.retries):
-            if unclear:
-                found = self._api.find_batch(part.token)
-                if found is None:  # it may not be listed yet
+            if may_exist:
+                batch_id = self._api.find_batch(part.token)
+                if batch_id is None:  # it may not be listed yet
                     self._sleep(min(self._config.batch.poll, 5.0 * (attempt + 1)))
-                    found = self._api.find_batch(part.token)
-                if found is not None:
-                    return self.state.change(part.part, "submitted", batch_id=found)
+                    batch_id = self._api.find_batch(part.token)
+                if batch_id is not None:
+                    return self.state.change(part.part, "submitted", batch_id=batch_id)
             part = self.state.change(part.part, "creating")
             self._ledger.update(part.token, sent=True)
             try:
-                made = self._api.create(known.file_id, part.token)
+                batch_id = self._api.create(plan.file_id, part.token)
             except CaptionError as caught:
                 if not caught.retryable:
                     self.state.change(part.part, "uploaded")
                     self._ledger.update(part.token, sent=False)
                     raise
-                unclear, error = True, caught
+                may_exist, error = True, caught
                 continue
-            return self.state.change(part.part, "submitted", batch_id=made)
+            return self.state.change(part.part, "submitted", batch_id=batch_id)
         assert error is not None
         raise error
 
     def _look(self, part: Part, *, own: bool) -> Part:
-        """Ask how a batch is going. One that is not known as this user's ``own`` must be the one of the part's token."""
+        """Query the status of a batch.
+
+        A part that is not this user's ``own`` must have its token in the batch's metadata.
+        """
         try:
-            found = self._api.look(checked_id(part.batch_id))
+            batch = self._api.look(checked_id(part.batch_id))
         except CaptionError as error:
             if error.state != "gone":
                 raise
-            return self.state.change(part.part, "ended", status="gone", error="the server knows the batch no more")
-        if not own and token_of(found) != part.token:
+            return self.state.change(part.part, "ended", status="gone", error="the server no longer has the batch")
+        if not own and token_of(batch) != part.token:
             raise CatalogueError(
-                f"{self._files.root}: part {part.part} is not of the batch {checked_id(part.batch_id)}, whose answers"
-                " are not taken",
-                hint="move the folder away, or ask for a catalogue without it",
+                f"{self._files.root}: part {part.part} does not belong to the batch {checked_id(part.batch_id)};"
+                " its answers are not used",
+                hint="move the folder away, or get a copy of the catalogue without it",
             )
-        counts = getattr(found, "request_counts", None)
+        counts = getattr(batch, "request_counts", None)
         completed = getattr(counts, "completed", None)
-        status = getattr(found, "status", None)
+        status = getattr(batch, "status", None)
         values: dict[str, Any] = {
             "status": status[:40] if isinstance(status, str) else "unknown",
             "completed": completed if type(completed) is int and 0 <= completed <= part.requests else None,
-            "output_file_id": _file_id(found, "output_file_id"),
-            "error_file_id": _file_id(found, "error_file_id"),
+            "output_file_id": _file_id(batch, "output_file_id"),
+            "error_file_id": _file_id(batch, "error_file_id"),
         }
-        listed = getattr(getattr(found, "errors", None), "data", None)
-        errors = [(str(getattr(one, "code", "")), getattr(one, "message", "")) for one in listed or ()][:100]
+        listed = getattr(getattr(batch, "errors", None), "data", None)
+        errors = [(str(getattr(error, "code", "")), getattr(error, "message", "")) for error in listed or ()][:100]
         if errors:
-            told = "; ".join(f"{code}: {message}" for code, message in errors[:3])
-            values["error"] = redact(told, self._caller.key)
-        if status == "failed" and {code for code, _ in errors} & _NO_ROOM:
-            # nothing was done: the same file is submitted again, by another token, when there is room
-            return self._again(part, str(values.get("error")))
+            message = "; ".join(f"{code}: {text}" for code, text in errors[:3])
+            values["error"] = redact(message, self._caller.key)
+        if status == "failed" and {code for code, _ in errors} & _QUEUE_FULL:
+            # nothing was processed: the file is submitted again later, with a new token
+            return self._requeue(part, str(values.get("error")))
         return self.state.change(part.part, "ended" if status in _ENDED else "submitted", **values)
 
-    def _again(self, part: Part, error: str) -> Part:
+    def _requeue(self, part: Part, error: str) -> Part:
         token = uuid.uuid4().hex
-        known = self._ledger.find(part.token)
-        if known is not None:
-            self._ledger.record(replace(known, token=token, sent=False))
+        plan = self._ledger.find(part.token)
+        if plan is not None:
+            self._ledger.record(replace(plan, token=token, sent=False))
             self._ledger.forget(part.token)
         if part.part in self._sent_here and self._left is not None:
             self._left += part.requests
@@ -392,8 +424,8 @@ class Batches:
 
     # collecting
 
-    def _collect(self, part: Part, done: BatchProgress, *, own: bool) -> None:
-        """Record a batch's answers; what has none waits again, or has failed."""
+    def _collect(self, part: Part, progress: BatchProgress, *, own: bool) -> None:
+        """Record the answers of a batch; requests without one are queued again, or have failed."""
         lines = unreadable = 0
         for file_id in (part.output_file_id, part.error_file_id):
             if file_id is None:
@@ -404,84 +436,87 @@ class Batches:
             except CaptionError as error:
                 if error.state != "gone":
                     raise
-                self._fail(self.state.sent_in(part.part), part.model, "the batch's answers are gone")
+                self._fail(self.state.sent_in(part.part), part.model, "the server no longer has the batch's answers")
                 continue
             with self._files.open(name) as file:
-                for found in batched(answer_lines(file), _CHUNK):
+                for chunk in batched(answer_lines(file), _CHUNK):
                     if file_id == part.output_file_id:
-                        lines += len(found)
-                        unreadable += sum(one is None for one in found)
-                    self._take([one for one in found if one is not None], part, done)
+                        lines += len(chunk)
+                        unreadable += sum(line is None for line in chunk)
+                    self._take([line for line in chunk if line is not None], part, progress)
             self._files.remove(name)
         if part.status == "completed" and part.completed is not None and lines < part.completed:
             raise CaptionError(
-                f"batch {part.batch_id} has {part.completed} answers, and its file holds {lines}",
+                f"batch {part.batch_id} has {plural(part.completed, 'answer')}, but its file has {lines:,}",
                 retryable=True,
-                hint="nothing is submitted again before the whole file was there: try again later",
+                hint="try again later: nothing is submitted again before the file is complete",
             )
         if part.error:
-            done.errors.append(f"batch {part.batch_id}: {part.error}")
+            progress.errors.append(f"batch {part.batch_id}: {part.error}")
         missing = self.state.sent_in(part.part)
         if part.status in ("cancelled", "gone"):
             self._fail(missing, part.model, part.error or f"the batch was {part.status}")
         elif unreadable:
-            self._fail(missing, part.model, "its answer cannot be read")
+            self._fail(missing, part.model, "the answer is unreadable")
         else:
-            most = self._config.batch.attempts
-            given_up = self.state.sent_in(part.part, at_least=most)
-            self._fail(given_up, part.model, part.error or f"no answer in {most} batches")
-        done.resubmitted += self.state.collected(part.part, self._config.batch.attempts)
+            attempts = self._config.batch.attempts
+            exhausted = self.state.sent_in(part.part, at_least=attempts)
+            self._fail(exhausted, part.model, part.error or f"no answer in {plural(attempts, 'batch', 'batches')}")
+        progress.resubmitted += self.state.collected(part.part, self._config.batch.attempts)
         if own and part.file_id is not None:
             self._api.remove(part.file_id)
         self._ledger.forget(part.token)
-        self._keep_planned()
+        self._prune_plan()
 
     def _create_file(self, name: str) -> IO[bytes]:
         self._files.remove(name)
         return self._files.open(name, "xb")
 
-    def _keep_planned(self) -> None:
-        """Forget the requests whose outcome is recorded."""
+    def _prune_plan(self) -> None:
+        """Remove requests with a recorded outcome from the plan."""
         left = {name for name, _, _ in self.state.unanswered()} & self._planned
         if left != self._planned:
             self._planned = left
-            self._ledger.plan(self._place, left)
+            self._ledger.plan(self._folder, left)
 
-    def _take(self, lines: Sequence[dict[str, Any]], part: Part, done: BatchProgress) -> None:
+    def _take(self, lines: Sequence[dict[str, Any]], part: Part, progress: BatchProgress) -> None:
         known = self.state.find([str(line["custom_id"]) for line in lines])
-        taken: dict[str, Collected] = {}
+        new: dict[str, Collected] = {}
         for line in lines:
             name = str(line["custom_id"])
             place, state = known.get(name, (None, ""))
             if place is None:
                 continue
-            if state == "answered" or name in taken:
-                done.duplicates += 1
+            if state == "answered" or name in new:
+                progress.duplicates += 1
                 continue
             collected = read_line(line, place, part.model, self._caller.key)
             if collected is not None:
-                taken[name] = collected
-        if taken:
-            self._record(list(taken.values()))
-            self.state.answered(taken)
-            done.collected += len(taken)
+                new[name] = collected
+        if new:
+            self._record(list(new.values()))
+            self.state.answered(new)
+            progress.collected += len(new)
 
     def _fail(self, requests: Sequence[tuple[str, Place]], model: str, reason: str, *, retryable: bool = True) -> None:
-        """Record garments whose answer will not come: whether they are paid for again is for a person to say (--retry)."""
+        """Record requests that will get no answer; a paid retry is up to the user (--retry)."""
         for part in batched(requests, _CHUNK):
             failed = Outcome("failed", "openai", model, error=redact(reason, self._caller.key), retryable=retryable)
             self._record([Collected(place, model, None, failed) for _, place in part])
             self.state.answered(name for name, _ in part)
 
     def _sweep(self) -> None:
-        """Remove files that a killed process left."""
+        """Remove the files that a killed process left."""
         known = {_file(part.token) for part in self.state.parts()}
         for entry in self._files.entries():
-            if entry.kind == "file" and _OURS.fullmatch(entry.name) and entry.name not in known:
+            if entry.kind == "file" and _OWN_FILES.fullmatch(entry.name) and entry.name not in known:
                 self._files.remove(entry.name)
 
     def part_file(self, token: str) -> Path:
-        """The file of a part's requests. Raises :class:`CatalogueError` for a link."""
+        """Return the path of a part's requests.
+
+        Raises :class:`CatalogueError` for a symbolic link.
+        """
         return self._files.path(_file(token))
 
 
@@ -490,6 +525,6 @@ def _file(token: str) -> str:
 
 
 def _file_id(batch: object, name: str) -> str | None:
-    """The id of a file of a batch; None where there is none, which some servers tell as an empty text."""
-    found = getattr(batch, name, None)
-    return checked_id(found) if found else None
+    """Return the id of a batch's file; None if there is none (some servers send an empty text)."""
+    file_id = getattr(batch, name, None)
+    return checked_id(file_id) if file_id else None

@@ -1,4 +1,4 @@
-"""What is asked of OpenAI's files and batches, request by request; what may be asked again and what may not."""
+"""Requests to OpenAI's files and batches, with the retries that are safe for each."""
 
 from __future__ import annotations
 
@@ -14,42 +14,49 @@ if TYPE_CHECKING:
     from fashionrec.captioner.openai.client import Caller
 
 ENDPOINT = "/v1/chat/completions"
-#: The key of a batch's metadata that holds our token.
+#: The metadata key of a batch for our token.
 METADATA = "fashionrec"
 
-_TIMEOUT = 600.0  # seconds for a transfer, and more where it makes progress:
-_SECONDS_EACH = 30.0  # for each
+_TIMEOUT = 600.0  # seconds for a transfer,
+_SECONDS_PER_PIECE = 30.0  # extended by this for each piece that arrives
 _PIECE = 1 << 20
-_ANSWER_BYTES = 64 << 10  # of a garment's line of answers at most: a usual one has 2 KB
-_MOST_PAGES = 1000  # of a list; a server's list may have no end
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,199}")  # ids become parts of addresses and of file names
+_MAX_ANSWER_BYTES = 64 << 10  # of one line of answers; a typical one has 2 KB
+_MAX_PAGES = 1000  # of a list, which may have no end on an untrusted server
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,199}")  # ids become parts of URLs and file names
 
 
 class BatchApi:
-    """Raises :class:`CaptionError` where the server cannot be asked, or knows no such thing (state ``gone``)."""
+    """The files and batches of a server.
+
+    Raises :class:`CaptionError` if the server cannot be reached, or for an unknown id (state
+    ``gone``).
+    """
 
     def __init__(self, caller: Caller) -> None:
         self._caller, self._client = caller, caller.client
 
     def upload(self, name: str, open_file: Callable[[], IO[bytes]], size: int) -> str:
-        """Upload a file of requests; returns its id. Twice does no harm: a file costs nothing."""
+        """Upload a file of requests; return its id. Safe to repeat: files cost nothing."""
 
         def send() -> Any:
             with open_file() as file:
                 return self._client.files.create(file=(name, file), purpose="batch", timeout=_TIMEOUT)
 
-        seconds = _TIMEOUT + _SECONDS_EACH * size / _PIECE
+        seconds = _TIMEOUT + _SECONDS_PER_PIECE * size / _PIECE
         return checked_id(self._caller.fetch("uploading a batch", send, seconds=seconds))
 
     def find_file(self, name: str, size: int) -> str | None:
-        """The id of a file that may have been uploaded before a process ended."""
-        for found in self._pages("looking for a file", partial(self._client.files.list, purpose="batch")):
-            if getattr(found, "filename", None) == name and getattr(found, "bytes", None) == size:
-                return checked_id(found)
+        """Return the id of a file that may have been uploaded before a process ended."""
+        for file in self._pages("looking for a file", partial(self._client.files.list, purpose="batch")):
+            if getattr(file, "filename", None) == name and getattr(file, "bytes", None) == size:
+                return checked_id(file)
         return None
 
     def create(self, file_id: str, token: str) -> str:
-        """Submit a file as a batch that is known by a token; returns its id. Asked once: whoever hears nothing looks for it."""
+        """Submit a file as a batch with a token; return its id.
+
+        Sent only once: without an answer, the caller looks the batch up by its token.
+        """
 
         def send() -> Any:
             return self._client.batches.create(
@@ -63,19 +70,19 @@ class BatchApi:
         return checked_id(self._caller.fetch("submitting a batch", send, retries=0))
 
     def find_batch(self, token: str) -> str | None:
-        """The id of a batch that may have been created before a process ended."""
-        for found in self._pages("looking for a batch", self._client.batches.list):
-            if token_of(found) == token:
-                return checked_id(found)
+        """Return the id of a batch that may have been created before a process ended."""
+        for batch in self._pages("looking for a batch", self._client.batches.list):
+            if token_of(batch) == token:
+                return checked_id(batch)
         return None
 
     def look(self, batch_id: str) -> Any:
-        """How a batch is going: the package's own ``Batch``, which checks no types."""
+        """Return a batch as the openai package's ``Batch``, which validates no types."""
         checked_id(batch_id)
         return self._caller.fetch("looking at a batch", lambda: self._client.batches.retrieve(batch_id))
 
     def download(self, file_id: str, create: Callable[[], IO[bytes]], requests: int) -> None:
-        """Write the answers to so many requests to a file that ``create`` makes anew."""
+        """Download the answers to some requests into a new file made by ``create``."""
         checked_id(file_id)
 
         def receive() -> None:
@@ -84,24 +91,24 @@ class BatchApi:
                 for data in response.iter_bytes(_PIECE):
                     file.write(data)
                     if len(data) == _PIECE:
-                        self._caller.extend(_SECONDS_EACH)
+                        self._caller.extend(_SECONDS_PER_PIECE)
 
-        most = MOST_BYTES + _ANSWER_BYTES * requests
-        self._caller.fetch("collecting a batch", receive, seconds=_TIMEOUT, most_bytes=most)
+        max_bytes = MOST_BYTES + _MAX_ANSWER_BYTES * requests
+        self._caller.fetch("collecting a batch", receive, seconds=_TIMEOUT, most_bytes=max_bytes)
 
     def remove(self, file_id: str) -> None:
-        """Take pictures away from the server that are of no use there any more. A server may keep them."""
+        """Delete a file of images that is no longer needed. Errors are ignored."""
         try:
             checked_id(file_id)
             self._caller.fetch("removing a batch's file", lambda: self._client.files.delete(file_id), retries=0)
         except CaptionError:
             return
 
-    def _pages(self, what: str, request: Callable[..., Any]) -> Iterator[Any]:
-        """What a list of the server holds, newest first."""
+    def _pages(self, action: str, request: Callable[..., Any]) -> Iterator[Any]:
+        """Yield the entries of a list of the server, newest first."""
         after: dict[str, Any] = {}
-        for _ in range(_MOST_PAGES):
-            page = self._caller.fetch(what, partial(request, limit=100, **after))
+        for _ in range(_MAX_PAGES):
+            page = self._caller.fetch(action, partial(request, limit=100, **after))
             listed = getattr(page, "data", None)
             if not isinstance(listed, list) or not listed:
                 return
@@ -111,16 +118,19 @@ class BatchApi:
             after = {"after": checked_id(listed[-1])}
 
 
-def checked_id(found: object) -> str:
-    """The id of a file or batch: a text, or of what a server answered. Raises :class:`CaptionError` for what is none."""
-    name = found if isinstance(found, str) else getattr(found, "id", None)
-    if isinstance(name, str) and _ID.fullmatch(name):
-        return name
-    raise CaptionError(f"{ascii(name)[:80]} is not the id of a file or batch", hint="check captioner.base_url")
+def checked_id(value: object) -> str:
+    """Return the id of a file or batch, given as text or as the server's object.
+
+    Raises :class:`CaptionError` for an invalid id.
+    """
+    identifier = value if isinstance(value, str) else getattr(value, "id", None)
+    if isinstance(identifier, str) and _ID.fullmatch(identifier):
+        return identifier
+    raise CaptionError(f"invalid file or batch id {ascii(identifier)[:80]}", hint="check captioner.base_url")
 
 
 def token_of(batch: object) -> str | None:
-    """The token that a batch was submitted with, as the server tells it."""
+    """Return the token that a batch was submitted with, from its metadata."""
     metadata = getattr(batch, "metadata", None)
     token = metadata.get(METADATA) if isinstance(metadata, dict) else None
     return token if isinstance(token, str) else None

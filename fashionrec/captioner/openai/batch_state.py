@@ -1,11 +1,12 @@
-"""What is known of batches, kept so that a process may end, or be killed, at any moment: one SQLite file.
+"""The state of batches in one SQLite file; a process may end or be killed at any moment.
 
 ::
 
-    request   waiting ─▶ sent (in a part) ─▶ answered          sent ─▶ waiting again where its answer is missing or expired
+    request   waiting ─▶ sent (in a part) ─▶ answered      sent ─▶ waiting: no answer, or expired
     part      written ─▶ uploading ─▶ uploaded ─▶ creating ─▶ submitted ─▶ ended ─▶ collected
 
-``uploading`` and ``creating`` are written before the server is asked: whoever finds them looks whether it was.
+``uploading`` and ``creating`` are recorded before the request to the server: a process that finds
+them looks up whether it arrived.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ from fashionrec.types import Box
 
 APPLICATION_ID = 0x46524342  # "FRCB"
 SCHEMA_VERSION = 1
-#: The states of a part that is not done with.
+#: The states of an unfinished part.
 OPEN = ("written", "uploading", "uploaded", "creating", "submitted", "ended")
-#: The states of a part that the server has not been asked to work on, or may not have been.
+#: The states of a part that has not been submitted, or may not have been.
 UNSENT = ("written", "uploading", "uploaded", "creating")
-_MOST_TEXT = 2000  # characters of any text in it
-_MOST_COUNT = 1 << 40
-_MANY = 100_000
+_MAX_TEXT = 2000  # characters of any text in it
+_MAX_COUNT = 1 << 40
+_REOPEN_AFTER = 100_000  # new rows
 
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
@@ -58,7 +59,10 @@ COMMIT;
 
 @dataclass(frozen=True)
 class Part:
-    """One batch, from its file to its answers. ``token`` names it at the server; ``status`` is what the server says of it."""
+    """One batch, from its file to its answers.
+
+    ``token`` identifies it on the server; ``status`` is the server's.
+    """
 
     part: int
     token: str
@@ -78,18 +82,21 @@ class Part:
 
 
 def custom_id(place: Place) -> str:
-    """The name of a garment's request: the same whenever it is made, so that an answer always finds its garment."""
-    said = "|".join([place.photo_sha256, place.class_name or "", *(repr(float(value)) for value in place.box)])
-    return "g-" + hashlib.sha256(said.encode()).hexdigest()[:40]
+    """Return the id of a garment's request: a hash of the garment, to match answers by."""
+    text = "|".join([place.photo_sha256, place.class_name or "", *(repr(float(value)) for value in place.box)])
+    return "g-" + hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
 class BatchState(SqliteFile):
-    """The file, opened by one process. Each change is on the disk when its method returns."""
+    """The state file, opened by one process. Changes are on disk when a method returns."""
 
-    again = "restore it from a copy, or move the folder away: what was submitted and not collected is lost then"
+    again = "restore it from a backup, or move the folder away (answers not collected yet are then lost)"
 
     def __init__(self, path: Path, *, write: bool = True) -> None:
-        """Open it, or make it. Raises :class:`CatalogueError` where it is damaged or not ours."""
+        """Open or create the file.
+
+        Raises :class:`CatalogueError` if it is damaged or not a batch state.
+        """
         self.path = path
         self._open(write=write)
 
@@ -99,7 +106,7 @@ class BatchState(SqliteFile):
             with self._guard():
                 self._db = open_foreign(path, _SCHEMA, mode="rwc" if write else "ro", timeout=30.0)
         except UntrustedFile as error:
-            raise CatalogueError(f"{path} is not a file of caption batches of this version: {error}") from None
+            raise CatalogueError(f"{path} is not a state of caption batches of this version: {error}") from None
         try:
             with self._guard():
                 if write and not self._db.execute("SELECT 1 FROM sqlite_master").fetchall():
@@ -108,18 +115,18 @@ class BatchState(SqliteFile):
                     self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
                 ]
                 if marks != [APPLICATION_ID, SCHEMA_VERSION]:
-                    raise CatalogueError(f"{path} is not a file of caption batches of this version")
+                    raise CatalogueError(f"{path} is not a state of caption batches of this version")
                 self._db.execute("PRAGMA synchronous = FULL")
         except BaseException:
             self._db.close()
             raise
 
     def add(self, places: Iterable[Place]) -> list[str]:
-        """Garments to be asked; returns the names of their requests, those that were waiting already included.
+        """Add requests for garments; return their ids, including those that were waiting already.
 
-        One that is sent already, in nearly the same box, is left.
+        A garment whose request is sent, with nearly the same box, is skipped.
         """
-        added: list[str] = []
+        ids: list[str] = []
         with self._transaction():
             for place in places:
                 rows = self._db.execute(
@@ -127,23 +134,23 @@ class BatchState(SqliteFile):
                     (place.photo_sha256, place.class_name or ""),
                 ).fetchall()
                 box = Box(*map(float, place.box))
-                known = [(row[0], row[7], self._place(row).box) for row in rows]
-                same = [(name, state) for name, state, other in known if same_box(other, box)]
-                if same:
-                    added += [name for name, state in same[:1] if state == "waiting"]
+                existing = [(row[0], row[7], self._place(row).box) for row in rows]
+                matches = [(name, state) for name, state, existing_box in existing if same_box(existing_box, box)]
+                if matches:
+                    ids += [name for name, state in matches[:1] if state == "waiting"]
                     continue
                 values = (custom_id(place), place.photo_sha256, place.class_name or "", *box)
                 self._db.execute(
                     "INSERT OR REPLACE INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, 'waiting', NULL, 0)", values
                 )
-                added.append(values[0])
-        if len(added) > _MANY:  # how long a statement may run goes by the size that the file had when it was opened
+                ids.append(values[0])
+        if len(ids) > _REOPEN_AFTER:  # the time limit of a statement depends on the file size at opening
             self._db.close()
             self._open(write=True)
-        return added
+        return ids
 
     def waiting(self) -> Iterator[tuple[str, Place]]:
-        """The garments that are in no part, oldest first. What is changed meanwhile is not seen."""
+        """Yield the requests that are in no part, oldest first. Concurrent changes are not seen."""
         last = 0
         sql = "SELECT rowid, * FROM requests WHERE state = 'waiting' AND rowid > ? ORDER BY rowid LIMIT 1000"
         while True:
@@ -156,18 +163,18 @@ class BatchState(SqliteFile):
                 yield row[1], self._place(row[1:])
 
     def unanswered(self) -> list[tuple[str, str, Place]]:
-        """The garments that are waiting or sent: the names of their requests, their states, and what they are."""
+        """Return the ids, states and garments of the requests that are waiting or sent."""
         sql = "SELECT * FROM requests WHERE state != 'answered' ORDER BY rowid"
         with self._guard():
             return [(row[0], str(row[7]), self._place(row)) for row in self._db.execute(sql)]
 
     def drop(self, ids: Iterable[str]) -> None:
-        """Garments that are not to be asked any more: they are gone."""
+        """Delete requests whose garments no longer exist."""
         with self._transaction():
-            self._db.executemany("DELETE FROM requests WHERE custom_id = ?", [(one,) for one in ids])
+            self._db.executemany("DELETE FROM requests WHERE custom_id = ?", [(name,) for name in ids])
 
     def write_part(self, token: str, server: str, model: str, ids: Sequence[str], size: int) -> int:
-        """A part's file is on the disk: its garments are in it now. Returns its number."""
+        """Record a part whose file is on disk, with its requests. Returns its number."""
         with self._transaction():
             values = (token, server, model, len(ids), size, datetime.now(UTC).isoformat(timespec="seconds"))
             cursor = self._db.execute(
@@ -178,19 +185,19 @@ class BatchState(SqliteFile):
             part = int(cursor.lastrowid or 0)
             self._db.executemany(
                 "UPDATE requests SET state = 'sent', part = ?, attempts = attempts + 1 WHERE custom_id = ?",
-                [(part, one) for one in ids],
+                [(part, name) for name in ids],
             )
         return part
 
     def change(self, part: int, state: str, **values: Any) -> Part:
-        """A part is in another state, with what is known of it."""
+        """Change the state and some fields of a part; return it."""
         names = ", ".join(f"{name} = ?" for name in ("state", *values))
         with self._transaction():
             self._db.execute(f"UPDATE parts SET {names} WHERE part = ?", (state, *values.values(), part))
         return self.part(part)
 
     def release(self, part: int) -> None:
-        """A part that never reached the server is given up: its garments wait again."""
+        """Discard a part that never reached the server; its requests wait again."""
         with self._transaction():
             self._db.execute(
                 "UPDATE requests SET state = 'waiting', part = NULL, attempts = attempts - 1"
@@ -200,28 +207,33 @@ class BatchState(SqliteFile):
             self._db.execute("UPDATE parts SET state = 'released' WHERE part = ?", (part,))
 
     def answered(self, ids: Iterable[str]) -> None:
-        """The outcomes of these garments are recorded."""
+        """Mark requests as answered."""
         with self._transaction():
-            self._db.executemany("UPDATE requests SET state = 'answered' WHERE custom_id = ?", [(one,) for one in ids])
+            self._db.executemany(
+                "UPDATE requests SET state = 'answered' WHERE custom_id = ?", [(name,) for name in ids]
+            )
 
     def collected(self, part: int, attempts: int) -> int:
-        """All answers of a part are recorded; garments without one wait again. Returns how many do."""
+        """Mark a part as collected, and return the number of its unanswered requests.
+
+        These wait again.
+        """
         with self._transaction():
-            again = self._db.execute(
+            requeued = self._db.execute(
                 "UPDATE requests SET state = 'waiting', part = NULL WHERE part = ? AND state = 'sent' AND attempts < ?",
                 (part, attempts),
             ).rowcount
             self._db.execute("UPDATE parts SET state = 'collected' WHERE part = ?", (part,))
-        return int(again)
+        return int(requeued)
 
     def sent_in(self, part: int, at_least: int = 0) -> list[tuple[str, Place]]:
-        """The garments of a part whose outcome is not recorded, of those submitted ``at_least`` so many times."""
+        """Return the unanswered requests of a part that were sent at least ``at_least`` times."""
         sql = "SELECT * FROM requests WHERE part = ? AND state = 'sent' AND attempts >= ? ORDER BY rowid"
         with self._guard():
             return [(row[0], self._place(row)) for row in self._db.execute(sql, (part, at_least))]
 
     def find(self, ids: Sequence[str]) -> dict[str, tuple[Place, str]]:
-        """Garments and their states by the names of their requests, of which there are some hundreds at most."""
+        """Return the garments and states of up to some hundreds of requests, by id."""
         sql = f"SELECT * FROM requests WHERE custom_id IN ({', '.join('?' * len(ids))})"
         with self._guard():
             return {row[0]: (self._place(row), str(row[7])) for row in self._db.execute(sql, tuple(ids))}
@@ -231,25 +243,25 @@ class BatchState(SqliteFile):
             return self._part(self._db.execute("SELECT * FROM parts WHERE part = ?", (number,)).fetchone())
 
     def parts(self, states: Sequence[str] = OPEN) -> list[Part]:
-        """Parts in some states, oldest first."""
+        """Return the parts in some states, oldest first."""
         sql = f"SELECT * FROM parts WHERE state IN ({', '.join('?' * len(states))}) ORDER BY part"
         with self._guard():
             return [self._part(row) for row in self._db.execute(sql, tuple(states))]
 
     def counts(self) -> dict[str, int]:
-        """How many garments are ``waiting``, ``sent`` and ``answered``."""
+        """Return the number of requests that are ``waiting``, ``sent`` and ``answered``."""
         with self._guard():
             rows = self._db.execute("SELECT state, count(*) FROM requests GROUP BY state").fetchall()
         return {"waiting": 0, "sent": 0, "answered": 0} | {str(state): int(count) for state, count in rows}
 
     def _place(self, row: Sequence[Any]) -> Place:
-        """The garment of a row of ``requests``, whose name must be the one that belongs to it."""
+        """Return the garment of a row of ``requests``, checked against the row's id."""
         name, photo, class_name, *box = row[:7]
         if isinstance(photo, str) and isinstance(class_name, str) and all(map(_is_number, box)):
             place = Place(photo, class_name or None, Box(*map(float, box)))
             if custom_id(place) == name:
                 return place
-        raise self._damaged(f"its request {ascii(name)[:60]} is not of the garment that stands beside it")
+        raise self._damaged(f"the id of request {ascii(name)[:60]} does not match its garment")
 
     def _part(self, row: Sequence[Any]) -> Part:
         part = Part(*row)
@@ -259,12 +271,12 @@ class BatchState(SqliteFile):
         if (
             isinstance(part.token, str)
             and TOKEN.fullmatch(part.token)
-            and all(isinstance(text, str) and len(text) <= _MOST_TEXT for text in texts)
-            and all(type(count) is int and 0 <= count < _MOST_COUNT for count in counts)
-            and all(found is None or isinstance(found, str) for found in ids)
+            and all(isinstance(text, str) and len(text) <= _MAX_TEXT for text in texts)
+            and all(type(count) is int and 0 <= count < _MAX_COUNT for count in counts)
+            and all(name is None or isinstance(name, str) for name in ids)
         ):
             return part
-        raise self._damaged(f"its part {ascii(part.part)[:40]} is not one that fashionrec writes")
+        raise self._damaged(f"part {ascii(part.part)[:40]} is invalid")
 
 
 def _is_number(value: object) -> bool:

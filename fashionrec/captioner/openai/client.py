@@ -1,9 +1,9 @@
-"""The wire to OpenAI, or to any server that speaks its API: one client, one place that asks again, one that reads errors.
+"""The client of OpenAI's API, or any server with it: connection, retries, and error mapping.
 
 ::
 
-    Caller(body)         one caption's request: an Answer, an Outcome where there is none, None where everything stopped
-    Caller.fetch(...)    any other request (a file, a batch): what it gives, or one CaptionError
+    Caller(body)         one caption request: an Answer, an Outcome on failure, None once stopped
+    Caller.fetch(...)    any other request (a file, a batch): its result, or a CaptionError
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ if TYPE_CHECKING:
     from fashionrec.config import CaptionerConfig
 
 KEY = "OPENAI_API_KEY"
-OPENAI_URL = "https://api.openai.com/v1"  # said outright, so that no other variable of the environment redirects photos
+OPENAI_URL = "https://api.openai.com/v1"  # explicit, so that no environment variable can redirect photos
 
-_LONGEST_BACKOFF = 20.0
-_LONGEST_RETRY_AFTER = 120.0  # a server that wants a longer pause than this is not worth waiting for
+_MAX_BACKOFF = 20.0
+_MAX_RETRY_AFTER = 120.0  # a request fails if the server wants a longer pause
 _CONNECT_TIMEOUT = 10.0
 _RETRY_STATUS = frozenset({408, 409, 429})
 _FILTER_CODES = frozenset({"content_filter", "content_policy_violation", "moderation_blocked"})
 _NO_CREDIT = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
-_CUT = frozenset({"RemoteProtocolError", "ReadError", "ReadTimeout"})
-_NO_LOCAL_KEY = "none"  # what the client sends to a local server that needs no key
+_CONNECTION_LOST = frozenset({"RemoteProtocolError", "ReadError", "ReadTimeout"})
+_NO_LOCAL_KEY = "none"  # sent to a local server that needs no key
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A server's answer as it came: its JSON, or None where it is none."""
+    """A server's answer: its JSON, or None if the body is not JSON."""
 
     body: Any
 
 
 @dataclass(frozen=True)
 class _Failure:
-    """What came instead of an answer. ``retryable`` says whether asking again can help; ``retry_after`` when, in seconds."""
+    """A failed request. ``retryable`` if a retry may help, after ``retry_after`` seconds."""
 
     reason: str
     status: int | None = None
@@ -65,18 +65,21 @@ class _Failure:
     hint: str = ""
 
 
-_STOPPED = _Failure("everything stopped", retryable=True)
+_STOPPED = _Failure("stopped", retryable=True)
 
 
 def find_key(config: CaptionerConfig, given: str | None = None) -> str:
-    """The key given, else the environment's. Raises :class:`CaptionError` where there is none and one is needed."""
+    """Return the given key, else the environment's.
+
+    Raises :class:`CaptionError` if a key is needed and missing, or invalid.
+    """
     key = (given if given is not None else os.environ.get(KEY, "")).strip()
     if not key:
         if config.base_url is not None:
             return _NO_LOCAL_KEY
         raise CaptionError(f"{KEY} is not set", hint=f"set {KEY}, or use the local captioner: --captioner local")
     if not (key.isascii() and key.isprintable()) or " " in key:
-        raise CaptionError(f"{KEY} holds characters that no key has", hint="copy the key again")
+        raise CaptionError(f"{KEY} has invalid characters", hint="copy the key again")
     return key
 
 
@@ -85,12 +88,12 @@ def server_url(config: CaptionerConfig) -> str:
 
 
 def is_openai(config: CaptionerConfig) -> bool:
-    """Whether it is OpenAI itself that is asked: its models' prices and dates hold there."""
+    """Return whether the server is OpenAI's, whose prices and dates are known."""
     return urlsplit(server_url(config)).hostname == urlsplit(OPENAI_URL).hostname
 
 
 def host(url: str) -> str:
-    """The server's name for messages: no path, no user, no password."""
+    """Return the server's host for messages: no path, user or password."""
     try:
         parts = urlsplit(url)
         return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
@@ -99,15 +102,16 @@ def host(url: str) -> str:
 
 
 def address(url: str) -> str:
-    """A server's address without user and password, to be recorded."""
+    """Return the server's address for records: no user or password."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{host(url)}{parts.path.rstrip('/')}"
 
 
 class Caller:
-    """Sends requests, again where that can help: never more than ``1 + retries`` for one. Shared by threads.
+    """Sends requests with retries, at most ``1 + retries`` attempts each. Shared by threads.
 
-    Its own retries of the openai package are off. Used as a context manager by one, or left by each of ``users`` threads.
+    The openai package's own retries are off. A context manager for one user; with several ``users``
+    (threads) each calls :meth:`leave`.
     """
 
     def __init__(
@@ -128,13 +132,13 @@ class Caller:
         self._backoff = backoff
         self._users = users
         self._lock = threading.Lock()
-        self._where = host(server_url(config))
+        self._host = host(server_url(config))
         self._guard = Guard()
         self.client = connect(config, key, guard=self._guard)
         self._create = self.client.chat.completions.with_raw_response.create
 
     def leave(self) -> None:
-        """One user needs it no more; the last one closes the connections."""
+        """Release the client for one user; the last one closes the connections."""
         with self._lock:
             self._users -= 1
             last = self._users == 0
@@ -148,27 +152,28 @@ class Caller:
         self.leave()
 
     def __call__(self, body: dict[str, Any]) -> Answer | Outcome | None:
-        """The answer; an outcome where there is none; None where everything stopped while waiting to ask.
+        """Return the answer, an outcome if the request failed, or None if stopped while waiting.
 
-        Raises :class:`CaptionError` for what concerns every garment: the key, the model, a setting, the account.
+        Raises :class:`CaptionError` for errors that affect every garment: key, model, settings,
+        account.
         """
-        # as the extra body, which the package sends as it is: walking through the messages by their types costs more than
-        # all else that it does
-        plain = {key: value for key, value in body.items() if key != "model"}
+        # as the extra body, which the package sends unchanged: transforming typed messages takes
+        # longer than everything else that it does
+        parameters = {key: value for key, value in body.items() if key != "model"}
 
         def send() -> Answer:
-            response = self._create(model=body["model"], messages=[], extra_body=plain)
+            response = self._create(model=body["model"], messages=[], extra_body=parameters)
             self.limiter.heard(response.headers)
             return Answer(_json(response))
 
-        result = self._ask(send, self._config.retries, self._config.timeout)
+        result = self._send_with_retries(send, self._config.retries, self._config.timeout)
         if not isinstance(result, _Failure):
             return result
         if result is _STOPPED:
             return None
         if is_filter(result.status, result.code):
             return Outcome("filtered", "openai", self._config.model, error=result.reason)
-        self._raise_for_all(result)
+        self._raise_general(result)
         return Outcome("failed", "openai", self._config.model, error=result.reason, retryable=result.retryable)
 
     def fetch(
@@ -180,56 +185,65 @@ class Caller:
         seconds: float | None = None,
         most_bytes: int = MOST_BYTES,
     ) -> T:
-        """What a request about a file or a batch gives. Raises :class:`CaptionError` if it cannot be had.
+        """Return the result of a request about a file or a batch.
 
-        ``retries`` 0 is for what must not be done twice; ``seconds`` and ``most_bytes`` limit one
-        attempt. ``error.state`` is ``gone`` where the server knows of no such thing.
+        Raises :class:`CaptionError`; ``error.state`` is ``gone`` if the server does not have the
+        file or batch.
+
+        Args:
+            what: The action, for messages.
+            request: Sends the request.
+            retries: 0 for requests that must not be repeated; by default the setting.
+            seconds: Time limit of one attempt.
+            most_bytes: Size limit of the answer.
         """
-        tries = self._config.retries if retries is None else retries
-        result = self._ask(request, tries, seconds or self._config.timeout, most_bytes)
+        max_retries = self._config.retries if retries is None else retries
+        result = self._send_with_retries(request, max_retries, seconds or self._config.timeout, most_bytes)
         if isinstance(result, _Failure):
-            self._raise_for_all(result, model=False)
+            self._raise_general(result, model=False)
             raise CaptionError(
                 f"{what}: {result.reason}",
                 state="gone" if result.status == 404 else "failed",
                 retryable=result.retryable,
-                hint="run it again later: it goes on where it is" if result.retryable else "",
+                hint="run it again later to resume" if result.retryable else "",
             )
         return result
 
     def extend(self, seconds: float) -> None:
-        """The transfer under way in this thread makes progress: it has ``seconds`` more from now on."""
+        """Give the current transfer of this thread ``seconds`` more, because it makes progress."""
         self._guard.extend(seconds)
 
-    def _ask(self, send: Callable[[], T], retries: int, seconds: float, most_bytes: int = MOST_BYTES) -> T | _Failure:
+    def _send_with_retries(
+        self, send: Callable[[], T], retries: int, seconds: float, most_bytes: int = MOST_BYTES
+    ) -> T | _Failure:
         for attempt in itertools.count():
             if not self.limiter.enter(self.stop):
                 return _STOPPED
             sent_at = time.monotonic()
             try:
-                result = self._once(send, seconds, most_bytes)
+                result = self._send(send, seconds, most_bytes)
             finally:
                 self.limiter.leave()
             if not isinstance(result, _Failure):
                 self.limiter.succeeded()
                 return result
-            wait = backoff(attempt, self._backoff, _LONGEST_BACKOFF)
-            told = result.retry_after
-            if told is not None and told <= _LONGEST_RETRY_AFTER:
-                wait = told + random.uniform(0.0, 0.1) * min(told, 10.0)
+            wait = backoff(attempt, self._backoff, _MAX_BACKOFF)
+            requested_wait = result.retry_after
+            if requested_wait is not None and requested_wait <= _MAX_RETRY_AFTER:
+                wait = requested_wait + random.uniform(0.0, 0.1) * min(requested_wait, 10.0)
             if result.status == 429:
-                self.limiter.throttled(sent_at, min(wait, _LONGEST_RETRY_AFTER))
-            elif told is not None and told <= _LONGEST_RETRY_AFTER:
+                self.limiter.throttled(sent_at, min(wait, _MAX_RETRY_AFTER))
+            elif requested_wait is not None and requested_wait <= _MAX_RETRY_AFTER:
                 self.limiter.pause(wait)
-            too_long = told is not None and told > _LONGEST_RETRY_AFTER
+            too_long = requested_wait is not None and requested_wait > _MAX_RETRY_AFTER
             if not result.retryable or attempt >= retries or too_long:
                 return result
             if self.stop.wait(wait):
                 return _STOPPED
-        raise AssertionError  # the count has no end
+        raise AssertionError  # unreachable: itertools.count() is infinite
 
-    def _once(self, send: Callable[[], T], seconds: float, most_bytes: int) -> T | _Failure:
-        """One request: what it gave, or what came instead."""
+    def _send(self, send: Callable[[], T], seconds: float, most_bytes: int) -> T | _Failure:
+        """Send one request; return its result, or a failure."""
         import openai
 
         try:
@@ -243,47 +257,46 @@ class Caller:
             if isinstance(caught.__cause__, Rejected):
                 rejected = caught.__cause__
                 return _Failure(str(rejected), code=rejected.code, hint=rejected.hint)
-            return _Failure(self._clean(f"no connection to {self._where} ({_cause(caught)})"), retryable=True)
+            return _Failure(self._clean(f"no connection to {self._host} ({_cause(caught)})"), retryable=True)
         except openai.APIStatusError as caught:
-            refused = caught
-        except (
-            Exception
-        ) as caught:  # the transport's own: a broken encoding, a header that it does not take, a cut download
-            kind = type(caught)
-            cut = kind.__module__.startswith("httpx") and kind.__name__ in _CUT
-            return _Failure(self._clean(f"{kind.__name__}: {caught}"), retryable=cut)
-        # out of the except block, so that no traceback ever chains to the server's words, which may echo the key
-        headers = refused.response.headers
+            status_error = caught
+        except Exception as caught:  # of the transport: broken encoding, invalid header, lost connection
+            error_class = type(caught)
+            is_lost = error_class.__module__.startswith("httpx") and error_class.__name__ in _CONNECTION_LOST
+            return _Failure(self._clean(f"{error_class.__name__}: {caught}"), retryable=is_lost)
+        # outside of the except block, so that no traceback chains to the server's message, which
+        # may contain the key
+        headers = status_error.response.headers
         self.limiter.heard(headers)
-        status = int(refused.status_code)
-        code, param = str(refused.code or ""), str(refused.param or "")
+        status = int(status_error.status_code)
+        code, param = str(status_error.code or ""), str(status_error.param or "")
         retryable = is_retryable(status)
         if headers.get("x-should-retry") == "false" or code in _NO_CREDIT:
             retryable = False
-        message = str(refused.message).removeprefix(f"Error code: {status} - ")
+        message = str(status_error.message).removeprefix(f"Error code: {status} - ")
         reason = f"{status}: {self._clean(message)}"
         return _Failure(reason, status, code, param, retryable, retry_after(headers))
 
-    def _raise_for_all(self, failure: _Failure, *, model: bool = True) -> None:
-        """Raise what is wrong for every garment: no other would fare better."""
+    def _raise_general(self, failure: _Failure, *, model: bool = True) -> None:
+        """Raise the errors that affect every garment."""
         status, name = failure.status, self._config.model
         if failure.code == "redirect":
             raise CaptionError(failure.reason, hint=failure.hint)
         if status in (401, 403):
-            raise CaptionError(f"{self._where} does not accept the key ({failure.reason})", hint=f"check {KEY}")
+            raise CaptionError(f"{self._host} rejects the key ({failure.reason})", hint=f"check {KEY}")
         if status == 404 and model:
             raise CaptionError(
-                f"{self._where} has no model {name} ({failure.reason})",
+                f"{self._host} has no model {name} ({failure.reason})",
                 hint="check captioner.model and captioner.base_url",
             )
         if failure.code in _NO_CREDIT:
             raise CaptionError(
-                f"the account at {self._where} has no credit left ({failure.reason})",
+                f"the account at {self._host} has no credit left ({failure.reason})",
                 hint="add credit, then run again",
             )
         if status in (400, 422) and model and self._blames_settings(failure):
             raise CaptionError(
-                f"{self._where} refuses a setting of {name} ({failure.reason})",
+                f"{self._host} rejects a setting of {name} ({failure.reason})",
                 hint=f"change captioner.models.{name}.parameters",
             )
 
@@ -297,9 +310,10 @@ class Caller:
 
 
 def connect(config: CaptionerConfig, key: str, *, guard: Guard, timeout: float | None = None) -> Any:
-    """The openai package's client for the server of the settings. Raises :class:`CaptionError` where it cannot be made.
+    """Create the openai package's client for the server of the settings.
 
-    ``guard`` limits what the server's answers may take; ``timeout`` replaces that of the settings.
+    Raises :class:`CaptionError` if that fails. ``guard`` limits the answers of the server;
+    ``timeout`` overrides that of the settings.
     """
     import openai
 
@@ -309,23 +323,26 @@ def connect(config: CaptionerConfig, key: str, *, guard: Guard, timeout: float |
     try:
         http = open_client(url, limits, guard)
         return openai.OpenAI(api_key=key, base_url=url, timeout=limits, max_retries=0, http_client=http)
-    except Exception as caught:  # a proxy or a URL that its transport cannot read
+    except Exception as caught:  # an invalid proxy or URL
         reason = redact(str(caught), key)
     raise CaptionError(f"cannot use {host(url)}: {reason}", hint="check captioner.base_url and the proxy settings")
 
 
 def is_filter(status: int | None, code: str) -> bool:
-    """Whether a refused request was stopped by a content filter."""
+    """Return whether a content filter stopped the request."""
     return status == 400 and code in _FILTER_CODES
 
 
 def is_retryable(status: int) -> bool:
-    """Whether asking again can help after such a status."""
+    """Return whether a retry may help after such a status."""
     return status in _RETRY_STATUS or status >= 500
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that the server asks to wait, by ``retry-after-ms`` or ``Retry-After`` (seconds, or a date)."""
+    """Return the pause that the server requests, in seconds.
+
+    It is in ``retry-after-ms`` or ``Retry-After`` (seconds, or a date).
+    """
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
             seconds = float(headers.get(name) or "") * unit
@@ -338,7 +355,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _json(response: Any) -> Any:
-    """The body as JSON; None where it is something else (a proxy's page)."""
+    """Return the body as JSON; None for anything else (a proxy's page)."""
     try:
         return json.loads(response.text)
     except (ValueError, RecursionError):

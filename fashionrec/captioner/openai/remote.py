@@ -1,10 +1,10 @@
-"""Captions by OpenAI, or by any server that speaks its API.
+"""The captioner that uses OpenAI, or any server with its API.
 
 ::
 
-    jobs ─▶ a few threads make their pictures ready, a bounded number ahead
-         ─▶ concurrency threads, one request each (client.py sends it, and again where that can help)
-         ─▶ groups of what came, as it comes; where the reader is slow, the threads wait for it
+    jobs ─▶ a few threads prepare the requests, a bounded number ahead
+         ─▶ ``concurrency`` threads send them, one at a time each (client.py, with retries)
+         ─▶ groups of outcomes as they arrive; a slow consumer blocks the threads
     a wrong key, model or setting stops everything with one CaptionError
 """
 
@@ -35,6 +35,7 @@ from fashionrec.captioner.openai.translate import read_translation, translation_
 from fashionrec.captioner.openai.wire import RESERVED, essence, read_answer, request_body
 from fashionrec.captioner.outcome import Outcome
 from fashionrec.common.folder import Folder
+from fashionrec.common.text import plural
 from fashionrec.config.captioners import BATCH_FOLDERS, SPOOL_FILES
 from fashionrec.errors import CaptionError, CatalogueError, ConfigError
 from fashionrec.photos.images import encode_jpeg
@@ -48,12 +49,12 @@ if TYPE_CHECKING:
     from fashionrec.captioner.vocabulary import Vocabulary
     from fashionrec.config import CaptionerConfig, CaptionModelConfig
 
-_GROUP = 256  # answers given out together at most
-_PREPARERS = 2  # threads that cut and encode; the work is Pillow's, which lets go of the interpreter
+_GROUP = 256  # outcomes yielded at once, at most
+_PREPARERS = 2  # threads that crop and encode, mostly in Pillow, which releases the GIL
 
 
 class OpenAICaptioner(Captioner):
-    """Describes crops by ``config.model``. The key is ``api_key``, else the environment's at the moment of use."""
+    """Describes crops by ``config.model``. The key is ``api_key``, else the environment's."""
 
     name = "openai"
     title = "OpenAI"
@@ -70,7 +71,10 @@ class OpenAICaptioner(Captioner):
         vocabulary: Vocabulary | None = None,
         backoff: float = 0.5,
     ) -> None:
-        """``backoff`` is the first pause before asking again, in seconds; it doubles. Raises :class:`ConfigError`."""
+        """Check the settings. ``backoff`` is the first pause before a retry in seconds; it doubles.
+
+        Raises :class:`ConfigError`.
+        """
         super().__init__(config, vocabulary=vocabulary)
         self._given_key = api_key
         self._backoff = backoff
@@ -79,7 +83,7 @@ class OpenAICaptioner(Captioner):
         self.entry: CaptionModelConfig = config.models.get(config.model) or config.models["other"]
         self.parameters: dict[str, Any] = dict(self.entry.parameters)
         for key in RESERVED & self.parameters.keys():
-            raise ConfigError(f"captioner.models.{config.model}.parameters may not set {key}")
+            raise ConfigError(f"captioner.models.{config.model}.parameters must not set {key}")
         if config.base_url is not None and not config.base_url.lower().startswith(("http://", "https://")):
             raise ConfigError("captioner.base_url is not an http(s) URL", hint="for example http://127.0.0.1:8000/v1")
 
@@ -106,13 +110,13 @@ class OpenAICaptioner(Captioner):
         return estimate(self.config, self.entry, self.vocabulary)
 
     def caller(self, *, users: int = 1, tokens: float = 0.0) -> Caller:
-        """A connection to the server. Raises :class:`CaptionError` where no key is there."""
+        """Connect to the server. Raises :class:`CaptionError` if the key is missing."""
         limiter = RateLimiter(self.config.concurrency, tokens)
         key = find_key(self.config, self._given_key)
         return Caller(self.config, key, self.parameters, backoff=self._backoff, limiter=limiter, users=users)
 
     def body(self, picture: Image.Image, class_name: str | None) -> dict[str, Any]:
-        """The request that asks for one garment's description."""
+        """Return the request body for one garment."""
         jpeg = encode_jpeg(picture, self.config.image_side, self.config.image_quality, quick=True)
         detail = None if self.config.image_detail == "auto" else self.config.image_detail
         return request_body(self.config.model, self.parameters, jpeg, class_name, self.vocabulary, detail=detail)
@@ -124,8 +128,8 @@ class OpenAICaptioner(Captioner):
         return replace(outcome, seconds=seconds)
 
     def read_text(self, text: str, class_name: str | None, *, model: str, usage: dict[str, int]) -> Outcome:
-        used = {"prompt_tokens": usage["input_tokens"], "completion_tokens": usage["output_tokens"]}
-        body = {"choices": [{"message": {"content": text}, "finish_reason": "stop"}], "usage": used}
+        counts = {"prompt_tokens": usage["input_tokens"], "completion_tokens": usage["output_tokens"]}
+        body = {"choices": [{"message": {"content": text}, "finish_reason": "stop"}], "usage": counts}
         return read_answer(body, model=model, class_name=class_name, vocabulary=self.vocabulary)
 
     @contextmanager
@@ -143,7 +147,7 @@ class OpenAICaptioner(Captioner):
             return None if crop is None else self.body(crop, place.class_name)
 
         def read(collected: Sequence[Collected]) -> None:
-            record([(one.place, self.read_collected(one)) for one in collected])
+            record([(result.place, self.read_collected(result)) for result in collected])
 
         with (
             self.caller() as caller,
@@ -151,24 +155,28 @@ class OpenAICaptioner(Captioner):
         ):
             yield batches
 
-    def read_collected(self, one: Collected) -> Outcome:
-        """The outcome of a batch's line."""
-        return one.outcome or self.read_answer(one.body or "", one.place.class_name, model=one.model)
+    def read_collected(self, result: Collected) -> Outcome:
+        """Return the outcome of a batch's result."""
+        return result.outcome or self.read_answer(result.body or "", result.place.class_name, model=result.model)
 
     @classmethod
     def under_way(cls, folder: Path, ledger: Ledger) -> UnderWay:
-        path = _state(folder)
+        path = _state_path(folder)
         if not path.is_file():
             return UnderWay()
         planned = ledger.planned(folder.resolve())
         with BatchState(path, write=False) as state:
-            found = [(step, place) for name, step, place in state.unanswered() if step != "waiting" or name in planned]
-            unsent = sum(step == "waiting" for step, _ in found) + sum(part.requests for part in state.parts(UNSENT))
-        return UnderWay([place for _, place in found], unsent)
+            pending = [
+                (status, place) for name, status, place in state.unanswered() if status != "waiting" or name in planned
+            ]
+            unsent = sum(status == "waiting" for status, _ in pending) + sum(
+                part.requests for part in state.parts(UNSENT)
+            )
+        return UnderWay([place for _, place in pending], unsent)
 
     @classmethod
     def open_batches(cls, folder: Path) -> list[dict[str, Any]]:
-        path = _state(folder)
+        path = _state_path(folder)
         if not path.is_file():
             return []
         keys = ("batch_id", "status", "state", "server", "model", "requests", "completed", "created_at", "error")
@@ -176,13 +184,16 @@ class OpenAICaptioner(Captioner):
             return [{key: asdict(part)[key] for key in keys} for part in state.parts(OPEN)]
 
     def translate(self, texts: Sequence[str]) -> list[str]:
-        """Texts in English by ``config.model``, in one request. Raises :class:`CaptionError` where they cannot be had."""
-        with self.caller() as ask:
-            came = ask(translation_body(self.model, self.parameters, texts))
-        if not isinstance(came, Answer):
-            reason = came.error if came is not None else "stopped"
-            raise CaptionError(f"the words were not translated: {reason}", hint="leave --translate out")
-        return read_translation(came.body, len(texts))
+        """Translate texts into English by ``config.model``, in one request.
+
+        Raises :class:`CaptionError` if that fails.
+        """
+        with self.caller() as call:
+            answer = call(translation_body(self.model, self.parameters, texts))
+        if not isinstance(answer, Answer):
+            reason = answer.error if answer is not None else "stopped"
+            raise CaptionError(f"the text was not translated: {reason}", hint="omit --translate")
+        return read_translation(answer.body, len(texts))
 
     def describe(
         self,
@@ -192,20 +203,22 @@ class OpenAICaptioner(Captioner):
         meter: Meter | None = None,
         arrived: Callable[[Job, str, float], None] | None = None,
     ) -> Generator[list[Described], None, None]:
-        """As :meth:`Captioner.describe`: at most ``concurrency`` answers wait to be given out, and ``arrived`` is called by
-        the threads that ask.
+        """Yield outcomes like :meth:`Captioner.describe`, with concurrent requests.
 
-        Raises :class:`CaptionError` at once where no key is there, and as soon as the server says that the key, the model
-        or a setting is wrong, or does not answer many requests in a row; what had come by then is yielded first. Closing
-        the iterator stops it: nothing more is sent, and nothing waits for what is under way.
+        At most ``concurrency`` outcomes wait for the consumer; ``arrived`` is called by the threads
+        that send the requests.
+
+        Raises :class:`CaptionError` at once for a missing key; after yielding the outcomes so far,
+        if the server rejects the key, the model or a setting, or many requests in a row fail.
+        Closing the iterator stops it: nothing more is sent, and requests in flight are not awaited.
         """
         workers = min(self.config.concurrency, self.config.concurrency if most is None else most)
         tokens = 0.0 if meter is None else meter.each.input + meter.each.output
         call = self.caller(users=max(1, workers), tokens=tokens)
         if not workers:
             call.leave()
-            nothing: tuple[list[Described], ...] = ()
-            return (group for group in nothing)
+            no_groups: tuple[list[Described], ...] = ()
+            return (group for group in no_groups)
         return self._run(jobs, workers, call, meter, arrived or (lambda job, body, seconds: None))
 
     def _run(
@@ -217,9 +230,9 @@ class OpenAICaptioner(Captioner):
         arrived: Callable[[Job, str, float], None],
     ) -> Generator[list[Described], None, None]:
         results: queue.Queue[Described | BaseException | None] = queue.Queue(workers)
-        unread = threading.Event()  # nobody reads the results any more
-        spent = threading.Event()  # nothing more may be asked
-        ahead: Ahead[Job, tuple[Job, dict[str, Any]]] = Ahead(
+        closed = threading.Event()  # the results are no longer read
+        spent = threading.Event()  # the cost limit is reached
+        prefetch: Ahead[Job, tuple[Job, dict[str, Any]]] = Ahead(
             jobs,
             lambda job: (job, self.body(job.picture(), job.class_name)),
             threads=min(_PREPARERS, workers),
@@ -228,8 +241,8 @@ class OpenAICaptioner(Captioner):
             name="caption-crop",
         )
 
-        def give(result: Described | BaseException | None) -> None:
-            while not unread.is_set():
+        def put(result: Described | BaseException | None) -> None:
+            while not closed.is_set():
                 try:
                     return results.put(result, timeout=0.5)
                 except queue.Full:
@@ -237,24 +250,24 @@ class OpenAICaptioner(Captioner):
 
         def work() -> None:
             try:
-                while not spent.is_set() and (ready := ahead.take()) is not None:
+                while not spent.is_set() and (ready := prefetch.take()) is not None:
                     if meter is not None and not meter.reserve():
                         spent.set()
                         break
-                    came = self._one(call, *ready, arrived)
-                    if came is None:
+                    described = self._describe_job(call, *ready, arrived)
+                    if described is None:
                         break
                     if meter is not None:
-                        meter.came(came.outcome.usage)
-                    give(came)
-            except BaseException as error:  # whatever it is, the thread that waits must hear of it
+                        meter.came(described.outcome.usage)
+                    put(described)
+            except BaseException as error:  # of any kind: the consumer must get it
                 call.stop.set()
-                give(error)
+                put(error)
             finally:
                 call.leave()
-                give(None)  # this worker is done
+                put(None)  # this worker is done
 
-        # daemons: an interrupted program ends without waiting for a request's timeout
+        # daemons, so that an interrupted program ends without waiting for a request's time-out
         threads = [threading.Thread(target=work, name=f"caption-{n}", daemon=True) for n in range(workers)]
         fatal: BaseException | None = None
         working = workers
@@ -263,7 +276,7 @@ class OpenAICaptioner(Captioner):
                 thread.start()
             while working:
                 group: list[Described] = []
-                for result in _those_there(results):
+                for result in _available(results):
                     if result is None:
                         working -= 1
                     elif isinstance(result, BaseException):
@@ -273,16 +286,19 @@ class OpenAICaptioner(Captioner):
                 if group:
                     yield group
         finally:
-            unread.set()
-            ahead.close()
-        ahead.close(wait=5.0)
+            closed.set()
+            prefetch.close()
+        prefetch.close(wait=5.0)
         if fatal is not None:
             raise fatal
 
-    def _one(
+    def _describe_job(
         self, call: Caller, job: Job, body: dict[str, Any], arrived: Callable[[Job, str, float], None]
     ) -> Described | None:
-        """What came for one garment; None where everything stopped meanwhile. Raises what concerns every garment."""
+        """Request one caption. Returns None once stopped.
+
+        Raises :class:`CaptionError` for errors that affect every garment.
+        """
         started = time.monotonic()
         answer = call(body)
         if answer is None:
@@ -290,28 +306,31 @@ class OpenAICaptioner(Captioner):
         seconds = round(time.monotonic() - started, 3)
         if isinstance(answer, Answer):
             failed = not isinstance(answer.body, dict) or isinstance(answer.body.get("error"), dict)
-            kept = essence(answer.body, call.key)
-            arrived(job, kept, seconds)
-            self._count(failed, "the server answers something other than captions" if failed else "")
-            return Described(job, self.read_answer(kept, job.class_name, seconds=seconds), arrived=True)
-        self._count(answer.state == "failed", answer.error or "")
+            stored = essence(answer.body, call.key)
+            arrived(job, stored, seconds)
+            self._count_failures(failed, "the server's answers are not captions" if failed else "")
+            return Described(job, self.read_answer(stored, job.class_name, seconds=seconds), arrived=True)
+        self._count_failures(answer.state == "failed", answer.error or "")
         return Described(job, replace(answer, seconds=seconds))
 
-    def _count(self, failed: bool, reason: str) -> None:
-        """Give up on a server that fails everything: each failure has cost all its retries already."""
+    def _count_failures(self, failed: bool, reason: str) -> None:
+        """Give up on a server after many failures in a row; each of them had all its retries."""
         with self._lock:
             self._failures_in_a_row = self._failures_in_a_row + 1 if failed else 0
-            many = self._failures_in_a_row >= max(24, 3 * self.config.concurrency)
-        if many:
+            too_many = self._failures_in_a_row >= max(24, 3 * self.config.concurrency)
+        if too_many:
             raise CaptionError(
-                f"{self._failures_in_a_row} requests in a row failed, the last one: {reason}",
+                f"{plural(self._failures_in_a_row, 'request')} failed in a row, the last one with: {reason}",
                 retryable=True,
-                hint="what was described is kept; go on later with `caption --retry failed`",
+                hint="finished captions are kept; resume later with `caption --retry failed`",
             )
 
 
-def _those_there(results: queue.Queue[Described | BaseException | None]) -> Iterator[Described | BaseException | None]:
-    """What is in the queue now; waits a moment for the first. With a timeout, Ctrl-C is heard on Windows too."""
+def _available(results: queue.Queue[Described | BaseException | None]) -> Iterator[Described | BaseException | None]:
+    """Yield the results in the queue; wait a moment for the first one.
+
+    Thanks to the time-out, Ctrl-C works on Windows too.
+    """
     try:
         yield results.get(timeout=0.5)
         for _ in range(_GROUP):
@@ -320,6 +339,9 @@ def _those_there(results: queue.Queue[Described | BaseException | None]) -> Iter
         return
 
 
-def _state(folder: Path) -> Path:
-    """The state of a catalogue's batches. Raises :class:`CatalogueError` for a link."""
+def _state_path(folder: Path) -> Path:
+    """Return the path of the state of a catalogue's batches.
+
+    Raises :class:`CatalogueError` for a symbolic link.
+    """
     return Folder(folder.parent, "catalogue", CatalogueError).path(f"{folder.name}/{STATE}")

@@ -1,4 +1,4 @@
-"""Models end: when one is shut down, what a run says before, and what it does afterwards."""
+"""Shutdown dates of models: the warning before a run, and the error afterwards."""
 
 from __future__ import annotations
 
@@ -7,55 +7,59 @@ from typing import TYPE_CHECKING, Any
 
 from fashionrec.captioner.openai.client import connect, find_key, host, is_openai, server_url
 from fashionrec.captioner.openai.transport import Guard
-from fashionrec.common.text import shell_word
+from fashionrec.common.text import plural, shell_word
 from fashionrec.errors import CaptionError, ConfigError
 
 if TYPE_CHECKING:
     from fashionrec.config import CaptionerConfig
 
-_TIMEOUT = 5.0  # seconds that the question after a model may take: nothing hangs on it
+_TIMEOUT = 5.0  # seconds for the lookup of a model, which is optional
 
 
 def shutdown_notice(config: CaptionerConfig, today: date, reported: str | None = None) -> str:
-    """The warning that a run should show, or nothing. ``reported`` is the date that the server tells, which goes before ours.
+    """Return the shutdown warning to show before a run, or "".
 
-    Our own dates are OpenAI's: they say nothing about another server. Raises :class:`ConfigError` where OpenAI has shut the
-    model down.
+    ``reported`` is the server's date, which takes precedence over ours. Ours are OpenAI's dates and
+    ignored for other servers. Raises :class:`ConfigError` if OpenAI has shut the model down.
     """
     entry = config.models.get(config.model) or config.models["other"]
-    told = _date(reported)
-    ends = told or (_date(entry.shutdown) if is_openai(config) else None)
-    if ends is None:
+    shutdown = _date(reported) or (_date(entry.shutdown) if is_openai(config) else None)
+    if shutdown is None:
         return ""
     replacement = entry.replacement
-    hint = f"move on with --set {shell_word('captioner.model=' + (replacement or 'MODEL'))}"
-    days = (ends - today).days
-    where = "OpenAI" if is_openai(config) else host(server_url(config))
+    hint = f"switch with --set {shell_word('captioner.model=' + (replacement or 'MODEL'))}"
+    days = (shutdown - today).days
+    server = "OpenAI" if is_openai(config) else host(server_url(config))
     if days < 0 and is_openai(config):
         raise ConfigError(
-            f"{config.model} was shut down on {ends}" + (f"; {replacement} replaces it" if replacement else ""),
-            hint=hint + "; captions that are there are kept, and nothing is asked again",
+            f"{config.model} was shut down on {shutdown}" + (f"; {replacement} replaces it" if replacement else ""),
+            hint=hint + "; existing captions are kept, and nothing is requested again",
         )
     if days > config.warn_days:
         return ""
-    when = (
-        f"shuts {config.model} down on {ends}, in {days} days" if days >= 0 else f"shut {config.model} down on {ends}"
+    message = (
+        f"shuts {config.model} down on {shutdown}, in {plural(days, 'day')}"
+        if days >= 0
+        else f"shut {config.model} down on {shutdown}"
     )
-    return f"{where} {when}: {hint}"
+    return f"{server} {message}: {hint}"
 
 
 def ask_shutdown(config: CaptionerConfig, key: str | None = None) -> str | None:
-    """The date that the server's ``GET /models/{model}`` tells; None where it tells none, or does not answer. One short call."""
+    """Query the shutdown date of the model (``GET /models/{model}``), with a short time-out.
+
+    Returns None if the server has none or does not answer.
+    """
     try:
         guard = Guard()
         with connect(config, find_key(config, key), guard=guard, timeout=_TIMEOUT) as client, guard.limit(_TIMEOUT):
-            found: Any = client.models.retrieve(config.model)
-        told = getattr(found, "shutdown_date", None)
+            model: Any = client.models.retrieve(config.model)
+        shutdown = getattr(model, "shutdown_date", None)
     except CaptionError:
         return None
-    except Exception:  # whatever the server or its transport does: captions are asked for without knowing
+    except Exception:  # whatever the server or its transport does: the run does not need the date
         return None
-    return told if isinstance(told, str) else None
+    return shutdown if isinstance(shutdown, str) else None
 
 
 def _date(text: str | None) -> date | None:

@@ -1,4 +1,7 @@
-"""Words of a search into English, by the server that captions too: only where that is asked for. The words leave the machine."""
+"""Translation of search texts into English by the captioning server, only at the user's request.
+
+The texts are sent to that server.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ _SCHEMA = {
 
 
 def translation_body(model: str, parameters: dict[str, Any], texts: Sequence[str]) -> dict[str, Any]:
-    """The request that asks for texts in English."""
+    """Return the request body that asks for a translation."""
     return {
         "model": model,
         **parameters,
@@ -38,7 +41,10 @@ def translation_body(model: str, parameters: dict[str, Any], texts: Sequence[str
 
 
 def read_translation(body: Any, count: int) -> list[str]:
-    """The texts of an answer. Raises :class:`CaptionError` where it is none, or has not as many as were asked."""
+    """Return the translated texts of an answer.
+
+    Raises :class:`CaptionError` if it is invalid, or has another number of texts.
+    """
     try:
         english = json.loads(body["choices"][0]["message"]["content"][: MOST_ANSWER * count])["english"]
         if isinstance(english, list) and len(english) == count and all(isinstance(text, str) for text in english):
@@ -47,4 +53,4 @@ def read_translation(body: Any, count: int) -> list[str]:
                 return texts
     except (KeyError, IndexError, TypeError, ValueError, RecursionError):
         pass
-    raise CaptionError("the server's translation is not what was asked for", hint="leave --translate out")
+    raise CaptionError("the server's translation is invalid", hint="omit --translate")

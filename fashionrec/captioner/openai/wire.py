@@ -1,4 +1,4 @@
-"""Requests and answers of POST /v1/chat/completions as plain JSON, whichever way they travel. No network here."""
+"""Requests and answers of POST /v1/chat/completions as plain JSON, without any network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fashionrec.captioner.vocabulary import Vocabulary
 from fashionrec.common.documents import parse_json
 from fashionrec.errors import CaptionError
 
-#: Keys of a request that are ours: settings may not replace them.
+#: Keys of a request that the settings may not override.
 RESERVED = frozenset({"model", "messages", "response_format", "stream", "n", "tools"})
 
 _INSTRUCTIONS = (
@@ -27,8 +27,8 @@ _INSTRUCTIONS = (
 )
 _KEY_LIKE = re.compile(r"\bsk-[\w*.\-]+", re.IGNORECASE)
 _MASKED = "***"
-_LONGEST_ERROR = 300
-_MOST_TOKENS = 1 << 40  # of one answer; a larger count is nonsense, and no database takes it
+_MAX_ERROR = 300  # characters
+_MAX_TOKENS = 1 << 40  # of one answer; larger counts are invalid and would not fit the database
 
 
 def request_body(
@@ -40,18 +40,19 @@ def request_body(
     *,
     detail: str | None = None,
 ) -> dict[str, Any]:
-    """The whole JSON body that asks for one garment's description; ``parameters`` are the model's own, from its entry.
+    """Return the JSON body that requests one garment's description.
 
-    ``detail`` is how closely the model looks at the picture (``low``, ``high``); None leaves it to the server.
+    ``parameters`` are those of the model's entry. ``detail`` is the image detail (``low``,
+    ``high``); None leaves it to the server.
     """
     if class_name is None:
         context = "Class: not known. Say which of the classes the main garment is."
     else:
         noun = {"skirt&pants": "culottes or skort (skirt&pants)"}.get(class_name, class_name)
         context = f"Class: {noun}."
-    picture = {"url": "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")}
+    image = {"url": "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")}
     if detail is not None:
-        picture["detail"] = detail
+        image["detail"] = detail
     return {
         **parameters,
         "model": model,
@@ -59,7 +60,7 @@ def request_body(
             {"role": "system", "content": _INSTRUCTIONS},
             {
                 "role": "user",
-                "content": [{"type": "text", "text": context}, {"type": "image_url", "image_url": picture}],
+                "content": [{"type": "text", "text": context}, {"type": "image_url", "image_url": image}],
             },
         ],
         "response_format": {
@@ -70,108 +71,111 @@ def request_body(
 
 
 def essence(body: Any, secret: str = "") -> str:
-    """What an answer's JSON body says, as JSON to be kept before anything is checked: its text, how it ended, its usage.
+    """Reduce an answer's JSON body to the parts that are stored: text, finish reason and usage.
 
-    Without the secret, and without what nobody asked for. ``null`` where it is no answer at all.
+    The result is JSON, without the secret, made before anything is validated; ``null`` for a body
+    that is no answer.
     """
     if not isinstance(body, dict):
         return "null"
-    kept: dict[str, Any] = {"usage": {theirs: count for _, theirs, count in _counts(body)}}
+    stored: dict[str, Any] = {"usage": {theirs: count for _, theirs, count in _counts(body)}}
     if isinstance(body.get("error"), dict):
-        kept["error"] = {"message": redact(str(body["error"].get("message")), secret)}
+        stored["error"] = {"message": redact(str(body["error"].get("message")), secret)}
     choices = body.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = choice.get("message") if isinstance(choice, dict) else None
     if isinstance(choice, dict) and isinstance(message, dict):
-        said = {
-            key: _text(message[key], secret)[: MOST_ANSWER + 1]  # one more tells that it was longer
+        texts = {
+            key: _clean_text(message[key], secret)[: MOST_ANSWER + 1]  # one more marks a text that was longer
             for key in ("content", "refusal")
             if isinstance(message.get(key), str)
         }
-        finish = choice.get("finish_reason")
-        kept["choices"] = [{"message": said, "finish_reason": finish[:40] if isinstance(finish, str) else None}]
-    return json.dumps(kept, ensure_ascii=False)
+        finish_reason = choice.get("finish_reason")
+        stored["choices"] = [
+            {"message": texts, "finish_reason": finish_reason[:40] if isinstance(finish_reason, str) else None}
+        ]
+    return json.dumps(stored, ensure_ascii=False)
 
 
 def read_answer(
     body: Any, *, model: str, class_name: str | None, secret: str = "", vocabulary: Vocabulary | None = None
 ) -> Outcome:
-    """The outcome that an answer's JSON body amounts to, also as :func:`essence` keeps it.
+    """Return the outcome of an answer's JSON body, or of the text that :func:`essence` makes of it.
 
-    Never raises: what is no answer is a state too.
+    Never raises: an invalid answer is an outcome too.
     """
     if isinstance(body, str):
         with suppress(ValueError):
             body = parse_json(body)
     if not isinstance(body, dict):
-        return Outcome("failed", "openai", model, error="the server answered something other than JSON", retryable=True)
-    used = usage(body)
+        return Outcome("failed", "openai", model, error="the server's answer is not JSON", retryable=True)
+    tokens = usage(body)
     if isinstance(body.get("error"), dict):
-        reason = redact(f"the server reports {body['error'].get('message')}", secret)
-        return Outcome("failed", "openai", model, usage=used, error=reason, retryable=True)
+        reason = redact(f"the server reports an error: {body['error'].get('message')}", secret)
+        return Outcome("failed", "openai", model, usage=tokens, error=reason, retryable=True)
     choices = body.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict):
-        return Outcome("invalid", "openai", model, usage=used, error="the answer has no message")
+        return Outcome("invalid", "openai", model, usage=tokens, error="the answer has no message")
     content, refusal = message.get("content"), message.get("refusal")
-    finish = choice.get("finish_reason")
-    raw = _text(content if isinstance(content, str) else "", secret)[: MOST_ANSWER + 1]
+    finish_reason = choice.get("finish_reason")
+    raw = _clean_text(content if isinstance(content, str) else "", secret)[: MOST_ANSWER + 1]
 
     def outcome(state: Any, error: str) -> Outcome:
-        return Outcome(state, "openai", model, raw=raw, usage=used, error=redact(error, secret))
+        return Outcome(state, "openai", model, raw=raw, usage=tokens, error=redact(error, secret))
 
     if isinstance(refusal, str) and refusal:
-        raw = raw or _text(refusal, secret)[: MOST_ANSWER + 1]
-        return outcome("refused", f"the model declines: {refusal}")
-    if finish == "content_filter":
+        raw = raw or _clean_text(refusal, secret)[: MOST_ANSWER + 1]
+        return outcome("refused", f"the model refused: {refusal}")
+    if finish_reason == "content_filter":
         return outcome("filtered", "a content filter stopped the answer")
-    if finish == "length":
-        return outcome("truncated", "the answer was cut: raise the model's token limit in captioner.models")
+    if finish_reason == "length":
+        return outcome("truncated", "the answer was truncated: raise the model's token limit in captioner.models")
     if not raw.strip():
         return outcome("invalid", "the answer is empty")
     try:
         description = parse(raw, class_name, vocabulary)
     except CaptionError as error:
         return outcome("invalid", str(error))
-    return Outcome("done", "openai", model, description=description, raw=raw, usage=used)
+    return Outcome("done", "openai", model, description=description, raw=raw, usage=tokens)
 
 
 def redact(text: str, secret: str = "") -> str:
-    """One short line without the secret, and without anything that looks like a key, whole or masked.
+    """Return one short line without the secret, and without anything that looks like a key.
 
-    Word by word, in time that grows with the text alone.
+    Works word by word, in time linear in the text.
     """
     line = ""
     bearer = False
-    for word in _text(text, secret).split():
+    for word in _clean_text(text, secret).split():
         masked = bearer or _MASKED in word
         bearer = word.lower().endswith("bearer")
         line += (" " if line else "") + ("[key]" if masked else _KEY_LIKE.sub("[key]", word))
-        if len(line) > _LONGEST_ERROR:
-            return line[: _LONGEST_ERROR - 1] + "…"
+        if len(line) > _MAX_ERROR:
+            return line[: _MAX_ERROR - 1] + "…"
     return line
 
 
-def _text(text: str, secret: str) -> str:
-    """The text as it came, storable as UTF-8, without the secret. What is kept of it is cut afterwards."""
+def _clean_text(text: str, secret: str) -> str:
+    """Return a text as valid UTF-8 without the secret. Cut it afterwards, not before."""
     for form in {secret, quote(secret, safe="")}:
-        if len(form) >= 8:  # shorter ones, as local servers take them ("none", "ollama"), are words and no secret
+        if len(form) >= 8:  # shorter keys, of local servers ("none", "ollama"), are ordinary words
             text = text.replace(form, "[key]")
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def usage(body: Any) -> dict[str, int]:
-    """The tokens that an answer's JSON body tells of; none where it tells of none."""
+    """Return the tokens of an answer's JSON body; 0 if the server does not count them."""
     return {ours: count for ours, _, count in _counts(body)}
 
 
 def _counts(body: Any) -> list[tuple[str, str, int]]:
-    """Tokens by our name and by theirs; 0 where the server does not count."""
-    told = body.get("usage") if isinstance(body, dict) else None
-    found = []
+    """Return the token counts under our name and OpenAI's; 0 if the server does not count them."""
+    reported = body.get("usage") if isinstance(body, dict) else None
+    counts = []
     for ours, theirs in (("input_tokens", "prompt_tokens"), ("output_tokens", "completion_tokens")):
-        count = told.get(theirs) if isinstance(told, dict) else None
-        plain = isinstance(count, int) and not isinstance(count, bool) and 0 < count < _MOST_TOKENS
-        found.append((ours, theirs, count if plain and isinstance(count, int) else 0))
-    return found
+        count = reported.get(theirs) if isinstance(reported, dict) else None
+        is_valid = isinstance(count, int) and not isinstance(count, bool) and 0 < count < _MAX_TOKENS
+        counts.append((ours, theirs, count if is_valid and isinstance(count, int) else 0))
+    return counts
