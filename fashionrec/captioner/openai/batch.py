@@ -474,17 +474,17 @@ class Batches:
 
     def _prune_plan(self) -> None:
         """Remove requests with a recorded outcome from the plan."""
-        left = {name for name, _, _ in self.state.unanswered()} & self._planned
-        if left != self._planned:
-            self._planned = left
-            self._ledger.plan(self._folder, left)
+        unanswered = {name for name, _, _ in self.state.unanswered()} & self._planned
+        if unanswered != self._planned:
+            self._planned = unanswered
+            self._ledger.plan(self._folder, unanswered)
 
     def _take(self, lines: Sequence[dict[str, Any]], part: Part, progress: BatchProgress) -> None:
-        known = self.state.find([str(line["custom_id"]) for line in lines])
+        requests = self.state.find([str(line["custom_id"]) for line in lines])
         new: dict[str, Collected] = {}
         for line in lines:
             name = str(line["custom_id"])
-            place, state = known.get(name, (None, ""))
+            place, state = requests.get(name, (None, ""))
             if place is None:
                 continue
             if state == "answered" or name in new:
