@@ -254,7 +254,7 @@ def test_names_that_mean_nothing(root: Path) -> None:
         with pytest.raises(UsageError) as caught:
             Recaption.parse(text)
         assert str(caught.value) == "--recaption is empty"
-        assert caught.value.hint == "--recaption all, or classes, products or items: top,P123"
+        assert caught.value.hint == "give --recaption all, or classes, products or items: top,P123"
     with Catalogue.open(root) as catalogue:
         stored = list(catalogue.items.everything())
         some = Recaption(f"{stored[1].item.product_id},{stored[3].item.item_id},dress")
@@ -266,7 +266,7 @@ def test_names_that_mean_nothing(root: Path) -> None:
         with pytest.raises(UsageError) as caught:
             wrong.check(catalogue)
         assert str(caught.value) == f"--recaption: {root} has no class, product or item 'nothing'"
-        assert caught.value.hint == "--recaption all, or classes, products or items: top,P123"
+        assert caught.value.hint == "give --recaption all, or classes, products or items: top,P123"
 
 
 def test_what_is_asked_anew_replaces_what_was_there(root: Path) -> None:

@@ -277,7 +277,7 @@ def test_a_file_that_comes_short_is_fetched_again_before_anything_is_submitted(t
         output = str(server.batches["batch-0"].output_file_id)
         file, content = server.files[output]
         server.files[output] = file, b"\n".join(content.splitlines()[:2]) + b"\n"
-        with pytest.raises(CaptionError, match="holds 2"):
+        with pytest.raises(CaptionError, match="its file has 2"):
             client.batches.advance()
         assert len(server.batches) == 1
         server.files[output] = file, content

@@ -96,7 +96,7 @@ def ended(state: Any, error: str, raw: str = "", used: dict[str, int] = USED) ->
                 "openai",
                 "m-1",
                 usage={"input_tokens": 3, "output_tokens": 0},
-                error="the server reports down [key]",
+                error="the server reports an error: down [key]",
                 retryable=True,
             ),
         ),
