@@ -1,1 +1,4 @@
-"""The command line: one file per family of commands; ``output`` is the only printer, ``session`` the shared options."""
+"""The command line: one file per family of commands.
+
+``output`` is the only printer, ``session`` has the shared options.
+"""

@@ -1,4 +1,4 @@
-"""query: an answer as a table in the terminal, as a document, and as files."""
+"""Print or write an answer of ``query``: a table in the terminal, a document, or files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write_files(
             session.out.csv(lambda shown: write_csv(answer.results, shown))
         else:
             text = write_csv(answer.results)
-            csv.write_text(text, encoding="utf-8-sig", newline="")  # Excel reads UTF-8 where a mark says so
+            csv.write_text(text, encoding="utf-8-sig", newline="")  # Excel only detects UTF-8 by this mark
             session.out.say(f"table: {csv}")
     if xlsx is not None:
         from fashionrec.search.render.tables import write_xlsx
@@ -43,7 +43,7 @@ def write_files(
 
 
 def show_page(session: Session, html: Path, open_: bool) -> None:
-    """Say where the page lies, and open it in the browser where that is asked."""
+    """Print where the page was written, and open it in the browser if requested."""
     session.out.say(f"page: {html}")
     if open_:
         import webbrowser
@@ -93,7 +93,7 @@ def _print_hits(session: Session, found: GarmentAnswer, explain: bool) -> None:
     if not found.hits:
         session.out.line("  nothing found")
         return
-    calibrated = found.hits[0].match is not None  # all have one, or none
+    calibrated = found.hits[0].match is not None  # every hit has one, or none has
     rows = [
         (
             hit.rank,

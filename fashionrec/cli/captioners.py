@@ -1,4 +1,4 @@
-"""Captioners as commands use them: who describes is said before, with what should be known of it."""
+"""Choose captioners for commands, and announce who will caption."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def open_captioner(session: Session, kind: str, *, ask: bool = True) -> Captioner:
-    """The captioner of a name in the settings; ``ask``: its server may be asked how long its model lives."""
+    """Return the captioner with a name from the settings.
+
+    ``ask``: its server may be asked when its model will be retired.
+    """
     from fashionrec.captioner.providers import make_captioner
 
     captioner = make_captioner(kind, session.config.captioner)
@@ -28,9 +31,10 @@ def open_captioner(session: Session, kind: str, *, ask: bool = True) -> Captione
 
 
 def query_describer(session: Session, catalogue: Catalogue) -> Describe | None:
-    """A function that describes a query's garments; None where ``query.caption`` wants none.
+    """Return a function that captions the garments of a query, or None if ``query.caption`` is off.
 
-    Nothing is sent anywhere unless the setting names who is sent it: ``auto`` is the catalogue's own encoder.
+    Nothing is sent to a server unless the setting names it: ``auto`` is the catalogue's own
+    encoder.
     """
     kind = session.config.query.caption
     if kind == "none":
@@ -53,9 +57,9 @@ def run_caption_catalogue(
     discard_unsent: bool = False,
     wait: bool = False,
 ) -> dict[str, Any]:
-    """Describe the garments of a catalogue that have no caption yet, and serve a new generation with them.
+    """Caption the garments of a catalogue that have no caption, and commit a new generation.
 
-    ``batch`` is ``submit`` or ``resume`` where that is done in batches.
+    ``batch`` is ``submit`` or ``resume`` for batches.
     """
     from fashionrec.captioner.job import Recaption, caption_catalogue
     from fashionrec.captioner.job.batches import caption_in_batches
@@ -70,7 +74,7 @@ def run_caption_catalogue(
     if captioner.batch_folder is None:
         able = batch_captioners()
         raise UsageError(
-            f"--batch is {' or '.join(one.title for one in able)}'s: {captioner.title} needs none",
+            f"--batch is for {' or '.join(one.title for one in able)}; {captioner.title} does not need it",
             hint=" or ".join(f"--captioner {one.name}" for one in able),
         )
     asked |= {"resume": batch == "resume", "discard_unsent": discard_unsent, "wait": wait}

@@ -1,4 +1,4 @@
-"""caption: describe the garments of photos, or of a catalogue."""
+"""The command ``caption``: caption the garments of photos, or of a catalogue."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ import typer
 
 from fashionrec.cli.captioners import open_captioner, run_caption_catalogue
 from fashionrec.cli.session import Command, Context, Session
-from fashionrec.common.text import shell_word
+from fashionrec.common.text import plural, shell_word
 from fashionrec.config.captioners import CAPTIONERS
 from fashionrec.errors import CaptionError, Refused, UsageError
 
@@ -16,36 +16,36 @@ _RETRY = ("failed", "refused", "filtered", "truncated", "invalid")
 
 
 def mount(app: typer.Typer) -> None:
-    app.command("caption", cls=Command, help="Describe the garments of photos, or of a catalogue (--index).")(caption)
+    app.command("caption", cls=Command, help="Caption the garments of photos, or of a catalogue.")(caption)
 
 
-_Photos = Annotated[list[str] | None, typer.Argument(help="Photos to describe.")]
-_Index = Annotated[str | None, typer.Option(help="A catalogue: with no photos, all its garments are described.")]
+_Photos = Annotated[list[str] | None, typer.Argument(help="Photos to caption.")]
+_Index = Annotated[str | None, typer.Option(help="Catalogue folder; without photos, all its garments are captioned.")]
 _Captioner = Annotated[str | None, typer.Option(help=f"auto, {', '.join(CAPTIONERS)}.")]
-_Limit = Annotated[int | None, typer.Option(min=1, help="Describe at most so many garments.")]
+_Limit = Annotated[int | None, typer.Option(min=1, help="Maximum number of garments to caption.")]
 _OnlyMissing = Annotated[
-    bool, typer.Option("--only-missing", help="Only garments that nothing is recorded of (the default).")
+    bool, typer.Option("--only-missing", help="Only garments that have no caption record (the default).")
 ]
 _Retry = Annotated[
-    str | None, typer.Option(metavar="STATES", help="Ask again what is recorded as failed, refused, filtered ...")
+    str | None, typer.Option(metavar="STATES", help="Retry garments recorded as failed, refused, filtered ...")
 ]
 _Recaption = Annotated[
-    str | None, typer.Option(metavar="WHAT", help="Ask (and pay) anew: all, or classes, products or items.")
+    str | None, typer.Option(metavar="WHAT", help="Caption (and pay) again: all, or classes, products or items.")
 ]
-_MaxCost = Annotated[float | None, typer.Option(min=0, metavar="USD", help="Stop before more is spent.")]
-_DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be asked and cost; ask nothing.")]
-_Batch = Annotated[bool, typer.Option("--batch", help="By the server's batch API: half the price, within a day.")]
-_Resume = Annotated[bool, typer.Option("--resume", help="With --batch: collect what has come, and go on.")]
-_Wait = Annotated[bool, typer.Option("--wait", help="With --batch: until all answers are there.")]
+_MaxCost = Annotated[float | None, typer.Option(min=0, metavar="USD", help="Stop before spending more than this.")]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be sent and its cost; send nothing.")]
+_Batch = Annotated[bool, typer.Option("--batch", help="Use the server's batch API: half the price, within a day.")]
+_Resume = Annotated[bool, typer.Option("--resume", help="With --batch: collect finished answers and continue.")]
+_Wait = Annotated[bool, typer.Option("--wait", help="With --batch: wait for all answers.")]
 _DiscardUnsent = Annotated[
     bool,
-    typer.Option("--discard-unsent", help="With --batch: give up parts that you did not plan; nothing was paid."),
+    typer.Option("--discard-unsent", help="With --batch: drop parts that you did not plan; they cost nothing."),
 ]
 _ImportCaptions = Annotated[
     str | None,
-    typer.Option(metavar="FOLDER", help="Take captions of another catalogue or project that pass all checks."),
+    typer.Option(metavar="FOLDER", help="Import valid captions from another catalogue or project."),
 ]
-_Status = Annotated[bool, typer.Option("--status", help="How many garments have a caption, and what failed.")]
+_Status = Annotated[bool, typer.Option("--status", help="Show how many garments have a caption, and what failed.")]
 
 
 def caption(
@@ -70,22 +70,20 @@ def caption(
     session.override("captioner", {"kind": captioner, "max_cost": max_cost})
     if import_captions is not None:
         if photos or index is not None:
-            raise UsageError(
-                "--import-captions takes no photos and no --index: what it imports is there for all catalogues"
-            )
+            raise UsageError("--import-captions takes no photos and no --index: it imports for all catalogues")
         _import(session, Path(import_captions))
         return
     if not photos and index is None:
         raise UsageError("give photos, or a catalogue with --index")
     if photos and (batch or status or recaption or retry or dry_run or max_cost is not None):
-        raise UsageError("photos by themselves take no other options than --index, --captioner and --limit")
+        raise UsageError("with photos, only --index, --captioner and --limit are allowed")
     if (resume or wait or discard_unsent) and not batch:
         raise UsageError(
-            "--resume, --wait and --discard-unsent belong to --batch",
+            "--resume, --wait and --discard-unsent need --batch",
             hint="fashionrec caption --index C --batch --resume",
         )
     if only_missing and (recaption or retry):
-        raise UsageError("--only-missing contradicts --recaption and --retry")
+        raise UsageError("--only-missing cannot be combined with --recaption or --retry")
     if photos:
         _caption_photos(session, photos[:limit], index)
     elif status:
@@ -116,22 +114,22 @@ def _caption_photos(session: Session, photos: Sequence[str], index: str | None) 
     session.out.result({"photos": documents}, lambda: _print_photos(session, documents))
     session.out.next("fashionrec query PHOTO --caption")
     if failed:
-        raise CaptionError(f"{failed} captions could not be had")
+        raise CaptionError(f"{plural(failed, 'caption')} failed")
 
 
 def _report(session: Session, document: dict[str, Any], index: str | None) -> None:
-    """Show what a run on a catalogue has done. Raises what qualifies it."""
+    """Print the result of captioning a catalogue. Raises the error that qualifies it, if any."""
     session.out.done(document, lambda: _print_catalogue(session, document))
     _suggest(session, document, index)
     if document["failed"]:
         raise CaptionError(
-            f"{document['failed']} captions could not be had",
-            hint="they are recorded; ask again with --retry failed (or refused, filtered, truncated, invalid)",
+            f"{plural(document['failed'], 'caption')} failed",
+            hint="failures are recorded; retry with --retry failed (or refused, filtered, truncated, invalid)",
         )
     if document["stopped"]:
         raise Refused(
-            f"stopped at the limit of US$ {session.config.captioner.max_cost:g}: {document['left']} garments are left",
-            hint="what was described is kept and served; a higher --max-cost goes on",
+            f"stopped at the limit of US$ {session.config.captioner.max_cost:g}: {plural(document['left'], 'garment')} left",
+            hint="finished captions are saved; continue with a higher --max-cost",
         )
 
 
@@ -143,25 +141,25 @@ def _import(session: Session, source: Path) -> None:
 
     def human() -> None:
         session.out.line(
-            f"{document['imported']} captions imported, {document['known']} garments had one,"
-            f" {document['other']} records are no captions" + (f", {refused} refused" if refused else "")
+            f"{plural(document['imported'], 'caption')} imported, {document['known']} already known,"
+            f" {document['other']} other records" + (f", {refused} rejected" if refused else "")
         )
         for reason, count in document["refused"].items():
-            session.out.line(f"  refused ({reason}): {count}")
+            session.out.line(f"  rejected ({reason}): {count}")
 
     session.out.result(document, human)
     session.out.next("fashionrec caption --index CATALOGUE")
     if refused:
         raise Refused(
-            f"{refused} captions of {source} were refused: they are not what a server's answer may be",
-            hint="the others are imported",
+            f"{plural(refused, 'caption')} of {source} rejected: a server could not have returned them",
+            hint="all others were imported",
         )
 
 
 def _states(text: str | None) -> frozenset[str]:
     states = frozenset(word.strip() for word in (text or "").split(",") if word.strip())
     if text is not None and (not states or states - set(_RETRY)):
-        raise UsageError(f"{text!r} is not a state to ask again", hint=f"--retry {','.join(_RETRY)}")
+        raise UsageError(f"{text!r} is not a state that can be retried", hint=f"--retry {','.join(_RETRY)}")
     return states
 
 
@@ -180,10 +178,10 @@ def _print_photos(session: Session, documents: Sequence[dict[str, Any]]) -> None
 
 def _print_catalogue(session: Session, document: dict[str, Any]) -> None:
     if document["dry_run"]:
-        session.out.line("nothing was asked (--dry-run)")
+        session.out.line("nothing was sent (--dry-run)")
         return
     session.out.line(
-        f"{document['made']} captions made, {document['kept']} kept from before, {document['reused']} taken from the cache,"
+        f"{plural(document['made'], 'new caption')}, {document['kept']} kept, {document['reused']} from the cache,"
         f" {document['failed']} failed" + (f", {document['left']} left" if document["left"] else "")
     )
     for state, count in document["states"].items():
@@ -191,16 +189,17 @@ def _print_catalogue(session: Session, document: dict[str, Any]) -> None:
             session.out.line(f"  {state}: {count}")
     if document["usage"]["input_tokens"]:
         cost = document["cost_usd"]
-        price = f", US$ {cost:.4f}" if cost is not None else ", no price is set for this model"
+        price = f", US$ {cost:.4f}" if cost is not None else ", this model has no price in the settings"
         session.out.line(
             f"  {document['usage']['input_tokens']} tokens in, {document['usage']['output_tokens']} out{price}"
         )
     if document["texts_cut"]:
         session.out.line(
-            f"  {document['texts_cut']} texts were longer than the text tower reads: {document['tokens_cut']} tokens left out"
+            f"  {plural(document['texts_cut'], 'text')} exceeded the text encoder's limit:"
+            f" {plural(document['tokens_cut'], 'token')} dropped"
         )
     for line in document.get("batches", ()):
-        session.out.line(f"  batch {line['batch_id'] or '-'}: {line['state']}, {line['requests']} garments")
+        session.out.line(f"  batch {line['batch_id'] or '-'}: {line['state']}, {plural(line['requests'], 'garment')}")
 
 
 def _suggest(session: Session, document: dict[str, Any], index: str | None) -> None:
@@ -219,12 +218,12 @@ def _show_status(session: Session, root: Path) -> None:
     document = status(root, session.config) | {"batches": pending_batches(root)}
 
     def human() -> None:
-        session.out.line(f"{document['garments']} garments, {document['without']} without a caption")
+        session.out.line(f"{plural(document['garments'], 'garment')}, {document['without']} without a caption")
         for name, count in document["captioned"].items():
             session.out.line(f"  captioned by {name:7} {count}")
         for name, count in document["states"].items():
             session.out.line(f"  recorded: {name:18} {count}")
         for one in document["batches"]:
-            session.out.line(f"  batch {one['batch_id'] or '-'}: {one['state']}, {one['requests']} garments")
+            session.out.line(f"  batch {one['batch_id'] or '-'}: {one['state']}, {plural(one['requests'], 'garment')}")
 
     session.out.result(document, human)

@@ -1,4 +1,4 @@
-"""catalogue: look into one, change it in place, go back, tidy up, take it elsewhere."""
+"""The commands ``catalogue ...``: inspect, change, roll back, compact, export and import."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +9,7 @@ from fashionrec.cli.index import finished, print_report, refuse_lost, unknown_pr
 from fashionrec.cli.options import CatalogueArgument, CatalogueOption
 from fashionrec.cli.reindex import index_line, reindex
 from fashionrec.cli.session import Command, Context, Session
-from fashionrec.common.text import shell_word
+from fashionrec.common.text import plural, shell_word
 from fashionrec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,29 +17,25 @@ if TYPE_CHECKING:
 
 
 def mount(app: typer.Typer) -> None:
-    family = typer.Typer(help="Look into a catalogue, change it, go back, tidy up.", no_args_is_help=True)
-    family.command("list", cls=Command, help="The catalogues in a folder.")(list_)
-    family.command(
-        "show", cls=Command, help="What a catalogue holds and what it was built with, or one product of it."
-    )(show)
-    family.command("add", cls=Command, help="Add photos or products; what is there stays.")(add)
-    family.command("remove", cls=Command, help="Take products away.")(remove)
-    family.command(
-        "update", cls=Command, help="Give products other data (price, stock ...) without a look at their photos."
-    )(update)
-    family.command("verify", cls=Command, help="Hash every file of a catalogue against its manifest.")(verify)
-    family.command("rollback", cls=Command, help="Serve the generation before.")(rollback)
-    about = "Another index over the same vectors; nothing is embedded again."
+    family = typer.Typer(help="Inspect, change, roll back or copy a catalogue.", no_args_is_help=True)
+    family.command("list", cls=Command, help="List the catalogues in a folder.")(list_)
+    family.command("show", cls=Command, help="Show what a catalogue contains, or one product of it.")(show)
+    family.command("add", cls=Command, help="Add photos or products; keep everything else.")(add)
+    family.command("remove", cls=Command, help="Remove products.")(remove)
+    family.command("update", cls=Command, help="Change product data (price, stock ...); reads no photos.")(update)
+    family.command("verify", cls=Command, help="Compare the hash of every file with the manifest.")(verify)
+    family.command("rollback", cls=Command, help="Serve the previous generation.")(rollback)
+    about = "Build another index over the same vectors."
     family.command("reindex", cls=Command, help=about)(reindex)
-    family.command("compact", cls=Command, help="Leave out what nothing refers to any more.")(compact)
-    family.command("export", cls=Command, help="Write it as Parquet tables and npy arrays.")(export)
-    family.command("import", cls=Command, help="Make a catalogue of an export.")(import_)
+    family.command("compact", cls=Command, help="Remove unused data.")(compact)
+    family.command("export", cls=Command, help="Export as Parquet tables and npy arrays.")(export)
+    family.command("import", cls=Command, help="Create a catalogue from an export.")(import_)
     app.add_typer(family, name="catalogue")
 
 
 def list_(
     context: Context,
-    folder: Annotated[Path | None, typer.Argument(help="Where to look; the data folder by default.")] = None,
+    folder: Annotated[Path | None, typer.Argument(help="Folder to search; default: the data folder.")] = None,
 ) -> None:
     from fashionrec.catalogue.overview import list_catalogues
 
@@ -79,7 +75,7 @@ def list_(
 def show(
     context: Context,
     index: CatalogueArgument = None,
-    product: Annotated[str | None, typer.Option(help="One product, by its id.")] = None,
+    product: Annotated[str | None, typer.Option(help="Show one product, by its id.")] = None,
 ) -> None:
     from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.catalogue.overview import describe_catalogue, describe_product
@@ -139,7 +135,7 @@ def _print_product(session: Session, document: dict[str, Any]) -> None:
 
 def add(
     context: Context,
-    photos: Annotated[str, typer.Argument(help="A photo, a folder of photos, or a CSV, JSONL or Parquet table.")],
+    photos: Annotated[str, typer.Argument(help="Photo, folder of photos, or CSV, JSONL or Parquet table.")],
     index: CatalogueOption = None,
 ) -> None:
     from fashionrec.catalogue.edit import add_products
@@ -155,9 +151,9 @@ def add(
 
 def remove(
     context: Context,
-    products: Annotated[list[str] | None, typer.Argument(help="Ids of products.")] = None,
+    products: Annotated[list[str] | None, typer.Argument(help="Product ids.")] = None,
     file: Annotated[
-        Path | None, typer.Option(help="More ids: one a line, or a table with the column product_id.")
+        Path | None, typer.Option(help="File with ids: one per line, or a table with a column product_id.")
     ] = None,
     index: CatalogueOption = None,
 ) -> None:
@@ -167,7 +163,7 @@ def remove(
     session = context.session
     ids = [*(products or []), *(read_ids(file) if file else [])]
     if not ids:
-        raise UsageError("no product is named", hint="give ids, or --file with one id a line")
+        raise UsageError("no product given", hint="name product ids, or --file with one id per line")
     root = session.find_catalogue(index)
     report, unknown = remove_products(root, ids, session.config)
     _tell(session, root, report, unknown)
@@ -176,7 +172,7 @@ def remove(
 def update(
     context: Context,
     table: Annotated[
-        Path, typer.Argument(help="A CSV, JSONL or Parquet table: product_id, and the columns that change.")
+        Path, typer.Argument(help="CSV, JSONL or Parquet table with product_id and the columns to change.")
     ],
     index: CatalogueOption = None,
 ) -> None:
@@ -215,27 +211,28 @@ def verify(context: Context, index: CatalogueArgument = None) -> None:
     root = session.find_catalogue(index)
     files = verify_catalogue(root)
     document = {"path": str(root), "files": files, "ok": True}
-    session.out.done(document, lambda: session.out.line(f"{root}: all {files} files are as they were written"))
+    session.out.done(document, lambda: session.out.line(f"{root}: {plural(files, 'file')} verified"))
     session.out.next(f"fashionrec query PHOTO --index {shell_word(root)}")
 
 
 def rollback(
     context: Context,
     index: CatalogueArgument = None,
-    to: Annotated[str | None, typer.Option(help="A generation by name; the one before by default.")] = None,
+    to: Annotated[str | None, typer.Option(help="Name of a generation; default: the previous one.")] = None,
 ) -> None:
     from fashionrec.store.generations import read_current, roll_back, writer_lock
 
     session = context.session
     root = session.find_catalogue(index)
-    before = read_current(root)  # before the lock, which would make the folder
+    before = read_current(root)  # before the lock, which would create the folder
     with writer_lock(root):
         after = roll_back(root, to)
     document = {"path": str(root), "from": before.name, "generation": after.name, "counts": dict(after.manifest.counts)}
     session.out.done(
         document,
         lambda: session.out.line(
-            f"{root}: generation {after.name} is served now ({after.manifest.counts['products']} products), not {before.name}"
+            f"{root}: now serving generation {after.name}"
+            f" ({plural(after.manifest.counts['products'], 'product')}), not {before.name}"
         ),
     )
     session.out.next(
@@ -253,7 +250,7 @@ def compact(context: Context, index: CatalogueArgument = None) -> None:
     session.out.done(
         document,
         lambda: session.out.line(
-            f"{root}: {figures['bytes_before'] / 1e6:.1f} MB in {figures['segments_before']} segments became"
+            f"{root}: {figures['bytes_before'] / 1e6:.1f} MB in {plural(figures['segments_before'], 'segment')} became"
             f" {figures['bytes_after'] / 1e6:.1f} MB in {figures['segments_after']}"
         ),
     )
@@ -273,8 +270,8 @@ def export(
     session.out.done(
         {"path": str(root), "out": str(out), **document},
         lambda: session.out.line(
-            f"{out}: {document['counts']['items']} items, {document['vectors']['images']} image vectors,"
-            f" {document['vectors']['captions']} caption vectors"
+            f"{out}: {plural(document['counts']['items'], 'item')}, {plural(document['vectors']['images'], 'image vector')},"
+            f" {plural(document['vectors']['captions'], 'caption vector')}"
         ),
     )
     session.out.next(f"fashionrec catalogue import {shell_word(out)} --index NEW")
@@ -282,8 +279,8 @@ def export(
 
 def import_(
     context: Context,
-    source: Annotated[Path, typer.Argument(help="A folder that `catalogue export` wrote.")],
-    index: Annotated[str, typer.Option(help="The new catalogue's folder.")],
+    source: Annotated[Path, typer.Argument(help="Folder written by `catalogue export`.")],
+    index: Annotated[str, typer.Option(help="Folder of the new catalogue.")],
 ) -> None:
     from fashionrec.catalogue.exchange import import_catalogue
 
@@ -291,6 +288,8 @@ def import_(
     counts = import_catalogue(source, Path(index), session.config)
     session.out.done(
         {"path": index, "counts": counts},
-        lambda: session.out.line(f"{index}: {counts['items']} items of {counts['products']} products"),
+        lambda: session.out.line(
+            f"{index}: {plural(counts['items'], 'item')} of {plural(counts['products'], 'product')}"
+        ),
     )
     session.out.next(f"fashionrec query PHOTO --index {shell_word(index)}")

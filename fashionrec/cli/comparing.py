@@ -1,4 +1,6 @@
-"""compare: several detectors on one data set, trained or taken, and the table by which one of them is chosen."""
+"""The command ``compare``: train or load several detectors on one dataset, and print a table to
+choose from.
+"""
 
 from functools import partial
 from pathlib import Path
@@ -10,33 +12,31 @@ from fashionrec.cli.evaluating import run_evaluate_detector
 from fashionrec.cli.models import model_choice, train_detector
 from fashionrec.cli.options import Epochs, ImageSize, Split
 from fashionrec.cli.session import Command, Context, Session
-from fashionrec.common.text import shell_word
+from fashionrec.common.text import plural, shell_word
 from fashionrec.errors import ConfigError, Refused
 
 
 def mount(app: typer.Typer) -> None:
-    app.command(
-        "compare", cls=Command, help="Train or take several detectors, and measure them alike: accuracy, speed, size."
-    )(compare)
+    app.command("compare", cls=Command, help="Train or load several detectors and compare them.")(compare)
 
 
 def compare(
     context: Context,
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="[MODEL]... [KEY=VALUE]...", help="Models, and settings.")
+        list[str] | None, typer.Argument(metavar="[MODEL]... [KEY=VALUE]...", help="Models and settings.")
     ] = None,
     models: Annotated[
         list[str] | None,
-        typer.Option(help="A name (efficientdet_d3), a YAML, a checkpoint, a run or a bundle; more may follow."),
+        typer.Option(help="Model name (efficientdet_d3), YAML, checkpoint, run or bundle; more may follow."),
     ] = None,
     data: Annotated[str | None, typer.Option(help="data.yaml of a YOLO dataset.")] = None,
     split: Split = None,
     epochs: Epochs = None,
     imgsz: ImageSize = None,
     batch: Annotated[int | None, typer.Option(min=1)] = None,
-    device: Annotated[str | None, typer.Option(help="To train on: cpu, 0, or 0,1.")] = None,
-    name: Annotated[str | None, typer.Option(help="The report's folder under runs/compare.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The report's folder, wherever.")] = None,
+    device: Annotated[str | None, typer.Option(help="Device for training: cpu, 0, or 0,1.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the report's folder under runs/compare.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Path of the report's folder.")] = None,
 ) -> None:
     from fashionrec.evaluation.detection.compare import report_folder
 
@@ -47,7 +47,7 @@ def compare(
     config = session.config.compare
     if config.data is None or not config.models:
         raise ConfigError(
-            "compare needs models and data", hint="fashionrec compare --models yolov8n.yaml efficientdet_d0 --data DIR"
+            "Missing: models and data", hint="fashionrec compare --models yolov8n.yaml efficientdet_d0 --data DIR"
         )
     folder = out or report_folder(session.runs, name)
     document = run_compare(session, folder)
@@ -55,15 +55,17 @@ def compare(
     failed = [row["model"] for row in document["models"] if "failed" in row]
     if failed:
         raise Refused(
-            f"{len(failed)} of {len(document['models'])} models could not be compared: {', '.join(failed)}",
-            hint=f"the reasons, and the others: {folder / 'comparison.html'}",
+            f"{len(failed)} of {plural(len(document['models']), 'model')} could not be compared: {', '.join(failed)}",
+            hint=f"reasons and results: {folder / 'comparison.html'}",
         )
     best = max(document["models"], key=lambda row: float(row["map50_95"]))
     session.out.next(f"fashionrec build-index PHOTOS --detector {shell_word(best['bundle'])}")
 
 
 def run_compare(session: Session, folder: Path) -> dict[str, Any]:
-    """Compare by the section ``compare``; writes ``comparison.{md,json,html}`` into ``folder``."""
+    """Compare models by the section ``compare``, and write ``comparison.{md,json,html}`` into
+    ``folder``.
+    """
     from fashionrec.evaluation.detection.compare import Comparison
 
     train, evaluate = partial(train_detector, session), partial(run_evaluate_detector, session)

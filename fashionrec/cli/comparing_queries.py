@@ -1,4 +1,4 @@
-"""query with two catalogues: both answers, what they share, and what moved."""
+"""``query`` with two catalogues: both answers, common hits, and changes of rank."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def compare_catalogues(
     html: Path | None,
     open_: bool,
 ) -> None:
-    """Ask two catalogues the same."""
+    """Run one query on two catalogues and print the comparison."""
     from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.search.render.side_by_side import compare_page, comparison, paired
 

@@ -1,4 +1,4 @@
-"""fetch-dataset: from sources to a dataset folder."""
+"""The command ``fetch-dataset``."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from fashionrec.cli.session import Command, Context, Session
-from fashionrec.common.text import shell_word
+from fashionrec.common.text import plural, shell_word
 from fashionrec.errors import ConfigError, Refused
 
 _SOURCES = "synthetic, yolo:PATH, coco:PATH, voc:PATH, folder:PATH, feed:FILE, roboflow:WORKSPACE/PROJECT/VERSION."
@@ -16,21 +16,24 @@ def mount(app: typer.Typer) -> None:
     app.command(
         "fetch-dataset",
         cls=Command,
-        help="Make a dataset folder of one source or several: labels, photos, feeds, drawn.",
+        help="Create a dataset from one or more sources.",
     )(fetch_dataset)
 
 
 def fetch_dataset(
     context: Context,
     sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help=f"{_SOURCES} Several are merged.")],
-    out: Annotated[Path | None, typer.Option(help="The dataset's folder; it must not hold anything yet.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the new dataset; must be empty.")] = None,
     map_: Annotated[
-        list[str] | None, typer.Option("--map", metavar="THEIRS=OURS", help='A class of the source: "t-shirt=top".')
+        list[str] | None,
+        typer.Option(
+            "--map", metavar="THEIRS=OURS", help='Map a class of the source, as in "t-shirt=top"; repeatable.'
+        ),
     ] = None,
-    counts: Annotated[str | None, typer.Option(help="Photos in train, valid and test: 4177,400,200.")] = None,
-    images: Annotated[int | None, typer.Option(help="synthetic: labelled photos, over train, valid and test.")] = None,
-    products: Annotated[int | None, typer.Option(help="synthetic: products of the catalogue.")] = None,
-    seed: Annotated[int | None, typer.Option(help="synthetic: another seed is another world.")] = None,
+    counts: Annotated[str | None, typer.Option(help="Number of photos in train, valid and test: 4177,400,200.")] = None,
+    images: Annotated[int | None, typer.Option(help="synthetic: number of labelled photos in all splits.")] = None,
+    products: Annotated[int | None, typer.Option(help="synthetic: number of catalogue products.")] = None,
+    seed: Annotated[int | None, typer.Option(help="synthetic: random seed.")] = None,
 ) -> None:
     session = context.session
     session.override("synthetic", {"images": images, "products": products, "seed": seed})
@@ -41,13 +44,14 @@ def fetch_dataset(
     asked, failed = (sum(source[key] for source in _feeds(document)) for key in ("photos", "failed"))
     if failed > session.config.feed.max_failures * asked:
         raise Refused(
-            f"{failed} of {asked} photos could not be had, more than feed.max_failures allows; the dataset is without them",
+            f"{failed} of {plural(asked, 'photo')} could not be downloaded,"
+            " more than feed.max_failures allows; the dataset is without them",
             hint=f"see {document['path']}/problems.csv",
         )
 
 
 def run_fetch(session: Session, *sources: str, out: Path | None = None) -> dict[str, Any]:
-    """Make the dataset; returns its path, counts, fingerprint, and what was dropped or fixed."""
+    """Create the dataset; return its path, counts, fingerprint, and what was dropped or fixed."""
     from fashionrec.dataset.fetch import fetch_dataset as make
     from fashionrec.dataset.sources import split_spec
 
@@ -77,7 +81,7 @@ def _print(session: Session, document: dict[str, Any]) -> None:
         for note in source["notes"]:
             out.line(f"  {source['label']}: {note}")
     if any(document[action] for action in ("dropped", "fixed", "kept")):
-        out.line(f"each of them: {document['path']}/problems.csv")
+        out.line(f"full list: {document['path']}/problems.csv")
     out.line(f"dataset: {document['path']}")
 
 
@@ -104,7 +108,7 @@ def _three(text: str | None) -> list[int] | None:
     parts = text.replace("/", ",").split(",")
     if len(parts) != 3 or not all(part.strip().isdigit() for part in parts):
         raise ConfigError(
-            f"--counts {text} is not three numbers", hint="train, valid, test, as in --counts 4177,400,200"
+            f"--counts needs 3 numbers: TRAIN,VALID,TEST; got {text}", hint="for example --counts 4177,400,200"
         )
     return [int(part) for part in parts]
 
@@ -116,6 +120,8 @@ def _mapped(session: Session, pairs: list[str]) -> dict[str, str | None] | None:
     for pair in pairs:
         theirs, sign, ours = pair.rpartition("=")
         if not sign or not theirs.strip():
-            raise ConfigError(f"--map {pair} is not THEIRS=OURS", hint='--map "t-shirt=top", or "shoe=null" to drop it')
+            raise ConfigError(
+                f"--map needs THEIRS=OURS; got {pair}", hint='--map "t-shirt=top", or "shoe=null" to drop it'
+            )
         found[theirs.strip()] = None if ours.strip().lower() in ("", "null", "none") else ours.strip()
     return found

@@ -1,4 +1,4 @@
-"""dataset: what is in a dataset folder, and out of it again: other formats, and a batch to be labelled."""
+"""The commands ``dataset audit`` and ``dataset export``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fashionrec.cli.session import Command, Context, Session
-from fashionrec.common.text import shell_word
+from fashionrec.common.text import plural, shell_word
 from fashionrec.errors import FashionrecError, Refused, UsageError
 
 if TYPE_CHECKING:
@@ -14,29 +14,25 @@ if TYPE_CHECKING:
     from fashionrec.dataset.audit.findings import Finding
     from fashionrec.dataset.audit.run import Audit
 
-_UNSEEN_CONF = 0.05  # a label that a detector does not see even at this confidence is one that it does not see
+_UNSEEN_CONF = 0.05  # a label that a detector does not confirm even at this confidence counts as missed
 
 
 def mount(app: typer.Typer) -> None:
-    family = typer.Typer(help="Look at a dataset folder, or write it in another form.", no_args_is_help=True)
-    family.command(
-        "audit", cls=Command, help="Say what is in a YOLO dataset and what is wrong with it; changes nothing."
-    )(audit)
-    family.command(
-        "export", cls=Command, help="A dataset as COCO or Pascal VOC, or doubtful photos to Roboflow for labelling."
-    )(export)
+    family = typer.Typer(help="Audit a dataset, or export it to other formats.", no_args_is_help=True)
+    family.command("audit", cls=Command, help="Report what is in a dataset and what is wrong with it.")(audit)
+    family.command("export", cls=Command, help="Export to COCO, Pascal VOC or Roboflow.")(export)
     app.add_typer(family, name="dataset")
 
 
 def audit(
     context: Context,
-    data: Annotated[Path, typer.Argument(help="A dataset's folder, or its data.yaml.")],
-    html: Annotated[Path | None, typer.Option(help="Write a page with thumbnails of every finding.")] = None,
+    data: Annotated[Path, typer.Argument(help="Dataset folder, or its data.yaml.")],
+    html: Annotated[Path | None, typer.Option(help="Write an HTML page with thumbnails of every finding.")] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit 3 on a finding that audit.allow does not name.")
+        bool, typer.Option("--strict", help="Exit with 3 on any finding that audit.allow does not name.")
     ] = False,
     weights: Annotated[
-        str | None, typer.Option(help="A detector (bundle, run or best.pt): labels that it disagrees with.")
+        str | None, typer.Option(help="Detector (bundle, run or best.pt): list labels it contradicts.")
     ] = None,
 ) -> None:
     session = context.session
@@ -53,7 +49,7 @@ def audit(
         raise Refused(
             f"{sum(counts[kind] for kind in found.broken)} findings that --strict does not let pass:"
             f" {', '.join(f'{counts[kind]} {kind}' for kind in found.broken)}",
-            hint="mend them, or name what may pass in audit.allow",
+            hint="fix them, or add accepted findings to audit.allow",
         )
     if html is None and found.findings:
         session.out.next(f"fashionrec dataset audit {shell_word(data)} --html audit.html")
@@ -67,12 +63,14 @@ def export(
     context: Context,
     data: Annotated[Path, typer.Argument(help="A dataset's folder.")],
     to: Annotated[str, typer.Option(help="coco, voc, or roboflow.")],
-    out: Annotated[Path | None, typer.Option(help="coco, voc: the folder to write.")] = None,
+    out: Annotated[Path | None, typer.Option(help="coco, voc: output folder.")] = None,
     target: Annotated[str | None, typer.Option(help="roboflow: WORKSPACE/PROJECT.")] = None,
-    weights: Annotated[str | None, typer.Option(help="roboflow: the detector that is to find doubtful photos.")] = None,
-    strategy: Annotated[str, typer.Option(help="roboflow: uncertain, disagree, or auto.")] = "auto",
-    limit: Annotated[int | None, typer.Option(min=1, help="roboflow: photos at most.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="roboflow: say what would be sent; send nothing.")] = False,
+    weights: Annotated[str | None, typer.Option(help="roboflow: detector that selects doubtful photos.")] = None,
+    strategy: Annotated[str, typer.Option(help="roboflow: selection: uncertain, disagree, or auto.")] = "auto",
+    limit: Annotated[int | None, typer.Option(min=1, help="roboflow: maximum number of photos.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="roboflow: show what would be sent; send nothing.")
+    ] = False,
 ) -> None:
     session = context.session
     if to in ("coco", "voc"):
@@ -84,13 +82,13 @@ def export(
     elif to == "roboflow":
         if target is None or weights is None:
             raise UsageError(
-                "roboflow needs a target and a detector",
-                hint="--target WORKSPACE/PROJECT --weights best.pt; --dry-run says what would be sent",
+                "Missing: --target and --weights",
+                hint="--target WORKSPACE/PROJECT --weights best.pt; --dry-run shows what would be sent",
             )
         session.override("roboflow", {"limit": limit})
         _export_roboflow(session, data, target, weights, strategy, dry_run)
     else:
-        raise UsageError(f"a dataset cannot be exported to {to!r}", hint="--to coco, voc, or roboflow")
+        raise UsageError(f"unknown export format {to!r}", hint="--to coco, voc, or roboflow")
 
 
 def _export_format(session: Session, data: Path, to: str, out: Path) -> None:
@@ -112,7 +110,7 @@ def _export_roboflow(session: Session, data: Path, target: str, weights: str, st
     from fashionrec.dataset.roboflow.upload import plan_doubtful, upload
 
     if strategy not in ("auto", "uncertain", "disagree"):
-        raise UsageError(f"there is no strategy {strategy!r}", hint="auto, uncertain, or disagree")
+        raise UsageError(f"unknown strategy {strategy!r}", hint="auto, uncertain, or disagree")
     config, store = session.config, session.data / "roboflow"
     detect, model = _detections(session, weights), Path(weights).stem
     with session.out.progress("looking", "photos") as tick:
@@ -127,7 +125,8 @@ def _export_roboflow(session: Session, data: Path, target: str, weights: str, st
             progress=tick,
         )
     session.out.say(
-        f"{len(planned.photos)} photos ({planned.bytes / 1e6:.1f} MB) with {planned.boxes} boxes as batch"
+        f"{plural(len(planned.photos), 'photo')} ({planned.bytes / 1e6:.1f} MB)"
+        f" with {plural(planned.boxes, 'box', 'boxes')} as batch"
         f" {planned.batch!r} to {planned.target} at {planned.host}"
     )
     if not dry_run and planned.photos:
@@ -143,14 +142,14 @@ def _export_roboflow(session: Session, data: Path, target: str, weights: str, st
         )
     if document["sent"] and document["sent"]["failed"]:
         raise FashionrecError(
-            f"{document['sent']['failed']} photos were not taken",
-            hint="run this again: those that were are not sent again",
+            f"{plural(document['sent']['failed'], 'photo')} rejected by Roboflow",
+            hint="run the command again: accepted photos are not sent twice",
         )
 
 
 def _print_batch(session: Session, document: dict[str, Any], dry_run: bool) -> None:
     for row in document["photos"]:
-        session.out.line(f"  {row['image']}  {row['boxes']} boxes  {row['why']}")
+        session.out.line(f"  {row['image']}  {plural(row['boxes'], 'box', 'boxes')}  {row['why']}")
     if sent := document["sent"]:
         session.out.line(", ".join(f"{sent[state]} {state}" for state in sent if state != "rows"))
     elif dry_run:
@@ -158,7 +157,7 @@ def _print_batch(session: Session, document: dict[str, Any], dry_run: bool) -> N
 
 
 def run_audit(session: Session, data: Path, weights: str | None = None) -> "Audit":
-    """Audit a dataset with the session's settings, and with a detector's opinion where ``weights`` names one."""
+    """Audit a dataset with the session's settings, and with a detector if ``weights`` names one."""
     from fashionrec.dataset.audit.run import audit_dataset
 
     detections = _detections(session, weights) if weights else None
@@ -204,7 +203,7 @@ def _print(session: Session, found: "Audit", html: Path | None) -> None:
         ]
         out.table(("severity", "number", "finding", "--strict", "for example"), lines, right=(1,))
     else:
-        out.line("nothing was found that is wrong")
+        out.line("no problems found")
     if html:
         out.line(f"page: {html}")
 

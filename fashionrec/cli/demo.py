@@ -1,4 +1,6 @@
-"""demo: the whole chain on a drawn world, through the same functions as the commands, by ``configs/demo.yaml`` alone."""
+"""The command ``demo``: the whole chain on synthetic data, through the functions of the other
+commands and ``configs/demo.yaml``.
+"""
 
 import re
 import time
@@ -18,33 +20,31 @@ from fashionrec.config.captioners import ENCODER
 from fashionrec.errors import DataError
 
 MARKER = ".fashionrec-demo"
-#: What a demo makes in its folder.
+#: Names that a demo creates in its folder.
 _OURS = re.compile(r"catalogue|train|finetune|bundles|report\.(html|json)|\.?(world|second)(\.lock|\.staging)?")
 
-#: What the report tells of an evaluation and of a build.
+#: Figures of an evaluation and of a build that the report shows.
 _DETECTOR_FIGURES = ("map50", "map50_95", "precision", "recall", "per_class", "images", "boxes")
 _BUILD_FIGURES = ("photos", "items", "products", "failed", "photos_per_second", "index")
 
 
 class MakeChain(Protocol):
-    """Makes a chain of stages from files of settings, single settings, and where to print."""
+    """A factory of chains: takes settings files, single settings, and the output."""
 
     def __call__(self, files: list[str], sets: list[str], out: Output) -> "Chain": ...
 
 
 def mount(app: typer.Typer, make_chain: MakeChain | None = None) -> None:
-    """Mount the command; ``make_chain`` makes what it runs, :class:`Chain` by default."""
+    """Mount the command; ``make_chain`` creates what it runs, :class:`Chain` by default."""
 
     def demo(
         context: Context,
-        open_: Annotated[bool, typer.Option("--open", help="Open the report in the browser at the end.")] = False,
+        open_: Annotated[bool, typer.Option("--open", help="Open the report in the browser when done.")] = False,
     ) -> None:
         session = context.session
         show(session, (make_chain or Chain)(session.files, session.sets, session.out), open_)
 
-    app.command(
-        "demo", cls=Command, help="The whole chain, trained in front of you: no network, key, GPU or download."
-    )(demo)
+    app.command("demo", cls=Command, help="Run the whole chain on synthetic data: no key, no GPU.")(demo)
 
 
 def show(session: Session, chain: "Chain", open_: bool) -> None:
@@ -53,7 +53,7 @@ def show(session: Session, chain: "Chain", open_: bool) -> None:
     session.out.result(report, lambda: _print(session.out, report))
     query = chain.example_query
     session.out.next(
-        f"fashionrec query PHOTO.jpg --index {shell_word(chain.catalogue)} --html answer.html   (a photo of your own)",
+        f"fashionrec query YOUR_PHOTO.jpg --index {shell_word(chain.catalogue)} --html answer.html",
         f"fashionrec query {shell_word(Path(query))} --index {shell_word(chain.catalogue)}",
         f'fashionrec query --text "a red striped dress" --index {shell_word(chain.catalogue)}',
         f"open {shell_word(Path(report['page']))}",
@@ -63,7 +63,7 @@ def show(session: Session, chain: "Chain", open_: bool) -> None:
 
 
 class Commands:
-    """The commands' own functions."""
+    """The functions of the other commands."""
 
     def __init__(self) -> None:
         from fashionrec.cli.captioners import run_caption_catalogue
@@ -79,7 +79,9 @@ class Commands:
 
 
 class Chain:
-    """The demo's stages. Each is a command's own function, with a session whose settings are demo.yaml's."""
+    """The stages of the demo. Each calls a command's own function, in a session with the settings
+    of demo.yaml.
+    """
 
     def __init__(
         self, files: list[str], sets: list[str], out: Output, commands: Callable[[], Commands] = Commands
@@ -93,7 +95,9 @@ class Chain:
         self.example_query = ""
 
     def session(self, **overrides: dict[str, Any]) -> Session:
-        """A session as a command of its own would have it; progress is shown, results are kept for the report."""
+        """Return a session as the command would have it; progress is shown, results are kept for
+        the report.
+        """
         session = Session(self._files, self._sets, Output(quiet=self.out.quiet, debug=self.out.debug))
         for section, values in overrides.items():
             session.override(section, values)
@@ -111,27 +115,27 @@ class Chain:
     def run(self) -> dict[str, Any]:
         from fashionrec.common.extras import need
 
-        need("torch", "ultralytics", "transformers", "onnx", what="the demo trains its own models, which")
+        need("torch", "ultralytics", "transformers", "onnx", what="the demo, which trains its own models,")
         self.clear()
         begin, commands = time.perf_counter(), self._commands()
         settings = self.session().config
         data, new = str(self.world / "data.yaml"), str(self.second / "data.yaml")
         products, queries = self.world / "catalogue" / "products.csv", self.world / "queries" / "queries.csv"
-        with self.stage("world", "drawing a world of garments, and a second batch of photos from the street"):
+        with self.stage("world", "generating images of clothes, and a second batch of street photos"):
             world = commands.fetch(self.session(), "synthetic", out=self.world)
             second = settings.demo.second.model_dump() | {"products": 0, "outfits": 0, "queries": 0}
             commands.fetch(self.session(synthetic=second), "synthetic", out=self.second)
         with self.stage("train", "training a small YOLOv8 from scratch"):
             trained = commands.train(self.session(train={"data": data, "name": "detector"}))
-        with self.stage("finetune", "finetuning it on the second batch, without losing the first"):
+        with self.stage("finetune", "fine-tuning it on the second batch without forgetting the first"):
             weights = trained["weights"]["best"]
             values = {"weights": weights, "data": new, "replay": data, "name": "detector"}
             tuned = commands.finetune(self.session(finetune=values))
         promoted = tuned if tuned["promoted"] else trained
         if not tuned["promoted"]:
-            self.out.say("      the finetuned detector was refused; the first one stays in use")
+            self.out.say("      the fine-tuned detector was rejected; the first one stays in use")
         final = promoted["weights"].get("best_ft") or promoted["weights"]["best"]
-        with self.stage("export_detector", "exporting the detector to a bundle, and measuring it on unseen photos"):
+        with self.stage("export_detector", "exporting the detector to a bundle, and measuring it on held-out photos"):
             bundle = commands.model_choice(self.session()).detector_of(Path(final))
             detection = commands.evaluate_detector(self.session(), str(bundle.path), Path(data), "test")
         with self.stage("train_embedder", "training a small CLIP on the catalogue's photos and captions"):
@@ -143,9 +147,9 @@ class Chain:
         with self.stage("build", "building the catalogue: detect, crop, embed, index"):
             models = str(bundle.path), str(encoder.path)
             build = commands.build(self.session(), str(products), str(self.catalogue), *models)
-        with self.stage("caption", "captioning its garments, English and Korean"):
+        with self.stage("caption", "captioning its garments in English and Korean"):
             captions = commands.caption(self.session(), self.catalogue, ENCODER)
-        with self.stage("search", "searching with photos that the catalogue has never seen"):
+        with self.stage("search", "searching with held-out photos"):
             search = commands.evaluate_search(self.session(), str(self.catalogue), queries, baseline=True)
         report = {
             "detector": _detector_figures(detection, settings.train.model, tuned),
@@ -162,9 +166,9 @@ class Chain:
         return self.write(report, examples, tuned)
 
     def clear(self) -> None:
-        """An earlier demo is replaced; anything else that lies there is not touched."""
+        """Remove the results of an earlier demo, and nothing else."""
         if is_link(self.root):
-            raise DataError(f"{self.root} is a link", hint="name the folder that it leads to: --set project.runs=DIR")
+            raise DataError(f"{self.root} is a link", hint="use the folder it leads to: --set project.runs=DIR")
         self.root.mkdir(parents=True, exist_ok=True)
         folder = Folder(self.root, "the demo's folder")
         entries = [entry.name for entry in folder.entries()]
@@ -179,7 +183,9 @@ class Chain:
         folder.write(MARKER, "written by `fashionrec demo`, which may replace what it made in this folder\n")
 
     def examples(self, queries: Path, count: int) -> list[dict[str, Any]]:
-        """Views of some queries for the page: the first unseen photos of each class in turn, and two texts."""
+        """Return views of some queries for the page: the first held-out photos of each class in
+        turn, and two texts.
+        """
         from fashionrec.catalogue.catalogue import Catalogue
         from fashionrec.cli.query import ask
         from fashionrec.products.tables import read_products
@@ -202,7 +208,9 @@ class Chain:
                         hit["right"] = hit["product_id"] == row.product_id
                 found = any(hit["right"] for garment in view["garments"] for hit in garment["hits"])
                 view["heading"] = (
-                    "The product in this photo is framed." if found else "The product in this photo is not among these."
+                    "The frame marks the product in this photo."
+                    if found
+                    else "The product in this photo is not among the hits."
                 )
                 views.append(view)
             for text in ("a red striped dress", "네이비 체크 스커트"):
@@ -210,7 +218,7 @@ class Chain:
         return views
 
     def write(self, report: dict[str, Any], examples: list[dict[str, Any]], tuned: dict[str, Any]) -> dict[str, Any]:
-        """Write the report as a page and as JSON; returns it with the page's path."""
+        """Write the report as a page and as JSON; return it with the page's path."""
         from fashionrec.common.files import dump_json, write_atomic
         from fashionrec.common.pages import environment
 
@@ -252,7 +260,7 @@ def _print(out: Output, report: dict[str, Any]) -> None:
         ),
         ("search recall@10", f"{search['recall_at_10']:.3f} (colour histogram {baseline['recall_at_10']:.3f})"),
         ("search MRR", f"{search['mrr']:.3f} (colour histogram {baseline['mrr']:.3f})"),
-        ("seconds in all", f"{report['seconds']['total']:.0f}"),
+        ("total seconds", f"{report['seconds']['total']:.0f}"),
     ]
     out.table(("what", "measured"), rows)
     out.line()

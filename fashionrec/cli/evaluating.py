@@ -1,4 +1,6 @@
-"""evaluate: a detector on labelled photos, or a catalogue on photos whose product is known."""
+"""The command ``evaluate``: a detector on labelled photos, or a catalogue on queries with known
+products.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +11,7 @@ import typer
 from fashionrec.cli.options import Split
 from fashionrec.cli.scores import print_scores, print_ways
 from fashionrec.cli.session import Command, Context, Session
-from fashionrec.common.text import shell_word
+from fashionrec.common.text import plural, shell_word
 from fashionrec.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -19,37 +21,29 @@ if TYPE_CHECKING:
 
 
 def mount(app: typer.Typer) -> None:
-    app.command(
-        "evaluate", cls=Command, help="Measure a detector (--weights, --data) or a search (--index, --queries)."
-    )(evaluate)
+    app.command("evaluate", cls=Command, help="Measure a detector or a search.")(evaluate)
 
 
 _Settings = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings.")]
-_Weights = Annotated[str | None, typer.Option(help="A detector: a bundle, a run, or a best.pt.")]
+_Weights = Annotated[str | None, typer.Option(help="Detector: a bundle, a run, or a best.pt.")]
 _Data = Annotated[Path | None, typer.Option(help="data.yaml of a YOLO dataset.")]
 _Index = Annotated[str | None, typer.Option(help="A catalogue.")]
-_Queries = Annotated[Path | None, typer.Option(help="A table with image and product_id.")]
-_Ways = Annotated[
-    bool, typer.Option("--ways", help="Queries asked by whole photo, crop, caption, and both mixed: one table.")
-]
-_Captions = Annotated[
-    bool, typer.Option("--captions", help="What captions tell of a catalogue's garments, field by field.")
-]
+_Queries = Annotated[Path | None, typer.Option(help="Table with the columns image and product_id.")]
+_Ways = Annotated[bool, typer.Option("--ways", help="Compare whole photos, crops, captions and mixes as queries.")]
+_Captions = Annotated[bool, typer.Option("--captions", help="Measure the captions of a catalogue, field by field.")]
 _Truth = Annotated[
     Path | None,
-    typer.Option(help="With --captions: a table of products that tells more of them (color, pattern ...)."),
+    typer.Option(help="With --captions: table of products with true attributes (color, pattern ...)."),
 ]
 _Texts = Annotated[
     Path | None,
-    typer.Option(help="A table of products and texts about them: found by words, by the encoder, by both."),
+    typer.Option(help="Table of products and texts: compare full-text, embedding and mixed search."),
 ]
-_Apply = Annotated[
-    bool, typer.Option("--apply", help="With --ways: queries of this catalogue take the weight found best.")
-]
+_Apply = Annotated[bool, typer.Option("--apply", help="With --ways: store the best caption weight in the catalogue.")]
 _Outfits = Annotated[
-    Path | None, typer.Option(help="A table of looks (image, product_id, category): what goes with what, measured.")
+    Path | None, typer.Option(help="Table of outfits (image, product_id, category): measure recommendations.")
 ]
-_Html = Annotated[Path | None, typer.Option(help="Write a page: figures, curves, and the worst photos of a detector.")]
+_Html = Annotated[Path | None, typer.Option(help="Write an HTML page: figures, curves, and a detector's worst photos.")]
 
 
 def evaluate(
@@ -71,9 +65,7 @@ def evaluate(
     session = context.session
     words = session.assign("evaluate", settings or [])
     if words:
-        raise UsageError(
-            f"what is {words[0]!r}?", hint="name what to evaluate with --weights and --data, or --index and --queries"
-        )
+        raise UsageError(f"what is {words[0]!r}?", hint="give --weights and --data, or --index and --queries")
     session.override("evaluate", {"split": split})
     if apply and not ways:
         raise UsageError("--apply needs --ways", hint="fashionrec evaluate --index DIR --queries FILE --ways --apply")
@@ -88,22 +80,22 @@ def evaluate(
     elif ways and queries is not None and weights is None and data is None:
         _evaluate_ways(session, index, queries, apply)
     elif html is not None and queries is not None:
-        raise UsageError(
-            "--html is for a detector", hint="a search as a page: fashionrec query PHOTO --html answer.html"
-        )
+        raise UsageError("--html is only for detectors", hint="for a search: fashionrec query PHOTO --html answer.html")
     elif queries is not None and weights is None and data is None:
         report = run_evaluate_search(session, index, queries)
         session.out.result(report, lambda: _print_search(session, report))
         session.out.next(f"fashionrec query PHOTO --index {shell_word(report['index'])} --html answer.html")
     else:
         raise UsageError(
-            "say what to evaluate",
+            "Missing: what to evaluate",
             hint="a detector: --weights best.pt --data data.yaml; a search: --index DIR with --queries, --texts or --outfits",
         )
 
 
 def run_evaluate_detector(session: Session, weights: str, data: Path, split: str | None = None) -> dict[str, Any]:
-    """mAP and its kin of a detector on one split of a dataset, and its worst photos."""
+    """Measure mAP and other figures of a detector on one split of a dataset, and list its worst
+    photos.
+    """
     split = split or session.config.evaluate.split
     return _document(weights, data, split, *_measure(session, weights, data, split))
 
@@ -111,7 +103,7 @@ def run_evaluate_detector(session: Session, weights: str, data: Path, split: str
 def _evaluate_detector(session: Session, weights: str, data: Path, html: Path | None) -> None:
     split = session.config.evaluate.split
     if html is not None:
-        html.parent.mkdir(parents=True, exist_ok=True)  # before minutes of work, not after
+        html.parent.mkdir(parents=True, exist_ok=True)  # fail before minutes of work, not after
     report, worst = _measure(session, weights, data, split)
     if html is not None:
         from fashionrec.common.files import write_atomic
@@ -141,7 +133,7 @@ def _measure(
 
     config, detector = session.config, open_detector(session, model_choice(session).detector_of(Path(weights)))
     if differs := other_preparation(detector, data):
-        session.out.warn(f"{differs}: the figures are not those of its use")
+        session.out.warn(f"{differs}: figures differ from those in use")
     with session.out.progress("evaluating", "photos") as tick:
         matches = match_detector(detector, data, split, config.evaluate, config.images, progress=tick)
     return detection_report(matches), worst(find_mistakes(matches), config.evaluate.worst)
@@ -170,7 +162,7 @@ def _evaluate_texts(session: Session, index: str | None, texts: Path) -> None:
         for language, weight in document["lexical_weight"].items():
             share, lost = document["verbatim"][language], document["not_understood"][language]
             session.out.line(
-                f"{language}: best weight of the words {weight:g}; {100 * share:.0f} % of the texts stand in their product's"
+                f"{language}: best weight of words {weight:g}; {100 * share:.0f} % of the texts occur in their product's data"
                 f" own data; {lost} did not reach the encoder"
             )
 
@@ -179,7 +171,7 @@ def _evaluate_texts(session: Session, index: str | None, texts: Path) -> None:
 
 
 def _keep(session: Session, catalogue: "Catalogue", name: str, entry: Mapping[str, Any] | None) -> None:
-    """Keep what was measured beside the catalogue, where there is something and the folder can be written to."""
+    """Store measured results in the catalogue, if there are any and the folder is writable."""
     from fashionrec.store.measured import write_measured
 
     if entry is None:
@@ -187,7 +179,7 @@ def _keep(session: Session, catalogue: "Catalogue", name: str, entry: Mapping[st
     try:
         write_measured(catalogue.root, name, catalogue.generation.name, catalogue.embedder_bundle.fingerprint, entry)
     except OSError as error:
-        session.out.warn(f"what was measured cannot be kept in {catalogue.root}: {error.strerror}")
+        session.out.warn(f"results cannot be stored in {catalogue.root}: {error.strerror}")
 
 
 def _evaluate_ways(session: Session, index: str | None, queries: Path, apply: bool) -> None:
@@ -201,9 +193,7 @@ def _evaluate_ways(session: Session, index: str | None, queries: Path, apply: bo
     with Catalogue.open(root, session.config) as catalogue, session.out.progress("asking", "queries") as tick:
         found = compare_ways(catalogue, asked, describer(catalogue), progress=tick)
         if apply and found["caption_weight"] is None:
-            raise DataError(
-                f"{catalogue.root} has no captions, so there is no weight", hint="fashionrec caption --index ..."
-            )
+            raise DataError(f"{catalogue.root} has no captions to weigh", hint="fashionrec caption --index ...")
         if apply:
             _keep(session, catalogue, "caption_weight", {"value": found["caption_weight"]})
     document = {"index": str(catalogue.root), "queries_from": str(queries), **found}
@@ -237,12 +227,12 @@ def _evaluate_outfits(session: Session, index: str | None, outfits: Path) -> Non
     document = {"index": str(catalogue.root), "outfits_from": str(outfits), **found}
 
     def human() -> None:
-        named = {"goes with, tuned": "goes_with", "goes with, as set": "as_set", "popularity": "popularity"}
+        named = {"goes with, tuned": "goes_with", "goes with, as configured": "as_set", "popularity": "popularity"}
         print_scores(session, [(f"{name} (judged half)", document[key]) for name, key in named.items()])
         chosen = " and ".join(f"query.goes_with.{key} {value:g}" for key, value in document["chosen"].items())
         session.out.line(f"chosen on the other half: {chosen}")
         if document["not_seen"]:
-            session.out.line(f"{document['not_seen']} garments were not seen by the detector")
+            session.out.line(f"{plural(document['not_seen'], 'garment')} missed by the detector")
 
     session.out.result(document, human)
     session.out.next(f"fashionrec query PHOTO --goes-with --index {shell_word(document['index'])}")
@@ -257,7 +247,9 @@ def _table_rows(path: Path) -> Any:
 def run_evaluate_search(
     session: Session, index: str | None, queries: Path, *, baseline: bool = False
 ) -> dict[str, Any]:
-    """Recall and its kin of a catalogue; with ``baseline`` those of a colour histogram beside it."""
+    """Measure recall and other figures of a catalogue; ``baseline`` adds those of a colour
+    histogram.
+    """
     from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.evaluation.retrieval.retrieval import evaluate_search, histogram_baseline, queries_from
 
@@ -281,13 +273,15 @@ def _print_detection(session: Session, report: "DetectionReport", data: Path, sp
     ]
     out.table(("class", "boxes", "mAP50", "mAP50-95", "P", "R", "F1"), rows, right=(1, 2, 3, 4, 5, 6))
     named = {"AP": "coco_ap", "AP50": "coco_ap50", "AP75": "coco_ap75", "AR100": "coco_ar100"}
-    sizes = [f"{name} {figure(v['coco_ap'])} ({v['boxes']} boxes)" for name, v in report.by_size.items()]
+    sizes = [
+        f"{name} {figure(v['coco_ap'])} ({plural(v['boxes'], 'box', 'boxes')})" for name, v in report.by_size.items()
+    ]
     out.line("COCO: " + ", ".join(f"{name} {figure(everything[key])}" for name, key in named.items()))
     out.line("COCO AP by size: " + ", ".join(sizes))
     out.line(f"at confidence {report.confidence:.3f}: {report.mistakes_line()}")
     if pairs := report.confusion.confused(3):
         out.line("most confused: " + ", ".join(f"{true} taken for {found} {n}x" for true, found, n, _ in pairs))
-    out.line(f"{report.images} photos of {data}, split {split}")
+    out.line(f"{plural(report.images, 'photo')} of {data}, split {split}")
 
 
 def _print_search(session: Session, report: dict[str, Any]) -> None:
@@ -298,9 +292,11 @@ def _print_search(session: Session, report: dict[str, Any]) -> None:
         found = report["calibration"]
         session.out.line(
             f"matches are calibrated on {found['hits']} hits, {found['right']} of them right: off by"
-            f" {100 * found['calibration_error']:.1f} points on the half that was held out"
+            f" {100 * found['calibration_error']:.1f} points on the held-out half"
         )
     if report["not_in_catalogue"]:
-        session.out.line(f"{report['not_in_catalogue']} queries left out: their product is not in the catalogue")
+        session.out.line(
+            f"{plural(report['not_in_catalogue'], 'query', 'queries')} skipped: the product is not in the catalogue"
+        )
     if report["failures"]:
-        session.out.line(f"{len(report['failures'])} query photos cannot be read")
+        session.out.line(f"{plural(len(report['failures']), 'query photo')} could not be read")

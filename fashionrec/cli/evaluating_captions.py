@@ -1,4 +1,4 @@
-"""evaluate --captions: what captions tell, against what is known, and what they add to search."""
+"""``evaluate --captions``: accuracy of captions, and their gain in search."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from fashionrec.config.captioners import ENCODER
 
 
 def evaluate_captions_of(session: Session, index: str | None, truth: Any, queries: Any) -> None:
-    """Tables by field of every captioner, and with ``queries`` the ways of asking with and without captions."""
+    """Print tables per field for every captioner, and with ``queries`` the search with and without
+    captions.
+    """
     from fashionrec.captioner.job import describer
     from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.evaluation.captions import evaluate_captions
@@ -34,7 +36,7 @@ def _print(session: Session, document: dict[str, Any]) -> None:
     out = session.out
     for captioner, fields in document["captioners"].items():
         if fields:
-            out.line(f"{captioner}, against what the products' data say:")
+            out.line(f"{captioner}, compared with product data:")
             _table(session, fields)
     for captioner, fields in document["agreement"].items():
         if fields:
@@ -57,5 +59,5 @@ def _table(session: Session, fields: dict[str, dict[str, Any]]) -> None:
         ]
         for field, values in fields.items()
     ]
-    heads = ("field", "n", "told", "right of told", "right", "majority", "kappa", "most often wrong")
+    heads = ("field", "n", "told", "accuracy", "right", "majority", "kappa", "most frequent confusion")
     session.out.table(heads, rows, right=(1, 2, 3, 4, 5, 6))

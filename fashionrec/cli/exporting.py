@@ -1,4 +1,4 @@
-"""export: a checkpoint as a bundle, ready to serve, in the precision asked for."""
+"""The command ``export``: a bundle of a checkpoint, in the requested precision."""
 
 import tempfile
 from collections.abc import Mapping
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 
 def mount(app: typer.Typer) -> None:
-    app.command(
-        "export", cls=Command, help="Make a bundle, ready to serve, of a checkpoint, a transformers folder or a hub id."
-    )(export)
+    app.command("export", cls=Command, help="Export a checkpoint or encoder to a bundle.")(export)
 
 
 def export(
@@ -31,18 +29,18 @@ def export(
     source: Annotated[
         str, typer.Argument(help="best.pt, a run, a transformers folder, a Hugging Face id, or an encoder's bundle.")
     ],
-    out: Annotated[Path, typer.Option(help="The bundle's folder.")],
+    out: Annotated[Path, typer.Option(help="Folder of the bundle.")],
     settings: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings of the section export.")
     ] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, fp16 or int8.")] = None,
     images: Annotated[
-        Path | None, typer.Option(help="A folder of your photos, to check the export on and calibrate int8.")
+        Path | None, typer.Option(help="Folder of your photos, to test the export and calibrate int8.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="data.yaml of labelled photos: as --images, and the loss of mAP is measured.")
+        Path | None, typer.Option(help="data.yaml of labelled photos: like --images, and measures the loss of mAP.")
     ] = None,
-    format_: Annotated[str, typer.Option("--format", help="bundle, the one format.")] = "bundle",
+    format_: Annotated[str, typer.Option("--format", help="bundle, the only format.")] = "bundle",
     trust_pickle: TrustPickle = False,
 ) -> None:
     session = context.session
@@ -53,12 +51,12 @@ def export(
     if format_ == "engine":
         raise UsageError(
             "TensorRT engine files are no longer written: no command serves them",
-            hint="export a bundle, and set project.device=tensorrt where it is served: ONNX Runtime builds the engine there",
+            hint="export a bundle and set project.device=tensorrt where it is served: ONNX Runtime builds the engine there",
         )
     if format_ != "bundle":
-        raise UsageError(f"there is no format {format_!r}", hint="bundle")
+        raise UsageError(f"unknown format {format_!r}", hint="bundle")
     if out.exists() and not is_bundle(out):
-        raise ModelError(f"{out} is there already, and is no bundle", hint="choose another --out, or remove it")
+        raise ModelError(f"{out} exists and is not a bundle", hint="choose another --out, or remove the folder")
     path = _checkpoint(Path(source))
     if path.suffix in (".pt", ".safetensors"):
         evidence = _evidence(session, images, data)
@@ -114,22 +112,24 @@ def _evidence(session: Session, images: Path | None, data: Path | None) -> "Evid
 
 
 def _export_embedder(session: Session, source: str, out: Path, images: Path | None, data: Path | None) -> Bundle:
-    """``source`` may be a float32 bundle, too, that is wanted in another precision."""
+    """Export an encoder. ``source`` may also be a float32 bundle that is needed in another
+    precision.
+    """
     from fashionrec.photos.decoding import decode_all, spread
     from fashionrec.photos.images import find_photos
 
     precision = session.config.export.precision
     if data:
-        raise UsageError("--data is for detectors", hint="an encoder is checked on the photos of --images")
+        raise UsageError("--data is only for detectors", hint="encoders are tested on the photos of --images")
     found = list(find_photos(images)) if images else []
     if images and not found:
         raise DataError(f"no photos in {images}")
     if precision == "fp32":
         return models.export_embedder(session, source, out, found[:16])
     if not found:
-        raise DataError(f"{precision} is judged on photos of yours", hint="--images FOLDER")
+        raise DataError(f"{precision} must be tested on your photos", hint="--images FOLDER")
     build = session.config.build
-    chosen = spread(found, build.convert_photos)  # as many as a build would take
+    chosen = spread(found, build.convert_photos)  # as many as a build would use
     decoded = decode_all(
         ((path, path) for path in chosen), session.config.images, timeout=build.photo_timeout, workers=build.workers
     )
@@ -156,11 +156,11 @@ def _warn_if_slower(session: Session, bundle: Bundle) -> None:
         return
     precision = bundle.spec["precision"]
     session.out.say(
-        f"{precision} answers a photo in {speed['ms']:.0f} ms here, fp32 in {speed['fp32_ms']:.0f} ms:"
+        f"{precision} takes {speed['ms']:.0f} ms per photo here, fp32 {speed['fp32_ms']:.0f} ms:"
         f" {speed['ratio']:.2f} times as fast"
     )
     if speed["ratio"] < 1:
         session.out.warn(
             f"{precision} is slower than fp32 on this machine"
-            + (": half precision pays on GPUs, and in the size of the file" if precision == "fp16" else "")
+            + (": half precision helps on GPUs, and makes smaller files" if precision == "fp16" else "")
         )

@@ -1,4 +1,4 @@
-"""build-index: a catalogue made, or brought to what a folder or table holds now."""
+"""The command ``build-index``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ import typer
 from fashionrec.cli.options import IndexType, MaxLatency, MaxMemory
 from fashionrec.cli.reindex import index_line, override_index
 from fashionrec.cli.session import Command, Context, Session
-from fashionrec.common.text import shell_word
+from fashionrec.common.text import plural, shell_word
 from fashionrec.errors import Refused
 
 if TYPE_CHECKING:
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
 
 
 def mount(app: typer.Typer) -> None:
-    about = "Make or refresh a catalogue from photos and product data."
+    about = "Build or update a catalogue from photos and product data."
     app.command("build-index", cls=Command, help=about)(build_index)
 
 
 def build_index(
     context: Context,
-    photos: Annotated[str, typer.Argument(help="A folder of photos, or a CSV, JSONL or Parquet table.")],
-    index: Annotated[str | None, typer.Option(help="The catalogue's folder.")] = None,
-    detector: Annotated[str | None, typer.Option(help="A bundle, a run, a best.pt, or none.")] = None,
-    embedder: Annotated[str | None, typer.Option(help="A bundle, a Hugging Face id, or a transformers folder.")] = None,
+    photos: Annotated[str, typer.Argument(help="Folder of photos, or CSV, JSONL or Parquet table.")],
+    index: Annotated[str | None, typer.Option(help="Folder of the catalogue.")] = None,
+    detector: Annotated[str | None, typer.Option(help="Bundle, run, best.pt, or none (index whole photos).")] = None,
+    embedder: Annotated[str | None, typer.Option(help="Bundle, Hugging Face id, or transformers folder.")] = None,
     max_delete: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Share of products that may go before it refuses.")
+        float | None, typer.Option(min=0, max=1, help="Largest share of products that the build may remove.")
     ] = None,
     index_type: IndexType = None,
     max_memory: MaxMemory = None,
     max_latency_ms: MaxLatency = None,
     rehash: Annotated[
         bool | None,
-        typer.Option("--rehash/--no-rehash", help="Hash every photo again, whatever its time of change says."),
+        typer.Option("--rehash/--no-rehash", help="Hash every photo again, ignoring modification times."),
     ] = None,
 ) -> None:
     session = context.session
@@ -56,7 +56,9 @@ def run_build(
     embedder: str | None = None,
     max_delete: float | None = None,
 ) -> dict[str, Any]:
-    """Build and report. The keys are those of :class:`fashionrec.catalogue.build.build.BuildReport`, and where things are."""
+    """Build and report. Keys are those of :class:`fashionrec.catalogue.build.build.BuildReport`,
+    plus paths.
+    """
     from fashionrec.catalogue.build.build import build_catalogue
     from fashionrec.cli.models import model_choice
     from fashionrec.cli.precision import serving_precision
@@ -93,7 +95,7 @@ def run_build(
 
 
 def finished(session: Session, root: Path, report: "BuildReport", given: int | None = None) -> dict[str, Any]:
-    """A report as the command line tells it: with where things are, and whether too many of the ``given`` rows failed."""
+    """Return a report with paths, after checking whether too many of the ``given`` rows failed."""
     document = report.to_dict()
     document["index_path"] = str(root)
     document["report"] = str(root / "report.json")
@@ -105,54 +107,57 @@ def finished(session: Session, root: Path, report: "BuildReport", given: int | N
 
 
 def refuse_lost(report: dict[str, Any], done: str, given: int | None = None) -> None:
-    """Raise :class:`Refused` where more rows failed than the settings allow; what was ``done`` stays."""
+    """Raise :class:`Refused` if more rows failed than the settings allow; ``done`` says what was
+    done nevertheless.
+    """
     if report["refused"]:
         raise Refused(
-            f"{report['failed']} of {given or report['rows']} rows failed, more than build.max_failures allows;"
+            f"{report['failed']} of {plural(given or report['rows'], 'row')} failed, more than build.max_failures allows;"
             f" the catalogue was {done} without them",
             hint=f"see failures in {report['report']}",
         )
 
 
 def warn_lost(session: Session, report: dict[str, Any], unknown: Sequence[str] = (), given: int | None = None) -> None:
-    """Say under ``--quiet`` what was not taken: nothing is lost in silence."""
+    """Warn about lost rows under ``--quiet``: nothing is lost silently."""
     if not session.out.quiet:
-        return  # the report says it
+        return  # the report shows it
     if report["failed"] and not report["refused"]:
         first = report["failures"][0]
         session.out.warn(
-            f"{report['failed']} of {given or report['rows']} rows failed, the first: {first['message']}; see {report['report']}"
+            f"{report['failed']} of {plural(given or report['rows'], 'row')} failed,"
+            f" first: {first['message']}; see {report['report']}"
         )
     if unknown:
         session.out.warn(unknown_products(unknown))
 
 
 def unknown_products(ids: Sequence[str]) -> str:
-    """Products that a change named and that are not there, the first of them by their ids."""
+    """Describe products that a change named but the catalogue lacks, the first ones by id."""
     some = ", ".join(ids[:10]) + (" ..." if len(ids) > 10 else "")
-    return f"{len(ids)} products are not in the catalogue: {some}"
+    return f"{plural(len(ids), 'product')} not in the catalogue: {some}"
 
 
 def print_report(session: Session, report: dict[str, Any]) -> None:
     out = session.out
     if report["unchanged"]:
-        out.line(f"nothing differs: generation {report['generation']} is still served")
+        out.line(f"no changes: still serving generation {report['generation']}")
     out.line(
-        f"{report['items']} items of {report['products']} products from {report['photos']} photos"
-        f" in {report['total_seconds']:.1f} s: {report['embedded']} embedded, {report['reused']} as before,"
-        f" {report['resumed']} from an unfinished build"
+        f"{plural(report['items'], 'item')} of {plural(report['products'], 'product')} from {plural(report['photos'], 'photo')}"
+        f" in {report['total_seconds']:.1f} s: {report['embedded']} embedded, {report['reused']} unchanged,"
+        f" {report['resumed']} resumed"
     )
     entries = report["entries"]
     if any(entries[what] for what in ("changed", "replaced", "removed", "kept")):
         out.line("rows: " + ", ".join(f"{count} {what}" for what, count in entries.items() if what != "photos_removed"))
     if report["crops_reused"]:
-        out.line(f"{report['crops_reused']} garments cut as before: their vectors were kept")
+        out.line(f"{plural(report['crops_reused'], 'vector')} kept from identical crops")
     if report["without_detection"]:
-        out.line(f"{report['without_detection']} photos without a detection, indexed whole")
+        out.line(f"{plural(report['without_detection'], 'photo')} without a detected garment, indexed whole")
     out.line(f"index: {index_line(report['index'])}")
     if report["failed"]:
         reasons = ", ".join(f"{count} {reason}" for reason, count in report["failure_reasons"].items())
-        out.line(f"{report['failed']} rows failed: {reasons}")
+        out.line(f"{plural(report['failed'], 'row')} failed: {reasons}")
         for failure in report["failures"][:5]:
             out.line(f"  {failure['image'] or '(no image)'}: {failure['message']}")
     out.line(f"report: {report['page']}")

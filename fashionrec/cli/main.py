@@ -1,4 +1,4 @@
-"""The root of the command line: it only mounts commands."""
+"""The root of the command line: only mounts commands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 from fashionrec import __version__
 from fashionrec.cli.output import guarded
 
-#: The families of commands, in the order in which `--help` names them, and the commands of each.
+#: Families of commands in the order of `--help`, with the commands of each.
 FAMILIES: dict[str, tuple[str, ...]] = {
     "data": ("fetch-dataset",),
     "dataset": ("dataset",),
@@ -30,7 +30,9 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 
 
 class Root(TyperGroup):
-    """The command line; usage errors, which quote what was typed, are printed through the guard like everything else."""
+    """The root command; usage errors quote what was typed, so they are printed through
+    the guard.
+    """
 
     def main(self, *args: Any, **options: Any) -> Any:
         with guarded():
@@ -38,11 +40,11 @@ class Root(TyperGroup):
 
 
 def make_app(command: str | None = None) -> typer.Typer:
-    """The command line: with ``command``, only what that one needs is imported, where there is such a command."""
+    """Create the command line; with a known ``command``, import only what it needs."""
     app = typer.Typer(
         name="fashionrec",
         cls=Root,
-        help="Image-based fashion search: find the garments in a photo, and what in a catalogue looks like them.",
+        help="Image-based fashion search: detect garments in photos and find similar products.",
         no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
@@ -62,7 +64,7 @@ def _version(value: bool) -> None:
 
 def root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     pass

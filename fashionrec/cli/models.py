@@ -1,4 +1,6 @@
-"""What commands do with models: choose, open, export and convert them, by the session's settings and with its messages."""
+"""Choose, open, export and convert models for commands, with the session's settings and
+messages.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +25,15 @@ if TYPE_CHECKING:
 
 
 def model_choice(session: Session) -> ModelChoice:
-    """What finds the model that a name or the settings mean, and exports it where it is no bundle yet."""
+    """Return the chooser that finds models by name or settings, and exports them to bundles if
+    needed.
+    """
     exports = partial(export_detector, session), partial(export_embedder, session)
     return ModelChoice(session.resolved, *exports, session.out.say, session.out.warn)
 
 
 def open_detector(session: Session, bundle: Bundle, **changes: Any) -> Detector:
-    """A bundle's detector as a build runs it, but for ``changes`` of its settings (section ``detector``)."""
+    """Open a bundle's detector as a build uses it, with ``changes`` to the section ``detector``."""
     from fashionrec.detector.detect import Detector
 
     project, settings = session.config.project, session.config.detector.model_copy(update=changes)
@@ -37,7 +41,7 @@ def open_detector(session: Session, bundle: Bundle, **changes: Any) -> Detector:
 
 
 def train_detector(session: Session, config: TrainConfig) -> Run:
-    """Train a detector by a section ``train``, measured by the one evaluator with the session's settings."""
+    """Train a detector by a section ``train``, and evaluate it with the session's settings."""
     from fashionrec.evaluation.detection.evaluator import evaluate_detector
 
     def evaluate(detector: Detector, data: Path, split: str) -> dict[str, Any]:
@@ -57,7 +61,7 @@ def train_detector(session: Session, config: TrainConfig) -> Run:
 
 
 def epoch_progress(tick: Tick) -> Callable[[int, int, dict[str, Any]], None]:
-    """Progress of a training, with the figures of its epochs."""
+    """Report the progress of a training, with the metrics of each epoch."""
 
     def progress(epoch: int, epochs: int, metrics: dict[str, Any]) -> None:
         figures = ", ".join(f"{key} {value:.3f}" for key, value in metrics.items() if isinstance(value, float))
@@ -67,12 +71,14 @@ def epoch_progress(tick: Tick) -> Callable[[int, int, dict[str, Any]], None]:
 
 
 def trusting(session: Session, trust: bool, path: Path) -> AbstractContextManager[None]:
-    """With ``--trust-pickle`` the file is loaded as it is, code and all, while the command lasts. Nothing remembers it."""
+    """Load the file with its code, as ``--trust-pickle`` demands, for the duration of this command
+    only.
+    """
     if not trust:
         return nullcontext()
     if path.suffix != ".pt" or not path.is_file():
-        raise UsageError(f"--trust-pickle is for a .pt file, and {path} is none")
-    session.out.warn(f"what is in {path} is run, because of --trust-pickle")
+        raise UsageError(f"--trust-pickle needs a .pt file, not {path}")
+    session.out.warn(f"executing code in {path}, because of --trust-pickle")
     module = load("fashionrec.detector.training.pickles", what=f"loading {path}", packages=DETECTOR_PACKAGES)
     trusted: AbstractContextManager[None] = module.trusting(path)
     return trusted
@@ -88,7 +94,7 @@ def export_detector(
     evidence: Evidence | None = None,
 ) -> Bundle:
     if weights.parent == Path() and weights.is_file():
-        session.out.say(f"{weights} is the file in this folder")
+        session.out.say(f"using {weights} from the working folder")
     module = load("fashionrec.detector.training.export", what="exporting a detector", packages=DETECTOR_PACKAGES)
     bundle: Bundle = module.export_detector(
         weights,
@@ -120,7 +126,9 @@ def export_embedder(session: Session, source: str, out: Path, check_images: Sequ
 def convert_embedder(
     session: Session, source: Bundle, out: Path, precision: str, pictures: Any, **known: Any
 ) -> Bundle:
-    """A float32 encoder in another precision, judged on ``pictures``; ``known``: their ``products`` and ``photos``."""
+    """Convert a float32 encoder to another precision and test it on ``pictures``; ``known``: their
+    ``products`` and ``photos``.
+    """
     from fashionrec.embedder.training.gate import Tolerance
 
     module = load("fashionrec.embedder.training.precision", what=f"an encoder in {precision}", packages=("onnx",))

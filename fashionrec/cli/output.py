@@ -1,7 +1,7 @@
-"""The only printer: results on stdout, everything else on stderr; human, JSON or quiet is decided here.
+"""The only printer: results on stdout, everything else on stderr, as text, JSON or quiet.
 
-Whatever is printed passes :func:`fashionrec.common.text.visible`: by :class:`Output` a line at a time, by :func:`guarded` what
-anything else in the process writes (usage errors, tracebacks, warnings, libraries).
+All output passes :func:`fashionrec.common.text.visible`: by :class:`Output` line by line, and by
+:func:`guarded` for anything else in the process (usage errors, tracebacks, warnings, libraries).
 """
 
 from __future__ import annotations
@@ -19,24 +19,27 @@ _LONGEST_CELL = 2000  # characters
 
 
 class Tick(Protocol):
-    """Called with what is done and what there is in all.
+    """Callback with the work done and the total.
 
-    A ``note`` is always shown, however soon it comes; a ``detail`` stands beside the count whenever that is shown.
+    A ``note`` is always shown at once; a ``detail`` is shown next to the count whenever that is
+    shown.
     """
 
     def __call__(self, done: int, total: int, note: str = "", *, detail: str = "") -> None: ...
 
 
 class Output:
-    """How one command speaks. ``json`` puts one document on stdout; ``quiet`` silences messages and progress."""
+    """The output of one command. ``json`` prints one document on stdout; ``quiet`` silences
+    messages and progress.
+    """
 
     def __init__(self, *, json: bool = False, quiet: bool = False, debug: bool = False) -> None:
         self.json, self.quiet, self.debug = json, quiet, debug
-        # libraries that print are redirected away; we are not
+        # libraries that print are redirected, we are not
         self._out, self._err = _unguarded(sys.stdout), _unguarded(sys.stderr)
 
     def result(self, document: Any, human: Callable[[], None]) -> None:
-        """The command's result: the document with ``--json``, else whatever ``human`` prints."""
+        """Print the result: the document with ``--json``, otherwise whatever ``human`` prints."""
         if self.json:
             self._json(document, indent=2)
         else:
@@ -44,47 +47,51 @@ class Output:
         self._out.flush()
 
     def done(self, document: Any, human: Callable[[], None]) -> None:
-        """What a command has changed: like :meth:`result`, but nothing is printed for a person who wants quiet."""
+        """Print what a command changed: like :meth:`result`, but ``--quiet`` silences the text."""
         self.result(document, _nothing if self.quiet else human)
 
     def json_line(self, document: Any) -> None:
-        """A document on one line of stdout."""
+        """Print a document on one line of stdout."""
         self._json(document, indent=None)
 
     def line(self, text: str = "") -> None:
-        """A line of a human result, on stdout."""
+        """Print a line of a text result on stdout."""
         _write(self._out, visible(text) + "\n")
 
     def block(self, text: str) -> None:
-        """Several lines of a human result, on stdout."""
+        """Print several lines of a text result on stdout."""
         _write(self._out, visible_lines(text) + "\n")
 
     def csv(self, write: Callable[[Callable[[str], str]], str]) -> None:
-        """A table on stdout. ``write`` makes it with cells that have passed the function it is given.
+        """Print a CSV table on stdout. ``write`` returns it and passes every cell through its
+        argument.
 
-        A cell's own newlines stay for a program that reads the pipe; on a terminal they would begin lines.
+        Newlines in cells are kept for a program that reads the pipe; on a terminal they would start
+        new lines.
         """
         _write(self._out, write(visible if self._out.isatty() else visible_lines))
 
     def say(self, text: str = "") -> None:
-        """A message, on stderr."""
+        """Print a message on stderr."""
         if not self.quiet:
             _write(self._err, visible(text) + "\n")
             self._err.flush()
 
     def warn(self, text: str) -> None:
-        """A message that is shown even when quiet."""
+        """Print a message on stderr, even with ``--quiet``."""
         _write(self._err, f"warning: {visible(text)}\n")
         self._err.flush()
 
     def next(self, *commands: str) -> None:
-        """Name the next useful command. Names and paths in it have passed :func:`fashionrec.common.text.shell_word`."""
+        """Suggest the next useful command. Names and paths in it must have passed
+        :func:`fashionrec.common.text.shell_word`.
+        """
         if not self.json:
             for n, command in enumerate(commands):
                 self.say(f"{'next: ' if n == 0 else '      '}{command}")
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[int] = ()) -> None:
-        """A table on stdout: drawn by rich on a terminal, plain aligned columns in a pipe."""
+        """Print a table on stdout: by rich on a terminal, as aligned plain columns in a pipe."""
         heads = [_cell(column) for column in columns]
         texts = [[_cell(cell) for cell in row] for row in rows]
         if self._out.isatty():
@@ -105,7 +112,9 @@ class Output:
 
     @contextmanager
     def progress(self, label: str, unit: str = "") -> Iterator[Tick]:
-        """Progress on stderr, with rate and time left: a bar on a terminal, a line every few seconds in a pipe."""
+        """Show progress on stderr with rate and time left: a bar on a terminal, a line every few
+        seconds in a pipe.
+        """
         if self.quiet:
             yield _silent
         elif self._err.isatty():
@@ -115,7 +124,9 @@ class Output:
 
     @contextmanager
     def stages(self) -> Iterator[Callable[[str, str, int, int], None]]:
-        """Progress of work in several stages: told what is being done, in what unit, how much is done, and how much there is."""
+        """Show the progress of work in several stages: what is done, in which unit, how much, and
+        the total.
+        """
         with ExitStack() as stack:
             now: str = ""
             tick: Tick = _silent
@@ -123,7 +134,7 @@ class Output:
             def tell(what: str, unit: str, done: int, total: int) -> None:
                 nonlocal now, tick
                 if what != now:
-                    stack.close()  # the bar of the stage before
+                    stack.close()  # the bar of the previous stage
                     now, tick = what, stack.enter_context(self.progress(what, unit))
                 tick(done, total)
 
@@ -146,7 +157,7 @@ class Output:
             TextColumn("{task.fields[detail]}", markup=False),
         )
         start = time.monotonic()
-        # rich shows what others write meanwhile above the bar, and takes control sequences in it at their word
+        # rich prints other output above the bar, and would obey control sequences in it
         with Progress(*columns, console=_console(self._err)) as bar, guarded():
             task = bar.add_task(label, total=None, rate="", detail="")
 
@@ -182,21 +193,25 @@ class Output:
 
 
 def _cell(value: object) -> str:
-    """A cell of a table, cut where it is absurdly long: all cells of its column are as wide, and JSON has the whole."""
+    """Return a table cell, truncated if it is absurdly long, because all cells of a column are as
+    wide; JSON has all of it.
+    """
     text = "" if value is None else str(value)
     return visible(text if len(text) <= _LONGEST_CELL else text[:_LONGEST_CELL] + "…")
 
 
 def _nothing() -> None:
-    """What is printed where nothing is."""
+    """Print nothing."""
 
 
 def _silent(done: int, total: int, note: str = "", *, detail: str = "") -> None:
-    """Progress that nobody sees."""
+    """Show no progress."""
 
 
 def fail(message: str, hint: str = "", shown: str = "", trace: str = "") -> None:
-    """A known error: one line, what it is about where that can be shown, and a hint; before them a traceback, if one is given."""
+    """Print an error: one line, its context if there is one, and a hint; before them a traceback,
+    if given.
+    """
     stream = _unguarded(sys.stderr)
     if trace:
         _write(stream, visible_lines(trace))
@@ -209,9 +224,9 @@ def fail(message: str, hint: str = "", shown: str = "", trace: str = "") -> None
 
 
 class GuardedStream(io.TextIOBase):
-    """A standard stream for everybody else in the process: what is written to it is made visible first.
+    """A standard stream that makes everything visible that other code in the process writes to it.
 
-    It has no ``buffer``, by which click would write past it.
+    It has no ``buffer``, which click would use to bypass it.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -248,7 +263,9 @@ class GuardedStream(io.TextIOBase):
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Within it, ``sys.stdout`` and ``sys.stderr`` are guarded, for libraries, tracebacks and usage errors."""
+    """Guard ``sys.stdout`` and ``sys.stderr`` within a block, for libraries, tracebacks and usage
+    errors.
+    """
     before = sys.stdout, sys.stderr
     _guard()
     mine = sys.stdout, sys.stderr
@@ -262,7 +279,9 @@ def guarded() -> Iterator[None]:
 
 
 def guard_process() -> None:
-    """Guard the standard streams of this process for good, also those that libraries go back to."""
+    """Guard the standard streams of this process permanently, including those that
+    libraries keep.
+    """
     _guard()
     sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr  # type: ignore[misc, assignment]
 

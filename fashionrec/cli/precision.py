@@ -1,4 +1,4 @@
-"""The precision that a build's models run in: see :mod:`fashionrec.models.precision`."""
+"""The precision of a build's models: see :mod:`fashionrec.models.precision`."""
 
 from __future__ import annotations
 
@@ -26,8 +26,11 @@ def serving_precision(
     *,
     current: Generation | None = None,
 ) -> tuple[Bundle | None, Bundle]:
-    """The bundles to build with, in the precision of the settings, judged on a sample of the photos of ``rows``; ``current`` is
-    the generation that is built on, if any."""
+    """Return the bundles to build with, in the configured precision, tested on a sample of the
+    photos of ``rows``.
+
+    ``current`` is the generation that the build is based on, if any.
+    """
     from fashionrec.catalogue.build.sample import Sample
     from fashionrec.models.precision import choose_precision
 
@@ -49,7 +52,9 @@ def serving_precision(
 
 
 def _convert_embedder(session: Session, sample: Sample, source: Bundle, target: Path, precision: str) -> Bundle:
-    """The encoder in another precision, judged on the sample's garments. Raises :class:`Refused`."""
+    """Convert an encoder to another precision, and test it on the sample's garments. Raises
+    :class:`Refused`.
+    """
     crops = sample.crops
     return convert_embedder(
         session, source, target, precision, crops.pictures, products=crops.products, photos=crops.photos
@@ -57,7 +62,9 @@ def _convert_embedder(session: Session, sample: Sample, source: Bundle, target: 
 
 
 def _convert_detector(session: Session, sample: Sample, source: Bundle, target: Path, precision: str) -> Bundle:
-    """The detector in another precision, calibrated and judged on halves of the sample. Raises :class:`Refused`."""
+    """Convert a detector to another precision, calibrated and tested on halves of the sample.
+    Raises :class:`Refused`.
+    """
     module = load("fashionrec.detector.training.export", what=f"a detector in {precision}", packages=DETECTOR_PACKAGES)
     paths = sample.paths()
     evidence = module.Evidence(

@@ -1,4 +1,4 @@
-"""doctor and config: what is installed, and what is set."""
+"""The commands ``doctor`` and ``config``: what is installed, and what is configured."""
 
 import importlib
 import os
@@ -9,20 +9,20 @@ from typing import Annotated, Any
 import typer
 
 from fashionrec.cli.session import Command, Context, Session
-from fashionrec.common.text import json_text, shell_word
+from fashionrec.common.text import json_text, plural, shell_word
 from fashionrec.errors import ConfigError, DataError, FashionrecError, Refused
 
 _CORE = ("typer", "rich", "pydantic", "PyYAML", "numpy", "Pillow", "onnxruntime", "faiss-cpu", "tokenizers", "openai")
 _TRAIN = ("torch", "torchvision", "ultralytics", "transformers", "onnx", "roboflow", "pandas", "pyarrow")
 _KEYS = {"OPENAI_API_KEY": "captions by GPT-4o", "ROBOFLOW_API_KEY": "fetch-dataset roboflow:..."}
-#: Findings of one kind that are printed.
+#: Number of findings of one kind that are printed.
 _SHOWN = 5
 _VERDICTS = {
     "safe to use": "safe to use",
     "usable": "usable: what is listed is ignored",
     "refused": "refused: commands that read this folder stop at what is listed as refused",
 }
-_REFUSED_HINT = "ask for a copy without what is listed as refused, or remove it if you can do without"
+_REFUSED_HINT = "ask for a copy without the refused parts, or remove them if you do not need them"
 _DATASET_HINT = (
     "`fashionrec fetch-dataset yolo:FOLDER --out NEW` makes a data set without what is refused; for links that you trust"
     " add --set dataset.follow_links=true"
@@ -30,10 +30,10 @@ _DATASET_HINT = (
 
 
 def mount(app: typer.Typer) -> None:
-    about = "Versions, devices, keys and clashing packages; or whether a folder from somebody else is safe to use."
+    about = "Check the installation, or a folder from somebody."
     app.command("doctor", cls=Command, help=about)(doctor)
     config = typer.Typer(help="Settings.", no_args_is_help=True, rich_markup_mode=None)
-    config.command("show", cls=Command, help="Every setting, its value, and where it came from.")(show)
+    config.command("show", cls=Command, help="Show every setting, its value, and where it came from.")(show)
     config.command("schema", cls=Command, help="Print a JSON Schema of the settings, for editors.")(schema)
     app.add_typer(config, name="config")
 
@@ -55,7 +55,7 @@ def show(
         session.out.table(("setting", "value", "from"), rows)
 
     session.out.result(chosen, human)
-    session.out.next("fashionrec COMMAND --set SECTION.KEY=VALUE, or --config FILE with what differs from these")
+    session.out.next("fashionrec COMMAND --set SECTION.KEY=VALUE, or --config FILE with only your changes")
 
 
 def schema(context: Context) -> None:
@@ -70,14 +70,14 @@ def doctor(
     context: Context,
     folder: Annotated[
         Path | None,
-        typer.Argument(help="A catalogue, run, bundle, data set or other folder to look into; nothing in it is run."),
+        typer.Argument(help="Folder to check (catalogue, run, bundle, dataset ...); nothing in it is executed."),
     ] = None,
-    index: Annotated[str | None, typer.Option(help="A catalogue to look at too.")] = None,
+    index: Annotated[str | None, typer.Option(help="Catalogue to check too.")] = None,
 ) -> None:
     session = context.session
     if folder is not None:
         if index is not None:
-            raise ConfigError("give either a folder or --index")
+            raise ConfigError("give a folder or --index, not both")
         inspect(session, folder)
         return
     document = run_doctor(session, index)
@@ -107,14 +107,14 @@ def doctor(
 
 
 def inspect(session: Session, folder: Path) -> None:
-    """Print what an inspection of the folder found. Raises :class:`DataError` for one that is refused."""
+    """Print the result of inspecting a folder. Raises :class:`DataError` if it is refused."""
     from fashionrec.inspection import inspect_folder
 
     report = inspect_folder(folder)
     out = session.out
 
     def human() -> None:
-        out.line(f"{report.folder}: {report.kind}, {report.files:,} files, {report.bytes / 1e6:,.1f} MB")
+        out.line(f"{report.folder}: {report.kind}, {plural(report.files, 'file')}, {report.bytes / 1e6:,.1f} MB")
         for refused in (True, False):
             for kind in dict.fromkeys(finding.kind for finding in report.findings if finding.refused == refused):
                 some = [finding for finding in report.findings if (finding.kind, finding.refused) == (kind, refused)]
@@ -127,25 +127,27 @@ def inspect(session: Session, folder: Path) -> None:
                     out.line(f"  and {max(len(some), report.counts[kind]) - _SHOWN:,} more (--json lists up to 100)")
         verdict = _VERDICTS[report.verdict]
         if report.kind == "unknown" and report.verdict != "refused":
-            verdict = f"{verdict} (no catalogue, run, bundle or data set, but files: nothing more is known of it)"
+            verdict = f"{verdict} (not a catalogue, run, bundle or dataset; only its files were checked)"
         out.line(f"verdict: {verdict}")
 
     out.result(report.document(), human)
     if report.verdict == "refused":
         hint = _DATASET_HINT if report.kind == "dataset" else _REFUSED_HINT
         if all(finding.kind == "manifest" for finding in report.findings if finding.refused):
-            hint = "copy it again, whole, from where it came"
+            hint = "get a complete copy"
         raise DataError(f"{folder} is refused: {report.reason}", hint=hint)
 
 
 def run_doctor(session: Session, index: str | None = None) -> dict[str, Any]:
-    """What is installed and set. Values of keys are never read out, only whether they are there."""
-    config = session.config  # also where nothing needs it: a wrong setting is refused
+    """Check what is installed and configured. Values of API keys are never printed, only whether
+    they are set.
+    """
+    config = session.config  # even if nothing uses it: an invalid setting is refused
     packages = {name: _version(name) for name in (*_CORE, *_TRAIN)}
     problems = [f"{name} is not installed: pip install fashionrec" for name in _CORE if packages[name] is None]
     if _version("onnxruntime") and _version("onnxruntime-gpu"):
         problems.append(
-            "onnxruntime and onnxruntime-gpu are both installed, which loses CUDA: uninstall both, install one again"
+            "onnxruntime and onnxruntime-gpu are both installed, which disables CUDA: uninstall both, install one again"
         )
     if packages["torch"] and not packages["torchvision"]:
         problems.append("torch is installed without torchvision: pip install 'fashionrec[train]'")

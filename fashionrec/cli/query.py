@@ -1,4 +1,4 @@
-"""query: the answer for photos, words, or items of the catalogue."""
+"""The command ``query``: search with photos, texts, or items of the catalogue."""
 
 import re
 import sys
@@ -23,50 +23,50 @@ if TYPE_CHECKING:
     from fashionrec.search.search import Outcome
 
 Source = str | bytes
-#: How the errors of a query name its options.
+#: Options as they appear in the errors of a query.
 _OPTION = re.compile("`(text|like|unlike|box|goes_with|merge)`")
 
 
 def mount(app: typer.Typer) -> None:
-    app.command(
-        "query", cls=Command, help="Search a catalogue for what looks like the garments in a photo, or fits a text."
-    )(query)
+    app.command("query", cls=Command, help="Search a catalogue by photo, text or item.")(query)
 
 
 _Photos = Annotated[
-    list[str] | None, typer.Argument(metavar="[PHOTO]...", help="Photos, folders of photos, or - (standard input).")
+    list[str] | None, typer.Argument(metavar="[PHOTO]...", help="Photos, folders of photos, or - for standard input.")
 ]
 _Text = Annotated[
-    list[str] | None, typer.Option(help='Words, alone or beside a photo: "in red", "floral:-0.4"; repeatable.')
+    list[str] | None, typer.Option(help='Text, alone or with a photo: "in red", "floral:-0.4"; repeatable.')
 ]
-_Like = Annotated[list[str] | None, typer.Option(help="An item or product of the catalogue; repeatable.")]
-_Unlike = Annotated[list[str] | None, typer.Option(help="One that it should not look like; repeatable.")]
-_Index = Annotated[list[str] | None, typer.Option(help="The catalogue's folder; two are compared.")]
-_K = Annotated[int | None, typer.Option("-k", "--k", min=1, help="Products per garment.")]
-_Garment = Annotated[str | None, typer.Option(help="Which garment: a class, a number, or all.")]
-_Box = Annotated[str | None, typer.Option(metavar="X1,Y1,X2,Y2", help="The garment by hand, in pixels.")]
-_Where = Annotated[str | None, typer.Option(help="Only items that fit: \"price < 50000 and brand in ('A', 'B')\".")]
-_MinScore = Annotated[float | None, typer.Option(help="Least score of a hit.")]
-_Diversity = Annotated[float | None, typer.Option(min=0, max=1, help="Unlike each other: 0 not at all, 1 most.")]
-_GoesWith = Annotated[bool, typer.Option("--goes-with", help="What is worn with it, beside what looks like it.")]
-_Merge = Annotated[bool, typer.Option("--merge", help="One list for all photos and words, by reciprocal rank fusion.")]
+_Like = Annotated[list[str] | None, typer.Option(help="Item or product to look for; repeatable.")]
+_Unlike = Annotated[list[str] | None, typer.Option(help="Item or product to avoid; repeatable.")]
+_Index = Annotated[list[str] | None, typer.Option(help="Catalogue folder; two are compared.")]
+_K = Annotated[int | None, typer.Option("-k", "--k", min=1, help="Hits per garment.")]
+_Garment = Annotated[str | None, typer.Option(help="Garment to search for: a class, a number, or all.")]
+_Box = Annotated[str | None, typer.Option(metavar="X1,Y1,X2,Y2", help="Box of the garment, in pixels.")]
+_Where = Annotated[
+    str | None, typer.Option(help="Only items that match the filter: \"price < 50000 and brand in ('A', 'B')\".")
+]
+_MinScore = Annotated[float | None, typer.Option(help="Lowest score of a hit.")]
+_Diversity = Annotated[float | None, typer.Option(min=0, max=1, help="Diversity of the hits: 0 none, 1 maximum.")]
+_GoesWith = Annotated[bool, typer.Option("--goes-with", help="Also recommend what to wear with it.")]
+_Merge = Annotated[bool, typer.Option("--merge", help="Fuse the hits of all photos and texts into one list.")]
 _Translate = Annotated[
-    bool, typer.Option("--translate", help=f"Korean words into English by {TRANSLATORS[0]} (sends the words).")
+    bool, typer.Option("--translate", help=f"Translate Korean text with {TRANSLATORS[0]} (sends the text).")
 ]
 _Caption = Annotated[
-    bool | None, typer.Option("--caption/--no-caption", help="Describe the garments, and fuse that text.")
+    bool | None, typer.Option("--caption/--no-caption", help="Caption the garments, and include captions in the score.")
 ]
 _Captioner = Annotated[
     str | None,
-    typer.Option(help=f"Who describes them: {', '.join(CAPTIONERS)} (all but {ENCODER} may send crops)."),
+    typer.Option(help=f"Captioner: {', '.join(CAPTIONERS)} (all but {ENCODER} may send crops)."),
 ]
-_Explain = Annotated[bool, typer.Option("--explain", help="What each score is made of.")]
-_Jsonl = Annotated[bool, typer.Option("--jsonl", help="One JSON document a line, for each photo.")]
-_Csv = Annotated[Path | None, typer.Option(help="Write the hits as CSV; - for standard output.")]
-_Xlsx = Annotated[Path | None, typer.Option(help="Write the hits for Excel, with pictures.")]
-_Html = Annotated[Path | None, typer.Option(help="Write a page with pictures, complete in one file.")]
+_Explain = Annotated[bool, typer.Option("--explain", help="Show what each score consists of.")]
+_Jsonl = Annotated[bool, typer.Option("--jsonl", help="Print one JSON document per photo and line.")]
+_Csv = Annotated[Path | None, typer.Option(help="Write hits as CSV; - for standard output.")]
+_Xlsx = Annotated[Path | None, typer.Option(help="Write hits for Excel, with pictures.")]
+_Html = Annotated[Path | None, typer.Option(help="Write a self-contained HTML page with pictures.")]
 _Open = Annotated[bool, typer.Option("--open", help="Open the page in the browser.")]
-_SaveCrops = Annotated[Path | None, typer.Option(help="Save the garments that were found into a folder.")]
+_SaveCrops = Annotated[Path | None, typer.Option(help="Save crops of the detected garments in a folder.")]
 
 
 def query(
@@ -104,13 +104,14 @@ def query(
     if open_ and html is None:
         raise UsageError("--open needs --html FILE", hint="fashionrec query photo.jpg --html answer.html --open")
     if len(index or []) > 2:
-        raise UsageError("more than two catalogues are given", hint="--index A --index B compares two")
+        raise UsageError("at most two catalogues can be compared", hint="--index A --index B compares two")
     if index and len(index) == 2:
         from fashionrec.cli.comparing_queries import compare_catalogues
 
         if csv or xlsx or jsonl or save_crops:
             raise UsageError(
-                "two catalogues are compared as text, --json or --html", hint="ask one of them for the rest"
+                "two catalogues can only be compared as text, --json or --html",
+                hint="query one of them for other outputs",
             )
         compare_catalogues(session, asked, ask, Path(index[0]), Path(index[1]), html, open_)
         return
@@ -130,25 +131,27 @@ def query(
 
 
 def _check_outputs(asked: "Query", files: dict[str, Path | None], save_crops: Path | None) -> None:
-    """Refuse, before the search, outputs that could not be written or would overwrite an input photo."""
+    """Refuse outputs, before the search, that cannot be written or would overwrite a
+    query photo.
+    """
     for option, path in files.items():
         if path is None or str(path) == "-":
             continue
         if not path.parent.is_dir():
-            raise UsageError(f"there is no folder {path.parent} to write {path.name} into")
+            raise UsageError(f"no such folder: {path.parent}")
         if path.is_dir():
             raise UsageError(
                 f"{path} is a folder", hint=f"name a file: --{option} {shell_word(path / f'answer.{option}')}"
             )
         named = [Path(photo) for photo in asked.sources if isinstance(photo, (str, Path))]
         if path.exists() and any(photo.exists() and path.samefile(photo) for photo in named):
-            raise UsageError(f"{path} is one of the input photos", hint=f"give --{option} another name")
+            raise UsageError(f"{path} is one of the query photos", hint=f"choose another file for --{option}")
     if save_crops is not None and save_crops.exists() and not save_crops.is_dir():
-        raise UsageError(f"{save_crops} is not a folder", hint="--save-crops takes a folder")
+        raise UsageError(f"not a folder: {save_crops}", hint="--save-crops takes a folder")
 
 
 def _report(session: Session, asked: "Query", jsonl: bool, explain: bool, outcome: "Outcome") -> None:
-    """Say what is known of one photo or text as soon as it is."""
+    """Report the outcome of one photo or text as soon as it is known."""
     if isinstance(outcome, UsageError):
         if len(asked.sources) > 1:
             session.out.warn(str(outcome))
@@ -169,7 +172,7 @@ def _query(
     goes_with: bool,
     merge: bool,
 ) -> "Query":
-    """What the command line asks; the options that are settings stay in the session's."""
+    """Return the query of the command line; options that are settings stay in the session."""
     from dataclasses import replace
 
     from fashionrec.search.query import Query
@@ -199,7 +202,10 @@ def _query(
 
 
 def _named_as_options(error: UsageError) -> UsageError:
-    """The error with options as a command line has them: ``--goes-with`` for a query's `goes_with`."""
+    """Return the error with options as on the command line:
+
+    ``--goes-with`` instead of `goes_with`.
+    """
 
     def option(found: re.Match[str]) -> str:
         return "--" + found[1].replace("_", "-")
@@ -217,7 +223,7 @@ def ask(
     *,
     keep: bool = True,
 ) -> "Answer":
-    """The answer of an open catalogue, by the session's settings."""
+    """Answer a query on an open catalogue with the session's settings."""
     from fashionrec.search.search import search
 
     describe = query_describer(session, catalogue)
@@ -225,14 +231,16 @@ def ask(
 
 
 def _repeated(query: "Query") -> str:
-    """The beginning of a command line that asks the same."""
+    """Return the beginning of a command line that repeats the query."""
     photos = [shell_word(Path(source)) if isinstance(source, str) else "-" for source in query.sources[:1]]
     likes = [f"--like {shell_word(name)}" for name in query.like]
     return " ".join([*photos, *likes, *(f"--text {shell_word(_short(one.text))}" for one in query.words[:1])])
 
 
 def _sources(photos: Sequence[str]) -> tuple[list[Source], bool]:
-    """Photos by name or as bytes, and whether they may be several (then the document is a list)."""
+    """Return photos by name or as bytes, and whether there may be several (then the document is a
+    list).
+    """
     found: list[Source] = []
     many = len(photos) > 1
     for name in photos:
@@ -256,7 +264,7 @@ def _sources(photos: Sequence[str]) -> tuple[list[Source], bool]:
 
 
 def _standard_input() -> list[Source]:
-    """One photo, or the names of photos, one a line."""
+    """Return one photo, or the names of photos, one per line."""
     data = _read_standard_input()
     if not data:
         raise UsageError("standard input is empty", hint="cat photo.jpg | fashionrec query -")
@@ -280,10 +288,10 @@ def _short(text: str) -> str:
 
 
 def _captioner(session: Session, caption: bool | None, captioner: str | None) -> str | None:
-    """The setting ``query.caption`` as the options say it; None leaves it as it is."""
+    """Return the setting ``query.caption`` by the options; None leaves it unchanged."""
     if caption is False:
         if captioner is not None:
-            raise UsageError("--no-caption and --captioner contradict each other")
+            raise UsageError("--no-caption and --captioner cannot be combined")
         return "none"
     if captioner is not None or caption is None:
         return captioner

@@ -1,10 +1,10 @@
-"""catalogue reindex: another index for the vectors that are there."""
+"""The command ``catalogue reindex``: another index over the same vectors."""
 
 from typing import Any
 
 from fashionrec.cli.options import CatalogueArgument, IndexType, MaxLatency, MaxMemory
 from fashionrec.cli.session import Context, Session
-from fashionrec.common.text import shell_word
+from fashionrec.common.text import plural, shell_word
 
 
 def reindex(
@@ -21,7 +21,7 @@ def reindex(
     root = session.find_catalogue(index)
     vectors = session.config.index.vectors if session.is_set("index.vectors") else None
     entry = reindex_catalogue(root, session.config, vectors=vectors, log=session.out.say)
-    # "path" is the index's own folder, null where the index is exact
+    # "path" is the folder of the index, null for an exact index
     document = {"catalogue": str(root)} | {key: value for key, value in entry.items() if key not in ("head", "over")}
     session.out.done(document, lambda: print_index(session, entry))
     session.out.next(
@@ -32,13 +32,13 @@ def reindex(
 def override_index(
     session: Session, index_type: str | None, max_memory: int | None, max_latency_ms: float | None
 ) -> None:
-    """Flags of a command as settings of the section ``index``."""
+    """Apply a command's options to the section ``index`` of the settings."""
     values = {"type": index_type, "max_memory": max_memory, "max_latency_ms": max_latency_ms}
     session.override("index", values)
 
 
 def print_index(session: Session, entry: dict[str, Any]) -> None:
-    """An index entry for a person: what was tried, what was taken, and why."""
+    """Print an index entry: what was tried, what was chosen, and why."""
     out = session.out
     rows = [
         (
@@ -57,7 +57,7 @@ def print_index(session: Session, entry: dict[str, Any]) -> None:
         out.table(columns, rows, right=(1, 2, 3, 4, 5))
     out.line(f"index: {entry['reason']}")
     out.line(
-        f"{entry['vectors']:,} vectors ({entry['dtype']}), recall@10 {entry['recall_at_10']:.3f},"
+        f"{plural(entry['vectors'], 'vector')} ({entry['dtype']}), recall@10 {entry['recall_at_10']:.3f},"
         f" {entry['latency_ms_p50']:.2f} ms a query (95 %: {entry['latency_ms_p95']:.2f})"
     )
     if "float16_recall_at_10" in entry:
@@ -65,11 +65,11 @@ def print_index(session: Session, entry: dict[str, Any]) -> None:
 
 
 def index_line(entry: dict[str, Any]) -> str:
-    """An index entry in one line, and what its figures were measured on where that is less than there is."""
-    line = f"{entry['kind']}, {entry['vectors']} vectors, recall@10 {entry['recall_at_10']:.3f},"
+    """Describe an index entry in one line, with the number of measured vectors if that differs."""
+    line = f"{entry['kind']}, {plural(entry['vectors'], 'vector')}, recall@10 {entry['recall_at_10']:.3f},"
     line += f" {entry['latency_ms_p50']:.2f} ms a query"
     if measured_on := entry.get("measured_on"):
-        line += f" (measured on {measured_on['image']} vectors)"
+        line += f" (measured on {plural(measured_on['image'], 'vector')})"
     return line
 
 

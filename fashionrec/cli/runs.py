@@ -1,4 +1,4 @@
-"""runs: which trainings there are, what each was and reached, two side by side, and which is used where none is named."""
+"""The commands ``runs ...``: list, show, compare, promote and demote trainings."""
 
 from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from fashionrec.evaluation.detection.run_comparison import RunComparison
     from fashionrec.models.runs import Run
 
-#: What a run is judged by, the first that it has.
+#: Main metric of a run: the first of these that it has.
 _MAIN = ("map50_95", "held_out_recall_at_1")
 
 
 def mount(app: typer.Typer) -> None:
-    family = typer.Typer(help="Look at trainings, and choose the one that is used.", no_args_is_help=True)
-    family.command("list", cls=Command, help="All runs, the newest first.")(list_)
-    family.command("show", cls=Command, help="All that is known of one run.")(show)
-    family.command("compare", cls=Command, help="Two runs: metrics, classes, and the settings that differ.")(compare)
-    family.command("promote", cls=Command, help="Use this run where no model is named.")(promote)
-    family.command("demote", cls=Command, help="Do not use this run where no model is named.")(demote)
+    family = typer.Typer(help="List and compare runs, and choose the one in use.", no_args_is_help=True)
+    family.command("list", cls=Command, help="List all runs, newest first.")(list_)
+    family.command("show", cls=Command, help="Show everything recorded about a run.")(show)
+    family.command("compare", cls=Command, help="Compare two runs: metrics, classes and settings.")(compare)
+    family.command("promote", cls=Command, help="Use this run by default.")(promote)
+    family.command("demote", cls=Command, help="No longer use this run by default.")(demote)
     app.add_typer(family, name="runs")
 
 
@@ -106,14 +106,14 @@ def compare(context: Context, a: RunArgument, b: RunArgument) -> None:
 def promote(
     context: Context,
     run: RunArgument,
-    force: Annotated[bool, typer.Option("--force", help="Even a finetune that was refused; needs --why.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also promote a rejected finetune; needs --why.")] = False,
     why: Why = "",
 ) -> None:
     from fashionrec.models import runs
 
     session = context.session
     if force and not why:
-        raise UsageError("--force needs a reason", hint="--why TEXT, which is kept in run.json")
+        raise UsageError("--force needs a reason", hint="--why TEXT, which is recorded in run.json")
     found = runs.find_run(session.runs, run)
     runs.promote(found, why=why, force=force)
     _tell_used(session, found)
@@ -136,7 +136,7 @@ def _tell_used(session: Session, run: "Run") -> None:
 
     def human() -> None:
         session.out.line(f"{run.path} is {'promoted' if run.promoted else 'no longer promoted'}")
-        session.out.line(f"used where no {run.kind} is named: {used.path if used else 'none'}")
+        session.out.line(f"default {run.kind}: {used.path if used else 'none'}")
 
     session.out.result(document, human)
 
@@ -193,13 +193,13 @@ def _print_comparison(session: Session, a: "Run", b: "Run", found: "RunCompariso
     out = session.out
     names = [f"{run.verb}/{run.name}" for run in (a, b)]
     if found.why_not:
-        out.line(f"the metrics cannot be compared: {found.why_not}")
+        out.line(f"metrics cannot be compared: {found.why_not}")
     rows = [
         (row.name, _text(row.a), _text(row.b), f"{row.difference:+.3f}" if row.difference is not None else "")
         for row in [*found.metrics, *(row for row in found.per_class if row.name.endswith(f", {_MAIN[0]}"))]
     ]
     out.table(("metric", *names, "difference"), rows, right=(1, 2, 3))
-    same = {True: "the same", False: "not the same", None: "not recorded of both"}[found.same_data]
+    same = {True: "the same", False: "different", None: "not recorded for both"}[found.same_data]
     out.line(f"trained on: {same} data")
     for title, pairs in (("setting", found.settings), ("version", found.versions)):
         if pairs:

@@ -1,4 +1,4 @@
-"""Figures of a search as tables on the terminal."""
+"""Print figures of a search as tables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def print_scores(session: Session, named: list[tuple[str, dict[str, Any]]]) -> N
 
 
 def print_ways(session: Session, document: dict[str, Any]) -> None:
-    """The table of ways of asking, and the best weight of captions."""
+    """Print the table of ways to query, and the best caption weight."""
     print_scores(session, list(document["ways"].items()))
     if document["caption_weight"] is not None:
-        session.out.line(f"best weight of the caption on the tuning half: {document['caption_weight']:g}")
+        session.out.line(f"best caption weight on the tuning half: {document['caption_weight']:g}")

@@ -1,8 +1,10 @@
-"""What every command shares: ``--config``, ``--set``, ``--json``, ``--quiet``, ``--debug``, settings, and its errors.
+"""Shared parts of all commands: ``--config``, ``--set``, ``--json``, ``--quiet``, ``--debug``,
+settings, and errors.
 
-A command is a function with a parameter ``context: Context``, mounted with ``cls=Command``, which adds the shared options,
-opens ``context.session``, and turns every known error into one line, a hint and an exit code. Modules with commands do not
-postpone annotations: typer would evaluate each string four times, 20 ms of every start.
+A command is a function with a parameter ``context: Context``, mounted with ``cls=Command``, which
+adds the shared options, opens ``context.session``, and prints every known error as one line with a
+hint and an exit code. Modules with commands do not postpone annotations: typer would evaluate each
+string four times, 20 ms of every start.
 """
 
 import errno
@@ -31,25 +33,27 @@ def _shared(
         list[str] | None, typer.Option("--config", "-c", metavar="FILE", help="YAML settings; repeatable.")
     ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One setting; repeatable.")
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one setting; repeatable.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and messages.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only warnings and errors.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback on errors.")] = False,
 ) -> None:
-    """Declare what every command takes beside its own options, which come first."""
+    """Declare the options that every command has after its own."""
 
 
 @cache
 def shared_options() -> tuple[Any, ...]:
-    """Return the options of :func:`_shared` as typer makes them: each version of it takes other arguments for an option."""
+    """Return the options of :func:`_shared` as typer creates them: each version of it takes other
+    arguments.
+    """
     app = typer.Typer(add_completion=False)
     app.command()(_shared)
     return tuple(get_command(app).params)
 
 
 class Session:
-    """One use of the command line: its output and its settings."""
+    """One call of the command line: its output and its settings."""
 
     def __init__(self, files: Sequence[str] = (), sets: Sequence[str] = (), out: Output | None = None) -> None:
         self.files, self.sets = list(files), list(sets)
@@ -83,9 +87,10 @@ class Session:
         return Path(self.config.project.data)
 
     def find_catalogue(self, index: str | None) -> Path:
-        """The catalogue meant: the one named, else the setting or FASHIONREC_INDEX, else the only one under the data folder.
+        """Return the catalogue: the named one, else the setting or FASHIONREC_INDEX, else the only
+        one in the data folder.
 
-        Says which on stderr. Raises :class:`CatalogueError` where there is none, or more than one.
+        Prints which on stderr. Raises :class:`CatalogueError` if there is none, or more than one.
         """
         from fashionrec.store.generations import is_catalogue
 
@@ -97,28 +102,31 @@ class Session:
         found = [path for path in sorted(self.data.glob("*")) if is_catalogue(path)]
         if not found:
             raise CatalogueError(
-                f"no catalogue is named, and there is none under {self.data}",
-                hint="name its folder, or make one with `fashionrec build-index PHOTOS`",
+                f"no catalogue given, and none in {self.data}",
+                hint="name its folder with --index, or create one with `fashionrec build-index PHOTOS`",
             )
         if len(found) > 1:
             names = ", ".join(str(path) for path in found)
             raise CatalogueError(
-                f"there are {len(found)} catalogues: {names}",
-                hint=f"name the one you mean, for example {shell_word(found[0])}",
+                f"found {len(found)} catalogues: {names}",
+                hint=f"choose one, for example {shell_word(found[0])}",
             )
-        self.out.say(f"catalogue: {found[0]} (the only one under {self.data})")
+        self.out.say(f"catalogue: {found[0]} (the only one in {self.data})")
         return found[0]
 
     def is_set(self, dotted: str) -> bool:
-        """Whether somebody set this, rather than the defaults."""
+        """Return whether a setting was set explicitly, not by the defaults."""
         return dotted in self.resolved.origins
 
     def is_on_line(self, dotted: str) -> bool:
-        """Whether this command's own line sets it, rather than a file or the environment."""
+        """Return whether this command line sets it, not a file or the environment."""
         return self.resolved.origins.get(dotted, "").startswith("--set")
 
     def override(self, section: str, values: dict[str, Any]) -> None:
-        """Flags of the command as settings; None means the flag was not given. They win over everything."""
+        """Set options of the command as settings;
+
+        None means not given. They override everything.
+        """
         import yaml
 
         for key, value in values.items():
@@ -128,12 +136,14 @@ class Session:
         self._resolved = None
 
     def suggest(self, sets: Sequence[str]) -> None:
-        """Settings of the command that every other one of the command line wins over."""
+        """Set values that any other setting on the command line overrides."""
         self.sets[:0] = sets
         self._resolved = None
 
     def assign(self, section: str, words: Sequence[str]) -> list[str]:
-        """Take ``key=value`` words as settings of a section, as `yolo` does; returns the other words."""
+        """Take ``key=value`` words as settings of a section, as `yolo` does; return the other
+        words.
+        """
         rest = []
         for word in words:
             key, sign, _ = word.partition("=")
@@ -146,7 +156,7 @@ class Session:
 
 
 class Context(typer.Context):
-    """What typer hands a command that has a parameter of this type."""
+    """The object that typer passes to a command with a parameter of this type."""
 
     @property
     def session(self) -> Session:
@@ -155,12 +165,26 @@ class Context(typer.Context):
 
 
 class Command(TyperCommand):
-    """A command with the shared options after its own: opens the session, and tells known errors in one line."""
+    """A command with the shared options after its own: opens the session, and prints known errors
+    in one line.
+    """
 
     context_class = Context
 
     def __init__(self, name: str | None, *, params: Sequence[Any] = (), **options: Any) -> None:
         super().__init__(name, params=[*params, *shared_options()], **options)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Print the examples of the command below its options."""
+        from fashionrec.cli.examples import EXAMPLES
+
+        names = ctx.command_path.split()
+        examples = next((EXAMPLES[key] for n in range(len(names)) if (key := " ".join(names[n:])) in EXAMPLES), ())
+        if examples:
+            with formatter.section("Examples"):
+                for example in examples:
+                    formatter.write(f"  fashionrec {example}\n")
+        super().format_epilog(ctx, formatter)
 
     def invoke(self, ctx: Any) -> Any:
         config, sets, *switches = (ctx.params.pop(option.name) for option in shared_options())
@@ -170,12 +194,14 @@ class Command(TyperCommand):
             return super().invoke(ctx)
 
 
-#: What a disk refuses whatever a program does.
+#: Errors of the disk that no program can avoid.
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENAMETOOLONG, errno.EIO}
 
 
 class _errors:
-    """Known errors as one line and a hint; an interrupt as 130; anything else as a bug, with its traceback on demand."""
+    """Print known errors as one line and a hint, end with 130 on interrupts, and report anything
+    else as a bug, with ``--debug`` for its traceback.
+    """
 
     def __init__(self, out: Output) -> None:
         self.out = out
@@ -202,22 +228,24 @@ class _errors:
             raise typer.Exit(error.exit_code) from None
         if isinstance(error, UnicodeEncodeError) and encodable(error.object) != error.object:
             fail(
-                f"{error.object[:200]!r} is not UTF-8, which a library needs here",
+                f"{error.object[:200]!r} is not UTF-8, which a library requires here",
                 "rename the file or folder",
                 trace=trace,
             )
             raise typer.Exit(1) from None
         if isinstance(error, OSError) and error.errno in _REFUSED and isinstance(error.filename, str):
-            fail(f"{error.filename}: {error.strerror}", "the system refuses it; --debug shows where", trace=trace)
+            fail(f"{error.filename}: {error.strerror}", "the system refused it; --debug shows where", trace=trace)
             raise typer.Exit(1) from None
         if isinstance(error, Exception) and type(error).__module__.split(".")[0] not in ("typer", "click"):
             message = " ".join(str(error).split())[:300]
-            fail(f"{type(error).__name__}: {message}", "this should not happen; --debug shows where", trace=trace)
+            fail(f"{type(error).__name__}: {message}", "this is a bug; --debug shows where", trace=trace)
             raise typer.Exit(1) from None
 
 
 def one_or_none(words: Sequence[str], what: str) -> str | None:
-    """The single word left after ``key=value`` words were taken. Raises :class:`ConfigError` for more."""
+    """Return the single word left after ``key=value`` words. Raises :class:`ConfigError` if there
+    are more.
+    """
     if len(words) > 1:
-        raise ConfigError(f"{words[1]!r} is one word too many", hint=f"give {what}, then key=value settings")
+        raise ConfigError(f"unexpected argument {words[1]!r}", hint=f"expected {what}, then key=value settings")
     return words[0] if words else None

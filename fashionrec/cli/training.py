@@ -1,4 +1,6 @@
-"""train and finetune: a detector from labelled photos, an encoder from a product table."""
+"""The commands ``train`` and ``finetune``: a detector from labelled photos, an encoder from a
+product table.
+"""
 
 from collections.abc import Sequence
 from functools import partial
@@ -11,26 +13,26 @@ from fashionrec.cli.models import epoch_progress, train_detector, trusting
 from fashionrec.cli.options import Epochs, ImageSize, TrainingWords, TrustPickle
 from fashionrec.cli.session import Command, Context, Session, one_or_none
 from fashionrec.common.extras import DETECTOR_PACKAGES, EMBEDDER_PACKAGES, load
-from fashionrec.common.text import shell_word
+from fashionrec.common.text import plural, shell_word
 from fashionrec.errors import ConfigError, Refused, UsageError
 
 if TYPE_CHECKING:
     from fashionrec.models.runs import Run
 
 
-#: Settings that detectors and encoders have alike.
+#: Settings shared by detectors and encoders.
 _OF_BOTH = ("epochs", "batch", "device", "seed")
-#: Those that an encoder has no use for, and what to do instead.
+#: Settings that do not apply to encoders, and what to use instead.
 _OF_DETECTORS = {
     "model": "fashionrec finetune --weights CLIP --data TABLE starts from a CLIP",
-    "imgsz": "--set train_embedder.image_size=N is the side of a small CLIP's pictures",
+    "imgsz": "--set train_embedder.image_size=N is the image size of a small CLIP",
 }
 
 
 def mount(app: typer.Typer) -> None:
-    about = "Train a detector (data=DIR/data.yaml) or an encoder (data=products.csv)."
+    about = "Train a detector or an encoder."
     app.command("train", cls=Command, help=about)(train)
-    app.command("finetune", cls=Command, help="Finetune on new data; refused when the old data would suffer.")(finetune)
+    app.command("finetune", cls=Command, help="Fine-tune without forgetting; rejects worse models.")(finetune)
 
 
 def train(
@@ -38,15 +40,15 @@ def train(
     settings: TrainingWords = None,
     data: Annotated[str | None, typer.Option(help="data.yaml of a YOLO dataset, or a product table.")] = None,
     model: Annotated[
-        str | None, typer.Option(help="A detector: yolov8l.pt to start from, yolov8n.yaml from scratch, ...")
+        str | None, typer.Option(help="Detector: yolov8l.pt (pretrained), yolov8n.yaml (from scratch), ...")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="The run's folder under runs/train.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run's folder under runs/train.")] = None,
     epochs: Epochs = None,
     imgsz: ImageSize = None,
     batch: Annotated[int | None, typer.Option()] = None,
     device: Annotated[str | None, typer.Option(help="cpu, 0, or 0,1.")] = None,
     resume: Annotated[
-        bool | None, typer.Option("--resume", help="Go on with the run of that name, or the newest unfinished.")
+        bool | None, typer.Option("--resume", help="Resume the run of that name, or the newest unfinished one.")
     ] = None,
     trust_pickle: TrustPickle = False,
 ) -> None:
@@ -58,9 +60,11 @@ def train(
     if words:
         raise UsageError(f"what is {words[0]!r}?", hint="settings are key=value, as in epochs=50")
     if session.config.train.data is None and not session.config.train.resume:
-        raise ConfigError("no data to train on", hint="data=DIR/data.yaml, or a product table to train an encoder")
+        raise ConfigError(
+            "Missing: data to train on", hint="data=DIR/data.yaml, or a product table to train an encoder"
+        )
     if trust_pickle and not session.is_on_line("train.model"):
-        raise UsageError("--trust-pickle needs the model on the command line", hint="model=PATH.pt --trust-pickle")
+        raise UsageError("--trust-pickle needs the model on the same command line", hint="model=PATH.pt --trust-pickle")
     if _is_table(Path(session.config.train.data or "")):
         _give_encoder(session, str(session.config.train.data), session.sets[before:])
     with trusting(session, trust_pickle, Path(session.config.train.model)):
@@ -77,12 +81,12 @@ def train(
 
 
 def run_train(session: Session) -> dict[str, Any]:
-    """Train by the section ``train``: a detector, or an encoder where the data is a product table."""
+    """Train by the section ``train``: a detector, or an encoder if the data is a product table."""
     config = session.config.train
     data = Path(config.data or "")
     if _is_table(data):
         if config.resume:
-            raise ConfigError("the training of an encoder cannot be resumed", hint="train it anew, without resume")
+            raise ConfigError("training of an encoder cannot be resumed", hint="start it again without resume")
         return _run_document(_train_embedder(session, data, init=None))
     module = load("fashionrec.detector.training.train", what="training a detector", packages=DETECTOR_PACKAGES)
     if config.resume:
@@ -97,10 +101,12 @@ def run_train(session: Session) -> dict[str, Any]:
 def finetune(
     context: Context,
     settings: TrainingWords = None,
-    weights: Annotated[str | None, typer.Option(help="best.pt or the run to start from; for a table, a CLIP.")] = None,
-    data: Annotated[str | None, typer.Option(help="data.yaml of the new data; or a product table.")] = None,
-    replay: Annotated[str | None, typer.Option(help="data.yaml of the old data.")] = None,
-    name: Annotated[str | None, typer.Option(help="The run's folder under runs/finetune.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="best.pt or run to start from; for a product table, a CLIP.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="data.yaml of the new data, or a product table.")] = None,
+    replay: Annotated[str | None, typer.Option(help="data.yaml of the old data, to replay.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run's folder under runs/finetune.")] = None,
     epochs: Epochs = None,
     trust_pickle: TrustPickle = False,
 ) -> None:
@@ -115,11 +121,11 @@ def finetune(
     config = session.config.finetune
     if config.weights is None or config.data is None:
         raise ConfigError(
-            "finetune needs weights and data", hint="fashionrec finetune --weights best.pt --data NEW/data.yaml"
+            "Missing: --weights and --data", hint="fashionrec finetune --weights best.pt --data NEW/data.yaml"
         )
     if trust_pickle and not session.is_on_line("finetune.weights"):
         raise UsageError(
-            "--trust-pickle needs the weights on the command line", hint="--weights PATH.pt --trust-pickle"
+            "--trust-pickle needs the weights on the same command line", hint="--weights PATH.pt --trust-pickle"
         )
     if _is_table(Path(config.data)):
         _give_encoder(session, config.data, session.sets[before:])
@@ -127,7 +133,7 @@ def finetune(
         document = run_finetune(session)
     session.out.result(document, lambda: _print_run(session, document))
     if not document["promoted"]:
-        reasons = "; ".join(document["notes"].get("decision", {}).get("reasons", [])) or "it did not get better"
+        reasons = "; ".join(document["notes"].get("decision", {}).get("reasons", [])) or "it did not improve"
         raise Refused(
             f"not promoted: {reasons}",
             hint=f"the candidate is kept in {shell_word(document['path'])}, with comparison.html;"
@@ -137,7 +143,9 @@ def finetune(
 
 
 def run_finetune(session: Session) -> dict[str, Any]:
-    """Finetune by the section ``finetune``: a detector, or an encoder where the data is a product table."""
+    """Fine-tune by the section ``finetune``: a detector, or an encoder if the data is a product
+    table.
+    """
     from fashionrec.models.runs import check_weights, is_run, read_run
 
     config = session.config.finetune
@@ -150,7 +158,7 @@ def run_finetune(session: Session) -> dict[str, Any]:
     if _is_table(Path(config.data or "")):
         return _run_document(_train_embedder(session, Path(config.data or ""), init=str(weights)))
     module = load("fashionrec.detector.training.finetune", what="finetuning a detector", packages=DETECTOR_PACKAGES)
-    session.out.say(f"finetuning {config.weights} on {config.data}, replaying {config.replay or 'nothing'}")
+    session.out.say(f"fine-tuning {config.weights} on {config.data}, replaying {config.replay or 'nothing'}")
     with session.out.progress("epoch") as tick:
         run = module.finetune_detector(
             config, session.runs, _judge(session), log=session.out.say, progress=epoch_progress(tick)
@@ -165,14 +173,14 @@ def _train_embedder(session: Session, table: Path, init: str | None) -> "Run":
     if config.name is None and section.name is not None:
         config = config.model_copy(update={"name": section.name, "exist_ok": section.exist_ok})
     pairs = load("fashionrec.embedder.training.pairs", what="training an encoder", packages=EMBEDDER_PACKAGES)
-    with session.out.stages() as tell:  # the bar begins with the first crop: which detector it is, is said before
+    with session.out.stages() as tell:  # the bar starts with the first crop, after the message about the detector
         found, dataset = pairs.training_pairs(
             table,
             partial(_product_crops, session, pairs.SIDE),
             session.config.build.category_columns,
             progress=partial(tell, "cropping", "photos"),
         )
-    session.out.say(f"training {init or 'a small CLIP'} on {len(found)} garments of {table}")
+    session.out.say(f"training {init or 'a small CLIP'} on {plural(len(found), 'garment')} of {table}")
     with session.out.progress("epoch") as tick:
         run: Run = module.train_embedder(
             found,
@@ -187,7 +195,9 @@ def _train_embedder(session: Session, table: Path, init: str | None) -> "Run":
 
 
 def _product_crops(session: Session, side: int, photos: Sequence[tuple[int, Path, str | None]]) -> Any:
-    """Products cut out of their photos as `build-index` will cut them, for an encoder that sees ``side`` pixels."""
+    """Return crops of products, cut as `build-index` will cut them, for an encoder with ``side``
+    pixels.
+    """
     from fashionrec.cli.models import model_choice
     from fashionrec.garments import FinderSettings, GarmentFinder
 
@@ -202,19 +212,22 @@ def _product_crops(session: Session, side: int, photos: Sequence[tuple[int, Path
 
 
 def _give_encoder(session: Session, table: str, given: Sequence[str]) -> None:
-    """Options of `train` and `finetune` as settings of an encoder's training, where the data is a product table.
+    """Apply options of `train` and `finetune` to the training of an encoder, if the data is a
+    product table.
 
-    Raises :class:`ConfigError` for those that it has no use for.
+    Raises :class:`ConfigError` for those that do not apply.
     """
     pairs = [text.partition(".")[2].partition("=") for text in given]
     for key, _, _ in pairs:
         if key in _OF_DETECTORS:
-            raise ConfigError(f"{key} is for detectors, and {table} trains an encoder", hint=_OF_DETECTORS[key])
+            raise ConfigError(
+                f"{key} does not apply: {table} trains an encoder, not a detector", hint=_OF_DETECTORS[key]
+            )
     session.suggest([f"train_embedder.{key}={value}" for key, _, value in pairs if key in _OF_BOTH])
 
 
 def _judge(session: Session) -> Any:
-    """Decides on a finetune by the one evaluator, from bundles, as they will be served."""
+    """Decide on a finetune with the one evaluator, from bundles, as they will be served."""
 
     from fashionrec.cli.models import model_choice, open_detector
     from fashionrec.evaluation.detection.evaluator import match_detector
