@@ -1,6 +1,7 @@
-"""fashionrec: find the garments in a photo, describe them, embed them, and search a catalogue for what looks alike.
+"""fashionrec: detect garments in photos, caption and embed them, and search a catalogue for similar
+products.
 
-The public names resolve lazily, so that importing the package loads nothing heavy:
+Public names are imported lazily, so that importing the package loads nothing heavy:
 
 >>> from fashionrec import Catalogue
 >>> with Catalogue.open("data/catalogue") as catalogue:            # doctest: +SKIP

@@ -1,4 +1,4 @@
-"""``python -m fashionrec`` and the console script."""
+"""Entry point of ``python -m fashionrec`` and the console script."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from contextlib import suppress
 
 
 def main() -> None:
-    gc.disable()  # while modules are made: nothing of them is to be collected
-    os.environ.setdefault("PYTHONSAFEPATH", "1")  # processes started from here import nothing from the working folder
+    gc.disable()  # modules that are being imported contain no garbage
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # child processes must not import from the working folder
     command = sys.argv[1] if len(sys.argv) > 1 else None
-    if command == "query":  # its threads would wait for products to share, which no query has, and take a core for that
+    if command == "query":  # its threads wait for shared work that a query does not have, and occupy a core
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # or somebody wants it to be ignored
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # unless somebody asked to ignore it
             signal.signal(signal.SIGINT, _interrupted)
     from fashionrec.cli.main import make_app
     from fashionrec.cli.output import guard_process
@@ -34,17 +34,19 @@ def main() -> None:
 
 
 def _interrupted(_number: int, _frame: object) -> None:
-    """Ctrl-C ends a query wherever it is. As an exception it would be taken for another one where a library imports another, and
-    be lost where it falls into a callback; nothing of a query is worth tidying up."""
+    """End a query at once on Ctrl-C.
+
+    As an exception it could be replaced by another one while a library imports, or get lost in a
+    callback; a query has nothing to clean up.
+    """
     with suppress(OSError):
         os.write(2, b"error: interrupted\n")
     os._exit(130)
 
 
 def _leave(code: object) -> None:
-    """End the process without taking its models apart, which takes longer than a search: the system gets it all back at once.
-
-    Nothing of a query is left to be written by now but what stands in the buffers.
+    """End the process without freeing its models, which takes longer than a search: the system
+    reclaims everything at once.
     """
     try:
         for stream in filter(None, (sys.stdout, sys.stderr)):

@@ -3,27 +3,29 @@
 ::
 
     FashionrecError                exit 1   something failed during work
-    ├── UsageError                 exit 2   wrong use or input; nothing was started
+    ├── UsageError                 exit 2   wrong options or input; nothing was started
     │   ├── ConfigError                     a YAML file, a setting or a key=value
     │   ├── DataError                       a dataset, table or folder of photos
-    │   │   └── ImageError                  one image file that cannot be read
+    │   │   └── ImageError                  an unreadable image file
     │   ├── ModelError                      a checkpoint, bundle or model id
-    │   ├── CatalogueError                  a catalogue that is damaged, foreign or of another version
+    │   ├── CatalogueError                  a damaged or incompatible catalogue
     │   └── MissingExtra                    a package of an optional extra is not installed
-    ├── CaptionError               exit 1   a caption could not be had
-    ├── WriteError                 exit 1   the disk refused: no room, a fault
-    ├── Refused                    exit 3   a gate or guard says no
-    └── Busy                       exit 75  another writer holds the lock
+    ├── CaptionError               exit 1   captioning failed
+    ├── WriteError                 exit 1   the disk is full or failed
+    ├── Refused                    exit 3   a limit or check failed
+    └── Busy                       exit 75  another process holds the lock
 
-An error is one line; its ``hint`` says what to do about it. :mod:`fashionrec.cli.session` prints
-both (a traceback only with ``--debug``), and ends the process with the error's ``exit_code``.
+An error is one line; its ``hint`` says what to do. :mod:`fashionrec.cli.session` prints both (a
+traceback only with ``--debug``), and ends the process with the error's ``exit_code``.
 """
 
 from __future__ import annotations
 
 
 class FashionrecError(Exception):
-    """Base of the tree. ``str(error)`` is one line; ``error.hint`` is one line or empty; ``shown`` are lines to show between."""
+    """Base of all errors. ``str(error)`` is one line; ``error.hint`` is one line or empty;
+    ``shown`` are lines to print between them.
+    """
 
     exit_code = 1
     shown = ""
@@ -34,21 +36,21 @@ class FashionrecError(Exception):
 
 
 class UsageError(FashionrecError):
-    """Wrong use or input: found before work began."""
+    """Wrong options or input, found before work began."""
 
     exit_code = 2
 
 
 class ConfigError(UsageError):
-    """A setting that is unknown, of the wrong type, or out of range."""
+    """An unknown or invalid setting."""
 
 
 class DataError(UsageError):
-    """A dataset, table or photo folder that cannot be used as it is."""
+    """An unusable dataset, table or photo folder."""
 
 
 class ImageError(DataError):
-    """One image file that cannot be read. ``reason`` is a short stable word for reports."""
+    """An unreadable image file. ``reason`` is a short stable word for reports."""
 
     def __init__(self, message: str, *, reason: str = "unreadable", hint: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -60,15 +62,17 @@ class ModelError(UsageError):
 
 
 class CatalogueError(UsageError):
-    """A catalogue that is missing, damaged, foreign, or made with other models."""
+    """A catalogue that is missing, damaged, incompatible, or made with other models."""
 
 
 class MissingExtra(UsageError):
-    """A package of an optional extra is missing; the hint is the ``pip install`` that brings it."""
+    """A missing package of an optional extra; the hint is the ``pip install`` command for it."""
 
 
 class CaptionError(FashionrecError):
-    """A caption could not be had. ``state`` is the recorded outcome, ``retryable`` whether asking again can help."""
+    """A failed caption. ``state`` is the recorded outcome, ``retryable`` whether a
+    retry can help.
+    """
 
     def __init__(self, message: str, *, state: str = "failed", retryable: bool = False, hint: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -77,11 +81,12 @@ class CaptionError(FashionrecError):
 
 
 class WriteError(FashionrecError):
-    """The disk refused to take what had to be written. What was there before is whole."""
+    """The disk could not take what had to be written. Existing data is intact."""
 
 
 class Refused(FashionrecError):
-    """A gate or guard says no: before the work (nothing was changed) or after it (what was made is kept).
+    """A limit or check failed: before the work (nothing was changed) or after it (results are
+    kept).
 
     The message says which.
     """

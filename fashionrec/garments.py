@@ -1,7 +1,7 @@
-"""From photos to crops of their garments: read, detect, choose, crop.
+"""Find garments in photos and crop them: read, detect, choose, crop.
 
-A build, a query, an evaluation, a caption and a training pair all go this one way, so that what is measured is what is
-served: the same pixels, boxes and crops, to the bit.
+Builds, queries, evaluation, captioning and training pairs all use this code, so that evaluation
+measures exactly what is served: the same pixels, boxes and crops, to the bit.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ if TYPE_CHECKING:
 
 Key = TypeVar("Key")
 
-#: Decimals of a box that is asked about.
+#: Decimals of the boxes of queries.
 QUERY_DECIMALS = 2
 
-#: Photos that are detected together.
+#: Photos per detector batch.
 _BATCH = 8
 
-#: Classes worn on the lower half of the body, which a detector takes for one another.
+#: Classes worn on the lower half of the body, which detectors confuse with each other.
 _LOWER = {"pants", "skirt", "skirt&pants"}
 
 
 class FinderSettings(NamedTuple):
-    """What decides which garments are found and how they are cut.
+    """Settings that decide which garments are found and how they are cropped.
 
     Attributes:
-        images: Limits of photos, and whether a large JPEG is decoded at a part of its size.
+        images: Limits on photos, and whether large JPEGs are decoded at reduced size.
         detector: Thresholds, and whether photos are padded to rectangles or to squares.
         crop: Margin and padding of crops, squares or not.
-        side: Pixels that a crop must have where its photo has them, so that nothing made of it is enlarged.
-        whole_photo: Whether a photo without a detection stands for one garment.
-        decimals: Decimals that boxes are rounded to; None keeps them as the detector gives them.
+        side: Pixels that a crop should have if its photo has them, so that it is never enlarged.
+        whole_photo: Whether a photo without a detection counts as one garment.
+        decimals: Decimals of boxes; None keeps the detector's values.
     """
 
     images: ImagesConfig
@@ -60,15 +60,20 @@ class FinderSettings(NamedTuple):
 
     @classmethod
     def of_build(cls, config: Config, embedder_side: int) -> FinderSettings:
-        """The settings of a new build. ``embedder_side``: pixels of the longer side of what the encoder sees."""
+        """Return the settings of a new build. ``embedder_side``: pixels of the longer side of the
+        encoder's input.
+        """
         side = max(embedder_side, config.build.thumbnail)
         return cls(config.images, config.detector, config.crop, side, config.build.whole_photo)
 
     @classmethod
     def of_catalogue(cls, config: Config, stored: CatalogueSettings, embedder_side: int) -> FinderSettings:
-        """The settings of questions to a catalogue: decoding, padding and crops as it was built with (``stored``, of
-        its manifest), thresholds (``detector.conf`` and the like) as they are now. A question always has a garment: the
-        whole photo if need be."""
+        """Return the settings of queries to a catalogue.
+
+        Decoding, padding and crops are those of its build (``stored``, from its manifest),
+        thresholds (``detector.conf`` and others) those of today. A query always has a garment: the
+        whole photo if nothing is detected.
+        """
         images, detector = config.images, config.detector
         if stored.scaled_decoding is not None:
             images = images.model_copy(update={"scaled_decoding": stored.scaled_decoding})
@@ -85,33 +90,34 @@ class FinderSettings(NamedTuple):
 
 
 class PhotoGarments(NamedTuple):
-    """A photo, where it was read from, and the garments found in it, the most confident first."""
+    """A photo, its source, and the garments found in it, most confident first."""
 
     source: PhotoSource
     photo: Photo
     garments: list[Garment]
 
     def whole(self) -> PhotoGarments:
-        """The same photo as one garment."""
+        """Return the same photo as one garment."""
         return self._replace(garments=[whole_photo(self.photo)])
 
 
 class GarmentFinder:
-    """Finds the garments of photos and cuts them out. Thread-safe; without a detector a photo is one garment.
+    """Finds garments in photos and crops them. Thread-safe; without a detector a photo is one
+    garment.
 
-    Boxes are in pixels of the whole upright photo, however many of its pixels were decoded.
+    Boxes are in pixels of the full upright photo, however many of its pixels were decoded.
     """
 
     def __init__(self, detector: Detector | None, settings: FinderSettings) -> None:
         self.detector, self.settings = detector, settings
-        #: Pixels of the long side that a JPEG has at least where it is decoded at a part of its size.
+        #: Minimum pixels of the long side of a JPEG that is decoded at reduced size.
         self.least = least_side(settings.side, detector.imgsz if detector else 0)
 
     @classmethod
     def open(
         cls, bundle: Bundle | None, settings: FinderSettings, *, threads: int = 0, device: str = "auto"
     ) -> GarmentFinder:
-        """A finder with the detector of a bundle, if any. Raises :class:`ModelError`."""
+        """Create a finder with the detector of a bundle, if any. Raises :class:`ModelError`."""
         from fashionrec.detector.detect import Detector
 
         if bundle is None:
@@ -119,15 +125,19 @@ class GarmentFinder:
         return cls(Detector.of_config(bundle, settings.detector, threads=threads, device=device), settings)
 
     def read(self, source: PhotoSource, *, whole: bool = False) -> Photo:
-        """A photo with as many pixels as its garments need, or, ``whole``, with all. Raises :class:`ImageError`."""
+        """Read a photo with as many pixels as its garments need, or with all if ``whole``. Raises
+        :class:`ImageError`.
+        """
         return read_photo(source, self.settings.images, None if whole else self.least)
 
     def shape(self, photo: Photo) -> tuple[int, int] | None:
-        """Photos of one shape are detected fastest together; None without a detector."""
+        """Return the input shape; photos of one shape are fastest in one batch. None without a
+        detector.
+        """
         return self.detector.shape(*photo.pixels.size) if self.detector else None
 
     def detect(self, photos: Sequence[Photo]) -> list[list[Garment]]:
-        """The garments of each photo; a photo gets the same alone and in any batch."""
+        """Return the garments of each photo; results are the same alone and in any batch."""
         if self.detector is None:
             return [[] for _ in photos]
         found = self.detector.detect([photo.pixels for photo in photos])
@@ -137,7 +147,9 @@ class GarmentFinder:
         ]
 
     def find(self, sources: Sequence[PhotoSource], *, whole: bool = False) -> list[PhotoGarments | ImageError]:
-        """Read photos and detect in all of them together. What cannot be read is an error as a value."""
+        """Read photos and detect in all of them together. Unreadable photos are
+        returned as errors.
+        """
         photos: list[Photo | ImageError] = []
         for source in sources:
             try:
@@ -149,10 +161,10 @@ class GarmentFinder:
     def find_all(
         self, photos: Iterable[tuple[Key, Path]], *, timeout: float, workers: int = 0
     ) -> Iterator[tuple[Key, PhotoGarments | ImageError]]:
-        """The garments of many photos as a build finds them, with :meth:`or_whole`, in order.
+        """Find the garments of many photos as a build does, with :meth:`or_whole`, in order.
 
-        Photos are decoded in processes of their own, a few ahead of the caller; what cannot be used is an error as a value.
-        ``timeout`` and ``workers`` are those of :func:`decode_all`.
+        Photos are decoded in separate processes, a few ahead of the caller; unusable photos are
+        returned as errors. ``timeout`` and ``workers`` are those of :func:`decode_all`.
         """
         from fashionrec.photos.decoding import decode_all
 
@@ -170,9 +182,10 @@ class GarmentFinder:
     def product_crops(
         self, photos: Iterable[tuple[Key, Path, str | None]], *, timeout: float, workers: int = 0
     ) -> Iterator[tuple[Key, Image.Image | ImageError | None]]:
-        """The crop of each product, of the photos and (where they are known) classes of products, as :meth:`find_all`.
+        """Return the crop of each product from its photo and (if known) class, as :meth:`find_all`.
 
-        None where no garment of the photo can be it: a crop of another one would teach a lie.
+        None if no garment of the photo can be the product: the crop of another one would be a wrong
+        label.
         """
         jobs = (((key, class_name), path) for key, path, class_name in photos)
         for (key, class_name), found in self.find_all(jobs, timeout=timeout, workers=workers):
@@ -185,15 +198,18 @@ class GarmentFinder:
                 yield key, error
 
     def or_whole(self, photo: Photo, garments: Sequence[Garment]) -> list[Garment]:
-        """The garments of a photo; where there are none the whole photo, if the settings say so or nothing can be detected."""
+        """Return the garments of a photo, or the whole photo if there are none and the settings say
+        so or there is no detector.
+        """
         if not garments and (self.settings.whole_photo or self.detector is None):
             return [whole_photo(photo)]
         return list(garments)
 
     def complete(self, found: PhotoGarments) -> Photo:
-        """The photo with enough pixels for all of its garments: read again where a part of them shows one too small.
+        """Return the photo with enough pixels for all its garments, read again if the reduced size
+        makes one too small.
 
-        Raises :class:`ImageError` where it is gone by now.
+        Raises :class:`ImageError` if the file is gone.
         """
         crop, side = self.settings.crop, self.settings.side
         if all(found.photo.shows(garment.box, crop, side) for garment in found.garments):
@@ -201,13 +217,15 @@ class GarmentFinder:
         return self.read(found.source, whole=True)
 
     def cut(self, found: PhotoGarments, chosen: Sequence[Garment] | None = None) -> list[Image.Image]:
-        """The crops of the ``chosen`` ones of a photo's garments (default: of all). Raises as :meth:`complete`."""
+        """Return the crops of the ``chosen`` garments of a photo (default: all). Raises like
+        :meth:`complete`.
+        """
         chosen = found.garments if chosen is None else chosen
         photo = self.complete(found) if chosen else found.photo
         return [self.crop(photo, garment) for garment in chosen]
 
     def crop(self, photo: Photo, garment: Garment) -> Image.Image:
-        """One garment, cut out of the photo as it was decoded."""
+        """Crop one garment from the photo as it was decoded."""
         return photo.crop(garment.box, self.settings.crop)
 
     def _with_garments(
@@ -225,12 +243,14 @@ class GarmentFinder:
 
 
 def whole_photo(photo: Photo) -> Garment:
-    """All of a photo as one garment."""
+    """Return the whole photo as one garment."""
     return Garment(0, None, None, Box(0, 0, photo.width, photo.height), whole_photo=True)
 
 
 def choose_product(garments: Sequence[Garment], class_name: str | None) -> list[Garment]:
-    """The garment that a build would take for a product of a class; all where the class is not known, none where none fits."""
+    """Return the garment that a build would take for a product of a class; all if the class is
+    unknown, none if none fits.
+    """
     if class_name is None:
         return list(garments)
     product = product_garment(garments, class_name)
@@ -240,11 +260,12 @@ def choose_product(garments: Sequence[Garment], class_name: str | None) -> list[
 def assign_roles(
     garments: Sequence[GarmentRow], metadata: Mapping[str, Any], category_columns: Iterable[str]
 ) -> list[bool]:
-    """For each garment of a product's photo: is it only worn with the product (True), or the product itself (False)?
+    """Decide for each garment of a product's photo whether it is only worn with the product (True)
+    or is the product (False).
 
-    Where the product's row names its category, the most confident garment of that class is the product; failing that, the
-    only garment, or the most confident one worn on the same half of the body. Where no category is known, or none of the
-    garments can be it, all of them stand for the product.
+    If the product's data names its category, the most confident garment of that class is the
+    product; otherwise the only garment, or the most confident one worn on the same half of the
+    body. If no category is known, or no garment can be it, all garments stand for the product.
     """
     wanted = category_of(metadata, category_columns)
     if wanted is None:
@@ -254,9 +275,11 @@ def assign_roles(
 
 
 def product_garment(garments: Sequence[GarmentRow | Garment], wanted: str) -> int | None:
-    """Which garment of a photo is the product, known to be of class ``wanted``: the most confident one of that class;
-    failing that the only one, or the most confident one worn on the same half of the body, which is what a detector takes
-    for it. None where none of them can be it."""
+    """Return the index of the garment that is the product, known to be of class ``wanted``.
+
+    It is the most confident one of that class; otherwise the only one, or the most confident one
+    worn on the same half of the body, which detectors confuse. None if none of them can be it.
+    """
     if len(garments) == 1:
         return 0
     for classes in ({wanted}, _LOWER if wanted in _LOWER else set()):

@@ -1,4 +1,6 @@
-"""The small nouns that flow between the modules. No logic beyond their own arithmetic, no imports beyond the stdlib."""
+"""Small types shared by all modules: no logic beyond arithmetic, no imports beyond the standard
+library.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +8,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-#: Class names by id. The ids are pinned: labels, models and catalogues all mean these.
+#: Class names by id. The ids are fixed: labels, models and catalogues depend on them.
 CLASS_NAMES: tuple[str, ...] = ("dress", "pants", "skirt&pants", "skirt", "top")
 
-#: What a person may type for a class that is awkward on a command line (``&`` is special to shells).
+#: Aliases of classes that are awkward on a command line (``&`` is special to shells).
 CLASS_ALIASES: dict[str, str] = {"culottes": "skirt&pants", "skirt-pants": "skirt&pants", "skirt_pants": "skirt&pants"}
 
 _BY_ID = {str(n): name for n, name in enumerate(CLASS_NAMES)}
 
 
 class Box(NamedTuple):
-    """A box in pixels of the upright photo: ``x1, y1`` inclusive corner, ``x2, y2`` exclusive corner."""
+    """A box in pixels of the upright photo: ``x1, y1`` inclusive corner, ``x2, y2`` exclusive
+    corner.
+    """
 
     x1: float
     y1: float
@@ -36,7 +40,7 @@ class Box(NamedTuple):
         return max(0.0, self.width) * max(0.0, self.height)
 
     def clip(self, width: float, height: float) -> Box:
-        """The part of the box that lies inside a picture of that size, in pixels."""
+        """Return the part of the box inside a photo of that size, in pixels."""
         return Box(
             min(max(self.x1, 0.0), width),
             min(max(self.y1, 0.0), height),
@@ -45,7 +49,7 @@ class Box(NamedTuple):
         )
 
     def iou(self, other: Box) -> float:
-        """Intersection over union, 0..1 (0 where both are empty)."""
+        """Return the intersection over union, 0..1 (0 if both are empty)."""
         w = min(self.x2, other.x2) - max(self.x1, other.x1)
         h = min(self.y2, other.y2) - max(self.y1, other.y1)
         inter = max(0.0, w) * max(0.0, h)
@@ -55,10 +59,10 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class Garment:
-    """One garment seen in a photo.
+    """A garment in a photo.
 
-    ``index`` counts from 0 within the photo; ``class_name`` is None where the whole photo stands for the garment
-    (``whole_photo``), because nothing was detected.
+    ``index`` counts from 0 within the photo; ``class_name`` is None if the whole photo stands for
+    the garment (``whole_photo``) because nothing was detected.
     """
 
     index: int
@@ -70,7 +74,7 @@ class Garment:
 
     @property
     def name(self) -> str:
-        """What a person calls it: its class, or what else was asked with."""
+        """Its display name: the class, or what the query was."""
         if self.class_name is not None:
             return self.class_name
         if self.whole_photo:
@@ -80,7 +84,9 @@ class Garment:
 
 @dataclass(frozen=True)
 class Item:
-    """One searchable garment of a catalogue. ``attributes`` come from captions, ``metadata`` from the product table."""
+    """A searchable garment of a catalogue. ``attributes`` come from captions, ``metadata`` from the
+    product table.
+    """
 
     item_id: str
     product_id: str
@@ -94,20 +100,24 @@ class Item:
 
 
 class _Scored:
-    """What hits have in common."""
+    """Common fields of hits."""
 
     parts: dict[str, float]
     cosine: float | None
 
     @property
     def closeness(self) -> float:
-        """The cosine, less what a garment of another class was held back by: what ``match`` is measured on."""
+        """The cosine minus the penalty of another class: the value that ``match`` is
+        measured on.
+        """
         return (self.cosine or 0.0) + self.parts.get("class", 0.0)
 
 
 @dataclass(frozen=True)
 class RankedProduct(_Scored):
-    """A hit before its item is read: ``item_no`` is the item's number, and the rest is as of :class:`Hit`."""
+    """A hit before its item is read: ``item_no`` is the item's number, the rest as in
+    :class:`Hit`.
+    """
 
     rank: int
     score: float
@@ -118,17 +128,17 @@ class RankedProduct(_Scored):
     match: int | None = None
 
     def of(self, item: Item) -> Hit:
-        """The hit, with its item."""
+        """Return the hit with its item."""
         return Hit(self.rank, self.score, item, self.parts, self.cosine, self.match)
 
 
 @dataclass(frozen=True)
 class Hit(_Scored):
-    """One answer: ``rank`` counts from 1, ``score`` is what it was ranked by, and ``parts`` its summands (``image``,
-    ``caption``, ``words``, ``class``).
+    """A search result: ``rank`` counts from 1, ``score`` is the sorting key, and ``parts`` its
+    summands (``image``, ``caption``, ``words``, ``class``).
 
-    ``cosine`` is the picture's own similarity to the question (-1..1; None where no vector was asked with), and ``match`` how
-    likely it is what was asked for, 0..100, as an evaluation of the catalogue found it (None where there was none).
+    ``cosine`` is the image's similarity to the query (-1..1; None without a query vector), and
+    ``match`` the measured chance (0..100) that it is the same product (None if not measured).
     """
 
     rank: int
@@ -140,13 +150,13 @@ class Hit(_Scored):
 
 
 def resolve_class(word: str) -> str | None:
-    """The class that a person means by a name, an alias, or an id ("4"); None where it is none."""
+    """Return the class for a name, an alias, or an id ("4"); None if there is none."""
     word = word.strip().lower()
-    number = word.lstrip("0") or word[-1:]  # "04" is 4
+    number = word.lstrip("0") or word[-1:]  # "04" means 4
     word = _BY_ID.get(number) or CLASS_ALIASES.get(word, word)
     return word if word in CLASS_NAMES else None
 
 
 def category_of(metadata: Mapping[str, Any], columns: Iterable[str]) -> str | None:
-    """The class that a product's data name in the first of the columns that names one."""
+    """Return the class that a product's data names, in the first of the columns that names one."""
     return next((name for column in columns if (name := resolve_class(str(metadata.get(column, ""))))), None)

@@ -1,7 +1,8 @@
-"""Settings: one YAML file names every one (``configs/default.yaml``); layers above it may change, never add.
+"""Settings: one YAML file lists all of them (``configs/default.yaml``); higher layers may change
+values, never add keys.
 
-They are read at the edge (the command line) and passed down as objects: :mod:`fashionrec.config.settings` has the typed
-sections, :mod:`fashionrec.config.layers` reads them.
+They are read by the command line only and passed down as objects: :mod:`fashionrec.config.settings`
+has the typed sections, :mod:`fashionrec.config.layers` reads them.
 """
 
 from fashionrec.config.layers import (

@@ -1,17 +1,19 @@
-"""Who can describe garments: the names that the settings take, and where each captioner is. A new one is one line here."""
+"""The registry of captioners: their names in the settings, and where each is implemented. To add
+one, add a line.
+"""
 
-#: Name (in the settings, and beside each caption that is recorded) to ``module:class``, from ``fashionrec.captioner`` where
-#: the module begins with a dot. ``auto`` is the first of them whose server is set up.
+#: Name (in the settings, and recorded with each caption) to ``module:class``; a leading dot means
+#: ``fashionrec.captioner``. ``auto`` is the first one whose server is configured.
 CAPTIONERS = {
     "openai": ".openai.remote:OpenAICaptioner",
     "local": ".local.provider:EncoderCaptioner",
 }
-#: What some of them keep at the top of a catalogue, by their names: a file where answers are written down as they come, and
-#: a folder of batches.
+#: Files and folders that a captioner keeps at the top of a catalogue: received answers, and
+#: batches.
 SPOOL_FILES = {"openai": ".captions.arrived"}
 BATCH_FOLDERS = {"openai": "caption-batches"}
-#: The one that needs nothing but the catalogue's own encoder: ``auto`` where no server is set up, and for what a customer
-#: asks with.
+#: The captioner that only needs the catalogue's encoder: used by ``auto`` if no server is
+#: configured, and for query photos.
 ENCODER = "local"
-#: Those that translate words; ``--translate`` asks the first.
+#: Captioners that can translate text; ``--translate`` uses the first.
 TRANSLATORS = ("openai",)

@@ -1,7 +1,7 @@
-"""How signals can become one score: the names that ``query.fusion`` takes. A new one is one line here."""
+"""The registry of fusion formulas: the choices of ``query.fusion``. To add one, add a line."""
 
-#: Name to ``module:function``, from ``fashionrec.search`` where the module begins with a dot. The
-#: function is a :data:`fashionrec.search.fusion.Fusion`.
+#: Name to ``module:function``; a leading dot means ``fashionrec.search``. The function is a
+#: :data:`fashionrec.search.fusion.Fusion`.
 FUSIONS = {
     "weighted": ".fusion:by_weights",
     "rrf": ".fusion:by_ranks",

@@ -1,7 +1,8 @@
-"""From the layers of settings to one :class:`Config`, and where each value came from.
+"""Merge the layers of settings into one :class:`Config`, and record where each value came from.
 
-Order: defaults < ``--config FILE`` < ``FASHIONREC_SECTION__KEY`` environment < ``--set section.key=value`` <
-the command's own option (``-k 5``). Layers above the defaults may change, never add.
+Order: defaults < ``--config FILE`` < ``FASHIONREC_SECTION__KEY`` environment < ``--set
+section.key=value`` < the command's own option (``-k 5``). Layers above the defaults may change
+values, never add keys.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from fashionrec.config.yolo_options import YOLO_OPTIONS
 from fashionrec.errors import ConfigError
 
 ENV_PREFIX = "FASHIONREC_"
-#: Short names in the environment for what people set most.
+#: Short environment variables for frequent settings.
 ENV_SHORT = {"FASHIONREC_INDEX": "query.index"}
-#: In the environment for other purposes; never settings.
+#: Environment variables with other purposes; never settings.
 ENV_OTHER = frozenset({"FASHIONREC_REALDATA"})
 
-#: Settings of versions before, and what to do without them.
-REMOVED = {"evaluate.k": "take it out: it changed nothing, a search is always measured at 1, 5 and 10"}
+#: Settings of earlier versions, and what to do instead.
+REMOVED = {"evaluate.k": "remove it: it had no effect, searches are always measured at 1, 5 and 10"}
 
 
 class Resolved(NamedTuple):
@@ -40,7 +41,9 @@ class Resolved(NamedTuple):
 
 
 def config_dir() -> Path:
-    """The folder of the shipped YAML files: inside an installed package, beside it in a checkout."""
+    """Return the folder of the shipped YAML files: inside an installed package, next to it in a
+    checkout.
+    """
     inside = Path(__file__).parent.parent / "configs"
     return inside if inside.is_dir() else Path(__file__).parent.parent.parent / "configs"
 
@@ -52,8 +55,9 @@ def load_config(
 ) -> Resolved:
     """Merge the layers and check them.
 
-    ``files`` are YAML paths, or names of shipped ones (``demo``); ``sets`` are ``section.key=value`` with YAML values.
-    Raises :class:`ConfigError` for an unknown key (naming the nearest real one), a wrong type, or a broken file.
+    ``files`` are YAML paths, or names of shipped ones (``demo``); ``sets`` are
+    ``section.key=value`` with YAML values. Raises :class:`ConfigError` for an unknown key (naming
+    the nearest real one), a wrong type, or a broken file.
     """
     tree = copy.deepcopy(_defaults())
     origins: dict[str, str] = {}
@@ -90,17 +94,17 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     """Split ``key=value``; the value is read as YAML. Raises :class:`ConfigError`."""
     key, sign, value = text.partition("=")
     if not sign or not key.strip():
-        raise ConfigError(f"{text!r} is not key=value", hint="for example --set query.k=20")
+        raise ConfigError(f"{text!r} is not KEY=VALUE", hint="for example --set query.k=20")
     return key.strip(), parse_value(value)
 
 
 def parse_value(text: str) -> Any:
-    """One value as YAML reads it (``1e-3`` is a number too); text that is no YAML stays text."""
+    """Parse a value as YAML (``1e-3`` is a number too); invalid YAML is text."""
     try:
         value = parse_yaml(text)
     except DocumentError:
         return text
-    if isinstance(value, str) and value == text.strip():  # what is quoted stays text
+    if isinstance(value, str) and value == text.strip():  # quoted text stays text
         try:
             return float(value) if any(ch.isdigit() for ch in value) else value
         except ValueError:
@@ -109,7 +113,7 @@ def parse_value(text: str) -> Any:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """Dotted keys and their values, in order; tables of free keys stay whole."""
+    """Yield dotted keys and their values in order; tables with free keys are not split."""
     for key, value in tree.items():
         dotted = f"{prefix}{key}"
         if isinstance(value, Mapping) and dotted not in _FREE:
@@ -119,7 +123,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, An
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """The hint for a misspelt name: the nearest real one, or nothing."""
+    """Return a hint with the nearest name for a misspelt one, or an empty text."""
     found = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
     return f"did you mean {found[0]}?" if found else ""
 
@@ -129,7 +133,9 @@ _YOLO_SECTIONS = frozenset({"train", "finetune"})
 
 
 def read_yaml(path: Path, like: str = "configs/default.yaml") -> dict[str, Any]:
-    """The mapping in a YAML file; ``like`` is what the hint shows. Raises :class:`ConfigError`."""
+    """Read the mapping in a YAML file. ``like`` is shown in the hint. Raises
+    :class:`ConfigError`.
+    """
     try:
         tree = documents.read_yaml(path, pipe=True)
     except OSError as error:
@@ -139,12 +145,14 @@ def read_yaml(path: Path, like: str = "configs/default.yaml") -> dict[str, Any]:
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path} holds no sections", hint=f"it should look like {like}")
+        raise ConfigError(f"{path} has no sections", hint=f"see {like} for an example")
     return tree
 
 
 def _find_file(name: str | Path) -> Path:
-    """The file of a setting's source: a name (``demo``, ``demo.yaml``) is a shipped one where there is one; a path is a path."""
+    """Return the settings file: a bare name (``demo``, ``demo.yaml``) is a shipped file if there is
+    one; a path is a path.
+    """
     path, shipped = Path(name), _shipped(name)
     if is_bare(str(name)) and shipped is not None:
         return shipped
@@ -153,20 +161,24 @@ def _find_file(name: str | Path) -> Path:
     if shipped is not None and len(path.parts) == 2 and path.parts[0] == "configs":
         return shipped
     names = sorted(p.stem for p in config_dir().glob("*.yaml") if p.stem != "attributes")
-    raise ConfigError(f"no config file {name}", hint=f"shipped ones: {', '.join(names)}")
+    raise ConfigError(f"no such settings file: {name}", hint=f"shipped ones: {', '.join(names)}")
 
 
 def is_bare(name: str) -> bool:
-    """Whether something is written as a name, not as a path: ``demo``, ``yolov8l.pt``; not ``./demo``."""
+    """Return whether a text is a bare name, not a path: ``demo``, ``yolov8l.pt``; not
+    ``./demo``.
+    """
     return "/" not in name and os.sep not in name
 
 
 def config_note(name: str) -> str:
-    """What to tell of a shipped configuration's name that a file of the working folder has too; empty for others."""
+    """Return a note if a shipped configuration has the same name as a file in the working folder;
+    otherwise an empty text.
+    """
     other = next((file for file in (Path(name), Path(f"{name}.yaml")) if file.is_file()), None)
     if not is_bare(name) or other is None or (shipped := _shipped(name)) is None:
         return ""
-    return f"--config {name} is the shipped {shipped.name}; the file in this folder is ./{other}"
+    return f"--config {name} means the shipped {shipped.name}; the file in this folder is ./{other}"
 
 
 def _shipped(name: str | Path) -> Path | None:
@@ -197,7 +209,7 @@ def _merge(
             _merge(tree[key], value, origin, origins, f"{dotted}.")
         else:
             if section == "captioner.models" and isinstance(value, Mapping):
-                value = {**(tree.get(key) or tree["other"]), **value}  # what an entry leaves out stays as it is
+                value = {**(tree.get(key) or tree["other"]), **value}  # missing fields keep their values
             tree[key] = value
             origins[dotted] = origin
 

@@ -21,12 +21,13 @@ _SIMPLE: dict[Any, dict[str, Any]] = {
     type(None): {"type": "null"},
     Any: {},
 }
-#: Limits by the kind of value: of its number, of its items or of its characters.
+#: Limits by kind of value: length of a list, or of a text.
 _LENGTHS = {"array": ("minItems", "maxItems"), "string": ("minLength", "maxLength")}
 
 
 def settings_schema() -> dict[str, Any]:
-    """Return the JSON Schema (draft 2020-12) of a settings file, with defaults and descriptions of ``default.yaml``.
+    """Return the JSON Schema (draft 2020-12) of a settings file, with defaults and descriptions of
+    ``default.yaml``.
 
     No key is required: a file only needs to name what differs from the defaults.
     """
@@ -109,7 +110,9 @@ def _annotate(
 
 
 def _comments(text: str) -> dict[tuple[str, ...], str]:
-    """Return the comment beside each key, continued by the comment lines below it that are indented further."""
+    """Return the comment beside each key, continued by the comment lines below it that are indented
+    further.
+    """
     found: dict[tuple[str, ...], str] = {}
     path: tuple[str, ...] = ()
     for line in text.splitlines():

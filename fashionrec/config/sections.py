@@ -1,7 +1,7 @@
-"""Typed sections of settings, checked when they are made.
+"""Typed sections of settings, validated on construction.
 
-Every command reads the settings before it does anything, so reading them must cost next to nothing: a section checks its
-fields itself, by their annotations, and says what is wrong in one line.
+Every command reads the settings first, so reading them must cost next to nothing: a section
+validates its fields itself, by their annotations, and reports errors in one line.
 
 ::
 
@@ -24,7 +24,7 @@ Self = TypeVar("Self", bound="Section")
 
 
 class Invalid(ValueError):
-    """A value that a field does not take: ``path`` leads to it, ``value`` is what was given."""
+    """An invalid value: ``path`` leads to the field, ``value`` is what was given."""
 
     def __init__(self, message: str, value: Any, path: tuple[str, ...] = ()) -> None:
         super().__init__(message)
@@ -55,16 +55,16 @@ class Bounds:
             (self.gt, lambda limit: value > limit, "more than"),
             (self.le, lambda limit: value <= limit, "at most"),
             (self.lt, lambda limit: value < limit, "less than"),
-            (self.min_length, lambda limit: len(value) >= limit, "at least this many long:"),
-            (self.max_length, lambda limit: len(value) <= limit, "at most this many long:"),
+            (self.min_length, lambda limit: len(value) >= limit, "at least this long:"),
+            (self.max_length, lambda limit: len(value) <= limit, "at most this long:"),
         )
         for limit, holds, words in checks:
-            if limit is not None and not holds(limit):  # a number that is none (nan) is within no bounds
+            if limit is not None and not holds(limit):  # NaN fails every comparison
                 raise Invalid(f"should be {words} {limit:g}", value)
 
 
 class OneOf:
-    """A word of some, or a name of a registry as it is when it is looked at."""
+    """One of some words, or a name in a registry at the time of the check."""
 
     def __init__(self, words: Sequence[str], registry: Iterable[str]) -> None:
         self.words, self.registry = words, registry
@@ -76,21 +76,27 @@ class OneOf:
 
 
 class Before:
-    """A conversion of a value before it is checked; ``accepts`` is the JSON Schema of the extra spellings."""
+    """A conversion of a value before it is checked;
+
+    ``accepts`` is the JSON Schema of the extra spellings.
+    """
 
     def __init__(self, change: Callable[[Any], Any], accepts: dict[str, Any]) -> None:
         self.change, self.accepts = change, accepts
 
 
 class Section:
-    """Fields by their annotations, needed unless they have a value in the class; unchangeable once made. ``extra`` says that
-    other keys are taken too."""
+    """A validated, immutable section; its fields are its annotations, required unless the class has
+    a value.
+
+    ``extra`` allows other keys too.
+    """
 
     extra: ClassVar[bool] = False
 
     @classmethod
     def model_fields(cls) -> dict[str, Any]:
-        """Name to annotation of every field, in the order in which they are written."""
+        """Return name and annotation of every field, in the order of definition."""
         found = cls.__dict__.get("_fields")
         if found is None:
             found = {}
@@ -105,11 +111,13 @@ class Section:
 
     @classmethod
     def model_validate(cls: type[Self], values: Any) -> Self:
-        """The section of a table of values. Raises :class:`Invalid` for the first that is wrong, missing or not known."""
+        """Create a section from a table. Raises :class:`Invalid` for the first value that is wrong,
+        missing or unknown.
+        """
         if isinstance(values, cls):
             return values
         if not isinstance(values, Mapping):
-            raise Invalid("should be a table", values)
+            raise Invalid("should be a mapping", values)
         known = cls.model_fields()
         made: dict[str, Any] = {}
         for name, annotation in known.items():
@@ -125,7 +133,7 @@ class Section:
         others = {str(name): value for name, value in values.items() if name not in known}
         if others and not cls.extra:
             name, value = next(iter(others.items()))
-            raise Invalid("is not known", value, (name,))
+            raise Invalid("is unknown", value, (name,))
         section = cls.__new__(cls)
         section.__dict__.update(made)
         if cls.extra:
@@ -133,23 +141,23 @@ class Section:
         return section
 
     def model_copy(self: Self, *, update: Mapping[str, Any] | None = None) -> Self:
-        """The same with some values changed, which are not checked."""
+        """Return a copy with some values changed, which are not validated."""
         section = type(self).__new__(type(self))
         section.__dict__.update(self.__dict__, **dict(update or {}))
         return section
 
     def model_dump(self, *, exclude: Container[str] = ()) -> dict[str, Any]:
-        """Its values as plain tables and lists."""
+        """Return its values as plain dictionaries and lists."""
         return {name: _plain(value) for name, value in self.__dict__.items() if name not in exclude}
 
     @property
     def others(self) -> dict[str, Any]:
-        """What was given beside the fields, where ``extra`` allows it."""
+        """Keys that are not fields, if ``extra`` allows them."""
         known = self.model_fields()
         return {name: value for name, value in self.__dict__.items() if name not in known}
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(f"{type(self).__name__}.{name} cannot be changed: make a copy")
+        raise AttributeError(f"{type(self).__name__}.{name} is read-only: make a copy")
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and other.__dict__ == self.__dict__
@@ -161,7 +169,8 @@ class Section:
 
 
 def checked(annotation: Any, value: Any) -> Any:
-    """A value as an annotation wants it: a whole number for ``int`` may be written 3.0, a text for ``str`` may be a number.
+    """Validate and convert a value for an annotation: 3.0 is accepted for ``int``, a number for
+    ``str``.
 
     Raises :class:`Invalid`.
     """
@@ -200,7 +209,9 @@ def checked(annotation: Any, value: Any) -> Any:
 
 
 def _one_of(choices: tuple[Any, ...], value: Any) -> Any:
-    """The first kind that the value is of already, else the first that it can be read as."""
+    """Convert to the first type that the value already has, otherwise to the first that
+    accepts it.
+    """
     for choice in choices:
         bare = get_args(choice)[0] if get_origin(choice) is typing.Annotated else choice
         if type(value) is (get_origin(bare) or bare) or (value is None and bare is type(None)):
@@ -223,7 +234,7 @@ def _list(annotation: Any, value: Any) -> list[Any]:
 
 
 def _tuple(annotation: Any, value: Any) -> tuple[Any, ...]:
-    """``tuple[str, ...]`` of any length, ``tuple[str, str]`` of two."""
+    """Convert to ``tuple[str, ...]`` of any length, or ``tuple[str, str]`` of two."""
     if not isinstance(value, (list, tuple)):
         raise Invalid("should be a list", value)
     inner = get_args(annotation)
@@ -246,7 +257,7 @@ def _each(annotations: Sequence[Any], values: Sequence[Any]) -> list[Any]:
 
 def _table(annotation: Any, value: Any) -> dict[Any, Any]:
     if not isinstance(value, Mapping):
-        raise Invalid("should be a table", value)
+        raise Invalid("should be a mapping", value)
     of_keys, of_values = get_args(annotation)
     found = {}
     for key, one in value.items():
@@ -261,14 +272,14 @@ def _text(value: Any) -> str:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
-        raise Invalid("should be a text", value)
+        raise Invalid("should be text", value)
     return value
 
 
 def _whole(value: Any) -> int:
-    number = _number(value, "should be a whole number")
+    number = _number(value, "should be an integer")
     if number != number or number in (float("inf"), float("-inf")) or number != int(number):
-        raise Invalid("should be a whole number", value)
+        raise Invalid("should be an integer", value)
     return int(value) if isinstance(value, (int, float)) else int(number)
 
 
@@ -288,7 +299,7 @@ def _number(value: Any, message: str) -> int | float:
 
 
 def _yes_or_no(value: Any) -> bool:
-    known = {1: True, 0: False, "true": True, "false": False, "yes": True, "no": False}  # True is 1, and False 0
+    known = {1: True, 0: False, "true": True, "false": False, "yes": True, "no": False}  # True equals 1, and False 0
     try:
         return known[value.lower() if isinstance(value, str) else value]
     except (KeyError, TypeError):

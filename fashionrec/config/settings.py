@@ -1,7 +1,6 @@
-"""The settings as typed sections: what type each has, and its range. They hold no defaults: a default is written in one place
-only, ``configs/default.yaml``.
+"""The settings as typed sections with ranges. Defaults are only in ``configs/default.yaml``.
 
-This module does not postpone annotations: every command would compile each of them as it starts.
+This module does not postpone annotations: every command would compile each of them at its start.
 """
 
 from typing import Annotated, Any, Literal
@@ -17,16 +16,16 @@ CaptionKind = Annotated[str, OneOf(["none", "auto"], CAPTIONERS)]
 
 
 def auto_is_zero(value: Any) -> Any:
-    """``auto`` for 0."""
+    """Convert ``auto`` to 0."""
     return 0 if value == "auto" else value
 
 
-#: A number that is chosen by measurement where it is 0, which is also written ``auto``.
+#: A number that is chosen by measurement if it is 0, also written ``auto``.
 Chosen = Annotated[int, Bounds(ge=0), Before(auto_is_zero, {"const": "auto"})]
 
 
 def as_list(value: Any) -> Any:
-    """``tensorboard`` for ``[tensorboard]``: one word needs no brackets."""
+    """Convert ``tensorboard`` to ``[tensorboard]``."""
     return [value] if isinstance(value, str) else value
 
 
@@ -127,12 +126,12 @@ class SyntheticConfig(Section):
 
 
 class YoloSection(Section):
-    """A section that also takes every option of ultralytics under its own name."""
+    """A section that also accepts every option of ultralytics by its own name."""
 
     extra = True
 
     def options(self) -> dict[str, Any]:
-        """The ultralytics options set beside the named fields."""
+        """Return the ultralytics options, without the named fields."""
         return self.others
 
 
@@ -242,7 +241,7 @@ class CropConfig(Section):
 
 
 class ImageTokensConfig(Section):
-    """How a model counts the tokens of a picture: ``base``, and ``tile`` for each tile of 512 pixels where it looks closely."""
+    """Token count of an image: ``base``, plus ``tile`` per tile of 512 pixels at high detail."""
 
     base: NonNegative
     tile: NonNegative
@@ -391,7 +390,7 @@ class DemoConfig(Section):
 
 
 class Config(Section):
-    """Every setting, resolved. Sections are attributes: ``config.train.epochs``."""
+    """All settings, resolved. Sections are attributes: ``config.train.epochs``."""
 
     project: ProjectConfig
     images: ImagesConfig

@@ -1,7 +1,8 @@
-"""Names of the ultralytics options that `train` and `finetune` pass on as they are.
+"""Names of the ultralytics options that `train` and `finetune` pass on unchanged.
 
-A list of names, so that a misspelt one is refused at once and without importing ultralytics; a test holds it against the
-installed package. What fashionrec decides itself (mode, task, project, ...) is not among them.
+A list of names refuses misspelt options at once, without importing ultralytics; a test compares it
+with the installed package. Options that fashionrec sets itself (mode, task, project, ...) are not
+listed.
 """
 
 YOLO_OPTIONS: frozenset[str] = frozenset(

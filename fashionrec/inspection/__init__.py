@@ -1,7 +1,9 @@
-"""Whether a folder from somebody else is safe to use, and what in it would have been run or followed.
+"""Check whether a folder from somebody else is safe to use, and what in it other programs would
+execute or follow.
 
-:func:`inspect_folder` reads a catalogue, run, bundle, data set or any other folder: it follows no link, opens nothing outside,
-runs, unpickles and evaluates nothing, and does bounded work. It says what is refused or ignored by the other commands.
+:func:`inspect_folder` reads a catalogue, run, bundle, dataset or any other folder: it follows no
+link, opens nothing outside, executes, unpickles and evaluates nothing, and does bounded work. It
+reports what other commands refuse or ignore.
 """
 
 from fashionrec.inspection.folder import inspect_folder

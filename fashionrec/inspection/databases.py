@@ -1,4 +1,4 @@
-"""SQLite files: what in them would run in the statements of others."""
+"""Check SQLite files for code that would run in other programs' statements."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ _STEPS = 10_000_000
 def check_database(
     folder: Folder, name: str, report: Report, *, steps: int = _STEPS, max_value: int = MAX_VALUE
 ) -> None:
-    """Report views, triggers, virtual tables and journals. The file is opened as one that nobody writes.
+    """Report views, triggers, virtual tables and journals. The file is opened as immutable.
 
-    Reading its schema may take ``steps`` of SQLite's virtual machine; a text in it may have ``max_value`` bytes.
+    Reading its schema may take ``steps`` of SQLite's virtual machine; texts may have ``max_value``
+    bytes.
     """
     for suffix in ("-journal", "-wal"):
         if folder.kind(name + suffix) is not None:
-            report.add(name + suffix, "journal", "changes that SQLite applies when it opens the database")
+            report.add(name + suffix, "journal", "changes that SQLite would apply on opening the database")
     path = folder.path(name).absolute()
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as db:
@@ -32,7 +33,7 @@ def check_database(
                 db.execute(f"PRAGMA {pragma}")
             rows = db.execute("SELECT type, name, sql FROM sqlite_master").fetchmany(10_000)
     except sqlite3.Error as error:
-        report.add(name, "database", f"SQLite cannot read it: {error}", "", refused=_served(report))
+        report.add(name, "database", f"not readable by SQLite: {error}", "", refused=_served(report))
         return
     if name.endswith(("items.sqlite", "changes.sqlite")) and _served(report):
         try:

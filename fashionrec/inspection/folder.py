@@ -1,4 +1,4 @@
-"""A whole folder: what it is, and whether it is as its manifest says."""
+"""Check a whole folder: its kind, and whether it matches its manifest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fashionrec.models.manifest import MANIFEST as BUNDLE_MANIFEST
 from fashionrec.models.runs import RECORD, read_run
 
 _CATALOGUE = "catalogue.json"
-#: The file that tells the kind of a folder, in this order.
+#: Files that identify the kind of a folder, in this order.
 _KINDS = (
     (_CATALOGUE, "catalogue"),
     (BUNDLE_MANIFEST, "bundle"),
@@ -26,24 +26,26 @@ _KINDS = (
 
 
 def inspect_folder(path: str | Path, budget: Budget | None = None) -> Report:
-    """Say whether a folder is safe to use. It may be reached through a link; nothing in it is followed.
+    """Check whether a folder is safe to use. It may be reached by a link; nothing inside is
+    followed.
 
-    ``budget`` is what reading its pickles may cost. Raises :class:`DataError` if there is no such folder.
+    ``budget`` limits the cost of reading its pickles. Raises :class:`DataError` if there is no such
+    folder.
     """
     root = Path(path)
     if not root.is_dir():
         if root.exists():
             raise DataError(
-                f"{root} is not a folder", hint="put the file into a folder (an archive unpacked) and ask for that"
+                f"{root} is not a folder", hint="put the file (an archive unpacked) into a folder and check that"
             )
-        raise DataError(f"no folder at {root}")
+        raise DataError(f"no such folder: {root}")
     folder = Folder(root)
     name, kind = next((pair for pair in _KINDS if folder.kind(pair[0]) is not None), ("", "unknown"))
     report = Report(root, kind)
     files = inspect_tree(folder, report, budget or Budget())
     _check_manifests(folder, files, report)
     if name not in ("", DATA_YAML) and folder.kind(name) == "folder":
-        report.add(name, "manifest", "a folder where its maker wrote a file", refused=True)
+        report.add(name, "manifest", "a folder in place of a file", refused=True)
     if kind == "dataset" and folder.kind(DATA_YAML) != "file":
         _check_data(root / DATA_YAML, DATA_YAML, report)
     return report
@@ -51,7 +53,9 @@ def inspect_folder(path: str | Path, budget: Budget | None = None) -> Report:
 
 def _check_manifests(folder: Folder, files: list[Entry], report: Report) -> None:
     """Compare everything in the folder that has a manifest with it."""
-    whole = not (report.counts["link"] or report.counts["special-file"])  # else that is the reason, and named already
+    whole = not (
+        report.counts["link"] or report.counts["special-file"]
+    )  # otherwise that is the reason, and already reported
     for entry in files:
         own = PurePosixPath(entry.name)
         place = folder.root / own.parent
@@ -97,16 +101,16 @@ def _check_run(path: Path, name: str, report: Report) -> None:
         run = read_run(path)
         outside = [which for which, file in run.weights.items() if _leads_out(str(file))]
     except (FashionrecError, AttributeError, TypeError) as error:
-        report.add(name, "manifest", f"it cannot be read: {error}", refused=True)
+        report.add(name, "manifest", f"unreadable: {error}", refused=True)
         return
     for which in outside:
         report.add(name, "outside", f"its {which} weights are {run.weights[which]}", refused=True)
 
 
 def _check_data(path: Path, name: str, report: Report) -> None:
-    """Report a data set that training refuses: above all for links, and for photos that it looks for elsewhere.
+    """Report a dataset that training refuses: above all links, and photos outside the folder.
 
-    Links and special files in it are the reason then, all of them and not the first alone.
+    Links and special files are reported as the reason, all of them.
     """
     try:
         data = read_data_yaml(path)
@@ -118,7 +122,7 @@ def _check_data(path: Path, name: str, report: Report) -> None:
 
 
 def _leads_out(value: str) -> bool:
-    """Whether a path is absolute, or climbs out of the folder that it is relative to."""
+    """Return whether a path is absolute, or leads out of the folder it is relative to."""
     depth = 0
     if PurePath(value).is_absolute() or value.startswith(("/", "\\", "~")) or value[1:2] == ":":
         return True

@@ -1,4 +1,4 @@
-"""What model and data set files would have a library run, read or fetch."""
+"""Check model and dataset files for what a library would execute, read or download."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from fashionrec.inspection.report import Report
 
 #: Keys of a Hugging Face configuration that name code in the folder.
 _CODE_KEYS = ("auto_map", "custom_pipelines", "custom_objects", "trust_remote_code")
-_LAYERS = [[-1, 1, "nn.Identity", []]]  # for a YAML that has an activation and no layers
+_LAYERS = [[-1, 1, "nn.Identity", []]]  # for a YAML with an activation but no layers
 
 
 def check_yaml(name: str, file: IO[bytes], report: Report) -> None:
-    """Report a data.yaml or a model's YAML with something to be executed or fetched."""
+    """Report a data.yaml or a model YAML with something to execute or download."""
     try:
         document = parse_yaml(read_bytes(file, MAX_YAML).decode("utf-8"))
     except (DocumentError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())[:160]
         refused = report.kind == "dataset" and PurePosixPath(name).name == "data.yaml"
-        report.add(name, "yaml", f"it cannot be read: {reason}", "", refused=refused)
+        report.add(name, "yaml", f"unreadable: {reason}", "", refused=refused)
         return
     if not isinstance(document, dict):
         return
@@ -38,14 +38,14 @@ def check_yaml(name: str, file: IO[bytes], report: Report) -> None:
 
 
 def check_json(name: str, file: IO[bytes], report: Report) -> None:
-    """Report a configuration that names code of its own."""
+    """Report a configuration with custom code."""
     own = PurePosixPath(name).name
     if not own.endswith("config.json"):
         return
     try:
         document = read_json(file, limit=MAX_JSON)
     except (DocumentError, OSError) as error:
-        report.add(name, "json", f"it cannot be read: {str(error)[:160]}", "", refused=_is_model(report))
+        report.add(name, "json", f"unreadable: {str(error)[:160]}", "", refused=_is_model(report))
         return
     for key in _CODE_KEYS:
         if isinstance(document, dict) and document.get(key):
@@ -53,14 +53,16 @@ def check_json(name: str, file: IO[bytes], report: Report) -> None:
 
 
 def check_onnx(folder: Folder, name: str, report: Report) -> None:
-    """Report a graph that reads files elsewhere, or that names what ONNX Runtime would load."""
+    """Report a graph that reads files elsewhere, or names libraries that ONNX Runtime
+    would load.
+    """
     own = PurePosixPath(name)
     try:
         check_graph(Folder(folder.root / own.parent, error=ModelError), own.name)
     except ModelError as error:
         report.add(name, "graph", str(error), refused=True)
     except Unreadable as error:
-        report.add(name, "graph", f"it cannot be read: {error}", "", refused=report.kind in ("bundle", "catalogue"))
+        report.add(name, "graph", f"unreadable: {error}", "", refused=report.kind in ("bundle", "catalogue"))
 
 
 def _is_model(report: Report) -> bool:

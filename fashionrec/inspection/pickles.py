@@ -1,7 +1,7 @@
-"""What a pickle names, without unpickling it: its instructions are read, none is carried out.
+"""List the globals of a pickle without unpickling it: instructions are read, none is executed.
 
-https://docs.python.org/3/library/pickletools.html. A pickle calls whatever it names, so each global that is not one of the
-layers, tensors and plain data of a checkpoint is foreign.
+https://docs.python.org/3/library/pickletools.html. A pickle can call any global it names, so each
+global that is not a layer, tensor or plain data of a checkpoint is suspicious.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from typing import IO, Any
 
 #: A checkpoint of 500 layers has a pickle of 300 kB with 60,000 instructions.
 MAX_PICKLE = 64 << 20
-_MOST_PICKLES = 16  # one after the other, as files of torch before 1.6 have them
+_MOST_PICKLES = 16  # one after the other, as in files of torch before 1.6
 _MOST_MEMBERS = 100_000
 
 _PICKLE = re.compile(rb"\x80[\x02-\x05]")
 _OLD_PICKLE = re.compile(rb"[(\]}lcdISVFLN]")
 _SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".cache", ".ckpt", ".joblib")
-#: How a ``.npy`` begins, and what stands for the pickle behind its header.
+#: Magic bytes of ``.npy`` files, and the name of the pickle behind the header.
 ARRAY = b"\x93NUMPY"
-MAX_HEADER = 1 << 16  # bytes; numpy writes a hundred, and more only for many named fields
+MAX_HEADER = 1 << 16  # bytes; numpy writes about a hundred, more only for many named fields
 OBJECTS = "an array of Python objects"
 _STRINGS = ("UNICODE", "BINUNICODE", "BINUNICODE8", "SHORT_BINUNICODE", "STRING", "BINSTRING", "SHORT_BINSTRING")
-#: What the loaders of checkpoints let through (:mod:`fashionrec.detector.training.pickles`, which needs torch), by name.
+#: Globals that the checkpoint loaders allow (:mod:`fashionrec.detector.training.pickles`, which
+#: needs torch), by name.
 _DATA = frozenset(
     """
     _codecs.encode builtins.bytearray builtins.complex builtins.set builtins.getattr collections.Counter
@@ -46,7 +47,8 @@ _MODEL_PARTS = re.compile(
     r"|(torch\.nn\.modules|ultralytics\.nn\.modules)(\.\w+)*\.[A-Z]\w*"
     r"|ultralytics\.(nn\.tasks|nn\.distill_model|utils\.loss|utils\.tal)\.(v8|v10|[A-Z])\w*"
 )
-#: For each instruction: whether it takes all down to the last mark, how many values below that, and how many it pushes.
+#: For each instruction: whether it pops everything to the last mark, how many values below that it
+#: pops, and how many it pushes.
 _EFFECTS = {
     opcode.name: (
         pickletools.markobject in opcode.stack_before,
@@ -61,56 +63,60 @@ _RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 
 class UnreadablePickle(Exception):
-    """A pickle that is damaged, or larger than the limits."""
+    """A pickle that is damaged or exceeds the limits."""
 
 
 @dataclass
 class Budget:
-    """What all pickles of one folder may cost: instructions read, and bytes unpacked from archives."""
+    """Budget for all pickles of one folder: instructions read, and bytes unpacked from archives."""
 
     instructions: int = 5_000_000
     unpacked: int = 256 << 20
 
     def spend(self, *, instructions: int = 0, unpacked: int = 0) -> None:
-        """Raise :class:`UnreadablePickle` when nothing is left."""
+        """Raise :class:`UnreadablePickle` if the budget is exhausted."""
         self.instructions -= instructions
         self.unpacked -= unpacked
         if self.instructions < 0 or self.unpacked < 0:
-            raise UnreadablePickle("the pickles in this folder are too much to look through")
+            raise UnreadablePickle("too many pickles in this folder to check")
 
 
 def is_pickle(head: bytes) -> bool:
-    """Whether a file begins as a pickle of protocol 2 or newer."""
+    """Return whether a file begins like a pickle of protocol 2 or newer."""
     return bool(_PICKLE.match(head))
 
 
 def may_be_pickle(head: bytes, suffix: str) -> bool:
-    """Whether a file could be a pickle of protocol 0 or 1, which has no mark of its own."""
+    """Return whether a file could be a pickle of protocol 0 or 1, which have no magic bytes."""
     return suffix in _SUFFIXES and bool(_OLD_PICKLE.match(head))
 
 
 def foreign_globals(file: IO[bytes], budget: Budget) -> list[str]:
-    """The foreign globals that a stream of pickles names, sorted. Raises :class:`UnreadablePickle`."""
+    """Return the unknown globals of a stream of pickles, sorted. Raises
+    :class:`UnreadablePickle`.
+    """
     data = io.BytesIO(file.read(MAX_PICKLE))
     found: set[str] = set()
     for n in range(_MOST_PICKLES):
-        if n and not _PICKLE.match(data.read(2)):  # the first two bytes of a pickle name nothing
+        if n and not _PICKLE.match(data.read(2)):  # the first two bytes of a pickle contain no global
             break
         found.update(name for name in _globals(data, budget) if not is_known(name))
     return sorted(found)
 
 
 def is_known(name: str) -> bool:
-    """Whether a global is a layer, a tensor or plain data."""
+    """Return whether a global is a layer, a tensor or plain data."""
     return name in _DATA or bool(_MODEL_PARTS.fullmatch(name))
 
 
 def archive_globals(
     file: IO[bytes], budget: Budget, *, max_members: int = _MOST_MEMBERS, max_pickle: int = MAX_PICKLE
 ) -> tuple[list[str], list[str]]:
-    """The foreign globals of the pickles in a zip archive (``.pt``, ``.npz``), and its members that hold a program.
+    """Return the unknown globals of the pickles in a zip archive (``.pt``, ``.npz``), and its
+    members that are programs.
 
-    Raises :class:`UnreadablePickle`, also for more than ``max_members``, or a ``.pkl`` of more than ``max_pickle`` bytes.
+    Raises :class:`UnreadablePickle`, also for more than ``max_members``, or a ``.pkl`` of more than
+    ``max_pickle`` bytes.
     """
     found: set[str] = set()
     programs: list[str] = []
@@ -157,13 +163,14 @@ def _member_globals(archive: zipfile.ZipFile, member: zipfile.ZipInfo, budget: B
 
 
 def holds_objects(file: IO[bytes]) -> bool:
-    """Whether the array of a ``.npy``, read from its beginning, holds Python objects: a pickle behind its header.
+    """Return whether a ``.npy`` array, read from its start, contains Python objects, which are a
+    pickle behind its header.
 
-    So does one whose header numpy would not understand, for all that is known.
+    A header that numpy would not understand counts as well.
     https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
     """
     start = file.read(12)
-    short = start[6:7] == b"\x01"  # format 1.0 has two bytes for the header's length, all others four
+    short = start[6:7] == b"\x01"  # format 1.0 has two bytes for the header's length, later ones four
     length = int.from_bytes(start[8 : 10 if short else 12], "little")
     header = start[10 if short else 12 :] + file.read(min(length, MAX_HEADER + 1) - (2 if short else 0))
     try:
@@ -173,14 +180,18 @@ def holds_objects(file: IO[bytes]) -> bool:
 
 
 def _has_objects(descr: Any) -> bool:
-    """Whether a type of numpy's, as a header writes it, is or contains ``O``: a name, fields, or a type with its shape."""
+    """Return whether a numpy dtype in a header is or contains ``O``: a name, fields, or a type with
+    a shape.
+    """
     if isinstance(descr, list):
         return any(_has_objects(field[1]) for field in descr)
     return _has_objects(descr[0]) if isinstance(descr, tuple) else "O" in descr
 
 
 def _globals(file: IO[bytes], budget: Budget) -> Iterator[str]:
-    """Every global that one pickle names. The stack is followed as far as it tells the strings that name one."""
+    """Yield every global of one pickle. The stack is tracked far enough to know the strings that
+    name one.
+    """
     stack: list[Any] = []
     memo: dict[int, Any] = {}
     marks: list[int] = []
@@ -200,7 +211,7 @@ def _globals(file: IO[bytes], budget: Budget) -> Iterator[str]:
     except UnreadablePickle:
         raise
     except (ValueError, IndexError, KeyError, AttributeError, TypeError, OverflowError, EOFError) as error:
-        raise UnreadablePickle(" ".join(str(error).split())[:160] or "its instructions make no sense") from None
+        raise UnreadablePickle(" ".join(str(error).split())[:160] or "invalid instructions") from None
 
 
 def _step(opcode: Any, argument: Any, stack: list[Any], memo: dict[int, Any], marks: list[int]) -> None:
@@ -225,7 +236,7 @@ def _step(opcode: Any, argument: Any, stack: list[Any], memo: dict[int, Any], ma
         del stack[marks.pop() :]
         below = below if to_mark else 0
     if below > len(stack):
-        raise UnreadablePickle("its instructions make no sense")
+        raise UnreadablePickle("invalid instructions")
     if below:
         del stack[-below:]
     if name in _STRINGS:

@@ -1,4 +1,4 @@
-"""What any file or folder says by its name, its kind and its first bytes."""
+"""Check files and folders by name, kind and first bytes."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ from fashionrec.inspection.databases import check_database
 from fashionrec.inspection.pickles import Budget, UnreadablePickle
 from fashionrec.inspection.report import Report
 
-#: Entries that are looked at: a data set of 500,000 photos has a million.
+#: Maximum number of entries: a dataset of 500,000 photos has a million.
 MAX_ENTRIES = 2_000_000
-_SHOWN = 5  # names that a finding lists
+_SHOWN = 5  # names listed per finding
 
 _PROGRAMS = frozenset(
     ".py .pyc .pyw .sh .bash .zsh .bat .cmd .ps1 .vbs .js .jar .exe .com .scr .msi .dll .so .dylib .pyd .desktop .lnk"
     " .app .command .ipynb .php .pl .rb .reg".split()
 )
 _MAGIC = (b"\x7fELF", b"MZ", b"\xfe\xed\xfa\xce", b"\xfe\xed\xfa\xcf", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe", b"#!")
-#: Hidden files that fashionrec itself writes, and those of file managers and version control.
+#: Hidden files of fashionrec itself, of file managers and of version control.
 _KNOWN_HIDDEN = re.compile(
     rf"({'|'.join(map(re.escape, SPOOL_FILES.values()))}).*"
     r"|\.(lock|captions\.lock|measured\.json|gitignore|gitattributes|gitkeep|DS_Store)|\._.+"
     r"|\..+\.[0-9a-f]+\.tmp"
 )
-#: Pickles that a trainer keeps beside weights, and that no command opens.
+#: Pickles that trainers save next to weights, and that no command opens.
 _TRAINER_STATE = re.compile(r"training_args\.bin|(optimizer|scheduler|scaler)\.pt|rng_state.*\.pth")
 _ENGINES = (".engine", ".plan", ".trt")
 
 
 def inspect_tree(folder: Folder, report: Report, budget: Budget, *, max_entries: int = MAX_ENTRIES) -> list[Entry]:
-    """Look at every entry and file of the folder, up to ``max_entries``; returns the files."""
+    """Check every entry of the folder, up to ``max_entries``; return the files."""
     files: list[Entry] = []
-    links: dict[tuple[int, int], list[int]] = {}  # files with several names: how many, and how many are in here
+    links: dict[tuple[int, int], list[int]] = {}  # files with several names: how many in all, and how many here
     names: dict[tuple[int, int], str] = {}
     if _anyone_writes(folder.root.stat().st_mode):
         _writable(report, ".")
     try:
         for n, entry in enumerate(folder.walk()):
             if n >= max_entries:
-                report.add(".", "size", f"it has more than {max_entries:,} entries", refused=True)
+                report.add(".", "size", f"more than {max_entries:,} entries", refused=True)
                 break
             _check_name(entry.name, report)
             if entry.kind == "folder":
@@ -66,10 +66,10 @@ def inspect_tree(folder: Folder, report: Report, budget: Budget, *, max_entries:
             else:
                 _check_special(folder, entry, report)
     except FashionrecError as error:
-        report.add(".", "size", str(error), "a walk through it might never end", refused=True)
+        report.add(".", "size", str(error), "walking it might never end", refused=True)
     for key, (all_names, here) in links.items():
         if all_names > here:
-            report.add(names[key], "hard-link", f"it is the same file as {all_names - here} outside of this folder")
+            report.add(names[key], "hard-link", f"the same file as {all_names - here} outside this folder")
     return files
 
 
@@ -96,7 +96,7 @@ def _check_name(name: str, report: Report) -> None:
     if own in BATCH_FOLDERS.values():
         report.add(name, "caption-batch", "requests to a captioning service")
     elif own.startswith(tuple(SPOOL_FILES.values())):
-        report.add(name, "caption-spool", "captions that have arrived")
+        report.add(name, "caption-spool", "received captions")
 
 
 def _check_file(folder: Folder, entry: Entry, report: Report, budget: Budget) -> os.stat_result | None:
@@ -110,7 +110,7 @@ def _check_file(folder: Folder, entry: Entry, report: Report, budget: Budget) ->
             return state
     except (OSError, FashionrecError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        report.add(entry.name, "unreadable", f"it cannot be read: {reason}", refused=True)
+        report.add(entry.name, "unreadable", f"unreadable: {reason}", refused=True)
     return None
 
 
@@ -119,9 +119,9 @@ def _check_mode(name: str, mode: int, head: bytes, report: Report) -> None:
     if suffix in _PROGRAMS or head.startswith(_MAGIC):
         report.add(name, "program", "a program or script")
     elif not WINDOWS and mode & 0o111:
-        report.add(name, "executable", "a file that is marked as a program")
+        report.add(name, "executable", "a file with executable permission")
     if mode & (stat.S_ISUID | stat.S_ISGID):
-        report.add(name, "executable", "it would run as its owner (setuid)", "it runs with the rights of its owner")
+        report.add(name, "executable", "it would run as its owner (setuid)", "it runs with its owner's rights")
     if _anyone_writes(mode):
         _writable(report, name)
 
@@ -153,7 +153,7 @@ def _check_content(folder: Folder, entry: Entry, head: bytes, file: IO[bytes], r
 
 def _check_archive(name: str, suffix: str, file: IO[bytes], report: Report, budget: Budget) -> None:
     if suffix in (".xlsx", ".docx", ".zip", ".jar", ".whl"):
-        return  # no command takes these for weights
+        return  # no command loads these as weights
     try:
         foreign, programs = pickles.archive_globals(file, budget)
     except UnreadablePickle as error:
@@ -161,24 +161,24 @@ def _check_archive(name: str, suffix: str, file: IO[bytes], report: Report, budg
         return
     _pickle(name, foreign, report)
     if programs:
-        report.add(name, "torchscript", f"a program for torch.jit ({programs[0]})", refused=_loads(name, report))
+        report.add(name, "torchscript", f"a torch.jit program ({programs[0]})", refused=_loads(name, report))
 
 
 def _pickle(name: str, foreign: list[str], report: Report) -> None:
     if name.lower().endswith(".cache"):
         what = f"a pickle; it names {_listed(foreign)}" if foreign else "a pickle"
-        report.add(name, "pickle", what, "ultralytics unpickles it when it opens the data set")
+        report.add(name, "pickle", what, "ultralytics unpickles it when it opens the dataset")
     elif foreign:
         report.add(name, "pickle", f"a pickle that names {_listed(foreign)}", refused=_loads(name, report))
 
 
 def _unreadable(name: str, error: Exception, report: Report) -> None:
-    what = f"a pickle that cannot be read to its end: {error}"
-    report.add(name, "pickle", what, "nobody knows what it calls", refused=_loads(name, report))
+    what = f"a pickle that cannot be read to the end: {error}"
+    report.add(name, "pickle", what, "the functions it calls are unknown", refused=_loads(name, report))
 
 
 def _loads(name: str, report: Report) -> bool:
-    """Whether a command that is given the folder loads this pickle (or refuses to)."""
+    """Return whether a command that is given the folder loads this pickle (or refuses to)."""
     own = name.lower().rsplit("/", 1)[-1]
     other = own.endswith((".cache", ".npy", ".npz")) or _TRAINER_STATE.fullmatch(own)
     return report.kind in ("run", "unknown") and not other
@@ -194,4 +194,4 @@ def _anyone_writes(mode: int) -> bool:
 
 
 def _writable(report: Report, name: str) -> None:
-    report.add(name, "writable", "everybody on this machine may change it")
+    report.add(name, "writable", "every user of this machine may change it")
