@@ -1,1 +1,1 @@
-"""A catalogue: opened, built, edited, compacted, indexed anew, exported and imported."""
+"""Catalogues: open, build, edit, compact, reindex, export and import."""

@@ -1,4 +1,4 @@
-"""A catalogue, opened: everything a query needs, from one folder, with no torch and no download."""
+"""An open catalogue: everything a query needs, from one folder, without torch or downloads."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from fashionrec.store.measured import Measured, read_measured
 from fashionrec.store.rows import AGAIN
 from fashionrec.store.thumbnails import Thumbnails
 
-# What needs numpy or Pillow is imported where it is used: a query's models are being opened by then (see begin).
+# Modules that need numpy or Pillow are imported late, while a query's models are being opened (see
+# begin).
 if TYPE_CHECKING:
     from fashionrec.embedder.embed import Embedder
     from fashionrec.garments import GarmentFinder
@@ -34,8 +35,9 @@ T = TypeVar("T")
 class Catalogue:
     """One generation of a catalogue, open for reading. Thread-safe.
 
-    The generation stays on the disk until it is closed, whatever is built meanwhile.
-    What a query does not need is not opened: the image tower for a text query, the text tower for a photo.
+    The generation stays on disk until it is closed, whatever is built meanwhile. Parts that a query
+    does not need are not opened: only the image encoder for a photo, only the text encoder for a
+    text.
     """
 
     def __init__(self, generation: Generation, config: Config | Resolved, at_once: bool = False) -> None:
@@ -46,8 +48,8 @@ class Catalogue:
         self._lock = threading.RLock()
         self._stores: dict[str, VectorStore] = {}
         self._memo: dict[Callable[[Catalogue], Any], Any] = {}
-        self._memo_lock = threading.RLock()  # of its own: what is made may wait for what is opened under the other
-        with ExitStack() as resources:  # closed again where a check fails
+        self._memo_lock = threading.RLock()  # separate: making a value may wait for what the other lock protects
+        with ExitStack() as resources:  # closed again if a check fails
             resources.enter_context(closing(hold(generation)))
             self.items = resources.enter_context(closing(ItemReader(generation.items_path, generation.changes_path)))
             generation.check()
@@ -57,16 +59,18 @@ class Catalogue:
 
     @classmethod
     def open(cls, path: str | Path, config: Config | Resolved, *, at_once: bool = False) -> Self:
-        """Open the served generation of a catalogue folder. Checks manifest, sizes, headers and model fingerprints.
+        """Open the served generation of a catalogue folder. Checks manifest, sizes, headers and
+        model fingerprints.
 
-        What was measured of the catalogue comes before the defaults of a ``config`` that tells them (:class:`Resolved`), and
-        after what somebody set; all of a :class:`Config` counts as set.
-        ``at_once`` is for a few questions: the models are open in a fraction of the time, and take up to a fifth longer each.
-        Raises :class:`CatalogueError` where it is missing, damaged, of another version, or was built with other models
-        than those that lie in it; nothing stays open then.
+        Measured values of the catalogue override the defaults of a ``config`` with origins
+        (:class:`Resolved`), but not explicit settings; all of a plain :class:`Config` counts as
+        explicit. ``at_once`` is for a few queries: the models open in a fraction of the time, and
+        take up to a fifth longer each. Raises :class:`CatalogueError` if it is missing, damaged, of
+        another version, or was built with other models than those in its folder; nothing stays open
+        then.
         """
         root = Path(path)
-        for attempt in (1, 2):  # a writer may have removed the generation between the pointer and its files
+        for attempt in (1, 2):  # a writer may have removed the generation between reading the pointer and its files
             generation = read_current(root)
             try:
                 return cls(generation, config, at_once)
@@ -82,7 +86,9 @@ class Catalogue:
         self.close()
 
     def close(self) -> None:
-        """Let go of every file, also of the vectors, which are mapped. Where what is open cannot be removed it can be then."""
+        """Close every file, including memory-mapped vectors, so that systems that lock open files
+        can remove them.
+        """
         self.closed = True
         self._resources.close()
         with self._lock:
@@ -91,12 +97,12 @@ class Catalogue:
                 self.__dict__.pop(name, None)
 
     def check_open(self) -> None:
-        """Raise :class:`CatalogueError` where it was closed."""
+        """Raise :class:`CatalogueError` if it was closed."""
         if self.closed:
             raise CatalogueError(f"catalogue {self.root} is closed", hint="open it again with Catalogue.open")
 
     def newer(self) -> bool:
-        """Whether another generation is served by now: open the catalogue again to see it."""
+        """Return whether another generation is served now; open the catalogue again to see it."""
         return read_current(self.root).name != self.generation.name
 
     @property
@@ -105,7 +111,7 @@ class Catalogue:
 
     @property
     def settings(self) -> CatalogueSettings:
-        """What it was built with, as the manifest has it."""
+        """Settings it was built with, from the manifest."""
         return self.generation.manifest.settings
 
     @property
@@ -114,7 +120,7 @@ class Catalogue:
 
     @property
     def crop(self) -> CropConfig:
-        """How garments were cut: a query's garments are cut the same way."""
+        """Crop settings of the build, which queries use too."""
         assert self.settings.crop is not None
         return self.settings.crop
 
@@ -137,7 +143,7 @@ class Catalogue:
 
     @cached_property
     def finder(self) -> GarmentFinder:
-        """Finds the garments of photos, and cuts them out as the build did."""
+        """The finder that detects and crops garments as the build did."""
         from fashionrec.garments import FinderSettings, GarmentFinder
 
         settings = FinderSettings.of_catalogue(self.config, self.settings, self.embedder.side)
@@ -146,15 +152,16 @@ class Catalogue:
             return GarmentFinder.open(self.detector_bundle, settings, threads=project.threads, device=project.device)
 
     def begin(self, tower: str, *, detect: bool = False) -> None:
-        """Start opening the models that a question needs, beside what the caller does next: the encoder's ``tower`` (``image``
-        or ``text``), and the detector where it is to ``detect``. What goes wrong is raised when they are asked."""
+        """Start opening the models of a query in the background: the encoder's ``tower`` (``image``
+        or ``text``), and the detector if ``detect``. Errors are raised when they are used.
+        """
         project = self.config.project
         if detect and self.detector_bundle is not None:
             self.detector_bundle.open_ahead("detect", threads=project.threads, device=project.device)
         self.embedder_bundle.open_ahead(tower, threads=project.threads, device=project.device)
 
     def begin_vectors(self) -> None:
-        """Start opening the vectors beside what the caller does next. What goes wrong is raised when they are asked."""
+        """Start opening the vectors in the background. Errors are raised when they are used."""
         if "image" not in self._stores:
             threading.Thread(target=self._open_vectors, name="fashionrec-begin").start()
 
@@ -163,36 +170,38 @@ class Catalogue:
             _ = self.images
 
     def unload_detector(self) -> None:
-        """Give back the memory of the detector. It is opened again when it is asked."""
+        """Free the memory of the detector. It is opened again when it is used."""
         if self.finder.detector is not None:
             self.finder.detector.unload()
         trim_memory()
 
     @cached_property
     def images(self) -> VectorStore:
-        """Image vectors of every garment."""
+        """Image vectors of all garments."""
         return self._vectors("image")
 
     @cached_property
     def captions(self) -> VectorStore:
-        """Vectors of the captions' texts, of those garments that have one."""
+        """Vectors of the captions, for garments that have one."""
         return self._vectors("caption")
 
     @cached_property
     def measured(self) -> Measured:
-        """What evaluations found out about this generation."""
+        """Stored evaluation results of this generation."""
         return read_measured(self.root, self.generation.name, self.embedder_bundle.fingerprint)
 
     @cached_property
     def query_settings(self) -> QueryConfig:
-        """The section ``query`` by which it is asked: with the weight of captions that was measured, unless one is set."""
+        """The section ``query`` of its settings, with the measured caption weight unless one is set
+        explicitly.
+        """
         settings, weight = self.config.query, self.measured.caption_weight
         if weight is None or self._resolved is None or "query.caption_weight" in self._resolved.origins:
             return settings
         return settings.model_copy(update={"caption_weight": weight})
 
     def memoize(self, make: Callable[[Catalogue], T]) -> T:
-        """What ``make`` makes of this catalogue, made once and kept with it."""
+        """Return what ``make`` makes of this catalogue, made once and cached."""
         with self._memo_lock:
             if make not in self._memo:
                 self._memo[make] = make(self)
@@ -200,7 +209,7 @@ class Catalogue:
             return made
 
     def thumbnail(self, stored: StoredItem) -> bytes:
-        """An item's picture as JPEG bytes."""
+        """Return an item's thumbnail as JPEG bytes."""
         with Thumbnails(self.root) as thumbnails:
             return thumbnails.read(*stored.thumb)
 
@@ -224,7 +233,9 @@ class Catalogue:
             return self._stores[kind]
 
     def _check_models(self) -> None:
-        """Vectors of one encoder are never searched with another, and queries are cut as the garments were."""
+        """Check that vectors are only searched with their own encoder, and queries cropped as the
+        garments were.
+        """
         for key in ("crop", "thumbnail"):
             if key in self.settings.missing:
                 raise CatalogueError(f"catalogue {self.root} is damaged: its manifest has no setting {key}", hint=AGAIN)
@@ -238,22 +249,23 @@ class Catalogue:
             expected = self.generation.manifest.bundles[kind].fingerprint
             if found != expected:
                 raise CatalogueError(
-                    f"the {kind} in {self.root} ({found[:12]}) is not the one it was built with ({expected[:12]})",
-                    hint="put the right bundle back, or build it again with `fashionrec build-index`",
+                    f"the {kind} in {self.root} ({found[:12]}) is not the one the catalogue was built with ({expected[:12]})",
+                    hint="restore the right bundle, or rebuild with `fashionrec build-index`",
                 )
         for name, entry in self.generation.manifest.segments.items():
             if entry.embedder != fingerprints["embedder"]:
                 raise CatalogueError(
                     f"the vectors in {self.root}/segments/{name} are of another encoder"
                     f" ({entry.embedder[:12]}, not {fingerprints['embedder'][:12]})",
-                    hint="build the catalogue again with `fashionrec build-index`",
+                    hint="rebuild the catalogue with `fashionrec build-index`",
                 )
 
 
 def verify_catalogue(root: str | Path) -> int:
-    """Hash every file of the served generation against its manifest; returns how many there are.
+    """Compare the hash of every file of the served generation with its manifest; return the number
+    of files.
 
-    Raises :class:`CatalogueError` for the first that is missing or changed, be it by one bit.
+    Raises :class:`CatalogueError` for the first one that is missing or changed, even by one bit.
     """
     from fashionrec.store.vectors import open_store
 
@@ -261,7 +273,7 @@ def verify_catalogue(root: str | Path) -> int:
     with closing(hold(generation)):
         generation.check_pointer()
         generation.check(contents=True)
-        ItemReader(generation.items_path, generation.changes_path).close()  # right hashes may be those of a forged file
+        ItemReader(generation.items_path, generation.changes_path).close()  # the hashes of a forged file may be right
         for kind in ("image", "caption"):
             index = generation.manifest.index if kind == "image" else None
             open_store(generation.root, generation.manifest.segments, kind, index)

@@ -1,7 +1,8 @@
-"""Compaction: the vectors and thumbnails that are still in use, out of many segments into one of each kind.
+"""Compaction: copy the vectors and thumbnails in use from many segments into one of each kind.
 
-Segments are immutable, so what a nightly build takes away stays in its segment, and each build adds one. A build compacts
-by itself where that pays; `catalogue compact` does it when asked. Nothing is embedded again and no item changes its id.
+Segments are immutable: removed items stay in their segment, and each build adds one. A build
+compacts if it pays off; `catalogue compact` does it on request. Nothing is embedded again, and
+items keep their ids.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ Segments = Mapping[str, SegmentEntry]
 
 
 def should_compact(segments: Segments, used: dict[str, int], *, most: int, dead: float) -> bool:
-    """Whether there are more than ``most`` segments of a kind, or more than a share ``dead`` of their rows is unused."""
+    """Return whether there are more than ``most`` segments of a kind, or more than a share ``dead``
+    of their rows is unused.
+    """
     for kind in {entry.kind for entry in segments.values()}:
         names = [name for name, entry in segments.items() if entry.kind == kind]
         rows = sum(segments[name].count for name in names)
@@ -31,9 +34,10 @@ def should_compact(segments: Segments, used: dict[str, int], *, most: int, dead:
 
 
 def compact_segments(writer: GenerationWriter) -> None:
-    """Write one segment of each kind with the rows that the items refer to, and point them there.
+    """Write one segment of each kind with the rows in use, and redirect the items to it.
 
-    Half floats stay half floats where all vectors are. Raises :class:`CatalogueError` where a segment's content has changed.
+    float16 is kept if all vectors have it. Raises :class:`CatalogueError` if a segment's content
+    has changed.
     """
     if writer.previous:
         writer.previous.check(contents=True, below="segments/")
@@ -62,7 +66,7 @@ def _vectors(root: Path, segments: Segments, kind: str, places: Sequence[tuple[s
 
 
 def _begin(writer: GenerationWriter, kind: str) -> SegmentWriter:
-    """A segment for all vectors of a kind, of the type that holds each of them."""
+    """Begin a segment for all vectors of a kind, of a type that fits each of them."""
     store = open_store(writer.root, writer.segments, kind)
     dtype = "float16" if {dtype_of(opened) for opened in store.indexes} == {"float16"} else "float32"
     embedder = next(entry.embedder for entry in writer.segments.values() if entry.kind == kind)

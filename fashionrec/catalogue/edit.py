@@ -1,7 +1,7 @@
-"""Changing a catalogue in place: rows added, taken away, given other data; what is not named stays as it is.
+"""Change a catalogue in place: add, remove or update rows, and leave all others unchanged.
 
-Each makes one new generation by the same build as `build-index`, with the models and settings that the catalogue was built
-with, so that what is added is searched like the rest.
+Each function makes one new generation through the same build as `build-index`, with the models and
+settings of the catalogue, so that new items are searched like the rest.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def add_products(
     root: Path, rows: Sequence[ProductRow], config: Config, *, source: str, progress: Progress | None = None
 ) -> BuildReport:
-    """Add rows to a catalogue; one whose image and product are there already takes the place of that one."""
+    """Add rows to a catalogue; an existing row with the same image and product is replaced."""
     named = {(row.image, row.product_id) for row in rows}
 
     def change(items: ItemReader) -> Edit:
@@ -42,9 +42,10 @@ def add_products(
 
 
 def remove_products(root: Path, product_ids: Iterable[str], config: Config) -> tuple[BuildReport, list[str]]:
-    """Take products away, with all their rows. Returns the report, and the ids that are not in the catalogue.
+    """Remove products with all their rows. Returns the report, and the ids that are not in the
+    catalogue.
 
-    Raises :class:`DataError` where none of them is, or none would be left.
+    Raises :class:`DataError` if none of them exists, or none would be left.
     """
     wanted = set(product_ids)
     known: set[str] = set()
@@ -54,10 +55,10 @@ def remove_products(root: Path, product_ids: Iterable[str], config: Config) -> t
         known.update(entry.product_id for entry in there)
         if not known:
             raise DataError(
-                f"none of the {len(wanted)} products is in {root}", hint="fashionrec catalogue show --product ID"
+                f"none of the {len(wanted)} products exists in {root}", hint="fashionrec catalogue show --product ID"
             )
         if len(there) == items.count("entries"):
-            raise DataError(f"that would leave nothing in {root}", hint="remove the folder itself")
+            raise DataError(f"this would remove everything from {root}", hint="delete the folder instead")
         return Edit((), there)
 
     report = edit_catalogue(root, change, config=partial(as_built, config=config))
@@ -65,18 +66,19 @@ def remove_products(root: Path, product_ids: Iterable[str], config: Config) -> t
 
 
 def update_products(root: Path, records: Sequence[Mapping[str, Any]], config: Config) -> tuple[BuildReport, list[str]]:
-    """Give products other data: ``records`` hold a ``product_id`` and the columns that change; the others stay.
+    """Update product data: ``records`` have a ``product_id`` and the columns to change; others
+    stay.
 
-    A record that also names an ``image`` is for that row alone. A value of None takes the column away. No photo is read.
-    Returns the report, and the ids that are not in the catalogue. Raises :class:`DataError` for a record without an id, or
-    where none is there.
+    A record with an ``image`` changes only that row. A value of None removes the column. No photo
+    is read. Returns the report, and the ids that are not in the catalogue. Raises
+    :class:`DataError` for a record without an id, or if no product exists.
     """
     changes: dict[tuple[str, str | None], dict[str, Any]] = {}
     for record in records:
         values = dict(record)
         product, image = values.pop("product_id", None), values.pop("image", None)
         if product is None or not str(product).strip():
-            raise DataError("a record has no product_id", hint="the table needs the column product_id")
+            raise DataError("a record has no product_id", hint="the table needs a column product_id")
         changes.setdefault((str(product).strip(), str(image).strip() if image else None), {}).update(values)
     used: set[tuple[str, str | None]] = set()
 
@@ -94,11 +96,11 @@ def update_products(root: Path, records: Sequence[Mapping[str, Any]], config: Co
             products = {product for product, _ in changes}
             if there:
                 raise DataError(
-                    f"the products are in {root}, but none of them with the image that its record names",
-                    hint="leave the column image out to change all photos of a product",
+                    f"the products exist in {root}, but none with the image that its record names",
+                    hint="remove the column image to change all photos of a product",
                 )
             raise DataError(
-                f"none of the {len(products)} products is in {root}", hint="fashionrec catalogue show --product ID"
+                f"none of the {len(products)} products exists in {root}", hint="fashionrec catalogue show --product ID"
             )
         return Edit(rows, there)
 
@@ -107,9 +109,10 @@ def update_products(root: Path, records: Sequence[Mapping[str, Any]], config: Co
 
 
 def compact_catalogue(root: Path, config: Config) -> dict[str, int]:
-    """Leave out what nothing refers to any more, and make many files of vectors one. No item changes.
+    """Remove unused data and merge files of vectors. No item changes.
 
-    Returns ``bytes_before``, ``bytes_after`` (of the served generation), ``segments_before``, ``segments_after``.
+    Returns ``bytes_before``, ``bytes_after`` (of the served generation), ``segments_before``,
+    ``segments_after``.
     """
     with next_generation(root, config.index) as writer:
         old = writer.previous
@@ -126,7 +129,7 @@ def compact_catalogue(root: Path, config: Config) -> dict[str, int]:
 
 
 def entries(root: Path) -> Iterable[EntryRow]:
-    """Every row of the served generation."""
+    """Return every row of the served generation."""
     served = generations.read_current(root)
     reader = ItemReader(served.items_path, served.changes_path)
     try:
@@ -136,9 +139,9 @@ def entries(root: Path) -> Iterable[EntryRow]:
 
 
 def as_built(generation: Generation, config: Config) -> Config:
-    """The settings with those that a catalogue was built with in place of the present ones."""
+    """Return the settings with those that a catalogue was built with."""
     made = generation.manifest.settings
     if missing := [name for name in made.missing if name != "build_key"]:
         what = ", ".join(missing)
-        raise CatalogueError(f"the manifest of {generation.root} does not say how it was built (no {what})")
+        raise CatalogueError(f"the manifest of {generation.root} lacks a build setting ({what})")
     return made.update(config)

@@ -1,11 +1,12 @@
-"""A catalogue as plain tables and arrays, and back: for other systems, for archives, and to look into with pandas.
+"""Export a catalogue to plain tables and arrays, and import it: for other systems, archives and
+pandas.
 
 ::
 
     EXPORT/
       export.json            format, settings, bundles, counts
       entries.parquet        rows of the product table: image, product_id, photo, metadata (JSON) ...
-      items.parquet          what can be found: item, garment, box, caption, thumbnail (JPEG bytes), rows in the arrays below
+      items.parquet          searchable items: id, garment, box, caption, thumbnail (JPEG bytes), rows in the arrays below
       image_vectors.npy      float32 [garments, dim]
       caption_vectors.npy    float32 [captions, dim]
       bundles/detector, bundles/embedder
@@ -53,11 +54,11 @@ from fashionrec.types import Box
 
 FORMAT, FORMAT_VERSION = "fashionrec-export", 1
 _IMAGES, _CAPTIONS = "image_vectors.npy", "caption_vectors.npy"
-#: Bytes of an export's document, about 1,000 for each item.
+#: Maximum bytes of an export's document; about 1,000 per item.
 _DOCUMENT_LIMIT = 8 << 30
 _BATCH = 4096
 _JPEG = b"\xff\xd8"
-#: What an item is made of, beside its garment.
+#: Columns of an item besides its garment.
 _ITEM = (
     *("item_id", "product_id", "worn_with", "image", "photo", "position", "caption_en", "caption_ko", "caption_words"),
     "metadata",
@@ -67,7 +68,8 @@ _ITEM = (
 def export_catalogue(root: Path, out: Path, config: Config) -> dict[str, Any]:
     """Write the served generation as tables and arrays into the new folder ``out``. Returns counts.
 
-    Raises :class:`DataError` where ``out`` is there and not empty, :class:`MissingExtra` without pandas and pyarrow.
+    Raises :class:`DataError` if ``out`` exists and is not empty, :class:`MissingExtra` without
+    pandas and pyarrow.
     """
     load("pyarrow.parquet", what="exporting a catalogue", packages=("pandas", "pyarrow"))
     if not _is_free(out):
@@ -101,10 +103,11 @@ def export_catalogue(root: Path, out: Path, config: Config) -> dict[str, Any]:
 
 
 def import_catalogue(source: Path, root: Path, config: Config) -> dict[str, int]:
-    """Make a new catalogue at ``root`` of an export. Item ids, captions and vectors are as they were. Returns counts.
+    """Create a catalogue at ``root`` from an export, with the same item ids, captions and vectors.
+    Returns counts.
 
-    Raises :class:`DataError` where the export is damaged or does not fit together, :class:`CatalogueError` where ``root``
-    is there already.
+    Raises :class:`DataError` if the export is damaged or inconsistent, :class:`CatalogueError` if
+    ``root`` exists.
     """
     document = _read_document(source)
     if not _is_free(root):
@@ -132,13 +135,13 @@ def import_catalogue(source: Path, root: Path, config: Config) -> dict[str, int]
 
 
 def _is_free(folder: Path) -> bool:
-    """Whether a folder can be made here: nothing has its name, or it is empty."""
+    """Return whether a folder can be created here: the name is unused, or an empty folder."""
     return not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir()))
 
 
 @dataclass(frozen=True)
 class _Export:
-    """An export whose arrays and bundles fit together, and whose rows can be read."""
+    """An export with consistent arrays and bundles and readable rows."""
 
     folder: Path
     images: VectorFile
@@ -156,15 +159,15 @@ def _read_export(source: Path, document: dict[str, Any]) -> _Export:
     images = VectorFile(source / _IMAGES, document["vectors"]["images"])
     texts = VectorFile(source / _CAPTIONS, document["vectors"]["captions"])
     if not {"embedder"} <= document["bundles"].keys() <= {"embedder", "detector"}:
-        raise DataError(f"{source} does not say which models it was made with", hint="export it again")
+        raise DataError(f"{source} does not name its models", hint="export it again")
     bundles = {kind: Bundle.open(source / "bundles" / kind, kind, verify=True) for kind in document["bundles"]}
     if {kind: bundle.fingerprint for kind, bundle in bundles.items()} != document["bundles"]:
-        raise DataError(f"the bundles in {source} are not those that it was made with")
+        raise DataError(f"the bundles in {source} are not the ones it was made with")
     dim = int(bundles["embedder"].spec["dim"])
     if images.dim != dim or (texts.count and texts.dim != dim):
-        raise DataError(f"the vectors in {source} are {images.dim} long, the encoder's {dim}")
+        raise DataError(f"vectors in {source} have length {images.dim}, the encoder's {dim}")
     export = _Export(source, images, texts, bundles)
-    for _ in export.entries():  # what cannot be read is found before anything is written
+    for _ in export.entries():  # unreadable rows are found before anything is written
         pass
     for item in export.items():
         if not 0 <= int(item["image_vector"]) < images.count:
@@ -175,7 +178,7 @@ def _read_export(source: Path, document: dict[str, Any]) -> _Export:
 
 
 def _write_rows(writer: GenerationWriter, export: _Export) -> None:
-    """Photos, garments, captions, entries and items, as they were."""
+    """Write photos, garments, captions, entries and items unchanged."""
     encoder, dim = export.bundles["embedder"].fingerprint, export.images.dim
     segment, words = (writer.new_segment(kind, encoder, dim) for kind in ("image", "caption"))
     with StagedGarments(writer.items_path.with_name("garments.sqlite")) as staged:
@@ -219,7 +222,7 @@ def _entry_rows(items: ItemReader) -> Iterator[dict[str, Any]]:
 
 
 def _sparse(items: ItemReader) -> dict[str, SparseColumn]:
-    """How many items have what not all of them need to have, by the columns of an export."""
+    """Return how many items have a value, for the optional columns of an export."""
     total, has = items.presence()
     texts = dict.fromkeys(("caption_en", "caption_ko", "attributes", "embedding_text", "captioner"), "caption")
     columns = {"class_name": "class_name", "confidence": "confidence", "caption_vector": "caption_vector", **texts}
@@ -231,7 +234,7 @@ def _sparse(items: ItemReader) -> dict[str, SparseColumn]:
 
 
 def _item_rows(catalogue: Catalogue, images: VectorRows, texts: VectorRows) -> Iterator[dict[str, Any]]:
-    photo_of = lru_cache(64)(partial(_photo, catalogue.items))  # the items of one photo follow each other
+    photo_of = lru_cache(64)(partial(_photo, catalogue.items))  # the items of one photo are adjacent
     with Thumbnails(catalogue.root) as thumbnails:
         for stored in catalogue.items.everything():
             garment = _garment(photo_of(stored.photo), stored)
@@ -241,7 +244,7 @@ def _item_rows(catalogue: Catalogue, images: VectorRows, texts: VectorRows) -> I
 
 
 def _garment(photo: PhotoRow, stored: StoredItem) -> GarmentRow:
-    """An item's garment, among those of its entry's photo."""
+    """Return an item's garment from the photo of its entry."""
     for garment in photo.garments:
         if (garment.segment, garment.row) == stored.image_at:
             return garment
@@ -303,11 +306,11 @@ def _open_vectors(catalogue: Catalogue, kind: str) -> VectorStore:
 
 
 def _save(path: Path, catalogue: Catalogue, kind: str, positions: Sequence[int]) -> None:
-    """The vectors at some positions as one array, written a part at a time."""
+    """Write the vectors at some positions as one array, in parts."""
     with path.open("wb") as file:
         write_header(file, len(positions), _open_vectors(catalogue, kind).dim)
         for start in range(0, len(positions), _BATCH):
-            # opened anew for each part: what was mapped of the files before it is given back
+            # reopened for each part, which unmaps the pages of the part before
             file.write(_open_vectors(catalogue, kind).fetch(positions[start : start + _BATCH]).data)
 
 
@@ -326,7 +329,7 @@ def _read_document(source: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is damaged: {error}", hint="export it again") from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise DataError(f"{path} is not an export's", hint="fashionrec catalogue export")
+        raise DataError(f"{path} is not the document of an export", hint="fashionrec catalogue export")
     if document.get("format_version") != FORMAT_VERSION:
         raise DataError(f"{source} is an export of format {document.get('format_version')}, not {FORMAT_VERSION}")
     return document

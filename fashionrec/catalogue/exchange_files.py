@@ -1,4 +1,6 @@
-"""Tables and arrays of an export, a few rows in memory at a time, whatever the size of the catalogue."""
+"""Tables and arrays of an export, with a few rows in memory at a time, whatever the catalogue's
+size.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +19,17 @@ from fashionrec.errors import DataError
 if TYPE_CHECKING:
     from fashionrec.store.vectors import VectorStore
 
-#: Rows of a table that are written together, a row group: an item has some 15 KB.
+#: Rows per row group of a table: an item has some 15 KB.
 _ROWS = 1024
-#: Vectors that are read together.
+#: Vectors read at a time.
 _BLOCK = 1024
-_MOST_OFF = 1e-3  # how far from 1 a vector's length may be
+_MOST_OFF = 1e-3  # maximum deviation of a vector's length from 1
 
 
 class SparseColumn(NamedTuple):
-    """A column that may be empty: an ``example`` of its values, and whether ``some`` rows have one, or ``every`` row has."""
+    """An optional column: an ``example`` of its values, and whether ``some`` rows have one, or
+    ``every`` row does.
+    """
 
     example: Any
     some: bool
@@ -33,8 +37,10 @@ class SparseColumn(NamedTuple):
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]], sparse: Mapping[str, SparseColumn] = {}) -> None:
-    """Write rows as a Parquet file, with the types that pandas finds in the whole table: those of ``sparse`` columns are not
-    told by the first rows."""
+    """Write rows as a Parquet file with the types that pandas would find in the whole table.
+
+    The first rows cannot tell the types of ``sparse`` columns.
+    """
     import pandas
     import pyarrow
     from pyarrow.parquet import ParquetWriter
@@ -55,13 +61,15 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]], sparse: Mapping[str, 
 
 
 def write_header(file: IO[bytes], count: int, dim: int) -> None:
-    """Begin an array of vectors, float32 [count, dim], as ``numpy.save`` does; their bytes follow."""
+    """Write the header of an array of vectors, float32 [count, dim], as ``numpy.save`` does; their
+    bytes follow.
+    """
     header = {"descr": "<f4", "fortran_order": False, "shape": (count, dim)}
     np.lib.format.write_array_header_1_0(file, header)
 
 
 class VectorRows:
-    """Rows of an array to be: each position of a store has the next one when it is first asked for.
+    """Assigns rows of a new array to positions of a store, in the order of first use.
 
     ``positions`` are those of the rows so far.
     """
@@ -72,7 +80,9 @@ class VectorRows:
         self.positions = array("q")
 
     def row(self, place: tuple[str, int]) -> int:
-        """The row of a (segment, row) place. Raises :class:`CatalogueError` where no vector is there."""
+        """Return the row of a (segment, row) place. Raises :class:`CatalogueError` if there is no
+        vector.
+        """
         position = self._store.position(*place)
         if self._rows[position] < 0:
             self._rows[position] = len(self.positions)
@@ -81,7 +91,9 @@ class VectorRows:
 
 
 class VectorFile:
-    """An array of unit vectors, float32 [count, dim], read in blocks. Raises :class:`DataError` where it is none."""
+    """An array of unit vectors, float32 [count, dim], read in blocks. Raises :class:`DataError` if
+    it is invalid.
+    """
 
     def __init__(self, path: Path, count: int) -> None:
         self._path = path
@@ -92,14 +104,14 @@ class VectorFile:
         if vectors.ndim != 2 or len(vectors) != count or vectors.dtype != np.float32:
             raise DataError(f"{path} holds {vectors.dtype} {vectors.shape}, not float32 of {count} rows")
         self.count, self.dim = vectors.shape
-        del vectors  # what is read of a mapped file stays in memory as long as it is mapped
+        del vectors  # pages of a mapped file stay in memory as long as it is mapped
         self._block = lru_cache(16)(self._read)
         for number in range(-(-self.count // _BLOCK)):
             if not (abs(np.linalg.norm(self._read(number), axis=1) - 1) < _MOST_OFF).all():
                 raise DataError(f"{path} holds vectors that are not of unit length")
 
     def __getitem__(self, row: int) -> np.ndarray:
-        """A vector, float32 [dim]."""
+        """Return a vector, float32 [dim]."""
         vector: np.ndarray = self._block(row // _BLOCK)[row % _BLOCK]
         return vector
 
@@ -109,9 +121,9 @@ class VectorFile:
 
 
 class StagedGarments:
-    """The garments of an export by photo: a file for the time of an import, since the items come in an order of their own.
+    """The garments of an export by photo, in a temporary file, because items come in another order.
 
-    A context manager that takes the file away.
+    A context manager that deletes the file.
     """
 
     #: Older exports have no ``caption_words``.
@@ -137,13 +149,13 @@ class StagedGarments:
         self._path.unlink(missing_ok=True)
 
     def add(self, item: Mapping[str, Any]) -> None:
-        """Take in the garment of an item, unless another item has brought it."""
+        """Add the garment of an item, unless another item has added it."""
         values = [item[name] for name in self.COLUMNS[:-1]]
         values[1] = int(values[1])
         holes = ", ".join("?" * len(self.COLUMNS))
         self._db.execute(f"INSERT OR IGNORE INTO garments VALUES ({holes})", (*values, item.get("caption_words")))
 
     def of_photo(self, photo: str) -> list[dict[str, Any]]:
-        """The garments of a photo, by position."""
+        """Return the garments of a photo, by position."""
         rows = self._db.execute("SELECT * FROM garments WHERE photo = ? ORDER BY position", (photo,))
         return [dict(zip(self.COLUMNS, row, strict=True)) for row in rows]

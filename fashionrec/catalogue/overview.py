@@ -1,4 +1,4 @@
-"""What catalogues hold, as documents: those of a folder, one of them, one product of it."""
+"""Describe catalogues as documents: all in a folder, one of them, or one product."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def list_catalogues(folder: Path) -> list[dict[str, Any]]:
-    """Describe the catalogues that a folder is or holds; one that is damaged has its ``error``."""
+    """Describe the catalogues that a folder is or contains; a damaged one has an ``error``."""
     return [_describe_folder(path) for path in [folder, *sorted(folder.glob("*"))] if is_catalogue(path)]
 
 
 def describe_catalogue(catalogue: Catalogue) -> dict[str, Any]:
-    """Describe the generation that is served, and list all of them."""
+    """Describe the served generation, and list all generations."""
     stored = catalogue.generation.manifest.to_dict()
     keys = ("generation", "created", "photos_from", "counts", "index", "bundles", "settings", "versions")
     return {
@@ -33,9 +33,9 @@ def describe_catalogue(catalogue: Catalogue) -> dict[str, Any]:
 
 
 def describe_product(catalogue: Catalogue, product: str) -> dict[str, Any]:
-    """Describe a product, its items, and what each photo with several garments shows worn together.
+    """Describe a product, its items, and what is worn together in photos with several garments.
 
-    Raises :class:`DataError` where the catalogue has no such product.
+    Raises :class:`DataError` if the catalogue has no such product.
     """
     items = catalogue.items.of_product(product)
     if not items:

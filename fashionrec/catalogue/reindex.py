@@ -1,4 +1,4 @@
-"""Another index for a catalogue, of the vectors that it has: nothing is embedded again."""
+"""Build another index over the vectors of a catalogue; nothing is embedded again."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ Segments = Mapping[str, SegmentEntry]
 def reindex_catalogue(
     root: Path, config: Config, *, vectors: str | None = None, log: Callable[[str], None] = lambda text: None
 ) -> dict[str, Any]:
-    """Serve a new generation like the one before, with a new index by ``config.index``.
+    """Serve a new generation like the previous one, with a new index by ``config.index``.
 
-    With ``vectors`` (``float32`` or ``float16``) segments of the other type are written anew, and the
-    recall@10 of half floats is measured. Returns the new index entry with ``generation`` and
-    ``segments_converted``. Raises as :func:`fashionrec.store.writer.next_generation`.
+    With ``vectors`` (``float32`` or ``float16``) segments of the other type are rewritten, and the
+    recall@10 of float16 is measured. Returns the new index entry with ``generation`` and
+    ``segments_converted``. Raises like :func:`fashionrec.store.writer.next_generation`.
     """
     with next_generation(root, config.index, log=log) as writer:
         converted = _convert_vectors(writer, vectors) if vectors else 0
@@ -40,7 +40,7 @@ def reindex_catalogue(
 
 
 def _convert_vectors(writer: GenerationWriter, dtype: str) -> int:
-    """Write every segment anew that has its vectors in another type; returns how many that were."""
+    """Rewrite every segment whose vectors have another type; return how many there were."""
     before, root = dict(writer.segments), writer.root
     renamed: dict[str, str] = {}
     for number, (old, entry) in enumerate(sorted(before.items())):
@@ -68,7 +68,7 @@ def _convert_vectors(writer: GenerationWriter, dtype: str) -> int:
 
 
 def _half_recall(root: Path, before: Segments, after: Segments, renamed: dict[str, str], kind: str) -> float | None:
-    """Of the ten nearest by the vectors as they were, the share that is nearest among those written as half floats."""
+    """Return the share of the ten nearest neighbours that float16 vectors preserve."""
     names = [name for name in sorted(before) if before[name].kind == kind and name in renamed]
     if not names:
         return None
@@ -98,7 +98,7 @@ def _blocks(store: VectorStore) -> Iterator[np.ndarray]:
 
 
 def _rename_segments(items: ItemWriter, renamed: dict[str, str]) -> None:
-    """Refer to segments by their new names. Rows are as they were."""
+    """Refer to segments by their new names. Rows are unchanged."""
     for garment_no, segment, row, offset, _ in list(items.places()):
         if segment in renamed:
             items.move(garment_no, renamed[segment], row, offset)

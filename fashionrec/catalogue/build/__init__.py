@@ -1,1 +1,1 @@
-"""Fill a catalogue from photos: detect, crop, embed, and commit one new generation."""
+"""Build a catalogue from photos: detect, crop, embed, and commit a new generation."""

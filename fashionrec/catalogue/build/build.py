@@ -1,8 +1,8 @@
-"""What fills a catalogue: hash, detect, crop, embed, journal; then one new generation, switched in whole.
+"""Build catalogues: hash, detect, crop, embed, journal; then commit one new generation atomically.
 
-What a photo gives depends on its content and on the models and settings alone, so unchanged photos are taken over from
-the generation before, photos that a killed build had finished from its journal, and crops that another detector cuts just
-the same keep their vectors.
+The result for a photo depends only on its content, the models and the settings. So unchanged photos
+are taken from the previous generation, photos that a killed build had finished from its journal,
+and crops that another detector cuts identically keep their vectors.
 """
 
 from __future__ import annotations
@@ -42,22 +42,24 @@ if TYPE_CHECKING:
     from fashionrec.products.tables import ProductRow
 
 
-#: Files whose hashes are asked for, made and recorded at a time.
+#: Files whose hashes are looked up, computed and recorded at a time.
 _AT_ONCE = 512
-#: Files whose hashes are remembered, for each row: those of rows that are gone go when they are a tenth of all.
+#: Recorded file hashes per row: those of removed rows are deleted once they are a tenth of all.
 _MOST_SEEN = 1.1
 
 
 class Progress(Protocol):
-    """Called with photos done and photos in all, after each batch; ``detail`` tells of garments and failures so far."""
+    """Callback with photos done and the total, after each batch; ``detail`` has garments and
+    failures so far.
+    """
 
     def __call__(self, done: int, total: int, *, detail: str = "") -> None: ...
 
 
 class Edit(NamedTuple):
-    """What a catalogue is to hold in the place of some of its rows: ``rows``, beside all that are not ``replaced``.
+    """New rows for a catalogue: ``rows``, in addition to all that are not ``replaced``.
 
-    Rows of the catalogue itself (:class:`EntryRow`) stay without a look at their photos.
+    Rows of the catalogue itself (:class:`EntryRow`) are kept without reading their photos.
     """
 
     rows: Sequence[ProductRow | EntryRow]
@@ -76,20 +78,23 @@ def build_catalogue(
     progress: Progress | None = None,
     log: Callable[[str], None] = lambda text: None,
 ) -> BuildReport:
-    """Make the catalogue at ``root`` hold exactly ``rows``; a new one, or the next generation of one that is there.
+    """Make the catalogue at ``root`` contain exactly ``rows``, as a new catalogue or a new
+    generation.
 
-    Where nothing differs, there is no new generation. Raises :class:`Busy` if another process is writing,
-    :class:`Refused` if more than ``max_delete`` of the products would go, :class:`DataError` if no
-    photo can be used; nothing is changed then.
+    Without differences there is no new generation. Raises :class:`Busy` if another process is
+    writing, :class:`Refused` if more than ``max_delete`` of the products would be removed,
+    :class:`DataError` if no photo is usable; nothing is changed then.
     """
     if root.exists() and not generations.is_catalogue(root) and _holds_other_things(root):
-        raise CatalogueError(f"{root} is not empty and not a catalogue", hint="choose another --index, or empty it")
+        raise CatalogueError(
+            f"{root} is not empty and not a catalogue", hint="choose another --index, or empty this folder"
+        )
     new, recipe = not os.path.lexists(root), Recipe(detector_bundle, embedder_bundle, config)
     try:
         with generations.writer_lock(root):
             return _Build(Edit(rows, ()), root, recipe, source, max_delete, progress, log, whole=True).run()
     except UsageError:
-        if new:  # wrong input: nothing worth resuming was begun
+        if new:  # invalid input: nothing worth resuming was begun
             Folder(root.parent).remove(root.name, ignore_errors=True)
         raise
 
@@ -102,13 +107,13 @@ def edit_catalogue(
     source: str | None = None,
     progress: Progress | None = None,
 ) -> BuildReport:
-    """Make the next generation of a catalogue: with other rows in the place of some, all others as they are.
+    """Make the next generation of a catalogue with some rows replaced and all others unchanged.
 
-    ``change`` says which, of the items that are served; only they are looked at. ``config`` gives the
-    settings for the generation. Where nothing differs, there is no new one. Raises as
-    :func:`build_catalogue`, but whatever share of the products goes.
+    ``change`` selects them from the served items; only they are read. ``config`` has the settings
+    of the generation. Without differences there is no new one. Raises like :func:`build_catalogue`,
+    but any share of the products may be removed.
     """
-    generations.read_current(root)  # before the lock, which would make the folder
+    generations.read_current(root)  # before the lock, which would create the folder
     with generations.writer_lock(root):
         current = generations.read_current(root)
         detector, encoder = current.bundle_path("detector"), current.bundle_path("embedder")
@@ -135,9 +140,9 @@ class _Build:
         *,
         whole: bool,
     ) -> None:
-        """``whole``: the rows take the place of all that the catalogue holds."""
+        """Prepare a build. ``whole``: the rows replace everything in the catalogue."""
         self.rows, self.replaced, self.whole = edit.rows, edit.replaced, whole
-        #: Rows with where their photos are; "" for rows of the catalogue itself.
+        #: Rows with the paths of their photos; "" for rows of the catalogue itself.
         self.located = [(row, "" if isinstance(row, EntryRow) else row.location) for row in self.rows]
         self.root, self.recipe, self.source = root, recipe, source
         self.config = config = recipe.config
@@ -148,7 +153,7 @@ class _Build:
         self.start = time.perf_counter()
         self.previous = generations.read_current(root) if generations.is_catalogue(root) else None
         if self.previous:
-            self.previous.check()  # what is taken over from it must be there
+            self.previous.check()  # its data will be reused
         self.old_items = ItemReader(self.previous.items_path, self.previous.changes_path) if self.previous else None
         self.stay = 0 if whole or self.old_items is None else self.old_items.count("entries") - len(self.replaced)
         self.report.rows += self.stay
@@ -173,7 +178,9 @@ class _Build:
         return self.report
 
     def _hash_photos(self) -> dict[str, str]:
-        """Content hash of each photo that can be read, by where it is; the others become failures, one per row."""
+        """Return the content hash of each readable photo by path; unreadable ones become failures,
+        one per row.
+        """
         start = time.perf_counter()
         seen = SeenFiles(generations.folder_of(self.root).path("work/seen.sqlite", "file"))
         digests: dict[str, str] = {}
@@ -200,14 +207,14 @@ class _Build:
         return digests
 
     def _forget_files(self) -> None:
-        """Forget files that were hashed for rows that are gone, once they are more than a few."""
+        """Delete recorded hashes of files without rows, if there are more than a few."""
         with closing(SeenFiles(generations.folder_of(self.root).path("work/seen.sqlite", "file"))) as seen:
             if seen.holds_more_than(_MOST_SEEN * self.report.rows):
                 with suppress(sqlite3.Error):  # a full disk: the next build does it
                     seen.keep_only(self._locations())
 
     def _locations(self) -> Iterator[str]:
-        """Where the photos of all rows are, of those that stayed too."""
+        """Yield the photo paths of all rows, including unchanged ones."""
         if self.whole:
             yield from (location for _, location in self.located)
             return
@@ -217,7 +224,7 @@ class _Build:
                 yield str(Path(row.base, row.image))
 
     def _refused(self, locations: Iterable[str]) -> dict[str, ImageError]:
-        """Links in a folder of photos, which are not followed; a table's rows may name any file."""
+        """Return an error for each link in a folder of photos; a table's rows may name any file."""
         folder = Path(self.source)
         if not folder.is_dir():
             return {}
@@ -234,7 +241,9 @@ class _Build:
         return photo_digest(Path(location), self.config.images.max_bytes)
 
     def _wanted(self, paths: dict[str, str]) -> dict[tuple[str, str], Wanted]:
-        """The rows that the generation will hold: each image of each product once, those whose photo can be used."""
+        """Return the rows of the next generation: each image of each product once, if its photo is
+        usable.
+        """
         wanted: dict[tuple[str, str], Wanted] = {}
         base = self.base
         for row, location in self.located:
@@ -252,7 +261,7 @@ class _Build:
 
     @property
     def base(self) -> str:
-        """The folder that the rows' images are below."""
+        """The folder that the rows' image paths are relative to."""
         source = Path(self.source)
         return str(source if source.is_dir() else source.parent)
 
@@ -271,16 +280,16 @@ class _Build:
         self.report.added, self.report.removed = len(after - before), len(gone)
         if before and len(gone) / len(before) > self.max_delete:
             failures = self.report.failures
-            why = (
-                f"{len(failures)} rows have no usable photo, the first: {failures[0]['message']}; " if failures else ""
-            )
+            why = f"{len(failures)} rows have no usable photo, first: {failures[0]['message']}; " if failures else ""
             raise Refused(
                 f"this build would remove {len(gone)} of {len(before)} products from {self.root}; nothing was changed",
-                hint=f"{why}if that is meant, say --max-delete 1.0",
+                hint=f"{why}if this is intended, add --max-delete 1.0",
             )
 
     def _kept(self, paths: dict[str, str]) -> set[str]:
-        """The photos whose stored result stays: made by these models and settings, or of rows that stay as they are."""
+        """Return the photos whose stored results are reused: same models and settings, or rows that
+        stay.
+        """
         if self.old_items is None:
             return set()
         photos = {*paths.values(), *(row.photo for row in self.rows if isinstance(row, EntryRow))}
@@ -288,7 +297,9 @@ class _Build:
         return {photo for photo, key in made_by.items() if key == self.recipe.key or photo in staying}
 
     def _staying(self, photos: Collection[str]) -> set[str]:
-        """Those photos that rows of the catalogue show which are not replaced, or which stay without a look at them."""
+        """Return those photos that are shown by rows which are not replaced, or which
+        stay unread.
+        """
         if self.whole or self.old_items is None:
             return set()
         taken = Counter(entry.photo for entry in self.replaced)
@@ -297,7 +308,9 @@ class _Build:
         return {photo for photo, count in rows_of.items() if photo in back or count > taken[photo]}
 
     def _process(self, paths: dict[str, str], kept: set[str], journal: Journal) -> dict[str, str]:
-        """Detect and embed what is neither kept nor in the journal; returns the photos that can be used."""
+        """Detect and embed photos that are neither reused nor in the journal; return the usable
+        ones.
+        """
         self._guard_deletions(paths)
         first_path: dict[str, str] = {}
         for path, digest in paths.items():
@@ -321,11 +334,11 @@ class _Build:
         if not bad:
             return paths
         usable = {path: digest for path, digest in paths.items() if digest not in bad}
-        self._guard_deletions(usable)  # a file that was hashed may be no photo any more
+        self._guard_deletions(usable)  # a hashed file may turn out not to be an image
         return usable
 
     def _photos_beside(self, hashed: Collection[str]) -> int:
-        """How many photos the rows that stay have that are none of those ``hashed``."""
+        """Return how many photos of unchanged rows are not among those ``hashed``."""
         if self.whole or self.old_items is None:
             return 0
         taken = {entry.photo for entry in self.replaced}
@@ -333,7 +346,7 @@ class _Build:
         return self.old_items.count("photos") - len(taken - staying) - len(staying.intersection(hashed))
 
     def _find(self, todo: Sequence[tuple[str, str]], journal: Journal, total: int) -> dict[str, ImageError]:
-        """Work on photos and write what they give into the journal; returns those that cannot be used."""
+        """Process photos and write the results into the journal; return the unusable ones."""
         before, failed = total - len(todo), len(self.report.failures)
 
         def progress(done: int, garments: int, bad: int) -> None:
@@ -353,7 +366,7 @@ class _Build:
         if not wanted and not self.stay:
             reasons = Counter(failure["reason"] for failure in self.report.failures)
             raise DataError(
-                f"none of the {len(self.rows)} photos can be used ({', '.join(f'{n} {why}' for why, n in reasons.items())})"
+                f"none of the {len(self.rows)} photos is usable ({', '.join(f'{n} {why}' for why, n in reasons.items())})"
             )
         before = self.old_items.entry_texts() if self.whole and self.old_items else self.replaced
         changes = find_changes(before, wanted, kept)
@@ -380,7 +393,7 @@ class _Build:
             self.report.total_seconds = time.perf_counter() - self.start
             self.report.generation = writer.name
             if self.old_items:
-                self.old_items.close()  # its file may have a second name in a generation that the commit removes
+                self.old_items.close()  # the commit may remove another name of its file
             writer.commit(
                 "build",
                 self.report.to_dict(),
@@ -394,7 +407,7 @@ class _Build:
         return [bundle for bundle in (self.recipe.detector, self.recipe.embedder) if bundle is not None]
 
     def _as_before(self) -> bool:
-        """Whether the generation that is served was made by the same models and settings."""
+        """Return whether the served generation was made by the same models and settings."""
         assert self.previous is not None
         index = self.previous.manifest.index
         models = {kind: entry.fingerprint for kind, entry in self.previous.manifest.bundles.items()}
@@ -406,9 +419,11 @@ class _Build:
         )
 
     def _keep_previous(self, begin: float) -> None:
-        """Nothing differs: a generation that is the same would only take the place of one to go back to.
+        """Keep the served generation: an equal new one would replace one that could be rolled back
+        to.
 
-        Only what a killed process left goes: after a rollback the generation that was served before waits for the next change.
+        Only leftovers of a killed process are removed: after a rollback, the generation served
+        before stays available until the next change.
         """
         assert self.previous is not None
         assert self.old_items is not None
@@ -426,7 +441,7 @@ class _Build:
         self.report.products = counts["products"]
 
     def _write_rows(self, writer: GenerationWriter, changes: RowChanges, kept: set[str], journal: Journal) -> int:
-        """Photos, garments, entries and items; returns how many photos nothing shows any more."""
+        """Write photos, garments, entries and items; return how many photos are no longer shown."""
         encoder = self.recipe.embedder
         segment = writer.new_segment("image", encoder.fingerprint, int(encoder.spec["dim"]))
 
@@ -448,18 +463,20 @@ class _Build:
         return rows.apply(changes)
 
     def _fail(self, row: ProductRow | EntryRow, error: ImageError) -> None:
-        """Record a row whose photo cannot be used; the build goes on without it."""
+        """Record a row whose photo is unusable; the build continues without it."""
         self.report.failures.append(
             {"image": row.image, "product_id": row.product_id, "reason": error.reason, "message": str(error)}
         )
 
 
 def _silent(done: int, total: int, *, detail: str = "") -> None:
-    """Progress that nobody sees."""
+    """Show no progress."""
 
 
 def _holds_other_things(root: Path) -> bool:
-    """Whether a folder holds anything that an unfinished build of ours has not put there."""
+    """Return whether a folder contains anything that an unfinished build of ours has
+    not created.
+    """
     ours = {".lock", "work", "generations", "segments", "indexes", "bundles"}
     if not root.is_dir():
         return True

@@ -1,7 +1,8 @@
-"""What turns the items of one generation into those of the next: only what differs is written.
+"""Turn the items of one generation into those of the next, writing only differences.
 
-An entry (a row of the product table) that is as it was costs nothing; one whose data alone changed keeps its items; one
-whose photo changed gets new ones. A photo that nothing shows any more goes, with its garments and captions.
+An unchanged entry (a row of the product table) costs nothing; an entry with new data keeps its
+items; an entry with a new photo gets new ones. Photos that are no longer shown are removed with
+their garments and captions.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from fashionrec.store.item_writer import ItemWriter, product_words
 from fashionrec.store.items import ItemReader
 from fashionrec.store.rows import parse_table
 
-#: How much two boxes of one class in one photo overlap to be the same garment: its caption is kept.
+#: IoU from which two boxes of one class in one photo are the same garment, which keeps its caption.
 SAME_GARMENT = 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A row that the next generation holds. ``photo`` is the sha256 of its content; ``image`` is a path below ``base``."""
+    """A row of the next generation. ``photo`` is the sha256 of its content; ``image`` is a path
+    below ``base``.
+    """
 
     image: str
     base: str
@@ -39,9 +42,10 @@ class Wanted:
 
 @dataclass(frozen=True)
 class RowChanges:
-    """What makes the rows of one generation those of the next.
+    """Differences between the rows of two generations.
 
-    A row whose photo is another one, or was found anew, is both ``removed`` and ``added``: ``replaced`` of them.
+    A row with another photo, or newly processed, is both ``removed`` and ``added``; ``replaced``
+    counts these.
     """
 
     added: Sequence[Wanted] = ()
@@ -67,9 +71,10 @@ class RowChanges:
 def find_changes(
     before: Iterable[EntryText], wanted: Mapping[tuple[str, str], Wanted], kept: Collection[str]
 ) -> RowChanges:
-    """What differs between the rows of a generation and those ``wanted``, told apart by image and product.
+    """Compare the rows of a generation with those ``wanted``, by image and product.
 
-    ``kept`` are the photos whose stored result stays. What stays as it is is compared as text and not held.
+    ``kept`` are the photos whose stored results are reused. Unchanged rows are compared as text and
+    not kept in memory.
     """
     left = dict(wanted)
     changed: dict[tuple[str, str], tuple[EntryRow, Wanted]] = {}
@@ -97,20 +102,21 @@ def find_changes(
 
 
 def read_entry(stored: EntryText) -> EntryRow:
-    """A row of the product table with its data read."""
+    """Parse the data of a row of the product table."""
     return EntryRow(*stored[:-1], parse_table(stored.metadata))
 
 
-#: As :mod:`fashionrec.store.item_writer` writes the data of a row.
+#: Serializes the data of a row as :mod:`fashionrec.store.item_writer` does.
 _text = json.JSONEncoder(ensure_ascii=False).encode
 
 
 @dataclass
 class RowWriter:
-    """Writes changes over what ``before`` (None = nothing) holds, of which ``writer`` has a copy.
+    """Writes changes relative to ``before`` (None = nothing), of which ``writer`` has a copy.
 
-    ``kept`` are the photos whose stored result stays; for any other, ``new_photo`` gives it, its vectors and thumbnails
-    written. ``same_encoder`` says that caption vectors made before can still be compared.
+    ``kept`` are the photos whose stored results are reused; for others, ``new_photo`` returns the
+    result with vectors and thumbnails written. ``same_encoder`` says that existing caption vectors
+    stay comparable.
     """
 
     writer: ItemWriter
@@ -122,7 +128,7 @@ class RowWriter:
     _photos: dict[str, tuple[tuple[GarmentRow, ...], list[int], dict[int, CaptionRow]]] = field(default_factory=dict)
 
     def apply(self, changes: RowChanges) -> int:
-        """Write them; returns how many photos went, since no row shows them any more."""
+        """Write the changes; return how many photos were removed because no row shows them."""
         for old, row in changes.changed:
             self._change(old, row)
         for entry in changes.removed:
@@ -138,7 +144,7 @@ class RowWriter:
         if product_words(old.metadata) == product_words(row.metadata):
             columns = self.category_columns
             if [old.metadata.get(c) for c in columns] == [row.metadata.get(c) for c in columns]:
-                return  # a price, a stock count: nothing that decides which garment is the product, or what finds it
+                return  # a price, a stock count: nothing that decides which garment is the product, or how it is found
         self.writer.remove_items(old.entry_no)
         self._add_items(old.entry_no, row.product_id, row.photo, row.metadata)
 
@@ -148,7 +154,9 @@ class RowWriter:
         self._add_items(entry_no, row.product_id, row.photo, row.metadata)
 
     def _restore(self, product_id: str, photo: str) -> None:
-        """Items belong to a product and a photo: another entry of both may have been left without them."""
+        """Add items of a product and photo again: another entry of both may have left them without
+        items.
+        """
         for entry_no, metadata in self.writer.entries_of(product_id, photo):
             self._add_items(entry_no, product_id, photo, metadata)
 
@@ -162,7 +170,9 @@ class RowWriter:
             self.writer.add_item(item_id(product_id, photo, garment), entry_no, number, product_id, worn_with, words)
 
     def _photo(self, sha256: str) -> tuple[tuple[GarmentRow, ...], list[int], dict[int, CaptionRow]]:
-        """A photo's garments, their numbers, and their captions by position; written first where it is new."""
+        """Return a photo's garments, their numbers, and their captions by position; write them
+        first if new.
+        """
         if sha256 in self._photos:
             return self._photos[sha256]
         old = self.before.photo(sha256) if self.before else None
@@ -181,7 +191,7 @@ class RowWriter:
         return known
 
     def _carried(self, old: PhotoRow, new: PhotoRow, captions: dict[int, CaptionRow]) -> dict[int, CaptionRow]:
-        """Captions of garments that are seen again: of the same class, in nearly the same box."""
+        """Return captions of garments that were found again: same class, nearly the same box."""
         if not self.same_encoder:
             return {}
         carried: dict[int, CaptionRow] = {}

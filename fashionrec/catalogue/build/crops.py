@@ -1,4 +1,6 @@
-"""Crops whose vectors are known already: another detector, or another threshold, often cuts a garment just the same."""
+"""Reuse vectors of identical crops: another detector or threshold often cuts a garment the same
+way.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,10 @@ from fashionrec.store.vectors import open_store
 
 
 class KnownCrops:
-    """The crops of a generation, by photo and rectangle. None where it embedded with another encoder, or cut otherwise.
+    """Crops of a generation, by photo and rectangle. Empty if it used another encoder or other
+    crops.
 
-    Safe to ask from several threads. ``found`` counts the crops that were known.
+    Thread-safe. ``found`` counts the reused crops.
     """
 
     def __init__(
@@ -39,7 +42,9 @@ class KnownCrops:
         self._vectors = open_store(generation.root, generation.manifest.segments, "image")
 
     def find(self, photo: str, rectangle: Rectangle) -> tuple[bytes, bytes] | None:
-        """The vector (float32 bytes) and thumbnail (JPEG bytes) of a crop of a photo (sha256); None where it is new."""
+        """Return vector (float32 bytes) and thumbnail (JPEG bytes) of a crop of a photo (sha256);
+        None if it is new.
+        """
         if self._items is None:
             return None
         stored = self._items.photo(photo)
@@ -56,7 +61,7 @@ class KnownCrops:
         return None
 
     def _check(self) -> None:
-        """The vectors are those that were written. Raises :class:`CatalogueError`."""
+        """Check that the vectors are those that were written. Raises :class:`CatalogueError`."""
         with self._lock:
             if not self._is_checked:
                 self._generation.check(contents=True, below="segments/")

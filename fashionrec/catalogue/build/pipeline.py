@@ -1,10 +1,11 @@
-"""From photos to garments with vectors and thumbnails: decode, detect in batches, crop, embed in batches.
+"""Turn photos into garments with vectors and thumbnails: decode, detect in batches, crop, embed in
+batches.
 
-What comes out depends on a photo's content, the bundles and the settings alone.
+Results depend only on a photo's content, the bundles and the settings.
 
-Photos are decoded in processes of their own, so that a file which crashes or stalls a decoder costs
-one row. The networks run in threads of this process, as many as cores, each with a whole batch and a
-session of one thread: they never wait for each other, as threads within one call do after every
+Photos are decoded in separate processes, so that a file which crashes or hangs a decoder costs one
+row. Networks run in threads of this process, one per core, each with a whole batch and a
+single-threaded session: unlike threads within one call, they never wait for each other after every
 layer, and they share the weights. Crops of several photos are embedded together, so that the
 encoder's weights are read from memory once for many.
 """
@@ -43,17 +44,18 @@ if TYPE_CHECKING:
 
 #: Pixels ``(left, top, right, bottom)`` that a crop is cut from.
 Rectangle = tuple[int, int, int, int]
-#: A crop's vector (float32 bytes) and thumbnail (JPEG bytes) where they are known already: asked by photo and rectangle.
+#: Returns a crop's vector (float32 bytes) and thumbnail (JPEG bytes) if known, by photo and
+#: rectangle.
 Known = Callable[[str, Rectangle], "tuple[bytes, bytes] | None"]
 Outcome = tuple[str, "FoundPhoto | ImageError"]
 
-#: Pixels of decoded photos that are held at a time, one photo apart: 4 bytes each.
+#: Maximum pixels of decoded photos in memory, beyond one photo: 4 bytes each.
 _HELD = 64_000_000
 
 
 @dataclass(frozen=True)
 class Models:
-    """What finds garments and what embeds them, and how they are run."""
+    """The detector and the encoder, and how to run them."""
 
     finder: GarmentFinder
     embedder: Embedder
@@ -68,8 +70,11 @@ def open_models(
     photos: int = 0,
     log: Callable[[str], None] | None = None,
 ) -> Models:
-    """Both models with the settings' thresholds and device, and how to run them: by the settings, else by measurement where
-    ``photos`` (to come) are enough for that to pay."""
+    """Open both models with the configured thresholds and device.
+
+    How they run is decided by the settings, or by measurement if ``photos`` (to come) are enough
+    for that to pay off.
+    """
     from fashionrec.embedder.embed import Embedder
 
     plan = plan_for(detector, embedder, config, photos=photos, log=log)
@@ -93,11 +98,13 @@ def find_garments(
     known: Known,
     seconds: MutableMapping[str, float],
 ) -> Iterator[list[Outcome]]:
-    """Outcomes of photos (sha256 and path), some at a time, in order. A photo that cannot be used is an error as a value.
+    """Yield results of photos (sha256 and path), several at a time, in order. Unusable photos are
+    returned as errors.
 
-    Crops that ``known`` knows are not embedded again; it is asked by the thread that iterates. ``photos`` are iterated by
-    another, a bounded number ahead. The time of each stage is added to ``seconds`` (``read``, ``detect``, ``embed``): of work,
-    over all cores. Whatever ends the iteration (the end, an error, an interrupt, ``close``) ends all threads and processes.
+    Crops that ``known`` returns are not embedded again; it is called in the thread that iterates.
+    ``photos`` are read by another thread, a bounded number ahead. The time of each stage is added
+    to ``seconds`` (``read``, ``detect``, ``embed``), over all cores. When the iteration ends for
+    any reason (done, an error, an interrupt, ``close``), all threads and processes end.
     """
     run = _Run(models, config, known, seconds)
     try:
@@ -108,7 +115,9 @@ def find_garments(
 
 @dataclass(eq=False)
 class _Held:
-    """A photo on its way. ``left`` counts its garments that have no vector yet; None before they are found."""
+    """A photo in progress. ``left`` counts its garments without a vector; None before they are
+    found.
+    """
 
     digest: str
     path: Path
@@ -133,7 +142,7 @@ class _Held:
 
 
 class _Room:
-    """Bounds what is held at a time: so many photos, and so many of their pixels, but always one photo."""
+    """Limits the photos in progress by number and pixels, but always admits one."""
 
     def __init__(self, photos: int, pixels: int, full: Callable[[], None]) -> None:
         self._photos, self._pixels, self._told = photos, pixels, full
@@ -143,7 +152,7 @@ class _Room:
         self.full = False
 
     def enter(self, pixels: int) -> bool:
-        """Wait for room; False once it is closed."""
+        """Wait for room; return False once closed."""
         with self._change:
             while not self._closed and self._count and not self._fits(pixels):
                 if not self.full:
@@ -174,9 +183,10 @@ _WAKE, _END = object(), object()
 
 
 class _Run:
-    """One run: a thread that fetches decoded photos, workers that run the networks, and the caller's thread between them.
+    """One run: a thread that fetches decoded photos, workers that run the networks, and the
+    caller's thread between them.
 
-    Only the caller's thread reads and changes what is on its way; the others tell it what they did through ``_events``.
+    Only the caller's thread changes the photos in progress; the others report through ``_events``.
     """
 
     def __init__(self, models: Models, config: Config, known: Known, seconds: MutableMapping[str, float]) -> None:
@@ -222,7 +232,8 @@ class _Run:
             jobs,
             self.finder.settings.images,
             timeout=self.config.build.photo_timeout,
-            workers=self.config.build.workers or max(2, self.plan.decoders),  # processes, also where one could do it
+            workers=self.config.build.workers
+            or max(2, self.plan.decoders),  # several processes, even if one would be fast enough
             least=self.finder.least,
             stop=self._stop,
             seconds=lambda spent: self._events.put(("read", spent)),
@@ -247,7 +258,9 @@ class _Run:
     # --- the workers
 
     def _detect(self, batch: Sequence[_Held]) -> None:
-        """Garments of photos of one shape; those decoded at a part of their size that shows too little are read again."""
+        """Detect garments in photos of one shape; photos decoded too small for their garments are
+        read again.
+        """
         found = self.finder.detect([held.photo for held in batch if held.photo])
         for held, garments in zip(batch, found, strict=True):
             self._choose(held, garments)
@@ -255,7 +268,7 @@ class _Run:
     def _choose(self, held: _Held, garments: Sequence[Garment]) -> None:
         assert held.photo is not None
         held.garments = self.finder.or_whole(held.photo, garments)
-        try:  # not in a process of its own: this JPEG was decoded once, to the end
+        try:  # not in a separate process: this JPEG was decoded completely before
             held.photo = self.finder.complete(PhotoGarments(held.path, held.photo, held.garments))
         except ImageError as error:  # removed or changed meanwhile
             held.error = error
@@ -273,7 +286,9 @@ class _Run:
         ]
 
     def _thumbnail(self, crop: Image.Image, picture: Image.Image) -> bytes:
-        """Of what the encoder sees, where that is all of the crop and large enough: a crop is made smaller once only."""
+        """Return the encoder's input as thumbnail if it shows the whole crop and is large enough,
+        so that a crop is scaled down only once.
+        """
         side = self.config.build.thumbnail
         square = crop.width == crop.height and picture.width == picture.height
         smaller = side <= picture.width <= crop.width
@@ -284,7 +299,9 @@ class _Run:
     def _next_event(self) -> Any:
         while True:
             try:
-                return self._events.get(timeout=1.0)  # not for ever: an interrupt is not heard then on some systems
+                return self._events.get(
+                    timeout=1.0
+                )  # with a time-out, because some systems do not deliver interrupts otherwise
             except Empty:
                 continue
 
@@ -343,8 +360,11 @@ class _Run:
         self._room.leave(pixels=held.pixels)
 
     def _hand_out(self) -> None:
-        """Give the workers what is ready, one task more than there are workers: full batches of crops first, which make room;
-        then photos. What is less than a batch goes only where a worker would be idle and nothing comes before it is done."""
+        """Give the workers what is ready, one task more than there are workers.
+
+        Full batches of crops come first, because they free memory; then photos. Partial batches run
+        only if a worker would otherwise idle and nothing earlier will be ready.
+        """
         while self._running <= self.plan.workers:
             idle = self.plan.workers - self._running
             last = idle > 0 and (self._ended or self._room.full)
@@ -358,7 +378,9 @@ class _Run:
                 return
 
     def _photos(self, last: bool) -> list[_Held]:
-        """A batch of photos of one shape; ``last``: or less, with the photo that waits longest."""
+        """Return a batch of photos of one shape; if ``last``, a smaller one with the photo that has
+        waited longest.
+        """
         size = self.plan.detector_batch
         waiting = [photos for photos in self._undetected.values() if photos]
         if not waiting:

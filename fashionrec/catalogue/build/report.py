@@ -1,4 +1,4 @@
-"""What a build did: as a document, as a page, and as one line for logs."""
+"""The report of a build: a document, a page, and one line for logs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fashionrec.models.runs import now
 from fashionrec.store.generations import folder_of
 from fashionrec.store.manifest import IndexEntry
 
-#: In the catalogue's folder: the last build's report, and one line for every build.
+#: Files in the catalogue's folder: the last build's report, and a log with one line per build.
 REPORT, PAGE, LOG = "report.json", "report.html", "builds.jsonl"
 
 _STAGES = {
@@ -30,11 +30,12 @@ _SHOWN = 500  # failures on the page
 
 @dataclass
 class BuildReport:
-    """What a build did.
+    """The result of a build.
 
-    ``photos`` counts different photos: ``reused`` from the generation before, ``resumed`` from a build that did not end,
-    ``embedded`` now. ``crops_reused`` are garments of the last whose crop was known. ``entries`` counts rows added,
-    changed, replaced (another photo), removed and kept; ``added`` and ``removed`` count products.
+    ``photos`` counts distinct photos: ``reused`` from the previous generation, ``resumed`` from an
+    unfinished build, ``embedded`` now. ``crops_reused`` are garments of the latter whose crop was
+    known. ``entries`` counts rows added, changed, replaced (another photo), removed and kept;
+    ``added`` and ``removed`` count products.
     """
 
     rows: int = 0
@@ -72,7 +73,7 @@ class BuildReport:
 
 
 def write_report(root: Path, document: dict[str, Any]) -> None:
-    """Leave a build's report, its page and its line of the log in the catalogue's folder."""
+    """Write a build's report, its page and its log line into the catalogue's folder."""
     folder = folder_of(root)
     folder.write(REPORT, dump_json(document))
     folder.write(PAGE, report_page(document, root.name))
@@ -80,7 +81,9 @@ def write_report(root: Path, document: dict[str, Any]) -> None:
 
 
 def log_line(document: dict[str, Any]) -> str:
-    """A build as one line of JSON: counts, failures by reason, time of each stage, throughput, the index as measured."""
+    """Return a build as one line of JSON: counts, failures by reason, seconds per stage,
+    throughput, the index as measured.
+    """
     left_out = ("failures", "index")
     line = {"time": now(), **{key: value for key, value in document.items() if key not in left_out}}
     index = document.get("index") or {}
@@ -91,7 +94,7 @@ def log_line(document: dict[str, Any]) -> str:
 
 
 def report_page(document: dict[str, Any], name: str) -> str:
-    """The report as one self-contained HTML page."""
+    """Return the report as one self-contained HTML page."""
     seconds = {stage: value for stage, value in document["seconds"].items() if value}
     total = sum(seconds.values()) or 1.0
     stages = [
@@ -108,14 +111,14 @@ def report_page(document: dict[str, Any], name: str) -> str:
     ]
     entries = document["entries"]
     work = [
-        ("photos embedded now", f"{document['embedded']:,} ({document['photos_per_second']:.1f} a second)"),
-        ("photos as before", f"{document['reused']:,}"),
-        ("photos from a build that did not end", f"{document['resumed']:,}"),
+        ("photos embedded", f"{document['embedded']:,} ({document['photos_per_second']:.1f} a second)"),
+        ("photos unchanged", f"{document['reused']:,}"),
+        ("photos resumed from an unfinished build", f"{document['resumed']:,}"),
         ("photos without a detection", f"{document['without_detection']:,}"),
-        ("garments whose crop was known", f"{document['crops_reused']:,}"),
+        ("garments with identical crops", f"{document['crops_reused']:,}"),
         ("products added, removed", f"{document['added']:,}, {document['removed']:,}"),
         *((f"rows {what}", f"{entries[what]:,}") for what in ("added", "changed", "replaced", "removed", "kept")),
-        ("rows given twice", f"{document['duplicate_rows']:,}"),
+        ("duplicate rows", f"{document['duplicate_rows']:,}"),
         ("compacted", "yes" if document["compacted"] else "no"),
     ]
     known = document["index"]

@@ -1,4 +1,4 @@
-"""A sample of the photos that will be indexed: what a conversion of their models is judged on."""
+"""Sample the photos to index, to test converted models on them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Crops:
-    """Crops with the product that each is known to show, and the photo that it is of."""
+    """Crops with the product that each is known to show, and the photo it comes from."""
 
     pictures: list[Image.Image] = field(default_factory=list)
     products: list[str | None] = field(default_factory=list)
@@ -29,7 +29,7 @@ class Crops:
 
 
 class Sample:
-    """Photos of some of the rows, decoded once: of products with several photos first, by turns."""
+    """Photos of some rows, decoded once: products with several photos first, in turn."""
 
     def __init__(self, rows: Sequence[ProductRow], detector: Bundle | None, embedder: Bundle, config: Config) -> None:
         self.rows, self.config = rows, config
@@ -55,7 +55,9 @@ class Sample:
 
     @cached_property
     def crops(self) -> Crops:
-        """Garments of the sample, as a build cuts them. A product's photo is known to show it in its most confident garment."""
+        """Garments of the sample, cropped as in a build. A product's photo shows it in its most
+        confident garment.
+        """
         from fashionrec.embedder.embed import Embedder
 
         config, project = self.config, self.config.project

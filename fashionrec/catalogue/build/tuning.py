@@ -1,7 +1,8 @@
-"""How the networks are run while a catalogue is built: how many at a time, with how many threads, in what batches.
+"""Choose how networks run during a build: how many at a time, with how many threads and in which
+batches.
 
-What is fastest depends on the machine and the models, so it is measured once for each and kept in the
-user's cache folder. It decides how long a build takes, not what it makes (beyond rounding).
+The fastest way depends on machine and models, so it is measured once for each and kept in the
+user's cache folder. It affects the speed of a build, not its results (beyond rounding).
 """
 
 from __future__ import annotations
@@ -22,25 +23,27 @@ if TYPE_CHECKING:
     from fashionrec.config import Config
     from fashionrec.models.bundle import Bundle
 
-#: Calls that run at a time: threads in, a function that runs one batch of a size out.
+#: Maps a number of threads to a function that runs one batch of a size.
 Runner = Callable[[int], Callable[[int], object]]
 Clock = Callable[[], float]
-#: Finds a plan for the models on so many cores: :func:`measured`.
+#: Finds a plan for the models on a number of cores: :func:`measured`.
 Measure = Callable[["Bundle | None", "Bundle", "Config", int, Clock], "Plan"]
 
 FILE = "tuning.json"
-#: Batches that are tried, and how many garments a photo has for the weighing of the two networks.
+#: Batch sizes to try, and garments per photo for weighing the two networks.
 _BATCHES = (1, 4, 16)
 _GARMENTS = 1.5
-#: A larger batch is kept only where it is so much faster; and none is tried after a call of so many seconds.
+#: A larger batch must be this much faster; and none is tried after a call of this many seconds.
 _FASTER = 1.03
 _LONG = 1.0
-_DECODERS = 16  # processes at most
+_DECODERS = 16  # maximum number of processes
 
 
 @dataclass(frozen=True)
 class Plan:
-    """``workers`` run a network each, with ``threads`` threads and in batches; ``decoders`` are processes that decode photos."""
+    """A plan: ``workers`` run one network each, with ``threads`` threads and in batches;
+    ``decoders`` are processes that decode photos.
+    """
 
     workers: int
     threads: int
@@ -60,10 +63,12 @@ def plan_for(
     measure: Measure | None = None,
     cpu: str | None = None,
 ) -> Plan:
-    """The settings' batches and threads; what they leave open is looked up, or measured where ``photos`` are enough for that
-    (``build.measure_from``), or else a guess that is good on CPUs: a worker a core, photos one at a time, crops in dozens.
+    """Return the plan by the settings; what they leave open is looked up, measured or guessed.
 
-    What is measured is kept for the processor ``cpu`` (default: this one)."""
+    It is measured if ``photos`` are enough (``build.measure_from``). The guess suits CPUs: one
+    worker per core, photos one at a time, crops by the dozen. Measurements are kept for the
+    processor ``cpu`` (default: this one).
+    """
     cores = config.project.threads or available_cores()
     guess = Plan(cores, 1, 1, 16, max(2, min(cores, _DECODERS)))
     own = (config.detector.batch, config.embedder.batch)
@@ -75,7 +80,7 @@ def plan_for(
     plan = _understood(kept.get(key), cores)
     if plan is None:
         if log:
-            log("measuring how the models run fastest here (once)")
+            log("measuring the fastest way to run the models here (once)")
         plan = (measure or measured)(detector, embedder, config, cores, clock)
         _keep(file, {**kept, key: asdict(plan)})
         if log:
@@ -87,14 +92,14 @@ def plan_for(
 
 
 def cache_folder(config: Config) -> Path:
-    """``project.cache``, or the folder that the system has for such files. It need not be there, nor be writable."""
+    """Return ``project.cache``, or the system's cache folder. It may not exist or be read-only."""
     if config.project.cache:
         return Path(config.project.cache)
     return user_cache()
 
 
 def processor() -> str:
-    """What the CPU calls itself."""
+    """Return the CPU's model name."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -105,8 +110,10 @@ def processor() -> str:
 
 
 def fastest(runners: Sequence[tuple[Runner, float]], cores: int, clock: Clock) -> tuple[int, tuple[int, ...]]:
-    """Threads of a call, and each runner's batch, that take the least time for one photo; each runner is weighed by how often a
-    photo asks it. As many calls run at a time as ``cores`` allow."""
+    """Return the threads per call and each runner's batch that minimise the time per photo.
+
+    Each runner is weighed by its calls per photo. As many calls run at a time as ``cores`` allow.
+    """
     best: tuple[float, int, tuple[int, ...]] | None = None
     for threads in sorted({1, *(part for part in (2, 4) if cores % part == 0 and part <= cores), cores}):
         seconds, batches = 0.0, []
@@ -136,7 +143,7 @@ def _best_batch(call: Callable[[int], object], workers: int, clock: Clock) -> tu
 
 
 def _together(call: Callable[[int], object], size: int, workers: int, clock: Clock) -> float:
-    """Seconds that ``workers`` calls at a time take."""
+    """Return the seconds of ``workers`` simultaneous calls."""
     failed: list[BaseException] = []
 
     def run() -> None:
@@ -157,7 +164,7 @@ def _together(call: Callable[[int], object], size: int, workers: int, clock: Clo
 
 
 def measured(detector: Bundle | None, embedder: Bundle, config: Config, cores: int, clock: Clock) -> Plan:
-    """The plan that is fastest for these models on ``cores`` cores."""
+    """Measure the fastest plan for these models on ``cores`` cores."""
     runners: list[tuple[Runner, float]] = [(_embedding(embedder, config), _GARMENTS)]
     if detector is not None:
         runners.append((_detecting(detector, config), 1.0))
@@ -219,7 +226,7 @@ def _kept(file: Path) -> dict[str, Any]:
 
 
 def _understood(entry: Any, cores: int) -> Plan | None:
-    """A plan as it was kept; None for what is none, or asks for more than there is."""
+    """Parse a stored plan; return None if it is invalid or needs more than there is."""
     try:
         plan = Plan(**entry)
         numbers = asdict(plan).values()

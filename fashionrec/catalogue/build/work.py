@@ -1,7 +1,7 @@
-"""The work of a build: what photos give, by the models and settings of a build, written into a journal.
+"""Process the photos of a build with its models and settings, and write the results into a journal.
 
-It knows no rows and no generation: a build does all of its photos here, and another worker could do a part of them into a
-journal of its own.
+This knows no rows and no generation: a build does all of its photos here, and another worker could
+do a part of them with its own journal.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ if TYPE_CHECKING:
     from fashionrec.store.journal import FoundPhoto, Journal
 
 
-#: Seconds between two commits of the journal at least: each writes and syncs some pages beside what is new.
+#: Minimum seconds between two commits of the journal: each writes and syncs some pages besides new
+#: data.
 _COMMIT_EVERY = 2.0
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides what a photo gives: the models and the settings."""
+    """Everything that determines the result for a photo: models and settings."""
 
     detector: Bundle | None
     embedder: Bundle
@@ -38,14 +39,14 @@ class Recipe:
 
     @cached_property
     def settings(self) -> CatalogueSettings:
-        """The settings as the catalogue remembers them, with the :attr:`key`."""
+        """The settings as the catalogue stores them, with the :attr:`key`."""
         settings = CatalogueSettings.of_config(self.config, detect=self.detector is not None)
         models = [None if self.detector is None else self.detector.fingerprint, self.embedder.fingerprint]
         return settings._replace(build_key=fingerprint({"settings": settings.to_dict(), "models": models}))
 
     @property
     def key(self) -> str:
-        """The same for recipes by which every photo gives the same."""
+        """Equal for recipes that give the same results for every photo."""
         assert self.settings.build_key is not None
         return self.settings.build_key
 
@@ -61,14 +62,14 @@ def work_on(
     log: Callable[[str], None],
     clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, ImageError]:
-    """Work on photos (sha256 and path) and record what they give; returns those that cannot be used.
+    """Process photos (sha256 and path) and record the results; return the unusable ones.
 
-    Finished photos are committed as soon as there are ``build.checkpoint`` of them, but not more often
-    than every two seconds (by ``clock``): a kill costs what was finished since, and what was under way.
+    Finished photos are committed every ``build.checkpoint`` photos, but at most every two seconds
+    (by ``clock``): a kill costs what was finished since, and what was in progress.
 
     The sha256 is that of :func:`fashionrec.photos.images.photo_digest`. ``known`` and ``seconds``
-    are those of :func:`find_garments` (``seconds`` a ``Counter``); ``progress`` is told
-    photos done, garments found and photos that cannot be used, after each batch.
+    are those of :func:`find_garments` (``seconds`` a ``Counter``); ``progress`` is called with
+    photos done, garments found and unusable photos after each batch.
     """
     models = open_models(recipe.detector, recipe.embedder, recipe.config, photos=len(photos), log=log)
     finished: list[FoundPhoto] = []
