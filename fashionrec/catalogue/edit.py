@@ -16,6 +16,7 @@ from fashionrec.catalogue.build.build import Edit, Progress, edit_catalogue
 from fashionrec.catalogue.build.changes import read_entry
 from fashionrec.catalogue.build.report import BuildReport
 from fashionrec.catalogue.compaction import compact_segments
+from fashionrec.common.text import plural
 from fashionrec.config import Config
 from fashionrec.errors import CatalogueError, DataError
 from fashionrec.store import generations
@@ -55,7 +56,8 @@ def remove_products(root: Path, product_ids: Iterable[str], config: Config) -> t
         known.update(entry.product_id for entry in there)
         if not known:
             raise DataError(
-                f"none of the {len(wanted)} products exists in {root}", hint="fashionrec catalogue show --product ID"
+                f"none of {plural(len(wanted), 'product')} exists in {root}",
+                hint="fashionrec catalogue show --product ID",
             )
         if len(there) == items.count("entries"):
             raise DataError(f"this would remove everything from {root}", hint="delete the folder instead")
@@ -100,7 +102,8 @@ def update_products(root: Path, records: Sequence[Mapping[str, Any]], config: Co
                     hint="remove the column image to change all photos of a product",
                 )
             raise DataError(
-                f"none of the {len(products)} products exists in {root}", hint="fashionrec catalogue show --product ID"
+                f"none of {plural(len(products), 'product')} exists in {root}",
+                hint="fashionrec catalogue show --product ID",
             )
         return Edit(rows, there)
 

@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 
 from fashionrec.common.batches import batched
+from fashionrec.common.text import plural
 from fashionrec.errors import DataError
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class VectorFile:
         except (OSError, ValueError) as error:
             raise DataError(f"{path} is not an array of vectors: {error}", hint="export it again") from None
         if vectors.ndim != 2 or len(vectors) != count or vectors.dtype != np.float32:
-            raise DataError(f"{path} holds {vectors.dtype} {vectors.shape}, not float32 of {count} rows")
+            raise DataError(f"{path} holds {vectors.dtype} {vectors.shape}, not float32 of {plural(count, 'row')}")
         self.count, self.dim = vectors.shape
         del vectors  # pages of a mapped file stay in memory as long as it is mapped
         self._block = lru_cache(16)(self._read)

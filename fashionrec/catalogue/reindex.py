@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fashionrec.common.system import link
+from fashionrec.common.text import plural
 from fashionrec.config import Config
 from fashionrec.store import generations
 from fashionrec.store.approximate import left_out_rows
@@ -49,7 +50,7 @@ def _convert_vectors(writer: GenerationWriter, dtype: str) -> int:
             continue
         if writer.previous:
             writer.previous.check(contents=True, below=f"segments/{old}/")
-        writer.log(f"{old}: {entry.count:,} vectors to {dtype}")
+        writer.log(f"{old}: {plural(entry.count, 'vector')} to {dtype}")
         blocks = _blocks(VectorStore([(old, opened)]))
         new = writer.write_segment(f"{number:03d}-{entry.kind}", blocks, entry, dtype=dtype)
         for file in generations.folder_of(root).entries(f"segments/{old}"):

@@ -1,4 +1,4 @@
-"""From a question to an answer: detect, embed, search, filter, fuse, one hit per product."""
+"""Answer queries: detect, embed, search, filter, fuse, one hit per product."""
 
-#: Photos that are detected and embedded together.
+#: Photos per batch of detection and embedding.
 BATCH = 8

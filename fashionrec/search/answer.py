@@ -1,4 +1,6 @@
-"""What a query was answered: everything that was asked, what was found, and all of it as a document, rows or a page."""
+"""The answer to a query: the query with all its options, the results, and renderings as document,
+rows and page.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from fashionrec.common.text import plural
 from fashionrec.errors import UsageError
 from fashionrec.search.result import STAGES, GarmentAnswer, QueryResult
 
@@ -16,15 +19,16 @@ if TYPE_CHECKING:
     from fashionrec.search.query import Query
 
 
-#: What an answer had of itself when it was to one question: of ``results[0]`` now.
+#: Attributes that an answer to one query used to have; now those of ``results[0]``.
 _OF_ONE_RESULT = frozenset({"photo", "width", "height", "text", "seen", "classes", "source", "vectors", "outfit"})
 
 
 class Answer:
-    """The answer to one query: ``query`` with every option as it was applied, and in ``outcomes`` for each photo its
-    result or the error that stands for it; one result where no photos, or merged ones, were asked with.
+    """The answer to one query.
 
-    Pages and notebooks show the catalogue's thumbnails, which must still lie in its folder; it need not be open.
+    ``query`` has every option as it was applied, ``outcomes`` the result or error of each photo;
+    one result for texts, items or merged photos. Pages and notebooks show the catalogue's
+    thumbnails, which must still be in its folder; the catalogue may be closed.
     """
 
     def __init__(self, query: Query, catalogue: Catalogue) -> None:
@@ -46,12 +50,12 @@ class Answer:
 
     @property
     def notes(self) -> list[str]:
-        """What a person should be told, of all results."""
+        """Notes for the user, of all results."""
         return [note for result in self.results for note in result.notes]
 
     @property
     def timings_ms(self) -> dict[str, float]:
-        """Milliseconds of each stage, of all results."""
+        """Milliseconds per stage, over all results."""
         return {stage: sum(result.timings_ms[stage] for result in self.results) for stage in STAGES}
 
     if not TYPE_CHECKING:  # until 0.3
@@ -69,7 +73,9 @@ class Answer:
         return len(self.results)
 
     def to_dict(self, *, explain: bool = False) -> dict[str, Any]:
-        """The contract of ``fashionrec query --json``; with ``explain`` what each score is made of, and the notes."""
+        """Return the document of ``fashionrec query --json``; ``explain`` adds the parts of each
+        score, and notes.
+        """
         documents = [result.to_dict(explain=explain) for result in self.results]
         failures = [{"error": str(error), "reason": getattr(error, "reason", "usage")} for error in self.failures]
         if self.query.is_single:
@@ -77,13 +83,15 @@ class Answer:
         return {"answers": documents, "failures": failures}
 
     def to_rows(self) -> list[dict[str, Any]]:
-        """One row for each hit, by the columns of ``query --csv``."""
+        """Return one row per hit, with the columns of ``query --csv``."""
         from fashionrec.search.render.tables import rows_of
 
         return [row for row, _ in rows_of(self.results)]
 
     def to_dataframe(self) -> pandas.DataFrame:
-        """The rows as a pandas ``DataFrame``. Raises :class:`MissingExtra` where pandas is not installed."""
+        """Return the rows as a pandas ``DataFrame``. Raises :class:`MissingExtra`
+        without pandas.
+        """
         from fashionrec.common.extras import load
         from fashionrec.search.render.tables import COLUMNS
 
@@ -91,13 +99,13 @@ class Answer:
         return frames.DataFrame(self.to_rows(), columns=list(COLUMNS))
 
     def to_html(self) -> str:
-        """The page of ``query --html``, complete in one file."""
+        """Return the page of ``query --html``, complete in one file."""
         from fashionrec.search.render.page import answer_page
 
         return answer_page(self.catalogue, self.results)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the page, in a frame of its own so that neither's styles reach the other."""
+        """Return the page for a notebook, in a frame, so that styles do not mix."""
         from html import escape
 
         style = "width:100%;height:640px;border:0"
@@ -106,4 +114,4 @@ class Answer:
     def __repr__(self) -> str:
         hits = sum(len(garment.hits) for garment in self.garments)
         failed = f", {len(self.failures)} failures" if self.failures else ""
-        return f"<Answer: {len(self.results)} results, {len(self.garments)} garments, {hits} hits{failed}>"
+        return f"<Answer: {plural(len(self.results), 'result')}, {plural(len(self.garments), 'garment')}, {plural(hits, 'hit')}{failed}>"

@@ -1,4 +1,4 @@
-"""A question as the encoder embedded it: what is ranked, and what can be asked again with other settings."""
+"""An embedded query, which can be ranked, and searched again with other settings."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ if TYPE_CHECKING:
 
 
 class Lexical(NamedTuple):
-    """What full-text search found: the ``numbers`` of every item that holds a word, in order, and their ``relevance`` (0..1);
-    those ``first`` in it, which it brings in; and how many are to be looked for by vector at least."""
+    """Results of full-text search.
+
+    ``numbers`` of every item with a matching word, ascending, and their ``relevance`` (0..1); those
+    ``first`` in relevance, which become candidates; and the minimum number of candidates by vector.
+    """
 
     numbers: np.ndarray
     relevance: np.ndarray
@@ -21,7 +24,7 @@ class Lexical(NamedTuple):
     look_for: int = 0
 
     def relevance_of(self, numbers: Sequence[int]) -> dict[int, float]:
-        """The relevance of some items by number, 0 where they hold no word."""
+        """Return the relevance of some items by number, 0 without a matching word."""
         import numpy as np
 
         at = np.minimum(np.searchsorted(self.numbers, numbers), len(self.numbers) - 1)
@@ -30,16 +33,17 @@ class Lexical(NamedTuple):
 
 
 class EmbeddedQuery(NamedTuple):
-    """One garment or text, ready to be compared with a catalogue's vectors.
+    """One garment or text, ready to compare with a catalogue's vectors.
 
     Attributes:
-        garment: What hits are found for; those of its class are preferred.
-        vector: float32 [d], unit length, compared with the garments' image vectors; None where matching words alone decide.
-        caption: float32 [d], unit length, compared with the captions' vectors; None where captions are not compared.
-        lexical: Items that hold words of the text.
-        classes: Classes preferred beside the garment's own.
-        by_text: The vector is of the text tower, which an index of pictures may not serve.
-        without: Products that are left out.
+        garment: The query garment; hits of its class are preferred.
+        vector: float32 [d], unit length, compared with image vectors; None if only matching words
+            count.
+        caption: float32 [d], unit length, compared with caption vectors; None without captions.
+        lexical: Items with words of the text.
+        classes: Preferred classes besides the garment's own.
+        by_text: The vector comes from the text encoder, for which an index of images may not work.
+        without: Excluded products.
     """
 
     garment: Garment

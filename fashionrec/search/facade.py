@@ -1,4 +1,4 @@
-"""``fashionrec.Catalogue``: a catalogue that can be asked, as the library hands it out."""
+"""``fashionrec.Catalogue``: a searchable catalogue, as the library exports it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,16 @@ if TYPE_CHECKING:
 
 
 class Catalogue(OpenCatalogue):
-    """One generation of a catalogue, open to be asked: what :class:`fashionrec.catalogue.catalogue.Catalogue` is, and search."""
+    """One generation of a catalogue, open for searching.
+
+    Extends :class:`fashionrec.catalogue.catalogue.Catalogue` by search.
+    """
 
     @classmethod
     def open(cls, path: str | Path, config: Config | Resolved | None = None, *, at_once: bool = False) -> Self:
-        """Open a catalogue folder, by the settings of the environment and the defaults where ``config`` is not given."""
+        """Open a catalogue folder. Without ``config``, settings come from the environment and the
+        defaults.
+        """
         return super().open(path, load_config() if config is None else config, at_once=at_once)
 
     def search(
@@ -53,20 +58,23 @@ class Catalogue(OpenCatalogue):
         describe: Describe | None = None,
         photo: PhotoSource | None = None,
     ) -> Answer:
-        """Search for what looks like the garments of photos, fits words, or looks like items of the catalogue.
+        """Search by photo, text or item of the catalogue.
 
-        Takes every option of ``fashionrec query``; :class:`fashionrec.search.query.Query` says what each is. Photos are paths,
-        bytes, PIL images or arrays (uint8 [height, width, 3], RGB), one or a list; ``box`` is x1, y1, x2, y2 in pixels of the
-        upright photo; ids are of items or products. What is None is as the settings say. ``caption`` and ``translate`` name who
-        describes the garments of photos, and who translates words: all but the catalogue's own encoder (``local``) are sent
-        them; ``describe`` is a function of your own (:data:`fashionrec.captioner.job.photos.Describe`). ``photo`` is the name
-        that ``photos`` had, until 0.3.
+        Takes every option of ``fashionrec query``, described in
+        :class:`fashionrec.search.query.Query`. Photos are paths, bytes, PIL images or arrays (uint8
+        [height, width, 3], RGB), one or a list; ``box`` is x1, y1, x2, y2 in pixels of the upright
+        photo; ids are of items or products. Options that are None come from the settings.
+        ``caption`` and ``translate`` name who captions garments and translates texts: all but the
+        catalogue's own encoder (``local``) receive them; ``describe`` is a function of your own
+        (:data:`fashionrec.captioner.job.photos.Describe`). ``photo`` is the old name of ``photos``,
+        until 0.3.
 
-        Returns an :class:`fashionrec.search.answer.Answer`: ``garments`` with their hits, for several photos ``results`` with
-        the garments of each. Thread-safe.
+        Returns an :class:`fashionrec.search.answer.Answer`: ``garments`` with their hits, for
+        several photos ``results`` with the garments of each. Thread-safe.
 
-        Raises :class:`UsageError` for what cannot be asked or answered (:class:`ImageError`: a photo that cannot be read; of
-        several photos those are the answer's ``failures``, unless none can), :class:`CatalogueError` where it is closed.
+        Raises :class:`UsageError` for invalid queries (:class:`ImageError`: an unreadable photo;
+        among several photos these are ``failures`` of the answer, unless all fail),
+        :class:`CatalogueError` if it is closed.
         """
         from fashionrec.search.query import Query
         from fashionrec.search.search import search
@@ -99,7 +107,7 @@ class Catalogue(OpenCatalogue):
         return search(self, self._translate(query, translate), describe=describe)
 
     def search_text(self, text: str, k: int | None = None) -> Answer:
-        """Search for what fits a description: :meth:`search` with ``text``."""
+        """Search by text only: :meth:`search` with ``text``."""
         return self.search(text=text, k=k)
 
     def _translate(self, query: Query, name: str | None) -> Query:

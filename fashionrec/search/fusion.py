@@ -1,7 +1,8 @@
-"""Several signals about the same items made one score: pictures, captions, words; or several lists, one.
+"""Combine several signals per item into one score, or several ranked lists into one.
 
-``by_weights`` mixes the signals' values (cosines, and relevance 0..1). ``by_ranks`` is reciprocal rank fusion (Cormack, Clarke
-and Büttcher, SIGIR 2009): only the order within each signal counts, so that signals on different scales need no common one.
+``by_weights`` mixes the signals' values (cosines, and relevance 0..1). ``by_ranks`` is reciprocal
+rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009), which only uses the order within each
+signal, so that scales need not match.
 """
 
 from __future__ import annotations
@@ -11,16 +12,15 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from fashionrec.config.fusions import FUSIONS
 
-#: The paper's constant k: the greater it is, the less the first ranks stand out.
+#: The paper's constant k: higher values flatten the influence of first ranks.
 RRF_K = 60
 
-#: The weight of a signal, and its value for each item.
+#: The weight of a signal, and its value per item.
 Signal = tuple[float, Mapping[int, float]]
-#: For each item the summands of its score, by what they come from.
+#: The summands of each item's score, by signal.
 Parts = dict[int, dict[str, float]]
-#: Cosines of the pictures, what the pictures and captions weigh together, the other signals, the items
-#: of another class, and what those lose. All that is found has a picture: the parts are of those items.
-#: It is asked where there are other signals; a picture alone keeps its cosine.
+#: Takes image cosines, the total weight of images and captions, the other signals, the items of
+#: another class, and their penalty. Only called with other signals; images alone keep their cosine.
 Fusion = Callable[[Mapping[int, float], float, Mapping[str, Signal], Collection[int], float], Parts]
 
 
@@ -33,8 +33,9 @@ def by_weights(
 ) -> Parts:
     """Sum the weighted signals of each item; returns the summands.
 
-    ``images`` are the cosines of the pictures; captions and picture share ``weight``. A missing signal's weight falls back to
-    the picture. Items ``penalised`` (of another class) lose ``penalty``.
+    ``images`` are the cosines of the pictures; captions and picture share ``weight``. A missing
+    signal's weight falls back to the picture. Items ``penalised`` (of another class) lose
+    ``penalty``.
     """
     fused: Parts = {}
     for item, cosine in images.items():
@@ -58,8 +59,8 @@ def by_ranks(
 ) -> Parts:
     """Sum the weighted reciprocal ranks of each item; what is first in every list scores 1.
 
-    The picture of a ``penalised`` item is ranked as if its cosine were less by ``penalty``. A signal that is missing for an
-    item, or words whose relevance is 0, add nothing.
+    The picture of a ``penalised`` item is ranked as if its cosine were less by ``penalty``. A
+    signal that is missing for an item, or words whose relevance is 0, add nothing.
     """
     image = {item: cosine - (penalty if item in penalised else 0.0) for item, cosine in images.items()}
     captions = sum(share for name, (share, _) in signals.items() if name != "words")
@@ -83,13 +84,17 @@ def reciprocal(rank: int, share: float = 1.0) -> float:
 
 
 def ranks(values: Mapping[int, float], positive: bool = False) -> dict[int, int]:
-    """Ranks from 1, the greatest value first and equal ones by number; with ``positive`` values of 0 have none."""
+    """Ranks from 1, the greatest value first and equal ones by number; with ``positive`` values of
+    0 have none.
+    """
     order = sorted((-value, item) for item, value in values.items() if value > 0 or not positive)
     return {item: rank for rank, (_, item) in enumerate(order, start=1)}
 
 
 def fuse_lists(lists: Sequence[Sequence[str]]) -> list[tuple[str, float]]:
-    """Fuse ranked lists (of product ids, each once) into one, best first; what is first in all of them scores 1."""
+    """Fuse ranked lists (of product ids, each once) into one, best first; what is first in all of
+    them scores 1.
+    """
     scores: dict[str, float] = {}
     for names in lists:
         for rank, name in enumerate(names, start=1):

@@ -1,4 +1,4 @@
-"""Items of the catalogue as the question: more like these, less like those."""
+"""Search by items of the catalogue: similar to some, unlike others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.config import QueryConfig
 
-#: How much those that are not wanted count beside those that are (Rocchio's weights, SMART 1971: .75 and .25, as a ratio).
+#: Weight of unwanted items relative to wanted ones (Rocchio's weights, SMART 1971: .75 and .25).
 _AWAY = 1 / 3
 
 
@@ -32,10 +32,11 @@ def search_like(
     unlike: Sequence[str] = (),
     words: Sequence[Words] = (),
 ) -> QueryResult:
-    """What looks like some items (by item or product id) and not like others; those products themselves are left out.
+    """Search for items similar to some (by item or product id) and unlike others, excluding these
+    products.
 
-    The vector asked with is Rocchio's: the mean of the wanted items' less a third of the mean of the others', moved by
-    ``words``. Raises :class:`UsageError` for an id that is not in the catalogue.
+    The query vector is Rocchio's: the mean of the wanted items minus a third of the mean of the
+    unwanted, shifted by ``words``. Raises :class:`UsageError` for unknown ids.
     """
     answer = QueryResult(photo=None, width=None, height=None, text=_title(like, unlike, words))
     with answer.timed("load"):
@@ -73,7 +74,9 @@ def _find(catalogue: Catalogue, name: str) -> list[StoredItem]:
 
 
 def _mean(catalogue: Catalogue, items: Sequence[StoredItem]) -> np.ndarray:
-    """The mean of the items' vectors, each product counting once, of unit length."""
+    """Return the mean of the items' vectors, with each product counting once, normalized to unit
+    length.
+    """
     vectors = catalogue.images.fetch([catalogue.images.position(*stored.image_at) for stored in items])
     products = [stored.item.product_id for stored in items]
     weights = np.array([1 / products.count(product) for product in products], np.float32)

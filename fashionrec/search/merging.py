@@ -1,4 +1,6 @@
-"""Several questions, one list: photos of one garment, or photos and words, by reciprocal rank fusion."""
+"""Merge several queries into one list by reciprocal rank fusion: photos of one garment, or photos
+and texts.
+"""
 
 from __future__ import annotations
 
@@ -14,20 +16,21 @@ from fashionrec.types import Box, Garment, Hit
 if TYPE_CHECKING:
     from fashionrec.config import QueryConfig
 
-#: How many times as many hits of each question are fused as are wanted, and how many at least.
+#: Hits per query to fuse, as a multiple of those wanted, and at least.
 _DEEPER, _LEAST = 2, 20
 
 
 def deeper(settings: QueryConfig) -> QueryConfig:
-    """Settings for each of the questions that are to be merged."""
+    """Return settings for each of the queries to merge."""
     return settings.model_copy(update={"k": max(_LEAST, settings.k * _DEEPER)})
 
 
 def merged(answers: Sequence[QueryResult], settings: QueryConfig) -> QueryResult:
-    """One answer of several: the ``settings.k`` products that are highest in the lists of all their garments and words.
+    """Merge answers: the ``settings.k`` products that rank highest over all garments and texts.
 
-    A score is the mean of ``61 / (60 + rank)`` over the lists, so that what is first in all of them has 1; the ``parts`` of a hit
-    are what each list gave. The item shown is the one that was most like what was asked.
+    A score is the mean of ``61 / (60 + rank)`` over the lists, so that the first in all of them
+    scores 1; the ``parts`` of a hit are the shares of the lists. The item shown is the one most
+    similar to its query.
     """
     lists = [(_name(answer, found), found) for answer in answers for found in answer.garments]
     order = fuse_lists([[hit.item.product_id for hit in found.hits] for _, found in lists])

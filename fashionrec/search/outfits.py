@@ -1,8 +1,8 @@
-"""What is worn with it: from catalogue photos that show several garments together.
+"""Recommend outfits from catalogue photos that show several garments together.
 
-Garments like the one asked about are looked for among those that are worn with others; what their wearers wear on the other half
-of the body is what is recommended, or what the catalogue has that looks like it. It can say nothing where no photo shows
-two garments, and it knows fashion only as these photos do.
+Garments like the query are looked for among those worn with others; what their wearers wear on the
+other half of the body is recommended, or similar products. This needs photos with two or more
+garments, and knows no more about fashion than those photos do.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fashionrec.config import QueryConfig
     from fashionrec.store.rows import ItemKey
 
-#: The other half of the body: what goes with a garment of a class. A dress is worn with what is worn over it.
+#: Classes of the other half of the body, per class. A dress goes with what is worn over it.
 OTHER_HALF = {
     "top": ("pants", "skirt", "skirt&pants"),
     "pants": ("top",),
@@ -31,17 +31,17 @@ OTHER_HALF = {
 
 
 def goes_with(catalogue: Catalogue, answer: QueryResult, settings: QueryConfig) -> list[GarmentAnswer]:
-    """For each garment of an answered question the ``settings.k`` best products of the other half.
+    """Return the ``settings.k`` best companion products for each garment of a result.
 
-    A product's score, 0..1, is the share of the wearers who wear it: each weighs by how much its garment looks like the one
-    asked about, and counts for a product by how much what it wears looks like that. What many wear so comes before what one
-    does. Notes are added to the answer where nothing can be said.
+    A product's score, 0..1, is the share of wearers who wear it: each is weighted by how similar
+    its garment is to the query, and counts for a product by how similar what it wears is. So what
+    many wear ranks before what one wears. Adds notes if nothing can be recommended.
     """
     results = []
     for query in answer.queries:
         garment, vector = query.garment, query.vector
         if garment.class_name is None or vector is None:
-            answer.notes.append("what goes with it is known for garments that were detected only")
+            answer.notes.append("outfits can only be recommended for detected garments")
             continue
         recommended = recommend(catalogue, garment, vector, settings)
         if not recommended.hits:
@@ -52,7 +52,7 @@ def goes_with(catalogue: Catalogue, answer: QueryResult, settings: QueryConfig) 
 
 
 class Outfits:
-    """The garments of photos that show several: places of their vectors, and who is worn with whom."""
+    """Garments of photos that show several: their vector positions, and what is worn together."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         rows = catalogue.items.worn_together()
@@ -65,7 +65,7 @@ class Outfits:
             self.of_photo.setdefault(photo, []).append(n)
 
     def wearers(self, class_name: str, partners: tuple[str, ...]) -> np.ndarray:
-        """Positions of garments of a class that are worn with one of ``partners``."""
+        """Return positions of garments of a class that are worn with one of ``partners``."""
         chosen = [
             int(self.positions[n])
             for members in self.of_photo.values()
@@ -75,18 +75,20 @@ class Outfits:
         return np.array(chosen, np.int64)
 
     def worn_with(self, position: int, partners: tuple[str, ...]) -> list[int]:
-        """Positions of what is worn with a garment."""
+        """Return positions of what is worn with a garment."""
         n = self.number[position]
         return [int(self.positions[m]) for m in self.of_photo[self.photos[n]] if m != n and self.classes[m] in partners]
 
 
 def recommend(catalogue: Catalogue, garment: Garment, vector: np.ndarray, settings: QueryConfig) -> GarmentAnswer:
-    """What goes with one garment of a known class, with its items; ``vector`` (float32 [d]) is that of its picture."""
+    """Recommend companions of one garment of a known class, with their items; ``vector`` (float32
+    [d]) is its image vector.
+    """
     return rank_companions(catalogue, garment, vector, settings).with_items(catalogue.items)
 
 
 def rank_companions(catalogue: Catalogue, garment: Garment, vector: np.ndarray, settings: QueryConfig) -> GarmentAnswer:
-    """What goes with one garment: only its ``ranking``; no item is read that may be shown in any case."""
+    """Rank companions of one garment without reading items."""
     assert garment.class_name is not None
     outfits, how = catalogue.memoize(Outfits), settings.goes_with
     partners = OTHER_HALF[garment.class_name]
@@ -129,7 +131,7 @@ def rank_companions(catalogue: Catalogue, garment: Garment, vector: np.ndarray, 
 def _items_at(
     catalogue: Catalogue, places: set[tuple[str, int]], settings: QueryConfig
 ) -> dict[tuple[str, int], list[ItemKey]]:
-    """The products' own items at some places of image vectors, those that may be shown."""
+    """Return the products' own items at some image vectors that may be shown."""
     own = [key for key in catalogue.items.keys_at_rows(places) if not key.worn_with]
     sold_out = unavailable(catalogue.items, [key.item_no for key in own]) if settings.hide_unavailable else ()
     found: dict[tuple[str, int], list[ItemKey]] = {}

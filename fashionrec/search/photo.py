@@ -1,4 +1,4 @@
-"""A photo as the question: every garment in it, or one."""
+"""Search by photo: every garment in it, or one."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def search_photos(
     words: Sequence[Words] = (),
     once: bool = False,
 ) -> Iterator[QueryResult | UsageError]:
-    """Find the garments of each photo, embed each, and search for each; several photos are worked on together.
+    """Detect, embed and search the garments of each photo; several photos are processed together.
 
-    Where nothing is detected the whole photo is the one garment; ``box``, in pixels of the upright photo, is the one garment
-    where it is given. ``words`` move what is asked for ("in red", "floral:-0.4"). ``describe`` captions the garments, and that
-    text is then searched and fused too. What cannot be answered (a photo that cannot be read, a garment that is not there)
-    is an error as a value. ``once`` says that no others come after them, so that the detector's memory is given back before
-    the encoder takes its own.
+    Without a detection, the whole photo is the garment; ``box``, in pixels of the upright photo,
+    replaces detection. ``words`` adjust the query ("in red", "floral:-0.4"). ``describe`` captions
+    the garments, which are then searched by caption too. Failures (an unreadable photo, a missing
+    garment) are returned as errors. ``once`` says that no other photos follow, so that the
+    detector's memory is freed before the encoder needs its own.
     """
     source = iter(sources)
     catalogue.begin("image", detect=box is None)
@@ -59,7 +59,7 @@ def search_photos(
 
 @dataclass
 class _Asked:
-    """A photo on its way to its answer."""
+    """A photo in progress."""
 
     answer: QueryResult
     photo: Photo
@@ -86,7 +86,7 @@ def _answers(
         )
         try:
             with answer.timed("load"):
-                # what is described is looked at closely
+                # captioning needs full resolution
                 photo = catalogue.finder.read(source, whole=describe is not None)
         except ImageError as error:
             outcomes.append(error)
@@ -133,19 +133,19 @@ def _answers(
 def _choose(
     one: _Asked, finder: GarmentFinder, found: Sequence[Garment], settings: QueryConfig, box: Box | None, looked: bool
 ) -> None:
-    """The garments seen, and those of them that are asked about."""
+    """Return the detected garments, and those selected by the query."""
     photo, answer = one.photo, one.answer
     if box is not None:
         answer.seen = [Garment(0, None, None, _inside(box, photo.width, photo.height))]
     else:
         answer.seen = finder.or_whole(photo, found)
     if looked and not found:
-        answer.notes.append("no garment was detected: the whole photo is searched for")
+        answer.notes.append("no garment detected: searching with the whole photo")
     one.chosen = choose_garments(answer.seen, settings.garment)
 
 
 def _described(one: _Asked, vectors: np.ndarray, describe: Describe, embedder: Embedder) -> list[np.ndarray | None]:
-    """The vectors of what is said of the garments; None for one of which nothing could be said."""
+    """Return the caption vectors of the garments; None for those without a caption."""
     from fashionrec.captioner.outfit import outfit
 
     texts: list[np.ndarray | None] = [None] * len(one.chosen)
@@ -158,13 +158,13 @@ def _described(one: _Asked, vectors: np.ndarray, describe: Describe, embedder: E
         worn = outfit([said.attributes for said in described if said is not None])
         one.answer.outfit = worn._asdict() if worn else None
         if any(said is None for said in described):
-            one.answer.notes.append("some garments could not be described: they are searched for by picture alone")
+            one.answer.notes.append("some garments could not be captioned: they are searched by image only")
     return texts
 
 
 @contextmanager
 def _shared(asked: Sequence[_Asked], stage: str) -> Iterator[None]:
-    """The time of work on several photos, an equal part for each."""
+    """Divide the time of shared work equally among several photos."""
     start = time.perf_counter()
     yield
     for one in asked:
@@ -172,18 +172,20 @@ def _shared(asked: Sequence[_Asked], stage: str) -> Iterator[None]:
 
 
 def _inside(box: Box, width: int, height: int) -> Box:
-    """A box by hand, cut to the photo. Raises :class:`UsageError` where it is empty, or not in the photo."""
+    """Clip a box to the photo. Raises :class:`UsageError` if it is empty or outside."""
     inside = box.clip(width, height)
     if box.width <= 0 or box.height <= 0 or inside.area <= 0:
         raise UsageError(
-            f"the box {','.join(f'{value:g}' for value in box)} holds nothing of the photo",
-            hint=f"--box x1,y1,x2,y2 in pixels; the photo is {width} x {height}",
+            f"the box {','.join(f'{value:g}' for value in box)} is empty or outside the photo",
+            hint=f"--box X1,Y1,X2,Y2 in pixels; the photo is {width} x {height}",
         )
     return inside
 
 
 def choose_garments(garments: Sequence[Garment], which: str) -> list[Garment]:
-    """The garments meant by ``all``, a class name (its most confident one), or a number. Raises :class:`UsageError`."""
+    """Return the garments selected by ``all``, a class name (its most confident one), or a number.
+    Raises :class:`UsageError`.
+    """
     wanted = resolve_garment(which)
     if wanted is None:
         return list(garments)
@@ -192,4 +194,4 @@ def choose_garments(garments: Sequence[Garment], which: str) -> list[Garment]:
             return [garment]
     seen = ", ".join(f"{g.index}: {g.name}" for g in garments)
     what = wanted if isinstance(wanted, str) else f"garment {which}"
-    raise UsageError(f"there is no {what} in the photo", hint=f"it has {seen}")
+    raise UsageError(f"no {what} found in the photo", hint=f"it has {seen}")

@@ -1,4 +1,4 @@
-"""Everything that a catalogue can be asked, in one value that is checked when it is made."""
+"""Everything that can be asked of a catalogue, in one validated value."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fashionrec.photos.images import PhotoSource
     from fashionrec.search.embedded import EmbeddedQuery
 
-#: Options that have a setting of the same name in the section ``query``, which stands in where they are None.
+#: Options with a setting of the same name in the section ``query``, which is used if they are None.
 OPTIONS = (
     *("k", "garment", "where", "min_score", "diversity", "same_class", "caption", "caption_weight", "lexical_weight"),
     *("words_weight", "fusion", "hide_unavailable"),
@@ -29,34 +29,37 @@ OPTIONS = (
 _IDS = "the id of an item or a product"
 
 
-@dataclass(frozen=True, eq=False)  # arrays are not equal or unequal as a whole
+@dataclass(frozen=True, eq=False)  # arrays do not compare as a whole
 class Query:
-    """What is asked of a catalogue: photos, words, photos and words, or items; and how it is to be answered.
+    """A query: photos, texts, photos with texts, or items; and its options.
 
     Args:
-        photos: a path, the bytes of an image file, a PIL image, or an array (uint8 [height, width, 3], RGB); or a list of
-            them, which are answered each, or as one with ``merge``.
-        text: words, alone or beside photos or items: ``"in red"``, ``"floral:-0.4"`` (a weight within -10..10; below 0 it is
-            not wanted), or :class:`Words`; one or several.
-        like, unlike: item or product ids of the catalogue that the answer should look like, and should not.
-        box: the garment by hand: ``x1, y1, x2, y2`` in pixels of the upright photo, as numbers or as one text.
+        photos: a path, the bytes of an image file, a PIL image, or an array (uint8 [height, width,
+            3], RGB); or a list of them, which are answered one by one, or together with ``merge``.
+        text: one or several texts, alone or with photos or items: ``"in red"``, ``"floral:-0.4"``
+            (weights from -10 to 10; negative ones push away), or :class:`Words`.
+        like, unlike: item or product ids that hits should, or should not, resemble.
+        box: a garment drawn by hand: ``x1, y1, x2, y2`` in pixels of the upright photo, as numbers
+            or one text.
         goes_with: also recommend what is worn with each garment.
-        merge: one list for all photos and words, by reciprocal rank fusion.
-        k: products for each garment, 1 at least.
+        merge: one list for all photos and texts, by reciprocal rank fusion.
+        k: hits per garment, at least 1.
         garment: which garment of a photo: ``all``, a class, or its number from 0.
         where: a filter, ``"price < 50000 and brand in ('A', 'B')"``.
-        min_score: least score of a hit.
-        diversity: 0 (the nearest hits) .. 1 (as different from each other as can be).
-        same_class: the penalty of another class than the garment's, in cosine, 0 at least.
-        caption: who describes the garments of photos, so that captions are compared too: ``none``, ``local`` ...
-        caption_weight, lexical_weight: 0..1, the weights of captions, and of matching words in a text query.
-        words_weight: the weight of words beside a photo or items that have none of their own.
-        fusion: how pictures, captions and words make one score, by name: ``weighted``, ``rrf`` ...
-        hide_unavailable: leave out products that are sold out or not released yet.
-        embedded: what the encoder embedded before (``queries`` of a result), asked again by other options.
+        min_score: lowest score of a hit.
+        diversity: 0 (the nearest hits) to 1 (as different from each other as possible).
+        same_class: penalty of classes other than the garment's, in cosine, at least 0.
+        caption: who captions the garments of photos, so that captions are compared too: ``none``,
+            ``local`` ...
+        caption_weight, lexical_weight: 0..1, the weights of captions, and of matching words in a
+            text query.
+        words_weight: the weight of texts with a photo or items that have none of their own.
+        fusion: name of the fusion formula: ``weighted``, ``rrf`` ...
+        hide_unavailable: exclude products that are sold out or not released yet.
+        embedded: embedded queries (``queries`` of a result), to search again with other options.
 
-    The options from ``k`` on are None where the setting of that name (section ``query``) decides. Raises :class:`UsageError`
-    for what cannot be asked, with the option in backticks.
+    Options from ``k`` on that are None come from the settings (section ``query``). Raises
+    :class:`UsageError` for invalid queries, with the option in backticks.
     """
 
     photos: PhotoSource | Sequence[PhotoSource] | None = field(default=None, repr=False)
@@ -99,19 +102,19 @@ class Query:
 
     @property
     def sources(self) -> tuple[PhotoSource, ...]:
-        """The photos, as they were given."""
+        """The photos, as given."""
         if self.photos is None:
             return ()
         return self.photos if isinstance(self.photos, tuple) else (self.photos,)
 
     @property
     def is_single(self) -> bool:
-        """Whether one result answers it: it names no list of photos, or wants them merged."""
+        """Whether it has a single result: no list of photos, or merged ones."""
         return self.merge or not isinstance(self.photos, tuple)
 
     @property
     def is_short(self) -> bool:
-        """Whether models that are open at once are worth more than those that answer faster."""
+        """Whether models that open fast are better than models that run fast."""
         return len(self.sources) <= BATCH
 
     @property
@@ -123,13 +126,15 @@ class Query:
         return [parse_words(text, weight) if isinstance(text, str) else text for text in texts]
 
     def settings(self, settings: QueryConfig) -> QueryConfig:
-        """The settings that answer it: its own options before those of ``settings``."""
+        """Return the settings that apply: its own options over those of ``settings``."""
         own = {name: value for name in OPTIONS if (value := getattr(self, name)) is not None}
         return settings.model_copy(update=own)
 
     def complete(self, settings: QueryConfig) -> Query:
-        """The same with every option told, by the settings that answer it, and its texts with their weights."""
-        query = copy(self)  # what the settings have was checked when they were read
+        """Return the query with every option filled in from the settings, and its texts with
+        weights.
+        """
+        query = copy(self)  # the settings were validated when they were read
         for name in OPTIONS:
             query._set(name, getattr(settings, name))
         query._set("text", tuple(query.words))
@@ -147,41 +152,48 @@ class Query:
                 )
         photos, words = bool(self.sources), self.words
         if self.embedded and (photos or words or self.like or self.unlike):
-            raise UsageError("`embedded` is asked alone", hint="photos, `text` and `like` are embedded themselves")
+            raise UsageError(
+                "`embedded` cannot be combined with other inputs",
+                hint="photos, `text` and `like` are embedded by the search itself",
+            )
         if not (photos or words or self.like or self.unlike or self.embedded):
             raise UsageError(
-                "give a photo or `text`, or `like`", hint='fashionrec query photo.jpg, or `text` "a red dress"'
+                "give a photo, `text` or `like`", hint='fashionrec query photo.jpg, or `text` "a red dress"'
             )
         if photos and (self.like or self.unlike):
-            raise UsageError("`like` and `unlike` are asked without a photo")
+            raise UsageError("`like` and `unlike` cannot be combined with a photo")
         if self.unlike and not self.like:
             raise UsageError("`unlike` needs `like`")
         if self.box and not photos:
             raise UsageError("`box` needs a photo")
         if self.merge and any(one.weight < 0 for one in words):
-            raise UsageError("`merge` takes lists of what is wanted", hint="without `merge` words lead a photo away")
+            raise UsageError(
+                "`merge` needs at least one positive list", hint="without `merge`, negative texts push a photo away"
+            )
         if words and not photos and not self.like and all(one.weight < 0 for one in words):
-            raise UsageError("there is nothing that is wanted, only what is not", hint='add `text` "..."')
+            raise UsageError("give at least one positive text or photo", hint='add `text` "..."')
         if self.merge and self.goes_with:
-            raise UsageError("`goes_with` is asked of one garment, not of `merge`")
+            raise UsageError("`goes_with` needs single garments, not `merge`")
         if self.goes_with and not (photos or self.like or self.embedded):
-            raise UsageError("`goes_with` needs a photo or `like`", hint="what is worn with it is known of garments")
+            raise UsageError("`goes_with` needs a photo or `like`", hint="outfits are known for garments")
 
 
 def resolve_garment(which: str) -> str | int | None:
-    """The garment meant: None for ``all``, its number, or a class name. Raises :class:`UsageError` for what is none."""
+    """Resolve a garment: None for ``all``, its number, or a class name. Raises
+    :class:`UsageError`.
+    """
     if which == "all":
         return None
     if which.isdecimal() and len(which) < 10:
         return int(which)
     name = resolve_class(which)
     if name is None:
-        raise UsageError(f"no garment is called {which!r}", hint=f"one of {', '.join(CLASS_NAMES)}, a number, or all")
+        raise UsageError(f"unknown garment {which!r}", hint=f"one of {', '.join(CLASS_NAMES)}, a number, or all")
     return name
 
 
 def _several(name: str, what: str, given: Any) -> tuple[str | Words, ...]:
-    """One or several texts as several; ``Words`` only where ``what`` is words."""
+    """Return one or several texts as a tuple; ``Words`` are only allowed for texts."""
     kinds = (str, Words) if what == "words" else str
     several = tuple(given) if isinstance(given, (list, tuple)) else () if given is None else (given,)
     for text in several:
@@ -191,7 +203,7 @@ def _several(name: str, what: str, given: Any) -> tuple[str | Words, ...]:
 
 
 def check_option(name: str, value: Any) -> Any:
-    """A value as the setting ``query.NAME`` takes it. Raises :class:`UsageError`."""
+    """Validate a value as the setting ``query.NAME``. Raises :class:`UsageError`."""
     try:
         found = checked(QueryConfig.model_fields()[name], value)
     except Invalid as wrong:
@@ -210,5 +222,8 @@ def _box(given: Box | Sequence[float] | str | None) -> Box | None:
     except (TypeError, ValueError):
         values = []
     if len(values) != 4 or not all(abs(value) < 1e9 for value in values):
-        raise UsageError(f"{given!r} is not a box", hint="`box` x1,y1,x2,y2 in pixels of the upright photo")
+        raise UsageError(
+            f"`box` needs 4 numbers: X1,Y1,X2,Y2; got {given!r}",
+            hint="pixels of the upright photo, as in 40,60,310,480",
+        )
     return Box(*values)

@@ -1,4 +1,6 @@
-"""From a query vector to hits: nearest garments, softly the same class, what a filter keeps, in stock, one hit per product."""
+"""Rank products for a query vector: nearest garments, a bonus for the same class, filters,
+availability, one hit per product.
+"""
 
 from __future__ import annotations
 
@@ -23,17 +25,17 @@ if TYPE_CHECKING:
     from fashionrec.store.items import ItemReader, StoredItem
     from fashionrec.store.rows import ItemKey
 
-#: Values of a product's `availability` that mean it cannot be bought now (Google's and schema.org's words).
+#: Values of `availability` that mean unavailable (Google's and schema.org's words).
 UNAVAILABLE = frozenset({"out_of_stock", "out of stock", "outofstock", "sold_out", "sold out", "discontinued", "품절"})
-#: Columns that say from when on a product can be bought, as an ISO date.
+#: Columns with the ISO date of a product's release.
 RELEASE_COLUMNS = ("availability_date", "release_date", "available_from")
-#: Of how many hits for each asked for diversity chooses.
+#: Hits per result from which diversity chooses.
 _POOL = 5
 
 
 @dataclass
 class _Candidate:
-    """An item, its picture's cosine, its score and what that is made of."""
+    """An item with its image cosine, its score and the parts of the score."""
 
     key: ItemKey
     cosine: float
@@ -42,12 +44,13 @@ class _Candidate:
 
 
 def rank_products(catalogue: Catalogue, query: EmbeddedQuery, settings: QueryConfig) -> GarmentAnswer:
-    """The ``settings.k`` best products for one garment or text; only their ``ranking``, no item is read.
+    """Return the ``settings.k`` best products for one garment or text, without reading items.
 
-    Captions are mixed in with ``caption_weight`` and matching words with ``lexical_weight``, as far as ``query`` has them.
-    Scores stay cosines or mixes of them with 0..1, or with ``fusion: rrf`` are made of ranks
-    (:mod:`fashionrec.search.fusion`); ``parts`` of a hit are the summands. ``settings.where`` is applied within the search,
-    which widens until k products are found or the catalogue is exhausted.
+    Captions are mixed in with ``caption_weight`` and matching words with ``lexical_weight``, if
+    ``query`` has them. Scores are cosines or their mixes with 0..1, or with ``fusion: rrf`` made of
+    ranks (:mod:`fashionrec.search.fusion`); ``parts`` of a hit are the summands. ``settings.where``
+    is applied within the search, which widens until k products are found or the catalogue is
+    exhausted.
     """
     garment, lexical, image_query = query.garment, query.lexical, query.vector
     if image_query is None:
@@ -80,7 +83,7 @@ def rank_products(catalogue: Catalogue, query: EmbeddedQuery, settings: QueryCon
 def rank_all(
     catalogue: Catalogue, queries: Iterable[EmbeddedQuery], settings: QueryConfig, result: QueryResult
 ) -> None:
-    """Add the ranking of what each query finds to a result, with the query and the time it takes."""
+    """Add the ranking of each query to a result, with the query and its time."""
     with result.timed("search"):
         for query in queries:
             result.queries.append(query)
@@ -104,8 +107,9 @@ def _candidates(
     exact: bool,
     preferred: Collection[str],
 ) -> list[_Candidate]:
-    """Scored items: those near by image, by caption or by words, each with its whole score; garments of another class than
-    those ``preferred`` are penalised."""
+    """Return scored items: candidates by image, caption or words, each with its full score, minus a
+    penalty for classes other than ``preferred``.
+    """
     scores, positions = catalogue.images.search(image_query[None], want, exact=exact, allowed=allowed)
     cosine = dict(zip(catalogue.images.locate(positions[0]), scores[0].tolist(), strict=True))
     found = {key.item_no: key for key in catalogue.items.keys_at_rows(cosine)}
@@ -138,7 +142,7 @@ def _weigh(
     settings: QueryConfig,
     preferred: Collection[str],
 ) -> None:
-    """Give each its score: of its picture, what its caption and its words say beside it, and its class."""
+    """Compute the score of each candidate from image, caption, words and class."""
     words = settings.lexical_weight if lexical is not None else 0.0
     signals: dict[str, Signal] = {}
     if captions:
@@ -147,7 +151,7 @@ def _weigh(
         signals["words"] = words, lexical.relevance_of([one.key.item_no for one in candidates])
     kept = {None, *preferred}
     penalised = {one.key.item_no for one in candidates if one.key.class_name not in kept} if preferred else set()
-    fuse = fusion_of(settings.fusion if signals else "weighted")  # a picture alone keeps its cosine
+    fuse = fusion_of(settings.fusion if signals else "weighted")  # an image alone keeps its cosine
     images = {one.key.item_no: one.cosine for one in candidates}
     parts = fuse(images, 1 - words, signals, penalised, settings.same_class)
     for one in candidates:
@@ -158,7 +162,9 @@ def _weigh(
 def _one_per_product(
     items: ItemReader, candidates: list[_Candidate], settings: QueryConfig, without: Collection[str], wanted: int
 ) -> list[_Candidate]:
-    """The best of each product that may be shown, ``wanted`` at most; whether it can be bought is read for those alone."""
+    """Return the best item of each product that may be shown, at most ``wanted``; availability is
+    read for these only.
+    """
     best: dict[str, _Candidate] = {}
     order = sorted(candidates, key=lambda one: (-one.score, one.key.item_no))
     shown = [one for one in order if not one.key.worn_with and one.score >= settings.min_score]
@@ -173,8 +179,11 @@ def _one_per_product(
 
 
 def _diverse(catalogue: Catalogue, pool: list[_Candidate], settings: QueryConfig) -> list[_Candidate]:
-    """Maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998): each next hit is near to the question and, by
-    ``settings.diversity``, far from those chosen before it."""
+    """Choose diverse hits by maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998).
+
+    Each next hit is near to the query and, by ``settings.diversity``, far from those chosen before
+    it.
+    """
     if not pool:
         return []
     vectors = catalogue.images.fetch([catalogue.images.position(*one.key.image_at) for one in pool])
@@ -191,13 +200,15 @@ def _diverse(catalogue: Catalogue, pool: list[_Candidate], settings: QueryConfig
 
 
 def unavailable(items: ItemReader, numbers: Sequence[int]) -> set[int]:
-    """Those of some items, by number, that cannot be bought now."""
+    """Return those of some items, by number, that are unavailable."""
     today = datetime.date.today().isoformat()
     return {number for number, stored in items.by_numbers(numbers).items() if is_unavailable(stored, today)}
 
 
 def is_unavailable(stored: StoredItem, today: str | None = None) -> bool:
-    """Whether the product's own data says that it cannot be bought now: sold out, or not released before ``today``."""
+    """Return whether a product's data says it is unavailable: sold out, or not released before
+    ``today``.
+    """
     metadata = stored.item.metadata
     if str(metadata.get("availability", "")).strip().lower() in UNAVAILABLE:
         return True

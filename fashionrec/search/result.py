@@ -1,4 +1,4 @@
-"""The answer to one photo, text or list: garments with their hits, and how long each step took."""
+"""The result for one photo, text or list: garments with their hits, and the time of each stage."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ STAGES = ("load", "detect", "caption", "embed", "search")
 
 @dataclass(frozen=True)
 class GarmentAnswer:
-    """One garment of the question and what was found for it. ``stored`` is beside each hit, for thumbnails.
+    """A query garment with its hits. ``stored`` has the stored item of each hit, for thumbnails.
 
-    ``ranking`` is what was found before the items were read; merged lists have none.
+    ``ranking`` is what was found before items were read; merged lists have none.
     """
 
     garment: Garment
@@ -36,26 +36,29 @@ class GarmentAnswer:
     ranking: tuple[RankedProduct, ...] = ()
 
     def with_items(self, items: ItemReader) -> GarmentAnswer:
-        """The same with the hits of its ranking. Raises :class:`CatalogueError` for an item that is not there."""
+        """Return a copy with the hits of its ranking. Raises :class:`CatalogueError` for a missing
+        item.
+        """
         if not self.ranking:
             return self
         found = items.by_numbers([one.item_no for one in self.ranking])
         try:
             stored = tuple(found[one.item_no] for one in self.ranking)
         except KeyError as error:
-            raise CatalogueError(f"catalogue is damaged: item {error} is not whole", hint=AGAIN) from None
+            raise CatalogueError(f"catalogue is damaged: item {error} is incomplete", hint=AGAIN) from None
         hits = tuple(one.of(has.item) for one, has in zip(self.ranking, stored, strict=True))
         return replace(self, hits=hits, stored=stored)
 
 
 @dataclass
 class QueryResult:
-    """The answer to one photo or text.
+    """The result for one photo or text.
 
-    ``photo`` is its name as given (None for a text query), ``width`` and ``height`` are of the upright photo in pixels,
-    ``notes`` are sentences that a person should see, ``classes`` the garments that a text names, ``source`` the
-    photo itself as it was given, ``queries`` what each garment was asked with, ``outfit`` one sentence (``en``, ``ko``)
-    for garments that were described, and ``goes_with`` what is worn with each, where that was asked.
+    ``photo`` is its name as given (None for a text query), ``width`` and ``height`` are of the
+    upright photo in pixels, ``notes`` are messages for the user, ``classes`` the classes named in a
+    text, ``source`` the photo as given, ``queries`` the embedded queries of the garments,
+    ``outfit`` one sentence (``en``, ``ko``) for captioned garments, and ``goes_with`` the
+    recommendations, if requested.
     """
 
     photo: str | None
@@ -74,12 +77,12 @@ class QueryResult:
 
     @property
     def title(self) -> str:
-        """What a person calls the question: the photo's name, or the text."""
+        """Its display name: the photo's name, or the text."""
         return Path(self.photo).name if self.photo else self.text or "the photo"
 
     @property
     def vectors(self) -> list[np.ndarray]:
-        """The vectors (float32 [d]) that the garments were asked with."""
+        """The query vectors (float32 [d]) of the garments."""
         return [query.vector for query in self.queries if query.vector is not None]
 
     @contextmanager
@@ -92,12 +95,14 @@ class QueryResult:
             self.timings_ms[stage] += (time.perf_counter() - start) * 1000
 
     def read_items(self, items: ItemReader) -> None:
-        """Make hits of the rankings: whole items, read for those alone that are shown."""
+        """Read the items of the rankings and make hits of them."""
         with self.timed("search"):
             self.garments = [one.with_items(items) for one in self.garments]
 
     def to_dict(self, *, explain: bool = False) -> dict[str, Any]:
-        """The contract of ``fashionrec query --json``; with ``explain`` what each score is made of, and the notes."""
+        """Return the document of ``fashionrec query --json``; ``explain`` adds the parts of each
+        score, and notes.
+        """
         document: dict[str, Any] = {
             "photo": self.photo,
             "width": self.width,
@@ -117,7 +122,7 @@ class QueryResult:
 
 
 def garment_document(found: GarmentAnswer, explain: bool = False) -> dict[str, Any]:
-    """One garment with its hits, as the contract has it."""
+    """Return the document of one garment with its hits."""
     garment = found.garment
     return {
         "index": garment.index,

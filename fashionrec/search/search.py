@@ -1,4 +1,6 @@
-"""Ask an open catalogue: the one way in for the command line, the library and evaluations."""
+"""Search an open catalogue: the only entry point, for the command line, the library and
+evaluation.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from fashionrec.search.words import Words
     from fashionrec.types import Box
 
-#: A result, or why there is none for one of the photos.
+#: A result, or the error of one photo.
 Outcome = QueryResult | UsageError
 
 
@@ -35,20 +37,24 @@ def search(
     """Answer a query.
 
     Args:
-        describe: captions the garments of photos (:data:`fashionrec.captioner.job.photos.Describe`), whose texts are searched
-            for too; by default whom ``query.caption`` names, which is sent the crops unless it is the catalogue's own encoder.
-        report: called with the outcome for each photo as soon as it is there.
-        once: no other query comes after it, so that the detector's memory is given back before the encoder takes its own.
-        read_items: without them garments have their ``ranking`` and no hits (but merged lists do): for who asks many questions
-            and shows no answer, as evaluations do.
-        keep: without it the answer has no outcomes: ``report`` was given each, so that any number of photos needs the memory
-            of one.
+        describe: captions the garments of photos
+            (:data:`fashionrec.captioner.job.photos.Describe`), which are then searched by caption
+            too; by default the captioner of ``query.caption``, which is sent the crops unless it is
+            the catalogue's encoder.
+        report: called with the outcome of each photo as soon as it is known.
+        once: no other query follows, so that the detector's memory is freed before the encoder
+            needs its own.
+        read_items: without it garments have a ``ranking`` but no hits (except merged lists): for
+            evaluations with many queries.
+        keep: without it the answer has no outcomes, only ``report`` gets them, so that any number
+            of photos needs the memory of one.
 
-    Raises :class:`CatalogueError` where the catalogue is closed, and :class:`UsageError` for what cannot be answered; of
-    several photos those that cannot are ``failures`` of the answer, unless none can.
+    Raises :class:`CatalogueError` if the catalogue is closed, and :class:`UsageError` for queries
+    that cannot be answered; failed photos among several are ``failures`` of the answer, unless all
+    fail.
     """
     catalogue.check_open()
-    # before anything else is imported: the models are opened in threads
+    # before other imports: models are opened in threads
     if query.sources:
         catalogue.begin("image", detect=query.box is None)
     elif query.text and not query.like:
@@ -58,7 +64,7 @@ def search(
     if describe is None and query.sources and settings.caption != "none":
         from fashionrec.captioner.job.photos import describer
 
-        own = settings.caption in ("auto", ENCODER)  # which learns from the products, once
+        own = settings.caption in ("auto", ENCODER)  # which learns from the products once
         describe = catalogue.memoize(describer) if own else describer(catalogue, settings.caption)
     answer = Answer(query, catalogue)
     answered, failure = False, None
@@ -108,7 +114,7 @@ def _each(
     describe: Describe | None,
     once: bool,
 ) -> Iterator[Outcome]:
-    """The outcomes of photos, of items, of what was embedded before, or of words alone."""
+    """Yield the outcomes of photos, of items, of embedded queries, or of texts."""
     if query.sources:
         from fashionrec.search.photo import search_photos
 

@@ -1,4 +1,6 @@
-"""Words as the question: the encoder's text tower against the pictures, and the words against captions and titles."""
+"""Search by text: the text encoder against image vectors, and full-text search in captions and
+titles.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fashionrec.common.text import plural
 from fashionrec.search.embedded import EmbeddedQuery, Lexical
 from fashionrec.search.ranking import rank_all
 from fashionrec.search.result import QueryResult
@@ -17,17 +20,18 @@ if TYPE_CHECKING:
     from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.config import QueryConfig
 
-#: How many items the words alone may bring in; where more match, so many are looked for by the vector beside them.
+#: Maximum number of candidates by words only; if more match, as many are looked for by vector.
 BROUGHT_IN, LOOKED_FOR = 300, 500
 
 
 def search_text(catalogue: Catalogue, words: Sequence[Words], settings: QueryConfig) -> QueryResult:
-    """What fits a description, English or Korean, or several with weights.
+    """Search by a description in English or Korean, or by several with weights.
 
-    The score is ``(1 - w) * cosine(text, picture) + w * words``, with ``w`` the setting ``lexical_weight`` and
-    ``words`` the item's bm25 relevance over the best one's, 0..1; where no item matches a word it is the cosine alone, and
-    where the encoder cannot be asked (Korean that the lexicon does not know) it is the words alone. With ``fusion: rrf`` ranks
-    are mixed so. Garments of a class that the text names are preferred.
+    The score is ``(1 - w) * cosine(text, image) + w * words``, with ``w`` the setting
+    ``lexical_weight`` and ``words`` the item's BM25 relevance divided by the best one's, 0..1.
+    Without a matching word it is only the cosine, and if the encoder cannot read the text (Korean
+    unknown to the lexicon) only the words. With ``fusion: rrf`` ranks are mixed instead. Classes
+    named in the text are preferred.
     """
     shown = ", ".join(one.text if one.weight == 1 else f"{one.text}:{one.weight:g}" for one in words)
     answer = QueryResult(photo=None, width=None, height=None, text=shown)
@@ -43,9 +47,9 @@ def search_text(catalogue: Catalogue, words: Sequence[Words], settings: QueryCon
         tell(answer, words)
         cut = max(embedder.count_cut([one.understood.english for one in words]))
         if cut:
-            answer.notes.append(f"the encoder reads no more than its limit: the last {cut} tokens were cut")
+            answer.notes.append(f"the text exceeds the encoder's limit: the last {plural(cut, 'token')} were dropped")
     if vector is None:
-        answer.notes.append("the encoder was not asked: the words alone decide")
+        answer.notes.append("the encoder was not used: only matching words count")
     answer.classes = named_classes(words)
     query = EmbeddedQuery(
         Garment(0, None, None, Box(0, 0, 0, 0), whole_photo=False),
@@ -60,12 +64,14 @@ def search_text(catalogue: Catalogue, words: Sequence[Words], settings: QueryCon
 
 
 def named_classes(words: Sequence[Words]) -> tuple[str, ...]:
-    """The classes of garments that texts name, in order."""
+    """Return the garment classes named in texts, in order."""
     return tuple(dict.fromkeys(name for one in words if one.weight > 0 for name in one.understood.classes))
 
 
 def matching_words(catalogue: Catalogue, words: Sequence[Words]) -> Lexical | None:
-    """Items that hold words of the texts (as they are, and as they were translated), the best of relevance 1; None for none."""
+    """Return items with words of the texts (original and translated), the best with relevance 1;
+    None if there are none.
+    """
     texts = [text for one in words if one.weight > 0 for text in (one.text, one.understood.english)]
     numbers, scores = catalogue.items.matches(" ".join(dict.fromkeys(texts)))
     best = scores.max(initial=0.0)

@@ -1,4 +1,4 @@
-"""Words beside a photo, and weighted words: what the encoder is asked, and how they move a vector."""
+"""Weighted texts: parsing, translation, and how they shift a query vector."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ if TYPE_CHECKING:
     from fashionrec.search.result import QueryResult
 
 _WEIGHTED = re.compile(r"^(?P<text>.*\S)\s*:\s*(?P<weight>[+-]?(?:\d+\.?\d*|\.\d+))$", re.DOTALL)
-#: What a text says by being one at all: it is taken off before a text moves a picture's vector.
+#: A neutral text, subtracted before a text shifts an image vector.
 _NEUTRAL = "a photo of clothes"
 MOST_WEIGHT = 10.0
 
 
 @dataclass(frozen=True)
 class Words:
-    """A text with its weight; below 0 it is what is not wanted. ``english`` is its translation, and ``by`` who made that, where
-    it is not the garment lexicon's."""
+    """A text with its weight; negative ones push away.
+
+    ``english`` is its translation, and ``by`` the translator if it is not the garment lexicon.
+    """
 
     text: str
     weight: float
@@ -36,9 +38,11 @@ class Words:
 
     def __post_init__(self) -> None:
         if not self.text.strip():
-            raise UsageError("the text is empty", hint='for example --text "a red striped dress"')
-        if not 0 < abs(self.weight) <= MOST_WEIGHT:  # a number that is none (nan) is not
-            raise UsageError(f"the weight {self.weight:g} of {self.text!r} is 0 or beyond {MOST_WEIGHT:g}")
+            raise UsageError("empty text", hint='for example --text "a red striped dress"')
+        if not 0 < abs(self.weight) <= MOST_WEIGHT:  # NaN fails the comparison
+            raise UsageError(
+                f"weight {self.weight:g} of {self.text!r} is 0 or outside -{MOST_WEIGHT:g}..{MOST_WEIGHT:g}"
+            )
 
     @cached_property
     def understood(self) -> Understood:
@@ -49,7 +53,7 @@ class Words:
 
 
 def translate_words(words: Sequence[Words], name: str, config: CaptionerConfig) -> list[Words]:
-    """Have texts that are not English translated by the captioner ``name``, which is sent them; the others stay as they are."""
+    """Translate texts that are not English with the captioner ``name``, which receives them."""
     from fashionrec.captioner.providers import make_captioner
 
     captioner = make_captioner(name, config)
@@ -57,12 +61,13 @@ def translate_words(words: Sequence[Words], name: str, config: CaptionerConfig) 
     english = captioner.translate([words[n].text for n in foreign]) if foreign else []
     translated = list(words)
     for n, text in zip(foreign, english, strict=True):
-        translated[n] = replace(words[n], english=text, by=f"{captioner.model}, which was sent it")
+        translated[n] = replace(words[n], english=text, by=f"{captioner.model}, which received it")
     return translated
 
 
 def parse_words(text: str, weight: float = 1.0) -> Words:
-    """``"floral:-0.4"`` is the text "floral" with the weight -0.4; without a number it has ``weight``.
+    """Parse ``"floral:-0.4"`` as the text "floral" with weight -0.4; without a number it has
+    ``weight``.
 
     Raises :class:`UsageError` for an empty text, or a weight that is 0 or beyond 10.
     """
@@ -73,10 +78,12 @@ def parse_words(text: str, weight: float = 1.0) -> Words:
 
 
 def moved(vector: np.ndarray, words: Sequence[Words], embedder: Embedder) -> np.ndarray:
-    """A picture's vector (float32 [d], unit length) moved towards words and away from those of negative weight.
+    """Shift an image vector (float32 [d], unit length) towards texts, and away from those with
+    negative weight.
 
-    Each text moves it by its weight times what sets it apart from a text of clothes as such: pictures and texts lie in
-    different parts of CLIP's space, and the way between those parts is not what was asked for.
+    Each text shifts it by its weight times the difference between its embedding and that of a
+    generic clothing prompt: images and texts lie in different regions of CLIP's space, and the
+    offset between the regions is not part of the query.
     """
     import numpy as np
 
@@ -89,7 +96,9 @@ def moved(vector: np.ndarray, words: Sequence[Words], embedder: Embedder) -> np.
 
 
 def text_vector(words: Sequence[Words], embedder: Embedder) -> np.ndarray | None:
-    """The vector (float32 [d], unit length) that words alone ask with; None where none of them reaches the encoder."""
+    """Return the query vector (float32 [d], unit length) of texts; None if none of them reaches the
+    encoder.
+    """
     import numpy as np
 
     wanted = [one for one in words if one.weight > 0 and one.understood.english]
@@ -101,16 +110,16 @@ def text_vector(words: Sequence[Words], embedder: Embedder) -> np.ndarray | None
 
 
 def tell(answer: QueryResult, words: Sequence[Words]) -> None:
-    """Which way Korean texts went, as notes of the answer."""
+    """Add notes about the translation of Korean texts to a result."""
     for one in words:
         found = one.understood
         if not found.translated:
             continue
         if found.english:
-            answer.notes.append(f"“{one.text}” was read as “{found.english}”, by {one.by}")
+            answer.notes.append(f"“{one.text}” was translated to “{found.english}” by {one.by}")
         if found.unknown:
             unknown = ", ".join(found.unknown)
-            answer.notes.append(f"the lexicon does not know {unknown}: searched for as words only")
+            answer.notes.append(f"words unknown to the lexicon: {unknown}; searched by full text only")
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:

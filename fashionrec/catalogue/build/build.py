@@ -25,7 +25,7 @@ from fashionrec.catalogue.compaction import compact_segments, should_compact
 from fashionrec.common.batches import batched
 from fashionrec.common.folder import TEMPORARY, Folder
 from fashionrec.common.reach import HINT, Reach
-from fashionrec.common.text import encodable
+from fashionrec.common.text import encodable, plural
 from fashionrec.config import Config
 from fashionrec.errors import CatalogueError, DataError, ImageError, Refused, UsageError
 from fashionrec.models.bundle import Bundle
@@ -280,9 +280,13 @@ class _Build:
         self.report.added, self.report.removed = len(after - before), len(gone)
         if before and len(gone) / len(before) > self.max_delete:
             failures = self.report.failures
-            why = f"{len(failures)} rows have no usable photo, first: {failures[0]['message']}; " if failures else ""
+            why = (
+                f"{plural(len(failures), 'row')} without a usable photo, first: {failures[0]['message']}; "
+                if failures
+                else ""
+            )
             raise Refused(
-                f"this build would remove {len(gone)} of {len(before)} products from {self.root}; nothing was changed",
+                f"this build would remove {len(gone)} of {plural(len(before), 'product')} from {self.root}; nothing was changed",
                 hint=f"{why}if this is intended, add --max-delete 1.0",
             )
 
@@ -350,7 +354,7 @@ class _Build:
         before, failed = total - len(todo), len(self.report.failures)
 
         def progress(done: int, garments: int, bad: int) -> None:
-            self.progress(before + done, total, detail=f"{garments} garments, {bad + failed} failed")
+            self.progress(before + done, total, detail=f"{plural(garments, 'garment')}, {bad + failed} failed")
 
         self.progress(before, total)
         crops = KnownCrops(self.previous, self.old_items, self.recipe.settings, self.recipe.embedder.fingerprint)
@@ -366,7 +370,7 @@ class _Build:
         if not wanted and not self.stay:
             reasons = Counter(failure["reason"] for failure in self.report.failures)
             raise DataError(
-                f"none of the {len(self.rows)} photos is usable ({', '.join(f'{n} {why}' for why, n in reasons.items())})"
+                f"none of {plural(len(self.rows), 'photo')} is usable ({', '.join(f'{n} {why}' for why, n in reasons.items())})"
             )
         before = self.old_items.entry_texts() if self.whole and self.old_items else self.replaced
         changes = find_changes(before, wanted, kept)

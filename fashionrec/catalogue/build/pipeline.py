@@ -404,8 +404,8 @@ class _Run:
             start[0] = time.perf_counter()
             return work()
 
-        def told(future: Future[Any]) -> None:
+        def report_done(future: Future[Any]) -> None:
             if not future.cancelled():
                 self._events.put((finish, future, stage, time.perf_counter() - start[0]))
 
-        self._pool.submit(run).add_done_callback(told)
+        self._pool.submit(run).add_done_callback(report_done)

@@ -9,7 +9,7 @@ from typing import Any
 
 from fashionrec.common.files import dump_json
 from fashionrec.common.pages import environment
-from fashionrec.common.text import json_text
+from fashionrec.common.text import json_text, plural
 from fashionrec.models.runs import now
 from fashionrec.store.generations import folder_of
 from fashionrec.store.manifest import IndexEntry
@@ -135,7 +135,7 @@ def report_page(document: dict[str, Any], name: str) -> str:
         "bytes",
         "build_seconds",
     )
-    measured_on = [("measured on", f"{known['measured_on']['image']:,} vectors")] if "measured_on" in known else []
+    measured_on = [("measured on", plural(known["measured_on"]["image"], "vector"))] if "measured_on" in known else []
     template = environment().get_template("build.html")
     return template.render(
         title=f"Build of {name}",

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from fashionrec.common.documents import read_json
 from fashionrec.common.files import dump_json, fingerprint, write_atomic
 from fashionrec.common.system import available_cores, user_cache
+from fashionrec.common.text import plural
 
 if TYPE_CHECKING:
     from fashionrec.config import Config
@@ -85,7 +86,7 @@ def plan_for(
         _keep(file, {**kept, key: asdict(plan)})
         if log:
             log(
-                f"fastest here: {plan.workers} at a time with {plan.threads} threads each, photos in batches of"
+                f"fastest here: {plan.workers} at a time with {plural(plan.threads, 'thread')} each, photos in batches of"
                 f" {plan.detector_batch}, crops of {plan.embedder_batch}"
             )
     return _with_own(plan, own)

@@ -1,5 +1,5 @@
-"""Filters over a catalogue's columns: the expression language and the columns it reads.
+"""Filters on a catalogue's columns: the expression language and the columns it reads.
 
-``where.parse_where`` makes the text a tree; ``columns.Columns.allowed`` makes the tree a mask over items and vectors, which
-``ranking.rank_products`` hands to the search.
+``where.parse_where`` parses the text into a tree; ``columns.Columns.allowed`` turns the tree into a
+mask over items and vectors, which ``ranking.rank_products`` passes to the search.
 """

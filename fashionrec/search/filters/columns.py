@@ -1,5 +1,7 @@
-"""Columns of a catalogue's items as arrays, read when a filter names them: a filter is decided for the different values of each
-part, all together, and for the items by looking their values up."""
+"""Columns of a catalogue's items as arrays, read when a filter names them.
+
+A filter is decided once for the distinct values of each part, and looked up for the items.
+"""
 
 from __future__ import annotations
 
@@ -33,14 +35,16 @@ if TYPE_CHECKING:
 _UNKNOWN, _FALSE, _TRUE = -1, 0, 1
 
 
-#: As many texts are looked for one by one, more in one pass over all.
+#: Up to this many texts are searched one by one, more in one pass over all.
 _FEW = 3
-#: Bytes of columns that are kept once they are read.
+#: Bytes of columns that are cached.
 _KEPT = 128 << 20
 
 
 class Columns:
-    """Columns over the items of one generation, in the order of :attr:`numbers`. Thread-safe; kept once they are read."""
+    """Columns over the items of one generation, in the order of :attr:`numbers`. Thread-safe and
+    cached.
+    """
 
     def __init__(self, items: ItemReader, images: VectorStore) -> None:
         self._items, self._images = items, images
@@ -53,18 +57,19 @@ class Columns:
 
     @classmethod
     def of(cls, catalogue: Catalogue) -> Columns:
-        """The columns of a catalogue; :meth:`Catalogue.memoize` keeps them with it."""
+        """Return the columns of a catalogue, cached by :meth:`Catalogue.memoize`."""
         return cls(catalogue.items, catalogue.images)
 
     @property
     def numbers(self) -> np.ndarray:
-        """int64 [n]: the items' numbers, as :meth:`ItemReader.places` has them."""
+        """int64 [n]: item numbers in the order of :meth:`ItemReader.places`."""
         return self._read_places()[0]
 
     def _allowed(self, where: str) -> tuple[np.ndarray, np.ndarray]:
-        """For a filter: bool [n] over the items (in the order of ``numbers``), and bool over the positions of image vectors.
+        """Return the mask of a filter over items, bool [n] in the order of ``numbers``, and over
+        positions of image vectors.
 
-        Raises :class:`WhereError` where it is not understood, or names a column that no item has.
+        Raises :class:`WhereError` for invalid filters and unknown columns.
         """
         tree = parse_where(where)
         for test in columns_of(tree):
@@ -73,7 +78,7 @@ class Columns:
 
                 known = [*self._items.column_names(), *OWN]
                 raise WhereError(
-                    f"no item has a column {test.column!r}",
+                    f"unknown column {test.column!r}",
                     where,
                     test.at,
                     hint=nearest(test.column, known) or f"there are {', '.join(known[:20])}",
@@ -85,7 +90,7 @@ class Columns:
         return keep, places
 
     def _truth(self, tree: Filter) -> np.ndarray:
-        """int8 [n]: true, false or unknown for each item."""
+        """Return int8 [n]: true, false or unknown for each item."""
         if isinstance(tree, Comparison):
             return self._compared(tree)
         if isinstance(tree, Not):
@@ -104,7 +109,7 @@ class Columns:
         return found
 
     def _parts(self, name: str) -> Iterator[tuple[int, ColumnPart]]:
-        """The parts of a column; kept while there is room for them."""
+        """Return the parts of a column, cached while there is room."""
         if name in self._kept:
             yield from self._kept[name]
             return
@@ -131,19 +136,21 @@ class Columns:
                     begins = np.array([starts[segment] for segment in found.segments], np.int64)
                     positions = begins[found.codes] + found.rows
                     if len(positions) and not 0 <= positions.min() <= positions.max() < len(self._images):
-                        raise ValueError("an item's vector is not there")
+                        raise ValueError("an item's vector is missing")
                 except (KeyError, TypeError, ValueError, OverflowError) as error:
                     raise CatalogueError(f"catalogue is damaged: {error!r}") from None
                 self._places = found.numbers, positions
             return self._places
 
     def kept(self, where: str, numbers: Sequence[int]) -> set[int]:
-        """Those of some items, by number, that a filter keeps."""
+        """Return those of some items, by number, that match a filter."""
         keep, _ = self.allowed(where)
         return {number for number, n in zip(numbers, self._at(numbers), strict=True) if keep[n]}
 
     def _at(self, numbers: Sequence[int]) -> np.ndarray:
-        """Where item numbers stand among all. Raises :class:`CatalogueError` for one that has no garment."""
+        """Return the positions of item numbers. Raises :class:`CatalogueError` for one without a
+        garment.
+        """
         wanted, known = np.asarray(numbers, np.int64), self.numbers
         if self._order is None:
             self._order = np.argsort(known)
@@ -153,14 +160,15 @@ class Columns:
         if len(known):
             at = self._order[np.minimum(at, len(known) - 1)]
         if not len(known) or (known[at] != wanted).any():
-            raise CatalogueError("catalogue is damaged: an item refers to a garment that is not there")
+            raise CatalogueError("catalogue is damaged: an item refers to a missing garment")
         return at
 
 
 def compare(test: Comparison, part: ColumnPart) -> np.ndarray:
-    """int8: of each value of a part by its number whether the test is true, false or unknown; at 0 for items without one.
+    """Return int8 per distinct value of a part: whether the test is true, false or unknown; index 0
+    is for items without one.
 
-    It decides all values together as :meth:`Comparison.truth` decides one.
+    Decides all values together as :meth:`Comparison.truth` decides one.
     """
     numbers = np.concatenate([part.whole.astype(np.float64), part.floats])
     count = part.scalars
@@ -188,7 +196,7 @@ def compare(test: Comparison, part: ColumnPart) -> np.ndarray:
 
 
 def _equal(part: ColumnPart, numbers: np.ndarray, values: Sequence[Value]) -> np.ndarray:
-    """bool: of each value that is no list whether it equals one of ``values``."""
+    """Return bool per value that is not a list: whether it equals one of ``values``."""
     wanted = [float(one) for one in values if isinstance(one, (int, float)) and not isinstance(one, bool)]
     texts = {_encoded(as_text(one)) for one in values if isinstance(one, (str, bool))}
     read = [number for one in values if isinstance(one, str) and (number := as_number(one)) is not None]
@@ -203,7 +211,9 @@ def _equal(part: ColumnPart, numbers: np.ndarray, values: Sequence[Value]) -> np
 
 
 def _order(test: Comparison, part: ColumnPart, numbers: np.ndarray, texts: np.ndarray, others: np.ndarray) -> None:
-    """Fill in how texts and numbers stand to the test's value. Bools have no order."""
+    """Fill in the order of texts and numbers relative to the test's value. Booleans
+    have no order.
+    """
     wanted = test.values[0]
     number = as_number(wanted)
     decide = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal}[test.kind]
@@ -218,22 +228,26 @@ def _order(test: Comparison, part: ColumnPart, numbers: np.ndarray, texts: np.nd
 
 
 def _encoded(text: str) -> bytes:
-    return folded(text).encode(errors="surrogatepass")  # an argument that is not UTF-8 is in no table
+    return folded(text).encode(errors="surrogatepass")  # no table contains an argument that is not UTF-8
 
 
 def positions(texts: bytes, piece: bytes) -> np.ndarray:
-    """Which of some texts, each between two :data:`EDGE`, hold a piece (that may begin and end with one)."""
+    """Return which texts, each between two :data:`EDGE`, contain a piece (which may begin and end
+    with one).
+    """
     found = []
     at = texts.find(piece)
     while at >= 0:
         found.append(at)
-        at = texts.find(piece, texts.find(EDGE, at + 1))  # on from the end of this text
+        at = texts.find(piece, texts.find(EDGE, at + 1))  # continue after the end of this text
     edges = np.flatnonzero(np.frombuffer(texts, np.uint8) == EDGE[0])
     return np.searchsorted(edges, found, side="right") - 1
 
 
 def matching(pattern: str, texts: bytes, count: int) -> np.ndarray:
-    """bool: which of ``count`` texts, each between two :data:`EDGE`, fit a folded pattern of ``like``."""
+    """Return bool: which of ``count`` texts, each between two :data:`EDGE`, match a folded ``like``
+    pattern.
+    """
     encoded = EDGE + pattern.encode(errors="surrogatepass") + EDGE
     runs = encoded.split(b"%")
     pieces = sorted((piece for run in runs for piece in run.split(b"_") if piece.strip(EDGE)), key=len)
@@ -249,7 +263,7 @@ def matching(pattern: str, texts: bytes, count: int) -> np.ndarray:
 
 
 def _follow(runs: Sequence[bytes], texts: bytes, start: int, stop: int) -> bool:
-    """Whether some runs of bytes follow each other between two places."""
+    """Return whether runs of bytes occur in order between two positions."""
     for run in runs:
         at = texts.find(run, start, stop)
         if at < 0:

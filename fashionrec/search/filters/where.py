@@ -1,4 +1,5 @@
-"""A filter as people write it, ``price < 50000 and brand in ('A', 'B')``, parsed into a tree. Nothing of it is executed.
+"""The filter language, ``price < 50000 and brand in ('A', 'B')``, parsed into a tree. Nothing is
+executed.
 
 A search decides the tree for all items at once: :mod:`fashionrec.search.filters.columns`.
 
@@ -14,9 +15,10 @@ A search decides the tree for all items at once: :mod:`fashionrec.search.filters
     column     = a word, or any characters in backticks: `on sale`
     value      = number | 'text' | "text" | true | false
 
-Logic is SQL's, of three values: what a row does not have is neither equal nor unequal to anything, and ``not`` of that is still
-unknown; a row is kept where the whole is true. Texts are compared without regard to case (Unicode's case folding, NFKC). A
-number is compared with a text that reads as a number by value. A list has a value where any of its members does.
+Logic is that of SQL, with three values: comparisons with a missing value are unknown, ``not``
+unknown is unknown, and a row matches if the whole is true. Texts are compared ignoring case
+(Unicode case folding, NFKC). A number equals a text that reads as that number. A list matches if
+any of its members does.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from fashionrec.common.values import as_number, as_text, folded, like
 from fashionrec.errors import UsageError
 
 Value = str | float | int | bool
-#: The three values of logic: None is unknown.
+#: Three-valued logic: None is unknown.
 Truth = bool | None
 
 MOST_CHARACTERS = 10_000
@@ -52,7 +54,7 @@ _COMPARE = {"=": "=", "==": "=", "!=": "!=", "<>": "!=", "<": "<", "<=": "<=", "
 
 
 class WhereError(UsageError):
-    """A filter that is not understood: ``shown`` has it with a caret below the place."""
+    """An invalid filter: ``shown`` has it with a caret below the position."""
 
     def __init__(self, message: str, text: str, at: int, *, hint: str = "") -> None:
         super().__init__(message, hint=hint or "for example --where \"price < 50000 and brand in ('A', 'B')\"")
@@ -63,7 +65,9 @@ class WhereError(UsageError):
 
 @dataclass(frozen=True)
 class Comparison:
-    """One test of a column: ``kind`` is ``=``, ``!=``, ``<``, ``<=``, ``>``, ``>=``, ``in``, ``like`` or ``null``."""
+    """A test of a column: ``kind`` is ``=``, ``!=``, ``<``, ``<=``, ``>``, ``>=``, ``in``, ``like``
+    or ``null``.
+    """
 
     column: str
     kind: str
@@ -71,7 +75,7 @@ class Comparison:
     at: int
 
     def truth(self, value: Any) -> Truth:
-        """The test of one value of a row; None (the row has none) is unknown to all but ``is null``."""
+        """Evaluate the test for one value; None (missing) is unknown except for ``is null``."""
         if self.kind == "null":
             return value is None
         if value is None:
@@ -100,7 +104,7 @@ class Not:
 
 @dataclass(frozen=True)
 class Group:
-    """``and`` of the parts, or ``or`` where ``any_``."""
+    """``and`` of the parts, or ``or`` if ``any_``."""
 
     parts: tuple[Filter, ...]
     any_: bool
@@ -110,14 +114,16 @@ Filter = Comparison | Not | Group
 
 
 def parse_where(text: str) -> Filter:
-    """The tree of a filter. Raises :class:`WhereError`, which shows where it stops making sense."""
+    """Parse a filter into a tree. Raises :class:`WhereError`, which shows the position of the
+    error.
+    """
     if len(text) > MOST_CHARACTERS:
-        raise WhereError(f"the filter is longer than {MOST_CHARACTERS} characters", text, MOST_CHARACTERS)
+        raise WhereError(f"filter longer than {MOST_CHARACTERS} characters", text, MOST_CHARACTERS)
     return _Parser(text).whole()
 
 
 def columns_of(tree: Filter) -> Iterator[Comparison]:
-    """Every test of a filter, from left to right."""
+    """Yield every test of a filter, from left to right."""
     if isinstance(tree, Comparison):
         yield tree
     elif isinstance(tree, Not):
@@ -128,9 +134,10 @@ def columns_of(tree: Filter) -> Iterator[Comparison]:
 
 
 def keeps(tree: Filter, get: Callable[[str], Any]) -> Truth:
-    """Decide a filter for one row, whose values ``get`` gives by the column's name.
+    """Evaluate a filter for one row, whose values ``get`` returns by column name.
 
-    It says what a filter means. No search asks it: ``Columns.allowed`` decides all rows together.
+    This defines the meaning of filters. Searches use ``Columns.allowed``, which evaluates all rows
+    together.
     """
     if isinstance(tree, Comparison):
         return tree.truth(get(tree.column))
@@ -166,19 +173,19 @@ class _Parser:
             if found is None:
                 character = self.text[at]
                 if character in "'\"`":
-                    raise WhereError(f"the {character} is never closed", self.text, at)
-                raise WhereError(f"{character!r} has no meaning here", self.text, at)
+                    raise WhereError(f"unclosed {character}", self.text, at)
+                raise WhereError(f"unexpected {character!r}", self.text, at)
             kind, part = str(found.lastgroup), found.group()
             if kind == "number":
                 number = float(part)
                 if not math.isfinite(number):
-                    raise WhereError("the number is too large", self.text, at)
+                    raise WhereError("number too large", self.text, at)
                 yield _Word(kind, part, at, int(part) if re.fullmatch(r"[+-]?\d+", part) else number)
             elif kind == "text":
                 yield _Word(kind, part, at, part[1:-1].replace(part[0] * 2, part[0]))
             elif kind == "column":
                 if part == "``":
-                    raise WhereError("a column needs a name", self.text, at)
+                    raise WhereError("empty column name", self.text, at)
                 yield _Word("column", part, at, part[1:-1])
             elif kind == "word" and part.lower() in _KEYWORDS:
                 yield _Word(part.lower(), part, at)
@@ -202,7 +209,7 @@ class _Parser:
     def need(self, kind: str, what: str) -> _Word:
         found = self.take(kind)
         if found is None:
-            raise self.error(f"{what} is missing before {self.word.text!r}")
+            raise self.error(f"expected {what} before {self.word.text!r}")
         return found
 
     def error(self, message: str, hint: str = "") -> WhereError:
@@ -210,16 +217,16 @@ class _Parser:
 
     def whole(self) -> Filter:
         if self.word.kind == "end":
-            raise self.error("the filter is empty")
+            raise self.error("empty filter")
         tree = self.either()
         if self.word.kind != "end":
-            raise self.error(f"'and' or 'or' is missing before {self.word.text!r}")
+            raise self.error(f"expected 'and' or 'or' before {self.word.text!r}")
         return tree
 
     def either(self) -> Filter:
         self.depth += 1
         if self.depth > MOST_DEPTH:
-            raise self.error("there are too many brackets within each other")
+            raise self.error("too many nested brackets")
         parts = [self.all_()]
         while self.take("or"):
             parts.append(self.all_())
@@ -246,8 +253,12 @@ class _Parser:
     def test(self) -> Filter:
         column = self.take("column")
         if column is None:
-            hint = "put odd names into backticks: `on sale` = true" if self.word.kind in ("text", "number") else ""
-            raise self.error(f"a column is missing before {self.word.text!r}", hint)
+            hint = (
+                "put unusual column names in backticks: `on sale` = true"
+                if self.word.kind in ("text", "number")
+                else ""
+            )
+            raise self.error(f"expected a column before {self.word.text!r}", hint)
         name, at = str(column.value), column.at
         if self.take("is"):
             negated = self.take("not") is not None
@@ -265,7 +276,7 @@ class _Parser:
         elif self.take("like"):
             pattern = self.take("text")
             if pattern is None:
-                raise self.error("like needs a text, such as 'shirt%'")
+                raise self.error("like needs a text, as in like 'shirt%'")
             found = Comparison(name, "like", (str(pattern.value),), at)
         elif self.take("between"):
             low = self.value()
@@ -274,16 +285,16 @@ class _Parser:
         elif not negated and (sign := self.take(*_COMPARE)):
             return Comparison(name, _COMPARE[sign.kind], (self.value(),), at)
         else:
-            raise self.error(f"a comparison (=, <, in, like ...) is missing before {self.word.text!r}")
+            raise self.error(f"incomplete filter: expected a comparison (=, <, in, like ...) before {self.word.text!r}")
         return Not(found) if negated else found
 
     def value(self) -> Value:
         word = self.take("number", "text", "true", "false")
         if word is None:
-            hint = f"put texts into quotes: '{self.word.value}'" if self.word.kind == "column" else ""
+            hint = f"put text in quotes: '{self.word.value}'" if self.word.kind == "column" else ""
             if self.word.kind == "null":
-                hint = "ask with: is null"
-            raise self.error(f"a value is missing before {self.word.text!r}", hint)
+                hint = "use: is null"
+            raise self.error(f"expected a value before {self.word.text!r}", hint)
         if word.kind in ("true", "false"):
             return word.kind == "true"
         value: Value = word.value
@@ -291,7 +302,7 @@ class _Parser:
 
 
 def _display_width(text: str) -> int:
-    """How many columns of a terminal a text takes: Korean letters take two."""
+    """Return the terminal columns of a text: Korean letters take two."""
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
@@ -305,7 +316,9 @@ def _equal(value: Any, wanted: Value) -> bool:
 
 
 def _order(value: Any, wanted: Value) -> int | None:
-    """Negative, 0 or positive as a value stands to another; None where they cannot be ordered."""
+    """Return a negative number, 0 or a positive number for the order of two values; None if they
+    have none.
+    """
     if isinstance(wanted, bool) or isinstance(value, bool):
         return None
     if isinstance(wanted, (int, float)) or isinstance(value, (int, float)):

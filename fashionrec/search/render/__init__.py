@@ -1,1 +1,1 @@
-"""Answers for people: pages, spreadsheets and pictures."""
+"""Render answers for people: pages, spreadsheets and pictures."""

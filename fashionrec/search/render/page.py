@@ -1,4 +1,8 @@
-"""An answer as one self-contained page: the photo with its boxes, and a row of pictures per garment. No request leaves it."""
+"""Render an answer as one self-contained page: the photo with its boxes, and a row of thumbnails
+per garment.
+
+The page makes no network requests.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ _SYMBOLS = {"KRW": "₩", "USD": "$", "EUR": "€", "GBP": "£", "JPY": "¥"}
 
 
 def answer_page(catalogue: Catalogue, results: Sequence[QueryResult]) -> str:
-    """The whole page as HTML text, of one result or several."""
+    """Return the page of one or several results as HTML."""
     template = environment().get_template("answer.html")
     return template.render(
         sections=[answer_view(catalogue, result) for result in results],
@@ -33,7 +37,7 @@ def answer_page(catalogue: Catalogue, results: Sequence[QueryResult]) -> str:
 
 
 def answer_view(catalogue: Catalogue, answer: QueryResult) -> dict[str, Any]:
-    """What the templates need of one result: pictures as data URIs, texts as text."""
+    """Return the template data of one result: pictures as data URIs, text as text."""
     photo = None
     if answer.source is not None:
         pixels = catalogue.finder.read(answer.source, whole=True).pixels
@@ -84,7 +88,7 @@ def _garment_view(catalogue: Catalogue, found: GarmentAnswer) -> dict[str, Any]:
 
 
 def draw_boxes(pixels: Image.Image, garments: Sequence[Garment]) -> Image.Image:
-    """A copy of the photo, no side over 900 pixels, with the garments' boxes and numbers drawn in."""
+    """Draw the garments' boxes and numbers on a copy of the photo of at most 900 pixels."""
     small = pixels.copy()
     small.thumbnail((_PHOTO_SIDE, _PHOTO_SIDE), Image.Resampling.LANCZOS)
     scale = small.width / pixels.width
@@ -107,7 +111,7 @@ def data_uri(pixels: Image.Image) -> str:
 
 
 def price(metadata: dict[str, Any]) -> str:
-    """A product's price as a shopper reads it: ₩39,000. Empty where there is none."""
+    """Format a product's price for shoppers: ₩39,000. Empty without a price."""
     value = metadata.get("price")
     if value is None or isinstance(value, bool):
         return ""
@@ -120,6 +124,6 @@ def price(metadata: dict[str, Any]) -> str:
 
 
 def safe_url(url: object) -> str | None:
-    """A link that may be followed from a page: http and https only, without hidden characters."""
+    """Return a link that is safe in a page: http and https only, without invisible characters."""
     text = str(url or "").strip()
     return text if text.lower().startswith(("https://", "http://")) and visible(text) == text else None

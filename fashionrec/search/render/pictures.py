@@ -1,4 +1,4 @@
-"""The garments of questions as pictures of their own."""
+"""Save the crops of query garments."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def save_garments(catalogue: Catalogue, answers: Sequence[QueryResult], folder: Path) -> int:
-    """Write each garment that was asked about as a JPEG (without any metadata of its photo); returns how many."""
+    """Write each query garment as a JPEG without metadata of its photo; return how many."""
     folder.mkdir(parents=True, exist_ok=True)
     count = 0
     for number, answer in enumerate(answers):

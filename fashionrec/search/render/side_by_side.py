@@ -1,4 +1,6 @@
-"""Two catalogues asked the same: last week's and this week's, or two encoders; what both found, and what moved."""
+"""Compare the answers of two catalogues to one query (last week's and this week's, or two
+encoders): common hits and moves.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +23,10 @@ DEPTH = 10
 
 @dataclass(frozen=True)
 class Pair:
-    """The hits of two catalogues for one garment (None: one did not see it), by product.
+    """The hits of two catalogues for one garment (None: not detected in one), by product.
 
-    ``overlap`` is the share of the first ten products that both have (of as many as the longer list has, at most ten);
-    ``moves`` maps a product to its ranks in the first and second, None where it is not among the hits.
+    ``overlap`` is the share of the first ten products in both (of as many as the longer list has,
+    at most ten); ``moves`` maps a product to its ranks in the first and second, None if missing.
     """
 
     garment: str
@@ -42,8 +44,10 @@ class Pair:
 
 
 def paired(first: Answer, second: Answer) -> tuple[list[tuple[QueryResult, QueryResult]], list[UsageError]]:
-    """Pair what two catalogues answer to each photo or text; and the first error of each that one could not answer."""
-    if first.query.merge:  # one result each, though it may be of other photos
+    """Pair the results of two catalogues for each photo or text; also return the first error of
+    each that only one could answer.
+    """
+    if first.query.merge:  # one result each, though it may be of different photos
         errors = {str(error): error for error in (*first.failures, *second.failures)}
         return [(first.results[0], second.results[0])], list(errors.values())
     answers, failures = [], []
@@ -58,7 +62,7 @@ def paired(first: Answer, second: Answer) -> tuple[list[tuple[QueryResult, Query
 
 
 def comparison(catalogues: Sequence[Path], answers: Sequence[tuple[QueryResult, QueryResult]]) -> dict[str, Any]:
-    """Both catalogues' answers, and how the garments' hits differ, as a document."""
+    """Return both catalogues' answers, and how the garments' hits differ, as a document."""
     return {
         "catalogues": [str(path) for path in catalogues],
         "questions": [
@@ -72,7 +76,7 @@ def comparison(catalogues: Sequence[Path], answers: Sequence[tuple[QueryResult, 
 
 
 def pairs(first: QueryResult, second: QueryResult) -> list[Pair]:
-    """The garments of two answers to one question, paired where their boxes overlap most."""
+    """Pair the garments of two results by the highest IoU."""
     left = list(second.garments)
     found = []
     for one in first.garments:
@@ -86,7 +90,7 @@ def pairs(first: QueryResult, second: QueryResult) -> list[Pair]:
 
 
 def compare_page(catalogues: Sequence[Catalogue], answers: Sequence[tuple[QueryResult, QueryResult]]) -> str:
-    """Both catalogues' answers side by side as one self-contained page."""
+    """Return both catalogues' answers side by side as one self-contained page."""
     names = [catalogue.root.name for catalogue in catalogues]
     if names[0] == names[1]:
         names = [str(catalogue.root) for catalogue in catalogues]
@@ -99,7 +103,7 @@ def compare_page(catalogues: Sequence[Catalogue], answers: Sequence[tuple[QueryR
 
 
 def _fit(one: GarmentAnswer, other: GarmentAnswer) -> float:
-    if one.garment.box.area == other.garment.box.area == 0:  # words have no box
+    if one.garment.box.area == other.garment.box.area == 0:  # texts have no box
         return 1.0
     return one.garment.box.iou(other.garment.box)
 

@@ -1,4 +1,4 @@
-"""Answers as tables, for spreadsheets: CSV, and Excel with pictures in its cells. What begins like a formula stays text."""
+"""Render answers as tables: CSV, and Excel with pictures in cells. Formulas are escaped."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ COLUMNS = (
     "question", "garment", "garment_class", "rank", "score", "product_id", "item_id", "class_name", "title", "brand",
     "price", "caption", "url", "image", "match", "currency",
 )  # fmt: skip
-_CELL = 96  # pixels of a picture's cell
-_LONGEST_LINK, _MOST_LINKS = 2079, 65_530  # Excel's limits; a text has neither
+_CELL = 96  # pixels of a picture in a cell
+_LONGEST_LINK, _MOST_LINKS = 2079, 65_530  # Excel's limits; text has none
 
 
 def rows_of(answers: Iterable[QueryResult]) -> Iterator[tuple[dict[str, Any], StoredItem]]:
-    """One row for each hit, by :data:`COLUMNS`, and the item that was found."""
+    """Return one row per hit, with :data:`COLUMNS`, and its item."""
     for answer in answers:
         for found in answer.garments:
             for hit, stored in zip(found.hits, found.stored, strict=True):
@@ -33,9 +33,10 @@ def rows_of(answers: Iterable[QueryResult]) -> Iterator[tuple[dict[str, Any], St
 
 
 def write_csv(answers: Sequence[QueryResult], shown: Callable[[str], str] = str) -> str:
-    """All hits as CSV (RFC 4180), with a header. Numbers are plain; texts that a spreadsheet would compute get an apostrophe.
+    """Return all hits as CSV (RFC 4180) with a header. Numbers are plain; texts that a spreadsheet
+    would evaluate get an apostrophe.
 
-    ``shown`` is applied to each text, where the table goes to a terminal.
+    ``shown`` is applied to each text if the table goes to a terminal.
     """
     out = io.StringIO()
     writer = TableWriter(out, lineterminator="\r\n")
@@ -46,12 +47,10 @@ def write_csv(answers: Sequence[QueryResult], shown: Callable[[str], str] = str)
 
 
 def write_xlsx(path: Path, catalogue: Catalogue, answers: Sequence[QueryResult]) -> None:
-    """All hits as an Excel workbook: a sheet of hits with each item's picture in its cell, and the questions' photos beside."""
+    """Write all hits as an Excel workbook, with item thumbnails and query photos in cells."""
     import xlsxwriter
 
-    path.open(
-        "wb"
-    ).close()  # what the system refuses is an ``OSError`` here, of xlsxwriter it would be an error of its own
+    path.open("wb").close()  # so that system errors are an ``OSError``, not one of xlsxwriter's own
     with xlsxwriter.Workbook(str(path)) as book:
         sheet = book.add_worksheet("hits")
         bold, wrap = book.add_format({"bold": True}), book.add_format({"text_wrap": True, "valign": "top"})
@@ -105,5 +104,5 @@ def _row(answer: QueryResult, found: GarmentAnswer, hit: Hit) -> dict[str, Any]:
 
 
 def _plain(price: Any) -> Any:
-    """A price as a cell: 39000 where a table of prices with and without cents was read as 39000.0."""
+    """Return a price for a cell: 39000 if a table with and without cents was read as 39000.0."""
     return int(price) if isinstance(price, float) and price.is_integer() else price
