@@ -5,8 +5,8 @@ pandas.
 
     EXPORT/
       export.json            format, settings, bundles, counts
-      entries.parquet        rows of the product table: image, product_id, photo, metadata (JSON) ...
-      items.parquet          searchable items: id, garment, box, caption, thumbnail (JPEG bytes), rows in the arrays below
+      entries.parquet        rows of the product table: image, product_id, photo, metadata ...
+      items.parquet          items: id, garment, box, caption, thumbnail (JPEG), array rows
       image_vectors.npy      float32 [garments, dim]
       caption_vectors.npy    float32 [captions, dim]
       bundles/detector, bundles/embedder

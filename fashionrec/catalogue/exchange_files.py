@@ -109,7 +109,7 @@ class VectorFile:
         self._block = lru_cache(16)(self._read)
         for number in range(-(-self.count // _BLOCK)):
             if not (abs(np.linalg.norm(self._read(number), axis=1) - 1) < _MOST_OFF).all():
-                raise DataError(f"{path} holds vectors that are not of unit length")
+                raise DataError(f"{path}: not all vectors have unit length")
 
     def __getitem__(self, row: int) -> np.ndarray:
         """Return a vector, float32 [dim]."""

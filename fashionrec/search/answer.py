@@ -114,4 +114,5 @@ class Answer:
     def __repr__(self) -> str:
         hits = sum(len(garment.hits) for garment in self.garments)
         failed = f", {len(self.failures)} failures" if self.failures else ""
-        return f"<Answer: {plural(len(self.results), 'result')}, {plural(len(self.garments), 'garment')}, {plural(hits, 'hit')}{failed}>"
+        garments = plural(len(self.garments), "garment")
+        return f"<Answer: {plural(len(self.results), 'result')}, {garments}, {plural(hits, 'hit')}{failed}>"

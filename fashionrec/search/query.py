@@ -109,12 +109,12 @@ class Query:
 
     @property
     def is_single(self) -> bool:
-        """Whether it has a single result: no list of photos, or merged ones."""
+        """True if it has a single result: no list of photos, or merged ones."""
         return self.merge or not isinstance(self.photos, tuple)
 
     @property
     def is_short(self) -> bool:
-        """Whether models that open fast are better than models that run fast."""
+        """True if models that open fast are better than models that run fast."""
         return len(self.sources) <= BATCH
 
     @property
