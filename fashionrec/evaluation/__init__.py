@@ -1,1 +1,1 @@
-"""How good it is: a detector on labelled photos, a search on photos whose product is known."""
+"""Measure quality: a detector on labelled photos, a search on queries with known products."""

@@ -1,7 +1,7 @@
-"""Captions against the truth, field by field: how often a captioner tells, and how often it is right when it does.
+"""Compare captions with the truth, field by field: coverage and accuracy.
 
-The truth is what the products' own data say (in the drawn world: all of it), or another captioner's word. A captioner that learnt
-from the same data is asked with what it learnt from other products.
+The truth is product data (complete for synthetic data), or another captioner. A captioner that
+learned from the same data is judged with what it learned from other products.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ if TYPE_CHECKING:
     from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.config import Config
 
-#: Mistakes that are named for each field.
+#: Confusions listed per field.
 _NAMED = 3
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One garment in one field: what is true (or another says) and what was told; ``unknown`` where nothing was."""
+    """One garment in one field: the true value (or another captioner's) and the predicted one;
+    ``unknown`` without a prediction.
+    """
 
     class_name: str
     truth: str
@@ -39,9 +41,13 @@ class Pair:
 
 
 def score(pairs: Sequence[Pair]) -> dict[str, Any]:
-    """Of one field: ``garments`` with a truth; ``told``, the share of them of which something is told; ``right_of_told``;
-    ``right`` of all; ``majority``, how often the class's most frequent value is true; ``kappa``, Cohen's, of those told;
-    ``mistakes``, the most frequent, as [true, told, times]."""
+    """Score one field.
+
+    ``garments`` with a true value; ``told``, the share with a prediction; ``right_of_told``, their
+    accuracy; ``right`` of all; ``majority``, the accuracy of the class's most frequent value;
+    ``kappa``, Cohen's, of those predicted; ``mistakes``, the most frequent, as [true, predicted,
+    count].
+    """
     told = [pair for pair in pairs if pair.told != UNKNOWN]
     right = sum(pair.truth == pair.told for pair in told)
     by_class: dict[str, Counter[str]] = {}
@@ -61,7 +67,9 @@ def score(pairs: Sequence[Pair]) -> dict[str, Any]:
 
 
 def _kappa(told: Sequence[Pair]) -> float | None:
-    """Agreement beyond chance (Cohen 1960), within -1..1; None where chance explains all."""
+    """Return the agreement beyond chance (Cohen 1960), -1..1; None if chance explains
+    everything.
+    """
     if not told:
         return None
     count = len(told)
@@ -74,8 +82,9 @@ def _kappa(told: Sequence[Pair]) -> float | None:
 def against_truth(
     garments: Sequence[Known], told: Sequence[Mapping[str, str] | None], vocabulary: Vocabulary
 ) -> dict[str, dict[str, Any]]:
-    """Scores of each field of which anything is known. ``told`` are attributes, None where a garment has no caption: those are
-    left out."""
+    """Score each field with known values. ``told`` are attributes; garments without a caption
+    (None) are skipped.
+    """
     truths = [
         None if attributes is None else _normal(one.values, one.stored.item.class_name, vocabulary)
         for one, attributes in zip(garments, told, strict=True)
@@ -89,7 +98,9 @@ def against_another(
     told: Sequence[Mapping[str, str] | None],
     vocabulary: Vocabulary,
 ) -> dict[str, dict[str, Any]]:
-    """Scores of each field as :func:`against_truth`, with what another captioner tells as ``truths``."""
+    """Score each field like :func:`against_truth`, with another captioner's attributes as
+    ``truths``.
+    """
     found: dict[str, dict[str, Any]] = {}
     for field in vocabulary.fields_of(None):
         pairs = [
@@ -103,13 +114,15 @@ def against_another(
 
 
 def _normal(values: Mapping[str, str], class_name: str | None, vocabulary: Vocabulary) -> dict[str, str]:
-    """Allowed values for the words of a product's data; what is none of them is left out."""
+    """Map words of product data to allowed values; skip those that do not match."""
     found = {field: vocabulary.find(field, word, class_name) for field, word in values.items()}
     return {field: value for field, value in found.items() if value is not None}
 
 
 def told_by_catalogue(catalogue: Catalogue, garments: Sequence[Known]) -> dict[str, list[dict[str, str] | None]]:
-    """The attributes that the captions of a catalogue tell, by captioner; None where a garment has no caption by it."""
+    """Return the attributes from the captions of a catalogue, by captioner; None for garments
+    without a caption by it.
+    """
     captions = catalogue.items.attributes_told()
     found: dict[str, list[dict[str, str] | None]] = {}
     for n, one in enumerate(garments):
@@ -120,7 +133,9 @@ def told_by_catalogue(catalogue: Catalogue, garments: Sequence[Known]) -> dict[s
 
 
 def told_by_encoder(catalogue: Catalogue, garments: Sequence[Known], config: Config) -> list[dict[str, str] | None]:
-    """What the catalogue's own encoder tells of each, with what it learnt from every second product about the others."""
+    """Return the predictions of the catalogue's own encoder, learned from every second product
+    about the others.
+    """
     from fashionrec.captioner.schema import attributes
 
     unbound = make_captioner(ENCODER, config.captioner)
@@ -139,14 +154,15 @@ def told_by_encoder(catalogue: Catalogue, garments: Sequence[Known], config: Con
 
 
 def _no_picture() -> Image.Image:
-    raise AssertionError("an encoder's captions are of vectors")
+    raise AssertionError("captions by an encoder need vectors")
 
 
 def evaluate_captions(catalogue: Catalogue, config: Config, truth: Iterable[Any] | None = None) -> dict[str, Any]:
-    """Scores by captioner: of the catalogue's captions and of its encoder's, against the products' own data and ``truth``, rows
-    of products that tell more; and of the two against each other, where the first are not the encoder's own.
+    """Score the captions of a catalogue and of its encoder, by captioner.
 
-    Raises :class:`DataError` where nothing is known to measure with.
+    They are compared with product data and ``truth`` (rows of products with further attributes),
+    and with each other if the captions are not the encoder's own. Raises :class:`DataError` if
+    there is nothing to compare with.
     """
     vocabulary = vocabulary_of(config.captioner)
     garments = known_garments(catalogue, vocabulary)
@@ -157,13 +173,13 @@ def evaluate_captions(catalogue: Catalogue, config: Config, truth: Iterable[Any]
     encoder = told_by_encoder(catalogue, garments, config)
     document: dict[str, Any] = {"garments": len(garments), "captioners": {}, "agreement": {}}
     for captioner, recorded in told_by_catalogue(catalogue, garments).items():
-        if captioner != ENCODER:  # its own is asked anew, so that it is judged on what it has not learnt from
+        if captioner != ENCODER:  # its own is predicted again, so that it is judged on products it has not learned from
             document["captioners"][captioner] = against_truth(garments, recorded, vocabulary)
             document["agreement"][captioner] = against_another(garments, recorded, encoder, vocabulary)
     document["captioners"][ENCODER] = against_truth(garments, encoder, vocabulary)
     if not any(document["captioners"].values()) and not any(document["agreement"].values()):
         raise DataError(
-            f"nothing tells the attributes of the garments of {catalogue.root}",
-            hint="columns such as color or pattern in the products' table, --truth TABLE, or captions by another captioner",
+            f"no true attributes are known for the garments of {catalogue.root}",
+            hint="add columns such as color or pattern to the product table, --truth TABLE, or captions by another captioner",
         )
     return document

@@ -1,1 +1,1 @@
-"""Evaluate detectors on labelled photos, compare them, and decide which one is served."""
+"""Evaluate and compare detectors on labelled photos, and decide which one is served."""

@@ -1,7 +1,9 @@
-"""Average precision as ultralytics computes it: matching, the precision envelope, and the figures of each class.
+"""Average precision as ultralytics computes it: matching, precision envelope, and metrics per
+class.
 
-AP is the area under the precision envelope at 101 recall points by trapezoids (ultralytics' ``compute_ap``), mAP50-95 its mean
-over the IoU thresholds .50, .55, ... .95. COCO's own, a mean over the points instead, is in :mod:`coco`.
+AP is the area under the precision envelope at 101 recall points by trapezoids (ultralytics'
+``compute_ap``), mAP50-95 its mean over the IoU thresholds .50, .55, ... .95. COCO's own, a mean
+over the points instead, is in :mod:`coco`.
 """
 
 from __future__ import annotations
@@ -24,8 +26,11 @@ _GRID = 1000  # points of the confidence axis
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """Of the classes that occur, in order: ``ap`` float [classes, 10], and ``precision``, ``recall``, ``f1`` [classes] at IoU
-    .50 and the one ``confidence`` where the mean F1 over classes is highest."""
+    """Metrics of the classes that occur, in order.
+
+    ``ap`` is float [classes, 10]; ``precision``, ``recall`` and ``f1`` [classes] are at IoU .50 and
+    the one ``confidence`` with the highest mean F1 over classes.
+    """
 
     classes: list[int]
     ap: np.ndarray
@@ -36,8 +41,11 @@ class ClassFigures:
 
 
 def class_figures(correct: np.ndarray, scores: np.ndarray, classes: np.ndarray, truths: np.ndarray) -> ClassFigures:
-    """Of all detections (``correct`` bool [n, 10], see :func:`match`; ``scores``, ``classes`` [n]) and ``truths``, the classes of
-    all true boxes. At least one true box is needed."""
+    """Compute the metrics of all detections and classes.
+
+    ``correct`` is bool [n, 10], see :func:`match`; ``scores`` and ``classes`` are [n]; ``truths``
+    has the classes of all true boxes, at least one.
+    """
     present = [int(number) for number in np.unique(truths)]
     grid = np.linspace(0, 1, _GRID)
     aps, precisions, recalls = [], [], []
@@ -63,10 +71,10 @@ def class_figures(correct: np.ndarray, scores: np.ndarray, classes: np.ndarray, 
 
 
 def match(found: Detections, truth: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """bool [detections, 10]: is each a hit at each IoU threshold?
+    """Return bool [detections, 10]: whether each is a hit at each IoU threshold.
 
-    The surest detection chooses first, as in COCO: the box of its class that it overlaps most and that none has taken yet.
-    ``found`` is best first.
+    As in COCO, the most confident detection chooses first: the free box of its class with the
+    highest IoU. ``found`` is sorted best first.
     """
     correct = np.zeros((len(found), len(IOU_THRESHOLDS)), bool)
     if not len(found) or not len(truth):
@@ -84,9 +92,10 @@ def match(found: Detections, truth: np.ndarray, classes: np.ndarray) -> np.ndarr
 
 
 def average_precision(recall: Sequence[float] | np.ndarray, precision: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Area under the envelope of each precision-recall curve, at 101 points by trapezoids: [curves].
+    """Return the area under the envelope of each precision-recall curve, at 101 points by
+    trapezoids: [curves].
 
-    ``recall`` (rising) and ``precision`` are one curve [n], or a curve a column [n, curves].
+    ``recall`` (ascending) and ``precision`` are one curve [n], or one curve per column [n, curves].
     """
     r, p = (np.atleast_2d(np.asarray(values, float).T).T for values in (recall, precision))
     curves = r.shape[1]
@@ -101,7 +110,7 @@ def average_precision(recall: Sequence[float] | np.ndarray, precision: Sequence[
 
 
 def smooth(values: np.ndarray, fraction: float) -> np.ndarray:
-    """A box filter over a fraction of the curve, its ends held."""
+    """Apply a box filter over a fraction of the curve, extending its ends."""
     width = round(len(values) * fraction * 2) // 2 + 1
     ends = np.ones(width // 2)
     padded = np.concatenate([ends * values[0], values, ends * values[-1]])

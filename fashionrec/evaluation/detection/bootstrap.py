@@ -1,8 +1,9 @@
-"""How sure a difference between two detectors is: a paired bootstrap over the photos that both were measured on.
+"""Uncertainty of the difference between two detectors: a paired bootstrap over the photos of both.
 
-The photos are drawn with replacement, the same ones for both, and each time all figures are computed anew; the spread of their
-differences is what other test photos of the same kind would have given. Source: B. Efron, R. Tibshirani, An Introduction to the
-Bootstrap, 1993, chapter 13 (percentile intervals); B. Hariharan et al. and COCO use the same unit, the photo.
+Photos are drawn with replacement, the same ones for both, and all metrics are computed each time;
+the spread of the differences is what other test photos of the same kind would have given. Source:
+B. Efron, R. Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13 (percentile intervals);
+B. Hariharan et al. and COCO use the same unit, the photo.
 """
 
 from __future__ import annotations
@@ -17,22 +18,24 @@ from fashionrec.evaluation.detection.matches import Matches
 
 @dataclass(frozen=True)
 class Spread:
-    """A difference, after less before: measured on all photos, and in each resample (float [resamples])."""
+    """A difference, after minus before: on all photos, and in each resample (float [resamples])."""
 
     measured: float
     resamples: np.ndarray
     photos: int
 
     def interval(self, confidence: float) -> tuple[float, float]:
-        """The two-sided percentile interval."""
+        """Return the two-sided percentile interval."""
         tail = (1 - confidence) / 2
         low, high = np.quantile(self.resamples, [tail, 1 - tail])
         return float(low), float(high)
 
     def photos_to_tell(self, limit: float, confidence: float) -> int:
-        """About how many photos of this kind would put an interval of that confidence wholly on one side of ``limit``.
+        """Estimate how many photos would put an interval of that confidence entirely on one side of
+        ``limit``.
 
-        The width of an interval falls with the root of the number of photos; the measured difference is taken as true.
+        An interval's width shrinks with the square root of the number of photos; the measured
+        difference is assumed to be true.
         """
         low, high = self.interval(confidence)
         reach = max(abs(self.measured - low), abs(high - self.measured))
@@ -41,10 +44,11 @@ class Spread:
 
 
 def paired_spreads(before: Matches, after: Matches, *, resamples: int, seed: int = 0) -> dict[str, Spread]:
-    """Differences of map50, map50_95, precision, recall, and of ``map50_95, CLASS`` for each class, as shares (not points).
+    """Return the differences of map50, map50_95, precision, recall, and ``map50_95, CLASS`` per
+    class, as fractions (not points).
 
-    Both must be of the same photos in the same order. Precision and recall are at the confidence that each detector's own
-    report gives. Raises ValueError for what is not of the same photos.
+    Both must be of the same photos in the same order. Precision and recall are at the confidence of
+    each detector's own report. Raises ValueError for different photos.
     """
     photos = len(before.truths)
     same = photos == len(after.truths) and all(
@@ -54,7 +58,7 @@ def paired_spreads(before: Matches, after: Matches, *, resamples: int, seed: int
         raise ValueError("the two were not measured on the same photos")
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(photos, np.full(photos, 1 / photos), size=resamples)
-    counts = np.concatenate([np.ones((1, photos), np.int64), drawn])  # the first line is the photos as they are
+    counts = np.concatenate([np.ones((1, photos), np.int64), drawn])  # the first row has the photos unchanged
     first, second = figures(before, counts), figures(after, counts)
     found = {}
     for name in second:
@@ -66,10 +70,11 @@ def paired_spreads(before: Matches, after: Matches, *, resamples: int, seed: int
 
 
 def figures(matches: Matches, counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Each figure for each line of ``counts`` [resamples, photos], how often a photo counts; NaN for a class that is absent.
+    """Return each metric for each row of ``counts`` [resamples, photos], the weights of the photos;
+    NaN for absent classes.
 
-    A line of ones gives what :func:`report.detection_report` gives; precision and recall to within
-    one detection, as a report reads between two.
+    A row of ones gives the values of :func:`report.detection_report`; precision and recall to
+    within one detection, as a report interpolates.
     """
     confidence = matches.class_figures().confidence
     where = np.repeat(np.arange(len(matches.scores)), [len(scores) for scores in matches.scores])
@@ -92,7 +97,7 @@ def figures(matches: Matches, counts: np.ndarray) -> dict[str, np.ndarray]:
             aps[row, n] = average_precision(true / totals[n], true / answered[:, None])
             right = float(weight[:shown] @ hits[:shown, 0])
             answers = int(weight[:shown].sum())
-            precision[row, n] = right / answers if answers else 1.0  # as a report has it where nothing was answered
+            precision[row, n] = right / answers if answers else 1.0  # as in a report without detections
             recall[row, n] = right / totals[n]
     result = {
         "map50": np.nanmean(aps[:, :, 0], axis=0),
@@ -104,9 +109,11 @@ def figures(matches: Matches, counts: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _corners(hits: np.ndarray) -> np.ndarray:
-    """Rows that decide an average precision: each hit, and the detection before it, often a miss.
+    """Return the rows that determine average precision: each hit, and the detection before it,
+    often a miss.
 
-    Among thousands of detections there are a few hundred; at the others the curve only falls, unseen by its envelope.
+    Among thousands of detections there are a few hundred; at the others the curve only falls, below
+    its envelope.
     """
     rows = np.flatnonzero(hits.any(axis=1))
     return np.unique(np.concatenate([rows, np.maximum(rows - 1, 0)]))

@@ -1,9 +1,9 @@
-"""COCO's own figures, as pycocotools computes them, to the last digit that a sum's order leaves.
+"""COCO's metrics, equal to pycocotools up to the rounding of sums.
 
-T.-Y. Lin et al., arXiv 1405.0312; https://cocodataset.org/#detection-eval. AP is the mean of the precision envelope over 101
-recalls, thresholds .50 to .95 and the classes that occur; a photo counts for a class with its 100 surest detections. For a size,
-true boxes of other sizes are ignored, and so are detections of other sizes that match nothing. YOLO labels know no crowd
-regions, so there are none here.
+T.-Y. Lin et al., arXiv 1405.0312; https://cocodataset.org/#detection-eval. AP is the mean of the
+precision envelope over 101 recalls, thresholds .50 to .95 and the classes that occur, with at most
+100 detections per class and photo. For a size, true boxes of other sizes are ignored, and so are
+unmatched detections of other sizes. YOLO labels have no crowd regions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import numpy as np
 from fashionrec.evaluation.detection.average_precision import IOU_THRESHOLDS, RECALLS
 from fashionrec.evaluation.detection.matches import Matches
 
-#: Least and most area of a box in pixels of the photo, both included: a box of exactly 32 x 32 is small and medium.
+#: Smallest and largest area of a box in pixels of the photo, both inclusive: a box of exactly 32 x
+#: 32 is small and medium.
 AREAS = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
 SIZES = tuple(name for name in AREAS if name != "all")
 MAX_DET = 100
@@ -23,8 +24,12 @@ MAX_DET = 100
 
 @dataclass(frozen=True)
 class CocoFigures:
-    """Of ``classes``: ``precision`` float [10, 101, classes, areas] and ``recall`` float [10, classes, areas], NaN where a
-    class has no true box of a size, and ``boxes`` int [classes, areas], the true boxes that count."""
+    """Metrics of ``classes``.
+
+    ``precision`` is float [10, 101, classes, areas] and ``recall`` float [10, classes, areas], NaN
+    if a class has no true box of a size; ``boxes`` is int [classes, areas], the true boxes that
+    count.
+    """
 
     classes: list[int]
     precision: np.ndarray
@@ -32,29 +37,33 @@ class CocoFigures:
     boxes: np.ndarray
 
     def ap(self, area: str = "all", iou: float | None = None) -> float | None:
-        """Average precision, at one IoU or over all; None where no true box is of that size."""
+        """Return average precision at one IoU or over all; None without true boxes of that size."""
         at = slice(None) if iou is None else np.isclose(IOU_THRESHOLDS, iou)
         return _mean(self.precision[at][..., list(AREAS).index(area)])
 
     def ar(self, area: str = "all") -> float | None:
-        """Average recall with at most 100 detections of a class in a photo; None where no true box is of that size."""
+        """Return average recall with at most 100 detections per class and photo; None without true
+        boxes of that size.
+        """
         return _mean(self.recall[..., list(AREAS).index(area)])
 
     def class_ap(self, number: int) -> float | None:
-        """Average precision of one class, boxes of all sizes."""
+        """Return average precision of one class for boxes of all sizes."""
         return _mean(self.precision[:, :, self.classes.index(number), 0])
 
     def curve(self, number: int) -> np.ndarray:
-        """float [101]: a class's precision at IoU .50 where its recall is 0, .01, ... 1; their mean is its AP50."""
+        """Return float [101]: a class's precision at IoU .50 and recall 0, .01, ... 1; their mean
+        is its AP50.
+        """
         return np.asarray(self.precision[0, :, self.classes.index(number), 0])
 
     def in_area(self, area: str) -> int:
-        """How many true boxes are of that size."""
+        """Return the number of true boxes of that size."""
         return int(self.boxes[:, list(AREAS).index(area)].sum())
 
 
 def coco_figures(matches: Matches) -> CocoFigures:
-    """The figures of all classes that have a name, over all photos."""
+    """Compute the metrics of all named classes over all photos."""
     classes = sorted(matches.names)
     precision = np.full((len(IOU_THRESHOLDS), len(RECALLS), len(classes), len(AREAS)), np.nan)
     recall = np.full((len(IOU_THRESHOLDS), len(classes), len(AREAS)), np.nan)
@@ -71,7 +80,9 @@ def coco_figures(matches: Matches) -> CocoFigures:
 
 @dataclass(frozen=True)
 class _Photo:
-    """One class in one photo: scores and areas of its detections, best first; areas of its true boxes; IoU [found, true]."""
+    """One class in one photo: scores and areas of detections, best first; areas of true boxes; IoU
+    [found, true].
+    """
 
     scores: np.ndarray
     found: np.ndarray
@@ -98,7 +109,9 @@ def _xywh(boxes: np.ndarray) -> np.ndarray:
 
 
 def _iou(found: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """By pycocotools' own steps (maskApi.c, bbIou): a box that lies on a threshold falls on the same side of it."""
+    """Compute IoU by pycocotools' own steps (maskApi.c, bbIou), so that a box on a threshold falls
+    on the same side.
+    """
     a, b = found[:, None, :], true[None, :, :]
     sides = np.minimum(a[..., 2:] + a[..., :2], b[..., 2:] + b[..., :2]) - np.maximum(a[..., :2], b[..., :2])
     inter = sides[..., 0] * sides[..., 1]
@@ -108,7 +121,9 @@ def _iou(found: np.ndarray, true: np.ndarray) -> np.ndarray:
 
 
 def _matched(photos: list[_Photo], area: tuple[float, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Over all photos: scores [n], right [10, n], wrong [10, n] (neither is ignored), and how many true boxes count."""
+    """Collect over all photos: scores [n], right [10, n], wrong [10, n] (neither: ignored), and the
+    number of true boxes that count.
+    """
     low, high = area
     scores, right, wrong, count = [], [], [], 0
     for photo in photos:
@@ -126,9 +141,10 @@ def _matched(photos: list[_Photo], area: tuple[float, float]) -> tuple[np.ndarra
 
 
 def _assign(iou: np.ndarray, ignored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """bool [10, detections] twice: is it matched, and with an ignored box?
+    """Return bool [10, detections] twice: whether each is matched, and whether with an ignored box.
 
-    Each takes the free box that it overlaps most, the last of equals, and an ignored one only where no other fits.
+    Each takes the free box with the highest IoU, the last among equals, and an ignored one only if
+    no other fits.
     """
     thresholds = IOU_THRESHOLDS[:, None]
     taken = np.zeros((len(thresholds), len(iou)), bool)
@@ -148,7 +164,9 @@ def _assign(iou: np.ndarray, ignored: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def _curves(right: np.ndarray, wrong: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Precision [10, 101] and greatest recall [10] of right and wrong detections, both bool [10, n], best first."""
+    """Return precision [10, 101] and highest recall [10] of right and wrong detections, both bool
+    [10, n], best first.
+    """
     precision = np.zeros((len(IOU_THRESHOLDS), len(RECALLS)))
     if not right.shape[1]:
         return precision, np.zeros(len(IOU_THRESHOLDS))

@@ -1,4 +1,4 @@
-"""Several detectors on one data set, each taken as it is or trained, and all measured alike."""
+"""Compare several detectors on one dataset, existing or newly trained, all measured alike."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from fashionrec.detector.detect import Detector
     from fashionrec.models.choice import ModelChoice
 
-#: Settings of a run that say nothing about what it learnt, and its data, of which the fingerprint tells.
+#: Settings of a run that do not affect what it learned, and its data, which is identified by
+#: fingerprint.
 _NOT_LEARNT = frozenset("name exist_ok resume device workers data".split())
-#: Figures of an evaluation that stand in the table.
+#: Metrics shown in the table.
 _FIGURES = ("map50_95", "map50", "precision", "recall", "f1", "per_class")
 
 
@@ -34,8 +35,8 @@ _FIGURES = ("map50_95", "map50", "precision", "recall", "f1", "per_class")
 class Comparison:
     """Compares the models of the section ``compare``.
 
-    ``choice`` finds and exports them, ``train`` trains by a section ``train``, ``evaluate`` measures a bundle on a split of a
-    data set as ``fashionrec evaluate --weights`` does.
+    ``choice`` finds and exports them, ``train`` trains by a section ``train``, ``evaluate``
+    measures a bundle on a split as ``fashionrec evaluate --weights`` does.
     """
 
     choice: ModelChoice
@@ -47,7 +48,9 @@ class Comparison:
         return self.choice.resolved.config
 
     def run(self, folder: Path) -> dict[str, Any]:
-        """Measure all models; write ``comparison.{md,json,html}`` into ``folder``. A model that fails has its reason."""
+        """Measure all models and write ``comparison.{md,json,html}`` into ``folder``. Failed models
+        are listed with their reason.
+        """
         config = self.config.compare
         data = data_yaml_of(Path(config.data or ""))
         images = read_data_yaml(data).images(config.split)
@@ -80,7 +83,7 @@ class Comparison:
         return document
 
     def _measure(self, model: str, data: Path, fingerprint: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What is measured of one model, and on what."""
+        """Measure one model and describe the conditions."""
         from fashionrec.detector.detect import Detector
         from fashionrec.evaluation.detection.complexity import complexity
         from fashionrec.evaluation.detection.speed import memory, speeds
@@ -118,11 +121,13 @@ class Comparison:
         return row, _machine(detector)
 
     def _bundle(self, model: str, data: Path, fingerprint: str) -> tuple[str, Bundle, Run | None]:
-        """How a model comes to be here (taken, trained or reused), its bundle, and the run that made it."""
+        """Return how a model was obtained (existing, trained or reused), its bundle,
+        and its run.
+        """
         path = Path(model)
         named = is_bare(model) and path.exists() and _is_name(model)
         if named:
-            self.choice.say(f"{model} is the model of that name; what lies in this folder is ./{model}")
+            self.choice.say(f"{model} means the model of that name; the file in this folder is ./{model}")
         elif is_bundle(path):
             return "taken", self.choice.detector_of(path), None
         elif is_run(path):
@@ -133,7 +138,9 @@ class Comparison:
         return how, self.choice.detector_of(run.path), run
 
     def _trained(self, model: str, data: Path, fingerprint: str) -> tuple[str, Run]:
-        """The run of a model on these data: the finished one of these settings, else a new one, or one that was stopped."""
+        """Return the run of a model on this data: a finished one with these settings, otherwise a
+        new or resumed one.
+        """
         config = self._settings(model, data)
         stem = re.sub(r"[^\w.-]+", "-", Path(model).stem)
         count = 1
@@ -147,7 +154,7 @@ class Comparison:
             same = asked == {key: value for key, value in before.items() if key not in _NOT_LEARNT}
             if same and run.dataset.get("fingerprint") == fingerprint:
                 if run.status == "done":
-                    self.choice.say(f"taking {place}, trained before with these settings on these data")
+                    self.choice.say(f"reusing {place}, trained with the same settings and data")
                     return "reused", run
                 if run.state != "running":
                     break
@@ -155,33 +162,34 @@ class Comparison:
         resume = is_run(place)
         self.choice.say(f"{'resuming' if resume else 'training'} {place}")
         trained = self.train(config.model_copy(update={"name": name, "resume": resume, "exist_ok": resume}))
-        trained.promoted = False  # none of several is the one to use, until somebody says so
+        trained.promoted = False  # no candidate becomes the default
         trained.save()
         return "trained", trained
 
     def _settings(self, model: str, data: Path) -> TrainConfig:
-        """The section ``train`` with what ``compare`` has of its own, and of the options those that the family knows."""
+        """Return the section ``train`` with the options of ``compare`` that the family supports."""
         compare, train = self.config.compare, self.config.train
         own = {key: getattr(compare, key) for key in ("epochs", "imgsz", "batch", "device", "workers", "seed")}
         known = _families("training a detector").options_of(model)
         options = {key: value for key, value in train.options().items() if known is None or key in known}
         left = sorted(set(train.options()) - set(options))
         if left:
-            self.choice.say(f"{model} is trained without {', '.join(left)}, which only ultralytics' detectors know")
+            self.choice.say(f"{model} is trained without {', '.join(left)}, which only ultralytics' detectors support")
         fixed = {key: getattr(train, key) for key in TrainConfig.model_fields()}
         return TrainConfig.model_validate({**fixed, **options, **own, "model": model, "data": str(data), "name": None})
 
 
 def report_folder(runs: Path, name: str | None) -> Path:
-    """Return the folder of a report below ``runs``: of that name, or the first that is free.
+    """Return the folder of a report below ``runs``: of that name, or the first free one.
 
-    Raises :class:`ConfigError` for a name that is a path, and the errors of :class:`Folder` where it leads elsewhere.
+    Raises :class:`ConfigError` for a name that is a path, and the errors of :class:`Folder` if it
+    leads elsewhere.
     """
     parent = runs / "compare"
     if name is None:
         name = free_place(parent, "compare").name
     elif Path(name).name != name or name in ("", ".", ".."):
-        raise ConfigError(f"{name!r} cannot be a folder's name", hint="a path goes with --out")
+        raise ConfigError(f"invalid folder name {name!r}", hint="give paths with --out")
     if runs.is_dir():
         folder = Folder(runs, "the folder of runs")
         if folder.path("compare", "folder").is_dir():
@@ -194,7 +202,9 @@ def _families(what: str) -> Any:
 
 
 def _is_name(model: str) -> bool:
-    """Whether a bare name is a model of a family; bundles can be compared without the packages that know."""
+    """Return whether a bare name is a model of a family; comparing bundles does not need the
+    packages that know.
+    """
     try:
         return bool(_families(model).is_name(model))
     except MissingExtra:
@@ -202,7 +212,9 @@ def _is_name(model: str) -> bool:
 
 
 def _knows(weights: Path, data: Path) -> bool:
-    """Whether a checkpoint was trained on these classes; any other is what a training starts from."""
+    """Return whether a checkpoint was trained on these classes; any other is only a starting point
+    for training.
+    """
     classes = _families(f"reading {weights}").classes_of(weights)
     return sorted(classes) == sorted(read_data_yaml(data).names.values())
 

@@ -1,8 +1,9 @@
-"""How large a network is: its parameters and the operations of one picture, counted alike for all from their ONNX graphs.
+"""Count the parameters and operations of a network from its ONNX graph, alike for all.
 
-Counted are convolutions and matrix products, two operations for each multiplication and addition, as ultralytics and most papers
-count (some call half of it GFLOPs). Shapes are ONNX's own inference; those that hang on the picture (how many proposals a
-two-stage detector goes on with) are those of the picture that was given. Needs the package onnx.
+Convolutions and matrix products are counted with two operations per multiply-add, as ultralytics
+and most papers do (some call half of it GFLOPs). Shapes come from ONNX shape inference; those that
+depend on the image (the number of proposals of a two-stage detector) are those of the given image.
+Needs the package onnx.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ import numpy as np
 from fashionrec.common.extras import need
 
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-#: What else has learnt numbers, beside the products.
+#: Other operators with learned weights, besides the products.
 _NORMS = ("BatchNormalization", "LayerNormalization", "InstanceNormalization", "GroupNormalization", "PRelu")
-#: Nodes that hand a weight on, in exports of another precision.
+#: Nodes that pass on a weight in exports of another precision.
 _HANDED = ("DequantizeLinear", "QuantizeLinear", "Cast", "Identity", "Transpose")
 
 
 @dataclass(frozen=True)
 class Complexity:
-    """``parameters`` of convolutions, matrix products and norms; ``operations`` for one picture."""
+    """``parameters`` of convolutions, matrix products and norms; ``operations`` for one image."""
 
     parameters: int
     operations: int
@@ -37,7 +38,7 @@ class Complexity:
 
 
 def complexity(graph: Path, picture: np.ndarray) -> Complexity:
-    """Count a graph for one picture, float32 [1, 3, side, side] as its detector prepares it."""
+    """Count a graph for one image, float32 [1, 3, side, side] as its detector prepares it."""
     need("onnx", what="counting a network's operations")
     import onnx
 
@@ -75,9 +76,11 @@ def _multiplications(
 
 
 def _weights(graph: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Names that stand for an initializer, its own and those that hand it on: the initializer's name and shape."""
+    """Map names that stand for an initializer, its own and those of nodes passing it on, to name
+    and shape.
+    """
     found = {value.name: (value.name, tuple(value.dims)) for value in graph.initializer}
-    for node in graph.node:  # in the order in which they run
+    for node in graph.node:  # in execution order
         if node.op_type in _HANDED and node.input[0] in found:
             name, dims = found[node.input[0]]
             order = next((list(a.ints) for a in node.attribute if a.name == "perm"), None)
@@ -86,7 +89,7 @@ def _weights(graph: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
 
 
 def _measured(model: Any, names: Iterable[str], picture: np.ndarray) -> dict[str, tuple[int, ...]]:
-    """Shapes of tensors as they are when the graph runs on a picture."""
+    """Return shapes of tensors, measured by running the graph on an image."""
     import onnx
     import onnxruntime as ort
 

@@ -1,4 +1,4 @@
-"""Which class is taken for which: true boxes against detections, whatever their classes."""
+"""The confusion matrix of true boxes and detections of any class."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ BACKGROUND = "background"
 
 @dataclass(frozen=True)
 class ConfusionMatrix:
-    """``counts`` int [classes + 1, classes + 1]: rows are what was found, columns what is true, as ultralytics has it.
+    """A confusion matrix. ``counts`` is int [classes + 1, classes + 1]: rows are predicted, columns
+    true, as in ultralytics.
 
-    The last row is background found where a box is (a miss), the last column a box found where background is (a false one).
-    Counted are detections surer than ``confidence`` that overlap by more than ``iou``. ``names`` ends with background.
+    The last row is background predicted at a box (a miss), the last column a box predicted on
+    background (a false positive). Detections above ``confidence`` with an IoU above ``iou`` are
+    counted. ``names`` ends with background.
     """
 
     names: list[str]
@@ -36,8 +38,9 @@ class ConfusionMatrix:
         }
 
     def confused(self, limit: int) -> list[tuple[str, str, int, float]]:
-        """The pairs of classes most often taken for another: true class, found class, how often, and that as a share of the true
-        class's boxes."""
+        """Return the most confused pairs: true class, predicted class, count, and the count as a
+        share of the true class's boxes.
+        """
         classes = self.counts[:-1, :-1].copy()
         np.fill_diagonal(classes, 0)
         order = np.argsort(-classes, axis=None, kind="stable")[:limit]
@@ -50,7 +53,9 @@ class ConfusionMatrix:
 
 
 def confusion_matrix(matches: Matches, confidence: float, iou: float) -> ConfusionMatrix:
-    """Over all photos. The surest detection takes the true box, of any class, that it overlaps most and that none has taken."""
+    """Compute the matrix over all photos. The most confident detection takes the free true box, of
+    any class, with the highest IoU.
+    """
     numbers = sorted(matches.names)
     counts = np.zeros((len(numbers) + 1, len(numbers) + 1), np.int64)
     for scores, classes, boxes, truths, true_boxes in zip(
@@ -71,7 +76,7 @@ def _places(classes: np.ndarray, numbers: Sequence[int]) -> np.ndarray:
 
 
 def _pairs(overlap: np.ndarray, iou: float) -> dict[int, int]:
-    """Which true box (row) each detection (column, best first) takes."""
+    """Return the true box (row) that each detection (column, best first) takes."""
     left, pairs = overlap.copy(), {}
     for column in np.flatnonzero((overlap > iou).any(axis=0)):
         row = int(left[:, column].argmax())

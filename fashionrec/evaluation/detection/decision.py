@@ -1,7 +1,9 @@
-"""Whether a finetuned detector may replace the one it came from: both measured on two test sets, and a decision.
+"""Decide whether a fine-tuned detector may replace the original one, from measurements on two test
+sets.
 
-The old test set may lose no more than a tolerance, the new one must gain. A paired bootstrap over the test photos says how sure
-that is: better, worse, or not enough photos to know, and then how many would do.
+The old test set may lose at most a tolerance, the new one must gain. A paired bootstrap over the
+test photos gives the certainty: better, worse, or too few photos to know, and then how many are
+needed.
 """
 
 from __future__ import annotations
@@ -12,17 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from fashionrec.common.text import markdown_cell
+from fashionrec.common.text import markdown_cell, plural
 from fashionrec.evaluation.detection.bootstrap import Spread, paired_spreads
 from fashionrec.evaluation.detection.confusion import confusion_matrix
 from fashionrec.evaluation.detection.matches import Matches
 from fashionrec.evaluation.detection.report import detection_report
 from fashionrec.labels.data_yaml import read_data_yaml
 
-#: A detector surer than this is believed to have seen a garment; fewer garments than LEAST_BOXES say nothing.
+#: Confidence from which a detection counts as seen; fewer garments than LEAST_BOXES are
+#: inconclusive.
 SURE, LEAST_BOXES = 0.3, 20
 METRICS = ("map50", "map50_95", "precision", "recall")
-#: Measures a checkpoint on a split of a data set.
+#: Measures a checkpoint on a split of a dataset.
 Match = Callable[[Path, Path, str], Matches]
 
 
@@ -36,7 +39,9 @@ def compare(
     confidence: float,
     seed: int = 0,
 ) -> tuple[dict[str, Any], dict[str, dict[str, Spread]]]:
-    """Both weights on every test set (its valid split where it has no test), with intervals: a document, and the spreads."""
+    """Measure both weights on every test set (its valid split if it has no test), with intervals;
+    return a document and the spreads.
+    """
     document: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "splits": {}, "photos": {}}
     document |= {"before": {}, "after": {}, "rows": []}
     spreads: dict[str, dict[str, Spread]] = {}
@@ -60,11 +65,13 @@ def compare(
 def decide(
     spreads: Mapping[str, Spread], tolerance: float, confidence: float, *, certain: bool = False
 ) -> dict[str, Any]:
-    """The decision on spreads of mAP50-95 by test set. ``tolerance`` is in points (hundredths) that ``old`` may lose.
+    """Decide from spreads of mAP50-95 per test set. ``tolerance`` is in points (hundredths) that
+    ``old`` may lose.
 
-    ``outcome`` is better (the new set gains and the old one keeps, both for sure), worse (one of the two does not, for sure)
-    or unknown. ``promoted`` needs the measured figures to keep both rules, and the outcome not to be worse; with ``certain``
-    it needs the outcome to be better. Without an old test set nothing is known of what was lost, and nothing promoted.
+    ``outcome`` is better (certainly, the new set gains and the old one keeps), worse (certainly,
+    one of the two does not) or unknown. ``promoted`` requires measured figures within both rules,
+    and an outcome that is not worse; with ``certain``, an outcome of better. Without an old test
+    set the loss is unknown, and nothing is promoted.
     """
     limits = {"new": 0.0, "old": -tolerance / 100}
     verdicts, reasons, needed = {}, [], {}
@@ -81,7 +88,7 @@ def decide(
     }
     known = "old" in spreads
     if not known:
-        reasons.append("there is no old test set, so what was lost is not known")
+        reasons.append("without an old test set, the loss is unknown")
     if "broken" in verdicts.values():
         outcome = "worse"
     elif known and set(verdicts.values()) == {"kept"}:
@@ -90,7 +97,7 @@ def decide(
         outcome = "unknown"
     promoted = known and all(measured.values()) and outcome != "worse" and (outcome == "better" or not certain)
     if not promoted and known and all(measured.values()) and certain and outcome == "unknown":
-        reasons.append("finetune.certain asks for enough test photos to know")
+        reasons.append("finetune.certain requires enough test photos")
     return {
         "outcome": outcome,
         "promoted": promoted,
@@ -102,8 +109,11 @@ def decide(
 
 
 def disagreement(matches: Matches) -> dict[str, Any]:
-    """How often the labels of a set contradict a detector: of the garments that both see (boxes overlap by more than half, the
-    detector is surer than :data:`SURE`), the share whose class is another, and the pair that is most often so."""
+    """Return how often labels contradict a detector.
+
+    Among garments in both (IoU above one half, confidence above :data:`SURE`): the share with
+    another class, and the most frequent pair.
+    """
     confusion = confusion_matrix(matches, SURE, 0.5)
     seen = confusion.counts[:-1, :-1]
     boxes = int(seen.sum())
@@ -113,28 +123,34 @@ def disagreement(matches: Matches) -> dict[str, Any]:
 
 
 def contradiction(decision: dict[str, Any], found: Mapping[str, Any], limit: float) -> None:
-    """Do not promote where the new set's labels contradict what the old detector is sure of: its figures say nothing then,
-    good ones least of all. Wrong classes look like this, and so does a list of names in another order."""
+    """Prevent promotion if labels of the new set contradict the confident detections of the old
+    detector.
+
+    Metrics mean nothing then, especially good ones: wrong classes look like this, and so do
+    permuted class names.
+    """
     if found["boxes"] < LEAST_BOXES or found["share"] <= limit:
         return
     true, seen, count = found["mostly"]
     decision["promoted"], decision["contradicted"] = False, True
     decision["reasons"].append(
         f"the new set's labels contradict the old detector: of {found['boxes']} garments that both see,"
-        f" {found['share']:.0%} have another class, mostly {seen} labelled {true} ({count} times);"
+        f" {found['share']:.0%} have another class, mostly {seen} labelled {true} ({plural(count, 'time')});"
         " is the order of the class names right?"
     )
 
 
 def losses(document: Mapping[str, Any]) -> list[str]:
-    """What fell, and where, most first: ``old: map50_95, skirt -3.10 points``. Falls within their interval are left out."""
+    """List what fell and where, largest first: ``old: map50_95, skirt -3.10 points``. Falls within
+    their interval are skipped.
+    """
     fell = [row for row in document["rows"] if row["difference"] < 0 and row["high"] < 0]
     fell.sort(key=lambda row: float(row["difference"]))
     return [f"{row['test_set']}: {row['metric']} {row['difference'] * 100:+.2f} points" for row in fell]
 
 
 def to_markdown(document: Mapping[str, Any]) -> str:
-    """The before/after table, the decision, and its reasons."""
+    """Return the before/after table, the decision, and its reasons."""
     share = f"{document['confidence']:.0%} interval"
     lines = [
         f"| test set | metric | before | after | difference | {share} |",
@@ -159,11 +175,11 @@ def to_markdown(document: Mapping[str, Any]) -> str:
 
 
 def headline(decision: Mapping[str, Any]) -> str:
-    """The decision in a line."""
+    """Return the decision in one line."""
     words = {
         "better": "better",
         "worse": "worse",
-        "unknown": "there are not enough test photos to know",
+        "unknown": "there are too few test photos to know",
     }[decision["outcome"]]
     if decision.get("contradicted"):
         words = "its labels contradict the old detector"
@@ -179,7 +195,7 @@ def _reason(
     text += ")" if name == "new" else f"; tolerance {tolerance:g})"
     if verdict == "unknown" and needed is not None:
         of = f"{spread.photos} photos are" if spread.photos != 1 else "1 photo is"
-        text += f"; {of} too few to be sure, about {needed:,} would do"
+        text += f"; {of} too few to be certain, about {needed:,} would do"
     return text
 
 

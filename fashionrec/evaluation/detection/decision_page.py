@@ -1,4 +1,6 @@
-"""A finetune's decision as one self-contained page: the decision, what moved where, and how sure that is."""
+"""Render a finetune's decision as one self-contained page: the decision, what changed, and with
+which certainty.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,13 @@ from fashionrec.common.pages import render
 from fashionrec.evaluation.detection.decision import headline, losses
 
 _WIDTH, _ROW, _NAME = 640, 26, 190
-_ROOM = 60  # pixels at the right, for the figure
+_ROOM = 60  # pixels at the right, for the value
 
 
 def decision_page(document: Mapping[str, Any], title: str) -> str:
-    """HTML text of what :func:`fashionrec.evaluation.detection.judgement.judge` found."""
+    """Return the HTML of the document of
+    :func:`fashionrec.evaluation.detection.judgement.judge`.
+    """
     return render(
         "decision.html",
         title=title,
@@ -26,7 +30,9 @@ def decision_page(document: Mapping[str, Any], title: str) -> str:
 
 
 def _plot(test_set: str, document: Mapping[str, Any]) -> dict[str, Any]:
-    """Differences of one test set with their intervals, in points, as places in a box of 640 pixels' width."""
+    """Return the differences of one test set with intervals, in points, as positions in a plot of
+    640 pixels' width.
+    """
     rows = [row for row in document["rows"] if row["test_set"] == test_set]
     most = max(1.0, *(100 * max(abs(row["low"]), abs(row["high"]), abs(row["difference"])) for row in rows))
     middle, scale = (_NAME + _WIDTH - _ROOM) / 2, (_WIDTH - _ROOM - _NAME) / 2 / most

@@ -1,7 +1,7 @@
-"""One evaluator for every detector, from its bundle, so that figures are comparable.
+"""The one evaluator of detectors, from their bundles, so that metrics are comparable.
 
-:func:`match_detector` runs a detector over a split and keeps what it found in each photo; :func:`report.detection_report`
-makes the figures of it, by ultralytics' rules and by COCO's.
+:func:`match_detector` runs a detector over a split and keeps its detections;
+:func:`report.detection_report` computes the metrics, by ultralytics' rules and by COCO's.
 """
 
 from __future__ import annotations
@@ -36,9 +36,11 @@ def evaluate_detector(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> DetectionReport:
-    """Measure a detector on one split of a YOLO dataset. Classes are matched by name, whatever their numbers.
+    """Measure a detector on one split of a YOLO dataset. Classes are matched by name, whatever
+    their numbers.
 
-    Raises :class:`DataError` if the split is missing, has no boxes, or shares no class with the detector.
+    Raises :class:`DataError` if the split is missing, has no boxes, or shares no class with the
+    detector.
     """
     return detection_report(match_detector(detector, data_yaml, split, config, limits, progress=progress))
 
@@ -52,17 +54,21 @@ def measure_map(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, float]:
-    """The mAP of a detector on a split, and how many photos that has. Raises as :func:`evaluate_detector`."""
+    """Return the mAP of a detector on a split, and its number of photos. Raises like
+    :func:`evaluate_detector`.
+    """
     report = evaluate_detector(detector, data_yaml, split, config, limits, progress=progress)
     return {"map50_95": report.map50_95, "map50": report.map50, "images": report.images}
 
 
 def other_preparation(detector: Detector, data_yaml: Path) -> str:
-    """Say how the photos of a data set were prepared, where the detector's own are prepared otherwise."""
+    """Describe how the photos of a dataset were prepared, if it differs from the detector's
+    training data.
+    """
     theirs, own = declared(data_yaml).get("pixels", {}), detector.pixels.to_dict()
     if not theirs or theirs == own:
         return ""
-    return f"{data_yaml} was prepared with {theirs}, the detector's own photos with {own or 'nothing'}"
+    return f"{data_yaml} was prepared with {theirs}, the detector's training photos with {own or 'nothing'}"
 
 
 def match_detector(
@@ -74,17 +80,19 @@ def match_detector(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> Matches:
-    """What a detector finds in each photo of a split, matched with its labels. Raises as :func:`evaluate_detector`."""
+    """Match a detector's detections in each photo of a split with its labels. Raises like
+    :func:`evaluate_detector`.
+    """
     data = read_data_yaml(data_yaml)
     images = data.images(split)
     known = {name: number for number, name in data.names.items()}
     numbers = {own: known[name] for own, name in detector.labels.items() if name in known}
     if not numbers:
         raise DataError(
-            f"{data_yaml} and the detector share no class",
-            hint=f"it knows {', '.join(detector.labels.values())}; the data has {', '.join(known)}",
+            f"{data_yaml} and the detector have no class in common",
+            hint=f"the detector has {', '.join(detector.labels.values())}; the data has {', '.join(known)}",
         )
-    prepared = bool(declared(data_yaml).get("pixels"))  # as this detector does, or otherwise: never twice
+    prepared = bool(declared(data_yaml).get("pixels"))  # whether or not as for this detector: never twice
     matches = Matches(data.names)
     for start in range(0, len(images), _BATCH):
         paths = images[start : start + _BATCH]
@@ -116,7 +124,7 @@ def match_detector(
 
 
 def renumbered(found: Detections, numbers: dict[int, int]) -> Detections:
-    """Detections with the dataset's class numbers; classes that it does not have are left out."""
+    """Return detections with the dataset's class numbers, without classes that it lacks."""
     kept = np.array([n for n, own in enumerate(found.class_ids) if int(own) in numbers], dtype=np.int64)
     part = found.take(kept)
     ids = np.array([numbers[int(own)] for own in part.class_ids], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Judge a finetuned detector beside the one it came from, and write down how that was decided."""
+"""Compare a fine-tuned detector with the original one, and record the decision."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from fashionrec.evaluation.detection.decision_page import decision_page
 def judge(
     before: Path, after: Path, sets: Mapping[str, Path], folder: Path, *, match: Match, config: FinetuneConfig
 ) -> dict[str, Any]:
-    """Measure, decide, and write ``comparison.json``, ``.md`` and ``.html`` into ``folder``; returns what the JSON holds.
+    """Measure, decide, and write ``comparison.json``, ``.md`` and ``.html`` into ``folder``; return
+    the JSON's content.
 
-    ``sets`` maps ``new`` and, where it is at hand, ``old`` to a data.yaml.
+    ``sets`` maps ``new`` and, if available, ``old`` to a data.yaml.
     """
     document, spreads = compare(
         before, after, sets, match, resamples=config.resamples, confidence=config.confidence, seed=config.seed

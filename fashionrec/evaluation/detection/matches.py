@@ -1,4 +1,4 @@
-"""Detections of a split matched with its labels: what every figure is computed from."""
+"""Detections of a split matched with its labels: the basis of every metric."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 
 
 class Matches:
-    """Detections matched with the truth. Each list has an entry per photo, in the order of the split.
+    """Detections matched with the truth. Each list has one entry per photo, in the order of the
+    split.
 
-    Of its detections: ``correct`` bool [n, 10] (see :func:`match`), ``scores``, ``classes``, ``boxes`` (xyxy pixels). Of its true
-    boxes: ``truths``, their classes, and ``true_boxes``. ``paths``: where it is, or None. ``names`` are the classes by number.
+    Detections: ``correct`` bool [n, 10] (see :func:`match`), ``scores``, ``classes``, ``boxes``
+    (xyxy pixels). True boxes: ``truths``, their classes, and ``true_boxes``. ``paths``: the file,
+    or None. ``names`` are the classes by number.
     """
 
     def __init__(self, names: dict[int, str]) -> None:
@@ -31,7 +33,9 @@ class Matches:
         self.paths: list[Path | None] = []
 
     def add(self, found: Detections, truth: np.ndarray, classes: np.ndarray, path: Path | None = None) -> None:
-        """One photo: detections (xyxy pixels), true boxes float [n, 4] in the same pixels, and their class numbers."""
+        """Add one photo: detections (xyxy pixels), true boxes float [n, 4] in the same pixels, and
+        their class numbers.
+        """
         self.correct.append(match(found, truth, classes))
         self.scores.append(found.scores)
         self.classes.append(found.class_ids)
@@ -41,6 +45,8 @@ class Matches:
         self.paths.append(path)
 
     def class_figures(self) -> ClassFigures:
-        """ultralytics' figures of each class that occurs, over all photos. At least one true box is needed."""
+        """Return ultralytics' metrics of each class that occurs, over all photos. At least one true
+        box is needed.
+        """
         parts = (self.correct, self.scores, self.classes, self.truths)
         return class_figures(*(np.concatenate(part) for part in parts))

@@ -1,4 +1,6 @@
-"""A photo with its mistakes drawn in: what is true dashed, what was found in full, numbered as in the list beside it."""
+"""Draw a photo with its mistakes: true boxes dashed, detections solid, numbered as in the list next
+to it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from PIL import Image, ImageDraw
 from fashionrec.common.pages import draw_label
 from fashionrec.evaluation.detection.mistakes import PhotoMistakes
 
-#: One colour a kind of mistake, dark enough for white text; and that of what is right.
+#: One colour per kind of mistake, dark enough for white text; and that of correct boxes.
 KIND_COLOURS = {
     "missed": "#b42318",
     "false": "#92580a",
@@ -18,11 +20,13 @@ KIND_COLOURS = {
     "double": "#0e7490",
 }
 RIGHT_COLOUR = "#3f8f3f"
-_DRAWN = 24  # mistakes in one photo; more of them hide it
+_DRAWN = 24  # mistakes drawn in one photo; more would hide it
 
 
 def draw_mistakes(pixels: Image.Image, photo: PhotoMistakes, side: int) -> Image.Image:
-    """A copy of the photo, its longer side ``side`` pixels, with its worst mistakes and what is right drawn in."""
+    """Draw the worst mistakes and the correct boxes on a copy of the photo with a longer side of
+    ``side`` pixels.
+    """
     scale = side / max(pixels.size)
     size = (max(1, round(pixels.width * scale)), max(1, round(pixels.height * scale)))
     picture = pixels.resize(size, Image.Resampling.LANCZOS)
@@ -43,7 +47,7 @@ def draw_mistakes(pixels: Image.Image, photo: PhotoMistakes, side: int) -> Image
         step = 9 * line
         x, y = min(x, size[0] - step), min(y, size[1] - step)
         while any(abs(x - other[0]) < step and abs(y - other[1]) < step for other in taken) and y < size[1] - step:
-            y += step  # below the label that is there
+            y += step  # below the existing label
         taken.append((x, y))
         draw_label(draw, x, y, str(n), KIND_COLOURS[mistake.kind], line)
     return picture
@@ -58,7 +62,7 @@ def _scaled(box: Sequence[float], scale: float, size: tuple[int, int]) -> tuple[
 def _outline(
     draw: ImageDraw.ImageDraw, box: tuple[float, float, float, float], colour: str, line: int, *, dashed: bool
 ) -> None:
-    """A rectangle on a white rim, so that it shows on any ground."""
+    """Draw a rectangle with a white rim, visible on any background."""
     x1, y1, x2, y2 = box
     x2, y2 = max(x2, x1 + line), max(y2, y1 + line)
     for start, end in (((x1, y1), (x2, y1)), ((x2, y1), (x2, y2)), ((x2, y2), (x1, y2)), ((x1, y2), (x1, y1))):

@@ -1,5 +1,7 @@
-"""What went wrong in each photo: missed, false, wrong class, badly placed, found twice. After TIDE (D. Bolya et al., arXiv
-2008.08115), by the thresholds below."""
+"""Classify the mistakes in each photo: missed, false, wrong class, misplaced, duplicate.
+
+After TIDE (D. Bolya et al., arXiv 2008.08115), with the thresholds below.
+"""
 
 from __future__ import annotations
 
@@ -14,23 +16,24 @@ from fashionrec.common.boxes import iou_matrix
 from fashionrec.evaluation.detection.confusion import BACKGROUND
 from fashionrec.evaluation.detection.matches import Matches
 
-#: IoU from which a detection is of a true box, from which it is placed well, and below which the two have nothing to do with
-#: each other.
+#: IoU from which a detection belongs to a true box, from which it is well placed, and below which
+#: the two are unrelated.
 SAME, PLACED_WELL, APART = 0.5, 0.75, 0.1
 
 KINDS = {
-    "missed": "a garment that nothing was found on",
-    "false": "something found where no garment is",
-    "wrong_class": "a garment found as another class",
-    "badly_placed": f"the right class, but an overlap (IoU) of only {APART:g} to {PLACED_WELL:g}",
-    "double": "a garment that was found already, found again",
+    "missed": "a garment without a detection",
+    "false": "a detection without a garment",
+    "wrong_class": "a garment detected as another class",
+    "badly_placed": f"the right class, but an IoU of only {APART:g} to {PLACED_WELL:g}",
+    "double": "a second detection of a garment",
 }
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """One mistake, of a ``kind`` of :data:`KINDS`. ``true`` and ``found`` are classes, or background where there is nothing;
-    boxes are xyxy pixels of the photo."""
+    """A mistake of a ``kind`` of :data:`KINDS`. ``true`` and ``found`` are classes, or background;
+    boxes are xyxy pixels of the photo.
+    """
 
     kind: str
     true: str
@@ -42,7 +45,7 @@ class Mistake:
 
     @property
     def cost(self) -> float:
-        """How bad it is, 0 to 1: what is surely wrong counts more, and a box the more the less it overlaps."""
+        """Severity, 0 to 1: higher for confident mistakes, and for boxes with less overlap."""
         if self.kind == "badly_placed":
             return 1 - self.iou
         return self.confidence if self.kind in ("false", "double") else 1.0
@@ -55,18 +58,18 @@ class Mistake:
             "false": f"false {sure}",
             "wrong_class": f"{self.true} taken for {sure}",
             "badly_placed": f"{sure} badly placed, IoU {self.iou:.2f}",
-            "double": f"{sure} on a {self.true} that was found already",
+            "double": f"{sure} on a {self.true} that was already detected",
         }[self.kind]
 
     def to_dict(self) -> dict[str, Any]:
-        """The box is that of the detection, or of the garment that was missed."""
+        """Return a document; its box is that of the detection, or of the missed garment."""
         values = {key: getattr(self, key) for key in ("kind", "true", "found", "confidence", "iou")}
         return {**values, "box": list(self.found_box or self.true_box)}
 
 
 @dataclass(frozen=True)
 class PhotoMistakes:
-    """A photo's mistakes, worst first, and the boxes (xyxy pixels) that are right."""
+    """A photo's mistakes, worst first, and its correct boxes (xyxy pixels)."""
 
     path: Path | None
     mistakes: Sequence[Mistake]
@@ -85,16 +88,16 @@ class PhotoMistakes:
 
 
 def find_mistakes(matches: Matches, confidence: float | None = None) -> list[PhotoMistakes]:
-    """Find what is wrong in every photo, in order, by the detections above ``confidence``.
+    """Find the mistakes in every photo, in order, by the detections above ``confidence``.
 
-    The default is the confidence where the mean F1 over classes is highest.
+    The default is the confidence with the highest mean F1 over classes.
     """
     confidence = matches.class_figures().confidence if confidence is None else confidence
     return [_photo(matches, n, confidence) for n in range(len(matches.truths))]
 
 
 def count_mistakes(photos: Sequence[PhotoMistakes]) -> dict[str, int]:
-    """How many there are of each kind."""
+    """Count the mistakes of each kind."""
     counts = dict.fromkeys(KINDS, 0)
     for photo in photos:
         for mistake in photo.mistakes:
@@ -103,7 +106,7 @@ def count_mistakes(photos: Sequence[PhotoMistakes]) -> dict[str, int]:
 
 
 def worst(photos: Sequence[PhotoMistakes], limit: int) -> list[PhotoMistakes]:
-    """The photos with most and worst mistakes first; none that is all right."""
+    """Return the photos with most and worst mistakes first; none without mistakes."""
     return [photo for photo in sorted(photos, key=lambda photo: -photo.cost) if photo.cost][:limit]
 
 
@@ -140,7 +143,9 @@ def _photo(matches: Matches, n: int, confidence: float) -> PhotoMistakes:
 
 
 def _owners(overlap: np.ndarray, classes: np.ndarray, truths: np.ndarray) -> Iterator[tuple[int, int]]:
-    """The true box that each detection (best first) stands for: one of its class first, then any, then one that is near."""
+    """Return the true box that each detection (best first) belongs to: one of its class first, then
+    any, then a near one.
+    """
     same = truths[:, None] == classes[None, :]
     left, waiting = overlap.copy(), list(range(len(classes)))
     for rule, least in ((same, SAME), (~same, SAME), (same, APART)):

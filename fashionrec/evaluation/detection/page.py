@@ -1,4 +1,6 @@
-"""An evaluation of a detector as one self-contained page: figures, confusion, curves, and the worst photos with what is wrong."""
+"""Render an evaluation of a detector as one self-contained page: metrics, confusion, curves, and
+the worst photos.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +19,17 @@ from fashionrec.evaluation.detection.mistakes import KINDS, PhotoMistakes
 from fashionrec.evaluation.detection.report import COCO, METRICS, DetectionReport, figure
 from fashionrec.photos.images import encode_jpeg, read_photo
 
-_SIDE = 640  # of a picture, pixels
-_NAMED = 12  # mistakes of one photo that are named
-_CURVE = 150  # sides of a plot
+_SIDE = 640  # pixels of a picture
+_NAMED = 12  # mistakes listed per photo
+_CURVE = 150  # side of a plot
 
 
 def detection_page(
     report: DetectionReport, worst: Sequence[PhotoMistakes], limits: ImagesConfig, about: Mapping[str, str]
 ) -> str:
-    """HTML text. ``about`` says what was measured: ``title``, ``weights``, ``data``, ``split``."""
+    """Return the HTML. ``about`` describes what was measured: ``title``, ``weights``, ``data``,
+    ``split``.
+    """
     everything = {"boxes": report.boxes, **{key: getattr(report, key) for key in (*METRICS, "coco_ap")}}
     all_sizes = {"boxes": report.boxes, **{key: getattr(report, key) for key in COCO}}
     return render(
@@ -55,7 +59,7 @@ def _range(size: str) -> str:
 
 
 def _shaded(confusion: ConfusionMatrix) -> dict[str, Any]:
-    """The counts with their share of what is true (of the column), and whether they are right."""
+    """Return the counts with their share of the column, and whether they are correct."""
     totals = confusion.counts.sum(axis=0)
     last = len(confusion.names) - 1
     rows = [
@@ -77,7 +81,9 @@ def _shaded(confusion: ConfusionMatrix) -> dict[str, Any]:
 
 
 def _curve(name: str, report: DetectionReport) -> dict[str, Any]:
-    """A class's curve as points of a square, y downwards, and the place of its precision and recall in the table."""
+    """Return a class's curve as points of a square, y downwards, and the position of its precision
+    and recall.
+    """
     curve, values = np.array(report.curves[name]), report.per_class[name]
     places = [f"{n * _CURVE / 100:g},{(1 - float(p)) * _CURVE:.1f}" for n, p in enumerate(curve)]
     return {
@@ -96,7 +102,7 @@ def _card(photo: PhotoMistakes, limits: ImagesConfig) -> dict[str, Any]:
         if photo.path is not None:
             pixels = read_photo(photo.path, limits).pixels
             uri = jpeg_uri(encode_jpeg(draw_mistakes(pixels, photo, _SIDE), _SIDE, 82))
-    except ImageError:  # taken away since it was measured
+    except ImageError:  # removed since it was measured
         pass
     named = [(mistake.text, KIND_COLOURS[mistake.kind]) for mistake in photo.mistakes[:_NAMED]]
     return {

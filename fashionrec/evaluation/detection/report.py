@@ -1,4 +1,4 @@
-"""What was measured of a detector on a split, as a document, as Markdown."""
+"""The measurements of a detector on a split, as a document and as Markdown."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ COCO = ("coco_ap", "coco_ap50", "coco_ap75", "coco_ar100")
 
 @dataclass(frozen=True)
 class DetectionReport:
-    """The figures over all photos, and per class for each class that occurs.
+    """Metrics over all photos, and for each class that occurs.
 
-    ``map50``, ``map50_95``, ``precision``, ``recall``, ``f1`` are by ultralytics' rules, the last three at IoU .50 and
-    ``confidence``, where the mean F1 over classes is highest. ``coco_*`` and ``by_size`` are COCO's own
-    (:mod:`coco`), None where no true box is of a size. ``curves`` are a class's precision at IoU .50 where
-    recall is 0, .01, ... 1. ``confusion`` and ``mistakes`` (counts by kind, :mod:`mistakes`) are at the
-    same confidence.
+    ``map50``, ``map50_95``, ``precision``, ``recall``, ``f1`` follow ultralytics' rules, the last
+    three at IoU .50 and ``confidence``, where the mean F1 over classes is highest. ``coco_*`` and
+    ``by_size`` are COCO's own (:mod:`coco`), None without true boxes of a size. ``curves`` are a
+    class's precision at IoU .50 and recall 0, .01, ... 1. ``confusion`` and ``mistakes`` (counts by
+    kind, :mod:`mistakes`) are at the same confidence.
     """
 
     images: int
@@ -52,7 +52,9 @@ class DetectionReport:
         return {**vars(self), "confusion": self.confusion.to_dict()}
 
     def to_markdown(self) -> str:
-        """Tables: all and each class, COCO's figures by size, the confusion matrix; and the mistakes in a line."""
+        """Return tables of all classes, COCO's metrics by size, the confusion matrix, and the
+        mistakes in one line.
+        """
         everything = {"boxes": self.boxes, **{key: getattr(self, key) for key in (*METRICS, "coco_ap")}}
         head = ("class", "boxes", "mAP50", "mAP50-95", "P", "R", "F1", "COCO AP")
         rows = [
@@ -72,7 +74,7 @@ class DetectionReport:
                 "",
                 *table_lines(("size", "boxes", "COCO AP", "AP50", "AP75", "AR100"), sizes),
                 "",
-                f"Found (rows) against true (columns), {at}:",
+                f"Predicted (rows) against true (columns), {at}:",
                 "",
                 *table_lines(("found", *names), counts),
                 "",
@@ -86,7 +88,7 @@ class DetectionReport:
 
 
 def detection_report(matches: Matches) -> DetectionReport:
-    """Compute the figures over all photos. At least one true box is needed."""
+    """Compute the metrics over all photos. At least one true box is needed."""
     own, coco = matches.class_figures(), coco_figures(matches)
     counts = {number: sum(int((truths == number).sum()) for truths in matches.truths) for number in own.classes}
     per_class = {
@@ -136,7 +138,7 @@ def detection_report(matches: Matches) -> DetectionReport:
 
 
 def figure(value: float | None) -> str:
-    """Three digits, or a dash where there is nothing to measure."""
+    """Format a number with three digits, or a dash if there is nothing to measure."""
     return "–" if value is None else f"{value:.3f}"
 
 

@@ -1,7 +1,7 @@
-"""Two runs side by side: what they reached, whether that can be compared, and what was set otherwise.
+"""Compare two runs: their metrics, whether these are comparable, and which settings differ.
 
-Metrics are compared only where both were measured on the same photos with the same labels, by the same evaluator: the trainer's
-own validation and the decision of a finetune are two.
+Metrics are only compared if both were measured on the same photos and labels by the same evaluator:
+the trainer's own validation and the decision of a finetune are two.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ _NOT_COMPARED = frozenset({"name", "exist_ok", "resume"})
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a comparison: of a metric, or of a class's metric. ``difference`` is b - a, None where it means nothing."""
+    """One row of a comparison: a metric, or a class's metric. ``difference`` is b - a, None if
+    meaningless.
+    """
 
     name: str
     a: float | None
@@ -28,7 +30,9 @@ class Row:
 
 @dataclass(frozen=True)
 class RunComparison:
-    """``why_not`` is empty where the metrics can be compared; ``settings`` and ``versions`` map a name to both values."""
+    """The comparison. ``why_not`` is empty if metrics are comparable; ``settings`` and ``versions``
+    map a name to both values.
+    """
 
     why_not: str
     metrics: list[Row]
@@ -49,7 +53,9 @@ class RunComparison:
 
 
 def compare_runs(a: Run, b: Run) -> RunComparison:
-    """Compare two runs. ``same_data`` says whether they were trained on the same data set; None where it is not recorded."""
+    """Compare two runs. ``same_data`` says whether they were trained on the same dataset; None if
+    not recorded.
+    """
     why_not = _why_not(a, b)
     trained = [run.dataset.get("fingerprint") or run.dataset.get("new", {}).get("fingerprint") for run in (a, b)]
     return RunComparison(
@@ -71,19 +77,19 @@ def _why_not(a: Run, b: Run) -> str:
         return f"{a.name} is a {a.kind}, {b.name} is a {b.kind}"
     for run in (a, b):
         if run.state != "done":
-            return f"{run.name} is not finished, but {run.state}"
+            return f"{run.name} is not finished ({run.state})"
     measured = [_measured_on(run) for run in (a, b)]
     if measured[0][0] != measured[1][0]:
-        return f"they were measured on other splits or in other ways: {measured[0][0]}; {measured[1][0]}"
+        return f"measured on different splits or in different ways: {measured[0][0]}; {measured[1][0]}"
     if None in (measured[0][1], measured[1][1]):
-        return "what they were measured on is not recorded"
+        return "it is not recorded what they were measured on"
     if measured[0][1] != measured[1][1]:
-        return "they were measured on other photos or labels"
+        return "measured on different photos or labels"
     return ""
 
 
 def _measured_on(run: Run) -> tuple[str, str | None]:
-    """How and on what a run's metrics were measured: words, and a fingerprint."""
+    """Return how and on what a run's metrics were measured: words, and a fingerprint."""
     if run.kind == "detector" and run.verb == "finetune":
         return "the new data's test set, by the decision", run.dataset.get("new", {}).get("fingerprint")
     split = run.metrics.get("split", "held-out photos")
@@ -110,7 +116,9 @@ def _classes(run: Run) -> dict[str, dict[str, Any]]:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    """A run's settings without their section's name, so that a finetune can stand beside a training."""
+    """Return a run's settings without the section's name, so that finetunes and trainings are
+    comparable.
+    """
     found: dict[str, Any] = {}
     for section, values in run.config.items():
         found |= dict(flatten(values)) if isinstance(values, Mapping) else {section: values}

@@ -1,4 +1,6 @@
-"""The table by which one of several detectors is chosen: all measured on one data set, by one evaluator, through one runtime."""
+"""The table for choosing among detectors, all measured on one dataset by one evaluator in one
+runtime.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fashionrec.common.pages import render
-from fashionrec.common.text import markdown_cell
+from fashionrec.common.text import markdown_cell, plural
 
 COLUMNS = (
     *("model", "mAP50-95", "mAP50", "FPS", "FPS, best batch", "network FPS"),
     *("parameters", "GFLOPs", "file", "memory"),
 )
-#: What the columns hold, for those who read the table elsewhere.
+#: Explanation of the columns, for readers of the table.
 NOTES = (
     "FPS: photos a second from decoded photo to boxes, one photo a call; then at the batch size in brackets that does most;"
     " then of the network alone, one photo a call and at its best batch.",
@@ -20,13 +22,15 @@ NOTES = (
     " each multiplication and addition of a convolution or matrix product. Norms are folded into convolutions, in EfficientDet's"
     " head once for each level that shares it; of a two-stage detector the operations are those of the proposals that the"
     " measured photo has.",
-    "File: the ONNX graph. Memory: the most that a fresh process had which opened the bundle and predicted one photo.",
+    "File: the ONNX graph. Memory: the peak of a fresh process that opened the bundle and predicted one photo.",
 )
 _WIDTH, _HEIGHT, _EDGE = 640, 300, 46
 
 
 def cells(row: Mapping[str, Any]) -> list[str]:
-    """One row as texts, in the order of :data:`COLUMNS`; a model that failed says why instead."""
+    """Return one row as texts, in the order of :data:`COLUMNS`; a failed model gives its reason
+    instead.
+    """
     if "failed" in row:
         return [str(row["model"]), f"failed: {row['failed']}", *[""] * (len(COLUMNS) - 2)]
     end, network = row["fps"]["end_to_end"], row["fps"]["network"]
@@ -46,13 +50,13 @@ def cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def ordered(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The most accurate first; those that failed at the end, in the order in which they were named."""
+    """Sort by accuracy; failed ones are last, in their original order."""
     return sorted(rows, key=lambda row: -float(row["map50_95"]) if "failed" not in row else 1.0)
 
 
 def selection_markdown(document: Mapping[str, Any]) -> str:
-    """The document of a comparison as Markdown."""
-    lines = [f"# Comparison of {len(document['models'])} detectors", "", markdown_cell(about(document)), ""]
+    """Return a comparison's document as Markdown."""
+    lines = [f"# Comparison of {plural(len(document['models']), 'detector')}", "", markdown_cell(about(document)), ""]
     lines += ["| " + " | ".join(COLUMNS) + " |", "| --- |" + " ---: |" * (len(COLUMNS) - 1)]
     for row in ordered(document["models"]):
         lines.append("| " + " | ".join(map(markdown_cell, cells(row))) + " |")
@@ -62,7 +66,7 @@ def selection_markdown(document: Mapping[str, Any]) -> str:
 
 
 def selection_page(document: Mapping[str, Any], title: str) -> str:
-    """The document of a comparison as one self-contained page."""
+    """Return a comparison's document as one self-contained page."""
     rows = ordered(document["models"])
     return render(
         "selection.html",
@@ -77,7 +81,7 @@ def selection_page(document: Mapping[str, Any], title: str) -> str:
 
 
 def about(document: Mapping[str, Any]) -> str:
-    """One line: what was measured, where."""
+    """Return one line: what was measured, and where."""
     machine = document["machine"]
     return (
         f"{document['photos']} photos of the {document['split']} split of {document['data']}; {machine['provider']},"
@@ -86,13 +90,13 @@ def about(document: Mapping[str, Any]) -> str:
 
 
 def origin(row: Mapping[str, Any]) -> str:
-    """Where a row's weights come from."""
+    """Return where a row's weights come from."""
     if "failed" in row:
         return ""
     how = {
-        "taken": "taken as it is",
+        "taken": "existing weights",
         "trained": "trained",
-        "reused": "trained before, with these settings on these data",
+        "reused": "trained before with these settings and data",
     }
     run = f" in {row['run']}" if row.get("run") else ""
     count = row.get("epochs")
@@ -110,7 +114,7 @@ def _mebibytes(count: int | None) -> str:
 
 
 def _plot(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Accuracy over speed: places of dots in a box."""
+    """Return accuracy over speed as positions of dots in a plot."""
     if len(rows) < 2:
         return None
     speeds = [row["fps"]["end_to_end"]["1"] for row in rows]

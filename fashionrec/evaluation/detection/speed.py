@@ -1,7 +1,7 @@
-"""How fast a detector is and what memory it takes, on this machine, through ONNX Runtime, as it is served.
+"""Measure the speed and memory of a detector on this machine in ONNX Runtime, as it is served.
 
-Two speeds: end to end, ``Detector.predict`` from decoded photos to boxes; and the network alone, from prepared input to raw
-output. A speed is that of the median call, after one that warms up.
+Two speeds: end to end, ``Detector.predict`` from decoded photos to boxes; and the network alone,
+from prepared input to raw output. A speed is that of the median call, after a warm-up.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Clock = Callable[[], float]
 _CALLS = 3  # at least
-_SLOWER = 0.9  # of the fastest so far: larger batches are not tried
+_SLOWER = 0.9  # of the best so far: larger batches are not tried
 
 
 def speeds(
@@ -37,9 +37,11 @@ def speeds(
     seconds: float,
     clock: Clock = time.perf_counter,
 ) -> dict[str, dict[str, float]]:
-    """Photos per second by kind (``end_to_end``, ``network``) and batch size, as text: ``{"network": {"1": 31.2, "8": 40.1}}``.
+    """Return photos per second by kind (``end_to_end``, ``network``) and batch size, as text:
+    ``{"network": {"1": 31.2, "8": 40.1}}``.
 
-    Batches grow until one is slower than those before, does not fit into memory, or is more than the graph takes.
+    Batches grow until one is slower than those before, does not fit into memory, or exceeds the
+    graph's limit.
     """
     sizes = sorted({1, *(size for size in batches if detector.most is None or size <= detector.most)})
     found: dict[str, dict[str, float]] = {"end_to_end": {}, "network": {}}
@@ -52,7 +54,7 @@ def speeds(
                 rate = size / median_seconds(call, seconds, clock)
             except FashionrecError:
                 raise
-            except Exception:  # onnxruntime's, of a device's memory
+            except Exception:  # onnxruntime's own, for a device's memory
                 if size == 1:
                     raise
                 break
@@ -63,7 +65,9 @@ def speeds(
 
 
 def median_seconds(call: Callable[[], Any], seconds: float, clock: Clock = time.perf_counter) -> float:
-    """Seconds of the median call, of at least three and as many as fit into ``seconds``; one goes before."""
+    """Return the seconds of the median call, of at least three and as many as fit into ``seconds``,
+    after a warm-up.
+    """
     call()
     taken: list[float] = []
     while len(taken) < _CALLS or sum(taken) < seconds:
@@ -76,22 +80,26 @@ def median_seconds(call: Callable[[], Any], seconds: float, clock: Clock = time.
 def memory(
     bundle: Path, photo: Path, config: DetectorConfig, limits: ImagesConfig, *, threads: int, device: str
 ) -> int | None:
-    """Bytes of the most memory that a fresh process had which opened a bundle and predicted one photo: Python, ONNX Runtime and
-    weights, not a GPU's memory. None where the system does not tell."""
+    """Return the peak memory in bytes of a fresh process that opened a bundle and predicted one
+    photo.
+
+    It includes Python, ONNX Runtime and weights, not a GPU's memory. None if the system does not
+    provide it.
+    """
     code = "import sys; from fashionrec.evaluation.detection.speed import peak; print(peak(*sys.argv[1:]))"
     settings = json.dumps([config.model_dump(), limits.model_dump()])
     command = [sys.executable, "-P", "-c", code, str(bundle), str(photo), settings, str(threads), device]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise FashionrecError(
-            f"a process of its own cannot serve {bundle}: {(done.stderr.splitlines() or [''])[-1][:160]}"
+            f"a separate process cannot serve {bundle}: {(done.stderr.splitlines() or [''])[-1][:160]}"
         )
     found = int(done.stdout.split()[-1])
     return found or None
 
 
 def peak(bundle: str, photo: str, settings: str, threads: str, device: str) -> int:
-    """Predict, and return this process's peak memory in bytes; 0 where it cannot be told."""
+    """Predict, and return this process's peak memory in bytes; 0 if unknown."""
     from fashionrec.detector.detect import Detector
     from fashionrec.photos.images import read_photo
 

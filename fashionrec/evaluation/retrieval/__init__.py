@@ -1,1 +1,1 @@
-"""Evaluate a catalogue's search: photos, words, outfits, and ways of asking."""
+"""Evaluate a catalogue's search: photos, texts, outfits, and ways to query."""

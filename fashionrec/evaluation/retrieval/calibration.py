@@ -1,6 +1,7 @@
-"""What a cosine is worth: how often a hit of it is what was asked for, as a curve that never falls, and how far that holds.
+"""Calibrate cosines: how often a hit with a cosine is the right one, as a monotonic curve, and its
+error.
 
-(The cosine less what another class was held back by: ``Hit.closeness``.)
+(The cosine minus the penalty of another class: ``Hit.closeness``.)
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ import numpy as np
 
 from fashionrec.store.measured import Curve
 
-#: Hits for each question that are judged, the first of the list: those that a person looks at.
+#: Hits judged per query, from the top of the list: those that a person looks at.
 HITS = 10
-#: Fewer judged hits than this, or so few right ones, say nothing.
+#: Fewer judged hits than this, or so few right ones, are inconclusive.
 LEAST, LEAST_RIGHT = 100, 10
-_GROUP = 20  # hits of about one cosine that are counted together, at least
+_GROUP = 20  # minimum number of hits of similar cosine that are counted together
 
 
 @dataclass
 class Judged:
-    """Hits that were judged, by question: their cosines, and whether each is what was asked for."""
+    """Judged hits by query: their cosines, and whether each is right."""
 
     questions: list[list[tuple[float, bool]]] = field(default_factory=list)
 
@@ -30,9 +31,10 @@ class Judged:
         self.questions.append(list(hits[:HITS]))
 
     def document(self) -> dict[str, Any] | None:
-        """The curve of all questions, and its expected calibration error where half of them made it and the others judge it.
+        """Return the curve of all queries, and the expected calibration error of a curve from one
+        half, judged on the other.
 
-        None where there is too little to go by.
+        None if there is too little data.
         """
         pairs = _pairs(self.questions)
         right = int(pairs[:, 1].sum())
@@ -50,11 +52,14 @@ class Judged:
 
 
 def isotonic(cosines: np.ndarray, right: np.ndarray) -> Curve:
-    """Isotonic regression by pooling adjacent violators (Ayer et al., 1955) of groups of hits, each with one right and one wrong
-    hit added (Laplace), so that nothing is ever certain. Between the groups' means it is straight."""
+    """Fit isotonic regression by pooling adjacent violators (Ayer et al., 1955) on groups of hits.
+
+    One right and one wrong hit are added to each group (Laplace), so that nothing is ever certain.
+    Between the groups' means it is linear.
+    """
     order = np.argsort(cosines, kind="stable")
     groups = np.array_split(order, max(1, min(len(order) // _GROUP, 50)))
-    pools: list[tuple[float, float, int]] = []  # sum of cosines, of right hits, and how many
+    pools: list[tuple[float, float, int]] = []  # sum of cosines, of right hits, and count
     for group in groups:
         pools.append((float(cosines[group].sum()), float(right[group].sum()), len(group)))
         while len(pools) > 1 and _share(pools[-2]) >= _share(pools[-1]):
@@ -67,7 +72,9 @@ def isotonic(cosines: np.ndarray, right: np.ndarray) -> Curve:
 
 
 def calibration_error(curve: Curve, cosines: np.ndarray, right: np.ndarray, bins: int = 10) -> float:
-    """Expected calibration error (Naeini, Cooper and Hauskrecht, AAAI 2015): how far off the probabilities are, on average."""
+    """Return the expected calibration error (Naeini, Cooper and Hauskrecht, AAAI 2015): the average
+    deviation of the probabilities.
+    """
     told = np.array([curve(float(cosine)) for cosine in cosines])
     if not len(told):
         return 0.0

@@ -1,4 +1,6 @@
-"""How well `--goes-with` names what was really worn: looks that the catalogue has not seen, against what is popular."""
+"""Evaluate `--goes-with` on outfits that the catalogue has not seen, against recommending what is
+popular.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fashionrec.common.text import plural
 from fashionrec.errors import DataError, UsageError
 from fashionrec.evaluation.retrieval.retrieval import RetrievalScores
 from fashionrec.search.outfits import OTHER_HALF, Outfits, rank_companions
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from fashionrec.types import Garment
 
 DEPTH = 50
-#: What is tried of the two settings that decide.
+#: Values to try for the two settings that matter.
 WEARER, WORN = (0.1, 0.3, 1.0), (0.003, 0.01, 0.03)
 
 
@@ -36,7 +39,9 @@ class Look:
 
 
 def looks_from(rows: Sequence[Any], columns: Sequence[str]) -> list[Look]:
-    """Looks from the rows of a table: ``image``, ``product_id``, a category in one of ``columns``; a photo has several rows."""
+    """Parse outfits from a table: ``image``, ``product_id``, a category in one of ``columns``;
+    several rows per photo.
+    """
     found: dict[Path, dict[str, str]] = {}
     for row in rows:
         name = category_of(row.metadata, columns)
@@ -47,7 +52,9 @@ def looks_from(rows: Sequence[Any], columns: Sequence[str]) -> list[Look]:
 
 @dataclass(frozen=True)
 class _Question:
-    """A garment of a look, what is right, and what else it shows (which popularity may not recommend)."""
+    """A garment of an outfit, its right answers, and what else the photo shows (which popularity
+    may not recommend).
+    """
 
     garment: Garment
     vector: np.ndarray
@@ -58,12 +65,14 @@ class _Question:
 def evaluate_outfits(
     catalogue: Catalogue, looks: Sequence[Look], *, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, Any]:
-    """Each garment of a look is asked what goes with it; right is any product of the look that is of the other half.
+    """Recommend companions for each garment of an outfit; right is any product of the outfit on the
+    other half of the body.
 
-    The two settings that decide (``query.goes_with.wearer`` and ``worn``) are chosen on every second look; the others judge:
-    ``goes_with`` with those chosen, ``as_set`` with those that are set, and ``popularity``, which recommends to all the
-    products of the other half that are in most of the catalogue's photos of several garments. All know only the catalogue.
-    Raises :class:`DataError` where no look can be asked.
+    The two settings that matter (``query.goes_with.wearer`` and ``worn``) are chosen on every
+    second outfit; the others judge: ``goes_with`` with those chosen, ``as_set`` with the current
+    ones, and ``popularity``, which recommends to everybody the products of the other half in most
+    of the catalogue's photos with several garments. All know only the catalogue. Raises
+    :class:`DataError` if no outfit can be used.
     """
     settings = catalogue.config.query.model_copy(update={"k": DEPTH, "hide_unavailable": False})
     halves: tuple[list[_Question], list[_Question]] = ([], [])
@@ -79,8 +88,8 @@ def evaluate_outfits(
     tuning, judging = halves
     if not judging:
         raise DataError(
-            f"none of the {len(looks)} looks can be asked",
-            hint="a look has several rows: one image, several product_id of the catalogue, and their category",
+            f"none of {plural(len(looks), 'outfit')} can be used",
+            hint="an outfit has several rows: one image, several product_id of the catalogue, and their category",
         )
     tried = {
         (wearer, worn): _scores(catalogue, tuning, _set(settings, wearer, worn)).to_dict()["mrr"]
@@ -103,7 +112,9 @@ def evaluate_outfits(
 
 
 def _questions(catalogue: Catalogue, look: Look, known: Collection[str]) -> tuple[list[_Question], int]:
-    """What a look asks of the ``known`` products, and how many of its garments the detector does not see."""
+    """Return the queries of an outfit about ``known`` products, and how many of its garments the
+    detector misses.
+    """
     found, missed = [], 0
     for name in sorted(set(look.products.values())):
         right = frozenset(p for p, other in look.products.items() if other in OTHER_HALF[name] and p in known)
@@ -112,7 +123,7 @@ def _questions(catalogue: Catalogue, look: Look, known: Collection[str]) -> tupl
         try:
             query = Query(look.path, garment=name, k=1, hide_unavailable=False, caption="none")
             answer = search(catalogue, query, read_items=False)
-        except UsageError:  # the detector does not see it, or the photo cannot be read
+        except UsageError:  # the detector misses it, or the photo is unreadable
             missed += 1
             continue
         (result,) = answer.results
@@ -134,7 +145,9 @@ def _set(settings: QueryConfig, wearer: float, worn: float) -> QueryConfig:
 
 
 def _popular(catalogue: Catalogue) -> dict[str, list[str]]:
-    """For each class the products of the other half, those in most photos of several garments first."""
+    """Return for each class the products of the other half, those in most photos with several
+    garments first.
+    """
     several = set(catalogue.memoize(Outfits).photos)
     counts: Counter[str] = Counter()
     classes: dict[str, str] = {}

@@ -1,4 +1,6 @@
-"""How well a catalogue finds the product that a photo shows: recall, MRR and nDCG over products."""
+"""Evaluate how well a catalogue finds the product in a photo: recall, MRR and nDCG over
+products.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fashionrec.common.text import plural
 from fashionrec.errors import DataError, ImageError
 from fashionrec.evaluation.retrieval.calibration import Judged
 from fashionrec.garments import choose_product
@@ -27,18 +30,18 @@ if TYPE_CHECKING:
     from fashionrec.search.result import GarmentAnswer
     from fashionrec.types import Garment
 
-#: How far down the ranking the true product is looked for; beyond it the reciprocal rank counts as 0.
+#: Depth of the ranking; beyond it the reciprocal rank counts as 0.
 DEPTH = 100
-#: How every query is asked: sold-out products count like any other.
+#: Options of every query: sold-out products count like any other.
 DEEP: Mapping[str, Any] = {"k": DEPTH, "hide_unavailable": False, "min_score": -1.0}
 _BATCH = 8
-#: Questions that are asked as one query, whose answers are in memory together.
+#: Queries per batch, whose answers are in memory together.
 _ASKED = 32
 
 
 @dataclass(frozen=True)
 class PhotoQuery:
-    """A photo that shows a known product; ``class_name`` says which garment of the photo, where that is known."""
+    """A photo of a known product; ``class_name`` says which garment of the photo, if known."""
 
     path: Path
     product_id: str
@@ -47,7 +50,9 @@ class PhotoQuery:
 
 @dataclass
 class RetrievalScores:
-    """Means over queries. ``ranks`` holds each query's rank of the true product (1 is best; None: not in the first 100)."""
+    """Means over queries. ``ranks`` holds each query's rank of the right product (1 is best; None:
+    not in the first 100).
+    """
 
     ranks: list[int | None] = field(default_factory=list)
 
@@ -63,17 +68,19 @@ class RetrievalScores:
 
 
 def recall_at_k(ranks: Sequence[int | None], k: int) -> float:
-    """Share of queries whose one true product is among the first ``k``."""
+    """Return the share of queries whose right product is among the first ``k``."""
     return _mean([1.0 if rank is not None and rank <= k else 0.0 for rank in ranks])
 
 
 def mean_reciprocal_rank(ranks: Sequence[int | None]) -> float:
-    """Mean of 1/rank, 0 where the product was not found (Voorhees, TREC-8, 1999)."""
+    """Return the mean of 1/rank, 0 if the product was not found (Voorhees, TREC-8, 1999)."""
     return _mean([0.0 if rank is None else 1.0 / rank for rank in ranks])
 
 
 def ndcg_at_k(ranks: Sequence[int | None], k: int) -> float:
-    """nDCG with one relevant product: 1/log2(rank+1) within the first ``k`` (Järvelin and Kekäläinen, 2002)."""
+    """Return nDCG with one relevant product: 1/log2(rank+1) within the first ``k`` (Järvelin and
+    Kekäläinen, 2002).
+    """
     return _mean([1.0 / math.log2(rank + 1) if rank is not None and rank <= k else 0.0 for rank in ranks])
 
 
@@ -83,19 +90,20 @@ def evaluate_search(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Ask the catalogue every query twice, by crop (the garment that the detector finds) and by the whole photo.
+    """Run every query twice: by crop (the garment that the detector finds) and by the whole photo.
 
-    With a known class the garment is asked for that a build would take for such a product, else every garment, each
-    product with its best score. Where none fits, the whole photo stands in and is counted under ``crop_fallbacks``.
-    Sold-out products count like any other. Queries whose product is not in the catalogue are left out and counted.
-    ``calibration`` says how often a hit of some cosine is the product (:class:`calibration.Judged`).
-    Raises :class:`DataError` where none can be asked.
+    With a known class, the query is the garment that a build would take for such a product,
+    otherwise every garment, each product with its best score. If none fits, the whole photo is used
+    and counted under ``crop_fallbacks``. Sold-out products count like any other. Queries whose
+    product is not in the catalogue are skipped and counted. ``calibration`` says how often a hit
+    with some cosine is the product (:class:`calibration.Judged`). Raises :class:`DataError` if no
+    query can be used.
     """
     known = catalogue.items.product_ids()
     asked = [query for query in queries if query.product_id in known]
     if not asked:
         raise DataError(
-            f"none of the {len(queries)} queries' products is in {catalogue.root}",
+            f"none of the products of {plural(len(queries), 'query', 'queries')} is in {catalogue.root}",
             hint="the column product_id must use the catalogue's ids",
         )
     scores = {"crop": RetrievalScores(), "whole": RetrievalScores()}
@@ -117,7 +125,7 @@ def evaluate_search(
             for (query, _), fitting in zip(batch, chosen, strict=True):
                 fallbacks += not fitting
                 found_for = [next(answers_of).ranking for _ in (*fitting, "whole photo")]
-                if len(found_for) <= 2:  # of one garment: the others of a photo are not what the product is
+                if len(found_for) <= 2:  # a single garment: others in a photo are not the product
                     judged.add([(one.closeness, one.product_id == query.product_id) for one in found_for[0]])
                 answers = [{one.product_id: one.score for one in ranking} for ranking in found_for]
                 position = rank_of(query.product_id, answers[:-1] or answers)
@@ -127,7 +135,7 @@ def evaluate_search(
         if progress:
             progress(min(start + _BATCH, len(asked)), len(asked))
     if not scores["crop"].ranks:
-        raise DataError(f"none of the {len(asked)} query photos can be read")
+        raise DataError(f"none of {plural(len(asked), 'query photo')} can be read")
     main = scores["crop"].to_dict()
     return {
         **main,
@@ -143,7 +151,7 @@ def evaluate_search(
 
 
 def ask(catalogue: Catalogue, questions: Sequence[EmbeddedQuery], **options: Any) -> Iterator[GarmentAnswer]:
-    """What the catalogue answers each question, as it is served, :data:`DEPTH` products deep, up to the ranking: no item is read.
+    """Rank each query as it is served, :data:`DEPTH` products deep, without reading items.
 
     ``options`` are those of :class:`Query`.
     """
@@ -159,8 +167,11 @@ def histogram_baseline(
     *,
     bins: int = 4,
 ) -> dict[str, Any]:
-    """The same queries answered by colour alone: RGB histograms (``bins`` per channel) of the same crops, by intersection
-    (Swain and Ballard, IJCV 1991). What an encoder must beat to have learnt anything."""
+    """Rank the same queries by colour only: RGB histograms (``bins`` per channel) of the same
+    crops, by intersection.
+
+    (Swain and Ballard, IJCV 1991.) A baseline that a useful encoder must beat.
+    """
     products: list[str] = []
     gallery: list[np.ndarray] = []
     for stored in catalogue.items.everything():
@@ -186,7 +197,9 @@ def histogram_baseline(
 
 
 def colour_histogram(pixels: Image.Image, bins: int) -> np.ndarray:
-    """float64 [bins**3], summing to 1, of the picture at 64 x 64; pure white (padding) is left out."""
+    """Return float64 [bins**3], summing to 1, of the image at 64 x 64; pure white (padding) is
+    skipped.
+    """
     values = np.asarray(pixels.resize((64, 64)), dtype=np.int64).reshape(-1, 3)
     values = values[(values < 250).any(axis=1)]
     cells = (values * bins) // 256
@@ -196,15 +209,19 @@ def colour_histogram(pixels: Image.Image, bins: int) -> np.ndarray:
 
 
 def queries_from(rows: Sequence[Any], category_columns: Sequence[str]) -> list[PhotoQuery]:
-    """Queries from the rows of a table with ``image`` and ``product_id`` (see :mod:`fashionrec.products.tables`)."""
+    """Parse queries from a table with ``image`` and ``product_id`` (see
+    :mod:`fashionrec.products.tables`).
+    """
     return [PhotoQuery(row.path, row.product_id, category_of(row.metadata, category_columns)) for row in rows]
 
 
 def find_queries(
     catalogue: Catalogue, queries: Sequence[PhotoQuery], failures: list[dict[str, str]], *, whole: bool = False
 ) -> list[tuple[PhotoQuery, PhotoGarments]]:
-    """Those queries whose photo can be read, with its garments; the others are added to ``failures``. ``whole`` is that of
-    :meth:`GarmentFinder.find`."""
+    """Return the queries with a readable photo, with its garments; add the others to ``failures``.
+
+    ``whole`` is that of :meth:`GarmentFinder.find`.
+    """
     batch = []
     photos = catalogue.finder.find([query.path for query in queries], whole=whole)
     for query, found in zip(queries, photos, strict=True):
@@ -216,9 +233,10 @@ def find_queries(
 
 
 def rank_of(product_id: str, answers: Sequence[dict[str, float]]) -> int | None:
-    """The rank of a product when several answers are merged by each product's best score; None if in none of them.
+    """Return the rank of a product when several answers are merged by each product's best score;
+    None if in none of them.
 
-    What scores as much as it counts as better: an encoder to which all look alike finds nothing.
+    Ties count as better: an encoder that finds everything alike finds nothing.
     """
     best: dict[str, float] = {}
     for answer in answers:

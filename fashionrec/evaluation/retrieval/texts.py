@@ -1,5 +1,6 @@
-"""How well words find a product: texts that describe known products, English and Korean, by full-text search, by the encoder, and
-by both."""
+"""Evaluate text search with descriptions of known products, English and Korean: full text, encoder,
+and both.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fashionrec.common.text import plural
 from fashionrec.errors import DataError
 from fashionrec.evaluation.retrieval.calibration import Judged
 from fashionrec.evaluation.retrieval.retrieval import DEEP, RetrievalScores, ask
@@ -21,9 +23,9 @@ if TYPE_CHECKING:
     from fashionrec.search.embedded import EmbeddedQuery
     from fashionrec.search.result import GarmentAnswer
 
-#: Columns of a table that hold texts about its product.
+#: Columns of a table with texts about its product.
 TEXT_COLUMNS = ("text", "caption_en", "caption_ko")
-#: Weights of the words that are tried.
+#: Weights of the words to try.
 WEIGHTS = tuple(n / 10 for n in range(1, 10))
 _OPTIONS: Mapping[str, Any] = {"caption": "none", "diversity": 0.0}
 _HANGUL = re.compile(r"[\uac00-\ud7a3]")
@@ -31,7 +33,7 @@ _HANGUL = re.compile(r"[\uac00-\ud7a3]")
 
 @dataclass(frozen=True)
 class TextQuery:
-    """A text, and the products that it describes: all of those that are described so."""
+    """A text, and the products that it describes: all with the same description."""
 
     text: str
     products: frozenset[str]
@@ -43,7 +45,7 @@ class TextQuery:
 
 @dataclass(frozen=True)
 class _Question:
-    """A query as it was embedded, and its answer by the catalogue's settings."""
+    """An embedded query, and its answer with the catalogue's settings."""
 
     query: TextQuery
     embedded: EmbeddedQuery
@@ -51,7 +53,9 @@ class _Question:
 
 
 def texts_from(rows: Iterable[Any]) -> list[TextQuery]:
-    """Texts from the rows of a table with ``product_id`` and any of :data:`TEXT_COLUMNS`; each text once."""
+    """Parse texts from a table with ``product_id`` and any of :data:`TEXT_COLUMNS`;
+    each text once.
+    """
     found: dict[str, set[str]] = {}
     for row in rows:
         for column in TEXT_COLUMNS:
@@ -64,18 +68,20 @@ def texts_from(rows: Iterable[Any]) -> list[TextQuery]:
 def compare_texts(
     catalogue: Catalogue, queries: Sequence[TextQuery], *, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, Any]:
-    """Recall and its kin of each way, for each language; found is any product that the text describes.
+    """Compute recall and other metrics of each way per language; right is any product that the text
+    describes.
 
-    ``ways`` has the scores; ``lexical_weight`` is the best one of each language on every second query, which the other queries
-    judge; ``verbatim`` is the share of queries that their product's own data holds word for word, which full-text search can but
-    find; ``calibration`` as of :class:`Judged`, of the encoder's cosines. Raises :class:`DataError` where none can be asked.
+    ``ways`` has the scores; ``lexical_weight`` is the best one of each language on every second
+    query, judged on the others; ``verbatim`` is the share of queries that their product's data
+    contains word for word, which full-text search cannot miss; ``calibration`` as in
+    :class:`Judged`, for the encoder's cosines. Raises :class:`DataError` if no text can be used.
     """
     known = catalogue.items.product_ids()
     asked = [query for query in queries if query.products & known]
     if not asked:
         raise DataError(
-            f"none of the {len(queries)} texts is about a product of {catalogue.root}",
-            hint=f"the table needs product_id, and a column {' or '.join(TEXT_COLUMNS)}",
+            f"none of {plural(len(queries), 'text')} describes a product of {catalogue.root}",
+            hint=f"the table needs product_id and one of the columns {', '.join(TEXT_COLUMNS)}",
         )
     catalogue.items.keep_keys()
     judged = Judged()
@@ -117,14 +123,16 @@ def _question(catalogue: Catalogue, query: TextQuery) -> _Question:
 
 
 def _by_words(catalogue: Catalogue, questions: Sequence[_Question]) -> RetrievalScores:
-    """Scores of the matching words alone; a query that matches none finds nothing."""
+    """Score by matching words only; a query without matches finds nothing."""
     asked = [one.embedded._replace(vector=None) for one in questions if one.embedded.lexical is not None]
     answers = ask(catalogue, asked, **_OPTIONS)
     return _scores(questions, [None if one.embedded.lexical is None else next(answers) for one in questions], least=0.0)
 
 
 def _by_pictures(catalogue: Catalogue, questions: Sequence[_Question], judged: Judged) -> RetrievalScores:
-    """Scores of the encoder alone; a query that it cannot be asked finds nothing. Its hits are added to ``judged``."""
+    """Score by the encoder only; a query that it cannot read finds nothing. Its hits are added to
+    ``judged``.
+    """
     asked = [one.embedded._replace(lexical=None) for one in questions if one.embedded.vector is not None]
     rest = ask(catalogue, asked, **_OPTIONS)
     answers = [None if one.embedded.vector is None else next(rest) for one in questions]
@@ -142,7 +150,7 @@ def _both(catalogue: Catalogue, questions: Sequence[_Question], **options: Any) 
 def _scores(
     questions: Iterable[_Question], answers: Iterable[GarmentAnswer | None], least: float = -math.inf
 ) -> RetrievalScores:
-    """The rank of the first right product that scores more than ``least``, of each question."""
+    """Return the rank of each query's first right product that scores more than ``least``."""
     scores = RetrievalScores()
     for question, answer in zip(questions, answers, strict=True):
         ranking = () if answer is None else answer.ranking

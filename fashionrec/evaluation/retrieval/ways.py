@@ -1,7 +1,7 @@
-"""Ways of asking the same queries, in one table: whole photo against crop, pictures against captions, and both fused.
+"""Compare ways to query in one table: whole photo or crop, images or captions, and both fused.
 
-Each is ranked by the search that serves, with its fusion and its preference of a class. The weight of captions is chosen on every
-second query and judged on the others, so that its figure is not that of its choice.
+Each is ranked by the search that serves, with its fusion and class penalty. The caption weight is
+chosen on every second query and judged on the others.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fashionrec.common.text import plural
 from fashionrec.errors import DataError
 from fashionrec.evaluation.retrieval.retrieval import PhotoQuery, RetrievalScores, ask, find_queries, rank_of
 from fashionrec.garments import choose_product
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
     from fashionrec.captioner.job.photos import Describe
     from fashionrec.catalogue.catalogue import Catalogue
 
-#: Weights of the caption that are tried.
+#: Caption weights to try.
 WEIGHTS = tuple(n / 10 for n in range(11))
 _BATCH = 16
 
 
 @dataclass(frozen=True)
 class _Question:
-    """A query as it can be asked: by its whole photo, by its garment, and by its garment with what is said of it."""
+    """A query in its forms: whole photo, garment, and garment with its caption."""
 
     product_id: str
     whole: EmbeddedQuery
@@ -41,22 +42,23 @@ def compare_ways(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Recall and its kin of each way, over queries whose product is in the catalogue.
+    """Compute recall and other metrics of each way, over queries whose product is in the catalogue.
 
-    ``describe`` captions the queries' crops, as ``query --caption`` does. Captions are compared where the catalogue has them;
-    by caption alone what is near by picture is ranked, as far as it has one. A product beyond the first 100 counts as missed.
-    The document has ``ways`` (name to scores), ``caption_weight`` (the best one) and ``weights`` (the MRR of each that was tried,
-    on the tuning half). Raises :class:`DataError` where none can be asked.
+    ``describe`` captions the queries' crops, as ``query --caption`` does. Captions are compared if
+    the catalogue has them; by caption only, the candidates by image are ranked if they have one. A
+    product beyond the first 100 counts as missed. The document has ``ways`` (name to scores),
+    ``caption_weight`` (the best one) and ``weights`` (the MRR of each that was tried, on the tuning
+    half). Raises :class:`DataError` if no query can be used.
     """
     known = catalogue.items.product_ids()
     asked = [query for query in queries if query.product_id in known]
     if not asked:
-        raise DataError(f"none of the {len(queries)} queries' products is in {catalogue.root}")
+        raise DataError(f"none of the products of {plural(len(queries), 'query', 'queries')} is in {catalogue.root}")
     failures: list[dict[str, str]] = []
     questions: list[_Question] = []
     finder = catalogue.finder
     for start in range(0, len(asked), _BATCH):
-        # read whole, as `query --caption` reads them
+        # at full resolution, as `query --caption` reads them
         batch = find_queries(catalogue, asked[start : start + _BATCH], failures, whole=True)
         if batch:
             chosen = [
@@ -83,7 +85,7 @@ def compare_ways(
         if progress:
             progress(min(start + _BATCH, len(asked)), len(asked))
     if not questions:
-        raise DataError(f"none of the {len(asked)} query photos can be read")
+        raise DataError(f"none of {plural(len(asked), 'query photo')} can be read")
     ways = {
         "whole photo, picture": _scores(catalogue, questions, [question.whole for question in questions]),
         "crop, picture": _scores(catalogue, questions),
@@ -109,8 +111,9 @@ def _scores(
     weight: float | None = None,
     only_described: bool = False,
 ) -> RetrievalScores:
-    """Scores of one way: by picture (of the crop, or what is ``asked``), or with a ``weight`` of captions too;
-    ``only_described`` counts only items that have a caption."""
+    """Score one way: by image (of the crop, or of ``asked``), or with a ``weight`` of captions too;
+    ``only_described`` counts only items with a caption.
+    """
     if asked is None:
         asked = [question.crop if weight is None else question.described for question in questions]
     options = {} if weight is None else {"caption_weight": weight}
