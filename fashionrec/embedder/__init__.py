@@ -1,1 +1,3 @@
-"""The encoder: crops and words to vectors in one space. Serving: `embed`, `preprocess`. Training: `export`, `train`."""
+"""The encoder: crops and texts to vectors in one space. Serving: `embed`, `preprocess`. Training:
+`export`, `train`.
+"""

@@ -1,4 +1,6 @@
-"""An encoder, ready to serve: pictures and words to unit vectors. Each tower is opened when it is first asked."""
+"""Serve an encoder: images and texts to unit vectors. Each tower is opened when it is
+first used.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
 
 
 class Embedder:
-    """Vectors of one bundle. Thread-safe; what it returns does not depend on the batch size (up to rounding)."""
+    """The encoder of one bundle. Thread-safe; results do not depend on the batch size (up to
+    rounding).
+    """
 
     def __init__(self, bundle: Bundle, *, threads: int = 0, device: str = "auto") -> None:
         if bundle.kind != "embedder":
@@ -30,7 +34,7 @@ class Embedder:
         try:
             self.spec = EmbedderSpec.from_dict(bundle.spec)
         except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"bundle {bundle.path} is not understood ({error!r})", hint="export it again") from None
+            raise ModelError(f"bundle {bundle.path} has an invalid spec ({error!r})", hint="export it again") from None
         self.bundle = bundle
         self._threads, self._device = threads, device
         self._lock = threading.Lock()
@@ -39,7 +43,7 @@ class Embedder:
 
     @classmethod
     def open(cls, path: str | Path, *, threads: int = 0, device: str = "auto") -> Embedder:
-        """The encoder of a bundle folder. Raises :class:`ModelError`."""
+        """Open the encoder of a bundle folder. Raises :class:`ModelError`."""
         return cls(Bundle.open(path, "embedder"), threads=threads, device=device)
 
     @property
@@ -48,7 +52,7 @@ class Embedder:
 
     @property
     def side(self) -> int:
-        """Pixels of the longer side of what the image tower sees."""
+        """Pixels of the longer side of the image tower's input."""
         return max(self.spec.image.crop)
 
     @property
@@ -57,37 +61,41 @@ class Embedder:
 
     @property
     def logit_scale(self) -> float:
-        """What cosines are multiplied by before a softmax over texts, or a sigmoid (the learnt temperature)."""
+        """Factor of cosines before a softmax over texts, or a sigmoid (the learned temperature)."""
         return float(self.spec.logit_scale)
 
     @property
     def logit_bias(self) -> float | None:
-        """What is added to that before a sigmoid; None where texts are told apart by a softmax."""
+        """Bias added before a sigmoid; None if texts are compared by a softmax."""
         return float(self.spec.logit_bias) if self.spec.scores == "sigmoid" else None
 
     def embed_images(self, images: Sequence[Image.Image], batch: int = 16) -> np.ndarray:
-        """float32 [n, dim], unit length, of RGB pictures of any size."""
+        """Embed RGB images of any size: float32 [n, dim], unit length."""
         return self._batches(images, batch, lambda part: self.embed_seen(self.seen(part)))
 
     def seen(self, images: Sequence[Image.Image]) -> list[Image.Image]:
-        """What the image tower sees of RGB pictures of any size: resized, and the middle cut out where they are no squares."""
+        """Resize RGB images of any size to the image tower's input, and centre-crop those that are
+        not square.
+        """
         return seen(images, self.spec.image)
 
     def embed_seen(self, pictures: Sequence[Image.Image]) -> np.ndarray:
-        """float32 [n, dim], unit length, of what :meth:`seen` gave, in one batch."""
+        """Embed the result of :meth:`seen` in one batch: float32 [n, dim], unit length."""
         return self.answer(normalized(pictures, self.spec.image))
 
     @property
     def cuts_off(self) -> bool:
-        """Whether the tower sees less than the whole of a square, or sees it distorted."""
+        """True if the tower sees less than the whole of a square, or distorts it."""
         return not self.spec.image.shows_squares
 
     def answer(self, values: np.ndarray) -> np.ndarray:
-        """Unit vectors of prepared pictures (float32 [n, 3, height, width])."""
+        """Embed prepared images (float32 [n, 3, height, width]) to unit vectors."""
         return self._run("image", {self.spec.image.input: values}, self.spec.image.pooling)
 
     def embed_texts(self, texts: Sequence[str], batch: int = 64) -> np.ndarray:
-        """float32 [n, dim], unit length. What is longer than the tower reads is cut: see :meth:`count_cut`."""
+        """Embed texts: float32 [n, dim], unit length. Texts beyond the tower's limit are truncated:
+        see :meth:`count_cut`.
+        """
 
         def run(part: Sequence[Any]) -> np.ndarray:
             encoded = self._encoded(part)
@@ -102,7 +110,7 @@ class Embedder:
         return self._batches(texts, batch, run)
 
     def count_cut(self, texts: Sequence[str]) -> list[int]:
-        """How many tokens of each text lie beyond what the tower reads."""
+        """Return how many tokens of each text exceed the tower's limit."""
         encoded = self._encoded(texts)
         around = self.spec.text.special_tokens
         return [sum(sum(rest.attention_mask) - around for rest in e.overflowing) for e in encoded]
@@ -113,9 +121,9 @@ class Embedder:
             try:
                 with rust_errors():
                     return list(tokenizer.encode_batch(list(texts)))
-            except ValueError as error:  # a token that it should know, a pattern that does not end
+            except ValueError as error:  # a missing token, a pattern that does not end
                 raise ModelError(
-                    f"{self.bundle.path}: its tokenizer does not work: {error}", hint="export or copy it again"
+                    f"{self.bundle.path}: its tokenizer fails: {error}", hint="export or copy it again"
                 ) from None
 
     def _batches(self, values: Sequence[Any], batch: int, run: Callable[[Sequence[Any]], np.ndarray]) -> np.ndarray:
@@ -123,7 +131,7 @@ class Embedder:
         return np.concatenate(parts) if parts else np.empty((0, self.dim), np.float32)
 
     def start(self, tower: str) -> Any:
-        """The session of a tower (``image`` or ``text``), opened if it is not open yet."""
+        """Return the session of a tower (``image`` or ``text``), opening it if necessary."""
         with self._opening[tower]:
             if tower not in self._sessions:
                 self._sessions[tower] = self.bundle.session(tower, threads=self._threads, device=self._device)
@@ -139,7 +147,9 @@ class Embedder:
             raise ModelError(f"{self.bundle.path} cannot be run: {str(error).splitlines()[0][:200]}") from None
         count = len(next(iter(inputs.values())))
         if vectors.shape != (count, self.dim) or not np.isfinite(vectors).all():
-            raise ModelError(f"{self.bundle.path} is damaged: its {graph} tower gives {vectors.shape}, or no numbers")
+            raise ModelError(
+                f"{self.bundle.path} is damaged: its {graph} tower returns {vectors.shape}, or values that are not finite"
+            )
         result: np.ndarray = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return result
 
@@ -149,7 +159,9 @@ class Embedder:
 
 
 def _pool(values: np.ndarray, pooling: str, mask: np.ndarray | None) -> np.ndarray:
-    """float32 [n, dim] of what a tower answers; of tokens [n, tokens, dim] those count where ``mask`` [n, tokens] is 1."""
+    """Pool a tower's output to float32 [n, dim]; tokens [n, tokens, dim] count if ``mask`` [n,
+    tokens] is 1.
+    """
     if pooling == "none" or values.ndim != 3:
         return values
     if pooling == "first":

@@ -1,7 +1,7 @@
-"""From pictures to the encoder's pixel tensor, exactly as its processor in transformers does it with Pillow.
+"""Preprocess images for the encoder exactly as its transformers processor does with Pillow.
 
-The bundle's spec says how (:class:`ImageSpec`). An export is only accepted where this agrees with the Pillow
-backend within 1e-5.
+The bundle's spec defines it (:class:`ImageSpec`). An export is only accepted if this agrees with
+the Pillow backend within 1e-5.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from PIL import Image
 
 from fashionrec.embedder.spec import ImageSpec
 
-_MAX_RESIZED = 32 << 20  # pixels; a picture of 1 x 600 at an edge of 224 has fewer
+_MAX_RESIZED = 32 << 20  # pixels; an image of 1 x 600 at an edge of 224 has fewer
 
 
 def pixel_values(images: Sequence[Image.Image], spec: ImageSpec) -> np.ndarray:
-    """float32 [n, 3, height, width] of RGB pictures of any size."""
+    """Return float32 [n, 3, height, width] of RGB images of any size."""
     return normalized(seen(images, spec), spec)
 
 
 def seen(images: Sequence[Image.Image], spec: ImageSpec) -> list[Image.Image]:
-    """What the encoder sees of RGB pictures of any size: resized, and the middle cut out where the spec crops."""
+    """Resize RGB images of any size to the encoder's input, and centre-crop if the spec says so."""
     (height, width), resample = spec.crop, Image.Resampling[spec.resample.upper()]
     if spec.resize == "squash":
         return [_resize(image, (width, height), resample) for image in images]
@@ -30,7 +30,9 @@ def seen(images: Sequence[Image.Image], spec: ImageSpec) -> list[Image.Image]:
 
 
 def normalized(pictures: Sequence[Image.Image], spec: ImageSpec) -> np.ndarray:
-    """float32 [n, 3, height, width] of what the encoder sees. Each of the 256 values of a channel is computed once."""
+    """Normalize resized images to float32 [n, 3, height, width]. Each of the 256 values of a
+    channel is computed once.
+    """
     height, width = spec.crop
     levels = np.arange(256, dtype=np.float32) * np.float32(spec.scale)
     tables = [(levels - np.float32(mean)) / np.float32(std) for mean, std in zip(spec.mean, spec.std, strict=True)]
@@ -43,7 +45,9 @@ def normalized(pictures: Sequence[Image.Image], spec: ImageSpec) -> np.ndarray:
 
 
 def _crop(image: Image.Image, edge: int, height: int, width: int, resample: Image.Resampling) -> Image.Image:
-    """The short side to ``edge``, the long one in proportion, cut to a whole number; then the middle."""
+    """Resize the short side to ``edge`` and the long one in proportion, rounded down; then
+    centre-crop.
+    """
     middle = _middle(image, edge, height, width)
     short, long = sorted(middle.size)
     other = int(edge * long / short)
@@ -56,19 +60,21 @@ def _resize(image: Image.Image, size: tuple[int, int], resample: Image.Resamplin
 
 
 def _middle(image: Image.Image, edge: int, height: int, width: int) -> Image.Image:
-    """The middle of a very long picture: resized whole, one of 1 x 60,000 pixels would take 12 GB, all of it cut off again."""
+    """Cut the middle of a very long image: resized as a whole, one of 1 x 60,000 pixels would take
+    12 GB, only to be cropped.
+    """
     short, long = sorted(image.size)
     kept = max(_MAX_RESIZED // edge, 2 * max(height, width)) * short // edge + 1
     if edge * (edge * long // short) <= _MAX_RESIZED or long <= kept:
         return image
-    kept += (long - kept) % 2  # as much on either side, or the middle lies half a pixel off
+    kept += (long - kept) % 2  # an even remainder, otherwise the middle is half a pixel off
     start = (long - kept) // 2
     wide = image.width >= image.height
     return image.crop((start, 0, start + kept, short) if wide else (0, start, short, start + kept))
 
 
 def _centre_crop(image: Image.Image, height: int, width: int) -> Image.Image:
-    """The middle ``height`` x ``width``; a picture that is smaller is centred on black."""
+    """Centre-crop to ``height`` x ``width``; smaller images are centred on black."""
     if image.width >= width and image.height >= height:
         left, top = (image.width - width) // 2, (image.height - height) // 2
         return image.crop((left, top, left + width, top + height))

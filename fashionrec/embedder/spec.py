@@ -1,7 +1,7 @@
-"""What a bundle says of its encoder, typed: all that serving needs to know of a family.
+"""The typed spec of an encoder in a bundle: all that serving needs to know of its family.
 
-A field that has a default is written only where it differs, so that a bundle of a version that did not know
-the field says, and has the fingerprint of, the same model.
+Fields with a default are only written if they differ, so that bundles of versions without the field
+have the same fingerprint.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ _Part = TypeVar("_Part", "ImageSpec", "TextSpec", "EmbedderSpec")
 
 
 class ImageSpec(NamedTuple):
-    """The image tower: how a picture becomes its input, float32 [n, 3, height, width], and what it answers.
+    """The image tower: how an image becomes its input, float32 [n, 3, height, width], and its
+    output.
 
-    ``resize`` is ``crop`` (the short side to ``shortest_edge``, then the middle cut out) or ``squash`` (straight
-    to the input's size). ``crop`` is that size: height, width. ``pooling``: see :class:`TextSpec`.
+    ``resize`` is ``crop`` (the short side to ``shortest_edge``, then centre-crop) or ``squash``
+    (directly to the input's size). ``crop`` is that size: height, width. ``pooling``: see
+    :class:`TextSpec`.
     """
 
     input: str
@@ -33,18 +35,19 @@ class ImageSpec(NamedTuple):
 
     @property
     def shows_squares(self) -> bool:
-        """Whether the tower sees the whole of a square picture, in its proportions."""
+        """True if the tower sees all of a square image, undistorted."""
         height, width = self.crop
         return height == width if self.resize == "squash" else self.shortest_edge <= min(height, width)
 
 
 class TextSpec(NamedTuple):
-    """The text tower: its tokenizer, the inputs that it takes (of ``input_ids``, ``attention_mask``, ``token_type_ids``), and
-    what it answers.
+    """The text tower: its tokenizer, its inputs (of ``input_ids``, ``attention_mask``,
+    ``token_type_ids``), and its output.
 
-    ``padding`` is ``longest`` (of the batch) or ``max_length``; ``special_tokens`` is how many the tokenizer puts
-    around a text. ``pooling`` is ``none`` where the graph answers vectors [n, dim]; of vectors of tokens
-    [n, tokens, dim] it takes the ``first``, the ``last`` or the ``mean``, padding left out.
+    ``padding`` is ``longest`` (of the batch) or ``max_length``; ``special_tokens`` is how many the
+    tokenizer adds to a text. ``pooling`` is ``none`` if the graph returns vectors [n, dim]; of
+    token vectors [n, tokens, dim] it takes the ``first``, the ``last`` or the ``mean``, without
+    padding.
     """
 
     tokenizer: str
@@ -58,8 +61,9 @@ class TextSpec(NamedTuple):
 
 
 class EmbedderSpec(NamedTuple):
-    """An encoder. A text's probability is by ``scores`` a ``softmax`` over texts of ``logit_scale`` times the cosine, or the
-    ``sigmoid`` of that plus ``logit_bias``."""
+    """An encoder. By ``scores``, a text's probability is a ``softmax`` over texts of
+    ``logit_scale`` times the cosine, or the ``sigmoid`` of that plus ``logit_bias``.
+    """
 
     dim: int
     logit_scale: float
@@ -71,7 +75,9 @@ class EmbedderSpec(NamedTuple):
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> EmbedderSpec:
-        """Read and check what a bundle says. Raises KeyError for what is missing, ValueError for what is wrong."""
+        """Parse and validate the spec of a bundle. Raises KeyError for missing, ValueError for
+        invalid values.
+        """
         check_spec("embedder", document)
         image, text = _read(ImageSpec, document["image"]), _read(TextSpec, document["text"])
         if image.resize == "crop":
@@ -79,7 +85,7 @@ class EmbedderSpec(NamedTuple):
         return _read(cls, {**document, "image": image, "text": text})
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what a bundle says: the inverse of :meth:`from_dict`."""
+        """Return the document of the spec: the inverse of :meth:`from_dict`."""
         return {**_written(self), "image": _written(self.image), "text": _written(self.text)}
 
 

@@ -1,4 +1,4 @@
-"""The tokenizer of a bundle, which may come from somebody else."""
+"""The tokenizer of a bundle, which may be untrusted."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 #: Bytes of a tokenizer.json: CLIP's has 4 million, the largest vocabularies in use 35 million.
 MAX_BYTES = 64 << 20
-_MAX_STEPS = 100  # normalizers, and tokens that are put around a text
-_MAX_GROWTH = 1000  # how much longer the normalizers may make a text
-_MAX_AFFIX = 100  # characters that a model puts to a piece of a word
+_MAX_STEPS = 100  # normalizers, and tokens added to a text
+_MAX_GROWTH = 1000  # factor by which normalizers may lengthen a text
+_MAX_AFFIX = 100  # characters that a model adds to a piece of a word
 
 
 def open_tokenizer(folder: Folder, spec: TextSpec) -> Tokenizer:
-    """Open the tokenizer that a bundle's spec names, which truncates and pads as that says.
+    """Open the tokenizer of a bundle's spec, which defines truncation and padding.
 
-    Raises :class:`ModelError` where it cannot be loaded, or would make much work of a short text.
+    Raises :class:`ModelError` if it cannot be loaded, or makes much work of short texts.
     """
     from tokenizers import Tokenizer
 
@@ -47,7 +47,9 @@ def open_tokenizer(folder: Folder, spec: TextSpec) -> Tokenizer:
 
 @contextmanager
 def rust_errors() -> Iterator[None]:
-    """Raise as ValueError whatever the package tokenizers raises: bare Exception, or a panic of its Rust code."""
+    """Raise any error of the package tokenizers as ValueError: bare Exception, or a panic of its
+    Rust code.
+    """
     try:
         yield
     except BaseException as error:
@@ -64,17 +66,17 @@ def _check(tokenizer: Tokenizer) -> None:
         content = step.get("content") or step.get("prepend") or ""
         growth *= max(1, len(str(content)))
         if growth > _MAX_GROWTH or steps > _MAX_STEPS:
-            raise ValueError("its normalizers make a text much longer")
+            raise ValueError("its normalizers make texts much longer")
     pieces = _state(tokenizer.post_processor)
     if len(json.dumps(pieces)) > 1 << 16 or len(pieces.get("single") or ()) > _MAX_STEPS:
-        raise ValueError("it puts too many tokens around a text")
+        raise ValueError("it adds too many tokens to a text")
     for affix in ("continuing_subword_prefix", "end_of_word_suffix"):
         if len(getattr(tokenizer.model, affix, None) or "") > _MAX_AFFIX:
             raise ValueError(f"its {affix} is too long")
 
 
 def _state(part: Any) -> dict[str, Any]:
-    """What a part of a tokenizer is made of; tokenizers gives it as JSON."""
+    """Return the state of a tokenizer's part, which tokenizers provides as JSON."""
     state = json.loads(part.__getstate__()) if part is not None else {}
     return state if isinstance(state, dict) else {}
 

@@ -1,1 +1,1 @@
-"""Train, export and judge encoders. Training plane: nothing that serves imports it."""
+"""Train, export and test encoders. Training plane: never imported by serving."""

@@ -1,11 +1,12 @@
-"""Load a checkpoint in the transformers format: all of it, and nothing but numbers and words.
+"""Load a complete checkpoint in the transformers format, and nothing but numbers and text.
 
-A checkpoint may come from somebody else, and may be broken. transformers draws weights that are missing at random and only
-logs it, follows links, and does what a configuration asks for (code of the checkpoint's own, kernels from the hub, paths). So
-what is handed to it is made here: a configuration of known values within bounds, and copies of the tokenizer's files. What
-was loaded must be exactly what the model has.
+A checkpoint may be untrusted or damaged. transformers initializes missing weights at random and
+only logs it, follows links, and obeys the configuration (custom code, kernels from the hub, paths).
+So it only gets what is made here: a configuration of known values within bounds, and copies of the
+tokenizer's files. The loaded weights must be exactly those of the model.
 
-Training plane: imports torch and transformers; loaded by name when something is exported or trained.
+Training plane: imports torch and transformers; imported by name when something is exported or
+trained.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ _WORDS = (
 )
 _PICTURES = ("preprocessor_config.json", "processor_config.json")
 _POINTER = b"version https://git-lfs.github.com/spec/"
-#: Settings of a tokenizer by which it would read other files, or run code.
+#: Tokenizer settings that would read other files or run code.
 _NOT_TAKEN = ("auto_map", "chat_template", "init_inputs", "name_or_path", "vocab", "merges", "tokenizer_object")
 HINT = "give a Hugging Face id, or a folder that save_pretrained wrote"
-WHOLE = "copy or download it again, whole"
+WHOLE = "get a complete copy"
 
-#: The largest values of a configuration that real models are far from.
+#: Upper bounds of configuration values, far above real models.
 _MOST = {
     "vocab_size": 1 << 21,
     "hidden_size": 1 << 14,
@@ -61,11 +62,13 @@ _NUMBERS = ("layer_norm_eps", "attention_dropout", "initializer_range", "initial
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder with a link out of it (in a hub cache: out of that model's cache), a special file, or a Git-LFS pointer."""
+    """Refuse a folder with a link out of it (in a hub cache: out of that model's cache), a special
+    file, or a Git LFS pointer.
+    """
     if not folder.is_dir():
-        raise ModelError(f"{folder} is a file, and a checkpoint in the transformers format is a folder", hint=HINT)
+        raise ModelError(f"{folder} is a file; a checkpoint in the transformers format is a folder", hint=HINT)
     if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder} is no model in the transformers format: it has no config.json", hint=HINT)
+        raise ModelError(f"{folder} is not a transformers model: config.json is missing", hint=HINT)
     root = folder.resolve()
     if root.parent.name == "snapshots" and root.parent.parent.name.startswith("models--"):
         root = root.parent.parent
@@ -82,31 +85,32 @@ def check_folder(folder: Path) -> None:
             with path.open("rb") as file:
                 if file.read(len(_POINTER)) == _POINTER:
                     raise ModelError(
-                        f"{path} is a Git-LFS pointer, not the file itself",
-                        hint="run `git lfs pull` where it was cloned",
+                        f"{path} is a Git LFS pointer, not the file itself",
+                        hint="run `git lfs pull` in its clone",
                     )
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Read the config.json of a checkpoint that is a whole model and asks for no code. Raises :class:`ModelError`."""
+    """Read the config.json of a complete model without custom code. Raises :class:`ModelError`."""
     if (folder / "adapter_config.json").exists():
-        raise ModelError(f"{folder} holds an adapter, not a whole model", hint="merge it into its model and save that")
+        raise ModelError(f"{folder} is an adapter, not a complete model", hint="merge it into its model and save that")
     for name in ("config.json", "tokenizer_config.json", *_PICTURES):
         if (folder / name).exists() and "auto_map" in _read(folder, name):
             raise ModelError(
-                f"{folder / name} asks for code of its own (auto_map), which is never run",
-                hint="only models that transformers knows itself are supported",
+                f"{folder / name} needs custom code (auto_map), which is never executed",
+                hint="only models built into transformers are supported",
             )
     raw = _read(folder, "config.json")
     if raw.get("quantization_config") is not None:
-        raise ModelError(f"{folder} is quantized", hint="give the model in float32 or half precision")
+        raise ModelError(f"{folder} is quantized", hint="use the model in float32 or half precision")
     return raw
 
 
 def make_config(folder: Path, kind: Any, raw: Mapping[str, Any], own: Iterable[str]) -> Any:
-    """Make a configuration of two towers (``kind`` of transformers) from known values within bounds, and nothing else.
+    """Create a configuration of two towers (``kind`` of transformers) from known values within
+    bounds only.
 
-    ``own`` are the names of the values beside the towers. Raises :class:`ModelError`.
+    ``own`` are the names of the values besides the towers. Raises :class:`ModelError`.
     """
     try:
         known = _known(raw, own)
@@ -116,11 +120,13 @@ def make_config(folder: Path, kind: Any, raw: Mapping[str, Any], own: Iterable[s
         return kind(**known)
     except (ValueError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"{folder / 'config.json'} cannot be used: {reason}", hint=HINT) from None
+        raise ModelError(f"{folder / 'config.json'} is invalid: {reason}", hint=HINT) from None
 
 
 def weight_files(folder: Path) -> list[str]:
-    """The names of a checkpoint's weight files, all there and in one piece. Raises :class:`ModelError`."""
+    """Return the names of a checkpoint's weight files, all present and complete. Raises
+    :class:`ModelError`.
+    """
     for single, index in WEIGHTS:
         names: list[str] = [single] if (folder / single).exists() else []
         if not names and (folder / index).exists():
@@ -133,16 +139,18 @@ def weight_files(folder: Path) -> list[str]:
 
 
 def check_numbers(folder: Path, model: Any) -> None:
-    """Refuse a model with a tensor that holds NaN or infinity, or a matrix of nothing but zeros: a file that was not filled."""
+    """Refuse a model with tensors of NaN or infinity, or matrices of zeros: files that were never
+    filled.
+    """
     wrong, empty = [], []
     for name, tensor in model.state_dict().items():
         if not torch.isfinite(tensor).all():
             wrong.append(name)
         elif tensor.ndim > 1 and not tensor.any():
             empty.append(name)
-    for names, what in ((wrong, "hold NaN or infinity"), (empty, "hold nothing but zeros")):
+    for names, what in ((wrong, "hold NaN or infinity"), (empty, "are all zeros")):
         if names:
-            raise ModelError(f"{folder} is not whole: {_named(names)} {what}", hint=WHOLE)
+            raise ModelError(f"{folder} is damaged: {_named(names)} {what}", hint=WHOLE)
 
 
 def _read(folder: Path, name: str) -> dict[str, Any]:
@@ -151,7 +159,7 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder / name} cannot be read: {error}", hint=HINT) from None
     if not isinstance(value, dict):
-        raise ModelError(f"{folder / name} is no configuration", hint=HINT)
+        raise ModelError(f"{folder / name} is not a configuration", hint=HINT)
     return value
 
 
@@ -162,9 +170,9 @@ def _known(raw: Any, names: Iterable[str]) -> dict[str, Any]:
     for name, value in known.items():
         whole = isinstance(value, int) and not isinstance(value, bool)
         if name in _MOST and not (whole and 0 < value <= _MOST[name]):
-            raise ValueError(f"{name} is {shown(value)}, not a whole number from 1 to {_MOST[name]}")
+            raise ValueError(f"{name} is {shown(value)}, not an integer from 1 to {_MOST[name]}")
         if name in _IDS and not (whole and 0 <= value < _MOST["vocab_size"]):
-            raise ValueError(f"{name} is {shown(value)}, not the id of a token")
+            raise ValueError(f"{name} is {shown(value)}, not a token id")
         if name in _NUMBERS and not (whole or isinstance(value, float)):
             raise ValueError(f"{name} is {shown(value)}, not a number")
         if name == "hidden_act" and not (isinstance(value, str) and value.isidentifier()):
@@ -177,14 +185,14 @@ def _shards(folder: Path, index: str) -> list[str]:
     names = set(found.values()) if isinstance(found, dict) and all(map(is_plain_name, found.values())) else set()
     suffix = Path(index).name.split(".")[1]
     if not names or not all(name.endswith(f".{suffix}") for name in names):
-        raise ModelError(f"{folder / index} does not say which files the weights are in", hint=WHOLE)
+        raise ModelError(f"{folder / index} does not list the weight files", hint=WHOLE)
     return sorted(names)
 
 
 def _check_file(path: Path, count: int) -> None:
     if not path.is_file():
-        part = f", one of {count} files of its weights" if count > 1 else ""
-        raise ModelError(f"{path.parent} is not whole: {path.name} is missing{part}", hint=WHOLE)
+        part = f", one of {count} weight files" if count > 1 else ""
+        raise ModelError(f"{path.parent} is incomplete: {path.name} is missing{part}", hint=WHOLE)
     if path.suffix == ".safetensors":
         try:
             with safe_open(path, framework="pt"):
@@ -195,9 +203,11 @@ def _check_file(path: Path, count: int) -> None:
 
 
 def load_model(folder: Path, kind: Any, config: Any, *, name: str, harmless: Sequence[str] = ()) -> Any:
-    """Load a model (``kind`` of transformers), in evaluation mode and float32: with all tensors of its configuration, all finite.
+    """Load a model (``kind`` of transformers) in evaluation mode and float32, with all tensors of
+    its configuration, all finite.
 
-    ``name`` is what messages call it; tensors named ``harmless`` may be there besides. Raises :class:`ModelError`.
+    ``name`` is used in messages; tensors named ``harmless`` may be present too. Raises
+    :class:`ModelError`.
     """
     files = weight_files(folder)
     safe = files[0].endswith(".safetensors")
@@ -212,22 +222,22 @@ def load_model(folder: Path, kind: Any, config: Any, *, name: str, harmless: Seq
             use_safetensors=safe,
             weights_only=True,
             local_files_only=True,
-            ignore_mismatched_sizes=True,  # to be told of all of them
+            ignore_mismatched_sizes=True,  # so that all of them are reported
         )
     except Exception as error:
         text = " ".join(str(error).split())
         if "Weights only load failed" in text or "weights_only" in text:
             raise ModelError(
-                f"{folder / files[0]} is a pickle that holds more than weights, which is never run",
-                hint="ask for it as model.safetensors",
+                f"{folder / files[0]} is a pickle with more than weights, which is never executed",
+                hint="ask for model.safetensors",
             ) from None
-        raise ModelError(f"{folder}: its weights cannot be loaded: {text[:200]}", hint=WHOLE) from None
+        raise ModelError(f"{folder}: weights cannot be loaded: {text[:200]}", hint=WHOLE) from None
     model, info = loaded
     differences = {key: info.get(key) or () for key in ("missing_keys", "unexpected_keys", "mismatched_keys")}
     differences["unexpected_keys"] = [key for key in differences["unexpected_keys"] if key not in harmless]
     _refuse_differences(folder, name, differences)
     if info.get("error_msgs"):
-        raise ModelError(f"{folder} is not whole: {' '.join(map(str, info['error_msgs']))[:200]}", hint=WHOLE)
+        raise ModelError(f"{folder} is incomplete: {' '.join(map(str, info['error_msgs']))[:200]}", hint=WHOLE)
     check_numbers(folder, model)
     return model.eval()
 
@@ -235,7 +245,7 @@ def load_model(folder: Path, kind: Any, config: Any, *, name: str, harmless: Seq
 def _check_names(
     folder: Path, kind: Any, config: Any, files: Sequence[str], name: str, harmless: Sequence[str]
 ) -> None:
-    """Where a configuration describes much more than the files hold, say what is missing before it is made up in memory."""
+    """Refuse a configuration much larger than the weight files before it is allocated."""
     with torch.device("meta"):
         expected = {key: tensor.numel() for key, tensor in kind(config).state_dict().items()}
     if sum(expected.values()) <= sum((folder / file).stat().st_size for file in files):
@@ -246,21 +256,21 @@ def _check_names(
             names |= set(file.keys())
     differences = {"missing_keys": expected.keys() - names, "unexpected_keys": names - expected.keys() - {*harmless}}
     _refuse_differences(folder, name, differences)
-    raise ModelError(f"{folder} is not whole: its configuration describes more weights than it holds", hint=WHOLE)
+    raise ModelError(f"{folder} is incomplete: its configuration has more weights than its files", hint=WHOLE)
 
 
 def _refuse_differences(folder: Path, name: str, found: Mapping[str, Iterable[Any]]) -> None:
     parts = []
     for key, what in (
         ("missing_keys", "missing"),
-        ("mismatched_keys", "of another shape"),
+        ("mismatched_keys", "with another shape"),
         ("unexpected_keys", "unexpected"),
     ):
         names = sorted(str(each[0] if isinstance(each, (tuple, list)) else each) for each in found.get(key, ()))
         if names:
             parts.append(f"{len(names)} {what} ({_named(names, count=False)})")
     if parts:
-        raise ModelError(f"{folder} is not a whole {name}: tensors {'; '.join(parts)}", hint=WHOLE)
+        raise ModelError(f"{folder} is not a complete {name}: tensors {'; '.join(parts)}", hint=WHOLE)
 
 
 def _named(names: Sequence[str], *, count: bool = True) -> str:
@@ -271,7 +281,7 @@ def _named(names: Sequence[str], *, count: bool = True) -> str:
 def load_processors(folder: Path, config: Any, pictures: Any) -> tuple[Any, Any]:
     """Load the image processor (``pictures`` of transformers) and the tokenizer.
 
-    They are read from copies of their files without what would read or run anything else.
+    They are read from copies of their files without anything that would read or run something else.
     """
     from transformers import AutoTokenizer
 
@@ -290,7 +300,7 @@ def load_processors(folder: Path, config: Any, pictures: Any) -> tuple[Any, Any]
                 copies, config=config, trust_remote_code=False, local_files_only=True
             )
     if not tokenizer.is_fast:
-        raise ModelError("the tokenizer cannot be written as tokenizer.json", hint="only fast tokenizers are supported")
+        raise ModelError("the tokenizer cannot be saved as tokenizer.json", hint="only fast tokenizers are supported")
     return processor, tokenizer
 
 
@@ -304,7 +314,9 @@ def _clean_settings(path: Path) -> None:
 
 
 def download(source: str) -> Path:
-    """The snapshot of a Hugging Face id in the hub's cache: its settings and its weights, as safetensors where it has them."""
+    """Return the snapshot of a Hugging Face id in the hub's cache: settings and weights, preferably
+    safetensors.
+    """
     from huggingface_hub import snapshot_download
 
     words = ["config.json", *_WORDS, *_PICTURES]

@@ -1,6 +1,7 @@
-"""From an encoder in the transformers format to a bundle: two ONNX towers, the tokenizer, the whole preprocessing.
+"""Export an encoder in the transformers format to a bundle: two ONNX towers, the tokenizer, the
+whole preprocessing.
 
-Training plane: imports torch and transformers; loaded by name when something is exported.
+Training plane: imports torch and transformers; imported by name when something is exported.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ from fashionrec.models.bundle import Bundle, write_bundle
 from fashionrec.models.graphs import keep_weights_beside, with_ready
 from fashionrec.models.manifest import check_spec
 
-#: What an export may differ by from its source.
+#: Maximum differences between an export and its source.
 MIN_COSINE = 0.9999
-MAX_PIXEL = 1e-5  # against transformers' Pillow backend, in units of the normalised tensor
-MAX_GREY = 3.0  # against its torchvision backend, in grey levels of 255
+MAX_PIXEL = 1e-5  # from transformers' Pillow backend, in units of the normalized tensor
+MAX_GREY = 3.0  # from its torchvision backend, in grey levels of 255
 OPSET = 17
 GRAPHS = {"image": "image.onnx", "text": "text.onnx"}
 
@@ -62,14 +63,14 @@ def export_embedder(
     overwrite: bool = False,
     log: Callable[[str], None] | None = None,
 ) -> Bundle:
-    """Export an encoder to a bundle at ``out`` and measure how well it agrees with its source.
+    """Export an encoder to a bundle at ``out``, and measure how closely it matches its source.
 
-    ``source`` is a Hugging Face id or a folder in the transformers format. The agreement is measured
-    on ``pictures``, or on some made for the purpose, and kept in the bundle. ``families`` are the
+    ``source`` is a Hugging Face id or a folder in the transformers format. The agreement is
+    measured on ``pictures``, or on generated ones, and stored in the bundle. ``families`` are the
     modules by ``model_type``.
 
-    Raises :class:`ModelError` where the source cannot be loaded or is not supported,
-    :class:`Refused` where the export does not agree with it.
+    Raises :class:`ModelError` if the source cannot be loaded or is not supported, :class:`Refused`
+    if the export does not match it.
     """
     with quiet(), tempfile.TemporaryDirectory() as folder:
         checkpoint, work = load_checkpoint(source, families), Path(folder)
@@ -107,10 +108,11 @@ def check(
     pictures: Sequence[Image.Image],
     log: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """Measure an export in ``work`` against its source; returns the figures. Raises :class:`Refused` where they differ.
+    """Measure an export in ``work`` against its source; return the figures. Raises :class:`Refused`
+    if they differ.
 
-    Cosine alone is nearly blind (any two pictures are much alike to an untrained model), so the pixel tensor and the token
-    ids are compared too.
+    Cosine alone is nearly blind (an untrained model finds any two images alike), so pixel tensors
+    and token ids are compared too.
     """
     embedder = Embedder(Bundle(work, "embedder", "unwritten", "", GRAPHS, spec.to_dict(), {}, {}, {}))
     expected_pixels = checkpoint.pixels(pictures)
@@ -144,20 +146,20 @@ def check(
             f"image vectors differ (cosine {figures['image_cosine_min']:.6f})": figures["image_cosine_min"]
             >= MIN_COSINE,
             f"text vectors differ (cosine {figures['text_cosine_min']:.6f})": figures["text_cosine_min"] >= MIN_COSINE,
-            f"the pixel tensor differs by {pixel_difference:.2g}": pixel_difference <= MAX_PIXEL,
-            f"it differs from torchvision's by {grey_difference:.1f} grey levels": grey_difference <= MAX_GREY,
+            f"pixel tensors differ by {pixel_difference:.2g}": pixel_difference <= MAX_PIXEL,
+            f"pixels differ from torchvision's by {grey_difference:.1f} grey levels": grey_difference <= MAX_GREY,
             "token ids differ": figures["token_ids_equal"],
         }.items()
         if not good
     ]
     if wrong:
-        raise Refused(f"the export does not agree with its source: {'; '.join(wrong)}", hint="please report this model")
+        raise Refused(f"the export does not match its source: {'; '.join(wrong)}", hint="please report this model")
     return figures
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers, torch's exporter and progress bars off both streams."""
+    """Silence transformers, torch's exporter and progress bars on both streams."""
     names = ("transformers", "torch.onnx", "huggingface_hub", "torch")
     before = {name: logging.getLogger(name).level for name in names}
     transformers.utils.logging.disable_progress_bar()
@@ -200,13 +202,13 @@ def export_graphs(checkpoint: EmbedderFamily, spec: EmbedderSpec, work: Path) ->
 
 
 def write_tokenizer(tokenizer: Any, path: Path) -> None:
-    """Write a tokenizer of transformers as one file, which neither truncates nor pads."""
+    """Write a tokenizer of transformers as one file, without truncation and padding."""
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         written = Path(folder) / "tokenizer.json"
         if not written.is_file():
             raise ModelError(
-                "the tokenizer cannot be written as tokenizer.json", hint="only fast tokenizers are supported"
+                "the tokenizer cannot be saved as tokenizer.json", hint="only fast tokenizers are supported"
             )
         saved = Tokenizer.from_file(str(written))
     saved.no_truncation()
@@ -215,7 +217,7 @@ def write_tokenizer(tokenizer: Any, path: Path) -> None:
 
 
 def made_up_pictures() -> list[Image.Image]:
-    """Make pictures of mixed sizes to compare on: noise and gradients."""
+    """Generate images of mixed sizes for comparison: noise and gradients."""
     rng = np.random.default_rng(0)
     pictures = []
     for width, height in ((224, 224), (300, 200), (97, 411), (640, 480), (31, 29), (225, 223), (1, 7)):
@@ -238,7 +240,7 @@ def _name(source: str) -> str:
 
 
 def _source(source: str, model: Any) -> dict[str, Any]:
-    """What the bundle was made from: an id or a folder's name, never a path of this machine."""
+    """Return the source of a bundle: an id or a folder's name, never a path of this machine."""
     made = {"name": _name(source), "architecture": type(model).__name__, "transformers": transformers.__version__}
     weights = Path(source) / "model.safetensors"
     if weights.is_file():

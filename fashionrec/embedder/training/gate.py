@@ -1,7 +1,8 @@
-"""Whether an encoder in another precision still finds the same: judged by its vectors of pictures beside the float32 ones.
+"""Test whether an encoder in another precision finds the same, by its vectors compared with float32
+ones.
 
-Where enough pictures are known to show a product that another picture shows too, it is asked how well each finds that one; else
-how many of the ten nearest are the same.
+If enough images are known to show the same product as another image, it is measured how well each
+encoder finds that; otherwise how many of the ten nearest neighbours are the same.
 """
 
 from __future__ import annotations
@@ -12,18 +13,24 @@ from typing import Any
 
 import numpy as np
 
+from fashionrec.common.text import plural
 from fashionrec.errors import Refused
 
 NEAREST = 10
-#: Pictures with another of their product, from which on labels tell something: a rank that changes is then 2 points at most.
+#: Images with another one of their product, from which on labels are conclusive: a rank that
+#: changes is then 2 points at most.
 LABELLED = 50
-_FEW = 2 * NEAREST  # pictures below which nothing can be told
+_FEW = 2 * NEAREST  # fewer images than this are inconclusive
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """``points`` of mean reciprocal rank that may be lost where there are labels; else the least ``overlap`` of the ten nearest.
-    Also with labels no more than twice as many neighbours may change: some hundred ranks say little of what is broken."""
+    """Limits of the loss. ``points`` of mean reciprocal rank with labels; otherwise the minimum
+    ``overlap`` of the ten nearest.
+
+    Even with labels, at most twice as many neighbours may change: some hundred ranks say little
+    about damage.
+    """
 
     points: float
     overlap: float
@@ -31,7 +38,9 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Figures:
-    """``overlap``: the mean share of the ten nearest that both have. MRR is None without labels."""
+    """Measurements. ``overlap``: the mean share of the ten nearest in both. MRR is None without
+    labels.
+    """
 
     pictures: int
     overlap: float
@@ -49,12 +58,12 @@ class Figures:
         return {**asdict(self), "points_lost": self.points_lost}
 
     def line(self, precision: str) -> str:
-        """What was measured, in a sentence."""
+        """Return the measurements as one sentence."""
         labels = ""
         if self.points_lost is not None:
             labels = f", MRR {self.mrr_source:.4f} to {self.mrr:.4f} with {self.labelled} labelled crops"
         return (
-            f"{precision}: {self.overlap:.1%} of the {NEAREST} nearest are the same on {self.pictures} crops, cosine"
+            f"{precision}: {self.overlap:.1%} of the {NEAREST} nearest are the same on {plural(self.pictures, 'crop')}, cosine"
             f" {self.cosine_mean:.5f}{labels}"
         )
 
@@ -62,10 +71,10 @@ class Figures:
 def compare(
     source: np.ndarray, other: np.ndarray, *, products: Sequence[str | None] = (), photos: Sequence[str] = ()
 ) -> Figures:
-    """Figures of two encoders' unit vectors (float32 [n, d]) of the same pictures.
+    """Compare two encoders' unit vectors (float32 [n, d]) of the same images.
 
-    ``products`` and ``photos`` are one for each picture: the product that it is known to show, or None, and the photo that it is
-    cut from. A picture asks for another one of its product in another photo.
+    ``products`` and ``photos`` have one value per image: the product it is known to show, or None,
+    and its photo. Each image searches for another one of its product in another photo.
     """
     cosine = (source * other).sum(axis=1)
     ranks = [_ranks(vectors, products, photos) for vectors in (source, other)] if products else [[], []]
@@ -82,17 +91,17 @@ def compare(
 
 
 def judge(precision: str, figures: Figures, tolerance: Tolerance) -> None:
-    """Raises :class:`Refused`, which says by what figure, where they are outside of the tolerance."""
+    """Raise :class:`Refused` with the measurement that exceeds the tolerance, if any."""
     wrong = ""
     least = tolerance.overlap if figures.points_lost is None else 2 * tolerance.overlap - 1
     if figures.pictures < _FEW:
-        wrong = f"{figures.pictures} crops are too few to tell"
+        wrong = f"{plural(figures.pictures, 'crop')} are too few to decide"
     elif not figures.overlap >= least:
-        wrong = f"{figures.overlap:.1%} of the {NEAREST} nearest are the same (least {least:.1%})"
+        wrong = f"{figures.overlap:.1%} of the {NEAREST} nearest are the same (minimum {least:.1%})"
     elif figures.points_lost is not None and not figures.points_lost <= tolerance.points:
-        wrong = f"it loses {figures.points_lost:.2f} points of MRR (tolerance {tolerance.points:g}) on {figures.labelled} crops"
+        wrong = f"it loses {figures.points_lost:.2f} points of MRR (tolerance {tolerance.points:g}) on {plural(figures.labelled, 'crop')}"
     if wrong:
-        raise Refused(f"the encoder in {precision} does not agree with fp32: {wrong}", hint="use fp32")
+        raise Refused(f"the encoder in {precision} does not match fp32: {wrong}", hint="use fp32")
 
 
 def _overlap(source: np.ndarray, other: np.ndarray) -> float:
@@ -108,7 +117,9 @@ def _overlap(source: np.ndarray, other: np.ndarray) -> float:
 
 
 def _ranks(vectors: np.ndarray, products: Sequence[str | None], photos: Sequence[str]) -> list[int]:
-    """The rank of the nearest picture of the same product in another photo, of each picture that has one."""
+    """Return for each image the rank of the nearest image of the same product in another photo, if
+    there is one.
+    """
     names, places = np.array([name or "" for name in products]), np.array(photos)
     scores = vectors @ vectors.T
     ranks = []

@@ -1,4 +1,6 @@
-"""From a product table to training pairs for an encoder: a garment's crop, its caption, its product."""
+"""Make training pairs for an encoder from a product table: a garment's crop, its caption, its
+product.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fashionrec.common.files import sha256_file
+from fashionrec.common.text import plural
 from fashionrec.embedder.training.train import Pair
 from fashionrec.errors import DataError, ImageError
 from fashionrec.products.tables import read_products
@@ -16,22 +19,23 @@ from fashionrec.types import category_of
 if TYPE_CHECKING:
     from PIL import Image
 
-#: Columns that may hold a caption; the first that is filled counts.
+#: Columns that may have a caption; the first one with a value is used.
 CAPTION_COLUMNS = ("caption_en", "caption", "text", "description", "title")
-#: Pixels of the long side of a crop that is kept for training.
+#: Pixels of the long side of stored training crops.
 SIDE = 256
 
-#: Cuts products out of photos: row number, photo and class (where it is known) in; row number and crop out, in order: an error
-#: for what cannot be read, None where no garment of the photo is the product.
+#: Crops products from photos: takes row number, photo and class (if known); returns row number and
+#: crop in order, an error for unreadable photos, None if no garment of the photo is the product.
 Cut = Callable[[Sequence[tuple[int, Path, str | None]]], "Iterable[tuple[int, Image.Image | ImageError | None]]"]
 
 
 def training_pairs(
     table: Path, cut: Cut, category_columns: Sequence[str], *, progress: Callable[[int, int], None] | None = None
 ) -> tuple[list[Pair], dict[str, Any]]:
-    """Pairs of a table with ``image``, ``product_id`` and a caption column, and what a run records of the data.
+    """Return the pairs of a table with ``image``, ``product_id`` and a caption column, and a
+    description of the data for the run.
 
-    Raises :class:`DataError` where no row has both a readable photo and a caption.
+    Raises :class:`DataError` if no row has both a readable photo and a caption.
     """
     rows = read_products(table)
     captions = [next((str(r.metadata[c]) for c in CAPTION_COLUMNS if r.metadata.get(c)), "") for r in rows]
@@ -49,7 +53,7 @@ def training_pairs(
         if progress:
             progress(done, len(photos))
     if not pairs:
-        raise DataError(f"none of the {len(rows)} rows of {table} gave a crop with a caption")
+        raise DataError(f"none of {plural(len(rows), 'row')} of {table} gave a crop with a caption")
     record = {"path": str(table), "fingerprint": sha256_file(table), "rows": len(rows)}
     return pairs, {**record, "pairs": len(pairs), "failed": failed}
 

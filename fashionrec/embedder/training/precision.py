@@ -1,10 +1,11 @@
-"""An encoder's image tower in half precision or in 8 bits, judged on pictures. Training plane: needs onnx.
+"""Convert an encoder's image tower to half precision or 8 bits, and test it on images. Training
+plane: needs onnx.
 
-In 8 bits are the products with weights: each output channel of a weight has its own scale, and so has
-each row of the activations (a token of a picture). ONNX Runtime's `quantize_dynamic` gives all rows of
-a batch one scale: faster by a tenth, but then a picture's vector hangs on what else is in its batch,
-and a query would not quite find itself in an index. Attention, normalizations and the text tower
-stay float32: words are embedded one at a time, and take a small share of the time.
+In 8 bits, products with weights are converted: each output channel of a weight has its own scale,
+and so has each row of the activations (a token of an image). ONNX Runtime's `quantize_dynamic`
+gives all rows of a batch one scale: faster by a tenth, but then an image's vector depends on the
+rest of its batch, and a query would not quite find itself in an index. Attention, normalization and
+the text tower stay float32: texts are embedded one at a time, and take a small share of the time.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _MICROSOFT = "com.microsoft"
-_LEAST = 32  # shorter sides of a weight are not worth it
+_LEAST = 32  # smaller weights are not worth converting
 _BATCH = 16
 
 #: Writes a graph in another precision and returns what was done.
@@ -50,11 +51,12 @@ def convert_embedder(
     converter: Converter | None = None,
     log: Callable[[str], None] | None = None,
 ) -> Bundle:
-    """A float32 bundle in ``precision`` (fp16 or int8), written to ``out`` if it agrees with it on ``pictures``.
+    """Convert a float32 bundle to ``precision`` (fp16 or int8), and write it to ``out`` if it
+    matches on ``pictures``.
 
-    ``products`` say which product each picture shows (None: not known), ``photos`` which photo it is of: see
-    :func:`gate.compare`. The figures and a measured speed are kept in the bundle's ``agreement``, the
-    source's fingerprint in its ``source``. Raises :class:`Refused` where it does not agree.
+    ``products`` are the products in the pictures (None: unknown), ``photos`` their photos: see
+    :func:`gate.compare`. The figures and a measured speed are stored in the bundle's ``agreement``,
+    the source's fingerprint in its ``source``. Raises :class:`Refused` if it does not match.
     """
     name = source.graphs["image"]
     with tempfile.TemporaryDirectory() as folder:
@@ -94,7 +96,9 @@ def convert_embedder(
 
 
 def speed(first: Embedder, second: Embedder, pictures: Sequence[Image.Image], rounds: int = 3) -> dict[str, float]:
-    """Milliseconds of a picture by each, in a batch and in one thread, asked in turn; and the median ratio."""
+    """Return milliseconds per image of each, in a batch and one thread, alternating; and the median
+    ratio.
+    """
     from fashionrec.embedder.preprocess import pixel_values
 
     values = pixel_values(pictures, first.spec.image)
@@ -118,7 +122,7 @@ def _seconds(embedder: Embedder, values: np.ndarray) -> float:
 
 
 def to_fp16(graph: Path, out: Path) -> dict[str, Any]:
-    """Write ``graph`` in half precision, its input and output left float32."""
+    """Write ``graph`` in half precision, with float32 input and output."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     try:
@@ -129,7 +133,7 @@ def to_fp16(graph: Path, out: Path) -> dict[str, Any]:
 
 
 def to_int8(graph: Path, out: Path) -> dict[str, Any]:
-    """Write ``graph`` with its products by weights in 8 bits. Returns how many of them are."""
+    """Write ``graph`` with its products by weights in 8 bits. Returns how many were converted."""
     model = _folded(graph)
     shapes = _shapes(model)
     weights = {value.name: value for value in model.graph.initializer}
@@ -150,17 +154,18 @@ def to_int8(graph: Path, out: Path) -> dict[str, Any]:
         else:
             rewriter.nodes.append(node)
     if not rewriter.count:
-        raise FashionrecError("the encoder has no products with weights that could be in 8 bits", hint="use fp32")
+        raise FashionrecError("the encoder has no products with weights to convert to 8 bits", hint="use fp32")
     onnx.save(rewriter.finish(), out)
     return {"products": products, "products_int8": rewriter.count}
 
 
 class _Rows:
-    """Replaces products with weights by products in 8 bits, each row of the left side with a scale of its own.
+    """Replaces products with weights by products in 8 bits, with a scale per row of the left side.
 
-    A row's scale is a 127th of its largest magnitude; ``y = scale * weight_scale * (row8 @ weight8)``. Rows that several products
-    read (as the queries, keys and values of attention do) are brought to 8 bits once. Both sides are unsigned with a zero point
-    of 128: on CPUs without VNNI (AVX2 alone) products of unsigned by signed bytes saturate in 16 bits.
+    A row's scale is a 127th of its largest magnitude; ``y = scale * weight_scale * (row8 @
+    weight8)``. Rows that several products read (as queries, keys and values of attention do) are
+    converted once. Both sides are unsigned with a zero point of 128: on CPUs without VNNI (AVX2
+    alone) products of unsigned and signed bytes saturate in 16 bits.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -193,7 +198,7 @@ class _Rows:
             self._add("Reshape", [result, f"{mark}_shape"], node.output[0])
 
     def patches(self, node: onnx.NodeProto, weight: np.ndarray, shape: list[int]) -> None:
-        """A convolution whose windows lie side by side, as a product: each window is a row."""
+        """Rewrite a convolution with adjacent windows as a product: each window is a row."""
         outer, channels, high, wide = weight.shape
         down, across = shape[2] // high, shape[3] // wide
         mark = f"int8_patches_{self.count}"
@@ -213,7 +218,7 @@ class _Rows:
         self._add("Reshape", [f"{mark}_first", f"{mark}_map"], node.output[0])
 
     def _rows(self, source: str, inner: int, mark: str) -> tuple[str, str]:
-        """The rows of a tensor in 8 bits, and their scales [rows, 1]."""
+        """Return the rows of a tensor in 8 bits, and their scales [rows, 1]."""
         if source not in self._known:
             self._constant(f"{mark}_two", np.array([-1, inner], np.int64))
             self._add("Reshape", [source, f"{mark}_two"], f"{mark}_in")
@@ -254,7 +259,9 @@ def _own(name: str) -> str:
 
 
 def _cuts_patches(node: onnx.NodeProto, weight: np.ndarray, shape: list[int]) -> bool:
-    """Whether a convolution's windows lie side by side and cover the picture, as those of a vision transformer do."""
+    """Return whether a convolution's windows are adjacent and cover the image, as in a vision
+    transformer.
+    """
     told = {each.name: helper.get_attribute_value(each) for each in node.attribute}
     window = list(weight.shape[2:])
     return (
@@ -271,7 +278,7 @@ def _cuts_patches(node: onnx.NodeProto, weight: np.ndarray, shape: list[int]) ->
 
 
 def _shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
-    """The dimensions of each float tensor as far as can be told; 0 is any."""
+    """Return the dimensions of each float tensor as far as known; 0 is any."""
     inferred = onnx.shape_inference.infer_shapes(model).graph
     return {
         value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
@@ -281,7 +288,7 @@ def _shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
 
 
 def _folded(graph: Path) -> onnx.ModelProto:
-    """The graph with its constants folded, so that weights are weights."""
+    """Return the graph with constants folded, so that weights are weights."""
     try:
         return rewritten(graph)
     except Exception as error:  # onnxruntime raises its own classes

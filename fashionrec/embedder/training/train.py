@@ -1,10 +1,11 @@
-"""Train a CLIP on garments and their captions: a small one from scratch, or on from a checkpoint.
+"""Train a CLIP on garments and their captions: a small one from scratch, or from a checkpoint.
 
-Training plane: imports torch and transformers; loaded by name when something is trained.
+Training plane: imports torch and transformers; imported by name when something is trained.
 
-The loss is CLIP's symmetric contrastive loss (Radford et al., arXiv 2103.00020), where a pair of the same product is a
-positive too, plus ``product_weight`` times the supervised contrastive loss between photos of one product (Khosla et al.,
-arXiv 2004.11362): the search asks for the same product from another side, which captions alone do not teach.
+The loss is CLIP's symmetric contrastive loss (Radford et al., arXiv 2103.00020), in which pairs of
+the same product are positives too, plus ``product_weight`` times the supervised contrastive loss
+between photos of one product (Khosla et al., arXiv 2004.11362): searches look for the same product
+from another side, which captions alone do not teach.
 """
 
 from __future__ import annotations
@@ -35,22 +36,24 @@ from fashionrec.models.runs import Run, start_run
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's own
 STD = (0.26862954, 0.26130258, 0.27577711)
 TEMPERATURE = 0.1  # of the supervised contrastive loss
-MAX_LENGTH = 32  # tokens of the small CLIP's text tower; a caption has about 15
-HELD_OUT = 0.1  # share of the products whose last photo is kept out of training, to watch
-#: Pictures are kept this much larger than the tower's input, so that augmentation has something to cut from.
+MAX_LENGTH = 32  # tokens of the small CLIP's text tower; captions have about 15
+HELD_OUT = 0.1  # share of products whose last photo is held out for monitoring
+#: Stored images are larger than the tower's input by this factor, for random crops.
 _ZOOM = 1.25
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One garment: how to load its picture (RGB, any size), its caption, and the product it shows."""
+    """One garment: a function that loads its image (RGB, any size), its caption, and
+    its product.
+    """
 
     load: Callable[[], Image.Image]
     caption: str
     product_id: str
 
 
-#: Called after each epoch with its number, the number of epochs, and the figures.
+#: Called after each epoch with its number, the number of epochs, and the metrics.
 Progress = Callable[[int, int, dict[str, Any]], None]
 
 
@@ -67,17 +70,18 @@ def train_embedder(
 ) -> Run:
     """Train, and write a run with ``weights/best`` in the transformers format.
 
-    With ``init`` (a Hugging Face id or folder) that CLIP is finetuned, else a small one is made. All
-    pictures are held in memory as uint8. The last photo of some products is held out; a finetune is
-    promoted only if its ``held_out_recall_at_1`` (the product's other photos come first) did not fall.
-    ``families`` are the modules by ``model_type``. Raises :class:`DataError` for fewer than eight products, and
-    :class:`ModelError` where ``init`` is of another family than CLIP, :class:`FashionrecError` where the loss is no number.
+    With ``init`` (a Hugging Face id or folder) that CLIP is fine-tuned, otherwise a small one is
+    made. All images are held in memory as uint8. The last photo of some products is held out; a
+    fine-tuned model is only promoted if its ``held_out_recall_at_1`` (the product's other photos
+    rank first) did not fall. ``families`` are the modules by ``model_type``. Raises
+    :class:`DataError` for fewer than eight products, :class:`ModelError` if ``init`` is not a CLIP,
+    :class:`FashionrecError` if the loss becomes NaN.
     """
     if len({pair.product_id for pair in pairs}) < 8:
-        raise DataError("an encoder needs photos of at least 8 products to learn from")
+        raise DataError("training an encoder needs photos of at least 8 products")
     verb = "train" if init is None else "finetune"
     with quiet():
-        # before there is a run: a checkpoint that is not whole leaves none
+        # before there is a run: an incomplete checkpoint must not leave one
         start = _load_clip(init, families) if init else None
     run = start_run(runs / verb, config.name, kind="embedder", verb=verb, exist_ok=config.exist_ok)
     run.seed, run.device = config.seed, str(config.device or "cpu")
@@ -151,7 +155,7 @@ def _train(
         taken, last = time.perf_counter() - start, time.perf_counter() - began
         if config.time_limit and taken + last > config.time_limit:
             if log:
-                log(f"stopped after epoch {epoch}: another would pass train_embedder.time_limit")
+                log(f"stopped after epoch {epoch}: another one would exceed train_embedder.time_limit")
             break
     model.eval()
     recall = _held_out_recall(model, normal, pictures, labels, train, held, side)
@@ -178,14 +182,14 @@ def _train(
 def _load_clip(source: str, families: Mapping[str, str]) -> Clip:
     loaded = load_checkpoint(source, families)
     if not isinstance(loaded, Clip):
-        raise ModelError(
-            f"{source} cannot be trained on: only CLIP models can", hint="`fashionrec export` takes it as it is"
-        )
+        raise ModelError(f"{source} cannot be trained: only CLIP models can", hint="`fashionrec export` can export it")
     return loaded
 
 
 def _small_clip(captions: Sequence[str], config: TrainEmbedderConfig) -> Clip:
-    """transformers' own CLIPModel in a small configuration, with a byte-pair tokenizer learnt from the captions."""
+    """Create transformers' CLIPModel in a small configuration, with a byte-pair tokenizer learned
+    from the captions.
+    """
     tokenizer = learn_tokenizer(captions, config.vocab_size)
     clip = CLIPConfig(
         text_config={
@@ -219,7 +223,9 @@ def _small_clip(captions: Sequence[str], config: TrainEmbedderConfig) -> Clip:
 
 
 def learn_tokenizer(captions: Sequence[str], vocab_size: int) -> Any:
-    """A CLIP-style byte-level BPE: lower case, a start and an end token around every text, padded with the end token."""
+    """Learn a CLIP-style byte-level BPE: lower case, a start and an end token around every text,
+    padded with the end token.
+    """
     start, end = "<|startoftext|>", "<|endoftext|>"
     tokenizer = Tokenizer(models.BPE(unk_token=end, end_of_word_suffix="</w>"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
@@ -255,12 +261,14 @@ class _Normalise(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """0..1 pictures to the tower's input."""
+        """Convert images in 0..1 to the tower's input."""
         return (images - self.mean) / self.std  # type: ignore[operator]
 
 
 def load_pictures(pairs: Sequence[Pair], side: int) -> torch.Tensor:
-    """uint8 [n, 3, side, side]: the short side resized, the middle cut out, as the processor does at its own size."""
+    """Load images as uint8 [n, 3, side, side]: short side resized, then centre-cropped, as the
+    processor does at its own size.
+    """
     pictures = np.empty((len(pairs), 3, side, side), np.uint8)
     for n, pair in enumerate(pairs):
         image = pair.load().convert("RGB")
@@ -273,7 +281,9 @@ def load_pictures(pairs: Sequence[Pair], side: int) -> torch.Tensor:
 
 
 def augment(images: torch.Tensor, side: int, config: TrainEmbedderConfig, rng: np.random.Generator) -> torch.Tensor:
-    """float32 [n, 3, side, side] in 0..1: flipped, turned, cut, lit otherwise. One sampling for all of it."""
+    """Augment to float32 [n, 3, side, side] in 0..1: flip, rotate, crop and change the light, in
+    one resampling.
+    """
     count = len(images)
 
     def draw(low: float, high: float) -> torch.Tensor:
@@ -328,7 +338,9 @@ def contrastive_loss(
 
 
 def supervised_contrastive(vectors: torch.Tensor, same: torch.Tensor) -> torch.Tensor:
-    """Khosla et al., equation 2: every other photo of the product is a positive; photos without one are left out."""
+    """Compute Khosla et al., equation 2: every other photo of the product is a positive; photos
+    without one are skipped.
+    """
     itself = torch.eye(len(vectors), device=vectors.device, dtype=torch.bool)
     logits = (vectors @ vectors.T / TEMPERATURE).masked_fill(itself, -1e9)
     positive = same.masked_fill(itself, 0.0)
@@ -338,7 +350,9 @@ def supervised_contrastive(vectors: torch.Tensor, same: torch.Tensor) -> torch.T
 
 
 def batches(labels: np.ndarray, train: np.ndarray, batch: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Every training photo once an epoch; photos of one product come in the same batch as far as they fit."""
+    """Return batches with every training photo once per epoch; photos of one product share a batch
+    as far as they fit.
+    """
     order: list[int] = []
     by_product: dict[int, list[int]] = {}
     for index in rng.permutation(train):
@@ -352,7 +366,7 @@ def batches(labels: np.ndarray, train: np.ndarray, batch: int, rng: np.random.Ge
 
 
 def held_out(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The last photo of some products that have others left to be found by."""
+    """Choose the last photo of some products that have others."""
     values, counts = np.unique(labels, return_counts=True)
     candidates = values[counts > 1]
     chosen = rng.permutation(candidates)[: max(1, int(len(candidates) * HELD_OUT))]
@@ -369,7 +383,7 @@ def _held_out_recall(
     held: np.ndarray,
     side: int,
 ) -> float:
-    """Share of held-out photos whose nearest training photo is of the same product."""
+    """Return the share of held-out photos whose nearest training photo is of the same product."""
     if not len(held):
         return 0.0
     model.eval()
@@ -388,7 +402,7 @@ def _held_out_recall(
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay for matrices only, as in CLIP."""
+    """Apply weight decay to matrices only, as in CLIP."""
     decay = [p for name, p in model.named_parameters() if p.ndim > 1 and "embedding" not in name]
     rest = [p for name, p in model.named_parameters() if p.ndim <= 1 or "embedding" in name]
     return [{"params": decay, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]

@@ -1,4 +1,6 @@
-"""CLIP: two towers, a projection of each, and a learnt temperature (Radford et al., arXiv 2103.00020). Training plane."""
+"""CLIP: two towers with projections and a learned temperature (Radford et al., arXiv 2103.00020).
+Training plane.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ from torch import nn
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from fashionrec.common.text import plural
 from fashionrec.embedder.spec import EmbedderSpec, ImageSpec, TextSpec
 from fashionrec.embedder.training.checkpoint import HINT, WHOLE, load_model, load_processors, make_config, read_config
 from fashionrec.errors import ModelError
@@ -35,7 +38,7 @@ def load(folder: Path) -> Clip:
 
 @dataclass
 class Clip:
-    """A CLIP of transformers: its model, its Pillow image processor, its tokenizer."""
+    """A CLIP of transformers: model, Pillow image processor and tokenizer."""
 
     model: Any
     processor: Any
@@ -43,7 +46,7 @@ class Clip:
 
     @property
     def max_length(self) -> int:
-        """Tokens that the text tower reads, the start and end tokens among them."""
+        """Maximum number of tokens of the text tower, including start and end tokens."""
         return min(int(self.tokenizer.model_max_length), int(self.model.config.text_config.max_position_embeddings))
 
     def spec(self) -> EmbedderSpec:
@@ -88,38 +91,40 @@ class Clip:
 
 
 def features(output: Any) -> torch.Tensor:
-    """Take the vectors of a tower: transformers 5 returns an object with ``pooler_output``, earlier ones the tensor itself."""
+    """Return the vectors of a tower: transformers 5 returns an object with ``pooler_output``,
+    earlier versions the tensor itself.
+    """
     vectors: torch.Tensor = getattr(output, "pooler_output", output)
     return vectors
 
 
 def image_spec(settings: dict[str, Any]) -> ImageSpec:
-    """The serving plane's preprocessing from a CLIP image processor's settings. Raises :class:`ModelError`."""
+    """Convert the settings of a CLIP image processor to a spec. Raises :class:`ModelError`."""
     try:
         return _image_spec(settings)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ModelError(f"the image processor's settings are not understood ({error!r})") from None
+        raise ModelError(f"unsupported settings of the image processor ({error!r})") from None
 
 
 def check_parts(folder: Path, model: Any, processor: Any, tokenizer: Any) -> None:
-    """Refuse pictures and words of another size than the towers read."""
+    """Refuse processors whose image size or vocabulary does not match the towers."""
     towers, side = model.config, model.config.vision_config.image_size
     try:
         crop = [int(processor.crop_size[key]) for key in ("height", "width")]
         limit = min(int(tokenizer.model_max_length), towers.text_config.max_position_embeddings)
     except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
-        raise ModelError(f"{folder}: its preprocessing is not understood ({error!r})", hint=HINT) from None
+        raise ModelError(f"{folder}: unsupported preprocessing ({error!r})", hint=HINT) from None
     wrong = ""
     if crop != [side, side]:
-        wrong = f"its image processor cuts {crop[1]} x {crop[0]} pixels, and its image tower reads {side} x {side}"
+        wrong = f"its image processor makes {crop[1]} x {crop[0]} pixels, its image tower needs {side} x {side}"
     elif len(tokenizer) > towers.text_config.vocab_size:
-        wrong = f"its tokenizer has {len(tokenizer)} tokens, and its text tower knows {towers.text_config.vocab_size}"
+        wrong = f"its tokenizer has {len(tokenizer)} tokens, its text tower {towers.text_config.vocab_size}"
     elif limit < 3:
-        wrong = f"its tokenizer reads {limit} tokens at most"
+        wrong = f"its tokenizer has a limit of {plural(limit, 'token')}"
     elif tokenizer.pad_token is None:
         wrong = "its tokenizer has no padding token"
     if wrong:
-        raise ModelError(f"{folder} does not fit together: {wrong}", hint=WHOLE)
+        raise ModelError(f"{folder} is inconsistent: {wrong}", hint=WHOLE)
 
 
 class _ImageTower(nn.Module):
