@@ -1,1 +1,3 @@
-"""The detector: photos to garments. Serving: `detect`, `decode`, `preprocess`. Training: `train`, `finetune`, `export`."""
+"""The detector: photos to garments. Serving: `detect`, `decode`, `preprocess`. Training: `train`,
+`finetune`, `export`.
+"""

@@ -1,4 +1,4 @@
-"""From a detector's raw output to boxes: one decoder per kind of head, and class-wise NMS. Runs once, when serving."""
+"""Decode a detector's raw output to boxes: one decoder per kind of head, and class-wise NMS."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from fashionrec.errors import ModelError
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found in one photo, best first: boxes float32 [n, 4] (xyxy pixels), scores float32 [n], class_ids int64 [n]."""
+    """Detections in one photo, best first: boxes float32 [n, 4] (xyxy pixels), scores float32 [n],
+    class_ids int64 [n].
+    """
 
     boxes: np.ndarray
     scores: np.ndarray
@@ -25,12 +27,14 @@ class Detections:
         return Detections(self.boxes[index], self.scores[index], self.class_ids[index])
 
 
-#: One photo's raw output, the least score, and whether a box may count for several classes.
+#: Takes one photo's raw output, the minimum score, and whether a box may count for several classes.
 Decoder = Callable[[np.ndarray, float, bool], Detections]
 
 
 def decode_yolo(output: np.ndarray, conf: float, multi_label: bool) -> Detections:
-    """YOLOv8/11/12's head: [4 + classes, anchors], boxes as centre and size in input pixels, scores after the sigmoid."""
+    """Decode the head of YOLOv8/11/12: [4 + classes, anchors], boxes as centre and size in input
+    pixels, scores after the sigmoid.
+    """
     scores = output[4:]
     if multi_label:
         classes, anchors = np.nonzero(scores > conf)
@@ -44,27 +48,32 @@ def decode_yolo(output: np.ndarray, conf: float, multi_label: bool) -> Detection
 
 
 def decode_end2end(output: np.ndarray, conf: float, _multi_label: bool) -> Detections:
-    """Heads that answer boxes, [n, 6] of xyxy, score, class. YOLO26 and YOLOv10 need no NMS, so it changes nothing much; Faster
-    R-CNN answers each of its proposals once for each class, and needs it."""
+    """Decode heads that return boxes, [n, 6] of xyxy, score, class.
+
+    YOLO26 and YOLOv10 need no NMS, which changes little; Faster R-CNN returns each proposal once
+    per class, and needs it.
+    """
     kept = output[output[:, 4] > conf]
     return Detections(kept[:, :4].astype(np.float32), kept[:, 4].astype(np.float32), kept[:, 5].astype(np.int64))
 
 
-#: EfficientDet's output is brought to YOLO's form first: see :mod:`fashionrec.detector.efficientdet`.
+#: EfficientDet's output is converted to YOLO's form first: see
+#: :mod:`fashionrec.detector.efficientdet`.
 DECODERS: dict[str, Decoder] = {"yolo": decode_yolo, "end2end": decode_end2end, "efficientdet": decode_yolo}
 
 
 def decoder_for(head: str) -> Decoder:
-    """The decoder of a kind of head. Raises :class:`ModelError` for a kind that this version does not know."""
+    """Return the decoder of a kind of head. Raises :class:`ModelError` for unknown kinds."""
     if head not in DECODERS:
-        raise ModelError(f"detector head {head!r} is not known", hint=f"this version knows {', '.join(DECODERS)}")
+        raise ModelError(f"unknown detector head {head!r}", hint=f"this version supports {', '.join(DECODERS)}")
     return DECODERS[head]
 
 
 def non_maximum_suppression(found: Detections, iou: float, limit: int, *, candidates: int = 30000) -> Detections:
-    """Of boxes of one class that overlap by more than ``iou`` the best is kept; at most ``limit`` in all, best first.
+    """Keep the best of overlapping boxes of one class (IoU above ``iou``); at most ``limit`` in
+    all, best first.
 
-    Only the ``candidates`` best enter. Equal scores keep their order.
+    Only the ``candidates`` best are considered. Equal scores keep their order.
     """
     order = np.argsort(-found.scores, kind="stable")[:candidates]
     found = found.take(order)

@@ -1,4 +1,4 @@
-"""A detector, ready to serve: photos to garments."""
+"""Serve a detector: photos to garments."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fashionrec.common.text import plural
 from fashionrec.detector.decode import DECODERS, Detections, decoder_for, non_maximum_suppression
 from fashionrec.detector.efficientdet import anchors_of, placed_on
 from fashionrec.detector.preprocess import Letterbox, Stretched, batch_input, letterbox, letterboxed, stretch
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
     from fashionrec.config import DetectorConfig
 
 
-#: Boxes of two classes that overlap by more than this are one garment, of which the detector is not sure what it is.
+#: Boxes of two classes with an IoU above this are one garment of uncertain class.
 SAME_GARMENT = 0.8
 
 
 def one_class_each(found: Detections) -> Detections:
-    """Each garment once, as the class that the detector is surest of. ``found`` is best first."""
+    """Return each garment once, as its most confident class. ``found`` is sorted best first."""
     kept: list[int] = []
     boxes = [Box(*map(float, box)) for box in found.boxes]
     for n, box in enumerate(boxes):
@@ -44,10 +45,11 @@ def _not_empty(found: Detections) -> Detections:
 
 
 class Detector:
-    """Garments by one bundle. Thread-safe; a photo gets the same garments alone and in any batch.
+    """Detects garments with one bundle. Thread-safe; results are the same alone and in any batch.
 
-    ``rectangular``: where the bundle says that its graph takes them, photos are padded to rectangles instead of squares, which
-    is a quarter fewer pixels for 3:4. ``threads`` are those of one call; calls may come from several threads at a time.
+    ``rectangular``: if the bundle's graph supports it, photos are padded to rectangles instead of
+    squares, which saves a quarter of the pixels at 3:4. ``threads`` are those of one call; calls
+    may come from several threads.
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class Detector:
             self._decode = decoder_for(self.spec.head)
             self._anchors = None if self.spec.anchors is None else anchors_of(self.spec.imgsz, self.spec.anchors)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ModelError(f"bundle {bundle.path} is not understood ({error!r})", hint="export it again") from None
+            raise ModelError(f"bundle {bundle.path} has an invalid spec ({error!r})", hint="export it again") from None
         self.bundle, self.labels, self.pixels = bundle, self.spec.labels, self.spec.pixels
         self._multiple = self.spec.rectangular if rectangular and not self._stretches else 0
         self.conf, self.iou, self.max_garments = conf, iou, max_garments
@@ -78,12 +80,14 @@ class Detector:
 
     @classmethod
     def open(cls, path: str | Path, config: DetectorConfig, *, threads: int = 0, device: str = "auto") -> Detector:
-        """The detector of a bundle folder, as :meth:`of_config`. Raises :class:`ModelError`."""
+        """Open the detector of a bundle folder like :meth:`of_config`. Raises
+        :class:`ModelError`.
+        """
         return cls.of_config(Bundle.open(path, "detector"), config, threads=threads, device=device)
 
     @classmethod
     def of_config(cls, bundle: Bundle, config: DetectorConfig, *, threads: int = 0, device: str = "auto") -> Detector:
-        """The detector of a bundle, with the thresholds and the shape of its input that the settings say."""
+        """Return the detector of a bundle, with thresholds and input shape from the settings."""
         return cls(
             bundle,
             conf=config.conf,
@@ -95,7 +99,9 @@ class Detector:
         )
 
     def detect(self, photos: Sequence[Image.Image]) -> list[list[Garment]]:
-        """The garments of RGB photos of any size, each photo's most confident first and numbered from 0."""
+        """Return the garments of RGB photos of any size, most confident first and
+        numbered from 0.
+        """
         found = []
         for detections in map(one_class_each, self.predict(photos)):
             garments = []
@@ -103,7 +109,7 @@ class Detector:
                 zip(detections.boxes, detections.scores, detections.class_ids, strict=True)
             ):
                 name = self.labels.get(int(number), str(int(number)))
-                # what is on a pixel's edge stays there, whatever else was in the batch
+                # coordinates on a pixel's edge stay there, whatever else is in the batch
                 place = Box(*(round(float(value), 4) for value in box))
                 garments.append(Garment(n, name, float(score), place))
             found.append(garments)
@@ -119,9 +125,10 @@ class Detector:
         multi_label: bool = False,
         prepared_already: bool = False,
     ) -> list[Detections]:
-        """Raw detections in pixels of each photo; thresholds default to the detector's own. Empty boxes are left out.
+        """Return raw detections in pixels of each photo; thresholds default to the detector's own.
+        Empty boxes are dropped.
 
-        What was done to the pixels of the photos that the detector was trained on is done to these first, unless it is
+        Photos get the pixel operations of the training data first, unless they are
         ``prepared_already``.
         """
         if not photos:
@@ -152,20 +159,28 @@ class Detector:
         return found
 
     def inputs(self, photos: Sequence[Image.Image]) -> np.ndarray:
-        """What the graph is given of photos that are prepared already, and of one shape: float32 [n, 3, height, width]."""
+        """Return the graph's input for prepared photos of one shape: float32 [n, 3,
+        height, width].
+        """
         return self._values([self._square(photo)[0] for photo in photos])
 
     def raw(self, photos: Sequence[Image.Image]) -> list[np.ndarray]:
-        """What the head says of photos that are prepared already, in pixels of the input and before any threshold: of each
-        photo float32 [4 + classes, anchors] (centre, size, scores) or [n, 6] (xyxy, score, class)."""
+        """Return the head's raw output for prepared photos, in pixels of the input and without
+        thresholds.
+
+        For each photo float32 [4 + classes, anchors] (centre, size, scores) or [n, 6] (xyxy, score,
+        class).
+        """
         return self._answers([self._square(photo)[0] for photo in photos])
 
     def answer(self, values: np.ndarray) -> np.ndarray:
-        """What the graph alone answers to :meth:`inputs`; at most ``most`` photos in a call."""
+        """Run the graph on :meth:`inputs`, with at most ``most`` photos per call."""
         return self._run(values)
 
     def shape(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height of the input that a photo of that size becomes: photos of one shape go through the graph together."""
+        """Return width and height of the input for a photo of that size: photos of one shape share
+        a batch.
+        """
         if not self._multiple:
             return self.imgsz, self.imgsz
         if not self.pixels.changes_nothing:
@@ -179,7 +194,7 @@ class Detector:
 
     @property
     def most(self) -> int | None:
-        """How many photos the graph takes in a call; None = any number."""
+        """Maximum number of photos per call of the graph; None = any number."""
         return self.spec.batch or None
 
     @property
@@ -188,7 +203,7 @@ class Detector:
 
     @property
     def provider(self) -> str:
-        """What runs the graph: the first of ONNX Runtime's providers in use (``CPUExecutionProvider``)."""
+        """ONNX Runtime's first provider in use (``CPUExecutionProvider``)."""
         return str(self._opened().get_providers()[0])
 
     def _square(self, photo: Image.Image) -> tuple[np.ndarray, Letterbox | Stretched]:
@@ -210,7 +225,7 @@ class Detector:
                 part = numbers[start : start + step]
                 outputs = self._run(self._values([squares[n] for n in part]))
                 if len(outputs) != len(part):
-                    raise ModelError(f"{self.bundle.path} answers {len(outputs)} photos of a batch of {len(part)}")
+                    raise ModelError(f"{self.bundle.path} returns {plural(len(outputs), 'result')} for a batch of {len(part)}")
                 found.update(zip(part, outputs, strict=True))
         answers = [found[n] for n in range(len(squares))]
         if self._anchors is not None:
@@ -226,17 +241,17 @@ class Detector:
             raise ModelError(f"{self.bundle.path} cannot be run: {str(error).splitlines()[0][:200]}") from None
         fits = output.ndim == 3 and output.dtype.kind == "f" and self._rows(output.shape)
         if not fits:
-            raise ModelError(f"{self.bundle.path} is damaged: its graph gives {output.dtype} {output.shape}")
+            raise ModelError(f"{self.bundle.path} is damaged: its graph returns {output.dtype} {output.shape}")
         return output
 
     def _rows(self, shape: tuple[int, ...]) -> bool:
-        """Whether an answer has the numbers that its kind of head gives of each box."""
+        """Return whether an output has the shape of its kind of head."""
         if self._anchors is not None:
             return shape[1] == len(self._anchors) and shape[2] > 4
         return shape[1] > 4 if self._decode is DECODERS["yolo"] else shape[2] >= 6
 
     def unload(self) -> None:
-        """Give back the memory of the graph. It is opened again when it is asked."""
+        """Free the memory of the graph. It is opened again when it is used."""
         with self._lock:
             self._session = None
 

@@ -1,7 +1,7 @@
-"""EfficientDet's anchors, and its raw output as boxes (Tan et al., arXiv 1911.09070; effdet's ``Anchors`` and
-``decode_box_outputs``).
+"""EfficientDet's anchors, and its raw output as boxes.
 
-The graph answers ``[anchors, 4 + classes]`` per photo: how each anchor is moved and stretched (y, x, height, width), and its
+Tan et al., arXiv 1911.09070; effdet's ``Anchors`` and ``decode_box_outputs``. The graph returns
+``[anchors, 4 + classes]`` per photo: shift and scale of each anchor (y, x, height, width), and
 scores after the sigmoid. Anchors are ordered by level, row, column, octave and aspect.
 """
 
@@ -12,16 +12,19 @@ from typing import Any
 
 import numpy as np
 
-#: Logarithm of the most that an anchor is stretched: no box in a photo needs more, and no exponent overflows.
+#: Logarithm of the largest scale of an anchor: no box in a photo needs more, and no exponent
+#: overflows.
 MOST = 8.0
 
 
 def anchors_of(side: int, about: Mapping[str, Any]) -> np.ndarray:
-    """float32 [anchors, 4] of x and y of the centre, width and height, in pixels of an input of that ``side``.
+    """Return float32 [anchors, 4]: x and y of the centre, width and height, in pixels of an input
+    of that ``side``.
 
-    ``about`` is what a bundle's spec says of them: ``min_level``, ``max_level``, ``num_scales`` (octaves),
-    ``aspect_ratios`` (pairs of width and height, or width over height) and ``anchor_scale`` (one, or one a level). Raises
-    KeyError, TypeError or ValueError where it is not understood.
+    ``about`` is the bundle's spec of anchors: ``min_level``, ``max_level``, ``num_scales``
+    (octaves), ``aspect_ratios`` (pairs of width and height, or width over height) and
+    ``anchor_scale`` (one, or one per level). Raises KeyError, TypeError or ValueError if it is
+    invalid.
     """
     first, last, octaves = int(about["min_level"]), int(about["max_level"]), int(about["num_scales"])
     scales = about["anchor_scale"]
@@ -47,7 +50,9 @@ def anchors_of(side: int, about: Mapping[str, Any]) -> np.ndarray:
 
 
 def placed_on(anchors: np.ndarray, output: np.ndarray) -> np.ndarray:
-    """One photo's raw output in YOLO's form: float32 [4 + classes, anchors], boxes as centre and size in input pixels."""
+    """Convert one photo's raw output to YOLO's form: float32 [4 + classes, anchors], boxes as
+    centre and size in input pixels.
+    """
     x, y, width, height = anchors.T
     move_y, move_x, tall, wide = output[:, :4].T
     boxes = [

@@ -1,9 +1,9 @@
-"""From photos to the detector's input, as it is made in training: letterboxed or stretched to a square, RGB, 0..1, then
-normalized where the network was trained so.
+"""Preprocess photos for the detector as in training: letterbox or stretch to a square, RGB, 0..1,
+and normalize if the network was trained so.
 
-Resizing is OpenCV's INTER_LINEAR to the bit (``fashionrec.detector.resize``): a detector is served what it was trained on. Each
-photo is brought to its square (or rectangle, by its own shape) on its own, so nothing depends on what else is in
-the batch.
+Resizing equals OpenCV's INTER_LINEAR to the bit (``fashionrec.detector.resize``): a detector is
+served what it was trained on. Each photo is resized on its own, so results do not depend on the
+rest of the batch.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from fashionrec.detector.resize import resize_linear
 
 
 class Letterbox(NamedTuple):
-    """How a photo of ``width`` x ``height`` was put into the square: scaled by ``scale``, then moved by ``left, top``."""
+    """Placement of a photo of ``width`` x ``height`` in the square: scaled by ``scale``, then
+    shifted by ``left, top``.
+    """
 
     scale: float
     left: int
@@ -28,7 +30,9 @@ class Letterbox(NamedTuple):
     height: int
 
     def restore(self, boxes: np.ndarray) -> np.ndarray:
-        """Boxes float32 [n, 4] (xyxy) from pixels of the square to pixels of the photo, clipped to it."""
+        """Map boxes float32 [n, 4] (xyxy) from pixels of the square to pixels of the photo, clipped
+        to it.
+        """
         offset = np.array([self.left, self.top, self.left, self.top], np.float32)
         limit = np.array([self.width, self.height, self.width, self.height], np.float32)
         result: np.ndarray = np.clip((boxes - offset) / np.float32(self.scale), 0, limit)
@@ -36,8 +40,9 @@ class Letterbox(NamedTuple):
 
 
 def letterboxed(width: int, height: int, side: int, multiple: int = 0) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The size that a photo of that size is resized to, and that of the canvas it lies on: a square, or with ``multiple`` no
-    larger than its next multiples."""
+    """Return the size a photo is resized to, and that of its canvas: a square, or with ``multiple``
+    at most the next multiples.
+    """
     scale = side / max(width, height)
     if not multiple:
         return (min(math.ceil(width * scale), side), min(math.ceil(height * scale), side)), (side, side)
@@ -47,10 +52,12 @@ def letterboxed(width: int, height: int, side: int, multiple: int = 0) -> tuple[
 
 
 def letterbox(photo: Image.Image, side: int, pad: int = 114, multiple: int = 0) -> tuple[np.ndarray, Letterbox]:
-    """uint8 [side, side, 3] and how it was made. The photo keeps its shape; the rest is grey.
+    """Letterbox a photo: return uint8 [side, side, 3] and its placement. The aspect ratio is kept;
+    the rest is grey.
 
-    In a square the shorter side is rounded up, as ultralytics' datasets do in training and `val`. With ``multiple`` (32) it is
-    padded to a multiple of it only and rounded to the nearest, as its `predict` does.
+    In a square the shorter side is rounded up, as in ultralytics' datasets for training and `val`.
+    With ``multiple`` (32) it is padded to a multiple only and rounded to the nearest, as in its
+    `predict`.
     """
     scale = side / max(photo.width, photo.height)
     (width, height), (wide, high) = letterboxed(photo.width, photo.height, side, multiple)
@@ -62,21 +69,25 @@ def letterbox(photo: Image.Image, side: int, pad: int = 114, multiple: int = 0) 
 
 
 class Stretched(NamedTuple):
-    """How a photo of ``width`` x ``height`` was put into the square of ``side``: each side pulled to it."""
+    """Placement of a photo of ``width`` x ``height`` stretched to the square of ``side``."""
 
     side: int
     width: int
     height: int
 
     def restore(self, boxes: np.ndarray) -> np.ndarray:
-        """Boxes float32 [n, 4] (xyxy) from pixels of the square to pixels of the photo, clipped to it."""
+        """Map boxes float32 [n, 4] (xyxy) from pixels of the square to pixels of the photo, clipped
+        to it.
+        """
         limit = np.array([self.width, self.height, self.width, self.height], np.float32)
         result: np.ndarray = np.clip(boxes * (limit / np.float32(self.side)), 0, limit)
         return result
 
 
 def stretch(photo: Image.Image, side: int) -> tuple[np.ndarray, Stretched]:
-    """uint8 [side, side, 3] and how it was made. The photo fills the square, as RT-DETR's do in training."""
+    """Stretch a photo: return uint8 [side, side, 3] and its placement. The photo fills the square,
+    as in RT-DETR's training.
+    """
     return resize_linear(np.asarray(photo), side, side), Stretched(side, photo.width, photo.height)
 
 
@@ -86,7 +97,9 @@ def batch_input(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> np.ndarray:
-    """float32 [n, 3, side, side] of uint8 squares: scaled, then less ``mean`` and over ``std`` of each channel, if given."""
+    """Convert uint8 squares to float32 [n, 3, side, side]: scaled, minus ``mean`` and divided by
+    ``std`` per channel, if given.
+    """
     stacked = np.stack(squares).transpose(0, 3, 1, 2)
     values = np.ascontiguousarray(stacked, dtype=np.float32) * np.float32(scale)
     if mean is not None:

@@ -1,7 +1,9 @@
-"""Bilinear resizing to the bit as OpenCV's ``INTER_LINEAR`` does it for 8-bit pixels: what detectors are trained on.
+"""Bilinear resizing equal to OpenCV's ``INTER_LINEAR`` for 8-bit pixels to the bit: what detectors
+are trained on.
 
-It samples two neighbours a side and does not smooth, in integers of 11 fractional bits. The serving plane has no OpenCV, and
-another resizer's grey levels, one off here and there, move boxes by parts of a pixel and so their crops by one.
+It samples two neighbours per side without smoothing, in integers of 11 fractional bits. The serving
+plane has no OpenCV, and another resizer's grey levels, off by one here and there, shift boxes by
+fractions of a pixel and thus crops by one.
 """
 
 from __future__ import annotations
@@ -9,15 +11,15 @@ from __future__ import annotations
 import numpy as np
 
 _BITS = 11
-_ROWS = 64  # at a time: they stay in the processor's cache
+_ROWS = 64  # at a time, so that they stay in the processor's cache
 
 
 def resize_linear(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """uint8 [height, width, channels] of uint8 [any, any, channels]."""
+    """Resize uint8 [any, any, channels] to uint8 [height, width, channels]."""
     high, wide, channels = pixels.shape
     if (wide, high) == (width, height):
         return np.array(pixels)
-    if (wide, high) == (2 * width, 2 * height):  # OpenCV takes the mean of each four then
+    if (wide, high) == (2 * width, 2 * height):  # OpenCV averages each four pixels here
         whole = pixels.astype(np.uint16)
         four = whole[0::2, 0::2] + whole[0::2, 1::2] + whole[1::2, 0::2] + whole[1::2, 1::2]
         return ((four + 2) >> 2).astype(np.uint8)
@@ -48,7 +50,9 @@ def _across(
     weights: tuple[np.ndarray, np.ndarray],
     channels: int,
 ) -> np.ndarray:
-    """The needed rows at their new width, int32 with 7 fractional bits. float32 holds the products of 19 bits exactly."""
+    """Resize the needed rows in width: int32 with 7 fractional bits. float32 represents the 19-bit
+    products exactly.
+    """
     left, right = ((side[:, None] * channels + np.arange(channels)).ravel() for side in neighbours)
     of_left, of_right = (np.repeat(weight, channels).astype(np.float32) for weight in weights)
     lines = np.empty((len(needed), len(left)), np.int32)
@@ -66,9 +70,10 @@ def _across(
 
 
 def _neighbours(old: int, new: int, *, pinned: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Of each new place its two neighbours among the old, and their weights (int32, 2048 = all).
+    """Return the two old neighbours of each new position, and their weights (int32, 2048 = all).
 
-    Beyond the first and the last the nearest counts twice; with ``pinned`` once, wholly (OpenCV does so across, and not down).
+    Beyond the first and the last the nearest counts twice; with ``pinned`` once with full weight
+    (OpenCV does so in width, not in height).
     """
     at = ((np.arange(new) + 0.5) * (1.0 / (new / old)) - 0.5).astype(np.float32)
     first = np.floor(at).astype(np.intp)

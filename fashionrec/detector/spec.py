@@ -1,4 +1,4 @@
-"""What a bundle says of its detector, typed: read and checked once."""
+"""The typed spec of a detector in a bundle, parsed and validated once."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ Channels = tuple[float, float, float]
 
 
 class DetectorSpec(NamedTuple):
-    """How photos become a graph's input, and what its answer means.
+    """How photos become a graph's input, and what its output means.
 
-    A photo is brought to ``imgsz`` pixels by ``resize`` (``letterbox``, the rest filled with the grey ``pad``; or ``stretch``),
-    multiplied by ``scale`` and normalized by ``mean`` and ``std``, after what ``pixels`` says was done to the photos of its
-    training. ``head`` names the decoder, ``anchors`` are EfficientDet's. ``batch`` is how many photos a call takes, 0 for
-    any number; ``rectangular`` what the sides of an input that is no square are multiples of, 0 for squares alone.
+    A photo is resized to ``imgsz`` pixels by ``resize`` (``letterbox``, filled with the grey
+    ``pad``; or ``stretch``), multiplied by ``scale`` and normalized by ``mean`` and ``std``, after
+    the pixel operations ``pixels`` of the training data. ``head`` names the decoder, ``anchors``
+    are EfficientDet's. ``batch`` is the number of photos per call, 0 for any; ``rectangular`` the
+    multiple for the sides of rectangular inputs, 0 for squares only.
     """
 
     imgsz: int
@@ -36,7 +37,9 @@ class DetectorSpec(NamedTuple):
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> DetectorSpec:
-        """Read and check what a bundle says. Raises KeyError for what is missing, ValueError for what is wrong."""
+        """Parse and validate the spec of a bundle. Raises KeyError for missing, ValueError for
+        invalid values.
+        """
         check_spec("detector", document)
         return cls(
             **{key: document[key] for key in ("imgsz", "resize", "pad", "head", "input")},

@@ -1,1 +1,1 @@
-"""Train, finetune, export and judge detectors. Training plane: nothing that serves imports it."""
+"""Train, fine-tune, export and test detectors. Training plane: never imported by serving."""

@@ -1,4 +1,4 @@
-"""What two detectors both find in photos, and how fast each is."""
+"""Compare the detections and the speed of two detectors."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ if TYPE_CHECKING:
 
     from fashionrec.detector.detect import Detector
 
-CONF = 0.25  # detections at least this sure must be found by both
-_IOU = 0.5  # from here on both found the same
+CONF = 0.25  # detections at least this confident must be found by both
+_IOU = 0.5  # IoU from which both found the same
 _BATCH = 8
 
 
 def compare(
     source: Detector, exported: Detector, photos: Sequence[Image.Image], *, prepared: bool = False
 ) -> dict[str, Any]:
-    """What both find in ``photos`` of any size, asked in batches, and each photo alone. Returns figures; judges nothing.
+    """Compare detections in ``photos`` of any size, in batches and alone. Returns figures without
+    judging them.
 
-    A detection at least ``CONF`` sure counts as found by the other where that has one of its class, at least half as sure, that
-    overlaps it by IoU .5; this is asked both ways.
+    A detection with a confidence of at least ``CONF`` counts as found by the other if that has one
+    of its class with at least half the confidence and an IoU of at least .5; both directions are
+    tested.
     """
     answers = [_in_batches(detector, photos, prepared) for detector in (source, exported)]
     sure = [[found.take(np.flatnonzero(found.scores > CONF)) for found in answer] for answer in answers]
@@ -54,8 +56,11 @@ def compare(
 
 
 def speed(source: Detector, exported: Detector, photo: Image.Image, seconds: float = 3.0) -> dict[str, float]:
-    """Milliseconds of one photo by each, asked in turn so that other work on the machine hits both alike, and the median ratio
-    (above 1: the export is faster)."""
+    """Return milliseconds per photo of each, alternating so that other load affects both, and the
+    median ratio.
+
+    A ratio above 1 means that the export is faster.
+    """
     for detector in (source, exported):
         detector.predict([photo])
     times: list[tuple[float, float]] = []
@@ -83,7 +88,9 @@ def _in_batches(detector: Detector, photos: Sequence[Image.Image], prepared: boo
 
 
 def _nearest(one: Detections, n: int, other: Detections) -> tuple[float, int]:
-    """The best overlap of a detection with one of its class, and its place; (0, -1) where there is none."""
+    """Return the best IoU of a detection with one of its class, and its index; (0, -1) if there is
+    none.
+    """
     same = np.flatnonzero(other.class_ids == one.class_ids[n])
     overlaps = iou_matrix(one.boxes[n : n + 1].astype(np.float64), other.boxes[same].astype(np.float64))[0]
     best = int(overlaps.argmax()) if len(same) else -1

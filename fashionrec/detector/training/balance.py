@@ -1,13 +1,15 @@
-"""Class balance in training: photos of rare classes drawn more often, or errors on rare classes weighed more.
+"""Class balance in training: draw photos of rare classes more often, or weight errors on rare
+classes more.
 
-``sample``: an epoch draws as many photos as there are, with replacement, each in proportion to the mean over its boxes of the
-inverse frequency of their class; a photo without boxes is drawn as often as the mean of the others. Where each photo holds one
-class, all classes are drawn equally often. This is inverse-frequency ("class-balanced") sampling of Kang et al.,
-"Decoupling representation and classifier", arXiv 1910.09217, section 3 (q = 0), carried to photos with several boxes; the price
-is that the few photos of a rare class are repeated.
+``sample``: an epoch draws as many photos as there are, with replacement, in proportion to the mean
+inverse frequency of the classes of a photo's boxes; photos without boxes are drawn as often as the
+average. If each photo has one class, all classes are drawn equally often. This is inverse-frequency
+("class-balanced") sampling of Kang et al., "Decoupling representation and classifier", arXiv
+1910.09217, section 3 (q = 0), extended to photos with several boxes; the price is that the few
+photos of a rare class are repeated.
 
-``loss``: ultralytics' ``cls_pw``: the classification loss of a class is weighed by its inverse frequency to that power, the
-weights scaled to a mean of 1.
+``loss``: ultralytics' ``cls_pw``: the classification loss of a class is weighted by its inverse
+frequency to that power, with the weights scaled to a mean of 1.
 """
 
 from __future__ import annotations
@@ -19,12 +21,15 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
-#: ``cls_pw`` of ``balance=loss`` where none is set: the square root dampens what a class of a few boxes would get.
+#: ``cls_pw`` of ``balance=loss`` by default: the square root limits the weight of classes with few
+#: boxes.
 CLS_PW = 0.5
 
 
 def image_weights(classes: Sequence[np.ndarray], count: int) -> np.ndarray:
-    """How often each photo is drawn: float64 [photos], sum 1, of the class ids of each photo's boxes, for ``count`` classes."""
+    """Return the probability of drawing each photo: float64 [photos], sum 1, from the class ids of
+    each photo's boxes.
+    """
     boxes = np.concatenate([np.zeros(0), *(np.ravel(ids) for ids in classes)]).astype(int)
     frequency = np.bincount(boxes, minlength=count)
     inverse = 1.0 / np.maximum(frequency, 1)
@@ -36,10 +41,10 @@ def image_weights(classes: Sequence[np.ndarray], count: int) -> np.ndarray:
 
 
 class BalancedSampler(Sampler[int]):
-    """Draws photos by their weights, anew each epoch, the same on every device, each of which takes its share.
+    """Draws photos by weight, differently in each epoch and identically on every device, each of
+    which takes its share.
 
-    The draw depends on the seed and the epoch alone, so a training that is resumed goes on with the draws that it would have
-    made.
+    The draw depends only on seed and epoch, so a resumed training continues with the same draws.
     """
 
     def __init__(self, weights: np.ndarray, seed: int, rank: int = 0, devices: int = 1) -> None:
@@ -58,12 +63,14 @@ class BalancedSampler(Sampler[int]):
         return iter(drawn[self.rank :: self.devices].tolist())
 
     def set_epoch(self, epoch: int) -> None:
-        """The epoch that comes next. Never backwards: loaders fetch ahead, so the next epoch's draw may have been made."""
+        """Set the next epoch, never backwards: loaders prefetch, so the next epoch's draw may exist
+        already.
+        """
         self.epoch = max(self.epoch, epoch)
 
 
 def balanced(loader: Any, classes: int, seed: int, rank: int, devices: int) -> Any:
-    """A loader like ultralytics' ``loader`` of its training data, that draws photos by class balance."""
+    """Return a loader like ultralytics' training ``loader``, but balanced by class."""
     labels = loader.dataset.labels
     sampler = BalancedSampler(image_weights([label["cls"] for label in labels], classes), seed, rank, devices)
     loader.close()

@@ -1,4 +1,4 @@
-"""What an export is made and judged by: photos to check it on and to calibrate int8, and a measure of its mAP."""
+"""The data to test an export with: photos, calibration data for int8, and a measure of mAP."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ from fashionrec.labels.data_yaml import declared, read_data_yaml
 from fashionrec.photos.decoding import spread
 from fashionrec.photos.images import find_photos, read_photo
 
-_CHECKED = 64  # photos at most that an export is checked on
+_CHECKED = 64  # maximum number of photos for testing an export
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What an export is made and judged by. ``photos`` are files that it is checked on; ``calibration`` those whose activations
-    set the ranges of int8; both are ``prepared`` already, as the detector's own photos were, or not. ``measure`` tells the mAP
-    of a detector on labelled photos, of which ``tolerance`` points may be lost. Photos are read within ``limits``, which must be
-    given with them."""
+    """Data for testing an export.
+
+    ``photos`` are test files; ``calibration`` those whose activations set the ranges of int8; both
+    are ``prepared`` already, like the training data, or not. ``measure`` returns the mAP of a
+    detector on labelled photos, of which ``tolerance`` points may be lost. Photos are read within
+    ``limits``, which must be given with them.
+    """
 
     photos: Sequence[Path] = ()
     calibration: Sequence[Path] = ()
@@ -34,12 +37,12 @@ class Evidence:
     limits: ImagesConfig | None = None
 
     def read(self, paths: Sequence[Path], say: Callable[[str], None]) -> Iterator[Image.Image]:
-        """Read photos as they are decoded when served; what cannot be read is said and left out.
+        """Read photos as they are decoded in serving; unreadable ones are reported and skipped.
 
-        Raises :class:`DataError` if all are.
+        Raises :class:`DataError` if all are unreadable.
         """
         if self.limits is None:
-            raise TypeError("photos are read within limits")
+            raise TypeError("photos need limits")
         read = 0
         for path in paths:
             try:
@@ -60,11 +63,12 @@ def choose_evidence(
     limits: ImagesConfig,
     measuring: Callable[[Path, str], Measure],
 ) -> Evidence:
-    """The evidence that a folder of photos and a data set give; ``measuring`` makes the measure on a split of the data set.
+    """Return the test data from a folder of photos and a dataset; ``measuring`` makes the measure
+    on a split of the dataset.
 
-    Of a dataset the test split is measured (or valid, where it has none) and the train split calibrated on: what it is made
-    by does not judge it. A folder's photos are dealt in two for that, where there are enough.
-    Raises :class:`DataError` where the folder has no photos.
+    Of a dataset, the test split is measured (or valid, if there is none) and the train split used
+    for calibration, so that an export is not judged by its own data. A folder's photos are divided
+    for that, if there are enough. Raises :class:`DataError` if the folder has no photos.
     """
     shuffled = random.Random(0)
     photos: Sequence[Path] = ()

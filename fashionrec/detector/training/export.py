@@ -1,8 +1,10 @@
-"""From a detector's checkpoint to a bundle: a raw head in ONNX at any batch size, checked against its source.
+"""Export a detector's checkpoint to a bundle: a raw head in ONNX for any batch size, tested against
+its source.
 
-Training plane: loaded by name when something is exported. NMS is not in the graph: a graph with NMS made for one photo
-finds nothing in photos 2 to n of a batch, and confidence and overlap are to stay settings of the query. Half precision and
-8 bits are made of the float32 graph once that agrees (:mod:`fashionrec.detector.training.precision`), and held against it
+Training plane: imported by name when something is exported. NMS is not in the graph: a graph with
+NMS made for one photo finds nothing in photos 2 to n of a batch, and thresholds should stay
+settings of the query. Half precision and 8 bits are made from the float32 graph once that matches
+(:mod:`fashionrec.detector.training.precision`), and tested against it
 (:mod:`fashionrec.detector.training.gate`).
 """
 
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from fashionrec.common.text import plural
 from fashionrec.common.files import sha256_file
 from fashionrec.detector.detect import Detector
 from fashionrec.detector.training.agreement import compare, speed
@@ -30,7 +33,7 @@ from fashionrec.photos.pixels import PixelSpec, prepare_pixels
 
 __all__ = ["Evidence", "check", "convert_detector", "export_detector", "same_input"]
 
-_CHECKED = 16  # photos at most whose raw outputs are compared
+_CHECKED = 16  # maximum number of photos whose raw outputs are compared
 
 
 def export_detector(
@@ -44,21 +47,21 @@ def export_detector(
     overwrite: bool = False,
     log: Callable[[str], None] | None = None,
 ) -> Bundle:
-    """Export a checkpoint to a bundle at ``out`` (a square input of ``imgsz``, default that of training) in a ``precision``:
-    fp32, fp16 or int8.
+    """Export a checkpoint to a bundle at ``out`` (a square input of ``imgsz``, default that of
+    training) in a ``precision``: fp32, fp16 or int8.
 
-    The agreement with the source is measured on the photos of ``evidence`` (fp32: or on pictures made for the purpose), in
-    batches of mixed sizes, and kept in the bundle. Raises
-    :class:`ModelError` for what cannot be loaded, :class:`DataError` where photos are needed and there are none,
-    :class:`Refused` where the export differs from its source; then nothing is written.
+    The agreement with the source is measured on the photos of ``evidence`` (for fp32 also on
+    generated images), in batches of mixed sizes, and stored in the bundle. Raises
+    :class:`ModelError` if it cannot be loaded, :class:`DataError` if photos are needed but missing,
+    :class:`Refused` if the export differs from its source; then nothing is written.
     """
     say = log or (lambda text: None)
     if not weights.is_file():
-        raise ModelError(f"no checkpoint at {weights}")
+        raise ModelError(f"no such checkpoint: {weights}")
     if precision != "fp32" and not evidence.photos:
         raise DataError(
-            f"{precision} is judged on photos of yours, and int8 calibrated on them",
-            hint="--images FOLDER, or --data data.yaml, which measures the loss of mAP too",
+            f"{precision} must be tested on your photos, and int8 calibrated on them",
+            hint="--images FOLDER, or --data data.yaml, which also measures the loss of mAP",
         )
     family = family_of_weights(weights)
     with tempfile.TemporaryDirectory() as folder:
@@ -70,7 +73,7 @@ def export_detector(
         figures = check(graph.reference, bundle, photos, graph.pixels)
         say(
             f"agreement with the source: scores within {figures['score_difference_max']:.1e}, boxes within"
-            f" {figures['box_difference_px_max']:.3f} px, on {figures['photos']} photos in one batch and alone"
+            f" {figures['box_difference_px_max']:.3f} px, on {plural(figures['photos'], 'photo')} in one batch and alone"
         )
         made: dict[str, Any] = {}
         agreement, largest = None, 0.0
@@ -105,10 +108,12 @@ def convert_detector(
     overwrite: bool = False,
     log: Callable[[str], None] | None = None,
 ) -> Bundle:
-    """A float32 bundle in ``precision`` (fp16 or int8), written to ``out`` if it detects the same in the photos of ``evidence``.
+    """Convert a float32 bundle to ``precision`` (fp16 or int8), and write it to ``out`` if it
+    detects the same in ``evidence``.
 
-    The figures and a measured speed are kept in the bundle's ``agreement``, the source's fingerprint in its ``source``. Raises
-    :class:`DataError` where none of the photos can be read, :class:`Refused` where it does not agree.
+    The figures and a measured speed are stored in the bundle's ``agreement``, the source's
+    fingerprint in its ``source``. Raises :class:`DataError` if none of the photos can be read,
+    :class:`Refused` if it does not match.
     """
     say = log or (lambda text: None)
     with tempfile.TemporaryDirectory() as folder:
@@ -133,13 +138,15 @@ def _written(
 
 
 def _none(_photo: Image.Image) -> np.ndarray:
-    raise AssertionError("a bundle has no checkpoint to ask")
+    raise AssertionError("a bundle has no checkpoint to compare with")
 
 
 def _converted(
     graph: Graph, precision: str, folder: Path, evidence: Evidence, say: Callable[[str], None]
 ) -> tuple[Bundle, dict[str, Any], float]:
-    """The float32 graph in another precision, how it was made, and the largest activation of one that is to be fp16."""
+    """Return the graph in another precision, how it was made, and the largest
+    activation for fp16.
+    """
     folder.mkdir()
     source, file = opened(_unwritten(graph.path, graph.spec)), folder / graph.path.name
     chosen = list(evidence.calibration or evidence.photos)
@@ -149,7 +156,7 @@ def _converted(
             yield source.inputs(_treated([photo], source.bundle, evidence.prepared))
 
     if precision == "int8":
-        say(f"calibrating on {len(chosen)} photos")
+        say(f"calibrating on {plural(len(chosen), 'photo')}")
         made, largest = to_int8(graph.path, file, lambda: inputs(chosen)), 0.0
     else:
         made = to_fp16(graph.path, file)
@@ -163,7 +170,7 @@ def _compared(source: Detector, exported: Detector, evidence: Evidence, say: Cal
     figures = compare(source, exported, photos, prepared=evidence.prepared)
     say(
         f"of {figures['detections_source']} garments in {figures['photos_compared']} photos both find"
-        f" {figures['found_by_both']:.1%}: boxes overlap by {figures['iou_mean']:.3f}, scores differ by"
+        f" {figures['found_by_both']:.1%}: mean IoU {figures['iou_mean']:.3f}, scores differ by"
         f" {figures['score_difference_mean']:.4f}"
     )
     return figures
@@ -174,7 +181,9 @@ def _unwritten(file: Path, spec: dict[str, Any]) -> Bundle:
 
 
 def _treated(photos: Iterable[Image.Image], bundle: Bundle, prepared: bool) -> list[Image.Image]:
-    """Photos with the treatment of pixels that the detector's own had, unless they had it already."""
+    """Apply the pixel operations of the detector's training data to photos, unless they had them
+    already.
+    """
     spec = PixelSpec.from_dict(bundle.spec.get("pixels"))
     return [photo if prepared else prepare_pixels(photo, spec)[0] for photo in photos]
 
@@ -189,5 +198,5 @@ def _made_up() -> list[Image.Image]:
 
 
 def _name(weights: Path) -> str:
-    """The run's name for weights in a run, else the file's."""
+    """Return the run's name for weights in a run, otherwise the file's."""
     return weights.parent.parent.name if weights.parent.name == "weights" else weights.stem

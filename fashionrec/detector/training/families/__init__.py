@@ -1,12 +1,12 @@
-"""The libraries that detectors come from, one small module each, behind one interface. Training plane.
+"""Detector libraries, one small module each, behind one interface. Training plane.
 
 A family's module exports a checkpoint::
 
     to_graph(weights, work, imgsz=None) -> Graph     a checkpoint as ONNX in the folder `work`
 
-ultralytics' own is trained by :mod:`train`; the others share :mod:`plain`, which says what else they bring.
-Checkpoints of ultralytics are its own ``.pt`` (pickles). Those of every other family are ``.safetensors`` whose metadata says
-what they are, so that nothing is run by loading them.
+ultralytics' detectors are trained by :mod:`train`; the others share :mod:`plain`, which describes
+what else they provide. Checkpoints of ultralytics are ``.pt`` files (pickles). Those of every other
+family are ``.safetensors`` with metadata, which cannot execute code.
 """
 
 from __future__ import annotations
@@ -30,29 +30,33 @@ if TYPE_CHECKING:
 
     from fashionrec.detector.detect import Detector
 
-#: Called with the epoch, how many there are, and what was measured after it.
+#: Called with the epoch, the number of epochs, and the metrics after it.
 Progress = Callable[[int, int, dict[str, Any]], None]
 Log = Callable[[str], None]
-#: Measures a detector on a split (its name) of a data.yaml: ``map50``, ``map50_95``, ``precision``, ``recall``,
-#: and the same by class in ``per_class``, all shares of 1.
+#: Measures a detector on a split (its name) of a data.yaml: ``map50``, ``map50_95``, ``precision``,
+#: ``recall``, and the same by class in ``per_class``, all from 0 to 1.
 Evaluate = Callable[["Detector", Path, str], Mapping[str, Any]]
-#: What a model's name begins with, and the module of its family; every other name is ultralytics'.
+#: Prefixes of model names, and the module of their family; every other name is ultralytics'.
 PREFIXES = {
     "efficientdet": "effdet",
     "tf_efficientdet": "effdet",
     "fasterrcnn": "torchvision",
 }
-#: Beside a run's weights while it is trained by the plain loop: what it needs to go on after a kill.
+#: File next to a run's weights during the plain training loop, for resuming after a kill.
 STATE = "state.safetensors"
 _METADATA_LIMIT = 1 << 20
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A checkpoint as ONNX: the file, what its bundle says (``spec``), what it was made of (``source``), and the checkpoint
-    itself, which answers one RGB photo with its raw output in pixels of the input, as :meth:`Detector.raw` does:
-    ``reference(photo)`` float32 [...]. ``pixels(photo)`` is what the checkpoint's own library gives the network: float32
-    [3, side, side]; a network that has learnt little does not show that its input is wrong."""
+    """A checkpoint as ONNX: the file, the bundle's ``spec``, its ``source``, and the checkpoint
+    itself.
+
+    ``reference(photo)`` returns the checkpoint's raw output for one RGB photo in pixels of the
+    input, as :meth:`Detector.raw` does: float32 [...]. ``pixels(photo)`` is the network's input by
+    the checkpoint's own library: float32 [3, side, side]; a network that has learned little does
+    not reveal a wrong input.
+    """
 
     path: Path
     spec: dict[str, Any]
@@ -62,7 +66,7 @@ class Graph:
 
 
 def family_of_model(model: str) -> Any:
-    """The family's module for a model's name or file (``yolov8l.pt``, ``efficientdet_d3``)."""
+    """Return the family's module for a model name or file (``yolov8l.pt``, ``efficientdet_d3``)."""
     if Path(model).suffix == ".safetensors":
         return family_of_weights(Path(model))
     name = Path(model).name.lower()
@@ -70,24 +74,28 @@ def family_of_model(model: str) -> Any:
 
 
 def other_family(model: str) -> Any:
-    """The module of the family that trains ``model`` by the plain loop; None where ultralytics trains it."""
+    """Return the module of the family that trains ``model`` by the plain loop; None if ultralytics
+    trains it.
+    """
     family = family_of_model(model)
     return None if family.__name__.endswith(".ultra") else family
 
 
 def family_of_weights(weights: Path) -> Any:
-    """The family's module for a checkpoint. Raises :class:`ModelError` for a file that is none."""
+    """Return the family's module for a checkpoint. Raises :class:`ModelError` for other files."""
     if weights.suffix == ".safetensors":
         return family_module(str(metadata(weights).get("family")))
     if weights.suffix == ".pt":
         return family_module("ultra")
     raise ModelError(
-        f"{weights} is no checkpoint of a detector", hint="a .pt of ultralytics, or a .safetensors of ours"
+        f"{weights} is not a checkpoint of a detector", hint="expected a .pt of ultralytics, or a .safetensors of fashionrec"
     )
 
 
 def is_name(model: str) -> bool:
-    """Whether a bare name (``efficientdet_d3``, ``yolov8n.yaml``) is a model of a family, whatever lies in the working folder."""
+    """Return whether a bare name (``efficientdet_d3``, ``yolov8n.yaml``) is a model of a family,
+    whatever the working folder contains.
+    """
     if not is_bare(model) or Path(model).suffix in (".pt", ".safetensors"):
         return False
     family = other_family(model)
@@ -99,7 +107,7 @@ def is_name(model: str) -> bool:
 
 
 def classes_of(weights: Path) -> list[str]:
-    """The classes that a checkpoint knows. Raises :class:`ModelError`."""
+    """Return the classes of a checkpoint. Raises :class:`ModelError`."""
     if weights.suffix == ".safetensors":
         return [str(name) for name in dict(metadata(weights).get("names", {})).values()]
     from fashionrec.detector.training.ultra import load_yolo
@@ -108,7 +116,9 @@ def classes_of(weights: Path) -> list[str]:
 
 
 def options_of(model: str) -> frozenset[str] | None:
-    """The training options that a model's family knows by ultralytics' names; None for ultralytics itself: all of them."""
+    """Return the training options that a model's family supports, by ultralytics' names; None for
+    ultralytics itself: all.
+    """
     if other_family(model) is None:
         return None
     from fashionrec.detector.training.families.options import OPTIONS
@@ -117,9 +127,10 @@ def options_of(model: str) -> frozenset[str] | None:
 
 
 def metadata(weights: Path) -> dict[str, Any]:
-    """What a ``.safetensors`` checkpoint of ours says of itself: family, model, names, imgsz, pixels.
+    """Return the metadata of a ``.safetensors`` checkpoint of fashionrec: family, model, names,
+    imgsz, pixels.
 
-    Read from the file's header: nothing is loaded, nothing run. Raises :class:`ModelError`.
+    It is read from the file's header: nothing is loaded or executed. Raises :class:`ModelError`.
     """
     check_file(weights)
     try:
@@ -131,12 +142,12 @@ def metadata(weights: Path) -> dict[str, Any]:
         found = parse_json(header["__metadata__"]["fashionrec"])
         return dict(found)
     except FileNotFoundError:
-        raise ModelError(f"no checkpoint at {weights}") from None
+        raise ModelError(f"no such checkpoint: {weights}") from None
     except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
-        raise ModelError(f"{weights} is not a checkpoint of a detector of ours: {error}") from None
+        raise ModelError(f"{weights} is not a detector checkpoint of fashionrec: {error}") from None
 
 
 def family_module(family: str) -> Any:
     if family not in ("ultra", *PREFIXES.values()):
-        raise ModelError(f"detectors of the family {family!r} are not known to this version")
+        raise ModelError(f"detector family {family!r} is not supported by this version")
     return importlib.import_module(f"fashionrec.detector.training.families.{family}")

@@ -1,7 +1,8 @@
-"""Checkpoints of the plain training loop: ``.safetensors`` that say what they are, and nothing pickled.
+"""Checkpoints of the plain training loop: ``.safetensors`` with metadata, and nothing pickled.
 
-``best`` and ``last`` hold the network's weights, with a metadata entry ``fashionrec``. ``state`` holds what a training needs to
-go on where it was killed: the weights, the optimizer's moments and the epoch, in one file that is whole or not there.
+``best`` and ``last`` hold the network's weights, with a metadata entry ``fashionrec``. ``state``
+holds what resuming a killed training needs: weights, optimizer moments and epoch, in one file that
+is written atomically.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from fashionrec.common.text import plural
 from fashionrec.common.documents import parse_json
 from fashionrec.common.files import temporary_beside
 from fashionrec.common.system import put
@@ -23,14 +25,14 @@ from fashionrec.detector.training.families import metadata
 from fashionrec.detector.training.whole import check_tensors
 from fashionrec.errors import ModelError
 
-#: The largest input, and the most classes, that a checkpoint may ask memory for.
+#: Largest input, and number of classes, that a checkpoint may request memory for.
 MAX_SIDE, MAX_CLASSES = 8192, 65536
 _WEIGHTS, _MOMENTS = "model:", "optimizer:"
 
 
 @dataclass(frozen=True)
 class About:
-    """What a checkpoint says of itself. ``notes`` is its family's own (what of it was pretrained)."""
+    """Metadata of a checkpoint. ``notes`` is the family's own (which part was pretrained)."""
 
     family: str
     model: str
@@ -45,7 +47,7 @@ class About:
 
     @classmethod
     def of(cls, weights: Path) -> About:
-        """Read from the file's header. Raises :class:`ModelError`."""
+        """Read it from the file's header. Raises :class:`ModelError`."""
         found = metadata(weights)
         try:
             names = {int(number): str(name) for number, name in found["names"].items()}
@@ -53,26 +55,31 @@ class About:
             if not (isinstance(about.model, str) and isinstance(about.pixels, dict) and isinstance(about.notes, dict)):
                 raise TypeError("model, pixels or notes")
             if not 1 <= about.imgsz <= MAX_SIDE or not 1 <= len(names) <= MAX_CLASSES:
-                raise ValueError(f"a side of {about.imgsz} pixels, {len(names)} classes")
+                raise ValueError(f"a side of {about.imgsz} pixels, {plural(len(names), 'class', 'classes')}")
             return about
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ModelError(f"{weights} is not understood ({error!r})", hint="train it again") from None
+            raise ModelError(f"{weights} has invalid metadata ({error!r})", hint="train it again") from None
 
 
 def model_of(config: TrainConfig) -> str:
-    """The model that a training names, itself or by a checkpoint of ours. Raises :class:`ModelError`."""
+    """Return the model that a training names, directly or by a checkpoint of fashionrec. Raises
+    :class:`ModelError`.
+    """
     path = Path(config.model)
     return About.of(path).model if path.suffix == ".safetensors" else config.model
 
 
 def save_weights(path: Path, model: torch.nn.Module, about: About) -> None:
-    """Write a network's weights, whole or not at all."""
+    """Write a network's weights atomically."""
     _save(path, {name: value.detach() for name, value in model.state_dict().items()}, {"fashionrec": about.to_text()})
 
 
 def load_weights(path: Path, model: torch.nn.Module) -> None:
-    """Weights of :func:`save_weights` into a network of the same shape. Raises :class:`ModelError`, which names the tensors that
-    are missing, too many, of another shape or not finite."""
+    """Load weights of :func:`save_weights` into a network of the same shape.
+
+    Raises :class:`ModelError`, which names tensors that are missing, unexpected, of another shape
+    or not finite.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -95,7 +102,7 @@ def save_state(
 
 
 def load_state(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The inverse of :func:`save_state`; returns its record. Raises :class:`ModelError`."""
+    """Load what :func:`save_state` wrote; return its record. Raises :class:`ModelError`."""
     state = optimizer.state_dict()
     moments: dict[int, dict[str, torch.Tensor]] = {}
     weights: dict[str, torch.Tensor] = {}

@@ -1,7 +1,9 @@
-"""EfficientDet by effdet: ``efficientdet_d0`` to ``d7``, ``tf_efficientdet_d0`` to ``d7x`` and its other variants.
+"""EfficientDet by effdet: ``efficientdet_d0`` to ``d7``, ``tf_efficientdet_d0`` to ``d7x`` and its
+other variants.
 
-Tan et al., arXiv 1911.09070; https://github.com/rwightman/efficientdet-pytorch. Exported are the raw heads: anchors and decoding
-are :mod:`fashionrec.detector.efficientdet`, which is held against effdet's own with every export.
+Tan et al., arXiv 1911.09070; https://github.com/rwightman/efficientdet-pytorch. Raw heads are
+exported: anchors and decoding are :mod:`fashionrec.detector.efficientdet`, which is compared with
+effdet's own at every export.
 """
 
 from __future__ import annotations
@@ -32,12 +34,14 @@ _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def check(config: TrainConfig) -> None:
-    """Raise for a model that effdet does not have, and a size that its levels do not divide."""
+    """Raise for a model that effdet lacks, and a size that its levels do not divide."""
     _fits(_settings(model_of(config)), config.imgsz)
 
 
 def to_graph(weights: Path, work: Path, imgsz: int | None = None) -> Graph:
-    """Export a checkpoint for a square input of ``imgsz``, default that of its training. Raises :class:`ModelError`."""
+    """Export a checkpoint for a square input of ``imgsz``, default that of its training. Raises
+    :class:`ModelError`.
+    """
     need(*PACKAGES, what=f"exporting {weights.name}")
     about = About.of(weights)
     if imgsz:
@@ -49,7 +53,7 @@ def to_graph(weights: Path, work: Path, imgsz: int | None = None) -> Graph:
 
 
 def build(about: About) -> Learner:
-    """A fresh network for the classes and the size of a checkpoint."""
+    """Create a new network for the classes and the size of a checkpoint."""
     effdet = _effdet()
     config = _settings(about.model)
     with warnings.catch_warnings():
@@ -79,7 +83,7 @@ def build(about: About) -> Learner:
         classes = images.new_full((len(truth), most), -1)
         for n, (found, ids) in enumerate(truth):
             boxes[n, : len(ids)] = found[:, [1, 0, 3, 2]]  # effdet's order: y first
-            classes[n, : len(ids)] = ids + 1  # and its classes begin at 1
+            classes[n, : len(ids)] = ids + 1  # its classes begin at 1
         total: torch.Tensor = bench(images, {"bbox": boxes, "cls": classes})["loss"]
         return total
 
@@ -88,7 +92,9 @@ def build(about: About) -> Learner:
 
 
 def pretrained(learner: Learner, about: About) -> str:
-    """Put published weights into the network: all but the classes' layer of COCO's, or those of the backbone alone."""
+    """Load published weights into the network: all except COCO's class layer, or those of the
+    backbone only.
+    """
     url = _settings(about.model).get("url")
     if url:
         state = torch.hub.load_state_dict_from_url(
@@ -107,7 +113,7 @@ def pretrained(learner: Learner, about: About) -> str:
     source = get_pretrained_cfg(backbone, allow_unregistered=True)
     published = str(source.url) if source is not None and source.url else ""
     if not published:
-        raise LookupError(f"nothing is published for {about.model}, nor for its backbone {backbone}")
+        raise LookupError(f"no weights are published for {about.model}, nor for its backbone {backbone}")
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / Path(published).name
@@ -118,11 +124,13 @@ def pretrained(learner: Learner, about: About) -> str:
         backbone, features_only=True, out_indices=(2, 3, 4), pretrained=True, pretrained_cfg_overlay={"file": str(file)}
     )
     network.backbone.load_state_dict(trained.state_dict())
-    return f"a backbone trained on ImageNet ({backbone}); no weights of {about.model} on COCO are published"
+    return f"a backbone trained on ImageNet ({backbone}); no COCO weights of {about.model} are published"
 
 
 class _RawHeads(nn.Module):
-    """float32 [n, anchors, 4 + classes]: how each anchor is moved, and its scores."""
+    """Raw heads: float32 [n, anchors, 4 + classes], the shift and scale of each anchor, and its
+    scores.
+    """
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -136,13 +144,13 @@ class _RawHeads(nn.Module):
 
 
 def _rows(level: torch.Tensor, size: int) -> torch.Tensor:
-    """[n, anchors a cell x size, height, width] to [n, anchors, size]."""
+    """Reshape [n, anchors per cell x size, height, width] to [n, anchors, size]."""
     _, channels, height, width = (int(value) for value in level.shape)
     return level.permute(0, 2, 3, 1).reshape(-1, height * width * channels // size, size)
 
 
 def _normalize(model: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-    """As effdet's own loader does with pictures [3, side, side] of 0 to 1."""
+    """Normalize images [3, side, side] of 0 to 1 as effdet's own loader does."""
     from effdet.data import resolve_input_config
 
     found = resolve_input_config({}, model.config)
@@ -151,7 +159,9 @@ def _normalize(model: Any) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def _by_effdet(model: Any) -> Callable[[torch.Tensor], np.ndarray]:
-    """A checkpoint's answer with effdet's own anchors and decoding: float32 [4 + classes, anchors], as YOLO's."""
+    """Return a checkpoint's answer by effdet's own anchors and decoding: float32 [4 + classes,
+    anchors], as YOLO's.
+    """
     from effdet.anchors import Anchors, decode_box_outputs
 
     anchors = Anchors.from_config(model.config).boxes
@@ -161,7 +171,7 @@ def _by_effdet(model: Any) -> Callable[[torch.Tensor], np.ndarray]:
             classes, boxes = model(picture[None])
             count = int(model.config.num_classes)
             codes = torch.cat([level.permute(0, 2, 3, 1).reshape(-1, 4) for level in boxes])
-            codes[:, 2:] = codes[:, 2:].clamp(max=MOST)  # past that, rounding is all that is left to compare
+            codes[:, 2:] = codes[:, 2:].clamp(max=MOST)  # beyond that, only rounding would be compared
             scores = torch.cat([level.permute(0, 2, 3, 1).reshape(-1, count) for level in classes]).sigmoid()
             x1, y1, x2, y2 = decode_box_outputs(codes, anchors, output_xyxy=True).unbind(1)
         placed = torch.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1])
@@ -171,7 +181,7 @@ def _by_effdet(model: Any) -> Callable[[torch.Tensor], np.ndarray]:
 
 
 def is_known(model: str) -> bool:
-    """Whether effdet has a model of this name."""
+    """Return whether effdet has a model of this name."""
     try:
         return bool(_settings(model))
     except ModelError:
