@@ -225,7 +225,9 @@ class Detector:
                 part = numbers[start : start + step]
                 outputs = self._run(self._values([squares[n] for n in part]))
                 if len(outputs) != len(part):
-                    raise ModelError(f"{self.bundle.path} returns {plural(len(outputs), 'result')} for a batch of {len(part)}")
+                    raise ModelError(
+                        f"{self.bundle.path} returns {plural(len(outputs), 'result')} for a batch of {len(part)}"
+                    )
                 found.update(zip(part, outputs, strict=True))
         answers = [found[n] for n in range(len(squares))]
         if self._anchors is not None:

@@ -109,7 +109,9 @@ def _check_scales(scales: Any, where: str) -> None:
         raise _refusal(where, f"scales: {_shown(scales)} is not a table of sizes")
     for letter, numbers in scales.items():
         if not (isinstance(numbers, list) and len(numbers) == 3 and len(str(letter)) == 1):
-            raise _refusal(where, f"scales: {_shown(letter)}: {_shown(numbers)} is not depth, width and maximum channels")
+            raise _refusal(
+                where, f"scales: {_shown(letter)}: {_shown(numbers)} is not depth, width and maximum channels"
+            )
         for number in numbers:
             _check_number(number, where, f"scales: {letter}")
 

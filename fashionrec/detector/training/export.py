@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fashionrec.common.text import plural
 from fashionrec.common.files import sha256_file
+from fashionrec.common.text import plural
 from fashionrec.detector.detect import Detector
 from fashionrec.detector.training.agreement import compare, speed
 from fashionrec.detector.training.evidence import Evidence

@@ -1,10 +1,13 @@
-"""Finetune a detector so that it cannot silently lose: replay, weight interpolation, and a decision on two test sets.
+"""Fine-tune a detector without losing silently: replay, weight interpolation, and a decision on two
+test sets.
 
-Training plane: loaded by name when something is finetuned. Old images are replayed beside the new ones, and the old weights
-teach: the features that they see are to stay (ultralytics' own distillation, with the identity between equal layers), which is
-all that is left of the old where its images are not at hand. The optimizer and its learning rate are explicit. Afterwards the
-weights before and after are mixed (WiSE-FT, Wortsman et al., arXiv 2109.01903) by the factor that validation of both data sets
-likes best. Whether the outcome may be used is decided above, by :mod:`fashionrec.evaluation.detection.decision`.
+Training plane: imported by name when something is fine-tuned. Old images are replayed with the new
+ones, and the old weights act as a teacher whose features are to be preserved (ultralytics' own
+distillation, with the identity between equal layers), which is the only protection of old knowledge
+without old images. Optimizer and learning rate are explicit. Afterwards the weights before and
+after are interpolated (WiSE-FT, Wortsman et al., arXiv 2109.01903) by the factor that is best on
+the validation of both datasets. Whether the result may be used is decided above, by
+:mod:`fashionrec.evaluation.detection.decision`.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from typing import Any
 
 from fashionrec.common.files import sha256_file
 from fashionrec.common.system import replace
-from fashionrec.common.text import shell_word
+from fashionrec.common.text import plural, shell_word
 from fashionrec.config import FinetuneConfig
 from fashionrec.detector.training.options import augmentation
 from fashionrec.detector.training.train import Log, Progress, fit, tell_which
@@ -26,12 +29,12 @@ from fashionrec.labels.data_yaml import YoloData, dataset_fingerprint, declared,
 from fashionrec.labels.label_lines import read_labels
 from fashionrec.models.runs import Run, start_run
 
-#: Decides on weights before and after, by the test sets ``new`` and ``old`` (where it is at hand), and writes its reports into
-#: the folder of the run. Returns a document with ``after`` and ``decision``.
+#: Decides on weights before and after by the test sets ``new`` and ``old`` (if available), and
+#: writes its reports into the run's folder. Returns a document with ``after`` and ``decision``.
 Judge = Callable[[Path, Path, Mapping[str, Path], Path], dict[str, Any]]
 
 
-#: Settings of ours that ultralytics knows by the same name, and that are others here than there.
+#: Settings that ultralytics knows by the same name, with other defaults here.
 _WARMUP = ("nbs", "warmup_epochs", "warmup_bias_lr")
 
 
@@ -43,19 +46,21 @@ def finetune_detector(
     log: Log | None = None,
     progress: Progress | None = None,
 ) -> Run:
-    """Finetune, mix, and have ``judge`` measure before and after on both test sets and decide.
+    """Fine-tune, interpolate, and let ``judge`` measure before and after on both test sets and
+    decide.
 
-    Writes ``runs/finetune/NAME`` with ``weights/best_ft.pt`` and the judge's reports; the run's ``notes["decision"]`` says
-    whether it is promoted and why. Raises :class:`ConfigError`, :class:`DataError` or :class:`ModelError` before it starts.
+    Writes ``runs/finetune/NAME`` with ``weights/best_ft.pt`` and the judge's reports; the run's
+    ``notes["decision"]`` says whether it is promoted and why. Raises :class:`ConfigError`,
+    :class:`DataError` or :class:`ModelError` before it starts.
     """
     say = log or (lambda text: None)
     before, new = Path(config.weights or ""), Path(config.data or "")
     old = Path(config.replay) if config.replay else None
     if not before.is_file():
-        raise ModelError(f"no weights at {before}", hint="--weights runs/train/NAME/weights/best.pt")
+        raise ModelError(f"no such weights: {before}", hint="--weights runs/train/NAME/weights/best.pt")
     if before.suffix != ".pt":
         raise ModelError(
-            f"{before} cannot be finetuned: only detectors of ultralytics can",
+            f"{before} cannot be fine-tuned: only detectors of ultralytics can",
             hint="train on from it, without a decision: "
             f"fashionrec train {shell_word(f'model={before}')} {shell_word(f'data={new}')}",
         )
@@ -86,8 +91,8 @@ def finetune_detector(
     replayed = len(extra["train"])
     run.notes["replayed"] = replayed
     say(
-        f"{len(new_data.images('train'))} new images, {replayed} old ones replayed"
-        + ("; the old weights teach, which costs about a third more time" if teach else "")
+        f"{plural(len(new_data.images('train')), 'new image')}, {replayed} old ones replayed"
+        + ("; distillation from the old weights takes about a third more time" if teach else "")
     )
     side = int(config.imgsz or base.overrides.get("imgsz") or 640)
     names = ("epochs", "patience", "batch", "device", "workers", "seed", "optimizer", "lr0", "freeze", *_WARMUP)
@@ -102,7 +107,7 @@ def finetune_detector(
     watched = {name: data for name, data in measurable.items() if data is not None and "valid" in data.splits}
     factor, tried = _choose_factor(before, run, watched, side, config)
     run.notes["interpolation"] = {"factor": factor, "tried": tried}
-    say(f"mixing factor {factor:g} between the old weights (0) and the finetuned ones (1)")
+    say(f"interpolation factor {factor:g} between the old weights (0) and the fine-tuned ones (1)")
     run.weights["best_ft"] = "weights/best_ft.pt"
     sets = {"new": new} | ({"old": old} if old else {})
     document = judge(before, run.path / "weights" / "best_ft.pt", sets, run.path)
@@ -115,8 +120,10 @@ def finetune_detector(
 
 
 def _teaching(base: Any, before: Path, config: FinetuneConfig, *, needed: bool) -> dict[str, Any]:
-    """ultralytics' options for learning from the old weights, where the head can. Raises :class:`ConfigError` for one that cannot
-    where nothing else keeps the old."""
+    """Return ultralytics' options for distillation from the old weights, if the head supports it.
+
+    Raises :class:`ConfigError` if it does not and nothing else protects old knowledge.
+    """
     from ultralytics.nn.modules.head import Detect
 
     if not config.distill:
@@ -125,14 +132,16 @@ def _teaching(base: Any, before: Path, config: FinetuneConfig, *, needed: bool) 
         return {"distill_model": str(before.resolve()), "dis": config.distill}
     if needed:
         raise ConfigError(
-            "these weights cannot teach: distillation needs a head of YOLO",
+            "these weights cannot act as a teacher: distillation needs a YOLO head",
             hint="give the old data with --replay, or set distill=0",
         )
     return {}
 
 
 def keep_features_as_they_are(trainer: Any) -> None:
-    """Teacher and student are one network, so their features are compared as they are, not through a learnt projection."""
+    """Compare features directly: teacher and student are the same network, so no learned projection
+    is needed.
+    """
     import torch
 
     wrapped = trainer.model
@@ -142,7 +151,9 @@ def keep_features_as_they_are(trainer: Any) -> None:
 
 
 def interpolate(before: Any, after: Any, factor: float) -> dict[str, Any]:
-    """``(1 - factor) * before + factor * after`` of two state dicts, running statistics too; counters are taken as after."""
+    """``(1 - factor) * before + factor * after`` of two state dicts, running statistics too;
+    counters are taken as after.
+    """
     mixed = {}
     for name, value in after.items():
         if value.dtype.is_floating_point:
@@ -155,7 +166,9 @@ def interpolate(before: Any, after: Any, factor: float) -> dict[str, Any]:
 def _choose_factor(
     before: Path, run: Run, sets: Mapping[str, YoloData], side: int, config: FinetuneConfig
 ) -> tuple[float, list[dict[str, float]]]:
-    """Write ``best_ft.pt`` of the best factor, and what each scored (mAP50-95) on the valid splits of ``sets``."""
+    """Write ``best_ft.pt`` with the best factor, and record the scores (mAP50-95) of each on the
+    valid splits of ``sets``.
+    """
     first = load_yolo(str(before)).model.float().state_dict()
     tuned_path = run.path / "weights" / "best.pt"
     second = load_yolo(str(tuned_path)).model.float().state_dict()
@@ -180,10 +193,11 @@ def _choose_factor(
 
 
 def best_factor(tried: Sequence[Mapping[str, float]], tolerance: float) -> float:
-    """Of scores by ``factor`` (0, the old weights, is among them) the factor to take: the most gained on ``new`` of those that
-    lose no more than ``tolerance`` points on ``old``; where all lose more, the one that loses least of what it gains.
+    """Choose the factor from scores by ``factor`` (0, the old weights, is among them).
 
-    Where ``old`` was not measured, the least factor with nine tenths of the most that was gained: nearer the old weights less is
+    It is the one that gains most on ``new`` among those losing at most ``tolerance`` points on
+    ``old``; if all lose more, the one that loses least relative to its gain. Without ``old``, it is
+    the smallest factor with nine tenths of the largest gain: nearer to the old weights, less is
     forgotten.
     """
     start = next(scores for scores in tried if scores["factor"] == 0)
@@ -214,7 +228,9 @@ def _validate(weights: Path, data: Path, side: int, run: Run) -> float:
 
 
 def _old_photos(new: YoloData, old: YoloData | None, config: FinetuneConfig) -> dict[str, list[Path]]:
-    """What is added to the new data: a sample of the old photos to train on, and the old validation set to watch."""
+    """Return the additions to the new data: a sample of old photos for training, and the old
+    validation set for monitoring.
+    """
     if old is None:
         return {"train": [], "valid": []}
     replayed: list[Path] = []
@@ -225,7 +241,9 @@ def _old_photos(new: YoloData, old: YoloData | None, config: FinetuneConfig) -> 
 
 
 def balanced_sample(images: Sequence[Path], count: int, seed: int) -> list[Path]:
-    """``count`` images (all, where there are fewer), taken from the classes in turn, rarest class first."""
+    """Return ``count`` images (all, if there are fewer), drawn from the classes in turn, rarest
+    class first.
+    """
     rng = random.Random(seed)
     by_class: dict[int, list[Path]] = {}
     for image in images:
@@ -248,18 +266,18 @@ def _same_classes(names: dict[int, str], *datasets: YoloData | None) -> None:
     for data in datasets:
         if data is not None and list(data.names.values()) != list(names.values()):
             raise DataError(
-                f"{data.path} has the classes {', '.join(data.names.values())}; the weights know {', '.join(names.values())}",
+                f"{data.path} has the classes {', '.join(data.names.values())}; the weights have {', '.join(names.values())}",
                 hint="`fashionrec fetch-dataset yolo:PATH` renumbers a dataset's classes by name",
             )
 
 
 def _same_pixels(pixels: dict[str, Any], *datasets: Path) -> None:
-    """A detector goes on seeing what it was trained on. Raises :class:`DataError`."""
+    """Require the pixel operations of the detector's training data. Raises :class:`DataError`."""
     for path in datasets:
         found = declared(path).get("pixels", {})
         if found != pixels:
             raise DataError(
                 f"the photos of {path} were prepared with {found or 'nothing'}, those the weights were trained on with"
                 f" {pixels or 'nothing'}",
-                hint="prepare them alike: `fashionrec fetch-dataset` with the same dataset.resize, imgsz and equalize",
+                hint="use `fashionrec fetch-dataset` with the same dataset.resize, imgsz and equalize",
             )

@@ -1,8 +1,8 @@
-"""Whether an export is still the detector that it was made of.
+"""Test whether an export still is the detector it was made from.
 
-The float32 graph is held against its checkpoint output by output (:func:`check`). A graph in half precision or 8 bits differs in
-every output, so it is held against the float32 one by its detections on real photos, and by the one evaluator where there are
-labels (:func:`judge`).
+The float32 graph is compared with its checkpoint output by output (:func:`check`). A graph in half
+precision or 8 bits differs in every output, so it is compared with the float32 one by its
+detections on real photos, and by the one evaluator if there are labels (:func:`judge`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from fashionrec.common.text import plural
 from fashionrec.detector.decode import decoder_for
 from fashionrec.detector.detect import Detector
 from fashionrec.detector.training.agreement import CONF
@@ -22,43 +23,47 @@ from fashionrec.detector.training.precision import HALF_MAX, HALF_ROOM
 from fashionrec.errors import Refused
 from fashionrec.models.bundle import Bundle
 
-#: Measures a detector on labelled photos: at least ``map50_95`` and ``map50``, shares of 1, and ``images``.
+#: Measures a detector on labelled photos: at least ``map50_95`` and ``map50``, 0 to 1, and
+#: ``images``.
 Measure = Callable[[Any], Mapping[str, Any]]
 
-#: What an export may differ by from its source: raw scores (0..1), and boxes in pixels of the input, where it scores.
+#: Maximum differences of an export from its source: raw scores (0..1), and boxes in pixels of the
+#: input, above a minimum score.
 MAX_SCORE = 1e-3
 MAX_PIXELS = 0.5
-#: Grey levels that the input may differ by (two resizes round differently), and the share of boxes that only one answers.
+#: Maximum grey levels by which inputs may differ (two resizers round differently), and the share of
+#: boxes without a counterpart.
 MAX_GREY = 3.0
 MAX_ALONE = 0.01
 _MATTERS = 0.05  # boxes of anchors below this score are noise
 _GRIDS = frozenset({"yolo", "efficientdet"})  # heads with a place for each anchor
-_LEAST = 10  # detections, or there is nothing to tell by
+_LEAST = 10  # fewer detections are inconclusive
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What detections may differ by: the least share of them that both find, the least mean IoU of those, and the most mean
-    difference of their scores."""
+    """Limits for detections: minimum share found by both, their minimum mean IoU, and their maximum
+    mean difference of scores.
+    """
 
     found: float
     iou: float
     score: float
 
 
-#: For int8, as measured on detectors trained here (docs/detectors.md): what loses less than a point of
-#: mAP50-95 keeps .99, .95 and .022; full 8-bit weights on a CPU without VNNI, which lose more, .98, .91 and .042; ranges of a
-#: wrong calibration .3 to .8, .8 and .16.
+#: For int8, measured on detectors trained here (docs/detectors.md): those that lose less than a
+#: point of mAP50-95 keep .99, .95 and .022; full 8-bit weights on a CPU without VNNI, which lose
+#: more, .98, .91 and .042; ranges of a wrong calibration .3 to .8, .8 and .16.
 BOUNDS = {"fp16": Bounds(0.99, 0.99, 0.005), "int8": Bounds(0.95, 0.93, 0.035)}
 _REMEDY = {
     "fp16": "export it as fp32",
-    "int8": "calibrate on more photos like those that it will be asked about (--images, --data), or export it as fp32",
+    "int8": "calibrate on more photos like those of your queries (--images, --data), or export it as fp32",
 }
-_MORE = "give more photos in which it finds garments (--images, --data)"
+_MORE = "give more photos with garments that it finds (--images, --data)"
 
 
 class SourceDetector(Detector):
-    """A checkpoint itself behind the serving plane's own preprocessing, decoding and NMS."""
+    """A checkpoint behind the serving plane's preprocessing, decoding and NMS."""
 
     def __init__(self, bundle: Bundle, reference: Callable[[Image.Image], np.ndarray]) -> None:
         super().__init__(bundle, conf=CONF, iou=0.6, max_garments=100, device="cpu")
@@ -69,7 +74,7 @@ class SourceDetector(Detector):
 
 
 def opened(bundle: Bundle) -> Detector:
-    """A bundle's detector as the gate asks it."""
+    """Open a bundle's detector for the test."""
     return Detector(bundle, conf=CONF, iou=0.6, max_garments=100, device="cpu")
 
 
@@ -79,10 +84,12 @@ def check(
     photos: Sequence[Image.Image],
     pixels: Callable[[Image.Image], np.ndarray] | None = None,
 ) -> dict[str, Any]:
-    """Compare an export with its source through the serving code; returns the figures. Raises :class:`Refused`.
+    """Compare an export with its source through the serving code; return the figures. Raises
+    :class:`Refused`.
 
-    The source gets its own library's letterboxed input, one photo at a time, so that a wrong scale, swapped channels, a
-    wrong letterbox and a batch that loses detections all show. ``pixels`` is that input: see :class:`Graph`.
+    The source gets its own library's letterboxed input, one photo at a time, so that a wrong scale,
+    swapped channels, a wrong letterbox and a batch that loses detections all show. ``pixels`` is
+    that input: see :class:`Graph`.
     """
     detector = opened(bundle)
     figures: dict[str, Any] = {"photos": len(photos)}
@@ -103,12 +110,12 @@ def check(
 def _anchor_by_anchor(
     bundle: Bundle, sources: Sequence[np.ndarray], answers: Sequence[np.ndarray], lonely: Sequence[np.ndarray]
 ) -> dict[str, Any]:
-    """Differences of heads with a place for each anchor: [4 + classes, anchors] a photo."""
+    """Compare heads with a place for each anchor: [4 + classes, anchors] per photo."""
     source, together, alone = np.stack(sources), np.stack(answers), np.stack(lonely)
     rows = 4 + len(bundle.spec["labels"])
     if source.shape != together.shape or together.shape[1] != rows:
         raise Refused(
-            f"the export answers {list(together.shape[1:])}, its source {list(source.shape[1:])}; {rows} rows are expected"
+            f"the export returns {list(together.shape[1:])}, its source {list(source.shape[1:])}; expected {plural(rows, 'row')}"
         )
     best = source[:, 4:].max(axis=1)
     matters = best > _least(best)
@@ -122,7 +129,7 @@ def _anchor_by_anchor(
 
 
 def _box_by_box(bundle: Bundle, sources: Sequence[np.ndarray], answers: Sequence[np.ndarray]) -> dict[str, Any]:
-    """Differences of heads that answer rows of boxes, as many as they like, in an order that rounding may change."""
+    """Compare heads that return any number of box rows, in an order that rounding may change."""
     decode, pairs = decoder_for(str(bundle.spec["head"])), Pairs()
     for source, answer in zip(sources, answers, strict=True):
         one, other = decode(source, -1.0, True), decode(answer, -1.0, True)
@@ -136,7 +143,9 @@ def _box_by_box(bundle: Bundle, sources: Sequence[np.ndarray], answers: Sequence
 
 
 def _least(scores: np.ndarray) -> float:
-    """From which score on boxes are compared: the surest count, however little was learnt."""
+    """Return the score from which boxes are compared: confident ones count, however little was
+    learned.
+    """
     return min(_MATTERS, float(scores.max(initial=0.0)) / 2)
 
 
@@ -144,19 +153,25 @@ def _within_limits(figures: Mapping[str, Any]) -> None:
     told = [
         ("scores differ by {:.2g}", figures["score_difference_max"], MAX_SCORE),
         ("boxes differ by {:.2g} pixels", figures["box_difference_px_max"], MAX_PIXELS),
-        ("its input differs by {:.2g} grey levels", figures.get("input_difference_max", 0.0), MAX_GREY),
-        ("{:.0f} boxes have no like", figures.get("boxes_alone", 0), MAX_ALONE * figures.get("boxes_compared", 0)),
+        ("inputs differ by {:.2g} grey levels", figures.get("input_difference_max", 0.0), MAX_GREY),
+        (
+            "{:.0f} boxes have no counterpart",
+            figures.get("boxes_alone", 0),
+            MAX_ALONE * figures.get("boxes_compared", 0),
+        ),
     ]
     wrong = [words.format(value) for words, value, most in told if not value <= most]
     batch, alone = figures["detections"], figures["detections_alone"]
     if batch != alone:
-        wrong.append(f"a batch finds {batch} garments, its photos alone {alone}")
+        wrong.append(f"a batch finds {plural(batch, 'garment')}, the same photos alone {alone}")
     if wrong:
-        raise Refused(f"the export does not agree with its source: {'; '.join(wrong)}", hint="please report this model")
+        raise Refused(f"the export does not match its source: {'; '.join(wrong)}", hint="please report this model")
 
 
 def same_input(detector: Detector, photos: Sequence[Image.Image], pixels: Callable[[Image.Image], np.ndarray]) -> float:
-    """By how many grey levels the serving code's input differs from the source's own, at most."""
+    """Return the maximum difference in grey levels between the serving code's input and the
+    source's own.
+    """
     std = np.array(detector.spec.std or (1.0, 1.0, 1.0))[:, None, None]
     theirs = np.stack([pixels(photo) for photo in photos])
     return float((np.abs(detector.inputs(photos) - theirs) * std * 255).max())
@@ -169,15 +184,15 @@ def judge(
     tolerance: float,
     largest: float = 0.0,
 ) -> None:
-    """Refuse an export by its figures: the ``agreement`` of its detections (:func:`agreement.compare`), and
-    the ``loss`` of mAP (:func:`map_loss`) where that was measured; both must hold.
+    """Refuse an export by its figures: the ``agreement`` of detections (:func:`agreement.compare`),
+    and the ``loss`` of mAP (:func:`map_loss`) if measured; both must pass.
 
-    ``tolerance`` is in points of mAP50-95; ``largest`` is the largest activation of a graph that is to be in half precision.
-    Raises :class:`Refused`, which says which figures are at fault.
+    ``tolerance`` is in points of mAP50-95; ``largest`` is the largest activation of a graph for
+    half precision. Raises :class:`Refused` with the figures that fail.
     """
     wrong = []
     if largest > HALF_MAX / HALF_ROOM:
-        wrong.append(f"activations reach {largest:.3g}, half precision ends at {HALF_MAX:.0f}")
+        wrong.append(f"activations reach {largest:.3g}, but half precision ends at {HALF_MAX:.0f}")
     if agreement and agreement["detections_exported"] != agreement["detections_exported_alone"]:
         wrong.append(
             f"batches find {agreement['detections_exported']} garments, their photos alone"
@@ -190,19 +205,23 @@ def judge(
         )
     few = agreement is not None and agreement["detections_source"] < _LEAST
     if agreement and few:
-        found = f"{agreement['detections_source']} garments in {agreement['photos_compared']} photos"
-        wrong.append(f"its source finds {found}: too few to tell")
+        found = (
+            f"{plural(agreement['detections_source'], 'garment')} in {plural(agreement['photos_compared'], 'photo')}"
+        )
+        wrong.append(f"its source finds {found}: too few to decide")
     elif agreement:
         wrong += _disagreements(BOUNDS[precision], agreement)
     if wrong:
         raise Refused(
-            f"the {precision} export does not agree with its source: {'; '.join(wrong)}",
+            f"the {precision} export does not match its source: {'; '.join(wrong)}",
             hint=_MORE if few else _REMEDY.get(precision, "please report this model"),
         )
 
 
 def map_loss(source: Detector, exported: Detector, measure: Measure) -> dict[str, Any]:
-    """mAP of both on the same labelled photos by the same evaluator, and the points of mAP50-95 lost (gains are negative)."""
+    """Measure the mAP of both on the same labelled photos by the same evaluator, and the points of
+    mAP50-95 lost (gains are negative).
+    """
     before, after = measure(source), measure(exported)
     return {
         "photos_labelled": int(after["images"]),
@@ -217,8 +236,8 @@ def map_loss(source: Detector, exported: Detector, measure: Measure) -> dict[str
 def _disagreements(bounds: Bounds, figures: Mapping[str, Any]) -> list[str]:
     both, iou, score = figures["found_by_both"], figures["iou_mean"], figures["score_difference_mean"]
     told = [
-        (f"{both:.1%} of the garments are found by both (least {bounds.found:.0%})", both >= bounds.found),
-        (f"their boxes overlap by {iou:.3f} (least {bounds.iou:g})", iou >= bounds.iou),
-        (f"their scores differ by {score:.3f} (most {bounds.score:g})", score <= bounds.score),
+        (f"{both:.1%} of the garments are found by both (minimum {bounds.found:.0%})", both >= bounds.found),
+        (f"their mean IoU is {iou:.3f} (minimum {bounds.iou:g})", iou >= bounds.iou),
+        (f"their scores differ by {score:.3f} (maximum {bounds.score:g})", score <= bounds.score),
     ]
     return [words for words, good in told if not good]

@@ -1,8 +1,9 @@
-"""Devices to train on, and training on several GPUs.
+"""Training devices, and training on several GPUs.
 
-ultralytics then starts a process for each GPU, and only the trainer's class, settings, model and callbacks travel there. So the
-process that began the run trains nothing itself: it watches ``results.csv``. What these processes print goes into the run's log,
-and the run's folder stays (ultralytics would remove it first).
+ultralytics starts a process per GPU, to which only the trainer's class, settings, model and
+callbacks travel. So the process that began the run does not train: it watches ``results.csv``.
+Output of the other processes goes into the run's log, and the run's folder stays (ultralytics would
+remove it first).
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ from fashionrec.detector.training.ultra import quiet
 from fashionrec.errors import ConfigError, FashionrecError, MissingExtra
 from fashionrec.models.runs import lock_handles
 
-_EVERY = 1.0  # seconds between two looks at results.csv
+_EVERY = 1.0  # seconds between checks of results.csv
 
 
 def check_device(device: Any) -> int:
-    """How many devices ``device`` names, as ultralytics reads it: ``cpu``, 0, ``0,1``, [0, 1], -1, or None for its choice.
+    """Return how many devices ``device`` names, as ultralytics reads it: ``cpu``, 0, ``0,1``, [0,
+    1], -1, or None for its choice.
 
-    Raises :class:`ConfigError` for one that is not here, :class:`MissingExtra` where several need a package.
+    Raises :class:`ConfigError` for a missing device, :class:`MissingExtra` if several need a
+    package.
     """
     import torch
     from ultralytics.utils.torch_utils import parse_device, select_device
@@ -39,7 +42,7 @@ def check_device(device: Any) -> int:
     except (ValueError, RuntimeError):
         gpus = torch.cuda.device_count()
         seen = f"torch sees {gpus or 'no'} GPU{'' if gpus == 1 else 's'}"
-        raise ConfigError(f"there is no device={device}: {seen}", hint="device=cpu, or leave it out") from None
+        raise ConfigError(f"no such device={device}: {seen}", hint="device=cpu, or omit it") from None
     count = len(named.split(",")) if named else 1
     if count > 1 and importlib.util.find_spec("cloudpickle") is None:
         raise MissingExtra("training on several GPUs needs cloudpickle", hint="pip install cloudpickle")
@@ -47,17 +50,19 @@ def check_device(device: Any) -> int:
 
 
 def launch(trainer: Any, log: Path) -> None:
-    """Train on a trainer's GPUs, a process each. Raises :class:`FashionrecError` if one of them fails."""
+    """Train on a trainer's GPUs, one process each. Raises :class:`FashionrecError` if one of them
+    fails.
+    """
     from ultralytics.utils import dist
     from ultralytics.utils.torch_utils import unset_deterministic
 
-    trainer.args.rect = False  # as ultralytics does, with a warning: its order of photos would not be shared
+    trainer.args.rect = False  # as ultralytics does, with a warning: its order of photos would differ between processes
     resume, trainer.resume = trainer.resume, True  # otherwise the run's folder is removed
     file = None
     try:
         command, file = dist.generate_ddp_command(trainer)
         with log.open("ab") as stream:
-            # if this process is killed, they train on, and the run is theirs
+            # if this process is killed, they continue, and own the run
             held = lock_handles(Path(trainer.save_dir))
             # `python -m` would look into the working folder first
             environment = {**os.environ, "PYTHONSAFEPATH": "1", "YOLO_OFFLINE": "true"}
@@ -68,12 +73,14 @@ def launch(trainer: Any, log: Path) -> None:
         if file is not None:
             dist.ddp_cleanup(trainer, str(file))
     if done.returncode:
-        raise FashionrecError(f"the training on device={trainer.args.device} ended with code {done.returncode}")
+        raise FashionrecError(f"training on device={trainer.args.device} ended with exit code {done.returncode}")
 
 
 @contextlib.contextmanager
 def watched(results: Path, tell: Callable[[int], None]) -> Iterator[None]:
-    """Call ``tell`` with the last epoch that the ``results.csv`` of other processes has, each time that it changes."""
+    """Call ``tell`` with the last epoch in the ``results.csv`` of other processes, each time it
+    changes.
+    """
     stop = threading.Event()
     told = last_epoch(results)
 
@@ -99,7 +106,7 @@ def watched(results: Path, tell: Callable[[int], None]) -> Iterator[None]:
 
 
 def last_epoch(results: Path) -> int:
-    """The last epoch of a ``results.csv``, 0 where it has none."""
+    """Return the last epoch of a ``results.csv``, 0 without any."""
     try:
         with results.open(encoding="utf-8", newline="") as file:
             epochs = [row[0].strip() for row in csv.reader(file) if row]

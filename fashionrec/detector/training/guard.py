@@ -1,11 +1,14 @@
-"""What ultralytics does with files of others, exchanged for what is safe. Training plane.
+"""Replace ultralytics' unsafe handling of untrusted files. Training plane.
 
-Installed once for the process by :func:`ultra.load_ultralytics`; ultralytics has no other door to it:
+Installed once per process by :func:`ultra.load_ultralytics`, by patching, since ultralytics has no
+API for it:
 
-- checkpoints are read by :mod:`fashionrec.detector.training.pickles`, wherever ultralytics reads one;
-- ``labels.cache`` in a data set is neither read (it is a pickle) nor written: labels that were scanned are kept in memory;
-- ``x.npy`` beside a photo is neither taken for it nor written or removed there: ``cache=disk`` keeps them in the run;
-- a JPEG without its end is not rewritten in the data set.
+- checkpoints are read by :mod:`fashionrec.detector.training.pickles`;
+- ``labels.cache`` in a dataset is neither read (it is a pickle) nor written: scanned labels are
+  kept in memory;
+- ``x.npy`` next to a photo is neither used nor written or removed there: ``cache=disk`` keeps them
+  in the run;
+- a truncated JPEG is not rewritten in the dataset.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from typing import Any
 
 from fashionrec.errors import MissingExtra, ModelError
 
-#: Functions of ultralytics that are exchanged, and by what of this module.
+#: Functions of ultralytics that are replaced, and their replacements in this module.
 _EXCHANGED = {
     "ultralytics.nn.tasks": {"torch_safe_load": "_load_checkpoint", "torch_load": "_load", "SAFE_LOAD": "_SAFE"},
     "ultralytics.utils.torch_utils": {"torch_load": "_load"},
@@ -29,14 +32,16 @@ _EXCHANGED = {
     "ultralytics.data.utils": {"_replace_image": "_read_whole"},
 }
 _SAFE = True
-#: Labels that this process has scanned, by the place where ultralytics would have written them.
+#: Labels scanned by this process, by the path where ultralytics would have written them.
 _labels: dict[str, dict[str, Any]] = {}
-#: Where ``cache=disk`` keeps pixels; nowhere but while a run is trained.
+#: Folders in which ``cache=disk`` keeps pixels; only set while a run is trained.
 _pixels: list[Path] = []
 
 
 def install() -> None:
-    """Exchange the functions. Safe to call often. Raises :class:`MissingExtra` for an ultralytics that lacks one of them."""
+    """Replace the functions; can be called repeatedly. Raises :class:`MissingExtra` if ultralytics
+    lacks one of them.
+    """
     import ultralytics
     from ultralytics.data.base import BaseDataset
 
@@ -47,7 +52,7 @@ def install() -> None:
         for name in names:
             if not hasattr(modules[module], name):
                 raise MissingExtra(
-                    f"ultralytics {ultralytics.__version__} cannot be kept from running what is in a checkpoint or a data set",
+                    f"ultralytics {ultralytics.__version__} cannot be prevented from executing code in checkpoints and datasets",
                     hint="pip install -U 'fashionrec[train]'",
                 )
     for module, names in _EXCHANGED.items():
@@ -58,7 +63,7 @@ def install() -> None:
 
 @contextlib.contextmanager
 def pixels_in(folder: Path) -> Iterator[None]:
-    """Have ``cache=disk`` keep its pixels in ``folder`` for the data sets that are made meanwhile."""
+    """Make ``cache=disk`` keep its pixels in ``folder`` for datasets created meanwhile."""
     _pixels.append(folder)
     try:
         yield
@@ -73,7 +78,7 @@ def _load(path: Any, map_location: Any = "cpu", **_: Any) -> Any:
 
 
 def _load_checkpoint(weight: Any, safe_only: Any = None) -> tuple[dict[str, Any], str]:  # noqa: ARG001
-    """As ultralytics' function of this name: a checkpoint and its file, which is fetched where it is one of the published."""
+    """Load a checkpoint like ultralytics' function of this name; published files are downloaded."""
     from ultralytics.utils.downloads import attempt_download_asset
 
     file = str(attempt_download_asset(weight))
@@ -83,7 +88,7 @@ def _load_checkpoint(weight: Any, safe_only: Any = None) -> tuple[dict[str, Any]
     if not hasattr(checkpoint.get("ema") or checkpoint.get("model"), "state_dict"):
         raise ModelError(
             f"{file} is not a checkpoint of ultralytics: it has no model, only tensors or settings",
-            hint="tensors without their architecture cannot be used; save the model with ultralytics' own save()",
+            hint="tensors without their architecture are unusable; save the model with ultralytics' own save()",
         )
     if checkpoint.get("modelopt"):
         raise ModelError(f"{file} was trained for quantization by modelopt, which is not supported")
@@ -91,7 +96,7 @@ def _load_checkpoint(weight: Any, safe_only: Any = None) -> tuple[dict[str, Any]
 
 
 def _scanned(path: Path) -> dict[str, Any]:
-    return copy.deepcopy(_labels[str(path)])  # a KeyError has ultralytics scan the labels
+    return copy.deepcopy(_labels[str(path)])  # on KeyError ultralytics scans the labels
 
 
 def _keep_scanned(_prefix: str, path: Path, labels: dict[str, Any], version: str) -> None:
@@ -100,10 +105,12 @@ def _keep_scanned(_prefix: str, path: Path, labels: dict[str, Any], version: str
 
 
 def _set_pixel_files(dataset: Any, files: Sequence[Path]) -> None:
-    folder = _pixels[-1] if _pixels else Path(os.devnull)  # below which nothing can be
+    folder = _pixels[-1] if _pixels else Path(os.devnull)  # under which nothing can exist
     dataset._npy_files = [folder / f"{hashlib.sha256(os.fsencode(file)).hexdigest()}.npy" for file in files]
 
 
 def _read_whole(_path: Any, write: Any) -> None:
-    """Have a JPEG without its end decoded, which fails where more than the end is missing; write nothing beside it."""
+    """Decode a truncated JPEG, which fails if more than the end is missing, without
+    rewriting it.
+    """
     write(os.devnull)

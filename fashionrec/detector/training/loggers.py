@@ -1,9 +1,9 @@
-"""Where a training's curves go beside its own folder: TensorBoard, MLflow, Weights & Biases; those that were asked for, no other.
+"""Report training curves to TensorBoard, MLflow or Weights & Biases, if requested.
 
-ultralytics has a callback for each and decides by its settings which to use; by default it uses what it finds installed. Here
-they are switched for one training. TensorBoard's and W&B's files lie in the run's folder. MLflow's go where
-``MLFLOW_TRACKING_URI`` says, else to ``mlflow.db`` and ``mlflow/`` beside the runs. W&B sends them to its server unless
-``WANDB_MODE=offline``.
+ultralytics has a callback for each and decides by its settings which to use, by default all that
+are installed. Here they are switched per training. Files of TensorBoard and W&B lie in the run's
+folder. MLflow writes to ``MLFLOW_TRACKING_URI``, otherwise to ``mlflow.db`` and ``mlflow/`` next to
+the runs. W&B uploads unless ``WANDB_MODE=offline``.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any
 
 from fashionrec.errors import FashionrecError, MissingExtra
 
-#: The projects' name in MLflow and W&B.
+#: Project name in MLflow and W&B.
 PROJECT = "fashionrec"
-#: Every service that ultralytics would report to.
+#: All services that ultralytics could report to.
 SWITCHES = ("clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")
 _PLATFORM_KEY = "ULTRALYTICS_API_KEY"
 
@@ -35,9 +35,10 @@ def need_loggers(names: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def switched(names: Sequence[str]) -> Iterator[None]:
-    """ultralytics' settings with exactly these services on, for the moment in which a trainer reads them.
+    """Enable exactly these services in ultralytics' settings while a trainer reads them.
 
-    Its own platform, which it uses wherever it finds a key, is off. Nothing is written to its settings file.
+    Its own platform, which it uses if it finds a key, is off. Nothing is written to its settings
+    file.
     """
     from ultralytics.utils import SETTINGS
 
@@ -57,7 +58,9 @@ def switched(names: Sequence[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def places(names: Sequence[str], runs: Path) -> Iterator[None]:
-    """Tell the services where to write, for what the environment leaves open; ``runs`` is the folder of all runs."""
+    """Set default locations of the services unless the environment does; ``runs`` is the folder of
+    all runs.
+    """
     added: list[str] = []
 
     def offer(name: str, value: str) -> None:
@@ -73,7 +76,7 @@ def places(names: Sequence[str], runs: Path) -> Iterator[None]:
                     offer("MLFLOW_TRACKING_URI", f"sqlite:///{(runs / 'mlflow.db').resolve()}")
                     _experiment_beside(runs)
                 offer("MLFLOW_EXPERIMENT_NAME", PROJECT)
-            if "wandb" in names:  # without a key it would ask for one, where nobody sees the question
+            if "wandb" in names:  # without a key it would prompt for one where nobody sees it
                 sys.stdin = stack.enter_context(Path(os.devnull).open(encoding="utf-8"))
             yield
     finally:
@@ -83,7 +86,9 @@ def places(names: Sequence[str], runs: Path) -> Iterator[None]:
 
 
 def started(trainer: Any, names: Sequence[str]) -> None:
-    """Raise :class:`FashionrecError` unless a trainer's services began: ultralytics only warns of one that did not."""
+    """Raise :class:`FashionrecError` unless a trainer's services started: ultralytics
+    only warns.
+    """
     module = "ultralytics.utils.callbacks.tensorboard"
     silent = []
     if "tensorboard" in names and getattr(importlib.import_module(module), "WRITER", None) is None:
@@ -91,13 +96,11 @@ def started(trainer: Any, names: Sequence[str]) -> None:
     if "mlflow" in names and not getattr(trainer, "_mlflow_active", False):
         silent.append("mlflow")
     if silent:
-        raise FashionrecError(
-            f"{' and '.join(silent)} cannot be written to", hint="train.log in the run's folder says why"
-        )
+        raise FashionrecError(f"cannot write to {' and '.join(silent)}", hint="see train.log in the run's folder")
 
 
 def _experiment_beside(runs: Path) -> None:
-    """MLflow would put the files of an experiment into the working directory."""
+    """Keep MLflow from putting files of an experiment into the working directory."""
     import mlflow
 
     mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])

@@ -1,7 +1,8 @@
-"""Names of ultralytics' detectors: which its package knows, which it can fetch, and the nearest to a misspelt one.
+"""Names of ultralytics' detectors: those in its package, those it can download, and the nearest to
+a misspelt one.
 
-A name ending in ``.pt`` is a checkpoint, one ending in ``.yaml`` an architecture to train from scratch, and a name without
-either is a checkpoint, as for ``yolo``: ``yolov8l`` is ``yolov8l.pt``.
+A name ending in ``.pt`` is a checkpoint, one ending in ``.yaml`` an architecture to train from
+scratch, and a name without either is a checkpoint, as in ``yolo``: ``yolov8l`` is ``yolov8l.pt``.
 """
 
 from __future__ import annotations
@@ -17,18 +18,20 @@ from fashionrec.config import config_dir, is_bare, nearest
 from fashionrec.errors import ModelError
 
 _SUFFIXES = (".pt", ".yaml", ".yml")
-#: What the package's other models have in their names: other tasks, and detectors that read text.
+#: Name parts of the package's other models: other tasks, and open-vocabulary detectors.
 _OTHER = re.compile(
     r"-(cls|seg|pose|obb|sem|depth|reid|world|worldv2|oiv7|objv1|grayscale)\b|^(yoloe|yolo_nas|.*sam)", re.I
 )
 
 
 def model_file(model: str) -> str:
-    """What ultralytics is to load for ``model``: a file that is here, or a name that its package knows.
+    """Return what ultralytics should load for ``model``: an existing file, or a name in its
+    package.
 
-    A name without a folder (``yolov8l.yaml``) is one of ours or of the package before it is a file of the working folder; a
-    checkpoint (``yolov8l.pt``) is the file of the working folder before it is one that can be fetched; a path is a path.
-    Nothing is loaded or fetched. Raises :class:`ModelError` that names the nearest real one.
+    A bare architecture name (``yolov8l.yaml``) means ours or the package's before a file in the
+    working folder; a bare checkpoint (``yolov8l.pt``) means the file in the working folder before a
+    download; a path is a path. Nothing is loaded or downloaded. Raises :class:`ModelError` with the
+    nearest existing name.
     """
     path = Path(model)
     bare = is_bare(model)
@@ -44,36 +47,40 @@ def model_file(model: str) -> str:
     if path.suffix in (".yaml", ".yml"):
         if not bare:
             return str(_shipped(path))
-        raise ModelError(f"there is no architecture {model}", hint=_hint(name))
+        raise ModelError(f"unknown architecture {model}", hint=_hint(name))
     stem = path.stem if path.suffix == ".pt" else name
     if f"{stem}.pt" in checkpoints():
         return str(path.with_name(f"{stem}.pt"))
     if path.suffix == ".pt" and not bare:
-        raise ModelError(f"no checkpoint at {model}", hint=_hint(name))
+        raise ModelError(f"no such checkpoint: {model}", hint=_hint(name))
     if f"{stem}.yaml" in architectures():
         raise ModelError(
             f"no weights of {stem} are published", hint=f"train it from scratch: {shell_word(f'{stem}.yaml')}"
         )
     if path.suffix != ".pt" and path.is_file():
-        raise ModelError(f"{model} is neither a checkpoint (.pt) nor a model's YAML", hint="for example yolov8l.pt")
-    raise ModelError(f"there is no model {model}", hint=_hint(name))
+        raise ModelError(f"{model} is neither a checkpoint (.pt) nor a model YAML", hint="for example yolov8l.pt")
+    raise ModelError(f"unknown model {model}", hint=_hint(name))
 
 
 def model_note(model: str) -> str:
-    """What to tell about a bare name that a file of the working folder has too: which of them is meant. Empty for others."""
+    """Return a note on which one a bare name means, if the working folder has a file of that name
+    too; otherwise an empty text.
+    """
     path = Path(model)
     if not is_bare(model):
         return ""
     if path.suffix in (".yaml", ".yml") and path.exists() and known_yaml(path) is not None:
-        return f"{model} is the architecture of that name; the file in this folder is ./{model}"
+        return f"using the architecture {model}; the file in this folder is ./{model}"
     weights = path if path.suffix == ".pt" else Path(f"{model}.pt")
     if weights.suffix == ".pt" and weights.is_file() and (weights == path or weights.name in checkpoints()):
-        return f"{weights} is the file in this folder"
+        return f"using {weights} from the working folder"
     return ""
 
 
 def is_known(model: str) -> bool:
-    """Whether a bare name is an architecture or a published checkpoint, whatever lies in the working folder."""
+    """Return whether a bare name is an architecture or a published checkpoint, whatever the working
+    folder contains.
+    """
     path = Path(model)
     if not is_bare(model) or path.suffix == ".pt":
         return False
@@ -81,16 +88,18 @@ def is_known(model: str) -> bool:
 
 
 def _all_sizes(path: Path) -> Path:
-    """The package's file for an architecture: one for all sizes, ``yolov8.yaml`` for ``yolov8l.yaml``."""
+    """Return the package's file for an architecture: one for all sizes, ``yolov8.yaml`` for
+    ``yolov8l.yaml``.
+    """
     yaml = path.with_suffix(".yaml").name
     for name in (yaml, re.sub(r"^(yolov?\d+)[a-z]", r"\1", yaml)):
         if found := sorted((_package() / "cfg" / "models").rglob(glob.escape(name))):
             return found[0]
-    raise ModelError(f"there is no architecture {path.name}", hint=_hint(path.name))
+    raise ModelError(f"unknown architecture {path.name}", hint=_hint(path.name))
 
 
 def known_yaml(path: Path) -> Path | None:
-    """The file of a bare YAML's name: ours, or the package's; None for a name that neither has."""
+    """Return the file of a bare YAML name: ours, or the package's; None for other names."""
     ours = config_dir() / "models" / path.name
     if ours.is_file():
         return ours
@@ -99,7 +108,9 @@ def known_yaml(path: Path) -> Path | None:
 
 @cache
 def architectures() -> tuple[str, ...]:
-    """Names of the detectors' YAML files in the installed package, those of every size: ``yolo11n.yaml``, ``rtdetr-l.yaml``."""
+    """Return the names of the detectors' YAML files in the installed package, in every size:
+    ``yolo11n.yaml``, ``rtdetr-l.yaml``.
+    """
     found = set()
     for file in (_package() / "cfg" / "models").rglob("*.yaml"):
         if _OTHER.search(file.stem):
@@ -113,7 +124,7 @@ def architectures() -> tuple[str, ...]:
 
 
 def checkpoints() -> tuple[str, ...]:
-    """Names of the detectors' pretrained checkpoints that the installed package can fetch."""
+    """Return the names of pretrained detectors that the installed package can download."""
     from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 
     return tuple(sorted(name for name in GITHUB_ASSETS_NAMES if name.endswith(".pt") and not _OTHER.search(name[:-3])))
@@ -130,14 +141,16 @@ def _hint(name: str) -> str:
 
 def _package() -> Path:
     spec = importlib.util.find_spec("ultralytics")
-    assert spec is not None  # who asks for names has loaded it
+    assert spec is not None  # callers have imported it
     assert spec.submodule_search_locations is not None
     return Path(spec.submodule_search_locations[0])
 
 
 def _shipped(path: Path) -> Path:
-    """``configs/models/x.yaml`` also where the working directory is elsewhere and the package is installed."""
+    """Return ``configs/models/x.yaml`` also from other working directories and
+    installed packages.
+    """
     candidate = config_dir() / "models" / path.name
     if candidate.exists():
         return candidate
-    raise ModelError(f"no model at {path}", hint="a path, or one of ultralytics' own such as yolov8n.yaml")
+    raise ModelError(f"no such model: {path}", hint="give a path, or a name of ultralytics such as yolov8n.yaml")

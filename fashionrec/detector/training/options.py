@@ -1,4 +1,6 @@
-"""Values of ultralytics' options, checked before a run begins: some it refuses late, some never."""
+"""Check values of ultralytics' options before a run begins: it refuses some late, and
+some never.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from fashionrec.detector.training.names import model_file
 from fashionrec.errors import ConfigError, ModelError
 
 OPTIMIZERS = ("SGD", "MuSGD", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSProp", "auto")
-#: Options that are one of a few words; True and False count where they are among them.
+#: Options with a few allowed words, including True and False where listed.
 WORDS: dict[str, tuple[object, ...]] = {
     "optimizer": OPTIMIZERS,
     "cache": (True, False, "ram", "disk"),
@@ -19,7 +21,7 @@ WORDS: dict[str, tuple[object, ...]] = {
     "compile": (True, False, "default", "reduce-overhead", "max-autotune-no-cudagraphs"),
     "split": ("train", "val", "test"),
 }
-#: Options that are a number within bounds, beyond what ultralytics checks.
+#: Options with numeric bounds beyond those that ultralytics checks.
 BOUNDS: dict[str, tuple[float, float]] = {
     "degrees": (0, 180),
     "shear": (0, 90),
@@ -36,7 +38,9 @@ BOUNDS: dict[str, tuple[float, float]] = {
 
 
 def check_options(settings: dict[str, Any]) -> None:
-    """Raise :class:`ConfigError` for a value that ultralytics would refuse, or take and not understand; one line, the first."""
+    """Raise :class:`ConfigError` for the first value that ultralytics would refuse or
+    misinterpret.
+    """
     from ultralytics.cfg import get_cfg
 
     given = {name: value for name, value in settings.items() if name != "device"}
@@ -58,7 +62,9 @@ def check_options(settings: dict[str, Any]) -> None:
 
 
 def augmentation(about: dict[str, Any]) -> dict[str, float]:
-    """The flips and rotation that a dataset asks for, as ultralytics' options; none where it holds augmented copies."""
+    """Return the flips and rotation that a dataset requests, as ultralytics' options; none if it
+    contains augmented copies.
+    """
     asked = about.get("augment") or {}
     if asked.get("mode") == "fly":
         return {name: float(asked[name]) for name in ("fliplr", "flipud", "degrees")}
@@ -72,14 +78,14 @@ def _check_word(name: str, value: object, words: tuple[object, ...]) -> None:
     if same or (name == "optimizer" and str(value).lower() in [str(word).lower() for word in words]):
         return
     named = [str(word).lower() if isinstance(word, bool) else str(word) for word in words if word is not None]
-    raise ConfigError(f"{name}={value} is none of {', '.join(named)}", hint=nearest(str(value), named))
+    raise ConfigError(f"{name}={value} is not one of {', '.join(named)}", hint=nearest(str(value), named))
 
 
 def _batch(name: str, value: Any) -> None:
     if not (value == -1 or (isinstance(value, int) and value >= 1) or 0 < value < 1):
         raise ConfigError(
-            f"{name}={value} is no number of photos",
-            hint="16; -1 for what fits a GPU; 0.7 for that share of its memory",
+            f"{name}={value} is not a number of photos",
+            hint="16; -1 for as many as fit on the GPU; 0.7 for that share of its memory",
         )
 
 
@@ -98,7 +104,7 @@ def _checkpoint(name: str, value: Any) -> None:
 def _numbers(name: str, value: Any) -> None:
     numbers = value if isinstance(value, list) else [value]
     if not all(type(number) is int and number >= 0 for number in numbers):
-        raise ConfigError(f"{name}={value} is no number or list of numbers", hint=f"{name}=10 or {name}=[0,1,2]")
+        raise ConfigError(f"{name}={value} is not a number or list of numbers", hint=f"{name}=10 or {name}=[0,1,2]")
 
 
 def _layers(name: str, value: Any) -> None:

@@ -1,7 +1,7 @@
-"""Two answers to one photo, compared box by box: for heads whose boxes differ in number and order from run to run.
+"""Compare two outputs for one photo box by box, for heads whose boxes vary in number and order.
 
-A two-stage detector chooses its proposals by NMS: where two runtimes round a score differently, a box more or less is answered.
-What both answer must agree; a few that only one answers may be.
+A two-stage detector chooses its proposals by NMS: if two runtimes round a score differently, they
+return a box more or less. Common boxes must agree; a few may have no counterpart.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from fashionrec.detector.decode import Detections
 
 @dataclass
 class Pairs:
-    """Differences of the boxes that have their like in the other answer, and how many of ``boxes`` have none."""
+    """Differences of boxes with a counterpart in the other output, and how many of ``boxes`` have
+    none.
+    """
 
     score: float = 0.0
     pixels: float = 0.0
@@ -23,8 +25,10 @@ class Pairs:
     alone: int = 0
 
     def add(self, source: Detections, ours: Detections, least: float, pixels: float, score: float) -> None:
-        """Pair what scores at least ``least`` in either answer with its like in the other: of the same class, no corner further
-        than ``pixels``, no score further than ``score``."""
+        """Pair boxes scoring at least ``least`` in either output with their counterparts.
+
+        A counterpart has the same class, corners within ``pixels``, and a score within ``score``.
+        """
         for some, others in ((source, ours), (ours, source)):
             wanted = some.take(np.flatnonzero(some.scores > least))
             self.boxes += len(wanted)

@@ -1,10 +1,11 @@
-"""Checkpoints of ultralytics (``.pt``) without running what is in them. Training plane.
+"""Read checkpoints of ultralytics (``.pt``) without executing anything in them. Training plane.
 
-A ``.pt`` is a pickle: a list of instructions that may call any function. It is read with ``torch.load(weights_only=True)``,
-whose interpreter calls nothing but what it is allowed, and the allow-list is ours: the layers of torch and ultralytics, and
-a few types of plain data. A layer is made as ``copy`` makes one, by filling a blank instance: no constructor is called, so
-that nothing is built, opened or fetched by arguments of the checkpoint's choice. (ultralytics' own ``ULTRALYTICS_SAFE_LOAD``
-lets a checkpoint call the constructors.)
+A ``.pt`` is a pickle: a list of instructions that may call any function. It is read with
+``torch.load(weights_only=True)``, whose interpreter only calls what is allowed, and the allow-list
+is ours: the layers of torch and ultralytics, and a few types of plain data. A layer is created as
+``copy`` does, by filling a blank instance: no constructor is called, so that nothing is built,
+opened or downloaded by the checkpoint's arguments. (ultralytics' own ``ULTRALYTICS_SAFE_LOAD`` lets
+a checkpoint call constructors.)
 """
 
 from __future__ import annotations
@@ -27,31 +28,33 @@ from torch import nn
 from fashionrec.common.files import sha256_file
 from fashionrec.errors import ModelError
 
-#: Modules whose layers a checkpoint may hold, and those below them.
+#: Modules whose layers a checkpoint may contain, and their submodules.
 _LAYERS = ("torch.nn.modules", "ultralytics.nn.modules")
-#: Modules whose classes it may hold: models, and what a training keeps with them.
+#: Modules whose classes it may contain: models, and data of a training.
 _MODELS = ("ultralytics.nn.tasks", "ultralytics.nn.distill_model", "ultralytics.utils.loss", "ultralytics.utils.tal")
-#: Names of earlier versions, and what they are called now.
+#: Old names, and their present ones.
 _RENAMED = {
     "ultralytics.nn.modules.block.Silence": "torch.nn.modules.linear.Identity",
     "ultralytics.nn.tasks.YOLOv10DetectionModel": "ultralytics.nn.tasks.DetectionModel",
     "ultralytics.utils.loss.v10DetectLoss": "ultralytics.utils.loss.E2EDetectLoss",
 }
-_SHOWN = 5  # names that a message lists
-#: Globals that torch itself allows, as far as checkpoints of models have them.
+_SHOWN = 5  # names listed in a message
+#: Globals that torch itself allows and that checkpoints of models contain.
 _HARMLESS = re.compile(
     r"torch\._utils\._rebuild_\w+|torch\.\w+Storage|torch\.nn\.parameter\.Parameter|torch\.(Size|device|Tensor)"
     r"|collections\.OrderedDict|(__builtin__|builtins)\.set|_codecs\.encode"
 )
-_LOOKED_AT = 16 << 20  # bytes of a pickle that is refused, for its globals
+_LOOKED_AT = 16 << 20  # bytes of a refused pickle that are searched for globals
 
-#: sha256 of the files that the user said to run (:func:`trusting`).
+#: sha256 of files that the user told to execute (:func:`trusting`).
 _trusted: set[str] = set()
 
 
 @contextlib.contextmanager
 def trusting(path: Path) -> Iterator[None]:
-    """Load one file, and copies of it, as a full pickle for a while: the user named it and said that it may run."""
+    """Load one file, and copies of it, as a full pickle for a while, because the user named and
+    trusted it.
+    """
     digest = sha256_file(path)
     _trusted.add(digest)
     try:
@@ -61,23 +64,26 @@ def trusting(path: Path) -> Iterator[None]:
 
 
 def is_trusted(path: Path) -> bool:
-    """Whether a file is one that the user said may run."""
+    """Return whether the user trusted a file."""
     return bool(_trusted) and path.is_file() and sha256_file(path) in _trusted
 
 
 def load_pickle(path: Path, map_location: Any = "cpu") -> Any:
-    """What is in a ``.pt``. Raises :class:`ModelError` that names the globals of a file with others than layers and data."""
+    """Load a ``.pt``. Raises :class:`ModelError` with the globals of a file that has more than
+    layers and data.
+    """
     if is_trusted(path):
         return torch.load(path, map_location=map_location, weights_only=False)
     _check_archive(path)
     try:
         needed = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception as error:  # likewise below: a pickle that is none may fail in any way
+    except Exception as error:  # also below: an invalid pickle may fail in any way
         raise _unreadable(path, error, _globals(path)) from None
     known = {name: found for name in needed if (found := _allowed(name)) is not None}
     if foreign := sorted(set(needed) - set(known)):
         raise ForeignCode(path, foreign)
-    # A blank stands for a layer by its name; the layer itself must be known too, by a name that no pickle can have.
+    # A blank stands for a layer by its name; the layer itself must be allowed too, by a name that
+    # no pickle can have.
     entries: list[Any] = [(found, name) for name, found in known.items()]
     entries += [(found.layer, f"{id(found)}\n{name}") for name, found in known.items() if isinstance(found, _Blank)]
     if "numpy.dtype" in needed:
@@ -94,33 +100,33 @@ def load_pickle(path: Path, map_location: Any = "cpu") -> Any:
 
 
 class ForeignCode(ModelError):
-    """A checkpoint that would call what is not on the list: ``names``."""
+    """A checkpoint with globals that are not allowed: ``names``."""
 
     def __init__(self, path: Path, names: Sequence[str]) -> None:
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
         super().__init__(
-            f"{path} holds code, not only a model: loading it would call {', '.join(names[:_SHOWN])}{more}",
-            hint="if you know who made it, train, finetune and export run what is in it with --trust-pickle",
+            f"{path} contains code, not only a model: loading it would call {', '.join(names[:_SHOWN])}{more}",
+            hint="if you trust its author, train, finetune and export execute it with --trust-pickle",
         )
 
 
 class _Blank:
-    """A layer's class while a checkpoint is read: it can be filled, and not called."""
+    """A layer's class while a checkpoint is read: it can be filled, but not called."""
 
     def __init__(self, layer: Any) -> None:
         self.layer = layer
-        self.__dict__["__new__"] = lambda _: object.__new__(layer)  # what the interpreter calls for a new instance
+        self.__dict__["__new__"] = lambda _: object.__new__(layer)  # called by the interpreter for a new instance
 
     def __call__(self, *_: Any) -> None:
         raise _Called(f"{self.layer.__module__}.{self.layer.__qualname__}")
 
 
 class _Called(Exception):
-    """A checkpoint calls a constructor, or asks for more of a layer than its forward."""
+    """A checkpoint calls a constructor, or needs more of a layer than its forward."""
 
 
 def _allowed(name: str) -> Any:
-    """What a global of a checkpoint stands for; None for one that is not allowed."""
+    """Return what a global of a checkpoint stands for; None if it is not allowed."""
     data = _data()
     if name in data:
         return data[name]
@@ -138,7 +144,7 @@ def _allowed(name: str) -> Any:
 
 
 def _data() -> dict[str, Any]:
-    """The plain data that checkpoints of ultralytics hold beside layers."""
+    """Return the plain data types in checkpoints of ultralytics."""
     from ultralytics.utils import IterableSimpleNamespace
 
     scalar: Any = np.float64(0).__reduce__()[0]
@@ -155,7 +161,9 @@ def _data() -> dict[str, Any]:
 
 
 def _method(owner: Any, name: str) -> Any:
-    """``getattr`` as checkpoints use it: the forward method of a layer, and members of an enumeration."""
+    """Restrict ``getattr`` to its use in checkpoints: the forward method of a layer, and members of
+    an enumeration.
+    """
     if isinstance(owner, _Blank) and name in ("forward", "forward_fuse") and issubclass(owner.layer, nn.Module):
         return getattr(owner.layer, name)
     if isinstance(owner, nn.Module) and name in ("forward", "forward_fuse"):
@@ -166,21 +174,21 @@ def _method(owner: Any, name: str) -> Any:
 
 
 def _check_archive(path: Path) -> None:
-    """Raise :class:`ModelError` for a file that is no archive of torch's, which packs nothing: each byte is on the disk."""
+    """Raise :class:`ModelError` for files that are not an uncompressed archive of torch."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
         size = path.stat().st_size
-    except Exception as error:  # of a file that is no archive, too, it may be anything
+    except Exception as error:  # an invalid archive may fail in any way
         raise _unreadable(path, error, _globals(path)) from None
     if any(member.compress_type != zipfile.ZIP_STORED for member in members) or (
         sum(member.file_size for member in members) > size
     ):
-        raise ModelError(f"{path} is not a checkpoint: it unpacks to more than is in it, which torch never writes")
+        raise ModelError(f"{path} is not a checkpoint: it is compressed, which torch never does")
 
 
 def _unreadable(path: Path, error: Exception, named: Collection[str] = ()) -> ModelError:
-    """Why a file cannot be read, from its content rather than from the library's words."""
+    """Explain why a file cannot be read, by its content rather than the library's message."""
     from fashionrec.detector.training.whole import what_it_is
 
     if other := what_it_is(path):
@@ -191,14 +199,16 @@ def _unreadable(path: Path, error: Exception, named: Collection[str] = ()) -> Mo
     reason = " ".join(str(error).split()) or type(error).__name__
     reason = (reason.partition("WeightsUnpickler error: ")[2] or reason)[:160]
     if not zipfile.is_zipfile(path):
-        reason = "it is cut off, or was not saved by torch"
+        reason = "it is truncated, or was not saved by torch"
     elif "locating file" in reason:
-        reason = f"a part of it is missing, {reason.partition('locating file ')[2].partition(':')[0]}"
+        reason = f"a part is missing, {reason.partition('locating file ')[2].partition(':')[0]}"
     return ModelError(f"{path} is not a checkpoint: {reason}")
 
 
 def _globals(path: Path) -> set[str]:
-    """The globals that a pickle names as far as it can be read, in an archive of torch or by itself. Nothing is loaded."""
+    """Return the globals that a pickle names as far as it can be read, in an archive of torch or
+    alone. Nothing is loaded.
+    """
     found: set[str] = set()
     texts = ["", ""]
     with contextlib.suppress(Exception):

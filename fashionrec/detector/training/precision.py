@@ -1,11 +1,13 @@
-"""A detector's graph in half precision or in 8 bits, its input and output left float32. Training plane.
+"""Convert a detector's graph to half precision or 8 bits, with float32 input and output. Training
+plane.
 
-What stays float32 is found by the graph's structure, so that it holds for any network: its *decoding* (what comes after the last
-layer with weights: anchors, DFL, sigmoids, top k) in both, and in int8 the last convolutions and attention too. Quantizing those
-destroys the scores.
+Float32 parts are found by the graph's structure, so that it works for any network: its *decoding*
+(everything after the last layer with weights: anchors, DFL, sigmoids, top k) in both, and in int8
+also the last convolutions and attention. Quantizing those destroys the scores.
 
-int8 is QDQ with unsigned activations and signed weights of 7 bits, each output channel with its own scale: on CPUs without VNNI
-(AVX2 alone) the products of full 8-bit weights saturate in 16 bits, which costs accuracy there and nowhere else.
+int8 is QDQ with unsigned activations and signed weights of 7 bits, with a scale per output channel:
+on CPUs without VNNI (AVX2 alone) products of full 8-bit weights saturate in 16 bits, which costs
+accuracy there only.
 """
 
 from __future__ import annotations
@@ -24,11 +26,12 @@ from fashionrec.detector.training.ultra import quiet
 from fashionrec.errors import FashionrecError
 from fashionrec.models.graphs import rewritten
 
-#: The largest number of half precision; activations of photos never seen may be this much larger than those measured.
+#: The largest number of half precision; activations of unseen photos may be this much larger than
+#: those measured.
 HALF_MAX = 65504.0
 HALF_ROOM = 2.0
 
-#: What runs in 8 bits: convolutions, and what lies between them.
+#: Operators that run in 8 bits: convolutions, and what lies between them.
 _QUANTIZED = (
     *("Conv", "Add", "Mul", "Sigmoid", "Relu", "LeakyRelu", "Clip", "Concat"),
     *("MaxPool", "AveragePool", "GlobalAveragePool", "Resize", "Split"),
@@ -41,9 +44,10 @@ Batches = Callable[[], Iterable[np.ndarray]]
 
 
 def to_fp16(graph: Path, out: Path) -> dict[str, Any]:
-    """Write ``graph`` in half precision, its decoding in float32: boxes in pixels have more digits than it holds.
+    """Write ``graph`` in half precision, with its decoding in float32: boxes in pixels need more
+    digits.
 
-    Returns what was kept. Raises :class:`FashionrecError` where the conversion fails.
+    Returns what was kept. Raises :class:`FashionrecError` if the conversion fails.
     """
     model = _folded(graph, out.with_name("folded.onnx"))
     kept = decoding(model, _WEIGHTED)
@@ -58,9 +62,10 @@ def to_fp16(graph: Path, out: Path) -> dict[str, Any]:
 
 
 def _unround(graph: onnx.GraphProto) -> None:
-    """Hand on what a float32 node computes as it is.
+    """Pass on the results of float32 nodes without rounding.
 
-    The converter casts it to half precision, and back again for another float32 node or an output of the graph.
+    The converter casts them to half precision, and back for another float32 node or an output of
+    the graph.
     """
     makers = _makers(graph)
     for widen in graph.node:
@@ -82,11 +87,12 @@ def to_int8(
     kept: Callable[[onnx.ModelProto], set[str]] | None = None,
     **changes: Any,
 ) -> dict[str, Any]:
-    """Write ``graph`` in 8 bits, ranges of activations as they are on ``batches`` (the network's input, float32 [n, 3, h, w]).
+    """Write ``graph`` in 8 bits, with ranges of activations measured on ``batches`` (the network's
+    input, float32 [n, 3, h, w]).
 
-    ``kept`` names the nodes that stay float32, if not :func:`kept_in_float`; ``changes`` are other arguments for ONNX Runtime's
-    ``quantize_static``. Returns what was kept and how many photos it was calibrated on. Raises :class:`FashionrecError` where it
-    fails.
+    ``kept`` names the nodes that stay float32, default :func:`kept_in_float`; ``changes`` are other
+    arguments for ONNX Runtime's ``quantize_static``. Returns what was kept and the number of
+    calibration photos. Raises :class:`FashionrecError` if it fails.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
@@ -116,14 +122,15 @@ def to_int8(
 
 
 def largest_activation(graph: Path, batches: Batches) -> float:
-    """The largest magnitude of what a float32 graph computes before its decoding, on ``batches``, and of its weights.
+    """Return the largest magnitude of activations of a float32 graph before its decoding, on
+    ``batches``, and of its weights.
 
-    A CPU computes a half-precision graph in float32, so what would be infinite on a GPU is not in its output: the ranges must
-    be looked at.
+    A CPU computes a half-precision graph in float32, so overflows on a GPU do not show in its
+    output: the ranges must be checked.
     """
     from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
 
-    with tempfile.TemporaryDirectory() as folder:  # the graph may be that of a bundle
+    with tempfile.TemporaryDirectory() as folder:  # the graph may belong to a bundle
         folded, ranged = Path(folder, "folded.onnx"), Path(folder, "ranges.onnx")
         model = _folded(graph, folded)
         with _translated("fp16"):
@@ -143,9 +150,11 @@ def largest_activation(graph: Path, batches: Batches) -> float:
 
 
 def decoding(model: onnx.ModelProto, weighted: frozenset[str] = _CONVOLUTIONS) -> set[str]:
-    """Names of the nodes after the last layers with weights: from them no node of the types ``weighted`` is reached.
+    """Return the names of the nodes after the last layers with weights: none of the types
+    ``weighted`` is reachable from them.
 
-    DFL's convolution is the expectation over a softmax, with fixed weights: it belongs to the decoding.
+    DFL's convolution is the expectation over a softmax, with fixed weights: it belongs to the
+    decoding.
     """
     readers, makers = _readers(model.graph), _makers(model.graph)
     found: set[str] = set()
@@ -159,7 +168,9 @@ def decoding(model: onnx.ModelProto, weighted: frozenset[str] = _CONVOLUTIONS) -
 
 
 def kept_in_float(model: onnx.ModelProto) -> set[str]:
-    """Names of the nodes that stay float32 in an int8 graph: the decoding, the convolutions that feed it alone, attention."""
+    """Return the names of the nodes that stay float32 in an int8 graph: the decoding, the
+    convolutions that only feed it, attention.
+    """
     late = decoding(model)
     readers = _readers(model.graph)
     last = {
@@ -172,7 +183,7 @@ def kept_in_float(model: onnx.ModelProto) -> set[str]:
 
 
 def _attention(model: onnx.ModelProto, late: set[str]) -> set[str]:
-    """What lies around a softmax, up to the convolutions before and after it."""
+    """Return the nodes around a softmax, up to the convolutions before and after it."""
     readers, makers = _readers(model.graph), _makers(model.graph)
     waiting = [node for node in model.graph.node if node.op_type == "Softmax" and node.name not in late]
     found: set[str] = set()
@@ -194,7 +205,7 @@ def _follows_softmax(node: onnx.NodeProto, makers: dict[str, onnx.NodeProto]) ->
 
 
 def _readers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
-    """Of each tensor the nodes that read it, in their subgraphs (of If and Loop) too."""
+    """Return the nodes that read each tensor, including those in subgraphs (of If and Loop)."""
     found: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
         for name in _reads(node):
@@ -215,7 +226,9 @@ def _makers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
 
 
 def _folded(graph: Path, out: Path) -> onnx.ModelProto:
-    """The graph with its constants folded, so that weights are weights, and a name for each node; written to ``out``."""
+    """Write the graph with constants folded, so that weights are weights, and a name
+    for each node.
+    """
     with _translated("folding"):
         model = rewritten(graph)
     for n, node in enumerate(model.graph.node):
@@ -225,7 +238,7 @@ def _folded(graph: Path, out: Path) -> onnx.ModelProto:
 
 
 def _session(graph: Path) -> None:
-    """Load a graph, which shows whether it is one."""
+    """Load a graph, which shows whether it is valid."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -235,7 +248,7 @@ def _session(graph: Path) -> None:
 
 
 class _Reader:
-    """Batches as ONNX Runtime's calibrators read them."""
+    """Batches for ONNX Runtime's calibrators."""
 
     def __init__(self, name: str, batches: Iterable[np.ndarray]) -> None:
         self._name, self._batches, self.photos = name, iter(batches), 0
@@ -250,14 +263,14 @@ class _Reader:
 
 @contextmanager
 def _translated(what: str) -> Iterator[None]:
-    """A converter's failure as one line, and its chatter nowhere."""
+    """Report a converter's failure as one line, and suppress its output."""
     logging.disable(logging.WARNING)
     try:
         with quiet(None):
             yield
     except FashionrecError:
         raise
-    except Exception as error:  # of onnx, onnxruntime and the converters, each its own
+    except Exception as error:  # onnx, onnxruntime and the converters raise their own
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise FashionrecError(f"the graph cannot be converted ({what}): {reason}", hint="export it as fp32") from error
     finally:

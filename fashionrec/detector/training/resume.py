@@ -1,8 +1,9 @@
-"""Go on with a training that was stopped or killed, in its folder, from the end of its last whole epoch.
+"""Resume a training that was stopped or killed, in its folder, after its last complete epoch.
 
-ultralytics can go on from a ``last.pt``, with its optimizer, learning rate, averaged weights and best score. What is added here
-is what a kill leaves between two files: a row of ``results.csv`` whose epoch was not saved, a ``best.pt`` older than the best
-epoch, a training of which only the final validation is missing, or one that has no checkpoint yet.
+ultralytics can resume from a ``last.pt``, with its optimizer, learning rate, averaged weights and
+best score. This adds what a kill leaves between two files: a row of ``results.csv`` whose epoch was
+not saved, a ``best.pt`` older than the best epoch, a training that only lacks the final validation,
+or has no checkpoint yet.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from fashionrec.detector.training.whole import TORN, check_file, what_it_is
 from fashionrec.errors import ConfigError, DataError, FashionrecError
 from fashionrec.models.runs import Run, is_run, list_runs, read_run, remove_leftovers
 
-#: Settings that may be others when a training goes on; what is learnt hangs on the rest.
+#: Settings that may change on resume; the rest affect training.
 MAY_CHANGE = frozenset(
     "name exist_ok resume data device workers batch patience cache plots val save_period loggers".split()
 )
@@ -35,16 +36,19 @@ MAY_CHANGE = frozenset(
 
 @dataclass(frozen=True)
 class Point:
-    """Where a training goes on: ``epochs`` are done; ``finish`` where only the final validation is missing."""
+    """The point of resumption: ``epochs`` are done; ``finish`` if only the final validation is
+    missing.
+    """
 
     epochs: int
     finish: bool = False
 
 
 def recalled(config: TrainConfig, runs: Path, given: Collection[str]) -> TrainConfig:
-    """The settings of the run to go on with: of ``config`` its name, else the newest unfinished one; those ``given`` anew win.
+    """Return the settings of the run to resume: by the name in ``config``, otherwise the newest
+    unfinished one; explicitly ``given`` ones override.
 
-    Raises :class:`ConfigError` where there is no such run.
+    Raises :class:`ConfigError` if there is no such run.
     """
     run = unfinished(runs / "train", config.name)
     asked = config.model_dump()
@@ -52,17 +56,17 @@ def recalled(config: TrainConfig, runs: Path, given: Collection[str]) -> TrainCo
     for key in {"model", "pretrained", "distill_model"} - set(given):
         if "://" in str(kept.get(key)):
             raise ConfigError(
-                f"run {run.path} would fetch {key}={kept[key]}",
-                hint=f"name it again if that is right: {key}={kept[key]}",
+                f"run {run.path} would download {key}={kept[key]}",
+                hint=f"if that is right, repeat it: {key}={kept[key]}",
             )
     settings = asked | kept | {key: asked[key] for key in given}
     return TrainConfig.model_validate(settings | {"name": run.name, "resume": True})
 
 
 def unfinished(parent: Path, name: str | None) -> Run:
-    """The run of that name below ``parent``, without one the newest that was stopped or killed.
+    """Return the run of that name below ``parent``, or the newest that was stopped or killed.
 
-    Raises :class:`ConfigError` where there is none, or it is finished.
+    Raises :class:`ConfigError` if there is none, or it is finished.
     """
     if name is None:
         refused: list[FashionrecError] = []
@@ -73,43 +77,45 @@ def unfinished(parent: Path, name: str | None) -> Run:
         if found is None and refused:
             raise refused[0]
         if found is None:
-            raise ConfigError(f"there is no unfinished run in {parent}", hint="`fashionrec runs list` shows them all")
+            raise ConfigError(f"no unfinished run in {parent}", hint="`fashionrec runs list` shows all runs")
         return found
     if parent.is_dir():
         Folder(parent.parent, "the folder of runs").path(f"{parent.name}/{name}", "folder")
     if not is_run(parent / name):
-        raise ConfigError(f"there is nothing to resume in {parent / name}", hint="train it anew, without resume")
+        raise ConfigError(f"nothing to resume in {parent / name}", hint="start it again without resume")
     run = read_run(parent / name)
     if run.kind != "detector":
-        raise ConfigError(f"run {run.path} trains an encoder, which cannot be resumed", hint="train it anew")
+        raise ConfigError(f"run {run.path} trains an encoder, which cannot be resumed", hint="start it again")
     if run.status == "done":
         raise ConfigError(
-            f"run {run.path} is finished", hint="train on from it: " + shell_word(f"model={run.weights_path('best')}")
+            f"run {run.path} is already finished",
+            hint="continue from it: " + shell_word(f"model={run.weights_path('best')}"),
         )
     return run
 
 
 def same_settings(run: Run, config: TrainConfig, fingerprint: str) -> None:
-    """Raise :class:`ConfigError` or :class:`DataError` where a run would go on with other settings or data."""
+    """Raise :class:`ConfigError` or :class:`DataError` if a run would resume with other settings or
+    data.
+    """
     before, asked = dict(run.config.get("train", {})), config.model_dump()
     for key in {**before, **asked} if before else ():
         if key in MAY_CHANGE or (key not in before and key not in YOLO_OPTIONS) or before.get(key) == asked.get(key):
             continue
         was, now = (f"{key}={part[key]}" if key in part else f"no {key}" for part in (before, asked))
         raise ConfigError(
-            f"run {run.path} began with {was} and cannot go on with {now}",
-            hint="keep it as it was; or start a new run: " + shell_word(f"model={run.path / 'weights' / 'last.pt'}"),
+            f"run {run.path} began with {was} and cannot be resumed with {now}",
+            hint="keep that setting, or start a new run: " + shell_word(f"model={run.path / 'weights' / 'last.pt'}"),
         )
     if run.dataset.get("fingerprint", fingerprint) != fingerprint:
-        raise DataError(
-            f"{config.data} is not the data that run {run.path} began with", hint="put it back, or start a new run"
-        )
+        raise DataError(f"{config.data} is not the data of run {run.path}", hint="restore the data, or start a new run")
 
 
 def recover(run: Run, patience: int) -> Point | None:
-    """Bring a run's folder to the end of its last whole epoch; None where no epoch was finished, so that it begins anew.
+    """Restore a run's folder to the end of its last complete epoch; return None if there is none,
+    so that it starts again.
 
-    Checkpoints older than the run (of one that it took the place of) do not count.
+    Checkpoints older than the run (of one that it replaced) are ignored.
     """
     weights = run.path / "weights"
     remove_leftovers(run)
@@ -120,7 +126,7 @@ def recover(run: Run, patience: int) -> Point | None:
             _copy(other, last)
     if found is None:
         return None
-    if found["epoch"] < 0:  # stripped of its optimizer: the last thing but the final validation
+    if found["epoch"] < 0:  # stripped of its optimizer: only the final validation is missing
         if _checkpoint(best, run) is None:
             _copy(last, best)
         return Point(max(run.epochs, 1), finish=True)
@@ -136,7 +142,9 @@ def recover(run: Run, patience: int) -> Point | None:
 
 
 def write_rows(results: Path, epochs: int) -> None:
-    """Keep of a ``results.csv`` one whole row for each of the first ``epochs``, the last where there are several."""
+    """Keep one complete row of a ``results.csv`` for each of the first ``epochs``, the last among
+    duplicates.
+    """
     if not results.is_file():
         return
     header, *rows = list(csv.reader(io.StringIO(results.read_text(encoding="utf-8")))) or [[]]
@@ -149,9 +157,10 @@ def write_rows(results: Path, epochs: int) -> None:
 
 
 def _checkpoint(path: Path, run: Run) -> dict[str, Any] | None:
-    """A checkpoint of this run, or None for one that is missing, torn, or older than the run.
+    """Return a checkpoint of this run, or None if it is missing, incomplete, or older than the run.
 
-    Raises :class:`ModelError` for one that no crash leaves: with code in it, or a pointer to another file.
+    Raises :class:`ModelError` for one that no crash explains: with code in it, or a Git LFS
+    pointer.
     """
     from fashionrec.detector.training.pickles import ForeignCode, load_pickle
 
@@ -166,7 +175,7 @@ def _checkpoint(path: Path, run: Run) -> dict[str, Any] | None:
             return dict(found)
     except ForeignCode:
         raise
-    except Exception:  # whatever a torn pickle or zip raises
+    except Exception:  # an incomplete pickle or zip may raise anything
         return None
     return None
 

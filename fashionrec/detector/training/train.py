@@ -1,4 +1,6 @@
-"""Train a detector with ultralytics, as a run of ours. Training plane: loaded by name when something is trained."""
+"""Train a detector with ultralytics, as a run of fashionrec. Training plane: imported by name when
+something is trained.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fashionrec.common.documents import read_json
+from fashionrec.common.text import plural
 from fashionrec.config import ImagesConfig, TrainConfig
 from fashionrec.detector.training.balance import CLS_PW
 from fashionrec.detector.training.families import Evaluate, Log, Progress, other_family
@@ -27,7 +30,7 @@ from fashionrec.models.runs import LOCK_WAIT, Run, start_run
 
 __all__ = ["Log", "Progress", "fit", "recalled", "train_detector"]
 
-#: Settings of ours that ultralytics knows by the same name.
+#: Settings that ultralytics knows by the same name.
 _NAMED = ("epochs", "patience", "batch", "imgsz", "device", "workers", "seed", "optimizer", "lr0")
 
 
@@ -42,20 +45,22 @@ def train_detector(
     devices: Callable[[Any], int] = check_device,
     wait: float = LOCK_WAIT,
 ) -> Run:
-    """Train, and write ``runs/train/NAME`` with ``weights/{best,last}.pt``, ultralytics' plots and tables, and run.json.
+    """Train, and write ``runs/train/NAME`` with ``weights/{best,last}.pt``, ultralytics' plots and
+    tables, and run.json.
 
-    Metrics are those of the best epoch on the valid split. With ``resume`` the run of that name, or the newest unfinished
-    one, goes on in its folder from the end of its last whole epoch. Families without a trainer of their own read photos
-    within ``limits`` and judge each epoch by ``evaluate``, and cannot do without. ``devices`` says how many devices a name
-    means, ``wait`` is how many seconds a run that another process holds is waited for. Raises :class:`ConfigError`,
-    :class:`DataError`, :class:`ModelError` or :class:`MissingExtra` before it starts.
+    Metrics are those of the best epoch on the valid split. With ``resume``, the run of that name,
+    or the newest unfinished one, continues after its last complete epoch. Families without a
+    trainer of their own need ``limits`` for photos and ``evaluate`` for judging epochs. ``devices``
+    returns how many devices a name means, ``wait`` is how many seconds to wait for a run that
+    another process holds. Raises :class:`ConfigError`, :class:`DataError`, :class:`ModelError` or
+    :class:`MissingExtra` before it starts.
     """
     say = log or (lambda text: None)
     if (family := other_family(config.model)) is not None:
         from fashionrec.detector.training.families.plain import train_in_run
 
         if limits is None or evaluate is None:
-            raise TypeError(f"{config.model} is trained with limits and evaluate")
+            raise TypeError(f"training {config.model} needs limits and evaluate")
         return train_in_run(family, config, runs, limits=limits, evaluate=evaluate, log=log, progress=progress)
     before = unfinished(runs / "train", config.name) if config.resume else None
     data = Path(config.data or "")
@@ -68,7 +73,7 @@ def train_detector(
     if config.balance == "loss":
         settings.setdefault("cls_pw", CLS_PW)
     if config.balance == "sample" and settings.get("rect"):
-        raise ConfigError("train.balance=sample cannot be had with rect=true, which orders the photos by their shape")
+        raise ConfigError("train.balance=sample cannot be combined with rect=true, which orders photos by shape")
     check_options(settings)
     devices(config.device)
     for source in (settings.get("pretrained"), settings.get("distill_model")):
@@ -108,9 +113,11 @@ def fit(
     point: Point | None = None,
     devices: Callable[[Any], int] = check_device,
 ) -> Run:
-    """Run ultralytics' trainer into the folder of a run and record the outcome; from ``point`` where it was stopped before.
+    """Run ultralytics' trainer into the folder of a run and record the outcome; resume at
+    ``point``.
 
-    ultralytics reads a data.yaml of our own making, in a folder of ours; ``extra`` are photos of other data, by split.
+    ultralytics reads a data.yaml written by us, in a folder of ours; ``extra`` are photos of other
+    data, by split.
     """
     log_file, weights = run.path / "train.log", run.path / "weights"
     plan = Plan(str(log_file), balance, tuple(loggers), point.epochs if point else 0, bool(point and point.finish))
@@ -132,7 +139,7 @@ def fit(
             stack.enter_context(translated("training", log_file))
             stack.enter_context(quiet(log_file))
             stack.enter_context(places(loggers, run.path.parent.parent))
-            if several:  # what this process knows does not reach the others
+            if several:  # state of this process does not reach the others
                 stack.enter_context(watched(run.path / "results.csv", lambda epoch: clock.tell(epoch, {})))
             else:
                 yolo.add_callback("on_fit_epoch_end", clock.epoch_ended)
@@ -158,26 +165,26 @@ def fit(
 
 def _go_on(run: Run, config: TrainConfig, say: Log, wait: float) -> Point | None:
     run.status = "running"
-    run.save(wait=wait)  # from here on no other process writes into its folder
+    run.save(wait=wait)  # from now on no other process writes into its folder
     point = recover(run, config.patience)
     run.notes["resumed"] = int(run.notes.get("resumed", 0)) + 1
     if point is None:
-        say(f"run {run.path} had not finished an epoch: it begins anew")
+        say(f"run {run.path} had no complete epoch: starting again")
     elif point.finish:
-        say(f"run {run.path} had finished its {point.epochs} epochs: only the final validation is missing")
+        say(f"run {run.path} had finished {plural(point.epochs, 'epoch')}: only the final validation is missing")
     else:
-        say(f"run {run.path} goes on after epoch {point.epochs}")
+        say(f"resuming run {run.path} after epoch {point.epochs}")
     return point
 
 
 def tell_which(model: str, say: Log) -> None:
-    """Say which of two a bare name means, where there are two."""
+    """Say which one an ambiguous bare name means."""
     if note := model_note(model):
         say(note)
 
 
 class _Clock:
-    """Keeps a run's seconds and epochs on the disk as they pass, and tells the caller."""
+    """Saves a run's seconds and epochs as they pass, and reports progress."""
 
     def __init__(self, run: Run, epochs: int, progress: Progress | None) -> None:
         self.run, self.epochs, self.progress = run, epochs, progress

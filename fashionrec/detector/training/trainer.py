@@ -1,8 +1,8 @@
-"""What a run of ours adds to ultralytics' trainer, whichever model's: nothing of it changes what is learnt.
+"""Additions to ultralytics' trainers that do not change what is learned.
 
-Checkpoints are written whole or not at all, so that a kill leaves one to go on from; a training of which only the end is
-missing can be ended; the services that were asked for are told, and no others; nothing is downloaded to check mixed precision;
-class balance where it is set.
+Checkpoints are written atomically, so that a kill leaves one to resume from; a training that only
+lacks its end can be finished; only requested services are used; nothing is downloaded to check
+mixed precision; class balance if configured.
 """
 
 from __future__ import annotations
@@ -28,20 +28,23 @@ from fashionrec.errors import ModelError
 if TYPE_CHECKING:
     from ultralytics.engine.trainer import BaseTrainer as _Trainer
 else:
-    _Trainer = object  # mixed into a trainer of the library, which is imported by who makes one
+    _Trainer = object  # mixed into a trainer of the library, which callers import
 
-#: The checkpoint of the epoch before the last, kept while training for a last.pt that a disk has damaged.
+#: The checkpoint of the previous epoch, kept during training in case a disk damages last.pt.
 PREVIOUS = "previous.pt"
 #: Options that name a file.
 _FILES = frozenset({"pretrained", "distill_model"})
-#: What a training on several GPUs hands over to the process that started it.
+#: Attributes that training on several GPUs returns to the starting process.
 METRICS = ".metrics.json"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a trainer does beyond ultralytics' settings. ``done`` epochs were trained before; with ``finish`` all were.
-    ``pixels`` is the folder of ``cache=disk``."""
+    """What a trainer does beyond ultralytics' settings.
+
+    ``done`` epochs were trained before; with ``finish`` all were. ``pixels`` is the folder of
+    ``cache=disk``.
+    """
 
     log: str
     balance: str = "none"
@@ -52,17 +55,17 @@ class Plan:
 
 
 class RunTrainer(_Trainer):
-    """Mixed into ultralytics' trainers by :func:`trainer_class`."""
+    """Mixin for ultralytics' trainers, added by :func:`trainer_class`."""
 
     plan: ClassVar[Plan]
-    ending = False  # the final validation calls the callbacks of an epoch once more
+    ending = False  # the final validation calls the epoch callbacks once more
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         load_ultralytics()  # guarded in each process of several GPUs, too
         with switched(self.plan.loggers):
             super().__init__(*args, **kwargs)
         if self.plan.done:
-            # with the seed alone the photos' order, and what is done to them, would be those of the first epochs again
+            # with the seed alone, photo order and augmentations of the first epochs would repeat
             from ultralytics.utils.torch_utils import init_seeds
 
             init_seeds(self.args.seed + 1 + _rank() + self.plan.done, deterministic=self.args.deterministic)
@@ -75,7 +78,7 @@ class RunTrainer(_Trainer):
             super().train()
 
     def check_resume(self, overrides: dict[str, Any]) -> None:
-        """Take from a checkpoint how it was trained, and none of the files that it names."""
+        """Take from a checkpoint how it was trained, but none of the files that it names."""
         super().check_resume(overrides)
         if not self.resume:
             return
@@ -105,7 +108,7 @@ class RunTrainer(_Trainer):
     def save_model(self) -> Any:
         if self.last.exists():
             previous = self.last.with_name(PREVIOUS)
-            with contextlib.suppress(OSError):  # a file system without links does without
+            with contextlib.suppress(OSError):  # file systems without links do without
                 previous.unlink(missing_ok=True)
                 os.link(self.last, previous)
         return super().save_model()
@@ -146,21 +149,24 @@ class RunTrainer(_Trainer):
 
 
 def trainer_class(yolo: Any, plan: Plan) -> type[Any]:
-    """The trainer of a model's family with :class:`RunTrainer` mixed in. Raises :class:`ModelError` for a head without class
-    weights where the plan balances the loss.
+    """Return the trainer of a model's family with :class:`RunTrainer` mixed in.
 
-    Several GPUs train in processes of their own, to which the class travels by value (cloudpickle) with its plan.
+    Several GPUs train in separate processes, to which the class travels by value (cloudpickle) with
+    its plan. Raises :class:`ModelError` for a head without class weights if the plan balances the
+    loss.
     """
     base = yolo.task_map[yolo.task]["trainer"]
     if plan.balance == "loss" and "RTDETR" in base.__name__:
         raise ModelError(
-            "RT-DETR's loss knows no class weights", hint="train.balance=sample draws rare classes more often"
+            "RT-DETR's loss has no class weights", hint="train.balance=sample draws rare classes more often"
         )
     return type(f"Run{base.__name__}", (RunTrainer, base), {"plan": plan})
 
 
 def metrics_of(metrics: Any) -> dict[str, Any]:
-    """map50, map50_95, precision and recall, in all and per class, of ultralytics' metrics."""
+    """Return map50, map50_95, precision and recall, overall and per class, of
+    ultralytics' metrics.
+    """
     box = metrics.box
     per_class = {}
     for position, number in enumerate(box.ap_class_index):
@@ -178,7 +184,7 @@ def metrics_of(metrics: Any) -> dict[str, Any]:
 
 
 class WholePath(type(Path())):  # type: ignore[misc]
-    """A path whose files are written whole or not at all."""
+    """A path whose files are written atomically."""
 
     def write_bytes(self, data: Any) -> int:
         write_atomic(Path(self), bytes(data))
@@ -186,12 +192,12 @@ class WholePath(type(Path())):  # type: ignore[misc]
 
 
 def _rank() -> int:
-    """This process among those of several GPUs; -1 where there is one."""
+    """Return this process's rank among several GPUs; -1 for a single one."""
     return int(os.environ.get("RANK", -1))
 
 
 def _strip_whole(file: Any, s: str = "", updates: dict[str, Any] | None = None) -> Any:
-    """ultralytics' ``strip_optimizer`` into a file beside, which then takes the place of its source."""
+    """Run ultralytics' ``strip_optimizer`` into a temporary file, then replace its source."""
     from ultralytics.utils.torch_utils import strip_optimizer
 
     target = Path(s or file)
@@ -203,7 +209,9 @@ def _strip_whole(file: Any, s: str = "", updates: dict[str, Any] | None = None) 
 
 
 def check_amp_offline(model: Any) -> bool:
-    """ultralytics' own check of mixed precision; without the model that it downloads or takes from ``./weights``."""
+    """Run ultralytics' check of mixed precision without the model that it downloads or takes from
+    ``./weights``.
+    """
     import ultralytics
     from ultralytics.utils.checks import check_amp
 

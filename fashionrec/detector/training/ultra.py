@@ -1,7 +1,9 @@
-"""The one door to ultralytics: loaded so that it installs nothing, reports nothing, and keeps no settings of its own.
+"""The only import of ultralytics: loaded so that it installs nothing, reports nothing, and keeps no
+settings of its own.
 
-Training plane. ultralytics keeps a settings file that may send data sets to a hidden global folder, prints on stdout,
-fetches a font for its plots, and may install packages; none of that happens through here.
+Training plane. ultralytics keeps a settings file that may redirect datasets to a hidden global
+folder, prints on stdout, downloads a font for its plots, and may install packages; all of that is
+prevented here.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from typing import Any
 
 from fashionrec.common.files import temporary_beside
 from fashionrec.common.system import replace
-from fashionrec.common.text import shell_word
+from fashionrec.common.text import plural, shell_word
 from fashionrec.config import is_bare
 from fashionrec.detector.training.architecture import check_architecture, own_copy
 from fashionrec.detector.training.names import known_yaml, model_file
@@ -29,8 +31,10 @@ from fashionrec.errors import FashionrecError, ModelError
 
 
 def load_ultralytics() -> Any:
-    """The ultralytics module, settled. Safe to call often. Raises :class:`MissingExtra` for a version that cannot be guarded."""
-    os.environ["ULTRALYTICS_SAFE_LOAD"] = "1"  # for processes that are started from here, too
+    """Return the configured ultralytics module; can be called repeatedly. Raises
+    :class:`MissingExtra` for a version that cannot be guarded.
+    """
+    os.environ["ULTRALYTICS_SAFE_LOAD"] = "1"  # for child processes, too
     if "ultralytics" not in sys.modules:
         os.environ["YOLO_CONFIG_DIR"] = str(own_folder())
         os.environ.setdefault("YOLO_AUTOINSTALL", "false")
@@ -39,7 +43,9 @@ def load_ultralytics() -> Any:
         from ultralytics.utils import SETTINGS, USER_CONFIG_DIR
 
     dict.__setitem__(SETTINGS, "sync", False)
-    dict.__setitem__(SETTINGS, "weights_dir", str(own_folder() / "weights"))  # not ./weights, which is anybody's
+    dict.__setitem__(
+        SETTINGS, "weights_dir", str(own_folder() / "weights")
+    )  # not ./weights, which anybody could have made
     from fashionrec.detector.training import guard
 
     guard.install()
@@ -54,18 +60,22 @@ def load_ultralytics() -> Any:
 
 @cache
 def own_folder() -> Path:
-    """A folder of this process alone, for what ultralytics is given to read; removed when the process ends."""
+    """Return a folder of this process only, for files that ultralytics reads; removed when the
+    process ends.
+    """
     folder = Path(tempfile.mkdtemp(prefix="fashionrec-ultralytics-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
 def load_yolo(model: str) -> Any:
-    """A model from a checkpoint, a model's YAML, or a name of ultralytics' own (``yolov8l``, ``yolo11n.yaml``).
+    """Load a model from a checkpoint, a model YAML, or a name of ultralytics (``yolov8l``,
+    ``yolo11n.yaml``).
 
-    Nothing of a checkpoint is run (:mod:`pickles`), and it must be whole: every tensor of its architecture,
-    none besides, all finite. A YAML holds layers and numbers only. Raises :class:`ModelError`; for a misspelt name before
-    anything is fetched, with the nearest real one.
+    Nothing in a checkpoint is executed (:mod:`pickles`), and it must be complete: exactly the
+    tensors of its architecture, all finite. A YAML contains only layers and numbers. Raises
+    :class:`ModelError`; for a misspelt name before anything is downloaded, with the nearest
+    existing one.
     """
     ultralytics = load_ultralytics()
     file = model_file(model)
@@ -86,23 +96,25 @@ def load_yolo(model: str) -> Any:
         reason = " ".join(str(error).split())[:160]
         if path.suffix == ".pt" and not path.exists():
             raise ModelError(
-                f"{model} is not here and could not be downloaded: {reason}",
-                hint=f"put the file there, or start from scratch with {shell_word(f'{path.stem}.yaml')}",
+                f"{model} does not exist here and could not be downloaded: {reason}",
+                hint=f"place the file there, or start from scratch with {shell_word(f'{path.stem}.yaml')}",
             ) from None
         raise ModelError(f"{model} cannot be loaded: {reason}", hint="is it a detector of ultralytics?") from None
     if yolo.task != "detect":
         raise ModelError(f"{model} is for {yolo.task}, not for detection")
     if not written:
-        yolo.overrides["data"] = None  # a checkpoint's own: never to be opened
+        yolo.overrides["data"] = None  # a checkpoint's own data is never opened
         from fashionrec.detector.training.pickles import is_trusted
 
-        if not is_trusted(path):  # which may be built of layers that nobody here knows
+        if not is_trusted(path):  # which may contain unknown layers
             check_whole(yolo.model, path)
     return yolo
 
 
 def check_whole(model: Any, path: Path) -> None:
-    """Raise :class:`ModelError` unless a loaded model has the tensors of the architecture that it names, all finite."""
+    """Raise :class:`ModelError` unless a loaded model has exactly the tensors of its architecture,
+    all finite.
+    """
     import copy
 
     import torch
@@ -111,12 +123,14 @@ def check_whole(model: Any, path: Path) -> None:
     model = getattr(model, "student_model", model)
     document = getattr(model, "yaml", None)
     if not isinstance(document, dict):
-        raise ModelError(f"{path} does not say which architecture it is", hint="is it a detector of ultralytics?")
+        raise ModelError(f"{path} does not name its architecture", hint="is it a detector of ultralytics?")
     check_architecture(document, str(path))
     names = getattr(model, "names", None)
     if not isinstance(names, (dict, list)) or len(names) != document.get("nc"):
         count = len(names) if isinstance(names, (dict, list)) else "no"
-        raise ModelError(f"{path} is not whole: it has {count} class names, and {document.get('nc')} classes")
+        raise ModelError(
+            f"{path} is inconsistent: it has {plural(count, 'class name')}, but nc is {document.get('nc')}"
+        )
     fused = model.is_fused()
     try:
         with quiet(None), contextlib.nullcontext() if fused else torch.device("meta"):
@@ -126,7 +140,7 @@ def check_whole(model: Any, path: Path) -> None:
                 torch.nn.Module.__init__(blank)
                 blank.model = layers
                 layers = blank.fuse(verbose=False).model
-    except Exception as error:  # of whatever layer does not fit to the one before
+    except Exception as error:  # layers that do not fit together may raise anything
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise ModelError(f"{path} names an architecture that cannot be built: {reason}") from None
     expected = {f"model.{name}": tuple(tensor.shape) for name, tensor in layers.state_dict().items()}
@@ -134,7 +148,9 @@ def check_whole(model: Any, path: Path) -> None:
 
 
 def _own_yaml(path: Path, name: str) -> Path:
-    """A copy of a model's YAML that ultralytics may read, under the name that was asked for, which tells the size."""
+    """Return a copy of a model YAML for ultralytics under the requested name, which determines the
+    size.
+    """
     folder = own_folder() / "models"
     folder.mkdir(exist_ok=True)
     return own_copy(path, folder, name)
@@ -144,7 +160,7 @@ _STAMP = "fashionrec"
 
 
 def stamp(weights: Path, document: dict[str, Any]) -> None:
-    """Write into a checkpoint of ours what it must not lose when it is copied: how the pixels were prepared."""
+    """Write metadata that must survive copying into a checkpoint: how the pixels were prepared."""
     import torch
 
     from fashionrec.detector.training.pickles import load_pickle
@@ -157,7 +173,7 @@ def stamp(weights: Path, document: dict[str, Any]) -> None:
 
 
 def stamped(yolo: Any) -> dict[str, Any]:
-    """What :func:`stamp` wrote into the checkpoint of a loaded model; empty for one that is not of ours."""
+    """Return what :func:`stamp` wrote into the checkpoint of a loaded model; empty for others."""
     checkpoint = getattr(yolo, "ckpt", None)
     found = checkpoint.get(_STAMP) if isinstance(checkpoint, dict) else None
     return dict(found) if isinstance(found, dict) else {}
@@ -165,7 +181,7 @@ def stamped(yolo: Any) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def quiet(log: Path | None) -> Iterator[None]:
-    """Send what ultralytics prints (it prints on stdout) into a file, or nowhere."""
+    """Redirect ultralytics' output (it prints on stdout) into a file, or discard it."""
     with contextlib.ExitStack() as stack:
         stream = stack.enter_context((log or Path(os.devnull)).open("a", encoding="utf-8", errors="replace"))
         stack.enter_context(contextlib.redirect_stdout(stream))
@@ -184,22 +200,22 @@ def quiet(log: Path | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def translated(what: str, log: Path) -> Iterator[None]:
-    """ultralytics' failures while ``what`` as one line that names its log."""
+    """Report ultralytics' failures during ``what`` as one line that names its log."""
     try:
         yield
     except FashionrecError:
         raise
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise FashionrecError(f"{what} failed: {reason}", hint=f"the trainer's own words are in {log}") from error
+        raise FashionrecError(f"{what} failed: {reason}", hint=f"details: {log}") from error
 
 
 @contextlib.contextmanager
 def _cores_kept() -> Iterator[None]:
-    """As many threads as torch would take without ultralytics.
+    """Keep torch's number of threads as it was before ultralytics.
 
-    It sets ``OMP_NUM_THREADS=1`` where nobody set it, and torch to one core fewer than there are whenever it selects the CPU:
-    of two cores one, and for all that this process trains afterwards, too.
+    It sets ``OMP_NUM_THREADS=1`` by default, and torch to one core fewer than available whenever it
+    selects the CPU: one of two cores, also for anything that this process trains afterwards.
     """
     own = os.environ.get("OMP_NUM_THREADS")
     import torch
@@ -214,7 +230,9 @@ def _cores_kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _offline() -> Iterator[None]:
-    """While it is imported ultralytics asks two name servers whether it is online, to look for updates and to report its use."""
+    """Prevent ultralytics, while it is imported, from contacting two name servers to check for
+    updates and report its use.
+    """
     before = os.environ.get("YOLO_OFFLINE")
     os.environ["YOLO_OFFLINE"] = "true"
     try:

@@ -1,4 +1,6 @@
-"""Whether a checkpoint is whole: the file, and each tensor that the model needs. No torch at import."""
+"""Check that a checkpoint is complete: the file, and each tensor that the model needs. Imports no
+torch.
+"""
 
 from __future__ import annotations
 
@@ -8,35 +10,37 @@ from typing import Any
 
 from fashionrec.errors import ModelError
 
-_SHOWN = 3  # names that a message lists
-#: What a file is after a crash of the machine, rather than by somebody's mistake.
-TORN = ("it is empty", "it is filled with zeros")
+_SHOWN = 3  # names listed in a message
+#: States of a file after a crash of the machine, rather than by a mistake.
+TORN = ("the file is empty", "the file is filled with zeros")
 _POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def what_it_is(path: Path) -> str:
-    """What a file is that is found where weights should be: a pointer, a page, nothing. Empty for anything else."""
+    """Describe a file that is not weights: a Git LFS pointer, a web page, an empty file. Empty for
+    anything else.
+    """
     try:
         with path.open("rb") as file:
             head = file.read(512)
     except OSError as error:
-        return f"it cannot be read ({error.strerror})"
+        return f"unreadable ({error.strerror})"
     if not head:
         return TORN[0]
     if head.startswith(_POINTER):
-        return "it is a Git LFS pointer, not the weights that it stands for; fetch them with `git lfs pull`"
+        return "it is a Git LFS pointer; download the weights with `git lfs pull`"
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "it is a web page, as servers send for an error"
+        return "it is a web page, such as a server's error page"
     if not head.strip(b"\0"):
         return TORN[1]
     return ""
 
 
 def check_file(path: Path) -> None:
-    """Raise :class:`ModelError` for a checkpoint that is missing, or plainly something else."""
+    """Raise :class:`ModelError` for a checkpoint that is missing, or obviously something else."""
     if not path.is_file():
-        raise ModelError(f"no checkpoint at {path}")
+        raise ModelError(f"no such checkpoint: {path}")
     if reason := what_it_is(path):
         raise ModelError(f"{path} is not a checkpoint: {reason}")
 
@@ -47,9 +51,10 @@ def check_tensors(
     found: Mapping[str, Any],
     harmless: Callable[[str], bool] = lambda name: False,
 ) -> None:
-    """Raise :class:`ModelError` unless ``found`` (torch tensors) are those of ``expected`` (shapes), and all finite.
+    """Raise :class:`ModelError` unless ``found`` (torch tensors) match ``expected`` (shapes), all
+    finite.
 
-    ``harmless`` tells the names that may be missing or too many.
+    ``harmless`` selects names that may be missing or extra.
     """
     missing = [name for name in expected if name not in found and not harmless(name)]
     unexpected = [name for name in found if name not in expected and not harmless(name)]
@@ -64,8 +69,8 @@ def check_tensors(
         faults = [_listed(bad, "not finite (NaN or infinite)")]
     if any(faults):
         raise ModelError(
-            f"{path} is not whole: {'; '.join(filter(None, faults))}",
-            hint="get the file again from where it was made, or use another checkpoint of that run",
+            f"{path} is incomplete: {'; '.join(filter(None, faults))}",
+            hint="download the file again, or use another checkpoint of that run",
         )
 
 

@@ -88,7 +88,8 @@ def family_of_weights(weights: Path) -> Any:
     if weights.suffix == ".pt":
         return family_module("ultra")
     raise ModelError(
-        f"{weights} is not a checkpoint of a detector", hint="expected a .pt of ultralytics, or a .safetensors of fashionrec"
+        f"{weights} is not a checkpoint of a detector",
+        hint="expected a .pt of ultralytics, or a .safetensors of fashionrec",
     )
 
 

@@ -16,10 +16,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from fashionrec.common.text import plural
 from fashionrec.common.documents import parse_json
 from fashionrec.common.files import temporary_beside
 from fashionrec.common.system import put
+from fashionrec.common.text import plural
 from fashionrec.config import TrainConfig
 from fashionrec.detector.training.families import metadata
 from fashionrec.detector.training.whole import check_tensors

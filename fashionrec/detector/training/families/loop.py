@@ -1,9 +1,10 @@
-"""The plain training loop of the families that bring no trainer of their own. Training plane.
+"""The plain training loop for families without a trainer of their own. Training plane.
 
-A family builds a :class:`Learner`; what happens to it is the same for all: photos letterboxed by the serving code and varied,
-AdamW or SGD, a warm-up and a cosine, mixed precision on CUDA, an end when it gets no better, and after each epoch mAP50-95 of the
-valid split by our own evaluator, through the serving code, with the network still in torch. Every random choice hangs on the
-seed and the epoch alone, so that a training that was killed goes on as if it had not been.
+A family builds a :class:`Learner`; the rest is the same for all: photos letterboxed by the serving
+code and augmented, AdamW or SGD, a warm-up and a cosine schedule, mixed precision on CUDA, early
+stopping, and after each epoch mAP50-95 of the valid split by our own evaluator, through the serving
+code, with the network still in torch. Every random choice depends only on seed and epoch, so that a
+killed training resumes as if it had not been killed.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import torch
 from torch import nn
 
 from fashionrec.common.files import write_atomic
-from fashionrec.common.text import TableWriter
+from fashionrec.common.text import TableWriter, plural
 from fashionrec.config import ImagesConfig, TrainConfig
 from fashionrec.detector.detect import Detector
 from fashionrec.detector.training.balance import BalancedSampler, image_weights
@@ -39,24 +40,27 @@ from fashionrec.models.runs import Run
 Truth = tuple[torch.Tensor, torch.Tensor]
 
 _VARIED = tuple(Variation.__dataclass_fields__)
-_CLIP = 10.0  # the most that a gradient's norm may be, as in ultralytics
+_CLIP = 10.0  # maximum gradient norm, as in ultralytics
 _MOST_WARMUP = 0.2  # share of the steps
 
 
 @dataclass
 class Learner:
-    """A network of a family: what is saved (``model``), what is exported (``served``: float32 [n, 3, side, side] to its raw
-    head), its losses for normalized pictures and the truth of each, and the bundle's spec of it."""
+    """A network of a family.
+
+    ``model`` is saved, ``served`` exported (float32 [n, 3, side, side] to its raw head); it also
+    has the losses for normalized images and their truth, and the bundle's spec.
+    """
 
     model: nn.Module
     served: nn.Module
     losses: Callable[[torch.Tensor, list[Truth]], torch.Tensor]
     spec: dict[str, Any]
-    lr0: float  # where optimizer=auto
+    lr0: float  # for optimizer=auto
 
 
 class TorchDetector(Detector):
-    """A detector whose network is still in torch: everything else is the serving code."""
+    """A detector whose network is still in torch; everything else is the serving code."""
 
     def __init__(self, learner: Learner, device: torch.device) -> None:
         bundle = Bundle(Path(), "detector", "unwritten", "", {}, learner.spec, {}, {}, {})
@@ -69,17 +73,19 @@ class TorchDetector(Detector):
 
 
 def placed(device: int | str | list[int] | None) -> torch.device:
-    """Where to train: the GPU where there is one and no other was named. Raises :class:`ConfigError`."""
+    """Return the device to train on: the GPU if there is one and no other was named. Raises
+    :class:`ConfigError`.
+    """
     if device is None or device == "":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if isinstance(device, list) or "," in str(device):
-        raise ConfigError(f"device={device}: this family trains on one device", hint="device=0, or device=cpu")
+        raise ConfigError(f"device={device}: this family trains on a single device", hint="device=0, or device=cpu")
     name = f"cuda:{device}" if str(device).isdigit() else str(device)
     try:
         found = torch.device(name)
         torch.zeros(1, device=found)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device={device} cannot be used: {str(error).splitlines()[0][:120]}") from None
+        raise ConfigError(f"device={device} is not available: {str(error).splitlines()[0][:120]}") from None
     return found
 
 
@@ -95,8 +101,11 @@ def fit(
     limits: ImagesConfig,
     evaluate: Evaluate,
 ) -> None:
-    """Train into the run's folder: ``weights/{best,last}.safetensors`` and ``results.csv``; fills the run's weights, metrics,
-    device and epochs. Goes on from ``weights/state.safetensors`` where that is."""
+    """Train into the run's folder, and fill in the run's weights, metrics, device and epochs.
+
+    Writes ``weights/{best,last}.safetensors`` and ``results.csv``. Resumes from
+    ``weights/state.safetensors`` if it exists.
+    """
     options = settled(config, data)
     yolo = read_data_yaml(data)
     images = yolo.images("train")
@@ -111,7 +120,7 @@ def fit(
     schedule = _schedule(lr, float(options["lrf"]), steps * config.epochs, round(options["warmup_epochs"] * steps))
     log(
         f"{about.model} on {device}: {type(optimizer).__name__}, learning rate {lr:g}"
-        + (" (optimizer=auto: lr0 is the family's own)" if config.optimizer.lower() == "auto" else "")
+        + (" (optimizer=auto: lr0 is the family's default)" if config.optimizer.lower() == "auto" else "")
     )
     _settle_norms(learner.model, steps * config.epochs)
     scaler = torch.amp.GradScaler("cuda", enabled=device.type == "cuda" and bool(options["amp"]))
@@ -121,16 +130,16 @@ def fit(
         record = load_state(weights / STATE, learner.model, optimizer)
         if record["scaler"]:
             scaler.load_state_dict(record["scaler"])
-        log(f"going on after epoch {len(record['rows'])} of {config.epochs}")
+        log(f"resuming after epoch {len(record['rows'])} of {config.epochs}")
     sampler = (
         BalancedSampler(image_weights(classes, len(yolo.names)), config.seed) if config.balance == "sample" else None
     )
     for epoch in range(len(record["rows"]), config.epochs):
         if epoch - record["best_epoch"] > config.patience > 0 and record["best_epoch"] >= 0:
-            log(f"no better for {config.patience} epochs: stopped at epoch {epoch}")
+            log(f"no improvement for {plural(config.patience, 'epoch')}: stopped at epoch {epoch}")
             break
         start = time.perf_counter()
-        torch.manual_seed(config.seed * 1_000_003 + epoch)  # of dropout and of the proposals that are sampled
+        torch.manual_seed(config.seed * 1_000_003 + epoch)  # for dropout and sampled proposals
         loss = _epoch(learner, photos, sampler, epoch, config, optimizer, scaler, schedule, device)
         figures = _measured(learner, device, data, evaluate)
         better = figures["map50_95"] >= record["best"]
@@ -147,7 +156,9 @@ def fit(
         record["rows"].append({**row, "lr": optimizer.param_groups[0]["lr"]})
         record |= {"seconds": record["seconds"] + time.perf_counter() - start, "scaler": scaler.state_dict()}
         save_weights(weights / "last.safetensors", learner.model, about)
-        save_state(weights / STATE, learner.model, optimizer, about, record)  # last: what is in it is surely there
+        save_state(
+            weights / STATE, learner.model, optimizer, about, record
+        )  # last, so that everything it refers to is on disk
         _write_results(run.path / "results.csv", record["rows"])
         run.epochs, run.seconds = len(record["rows"]), record["seconds"]
         run.save()
@@ -172,7 +183,7 @@ def _epoch(
     schedule: Callable[[int], float],
     device: torch.device,
 ) -> float:
-    """One pass; returns the mean loss."""
+    """Train one epoch; return the mean loss."""
     learner.model.train()
     photos.epoch = epoch
     if sampler is None:
@@ -181,7 +192,7 @@ def _epoch(
         sampler.epoch = epoch
         order = list(sampler)
     if len(order) % int(config.batch) == 1 < int(config.batch):
-        order.append(order[0])  # no batch of one photo: a norm may find a single value in it
+        order.append(order[0])  # no batch of one photo: batch norm may get a single value
     loader: Any = torch.utils.data.DataLoader(
         photos,  # type: ignore[arg-type]
         batch_size=int(config.batch),
@@ -212,7 +223,7 @@ def _epoch(
 
 
 def _measured(learner: Learner, device: torch.device, data: Path, evaluate: Evaluate) -> dict[str, Any]:
-    """The valid split by our own evaluator, as a run records it."""
+    """Measure the valid split with our own evaluator, as a run records it."""
     learner.model.eval()
     document = evaluate(TorchDetector(learner, device), data, "valid")
     names = ("map50", "map50_95", "precision", "recall")
@@ -221,7 +232,9 @@ def _measured(learner: Learner, device: torch.device, data: Path, evaluate: Eval
 
 
 def _normalized(pictures: torch.Tensor, spec: dict[str, Any]) -> torch.Tensor:
-    """uint8 [n, side, side, 3] as the network sees it: the torch twin of serving's ``batch_input``."""
+    """Normalize uint8 [n, side, side, 3] for the network: the torch version of serving's
+    ``batch_input``.
+    """
     mean, std = (torch.tensor(spec[key], device=pictures.device)[:, None, None] for key in ("mean", "std"))
     result: torch.Tensor = (pictures.permute(0, 3, 1, 2).float() * spec["scale"] - mean) / std
     return result
@@ -233,15 +246,18 @@ def _collated(items: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> tuple[t
 
 
 def _settle_norms(model: nn.Module, total: int) -> None:
-    """Running statistics over the last twentieth of the steps, and no fewer than ten: with a momentum of 0.01, EfficientDet's
-    own, a short training would be judged, and served, by those it began with; by those of one batch alone it would explode."""
+    """Average running statistics over the last twentieth of the steps, at least ten.
+
+    With EfficientDet's own momentum of 0.01, a short training would be judged and served by its
+    initial statistics; with those of a single batch it would explode.
+    """
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d) and module.momentum is not None:
             module.momentum = max(module.momentum, min(0.1, 20 / total))
 
 
 def _optimizer(learner: Learner, config: TrainConfig, options: dict[str, Any]) -> tuple[torch.optim.Optimizer, float]:
-    """Weights of layers decay, their biases and norms do not."""
+    """Create the optimizer: weights of layers decay, biases and norms do not."""
     trained = [value for value in learner.model.parameters() if value.requires_grad]
     groups: list[dict[str, Any]] = [
         {"params": [value for value in trained if value.ndim > 1], "weight_decay": float(options["weight_decay"])},
@@ -255,7 +271,9 @@ def _optimizer(learner: Learner, config: TrainConfig, options: dict[str, Any]) -
 
 
 def _schedule(lr: float, last: float, total: int, warmup: int) -> Callable[[int], float]:
-    """The learning rate of each step: a line up from nothing, then a cosine down to ``last`` of it."""
+    """Return the learning rate of each step: a linear warm-up, then a cosine down to the fraction
+    ``last``.
+    """
     warmup = min(warmup, int(_MOST_WARMUP * total))
 
     def at(step: int) -> float:

@@ -1,4 +1,4 @@
-"""The options of the plain training loop, by ultralytics' names. Loads nothing heavy."""
+"""The options of the plain training loop, by ultralytics' names. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from fashionrec.detector.training.options import augmentation
 from fashionrec.errors import ConfigError
 from fashionrec.labels.data_yaml import declared
 
-#: The options of ultralytics that the plain loop knows too, and what they are where they are not set.
+#: Options of ultralytics that the plain loop supports, with their defaults.
 OPTIONS: dict[str, Any] = {
     "pretrained": True,
     "amp": True,
-    "lrf": 0.01,  # the last learning rate, as a share of the first
+    "lrf": 0.01,  # the final learning rate, as a fraction of the initial one
     "momentum": 0.937,  # of SGD
     "weight_decay": 0.0005,
     "warmup_epochs": 3.0,
@@ -30,15 +30,15 @@ OPTIONS: dict[str, Any] = {
 
 
 def settled(config: TrainConfig, data: Path) -> dict[str, Any]:
-    """Resolve the options of a training: those set, those that the dataset asks for, the defaults.
+    """Resolve the options of a training: explicit ones, those of the dataset, the defaults.
 
-    Raises :class:`ConfigError` for one that the loop does not know.
+    Raises :class:`ConfigError` for options that the loop does not support.
     """
     asked, model = config.options(), config.model
     for name, value in asked.items():
         if name not in OPTIONS:
             hint = nearest(name, OPTIONS) or f"it knows {', '.join(OPTIONS)}"
-            raise ConfigError(f"{model} does not know the option {name}: only ultralytics' detectors do", hint=hint)
+            raise ConfigError(f"{model} does not support the option {name}: only ultralytics' detectors do", hint=hint)
         if not isinstance(value, (int, float)):
             raise ConfigError(f"train.{name} is {value!r}, not a number")
     wrong = {
@@ -49,6 +49,8 @@ def settled(config: TrainConfig, data: Path) -> dict[str, Any]:
     }
     for setting, refused in wrong.items():
         if refused:
-            hint = "balance=none|sample, optimizer=auto|AdamW|SGD, batch=1 or more, no loggers (results.csv has the figures)"
+            hint = (
+                "allowed: balance=none|sample, optimizer=auto|AdamW|SGD, batch=1 or more, no loggers (see results.csv)"
+            )
             raise ConfigError(f"{model} cannot be trained with {setting}", hint=hint)
     return {**OPTIONS, **augmentation(declared(data)), **asked}

@@ -1,7 +1,8 @@
-"""Labelled photos as the plain training loop reads them: letterboxed by the serving code, then varied.
+"""Labelled photos for the plain training loop: letterboxed by the serving code, then augmented.
 
-What is varied is ultralytics' own list, under its names (https://docs.ultralytics.com/usage/cfg/#augmentation-settings):
-flips, rotation, shift and scale by one affine transform of the square, and hue, saturation and value.
+Augmentations are ultralytics' own, under its names
+(https://docs.ultralytics.com/usage/cfg/#augmentation-settings): flips, rotation, shift and scale by
+one affine transform of the square, and hue, saturation and value.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from fashionrec.detector.preprocess import letterbox
 from fashionrec.labels.label_lines import read_labels
 from fashionrec.photos.images import read_photo
 
-_LEAST_SIDE = 2.0  # pixels of a box that is still one
-_LEAST_SEEN = 0.1  # share of a box that must stay in the picture, as in ultralytics
+_LEAST_SIDE = 2.0  # minimum side of a box in pixels
+_LEAST_SEEN = 0.1  # share of a box that must stay visible, as in ultralytics
 
 
 @dataclass(frozen=True)
 class Variation:
-    """How much a photo is varied: shares, and degrees either way. All 0 = not at all."""
+    """Strength of the augmentations: fractions, and degrees in both directions. All 0 = none."""
 
     fliplr: float = 0.0
     flipud: float = 0.0
@@ -38,8 +39,11 @@ class Variation:
 
 
 class LabelledPhotos:
-    """A dataset of torch's kind. An item is uint8 [side, side, 3], boxes float32 [n, 4] (xyxy pixels of the square), and class
-    numbers int64 [n]; the same for a seed, an epoch and a photo, whoever loads it."""
+    """A torch dataset. An item is uint8 [side, side, 3], boxes float32 [n, 4] (xyxy pixels of the
+    square), and class numbers int64 [n].
+
+    It is the same for a seed, an epoch and a photo, in any loader process.
+    """
 
     def __init__(
         self, images: Sequence[Path], side: int, pad: int, variation: Variation, seed: int, limits: ImagesConfig
@@ -75,7 +79,9 @@ class LabelledPhotos:
 
 
 def drawn(variation: Variation, side: int, rng: np.random.Generator) -> np.ndarray:
-    """A random affine matrix float64 [3, 3], of pixels of the square to pixels of the varied square."""
+    """Draw a random affine matrix float64 [3, 3] from pixels of the square to pixels of the
+    augmented square.
+    """
     angle = math.radians(rng.uniform(-1, 1) * variation.degrees)
     size = 1 + rng.uniform(-1, 1) * variation.scale
     x, y = side / 2 + rng.uniform(-1, 1, 2) * variation.translate * side
@@ -87,7 +93,7 @@ def drawn(variation: Variation, side: int, rng: np.random.Generator) -> np.ndarr
 
 
 def warped(square: np.ndarray, matrix: np.ndarray, pad: int) -> np.ndarray:
-    """The square under an affine matrix; what comes from outside is grey."""
+    """Apply an affine matrix to the square; pixels from outside are grey."""
     side = len(square)
     back = np.linalg.inv(matrix)[:2].ravel()
     picture = Image.fromarray(square)
@@ -98,14 +104,14 @@ def warped(square: np.ndarray, matrix: np.ndarray, pad: int) -> np.ndarray:
 
 
 def moved(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Boxes [n, 4] (xyxy) under an affine matrix: the boxes around what becomes of them."""
+    """Apply an affine matrix to boxes [n, 4] (xyxy): return the boxes around the results."""
     corners = np.stack([boxes[:, [0, 1]], boxes[:, [2, 1]], boxes[:, [2, 3]], boxes[:, [0, 3]]], axis=1)
     there = corners @ matrix[:2, :2].T + matrix[:2, 2]
     return np.concatenate([there.min(axis=1), there.max(axis=1)], axis=1)
 
 
 def recoloured(pixels: np.ndarray, variation: Variation, rng: np.random.Generator) -> np.ndarray:
-    """uint8 RGB with hue shifted and saturation and value stretched, by up to the given shares."""
+    """Shift hue and scale saturation and value of uint8 RGB by up to the given fractions."""
     hue, saturation, value = rng.uniform(-1, 1, 3) * [variation.hsv_h, variation.hsv_s, variation.hsv_v]
     if not (hue or saturation or value):
         return pixels

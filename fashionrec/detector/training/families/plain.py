@@ -1,7 +1,8 @@
-"""What the families without a trainer of their own share around the loop: where a training starts, its run, its export.
+"""Shared parts of families without a trainer of their own: the start of a training, its run, its
+export.
 
-Such a family is a module with ``NAME``, ``PACKAGES``, ``is_known(model)``, ``check(config)``, ``build(about)`` and
-``pretrained(learner, about)``.
+Such a family is a module with ``NAME``, ``PACKAGES``, ``is_known(model)``, ``check(config)``,
+``build(about)`` and ``pretrained(learner, about)``.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 
 from fashionrec.common.extras import need
+from fashionrec.common.text import plural
 from fashionrec.config import ImagesConfig, TrainConfig
 from fashionrec.detector.training.families import STATE, Evaluate, Graph, Log, Progress
 from fashionrec.detector.training.families.checkpoint import About, load_weights
@@ -36,7 +38,7 @@ from fashionrec.models.runs import Run, remove_leftovers, run_folder, start_run
 if TYPE_CHECKING:
     from PIL import Image
 
-_PATIENCE = 15.0  # seconds for a server to answer
+_PATIENCE = 15.0  # seconds until a server must answer
 
 
 def train_in_run(
@@ -49,8 +51,11 @@ def train_in_run(
     log: Log | None = None,
     progress: Progress | None = None,
 ) -> Run:
-    """Train a detector of a family into ``runs/train/NAME``, or go on where it was stopped; the run is recorded whatever
-    happens. Raises :class:`ConfigError`, :class:`DataError` or :class:`ModelError` before it starts."""
+    """Train a detector of a family into ``runs/train/NAME``, or resume it; the run is recorded in
+    any case.
+
+    Raises :class:`ConfigError`, :class:`DataError` or :class:`ModelError` before it starts.
+    """
     need(*family.PACKAGES, what=f"training {config.model}")
     before = unfinished(runs / "train", config.name) if config.resume else None
     data = Path(config.data or "")
@@ -58,7 +63,7 @@ def train_in_run(
     family.check(config)
     placed(config.device)
     _trainable(data)
-    if Path(config.model).suffix == ".safetensors":  # to be refused before there is a run
+    if Path(config.model).suffix == ".safetensors":  # so that it is refused before there is a run
         about = About.of(Path(config.model))
         load_weights(Path(config.model), family.build(about).model)
     fingerprint, watched = dataset_fingerprint(data), dataset_fingerprint(data, ("valid",))
@@ -101,7 +106,7 @@ def train_in_run(
 
 
 def begin(family: Any, run: Run, config: TrainConfig, data: Path, log: Log) -> tuple[Learner, About]:
-    """Build the network, and give it pretrained weights or those of a checkpoint of ours."""
+    """Build the network, and load pretrained weights or those of a checkpoint of fashionrec."""
     names = read_data_yaml(data).names
     source = Path(config.model) if Path(config.model).suffix == ".safetensors" else None
     earlier = About.of(source) if source else None
@@ -131,7 +136,7 @@ def begin(family: Any, run: Run, config: TrainConfig, data: Path, log: Log) -> t
 
 
 def start(family: Any, about: About, log: Log) -> tuple[Learner, About]:
-    """A learner with published weights, or without them where they cannot be had."""
+    """Return a learner with published weights, or without if they are not available."""
     noted = replace(about, notes={**about.notes, "pretrained": True})
     learner = family.build(noted)
     try:
@@ -143,11 +148,11 @@ def start(family: Any, about: About, log: Log) -> tuple[Learner, About]:
         reason = " ".join(str(getattr(error, "reason", error)).split())[:160] or type(error).__name__
         if not isinstance(error, (OSError, HTTPException, LookupError)) and "hash" not in reason:
             raise ModelError(
-                f"the pretrained weights of {about.model} cannot be used: {reason}",
-                hint=f"remove what is kept of them under {torch.hub.get_dir()}, or set pretrained=false",
+                f"pretrained weights of {about.model} are unusable: {reason}",
+                hint=f"delete the cached files under {torch.hub.get_dir()}, or set pretrained=false",
             ) from None
-        # of the network, a proxy or a disk
-        log(f"pretrained weights of {about.model} cannot be fetched ({reason}): training from scratch")
+        # network, proxy or disk errors
+        log(f"pretrained weights of {about.model} cannot be downloaded ({reason}): training from scratch")
         return family.build(about), about
     log(f"{about.model} starts from {what}")
     return learner, noted
@@ -160,11 +165,14 @@ def exported(
     normalize: Callable[[torch.Tensor], torch.Tensor],
     reference: Callable[[torch.Tensor], np.ndarray],
 ) -> Graph:
-    """A learner's served network as ONNX, and its source beside it: how the family's own library normalizes a picture float32
-    [3, side, side] of 0 to 1, and what it answers to one so normalized."""
+    """Export a learner's network to ONNX, with its source for comparison.
+
+    ``normalize`` is how the family's own library normalizes an image float32 [3, side, side] of 0
+    to 1, ``reference`` its output for such an image.
+    """
     load_ultralytics()
     learner.model.eval()
-    learner.served.eval()  # whose mode the export keeps, and gives to all that is in it
+    learner.served.eval()  # the export keeps this mode for everything inside
     side, most = about.imgsz, int(learner.spec.get("batch") or 0)
     example = torch.zeros(most or 2, 3, side, side)
     path = work / "detect.onnx"
@@ -198,7 +206,9 @@ def exported(
 
 
 def spec_of(about: About, *, head: str, mean: tuple[float, ...], std: tuple[float, ...], **more: Any) -> dict[str, Any]:
-    """The bundle's spec of a network whose pictures are letterboxed, scaled to 0..1 and normalized."""
+    """Return the bundle's spec of a network whose images are letterboxed, scaled to 0..1 and
+    normalized.
+    """
     spec: dict[str, Any] = {
         "imgsz": about.imgsz,
         "resize": "letterbox",
@@ -219,7 +229,7 @@ def spec_of(about: About, *, head: str, mean: tuple[float, ...], std: tuple[floa
 
 @contextlib.contextmanager
 def impatient() -> Iterator[None]:
-    """A server that does not answer in time is not there."""
+    """Treat servers that do not answer in time as unreachable."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_PATIENCE)
     try:
@@ -229,30 +239,32 @@ def impatient() -> Iterator[None]:
 
 
 def take_weights(source: Path, earlier: About, model: torch.nn.Module, about: About, family: Any, log: Log) -> None:
-    """Weights of an earlier training; where its classes were others, all but the layers of the classes."""
+    """Load weights of an earlier training; with other classes, all except the class layers."""
     if earlier.names == about.names:
         load_weights(source, model)
-        log(f"training on from {source}")
+        log(f"continuing from {source}")
         return
     other = family.build(earlier).model
     load_weights(source, other)
     fresh, old = model.state_dict(), other.state_dict()
     same = {name: value for name, value in old.items() if fresh[name].shape == value.shape}
     model.load_state_dict(fresh | same)
-    log(f"training on from {source}, but for the layers of its classes, which are others")
+    log(f"continuing from {source}, except its class layers, whose classes differ")
 
 
 def _trainable(data: Path) -> None:
-    """Raise :class:`DataError` for labels that the loop cannot learn from, or a valid split that tells it nothing."""
+    """Raise :class:`DataError` for labels that cannot be learned, or a valid split
+    without boxes.
+    """
     yolo = read_data_yaml(data)
     if sorted(yolo.names) != list(range(len(yolo.names))):
-        raise DataError(f"the classes of {data} are not numbered 0 to {len(yolo.names) - 1}: {sorted(yolo.names)}")
+        raise DataError(f"classes of {data} are not numbered 0 to {len(yolo.names) - 1}: {sorted(yolo.names)}")
     for path in yolo.images("train"):
         numbers = read_labels(path)[:, 0]
         if len(numbers) and numbers.max() >= len(yolo.names):
             raise DataError(
-                f"{path} has a box of class {numbers.max():.0f}, and {data} {len(yolo.names)} classes",
-                hint="class numbers begin at 0",
+                f"{path} has a box of class {numbers.max():.0f}, but {data} has {plural(len(yolo.names), 'class', 'classes')}",
+                hint="class numbers start at 0",
             )
     if not any(len(read_labels(path)) for path in yolo.images("valid")):
-        raise DataError(f"the valid split of {data} has no boxes", hint="training chooses its best epoch by it")
+        raise DataError(f"the valid split of {data} has no boxes", hint="training uses it to choose the best epoch")

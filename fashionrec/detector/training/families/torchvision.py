@@ -1,7 +1,8 @@
 """Faster R-CNN by torchvision: the models of ``MODELS`` (Ren et al., arXiv 1506.01497).
 
-The export takes one picture in a call and answers each of its proposals once for each class, with no threshold and no NMS after
-it, so that both stay settings of the query. torchvision's class 0 is the background; ours begin there.
+The export takes one image per call and returns each proposal once per class, without threshold and
+NMS, so that both stay settings of the query. torchvision's class 0 is the background; ours starts
+with the first class.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from fashionrec.errors import ConfigError, ModelError
 
 NAME = "torchvision"
 PACKAGES = ("torch", "torchvision")
-#: The models, their weights on COCO, and the epsilon of the norms that those froze (None: they froze none).
+#: Models, their COCO weights, and the epsilon of norms frozen in those (None: none are frozen).
 MODELS: dict[str, tuple[Any, float | None]] = {
     "fasterrcnn_resnet50_fpn": (detection.FasterRCNN_ResNet50_FPN_Weights.COCO_V1, 0.0),
     "fasterrcnn_resnet50_fpn_v2": (detection.FasterRCNN_ResNet50_FPN_V2_Weights.COCO_V1, None),
@@ -42,13 +43,15 @@ _ALL = 1_000_000
 
 
 def check(config: TrainConfig) -> None:
-    """Raise for a model that torchvision does not have, and a size that its levels do not divide."""
+    """Raise for a model that torchvision lacks, and a size that its levels do not divide."""
     _known(model_of(config))
     _fits(config.imgsz)
 
 
 def to_graph(weights: Path, work: Path, imgsz: int | None = None) -> Graph:
-    """Export a checkpoint for a square input of ``imgsz``, default that of its training. Raises :class:`ModelError`."""
+    """Export a checkpoint for a square input of ``imgsz``, default that of its training. Raises
+    :class:`ModelError`.
+    """
     about = About.of(weights)
     if imgsz:
         _fits(imgsz)
@@ -60,7 +63,9 @@ def to_graph(weights: Path, work: Path, imgsz: int | None = None) -> Graph:
 
 
 def build(about: About) -> Learner:
-    """A fresh network for the classes and the size of a checkpoint; norms frozen where it began with weights on COCO."""
+    """Create a new network for the classes and the size of a checkpoint; norms are frozen if it
+    started from COCO weights.
+    """
     model: Any = getattr(detection, _known(about.model))(
         weights=None,
         weights_backbone=None,
@@ -87,7 +92,7 @@ def build(about: About) -> Learner:
 
 
 def pretrained(learner: Learner, about: About) -> str:
-    """Put torchvision's weights on COCO into the network, all but its last layer."""
+    """Load torchvision's COCO weights into the network, except its last layer."""
     weights, epsilon = MODELS[about.model]
     state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     model: Any = learner.model
@@ -98,12 +103,14 @@ def pretrained(learner: Learner, about: About) -> str:
         model.load_state_dict(state)
     finally:
         model.roi_heads.box_predictor = own
-    frozen = "" if epsilon is None else ", the norms of its backbone frozen as in those"
+    frozen = "" if epsilon is None else ", with frozen norms in its backbone as in those"
     return f"weights trained on COCO{frozen}"
 
 
 class _Proposals(nn.Module):
-    """float32 [1, proposals x classes, 6] of one picture: xyxy pixels of the input, score, class."""
+    """Proposals of one image: float32 [1, proposals x classes, 6]: xyxy pixels of the input, score,
+    class.
+    """
 
     def __init__(self, model: Any, side: int) -> None:
         super().__init__()
@@ -114,7 +121,7 @@ class _Proposals(nn.Module):
         features = self.model.backbone(images)
         found, _ = self.model.rpn(ImageList(images, [self.size]), features)
         whole = images.new_tensor([[0.0, 0.0, float(self.size[1]), float(self.size[0])]])
-        proposals = [torch.cat([found[0], whole])]  # where nothing is proposed ONNX Runtime cannot reshape it
+        proposals = [torch.cat([found[0], whole])]  # ONNX Runtime cannot reshape an empty tensor here
         pooled = heads.box_head(heads.box_roi_pool(features, proposals, [self.size]))
         logits, codes = heads.box_predictor(pooled)
         boxes = clip_boxes_to_image(heads.box_coder.decode(codes, proposals), self.size)[:, 1:]
@@ -125,14 +132,14 @@ class _Proposals(nn.Module):
 
 
 def _by_torchvision(model: Any) -> Callable[[torch.Tensor], np.ndarray]:
-    """A checkpoint's answer by torchvision's own way from picture to boxes: float32 [n, 6], classes from 0."""
+    """Return a checkpoint's answer by torchvision's own code: float32 [n, 6], classes from 0."""
     heads = model.roi_heads
     mean, std = (torch.tensor(v)[:, None, None] for v in (model.transform.image_mean, model.transform.image_std))
 
     def answer(picture: torch.Tensor) -> np.ndarray:
         heads.score_thresh, heads.nms_thresh, heads.detections_per_img = -1.0, 2.0, _ALL
         with torch.no_grad():
-            found = model([picture * std + mean])[0]  # which it normalizes itself
+            found = model([picture * std + mean])[0]  # which normalizes it itself
         rows = torch.cat([found["boxes"], found["scores"][:, None], found["labels"][:, None] - 1.0], 1)
         return np.asarray(rows.numpy())
 
@@ -140,7 +147,7 @@ def _by_torchvision(model: Any) -> Callable[[torch.Tensor], np.ndarray]:
 
 
 def _freeze_norms(module: nn.Module, epsilon: float) -> None:
-    """Each norm of a backbone by one that does not learn, as torchvision makes those that it trained."""
+    """Replace each norm of a backbone by a frozen one, as in torchvision's trained models."""
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
             setattr(module, name, FrozenBatchNorm2d(child.num_features, eps=epsilon))
@@ -149,7 +156,7 @@ def _freeze_norms(module: nn.Module, epsilon: float) -> None:
 
 
 def is_known(model: str) -> bool:
-    """Whether torchvision has a model of this name."""
+    """Return whether torchvision has a model of this name."""
     return model.lower() in MODELS
 
 
@@ -157,7 +164,7 @@ def _known(model: str) -> str:
     name = Path(model).name.lower()
     if name not in MODELS:
         raise ModelError(
-            f"torchvision has no model {model} here", hint=nearest(name, MODELS) or f"it has {', '.join(MODELS)}"
+            f"unknown torchvision model {model}", hint=nearest(name, MODELS) or f"it has {', '.join(MODELS)}"
         )
     return name
 
@@ -165,6 +172,6 @@ def _known(model: str) -> str:
 def _fits(side: int) -> None:
     if side % _STRIDE:
         raise ConfigError(
-            f"Faster R-CNN takes pictures whose side is a multiple of {_STRIDE}, not {side}",
+            f"Faster R-CNN needs an image size that is a multiple of {_STRIDE}, not {side}",
             hint=f"imgsz={max(1, round(side / _STRIDE)) * _STRIDE}",
         )

@@ -1,4 +1,6 @@
-"""Detectors of ultralytics (YOLOv8, YOLO11, YOLO12, YOLO26, RT-DETR): from a checkpoint to a graph with a raw head."""
+"""Detectors of ultralytics (YOLOv8, YOLO11, YOLO12, YOLO26, RT-DETR): from a checkpoint to a graph
+with a raw head.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +19,19 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _STRIDE = 32  # sides of an input are multiples of it
-_NEAR = 0.05  # pixels, or shares of a score, that an answer to noise may differ by
+_NEAR = 0.05  # pixels, or fractions of a score, by which outputs for noise may differ
 
 
 def to_graph(weights: Path, work: Path, imgsz: int | None = None) -> Graph:
     """Export a ``.pt`` for a square input of ``imgsz``, default that of its training.
 
-    NMS is not in the graph: a graph with NMS made for one photo finds nothing in photos 2 to n of a batch, and confidence
-    and overlap are to stay settings of the query. Of the two heads of YOLO26 it is the one that needs NMS, which ultralytics'
-    validation measures too. Raises :class:`ModelError`.
+    NMS is not in the graph: a graph with NMS made for one photo finds nothing in photos 2 to n of a
+    batch, and thresholds should stay settings of the query. Of the two heads of YOLO26 the one that
+    needs NMS is exported, as in ultralytics' validation. Raises :class:`ModelError`.
     """
     yolo = load_yolo(str(weights))
     side = int(imgsz or yolo.overrides.get("imgsz") or 640)
-    yolo.model.pt_path = str(work / "model.pt")  # the exporter writes beside its source
+    yolo.model.pt_path = str(work / "model.pt")  # the exporter writes next to its source
     with quiet(None):
         made = yolo.export(
             format="onnx", imgsz=side, dynamic=True, simplify=False, opset=17, nms=None, device="cpu", batch=2
@@ -63,7 +65,9 @@ def to_graph(weights: Path, work: Path, imgsz: int | None = None) -> Graph:
 
 
 def _without_date(made: Path, target: Path) -> None:
-    """Write a graph without the moment of its export, so that two exports of a checkpoint are one model."""
+    """Write a graph without the time of its export, so that two exports of a checkpoint are
+    identical.
+    """
     import onnx
 
     model = onnx.load(str(made))
@@ -75,8 +79,10 @@ def _without_date(made: Path, target: Path) -> None:
 
 
 def takes_rectangles(network: Any, graph: Path, side: int) -> bool:
-    """Whether a graph answers to inputs that are no squares what the network (torch) answers: a tracer may have written down the
-    size that it saw. A square's answer is compared by the gate."""
+    """Return whether a graph matches the network (torch) on rectangular inputs.
+
+    Tracing may have fixed the size it saw. Square inputs are compared by the gate.
+    """
     import onnxruntime as ort
     import torch
 
@@ -90,7 +96,7 @@ def takes_rectangles(network: Any, graph: Path, side: int) -> bool:
         expected = np.asarray((output[0] if isinstance(output, (tuple, list)) else output).numpy())
         try:
             found = session.run(None, {session.get_inputs()[0].name: values})[0]
-        except Exception:  # onnxruntime's own: the graph takes squares only
+        except Exception:  # onnxruntime's own: the graph only takes squares
             return False
         if found.shape != expected.shape or np.abs(found - expected).max() > _NEAR:
             return False
@@ -98,7 +104,9 @@ def takes_rectangles(network: Any, graph: Path, side: int) -> bool:
 
 
 def reference(yolo: Any, side: int) -> Callable[[Image.Image], np.ndarray]:
-    """What a checkpoint itself answers to one photo: OpenCV's resize in ultralytics' letterbox, then torch."""
+    """Return a checkpoint's own answer to one photo: OpenCV's resize in ultralytics' letterbox,
+    then torch.
+    """
     with quiet(None):
         yolo.fuse()
     network = yolo.model.eval().float().cpu()
@@ -122,8 +130,11 @@ def reference(yolo: Any, side: int) -> Callable[[Image.Image], np.ndarray]:
 
 
 def boxes_in_pixels(graph: Path, side: int) -> None:
-    """Add to RT-DETR's graph, which answers [n, 300, 6] of centre and size in shares of the picture, score and class, what makes
-    of them corners in pixels of the input, as the other heads without NMS answer them."""
+    """Convert the output of RT-DETR's graph to corners in pixels of the input, like other heads
+    without NMS.
+
+    It returns [n, 300, 6] of centre and size as fractions of the image, score and class.
+    """
     import onnx
     from onnx import TensorProto, helper
 
@@ -159,9 +170,10 @@ def boxes_in_pixels(graph: Path, side: int) -> None:
 
 
 def square_by_ultralytics(photo: Image.Image, side: int, *, stretched: bool = False) -> np.ndarray:
-    """uint8 [side, side, 3], RGB: a photo as ultralytics' datasets letterbox it, or stretched as for RT-DETR.
+    """Return uint8 [side, side, 3], RGB: a photo letterboxed as in ultralytics' datasets, or
+    stretched as for RT-DETR.
 
-    Where Pillow and OpenCV round a pixel differently it is ours: networks are compared by it, not rounding.
+    Pixels that Pillow and OpenCV round differently are ours: networks are compared, not rounding.
     """
     import cv2
     from ultralytics.data.augment import LetterBox
