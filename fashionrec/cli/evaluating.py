@@ -162,8 +162,8 @@ def _evaluate_texts(session: Session, index: str | None, texts: Path) -> None:
         for language, weight in document["lexical_weight"].items():
             share, lost = document["verbatim"][language], document["not_understood"][language]
             session.out.line(
-                f"{language}: best weight of words {weight:g}; {100 * share:.0f} % of the texts occur in their product's data"
-                f" own data; {lost} did not reach the encoder"
+                f"{language}: best weight of words {weight:g}; {100 * share:.0f} % of the texts occur in their product's"
+                f" data; {lost} did not reach the encoder"
             )
 
     session.out.result(document, human)

@@ -12,7 +12,7 @@ Channels = tuple[float, float, float]
 
 
 class DetectorSpec(NamedTuple):
-    """How photos become a graph's input, and what its output means.
+    """Rules of how photos become a graph's input, and what its output means.
 
     A photo is resized to ``imgsz`` pixels by ``resize`` (``letterbox``, filled with the grey
     ``pad``; or ``stretch``), multiplied by ``scale`` and normalized by ``mean`` and ``std``, after

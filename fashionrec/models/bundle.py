@@ -1,18 +1,21 @@
-"""The door between the planes: one model ready to serve, as a folder that can be looked into, copied and trusted.
+"""Bundles: models ready to serve, each a folder that can be inspected, copied and verified.
 
 ::
 
     BUNDLE/
-      bundle.json      kind, preprocessing, labels or tokenizer settings, graphs, source, agreement, files, fingerprint
-      detect.onnx      a detector's raw head;   or   image.onnx, text.onnx, tokenizer.json   of an encoder
-      detect.onnx.data the weights of a large graph, which are mapped
-      detect.ready.onnx  the same network as ONNX Runtime rewrites it for a CPU, which it need not do again (the same weights)
+      bundle.json       kind, preprocessing, labels or tokenizer settings, graphs, source,
+                        agreement, files, fingerprint
+      detect.onnx       a detector's raw head;  or  image.onnx, text.onnx, tokenizer.json
+      detect.onnx.data  external data: the weights of a large graph, which are memory-mapped
+      detect.ready.onnx the graph as optimized by ONNX Runtime for a CPU, with the same weights
 
-No pickle. The fingerprint is a sha256 over everything that decides an output (kind, spec, every file's bytes) and
-nothing else, so that two bundles with one fingerprint are the same model. What is ready is not part of it: it is the same again.
+No pickle. The fingerprint is a sha256 over everything that decides an output (kind, spec, every
+file's bytes) and nothing else, so that two bundles with one fingerprint are the same model.
+Optimized graphs are not part of it.
 
-A bundle may come from somebody else. Only files that its manifest lists are ever opened, and a graph only after its external
-data was checked (:mod:`fashionrec.common.onnx_file`); links and special files are refused, whatever else lies there is ignored.
+A bundle may be untrusted. Only files that its manifest lists are opened, and a graph only after its
+external data was checked (:mod:`fashionrec.common.onnx_file`); links and special files are refused,
+other files are ignored.
 """
 
 from __future__ import annotations
@@ -55,12 +58,13 @@ _OURS = re.compile(r"bundle\.json|tokenizer\.json|[\w-]+(\.ready)?\.onnx(\.data)
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle. ``spec`` is what the model's adapter needs (preprocessing, labels, decode, tokenizer).
+    """An open bundle. ``spec`` is what the model's adapter needs (preprocessing, labels, decoding,
+    tokenizer).
 
-    ``at_once`` says that its sessions are for a few questions: what would take longer than these is left out. Graphs are opened
-    as they were made ready, weights are used where they are mapped and not brought into another order first, and threads do
-    not wait for more to do, which would take the other models' cores. ``cache`` is the folder for TensorRT's engines (default:
-    the user's cache folder).
+    ``at_once`` optimizes its sessions for a few queries: optimized graphs are opened, mapped
+    weights are used without being repacked, and threads do not spin while waiting, which would take
+    cores from other models. ``cache`` is the folder for TensorRT engines (default: the user's cache
+    folder).
     """
 
     path: Path
@@ -80,9 +84,11 @@ class Bundle:
 
     @classmethod
     def open(cls, path: str | Path, kind: str | None = None, *, verify: bool = False) -> Bundle:
-        """Open a bundle folder and check its manifest and file sizes; ``verify`` hashes the contents too.
+        """Open a bundle folder and check its manifest and file sizes; ``verify`` also hashes the
+        contents.
 
-        Raises :class:`ModelError` where it is missing, damaged, of another version, or not of the wanted ``kind``.
+        Raises :class:`ModelError` if it is missing, damaged, of another version, or not of the
+        wanted ``kind``.
         """
         folder = Path(path)
         manifest = read_manifest(folder)
@@ -94,7 +100,7 @@ class Bundle:
         except (ValueError, RecursionError) as error:
             raise ModelError(f"{folder / MANIFEST} is damaged: {error}", hint=EXPORT_AGAIN) from None
         if bundle.fingerprint != expected:
-            raise ModelError(f"{folder / MANIFEST} was changed: its fingerprint does not fit", hint=EXPORT_AGAIN)
+            raise ModelError(f"{folder / MANIFEST} was changed: its fingerprint does not match", hint=EXPORT_AGAIN)
         if kind is not None and bundle.kind != kind:
             raise ModelError(f"{folder} holds {_a(bundle.kind)}, not {_a(kind)}")
         return bundle
@@ -104,9 +110,10 @@ class Bundle:
         return Folder(self.path, "bundle", ModelError)
 
     def graph_path(self, graph: str) -> Path:
-        """The file of a graph (``detect``, ``image`` ...), which reads nothing but files that the manifest lists.
+        """Return the file of a graph (``detect``, ``image`` ...), which only reads files that the
+        manifest lists.
 
-        Whatever opens a graph by its path asks here for it. Raises :class:`ModelError`.
+        Use it whenever a graph is opened by path. Raises :class:`ModelError`.
         """
         try:
             return self._graph_path(graph)
@@ -118,7 +125,7 @@ class Bundle:
             raise ModelError(f"{self.path} has no graph {graph!r}, only {', '.join(self.graphs)}")
         name = self.graphs[graph]
         if name not in self._checked:
-            # weights that the fingerprint does not cover are none of a graph that it covers
+            # a graph covered by the fingerprint must not use weights that are not
             ready = graph.endswith(READY)
             listed = {file for file in self.files if ready or READY not in file} if self.files else None
             try:
@@ -129,7 +136,9 @@ class Bundle:
         return self.path / name
 
     def session(self, graph: str, *, threads: int = 0, device: str = "auto") -> onnxruntime.InferenceSession:
-        """An ONNX Runtime session of one graph. ``threads`` 0 = all cores. Raises :class:`ModelError`."""
+        """Return an ONNX Runtime session of one graph. ``threads`` 0 = all cores. Raises
+        :class:`ModelError`.
+        """
         key = graph, threads, device
         self._asked.add(key)
         ahead = self._ahead.pop(key, None)
@@ -152,11 +161,11 @@ class Bundle:
         if self.at_once and providers == [CPU] and graph + READY in self.graphs:
             with suppress(Unreadable):  # then the graph itself
                 ready = self._graph_path(graph + READY)
-                with suppress(Exception):  # of another ONNX Runtime, which cannot read it
+                with suppress(Exception):  # optimized by another version of ONNX Runtime
                     return _open_as_it_is(ready, options)
         file = self.graph_path(graph)
         try:
-            # falling back from the CPU to the CPU would only be told on standard output, where nobody asked for it
+            # falling back from the CPU to the CPU would print to standard output
             falls_back = int(len(providers) > 1)
             session = ort.InferenceSession(str(file), options, providers=providers, enable_fallback=falls_back)
         except Exception as error:  # onnxruntime raises its own classes, one per status
@@ -167,16 +176,19 @@ class Bundle:
         return session
 
     def engines(self, graph: str) -> Path | None:
-        """Where TensorRT's engines of a graph are kept. They hold its weights: so these are the ones of the fingerprint."""
+        """Return the folder for a graph's TensorRT engines. They contain its weights, so it depends
+        on the fingerprint.
+        """
         if not self.fingerprint:
             return None
         self._check_files(verify=True)
         return engine_folder(self.cache, self.fingerprint, graph)
 
     def open_ahead(self, graph: str, *, threads: int = 0, device: str = "auto") -> None:
-        """Start opening a session in a thread, unless it was asked for before; the next :meth:`session` of the same is this one.
+        """Start opening a session in a thread, unless it was requested before; the next
+        :meth:`session` returns it.
 
-        ONNX Runtime is imported before, as imports do not run beside one another.
+        ONNX Runtime is imported first, since imports do not run in parallel.
         """
         import onnxruntime  # noqa: F401
 
@@ -187,10 +199,11 @@ class Bundle:
             opening.start()
 
     def copy_to(self, target: Path) -> Bundle:
-        """Copy the bundle into the folder ``target`` (which must not exist), files synced to disk.
+        """Copy the bundle into the new folder ``target``, with files synced to disk.
 
-        Every file must have the content that the manifest says: :class:`ModelError`. A ready graph that does not answer a fixed
-        input as its graph does is left out; it is a shortcut, and the fingerprint says nothing of it.
+        Every file must match the manifest, otherwise :class:`ModelError`. An optimized graph that
+        does not answer a fixed input like its graph is left out; it is only a shortcut, and the
+        fingerprint does not cover it.
         """
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".bundle-", dir=target.parent))
@@ -228,7 +241,7 @@ class Bundle:
                 raise self._changed(name)
 
     def _copy_file(self, name: str, target: Path | None = None) -> str:
-        """Hash a file, and copy it (to the disk) where a ``target`` is given. Returns the sha256."""
+        """Hash a file, and copy it to disk if a ``target`` is given. Returns the sha256."""
         digest = hashlib.sha256()
         with self.folder.open(name) as file, ExitStack() as stack:
             copy = stack.enter_context(target.open("xb")) if target else None
@@ -244,7 +257,9 @@ class Bundle:
         return ModelError(f"bundle {self.path} is damaged: the content of {name} has changed", hint=EXPORT_AGAIN)
 
     def _ready_that_differ(self) -> list[str]:
-        """The roles of ready graphs that cannot be run, or that answer a made-up input otherwise than their graphs."""
+        """Return the roles of optimized graphs that cannot be run, or that answer a test input
+        differently from their graphs.
+        """
         from fashionrec.models.graphs import NEAR, NEAR_HALVES, answer_alike
 
         near = NEAR_HALVES if self.spec.get("precision") == "fp16" else NEAR
@@ -262,7 +277,9 @@ class Bundle:
 
 
 class _Opening(threading.Thread):
-    """A session on its way. (No daemon: a process that ended within ONNX Runtime would be aborted.)"""
+    """A session being opened. (Not a daemon: a process that ends inside ONNX Runtime would be
+    aborted.)
+    """
 
     def __init__(self, start: Callable[[], onnxruntime.InferenceSession]) -> None:
         super().__init__(name="fashionrec-opening")
@@ -277,7 +294,7 @@ class _Opening(threading.Thread):
             self._error = error
 
     def session(self) -> onnxruntime.InferenceSession:
-        """The session, once it is open. Raises what opening it raised."""
+        """Return the session when it is open. Raises the error of opening it."""
         self.join()
         if self._error is not None:
             raise self._error
@@ -296,11 +313,12 @@ def write_bundle(
     files: Mapping[str, Path],
     overwrite: bool = False,
 ) -> Bundle:
-    """Write a bundle so that ``out`` is whole or not there.
+    """Write a bundle to ``out`` atomically.
 
-    ``files`` maps names in the bundle to files to copy; ``graphs`` maps a graph's role (``detect``, ``image``,
-    ``text``) to one of those names; ``source`` says what it was made from and ``agreement`` how well it was measured to
-    agree with that; neither enters the fingerprint. Raises :class:`ModelError` if ``out`` is there already.
+    ``files`` maps names in the bundle to files to copy; ``graphs`` maps a graph's role (``detect``,
+    ``image``, ``text``) to one of those names; ``source`` describes its origin and ``agreement``
+    how closely it matched that in tests; neither enters the fingerprint. Raises :class:`ModelError`
+    if ``out`` exists.
     """
     if kind not in KINDS:
         raise ValueError(f"kind {kind!r}")
@@ -349,23 +367,25 @@ def write_bundle(
 
 
 def check_replaceable(out: Path, *, overwrite: bool) -> None:
-    """Raise :class:`ModelError` unless there is nothing at ``out``, or (to ``overwrite``) a bundle and nothing else.
+    """Raise :class:`ModelError` unless ``out`` does not exist, or (with ``overwrite``) contains a
+    bundle and nothing else.
 
-    A folder is a bundle by a file in it. One that holds other things too is not removed for a new bundle.
+    A folder with other files is never replaced.
     """
     if not os.path.lexists(out):
         return
     if not (overwrite and is_bundle(out)):
-        raise ModelError(f"{out} is there already", hint="choose another --out, or remove it")
+        raise ModelError(f"{out} exists", hint="choose another --out, or delete it")
     for entry in Folder(out, "bundle", ModelError).entries():
         if not (entry.name == ".tensorrt" if entry.kind == "folder" else _OURS.fullmatch(entry.name)):
             raise ModelError(
-                f"{out} holds what is no part of a bundle: {entry.name}", hint="choose another --out, or move that away"
+                f"{out} contains a file that is not part of a bundle: {entry.name}",
+                hint="choose another --out, or move that file",
             )
 
 
 def is_bundle(path: str | Path) -> bool:
-    """Whether a folder claims to be a bundle (it may still be damaged)."""
+    """Return whether a folder claims to be a bundle (it may still be damaged)."""
     return (Path(path) / MANIFEST).is_file()
 
 

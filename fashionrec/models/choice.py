@@ -1,4 +1,6 @@
-"""Which model is meant: a bundle, a checkpoint or a run (exported on the way), a hub id, or the newest promoted run."""
+"""Choose a model: a bundle, a checkpoint or a run (exported on the way), a hub id, or the last
+promoted run.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,10 @@ from fashionrec.models.runs import check_weights, is_run, newest_promoted, read_
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """Finds the bundle that a name means, or the settings where nothing is named, and says which one and why.
+    """Finds the bundle for a name or the settings, and says which one and why.
 
-    ``export_detector`` and ``export_embedder`` are the training plane's: they make a bundle of a checkpoint or hub id, in a
-    folder. All methods raise :class:`ModelError`.
+    ``export_detector`` and ``export_embedder`` belong to the training plane: they export a
+    checkpoint or hub id to a bundle in a folder. All methods raise :class:`ModelError`.
     """
 
     resolved: Resolved
@@ -29,7 +31,9 @@ class ModelChoice:
     warn: Callable[[str], None]
 
     def detector(self, source: str | None, *, catalogue: Path | None = None) -> Bundle | None:
-        """Return the detector to use; None for ``none``. ``catalogue``: the bundle of the one that is built on."""
+        """Return the detector to use; None for ``none``. ``catalogue``: the bundle of the previous
+        generation.
+        """
         why = ""
         if source is None:
             source = self.resolved.config.detector.source
@@ -44,11 +48,11 @@ class ModelChoice:
                 self.warn(str(error))
             if run is None:
                 raise ModelError(
-                    f"no detector is named, and there is no promoted run under {runs}",
-                    hint="train one with `fashionrec train`, name one with --detector, or index photos whole: --detector none",
+                    f"no detector given, and no promoted run in {runs}",
+                    hint="train one with `fashionrec train`, give one with --detector (after `make demo`: --config demo), or use --detector none",
                 )
             source = str(run.best)
-            why = f" (the newest promoted run, {run.path})"
+            why = f" (the last promoted run, {run.path})"
         if source == "none":
             self.say("detector: none, every photo is one whole garment")
             return None
@@ -56,15 +60,17 @@ class ModelChoice:
         return self.detector_of(Path(source))
 
     def detector_of(self, path: Path) -> Bundle:
-        """Return a detector's bundle from a bundle, a run's folder, or a checkpoint, which is exported beside itself once."""
+        """Return a detector's bundle from a bundle, a run, or a checkpoint, which is exported next
+        to itself once.
+        """
         path = _weights_of_run(path, ("best_ft", "best"))
         if is_bundle(path):
             return Bundle.open(path, "detector", verify=True)
         if path.is_dir():
-            return Bundle.open(path, "detector")  # says what is wrong with it
+            return Bundle.open(path, "detector")  # raises with the reason
         if not path.is_file():
             raise ModelError(
-                f"no detector at {path}", hint="give a bundle, a run's folder, or a checkpoint such as best.pt"
+                f"no such detector: {path}", hint="give a bundle, a run folder, or a checkpoint such as best.pt"
             )
         target = path.with_name(f"{path.stem}.bundle")
         if is_bundle(target):
@@ -75,7 +81,7 @@ class ModelChoice:
         return self.export_detector(path, target)
 
     def embedder(self, source: str | None, *, catalogue: Path | None = None) -> Bundle:
-        """Return the encoder to use; ``catalogue``: the bundle of the one that is built on."""
+        """Return the encoder to use; ``catalogue``: the bundle of the previous generation."""
         if source is None and catalogue is not None and "embedder.source" not in self.resolved.origins:
             self.say(f"embedder: {catalogue.name} (as the catalogue was built)")
             return Bundle.open(catalogue, "embedder")
@@ -87,7 +93,9 @@ class ModelChoice:
         return self.embedder_of(source)
 
     def embedder_of(self, source: str) -> Bundle:
-        """Return an encoder's bundle from a bundle, a run's or transformers folder, or a hub id, exported once and kept."""
+        """Return an encoder's bundle from a bundle, a run or transformers folder, or a hub id,
+        exported once and cached.
+        """
         path = _weights_of_run(Path(source), ("best",))
         if is_bundle(path):
             return Bundle.open(path, "embedder", verify=True)
@@ -106,11 +114,13 @@ class ModelChoice:
 
 
 def _check_shipped_name(name: str) -> None:
-    """Refuse a folder with the name of the shipped settings' encoder, which is one on the hub: anybody may have put it here."""
+    """Refuse a local folder with the name of the default encoder, which is a hub id: anybody may
+    have put it here.
+    """
     if Path(name).exists():
         raise ModelError(
-            f"{name} is the encoder of the shipped settings, and a folder here, too",
-            hint=f"for the folder: --set {shell_word(f'embedder.source=./{name}')}; for the encoder, rename the folder",
+            f"{name} is both the default encoder on the hub and a folder here",
+            hint=f"for the folder: --set {shell_word(f'embedder.source=./{name}')}; for the hub, rename the folder",
         )
 
 

@@ -1,8 +1,9 @@
-"""Graphs that are opened quickly. Training plane: needs onnx.
+"""Prepare graphs for fast opening. Training plane: needs onnx.
 
-Weights lie beside their graph: a graph file is read and parsed when a session opens it, a file beside it is mapped. An encoder of
-350 MB is so open in a tenth of the time, and what is not touched is not in memory. And beside a graph lies the same one made
-ready: as ONNX Runtime rewrites it for a CPU whenever it is opened, with the same weights in the same file.
+Weights are stored as external data: a graph file is read and parsed when a session opens it,
+external data is memory-mapped. An encoder of 350 MB opens in a tenth of the time this way, and
+unused parts do not occupy memory. Next to a graph lies an optimized copy, as ONNX Runtime would
+rewrite it for a CPU at every start, sharing the same weights.
 """
 
 from __future__ import annotations
@@ -22,16 +23,18 @@ from fashionrec.models.manifest import READY
 if TYPE_CHECKING:
     import onnx
 
-#: Graphs smaller than this are left whole, and in larger ones tensors smaller than that.
+#: Smaller graphs keep their weights, and in larger ones smaller tensors do.
 LEAST_GRAPH, _LEAST_TENSOR = 4 << 20, 1 << 10
-_PAGE = 4096  # where a mapped tensor begins
-_MOST_VALUES = 1 << 26  # of a made-up input
-#: How far what is made ready may be from its graph: by float32, and by half floats.
+_PAGE = 4096  # alignment of a mapped tensor
+_MOST_VALUES = 1 << 26  # of a test input
+#: Maximum difference of an optimized graph from its source: in float32, and in half floats.
 NEAR, NEAR_HALVES = 1e-3, 2e-2
 
 
 def keep_weights_beside(graph: Path, least: int = LEAST_GRAPH) -> None:
-    """Rewrite an ONNX file so that its weights lie in a file beside it; of fewer bytes than ``least`` it stays as it is."""
+    """Move the weights of an ONNX file into external data, if they have at least
+    ``least`` bytes.
+    """
     if graph.stat().st_size < least:
         return
     need("onnx", what="writing a model's graph")
@@ -43,17 +46,20 @@ def keep_weights_beside(graph: Path, least: int = LEAST_GRAPH) -> None:
 
 
 def with_ready(graphs: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """The graphs of a bundle (roles and names of files in ``folder``), and those of them that could be made ready."""
+    """Return the graphs of a bundle (roles and names of files in ``folder``), including optimized
+    ones where possible.
+    """
     found = {role: name for role, name in graphs.items() if not role.endswith(READY)}
     made = {role: make_ready(folder / name) for role, name in found.items()}
     return found | {role + READY: file.name for role, file in made.items() if file is not None}
 
 
 def make_ready(graph: Path, rewrite: Callable[[Path, str], onnx.ModelProto] | None = None) -> Path | None:
-    """Write ``NAME.ready.onnx`` beside a graph: as ONNX Runtime rewrites it for any CPU, with the weights that lie beside it.
+    """Write ``NAME.ready.onnx`` next to a graph: optimized by ONNX Runtime for any CPU, sharing its
+    external data.
 
-    None where ONNX Runtime cannot, or where it answers otherwise than the graph.
-    ``rewrite`` stands in for :func:`rewritten`.
+    Returns None if ONNX Runtime cannot, or if the result differs. ``rewrite`` replaces
+    :func:`rewritten` in tests.
     """
     need("onnx", what="writing a model's graph")
     import onnx
@@ -75,7 +81,8 @@ def make_ready(graph: Path, rewrite: Callable[[Path, str], onnx.ModelProto] | No
 
 
 def rewritten(graph: Path, level: str = "basic") -> onnx.ModelProto:
-    """The graph as ONNX Runtime rewrites it, with all its weights: ``basic`` (constants folded) or ``extended`` (nodes fused).
+    """Return the graph optimized by ONNX Runtime, with all its weights: ``basic`` (constants
+    folded) or ``extended`` (nodes fused).
 
     Raises what ONNX Runtime raises.
     """
@@ -93,7 +100,9 @@ def rewritten(graph: Path, level: str = "basic") -> onnx.ModelProto:
 
 
 def graph_files(graph: Path) -> dict[str, Path]:
-    """An ONNX file, what was made ready of it, and their weights where they lie beside them, as files of a bundle by name."""
+    """Return an ONNX file, its optimized copy and their external data, as files of a bundle by
+    name.
+    """
     ready = _ready(graph)
     return {file.name: file for file in (graph, _beside(graph), ready, _beside(ready)) if file.is_file()}
 
@@ -114,7 +123,7 @@ def _put_beside(model: onnx.ModelProto, graph: Path) -> None:
 
 
 def _share_weights(model: onnx.ModelProto, graph: Path) -> None:
-    """Have the tensors that lie beside ``graph`` read from there."""
+    """Let tensors be read from the external data of ``graph``."""
     import onnx
     from onnx.external_data_helper import ExternalDataInfo, set_external_data, uses_external_data
 
@@ -134,7 +143,9 @@ def _share_weights(model: onnx.ModelProto, graph: Path) -> None:
 
 
 def answer_alike(graph: Path, ready: Path, near: float) -> bool:
-    """Whether a graph and what was made ready of it answer the same to a made-up input, up to ``near``."""
+    """Return whether a graph and its optimized copy give the same output for a test input, up to
+    ``near``.
+    """
     import onnxruntime as ort
 
     as_it_is = _options()
@@ -157,7 +168,7 @@ def _in_floats(graph: Path) -> bool:
 
 
 def _made_up(value: Any) -> np.ndarray:
-    """Something that a graph takes: what may be of any size is small."""
+    """Return a test input for a graph; dimensions of any size are small."""
     integers = "int" in value.type
     shape = [dim if isinstance(dim, int) and dim > 0 else 8 if integers else 64 for dim in value.shape]
     shape[0] = value.shape[0] if isinstance(value.shape[0], int) else 1

@@ -1,8 +1,9 @@
-"""Read a bundle's manifest and check that every value has its type and a sane size.
+"""Read a bundle's manifest, and check types and sizes of all values.
 
-A bundle may come from somebody else. Sizes decide how much memory a photo takes, names are looked up in files, and numbers
-are divided by: what is out of range is refused when the bundle is opened, not when something breaks. Keys of a spec that are
-missing are not noticed here (a detector or an encoder says what it needs), and unknown ones are ignored.
+A bundle may be untrusted. Sizes decide how much memory a photo takes, names are looked up in files,
+and numbers are divisors: values out of range are refused when the bundle is opened, not when
+something breaks. Missing keys of a spec are reported by the detector or encoder that needs them,
+unknown ones are ignored.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from typing import Any
 from fashionrec.common.documents import read_json
 from fashionrec.common.files import canonical_json
 from fashionrec.common.folder import Folder
+from fashionrec.common.text import plural
 from fashionrec.errors import ModelError
 
 FORMAT = "fashionrec-bundle"
-#: 2 where an encoder's spec says something that readers of 1 would pass over.
+#: 2 if an encoder's spec has fields that readers of format 1 would ignore.
 FORMAT_VERSIONS = (1, 2)
 _SINCE_2 = {
     "image": frozenset({"resize", "pooling"}),
@@ -28,38 +30,40 @@ _SINCE_2 = {
 MANIFEST = "bundle.json"
 KINDS = ("detector", "embedder")
 PRECISIONS = ("fp32", "fp16", "int8")
-#: After the role of a graph: that of the same one made ready to be opened by a CPU. Also in the names of its files.
+#: Suffix of the roles of optimized graphs, also in their file names.
 READY = ".ready"
-EXPORT_AGAIN = "export or copy it again"
+EXPORT_AGAIN = "export it again, or get another copy"
 
 MAX_SIDE = 4096  # pixels of a network's input
-_MAX_EDGE = 1024  # pixels of the short side that an encoder's photo is resized to; its long side may be much longer
+_MAX_EDGE = 1024  # pixels of the short side of an encoder's resized photo; its long side may be much longer
 _MAX_ANCHORS = 2_000_000
 _MAX_LABELS = 10_000
 _MAX_FILES = 1000
 _SHA256 = re.compile("[0-9a-f]{64}")
 
-#: Raises ValueError, which says what is wrong, for a value of the given name.
+#: Raises ValueError with the problem if a value of the given name is invalid.
 Check = Callable[[str, Any], None]
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """The checked manifest of the bundle folder ``path``. Raises :class:`ModelError`."""
+    """Return the validated manifest of the bundle folder ``path``. Raises :class:`ModelError`."""
     if not path.is_dir():
-        raise ModelError(f"no bundle at {path}", hint="make one with `fashionrec export`")
+        raise ModelError(f"no such bundle: {path}", hint="create one with `fashionrec export`")
     folder = Folder(path, "bundle", ModelError)
     try:
         with folder.open(MANIFEST) as file:
             manifest = read_json(file)
-        canonical_json(manifest)  # numbers that JSON has no words for
+        canonical_json(manifest)  # numbers that JSON cannot represent
     except FileNotFoundError:
         raise ModelError(
-            f"{path} is not a bundle: it has no {MANIFEST}", hint="make one with `fashionrec export`"
+            f"{path} is not a bundle: {MANIFEST} is missing", hint="create one with `fashionrec export`"
         ) from None
     except (OSError, ValueError) as error:
         raise ModelError(f"{path / MANIFEST} is damaged: {error}", hint=EXPORT_AGAIN) from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise ModelError(f"{path / MANIFEST} is not a bundle's manifest", hint="make one with `fashionrec export`")
+        raise ModelError(
+            f"{path / MANIFEST} is not the manifest of a bundle", hint="create one with `fashionrec export`"
+        )
     if manifest.get("format_version") not in FORMAT_VERSIONS:
         raise ModelError(
             f"{path} is a bundle of format {shown(manifest.get('format_version'))}; this fashionrec reads"
@@ -74,7 +78,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def format_version(kind: str, spec: Mapping[str, Any]) -> int:
-    """The oldest format that says all of a spec."""
+    """Return the oldest format that can represent a spec."""
     newer = kind == "embedder" and (
         "scores" in spec or any(_SINCE_2[part] & {*spec.get(part, ())} for part in _SINCE_2)
     )
@@ -82,14 +86,14 @@ def format_version(kind: str, spec: Mapping[str, Any]) -> int:
 
 
 def is_plain_name(name: Any) -> bool:
-    """Whether a name means a file in its own folder on every system."""
+    """Return whether a name is a file name without folders on every system."""
     if not isinstance(name, str) or not 0 < len(name) <= 200 or not name.isprintable():
         return False
     return name not in (".", "..") and not {"/", "\\", ":"} & {*name}
 
 
 def check_manifest(manifest: Mapping[str, Any]) -> None:
-    """Raise ValueError, which says what is wrong, for a manifest that no export writes."""
+    """Raise ValueError with the problem for an invalid manifest."""
     texts, tables = ("kind", "name", "fingerprint"), ("graphs", "spec", "source", "agreement", "files")
     for key in (*texts, *tables):
         if not isinstance(manifest.get(key), str if key in texts else dict):
@@ -103,14 +107,14 @@ def check_manifest(manifest: Mapping[str, Any]) -> None:
     check_spec(manifest["kind"], manifest["spec"])
     tokenizer = manifest["spec"].get("text", {}).get("tokenizer") if manifest["kind"] == "embedder" else None
     if tokenizer is not None and (tokenizer not in manifest["files"] or READY in tokenizer):
-        raise ValueError(f"it does not list its tokenizer {shown(tokenizer)}")
+        raise ValueError(f"its tokenizer {shown(tokenizer)} is not listed")
 
 
 def _check_listed(files: Mapping[str, Any]) -> None:
     if len(files) > _MAX_FILES:
-        raise ValueError(f"it lists {len(files)} files")
+        raise ValueError(f"it lists {plural(len(files), 'file')}")
     if len({name.casefold() for name in files}) < len(files):
-        raise ValueError("it lists two files whose names differ in case only")
+        raise ValueError("it lists two files whose names differ only in case")
     for name, entry in files.items():
         if not is_plain_name(name) or name.casefold() == MANIFEST:
             raise ValueError(f"it names a file outside its folder: {shown(name)}")
@@ -122,21 +126,23 @@ def _check_listed(files: Mapping[str, Any]) -> None:
 
 
 def _check_graphs(graphs: Mapping[str, Any], files: Mapping[str, Any]) -> None:
-    """Graphs are listed ONNX files. What the fingerprint leaves out (ready graphs) is told from the rest by role and name."""
+    """Check that graphs are listed ONNX files, and that optimized graphs, which the fingerprint
+    excludes, have their own roles and names.
+    """
     for role, name in graphs.items():
         if not is_plain_name(role):
-            raise ValueError(f"{shown(role)} is no role of a graph")
+            raise ValueError(f"{shown(role)} is not a role of a graph")
         if not isinstance(name, str) or name not in files:
-            raise ValueError(f"it does not list its graph {shown(name)}")
+            raise ValueError(f"its graph {shown(name)} is not listed")
         if not name.endswith(".onnx"):
-            raise ValueError(f"its graph {name} is no ONNX file")
+            raise ValueError(f"its graph {name} is not an ONNX file")
         ready = role.endswith(READY)
         if ready != (READY in name) or (ready and role.removesuffix(READY) not in graphs):
             raise ValueError(f"its graph {shown(role)} cannot be {name}")
 
 
 def check_spec(kind: str, spec: Mapping[str, Any]) -> None:
-    """Check the spec of a bundle of a kind. Raises ValueError, which names the first value that is wrong."""
+    """Validate the spec of a bundle of a kind. Raises ValueError with the first invalid value."""
     _fields(_DETECTOR if kind == "detector" else _EMBEDDER)("spec", spec)
     if kind == "detector" and "anchors" in spec:
         _check_anchors(spec)
@@ -151,11 +157,11 @@ def _is(fits: Callable[[Any], bool], words: str) -> Check:
 
 
 def _whole(least: int, most: int) -> Check:
-    return _is(lambda value: type(value) is int and least <= value <= most, f"a whole number from {least} to {most}")
+    return _is(lambda value: type(value) is int and least <= value <= most, f"an integer from {least} to {most}")
 
 
 def _number(least: float, most: float) -> Check:
-    def fits(value: Any) -> bool:  # nan is not between any two
+    def fits(value: Any) -> bool:  # NaN fails both comparisons
         return isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value <= most
 
     return _is(fits, f"a number from {least:g} to {most:g}")
@@ -204,10 +210,12 @@ def _fields(fields: Mapping[str, Check]) -> Check:
 
 def _labels(name: str, value: Any) -> None:
     if not isinstance(value, Mapping) or len(value) > _MAX_LABELS:
-        raise ValueError(f"{name} is {shown(value)}, not the names of at most {_MAX_LABELS} classes")
+        raise ValueError(
+            f"{name} is {shown(value)}, not the names of at most {plural(_MAX_LABELS, 'class', 'classes')}"
+        )
     for number, label in value.items():
         if not isinstance(number, str) or not re.fullmatch("[0-9]{1,6}", number):
-            raise ValueError(f"{name} has {shown(number)}, which is no number of a class")
+            raise ValueError(f"{name} has {shown(number)}, which is not a class number")
         _text()(f"{name}.{number}", label)
 
 
@@ -260,7 +268,7 @@ _DETECTOR: dict[str, Check] = {
     "pixels": _optional(_PIXELS),
     "anchors": _ANCHORS,
 }
-#: How an encoder's pictures are resized, by Pillow's names.
+#: Resampling filters of an encoder's images, by Pillow's names.
 RESAMPLINGS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 _POOLING = _one_of("none", "first", "last", "mean")
 _EMBEDDER: dict[str, Check] = {
@@ -298,16 +306,16 @@ _EMBEDDER: dict[str, Check] = {
 
 
 def _check_anchors(spec: Mapping[str, Any]) -> None:
-    """How many anchors a spec of EfficientDet asks for, before they are made."""
+    """Check the number of anchors of an EfficientDet spec before they are created."""
     about, side = spec["anchors"], spec.get("imgsz", 0)
     first, last = about.get("min_level", 1), about.get("max_level", 0)
     cells = sum(math.ceil(side / 2**level) ** 2 for level in range(first, last + 1))
     if cells * about.get("num_scales", 1) * len(about.get("aspect_ratios", ())) > _MAX_ANCHORS:
-        raise ValueError(f"spec.anchors asks for more than {_MAX_ANCHORS} anchors")
+        raise ValueError(f"spec.anchors has more than {_MAX_ANCHORS} anchors")
 
 
 def shown(value: Any) -> str:
-    """A value in a message: short, on one line, and without walking through something huge."""
+    """Format a value for a message: short, on one line, and without traversing huge values."""
     if isinstance(value, (str, float, bool)) or value is None:
         text = repr(value[:80] if isinstance(value, str) else value)
     elif isinstance(value, int):

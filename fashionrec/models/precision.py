@@ -1,7 +1,9 @@
-"""The precision that a catalogue's models run in: the fastest that passes its gate on the photos at hand.
+"""Choose the precision of a catalogue's models: the fastest that passes its test on the given
+photos.
 
-A converted bundle is kept beside its source (``X.int8.bundle``) and used again as long as its source is the same. A catalogue
-stays in the precision that it was built in, unless another one is asked for: to change it is to embed everything again.
+A converted bundle is stored next to its source (``X.int8.bundle``) and reused while its source is
+the same. A catalogue keeps its precision unless another one is requested, which embeds everything
+again.
 """
 
 from __future__ import annotations
@@ -21,16 +23,17 @@ from fashionrec.models.bundle import Bundle, is_bundle
 if TYPE_CHECKING:
     from fashionrec.config import Config
 
-#: A model of fewer bytes than this in all gains nothing that anybody would notice.
+#: Smaller models (bytes in all) gain nothing noticeable.
 SMALL = 4 << 20
 _REFUSED = "precision.json"
 
-#: Writes a bundle in a precision to a folder, judged on photos. Raises :class:`Refused`, :class:`DataError`.
+#: Converts a bundle to a precision in a folder, and tests it on photos. Raises :class:`Refused`,
+#: :class:`DataError`.
 Convert = Callable[[Bundle, Path, str], Bundle]
 
 
 def fastest_precision(device: str) -> str:
-    """What to try here: int8 on CPUs whose instructions are made for it, fp16 on GPUs."""
+    """Return the precision to try: int8 on CPUs with instructions for it, fp16 on GPUs."""
     import onnxruntime
 
     if device != "cpu" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
@@ -55,17 +58,18 @@ def choose_precision(
     need: Callable[..., None] = need,
     small: int = SMALL,
 ) -> Bundle:
-    """The bundle to build with: ``source``, or in another precision by ``detector.precision`` or ``embedder.precision``.
+    """Return the bundle to build with: ``source``, or in another precision by
+    ``detector.precision`` or ``embedder.precision``.
 
-    What is not float32 already stays as it is; so does what cannot be converted or is refused by its gate, and one line says
-    why.
+    Bundles that are not float32 stay as they are; so do those that cannot be converted or fail the
+    test, and one line says why.
 
     Args:
-        photos: How many will be indexed: of few a conversion does not pay.
-        current: The bundle of this kind of the generation that is built on, if any.
-        fastest: The precision to try on a device.
-        need: Asks for a package, as :func:`fashionrec.common.extras.need`.
-        small: Bytes that a model must have.
+        photos: Number of photos to index: for few, conversion does not pay off.
+        current: The bundle of this kind in the previous generation, if any.
+        fastest: Returns the precision to try on a device.
+        need: Requires a package, as :func:`fashionrec.common.extras.need`.
+        small: Minimum bytes of a model.
     """
     wanted: str = getattr(config, source.kind).precision
     if wanted == "fp32" or str(source.spec.get("precision", "fp32")) != "fp32":
@@ -90,16 +94,16 @@ def choose_precision(
     cache = Path(config.project.cache) if config.project.cache else user_cache()
     refusals, key = cache / _REFUSED, fingerprint({"source": source.fingerprint, "precision": precision})
     if automatic and (reason := str(_read(refusals).get(key, ""))):
-        say(f"{source.kind}: in fp32, as {precision} was refused before: {reason}")
+        say(f"{source.kind}: in fp32, since {precision} failed before: {reason}")
         return source
     try:
         need("onnx", what=precision)
-        say(f"{source.kind}: making {precision} of it, {target}")
+        say(f"{source.kind}: converting to {precision}: {target}")
         made = convert(source, target, precision)
     except MissingExtra as error:
         say(f"{source.kind}: in fp32; {error} ({error.hint})")
         return source
-    except (FashionrecError, OSError) as error:  # no place beside the source, or none that may be written to
+    except (FashionrecError, OSError) as error:  # no writable place next to the source
         if isinstance(error, (Refused, DataError)):
             with suppress(OSError):  # then it is tried again
                 refusals.parent.mkdir(parents=True, exist_ok=True)
@@ -109,12 +113,12 @@ def choose_precision(
     if not automatic or _pays(made, config.build.min_speedup):
         return made
     ratio = made.agreement["speed"]["ratio"]
-    say(f"{source.kind}: in fp32; {precision} is {ratio:.2f} times as fast here, which does not pay")
+    say(f"{source.kind}: in fp32; {precision} is only {ratio:.2f} times as fast here")
     return source
 
 
 def _as_built(source: Bundle, current: Path | None) -> Bundle | None:
-    """The catalogue's own bundle, where it is ``source`` or was made of it."""
+    """Return the catalogue's own bundle, if it is ``source`` or was made from it."""
     if current is None:
         return None
     bundle = Bundle.open(current, source.kind)
@@ -122,7 +126,7 @@ def _as_built(source: Bundle, current: Path | None) -> Bundle | None:
 
 
 def _made_of(source: Bundle, target: Path) -> Bundle | None:
-    """The bundle at ``target``, if it is whole and was made of ``source``."""
+    """Return the bundle at ``target``, if it is complete and was made from ``source``."""
     if not is_bundle(target):
         return None
     try:
@@ -133,7 +137,9 @@ def _made_of(source: Bundle, target: Path) -> Bundle | None:
 
 
 def _beside(source: Bundle, precision: str, data: Path) -> Path:
-    """``X.int8.bundle`` beside ``X.bundle``; what lies in a catalogue has its own beside the other bundles of the project."""
+    """Return ``X.int8.bundle`` next to ``X.bundle``; for bundles in a catalogue, a place among the
+    project's other bundles.
+    """
     path = source.path
     name = f"{path.name.removesuffix('.bundle')}.{precision}.bundle"
     inside = path.parent.name == "bundles" and (path.parent.parent / "catalogue.json").exists()
@@ -146,7 +152,9 @@ def _pays(bundle: Bundle, min_speedup: float) -> bool:
 
 
 def _read(refusals: Path) -> dict[str, Any]:
-    """What was refused, and why: no build tries it again, but for one that asks for the precision by name."""
+    """Return refused conversions and their reasons: a build only tries them again if the precision
+    is named explicitly.
+    """
     try:
         found = read_json(refusals)
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What runs a graph: the providers of ONNX Runtime for ``project.device``."""
+"""ONNX Runtime's execution providers for ``project.device``."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from fashionrec.common.system import private_folder, user_cache
 from fashionrec.errors import ModelError
 
 CPU, _CUDA, _TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
-#: Best first; each falls back on the next for what it cannot do.
+#: Best first; each falls back on the next for unsupported operators.
 _WANTED = {"cpu": [CPU], "auto": [_CUDA, CPU], "cuda": [_CUDA, CPU], "tensorrt": [_TENSORRT, _CUDA, CPU]}
-#: Those that must be there when they are asked for by name.
+#: Providers that must exist if they are requested by name.
 _NEEDED = {"cuda": _CUDA, "tensorrt": _TENSORRT}
 _GPU_HINT = "pip uninstall onnxruntime onnxruntime-gpu, then pip install onnxruntime-gpu; or set project.device=auto"
 
@@ -19,9 +19,10 @@ _GPU_HINT = "pip uninstall onnxruntime onnxruntime-gpu, then pip install onnxrun
 def providers_for(
     device: str, available: Sequence[str], precision: str, engines: Callable[[], Path | None]
 ) -> list[str | tuple[str, dict[str, str]]]:
-    """The providers of a session, with TensorRT's options. ``engines`` gives the folder for its engines (None: keep none).
+    """Return the providers of a session, with TensorRT's options. ``engines`` returns the folder
+    for its engines (None: keep none).
 
-    Raises :class:`ModelError` where the one asked for is not there.
+    Raises :class:`ModelError` if the requested one does not exist.
     """
     needed = _NEEDED.get(device)
     if needed and needed not in available:
@@ -34,17 +35,20 @@ def providers_for(
 
 
 def check_started(device: str, providers: Sequence[str]) -> None:
-    """ONNX Runtime goes on without a provider whose libraries it does not find: :class:`ModelError` where that was asked for."""
+    """Raise :class:`ModelError` if a requested provider did not start: ONNX Runtime continues
+    without it.
+    """
     needed = _NEEDED.get(device)
     if needed and needed not in providers:
         raise ModelError(
-            f"project.device is {device}, but it does not start here: ONNX Runtime runs on {', '.join(providers)}",
-            hint="are the libraries of CUDA, cuDNN and TensorRT that its release needs installed? or set project.device=auto",
+            f"project.device is {device}, but it cannot start here: ONNX Runtime runs on {', '.join(providers)}",
+            hint="install the libraries of CUDA, cuDNN and TensorRT that this release needs, or set project.device=auto",
         )
 
 
 def engine_folder(cache: Path | None, fingerprint: str, graph: str) -> Path | None:
-    """Where the engines of a graph are kept: the user's cache folder, by model and by what builds them.
+    """Return the folder for a graph's engines: in the user's cache folder, by model and TensorRT
+    version.
 
     An engine is compiled code, so one that came with a bundle is never used.
     """
@@ -56,7 +60,7 @@ def engine_folder(cache: Path | None, fingerprint: str, graph: str) -> Path | No
 
 
 def _tensorrt_version() -> str:
-    from importlib import metadata  # 10 ms, which only TensorRT need pay
+    from importlib import metadata  # 10 ms, which only TensorRT needs to pay
 
     for name in ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"):
         try:
@@ -67,7 +71,9 @@ def _tensorrt_version() -> str:
 
 
 def _tensorrt_options(precision: str, engines: Path | None) -> dict[str, str]:
-    """An engine is built for the GPU at hand, which takes minutes: it is kept where that is safe."""
+    """Return TensorRT's options; building an engine takes minutes, so it is kept where that is
+    safe.
+    """
     options = {"trt_fp16_enable": str(int(precision == "fp16")), "trt_int8_enable": str(int(precision == "int8"))}
     if engines is not None:
         options |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(engines)}

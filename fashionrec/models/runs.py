@@ -3,13 +3,13 @@
 ::
 
     runs/train/NAME/
-      weights/best.pt, last.pt     (an encoder: weights/best/, a folder in the transformers format)
-      run.json                     what made it: verb, resolved settings, dataset fingerprint, versions, seed, metrics
+      weights/best.pt, last.pt     (encoder: weights/best/, in the transformers format)
+      run.json                     verb, resolved settings, dataset fingerprint, versions, seed, metrics
       ... plots and tables of the trainer
 
-``status`` is running, done or failed. The process that trains holds the folder's lock for as long as ``status`` is running, so
-that a run whose process was killed is told from one that goes on, and no two processes write into one folder. ``promoted`` says
-that the run may be used where no model is named.
+``status`` is running, done or failed. The process that trains holds the folder's lock while
+``status`` is running, so that killed runs can be distinguished from running ones, and no two
+processes write into one folder. ``promoted`` says that the run may be used by default.
 """
 
 from __future__ import annotations
@@ -30,27 +30,29 @@ from fashionrec.common.documents import read_json
 from fashionrec.common.files import dump_json
 from fashionrec.common.folder import Folder
 from fashionrec.common.system import WINDOWS
-from fashionrec.common.text import shell_word
+from fashionrec.common.text import plural, shell_word
 from fashionrec.errors import Busy, ConfigError, DataError, FashionrecError, Refused
 
 FORMAT = "fashionrec-run"
 FORMAT_VERSION = 1
 RECORD = "run.json"
-#: Folders below project.runs that hold runs.
+#: Folders below project.runs that contain runs.
 VERBS = ("train", "finetune")
-#: Packages whose versions a run records, where they are installed.
+#: Packages whose versions are recorded if installed.
 PACKAGES = "fashionrec ultralytics torch torchvision transformers onnx onnxruntime numpy Pillow".split()
 _LOCK = ".lock"
 _LEFTOVER = re.compile(r"weights/\..+\.(?:pt|safetensors)(?:\.(?:copy|[0-9a-f]+))?\.tmp")
-#: Seconds to wait for a run's lock: the data loaders of a process that was killed live on for a moment, and hold it.
+#: Seconds to wait for a run's lock: data loaders of a killed process hold it for a moment.
 LOCK_WAIT = 15.0
 
 
 @dataclass
 class Run:
-    """One run and what is written of it. ``weights`` maps ``best``, ``last``, ``best_ft`` ... to paths in the folder.
+    """A run and its record. ``weights`` maps ``best``, ``last``, ``best_ft`` ... to paths in the
+    folder.
 
-    ``epochs`` were trained, in ``seconds``, those before a kill among them; ``promotions`` is what people decided by hand.
+    ``epochs`` were trained in ``seconds``, including those before a kill; ``promotions`` are
+    decisions made by hand.
     """
 
     path: Path
@@ -77,22 +79,25 @@ class Run:
 
     @property
     def state(self) -> str:
-        """``status``, or ``killed`` where it says running and no process trains it any more."""
+        """``status``, or ``killed`` if it says running but no process trains it."""
         return "killed" if self.status == "running" and not _is_held(self.path) else self.status
 
     def weights_path(self, which: str = "best") -> Path:
-        """The file or folder of one of the run's weights. Raises :class:`DataError` if it has none of that name."""
+        """Return the file or folder of one of the run's weights. Raises :class:`DataError` if there
+        is none of that name.
+        """
         if which not in self.weights:
             raise DataError(f"run {self.path} has no {which} weights, only {', '.join(self.weights) or 'none'}")
         return run_folder(self.path).path(self.weights[which])
 
     @property
     def best(self) -> Path:
-        """The weights to use: of a finetune those that were mixed with what it started from."""
+        """The weights to use: for a finetune the interpolated ones."""
         return self.weights_path("best_ft" if "best_ft" in self.weights else "best")
 
     def save(self, *, wait: float = LOCK_WAIT) -> None:
-        """Write ``run.json`` atomically; hold the run while it is running, let it go when it is not.
+        """Write ``run.json`` atomically; hold the run's lock while it is running, and release it
+        otherwise.
 
         Raises :class:`Busy` if another process still trains it after ``wait`` seconds.
         """
@@ -106,24 +111,28 @@ class Run:
 
 
 def run_folder(path: Path) -> Folder:
-    """The folder of a run, which may come from somebody else."""
+    """Return the folder of a run, which may be untrusted."""
     return Folder(path, "run", DataError)
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder seems to be a run. Whether it may be read, :func:`read_run` says."""
+    """Return whether a folder seems to be a run. :func:`read_run` decides whether it
+    may be read.
+    """
     return os.path.lexists(path / RECORD)
 
 
 def check_weights(path: Path) -> None:
-    """Raise :class:`DataError` for weights, named by their own path, of a run that :func:`read_run` would refuse for a link."""
+    """Raise :class:`DataError` for weights, given by path, of a run that :func:`read_run` would
+    refuse for a link.
+    """
     folder = path.parent.parent
     if path.parent.name == "weights" and is_run(folder):
         run_folder(folder).check()
 
 
 def remove_leftovers(run: Run) -> None:
-    """Remove the temporaries that a killed training left among the weights, by the names that ours have or had."""
+    """Remove temporary files that a killed training left among the weights, by our own names."""
     folder = run_folder(run.path)
     for entry in folder.entries("weights"):
         if _LEFTOVER.fullmatch(entry.name) and entry.kind == "file":
@@ -133,14 +142,18 @@ def remove_leftovers(run: Run) -> None:
 def start_run(
     parent: Path, name: str | None, *, kind: str, verb: str, exist_ok: bool = False, wait: float = LOCK_WAIT
 ) -> Run:
-    """Make the folder of a new run below ``parent``; without a name the next free of train, train2, ...
+    """Create the folder of a new run below ``parent``; without a name the next free of train,
+    train2, ...
 
-    Raises :class:`ConfigError` if a run of that name is there and ``exist_ok`` is not set, :class:`Busy` if another process
-    still trains it after ``wait`` seconds, and :class:`DataError` if it, or what is in it, is a link or a special file.
-    (``parent.parent``, project.runs, may be a link.)
+    Raises :class:`ConfigError` if a run of that name exists and ``exist_ok`` is not set,
+    :class:`Busy` if another process still trains it after ``wait`` seconds, and :class:`DataError`
+    if it, or its content, is a link or a special file. (``parent.parent``, project.runs, may be a
+    link.)
     """
     if name is not None and (Path(name).name != name or name in ("", ".", "..")):
-        raise ConfigError(f"{name!r} cannot be a run's name", hint="a name, not a path; the parent is project.runs")
+        raise ConfigError(
+            f"invalid run name {name!r}", hint="give a name, not a path; the parent folder is project.runs"
+        )
     path = free_place(parent, verb) if name is None else parent / name
     parent.parent.mkdir(parents=True, exist_ok=True)
     runs = Folder(parent.parent, "the folder of runs")
@@ -149,7 +162,7 @@ def start_run(
     run_folder(path).check({"weights": "folder", RECORD: "file", _LOCK: "file"})
     if _taken(path) and not exist_ok:
         raise ConfigError(
-            f"there is a run {path} already", hint="choose another name=, or set exist_ok=true or resume=true"
+            f"run {path} already exists", hint="choose another name=, or set exist_ok=true or resume=true"
         )
     runs.make_folder(f"{parent.name}/{path.name}/weights", exist_ok=True)
     run = Run(path=path, kind=kind, verb=verb, created=now(), versions=installed_versions())
@@ -158,24 +171,27 @@ def start_run(
 
 
 def free_place(parent: Path, name: str) -> Path:
-    """The first of ``name``, ``name2``, ... that is not there."""
+    """Return the first unused path of ``name``, ``name2``, ..."""
     numbered = (parent / f"{name}{n if n > 1 else ''}" for n in itertools.count(1))
     return next(path for path in numbered if not os.path.lexists(path))
 
 
 def read_run(path: Path) -> Run:
-    """Read the run in a folder. Raises :class:`DataError` where there is none, or a damaged or foreign one, or one with a link or
-    a special file anywhere in it."""
+    """Read the run in a folder.
+
+    Raises :class:`DataError` if there is none, or it is damaged or incompatible, or contains a link
+    or a special file.
+    """
     folder = run_folder(path)
     try:
         folder.check({"weights": "folder", RECORD: "file", _LOCK: "file"})
         record = read_json(folder.path(RECORD, "file"))
     except FileNotFoundError:
-        raise DataError(f"no run at {path}: it has no {RECORD}") from None
+        raise DataError(f"no run at {path}: {RECORD} is missing") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path / RECORD} is damaged: {error}") from None
     if not isinstance(record, dict) or record.get("format") != FORMAT or record.get("format_version") != FORMAT_VERSION:
-        raise DataError(f"{path / RECORD} is not a run of this version's format")
+        raise DataError(f"{path / RECORD} has an incompatible format")
     known = {key: record[key] for key in Run.__dataclass_fields__ if key in record}
     for key, value in known.items():
         if not isinstance(value, _TYPES[str(Run.__dataclass_fields__[key].type).partition("[")[0]]):
@@ -187,12 +203,14 @@ def read_run(path: Path) -> Run:
     return Run(path=path, **known)
 
 
-#: What JSON has for the types of a run's fields.
+#: JSON types of a run's fields.
 _TYPES: dict[str, Any] = {"str": str, "bool": bool, "int": int, "float": (int, float), "dict": dict, "list": list}
 
 
 def list_runs(runs: Path, refused: list[FashionrecError] | None = None) -> list[Run]:
-    """All readable runs below ``runs`` (train, finetune, ...), newest first. Why others are not read is added to ``refused``."""
+    """Return all readable runs below ``runs`` (train, finetune, ...), newest first; add errors of
+    others to ``refused``.
+    """
     found, errors = [], []
     for path, error in _places(runs):
         try:
@@ -207,7 +225,9 @@ def list_runs(runs: Path, refused: list[FashionrecError] | None = None) -> list[
 
 
 def _places(runs: Path) -> Iterator[tuple[Path, FashionrecError | None]]:
-    """The folders of runs below ``runs``, sorted; with an error where such a folder, or that of a verb, is a link."""
+    """Return the folders of runs below ``runs``, sorted; with an error if such a folder, or its
+    parent, is a link.
+    """
     folder = Folder(runs, "the folder of runs")
     for verb in folder.entries() if runs.is_dir() else ():
         if verb.kind == "link" and verb.name in VERBS:
@@ -221,9 +241,10 @@ def _places(runs: Path) -> Iterator[tuple[Path, FashionrecError | None]]:
 
 
 def find_run(runs: Path, named: str) -> Run:
-    """The run at a path, or of a name (``garments``, ``finetune/garments``) below ``runs``.
+    """Return the run at a path, or with a name (``garments``, ``finetune/garments``) below
+    ``runs``.
 
-    Raises :class:`DataError` for a name that no run has, for one that several have, and what :func:`read_run` raises.
+    Raises :class:`DataError` for an unknown or ambiguous name, and the errors of :func:`read_run`.
     """
     places = dict(_places(runs))
     found = [path for path in places if named in (path.name, f"{path.parent.name}/{path.name}")]
@@ -231,21 +252,22 @@ def find_run(runs: Path, named: str) -> Run:
         return read_run(Path(named))
     if len(found) > 1:
         ways = [shell_word(f"{path.parent.name}/{path.name}") for path in found]
-        raise DataError(f"{len(found)} runs are named {named}", hint=f"say which: {', '.join(ways)}")
+        raise DataError(f"{plural(len(found), 'run')} named {named}", hint=f"say which: {', '.join(ways)}")
     if not found:
         from fashionrec.config import nearest
 
-        hint = nearest(named, [path.name for path in places]) or "`fashionrec runs list` names them"
-        raise DataError(f"no run {named} under {runs}", hint=hint)
+        hint = nearest(named, [path.name for path in places]) or "`fashionrec runs list` lists them"
+        raise DataError(f"no run {named} in {runs}", hint=hint)
     if error := places[found[0]]:
         raise error
     return read_run(found[0])
 
 
 def newest_promoted(runs: Path, kind: str, refused: list[FashionrecError] | None = None) -> Run | None:
-    """The finished run of a kind that is used where none is named: the one promoted last, or None.
+    """Return the finished run of a kind that is used by default: the last promoted one, or None.
 
-    A training is promoted when it begins to exist, by hand at the time of the command. ``refused``: as in :func:`list_runs`.
+    A training is promoted when it is created, a run promoted by hand at that time. ``refused``: as
+    in :func:`list_runs`.
     """
     found = list_runs(runs, refused)
     promoted = [run for run in found if run.kind == kind and run.promoted and run.status == "done"]
@@ -253,34 +275,34 @@ def newest_promoted(runs: Path, kind: str, refused: list[FashionrecError] | None
 
 
 def promote(run: Run, *, why: str = "", force: bool = False) -> None:
-    """Have a run used where no model is named, and record when and why.
+    """Use a run by default, and record when and why.
 
-    Raises :class:`ConfigError` for a run that is not finished, and :class:`Refused` for a finetune that was refused, without
-    ``force``.
+    Raises :class:`ConfigError` for an unfinished run, and :class:`Refused` for a rejected finetune
+    without ``force``.
     """
     if run.state != "done":
-        raise ConfigError(f"run {run.path} is not finished, but {run.state}", hint="only a finished run can be used")
+        raise ConfigError(f"run {run.path} is not finished ({run.state})", hint="only finished runs can be used")
     decision = run.notes.get("decision", {})
     if decision.get("promoted") is False and not force:
-        reasons = "; ".join(decision.get("reasons", [])) or "it did not get better"
-        raise Refused(f"run {run.path} was refused: {reasons}", hint="overrule it with --force --why TEXT")
+        reasons = "; ".join(decision.get("reasons", [])) or "it did not improve"
+        raise Refused(f"run {run.path} was rejected: {reasons}", hint="override with --force --why TEXT")
     _decide(run, True, why, force)
 
 
 def demote(run: Run, *, why: str = "") -> None:
-    """Have a run no longer used where no model is named, and record when and why."""
+    """Stop using a run by default, and record when and why."""
     if not run.promoted:
         raise ConfigError(f"run {run.path} is not promoted")
     _decide(run, False, why, False)
 
 
 def now() -> str:
-    """The time in UTC, ISO 8601, to the microsecond."""
+    """Return the time in UTC, ISO 8601, to the microsecond."""
     return datetime.datetime.now(datetime.UTC).isoformat()
 
 
 def installed_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that matter, those that are installed."""
+    """Return the versions of Python and of relevant packages, if installed."""
     found = {package: version for package in PACKAGES if (version := _version(package))}
     return {"python": platform.python_version(), **found}
 
@@ -305,18 +327,22 @@ def _promoted_at(run: Run) -> tuple[str, str]:
 
 
 def _taken(path: Path) -> bool:
-    """Whether a folder holds more than a kill leaves that came before the run's record."""
+    """Return whether a folder contains more than a kill leaves before the run's record
+    is written.
+    """
     return path.exists() and any(entry.name != _LOCK for entry in run_folder(path).walk() if entry.kind != "folder")
 
 
 def lock_handles(path: Path) -> tuple[int, ...]:
-    """File descriptors that let a child process, which inherits them, hold a run of this process for as long as it lives."""
+    """Return file descriptors that let a child process hold a run's lock for as long as
+    it lives.
+    """
     context = getattr(_HELD.get(path.resolve()), "_context", None)
     handle = getattr(context, "lock_file_fd", None)
     return () if handle is None or WINDOWS else (handle,)
 
 
-#: The locks of the runs that this process trains, by the folder's real path.
+#: Locks of the runs that this process trains, by the folder's real path.
 _HELD: dict[Path, Any] = {}
 
 
@@ -325,7 +351,7 @@ def _hold(path: Path, wait: float) -> None:
         return
     lock = _lock(path, wait)
     if lock is None:
-        raise Busy(f"another process is training {path}", hint="wait for it to end, then run this again")
+        raise Busy(f"another process is training {path}", hint="wait for it to end, then try again")
     _HELD[path.resolve()] = lock
 
 
@@ -342,7 +368,7 @@ def _is_held(path: Path) -> bool:
         return False
     try:
         lock = _lock(path, 0.0)
-    except OSError:  # a folder that cannot be written, as on a backup: nobody trains there
+    except OSError:  # a read-only folder, such as a backup: nobody trains there
         return False
     if lock is None:
         return True
@@ -351,7 +377,9 @@ def _is_held(path: Path) -> bool:
 
 
 def _lock(path: Path, wait: float) -> Any:
-    """The folder's lock, held; None if another process still holds it after ``wait`` seconds."""
+    """Return the folder's lock, held; None if another process still holds it after ``wait``
+    seconds.
+    """
     from filelock import FileLock, Timeout
 
     lock = FileLock(run_folder(path).path(_LOCK, "file"), timeout=wait, thread_local=False)

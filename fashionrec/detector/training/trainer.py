@@ -40,7 +40,7 @@ METRICS = ".metrics.json"
 
 @dataclass(frozen=True)
 class Plan:
-    """What a trainer does beyond ultralytics' settings.
+    """Tasks of a trainer beyond ultralytics' settings.
 
     ``done`` epochs were trained before; with ``finish`` all were. ``pixels`` is the folder of
     ``cache=disk``.

@@ -142,7 +142,7 @@ def check_whole(model: Any, path: Path) -> None:
                 layers = blank.fuse(verbose=False).model
     except Exception as error:  # layers that do not fit together may raise anything
         reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise ModelError(f"{path} names an architecture that cannot be built: {reason}") from None
+        raise ModelError(f"{path} names an unusable architecture: {reason}") from None
     expected = {f"model.{name}": tuple(tensor.shape) for name, tensor in layers.state_dict().items()}
     check_tensors(path, expected, model.state_dict(), harmless=lambda name: name.endswith("num_batches_tracked"))
 

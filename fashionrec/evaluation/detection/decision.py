@@ -134,7 +134,7 @@ def contradiction(decision: dict[str, Any], found: Mapping[str, Any], limit: flo
     true, seen, count = found["mostly"]
     decision["promoted"], decision["contradicted"] = False, True
     decision["reasons"].append(
-        f"the new set's labels contradict the old detector: of {found['boxes']} garments that both see,"
+        f"the new set's labels contradict the old detector: of {plural(found['boxes'], 'common garment')},"
         f" {found['share']:.0%} have another class, mostly {seen} labelled {true} ({plural(count, 'time')});"
         " is the order of the class names right?"
     )
@@ -162,7 +162,9 @@ def to_markdown(document: Mapping[str, Any]) -> str:
             f"| {row['test_set']} | {markdown_cell(row['metric'])} | {figures} | {row['low']:+.3f} to {row['high']:+.3f} |"
         )
     lines.append("")
-    lines += [f"- {name}: {count} photos ({document['splits'][name]})" for name, count in document["photos"].items()]
+    lines += [
+        f"- {name}: {plural(count, 'photo')} ({document['splits'][name]})" for name, count in document["photos"].items()
+    ]
     return "\n".join(
         [
             *lines,
@@ -194,7 +196,7 @@ def _reason(
     text += f" ({low * 100:+.2f} to {high * 100:+.2f}"
     text += ")" if name == "new" else f"; tolerance {tolerance:g})"
     if verdict == "unknown" and needed is not None:
-        of = f"{spread.photos} photos are" if spread.photos != 1 else "1 photo is"
+        of = plural(spread.photos, "photo is", "photos are")
         text += f"; {of} too few to be certain, about {needed:,} would do"
     return text
 

@@ -84,7 +84,7 @@ def about(document: Mapping[str, Any]) -> str:
     """Return one line: what was measured, and where."""
     machine = document["machine"]
     return (
-        f"{document['photos']} photos of the {document['split']} split of {document['data']}; {machine['provider']},"
+        f"{plural(document['photos'], 'photo')} of the {document['split']} split of {document['data']}; {machine['provider']},"
         f" ONNX Runtime {machine['onnxruntime']}, {machine['cores']} cores, {machine['system']}"
     )
 

@@ -207,7 +207,7 @@ def _fits(config: Any, side: int) -> None:
     if side % step:
         below, above = side // step * step, (side // step + 1) * step
         raise ConfigError(
-            f"{config.name} takes pictures whose side is a multiple of {step}, not {side}",
+            f"{config.name} needs an image size that is a multiple of {step}, not {side}",
             hint=f"imgsz={above}" + (f", or {below}" if below else ""),
         )
 
