@@ -380,7 +380,7 @@ def check_replaceable(out: Path, *, overwrite: bool) -> None:
         if not (entry.name == ".tensorrt" if entry.kind == "folder" else _OURS.fullmatch(entry.name)):
             raise ModelError(
                 f"{out} contains a file that is not part of a bundle: {entry.name}",
-                hint="choose another --out, or move that file",
+                hint="choose another --out, or move it",
             )
 
 

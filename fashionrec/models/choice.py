@@ -49,7 +49,8 @@ class ModelChoice:
             if run is None:
                 raise ModelError(
                     f"no detector given, and no promoted run in {runs}",
-                    hint="train one with `fashionrec train`, give one with --detector (after `make demo`: --config demo), or use --detector none",
+                    hint="train one with `fashionrec train`, give one with --detector (after `make demo`: --config demo),"
+                    " or use --detector none",
                 )
             source = str(run.best)
             why = f" (the last promoted run, {run.path})"

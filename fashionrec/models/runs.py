@@ -4,7 +4,7 @@
 
     runs/train/NAME/
       weights/best.pt, last.pt     (encoder: weights/best/, in the transformers format)
-      run.json                     verb, resolved settings, dataset fingerprint, versions, seed, metrics
+      run.json                     verb, settings, dataset fingerprint, versions, seed, metrics
       ... plots and tables of the trainer
 
 ``status`` is running, done or failed. The process that trains holds the folder's lock while

@@ -169,7 +169,7 @@ def _compared(source: Detector, exported: Detector, evidence: Evidence, say: Cal
     photos = list(evidence.read(evidence.photos, lambda text: None))
     figures = compare(source, exported, photos, prepared=evidence.prepared)
     say(
-        f"of {figures['detections_source']} garments in {figures['photos_compared']} photos both find"
+        f"of {plural(figures['detections_source'], 'garment')} in {plural(figures['photos_compared'], 'photo')} both find"
         f" {figures['found_by_both']:.1%}: mean IoU {figures['iou_mean']:.3f}, scores differ by"
         f" {figures['score_difference_mean']:.4f}"
     )

@@ -195,7 +195,7 @@ def judge(
         wrong.append(f"activations reach {largest:.3g}, but half precision ends at {HALF_MAX:.0f}")
     if agreement and agreement["detections_exported"] != agreement["detections_exported_alone"]:
         wrong.append(
-            f"batches find {agreement['detections_exported']} garments, their photos alone"
+            f"batches find {plural(agreement['detections_exported'], 'garment')}, their photos alone"
             f" {agreement['detections_exported_alone']}"
         )
     if loss is not None and not loss["points_lost"] <= tolerance:

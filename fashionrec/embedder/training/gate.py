@@ -99,8 +99,10 @@ def judge(precision: str, figures: Figures, tolerance: Tolerance) -> None:
     elif not figures.overlap >= least:
         wrong = f"{figures.overlap:.1%} of the {NEAREST} nearest are the same (minimum {least:.1%})"
     elif figures.points_lost is not None and not figures.points_lost <= tolerance.points:
-        wrong = f"it loses {figures.points_lost:.2f} points of MRR (tolerance {tolerance.points:g})"
+        wrong = (
+            f"it loses {figures.points_lost:.2f} points of MRR (tolerance {tolerance.points:g})"
             f" on {plural(figures.labelled, 'crop')}"
+        )
     if wrong:
         raise Refused(f"the encoder in {precision} does not match fp32: {wrong}", hint="use fp32")
 
