@@ -274,7 +274,8 @@ def _print_detection(session: Session, report: "DetectionReport", data: Path, sp
     out.table(("class", "boxes", "mAP50", "mAP50-95", "P", "R", "F1"), rows, right=(1, 2, 3, 4, 5, 6))
     named = {"AP": "coco_ap", "AP50": "coco_ap50", "AP75": "coco_ap75", "AR100": "coco_ar100"}
     sizes = [
-        f"{name} {figure(v['coco_ap'])} ({plural(v['boxes'], 'box', 'boxes')})" for name, v in report.by_size.items()
+        f"{name} {figure(v['coco_ap'])} ({plural(int(v['boxes'] or 0), 'box', 'boxes')})"
+        for name, v in report.by_size.items()
     ]
     out.line("COCO: " + ", ".join(f"{name} {figure(everything[key])}" for name, key in named.items()))
     out.line("COCO AP by size: " + ", ".join(sizes))

@@ -1,1 +1,1 @@
-"""What every other package may use: the floor below models, catalogues and data sets."""
+"""Utilities for all other packages: the layer below models, catalogues and datasets."""

@@ -1,4 +1,4 @@
-"""How long to wait before a request is tried again."""
+"""Delays before retries."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from collections.abc import Callable
 def backoff(
     attempt: int, first: float, longest: float, jitter: Callable[[float, float], float] = random.uniform
 ) -> float:
-    """Seconds to wait after a failed ``attempt``, counted from 0: ``first``, doubled each time, ``longest`` at most.
+    """Return the seconds to wait after a failed ``attempt``, counted from 0: ``first``, doubled
+    each time, at most ``longest``.
 
-    Half of it is left to chance (``jitter`` of 0.5 and 1), so that clients that failed together do not return together.
+    Half of it is random (``jitter`` of 0.5 and 1), so that clients that failed together do not
+    return together.
     """
     return min(longest, first * 2.0**attempt) * jitter(0.5, 1.0)

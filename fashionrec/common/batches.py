@@ -1,4 +1,4 @@
-"""Items in groups, as ``itertools.batched`` of Python 3.12 gives them."""
+"""Group items, as ``itertools.batched`` of Python 3.12 does."""
 
 from __future__ import annotations
 

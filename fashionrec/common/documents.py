@@ -1,7 +1,7 @@
-"""YAML and JSON that come from others: bounded in size, nesting, aliases and numbers, and free of code.
+"""Parse untrusted YAML and JSON: bounded in size, nesting, aliases and numbers, and free of code.
 
-Everything that a reader cannot take raises :class:`DocumentError`, a ``ValueError`` with the place in its message; the
-caller turns it into an error of its own kind that names the file.
+Unacceptable content raises :class:`DocumentError`, a ``ValueError`` with the place in its message;
+callers convert it to an error of their own that names the file.
 """
 
 from __future__ import annotations
@@ -15,26 +15,30 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
-#: Levels of nesting. The deepest document of ours has nine; Python's own limit is about 1,000.
+#: Levels of nesting. Our deepest document has nine; Python's own limit is about 1,000.
 MAX_DEPTH = 100
-#: Bytes of a settings file, a ``data.yaml`` or a model's YAML: a thousand times what the largest of ours has.
+#: Bytes of a settings file, a ``data.yaml`` or a model YAML: a thousand times our largest.
 MAX_YAML = 4 << 20
-#: Bytes of a manifest, a report or a marker; each file that a manifest names takes about 150.
+#: Bytes of a manifest, a report or a marker; each file in a manifest takes about 150.
 MAX_JSON = 16 << 20
-#: Nodes of a YAML document once every alias is replaced by what it stands for.
+#: Nodes of a YAML document with every alias expanded.
 MAX_NODES = 500_000
-#: Digits of a whole number. Longer ones take quadratic time to read and to print.
+#: Digits of an integer. Longer ones take quadratic time to parse and print.
 MAX_DIGITS = 100
 
 
 class DocumentError(ValueError):
-    """A document that is malformed, or beyond a limit. The message is one line and says where."""
+    """A document that is malformed or exceeds a limit. The message is one line with the
+    position.
+    """
 
 
 def read_bytes(source: Path | IO[bytes], limit: int, *, pipe: bool = False) -> bytes:
-    """The content of an open or a regular file (or a pipe, where allowed) of at most ``limit`` bytes.
+    """Return the content of an open or a regular file (or a pipe, if allowed) of at most ``limit``
+    bytes.
 
-    Raises ``OSError``, or :class:`DocumentError` for a larger or a special file; never waits for a pipe that nobody feeds.
+    Raises ``OSError``, or :class:`DocumentError` for a larger or a special file; never waits for a
+    pipe without a writer.
     """
     if isinstance(source, Path):
         with open(source, "rb", opener=None if pipe else _without_waiting) as file:
@@ -48,12 +52,12 @@ def read_bytes(source: Path | IO[bytes], limit: int, *, pipe: bool = False) -> b
 
 
 def read_yaml(path: Path, *, limit: int = MAX_YAML, pipe: bool = False) -> Any:
-    """The value in a YAML file. Raises ``OSError`` or :class:`DocumentError`."""
+    """Parse a YAML file. Raises ``OSError`` or :class:`DocumentError`."""
     return parse_yaml(_text(read_bytes(path, limit, pipe=pipe)), limit=limit)
 
 
 def parse_yaml(text: str, *, limit: int = MAX_YAML) -> Any:
-    """The value of a YAML text: plain types only, each key once. Raises :class:`DocumentError`."""
+    """Parse YAML text: plain types only, each key once. Raises :class:`DocumentError`."""
     if len(text) > limit:
         raise DocumentError(f"larger than {_size(limit)}")
     import yaml  # at call time: most commands read none
@@ -77,24 +81,26 @@ def parse_yaml(text: str, *, limit: int = MAX_YAML) -> Any:
 
 
 def read_json(source: Path | IO[bytes], *, limit: int = MAX_JSON, encoding: str = "utf-8", **hooks: Any) -> Any:
-    """The value in a JSON file; ``hooks`` are those of ``json.loads``. Raises ``OSError`` or :class:`DocumentError`."""
+    """Parse a JSON file; ``hooks`` are those of ``json.loads``. Raises ``OSError`` or
+    :class:`DocumentError`.
+    """
     return parse_json(_text(read_bytes(source, limit), encoding), **hooks)
 
 
 def parse_json(text: str | bytes, *, depth: int = MAX_DEPTH, **hooks: Any) -> Any:
-    """The value of a JSON text; ``hooks`` are those of ``json.loads``. Raises :class:`DocumentError`."""
+    """Parse JSON text; ``hooks`` are those of ``json.loads``. Raises :class:`DocumentError`."""
     if isinstance(text, bytes):
         text = _text(text)
     try:
         value = (json.JSONDecoder(**{"parse_int": _whole_number, **hooks}) if hooks else _decoder()).decode(text)
-        if "\\ud" in text or "\\uD" in text:  # half a surrogate pair cannot be written or printed
+        if "\\ud" in text or "\\uD" in text:  # a lone surrogate cannot be written or printed
             json.dumps(value, ensure_ascii=False, default=str).encode()
     except RecursionError:
         raise DocumentError(_TOO_DEEP) from None
     except DocumentError:
         raise
     except UnicodeEncodeError:
-        raise DocumentError("not text: half a surrogate pair") from None
+        raise DocumentError("invalid text: a lone surrogate") from None
     except ValueError as error:
         raise DocumentError(str(error)[:200]) from None
     if text.count("[") + text.count("{") > depth:
@@ -103,9 +109,10 @@ def parse_json(text: str | bytes, *, depth: int = MAX_DEPTH, **hooks: Any) -> An
 
 
 def iter_jsonl(path: Path, *, limit: int, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
-    """Number and text of each line that is not blank; a line of more than ``limit`` bytes is a :class:`DocumentError`.
+    """Yield number and text of each line that is not blank; a line of more than ``limit`` bytes is
+    a :class:`DocumentError`.
 
-    Decodes as it reads, so that one endless line costs no more memory than the limit.
+    Decodes while reading, so that an endless line costs no more memory than the limit.
     """
     with open(path, "rb") as file:
         number = 0
@@ -122,19 +129,20 @@ def iter_jsonl(path: Path, *, limit: int, encoding: str = "utf-8") -> Iterator[t
 
 
 _TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
-#: A line that begins with so many indicators may nest as deeply, each by two columns or more.
+#: A line with this many leading indicators may nest as deeply, each by two columns or more.
 _DEEP_LINE = re.compile(rf"^[ \t?:-]{{{MAX_DEPTH}}}", re.MULTILINE)
 _MANY_BRACKETS = 1_000
-#: So many can repeat a document no more often than 2 ** 4 times.
+#: This many aliases can repeat a document at most 2 ** 4 times.
 _FEW_ALIASES = 4
 _ALIAS = re.compile(r"(?<![^\s\[\]{},:?-])\*[^\s\[\]{},*]")
 
 
 def _may_explode(text: str) -> bool:
-    """Whether a text could nest beyond all measure or repeat itself: then its events are counted before it is loaded.
+    """Return whether text could nest or repeat itself excessively; then its events are counted
+    before it is loaded.
 
-    PyYAML's C composer recurses without a limit (about 200 bytes of stack a level). Honest files pass this test, which
-    costs them microseconds.
+    PyYAML's C composer recurses without a limit (about 200 bytes of stack per level). Honest files
+    pass this test, which costs them microseconds.
     """
     flow = text.count("[") + text.count("{")
     return (
@@ -145,7 +153,9 @@ def _may_explode(text: str) -> bool:
 
 
 def _check_nodes(text: str, loader: Any) -> None:
-    """Count nesting, and nodes with every alias expanded, from the parser's events: it does not recurse."""
+    """Count nesting, and nodes with every alias expanded, from the parser's events, without
+    recursion.
+    """
     import yaml
 
     sizes: dict[str, int] = {}
@@ -155,7 +165,7 @@ def _check_nodes(text: str, loader: Any) -> None:
     for event in events:
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:
-                why = "stands for itself" if any(event.anchor == name for name, _ in open_nodes) else "is unknown"
+                why = "refers to itself" if any(event.anchor == name for name, _ in open_nodes) else "is unknown"
                 raise DocumentError(f"the alias *{str(event.anchor)[:40]} {why}, line {_line(event)}")
             count += sizes[event.anchor]
         elif isinstance(event, yaml.NodeEvent):
@@ -175,7 +185,7 @@ def _check_nodes(text: str, loader: Any) -> None:
                 sizes[anchor] = count - before
         if count > MAX_NODES:
             line = _line(event)
-            raise DocumentError(f"its aliases stand for more than {MAX_NODES:,} values, line {line}")
+            raise DocumentError(f"its aliases expand to more than {MAX_NODES:,} values, line {line}")
 
 
 def _line(place: Any) -> int:
@@ -184,7 +194,9 @@ def _line(place: Any) -> int:
 
 @lru_cache(maxsize=1)
 def _loader() -> Any:
-    """PyYAML's safe loader (ten times as fast with libyaml), of plain types, short numbers, and each key once."""
+    """Return PyYAML's safe loader (ten times as fast with libyaml), restricted to plain types,
+    short numbers, and unique keys.
+    """
     import yaml
 
     base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -197,7 +209,7 @@ def _loader() -> Any:
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value != "<<":
                 if (key.tag, key.value) in keys:
-                    raise DocumentError(f"the key {key.value[:60]!r} stands twice, line {_line(key)}")
+                    raise DocumentError(f"duplicate key {key.value[:60]!r}, line {_line(key)}")
                 keys.add((key.tag, key.value))
         yield from base.construct_yaml_map(loader, node)
 
@@ -231,7 +243,9 @@ def _whole_number(text: str) -> int:
 
 
 def _check_depth(value: Any, limit: int, most: int | None = None) -> None:
-    """Raise for a value that nests deeper than ``limit``, or holds itself: then it has more than ``most`` nodes."""
+    """Raise for a value that nests deeper than ``limit``, or contains itself: then it has more than
+    ``most`` nodes.
+    """
     level, count = [value], 0
     for _ in range(limit + 1):
         count += len(level)

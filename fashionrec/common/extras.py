@@ -1,4 +1,6 @@
-"""Heavy parts are imported by name at call time; a missing one is reported with the command that brings it."""
+"""Import heavy packages by name at call time, and report missing ones with the command that
+installs them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from typing import Any
 
 from fashionrec.errors import MissingExtra
 
-#: Which extra brings a package.
+#: The extra that contains a package.
 EXTRA_OF = {
     "torch": "train",
     "torchvision": "train",
@@ -25,7 +27,7 @@ EXTRA_OF = {
     "urllib3": "train",
     "protego": "train",
 }
-#: What the training plane of detectors and of encoders needs.
+#: Packages of the training plane for detectors and encoders.
 DETECTOR_PACKAGES = ("torch", "ultralytics", "onnx")
 EMBEDDER_PACKAGES = ("torch", "transformers", "onnx")
 
@@ -39,14 +41,16 @@ def need(*packages: str, what: str) -> None:
 
 
 def load(module: str, *, what: str, packages: tuple[str, ...] = ()) -> ModuleType:
-    """Import a module of the training plane. Raises :class:`MissingExtra` when a package it needs is not installed."""
+    """Import a module of the training plane. Raises :class:`MissingExtra` if a package it needs is
+    not installed.
+    """
     need(*packages, what=what)
     return importlib.import_module(module)
 
 
 @contextmanager
 def swapped(owner: Any, **attributes: Any) -> Iterator[None]:
-    """Exchange attributes of a package's module for a while, where it has no other door to them."""
+    """Patch attributes of a package's module for a while, if it has no API for that."""
     before = {name: getattr(owner, name) for name in attributes}
     vars(owner).update(attributes)
     try:

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: hashing, atomic writing, and the small JSON documents beside the data."""
+"""Atomic files: hashing, atomic writing, and small JSON documents."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fashionrec.errors import Busy
 
 
 def sha256_file(path: Path) -> str:
-    """Hex digest of a file's bytes."""
+    """Return the hex digest of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -27,16 +27,19 @@ def write_atomic(path: Path, data: bytes | str) -> None:
 
 
 def temporary_beside(path: Path) -> Path:
-    """A new name beside a file, for a library that writes by path and whose result then takes the file's place."""
+    """Yield a new name next to a file, for a library that writes by path; the result then replaces
+    the file.
+    """
     return path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
 
 
 @contextmanager
 def locked(path: Path, doing: str) -> Iterator[None]:
-    """Hold the lock file at ``path`` (its folder is made). ``doing`` says what for: "is writing data/catalogue".
+    """Hold the lock file at ``path`` (its folder is created). ``doing`` is the purpose: "is writing
+    data/catalogue".
 
-    Raises :class:`Busy` at once if another process holds it; a dead one does not. The file stays: taking it away would let
-    two others hold it, each by a file of its own.
+    Raises :class:`Busy` at once if another process holds it. The file stays: deleting it would let
+    two others hold it, each with a file of its own.
     """
     from filelock import FileLock, Timeout
 
@@ -45,7 +48,7 @@ def locked(path: Path, doing: str) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise Busy(f"another process {doing}", hint="wait for it to end, then run this again") from None
+        raise Busy(f"another process {doing}", hint="wait for it to end, then try again") from None
     try:
         yield
     finally:
@@ -53,16 +56,18 @@ def locked(path: Path, doing: str) -> Iterator[None]:
 
 
 def dump_json(value: Any) -> str:
-    """Indented UTF-8 JSON as all our documents have it, ending in a newline. NaN is refused."""
+    """Return indented UTF-8 JSON in the format of all our documents, ending with a newline. NaN is
+    refused.
+    """
     return json_text(value, indent=2, stored=True) + "\n"
 
 
 def canonical_json(value: Any) -> bytes:
-    """The one byte string of a JSON value: sorted keys, no spaces. For fingerprints."""
+    """Return the canonical bytes of a JSON value: sorted keys, no spaces. For fingerprints."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode("utf-8", "surrogatepass")
 
 
 def fingerprint(value: Any) -> str:
-    """sha256 of the canonical JSON, hex."""
+    """Return the sha256 of the canonical JSON, in hex."""
     return hashlib.sha256(canonical_json(value)).hexdigest()

@@ -1,11 +1,13 @@
-"""Open, write, list and remove inside a folder that may come from somebody else.
+"""Open, write, list and remove entries of an untrusted folder.
 
-Every operation of a :class:`Folder` walks from its root through directory handles and never follows a
-link, so nothing outside the root can be read, written, listed or removed, not even if an entry is
-replaced by a link meanwhile. The root itself may be reached through a link: that is the user's choice.
+Every operation of a :class:`Folder` walks from its root through directory handles and never follows
+a link, so nothing outside the root can be read, written, listed or removed, not even if an entry is
+replaced by a link meanwhile. The root itself may be reached through a link: that is the user's
+choice.
 
-Libraries that open files by path (SQLite, FAISS, ONNX Runtime) are given what :meth:`Folder.path` has checked.
-Where there are no directory handles (Windows), each component is examined before the path is used.
+Libraries that open files by path (SQLite, FAISS, ONNX Runtime) get paths checked by
+:meth:`Folder.path`. Without directory handles (Windows), each component is checked before the path
+is used.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ Kind = Literal["file", "folder", "link", "special"]
 Mode = Literal["rb", "r+b", "ab", "xb"]
 
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-#: A pipe is opened without waiting for its other end; regular files do not know the flag.
+#: A pipe is opened without waiting for its other end; the flag does not affect regular files.
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 _FLAGS = {
     "rb": os.O_RDONLY,
@@ -35,18 +37,18 @@ _FLAGS = {
     "ab": os.O_WRONLY | os.O_APPEND | os.O_CREAT,
     "xb": os.O_WRONLY | os.O_CREAT | os.O_EXCL,
 }
-#: Temporaries of :meth:`Folder.write`, also as versions before 0.2 named them (by process id).
+#: Temporary files of :meth:`Folder.write`, also as named by versions before 0.2 (by process id).
 TEMPORARY = re.compile(r"^\..+\.[0-9a-f]+\.tmp$")
 _DATABASE = re.compile(r"\.sqlite(-journal|-wal|-shm)?$")
-#: What opening a link, or a path through one, fails with.
+#: Errors of opening a link, or a path through one.
 _LINK_ERRORS = (errno.ELOOP, errno.ENOTDIR, errno.EMLINK, errno.ENXIO, errno.EISDIR)
 _DEEPEST = 64
-#: Characters of a name, and bytes of one part of it: no file system in use takes longer ones.
+#: Characters of a name, and bytes of one part of it: no file system in use allows longer ones.
 _LONGEST, _LONGEST_PART = 2048, 255
 
 
 class Entry(NamedTuple):
-    """What a folder holds. ``name`` is relative to the root of the :class:`Folder`, with ``/``."""
+    """An entry of a folder. ``name`` is relative to the root of the :class:`Folder`, with ``/``."""
 
     name: str
     kind: Kind
@@ -56,8 +58,8 @@ class Entry(NamedTuple):
 class Folder:
     """A folder whose content is not trusted.
 
-    ``what`` names it in messages ("catalogue", "bundle", "run"); whatever is refused is raised as ``error``.
-    Names are relative, with ``/`` between their parts. What is missing raises ``FileNotFoundError``.
+    ``what`` names it in messages ("catalogue", "bundle", "run"); refusals are raised as ``error``.
+    Names are relative, with ``/`` between their parts. Missing entries raise ``FileNotFoundError``.
     """
 
     def __init__(self, root: str | Path, what: str = "folder", error: type[FashionrecError] = DataError) -> None:
@@ -66,8 +68,9 @@ class Folder:
     def check(self, expected: Mapping[str, Kind] | None = None) -> None:
         """Raise ``error`` for the first link or special file, or for folders nested without end.
 
-        ``expected`` says of names what they must be, where they are there. What is called like a database, or like what
-        SQLite keeps beside one, must be a file: SQLite finds a folder there only after other files have been written.
+        ``expected`` gives the kinds that names must have, if they exist. Names of databases, and of
+        the files that SQLite keeps next to them, must be files: SQLite would notice a folder only
+        after writing other files.
         """
         for entry in self.walk():
             wanted = (expected or {}).get(entry.name, entry.kind)
@@ -77,7 +80,9 @@ class Folder:
                 raise self.refusal(entry.name)
 
     def walk(self, name: str = "") -> Iterator[Entry]:
-        """Everything below ``name``, sorted by folder, links and special files included (never entered)."""
+        """Yield everything below ``name``, sorted by folder, including links and special files
+        (never entered).
+        """
         folders = [name]
         while folders:
             inside = folders.pop()
@@ -89,7 +94,7 @@ class Folder:
                     folders.append(entry.name)
 
     def entries(self, name: str = "") -> list[Entry]:
-        """The entries of the folder ``name``, sorted; empty if it is missing."""
+        """Return the entries of the folder ``name``, sorted; empty if it is missing."""
         prefix = f"{name}/" if name else ""
         try:
             with self._handle(name) as handle, os.scandir(handle) as scanned:
@@ -102,7 +107,7 @@ class Folder:
         return sorted(entries, key=lambda entry: entry.name)
 
     def kind(self, name: str) -> Kind | None:
-        """What ``name`` is; None if it is missing."""
+        """Return the kind of ``name``; None if it is missing."""
         try:
             with self._parent(name) as (handle, last):
                 return _kind(os.stat(last, dir_fd=handle, follow_symlinks=False))[0]
@@ -128,15 +133,16 @@ class Folder:
             raise
 
     def read(self, name: str) -> bytes:
-        """The content of a file."""
+        """Return the content of a file."""
         with self.open(name) as file:
             return file.read()
 
     def write(self, name: str, data: bytes | str, *, sync: bool = True) -> None:
         """Write a file so that a reader, or a crash, sees the old content or the new, never a part.
 
-        Whatever has the name, a link included, is replaced; its target is not touched. A folder is refused. Without ``sync``
-        the content may be torn after a crash of the machine: for what is checked when it is read.
+        An existing file or link is replaced; a link's target is not touched. A folder is refused.
+        Without ``sync`` the content may be incomplete after a crash of the machine: for files that
+        are checked when read.
         """
         raw = data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data  # a name may not be UTF-8
         with self._parent(name) as (handle, last):
@@ -159,9 +165,9 @@ class Folder:
                 system.sync_folder(handle)
 
     def append(self, name: str, data: bytes) -> None:
-        """Append to a file (made if it is missing) and force it to the disk.
+        """Append to a file (created if missing) and sync it to disk.
 
-        A file that has other names too is replaced by a copy: the others keep their content.
+        A file with hard links is replaced by a copy: the other names keep their content.
         """
         with self.open(name, "ab") as file:
             if os.fstat(file.fileno()).st_nlink == 1:
@@ -171,7 +177,7 @@ class Folder:
         self.write(name, self.read(name) + data)
 
     def make_folder(self, name: str, *, exist_ok: bool = False) -> Path:
-        """Make a folder and those above it; returns its path. Unless ``exist_ok`` it must be new."""
+        """Create a folder and its parents; return its path. Unless ``exist_ok`` it must be new."""
         parts = self._parts(name)
         for n in range(1, len(parts) + 1):
             part = "/".join(parts[:n])
@@ -186,19 +192,23 @@ class Folder:
         return self.root.joinpath(*parts)
 
     def path(self, name: str, kind: Literal["file", "folder"] | None = None) -> Path:
-        """The path of ``name`` for a library that opens files by path: of a ``kind``, or missing; never a link."""
+        """Return the path of ``name`` for a library that opens files by path: of a ``kind``, or
+        missing; never a link.
+        """
         found = self.kind(name)
         if found in ("link", "special") or (kind is not None and found not in (kind, None)):
             raise self.refusal(name)
         return self.root.joinpath(*self._parts(name))
 
     def rename(self, name: str, to: str) -> None:
-        """Move an entry within the folder; a file in the place of ``to`` is replaced."""
+        """Move an entry within the folder; a file at ``to`` is replaced."""
         with self._parent(name) as (source, old), self._parent(to) as (target, new):
             system.replace(old, new, old_folder=source, new_folder=target)
 
     def remove(self, name: str, *, ignore_errors: bool = False) -> None:
-        """Remove a file, a link (not what it points to), or a folder with all that is in it; nothing if it is missing."""
+        """Remove a file, a link (not its target), or a folder with its content; nothing if it is
+        missing.
+        """
         try:
             with self._parent(name) as (handle, last):
                 if stat.S_ISDIR(os.stat(last, dir_fd=handle, follow_symlinks=False).st_mode):
@@ -212,16 +222,16 @@ class Folder:
                 raise
 
     def sync(self, name: str = "") -> None:
-        """Force the entries of a folder, or the content of a file, to the disk."""
+        """Sync the entries of a folder, or the content of a file, to disk."""
         if name and self.kind(name) == "file":
-            with self.open(name, "rb" if system.has_handles() else "r+b") as file:  # Windows syncs what it may write
+            with self.open(name, "rb" if system.has_handles() else "r+b") as file:  # Windows only syncs writable files
                 system.sync_file(file)
             return
         with self._handle(name) as handle:
             system.sync_folder(handle)
 
     def refusal(self, name: str) -> FashionrecError:
-        """The error for an entry that is a link, a special file, or not the kind of entry that it must be."""
+        """Return the error for an entry that is a link, a special file, or of the wrong kind."""
         path = self.root.joinpath(*name.split("/"))
         try:
             mode = path.lstat().st_mode
@@ -236,10 +246,10 @@ class Folder:
         elif stat.S_ISREG(mode):
             found = "is a file, not a folder"
         else:
-            found = "is neither a file nor a folder" if mode else "cannot be used"
+            found = "is neither a file nor a folder" if mode else "is unusable"
         return self.error(
             f"{self.what} {self.root}: {name} {found}",
-            hint="links and special files are never followed here: remove it, or ask for a copy without it",
+            hint="links and special files are never followed here: remove it, or get a copy without it",
         )
 
     def _parts(self, name: str) -> tuple[str, ...]:
@@ -249,7 +259,7 @@ class Folder:
 
     @contextmanager
     def _handle(self, name: str) -> Iterator[int | str]:
-        """The folder ``name`` as an open handle (as a path where there are none)."""
+        """Return the folder ``name`` as an open handle (as a path on systems without them)."""
         parts = self._parts(name) if name else ()
         if not system.has_handles():
             yield self._examine(parts)
@@ -269,7 +279,8 @@ class Folder:
 
     @contextmanager
     def _parent(self, name: str) -> Iterator[tuple[int | None, str]]:
-        """The folder that holds ``name`` and the last part of the name, for the ``dir_fd`` of ``os`` functions.
+        """Return the parent folder and the last part of the name, for the ``dir_fd`` of ``os``
+        functions.
 
         Without directory handles: None and the whole path.
         """
@@ -295,7 +306,9 @@ class Folder:
 
 
 def is_name(name: object) -> bool:
-    """Whether this is the name of something inside a folder: relative, with ``/``, and leading nowhere else."""
+    """Return whether this is the name of something inside a folder: relative, with ``/``, and
+    leading nowhere else.
+    """
     if not isinstance(name, str) or len(name) > _LONGEST:
         return False
     return not any(
@@ -317,7 +330,7 @@ def _kind(state: os.stat_result) -> tuple[Kind, int]:
 
 
 def is_link(path: Path) -> bool:
-    """Whether a path is a link (or, on Windows, a junction) itself, whatever it leads to."""
+    """Return whether a path is itself a link (or, on Windows, a junction)."""
     with suppress(OSError):
         return _kind(path.lstat())[0] == "link"
     return False

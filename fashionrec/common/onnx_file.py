@@ -1,12 +1,12 @@
-"""Check an ONNX file that may come from somebody else before anything opens it.
+"""Check an untrusted ONNX file before anything opens it.
 
-ONNX names files with weights ("external data") inside the graph; ONNX Runtime before 1.24 and the
-package onnx read whatever path stands there, also that of a private key. :func:`check_graph` reads the
-protobuf itself (the core installation has no package onnx) and refuses what is not a plain name of a
-listed regular file with the bytes that the tensor needs, and what would load code or settings.
+ONNX graphs name files with weights ("external data"); ONNX Runtime before 1.24 and the package onnx
+read any path there, even that of a private key. :func:`check_graph` parses the protobuf itself (the
+core installation has no package onnx) and refuses anything but a plain name of a listed regular
+file with the bytes that the tensor needs, and anything that would load code or settings.
 
-It accepts only the encoding that protobuf's own writers produce (shortest varints, no groups, no
-repeated singular fields), so it cannot understand a file differently than the parser does afterwards.
+It only accepts the encoding of protobuf's own writers (shortest varints, no groups, no repeated
+singular fields), so that it cannot understand a file differently from the parser that follows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fashionrec.common.folder import Folder
 
 #: Protobuf's own limit for one message.
 MAX_BYTES = (1 << 31) - 1
-#: Graphs within graphs (the branches of If, the body of Loop); exports have one or two.
+#: Nested graphs (the branches of If, the body of Loop); exports have one or two levels.
 MAX_NESTING = 16
 #: Operators that load a compiled network or call into another runtime.
 REFUSED_OPERATORS = frozenset(
@@ -30,10 +30,10 @@ REFUSED_OPERATORS = frozenset(
 )
 
 _WHOLE = 8 << 20  # files up to this size are read, larger ones mapped
-_SMALL = 1 << 19  # files up to this size are searched once, of larger ones (with weights) only the nodes
+_SMALL = 1 << 19  # files up to this size are searched once; in larger ones (with weights) only the nodes are
 _LOCATION = b"location"
 _KEYS = {b"location", b"offset", b"length", b"checksum"}
-#: What stands in every node that external data or a refused operator is in.
+#: Words in every node with external data or a refused operator.
 _WORDS = re.compile(b"|".join([_LOCATION, *sorted(REFUSED_OPERATORS)]))
 _MAX_NUMBER = 15  # digits of an offset or a length
 _MAX_FIELDS = 4_000_000  # about 4 seconds; a large export has 20,000 outside of its nodes
@@ -61,19 +61,19 @@ _KEY, _VALUE = 1, 2  # StringStringEntryProto
 
 
 def check_graph(folder: Folder, name: str, listed: Container[str] | None = None) -> None:
-    """Raise the folder's error unless the ONNX file ``name`` reads nothing but listed files of its folder.
+    """Raise the folder's error unless the ONNX file ``name`` only reads listed files of its folder.
 
-    ``listed`` are the names that external data may lie in; None allows every regular file of the folder. Raises
-    :class:`Unreadable` for a file that is no ONNX at all.
+    ``listed`` are the allowed names of external data; None allows every regular file of the folder.
+    Raises :class:`Unreadable` for a file that is not ONNX.
     """
     with folder.open(name) as file:
         size = file.seek(0, 2)
         file.seek(0)
         try:
             if not size:
-                raise Unreadable("it is empty")
+                raise Unreadable("the file is empty")
             if size > MAX_BYTES:
-                raise _Refused(f"it has {size} bytes, and a model has 2 GiB at most")
+                raise _Refused(f"it has {size} bytes, but models have at most 2 GiB")
             if size <= _WHOLE:
                 _Check(folder, listed, file.read()).model()
             else:
@@ -82,15 +82,15 @@ def check_graph(folder: Folder, name: str, listed: Container[str] | None = None)
             raise folder.error(f"{folder.root / name} cannot be loaded: {error}", hint=_HINT) from None
 
 
-_HINT = "the graph of a bundle reads only files that lie beside it and that the bundle lists: export it again"
+_HINT = "a bundle's graph may only read files that the bundle lists: export it again"
 
 
 class Unreadable(Exception):
-    """A file that is no ONNX, or damaged."""
+    """A file that is not ONNX, or damaged."""
 
 
 class _Refused(Exception):
-    """Why a graph is refused."""
+    """The reason for refusing a graph."""
 
 
 def _check_mapped(folder: Folder, listed: Container[str] | None, file: IO[bytes]) -> None:
@@ -99,13 +99,14 @@ def _check_mapped(folder: Folder, listed: Container[str] | None, file: IO[bytes]
 
 
 class _Check:
-    """One walk through one file."""
+    """One pass over one file."""
 
     def __init__(self, folder: Folder, listed: Container[str] | None, data: bytes | mmap.mmap) -> None:
         self.folder, self.listed, self.data = folder, listed, data
         self.sizes: dict[str, int] = {}
         self.fields_left = _MAX_FIELDS
-        # nodes are read only where one of the words stands in them; a small file is searched for these once
+        # nodes are only parsed if they contain one of the words; a small file is searched for these
+        # once
         self.words = _places(data) if isinstance(data, bytes) and len(data) <= _SMALL else None
 
     def model(self) -> None:
@@ -120,11 +121,11 @@ class _Check:
                 if self.data[start:end].find(b"ort_config") >= 0:
                     raise _Refused("it carries settings for ONNX Runtime (ort_config)")
             elif number == _FUNCTIONS:
-                raise _Refused("it defines functions of its own, which no export writes")
+                raise _Refused("it defines functions of its own, which no export does")
             elif number == _TRAINING:
-                raise _Refused("it carries a training graph, which no export writes")
+                raise _Refused("it contains a training graph, which no export does")
         if graphs != 1:
-            raise _Refused("it holds several graphs") if graphs else _damaged()
+            raise _Refused("it contains several graphs") if graphs else _damaged()
 
     def graph(self, start: int, end: int, nesting: int) -> None:
         if nesting > MAX_NESTING:
@@ -156,7 +157,7 @@ class _Check:
         if len(operators) > 1:
             raise _Refused("a node names several operators")
         if operators and operators[0] in REFUSED_OPERATORS:
-            raise _Refused(f"it uses the operator {operators[0].decode()}, which runs what is not in the graph")
+            raise _Refused(f"it uses the operator {operators[0].decode()}, which executes code outside the graph")
 
     def attribute(self, start: int, end: int, nesting: int) -> None:
         single: set[int] = set()
@@ -180,7 +181,7 @@ class _Check:
                 self.tensor(first, last)
 
     def tensor(self, start: int, end: int) -> None:
-        """A tensor with its data in the file, or external data that passes."""
+        """Check a tensor: its data is in the file, or in valid external data."""
         dims: list[int] = []
         kind, external = 0, False
         entries: dict[bytes, bytes] = {}
@@ -192,7 +193,7 @@ class _Check:
                 entries[key] = value
             elif number == _DATA_LOCATION and wire == _VARINT:
                 if first not in (0, 1):
-                    raise _Refused(f"the data of a tensor is in an unknown place ({first})")
+                    raise _Refused(f"the data of a tensor has an unknown location ({first})")
                 external = external or first == 1
             elif number == _DATA_TYPE and wire == _VARINT:
                 kind = first
@@ -212,17 +213,17 @@ class _Check:
         location = entries.get(_LOCATION, b"")
         size = self.size_of(location)
         if kind not in _BITS or any(dim >= 1 << 40 for dim in dims):
-            raise _Refused(f"a tensor of type {kind} and shape {dims[:8]} cannot lie in {_shown(location)}")
+            raise _Refused(f"a tensor of type {kind} and shape {dims[:8]} cannot be stored in {_shown(location)}")
         needed = (prod(dims) * _BITS[kind] + 7) // 8
         offset = _number(entries, b"offset", 0)
         length = _number(entries, b"length", needed)
         if length != needed or offset + length > size:
             raise _Refused(
-                f"a tensor takes {length} bytes at {offset} of {_shown(location)}, which has {size}, and needs {needed}"
+                f"a tensor has {length} bytes at {offset} of {_shown(location)} ({size} bytes), but needs {needed}"
             )
 
     def size_of(self, location: bytes) -> int:
-        """The size of a file that external data may lie in."""
+        """Return the size of a file for external data."""
         try:
             name = location.decode("utf-8")
         except UnicodeDecodeError:
@@ -230,9 +231,9 @@ class _Check:
         if name not in self.sizes:
             plain = name not in ("", ".", "..") and not {"/", "\\", ":"} & {*name} and name.isprintable()
             if not plain or (self.listed is not None and name not in self.listed):
-                raise _Refused(f"it would read {_shown(location)}, which is no file that the bundle lists")
+                raise _Refused(f"it would read {_shown(location)}, which the bundle does not list")
             if self.folder.kind(name) != "file":
-                raise _Refused(f"it would read {_shown(location)}, which is missing or no regular file")
+                raise _Refused(f"it would read {_shown(location)}, which is missing or not a regular file")
             with self.folder.open(name) as file:
                 self.sizes[name] = file.seek(0, 2)
         return self.sizes[name]
@@ -242,14 +243,16 @@ class _Check:
         for number, wire, first, last in self.fields(start, end):
             if wire == _BYTES and number in (_KEY, _VALUE):
                 if number in found:
-                    raise _Refused("an entry of its external data is written twice")
+                    raise _Refused("an entry of its external data is repeated")
                 if last - first > 4096:
                     raise _Refused("an entry of its external data is too long")
                 found[number] = bytes(self.data[first:last])
         return found.get(_KEY, b""), found.get(_VALUE, b"")
 
     def fields(self, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-        """Number, wire type, and where the content starts and ends; the value and 0 for varints."""
+        """Yield number, wire type, and start and end of the content; the value and 0
+        for varints.
+        """
         data, at = self.data, start
         while at < end:
             self.fields_left -= 1
@@ -282,7 +285,7 @@ class _Check:
                 raise _damaged()
 
     def length(self, at: int, end: int) -> tuple[int, int]:
-        """A tag or length: at most 32 bits, written as short as it can be."""
+        """Parse a tag or length: at most 32 bits, in the shortest form."""
         value, after = self.varint(at, end)
         if value > 0xFFFFFFFF or (after - at > 1 and not self.data[after - 1]):
             raise _damaged()
@@ -301,7 +304,9 @@ class _Check:
 
 
 def _places(data: bytes) -> list[int]:
-    """Where the words stand; one search for each is ten times as fast as one for all."""
+    """Return the positions of the words; one search per word is ten times as fast as
+    one for all.
+    """
     found = []
     for word in (_LOCATION, *REFUSED_OPERATORS):
         at = data.find(word)
@@ -312,12 +317,12 @@ def _places(data: bytes) -> list[int]:
 
 
 def _damaged() -> Unreadable:
-    return Unreadable("it is no ONNX model, or damaged")
+    return Unreadable("it is not an ONNX model, or damaged")
 
 
 def _once(seen: set[int], number: int) -> None:
     if number in seen:
-        raise _Refused("an attribute holds two values where one belongs")
+        raise _Refused("an attribute has two values instead of one")
     seen.add(number)
 
 

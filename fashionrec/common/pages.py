@@ -1,4 +1,4 @@
-"""What every page of ours is made with: templates that escape, one colour a class, pictures inside the page."""
+"""HTML pages: templates with escaping, one colour per class, embedded pictures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OTHER_COLOUR = "#374151"
 
 @cache
 def environment() -> Environment:
-    """Templates of the package, each compiled once; everything put into them is escaped."""
+    """Return the package's template environment, with escaping; templates are compiled once."""
     from jinja2 import Environment, PackageLoader
 
     return Environment(
@@ -26,17 +26,19 @@ def environment() -> Environment:
 
 
 def render(template: str, **values: Any) -> str:
-    """A page of the package's template of that name, as HTML text."""
+    """Render one of the package's templates to HTML."""
     return environment().get_template(template).render(**values)
 
 
 def jpeg_uri(jpeg: bytes) -> str:
-    """A JPEG as a link that needs no request."""
+    """Return a JPEG as a data URI."""
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
 
 
 def draw_label(draw: ImageDraw.ImageDraw, x: float, y: float, text: str, colour: str, line: int) -> None:
-    """White text on a filled box whose upper left corner is at ``x, y``, as large as suits lines ``line`` pixels wide."""
+    """Draw white text on a filled box with its upper left corner at ``x, y``, sized for lines of
+    ``line`` pixels.
+    """
     left, top, right, bottom = draw.textbbox((0, 0), text, font_size=6 * line)
     draw.rectangle((x, y, x + right - left + 4 * line, y + bottom - top + 4 * line), fill=colour)
     draw.text((x + 2 * line - left, y + 2 * line - top), text, fill="white", font_size=6 * line)

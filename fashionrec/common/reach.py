@@ -1,9 +1,12 @@
-"""What may be read of a data set: what lies in its own folder, and no link unless the user wants links followed.
+"""Decide what may be read of a dataset: files in its own folder, and links only if the user allows
+it.
 
-A data set names files by lists, by ``data.yaml`` and by what lies in its folders; it may come from somebody else. A name
-that leads out of the folder, a link, a pipe or a device is not read: it becomes a :class:`Refusal`, which is counted.
+A dataset names files by lists, by ``data.yaml`` and by its folders; it may be untrusted. A name
+that leads out of the folder, a link, a pipe or a device is not read: it becomes a :class:`Refusal`,
+which is counted.
 
-``dataset.follow_links`` lifts this for the data sets that a command names (:func:`following_links`), never for archives.
+``dataset.follow_links`` lifts this for datasets named by a command (:func:`following_links`), never
+for archives.
 """
 
 from __future__ import annotations
@@ -19,24 +22,25 @@ from typing import Literal, NamedTuple
 
 from fashionrec.common.folder import is_link
 from fashionrec.common.system import WINDOWS
+from fashionrec.common.text import plural
 from fashionrec.errors import DataError
 
 Reason = Literal["link", "outside", "special"]
 
-#: What a refusal says after the name of what was refused.
+#: Texts of refusals, after the name.
 WORDS: dict[Reason, str] = {
     "link": "is a link, which is not followed",
-    "outside": "leads out of the data set's folder",
+    "outside": "leads out of the dataset's folder",
     "special": "is neither a file nor a folder",
 }
-HINT = "if you trust where it leads: --set dataset.follow_links=true"
+HINT = "if you trust its target: --set dataset.follow_links=true"
 
 _FOLLOW: ContextVar[bool] = ContextVar("follow_links", default=False)
 
 
 @contextmanager
 def following_links(wanted: bool = False) -> Iterator[None]:
-    """Whether data sets that are opened meanwhile follow links, where their opener does not say."""
+    """Set whether datasets opened meanwhile follow links by default."""
     token = _FOLLOW.set(wanted)
     try:
         yield
@@ -45,12 +49,16 @@ def following_links(wanted: bool = False) -> Iterator[None]:
 
 
 def follow_links(wanted: bool) -> None:
-    """What holds for the rest of the block of :func:`following_links`: a command knows its settings only while it runs."""
+    """Set the default for the rest of the block of :func:`following_links`: a command knows its
+    settings only while it runs.
+    """
     _FOLLOW.set(wanted)
 
 
 class Refusal(NamedTuple):
-    """Something of a data set that is not read. ``name`` is relative to its folder; of ``outside``, as it was written."""
+    """An entry of a dataset that is not read. ``name`` is relative to its folder; for ``outside``,
+    as written.
+    """
 
     name: str
     reason: Reason
@@ -59,14 +67,15 @@ class Refusal(NamedTuple):
         return f"{self.name[:200]} {WORDS[self.reason]}"
 
     def error(self, where: object) -> DataError:
-        """The error where the data set cannot be used without it."""
+        """Return the error to raise if the dataset cannot be used without it."""
         return DataError(f"{where}: {self}", hint="" if self.reason == "special" else HINT)
 
 
 class Reach:
-    """The folder of one data set, and what of it may be read.
+    """The folder of one dataset, and the rules for reading it.
 
-    The folder itself may be reached through a link. Without ``follow_links``: as the running command has it.
+    The folder itself may be reached through a link. The default of ``follow_links`` is that of the
+    running command.
     """
 
     def __init__(self, root: Path, follow_links: bool | None = None) -> None:
@@ -77,25 +86,28 @@ class Reach:
         self._folders: dict[str, Refusal | None] = {}
 
     def inside(self, path: Path) -> Path | None:
-        """The same path without ``..``, below the root; None where it leads out. Nothing is opened or asked of the disk."""
+        """Return the path without ``..``, below the root; None if it leads out. The disk is not
+        accessed.
+        """
         name = self._name(path)
         return None if name is None else self.root / name
 
     def leads_out(self, path: Path) -> bool:
-        """Whether a path leads out of the folder, where that is not allowed."""
+        """Return whether a path leads out of the folder, and that is not allowed."""
         return not self.follow_links and self.inside(path) is None
 
     def is_outside(self, path: Path) -> bool:
-        """Whether a path leads out of the folder, where that is not allowed, to something that is there.
+        """Return whether a path leads out of the folder to something that exists, and that is not
+        allowed.
 
-        Another machine's name, of a network drive of Windows, is never asked for: that would show it who we are.
+        A network path of Windows is never accessed: that would reveal the user's identity.
         """
         return self.leads_out(path) and (str(path).startswith(("//", "\\\\")) or os.path.lexists(path))
 
     def find(self, *candidates: Path) -> Path | Refusal | None:
-        """The first of several readings of a name that is there; None where none is.
+        """Return the first of several interpretations of a name that exists; None if none does.
 
-        Readings that lead out of the folder count only where links are followed.
+        Those that lead out of the folder only count if links are followed.
         """
         for path in candidates:
             place = path if self.follow_links else self.inside(path)
@@ -107,7 +119,7 @@ class Reach:
         return None
 
     def check(self, path: Path) -> Refusal | None:
-        """Why a path is not read; None for a file, a folder, or what is missing."""
+        """Return why a path is not read; None for a file, a folder, or a missing path."""
         if self.follow_links:
             try:
                 mode = path.stat().st_mode
@@ -121,20 +133,21 @@ class Reach:
         return (self._check_folder(above) if above else None) or (self._check_entry(name) if last else None)
 
     def is_file(self, path: Path) -> bool:
-        """Whether a path is a regular file that may be read."""
+        """Return whether a path is a regular file that may be read."""
         return self.check(path) is None and path.is_file()
 
     def files(self, folder: Path, refused: list[Refusal], suffixes: Collection[str] = ()) -> Iterator[Path]:
-        """Regular files at any depth of a folder, sorted, hidden ones left out, of any of ``suffixes`` (lower case).
+        """Yield regular files at any depth of a folder, sorted, without hidden ones, with any of
+        ``suffixes`` (lower case).
 
-        Links and special files are added to ``refused``, whatever they are called.
+        Links and special files are added to ``refused``, whatever their suffix.
         """
         seen: set[tuple[int, int]] = set()
         folders = [folder]
         while folders:
             here = folders.pop()
             if self.follow_links and not _is_new(here, seen):
-                continue  # a link that leads back
+                continue  # a link to a parent folder
             below: list[Path] = []
             for entry in _entries(here):
                 found = self._kind(entry)
@@ -148,7 +161,9 @@ class Reach:
             folders += reversed(below)
 
     def names(self, folder: Path) -> tuple[list[str], list[Refusal]]:
-        """Names of the regular files in one folder, sorted and hidden ones left out, and what of it is not read."""
+        """Return the names of regular files in one folder, sorted, without hidden ones, and the
+        refused ones.
+        """
         names, refused = [], []
         for entry in _entries(folder):
             found = self._kind(entry)
@@ -159,14 +174,16 @@ class Reach:
         return names, refused
 
     def described(self, path: Path) -> Path:
-        """The path of a file without which the data set means something else. Raises :class:`DataError` if it may not be read."""
+        """Return the path of a file that the dataset cannot do without. Raises :class:`DataError`
+        if it may not be read.
+        """
         refused = self.check(path)
         if refused:
             raise refused.error(self.root)
         return path
 
     def name(self, path: Path) -> str:
-        """What a message calls a path: relative to the folder, with ``/``."""
+        """Return a path for messages: relative to the folder, with ``/``."""
         name = self._name(path)
         return os.fspath(path) if name is None else name
 
@@ -180,7 +197,9 @@ class Reach:
         return None
 
     def _check_folder(self, name: str) -> Refusal | None:
-        """The first part of a folder's way that is no folder of the data set's own; remembered."""
+        """Return the first part of a folder's path that is not a folder of the dataset's own;
+        cached.
+        """
         if name not in self._folders:
             above, _, _ = name.rpartition("/")
             self._folders[name] = (self._check_folder(above) if above else None) or self._check_entry(name)
@@ -197,7 +216,9 @@ class Reach:
         return None if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else Refusal(name, "special")
 
     def _kind(self, entry: os.DirEntry[str]) -> Literal["file", "folder"] | Reason | None:
-        """What an entry of a folder is; None for one that has gone. A link that leads nowhere is always a link."""
+        """Return the kind of a folder's entry; None if it is gone. A broken link always counts as a
+        link.
+        """
         try:
             if not self.follow_links and (entry.is_symlink() or (WINDOWS and is_link(Path(entry.path)))):
                 return "link"
@@ -211,13 +232,15 @@ class Reach:
 
 
 def refusals_error(where: object, refused: Iterable[Refusal]) -> DataError:
-    """The error of a data set that is used only whole: how many of what kind, and the first of them by name."""
+    """Return the error of a dataset that can only be used as a whole: the number of each kind, and
+    the first names.
+    """
     found = list(dict.fromkeys(refused))
     if len(found) == 1:
         return found[0].error(where)
     counts = {reason: sum(one.reason == reason for one in found) for reason in WORDS}
     told = ", ".join(f"{count} {reason}" for reason, count in counts.items() if count)
-    return DataError(f"{where}: {len(found)} names are not read ({told}), as {found[0]}", hint=HINT)
+    return DataError(f"{where}: {plural(len(found), 'name')} cannot be read ({told}), such as {found[0]}", hint=HINT)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -241,5 +264,5 @@ def _is_new(folder: Path, seen: set[tuple[int, int]]) -> bool:
 
 
 def _whole(path: Path) -> str:
-    """The absolute path without ``..``; nothing is asked of the disk."""
+    """Return the absolute path without ``..``, without accessing the disk."""
     return os.path.normpath(path.absolute())

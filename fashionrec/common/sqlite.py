@@ -1,9 +1,9 @@
-"""SQLite files that may come from somebody else: opened so that nothing in them runs, and nothing runs for ever.
+"""Open untrusted SQLite files so that nothing in them is executed, and no statement runs forever.
 
-A file may hold views, triggers, generated columns or foreign virtual tables that run code of its author's choice in our
-statements; b-tree pages that refer to each other make a small file an endless table; and a planted rollback journal can
-name any file of the user as its "super-journal", which SQLite then deletes.
-https://www.sqlite.org/security.html
+A file may contain views, triggers, generated columns or virtual tables that run code of its
+author's choice in our statements; b-tree pages that refer to each other make a small file an
+endless table; and a planted rollback journal can name any file of the user as its "super-journal",
+which SQLite then deletes. https://www.sqlite.org/security.html
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-#: Bytes of one value or row: far more than a product's data, a caption or a thumbnail has.
+#: Bytes of one value or row: far more than product data, captions or thumbnails have.
 MAX_VALUE = 16 << 20
-#: Steps of SQLite's virtual machine that one statement may take: a full scan of ours takes about one per byte of the file.
+#: Steps of SQLite's virtual machine per statement: our full scans take about one per byte of the
+#: file.
 _STEPS_PER_BYTE, _MOST_STEPS = 20, 2**31 - 1
-#: Steps that a statement may take however small the file is.
+#: Steps allowed for a statement on any file, however small.
 MIN_STEPS = 5_000_000
 _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
-#: What SQLite adds by itself: `PRAGMA optimize` its statistics, and FTS5 the tables that hold an index.
+#: Tables that SQLite adds itself: statistics of `PRAGMA optimize`, and those of an FTS5 index.
 _STATISTICS = ("CREATE TABLE sqlite_stat1(tbl,idx,stat)", "CREATE TABLE sqlite_stat4(tbl,idx,neq,nlt,ndlt,sample)")
 _FTS5 = re.compile(r"CREATE VIRTUAL TABLE (\w+) USING fts5 ?\(")
 _FTS5_TABLES = (
@@ -37,7 +38,9 @@ Mode = Literal["immutable", "ro", "rw", "rwc"]
 
 
 class UntrustedFile(sqlite3.DatabaseError):
-    """A file that holds more than its writer would have put there. The message says what, without the path."""
+    """A file with content that its writer would not produce. The message does not
+    contain the path.
+    """
 
 
 def open_foreign(
@@ -51,23 +54,25 @@ def open_foreign(
     min_steps: int = MIN_STEPS,
     attach: Path | None = None,
 ) -> sqlite3.Connection:
-    """Open a file whose tables and indexes must be those that ``schema``, the script of its writer, makes (or fewer).
+    """Open a file whose tables and indexes must be those of ``schema``, the script of its writer
+    (or fewer).
 
     Args:
-        mode: ``immutable`` (nobody writes it; no locks, no journal is looked at), ``ro`` (beside a journal: ``rw``),
-            ``rw``, or ``rwc``, which makes the file where there is none.
+        mode: ``immutable`` (nobody writes it; no locks, no journal is read), ``ro`` (next to a
+            journal: ``rw``), ``rw``, or ``rwc``, which creates a missing file.
         isolation_level: as for ``sqlite3.connect``.
         max_value: bytes of the largest text, blob or row.
-        min_steps: steps that a statement may take however small the file is.
-        attach: a second file of the same tables, which nobody writes: the schema ``other``.
+        min_steps: steps allowed for a statement on any file, however small.
+        attach: a second file with the same tables, which nobody writes: the schema ``other``.
 
-    Raises :class:`UntrustedFile` for a link, a special file, a journal that names other files, and every table, view,
-    trigger or index that ``schema`` does not make; ``sqlite3.Error`` for what is damaged or missing.
+    Raises :class:`UntrustedFile` for a link, a special file, a journal that names other files, and
+    any table, view, trigger or index that ``schema`` does not create; ``sqlite3.Error`` for damaged
+    or missing files.
     """
     size = _check_files(path)
     beside = 0 if attach is None else _check_files(attach)
     if mode == "ro" and path.with_name(path.name + "-journal").exists():
-        mode = "rw"  # what a killed writer has left is rolled back first, which a reader may not
+        mode = "rw"  # leftovers of a killed writer are rolled back first, which a reader may not do
     how = "mode=ro&immutable=1" if mode == "immutable" else f"mode={mode}"
     uri = f"{path.absolute().as_uri()}?{how}"
     db = sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=isolation_level, factory=_Connection)
@@ -87,7 +92,9 @@ def open_foreign(
 
 
 def _check_files(path: Path) -> int:
-    """The file's size, 0 if it is missing. SQLite follows links, and reads the files of these names by itself."""
+    """Return the file's size, 0 if it is missing. SQLite follows links, and reads files with these
+    names itself.
+    """
     size = 0
     for suffix in ("", "-journal", "-wal", "-shm"):
         beside = path.with_name(path.name + suffix)
@@ -102,13 +109,13 @@ def _check_files(path: Path) -> int:
         if suffix == "-journal" and state.st_size >= len(_JOURNAL_MAGIC):
             with beside.open("rb") as file:
                 file.seek(-len(_JOURNAL_MAGIC), os.SEEK_END)
-                if file.read() == _JOURNAL_MAGIC:  # only of a transaction over several files, which we never make
+                if file.read() == _JOURNAL_MAGIC:  # only written by transactions over several files, which we never use
                     raise UntrustedFile(f"{beside.name} names another file, which SQLite would delete")
     return size
 
 
 class _Connection(sqlite3.Connection):
-    """A connection that knows how often its progress handler was called since the last statement began."""
+    """A connection that counts calls of its progress handler since the last statement began."""
 
     calls = 0
 
@@ -126,10 +133,12 @@ class _Connection(sqlite3.Connection):
 
 
 def _limit_steps(db: _Connection, path: Path, size: int, beside: int, least: int) -> None:
-    """Interrupt statements that take more steps than the file has room for; a file that is new here has no limit.
+    """Interrupt statements that take more steps than the file's size allows; a new file has no
+    limit.
 
-    SQLite counts the steps of a prepared statement over all its executions, those inside full-text search too, so one call of
-    the handler may come at any time. Two within one execution are one full count. Honest statements cost nothing.
+    SQLite counts the steps of a prepared statement over all its executions, including those inside
+    full-text search, so one call of the handler may come at any time. Two within one execution are
+    one full count. Honest statements cost nothing.
     """
     if not size + beside:
         return
@@ -148,16 +157,16 @@ def _check_schema(db: sqlite3.Connection, allowed: frozenset[str], schema: str =
             continue
         statement = _plain(str(sql))
         if statement not in allowed:
-            raise UntrustedFile(f"its {str(kind)[:20]} {str(name)[:60]!r} is not one that fashionrec makes")
+            raise UntrustedFile(f"its {str(kind)[:20]} {str(name)[:60]!r} is not part of fashionrec's schema")
         if found := _FTS5.match(statement):
             for (key,) in db.execute(f"SELECT k FROM {schema}.{found[1]}_config"):
-                if key != "version":  # else it would name functions that rank
+                if key != "version":  # otherwise it would name ranking functions
                     raise UntrustedFile(f"its full-text index has the setting {str(key)[:60]!r}")
 
 
 @lru_cache(maxsize=16)
 def _statements(schema: str) -> frozenset[str]:
-    """The texts that SQLite stores for the statements of a script."""
+    """Return the texts that SQLite stores for the statements of a script."""
     found = {*_STATISTICS}
     for statement in schema.split(";"):
         text = _plain(statement).replace(" IF NOT EXISTS ", " ")

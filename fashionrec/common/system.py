@@ -1,8 +1,9 @@
-"""The one place that knows the operating system: what is synced, replaced, linked, locked and silenced, where a user's files lie.
+"""Everything that depends on the operating system: sync, replace, link, lock, silence, and folders
+of the user.
 
-Windows syncs no folder and only what it may write; it neither removes nor replaces what somebody has open, which an
-indexer or a virus scanner does for a moment with any new file; and a file's mode says nothing there.
-Folders that are not ours are entered through :mod:`fashionrec.common.folder`.
+Windows cannot sync folders, and only syncs writable files; it neither removes nor replaces open
+files, which an indexer or a virus scanner holds for a moment after creation; and a file's mode
+means nothing there. Untrusted folders are entered through :mod:`fashionrec.common.folder`.
 """
 
 from __future__ import annotations
@@ -16,17 +17,19 @@ from pathlib import Path
 from typing import IO
 
 WINDOWS = os.name == "nt"
-#: Seconds after which an entry that somebody has open is tried again, on Windows.
+#: Seconds before operations on open entries are retried on Windows.
 _PAUSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 def has_handles() -> bool:
-    """Whether a file can be opened by its folder's handle, and a link refused while doing so; not so on Windows."""
+    """Return whether files can be opened by a handle of their folder without following links; not
+    on Windows.
+    """
     return os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
 
 
 def sync_file(file: IO[bytes] | Path) -> None:
-    """Force the content of a file to the disk: of one that is open for writing, or of a path."""
+    """Sync the content of a file to disk, given as an open writable file or a path."""
     if isinstance(file, Path):
         with file.open("rb" if has_handles() else "r+b") as opened:
             os.fsync(opened.fileno())
@@ -36,7 +39,9 @@ def sync_file(file: IO[bytes] | Path) -> None:
 
 
 def sync_folder(folder: Path | str | int | None) -> None:
-    """Force the entries of a folder (a path, or its handle where there are such) to the disk, if its file system can."""
+    """Sync the entries of a folder (a path, or a handle if available) to disk, if its file system
+    can.
+    """
     if isinstance(folder, int):
         with suppress(OSError):
             os.fsync(folder)
@@ -49,23 +54,25 @@ def sync_folder(folder: Path | str | int | None) -> None:
 
 
 def replace(old: str | Path, new: str | Path, *, old_folder: int | None = None, new_folder: int | None = None) -> None:
-    """Rename an entry; a file of the new name is replaced. With handles of folders the names are relative to them."""
+    """Rename an entry; an existing file is replaced. With handles of folders the names are relative
+    to them.
+    """
     retry(lambda: os.replace(old, new, src_dir_fd=old_folder, dst_dir_fd=new_folder))
 
 
 def rename(old: Path, new: Path) -> None:
-    """Rename an entry to a name that nothing has (POSIX would replace a file or an empty folder)."""
+    """Rename an entry to an unused name (POSIX would replace a file or an empty folder)."""
     retry(lambda: old.rename(new))
 
 
 def put(temporary: Path, target: Path) -> None:
-    """Give a finished file the place of ``target``; its content is on the disk before."""
+    """Replace ``target`` by a finished file, after syncing its content."""
     sync_file(temporary)
     replace(temporary, target)
 
 
 def link(source: Path, target: Path) -> None:
-    """Give a file a second name; a copy gets it where the file system has no such thing."""
+    """Create a hard link to a file, or a copy if the file system has no hard links."""
     try:
         os.link(source, target)
     except OSError:
@@ -75,7 +82,9 @@ def link(source: Path, target: Path) -> None:
 
 
 def retry(act: Callable[[], object], pauses: Iterable[float] = _PAUSES if WINDOWS else ()) -> None:
-    """Do what fails while somebody has an entry open, again after each of the ``pauses`` (seconds); the last error is raised."""
+    """Retry an operation that fails while somebody has an entry open, after each of the ``pauses``
+    (seconds); raise the last error.
+    """
     for pause in pauses:
         try:
             act()
@@ -87,7 +96,9 @@ def retry(act: Callable[[], object], pauses: Iterable[float] = _PAUSES if WINDOW
 
 
 def has_locks() -> bool:
-    """Whether open files can be locked. Not so on Windows, where what somebody has open cannot be removed anyway."""
+    """Return whether open files can be locked; not on Windows, where open files cannot be removed
+    anyway.
+    """
     try:
         import fcntl  # noqa: F401
     except ImportError:
@@ -96,7 +107,8 @@ def has_locks() -> bool:
 
 
 def lock(file: IO[bytes], *, shared: bool) -> bool:
-    """Hold an open file alone, or ``shared`` with other readers, until it is closed. False where others have it.
+    """Lock an open file exclusively, or ``shared`` with other readers, until it is closed. Return
+    False if others hold it.
 
     Always True on systems without locks.
     """
@@ -114,16 +126,18 @@ def lock(file: IO[bytes], *, shared: bool) -> bool:
 
 
 def silence(descriptor: int) -> None:
-    """Discard what is written to a file descriptor from now on, by C libraries too."""
+    """Discard everything written to a file descriptor from now on, also by C libraries."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    if nowhere != descriptor:  # else it was closed, and is the lowest that was free
+    if nowhere != descriptor:  # otherwise it was closed, and is the lowest free one
         os.dup2(nowhere, descriptor)
         os.close(nowhere)
 
 
 @contextmanager
 def silenced(descriptor: int) -> Iterator[None]:
-    """Discard what is written to a file descriptor within; nothing is done where it is closed."""
+    """Discard everything written to a file descriptor within a block; does nothing if
+    it is closed.
+    """
     try:
         kept = os.dup(descriptor)
     except OSError:
@@ -138,7 +152,7 @@ def silenced(descriptor: int) -> Iterator[None]:
 
 
 def user_cache() -> Path:
-    """The user's own folder for what can be computed again. It need not be there, nor be writable."""
+    """Return the user's cache folder. It may not exist or be read-only."""
     home = Path("~").expanduser()
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
@@ -150,7 +164,9 @@ def user_cache() -> Path:
 
 
 def private_folder(path: Path) -> Path | None:
-    """Make a folder that nobody else can write to; None where that cannot be had, or where others could have filled it."""
+    """Create a folder that nobody else can write to; return None if that is impossible, or others
+    could have filled it.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.mkdir(mode=0o700, exist_ok=True)
@@ -163,14 +179,14 @@ def private_folder(path: Path) -> Path | None:
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def trim_memory() -> None:
-    """Give freed memory back to the system: glibc keeps it, in case that it is asked for again."""
+    """Return freed memory to the system, which glibc would keep for reuse."""
     if sys.platform == "linux":
         import ctypes
 
@@ -180,9 +196,9 @@ def trim_memory() -> None:
 
 
 def peak_memory() -> int:
-    """The most bytes of memory that this process has held; 0 where the system does not say."""
+    """Return the peak memory of this process in bytes; 0 if the system does not provide it."""
     status = Path("/proc/self/status")
-    if status.is_file():  # not getrusage, which on Linux begins with the peak of the process that started this one
+    if status.is_file():  # not getrusage, which on Linux begins with the peak of the parent process
         line = next((line for line in status.read_text().splitlines() if line.startswith("VmHWM:")), "")
         return int(line.split()[1]) * 1024 if line else 0
     try:

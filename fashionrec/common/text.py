@@ -1,8 +1,9 @@
-r"""Text of others in terminals, JSON, tables, Markdown and command lines: nothing in it acts, what is hidden becomes visible.
+r"""Make untrusted text safe in terminals, JSON, tables, Markdown and command lines: control
+characters become visible.
 
-Titles, file names and messages of servers may carry control sequences, characters that reorder or
-hide what stands beside them, and cells that a spreadsheet would compute. Everything here is total: any
-``str``, lone surrogates included, has a result, and applying a function twice changes nothing more.
+Titles, file names and server messages may contain control sequences, characters that reorder or
+hide their neighbours, and cells that a spreadsheet would evaluate. All functions are total: any
+``str``, including lone surrogates, has a result, and they are idempotent.
 
 See "Trojan Source" (https://trojansource.codes), UTR #36 and UTS #51, and OWASP's "CSV Injection".
 """
@@ -19,15 +20,16 @@ from typing import Any, Protocol
 
 from fashionrec.common.system import WINDOWS
 
-#: What has no visible form of its own, or reorders its neighbours (classes of `re`): C1 and DEL, soft hyphen, bidi controls,
-#: zero-width and other format characters, line and paragraph separators, fillers, noncharacters, surrogates, tags.
+#: Characters without a visible form, or that reorder their neighbours (classes of `re`): C1 and
+#: DEL, soft hyphen, bidi controls, zero-width and other format characters, line and paragraph
+#: separators, fillers, noncharacters, surrogates, tags.
 _UNSEEN = (
     "\x7f-\x9f\xad\u061c\u17b4\u17b5\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufdd0-\ufdef\ufeff\uffa0"
     "\ufff0-\ufffb\ufffe\uffff\ud800-\udfff\U00013430-\U00013438\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
     "\U000e0000-\U000e00ff\U000e01f0-\U000e0fff"
 )
 _HIDDEN = "\x00-\x1f" + _UNSEEN
-#: Joiners and variation selectors: emoji and several scripts need them, each after a character that they belong to.
+#: Joiners and variation selectors: emoji and several scripts need them after certain characters.
 _JOINER, _SELECTOR = "\u200c\u200d", "\ufe00-\ufe0f\u180b-\u180d\u180f\U000e0100-\U000e01ef"
 _SPACES = "\xa0\u1680\u2000-\u200a\u202f\u205f\u3000"
 #: The three flags that are spelt with tags (UTS #51): England, Scotland and Wales.
@@ -35,24 +37,25 @@ _FLAGS = "|".join(
     "\U0001f3f4" + "".join(chr(0xE0000 + ord(letter)) for letter in region) + "\U000e007f"
     for region in ("gbeng", "gbsct", "gbwls")
 )
-#: A hidden character, alone, or longer a sequence that stays as it is.
+#: A hidden character, or a longer sequence that is kept.
 _HIDDEN_OR_KEPT = (
     f"{_FLAGS}|[0-9#*]\ufe0f\u20e3"
     f"|[^\x00-\x7f{_HIDDEN}{_JOINER}{_SELECTOR}{_SPACES}](?:[{_SELECTOR}][{_JOINER}]?|[{_JOINER}])"
     f"|[{_HIDDEN}{_JOINER}{_SELECTOR}]"
 )
 _NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
-#: Combining marks that one letter may carry: Hebrew with points and accents has five.
+#: Combining marks per letter: Hebrew with points and accents has five.
 _MARKS = 8
 _MAY_STACK = re.compile(f"[^\x00-\x7f]{{{_MARKS + 1}}}")
 _SURROGATES = re.compile("[\ud800-\udfff]")
-#: What acts on the terminal that a file is shown on; tabs and line ends belong to tables.
+#: Characters that act on a terminal showing a file; tabs and line ends belong to tables.
 _ACTING = "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 _UNSEEN_IN_JSON = f"[{_UNSEEN}]"
 
-#: What a spreadsheet takes for the beginning of a formula, full-width and other forms included (they equal these by NFKC).
+#: Characters that begin a formula in spreadsheets, including full-width and other forms (equal to
+#: these by NFKC).
 _SIGNS = "=+\\-@\uff1d\ufe66\u207c\u208c\uff0b\ufe62\u207a\u208a\ufb29\uff0d\ufe63\u2212\uff20\ufe6b"
-#: Where a cell begins: at its start, and where a program that splits at other separators would begin another one.
+#: The start of a cell, also after separators at which other programs split.
 _CELL_STARTS = (
     rf"(^|[;\t\r\n])(?=[ {_SPACES}{_UNSEEN}{_JOINER}{_SELECTOR}\x00-\x08\x0b\x0c\x0e-\x1f]*[{_SIGNS}])"
     r"(?! *(?:[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:inf|nan)) *(?:[;\t\r\n]|\Z))"
@@ -60,9 +63,10 @@ _CELL_STARTS = (
 
 
 def visible(text: str) -> str:
-    r"""Text for one line of a terminal: every hidden character as an escape (``\x1b``, ``\u202e``), a newline as ``\n``.
+    r"""Return text for one line of a terminal: hidden characters as escapes (``\x1b``, ``\u202e``),
+    newlines as ``\n``.
 
-    Letters of every script, emoji, and up to eight combining marks on a letter stay as they are.
+    Letters of every script, emoji, and up to eight combining marks per letter are kept.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -71,16 +75,17 @@ def visible(text: str) -> str:
 
 
 def visible_lines(text: str) -> str:
-    """Like :func:`visible` for a block whose newlines and tabs are ours."""
+    """Return the same as :func:`visible` for a block with newlines and tabs of our own."""
     lines = text.replace("\r\n", "\n").split("\n")
     return "\n".join("\t".join(map(visible, line.split("\t"))) for line in lines)
 
 
 def json_text(document: Any, *, indent: int | None = None, ascii_only: bool = False, stored: bool = False) -> str:
-    r"""JSON that is read back as the same values, in which hidden characters and lone surrogates stand as ``\u`` escapes.
+    r"""Return JSON that reads back as the same values, with hidden characters and lone surrogates
+    as ``\u`` escapes.
 
-    In a document that is ``stored``, to be read by us again, a lone surrogate (a byte of a name that is not UTF-8) becomes
-    the text that :func:`visible` has for it. Raises ``ValueError`` for NaN and infinities.
+    In a ``stored`` document, which we read again, a lone surrogate (a byte of a name that is not
+    UTF-8) becomes the text of :func:`visible`. Raises ``ValueError`` for NaN and infinities.
     """
     text = json.dumps(document, ensure_ascii=ascii_only, indent=indent, allow_nan=False)
     if stored:
@@ -89,17 +94,19 @@ def json_text(document: Any, *, indent: int | None = None, ascii_only: bool = Fa
 
 
 def shell_word(value: object, *, windows: bool = WINDOWS) -> str:
-    r"""One word of a command line to be pasted: quoted where it has to be, a path that begins with ``-`` as ``./-…``.
+    r"""Quote a word for pasting into a command line; a path that begins with ``-`` becomes
+    ``./-…``.
 
-    A word with hidden characters, or white space that a line cannot keep, is written as ``$'\x1b…'`` (bash, zsh, ksh).
+    A word with hidden characters, or white space that a line cannot keep, is written as
+    ``$'\x1b…'`` (bash, zsh, ksh).
     """
-    import shlex  # at call time, like the expressions above, which `re` compiles when they are first used
+    import shlex  # at call time, like the expressions above, which `re` compiles on first use
 
     word = str(value)
     if isinstance(value, PurePath) and word.startswith("-"):
         word = f".{os.sep}{word}"
     strange = visible(word) != word or any(ch.isspace() and ch != " " for ch in word) or "  " in word
-    if windows:  # no quoting holds in both cmd and PowerShell; a quote cannot be in a file name
+    if windows:  # no quoting works in both cmd and PowerShell; file names cannot contain quotes
         if re.fullmatch(r"[\w@+=:,./\\-]+", word):
             return word
         return '"…"' if strange or re.search(r'["$`%!&|<>^]', word) else f'"{word}"'
@@ -110,12 +117,14 @@ def shell_word(value: object, *, windows: bool = WINDOWS) -> str:
 
 
 def plain_name(name: str) -> str:
-    """A name for a file of ours that is made of somebody else's: with ``-`` for each hidden character."""
+    """Return a file name made from an untrusted one, with ``-`` for each hidden character."""
     return name if visible(name) == name else "".join("-" if visible(one) != one else one for one in name)
 
 
 def table_cell(value: Any) -> Any:
-    """A value for a CSV or TSV table: an apostrophe before each text that a spreadsheet would compute; numbers stay numbers."""
+    """Return a value for a CSV or TSV table: texts that a spreadsheet would evaluate get an
+    apostrophe; numbers stay numbers.
+    """
     if not isinstance(value, str):
         return value
     safe = re.sub(_CELL_STARTS, r"\1'", value, flags=re.ASCII)
@@ -123,7 +132,8 @@ def table_cell(value: Any) -> Any:
 
 
 def plural(count: int, singular: str, several: str | None = None) -> str:
-    """Return a count with its noun: ``plural(1, "row")`` is "1 row", ``plural(1200, "row")`` "1,200 rows".
+    """Return a count with its noun: ``plural(1, "row")`` is "1 row", ``plural(1200, "row")`` "1,200
+    rows".
 
     ``several`` is the plural form where it is not ``singular`` with an "s".
     """
@@ -131,22 +141,23 @@ def plural(count: int, singular: str, several: str | None = None) -> str:
 
 
 class TextSink(Protocol):
-    """What a table is written to."""
+    """The target of a table."""
 
     def write(self, text: str, /) -> object: ...
 
 
 class TableWriter:
-    """A CSV table whose cells have passed :func:`table_cell`.
+    """A CSV table whose cells pass :func:`table_cell`.
 
-    Lone surrogates (names that are not UTF-8), and control characters that act where the file is shown, become escapes.
+    Lone surrogates (names that are not UTF-8), and control characters that act in a terminal,
+    become escapes.
     """
 
     def __init__(self, file: TextSink, *, lineterminator: str = "\n") -> None:
         self._file, self._end = file, lineterminator
         import csv  # at call time: most commands write no table
 
-        self._writer = csv.writer(self, lineterminator="\r\n")  # with another one a cell's "\r" would not be quoted
+        self._writer = csv.writer(self, lineterminator="\r\n")  # with another one, "\r" in a cell would not be quoted
 
     def write(self, row: str, /) -> object:
         """Take a row from the writer of the csv module."""
@@ -165,7 +176,9 @@ def _inert(text: str) -> str:
 
 
 def encodable(text: str, encoding: str = "utf-8") -> str:
-    """The text with an escape for each character that the encoding lacks; in UTF-8 those are lone surrogates."""
+    """Return text with an escape for each character that the encoding lacks; in UTF-8 those are
+    lone surrogates.
+    """
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
@@ -174,7 +187,9 @@ def encodable(text: str, encoding: str = "utf-8") -> str:
 
 
 def markdown_cell(text: str) -> str:
-    """A text for a table or a line of Markdown: it ends no cell or line, and is neither HTML, a link nor a picture."""
+    """Return text for a table or a line of Markdown: it ends no cell or line, and is neither HTML,
+    a link nor an image.
+    """
     shown = re.sub(r"[\\|`\[\]]", r"\\\g<0>", visible(text))
     return re.sub(r"&(?=#?\w+;)", "&amp;", shown).replace("<", "&lt;")
 

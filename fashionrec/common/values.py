@@ -1,4 +1,4 @@
-"""Values of products' data as filters compare them: texts folded, numbers as floats, patterns of ``like``."""
+"""Product values for filters: case-folded texts, numbers as floats, ``like`` patterns."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 
 
 def folded(text: str) -> str:
-    """Text as it is compared: Unicode's case folding, NFKC. Folding it again changes nothing."""
+    """Return text normalized for comparison: Unicode case folding, NFKC. Idempotent."""
     if text.isascii():
         return text.lower()
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
 
 
 def as_text(value: Any) -> str:
-    """A value as ``like`` sees it."""
+    """Return a value as ``like`` sees it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value)
 
 
 def as_number(value: Any) -> float | None:
-    """The number that a value is, or that a text reads as; None where it is none."""
+    """Return a value, or the number that a text reads as; None if there is none."""
     if isinstance(value, bool):
         return None
     if isinstance(value, (int, float)):
@@ -35,7 +35,9 @@ def as_number(value: Any) -> float | None:
 
 
 def like(pattern: str, text: str) -> bool:
-    """Whether a text fits a pattern of ``%`` and ``_``; in no more steps than the product of their lengths."""
+    """Return whether text matches a pattern of ``%`` and ``_``, in at most the product of their
+    lengths steps.
+    """
     p = t = 0
     star, resume = -1, 0
     while t < len(text):
@@ -45,7 +47,7 @@ def like(pattern: str, text: str) -> bool:
         elif p < len(pattern) and pattern[p] in ("_", text[t]):
             p += 1
             t += 1
-        elif star >= 0:  # let the last % take one character more
+        elif star >= 0:  # let the last % match one more character
             p, resume = star + 1, resume + 1
             t = resume
         else:

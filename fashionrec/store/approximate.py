@@ -1,11 +1,11 @@
-"""An approximate index over image vectors: opened by mapping, asked for candidates.
+"""An approximate index over image vectors: memory-mapped, and used to propose candidates.
 
-Two kinds, both of FAISS. ``ivf``: the vectors in lists around centroids, one bit a dimension (RaBitQ, arXiv:2405.12497).
-``hnsw``: a graph of neighbours (arXiv:1603.09320) over vectors of 8 bits a dimension. Neither holds the raw vectors:
-candidates are scored again from those in the segments.
+Two kinds, both of FAISS. ``ivf``: inverted lists with one bit per dimension (RaBitQ,
+arXiv:2405.12497). ``hnsw``: a neighbour graph (arXiv:1603.09320) over 8 bits per dimension. Neither
+contains the full vectors: candidates are scored again with those in the segments.
 
-Some vectors are left out of every index. They are searched exactly beside it, and are the questions that the index is
-measured with: it has never seen them.
+Some vectors are held out of every index. They are searched exactly next to it, and serve as queries
+for measuring it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from fashionrec.store.rows import AGAIN
 from fashionrec.store.segments import load_faiss, read_mapped
 
 INDEX = "index.faiss"
-_DAMAGED = "build it again with `fashionrec catalogue reindex`, or copy the catalogue again"
+_DAMAGED = "rebuild it with `fashionrec catalogue reindex`, or get another copy of the catalogue"
 _GOLDEN = (5**0.5 - 1) / 2
 
 
 def left_out_rows(count: int, questions: int) -> np.ndarray:
-    """Which of ``count`` rows are left out of an index, int64 ascending: spread evenly, in step with nothing, always the same.
+    """Return which of ``count`` rows are held out of an index, int64 ascending: evenly spread,
+    aperiodic and deterministic.
 
-    No more than a tenth of them. (Multiples of the golden ratio, modulo one: Weyl's sequence.)
+    At most a tenth of them. (Multiples of the golden ratio, modulo one: Weyl's sequence.)
     """
     wanted = min(questions, count // 10)
     if wanted == 0:
@@ -42,10 +43,12 @@ def left_out_rows(count: int, questions: int) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class ApproximateIndex:
-    """An index of the rows of some segments, counted through in the order of ``covers``, but those left out.
+    """An index of the rows of some segments, numbered in the order of ``covers``, without those
+    held out.
 
-    ``effort`` is how many lists (``ivf``) or nodes (``hnsw``) a search looks into, ``candidates`` how many rows it gives,
-    ``depth`` the most results that it may be used for, ``text`` whether queries of the text tower may use it too.
+    ``effort`` is nprobe (``ivf``) or efSearch (``hnsw``), ``candidates`` the number of rows it
+    returns, ``depth`` the maximum number of results it may be used for, ``text`` whether queries of
+    the text encoder may use it too.
     """
 
     kind: str
@@ -59,14 +62,16 @@ class ApproximateIndex:
 
     @property
     def count(self) -> int:
-        """Rows of the segments covered, those left out included."""
+        """Rows of the covered segments, including those held out."""
         return sum(count for _, count in self.covers)
 
     def tuned(self, effort: int, candidates: int) -> ApproximateIndex:
         return replace(self, effort=effort, candidates=candidates)
 
     def rows(self, query: np.ndarray) -> np.ndarray:
-        """Rows that may be nearest to a float32 [1, d] query, int64 [m], in no order; no more than ``candidates``."""
+        """Return candidates for a float32 [1, d] query, int64 [m], unordered; at most
+        ``candidates``.
+        """
         faiss = load_faiss()
         if self.kind == "hnsw":
             params = faiss.SearchParametersHNSW(efSearch=self.effort)
@@ -76,19 +81,21 @@ class ApproximateIndex:
         _, found = self.native.search(query, min(self.candidates, int(self.native.ntotal)), params=params)
         numbers = found[0][found[0] >= 0]
         if numbers.size and int(numbers.max()) >= self.native.ntotal:
-            raise CatalogueError("catalogue is damaged: its index names vectors that are not there", hint=_DAMAGED)
-        # numbers count through the rows that are in the index: step over those that are not
+            raise CatalogueError("catalogue is damaged: its index refers to missing vectors", hint=_DAMAGED)
+        # row numbers skip those held out of the index
         before = self.left_out - np.arange(len(self.left_out))
         return np.asarray(numbers + np.searchsorted(before, numbers, side="right"))
 
 
 def payload(kind: str, count: int, dim: int) -> int:
-    """Bytes at the end of an index file that may be anything without harm: codes, and the numbers of rows."""
+    """Return the number of bytes at the end of an index file that cannot cause harm: codes and row
+    numbers.
+    """
     return count * (dim if kind == "hnsw" else (dim + 7) // 8 + 8 + 8)
 
 
 def head_digest(path: Path, size: int) -> str:
-    """sha256 of the first ``size`` bytes of a file."""
+    """Return the sha256 of the first ``size`` bytes of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while size > 0 and (block := file.read(min(size, 1 << 20))):
@@ -98,11 +105,12 @@ def head_digest(path: Path, size: int) -> str:
 
 
 def open_index(root: Path, entry: IndexEntry, segments: Mapping[str, SegmentEntry]) -> ApproximateIndex | None:
-    """The index that a manifest's ``index`` entry speaks of; None where its vectors are searched exactly.
+    """Open the index of a manifest's ``index`` entry; return None if its vectors are searched
+    exactly.
 
-    Mapped, not read; only what links its parts (centroids, the sizes of lists; a graph's edges) is hashed, so that no
-    changed byte can lead FAISS astray. Raises :class:`CatalogueError` where the file is damaged, or is not what the entry or
-    the ``segments`` say.
+    It is memory-mapped; only its structure (centroids, sizes of lists; a graph's edges) is hashed,
+    so that no changed byte can crash FAISS. Raises :class:`CatalogueError` if the file is damaged,
+    or does not match the entry or the ``segments``.
     """
     faiss = load_faiss()
     if entry.path is None:
@@ -115,16 +123,16 @@ def open_index(root: Path, entry: IndexEntry, segments: Mapping[str, SegmentEntr
         left_out = left_out_rows(sum(count for _, count in covers), int(entry.parameters["left_out"]))
         numbers = [int(entry.parameters[key]) for key in ("effort", "candidates", "depth")]
     except (KeyError, TypeError, ValueError) as error:
-        raise CatalogueError(f"catalogue is damaged: what it says of {path}: {error!r}", hint=AGAIN) from None
+        raise CatalogueError(f"catalogue is damaged: invalid index entry of {path}: {error!r}", hint=AGAIN) from None
     if not fits:
-        raise CatalogueError(f"catalogue is damaged: {path} is an index of other segments", hint=_DAMAGED)
+        raise CatalogueError(f"catalogue is damaged: {path} belongs to other segments", hint=_DAMAGED)
     try:
         found = path.stat().st_size
         whole = found == size and head_digest(path, head_size) == head_sha256
     except OSError as error:
         raise CatalogueError(f"catalogue is damaged: {path}: {error.strerror}", hint=_DAMAGED) from None
     if not whole:
-        raise CatalogueError(f"catalogue is damaged: {path} is not the file that was written", hint=_DAMAGED)
+        raise CatalogueError(f"catalogue is damaged: {path} has changed", hint=_DAMAGED)
     native = read_mapped(path, size)
     count, dim = sum(count for _, count in covers) - len(left_out), dims.pop()
     wanted = {"hnsw": faiss.IndexHNSWSQ, "ivf": faiss.IndexIVFRaBitQ}.get(kind, ())
@@ -136,15 +144,16 @@ def open_index(root: Path, entry: IndexEntry, segments: Mapping[str, SegmentEntr
             hint=_DAMAGED,
         )
     if kind == "ivf" and not _is_sound(native):
-        raise CatalogueError(f"catalogue is damaged: the parts of {path} do not fit together", hint=_DAMAGED)
+        raise CatalogueError(f"catalogue is damaged: the parts of {path} are inconsistent", hint=_DAMAGED)
     effort, candidates, depth = numbers
     return ApproximateIndex(kind, native, covers, left_out, effort, candidates, depth, bool(entry.text))
 
 
 def _is_sound(native: Any) -> bool:
-    """Whether the parts of lists of vectors fit together: FAISS checks the edges of a graph when it reads it, and not these.
+    """Return whether the parts of inverted lists are consistent, which FAISS does not check (unlike
+    the edges of a graph).
 
-    The hashes of the manifest are no proof: who forges an index writes them anew.
+    The manifest's hashes do not prove it: whoever forges an index can update them.
     """
     lists, quantizer, count = native.invlists, native.quantizer, int(native.nlist)
     return (

@@ -1,4 +1,6 @@
-"""Parts of a new generation: the segment that holds its new vectors, its bundles, and stable item ids."""
+"""Create the parts of a new generation: the segment with its new vectors, its bundles, and stable
+item ids.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,13 @@ from fashionrec.store.manifest import BundleEntry, SegmentEntry
 from fashionrec.store.vectors import VECTORS, write_vectors
 
 _RAW = "vectors.raw"
-_BLOCK = 4096  # vectors read at once
+_BLOCK = 4096  # vectors per read
 
 
 class SegmentWriter:
-    """Takes new vectors and thumbnails to the disk as they come, and makes them one immutable segment. None, no segment."""
+    """Writes new vectors and thumbnails to disk as they come, as one immutable segment; without
+    any, no segment.
+    """
 
     def __init__(self, folder: Path, dim: int, dtype: str = "float32") -> None:
         self.folder, self.dim, self.dtype, self.count = folder, dim, dtype, 0
@@ -36,13 +40,13 @@ class SegmentWriter:
         return self.folder.name
 
     def add(self, vector: bytes, thumbnail: bytes) -> tuple[int, int]:
-        """Take in a vector (float32 bytes) and a JPEG; returns its row, and where in the thumbnails the JPEG begins."""
+        """Add a vector (float32 bytes) and a JPEG; return its row, and the offset of the JPEG."""
         if self._raw is None or self._thumbnails is None:
             folder_of(self.folder.parent.parent).make_folder(f"segments/{self.name}")
             self._raw = (self.folder / _RAW).open("wb")
             self._thumbnails = (self.folder / THUMBNAILS).open("wb")
         if len(vector) != 4 * self.dim:
-            raise CatalogueError(f"a vector has {len(vector) // 4} numbers, not the encoder's {self.dim}")
+            raise CatalogueError(f"a vector has {len(vector) // 4} values, the encoder's dim is {self.dim}")
         self._raw.write(vector)
         self._thumbnails.write(thumbnail)
         row, offset = self.count, self._offset
@@ -51,7 +55,7 @@ class SegmentWriter:
         return row, offset
 
     def add_photo(self, found: FoundPhoto, build_key: str) -> PhotoRow:
-        """Take in a photo of the journal; returns it as it is stored."""
+        """Add a photo of the journal; return its stored row."""
         rows = []
         for position, g in enumerate(found.garments):
             row, offset = self.add(g.vector, g.thumbnail)
@@ -60,7 +64,7 @@ class SegmentWriter:
         return PhotoRow(found.sha256, found.width, found.height, build_key, tuple(rows))
 
     def close(self) -> None:
-        """Write the segment's files."""
+        """Finish the segment's files."""
         if self._raw is None or self._thumbnails is None:
             return
         self._thumbnails.close()
@@ -72,26 +76,28 @@ class SegmentWriter:
         raw.unlink()
 
     def entry(self, kind: str, embedder: str) -> SegmentEntry:
-        """The segment as a manifest has it. ``embedder`` is the fingerprint of what made its vectors."""
+        """Return the manifest's entry of the segment. ``embedder`` is the fingerprint of the
+        encoder.
+        """
         return SegmentEntry(kind, self.count, self.dim, embedder, self.half_recall)
 
     def discard(self) -> None:
-        """Close the files without finishing them: what is there is tidied up by the next commit."""
+        """Close the files without finishing them; the next commit removes them."""
         for file in (self._raw, self._thumbnails):
             if file is not None:
                 file.close()
 
 
 def _blocks(file: IO[bytes], dim: int) -> Iterator[np.ndarray]:
-    """The raw vectors in a file, float32 [n, dim] each time."""
+    """Yield the raw vectors in a file as blocks of float32 [n, dim]."""
     while (block := np.fromfile(file, np.float32, _BLOCK * dim)).size:
         yield block.reshape(-1, dim)
 
 
 def store_bundle(root: Path, bundle: Bundle) -> BundleEntry:
-    """Put a bundle into a catalogue, unless it is there; returns its entry in the manifest.
+    """Copy a bundle into a catalogue unless it exists; return its entry in the manifest.
 
-    Raises :class:`CatalogueError` where a damaged one lies in its place.
+    Raises :class:`CatalogueError` if a damaged one exists.
     """
     relative = f"bundles/{bundle.kind}-{bundle.fingerprint[:16]}"
     folder = folder_of(root)
@@ -100,17 +106,19 @@ def store_bundle(root: Path, bundle: Bundle) -> BundleEntry:
     if target.exists():
         try:
             there = Bundle.open(target, bundle.kind).fingerprint
-        except ModelError:  # what a kill or a fault left there is not what the manifest will vouch for
+        except ModelError:  # the manifest must not vouch for what a kill or a fault left
             there = ""
         if there != bundle.fingerprint:
-            raise CatalogueError(f"{target} is damaged", hint="remove that folder and build again")
+            raise CatalogueError(f"{target} is damaged", hint="delete that folder and build again")
     else:
         bundle.copy_to(target)
     return BundleEntry(relative, bundle.name, bundle.fingerprint)
 
 
 def item_id(product_id: str, photo: str, garment: GarmentRow) -> str:
-    """A stable id: the same product, photo content and garment always have the same one. 16 hex digits."""
+    """Return a stable id of 16 hex digits: the same for the same product, photo content and
+    garment.
+    """
     box = ",".join(str(round(value)) for value in garment.box)
     text = "\x1f".join([product_id, photo, garment.class_name or "", box])
     return hashlib.sha256(text.encode()).hexdigest()[:16]

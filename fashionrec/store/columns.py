@@ -1,4 +1,4 @@
-"""One column of a part of the items, as arrays: its different values once, and for each item which of them it has."""
+"""One column of a part of the items as arrays: its distinct values, and a code per item."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from fashionrec.common.values import as_number, folded
 from fashionrec.store.packed import narrow
 from fashionrec.store.rows import DamagedRow
 
-#: Stands around every text: a byte that UTF-8 never has.
+#: Delimits every text: a byte that never occurs in UTF-8.
 EDGE = b"\xff"
-#: The arrays of a column. ``shape`` holds how many texts, whole numbers, floats, bools, lists and codes there are, and how many
-#: items have a value; ``at`` says which, where those are few.
+#: Arrays of a column. ``shape`` has the number of texts, integers, floats, bools, lists and codes,
+#: and of items with a value; ``at`` lists those items if they are few.
 KINDS = ("shape", "texts", "numbers", "whole", "floats", "bools", "starts", "members", "codes", "at")
 SHAPE = ("texts", "whole", "floats", "bools", "lists", "codes", "held")
 _SPARSE = 4
@@ -25,15 +25,16 @@ _WHOLE = 1 << 63
 
 @dataclass(frozen=True)
 class ColumnPart:
-    """The values of a column in one part. They are numbered from 1: texts, whole numbers, floats, bools, then lists of these.
+    """The values of a column in one part, numbered from 1: texts, integers, floats, bools, then
+    lists of these.
 
     Attributes:
-        texts: Different texts as :func:`folded` makes them, each between two :data:`EDGE`.
-        numbers: float64, for each text the number it reads as, else NaN.
+        texts: Distinct texts after :func:`folded`, each between two :data:`EDGE`.
+        numbers: float64, the number that each text reads as, otherwise NaN.
         whole: int64. floats: float64. bools: bool.
-        starts: For each list where its members begin, and where the last one's end.
+        starts: Start of each list's members, and the end of the last one's.
         members: Numbers of values, from 0.
-        codes: For each item the number of its value, 0 where it has none.
+        codes: The number of each item's value, 0 if it has none.
     """
 
     texts: bytes
@@ -52,12 +53,14 @@ class ColumnPart:
 
     @property
     def scalars(self) -> int:
-        """How many values there are that are no lists."""
+        """Number of values that are not lists."""
         return len(self.numbers) + len(self.whole) + len(self.floats) + len(self.bools)
 
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray], items: int) -> ColumnPart:
-        """What :meth:`ColumnBuilder.arrays` made, for a part of ``items``. Raises :class:`DamagedRow` where it does not fit."""
+        """Parse the arrays of :meth:`ColumnBuilder.arrays` for a part of ``items``. Raises
+        :class:`DamagedRow` if they are inconsistent.
+        """
         shape = arrays["shape"].tolist()
         if len(shape) != len(SHAPE) or arrays["shape"].dtype.kind == "f":
             raise DamagedRow("a column without a shape")
@@ -71,19 +74,19 @@ class ColumnPart:
             *((arrays["bools"], bools, "u"), (starts, lists + 1, "ui"), (arrays["codes"], coded, "ui")),
         ):
             if len(found) != count or (count and found.dtype.kind not in kinds):
-                raise DamagedRow("an array of a column has another length")
+                raise DamagedRow("an array of a column has the wrong length")
         if (raw.count(EDGE) != texts + 1 or raw[:1] + raw[-1:] != EDGE * 2) if texts else raw:
-            raise DamagedRow("a column has other texts than it counts")
+            raise DamagedRow("the number of texts in a column is wrong")
         members, steps = arrays["members"], np.diff(starts.astype(np.int64))
         if starts[0] or (steps < 1).any() or starts[-1] != len(members):
-            raise DamagedRow("a column has lists that do not follow each other")
+            raise DamagedRow("the lists of a column are not contiguous")
         check_below(members, scalars)
         check_below(arrays["codes"], scalars + lists + 1)
         codes = arrays["codes"]
         if coded != items or len(arrays["at"]):
             check_below(arrays["at"], items)
             if len(arrays["at"]) != coded:
-                raise DamagedRow("an array of a column has another length")
+                raise DamagedRow("an array of a column has the wrong length")
             codes = np.zeros(items, codes.dtype)
             codes[arrays["at"]] = arrays["codes"]
         return cls(
@@ -92,13 +95,17 @@ class ColumnPart:
 
 
 def check_below(array: np.ndarray, limit: int) -> None:
-    """Raise :class:`DamagedRow` where an array holds anything but whole numbers from 0 to below ``limit``."""
+    """Raise :class:`DamagedRow` if an array contains anything but integers from 0 to below
+    ``limit``.
+    """
     if len(array) and (array.dtype.kind not in "ui" or not 0 <= int(array.min()) <= int(array.max()) < limit):
-        raise DamagedRow("an array points beyond what it numbers")
+        raise DamagedRow("an array has indexes out of range")
 
 
 def plain(value: Any) -> Any:
-    """A value of JSON as a column has it: a list as a tuple of its texts, numbers and bools; None where nothing is left."""
+    """Convert a JSON value for a column: a list to a tuple of its texts, numbers and bools; None if
+    nothing is left.
+    """
     if isinstance(value, list):
         return tuple(one for member in value if (one := _scalar(member)) is not None) or None
     return _scalar(value)
@@ -113,14 +120,14 @@ def _scalar(value: Any) -> Any:
 
 
 class ColumnBuilder:
-    """Takes the values of one column, item by item."""
+    """Collects the values of one column, item by item."""
 
     def __init__(self) -> None:
         self._at, self._given = array("I"), array("I")
         self._values: dict[Any, int] = {}
 
     def add(self, item: int, value: Any) -> None:
-        """The value of an item, as :func:`plain` makes it. Items come in order."""
+        """Add the value of an item, as returned by :func:`plain`. Items come in order."""
         key = value if isinstance(value, str) else _key(value)
         self._at.append(item)
         self._given.append(self._values.setdefault(key, len(self._values)))
@@ -129,14 +136,14 @@ class ColumnBuilder:
         return len(self._at)
 
     def part(self, items: int) -> ColumnPart:
-        """The column of a part of ``items``."""
+        """Return the column of a part of ``items``."""
         empty = np.zeros(0, np.uint8)
         return ColumnPart.of({**dict.fromkeys(KINDS, empty), **self.arrays(items)}, items)
 
     def arrays(self, items: int) -> dict[str, np.ndarray]:
-        """The column of a part of ``items``, as it is written."""
+        """Return the column of a part of ``items`` as arrays to write."""
         texts: dict[tuple[str, float | None], int] = {}
-        groups: tuple[dict[Any, int], ...] = ({}, {}, {})  # whole numbers, floats, bools
+        groups: tuple[dict[Any, int], ...] = ({}, {}, {})  # integers, floats, bools
 
         def place(value: Any) -> tuple[int, int]:
             if isinstance(value, str):
@@ -178,7 +185,7 @@ class ColumnBuilder:
 
 
 def _key(value: Any) -> Any:
-    """What tells a value from all others: ``1``, ``1.0`` and ``True`` are equal."""
+    """Return a key that distinguishes values; ``1``, ``1.0`` and ``True`` would be equal."""
     return (tuple, tuple(map(_key, value))) if isinstance(value, tuple) else (type(value), value)
 
 

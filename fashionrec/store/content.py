@@ -1,4 +1,6 @@
-"""What builds store of photos, garments, captions and products. Queries have no use for it, nor import it."""
+"""Stored rows of photos, garments, captions and products, as builds need them. Queries never import
+this.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from fashionrec.types import Box
 
 @dataclass(frozen=True)
 class GarmentRow:
-    """A garment as stored: where it is in its photo, and where its vector and thumbnail are."""
+    """A stored garment: its place in the photo, and where its vector and thumbnail are."""
 
     position: int
     class_name: str | None
@@ -25,7 +27,9 @@ class GarmentRow:
 
 @dataclass(frozen=True)
 class PhotoRow:
-    """A photo's content as stored, with its garments. ``build_key`` names the models and settings that found them."""
+    """A stored photo with its garments. ``build_key`` identifies the models and settings that found
+    them.
+    """
 
     sha256: str
     width: int
@@ -36,8 +40,10 @@ class PhotoRow:
 
 @dataclass(frozen=True)
 class CaptionRow:
-    """A garment's caption as stored; ``segment`` and ``row`` say where the vector of its text is, ``words`` what word search
-    finds it by: the two captions, where it is empty."""
+    """A stored caption; ``segment`` and ``row`` locate its vector.
+
+    ``words`` is the text for full-text search; if empty, the two captions.
+    """
 
     caption_en: str
     caption_ko: str
@@ -50,13 +56,15 @@ class CaptionRow:
 
     @property
     def searched(self) -> str:
-        """What word search finds it by."""
+        """The text for full-text search."""
         return self.words or f"{self.caption_en} {self.caption_ko}"
 
 
 @dataclass(frozen=True, slots=True)
 class EntryRow:
-    """A row of the product table as stored. ``image`` is a path below ``base``; ``photo`` is the sha256 of its content."""
+    """A stored row of the product table. ``image`` is a path below ``base``; ``photo`` is the
+    sha256 of its content.
+    """
 
     entry_no: int
     image: str
@@ -67,7 +75,9 @@ class EntryRow:
 
 
 class EntryText(NamedTuple):
-    """A row of the product table as it lies in the file: ``metadata`` is a JSON text, which is slow to read."""
+    """A stored row of the product table with unparsed ``metadata`` (JSON text), which is slow to
+    parse.
+    """
 
     entry_no: int
     image: str

@@ -1,7 +1,8 @@
-"""Generations: immutable states of a catalogue, one writer at a time, one atomic switch between them.
+"""Generations: immutable versions of a catalogue, with one writer at a time and an atomic switch
+between them.
 
-A reader holds a shared lock on the manifest of the generation it reads. Tidying up takes an exclusive one first, so what is
-being read is never removed; a process that died holds nothing.
+A reader holds a shared lock on the manifest of its generation. Garbage collection takes an
+exclusive one first, so generations in use are never removed; locks of dead processes are released.
 """
 
 from __future__ import annotations
@@ -31,20 +32,21 @@ READ_VERSIONS = (2, 3)
 POINTER = "catalogue.json"
 MANIFEST = "manifest.json"
 ITEMS = "items.sqlite"
-CHANGES = "changes.sqlite"  # over the items, which are then those of an earlier generation under another name
+CHANGES = "changes.sqlite"  # the delta on items of an earlier generation
 REPORT = "report.json"
 THUMBNAILS = "thumbnails.bin"
-#: What SQLite says where the disk is full, fails or may not be written; anything else is about what is in the file.
+#: SQLite's messages for full, failing or read-only disks; others are about the content of the file.
 DISK_ERRORS = ("disk is full", "disk I/O", "unable to open", "readonly database", "is locked")
-KEEP = 2  # generations left behind by a commit: the served one and the one it was made from
-#: Folders whose subfolders generations share, and the names that the writers of every version gave those.
+KEEP = 2  # generations kept by a commit: the served one and its parent
+#: Folders with subfolders shared by generations, and the names that writers of every version gave
+#: those.
 SHARED = {
     "segments": re.compile(r"\d{6}(-\d{3})?-(image|images|caption|captions)"),
     "indexes": re.compile(r"\d{6}"),
     "bundles": re.compile(r"(detector|embedder)-[0-9a-f]{16}|\.bundle-\w{8}"),
 }
 
-#: What lies at the top of a catalogue.
+#: Entries at the top of a catalogue.
 _FOLDERS = ("generations", *SHARED, "work", *BATCH_FOLDERS.values())
 _FILES = (
     POINTER,
@@ -62,7 +64,9 @@ _NAME = re.compile(r"\d{6}")
 
 
 class Generation(NamedTuple):
-    """One state of a catalogue as its manifest describes it. Paths in ``files`` are relative to ``root``."""
+    """A version of a catalogue as described by its manifest. Paths in ``files`` are relative to
+    ``root``.
+    """
 
     root: Path
     name: str
@@ -78,24 +82,27 @@ class Generation(NamedTuple):
 
     @property
     def changes_path(self) -> Path | None:
-        """The changes over the items, where there are any."""
+        """The delta, if there is one."""
         return self.folder / CHANGES if f"generations/{self.name}/{CHANGES}" in self.manifest.files else None
 
     def bundle_path(self, kind: str) -> Path | None:
-        """Folder of the detector's or embedder's bundle; None where the catalogue has none of that kind."""
+        """Return the folder of the detector's or encoder's bundle; None if the catalogue has none
+        of that kind.
+        """
         entry = self.manifest.bundles.get(kind)
         return folder_of(self.root).path(entry.path) if entry else None
 
     def check_pointer(self) -> None:
-        """The pointer is, byte for byte, as it was written for this generation. Raises :class:`CatalogueError`."""
+        """Check that the pointer is unchanged, byte by byte. Raises :class:`CatalogueError`."""
         stored = (self.root / POINTER).read_bytes()
         if stored not in [_pointer(self.root, self.name, version).encode() for version in READ_VERSIONS]:
             raise CatalogueError(f"catalogue {self.root} is damaged: {POINTER} has changed", hint=AGAIN)
 
     def check(self, *, contents: bool = False, below: str = "") -> None:
-        """Every file ``below`` a folder is there with its size (and, with ``contents``, its sha256).
+        """Check that every file ``below`` a folder exists with its size (and, with ``contents``,
+        its sha256).
 
-        Whoever copies from a file checks its content first: what has changed in it would be true in the copy.
+        Check the content before copying a file: a change would be hashed as correct in the copy.
         Raises :class:`CatalogueError`.
         """
         folder = folder_of(self.root)
@@ -115,45 +122,51 @@ class Generation(NamedTuple):
 
 
 def folder_of(root: Path) -> Folder:
-    """The catalogue at ``root``, to read and write inside it. It may come from somebody else."""
+    """Return the catalogue at ``root`` for reading and writing inside it. It may be untrusted."""
     return Folder(root, "catalogue", CatalogueError)
 
 
 def check_entries(root: Path) -> None:
-    """Refuse a catalogue that holds a link, a special file, or a folder in the place of a file (or the other way round)."""
+    """Refuse a catalogue with a link, a special file, or a folder in place of a file (or vice
+    versa).
+    """
     folder_of(root).check(_KINDS)
 
 
 def is_catalogue(path: Path) -> bool:
-    """Whether a folder claims to be a catalogue (it may still be damaged)."""
+    """Return whether a folder claims to be a catalogue (it may still be damaged)."""
     return os.path.lexists(path / POINTER)
 
 
 def read_current(root: Path) -> Generation:
-    """The generation that is served. Raises :class:`CatalogueError` where there is none, or a damaged or foreign one."""
+    """Return the served generation. Raises :class:`CatalogueError` if there is none, or it is
+    damaged or incompatible.
+    """
     if not root.exists():
         raise CatalogueError(
-            f"no catalogue at {root}", hint="make one with `fashionrec build-index PHOTOS --index DIR`"
+            f"no catalogue at {root}", hint="create one with `fashionrec build-index PHOTOS --index DIR`"
         )
     if not is_catalogue(root):
         raise CatalogueError(
-            f"{root} is not a catalogue: it has no {POINTER}",
-            hint="make one with `fashionrec build-index PHOTOS --index DIR`",
+            f"{root} is not a catalogue: {POINTER} is missing",
+            hint="create one with `fashionrec build-index PHOTOS --index DIR`",
         )
     check_entries(root)
     pointer = _read_json(root, POINTER)
     if pointer.get("format") != FORMAT:
-        raise CatalogueError(f"{root / POINTER} is not a catalogue's", hint=AGAIN)
+        raise CatalogueError(f"{root / POINTER} is not the pointer of a catalogue", hint=AGAIN)
     if pointer.get("format_version") not in READ_VERSIONS:
         raise CatalogueError(
             f"{root} is a catalogue of format {pointer.get('format_version')}; this fashionrec reads {FORMAT_VERSION}",
-            hint="build it again with this version, or query it with the one that made it",
+            hint="rebuild it with this version, or query it with the one that made it",
         )
     return read_generation(root, str(pointer.get("generation")), pointer.get("manifest_sha256"))
 
 
 def read_generation(root: Path, name: str, manifest_sha256: str | None = None) -> Generation:
-    """One generation by name, its manifest checked for shape (and against ``manifest_sha256`` where given)."""
+    """Return one generation by name, with a validated manifest (compared with ``manifest_sha256``
+    if given).
+    """
     if not _NAME.fullmatch(name):
         raise CatalogueError(f"{root / POINTER} is damaged: no generation {name!r}", hint=AGAIN)
     path = root / "generations" / name / MANIFEST
@@ -167,23 +180,23 @@ def read_generation(root: Path, name: str, manifest_sha256: str | None = None) -
 
 
 def hold(generation: Generation) -> IO[bytes]:
-    """Keep a generation from being removed for as long as the returned file is open.
+    """Keep a generation from being removed while the returned file is open.
 
-    Raises :class:`CatalogueError` where it is gone already: read the pointer again.
+    Raises :class:`CatalogueError` if it is already gone: read the pointer again.
     """
     path = generation.folder / MANIFEST
     try:
         file = folder_of(generation.root).open(f"generations/{generation.name}/{MANIFEST}")
     except OSError:
         raise CatalogueError(f"catalogue is incomplete: {path} is missing", hint=AGAIN) from None
-    if not lock(file, shared=True) or not path.exists():  # being removed, or removed between the opening and the lock
+    if not lock(file, shared=True) or not path.exists():  # being removed, or removed between opening and locking
         file.close()
-        raise CatalogueError(f"catalogue {generation.root}: generation {generation.name} has gone", hint=AGAIN)
+        raise CatalogueError(f"catalogue {generation.root}: generation {generation.name} is gone", hint=AGAIN)
     return file
 
 
 def list_generations(root: Path) -> list[Generation]:
-    """Every whole generation, oldest first, the served one among them."""
+    """Return every complete generation, oldest first, including the served one."""
     found = []
     for name in _generation_names(root):
         try:
@@ -201,27 +214,30 @@ def _generation_names(root: Path) -> list[str]:
 
 @contextmanager
 def writer_lock(root: Path) -> Iterator[None]:
-    """Hold the catalogue for writing. Raises :class:`Busy` at once if another process does; a dead one does not.
+    """Hold the catalogue's lock for writing. Raises :class:`Busy` at once if another process holds
+    it.
 
-    What the disk refuses within (no room, a fault) becomes one :class:`WriteError`. Nothing is written to a folder that
-    holds a link or a special file: :class:`CatalogueError`.
+    Disk errors inside become one :class:`WriteError`. Nothing is written to a folder with a link or
+    a special file: :class:`CatalogueError`.
     """
     if root.is_symlink() and not root.exists():
-        raise CatalogueError(f"{root} is a link to nothing", hint="remove it, or choose another folder")
+        raise CatalogueError(f"{root} is a broken link", hint="delete it, or choose another folder")
     folder = folder_of(root)
-    check_entries(root)  # before the lock's file is made
+    check_entries(root)  # before the lock file is created
     with told_of_the_disk(root), locked(root / ".lock", f"is writing {root}"):
         check_entries(root)
         inside = [f"generations/{name}" for name in _generation_names(root)]
         for entry in [entry for name in ("", *inside) for entry in folder.entries(name)]:
             if entry.kind == "file" and TEMPORARY.match(entry.name.rpartition("/")[2]):
-                folder.remove(entry.name)  # of a writer that was killed
+                folder.remove(entry.name)  # left by a killed writer
         yield
 
 
 @contextmanager
 def told_of_the_disk(root: Path) -> Iterator[None]:
-    """What the disk refuses within as one :class:`WriteError`; a file of SQLite that is damaged as :class:`CatalogueError`."""
+    """Map disk errors inside to one :class:`WriteError`, and damaged SQLite files to
+    :class:`CatalogueError`.
+    """
     try:
         yield
     except (DamagedRow, DocumentError) as error:
@@ -231,25 +247,27 @@ def told_of_the_disk(root: Path) -> Iterator[None]:
             raise CatalogueError(f"catalogue {root} is damaged: {error}", hint=AGAIN) from error
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise WriteError(
-            f"{root} cannot be written: {reason}",
-            hint="what was served before still is; make room or mend the disk, then run this again to go on",
+            f"cannot write to {root}: {reason}",
+            hint="the served version is unchanged; free space or repair the disk, then run this again to resume",
         ) from error
 
 
 def next_name(root: Path) -> str:
-    """The name of the generation that a writer may make now: one past every folder that is there."""
+    """Return the name of the next generation: one past every existing folder."""
     names = [entry.name.removeprefix("generations/") for entry in folder_of(root).entries("generations")]
     return f"{max((int(name) for name in names if _NAME.fullmatch(name)), default=0) + 1:06d}"
 
 
 def begin(root: Path) -> tuple[str, Path]:
-    """The name and the new, empty folder of a generation that is to be written. Nothing refers to it before its commit."""
+    """Create the empty folder of a new generation, and return both. Nothing refers to it before its
+    commit.
+    """
     name = next_name(root)
     return name, folder_of(root).make_folder(f"generations/{name}")
 
 
 def shared_files(root: Path, manifest: Manifest) -> list[Path]:
-    """The files outside its own folder that a generation needs, absolute."""
+    """Return the files outside its own folder that a generation needs, as absolute paths."""
     inside = folder_of(root)
     files = []
     for name in manifest.shared_folders:
@@ -261,11 +279,12 @@ def shared_files(root: Path, manifest: Manifest) -> list[Path]:
 
 
 def commit(root: Path, name: str, manifest: Manifest, own: Iterable[str | Path] = (ITEMS, REPORT)) -> Generation:
-    """Make generation ``name`` the served one: sync its files, write its manifest, switch the pointer, tidy up.
+    """Serve generation ``name``: sync its files, write its manifest, switch the pointer, collect
+    garbage.
 
-    The caller holds :func:`writer_lock`. ``own`` are the files of its own folder; the others follow from the manifest.
-    Files that an earlier manifest lists are not hashed again. Until the pointer is switched a reader sees the old
-    generation whole; afterwards the new one whole.
+    The caller holds :func:`writer_lock`. ``own`` are the files of its own folder; the others follow
+    from the manifest. Files listed in an earlier manifest are not hashed again. Until the switch,
+    readers see the old generation completely; afterwards the new one.
     """
     previous = read_current(root) if is_catalogue(root) else None
     known = previous.manifest.files if previous else {}
@@ -300,24 +319,25 @@ def commit(root: Path, name: str, manifest: Manifest, own: Iterable[str | Path] 
 
 
 def _same_file(path: Path, previous: Generation) -> str | None:
-    """The entry of the generation before whose file a new one is another name of."""
+    """Return the entry of the previous generation's file that a new one is a hard link to."""
     name = f"generations/{previous.name}/{path.name}"
     before = previous.folder / path.name
     return name if name in previous.manifest.files and before.is_file() and path.samefile(before) else None
 
 
 def roll_back(root: Path, to: str | None = None) -> Generation:
-    """Serve an earlier generation (or, after a rollback, a later one): by default the one the served one was made from.
+    """Serve an earlier generation (or, after a rollback, a later one): by default the parent of the
+    served one.
 
-    The caller holds :func:`writer_lock`. Nothing is removed until the next commit. Raises :class:`CatalogueError` where
-    it is not there or not whole.
+    The caller holds :func:`writer_lock`. Nothing is removed until the next commit. Raises
+    :class:`CatalogueError` if it is missing or incomplete.
     """
     served = read_current(root)
     name = to or served.manifest.parent
     there = [generation.name for generation in list_generations(root) if generation.name != served.name]
     if name is None or name not in there:
-        missing = "is served already" if name == served.name else "is not there"
-        what = f"generation {name} {missing}" if name else f"generation {served.name} has none before it"
+        missing = "is already served" if name == served.name else "does not exist"
+        what = f"generation {name} {missing}" if name else f"generation {served.name} has no predecessor"
         raise CatalogueError(f"{root}: {what}", hint=f"there are {', '.join(there)}" if there else "it is the only one")
     read_generation(root, name).check()
     _serve(root, name)
@@ -325,17 +345,20 @@ def roll_back(root: Path, to: str | None = None) -> Generation:
 
 
 def tidy(root: Path, *, whole: bool = True) -> None:
-    """Remove what is not needed, and what a killed process left. What resists stays for the next time."""
+    """Remove unused data and leftovers of killed processes. Files that cannot be removed now stay
+    until the next time.
+    """
     with suppress(OSError, CatalogueError):
         collect_garbage(root, whole=whole)
 
 
 def collect_garbage(root: Path, *, whole: bool = True) -> list[str]:
-    """Remove generations that nobody needs or reads, and segments, indexes and bundles that only they needed.
+    """Remove generations that are neither needed nor in use, and segments, indexes and bundles that
+    only they needed.
 
-    The served one and those it was made from stay, as many as ``KEEP`` in all, and any that a reader holds; without ``whole``
-    every one that could be served. Only folders with names of ours go; whatever else lies there stays. Returns the names of
-    the generations that went.
+    The served one and its parents are kept, ``KEEP`` in all, and any that a reader holds; without
+    ``whole``, every one that could be served. Only folders with our names are removed. Returns the
+    names of removed generations.
     """
     inside = folder_of(root)
     kept = _needed(root) | (set() if whole else {generation.name for generation in list_generations(root)})
@@ -367,9 +390,11 @@ def _needed(root: Path) -> set[str]:
 
 
 def _is_read(inside: Folder, name: str) -> bool:
-    """Whether a reader holds the generation; where nobody does, its manifest goes while that is sure.
+    """Return whether a reader holds the generation; otherwise remove its manifest while that is
+    certain.
 
-    What has no manifest is no generation, so a removal that is cut short leaves none that could be served.
+    A folder without a manifest is not a generation, so an interrupted removal leaves none that
+    could be served.
     """
     manifest = f"generations/{name}/{MANIFEST}"
     try:
@@ -414,5 +439,5 @@ def _read_json(root: Path, name: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise CatalogueError(f"catalogue is damaged: {path}: {error}", hint=AGAIN) from None
     if not isinstance(value, dict):
-        raise CatalogueError(f"catalogue is damaged: {path} is not a table", hint=AGAIN)
+        raise CatalogueError(f"catalogue is damaged: {path} is not a mapping", hint=AGAIN)
     return value

@@ -1,8 +1,10 @@
-"""Which index a generation is served with: the cheapest that finds what exact search finds, as measured.
+"""Choose the index of a generation: the cheapest that finds what exact search finds, by
+measurement.
 
-Questions are vectors of the catalogue that are left out of the index (they lie beside it and are searched exactly), asked one
-by one, each without itself in its answer. Recall@10 is the share of the ten nearest, by exact search over everything, that are
-in the answer. The questions are two halves, every second one and the others: what counts, and is told, is the worse half.
+Queries are held-out vectors of the catalogue (searched exactly next to the index), run one by one,
+each without itself in its results. Recall@10 is the share of the ten nearest, by exact search over
+everything, that are found. Queries form two halves, every second one and the others; the worse half
+counts and is reported.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fashionrec.common.text import plural
 from fashionrec.errors import CatalogueError
 from fashionrec.store.approximate import INDEX, ApproximateIndex, left_out_rows, open_index
 from fashionrec.store.generations import folder_of
@@ -30,17 +33,19 @@ if TYPE_CHECKING:
 
 K = 10
 Log = Callable[[str], None]
-_FIRST = 3  # questions asked before the time is taken
-_TIMED, _LEAST_TIMES = 3000.0, 30  # milliseconds after which enough have been, where they are so many
-_GROWN = 0.1  # share of new vectors up to which a choice stays
-#: Bytes of vectors that new ones are compared with to see how they are found: a tenth of a second or so.
+_FIRST = 3  # queries before timing starts
+_TIMED, _LEAST_TIMES = 3000.0, 30  # milliseconds after which timing may stop, and the minimum number of queries
+_GROWN = 0.1  # share of new vectors up to which a choice is kept
+#: Bytes of vectors compared to measure the recall of new ones: about a tenth of a second.
 _SCANNED = 1 << 30
 _MEASURED = ("recall_at_10", "latency_ms_p50", "latency_ms_p95")
 
 
 @dataclass(frozen=True)
 class Truth:
-    """Questions float32 [n, d], where they lie in the store, and the scores of what is nearest to each but itself [n, m]."""
+    """Queries float32 [n, d], their positions, and the scores of their nearest neighbours except
+    themselves [n, m].
+    """
 
     questions: np.ndarray
     positions: np.ndarray
@@ -49,7 +54,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A kind that might be used: the bytes that it takes in memory, and how to make and measure it (its entry)."""
+    """A candidate kind: its bytes in memory, and a function that builds and measures it."""
 
     kind: str
     memory: int
@@ -65,18 +70,19 @@ def make_index(
     previous: IndexEntry | None = None,
     log: Log = lambda text: None,
 ) -> IndexEntry:
-    """Choose, make and measure the index of a generation; returns the ``index`` entry of its manifest.
+    """Choose, build and measure the index of a generation; return the ``index`` entry of its
+    manifest.
 
-    Of ``segments`` image vectors are indexed; a new index is written to ``indexes/NAME``. The choice of
-    ``previous`` stays until a tenth of the vectors are new (:func:`carry`). Its index, measured anew
-    then, goes on being used as long as what it covers is there, it reaches the bar, and it leaves no
-    more than ``settings.rebuild_above`` and ``max_beside`` of the vectors beside it. Raises ``OSError``
-    where the disk takes no more.
+    Image vectors of ``segments`` are indexed; a new index is written to ``indexes/NAME``. The
+    choice of ``previous`` is kept until a tenth of the vectors are new (:func:`carry`). Then its
+    index is measured again, and kept if everything it covers exists, it reaches the required
+    recall, and leaves at most ``settings.rebuild_above`` and ``max_beside`` of the vectors
+    uncovered. Raises ``OSError`` if the disk is full.
     """
     over = tuple((key, entry.count) for key, entry in sorted(segments.items()))
     asked = settings.model_dump()
     if previous and previous.over == over and previous.settings == asked:
-        with suppress(CatalogueError):  # a damaged one is made again
+        with suppress(CatalogueError):  # a damaged one is rebuilt
             open_index(root, previous, segments)
             return previous
     store = open_store(root, segments, "image")
@@ -98,7 +104,9 @@ def _measure_anew(
     previous: IndexEntry | None,
     log: Log,
 ) -> IndexEntry:
-    """The index of before where it still serves, else a new one, with figures of all vectors that there are."""
+    """Return the previous index if it still works, otherwise a new one, measured over
+    all vectors.
+    """
     truth = find_truth(store, settings)
     entry = _kept(root, segments, store, truth, settings, previous, log)
     if entry is None:
@@ -117,12 +125,13 @@ def carry(
     previous: IndexEntry,
     log: Log,
 ) -> IndexEntry | None:
-    """The choice made by the same ``settings`` for nearly the same vectors; None where all is to be measured again.
+    """Return the choice made with the same ``settings`` for nearly the same vectors; None if
+    everything must be measured again.
 
-    Exact search misses nothing, so its choice stands as long as the limits on memory, time and number
-    say the same of it. Beside an index, new vectors are searched exactly: that only raises the recall of
-    the questions that it was measured with, for fewer of their nearest are left to the index. How the
-    new ones are found themselves is asked, and must not pull the recall of all below the bar.
+    Exact search misses nothing, so its choice stands while the limits on memory, time and number
+    give the same decision. New vectors are searched exactly next to an index, which can only raise
+    the recall of its queries, since fewer of their neighbours depend on the index. How new vectors
+    themselves are found is measured, and must not pull the overall recall below the limit.
     """
     now = {kind: sum(entry.count for entry in segments.values() if entry.kind == kind) for kind in ("image", "caption")}
     known = sum(count for _, count in previous.over)
@@ -138,11 +147,11 @@ def carry(
     entry = previous._replace(vectors=now["image"], measured_on=base, since=since)
     if previous.path is None:
         return entry if _is_as_exact(store, settings, previous, base["image"]) else None
-    if any(since[kind] > base[kind] * _GROWN for kind in kinds):  # as many went
+    if any(since[kind] > base[kind] * _GROWN for kind in kinds):  # as many were removed
         return None
     try:
         served = open_store(root, segments, "image", previous)
-    except CatalogueError:  # a segment that it covers has gone, or the file is damaged
+    except CatalogueError:  # a covered segment is gone, or the file is damaged
         return None
     assert served.index is not None
     beside = _beside(served.index, len(store), settings, log)
@@ -155,7 +164,7 @@ def carry(
         since["recall_at_10"] = round(share / since["image"], 4)
         reached = (previous.recall_at_10 * base["image"] + share) / (base["image"] + since["image"])
         if settings.type == "auto" and reached < settings.recall:
-            log(f"recall@10 of the new vectors is {recall:.4f}: the index of before is measured again")
+            log(f"recall@10 of new vectors is {recall:.4f}: measuring the existing index again")
             return None
     elif "recall_at_10" in previous.since:
         since["recall_at_10"] = previous.since["recall_at_10"]
@@ -163,7 +172,9 @@ def carry(
 
 
 def _is_as_exact(store: VectorStore, settings: IndexConfig, previous: IndexEntry, base: int) -> bool:
-    """Whether the limits say of exact search what they said when it was chosen for ``base`` vectors."""
+    """Return whether the limits still decide about exact search as they did for
+    ``base`` vectors.
+    """
     count, size = len(store), _bytes(store)
     most = None if settings.max_memory is None else settings.max_memory << 20
     return (
@@ -174,7 +185,7 @@ def _is_as_exact(store: VectorStore, settings: IndexConfig, previous: IndexEntry
 
 
 def _is_slow(store: VectorStore, settings: IndexConfig) -> bool:
-    """Whether a few queries take longer than the settings allow."""
+    """Return whether a few queries take longer than the settings allow."""
     if settings.max_latency_ms is None:
         return False
     chosen = np.linspace(0, len(store) - 1, min(_LEAST_TIMES, len(store))).astype(np.int64)
@@ -188,7 +199,9 @@ def _was_slow(entry: IndexEntry, settings: IndexConfig) -> bool:
 def _recall_of_new(
     store: VectorStore, served: VectorStore, new: Mapping[str, SegmentEntry], settings: IndexConfig
 ) -> float | None:
-    """Recall@10 of new vectors, asked as many as a short scan compares with all; None where none are new."""
+    """Return recall@10 of as many new vectors as a short scan can compare with all; None without
+    new ones.
+    """
     starts = dict(zip(store.names, store.starts[:-1].tolist(), strict=True))
     rows = [np.arange(starts[name], starts[name] + entry.count) for name, entry in new.items() if entry.kind == "image"]
     positions = np.concatenate(rows) if rows else np.empty(0, np.int64)
@@ -201,16 +214,18 @@ def _recall_of_new(
 
 
 def _bytes(store: VectorStore) -> int:
-    """Bytes of all vectors as they lie in their segments."""
+    """Return the bytes of all vectors in their segments."""
     return sum(int(one.ntotal) * int(one.sa_code_size()) for one in store.indexes)
 
 
 def choose(
     candidates: Iterable[Candidate], *, recall: float, max_memory: int | None, max_latency_ms: float | None, log: Log
 ) -> tuple[IndexEntry | None, list[dict[str, Any]]]:
-    """The first candidate within the budgets that reaches ``recall``, by the memory it takes; and what was tried.
+    """Return the first candidate within the limits that reaches ``recall``, by memory, and
+    everything that was tried.
 
-    ``max_memory`` is in bytes. What is too large is not made. Each that was tried says in ``rejected`` what was wrong.
+    ``max_memory`` is in bytes. Candidates that are too large are not built. ``rejected`` gives the
+    reason for each rejected one.
     """
     tried: list[dict[str, Any]] = []
     for candidate in sorted(candidates, key=lambda one: one.memory):
@@ -224,7 +239,7 @@ def choose(
         figures |= {key: getattr(entry, key) for key in ("parameters", "bytes", *_MEASURED, "build_seconds")}
         recall_at_10, latency = entry.recall_at_10, entry.latency_ms_p50
         if recall_at_10 < recall:
-            figures["rejected"] = f"recall@10 is {recall_at_10:.4f}, not {recall}"
+            figures["rejected"] = f"recall@10 is {recall_at_10:.4f}, below {recall}"
         elif max_latency_ms is not None and latency > max_latency_ms:
             figures["rejected"] = f"a query takes {latency:.2f} ms, more than {max_latency_ms:g}"
         log(
@@ -237,7 +252,7 @@ def choose(
 
 
 def _chosen(root: Path, relative: str, store: VectorStore, truth: Truth, settings: IndexConfig, log: Log) -> IndexEntry:
-    """The entry of a new index: as the settings say, else of the cheapest kind."""
+    """Return the entry of a new index: the configured kind, otherwise the cheapest."""
     count = len(store)
     raw = _bytes(store)
     made: list[WrittenIndex] = []
@@ -249,7 +264,7 @@ def _chosen(root: Path, relative: str, store: VectorStore, truth: Truth, setting
         start = time.perf_counter()
         for written in made:
             folder_of(root).remove(f"{written.path}/{INDEX}")
-        log(f"{kind}: making it of {count:,} vectors")
+        log(f"building {kind} for {plural(count, 'vector')}")
         made[:] = [write_index(store, kind, root, relative, questions=settings.queries, seed=settings.seed)]
         seconds = time.perf_counter() - start
         return tune(root, store, made[0], truth, settings)._replace(build_seconds=round(seconds, 1))
@@ -264,18 +279,20 @@ def _chosen(root: Path, relative: str, store: VectorStore, truth: Truth, setting
     tried: list[dict[str, Any]] = []
     entry: IndexEntry | None = None
     if settings.type == "flat":
-        entry, reason = exact(), "exact, as index.type says"
-    elif settings.type != "auto" and usable:  # taken whatever it reaches
+        entry, reason = exact(), "exact, set by index.type"
+    elif settings.type != "auto" and usable:  # used whatever its recall
         entry, tried = choose(usable, recall=-1.0, max_memory=None, max_latency_ms=None, log=log)
         assert entry is not None
-        short = "" if entry.recall_at_10 >= settings.recall else f", though its recall@10 is not {settings.recall}"
-        reason = f"{settings.type}, as index.type says{short}"
+        short = "" if entry.recall_at_10 >= settings.recall else f", although its recall@10 is below {settings.recall}"
+        reason = f"{settings.type}, set by index.type{short}"
     else:
         if count < max(settings.exact_below, LEAST):
             entry, tried = choose([flat], log=log, **limits)
             small = count < settings.exact_below
-            limit = f"index.exact_below ({settings.exact_below:,})" if small else f"an index is made of ({LEAST:,})"
-            reason = f"exact: {count:,} vectors are fewer than {limit}"
+            limit = (
+                f"index.exact_below ({settings.exact_below:,})" if small else f"the minimum for an index ({LEAST:,})"
+            )
+            reason = f"exact: {plural(count, 'vector')}, fewer than {limit}"
         if entry is None:
             entry, more = choose(usable if tried else [*usable, flat], log=log, **limits)
             tried += more
@@ -296,9 +313,9 @@ def _why(entry: IndexEntry | None, tried: Sequence[Mapping[str, Any]], settings:
     bar = " within ".join([wanted[0], " and ".join(wanted[1:])]) if wanted[1:] else wanted[0]
     failed = "; ".join(f"{one['kind']}: {one['rejected']}" for one in tried if "rejected" in one)
     if entry is None:
-        return f"exact, since nothing reaches {bar} ({failed})" if failed else "exact: too few vectors for an index"
+        return f"exact, since no index reaches {bar} ({failed})" if failed else "exact: too few vectors for an index"
     name = "exact" if entry.kind == "flat" else entry.kind
-    return f"{name}: the least memory that reaches {bar}" + (f" ({failed})" if failed else "")
+    return f"{name}: the lowest memory that reaches {bar}" + (f" ({failed})" if failed else "")
 
 
 def _kept(
@@ -310,14 +327,16 @@ def _kept(
     previous: IndexEntry | None,
     log: Log,
 ) -> IndexEntry | None:
-    """The previous index measured over what is there now; None where it cannot or should not be used any more."""
+    """Return the previous index measured over the present vectors; None if it cannot or should not
+    be used.
+    """
     if previous is None or previous.path is None or settings.type not in ("auto", previous.kind):
         return None
     if any(previous.settings.get(key) != getattr(settings, key) for key in ("depth", "queries", "seed")):
         return None
     try:
         index = open_index(root, previous, {name: e for name, e in segments.items() if e.kind == "image"})
-    except CatalogueError:  # a segment that it covers has gone, or the file is damaged
+    except CatalogueError:  # a covered segment is gone, or the file is damaged
         return None
     assert index is not None
     beside = _beside(index, len(store), settings, log)
@@ -328,44 +347,46 @@ def _kept(
     slow = settings.max_latency_ms is not None and figures["latency_ms_p50"] > settings.max_latency_ms
     if (figures["recall_at_10"] < settings.recall and settings.type == "auto") or slow:
         log(
-            f"the index of before reaches {figures['recall_at_10']:.4f}, {figures['latency_ms_p50']:.2f} ms: made again"
+            f"the existing index reaches {figures['recall_at_10']:.4f}, {figures['latency_ms_p50']:.2f} ms: rebuilding it"
         )
         return None
     return _measured(previous._replace(vectors=len(store), reason=_reason_of_kept(index, beside)), figures)
 
 
 def _beside(index: ApproximateIndex, count: int, settings: IndexConfig, log: Log) -> int | None:
-    """How many of ``count`` vectors an index does not cover; None where they are too many."""
+    """Return how many of ``count`` vectors an index does not cover; None if there are too many."""
     beside = count - index.count
     if beside <= min(settings.rebuild_above * count, settings.max_beside):
         return beside
-    log(f"{beside:,} of {count:,} vectors are beside the index: it is made again")
+    log(f"{beside:,} of {plural(count, 'vector')} are not in the index: rebuilding it")
     return None
 
 
 def _reason_of_kept(index: ApproximateIndex, beside: int) -> str:
-    return (
-        f"{index.kind}: the index of before covers {index.count:,} vectors; {beside:,} are searched exactly beside it"
-    )
+    return f"{index.kind}: the existing index covers {plural(index.count, 'vector')}; {beside:,} are searched exactly"
 
 
 def _measured(entry: IndexEntry, figures: Mapping[str, float]) -> IndexEntry:
-    """An entry with the figures of :func:`measure`."""
+    """Return an entry with the figures of :func:`measure`."""
     named: dict[str, Any] = {key: value for key, value in figures.items() if key in _MEASURED}
     deeper = {key: value for key, value in figures.items() if key not in _MEASURED}
     return entry._replace(**named, extra={**entry.extra, **deeper})
 
 
 def find_truth(store: VectorStore, settings: IndexConfig) -> Truth:
-    """Questions out of a store, and by exact search what is nearest to each: as many as ``settings.depth``, and ten at least."""
+    """Return queries from a store and their nearest neighbours by exact search: ``settings.depth``,
+    at least ten.
+    """
     positions = left_out_rows(len(store), settings.queries)
-    if not len(positions):  # a handful of vectors: all of them ask
+    if not len(positions):  # only a few vectors: all are queries
         positions = np.arange(len(store))
     return _truth_at(store, positions, max(settings.depth, K))
 
 
 def _truth_at(store: VectorStore, positions: np.ndarray, depth: int) -> Truth:
-    """The vectors at some positions as questions, and by exact search the ``depth`` nearest to each but itself."""
+    """Return the vectors at some positions as queries, and by exact search the ``depth`` nearest
+    except themselves.
+    """
     questions = store.fetch(positions)
     scores, found = store.search(questions, depth + 1, exact=True)
     width = max(0, scores.shape[1] - 1)
@@ -374,15 +395,15 @@ def _truth_at(store: VectorStore, positions: np.ndarray, depth: int) -> Truth:
 
 
 def ask(store: VectorStore, questions: np.ndarray, k: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The answer to each question, asked by itself: scores and positions."""
+    """Run each query alone; return scores and positions."""
     found = [store.search(question[None], k) for question in questions]
     return [(scores[0], positions[0]) for scores, positions in found]
 
 
 def recall_of(answers: Sequence[tuple[np.ndarray, np.ndarray]], truth: Truth, k: int) -> np.ndarray:
-    """For each question the share of its ``k`` nearest that is in its answer (scores and positions), itself left aside.
+    """Return for each query the share of its ``k`` nearest that was found, without itself.
 
-    By score: of several vectors that are equally near, one is as good as another.
+    By score: among equally near vectors any one counts.
     """
     k = min(k, truth.scores.shape[1])
     if k == 0:
@@ -395,7 +416,9 @@ def recall_of(answers: Sequence[tuple[np.ndarray, np.ndarray]], truth: Truth, k:
 
 
 def measure(store: VectorStore, truth: Truth, depth: int) -> dict[str, float]:
-    """Recall@10 (and as deep as answers may be, where that is more) and milliseconds of a single query for its ten best."""
+    """Return recall@10 (and at the full depth, if greater) and milliseconds of a single query for
+    its ten best.
+    """
     if store.index is None:
         figures = {"recall_at_10": 1.0}  # every vector is compared
     else:
@@ -408,7 +431,9 @@ def measure(store: VectorStore, truth: Truth, depth: int) -> dict[str, float]:
 
 
 def time_queries(store: VectorStore, questions: np.ndarray) -> dict[str, float]:
-    """Milliseconds of a single query for its ten best: the median, and what 95 of 100 take at most."""
+    """Return milliseconds of a single query for its ten best: the median and the 95th
+    percentile.
+    """
     for question in questions[:_FIRST]:
         store.search(question[None], K)
     times: list[float] = []
@@ -426,7 +451,9 @@ def time_queries(store: VectorStore, questions: np.ndarray) -> dict[str, float]:
 
 
 def tune(root: Path, store: VectorStore, written: WrittenIndex, truth: Truth, settings: IndexConfig) -> IndexEntry:
-    """The entry of an index just written, with the least effort that reaches the bar; the most recall where none does."""
+    """Return the entry of a new index with the lowest effort that reaches the required recall; the
+    best recall if none does.
+    """
     index = open_written(store, written, root, settings.depth)
     segments = list(zip(store.names, store.indexes, strict=True))
     best, reached = (1, settings.depth), -1.0
@@ -452,8 +479,10 @@ def tune(root: Path, store: VectorStore, written: WrittenIndex, truth: Truth, se
 
 
 def _worse_half(shares: np.ndarray) -> float:
-    """The lower of two means: of every second question, and of the others. Effort that suits some questions by luck is less
-    likely to suit both."""
+    """Return the lower of two means: of every second query, and of the others.
+
+    An effort that suits some queries by chance is less likely to suit both.
+    """
     halves = [half.mean() for half in (shares[::2], shares[1::2]) if len(half)]
     return round(float(min(halves, default=1.0)), 4)
 
@@ -461,9 +490,10 @@ def _worse_half(shares: np.ndarray) -> float:
 def text_recall(
     root: Path, segments: Mapping[str, SegmentEntry], store: VectorStore, settings: IndexConfig
 ) -> float | None:
-    """Recall@10 of the index for words, whose vectors lie elsewhere than pictures': asked with the captions' vectors.
+    """Return recall@10 of the index for text queries, measured with caption vectors, since texts
+    are distributed differently from images.
 
-    None where there are none: words are then searched exactly.
+    None without captions: texts are then searched exactly.
     """
     captions = open_store(root, segments, "caption")
     if not len(captions) or captions.dim != store.dim:

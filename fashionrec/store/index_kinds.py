@@ -1,4 +1,4 @@
-"""How each kind of approximate index is made and written, and what it is tuned by."""
+"""Build and write each kind of approximate index, and list its search parameters."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from fashionrec.store.segments import load_faiss, read_mapped
 from fashionrec.store.vectors import VectorStore
 
 KINDS = ("ivf", "hnsw")
-#: Fewer vectors than this make no index worth its name.
+#: Minimum number of vectors for an index.
 LEAST = 100
-_BLOCK = 1 << 14  # rows in memory at once while an index is filled
-_PER_LIST = 40  # vectors that each centroid is found from: FAISS asks for 39
+_BLOCK = 1 << 14  # rows per step while an index is filled
+_PER_LIST = 40  # vectors per centroid for k-means: FAISS asks for 39
 _ROUNDS = 8  # of k-means
-_LINKS, _CARE = 32, 100  # of the graph: edges of a node, and nodes looked at to find them
+_LINKS, _CARE = 32, 100  # HNSW's M and efConstruction
 
 
 @dataclass(frozen=True)
 class WrittenIndex:
-    """An index as it lies on the disk. ``head``: bytes at the file's beginning that must not change, and their sha256."""
+    """An index file. ``head``: bytes at its beginning that must not change, and their sha256."""
 
     kind: str
     path: str
@@ -36,21 +36,25 @@ class WrittenIndex:
 
 
 def lists_of(count: int) -> int:
-    """How many lists for ``count`` vectors: about twice the root of it, a power of two."""
+    """Return the number of lists for ``count`` vectors: about twice the square root, a power of
+    two.
+    """
     return int(2 ** round(math.log2(2 * math.sqrt(max(1, count)))))
 
 
 def expected_bytes(kind: str, count: int, dim: int) -> int:
-    """About how large the index will be, in memory as on the disk."""
+    """Return the approximate size of the index, in memory and on disk."""
     if kind == "hnsw":
         return count * (dim + 4 * (2 * _LINKS + 2) + 16)
     return payload("ivf", count, dim) + lists_of(count) * dim * 4
 
 
 def efforts(kind: str, count: int, depth: int) -> Iterator[tuple[int, int]]:
-    """What is tried in turn, from the cheapest: how many lists or nodes are looked into, and how many candidates are kept.
+    """Yield search parameters to try, cheapest first: nprobe or efSearch, and the number of
+    candidates.
 
-    As many candidates as twice the depth at least, so that the last results of a deep answer are right, too.
+    There are at least twice as many candidates as the depth, so that the last of many results are
+    right, too.
     """
     if kind == "hnsw":
         for effort in (depth, 2 * depth, 4 * depth, 8 * depth):
@@ -64,10 +68,11 @@ def efforts(kind: str, count: int, depth: int) -> Iterator[tuple[int, int]]:
 
 
 def write_index(store: VectorStore, kind: str, root: Path, relative: str, *, questions: int, seed: int) -> WrittenIndex:
-    """Make an index of all vectors of a store but those left out, and write it to ``root/relative/index.faiss``.
+    """Build an index of all vectors of a store except those held out, and write it to
+    ``root/relative/index.faiss``.
 
-    The same vectors give the same file. Vectors are read from the segments a block at a time. Raises ``OSError`` where the
-    disk does not take it.
+    The same vectors give the same file. Vectors are read from the segments in blocks. Raises
+    ``OSError`` if the disk is full.
     """
     faiss = load_faiss()
     left_out = left_out_rows(len(store), questions)
@@ -75,7 +80,7 @@ def write_index(store: VectorStore, kind: str, root: Path, relative: str, *, que
     before = faiss.omp_get_max_threads()
     try:
         if kind == "hnsw":
-            faiss.omp_set_num_threads(1)  # in what order several threads link nodes is chance
+            faiss.omp_set_num_threads(1)  # several threads would link nodes in random order
             native, parameters = _graph(store, kept, seed)
         else:
             native, parameters = _lists(store, kept, seed)
@@ -95,7 +100,7 @@ def write_index(store: VectorStore, kind: str, root: Path, relative: str, *, que
 
 
 def open_written(store: VectorStore, written: WrittenIndex, root: Path, depth: int) -> ApproximateIndex:
-    """An index just written, to be tuned."""
+    """Open a new index for tuning."""
     native = read_mapped(root / written.path / INDEX, written.bytes)
     covers = tuple((name, int(opened.ntotal)) for name, opened in zip(store.names, store.indexes, strict=True))
     left_out = left_out_rows(len(store), int(written.parameters["left_out"]))
@@ -132,7 +137,9 @@ def _graph(store: VectorStore, kept: np.ndarray, seed: int) -> tuple[Any, dict[s
 
 
 def _write(native: Any, path: Path) -> None:
-    """Through a file object of Python: what the disk refuses is an ``OSError``, not FAISS's own word for it."""
+    """Write through a Python file, so that disk errors are an ``OSError``, not an error
+    of FAISS.
+    """
     faiss = load_faiss()
     refused: list[OSError] = []
     try:
@@ -148,7 +155,7 @@ def _write(native: Any, path: Path) -> None:
             try:
                 faiss.write_index(native, faiss.PyCallbackIOWriter(take))
             except RuntimeError:
-                raise refused[0] if refused else OSError(f"{path} cannot be written") from None
+                raise refused[0] if refused else OSError(f"cannot write {path}") from None
             if refused:
                 raise refused[0]
     except BaseException:

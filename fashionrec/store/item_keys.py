@@ -1,4 +1,4 @@
-"""The keys of all items in memory, for who asks many questions: no row is read again for each of them."""
+"""The keys of all items in memory, for callers with many queries."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fashionrec.store.rows import ItemKey
 
 
 class KeyTable:
-    """The keys of all items, 40 bytes each beside the product ids. Immutable, so that threads may share it."""
+    """The keys of all items, 40 bytes each plus product ids. Immutable and thread-safe."""
 
     _COLUMNS = (
         *(("item_no", "<i8"), ("product", "<i4"), ("class_name", "<i4"), ("worn_with", "?")),
@@ -19,7 +19,7 @@ class KeyTable:
     )
 
     def __init__(self, keys: Iterable[ItemKey]) -> None:
-        """``keys`` come in the order of their numbers."""
+        """Build the table from ``keys`` in the order of their numbers."""
         names: dict[str | None, int] = {}
 
         def code(name: str | None) -> int:
@@ -43,7 +43,9 @@ class KeyTable:
         }
 
     def at_rows(self, places: Iterable[tuple[str, int]]) -> list[ItemKey]:
-        """The items whose image vectors are at some (segment, row) places, those at one place by number."""
+        """Return the items whose image vectors are at some (segment, row) places, those at one
+        place by number.
+        """
         wanted: dict[str, list[int]] = {}
         for segment, row in places:
             wanted.setdefault(segment, []).append(row)
@@ -59,7 +61,7 @@ class KeyTable:
         return found
 
     def by_numbers(self, numbers: Sequence[int]) -> list[ItemKey]:
-        """The items of some numbers, those that are there."""
+        """Return the items of some numbers, if they exist."""
         wanted, known = np.asarray(numbers, np.int64), self._rows["item_no"]
         at = np.searchsorted(known, wanted)
         at[at == len(known)] = 0

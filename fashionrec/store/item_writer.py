@@ -1,7 +1,7 @@
-"""Items in SQLite, written: a new generation's file, from nothing or as a changed copy of the one before.
+"""Write the items of a new generation in SQLite: from nothing, or as changes over the previous one.
 
-A garment belongs to a photo's content (its sha256), an entry to a row of the product table, and an item joins the two:
-what can be returned. Garments and their captions stay when only products change.
+A garment belongs to a photo's content (its sha256), an entry to a row of the product table, and an
+item joins the two: a possible search result. Garments and captions stay when only products change.
 """
 
 from __future__ import annotations
@@ -34,19 +34,23 @@ from fashionrec.store.totals import (
 )
 from fashionrec.store.words import searchable
 
-#: Items, brought or new, from which on changes and base become one; their share of the base; and how many are always few.
+#: Items in the delta from which base and delta are merged; as a share of the base; and a number
+#: that is always small enough.
 MOST_CHANGED, _SHARE_CHANGED, _FEW = 20_000, 0.1, 100
-#: A part of changes takes in the one before where that has no more items than a base's part has divided by this.
+#: A part of the delta is merged into the next if it has at most a base part's items divided by
+#: this.
 _SMALL_PART = 16
 
 
 class ItemWriter:
-    """Writes the items of a new generation to ``path``: from nothing, or as a changed copy of ``source``.
+    """Writes the items of a new generation to ``path``: from nothing, or as a changed copy of
+    ``source``.
 
-    With ``changes`` nothing is copied: ``path`` becomes another name of ``source``, and what differs is written to ``changes``,
-    which begins as a copy of ``changed_before`` where the generation before has such a file. Before anything of a photo changes,
-    the photo is brought there with all that belongs to it, and its rows in the base are noted as gone. Where the changes grow
-    beyond a share of the base, or somebody asks for all places, the two become a new base.
+    With ``changes`` nothing is copied: ``path`` becomes a hard link to ``source``, and the delta is
+    written to ``changes``, starting from a copy of ``changed_before`` if the previous generation
+    has a delta. Before anything of a photo changes, all rows of the photo are copied into the
+    delta, and its rows in the base are marked as removed. If the delta exceeds a share of the base,
+    or all places are needed, both are merged into a new base.
     """
 
     def __init__(
@@ -60,11 +64,13 @@ class ItemWriter:
         most_changed: int = MOST_CHANGED,
         check: Callable[[], None] = lambda: None,
     ) -> None:
-        """``check`` is called before rows of the source are copied, and raises where its content has changed."""
+        """``check`` is called before rows of the source are copied, and raises if its content has
+        changed.
+        """
         self._path, self._source, self._changes = path, source, changes
         self._base_part, self._most_changed, self._check = part_items, most_changed, check
         self._touched: set[int] = set()
-        self._moved: set[int] = set()  # parts of which only the places of vectors change
+        self._moved: set[int] = set()  # parts in which only places of vectors change
         self._last: dict[str, int] = {}
         self._counted: tuple[int, Counter[str]] | None = None
         path.unlink(missing_ok=True)
@@ -75,7 +81,7 @@ class ItemWriter:
                 shutil.copyfile(source, path)
             self._open(path)
         else:
-            self._part_items = 1  # what is touched is told item by item
+            self._part_items = 1  # the delta tracks changes per item
             if changed_before is not None:
                 shutil.copyfile(changed_before, changes)
             self._open(changes, source)
@@ -94,7 +100,7 @@ class ItemWriter:
             self._db.execute(f"PRAGMA main.application_id = {APPLICATION_ID}")
             self._db.execute(f"PRAGMA main.user_version = {SCHEMA_VERSION}")
         self._db.execute("BEGIN")
-        for statement in SCHEMA.split(";"):  # what a file of an earlier version lacks
+        for statement in SCHEMA.split(";"):  # tables that a file of an earlier version lacks
             self._db.execute(re.sub("^\\s*CREATE (TABLE|INDEX)", r"CREATE \1 IF NOT EXISTS", statement))
         if self._db.execute("PRAGMA main.user_version").fetchone()[0] == OLD_VERSION:
             self._db.execute("DROP TABLE IF EXISTS item_text")
@@ -104,7 +110,9 @@ class ItemWriter:
             self._part_items = read_part_items(self._db)
 
     def _ask(self, sql: str, *values: Any) -> list[Any]:
-        """The rows of a statement on ``{items}`` and other tables, of the changes and of what the base has beside them."""
+        """Return the rows of a statement on ``{items}`` and other tables, from the delta and the
+        remaining base.
+        """
         main = {table: f"main.{table}" for table in LAYERED}
         rows = self._db.execute(sql.format(**main), values).fetchall()
         if self._changes is not None:
@@ -113,7 +121,7 @@ class ItemWriter:
         return rows
 
     def _bring(self, photo: str) -> None:
-        """Bring a photo of the base into the changes, with all that belongs to it."""
+        """Copy a photo of the base into the delta, with all rows that belong to it."""
         if (
             self._changes is None
             or not self._db.execute("SELECT 1 FROM base_photos WHERE sha256 = ?", (photo,)).fetchone()
@@ -137,21 +145,21 @@ class ItemWriter:
         self._touched.update(number - 1 for (number,) in typed(rows, (int,)))
 
     def _bring_of(self, table: str, number: int) -> None:
-        """Bring the photo of a garment or entry."""
+        """Copy the photo of a garment or entry into the delta."""
         if self._changes is not None:
             key = LAYERED[table]
             for (photo,) in self._db.execute(f"SELECT photo FROM base_{table} WHERE {key} = ?", (number,)).fetchall():
                 self._bring(photo)
 
     def _next(self, table: str) -> int:
-        """The number of a new row: after the highest of both files."""
+        """Return the number of a new row: after the highest in both files."""
         sql = f"SELECT coalesce(max({LAYERED[table]}), 0) FROM {{}}.{table}"
         if table not in self._last:
             self._last[table] = self._db.execute(sql.format("other")).fetchone()[0] if self._changes is not None else 0
         return int(max(self._last[table], self._db.execute(sql.format("main")).fetchone()[0])) + 1
 
     def _become_base(self) -> None:
-        """Write base and changes as a new base."""
+        """Merge base and delta into a new base."""
         if self._changes is None:
             return
         changes, self._changes, self._counted = self._changes, None, None
@@ -191,7 +199,7 @@ class ItemWriter:
         self._touched.clear()
 
     def add_photo(self, photo: PhotoRow) -> list[int]:
-        """Add a photo with its garments; returns the garments' numbers in order."""
+        """Add a photo with its garments; return the garments' numbers in order."""
         self._db.execute(
             "INSERT INTO photos VALUES (?, ?, ?, ?)", (photo.sha256, photo.width, photo.height, photo.build_key)
         )
@@ -208,20 +216,22 @@ class ItemWriter:
         return numbers
 
     def garment_numbers(self, photo: str) -> list[int]:
-        """The numbers of a photo's garments, in order."""
+        """Return the numbers of a photo's garments, in order."""
         rows = self._ask("SELECT garment_no FROM {garments} WHERE photo = ? ORDER BY position", photo)
         return [int(row[0]) for row in rows]
 
     def garment_number(self, photo: str, position: int) -> int:
-        """The number of one garment of a photo. Raises ``KeyError`` where there is none."""
+        """Return the number of one garment of a photo. Raises ``KeyError`` if there is none."""
         return self._number("SELECT garment_no FROM {garments} WHERE photo = ? AND position = ?", photo, position)
 
     def has_photo(self, sha256: str) -> bool:
-        """Whether a photo is there."""
+        """Return whether a photo exists."""
         return bool(self._ask("SELECT 1 FROM {photos} WHERE sha256 = ?", sha256))
 
     def remove_photo(self, sha256: str) -> None:
-        """Take away a photo with its garments and their captions. Its entries must be gone."""
+        """Remove a photo with its garments and their captions. Its entries must be
+        removed before.
+        """
         self._bring(sha256)
         garments = "(SELECT garment_no FROM garments WHERE photo = ?)"
         self._touch("garment_no IN (SELECT garment_no FROM garments WHERE photo = ?)", sha256)
@@ -231,7 +241,7 @@ class ItemWriter:
         self._db.execute("DELETE FROM photos WHERE sha256 = ?", (sha256,))
 
     def remove_photos_without_entries(self) -> int:
-        """Take away every photo of those that changed that no entry shows; returns how many."""
+        """Remove every changed photo without entries; return how many."""
         sql = "SELECT sha256 FROM photos WHERE sha256 NOT IN (SELECT photo FROM entries)"
         gone = [row[0] for row in self._db.execute(sql).fetchall()]
         for sha256 in gone:
@@ -239,7 +249,7 @@ class ItemWriter:
         return len(gone)
 
     def add_entry(self, image: str, base: str, product_id: str, photo: str, metadata: dict[str, Any]) -> int:
-        """Add one row of the product table; returns its number."""
+        """Add a row of the product table; return its number."""
         self._bring(photo)
         number = self._next("entries")
         row = (number, image, base, product_id, photo, json.dumps(metadata, ensure_ascii=False))
@@ -247,11 +257,11 @@ class ItemWriter:
         return number
 
     def entry_number(self, image: str, product_id: str) -> int:
-        """The number of a row of the product table. Raises ``KeyError`` where there is none."""
+        """Return the number of a row of the product table. Raises ``KeyError`` if there is none."""
         return self._number("SELECT entry_no FROM {entries} WHERE image = ? AND product_id = ?", image, product_id)
 
     def change_entry(self, entry_no: int, base: str, metadata: dict[str, Any]) -> None:
-        """Give a row of the product table other data; its items stay as they are."""
+        """Replace the data of a row of the product table; its items stay."""
         self._bring_of("entries", entry_no)
         self._touch("entry_no = ?", entry_no)
         self._db.execute(
@@ -260,12 +270,12 @@ class ItemWriter:
         )
 
     def remove_entry(self, entry_no: int) -> None:
-        """Take away a row of the product table with its items."""
+        """Remove a row of the product table with its items."""
         self.remove_items(entry_no)
         self._db.execute("DELETE FROM entries WHERE entry_no = ?", (entry_no,))
 
     def entries_of(self, product_id: str, photo: str) -> list[tuple[int, dict[str, Any]]]:
-        """Number and metadata of each entry that shows a photo as a product."""
+        """Return number and metadata of each entry that shows a photo as a product."""
         sql = "SELECT entry_no, metadata FROM {entries} WHERE product_id = ? AND photo = ? ORDER BY entry_no"
         rows = typed(self._ask(sql, product_id, photo), (int, str))
         return [(number, parse_table(text)) for number, text in rows]
@@ -273,7 +283,7 @@ class ItemWriter:
     def add_item(
         self, item_id: str, entry_no: int, garment_no: int, product_id: str, worn_with: bool, text: str
     ) -> None:
-        """Add an item, unless there is one of that id; ``text`` is what full-text search finds it by."""
+        """Add an item, unless its id exists; ``text`` is indexed for full-text search."""
         self._bring_of("entries", entry_no)
         if not self._ask("SELECT 1 FROM {items} WHERE item_id = ?", item_id):
             number = self._next("items")
@@ -282,13 +292,13 @@ class ItemWriter:
             self._touched.add((number - 1) // self._part_items)
 
     def remove_items(self, entry_no: int) -> None:
-        """Take away the items of an entry, and their words from full-text search."""
+        """Remove the items of an entry, and their words from full-text search."""
         self._bring_of("entries", entry_no)
         self._touch("entry_no = ?", entry_no)
         self._db.execute("DELETE FROM items WHERE entry_no = ?", (entry_no,))
 
     def add_caption(self, garment_no: int, caption: CaptionRow) -> None:
-        """Give a garment a caption, in place of the one it has."""
+        """Set or replace the caption of a garment."""
         self._bring_of("garments", garment_no)
         self._touch("garment_no = ?", garment_no)
         fields = json.dumps(caption.attributes, ensure_ascii=False)
@@ -302,7 +312,9 @@ class ItemWriter:
             self._db.execute("INSERT INTO caption_words VALUES (?, ?)", (garment_no, caption.words))
 
     def reword(self, garment_numbers: Iterable[int]) -> None:
-        """Make the items of some garments found by their present captions and product data."""
+        """Update the full-text index of some garments' items from their present captions and
+        product data.
+        """
         for garment_no in garment_numbers:
             self._bring_of("garments", garment_no)
             rows = self._db.execute(
@@ -318,19 +330,23 @@ class ItemWriter:
                     self._touched.add((item_no - 1) // self._part_items)
 
     def places(self) -> Iterable[tuple[int, str, int, int, int]]:
-        """Of every garment its number, segment, row, and the offset and size of its thumbnail, as they lie on the disk."""
+        """Yield number, segment, row, and offset and size of the thumbnail of every garment, in the
+        order on disk.
+        """
         self._become_base()
         sql = "SELECT garment_no, segment, row, thumb_offset, thumb_size FROM garments ORDER BY segment, row"
         yield from typed(self._db.execute(sql).fetchall(), (int, str, int, int, int))
 
     def caption_places(self) -> Iterable[tuple[int, str, int]]:
-        """Of every caption with a vector its garment's number, segment and row, as they lie on the disk."""
+        """Yield garment number, segment and row of every caption with a vector, in the order on
+        disk.
+        """
         self._become_base()
         sql = "SELECT garment_no, segment, row FROM captions WHERE segment IS NOT NULL ORDER BY segment, row"
         yield from typed(self._db.execute(sql).fetchall(), (int, str, int))
 
     def move(self, garment_no: int, segment: str, row: int, thumb_offset: int) -> None:
-        """A garment's vector and thumbnail lie elsewhere now."""
+        """Set the new place of a garment's vector and thumbnail."""
         self._become_base()
         self._moved |= self._parts_with("garment_no = ?", garment_no)
         self._db.execute(
@@ -339,16 +355,16 @@ class ItemWriter:
         )
 
     def move_caption(self, garment_no: int, segment: str, row: int) -> None:
-        """A caption's vector lies elsewhere now."""
+        """Set the new place of a caption's vector."""
         self._become_base()
         self._db.execute("UPDATE captions SET segment = ?, row = ? WHERE garment_no = ?", (segment, row, garment_no))
 
     def segments(self) -> dict[str, int]:
-        """How many rows of each segment are in use."""
+        """Return how many rows of each segment are in use."""
         return of_kind(self._totals(), SEGMENT)
 
     def _totals(self) -> Counter[str]:
-        """The sums over all rows as they are now, counted anew where a row has changed since."""
+        """Return the counts over all rows, counted again if a row has changed."""
         if self._counted is None or self._counted[0] != self._db.total_changes:
             if self._changes is None:
                 totals = count_rows(self._db, "main")
@@ -358,7 +374,9 @@ class ItemWriter:
         return self._counted[1]
 
     def close(self, *, shrink: bool = False) -> None:
-        """Finish the files: write the parts of what changed. ``shrink`` gives back the room of what was taken away."""
+        """Finish the files and write the parts of changed items. ``shrink`` frees unused space
+        (VACUUM).
+        """
         if shrink or self._is_large():
             self._become_base()
         totals = self._totals()
@@ -374,7 +392,7 @@ class ItemWriter:
             link(self._source, self._path)
 
     def _is_large(self) -> bool:
-        """Whether the changes have grown so far that they are to become one with the base."""
+        """Return whether the delta has grown so far that it must be merged into the base."""
         if self._changes is None:
             return False
         base = read_totals(self._db, "other") or count_rows(self._db, "other")
@@ -384,7 +402,7 @@ class ItemWriter:
         return bool(changed > 2 * min(self._most_changed, max(_FEW, share)))
 
     def discard(self) -> None:
-        """Close without finishing: the file is of no use afterwards."""
+        """Close without finishing; the file is unusable afterwards."""
         self._db.close()
 
     def _number(self, sql: str, *key: Any) -> int:
@@ -394,11 +412,13 @@ class ItemWriter:
         return int(rows[0][0])
 
     def _touch(self, which: str, key: Any) -> None:
-        """The parts of some items are to be written anew."""
+        """Mark the parts of some items for rewriting."""
         self._touched |= self._parts_with(which, key)
 
     def _all_gone(self) -> Counter[str]:
-        """The sums over what has gone from the base: those of the generation before, and over what was brought since."""
+        """Return the counts over rows removed from the base: those of the previous generation plus
+        those copied since.
+        """
         before = read_gone(self._db, "main")
         if before is None:
             return count_gone(self._db, "other", "main.gone_")
@@ -415,6 +435,8 @@ def _version(path: Path) -> int:
 
 
 def product_words(metadata: dict[str, Any], *captions: str) -> str:
-    """What full-text search finds an item by: the product's own texts (links left out) and its captions."""
+    """Return the text for full-text search of an item: the product's own texts (without links) and
+    its captions.
+    """
     words = [str(value) for value in metadata.values() if isinstance(value, str) and "://" not in value]
     return " ".join([*words, *captions])

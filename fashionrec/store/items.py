@@ -1,7 +1,9 @@
-"""Items in SQLite, read: photos, garments, product rows, items and captions of one generation, with full-text search.
+"""Read the items of one generation from SQLite: photos, garments, products, items and captions,
+with full-text search.
 
-A garment belongs to a photo's content (its sha256), an entry to a row of the product table, and an item joins the two:
-what can be returned. Garments and their captions can so be reused when only products change.
+A garment belongs to a photo's content (its sha256), an entry to a row of the product table, and an
+item joins the two: a possible search result. So garments and captions can be reused when only
+products change.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ from fashionrec.store.totals import CAPTIONER, count_changed, count_rows, of_kin
 from fashionrec.store.words import match_expression, query_phrases, single_syllables
 from fashionrec.types import Box, Item
 
-if TYPE_CHECKING:  # what needs numpy is loaded when it is first asked for
+if TYPE_CHECKING:  # modules that need numpy are imported on first use
     from fashionrec.store.columns import ColumnPart
     from fashionrec.store.content import CaptionRow, EntryRow, EntryText, PhotoRow
     from fashionrec.store.item_keys import KeyTable
@@ -57,7 +59,7 @@ T = TypeVar("T")
 
 
 class StoredItem(NamedTuple):
-    """An item with what search needs beside it."""
+    """An item with what a search needs."""
 
     item: Item
     item_no: int
@@ -73,8 +75,8 @@ class StoredItem(NamedTuple):
 
 
 _first = itemgetter(0)
-_MANY = 4  # where more than a quarter of a table is asked for, all of it is read
-_AT_ONCE = 50_000  # values in one statement: a few megabytes of JSON
+_MANY = 4  # if more than a quarter of a table is requested, all of it is read
+_AT_ONCE = 50_000  # values per statement: a few megabytes of JSON
 _ITEMS = "FROM items i JOIN entries e USING (entry_no) JOIN garments g USING (garment_no)"
 _SELECT = f"""
 SELECT i.item_no, i.item_id, i.product_id, i.worn_with, i.garment_no, e.image, e.metadata, e.photo,
@@ -84,7 +86,8 @@ SELECT i.item_no, i.item_id, i.product_id, i.worn_with, i.garment_no, e.image, e
 """
 _KEYS = "SELECT i.item_no, i.product_id, g.class_name, i.worn_with, g.segment, g.row, c.segment, c.row FROM "
 _OF_ITEMS = "items i JOIN garments g USING (garment_no) LEFT JOIN captions c USING (garment_no) "
-# in this order, which SQLite does not find by itself: from the places to their garments, and not through all items
+# in this join order, which SQLite does not find by itself: from places to garments, not through all
+# items
 _AT_ROWS = (
     "(VALUES {}) asked CROSS JOIN garments g ON (g.segment, g.row) = (asked.column1, asked.column2)"
     " CROSS JOIN items i USING (garment_no) LEFT JOIN captions c USING (garment_no)"
@@ -101,10 +104,10 @@ ORDER BY i.item_no
 
 
 class ItemReader:
-    """Reads the items of one generation: of its base at ``path``, and of the changes over it where there are any.
+    """Reads the items of one generation: of its base at ``path``, and of the delta if there is one.
 
-    Every question is asked of both files, and no statement joins them: a photo with all that belongs to it is in one of them.
-    Safe to share between threads.
+    Every query runs on both files, and no statement joins them: a photo and all that belongs to it
+    is in one of them. Thread-safe.
     """
 
     def __init__(self, path: Path, changes: Path | None = None) -> None:
@@ -132,7 +135,7 @@ class ItemReader:
 
     @property
     def _dbs(self) -> list[sqlite3.Connection]:
-        """The base, and the changes over it."""
+        """The base and the delta."""
         if not hasattr(self._local, "dbs"):
             with translated(self._path):
                 self._local.dbs = self._opened()
@@ -159,7 +162,7 @@ class ItemReader:
             db.close()
 
     def keep_keys(self) -> None:
-        """Read the keys of all items into memory, once, for who asks many questions."""
+        """Read the keys of all items into memory once, for callers with many queries."""
         from fashionrec.store.item_keys import KeyTable
 
         if self._keys is None:
@@ -167,53 +170,57 @@ class ItemReader:
                 self._keys = KeyTable(map(_key, typed(rows, KEY)))
 
     def keys_at_rows(self, places: Iterable[tuple[str, int]]) -> list[ItemKey]:
-        """The items whose image vectors are at some (segment, row) places, as far as there are any."""
+        """Return the items whose image vectors are at some (segment, row) places, if any."""
         if self._keys is not None:
             return self._keys.at_rows(places)
         return list(self._many(_KEYS + _AT_ROWS, list(places), 2, KEY, _key))
 
     def keys_by_numbers(self, numbers: Sequence[int]) -> list[ItemKey]:
-        """The items of some numbers, as far as they are there."""
+        """Return the keys of items by number, if they exist."""
         if self._keys is not None:
             return self._keys.by_numbers(numbers)
         sql = f"{_KEYS}{_OF_ITEMS}WHERE i.item_no IN (VALUES {{}})"
         return list(self._many(sql, [(n,) for n in numbers], 1, KEY, _key))
 
     def by_numbers(self, numbers: Sequence[int]) -> dict[int, StoredItem]:
-        """Items by item number."""
+        """Return items by number."""
         sql = _SELECT + "WHERE i.item_no IN (VALUES {})"
         return {stored.item_no: stored for stored in self._many(sql, [(n,) for n in numbers], 1, STORED, _stored)}
 
     def by_item_ids(self, item_ids: Sequence[str]) -> list[StoredItem]:
-        """Items by their ids, those that are there."""
+        """Return items by id, if they exist."""
         sql = _SELECT + "WHERE i.item_id IN (VALUES {})"
         return list(self._many(sql, [(one,) for one in item_ids], 1, STORED, _stored))
 
     def of_product(self, product_id: str) -> list[StoredItem]:
-        """The items of one product, in order."""
+        """Return the items of one product, in order."""
         with translated(self._path):
             rows = self._rows(_SELECT + "WHERE i.product_id = ? ORDER BY i.item_no", STORED, (product_id,))
             return [_stored(row) for row in sorted(rows, key=_first)]
 
     def of_photo(self, sha256: str) -> list[StoredItem]:
-        """The items of one photo, in order."""
+        """Return the items of one photo, in order."""
         with translated(self._path):
             rows = self._rows(_SELECT + "WHERE g.photo = ? ORDER BY i.item_no", STORED, (sha256,))
             return [_stored(row) for row in sorted(rows, key=_first)]
 
     def garments(self) -> Iterator[GarmentKey]:
-        """Every garment that is, or is worn with, a product; each once, in the order of the items."""
+        """Yield every garment that is, or is worn with, a product; each once, in the order of
+        items.
+        """
         with self._scan(_GARMENTS) as rows:
             for item, number, photo, class_name, x1, y1, x2, y2, captioner, alone in typed(rows, GARMENT_KEY):
                 yield GarmentKey(item, number, photo, class_name, Box(x1, y1, x2, y2), captioner, bool(alone))
 
     def everything(self) -> Iterable[StoredItem]:
-        """Every item, in order."""
+        """Yield every item, in order."""
         with self._scan(_SELECT + "ORDER BY i.item_no") as rows:
             yield from map(_stored, typed(rows, STORED))
 
     def text_search(self, query: str, limit: int | None = None) -> list[tuple[int, float]]:
-        """Numbers of the items that best match any word of a query, best first, with bm25 relevance (larger is better)."""
+        """Return the numbers of the items that best match any word of a query, best first, with
+        BM25 relevance (higher is better).
+        """
         import numpy as np
 
         found = self.matches(query)
@@ -221,7 +228,7 @@ class ItemReader:
         return list(zip(found.numbers[best].tolist(), found.scores[best].tolist(), strict=True))
 
     def matches(self, query: str) -> Matches:
-        """All items that match any word of a query, by number, with bm25 relevance."""
+        """Return all items that match any word of a query, by number, with BM25 relevance."""
         with translated(self._path):
             found = self._matches(query_phrases(query))
             if not len(found.numbers) and (syllables := single_syllables(query)):
@@ -243,7 +250,7 @@ class ItemReader:
         )
 
     def _terms_with(self, syllables: list[str], limit: int = 200) -> list[str]:
-        """Stored terms that hold one of some syllables, the most frequent first."""
+        """Return indexed terms that contain one of some syllables, most frequent first."""
         if self._parts:
             return self._parts.terms_with(syllables, limit)
         (db,) = self._dbs
@@ -253,7 +260,7 @@ class ItemReader:
         return [str(row[0]) for row in db.execute(sql, (*syllables, limit))]
 
     def photo(self, sha256: str) -> PhotoRow | None:
-        """A photo's stored result, or None."""
+        """Return a photo's stored result, or None."""
         from fashionrec.store.content import GarmentRow, PhotoRow
 
         with translated(self._path):
@@ -271,28 +278,30 @@ class ItemReader:
         return PhotoRow(digest, width, height, key, made)
 
     def caption(self, sha256: str, position: int) -> CaptionRow | None:
-        """The caption of one garment of a photo, or None."""
+        """Return the caption of one garment of a photo, or None."""
         return self.captions(sha256).get(position)
 
     @property
     def _of_garments(self) -> str:
-        """Which captions count: captions of the base whose garments have gone are still there."""
+        """The captions that count: the base still contains captions of removed garments."""
         return " WHERE garment_no IN (SELECT garment_no FROM garments)" if self._changes else ""
 
     @cached_property
     def _has_words(self) -> bool:
-        """Whether captions have words of their own for search: a table that older files do not have."""
+        """Whether captions have their own search words, a table that older files lack."""
         with translated(self._path):
             sql = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'caption_words'"
             return all(db.execute(sql).fetchone() is not None for db in self._dbs)
 
     def count_captioned(self) -> tuple[int, dict[str, int]]:
-        """How many garments items show, and how many of those have a caption by whom."""
+        """Return how many garments are shown by items, and how many of those have a caption, by
+        captioner.
+        """
         totals = self._totals
         return totals["shown"], of_kind(totals, CAPTIONER)
 
     def garments_of(self, photo: str) -> list[tuple[str | None, Box]]:
-        """Class and box of each garment of a photo that an item shows."""
+        """Return class and box of each garment of a photo that an item shows."""
         sql = (
             "SELECT class_name, x1, y1, x2, y2 FROM garments g WHERE photo = ?"
             " AND EXISTS (SELECT 1 FROM items i WHERE i.garment_no = g.garment_no) ORDER BY position"
@@ -300,14 +309,14 @@ class ItemReader:
         return [(row[0], Box(*row[1:])) for row in self._rows(sql, (str | None, *(float,) * 4), (photo,))]
 
     def attributes_told(self) -> dict[int, tuple[str, dict[str, str]]]:
-        """Of each garment that has a caption, by its number: who made it, and the attributes it tells."""
+        """Yield number, captioner and attributes of each garment with a caption."""
         with translated(self._path):
             sql = f"SELECT garment_no, captioner, attributes FROM captions{self._of_garments}"
             rows = self._rows(sql, (int, str, str))
             return {number: (captioner, parse_texts(told)) for number, captioner, told in rows}
 
     def words_of(self, columns: Sequence[str]) -> dict[str, set[str]]:
-        """The texts that occur in some columns of the products' data; columns without any are left out."""
+        """Return the texts in some columns of product data; columns without any are skipped."""
         holes = ", ".join("?" * len(columns))
         sql = f"SELECT DISTINCT j.key, j.value FROM entries, json_each(metadata) j WHERE j.type = 'text' AND j.key IN ({holes})"
         found: dict[str, set[str]] = {}
@@ -317,14 +326,16 @@ class ItemReader:
         return found
 
     def spread(self, count: int) -> list[StoredItem]:
-        """At most ``count`` of the products' own items, evenly over all, in order."""
+        """Return at most ``count`` of the products' own items, evenly spread, in order."""
         numbers = sorted(n for (n,) in self._rows("SELECT item_no FROM items WHERE NOT worn_with", (int,)))
         chosen = numbers[:: max(1, -(-len(numbers) // count))]
         found = self.by_numbers(chosen)
         return [found[number] for number in chosen]
 
     def build_keys(self, photos: Iterable[str] | None = None) -> dict[str, str]:
-        """Of every photo (sha256), or of those ``photos`` that are there, the models and settings that found its garments."""
+        """Return for every photo (sha256), or for ``photos``, the key of the models and settings
+        that found its garments.
+        """
         wanted = None if photos is None else set(photos)
         if wanted is None or _MANY * len(wanted) > self.count("photos"):
             rows = self._rows("SELECT sha256, build_key FROM photos", (str, str))
@@ -332,7 +343,7 @@ class ItemReader:
         return dict(self._among("SELECT sha256, build_key FROM photos WHERE sha256 IN", wanted, (str, str)))
 
     def entries(self) -> Iterable[EntryRow]:
-        """Every row of the product table, in order."""
+        """Yield every row of the product table, in order."""
         from fashionrec.store.content import EntryRow
 
         for row in self.entry_texts():
@@ -341,7 +352,7 @@ class ItemReader:
             yield EntryRow(*row[:-1], metadata)
 
     def entry_texts(self) -> Iterator[EntryText]:
-        """Every row of the product table with its data unread, in order."""
+        """Yield every row of the product table with unparsed data, in order."""
         from fashionrec.store.content import EntryText
 
         with self._scan(
@@ -350,7 +361,9 @@ class ItemReader:
             yield from map(EntryText._make, typed(rows, ENTRY))
 
     def entries_of(self, product_ids: Iterable[str]) -> list[EntryText]:
-        """The rows of the product table of some products, in order. No row of others is read, only their ids."""
+        """Return the rows of the product table of some products, in order, without
+        reading others.
+        """
         from fashionrec.store.content import EntryText
 
         columns = "entry_no, image, base, product_id, photo, metadata"
@@ -360,11 +373,11 @@ class ItemReader:
         return sorted(map(EntryText._make, rows))
 
     def count(self, table: Literal["entries", "photos"]) -> int:
-        """Rows of the product table, or photos."""
+        """Return the number of rows of the product table, or of photos."""
         return self._totals[table]
 
     def entries_by(self, column: Literal["product_id", "photo"], values: Iterable[str]) -> dict[str, int]:
-        """Of those products or photos that the product table has, how many rows it has of each."""
+        """Return the number of rows for each of some products or photos in the product table."""
         sql = f"SELECT {column}, count(*) FROM entries WHERE {column} IN"
         found: Counter[str] = Counter()
         for value, count in self._among(sql, values, (str, int), f"GROUP BY {column}"):
@@ -372,7 +385,7 @@ class ItemReader:
         return dict(found)
 
     def captions(self, sha256: str) -> dict[int, CaptionRow]:
-        """The captions of a photo's garments, by position."""
+        """Return the captions of a photo's garments, by position."""
         from fashionrec.store.content import CaptionRow
 
         words, joined = ("w.words", " LEFT JOIN caption_words w USING (garment_no)") if self._has_words else ("''", "")
@@ -387,7 +400,7 @@ class ItemReader:
             }
 
     def places(self) -> Places:
-        """Where the image vectors of all items are."""
+        """Return the places of all items' image vectors."""
         import numpy as np
 
         from fashionrec.store.parts import Places
@@ -402,7 +415,7 @@ class ItemReader:
         return Places(table[:, 0], list(names), table[:, 1], table[:, 2])
 
     def worn_together(self) -> list[tuple[str, str | None, str, int]]:
-        """Of every garment in a photo that shows several: photo, class, and the segment and row of its image vector."""
+        """Return photo, class, segment and row of every garment in a photo with several."""
         sql = (
             "SELECT photo, class_name, segment, row FROM garments WHERE photo IN"
             " (SELECT photo FROM garments GROUP BY photo HAVING count(*) > 1) ORDER BY photo, position"
@@ -410,7 +423,9 @@ class ItemReader:
         return sorted(self._rows(sql, (str, str | None, str, int)), key=_first)
 
     def places_of_classes(self, classes: Sequence[str]) -> list[tuple[str, int]]:
-        """Segment and row of every garment of some classes that is a product's item, not only worn with it."""
+        """Return segment and row of every garment of some classes that is a product's item, not
+        only worn with it.
+        """
         sql = (
             "SELECT DISTINCT g.segment, g.row FROM items i JOIN garments g USING (garment_no)"
             f" WHERE NOT i.worn_with AND g.class_name IN ({', '.join('?' * len(classes))})"
@@ -418,9 +433,11 @@ class ItemReader:
         return self._rows(sql, (str, int), classes)
 
     def column(self, name: str) -> Iterator[tuple[int, ColumnPart]]:
-        """A column of all items, in the order of :meth:`places`: parts of it, and how many items there are before each.
+        """Return a column of all items in the order of :meth:`places`: its parts, and the number of
+        items before each.
 
-        A value is that of the product's data, else of the caption's attributes, else the item's own (of the columns ``OWN``).
+        A value is that of the product data, otherwise of the caption's attributes, otherwise the
+        item's own (columns ``OWN``).
         """
         from fashionrec.store.columns import ColumnBuilder
 
@@ -435,17 +452,17 @@ class ItemReader:
                 if number in values:
                     builder.add(n, values.pop(number))
             if values:
-                raise DamagedRow("an item refers to a garment that is not there")
+                raise DamagedRow("an item refers to a missing garment")
             if len(builder):
                 yield 0, builder.part(len(numbers))
 
     def has_column(self, name: str) -> bool:
-        """Whether any item has a value of a column."""
+        """Return whether any item has a value in a column."""
         with translated(self._path):
             return self._parts.has_column(name) if self._parts else next(self._values(name), None) is not None
 
     def _values(self, name: str) -> Iterator[tuple[int, Any]]:
-        """Number and value of every item that has a column, of a file without parts."""
+        """Yield number and value of every item with a column, for files without parts."""
         path = '$."' + name + '"'
         direct = '"' not in name and "\x00" not in name
         value = "json_extract({0}, ?), json_type({0}, ?)" if direct else "j.value, j.type"
@@ -472,7 +489,7 @@ class ItemReader:
                     yield number, content
 
     def column_names(self) -> list[str]:
-        """The names of all columns, the most frequent first."""
+        """Return the names of all columns, most frequent first."""
         if self._parts:
             with translated(self._path):
                 return self._parts.column_names()
@@ -483,14 +500,14 @@ class ItemReader:
         return [str(row[0]) for row in self._rows(sql)]
 
     def photos_without_detection(self) -> int:
-        """How many photos have no garment that a detector found."""
+        """Return how many photos have no detected garment."""
         return self._totals["undetected"]
 
     def product_ids(self) -> set[str]:
         return {row[0] for row in self._rows("SELECT DISTINCT product_id FROM entries", (str,))}
 
     def presence(self) -> tuple[int, dict[str, int]]:
-        """How many items there are, and how many of them have what not all need to have."""
+        """Return the number of items, and how many of them have each optional value."""
         words, joined = ("nullif(w.words, '')", " LEFT JOIN caption_words w USING (garment_no)")
         if not self._has_words:
             words, joined = "NULL", ""
@@ -507,13 +524,13 @@ class ItemReader:
         return total, dict(zip(optional, found, strict=True))
 
     def counts(self) -> dict[str, int]:
-        """Rows of each table."""
+        """Return the number of rows of each table."""
         totals = self._totals
         return {name: totals[name] for name in ("photos", "garments", "items", "worn_with", "products", "captions")}
 
     @cached_property
     def _totals(self) -> Counter[str]:
-        """The sums over all rows; counted where a file of before does not keep them."""
+        """The counts over all rows; computed for files that do not store them."""
         db = self._dbs[0]
         with translated(self._path):
             if self._changes is None:
@@ -521,21 +538,23 @@ class ItemReader:
             return read_totals(db, "other") or count_changed(db, "main", "other")
 
     def _rows(self, sql: str, kinds: Kinds | None = None, values: Sequence[Any] = ()) -> list[Any]:
-        """All rows of a query, those of the base first; of some ``kinds``, where they are told."""
+        """Return all rows of a query, those of the base first, checked for ``kinds`` if given."""
         with translated(self._path):
             rows = chain.from_iterable(db.execute(sql, tuple(values)) for db in self._dbs)
             return list(rows if kinds is None else typed(rows, kinds))
 
     def _among(self, sql: str, values: Iterable[Any], kinds: Kinds, rest: str = "") -> Iterator[Any]:
-        """The rows that a query finds for a list of values, of which SQLite is given many at a time."""
+        """Return the rows of a query for a list of values, passed to SQLite many at a time."""
         for part in batched(values, _AT_ONCE):
             yield from self._rows(f"{sql} (SELECT value FROM json_each(?)) {rest}", kinds, (json.dumps(part),))
 
     @contextmanager
     def _scan(self, sql: str) -> Iterator[Iterator[tuple[Any, ...]]]:
-        """The rows of a statement in the order of their first column, while others are run between them.
+        """Yield the rows of a statement in the order of their first column, while other statements
+        run in between.
 
-        They come from a connection of their own: on a shared one, each of the others would begin the limit on steps anew.
+        They use a connection of their own: on a shared one, each of the others would reset the
+        limit on steps.
         """
         with translated(self._path), ExitStack() as stack:
             dbs = [stack.enter_context(closing(db)) for db in self._opened()]
@@ -550,14 +569,16 @@ class ItemReader:
         kinds: Kinds,
         make: Callable[[Sequence[Any]], T],
     ) -> Iterator[T]:
-        """What is made of the rows of a statement that is asked with any number of keys, ``width`` values each."""
+        """Yield what ``make`` makes of the rows of a statement with any number of keys, ``width``
+        values each.
+        """
         for start in range(0, len(keys), 400):
             part = keys[start : start + 400]
             row = f"({', '.join('?' * width)})"
             values = [value for key in part for value in key]
             with translated(self._path):
                 found = self._rows(sql.format(", ".join([row] * len(part))), None, values)
-                yield from map(make, typed(found, kinds))  # here, where what is no JSON is told of as damage
+                yield from map(make, typed(found, kinds))  # here, so that invalid JSON is reported as damage
 
 
 _OWN = {
@@ -570,7 +591,7 @@ _OWN = {
 
 
 def _plain(content: Any, kind: str) -> Any:
-    """A JSON value as SQLite gives it, as one of Python's; None where there is none, or it is an object."""
+    """Convert a JSON value from SQLite to Python; None if it is missing or an object."""
     if kind in ("null", "object"):
         return None
     if kind in ("true", "false"):
@@ -584,7 +605,7 @@ def _plain(content: Any, kind: str) -> Any:
 
 @lru_cache(maxsize=4096)
 def _parsed(text: str) -> dict[str, Any]:
-    """A JSON object; the same ones come back query after query. Not to be changed: give out copies."""
+    """Parse a JSON object with a cache, because the same ones recur. Callers must not modify it."""
     return parse_table(text)
 
 

@@ -1,10 +1,12 @@
-"""The journal of a build: what is finished for each photo, so that a kill costs at most one checkpoint.
+"""The journal of a build: the results of finished photos, so that a kill costs at most one
+checkpoint.
 
-One SQLite file in ``work/``. A photo's result depends on its content and on the models and settings (``build_key``), on
-nothing else, so whatever is in the journal can be used by any later build with the same key.
+One SQLite file in ``work/``. A photo's result depends only on its content and on the models and
+settings (``build_key``), so any later build with the same key can use the journal.
 
-Rows are only appended, and no index has them in another order: a commit writes little more than what is new. (Under random
-keys, each photo would rewrite a page of every index, and copy it to the rollback journal first.)
+Rows are only appended, without an index in another order: a commit writes little more than the new
+rows. (With random keys, each photo would rewrite a page of every index, and copy it to the rollback
+journal first.)
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from fashionrec.common.documents import parse_json
 from fashionrec.common.sqlite import open_foreign
 from fashionrec.types import Box
 
-#: The garments of a photo are consecutive rows. Of several rows of one photo the last counts.
+#: The garments of a photo are consecutive rows. Among several rows of one photo the last one
+#: counts.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS photos (
   photo_no INTEGER PRIMARY KEY, sha256 TEXT NOT NULL, build_key TEXT NOT NULL, width INTEGER NOT NULL,
@@ -30,7 +33,7 @@ CREATE TABLE IF NOT EXISTS garments (
   garment_no INTEGER PRIMARY KEY, garment TEXT NOT NULL, vector BLOB NOT NULL, thumbnail BLOB NOT NULL
 );
 """
-#: As earlier versions wrote them: a build that such a version began is gone on with.
+#: Tables of earlier versions, whose builds are resumed.
 _KEYED = """
 CREATE TABLE IF NOT EXISTS photos (
   sha256 TEXT NOT NULL, build_key TEXT NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL,
@@ -45,7 +48,7 @@ CREATE TABLE IF NOT EXISTS garments (
 
 @dataclass(frozen=True)
 class FoundGarment:
-    """A garment as a build finds it, with its vector (float32 bytes) and its thumbnail (JPEG bytes)."""
+    """A garment found by a build, with its vector (float32 bytes) and thumbnail (JPEG bytes)."""
 
     class_name: str | None
     confidence: float | None
@@ -64,7 +67,9 @@ class FoundPhoto:
 
 
 class Journal:
-    """Opened by the one writer. A damaged journal is started anew: it holds nothing that cannot be made again."""
+    """Opened by the only writer. A damaged journal is replaced: it contains nothing that cannot be
+    made again.
+    """
 
     def __init__(self, path: Path, build_key: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +77,7 @@ class Journal:
         db: sqlite3.Connection | None = None
         with suppress(sqlite3.Error):
             db = _open(path)
-        if db is None:  # the error has gone with what it held open: Windows would not remove the file before
+        if db is None:  # the error is gone with the handles it kept open, which on Windows would block the removal
             path.unlink(missing_ok=True)
         self._db = db or _open(path)
         sql = "SELECT sha256, photo_no FROM photos WHERE build_key = ? ORDER BY photo_no"
@@ -112,7 +117,7 @@ def _open(path: Path) -> sqlite3.Connection:
             raise sqlite3.DatabaseError("malformed")
         if "photo_no" not in {row[1] for row in db.execute("PRAGMA table_info(photos)")}:
             _convert(db)
-        db.execute("DELETE FROM photos WHERE 0")  # a header may say that nobody can write the file
+        db.execute("DELETE FROM photos WHERE 0")  # its header may mark the file as read-only
     except sqlite3.Error:
         db.close()
         raise
@@ -120,7 +125,7 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _convert(db: sqlite3.Connection) -> None:
-    """Make keyed tables into tables of the present kind."""
+    """Convert keyed tables to the present form."""
     db.execute("BEGIN")
     for table in ("photos", "garments"):
         db.execute(f"ALTER TABLE {table} RENAME TO keyed_{table}")
@@ -138,7 +143,7 @@ def _convert(db: sqlite3.Connection) -> None:
 
 
 def _add(db: sqlite3.Connection, photo: FoundPhoto, key: str) -> int:
-    """Append a photo; returns its number."""
+    """Append a photo; return its number."""
     first: int | None = None
     for g in photo.garments:
         fields = json.dumps([g.class_name, g.confidence, list(g.box), g.whole_photo])

@@ -1,4 +1,4 @@
-"""What a generation's ``manifest.json`` says, read and checked once, with a type for each part of it."""
+"""The typed manifest of a generation, ``manifest.json``, parsed and validated once."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class BundleEntry(NamedTuple):
 class SegmentEntry:
     """A segment: ``count`` vectors of length ``dim``, of a ``kind`` ("image" or "caption").
 
-    ``embedder`` is the fingerprint of what made them. ``float16_recall_at_10`` is that of half floats
-    against the vectors as they were, where they are half floats.
+    ``embedder`` is the fingerprint of the encoder. ``float16_recall_at_10`` compares half floats
+    with the original vectors, if they are half floats.
     """
 
     kind: str
@@ -53,10 +53,12 @@ class SegmentEntry:
 
 
 class CatalogueSettings(NamedTuple):
-    """What a catalogue's photos were cut and their garments found with; None where the manifest does not say.
+    """Settings that a catalogue was built with: how photos were cropped and garments found; None if
+    not recorded.
 
-    Edits of the catalogue do the same. A question is decoded, padded and cut so, but found with the thresholds of the present
-    settings (:meth:`fashionrec.garments.FinderSettings.of_catalogue`). ``build_key`` is the fingerprint of these and the models.
+    Edits of the catalogue use them. Queries are decoded, padded and cropped with them, but use
+    present thresholds (:meth:`fashionrec.garments.FinderSettings.of_catalogue`). ``build_key`` is
+    the fingerprint of these and the models.
     """
 
     detect: bool | None = None
@@ -72,7 +74,7 @@ class CatalogueSettings(NamedTuple):
 
     @property
     def missing(self) -> list[str]:
-        """The names of those that the manifest does not say."""
+        """The names of settings that are not recorded."""
         return [name for name, value in self._asdict().items() if value is None]
 
     def to_dict(self) -> dict[str, Any]:
@@ -81,7 +83,7 @@ class CatalogueSettings(NamedTuple):
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> CatalogueSettings:
-        """Read them. Raises ``ValueError`` for what is not within the bounds of the settings."""
+        """Parse them. Raises ``ValueError`` for values out of bounds."""
         for wrong in _wrong_settings(document):
             raise ValueError(wrong)
         values = {name: document.get(name) for name in cls._fields}
@@ -89,7 +91,7 @@ class CatalogueSettings(NamedTuple):
 
     @classmethod
     def of_config(cls, config: Config, *, detect: bool) -> CatalogueSettings:
-        """Those of a build with some settings."""
+        """Return those of a build with some settings."""
         found = config.detector
         return cls(
             *(detect, found.conf, found.iou, found.max_garments, found.rectangular, config.images.scaled_decoding),
@@ -97,7 +99,7 @@ class CatalogueSettings(NamedTuple):
         )
 
     def update(self, config: Config) -> Config:
-        """Settings with these in place of the present ones."""
+        """Return settings with these values."""
         detector = {key: getattr(self, key) for key in ("conf", "iou", "max_garments", "rectangular")}
         build = {key: getattr(self, key) for key in ("detect", "whole_photo", "thumbnail")}
         return config.model_copy(
@@ -111,16 +113,16 @@ class CatalogueSettings(NamedTuple):
 
 
 class IndexEntry(NamedTuple):
-    """The index over image vectors, as it was made and measured; ``path`` None: they are searched exactly.
+    """The index over image vectors, as built and measured; ``path`` None: exact search.
 
-    ``covers`` are the segments and their counts, in the order that the index counts through. ``head``
-    is how many bytes at the file's beginning must not change, and their sha256. ``text`` says whether
-    queries of the text tower may use the index too (None for exact search), ``over`` what segments
-    there were. ``extra`` holds further figures, such as ``recall_at_99``.
+    ``covers`` are the segments and their counts in the order of the index. ``head`` is how many
+    bytes at the file's beginning must not change, and their sha256. ``text`` says whether queries
+    of the text encoder may use the index too (None for exact search), ``over`` which segments
+    existed. ``extra`` has further figures, such as ``recall_at_99``.
 
-    ``measured_on`` is how many vectors of each kind there were when the index was chosen and its
-    figures measured, and ``since`` how many came later, with the ``recall_at_10`` of those that the
-    index was asked for as they came. Both are empty where the figures are of all that is there.
+    ``measured_on`` is the number of vectors of each kind when the index was chosen and measured,
+    and ``since`` how many were added later, with the ``recall_at_10`` of those measured as they
+    came. Both are empty if the figures cover everything.
     """
 
     kind: str = "flat"
@@ -147,7 +149,7 @@ class IndexEntry(NamedTuple):
     extra: Mapping[str, Any] = {}
 
     def to_dict(self) -> dict[str, Any]:
-        """The document: what exact search has no use for is left out."""
+        """Return the document, without fields that exact search does not use."""
         document = {**self._asdict(), **self.extra}
         document |= {key: [list(pair) for pair in document[key]] for key in ("covers", "over")}
         del document["extra"]
@@ -163,7 +165,7 @@ class IndexEntry(NamedTuple):
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> IndexEntry:
-        """Read an entry. Raises ``ValueError`` for values of other kinds."""
+        """Parse an entry. Raises ``ValueError`` for invalid values."""
         for wrong in _wrong_index(document):
             raise ValueError(wrong)
         known = set(cls._fields) - {"extra"}
@@ -176,10 +178,10 @@ class IndexEntry(NamedTuple):
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a generation is made of, by what, and how: see :mod:`fashionrec.store`.
+    """The content and origin of a generation: see :mod:`fashionrec.store`.
 
-    ``generation``, ``parent`` (the generation that this one was made from, and that a rollback goes
-    to) and ``files`` are filled in by its commit.
+    ``generation``, ``parent`` (the generation this one is based on, and that a rollback goes to)
+    and ``files`` are filled in by its commit.
     """
 
     created: str = ""
@@ -210,7 +212,7 @@ class Manifest:
         return folders
 
     def to_dict(self) -> dict[str, Any]:
-        """The document, with its keys in the order of the file."""
+        """Return the document, with keys in the order of the file."""
         return {
             **vars(self),
             "bundles": {kind: entry._asdict() for kind, entry in self.bundles.items()},
@@ -222,7 +224,7 @@ class Manifest:
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any], generation: str) -> Manifest:
-        """Read the manifest of a generation. Raises ``ValueError`` for what no writer of ours would say."""
+        """Parse the manifest of a generation. Raises ``ValueError`` for invalid ones."""
         for wrong in _problems(document, generation):
             raise ValueError(wrong)
         index = document.get("index")
@@ -244,51 +246,51 @@ class Manifest:
 
 
 def _problems(manifest: Mapping[str, Any], name: str) -> Iterator[str]:
-    """What a manifest says that no writer of ours would say, before anything relies on it."""
+    """Yield what is invalid in a manifest before anything relies on it."""
     for key in ("files", "segments", "bundles", "counts", "settings"):
         if not isinstance(manifest.get(key), dict):
             yield f"has no {key}"
     files, parent, index = manifest["files"], manifest.get("parent"), manifest.get("index")
     for file, entry in files.items():
         if not (is_name(file) and isinstance(entry, dict) and _is_count(entry.get("size"))):
-            yield f"has no proper entry of the file {file[:100]!r}"
+            yield f"has an invalid entry of the file {file[:100]!r}"
         if not (isinstance(entry.get("sha256"), str) and _SHA256.fullmatch(entry["sha256"])):
             yield f"has no sha256 of {file}"
     needed = [f"generations/{name}/items.sqlite"]
     for segment, entry in manifest["segments"].items():
         if not (is_name(segment) and "/" not in segment and isinstance(entry, dict)):
-            yield f"has no proper entry of the segment {segment[:100]!r}"
+            yield f"has an invalid entry of the segment {segment[:100]!r}"
         if entry.get("kind") not in ("image", "caption") or not isinstance(entry.get("embedder"), str):
-            yield f"does not say what the segment {segment} holds"
+            yield f"does not give the kind of segment {segment}"
         if not (_is_count(entry.get("count")) and _is_count(entry.get("dim")) and 0 < entry["dim"] <= _MOST_DIM):
-            yield f"says of the segment {segment} that it holds {entry.get('count')!r} vectors of {entry.get('dim')!r}"
+            yield f"gives segment {segment} {entry.get('count')!r} vectors of {entry.get('dim')!r}"
         if not (entry.get("float16_recall_at_10") is None or _is_number(entry["float16_recall_at_10"])):
-            yield f"has no proper recall of the segment {segment}"
+            yield f"has an invalid recall of segment {segment}"
         needed.append(f"segments/{segment}/vectors.faiss")
     for kind, entry in manifest["bundles"].items():
         if kind not in ("detector", "embedder") or not isinstance(entry, dict):
-            yield f"has no proper entry of the bundle {kind[:100]!r}"
+            yield f"has an invalid entry of the bundle {kind[:100]!r}"
         if not all(isinstance(entry.get(key), str) for key in ("path", "name", "fingerprint")):
-            yield f"does not say where the {kind} is"
+            yield f"does not give the path of the {kind}"
         if not (is_name(entry["path"]) and entry["path"].startswith("bundles/")):
-            yield f"says that the {kind} is at {entry['path'][:100]!r}"
+            yield f"gives the {kind} the path {entry['path'][:100]!r}"
         needed.append(f"{entry['path']}/bundle.json")
     if not all(isinstance(key, str) and _is_count(count) for key, count in manifest["counts"].items()):
-        yield "has counts that are no counts"
+        yield "has invalid counts"
     if manifest["counts"] and not {"photos", "garments", "items", "products"} <= manifest["counts"].keys():
-        yield "does not count its photos, garments, items and products"
+        yield "lacks counts of photos, garments, items and products"
     if not (parent is None or (isinstance(parent, str) and _NAME.fullmatch(parent))):
         yield f"has the parent {parent!r}"
     if not (index is None or isinstance(index, dict)):
-        yield "has no proper entry of the index"
+        yield "has an invalid entry of the index"
     if index and index.get("path") is not None:
         where = index["path"]
         if not (isinstance(where, str) and is_name(where) and where.startswith("indexes/")):
-            yield f"says that the index is at {where!r:.100}"
+            yield f"gives the index the path {where!r:.100}"
         needed.append(f"{where}/index.faiss")
     for key in ("created", "made_by", "photos_from"):
         if not isinstance(manifest.get(key, ""), str):
-            yield f"has a {key} that is no text"
+            yield f"has a {key} that is not text"
     for file in needed:
         if file not in files:
             yield f"does not list {file}"
@@ -310,7 +312,7 @@ def _wrong_settings(settings: Mapping[str, Any]) -> Iterator[str]:
         if "crop" in settings:
             CropConfig.model_validate(settings["crop"])
     except ValueError as error:
-        yield f"has no proper setting crop: {error}"
+        yield f"has an invalid setting crop: {error}"
 
 
 def _wrong_index(index: Mapping[str, Any]) -> Iterator[str]:

@@ -1,7 +1,7 @@
-"""What an evaluation found out about a catalogue, kept beside it: what a cosine is worth, and the best weight of captions.
+"""Evaluation results stored in a catalogue: match curves, and the best caption weight.
 
-It holds for the generation and the encoder that it was measured on, and is not taken for another. A file that is missing or
-broken is no error: what was not measured is not told.
+They are only valid for the generation and encoder they were measured on. A missing or broken file
+is not an error; nothing is known then.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ from fashionrec.common.files import dump_json
 from fashionrec.store.generations import folder_of
 
 FILE = "measured.json"
-#: The kinds of question whose matches can be calibrated.
+#: Kinds of query whose matches can be calibrated.
 KINDS = ("photo", "text")
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A probability that never falls with the cosine: straight between the knots, level beyond them."""
+    """A probability that increases with the cosine: linear between the knots, constant
+    beyond them.
+    """
 
     cosines: tuple[float, ...]
     probabilities: tuple[float, ...]
@@ -33,7 +35,7 @@ class Curve:
         rises = all(a < b for a, b in pairwise(self.cosines))
         holds = all(a <= b for a, b in pairwise((0.0, *self.probabilities, 1.0)))
         if not (rises and holds and len(self.cosines) == len(self.probabilities) > 0):
-            raise ValueError("no curve that never falls")
+            raise ValueError("not a monotonic curve")
 
     def __call__(self, cosine: float) -> float:
         at = bisect_right(self.cosines, cosine)
@@ -46,12 +48,12 @@ class Curve:
         return below + (above - below) * (cosine - left) / (right - left)
 
     def match(self, cosine: float) -> int:
-        """The same as 0..100."""
+        """Return the probability as 0..100."""
         return round(100 * self(cosine))
 
 
 class Measured(NamedTuple):
-    """What is known of one generation; ``curves`` by kind of question."""
+    """The results for one generation; ``curves`` by kind of query."""
 
     curves: Mapping[str, Curve]
     caption_weight: float | None = None
@@ -62,7 +64,7 @@ class Measured(NamedTuple):
 
 
 def read_measured(root: Path, generation: str, embedder: str) -> Measured:
-    """What holds for a generation and an encoder (its fingerprint)."""
+    """Return the results that are valid for a generation and an encoder (its fingerprint)."""
     entries = _entries(root)
     curves: dict[str, Curve] = {}
     for kind in KINDS:
@@ -80,7 +82,9 @@ def read_measured(root: Path, generation: str, embedder: str) -> Measured:
 
 
 def write_measured(root: Path, name: str, generation: str, embedder: str, entry: Mapping[str, Any]) -> None:
-    """Keep one finding (``match_photo``, ``match_text``, ``caption_weight``), in the place of an earlier one of its name."""
+    """Store one result (``match_photo``, ``match_text``, ``caption_weight``), replacing an earlier
+    one.
+    """
     entries = {**_entries(root), name: {**entry, "generation": generation, "embedder": embedder}}
     folder_of(root).write(FILE, dump_json(entries))
 

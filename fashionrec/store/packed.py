@@ -1,6 +1,7 @@
-"""Arrays in an items file: written in pieces, and checked before anybody uses them.
+"""Arrays in an items file: written in pieces, and validated before use.
 
-``owner`` says what an array is of: ``items``, ``words``, or ``column:`` and its name. ``size`` is that of the content inflated.
+``owner`` says what an array belongs to: ``items``, ``words``, or ``column:`` and its name. ``size``
+is that of the decompressed content.
 """
 
 from __future__ import annotations
@@ -14,20 +15,22 @@ import numpy as np
 
 from fashionrec.store.rows import DamagedRow, typed
 
-#: Values in a piece. Some of those in it are read with all of it, so postings lie in small ones.
+#: Values per piece. A piece is read as a whole, so postings use small ones.
 _PIECE = 1 << 20
 POSTINGS_PIECE = 1 << 14
 _DTYPES = {name: np.dtype(f"<{name}") for name in ("u1", "u2", "u4", "i8", "f8")}
-#: A piece is compressed where that pays, and no more than so: a small file cannot fill the memory.
+#: Compression is used if it saves space, and only up to this ratio: a small file cannot fill the
+#: memory.
 _MOST_INFLATED = 20
 _COMPRESSED_FROM = 1 << 12
 
-#: Runs a statement; rows are read as they are needed, so that endless ones of a forged file fill no memory.
+#: Runs a statement; rows are read lazily, so that endless ones of a forged file do not fill the
+#: memory.
 Ask = Callable[[str, Sequence[Any]], Iterable[Any]]
 
 
 def narrow(values: np.ndarray | Sequence[int]) -> np.ndarray:
-    """Whole numbers in the smallest unsigned type that holds them; int64 where none does."""
+    """Return integers in the smallest unsigned type that fits; int64 if none does."""
     array = np.asarray(values, np.int64)
     if not len(array) or array.min() < 0:
         return array
@@ -41,7 +44,7 @@ def narrow(values: np.ndarray | Sequence[int]) -> np.ndarray:
 def write_array(
     db: sqlite3.Connection, owner: str, part: int, kind: str, array: np.ndarray, *, piece: int = _PIECE
 ) -> None:
-    """Write an array of one part; an empty one is not written, and read as one."""
+    """Write an array of one part; an empty one is not written."""
     dtype = array.dtype.str[1:]
     for n, start in enumerate(range(0, len(array), piece)):
         content = array[start : start + piece].astype(_DTYPES[dtype], copy=False).tobytes()
@@ -54,7 +57,9 @@ def write_array(
 
 
 def read_arrays(ask: Ask, owner: str, part: int, kinds: Sequence[str]) -> dict[str, np.ndarray]:
-    """Some arrays of one part, one-dimensional; one that is not there is empty. Raises :class:`DamagedRow`."""
+    """Read one-dimensional arrays of one part; missing ones are empty. Raises
+    :class:`DamagedRow`.
+    """
     holes = ", ".join("?" * len(kinds))
     sql = (
         f"SELECT kind, piece, dtype, size, content FROM arrays WHERE owner = ? AND part = ? AND kind IN ({holes})"
@@ -70,7 +75,9 @@ def read_arrays(ask: Ask, owner: str, part: int, kinds: Sequence[str]) -> dict[s
 
 
 def read_slice(ask: Ask, owner: str, part: int, kind: str, start: int, stop: int, piece: int) -> np.ndarray:
-    """The values ``start`` to ``stop`` of an array that was written in pieces of ``piece``. Raises :class:`DamagedRow`."""
+    """Return the values ``start`` to ``stop`` of an array written in pieces of ``piece``. Raises
+    :class:`DamagedRow`.
+    """
     if start == stop:
         return np.zeros(0, np.uint32)
     first, last = start // piece, (stop - 1) // piece
@@ -91,23 +98,23 @@ def read_slice(ask: Ask, owner: str, part: int, kind: str, start: int, stop: int
 
 def _joined(pieces: list[np.ndarray]) -> np.ndarray:
     if len({one.dtype for one in pieces}) > 1:
-        raise DamagedRow("an array is of several types")
+        raise DamagedRow("an array has several types")
     return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
 def _array(dtype: str, size: int, content: bytes) -> np.ndarray:
     if dtype not in _DTYPES:
-        raise DamagedRow(f"an array of {dtype[:20]!r}")
+        raise DamagedRow(f"an array of unknown type {dtype[:20]!r}")
     if size != len(content):
         if not 0 < size <= _MOST_INFLATED * (len(content) + 1):
-            raise DamagedRow("an array of another size than it says")
+            raise DamagedRow("an array has the wrong size")
         inflater = zlib.decompressobj()
         try:
             content = inflater.decompress(content, size)
         except zlib.error as error:
-            raise DamagedRow(f"an array that cannot be inflated: {error}") from None
+            raise DamagedRow(f"an array cannot be decompressed: {error}") from None
         if len(content) != size or inflater.unconsumed_tail or not inflater.eof:
-            raise DamagedRow("an array of another size than it says")
+            raise DamagedRow("an array has the wrong size")
     if size % _DTYPES[dtype].itemsize:
         raise DamagedRow("an array ends within a value")
     return np.frombuffer(content, _DTYPES[dtype])

@@ -1,8 +1,9 @@
-"""The items of a file in parts: where their vectors are, their columns and their words, as arrays.
+"""The items of a file in parts, as arrays: the places of their vectors, their columns and their
+words.
 
-A base has a part for every 16,384 numbers of items (65,536 before that was noted in the file). Changes have a part for what each
-generation changed, and the latest part that has an item tells of it. So a change costs in proportion to itself, and a filter or a
-text reads only the arrays that it names.
+A base has a part for every 16,384 item numbers (65,536 before that was recorded in the file). A
+delta has a part per generation, and the latest part with an item describes it. So a change costs in
+proportion to itself, and filters and texts read only the arrays they need.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ from fashionrec.store.packed import POSTINGS_PIECE, Ask, narrow, read_arrays, wr
 from fashionrec.store.rows import DamagedRow, Kinds, parse_table, typed
 from fashionrec.store.text_index import Matches, Phrase, WordPart, bm25, index_words
 
-#: Items in a part, by their numbers.
+#: Items per part, by number.
 PART_ITEMS = 1 << 14
-#: Columns that every item has, whatever its product's data says. A column of the product's own name comes first.
+#: Columns that every item has, whatever its product data. A product column of the same name takes
+#: precedence.
 OWN = ("product_id", "item_id", "image", "class_name", "confidence")
 _OWNER, _COLUMN = "items", "column:"
-_MOST_PARTS = 32  # of changes
+_MOST_PARTS = 32  # in a delta
 _ROWS = """
 SELECT i.item_no, i.product_id, i.item_id, e.image, g.class_name, g.confidence, e.metadata, c.attributes, g.segment, g.row,
   i.words
@@ -40,7 +42,9 @@ _KINDS: Kinds = (int, str, str, str, str | None, float | None, str, str | None, 
 
 
 class Places(NamedTuple):
-    """Where the image vectors of items are: their ``numbers``, the base's first, which of ``segments``, which row there."""
+    """Places of items' image vectors: ``numbers``, the base's first, index into ``segments``, and
+    row.
+    """
 
     numbers: np.ndarray
     segments: list[str]
@@ -49,12 +53,14 @@ class Places(NamedTuple):
 
 
 def write_part(db: sqlite3.Connection, part: int, size: int) -> None:
-    """Write the arrays of the items ``part * size + 1`` to ``(part + 1) * size`` in place of those that are there."""
+    """Write the arrays of items ``part * size + 1`` to ``(part + 1) * size``, replacing existing
+    ones.
+    """
     _write(db, part, db.execute(_ROWS.format("BETWEEN ? AND ?"), (part * size + 1, (part + 1) * size)))
 
 
 def write_places(db: sqlite3.Connection, part: int, size: int) -> None:
-    """Write anew where the vectors of the items of a part are; what else it tells of them stays."""
+    """Rewrite the places of vectors in a part; its other arrays stay."""
     sql = (
         "SELECT g.segment, g.row FROM items i CROSS JOIN garments g USING (garment_no) WHERE i.item_no BETWEEN ? AND ?"
     )
@@ -75,10 +81,10 @@ def _write_places(db: sqlite3.Connection, part: int, places: Iterable[tuple[str,
 
 
 def write_changed(db: sqlite3.Connection, changed: set[int], few: int) -> None:
-    """Write the arrays of the items of some numbers as the last part of a file of changes.
+    """Write the arrays of some item numbers as the last part of a delta.
 
-    It takes in the last one before where that has no more than ``few`` items, and all where there are too many. Parts that tell
-    of no item any more go.
+    The previous last part is merged into it if it has at most ``few`` items, and all parts if there
+    are too many. Parts that describe no items any more are removed.
     """
     ask: Ask = db.execute
     known = {part: _numbers(ask, part) for part in _parts_in(ask)}
@@ -94,7 +100,7 @@ def write_changed(db: sqlite3.Connection, changed: set[int], few: int) -> None:
 
 
 def _write(db: sqlite3.Connection, part: int, items: Iterable[tuple[Any, ...]]) -> None:
-    """Write a part that has some rows of :data:`_ROWS`."""
+    """Write a part from rows of :data:`_ROWS`."""
     db.execute("DELETE FROM arrays WHERE part = ?", (part,))
     numbers: list[int] = []
     places: list[tuple[str, int]] = []
@@ -119,20 +125,22 @@ def _write(db: sqlite3.Connection, part: int, items: Iterable[tuple[Any, ...]]) 
 
 
 def _values(own: list[Any], metadata: str, attributes: str | None) -> dict[str, Any]:
-    """The columns of an item: of its product's data, else its caption's attributes, else its own."""
+    """Return the columns of an item: product data, otherwise caption attributes,
+    otherwise its own.
+    """
     values = {name: value for name, value in zip(OWN, own, strict=True) if value is not None}
     if attributes is not None:
         values |= _plain(attributes)
     return values | _plain(metadata)
 
 
-@lru_cache(maxsize=64)  # the items of one photo, or of one product, follow each other
+@lru_cache(maxsize=64)  # the items of one photo or product are adjacent
 def _plain(table: str) -> dict[str, Any]:
     return {name: one for name, value in parse_table(table).items() if (one := plain(value)) is not None}
 
 
 class _Part(NamedTuple):
-    """A part of one layer: the numbers of its items, and which of them the layer over it does not leave out."""
+    """A part of one layer: its item numbers, and which of them the next layer does not override."""
 
     ask: Ask
     part: int
@@ -141,7 +149,7 @@ class _Part(NamedTuple):
 
 
 class Parts:
-    """Reads the parts of a base and of the changes over it. ``ask`` runs a statement on one of these ``layers``.
+    """Reads the parts of a base and its delta. ``ask`` runs a statement on one of these ``layers``.
 
     Raises :class:`DamagedRow`.
     """
@@ -152,7 +160,7 @@ class Parts:
         self._words: list[tuple[np.ndarray, WordPart]] | None = None
 
     def places(self) -> Places:
-        """Where the vectors of all items are."""
+        """Return the places of all items' vectors."""
         parts = [_places(one) for one in self._parts()]
         segments = {name: n for n, name in enumerate(dict.fromkeys(name for one in parts for name in one.segments))}
         codes = [np.array([segments[name] for name in one.segments], np.int64)[one.codes] for one in parts]
@@ -160,7 +168,9 @@ class Parts:
         return Places(numbers, list(segments), _joined(codes), _joined([one.rows for one in parts]))
 
     def column(self, name: str) -> Iterator[tuple[int, ColumnPart]]:
-        """Each part of a column, and how many items there are before it; parts without any value are left out."""
+        """Yield each part of a column, and the number of items before it; parts without values are
+        skipped.
+        """
         start = 0
         for one in self._parts():
             arrays = read_arrays(one.ask, _COLUMN + name, one.part, columns.KINDS)
@@ -170,14 +180,14 @@ class Parts:
             start += int(one.live.sum())
 
     def has_column(self, name: str) -> bool:
-        """Whether an item has a value of a column."""
+        """Return whether any item has a value in a column."""
         sql = "SELECT 1 FROM arrays WHERE owner = ? LIMIT 1"
-        if len(self._layers) > 1:  # all that have it may have gone
+        if len(self._layers) > 1:  # all items that have it may have been removed
             return any(part.codes.any() for _, part in self.column(name))
         return any(self._layers[0](sql, (_COLUMN + name,)))
 
     def column_names(self) -> list[str]:
-        """The names of all columns, the most frequent first."""
+        """Return the names of all columns, most frequent first."""
         held: dict[str, int] = {}
         for ask in self._layers:
             owners = ask("SELECT DISTINCT owner, part FROM arrays WHERE kind = 'shape'", ())
@@ -189,13 +199,13 @@ class Parts:
         return sorted(held, key=lambda name: (-held[name], name))
 
     def matches(self, phrases: list[Phrase]) -> Matches:
-        """The items that hold one of some phrases, and how well."""
+        """Return the items that contain one of some phrases, with their relevance."""
         found = bm25(self._word_parts(), phrases)
         order = np.argsort(found.numbers)
         return Matches(found.numbers[order], found.scores[order])
 
     def terms_with(self, pieces: list[str], limit: int) -> list[str]:
-        """Terms that hold one of some pieces, those of the most items first."""
+        """Return terms that contain one of some pieces, those of the most items first."""
         held: dict[str, int] = {}
         for _, part in self._word_parts():
             for term, count in part.terms_with(pieces):
@@ -223,7 +233,7 @@ class Parts:
                 found += [_Part(ask, part, held, live[part]) for part, held in numbers.items()]
             told = np.sort(_joined([one.numbers[one.live] for one in found]))
             if (np.diff(told) < 1).any() or any((np.diff(one.numbers) < 1).any() for one in found):
-                raise DamagedRow("the items of the parts are not in order")
+                raise DamagedRow("the items of the parts are out of order")
             self._known = found
         return self._known
 
@@ -232,10 +242,10 @@ def _places(one: _Part) -> Places:
     arrays = read_arrays(one.ask, _OWNER, one.part, ("segments", "codes", "rows"))
     segments = parse_json(arrays["segments"].tobytes() or b"[]")
     if not isinstance(segments, list) or not all(isinstance(name, str) for name in segments):
-        raise DamagedRow("the segments of a part are no texts")
+        raise DamagedRow("the segments of a part are not texts")
     codes, rows = arrays["codes"], arrays["rows"]
     if not len(one.numbers) == len(codes) == len(rows) or codes.dtype.kind not in "ui" or rows.dtype.kind not in "ui":
-        raise DamagedRow("the arrays of a part are of several lengths")
+        raise DamagedRow("the arrays of a part have different lengths")
     check_below(codes, len(segments))
     return Places(one.numbers[one.live], segments, codes[one.live], rows[one.live].astype(np.int64))
 
@@ -250,26 +260,26 @@ def _item_numbers(ask: Ask) -> np.ndarray:
 
 
 def _live(items: np.ndarray, parts: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
-    """Which numbers of each part of changes tell of an item that is there: those that no later part has."""
+    """Return which numbers of each part of a delta are valid: those that no later part has."""
     live: dict[int, np.ndarray] = {}
     left = items
     for part in sorted(parts, reverse=True):
         live[part] = np.isin(parts[part], left)
         left = np.setdiff1d(left, parts[part])
     if len(left):
-        raise DamagedRow("the parts do not tell of all items")
+        raise DamagedRow("the parts do not describe all items")
     return live
 
 
 def _numbers(ask: Ask, part: int) -> np.ndarray:
     numbers = read_arrays(ask, _OWNER, part, ("numbers",))["numbers"]
     if numbers.dtype.kind not in "ui":
-        raise DamagedRow("the numbers of items are none")
+        raise DamagedRow("item numbers are invalid")
     return numbers.astype(np.int64)
 
 
 def parts_of(db: sqlite3.Connection, size: int) -> list[int]:
-    """The parts that a file's items make."""
+    """Return the parts of a file's items."""
     return [int(part) for (part,) in db.execute("SELECT DISTINCT (item_no - 1) / ? FROM items", (size,))]
 
 

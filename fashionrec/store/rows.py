@@ -1,4 +1,6 @@
-"""What the rows of an items file hold: SQLite lets any column hold anything, and the file may be somebody else's."""
+"""Validate rows of an items file: SQLite lets any column hold anything, and the file may be
+untrusted.
+"""
 
 from __future__ import annotations
 
@@ -12,25 +14,25 @@ from fashionrec.common.documents import parse_json
 from fashionrec.errors import CatalogueError
 from fashionrec.types import Box
 
-AGAIN = "go back (`fashionrec catalogue rollback`), copy the catalogue again, or build it anew in another folder"
-#: No box reaches so far, in pixels.
+AGAIN = "go back (`fashionrec catalogue rollback`), get another copy, or build it again in another folder"
+#: Maximum coordinate of a box, in pixels.
 _FAR = 1e9
 
 
 class DamagedRow(ValueError):
-    """A row with a value that no writer of ours puts there."""
+    """A row with an invalid value."""
 
 
 def parse_table(text: str) -> dict[str, Any]:
-    """A JSON object. Raises :class:`DamagedRow` for any other value."""
+    """Parse a JSON object. Raises :class:`DamagedRow` for any other value."""
     document: Any = parse_json(text)
     if not isinstance(document, dict):
-        raise DamagedRow("a row's data is not a table")
+        raise DamagedRow("a row's data is not a JSON object")
     return document
 
 
 def parse_texts(text: str) -> dict[str, str]:
-    """A JSON object of texts. Raises :class:`DamagedRow`."""
+    """Parse a JSON object of texts. Raises :class:`DamagedRow`."""
     document = parse_table(text)
     if not all(isinstance(value, str) for value in document.values()):
         raise DamagedRow("a caption's attributes are not texts")
@@ -39,7 +41,7 @@ def parse_texts(text: str) -> dict[str, str]:
 
 Kinds = tuple["type | UnionType", ...]
 _TEXT, _NUMBER = str | None, float | None
-#: What the columns of some queries hold, as their writer puts it there. (SQLite lets any column hold anything.)
+#: Types of the columns of some queries, as their writer stores them.
 PHOTO: Kinds = (str, int, int, str)
 ENTRY: Kinds = (int, str, str, str, str, str)
 GARMENT: Kinds = (int, _TEXT, _NUMBER, float, float, float, float, int, str, int, int, int)
@@ -54,7 +56,9 @@ KEY: Kinds = (int, str, _TEXT, int, str, int, _TEXT, int | None)
 
 
 class ItemKey(NamedTuple):
-    """What an item is ranked by. ``image_at`` and ``caption_at`` are segment and row of its vectors."""
+    """The ranking key of an item. ``image_at`` and ``caption_at`` are segment and row of its
+    vectors.
+    """
 
     item_no: int
     product_id: str
@@ -65,9 +69,10 @@ class ItemKey(NamedTuple):
 
 
 class GarmentKey(NamedTuple):
-    """A garment that is, or is worn with, a product: the first item that it is, where it is seen, and who made its caption.
+    """A garment that is, or is worn with, a product: its first item, where it is, and its
+    captioner.
 
-    ``alone``: its photo shows no other one of its class.
+    ``alone``: its photo has no other garment of its class.
     """
 
     item_no: int
@@ -80,7 +85,9 @@ class GarmentKey(NamedTuple):
 
 
 def typed(rows: Iterable[tuple[Any, ...]], kinds: Kinds) -> Iterator[tuple[Any, ...]]:
-    """Rows whose values are of some kinds, numbers finite. Raises :class:`DamagedRow` for the first that is not."""
+    """Yield rows after checking types, and that numbers are finite. Raises :class:`DamagedRow` for
+    the first invalid one.
+    """
     known: set[tuple[type, ...]] = set()
     numbers = [n for n, kind in enumerate(kinds) if kind in (float, _NUMBER)]
     for row in rows:
@@ -97,7 +104,7 @@ def typed(rows: Iterable[tuple[Any, ...]], kinds: Kinds) -> Iterator[tuple[Any, 
 
 
 class translated:
-    """What SQLite, or a value in the file that is none, raises: as :class:`CatalogueError`."""
+    """Report errors of SQLite and invalid values in the file as :class:`CatalogueError`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -106,5 +113,5 @@ class translated:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, (sqlite3.Error, ValueError, TypeError)):  # the file, or a text or JSON in it
+        if isinstance(error, (sqlite3.Error, ValueError, TypeError)):  # the file, or text or JSON in it
             raise CatalogueError(f"catalogue is damaged: {self._path}: {error}", hint=AGAIN) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 APPLICATION_ID = 0x46524543  # "FREC"
 SCHEMA_VERSION = 3
-#: Without parts: columns are read from the rows, words from an index of FTS5.
+#: Without parts: columns are read from rows, words from an FTS5 index.
 OLD_VERSION = 2
 
 SCHEMA = """
@@ -48,9 +48,9 @@ CREATE TABLE gone_garments (key INTEGER PRIMARY KEY);
 CREATE TABLE gone_entries (key INTEGER PRIMARY KEY);
 CREATE TABLE gone_items (key INTEGER PRIMARY KEY);
 """
-#: Tables whose rows of the base a file over it takes out, by their keys in ``gone_``, and puts in again where they stay.
+#: Tables with rows of the base that a delta removes (listed by key in ``gone_``) and replaces.
 LAYERED = {"photos": "sha256", "garments": "garment_no", "entries": "entry_no", "items": "item_no"}
-#: What a file of either version may hold.
+#: Tables allowed in a file of either version.
 READABLE = f"""{SCHEMA}
 CREATE VIRTUAL TABLE item_text USING fts5 (words, content='items', content_rowid='item_no', tokenize='unicode61');
 """

@@ -1,8 +1,8 @@
-"""Which photo files were hashed before, so that a nightly build reads only those that changed.
+"""Remember the hashes of photo files, so that a nightly build only reads changed ones.
 
-A file is taken for unchanged where its size and time of change are as they were, and that time lay well before the hashing:
-a file that is written to in the same moment as it is read would else never be seen again (git calls such entries racy).
-The file is a help, not a part of the catalogue: without it everything is hashed again.
+A file counts as unchanged if its size and modification time are the same, and that time was well
+before the hashing: a file written while it was read would otherwise never be read again (git calls
+such entries racy). The file is only a cache: without it everything is hashed again.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from pathlib import Path
 from fashionrec.common.batches import batched
 from fashionrec.common.sqlite import open_foreign
 
-#: A time of change younger than this when the file was hashed proves nothing: seconds.
+#: Seconds before hashing within which a modification time proves nothing.
 RACY = 2.0
-#: Seconds between two commits: the keys are random, so that each commit rewrites nearly every page.
+#: Seconds between two commits: keys are random, so each commit rewrites nearly every page.
 _COMMIT_EVERY = 10.0
-_AT_ONCE = 512  # files looked up in one statement
+_AT_ONCE = 512  # files per lookup
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (
@@ -31,19 +31,21 @@ CREATE TABLE IF NOT EXISTS files (
 
 
 class SeenFiles:
-    """Digests by path, size and time of change. Paths are kept as hashes: the catalogue may be given to others."""
+    """Digests by path, size and modification time. Paths are stored as hashes, because catalogues
+    are shared.
+    """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._due = time.monotonic() + _COMMIT_EVERY
         try:
             self._db = _open(path)
-        except sqlite3.Error:  # damaged: it holds nothing that cannot be made again
+        except sqlite3.Error:  # damaged: it contains nothing that cannot be made again
             path.unlink(missing_ok=True)
             self._db = _open(path)
 
     def digests(self, files: Iterable[str]) -> dict[str, str]:
-        """The sha256 of those files that are as they were when they were hashed."""
+        """Return the sha256 of files that are unchanged since they were hashed."""
         found = {}
         for part in batched(files, _AT_ONCE):
             here = os.getcwd()  # noqa: PTH109 - pathlib takes several times as long
@@ -58,7 +60,9 @@ class SeenFiles:
         return found
 
     def put(self, digests: dict[str, tuple[int, int, int, str]]) -> None:
-        """Record size, time of change, time of hashing (both in nanoseconds) and sha256 of files."""
+        """Record size, modification time, time of hashing (both in nanoseconds) and sha256 of
+        files.
+        """
         here = os.getcwd()  # noqa: PTH109 - as above
         self._db.executemany(
             "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)",
@@ -69,11 +73,11 @@ class SeenFiles:
             self._due = time.monotonic() + _COMMIT_EVERY
 
     def holds_more_than(self, count: float) -> bool:
-        """Whether more files than that are recorded."""
+        """Return whether more than ``count`` files are recorded."""
         return bool(self._db.execute("SELECT count(*) > ? FROM files", (count,)).fetchone()[0])
 
     def keep_only(self, files: Iterable[str]) -> None:
-        """Forget all other files, and give their room back."""
+        """Delete all other files, and free their space."""
         here = os.getcwd()  # noqa: PTH109 - as above
         self._db.execute("CREATE TEMP TABLE kept (path BLOB PRIMARY KEY) WITHOUT ROWID")
         with self._db:
@@ -88,7 +92,9 @@ class SeenFiles:
 
 
 def file_state(path: str) -> tuple[int, int, int] | None:
-    """Size, time of change and the time now, in nanoseconds, of a file before it is hashed; None where there is none."""
+    """Return size, modification time and the present time, in nanoseconds, of a file before
+    hashing; None if it is missing.
+    """
     state = _state(path)
     return None if state is None else (*state, time.time_ns())
 
@@ -107,7 +113,7 @@ def _open(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA synchronous = OFF")
         db.execute("PRAGMA cache_size = -65536")
         db.executescript(_SCHEMA)
-        db.execute("DELETE FROM files WHERE 0")  # a header may say that nobody can write the file
+        db.execute("DELETE FROM files WHERE 0")  # its header may mark the file as read-only
         db.rollback()
     except sqlite3.Error:
         db.close()

@@ -1,8 +1,9 @@
-"""Segment files: raw vectors, written in a stream, opened without being read.
+"""Segment files: full vectors, written as a stream and opened by memory mapping.
 
-A segment is a file as FAISS writes an ``IndexFlatIP`` (float32) or an ``IndexScalarQuantizer`` of half floats (float16): the
-raw vectors behind a short header, so that the one copy is searchable and other indexes can be built from it without
-embedding again. Vectors are of unit length, so inner product is cosine.
+A segment is a file of FAISS, an ``IndexFlatIP`` (float32) or an ``IndexScalarQuantizer`` of half
+floats (float16): the vectors after a short header, so that the one copy is searchable and other
+indexes can be built from it without embedding again. Vectors have unit length, so inner product is
+cosine.
 """
 
 from __future__ import annotations
@@ -18,32 +19,35 @@ from fashionrec.errors import CatalogueError
 from fashionrec.store.rows import AGAIN
 
 VECTORS = "vectors.faiss"
-#: Kind, dim, count, two numbers that FAISS leaves unused, trained, metric (0 = inner product).
+#: Kind, dim, count, two numbers unused by FAISS, trained, metric (0 = inner product).
 _HEAD = struct.Struct("<4siqqq?i")
-#: The quantizer of half floats: its type, two settings that it does not use, dim, bytes of a vector, length of its table.
+#: The quantizer of half floats: its type, two unused settings, dim, bytes per vector, length of its
+#: table.
 _HALF = struct.Struct("<iifQQQ")
 _UNUSED, _HALF_FLOATS = 1 << 20, 4
 _TYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
-_BLOCK = 1 << 14  # rows converted at once
-_SAMPLE = 1 << 12  # rows that the recall of half floats is measured on
+_BLOCK = 1 << 14  # rows converted at a time
+_SAMPLE = 1 << 12  # rows for measuring the recall of half floats
 
 
 class Written(NamedTuple):
-    """What :func:`write_vectors` wrote. ``float16_recall_at_10`` is that of half floats against float32 (None for those)."""
+    """The result of :func:`write_vectors`. ``float16_recall_at_10`` compares half floats with
+    float32 (None for float32).
+    """
 
     rows: int
     float16_recall_at_10: float | None
 
 
 def load_faiss() -> Any:
-    """FAISS, loaded when it is first needed. (The types that it comes with do not know all of it.)"""
+    """Return FAISS, imported on first use. (Its type stubs are incomplete.)"""
     import faiss
 
     return faiss
 
 
 def header(count: int, dim: int, dtype: str) -> bytes:
-    """The bytes before the vectors of a segment file."""
+    """Return the header of a segment file."""
     kind = b"IxFI" if dtype == "float32" else b"IxSQ"
     head = _HEAD.pack(kind, dim, count, _UNUSED, _UNUSED, True, 0)
     if dtype == "float32":
@@ -56,14 +60,15 @@ def write_vectors(
 ) -> Written:
     """Write unit vectors as a segment file.
 
-    ``vectors`` is one float array [n, d], or any number of them one after another, of which one is in memory at a time
-    (``dim`` is then needed). ``dtype`` is ``float32`` or ``float16``; the recall of half floats is measured among the first
-    4,096. What cannot be written whole is removed, and raises ``OSError`` (a full disk).
+    ``vectors`` is one float array [n, d], or an iterable of them, of which one is in memory at a
+    time (``dim`` is then needed). ``dtype`` is ``float32`` or ``float16``; the recall of half
+    floats is measured among the first 4,096. An incomplete file is removed, and raises ``OSError``
+    (a full disk).
     """
     chunks: Iterable[np.ndarray] = [vectors] if isinstance(vectors, np.ndarray) else vectors
     if dim is None:
         if not isinstance(vectors, np.ndarray):
-            raise TypeError("chunks of vectors need dim")
+            raise TypeError("blocks of vectors need dim")
         dim = int(vectors.shape[1])
     count = 0
     sample: list[np.ndarray] = []
@@ -87,7 +92,7 @@ def write_vectors(
 
 
 def _half_recall(rows: np.ndarray, questions: int = 256, k: int = 10) -> float:
-    """Of the ``k`` nearest among float32 rows, the share that is also nearest when the rows are half floats."""
+    """Return the share of the ``k`` nearest among float32 rows that is preserved by half floats."""
     half = rows.astype(np.float16).astype(np.float32)
     asked = np.linspace(0, len(rows) - 1, min(questions, len(rows))).astype(int)
     k = min(k, len(rows) - 1)
@@ -102,10 +107,12 @@ def _half_recall(rows: np.ndarray, questions: int = 256, k: int = 10) -> float:
 
 
 def open_vectors(path: Path, *, count: int, dim: int) -> Any:
-    """Map a segment file. Raises :class:`CatalogueError` if it is damaged or does not hold ``count`` x ``dim``.
+    """Map a segment file. Raises :class:`CatalogueError` if it is damaged or does not contain
+    ``count`` x ``dim``.
 
-    Its header must be, byte for byte, what such a file begins with, and its size what the header says: so that no byte can
-    change what FAISS does with the file. Changed vectors are found by their checksum only (``catalogue verify``).
+    Its header must match byte by byte, and its size must match the header, so that no byte can
+    change what FAISS does with the file. Changed vectors are only found by checksum (``catalogue
+    verify``).
     """
     faiss = load_faiss()
     try:
@@ -116,7 +123,7 @@ def open_vectors(path: Path, *, count: int, dim: int) -> Any:
         raise CatalogueError(f"catalogue is damaged: {path}: {error.strerror}", hint=AGAIN) from None
     dtype = next((name for name in _TYPES if start.startswith(header(0, dim, name)[:4])), None)
     if dtype is None:
-        raise CatalogueError(f"catalogue is damaged: {path} is not a file of vectors", hint=AGAIN)
+        raise CatalogueError(f"catalogue is damaged: {path} is not a vector file", hint=AGAIN)
     expected = header(count, dim, dtype)
     if not start.startswith(expected):
         found = _HEAD.unpack(start[: _HEAD.size]) if len(start) >= _HEAD.size else (b"", 0, 0)
@@ -130,19 +137,20 @@ def open_vectors(path: Path, *, count: int, dim: int) -> Any:
         raise CatalogueError(f"catalogue is damaged: {path} has {size} bytes, not {whole}", hint=AGAIN)
     index = read_mapped(path, size)
     if not isinstance(index, (faiss.IndexFlat, faiss.IndexScalarQuantizer)) or (index.ntotal, index.d) != (count, dim):
-        raise CatalogueError(f"catalogue is damaged: {path} is not a file of vectors", hint=AGAIN)
+        raise CatalogueError(f"catalogue is damaged: {path} is not a vector file", hint=AGAIN)
     return index
 
 
 def dtype_of(opened: Any) -> str:
-    """``float32`` or ``float16``: how an opened segment file has its vectors."""
+    """Return ``float32`` or ``float16``: the type of an open segment file."""
     return "float32" if isinstance(opened, load_faiss().IndexFlat) else "float16"
 
 
 def read_mapped(path: Path, size: int) -> Any:
-    """Map an index file of FAISS. Raises :class:`CatalogueError` where FAISS cannot make sense of it.
+    """Map an index file of FAISS. Raises :class:`CatalogueError` if FAISS cannot read it.
 
-    FAISS reads sizes before what they measure: no vector and no loop in it may be longer than the file itself.
+    FAISS reads sizes before the data they describe: no vector and no loop in it may be longer than
+    the file itself.
     """
     faiss = load_faiss()
     faiss.set_deserialization_vector_byte_limit(max(size, 1 << 20))

@@ -1,8 +1,9 @@
-"""Full-text search over parts of the items: an inverted index with positions, and BM25 over all parts.
+"""Full-text search over parts of the items: an inverted index with positions, and BM25 over all
+parts.
 
-The words of a part's items stand one after another, with one place left free between two items, so that a phrase is a run of
-places and never crosses from one item to the next. Robertson and Zaragoza, "The Probabilistic Relevance Framework", 2009, with
-the constants of SQLite's FTS5.
+The words of a part's items are concatenated with one free position between two items, so that
+phrases are runs of positions and never cross items. Robertson and Zaragoza, "The Probabilistic
+Relevance Framework", 2009, with the constants of SQLite's FTS5.
 """
 
 from __future__ import annotations
@@ -24,13 +25,15 @@ Phrase = tuple[str, ...]
 
 
 def terms_of(words: str) -> list[str]:
-    """The terms of words as :func:`searchable` makes them."""
+    """Return the terms of words as made by :func:`searchable`."""
     return [_term(word) for word in words.replace("_", " ").split()]
 
 
 @lru_cache(maxsize=1 << 16)
 def _term(word: str) -> str:
-    """A word without the accents of Latin letters, and with one form of a letter that has several."""
+    """Return a word without accents of Latin letters, and with one form of letters that have
+    several.
+    """
     return word if word.isascii() else "".join(map(_letter, word))
 
 
@@ -48,7 +51,7 @@ class _Codes(dict[str, int]):
 
 
 def index_words(words: Iterable[str]) -> dict[str, np.ndarray]:
-    """The index of a part, from the words of each of its items."""
+    """Return the index of a part from the words of each of its items."""
     codes = _Codes()
     given: list[int] = []
     lengths: list[int] = []
@@ -72,16 +75,16 @@ def index_words(words: Iterable[str]) -> dict[str, np.ndarray]:
 
 
 class WordPart:
-    """The index of one part, as far as it has been read. Raises :class:`DamagedRow` for what no writer puts there."""
+    """The index of one part, read lazily. Raises :class:`DamagedRow` for invalid data."""
 
     def __init__(self, ask: Ask, part: int, live: np.ndarray) -> None:
-        """``live`` says which of its items are not left out."""
+        """Open the index; ``live`` says which of its items are not overridden."""
         self._ask, self._part, self._live = ask, part, live
         arrays = read_arrays(ask, OWNER, part, ("lengths", "terms", "counts"))
         if any(array.dtype.kind not in "ui" for array in arrays.values()) or len(arrays["lengths"]) != len(live):
-            raise DamagedRow("the words of a part do not fit its items")
+            raise DamagedRow("the words of a part do not match its items")
         self.lengths = arrays["lengths"].astype(np.int64)
-        #: Where each item begins, and where the next one after the last would.
+        #: Start of each item, and the end of the last.
         self.begins = np.concatenate([[0], np.cumsum(self.lengths + 1)])
         self.lengths[~live] = 0
         self._terms = arrays["terms"].tobytes() or _EDGE
@@ -89,10 +92,10 @@ class WordPart:
         self._first = np.concatenate([[0], np.cumsum(arrays["counts"].astype(np.int64))])
         sound = (self.lengths >= 0).all() and (np.diff(self._first) >= 0).all()
         if not sound or len(self._first) != max(1, len(self._edges)):
-            raise DamagedRow("the words of a part do not fit each other")
+            raise DamagedRow("the words of a part are inconsistent")
 
     def hits(self, phrase: Phrase) -> tuple[np.ndarray, np.ndarray]:
-        """The items that hold a phrase, and how often each does."""
+        """Return the items that contain a phrase, and how often each does."""
         runs = [self._run(term) for term in phrase]
         if not runs or any(start == stop for start, stop in runs):
             return np.zeros(0, np.int64), np.zeros(0, np.int64)
@@ -103,7 +106,7 @@ class WordPart:
         return np.unique(items[self._live[items]], return_counts=True)
 
     def terms_with(self, pieces: Sequence[str]) -> list[tuple[str, int]]:
-        """The terms that hold one of some pieces, and in how many items each is."""
+        """Return the terms that contain one of some pieces, and how many items have each."""
         wanted = [piece.encode(errors="surrogatepass") for piece in pieces]
         found = [term for term in self._terms[1:-1].split(_EDGE) if any(piece in term for piece in wanted)]
         return [(term.decode(), len(self.hits((term.decode(),))[0])) for term in found]
@@ -120,19 +123,21 @@ class WordPart:
         if found.dtype.kind not in "ui" or (
             len(found) and not 0 <= int(found.min()) <= int(found.max()) < self.begins[-1]
         ):
-            raise DamagedRow("a word stands beyond the items")
+            raise DamagedRow("a word lies beyond the items")
         return found.astype(np.int64)
 
 
 class Matches(NamedTuple):
-    """Items that hold a word, and how well they match: numbers int64 in order, scores float64."""
+    """Items with a matching word and their relevance: numbers int64 ascending, scores float64."""
 
     numbers: np.ndarray
     scores: np.ndarray
 
 
 def bm25(parts: Sequence[tuple[np.ndarray, WordPart]], phrases: Sequence[Phrase]) -> Matches:
-    """The items that hold one of some phrases. ``parts`` are the numbers of the items of each, and its index."""
+    """Score the items that contain one of some phrases. ``parts`` are the item numbers and the
+    index of each part.
+    """
     rows = sum(int(np.count_nonzero(part.lengths)) for _, part in parts)
     words = sum(int(part.lengths.sum()) for _, part in parts)
     hits = [[part.hits(phrase) for _, part in parts] for phrase in phrases]

@@ -1,4 +1,4 @@
-"""Read the thumbnails of a catalogue: JPEG files one after another, one file for each segment."""
+"""Read the thumbnails of a catalogue: concatenated JPEG files, one file per segment."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import IO
 from fashionrec.errors import CatalogueError
 from fashionrec.store.generations import THUMBNAILS, folder_of
 
-#: More bytes than any thumbnail that a build writes (512 px at most, quality 85).
+#: More bytes than any thumbnail of a build (512 px at most, quality 85).
 _LARGEST = 16 << 20
 _JPEG = b"\xff\xd8\xff"
 
 
 class Thumbnails:
-    """The thumbnails of the catalogue at ``root``. A context manager that keeps the files open; not thread-safe."""
+    """The thumbnails of the catalogue at ``root``. A context manager that keeps files open; not
+    thread-safe.
+    """
 
     def __init__(self, root: Path) -> None:
         self._folder = folder_of(root)
@@ -30,7 +32,9 @@ class Thumbnails:
         self._files.clear()
 
     def read(self, segment: str, offset: int, size: int) -> bytes:
-        """Return the bytes of one thumbnail. Raises :class:`CatalogueError` where they are not in the segment's file."""
+        """Return the bytes of one thumbnail. Raises :class:`CatalogueError` if they are not in the
+        segment's file.
+        """
         name = f"segments/{segment}/{THUMBNAILS}"
         if segment not in self._files:
             try:

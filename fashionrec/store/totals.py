@@ -1,9 +1,11 @@
-"""Sums over all items of a catalogue, kept in the file of its base: after a change they cost in proportion to the change.
+"""Counts over all items of a catalogue, stored in the base: after a change they cost in proportion
+to the change.
 
-Beside them stands how many items each of the base's parts has room for.
+The file also records how many items each of the base's parts has room for.
 
-A photo with all that belongs to it (garments, entries, items, captions) is in one file, so each sum is the base's, less that of
-what has gone from it, and that of the changes. A product alone may be in both.
+A photo with all that belongs to it (garments, entries, items, captions) is in one file, so each
+count is the base's, minus that of the removed rows, plus that of the delta. Only a product may be
+in both.
 """
 
 from __future__ import annotations
@@ -15,11 +17,12 @@ from collections.abc import Mapping
 from fashionrec.store.rows import DamagedRow, typed
 from fashionrec.store.schema import LAYERED
 
-#: What the names of segments and of captioners begin with.
+#: Prefixes of the names of segments and of captioners.
 SEGMENT, CAPTIONER = "segment:", "captioner:"
 _GONE, _PART_ITEMS = "gone:", "part_items"
-_FIRST_PART_ITEMS = 1 << 16  # before it was noted
-# ``total``, since ``count`` may run outside SQLite's virtual machine, where no limit of steps holds
+_FIRST_PART_ITEMS = 1 << 16  # before it was recorded
+# ``total``, since ``count`` may run outside SQLite's virtual machine, where no limit of steps
+# applies
 _SUMS = f"""
 SELECT 'photos', total(1) FROM {{photos}}
 UNION ALL SELECT 'undetected', total(1) FROM {{photos}}
@@ -36,7 +39,7 @@ UNION ALL SELECT '{CAPTIONER}' || captioner, total(1) FROM {{captions}}
   WHERE EXISTS (SELECT 1 FROM {{file}}.items o WHERE o.garment_no = captions.garment_no) GROUP BY captioner
 """
 _PRODUCTS = "SELECT count(DISTINCT product_id) FROM {file}.items WHERE NOT worn_with"
-#: Of each product that changes touch, whether it is one in the base, and whether it still is.
+#: For each product that the delta touches: whether it is in the base, and whether it still is.
 _TOUCHED = """
 SELECT EXISTS (SELECT 1 FROM {base}.items o WHERE o.product_id = p.product_id AND NOT worn_with),
   EXISTS (SELECT 1 FROM {changes}.items o WHERE o.product_id = p.product_id AND NOT worn_with)
@@ -56,7 +59,9 @@ def count_rows(db: sqlite3.Connection, file: str) -> Counter[str]:
 
 
 def count_gone(db: sqlite3.Connection, base: str, keys: str) -> Counter[str]:
-    """Count the rows of a base whose keys are in the tables ``keys`` and the name of each: what went with some photos."""
+    """Count the rows of a base whose keys are in the tables named by ``keys``: removed with some
+    photos.
+    """
     tables = {table: f"{keys}{table} CROSS JOIN {base}.{table} ON {key} = key" for table, key in LAYERED.items()}
     tables["captions"] = f"{keys}garments CROSS JOIN {base}.captions ON garment_no = key"
     return _sums(db, base, tables)
@@ -65,8 +70,11 @@ def count_gone(db: sqlite3.Connection, base: str, keys: str) -> Counter[str]:
 def count_changed(
     db: sqlite3.Connection, base: str, changes: str, gone: Mapping[str, int] | None = None
 ) -> Counter[str]:
-    """Count what a base and changes have together: from the base's own sums, those of what has ``gone`` from it (counted where
-    they are not given), and the rows of the changes."""
+    """Count base and delta together.
+
+    It uses the base's own counts, those of rows ``gone`` from it (computed if not given), and the
+    rows of the delta.
+    """
     found = read_totals(db, base) or count_rows(db, base)
     found.subtract(count_gone(db, base, f"{changes}.gone_") if gone is None else gone)
     found.update(_sums(db, changes, {table: f"{changes}.{table}" for table in (*LAYERED, "captions")}))
@@ -76,7 +84,8 @@ def count_changed(
 
 
 def read_totals(db: sqlite3.Connection, file: str) -> Counter[str]:
-    """The sums that a file keeps: of changes those over base and changes. Empty where it keeps none.
+    """Return the counts stored in a file: in a delta those over base and delta. Empty if there are
+    none.
 
     Raises :class:`DamagedRow`.
     """
@@ -86,7 +95,9 @@ def read_totals(db: sqlite3.Connection, file: str) -> Counter[str]:
 
 
 def read_gone(db: sqlite3.Connection, file: str) -> Counter[str] | None:
-    """The sums over what has gone from the base, as a file of changes keeps them; None where it keeps none."""
+    """Return the counts over rows removed from the base, as stored in a delta; None if there are
+    none.
+    """
     kept = _kept(db, file)
     return _checked(Counter(of_kind(kept, _GONE))) if kept else None
 
@@ -101,7 +112,7 @@ def _kept(db: sqlite3.Connection, file: str) -> dict[str, int]:
 def write_totals(
     db: sqlite3.Connection, totals: Mapping[str, int], part_items: int, gone: Mapping[str, int] | None = None
 ) -> None:
-    """Keep sums in a file; in one of changes, also those of what has ``gone`` from the base."""
+    """Store counts in a file; in a delta, also those of rows ``gone`` from the base."""
     db.execute("DELETE FROM main.totals")
     kept = {**totals, _PART_ITEMS: part_items, **{_GONE + name: count for name, count in (gone or {}).items()}}
     db.executemany("INSERT INTO main.totals VALUES (?, ?)", kept.items())
@@ -109,26 +120,26 @@ def write_totals(
 
 def _checked(totals: Counter[str]) -> Counter[str]:
     if min(totals.values(), default=0) < 0:
-        raise DamagedRow("the sums over the items are less than nothing")
+        raise DamagedRow("counts over the items are negative")
     return totals
 
 
 def read_part_items(db: sqlite3.Connection) -> int:
-    """How many items each part of a file that has parts has room for. Raises :class:`DamagedRow`."""
+    """Return how many items each part of a file has room for. Raises :class:`DamagedRow`."""
     rows = typed(db.execute("SELECT count FROM main.totals WHERE name = ?", (_PART_ITEMS,)), (int,))
     size = next(rows, (_FIRST_PART_ITEMS,))[0]
     if size < 1:
-        raise DamagedRow("parts that have room for nothing")
+        raise DamagedRow("parts without room for items")
     return int(size)
 
 
 def of_kind(totals: Mapping[str, int], kind: str) -> dict[str, int]:
-    """The sums of all segments, or captioners, in the order of their names."""
+    """Return the counts of all segments, or captioners, in the order of their names."""
     return {name.removeprefix(kind): count for name, count in sorted(totals.items()) if count and name.startswith(kind)}
 
 
 def _sums(db: sqlite3.Connection, file: str, tables: Mapping[str, str]) -> Counter[str]:
-    """The sums over ``tables``, which are of one file."""
+    """Count over ``tables`` of one file."""
     found: Counter[str] = Counter()
     for name, count in typed(db.execute(_SUMS.format(file=file, **tables)), (str, int | float)):
         found[name] += int(count)

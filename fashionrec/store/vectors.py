@@ -1,4 +1,4 @@
-"""Vectors of several segments, searched as one: exactly, or through an approximate index where there is one."""
+"""Search the vectors of several segments as one: exactly, or with an approximate index."""
 
 from __future__ import annotations
 
@@ -26,22 +26,25 @@ if TYPE_CHECKING:
 
 __all__ = ["VECTORS", "Cut", "VectorStore", "Written", "dtype_of", "open_store", "open_vectors", "write_vectors"]
 
-#: Pieces for each thread at most: more than one, so that a thread that other work holds up does not hold up the answer.
+#: Maximum pieces per thread: more than one, so that a thread delayed by other work does not delay
+#: the answer.
 _PIECES = 4
-#: Queries handed to FAISS at once: with more it multiplies matrices, whose rounding depends on their number.
+#: Queries per FAISS call: with more it multiplies matrices, whose rounding depends on their number.
 _TOGETHER = 32
-#: :attr:`Cut.few` for half floats, which are decoded for it, and for several queries, which are better looked for in one scan.
+#: :attr:`Cut.few` for half floats, which are decoded for it, and for several queries, which are
+#: better searched in one scan.
 _FEW_HALVES, _FEW_TOGETHER = 64, 16
-#: Where one in so many or more is allowed, the best of all are taken and those allowed among them.
+#: If one in this many or more is allowed, the allowed ones are picked from the best of all.
 _MANY = 8
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
 
 class Cut(NamedTuple):
-    """How the work of a search is divided.
+    """How a search is divided into pieces.
 
-    ``piece`` is how many bytes of vectors one thread looks through at a time, ``looked_up`` the same where rows are looked up
-    one by one: as they are for a query where fewer than one in ``few`` rows is allowed. There is less memory to read then.
+    ``piece`` is the number of bytes that one thread scans at a time, ``looked_up`` the same for
+    rows looked up one by one, as for a query with fewer than one in ``few`` rows allowed, which
+    reads less memory.
     """
 
     piece: int = 32 << 20
@@ -50,7 +53,9 @@ class Cut(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Rows of one segment that one thread looks through: from ``first`` up to ``last``; ``mask`` says which are allowed."""
+    """Rows of one segment for one thread: from ``first`` up to ``last``; ``mask`` says which are
+    allowed.
+    """
 
     segment: int
     first: int
@@ -67,9 +72,9 @@ def open_store(
     threads: int = 0,
     cut: Cut = Cut(),
 ) -> VectorStore:
-    """The segments of a ``kind`` in a manifest's table, by name, with the index that its ``index`` entry speaks of.
+    """Open the segments of a ``kind`` in a manifest's table, with the index of its ``index`` entry.
 
-    ``threads`` 0 = one for each core. Raises :class:`CatalogueError` for a damaged file.
+    ``threads`` 0 = one per core. Raises :class:`CatalogueError` for a damaged file.
     """
     chosen = {name: entry for name, entry in sorted(segments.items()) if entry.kind == kind}
     opened = [
@@ -78,16 +83,17 @@ def open_store(
     ]
     approximate = None
     if index is not None and index.path is not None:
-        from fashionrec.store.approximate import open_index  # here: exact search does without
+        from fashionrec.store.approximate import open_index  # here, because exact search does not need it
 
         approximate = open_index(root, index, chosen)
     return VectorStore(opened, approximate, threads=threads, cut=cut)
 
 
 class VectorStore:
-    """Several segments searched as one. A position counts through the segments in the order given. Thread-safe.
+    """Several segments searched as one. Positions number the rows of all segments in order.
+    Thread-safe.
 
-    ``index`` covers some of the segments; the others, and the rows that are left out of it, are searched exactly beside it.
+    ``index`` covers some of the segments; the others, and its held-out rows, are searched exactly.
     """
 
     def __init__(
@@ -110,7 +116,9 @@ class VectorStore:
         if index is not None:
             missing = [name for name, count in index.covers if self._number.get(name) is None]
             if missing:
-                raise CatalogueError(f"catalogue is damaged: the index covers {missing[0]}, which is gone", hint=AGAIN)
+                raise CatalogueError(
+                    f"catalogue is damaged: the index covers {missing[0]}, which is missing", hint=AGAIN
+                )
             covered = {name for name, _ in index.covers}
             self._beside = self._parts(n for n, name in enumerate(self.names) if name not in covered)
             counts = np.array([count for _, count in index.covers], np.int64)
@@ -129,17 +137,21 @@ class VectorStore:
 
     @property
     def serves_text(self) -> bool:
-        """Whether queries of the text tower are found as well as pictures: by exact search, or as the index was measured."""
+        """Whether text queries work as well as images: by exact search, or because the index was
+        measured for them.
+        """
         return self.index is None or self.index.text
 
     def search(
         self, queries: np.ndarray, k: int, *, exact: bool = False, allowed: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The ``k`` nearest by cosine of float32 [n, d] queries: scores float32 [n, k] and positions int64 [n, k].
+        """Search the ``k`` nearest by cosine of float32 [n, d] queries: return scores float32 [n,
+        k] and positions int64 [n, k].
 
-        ``k`` is cut to what there is. Best first; equal scores by position. The index is used where there is one and ``k``
-        is within its depth, unless ``exact``. ``allowed`` (a mask over all positions, or positions) limits the answer to
-        those: always exact, and full when ``k`` of them exist.
+        ``k`` is limited to the number of rows. Best first; equal scores by position. The index is
+        used if there is one and ``k`` is within its depth, unless ``exact``. ``allowed`` (a mask
+        over all positions, or positions) restricts the results: always exact, and complete if ``k``
+        of them exist.
         """
         queries = np.ascontiguousarray(queries, dtype=np.float32)
         with _one_thread():
@@ -156,20 +168,22 @@ class VectorStore:
         return np.concatenate(scores), np.concatenate(positions)
 
     def locate(self, positions: np.ndarray) -> list[tuple[str, int]]:
-        """Segment name and row of each of some positions, int64 [n]."""
+        """Return segment name and row of positions int64 [n]."""
         at = np.searchsorted(self.starts, positions, side="right") - 1
         rows = positions - self.starts[at]
         return [(self.names[segment], row) for segment, row in zip(at.tolist(), rows.tolist(), strict=True)]
 
     def position(self, segment: str, row: int) -> int:
-        """The position of a row of a segment. Raises :class:`CatalogueError` where there is none."""
+        """Return the position of a row of a segment. Raises :class:`CatalogueError` if there is
+        none.
+        """
         number = self._number.get(segment)
         if number is None or not 0 <= row < self.starts[number + 1] - self.starts[number]:
             raise CatalogueError(f"catalogue is damaged: there is no vector {row} of {segment[:60]!r}", hint=AGAIN)
         return int(self.starts[number]) + row
 
     def fetch(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The vectors at some positions, float32 [n, d]."""
+        """Return the vectors at some positions, float32 [n, d]."""
         asked = np.asarray(positions, np.int64).reshape(-1)
         vectors = np.empty((len(asked), self.dim), np.float32)
         for segment, places, rows in self._by_segment(asked):
@@ -180,7 +194,7 @@ class VectorStore:
         return vectors
 
     def _parts(self, numbers: Sequence[int] | range | Iterator[int]) -> list[Part]:
-        """The rows of some segments, cut into pieces of about one size."""
+        """Divide the rows of some segments into pieces of similar size."""
         chosen = list(numbers)
         total = sum(int(self.indexes[n].ntotal) for n in chosen)
         size = sum(int(self.indexes[n].ntotal) * int(self.indexes[n].sa_code_size()) for n in chosen)
@@ -195,12 +209,14 @@ class VectorStore:
         return parts
 
     def _positions(self, rows: np.ndarray) -> np.ndarray:
-        """Positions of rows of the index."""
+        """Return positions of rows of the index."""
         result: np.ndarray = rows + self._shift[np.searchsorted(self._index_ends, rows, side="right")]
         return result
 
     def _by_segment(self, positions: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """For each segment that holds some of the positions: its number, their places in the array, and their rows."""
+        """Yield for each segment with some of the positions: its number, their indexes in the
+        array, and their rows.
+        """
         if not len(positions):
             return
         if len(self.names) == 1:
@@ -212,7 +228,9 @@ class VectorStore:
             yield int(segment), places, positions[places] - self.starts[segment]
 
     def _scores(self, query: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        """Inner products of a float32 [1, d] query with the vectors at some positions, as FAISS computes them in a scan."""
+        """Return inner products of a float32 [1, d] query with the vectors at some positions, as
+        FAISS computes them in a scan.
+        """
         scores = np.empty(len(positions), np.float32)
         for segment, places, rows in self._by_segment(positions):
             raw = self._raw[segment]
@@ -223,7 +241,7 @@ class VectorStore:
         return scores
 
     def _scores_of_many(self, query: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        """As :meth:`_scores`, in pieces on all cores."""
+        """Return the same as :meth:`_scores`, in pieces on all cores."""
         pieces = 1 if self.threads == 1 else self.threads * _PIECES
         pieces = max(1, min(pieces, len(positions) * self.dim * 4 // self.cut.looked_up))
 
@@ -234,7 +252,7 @@ class VectorStore:
         return np.concatenate(_run([partial(scores, part) for part in np.array_split(positions, pieces)], self.threads))
 
     def _decoded(self, segment: int, rows: np.ndarray) -> np.ndarray:
-        """Rows of a segment of half floats, float32 [n, d]."""
+        """Return rows of a segment of half floats as float32 [n, d]."""
         opened = self.indexes[segment]
         codes = load_faiss().rev_swig_ptr(opened.codes.data(), opened.codes.size())
         return np.asarray(opened.sa_decode(codes.reshape(int(opened.ntotal), -1)[rows]))
@@ -264,8 +282,11 @@ class VectorStore:
         )
 
     def _scan(self, queries: np.ndarray, k: int, parts: Sequence[Part], total: int) -> tuple[np.ndarray, np.ndarray]:
-        """The ``k`` best of all rows in the parts. One more is asked for: where it scores as the last does, others may too,
-        and which of them comes first is only known once all of them are seen."""
+        """Return the ``k`` best of all rows in the parts.
+
+        One more is requested: if it scores like the last, others may too, and their order is only
+        known once all are seen.
+        """
         want = min(k + 1, total)
         while True:
             found = _run([partial(self._scan_part, queries, want, part) for part in parts], self.threads)
@@ -325,7 +346,9 @@ class VectorStore:
     def _among_all(
         self, query: np.ndarray, k: int, mask: np.ndarray, times: float
     ) -> tuple[np.ndarray, np.ndarray] | None:
-        """The allowed ones among the best of all, where they are ``k``: FAISS scans twice as fast without a look at each."""
+        """Return the allowed ones among the best of all, if they are ``k``: FAISS scans twice as
+        fast without a mask.
+        """
         scores, positions = self._exact(query, int(k * times * 1.3) + 32, self._everywhere)
         kept = mask[positions[0]]
         if int(kept.sum()) < k:
@@ -334,9 +357,11 @@ class VectorStore:
 
 
 def _best(scores: np.ndarray, positions: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The ``k`` best of each line, best first, equal scores by position. What FAISS fills up with (-1) is left out."""
+    """Return the ``k`` best of each row, best first, equal scores by position, without FAISS'
+    padding (-1).
+    """
     scores = np.where(positions < 0, -np.inf, scores)
-    if len(scores) == 1 and scores.shape[1] > 8 * k > 0:  # of many only those are sorted that may be among the best
+    if len(scores) == 1 and scores.shape[1] > 8 * k > 0:  # of many, only possible candidates are sorted
         places = np.flatnonzero(scores[0] >= np.partition(scores[0], -k)[-k])
         scores, positions = scores[:, places], positions[:, places]
     order = np.lexsort((positions, -scores), axis=1)[:, :k]
@@ -346,7 +371,9 @@ def _best(scores: np.ndarray, positions: np.ndarray, k: int) -> tuple[np.ndarray
 
 
 def _products(query: np.ndarray, vectors: Any, rows: np.ndarray) -> np.ndarray:
-    """Inner products of a float32 [1, d] query with some rows of float32 vectors, which are a pointer of FAISS."""
+    """Return inner products of a float32 [1, d] query with some rows of float32 vectors, given as a
+    pointer of FAISS.
+    """
     faiss = load_faiss()
     rows = np.ascontiguousarray(rows, np.int64)
     found = np.empty(len(rows), np.float32)
@@ -358,20 +385,23 @@ def _products(query: np.ndarray, vectors: Any, rows: np.ndarray) -> np.ndarray:
 
 
 def _products_with(query: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """The same with all rows of an array."""
+    """Return the same with all rows of an array."""
     return _products(query, load_faiss().swig_ptr(vectors), np.arange(len(vectors), dtype=np.int64))
 
 
 def _raw_floats(opened: Any) -> Any:
-    """Where the raw float32 vectors of a segment lie in memory; None for half floats."""
+    """Return a pointer to the float32 vectors of a segment in memory; None for half floats."""
     faiss = load_faiss()
     return opened.get_xb() if isinstance(opened, faiss.IndexFlat) else None
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Let FAISS use the calling thread alone: its own threads would take another path for one query, which is slower, and
-    whose rounding depends on their number. (OpenMP's setting is each thread's own.)"""
+    """Restrict FAISS to the calling thread.
+
+    Its own threads would use another code path for one query, which is slower, and whose rounding
+    depends on their number. (OpenMP's setting is per thread.)
+    """
     faiss = load_faiss()
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
@@ -382,9 +412,9 @@ def _one_thread() -> Iterator[None]:
 
 
 def _run(jobs: Sequence[Callable[[], Any]], threads: int) -> list[Any]:
-    """What the jobs return, in order. The calling thread works on them, and as many others as there are cores for.
+    """Run jobs and return their results in order, on the calling thread and on one more per core.
 
-    The pool is this process's own: a forked one's threads are gone.
+    The pool belongs to this process: threads do not survive a fork.
     """
     if len(jobs) == 1 or threads == 1:
         return [job() for job in jobs]

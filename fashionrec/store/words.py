@@ -1,4 +1,4 @@
-"""Words for full-text search, cut so that Korean is found too."""
+"""Split text into words for full-text search, so that Korean is found too."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ _HANGUL = re.compile(r"[\uac00-\ud7a3]+")
 
 
 def searchable(text: str) -> str:
-    """Text as it is stored for full-text search: Hangul runs as overlapping syllable pairs, other words as they are.
+    """Return text as it is indexed: Hangul runs as overlapping syllable pairs, other words
+    unchanged.
 
-    Whole words miss a Korean word with its particle (셔츠와), three letters at a time find no two-syllable word at all; pairs
-    asked for as a phrase find both.
+    Whole words miss a Korean word with its particle (셔츠와), trigrams find no word of two syllables;
+    pairs searched as a phrase find both.
     """
     words: list[str] = []
     for word in _WORD.findall(text.lower()):
@@ -27,7 +28,9 @@ def searchable(text: str) -> str:
 
 
 def query_phrases(query: str) -> list[str]:
-    """The phrases of which any finds an item: words as they are stored, with spaces between those of one."""
+    """Return the phrases of a query, any of which matches: words as they are indexed, separated by
+    spaces.
+    """
     phrases = []
     for word in _WORD.findall(query.lower()):
         phrases.append(" ".join(_pairs(word) if _HANGUL.search(word) else [word]))
@@ -38,12 +41,14 @@ def query_phrases(query: str) -> list[str]:
 
 
 def match_expression(phrases: Iterable[str]) -> str:
-    """The FTS5 expression that finds any of some phrases; empty where there are none."""
+    """Return the FTS5 expression that matches any of some phrases; empty if there are none."""
     return " OR ".join(f'"{phrase}"' for phrase in phrases)
 
 
 def single_syllables(query: str) -> list[str]:
-    """The Korean words of a query that are one syllable long, or may be one with a particle: stored pairs only hold them."""
+    """Return the Korean words of a query with one syllable, or possibly one plus a particle:
+    indexed pairs only contain them.
+    """
     found = []
     for word in _WORD.findall(query.lower()):
         if _HANGUL.fullmatch(word):

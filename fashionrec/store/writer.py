@@ -1,13 +1,14 @@
-"""The one way to write a catalogue: a new generation, committed whole or not at all.
+"""The only way to write a catalogue: a new generation, committed completely or not at all.
 
 ::
 
     with next_generation(root, config.index) as writer:  # holds the catalogue's lock
-        writer.items.remove_entry(12)  # only what differs from the generation before
+        writer.items.remove_entry(12)  # only differences from the previous generation
         writer.commit("edit", {"generation": writer.name})
 
-A generation that an exception leaves without a commit takes its files with it. Those of a killed process are never served, and a
-later commit tidies them up. The switch is :func:`generations.commit`, which replaces ``catalogue.json``.
+If an exception prevents the commit, the generation's files are removed. Those of a killed process
+are never served, and removed by a later commit. The switch is :func:`generations.commit`, which
+replaces ``catalogue.json``.
 """
 
 from __future__ import annotations
@@ -40,12 +41,13 @@ if TYPE_CHECKING:
 
 
 class GenerationWriter:
-    """Writes the generation after ``previous`` (None: the first one) into the catalogue at ``root``.
+    """Writes the generation after ``previous`` (None: the first one) into the catalogue at
+    ``root``.
 
-    A context manager, whose caller holds the catalogue's lock. It begins with everything that
-    ``previous`` holds; ``items`` takes added, changed and removed rows, ``new_segment`` and
-    ``write_segment`` take new vectors. :meth:`commit` then serves the result; without it nothing of
-    it stays. ``segments`` is the table of segments as the manifest will have it.
+    A context manager; the caller holds the catalogue's lock. It starts with everything in
+    ``previous``; ``items`` takes added, changed and removed rows, ``new_segment`` and
+    ``write_segment`` take new vectors. :meth:`commit` serves the result; without it nothing
+    remains. ``segments`` is the manifest's table of segments.
     """
 
     def __init__(
@@ -70,7 +72,7 @@ class GenerationWriter:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._committing:  # the pointer may name it already: the next commit tidies up
+        if self._committing:  # the pointer may name it already: the next commit cleans up
             return
         with suppress(OSError):
             if self._items is not None:
@@ -82,12 +84,12 @@ class GenerationWriter:
 
     @property
     def changes_path(self) -> Path | None:
-        """The changes over the items, where there are any."""
+        """The delta, if there is one."""
         return self._changes_path if self._changes_path.exists() else None
 
     @property
     def items(self) -> ItemWriter:
-        """The items, at first those of the generation before: only what differs is written."""
+        """The items, initially those of the previous generation: only differences are written."""
         if self._items is None:
             self._items = ItemWriter(
                 self.items_path,
@@ -99,7 +101,9 @@ class GenerationWriter:
         return self._items
 
     def _check_items(self) -> None:
-        """The items of the generation before are those that were written. Raises :class:`CatalogueError`."""
+        """Check that the items of the previous generation are unchanged. Raises
+        :class:`CatalogueError`.
+        """
         if self.previous:
             self.previous.check(contents=True, below=f"generations/{self.previous.name}/")
 
@@ -108,7 +112,7 @@ class GenerationWriter:
     ) -> SegmentWriter:
         """Begin a segment of ``kind`` ("image" or "caption") that takes vectors one by one.
 
-        ``embedder`` is the fingerprint of what makes them. Where none is added there is no segment.
+        ``embedder`` is the encoder's fingerprint. Without vectors, there is no segment.
         """
         folder = self.root / "segments" / f"{self.name}-{suffix or kind}"
         stream = SegmentWriter(folder, dim, dtype or self.settings.vectors)
@@ -123,7 +127,9 @@ class GenerationWriter:
         *,
         dtype: str | None = None,
     ) -> str:
-        """Write a segment's vectors at once; ``entry`` says in the table what they are. Returns its name."""
+        """Write a segment's vectors at once; ``entry`` describes them in the table. Returns its
+        name.
+        """
         name = f"{self.name}-{suffix}"
         folder = generations.folder_of(self.root).make_folder(f"segments/{name}")
         written = write_vectors(folder / VECTORS, vectors, entry.dim, dtype or self.settings.vectors)
@@ -131,7 +137,7 @@ class GenerationWriter:
         return name
 
     def finish_segments(self) -> dict[str, int]:
-        """End the segments that were begun and leave out those that no item refers to any more.
+        """Finish open segments, and drop those that no item refers to.
 
         Returns how many rows of each are in use.
         """
@@ -146,7 +152,9 @@ class GenerationWriter:
         return used
 
     def finish_items(self, *, shrink: bool = False) -> dict[str, int]:
-        """End the segments, then the items; returns their counts. ``shrink`` gives back unused room."""
+        """Finish the segments, then the items; return their counts. ``shrink`` frees
+        unused space.
+        """
         if self._counts is None and self._items is None and self.previous:
             link(self.previous.items_path, self.items_path)
             if self.previous.changes_path:
@@ -160,7 +168,9 @@ class GenerationWriter:
         return self._counts
 
     def make_index(self, *, anew: bool = False) -> IndexEntry:
-        """Choose and make the index, or keep using the one before unless ``anew``; returns its entry."""
+        """Choose and build the index, or keep the previous one unless ``anew``; return
+        its entry.
+        """
         if self._index is None:
             self.finish_items()
             before = self.previous.manifest.index if self.previous and not anew else None
@@ -172,10 +182,10 @@ class GenerationWriter:
     def commit(
         self, made_by: str, report: Mapping[str, Any], *, bundles: Iterable[Bundle] = (), **changed: Any
     ) -> Generation:
-        """Serve the generation, finished as far as it is not: with one atomic switch, after all is synced.
+        """Finish and serve the generation with one atomic switch, after everything is synced.
 
-        ``changed`` are fields of the manifest that differ from those of the generation before.
-        Raises ``OSError`` where the disk takes no more.
+        ``changed`` are fields of the manifest that differ from the previous generation. Raises
+        ``OSError`` if the disk is full.
         """
         counts, index = self.finish_items(), self.make_index()
         if stored := {bundle.kind: store_bundle(self.root, bundle) for bundle in bundles}:
@@ -194,7 +204,9 @@ class GenerationWriter:
         return generations.commit(self.root, self.name, manifest, own)
 
     def _remove(self) -> None:
-        """Take away what was written. The generation's folder goes last: it is what holds the name."""
+        """Remove what was written. The generation's folder is last, because it reserves
+        the name.
+        """
         folder = generations.folder_of(self.root)
         segments = [entry.name for entry in folder.entries("segments")]
         for name in [name for name in segments if name.startswith(f"segments/{self.name}-")]:
@@ -207,12 +219,12 @@ class GenerationWriter:
 def next_generation(
     root: Path, settings: IndexConfig, *, log: Callable[[str], None] = lambda text: None
 ) -> Iterator[GenerationWriter]:
-    """Hold the catalogue for writing, with the writer of the generation after the one that is served.
+    """Hold the catalogue's lock, with the writer of the next generation.
 
-    Raises :class:`Busy` where another process writes, :class:`CatalogueError` for a damaged
-    catalogue, :class:`WriteError` where the disk takes no more; what was served is then served still.
+    Raises :class:`Busy` if another process writes, :class:`CatalogueError` for a damaged catalogue,
+    :class:`WriteError` if the disk is full; the served generation is unchanged then.
     """
-    generations.read_current(root)  # before the lock, which would make the folder
+    generations.read_current(root)  # before the lock, which would create the folder
     with generations.writer_lock(root):
         served = generations.read_current(root)
         served.check()

@@ -22,7 +22,7 @@ from typing import Any
 
 from fashionrec.common.files import temporary_beside
 from fashionrec.common.system import replace
-from fashionrec.common.text import plural, shell_word
+from fashionrec.common.text import shell_word
 from fashionrec.config import is_bare
 from fashionrec.detector.training.architecture import check_architecture, own_copy
 from fashionrec.detector.training.names import known_yaml, model_file
@@ -128,9 +128,7 @@ def check_whole(model: Any, path: Path) -> None:
     names = getattr(model, "names", None)
     if not isinstance(names, (dict, list)) or len(names) != document.get("nc"):
         count = len(names) if isinstance(names, (dict, list)) else "no"
-        raise ModelError(
-            f"{path} is inconsistent: it has {plural(count, 'class name')}, but nc is {document.get('nc')}"
-        )
+        raise ModelError(f"{path} is inconsistent: it has {count} class names, but nc is {document.get('nc')}")
     fused = model.is_fused()
     try:
         with quiet(None), contextlib.nullcontext() if fused else torch.device("meta"):
