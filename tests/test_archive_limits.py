@@ -17,7 +17,7 @@ from fashionrec.config import Config, DatasetConfig
 from fashionrec.dataset.archives import PARTS, opened, safe_parts
 from fashionrec.errors import DataError
 
-HINT = "ask for another one, or for the folder"
+HINT = "use another archive, or an unpacked folder"
 
 
 @pytest.fixture
@@ -61,8 +61,8 @@ def test_bytes_that_may_come_out(tmp_path: Path, settings: DatasetConfig) -> Non
     assert fits.stat().st_size > free  # half of it is less than what may always come out
     assert held(fits, low) == ["x", "y"]
     path = pack(tmp_path / "b.zip", ("x", bytes(free)), ("y", b"1"))
-    told = f"{path} unpacks to more than 1,048,576 bytes; nothing of it was used"
-    assert refused(path, low) == (told, "it may be made to fill a disk; if it is not, raise dataset.max_ratio")
+    told = f"{path} unpacks to more than 1,048,576 bytes; nothing was imported"
+    assert refused(path, low) == (told, "it may be an archive bomb; if you trust it, raise dataset.max_ratio")
     size = path.stat().st_size
     by_ratio = (free + 1) / size
     assert held(path, settings.model_copy(update={"max_ratio": by_ratio + 1e-6})) == ["x", "y"]
@@ -70,8 +70,8 @@ def test_bytes_that_may_come_out(tmp_path: Path, settings: DatasetConfig) -> Non
     assert held(path, settings.model_copy(update={"max_ratio": 1e6, "max_unpacked": free + 1})) == ["x", "y"]
     told, hint = refused(path, settings.model_copy(update={"max_ratio": 1e6, "max_unpacked": free}))
     assert (told, hint) == (
-        f"{path} unpacks to more than 1,048,576 bytes; nothing of it was used",
-        "it may be made to fill a disk; if it is not, raise dataset.max_unpacked",
+        f"{path} unpacks to more than 1,048,576 bytes; nothing was imported",
+        "it may be an archive bomb; if you trust it, raise dataset.max_unpacked",
     )
 
 
@@ -91,8 +91,8 @@ def test_members_that_there_may_be(tmp_path: Path, settings: DatasetConfig) -> N
 def test_a_name_that_promises_an_archive(suffix: str, tmp_path: Path, settings: DatasetConfig) -> None:
     path = tmp_path / f"a{suffix}"
     path.write_bytes(b"no archive")
-    told = f"{path} is damaged, or no archive that can be opened"
-    assert refused(path, settings) == (told, ".zip, .tar, .tar.gz, .tar.xz and .tar.bz2 can be")
+    told = f"{path} is damaged or not a supported archive"
+    assert refused(path, settings) == (told, "use .zip, .tar, .tar.gz, .tar.xz or .tar.bz2")
 
 
 @pytest.mark.parametrize("name", sorted(PARTS | {"Train", "other"}))
@@ -111,7 +111,7 @@ def test_a_folder_whose_name_is_part_of_a_format_is_not_entered(
     [
         ("l", stat.S_IFLNK, 0, "a link: 'l'"), ("p", stat.S_IFIFO, 0, "a device or a pipe: 'p'"), ("s",
         stat.S_IFSOCK, 0, "a device or a pipe: 's'"),
-        ("../x", 0, 0, "a name that leads out of the folder: '../x'"), ("/x", 0, 0, "an absolute name: '/x'"),
+        ("../x", 0, 0, "a path that leads out of the folder: '../x'"), ("/x", 0, 0, "an absolute path: '/x'"),
         ("n" * 120 + "\n", 0, 0, f"a name with control characters: '{'n' * 100}'"),
     ],
 )  # fmt: skip
@@ -122,20 +122,20 @@ def test_the_words_of_a_refusal(
     info.external_attr = (mode | 0o644) << 16
     info.create_system = 3
     path = pack(tmp_path / "a.zip", (info, b"x"))
-    assert refused(path, settings) == (f"{path} holds {why}; nothing of it was used", HINT)
+    assert refused(path, settings) == (f"{path} contains {why}; nothing was imported", HINT)
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_names_that_are_one_on_some_machines(tmp_path: Path, settings: DatasetConfig) -> None:
     for first, second, why in (
-        ("A", "a", "two names that are one on some machines ('A'): 'a'"),
-        ("a/x", "a", "two names that are one on some machines ('a'): 'a'"),
-        ("a", "a/x", "two names that are one on some machines ('a'): 'a'"),
+        ("A", "a", "two names that are equal on some machines ('A'): 'a'"),
+        ("a/x", "a", "two names that are equal on some machines ('a'): 'a'"),
+        ("a", "a/x", "two names that are equal on some machines ('a'): 'a'"),
     ):
         path = pack(tmp_path / "a.zip", (first, b""), (second, b""))
-        assert refused(path, settings) == (f"{path} holds {why}; nothing of it was used", HINT)
+        assert refused(path, settings) == (f"{path} contains {why}; nothing was imported", HINT)
     path = tar(tmp_path / "a.tar", ("a", b""), ("a", b""))
-    assert refused(path, settings) == (f"{path} holds one name twice: 'a'; nothing of it was used", HINT)
+    assert refused(path, settings) == (f"{path} contains a duplicate name: 'a'; nothing was imported", HINT)
     folders = pack(tmp_path / "b.zip", ("a/", b""), ("a/", b""), ("a/x", b""), ("./a/y", b""), ("z", b""))
     assert held(folders, settings) == ["a/x", "a/y", "z"]
 
@@ -147,7 +147,7 @@ def test_a_pipe_is_no_archive(tmp_path: Path, settings: DatasetConfig) -> None:
 
 
 def test_what_is_neither_a_folder_nor_an_archive(tmp_path: Path, settings: DatasetConfig) -> None:
-    assert refused(tmp_path / "none", settings) == (f"there is nothing at {tmp_path / 'none'}", "check the path")
+    assert refused(tmp_path / "none", settings) == (f"no such file or folder: {tmp_path / 'none'}", "check the path")
     empty = pack(tmp_path / "empty.zip")
     assert held(empty, settings) == []
     behind = tmp_path / "program"
@@ -156,12 +156,12 @@ def test_what_is_neither_a_folder_nor_an_archive(tmp_path: Path, settings: Datas
     cut = tmp_path / "cut.zip"
     cut.write_bytes((tmp_path / "a.zip").read_bytes()[:-10])
     told, hint = refused(cut, settings)
-    assert (told.startswith(f"{cut} is damaged: "), hint) == (True, "fetch it again")
+    assert (told.startswith(f"{cut} is damaged: "), hint) == (True, "download it again")
     encrypted = bytearray((tmp_path / "a.zip").read_bytes())
     for flag in (1, 0x40):
         encrypted[encrypted.index(b"PK\x01\x02") + 8] = flag
         cut.write_bytes(encrypted)
-        assert refused(cut, settings) == (f"{cut} is encrypted", "unpack it yourself, and give the folder")
+        assert refused(cut, settings) == (f"{cut} is encrypted", "unpack it yourself and use the folder")
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def misused(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         pytest.param(("export", "none.pt", "--out", "b"), 2, "no checkpoint at", marks=pytest.mark.train),
         (("fetch-dataset", "magic", "--out", "d"), 2, "no source is called"),
-        (("fetch-dataset", "yolo:nowhere", "--out", "d"), 2, "there is nothing at nowhere"),
+        (("fetch-dataset", "yolo:nowhere", "--out", "d"), 2, "no such file or folder: nowhere"),
         (("fetch-dataset", "synthetic", "--out", "photos"), 2, "not an empty"),
         (("fetch-dataset", "roboflow:a/b", "--out", "d"), 2, "WORKSPACE/PROJECT/VERSION"),
         (("fetch-dataset", "roboflow:a/b/1", "--out", "d"), 2, "ROBOFLOW_API_KEY is not set"),

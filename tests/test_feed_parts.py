@@ -37,12 +37,12 @@ from fashionrec.errors import DataError
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("ftp://h/a", "only http and https are fetched, not 'ftp'"), ("a.jpg", "only http and https are fetched, not 'a.jpg'"),
-        (f"{'x' * 30}:", f"only http and https are fetched, not '{'x' * 20}'"), ("http://u@h/",
-        "the URL holds a user name or password"),
-        ("http:///a", "the URL names no host"), ("http://./a", "the URL names no host"), ("http://h:0/",
-        "port 0 cannot be asked"),
-        ("http://h:99999/", "the URL cannot be read"),
+        ("ftp://h/a", "only http and https are supported, not 'ftp'"), ("a.jpg", "only http and https are fetched, not 'a.jpg'"),
+        (f"{'x' * 30}:", f"only http and https are supported, not '{'x' * 20}'"), ("http://u@h/",
+        "the URL contains a user name or password"),
+        ("http:///a", "the URL has no host"), ("http://./a", "the URL has no host"), ("http://h:0/",
+        "port 0 is invalid"),
+        ("http://h:99999/", "the URL is invalid"),
     ],
 )  # fmt: skip
 def test_why_a_url_is_not_asked_for(url: str, message: str) -> None:
@@ -65,7 +65,7 @@ def test_the_parts_of_a_target() -> None:
     assert target.join("../c.jpg").url.endswith(":8443/c.jpg")
     assert target.join("//cdn.test/d").origin == ("https", "cdn.test", 443)
     assert target.join("/한".encode().decode("latin-1")).path == "/%ED%95%9C"
-    with pytest.raises(Unfetched, match="the redirect leads to no URL"):
+    with pytest.raises(Unfetched, match="the redirect has an invalid URL"):
         target.join("http://[::1")
 
 
@@ -84,7 +84,7 @@ def test_a_door_says_why_a_server_is_not_reached() -> None:
         "10.0.0.1",
         "8.8.8.8",
     ]
-    private = "h is 10.0.0.1, no public address (feed.allow_private lets it pass)"
+    private = "h has the non-public address 10.0.0.1 (allowed by feed.allow_private)"
     for answer, more, reason, message, retry in (
         (["8.8.8.8", "10.0.0.1"], {}, "refused-address", private, False),
         (["10.0.0.1"], {"open_to": frozenset({("10.0.0.1", 81)})}, "refused-address", private, False),
@@ -189,7 +189,7 @@ def test_a_server_is_given_up_after_ten_losses_in_a_row() -> None:
     origin.count_loss(True)
     with pytest.raises(Unfetched) as caught:
         origin.permit(job("http://a.test/x"), "us")
-    assert (caught.value.reason, str(caught.value)) == ("host-down", "a.test was out of reach 10 times in a row")
+    assert (caught.value.reason, str(caught.value)) == ("host-down", "a.test was unreachable 10 times in a row")
 
 
 # -- what is kept
@@ -384,8 +384,8 @@ def test_which_answers_can_be_others_next_time(tmp_path: Path, config: Config) -
 
 def test_how_long_a_server_asks_to_wait(tmp_path: Path, config: Config) -> None:
     waits = {
-        "/long": ("21", "the server answered 503, and asks to wait 21 s", 1),
-        "/date": ("Tue, 24 Nov 2099 10:00:00 GMT", "the server answered 503, and asks to wait ", 1),
+        "/long": ("21", "the server answered 503 and asked to wait 21 s", 1),
+        "/date": ("Tue, 24 Nov 2099 10:00:00 GMT", "the server answered 503 and asked to wait ", 1),
     }
     for path, (asked, message, attempts) in waits.items():
         with FaultyServer({path: status(503, Retry_After=asked)}) as server:
@@ -426,11 +426,11 @@ def test_limits_of_what_is_taken_in_and_what_is_kept_of_its_headers(tmp_path: Pa
             "/odd": (None, None),
             "/short": ('""', None),
         }
-        nothing = "what came is neither JPEG, PNG, WebP, AVIF, GIF, BMP nor TIFF"
+        nothing = "the response is not a JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF image"
         assert {
             path: (one.reason, one.message, one.attempts) for path, one in got.items() if isinstance(one, Failed)
         } == {
-            "/longer": ("too-large", f"it has {len(data) + 1} bytes, more than {len(data)}", 1),
+            "/longer": ("too-large", f"it has {len(data) + 1:,} bytes, more than {len(data):,}", 1),
             "/page": ("not-an-image", nothing, 1),
             "/stump": ("not-an-image", nothing, 1),
         }
@@ -492,5 +492,5 @@ def test_a_photo_that_cannot_be_put_in_its_place_ends_the_download(tmp_path: Pat
         with pytest.raises(DataError) as caught:
             ask(server, tmp_path, config, "/a", "/b", connections=1, per_host=1)
         assert [path for path, _ in server.seen] == ["/a"]
-    told = f"cannot write to the photos kept in {tmp_path / 'cache'}: photos/{sha256[:2]} is a file, not a folder"
+    told = f"cannot write to the photo cache {tmp_path / 'cache'}: photos/{sha256[:2]} is a file, not a folder"
     assert str(caught.value) == told

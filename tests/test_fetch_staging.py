@@ -100,7 +100,7 @@ def test_a_folder_without_a_request_is_nobodys(entry: str, photos: Path, tmp_pat
     before = sorted(path.relative_to(staging) for path in staging.rglob("*"))
     with pytest.raises(DataError) as caught:
         fetch(tmp_path, f"folder:{photos}")
-    assert str(caught.value) == f"{staging} is not a staging folder of fetch-dataset: it has no request"
+    assert str(caught.value) == f"{staging} is not a staging folder of fetch-dataset: its file 'request' is missing"
     assert caught.value.hint == "remove it, or choose another --out"
     assert sorted(path.relative_to(staging) for path in staging.rglob("*")) == before
     assert not (tmp_path / "out").exists()

@@ -27,7 +27,7 @@ def test_as_many_bytes_as_are_allowed() -> None:
         with pytest.raises(FashionrecError) as caught:
             session(9.0, 1233).get(server.url)
     host = server.url.removeprefix("http://")
-    assert str(caught.value) == f"{host} answers with more than 1,233 bytes"
+    assert str(caught.value) == f"{host} sent more than 1,233 bytes"
     assert caught.value.hint == "check the address in the settings"
 
 
@@ -103,9 +103,9 @@ def test_a_redirect_to_another_origin_is_refused(url: str, location: str, named:
     with pytest.raises(FashionrecError) as caught:
         target(url, location)
     asked = url.split("/")[2]
-    told = f"{asked} redirects to {named}, which is not followed: the key and the photos stay here"
+    told = f"{asked} redirects to {named}; the redirect was refused, because it would send the key and the photos to another server"
     assert str(caught.value) == told
-    assert caught.value.hint == "set roboflow.api_url to the address that is meant, if you trust it"
+    assert caught.value.hint == "set roboflow.api_url to the new address if you trust it"
 
 
 def test_an_answer_that_leads_nowhere_is_no_redirect() -> None:
@@ -118,7 +118,7 @@ def test_a_proxy_has_the_same_limits() -> None:
     with HostileServer(lambda request: request.send(answer(b"x" * 100))) as server:
         proxies = {"http": server.url}
         assert session(9.0, 100).get("http://shop.test/a", proxies=proxies).content == b"x" * 100
-        with pytest.raises(FashionrecError, match=r"^shop\.test answers with more than 99 bytes$"):
+        with pytest.raises(FashionrecError, match=r"^shop\.test sent more than 99 bytes$"):
             session(9.0, 99).get("http://shop.test/a", proxies=proxies)
     with HostileServer(late(0.6)) as server, pytest.raises(requests.RequestException):
         session(0.2, 99).get("http://shop.test/a", proxies={"http": server.url})

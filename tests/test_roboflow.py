@@ -315,7 +315,7 @@ def test_the_planted_key_would_be_seen(
 
 
 @pytest.mark.parametrize(
-    ("member", "told"), [("../evil.txt", "leads out of the folder"), ("/tmp/evil.txt", "absolute name")]
+    ("member", "told"), [("../evil.txt", "leads out of the folder"), ("/tmp/evil.txt", "absolute path")]
 )
 def test_an_archive_that_writes_elsewhere_is_refused(
     member: str, told: str, server: RoboflowServer, settings: Settings, tmp_path: Path
@@ -330,7 +330,7 @@ def test_an_archive_that_writes_elsewhere_is_refused(
 @pytest.mark.parametrize(
     ("archive", "told"),
     [
-        (b"<html>this link has expired</html>", "damaged, or no archive"),
+        (b"<html>this link has expired</html>", "damaged or not a supported archive"),
         (make_zip(export())[:-40], "damaged"),
         (make_zip({"README.roboflow.txt": b"nothing else"}), r"holds no data\.yaml"),
     ],

@@ -171,18 +171,18 @@ def test_a_kept_connection_that_the_server_ends_is_no_failure() -> None:
 @pytest.mark.parametrize(
     ("act", "timeout", "seconds", "reason", "message", "retry"),
     [
-        (silent(b""), 0.1, 9.0, "timeout", "no byte came for feed.timeout seconds", True),
+        (silent(b""), 0.1, 9.0, "timeout", "no data arrived for feed.timeout seconds", True),
         (silent(b""), 9.0, 0.1, "too-slow", "it took longer than feed.total_timeout", False),
         # without a length the end of the connection is that of the body: here it is we who cut it
         (silent(b"HTTP/1.1 200 OK\r\n\r\nabc"), 9.0, 0.1, "too-slow", "it took longer than feed.total_timeout", False),
-        (dropping(1), 5.0, 9.0, "reset", "the connection ended before the answer did", True),
+        (dropping(1), 5.0, 9.0, "reset", "the connection was closed before the end of the response", True),
         (
             lambda request: request.send(answer(b"abc", Content_Encoding="gzip")),
-            *(5.0, 9.0, "bad-encoding", "the compressed answer cannot be read", False),
+            *(5.0, 9.0, "bad-encoding", "the compressed response is damaged", False),
         ),
         (
             lambda request: request.send(b"X" * 300 + b"\r\n\r\n"),
-            *(5.0, 9.0, "bad-response", f"the answer is no HTTP: {'X' * 200}", True),
+            *(5.0, 9.0, "bad-response", f"the response is not valid HTTP: {'X' * 200}", True),
         ),
     ],
 )

@@ -1,8 +1,9 @@
-"""A folder, or an archive unpacked into one for as long as it is needed. What an archive says of itself is not trusted.
+"""Access to a folder, or to an untrusted archive unpacked into a temporary one.
 
-Refused as a whole, in one line: names that are absolute, climb out with ``..`` or differ only by case, links of any kind,
-devices and pipes, what is encrypted or damaged, and what unpacks to more than the settings allow, counted while it is written.
-Owners, modes and times are not taken over. An archive within an archive stays packed.
+An archive is refused as a whole, with a one-line error, for: names that are absolute, leave the
+folder through ``..`` or differ only by case; links of any kind; devices and pipes; encrypted or
+damaged content; and more unpacked bytes than the settings allow, counted while writing. Owners,
+modes and times are ignored. An archive within an archive stays packed.
 """
 
 from __future__ import annotations
@@ -28,41 +29,42 @@ from fashionrec.common.system import WINDOWS
 from fashionrec.config import DatasetConfig
 from fashionrec.errors import DataError
 
-#: What an archive is usually called; what decides is the file's content.
+#: The usual suffixes of archives; the content of the file decides.
 SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".txz", ".xz", ".tbz", ".tbz2", ".bz2", ".7z", ".rar", ".zst")
-#: A folder of such a name is part of a format, so an archive with nothing beside it is not entered.
+#: Folder names that belong to a format: an archive whose only entry is one of these is not entered.
 PARTS = frozenset("train training val valid validation test images labels annotations jpegimages imagesets".split())
 
-_FREE = 1 << 20  # below this no ratio counts: a few small texts may pack very well
+_UNCHECKED = 1 << 20  # bytes up to which the ratio is not checked: a few small texts may compress very well
 _BLOCK = 1 << 20
-_LONG_HEADER = 1 << 20  # tarfile reads names and attributes of a member into memory
+_MAX_HEADER = 1 << 20  # tarfile reads names and attributes of a member into memory
 _DRIVE = re.compile(r"[A-Za-z]:")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 _DAMAGE = (
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
     *(EOFError, ValueError, IndexError, OverflowError),
 )
-_HINT = "ask for another one, or for the folder"
+_HINT = "use another archive, or an unpacked folder"
 
 
 @contextmanager
 def opened(path: Path, workspace: Path, settings: DatasetConfig) -> Iterator[Path]:
-    """A folder with what ``path`` holds: itself, or its archive unpacked into a new folder below ``workspace``.
+    """Yield ``path`` itself, or a new folder below ``workspace`` with its unpacked archive.
 
-    Zip, tar, and tar packed with gzip, bzip2 or xz are known by their content. What was unpacked is gone afterwards. A
-    single folder at an archive's top is entered, unless its name is part of a format. A file that is neither named nor made
-    like an archive (a ``data.yaml``) is yielded as it is. Raises :class:`DataError`.
+    Zip, tar, and tar compressed with gzip, bzip2 or xz are recognized by their content. The
+    unpacked folder is removed afterwards. A single folder at an archive's top is entered, unless
+    its name belongs to a format. A file with neither the name nor the content of an archive (a
+    ``data.yaml``) is yielded unchanged. Raises :class:`DataError`.
     """
     if not path.exists():
-        raise DataError(f"there is nothing at {path}", hint="check the path")
+        raise DataError(f"no such file or folder: {path}", hint="check the path")
     if not path.is_dir() and not path.is_file():
         raise DataError(f"{path} is neither a folder nor a file")
     kind = None if path.is_dir() else _kind(path)
     if kind is None:
         if path.is_file() and path.name.lower().endswith(SUFFIXES):
             raise DataError(
-                f"{path} is damaged, or no archive that can be opened",
-                hint=".zip, .tar, .tar.gz, .tar.xz and .tar.bz2 can be",
+                f"{path} is damaged or not a supported archive",
+                hint="use .zip, .tar, .tar.gz, .tar.xz or .tar.bz2",
             )
         yield path
         return
@@ -70,23 +72,27 @@ def opened(path: Path, workspace: Path, settings: DatasetConfig) -> Iterator[Pat
     target = Path(tempfile.mkdtemp(prefix=".archive-", dir=workspace))
     try:
         _unpack(path, kind, target, settings)
-        yield _inner(target)
+        yield _enter_single_folder(target)
+
     finally:
         shutil.rmtree(target, ignore_errors=True)
 
 
 def safe_parts(name: str, *, windows: bool = WINDOWS) -> tuple[str, ...]:
-    """The parts of a member's name; empty for the archive's own top. Raises :class:`ValueError` for one that leads elsewhere."""
+    """Return the parts of a member's name, none for the top.
+
+    Raises :class:`ValueError` for an unsafe name.
+    """
     plain = name.replace("\\", "/")
     if plain.startswith("/") or _DRIVE.match(plain):
-        raise ValueError("an absolute name")
+        raise ValueError("an absolute path")
     parts = tuple(part for part in plain.split("/") if part not in ("", "."))
     if ".." in parts:
-        raise ValueError("a name that leads out of the folder")
+        raise ValueError("a path that leads out of the folder")
     if any(ord(letter) < 32 for letter in plain):
         raise ValueError("a name with control characters")
     if windows and any(":" in part or part[-1] in ". " or _RESERVED.fullmatch(part) for part in parts):
-        raise ValueError("a name that means something else to Windows")
+        raise ValueError("a name that Windows does not allow")
     return parts
 
 
@@ -100,12 +106,12 @@ def _kind(path: Path) -> str | None:
         tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
         return "tar"
     except tarfile.TarError:
-        return "zip" if zipfile.is_zipfile(path) else None  # an empty zip, or one behind a program that unpacks it
+        return "zip" if zipfile.is_zipfile(path) else None  # an empty zip, or a self-extracting one
 
 
 def _unpack(path: Path, kind: str, target: Path, settings: DatasetConfig) -> None:
     size = path.stat().st_size
-    allowed = min(settings.max_unpacked, max(_FREE, int(settings.max_ratio * size)))
+    allowed = min(settings.max_unpacked, max(_UNCHECKED, int(settings.max_ratio * size)))
     limit = "dataset.max_unpacked" if allowed == settings.max_unpacked else "dataset.max_ratio"
     folder = _Folder(path, target, allowed, limit, settings.max_members)
     try:
@@ -116,37 +122,37 @@ def _unpack(path: Path, kind: str, target: Path, settings: DatasetConfig) -> Non
     except DataError:
         raise
     except NotImplementedError as error:
-        raise DataError(f"{path} is packed in a way that cannot be opened: {error}", hint=_HINT) from None
+        raise DataError(f"{path} uses an unsupported compression: {error}", hint=_HINT) from None
     except _DAMAGE as error:
-        raise DataError(f"{path} is damaged: {error or 'it ends too early'}", hint="fetch it again") from None
+        raise DataError(f"{path} is damaged: {error or 'it is truncated'}", hint="download it again") from None
     except OSError as error:
-        if error.errno is None:  # gzip and bz2 raise it for damage
-            raise DataError(f"{path} is damaged: {error}", hint="fetch it again") from None
+        if error.errno is None:  # gzip and bz2 raise it for damaged content
+            raise DataError(f"{path} is damaged: {error}", hint="download it again") from None
         raise DataError(f"{path} cannot be unpacked: {error.strerror}", hint="is the disk full?") from None
 
 
 class _Folder:
-    """The folder that an archive is unpacked into, and everything that may not happen there."""
+    """The folder that an archive is unpacked into, with the checks of its content."""
 
     def __init__(self, archive: Path, target: Path, allowed: int, limit: str, members: int) -> None:
         self.archive, self.target = archive, target
         self.allowed, self.limit = allowed, limit
         self.members, self.written = members, 0
-        self.seen: dict[str, tuple[str, bool]] = {}
+        self.names: dict[str, tuple[str, bool]] = {}
 
     def refuse(self, name: str, why: str) -> DataError:
-        return DataError(f"{self.archive} holds {why}: {name[:100]!r}; nothing of it was used", hint=_HINT)
+        return DataError(f"{self.archive} contains {why}: {name[:100]!r}; nothing was imported", hint=_HINT)
 
     def count(self, total: int) -> None:
-        """Stop when more than allowed has come out."""
+        """Raise :class:`DataError` if more bytes than allowed have been unpacked."""
         if total > self.allowed:
             raise DataError(
-                f"{self.archive} unpacks to more than {self.allowed:,} bytes; nothing of it was used",
-                hint=f"it may be made to fill a disk; if it is not, raise {self.limit}",
+                f"{self.archive} unpacks to more than {self.allowed:,} bytes; nothing was imported",
+                hint=f"it may be an archive bomb; if you trust it, raise {self.limit}",
             )
 
     def member(self, name: str, *, folder: bool) -> Path | None:
-        """Where a member goes; its folder is made. None for the top itself, and for what a Mac adds of its own."""
+        """Return a member's path and make its folder. None for the top and for ``__MACOSX``."""
         self.members -= 1
         if self.members < 0:
             raise DataError(f"{self.archive} has too many members", hint="raise dataset.max_members")
@@ -164,16 +170,16 @@ class _Folder:
 
     def _claim(self, name: str, *, is_folder: bool, last: bool) -> None:
         key = unicodedata.normalize("NFC", name).casefold()
-        before = self.seen.setdefault(key, (name, is_folder))
-        if before != (name, is_folder):
-            raise self.refuse(name, f"two names that are one on some machines ({before[0][:100]!r})")
+        existing = self.names.setdefault(key, (name, is_folder))
+        if existing != (name, is_folder):
+            raise self.refuse(name, f"two names that are equal on some machines ({existing[0][:100]!r})")
         if last and not is_folder:
-            self.seen[key] = (name, False)
+            self.names[key] = (name, False)
             if (self.target / name).exists():
-                raise self.refuse(name, "one name twice")
+                raise self.refuse(name, "a duplicate name")
 
     def write(self, place: Path, content: IO[bytes]) -> int:
-        """Write a new file, block by block; returns its bytes."""
+        """Write a new file block by block; return its size in bytes."""
         size = 0
         with place.open("xb") as file:
             while block := content.read(_BLOCK):
@@ -193,7 +199,7 @@ def _unpack_zip(path: Path, folder: _Folder) -> None:
             if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise folder.refuse(info.filename, "a device or a pipe")
             if info.flag_bits & 0x41:
-                raise DataError(f"{path} is encrypted", hint="unpack it yourself, and give the folder")
+                raise DataError(f"{path} is encrypted", hint="unpack it yourself and use the folder")
             is_folder = info.orig_filename.endswith(("/", "\\"))
             place = folder.member(info.orig_filename, folder=is_folder)
             if place is not None and not is_folder:
@@ -204,10 +210,10 @@ def _unpack_zip(path: Path, folder: _Folder) -> None:
 def _unpack_tar(path: Path, kind: str, folder: _Folder) -> None:
     unpackers: dict[str, Any] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open, "tar": open}
     with unpackers[kind](path, "rb") as stream:
-        counted: Any = _Counted(stream, folder)
+        counted: Any = _CountedStream(stream, folder)
         with tarfile.open(fileobj=counted, mode="r|", tarinfo=_CheckedHeader) as archive:
             for member in archive:
-                archive.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
+                archive.members = []  # type: ignore[attr-defined]  # otherwise tarfile keeps them all in memory
                 if member.size < 0:
                     raise _Damaged("a member has a negative size")
                 if member.issym() or member.islnk():
@@ -215,7 +221,7 @@ def _unpack_tar(path: Path, kind: str, folder: _Folder) -> None:
                 if not (member.isreg() or member.isdir()):
                     raise folder.refuse(member.name, "a device or a pipe")
                 place = folder.member(member.name, folder=member.isdir())
-                if hasattr(tarfile, "data_filter"):  # Python's own opinion, where it has one
+                if hasattr(tarfile, "data_filter"):  # Python's own checks, if it has them
                     tarfile.data_filter(member, str(folder.target))
                 if place is None or member.isdir():
                     continue
@@ -224,8 +230,8 @@ def _unpack_tar(path: Path, kind: str, folder: _Folder) -> None:
                     raise tarfile.ReadError("unexpected end of data")
 
 
-class _Counted:
-    """What tarfile reads from: the unpacked stream, counted, so that headers and padding are too."""
+class _CountedStream:
+    """The unpacked stream that tarfile reads, counted including headers and padding."""
 
     def __init__(self, stream: IO[bytes], folder: _Folder) -> None:
         self.stream, self.folder, self.total = stream, folder, 0
@@ -238,26 +244,30 @@ class _Counted:
 
 
 class _CheckedHeader(tarfile.TarInfo):
-    """tarfile takes a broken header within an archive for its end, and reads long names whole, of whatever length."""
+    """A header check that tarfile lacks.
+
+    tarfile takes a broken header within an archive for its end, and reads long names whole, of any
+    length.
+    """
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _CheckedHeader:
         try:
-            found = super().frombuf(buf, encoding, errors)
+            header = super().frombuf(buf, encoding, errors)
         except tarfile.HeaderError as error:
             if bytes(buf) == bytes(tarfile.BLOCKSIZE):  # the proper end
                 raise
-            raise _Damaged(f"{error}" if buf else "it ends too early") from None
-        if not found.isreg() and not found.isdir() and found.size > _LONG_HEADER:
+            raise _Damaged(f"{error}" if buf else "it is truncated") from None
+        if not header.isreg() and not header.isdir() and header.size > _MAX_HEADER:
             raise _Damaged("a header is too long")
-        return found
+        return header
 
 
 class _Damaged(ValueError):
-    """Not a tarfile.HeaderError, which tarfile would keep to itself."""
+    """Damage that tarfile must not handle itself, unlike a tarfile.HeaderError."""
 
 
-def _inner(folder: Path) -> Path:
+def _enter_single_folder(folder: Path) -> Path:
     while True:
         entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
         if len(entries) != 1 or not entries[0].is_dir() or entries[0].name.lower() in PARTS:

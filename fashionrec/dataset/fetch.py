@@ -1,4 +1,4 @@
-"""fetch-dataset: one source or several, by their names on the command line, to one dataset folder."""
+"""The fetch-dataset command: read one or more sources into one dataset folder."""
 
 from __future__ import annotations
 
@@ -20,39 +20,48 @@ from fashionrec.dataset.source import Source
 from fashionrec.dataset.sources import LOCAL, read_local, split_spec
 from fashionrec.errors import DataError, UsageError
 
-#: Called with what is being done (drawing, downloading, preparing), in what unit, how much is done, and how much there is.
+#: Called with the step (drawing, downloading, preparing), the unit, the amount done and the total.
 Progress = Callable[[str, str, int, int], None]
 
-#: What a drawn world has beside its labelled photos.
+#: The parts of a synthetic world that are not labelled photos.
 _WORLD = ("catalogue", "queries", "outfits", "world.json")
 
-#: What a staging folder holds, by the pattern of its name. Nothing else is removed from it.
+#: Name patterns of the content of a staging folder. Nothing else is removed from it.
 _FILES = re.compile(rf"request|feed\d+\.begun|photos/[0-9a-f]{{2}}/[^/]+|copies/[^/]+|{TEMPORARY.pattern}")
-_NO_WORK = re.compile(r"request|feed\d+\.begun")
+_WORKLESS_FILES = re.compile(r"request|feed\d+\.begun")
 _FOLDERS = re.compile(r"photos(/[0-9a-f]{2})?|copies|whole|world\d+|\.archive-\w+")
 
 
 def fetch_dataset(
     specs: Sequence[str], out: Path, config: Config, *, store: Path, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Make the dataset ``out`` of sources such as ``coco:PATH``; returns what its dataset.json holds, and its ``path``.
+    """Create the dataset ``out`` from sources such as ``coco:PATH``.
 
-    ``store`` keeps what was downloaded: versions of Roboflow, photos of feeds. What a killed call left unfinished beside
-    ``out`` is taken up by the next, and gone at the end. Raises :class:`DataError`, :class:`Busy` where another process is
-    making ``out``, and what the sources raise.
+    An interrupted call leaves a staging folder next to ``out``; the next call resumes it and
+    removes it at the end.
+
+    Args:
+        store: The folder of downloads (Roboflow versions, photos of feeds), which are reused.
+
+    Returns:
+        The content of dataset.json, and its ``path``.
+
+    Raises:
+        DataError: A source or ``out`` is unusable.
+        Busy: Another process is making ``out``.
     """
     kinds = [split_spec(spec) for spec in specs]
-    request = fingerprint({"specs": list(specs), "settings": _asked(config, [kind for kind, _ in kinds])})
+    request = fingerprint({"specs": list(specs), "settings": _request_settings(config, [kind for kind, _ in kinds])})
     staging = out.parent / f".{out.name}.staging"
     with locked(out.parent / f".{out.name}.lock", f"is making {out}"):
         _check_staging(staging)
-        document = _finished(out, staging, request)
+        document = _finished_document(out, staging, request)
         if document is not None:
-            _clear(staging)
+            _clear_staging(staging)
             return {"path": str(out), **document}
         must_be_free(out)
-        _take_up(staging, request)
-        whole = staging / "whole"
+        _begin_staging(staging, request)
+        built = staging / "whole"
         try:
             Folder(staging).make_folder("whole")
             with ExitStack() as stack:
@@ -61,16 +70,16 @@ def fetch_dataset(
                     for n, (kind, rest) in enumerate(kinds)
                 ]
                 document = prepare(
-                    sources, whole, staging, config, request=request, progress=_told(progress, "preparing")
+                    sources, built, staging, config, request=request, progress=_step_progress(progress, "preparing")
                 )
                 worlds = [n for n, (kind, _) in enumerate(kinds) if kind == "synthetic"]
                 if worlds:
-                    _move_world(staging / f"world{worlds[0]}", whole)
-            _put(whole, out)
+                    _move_world(staging / f"world{worlds[0]}", built)
+            _publish(built, out)
         except UsageError:
-            _keep_what_cost_time(staging)
+            _keep_staged_work(staging)
             raise
-        _clear(staging)
+        _clear_staging(staging)
     return {"path": str(out), **document}
 
 
@@ -92,22 +101,25 @@ def _source(
     if kind == "feed":
         from fashionrec.dataset.sources.feed import read as read_feed
 
-        # photos of earlier calls are asked for once more, by ETag and date; those of a call that was killed are not
-        begun, place = f"feed{number}.begun", Folder(staging)
-        refresh = place.kind(begun) is None
-        place.open(begun, "ab").close()
-        cache = _kept_in(store, "feeds", Path(rest).name)
-        return read_feed(Path(rest), cache, config, _told(progress, "downloading"), refresh=refresh)
+        # photos of earlier calls are requested again (by ETag), unless a call was interrupted
+        marker, staged = f"feed{number}.begun", Folder(staging)
+        refresh = staged.kind(marker) is None
+        staged.open(marker, "ab").close()
+        cache = _download_folder(store, "feeds", Path(rest).name)
+        return read_feed(Path(rest), cache, config, _step_progress(progress, "downloading"), refresh=refresh)
     if kind == "roboflow":
         from fashionrec.dataset.sources.roboflow import read as read_roboflow
 
-        kept = _kept_in(store, "roboflow")
-        return read_roboflow(rest, kept, config, _told(progress, "downloading", "bytes"))
-    return _drawn(staging / f"world{number}", config, _told(progress, "drawing"))
+        downloads = _download_folder(store, "roboflow")
+        return read_roboflow(rest, downloads, config, _step_progress(progress, "downloading", "bytes"))
+    return _synthetic_source(staging / f"world{number}", config, _step_progress(progress, "drawing"))
 
 
-def _drawn(folder: Path, config: Config, progress: Callable[[int, int], None] | None) -> Source:
-    """A drawn world as a source; one that a killed call had not finished is drawn anew, and is the same."""
+def _synthetic_source(folder: Path, config: Config, progress: Callable[[int, int], None] | None) -> Source:
+    """Return a synthetic world as a source.
+
+    An unfinished one is drawn again, with the same result.
+    """
     from fashionrec.dataset.synthetic import WorldSettings, draw_world
 
     if not (folder / "world.json").is_file():
@@ -118,50 +130,55 @@ def _drawn(folder: Path, config: Config, progress: Callable[[int, int], None] | 
     return read_local("yolo", folder, "synthetic")
 
 
-def _kept_in(store: Path, *names: str) -> Path:
-    """A folder below ``store`` (which may be a link itself) of what was downloaded. Raises :class:`DataError` for a link."""
+def _download_folder(store: Path, *names: str) -> Path:
+    """Return a folder below ``store`` (which may be a symbolic link).
+
+    Raises :class:`DataError` for a link below it.
+    """
     if not store.exists():
         return store.joinpath(*names)
     return Folder(store, "the data folder").path("/".join(names), "folder")
 
 
-def _move_world(world: Path, whole: Path) -> None:
+def _move_world(world: Path, built: Path) -> None:
     for name in _WORLD:
         if (world / name).exists():
-            system.rename(world / name, whole / name)
+            system.rename(world / name, built / name)
 
 
-def _asked(config: Config, kinds: Sequence[str]) -> dict[str, Any]:
-    """The settings that decide what the dataset holds."""
-    asked: dict[str, Any] = {"dataset": config.dataset.model_dump(exclude={"workers"})}
-    asked |= {"images": config.images.model_dump()}
+def _request_settings(config: Config, kinds: Sequence[str]) -> dict[str, Any]:
+    """Return the settings that determine the content of the dataset."""
+    settings: dict[str, Any] = {"dataset": config.dataset.model_dump(exclude={"workers"})}
+    settings |= {"images": config.images.model_dump()}
     for kind in ("synthetic", "feed", "roboflow"):
         if kind in kinds:
-            asked[kind] = getattr(config, kind).model_dump()
-    return asked
+            settings[kind] = getattr(config, kind).model_dump()
+    return settings
 
 
 def _check_staging(staging: Path) -> None:
-    """Raise :class:`DataError` for a staging folder that a command of ours did not leave, before anything is changed there."""
-    above = Folder(staging.parent, "the folder")
-    if above.kind(staging.name) is None:
+    """Raise :class:`DataError` for a staging folder that fetch-dataset did not write."""
+    parent = Folder(staging.parent, "the folder")
+    if parent.kind(staging.name) is None:
         return
-    above.path(staging.name, "folder")
+    parent.path(staging.name, "folder")
     folder = Folder(staging, "the staging folder")
     for entry in folder.walk():
-        wanted = "file" if _FILES.fullmatch(entry.name) else "folder" if _FOLDERS.fullmatch(entry.name) else entry.kind
-        if entry.kind not in ("file", "folder") or entry.kind != wanted:
+        expected = (
+            "file" if _FILES.fullmatch(entry.name) else "folder" if _FOLDERS.fullmatch(entry.name) else entry.kind
+        )
+        if entry.kind not in ("file", "folder") or entry.kind != expected:
             raise folder.refusal(entry.name)
     entries = [entry.name for entry in folder.entries()]
     if "request" not in entries and not all(TEMPORARY.match(name) for name in entries):
         raise DataError(
-            f"{staging} is not a staging folder of fetch-dataset: it has no request",
+            f"{staging} is not a staging folder of fetch-dataset: its file 'request' is missing",
             hint="remove it, or choose another --out",
         )
 
 
-def _finished(out: Path, staging: Path, request: str) -> dict[str, Any] | None:
-    """What dataset.json holds, where ``out`` is whole and of this request, and its maker was killed while clearing up."""
+def _finished_document(out: Path, staging: Path, request: str) -> dict[str, Any] | None:
+    """Return dataset.json if ``out`` is complete and only the staging folder is left to remove."""
     if not staging.is_dir() or out.is_symlink():
         return None
     try:
@@ -171,47 +188,50 @@ def _finished(out: Path, staging: Path, request: str) -> dict[str, Any] | None:
     return document if document.get("request") == request else None
 
 
-def _take_up(staging: Path, request: str) -> None:
-    """The staging folder of this request. What another request left there is kept where it is addressed by content."""
+def _begin_staging(staging: Path, request: str) -> None:
+    """Make the staging folder of this request.
+
+    Of another request it keeps only what is addressed by content.
+    """
     staging.mkdir(exist_ok=True)
     folder = Folder(staging, "the staging folder")
-    same = folder.kind("request") == "file" and folder.read("request") == request.encode()
-    # archives are of a killed call: ours is the only one here
-    _clear(staging, keep=r"request|photos" if not same else r"(?!whole|\.archive-).*")
-    if not same:
+    is_same = folder.kind("request") == "file" and folder.read("request") == request.encode()
+    # unpacked archives are leftovers of an interrupted call: this call has unpacked none yet
+    _clear_staging(staging, keep=r"request|photos" if not is_same else r"(?!whole|\.archive-).*")
+    if not is_same:
         folder.write("request", request)
 
 
-def _clear(staging: Path, keep: str = "(?!)") -> None:
-    """Remove what is ours in the staging folder but what ``keep`` matches, and the folder if it is empty then."""
+def _clear_staging(staging: Path, keep: str = "(?!)") -> None:
+    """Remove our files except those matching ``keep``, and the folder if nothing is kept."""
     folder = Folder(staging)
     entries = [entry.name for entry in folder.entries()]
-    # the request goes last: without it the rest would belong to nobody
+    # the request is removed last: without it the folder would not be recognized as ours
     for name in sorted(entries, key=lambda name: name == "request"):
         if (_FILES.fullmatch(name) or _FOLDERS.fullmatch(name)) and not re.fullmatch(keep, name):
             folder.remove(name)
     if keep == "(?!)":
-        with suppress(OSError):  # it holds what is not ours
+        with suppress(OSError):  # it contains files that are not ours
             staging.rmdir()
 
 
-def _keep_what_cost_time(staging: Path) -> None:
-    """After wrong use: prepared photos and drawn worlds stay for the next call; where there are none, nothing does."""
+def _keep_staged_work(staging: Path) -> None:
+    """Remove all but prepared photos and synthetic worlds; without those, remove everything."""
     folder = Folder(staging)
     folder.remove("whole")
-    if all(entry.kind == "folder" or _NO_WORK.fullmatch(entry.name) for entry in folder.walk()):
-        _clear(staging)
+    if all(entry.kind == "folder" or _WORKLESS_FILES.fullmatch(entry.name) for entry in folder.walk()):
+        _clear_staging(staging)
 
 
-def _put(whole: Path, out: Path) -> None:
-    for path in sorted(whole.glob("*")):
+def _publish(built: Path, out: Path) -> None:
+    for path in sorted(built.glob("*")):
         if path.is_file():
             system.sync_file(path)
     if out.exists():
         out.rmdir()
-    system.replace(whole, out)
+    system.replace(built, out)
     system.sync_folder(out.parent)
 
 
-def _told(progress: Progress | None, what: str, unit: str = "photos") -> Callable[[int, int], None] | None:
+def _step_progress(progress: Progress | None, what: str, unit: str = "photos") -> Callable[[int, int], None] | None:
     return None if progress is None else lambda done, total: progress(what, unit, done, total)

@@ -1,7 +1,8 @@
-"""What every source of data gives: photos, and what their source says of them. Nothing is decoded or decided here.
+"""The output of every reader: photos and their raw labels, with nothing decoded or decided yet.
 
-A reader turns one format into a :class:`Source`; :mod:`fashionrec.dataset.prepare.prepare` does everything that follows, the same
-for all of them. A reader is a function ``read(where, ...) -> Source`` in :mod:`fashionrec.dataset.sources`.
+A reader converts one format to a :class:`Source`; :mod:`fashionrec.dataset.prepare.prepare` does
+everything that follows, in the same way for all of them. A reader is a function
+``read(where, ...) -> Source`` in :mod:`fashionrec.dataset.sources`.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from typing import Any, NamedTuple
 
 
 class RawBox(NamedTuple):
-    """A box as its source has it, before any rule: corners in pixels of the picture, or (``relative``) in shares of it.
+    """A box as its source has it, before any rule is applied.
 
-    ``label`` is the source's own name for the class; an id without a name is ``#7``. Corners may lie outside the picture,
-    be reversed, or enclose nothing: what becomes of such a box is a setting.
+    Its corners are in pixels of the picture, or (``relative``) fractions of its size. ``label`` is
+    the source's own name for the class; an id without a name is ``#7``. Corners may lie outside the
+    picture, be reversed, or enclose nothing: settings decide how such a box is handled.
     """
 
     label: str
@@ -31,10 +33,11 @@ class RawBox(NamedTuple):
 class SourceImage:
     """One photo of a source.
 
-    ``key`` is unique within the source and the same on every machine (a relative path with ``/``). ``labelled`` is False where
-    the source, though it has labels, has none for this photo. ``group`` names what must stay in one split (a product, or
-    the photo that augmented copies were made from). ``size`` is the width and height in pixels that the source says its
-    labels are for, where it says so. ``problems`` are lines of its label file that are no box, one text each.
+    ``key`` is unique within the source and the same on every machine (a relative path with ``/``).
+    ``labelled`` is False if a source with labels has none for this photo. ``group`` names photos
+    that must stay in one split (a product, or the original of augmented copies). ``size`` is the
+    width and height in pixels that the labels refer to, if the source states it. ``problems`` are
+    the malformed lines of its label file, one text each.
     """
 
     key: str
@@ -49,12 +52,13 @@ class SourceImage:
 
 @dataclass(frozen=True)
 class Source:
-    """All that one source holds. ``label`` is what a dataset says of where it came from, without any machine's paths.
+    """All photos of one source. ``label`` names it in the dataset, without paths of this machine.
 
-    ``has_labels`` is False for photos alone: they go into ``unlabelled/``. ``names`` are the class names that the source
-    declares, in its order. ``already`` says what was done to the pixels before they came here (``resize``, ``equalize``,
-    ``augment``), which is then not done again. ``products`` are rows of product columns by image key. ``failed`` are the
-    photos that could not be had, each with ``key`` and ``reason`` and whatever else is known.
+    ``has_labels`` is False for photos alone, which go into ``unlabelled/``. ``names`` are the class
+    names that the source declares, in its order. ``already`` lists what was done to the pixels
+    before (``resize``, ``equalize``, ``augment``), which is then not repeated. ``products`` are
+    rows of product columns by image key. ``failed`` are unavailable photos, each with ``key``,
+    ``reason`` and details.
     """
 
     label: str

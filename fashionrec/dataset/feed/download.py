@@ -1,12 +1,14 @@
-"""Many photos from many servers: politely, safely, and never twice.
+"""Download many photos from many servers: politely, safely, and each only once.
 
-Each step is one request: :mod:`host_queue` says whose turn it is, :mod:`safe_http` makes it, :mod:`photo_cache` keeps what
-came. Every hop of a redirect is a step of its own, so that it passes the same door, robots.txt and limits.
+Each step is one request: :mod:`host_queue` schedules it, :mod:`safe_http` sends it,
+:mod:`photo_cache` stores the result. Each redirect is a step of its own, so it passes the same
+address checks, robots.txt and limits.
 
-robots.txt is read as RFC 9309 has it: a server that has none (4xx) allows everything; one that cannot give it (5xx, 429, no
-connection) allows nothing. ``Crawl-delay`` is kept up to half a minute.
+robots.txt follows RFC 9309: a server without one (4xx) allows everything; a server that fails to
+return it (5xx, 429, no connection) allows nothing. ``Crawl-delay`` is respected up to 30 seconds.
 
-This module needs urllib3 and protego and is imported by name at call time (:func:`fashionrec.common.extras.need`).
+This module needs urllib3 and protego and is imported by name at call time
+(:func:`fashionrec.common.extras.need`).
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from typing import TYPE_CHECKING
 from protego import Protego
 
 from fashionrec.common.backoff import backoff
+from fashionrec.common.text import plural
 from fashionrec.dataset.feed.addresses import Door, Target, Unfetched, parse_target, shown
 from fashionrec.dataset.feed.host_queue import HostQueue, Job, Origin
 from fashionrec.dataset.feed.photo_cache import Fetched, PhotoCache, image_suffix, open_cache
@@ -35,20 +38,24 @@ from fashionrec.photos.images import read_photo
 if TYPE_CHECKING:
     from fashionrec.config import FeedConfig, ImagesConfig
 
-_ROBOTS_BYTES = 512 << 10  # RFC 9309: at least 500 KiB must be read
-_LONGEST_BACKOFF = 60.0
-_LOST = frozenset({"dns", "unreachable", "timeout", "too-slow", "tls"})
+_ROBOTS_BYTES = 512 << 10  # RFC 9309 requires at least 500 KiB
+_MAX_BACKOFF = 60.0
+_UNREACHABLE = frozenset({"dns", "unreachable", "timeout", "too-slow", "tls"})
 _ETAG = re.compile(r'(W/)?"[\x21\x23-\x7e]*"')
 _DATE = re.compile(r"[A-Za-z0-9,: +-]{10,40}")
 
 
 @dataclass(frozen=True)
 class Failed:
-    """A photo that could not be had. ``reason`` is a short stable word, ``message`` a line, ``attempts`` how often asked.
+    """A photo that could not be fetched.
 
-    Reasons: ``bad-url``, ``refused-address``, ``robots``, ``dns``, ``unreachable``, ``timeout``, ``too-slow``, ``reset``,
-    ``tls``, ``bad-response``, ``bad-encoding``, ``http-404`` and other statuses, ``too-many-redirects``, ``too-large``,
-    ``not-an-image``, ``host-down``, and those of :func:`fashionrec.photos.images.read_photo`.
+    ``reason`` is a short stable word, ``message`` one line, ``attempts`` the number of requests
+    sent.
+
+    Reasons: ``bad-url``, ``refused-address``, ``robots``, ``dns``, ``unreachable``, ``timeout``,
+    ``too-slow``, ``reset``, ``tls``, ``bad-response``, ``bad-encoding``, ``http-404`` and other
+    statuses, ``too-many-redirects``, ``too-large``, ``not-an-image``, ``host-down``, and those of
+    :func:`fashionrec.photos.images.read_photo`.
     """
 
     url: str
@@ -67,14 +74,21 @@ def fetch_images(
     refresh: bool = False,
     door: Door | None = None,
 ) -> dict[str, Fetched | Failed]:
-    """Fetch photos into ``folder``; returns for each URL, as it was given, the file or why there is none.
+    """Fetch photos into ``folder``; return the file or the failure per given URL.
 
-    What an earlier run fetched into the same folder is not asked for again; with ``refresh`` it is, by ETag and date, and
-    comes again only if it has changed. Each URL is fetched once, however often it is given. ``progress`` is called with
-    photos done and photos in all. ``door`` says which servers may be reached; None: as ``feed.allow_private`` says.
-    Raises :class:`Busy` if another process uses the folder, :class:`DataError` if it cannot be written.
+    Photos that an earlier run fetched into the same folder are reused. With ``refresh`` they are
+    requested again by ETag and date, and downloaded only if they have changed. Duplicate URLs are
+    fetched once.
+
+    Args:
+        progress: Called with the number of photos done and the total.
+        door: The servers that may be reached; by default as ``feed.allow_private`` says.
+
+    Raises:
+        Busy: Another process uses the folder.
+        DataError: The folder is not writable.
     """
-    spelt: dict[str, str] = {}
+    urls_by_name: dict[str, str] = {}
     targets: dict[str, Target] = {}
     results: dict[str, Fetched | Failed] = {}
     for url in dict.fromkeys(urls):
@@ -83,7 +97,7 @@ def fetch_images(
         except Unfetched as error:
             results[url] = Failed(shown(url), error.reason, str(error), 0)
         else:
-            spelt[url] = target.url
+            urls_by_name[url] = target.url
             targets[target.url] = target
     client = Client(
         door or Door(allow_private=settings.allow_private),
@@ -93,26 +107,29 @@ def fetch_images(
     )
     try:
         with open_cache(folder) as cache:
-            got = _Download(cache, client, settings, limits).run(targets, refresh, progress)
+            fetched = _Download(cache, client, settings, limits).run(targets, refresh, progress)
     except OSError as error:
         raise DataError(f"cannot write to {folder}: {error}") from None
-    return results | {url: got[name] for url, name in spelt.items()}
+    return results | {url: fetched[name] for url, name in urls_by_name.items()}
 
 
 class _Download:
-    """One call of :func:`fetch_images`. State changes under the queue's ``turn``; requests run outside of it."""
+    """One call of :func:`fetch_images`.
+
+    State changes under the lock ``turn``; requests run outside it.
+    """
 
     def __init__(self, cache: PhotoCache, client: Client, settings: FeedConfig, limits: ImagesConfig) -> None:
         self._cache, self._client, self._settings, self._limits = cache, client, settings, limits
-        self._most_bytes = min(settings.max_bytes, limits.max_bytes)
+        self._max_bytes = min(settings.max_bytes, limits.max_bytes)
         self._robot = re.split(r"[/\s]", settings.user_agent.strip())[0]
         self._queue = HostQueue(per_host=settings.per_host, robots=settings.robots, robot=self._robot)
         self._turn = self._queue.turn
-        self._news = threading.Condition(self._turn)
-        self._decoding = threading.Lock()  # one at a time: a photo of images.max_pixels takes a gigabyte
+        self._progressed = threading.Condition(self._turn)
+        self._decoding = threading.Lock()  # a photo of images.max_pixels takes a gigabyte: one at a time
         self._parts = itertools.count()
         self._results: dict[str, Fetched | Failed] = {}
-        self._left = 0
+        self._pending = 0
         self._failure: BaseException | None = None
 
     def run(
@@ -125,39 +142,39 @@ class _Download:
                 self._results[url] = known
                 report(len(self._results), len(targets))
             else:
-                self._left += 1
+                self._pending += 1
                 with self._turn:
                     self._queue.push(Job(target, target, known))
-        count, there = min(self._settings.connections, self._left), len(self._results)
+        count, done = min(self._settings.connections, self._pending), len(self._results)
         workers: list[threading.Thread] = []
         try:
             for n in range(count):
                 worker = threading.Thread(target=self._work, name=f"fetch-{n}", daemon=True)
                 worker.start()
                 workers.append(worker)
-            self._watch(len(targets), report, there)
+            self._watch(len(targets), report, done)
         finally:
             with self._turn:
                 self._queue.close()
             self._client.close()
             for worker in workers:
-                worker.join(2.0)  # one that is still connecting finds the queue closed, and keeps nothing
+                worker.join(2.0)  # a worker that is still connecting finds the queue closed and stores nothing
         if self._failure is not None:
             raise self._failure
         return self._results
 
     def _watch(self, total: int, report: Callable[[int, int], None], reported: int) -> None:
-        """Report until all is done, from those that were ``reported`` before."""
+        """Report progress until all photos are done; ``reported`` were reported before."""
         while True:
             with self._turn:
-                over = not self._left or self._failure is not None
-                if not over and len(self._results) == reported:
-                    self._news.wait(0.5)
+                finished = not self._pending or self._failure is not None
+                if not finished and len(self._results) == reported:
+                    self._progressed.wait(0.5)
                 done = len(self._results)
             if done != reported:
                 report(done, total)
                 reported = done
-            if over:
+            if finished:
                 return
 
     def _work(self) -> None:
@@ -165,10 +182,10 @@ class _Download:
             job, origin = taken
             try:
                 try:
-                    step = self._ask(job, origin)
+                    step = self._request(job, origin)
                 except Unfetched as error:
                     with self._turn:
-                        self._after(job, origin, error)
+                        self._handle_failure(job, origin, error)
                 else:
                     with self._turn:
                         origin.count_loss(False)
@@ -177,17 +194,17 @@ class _Download:
                             self._queue.push(job)
                         elif isinstance(step, Fetched):
                             self._finish(job, step)
-            except BaseException as error:  # not of the network: a full disk, or a fault of ours
+            except BaseException as error:  # not a network error: a full disk, or a bug
                 with self._turn:
                     self._failure = self._failure or error
                     self._queue.close()
-                    self._news.notify()
+                    self._progressed.notify()
             finally:
                 with self._turn:
                     self._queue.release(origin)
 
-    def _ask(self, job: Job, origin: Origin) -> Target | Fetched | None:
-        """One request. Returns where a redirect leads, or the photo; None for a robots.txt, whose rules are kept."""
+    def _request(self, job: Job, origin: Origin) -> Target | Fetched | None:
+        """Send one request; return a redirect's target or the photo, None after a robots.txt."""
         headers: dict[str, str] = {}
         if job.rules_for is None:
             origin.permit(job, self._robot)
@@ -211,22 +228,22 @@ class _Download:
                     sha256, size, suffix = self._receive(answer, part)
             if answer.status != 200:
                 raise _status_error(answer)
-            return self._keep(job, answer, part, sha256, size, suffix)
+            return self._store(job, answer, part, sha256, size, suffix)
         finally:
             job.spent += time.monotonic() - began
             part.unlink(missing_ok=True)
 
     def _receive(self, answer: Answer, part: Path) -> tuple[str, int, str]:
-        """Write a body to a file, as far as it is a photo within the limits; sha256, bytes, suffix."""
+        """Write a photo's body to a file, within the limits; return sha256, bytes and suffix."""
         announced = answer.headers.get("Content-Length", "")
-        if announced.isdecimal() and int(announced) > self._most_bytes:
-            raise Unfetched("too-large", f"it has {announced} bytes, more than {self._most_bytes}")
+        if announced.isdecimal() and int(announced) > self._max_bytes:
+            raise Unfetched("too-large", f"it has {plural(int(announced), 'byte')}, more than {self._max_bytes:,}")
         digest, size, head = hashlib.sha256(), 0, b""
         with part.open("xb") as file:
             while piece := answer.read():
                 size += len(piece)
-                if size > self._most_bytes:
-                    raise Unfetched("too-large", f"it has more than {self._most_bytes} bytes")
+                if size > self._max_bytes:
+                    raise Unfetched("too-large", f"it has more than {plural(self._max_bytes, 'byte')}")
                 if len(head) < 64:
                     head += piece[:64]
                     if len(head) >= 64:
@@ -238,16 +255,16 @@ class _Download:
     def _suffix(self, head: bytes) -> str:
         suffix = image_suffix(head)
         if suffix is None:
-            raise Unfetched("not-an-image", "what came is neither JPEG, PNG, WebP, AVIF, GIF, BMP nor TIFF")
+            raise Unfetched("not-an-image", "the response is not a JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF image")
         return suffix
 
-    def _keep(self, job: Job, answer: Answer, part: Path, sha256: str, size: int, suffix: str) -> Fetched:
+    def _store(self, job: Job, answer: Answer, part: Path, sha256: str, size: int, suffix: str) -> Fetched:
         try:
             with self._decoding:
                 read_photo(part.read_bytes(), self._limits)
         except ImageError as error:
             raise Unfetched(error.reason, str(error)) from None
-        etag, changed = answer.headers.get("ETag", ""), answer.headers.get("Last-Modified", "")
+        etag, modified = answer.headers.get("ETag", ""), answer.headers.get("Last-Modified", "")
         with self._turn:
             if not self._queue.open:
                 raise Unfetched("stopped", "the download was stopped")
@@ -259,15 +276,15 @@ class _Download:
                 size=size,
                 final_url=job.target.url,
                 etag=etag if _ETAG.fullmatch(etag) else None,
-                last_modified=changed if _DATE.fullmatch(changed) else None,
+                last_modified=modified if _DATE.fullmatch(modified) else None,
             )
 
-    def _after(self, job: Job, origin: Origin, error: Unfetched) -> None:
-        """A request failed: once more after a pause, or never."""
-        wait = backoff(job.attempts - 1, self._settings.backoff, _LONGEST_BACKOFF)
+    def _handle_failure(self, job: Job, origin: Origin, error: Unfetched) -> None:
+        """Retry a failed request after a pause, or give up."""
+        wait = backoff(job.attempts - 1, self._settings.backoff, _MAX_BACKOFF)
         if error.after is not None:
             wait = error.after
-            if wait > self._settings.total_timeout:  # it will not be waited for, and nothing else be asked of it
+            if wait > self._settings.total_timeout:  # too long to wait: give up on this server
                 origin.closed = Unfetched(error.reason, str(error))
             else:
                 origin.not_before = max(origin.not_before, time.monotonic() + wait)
@@ -276,36 +293,36 @@ class _Download:
             self._queue.push(job, time.monotonic() + wait)
             return
         if job.rules_for is not None:
-            job.rules_for.rules = _without_rules(job, error)
+            job.rules_for.rules = _rules_after_failure(job, error)
             return
         if job.attempts:
-            origin.count_loss(error.reason in _LOST)
+            origin.count_loss(error.reason in _UNREACHABLE)
         self._finish(job, Failed(shown(job.first.url), error.reason, str(error), job.attempts))
 
     def _finish(self, job: Job, result: Fetched | Failed) -> None:
         self._results[job.first.url] = result
-        self._left -= 1
-        self._news.notify()
+        self._pending -= 1
+        self._progressed.notify()
 
 
 def _conditions(job: Job) -> dict[str, str]:
-    """Headers that ask for a photo only if it has changed. They go to the server that gave it, not to one that redirects."""
+    """Return the headers of a conditional request, empty unless this server returned the photo."""
     if job.known is None or job.known.final_url != job.target.url:
         return {}
-    asked = {"If-None-Match": job.known.etag, "If-Modified-Since": job.known.last_modified}
-    return {name: value for name, value in asked.items() if value}
+    conditions = {"If-None-Match": job.known.etag, "If-Modified-Since": job.known.last_modified}
+    return {name: value for name, value in conditions.items() if value}
 
 
 def _status_error(answer: Answer) -> Unfetched:
     status = answer.status
     retry = status in (408, 425, 429) or (500 <= status < 600 and status not in (501, 505))
     after = _seconds(answer.headers.get("Retry-After", "")) if retry else None
-    asks = f", and asks to wait {after:.0f} s" if after else ""
-    return Unfetched(f"http-{status}", f"the server answered {status}{asks}", retry=retry, after=after)
+    request = f" and asked to wait {after:.0f} s" if after else ""
+    return Unfetched(f"http-{status}", f"the server answered {status}{request}", retry=retry, after=after)
 
 
 def _seconds(text: str) -> float | None:
-    """A Retry-After header: seconds, or a date."""
+    """Return the seconds of a Retry-After header (a number or a date), None if it is invalid."""
     if re.fullmatch(r"\d{1,9}", text.strip()):
         return float(text)
     try:
@@ -321,9 +338,9 @@ def _robots_text(answer: Answer) -> str:
     return body[:_ROBOTS_BYTES].decode("utf-8-sig", "replace")
 
 
-def _without_rules(job: Job, error: Unfetched) -> Protego | Unfetched:
-    """What holds where a robots.txt could not be had (RFC 9309, 2.3.1)."""
+def _rules_after_failure(job: Job, error: Unfetched) -> Protego | Unfetched:
+    """Return the rules that apply if a robots.txt cannot be fetched (RFC 9309, 2.3.1)."""
     if error.reason == "too-many-redirects" or (error.reason.startswith("http-4") and error.reason != "http-429"):
         return Protego.parse("")
     reason = "robots" if error.reason.startswith("http-") else error.reason
-    return Unfetched(reason, f"robots.txt of {job.first.host} cannot be had: {error}")
+    return Unfetched(reason, f"cannot fetch robots.txt of {job.first.host}: {error}")

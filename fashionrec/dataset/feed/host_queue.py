@@ -1,7 +1,8 @@
-"""What waits for which server: nobody waits for a slow server but its own photos.
+"""A queue per server, so that a slow server delays only its own photos.
 
-Every server has a queue; a worker takes the next job of one that has a free place. A job that is not done yet comes back: to
-the same server after a pause, or to the one that a redirect leads to. A server's robots.txt is asked for before its photos.
+A worker takes the next job of a server that has a free connection slot. An unfinished job is queued
+again: for the same server after a pause, or for the server of a redirect. A server's robots.txt is
+requested before its photos.
 """
 
 from __future__ import annotations
@@ -18,15 +19,16 @@ from protego import Protego
 from fashionrec.dataset.feed.addresses import Target, Unfetched
 from fashionrec.dataset.feed.photo_cache import Fetched
 
-_LONGEST_CRAWL_DELAY = 30.0
-_GIVEN_UP_AFTER = 10  # photos in a row that a server could not be reached for
+_MAX_CRAWL_DELAY = 30.0
+_MAX_LOSSES = 10  # consecutive photos for which a server was unreachable
 
 
 @dataclass
 class Job:
-    """A photo on its way or, with ``rules_for``, that server's robots.txt. ``target`` is where to ask next.
+    """A request for a photo or, with ``rules_for``, for that server's robots.txt.
 
-    ``attempts`` counts from ``first`` on; ``hops`` are the redirects of this attempt and ``spent`` its seconds.
+    ``target`` is the next URL. ``attempts`` counts from ``first`` on; ``hops`` and ``spent`` are
+    the redirects and seconds of the current attempt.
     """
 
     first: Target
@@ -40,9 +42,10 @@ class Job:
 
 @dataclass
 class Origin:
-    """One server: what waits for it, and what is known of it.
+    """One server: its waiting jobs and its state.
 
-    ``rules`` is its robots.txt, or why nothing may be asked of it. ``closed`` says why it is not asked any more.
+    ``rules`` is its robots.txt, or the reason why no photo may be requested. ``closed`` is the
+    reason why the server is no longer used.
     """
 
     target: Target
@@ -59,7 +62,7 @@ class Origin:
         return self.target.host
 
     def permit(self, job: Job, robot: str) -> None:
-        """Raises :class:`Unfetched` where a photo is not to be asked for: the server is given up, or its rules say so."""
+        """Raise :class:`Unfetched` if the server is closed or its rules forbid the photo."""
         for reason in (self.closed, self.rules):
             if isinstance(reason, Unfetched):
                 raise Unfetched(reason.reason, str(reason))
@@ -67,17 +70,19 @@ class Origin:
             raise Unfetched("robots", f"robots.txt of {self.host} forbids it")
 
     def count_loss(self, lost: bool) -> None:
-        """Remember whether the server was out of reach; after so many times in a row its other photos are not tried."""
+        """Count consecutive losses of an unreachable server; close it after too many."""
         self.lost = self.lost + 1 if lost else 0
-        if self.lost >= _GIVEN_UP_AFTER:
-            self.closed = Unfetched("host-down", f"{self.host} was out of reach {self.lost} times in a row")
+        if self.lost >= _MAX_LOSSES:
+            self.closed = Unfetched("host-down", f"{self.host} was unreachable {self.lost} times in a row")
 
 
 class HostQueue:
-    """All servers of one download. Every method but :meth:`take` is called with ``turn`` held, as is all state changed.
+    """All servers of one download.
 
-    A change wakes one worker, and a worker that finds a job wakes the next: waking all of them for each photo would cost more
-    than the photo.
+    Every method except :meth:`take` must be called with the lock ``turn`` held.
+
+    A change wakes one worker, and a worker that finds a job wakes the next: waking all of them for
+    each photo would cost more than the photo.
     """
 
     def __init__(self, *, per_host: int, robots: bool, robot: str) -> None:
@@ -90,13 +95,13 @@ class HostQueue:
         self._numbers = itertools.count()
 
     def push(self, job: Job, at: float = 0.0) -> None:
-        """Let a job wait for its target's server, until ``at`` (monotonic seconds) at the earliest."""
+        """Queue a job for its target's server, to start at ``at`` (monotonic seconds) or later."""
         origin = self._origins.setdefault(job.target.origin, Origin(job.target))
         heapq.heappush(origin.photos if job.rules_for is None else origin.errands, (at, next(self._numbers), job))
         self._ready.notify()
 
     def take(self) -> tuple[Job, Origin] | None:
-        """Wait for the next job, and take a place at its server; None once the queue is closed."""
+        """Wait for the next job and take a slot of its server; None once the queue is closed."""
         with self.turn:
             while self.open:
                 now = time.monotonic()
@@ -116,7 +121,7 @@ class HostQueue:
         return None
 
     def release(self, origin: Origin) -> None:
-        """Give a place at a server back."""
+        """Free a slot of a server."""
         self._active[origin.host] -= 1
         self._ready.notify()
 
@@ -128,11 +133,11 @@ class HostQueue:
         self._active[origin.host] += 1
         if job.rules_for is None and isinstance(origin.rules, Protego):
             pause = origin.rules.crawl_delay(self._robot) or 0.0
-            origin.not_before = max(origin.not_before, now + min(pause, _LONGEST_CRAWL_DELAY))
+            origin.not_before = max(origin.not_before, now + min(pause, _MAX_CRAWL_DELAY))
         return job, origin
 
     def _waiting(self, origin: Origin) -> list[tuple[float, int, Job]]:
-        """What may be taken of a server: photos only once its rules are known."""
+        """Return the jobs of a server that may start: photos only once its rules are known."""
         if origin.errands or origin.rules is not None or not self._robots:
             return origin.errands or origin.photos
         if origin.photos and not origin.asked:

@@ -1,7 +1,7 @@
-"""A session of requests with limits that a server cannot lift: a deadline, a size after decompression, no other origin.
+"""Limits for a requests session: a deadline, a decompressed size, redirects within one origin.
 
-The time limits of requests are for one read each, so a server that sends a byte now and then is never late: here the
-connection is cut from another thread once a request has had its time.
+The time-outs of requests apply to a single read, so a server that sends a byte now and then never
+times out. Here another thread aborts the connection after a request's deadline.
 
 This module needs requests and is imported by name at call time.
 """
@@ -23,27 +23,27 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from fashionrec.dataset.feed.addresses import Cuttable
 from fashionrec.errors import FashionrecError
 
-_LEAST_SPEED = 10_000  # bytes per second that a body must be sent or received with
+_MIN_SPEED = 10_000  # bytes per second for sending or receiving a body
 _PORTS = {"http": 80, "https": 443}
-_current = threading.local()  # the connection that this thread's request uses
+_current = threading.local()  # the connection of this thread's request
 
 
 class _Timed(Cuttable):
-    """A connection that is cut when the time for a request is over."""
+    """A connection that is aborted after the deadline of its request."""
 
     until = 0.0
     timer: threading.Timer | None = None
 
     def _new_conn(self) -> socket.socket:
-        made: socket.socket = super()._new_conn()  # type: ignore[misc]
-        self.keep_line(made)
-        return made
+        connected: socket.socket = super()._new_conn()  # type: ignore[misc]
+        self.keep_line(connected)
+        return connected
 
-    def request(self, *given: Any, **named: Any) -> Any:
+    def request(self, *args: Any, **kwargs: Any) -> Any:
         self.until = time.monotonic() + getattr(_current, "seconds", 60.0)
         _current.connection = self
         self._watch()
-        return super().request(*given, **named)  # type: ignore[misc]
+        return super().request(*args, **kwargs)  # type: ignore[misc]
 
     def close(self) -> None:
         if self.timer is not None:
@@ -80,40 +80,40 @@ class _HttpsPool(HTTPSConnectionPool):
 
 
 class LimitedAdapter(HTTPAdapter):
-    """Ends each request within ``seconds``, and more for a body that keeps coming; ``most_bytes`` limits an answer."""
+    """An adapter that limits a request to ``seconds`` and its response to ``most_bytes``."""
 
-    def __init__(self, seconds: float, most_bytes: int, *, extend: bool = False, **named: Any) -> None:
-        """``extend``: an answer may take as long as it makes progress."""
-        self._seconds, self._most, self._extend = seconds, most_bytes, extend
-        super().__init__(**named)
+    def __init__(self, seconds: float, most_bytes: int, *, extend: bool = False, **kwargs: Any) -> None:
+        """``extend``: a response may take as long as it makes progress."""
+        self._seconds, self._max_bytes, self._extend = seconds, most_bytes, extend
+        super().__init__(**kwargs)
 
-    def init_poolmanager(self, *given: Any, **named: Any) -> None:
-        super().init_poolmanager(*given, **named)  # type: ignore[no-untyped-call]
-        _make_cuttable(self.poolmanager)
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)  # type: ignore[no-untyped-call]
+        _use_timed_connections(self.poolmanager)
 
-    def proxy_manager_for(self, *given: Any, **named: Any) -> Any:
-        manager = super().proxy_manager_for(*given, **named)
-        _make_cuttable(manager)
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(*args, **kwargs)
+        _use_timed_connections(manager)
         return manager
 
-    def send(self, request: PreparedRequest, *given: Any, **named: Any) -> Response:
+    def send(self, request: PreparedRequest, *args: Any, **kwargs: Any) -> Response:
         length = request.headers.get("Content-Length") or "0"
-        _current.seconds = self._seconds + (int(length) if length.isdigit() else 0) / _LEAST_SPEED
-        response = super().send(request, *given, **named)
+        _current.seconds = self._seconds + (int(length) if length.isdigit() else 0) / _MIN_SPEED
+        response = super().send(request, *args, **kwargs)
         response.raw.stream = self._limited(response, response.raw.stream, getattr(_current, "connection", None))
         return response
 
     def _limited(
-        self, response: Response, plain: Callable[..., Iterator[bytes]], connection: _Timed | None
+        self, response: Response, unlimited: Callable[..., Iterator[bytes]], connection: _Timed | None
     ) -> Callable[..., Iterator[bytes]]:
-        def stream(*given: Any, **named: Any) -> Iterator[bytes]:
+        def stream(*args: Any, **kwargs: Any) -> Iterator[bytes]:
             size = 0
-            for piece in plain(*given, **named):
+            for piece in unlimited(*args, **kwargs):
                 size += len(piece)
-                if size > self._most:
+                if size > self._max_bytes:
                     response.close()
                     raise FashionrecError(
-                        f"{urlsplit(response.url).netloc} answers with more than {self._most:,} bytes",
+                        f"{urlsplit(response.url).netloc} sent more than {self._max_bytes:,} bytes",
                         hint="check the address in the settings",
                     )
                 if self._extend and connection is not None:
@@ -124,23 +124,23 @@ class LimitedAdapter(HTTPAdapter):
 
 
 class SameOrigin:
-    """Mixed into a session: a redirect is followed within the origin that was asked, and refused to any other."""
+    """A session mixin that follows redirects within the requested origin and refuses all others."""
 
     def get_redirect_target(self, response: Response) -> str | None:
         target: str | None = super().get_redirect_target(response)  # type: ignore[misc]
         if target is not None:
-            here, there = response.url, urljoin(response.url, target)
-            if _origin(here) != _origin(there):
+            source, destination = response.url, urljoin(response.url, target)
+            if _origin(source) != _origin(destination):
                 raise FashionrecError(
-                    f"{urlsplit(here).netloc} redirects to {urlsplit(there).hostname}, which is not followed:"
-                    " the key and the photos stay here",
-                    hint="set roboflow.api_url to the address that is meant, if you trust it",
+                    f"{urlsplit(source).netloc} redirects to {urlsplit(destination).hostname}; the redirect was refused,"
+                    " because it would send the key and the photos to another server",
+                    hint="set roboflow.api_url to the new address if you trust it",
                 )
         return target
 
 
-def _make_cuttable(manager: Any) -> None:
-    if not type(manager).__name__.startswith("SOCKS"):  # which has connections of its own
+def _use_timed_connections(manager: Any) -> None:
+    if not type(manager).__name__.startswith("SOCKS"):  # SOCKS managers need their own connection classes
         manager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
 
 

@@ -1,13 +1,13 @@
-"""Photos from the network as they are kept between runs: files named by their content, and a journal of where each is from.
+"""A cache of downloaded photos: files named by their content, and a journal of their URLs.
 
 ::
 
-    photos/ab/abcdef....jpg   the bytes as they came; the name is their sha256
-    journal.jsonl             a line per photo that came whole; a later line about the same URL replaces an earlier one
-    partial/                  what is on its way; emptied by the next run
+    photos/ab/abcdef....jpg   the bytes as received; the name is their sha256
+    journal.jsonl             a line per complete photo; the last line of a URL counts
+    partial/                  unfinished downloads; emptied by the next run
 
-A file is moved into place before its line is written, so a kill loses at most what was on its way. What the journal says is
-believed only as far as the file's own hash agrees.
+A file is moved into place before its line is written, so a kill loses only unfinished downloads. A
+line of the journal is trusted only if the file's hash matches it.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ _JOURNAL = "journal.jsonl"
 
 @dataclass(frozen=True)
 class Fetched:
-    """One photo that is there. ``url`` is what was asked for, ``final_url`` who answered, after redirects.
+    """A photo on disk. ``url`` is the requested URL, ``final_url`` the one after redirects.
 
-    ``how`` is ``new``, ``kept`` (from an earlier run, not asked for), or ``unchanged`` (asked for, and the server said so).
+    ``how`` is ``new``, ``kept`` (reused from an earlier run without a request), or ``unchanged``
+    (confirmed by the server).
     """
 
     url: str
@@ -46,11 +47,11 @@ class Fetched:
 
 
 class PhotoCache:
-    """Made by :func:`open_cache`. Not safe to use from several threads, but for :meth:`part`."""
+    """A photo cache, opened by :func:`open_cache`. Only :meth:`part` is thread-safe."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._inside = Folder(folder, "cannot write to the photos kept in")
+        self._inside = Folder(folder, "cannot write to the photo cache")
         self._inside.check({"photos": "folder", "partial": "folder", _JOURNAL: "file"})
         self._lines = self._read_journal()
         self._empty_partial()
@@ -58,24 +59,24 @@ class PhotoCache:
         self._file: IO[bytes] | None = None
 
     def known(self, url: str) -> Fetched | None:
-        """What an earlier run fetched from a URL, if the file is there and its bytes are those that came."""
+        """Return the photo that an earlier run fetched from a URL, if its file is unchanged."""
         line = self._lines.get(url)
         if line is None:
             return None
         path = self._place(line["sha256"], line["suffix"])
         try:
-            whole = path.stat().st_size == line["size"] and sha256_file(path) == line["sha256"]
+            is_intact = path.stat().st_size == line["size"] and sha256_file(path) == line["sha256"]
         except OSError:
             return None
         fields = ("sha256", "size", "final_url", "etag", "last_modified")
-        return Fetched(url, path, how="kept", **{name: line[name] for name in fields}) if whole else None
+        return Fetched(url, path, how="kept", **{name: line[name] for name in fields}) if is_intact else None
 
     def part(self, number: int) -> Path:
-        """Where the bytes of a download go until they are known to be a photo."""
+        """Return the path of an unfinished download."""
         return self.folder / "partial" / f"{number}.part"
 
     def keep(self, part: Path, suffix: str, url: str, **fields: Any) -> Fetched:
-        """Move a finished download to its place and write its line. ``fields`` are those of :class:`Fetched`."""
+        """Move a finished download into place and record it with fields of :class:`Fetched`."""
         path = self._place(fields["sha256"], suffix)
         self._inside.make_folder(f"photos/{fields['sha256'][:2]}", exist_ok=True)
         replace(part, path)
@@ -86,7 +87,7 @@ class PhotoCache:
         if self._file is not None:
             self._file.close()
         self._empty_partial()
-        with suppress(OSError):  # it holds what is not ours
+        with suppress(OSError):  # it may hold files that are not ours
             (self.folder / "partial").rmdir()
 
     def _empty_partial(self) -> None:
@@ -105,33 +106,33 @@ class PhotoCache:
         self._lines[line["url"]] = line
 
     def _read_journal(self) -> dict[str, dict[str, Any]]:
-        """The last whole line of each URL; the file is written anew where it held anything else."""
+        """Return the last valid line per URL; rewrite the journal if it has any other line."""
         try:
             text = self._inside.read(_JOURNAL).decode("utf-8", errors="replace")
         except FileNotFoundError:
             return {}
         lines: dict[str, dict[str, Any]] = {}
-        tidy = text.endswith("\n") or not text
+        is_clean = text.endswith("\n") or not text
         for raw in text.splitlines():
             try:
                 line = parse_json(raw)
-                whole = all(isinstance(line[key], str) for key in ("url", "sha256", "suffix", "final_url"))
-                whole = whole and isinstance(line["size"], int) and {"etag", "last_modified"} <= line.keys()
-                whole = whole and len(line["sha256"]) == 64 and line["sha256"].isalnum()
-                whole = whole and line["suffix"][:1] == "." and line["suffix"][1:].isalnum()
+                is_valid = all(isinstance(line[key], str) for key in ("url", "sha256", "suffix", "final_url"))
+                is_valid = is_valid and isinstance(line["size"], int) and {"etag", "last_modified"} <= line.keys()
+                is_valid = is_valid and len(line["sha256"]) == 64 and line["sha256"].isalnum()
+                is_valid = is_valid and line["suffix"][:1] == "." and line["suffix"][1:].isalnum()
             except (ValueError, KeyError, TypeError, AttributeError):
-                whole = False
-            tidy = tidy and whole and line["url"] not in lines
-            if whole:
+                is_valid = False
+            is_clean = is_clean and is_valid and line["url"] not in lines
+            if is_valid:
                 lines[line["url"]] = line
-        if not tidy:
-            whole_lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in lines.values())
-            self._inside.write(_JOURNAL, "".join(whole_lines))
+        if not is_clean:
+            valid_lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in lines.values())
+            self._inside.write(_JOURNAL, "".join(valid_lines))
         return lines
 
 
 def image_suffix(head: bytes) -> str | None:
-    """What a photo's first bytes (64 are enough) say it is, as a file name's suffix. Only what web pages show is a photo."""
+    """Return the file suffix for a photo's first 64 bytes, None if it is no web format."""
     return next((suffix for suffix, magic in _MAGIC if re.match(magic, head, re.DOTALL)), None)
 
 
@@ -148,7 +149,7 @@ _MAGIC = (
 
 @contextmanager
 def open_cache(folder: Path) -> Iterator[PhotoCache]:
-    """Hold a cache for writing. Raises :class:`Busy` at once if another process does; a dead one does not."""
+    """Lock a cache for writing. Raises :class:`Busy` at once if another process uses it."""
     with locked(folder / ".lock", f"downloads into {folder}"):
         cache = PhotoCache(folder)
         try:

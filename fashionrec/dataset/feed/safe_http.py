@@ -1,11 +1,12 @@
-"""One HTTP(S) request to a stranger's server, made so that neither it nor the name service leads us where we must not go.
+"""One HTTP(S) request to an untrusted server that cannot lead us to a forbidden address.
 
-Connections go to an address that :class:`fashionrec.dataset.feed.addresses.Door` has checked, by that address; TLS still verifies
-the certificate against the name.
-Redirects are not followed here; whoever follows one comes back through this door. Proxies of the environment are not used:
-a proxy resolves names itself, and no check made here would mean anything.
+Connections go to an address that :class:`fashionrec.dataset.feed.addresses.Door` has checked; TLS
+still verifies the certificate against the host name. Redirects are not followed here: the caller
+sends a new request, which is checked again. Proxies from the environment are ignored, because a
+proxy resolves names itself and would bypass these checks.
 
-This module needs urllib3 and is imported by name at call time (:func:`fashionrec.common.extras.need`).
+This module needs urllib3 and is imported by name at call time
+(:func:`fashionrec.common.extras.need`).
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from fashionrec.dataset.feed.addresses import Cuttable, Door, Target, Unfetched
 
 CHUNK = 1 << 16
-_DRAIN = 1 << 14  # what is left of a redirect's or an error's body is read up to this, to keep the connection
+_DRAIN = 1 << 14  # bytes of a redirect's or an error's body that are read to keep the connection open
 
 
 class _Checked(Cuttable):
-    """The part of a connection that goes through the door."""
+    """The part of a connection that connects only to checked addresses."""
 
     door: Door
     expires: float
@@ -43,14 +44,14 @@ class _Checked(Cuttable):
             if left <= 0:
                 break
             try:
-                made = socket.create_connection((address, self.port), min(self.timeout, left))
+                connected = socket.create_connection((address, self.port), min(self.timeout, left))
             except OSError as error:
                 failure = error
                 continue
-            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.keep_line(made)
-            return made
-        raise failure or TimeoutError("the time for one image is over")
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.keep_line(connected)
+            return connected
+        raise failure or TimeoutError("the time-out for one photo has passed")
 
     def hang_up(self: Any) -> None:
         self.close()
@@ -67,25 +68,28 @@ class _Https(_Checked, HTTPSConnection):
 
 @dataclass(frozen=True)
 class Answer:
-    """A response: its status, its headers, and its body in pieces."""
+    """A response: status, headers, and a body that is read in pieces."""
 
     status: int
     headers: Mapping[str, str]
     _read: Callable[[int], bytes]
 
     def read(self, size: int = CHUNK) -> bytes:
-        """At most ``size`` bytes, decoded where the server compressed them; none at the end. Raises :class:`Unfetched`."""
+        """Return at most ``size`` bytes, decompressed; empty at the end.
+
+        Raises :class:`Unfetched`.
+        """
         return self._read(size)
 
 
 class Client:
-    """Keeps connections open between requests. Safe to use from several threads.
+    """An HTTP client that keeps connections open between requests. Thread-safe.
 
-    ``timeout`` is in seconds without a byte. At most ``idle`` connections that nobody uses stay open.
+    ``timeout`` is in seconds without a byte. At most ``idle`` unused connections stay open.
     """
 
     def __init__(self, door: Door, *, user_agent: str, timeout: float, idle: int = 32) -> None:
-        self._door, self._timeout, self._most_idle = door, timeout, idle
+        self._door, self._timeout, self._max_idle = door, timeout, idle
         self._headers = {
             "User-Agent": user_agent,
             "Accept": "image/jpeg, image/png, image/webp, image/*;q=0.5, */*;q=0.1",
@@ -95,17 +99,18 @@ class Client:
         self._idle: dict[_Http | _Https, Target] = {}
         self._busy: set[_Http | _Https] = set()
         self._closed = False
-        self._guard = threading.Lock()
+        self._lock = threading.Lock()
 
     @contextmanager
     def get(self, target: Target, headers: Mapping[str, str], seconds: float) -> Iterator[Answer]:
-        """Ask for a URL and yield the answer; after ``seconds`` in all the connection is cut, wherever it is.
+        """Request a URL and yield the response; abort the connection after ``seconds`` in total.
 
-        Raises :class:`Unfetched`: ``refused-address``, ``dns``, ``unreachable``, ``timeout`` (no byte), ``too-slow`` (not
-        within ``seconds``), ``reset``, ``tls``, ``bad-response``, ``bad-encoding``.
+        Raises :class:`Unfetched`: ``refused-address``, ``dns``, ``unreachable``, ``timeout`` (no
+        byte), ``too-slow`` (not within ``seconds``), ``reset``, ``tls``, ``bad-response``,
+        ``bad-encoding``.
         """
         expires = time.monotonic() + seconds
-        connection, used = self._take(target)
+        connection, reused = self._take(target)
         timer: threading.Timer | None = None
         try:
             while True:
@@ -114,31 +119,30 @@ class Client:
                 timer.start()
                 connection.expires = expires
                 try:
-                    with _translated(expires):
+                    with _map_wire_errors(expires):
                         connection.request(
                             "GET", target.path, headers={**self._headers, **headers}, preload_content=False
                         )
                         response = connection.getresponse()
                     break
                 except Unfetched as error:
-                    if not used or error.reason != "reset":
+                    if not reused or error.reason != "reset":
                         raise
-                    timer.cancel()  # the server had closed a connection that we had kept: not its fault, nor an attempt
+                    timer.cancel()  # the server had closed an idle connection: no fault of its own, and no attempt
                     self._give_back(connection, target, keep=False)
-                    connection, used = self._make(target), False
+                    connection, reused = self._connect(target), False
 
             def read(size: int) -> bytes:
-                with _translated(expires):
+                with _map_wire_errors(expires):
                     piece: bytes = response.read1(size)
-                    if (
-                        not piece and time.monotonic() >= expires
-                    ):  # a cut looks like the end of a body of unknown length
+                    # an aborted connection looks like the end of a body of unknown length
+                    if not piece and time.monotonic() >= expires:
                         raise TimeoutError
                     return piece
 
             answer = Answer(response.status, response.headers, read)
             yield answer
-            keep = _ended(answer) and not connection.is_closed
+            keep = _drain(answer) and not connection.is_closed
             timer.cancel()
             self._give_back(connection, target, keep=keep)
         except BaseException:
@@ -148,8 +152,8 @@ class Client:
             raise
 
     def close(self) -> None:
-        """End every connection; requests on their way fail."""
-        with self._guard:
+        """Abort every connection; pending requests fail."""
+        with self._lock:
             self._closed = True
             idle, self._idle = list(self._idle), {}
             for connection in self._busy:
@@ -158,9 +162,9 @@ class Client:
             connection.hang_up()
 
     def _take(self, target: Target) -> tuple[_Http | _Https, bool]:
-        with self._guard:
-            for connection, where in reversed(self._idle.items()):
-                if where.origin == target.origin:
+        with self._lock:
+            for connection, idle_target in reversed(self._idle.items()):
+                if idle_target.origin == target.origin:
                     del self._idle[connection]
                     self._busy.add(connection)
                     break
@@ -170,32 +174,32 @@ class Client:
             if connection.is_connected:
                 return connection, True
             self._give_back(connection, target, keep=False)
-        return self._make(target), False
+        return self._connect(target), False
 
-    def _make(self, target: Target) -> _Http | _Https:
-        made: _Http | _Https
+    def _connect(self, target: Target) -> _Http | _Https:
+        connection: _Http | _Https
         if target.scheme == "https":
-            with self._guard:
+            with self._lock:
                 if self._tls is None:
-                    self._tls = _trusting()
-            made = _Https(target.host, target.port, timeout=self._timeout, ssl_context=self._tls)
+                    self._tls = _default_tls()
+            connection = _Https(target.host, target.port, timeout=self._timeout, ssl_context=self._tls)
         else:
-            made = _Http(target.host, target.port, timeout=self._timeout)
-        made.door = self._door
-        with self._guard:
+            connection = _Http(target.host, target.port, timeout=self._timeout)
+        connection.door = self._door
+        with self._lock:
             if self._closed:
                 raise Unfetched("stopped", "the download was stopped")
-            self._busy.add(made)
-        return made
+            self._busy.add(connection)
+        return connection
 
     def _give_back(self, connection: _Http | _Https, target: Target, *, keep: bool) -> None:
         surplus = [connection]
-        with self._guard:
+        with self._lock:
             self._busy.discard(connection)
             if keep and not self._closed:
                 surplus.clear()
                 self._idle[connection] = target
-                while len(self._idle) > self._most_idle:
+                while len(self._idle) > self._max_idle:
                     oldest = next(iter(self._idle))
                     del self._idle[oldest]
                     surplus.append(oldest)
@@ -203,8 +207,8 @@ class Client:
             old.hang_up()
 
 
-def _ended(answer: Answer) -> bool:
-    """Whether the body is at its end, or so near that reading on is cheaper than a new connection."""
+def _drain(answer: Answer) -> bool:
+    """Read a little more of the body; return whether it ended, so the connection is reusable."""
     left = _DRAIN
     try:
         while left > 0 and (piece := answer.read(left)):
@@ -214,9 +218,9 @@ def _ended(answer: Answer) -> bool:
     return left > 0
 
 
-def _trusting() -> ssl.SSLContext:
+def _default_tls() -> ssl.SSLContext:
     context = ssl.create_default_context()
-    if importlib.util.find_spec("certifi") is not None:  # some Pythons find no certificates of the system
+    if importlib.util.find_spec("certifi") is not None:  # some Python builds find no system certificates
         import certifi
 
         context.load_verify_locations(certifi.where())
@@ -224,8 +228,8 @@ def _trusting() -> ssl.SSLContext:
 
 
 @contextmanager
-def _translated(expires: float) -> Iterator[None]:
-    """Whatever goes wrong on the wire as :class:`Unfetched`."""
+def _map_wire_errors(expires: float) -> Iterator[None]:
+    """Convert network errors to :class:`Unfetched`."""
     try:
         yield
     except Unfetched:
@@ -246,15 +250,15 @@ def _wire_error(error: Exception) -> Unfetched:
 
     text = str(causes[-1]) or type(error).__name__
     if is_a(ssl.SSLCertVerificationError):
-        return Unfetched("tls", f"the certificate is not valid: {text}")
+        return Unfetched("tls", f"the certificate is invalid: {text}")
     if is_a(TimeoutError, urllib3.exceptions.TimeoutError):
-        return Unfetched("timeout", "no byte came for feed.timeout seconds", retry=True)
+        return Unfetched("timeout", "no data arrived for feed.timeout seconds", retry=True)
     if is_a(ssl.SSLError):
         return Unfetched("tls", f"no secure connection: {text}", retry=True)
     if is_a(urllib3.exceptions.DecodeError):
-        return Unfetched("bad-encoding", "the compressed answer cannot be read")
+        return Unfetched("bad-encoding", "the compressed response is damaged")
     if is_a(ConnectionResetError, BrokenPipeError, ConnectionAbortedError, http.client.IncompleteRead):
-        return Unfetched("reset", "the connection ended before the answer did", retry=True)
+        return Unfetched("reset", "the connection was closed before the end of the response", retry=True)
     if is_a(OSError) and not is_a(http.client.HTTPException):
         return Unfetched("unreachable", f"no connection: {text}", retry=True)
-    return Unfetched("bad-response", f"the answer is no HTTP: {text[:200]}", retry=True)
+    return Unfetched("bad-response", f"the response is not valid HTTP: {text[:200]}", retry=True)
