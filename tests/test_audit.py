@@ -120,7 +120,7 @@ def test_the_split_that_is_not_named_is_named_as_data_yaml_has_it(tmp_path: Path
     rewrite(tmp_path, "val: [valid/images, valid-more.txt]\n", "")
     listing = list_dataset(tmp_path)
     assert [(one.kind, one.text, one.split) for one in listing.findings if one.kind.endswith("-split")] == [
-        ("missing-split", "data.yaml names no val", "valid")
+        ("missing-split", "data.yaml has no val", "valid")
     ]
 
 
@@ -172,12 +172,12 @@ def test_classes_at_the_limits_of_their_rules() -> None:
         ("class-not-in-split", "valid", "top"),
     ]
     assert found[0].numbers == {"class": "cape", "images": 0, "missing": 3}
-    assert found[1].text == "top is in 6 photos, cape in 0, and there is none of the latter"
+    assert found[1].text == "top is in 6 photos, cape in 0"
     del names[2]
     assert [one.kind for one in check_classes(told, names, 3, 2.0)] == ["class-not-in-split"]
     few, uneven, _ = check_classes(told, names, 4, 1.9)
     assert few.numbers == {"class": "skirt", "images": 3, "missing": 1}
-    assert uneven.text == "top is in 6 photos, skirt in 3, 2.0 times as many"
+    assert uneven.text == "top is in 6 photos, skirt in 3 (ratio 2.0)"
     assert list(check_classes(told, {}, 4, 1.9)) == []
 
 

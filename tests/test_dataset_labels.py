@@ -97,7 +97,7 @@ def test_the_map_renames_drops_and_wins_over_names(config: Config) -> None:
     labels, problems = clean(*(RawBox(name, 10, 10, 30, 30) for name in names), settings=settings)
     assert [label.class_id for label in labels] == [4, 2, 0]
     assert problems == [("class-left-out", "dropped")]
-    with pytest.raises(DataError, match="not one of our classes"):
+    with pytest.raises(DataError, match="is not a class"):
         class_map({"t-shirt": "shirt"})
 
 

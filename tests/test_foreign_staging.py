@@ -60,7 +60,7 @@ def test_only_what_was_made_is_removed_from_a_staging_folder(cli: Cli, tmp_path:
     assert sorted(path.name for path in mine.parent.iterdir()) == ["thesis.txt"]
     (tmp_path / "data/.m.staging/photos").mkdir(parents=True)
     (tmp_path / "data/.m.staging/photos/holiday.jpg").write_bytes(picture(5))
-    refused(cli("fetch-dataset", "yolo:src", "--out", "data/m"), "has no request")
+    refused(cli("fetch-dataset", "yolo:src", "--out", "data/m"), "its file 'request' is missing")
     assert (tmp_path / "data/.m.staging/photos/holiday.jpg").is_file()
 
 
@@ -87,8 +87,8 @@ def test_the_data_folder_may_be_a_link_itself(cli: Cli, tmp_path: Path) -> None:
     assert cli("fetch-dataset", "yolo:src", "--out", "data/n", "--counts", "4,1,1").code == 0
     assert (tmp_path / "big-disk/n/data.yaml").is_file()
     (tmp_path / "big-disk/m").symlink_to("n")
-    refused(cli("fetch-dataset", "yolo:src", "--out", "data/m"), "is a link")
-    refused(cli("dataset", "export", "data/n", "--to", "coco", "--out", "data/m"), "is a link")
+    refused(cli("fetch-dataset", "yolo:src", "--out", "data/m"), "is a symbolic link")
+    refused(cli("dataset", "export", "data/n", "--to", "coco", "--out", "data/m"), "is a symbolic link")
 
 
 @every_plant

@@ -112,7 +112,7 @@ def test_lines_of_a_label_file() -> None:
     ]
     for wrong, text in (
         (b"0 .5\xff", "byte 4 of the label file is not UTF-8"),
-        (b"0\0", "the label file holds zero bytes"),
+        (b"0\0", "the label file contains zero bytes"),
     ):
         boxes, (problem,) = read_lines(wrong, {0})
         assert (boxes, problem.kind, problem.text, problem.line) == ([], "label-encoding", text, None)
@@ -154,14 +154,14 @@ def test_a_detector_against_the_labels(tmp_path: Path, config: Config) -> None:
     assert (asked, ticks) == ([2, 0], [(2, 3), (3, 3)])
     assert [(one.kind, one.text, one.images, one.box, one.line, dict(one.numbers)) for one in found] == [
         (
-            "class-disagreement", "labelled hat; dress, 75 % sure", ("0.png",), 1, 2,
+            "class-disagreement", "labelled hat; dress, 75 % confidence", ("0.png",), 1, 2,
             {"confidence": 0.75, "detected": "dress", "labelled": "hat"},
         ),
         (
-            "class-disagreement", "labelled tops; pants, 60 % sure", ("0.png",), 0, 1,
+            "class-disagreement", "labelled tops; pants, 60 % confidence", ("0.png",), 0, 1,
             {"confidence": 0.6, "detected": "pants", "labelled": "tops"},
         ),
-        ("missing-label", "top, 60 % sure", ("2.png",), None, None, {"confidence": 0.6, "detected": "top"}),
+        ("missing-label", "top, 60 % confidence", ("2.png",), None, None, {"confidence": 0.6, "detected": "top"}),
         ("unseen-label", "skirt, 6.2 % of the photo", ("2.png",), 0, 1, {"labelled": "skirt", "share": 0.0625}),
     ]  # fmt: skip
     assert [one.marks for one in found] == [
@@ -230,5 +230,5 @@ def test_suffixes_that_name_another_format(tmp_path: Path) -> None:
             noise.save(path, kind)
             told = [(one.kind, one.text, one.numbers) for one in inspect((path, None, rules)).problems]
             wrong = suffix not in suffixes and suffix != ".ppm"  # any format may lie in a .ppm
-            expected = [("wrong-suffix", f"{suffix}, and the file is {kind}", {"format": kind})]
+            expected = [("wrong-suffix", f"{suffix}, but the file is {kind}", {"format": kind})]
             assert told == (expected if wrong else []), (kind, suffix)

@@ -160,7 +160,7 @@ def test_the_whole_of_a_prepared_dataset(tmp_path: Path, two_sources: tuple[Sour
         "yolo:s,a.jpg,unknown-class,dropped,hat",
         "yolo:s,b/turned.jpg,exif-turned,fixed,orientation 6: boxes turned with the picture",
         'yolo:s,b/turned.jpg,reversed-corners,fixed,"skirt 30, 0, 10, 10 px"',
-        'yolo:s,b/turned.jpg,class-left-out,dropped,"shoe, by the map"',
+        'yolo:s,b/turned.jpg,class-left-out,dropped,"shoe, by dataset.map"',
         "yolo:s,A.png,broken-line,dropped,line 3 is not a box: x",
         "yolo:s,c.jpg,no-label-file,kept,",
         "yolo:s,d.jpg,no-box,kept,",
@@ -205,7 +205,7 @@ def test_rules_that_drop_photos_and_their_words_where_nothing_is_left(
     (tmp_path / "again").mkdir()
     with pytest.raises(DataError) as caught:
         make(tmp_path / "again", only, sets=sets)
-    assert str(caught.value) == "no photo is left of what the sources hold"
+    assert str(caught.value) == "no usable photo is left in the sources"
     assert caught.value.hint == "dropped: 1 missing, 1 no-label-file, 1 no-box"
     (tmp_path / "third").mkdir()
     with pytest.raises(DataError) as caught:
@@ -218,8 +218,8 @@ def test_splits_that_are_kept_or_dealt_out(tmp_path: Path, two_sources: tuple[So
     images = (*labelled.images[:3], SourceImage("e.jpg", labelled.images[4].path, labelled=False))
     with pytest.raises(DataError) as caught:
         make(tmp_path, Source("s", images), loose, sets=("dataset.split=keep",))
-    assert str(caught.value) == "dataset.split is keep, but 1 labelled photos are in no split"
-    assert caught.value.hint == "--set dataset.split=ratios deals all of them out"
+    assert str(caught.value) == "dataset.split is keep, but there is no split for 1 labelled photo"
+    assert caught.value.hint == "--set dataset.split=ratios assigns a new split to every photo"
     (tmp_path / "n").mkdir()
     document = make(tmp_path / "n", Source("s", images), loose, sets=("dataset.counts=[2, 1, 1]",))
     assert [document["counts"][split] for split in ("train", "valid", "test", "unlabelled")] == [2, 1, 1, 1]
@@ -278,9 +278,9 @@ def test_pixels_that_were_changed_are_changed_no_more(tmp_path: Path, two_source
     with pytest.raises(DataError) as caught:
         make(tmp_path / "n", Source("plain", labelled.images[1:2]), Source("r", labelled.images[:1], already=already))
     assert str(caught.value) == (
-        "the pixels of r were changed where they come from, and those of other sources were not, or otherwise"
+        "the photos of r were preprocessed by their source; those of other sources were not, or differently"
     )
-    assert caught.value.hint == "prepare them apart, or fetch a version of it that was not preprocessed"
+    assert caught.value.hint == "prepare them separately, or fetch a version without preprocessing"
     (tmp_path / "m").mkdir()
     here = (
         "dataset.resize=stretch",
@@ -417,8 +417,8 @@ def test_words_for_boxes_and_classes(config: Config) -> None:
     assert mapped == {"t-shirt": "top", "shoe": None, "hat": None, "bag": None, "belt": None}
     with pytest.raises(DataError) as caught:
         class_map({"x": "coat rack"})
-    assert str(caught.value) == "x=coat rack: coat rack is not one of our classes"
-    assert caught.value.hint == "they are dress, pants, skirt&pants, skirt, top"
+    assert str(caught.value) == "x=coat rack: coat rack is not a class"
+    assert caught.value.hint == "the classes are dress, pants, skirt&pants, skirt, top"
     boxes = (
         RawBox("Shoe", 0, 0, 9, 9), RawBox("top", 0.125, 0, 1.5, 1, True), RawBox("top", 12345678, 0, 1, 1),
         RawBox("top", 1, 1, 1.25, 8),
@@ -428,7 +428,7 @@ def test_words_for_boxes_and_classes(config: Config) -> None:
     labels, problems = clean_boxes(picture, Frame((40, 20), (40, 20)), config.dataset, mapped)
     assert labels == [Label(4, Box(5, 0, 40, 20)), Label(4, Box(1, 0, 40, 1))]
     assert [tuple(problem) for problem in problems] == [
-        ("broken-line", "dropped", "line 2"), ("class-left-out", "dropped", "Shoe, by the map"),
+        ("broken-line", "dropped", "line 2"), ("class-left-out", "dropped", "Shoe, by dataset.map"),
         ("beyond-edge", "fixed", "top 0.125, 0, 1.5, 1: clipped"), ("reversed-corners", "fixed", "top 1.23457e+07, 0, 1, 1 px"),
         ("beyond-edge", "fixed", "top 1.23457e+07, 0, 1, 1 px: clipped"), ("no-area", "dropped", "top 1, 1, 1.25, 8 px"),
         ("not-finite", "dropped", "top nan, 0, 1, 1 px"), ("unknown-class", "dropped", "Cap"),
@@ -437,10 +437,10 @@ def test_words_for_boxes_and_classes(config: Config) -> None:
     odd = SourceImage("a.jpg", Path("a.jpg"), (RawBox("big hat", 0, 0, 9, 9),))
     with pytest.raises(DataError) as caught:
         clean_boxes(odd, Frame((40, 20), (40, 20)), strict, {})
-    assert str(caught.value) == "a.jpg has a box of class 'big hat', which is none of ours"
+    assert str(caught.value) == "a.jpg has a box of the unknown class 'big hat'"
     assert caught.value.hint == f"--map 'big hat=top' {HOW_TO_MAP}"
     many = SourceImage("a.jpg", Path("a.jpg"), (RawBox("cap", 0, 0, 9, 9),) * 10_001)
-    with pytest.raises(DataError, match=r"^a\.jpg has 10,001 boxes, and a photo may have 10,000$"):
+    with pytest.raises(DataError, match=r"^a\.jpg has 10,001 boxes; the limit per photo is 10,000$"):
         clean_boxes(many, Frame((40, 20), (40, 20)), config.dataset, {})
     fewer = SourceImage("a.jpg", Path("a.jpg"), many.boxes[1:])
     assert len(clean_boxes(fewer, Frame((40, 20), (40, 20)), config.dataset, {})[1]) == 10_000
@@ -496,5 +496,8 @@ def test_a_folder_that_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(out)
     with pytest.raises(DataError) as caught, whole_or_not(tmp_path / "link"):
         pass
-    told = f"{tmp_path / 'link'} is a link"
-    assert (str(caught.value), caught.value.hint) == (told, "choose another --out, or name the folder that it leads to")
+    told = f"{tmp_path / 'link'} is a symbolic link"
+    assert (str(caught.value), caught.value.hint) == (
+        told,
+        "choose another --out, or give the folder that it points to",
+    )

@@ -115,7 +115,7 @@ def test_a_photo_is_not_sent_where_a_redirect_leads(tmp_path: Path) -> None:
             Chosen(path.name, path, "train", hashlib.sha256(path.read_bytes()).hexdigest(), SIZE, 0.5, "unsure", ())
         ]
         planned = plan(chosen, "team/garments", tmp_path / "store", config, batch="b", conf=0.1)
-        with pytest.raises(FashionrecError, match="not followed"):
+        with pytest.raises(FashionrecError, match="redirect was refused"):
             upload(planned, tmp_path / "store", config)
         assert canary.seen == []
 

@@ -1,5 +1,6 @@
-"""What is in a dataset and what is wrong with it: :func:`fashionrec.dataset.audit.run.audit_dataset` looks, changes nothing.
+"""The read-only audit of a dataset (:func:`fashionrec.dataset.audit.run.audit_dataset`).
 
-``listing`` says which photos and label files there are, ``inspect`` looks at one photo and its labels (in a process of its own),
-``duplicates``, ``classes`` and ``disagree`` compare them; ``page`` shows it all.
+``listing`` lists photos and label files, ``inspect`` checks one photo and its labels (in a process
+of its own), ``duplicates``, ``classes`` and ``disagree`` compare them, and ``page`` renders the
+result.
 """

@@ -1,4 +1,4 @@
-"""Plots as numbers that a template draws: what is where in a box of 320 x 150, y downwards."""
+"""Charts as numbers for a template to draw, in an area of 320 x 150 with y downwards."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _NAME, _GAP = 84, 3
 def bars(
     title: str, values: Mapping[str, int], colours: Mapping[str, str], other: str, *, goal: int = 0
 ) -> dict[str, Any]:
-    """Horizontal bars with their names and numbers; ``goal`` is a line that they should reach, where it can be shown."""
-    most = max([*values.values(), 1])
-    top = max(most, goal if goal <= 4 * most else 0)
+    """Return horizontal bars with names and values; ``goal`` is a target line, if it fits."""
+    largest = max([*values.values(), 1])
+    top = max(largest, goal if goal <= 4 * largest else 0)
     room, step = WIDTH - _NAME - 48, HEIGHT / max(1, len(values))
     rows = [
         {
@@ -32,13 +32,13 @@ def bars(
 
 
 def histogram(title: str, counts: Sequence[int], names: Sequence[str], marks: Sequence[str]) -> dict[str, Any]:
-    """Upright bars side by side; ``names`` say what each bin is, ``marks`` stand below, left, middle and right."""
-    most, step = max([*counts, 1]), WIDTH / max(1, len(counts))
+    """Return vertical bars with ``names`` of the bins; ``marks`` label the axis, left to right."""
+    largest, step = max([*counts, 1]), WIDTH / max(1, len(counts))
     columns = [
         {
             "x": round(n * step + 0.5, 1),
             "width": round(step - 1, 1),
-            "height": round(max(value / most * (HEIGHT - 4), 1.5 if value else 0), 1),
+            "height": round(max(value / largest * (HEIGHT - 4), 1.5 if value else 0), 1),
             "name": f"{name}: {value}",
         }
         for n, (value, name) in enumerate(zip(counts, names, strict=True))
@@ -47,15 +47,15 @@ def histogram(title: str, counts: Sequence[int], names: Sequence[str], marks: Se
 
 
 def grid(title: str, rows: Sequence[Sequence[int]]) -> dict[str, Any]:
-    """A square of cells, darker where there is more."""
-    most = max([*(value for row in rows for value in row), 1])
+    """Return a square of cells that are darker for larger values."""
+    largest = max([*(value for row in rows for value in row), 1])
     side = HEIGHT / max(1, len(rows))
     cells = [
         {
             "x": round(x * side, 1),
             "y": round(y * side, 1),
             "side": round(side - 0.5, 1),
-            "share": round(0.04 + 0.96 * value / most, 3) if value else 0.03,
+            "share": round(0.04 + 0.96 * value / largest, 3) if value else 0.03,
             "name": str(value),
         }
         for y, row in enumerate(rows)

@@ -1,4 +1,4 @@
-"""Photos and boxes of each class and split, and what they say of the classes."""
+"""Counts of photos and boxes per class and split, and the findings they lead to."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from fashionrec.common.text import plural
 from fashionrec.dataset.audit.findings import Finding
 from fashionrec.dataset.audit.inspect import Inspected
 from fashionrec.dataset.audit.listing import Listing
 
 
-def count(listing: Listing, seen: Sequence[Inspected]) -> dict[str, dict[str, Any]]:
-    """For each split, and for ``all`` (a photo of two splits once): how many photos and boxes, in all and of each class."""
-    own = [(entry.split, n) for n, entry in enumerate(listing.entries)]
+def count(listing: Listing, inspected: Sequence[Inspected]) -> dict[str, dict[str, Any]]:
+    """Return photo and box counts, in total and per class, of each split and of ``all``.
+
+    ``all`` counts a photo of two splits once.
+    """
+    own_rows = [(entry.split, n) for n, entry in enumerate(listing.entries)]
     table = {}
     for split in (*listing.splits, "all"):
-        rows = own if split == "all" else [row for row in (*own, *listing.shared) if row[0] == split]
-        photos = [seen[n] for _, n in rows]
+        rows = own_rows if split == "all" else [row for row in (*own_rows, *listing.shared) if row[0] == split]
+        photos = [inspected[n] for _, n in rows]
         images: Counter[int] = Counter()
         boxes: Counter[int] = Counter()
         for photo in photos:
@@ -39,19 +43,18 @@ def count(listing: Listing, seen: Sequence[Inspected]) -> dict[str, dict[str, An
 def check_classes(
     table: Mapping[str, Mapping[str, Any]], names: Mapping[int, str], min_images: int, max_imbalance: float
 ) -> Iterator[Finding]:
-    """Classes with too few photos, out of balance, or absent from a split that others are in."""
+    """Yield findings on classes with too few photos, out of balance, or missing from a split."""
     images = {name: table["all"]["classes"][name]["images"] for _, name in sorted(names.items())}
     for name, number in images.items():
         if number < min_images:
-            text = f"{name}: {number} photos, {min_images - number} fewer than {min_images}"
+            text = f"{name}: {plural(number, 'photo')}, {min_images - number:,} fewer than {min_images:,}"
             yield Finding("few-images", text, numbers={"class": name, "images": number, "missing": min_images - number})
     if images and max(images.values()) > max_imbalance * min(images.values()):
         most, least = max(images, key=lambda name: images[name]), min(images, key=lambda name: images[name])
         figures = {"most": most, "least": least, "images_most": images[most], "images_least": images[least]}
-        ratio = (
-            f"{images[most] / images[least]:.1f} times as many" if images[least] else "and there is none of the latter"
-        )
-        text = f"{most} is in {images[most]} photos, {least} in {images[least]}, {ratio}"
+        text = f"{most} is in {plural(images[most], 'photo')}, {least} in {images[least]:,}"
+        if images[least]:
+            text += f" (ratio {images[most] / images[least]:.1f})"
         yield Finding("imbalance", text, numbers=figures)
     for split, counts in table.items():
         if split == "all" or not counts["boxes"]:

@@ -1,4 +1,4 @@
-"""Labels that a trained detector disagrees with, the most confident first."""
+"""Labels that a trained detector contradicts, ordered by confidence."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from fashionrec.errors import ImageError
 from fashionrec.photos.images import read_photo
 from fashionrec.types import Box, Garment, resolve_class
 
-#: Garments of upright photos, down to a confidence far below what counts as sure: what it does not see even then is unseen.
+#: Detects garments in upright photos with a threshold far below ``sure``: a label without even such
+#: a detection counts as unseen.
 Detections = Callable[[Sequence[Image.Image]], list[list[Garment]]]
 
-#: A detection and a label that overlap by this IoU mean one garment; as in mAP50.
+#: IoU from which a detection and a label mean the same garment, as in mAP50.
 SAME = 0.5
 
 
 def disagreements(
     entries: Sequence[Entry],
-    seen: Sequence[Inspected],
+    inspected: Sequence[Inspected],
     names: dict[int, str],
     detections: Detections,
     sure: float,
@@ -34,28 +35,30 @@ def disagreements(
     batch: int = 8,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Finding]:
-    """Garments without a label, of another class, and labels that the detector does not see at all.
+    """Return garments without a label or with another class, and labels without a detection.
 
-    ``sure`` is the confidence that a detection needs to speak against a label. A label of a class that is none of ours is
-    not asked about.
+    ``sure`` is the confidence that a detection needs to contradict a label. Labels of unknown
+    classes are not compared.
     """
-    found: list[Finding] = []
-    readable = iter([n for n, photo in enumerate(seen) if photo.size])
-    total = sum(1 for photo in seen if photo.size)
+    findings: list[Finding] = []
+    readable = iter([n for n, photo in enumerate(inspected) if photo.size])
+    total = sum(1 for photo in inspected if photo.size)
     done = 0
     while numbers := list(islice(readable, batch)):
         photos = []
         for n in numbers:
             try:
                 photos.append((n, read_photo(entries[n].path, limits).pixels))
-            except ImageError:  # it was there when it was inspected
+            except ImageError:  # it could be read when it was inspected
                 continue
         for (n, pixels), garments in zip(photos, detections([pixels for _, pixels in photos]), strict=True):
-            found += _compare(entries[n], seen[n], names, garments, pixels.size, sure)
+            findings += _compare(entries[n], inspected[n], names, garments, pixels.size, sure)
         done += len(numbers)
         if progress:
             progress(done, total)
-    return sorted(found, key=lambda finding: -float(finding.numbers.get("confidence", finding.numbers.get("share", 0))))
+    return sorted(
+        findings, key=lambda finding: -float(finding.numbers.get("confidence", finding.numbers.get("share", 0)))
+    )
 
 
 def _compare(
@@ -67,23 +70,23 @@ def _compare(
     sure: float,
 ) -> Iterator[Finding]:
     labels = [(resolve_class(names[good.class_id]), good.box) for good in photo.boxes]
-    seen = [(garment, _shares(garment.box, size)) for garment in garments if not garment.whole_photo]
-    for garment, box in seen:
+    detected = [(garment, _normalized(garment.box, size)) for garment in garments if not garment.whole_photo]
+    for garment, box in detected:
         confidence = float(garment.confidence or 0.0)
         if confidence < sure:
             continue
-        over = [(box.iou(other), n) for n, (_, other) in enumerate(labels) if box.iou(other) >= SAME]
-        if any(labels[n][0] == garment.class_name for _, n in over):
+        overlaps = [(box.iou(other), n) for n, (_, other) in enumerate(labels) if box.iou(other) >= SAME]
+        if any(labels[n][0] == garment.class_name for _, n in overlaps):
             continue
         figures: dict[str, Any] = {"confidence": round(confidence, 4), "detected": garment.class_name}
         mark = Mark(0, f"{garment.class_name} {confidence:.2f}", *box)
-        if not over:
-            text = f"{garment.class_name}, {100 * confidence:.0f} % sure"
+        if not overlaps:
+            text = f"{garment.class_name}, {100 * confidence:.0f} % confidence"
             yield Finding("missing-label", text, entry.split, (entry.key,), numbers=figures, marks=(mark,))
             continue
-        good = photo.boxes[max(over)[1]]
+        good = photo.boxes[max(overlaps)[1]]
         label = names[good.class_id]
-        text = f"labelled {label}; {garment.class_name}, {100 * confidence:.0f} % sure"
+        text = f"labelled {label}; {garment.class_name}, {100 * confidence:.0f} % confidence"
         yield Finding(
             "class-disagreement",
             text,
@@ -95,7 +98,7 @@ def _compare(
             marks=(mark, Mark(0, f"label: {label}", *good.box)),
         )
     for n, (name, box) in enumerate(labels):
-        if name is not None and not any(box.iou(other) >= SAME for _, other in seen):
+        if name is not None and not any(box.iou(other) >= SAME for _, other in detected):
             text = f"{name}, {100 * box.area:.1f} % of the photo"
             yield Finding(
                 "unseen-label",
@@ -109,5 +112,5 @@ def _compare(
             )
 
 
-def _shares(box: Box, size: tuple[int, int]) -> Box:
+def _normalized(box: Box, size: tuple[int, int]) -> Box:
     return Box(box.x1 / size[0], box.y1 / size[1], box.x2 / size[0], box.y2 / size[1])

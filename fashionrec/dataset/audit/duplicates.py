@@ -1,4 +1,4 @@
-"""The same photo more than once: the same bytes, nearly the same picture, copies by name; within a split and across splits."""
+"""Duplicates within and across splits: identical files, near-duplicates, and copies by name."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+from fashionrec.common.text import plural
 from fashionrec.dataset.audit.findings import Finding
 from fashionrec.dataset.audit.inspect import Inspected
 from fashionrec.dataset.audit.listing import Entry
@@ -15,20 +16,21 @@ from fashionrec.dataset.prepare.near import nearest_before
 from fashionrec.dataset.prepare.similar import HASH_BYTES
 
 
-def find_duplicates(entries: Sequence[Entry], seen: Sequence[Inspected], bits: int) -> Iterator[Finding]:
-    """Findings about pairs of photos, at most two for each photo and kind; no pair under two kinds of one meaning.
+def find_duplicates(entries: Sequence[Entry], inspected: Sequence[Inspected], bits: int) -> Iterator[Finding]:
+    """Yield findings on pairs of photos: at most two per photo and kind, and each pair once.
 
-    ``bits`` is the greatest distance of perceptual hashes that is nearly the same; below 0 none is.
+    ``bits``: the largest distance of the perceptual hashes of near-duplicates; below 0 there are
+    none.
     """
-    paired: set[tuple[int, int]] = set()
-    yield from _exact(entries, seen, paired)
-    yield from _near(entries, seen, bits, paired)
-    yield from _by_name(entries, paired)
+    pairs: set[tuple[int, int]] = set()
+    yield from _exact(entries, inspected, pairs)
+    yield from _near(entries, inspected, bits, pairs)
+    yield from _by_name(entries, pairs)
 
 
-def _exact(entries: Sequence[Entry], seen: Sequence[Inspected], paired: set[tuple[int, int]]) -> Iterator[Finding]:
+def _exact(entries: Sequence[Entry], inspected: Sequence[Inspected], pairs: set[tuple[int, int]]) -> Iterator[Finding]:
     by_content: dict[str, list[int]] = defaultdict(list)
-    for n, photo in enumerate(seen):
+    for n, photo in enumerate(inspected):
         if photo.sha256:
             by_content[photo.sha256].append(n)
     for same in by_content.values():
@@ -36,40 +38,41 @@ def _exact(entries: Sequence[Entry], seen: Sequence[Inspected], paired: set[tupl
         for n in same:
             split = entries[n].split
             if split in firsts:
-                paired.add((firsts[split], n))
-                yield _pair("exact-duplicate", "the same bytes", entries, firsts[split], n)
+                pairs.add((firsts[split], n))
+                yield _pair("exact-duplicate", "identical files", entries, firsts[split], n)
             elif n != same[0]:
-                paired.add((same[0], n))
-                yield _pair("exact-duplicate-across-splits", _across(entries, same[0], n), entries, same[0], n)
+                pairs.add((same[0], n))
+                yield _pair("exact-duplicate-across-splits", _splits_text(entries, same[0], n), entries, same[0], n)
             firsts.setdefault(split, n)
-            if _meaning(seen[n]) != _meaning(seen[same[0]]):
-                text = f"{len(seen[same[0]].boxes)} boxes here, {len(seen[n].boxes)} there, not the same"
+            if _labels(inspected[n]) != _labels(inspected[same[0]]):
+                count = plural(len(inspected[same[0]].boxes), "box", "boxes")
+                text = f"{count} in the first, {len(inspected[n].boxes):,} in the second; they differ"
                 yield _pair("different-labels", text, entries, same[0], n)
 
 
 def _near(
-    entries: Sequence[Entry], seen: Sequence[Inspected], bits: int, paired: set[tuple[int, int]]
+    entries: Sequence[Entry], inspected: Sequence[Inspected], bits: int, pairs: set[tuple[int, int]]
 ) -> Iterator[Finding]:
-    """For each photo the nearest earlier one of its own split, and the nearest of another."""
+    """Yield each photo's nearest earlier one in its own split, and the nearest in another."""
     contents: set[str] = set()
-    numbers = []  # one photo for each content
-    for n, photo in enumerate(seen):
+    numbers = []  # one photo per content
+    for n, photo in enumerate(inspected):
         if photo.sha256 and photo.sha256 not in contents:
             contents.add(photo.sha256)
             numbers.append(n)
-    hashes = np.frombuffer(b"".join(seen[n].phash for n in numbers), np.uint8).reshape(-1, HASH_BYTES)
+    hashes = np.frombuffer(b"".join(inspected[n].phash for n in numbers), np.uint8).reshape(-1, HASH_BYTES)
     splits = [entries[n].split for n in numbers]
-    for second, across, first, distance in nearest_before(hashes, splits, bits):
-        one, other = numbers[first], numbers[second]
-        paired.add((one, other))
-        kind = "near-duplicate-across-splits" if across else "near-duplicate"
-        text = f"{distance} of {8 * HASH_BYTES} bits differ"
-        if across:
-            text = f"{_across(entries, one, other)}; {text}"
-        yield _pair(kind, text, entries, one, other, bits=distance)
+    for near in nearest_before(hashes, splits, bits):
+        first, second = numbers[near.first], numbers[near.second]
+        pairs.add((first, second))
+        kind = "near-duplicate-across-splits" if near.across else "near-duplicate"
+        text = f"{near.distance} of {8 * HASH_BYTES} bits differ"
+        if near.across:
+            text = f"{_splits_text(entries, first, second)}; {text}"
+        yield _pair(kind, text, entries, first, second, bits=near.distance)
 
 
-def _by_name(entries: Sequence[Entry], paired: set[tuple[int, int]]) -> Iterator[Finding]:
+def _by_name(entries: Sequence[Entry], pairs: set[tuple[int, int]]) -> Iterator[Finding]:
     copies: dict[str, list[int]] = defaultdict(list)
     names: dict[str, list[int]] = defaultdict(list)
     for n, entry in enumerate(entries):
@@ -80,18 +83,18 @@ def _by_name(entries: Sequence[Entry], paired: set[tuple[int, int]]) -> Iterator
         for name, members in groups.items():
             splits = {entries[members[0]].split}
             for n in members[1:]:
-                if entries[n].split not in splits and not any((m, n) in paired for m in members):
-                    yield _pair(kind, f"{_across(entries, members[0], n)}: {name}", entries, members[0], n)
+                if entries[n].split not in splits and not any((m, n) in pairs for m in members):
+                    yield _pair(kind, f"{_splits_text(entries, members[0], n)}: {name}", entries, members[0], n)
                 splits.add(entries[n].split)
 
 
-def _meaning(photo: Inspected) -> list[tuple[int, tuple[float, ...]]]:
+def _labels(photo: Inspected) -> list[tuple[int, tuple[float, ...]]]:
     return sorted((number, tuple(round(value, 4) for value in box)) for number, box, *_ in photo.boxes)
 
 
-def _across(entries: Sequence[Entry], one: int, other: int) -> str:
-    return f"in {entries[one].split} and in {entries[other].split}"
+def _splits_text(entries: Sequence[Entry], first: int, second: int) -> str:
+    return f"in {entries[first].split} and in {entries[second].split}"
 
 
-def _pair(kind: str, text: str, entries: Sequence[Entry], one: int, other: int, **numbers: int) -> Finding:
-    return Finding(kind, text, entries[other].split, (entries[one].key, entries[other].key), numbers=numbers)
+def _pair(kind: str, text: str, entries: Sequence[Entry], first: int, second: int, **numbers: int) -> Finding:
+    return Finding(kind, text, entries[second].split, (entries[first].key, entries[second].key), numbers=numbers)

@@ -1,4 +1,4 @@
-"""One photo and its label file: what it is, and every fault that can be seen without the others. Runs in any process."""
+"""The inspection of one photo and its label file, without the other photos. Runs in any process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fashionrec.labels.label_lines import MAX_LABEL_BYTES, TooManyBoxes
 from fashionrec.photos.decoding import Lost, in_processes
 from fashionrec.photos.images import Photo, read_photo
 
-#: Kinds of finding by the reason that read_photo gives; any other is unreadable-image.
+#: Kinds of finding by the reason of an ImageError; any other is unreadable-image.
 _REASONS = {
     "empty": "empty-file",
     "not-an-image": "not-an-image",
@@ -26,19 +26,19 @@ _REASONS = {
     "too-many-pixels": "too-large-image",
     "missing": "missing-image",
 }
-#: What Pillow calls the format of files with a suffix. Only where a wrong one is worth a word.
+#: Pillow's names of formats by file suffix, for the suffixes that are checked.
 _FORMATS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), ("JPEG", "MPO")),
     **dict.fromkeys((".png", ".apng"), ("PNG",)),
     **dict.fromkeys((".tif", ".tiff"), ("TIFF",)),
     **{".webp": ("WEBP",), ".avif": ("AVIF",), ".gif": ("GIF",), ".bmp": ("BMP", "DIB")},
 }
-_NO_SIZE = (1000, 1000)  # of a photo that cannot be read, so that its boxes are looked at all the same
+_NO_SIZE = (1000, 1000)  # assumed for an unreadable photo, so that its boxes are checked too
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What one photo is held against."""
+    """The rules and limits that a photo is checked against."""
 
     names: Mapping[int, str]
     boxes: BoxRules
@@ -48,7 +48,10 @@ class Rules:
 
 @dataclass(frozen=True)
 class Inspected:
-    """What one photo is: ``size`` in pixels, upright, None if it cannot be read; ``sha256`` of its file, empty likewise."""
+    """An inspected photo.
+
+    If it is unreadable, ``size`` (upright, pixels) is None and ``sha256`` empty.
+    """
 
     size: tuple[int, int] | None = None
     sha256: str = ""
@@ -58,12 +61,12 @@ class Inspected:
 
 
 Job = tuple[Path, "Path | None", Rules]
-#: How jobs are run, as :func:`fashionrec.photos.decoding.in_processes` does it.
+#: A runner of jobs like :func:`fashionrec.photos.decoding.in_processes`.
 Run = Callable[..., Iterator[tuple[Any, Any]]]
 
 
 def inspect_all(jobs: Iterable[Job], *, timeout: float, workers: int, run: Run = in_processes) -> Iterator[Inspected]:
-    """Look at each photo, in order. One worker is this process; 0 are as many processes as cores."""
+    """Inspect each photo, in order. One worker is this process; 0 means a process per core."""
     if workers == 1:
         yield from map(inspect, jobs)
         return
@@ -75,7 +78,7 @@ def inspect_all(jobs: Iterable[Job], *, timeout: float, workers: int, run: Run =
 
 
 def inspect(job: Job) -> Inspected:
-    """Decode one photo, read its labels, and hold both against the rules."""
+    """Decode one photo, read its labels, and check both against the rules."""
     path, labels, rules = job
     problems: list[Problem] = []
     photo: Photo | None = None
@@ -92,23 +95,23 @@ def inspect(job: Job) -> Inspected:
     if labels is not None:
         try:
             data = read_bytes(labels, MAX_LABEL_BYTES)
-            raw, broken = read_lines(data, rules.names)
-            problems += broken
+            raw, malformed = read_lines(data, rules.names)
+            problems += malformed
         except (DocumentError, TooManyBoxes) as error:
             problems.append(Problem("too-many-boxes", f"{labels.name}: {error}"))
         except OSError as error:
             problems.append(Problem("label-encoding", f"{labels.name} cannot be read: {error.strerror}"))
         else:
             if not data.strip():
-                problems.append(Problem("empty-label", f"{labels.name} has no line"))
+                problems.append(Problem("empty-label", f"{labels.name} is empty"))
     size = (photo.width, photo.height) if photo else None
-    boxes, wrong = check_boxes(raw, size or _NO_SIZE, rules.names, rules.boxes)
+    boxes, box_problems = check_boxes(raw, size or _NO_SIZE, rules.names, rules.boxes)
     return Inspected(
         size=size,
         sha256=photo.sha256 if photo else "",
         phash=phash,
         boxes=tuple(boxes),
-        problems=(*problems, *wrong),
+        problems=(*problems, *box_problems),
     )
 
 
@@ -119,7 +122,7 @@ def _check_photo(path: Path, photo: Photo, phash: bytes, rules: Rules) -> Iterat
     if phash == NO_HASH:
         yield Problem("flat-picture", f"{size} of one colour")
     stored = photo.stored
-    assert stored is not None  # it was decoded here
+    assert stored is not None  # the photo was decoded here
     if stored.mode != "RGB":
         yield Problem("not-rgb", f"{stored.format}, mode {stored.mode}", numbers={"mode": stored.mode})
     if stored.orientation != 1:
@@ -127,5 +130,5 @@ def _check_photo(path: Path, photo: Photo, phash: bytes, rules: Rules) -> Iterat
         yield Problem("exif-turned", text, numbers={"orientation": stored.orientation})
     expected = _FORMATS.get(path.suffix.lower())
     if expected and stored.format not in expected:
-        text = f"{path.suffix}, and the file is {stored.format}"
+        text = f"{path.suffix}, but the file is {stored.format}"
         yield Problem("wrong-suffix", text, numbers={"format": stored.format})

@@ -1,4 +1,4 @@
-"""A label file as it is, faults and all: each line is a box, or one problem."""
+"""A reader of label files with faults: each line becomes a box or a problem."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fashionrec.types import Box
 
 
 class LabelBox(NamedTuple):
-    """A box of a label file: corners in shares of the photo, as they are written there; ``line`` counts from 1."""
+    """A box of a label file: corners as fractions of the photo, unclipped; ``line`` is from 1."""
 
     line: int
     class_id: int
@@ -23,9 +23,9 @@ class LabelBox(NamedTuple):
 
 @dataclass(frozen=True)
 class Problem:
-    """A fault of one photo or its labels: of a ``line`` of the label file (from 1), of a ``box`` among its boxes (from 0).
+    """A fault of a photo or its labels, with a ``line`` of its label file (from 1) and a ``box``.
 
-    ``shown`` are the boxes it is about, class id and corners in shares of the upright photo.
+    ``shown`` are the boxes to draw: class id and corners as fractions of the upright photo.
     """
 
     kind: str
@@ -37,25 +37,25 @@ class Problem:
 
 
 def read_lines(data: bytes, classes: Container[int]) -> tuple[list[LabelBox], list[Problem]]:
-    """The boxes of a label file and a problem for each line that is none. ``classes`` are the ids that data.yaml names.
+    """Return the boxes of a label file, and a problem per malformed line.
 
-    Raises :class:`TooManyBoxes`.
+    ``classes`` are the ids that data.yaml names. Raises :class:`TooManyBoxes`.
     """
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         return [], [Problem("label-encoding", f"byte {error.start} of the label file is not UTF-8")]
     if "\0" in text:
-        return [], [Problem("label-encoding", "the label file holds zero bytes")]
+        return [], [Problem("label-encoding", "the label file contains zero bytes")]
     boxes, problems = [], []
-    for number, found in parse_labels("the label file", text):
-        if not isinstance(found, LabelFault) and found.class_id not in classes:
-            found = LabelFault("unknown-class", f"class {found.class_id}", class_id=found.class_id)
-        if isinstance(found, LabelFault):
-            problems.append(Problem(found.kind, f"line {number}: {found}", number, numbers=dict(found.numbers)))
+    for number, parsed in parse_labels("the label file", text):
+        if not isinstance(parsed, LabelFault) and parsed.class_id not in classes:
+            parsed = LabelFault("unknown-class", f"class {parsed.class_id}", class_id=parsed.class_id)
+        if isinstance(parsed, LabelFault):
+            problems.append(Problem(parsed.kind, f"line {number}: {parsed}", number, numbers=dict(parsed.numbers)))
             continue
-        boxes.append(LabelBox(number, found.class_id, *found.corners))
-        if found.points:
-            told = f"line {number} is a polygon of {found.points} points"
-            problems.append(Problem("polygon", told, number, numbers={"points": found.points}))
+        boxes.append(LabelBox(number, parsed.class_id, *parsed.corners))
+        if parsed.points:
+            message = f"line {number} is a polygon of {parsed.points} points"
+            problems.append(Problem("polygon", message, number, numbers={"points": parsed.points}))
     return boxes, problems

@@ -1,4 +1,4 @@
-"""An audit as one self-contained page: counts, plots, and every kind of finding with its photos, boxes drawn in."""
+"""An audit as one self-contained page: counts, charts, and findings with annotated photos."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from fashionrec.dataset.audit.shapes import ASPECTS, PIXELS, SIDES
 from fashionrec.errors import ImageError
 from fashionrec.photos.images import encode_jpeg, read_photo
 
-_SIDE = 240  # of a thumbnail, pixels
-_NAMED = 500  # findings of a kind that are named below the thumbnails
-_PHOTOS = 3  # of one finding that are shown
-#: Photos with such a finding are not opened again: one that crashed a decoder would take the page with it.
+_SIDE = 240  # pixels of a thumbnail
+_MAX_NAMED = 500  # findings of a kind that are listed below the thumbnails
+_MAX_PHOTOS = 3  # photos shown of a finding
+#: Photos with these findings are not opened again: one that crashed a decoder would crash the page.
 _UNREADABLE = frozenset(
     ("empty-file", "not-an-image", "truncated", "too-large-image", "unreadable-image", "missing-image")
 )
 
 
 def audit_page(audit: Audit, limits: ImagesConfig, thumbnails: int) -> str:
-    """The whole page as HTML text; at most ``thumbnails`` findings of each kind are shown with their photos."""
+    """Return the page as HTML, with photos for at most ``thumbnails`` findings of each kind."""
     by_kind: dict[str, list[Finding]] = defaultdict(list)
     for finding in audit.findings:
         by_kind[finding.kind].append(finding)
-    closed = frozenset(key for kind in _UNREADABLE for finding in by_kind.get(kind, ()) for key in finding.images)
-    sections = [_section(audit, kind, by_kind[kind], limits, thumbnails, closed) for kind in audit.counts_by_kind]
+    unreadable = frozenset(key for kind in _UNREADABLE for finding in by_kind.get(kind, ()) for key in finding.images)
+    sections = [_section(audit, kind, by_kind[kind], limits, thumbnails, unreadable) for kind in audit.counts_by_kind]
     document = audit.to_dict()
     return render(
         "audit.html",
@@ -51,7 +51,7 @@ def audit_page(audit: Audit, limits: ImagesConfig, thumbnails: int) -> str:
 
 
 def draw_marks(pixels: Image.Image, marks: Sequence[Mark], side: int) -> Image.Image:
-    """A small copy of a photo, no side over ``side`` pixels, with boxes in their class's colour on a white rim."""
+    """Return a thumbnail of at most ``side`` pixels with boxes in the colours of their classes."""
     small = pixels.copy()
     small.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
     draw = ImageDraw.Draw(small)
@@ -59,7 +59,7 @@ def draw_marks(pixels: Image.Image, marks: Sequence[Mark], side: int) -> Image.I
     for mark in marks:
         colour = next((COLOURS[word] for word in mark.name.split() if word in COLOURS), OTHER_COLOUR)
         x1, y1, x2, y2 = mark.x1 * right, mark.y1 * bottom, mark.x2 * right, mark.y2 * bottom
-        if x2 - x1 < 8 or y2 - y1 < 8:  # what is too small to see is circled
+        if x2 - x1 < 8 or y2 - y1 < 8:  # a box too small to see gets a circle
             x, y = (x1 + x2) / 2, (y1 + y2) / 2
             for radius, rim in ((14, "white"), (13, colour), (12, colour), (11, "white")):
                 draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=rim)
@@ -70,32 +70,32 @@ def draw_marks(pixels: Image.Image, marks: Sequence[Mark], side: int) -> Image.I
 
 
 def _section(
-    audit: Audit, kind: str, findings: Sequence[Finding], limits: ImagesConfig, thumbnails: int, closed: Set[str]
+    audit: Audit, kind: str, findings: Sequence[Finding], limits: ImagesConfig, thumbnails: int, unreadable: Set[str]
 ) -> dict[str, Any]:
-    about = KINDS[kind]
-    shown = [_card(audit, finding, limits, closed) for finding in findings[:thumbnails]]
+    description = KINDS[kind]
+    cards = [_card(audit, finding, limits, unreadable) for finding in findings[:thumbnails]]
     rest = [
         f"{' | '.join(finding.images)}: {finding.text}" if finding.images else finding.text
-        for finding in findings[thumbnails : thumbnails + _NAMED]
+        for finding in findings[thumbnails : thumbnails + _MAX_NAMED]
     ]
     return {
         "kind": kind,
-        "severity": about.severity,
-        "heading": about.title,
-        "advice": about.advice,
+        "severity": description.severity,
+        "heading": description.title,
+        "advice": description.advice,
         "breaks": kind in audit.broken,
         "findings": findings,
-        "plain": not any(card["pictures"] for card in shown),
-        "cards": shown,
+        "plain": not any(card["pictures"] for card in cards),
+        "cards": cards,
         "rest": rest,
-        "unnamed": max(0, len(findings) - thumbnails - _NAMED),
+        "unnamed": max(0, len(findings) - thumbnails - _MAX_NAMED),
     }
 
 
-def _card(audit: Audit, finding: Finding, limits: ImagesConfig, closed: Set[str]) -> dict[str, Any]:
+def _card(audit: Audit, finding: Finding, limits: ImagesConfig, unreadable: Set[str]) -> dict[str, Any]:
     pictures = []
-    for n, key in enumerate(finding.images[:_PHOTOS]):
-        if key in closed or key not in audit.photos:
+    for n, key in enumerate(finding.images[:_MAX_PHOTOS]):
+        if key in unreadable or key not in audit.photos:
             continue
         try:
             pixels = read_photo(audit.root / key, limits).pixels
@@ -117,16 +117,16 @@ def _card(audit: Audit, finding: Finding, limits: ImagesConfig, closed: Set[str]
 
 
 def _charts(audit: Audit) -> list[dict[str, Any]]:
-    everything = audit.table["all"]["classes"]
-    per_class = {name: counts["images"] for name, counts in everything.items()}
+    classes = audit.table["all"]["classes"]
+    per_class = {name: counts["images"] for name, counts in classes.items()}
     sides = [f"{100 * low:.0f}-{100 * high:.0f} %" for low, high in pairwise(SIDES)]
     aspects = [f"{low:.2f}-{high:.2f}" for low, high in pairwise(ASPECTS)]
-    pixels = [f"{low}-{high} px" if high < 1 << 30 else f"{low} px and more" for low, high in pairwise(PIXELS)]
+    pixels = [f"{low}-{high} px" if high < 1 << 30 else f"{low} px or more" for low, high in pairwise(PIXELS)]
     shapes = audit.shapes
     return [
-        bars("Photos of each class", per_class, COLOURS, OTHER_COLOUR, goal=audit.min_images),
-        histogram("Box size (square root of its share of the photo)", shapes.sides, sides, ("0", "50 %", "100 %")),
+        bars("Photos per class", per_class, COLOURS, OTHER_COLOUR, goal=audit.min_images),
+        histogram("Box size (square root of its fraction of the photo)", shapes.sides, sides, ("0", "50 %", "100 %")),
         histogram("Box shape (width over height)", shapes.aspects, aspects, ("1:16", "1:1", "16:1")),
         histogram("Photo size (long side)", shapes.pixels, pixels, ("64", "640 to 1024", "4096")),
-        grid("Where boxes are (their centres)", shapes.places),
+        grid("Box centres", shapes.places),
     ]

@@ -1,4 +1,7 @@
-"""An audit from end to end: list, look at each photo once, compare, count. Nothing of the dataset is changed."""
+"""An audit from end to end: list, inspect each photo once, compare, count.
+
+The dataset is not changed.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +26,11 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found. ``table`` counts photos and boxes per split (and ``all``) and class.
+    """The result of an audit. ``table`` counts photos and boxes per split (and ``all``) and class.
 
-    ``broken`` are the kinds of finding that are not allowed, the worst first. ``photos`` are the keys of those that were looked
-    at: a finding may also name what is not read, such as a link.
+    ``broken`` are the kinds of finding that are not allowed, the most severe first. ``photos`` are
+    the keys of the inspected photos: a finding may also name files that are not read, such as
+    links.
     """
 
     path: Path
@@ -40,21 +44,21 @@ class Audit:
 
     @property
     def counts_by_kind(self) -> dict[str, int]:
-        """How many findings of each kind, the worst kinds first."""
+        """Number of findings per kind, the most severe kinds first."""
         counts = Counter(finding.kind for finding in self.findings)
         return {kind: counts[kind] for kind in KINDS if counts[kind]}
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON document."""
-        everything = self.table["all"]
+        """Return the JSON document."""
+        totals = self.table["all"]
         return {
             "path": str(self.path),
-            "images": everything["images"],
-            "boxes": everything["boxes"],
+            "images": totals["images"],
+            "boxes": totals["boxes"],
             "splits": {split: dict(counts) for split, counts in self.table.items() if split != "all"},
             "classes": {
                 name: {**counts, "missing": max(0, self.min_images - counts["images"])}
-                for name, counts in everything["classes"].items()
+                for name, counts in totals["classes"].items()
             },
             "box_shapes": self.shapes.to_dict(),
             "findings": [finding.to_dict() for finding in self.findings],
@@ -71,31 +75,32 @@ def audit_dataset(
     progress: Progress | None = None,
     detect_progress: Progress | None = None,
 ) -> Audit:
-    """Look at a YOLO dataset (a folder with data.yaml, or the yaml itself) and say what is wrong with it.
+    """Inspect a YOLO dataset (a folder with data.yaml, or the yaml itself) and return its findings.
 
-    Each photo is decoded once, in ``dataset.workers`` processes (1: in this one); with ``detections``, a detector's opinion
-    down to a low confidence, once more. Memory holds a small record for each photo. Raises :class:`DataError` where there is no
-    dataset, and :class:`ConfigError` for an unknown kind in ``audit.allow``.
+    Each photo is decoded once, in ``dataset.workers`` processes (1: in this one); with
+    ``detections``, a detector with a low confidence threshold, once more. Memory holds a small
+    record per photo. Raises :class:`DataError` if there is no dataset, and :class:`ConfigError` for
+    an unknown kind in ``audit.allow``.
     """
     allowed = check_kinds(config.audit.allow, "audit.allow")
     listing = list_dataset(path)
     rules = _rules(config, listing)
-    seen: list[Inspected] = []
+    inspected: list[Inspected] = []
     jobs = ((entry.path, entry.labels, rules) for entry in listing.entries)
     for photo in inspect_all(jobs, timeout=config.build.photo_timeout, workers=config.dataset.workers):
-        seen.append(photo)
+        inspected.append(photo)
         if progress:
-            progress(len(seen), len(listing.entries))
-    table = count(listing, seen)
+            progress(len(inspected), len(listing.entries))
+    table = count(listing, inspected)
     findings = list(listing.findings)
-    for entry, photo in zip(listing.entries, seen, strict=True):
-        findings += _of_photo(entry, photo, listing.names)
-    findings += find_duplicates(listing.entries, seen, config.dataset.near_duplicates)
+    for entry, photo in zip(listing.entries, inspected, strict=True):
+        findings += _photo_findings(entry, photo, listing.names)
+    findings += find_duplicates(listing.entries, inspected, config.dataset.near_duplicates)
     findings += check_classes(table, listing.names, config.audit.min_images, config.audit.max_imbalance)
     if detections:
         findings += disagreements(
             listing.entries,
-            seen,
+            inspected,
             listing.names,
             detections,
             config.audit.disagree,
@@ -104,13 +109,13 @@ def audit_dataset(
             progress=detect_progress,
         )
     order = {kind: n for n, kind in enumerate(KINDS)}
-    findings.sort(key=lambda finding: order[finding.kind])  # stable: as found within a kind
+    findings.sort(key=lambda finding: order[finding.kind])  # stable: keeps the order within a kind
     broken = sorted({finding.kind for finding in findings} - allowed, key=order.__getitem__)
     return Audit(
         path,
         listing.root,
         table,
-        measure(seen),
+        measure(inspected),
         tuple(findings),
         tuple(broken),
         config.audit.min_images,
@@ -131,7 +136,7 @@ def _rules(config: Config, listing: Listing) -> Rules:
     return Rules(listing.names, boxes, audit.min_pixels, config.images)
 
 
-def _of_photo(entry: Entry, photo: Inspected, names: Mapping[int, str]) -> Iterator[Finding]:
+def _photo_findings(entry: Entry, photo: Inspected, names: Mapping[int, str]) -> Iterator[Finding]:
     for problem in photo.problems:
         yield Finding(
             problem.kind,

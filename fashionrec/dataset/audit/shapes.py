@@ -1,4 +1,4 @@
-"""Sizes, shapes and places of boxes, and sizes of photos, as histograms."""
+"""Histograms of the sizes, shapes and positions of boxes, and of the sizes of photos."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from fashionrec.dataset.audit.inspect import Inspected
 
 _GRID = 12
-#: Edges of the bins: the side of a square as large as the box, in shares of the photo's; width over height; pixels.
+#: Edges of bins: square root of a box's fraction of the photo's area; width over height; pixels.
 SIDES = tuple(round(n / 20, 2) for n in range(21))
 ASPECTS = tuple(2.0 ** (n / 2) for n in range(-8, 9))
 PIXELS = (0, 64, 128, 256, 384, 512, 640, 800, 1024, 1280, 1600, 2048, 4096, 1 << 30)
@@ -19,10 +19,11 @@ PIXELS = (0, 64, 128, 256, 384, 512, 640, 800, 1024, 1280, 1600, 2048, 4096, 1 <
 
 @dataclass(frozen=True)
 class Shapes:
-    """Histograms over all good boxes (``sides``, ``aspects``) and photos (``pixels``, of the long side); counts per bin.
+    """Histograms of usable boxes (``sides``, ``aspects``) and photos (``pixels``: the long side).
 
-    ``places`` counts box centres on a 12 x 12 grid over the photo, rows from the top. ``quantiles`` are the 5th, 50th and 95th
-    percentile of a box's share of its photo's area, and of its width over its height.
+    ``places`` counts box centres on a 12 x 12 grid over the photo, rows from the top. ``quantiles``
+    are the 5th, 50th and 95th percentiles of a box's fraction of its photo's area, and of its width
+    over height.
     """
 
     sides: tuple[int, ...]
@@ -41,11 +42,14 @@ class Shapes:
         }
 
 
-def measure(seen: Sequence[Inspected]) -> Shapes:
-    """The shapes of all boxes of readable photos. Values beyond the last edges count in the outer bins."""
-    boxes = np.array([good.box for photo in seen if photo.size for good in photo.boxes]).reshape(-1, 4)
-    sizes = np.array([photo.size for photo in seen if photo.size for _ in photo.boxes]).reshape(-1, 2)
-    photos = np.array([photo.size for photo in seen if photo.size]).reshape(-1, 2)
+def measure(inspected: Sequence[Inspected]) -> Shapes:
+    """Return the histograms of all boxes of readable photos.
+
+    Values beyond the edges count in the outer bins.
+    """
+    boxes = np.array([good.box for photo in inspected if photo.size for good in photo.boxes]).reshape(-1, 4)
+    sizes = np.array([photo.size for photo in inspected if photo.size for _ in photo.boxes]).reshape(-1, 2)
+    photos = np.array([photo.size for photo in inspected if photo.size]).reshape(-1, 2)
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     area = width * height
     aspect = (width * sizes[:, 0]) / (height * sizes[:, 1])

@@ -1,7 +1,7 @@
-"""Which of many perceptual hashes are near: what all near pairs connect, and the nearest earlier one of each.
+"""Near pairs among many perceptual hashes: the groups they form, and each hash's nearest.
 
-Both are exact, and hold a few bytes a hash however many pairs are near: pictures that are all alike are near in half as
-many pairs as the square of their number.
+Both are exact, and use a few bytes per hash however many pairs are near: the number of near pairs
+of n identical pictures is n² / 2.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     Codes = NDArray[np.uint8]
     Numbers = NDArray[np.int64]
 
-_BLOCK = 256  # hashes that are compared with each other at once
-_MOST_FOUND = 4_000_000  # rows that one search may find, 12 bytes each
+_BLOCK = 256  # hashes that are compared with each other in one step
+_MAX_RESULTS = 4_000_000  # rows that one range search may return, 12 bytes each
 
 
 class Nearest(NamedTuple):
-    """The nearest hash before ``second``: of its own side, or (``across``) of the others."""
+    """The nearest hash before ``second``: on the same side, or (``across``) on another."""
 
     second: int
     across: bool
@@ -33,57 +33,59 @@ class Nearest(NamedTuple):
 
 
 def near_links(hashes: Codes, bits: int) -> Iterator[tuple[int, int]]:
-    """Pairs of uint8 [n, 32] hashes, fewer than n, that connect just what all pairs within ``bits`` bits connect.
+    """Yield fewer than n pairs that connect the same uint8 [n, 32] hashes as all near pairs.
 
-    A hash within ``bits`` of a leader joins its cluster; any other is a leader from then on (Hartigan, "Clustering
-    Algorithms", 1975, chapter 3). By the triangle inequality, whatever is near a member of a cluster of radius R is
-    within R + ``bits`` of its leader, and only that is compared with the members. So n hashes that are all alike take
-    about n comparisons, n that all differ n² / 2. ``bits`` below 0 links nothing, not even equal hashes.
+    Hashes are near if at most ``bits`` bits differ. A hash near a leader joins its cluster; any
+    other becomes a leader (Hartigan, "Clustering Algorithms", 1975, chapter 3). By the triangle
+    inequality, a hash near a member of a cluster of radius R is within R + ``bits`` of its leader,
+    and only such hashes are compared with the members. So n equal hashes take about n comparisons,
+    n different ones n² / 2. ``bits`` below 0 links nothing, not even equal hashes.
     """
     first: dict[bytes, int] = {}
     for n, row in enumerate(_rows(hashes) if bits >= 0 else ()):
-        if row != NO_HASH and (known := first.setdefault(row, n)) != n:
-            yield known, n
+        if row != NO_HASH and (earlier := first.setdefault(row, n)) != n:
+            yield earlier, n
     if not first:
         return
     numbers = np.fromiter(first.values(), np.int64)
     codes = hashes[numbers]
-    leader, distance = _lead(codes, bits)
+    leader, distance = _assign_leaders(codes, bits)
     for follower in np.flatnonzero(distance):
         yield int(numbers[leader[follower]]), int(numbers[follower])
-    for one, other in _between(codes, leader, distance, bits):
-        yield int(numbers[one]), int(numbers[other])
+    for a, b in _links_between_clusters(codes, leader, distance, bits):
+        yield int(numbers[a]), int(numbers[b])
 
 
 def nearest_before(hashes: Codes, sides: Sequence[Hashable], bits: int) -> Iterator[Nearest]:
-    """For each of uint8 [n, 32] hashes the nearest earlier one of its own side and of another, if within ``bits`` bits.
+    """Yield each hash's nearest earlier one, on its own side and on another; uint8 [n, 32].
 
-    By ``second``, the own side first; of several as near, the earliest. n hashes, of which m differ, take n x m
-    comparisons at most. ``bits`` below 0 finds nothing, not even equal hashes.
+    Only hashes within ``bits`` bits count. Results are ordered by ``second``, the own side first;
+    of equally near hashes the earliest is returned. n hashes with m distinct values take at most n
+    x m comparisons. ``bits`` below 0 finds nothing, not even equal hashes.
     """
     count, names = len(hashes), dict.fromkeys(sides)
     number = dict(zip(names, range(len(names)), strict=True))
-    side = np.array([number[one] for one in sides], np.int64)
-    before = [_Different(count) for _ in names]
-    far = (bits + 1) * count  # a distance and a number are one: distance * count + number
+    side = np.array([number[name] for name in sides], np.int64)
+    earlier = [_DistinctHashes(count) for _ in names]
+    far = (bits + 1) * count  # distance and number are encoded in one integer: distance * count + number
     for start in range(0, count if bits >= 0 else 0, _BLOCK):
         rows = start + np.flatnonzero(hashes[start : start + _BLOCK].any(axis=1))
-        block, here = hashes[rows], side[rows]
+        block, block_sides = hashes[rows], side[rows]
         within = _distances(_words(block), _words(block)) * count + rows
         within[~np.tri(len(rows), k=-1, dtype=bool)] = far
-        others = here[:, None] != here
+        others = block_sides[:, None] != block_sides
         best = np.stack([np.where(others == across, within, far).min(axis=1, initial=far) for across in (False, True)])
-        for of, different in enumerate(before):
-            across = (here != of).astype(np.int64), np.arange(len(rows))
-            best[across] = np.minimum(best[across], different.nearest(block))
-            different.add(rows[here == of], block[here == of])
+        for side_number, distinct in enumerate(earlier):
+            across = (block_sides != side_number).astype(np.int64), np.arange(len(rows))
+            best[across] = np.minimum(best[across], distinct.nearest(block))
+            distinct.add(rows[block_sides == side_number], block[block_sides == side_number])
         for n, across_ in np.argwhere(best.transpose() < far):
-            distance, one = divmod(int(best[across_, n]), count)
-            yield Nearest(int(rows[n]), bool(across_), one, distance)
+            distance, first = divmod(int(best[across_, n]), count)
+            yield Nearest(int(rows[n]), bool(across_), first, distance)
 
 
-class _Different:
-    """The first of several equal hashes each, of at most ``count``, as what the nearest is searched in."""
+class _DistinctHashes:
+    """A search index of at most ``count`` distinct hashes with their first occurrences."""
 
     def __init__(self, count: int) -> None:
         self._index = _index()
@@ -101,83 +103,86 @@ class _Different:
         self._index.add(codes[new])
 
     def nearest(self, codes: Codes) -> Numbers:
-        """Of the nearest to each, distance * count + number; the greatest integer where there is none."""
+        """Return distance * count + number of each hash's nearest, or the largest integer."""
         distance, at = (found[:, 0].astype(np.int64) for found in self._index.search(codes, 1))
         return np.where(at < 0, np.iinfo(np.int64).max, distance * len(self._numbers) + self._numbers[at])
 
 
-def _lead(codes: Codes, bits: int) -> tuple[Numbers, Numbers]:
-    """For each of different hashes its leader, itself where it is one, and the distance to it."""
+def _assign_leaders(codes: Codes, bits: int) -> tuple[Numbers, Numbers]:
+    """Return the leader of each of distinct hashes (possibly itself), and the distance to it."""
     index, leaders = _index(), np.empty(0, np.int64)
     leader, distance = np.arange(len(codes)), np.zeros(len(codes), np.int64)
     for start in range(0, len(codes), _BLOCK):
         block = codes[start : start + _BLOCK]
-        of, away = leader[start : start + len(block)], distance[start : start + len(block)]  # views
+        block_leader, block_distance = leader[start : start + len(block)], distance[start : start + len(block)]  # views
         nearest, at = (found[:, 0] for found in index.search(block, 1))
-        led = nearest <= bits
-        of[led], away[led] = leaders[at[led]], nearest[led]
-        left, new = np.flatnonzero(~led), []
-        to = _distances(_words(block[left]), _words(block[left]))
-        free, near = np.ones(len(left), bool), to <= bits
-        for n, one in enumerate(left):
+        is_near = nearest <= bits
+        block_leader[is_near], block_distance[is_near] = leaders[at[is_near]], nearest[is_near]
+        unassigned, new = np.flatnonzero(~is_near), []
+        pairwise = _distances(_words(block[unassigned]), _words(block[unassigned]))
+        free, near = np.ones(len(unassigned), bool), pairwise <= bits
+        for n, row in enumerate(unassigned):
             if free[n]:
-                new.append(one)
+                new.append(row)
                 joins = free & near[n]
-                of[left[joins]], away[left[joins]] = start + one, to[n, joins]
+                block_leader[unassigned[joins]], block_distance[unassigned[joins]] = start + row, pairwise[n, joins]
                 free &= ~joins
         leaders = np.append(leaders, start + np.array(new, np.int64))
         index.add(block[new])
     return leader, distance
 
 
-def _between(codes: Codes, leader: Numbers, distance: Numbers, bits: int) -> Iterator[tuple[int, int]]:
-    """Pairs of leaders that connect the clusters of which members are near."""
+def _links_between_clusters(codes: Codes, leader: Numbers, distance: Numbers, bits: int) -> Iterator[tuple[int, int]]:
+    """Yield pairs of leaders that connect clusters with near members."""
     order = np.argsort(leader, kind="stable")
     begins = np.searchsorted(leader[order], np.arange(len(codes) + 1))
     radius = np.zeros(len(codes), np.int64)
     np.maximum.at(radius, leader, distance)
-    wide = np.flatnonzero(radius)  # a leader alone is near to none
+    wide = np.flatnonzero(radius)  # clusters of one hash are near to no other
     wide = wide[np.argsort(radius[wide], kind="stable")]
     parent = np.arange(len(codes))
     for start in range(0, len(wide), _BLOCK):
         part = wide[start : start + _BLOCK]
         parent = _roots(parent, parent)
         reach = int(radius[part[-1]]) + bits
-        for one, rows, to in _around(codes, part, parent[leader], reach):
-            others = (to <= radius[one] + bits) & (_roots(parent, leader[rows]) != _roots(parent, one))
+        for lead, rows, away in _within_reach(codes, part, parent[leader], reach):
+            others = (away <= radius[lead] + bits) & (_roots(parent, leader[rows]) != _roots(parent, lead))
             if not others.any():
                 continue
-            rows, to = rows[others], to[others]
-            members = order[begins[one] : begins[one + 1]]
-            members = members[distance[members] >= to.min() - bits]
+            rows, away = rows[others], away[others]
+            members = order[begins[lead] : begins[lead + 1]]
+            members = members[distance[members] >= away.min() - bits]
             nearest, _ = _index(codes[members]).search(codes[rows], 1)
             for other in np.unique(_roots(parent, leader[rows[nearest[:, 0] <= bits]])):
-                root = _roots(parent, one)
+                root = _roots(parent, lead)
                 parent[max(root, other)] = min(root, other)
-                yield int(one), int(other)
+                yield int(lead), int(other)
 
 
-def _around(codes: Codes, leaders: Numbers, group: Numbers, reach: int) -> Iterator[tuple[int, Numbers, Numbers]]:
-    """For each leader the hashes within ``reach`` bits, and how far they are; of the largest group those outside it."""
+def _within_reach(codes: Codes, leaders: Numbers, group: Numbers, reach: int) -> Iterator[tuple[int, Numbers, Numbers]]:
+    """Yield the hashes within ``reach`` bits of each leader, and their distances.
+
+    For leaders in the largest group, only the hashes outside that group.
+    """
     largest = np.bincount(group).argmax()
-    inside = group[leaders] == largest
+    is_inside = group[leaders] == largest
     for part, rows in (
-        (leaders[~inside], np.arange(len(codes))),
-        (leaders[inside], np.flatnonzero(group != largest)),
+        (leaders[~is_inside], np.arange(len(codes))),
+        (leaders[is_inside], np.flatnonzero(group != largest)),
     ):
         if not len(part) or not len(rows):
             continue
-        index, step = _index(codes[rows]), max(1, _MOST_FOUND // len(rows))
+        index, step = _index(codes[rows]), max(1, _MAX_RESULTS // len(rows))
         for start in range(0, len(part), step):
-            some = part[start : start + step]
-            limits, away, found = index.range_search(codes[some], reach + 1)
-            for n, one in enumerate(some):
+            batch = part[start : start + step]
+            limits, away, at = index.range_search(codes[batch], reach + 1)
+            for n, lead in enumerate(batch):
                 near = slice(int(limits[n]), int(limits[n + 1]))
-                yield int(one), rows[found[near]], away[near]
+                yield int(lead), rows[at[near]], away[near]
 
 
 def _roots(parent: Numbers, rows: Numbers | int) -> Numbers:
-    """The root of each row, where every row names one above it, and a root itself."""
+    """Return the root of each row; ``parent`` gives the row above, and a root is its own parent."""
     above: Numbers = parent[rows]
     while not np.array_equal(above, rows):
         rows, above = above, parent[above]
@@ -199,11 +204,11 @@ def _rows(codes: Codes) -> list[bytes]:
 
 
 def _words(codes: Codes) -> NDArray[np.uint64]:
-    """Hashes as uint64 [4, n]."""
+    """Return hashes as uint64 [4, n]."""
     return np.ascontiguousarray(codes.view(np.uint64).T)
 
 
-def _distances(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> Numbers:
-    """The bits that differ, int64 [n, m], of words [4, n] and [4, m]."""
-    result: Numbers = np.bitwise_count(one[:, :, None] ^ other[:, None, :]).sum(axis=0, dtype=np.int64)
+def _distances(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> Numbers:
+    """Return the number of differing bits, int64 [n, m], of words [4, n] and [4, m]."""
+    result: Numbers = np.bitwise_count(a[:, :, None] ^ b[:, None, :]).sum(axis=0, dtype=np.int64)
     return result

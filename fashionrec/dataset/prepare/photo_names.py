@@ -1,4 +1,4 @@
-"""Names of files for photos of products: told apart on every file system, and the same whatever came before."""
+"""File names for photos of products, distinct on every file system."""
 
 from __future__ import annotations
 
@@ -8,36 +8,38 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 
-_LONGEST = 120  # bytes; a file name may have 255, and a number, a suffix and what a split adds come behind
+_MAX_BYTES = 120  # a file name may have 255; a number, a suffix and the split's additions follow
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|clock\$|com[0-9¹²³]|lpt[0-9¹²³])(?:\..*)?", re.IGNORECASE | re.DOTALL)
 _FORBIDDEN = frozenset('<>:"/\\|?*')
 
 
 def photo_names(ids: Iterable[str]) -> dict[str, str]:
-    """A file name, without suffix, for each id. Letters of every script stay; what no file system takes becomes ``-``.
+    """Return a file name, without suffix, for each id.
 
-    An id that had to be changed, or that differs from another only in case or in how its accents are stored, gets six
-    letters of its hash behind it, so that no two ids share a name.
+    Letters of every script are kept; forbidden ones become ``-``.
+
+    A changed id, or one that differs from another only in case or accent encoding, gets six
+    characters of its hash appended, so that no two ids share a name.
     """
     ids = list(dict.fromkeys(ids))
     names = {name: _safe(name) for name in ids}
-    times = Counter(_folded(safe) for safe in names.values())
+    uses = Counter(_folded(safe) for safe in names.values())
     return {
-        name: safe if safe == name and times[_folded(safe)] == 1 else _marked(name, safe)
+        name: safe if safe == name and uses[_folded(safe)] == 1 else _with_hash(name, safe)
         for name, safe in names.items()
     }
 
 
 def _safe(name: str) -> str:
-    kept = "".join("-" if _bad(char) else char for char in unicodedata.normalize("NFC", name))
-    kept = kept.strip(" .")
-    while len(kept.encode()) > _LONGEST:
-        kept = kept[:-1]
-    kept = kept.rstrip(" .") or "-"
-    return f"-{kept}" if _RESERVED.fullmatch(kept) else kept
+    safe = "".join("-" if _is_forbidden(char) else char for char in unicodedata.normalize("NFC", name))
+    safe = safe.strip(" .")
+    while len(safe.encode()) > _MAX_BYTES:
+        safe = safe[:-1]
+    safe = safe.rstrip(" .") or "-"
+    return f"-{safe}" if _RESERVED.fullmatch(safe) else safe
 
 
-def _bad(char: str) -> bool:
+def _is_forbidden(char: str) -> bool:
     return char in _FORBIDDEN or unicodedata.category(char) in ("Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp")
 
 
@@ -45,5 +47,5 @@ def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", name.casefold())
 
 
-def _marked(name: str, safe: str) -> str:
+def _with_hash(name: str, safe: str) -> str:
     return f"{safe}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:6]}"

@@ -1,17 +1,16 @@
-"""From sources to a dataset folder that `train` can be handed: rules for labels, prepared pixels, groups, splits, a table.
+"""Preparation of a dataset folder for `train`: label rules, pixels, groups, splits, a table.
 
 ::
 
-    DATASET/
-      data.yaml   train|valid|test/{images,labels}
-      annotations.csv, .parquet    one row per box, ten columns
-      dataset.json                 sources, settings, counts, what was dropped or fixed, pixels, fingerprint
-      problems.csv                 every case that a rule decided
-      history.jsonl                what became of each photo, a line each
-      unlabelled/images            photos of sources without labels
-      products.jsonl               a shop's products, for build-index
+    DATASET/ data.yaml   train|valid|test/{images,labels} annotations.csv, .parquet    one row per
+        box, ten columns dataset.json                 sources, settings, counts, dropped and fixed
+        cases, pixels, fingerprint problems.csv                 every case that a rule decided
+        history.jsonl                a line per photo with its processing steps unlabelled/images
+        photos of sources without labels products.jsonl               a shop's products, for
+        build-index
 
-A killed preparation loses nothing: see :mod:`fashionrec.dataset.prepare.stage`. The dataset appears whole, or not at all.
+An interrupted preparation resumes (:mod:`fashionrec.dataset.prepare.stage`). The dataset appears
+complete or not at all.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from fashionrec.common.files import dump_json
+from fashionrec.common.text import plural
 from fashionrec.config import Config, DatasetConfig
 from fashionrec.dataset.prepare.assign import assign_groups, assign_splits
 from fashionrec.dataset.prepare.rules import Label, Problem, class_map, clean_boxes
@@ -48,7 +48,7 @@ from fashionrec.types import Box
 
 FORMAT = "fashionrec-dataset"
 FORMAT_VERSION = 1
-_THEIR_LIMIT = 2.0  # Roboflow does not tell the contrast limit of its adaptive equalization
+_ROBOFLOW_LIMIT = 2.0  # Roboflow does not document the contrast limit of its adaptive equalization
 
 Progress = Callable[[int, int], None]
 
@@ -62,19 +62,20 @@ def prepare(
     request: str = "",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Make the dataset of ``sources`` in the empty ``folder``; what is unfinished is kept in ``staging``.
+    """Prepare the dataset of ``sources`` in the empty ``folder``; ``staging`` keeps partial work.
 
-    ``request`` names what was asked for. Returns what its dataset.json holds. Raises
-    :class:`DataError` if a rule says so, nothing usable is left, or the splits asked for are not possible.
+    ``request`` is the fingerprint of the request. Returns the content of dataset.json. Raises
+    :class:`DataError` if a rule demands it, no usable photo is left, or the requested splits are
+    impossible.
     """
     settings = config.dataset
-    spec, told = _pixels_of(sources, settings)
+    spec, recorded_spec = _pixel_specs(sources, settings)
     resplit = _resplit(sources, settings)
     treatment = Treatment(spec, settings.quality, hashes=resplit and settings.near_duplicates >= 0)
     cases: list[Case] = []
     records = list(_records(sources, staging, treatment, config, cases, progress))
     if not records:
-        raise DataError("no photo is left of what the sources hold", hint=_most(cases))
+        raise DataError("no usable photo is left in the sources", hint=_drop_summary(cases))
     labelled = [record for record in records if record.has_labels]
     groups = assign_groups(labelled, settings.near_duplicates if resplit else -1)
     splits, notes = assign_splits(labelled, groups, settings, keep=not resplit)
@@ -106,7 +107,7 @@ def prepare(
         "dropped": _count(cases, "dropped"),
         "fixed": _count(cases, "fixed"),
         "kept": _count(cases, "kept"),
-        "pixels": told.to_dict(),
+        "pixels": recorded_spec.to_dict(),
         "augment": _augmentation(sources, settings),
         "groups": {
             "photos": len(labelled),
@@ -129,9 +130,9 @@ def _records(
     cases: list[Case],
     progress: Progress | None,
 ) -> Iterator[Record]:
-    """Photos that the rules leave, in the order of their sources; every case that a rule decided goes to ``cases``."""
+    """Yield the photos that the rules keep, in source order; append decided cases to ``cases``."""
     settings = config.dataset
-    mapped = class_map(settings.map)
+    mapping = class_map(settings.map)
     total = sum(len(source.images) for source in sources)
     done = 0
     for number, source in enumerate(sources):
@@ -158,10 +159,10 @@ def _records(
             if isinstance(outcome, Failed):
                 cases.append(Case(source.label, image.key, Problem(outcome.reason, "dropped", outcome.message)))
                 continue
-            labels, problems = clean_boxes(image, outcome.frame, settings, mapped)
-            verdict = _verdict(image, source, labels, problems, settings)
-            cases += [Case(source.label, image.key, problem) for problem in (*problems, *verdict)]
-            if any(problem.action == "dropped" for problem in verdict):
+            labels, problems = clean_boxes(image, outcome.frame, settings, mapping)
+            photo_problems = _photo_problems(image, source, labels, problems, settings)
+            cases += [Case(source.label, image.key, problem) for problem in (*problems, *photo_problems)]
+            if any(problem.action == "dropped" for problem in photo_problems):
                 continue
             yield Record(
                 number,
@@ -169,77 +170,81 @@ def _records(
                 image.group,
                 image.split,
                 outcome,
-                _placed(labels, outcome, treatment.pixels),
+                _prepared_labels(labels, outcome, treatment.pixels),
                 source.has_labels,
             )
 
 
-def _verdict(
+def _photo_problems(
     image: SourceImage, source: Source, labels: list[Label], problems: list[Problem], settings: DatasetConfig
 ) -> list[Problem]:
-    """What becomes of the photo as a whole, where a rule speaks of it."""
+    """Return the problems of the photo as a whole."""
     if not source.has_labels:
         return []
     if settings.unknown_class == "drop-photo" and any(problem.kind == "unknown-class" for problem in problems):
         return [Problem("photo-of-unknown-class", "dropped", "")]
     if not image.labelled:
-        return [Problem("no-label-file", _kept(settings.unlabelled), "")]
+        return [Problem("no-label-file", _action(settings.unlabelled), "")]
     if not labels:
-        return [Problem("no-box", _kept(settings.empty), "")]
+        return [Problem("no-box", _action(settings.empty), "")]
     return []
 
 
-def _kept(rule: str) -> str:
+def _action(rule: str) -> str:
     return "dropped" if rule == "drop" else "kept"
 
 
-def _placed(labels: Sequence[Label], staged: Staged, spec: PixelSpec) -> tuple[Label, ...]:
-    """Labels from pixels of the upright photo to pixels of the prepared picture."""
+def _prepared_labels(labels: Sequence[Label], staged: Staged, spec: PixelSpec) -> tuple[Label, ...]:
+    """Convert labels from pixels of the upright photo to pixels of the prepared picture."""
     if not labels:
         return ()
     place = placement(*staged.frame.upright, spec)[0]
-    moved = place.forward(np.array([box for _, box in labels]))
+    corners = place.forward(np.array([box for _, box in labels]))
     return tuple(
         Label(label.class_id, Box(*(float(v) for v in row)).clip(*staged.size))
-        for label, row in zip(labels, moved, strict=True)
+        for label, row in zip(labels, corners, strict=True)
     )
 
 
-def _pixels_of(sources: Sequence[Source], settings: DatasetConfig) -> tuple[PixelSpec, PixelSpec]:
-    """What is done to pixels here, and what the dataset says was done to them: the same, unless a source did it before.
+def _pixel_specs(sources: Sequence[Source], settings: DatasetConfig) -> tuple[PixelSpec, PixelSpec]:
+    """Return the pixel spec to apply, and the one to record, which may be that of the sources.
 
-    What a source says was done to its pixels is not done again. Raises :class:`DataError` where sources disagree.
+    Preprocessing by a source is not repeated. Raises :class:`DataError` if sources disagree.
     """
-    here = PixelSpec(settings.resize, settings.imgsz, settings.equalize, settings.equalize_tiles)
-    before = [(source.label, done_before(source.already)) for source in sources]
-    treated = [(label, spec) for label, spec in before if not spec.changes_nothing]
-    if not treated:
-        return here, here
-    first, spec = treated[0]
-    if any(other != spec for _, other in before):
+    own = PixelSpec(settings.resize, settings.imgsz, settings.equalize, settings.equalize_tiles)
+    applied = [(source.label, done_before(source.already)) for source in sources]
+    preprocessed = [(label, spec) for label, spec in applied if not spec.changes_nothing]
+    if not preprocessed:
+        return own, own
+    first, spec = preprocessed[0]
+    if any(other != spec for _, other in applied):
         raise DataError(
-            f"the pixels of {first} were changed where they come from, and those of other sources were not, or otherwise",
-            hint="prepare them apart, or fetch a version of it that was not preprocessed",
+            f"the photos of {first} were preprocessed by their source; those of other sources were not, or differently",
+            hint="prepare them separately, or fetch a version without preprocessing",
         )
     return PixelSpec(), spec
 
 
 def done_before(already: Mapping[str, Any]) -> PixelSpec:
-    """What a source did to its pixels, as near as we can do it to a photo that is asked about.
+    """Return the closest equivalent of a source's preprocessing that a query photo can get.
 
-    See :mod:`fashionrec.dataset.roboflow.applied` for ``already``. A resize to what is no square, a crop, and an
-    equalization other than the adaptive one have no counterpart here; the dataset's notes say that they were done.
+    See :mod:`fashionrec.dataset.roboflow.applied` for ``already``. A resize that is not square, a
+    crop, and an equalization other than the adaptive one have no equivalent here; the dataset's
+    notes list them.
     """
     resize, equalized = already.get("resize") or {}, already.get("equalize") or {}
     mode = resize.get("mode")
     if mode not in RESIZES or resize.get("width") != resize.get("height"):
         mode = "none"
-    limit = _THEIR_LIMIT if equalized.get("kind") == "adaptive" else 0.0
+    limit = _ROBOFLOW_LIMIT if equalized.get("kind") == "adaptive" else 0.0
     return PixelSpec(mode, int(resize["width"]) if mode != "none" else PixelSpec().imgsz, limit)
 
 
 def _augmentation(sources: Sequence[Source], settings: DatasetConfig) -> dict[str, Any]:
-    """What `train` is to do on the fly. Where copies are there already, no more is added to them."""
+    """Return what `train` does on the fly.
+
+    If a source has augmented copies, nothing is added to them.
+    """
     done = [source.label for source in sources if "augment" in source.already]
     if done:
         return {"mode": "done", "by": done}
@@ -250,16 +255,16 @@ def _augmentation(sources: Sequence[Source], settings: DatasetConfig) -> dict[st
 
 
 def _resplit(sources: Sequence[Source], settings: DatasetConfig) -> bool:
-    """Whether photos are dealt out anew, rather than left in the splits of their sources."""
-    have = [image.split is not None for source in sources if source.has_labels for image in source.images]
+    """Return whether photos get new splits instead of those of their sources."""
+    has_split = [image.split is not None for source in sources if source.has_labels for image in source.images]
     if settings.split == "keep":
-        if not all(have):
+        if not all(has_split):
             raise DataError(
-                f"dataset.split is keep, but {have.count(False)} labelled photos are in no split",
-                hint="--set dataset.split=ratios deals all of them out",
+                f"dataset.split is keep, but there is no split for {plural(has_split.count(False), 'labelled photo')}",
+                hint="--set dataset.split=ratios assigns a new split to every photo",
             )
         return False
-    return settings.split == "ratios" or settings.counts is not None or not all(have)
+    return settings.split == "ratios" or settings.counts is not None or not all(has_split)
 
 
 def _source_document(number: int, source: Source, records: Sequence[Record]) -> dict[str, Any]:
@@ -277,10 +282,10 @@ def _source_document(number: int, source: Source, records: Sequence[Record]) -> 
 
 
 def _count(cases: Sequence[Case], action: str) -> dict[str, int]:
-    found = Counter(case.problem.kind for case in cases if case.problem.action == action)
-    return dict(sorted(found.items()))
+    counts = Counter(case.problem.kind for case in cases if case.problem.action == action)
+    return dict(sorted(counts.items()))
 
 
-def _most(cases: Sequence[Case]) -> str:
-    found = Counter(case.problem.kind for case in cases if case.problem.action == "dropped").most_common(3)
-    return "dropped: " + ", ".join(f"{count} {kind}" for kind, count in found) if found else "the sources are empty"
+def _drop_summary(cases: Sequence[Case]) -> str:
+    kinds = Counter(case.problem.kind for case in cases if case.problem.action == "dropped").most_common(3)
+    return "dropped: " + ", ".join(f"{count} {kind}" for kind, count in kinds) if kinds else "the sources are empty"

@@ -1,4 +1,7 @@
-"""What becomes of a source's boxes: by rule, and nothing silently. Each case is counted, and listed in problems.csv."""
+"""The rules for a source's boxes.
+
+Nothing is silent: each case is counted and listed in problems.csv.
+"""
 
 from __future__ import annotations
 
@@ -10,26 +13,26 @@ from typing import NamedTuple
 import numpy as np
 
 from fashionrec.common.boxes import iou_matrix
-from fashionrec.common.text import shell_word
+from fashionrec.common.text import plural, shell_word
 from fashionrec.config import DatasetConfig
 from fashionrec.dataset.source import RawBox, SourceImage
 from fashionrec.errors import DataError
 from fashionrec.labels.label_lines import MAX_BOXES, TooManyBoxes
 from fashionrec.types import CLASS_NAMES, Box, resolve_class
 
-#: A box may reach this far beyond its picture, in pixels, before that counts: sources round.
+#: Pixels by which a box may exceed its picture without being reported, because sources round.
 ROUNDING = 0.5
 
 
 class Label(NamedTuple):
-    """A garment's class by id, and its box in pixels."""
+    """A garment's class id and its box in pixels."""
 
     class_id: int
     box: Box
 
 
 class Problem(NamedTuple):
-    """A case that a rule decided: ``kind`` is a stable word, ``action`` is dropped, fixed or kept."""
+    """A case that a rule decided: ``kind`` is a stable word, ``action`` dropped, fixed or kept."""
 
     kind: str
     action: str
@@ -38,7 +41,7 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True)
 class Frame:
-    """A decoded photo's size: as its file stores it and, after turning by EXIF ``orientation`` (1-8), upright."""
+    """A decoded photo's size, stored and upright (after applying EXIF ``orientation``, 1-8)."""
 
     stored: tuple[int, int]
     upright: tuple[int, int]
@@ -46,71 +49,75 @@ class Frame:
 
 
 def class_map(names: Mapping[str, str | None]) -> dict[str, str | None]:
-    """The setting ``dataset.map`` by lower-case source name, with our names checked. Raises :class:`DataError`."""
-    found: dict[str, str | None] = {}
+    """Return the setting ``dataset.map`` by lower-case source name.
+
+    Raises :class:`DataError` for an unknown class.
+    """
+    mapping: dict[str, str | None] = {}
     for theirs, ours in names.items():
         name = None if ours in (None, "", "null", "none") else resolve_class(str(ours))
         if ours not in (None, "", "null", "none") and name is None:
-            raise DataError(
-                f"{theirs}={ours}: {ours} is not one of our classes", hint=f"they are {', '.join(CLASS_NAMES)}"
-            )
-        found[theirs.strip().lower()] = name
-    return found
+            raise DataError(f"{theirs}={ours}: {ours} is not a class", hint=f"the classes are {', '.join(CLASS_NAMES)}")
+        mapping[theirs.strip().lower()] = name
+    return mapping
 
 
 def clean_boxes(
     image: SourceImage, frame: Frame, config: DatasetConfig, mapped: Mapping[str, str | None]
 ) -> tuple[list[Label], list[Problem]]:
-    """The labels of one photo in pixels of the upright photo, and every case that a rule decided.
+    """Return a photo's labels in pixels of the upright photo, and every case that a rule decided.
 
-    ``mapped`` is what :func:`class_map` gave. Raises :class:`DataError` for an unknown class where the rule is ``fail``.
+    ``mapped`` is the result of :func:`class_map`. Raises :class:`DataError` for an unknown class if
+    the rule is ``fail``.
     """
     if len(image.boxes) > MAX_BOXES:
-        raise TooManyBoxes(f"{image.key} has {len(image.boxes):,} boxes, and a photo may have {MAX_BOXES:,}")
+        raise TooManyBoxes(
+            f"{image.key} has {plural(len(image.boxes), 'box', 'boxes')}; the limit per photo is {MAX_BOXES:,}"
+        )
     problems = [Problem("broken-line", "dropped", text) for text in image.problems]
-    turned = frame.orientation != 1 and bool(image.boxes)
-    as_stored = turned and _labels_are_stored(image, frame, config.exif_boxes)
-    if turned:
-        how = "turned with the picture" if as_stored else "as they are, for the upright picture"
+    is_turned = frame.orientation != 1 and bool(image.boxes)
+    as_stored = is_turned and _labels_are_stored(image, frame, config.exif_boxes)
+    if is_turned:
+        how = "turned with the picture" if as_stored else "unchanged, because they fit the upright picture"
         problems.append(Problem("exif-turned", "fixed", f"orientation {frame.orientation}: boxes {how}"))
-    written_for = frame.stored if as_stored else frame.upright
+    label_size = frame.stored if as_stored else frame.upright
     labels: list[Label] = []
-    known = {name: _Boxes() for name in CLASS_NAMES}
+    accepted = {name: _Boxes() for name in CLASS_NAMES}
     for raw in image.boxes:
         name = _class_of(raw.label, mapped)
         if name is None:
             if raw.label.strip().lower() in mapped:
-                problems.append(Problem("class-left-out", "dropped", f"{raw.label}, by the map"))
+                problems.append(Problem("class-left-out", "dropped", f"{raw.label}, by dataset.map"))
                 continue
             if config.unknown_class == "fail":
                 raise DataError(
-                    f"{image.key} has a box of class {raw.label!r}, which is none of ours",
+                    f"{image.key} has a box of the unknown class {raw.label!r}",
                     hint=f"--map {shell_word(f'{raw.label}=top')} (or =null to drop it), or --set dataset.unknown_class=drop",
                 )
             problems.append(Problem("unknown-class", "dropped", raw.label))
             continue
-        box = _in_pixels(raw, written_for)
+        box = _in_pixels(raw, label_size)
         if box is None:
-            problems.append(Problem("not-finite", "dropped", _words(raw)))
+            problems.append(Problem("not-finite", "dropped", _describe(raw)))
             continue
         if box.x1 > box.x2 or box.y1 > box.y2:
             box = Box(min(box.x1, box.x2), min(box.y1, box.y2), max(box.x1, box.x2), max(box.y1, box.y2))
-            problems.append(Problem("reversed-corners", "fixed", _words(raw)))
+            problems.append(Problem("reversed-corners", "fixed", _describe(raw)))
         if as_stored:
             box = turn_box(box, frame.stored, frame.orientation)
-        kept = _inside(box, frame.upright, raw, config, problems)
-        if kept is None:
+        clipped = _inside(box, frame.upright, raw, config, problems)
+        if clipped is None:
             continue
-        if known[name].has(kept, config.repeated_iou):
-            problems.append(Problem("repeated-box", "dropped", _words(raw)))
+        if accepted[name].has(clipped, config.repeated_iou):
+            problems.append(Problem("repeated-box", "dropped", _describe(raw)))
             continue
-        known[name].add(kept)
-        labels.append(Label(CLASS_NAMES.index(name), kept))
+        accepted[name].add(clipped)
+        labels.append(Label(CLASS_NAMES.index(name), clipped))
     return labels, problems
 
 
 def turn_box(box: Box, size: tuple[int, int], orientation: int) -> Box:
-    """A box of the picture as it is stored, ``size`` wide and high, in pixels of the upright one. EXIF 2.32, tag 274."""
+    """Convert a box from the stored picture of ``size`` to the upright one (EXIF 2.32, tag 274)."""
     width, height = size
     corners = [_turn(x, y, width, height, orientation) for x, y in ((box.x1, box.y1), (box.x2, box.y2))]
     (xa, ya), (xb, yb) = corners
@@ -131,7 +138,10 @@ def _turn(x: float, y: float, width: float, height: float, orientation: int) -> 
 
 
 def _labels_are_stored(image: SourceImage, frame: Frame, rule: str) -> bool:
-    """Whether boxes were drawn on the picture as it is stored. A size that the source names decides, where it can."""
+    """Return whether boxes refer to the stored picture.
+
+    A size stated by the source decides if it can.
+    """
     if rule != "auto":
         return rule == "stored"
     if image.size and frame.stored != frame.upright and image.size in (frame.stored, frame.upright):
@@ -143,7 +153,7 @@ def _class_of(label: str, mapped: Mapping[str, str | None]) -> str | None:
     key = label.strip().lower()
     if key in mapped:
         return mapped[key]
-    return None if key.isdigit() else resolve_class(key)  # an id is a name only where the source says so
+    return None if key.isdigit() else resolve_class(key)  # an id is a name only if the source says so
 
 
 def _in_pixels(raw: RawBox, size: tuple[int, int]) -> Box | None:
@@ -154,26 +164,26 @@ def _in_pixels(raw: RawBox, size: tuple[int, int]) -> Box | None:
 
 def _inside(box: Box, size: tuple[int, int], raw: RawBox, config: DatasetConfig, problems: list[Problem]) -> Box | None:
     if min(box.width, box.height) < config.min_side:
-        problems.append(Problem("no-area", "dropped", _words(raw)))
+        problems.append(Problem("no-area", "dropped", _describe(raw)))
         return None
     clipped = box.clip(*size)
     if clipped.width <= 0 or clipped.height <= 0:
-        problems.append(Problem("outside-picture", "dropped", _words(raw)))
+        problems.append(Problem("outside-picture", "dropped", _describe(raw)))
         return None
-    beyond = max(abs(a - b) for a, b in zip(box, clipped, strict=True))
-    if beyond > ROUNDING:
+    excess = max(abs(a - b) for a, b in zip(box, clipped, strict=True))
+    if excess > ROUNDING:
         if config.outside == "drop":
-            problems.append(Problem("beyond-edge", "dropped", _words(raw)))
+            problems.append(Problem("beyond-edge", "dropped", _describe(raw)))
             return None
-        problems.append(Problem("beyond-edge", "fixed", f"{_words(raw)}: clipped"))
+        problems.append(Problem("beyond-edge", "fixed", f"{_describe(raw)}: clipped"))
         if min(clipped.width, clipped.height) < config.min_side:
-            problems.append(Problem("no-area", "dropped", _words(raw)))
+            problems.append(Problem("no-area", "dropped", _describe(raw)))
             return None
     return clipped
 
 
 class _Boxes:
-    """Boxes to compare another one with, all at once: one by one, thousands of them take minutes."""
+    """The accepted boxes of a class as an array: comparing thousands one by one takes minutes."""
 
     def __init__(self) -> None:
         self._boxes, self._count = np.empty((64, 4)), 0
@@ -185,23 +195,23 @@ class _Boxes:
         self._count += 1
 
     def has(self, box: Box, iou: float) -> bool:
-        """Whether one of them is the same, or overlaps by more than ``iou``."""
+        """Return whether one of them equals ``box`` or overlaps it by more than ``iou``."""
         boxes, own = self._boxes[: self._count], np.array([box])
         return bool(((boxes == own).all(axis=1) | (iou_matrix(own, boxes)[0] > iou)).any())
 
 
-def _words(raw: RawBox) -> str:
+def _describe(raw: RawBox) -> str:
     unit = "" if raw.relative else " px"
     return f"{raw.label} " + ", ".join(f"{value:g}" for value in raw[1:5]) + unit
 
 
 def yolo_lines(labels: Sequence[Label], size: tuple[int, int]) -> str:
-    """The label file of a photo of that size (width, height): ``class x_center y_center width height``, 6 decimals."""
+    """Return the YOLO label file of a photo of ``size`` (width, height), with 6 decimals."""
     return "".join(f"{number} {' '.join(f'{v:.6f}' for v in relative(box, size))}\n" for number, box in labels)
 
 
 def relative(box: Box, size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """``x_center, y_center, width, height`` in shares of a picture of that size."""
+    """Return ``x_center, y_center, width, height`` as fractions of a picture of that size."""
     width, height = size
     return (
         (box.x1 + box.x2) / 2 / width,

@@ -1,4 +1,4 @@
-"""Splits that can be trusted: exact numbers, no group on two sides, every class in its share as far as groups allow."""
+"""Stratified dataset splits with exact counts, and no group in two splits."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fashionrec.common.text import plural
 from fashionrec.errors import DataError
 
 SPLITS = ("train", "valid", "test")
@@ -16,7 +17,7 @@ SPLITS = ("train", "valid", "test")
 
 @dataclass(frozen=True)
 class Group:
-    """Photos that stay together: their positions, and how many photos of each class id they hold (-1: of none)."""
+    """Photos that stay together: their positions, and photo counts by class id (-1: no class)."""
 
     members: tuple[int, ...]
     classes: Counter[int]
@@ -26,7 +27,7 @@ class Group:
 
 
 def counts_of(total: int, ratios: Sequence[float]) -> list[int]:
-    """``total`` photos in shares of ``ratios`` (train, valid, test; they add up to 1), by largest remainder."""
+    """Split ``total`` by ``ratios`` (train, valid, test; sum 1) by the largest remainder method."""
     if abs(sum(ratios) - 1) > 1e-6:
         raise DataError(f"split ratios {list(ratios)} add up to {sum(ratios):g}", hint="they must add up to 1")
     exact = [total * ratio for ratio in ratios]
@@ -38,50 +39,52 @@ def counts_of(total: int, ratios: Sequence[float]) -> list[int]:
 
 
 def split_groups(groups: Sequence[Group], counts: Sequence[int], *, exact: bool, seed: int) -> list[int]:
-    """For each group the split (0 train, 1 valid, 2 test) that it goes to; the same for the same input and seed.
+    """Return the split of each group (0 train, 1 valid, 2 test), determined by input and seed.
 
-    ``counts`` are photos per split and add up to all of them. Where groups do not allow just these, ``exact`` raises
-    :class:`DataError`, which names the largest group; otherwise train takes the difference.
+    ``counts`` are the photos per split; their sum is the number of photos. If the groups do not
+    allow these counts, ``exact`` raises :class:`DataError` with the size of the largest group;
+    otherwise train takes the difference.
 
-    Groups are dealt out largest first, to the split that is furthest from its share of the group's rarest class
-    (iterative stratification: Sechidis, Tsoumakas, Vlahavas, 2011); then exchanges fill the splits to the photo.
+    Groups are assigned largest first, to the split that is furthest from its share of the group's
+    rarest class (iterative stratification: Sechidis, Tsoumakas, Vlahavas, 2011); then exchanges
+    make the counts exact.
     """
     total = sum(len(group) for group in groups)
     if sum(counts) != total:
         raise DataError(
-            f"the split {'/'.join(map(str, counts))} is for {sum(counts)} photos, and there are {total}",
-            hint="dataset.counts must add up to the photos that are left after the rules, or use dataset.ratios",
+            f"the split {'/'.join(map(str, counts))} is for {plural(sum(counts), 'photo')}, but there are {total:,}",
+            hint="dataset.counts must add up to the photos that the rules keep; or use dataset.ratios",
         )
-    assignment = _deal(groups, counts, random.Random(seed))
+    assignment = _stratify(groups, counts, random.Random(seed))
     for attempt in range(4):
         if attempt:
             assignment = _repair(groups, counts, assignment)
-        if _filled(groups, assignment) == list(counts):
+        if _photo_counts(groups, assignment) == list(counts):
             return assignment
     searched = _search([len(group) for group in groups], counts)
     if searched is not None:
         return searched
-    found = _filled(groups, assignment)
+    possible = _photo_counts(groups, assignment)
     if exact:
         largest = max(groups, key=len)
         raise DataError(
-            f"groups of photos that belong together do not allow {'/'.join(map(str, counts))}, only"
-            f" {'/'.join(map(str, found))}; the largest has {len(largest)} photos",
+            f"the split {'/'.join(map(str, counts))} would separate photos that belong together; the closest is"
+            f" {'/'.join(map(str, possible))}, and the largest group has {plural(len(largest), 'photo')}",
             hint="choose other counts, or a smaller dataset.near_duplicates",
         )
     return assignment
 
 
-def _deal(groups: Sequence[Group], counts: Sequence[int], chance: random.Random) -> list[int]:
+def _stratify(groups: Sequence[Group], counts: Sequence[int], rng: random.Random) -> list[int]:
     total = max(1, sum(counts))
     room = list(counts)
     classes: Counter[int] = Counter()
     for group in groups:
         classes.update(group.classes)
-    wanted = [{number: count * room[n] / total for number, count in classes.items()} for n in range(len(counts))]
+    targets = [{number: count * room[n] / total for number, count in classes.items()} for n in range(len(counts))]
     left = Counter(classes)
     assignment = [0] * len(groups)
-    tie = [chance.random() for _ in groups]
+    tie = [rng.random() for _ in groups]
     by_class: dict[int, list[int]] = defaultdict(list)
     for index, group in enumerate(groups):
         for number in group.classes:
@@ -93,16 +96,16 @@ def _deal(groups: Sequence[Group], counts: Sequence[int], chance: random.Random)
         open_splits = [n for n in range(len(counts)) if room[n] >= len(group)] or [
             max(range(len(counts)), key=lambda n: (room[n], -n))
         ]
-        best = max(open_splits, key=lambda n: (wanted[n].get(number, 0.0), room[n] / max(1, counts[n]), -n))
+        best = max(open_splits, key=lambda n: (targets[n].get(number, 0.0), room[n] / max(1, counts[n]), -n))
         assignment[index] = best
         done[index] = True
         room[best] -= len(group)
-        for held, count in group.classes.items():
-            wanted[best][held] = wanted[best].get(held, 0.0) - count
-            left[held] -= count
+        for class_id, count in group.classes.items():
+            targets[best][class_id] = targets[best].get(class_id, 0.0) - count
+            left[class_id] -= count
 
-    many = sorted((i for i, g in enumerate(groups) if len(g) > 1), key=lambda i: (-len(groups[i]), tie[i]))
-    for index in many:
+    larger = sorted((i for i, g in enumerate(groups) if len(g) > 1), key=lambda i: (-len(groups[i]), tie[i]))
+    for index in larger:
         place(index, min(groups[index].classes, key=lambda number: (classes[number], number), default=-1))
     while any(left.values()):
         number = min((n for n, count in left.items() if count > 0), key=lambda n: (left[n], n))
@@ -112,18 +115,20 @@ def _deal(groups: Sequence[Group], counts: Sequence[int], chance: random.Random)
     return assignment
 
 
-def _filled(groups: Sequence[Group], assignment: Sequence[int], splits: int = 3) -> list[int]:
-    found = [0] * splits
+def _photo_counts(groups: Sequence[Group], assignment: Sequence[int], splits: int = 3) -> list[int]:
+    counts = [0] * splits
     for group, split in zip(groups, assignment, strict=True):
-        found[split] += len(group)
-    return found
+        counts[split] += len(group)
+    return counts
 
 
 def _repair(groups: Sequence[Group], counts: Sequence[int], assignment: Sequence[int]) -> list[int]:
-    """Move as few groups as it takes: each held-out split in turn is filled to the photo from what is not yet settled."""
+    """Make the held-out splits exact, one after the other, by moving as few groups as possible."""
     result = list(assignment)
     for split in sorted((1, 2), key=lambda n: counts[n], reverse=True):
-        settled = {other for other in (1, 2) if other != split and _filled(groups, result)[other] == counts[other]}
+        settled = {
+            other for other in (1, 2) if other != split and _photo_counts(groups, result)[other] == counts[other]
+        }
         pool = [i for i in range(len(groups)) if result[i] not in settled]
         inside = [i for i in pool if result[i] == split]
         outside = [i for i in pool if result[i] != split]
@@ -138,62 +143,62 @@ def _repair(groups: Sequence[Group], counts: Sequence[int], assignment: Sequence
     return result
 
 
-#: Cells of the table of sums that a search may fill.
+#: The most cells of the table of sums in a search.
 _CELLS = 20_000_000
 
 
 def _search(sizes: Sequence[int], counts: Sequence[int]) -> list[int] | None:
-    """Any assignment that fills both held-out splits to the photo, or None: all sums of two sets of groups, by and by."""
+    """Return an assignment with exact held-out splits, or None (two-dimensional subset sum)."""
     valid, test = counts[1], counts[2]
     if (valid + 1) * (test + 1) > _CELLS:
         return None
-    came_by = np.full((valid + 1, test + 1), -1, dtype=np.int64)  # 2 * group + (0: it went to valid, 1: to test)
+    last_step = np.full((valid + 1, test + 1), -1, dtype=np.int64)  # 2 * group + (0: to valid, 1: to test)
     reach = np.zeros((valid + 1, test + 1), dtype=bool)
     reach[0, 0] = True
     for index, size in enumerate(sizes):
         if reach[valid, test]:
             break
-        before = reach.copy()
-        for way, (down, right) in enumerate(((size, 0), (0, size))):
+        previous = reach.copy()
+        for side, (down, right) in enumerate(((size, 0), (0, size))):
             if down > valid or right > test:
                 continue
             new = np.zeros_like(reach)
-            new[down:, right:] = before[: valid + 1 - down, : test + 1 - right]
+            new[down:, right:] = previous[: valid + 1 - down, : test + 1 - right]
             new &= ~reach
-            came_by[new] = 2 * index + way
+            last_step[new] = 2 * index + side
             reach |= new
     if not reach[valid, test]:
         return None
     assignment = [0] * len(sizes)
     while valid or test:
-        index, way = divmod(int(came_by[valid, test]), 2)
-        assignment[index] = 1 + way
-        valid, test = (valid - sizes[index], test) if way == 0 else (valid, test - sizes[index])
+        index, side = divmod(int(last_step[valid, test]), 2)
+        assignment[index] = 1 + side
+        valid, test = (valid - sizes[index], test) if side == 0 else (valid, test - sizes[index])
     return assignment
 
 
 def _exchange(inside: list[int], outside: list[int], target: int) -> tuple[list[int], list[int]] | None:
-    """Which of the groups inside to give up, and which outside to take, so that ``target`` photos are inside."""
+    """Return the groups to give and those to take so that ``target`` photos are inside, or None."""
     have = sum(inside)
     if have == target:
         return [], []
-    give = _sums(inside, have)
-    take = _sums(outside, target)
-    least = None
+    give = _subset_sums(inside, have)
+    take = _subset_sums(outside, target)
+    best = None
     for out in range(have + 1):
         missing = target - (have - out)
         if give[out] is None or not 0 <= missing <= target or take[missing] is None:
             continue
-        moved = out + missing
-        if least is None or moved < least[0]:
-            least = (moved, out, missing)
-    if least is None:
+        exchanged = out + missing
+        if best is None or exchanged < best[0]:
+            best = (exchanged, out, missing)
+    if best is None:
         return None
-    return _pick(inside, give, least[1]), _pick(outside, take, least[2])
+    return _pick(inside, give, best[1]), _pick(outside, take, best[2])
 
 
-def _sums(sizes: list[int], limit: int) -> list[int | None]:
-    """For each sum up to ``limit`` the position of the last group that completes it, or None where none does (0: -1)."""
+def _subset_sums(sizes: list[int], limit: int) -> list[int | None]:
+    """Return for each sum up to ``limit`` the last group that completes it, or None (0: -1)."""
     last: list[int | None] = [-1] + [None] * limit
     reach = np.zeros(limit + 1, dtype=bool)
     reach[0] = True
@@ -216,7 +221,7 @@ def _pick(sizes: list[int], last: list[int | None], total: int) -> list[int]:
     while total:
         position = last[total]
         if position is None or position < 0:
-            raise AssertionError("a sum without a way to it")
+            raise AssertionError("unreachable sum")
         picked.append(position)
         total -= sizes[position]
     return picked

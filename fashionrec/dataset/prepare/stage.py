@@ -1,12 +1,13 @@
-"""Each photo prepared once: decoded, turned upright, resized, equalized; kept until the dataset is whole.
+"""Preparation of each photo, once: decoded, upright, resized, equalized, and then staged.
 
-The staging folder is addressed by content: a photo's entry is named by the sha256 of its file and the treatment. A preparation
-that was killed and is started again reads each file, finds what is there, and decodes the rest; what it writes is the same.
+The staging folder is addressed by content: an entry is named by the sha256 of the photo's file and
+by the treatment. A resumed preparation reads each file, reuses existing entries and decodes the
+rest, with the same result.
 
 ::
 
-    STAGING/photos/ab/<sha256>-<treatment>.json   what the photo is
-    STAGING/photos/ab/<sha256>-<treatment>.jpg    its prepared picture, where it differs from the file
+    STAGING/photos/ab/<sha256>-<treatment>.json   the photo's metadata
+    STAGING/photos/ab/<sha256>-<treatment>.jpg    its prepared picture, if it differs from the file
 """
 
 from __future__ import annotations
@@ -31,15 +32,18 @@ from fashionrec.photos.decoding import Lost, in_processes
 from fashionrec.photos.images import encode_photo, photo_digest, read_photo
 from fashionrec.photos.pixels import PixelSpec, placement, prepare_pixels
 
-#: Raised when what an entry holds changes, so that a newer fashionrec does not take an older one's entries.
+#: Incremented when the content of an entry changes, so that older entries are not reused.
 _VERSION = 2
-#: How jobs are run, as :func:`fashionrec.photos.decoding.in_processes` does it.
+#: A runner of jobs like :func:`fashionrec.photos.decoding.in_processes`.
 Run = Callable[..., Iterator[tuple[Any, Any]]]
 
 
 @dataclass(frozen=True)
 class Treatment:
-    """What is done to every photo of a preparation; ``hashes``: whether perceptual hashes are wanted."""
+    """The processing of every photo of a preparation.
+
+    ``hashes``: whether to compute perceptual hashes.
+    """
 
     pixels: PixelSpec
     quality: int
@@ -52,9 +56,10 @@ class Treatment:
 
 @dataclass(frozen=True)
 class Staged:
-    """A photo that was prepared: ``picture`` is the file to put into the dataset, ``size`` its width and height.
+    """A prepared photo. ``picture`` is the file for the dataset, ``size`` its width and height.
 
-    ``copied`` says that it is the source's own file. ``phash`` is hex, empty where none was wanted.
+    ``copied``: the picture is the unchanged file of the source. ``phash`` is hex, empty if not
+    computed.
     """
 
     sha256: str
@@ -71,7 +76,7 @@ class Staged:
 
 @dataclass(frozen=True)
 class Failed:
-    """A photo that cannot be used, and why: ``reason`` is a short stable word."""
+    """A photo that cannot be used. ``reason`` is a short stable word."""
 
     reason: str
     message: str
@@ -87,7 +92,10 @@ def stage_photos(
     workers: int = 0,
     run: Run = in_processes,
 ) -> Iterator[tuple[SourceImage, Staged | Failed]]:
-    """Prepare photos, in order, in ``workers`` processes (0 = as many as cores). A failure is a value, never raised."""
+    """Prepare photos, in order, in ``workers`` processes (0: one per core).
+
+    Failures are yielded, not raised.
+    """
     for number in range(256):
         Folder(folder).make_folder(f"photos/{number:02x}", exist_ok=True)
     jobs = ((image, _Job(image.path, folder / "photos", treatment, limits)) for image in images)
@@ -111,9 +119,9 @@ def _stage(job: _Job) -> Staged | Failed:
     if isinstance(digest, ImageError):
         return Failed(digest.reason, str(digest).replace(str(job.path), job.path.name))
     entry = job.folder / digest[:2] / f"{digest}-{job.treatment.short}.json"
-    found = _read_entry(entry, job.path)
-    if found is not None:
-        return found
+    staged = _read_entry(entry, job.path)
+    if staged is not None:
+        return staged
     try:
         return _prepare(job, entry)
     except ImageError as error:
@@ -123,11 +131,11 @@ def _stage(job: _Job) -> Staged | Failed:
 def _prepare(job: _Job, entry: Path) -> Staged:
     photo = read_photo(job.path, job.limits)
     stored = photo.stored
-    assert stored is not None  # it was decoded here
+    assert stored is not None  # the photo was decoded here
     spec = job.treatment.pixels
     upright = (photo.width, photo.height)
-    whole = placement(*upright, spec)[2]
-    copied = stored.plain and whole == upright and not spec.equalize
+    prepared_size = placement(*upright, spec)[2]
+    copied = stored.plain and prepared_size == upright and not spec.equalize
     suffix = {"JPEG": ".jpg", "PNG": ".png"}[stored.format] if copied else ".jpg"
     picture_sha = ""
     if not copied:
@@ -135,11 +143,11 @@ def _prepare(job: _Job, entry: Path) -> Staged:
         picture_sha = hashlib.sha256(data).hexdigest()
         _replace(entry.with_suffix(".jpg"), data)
     size = (stored.width, stored.height)
-    unturned = stored.orientation >= 5 and size == upright and stored.width != stored.height
+    is_unturned = stored.orientation >= 5 and size == upright and stored.width != stored.height
     document = {
         "sha256": photo.sha256,
-        "frame": [size, upright, 1 if unturned else stored.orientation],  # EXIF too broken to turn by
-        "size": whole,
+        "frame": [size, upright, 1 if is_unturned else stored.orientation],  # the EXIF was too broken to apply
+        "size": prepared_size,
         "picture_sha256": picture_sha or photo.sha256,
         "suffix": suffix,
         "copied": copied,
@@ -152,7 +160,7 @@ def _prepare(job: _Job, entry: Path) -> Staged:
 
 
 def _read_entry(entry: Path, source: Path) -> Staged | None:
-    """What an earlier, unfinished preparation left; None where it left nothing, or something that is not whole."""
+    """Return the entry of an earlier, interrupted preparation; None if it is missing or damaged."""
     try:
         staged = _from_entry(read_json(entry), entry, source)
         if not staged.copied and hashlib.sha256(staged.picture.read_bytes()).hexdigest() != staged.picture_sha256:
@@ -163,7 +171,7 @@ def _read_entry(entry: Path, source: Path) -> Staged | None:
 
 
 def _from_entry(document: dict[str, Any], entry: Path, source: Path) -> Staged:
-    if document["suffix"] not in (".jpg", ".png"):  # it becomes a part of a file's name
+    if document["suffix"] not in (".jpg", ".png"):  # it becomes part of a file name
         raise ValueError(document["suffix"])
     (stored, upright, orientation), (width, height) = document["frame"], document["size"]
     frame = Frame((stored[0], stored[1]), (upright[0], upright[1]), orientation)
@@ -173,7 +181,7 @@ def _from_entry(document: dict[str, Any], entry: Path, source: Path) -> Staged:
 
 @dataclass(frozen=True)
 class CopyJob:
-    """An augmented copy to make of a prepared ``picture``; ``entry`` is where it is staged, without its suffix."""
+    """An augmented copy of a prepared ``picture``; ``entry`` is its staging path without suffix."""
 
     picture: Path
     change: Change
@@ -185,7 +193,10 @@ class CopyJob:
 def stage_copies(
     jobs: Iterable[CopyJob], *, timeout: float, workers: int = 0, run: Run = in_processes
 ) -> Iterator[tuple[CopyJob, str]]:
-    """Make augmented copies, in order; each job with the sha256 of its ``.jpg``. What is there already is kept."""
+    """Make augmented copies, in order, and yield the sha256 of each ``.jpg``.
+
+    Existing ones are reused.
+    """
     for job, digest in run(_copy, ((job, job) for job in jobs), timeout=timeout, workers=workers):
         if isinstance(digest, Lost):
             raise digest.error(job.picture.name, timeout)
@@ -193,10 +204,10 @@ def stage_copies(
 
 
 def _copy(job: CopyJob) -> str:
-    note = job.entry.with_suffix(".json")
+    metadata = job.entry.with_suffix(".json")
     picture = job.entry.with_suffix(".jpg")
     try:
-        digest = str(read_json(note)["sha256"])
+        digest = str(read_json(metadata)["sha256"])
         if hashlib.sha256(picture.read_bytes()).hexdigest() == digest:
             return digest
     except (OSError, ValueError, KeyError, TypeError):
@@ -204,10 +215,10 @@ def _copy(job: CopyJob) -> str:
     data = encode_photo(change_pixels(read_photo(job.picture, job.limits).pixels, job.change), job.quality)
     digest = hashlib.sha256(data).hexdigest()
     _replace(picture, data)
-    _replace(note, json.dumps({"sha256": digest}).encode())
+    _replace(metadata, json.dumps({"sha256": digest}).encode())
     return digest
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Whole or not there for whoever comes after a kill; not synced, for a torn entry is found by its hash."""
+    """Write a file atomically, without syncing it: a torn entry fails the check of its hash."""
     Folder(path.parent).write(path.name, data, sync=False)

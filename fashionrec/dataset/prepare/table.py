@@ -1,4 +1,4 @@
-"""What a dataset says of itself: the table with one row per box (CSV, Parquet), its counts and its fingerprint."""
+"""The description of a dataset: a table with one row per box, counts and a fingerprint."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from fashionrec.types import CLASS_NAMES
 COLUMNS = tuple(
     "image_id image_path width height class_id class_name bbox_x_center bbox_y_center bbox_width bbox_height".split()
 )
-_ROWS = 50_000  # of the Parquet table held at a time
+_ROWS = 50_000  # rows of the Parquet table per batch
 
 
 @dataclass(frozen=True)
 class TableImage:
-    """One photo of a dataset: its path in it, size in pixels, sha256, and ``(class_id, x_center, y_center, w, h)`` boxes."""
+    """A photo of a dataset; ``boxes`` are ``(class_id, x_center, y_center, width, height)``."""
 
     split: str
     path: str
@@ -37,7 +37,7 @@ class TableImage:
 
 
 def write_data_yaml(folder: Path, splits: Iterable[str]) -> None:
-    """The data.yaml of a dataset of ours. It has no ``path``: splits are relative to the file."""
+    """Write the data.yaml of a dataset. It has no ``path``: splits are relative to the file."""
     keys = {"train": "train", "valid": "val", "test": "test"}
     document: dict[str, Any] = {keys[split]: f"{split}/images" for split in splits}
     document |= {"nc": len(CLASS_NAMES), "names": dict(enumerate(CLASS_NAMES))}
@@ -45,9 +45,9 @@ def write_data_yaml(folder: Path, splits: Iterable[str]) -> None:
 
 
 def write_table(folder: Path, images: Iterable[TableImage]) -> dict[str, Any]:
-    """Write ``annotations.csv``, and ``annotations.parquet`` where pyarrow is installed; returns counts and fingerprint.
+    """Write ``annotations.csv``, with pyarrow also ``.parquet``; return counts and fingerprint.
 
-    The fingerprint is a sha256 over each photo's path, bytes and boxes, in the order given.
+    The fingerprint is a sha256 over each photo's path, bytes and boxes, in the given order.
     """
     counts: Counter[str] = Counter()
     boxes: Counter[str] = Counter()
@@ -80,7 +80,7 @@ def write_table(folder: Path, images: Iterable[TableImage]) -> dict[str, Any]:
 
 
 class _Parquet:
-    """The same rows as a Parquet file, written a part at a time."""
+    """The same rows as a Parquet file, written in batches."""
 
     def __init__(self, path: Path) -> None:
         arrow = load("pyarrow", what="writing Parquet", packages=("pyarrow",))

@@ -1,4 +1,4 @@
-"""A folder that is there whole or not at all."""
+"""Folders that are published complete or not at all."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from fashionrec.errors import DataError
 
 @contextmanager
 def whole_or_not(out: Path) -> Iterator[Path]:
-    """A folder to fill, which becomes ``out`` when all went well and is gone otherwise.
+    """Yield a folder to fill that becomes ``out`` on success and is removed otherwise.
 
-    Raises :class:`DataError` if ``out`` holds something already, or is a link.
+    Raises :class:`DataError` if ``out`` is not empty or is a symbolic link.
     """
     must_be_free(out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -36,6 +36,6 @@ def whole_or_not(out: Path) -> Iterator[Path]:
 def must_be_free(out: Path) -> None:
     """Raise :class:`DataError` unless ``out`` is missing or an empty folder."""
     if is_link(out):
-        raise DataError(f"{out} is a link", hint="choose another --out, or name the folder that it leads to")
+        raise DataError(f"{out} is a symbolic link", hint="choose another --out, or give the folder that it points to")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} is not an empty folder", hint="choose another --out, or remove it")

@@ -1,4 +1,4 @@
-"""The files of a prepared dataset: photos, their label files, and what is told of each of them, a line a photo."""
+"""The files of a prepared dataset: photos, label files, and a line of history per photo."""
 
 from __future__ import annotations
 
@@ -24,10 +24,12 @@ UNLABELLED = "unlabelled"
 
 @dataclass
 class Record:
-    """One photo that stays. ``labels`` are in pixels of the prepared picture, ``split`` as its source has it.
+    """A photo of the dataset.
 
-    Where it goes is found later: ``name`` is that of its file here, without suffix, ``placed`` its split (None:
-    unlabelled), and ``together`` the number of its group.
+    ``labels`` are in pixels of the prepared picture; ``split`` is its source's.
+
+    The destination is set later: ``name`` is its file name without suffix, ``placed`` its split
+    (None: unlabelled), and ``together`` its group number.
     """
 
     source: int
@@ -43,7 +45,7 @@ class Record:
 
     @property
     def image(self) -> str:
-        """Where the photo is in the dataset."""
+        """Path of the photo in the dataset."""
         return f"{self.placed or UNLABELLED}/images/{self.name}{self.staged.suffix}"
 
 
@@ -57,25 +59,26 @@ class Case:
 
 
 def name_files(records: Sequence[Record]) -> None:
-    """Name each photo as its file, and where two would be one, with a part of its hash too.
+    """Name each photo after its file, with a part of its hash if two names would be equal.
 
-    A hidden character becomes ``-``: a newline would end a line of a list, and what is not UTF-8 has no place in JSON or XML.
+    A hidden character becomes ``-``: a newline would end a line of a list, and bytes that are not
+    UTF-8 are invalid in JSON and XML.
     """
     stems = [plain_name(PurePosixPath(record.key).stem) for record in records]
     uses = Counter(stem.lower() for stem in stems)
-    taken: set[str] = set()
+    names: set[str] = set()
     for record, stem in zip(records, stems, strict=True):
         name = stem if uses[stem.lower()] == 1 else f"{stem}-{record.staged.sha256[:8]}"
         count = 2
         record.name = name
-        while record.name.lower() in taken:
+        while record.name.lower() in names:
             record.name = f"{name}-{count}"
             count += 1
-        taken.add(record.name.lower())
+        names.add(record.name.lower())
 
 
 def write_photos(records: Sequence[Record], folder: Path) -> list[TableImage]:
-    """Photos under their names and their label files; a row of the table for each that is in a split."""
+    """Write photos and their label files; return a table row for each photo that has a split."""
     written = []
     for record in records:
         target = folder / record.image
@@ -83,7 +86,7 @@ def write_photos(records: Sequence[Record], folder: Path) -> list[TableImage]:
         if record.staged.copied:
             shutil.copyfile(record.staged.picture, target)
         else:
-            link(record.staged.picture, target)  # until the staging folder goes
+            link(record.staged.picture, target)  # until the staging folder is removed
         if record.placed:
             digest = record.staged.picture_sha256
             written.append(_labelled(folder, record.image, record.labels, record.staged.size, digest))
@@ -91,7 +94,7 @@ def write_photos(records: Sequence[Record], folder: Path) -> list[TableImage]:
 
 
 def write_copies(records: Sequence[Record], folder: Path, staging: Path, config: Config) -> list[TableImage]:
-    """Augmented copies of the training photos, beside them, where the setting asks for copies."""
+    """Write augmented copies next to the training photos, if ``dataset.augment`` is ``copies``."""
     settings = config.dataset
     if settings.augment != "copies":
         return []
@@ -112,8 +115,8 @@ def write_copies(records: Sequence[Record], folder: Path, staging: Path, config:
             job = CopyJob(record.staged.picture, change, entry, settings.quality, config.images)
             plans.append((record, f"train/images/{record.name}_aug{count}.jpg", job))
     written = []
-    made = stage_copies((job for _, _, job in plans), timeout=config.build.photo_timeout, workers=settings.workers)
-    for (record, image, job), (_, digest) in zip(plans, made, strict=True):
+    copies = stage_copies((job for _, _, job in plans), timeout=config.build.photo_timeout, workers=settings.workers)
+    for (record, image, job), (_, digest) in zip(plans, copies, strict=True):
         size = record.staged.size
         link(job.entry.with_suffix(".jpg"), folder / image)
         written.append(_labelled(folder, image, change_labels(record.labels, size, job.change), size, digest))
@@ -121,7 +124,7 @@ def write_copies(records: Sequence[Record], folder: Path, staging: Path, config:
 
 
 def _labelled(folder: Path, image: str, labels: Sequence[Label], size: tuple[int, int], digest: str) -> TableImage:
-    """Write a photo's label file; returns its row of the table."""
+    """Write a photo's label file; return its table row."""
     split, _, name = image.split("/")
     path = folder / split / "labels" / f"{name.rpartition('.')[0]}.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -130,7 +133,7 @@ def _labelled(folder: Path, image: str, labels: Sequence[Label], size: tuple[int
 
 
 def write_problems(folder: Path, cases: Sequence[Case]) -> None:
-    """``problems.csv``, a row per case, for people: what is hidden in a name is shown."""
+    """Write ``problems.csv``, a row per case, with hidden characters of names made visible."""
     with (folder / "problems.csv").open("w", encoding="utf-8", newline="") as file:
         writer = TableWriter(file)
         writer.writerow(("source", "image", "problem", "action", "detail"))
@@ -140,7 +143,7 @@ def write_problems(folder: Path, cases: Sequence[Case]) -> None:
 def write_history(
     folder: Path, records: Sequence[Record], sources: Sequence[Source], spec: PixelSpec, quality: int
 ) -> None:
-    """``history.jsonl``: where each photo came from, and every step between its file and the one here."""
+    """Write ``history.jsonl``: each photo's source and the processing steps of its file."""
     with (folder / "history.jsonl").open("w", encoding="utf-8", newline="\n") as file:
         for record in records:
             staged = record.staged
@@ -174,7 +177,7 @@ def _steps(staged: Staged, spec: PixelSpec, quality: int) -> list[str]:
 
 
 def write_products(folder: Path, sources: Sequence[Source], records: Sequence[Record]) -> int:
-    """``products.jsonl``, a line per photo of a product, for `build-index`; how many lines."""
+    """Write ``products.jsonl``, a line per product photo; return the number of lines."""
     lines = []
     for record in records:
         product = sources[record.source].products.get(record.key)
