@@ -221,7 +221,7 @@ def test_no_dataset_is_an_error_of_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError):
         audit_dataset(tmp_path, settings())
     (tmp_path / "data.yaml").write_text("train: images\nnames: [top]\n")
-    with pytest.raises(DataError, match="names no photos"):
+    with pytest.raises(DataError, match="lists no existing photos"):
         audit_dataset(tmp_path, settings())
 
 

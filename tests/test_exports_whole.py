@@ -142,8 +142,8 @@ def test_voc_file_by_file(dataset: Path, tmp_path: Path, config: Config) -> None
 def test_what_cannot_be_exported(dataset: Path, tmp_path: Path, config: Config) -> None:
     for text, message in (
         ("names: [top, bag]\n", "has no splits"),
-        ('names: [top, "a\\tb"]\ntrain: train/images\n', "has a class name that other formats cannot hold: 'a\\tb'"),
-        ('names: [top, " "]\ntrain: train/images\n', "has a class name that other formats cannot hold: ' '"),
+        ('names: [top, "a\\tb"]\ntrain: train/images\n', "has a class name that cannot be exported: 'a\\tb'"),
+        ('names: [top, " "]\ntrain: train/images\n', "has a class name that cannot be exported: ' '"),
         ("names: [top]\ntrain: train/images\n", "has a box of class 1, which data.yaml does not name"),
     ):
         (dataset / "data.yaml").write_text(text)
@@ -152,6 +152,6 @@ def test_what_cannot_be_exported(dataset: Path, tmp_path: Path, config: Config) 
                 export(dataset, tmp_path / "out", config.images)
             assert str(caught.value).endswith(message)
             assert caught.value.hint == (
-                "make a dataset with `fashionrec fetch-dataset`" if "splits" in message else ""
+                "create a dataset with `fashionrec fetch-dataset`" if "splits" in message else ""
             )
             assert not (tmp_path / "out").exists()

@@ -185,7 +185,7 @@ def test_cut_half_way_leaves_nothing_and_the_next_call_works(
     server: RoboflowServer, settings: Settings, tmp_path: Path
 ) -> None:
     server.faults["zip"] = [("cut", len(server.archive) // 2)]
-    with pytest.raises(FashionrecError, match="cut the connection") as caught:
+    with pytest.raises(FashionrecError, match="closed the connection") as caught:
         fetch(VERSION, tmp_path, settings())
     assert caught.value.exit_code == 1
     assert "secret-link" not in f"{caught.value} {caught.value.hint}"
@@ -321,7 +321,7 @@ def test_an_archive_that_writes_elsewhere_is_refused(
     member: str, told: str, server: RoboflowServer, settings: Settings, tmp_path: Path
 ) -> None:
     server.archive = make_zip({**export(), member: b"evil"})
-    with pytest.raises(DataError, match=f"what Roboflow gave for {VERSION} holds .*{told}"):
+    with pytest.raises(DataError, match=f"what Roboflow gave for {VERSION} contains .*{told}"):
         fetch(VERSION, tmp_path / "store", settings())
     assert not list(tmp_path.rglob("evil.txt"))
     assert kept(tmp_path / "store") == []
@@ -367,7 +367,7 @@ def test_something_else_that_answers_is_not_roboflow(
     server: RoboflowServer, settings: Settings, tmp_path: Path
 ) -> None:
     server.faults["key"] = [(200, ["hello"])]
-    with pytest.raises(FashionrecError, match="does not answer as Roboflow does"):
+    with pytest.raises(FashionrecError, match="does not respond like Roboflow"):
         fetch(VERSION, tmp_path, settings())
     with pytest.raises(FashionrecError, match="cannot be reached"):
         fetch(VERSION, tmp_path, settings(api_url="http://127.0.0.1:9"))
@@ -377,7 +377,7 @@ def test_a_server_in_trouble_is_no_fault_of_the_name(
     server: RoboflowServer, settings: Settings, tmp_path: Path
 ) -> None:
     server.faults["project"] = [(502, "<html>bad gateway")]
-    with pytest.raises(FashionrecError, match=r"127.0.0.1:\d+ is in trouble \(502\)") as caught:
+    with pytest.raises(FashionrecError, match=r"127.0.0.1:\d+ has a temporary problem \(status 502\)") as caught:
         fetch(VERSION, tmp_path, settings())
     assert caught.value.exit_code == 1
 

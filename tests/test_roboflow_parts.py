@@ -119,7 +119,7 @@ def test_names_of_versions_and_projects() -> None:
         with pytest.raises(DataError) as caught:
             parse_project(wrong)
         assert str(caught.value) == f"{wrong!r} is not WORKSPACE/PROJECT"
-        assert caught.value.hint == "as in my-team/garments, from the project's address"
+        assert caught.value.hint == "for example my-team/garments, from the project's URL"
 
 
 def test_what_is_wrong_with_a_copy_that_is_kept(tmp_path: Path) -> None:
@@ -185,8 +185,8 @@ def test_names_of_batches(named: str | None, model: str, name: str) -> None:
 def test_names_that_no_batch_has(named: str) -> None:
     with pytest.raises(ConfigError) as caught:
         batch_name(named, "m", date.min)
-    assert str(caught.value) == f"{named[:100]!r} cannot be a batch's name"
-    assert caught.value.hint == "letters, digits, spaces, - and _ will do"
+    assert str(caught.value) == f"invalid batch name {named[:100]!r}"
+    assert caught.value.hint == "use letters, digits, spaces, - and _"
 
 
 def garment(name: str | None, confidence: float | None, box: Box, **more: Any) -> Garment:
@@ -242,7 +242,7 @@ def test_a_plan_keeps_to_the_limit_of_its_batch(tmp_path: Path) -> None:
     assert list(report.counts.items()) == [("uploaded", 1), ("duplicate", 0), ("failed", 2)]
     with pytest.raises(DataError, match="is not WORKSPACE/PROJECT"):
         plan([], "a", tmp_path, config, batch="mine", conf=0.5)
-    with pytest.raises(ConfigError, match="cannot be a batch's name"):
+    with pytest.raises(ConfigError, match="invalid batch name"):
         plan([], "a/b", tmp_path, config, batch="a&b", conf=0.5)
     empty = Plan("a/b", "h", "b", (Outgoing("k", tmp_path, "train", "s", 7, ("x", "y"), ()),) * 2, {})
     assert (empty.bytes, empty.boxes) == (14, 4)
@@ -259,7 +259,7 @@ def test_a_journal_that_is_damaged(tmp_path: Path) -> None:
         with pytest.raises(DataError) as caught:
             read_journal(journal)
         assert str(caught.value) == f"{journal}, line 2 is damaged"
-        assert caught.value.hint == "remove that line, or the file to start anew"
+        assert caught.value.hint == "remove that line, or remove the file to start over"
     journal.write_text(f"{json.dumps(entry)}\n{{")
     assert read_journal(journal) == {"s": entry}
     with open_journal(journal, "a/b"):
@@ -313,13 +313,13 @@ def test_candidates_of_a_data_set(tmp_path: Path, config: Config) -> None:
     assert (only.key, only.score, only.reason) == (
         "train/images/a.png",
         1.6,
-        "1 boxes without a label, 1 labels without a box",
+        "1 box without a label, 1 label without a box",
     )
     (by_doubt,), _ = choose(tmp_path, detect, 9, limits=config.images, strategy="uncertain")
     assert (by_doubt.key, round(by_doubt.score, 2), by_doubt.reason) == (
         "train/images/a.png",
         1.28,
-        "unsure of 1.28 boxes",
+        "uncertainty 1.28",
     )
     for gone in ("train", "valid"):
         shutil.rmtree(tmp_path / gone / "labels")
@@ -327,7 +327,7 @@ def test_candidates_of_a_data_set(tmp_path: Path, config: Config) -> None:
         choose(tmp_path, detect, 9, limits=config.images, strategy="disagree")
     assert (str(caught.value), caught.value.hint) == (
         f"{tmp_path} has no photos to choose from",
-        "disagree needs labels",
+        "the strategy disagree needs labelled photos",
     )
 
 
@@ -377,5 +377,5 @@ def test_which_hosts_are_roboflows(host: str, more: str, variable: Callable[[str
         return
     with pytest.raises(ConfigError) as caught:
         api_host(load_config(env={}).config.roboflow)
-    assert f"names {host}{more}, which is not Roboflow's" in str(caught.value)
-    assert caught.value.hint == "remove it; a proxy of yours belongs into roboflow.api_url"
+    assert f"names {host}{more}, which is not a Roboflow host" in str(caught.value)
+    assert caught.value.hint == "remove it; set roboflow.api_url to use a proxy of your own"

@@ -101,8 +101,8 @@ def test_the_most_doubtful_photos_come_first(dataset: Path, config: Config) -> N
         ("p6", round(0.02**2, 4)),
     ]
     assert failed == []
-    assert found[0].reason == "unsure of 1.81 boxes"
-    assert found[1].reason == "1 boxes without a label, 1 labels without a box"
+    assert found[0].reason == "uncertainty 1.81"
+    assert found[1].reason == "1 box without a label, 1 label without a box"
     assert [(one.split, one.size) for one in found[2:5]] == [("train", SIZE), ("test", SIZE), (None, SIZE)]
 
 
@@ -304,7 +304,7 @@ def test_an_answer_that_the_package_cannot_read_may_pass(server: RoboflowServer,
     server.faults = {"upload": [odd, None, odd, odd]}
     report = upload(planned(dataset, tmp_path, config), tmp_path, config, pause=0.01)
     assert report.counts == {"uploaded": 5, "duplicate": 0, "failed": 1}
-    assert report.rows[1]["reason"] == "an answer that the roboflow package cannot read"
+    assert report.rows[1]["reason"] == "a response that the roboflow package cannot read"
 
 
 def test_a_lost_connection_stops_the_batch_and_the_next_call_goes_on(
@@ -312,12 +312,12 @@ def test_a_lost_connection_stops_the_batch_and_the_next_call_goes_on(
 ) -> None:
     config = settings_for(server)
     server.faults = {"upload": [None, None, "drop"], "annotate": [None, "drop"]}
-    with pytest.raises(FashionrecError, match="1 of 6 photos are dealt with") as caught:
+    with pytest.raises(FashionrecError, match="1 of 6 photos done") as caught:
         upload(planned(dataset, tmp_path, config), tmp_path, config)
     assert KEY not in str(caught.value)
     with (tmp_path / TARGET / "uploads.jsonl").open("a") as file:
         file.write('{"sha256": "torn by a kill')
-    with pytest.raises(FashionrecError, match="1 of 5 photos are dealt with"):
+    with pytest.raises(FashionrecError, match="1 of 5 photos done"):
         upload(planned(dataset, tmp_path, config), tmp_path, config)
     assert upload(planned(dataset, tmp_path, config), tmp_path, config).counts["uploaded"] == 4
     assert len(server.uploads) == 6
@@ -330,8 +330,8 @@ def test_a_lost_connection_stops_the_batch_and_the_next_call_goes_on(
     ("harm", "told"),
     [
         (lambda server: server.keys.clear(), "does not accept the key"),
-        (lambda server: setattr(server, "owner", "others"), "the key is not of the workspace team, but of others"),
-        (lambda server: setattr(server, "type", "classification"), "takes no boxes"),
+        (lambda server: setattr(server, "owner", "others"), "the key is not for the workspace team, but for others"),
+        (lambda server: setattr(server, "type", "classification"), "does not support boxes"),
         (
             lambda server: server.faults.update(upload=[(401, {"error": {"message": "revoked"}})]),
             "the key for uploads: revoked",
@@ -405,8 +405,8 @@ def test_each_pause_is_twice_as_long(server: RoboflowServer, tmp_path: Path) -> 
     with pytest.raises(FashionrecError) as caught:
         upload(made, tmp_path, config, pause=0.01)
     host = server.url.removeprefix("http://")
-    told = f"Roboflow ({host}) cannot be reached, or cut the connection: 0 of 1 photos are dealt with"
-    assert (str(caught.value), caught.value.hint) == (told, "run this again to go on")
+    told = f"Roboflow ({host}) cannot be reached, or closed the connection: 0 of 1 photo done"
+    assert (str(caught.value), caught.value.hint) == (told, "run this again to resume")
     assert server.asked["upload"] == 6
 
 

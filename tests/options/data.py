@@ -91,5 +91,5 @@ def to_be_labelled(world: World) -> None:
         assert {one["why"].split()[0] for one in plan["photos"]} == {"unsure"}
         assert len(plan["photos"]) == 5
         sent = world.json(*asked, "--limit", 2, *once)
-        assert [one["why"] for one in sent["photos"]] == ["0 boxes without a label, 1 labels without a box"] * 2
+        assert [one["why"] for one in sent["photos"]] == ["0 boxes without a label, 1 label without a box"] * 2
         assert sent["sent"]["uploaded"] == len(server.uploads) == 2

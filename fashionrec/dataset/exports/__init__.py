@@ -1,1 +1,1 @@
-"""Data sets in the formats of others, and photos chosen for labelling."""
+"""Datasets in other formats, and the choice of photos for labelling."""

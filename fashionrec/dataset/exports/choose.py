@@ -1,12 +1,13 @@
-"""Which photos are worth a person's time: those a detector is least sure of, or whose labels it disagrees with.
+"""Active learning: the photos that a detector is least certain of, or whose labels it contradicts.
 
-Both scores count doubtful boxes, so they can be compared and added:
+Both scores are sums over doubtful boxes, so they can be compared and added:
 
-- uncertainty: each box counts ``(1 - |2c - 1|)²`` of its confidence ``c``: 1 at one half, next to nothing near 0 and 1. It is
-  the 1-vs-2 margin of garment against no garment, summed over the photo (Brust, Käding and Denzler, "Active Learning for
-  Deep Object Detection", VISAPP 2019, whose margin is between classes).
-- disagreement: each confident box that no label of its class overlaps counts its confidence; each label that no box of
-  its class overlaps counts 1.
+- uncertainty: each box counts ``(1 - |2c - 1|)²`` of its confidence ``c``: 1 at one half, almost
+  nothing near 0 and 1. It is the 1-vs-2 margin of garment against background, summed over the photo
+  (Brust, Käding and Denzler, "Active Learning for Deep Object Detection", VISAPP 2019, whose margin
+  is between classes).
+- disagreement: each confident box without an overlapping label of its class counts its confidence;
+  each label without an overlapping box of its class counts 1.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from fashionrec.common.text import plural
 from fashionrec.errors import DataError, ImageError
 from fashionrec.labels.data_yaml import read_data_yaml
 from fashionrec.labels.label_lines import label_path, read_labels
@@ -30,10 +32,10 @@ if TYPE_CHECKING:
 
     from fashionrec.config import ImagesConfig
 
-#: Photos that belong to no split.
+#: Name of the folder of photos without a split.
 UNLABELLED = "unlabelled"
-SAME_PLACE = 0.5  # boxes that overlap (IoU) by this much are of one garment, as in mAP50
-_RESERVE = 4  # how many times more are kept than are wanted, for near-duplicates to drop out
+SAME_PLACE = 0.5  # IoU from which two boxes show the same garment, as in mAP50
+_RESERVE = 4  # candidates per requested photo, because near-duplicates are skipped
 
 Strategy = Literal["auto", "uncertain", "disagree"]
 Detect = Callable[["Sequence[Image.Image]"], Sequence[Sequence[Garment]]]
@@ -41,7 +43,10 @@ Detect = Callable[["Sequence[Image.Image]"], Sequence[Sequence[Garment]]]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A photo of a dataset. ``labels`` are class names and relative boxes (0..1); None where it has no label file."""
+    """A photo of a dataset.
+
+    ``labels`` are class names and relative boxes (0..1), None without a label file.
+    """
 
     key: str
     path: Path
@@ -51,7 +56,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Chosen:
-    """A photo worth labelling. ``garments`` are in pixels of the upright photo, whose ``size`` is width and height."""
+    """A photo to label.
+
+    ``garments`` are in pixels of the upright photo; ``size`` is its width and height.
+    """
 
     key: str
     path: Path
@@ -64,17 +72,20 @@ class Chosen:
 
 
 def candidates(dataset: Path) -> Iterator[Candidate]:
-    """All photos of a dataset folder, ``unlabelled/`` among them, keyed by their path within it. Raises :class:`DataError`."""
+    """Yield all photos of a dataset, including ``unlabelled/``, keyed by relative path.
+
+    Raises :class:`DataError`.
+    """
     data = read_data_yaml(dataset)
     root = data.path.parent
     for split in data.splits:
         for path in data.images(split):
-            labelled = label_path(path).is_file()
+            is_labelled = label_path(path).is_file()
             labels = tuple(
                 (data.names.get(int(number), f"#{int(number)}"), Box(x - w / 2, y - h / 2, x + w / 2, y + h / 2))
-                for number, x, y, w, h in (read_labels(path) if labelled else ())
+                for number, x, y, w, h in (read_labels(path) if is_labelled else ())
             )
-            yield Candidate(_key(path, root), path, split, labels if labelled else None)
+            yield Candidate(_key(path, root), path, split, labels if is_labelled else None)
     for path in find_photos(root / UNLABELLED):
         yield Candidate(_key(path, root), path, None, None)
 
@@ -92,54 +103,61 @@ def choose(
     batch: int = 8,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[list[Chosen], list[dict[str, str]]]:
-    """At most ``limit`` photos, the most doubtful first; and the photos that could not be read, with their reason.
+    """Return at most ``limit`` photos, the most doubtful first, and the unreadable photos.
 
-    ``auto`` asks for uncertainty where a photo has no labels, and for disagreement where it has some; ``uncertain`` takes
-    every photo by the first, ``disagree`` the labelled ones by the second. Photos that score nothing are never chosen.
-    ``detect`` gives the garments of RGB photos (:meth:`Detector.detect`) and should let confidences far below one half
-    through. ``skip`` are sha256 of photos that are done with. A photo that looks like one already chosen (perceptual
-    hashes that differ by no more than ``near_duplicates`` bits; -1: only the same bytes) is passed over. The order does
-    not depend on the machine. Raises :class:`DataError`.
+    The order does not depend on the machine. Photos with a score of 0 are never chosen.
+
+    Args: detect: Returns the garments of RGB photos (:meth:`Detector.detect`); it should keep
+        confidences far below one half. strategy: ``auto`` scores photos without labels by
+        uncertainty and others by disagreement; ``uncertain`` scores every photo by uncertainty,
+        ``disagree`` labelled ones by disagreement. near_duplicates: Skip a photo whose perceptual
+        hash differs from that of a chosen one by at most this many bits; -1 skips only identical
+        files. skip: sha256 of photos to ignore.
+
+    Raises:
+        DataError: The dataset is invalid or has no such photos.
     """
     if strategy == "disagree":
-        wanted = [one for one in candidates(dataset) if one.labels is not None]
+        pool = [candidate for candidate in candidates(dataset) if candidate.labels is not None]
     else:
-        wanted = list(candidates(dataset))
-    if not wanted:
-        raise DataError(f"{dataset} has no photos to choose from", hint="disagree needs labels")
+        pool = list(candidates(dataset))
+    if not pool:
+        raise DataError(f"{dataset} has no photos to choose from", hint="the strategy disagree needs labelled photos")
     failed: list[dict[str, str]] = []
-    scored = _scored(wanted, detect, limits, strategy, confident, skip, batch, failed, progress)
-    best = heapq.nsmallest(_RESERVE * limit, scored, key=lambda one: (-one.score, one.key))
+    scored = _scored(pool, detect, limits, strategy, confident, skip, batch, failed, progress)
+    best = heapq.nsmallest(_RESERVE * limit, scored, key=lambda chosen: (-chosen.score, chosen.key))
     return _distinct(best, limit, near_duplicates, limits), failed
 
 
 def uncertainty(garments: Sequence[Garment]) -> float:
-    """How many boxes' worth of doubt there is in a photo's detections, 0 or more."""
+    """Return the sum of the uncertainties of a photo's detections, 0 or more."""
     return sum((1 - abs(2 * garment.confidence - 1)) ** 2 for garment in garments if garment.confidence is not None)
 
 
 def disagreement(
     garments: Sequence[Garment], labels: Sequence[tuple[str, Box]], size: tuple[int, int], confident: float
 ) -> tuple[float, int, int]:
-    """The score, the confident boxes that no label agrees with, and the labels that no box agrees with.
+    """Return the score, the number of confident boxes without a label, and of labels without a box.
 
-    A box agrees with at most one label and a label with one box: the most confident box comes first. ``size`` is the
-    photo's width and height, which the labels are relative to.
+    Each label matches at most one box, the most confident first. ``size`` is the photo's width and
+    height, which the labels are relative to.
     """
     width, height = size
-    free = [(name, Box(b.x1 * width, b.y1 * height, b.x2 * width, b.y2 * height)) for name, b in labels]
-    alone = []
-    for garment in sorted(garments, key=lambda one: -(one.confidence or 0)):
-        same = [n for n, (name, box) in enumerate(free) if name == garment.class_name and _same(box, garment.box)]
-        if same:
-            free.pop(max(same, key=lambda n: free[n][1].iou(garment.box)))
+    unmatched = [(name, Box(b.x1 * width, b.y1 * height, b.x2 * width, b.y2 * height)) for name, b in labels]
+    unlabelled = []
+    for garment in sorted(garments, key=lambda garment: -(garment.confidence or 0)):
+        matches = [
+            n for n, (name, box) in enumerate(unmatched) if name == garment.class_name and _overlaps(box, garment.box)
+        ]
+        if matches:
+            unmatched.pop(max(matches, key=lambda n: unmatched[n][1].iou(garment.box)))
         elif (garment.confidence or 0) >= confident:
-            alone.append(garment.confidence or 0)
-    return sum(alone) + len(free), len(alone), len(free)
+            unlabelled.append(garment.confidence or 0)
+    return sum(unlabelled) + len(unmatched), len(unlabelled), len(unmatched)
 
 
 def _scored(
-    wanted: Sequence[Candidate],
+    pool: Sequence[Candidate],
     detect: Detect,
     limits: ImagesConfig,
     strategy: Strategy,
@@ -149,61 +167,64 @@ def _scored(
     failed: list[dict[str, str]],
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[Chosen]:
-    done, waiting = 0, iter(wanted)
-    while part := list(islice(waiting, batch)):
+    done, remaining = 0, iter(pool)
+    while part := list(islice(remaining, batch)):
         photos: list[tuple[Candidate, Photo]] = []
-        for one in part:
+        for candidate in part:
             try:
-                photo = read_photo(one.path, limits)
+                photo = read_photo(candidate.path, limits)
             except ImageError as error:
-                failed.append({"key": one.key, "reason": error.reason})
+                failed.append({"key": candidate.key, "reason": error.reason})
                 continue
             if photo.sha256 not in skip:
-                photos.append((one, photo))
-        found = detect([photo.pixels for _, photo in photos]) if photos else []
-        for (one, photo), garments in zip(photos, found, strict=True):
+                photos.append((candidate, photo))
+        detections = detect([photo.pixels for _, photo in photos]) if photos else []
+        for (candidate, photo), garments in zip(photos, detections, strict=True):
             size = (photo.width, photo.height)
-            score, reason = _score(one, garments, size, strategy, confident)
+            score, reason = _score(candidate, garments, size, strategy, confident)
             if score > 0:
-                yield Chosen(one.key, one.path, one.split, photo.sha256, size, score, reason, tuple(garments))
+                yield Chosen(
+                    candidate.key, candidate.path, candidate.split, photo.sha256, size, score, reason, tuple(garments)
+                )
         done += len(part)
         if progress:
-            progress(done, len(wanted))
+            progress(done, len(pool))
 
 
 def _score(
-    one: Candidate, garments: Sequence[Garment], size: tuple[int, int], strategy: Strategy, confident: float
+    candidate: Candidate, garments: Sequence[Garment], size: tuple[int, int], strategy: Strategy, confident: float
 ) -> tuple[float, str]:
-    if one.labels is None or strategy == "uncertain":
+    if candidate.labels is None or strategy == "uncertain":
         score = uncertainty(garments)
-        return score, f"unsure of {score:.2f} boxes"
-    score, alone, missed = disagreement(garments, one.labels, size, confident)
-    return score, f"{alone} boxes without a label, {missed} labels without a box"
+        return score, f"uncertainty {score:.2f}"
+    score, unlabelled, missed = disagreement(garments, candidate.labels, size, confident)
+    boxes = plural(unlabelled, "box", "boxes")
+    return score, f"{boxes} without a label, {plural(missed, 'label')} without a box"
 
 
 def _distinct(best: Sequence[Chosen], limit: int, bits: int, limits: ImagesConfig) -> list[Chosen]:
     from fashionrec.dataset.prepare.similar import photo_hash
 
-    kept: list[Chosen] = []
+    distinct: list[Chosen] = []
     hashes: list[int] = []
-    seen = set()
-    for one in best:
-        if len(kept) == limit:
+    digests = set()
+    for chosen in best:
+        if len(distinct) == limit:
             break
-        if one.sha256 in seen:
+        if chosen.sha256 in digests:
             continue
         if bits >= 0:
-            look = int.from_bytes(photo_hash(read_photo(one.path, limits).pixels), "big")
-            if any((look ^ other).bit_count() <= bits for other in hashes):
+            phash = int.from_bytes(photo_hash(read_photo(chosen.path, limits).pixels), "big")
+            if any((phash ^ other).bit_count() <= bits for other in hashes):
                 continue
-            hashes.append(look)
-        seen.add(one.sha256)
-        kept.append(one)
-    return kept
+            hashes.append(phash)
+        digests.add(chosen.sha256)
+        distinct.append(chosen)
+    return distinct
 
 
-def _same(one: Box, other: Box) -> bool:
-    return one.iou(other) >= SAME_PLACE
+def _overlaps(first: Box, second: Box) -> bool:
+    return first.iou(second) >= SAME_PLACE
 
 
 def _key(path: Path, root: Path) -> str:

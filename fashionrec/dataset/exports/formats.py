@@ -1,10 +1,11 @@
-"""A dataset of ours in the formats of others: COCO and Pascal VOC. Both read back, by our readers, within half a pixel.
+"""Export of a dataset as COCO or Pascal VOC. Our readers restore both within half a pixel.
 
-COCO, as COCO itself is laid out (pycocotools, torchvision, ultralytics, CVAT and Datumaro read it so)::
+COCO, in the layout of COCO itself (read by pycocotools, torchvision, ultralytics, CVAT and
+Datumaro)::
 
     OUT/annotations/instances_{train,val,test}.json    OUT/images/{train,val,test}/*
 
-VOC, as the VOC devkit has it::
+VOC, in the layout of the VOC devkit::
 
     OUT/Annotations/*.xml    OUT/JPEGImages/*    OUT/ImageSets/Main/{train,val,test}.txt
 """
@@ -27,9 +28,9 @@ from fashionrec.labels.data_yaml import YoloData, read_data_yaml
 from fashionrec.labels.label_lines import read_labels
 from fashionrec.photos.images import read_photo
 
-#: Our splits as COCO and VOC call them.
+#: Our splits by their COCO and VOC names.
 SPLITS = {"train": "train", "valid": "val", "test": "test"}
-#: A corner this close to a whole pixel is one: labels with six decimals move a corner by up to 0.006 pixels in 8,000.
+#: Rounding tolerance of corners in pixels: six decimals shift a corner by up to 0.006 in 8,000.
 WHOLE = 0.02
 
 Progress = Callable[[int, int], None]
@@ -51,10 +52,12 @@ class _Corners(NamedTuple):
 
 
 def export_coco(dataset: Path, out: Path, limits: ImagesConfig, progress: Progress | None = None) -> dict[str, Any]:
-    """Write a dataset folder as COCO; category ids count from 1. Returns the path and the counts of images and boxes.
+    """Write a dataset as COCO; category ids start at 1.
 
-    Boxes are clipped to their picture, in pixels with four decimals. ``out`` appears whole or not at all. Raises
-    :class:`DataError` for a dataset that is none, or where ``out`` holds something.
+    Return the path and the counts of images and boxes.
+
+    Boxes are clipped to their picture, in pixels with four decimals. ``out`` appears complete or
+    not at all. Raises :class:`DataError` for an invalid dataset, or if ``out`` is not empty.
     """
     data = read_data_yaml(dataset)
     names = _names(data)
@@ -74,11 +77,12 @@ def export_coco(dataset: Path, out: Path, limits: ImagesConfig, progress: Progre
 
 
 def export_voc(dataset: Path, out: Path, limits: ImagesConfig, progress: Progress | None = None) -> dict[str, Any]:
-    """Write a dataset folder as Pascal VOC. Returns the path and the counts of images and boxes.
+    """Write a dataset as Pascal VOC. Return the path and the counts of images and boxes.
 
-    Corners count pixels from 1, both inclusive (``xmin = x1 + 1``, ``xmax = x2``), with two decimals where they are not whole.
-    A box narrower than a pixel becomes one pixel wide, its middle kept. Photos of one name get names of their own. ``out``
-    appears whole or not at all. Raises :class:`DataError` for a dataset that is none, or where ``out`` holds something.
+    Corners count pixels from 1, both inclusive (``xmin = x1 + 1``, ``xmax = x2``), with two
+    decimals unless they are integers. A box narrower than a pixel is widened to one pixel around
+    its centre. Photos with equal names are renamed. ``out`` appears complete or not at all. Raises
+    :class:`DataError` for an invalid dataset, or if ``out`` is not empty.
     """
     data = read_data_yaml(dataset)
     names = _names(data)
@@ -93,29 +97,32 @@ def export_voc(dataset: Path, out: Path, limits: ImagesConfig, progress: Progres
                 boxes = list(_boxes(photo, names))
                 counts["boxes"] += len(boxes)
                 tree = _voc_tree(photo, boxes, names)
-                place = folder / "Annotations" / f"{Path(photo.name).stem}.xml"
-                ElementTree.ElementTree(tree).write(place, encoding="utf-8")
+                path = folder / "Annotations" / f"{Path(photo.name).stem}.xml"
+                ElementTree.ElementTree(tree).write(path, encoding="utf-8")
             lines = "".join(f"{Path(photo.name).stem}\n" for photo in photos)
             (sets / f"{SPLITS[split]}.txt").write_text(lines, encoding="utf-8")
     return {"path": str(out), "counts": dict(counts)}
 
 
 def _copied(
-    data: YoloData, place: Callable[[str], Path], limits: ImagesConfig, progress: Progress | None
+    data: YoloData, folder_of: Callable[[str], Path], limits: ImagesConfig, progress: Progress | None
 ) -> Iterator[tuple[str, list[_Photo]]]:
-    """For each split its photos, copied; no two in one folder have the same name up to the suffix, or but for case."""
+    """Copy the photos and yield them per split.
+
+    Names in one folder differ without suffix and case.
+    """
     listed = {split: data.images(split) for split in data.splits}
     done, total = 0, sum(map(len, listed.values()))
-    taken: set[tuple[Path, str]] = set()
+    used: set[tuple[Path, str]] = set()
     for split, paths in listed.items():
-        folder = place(split)
+        folder = folder_of(split)
         folder.mkdir(parents=True, exist_ok=True)
         photos = []
         for path in paths:
-            read = read_photo(path, limits)
-            stem = _free(_plain(path.stem), split, lambda stem: (folder, stem.casefold()) in taken)  # noqa: B023
-            taken.add((folder, stem.casefold()))
-            photos.append(_Photo(path, stem + path.suffix, read.width, read.height))
+            decoded = read_photo(path, limits)
+            stem = _unique(_safe_stem(path.stem), split, lambda stem: (folder, stem.casefold()) in used)  # noqa: B023
+            used.add((folder, stem.casefold()))
+            photos.append(_Photo(path, stem + path.suffix, decoded.width, decoded.height))
             shutil.copyfile(path, folder / photos[-1].name)
             done += 1
             if progress:
@@ -123,33 +130,36 @@ def _copied(
         yield split, photos
 
 
-def _plain(stem: str) -> str:
-    """A name that a list of names and an XML file can hold."""
-    readable = stem.encode("utf-8", errors="replace").decode()
-    return re.sub(r"[\s\x00-\x1f\x7f\ufffe\uffff]", "_", readable)
+def _safe_stem(stem: str) -> str:
+    """Return a name that is valid in a list of names and in XML."""
+    text = stem.encode("utf-8", errors="replace").decode()
+    return re.sub(r"[\s\x00-\x1f\x7f\ufffe\uffff]", "_", text)
 
 
-def _free(stem: str, split: str, is_taken: Callable[[str], bool]) -> str:
-    if not is_taken(stem):
+def _unique(stem: str, split: str, is_used: Callable[[str], bool]) -> str:
+    if not is_used(stem):
         return stem
-    wanted, number = f"{split}_{stem}", 1
-    while is_taken(wanted):
+    name, number = f"{split}_{stem}", 1
+    while is_used(name):
         number += 1
-        wanted = f"{split}_{stem}_{number}"
-    return wanted
+        name = f"{split}_{stem}_{number}"
+    return name
 
 
 def _names(data: YoloData) -> dict[int, str]:
     if not data.splits:
-        raise DataError(f"{data.path} has no splits", hint="make a dataset with `fashionrec fetch-dataset`")
-    odd = [name for name in data.names.values() if not name.isprintable() or not name.strip()]
-    if odd:
-        raise DataError(f"{data.path} has a class name that other formats cannot hold: {odd[0]!r}")
+        raise DataError(f"{data.path} has no splits", hint="create a dataset with `fashionrec fetch-dataset`")
+    invalid = [name for name in data.names.values() if not name.isprintable() or not name.strip()]
+    if invalid:
+        raise DataError(f"{data.path} has a class name that cannot be exported: {invalid[0]!r}")
     return dict(sorted(data.names.items()))
 
 
 def _boxes(photo: _Photo, names: dict[int, str]) -> Iterator[_Corners]:
-    """The photo's boxes in pixels, inside the picture. Raises :class:`DataError` for a class without a name."""
+    """Yield the photo's boxes in pixels, clipped.
+
+    Raises :class:`DataError` for a class without a name.
+    """
     for number, x, y, width, height in read_labels(photo.path).tolist():
         if int(number) not in names:
             raise DataError(f"{photo.path} has a box of class {int(number)}, which data.yaml does not name")
@@ -163,7 +173,7 @@ def _boxes(photo: _Photo, names: dict[int, str]) -> Iterator[_Corners]:
 
 
 def _write_rows(file: IO[str], key: str, rows: Iterable[dict[str, Any]]) -> None:
-    """A list of a JSON document, a row a line, none of it held."""
+    """Stream a list into a JSON document, one row per line."""
     file.write(f', "{key}": [')
     for n, row in enumerate(rows):
         file.write(("," if n else "") + "\n" + json.dumps(row))
@@ -199,12 +209,12 @@ def _voc_tree(photo: _Photo, boxes: list[_Corners], names: dict[int, str]) -> El
     _add(ElementTree.SubElement(root, "size"), width=photo.width, height=photo.height, depth=3)
     _add(root, segmented=0)
     for box in boxes:
-        found = ElementTree.SubElement(root, "object")
-        _add(found, name=names[box.class_id], pose="Unspecified", truncated=0, difficult=0)
-        x1, x2 = _at_least_a_pixel(box.x1, box.x2, photo.width)
-        y1, y2 = _at_least_a_pixel(box.y1, box.y2, photo.height)
+        element = ElementTree.SubElement(root, "object")
+        _add(element, name=names[box.class_id], pose="Unspecified", truncated=0, difficult=0)
+        x1, x2 = _widen_to_pixel(box.x1, box.x2, photo.width)
+        y1, y2 = _widen_to_pixel(box.y1, box.y2, photo.height)
         corners = {"xmin": x1 + 1, "ymin": y1 + 1, "xmax": x2, "ymax": y2}
-        _add(ElementTree.SubElement(found, "bndbox"), **{name: _corner(value) for name, value in corners.items()})
+        _add(ElementTree.SubElement(element, "bndbox"), **{name: _corner(value) for name, value in corners.items()})
     ElementTree.indent(root)
     return root
 
@@ -214,7 +224,7 @@ def _add(parent: ElementTree.Element, **texts: object) -> None:
         ElementTree.SubElement(parent, name).text = str(text)
 
 
-def _at_least_a_pixel(low: float, high: float, side: int) -> tuple[float, float]:
+def _widen_to_pixel(low: float, high: float, side: int) -> tuple[float, float]:
     if high - low >= 1:
         return low, high
     start = min(max(0.0, (low + high - 1) / 2), side - 1.0)

@@ -1,1 +1,1 @@
-"""Talk to Roboflow: its API, what it did to a version's pixels, and uploads."""
+"""Roboflow: its API, the preprocessing of its versions, and uploads."""

@@ -1,15 +1,17 @@
-"""What Roboflow did to a version's pixels before it gave them out, in one form whichever way it was said.
+"""The preprocessing and augmentation that Roboflow applied to a version, in one normalized form.
 
-It says so twice: in the version's metadata (``preprocessing`` and ``augmentation``, each step an object with its options, or
-true), and in words in the ``README.roboflow.txt`` of an export. A step that either of them names was applied.
+Roboflow states it twice: in the version's metadata (``preprocessing`` and ``augmentation``, each
+step an object with its options, or true), and in prose in the ``README.roboflow.txt`` of an export.
+A step that either of them mentions was applied.
 
-The form, of JSON values only; a key that is absent was not done (``upright`` is always there)::
+The form consists of JSON values; a missing key means that the step was not applied (``upright`` is
+always present)::
 
-    upright    bool: pixels turned by EXIF, and EXIF removed
-    resize     {"width": 640, "height": 640, "mode": "stretch" | "letterbox" | "fit" | "fill" | "other"}
-    equalize   {"kind": "adaptive" | "histogram" | "stretching" | "other"}
-    augment    {"copies": 3, "steps": ["flip", "rotate"]}: copies of each photo in all, and what varies in them
-    other      ["grayscale", "tile"]: whatever else changed the pixels
+    upright    bool: pixels rotated by EXIF, and EXIF removed resize     {"width": 640, "height":
+        640, "mode": "stretch" | "letterbox" | "fit" | "fill" | "other"} equalize   {"kind":
+        "adaptive" | "histogram" | "stretching" | "other"} augment    {"copies": 3, "steps":
+        ["flip", "rotate"]}: total copies of each photo, and what varies other      ["grayscale",
+        "tile"]: other steps that changed the pixels
 """
 
 from __future__ import annotations
@@ -21,10 +23,10 @@ from typing import Any
 
 README = ("README.roboflow.txt", "README.dataset.txt")
 
-# a word of Roboflow's -> the mode; the first that occurs counts: "Fit (black edges) in" is a letterbox, "Fit within" is not
+# Roboflow's word -> mode; the first match counts: "Fit (black edges) in" is a letterbox
 _MODES = {"stretch": "stretch", "edges": "letterbox", "fill": "fill", "fit": "fit"}
 _KINDS = {"adaptive": "adaptive", "histogram": "histogram", "stretch": "stretching"}
-#: Steps that choose photos or rename classes.
+#: Steps that select photos or rename classes, and do not change pixels.
 _NO_PIXELS = {"filter-null", "filter-tag", "filter-tags", "filtertags", "remap"}
 
 _PRE = re.compile(r"The following pre-processing was applied to each image:\n(?P<steps>(?:\*.*(?:\n|$))*)")
@@ -39,77 +41,80 @@ _RESIZE = re.compile(r"resize to (\d+)x(\d+) \((.*)\)", re.IGNORECASE)
 
 
 def applied(preprocessing: object, augmentation: object, folder: Path | None = None) -> dict[str, Any]:
-    """What was done, from a version's metadata and, where ``folder`` is an export, from its README."""
-    told: dict[str, Any] = from_readme(folder) if folder else {"upright": False}
-    meant = from_metadata(preprocessing, augmentation)
-    other = sorted({*told.get("other", ()), *meant.get("other", ())})
-    both: dict[str, Any] = {**told, **meant, "upright": told["upright"] or meant["upright"]}
+    """Return the applied steps from a version's metadata and the README of an export ``folder``."""
+    readme: dict[str, Any] = from_readme(folder) if folder else {"upright": False}
+    metadata = from_metadata(preprocessing, augmentation)
+    other = sorted({*readme.get("other", ()), *metadata.get("other", ())})
+    both: dict[str, Any] = {**readme, **metadata, "upright": readme["upright"] or metadata["upright"]}
     return {**both, "other": other} if other else both
 
 
 def from_metadata(preprocessing: object, augmentation: object) -> dict[str, Any]:
-    """What the metadata of a version says was done. Steps that are switched off, and odd values, count for nothing."""
-    before, after = _steps(preprocessing), _steps(augmentation)
-    found: dict[str, Any] = {"upright": "auto-orient" in before}
-    if "resize" in before:
-        options = before["resize"]
-        found["resize"] = _resize(options.get("width"), options.get("height"), str(options.get("format", "")))
-    if "contrast" in before:
-        found["equalize"] = {"kind": _first(_KINDS, str(before["contrast"].get("type", "")))}
-    copies = _whole(after.pop("image", {}).get("versions")) or 1
-    if after:
-        found["augment"] = {"copies": copies, "steps": sorted(after)}
-    other = sorted(before.keys() - {"auto-orient", "resize", "contrast"} - _NO_PIXELS)
-    return {**found, "other": other} if other else found
+    """Return the applied steps from a version's metadata.
+
+    Disabled steps and invalid values are ignored.
+    """
+    pre_steps, augment_steps = _steps(preprocessing), _steps(augmentation)
+    result: dict[str, Any] = {"upright": "auto-orient" in pre_steps}
+    if "resize" in pre_steps:
+        options = pre_steps["resize"]
+        result["resize"] = _resize(options.get("width"), options.get("height"), str(options.get("format", "")))
+    if "contrast" in pre_steps:
+        result["equalize"] = {"kind": _first_match(_KINDS, str(pre_steps["contrast"].get("type", "")))}
+    copies = _to_int(augment_steps.pop("image", {}).get("versions")) or 1
+    if augment_steps:
+        result["augment"] = {"copies": copies, "steps": sorted(augment_steps)}
+    other = sorted(pre_steps.keys() - {"auto-orient", "resize", "contrast"} - _NO_PIXELS)
+    return {**result, "other": other} if other else result
 
 
 def from_readme(folder: Path) -> dict[str, Any]:
-    """What the README of an export says was done; nothing where there is none."""
+    """Return the applied steps from the README of an export, if it has one."""
     texts = [(folder / name).read_text("utf-8", "replace") for name in README if (folder / name).is_file()]
     text = "\n".join(texts).replace("\r\n", "\n")
-    found: dict[str, Any] = {"upright": False}
+    result: dict[str, Any] = {"upright": False}
     other = []
     for line in _lines(_PRE.search(text)):
-        low = line.lower()
+        lower = line.lower()
         if size := _RESIZE.match(line):
-            found["resize"] = _resize(*size.groups())
-        elif low.startswith("auto-orientation"):
-            found["upright"] = True
-        elif low.startswith("auto-contrast"):
-            found["equalize"] = {"kind": _first(_KINDS, low)}
+            result["resize"] = _resize(*size.groups())
+        elif lower.startswith("auto-orientation"):
+            result["upright"] = True
+        elif lower.startswith("auto-contrast"):
+            result["equalize"] = {"kind": _first_match(_KINDS, lower)}
         else:
             other.append(line)
     augmented = _AUG.search(text)
     steps = _lines(augmented) + _lines(_BOXES.search(text))
     if steps:
-        found["augment"] = {"copies": int(augmented["copies"]) if augmented else 1, "steps": steps}
-    return {**found, "other": other} if other else found
+        result["augment"] = {"copies": int(augmented["copies"]) if augmented else 1, "steps": steps}
+    return {**result, "other": other} if other else result
 
 
 def _steps(value: object) -> dict[str, dict[str, Any]]:
-    """The steps that are switched on, with their options."""
+    """Return the enabled steps with their options."""
     if not isinstance(value, Mapping):
         return {}
-    found = {}
+    steps = {}
     for name, options in value.items():
         if isinstance(options, Mapping):
             if options.get("enabled", True) is not False:
-                found[str(name)] = {str(key): item for key, item in options.items() if key != "enabled"}
+                steps[str(name)] = {str(key): item for key, item in options.items() if key != "enabled"}
         elif options is True:
-            found[str(name)] = {}
-    return found
+            steps[str(name)] = {}
+    return steps
 
 
 def _resize(width: object, height: object, words: str) -> dict[str, Any]:
-    return {"width": _whole(width), "height": _whole(height), "mode": _first(_MODES, words)}
+    return {"width": _to_int(width), "height": _to_int(height), "mode": _first_match(_MODES, words)}
 
 
-def _first(table: Mapping[str, str], words: str) -> str:
+def _first_match(table: Mapping[str, str], words: str) -> str:
     return next((name for word, name in table.items() if word in words.lower()), "other")
 
 
-def _whole(value: object) -> int | None:
-    """A whole number that may be written as text; None for anything else."""
+def _to_int(value: object) -> int | None:
+    """Return a whole number, possibly given as text; None for anything else."""
     return int(value) if isinstance(value, (int, float, str)) and str(value).isdigit() else None
 
 
