@@ -390,7 +390,7 @@ def test_a_variable_of_another_program_does_not_get_the_key(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("API_URL", server.url)
         refresh_region_urls()
-        with pytest.raises(ConfigError, match="not Roboflow's"):
+        with pytest.raises(ConfigError, match="not a Roboflow host"):
             fetch(VERSION, tmp_path, settings(api_url="null"))
     refresh_region_urls()
     assert not server.asked

@@ -52,7 +52,7 @@ class SourceImage:
 
 @dataclass(frozen=True)
 class Source:
-    """All photos of one source. ``label`` names it in the dataset, without paths of this machine.
+    """All photos of one source. ``label`` names it in the dataset, without local paths.
 
     ``has_labels`` is False for photos alone, which go into ``unlabelled/``. ``names`` are the class
     names that the source declares, in its order. ``already`` lists what was done to the pixels

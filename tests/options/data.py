@@ -88,7 +88,7 @@ def to_be_labelled(world: World) -> None:
         once = ("--set", "dataset.near_duplicates=-1")
         plan = world.json(*asked, "--strategy", "uncertain", "--dry-run", *once)
         assert (plan["target"], plan["sent"], len(server.uploads)) == ("team/garments", None, 0)
-        assert {one["why"].split()[0] for one in plan["photos"]} == {"unsure"}
+        assert {one["why"].split()[0] for one in plan["photos"]} == {"uncertainty"}
         assert len(plan["photos"]) == 5
         sent = world.json(*asked, "--limit", 2, *once)
         assert [one["why"] for one in sent["photos"]] == ["0 boxes without a label, 1 label without a box"] * 2

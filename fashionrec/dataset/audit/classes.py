@@ -50,11 +50,11 @@ def check_classes(
             text = f"{name}: {plural(number, 'photo')}, {min_images - number:,} fewer than {min_images:,}"
             yield Finding("few-images", text, numbers={"class": name, "images": number, "missing": min_images - number})
     if images and max(images.values()) > max_imbalance * min(images.values()):
-        most, least = max(images, key=lambda name: images[name]), min(images, key=lambda name: images[name])
-        figures = {"most": most, "least": least, "images_most": images[most], "images_least": images[least]}
-        text = f"{most} is in {plural(images[most], 'photo')}, {least} in {images[least]:,}"
-        if images[least]:
-            text += f" (ratio {images[most] / images[least]:.1f})"
+        common, rare = max(images, key=lambda name: images[name]), min(images, key=lambda name: images[name])
+        figures = {"most": common, "least": rare, "images_most": images[common], "images_least": images[rare]}
+        text = f"{common} is in {plural(images[common], 'photo')}, {rare} in {images[rare]:,}"
+        if images[rare]:
+            text += f" (ratio {images[common] / images[rare]:.1f})"
         yield Finding("imbalance", text, numbers=figures)
     for split, counts in table.items():
         if split == "all" or not counts["boxes"]:

@@ -104,7 +104,7 @@ class _DistinctHashes:
 
     def nearest(self, codes: Codes) -> Numbers:
         """Return distance * count + number of each hash's nearest, or the largest integer."""
-        distance, at = (found[:, 0].astype(np.int64) for found in self._index.search(codes, 1))
+        distance, at = (column[:, 0].astype(np.int64) for column in self._index.search(codes, 1))
         return np.where(at < 0, np.iinfo(np.int64).max, distance * len(self._numbers) + self._numbers[at])
 
 
@@ -115,7 +115,7 @@ def _assign_leaders(codes: Codes, bits: int) -> tuple[Numbers, Numbers]:
     for start in range(0, len(codes), _BLOCK):
         block = codes[start : start + _BLOCK]
         block_leader, block_distance = leader[start : start + len(block)], distance[start : start + len(block)]  # views
-        nearest, at = (found[:, 0] for found in index.search(block, 1))
+        nearest, at = (column[:, 0] for column in index.search(block, 1))
         is_near = nearest <= bits
         block_leader[is_near], block_distance[is_near] = leaders[at[is_near]], nearest[is_near]
         unassigned, new = np.flatnonzero(~is_near), []
