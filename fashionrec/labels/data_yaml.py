@@ -1,6 +1,7 @@
 """The ``data.yaml`` of a YOLO dataset: class names, and what its splits name.
 
-A split is a folder of images, or a ``.txt`` file that lists them. https://docs.ultralytics.com/datasets/detect
+A split is a folder of images, or a ``.txt`` file that lists them.
+https://docs.ultralytics.com/datasets/detect
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ SPLIT_KEYS = {"train": ("train",), "valid": ("val", "valid"), "test": ("test",)}
 
 
 class Listed(NamedTuple):
-    """What a split names: a ``photo`` that may be read, or what is ``refused``; neither where it is missing.
+    """What a split names: a ``photo`` that may be read, or what is ``refused``; neither where it is
+    missing.
 
-    ``path`` is where it was looked for; ``line`` (from 1) and ``text`` are the line of the list ``source`` that names it. A
-    missing ``source`` has no line.
+    ``path`` is where it was looked for; ``line`` (from 1) and ``text`` are the line of the list
+    ``source`` that names it. A missing ``source`` has no line.
     """
 
     path: Path
@@ -43,10 +45,12 @@ class Listed(NamedTuple):
 
 @dataclass(frozen=True)
 class YoloData:
-    """A dataset: class names by id, and for each split that it has, the folders or lists its images come from.
+    """A dataset: class names by id, and for each split that it has, the folders or lists its images
+    come from.
 
-    ``refused`` are the folders and lists of a split that may not be read: links, and names that lead out of the folder of
-    the ``data.yaml``. ``reach`` says what may. ``document`` is the file as YAML reads it.
+    ``refused`` are the folders and lists of a split that may not be read: links, and names that
+    lead out of the folder of the ``data.yaml``. ``reach`` says what may. ``document`` is the file
+    as YAML reads it.
     """
 
     path: Path
@@ -59,8 +63,8 @@ class YoloData:
     def listed(self, split: str, *, any_list: bool = False, moved: bool = False) -> Iterator[Listed]:
         """All that a split names, in order. Lists end in ``.txt``, or are any file (``any_list``).
 
-        ``moved`` also looks for a listed photo below the data set's folder, by the longest tail of its name that is there: a
-        list that was made elsewhere names folders of that machine.
+        ``moved`` also looks for a listed photo below the data set's folder, by the longest tail of
+        its name that is there: a list that was made elsewhere names folders of that machine.
         """
         yield from (Listed(Path(refusal.name), refused=refusal) for refusal in self.refused.get(split, ()))
         for source in self.splits[split]:
@@ -88,8 +92,10 @@ class YoloData:
         return Listed(path, place, None, source, number, line)
 
     def images(self, split: str) -> list[Path]:
-        """The images of a split, sorted. Raises :class:`DataError` if it has no such split, the split is empty, or one of its
-        images or label files is a link, a special file, or outside the data set's folder. A listed image may be missing."""
+        """The images of a split, sorted. Raises :class:`DataError` if it has no such split, the
+        split is empty, or one of its images or label files is a link, a special file, or outside
+        the data set's folder. A listed image may be missing.
+        """
         if split not in self.splits:
             raise DataError(
                 f"{self.path} has no {split} split", hint=f"it has {', '.join(self.splits)}: choose one with --split"
@@ -133,7 +139,8 @@ class YoloData:
 
 
 def find_data_yaml(where: Path, follow_links: bool | None = None) -> Path | None:
-    """The file that describes the data set in a folder: ``data.yaml``, or what others call it, or the only YAML with splits.
+    """The file that describes the data set in a folder: ``data.yaml``, or what others call it, or
+    the only YAML with splits.
 
     None where there is none, or several. A path of a YAML file is itself.
     """
@@ -164,7 +171,9 @@ def data_yaml_of(path: Path) -> Path:
 
 
 def read_names(reach: Reach) -> dict[int, str]:
-    """Class names by id from a ``classes.txt`` or its like, where there is no data.yaml; empty where there is none."""
+    """Class names by id from a ``classes.txt`` or its like, where there is no data.yaml; empty
+    where there is none.
+    """
     for name in NAME_FILES:
         path = reach.described(reach.root / name)
         if path.is_file():
@@ -174,11 +183,13 @@ def read_names(reach: Reach) -> dict[int, str]:
 
 
 def read_data_yaml(path: Path, follow_links: bool | None = None) -> YoloData:
-    """Read a dataset's ``data.yaml``. Raises :class:`DataError` where it is missing, is none, or is a link that is not followed.
+    """Read a dataset's ``data.yaml``. Raises :class:`DataError` where it is missing, is none, or is
+    a link that is not followed.
 
-    What it names must lie in its own folder, or in a folder of images and labels beside that, which its ``path`` names
-    (``../garments``), unless links are followed (:class:`~fashionrec.common.reach.Reach`). ``follow_links=False`` is for what
-    was unpacked: nothing but its own folder.
+    What it names must lie in its own folder, or in a folder of images and labels beside that, which
+    its ``path`` names (``../garments``), unless links are followed
+    (:class:`~fashionrec.common.reach.Reach`). ``follow_links=False`` is for what was unpacked:
+    nothing but its own folder.
     """
     path = data_yaml_of(path)
     reach = Reach(path.parent, follow_links)
@@ -230,10 +241,12 @@ def _names(names: Any, path: Path) -> dict[int, str]:
 
 
 def write_own_yaml(data: YoloData, folder: Path, extra: Mapping[str, Sequence[Path]] | None = None) -> Path:
-    """Write what ultralytics may read of a dataset into ``folder``: lists of its photos and a ``data.yaml`` of three keys.
+    """Write what ultralytics may read of a dataset into ``folder``: lists of its photos and a
+    ``data.yaml`` of three keys.
 
-    A data.yaml as it came is never handed on: ultralytics executes ``download:`` of one whose photos are missing. ``extra`` are
-    photos of other datasets, by split. Raises :class:`DataError` for a photo that is missing, or that a list cannot name.
+    A data.yaml as it came is never handed on: ultralytics executes ``download:`` of one whose
+    photos are missing. ``extra`` are photos of other datasets, by split. Raises :class:`DataError`
+    for a photo that is missing, or that a list cannot name.
     """
     folder.mkdir(parents=True, exist_ok=True)
     document: dict[str, Any] = {"path": str(folder.absolute())}
@@ -259,7 +272,8 @@ def write_own_yaml(data: YoloData, folder: Path, extra: Mapping[str, Sequence[Pa
 
 
 def declared(path: Path) -> dict[str, Any]:
-    """What a dataset of ours says of itself in the ``dataset.json`` beside its data.yaml; nothing where it has none.
+    """What a dataset of ours says of itself in the ``dataset.json`` beside its data.yaml; nothing
+    where it has none.
 
     Raises :class:`DataError` where that file is damaged, or a link that is not followed.
     """
@@ -276,9 +290,11 @@ def declared(path: Path) -> dict[str, Any]:
 
 
 def dataset_fingerprint(path: Path, splits: Sequence[str] | None = None) -> str:
-    """sha256 over class names and, for each image in order, its name, size in bytes and labels; of ``splits``, or of all.
+    """sha256 over class names and, for each image in order, its name, size in bytes and labels; of
+    ``splits``, or of all.
 
-    Pixels are not hashed: a large dataset would take minutes. An image replaced by another of the same size is not seen.
+    Pixels are not hashed: a large dataset would take minutes. An image replaced by another of the
+    same size is not seen.
     """
     data = read_data_yaml(path)
     digest = hashlib.sha256(repr(sorted(data.names.items())).encode())
@@ -295,7 +311,9 @@ def dataset_fingerprint(path: Path, splits: Sequence[str] | None = None) -> str:
 
 
 def _beside(folder: Path, root: Path, named: Iterable[Sequence[str]]) -> Path | None:
-    """The folder that a yaml's ``path`` names beside its own, if it is a dataset: it has images with a folder of labels."""
+    """The folder that a yaml's ``path`` names beside its own, if it is a dataset: it has images
+    with a folder of labels.
+    """
     above = Reach(folder.absolute().parent, False)
     place = above.inside(root)
     if place is None or place.parent != above.root or not Reach(folder, False).leads_out(root) or above.check(place):
@@ -310,7 +328,9 @@ def _beside(folder: Path, root: Path, named: Iterable[Sequence[str]]) -> Path | 
 
 
 def _locate(reach: Reach, root: Path, beside: Path, part: str) -> Path | Refusal:
-    """Roboflow writes ``../train/images`` for what lies beside the yaml: both readings are tried, the first that exists."""
+    """Roboflow writes ``../train/images`` for what lies beside the yaml: both readings are tried,
+    the first that exists.
+    """
     candidates = [root / part, beside / part, beside / part.removeprefix("../")]
     found = reach.find(*candidates)
     if found is not None:

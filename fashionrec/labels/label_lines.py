@@ -1,6 +1,8 @@
-"""Label files of YOLO datasets: a line per box, ``class x_center y_center width height``, all relative to the picture.
+"""Label files of YOLO datasets: a line per box, ``class x_center y_center width height``, all
+relative to the picture.
 
-The label file of ``.../images/x.jpg`` is ``.../labels/x.txt``. https://docs.ultralytics.com/datasets/detect
+The label file of ``.../images/x.jpg`` is ``.../labels/x.txt``.
+https://docs.ultralytics.com/datasets/detect
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ OTHER_TEXTS = frozenset(
     {*(Path(name).name for name in NAME_FILES), *(f"{s}.txt" for s in ("train", "val", "valid", "test"))}
 )
 
-#: A label file's bytes, its lines, and the characters of one: ten times what crowds, and outlines of many points, need.
+#: A label file's bytes, its lines, and the characters of one: ten times what crowds, and outlines
+#: of many points, need.
 MAX_LABEL_BYTES, MAX_BOXES, _MAX_LINE = 16 << 20, 10_000, 1 << 20
 _MAX_CLASS = 1_000_000
 _TOO_MANY = "a label file holds the boxes of one photo, a line for each: is it another file?"
@@ -42,9 +45,11 @@ def label_path(image: Path) -> Path:
 
 
 def read_labels(image: Path) -> np.ndarray:
-    """float64 [n, 5] of class id and relative ``x_center, y_center, width, height``; none where there is no label file.
+    """float64 [n, 5] of class id and relative ``x_center, y_center, width, height``; none where
+    there is no label file.
 
-    A polygon (class and three or more points) becomes the box around it. Raises :class:`DataError` for a broken line.
+    A polygon (class and three or more points) becomes the box around it. Raises :class:`DataError`
+    for a broken line.
     """
     path = label_path(image)
     if not path.is_file():
@@ -62,7 +67,10 @@ class TooManyBoxes(DataError):
 
 
 def read_label_text(path: Path, encoding: str = "utf-8", errors: str = "strict") -> str:
-    """The text of a label file. Raises :class:`TooManyBoxes`, or :class:`DataError` where it is no regular file."""
+    """The text of a label file.
+
+    Raises :class:`TooManyBoxes`, or :class:`DataError` where it is no regular file.
+    """
     try:
         return read_bytes(path, MAX_LABEL_BYTES).decode(encoding, errors)
     except DocumentError as error:
@@ -70,7 +78,10 @@ def read_label_text(path: Path, encoding: str = "utf-8", errors: str = "strict")
 
 
 class LabelFault(ValueError):
-    """A line of a label file that is no box: ``kind`` is a stable word, ``numbers`` what can be counted of it."""
+    """A line of a label file that is no box:
+
+    ``kind`` is a stable word, ``numbers`` what can be counted of it.
+    """
 
     def __init__(self, kind: str, text: str, **numbers: float) -> None:
         super().__init__(text)
@@ -78,7 +89,10 @@ class LabelFault(ValueError):
 
 
 class LabelLine(NamedTuple):
-    """A line of a label file: a class id, and a box in shares of the picture. A polygon of ``points`` is the box around it."""
+    """A line of a label file: a class id, and a box in shares of the picture.
+
+    A polygon of ``points`` is the box around it.
+    """
 
     class_id: int
     x_center: float
@@ -100,7 +114,10 @@ class LabelLine(NamedTuple):
 
 
 def parse_labels(path: Path | str, text: str) -> Iterator[tuple[int, LabelLine | LabelFault]]:
-    """Number of each line that is not blank, and its box, or what is wrong with it. Raises :class:`TooManyBoxes`."""
+    """Number of each line that is not blank, and its box, or what is wrong with it.
+
+    Raises :class:`TooManyBoxes`.
+    """
     if text.count("\n") > MAX_BOXES:
         raise TooManyBoxes(f"{path} has more than {MAX_BOXES:,} lines", hint=_TOO_MANY)
     for number, line in enumerate(text.splitlines(), start=1):
@@ -116,7 +133,10 @@ def parse_labels(path: Path | str, text: str) -> Iterator[tuple[int, LabelLine |
 
 
 def parse_label_line(line: str) -> LabelLine:
-    """``class x_center y_center width height``, or a class and three or more points. Raises :class:`LabelFault`."""
+    """``class x_center y_center width height``, or a class and three or more points.
+
+    Raises :class:`LabelFault`.
+    """
     words = line.split()
     values = [_number(word) for word in words]
     known = [value for value in values if value is not None]
@@ -145,7 +165,9 @@ def parse_label_line(line: str) -> LabelLine:
 
 
 def begins_with_a_box(path: Path) -> bool:
-    """Whether a text is a label file, by its first line: beside photos lie lists, licences and READMEs too."""
+    """Whether a text is a label file, by its first line: beside photos lie lists, licences and
+    READMEs too.
+    """
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             parse_label_line(file.readline(1 << 16))
@@ -155,8 +177,9 @@ def begins_with_a_box(path: Path) -> bool:
 
 
 def orphan_labels(folder: Path, photos: Iterable[Path], reach: Reach) -> Iterator[Path | Refusal]:
-    """Label files in ``folder`` without a photo of their name in any of the folders ``photos``, sorted; and what of such a name
-    is not read."""
+    """Label files in ``folder`` without a photo of their name in any of the folders ``photos``,
+    sorted; and what of such a name is not read.
+    """
     places = list(photos)
     stems = {path.stem for place in places for path in place.iterdir() if path.suffix.lower() != ".txt"}
     names, refused = reach.names(folder)

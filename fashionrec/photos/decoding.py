@@ -1,7 +1,8 @@
-"""Work on photos in other processes: all cores work, and a file that crashes or stalls a decoder costs one row.
+"""Work on photos in other processes: all cores work, and a file that crashes or stalls a decoder
+costs one row.
 
-A worker that dies or does not answer in time is replaced; the photos it held are tried once more, each alone, and the one
-that does it again is reported as :class:`Lost`.
+A worker that dies or does not answer in time is replaced; the photos it held are tried once more,
+each alone, and the one that does it again is reported as :class:`Lost`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ Result = TypeVar("Result")
 
 #: Seconds that new worker processes may take to come up; it does not count as a photo's time.
 _START = 120.0
-#: Blocks of 16 MB that a worker's Pillow keeps for the next picture: asking for them anew is a fifth of the time.
+#: Blocks of 16 MB that a worker's Pillow keeps for the next picture: asking for them anew is a
+#: fifth of the time.
 _BLOCKS = 8
 #: Seconds after which one that waits for a worker looks whether it is still wanted.
 _LOOK = 0.1
@@ -40,7 +42,9 @@ _LOOK = 0.1
 
 @dataclass(frozen=True)
 class Lost:
-    """What became of a job that never answered: its worker ``crashed``, or it took longer than the ``timeout``."""
+    """What became of a job that never answered: its worker ``crashed``, or it took longer than the
+    ``timeout``.
+    """
 
     reason: str
 
@@ -75,10 +79,11 @@ def decode_all(
     stop: threading.Event | None = None,
     seconds: Callable[[float], None] | None = None,
 ) -> Generator[tuple[Key, Photo | ImageError], None, None]:
-    """Decode photos, in order, at most a few ahead of the caller. An error is a value here, never raised.
+    """Decode photos, in order, at most a few ahead of the caller. An error is a value here, never
+    raised.
 
-    ``least`` is that of :func:`images.read_photo`; ``stop`` that of :func:`in_processes`; ``seconds`` is told how
-    long the decoding of each photo took.
+    ``least`` is that of :func:`images.read_photo`; ``stop`` that of :func:`in_processes`;
+    ``seconds`` is told how long the decoding of each photo took.
     """
     jobs = (((key, path), (path, limits, least)) for key, path in photos)
     for (key, path), raw in in_processes(_decode, jobs, timeout=timeout, workers=workers, stop=stop):
@@ -100,11 +105,13 @@ def in_processes(
     workers: int = 0,
     stop: threading.Event | None = None,
 ) -> Iterator[tuple[Key, Result | Lost]]:
-    """``function`` of each job, in order, in ``workers`` processes (0 = as many as cores), at most a few jobs ahead.
+    """``function`` of each job, in order, in ``workers`` processes (0 = as many as cores), at most
+    a few jobs ahead.
 
-    ``function`` is importable by name; ``timeout`` is in seconds for one job. What it raises is raised here. One worker is
-    this process itself, where nothing is lost, and a decoder that crashes or stalls takes all with it. Once ``stop`` is set,
-    by another thread, it ends within a moment, whatever its workers are at.
+    ``function`` is importable by name; ``timeout`` is in seconds for one job. What it raises is
+    raised here. One worker is this process itself, where nothing is lost, and a decoder that
+    crashes or stalls takes all with it. Once ``stop`` is set, by another thread, it ends within a
+    moment, whatever its workers are at.
     """
     stop = stop or threading.Event()
     if workers == 1:

@@ -1,4 +1,5 @@
-"""The only place that opens image files: upright by EXIF, any mode to RGB, limits before decoding, crops, thumbnails.
+"""The only place that opens image files: upright by EXIF, any mode to RGB, limits before decoding,
+crops, thumbnails.
 
 What comes out is always a Pillow image in mode RGB whose metadata (EXIF, GPS, comments) is gone.
 """
@@ -28,10 +29,12 @@ if TYPE_CHECKING:
 
     from fashionrec.config import CropConfig, ImagesConfig
 
-#: A photo as a caller has it: a path, an image file's bytes, or its pixels (an array is uint8 [height, width, 3], RGB).
+#: A photo as a caller has it: a path, an image file's bytes, or its pixels (an array is uint8
+#: [height, width, 3], RGB).
 PhotoSource: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | np.ndarray"
 
-#: Decoders that may run: what photos come in. Vector and script formats (EPS, WMF, PDF) are never handed to a decoder.
+#: Decoders that may run: what photos come in. Vector and script formats (EPS, WMF, PDF) are never
+#: handed to a decoder.
 COMMON_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM")  # Pillow loads these first; the others cost an import of all
 FORMATS = (*COMMON_FORMATS, "MPO", "WEBP", "AVIF", "DIB", "TIFF", "JPEG2000", "ICO", "PSD", "TGA")
 
@@ -49,7 +52,9 @@ _ORIENTATION = 0x0112  # EXIF
 
 
 class Stored(NamedTuple):
-    """What the file of a photo holds: its format, its mode, its size before it is turned, and its EXIF orientation."""
+    """What the file of a photo holds: its format, its mode, its size before it is turned, and its
+    EXIF orientation.
+    """
 
     format: str
     mode: str
@@ -59,17 +64,22 @@ class Stored(NamedTuple):
 
     @property
     def plain(self) -> bool:
-        """Whether every reader shows the file as we do: RGB, not turned, of a format that all read."""
+        """Whether every reader shows the file as we do:
+
+        RGB, not turned, of a format that all read.
+        """
         return self.format in ("JPEG", "PNG") and self.mode == "RGB" and self.orientation == 1
 
 
 @dataclass(frozen=True)
 class Photo:
-    """One decoded photo. ``pixels`` is RGB and upright; ``sha256`` is of the file's bytes (empty for pixels).
+    """One decoded photo. ``pixels`` is RGB and upright; ``sha256`` is of the file's bytes (empty
+    for pixels).
 
-    ``stored`` is what the file itself holds: its format, mode, size in pixels before it was turned, and EXIF orientation (1-8);
-    None where it was decoded in another process. ``full`` is the upright size of the whole photo where ``pixels`` were decoded
-    at a part of it; ``width``, ``height`` and boxes are always those of the whole photo.
+    ``stored`` is what the file itself holds: its format, mode, size in pixels before it was turned,
+    and EXIF orientation (1-8); None where it was decoded in another process. ``full`` is the
+    upright size of the whole photo where ``pixels`` were decoded at a part of it; ``width``,
+    ``height`` and boxes are always those of the whole photo.
     """
 
     pixels: Image.Image
@@ -99,13 +109,15 @@ class Photo:
     def crop(self, box: Box, settings: CropConfig) -> Image.Image:
         """Cut one garment out: the box with a margin, padded to a square where the settings say so.
 
-        ``box`` is in pixels of the whole photo; parts outside it are clipped. The result is at least 1 x 1.
+        ``box`` is in pixels of the whole photo; parts outside it are clipped. The result is at
+        least 1 x 1.
         """
         return _squared(self.pixels.crop(self._cut(box, settings)), settings)
 
     def shows(self, box: Box, settings: CropConfig, side: int) -> bool:
-        """Whether the crop of ``box`` has ``side`` pixels, or as many as the whole photo has of it. It is the crop's longer side
-        that counts where it is padded to a square, else the shorter."""
+        """Whether the crop of ``box`` has ``side`` pixels, or as many as the whole photo has of it.
+        It is the crop's longer side that counts where it is padded to a square, else the shorter.
+        """
         if not self.reduced:
             return True
         x1, y1, x2, y2 = self._cut(box, settings)
@@ -122,7 +134,9 @@ class Photo:
 
     @property
     def _part(self) -> int:
-        """How many pixels of the photo, each way, are one of ``pixels``: a last row or column may stand for fewer."""
+        """How many pixels of the photo, each way, are one of ``pixels``: a last row or column may
+        stand for fewer.
+        """
         return round(max(self.width, self.height) / max(self.pixels.size))
 
 
@@ -130,10 +144,11 @@ def read_photo(source: PhotoSource, limits: ImagesConfig, least: int | None = No
     """Read and decode one photo from a path or from its bytes, or take its pixels.
 
     With ``least`` a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, its long side ``least``
-    pixels at least, unless ``limits`` (``images.scaled_decoding``) forbid it: see ``Photo.reduced``.
+    pixels at least, unless ``limits`` (``images.scaled_decoding``) forbid it: see
+    ``Photo.reduced``.
 
-    Raises :class:`ImageError` with a reason: ``missing``, ``not-a-file``, ``empty``, ``too-large``, ``too-many-pixels``,
-    ``not-an-image``, ``damaged``.
+    Raises :class:`ImageError` with a reason: ``missing``, ``not-a-file``, ``empty``, ``too-large``,
+    ``too-many-pixels``, ``not-an-image``, ``damaged``.
     """
     if not isinstance(source, (str, os.PathLike, bytes)):
         return _photo_of(source, limits)
@@ -145,7 +160,9 @@ def read_photo(source: PhotoSource, limits: ImagesConfig, least: int | None = No
 
 
 def _photo_of(source: Image.Image | np.ndarray, limits: ImagesConfig) -> Photo:
-    """A photo of pixels that somebody else has read, upright and RGB as those that are read here."""
+    """A photo of pixels that somebody else has read, upright and RGB as those that are
+    read here.
+    """
     try:
         image = source if isinstance(source, Image.Image) else _image_of(source)
         if not image.width or not image.height:
@@ -175,16 +192,19 @@ def _image_of(pixels: np.ndarray) -> Image.Image:
 
 
 def least_side(*sides: int) -> int:
-    """The long side that a photo decoded at a part of its size must have, by the sides of what is made of it.
+    """The long side that a photo decoded at a part of its size must have, by the sides of what is
+    made of it.
 
-    Twice as much: with half as much again boxes overlap by .95 and not by .99 (12 megapixels), since a
-    detector is trained on photos that were not smoothed before.
+    Twice as much: with half as much again boxes overlap by .95 and not by .99 (12 megapixels),
+    since a detector is trained on photos that were not smoothed before.
     """
     return max(sides) * 2
 
 
 def find_photos(folder: Path) -> Iterator[Path]:
-    """Image files below a folder by suffix, sorted, hidden files and folders left out, links to folders not followed."""
+    """Image files below a folder by suffix, sorted, hidden files and folders left out, links to
+    folders not followed.
+    """
     for root, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
@@ -193,7 +213,9 @@ def find_photos(folder: Path) -> Iterator[Path]:
 
 
 def crop_rectangle(width: int, height: int, box: Box, settings: CropConfig) -> tuple[int, int, int, int]:
-    """The whole pixels (left, top, right, bottom) of a ``width`` x ``height`` photo that :meth:`Photo.crop` cuts out."""
+    """The whole pixels (left, top, right, bottom) of a ``width`` x ``height`` photo that
+    :meth:`Photo.crop` cuts out.
+    """
     margin = settings.margin * max(box.width, box.height)
     wide = Box(box.x1 - margin, box.y1 - margin, box.x2 + margin, box.y2 + margin).clip(width, height)
     x1, y1 = min(int(wide.x1), width - 1), min(int(wide.y1), height - 1)
@@ -212,7 +234,8 @@ def _squared(cut: Image.Image, settings: CropConfig) -> Image.Image:
 def encode_jpeg(pixels: Image.Image, side: int, quality: int = 85, *, quick: bool = False) -> bytes:
     """A JPEG of the picture, no side longer than ``side`` pixels, without any metadata.
 
-    ``quick`` takes half the time: a filter of fewer pixels, and a file that is a few per cent larger.
+    ``quick`` takes half the time: a filter of fewer pixels, and a file that is a few per cent
+    larger.
     """
     small = pixels.copy()
     small.thumbnail((side, side), Image.Resampling.HAMMING if quick else Image.Resampling.LANCZOS, reducing_gap=2.0)
@@ -252,7 +275,9 @@ def _check_size(name: str, size: int, limit: int) -> None:
 def _decode(
     data: bytes, name: str, limits: ImagesConfig, least: int | None
 ) -> tuple[Image.Image, Stored, tuple[int, int] | None]:
-    """Upright pixels, what the file holds, and the upright size of the whole where the pixels are a part of it."""
+    """Upright pixels, what the file holds, and the upright size of the whole where the pixels are a
+    part of it.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata; what matters here is whether pixels come out
         try:
@@ -285,11 +310,12 @@ def _decode(
 
 
 def _scale(opened: Image.Image, least: int) -> tuple[int, int] | None:
-    """Have a JPEG decoded at the smallest of 1/2, 1/4 and 1/8 at which its long side has ``least`` pixels; returns its own size
-    where that is done.
+    """Have a JPEG decoded at the smallest of 1/2, 1/4 and 1/8 at which its long side has ``least``
+    pixels; returns its own size where that is done.
 
-    Where the size is no multiple, the last row and column stand for fewer pixels of it: once the photo is turned they may be the
-    first, and all would be moved by a part of a pixel. Then it is left whole.
+    Where the size is no multiple, the last row and column stand for fewer pixels of it: once the
+    photo is turned they may be the first, and all would be moved by a part of a pixel. Then it is
+    left whole.
     """
     size = opened.size
     for part in (8, 4, 2):
@@ -300,7 +326,10 @@ def _scale(opened: Image.Image, least: int) -> tuple[int, int] | None:
 
 
 def read_thumbnail(data: bytes) -> Image.Image:
-    """A catalogue's thumbnail: a JPEG, and nothing else that Pillow reads. Raises :class:`ImageError`."""
+    """A catalogue's thumbnail: a JPEG, and nothing else that Pillow reads.
+
+    Raises :class:`ImageError`.
+    """
     try:
         opened = _open(io.BytesIO(data), ("JPEG",))
         if max(opened.size) <= MAX_THUMBNAIL:
@@ -311,7 +340,8 @@ def read_thumbnail(data: bytes) -> Image.Image:
 
 
 def _open(file: IO[bytes], formats: tuple[str, ...] = COMMON_FORMATS) -> Image.Image:
-    # ultralytics, where it is loaded, replaces Pillow's open by one that tries to install packages; take Pillow's own
+    # ultralytics, where it is loaded, replaces Pillow's open by one that tries to install packages;
+    # take Pillow's own
     pillow_open = getattr(sys.modules.get("ultralytics.utils.patches"), "_image_open", Image.open)
     try:
         opened: Image.Image = pillow_open(file, formats=formats)
@@ -342,7 +372,9 @@ def _upright(opened: Image.Image) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Mode RGB: transparency onto white, 16-bit and float greys scaled to 8 bits; nothing but pixels kept."""
+    """Mode RGB: transparency onto white, 16-bit and float greys scaled to 8 bits; nothing but
+    pixels kept.
+    """
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = _grey_to_8bit(image)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:

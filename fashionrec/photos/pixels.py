@@ -1,7 +1,9 @@
-"""What may be done to a photo's pixels before a detector sees it: resizing and adaptive equalization.
+"""What may be done to a photo's pixels before a detector sees it: resizing and adaptive
+equalization.
 
-A dataset that was prepared so says it (``pixels`` in its dataset.json); its runs and their bundles carry it on, and a detector
-does the same to every photo that it is asked about, by this code. So there is no difference between training and serving.
+A dataset that was prepared so says it (``pixels`` in its dataset.json); its runs and their bundles
+carry it on, and a detector does the same to every photo that it is asked about, by this code. So
+there is no difference between training and serving.
 """
 
 from __future__ import annotations
@@ -19,8 +21,10 @@ PAD = 114  # grey of ultralytics' letterbox
 
 
 class PixelSpec(NamedTuple):
-    """``resize``: none, fit (long side down to ``imgsz``), letterbox or stretch (a square of ``imgsz`` pixels);
-    ``equalize``: contrast limit of CLAHE, 0 = none, over ``tiles`` x ``tiles`` parts of the picture."""
+    """``resize``: none, fit (long side down to ``imgsz``), letterbox or stretch (a square of
+    ``imgsz`` pixels); ``equalize``: contrast limit of CLAHE, 0 = none, over ``tiles`` x ``tiles``
+    parts of the picture.
+    """
 
     resize: str = "none"
     imgsz: int = 640
@@ -32,7 +36,9 @@ class PixelSpec(NamedTuple):
         return self.resize == "none" and not self.equalize
 
     def to_dict(self) -> dict[str, Any]:
-        """What a dataset.json, run.json or bundle says: only what matters, so that equal treatments are equal documents."""
+        """What a dataset.json, run.json or bundle says: only what matters, so that equal treatments
+        are equal documents.
+        """
         document: dict[str, Any] = {}
         if self.resize != "none":
             document |= {"resize": self.resize, "imgsz": self.imgsz}
@@ -53,7 +59,9 @@ class PixelSpec(NamedTuple):
 
 
 class Placement(NamedTuple):
-    """Where a photo of ``width`` x ``height`` pixels lies in the prepared one: scaled, then moved."""
+    """Where a photo of ``width`` x ``height`` pixels lies in the prepared one: scaled,
+    then moved.
+    """
 
     width: int
     height: int
@@ -78,7 +86,9 @@ class Placement(NamedTuple):
 
 
 def placement(width: int, height: int, spec: PixelSpec) -> tuple[Placement, tuple[int, int], tuple[int, int]]:
-    """Where a photo of that size goes; the size it is resized to, and that of the whole prepared picture."""
+    """Where a photo of that size goes; the size it is resized to, and that of the whole prepared
+    picture.
+    """
     side = spec.imgsz
     if spec.resize == "none" or (spec.resize == "fit" and max(width, height) <= side):
         return Placement(width, height), (width, height), (width, height)
@@ -92,7 +102,10 @@ def placement(width: int, height: int, spec: PixelSpec) -> tuple[Placement, tupl
 
 
 def prepare_pixels(photo: Image.Image, spec: PixelSpec) -> tuple[Image.Image, Placement]:
-    """The prepared picture (RGB) and where the photo lies in it. Resized first, then equalized, then padded."""
+    """The prepared picture (RGB) and where the photo lies in it.
+
+    Resized first, then equalized, then padded.
+    """
     placed, small, whole = placement(photo.width, photo.height, spec)
     picture = photo if photo.size == small else photo.resize(small, Image.Resampling.BICUBIC)
     if spec.equalize:
@@ -105,9 +118,11 @@ def prepare_pixels(photo: Image.Image, spec: PixelSpec) -> tuple[Image.Image, Pl
 
 
 def equalize(photo: Image.Image, limit: float, tiles: int = 8) -> Image.Image:
-    """Contrast-limited adaptive histogram equalization of an RGB photo's lightness (Y of YCbCr); colour is kept.
+    """Contrast-limited adaptive histogram equalization of an RGB photo's lightness (Y of YCbCr);
+    colour is kept.
 
-    ``limit`` is how many times the mean a bin of a tile's histogram may hold. Source: K. Zuiderveld, Graphics Gems IV, 1994.
+    ``limit`` is how many times the mean a bin of a tile's histogram may hold. Source: K.
+    Zuiderveld, Graphics Gems IV, 1994.
     """
     luma, blue, red = photo.convert("YCbCr").split()
     flat = Image.fromarray(clahe(np.asarray(luma), limit, tiles))
@@ -115,7 +130,9 @@ def equalize(photo: Image.Image, limit: float, tiles: int = 8) -> Image.Image:
 
 
 def clahe(grey: np.ndarray, limit: float, tiles: int) -> np.ndarray:
-    """uint8 [height, width] to the same; as OpenCV's ``createCLAHE(limit, (tiles, tiles))`` does, without OpenCV."""
+    """uint8 [height, width] to the same; as OpenCV's ``createCLAHE(limit, (tiles, tiles))`` does,
+    without OpenCV.
+    """
     height, width = grey.shape
     pad_y = pad_x = 0
     if height % tiles or width % tiles:  # OpenCV then pads both sides, a side that fits by a whole `tiles`
@@ -133,7 +150,9 @@ def clahe(grey: np.ndarray, limit: float, tiles: int) -> np.ndarray:
 
 
 def _clip_histogram(histogram: np.ndarray, limit: int) -> np.ndarray:
-    """What a bin has above the limit is spread evenly over all; the rest of the division goes to every k-th bin."""
+    """What a bin has above the limit is spread evenly over all; the rest of the division goes to
+    every k-th bin.
+    """
     excess = np.maximum(histogram - limit, 0).sum(axis=1)
     clipped = np.minimum(histogram, limit) + (excess // 256)[:, None]
     for row, rest in zip(clipped, excess % 256, strict=True):
@@ -144,7 +163,9 @@ def _clip_histogram(histogram: np.ndarray, limit: int) -> np.ndarray:
 
 
 def _between_tiles(grey: np.ndarray, table: np.ndarray, tile_h: int, tile_w: int) -> np.ndarray:
-    """Each pixel by the tables of the four tiles around it, weighted by how near their centres are."""
+    """Each pixel by the tables of the four tiles around it, weighted by how near their
+    centres are.
+    """
     tiles = table.shape[0]
 
     def neighbours(length: int, tile: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,7 +1,8 @@
 """The one vocabulary of product columns: a table's names in ours, and what becomes of their cells.
 
-A typed cell that cannot be read is left out and reported with the reason; it is never passed on as text, for a price that is
-text would be compared as text. Columns that the vocabulary does not name are kept as they are, under their own names.
+A typed cell that cannot be read is left out and reported with the reason; it is never passed on as
+text, for a price that is text would be compared as text. Columns that the vocabulary does not name
+are kept as they are, under their own names.
 """
 
 from __future__ import annotations
@@ -34,9 +35,10 @@ if TYPE_CHECKING:
 class Vocabulary:
     """What the columns of a table are called, and whether their cells are ``typed``.
 
-    ``names`` has for each of our columns those of the table that may fill it, in order; ``currency`` is that of prices which
-    name none. Where cells are not typed, ``image`` is one photo, ids lose the blanks around them, and all other cells
-    stay as they are, empty lists and texts of JSON included.
+    ``names`` has for each of our columns those of the table that may fill it, in order;
+    ``currency`` is that of prices which name none. Where cells are not typed, ``image`` is one
+    photo, ids lose the blanks around them, and all other cells stay as they are, empty lists and
+    texts of JSON included.
     """
 
     names: Mapping[str, tuple[str, ...]]
@@ -49,7 +51,8 @@ class Vocabulary:
         return frozenset(name for names in self.names.values() for name in names) if self.typed else frozenset()
 
 
-#: Of the tables that `build-index`, `catalogue add`, `evaluate` and the training of encoders are handed.
+#: Of the tables that `build-index`, `catalogue add`, `evaluate` and the training of encoders are
+#: handed.
 OWN = Vocabulary({"image": ("image",), "product_id": ("product_id",)})
 
 
@@ -68,7 +71,10 @@ def feed_vocabulary(settings: FeedConfig) -> Vocabulary:
 
 @dataclass(frozen=True)
 class Problem:
-    """A cell that was left out. ``row`` counts products from 1; ``column`` is the table's own name for it."""
+    """A cell that was left out.
+
+    ``row`` counts products from 1; ``column`` is the table's own name for it.
+    """
 
     row: int
     column: str
@@ -81,9 +87,11 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """One record of a table. ``images`` are addresses or paths as the table has them; ``columns`` are the other columns.
+    """One record of a table. ``images`` are addresses or paths as the table has them; ``columns``
+    are the other columns.
 
-    ``row`` counts products from 1, ``line`` is that of the file (:class:`~fashionrec.products.records.Table`).
+    ``row`` counts products from 1, ``line`` is that of the file
+    (:class:`~fashionrec.products.records.Table`).
     """
 
     row: int
@@ -95,7 +103,8 @@ class Product:
 
 
 def map_products(table: Table, vocabulary: Vocabulary = OWN) -> Iterator[Product]:
-    """The records of a table as products. Those that are not typed are taken out of ``table``, which spares a copy.
+    """The records of a table as products. Those that are not typed are taken out of ``table``,
+    which spares a copy.
 
     Raises :class:`DataError` if no record has a column that images come from.
     """
@@ -125,7 +134,8 @@ _TYPES: dict[str, Callable[[Any], Any]] = {
     "url": parse_url,
     "image": split_images,
 }
-#: Columns that are never there as anything but what they should be: their other names are not kept beside them either.
+#: Columns that are never there as anything but what they should be: their other names are not kept
+#: beside them either.
 _TYPED = frozenset({*_TYPES, "price", "sale_price", "currency"})
 
 
@@ -175,7 +185,9 @@ def _money(
     default: str,
     problems: list[Problem],
 ) -> dict[str, Any]:
-    """Prices and the one currency that they share: the column's, else the price's own, else the setting's."""
+    """Prices and the one currency that they share: the column's, else the price's own, else the
+    setting's.
+    """
     stated = cell("currency", parse_currency)
     unread = stated is None and chosen.get("currency") is not None  # it says something else than the setting
     found: dict[str, Any] = {}

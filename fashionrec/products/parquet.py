@@ -1,7 +1,9 @@
-"""Parquet tables of others: read a few rows at a time, and only as many values as the file can honestly hold.
+"""Parquet tables of others: read a few rows at a time, and only as many values as the file can
+honestly hold.
 
-A column of one long text, or of one number, repeated millions of times takes a few bytes in the file and gigabytes when it
-is read: run lengths and dictionaries multiply what compression alone cannot.
+A column of one long text, or of one number, repeated millions of times takes a few bytes in the
+file and gigabytes when it is read: run lengths and dictionaries multiply what compression alone
+cannot.
 """
 
 from __future__ import annotations
@@ -18,16 +20,21 @@ from fashionrec.errors import DataError
 if TYPE_CHECKING:
     import pandas
 
-#: What any table may decode to, and how many times its size a larger one may: honest ones stay below 20 times.
+#: What any table may decode to, and how many times its size a larger one may: honest ones stay
+#: below 20 times.
 _BYTES, _TIMES = 128 << 20, 100
-#: Rows of any table. A larger file may have one for each of its bytes: a product has an id and a photo of its own.
+#: Rows of any table. A larger file may have one for each of its bytes: a product has an id and a
+#: photo of its own.
 _ROWS = 10_000
 _BATCH = 1_000
 _TOO_LARGE = "is it the right file? write it again as CSV or JSONL if it is"
 
 
 def read_parquet(path: Path) -> pandas.DataFrame:
-    """The table in a Parquet file, as pandas reads it. Raises :class:`DataError` beyond the limits."""
+    """The table in a Parquet file, as pandas reads it.
+
+    Raises :class:`DataError` beyond the limits.
+    """
     pandas: Any = load("pandas", what="reading a Parquet table", packages=("pandas", "pyarrow"))
     with _errors_as_values(), path.open("rb") as file:
         for _ in _batches(path, file):
@@ -37,8 +44,10 @@ def read_parquet(path: Path) -> pandas.DataFrame:
 
 
 def stream_parquet(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-    """The rows of a Parquet file one by one, those of a row group in memory at most, with what is missing as None; of
-    ``columns`` those that there are. Raises as :func:`read_parquet`, when it comes to the row."""
+    """The rows of a Parquet file one by one, those of a row group in memory at most, with what is
+    missing as None; of ``columns`` those that there are. Raises as :func:`read_parquet`, when it
+    comes to the row.
+    """
     with _errors_as_values(), path.open("rb") as file:
         for batch in _batches(path, file, columns):
             for row in batch.to_pylist():
@@ -47,7 +56,9 @@ def stream_parquet(path: Path, columns: Sequence[str] | None = None) -> Iterator
 
 @contextmanager
 def _errors_as_values() -> Iterator[None]:
-    """What Arrow finds wrong in a file as ``ValueError``: some are none, and some are an ``OSError`` of no system call."""
+    """What Arrow finds wrong in a file as ``ValueError``: some are none, and some are an
+    ``OSError`` of no system call.
+    """
     import pyarrow
 
     try:
@@ -59,7 +70,10 @@ def _errors_as_values() -> Iterator[None]:
 
 
 def _batches(path: Path, file: BinaryIO, columns: Sequence[str] | None = None) -> Iterator[Any]:
-    """The table in batches, every text once in each. Raises :class:`DataError` where they hold more than a file may."""
+    """The table in batches, every text once in each.
+
+    Raises :class:`DataError` where they hold more than a file may.
+    """
     parquet: Any = load("pyarrow.parquet", what="reading a Parquet table", packages=("pandas", "pyarrow"))
     size = os.fstat(file.fileno()).st_size
     most = max(_BYTES, _TIMES * size)

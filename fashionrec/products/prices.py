@@ -1,8 +1,9 @@
-"""Prices as shops write them: a number and a currency, or a reason why it is none. Nothing is guessed.
+"""Prices as shops write them: a number and a currency, or a reason why it is none. Nothing is
+guessed.
 
-A text is a price only as a whole: a range, a price "from", or one with a unit beside it is refused, for whoever compares or
-filters by price would take it for something it is not. (price-parser takes the first number it finds: 10 for "from $10 to
-$20", 5 for "-5 EUR", 3 for "3만9천원".)
+A text is a price only as a whole: a range, a price "from", or one with a unit beside it is refused,
+for whoever compares or filters by price would take it for something it is not. (price-parser takes
+the first number it finds: 10 for "from $10 to $20", 5 for "-5 EUR", 3 for "3만9천원".)
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ _THREE_DECIMALS = frozenset("BHD IQD JOD KWD LYD OMR TND".split())
 #: Written with a decimal comma and points between thousands, mostly: "1.299" is 1299 there.
 _DECIMAL_COMMA = frozenset("ARS BRL COP CZK DKK EUR HUF IDR NOK PLN RON RSD RUB SEK TRY UAH UYU".split())
 
-#: What a sign can mean; the first is what it means where nothing else is said. None first: it means nothing alone.
+#: What a sign can mean; the first is what it means where nothing else is said. None first: it means
+#: nothing alone.
 _SIGNS: dict[str, tuple[str | None, ...]] = {
     "₩": ("KRW",), "원": ("KRW",), "won": ("KRW",),
     "$": ("USD", "AUD", "CAD", "HKD", "MXN", "NZD", "SGD", "TWD", "ARS", "CLP", "COP"), "us$": ("USD",), "달러": ("USD",),
@@ -51,7 +53,9 @@ _KOREAN = re.compile(
 
 
 class Money(NamedTuple):
-    """An amount, a whole number where it is one, and the currencies its sign can stand for, likeliest first; none if unsaid."""
+    """An amount, a whole number where it is one, and the currencies its sign can stand for,
+    likeliest first; none if unsaid.
+    """
 
     amount: int | float
     currencies: tuple[str | None, ...]
@@ -67,10 +71,11 @@ def parse_currency(value: Any) -> str:
 
 
 def parse_price(value: Any, expected: str | None = None) -> Money:
-    """A price cell. ``expected`` is the currency that holds if the price names none: it decides what "1.299" is.
+    """A price cell. ``expected`` is the currency that holds if the price names none: it decides
+    what "1.299" is.
 
-    Takes a number, a text, or the object that shop programs write (``{"value": "15.00", "currency": "USD"}``).
-    Raises :class:`ValueError` with the reason.
+    Takes a number, a text, or the object that shop programs write (``{"value": "15.00", "currency":
+    "USD"}``). Raises :class:`ValueError` with the reason.
     """
     if isinstance(value, Mapping):
         amount = next((value[key] for key in ("value", "amount") if value.get(key) is not None), None)
@@ -111,7 +116,10 @@ def parse_price(value: Any, expected: str | None = None) -> Money:
 
 
 def choose_currency(money: Money, expected: str | None) -> str | None:
-    """The currency of a price where ``expected`` is what the row or the settings say. None: they contradict each other."""
+    """The currency of a price where ``expected`` is what the row or the settings say.
+
+    None: they contradict each other.
+    """
     return _choose(money.currencies, expected) if money.currencies else expected
 
 
@@ -122,7 +130,9 @@ def _choose(currencies: tuple[str | None, ...], expected: str | None) -> str | N
 
 
 def _meaning(sign: str) -> tuple[str | None, ...]:
-    """The currencies that a code or a sign can stand for; blanks within a sign ("US $") count for nothing."""
+    """The currencies that a code or a sign can stand for; blanks within a sign ("US $") count for
+    nothing.
+    """
     if sign.upper() in CURRENCIES:
         return (sign.upper(),)
     return _SIGNS.get(sign.lower().replace(" ", ""), ())

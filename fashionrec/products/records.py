@@ -1,7 +1,8 @@
-"""The one reader of product tables: the records of a CSV, TSV, JSONL or Parquet file, and the lines that they stand on.
+"""The one reader of product tables: the records of a CSV, TSV, JSONL or Parquet file, and the lines
+that they stand on.
 
-Columns of CSV whose every value is a number are numbers ("00123" stays text); empty cells are left out. What the columns
-mean is for :mod:`fashionrec.products.columns`.
+Columns of CSV whose every value is a number are numbers ("00123" stays text); empty cells are left
+out. What the columns mean is for :mod:`fashionrec.products.columns`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ _NUMBER = re.compile(r"^[+-]?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d{1,3})?$")
 class Table:
     """The records of a table, and for each the line of the file where it begins.
 
-    Lines count from 1, the header of a CSV file included; Parquet has no lines: there it is the number of the row.
+    Lines count from 1, the header of a CSV file included; Parquet has no lines: there it is the
+    number of the row.
     """
 
     path: Path
@@ -54,9 +56,11 @@ def is_table(path: Path) -> bool:
 
 
 def read_table(path: Path, text: Collection[str] = ()) -> Table:
-    """Read a table. ``image``, ``product_id`` and the columns ``text`` of CSV stay text though all their values are numbers.
+    """Read a table. ``image``, ``product_id`` and the columns ``text`` of CSV stay text though all
+    their values are numbers.
 
-    Raises :class:`DataError` if the table is missing, is of no known kind, cannot be read, or has no rows.
+    Raises :class:`DataError` if the table is missing, is of no known kind, cannot be read, or has
+    no rows.
     """
     if not path.exists():
         raise DataError(f"no photos at {path}", hint="give a folder of photos, or a CSV, JSONL or Parquet table")
@@ -153,7 +157,9 @@ def _rows(data: bytes, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _kind(value: str) -> type:
-    """What a value is. A number that is none in floats stays text: one beyond them, or a code of more digits than they keep."""
+    """What a value is. A number that is none in floats stays text: one beyond them, or a code of
+    more digits than they keep.
+    """
     if _INTEGER.match(value):
         return int
     if not _NUMBER.match(value) or not math.isfinite(float(value)) or value.lstrip("+-").isdigit():
@@ -162,7 +168,9 @@ def _kind(value: str) -> type:
 
 
 def _plain(record: dict[str, Any]) -> dict[str, Any]:
-    """JSON-ready values: numpy scalars and timestamps of a Parquet table become plain ones, missing ones are left out."""
+    """JSON-ready values: numpy scalars and timestamps of a Parquet table become plain ones, missing
+    ones are left out.
+    """
     plain = {}
     for key, value in record.items():
         if hasattr(value, "tolist"):  # a numpy scalar, or a list column's array

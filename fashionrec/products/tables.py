@@ -1,7 +1,8 @@
-"""Rows of photos: what `build-index`, `catalogue add`, `evaluate` and the training of encoders are handed.
+"""Rows of photos: what `build-index`, `catalogue add`, `evaluate` and the training of encoders are
+handed.
 
-A photo, a folder of photos, or a table. A table has a column ``image`` (relative to the file, or absolute), optionally
-``product_id``, and further columns, which become metadata.
+A photo, a folder of photos, or a table. A table has a column ``image`` (relative to the file, or
+absolute), optionally ``product_id``, and further columns, which become metadata.
 """
 
 from __future__ import annotations
@@ -48,10 +49,11 @@ class ProductRow:
 
 
 def read_products(source: Path, *, folder: bool = True, photo: bool = False) -> list[ProductRow]:
-    """The rows of a product table; of a ``folder`` of photos (each a product of its own), or a ``photo``, where allowed.
+    """The rows of a product table; of a ``folder`` of photos (each a product of its own), or a
+    ``photo``, where allowed.
 
-    Raises :class:`DataError` if the source is missing, is of no such kind, has no column ``image``, or no rows.
-    A row whose image is missing is kept: that is for the build to report.
+    Raises :class:`DataError` if the source is missing, is of no such kind, has no column ``image``,
+    or no rows. A row whose image is missing is kept: that is for the build to report.
     """
     if photo and source.is_file() and source.suffix.lower() in SUFFIXES:
         return [ProductRow(source.name, source.parent, source.name)]
@@ -71,7 +73,10 @@ def read_products(source: Path, *, folder: bool = True, photo: bool = False) -> 
 
 
 def read_ids(path: Path) -> list[str]:
-    """Ids of products: the column ``product_id`` of a table, or of any other file one a line. Raises :class:`DataError`."""
+    """Ids of products: the column ``product_id`` of a table, or of any other file one a line.
+
+    Raises :class:`DataError`.
+    """
     if is_table(path):
         return [str(record["product_id"]) for record in read_table(path).records if "product_id" in record]
     try:

@@ -1,4 +1,5 @@
-"""Values of products as shops write them: availability, dates, sizes, texts, addresses. (Prices: :mod:`.prices`.)
+"""Values of products as shops write them: availability, dates, sizes, texts, addresses. (Prices:
+:mod:`.prices`.)
 
 Each function takes one cell and raises :class:`ValueError` with the reason where it cannot be read.
 """
@@ -36,7 +37,9 @@ _DATE = re.compile(
 
 
 def split_images(value: Any) -> list[str]:
-    """The images of one cell, each once: a list, a JSON list, or texts parted by ``|`` (a comma can be part of an address)."""
+    """The images of one cell, each once: a list, a JSON list, or texts parted by ``|`` (a comma can
+    be part of an address).
+    """
     if isinstance(value, str) and value.lstrip().startswith("["):
         with contextlib.suppress(ValueError):
             value = parse_json(value)
@@ -48,7 +51,9 @@ def split_images(value: Any) -> list[str]:
 
 
 def parse_availability(value: Any) -> str:
-    """One of :data:`AVAILABILITIES`, from the words of Google, schema.org and Korean shops, a stock count or a boolean."""
+    """One of :data:`AVAILABILITIES`, from the words of Google, schema.org and Korean shops, a stock
+    count or a boolean.
+    """
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     text = unicodedata.normalize("NFKC", str(value)).strip().lower()
@@ -61,7 +66,9 @@ def parse_availability(value: Any) -> str:
 
 
 def parse_sizes(value: Any) -> list[str]:
-    """Sizes as texts, each once: from a list, a JSON list, or a text with ``|``, ``;`` or ``,`` between them."""
+    """Sizes as texts, each once: from a list, a JSON list, or a text with ``|``, ``;`` or ``,``
+    between them.
+    """
     if isinstance(value, str):
         text = value.strip()
         if text.startswith("["):
@@ -80,7 +87,10 @@ def parse_sizes(value: Any) -> list[str]:
 
 
 def parse_date(value: Any) -> str:
-    """ISO 8601, with a time where there is one: from year, month and day in this order. Other orders are not guessed."""
+    """ISO 8601, with a time where there is one: from year, month and day in this order.
+
+    Other orders are not guessed.
+    """
     found = _DATE.fullmatch(unicodedata.normalize("NFKC", str(value)).strip())
     if found is None:
         raise ValueError("is no date of the form 2026-11-24")
@@ -96,7 +106,9 @@ def parse_date(value: Any) -> str:
 
 
 def parse_text(value: Any) -> str:
-    """A text in one line, without control characters; numbers as they are written, a list joined with ``>``."""
+    """A text in one line, without control characters; numbers as they are written, a list joined
+    with ``>``.
+    """
     if isinstance(value, list) and value:
         return " > ".join(parse_text(item) for item in value)
     if isinstance(value, float) and value.is_integer():

@@ -1,8 +1,9 @@
-"""COCO: instances JSON files, in ``annotations/`` or beside the photos of their split.
+"""COCO: instances JSON files, in ``annotations/`` or next to the photos of their split.
 
-Read with the standard library: what is needed of the format is four keys, and each annotation can be reduced to its box as
-soon as it is parsed, so that the masks of a large file are never held. (pycocotools keeps every annotation whole in three
-indexes, prints, and trips over broken ones.) https://cocodataset.org/#format-data
+Read with the standard library: only four keys of the format are needed, and each annotation is
+reduced to its box as soon as it is parsed, so the masks of a large file are never all in memory.
+(pycocotools keeps every annotation in three indexes, prints, and fails on malformed ones.)
+https://cocodataset.org/#format-data
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from fashionrec.common.reach import Reach, Refusal, refusals_error
+from fashionrec.common.text import plural
 from fashionrec.dataset.source import RawBox, Source, SourceImage
 from fashionrec.dataset.sources.layout import (
     Photos,
@@ -32,17 +34,18 @@ from fashionrec.dataset.sources.layout import (
 )
 from fashionrec.errors import DataError
 
-#: Files of COCO's other tasks, by the beginning of their names: they describe the photos of the instances files once more.
+#: Prefixes of the files of COCO's other tasks, which describe the photos of the instances files
+#: again.
 OTHER_TASKS = ("captions", "person_keypoints", "panoptic", "stuff", "image_info")
 
 _Corners = tuple[float, float, float, float]
 
-#: Notes of what was counted.
-_COUNTED = {
-    "crowds": "annotations are crowds (iscrowd) and were left out",
-    "orphans": "annotations are of an image that their file does not list",
-    "malformed": "images or annotations lack an id, and were not read",
-    "twice": "photos are listed more than once; their boxes are joined",
+#: Per counter: the noun, and the rest of its note.
+_NOTES = {
+    "crowds": ("crowd annotation", "skipped (iscrowd)"),
+    "orphans": ("annotation", "skipped: the file does not list the image"),
+    "malformed": ("record", "without an id skipped (images or annotations)"),
+    "repeated": ("repeated photo", "found; the boxes are merged"),
 }
 
 
@@ -56,7 +59,7 @@ class _Annotation(NamedTuple):
     id: str
     image: str
     category: str
-    corners: _Corners | None  # None: it has no box that can be understood
+    corners: _Corners | None  # None: missing or invalid
     crowd: bool
 
 
@@ -69,11 +72,15 @@ class _Document(NamedTuple):
 
 
 def read(where: Path, label: str, *, follow_links: bool | None = None) -> Source:
-    """A folder with one or more instances files, or one such file. Raises :class:`DataError`.
+    """Read a folder with one or more instances files, or one such file.
 
-    Boxes are ``x, y, width, height`` in pixels from the upper left corner; one that is missing is taken from the mask. Crowds
-    are no garments: they are left out and counted. A photo in several files has the boxes of all. Photos in no file are left
-    out, for nobody said whether they show garments. Links and special files are in ``failed``.
+    Boxes are ``x, y, width, height`` in pixels from the upper left corner; a missing box is
+    computed from the mask. Crowds are not garments: they are skipped and counted. A photo in
+    several files has the boxes of all. Photos in no file are skipped, as nobody said whether they
+    show garments. Links and special files are in ``failed``.
+
+    Raises:
+        DataError: There are no annotations, a file is damaged, or no listed photo exists.
     """
     root = where
     if where.is_file():
@@ -89,41 +96,46 @@ def read(where: Path, label: str, *, follow_links: bool | None = None) -> Source
         boxes = _boxes_by_image(document, counts)
         split = split_of_file(document.path.stem) or split_of_folders(document.path.relative_to(root).parts[:-1])
         folders = _folders_for(document.path, root)
-        places = [photos.find(image.name, folders) for image in document.images]
-        if not any(places):  # laid out in a way of its own: then names alone decide, where only one photo has each
-            places = [photos.alone(image.name) for image in document.images]
-        for image, path in zip(document.images, places, strict=True):
-            found, problems = boxes.pop(image.id, ((), ()))
+        paths = [photos.find(image.name, folders) for image in document.images]
+        if not any(paths):  # an unknown layout: match by file name, if only one photo has it
+            paths = [photos.alone(image.name) for image in document.images]
+        for image, path in zip(document.images, paths, strict=True):
+            image_boxes, problems = boxes.pop(image.id, ((), ()))
             if path is None:
-                failed.append(photos.lost(image.name, document.path.name))
+                failed.append(photos.missing_row(image.name, document.path.name))
                 continue
             key = key_of(path, root)
-            own = split or split_of_folders(PurePosixPath(key).parts[:-1])
-            new = SourceImage(key, path, tuple(found), True, own, copies_of(path.name), image.size, tuple(problems))
+            photo_split = split or split_of_folders(PurePosixPath(key).parts[:-1])
+            photo = SourceImage(
+                key, path, tuple(image_boxes), True, photo_split, copies_of(path.name), image.size, tuple(problems)
+            )
             if key in images:
-                counts["twice"] += 1
-                new = _joined(images[key], new)
-            images[key] = new
+                counts["repeated"] += 1
+                photo = _merge(images[key], photo)
+            images[key] = photo
         counts["malformed"] += document.malformed
-        counts["orphans"] += sum(len(found) + len(problems) for found, problems in boxes.values())
+        counts["orphans"] += sum(len(image_boxes) + len(problems) for image_boxes, problems in boxes.values())
     if not images and refused:
         raise refusals_error(where, refused)
     if not images:
         raise DataError(
-            f"{where} describes {len(failed)} photos, and none of them is there",
-            hint="give the folder that holds the photos and the annotations",
+            f"none of the photos listed in {where} exists ({len(failed):,} listed)",
+            hint="give the folder that contains the photos and the annotations",
         )
-    failed += refusals(one for one in refused if one.name.rpartition("/")[2] not in photos.told)
-    notes += counted(counts, _COUNTED)
+    failed += refusals(refusal for refusal in refused if refusal.name.rpartition("/")[2] not in photos.reported)
+    notes += counted(counts, _NOTES)
     unlisted = [key for key in photos.paths if key not in images] if where.is_dir() else []
     if unlisted:
-        notes.append(f"{len(unlisted)} photos are in none of the annotation files and were left out: {some(unlisted)}")
+        notes.append(f"{plural(len(unlisted), 'photo')} skipped, in no annotation file: {some(unlisted)}")
     names = tuple(dict.fromkeys(name for document in documents for name in document.categories.values()))
     return Source(label, tuple(images.values()), names=names, failed=tuple(failed), notes=tuple(notes))
 
 
 def mask_corners(mask: Any) -> _Corners | None:
-    """The box around a mask in pixels: polygons, or run lengths as a list or as COCO's packed text; None for an empty one."""
+    """Return the bounding box of a mask in pixels, None if the mask is empty.
+
+    A mask is polygons, or run lengths as a list or as COCO's packed text.
+    """
     if isinstance(mask, Mapping):
         return _corners_of_runs(mask)
     if not isinstance(mask, list) or not mask:
@@ -134,11 +146,15 @@ def mask_corners(mask: Any) -> _Corners | None:
 
 
 def unpack_runs(text: str) -> list[int]:
-    """Run lengths from COCO's packed text: five bits a letter, and from the fourth run on the difference to the last but one."""
+    """Decode run lengths from COCO's packed text.
+
+    Each character has five bits; from the fourth run on, the value is the difference to the run
+    before the previous one.
+    """
     runs: list[int] = []
     value = shift = 0
-    for letter in text:
-        bits = ord(letter) - 48
+    for character in text:
+        bits = ord(character) - 48
         value |= (bits & 31) << shift
         shift += 5
         if not bits & 32:
@@ -150,7 +166,7 @@ def unpack_runs(text: str) -> list[int]:
 
 
 def _corners_of_runs(mask: Mapping[str, Any]) -> _Corners | None:
-    """Runs of not-mask and mask in turn, down the columns."""
+    """Return the bounding box of run lengths: background and mask in turn, column by column."""
     counts, height = mask["counts"], int(mask["size"][0])
     runs = unpack_runs(counts) if isinstance(counts, str) else [int(run) for run in counts]
     at, left, top, right, bottom = 0, math.inf, math.inf, -1, -1
@@ -167,25 +183,26 @@ def _corners_of_runs(mask: Mapping[str, Any]) -> _Corners | None:
 
 def _documents(where: Path, reach: Reach, refused: list[Refusal]) -> tuple[list[_Document], list[str]]:
     paths = [where] if where.is_file() else list(reach.files(where, refused, (".json",)))
-    others = [path for path in paths if path.name.startswith(OTHER_TASKS) and path != where]
-    found = [document for path in paths if path not in others and (document := _parse(path))]
-    if not found and refused:
+    other_tasks = [path for path in paths if path.name.startswith(OTHER_TASKS) and path != where]
+    documents = [document for path in paths if path not in other_tasks and (document := _parse(path))]
+    if not documents and refused:
         raise refusals_error(where, refused)
-    if not found:
+    if not documents:
         raise DataError(
             f"no COCO annotations at {where}",
-            hint="a folder with a JSON file of images, annotations and categories in it",
+            hint="give a folder with a JSON file that has images, annotations and categories",
         )
-    return found, [f"not read, for they are of another task: {some([p.name for p in others])}"] if others else []
+    names = some([path.name for path in other_tasks])
+    return documents, [f"skipped files of other COCO tasks: {names}"] if other_tasks else []
 
 
 def _parse(path: Path) -> _Document | None:
     try:
         with path.open(encoding="utf-8-sig") as file:
-            document = json.load(file, object_hook=_lighter)
+            document = json.load(file, object_hook=_reduce)
     except (ValueError, RecursionError) as error:
         raise DataError(
-            f"{path} is damaged: {error}", hint="fetch it again, or move it away if it is no part of it"
+            f"{path} is damaged: {error}", hint="download it again, or move it away if it is not part of the dataset"
         ) from None
     if not isinstance(document, dict) or not all(isinstance(document.get(k), list) for k in ("images", "categories")):
         return None
@@ -199,14 +216,16 @@ def _parse(path: Path) -> _Document | None:
     parents = {str(row.get("supercategory")) for row in document["categories"] if isinstance(row, dict)}
     used = {annotation.category for annotation in annotations}
     for number, name in list(categories.items()):
-        if name in parents and number not in used and number == "0":  # Roboflow's own: the project's name
+        if name in parents and number not in used and number == "0":  # added by Roboflow: the project's name
             del categories[number]
     malformed = len(listed) - len(images) + len(annotated) - len(annotations)
     return _Document(path, images, annotations, categories, malformed)
 
 
-def _lighter(row: dict[str, Any]) -> Any:
-    """Called for every object as it is parsed: images and annotations become what is needed of them."""
+def _reduce(row: dict[str, Any]) -> Any:
+    """Reduce an image or annotation to the needed values; called for every object
+    during parsing.
+    """
     if "image_id" in row and ("bbox" in row or "segmentation" in row or "category_id" in row):
         return _Annotation(
             str(row.get("id", "?")),
@@ -224,12 +243,12 @@ def _corners(row: Mapping[str, Any]) -> _Corners | None:
     try:
         if row.get("bbox"):
             x, y, width, height = map(float, row["bbox"])
-            found: _Corners | None = (x, y, x + width, y + height)
+            corners: _Corners | None = (x, y, x + width, y + height)
         else:
-            found = mask_corners(row.get("segmentation"))
+            corners = mask_corners(row.get("segmentation"))
     except (TypeError, ValueError, KeyError, IndexError, ZeroDivisionError, OverflowError):
         return None
-    return found if found and all(map(math.isfinite, found)) else None
+    return corners if corners and all(map(math.isfinite, corners)) else None
 
 
 def _size(row: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -241,66 +260,72 @@ def _size(row: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def _boxes_by_image(document: _Document, counts: Counter[str]) -> dict[str, tuple[list[RawBox], list[str]]]:
-    found: dict[str, tuple[list[RawBox], list[str]]] = {}
+    by_image: dict[str, tuple[list[RawBox], list[str]]] = {}
     for annotation in document.annotations:
         if annotation.crowd:
             counts["crowds"] += 1
             continue
-        boxes, problems = found.setdefault(annotation.image, ([], []))
+        boxes, problems = by_image.setdefault(annotation.image, ([], []))
         if annotation.corners is None:
-            problems.append(f"annotation {annotation.id} has neither a box nor a mask that can be understood")
+            problems.append(f"annotation {annotation.id} has no valid box or mask")
         else:
             name = document.categories.get(annotation.category, f"#{annotation.category}")
             boxes.append(RawBox(name, *annotation.corners))
-    return found
+    return by_image
 
 
 class _Photos(Photos):
-    """Photos found by their ``file_name``; ``told`` are the names that may not be read, and that were told of."""
+    """Photos by their ``file_name``;
+
+    ``reported`` are names of refused photos that have a failed row.
+    """
 
     def __init__(self, reach: Reach, refused: list[Refusal]) -> None:
         super().__init__(reach, refused)
-        self.told: set[str] = set()
+        self.reported: set[str] = set()
 
     def find(self, name: str, folders: Sequence[str]) -> Path | None:
-        """The photo of a ``file_name`` below one of the folders."""
+        """Return the photo with this ``file_name`` below one of the folders."""
         for folder in folders:
             key = os.path.normpath(PurePosixPath(folder, posix(name))).replace(os.sep, "/")
             if key in self.paths:
                 return self.paths[key]
         return None
 
-    def lost(self, name: str, document: str) -> dict[str, str]:
-        """Why there is no photo of a ``file_name``."""
+    def missing_row(self, name: str, document: str) -> dict[str, str]:
+        """Return the failure row of a ``file_name`` without a readable photo."""
         plain = posix(name)
         refused = self.refused.get(plain.name)
         if refused:
-            self.told.add(plain.name)
+            self.reported.add(plain.name)
             return failure(name, refused.reason, f"listed in {document}; {refused}")
         if self.reach.is_outside(self.reach.root / plain):
-            return failure(name, "outside", f"listed in {document}, and not in the data set's folder")
-        return failure(name, "missing", f"listed in {document}, but not there")
+            return failure(name, "outside", f"listed in {document}, but outside the dataset's folder")
+        return failure(name, "missing", f"listed in {document}, but missing")
 
 
 def _folders_for(document: Path, root: Path) -> list[str]:
-    """Where the photos of an annotation file may be, the likeliest first: beside it, or in a folder named like its split."""
-    beside = document.parent
+    """Return folders where the photos of an annotation file may be, the likeliest first.
+
+    They are next to the file, or in a folder with the name of its split.
+    """
+    parent = document.parent
     words = [document.stem.rpartition("_")[2], document.stem.removeprefix("instances_")]
     split = split_of_file(document.stem)
     words += {"train": ["train"], "valid": ["val", "valid", "validation"], "test": ["test"]}.get(split or "", [])
-    folders = [beside]
-    for base in (beside, beside.parent, root):
+    folders = [parent]
+    for base in (parent, parent.parent, root):
         for word in words:
             folders += [base / word, base / word / "images", base / "images" / word]
         folders += [base / "images", base]
     return list(dict.fromkeys(key_of(folder, root) for folder in folders))
 
 
-def _joined(one: SourceImage, other: SourceImage) -> SourceImage:
+def _merge(first: SourceImage, second: SourceImage) -> SourceImage:
     return replace(
-        one,
-        boxes=one.boxes + other.boxes,
-        split=one.split or other.split,
-        size=one.size or other.size,
-        problems=one.problems + other.problems,
+        first,
+        boxes=first.boxes + second.boxes,
+        split=first.split or second.split,
+        size=first.size or second.size,
+        problems=first.problems + second.problems,
     )

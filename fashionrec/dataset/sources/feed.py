@@ -1,4 +1,4 @@
-"""``feed:FILE``: a shop's product feed. Its photos come from the network or from beside it, its columns are typed."""
+"""``feed:FILE``: a shop's product feed, with photos from URLs or local files and typed columns."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fashionrec.common.extras import need
 from fashionrec.common.files import fingerprint
 from fashionrec.common.reach import WORDS, Reach, Refusal
+from fashionrec.common.text import plural
 from fashionrec.dataset.feed.photo_cache import Fetched, image_suffix
 from fashionrec.dataset.prepare.photo_names import photo_names
 from fashionrec.dataset.source import Source, SourceImage
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
     from fashionrec.dataset.feed.addresses import Door
     from fashionrec.dataset.feed.download import Failed
 
-_SHOWN = 100  # problems of one column that are told one by one
+_SHOWN = 100  # invalid cells of a column that are listed one by one
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    """One photo of the feed: ``key`` is its name without suffix."""
+class _FeedPhoto:
+    """One photo of the feed; ``key`` is its name without suffix."""
 
     key: str
     product_id: str
@@ -46,20 +47,33 @@ def read(
     refresh: bool = False,
     door: Door | None = None,
 ) -> Source:
-    """Read a feed and fetch its photos into the folder ``cache``, where the next run finds them.
+    """Read a feed and download its photos into the folder ``cache``, where later runs find them.
 
-    An image is a URL, or a path relative to the feed; what lies outside the feed's folder is refused, and so are links in it
-    unless ``dataset.follow_links`` is set. A photo's key is
-    ``PRODUCT_N.suffix``, its group the product. A row without a product id is a product of its own, named by its images.
-    ``refresh`` asks for what is there already whether it has changed. ``door`` is for servers that are not public.
-    Cells that cannot be read are among ``notes``; photos that could not be had are ``failed``, with ``key``, ``row``, ``line``,
-    ``product_id``, ``url``, ``reason``, ``message`` and ``attempts``. Raises :class:`DataError`, :class:`ConfigError`,
-    :class:`Busy`, and :class:`MissingExtra` without urllib3 and protego.
+    An image is a URL, or a path relative to the feed. Paths outside the feed's folder are refused,
+    and so are links in it unless ``dataset.follow_links`` is set. A photo's key is
+    ``PRODUCT_N.suffix``, its group the product. A row without a product id is a product of its own,
+    identified by its images.
+
+    Args:
+        file: The feed.
+        cache: The folder of downloaded photos.
+        config: The settings.
+        progress: Called with the number of finished downloads and the total.
+        refresh: Whether to ask servers if cached photos have changed.
+        door: Access to servers that are not public.
+
+    Returns: The source. Invalid cells are among its ``notes``; unavailable photos are ``failed``,
+        with ``key``, ``row``, ``line``, ``product_id``, ``url``, ``reason``, ``message`` and
+        ``attempts``.
+
+    Raises:
+        DataError, ConfigError, Busy: The feed, a setting or the cache cannot be used.
+        MissingExtra: urllib3 or protego is not installed.
     """
     vocabulary = feed_vocabulary(config.feed)
     products = list(map_products(read_table(file, vocabulary.text), vocabulary))
-    wanted, failed = _wanted(products)
-    urls = [photo.image for photo in wanted if _is_url(photo.image)]
+    photos, failed = _feed_photos(products)
+    urls = [photo.image for photo in photos if _is_url(photo.image)]
     fetched: Mapping[str, Fetched | Failed] = {}
     if urls:
         need("urllib3", "protego", what="downloading the photos of a feed")
@@ -68,7 +82,7 @@ def read(
         fetched = fetch_images(urls, cache, config.feed, config.images, progress, refresh=refresh, door=door)
     reach = Reach(file.parent, config.dataset.follow_links)
     images, rows = [], {}
-    for photo in wanted:
+    for photo in photos:
         path, problem = _find(photo.image, reach, fetched)
         if path is None:
             failed.append({**_row(photo.key, photo.product, photo.product_id), **problem})
@@ -88,26 +102,29 @@ def read(
     )
 
 
-def _wanted(products: Sequence[Product]) -> tuple[list[_Wanted], list[dict[str, Any]]]:
-    """Every photo once for each product, numbered in the feed's order; and a row of failure for each product without one."""
-    ids = [product.product_id or _own_id(product) for product in products]
+def _feed_photos(products: Sequence[Product]) -> tuple[list[_FeedPhoto], list[dict[str, Any]]]:
+    """Return the photos, once per product and in the feed's order, and failure rows.
+
+    A product without an image gets a failure row.
+    """
+    ids = [product.product_id or _image_id(product) for product in products]
     names = photo_names(ids)
     counts: Counter[str] = Counter()
-    seen: set[tuple[str, str]] = set()
-    wanted, failed = [], []
+    known: set[tuple[str, str]] = set()
+    photos, failed = [], []
     for product, product_id in zip(products, ids, strict=True):
         for image in product.images:
-            if (product_id, image) not in seen:
-                seen.add((product_id, image))
+            if (product_id, image) not in known:
+                known.add((product_id, image))
                 counts[product_id] += 1
-                wanted.append(_Wanted(f"{names[product_id]}_{counts[product_id]}", product_id, product, image))
+                photos.append(_FeedPhoto(f"{names[product_id]}_{counts[product_id]}", product_id, product, image))
         if not product.images:
             row = _row(names[product_id], product, product_id)
-            failed.append({**row, "url": "", "reason": "no-image", "message": "the row names no image", "attempts": 0})
-    return wanted, failed
+            failed.append({**row, "url": "", "reason": "no-image", "message": "the row has no image", "attempts": 0})
+    return photos, failed
 
 
-def _own_id(product: Product) -> str:
+def _image_id(product: Product) -> str:
     return f"photo-{fingerprint([parse_text(image) for image in product.images] or product.row)[:12]}"
 
 
@@ -116,28 +133,28 @@ def _is_url(image: str) -> bool:
 
 
 def _find(image: str, reach: Reach, fetched: Mapping[str, Fetched | Failed]) -> tuple[Path | None, dict[str, Any]]:
-    """Where the photo is; or why it is nowhere, as part of a row."""
+    """Return the photo's path and an empty dict, or None and the failure's part of a row."""
     if _is_url(image):
-        found = fetched[image]
-        if isinstance(found, Fetched):
-            return found.path, {}
-        return None, vars(found)
+        download = fetched[image]
+        if isinstance(download, Fetched):
+            return download.path, {}
+        return None, vars(download)
     if "\0" in image:
-        return None, _refusal(image, "missing", "it is no path")
+        return None, _refusal(image, "missing", "not a valid path")
     path = reach.inside(reach.root / image)
     if path is None:
-        return None, _refusal(image, "outside", "the path leads out of the feed's folder")
+        return None, _refusal(image, "outside", "the path is outside the feed's folder")
     place = reach.find(path)
     if isinstance(place, Refusal) and reach.inside(Path(os.path.realpath(path))) is None:
-        return None, _refusal(image, "outside", "the path leads out of the feed's folder")
+        return None, _refusal(image, "outside", "the path is outside the feed's folder")
     if isinstance(place, Refusal):
         return None, _refusal(image, place.reason, WORDS[place.reason])
     try:
-        there = place is not None and place.is_file()
-    except (OSError, ValueError):  # a surrogate, too long a name
-        return None, _refusal(image, "missing", "it is no path")
-    if not there:
-        return None, _refusal(image, "missing", "there is no such file beside the feed")
+        exists = place is not None and place.is_file()
+    except (OSError, ValueError):  # a surrogate, or the name is too long
+        return None, _refusal(image, "missing", "not a valid path")
+    if not exists:
+        return None, _refusal(image, "missing", "no such file next to the feed")
     return place, {}
 
 
@@ -150,18 +167,18 @@ def _row(key: str, product: Product, product_id: str) -> dict[str, Any]:
 
 
 def _suffix(path: Path) -> str:
-    """By content; a local file of a kind that is not sought on the web keeps its own."""
+    """Return the suffix by content; a local file of another format keeps its own."""
     with path.open("rb") as file:
         return image_suffix(file.read(64)) or path.suffix.lower()
 
 
 def _notes(problems: Sequence[Problem], rows: int) -> Iterator[str]:
-    """How many cells of each column were left out, and which."""
+    """Yield, per column, the number of invalid cells and the first of them."""
     columns: dict[str, list[Problem]] = {}
     for problem in problems:
         columns.setdefault(problem.column, []).append(problem)
-    for column, found in columns.items():
-        yield f"{column}: {len(found)} of {rows} rows have a value that cannot be read; it is left out"
-        yield from (str(problem) for problem in found[:_SHOWN])
-        if len(found) > _SHOWN:
-            yield f"{column}: and {len(found) - _SHOWN} more"
+    for column, invalid in columns.items():
+        yield f"{column}: {len(invalid):,} of {plural(rows, 'row')} with an invalid value, which is ignored"
+        yield from (str(problem) for problem in invalid[:_SHOWN])
+        if len(invalid) > _SHOWN:
+            yield f"{column}: and {len(invalid) - _SHOWN} more"

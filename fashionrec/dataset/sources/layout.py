@@ -1,4 +1,4 @@
-"""What the formats on disk have in common: names of splits, names of copies, and what a folder seems to hold."""
+"""Names of splits and copies, photos by name, and format detection, shared by the readers."""
 
 from __future__ import annotations
 
@@ -9,92 +9,112 @@ from pathlib import Path, PurePosixPath
 
 from fashionrec.common.folder import is_link
 from fashionrec.common.reach import WORDS, Reach, Refusal
+from fashionrec.common.text import plural
 from fashionrec.labels.label_lines import begins_with_a_box
 from fashionrec.photos.images import SUFFIXES
 
-_WORDS = {"train": "train", "training": "train", "val": "valid", "valid": "valid", "validation": "valid"}
-_WORDS |= {"test": "test", "testing": "test"}
+_SPLITS = {"train": "train", "training": "train", "val": "valid", "valid": "valid", "validation": "valid"}
+_SPLITS |= {"test": "test", "testing": "test"}
 _FOLDER = re.compile(r"([a-z]+)[_-]?(\d+|images?|imgs?|photos?|labels?|annotations?|set|data)?")
-_LOOKED_AT = 5000  # files, when guessing a format
+_MAX_FILES = 5000  # that are read to guess a format
 _SHOWN = 3
 
 
 def split_of_folders(parts: Iterable[str]) -> str | None:
-    """The split that the nearest folder on a way names (``train2017``, ``val``, ``test_images``), ``train | valid | test``."""
+    """Return the split that the last folder of a path names: ``train``, ``valid``, ``test`` or
+    None.
+
+    Understands names such as ``train2017``, ``val`` and ``test_images``.
+    """
     for part in reversed(list(parts)):
-        found = _FOLDER.fullmatch(part.lower())
-        if found and found[1] in _WORDS:
-            return _WORDS[found[1]]
+        match = _FOLDER.fullmatch(part.lower())
+        if match and match[1] in _SPLITS:
+            return _SPLITS[match[1]]
     return None
 
 
 def split_of_file(stem: str) -> str | None:
-    """The one split that a file's name speaks of, as in ``instances_val2017``; None where it names none, or several."""
-    found = {_WORDS[word] for word in re.findall("[a-z]+", stem.lower()) if word in _WORDS}
-    return found.pop() if len(found) == 1 else None
+    """Return the only split in a file's name, as in ``instances_val2017``, else None."""
+    splits = {_SPLITS[word] for word in re.findall("[a-z]+", stem.lower()) if word in _SPLITS}
+    return splits.pop() if len(splits) == 1 else None
 
 
 def copies_of(name: str) -> str | None:
-    """What names a photo and its copies alike: ``a_jpg`` for Roboflow's ``a_jpg.rf.0f3e.jpg``; None for other names."""
-    stem, mark, _ = name.rpartition(".rf.")
-    return stem if mark and stem else None
+    """Return the name that a photo shares with its augmented copies, None for other names.
+
+    It is ``a_jpg`` for Roboflow's ``a_jpg.rf.0f3e.jpg``.
+    """
+    stem, separator, _ = name.rpartition(".rf.")
+    return stem if separator and stem else None
 
 
 def key_of(path: Path, root: Path) -> str:
-    """A photo's path relative to its source, with ``/``. Nothing is resolved: a link keeps its own name."""
+    """Return a photo's path relative to its source, with ``/``; links are not resolved."""
     return os.path.relpath(path, root).replace(os.sep, "/")
 
 
 class Photos:
-    """Photos below a folder, by relative path and by name; what may not be read is added to ``refused``."""
+    """Photos below a folder, by relative path and by name; unreadable ones are added to
+    ``refused``.
+    """
 
     def __init__(self, reach: Reach, refused: list[Refusal]) -> None:
         self.reach = reach
         self.paths = {key_of(path, reach.root): path for path in reach.files(reach.root, refused, SUFFIXES)}
-        self.refused = {one.name.rpartition("/")[2]: one for one in refused}
+        self.refused = {refusal.name.rpartition("/")[2]: refusal for refusal in refused}
         self.names: dict[str, list[Path]] = {}
         for path in self.paths.values():
             self.names.setdefault(path.name, []).append(path)
 
     def alone(self, name: str) -> Path | None:
-        """The only photo that has this name, in whatever folder."""
-        same = self.names.get(posix(name).name, ())
-        return same[0] if len(same) == 1 else None
+        """Return the photo with this name in any folder, None unless there is exactly one."""
+        paths = self.names.get(posix(name).name, ())
+        return paths[0] if len(paths) == 1 else None
 
 
 def posix(name: str) -> PurePosixPath:
-    """A name that was written on any system."""
+    """Return a path that may have been written on Windows, with ``/``."""
     return PurePosixPath(name.replace("\\", "/"))
 
 
 def failure(key: str, reason: str, message: str) -> dict[str, str]:
-    """A row of what could not be had: ``reason`` is a stable word that is counted, ``message`` says what of this one."""
+    """Return a row of an unavailable photo or file.
+
+    Args:
+        key: Its name.
+        reason: A stable word, by which failures are counted.
+        message: The details.
+    """
     return {"key": key, "reason": reason, "message": message}
 
 
 def refusals(refused: Iterable[Refusal]) -> list[dict[str, str]]:
-    """Rows of what may not be read, each name once."""
-    return [failure(one.name, one.reason, WORDS[one.reason]) for one in dict.fromkeys(refused)]
+    """Return failure rows of refused names, each name once."""
+    return [failure(name, reason, WORDS[reason]) for name, reason in dict.fromkeys(refused)]
 
 
-def counted(counts: Mapping[str, int], words: Mapping[str, str]) -> list[str]:
-    """A note for each kind that was counted: how many, and in words what."""
-    return [f"{counts[kind]} {text}" for kind, text in words.items() if counts.get(kind)]
+def counted(counts: Mapping[str, int], notes: Mapping[str, tuple[str, str]]) -> list[str]:
+    """Return a note per counter that is not 0; ``notes`` has the noun and the rest of each."""
+    return [f"{plural(counts[kind], noun)} {rest}" for kind, (noun, rest) in notes.items() if counts.get(kind)]
 
 
 def some(names: Sequence[str]) -> str:
-    """The first few of many names, for a note."""
+    """Return the first few of many names, for a note."""
     return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 
 
-def guess(where: Path, *, most: int = _LOOKED_AT) -> str | None:
-    """``yolo``, ``coco``, ``voc`` or ``folder`` by the names and first bytes of the first ``most`` files; else None."""
+def guess(where: Path, *, most: int = _MAX_FILES) -> str | None:
+    """Guess the format by the names and first bytes of at most ``most`` files.
+
+    Returns:
+        ``yolo``, ``coco``, ``voc``, ``folder`` or None.
+    """
     if where.is_file():
         return None if is_link(where) else _kind_of_file(where)
     photos = texts = False
     reach = Reach(where)
-    for n, path in enumerate(reach.files(where, [])):
-        if n >= most:
+    for number, path in enumerate(reach.files(where, [])):
+        if number >= most:
             break
         kind = _kind_of_file(path)
         if kind:

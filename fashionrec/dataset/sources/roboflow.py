@@ -1,4 +1,5 @@
-"""Data from Roboflow: one version of a project, fetched once, kept whole, and read as the YOLO dataset that it is.
+"""Data from Roboflow: one version of a project, fetched once, kept whole, and read as the YOLO
+dataset that it is.
 
 ::
 
@@ -6,11 +7,13 @@
       version.json     what Roboflow says of it, and every file with size and sha256: written last
       data.yaml  train|valid|test/{images,labels}  README...
 
-A version never changes at Roboflow, so one that is kept and unchanged is read without asking anybody. Anything else (half
-empty, a file missing, changed or added) is fetched again whole. What is being fetched lies in a hidden folder beside it.
+A version never changes at Roboflow, so one that is kept and unchanged is read without asking
+anybody. Anything else (half empty, a file missing, changed or added) is fetched again whole. What
+is being fetched lies in a hidden folder beside it.
 
-The roboflow package is asked for everything but the zip: its own ``download`` takes an error page for the zip, waits for
-ever, does not go on after a cut, imports ultralytics to decide whether to rewrite data.yaml, and prints the signed address.
+The roboflow package is asked for everything but the zip: its own ``download`` takes an error page
+for the zip, waits for ever, does not go on after a cut, imports ultralytics to decide whether to
+rewrite data.yaml, and prints the signed address.
 """
 
 from __future__ import annotations
@@ -61,9 +64,11 @@ def parse_version(text: str) -> tuple[str, str, int]:
 
 
 def read(version: str, store: Path, config: Config, progress: Progress | None = None) -> Source:
-    """A version as a source, fetched if it is not kept in ``store`` already. Raises as :func:`fetch` does.
+    """A version as a source, fetched if it is not kept in ``store`` already. Raises as
+    :func:`fetch` does.
 
-    ``already`` is what Roboflow did to the pixels, in the form of :mod:`fashionrec.dataset.roboflow.applied`.
+    ``already`` is what Roboflow did to the pixels, in the form of
+    :mod:`fashionrec.dataset.roboflow.applied`.
     """
     from fashionrec.dataset.sources.yolo import read as read_yolo
 
@@ -87,20 +92,23 @@ def read(version: str, store: Path, config: Config, progress: Progress | None = 
 def fetch(
     version: str, store: Path, config: Config, progress: Progress | None = None, *, sleep: Sleep = time.sleep
 ) -> Path:
-    """The folder of a version in YOLOv8 format below ``store``; nothing is asked where it is kept whole and unchanged.
+    """The folder of a version in YOLOv8 format below ``store``; nothing is asked where it is kept
+    whole and unchanged.
 
-    ``progress`` is called with bytes of the zip, done and in all; ``sleep`` waits for an export that is being made, and before
-    a download goes on. Raises :class:`DataError` for a name, key or archive that
-    is refused, :class:`FashionrecError` where the network fails, :class:`Busy` where another process is fetching it.
+    ``progress`` is called with bytes of the zip, done and in all; ``sleep`` waits for an export
+    that is being made, and before a download goes on. Raises :class:`DataError` for a name, key or
+    archive that is refused, :class:`FashionrecError` where the network fails, :class:`Busy` where
+    another process is fetching it.
     """
     return _kept(version, store, config, progress, sleep)[0]
 
 
 def damage(folder: Path) -> str | None:
-    """What is wrong with a version that is kept there, in a few words; None where it is complete and unchanged.
+    """What is wrong with a version that is kept there, in a few words; None where it is complete
+    and unchanged.
 
-    A file whose size and time of change are as they were is taken for unchanged; where the time differs it is hashed. Raises
-    :class:`DataError` for one with a link or a special file in it.
+    A file whose size and time of change are as they were is taken for unchanged; where the time
+    differs it is hashed. Raises :class:`DataError` for one with a link or a special file in it.
     """
     inside = Folder(folder, _WHAT)
     inside.check({MARKER: "file"})
@@ -175,7 +183,9 @@ def _put(folder: Path, new: Path, partial: Path) -> None:
 def _fetched(
     workspace: str, project: str, number: int, partial: Path, config: Config, progress: Progress | None, sleep: Sleep
 ) -> Path:
-    """Fetch, unpack and describe a version below ``partial``; returns its folder, complete with its marker."""
+    """Fetch, unpack and describe a version below ``partial``; returns its folder, complete with its
+    marker.
+    """
     name = f"{workspace}/{project}/{number}"
     archive = partial / f"{project}-{number}.zip"
     settings = config.roboflow
@@ -223,7 +233,9 @@ _TOLD = ("name", "type", "created", "images", "splits", "preprocessing", "augmen
 
 
 def _export_link(client: Client, workspace: str, project: str, number: int, wait: float, sleep: Sleep) -> str:
-    """The address of the zip, once Roboflow has made the version and its export; it is as good as a key: never shown."""
+    """The address of the zip, once Roboflow has made the version and its export; it is as good as a
+    key: never shown.
+    """
     deadline = time.monotonic() + wait
     pause = 1.0
     where = {"api_key": client.key, "workspace_url": workspace, "project_url": project, "version": str(number)}
@@ -243,7 +255,9 @@ def _export_link(client: Client, workspace: str, project: str, number: int, wait
 
 
 def _download(client: Client, link: str, target: Path, retries: int, progress: Progress | None, sleep: Sleep) -> None:
-    """The zip, whole; goes on where a connection was cut, as long as the server says it is still the same file."""
+    """The zip, whole; goes on where a connection was cut, as long as the server says it is still
+    the same file.
+    """
     from requests.exceptions import RequestException
 
     tag = ""
@@ -271,7 +285,9 @@ def _download(client: Client, link: str, target: Path, retries: int, progress: P
 
 
 def _write(response: Any, target: Path, have: int, progress: Progress | None) -> None:
-    """A response's bytes after the first ``have`` of the file. requests raises where fewer come than were announced."""
+    """A response's bytes after the first ``have`` of the file. requests raises where fewer come
+    than were announced.
+    """
     rest = int(response.headers.get("Content-Length") or 0)
     if 2 * rest > shutil.disk_usage(target.parent).free:
         raise FashionrecError(f"the disk has no room for {rest >> 20} MiB and what they unpack to")

@@ -1,9 +1,11 @@
-"""Pascal VOC: an XML file for each photo. ``Annotations/``, ``JPEGImages/``, ``ImageSets/Main``; or both side by side.
+"""Pascal VOC: an XML file for each photo. ``Annotations/``, ``JPEGImages/``, ``ImageSets/Main``; or
+both side by side.
 
-Corners count pixels from 1, both inclusive, so a box over the whole picture is ``1, 1, width, height``. Ours are edges from 0:
-``x1 = xmin - 1``, ``x2 = xmax``, and the same for y. (http://host.robots.ox.ac.uk/pascal/VOC/voc2012/devkit_doc.pdf) Many tools
-write edges from 0 instead. A source with a box that begins before 1 can only be of theirs: ``x1 = xmin`` then. The two rules
-differ by one pixel at the left and upper edge.
+Corners count pixels from 1, both inclusive, so a box over the whole picture is ``1, 1, width,
+height``. Ours are edges from 0: ``x1 = xmin - 1``, ``x2 = xmax``, and the same for y.
+(http://host.robots.ox.ac.uk/pascal/VOC/voc2012/devkit_doc.pdf) Many tools write edges from 0
+instead. A source with a box that begins before 1 can only be of theirs: ``x1 = xmin`` then. The two
+rules differ by one pixel at the left and upper edge.
 """
 
 from __future__ import annotations
@@ -61,9 +63,10 @@ class VocFile:
 def read(where: Path, label: str, *, follow_links: bool | None = None) -> Source:
     """A folder at any depth of which there are VOC files. Raises :class:`DataError`.
 
-    Boxes marked difficult or truncated are garments like others: they are kept. A photo's own name decides which XML file is
-    its own, before the ``filename`` in it. A photo whose XML file is damaged, or a link, is in ``failed``: it is not known to be
-    empty. So are other links and special files.
+    Boxes marked difficult or truncated are garments like others: they are kept. A photo's own name
+    decides which XML file is its own, before the ``filename`` in it. A photo whose XML file is
+    damaged, or a link, is in ``failed``: it is not known to be empty. So are other links and
+    special files.
     """
     if not where.is_dir():
         raise DataError(f"{where} is not a folder", hint="voc:PATH takes a folder, or an archive of one")
@@ -157,7 +160,10 @@ _MAX_BYTES = 32 << 20
 
 
 def parse_voc(data: bytes) -> VocFile | None:
-    """One XML file; None for XML of another kind. Raises :class:`ValueError`. Document types and entities are refused."""
+    """One XML file; None for XML of another kind.
+
+    Raises :class:`ValueError`. Document types and entities are refused.
+    """
     defused: Any = load("defusedxml.ElementTree", what="reading VOC", packages=("defusedxml",))
     try:
         tree = defused.fromstring(data, forbid_dtd=True)
@@ -210,7 +216,9 @@ def _text(found: Any) -> str:
 
 
 class _Photos(Photos):
-    """Photos found for an XML file: by its own name, beside it or in the folder that belongs to its own."""
+    """Photos found for an XML file: by its own name, beside it or in the folder that belongs to its
+    own.
+    """
 
     def __init__(self, reach: Reach, refused: list[Refusal]) -> None:
         super().__init__(reach, refused)
@@ -229,7 +237,9 @@ class _Photos(Photos):
         return None
 
     def is_refused(self, xml: Path, filename: str) -> bool:
-        """Whether the photo of an XML file is there and may not be read: that is told of the photo."""
+        """Whether the photo of an XML file is there and may not be read: that is told
+        of the photo.
+        """
         stems = {PurePosixPath(name).stem for name in self.refused if not name.lower().endswith(".xml")}
         return bool(stems & {xml.stem, posix(filename).stem})
 
@@ -253,7 +263,9 @@ class _Photos(Photos):
 
 
 def _image_sets(reach: Reach) -> tuple[dict[Path, str], list[str]]:
-    """Splits from ``ImageSets/Main/{train,val,test}.txt``, by the path that each photo's XML file has, without ``.xml``."""
+    """Splits from ``ImageSets/Main/{train,val,test}.txt``, by the path that each photo's XML file
+    has, without ``.xml``.
+    """
     found: dict[Path, str] = {}
     twice = []
     for path in reach.files(reach.root, [], (".txt",)):

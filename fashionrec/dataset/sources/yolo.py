@@ -1,8 +1,8 @@
 """YOLO: a ``data.yaml`` that names classes and splits, or just photos and label files.
 
-The labels of ``.../images/x.jpg`` are in ``.../labels/x.txt`` (the last folder named images counts), or else beside the photo.
-Without a yaml, class names come from a ``classes.txt``, and splits from folders' names.
-https://docs.ultralytics.com/datasets/detect
+The labels of ``.../images/x.jpg`` are in ``.../labels/x.txt`` (the last folder named images
+counts), or else beside the photo. Without a yaml, class names come from a ``classes.txt``, and
+splits from folders' names. https://docs.ultralytics.com/datasets/detect
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ _Listed = tuple["str | None", Path]  # split, photo
 
 
 def read(where: Path, label: str, *, follow_links: bool | None = None) -> Source:
-    """A folder with data.yaml, the yaml itself, or a folder of photos and label files. Raises :class:`DataError`.
+    """A folder with data.yaml, the yaml itself, or a folder of photos and label files. Raises
+    :class:`DataError`.
 
-    A line that is no box is a problem of its photo. What a list names and is not there, label files without a photo, links,
-    special files, and what lies outside the folder, are in ``failed``.
+    A line that is no box is a problem of its photo. What a list names and is not there, label files
+    without a photo, links, special files, and what lies outside the folder, are in ``failed``.
     """
     if where.is_file() and where.suffix.lower() not in (".yaml", ".yml"):
         raise DataError(f"no YOLO dataset at {where}", hint="a folder with data.yaml in it, or the path of that file")
@@ -88,7 +89,10 @@ def read(where: Path, label: str, *, follow_links: bool | None = None) -> Source
 
 
 def read_boxes(path: Path, names: Mapping[int, str]) -> tuple[tuple[RawBox, ...], tuple[str, ...]]:
-    """The boxes of a label file, and a text for each line that is none. A class without a name is ``#7``."""
+    """The boxes of a label file, and a text for each line that is none.
+
+    A class without a name is ``#7``.
+    """
     boxes, problems = [], []
     for number, found in parse_labels(path, read_label_text(path, "utf-8-sig", "replace")):
         if isinstance(found, LabelFault):
@@ -101,7 +105,10 @@ def read_boxes(path: Path, names: Mapping[int, str]) -> tuple[tuple[RawBox, ...]
 def _listed(
     data: YoloData, failed: list[dict[str, str]], notes: list[str], refused: list[Refusal]
 ) -> Iterator[_Listed]:
-    """The photos of each split. Raises :class:`DataError` where only what is refused is named by a split."""
+    """The photos of each split.
+
+    Raises :class:`DataError` where only what is refused is named by a split.
+    """
     for split in data.splits:
         before, photos = len(refused), 0
         for listed in data.listed(split, moved=True):
@@ -137,7 +144,9 @@ def _labels_of(image: Path, reach: Reach) -> Path | Refusal | None:
 
 
 def _root(root: Path, photos: list[Path]) -> Path:
-    """The folder that keys are relative to: the dataset's own, or, where photos lie outside it, the one that holds them all."""
+    """The folder that keys are relative to: the dataset's own, or, where photos lie outside it, the
+    one that holds them all.
+    """
     folders = {os.path.normpath(path.parent.absolute()) for path in photos}
     own = os.path.normpath(root.absolute())
     if all(os.path.commonpath([own, folder]) == own for folder in folders):

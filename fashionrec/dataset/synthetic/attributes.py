@@ -1,4 +1,6 @@
-"""What a garment of the synthetic world can be: vocabularies, the product noun, and how distinct products are drawn."""
+"""What a garment of the synthetic world can be: vocabularies, the product noun, and how distinct
+products are drawn.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ COLORS: dict[str, tuple[int, int, int]] = {
 }
 _COLOR_WEIGHTS = np.array([11, 11, 7, 9, 7, 7, 7, 5, 7, 5, 5, 8, 6, 6, 6, 5], dtype=np.float64)
 
-#: Patterns that give both colours the same share, so that swapping the two is hardly another product.
+#: Patterns that give both colours the same share, so that swapping the two is hardly another
+#: product.
 _EVEN_PATTERNS = frozenset({"stripe", "vertical stripe", "check", "argyle"})
 
 PATTERNS: tuple[str, ...] = (
@@ -68,9 +71,11 @@ STYLES: tuple[str, ...] = ("casual", "formal", "romantic", "sporty", "street")
 
 @dataclass(frozen=True)
 class Product:
-    """One garment to be drawn. ``""`` stands for an attribute that does not apply to the class, ``"none"`` for none.
+    """One garment to be drawn. ``""`` stands for an attribute that does not apply to the class,
+    ``"none"`` for none.
 
-    ``phase`` (0..2**31) fixes how its pattern lies on the cloth, so that it looks the same in every photo.
+    ``phase`` (0..2**31) fixes how its pattern lies on the cloth, so that it looks the same in every
+    photo.
     """
 
     product_id: str
@@ -89,7 +94,9 @@ class Product:
 
     @property
     def look(self) -> tuple[str, ...]:
-        """The visible attributes in which two products must differ (``fit`` alone does not tell them apart)."""
+        """The visible attributes in which two products must differ (``fit`` alone does not tell
+        them apart).
+        """
         pair = (self.color, self.second_color)
         first, second = sorted(pair) if self.pattern in _EVEN_PATTERNS else pair
         return (
@@ -118,7 +125,9 @@ def _second_color(rng: np.random.Generator, first: str) -> str:
 
 
 def sample_garment(rng: np.random.Generator, category: str, product_id: str = "") -> Product:
-    """A garment of a class with attributes that go together (no turtleneck with buttons, no zip on pants)."""
+    """A garment of a class with attributes that go together (no turtleneck with buttons, no zip on
+    pants).
+    """
     color = pick(rng, tuple(COLORS), _COLOR_WEIGHTS)
     pattern = pick(rng, PATTERNS, _PATTERN_WEIGHTS)
     second = _second_color(rng, color) if pattern != "plain" else "none"
@@ -156,7 +165,9 @@ def sample_garment(rng: np.random.Generator, category: str, product_id: str = ""
 
 
 def _sibling(rng: np.random.Generator, product: Product) -> Product:
-    """The same garment in another cut or cloth, in the same colours: what a colour histogram cannot tell apart."""
+    """The same garment in another cut or cloth, in the same colours: what a colour histogram cannot
+    tell apart.
+    """
     fresh = sample_garment(rng, product.category)
     if rng.random() < 0.5 or product.graphic not in ("", "none"):
         cut = replace(product, length=fresh.length, phase=fresh.phase, fit=fresh.fit)
@@ -184,7 +195,8 @@ def _sibling(rng: np.random.Generator, product: Product) -> Product:
 
 
 def sample_products(rng: np.random.Generator, count: int, weights: tuple[float, ...]) -> list[Product]:
-    """``count`` products ``p00000``.. with distinct looks, about half of them siblings of an earlier one.
+    """``count`` products ``p00000``.. with distinct looks, about half of them siblings of an
+    earlier one.
 
     Only when hundreds of draws in a row find nothing new may a look repeat.
     """
@@ -227,7 +239,9 @@ _NEUTRAL = frozenset({"black", "white", "gray", "navy", "beige"})
 
 
 def compatibility(first: Product, second: Product) -> float:
-    """How well two garments go together, 0..1: same style, a neutral or shared colour, at most one loud pattern."""
+    """How well two garments go together, 0..1: same style, a neutral or shared colour, at most one
+    loud pattern.
+    """
     score = 0.55 if style_of(first) == style_of(second) else 0.0
     shared = first.color in (second.color, second.second_color) or second.color == first.second_color
     if shared or first.color in _NEUTRAL or second.color in _NEUTRAL:

@@ -1,4 +1,6 @@
-"""What is behind the clothes: studio paper, walls, floors, rooms and streets, drawn at the photo's own size."""
+"""What is behind the clothes: studio paper, walls, floors, rooms and streets, drawn at the photo's
+own size.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The sheet that things are painted on at twice the photo's size: colours, what is covered, and whose pixel it is."""
+"""The sheet that things are painted on at twice the photo's size: colours, what is covered, and
+whose pixel it is.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ class Placement:
 
     @classmethod
     def of(cls, scale: float, degrees: float, center: Points, at: Points, stretch: float = 1.0) -> Placement:
-        """Puts the centimetre point ``center`` at the pixel ``at``, turned and scaled (pixels per centimetre)."""
+        """Puts the centimetre point ``center`` at the pixel ``at``, turned and scaled (pixels per
+        centimetre).
+        """
         a = np.radians(degrees)
         turn = np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])
         matrix = turn @ np.diag([scale * stretch, scale])
@@ -46,8 +50,8 @@ class Placement:
 class Canvas:
     """Paint of ``width`` x ``height`` photo pixels, held at twice that size.
 
-    ``colors`` is RGB on black, ``cover`` is 255 where anything is painted, and ``owner`` holds the number (1..255) of
-    the garment that is seen at each pixel, 0 where it is anything else.
+    ``colors`` is RGB on black, ``cover`` is 255 where anything is painted, and ``owner`` holds the
+    number (1..255) of the garment that is seen at each pixel, 0 where it is anything else.
     """
 
     def __init__(self, width: int, height: int) -> None:
@@ -80,7 +84,10 @@ class Canvas:
     def garment(
         self, number: int, product: Product, parts: list[Part], at: Placement, light: float, fold: float
     ) -> None:
-        """Paints parts of garment ``number`` (1..255). ``light`` -1..1 is the side it comes from, ``fold`` a phase."""
+        """Paints parts of garment ``number`` (1..255).
+
+        ``light`` -1..1 is the side it comes from, ``fold`` a phase.
+        """
         colors = palette(product)
         for part in parts:
             self._part(number, product, part, at, colors, light, fold)
@@ -121,8 +128,10 @@ class Canvas:
         self._cloth[number].paste(255, (x0, y0), mask)
 
     def boxes(self) -> dict[int, tuple[Box, float]]:
-        """For each garment that is seen: the box of its visible pixels in photo pixels, and the share (0..1) of its
-        cloth that is visible, counting both what is covered and what lies outside the picture."""
+        """For each garment that is seen: the box of its visible pixels in photo pixels, and the
+        share (0..1) of its cloth that is visible, counting both what is covered and what lies
+        outside the picture.
+        """
         owner = np.asarray(self.owner)
         found: dict[int, tuple[Box, float]] = {}
         for number in self._painted:
@@ -147,7 +156,9 @@ def _weave(
     light: float,
     fold: float,
 ) -> Image.Image:
-    """The cloth of a part with its folds and shade, RGB of the mask's size whose corner lies at ``corner``."""
+    """The cloth of a part with its folds and shade, RGB of the mask's size whose corner lies at
+    ``corner``.
+    """
     width, height = mask.size
     inverse = np.linalg.inv(at.matrix)
     turn = np.array([[np.cos(part.angle), np.sin(part.angle)], [-np.sin(part.angle), np.cos(part.angle)]])
@@ -173,7 +184,9 @@ def _weave(
 
 
 def _shade(mask: Image.Image, x: np.ndarray, y: np.ndarray, light: float, fold: float, depth: float) -> np.ndarray:
-    """Brightness of cloth, about 0.6..1.1 float32 [h, w]: rounded towards the edges, lit from a side, in soft folds."""
+    """Brightness of cloth, about 0.6..1.1 float32 [h, w]: rounded towards the edges, lit from a
+    side, in soft folds.
+    """
     width, height = mask.size
     small = mask.resize((max(2, width // 4), max(2, height // 4)), Image.Resampling.BOX)
     reach = max(1.0, min(small.size) / 9)

@@ -85,7 +85,9 @@ def noun_ko(product: Product) -> str:
 
 
 def _adjectives(product: Product, language: int) -> list[str]:
-    """The words between colour and noun, in the order in which a shop says them; language 0 English, 1 Korean."""
+    """The words between colour and noun, in the order in which a shop says them; language 0
+    English, 1 Korean.
+    """
     words = []
     if product.pattern_scale == "bold":
         words.append(("bold", "굵은")[language])

@@ -1,6 +1,8 @@
-"""The body that clothes hang on: joints in centimetres, x to the right of the middle, y down from the shoulders.
+"""The body that clothes hang on: joints in centimetres, x to the right of the middle, y down from
+the shoulders.
 
-A grown figure runs from y=-31 (top of the head) over 40 (waist), 62 (hip) and 104 (knee) to 150 (sole).
+A grown figure runs from y=-31 (top of the head) over 40 (waist), 62 (hip) and 104 (knee) to 150
+(sole).
 """
 
 from __future__ import annotations
@@ -15,7 +17,10 @@ WAIST, HIP, CROTCH, KNEE, ANKLE, SOLE = 40.0, 62.0, 71.0, 104.0, 142.0, 150.0
 
 @dataclass(frozen=True)
 class Limb:
-    """Three joints, float64 [2] each; ``front`` where its lower half crosses in front of the body."""
+    """Three joints, float64 [2] each;
+
+    ``front`` where its lower half crosses in front of the body.
+    """
 
     root: np.ndarray
     middle: np.ndarray
@@ -25,7 +30,8 @@ class Limb:
 
 @dataclass(frozen=True)
 class Figure:
-    """A pose: two arms, two legs (left of the picture first) and how far the hip sways, in centimetres.
+    """A pose: two arms, two legs (left of the picture first) and how far the hip sways, in
+    centimetres.
 
     ``kind`` is "person", "mannequin", "hanger" or "flat".
     """

@@ -1,4 +1,6 @@
-"""The cut of each garment on a figure: parts of cloth with outlines, hems, collars and buttons, in centimetres."""
+"""The cut of each garment on a figure: parts of cloth with outlines, hems, collars and buttons, in
+centimetres.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,10 @@ _EASE = {"slim": 0.6, "fitted": 0.6, "regular": 2.6, "a-line": 1.6, "oversized":
 
 @dataclass(frozen=True)
 class Mark:
-    """Something drawn on a part: ``kind`` line, polygon or dot; ``ink`` seam, light, second, metal or plain."""
+    """Something drawn on a part:
+
+    ``kind`` line, polygon or dot; ``ink`` seam, light, second, metal or plain.
+    """
 
     kind: str
     points: Points
@@ -29,11 +34,13 @@ class Mark:
 
 @dataclass(frozen=True)
 class Part:
-    """One piece of cloth: the union of ``polygons``, its place in the stack, and how the cloth's grain lies.
+    """One piece of cloth: the union of ``polygons``, its place in the stack, and how the cloth's
+    grain lies.
 
-    ``layer`` is back (behind the body), arm, body or front; the grain's y axis points along ``angle`` (radians from
-    straight down, positive to the left of the picture) from ``origin``. ``fill`` is cloth, plain, second or inside.
-    ``span`` is the (top, hem) in centimetres between which ``depth`` runs 0..1 for a colour block.
+    ``layer`` is back (behind the body), arm, body or front; the grain's y axis points along
+    ``angle`` (radians from straight down, positive to the left of the picture) from ``origin``.
+    ``fill`` is cloth, plain, second or inside. ``span`` is the (top, hem) in centimetres between
+    which ``depth`` runs 0..1 for a colour block.
     """
 
     polygons: list[Points]
@@ -47,7 +54,9 @@ class Part:
 
 
 def cut(product: Product, figure: Figure, open_front: bool = False) -> list[Part]:
-    """The parts of a product on a figure, in the order in which they are painted within each layer."""
+    """The parts of a product on a figure, in the order in which they are painted within
+    each layer.
+    """
     return _CUTS[product.category](product, figure, open_front)
 
 
@@ -226,7 +235,9 @@ def _dress(product: Product, figure: Figure, open_front: bool) -> list[Part]:
 
 
 def _wavy_hem(wide: float, hem: float, waves: int) -> Points:
-    """The right half of a hem from the side to the middle, sagging a little, with waves where it falls in folds."""
+    """The right half of a hem from the side to the middle, sagging a little, with waves where it
+    falls in folds.
+    """
     x = np.linspace(wide, 0, 9 if waves else 4)[1:]
     y = hem + 1.8 * (1 - (x / wide) ** 2) + (1.0 * np.cos(x / wide * np.pi * waves) if waves else 0.0)
     return np.stack([x, y], axis=1)
@@ -327,7 +338,9 @@ def _pants(product: Product, figure: Figure, open_front: bool) -> list[Part]:
 def _trouser_leg(
     limb: Limb, side: int, hem: float, widths: tuple[float, float, float]
 ) -> tuple[list[Points], Points, Points, float]:
-    """The polygons of one leg, the ends of its lowest piece, and half its width at the hem; widths are half widths."""
+    """The polygons of one leg, the ends of its lowest piece, and half its width at the hem; widths
+    are half widths.
+    """
     thigh, knee, ankle = widths
 
     def apart(point: Points, half: float, gap: float) -> Points:

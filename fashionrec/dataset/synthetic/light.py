@@ -41,7 +41,9 @@ def jpeg(image: Image.Image, rng: np.random.Generator) -> bytes:
 
 
 def _shadow(cover: Image.Image, rng: np.random.Generator) -> np.ndarray:
-    """How much light reaches the background, float32 [h, w]: a soft shadow beside whatever is in front."""
+    """How much light reaches the background, float32 [h, w]: a soft shadow beside whatever is in
+    front.
+    """
     width, height = cover.size
     tiny = cover.reduce(4).filter(ImageFilter.GaussianBlur(float(rng.uniform(0.9, 3.0))))
     dx, dy = rng.uniform(-9, 9), rng.uniform(0, 9)
@@ -51,7 +53,9 @@ def _shadow(cover: Image.Image, rng: np.random.Generator) -> np.ndarray:
 
 
 def _light_field(size: tuple[int, int], rng: np.random.Generator, harsh: float) -> np.ndarray:
-    """Brightness over the picture, float32 [h, w]: a slope from the light's side, and darker corners."""
+    """Brightness over the picture, float32 [h, w]: a slope from the light's side, and darker
+    corners.
+    """
     width, height = size
     x = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
@@ -70,7 +74,9 @@ _TILE = 128
 
 
 def _grain(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Film grain of unit deviation, float32 [h, w, 1]; one small tile repeats, which nobody sees."""
+    """Film grain of unit deviation, float32 [h, w, 1]; one small tile repeats, which
+    nobody sees.
+    """
     tile = rng.standard_normal((_TILE, _TILE), dtype=np.float32)
     rows, columns = -(-size[1] // _TILE), -(-size[0] // _TILE)
     return np.tile(tile, (rows, columns))[: size[1], : size[0], None]

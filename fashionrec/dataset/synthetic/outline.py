@@ -1,4 +1,6 @@
-"""Drawing curves with few numbers: outlines as points and quadratic Bézier arcs, mirrored bodies, limbs, small signs."""
+"""Drawing curves with few numbers: outlines as points and quadratic Bézier arcs, mirrored bodies,
+limbs, small signs.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,10 @@ Points = np.ndarray
 
 
 def outline(*steps: tuple[float, ...], arc: int = 7) -> Points:
-    """Points float64 [n, 2] of a path: ``(x, y)`` is a corner, ``(cx, cy, x, y)`` an arc by way of a control point."""
+    """Points float64 [n, 2] of a path:
+
+    ``(x, y)`` is a corner, ``(cx, cy, x, y)`` an arc by way of a control point.
+    """
     out: list[np.ndarray] = []
     for step in steps:
         if len(step) == 2:
@@ -26,7 +31,9 @@ def mirrored(right: Points) -> Points:
 
 
 def tube(start: Points, end: Points, wide: float, narrow: float) -> Points:
-    """A limb between two joints, half as wide as ``wide`` at the start and ``narrow`` at the end."""
+    """A limb between two joints, half as wide as ``wide`` at the start and ``narrow``
+    at the end.
+    """
     along = np.asarray(end) - np.asarray(start)
     across = np.array([-along[1], along[0]]) / max(float(np.hypot(*along)), 1e-6)
     return np.array([start + across * wide, end + across * narrow, end - across * narrow, start - across * wide])

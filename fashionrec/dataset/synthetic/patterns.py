@@ -1,4 +1,6 @@
-"""Cloth: for each point of the garment (centimetres) which colour of its small palette lies there."""
+"""Cloth: for each point of the garment (centimetres) which colour of its small palette
+lies there.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ _Cloth = Callable[[Grid, Grid, float, np.ndarray], np.ndarray]
 
 
 def palette(product: Product) -> np.ndarray:
-    """The colours that a pattern index points to, float32 [4, 3] in 0..255: first, second, their mix, an accent."""
+    """The colours that a pattern index points to, float32 [4, 3] in 0..255: first, second, their
+    mix, an accent.
+    """
     first = np.array(COLORS[product.color], dtype=np.float32)
     second = first if product.second_color == "none" else np.array(COLORS[product.second_color], dtype=np.float32)
     accent = np.array((250, 214, 90), dtype=np.float32)
@@ -25,8 +29,9 @@ def palette(product: Product) -> np.ndarray:
 def cloth(product: Product, x: Grid, y: Grid, depth: Grid | float) -> np.ndarray:
     """The palette index of each point, uint8 [h, w].
 
-    ``x`` float32 [1 or h, w] and ``y`` float32 [h, 1 or w] are centimetres in the garment's frame (they broadcast),
-    ``depth`` runs 0..1 from the garment's top to its hem (only a colour block asks for it).
+    ``x`` float32 [1 or h, w] and ``y`` float32 [h, 1 or w] are centimetres in the garment's frame
+    (they broadcast), ``depth`` runs 0..1 from the garment's top to its hem (only a colour block
+    asks for it).
     """
     if product.pattern == "plain":
         return np.zeros(np.broadcast_shapes(np.shape(x), np.shape(y)), dtype=np.uint8)
@@ -58,7 +63,9 @@ def _check(x: Grid, y: Grid, period: float, phases: np.ndarray) -> np.ndarray:
 
 
 def _cells(x: Grid, y: Grid, period: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Brick-staggered cells: where in its cell each point lies (-.5 .. .5) and the cell's whole numbers."""
+    """Brick-staggered cells: where in its cell each point lies (-.5 .. .5) and the cell's whole
+    numbers.
+    """
     v = y / period + 0 * x
     row = np.floor(v)
     u = x / period + 0.5 * (row % 2)

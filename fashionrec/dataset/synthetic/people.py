@@ -1,4 +1,6 @@
-"""Whoever or whatever wears the clothes: people, mannequins, hangers; and the things they carry in front of them."""
+"""Whoever or whatever wears the clothes: people, mannequins, hangers; and the things they carry in
+front of them.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,8 @@ def paint_figure(
 ) -> None:
     """Paints a figure in its clothes, ``worn`` from the innermost to the outermost garment.
 
-    ``carry`` 0..1 is the chance of a bag or the like that hides a part of them. ``light`` as in ``Canvas.garment``.
+    ``carry`` 0..1 is the chance of a bag or the like that hides a part of them. ``light`` as in
+    ``Canvas.garment``.
     """
     fold = float(rng.uniform(0, 6.28))
     cuts = [(item, cut(item.product, figure, item.open_front)) for item in worn]
@@ -174,7 +177,9 @@ class _Body:
         self._fill(self._headed(outline((-4.5, -9), (4.5, -9), (0, 0, -4.5, -6))), shade)
 
     def arms(self, front: bool) -> None:
-        """The upper arms and, where they do not cross the body, the forearms; or (``front``) those that do."""
+        """The upper arms and, where they do not cross the body, the forearms; or (``front``) those
+        that do.
+        """
         if not self.alive:
             return
         for limb in self.figure.arms:

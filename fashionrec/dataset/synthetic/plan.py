@@ -10,9 +10,11 @@ from fashionrec.dataset.synthetic.attributes import Product, compatibility, pick
 from fashionrec.dataset.synthetic.scene import Stand
 from fashionrec.types import CLASS_NAMES
 
-#: Photos of different kinds draw from different random streams, so that more of one kind leaves the others alone.
+#: Photos of different kinds draw from different random streams, so that more of one kind leaves the
+#: others alone.
 KINDS: tuple[str, ...] = ("products", "detection", "catalogue", "query", "outfit", "shop")
-#: Share of the labelled photos with two people or stands in them, where it is not a fifth: a studio takes them one by one.
+#: Share of the labelled photos with two people or stands in them, where it is not a fifth: a studio
+#: takes them one by one.
 CROWD = {"studio": 0.05}
 _BOTTOMS = ("pants", "skirt", "skirt&pants")
 
@@ -21,8 +23,9 @@ _BOTTOMS = ("pants", "skirt", "skirt&pants")
 class Order:
     """One photo to take: its file below ``out`` and what must be in it.
 
-    ``kind`` and ``index`` name its random stream. ``how`` is "alone" or "worn" where ``products`` has to appear;
-    an empty ``products`` asks for any labelled photo, and ``how`` "empty" for one without clothes.
+    ``kind`` and ``index`` name its random stream. ``how`` is "alone" or "worn" where ``products``
+    has to appear; an empty ``products`` asks for any labelled photo, and ``how`` "empty" for one
+    without clothes.
     """
 
     kind: str
@@ -54,7 +57,10 @@ def moods(style: str, kind: str) -> tuple[str, ...]:
 def stands_for(
     order: Order, weights: tuple[float, ...], style: str, rng: np.random.Generator, plainly: bool = False
 ) -> tuple[Stand, ...]:
-    """Who and what stands in the photo; ``plainly`` lays products flat, after they stayed hidden in earlier photos."""
+    """Who and what stands in the photo;
+
+    ``plainly`` lays products flat, after they stayed hidden in earlier photos.
+    """
     if order.how == "empty":
         return ()
     if not order.products:
@@ -84,7 +90,9 @@ def _fillers(product: Product, rng: np.random.Generator) -> list[Product]:
 
 
 def _jacket(rng: np.random.Generator) -> Product:
-    """A top that can hang open: one that closes with buttons or a zip, with sleeves and no print."""
+    """A top that can hang open: one that closes with buttons or a zip, with sleeves and
+    no print.
+    """
     while True:
         top = sample_garment(rng, "top")
         if top.closure != "none" and top.sleeve == "long" and top.length != "long":
@@ -92,7 +100,9 @@ def _jacket(rng: np.random.Generator) -> Product:
 
 
 def _layers(clothes: list[Product], rng: np.random.Generator) -> tuple[Product, ...]:
-    """Clothes from the innermost to the outermost: a top tucked into its bottom or hanging over it."""
+    """Clothes from the innermost to the outermost: a top tucked into its bottom or
+    hanging over it.
+    """
     tops = [g for g in clothes if g.category == "top"]
     rest = [g for g in clothes if g.category != "top"]
     tucked = tops and rest and rest[0].category != "dress" and tops[0].length != "long" and rng.random() < 0.42
@@ -100,7 +110,9 @@ def _layers(clothes: list[Product], rng: np.random.Generator) -> tuple[Product, 
 
 
 def _any_stands(weights: np.ndarray, crowd: float, rng: np.random.Generator) -> tuple[Stand, ...]:
-    """One to three garments of classes drawn by weight; in a share ``crowd`` of the photos on two people or stands."""
+    """One to three garments of classes drawn by weight; in a share ``crowd`` of the photos on two
+    people or stands.
+    """
     roll = rng.random()
     if roll < 0.36:
         product = sample_garment(rng, pick(rng, CLASS_NAMES, weights))
@@ -154,9 +166,10 @@ def _outfit_stands(products: tuple[Product, ...], rng: np.random.Generator) -> t
 def plan_outfits(products: list[Product], count: int, rng: np.random.Generator) -> list[tuple[Product, ...]]:
     """``count`` pairs of products of different classes that go together.
 
-    Some products are worn far more often than others (a power law within each class); of several candidates the one
-    that goes best with the first is worn, except in one outfit of eight, which is put together by chance. There are
-    none where no two of the products' classes are worn together.
+    Some products are worn far more often than others (a power law within each class); of several
+    candidates the one that goes best with the first is worn, except in one outfit of eight, which
+    is put together by chance. There are none where no two of the products' classes are worn
+    together.
     """
     by_class = {name: [p for p in products if p.category == name] for name in CLASS_NAMES}
     partners = {"top": _BOTTOMS, "dress": ("top",)}

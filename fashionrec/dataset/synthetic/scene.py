@@ -1,4 +1,6 @@
-"""One photo: who stands where in what clothes, before which background, in what light; and the true boxes."""
+"""One photo: who stands where in what clothes, before which background, in what light; and the true
+boxes.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ LEAST_VISIBLE = 0.3
 
 @dataclass(frozen=True)
 class Stand:
-    """A person, a mannequin, a hanger or a garment laid flat, with its clothes from the innermost to the outermost."""
+    """A person, a mannequin, a hanger or a garment laid flat, with its clothes from the innermost
+    to the outermost.
+    """
 
     kind: str
     clothes: tuple[Product, ...]
@@ -31,7 +35,9 @@ class Stand:
 
 @dataclass(frozen=True)
 class Seen:
-    """A garment that can be seen in a photo: its box in photo pixels and the share of it that is visible, 0..1."""
+    """A garment that can be seen in a photo: its box in photo pixels and the share of it that is
+    visible, 0..1.
+    """
 
     product: Product
     box: Box
@@ -51,7 +57,8 @@ HARSH = {"studio": 0.35, "indoor": 0.7, "street": 1.0}
 
 
 def take_photo(stands: tuple[Stand, ...], mood: str, size: int, rng: np.random.Generator) -> Scene:
-    """Takes a photo of the stands, side by side. ``mood`` is "studio", "indoor" or "street"; ``size`` the long side.
+    """Takes a photo of the stands, side by side. ``mood`` is "studio", "indoor" or "street";
+    ``size`` the long side.
 
     Garments of which less than ``LEAST_VISIBLE`` can be seen are left out of ``seen``.
     """
@@ -81,7 +88,9 @@ def take_photo(stands: tuple[Stand, ...], mood: str, size: int, rng: np.random.G
 
 
 def _format(stands: int, size: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Width and height: portrait 3:4 mostly, landscape or square more often where several stand beside each other."""
+    """Width and height: portrait 3:4 mostly, landscape or square more often where several stand
+    beside each other.
+    """
     wide = rng.random() < (0.1 if stands <= 1 else 0.6)
     if wide:
         return size, size * 3 // 4
@@ -105,7 +114,9 @@ def _paint_stand(
     light: float,
     mood: str,
 ) -> None:
-    """Poses and places one stand in its share of the picture, column ``place[0]`` of ``place[1]``."""
+    """Poses and places one stand in its share of the picture, column ``place[0]`` of
+    ``place[1]``.
+    """
     harsh = HARSH[mood]
     width, height = canvas.width * SUPERSAMPLE, canvas.height * SUPERSAMPLE
     share = width / place[1]
@@ -136,7 +147,8 @@ def _paint_stand(
 
 
 def _framing(stand: Stand, stands: int, mood: str, rng: np.random.Generator) -> tuple[float, float]:
-    """What of a person the photo shows, in centimetres of height: all, from the neck down, the upper or lower half.
+    """What of a person the photo shows, in centimetres of height: all, from the neck down, the
+    upper or lower half.
 
     A studio shows the clothes, and the whole person seldom.
     """
@@ -155,7 +167,9 @@ def _framing(stand: Stand, stands: int, mood: str, rng: np.random.Generator) -> 
 
 
 def _cross(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Something between the camera and the clothes: a lamp post, a leaf, a rail, somebody's shoulder at the edge."""
+    """Something between the camera and the clothes: a lamp post, a leaf, a rail, somebody's
+    shoulder at the edge.
+    """
     w, h = canvas.width * SUPERSAMPLE, canvas.height * SUPERSAMPLE
     tone = int(rng.integers(40, 200))
     color = (tone, int(tone * rng.uniform(0.85, 1.05)), int(tone * rng.uniform(0.8, 1.1)))

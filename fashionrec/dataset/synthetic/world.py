@@ -1,4 +1,6 @@
-"""Draws the whole synthetic world: plans every photo, takes them in parallel, writes labels and tables."""
+"""Draws the whole synthetic world: plans every photo, takes them in parallel, writes labels and
+tables.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ class WorldSettings:
 
 @dataclass(frozen=True)
 class _Taken:
-    """A photo on disk: its size in pixels, and the product and box of each garment that is seen in it."""
+    """A photo on disk: its size in pixels, and the product and box of each garment that is seen in
+    it.
+    """
 
     order: Order
     size: tuple[int, int]
@@ -66,10 +70,11 @@ class _Taken:
 def draw_world(
     out: Path, settings: WorldSettings, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, Any]:
-    """Draws everything under ``out`` and returns counts; ``progress(done, total)`` is told after every photo.
+    """Draws everything under ``out`` and returns counts; ``progress(done, total)`` is told after
+    every photo.
 
-    The same settings give the same bytes, whatever ``workers`` is. Raises DataError where ``out`` exists and is not
-    empty, or a setting is out of range.
+    The same settings give the same bytes, whatever ``workers`` is. Raises DataError where ``out``
+    exists and is not empty, or a setting is out of range.
     """
     out = Path(out)
     _check(out, settings)
@@ -92,7 +97,9 @@ def draw_world(
 
 
 def split_counts(images: int) -> dict[str, int]:
-    """Photos per split, .70/.15/.15, at least one each from three photos on; they add up to ``images``."""
+    """Photos per split, .70/.15/.15, at least one each from three photos on; they add up to
+    ``images``.
+    """
     held = max(1, round(images * 0.15)) if images >= 3 else 0
     return {"train": images - 2 * held, "valid": held, "test": held}
 
@@ -265,7 +272,9 @@ def _write_tables(out: Path, settings: WorldSettings, products: list[Product], t
 
 
 def _shop_cells(product: Product, rng: np.random.Generator) -> dict[str, object]:
-    """What the shop knows about a product: the columns of products.csv but ``image`` and ``view``."""
+    """What the shop knows about a product: the columns of products.csv but ``image``
+    and ``view``.
+    """
     brand = BRANDS[int(rng.integers(len(BRANDS)))]
     price = round(_PRICES[product.category] * float(np.exp(rng.normal(0, 0.35))) / 1000) * 1000
     attributes = ("color", "second_color", "pattern", "length", "sleeve", "neckline", "closure", "fit", "graphic")
