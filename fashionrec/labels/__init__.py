@@ -1,1 +1,1 @@
-"""YOLO labels on disk: one resolver of `data.yaml`, one parser of label lines."""
+"""YOLO labels: the only reader of `data.yaml`, and the only parser of label lines."""

@@ -1,4 +1,4 @@
-"""The ``data.yaml`` of a YOLO dataset: class names, and what its splits name.
+"""The ``data.yaml`` of a YOLO dataset: class names and splits.
 
 A split is a folder of images, or a ``.txt`` file that lists them.
 https://docs.ultralytics.com/datasets/detect
@@ -18,21 +18,22 @@ import yaml
 from fashionrec.common.documents import DocumentError, read_json, read_yaml
 from fashionrec.common.files import write_atomic
 from fashionrec.common.reach import Reach, Refusal, refusals_error
+from fashionrec.common.text import plural
 from fashionrec.errors import DataError
 from fashionrec.labels.label_lines import NAME_FILES, label_path
 from fashionrec.photos.images import SUFFIXES
 
 DATA_YAML = "data.yaml"
-#: Keys of data.yaml for each split; ultralytics says val, Roboflow and we say valid for the folder.
+#: Keys of each split in data.yaml; ultralytics says val, Roboflow and our folders say valid.
 SPLIT_KEYS = {"train": ("train",), "valid": ("val", "valid"), "test": ("test",)}
 
 
 class Listed(NamedTuple):
-    """What a split names: a ``photo`` that may be read, or what is ``refused``; neither where it is
+    """An entry of a split: a ``photo`` that may be read, or what is ``refused``; neither if it is
     missing.
 
-    ``path`` is where it was looked for; ``line`` (from 1) and ``text`` are the line of the list
-    ``source`` that names it. A missing ``source`` has no line.
+    ``path`` is where it was looked for; ``line`` (from 1) and ``text`` are its line in the list
+    ``source``. A missing ``source`` has no line.
     """
 
     path: Path
@@ -45,12 +46,10 @@ class Listed(NamedTuple):
 
 @dataclass(frozen=True)
 class YoloData:
-    """A dataset: class names by id, and for each split that it has, the folders or lists its images
-    come from.
+    """A dataset: class names by id, and the folders or lists of each split.
 
-    ``refused`` are the folders and lists of a split that may not be read: links, and names that
-    lead out of the folder of the ``data.yaml``. ``reach`` says what may. ``document`` is the file
-    as YAML reads it.
+    ``refused`` are folders and lists that may not be read: links, and names that lead out of the
+    folder of the ``data.yaml``. ``reach`` decides that. ``document`` is the parsed YAML.
     """
 
     path: Path
@@ -61,10 +60,11 @@ class YoloData:
     document: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def listed(self, split: str, *, any_list: bool = False, moved: bool = False) -> Iterator[Listed]:
-        """All that a split names, in order. Lists end in ``.txt``, or are any file (``any_list``).
+        """Yield all entries of a split, in order. Lists end in ``.txt``, or are any file
+        (``any_list``).
 
-        ``moved`` also looks for a listed photo below the data set's folder, by the longest tail of
-        its name that is there: a list that was made elsewhere names folders of that machine.
+        ``moved`` also looks for a listed photo below the dataset's folder, by the longest existing
+        tail of its path: lists made elsewhere name folders of that machine.
         """
         yield from (Listed(Path(refusal.name), refused=refusal) for refusal in self.refused.get(split, ()))
         for source in self.splits[split]:
@@ -92,9 +92,11 @@ class YoloData:
         return Listed(path, place, None, source, number, line)
 
     def images(self, split: str) -> list[Path]:
-        """The images of a split, sorted. Raises :class:`DataError` if it has no such split, the
-        split is empty, or one of its images or label files is a link, a special file, or outside
-        the data set's folder. A listed image may be missing.
+        """Return the images of a split, sorted.
+
+        Raises :class:`DataError` if the split is missing or empty, or one of its images or label
+        files is a link, a special file, or outside the dataset's folder. A listed image may be
+        missing.
         """
         if split not in self.splits:
             raise DataError(
@@ -117,7 +119,7 @@ class YoloData:
         return sorted(images)
 
     def refused_labels(self, images: Iterable[Path]) -> list[Refusal]:
-        """The label files of images that may not be read."""
+        """Yield the label files of images that may not be read."""
         found: list[Refusal] = []
         folders: dict[str, tuple[Path, Refusal | None, dict[str, Refusal]]] = {}
         for image in images:
@@ -139,10 +141,10 @@ class YoloData:
 
 
 def find_data_yaml(where: Path, follow_links: bool | None = None) -> Path | None:
-    """The file that describes the data set in a folder: ``data.yaml``, or what others call it, or
-    the only YAML with splits.
+    """Return the file that describes the dataset in a folder: ``data.yaml``, another common name,
+    or the only YAML with splits.
 
-    None where there is none, or several. A path of a YAML file is itself.
+    None if there is none, or several. The path of a YAML file is returned unchanged.
     """
     if where.suffix.lower() in (".yaml", ".yml"):
         return where
@@ -163,16 +165,16 @@ def _has_splits(path: Path, follow_links: bool | None) -> bool:
 
 
 def data_yaml_of(path: Path) -> Path:
-    """The ``data.yaml`` of a data set that is named by its folder, or by that file.
+    """Return the ``data.yaml`` of a dataset given by its folder or that file.
 
-    One that links to a folder is not taken for a folder: it is refused as a link where it is read.
+    A link to a folder is not treated as a folder: it is refused as a link when it is read.
     """
     return path / DATA_YAML if path.is_dir() and path.suffix.lower() not in (".yaml", ".yml") else path
 
 
 def read_names(reach: Reach) -> dict[int, str]:
-    """Class names by id from a ``classes.txt`` or its like, where there is no data.yaml; empty
-    where there is none.
+    """Return class names by id from a ``classes.txt`` or similar, for datasets without data.yaml;
+    empty if there is none.
     """
     for name in NAME_FILES:
         path = reach.described(reach.root / name)
@@ -183,13 +185,13 @@ def read_names(reach: Reach) -> dict[int, str]:
 
 
 def read_data_yaml(path: Path, follow_links: bool | None = None) -> YoloData:
-    """Read a dataset's ``data.yaml``. Raises :class:`DataError` where it is missing, is none, or is
-    a link that is not followed.
+    """Read a dataset's ``data.yaml``. Raises :class:`DataError` if it is missing, invalid, or a
+    link that is not followed.
 
-    What it names must lie in its own folder, or in a folder of images and labels beside that, which
-    its ``path`` names (``../garments``), unless links are followed
-    (:class:`~fashionrec.common.reach.Reach`). ``follow_links=False`` is for what was unpacked:
-    nothing but its own folder.
+    Everything it names must lie in its own folder, or in a sibling folder of images and labels
+    named by its ``path`` (``../garments``), unless links are followed
+    (:class:`~fashionrec.common.reach.Reach`). ``follow_links=False`` is for unpacked archives: only
+    their own folder.
     """
     path = data_yaml_of(path)
     reach = Reach(path.parent, follow_links)
@@ -197,12 +199,12 @@ def read_data_yaml(path: Path, follow_links: bool | None = None) -> YoloData:
         document = read_yaml(reach.described(path))
     except FileNotFoundError:
         raise DataError(
-            f"no dataset at {path}", hint="data=DIR/data.yaml; make one with `fashionrec fetch-dataset`"
+            f"no such dataset: {path}", hint="give data=DIR/data.yaml; create one with `fashionrec fetch-dataset`"
         ) from None
     except (OSError, DocumentError) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
     if not isinstance(document, dict) or "names" not in document:
-        raise DataError(f"{path} is not a YOLO dataset: it has no names")
+        raise DataError(f"{path} is not a YOLO dataset: names is missing")
     root = path.parent / str(document.get("path") or "")
     named = {
         split: [str(part) for part in (value if isinstance(value, list) else [value])]
@@ -213,7 +215,7 @@ def read_data_yaml(path: Path, follow_links: bool | None = None) -> YoloData:
         reach, root = Reach(beside, False), beside
     splits: dict[str, tuple[Path, ...]] = {}
     refused: dict[str, tuple[Refusal, ...]] = {}
-    elsewhere = "path" in document and reach.is_outside(root)  # that is what it means, and not what lies here
+    elsewhere = "path" in document and reach.is_outside(root)  # that is meant, not a folder of the same name here
     for split, parts in named.items():
         places = [
             Refusal(str(root / part), "outside") if elsewhere else _locate(reach, root, path.parent, part)
@@ -225,7 +227,7 @@ def read_data_yaml(path: Path, follow_links: bool | None = None) -> YoloData:
 
 
 def _lines(source: Path) -> Iterator[tuple[int, str]]:
-    """Number and text of each line of a list of images that is not blank."""
+    """Yield number and text of each line in a list of images that is not blank."""
     text = source.read_text(encoding="utf-8-sig", errors="replace")
     for number, line in enumerate(text.splitlines(), start=1):
         if line.strip():
@@ -237,16 +239,16 @@ def _names(names: Any, path: Path) -> dict[int, str]:
         pairs = names.items() if isinstance(names, dict) else enumerate(names)
         return {int(number): str(name) for number, name in pairs}
     except (TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"{path} is not a YOLO dataset: its names make no sense ({error})") from None
+        raise DataError(f"{path} is not a YOLO dataset: invalid names ({error})") from None
 
 
 def write_own_yaml(data: YoloData, folder: Path, extra: Mapping[str, Sequence[Path]] | None = None) -> Path:
-    """Write what ultralytics may read of a dataset into ``folder``: lists of its photos and a
-    ``data.yaml`` of three keys.
+    """Write the data that ultralytics may read into ``folder``: lists of photos and a ``data.yaml``
+    with three keys.
 
-    A data.yaml as it came is never handed on: ultralytics executes ``download:`` of one whose
-    photos are missing. ``extra`` are photos of other datasets, by split. Raises :class:`DataError`
-    for a photo that is missing, or that a list cannot name.
+    The original data.yaml is never passed on: ultralytics executes ``download:`` if photos are
+    missing. ``extra`` are photos of other datasets, by split. Raises :class:`DataError` for a photo
+    that is missing, or that a list cannot name.
     """
     folder.mkdir(parents=True, exist_ok=True)
     document: dict[str, Any] = {"path": str(folder.absolute())}
@@ -257,9 +259,11 @@ def write_own_yaml(data: YoloData, folder: Path, extra: Mapping[str, Sequence[Pa
         paths = [str(photo.absolute()) for photo in photos]
         for path in paths:
             if path.splitlines() != [path] or path != path.strip():
-                raise DataError(f"a photo of {data.path} cannot be trained on for its name: {path!r}", hint="rename it")
+                raise DataError(f"{data.path} has a photo whose name a list cannot contain: {path!r}", hint="rename it")
         if missing := [path for path in paths if not os.path.isfile(path)]:  # noqa: PTH113 - a million of them
-            raise DataError(f"{len(missing)} of {len(paths)} photos of {data.path} are missing: {missing[0]}")
+            raise DataError(
+                f"{len(missing)} of {plural(len(paths), 'photo')} of {data.path} missing, first: {missing[0]}"
+            )
         listing = folder.absolute() / f"{split}.txt"
         write_atomic(listing, "".join(f"{path}\n" for path in paths))
         document[key] = str(listing)
@@ -272,10 +276,10 @@ def write_own_yaml(data: YoloData, folder: Path, extra: Mapping[str, Sequence[Pa
 
 
 def declared(path: Path) -> dict[str, Any]:
-    """What a dataset of ours says of itself in the ``dataset.json`` beside its data.yaml; nothing
-    where it has none.
+    """Return what a dataset of fashionrec states in the ``dataset.json`` next to its data.yaml;
+    empty without one.
 
-    Raises :class:`DataError` where that file is damaged, or a link that is not followed.
+    Raises :class:`DataError` if that file is damaged, or a link that is not followed.
     """
     file = data_yaml_of(path).parent / "dataset.json"
     try:
@@ -285,16 +289,16 @@ def declared(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DataError(f"{file} cannot be read: {error}") from None
     if not isinstance(document, dict):
-        raise DataError(f"{file} is not a dataset's description")
+        raise DataError(f"{file} is not a dataset description")
     return document
 
 
 def dataset_fingerprint(path: Path, splits: Sequence[str] | None = None) -> str:
-    """sha256 over class names and, for each image in order, its name, size in bytes and labels; of
-    ``splits``, or of all.
+    """Return the sha256 over class names and, for each image in order, its name, size in bytes and
+    labels; of ``splits``, or of all.
 
-    Pixels are not hashed: a large dataset would take minutes. An image replaced by another of the
-    same size is not seen.
+    Pixels are not hashed, which would take minutes: an image replaced by another of the same size
+    is not noticed.
     """
     data = read_data_yaml(path)
     digest = hashlib.sha256(repr(sorted(data.names.items())).encode())
@@ -311,8 +315,8 @@ def dataset_fingerprint(path: Path, splits: Sequence[str] | None = None) -> str:
 
 
 def _beside(folder: Path, root: Path, named: Iterable[Sequence[str]]) -> Path | None:
-    """The folder that a yaml's ``path`` names beside its own, if it is a dataset: it has images
-    with a folder of labels.
+    """Return the sibling folder that a yaml's ``path`` names, if it is a dataset: images with a
+    folder of labels.
     """
     above = Reach(folder.absolute().parent, False)
     place = above.inside(root)
@@ -328,8 +332,8 @@ def _beside(folder: Path, root: Path, named: Iterable[Sequence[str]]) -> Path | 
 
 
 def _locate(reach: Reach, root: Path, beside: Path, part: str) -> Path | Refusal:
-    """Roboflow writes ``../train/images`` for what lies beside the yaml: both readings are tried,
-    the first that exists.
+    """Resolve a part of a split. Roboflow writes ``../train/images`` for folders next to the yaml:
+    both readings are tried.
     """
     candidates = [root / part, beside / part, beside / part.removeprefix("../")]
     found = reach.find(*candidates)

@@ -1,5 +1,5 @@
-"""Label files of YOLO datasets: a line per box, ``class x_center y_center width height``, all
-relative to the picture.
+"""Label files of YOLO datasets: one line per box, ``class x_center y_center width height``,
+relative to the image.
 
 The label file of ``.../images/x.jpg`` is ``.../labels/x.txt``.
 https://docs.ultralytics.com/datasets/detect
@@ -18,24 +18,26 @@ from fashionrec.common.documents import DocumentError, read_bytes
 from fashionrec.common.reach import Reach, Refusal
 from fashionrec.errors import DataError
 
-#: Where tools write class names when there is no data.yaml, one a line.
+#: Files in which tools write class names, one per line, without a data.yaml.
 NAME_FILES = ("classes.txt", "obj.names", "names.txt", "labels/classes.txt", "data/obj.names")
-#: Texts that lie among label files and are none.
+#: Text files among label files that are not label files.
 OTHER_TEXTS = frozenset(
     {*(Path(name).name for name in NAME_FILES), *(f"{s}.txt" for s in ("train", "val", "valid", "test"))}
 )
 
-#: A label file's bytes, its lines, and the characters of one: ten times what crowds, and outlines
-#: of many points, need.
+#: Limits of a label file: bytes, lines, and characters per line: ten times what crowds and detailed
+#: outlines need.
 MAX_LABEL_BYTES, MAX_BOXES, _MAX_LINE = 16 << 20, 10_000, 1 << 20
 _MAX_CLASS = 1_000_000
-_TOO_MANY = "a label file holds the boxes of one photo, a line for each: is it another file?"
+_TOO_MANY = "a label file has one line per box of one photo: is this another kind of file?"
 
-_SHOWN = 60  # characters of a line that a message repeats
+_SHOWN = 60  # characters of a line shown in a message
 
 
 def label_path(image: Path) -> Path:
-    """Where the labels of an image are: the last folder named images on its way becomes labels."""
+    """Return the path of an image's labels: the last folder named images in its path becomes
+    labels.
+    """
     parts = list(image.parts)
     for n in range(len(parts) - 2, -1, -1):
         if parts[n] == "images":
@@ -45,11 +47,11 @@ def label_path(image: Path) -> Path:
 
 
 def read_labels(image: Path) -> np.ndarray:
-    """float64 [n, 5] of class id and relative ``x_center, y_center, width, height``; none where
-    there is no label file.
+    """Read labels: float64 [n, 5] of class id and relative ``x_center, y_center, width, height``;
+    empty without a label file.
 
-    A polygon (class and three or more points) becomes the box around it. Raises :class:`DataError`
-    for a broken line.
+    A polygon (class and three or more points) becomes its bounding box. Raises :class:`DataError`
+    for an invalid line.
     """
     path = label_path(image)
     if not path.is_file():
@@ -57,19 +59,19 @@ def read_labels(image: Path) -> np.ndarray:
     rows = []
     for number, found in parse_labels(path, read_label_text(path)):
         if isinstance(found, LabelFault):
-            raise DataError(f"{path}, line {number} is not a box: {found}")
+            raise DataError(f"{path}, line {number} is not a valid box: {found}")
         rows.append(found[:5])
     return np.array(rows).reshape(-1, 5)
 
 
 class TooManyBoxes(DataError):
-    """A label file that is far larger than one photo's boxes are."""
+    """A label file far larger than the boxes of one photo."""
 
 
 def read_label_text(path: Path, encoding: str = "utf-8", errors: str = "strict") -> str:
-    """The text of a label file.
+    """Return the text of a label file.
 
-    Raises :class:`TooManyBoxes`, or :class:`DataError` where it is no regular file.
+    Raises :class:`TooManyBoxes`, or :class:`DataError` if it is not a regular file.
     """
     try:
         return read_bytes(path, MAX_LABEL_BYTES).decode(encoding, errors)
@@ -78,9 +80,9 @@ def read_label_text(path: Path, encoding: str = "utf-8", errors: str = "strict")
 
 
 class LabelFault(ValueError):
-    """A line of a label file that is no box:
+    """An invalid line of a label file.
 
-    ``kind`` is a stable word, ``numbers`` what can be counted of it.
+    ``kind`` is a stable word, ``numbers`` are its parsed values.
     """
 
     def __init__(self, kind: str, text: str, **numbers: float) -> None:
@@ -89,9 +91,9 @@ class LabelFault(ValueError):
 
 
 class LabelLine(NamedTuple):
-    """A line of a label file: a class id, and a box in shares of the picture.
+    """A line of a label file: a class id, and a box relative to the image.
 
-    A polygon of ``points`` is the box around it.
+    A polygon of ``points`` is represented by its bounding box.
     """
 
     class_id: int
@@ -103,7 +105,7 @@ class LabelLine(NamedTuple):
 
     @property
     def corners(self) -> tuple[float, float, float, float]:
-        """``x1, y1, x2, y2`` in shares of the picture, as they are written: not clipped to it."""
+        """``x1, y1, x2, y2`` relative to the image, as written: not clipped."""
         half_width, half_height = self.width / 2, self.height / 2
         return (
             self.x_center - half_width,
@@ -114,7 +116,7 @@ class LabelLine(NamedTuple):
 
 
 def parse_labels(path: Path | str, text: str) -> Iterator[tuple[int, LabelLine | LabelFault]]:
-    """Number of each line that is not blank, and its box, or what is wrong with it.
+    """Yield the number of each line that is not blank, and its box or fault.
 
     Raises :class:`TooManyBoxes`.
     """
@@ -133,7 +135,7 @@ def parse_labels(path: Path | str, text: str) -> Iterator[tuple[int, LabelLine |
 
 
 def parse_label_line(line: str) -> LabelLine:
-    """``class x_center y_center width height``, or a class and three or more points.
+    """Parse ``class x_center y_center width height``, or a class and three or more points.
 
     Raises :class:`LabelFault`.
     """
@@ -147,7 +149,7 @@ def parse_label_line(line: str) -> LabelLine:
     if not all(map(math.isfinite, known)):
         raise LabelFault("not-finite", line.strip()[:_SHOWN])
     if len(known) != 5 and (len(known) < 7 or len(known) % 2 == 0):
-        why = ", as predictions have with their confidence" if len(known) == 6 else ""
+        why = ", as in predictions with confidence" if len(known) == 6 else ""
         raise LabelFault("wrong-field-count", f"{len(known)} fields{why}", fields=len(known))
     number, *rest = known
     if not number.is_integer():
@@ -165,8 +167,8 @@ def parse_label_line(line: str) -> LabelLine:
 
 
 def begins_with_a_box(path: Path) -> bool:
-    """Whether a text is a label file, by its first line: beside photos lie lists, licences and
-    READMEs too.
+    """Return whether a text file is a label file, by its first line: lists, licences and READMEs
+    lie next to photos too.
     """
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
@@ -177,8 +179,8 @@ def begins_with_a_box(path: Path) -> bool:
 
 
 def orphan_labels(folder: Path, photos: Iterable[Path], reach: Reach) -> Iterator[Path | Refusal]:
-    """Label files in ``folder`` without a photo of their name in any of the folders ``photos``,
-    sorted; and what of such a name is not read.
+    """Return label files in ``folder`` without a photo of that name in any of the folders
+    ``photos``, sorted; and refused names.
     """
     places = list(photos)
     stems = {path.stem for place in places for path in place.iterdir() if path.suffix.lower() != ".txt"}

@@ -1,1 +1,1 @@
-"""Photos: the only opener of image files, decoding in processes, and what is done to pixels."""
+"""Photos: the only code that opens image files, decoding in processes, and pixel operations."""

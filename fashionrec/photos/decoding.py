@@ -1,8 +1,8 @@
-"""Work on photos in other processes: all cores work, and a file that crashes or stalls a decoder
+"""Process photos in other processes: all cores are used, and a file that crashes or hangs a decoder
 costs one row.
 
-A worker that dies or does not answer in time is replaced; the photos it held are tried once more,
-each alone, and the one that does it again is reported as :class:`Lost`.
+A worker that dies or times out is replaced; its photos are retried once, each alone, and the one
+that fails again is reported as :class:`Lost`.
 """
 
 from __future__ import annotations
@@ -31,20 +31,18 @@ Key = TypeVar("Key")
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-#: Seconds that new worker processes may take to come up; it does not count as a photo's time.
+#: Seconds that new worker processes may take to start, not counted as a photo's time.
 _START = 120.0
-#: Blocks of 16 MB that a worker's Pillow keeps for the next picture: asking for them anew is a
+#: Blocks of 16 MB that a worker's Pillow keeps for the next image: allocating them again takes a
 #: fifth of the time.
 _BLOCKS = 8
-#: Seconds after which one that waits for a worker looks whether it is still wanted.
+#: Seconds between checks of a waiting caller for cancellation.
 _LOOK = 0.1
 
 
 @dataclass(frozen=True)
 class Lost:
-    """What became of a job that never answered: its worker ``crashed``, or it took longer than the
-    ``timeout``.
-    """
+    """A job without a result: its worker ``crashed``, or it exceeded the ``timeout``."""
 
     reason: str
 
@@ -64,7 +62,7 @@ class _Raw:
 
 
 def spread(paths: Sequence[Path], count: int) -> list[Path]:
-    """At most ``count`` of the paths, evenly over all, in order."""
+    """Return at most ``count`` of the paths, evenly spread, in order."""
     wanted = min(len(paths), count)
     return [paths[n * len(paths) // wanted] for n in range(wanted)]
 
@@ -79,11 +77,11 @@ def decode_all(
     stop: threading.Event | None = None,
     seconds: Callable[[float], None] | None = None,
 ) -> Generator[tuple[Key, Photo | ImageError], None, None]:
-    """Decode photos, in order, at most a few ahead of the caller. An error is a value here, never
+    """Decode photos in order, a few ahead of the caller. Errors are returned as values, never
     raised.
 
     ``least`` is that of :func:`images.read_photo`; ``stop`` that of :func:`in_processes`;
-    ``seconds`` is told how long the decoding of each photo took.
+    ``seconds`` is called with the decoding time of each photo.
     """
     jobs = (((key, path), (path, limits, least)) for key, path in photos)
     for (key, path), raw in in_processes(_decode, jobs, timeout=timeout, workers=workers, stop=stop):
@@ -105,13 +103,12 @@ def in_processes(
     workers: int = 0,
     stop: threading.Event | None = None,
 ) -> Iterator[tuple[Key, Result | Lost]]:
-    """``function`` of each job, in order, in ``workers`` processes (0 = as many as cores), at most
-    a few jobs ahead.
+    """Yield ``function`` of each job, in order, from ``workers`` processes (0 = one per core), at
+    most a few jobs ahead.
 
-    ``function`` is importable by name; ``timeout`` is in seconds for one job. What it raises is
-    raised here. One worker is this process itself, where nothing is lost, and a decoder that
-    crashes or stalls takes all with it. Once ``stop`` is set, by another thread, it ends within a
-    moment, whatever its workers are at.
+    ``function`` must be importable by name; ``timeout`` is in seconds per job. Its exceptions are
+    raised here. One worker means this process, without protection against decoders that crash or
+    hang. Once ``stop`` is set by another thread, it ends within a moment, whatever its workers do.
     """
     stop = stop or threading.Event()
     if workers == 1:
@@ -145,7 +142,7 @@ def in_processes(
 
 
 class _Pool(Generic[Job, Result]):
-    """A process pool that can be killed, and starts again when something is submitted."""
+    """A process pool that can be killed, and restarts when something is submitted."""
 
     def __init__(self, function: Callable[[Job], Result], workers: int) -> None:
         self.workers = workers
@@ -178,11 +175,9 @@ class _Pool(Generic[Job, Result]):
         if self._executor is None:
             return
         for process in list((getattr(self._executor, "_processes", None) or {}).values()):
-            process.kill()  # a stalled decoder does not hear a polite request
+            process.kill()  # a hanging decoder ignores a polite request
         writer = getattr(getattr(self._executor, "_result_queue", None), "_writer", None)
-        if (
-            writer is not None
-        ):  # of a result that was killed half-way the rest would be waited for, while anybody could write it
+        if writer is not None:  # the rest of a result cut by a kill would be waited for, and anybody could write it
             writer.close()
         self._executor.shutdown(wait=True, cancel_futures=True)
         self._executor = None
@@ -201,7 +196,9 @@ def _outcome(future: Future[Result], timeout: float, stop: threading.Event) -> R
 
 
 def _quiet() -> None:
-    """Decoders written in C speak on standard error; the report says what is wrong instead."""
+    """Silence decoders written in C, which print on standard error; the report says what is wrong
+    instead.
+    """
     silence(2)
     Image.core.set_blocks_max(_BLOCKS)  # type: ignore[attr-defined]
 

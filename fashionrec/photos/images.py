@@ -1,7 +1,7 @@
-"""The only place that opens image files: upright by EXIF, any mode to RGB, limits before decoding,
+"""The only code that opens image files: upright by EXIF, any mode to RGB, limits before decoding,
 crops, thumbnails.
 
-What comes out is always a Pillow image in mode RGB whose metadata (EXIF, GPS, comments) is gone.
+The result is always a Pillow image in mode RGB without metadata (EXIF, GPS, comments).
 """
 
 from __future__ import annotations
@@ -29,16 +29,14 @@ if TYPE_CHECKING:
 
     from fashionrec.config import CropConfig, ImagesConfig
 
-#: A photo as a caller has it: a path, an image file's bytes, or its pixels (an array is uint8
-#: [height, width, 3], RGB).
+#: A photo: a path, an image file's bytes, or pixels (an array is uint8 [height, width, 3], RGB).
 PhotoSource: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | np.ndarray"
 
-#: Decoders that may run: what photos come in. Vector and script formats (EPS, WMF, PDF) are never
-#: handed to a decoder.
-COMMON_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM")  # Pillow loads these first; the others cost an import of all
+#: Allowed decoders. Vector and script formats (EPS, WMF, PDF) are never decoded.
+COMMON_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM")  # Pillow loads these first; the others import everything
 FORMATS = (*COMMON_FORMATS, "MPO", "WEBP", "AVIF", "DIB", "TIFF", "JPEG2000", "ICO", "PSD", "TGA")
 
-#: What a folder of photos is searched for. A file given by name is opened whatever it is called.
+#: Suffixes searched in a folder of photos. A file given by name is opened whatever its suffix.
 SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .avif .gif .bmp .dib .tif .tiff .jp2 .j2k .jpx .ppm .pgm .pbm .pnm"
     " .ico .psd .tga".split()
@@ -52,9 +50,7 @@ _ORIENTATION = 0x0112  # EXIF
 
 
 class Stored(NamedTuple):
-    """What the file of a photo holds: its format, its mode, its size before it is turned, and its
-    EXIF orientation.
-    """
+    """Properties of a photo's file: format, mode, size before rotation, and EXIF orientation."""
 
     format: str
     mode: str
@@ -64,22 +60,22 @@ class Stored(NamedTuple):
 
     @property
     def plain(self) -> bool:
-        """Whether every reader shows the file as we do:
+        """True if every reader shows the file as we do.
 
-        RGB, not turned, of a format that all read.
+        RGB, not rotated, in a common format.
         """
         return self.format in ("JPEG", "PNG") and self.mode == "RGB" and self.orientation == 1
 
 
 @dataclass(frozen=True)
 class Photo:
-    """One decoded photo. ``pixels`` is RGB and upright; ``sha256`` is of the file's bytes (empty
-    for pixels).
+    """A decoded photo. ``pixels`` is RGB and upright; ``sha256`` is of the file's bytes (empty for
+    pixels).
 
-    ``stored`` is what the file itself holds: its format, mode, size in pixels before it was turned,
-    and EXIF orientation (1-8); None where it was decoded in another process. ``full`` is the
-    upright size of the whole photo where ``pixels`` were decoded at a part of it; ``width``,
-    ``height`` and boxes are always those of the whole photo.
+    ``stored`` describes the file: format, mode, size in pixels before rotation, and EXIF
+    orientation (1-8); None if it was decoded in another process. ``full`` is the upright size of
+    the full photo if ``pixels`` were decoded at reduced size; ``width``, ``height`` and boxes are
+    always those of the full photo.
     """
 
     pixels: Image.Image
@@ -97,26 +93,27 @@ class Photo:
 
     @property
     def reduced(self) -> bool:
-        """Whether ``pixels`` are fewer than those of the photo."""
+        """True if ``pixels`` has fewer pixels than the photo."""
         return self.pixels.size != (self.width, self.height)
 
     def in_full(self, box: Box) -> Box:
-        """A box of ``pixels`` in pixels of the whole photo."""
+        """Convert a box of ``pixels`` to pixels of the full photo."""
         if not self.reduced:
             return box
         return Box(*(length * self._part for length in box)).clip(self.width, self.height)
 
     def crop(self, box: Box, settings: CropConfig) -> Image.Image:
-        """Cut one garment out: the box with a margin, padded to a square where the settings say so.
+        """Crop one garment: the box with a margin, padded to a square if the settings say so.
 
-        ``box`` is in pixels of the whole photo; parts outside it are clipped. The result is at
-        least 1 x 1.
+        ``box`` is in pixels of the full photo; parts outside are clipped. The result is at least 1
+        x 1.
         """
         return _squared(self.pixels.crop(self._cut(box, settings)), settings)
 
     def shows(self, box: Box, settings: CropConfig, side: int) -> bool:
-        """Whether the crop of ``box`` has ``side`` pixels, or as many as the whole photo has of it.
-        It is the crop's longer side that counts where it is padded to a square, else the shorter.
+        """Return whether the crop of ``box`` has ``side`` pixels, or as many as the full photo has.
+
+        The crop's longer side counts if it is padded to a square, otherwise the shorter.
         """
         if not self.reduced:
             return True
@@ -134,17 +131,17 @@ class Photo:
 
     @property
     def _part(self) -> int:
-        """How many pixels of the photo, each way, are one of ``pixels``: a last row or column may
-        stand for fewer.
+        """Pixels of the photo per pixel of ``pixels``, in each direction; the last row or column
+        may stand for fewer.
         """
         return round(max(self.width, self.height) / max(self.pixels.size))
 
 
 def read_photo(source: PhotoSource, limits: ImagesConfig, least: int | None = None) -> Photo:
-    """Read and decode one photo from a path or from its bytes, or take its pixels.
+    """Read and decode a photo from a path or bytes, or take its pixels.
 
-    With ``least`` a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, its long side ``least``
-    pixels at least, unless ``limits`` (``images.scaled_decoding``) forbid it: see
+    With ``least`` a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size, with a long side of at
+    least ``least`` pixels, unless ``limits`` (``images.scaled_decoding``) forbid it: see
     ``Photo.reduced``.
 
     Raises :class:`ImageError` with a reason: ``missing``, ``not-a-file``, ``empty``, ``too-large``,
@@ -154,15 +151,13 @@ def read_photo(source: PhotoSource, limits: ImagesConfig, least: int | None = No
         return _photo_of(source, limits)
     name = "the photo" if isinstance(source, bytes) else str(source)
     data = source if isinstance(source, bytes) else _read_bytes(Path(source), limits.max_bytes)
-    _check_size(name, len(data), limits.max_bytes)  # a file may have grown
+    _check_size(name, len(data), limits.max_bytes)  # the file may have grown
     pixels, stored, full = _decode(data, name, limits, least if limits.scaled_decoding == "auto" else None)
     return Photo(pixels, hashlib.sha256(data).hexdigest(), stored, full)
 
 
 def _photo_of(source: Image.Image | np.ndarray, limits: ImagesConfig) -> Photo:
-    """A photo of pixels that somebody else has read, upright and RGB as those that are
-    read here.
-    """
+    """Return a photo from pixels read elsewhere, upright and RGB like those read here."""
     try:
         image = source if isinstance(source, Image.Image) else _image_of(source)
         if not image.width or not image.height:
@@ -175,7 +170,7 @@ def _photo_of(source: Image.Image | np.ndarray, limits: ImagesConfig) -> Photo:
         pixels = _to_rgb(_upright(image))
     except ImageError:
         raise
-    except Exception as error:  # a lazily opened file's own, of any type
+    except Exception as error:  # errors of lazily opened files, of any type
         raise ImageError(f"the photo is damaged: {error or type(error).__name__}", reason="damaged") from None
     return Photo(pixels, "")
 
@@ -187,23 +182,25 @@ def _image_of(pixels: np.ndarray) -> Image.Image:
     channels = array.shape[2] if array.ndim == 3 else 1
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or channels not in (1, 3, 4) or not array.size:
         found = f"{array.dtype} {list(array.shape)}"
-        raise ImageError(f"a photo as an array is uint8 [height, width, 3] (RGB), not {found}", reason="not-an-image")
+        raise ImageError(
+            f"a photo as an array must be uint8 [height, width, 3] (RGB), not {found}", reason="not-an-image"
+        )
     return Image.fromarray(np.ascontiguousarray(array.squeeze(2) if array.ndim == 3 and channels == 1 else array))
 
 
 def least_side(*sides: int) -> int:
-    """The long side that a photo decoded at a part of its size must have, by the sides of what is
-    made of it.
+    """Return the minimum long side of a photo decoded at reduced size, from the sides of what is
+    made from it.
 
-    Twice as much: with half as much again boxes overlap by .95 and not by .99 (12 megapixels),
-    since a detector is trained on photos that were not smoothed before.
+    Twice as much: with one and a half times, boxes have an IoU of .95 instead of .99 (12
+    megapixels), since detectors are trained on photos that were not smoothed before.
     """
     return max(sides) * 2
 
 
 def find_photos(folder: Path) -> Iterator[Path]:
-    """Image files below a folder by suffix, sorted, hidden files and folders left out, links to
-    folders not followed.
+    """Return image files below a folder by suffix, sorted, without hidden files and folders, not
+    following links to folders.
     """
     for root, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -213,8 +210,8 @@ def find_photos(folder: Path) -> Iterator[Path]:
 
 
 def crop_rectangle(width: int, height: int, box: Box, settings: CropConfig) -> tuple[int, int, int, int]:
-    """The whole pixels (left, top, right, bottom) of a ``width`` x ``height`` photo that
-    :meth:`Photo.crop` cuts out.
+    """Return the integer pixels (left, top, right, bottom) that :meth:`Photo.crop` cuts from a
+    ``width`` x ``height`` photo.
     """
     margin = settings.margin * max(box.width, box.height)
     wide = Box(box.x1 - margin, box.y1 - margin, box.x2 + margin, box.y2 + margin).clip(width, height)
@@ -232,10 +229,9 @@ def _squared(cut: Image.Image, settings: CropConfig) -> Image.Image:
 
 
 def encode_jpeg(pixels: Image.Image, side: int, quality: int = 85, *, quick: bool = False) -> bytes:
-    """A JPEG of the picture, no side longer than ``side`` pixels, without any metadata.
+    """Encode a JPEG with sides of at most ``side`` pixels, without metadata.
 
-    ``quick`` takes half the time: a filter of fewer pixels, and a file that is a few per cent
-    larger.
+    ``quick`` takes half the time: a smaller filter, and a file that is a few per cent larger.
     """
     small = pixels.copy()
     small.thumbnail((side, side), Image.Resampling.HAMMING if quick else Image.Resampling.LANCZOS, reducing_gap=2.0)
@@ -245,7 +241,7 @@ def encode_jpeg(pixels: Image.Image, side: int, quality: int = 85, *, quick: boo
 
 
 def encode_photo(pixels: Image.Image, quality: int) -> bytes:
-    """A JPEG of the whole picture without any metadata; the same bytes for the same pixels."""
+    """Encode the full image as a JPEG without metadata; the same pixels give the same bytes."""
     out = io.BytesIO()
     pixels.save(out, "JPEG", quality=quality)
     return out.getvalue()
@@ -259,7 +255,7 @@ def _read_bytes(path: Path, limit: int) -> bytes:
         _check_size(str(path), status.st_size, limit)
         data = path.read_bytes()
     except FileNotFoundError:
-        raise ImageError(f"no photo at {path}", reason="missing", hint="check the path") from None
+        raise ImageError(f"no such photo: {path}", reason="missing", hint="check the path") from None
     except (OSError, ValueError) as error:
         raise ImageError(f"cannot read {path}: {error}", reason="unreadable") from None
     if not data:
@@ -275,11 +271,11 @@ def _check_size(name: str, size: int, limit: int) -> None:
 def _decode(
     data: bytes, name: str, limits: ImagesConfig, least: int | None
 ) -> tuple[Image.Image, Stored, tuple[int, int] | None]:
-    """Upright pixels, what the file holds, and the upright size of the whole where the pixels are a
-    part of it.
+    """Return upright pixels, properties of the file, and the upright full size if the pixels are
+    reduced.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of odd metadata; what matters here is whether pixels come out
+        warnings.simplefilter("ignore")  # Pillow warns about odd metadata; only the pixels matter here
         try:
             with _open(io.BytesIO(data)) as opened:
                 if opened.width * opened.height > limits.max_pixels:
@@ -288,7 +284,7 @@ def _decode(
                         reason="too-many-pixels",
                     )
                 whole = _scale(opened, least) if least else None
-                # libtiff tells standard error hundreds of lines; what is wrong is in the exception
+                # libtiff prints hundreds of lines to standard error; the exception has the reason
                 with silenced(2) if opened.format == "TIFF" else nullcontext():
                     opened.load()
                 width, height = whole or opened.size
@@ -300,22 +296,22 @@ def _decode(
         except ImageError:
             raise
         except UnidentifiedImageError:
-            raise ImageError(f"{name} is not an image that can be read", reason="not-an-image") from None
+            raise ImageError(f"{name} is not a readable image", reason="not-an-image") from None
         except Image.DecompressionBombError:
             raise ImageError(f"{name} has too many pixels", reason="too-many-pixels") from None
         except MemoryError:
-            raise ImageError(f"{name} needs more memory than there is", reason="too-many-pixels") from None
+            raise ImageError(f"{name} needs more memory than available", reason="too-many-pixels") from None
         except Exception as error:  # a decoder's own, of any type: struct.error, SyntaxError, KeyError, OSError ...
             raise ImageError(f"{name} is damaged: {error or type(error).__name__}", reason="damaged") from None
 
 
 def _scale(opened: Image.Image, least: int) -> tuple[int, int] | None:
-    """Have a JPEG decoded at the smallest of 1/2, 1/4 and 1/8 at which its long side has ``least``
-    pixels; returns its own size where that is done.
+    """Decode a JPEG at the smallest of 1/2, 1/4 and 1/8 at which its long side has ``least``
+    pixels; return its full size if reduced.
 
-    Where the size is no multiple, the last row and column stand for fewer pixels of it: once the
-    photo is turned they may be the first, and all would be moved by a part of a pixel. Then it is
-    left whole.
+    If the size is not a multiple, the last row and column stand for fewer pixels: after rotation
+    they may be the first, and everything would shift by a fraction of a pixel. Then it is decoded
+    at full size.
     """
     size = opened.size
     for part in (8, 4, 2):
@@ -326,7 +322,7 @@ def _scale(opened: Image.Image, least: int) -> tuple[int, int] | None:
 
 
 def read_thumbnail(data: bytes) -> Image.Image:
-    """A catalogue's thumbnail: a JPEG, and nothing else that Pillow reads.
+    """Read a catalogue's thumbnail, which must be a JPEG.
 
     Raises :class:`ImageError`.
     """
@@ -335,13 +331,13 @@ def read_thumbnail(data: bytes) -> Image.Image:
         if max(opened.size) <= MAX_THUMBNAIL:
             return opened.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageError(f"a thumbnail is not a JPEG that can be read: {error}", reason="damaged") from None
+        raise ImageError(f"a thumbnail is not a readable JPEG: {error}", reason="damaged") from None
     raise ImageError(f"a thumbnail has {opened.width} x {opened.height} pixels", reason="too-many-pixels")
 
 
 def _open(file: IO[bytes], formats: tuple[str, ...] = COMMON_FORMATS) -> Image.Image:
-    # ultralytics, where it is loaded, replaces Pillow's open by one that tries to install packages;
-    # take Pillow's own
+    # ultralytics, if imported, replaces Pillow's open by one that tries to install packages; use
+    # Pillow's own
     pillow_open = getattr(sys.modules.get("ultralytics.utils.patches"), "_image_open", Image.open)
     try:
         opened: Image.Image = pillow_open(file, formats=formats)
@@ -367,13 +363,13 @@ def _upright(opened: Image.Image) -> Image.Image:
         return opened
     try:
         return ImageOps.exif_transpose(opened)
-    except Exception:  # broken EXIF says nothing about the pixels, which are there
+    except Exception:  # broken EXIF does not affect the pixels
         return opened
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Mode RGB: transparency onto white, 16-bit and float greys scaled to 8 bits; nothing but
-    pixels kept.
+    """Convert to mode RGB: transparency onto white, 16-bit and float greys scaled to 8 bits; only
+    pixels are kept.
     """
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = _grey_to_8bit(image)
@@ -381,7 +377,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         rgba = image.convert("RGBA")
         image = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         image.alpha_composite(rgba)
-    rgb = image.convert("RGB")  # a plain image of its own, also where it was RGB before
+    rgb = image.convert("RGB")  # a separate image, even if it was RGB before
     rgb.info = {}
     return rgb
 
@@ -399,11 +395,11 @@ def _grey_to_8bit(image: Image.Image) -> Image.Image:
 
 
 def photo_digest(path: Path, limit: int) -> str | ImageError:
-    """sha256 of a photo's bytes, or why it cannot be read. Nothing is decoded."""
+    """Return the sha256 of a photo's bytes, or the error of reading it. Nothing is decoded."""
     try:
         if not path.is_file():
             reason = "not-a-file" if path.exists() else "missing"
-            return ImageError(f"no photo at {path}", reason=reason)
+            return ImageError(f"no such photo: {path}", reason=reason)
         size = path.stat().st_size
         if size == 0:
             return ImageError(f"{path} is empty", reason="empty")

@@ -1,9 +1,8 @@
-"""What may be done to a photo's pixels before a detector sees it: resizing and adaptive
-equalization.
+"""Pixel operations before detection: resizing and adaptive equalization.
 
-A dataset that was prepared so says it (``pixels`` in its dataset.json); its runs and their bundles
-carry it on, and a detector does the same to every photo that it is asked about, by this code. So
-there is no difference between training and serving.
+A dataset prepared this way records it (``pixels`` in its dataset.json); its runs and bundles pass
+it on, and a detector applies the same operations to every photo, with this code. So training and
+serving do not differ.
 """
 
 from __future__ import annotations
@@ -21,9 +20,11 @@ PAD = 114  # grey of ultralytics' letterbox
 
 
 class PixelSpec(NamedTuple):
-    """``resize``: none, fit (long side down to ``imgsz``), letterbox or stretch (a square of
-    ``imgsz`` pixels); ``equalize``: contrast limit of CLAHE, 0 = none, over ``tiles`` x ``tiles``
-    parts of the picture.
+    """Pixel operations.
+
+    ``resize``: none, fit (long side down to ``imgsz``), letterbox or stretch (a square of ``imgsz``
+    pixels); ``equalize``: contrast limit of CLAHE, 0 = none, over ``tiles`` x ``tiles`` parts of
+    the image.
     """
 
     resize: str = "none"
@@ -36,8 +37,8 @@ class PixelSpec(NamedTuple):
         return self.resize == "none" and not self.equalize
 
     def to_dict(self) -> dict[str, Any]:
-        """What a dataset.json, run.json or bundle says: only what matters, so that equal treatments
-        are equal documents.
+        """Return the document for dataset.json, run.json or a bundle: only relevant values, so that
+        equal operations are equal documents.
         """
         document: dict[str, Any] = {}
         if self.resize != "none":
@@ -48,19 +49,21 @@ class PixelSpec(NamedTuple):
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any] | None) -> PixelSpec:
-        """The inverse of ``to_dict``. Raises ValueError for what this version does not know."""
+        """Parse the result of ``to_dict``. Raises ValueError for operations unknown to this
+        version.
+        """
         try:
             spec = cls(**(document or {}))
         except TypeError:
             spec = None
         if spec is None or spec.resize not in RESIZES:
-            raise ValueError(f"pixels {dict(document or {})} are not understood")
+            raise ValueError(f"unknown pixel operations {dict(document or {})}")
         return spec
 
 
 class Placement(NamedTuple):
-    """Where a photo of ``width`` x ``height`` pixels lies in the prepared one: scaled,
-    then moved.
+    """Placement of a photo of ``width`` x ``height`` pixels in the prepared image: scaled, then
+    shifted.
     """
 
     width: int
@@ -71,13 +74,13 @@ class Placement(NamedTuple):
     top: int = 0
 
     def forward(self, boxes: np.ndarray) -> np.ndarray:
-        """Boxes [n, 4] (xyxy) from pixels of the photo to pixels of the prepared one."""
+        """Map boxes [n, 4] (xyxy) from pixels of the photo to pixels of the prepared image."""
         scale = np.array([self.scale_x, self.scale_y] * 2)
         result: np.ndarray = np.asarray(boxes) * scale + np.array([self.left, self.top] * 2)
         return result
 
     def restore(self, boxes: np.ndarray) -> np.ndarray:
-        """The inverse of ``forward``, clipped to the photo; float32."""
+        """Map boxes back, clipped to the photo; float32."""
         scale = np.array([self.scale_x, self.scale_y] * 2, np.float32)
         offset = np.array([self.left, self.top] * 2, np.float32)
         limit = np.array([self.width, self.height] * 2, np.float32)
@@ -86,8 +89,8 @@ class Placement(NamedTuple):
 
 
 def placement(width: int, height: int, spec: PixelSpec) -> tuple[Placement, tuple[int, int], tuple[int, int]]:
-    """Where a photo of that size goes; the size it is resized to, and that of the whole prepared
-    picture.
+    """Return the placement of a photo of that size, the size it is resized to, and that of the
+    prepared image.
     """
     side = spec.imgsz
     if spec.resize == "none" or (spec.resize == "fit" and max(width, height) <= side):
@@ -102,7 +105,7 @@ def placement(width: int, height: int, spec: PixelSpec) -> tuple[Placement, tupl
 
 
 def prepare_pixels(photo: Image.Image, spec: PixelSpec) -> tuple[Image.Image, Placement]:
-    """The prepared picture (RGB) and where the photo lies in it.
+    """Return the prepared image (RGB) and the photo's placement in it.
 
     Resized first, then equalized, then padded.
     """
@@ -118,11 +121,11 @@ def prepare_pixels(photo: Image.Image, spec: PixelSpec) -> tuple[Image.Image, Pl
 
 
 def equalize(photo: Image.Image, limit: float, tiles: int = 8) -> Image.Image:
-    """Contrast-limited adaptive histogram equalization of an RGB photo's lightness (Y of YCbCr);
-    colour is kept.
+    """Apply contrast-limited adaptive histogram equalization to an RGB photo's lightness (Y of
+    YCbCr), keeping colour.
 
-    ``limit`` is how many times the mean a bin of a tile's histogram may hold. Source: K.
-    Zuiderveld, Graphics Gems IV, 1994.
+    ``limit`` is the maximum of a histogram bin as a multiple of the mean. Source: K. Zuiderveld,
+    Graphics Gems IV, 1994.
     """
     luma, blue, red = photo.convert("YCbCr").split()
     flat = Image.fromarray(clahe(np.asarray(luma), limit, tiles))
@@ -130,12 +133,12 @@ def equalize(photo: Image.Image, limit: float, tiles: int = 8) -> Image.Image:
 
 
 def clahe(grey: np.ndarray, limit: float, tiles: int) -> np.ndarray:
-    """uint8 [height, width] to the same; as OpenCV's ``createCLAHE(limit, (tiles, tiles))`` does,
-    without OpenCV.
+    """Equalize uint8 [height, width] like OpenCV's ``createCLAHE(limit, (tiles, tiles))``, without
+    OpenCV.
     """
     height, width = grey.shape
     pad_y = pad_x = 0
-    if height % tiles or width % tiles:  # OpenCV then pads both sides, a side that fits by a whole `tiles`
+    if height % tiles or width % tiles:  # OpenCV then pads both sides, even one that fits, by a whole `tiles`
         pad_y, pad_x = tiles - height % tiles, tiles - width % tiles
     mode = "reflect" if height > pad_y and width > pad_x else "edge"
     padded = np.pad(grey, ((0, pad_y), (0, pad_x)), mode=mode) if pad_x or pad_y else grey  # type: ignore[call-overload]
@@ -150,8 +153,8 @@ def clahe(grey: np.ndarray, limit: float, tiles: int) -> np.ndarray:
 
 
 def _clip_histogram(histogram: np.ndarray, limit: int) -> np.ndarray:
-    """What a bin has above the limit is spread evenly over all; the rest of the division goes to
-    every k-th bin.
+    """Spread the excess of bins above the limit evenly over all; the remainder goes to every k-th
+    bin.
     """
     excess = np.maximum(histogram - limit, 0).sum(axis=1)
     clipped = np.minimum(histogram, limit) + (excess // 256)[:, None]
@@ -163,8 +166,8 @@ def _clip_histogram(histogram: np.ndarray, limit: int) -> np.ndarray:
 
 
 def _between_tiles(grey: np.ndarray, table: np.ndarray, tile_h: int, tile_w: int) -> np.ndarray:
-    """Each pixel by the tables of the four tiles around it, weighted by how near their
-    centres are.
+    """Interpolate each pixel between the tables of the four tiles around it, weighted by the
+    distance of their centres.
     """
     tiles = table.shape[0]
 

@@ -1,1 +1,1 @@
-"""Product tables: rows, columns and prices as shops write them."""
+"""Product tables: rows, columns and prices in the formats of shops."""

@@ -1,8 +1,8 @@
-"""The one vocabulary of product columns: a table's names in ours, and what becomes of their cells.
+"""The vocabulary of product columns: which columns of a table become ours, and how cells are typed.
 
-A typed cell that cannot be read is left out and reported with the reason; it is never passed on as
-text, for a price that is text would be compared as text. Columns that the vocabulary does not name
-are kept as they are, under their own names.
+An invalid typed cell is dropped and reported with the reason; it is never passed on as text,
+because a price as text would be compared as text. Columns outside the vocabulary are kept under
+their own names.
 """
 
 from __future__ import annotations
@@ -33,12 +33,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What the columns of a table are called, and whether their cells are ``typed``.
+    """Names of a table's columns, and whether cells are ``typed``.
 
-    ``names`` has for each of our columns those of the table that may fill it, in order;
-    ``currency`` is that of prices which name none. Where cells are not typed, ``image`` is one
-    photo, ids lose the blanks around them, and all other cells stay as they are, empty lists and
-    texts of JSON included.
+    ``names`` lists for each of our columns the table's columns that may fill it, in order;
+    ``currency`` is that of prices without one. If cells are not typed, ``image`` is one photo, ids
+    are stripped, and other cells stay unchanged, including empty lists and JSON text.
     """
 
     names: Mapping[str, tuple[str, ...]]
@@ -47,33 +46,34 @@ class Vocabulary:
 
     @property
     def text(self) -> frozenset[str]:
-        """Columns of CSV that are not to be taken for numbers before they are read here."""
+        """CSV columns that must not be converted to numbers before they are parsed here."""
         return frozenset(name for names in self.names.values() for name in names) if self.typed else frozenset()
 
 
-#: Of the tables that `build-index`, `catalogue add`, `evaluate` and the training of encoders are
-#: handed.
+#: For tables given to `build-index`, `catalogue add`, `evaluate` and the training of encoders.
 OWN = Vocabulary({"image": ("image",), "product_id": ("product_id",)})
 
 
 def feed_vocabulary(settings: FeedConfig) -> Vocabulary:
-    """The vocabulary of a shop's feed. Raises :class:`ConfigError` for settings that cannot be."""
+    """Return the vocabulary of a shop's feed. Raises :class:`ConfigError` for invalid settings."""
     if settings.currency.upper() not in CURRENCIES:
-        raise ConfigError(f"feed.currency: {settings.currency!r} is no currency of ISO 4217", hint="KRW, USD, EUR, ...")
+        raise ConfigError(
+            f"feed.currency: {settings.currency!r} is not a currency of ISO 4217", hint="KRW, USD, EUR, ..."
+        )
     names: dict[str, tuple[str, ...]] = {}
     for own, theirs in settings.columns.items():
         if theirs:
             names[own] = (theirs,) if isinstance(theirs, str) else tuple(theirs)
     if "image" not in names:
-        raise ConfigError("feed.columns names no column for image", hint="for example image: [image_link]")
+        raise ConfigError("feed.columns has no column for image", hint="for example image: [image_link]")
     return Vocabulary(names, True, settings.currency.upper())
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A cell that was left out.
+    """A dropped cell.
 
-    ``row`` counts products from 1; ``column`` is the table's own name for it.
+    ``row`` counts products from 1; ``column`` is the table's own name.
     """
 
     row: int
@@ -87,8 +87,8 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """One record of a table. ``images`` are addresses or paths as the table has them; ``columns``
-    are the other columns.
+    """A record of a table. ``images`` are URLs or paths as in the table; ``columns`` are the other
+    columns.
 
     ``row`` counts products from 1, ``line`` is that of the file
     (:class:`~fashionrec.products.records.Table`).
@@ -103,10 +103,10 @@ class Product:
 
 
 def map_products(table: Table, vocabulary: Vocabulary = OWN) -> Iterator[Product]:
-    """The records of a table as products. Those that are not typed are taken out of ``table``,
-    which spares a copy.
+    """Convert the records of a table to products. Untyped records are removed from ``table``, which
+    saves a copy.
 
-    Raises :class:`DataError` if no record has a column that images come from.
+    Raises :class:`DataError` if no record has an image column.
     """
     columns, images = table.columns, vocabulary.names["image"]
     if not set(columns) & set(images):
@@ -118,12 +118,12 @@ def map_products(table: Table, vocabulary: Vocabulary = OWN) -> Iterator[Product
 def _no_image(table: Table, columns: list[str], images: tuple[str, ...], feed: bool) -> DataError:
     if feed:
         return DataError(
-            f"the feed has no column for images, only {', '.join(sorted(columns)[:12])}",
+            f"the feed has no image column, only {', '.join(sorted(columns)[:12])}",
             hint=f"name it: --set 'feed.columns.image=COLUMN' (now {', '.join(images)})",
         )
     return DataError(
         f"{table.path} has no column image, only {', '.join(columns[:12])}",
-        hint=nearest("image", columns) or "name the column with the photos' paths image",
+        hint=nearest("image", columns) or "rename the column with the photos' paths to image",
     )
 
 
@@ -134,8 +134,7 @@ _TYPES: dict[str, Callable[[Any], Any]] = {
     "url": parse_url,
     "image": split_images,
 }
-#: Columns that are never there as anything but what they should be: their other names are not kept
-#: beside them either.
+#: Columns that are never kept in untyped form, not even under their original names.
 _TYPED = frozenset({*_TYPES, "price", "sale_price", "currency"})
 
 
@@ -185,11 +184,11 @@ def _money(
     default: str,
     problems: list[Problem],
 ) -> dict[str, Any]:
-    """Prices and the one currency that they share: the column's, else the price's own, else the
-    setting's.
+    """Parse prices and their common currency: the column's, otherwise the price's own, otherwise
+    the setting's.
     """
     stated = cell("currency", parse_currency)
-    unread = stated is None and chosen.get("currency") is not None  # it says something else than the setting
+    unread = stated is None and chosen.get("currency") is not None  # it contradicts the setting
     found: dict[str, Any] = {}
     currency = stated
     for own in ("price", "sale_price"):
@@ -199,9 +198,9 @@ def _money(
             continue
         its = choose_currency(money, expected)
         if its is None:
-            why = "has a currency that is not known"
+            why = "has an unknown currency"
         elif currency is not None and its != currency:
-            why = f"is in {its}, the currency of the row is {currency}"
+            why = f"is in {its}, but the row's currency is {currency}"
         else:
             found[own], currency = money.amount, its
             continue

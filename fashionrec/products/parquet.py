@@ -1,9 +1,7 @@
-"""Parquet tables of others: read a few rows at a time, and only as many values as the file can
-honestly hold.
+"""Read untrusted Parquet tables in small batches, with limits on decoded size.
 
-A column of one long text, or of one number, repeated millions of times takes a few bytes in the
-file and gigabytes when it is read: run lengths and dictionaries multiply what compression alone
-cannot.
+A column with one long text, or one number, repeated millions of times takes a few bytes in the file
+and gigabytes in memory: run lengths and dictionaries multiply beyond compression.
 """
 
 from __future__ import annotations
@@ -20,18 +18,18 @@ from fashionrec.errors import DataError
 if TYPE_CHECKING:
     import pandas
 
-#: What any table may decode to, and how many times its size a larger one may: honest ones stay
-#: below 20 times.
+#: Maximum decoded size of any table, and the factor over its size for larger ones: honest ones stay
+#: below 20.
 _BYTES, _TIMES = 128 << 20, 100
-#: Rows of any table. A larger file may have one for each of its bytes: a product has an id and a
-#: photo of its own.
+#: Maximum rows of any table. Larger files may have one per byte: a product has its own id and
+#: photo.
 _ROWS = 10_000
 _BATCH = 1_000
-_TOO_LARGE = "is it the right file? write it again as CSV or JSONL if it is"
+_TOO_LARGE = "is it the right file? if so, save it as CSV or JSONL"
 
 
 def read_parquet(path: Path) -> pandas.DataFrame:
-    """The table in a Parquet file, as pandas reads it.
+    """Return the table in a Parquet file, as pandas reads it.
 
     Raises :class:`DataError` beyond the limits.
     """
@@ -44,9 +42,10 @@ def read_parquet(path: Path) -> pandas.DataFrame:
 
 
 def stream_parquet(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-    """The rows of a Parquet file one by one, those of a row group in memory at most, with what is
-    missing as None; of ``columns`` those that there are. Raises as :func:`read_parquet`, when it
-    comes to the row.
+    """Yield the rows of a Parquet file with at most one row group in memory, missing values as
+    None, restricted to ``columns``.
+
+    Raises like :func:`read_parquet` when it reaches the row.
     """
     with _errors_as_values(), path.open("rb") as file:
         for batch in _batches(path, file, columns):
@@ -56,8 +55,8 @@ def stream_parquet(path: Path, columns: Sequence[str] | None = None) -> Iterator
 
 @contextmanager
 def _errors_as_values() -> Iterator[None]:
-    """What Arrow finds wrong in a file as ``ValueError``: some are none, and some are an
-    ``OSError`` of no system call.
+    """Raise Arrow's errors about a file as ``ValueError``: some are not, and some are an
+    ``OSError`` without a system call.
     """
     import pyarrow
 
@@ -70,9 +69,9 @@ def _errors_as_values() -> Iterator[None]:
 
 
 def _batches(path: Path, file: BinaryIO, columns: Sequence[str] | None = None) -> Iterator[Any]:
-    """The table in batches, every text once in each.
+    """Yield the table in batches, with every text once per batch.
 
-    Raises :class:`DataError` where they hold more than a file may.
+    Raises :class:`DataError` if they exceed the limits.
     """
     parquet: Any = load("pyarrow.parquet", what="reading a Parquet table", packages=("pandas", "pyarrow"))
     size = os.fstat(file.fileno()).st_size
@@ -82,22 +81,24 @@ def _batches(path: Path, file: BinaryIO, columns: Sequence[str] | None = None) -
     if about.num_rows > max(_ROWS, size):
         raise DataError(f"{path} claims {about.num_rows:,} rows in {size:,} bytes", hint=_TOO_LARGE)
     if claimed > most:
-        raise DataError(f"{path} has {size:,} bytes and unpacks to {claimed >> 20:,} MiB", hint=_TOO_LARGE)
-    # every text once, and counted as often as it is repeated
+        raise DataError(f"{path} has {size:,} bytes and decodes to {claimed >> 20:,} MiB", hint=_TOO_LARGE)
+    # every text once, but counted as often as it is repeated
     known = [about.schema.column(n) for n in range(about.num_columns)]
     texts = [column.path for column in known if column.physical_type == "BYTE_ARRAY"]
     table = parquet.ParquetFile(file, read_dictionary=texts)
     total = 0
-    for group in range(about.num_row_groups):  # all at once, Arrow keeps what it has read of the groups before
+    for group in range(about.num_row_groups):  # otherwise Arrow keeps data of earlier row groups
         for batch in table.iter_batches(_BATCH, row_groups=[group], columns=columns):
             total += sum(map(_size, batch.columns))
             if total > most:
-                raise DataError(f"{path} has {size:,} bytes and holds more than {most >> 20:,} MiB", hint=_TOO_LARGE)
+                raise DataError(
+                    f"{path} has {size:,} bytes and decodes to more than {most >> 20:,} MiB", hint=_TOO_LARGE
+                )
             yield batch
 
 
 def _size(array: Any) -> int:
-    """Bytes of an array's values once every text is written out."""
+    """Return the bytes of an array's values with every text written out."""
     import pyarrow
     import pyarrow.compute as compute
 

@@ -1,9 +1,8 @@
-"""Prices as shops write them: a number and a currency, or a reason why it is none. Nothing is
-guessed.
+"""Parse prices of shops: a number and a currency, or the reason why not. Nothing is guessed.
 
-A text is a price only as a whole: a range, a price "from", or one with a unit beside it is refused,
-for whoever compares or filters by price would take it for something it is not. (price-parser takes
-the first number it finds: 10 for "from $10 to $20", 5 for "-5 EUR", 3 for "3만9천원".)
+Text is a price only as a whole: ranges, prices "from", and prices with a unit are refused, because
+comparing or filtering by them would be wrong. (price-parser takes the first number: 10 for "from
+$10 to $20", 5 for "-5 EUR", 3 for "3만9천원".)
 """
 
 from __future__ import annotations
@@ -25,11 +24,10 @@ CURRENCIES = frozenset(
 )
 _NO_DECIMALS = frozenset("BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX VND VUV XAF XOF XPF".split())
 _THREE_DECIMALS = frozenset("BHD IQD JOD KWD LYD OMR TND".split())
-#: Written with a decimal comma and points between thousands, mostly: "1.299" is 1299 there.
+#: Currencies usually written with a decimal comma and points between thousands: "1.299" is 1299.
 _DECIMAL_COMMA = frozenset("ARS BRL COP CZK DKK EUR HUF IDR NOK PLN RON RSD RUB SEK TRY UAH UYU".split())
 
-#: What a sign can mean; the first is what it means where nothing else is said. None first: it means
-#: nothing alone.
+#: Currencies of a sign; the first is the default. None first: the sign alone is ambiguous.
 _SIGNS: dict[str, tuple[str | None, ...]] = {
     "₩": ("KRW",), "원": ("KRW",), "won": ("KRW",),
     "$": ("USD", "AUD", "CAD", "HKD", "MXN", "NZD", "SGD", "TWD", "ARS", "CLP", "COP"), "us$": ("USD",), "달러": ("USD",),
@@ -53,8 +51,8 @@ _KOREAN = re.compile(
 
 
 class Money(NamedTuple):
-    """An amount, a whole number where it is one, and the currencies its sign can stand for,
-    likeliest first; none if unsaid.
+    """An amount, an integer if possible, and the possible currencies of its sign, likeliest first;
+    empty if unspecified.
     """
 
     amount: int | float
@@ -62,19 +60,19 @@ class Money(NamedTuple):
 
 
 def parse_currency(value: Any) -> str:
-    """A currency cell as ISO 4217. Raises :class:`ValueError` with the reason."""
+    """Parse a currency cell to ISO 4217. Raises :class:`ValueError` with the reason."""
     text = unicodedata.normalize("NFKC", str(value)).strip()
     currencies = _meaning(text)
     if not currencies or currencies[0] is None:
-        raise ValueError("is no currency of ISO 4217")
+        raise ValueError("is not a currency of ISO 4217")
     return currencies[0]
 
 
 def parse_price(value: Any, expected: str | None = None) -> Money:
-    """A price cell. ``expected`` is the currency that holds if the price names none: it decides
-    what "1.299" is.
+    """Parse a price cell. ``expected`` is the currency if the price has none: it decides what
+    "1.299" means.
 
-    Takes a number, a text, or the object that shop programs write (``{"value": "15.00", "currency":
+    Accepts a number, a text, or the object of shop software (``{"value": "15.00", "currency":
     "USD"}``). Raises :class:`ValueError` with the reason.
     """
     if isinstance(value, Mapping):
@@ -87,26 +85,26 @@ def parse_price(value: Any, expected: str | None = None) -> Money:
         return Money(money.amount, (own,)) if own else money
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if not math.isfinite(value) or value < 0:
-            raise ValueError("is no price")
+            raise ValueError("is not a price")
         return Money(_tidy(float(value)) if isinstance(value, float) else value, ())
     if not isinstance(value, str):
-        raise ValueError("is no price")
+        raise ValueError("is not a price")
     if len(value.strip()) > _LONGEST:
-        raise ValueError("is no price: there is more in it than a number and a currency")
+        raise ValueError("is not a valid price: it has more than a number and a currency")
     text = unicodedata.normalize("NFKC", value).strip()
     korean = _KOREAN.fullmatch(text)
     if korean and (korean["man"] or korean["chun"]):
         small = (korean["one"] or "0").replace(",", "")
         if korean["chun"] and len(small) > 3:
-            raise ValueError("is no price")
+            raise ValueError("is not a price")
         return Money(_tidy(float(korean["man"] or 0) * 10_000 + int(korean["chun"] or 0) * 1000 + int(small)), ("KRW",))
     parts = _PARTS.fullmatch(text)
     if parts is None:
-        raise ValueError("is no price")
+        raise ValueError("is not a price")
     signs = [sign for sign in (parts["before"].strip(), parts["after"].strip()) if sign]
     meanings = [_meaning(sign) for sign in signs]
     if any(not meaning for meaning in meanings):
-        raise ValueError("is no price: there is more in it than a number and a currency")
+        raise ValueError("is not a valid price: it has more than a number and a currency")
     currencies = meanings[0] if meanings else ()
     if len(meanings) == 2:
         currencies = tuple(code for code in meanings[0] if code and code in meanings[1])
@@ -116,9 +114,9 @@ def parse_price(value: Any, expected: str | None = None) -> Money:
 
 
 def choose_currency(money: Money, expected: str | None) -> str | None:
-    """The currency of a price where ``expected`` is what the row or the settings say.
+    """Return the currency of a price if ``expected`` is that of the row or the settings.
 
-    None: they contradict each other.
+    None if they contradict each other.
     """
     return _choose(money.currencies, expected) if money.currencies else expected
 

@@ -1,5 +1,5 @@
-"""Rows of photos: what `build-index`, `catalogue add`, `evaluate` and the training of encoders are
-handed.
+"""Rows of photos: the input of `build-index`, `catalogue add`, `evaluate` and the training of
+encoders.
 
 A photo, a folder of photos, or a table. A table has a column ``image`` (relative to the file, or
 absolute), optionally ``product_id``, and further columns, which become metadata.
@@ -18,15 +18,15 @@ from fashionrec.photos.images import SUFFIXES, find_photos
 from fashionrec.products.columns import map_products
 from fashionrec.products.records import is_table, read_table, split_list
 
-#: A path below a folder that ``Path`` leaves as it is.
+#: A relative path that ``Path`` would not change.
 _PLAIN = re.compile(r"[^/.][^/]*(/[^/.][^/]*)*")
 
 
 @dataclass(frozen=True, slots=True)
 class ProductRow:
-    """One photo of one product. ``image`` is as the table has it: below ``folder``, or absolute.
+    """A photo of a product. ``image`` is as in the table: below ``folder``, or absolute.
 
-    A build holds all rows of its table, so a row is small: it has no ``Path`` of its own.
+    A build holds all rows of its table, so a row is small, without a ``Path`` of its own.
     """
 
     image: str
@@ -38,33 +38,33 @@ class ProductRow:
     def location(self) -> str:
         """``path`` as text."""
         if os.sep == "/" and _PLAIN.fullmatch(self.image):
-            folder = str(self.folder)  # joined as text, for every row of a build: a tenth of a ``Path``
+            folder = str(self.folder)  # joined as text for every row of a build: a tenth of the time of ``Path``
             return self.image if folder == "." else os.path.join(folder, self.image)  # noqa: PTH118
         return str(self.path)
 
     @property
     def path(self) -> Path:
-        """Where the file is."""
+        """The path of the photo."""
         return Path(self.folder, self.image)
 
 
 def read_products(source: Path, *, folder: bool = True, photo: bool = False) -> list[ProductRow]:
-    """The rows of a product table; of a ``folder`` of photos (each a product of its own), or a
-    ``photo``, where allowed.
+    """Return the rows of a product table; or of a ``folder`` of photos (one product each), or a
+    ``photo``, if allowed.
 
-    Raises :class:`DataError` if the source is missing, is of no such kind, has no column ``image``,
-    or no rows. A row whose image is missing is kept: that is for the build to report.
+    Raises :class:`DataError` if the source is missing or of another kind, has no column ``image``,
+    or no rows. Rows without an image are kept for the build to report.
     """
     if photo and source.is_file() and source.suffix.lower() in SUFFIXES:
         return [ProductRow(source.name, source.parent, source.name)]
     if not folder and not is_table(source):
         raise DataError(
-            f"{source} is not a table", hint="a CSV, JSONL or Parquet file with the columns image and product_id"
+            f"{source} is not a table", hint="give a CSV, JSONL or Parquet file with the columns image and product_id"
         )
     if source.is_dir():
         names = [path.relative_to(source).as_posix() for path in find_photos(source)]
         if not names:
-            raise DataError(f"no photos in {source}", hint="it should hold .jpg, .png, .webp ... files, at any depth")
+            raise DataError(f"no photos in {source}", hint="expected .jpg, .png, .webp ... files, at any depth")
         return [ProductRow(name, source, name) for name in names]
     return [
         ProductRow(product.images[0], source.parent, product.product_id or product.images[0], product.columns)
@@ -73,7 +73,7 @@ def read_products(source: Path, *, folder: bool = True, photo: bool = False) -> 
 
 
 def read_ids(path: Path) -> list[str]:
-    """Ids of products: the column ``product_id`` of a table, or of any other file one a line.
+    """Return product ids: the column ``product_id`` of a table, or the lines of any other file.
 
     Raises :class:`DataError`.
     """

@@ -1,7 +1,6 @@
-"""Values of products as shops write them: availability, dates, sizes, texts, addresses. (Prices:
-:mod:`.prices`.)
+"""Parse product values of shops: availability, dates, sizes, texts, URLs. (Prices: :mod:`.prices`.)
 
-Each function takes one cell and raises :class:`ValueError` with the reason where it cannot be read.
+Each function takes one cell and raises :class:`ValueError` with the reason if it is invalid.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from urllib.parse import urlsplit
 
 from fashionrec.common.documents import parse_json
 
-#: What `availability` becomes. in_stock and its like can be bought; query leaves out_of_stock out.
+#: Values of `availability`. in_stock and similar can be bought; query hides out_of_stock.
 AVAILABILITIES = ("in_stock", "out_of_stock", "preorder", "backorder")
 
 _AVAILABILITY = {
@@ -37,8 +36,8 @@ _DATE = re.compile(
 
 
 def split_images(value: Any) -> list[str]:
-    """The images of one cell, each once: a list, a JSON list, or texts parted by ``|`` (a comma can
-    be part of an address).
+    """Return the images of one cell, each once: a list, a JSON list, or text separated by ``|``
+    (URLs may contain commas).
     """
     if isinstance(value, str) and value.lstrip().startswith("["):
         with contextlib.suppress(ValueError):
@@ -46,13 +45,13 @@ def split_images(value: Any) -> list[str]:
     if isinstance(value, str):
         value = value.split("|")
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise ValueError("is no image")
+        raise ValueError("is not an image")
     return list(dict.fromkeys(item.strip() for item in value if item.strip()))
 
 
 def parse_availability(value: Any) -> str:
-    """One of :data:`AVAILABILITIES`, from the words of Google, schema.org and Korean shops, a stock
-    count or a boolean.
+    """Return one of :data:`AVAILABILITIES` for words of Google, schema.org and Korean shops, a
+    stock count or a boolean.
     """
     if isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -61,13 +60,13 @@ def parse_availability(value: Any) -> str:
         return "in_stock" if int(text) else "out_of_stock"
     word = re.sub(r"[\s_\-]", "", text.rstrip("/").rpartition("/")[2])
     if word not in _AVAILABILITY:
-        raise ValueError("is no availability that is known")
+        raise ValueError("is not a known availability")
     return _AVAILABILITY[word]
 
 
 def parse_sizes(value: Any) -> list[str]:
-    """Sizes as texts, each once: from a list, a JSON list, or a text with ``|``, ``;`` or ``,``
-    between them.
+    """Return sizes as texts, each once: from a list, a JSON list, or text separated by ``|``, ``;``
+    or ``,``.
     """
     if isinstance(value, str):
         text = value.strip()
@@ -75,25 +74,25 @@ def parse_sizes(value: Any) -> list[str]:
             try:
                 value = parse_json(text)
             except ValueError:
-                raise ValueError("is no list of sizes") from None
+                raise ValueError("is not a list of sizes") from None
         else:
             mark = next((mark for mark in "|;," if mark in text), None)
             value = text.split(mark) if mark else [text]
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         value = [value]
     if not isinstance(value, list):
-        raise ValueError("is no list of sizes")
+        raise ValueError("is not a list of sizes")
     return [size for size in dict.fromkeys(parse_text(item) for item in value if item is not None) if size]
 
 
 def parse_date(value: Any) -> str:
-    """ISO 8601, with a time where there is one: from year, month and day in this order.
+    """Return ISO 8601, with a time if there is one, from year, month and day in this order.
 
     Other orders are not guessed.
     """
     found = _DATE.fullmatch(unicodedata.normalize("NFKC", str(value)).strip())
     if found is None:
-        raise ValueError("is no date of the form 2026-11-24")
+        raise ValueError("is not a date such as 2026-11-24")
     year, month, day, month2, day2, hour, minute, second, zone = found.groups()
     try:
         on = date(int(year), int(month or month2), int(day or day2))
@@ -102,25 +101,25 @@ def parse_date(value: Any) -> str:
         at = datetime(on.year, on.month, on.day, int(hour), int(minute), int(second or 0))
         return at.replace(tzinfo=_zone(zone)).isoformat()
     except ValueError:
-        raise ValueError("is no date that exists") from None
+        raise ValueError("is not an existing date") from None
 
 
 def parse_text(value: Any) -> str:
-    """A text in one line, without control characters; numbers as they are written, a list joined
-    with ``>``.
+    """Return one line of text without control characters; numbers as written, a list joined with
+    ``>``.
     """
     if isinstance(value, list) and value:
         return " > ".join(parse_text(item) for item in value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise ValueError("is no text")
+        raise ValueError("is not text")
     kept = "".join(" " if unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") else char for char in str(value))
     return " ".join(kept.split())
 
 
 def parse_url(value: Any) -> str:
-    """An address of a web page. Only http and https; no user name or password in it."""
+    """Return the URL of a web page. Only http and https, without user name or password."""
     text = str(value).strip()
     try:
         parts = urlsplit(text)
@@ -128,9 +127,9 @@ def parse_url(value: Any) -> str:
     except ValueError:
         fine = False
     if not fine or re.search(r"[\s\x00-\x1f\x7f\ud800-\udfff]", text):
-        raise ValueError("is no http(s) address")
+        raise ValueError("is not an http(s) URL")
     if parts.username is not None or parts.password is not None:
-        raise ValueError("holds a user name or password")
+        raise ValueError("contains a user name or password")
     return text
 
 

@@ -288,7 +288,7 @@ class ItemReader:
 
     @cached_property
     def _has_words(self) -> bool:
-        """Whether captions have their own search words, a table that older files lack."""
+        """True if captions have their own search words, a table that older files lack."""
         with translated(self._path):
             sql = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'caption_words'"
             return all(db.execute(sql).fetchone() is not None for db in self._dbs)

@@ -137,7 +137,7 @@ class VectorStore:
 
     @property
     def serves_text(self) -> bool:
-        """Whether text queries work as well as images: by exact search, or because the index was
+        """True if text queries work as well as images: by exact search, or because the index was
         measured for them.
         """
         return self.index is None or self.index.text

@@ -1,19 +1,19 @@
-"""Data from Roboflow: one version of a project, fetched once, kept whole, and read as the YOLO
-dataset that it is.
+"""Data from Roboflow: a version of a project, downloaded once, kept complete, and read as a YOLO
+dataset.
 
 ::
 
     STORE/WORKSPACE/PROJECT/VERSION/
-      version.json     what Roboflow says of it, and every file with size and sha256: written last
+      version.json     metadata from Roboflow, and every file with size and sha256: written last
       data.yaml  train|valid|test/{images,labels}  README...
 
-A version never changes at Roboflow, so one that is kept and unchanged is read without asking
-anybody. Anything else (half empty, a file missing, changed or added) is fetched again whole. What
-is being fetched lies in a hidden folder beside it.
+A version never changes at Roboflow, so a complete and unchanged copy is read without a request.
+Anything else (partial, a file missing, changed or added) is downloaded again completely, into a
+hidden folder next to it.
 
-The roboflow package is asked for everything but the zip: its own ``download`` takes an error page
-for the zip, waits for ever, does not go on after a cut, imports ultralytics to decide whether to
-rewrite data.yaml, and prints the signed address.
+The roboflow package is used for everything except the zip: its own ``download`` accepts an error
+page as the zip, waits forever, does not resume, imports ultralytics to decide whether to rewrite
+data.yaml, and prints the signed URL.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from fashionrec.common.documents import read_json
 from fashionrec.common.files import dump_json, locked, sha256_file
 from fashionrec.common.folder import Folder
 from fashionrec.common.system import rename
+from fashionrec.common.text import plural
 from fashionrec.dataset.archives import opened
 from fashionrec.dataset.roboflow.api import PASSING, Client, connected, parse_project, told_anew
 from fashionrec.dataset.roboflow.applied import applied
@@ -44,10 +45,10 @@ if TYPE_CHECKING:
 
 MARKER = "version.json"
 FORMAT = "yolov8"
-#: Bytes of a marker, which names every file of a version: about 150 each.
+#: Bytes of a marker, which lists every file of a version: about 150 each.
 _MARKER_LIMIT = 512 << 20
 _LAYOUT = 1
-_READ = SUFFIXES | {".txt", ".yaml", ".yml"}  # a file added to a version matters if a reader would take it
+_READ = SUFFIXES | {".txt", ".yaml", ".yml"}  # an added file matters if a reader would use it
 _AGAIN = "run this again"
 _WHAT = "the version of Roboflow in"
 
@@ -56,16 +57,16 @@ Sleep = Callable[[float], None]
 
 
 def parse_version(text: str) -> tuple[str, str, int]:
-    """``WORKSPACE/PROJECT/VERSION`` in its parts. Raises :class:`DataError`."""
+    """Split ``WORKSPACE/PROJECT/VERSION`` into its parts. Raises :class:`DataError`."""
     owner, _, number = text.strip("/").rpartition("/")
     if not (number.isascii() and number.isdigit()):
-        raise DataError(f"{text!r} is not WORKSPACE/PROJECT/VERSION", hint="as in roboflow:my-team/garments/3")
+        raise DataError(f"{text!r} is not WORKSPACE/PROJECT/VERSION", hint="for example roboflow:my-team/garments/3")
     return *parse_project(owner), int(number)
 
 
 def read(version: str, store: Path, config: Config, progress: Progress | None = None) -> Source:
-    """A version as a source, fetched if it is not kept in ``store`` already. Raises as
-    :func:`fetch` does.
+    """Return a version as a source, downloading it unless ``store`` has it. Raises like
+    :func:`fetch`.
 
     ``already`` is what Roboflow did to the pixels, in the form of
     :mod:`fashionrec.dataset.roboflow.applied`.
@@ -76,39 +77,39 @@ def read(version: str, store: Path, config: Config, progress: Progress | None = 
     folder, why = _kept(version, store, config, progress, time.sleep)
     about = read_json(Folder(folder, _WHAT).path(MARKER, "file"), limit=_MARKER_LIMIT)
     already = applied(about["roboflow"].get("preprocessing"), about["roboflow"].get("augmentation"), folder)
-    notes = [f"the copy that was kept could not be used ({why}): fetched again"] if why else []
+    notes = [f"the stored copy is unusable ({why}): downloaded again"] if why else []
     declared = about["roboflow"].get("images")
     if declared != about["images"]:
-        notes.append(f"Roboflow says that this version has {declared} photos; its export has {about['images']}")
+        notes.append(f"Roboflow states {plural(declared, 'photo')} for this version; its export has {about['images']}")
     notes += [f"Roboflow changed the pixels: {step}" for step in already.get("other", ())]
     label = f"roboflow:{workspace}/{project}/{number}"
     outside = [one for refused in read_data_yaml(folder, False).refused.values() for one in refused]
     source = None if outside else read_yolo(folder, label, follow_links=False)
     if source is None or any(row["reason"] == "outside" for row in source.failed):
-        raise DataError(f"the data.yaml of {label} names photos outside of its folder; nothing of it was used")
+        raise DataError(f"the data.yaml of {label} names photos outside its folder; they were not used")
     return replace(source, label=label, already=already, notes=(*source.notes, *notes))
 
 
 def fetch(
     version: str, store: Path, config: Config, progress: Progress | None = None, *, sleep: Sleep = time.sleep
 ) -> Path:
-    """The folder of a version in YOLOv8 format below ``store``; nothing is asked where it is kept
-    whole and unchanged.
+    """Return the folder of a version in YOLOv8 format below ``store``; without a request if it is
+    complete and unchanged.
 
-    ``progress`` is called with bytes of the zip, done and in all; ``sleep`` waits for an export
-    that is being made, and before a download goes on. Raises :class:`DataError` for a name, key or
-    archive that is refused, :class:`FashionrecError` where the network fails, :class:`Busy` where
-    another process is fetching it.
+    ``progress`` is called with bytes of the zip, done and total; ``sleep`` waits for an export in
+    preparation, and before a download resumes. Raises :class:`DataError` for a name, key or archive
+    that is refused, :class:`FashionrecError` for network failures, :class:`Busy` if another process
+    is downloading it.
     """
     return _kept(version, store, config, progress, sleep)[0]
 
 
 def damage(folder: Path) -> str | None:
-    """What is wrong with a version that is kept there, in a few words; None where it is complete
-    and unchanged.
+    """Describe what is wrong with a stored version in a few words; None if it is complete and
+    unchanged.
 
-    A file whose size and time of change are as they were is taken for unchanged; where the time
-    differs it is hashed. Raises :class:`DataError` for one with a link or a special file in it.
+    A file with the same size and modification time counts as unchanged; with another time it is
+    hashed. Raises :class:`DataError` for a link or a special file in it.
     """
     inside = Folder(folder, _WHAT)
     inside.check({MARKER: "file"})
@@ -125,11 +126,11 @@ def damage(folder: Path) -> str | None:
     except (OSError, ValueError, LookupError, TypeError):
         return "it is incomplete"
     if not sound:
-        return "it was kept by another version of fashionrec"
+        return "it was stored by another version of fashionrec"
     if wrong:
-        return f"{len(wrong)} of {len(files)} files are missing or changed, as {wrong[0]}"
+        return f"{len(wrong)} of {plural(len(files), 'file')} missing or changed, such as {wrong[0]}"
     added = sorted({name for name in found if Path(name).suffix.lower() in _READ} - files.keys() - {MARKER})
-    return f"{len(added)} files were added, as {added[0]}" if added else None
+    return f"{plural(len(added), 'file')} added, such as {added[0]}" if added else None
 
 
 def _same(path: Path, size: int, moment: int, sha256: str) -> bool:
@@ -140,7 +141,7 @@ def _same(path: Path, size: int, moment: int, sha256: str) -> bool:
 def _kept(
     version: str, store: Path, config: Config, progress: Progress | None, sleep: Sleep
 ) -> tuple[Path, str | None]:
-    """The version's folder, and what was wrong with an earlier copy that was replaced."""
+    """Return the version's folder, and what was wrong with a copy that was replaced."""
     workspace, project, number = parse_version(version)
     folder = store / workspace / project / str(number)
     inside = Folder(store, "what is kept of Roboflow in")
@@ -149,16 +150,16 @@ def _kept(
         inside.path(f"{where}/{number}", "folder")
     if folder.is_dir() and damage(folder) is None:
         return folder, None
-    with connected(workspace, config.roboflow):  # a key is missed before anything is written
+    with connected(workspace, config.roboflow):  # a missing key is reported before anything is written
         pass
     try:
         with locked(folder.parent / f".{folder.name}.lock", f"is fetching {version}"):
             why = damage(folder) if folder.exists() else None
-            if folder.exists() and why is None:  # another process has just fetched it
+            if folder.exists() and why is None:  # another process has just downloaded it
                 return folder, None
             stale = re.compile(rf"{re.escape(where)}/\.{number}\.\d+\.partial")
             partials = [entry for entry in inside.entries(where) if stale.fullmatch(entry.name)]
-            for entry in partials:  # of the dead: nobody else holds the lock
+            for entry in partials:  # of dead processes: nobody else holds the lock
                 inside.path(entry.name, "folder")
             for entry in partials:
                 inside.remove(entry.name, ignore_errors=True)
@@ -169,12 +170,12 @@ def _kept(
             finally:
                 inside.remove(name, ignore_errors=True)
     except OSError as error:
-        raise FashionrecError(f"{folder} cannot be written: {error.strerror or error}", hint=_AGAIN) from None
+        raise FashionrecError(f"cannot write {folder}: {error.strerror or error}", hint=_AGAIN) from None
     return folder, why
 
 
 def _put(folder: Path, new: Path, partial: Path) -> None:
-    """Exchange what is kept for what was fetched; the old copy goes with the hidden folder."""
+    """Replace the stored copy; the old one is removed with the hidden folder."""
     if folder.exists():
         rename(folder, partial / "old")
     rename(new, folder)
@@ -183,31 +184,35 @@ def _put(folder: Path, new: Path, partial: Path) -> None:
 def _fetched(
     workspace: str, project: str, number: int, partial: Path, config: Config, progress: Progress | None, sleep: Sleep
 ) -> Path:
-    """Fetch, unpack and describe a version below ``partial``; returns its folder, complete with its
-    marker.
+    """Download, unpack and describe a version below ``partial``; return its folder, complete with
+    its marker.
     """
     name = f"{workspace}/{project}/{number}"
     archive = partial / f"{project}-{number}.zip"
     settings = config.roboflow
     with connected(workspace, settings) as client:
         opened_project = client.project(workspace, project)
-        with told_anew(f"Roboflow does not show version {number} of {workspace}/{project}", client, "check its number"):
+        with told_anew(
+            f"Roboflow has no version {number} of {workspace}/{project}, or does not show it",
+            client,
+            "check its number",
+        ):
             version = opened_project.version(number)
             about = {key: getattr(version, key, None) for key in _TOLD}
-        with told_anew(f"Roboflow does not give {name} in the format {FORMAT}", client, _AGAIN):
+        with told_anew(f"Roboflow does not provide {name} in the format {FORMAT}", client, _AGAIN):
             link = _export_link(client, workspace, project, number, settings.wait, sleep)
-        with told_anew(f"Roboflow does not give the zip of {name}", client, _AGAIN):
+        with told_anew(f"Roboflow does not provide the zip of {name}", client, _AGAIN):
             _download(client, link, archive, settings.retries, progress, sleep)
     whole = partial / "whole"
     try:
         with opened(archive, partial, config.dataset) as unpacked:
             rename(unpacked, whole)
-            whole.chmod(partial.stat().st_mode)  # it was made for one user
+            whole.chmod(partial.stat().st_mode)  # it was created for one user
     except DataError as error:
         told = str(error).replace(str(archive), f"what Roboflow gave for {name}")
         raise DataError(told, hint=error.hint) from None
     if not (whole / "data.yaml").is_file():
-        raise DataError(f"what Roboflow gave for {name} holds no data.yaml", hint=_AGAIN)
+        raise DataError(f"the export of {name} contains no data.yaml", hint=_AGAIN)
     inside = Folder(whole, _WHAT)
     inside.remove(MARKER)
     names = [entry.name for entry in inside.walk() if entry.kind == "file"]
@@ -228,13 +233,13 @@ def _size_and_time(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-#: What is kept of a version's metadata: the package's own attributes of a Version.
+#: Stored metadata of a version: the package's own attributes of a Version.
 _TOLD = ("name", "type", "created", "images", "splits", "preprocessing", "augmentation")
 
 
 def _export_link(client: Client, workspace: str, project: str, number: int, wait: float, sleep: Sleep) -> str:
-    """The address of the zip, once Roboflow has made the version and its export; it is as good as a
-    key: never shown.
+    """Return the URL of the zip, once Roboflow has prepared it; it is as secret as a key: never
+    shown.
     """
     deadline = time.monotonic() + wait
     pause = 1.0
@@ -247,7 +252,7 @@ def _export_link(client: Client, workspace: str, project: str, number: int, wait
                 return str(export["export"]["link"])
         if time.monotonic() + pause > deadline:
             raise FashionrecError(
-                f"Roboflow is still making {workspace}/{project}/{number}",
+                f"Roboflow is still preparing {workspace}/{project}/{number}",
                 hint=f"{_AGAIN} in a while, or raise roboflow.wait",
             )
         sleep(pause)
@@ -255,9 +260,7 @@ def _export_link(client: Client, workspace: str, project: str, number: int, wait
 
 
 def _download(client: Client, link: str, target: Path, retries: int, progress: Progress | None, sleep: Sleep) -> None:
-    """The zip, whole; goes on where a connection was cut, as long as the server says it is still
-    the same file.
-    """
+    """Download the zip; resume after a cut, as long as the server says it is the same file."""
     from requests.exceptions import RequestException
 
     tag = ""
@@ -269,11 +272,11 @@ def _download(client: Client, link: str, target: Path, retries: int, progress: P
                 if response.status_code not in (200, 206):
                     kind = FashionrecError if response.status_code in PASSING else DataError
                     raise kind(
-                        f"Roboflow does not give the zip: its server answers {response.status_code}", hint=_AGAIN
+                        f"Roboflow does not provide the zip: its server answers {response.status_code}", hint=_AGAIN
                     )
                 continued = response.status_code == 206
                 if continued and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-                    raise DataError("Roboflow gives another part of the zip than was asked for", hint=_AGAIN)
+                    raise DataError("Roboflow returned the wrong byte range of the zip", hint=_AGAIN)
                 strong = response.headers.get("ETag", "")
                 tag = "" if strong.startswith("W/") else strong
                 _write(response, target, have if continued else 0, progress)
@@ -285,14 +288,14 @@ def _download(client: Client, link: str, target: Path, retries: int, progress: P
 
 
 def _write(response: Any, target: Path, have: int, progress: Progress | None) -> None:
-    """A response's bytes after the first ``have`` of the file. requests raises where fewer come
-    than were announced.
+    """Write a response's bytes after the first ``have`` of the file. requests raises if fewer come
+    than announced.
     """
     rest = int(response.headers.get("Content-Length") or 0)
     if 2 * rest > shutil.disk_usage(target.parent).free:
-        raise FashionrecError(f"the disk has no room for {rest >> 20} MiB and what they unpack to")
+        raise FashionrecError(f"not enough disk space for {rest >> 20} MiB and their unpacked content")
     total = have + rest
-    with target.open("r+b" if have else "wb") as file:  # in a folder that was made just now
+    with target.open("r+b" if have else "wb") as file:  # in a folder that was just created
         file.seek(have)
         file.truncate()
         for block in response.iter_content(1 << 18):

@@ -1,11 +1,11 @@
-"""Pascal VOC: an XML file for each photo. ``Annotations/``, ``JPEGImages/``, ``ImageSets/Main``; or
-both side by side.
+"""Pascal VOC: an XML file per photo. ``Annotations/``, ``JPEGImages/``, ``ImageSets/Main``; or
+photos and XML files together.
 
-Corners count pixels from 1, both inclusive, so a box over the whole picture is ``1, 1, width,
+Corners count pixels from 1, both inclusive, so a box over the whole image is ``1, 1, width,
 height``. Ours are edges from 0: ``x1 = xmin - 1``, ``x2 = xmax``, and the same for y.
 (http://host.robots.ox.ac.uk/pascal/VOC/voc2012/devkit_doc.pdf) Many tools write edges from 0
-instead. A source with a box that begins before 1 can only be of theirs: ``x1 = xmin`` then. The two
-rules differ by one pixel at the left and upper edge.
+instead. A source with a box that starts below 1 must be theirs: then ``x1 = xmin``. The two rules
+differ by one pixel at the left and upper edge.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 from fashionrec.common.documents import read_bytes
 from fashionrec.common.extras import load
 from fashionrec.common.reach import WORDS, Reach, Refusal, refusals_error
+from fashionrec.common.text import plural
 from fashionrec.dataset.source import RawBox, Source, SourceImage
 from fashionrec.dataset.sources.layout import (
     Photos,
@@ -36,22 +37,22 @@ from fashionrec.dataset.sources.layout import (
 )
 from fashionrec.errors import DataError
 
-#: Folders of XML files, and of the photos beside such a folder.
+#: Folders of XML files, and of the photos next to them.
 XML_FOLDERS = frozenset({"annotations", "annotation", "xmls", "xml", "labels"})
 PHOTO_FOLDERS = ("jpegimages", "images", "image", "imgs", "photos", "")
 
-#: Notes of what was counted.
+#: Notes per counter: the noun, and the rest.
 _COUNTED = {
-    "foreign": "XML files are no VOC annotations and were not read",
-    "twice": "XML files are of a photo that has another already, and were not read",
-    "renamed": "XML files name another photo than the one of their own name, which counts",
-    "difficult": "boxes are marked difficult and were kept",
+    "foreign": ("XML file", "skipped: not VOC annotations"),
+    "twice": ("XML file", "skipped: another one belongs to the same photo"),
+    "renamed": ("XML file", "with the name of another photo inside; the file's own name counts"),
+    "difficult": ("difficult object", "kept"),
 }
 
 
 @dataclass(frozen=True)
 class VocFile:
-    """What one XML file says. Corners are as it has them."""
+    """The content of one XML file. Corners are as written."""
 
     filename: str
     size: tuple[int, int] | None
@@ -61,15 +62,14 @@ class VocFile:
 
 
 def read(where: Path, label: str, *, follow_links: bool | None = None) -> Source:
-    """A folder at any depth of which there are VOC files. Raises :class:`DataError`.
+    """Read a folder with VOC files at any depth. Raises :class:`DataError`.
 
-    Boxes marked difficult or truncated are garments like others: they are kept. A photo's own name
-    decides which XML file is its own, before the ``filename`` in it. A photo whose XML file is
-    damaged, or a link, is in ``failed``: it is not known to be empty. So are other links and
-    special files.
+    Boxes marked difficult or truncated are garments and kept. A photo's own name decides which XML
+    file belongs to it, before the ``filename`` inside. A photo whose XML file is damaged, or a
+    link, is in ``failed``: it is not known to be empty. So are other links and special files.
     """
     if not where.is_dir():
-        raise DataError(f"{where} is not a folder", hint="voc:PATH takes a folder, or an archive of one")
+        raise DataError(f"{where} is not a folder", hint="voc:PATH needs a folder, or an archive of one")
     reach = Reach(where, follow_links)
     refused: list[Refusal] = []
     files = list(reach.files(where, refused, (".xml",)))
@@ -98,7 +98,7 @@ def read(where: Path, label: str, *, follow_links: bool | None = None) -> Source
             continue
         parsed.append((xml, voc))
     places = [photos.find(xml, voc.filename) for xml, voc in parsed]
-    if not any(places):  # laid out in a way of its own: then names alone decide, where only one photo has each
+    if not any(places):  # an unknown layout: match by name, if only one photo has it
         places = [photos.alone(voc.filename) for _, voc in parsed]
     found: dict[str, tuple[Path, VocFile, str | None]] = {}
     for (xml, voc), path in zip(parsed, places, strict=True):
@@ -106,7 +106,7 @@ def read(where: Path, label: str, *, follow_links: bool | None = None) -> Source
         if path is None and photos.is_refused(xml, voc.filename):
             continue
         if path is None:
-            told = f"it names {voc.filename or 'a photo'!r}, which is not there"
+            told = f"it names {voc.filename or 'a photo'!r}, which does not exist"
             failed.append(failure(key_of(xml, where), "orphan-label", told))
             continue
         key = key_of(path, where)
@@ -121,12 +121,10 @@ def read(where: Path, label: str, *, follow_links: bool | None = None) -> Source
     if not found and refused:
         raise refusals_error(where, refused)
     if not found:
-        raise DataError(
-            f"no VOC annotations at {where}", hint="a folder with XML files that have an <annotation> in it"
-        )
+        raise DataError(f"no VOC annotations at {where}", hint="give a folder with XML files that contain <annotation>")
     origin = 0 if any(0 <= edge < 1 for _, voc, _ in found.values() for box in voc.boxes for edge in box[1:3]) else 1
     if origin == 0:
-        notes.append("boxes begin at 0, so corners are edges counted from 0, not pixels counted from 1 as VOC has them")
+        notes.append("boxes start at 0, so corners are edges counted from 0, not pixels counted from 1 as in VOC")
     images = [
         SourceImage(
             key,
@@ -146,7 +144,7 @@ def read(where: Path, label: str, *, follow_links: bool | None = None) -> Source
             split = splits[name] if name else split_of_folders(PurePosixPath(key).parts[:-1])
             images.append(SourceImage(key, path, labelled=False, split=split, group=copies_of(path.name)))
     failed += [
-        failure(key_of(name, where), "missing", "listed in ImageSets, but not there")
+        failure(key_of(name, where), "missing", "listed in ImageSets, but missing")
         for name in splits
         if name not in used
     ]
@@ -160,7 +158,7 @@ _MAX_BYTES = 32 << 20
 
 
 def parse_voc(data: bytes) -> VocFile | None:
-    """One XML file; None for XML of another kind.
+    """Parse one XML file; None for XML of another kind.
 
     Raises :class:`ValueError`. Document types and entities are refused.
     """
@@ -169,7 +167,7 @@ def parse_voc(data: bytes) -> VocFile | None:
         tree = defused.fromstring(data, forbid_dtd=True)
     except (defused.ParseError, LookupError) as error:
         raise ValueError(str(error)) from None
-    except ValueError as error:  # defusedxml's own are ValueErrors of many words
+    except ValueError as error:  # defusedxml's own errors are wordy ValueErrors
         raise ValueError(f"it has a document type or entities ({type(error).__name__})") from None
     if tree.tag != "annotation":
         return None
@@ -178,7 +176,7 @@ def parse_voc(data: bytes) -> VocFile | None:
         name = _text(found.find("name"))
         corners = _corners(found)
         if not name or corners is None:
-            problems.append(f"object {number} has no {'box that can be understood' if name else 'name'}")
+            problems.append(f"object {number} has no {'valid box' if name else 'name'}")
             continue
         boxes.append(RawBox(name, *corners))
         difficult += _text(found.find("difficult")) == "1"
@@ -186,7 +184,7 @@ def parse_voc(data: bytes) -> VocFile | None:
 
 
 def _corners(found: Any) -> tuple[float, float, float, float] | None:
-    """The object's own bndbox; without one, the box around its polygon."""
+    """Return the object's own bndbox; otherwise the bounding box of its polygon."""
     bndbox = found.find("bndbox")
     if bndbox is not None:
         x1, y1, x2, y2 = (_number(bndbox.find(name)) for name in ("xmin", "ymin", "xmax", "ymax"))
@@ -216,9 +214,7 @@ def _text(found: Any) -> str:
 
 
 class _Photos(Photos):
-    """Photos found for an XML file: by its own name, beside it or in the folder that belongs to its
-    own.
-    """
+    """Photos of XML files: by their own names, next to them or in the matching folder."""
 
     def __init__(self, reach: Reach, refused: list[Refusal]) -> None:
         super().__init__(reach, refused)
@@ -237,14 +233,16 @@ class _Photos(Photos):
         return None
 
     def is_refused(self, xml: Path, filename: str) -> bool:
-        """Whether the photo of an XML file is there and may not be read: that is told
-        of the photo.
+        """Return whether the photo of an XML file exists but may not be read, which is reported for
+        the photo.
         """
         stems = {PurePosixPath(name).stem for name in self.refused if not name.lower().endswith(".xml")}
         return bool(stems & {xml.stem, posix(filename).stem})
 
     def _folders(self, xml: Path) -> Iterator[str]:
-        """``Annotations/sub`` belongs to ``JPEGImages/sub``; lower case, relative to the root."""
+        """Return the photo folders of an XML file: ``Annotations/sub`` matches ``JPEGImages/sub``;
+        lower case, relative to the root.
+        """
         parts = [part.lower() for part in xml.relative_to(self.reach.root).parts[:-1]]
         yield "/".join(parts) or "."
         for n in reversed(range(len(parts))):
@@ -253,7 +251,7 @@ class _Photos(Photos):
                     yield "/".join(filter(None, [*parts[:n], name, *parts[n + 1 :]])) or "."
 
     def listed(self, path: Path, splits: Mapping[Path, str]) -> Path | None:
-        """The entry of an ImageSets list for a photo without an XML file."""
+        """Return the entry in an ImageSets list of a photo without an XML file."""
         for n, part in enumerate(path.parts):
             if part.lower() in PHOTO_FOLDERS:
                 name = Path(*path.parts[:n], "Annotations", *path.parts[n + 1 :]).with_suffix("")
@@ -263,8 +261,8 @@ class _Photos(Photos):
 
 
 def _image_sets(reach: Reach) -> tuple[dict[Path, str], list[str]]:
-    """Splits from ``ImageSets/Main/{train,val,test}.txt``, by the path that each photo's XML file
-    has, without ``.xml``.
+    """Return splits from ``ImageSets/Main/{train,val,test}.txt``, by the path of each photo's XML
+    file without ``.xml``.
     """
     found: dict[Path, str] = {}
     twice = []
@@ -277,4 +275,6 @@ def _image_sets(reach: Reach) -> tuple[dict[Path, str], list[str]]:
             name = re.sub(r"\s+-?[01]$", "", line.strip())
             if name and found.setdefault(folder / name, split) != split:
                 twice.append(name)
-    return found, [f"{len(twice)} photos are listed in two splits; the first counts: {some(twice)}"] if twice else []
+    return found, [
+        f"{plural(len(twice), 'photo')} listed in two splits; the first counts: {some(twice)}"
+    ] if twice else []

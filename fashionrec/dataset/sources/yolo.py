@@ -1,8 +1,8 @@
-"""YOLO: a ``data.yaml`` that names classes and splits, or just photos and label files.
+"""YOLO: a ``data.yaml`` with classes and splits, or just photos and label files.
 
 The labels of ``.../images/x.jpg`` are in ``.../labels/x.txt`` (the last folder named images
-counts), or else beside the photo. Without a yaml, class names come from a ``classes.txt``, and
-splits from folders' names. https://docs.ultralytics.com/datasets/detect
+counts), or next to the photo. Without a yaml, class names come from a ``classes.txt``, and splits
+from folder names. https://docs.ultralytics.com/datasets/detect
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from fashionrec.common.reach import Reach, Refusal, refusals_error
+from fashionrec.common.text import plural
 from fashionrec.dataset.source import RawBox, Source, SourceImage
 from fashionrec.dataset.sources.layout import copies_of, failure, key_of, refusals, some, split_of_folders
 from fashionrec.errors import DataError
@@ -23,14 +24,14 @@ _Listed = tuple["str | None", Path]  # split, photo
 
 
 def read(where: Path, label: str, *, follow_links: bool | None = None) -> Source:
-    """A folder with data.yaml, the yaml itself, or a folder of photos and label files. Raises
+    """Read a folder with data.yaml, the yaml itself, or a folder of photos and label files. Raises
     :class:`DataError`.
 
-    A line that is no box is a problem of its photo. What a list names and is not there, label files
-    without a photo, links, special files, and what lies outside the folder, are in ``failed``.
+    An invalid line is a problem of its photo. Missing entries of lists, label files without a
+    photo, links, special files, and names outside the folder are in ``failed``.
     """
     if where.is_file() and where.suffix.lower() not in (".yaml", ".yml"):
-        raise DataError(f"no YOLO dataset at {where}", hint="a folder with data.yaml in it, or the path of that file")
+        raise DataError(f"no YOLO dataset at {where}", hint="give a folder with a data.yaml, or the path of that file")
     described = find_data_yaml(where, follow_links)
     failed: list[dict[str, str]] = []
     notes: list[str] = []
@@ -47,12 +48,12 @@ def read(where: Path, label: str, *, follow_links: bool | None = None) -> Source
             if refused:
                 raise refusals_error(where, refused)
             raise DataError(
-                f"no YOLO dataset at {where}", hint="a folder with data.yaml in it, or with images/ and labels/"
+                f"no YOLO dataset at {where}", hint="give a folder with a data.yaml, or with images/ and labels/"
             )
         if not names:
-            notes.append("there is no data.yaml and no classes.txt: classes are known by number only")
+            notes.append("no data.yaml and no classes.txt: classes are only known by number")
     if not listed:
-        raise refusals_error(where, refused) if refused else DataError(f"{where} names no photos that are there")
+        raise refusals_error(where, refused) if refused else DataError(f"no photo of {where} exists")
     root = _root(root, [path for _, path in listed])
     images: dict[str, SourceImage] = {}
     labels: dict[Path, Path] = {}  # a folder of label files: the folder of its photos
@@ -73,7 +74,7 @@ def read(where: Path, label: str, *, follow_links: bool | None = None) -> Source
             key, path, boxes, found is not None, split, group=copies_of(path.name), problems=problems
         )
     if twice:
-        notes.append(f"{len(twice)} photos are listed twice; the first split counts: {some(twice)}")
+        notes.append(f"{plural(len(twice), 'photo')} listed twice; the first split counts: {some(twice)}")
     orphans = []
     for folder, photos in sorted(labels.items()):
         for orphan in orphan_labels(folder, [photos], reach):
@@ -82,21 +83,21 @@ def read(where: Path, label: str, *, follow_links: bool | None = None) -> Source
             else:
                 orphans.append(key_of(orphan, root))
     if orphans:
-        notes.append(f"{len(orphans)} label files have no photo: {some(orphans)}")
-        failed += [failure(key, "orphan-label", "there is no photo of its name") for key in orphans]
+        notes.append(f"{plural(len(orphans), 'label file')} without a photo: {some(orphans)}")
+        failed += [failure(key, "orphan-label", "there is no photo with its name") for key in orphans]
     failed += refusals(refused)
     return Source(label, tuple(images.values()), names=_in_order(names), failed=tuple(failed), notes=tuple(notes))
 
 
 def read_boxes(path: Path, names: Mapping[int, str]) -> tuple[tuple[RawBox, ...], tuple[str, ...]]:
-    """The boxes of a label file, and a text for each line that is none.
+    """Return the boxes of a label file, and a text for each invalid line.
 
     A class without a name is ``#7``.
     """
     boxes, problems = [], []
     for number, found in parse_labels(path, read_label_text(path, "utf-8-sig", "replace")):
         if isinstance(found, LabelFault):
-            problems.append(f"line {number} is not a box: {found}")
+            problems.append(f"line {number} is not a valid box: {found}")
         else:
             boxes.append(RawBox(names.get(found.class_id, f"#{found.class_id}"), *found.corners, relative=True))
     return tuple(boxes), tuple(problems)
@@ -105,9 +106,9 @@ def read_boxes(path: Path, names: Mapping[int, str]) -> tuple[tuple[RawBox, ...]
 def _listed(
     data: YoloData, failed: list[dict[str, str]], notes: list[str], refused: list[Refusal]
 ) -> Iterator[_Listed]:
-    """The photos of each split.
+    """Return the photos of each split.
 
-    Raises :class:`DataError` where only what is refused is named by a split.
+    Raises :class:`DataError` if a split only names refused files.
     """
     for split in data.splits:
         before, photos = len(refused), 0
@@ -119,9 +120,9 @@ def _listed(
                 refused.append(listed.refused)
             elif listed.source:
                 key = Path(listed.text).name if Path(listed.text).is_absolute() else listed.text
-                failed.append(failure(key, "missing", f"listed in {listed.source.name}, but not there"))
+                failed.append(failure(key, "missing", f"listed in {listed.source.name}, but missing"))
             else:
-                notes.append(f"{data.path.name} names a {split} split that is not there: {listed.path.name}")
+                notes.append(f"{data.path.name} names a {split} split that does not exist: {listed.path.name}")
         if not photos and len(refused) > before:
             raise refusals_error(f"the {split} split of {data.path}", refused[before:])
 
@@ -144,8 +145,8 @@ def _labels_of(image: Path, reach: Reach) -> Path | Refusal | None:
 
 
 def _root(root: Path, photos: list[Path]) -> Path:
-    """The folder that keys are relative to: the dataset's own, or, where photos lie outside it, the
-    one that holds them all.
+    """Return the folder that keys are relative to: the dataset's own, or the common parent of all
+    photos.
     """
     folders = {os.path.normpath(path.parent.absolute()) for path in photos}
     own = os.path.normpath(root.absolute())
