@@ -89,7 +89,7 @@ def test_lines_of_a_folder_keep_no_answer_of_before(
             if (
                 text.startswith("{") and f"asked-{count - 1}" in text
             ):  # the last one: a look at all objects takes a while
-                alive.append(sum(isinstance(one, QueryResult) for one in gc.get_objects()))
+                alive.append(sum(type(one) is QueryResult for one in gc.get_objects()))
             return super().write(text)
 
     shown = Lines()

@@ -273,8 +273,11 @@ class Caller:
         retryable = is_retryable(status)
         if headers.get("x-should-retry") == "false" or code in _NO_CREDIT:
             retryable = False
-        message = str(status_error.message).removeprefix(f"Error code: {status} - ")
-        reason = f"{status}: {self._clean(message)}"
+        # versions of the package differ in their own message: some repeat the status and the body
+        body = status_error.body
+        stated = body.get("message") if isinstance(body, dict) else None
+        message = stated if isinstance(stated, str) else status_error.message
+        reason = f"{status}: {self._clean(str(message).removeprefix(f'Error code: {status} - '))}"
         return _Failure(reason, status, code, param, retryable, retry_after(headers))
 
     def _raise_general(self, failure: _Failure, *, model: bool = True) -> None:
