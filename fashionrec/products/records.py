@@ -51,7 +51,7 @@ class Table:
 
 
 def is_table(path: Path) -> bool:
-    """Whether a path names a product table by its suffix."""
+    """Return whether a path names a product table by its suffix."""
     return path.suffix.lower() in TABLE_SUFFIXES
 
 
@@ -157,8 +157,8 @@ def _rows(data: bytes, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _kind(value: str) -> type:
-    """What a value is. A number that is none in floats stays text: one beyond them, or a code of
-    more digits than they keep.
+    """Return the type of a value. Numbers that floats cannot represent (too large, or codes with
+    too many digits) stay text.
     """
     if _INTEGER.match(value):
         return int

@@ -40,7 +40,7 @@ _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
 
 class Cut(NamedTuple):
-    """How a search is divided into pieces.
+    """Sizes by which a search is divided into pieces.
 
     ``piece`` is the number of bytes that one thread scans at a time, ``looked_up`` the same for
     rows looked up one by one, as for a query with fewer than one in ``few`` rows allowed, which

@@ -1,7 +1,8 @@
-"""A fashion world of its own: labelled photos of drawn clothes, a catalogue, queries and outfits,
-with the whole truth.
+"""Synthetic fashion data: labelled photos of drawn clothes, a catalogue, queries and outfits, with
+complete ground truth.
 
-``draw_world`` is the door; it needs numpy and Pillow only, and the same seed draws the same bytes.
+``draw_world`` is the entry point; it only needs numpy and Pillow, and the same seed gives the same
+bytes.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""What a garment of the synthetic world can be: vocabularies, the product noun, and how distinct
-products are drawn.
+"""Attributes of synthetic garments: vocabularies, product nouns, and sampling of
+distinct products.
 """
 
 from __future__ import annotations
@@ -71,11 +71,11 @@ STYLES: tuple[str, ...] = ("casual", "formal", "romantic", "sporty", "street")
 
 @dataclass(frozen=True)
 class Product:
-    """One garment to be drawn. ``""`` stands for an attribute that does not apply to the class,
+    """A garment to draw. ``""`` stands for an attribute that does not apply to the class,
     ``"none"`` for none.
 
-    ``phase`` (0..2**31) fixes how its pattern lies on the cloth, so that it looks the same in every
-    photo.
+    ``phase`` (0..2**31) fixes the position of its pattern on the cloth, so that it looks the same
+    in every photo.
     """
 
     product_id: str
@@ -106,26 +106,28 @@ class Product:
 
     @property
     def class_id(self) -> int:
-        """The pinned id of its class."""
+        """The fixed id of its class."""
         return CLASS_NAMES.index(self.category)
 
 
 def pick(rng: np.random.Generator, words: tuple[str, ...], weights: np.ndarray | None = None) -> str:
-    """One word, evenly or by weights (any positive scale)."""
+    """Pick a word, uniformly or by weights (on any positive scale)."""
     if weights is None:
         return words[int(rng.integers(len(words)))]
     return words[int(rng.choice(len(words), p=weights / weights.sum()))]
 
 
 def _second_color(rng: np.random.Generator, first: str) -> str:
-    """A colour that can be told from ``first`` in a dim photo (at least 110 apart in RGB)."""
+    """Return a colour that differs from ``first`` even in a dim photo (at least 110
+    apart in RGB).
+    """
     names = tuple(COLORS)
     gap = np.linalg.norm(np.array(list(COLORS.values()), dtype=np.float64) - COLORS[first], axis=1)
     return pick(rng, names, np.where(gap >= 110, _COLOR_WEIGHTS, 0.0))
 
 
 def sample_garment(rng: np.random.Generator, category: str, product_id: str = "") -> Product:
-    """A garment of a class with attributes that go together (no turtleneck with buttons, no zip on
+    """Sample a garment of a class with consistent attributes (no turtleneck with buttons, no zip on
     pants).
     """
     color = pick(rng, tuple(COLORS), _COLOR_WEIGHTS)
@@ -165,8 +167,8 @@ def sample_garment(rng: np.random.Generator, category: str, product_id: str = ""
 
 
 def _sibling(rng: np.random.Generator, product: Product) -> Product:
-    """The same garment in another cut or cloth, in the same colours: what a colour histogram cannot
-    tell apart.
+    """Return the same garment in another cut or cloth with the same colours, which a colour
+    histogram cannot distinguish.
     """
     fresh = sample_garment(rng, product.category)
     if rng.random() < 0.5 or product.graphic not in ("", "none"):
@@ -195,10 +197,10 @@ def _sibling(rng: np.random.Generator, product: Product) -> Product:
 
 
 def sample_products(rng: np.random.Generator, count: int, weights: tuple[float, ...]) -> list[Product]:
-    """``count`` products ``p00000``.. with distinct looks, about half of them siblings of an
+    """Sample ``count`` products ``p00000``.. with distinct looks, about half of them siblings of an
     earlier one.
 
-    Only when hundreds of draws in a row find nothing new may a look repeat.
+    A look may only repeat after hundreds of draws without a new one.
     """
     share = np.asarray(weights, dtype=np.float64)
     products: list[Product] = []
@@ -222,7 +224,7 @@ def sample_products(rng: np.random.Generator, count: int, weights: tuple[float, 
 
 
 def style_of(product: Product) -> str:
-    """The hidden style of a product, a function of what can be seen of it."""
+    """Return the hidden style of a product, a function of its visible attributes."""
     if product.pattern in ("camo", "leopard") or product.neckline == "hoodie" or product.graphic in ("bolt", "cat"):
         return "street"
     if product.pattern == "color block" or product.closure == "zip" or product.length == "shorts":
@@ -239,8 +241,8 @@ _NEUTRAL = frozenset({"black", "white", "gray", "navy", "beige"})
 
 
 def compatibility(first: Product, second: Product) -> float:
-    """How well two garments go together, 0..1: same style, a neutral or shared colour, at most one
-    loud pattern.
+    """Return how well two garments go together, 0..1: same style, a neutral or shared colour, at
+    most one loud pattern.
     """
     score = 0.55 if style_of(first) == style_of(second) else 0.0
     shared = first.color in (second.color, second.second_color) or second.color == first.second_color

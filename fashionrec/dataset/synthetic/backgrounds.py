@@ -1,6 +1,4 @@
-"""What is behind the clothes: studio paper, walls, floors, rooms and streets, drawn at the photo's
-own size.
-"""
+"""Backgrounds: studio paper, walls, floors, rooms and streets, drawn at the photo's size."""
 
 from __future__ import annotations
 
@@ -32,7 +30,9 @@ STREET = ("street", "street", "brick", "shutter", "park", "shop")
 
 
 def background(name: str, width: int, height: int, rng: np.random.Generator, blur: float = 0.0) -> Image.Image:
-    """A background RGB of that size; ``blur`` is a Gaussian radius in pixels (depth of field)."""
+    """Draw a background of that size in RGB; ``blur`` is a Gaussian radius in pixels (depth of
+    field).
+    """
     image = _DRAW[name](width, height, rng)
     return image.filter(ImageFilter.GaussianBlur(blur)) if blur > 0.2 else image
 

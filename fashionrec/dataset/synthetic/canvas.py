@@ -22,14 +22,14 @@ Color = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a figure stands: ``point = matrix @ centimetres + shift``, in pixels of the canvas."""
+    """Placement of a figure: ``point = matrix @ centimetres + shift``, in pixels of the canvas."""
 
     matrix: np.ndarray
     shift: np.ndarray
 
     @classmethod
     def of(cls, scale: float, degrees: float, center: Points, at: Points, stretch: float = 1.0) -> Placement:
-        """Puts the centimetre point ``center`` at the pixel ``at``, turned and scaled (pixels per
+        """Put the centimetre point ``center`` at the pixel ``at``, rotated and scaled (pixels per
         centimetre).
         """
         a = np.radians(degrees)
@@ -38,7 +38,7 @@ class Placement:
         return cls(matrix, np.asarray(at, dtype=np.float64) - matrix @ np.asarray(center, dtype=np.float64))
 
     def apply(self, points: Points) -> Points:
-        """Pixels of points [n, 2]."""
+        """Return the pixels of points [n, 2]."""
         result: Points = np.asarray(points, dtype=np.float64) @ self.matrix.T + self.shift
         return result
 
@@ -65,7 +65,7 @@ class Canvas:
         self._cloth: dict[int, Image.Image] = {}
 
     def fill(self, points: Points, color: Color) -> None:
-        """A polygon (canvas pixels) of one colour that belongs to no garment."""
+        """Fill a polygon (canvas pixels) with a colour that belongs to no garment."""
         xy = [tuple(p) for p in points.tolist()]
         colors, cover, owner = self._draws
         colors.polygon(xy, fill=color)
@@ -73,7 +73,7 @@ class Canvas:
         owner.polygon(xy, fill=0)
 
     def line(self, points: Points, color: Color, width: float) -> None:
-        """A line (canvas pixels) that belongs to no garment."""
+        """Draw a line (canvas pixels) that belongs to no garment."""
         xy = [tuple(p) for p in points.tolist()]
         thick = max(1, round(width))
         colors, cover, owner = self._draws
@@ -84,7 +84,7 @@ class Canvas:
     def garment(
         self, number: int, product: Product, parts: list[Part], at: Placement, light: float, fold: float
     ) -> None:
-        """Paints parts of garment ``number`` (1..255).
+        """Paint parts of garment ``number`` (1..255).
 
         ``light`` -1..1 is the side it comes from, ``fold`` a phase.
         """
@@ -128,9 +128,10 @@ class Canvas:
         self._cloth[number].paste(255, (x0, y0), mask)
 
     def boxes(self) -> dict[int, tuple[Box, float]]:
-        """For each garment that is seen: the box of its visible pixels in photo pixels, and the
-        share (0..1) of its cloth that is visible, counting both what is covered and what lies
-        outside the picture.
+        """Return for each visible garment the box of its visible pixels in photo pixels, and the
+        share (0..1) of its cloth that is visible.
+
+        Both covered parts and those outside the image count as invisible.
         """
         owner = np.asarray(self.owner)
         found: dict[int, tuple[Box, float]] = {}

@@ -128,7 +128,9 @@ def _trunk_right(product: Product, ease: float) -> Points:
 
 
 def _neck_parts(product: Product, figure: Figure) -> list[Part]:
-    """What shows behind the neck hole: the inside of the back where nobody wears it, and a hood."""
+    """Return what is visible behind the neck hole: the inside of the back if nobody wears it, and a
+    hood.
+    """
     half, deep = _neck(product)
     parts = []
     if product.neckline == "hoodie":

@@ -41,9 +41,7 @@ def jpeg(image: Image.Image, rng: np.random.Generator) -> bytes:
 
 
 def _shadow(cover: Image.Image, rng: np.random.Generator) -> np.ndarray:
-    """How much light reaches the background, float32 [h, w]: a soft shadow beside whatever is in
-    front.
-    """
+    """Return the light on the background, float32 [h, w]: a soft shadow next to the foreground."""
     width, height = cover.size
     tiny = cover.reduce(4).filter(ImageFilter.GaussianBlur(float(rng.uniform(0.9, 3.0))))
     dx, dy = rng.uniform(-9, 9), rng.uniform(0, 9)

@@ -1,4 +1,4 @@
-"""What each photo of the world is to show: a small order that any process can carry out alike."""
+"""Plan each photo: a small order that any process can carry out identically."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _BOTTOMS = ("pants", "skirt", "skirt&pants")
 
 @dataclass(frozen=True)
 class Order:
-    """One photo to take: its file below ``out`` and what must be in it.
+    """An order for one photo: its file below ``out`` and its content.
 
-    ``kind`` and ``index`` name its random stream. ``how`` is "alone" or "worn" where ``products``
-    has to appear; an empty ``products`` asks for any labelled photo, and ``how`` "empty" for one
-    without clothes.
+    ``kind`` and ``index`` identify its random stream. ``how`` is "alone" or "worn" if ``products``
+    must appear; empty ``products`` mean any labelled photo, and ``how`` "empty" one without
+    clothes.
     """
 
     kind: str
@@ -37,12 +37,12 @@ class Order:
 
 
 def stream(seed: int, kind: str, index: int, attempt: int = 0) -> np.random.Generator:
-    """The random stream of one photo, the same in every process."""
+    """Return the random stream of one photo, the same in every process."""
     return np.random.default_rng(np.random.SeedSequence([seed, KINDS.index(kind), index, attempt]))
 
 
 def moods(style: str, kind: str) -> tuple[str, ...]:
-    """Which moods photos of a kind are taken in, evenly drawn."""
+    """Return the moods of photos of a kind, equally likely."""
     if style == "street":
         return ("street",)
     if style == "studio":
@@ -57,9 +57,8 @@ def moods(style: str, kind: str) -> tuple[str, ...]:
 def stands_for(
     order: Order, weights: tuple[float, ...], style: str, rng: np.random.Generator, plainly: bool = False
 ) -> tuple[Stand, ...]:
-    """Who and what stands in the photo;
-
-    ``plainly`` lays products flat, after they stayed hidden in earlier photos.
+    """Return who and what is in the photo; ``plainly`` lays products flat, after they were hidden
+    in earlier attempts.
     """
     if order.how == "empty":
         return ()
@@ -81,7 +80,7 @@ def _display(product: Product, rng: np.random.Generator) -> str:
 
 
 def _fillers(product: Product, rng: np.random.Generator) -> list[Product]:
-    """Other garments that complete an outfit around a product, of other classes."""
+    """Return other garments that complete an outfit around a product, of other classes."""
     if product.category == "top":
         return [sample_garment(rng, pick(rng, _BOTTOMS))]
     if product.category == "dress":

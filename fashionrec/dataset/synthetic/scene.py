@@ -57,10 +57,10 @@ HARSH = {"studio": 0.35, "indoor": 0.7, "street": 1.0}
 
 
 def take_photo(stands: tuple[Stand, ...], mood: str, size: int, rng: np.random.Generator) -> Scene:
-    """Takes a photo of the stands, side by side. ``mood`` is "studio", "indoor" or "street";
+    """Take a photo of the stands, side by side. ``mood`` is "studio", "indoor" or "street";
     ``size`` the long side.
 
-    Garments of which less than ``LEAST_VISIBLE`` can be seen are left out of ``seen``.
+    Garments with less than ``LEAST_VISIBLE`` visible are left out of ``seen``.
     """
     width, height = _format(len(stands), size, rng)
     harsh = HARSH[mood]
@@ -147,10 +147,10 @@ def _paint_stand(
 
 
 def _framing(stand: Stand, stands: int, mood: str, rng: np.random.Generator) -> tuple[float, float]:
-    """What of a person the photo shows, in centimetres of height: all, from the neck down, the
+    """Return the visible range of a person in centimetres of height: all, from the neck down, the
     upper or lower half.
 
-    A studio shows the clothes, and the whole person seldom.
+    A studio shows the clothes, and rarely the whole person.
     """
     classes = {product.category for product in stand.clothes}
     roll = rng.random()

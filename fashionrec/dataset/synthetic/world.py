@@ -1,4 +1,4 @@
-"""Draws the whole synthetic world: plans every photo, takes them in parallel, writes labels and
+"""Draw the whole synthetic dataset: plan every photo, draw them in parallel, write labels and
 tables.
 """
 
@@ -42,7 +42,7 @@ _ATTEMPTS = 9
 
 @dataclass(frozen=True)
 class WorldSettings:
-    """How large the world is and how it looks; see ``draw_world``."""
+    """Size and look of the synthetic data; see ``draw_world``."""
 
     images: int = 900
     products: int = 300
@@ -70,10 +70,10 @@ class _Taken:
 def draw_world(
     out: Path, settings: WorldSettings, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, Any]:
-    """Draws everything under ``out`` and returns counts; ``progress(done, total)`` is told after
+    """Draw everything under ``out`` and return counts; ``progress(done, total)`` is called after
     every photo.
 
-    The same settings give the same bytes, whatever ``workers`` is. Raises DataError where ``out``
+    The same settings give the same bytes, whatever ``workers`` is. Raises DataError if ``out``
     exists and is not empty, or a setting is out of range.
     """
     out = Path(out)
@@ -109,7 +109,7 @@ def _check(out: Path, settings: WorldSettings) -> None:
     for name, low in least.items():
         value = getattr(settings, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < low:
-            raise DataError(f"{name} must be a whole number of at least {low}, not {value!r}")
+            raise DataError(f"{name} must be an integer of at least {low}, not {value!r}")
     if not isinstance(settings.size, int) or not 96 <= settings.size <= 1280:
         raise DataError(f"size must be 96 to 1280 pixels, not {settings.size!r}")
     if settings.style not in STYLES:
@@ -118,7 +118,7 @@ def _check(out: Path, settings: WorldSettings) -> None:
     if len(weights) != len(CLASS_NAMES) or not all(w >= 0 for w in weights) or not 0 < sum(weights) < float("inf"):
         raise DataError(f"class_weights must be {len(CLASS_NAMES)} numbers of at least 0, not all 0; not {weights!r}")
     if settings.images + settings.products == 0:
-        raise DataError("a world of no images and no products is empty", hint="set images or products above 0")
+        raise DataError("no images and no products: nothing to draw", hint="set images or products above 0")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} exists and is not an empty folder", hint="choose a new folder, or empty this one first")
 
@@ -166,7 +166,7 @@ def _shop_orders(settings: WorldSettings, products: list[Product]) -> Iterator[O
 
 
 def _photos(out: Path, settings: WorldSettings, orders: list[Order]) -> Iterator[_Taken]:
-    """Takes the photos in order, in this process or spread over several."""
+    """Draw the photos in order, in this process or in several."""
     workers = settings.workers or os.cpu_count() or 1
     workers = min(workers, max(1, len(orders) // 16)) if not settings.workers else min(workers, max(1, len(orders)))
     jobs = [(str(out), settings, order) for order in orders]
@@ -183,13 +183,15 @@ def _photos(out: Path, settings: WorldSettings, orders: list[Order]) -> Iterator
 
 
 def _can_spawn() -> bool:
-    """Whether a fresh process can import the main module: not where it came from stdin."""
+    """Return whether a new process can import the main module, which is impossible if it came from
+    stdin.
+    """
     main = getattr(sys.modules["__main__"], "__file__", None)
     return main is None or Path(main).is_file()
 
 
 def _take(job: tuple[str, WorldSettings, Order]) -> _Taken:
-    """Takes one photo and writes it, with its label file where it has one."""
+    """Draw one photo and write it, with its label file if it has one."""
     root, settings, order = job
     for attempt in range(_ATTEMPTS):
         rng = stream(settings.seed, order.kind, order.index, attempt)
@@ -272,8 +274,8 @@ def _write_tables(out: Path, settings: WorldSettings, products: list[Product], t
 
 
 def _shop_cells(product: Product, rng: np.random.Generator) -> dict[str, object]:
-    """What the shop knows about a product: the columns of products.csv but ``image``
-    and ``view``.
+    """Return the product data of the shop: the columns of products.csv except ``image`` and
+    ``view``.
     """
     brand = BRANDS[int(rng.integers(len(BRANDS)))]
     price = round(_PRICES[product.category] * float(np.exp(rng.normal(0, 0.35))) / 1000) * 1000
