@@ -1,5 +1,4 @@
-"""fashionrec: detect garments in photos, caption and embed them, and search a catalogue for similar
-products.
+"""Image-based fashion search: detect garments, caption and embed them, find similar products.
 
 Public names are imported lazily, so that importing the package loads nothing heavy:
 

@@ -45,8 +45,9 @@ def _interrupted(_number: int, _frame: object) -> None:
 
 
 def _leave(code: object) -> None:
-    """End the process without freeing its models, which takes longer than a search: the system
-    reclaims everything at once.
+    """End the process without freeing its models.
+
+    Freeing them takes longer than a search; the system reclaims everything at once.
     """
     try:
         for stream in filter(None, (sys.stdout, sys.stderr)):

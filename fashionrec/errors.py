@@ -23,8 +23,10 @@ from __future__ import annotations
 
 
 class FashionrecError(Exception):
-    """Base of all errors. ``str(error)`` is one line; ``error.hint`` is one line or empty;
-    ``shown`` are lines to print between them.
+    """The base of all errors.
+
+    ``str(error)`` is one line; ``error.hint`` is one line or empty; ``shown`` is context, of any
+    number of lines, to print between them.
     """
 
     exit_code = 1
@@ -70,8 +72,9 @@ class MissingExtra(UsageError):
 
 
 class CaptionError(FashionrecError):
-    """A failed caption. ``state`` is the recorded outcome, ``retryable`` whether a
-    retry can help.
+    """A failed caption.
+
+    ``state`` is the recorded outcome, ``retryable`` whether a retry can help.
     """
 
     def __init__(self, message: str, *, state: str = "failed", retryable: bool = False, hint: str = "") -> None:
@@ -85,10 +88,9 @@ class WriteError(FashionrecError):
 
 
 class Refused(FashionrecError):
-    """A limit or check failed: before the work (nothing was changed) or after it (results are
-    kept).
+    """A failed limit or check.
 
-    The message says which.
+    Before the work nothing was changed; after it the results are kept. The message says which.
     """
 
     exit_code = 3

@@ -1,6 +1,4 @@
-"""Small types shared by all modules: no logic beyond arithmetic, no imports beyond the standard
-library.
-"""
+"""Small types shared by all modules, without logic; imports only the standard library."""
 
 from __future__ import annotations
 
@@ -18,8 +16,9 @@ _BY_ID = {str(n): name for n, name in enumerate(CLASS_NAMES)}
 
 
 class Box(NamedTuple):
-    """A box in pixels of the upright photo: ``x1, y1`` inclusive corner, ``x2, y2`` exclusive
-    corner.
+    """A box in pixels of the upright photo.
+
+    ``x1, y1`` is the inclusive corner, ``x2, y2`` the exclusive one.
     """
 
     x1: float
@@ -84,8 +83,9 @@ class Garment:
 
 @dataclass(frozen=True)
 class Item:
-    """A searchable garment of a catalogue. ``attributes`` come from captions, ``metadata`` from the
-    product table.
+    """A searchable garment of a catalogue.
+
+    ``attributes`` come from captions, ``metadata`` from the product table.
     """
 
     item_id: str
@@ -107,16 +107,15 @@ class _Scored:
 
     @property
     def closeness(self) -> float:
-        """The cosine minus the penalty of another class: the value that ``match`` is
-        measured on.
-        """
+        """The cosine minus the penalty of another class; ``match`` is calibrated on it."""
         return (self.cosine or 0.0) + self.parts.get("class", 0.0)
 
 
 @dataclass(frozen=True)
 class RankedProduct(_Scored):
-    """A hit before its item is read: ``item_no`` is the item's number, the rest as in
-    :class:`Hit`.
+    """A hit before its item is read.
+
+    ``item_no`` is the row id of the item; the other fields are those of :class:`Hit`.
     """
 
     rank: int
@@ -134,11 +133,12 @@ class RankedProduct(_Scored):
 
 @dataclass(frozen=True)
 class Hit(_Scored):
-    """A search result: ``rank`` counts from 1, ``score`` is the sorting key, and ``parts`` its
-    summands (``image``, ``caption``, ``words``, ``class``).
+    """A search result.
 
-    ``cosine`` is the image's similarity to the query (-1..1; None without a query vector), and
-    ``match`` the measured chance (0..100) that it is the same product (None if not measured).
+    ``rank`` counts from 1, ``score`` is the sorting key, and ``parts`` are its summands (``image``,
+    ``caption``, ``words``, ``class``). ``cosine`` is the image's similarity to the query (-1..1;
+    None without a query vector), and ``match`` the measured chance (0..100) that it is the same
+    product (None if not measured).
     """
 
     rank: int

@@ -1,6 +1,4 @@
-"""The command ``compare``: train or load several detectors on one dataset, and print a table to
-choose from.
-"""
+"""The command ``compare``: train or load several detectors, and print a table to choose from."""
 
 from functools import partial
 from pathlib import Path
@@ -63,9 +61,7 @@ def compare(
 
 
 def run_compare(session: Session, folder: Path) -> dict[str, Any]:
-    """Compare models by the section ``compare``, and write ``comparison.{md,json,html}`` into
-    ``folder``.
-    """
+    """Compare models by the section ``compare``; write ``comparison.*`` into ``folder``."""
     from fashionrec.evaluation.detection.compare import Comparison
 
     train, evaluate = partial(train_detector, session), partial(run_evaluate_detector, session)

@@ -1,5 +1,6 @@
-"""The command ``demo``: the whole chain on synthetic data, through the functions of the other
-commands and ``configs/demo.yaml``.
+"""The command ``demo``: the whole chain on synthetic data.
+
+It calls the functions of the other commands with the settings of ``configs/demo.yaml``.
 """
 
 import re
@@ -79,9 +80,7 @@ class Commands:
 
 
 class Chain:
-    """The stages of the demo. Each calls a command's own function, in a session with the settings
-    of demo.yaml.
-    """
+    """The stages of the demo: each calls a command's function with the settings of demo.yaml."""
 
     def __init__(
         self, files: list[str], sets: list[str], out: Output, commands: Callable[[], Commands] = Commands
@@ -95,9 +94,7 @@ class Chain:
         self.example_query = ""
 
     def session(self, **overrides: dict[str, Any]) -> Session:
-        """Return a session as the command would have it; progress is shown, results are kept for
-        the report.
-        """
+        """Return a session like the command's that shows progress but prints no results."""
         session = Session(self._files, self._sets, Output(quiet=self.out.quiet, debug=self.out.debug))
         for section, values in overrides.items():
             session.override(section, values)
@@ -183,8 +180,9 @@ class Chain:
         folder.write(MARKER, "written by `fashionrec demo`, which may replace what it made in this folder\n")
 
     def examples(self, queries: Path, count: int) -> list[dict[str, Any]]:
-        """Return views of some queries for the page: the first held-out photos of each class in
-        turn, and two texts.
+        """Return views of example queries for the page.
+
+        They are held-out photos, the first of each class in turn, and two texts.
         """
         from fashionrec.catalogue.catalogue import Catalogue
         from fashionrec.cli.query import ask

@@ -1,6 +1,4 @@
-"""The command ``evaluate``: a detector on labelled photos, or a catalogue on queries with known
-products.
-"""
+"""The command ``evaluate``: measure a detector on labelled photos, or a search on known queries."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -93,9 +91,7 @@ def evaluate(
 
 
 def run_evaluate_detector(session: Session, weights: str, data: Path, split: str | None = None) -> dict[str, Any]:
-    """Measure mAP and other figures of a detector on one split of a dataset, and list its worst
-    photos.
-    """
+    """Measure a detector on one split of a dataset: mAP and other figures, and its worst photos."""
     split = split or session.config.evaluate.split
     return _document(weights, data, split, *_measure(session, weights, data, split))
 
@@ -247,8 +243,9 @@ def _table_rows(path: Path) -> Any:
 def run_evaluate_search(
     session: Session, index: str | None, queries: Path, *, baseline: bool = False
 ) -> dict[str, Any]:
-    """Measure recall and other figures of a catalogue; ``baseline`` adds those of a colour
-    histogram.
+    """Measure recall and other figures of a catalogue.
+
+    ``baseline`` adds those of a colour histogram.
     """
     from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.evaluation.retrieval.retrieval import evaluate_search, histogram_baseline, queries_from

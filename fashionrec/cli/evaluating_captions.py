@@ -11,8 +11,9 @@ from fashionrec.config.captioners import ENCODER
 
 
 def evaluate_captions_of(session: Session, index: str | None, truth: Any, queries: Any) -> None:
-    """Print tables per field for every captioner, and with ``queries`` the search with and without
-    captions.
+    """Print the accuracy per field of every captioner.
+
+    With ``queries``, also compare search with and without captions.
     """
     from fashionrec.captioner.job import describer
     from fashionrec.catalogue.catalogue import Catalogue

@@ -112,9 +112,7 @@ def _evidence(session: Session, images: Path | None, data: Path | None) -> "Evid
 
 
 def _export_embedder(session: Session, source: str, out: Path, images: Path | None, data: Path | None) -> Bundle:
-    """Export an encoder. ``source`` may also be a float32 bundle that is needed in another
-    precision.
-    """
+    """Export an encoder; ``source`` may be a float32 bundle to convert to another precision."""
     from fashionrec.photos.decoding import decode_all, spread
     from fashionrec.photos.images import find_photos
 

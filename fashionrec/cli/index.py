@@ -56,8 +56,9 @@ def run_build(
     embedder: str | None = None,
     max_delete: float | None = None,
 ) -> dict[str, Any]:
-    """Build and report. Keys are those of :class:`fashionrec.catalogue.build.build.BuildReport`,
-    plus paths.
+    """Build a catalogue; return the report.
+
+    Keys are those of :class:`fashionrec.catalogue.build.build.BuildReport`, plus paths.
     """
     from fashionrec.catalogue.build.build import build_catalogue
     from fashionrec.cli.models import model_choice
@@ -107,8 +108,9 @@ def finished(session: Session, root: Path, report: "BuildReport", given: int | N
 
 
 def refuse_lost(report: dict[str, Any], done: str, given: int | None = None) -> None:
-    """Raise :class:`Refused` if more rows failed than the settings allow; ``done`` says what was
-    done nevertheless.
+    """Raise :class:`Refused` if more rows failed than the settings allow.
+
+    ``done`` says what was done nevertheless.
     """
     if report["refused"]:
         raise Refused(

@@ -30,9 +30,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 
 
 class Root(TyperGroup):
-    """The root command; usage errors quote what was typed, so they are printed through
-    the guard.
-    """
+    """The root command; prints usage errors through the guard, because they quote user input."""
 
     def main(self, *args: Any, **options: Any) -> Any:
         with guarded():

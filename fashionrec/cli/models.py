@@ -1,6 +1,4 @@
-"""Choose, open, export and convert models for commands, with the session's settings and
-messages.
-"""
+"""Choose, open, export and convert models with the settings and messages of a session."""
 
 from __future__ import annotations
 
@@ -25,9 +23,7 @@ if TYPE_CHECKING:
 
 
 def model_choice(session: Session) -> ModelChoice:
-    """Return the chooser that finds models by name or settings, and exports them to bundles if
-    needed.
-    """
+    """Return the chooser that finds models by name or settings, and exports them if needed."""
     exports = partial(export_detector, session), partial(export_embedder, session)
     return ModelChoice(session.resolved, *exports, session.out.say, session.out.warn)
 
@@ -71,9 +67,7 @@ def epoch_progress(tick: Tick) -> Callable[[int, int, dict[str, Any]], None]:
 
 
 def trusting(session: Session, trust: bool, path: Path) -> AbstractContextManager[None]:
-    """Load the file with its code, as ``--trust-pickle`` demands, for the duration of this command
-    only.
-    """
+    """Allow code in a .pt file to run within the block, if ``--trust-pickle`` is given."""
     if not trust:
         return nullcontext()
     if path.suffix != ".pt" or not path.is_file():
@@ -126,8 +120,9 @@ def export_embedder(session: Session, source: str, out: Path, check_images: Sequ
 def convert_embedder(
     session: Session, source: Bundle, out: Path, precision: str, pictures: Any, **known: Any
 ) -> Bundle:
-    """Convert a float32 encoder to another precision and test it on ``pictures``; ``known``: their
-    ``products`` and ``photos``.
+    """Convert a float32 encoder to another precision, and test it on ``pictures``.
+
+    ``known``: the ``products`` and ``photos`` of the pictures.
     """
     from fashionrec.embedder.training.gate import Tolerance
 

@@ -29,8 +29,9 @@ class Tick(Protocol):
 
 
 class Output:
-    """The output of one command. ``json`` prints one document on stdout; ``quiet`` silences
-    messages and progress.
+    """The output of one command.
+
+    ``json`` prints one document on stdout; ``quiet`` silences messages and progress.
     """
 
     def __init__(self, *, json: bool = False, quiet: bool = False, debug: bool = False) -> None:
@@ -63,11 +64,10 @@ class Output:
         _write(self._out, visible_lines(text) + "\n")
 
     def csv(self, write: Callable[[Callable[[str], str]], str]) -> None:
-        """Print a CSV table on stdout. ``write`` returns it and passes every cell through its
-        argument.
+        """Print a CSV table on stdout.
 
-        Newlines in cells are kept for a program that reads the pipe; on a terminal they would start
-        new lines.
+        ``write`` returns the table and passes every cell through its argument. Newlines in cells
+        are kept in a pipe; on a terminal they would start new lines.
         """
         _write(self._out, write(visible if self._out.isatty() else visible_lines))
 
@@ -83,8 +83,9 @@ class Output:
         self._err.flush()
 
     def next(self, *commands: str) -> None:
-        """Suggest the next useful command. Names and paths in it must have passed
-        :func:`fashionrec.common.text.shell_word`.
+        """Suggest the next useful commands.
+
+        Names and paths in them must have passed :func:`fashionrec.common.text.shell_word`.
         """
         if not self.json:
             for n, command in enumerate(commands):
@@ -112,8 +113,9 @@ class Output:
 
     @contextmanager
     def progress(self, label: str, unit: str = "") -> Iterator[Tick]:
-        """Show progress on stderr with rate and time left: a bar on a terminal, a line every few
-        seconds in a pipe.
+        """Show progress on stderr with rate and time left.
+
+        On a terminal it is a bar, in a pipe a line every few seconds.
         """
         if self.quiet:
             yield _silent
@@ -124,8 +126,9 @@ class Output:
 
     @contextmanager
     def stages(self) -> Iterator[Callable[[str, str, int, int], None]]:
-        """Show the progress of work in several stages: what is done, in which unit, how much, and
-        the total.
+        """Show the progress of work in several stages.
+
+        The callback takes the stage, the unit, the work done, and the total.
         """
         with ExitStack() as stack:
             now: str = ""
@@ -193,8 +196,9 @@ class Output:
 
 
 def _cell(value: object) -> str:
-    """Return a table cell, truncated if it is absurdly long, because all cells of a column are as
-    wide; JSON has all of it.
+    """Return a table cell, truncated if it is extremely long.
+
+    All cells of a column are as wide as its longest; JSON has the full text.
     """
     text = "" if value is None else str(value)
     return visible(text if len(text) <= _LONGEST_CELL else text[:_LONGEST_CELL] + "…")
@@ -209,9 +213,7 @@ def _silent(done: int, total: int, note: str = "", *, detail: str = "") -> None:
 
 
 def fail(message: str, hint: str = "", shown: str = "", trace: str = "") -> None:
-    """Print an error: one line, its context if there is one, and a hint; before them a traceback,
-    if given.
-    """
+    """Print an error: the traceback if given, one line, its context if any, and a hint."""
     stream = _unguarded(sys.stderr)
     if trace:
         _write(stream, visible_lines(trace))
@@ -263,9 +265,7 @@ class GuardedStream(io.TextIOBase):
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Guard ``sys.stdout`` and ``sys.stderr`` within a block, for libraries, tracebacks and usage
-    errors.
-    """
+    """Guard stdout and stderr within a block, for libraries, tracebacks and usage errors."""
     before = sys.stdout, sys.stderr
     _guard()
     mine = sys.stdout, sys.stderr
@@ -279,9 +279,7 @@ def guarded() -> Iterator[None]:
 
 
 def guard_process() -> None:
-    """Guard the standard streams of this process permanently, including those that
-    libraries keep.
-    """
+    """Guard the standard streams for the whole process, including those that libraries keep."""
     _guard()
     sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr  # type: ignore[misc, assignment]
 

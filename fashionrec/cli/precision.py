@@ -26,10 +26,10 @@ def serving_precision(
     *,
     current: Generation | None = None,
 ) -> tuple[Bundle | None, Bundle]:
-    """Return the bundles to build with, in the configured precision, tested on a sample of the
-    photos of ``rows``.
+    """Return the bundles to build with, in the configured precision.
 
-    ``current`` is the generation that the build is based on, if any.
+    Conversions are tested on a sample of the photos of ``rows``. ``current`` is the generation
+    that the build is based on, if any.
     """
     from fashionrec.catalogue.build.sample import Sample
     from fashionrec.models.precision import choose_precision
@@ -52,8 +52,9 @@ def serving_precision(
 
 
 def _convert_embedder(session: Session, sample: Sample, source: Bundle, target: Path, precision: str) -> Bundle:
-    """Convert an encoder to another precision, and test it on the sample's garments. Raises
-    :class:`Refused`.
+    """Convert an encoder to another precision, and test it on the sample's garments.
+
+    Raises :class:`Refused`.
     """
     crops = sample.crops
     return convert_embedder(
@@ -62,7 +63,8 @@ def _convert_embedder(session: Session, sample: Sample, source: Bundle, target: 
 
 
 def _convert_detector(session: Session, sample: Sample, source: Bundle, target: Path, precision: str) -> Bundle:
-    """Convert a detector to another precision, calibrated and tested on halves of the sample.
+    """Convert a detector to another precision: calibrate and test it on halves of the sample.
+
     Raises :class:`Refused`.
     """
     module = load("fashionrec.detector.training.export", what=f"a detector in {precision}", packages=DETECTOR_PACKAGES)

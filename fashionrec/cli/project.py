@@ -139,9 +139,7 @@ def inspect(session: Session, folder: Path) -> None:
 
 
 def run_doctor(session: Session, index: str | None = None) -> dict[str, Any]:
-    """Check what is installed and configured. Values of API keys are never printed, only whether
-    they are set.
-    """
+    """Check the installation and the settings. API keys are only reported as set or not set."""
     config = session.config  # even if nothing uses it: an invalid setting is refused
     packages = {name: _version(name) for name in (*_CORE, *_TRAIN)}
     problems = [f"{name} is not installed: pip install fashionrec" for name in _CORE if packages[name] is None]

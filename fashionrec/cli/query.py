@@ -131,9 +131,7 @@ def query(
 
 
 def _check_outputs(asked: "Query", files: dict[str, Path | None], save_crops: Path | None) -> None:
-    """Refuse outputs, before the search, that cannot be written or would overwrite a
-    query photo.
-    """
+    """Refuse outputs that cannot be written or would overwrite a query photo, before the search."""
     for option, path in files.items():
         if path is None or str(path) == "-":
             continue
@@ -202,10 +200,7 @@ def _query(
 
 
 def _named_as_options(error: UsageError) -> UsageError:
-    """Return the error with options as on the command line:
-
-    ``--goes-with`` instead of `goes_with`.
-    """
+    """Return the error with options as on the command line: ``--goes-with``, not `goes_with`."""
 
     def option(found: re.Match[str]) -> str:
         return "--" + found[1].replace("_", "-")
@@ -238,8 +233,9 @@ def _repeated(query: "Query") -> str:
 
 
 def _sources(photos: Sequence[str]) -> tuple[list[Source], bool]:
-    """Return photos by name or as bytes, and whether there may be several (then the document is a
-    list).
+    """Return the photos, as names or bytes, and whether there may be several.
+
+    With several photos the document is a list.
     """
     found: list[Source] = []
     many = len(photos) > 1

@@ -1,5 +1,4 @@
-"""Shared parts of all commands: ``--config``, ``--set``, ``--json``, ``--quiet``, ``--debug``,
-settings, and errors.
+"""The base of all commands: shared options, settings, examples, and errors.
 
 A command is a function with a parameter ``context: Context``, mounted with ``cls=Command``, which
 adds the shared options, opens ``context.session``, and prints every known error as one line with a
@@ -44,8 +43,9 @@ def _shared(
 
 @cache
 def shared_options() -> tuple[Any, ...]:
-    """Return the options of :func:`_shared` as typer creates them: each version of it takes other
-    arguments.
+    """Return the options of :func:`_shared` as typer creates them.
+
+    The arguments of an option differ between versions of typer.
     """
     app = typer.Typer(add_completion=False)
     app.command()(_shared)
@@ -87,10 +87,10 @@ class Session:
         return Path(self.config.project.data)
 
     def find_catalogue(self, index: str | None) -> Path:
-        """Return the catalogue: the named one, else the setting or FASHIONREC_INDEX, else the only
-        one in the data folder.
+        """Return the catalogue to use, and print which it is unless it was named.
 
-        Prints which on stderr. Raises :class:`CatalogueError` if there is none, or more than one.
+        It is the named one, else the setting or FASHIONREC_INDEX, else the only one in the data
+        folder. Raises :class:`CatalogueError` if there is none, or more than one.
         """
         from fashionrec.store.generations import is_catalogue
 
@@ -123,9 +123,9 @@ class Session:
         return self.resolved.origins.get(dotted, "").startswith("--set")
 
     def override(self, section: str, values: dict[str, Any]) -> None:
-        """Set options of the command as settings;
+        """Set options of the command as settings, which override all others.
 
-        None means not given. They override everything.
+        None means that an option was not given.
         """
         import yaml
 
@@ -141,9 +141,7 @@ class Session:
         self._resolved = None
 
     def assign(self, section: str, words: Sequence[str]) -> list[str]:
-        """Take ``key=value`` words as settings of a section, as `yolo` does; return the other
-        words.
-        """
+        """Apply ``key=value`` words to a section, as `yolo` does; return the other words."""
         rest = []
         for word in words:
             key, sign, _ = word.partition("=")
@@ -165,9 +163,7 @@ class Context(typer.Context):
 
 
 class Command(TyperCommand):
-    """A command with the shared options after its own: opens the session, and prints known errors
-    in one line.
-    """
+    """A command that takes the shared options, opens the session, and prints known errors."""
 
     context_class = Context
 
@@ -199,8 +195,10 @@ _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENAMETOO
 
 
 class _errors:
-    """Print known errors as one line and a hint, end with 130 on interrupts, and report anything
-    else as a bug, with ``--debug`` for its traceback.
+    """Print known errors as one line and a hint.
+
+    Interrupts exit with 130; anything else is reported as a bug, with ``--debug`` for its
+    traceback.
     """
 
     def __init__(self, out: Output) -> None:
@@ -243,8 +241,9 @@ class _errors:
 
 
 def one_or_none(words: Sequence[str], what: str) -> str | None:
-    """Return the single word left after ``key=value`` words. Raises :class:`ConfigError` if there
-    are more.
+    """Return the only word left after ``key=value`` words, or None.
+
+    Raises :class:`ConfigError` if there are more.
     """
     if len(words) > 1:
         raise ConfigError(f"unexpected argument {words[1]!r}", hint=f"expected {what}, then key=value settings")

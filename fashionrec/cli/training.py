@@ -1,5 +1,6 @@
-"""The commands ``train`` and ``finetune``: a detector from labelled photos, an encoder from a
-product table.
+"""The commands ``train`` and ``finetune``.
+
+A detector is trained on labelled photos, an encoder on a product table.
 """
 
 from collections.abc import Sequence
@@ -143,9 +144,7 @@ def finetune(
 
 
 def run_finetune(session: Session) -> dict[str, Any]:
-    """Fine-tune by the section ``finetune``: a detector, or an encoder if the data is a product
-    table.
-    """
+    """Fine-tune by the section ``finetune``: a detector, or an encoder if the data is a table."""
     from fashionrec.models.runs import check_weights, is_run, read_run
 
     config = session.config.finetune
@@ -195,9 +194,7 @@ def _train_embedder(session: Session, table: Path, init: str | None) -> "Run":
 
 
 def _product_crops(session: Session, side: int, photos: Sequence[tuple[int, Path, str | None]]) -> Any:
-    """Return crops of products, cut as `build-index` will cut them, for an encoder with ``side``
-    pixels.
-    """
+    """Return crops of products as `build-index` cuts them, for an encoder of ``side`` pixels."""
     from fashionrec.cli.models import model_choice
     from fashionrec.garments import FinderSettings, GarmentFinder
 
@@ -212,10 +209,9 @@ def _product_crops(session: Session, side: int, photos: Sequence[tuple[int, Path
 
 
 def _give_encoder(session: Session, table: str, given: Sequence[str]) -> None:
-    """Apply options of `train` and `finetune` to the training of an encoder, if the data is a
-    product table.
+    """Apply the options of `train` or `finetune` to the training of an encoder.
 
-    Raises :class:`ConfigError` for those that do not apply.
+    Raises :class:`ConfigError` for those that only apply to detectors.
     """
     pairs = [text.partition(".")[2].partition("=") for text in given]
     for key, _, _ in pairs:

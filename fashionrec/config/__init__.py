@@ -1,7 +1,6 @@
-"""Settings: one YAML file lists all of them (``configs/default.yaml``); higher layers may change
-values, never add keys.
+"""Settings: ``configs/default.yaml`` lists all of them; other layers change values, never add keys.
 
-They are read by the command line only and passed down as objects: :mod:`fashionrec.config.settings`
+Only the command line reads them; it passes them down as objects. :mod:`fashionrec.config.settings`
 has the typed sections, :mod:`fashionrec.config.layers` reads them.
 """
 

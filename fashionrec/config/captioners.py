@@ -1,6 +1,4 @@
-"""The registry of captioners: their names in the settings, and where each is implemented. To add
-one, add a line.
-"""
+"""The registry of captioners: name and implementation of each. To add one, add a line."""
 
 #: Name (in the settings, and recorded with each caption) to ``module:class``; a leading dot means
 #: ``fashionrec.captioner``. ``auto`` is the first one whose server is configured.

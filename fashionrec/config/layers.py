@@ -41,9 +41,7 @@ class Resolved(NamedTuple):
 
 
 def config_dir() -> Path:
-    """Return the folder of the shipped YAML files: inside an installed package, next to it in a
-    checkout.
-    """
+    """Return the folder of the shipped YAML files: in an installed package, or in a checkout."""
     inside = Path(__file__).parent.parent / "configs"
     return inside if inside.is_dir() else Path(__file__).parent.parent.parent / "configs"
 
@@ -133,8 +131,9 @@ _YOLO_SECTIONS = frozenset({"train", "finetune"})
 
 
 def read_yaml(path: Path, like: str = "configs/default.yaml") -> dict[str, Any]:
-    """Read the mapping in a YAML file. ``like`` is shown in the hint. Raises
-    :class:`ConfigError`.
+    """Read the mapping in a YAML file; ``like`` names a valid example for the hint.
+
+    Raises :class:`ConfigError`.
     """
     try:
         tree = documents.read_yaml(path, pipe=True)
@@ -150,8 +149,9 @@ def read_yaml(path: Path, like: str = "configs/default.yaml") -> dict[str, Any]:
 
 
 def _find_file(name: str | Path) -> Path:
-    """Return the settings file: a bare name (``demo``, ``demo.yaml``) is a shipped file if there is
-    one; a path is a path.
+    """Return the path of a settings file.
+
+    A bare name (``demo``, ``demo.yaml``) is a shipped file if one has that name; a path is a path.
     """
     path, shipped = Path(name), _shipped(name)
     if is_bare(str(name)) and shipped is not None:
@@ -165,16 +165,12 @@ def _find_file(name: str | Path) -> Path:
 
 
 def is_bare(name: str) -> bool:
-    """Return whether a text is a bare name, not a path: ``demo``, ``yolov8l.pt``; not
-    ``./demo``.
-    """
+    """Return whether a text is a bare name (``demo``, ``yolov8l.pt``), not a path (``./demo``)."""
     return "/" not in name and os.sep not in name
 
 
 def config_note(name: str) -> str:
-    """Return a note if a shipped configuration has the same name as a file in the working folder;
-    otherwise an empty text.
-    """
+    """Return a note if a file in the working folder has the name of a shipped one, else ""."""
     other = next((file for file in (Path(name), Path(f"{name}.yaml")) if file.is_file()), None)
     if not is_bare(name) or other is None or (shipped := _shipped(name)) is None:
         return ""

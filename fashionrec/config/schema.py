@@ -26,10 +26,10 @@ _LENGTHS = {"array": ("minItems", "maxItems"), "string": ("minLength", "maxLengt
 
 
 def settings_schema() -> dict[str, Any]:
-    """Return the JSON Schema (draft 2020-12) of a settings file, with defaults and descriptions of
-    ``default.yaml``.
+    """Return the JSON Schema (draft 2020-12) of a settings file.
 
-    No key is required: a file only needs to name what differs from the defaults.
+    Defaults and descriptions are those of ``default.yaml``. No key is required: a file only needs
+    to name what differs from the defaults.
     """
     path = config_dir() / "default.yaml"
     schema = _section(Config)
@@ -110,9 +110,7 @@ def _annotate(
 
 
 def _comments(text: str) -> dict[tuple[str, ...], str]:
-    """Return the comment beside each key, continued by the comment lines below it that are indented
-    further.
-    """
+    """Return the comment of each key, with the more indented comment lines that follow it."""
     found: dict[tuple[str, ...], str] = {}
     path: tuple[str, ...] = ()
     for line in text.splitlines():

@@ -76,9 +76,9 @@ class OneOf:
 
 
 class Before:
-    """A conversion of a value before it is checked;
+    """A conversion of a value before validation.
 
-    ``accepts`` is the JSON Schema of the extra spellings.
+    ``accepts`` is the JSON Schema of the additional spellings.
     """
 
     def __init__(self, change: Callable[[Any], Any], accepts: dict[str, Any]) -> None:
@@ -86,10 +86,10 @@ class Before:
 
 
 class Section:
-    """A validated, immutable section; its fields are its annotations, required unless the class has
-    a value.
+    """A validated, immutable section.
 
-    ``extra`` allows other keys too.
+    Its fields are its annotations, required unless the class has a value. ``extra`` allows other
+    keys too.
     """
 
     extra: ClassVar[bool] = False
@@ -111,8 +111,9 @@ class Section:
 
     @classmethod
     def model_validate(cls: type[Self], values: Any) -> Self:
-        """Create a section from a table. Raises :class:`Invalid` for the first value that is wrong,
-        missing or unknown.
+        """Create a section from a mapping.
+
+        Raises :class:`Invalid` for the first value that is invalid, missing or unknown.
         """
         if isinstance(values, cls):
             return values
@@ -169,10 +170,9 @@ class Section:
 
 
 def checked(annotation: Any, value: Any) -> Any:
-    """Validate and convert a value for an annotation: 3.0 is accepted for ``int``, a number for
-    ``str``.
+    """Return a value validated and converted for an annotation.
 
-    Raises :class:`Invalid`.
+    3.0 is accepted for ``int``, a number for ``str``. Raises :class:`Invalid`.
     """
     origin = get_origin(annotation)
     if origin is typing.Annotated:
@@ -209,9 +209,7 @@ def checked(annotation: Any, value: Any) -> Any:
 
 
 def _one_of(choices: tuple[Any, ...], value: Any) -> Any:
-    """Convert to the first type that the value already has, otherwise to the first that
-    accepts it.
-    """
+    """Convert to the first type that the value already has, else to the first that accepts it."""
     for choice in choices:
         bare = get_args(choice)[0] if get_origin(choice) is typing.Annotated else choice
         if type(value) is (get_origin(bare) or bare) or (value is None and bare is type(None)):
