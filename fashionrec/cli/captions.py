@@ -19,10 +19,12 @@ def mount(app: typer.Typer) -> None:
     app.command("caption", cls=Command, help="Caption the garments of photos, or of a catalogue.")(caption)
 
 
-_Photos = Annotated[list[str] | None, typer.Argument(help="Photos to caption.")]
-_Index = Annotated[str | None, typer.Option(help="Catalogue folder; without photos, all its garments are captioned.")]
-_Captioner = Annotated[str | None, typer.Option(help=f"auto, {', '.join(CAPTIONERS)}.")]
-_Limit = Annotated[int | None, typer.Option(min=1, help="Maximum number of garments to caption.")]
+_Photos = Annotated[list[str] | None, typer.Argument(metavar="PHOTO...", help="Photos to caption.")]
+_Index = Annotated[
+    str | None, typer.Option(metavar="FOLDER", help="Catalogue folder; without photos, all its garments are captioned.")
+]
+_Captioner = Annotated[str | None, typer.Option(metavar="NAME", help=f"auto, {', '.join(CAPTIONERS)}.")]
+_Limit = Annotated[int | None, typer.Option(min=1, metavar="N", help="Maximum number of garments to caption.")]
 _OnlyMissing = Annotated[
     bool, typer.Option("--only-missing", help="Only garments that have no caption record (the default).")
 ]
@@ -34,7 +36,7 @@ _Recaption = Annotated[
 ]
 _MaxCost = Annotated[float | None, typer.Option(min=0, metavar="USD", help="Stop before spending more than this.")]
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be sent and its cost; send nothing.")]
-_Batch = Annotated[bool, typer.Option("--batch", help="Use the server's batch API: half the price, within a day.")]
+_Batch = Annotated[bool, typer.Option("--batch", help="Use the batch API of OpenAI: half the price, within a day.")]
 _Resume = Annotated[bool, typer.Option("--resume", help="With --batch: collect finished answers and continue.")]
 _Wait = Annotated[bool, typer.Option("--wait", help="With --batch: wait for all answers.")]
 _DiscardUnsent = Annotated[

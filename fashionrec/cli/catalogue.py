@@ -8,7 +8,7 @@ import typer
 from fashionrec.cli.index import finished, print_report, refuse_lost, unknown_products, warn_lost
 from fashionrec.cli.options import CatalogueArgument, CatalogueOption
 from fashionrec.cli.reindex import index_line, reindex
-from fashionrec.cli.session import Command, Context, Session
+from fashionrec.cli.session import Command, Context, Group, Session
 from fashionrec.common.text import plural, shell_word
 from fashionrec.errors import UsageError
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def mount(app: typer.Typer) -> None:
-    family = typer.Typer(help="Inspect, change, roll back or copy a catalogue.", no_args_is_help=True)
+    family = typer.Typer(cls=Group, help="Inspect, change, roll back or copy a catalogue.", no_args_is_help=True)
     family.command("list", cls=Command, help="List the catalogues in a folder.")(list_)
     family.command("show", cls=Command, help="Show what a catalogue contains, or one product of it.")(show)
     family.command("add", cls=Command, help="Add photos or products; keep everything else.")(add)
@@ -25,8 +25,7 @@ def mount(app: typer.Typer) -> None:
     family.command("update", cls=Command, help="Change product data (price, stock ...); reads no photos.")(update)
     family.command("verify", cls=Command, help="Compare the hash of every file with the manifest.")(verify)
     family.command("rollback", cls=Command, help="Serve the previous generation.")(rollback)
-    about = "Build another index over the same vectors."
-    family.command("reindex", cls=Command, help=about)(reindex)
+    family.command("reindex", cls=Command, help="Build another index over the same vectors.")(reindex)
     family.command("compact", cls=Command, help="Remove unused data.")(compact)
     family.command("export", cls=Command, help="Export as Parquet tables and npy arrays.")(export)
     family.command("import", cls=Command, help="Create a catalogue from an export.")(import_)
@@ -35,7 +34,9 @@ def mount(app: typer.Typer) -> None:
 
 def list_(
     context: Context,
-    folder: Annotated[Path | None, typer.Argument(help="Folder to search; default: the data folder.")] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="FOLDER", help="Folder to search; default: the data folder.")
+    ] = None,
 ) -> None:
     from fashionrec.catalogue.overview import list_catalogues
 
@@ -75,7 +76,7 @@ def list_(
 def show(
     context: Context,
     index: CatalogueArgument = None,
-    product: Annotated[str | None, typer.Option(help="Show one product, by its id.")] = None,
+    product: Annotated[str | None, typer.Option(metavar="ID", help="Show one product.")] = None,
 ) -> None:
     from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.catalogue.overview import describe_catalogue, describe_product
@@ -135,7 +136,9 @@ def _print_product(session: Session, document: dict[str, Any]) -> None:
 
 def add(
     context: Context,
-    photos: Annotated[str, typer.Argument(help="Photo, folder of photos, or CSV, JSONL or Parquet table.")],
+    photos: Annotated[
+        str, typer.Argument(metavar="PHOTOS", help="Photo, folder of photos, or CSV, JSONL or Parquet table.")
+    ],
     index: CatalogueOption = None,
 ) -> None:
     from fashionrec.catalogue.edit import add_products
@@ -151,9 +154,10 @@ def add(
 
 def remove(
     context: Context,
-    products: Annotated[list[str] | None, typer.Argument(help="Product ids.")] = None,
+    products: Annotated[list[str] | None, typer.Argument(metavar="PRODUCT_ID...", help="Products to remove.")] = None,
     file: Annotated[
-        Path | None, typer.Option(help="File with ids: one per line, or a table with a column product_id.")
+        Path | None,
+        typer.Option(metavar="FILE", help="File with ids: one per line, or a table with a column product_id."),
     ] = None,
     index: CatalogueOption = None,
 ) -> None:
@@ -172,7 +176,8 @@ def remove(
 def update(
     context: Context,
     table: Annotated[
-        Path, typer.Argument(help="CSV, JSONL or Parquet table with product_id and the columns to change.")
+        Path,
+        typer.Argument(metavar="TABLE", help="CSV, JSONL or Parquet table with product_id and the columns to change."),
     ],
     index: CatalogueOption = None,
 ) -> None:
@@ -218,7 +223,9 @@ def verify(context: Context, index: CatalogueArgument = None) -> None:
 def rollback(
     context: Context,
     index: CatalogueArgument = None,
-    to: Annotated[str | None, typer.Option(help="Name of a generation; default: the previous one.")] = None,
+    to: Annotated[
+        str | None, typer.Option(metavar="GENERATION", help="Generation to serve; default: the previous one.")
+    ] = None,
 ) -> None:
     from fashionrec.store.generations import read_current, roll_back, writer_lock
 
@@ -259,7 +266,7 @@ def compact(context: Context, index: CatalogueArgument = None) -> None:
 
 def export(
     context: Context,
-    out: Annotated[Path, typer.Argument(help="A new folder.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to create.")],
     index: CatalogueOption = None,
 ) -> None:
     from fashionrec.catalogue.exchange import export_catalogue
@@ -279,8 +286,8 @@ def export(
 
 def import_(
     context: Context,
-    source: Annotated[Path, typer.Argument(help="Folder written by `catalogue export`.")],
-    index: Annotated[str, typer.Option(help="Folder of the new catalogue.")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder written by `catalogue export`.")],
+    index: Annotated[str, typer.Option(metavar="FOLDER", help="Folder of the new catalogue.")],
 ) -> None:
     from fashionrec.catalogue.exchange import import_catalogue
 

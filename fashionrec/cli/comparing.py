@@ -9,9 +9,9 @@ import typer
 from fashionrec.cli.evaluating import run_evaluate_detector
 from fashionrec.cli.models import model_choice, train_detector
 from fashionrec.cli.options import Epochs, ImageSize, Split
-from fashionrec.cli.session import Command, Context, Session
+from fashionrec.cli.session import Command, Context, Session, require
 from fashionrec.common.text import plural, shell_word
-from fashionrec.errors import ConfigError, Refused
+from fashionrec.errors import Refused
 
 
 def mount(app: typer.Typer) -> None:
@@ -21,20 +21,24 @@ def mount(app: typer.Typer) -> None:
 def compare(
     context: Context,
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="[MODEL]... [KEY=VALUE]...", help="Models and settings.")
+        list[str] | None, typer.Argument(metavar="MODEL...", help="Models, and settings as key=value.")
     ] = None,
     models: Annotated[
         list[str] | None,
-        typer.Option(help="Model name (efficientdet_d3), YAML, checkpoint, run or bundle; more may follow."),
+        typer.Option(
+            metavar="MODEL", help="Model name (efficientdet_d3), YAML, checkpoint, run or bundle; more may follow."
+        ),
     ] = None,
-    data: Annotated[str | None, typer.Option(help="data.yaml of a YOLO dataset.")] = None,
+    data: Annotated[str | None, typer.Option(metavar="FILE", help="data.yaml of a YOLO dataset.")] = None,
     split: Split = None,
     epochs: Epochs = None,
     imgsz: ImageSize = None,
-    batch: Annotated[int | None, typer.Option(min=1)] = None,
-    device: Annotated[str | None, typer.Option(help="Device for training: cpu, 0, or 0,1.")] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the report's folder under runs/compare.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Path of the report's folder.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, metavar="N", help="Images per batch.")] = None,
+    device: Annotated[str | None, typer.Option(metavar="DEVICE", help="Device for training: cpu, 0, or 0,1.")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the report, a folder under runs/compare.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Folder of the report, instead of --name.")] = None,
 ) -> None:
     from fashionrec.evaluation.detection.compare import report_folder
 
@@ -43,10 +47,8 @@ def compare(
     flags = {"data": data, "split": split, "epochs": epochs, "imgsz": imgsz, "batch": batch, "device": device}
     session.override("compare", {**flags, "models": named or None})
     config = session.config.compare
-    if config.data is None or not config.models:
-        raise ConfigError(
-            "Missing: models and data", hint="fashionrec compare --models yolov8n.yaml efficientdet_d0 --data DIR"
-        )
+    hint = "fashionrec compare --models yolov8n.yaml efficientdet_d0 --data DIR/data.yaml"
+    require({"--models": config.models, "--data": config.data}, hint=hint)
     folder = out or report_folder(session.runs, name)
     document = run_compare(session, folder)
     session.out.result(document, lambda: _print(session, document, folder))

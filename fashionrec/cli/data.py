@@ -22,18 +22,26 @@ def mount(app: typer.Typer) -> None:
 
 def fetch_dataset(
     context: Context,
-    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help=f"{_SOURCES} Several are merged.")],
-    out: Annotated[Path | None, typer.Option(help="Folder of the new dataset; must be empty.")] = None,
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE...", help=f"{_SOURCES} Several are merged into one dataset.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Folder of the new dataset; must be empty.")
+    ] = None,
     map_: Annotated[
         list[str] | None,
         typer.Option(
             "--map", metavar="THEIRS=OURS", help='Map a class of the source, as in "t-shirt=top"; repeatable.'
         ),
     ] = None,
-    counts: Annotated[str | None, typer.Option(help="Number of photos in train, valid and test: 4177,400,200.")] = None,
-    images: Annotated[int | None, typer.Option(help="synthetic: number of labelled photos in all splits.")] = None,
-    products: Annotated[int | None, typer.Option(help="synthetic: number of catalogue products.")] = None,
-    seed: Annotated[int | None, typer.Option(help="synthetic: random seed.")] = None,
+    counts: Annotated[
+        str | None, typer.Option(metavar="TRAIN,VALID,TEST", help="Number of photos in each split.")
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(metavar="N", help="synthetic: number of labelled photos in all splits.")
+    ] = None,
+    products: Annotated[int | None, typer.Option(metavar="N", help="synthetic: number of catalogue products.")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="synthetic: random seed.")] = None,
 ) -> None:
     session = context.session
     session.override("synthetic", {"images": images, "products": products, "seed": seed})

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fashionrec.cli.session import Command, Context, Session
+from fashionrec.cli.session import Command, Context, Group, Session, require
 from fashionrec.common.text import plural, shell_word
 from fashionrec.errors import FashionrecError, Refused, UsageError
 
@@ -18,21 +18,23 @@ _UNSEEN_CONF = 0.05  # a label that a detector does not confirm even at this con
 
 
 def mount(app: typer.Typer) -> None:
-    family = typer.Typer(help="Audit a dataset, or export it to other formats.", no_args_is_help=True)
+    family = typer.Typer(cls=Group, help="Audit a dataset, or export it to other formats.", no_args_is_help=True)
     family.command("audit", cls=Command, help="Report what is in a dataset and what is wrong with it.")(audit)
-    family.command("export", cls=Command, help="Export to COCO, Pascal VOC or Roboflow.")(export)
+    family.command("export", cls=Command, help="Export a dataset to COCO, Pascal VOC or Roboflow.")(export)
     app.add_typer(family, name="dataset")
 
 
 def audit(
     context: Context,
-    data: Annotated[Path, typer.Argument(help="Dataset folder, or its data.yaml.")],
-    html: Annotated[Path | None, typer.Option(help="Write an HTML page with thumbnails of every finding.")] = None,
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Dataset folder, or its data.yaml.")],
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write an HTML page with thumbnails of the findings.")
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 3 on any finding that audit.allow does not name.")
     ] = False,
     weights: Annotated[
-        str | None, typer.Option(help="Detector (bundle, run or best.pt): list labels it contradicts.")
+        str | None, typer.Option(metavar="MODEL", help="Detector (bundle, run or best.pt): list labels it contradicts.")
     ] = None,
 ) -> None:
     session = context.session
@@ -61,32 +63,33 @@ def audit(
 
 def export(
     context: Context,
-    data: Annotated[Path, typer.Argument(help="A dataset's folder.")],
-    to: Annotated[str, typer.Option(help="coco, voc, or roboflow.")],
-    out: Annotated[Path | None, typer.Option(help="coco, voc: output folder.")] = None,
-    target: Annotated[str | None, typer.Option(help="roboflow: WORKSPACE/PROJECT.")] = None,
-    weights: Annotated[str | None, typer.Option(help="roboflow: detector that selects doubtful photos.")] = None,
-    strategy: Annotated[str, typer.Option(help="roboflow: selection: uncertain, disagree, or auto.")] = "auto",
-    limit: Annotated[int | None, typer.Option(min=1, help="roboflow: maximum number of photos.")] = None,
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Dataset folder, or its data.yaml.")],
+    to: Annotated[str, typer.Option(metavar="FORMAT", help="coco, voc, or roboflow.")],
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="coco, voc: output folder.")] = None,
+    target: Annotated[
+        str | None, typer.Option(metavar="WORKSPACE/PROJECT", help="roboflow: project to upload to.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="roboflow: detector that selects doubtful photos.")
+    ] = None,
+    strategy: Annotated[
+        str, typer.Option(metavar="NAME", help="roboflow: select by uncertain, disagree, or auto.")
+    ] = "auto",
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="roboflow: maximum number of photos.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="roboflow: show what would be sent; send nothing.")
     ] = False,
 ) -> None:
     session = context.session
     if to in ("coco", "voc"):
-        if out is None:
-            raise UsageError(
-                "where to?", hint=f"fashionrec dataset export {shell_word(data)} --to {shell_word(to)} --out DIR"
-            )
-        _export_format(session, data, to, out)
+        hint = f"fashionrec dataset export {shell_word(data)} --to {shell_word(to)} --out DIR"
+        require({"--out": out}, hint=hint)
+        _export_format(session, data, to, out or Path())
     elif to == "roboflow":
-        if target is None or weights is None:
-            raise UsageError(
-                "Missing: --target and --weights",
-                hint="--target WORKSPACE/PROJECT --weights best.pt; --dry-run shows what would be sent",
-            )
+        hint = "--target WORKSPACE/PROJECT --weights best.pt; --dry-run shows what would be sent"
+        require({"--target": target, "--weights": weights}, hint=hint)
         session.override("roboflow", {"limit": limit})
-        _export_roboflow(session, data, target, weights, strategy, dry_run)
+        _export_roboflow(session, data, target or "", weights or "", strategy, dry_run)
     else:
         raise UsageError(f"unknown export format {to!r}", hint="--to coco, voc, or roboflow")
 

@@ -1,6 +1,7 @@
 """The command ``evaluate``: measure a detector on labelled photos, or a search on known queries."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,7 +9,8 @@ import typer
 
 from fashionrec.cli.options import Split
 from fashionrec.cli.scores import print_scores, print_ways
-from fashionrec.cli.session import Command, Context, Session
+from fashionrec.cli.session import Command, Context, Session, require
+from fashionrec.common.files import provisional_folder
 from fashionrec.common.text import plural, shell_word
 from fashionrec.errors import DataError, UsageError
 
@@ -18,30 +20,43 @@ if TYPE_CHECKING:
     from fashionrec.evaluation.detection.report import DetectionReport
 
 
+_EXAMPLES = (
+    "a detector: --weights best.pt --data data.yaml; a search: --index DIR with --queries, --texts or --outfits FILE"
+)
+
+
 def mount(app: typer.Typer) -> None:
     app.command("evaluate", cls=Command, help="Measure a detector or a search.")(evaluate)
 
 
-_Settings = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings.")]
-_Weights = Annotated[str | None, typer.Option(help="Detector: a bundle, a run, or a best.pt.")]
-_Data = Annotated[Path | None, typer.Option(help="data.yaml of a YOLO dataset.")]
-_Index = Annotated[str | None, typer.Option(help="A catalogue.")]
-_Queries = Annotated[Path | None, typer.Option(help="Table with the columns image and product_id.")]
+_Settings = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Settings of the section evaluate.")
+]
+_Weights = Annotated[str | None, typer.Option(metavar="MODEL", help="Detector: a bundle, a run, or a best.pt.")]
+_Data = Annotated[Path | None, typer.Option(metavar="FILE", help="data.yaml of a YOLO dataset.")]
+_Index = Annotated[str | None, typer.Option(metavar="FOLDER", help="Catalogue folder.")]
+_Queries = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Table of query photos, with the columns image and product_id.")
+]
 _Ways = Annotated[bool, typer.Option("--ways", help="Compare whole photos, crops, captions and mixes as queries.")]
 _Captions = Annotated[bool, typer.Option("--captions", help="Measure the captions of a catalogue, field by field.")]
 _Truth = Annotated[
     Path | None,
-    typer.Option(help="With --captions: table of products with true attributes (color, pattern ...)."),
+    typer.Option(metavar="FILE", help="With --captions: table of products with true attributes (color, pattern ...)."),
 ]
 _Texts = Annotated[
     Path | None,
-    typer.Option(help="Table of products and texts: compare full-text, embedding and mixed search."),
+    typer.Option(metavar="FILE", help="Table of products and texts: compare full-text, embedding and mixed search."),
 ]
 _Apply = Annotated[bool, typer.Option("--apply", help="With --ways: store the best caption weight in the catalogue.")]
 _Outfits = Annotated[
-    Path | None, typer.Option(help="Table of outfits (image, product_id, category): measure recommendations.")
+    Path | None,
+    typer.Option(metavar="FILE", help="Table of outfits (image, product_id, category): measure recommendations."),
 ]
-_Html = Annotated[Path | None, typer.Option(help="Write an HTML page: figures, curves, and a detector's worst photos.")]
+_Html = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Write an HTML page: figures, curves, and the worst photos of a detector."),
+]
 
 
 def evaluate(
@@ -63,31 +78,32 @@ def evaluate(
     session = context.session
     words = session.assign("evaluate", settings or [])
     if words:
-        raise UsageError(f"what is {words[0]!r}?", hint="give --weights and --data, or --index and --queries")
+        raise UsageError(f"unexpected argument {words[0]!r}", hint=_EXAMPLES)
     session.override("evaluate", {"split": split})
     if apply and not ways:
         raise UsageError("--apply needs --ways", hint="fashionrec evaluate --index DIR --queries FILE --ways --apply")
-    if weights is not None and data is not None and queries is None:
-        _evaluate_detector(session, weights, data, html)
-    elif captions and weights is None and data is None:
+    if weights is not None or data is not None:
+        if queries is not None:
+            raise UsageError("--queries cannot be combined with --weights or --data", hint=_EXAMPLES)
+        require({"--weights": weights, "--data": data}, hint=_EXAMPLES)
+        _evaluate_detector(session, weights or "", data or Path(), html)
+    elif captions:
         _evaluate_captions(session, index, truth, queries)
-    elif outfits is not None and weights is None and data is None:
+    elif outfits is not None:
         _evaluate_outfits(session, index, outfits)
-    elif texts is not None and weights is None and data is None:
+    elif texts is not None:
         _evaluate_texts(session, index, texts)
-    elif ways and queries is not None and weights is None and data is None:
+    elif queries is None:
+        search = ways or index is not None
+        raise UsageError(f"Missing: {'--queries' if search else '--data or --queries'}", hint=_EXAMPLES)
+    elif ways:
         _evaluate_ways(session, index, queries, apply)
-    elif html is not None and queries is not None:
+    elif html is not None:
         raise UsageError("--html is only for detectors", hint="for a search: fashionrec query PHOTO --html answer.html")
-    elif queries is not None and weights is None and data is None:
+    else:
         report = run_evaluate_search(session, index, queries)
         session.out.result(report, lambda: _print_search(session, report))
         session.out.next(f"fashionrec query PHOTO --index {shell_word(report['index'])} --html answer.html")
-    else:
-        raise UsageError(
-            "Missing: what to evaluate",
-            hint="a detector: --weights best.pt --data data.yaml; a search: --index DIR with --queries, --texts or --outfits",
-        )
 
 
 def run_evaluate_detector(session: Session, weights: str, data: Path, split: str | None = None) -> dict[str, Any]:
@@ -98,9 +114,8 @@ def run_evaluate_detector(session: Session, weights: str, data: Path, split: str
 
 def _evaluate_detector(session: Session, weights: str, data: Path, html: Path | None) -> None:
     split = session.config.evaluate.split
-    if html is not None:
-        html.parent.mkdir(parents=True, exist_ok=True)  # fail before minutes of work, not after
-    report, worst = _measure(session, weights, data, split)
+    with provisional_folder(html.parent) if html else nullcontext():  # fail before minutes of work, not after
+        report, worst = _measure(session, weights, data, split)
     if html is not None:
         from fashionrec.common.files import write_atomic
         from fashionrec.evaluation.detection.page import detection_page
@@ -189,7 +204,10 @@ def _evaluate_ways(session: Session, index: str | None, queries: Path, apply: bo
     with Catalogue.open(root, session.config) as catalogue, session.out.progress("asking", "queries") as tick:
         found = compare_ways(catalogue, asked, describer(catalogue), progress=tick)
         if apply and found["caption_weight"] is None:
-            raise DataError(f"{catalogue.root} has no captions to weigh", hint="fashionrec caption --index ...")
+            raise DataError(
+                f"{catalogue.root} has no captions to weigh",
+                hint=f"fashionrec caption --index {shell_word(catalogue.root)}",
+            )
         if apply:
             _keep(session, catalogue, "caption_weight", {"value": found["caption_weight"]})
     document = {"index": str(catalogue.root), "queries_from": str(queries), **found}

@@ -1,20 +1,29 @@
-"""Examples that ``--help`` shows for each command. Paths are those of the repository."""
+"""Examples in the help of each command and group. Paths are those of the repository."""
 
 EXAMPLES = {
+    "": (
+        "demo",
+        "build-index examples/products.csv --index data/catalogue",
+        "query photo.jpg --index data/catalogue --html answer.html",
+    ),
     "fetch-dataset": (
         "fetch-dataset yolo:examples/garments --out data/garments",
         'fetch-dataset coco:export.zip --map "t-shirt=top" --out data/merged',
     ),
     "train": ("train data=data/garments/data.yaml model=yolov8n.yaml epochs=50", "train --resume name=garments"),
     "finetune": (
-        "finetune --weights runs/train/garments --data examples/street/data.yaml --replay data/garments/data.yaml",
+        "finetune --weights runs/train/garments --data examples/street/data.yaml \\\n"
+        "    --replay data/garments/data.yaml",
     ),
     "evaluate": (
-        "evaluate --weights runs/train/garments --data data/garments/data.yaml",
+        "evaluate --weights best.pt --data data/garments/data.yaml",
         "evaluate --index data/catalogue --queries examples/queries.csv",
     ),
     "compare": ("compare yolov8n.yaml yolo11n.yaml --data data/garments/data.yaml",),
-    "export": ("export runs/train/garments --out garments.bundle --precision int8 --images photos/",),
+    "export": (
+        "export runs/train/garments --out garments.bundle",
+        "export best.pt --out int8.bundle --precision int8 --images photos/",
+    ),
     "build-index": (
         "build-index examples/products.csv --index data/catalogue",
         "build-index photos/ --index data/catalogue --detector none",
@@ -32,6 +41,10 @@ EXAMPLES = {
     "doctor": ("doctor", "doctor runs/demo/catalogue"),
     "dataset audit": ("dataset audit data/garments --html audit.html --strict",),
     "dataset export": ("dataset export data/garments --to coco --out garments-coco",),
+    "dataset": ("dataset audit data/garments --html audit.html",),
+    "runs": ("runs list", "runs compare garments garments2"),
+    "catalogue": ("catalogue show data/catalogue", "catalogue rollback data/catalogue"),
+    "config": ("config show query",),
     "runs list": ("runs list",),
     "runs show": ("runs show garments",),
     "runs compare": ("runs compare garments garments2",),

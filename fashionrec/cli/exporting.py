@@ -13,6 +13,7 @@ from fashionrec.cli.session import Command, Context, Session
 from fashionrec.common.text import shell_word
 from fashionrec.errors import DataError, ImageError, ModelError, UsageError
 from fashionrec.models.bundle import Bundle, is_bundle
+from fashionrec.models.choice import check_encoder_name
 
 if TYPE_CHECKING:
     from fashionrec.detector.detect import Detector
@@ -27,26 +28,31 @@ def mount(app: typer.Typer) -> None:
 def export(
     context: Context,
     source: Annotated[
-        str, typer.Argument(help="best.pt, a run, a transformers folder, a Hugging Face id, or an encoder's bundle.")
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="best.pt, a run, a transformers folder, a Hugging Face id, or an encoder's bundle."
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the bundle.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder of the bundle.")],
     settings: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings of the section export.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Settings of the section export.")
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, fp16 or int8.")] = None,
+    precision: Annotated[str | None, typer.Option(metavar="PRECISION", help="fp32, fp16 or int8.")] = None,
     images: Annotated[
-        Path | None, typer.Option(help="Folder of your photos, to test the export and calibrate int8.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Folder of your photos, to test the export and calibrate int8."),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="data.yaml of labelled photos: like --images, and measures the loss of mAP.")
+        Path | None,
+        typer.Option(metavar="FILE", help="data.yaml of labelled photos: like --images, and measures the loss of mAP."),
     ] = None,
-    format_: Annotated[str, typer.Option("--format", help="bundle, the only format.")] = "bundle",
+    format_: Annotated[str, typer.Option("--format", metavar="FORMAT", help="bundle, the only format.")] = "bundle",
     trust_pickle: TrustPickle = False,
 ) -> None:
     session = context.session
     words = session.assign("export", settings or [])
     if words:
-        raise UsageError(f"what is {words[0]!r}?", hint="settings are key=value, as in imgsz=640")
+        raise UsageError(f"unexpected argument {words[0]!r}", hint="settings are key=value, as in imgsz=640")
     session.override("export", {"precision": precision})
     if format_ == "engine":
         raise UsageError(
@@ -54,10 +60,12 @@ def export(
             hint="export a bundle and set project.device=tensorrt where it is served: ONNX Runtime builds the engine there",
         )
     if format_ != "bundle":
-        raise UsageError(f"unknown format {format_!r}", hint="bundle")
+        raise UsageError(f"unknown format {format_!r}", hint="the only format is bundle")
     if out.exists() and not is_bundle(out):
         raise ModelError(f"{out} exists and is not a bundle", hint="choose another --out, or remove the folder")
     path = _checkpoint(Path(source))
+    if path.suffix not in (".pt", ".safetensors") and not path.exists():
+        check_encoder_name(source, session.config.project)
     if path.suffix in (".pt", ".safetensors"):
         evidence = _evidence(session, images, data)
         config = session.config.export

@@ -23,12 +23,17 @@ def mount(app: typer.Typer) -> None:
 
 def build_index(
     context: Context,
-    photos: Annotated[str, typer.Argument(help="Folder of photos, or CSV, JSONL or Parquet table.")],
-    index: Annotated[str | None, typer.Option(help="Folder of the catalogue.")] = None,
-    detector: Annotated[str | None, typer.Option(help="Bundle, run, best.pt, or none (index whole photos).")] = None,
-    embedder: Annotated[str | None, typer.Option(help="Bundle, Hugging Face id, or transformers folder.")] = None,
+    photos: Annotated[str, typer.Argument(metavar="PHOTOS", help="Folder of photos, or CSV, JSONL or Parquet table.")],
+    index: Annotated[str | None, typer.Option(metavar="FOLDER", help="Folder of the catalogue.")] = None,
+    detector: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Bundle, run, best.pt, or none (index whole photos).")
+    ] = None,
+    embedder: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Bundle, run, transformers folder, or Hugging Face id.")
+    ] = None,
     max_delete: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Largest share of products that the build may remove.")
+        float | None,
+        typer.Option(min=0, max=1, metavar="SHARE", help="Largest share of products that the build may remove."),
     ] = None,
     index_type: IndexType = None,
     max_memory: MaxMemory = None,

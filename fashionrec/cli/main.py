@@ -6,10 +6,10 @@ import importlib
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from fashionrec import __version__
 from fashionrec.cli.output import guarded
+from fashionrec.cli.session import Group
 
 #: Families of commands in the order of `--help`, with the commands of each.
 FAMILIES: dict[str, tuple[str, ...]] = {
@@ -29,7 +29,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 }
 
 
-class Root(TyperGroup):
+class Root(Group):
     """The root command; prints usage errors through the guard, because they quote user input."""
 
     def main(self, *args: Any, **options: Any) -> Any:

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from fashionrec.cli.session import Command, Context, Session
+from fashionrec.cli.session import Command, Context, Group, Session
+from fashionrec.common.extras import install_hint
 from fashionrec.common.text import json_text, plural, shell_word
 from fashionrec.errors import ConfigError, DataError, FashionrecError, Refused
 
@@ -19,20 +20,20 @@ _KEYS = {"OPENAI_API_KEY": "captions by GPT-4o", "ROBOFLOW_API_KEY": "fetch-data
 _SHOWN = 5
 _VERDICTS = {
     "safe to use": "safe to use",
-    "usable": "usable: what is listed is ignored",
-    "refused": "refused: commands that read this folder stop at what is listed as refused",
+    "usable": "usable: the listed files are ignored",
+    "refused": "refused: commands that read this folder stop at the files listed as refused",
 }
 _REFUSED_HINT = "ask for a copy without the refused parts, or remove them if you do not need them"
 _DATASET_HINT = (
-    "`fashionrec fetch-dataset yolo:FOLDER --out NEW` makes a data set without what is refused; for links that you trust"
-    " add --set dataset.follow_links=true"
+    "`fashionrec fetch-dataset yolo:FOLDER --out NEW` creates a dataset without the refused parts;"
+    " for links that you trust add --set dataset.follow_links=true"
 )
 
 
 def mount(app: typer.Typer) -> None:
-    about = "Check the installation, or a folder from somebody."
+    about = "Check the installation, or a folder from somebody else."
     app.command("doctor", cls=Command, help=about)(doctor)
-    config = typer.Typer(help="Settings.", no_args_is_help=True, rich_markup_mode=None)
+    config = typer.Typer(cls=Group, help="Show the settings, or print their schema.", no_args_is_help=True)
     config.command("show", cls=Command, help="Show every setting, its value, and where it came from.")(show)
     config.command("schema", cls=Command, help="Print a JSON Schema of the settings, for editors.")(schema)
     app.add_typer(config, name="config")
@@ -40,7 +41,9 @@ def mount(app: typer.Typer) -> None:
 
 def show(
     context: Context,
-    section: Annotated[str | None, typer.Argument(help="Only settings that begin with this.")] = None,
+    section: Annotated[
+        str | None, typer.Argument(metavar="SECTION", help="Section or key, as in query or query.k.")
+    ] = None,
 ) -> None:
     session = context.session
     resolved = session.resolved
@@ -70,9 +73,11 @@ def doctor(
     context: Context,
     folder: Annotated[
         Path | None,
-        typer.Argument(help="Folder to check (catalogue, run, bundle, dataset ...); nothing in it is executed."),
+        typer.Argument(
+            metavar="FOLDER", help="Catalogue, run, bundle, dataset ... to check; nothing in it is executed."
+        ),
     ] = None,
-    index: Annotated[str | None, typer.Option(help="Catalogue to check too.")] = None,
+    index: Annotated[str | None, typer.Option(metavar="FOLDER", help="Catalogue to check too.")] = None,
 ) -> None:
     session = context.session
     if folder is not None:
@@ -102,7 +107,7 @@ def doctor(
 
     session.out.result(document, human)
     if document["problems"]:
-        raise Refused(f"{len(document['problems'])} problems found")
+        raise Refused(f"{plural(len(document['problems']), 'problem')} found")
     session.out.next("fashionrec demo" if index is None else f"fashionrec query PHOTO --index {shell_word(index)}")
 
 
@@ -142,13 +147,13 @@ def run_doctor(session: Session, index: str | None = None) -> dict[str, Any]:
     """Check the installation and the settings. API keys are only reported as set or not set."""
     config = session.config  # even if nothing uses it: an invalid setting is refused
     packages = {name: _version(name) for name in (*_CORE, *_TRAIN)}
-    problems = [f"{name} is not installed: pip install fashionrec" for name in _CORE if packages[name] is None]
+    problems = [f"{name} is not installed: {install_hint()}" for name in _CORE if packages[name] is None]
     if _version("onnxruntime") and _version("onnxruntime-gpu"):
         problems.append(
             "onnxruntime and onnxruntime-gpu are both installed, which disables CUDA: uninstall both, install one again"
         )
     if packages["torch"] and not packages["torchvision"]:
-        problems.append("torch is installed without torchvision: pip install 'fashionrec[train]'")
+        problems.append(f"torch is installed without torchvision: {install_hint('train')}")
     providers: list[str] = []
     if packages["onnxruntime"]:
         import onnxruntime

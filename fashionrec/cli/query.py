@@ -32,41 +32,50 @@ def mount(app: typer.Typer) -> None:
 
 
 _Photos = Annotated[
-    list[str] | None, typer.Argument(metavar="[PHOTO]...", help="Photos, folders of photos, or - for standard input.")
+    list[str] | None, typer.Argument(metavar="PHOTO...", help="Photos, folders of photos, or - for standard input.")
 ]
 _Text = Annotated[
-    list[str] | None, typer.Option(help='Text, alone or with a photo: "in red", "floral:-0.4"; repeatable.')
+    list[str] | None,
+    typer.Option(metavar="TEXT", help='Text, alone or with a photo: "in red", "floral:-0.4"; repeatable.'),
 ]
-_Like = Annotated[list[str] | None, typer.Option(help="Item or product to look for; repeatable.")]
-_Unlike = Annotated[list[str] | None, typer.Option(help="Item or product to avoid; repeatable.")]
-_Index = Annotated[list[str] | None, typer.Option(help="Catalogue folder; two are compared.")]
-_K = Annotated[int | None, typer.Option("-k", "--k", min=1, help="Hits per garment.")]
-_Garment = Annotated[str | None, typer.Option(help="Garment to search for: a class, a number, or all.")]
+_Like = Annotated[list[str] | None, typer.Option(metavar="ID", help="Item or product to look for; repeatable.")]
+_Unlike = Annotated[list[str] | None, typer.Option(metavar="ID", help="Item or product to avoid; repeatable.")]
+_Index = Annotated[
+    list[str] | None, typer.Option(metavar="FOLDER", help="Catalogue folder; give it twice to compare two.")
+]
+_K = Annotated[int | None, typer.Option("-k", "--k", min=1, metavar="N", help="Hits per garment.")]
+_Garment = Annotated[
+    str | None, typer.Option(metavar="GARMENT", help="Garment to search for: a class, a number, or all.")
+]
 _Box = Annotated[str | None, typer.Option(metavar="X1,Y1,X2,Y2", help="Box of the garment, in pixels.")]
 _Where = Annotated[
-    str | None, typer.Option(help="Only items that match the filter: \"price < 50000 and brand in ('A', 'B')\".")
+    str | None, typer.Option(metavar="FILTER", help="Only items that match: \"price < 50000 and brand in ('A', 'B')\".")
 ]
-_MinScore = Annotated[float | None, typer.Option(help="Lowest score of a hit.")]
-_Diversity = Annotated[float | None, typer.Option(min=0, max=1, help="Diversity of the hits: 0 none, 1 maximum.")]
+_MinScore = Annotated[float | None, typer.Option(metavar="SCORE", help="Drop hits below this score.")]
+_Diversity = Annotated[
+    float | None, typer.Option(min=0, max=1, metavar="SHARE", help="Diversity of the hits: 0 none, 1 maximum.")
+]
 _GoesWith = Annotated[bool, typer.Option("--goes-with", help="Also recommend what to wear with it.")]
 _Merge = Annotated[bool, typer.Option("--merge", help="Fuse the hits of all photos and texts into one list.")]
 _Translate = Annotated[
-    bool, typer.Option("--translate", help=f"Translate Korean text with {TRANSLATORS[0]} (sends the text).")
+    bool, typer.Option("--translate", help=f"Translate the Korean of --text with {TRANSLATORS[0]} (sends the text).")
 ]
 _Caption = Annotated[
     bool | None, typer.Option("--caption/--no-caption", help="Caption the garments, and include captions in the score.")
 ]
 _Captioner = Annotated[
     str | None,
-    typer.Option(help=f"Captioner: {', '.join(CAPTIONERS)} (all but {ENCODER} may send crops)."),
+    typer.Option(
+        metavar="NAME", help=f"Caption with {' or '.join(CAPTIONERS)} (all but {ENCODER} send crops to a server)."
+    ),
 ]
 _Explain = Annotated[bool, typer.Option("--explain", help="Show what each score consists of.")]
 _Jsonl = Annotated[bool, typer.Option("--jsonl", help="Print one JSON document per photo and line.")]
-_Csv = Annotated[Path | None, typer.Option(help="Write hits as CSV; - for standard output.")]
-_Xlsx = Annotated[Path | None, typer.Option(help="Write hits for Excel, with pictures.")]
-_Html = Annotated[Path | None, typer.Option(help="Write a self-contained HTML page with pictures.")]
+_Csv = Annotated[Path | None, typer.Option(metavar="FILE", help="Write hits as CSV; - for standard output.")]
+_Xlsx = Annotated[Path | None, typer.Option(metavar="FILE", help="Write hits for Excel, with pictures.")]
+_Html = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a self-contained HTML page with pictures.")]
 _Open = Annotated[bool, typer.Option("--open", help="Open the page in the browser.")]
-_SaveCrops = Annotated[Path | None, typer.Option(help="Save crops of the detected garments in a folder.")]
+_SaveCrops = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Save crops of the detected garments.")]
 
 
 def query(
@@ -96,6 +105,10 @@ def query(
     save_crops: _SaveCrops = None,
 ) -> None:
     session = context.session
+    if translate and not text:
+        raise UsageError(
+            "--translate needs a --text to translate", hint='fashionrec query --text "빨간 원피스" --translate'
+        )
     settings = {"k": k, "garment": garment, "where": where, "min_score": min_score, "diversity": diversity}
     settings |= {"caption": _captioner(session, caption, captioner), "translate": TRANSLATORS[0] if translate else None}
     session.override("query", settings)

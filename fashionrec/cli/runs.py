@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fashionrec.cli.options import RunArgument, Why
-from fashionrec.cli.session import Command, Context, Session
+from fashionrec.cli.session import Command, Context, Group, Session
 from fashionrec.common.text import shell_word
 from fashionrec.errors import FashionrecError, UsageError
 
@@ -19,12 +19,12 @@ _MAIN = ("map50_95", "held_out_recall_at_1")
 
 
 def mount(app: typer.Typer) -> None:
-    family = typer.Typer(help="List and compare runs, and choose the one in use.", no_args_is_help=True)
+    family = typer.Typer(cls=Group, help="List and compare runs, and choose the one in use.", no_args_is_help=True)
     family.command("list", cls=Command, help="List all runs, newest first.")(list_)
     family.command("show", cls=Command, help="Show everything recorded about a run.")(show)
     family.command("compare", cls=Command, help="Compare two runs: metrics, classes and settings.")(compare)
-    family.command("promote", cls=Command, help="Use this run by default.")(promote)
-    family.command("demote", cls=Command, help="No longer use this run by default.")(demote)
+    family.command("promote", cls=Command, help="Use a run by default.")(promote)
+    family.command("demote", cls=Command, help="Stop using a run by default.")(demote)
     app.add_typer(family, name="runs")
 
 

@@ -8,20 +8,20 @@ string four times, 20 ms of every start.
 
 import errno
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from fashionrec.cli.output import Output, fail
 from fashionrec.common.reach import follow_links, following_links
 from fashionrec.common.system import silence
 from fashionrec.common.text import encodable, shell_word
-from fashionrec.errors import CatalogueError, ConfigError, FashionrecError
+from fashionrec.errors import CatalogueError, ConfigError, FashionrecError, UsageError
 
 if TYPE_CHECKING:
     from fashionrec.config import Config, Resolved
@@ -162,6 +162,15 @@ class Context(typer.Context):
         return session
 
 
+class Group(TyperGroup):
+    """A group of commands, with examples in its help."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        from fashionrec.cli.help_text import write_examples
+
+        write_examples(ctx, formatter)
+
+
 class Command(TyperCommand):
     """A command that takes the shared options, opens the session, and prints known errors."""
 
@@ -170,17 +179,20 @@ class Command(TyperCommand):
     def __init__(self, name: str | None, *, params: Sequence[Any] = (), **options: Any) -> None:
         super().__init__(name, params=[*params, *shared_options()], **options)
 
-    def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """Print the examples of the command below its options."""
-        from fashionrec.cli.examples import EXAMPLES
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        from fashionrec.cli.help_text import usage_arguments
 
-        names = ctx.command_path.split()
-        examples = next((EXAMPLES[key] for n in range(len(names)) if (key := " ".join(names[n:])) in EXAMPLES), ())
-        if examples:
-            with formatter.section("Examples"):
-                for example in examples:
-                    formatter.write(f"  fashionrec {example}\n")
-        super().format_epilog(ctx, formatter)
+        return ["[OPTIONS]", *usage_arguments(self, ctx)]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        from fashionrec.cli.help_text import write_parameters
+
+        write_parameters(self, ctx, formatter)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        from fashionrec.cli.help_text import write_examples
+
+        write_examples(ctx, formatter)
 
     def invoke(self, ctx: Any) -> Any:
         config, sets, *switches = (ctx.params.pop(option.name) for option in shared_options())
@@ -238,6 +250,12 @@ class _errors:
             message = " ".join(str(error).split())[:300]
             fail(f"{type(error).__name__}: {message}", "this is a bug; --debug shows where", trace=trace)
             raise typer.Exit(1) from None
+
+
+def require(options: Mapping[str, object], *, hint: str) -> None:
+    """Raise :class:`UsageError` if one of the options, by name, has no value."""
+    if missing := [name for name, value in options.items() if not value]:
+        raise UsageError(f"Missing: {' and '.join(missing)}", hint=hint)
 
 
 def one_or_none(words: Sequence[str], what: str) -> str | None:

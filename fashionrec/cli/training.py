@@ -12,10 +12,11 @@ import typer
 
 from fashionrec.cli.models import epoch_progress, train_detector, trusting
 from fashionrec.cli.options import Epochs, ImageSize, TrainingWords, TrustPickle
-from fashionrec.cli.session import Command, Context, Session, one_or_none
+from fashionrec.cli.session import Command, Context, Session, one_or_none, require
 from fashionrec.common.extras import DETECTOR_PACKAGES, EMBEDDER_PACKAGES, load
 from fashionrec.common.text import plural, shell_word
 from fashionrec.errors import ConfigError, Refused, UsageError
+from fashionrec.models.choice import check_encoder_name
 
 if TYPE_CHECKING:
     from fashionrec.models.runs import Run
@@ -31,23 +32,27 @@ _OF_DETECTORS = {
 
 
 def mount(app: typer.Typer) -> None:
-    about = "Train a detector or an encoder."
-    app.command("train", cls=Command, help=about)(train)
-    app.command("finetune", cls=Command, help="Fine-tune without forgetting; rejects worse models.")(finetune)
+    app.command("train", cls=Command, help="Train a detector or an encoder.")(train)
+    app.command("finetune", cls=Command, help="Fine-tune on new data; reject models that forget the old.")(finetune)
 
 
 def train(
     context: Context,
     settings: TrainingWords = None,
-    data: Annotated[str | None, typer.Option(help="data.yaml of a YOLO dataset, or a product table.")] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Detector: yolov8l.pt (pretrained), yolov8n.yaml (from scratch), ...")
+    data: Annotated[
+        str | None, typer.Option(metavar="FILE", help="data.yaml of a YOLO dataset, or a product table.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the run's folder under runs/train.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Detector: yolov8l.pt (pretrained), yolov8n.yaml (from scratch), ..."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the run, a folder under runs/train.")
+    ] = None,
     epochs: Epochs = None,
     imgsz: ImageSize = None,
-    batch: Annotated[int | None, typer.Option()] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, 0, or 0,1.")] = None,
+    batch: Annotated[int | None, typer.Option(metavar="N", help="Images per batch.")] = None,
+    device: Annotated[str | None, typer.Option(metavar="DEVICE", help="cpu, 0, or 0,1.")] = None,
     resume: Annotated[
         bool | None, typer.Option("--resume", help="Resume the run of that name, or the newest unfinished one.")
     ] = None,
@@ -59,11 +64,10 @@ def train(
     flags = {"data": data, "model": model, "name": name, "epochs": epochs, "imgsz": imgsz, "batch": batch}
     session.override("train", {**flags, "device": device, "resume": resume})
     if words:
-        raise UsageError(f"what is {words[0]!r}?", hint="settings are key=value, as in epochs=50")
-    if session.config.train.data is None and not session.config.train.resume:
-        raise ConfigError(
-            "Missing: data to train on", hint="data=DIR/data.yaml, or a product table to train an encoder"
-        )
+        raise UsageError(f"unexpected argument {words[0]!r}", hint="settings are key=value, as in epochs=50")
+    if not session.config.train.resume:
+        hint = "--data DIR/data.yaml trains a detector, --data products.csv an encoder"
+        require({"--data": session.config.train.data}, hint=hint)
     if trust_pickle and not session.is_on_line("train.model"):
         raise UsageError("--trust-pickle needs the model on the same command line", hint="model=PATH.pt --trust-pickle")
     if _is_table(Path(session.config.train.data or "")):
@@ -103,11 +107,15 @@ def finetune(
     context: Context,
     settings: TrainingWords = None,
     weights: Annotated[
-        str | None, typer.Option(help="best.pt or run to start from; for a product table, a CLIP.")
+        str | None, typer.Option(metavar="MODEL", help="best.pt or run to start from; for a product table, a CLIP.")
     ] = None,
-    data: Annotated[str | None, typer.Option(help="data.yaml of the new data, or a product table.")] = None,
-    replay: Annotated[str | None, typer.Option(help="data.yaml of the old data, to replay.")] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the run's folder under runs/finetune.")] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="FILE", help="data.yaml of the new data, or a product table.")
+    ] = None,
+    replay: Annotated[str | None, typer.Option(metavar="FILE", help="data.yaml of the old data, to replay.")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the run, a folder under runs/finetune.")
+    ] = None,
     epochs: Epochs = None,
     trust_pickle: TrustPickle = False,
 ) -> None:
@@ -120,17 +128,15 @@ def finetune(
     if weights_word is not None:
         session.override("finetune", {"weights": weights_word})
     config = session.config.finetune
-    if config.weights is None or config.data is None:
-        raise ConfigError(
-            "Missing: --weights and --data", hint="fashionrec finetune --weights best.pt --data NEW/data.yaml"
-        )
+    hint = "fashionrec finetune --weights best.pt --data NEW/data.yaml"
+    require({"--weights": config.weights, "--data": config.data}, hint=hint)
     if trust_pickle and not session.is_on_line("finetune.weights"):
         raise UsageError(
             "--trust-pickle needs the weights on the same command line", hint="--weights PATH.pt --trust-pickle"
         )
-    if _is_table(Path(config.data)):
-        _give_encoder(session, config.data, session.sets[before:])
-    with trusting(session, trust_pickle, Path(config.weights)):
+    if _is_table(Path(config.data or "")):
+        _give_encoder(session, str(config.data), session.sets[before:])
+    with trusting(session, trust_pickle, Path(config.weights or "")):
         document = run_finetune(session)
     session.out.result(document, lambda: _print_run(session, document))
     if not document["promoted"]:
@@ -155,6 +161,8 @@ def run_finetune(session: Session) -> dict[str, Any]:
         weights = run.best
         config = config.model_copy(update={"weights": str(weights)})
     if _is_table(Path(config.data or "")):
+        if not weights.exists():
+            check_encoder_name(str(weights), session.config.project)
         return _run_document(_train_embedder(session, Path(config.data or ""), init=str(weights)))
     module = load("fashionrec.detector.training.finetune", what="finetuning a detector", packages=DETECTOR_PACKAGES)
     session.out.say(f"fine-tuning {config.weights} on {config.data}, replaying {config.replay or 'nothing'}")

@@ -37,7 +37,13 @@ def need(*packages: str, what: str) -> None:
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         extra = EXTRA_OF.get(missing[0], "train")
-        raise MissingExtra(f"{what} needs {', '.join(missing)}", hint=f"pip install 'fashionrec[{extra}]'")
+        raise MissingExtra(f"{what} needs {', '.join(missing)}", hint=install_hint(extra))
+
+
+def install_hint(extra: str = "", *, upgrade: bool = False) -> str:
+    """Return the command that installs fashionrec with an extra: from a checkout, as no registry has it."""
+    target = f"'.[{extra}]'" if extra else "."
+    return f"pip install {'-U ' if upgrade else ''}{target} in a checkout of fashionrec"
 
 
 def load(module: str, *, what: str, packages: tuple[str, ...] = ()) -> ModuleType:

@@ -6,13 +6,13 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from fashionrec.common.folder import Folder
 from fashionrec.common.text import json_text
-from fashionrec.errors import Busy
+from fashionrec.errors import Busy, UsageError
 
 
 def sha256_file(path: Path) -> str:
@@ -34,25 +34,46 @@ def temporary_beside(path: Path) -> Path:
 
 
 @contextmanager
-def locked(path: Path, doing: str) -> Iterator[None]:
-    """Hold the lock file at ``path`` (its folder is created). ``doing`` is the purpose: "is writing
-    data/catalogue".
+def provisional_folder(folder: Path) -> Iterator[None]:
+    """Create a folder with its parents; on a :class:`UsageError` remove new ones that are empty."""
+    new = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except UsageError:
+        with suppress(OSError):
+            for path in new:
+                path.rmdir()
+        raise
 
-    Raises :class:`Busy` at once if another process holds it. The file stays: deleting it would let
-    two others hold it, each with a file of its own.
+
+@contextmanager
+def locked(path: Path, doing: str) -> Iterator[None]:
+    """Hold the lock file at ``path``; its folder is created.
+
+    ``doing`` is the purpose: "is writing data/catalogue". Raises :class:`Busy` at once if another
+    process holds it; locks are released when a process dies. The file stays: others could otherwise
+    hold one each. Only after a :class:`UsageError` (nothing was begun) is a new one removed, while it
+    is held: filelock retries if the file that it locked was unlinked meanwhile.
     """
     from filelock import FileLock, Timeout
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(Folder(path.parent).path(path.name, "file"), timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise Busy(f"another process {doing}", hint="wait for it to end, then try again") from None
-    try:
-        yield
-    finally:
-        lock.release()
+    with provisional_folder(path.parent):
+        new = not os.path.lexists(path)
+        lock = FileLock(Folder(path.parent).path(path.name, "file"), timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise Busy(f"another process {doing}", hint="wait for it to end, then try again") from None
+        try:
+            yield
+        except UsageError:
+            if new:
+                with suppress(OSError):  # Windows keeps an open file
+                    path.unlink(missing_ok=True)
+            raise
+        finally:
+            lock.release()
 
 
 def dump_json(value: Any) -> str:

@@ -4,16 +4,19 @@ promoted run.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fashionrec.common.files import sha256_file
 from fashionrec.common.text import shell_word
-from fashionrec.config import Resolved
+from fashionrec.config import ProjectConfig, Resolved
 from fashionrec.errors import FashionrecError, ModelError
 from fashionrec.models.bundle import Bundle, is_bundle
 from fashionrec.models.runs import check_weights, is_run, newest_promoted, read_run
+
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -108,10 +111,25 @@ class ModelChoice:
                 if bundle.source.get("sha256") == sha256_file(weights):
                     return bundle
             return self.export_embedder(str(path), target)
+        check_encoder_name(source, self.resolved.config.project)
         target = Path(self.resolved.config.project.data) / "bundles" / source.replace("/", "--")
         if is_bundle(target):
             return Bundle.open(target, "embedder", verify=True)
         return self.export_embedder(source, target)
+
+
+def check_encoder_name(source: str, project: ProjectConfig) -> None:
+    """Raise :class:`ModelError` unless a source that does not exist here can be a Hugging Face id.
+
+    Such an id is ``owner/name``, and no path below the folders of the project. Anything else would
+    be looked up in the network for seconds, to no avail.
+    """
+    inside = any(Path(source).is_relative_to(folder) for folder in (project.runs, project.data) if folder != ".")
+    if inside or not _HUB_ID.fullmatch(source):
+        raise ModelError(
+            f"no encoder at {source}",
+            hint="give a bundle, a run's folder, a folder that save_pretrained wrote, or a Hugging Face id (owner/name)",
+        )
 
 
 def _check_shipped_name(name: str) -> None:

@@ -63,7 +63,8 @@ def read_table(path: Path, text: Collection[str] = ()) -> Table:
     no rows.
     """
     if not path.exists():
-        raise DataError(f"no photos at {path}", hint="give a folder of photos, or a CSV, JSONL or Parquet table")
+        hint = "check the path" if is_table(path) else "give a folder of photos, or a CSV, JSONL or Parquet table"
+        raise DataError(f"no such file or folder: {path}", hint=hint)
     if not is_table(path):
         raise DataError(
             f"{path} is neither a folder of photos nor a table", hint=f"tables end in {', '.join(TABLE_SUFFIXES)}"

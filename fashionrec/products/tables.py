@@ -79,6 +79,8 @@ def read_ids(path: Path) -> list[str]:
     """
     if is_table(path):
         return [str(record["product_id"]) for record in read_table(path).records if "product_id" in record]
+    if not path.exists():
+        raise DataError(f"no such file or folder: {path}", hint="check the path")
     try:
         return split_list(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

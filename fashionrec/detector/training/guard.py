@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from fashionrec.common.extras import install_hint
 from fashionrec.errors import MissingExtra, ModelError
 
 #: Functions of ultralytics that are replaced, and their replacements in this module.
@@ -53,7 +54,7 @@ def install() -> None:
             if not hasattr(modules[module], name):
                 raise MissingExtra(
                     f"ultralytics {ultralytics.__version__} cannot be prevented from executing code in checkpoints and datasets",
-                    hint="pip install -U 'fashionrec[train]'",
+                    hint=install_hint("train", upgrade=True),
                 )
     for module, names in _EXCHANGED.items():
         for name, ours in names.items():
