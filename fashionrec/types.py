@@ -99,7 +99,7 @@ class Item:
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
-class _Scored:
+class _HitFields:
     """Common fields of hits."""
 
     parts: dict[str, float]
@@ -112,7 +112,7 @@ class _Scored:
 
 
 @dataclass(frozen=True)
-class RankedProduct(_Scored):
+class RankedProduct(_HitFields):
     """A hit before its item is read.
 
     ``item_no`` is the row id of the item; the other fields are those of :class:`Hit`.
@@ -132,7 +132,7 @@ class RankedProduct(_Scored):
 
 
 @dataclass(frozen=True)
-class Hit(_Scored):
+class Hit(_HitFields):
     """A search result.
 
     ``rank`` counts from 1, ``score`` is the sorting key, and ``parts`` are its summands (``image``,

@@ -82,7 +82,13 @@ def unquoted(file: str, tree: ast.AST) -> list[str]:
             suggestions += node.args
         if isinstance(node, ast.keyword) and node.arg == "hint":
             suggestions.append(node.value)
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in ("hint", "again", "found"):
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in (
+            "hint",
+            "apply_command",
+            "commands",
+            "undo",
+            "found",
+        ):
             suggestions.append(node.value)
     suggested = [(piece, COMMAND) for part in suggestions for piece in pieces(part)]
     for text, pattern in suggested + [(piece, ANYWHERE) for piece in pieces(tree)]:
@@ -97,7 +103,7 @@ def unquoted(file: str, tree: ast.AST) -> list[str]:
 
 #: Values in suggestions that are ours, or quoted where they are made.
 KNOWN = {
-    ("cli/query.py", "_repeated(asked)"),
+    ("cli/query.py", "_repeat_options(request)"),
     ("cli/catalogue.py", "ends"),
     ("cli/main.py", "__version__"),
     ("products/columns.py", "', '.join(images)"),

@@ -60,45 +60,45 @@ def print_answer(session: Session, answer: Answer, explain: bool) -> None:
 def print_result(session: Session, result: QueryResult, explain: bool, named: bool) -> None:
     out = session.out
     if result.source is not None:
-        seen = ", ".join(
+        summary = ", ".join(
             f"{g.class_name} {g.confidence:.2f}" for g in result.seen if g.class_name and g.confidence is not None
         )
         count = len(result.seen)
-        if not seen:
-            seen = f"asked with {'the whole photo' if result.seen[0].whole_photo else result.seen[0].name}"
+        if not summary:
+            summary = f"asked with {'the whole photo' if result.seen[0].whole_photo else result.seen[0].name}"
         else:
-            seen = f"{count} garment{'s' if count != 1 else ''}: {seen}"
-        out.line(f"{result.photo}: {seen}" if named else seen)
+            summary = f"{count} garment{'s' if count != 1 else ''}: {summary}"
+        out.line(f"{result.photo}: {summary}" if named else summary)
         if result.outfit:
             out.line(f"{result.outfit['en']} / {result.outfit['ko']}")
-    for found in result.garments:
-        garment = found.garment
+    for answer in result.garments:
+        garment = answer.garment
         out.line()
         title = result.text if result.source is None else garment.name
         out.line(f"{title}" + (f": {garment.caption}" if garment.caption else ""))
-        _print_hits(session, found, explain)
-    for found in result.goes_with or []:
+        _print_hits(session, answer, explain)
+    for answer in result.goes_with or []:
         out.line()
-        out.line(f"goes with the {found.garment.class_name}")
-        _print_hits(session, found, explain)
+        out.line(f"goes with the {answer.garment.class_name}")
+        _print_hits(session, answer, explain)
     total = sum(result.timings_ms.values())
     stages = ", ".join(f"{stage} {ms:.0f}" for stage, ms in result.timings_ms.items() if ms >= 0.5)
     out.line()
     out.line(f"{total:.0f} ms ({stages})")
 
 
-def _print_hits(session: Session, found: GarmentAnswer, explain: bool) -> None:
+def _print_hits(session: Session, answer: GarmentAnswer, explain: bool) -> None:
     from fashionrec.search.render.page import price
 
-    if not found.hits:
+    if not answer.hits:
         session.out.line("  nothing found")
         return
-    calibrated = found.hits[0].match is not None  # every hit has one, or none has
+    has_match = answer.hits[0].match is not None  # every hit has one, or none has
     rows = [
         (
             hit.rank,
             f"{hit.score:.3f}",
-            *([hit.match] if calibrated else []),
+            *([hit.match] if has_match else []),
             hit.item.product_id,
             hit.item.class_name or "-",
             price(hit.item.metadata),
@@ -106,9 +106,19 @@ def _print_hits(session: Session, found: GarmentAnswer, explain: bool) -> None:
             *([" ".join(f"{name} {value:+.3f}" for name, value in hit.parts.items())] if explain else []),
             hit.item.metadata.get("url") or hit.item.image,
         )
-        for hit in found.hits
+        for hit in answer.hits
     ]
-    matched = ["match"] if calibrated else []
-    columns = ("#", "score", *matched, "product", "class", "price", "title", *(["parts"] if explain else []), "link")
+    match_column = ["match"] if has_match else []
+    columns = (
+        "#",
+        "score",
+        *match_column,
+        "product",
+        "class",
+        "price",
+        "title",
+        *(["parts"] if explain else []),
+        "link",
+    )
     right = [n for n, name in enumerate(columns) if name in ("#", "score", "match", "price")]
     session.out.table(columns, rows, right=right)

@@ -65,18 +65,18 @@ def run_caption_catalogue(
     from fashionrec.captioner.job.batches import caption_in_batches
     from fashionrec.captioner.providers import batch_captioners
 
-    anew = Recaption.parse(recaption) if recaption is not None else None
+    selection = Recaption.parse(recaption) if recaption is not None else None
     captioner = open_captioner(session, kind, ask=not dry_run)
-    asked: dict[str, Any] = {"limit": limit, "again": again, "recaption": anew, "dry_run": dry_run}
+    options: dict[str, Any] = {"limit": limit, "again": again, "recaption": selection, "dry_run": dry_run}
     if batch is None:
         with session.out.progress("captioning", "garments") as tick:
-            return caption_catalogue(root, session.config, captioner, **asked, progress=tick, say=session.out.say)
+            return caption_catalogue(root, session.config, captioner, **options, progress=tick, say=session.out.say)
     if captioner.batch_folder is None:
-        able = batch_captioners()
+        providers = batch_captioners()
         raise UsageError(
-            f"--batch is for {' or '.join(one.title for one in able)}; {captioner.title} does not need it",
-            hint=" or ".join(f"--captioner {one.name}" for one in able),
+            f"--batch is for {' or '.join(provider.title for provider in providers)}; {captioner.title} does not need it",
+            hint=" or ".join(f"--captioner {provider.name}" for provider in providers),
         )
-    asked |= {"resume": batch == "resume", "discard_unsent": discard_unsent, "wait": wait}
+    options |= {"resume": batch == "resume", "discard_unsent": discard_unsent, "wait": wait}
     with session.out.progress("batches", "garments") as tick:
-        return caption_in_batches(root, session.config, captioner, **asked, progress=tick, say=session.out.say)
+        return caption_in_batches(root, session.config, captioner, **options, progress=tick, say=session.out.say)

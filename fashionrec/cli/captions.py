@@ -225,7 +225,9 @@ def _show_status(session: Session, root: Path) -> None:
             session.out.line(f"  captioned by {name:7} {count}")
         for name, count in document["states"].items():
             session.out.line(f"  recorded: {name:18} {count}")
-        for one in document["batches"]:
-            session.out.line(f"  batch {one['batch_id'] or '-'}: {one['state']}, {plural(one['requests'], 'garment')}")
+        for batch in document["batches"]:
+            session.out.line(
+                f"  batch {batch['batch_id'] or '-'}: {batch['state']}, {plural(batch['requests'], 'garment')}"
+            )
 
     session.out.result(document, human)

@@ -49,19 +49,19 @@ def list_(
             session.out.line(f"no catalogues in {where}")
             return
         rows = [
-            (one["path"], "damaged", "", "", "", "", "", one["error"])
-            if "error" in one
+            (entry["path"], "damaged", "", "", "", "", "", entry["error"])
+            if "error" in entry
             else (
-                one["path"],
-                one["generation"],
-                one["counts"]["products"],
-                one["counts"]["items"],
-                one["index"],
-                f"{one['bytes'] / 1e6:.1f}",
-                one["models"].get("embedder", ""),
-                one["created"][:16].replace("T", " "),
+                entry["path"],
+                entry["generation"],
+                entry["counts"]["products"],
+                entry["counts"]["items"],
+                entry["index"],
+                f"{entry['bytes'] / 1e6:.1f}",
+                entry["models"].get("embedder", ""),
+                entry["created"][:16].replace("T", " "),
             )
-            for one in catalogues
+            for entry in catalogues
         ]
         columns = ("catalogue", "generation", "products", "items", "index", "MB", "encoder", "created (UTC)")
         session.out.table(columns, rows, right=(2, 3, 5))
@@ -107,8 +107,14 @@ def _print_catalogue(session: Session, document: dict[str, Any]) -> None:
     if len(document["generations"]) > 1:
         out.line()
         rows = [
-            (one["name"], one["created"][:16].replace("T", " "), one["made_by"], one["products"], one["served"])
-            for one in document["generations"]
+            (
+                generation["name"],
+                generation["created"][:16].replace("T", " "),
+                generation["made_by"],
+                generation["products"],
+                generation["served"],
+            )
+            for generation in document["generations"]
         ]
         out.table(("generation", "created (UTC)", "by", "products", ""), rows, right=(3,))
 
@@ -149,7 +155,7 @@ def add(
     rows = read_products(Path(photos), photo=True)
     with session.out.progress("adding", "photos") as tick:
         report = add_products(root, rows, session.config, source=photos, progress=tick)
-    _tell(session, root, report, given=len(rows))
+    _report_change(session, root, report, given=len(rows))
 
 
 def remove(
@@ -170,7 +176,7 @@ def remove(
         raise UsageError("no product given", hint="name product ids, or --file with one id per line")
     root = session.find_catalogue(index)
     report, unknown = remove_products(root, ids, session.config)
-    _tell(session, root, report, unknown)
+    _report_change(session, root, report, unknown)
 
 
 def update(
@@ -187,10 +193,10 @@ def update(
     session = context.session
     root = session.find_catalogue(index)
     report, unknown = update_products(root, read_table(table).records, session.config)
-    _tell(session, root, report, unknown)
+    _report_change(session, root, report, unknown)
 
 
-def _tell(
+def _report_change(
     session: Session, root: Path, report: "BuildReport", unknown: list[str] | None = None, *, given: int | None = None
 ) -> None:
     document = finished(session, root, report, given)
@@ -204,8 +210,8 @@ def _tell(
 
     session.out.done(document, human)
     warn_lost(session, document, unknown or (), given)
-    back = () if document["unchanged"] else (f"fashionrec catalogue rollback {shell_word(root)}",)
-    session.out.next(f"fashionrec query PHOTO --index {shell_word(root)}", *back)
+    undo = () if document["unchanged"] else (f"fashionrec catalogue rollback {shell_word(root)}",)
+    session.out.next(f"fashionrec query PHOTO --index {shell_word(root)}", *undo)
     refuse_lost(document, "changed", given)
 
 

@@ -43,9 +43,9 @@ def compare(
     from fashionrec.evaluation.detection.compare import report_folder
 
     session = context.session
-    named = [*(models or []), *session.assign("compare", words or [])]
+    names = [*(models or []), *session.assign("compare", words or [])]
     flags = {"data": data, "split": split, "epochs": epochs, "imgsz": imgsz, "batch": batch, "device": device}
-    session.override("compare", {**flags, "models": named or None})
+    session.override("compare", {**flags, "models": names or None})
     config = session.config.compare
     hint = "fashionrec compare --models yolov8n.yaml efficientdet_d0 --data DIR/data.yaml"
     require({"--models": config.models, "--data": config.data}, hint=hint)

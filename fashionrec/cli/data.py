@@ -45,14 +45,14 @@ def fetch_dataset(
 ) -> None:
     session = context.session
     session.override("synthetic", {"images": images, "products": products, "seed": seed})
-    session.override("dataset", {"counts": _three(counts), "map": _mapped(session, map_ or [])})
+    session.override("dataset", {"counts": _parse_counts(counts), "map": _parse_mapping(session, map_ or [])})
     document = run_fetch(session, *sources, out=out)
     session.out.result(document, lambda: _print(session, document))
     session.out.next(*_next(document))
-    asked, failed = (sum(source[key] for source in _feeds(document)) for key in ("photos", "failed"))
-    if failed > session.config.feed.max_failures * asked:
+    requested, failed = (sum(source[key] for source in _feeds(document)) for key in ("photos", "failed"))
+    if failed > session.config.feed.max_failures * requested:
         raise Refused(
-            f"{failed} of {plural(asked, 'photo')} could not be downloaded,"
+            f"{failed} of {plural(requested, 'photo')} could not be downloaded,"
             " more than feed.max_failures allows; the dataset is without them",
             hint=f"see {document['path']}/problems.csv",
         )
@@ -60,14 +60,14 @@ def fetch_dataset(
 
 def run_fetch(session: Session, *sources: str, out: Path | None = None) -> dict[str, Any]:
     """Create the dataset; return its path, counts, fingerprint, and what was dropped or fixed."""
-    from fashionrec.dataset.fetch import fetch_dataset as make
+    from fashionrec.dataset.fetch import fetch_dataset as create_dataset
     from fashionrec.dataset.sources import split_spec
 
     kind, rest = split_spec(sources[0])
     target = out or session.data / (Path(rest).name.partition(".")[0] if rest else kind)
     session.out.say(f"dataset: {target}")
     with session.out.stages() as tick:
-        document = make(sources, target, session.config, store=session.data, progress=tick)
+        document = create_dataset(sources, target, session.config, store=session.data, progress=tick)
     products = target / "catalogue" / "products.csv"
     if not products.is_file():
         products = target / "products.jsonl"
@@ -95,22 +95,22 @@ def _print(session: Session, document: dict[str, Any]) -> None:
 
 def _next(document: dict[str, Any]) -> list[str]:
     path, table = Path(document["path"]), document.get("products")
-    found = []
+    commands = []
     if "train" in document["counts"]:
-        found += [
+        commands += [
             f"fashionrec train {shell_word(f'data={path}/data.yaml')} model=yolov8l.pt",
             f"fashionrec dataset audit {shell_word(path)}",
         ]
     if table:
-        found.append(f"fashionrec build-index {shell_word(Path(table))} --index DIR")
-    return found or [f"fashionrec build-index {shell_word(path / 'unlabelled/images')} --index DIR"]
+        commands.append(f"fashionrec build-index {shell_word(Path(table))} --index DIR")
+    return commands or [f"fashionrec build-index {shell_word(path / 'unlabelled/images')} --index DIR"]
 
 
 def _feeds(document: dict[str, Any]) -> list[dict[str, Any]]:
     return [source for source in document["sources"] if source["label"].startswith("feed:")]
 
 
-def _three(text: str | None) -> list[int] | None:
+def _parse_counts(text: str | None) -> list[int] | None:
     if text is None:
         return None
     parts = text.replace("/", ",").split(",")
@@ -121,15 +121,15 @@ def _three(text: str | None) -> list[int] | None:
     return [int(part) for part in parts]
 
 
-def _mapped(session: Session, pairs: list[str]) -> dict[str, str | None] | None:
+def _parse_mapping(session: Session, pairs: list[str]) -> dict[str, str | None] | None:
     if not pairs:
         return None
-    found = dict(session.config.dataset.map)
+    mapping = dict(session.config.dataset.map)
     for pair in pairs:
         theirs, sign, ours = pair.rpartition("=")
         if not sign or not theirs.strip():
             raise ConfigError(
                 f"--map needs THEIRS=OURS; got {pair}", hint='--map "t-shirt=top", or "shoe=null" to drop it'
             )
-        found[theirs.strip()] = None if ours.strip().lower() in ("", "null", "none") else ours.strip()
-    return found
+        mapping[theirs.strip()] = None if ours.strip().lower() in ("", "null", "none") else ours.strip()
+    return mapping

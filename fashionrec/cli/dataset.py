@@ -38,25 +38,25 @@ def audit(
     ] = None,
 ) -> None:
     session = context.session
-    found = run_audit(session, data, weights)
+    result = run_audit(session, data, weights)
     if html:
         from fashionrec.common.files import write_atomic
         from fashionrec.dataset.audit.page import audit_page
 
         html.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(html, audit_page(found, session.config.images, session.config.audit.thumbnails))
-    session.out.result(found.to_dict(), lambda: _print(session, found, html))
-    if strict and found.broken:
-        counts = found.counts_by_kind
+        write_atomic(html, audit_page(result, session.config.images, session.config.audit.thumbnails))
+    session.out.result(result.to_dict(), lambda: _print(session, result, html))
+    if strict and result.broken:
+        counts = result.counts_by_kind
         raise Refused(
-            f"{sum(counts[kind] for kind in found.broken)} findings that --strict does not let pass:"
-            f" {', '.join(f'{counts[kind]} {kind}' for kind in found.broken)}",
+            f"{sum(counts[kind] for kind in result.broken)} findings that --strict does not let pass:"
+            f" {', '.join(f'{counts[kind]} {kind}' for kind in result.broken)}",
             hint="fix them, or add accepted findings to audit.allow",
         )
-    if html is None and found.findings:
+    if html is None and result.findings:
         session.out.next(f"fashionrec dataset audit {shell_word(data)} --html audit.html")
-    elif not found.broken:
-        session.out.next(f"fashionrec train {shell_word(f'data={found.root}/data.yaml')} model=yolov8l.pt")
+    elif not result.broken:
+        session.out.next(f"fashionrec train {shell_word(f'data={result.root}/data.yaml')} model=yolov8l.pt")
     else:
         session.out.next(f"fashionrec fetch-dataset {shell_word(f'yolo:{data}')} --out DIR")
 
@@ -176,9 +176,9 @@ def _detections(session: Session, weights: str) -> "Detections":
     return detector.detect
 
 
-def _print(session: Session, found: "Audit", html: Path | None) -> None:
-    out, everything = session.out, found.table["all"]
-    splits = [split for split in found.table if split != "all"]
+def _print(session: Session, result: "Audit", html: Path | None) -> None:
+    out, everything = session.out, result.table["all"]
+    splits = [split for split in result.table if split != "all"]
     columns = [
         "class",
         *(f"{split} {what}" for split in splits for what in ("photos", "boxes")),
@@ -188,21 +188,21 @@ def _print(session: Session, found: "Audit", html: Path | None) -> None:
     ]
     rows: list[list[object]] = []
     for name, counts in everything["classes"].items():
-        cells = [found.table[split]["classes"][name][what] for split in splits for what in ("images", "boxes")]
-        missing = max(0, found.min_images - counts["images"])
+        cells = [result.table[split]["classes"][name][what] for split in splits for what in ("images", "boxes")]
+        missing = max(0, result.min_images - counts["images"])
         rows.append([name, *cells, counts["images"], counts["boxes"], missing or "-"])
     for label, key in (("background", "backgrounds"), ("unreadable", "unreadable")):
-        cells = [cell for split in splits for cell in (found.table[split][key], "")]
+        cells = [cell for split in splits for cell in (result.table[split][key], "")]
         rows.append([label, *cells, everything[key], "", ""])
-    cells = [found.table[split][what] for split in splits for what in ("images", "boxes")]
+    cells = [result.table[split][what] for split in splits for what in ("images", "boxes")]
     rows.append(["all", *cells, everything["images"], everything["boxes"], ""])
     out.table(columns, rows, right=range(1, len(columns)))
-    if found.findings:
+    if result.findings:
         out.line()
-        firsts = {finding.kind: finding for finding in reversed(found.findings)}
+        firsts = {finding.kind: finding for finding in reversed(result.findings)}
         lines = [
-            (firsts[kind].severity, count, kind, "stops" if kind in found.broken else "", _example(firsts[kind]))
-            for kind, count in found.counts_by_kind.items()
+            (firsts[kind].severity, count, kind, "stops" if kind in result.broken else "", _example(firsts[kind]))
+            for kind, count in result.counts_by_kind.items()
         ]
         out.table(("severity", "number", "finding", "--strict", "for example"), lines, right=(1,))
     else:

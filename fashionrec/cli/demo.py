@@ -22,7 +22,7 @@ from fashionrec.errors import DataError
 
 MARKER = ".fashionrec-demo"
 #: Names that a demo creates in its folder.
-_OURS = re.compile(r"catalogue|train|finetune|bundles|report\.(html|json)|\.?(world|second)(\.lock|\.staging)?")
+_OWN_FILES = re.compile(r"catalogue|train|finetune|bundles|report\.(html|json)|\.?(world|second)(\.lock|\.staging)?")
 
 #: Figures of an evaluation and of a build that the report shows.
 _DETECTOR_FIGURES = ("map50", "map50_95", "precision", "recall", "per_class", "images", "boxes")
@@ -101,9 +101,9 @@ class Chain:
         return session
 
     @contextmanager
-    def stage(self, name: str, words: str) -> Iterator[None]:
+    def stage(self, name: str, title: str) -> Iterator[None]:
         self.out.say()
-        self.out.say(f"[{len(self.seconds) + 1}/9] {words}")
+        self.out.say(f"[{len(self.seconds) + 1}/9] {title}")
         start = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - start
@@ -175,7 +175,7 @@ class Chain:
             )
         folder.check()
         for name in entries:
-            if _OURS.fullmatch(name):
+            if _OWN_FILES.fullmatch(name):
                 folder.remove(name)
         folder.write(MARKER, "written by `fashionrec demo`, which may replace what it made in this folder\n")
 
@@ -194,20 +194,20 @@ class Chain:
         by_class: dict[str, list[Any]] = {}
         for row in rows:
             by_class.setdefault(str(row.metadata.get("category")), []).append(row)
-        turns = [group[n] for n in range(count) for group in by_class.values() if n < len(group)][:count]
-        self.example_query = str(turns[0].path) if turns else "PHOTO.jpg"
+        example_rows = [group[n] for n in range(count) for group in by_class.values() if n < len(group)][:count]
+        self.example_query = str(example_rows[0].path) if example_rows else "PHOTO.jpg"
         views = []
         session = self.session(query={"k": 8, "caption": ENCODER})
         with Catalogue.open(self.catalogue, session.resolved) as catalogue:
-            for row in turns:
+            for row in example_rows:
                 view = answer_view(catalogue, ask(session, catalogue, Query(row.path)).results[0])
                 for garment in view["garments"]:
                     for hit in garment["hits"]:
                         hit["right"] = hit["product_id"] == row.product_id
-                found = any(hit["right"] for garment in view["garments"] for hit in garment["hits"])
+                is_hit = any(hit["right"] for garment in view["garments"] for hit in garment["hits"])
                 view["heading"] = (
                     "The frame marks the product in this photo."
-                    if found
+                    if is_hit
                     else "The product in this photo is not among the hits."
                 )
                 views.append(view)

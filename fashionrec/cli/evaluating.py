@@ -161,12 +161,12 @@ def _evaluate_texts(session: Session, index: str | None, texts: Path) -> None:
     from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.evaluation.retrieval.texts import compare_texts, texts_from
 
-    asked = texts_from(_table_rows(texts))
+    entries = texts_from(_table_rows(texts))
     root = session.find_catalogue(index)
     with Catalogue.open(root, session.config) as catalogue, session.out.progress("asking", "texts") as tick:
-        found = compare_texts(catalogue, asked, progress=tick)
-        _keep(session, catalogue, "match_text", found["calibration"])
-    document = {"index": str(catalogue.root), "texts_from": str(texts), **found}
+        results = compare_texts(catalogue, entries, progress=tick)
+        _store_measurement(session, catalogue, "match_text", results["calibration"])
+    document = {"index": str(catalogue.root), "texts_from": str(texts), **results}
 
     def human() -> None:
         print_scores(session, list(document["ways"].items()))
@@ -181,7 +181,7 @@ def _evaluate_texts(session: Session, index: str | None, texts: Path) -> None:
     session.out.next(f'fashionrec query --text "..." --index {shell_word(document["index"])}')
 
 
-def _keep(session: Session, catalogue: "Catalogue", name: str, entry: Mapping[str, Any] | None) -> None:
+def _store_measurement(session: Session, catalogue: "Catalogue", name: str, entry: Mapping[str, Any] | None) -> None:
     """Store measured results in the catalogue, if there are any and the folder is writable."""
     from fashionrec.store.measured import write_measured
 
@@ -199,24 +199,24 @@ def _evaluate_ways(session: Session, index: str | None, queries: Path, apply: bo
     from fashionrec.evaluation.retrieval.retrieval import queries_from
     from fashionrec.evaluation.retrieval.ways import compare_ways
 
-    asked = queries_from(_table_rows(queries), session.config.build.category_columns)
+    known_queries = queries_from(_table_rows(queries), session.config.build.category_columns)
     root = session.find_catalogue(index)
     with Catalogue.open(root, session.config) as catalogue, session.out.progress("asking", "queries") as tick:
-        found = compare_ways(catalogue, asked, describer(catalogue), progress=tick)
-        if apply and found["caption_weight"] is None:
+        results = compare_ways(catalogue, known_queries, describer(catalogue), progress=tick)
+        if apply and results["caption_weight"] is None:
             raise DataError(
                 f"{catalogue.root} has no captions to weigh",
                 hint=f"fashionrec caption --index {shell_word(catalogue.root)}",
             )
         if apply:
-            _keep(session, catalogue, "caption_weight", {"value": found["caption_weight"]})
-    document = {"index": str(catalogue.root), "queries_from": str(queries), **found}
+            _store_measurement(session, catalogue, "caption_weight", {"value": results["caption_weight"]})
+    document = {"index": str(catalogue.root), "queries_from": str(queries), **results}
 
     session.out.result(document, lambda: print_ways(session, document))
     if document["caption_weight"] is not None:
-        again = f"fashionrec evaluate --index {shell_word(document['index'])} --queries {shell_word(queries)} --ways --apply"
+        command = f"fashionrec evaluate --index {shell_word(document['index'])} --queries {shell_word(queries)} --ways --apply"
         session.out.next(
-            f"fashionrec query PHOTO --index {shell_word(document['index'])} --caption" if apply else again
+            f"fashionrec query PHOTO --index {shell_word(document['index'])} --caption" if apply else command
         )
     else:
         session.out.next(f"fashionrec caption --index {shell_word(document['index'])}")
@@ -226,8 +226,10 @@ def _evaluate_captions(session: Session, index: str | None, truth: Path | None, 
     from fashionrec.cli.evaluating_captions import evaluate_captions_of
     from fashionrec.evaluation.retrieval.retrieval import queries_from
 
-    asked = None if queries is None else queries_from(_table_rows(queries), session.config.build.category_columns)
-    evaluate_captions_of(session, index, None if truth is None else _table_rows(truth), asked)
+    known_queries = (
+        None if queries is None else queries_from(_table_rows(queries), session.config.build.category_columns)
+    )
+    evaluate_captions_of(session, index, None if truth is None else _table_rows(truth), known_queries)
 
 
 def _evaluate_outfits(session: Session, index: str | None, outfits: Path) -> None:
@@ -237,12 +239,12 @@ def _evaluate_outfits(session: Session, index: str | None, outfits: Path) -> Non
     looks = looks_from(_table_rows(outfits), session.config.build.category_columns)
     root = session.find_catalogue(index)
     with Catalogue.open(root, session.config) as catalogue, session.out.progress("asking", "looks") as tick:
-        found = evaluate_outfits(catalogue, looks, progress=tick)
-    document = {"index": str(catalogue.root), "outfits_from": str(outfits), **found}
+        results = evaluate_outfits(catalogue, looks, progress=tick)
+    document = {"index": str(catalogue.root), "outfits_from": str(outfits), **results}
 
     def human() -> None:
-        named = {"goes with, tuned": "goes_with", "goes with, as configured": "as_set", "popularity": "popularity"}
-        print_scores(session, [(f"{name} (judged half)", document[key]) for name, key in named.items()])
+        methods = {"goes with, tuned": "goes_with", "goes with, as configured": "as_set", "popularity": "popularity"}
+        print_scores(session, [(f"{name} (judged half)", document[key]) for name, key in methods.items()])
         chosen = " and ".join(f"query.goes_with.{key} {value:g}" for key, value in document["chosen"].items())
         session.out.line(f"chosen on the other half: {chosen}")
         if document["not_seen"]:
@@ -268,13 +270,13 @@ def run_evaluate_search(
     from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.evaluation.retrieval.retrieval import evaluate_search, histogram_baseline, queries_from
 
-    asked = queries_from(_table_rows(queries), session.config.build.category_columns)
+    known_queries = queries_from(_table_rows(queries), session.config.build.category_columns)
     with Catalogue.open(session.find_catalogue(index), session.config) as catalogue:
         with session.out.progress("asking", "queries") as tick:
-            report = evaluate_search(catalogue, asked, progress=tick)
-        _keep(session, catalogue, "match_photo", report["calibration"])
+            report = evaluate_search(catalogue, known_queries, progress=tick)
+        _store_measurement(session, catalogue, "match_photo", report["calibration"])
         if baseline:
-            report["colour_histogram"] = histogram_baseline(catalogue, asked)
+            report["colour_histogram"] = histogram_baseline(catalogue, known_queries)
     return {"index": str(catalogue.root), "queries_from": str(queries), **report}
 
 
@@ -287,28 +289,28 @@ def _print_detection(session: Session, report: "DetectionReport", data: Path, sp
         for name, values in {"all": everything, **report.per_class}.items()
     ]
     out.table(("class", "boxes", "mAP50", "mAP50-95", "P", "R", "F1"), rows, right=(1, 2, 3, 4, 5, 6))
-    named = {"AP": "coco_ap", "AP50": "coco_ap50", "AP75": "coco_ap75", "AR100": "coco_ar100"}
+    coco_metrics = {"AP": "coco_ap", "AP50": "coco_ap50", "AP75": "coco_ap75", "AR100": "coco_ar100"}
     sizes = [
         f"{name} {figure(v['coco_ap'])} ({plural(int(v['boxes'] or 0), 'box', 'boxes')})"
         for name, v in report.by_size.items()
     ]
-    out.line("COCO: " + ", ".join(f"{name} {figure(everything[key])}" for name, key in named.items()))
+    out.line("COCO: " + ", ".join(f"{name} {figure(everything[key])}" for name, key in coco_metrics.items()))
     out.line("COCO AP by size: " + ", ".join(sizes))
     out.line(f"at confidence {report.confidence:.3f}: {report.mistakes_line()}")
     if pairs := report.confusion.confused(3):
-        out.line("most confused: " + ", ".join(f"{true} taken for {found} {n}x" for true, found, n, _ in pairs))
+        out.line("most confused: " + ", ".join(f"{true} taken for {predicted} {n}x" for true, predicted, n, _ in pairs))
     out.line(f"{plural(report.images, 'photo')} of {data}, split {split}")
 
 
 def _print_search(session: Session, report: dict[str, Any]) -> None:
-    named = [("crop", report["crop"]), ("whole photo", report["whole"])]
-    named += [(f"crop, {name}", values) for name, values in report["by_class"].items()]
-    print_scores(session, named)
+    groups = [("crop", report["crop"]), ("whole photo", report["whole"])]
+    groups += [(f"crop, {name}", values) for name, values in report["by_class"].items()]
+    print_scores(session, groups)
     if report["calibration"]:
-        found = report["calibration"]
+        calibration = report["calibration"]
         session.out.line(
-            f"matches are calibrated on {found['hits']} hits, {found['right']} of them right: off by"
-            f" {100 * found['calibration_error']:.1f} points on the held-out half"
+            f"matches are calibrated on {calibration['hits']} hits, {calibration['right']} of them right: off by"
+            f" {100 * calibration['calibration_error']:.1f} points on the held-out half"
         )
     if report["not_in_catalogue"]:
         session.out.line(

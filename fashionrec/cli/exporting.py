@@ -127,15 +127,15 @@ def _export_embedder(session: Session, source: str, out: Path, images: Path | No
     precision = session.config.export.precision
     if data:
         raise UsageError("--data is only for detectors", hint="encoders are tested on the photos of --images")
-    found = list(find_photos(images)) if images else []
-    if images and not found:
+    photos = list(find_photos(images)) if images else []
+    if images and not photos:
         raise DataError(f"no photos in {images}")
     if precision == "fp32":
-        return models.export_embedder(session, source, out, found[:16])
-    if not found:
+        return models.export_embedder(session, source, out, photos[:16])
+    if not photos:
         raise DataError(f"{precision} must be tested on your photos", hint="--images FOLDER")
     build = session.config.build
-    chosen = spread(found, build.convert_photos)  # as many as a build would use
+    chosen = spread(photos, build.convert_photos)  # as many as a build would use
     decoded = decode_all(
         ((path, path) for path in chosen), session.config.images, timeout=build.photo_timeout, workers=build.workers
     )
@@ -143,8 +143,8 @@ def _export_embedder(session: Session, source: str, out: Path, images: Path | No
     if is_bundle(source):
         return models.convert_embedder(session, Bundle.open(source, "embedder", verify=True), out, precision, pictures)
     with tempfile.TemporaryDirectory() as folder:
-        made = models.export_embedder(session, source, Path(folder) / Path(source).name, found[:16])
-        return models.convert_embedder(session, made, out, precision, pictures)
+        exported = models.export_embedder(session, source, Path(folder) / Path(source).name, photos[:16])
+        return models.convert_embedder(session, exported, out, precision, pictures)
 
 
 def _print_figures(session: Session, figures: Mapping[str, Any], indent: str = "  ") -> None:

@@ -75,16 +75,16 @@ def run_build(
     session.out.say(f"catalogue: {root}")
     rows = read_products(Path(photos))
     current = read_current(root) if is_catalogue(root) else None
-    choice, found = model_choice(session), None
+    choice, detector_bundle = model_choice(session), None
     if session.config.build.detect:
-        found = choice.detector(detector, catalogue=current.bundle_path("detector") if current else None)
+        detector_bundle = choice.detector(detector, catalogue=current.bundle_path("detector") if current else None)
     encoder = choice.embedder(embedder, catalogue=current.bundle_path("embedder") if current else None)
-    found, encoder = serving_precision(session, found, encoder, rows, current=current)
+    detector_bundle, encoder = serving_precision(session, detector_bundle, encoder, rows, current=current)
     with session.out.progress("building", "photos") as tick:
         report: BuildReport = build_catalogue(
             rows,
             root,
-            detector_bundle=found,
+            detector_bundle=detector_bundle,
             embedder_bundle=encoder,
             config=session.config,
             source=photos,
@@ -141,8 +141,8 @@ def warn_lost(session: Session, report: dict[str, Any], unknown: Sequence[str] =
 
 def unknown_products(ids: Sequence[str]) -> str:
     """Describe products that a change named but the catalogue lacks, the first ones by id."""
-    some = ", ".join(ids[:10]) + (" ..." if len(ids) > 10 else "")
-    return f"{plural(len(ids), 'product')} not in the catalogue: {some}"
+    listed = ", ".join(ids[:10]) + (" ..." if len(ids) > 10 else "")
+    return f"{plural(len(ids), 'product')} not in the catalogue: {listed}"
 
 
 def print_report(session: Session, report: dict[str, Any]) -> None:

@@ -131,17 +131,17 @@ class Output:
         The callback takes the stage, the unit, the work done, and the total.
         """
         with ExitStack() as stack:
-            now: str = ""
+            current: str = ""
             tick: Tick = _silent
 
-            def tell(what: str, unit: str, done: int, total: int) -> None:
-                nonlocal now, tick
-                if what != now:
+            def report(stage: str, unit: str, done: int, total: int) -> None:
+                nonlocal current, tick
+                if stage != current:
                     stack.close()  # the bar of the previous stage
-                    now, tick = what, stack.enter_context(self.progress(what, unit))
+                    current, tick = stage, stack.enter_context(self.progress(stage, unit))
                 tick(done, total)
 
-            yield tell
+            yield report
 
     def _json(self, document: Any, indent: int | None) -> None:
         text = json_text(document, indent=indent, ascii_only=not _is_unicode(self._out))

@@ -122,14 +122,14 @@ def inspect(session: Session, folder: Path) -> None:
         out.line(f"{report.folder}: {report.kind}, {plural(report.files, 'file')}, {report.bytes / 1e6:,.1f} MB")
         for refused in (True, False):
             for kind in dict.fromkeys(finding.kind for finding in report.findings if finding.refused == refused):
-                some = [finding for finding in report.findings if (finding.kind, finding.refused) == (kind, refused)]
+                shown = [finding for finding in report.findings if (finding.kind, finding.refused) == (kind, refused)]
                 out.line(
-                    f"{'refused' if refused else 'ignored'}: {kind}" + (f" ({some[0].effect})" * bool(some[0].effect))
+                    f"{'refused' if refused else 'ignored'}: {kind}" + (f" ({shown[0].effect})" * bool(shown[0].effect))
                 )
-                for finding in some[:_SHOWN]:
+                for finding in shown[:_SHOWN]:
                     out.line(f"  {finding.place}: {finding.what}")
-                if len(some) > _SHOWN:
-                    out.line(f"  and {max(len(some), report.counts[kind]) - _SHOWN:,} more (--json lists up to 100)")
+                if len(shown) > _SHOWN:
+                    out.line(f"  and {max(len(shown), report.counts[kind]) - _SHOWN:,} more (--json lists up to 100)")
         verdict = _VERDICTS[report.verdict]
         if report.kind == "unknown" and report.verdict != "refused":
             verdict = f"{verdict} (not a catalogue, run, bundle or dataset; only its files were checked)"

@@ -110,10 +110,13 @@ def query(
             "--translate needs a --text to translate", hint='fashionrec query --text "빨간 원피스" --translate'
         )
     settings = {"k": k, "garment": garment, "where": where, "min_score": min_score, "diversity": diversity}
-    settings |= {"caption": _captioner(session, caption, captioner), "translate": TRANSLATORS[0] if translate else None}
+    settings |= {
+        "caption": _caption_setting(session, caption, captioner),
+        "translate": TRANSLATORS[0] if translate else None,
+    }
     session.override("query", settings)
-    asked = _query(session, photos or [], text or [], like or [], unlike or [], box, goes_with, merge)
-    _check_outputs(asked, {"csv": csv, "xlsx": xlsx, "html": html}, save_crops)
+    request = _parse_query(session, photos or [], text or [], like or [], unlike or [], box, goes_with, merge)
+    _check_outputs(request, {"csv": csv, "xlsx": xlsx, "html": html}, save_crops)
     if open_ and html is None:
         raise UsageError("--open needs --html FILE", hint="fashionrec query photo.jpg --html answer.html --open")
     if len(index or []) > 2:
@@ -126,24 +129,26 @@ def query(
                 "two catalogues can only be compared as text, --json or --html",
                 hint="query one of them for other outputs",
             )
-        compare_catalogues(session, asked, ask, Path(index[0]), Path(index[1]), html, open_)
+        compare_catalogues(session, request, ask, Path(index[0]), Path(index[1]), html, open_)
         return
     from fashionrec.catalogue.catalogue import Catalogue
 
     root = session.find_catalogue(index[0] if index else None)
-    with Catalogue.open(root, session.resolved, at_once=asked.is_short) as catalogue:
+    with Catalogue.open(root, session.resolved, at_once=request.is_short) as catalogue:
         keep = not jsonl or any((csv, xlsx, html, save_crops))
-        answer = ask(session, catalogue, asked, partial(_report, session, asked, jsonl, explain), keep=keep)
+        answer = ask(session, catalogue, request, partial(_report, session, request, jsonl, explain), keep=keep)
         if not jsonl and csv is None:
             session.out.result(answer.to_dict(explain=explain), lambda: print_answer(session, answer, explain))
         write_files(session, answer, csv, xlsx, html, save_crops)
     if html is not None:
         show_page(session, html, open_)
     else:
-        session.out.next(f"fashionrec query {_repeated(asked)} --index {shell_word(catalogue.root)} --html answer.html")
+        session.out.next(
+            f"fashionrec query {_repeat_options(request)} --index {shell_word(catalogue.root)} --html answer.html"
+        )
 
 
-def _check_outputs(asked: "Query", files: dict[str, Path | None], save_crops: Path | None) -> None:
+def _check_outputs(request: "Query", files: dict[str, Path | None], save_crops: Path | None) -> None:
     """Refuse outputs that cannot be written or would overwrite a query photo, before the search."""
     for option, path in files.items():
         if path is None or str(path) == "-":
@@ -154,17 +159,17 @@ def _check_outputs(asked: "Query", files: dict[str, Path | None], save_crops: Pa
             raise UsageError(
                 f"{path} is a folder", hint=f"name a file: --{option} {shell_word(path / f'answer.{option}')}"
             )
-        named = [Path(photo) for photo in asked.sources if isinstance(photo, (str, Path))]
-        if path.exists() and any(photo.exists() and path.samefile(photo) for photo in named):
+        photos = [Path(photo) for photo in request.sources if isinstance(photo, (str, Path))]
+        if path.exists() and any(photo.exists() and path.samefile(photo) for photo in photos):
             raise UsageError(f"{path} is one of the query photos", hint=f"choose another file for --{option}")
     if save_crops is not None and save_crops.exists() and not save_crops.is_dir():
         raise UsageError(f"not a folder: {save_crops}", hint="--save-crops takes a folder")
 
 
-def _report(session: Session, asked: "Query", jsonl: bool, explain: bool, outcome: "Outcome") -> None:
+def _report(session: Session, request: "Query", jsonl: bool, explain: bool, outcome: "Outcome") -> None:
     """Report the outcome of one photo or text as soon as it is known."""
     if isinstance(outcome, UsageError):
-        if len(asked.sources) > 1:
+        if len(request.sources) > 1:
             session.out.warn(str(outcome))
         return
     for note in outcome.notes:
@@ -173,7 +178,7 @@ def _report(session: Session, asked: "Query", jsonl: bool, explain: bool, outcom
         session.out.json_line(outcome.to_dict(explain=explain))
 
 
-def _query(
+def _parse_query(
     session: Session,
     photos: list[str],
     texts: list[str],
@@ -189,11 +194,11 @@ def _query(
     from fashionrec.search.query import Query
     from fashionrec.search.words import translate_words
 
-    sources, many = _sources(photos)
+    sources, is_list = _sources(photos)
     settings = session.config.query
     try:
-        asked = Query(
-            sources if many else sources[0] if sources else None,
+        request = Query(
+            sources if is_list else sources[0] if sources else None,
             text=texts,
             like=like,
             unlike=unlike,
@@ -205,18 +210,18 @@ def _query(
             words_weight=settings.words_weight,
         )
     except UsageError as error:
-        raise _named_as_options(error) from None
-    if settings.translate != "none" and asked.text:
-        words = translate_words(asked.words, settings.translate, session.config.captioner)
-        return replace(asked, text=tuple(words))
-    return asked
+        raise _with_option_names(error) from None
+    if settings.translate != "none" and request.text:
+        words = translate_words(request.words, settings.translate, session.config.captioner)
+        return replace(request, text=tuple(words))
+    return request
 
 
-def _named_as_options(error: UsageError) -> UsageError:
+def _with_option_names(error: UsageError) -> UsageError:
     """Return the error with options as on the command line: ``--goes-with``, not `goes_with`."""
 
-    def option(found: re.Match[str]) -> str:
-        return "--" + found[1].replace("_", "-")
+    def option(match: re.Match[str]) -> str:
+        return "--" + match[1].replace("_", "-")
 
     error.args = (_OPTION.sub(option, str(error)),)
     error.hint = _OPTION.sub(option, error.hint)
@@ -238,11 +243,11 @@ def ask(
     return search(catalogue, query, describe=describe, report=report, once=catalogue.at_once, keep=keep)
 
 
-def _repeated(query: "Query") -> str:
+def _repeat_options(query: "Query") -> str:
     """Return the beginning of a command line that repeats the query."""
     photos = [shell_word(Path(source)) if isinstance(source, str) else "-" for source in query.sources[:1]]
     likes = [f"--like {shell_word(name)}" for name in query.like]
-    return " ".join([*photos, *likes, *(f"--text {shell_word(_short(one.text))}" for one in query.words[:1])])
+    return " ".join([*photos, *likes, *(f"--text {shell_word(_truncate(words.text))}" for words in query.words[:1])])
 
 
 def _sources(photos: Sequence[str]) -> tuple[list[Source], bool]:
@@ -250,26 +255,26 @@ def _sources(photos: Sequence[str]) -> tuple[list[Source], bool]:
 
     With several photos the document is a list.
     """
-    found: list[Source] = []
-    many = len(photos) > 1
+    sources: list[Source] = []
+    is_list = len(photos) > 1
     for name in photos:
         if name == "-":
-            given = _standard_input()
-            many |= len(given) > 1
-            found += given
+            piped = _standard_input()
+            is_list |= len(piped) > 1
+            sources += piped
         elif Path(name).is_dir():
             from fashionrec.photos.images import find_photos
 
-            inside = [str(path) for path in find_photos(Path(name))]
-            if not inside:
+            paths = [str(path) for path in find_photos(Path(name))]
+            if not paths:
                 raise UsageError(
                     f"no photos in {name}", hint="it should hold .jpg, .png, .webp ... files, at any depth"
                 )
-            many = True
-            found += inside
+            is_list = True
+            sources += paths
         else:
-            found.append(name)
-    return found, many
+            sources.append(name)
+    return sources, is_list
 
 
 def _standard_input() -> list[Source]:
@@ -292,11 +297,11 @@ def _read_standard_input() -> bytes:
     return sys.stdin.buffer.read()
 
 
-def _short(text: str) -> str:
+def _truncate(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
-def _captioner(session: Session, caption: bool | None, captioner: str | None) -> str | None:
+def _caption_setting(session: Session, caption: bool | None, captioner: str | None) -> str | None:
     """Return the setting ``query.caption`` by the options; None leaves it unchanged."""
     if caption is False:
         if captioner is not None:

@@ -42,15 +42,15 @@ def print_index(session: Session, entry: dict[str, Any]) -> None:
     out = session.out
     rows = [
         (
-            one["kind"],
-            f"{one['memory'] / 2**20:.1f}",
-            _number(one.get("recall_at_10"), 4),
-            _number(one.get("latency_ms_p50"), 2),
-            _number(one.get("latency_ms_p95"), 2),
-            _number(one.get("build_seconds"), 1),
-            one.get("rejected") or "taken",
+            trial["kind"],
+            f"{trial['memory'] / 2**20:.1f}",
+            _number(trial.get("recall_at_10"), 4),
+            _number(trial.get("latency_ms_p50"), 2),
+            _number(trial.get("latency_ms_p95"), 2),
+            _number(trial.get("build_seconds"), 1),
+            trial.get("rejected") or "taken",
         )
-        for one in entry.get("tried", [])
+        for trial in entry.get("tried", [])
     ]
     if rows:
         columns = ("tried", "MiB", "recall@10", "p50 ms", "p95 ms", "made in s", "")

@@ -33,14 +33,14 @@ def list_(context: Context) -> None:
 
     session = context.session
     refused: list[FashionrecError] = []
-    found = list_runs(session.runs, refused)
-    used = _used(session)
-    document: dict[str, Any] = {"runs": [_summary(run, used) for run in found]}
+    found_runs = list_runs(session.runs, refused)
+    used = _default_runs(session)
+    document: dict[str, Any] = {"runs": [_summary(run, used) for run in found_runs]}
     if refused:
         document["refused"] = [str(error) for error in refused]
 
     def human() -> None:
-        if not found:
+        if not found_runs:
             session.out.line(f"no runs under {session.runs}")
             return
         rows = [
@@ -53,7 +53,7 @@ def list_(context: Context) -> None:
                 "used" if str(run.path) in used else "promoted" if run.promoted else "",
                 run.created[:16].replace("T", " "),
             )
-            for run in found
+            for run in found_runs
         ]
         columns = ("run", "kind", "state", "epochs", "metric", "value", "", "created (UTC)")
         session.out.table(columns, rows, right=(3, 5))
@@ -61,7 +61,7 @@ def list_(context: Context) -> None:
     for error in refused:
         session.out.warn(str(error))
     session.out.result(document, human)
-    if any(run.state in ("killed", "failed") and run.verb == "train" and run.kind == "detector" for run in found):
+    if any(run.state in ("killed", "failed") and run.verb == "train" and run.kind == "detector" for run in found_runs):
         session.out.next("fashionrec train --resume")
 
 
@@ -70,7 +70,9 @@ def show(context: Context, run: RunArgument) -> None:
 
     session = context.session
     found = find_run(session.runs, run)
-    document = _summary(found, _used(session)) | {field.name: getattr(found, field.name) for field in fields(found)}
+    document = _summary(found, _default_runs(session)) | {
+        field.name: getattr(found, field.name) for field in fields(found)
+    }
     document["path"] = str(found.path)
 
     def human() -> None:
@@ -92,11 +94,11 @@ def compare(context: Context, a: RunArgument, b: RunArgument) -> None:
 
     session = context.session
     first, second = find_run(session.runs, a), find_run(session.runs, b)
-    found = compare_runs(first, second)
-    used = _used(session)
-    document = {"a": _summary(first, used), "b": _summary(second, used), **found.to_dict()}
-    session.out.result(document, lambda: _print_comparison(session, first, second, found))
-    if found.why_not:
+    comparison = compare_runs(first, second)
+    used = _default_runs(session)
+    document = {"a": _summary(first, used), "b": _summary(second, used), **comparison.to_dict()}
+    session.out.result(document, lambda: _print_comparison(session, first, second, comparison))
+    if comparison.why_not:
         session.out.next(
             f"fashionrec evaluate --weights {shell_word(first.path)} --data DIR/data.yaml",
             f"fashionrec evaluate --weights {shell_word(second.path)} --data DIR/data.yaml",
@@ -116,7 +118,7 @@ def promote(
         raise UsageError("--force needs a reason", hint="--why TEXT, which is recorded in run.json")
     found = runs.find_run(session.runs, run)
     runs.promote(found, why=why, force=force)
-    _tell_used(session, found)
+    _print_default(session, found)
 
 
 def demote(context: Context, run: RunArgument, why: Why = "") -> None:
@@ -125,10 +127,10 @@ def demote(context: Context, run: RunArgument, why: Why = "") -> None:
     session = context.session
     found = runs.find_run(session.runs, run)
     runs.demote(found, why=why)
-    _tell_used(session, found)
+    _print_default(session, found)
 
 
-def _tell_used(session: Session, run: "Run") -> None:
+def _print_default(session: Session, run: "Run") -> None:
     from fashionrec.models.runs import newest_promoted
 
     used = newest_promoted(session.runs, run.kind)
@@ -141,11 +143,11 @@ def _tell_used(session: Session, run: "Run") -> None:
     session.out.result(document, human)
 
 
-def _used(session: Session) -> set[str]:
+def _default_runs(session: Session) -> set[str]:
     from fashionrec.models.runs import newest_promoted
 
-    found = (newest_promoted(session.runs, kind) for kind in ("detector", "embedder"))
-    return {str(run.path) for run in found if run is not None}
+    defaults = (newest_promoted(session.runs, kind) for kind in ("detector", "embedder"))
+    return {str(run.path) for run in defaults if run is not None}
 
 
 def _summary(run: "Run", used: set[str]) -> dict[str, Any]:
@@ -160,19 +162,19 @@ def _summary(run: "Run", used: set[str]) -> dict[str, Any]:
         "created": run.created,
         "seconds": round(run.seconds, 2),
         "epochs": run.epochs,
-        "epochs_asked": _asked(run),
+        "epochs_asked": _planned_epochs(run),
         "metrics": {key: value for key, value in run.metrics.items() if isinstance(value, (int, float))},
     }
 
 
-def _asked(run: "Run") -> int | None:
+def _planned_epochs(run: "Run") -> int | None:
     sections = [values for values in run.config.values() if isinstance(values, dict)]
     return next((int(values["epochs"]) for values in sections if "epochs" in values), None)
 
 
 def _epochs(run: "Run") -> str:
-    asked = _asked(run)
-    return f"{run.epochs or '?'}/{asked}" if asked else str(run.epochs or "")
+    planned = _planned_epochs(run)
+    return f"{run.epochs or '?'}/{planned}" if planned else str(run.epochs or "")
 
 
 def _figure(run: "Run") -> tuple[str, str]:
@@ -189,19 +191,19 @@ def _print_tree(session: Session, value: Any, depth: int) -> None:
             session.out.line(f"{'  ' * depth}{key}: {round(item, 4) if isinstance(item, float) else item}")
 
 
-def _print_comparison(session: Session, a: "Run", b: "Run", found: "RunComparison") -> None:
+def _print_comparison(session: Session, a: "Run", b: "Run", comparison: "RunComparison") -> None:
     out = session.out
     names = [f"{run.verb}/{run.name}" for run in (a, b)]
-    if found.why_not:
-        out.line(f"metrics cannot be compared: {found.why_not}")
+    if comparison.why_not:
+        out.line(f"metrics cannot be compared: {comparison.why_not}")
     rows = [
         (row.name, _text(row.a), _text(row.b), f"{row.difference:+.3f}" if row.difference is not None else "")
-        for row in [*found.metrics, *(row for row in found.per_class if row.name.endswith(f", {_MAIN[0]}"))]
+        for row in [*comparison.metrics, *(row for row in comparison.per_class if row.name.endswith(f", {_MAIN[0]}"))]
     ]
     out.table(("metric", *names, "difference"), rows, right=(1, 2, 3))
-    same = {True: "the same", False: "different", None: "not recorded for both"}[found.same_data]
+    same = {True: "the same", False: "different", None: "not recorded for both"}[comparison.same_data]
     out.line(f"trained on: {same} data")
-    for title, pairs in (("setting", found.settings), ("version", found.versions)):
+    for title, pairs in (("setting", comparison.settings), ("version", comparison.versions)):
         if pairs:
             out.line()
             out.table((title, *names), [(key, first, second) for key, (first, second) in pairs.items()])

@@ -7,10 +7,10 @@ from typing import Any
 from fashionrec.cli.session import Session
 
 
-def print_scores(session: Session, named: list[tuple[str, dict[str, Any]]]) -> None:
+def print_scores(session: Session, groups: list[tuple[str, dict[str, Any]]]) -> None:
     """Print one row of retrieval figures for each name."""
     keys = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr", "ndcg_at_10")
-    rows = [[name, values["queries"], *(f"{values[key]:.3f}" for key in keys)] for name, values in named]
+    rows = [[name, values["queries"], *(f"{values[key]:.3f}" for key in keys)] for name, values in groups]
     session.out.table(("query", "n", "R@1", "R@5", "R@10", "MRR", "nDCG@10"), rows, right=(1, 2, 3, 4, 5, 6))
 
 

@@ -59,7 +59,7 @@ class Session:
         self.files, self.sets = list(files), list(sets)
         self.out = out or Output()
         self._resolved: Resolved | None = None
-        self._told: set[str] = set()
+        self._shown_notes: set[str] = set()
 
     @property
     def resolved(self) -> "Resolved":
@@ -69,8 +69,8 @@ class Session:
             self._resolved = load_config(self.files, self.sets)
             follow_links(self._resolved.config.dataset.follow_links)
             for note in filter(None, map(config_note, dict.fromkeys(self.files))):
-                if note not in self._told:
-                    self._told.add(note)
+                if note not in self._shown_notes:
+                    self._shown_notes.add(note)
                     self.out.say(note)
         return self._resolved
 
@@ -99,20 +99,20 @@ class Session:
         if self.config.query.index is not None:
             self.out.say(f"catalogue: {self.config.query.index} ({self.resolved.origins['query.index']})")
             return Path(self.config.query.index)
-        found = [path for path in sorted(self.data.glob("*")) if is_catalogue(path)]
-        if not found:
+        catalogues = [path for path in sorted(self.data.glob("*")) if is_catalogue(path)]
+        if not catalogues:
             raise CatalogueError(
                 f"no catalogue given, and none in {self.data}",
                 hint="name its folder with --index, or create one with `fashionrec build-index PHOTOS`",
             )
-        if len(found) > 1:
-            names = ", ".join(str(path) for path in found)
+        if len(catalogues) > 1:
+            names = ", ".join(str(path) for path in catalogues)
             raise CatalogueError(
-                f"found {len(found)} catalogues: {names}",
-                hint=f"choose one, for example {shell_word(found[0])}",
+                f"found {len(catalogues)} catalogues: {names}",
+                hint=f"choose one, for example {shell_word(catalogues[0])}",
             )
-        self.out.say(f"catalogue: {found[0]} (the only one in {self.data})")
-        return found[0]
+        self.out.say(f"catalogue: {catalogues[0]} (the only one in {self.data})")
+        return catalogues[0]
 
     def is_set(self, dotted: str) -> bool:
         """Return whether a setting was set explicitly, not by the defaults."""
@@ -198,15 +198,15 @@ class Command(TyperCommand):
         config, sets, *switches = (ctx.params.pop(option.name) for option in shared_options())
         json, quiet, debug = switches
         ctx.obj = Session(config or (), sets or (), Output(json=json, quiet=quiet, debug=debug))
-        with _errors(ctx.obj.out), following_links():
+        with _ErrorHandler(ctx.obj.out), following_links():
             return super().invoke(ctx)
 
 
 #: Errors of the disk that no program can avoid.
-_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENAMETOOLONG, errno.EIO}
+_DISK_ERRORS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENAMETOOLONG, errno.EIO}
 
 
-class _errors:
+class _ErrorHandler:
     """Print known errors as one line and a hint.
 
     Interrupts exit with 130; anything else is reported as a bug, with ``--debug`` for its
@@ -243,7 +243,7 @@ class _errors:
                 trace=trace,
             )
             raise typer.Exit(1) from None
-        if isinstance(error, OSError) and error.errno in _REFUSED and isinstance(error.filename, str):
+        if isinstance(error, OSError) and error.errno in _DISK_ERRORS and isinstance(error.filename, str):
             fail(f"{error.filename}: {error.strerror}", "the system refused it; --debug shows where", trace=trace)
             raise typer.Exit(1) from None
         if isinstance(error, Exception) and type(error).__module__.split(".")[0] not in ("typer", "click"):

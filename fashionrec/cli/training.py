@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 #: Settings shared by detectors and encoders.
-_OF_BOTH = ("epochs", "batch", "device", "seed")
+_SHARED_SETTINGS = ("epochs", "batch", "device", "seed")
 #: Settings that do not apply to encoders, and what to use instead.
-_OF_DETECTORS = {
+_DETECTOR_SETTINGS = {
     "model": "fashionrec finetune --weights CLIP --data TABLE starts from a CLIP",
     "imgsz": "--set train_embedder.image_size=N is the image size of a small CLIP",
 }
@@ -59,7 +59,7 @@ def train(
     trust_pickle: TrustPickle = False,
 ) -> None:
     session = context.session
-    before = len(session.sets)
+    first_set = len(session.sets)
     words = session.assign("train", settings or [])
     flags = {"data": data, "model": model, "name": name, "epochs": epochs, "imgsz": imgsz, "batch": batch}
     session.override("train", {**flags, "device": device, "resume": resume})
@@ -71,7 +71,7 @@ def train(
     if trust_pickle and not session.is_on_line("train.model"):
         raise UsageError("--trust-pickle needs the model on the same command line", hint="model=PATH.pt --trust-pickle")
     if _is_table(Path(session.config.train.data or "")):
-        _give_encoder(session, str(session.config.train.data), session.sets[before:])
+        _apply_to_encoder(session, str(session.config.train.data), session.sets[first_set:])
     with trusting(session, trust_pickle, Path(session.config.train.model)):
         document = run_train(session)
     session.out.result(document, lambda: _print_run(session, document))
@@ -120,7 +120,7 @@ def finetune(
     trust_pickle: TrustPickle = False,
 ) -> None:
     session = context.session
-    before = len(session.sets)
+    first_set = len(session.sets)
     words = session.assign("finetune", settings or [])
     flags = {"weights": weights, "data": data, "replay": replay, "name": name, "epochs": epochs}
     session.override("finetune", flags)
@@ -135,7 +135,7 @@ def finetune(
             "--trust-pickle needs the weights on the same command line", hint="--weights PATH.pt --trust-pickle"
         )
     if _is_table(Path(config.data or "")):
-        _give_encoder(session, str(config.data), session.sets[before:])
+        _apply_to_encoder(session, str(config.data), session.sets[first_set:])
     with trusting(session, trust_pickle, Path(config.weights or "")):
         document = run_finetune(session)
     session.out.result(document, lambda: _print_run(session, document))
@@ -180,17 +180,19 @@ def _train_embedder(session: Session, table: Path, init: str | None) -> "Run":
     if config.name is None and section.name is not None:
         config = config.model_copy(update={"name": section.name, "exist_ok": section.exist_ok})
     pairs = load("fashionrec.embedder.training.pairs", what="training an encoder", packages=EMBEDDER_PACKAGES)
-    with session.out.stages() as tell:  # the bar starts with the first crop, after the message about the detector
-        found, dataset = pairs.training_pairs(
+    with (
+        session.out.stages() as report_stage
+    ):  # the bar starts with the first crop, after the message about the detector
+        crops, dataset = pairs.training_pairs(
             table,
             partial(_product_crops, session, pairs.SIDE),
             session.config.build.category_columns,
-            progress=partial(tell, "cropping", "photos"),
+            progress=partial(report_stage, "cropping", "photos"),
         )
-    session.out.say(f"training {init or 'a small CLIP'} on {plural(len(found), 'garment')} of {table}")
+    session.out.say(f"training {init or 'a small CLIP'} on {plural(len(crops), 'garment')} of {table}")
     with session.out.progress("epoch") as tick:
         run: Run = module.train_embedder(
-            found,
+            crops,
             config,
             session.runs,
             init=init,
@@ -216,18 +218,18 @@ def _product_crops(session: Session, side: int, photos: Sequence[tuple[int, Path
     return finder.product_crops(photos, timeout=config.build.photo_timeout, workers=config.build.workers)
 
 
-def _give_encoder(session: Session, table: str, given: Sequence[str]) -> None:
+def _apply_to_encoder(session: Session, table: str, given: Sequence[str]) -> None:
     """Apply the options of `train` or `finetune` to the training of an encoder.
 
     Raises :class:`ConfigError` for those that only apply to detectors.
     """
     pairs = [text.partition(".")[2].partition("=") for text in given]
     for key, _, _ in pairs:
-        if key in _OF_DETECTORS:
+        if key in _DETECTOR_SETTINGS:
             raise ConfigError(
-                f"{key} does not apply: {table} trains an encoder, not a detector", hint=_OF_DETECTORS[key]
+                f"{key} does not apply: {table} trains an encoder, not a detector", hint=_DETECTOR_SETTINGS[key]
             )
-    session.suggest([f"train_embedder.{key}={value}" for key, _, value in pairs if key in _OF_BOTH])
+    session.suggest([f"train_embedder.{key}={value}" for key, _, value in pairs if key in _SHARED_SETTINGS])
 
 
 def _judge(session: Session) -> Any:

@@ -73,11 +73,11 @@ def load_config(
         _merge(tree, _nest(dotted, value), f"--set {assignment}", origins)
     try:
         config = Config.model_validate(tree)
-    except Invalid as wrong:
-        dotted = ".".join(wrong.path)
+    except Invalid as error:
+        dotted = ".".join(error.path)
         origin = next((origins[key] for key in _prefixes(dotted) if key in origins), "default")
         raise ConfigError(
-            f"{dotted}: {wrong.message}, not {wrong.value!r} ({origin})",
+            f"{dotted}: {error.message}, not {error.value!r} ({origin})",
             hint="`fashionrec config show` lists every setting with its value",
         ) from None
     return Resolved(config, dict(flatten(tree)), origins)
@@ -122,8 +122,8 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, An
 
 def nearest(word: str, choices: Iterable[str]) -> str:
     """Return a hint with the nearest name for a misspelt one, or an empty text."""
-    found = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
-    return f"did you mean {found[0]}?" if found else ""
+    matches = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.5)
+    return f"did you mean {matches[0]}?" if matches else ""
 
 
 _FREE = frozenset({"captioner.models", "dataset.map", "feed.columns"})

@@ -88,8 +88,8 @@ def _with_rules(schema: dict[str, Any], rules: tuple[Any, ...]) -> dict[str, Any
             schema |= {name: limit for name, limit in limits.items() if limit is not None}
         elif isinstance(rule, OneOf):
             schema = {"enum": [*rule.words, *rule.registry]}
-    also = [rule.accepts for rule in rules if isinstance(rule, Before)]
-    return {"anyOf": [schema, *also]} if also else schema
+    extra_spellings = [rule.accepts for rule in rules if isinstance(rule, Before)]
+    return {"anyOf": [schema, *extra_spellings]} if extra_spellings else schema
 
 
 def _annotate(
@@ -111,7 +111,7 @@ def _annotate(
 
 def _comments(text: str) -> dict[tuple[str, ...], str]:
     """Return the comment of each key, with the more indented comment lines that follow it."""
-    found: dict[tuple[str, ...], str] = {}
+    comments: dict[tuple[str, ...], str] = {}
     path: tuple[str, ...] = ()
     for line in text.splitlines():
         matched = _LINE.match(line)
@@ -119,9 +119,9 @@ def _comments(text: str) -> dict[tuple[str, ...], str]:
             depth = len(matched["indent"]) // 2
             path = (*path[:depth], matched["key"])
             if matched["comment"]:
-                found[path] = matched["comment"].strip()
-        elif path in found and re.match(r" {4,}#", line):
-            found[path] += " " + line.strip().lstrip("#").strip()
+                comments[path] = matched["comment"].strip()
+        elif path in comments and re.match(r" {4,}#", line):
+            comments[path] += " " + line.strip().lstrip("#").strip()
         else:
             path = path if line.strip() else ()
-    return found
+    return comments

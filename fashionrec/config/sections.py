@@ -58,9 +58,9 @@ class Bounds:
             (self.min_length, lambda limit: len(value) >= limit, "at least this long:"),
             (self.max_length, lambda limit: len(value) <= limit, "at most this long:"),
         )
-        for limit, holds, words in checks:
-            if limit is not None and not holds(limit):  # NaN fails every comparison
-                raise Invalid(f"should be {words} {limit:g}", value)
+        for limit, is_satisfied, phrase in checks:
+            if limit is not None and not is_satisfied(limit):  # NaN fails every comparison
+                raise Invalid(f"should be {phrase} {limit:g}", value)
 
 
 class OneOf:
@@ -97,17 +97,17 @@ class Section:
     @classmethod
     def model_fields(cls) -> dict[str, Any]:
         """Return name and annotation of every field, in the order of definition."""
-        found = cls.__dict__.get("_fields")
-        if found is None:
-            found = {}
+        fields = cls.__dict__.get("_fields")
+        if fields is None:
+            fields = {}
             for base in reversed(cls.__mro__):
                 scope = vars(sys.modules[base.__module__])
-                for name, written in inspect.get_annotations(base).items():
-                    annotation = _resolved(written, scope)
+                for name, declared in inspect.get_annotations(base).items():
+                    annotation = _evaluate_annotation(declared, scope)
                     if get_origin(annotation) is not ClassVar and not name.startswith("_"):
-                        found[name] = annotation
-            cls._fields = found  # type: ignore[attr-defined]
-        return dict(found)
+                        fields[name] = annotation
+            cls._fields = fields  # type: ignore[attr-defined]
+        return dict(fields)
 
     @classmethod
     def model_validate(cls: type[Self], values: Any) -> Self:
@@ -120,23 +120,23 @@ class Section:
         if not isinstance(values, Mapping):
             raise Invalid("should be a mapping", values)
         known = cls.model_fields()
-        made: dict[str, Any] = {}
+        fields: dict[str, Any] = {}
         for name, annotation in known.items():
             if name not in values:
                 if not hasattr(cls, name):
                     raise Invalid("is missing", dict(values), (name,))
-                made[name] = getattr(cls, name)
+                fields[name] = getattr(cls, name)
                 continue
             try:
-                made[name] = checked(annotation, values[name])
-            except Invalid as wrong:
-                raise wrong.under(name) from None
+                fields[name] = checked(annotation, values[name])
+            except Invalid as error:
+                raise error.under(name) from None
         others = {str(name): value for name, value in values.items() if name not in known}
         if others and not cls.extra:
             name, value = next(iter(others.items()))
             raise Invalid("is unknown", value, (name,))
         section = cls.__new__(cls)
-        section.__dict__.update(made)
+        section.__dict__.update(fields)
         if cls.extra:
             section.__dict__.update(others)
         return section
@@ -186,17 +186,17 @@ def checked(annotation: Any, value: Any) -> Any:
                 rule.check(value)
         return value
     if origin in (Union, types.UnionType):
-        return _one_of(get_args(annotation), value)
+        return _check_union(get_args(annotation), value)
     if origin is Literal:
         if not any(type(value) is type(choice) and value == choice for choice in get_args(annotation)):
             raise Invalid(f"should be {' or '.join(str(choice) for choice in get_args(annotation))}", value)
         return value
     if origin is list:
-        return _list(annotation, value)
+        return _check_list(annotation, value)
     if origin is tuple:
-        return _tuple(annotation, value)
+        return _check_tuple(annotation, value)
     if origin is dict:
-        return _table(annotation, value)
+        return _check_table(annotation, value)
     if annotation is Any:
         return value
     if annotation is None or annotation is type(None):
@@ -208,30 +208,30 @@ def checked(annotation: Any, value: Any) -> Any:
     return _SIMPLE[annotation](value)
 
 
-def _one_of(choices: tuple[Any, ...], value: Any) -> Any:
+def _check_union(choices: tuple[Any, ...], value: Any) -> Any:
     """Convert to the first type that the value already has, else to the first that accepts it."""
     for choice in choices:
         bare = get_args(choice)[0] if get_origin(choice) is typing.Annotated else choice
         if type(value) is (get_origin(bare) or bare) or (value is None and bare is type(None)):
             return checked(choice, value)
-    wrong: Invalid | None = None
+    first_error: Invalid | None = None
     for choice in choices:
         try:
             return checked(choice, value)
-        except Invalid as one:
-            wrong = wrong or one
-    assert wrong is not None
-    raise wrong
+        except Invalid as error:
+            first_error = first_error or error
+    assert first_error is not None
+    raise first_error
 
 
-def _list(annotation: Any, value: Any) -> list[Any]:
+def _check_list(annotation: Any, value: Any) -> list[Any]:
     if not isinstance(value, (list, tuple)):
         raise Invalid("should be a list", value)
     (inner,) = get_args(annotation)
-    return _each([inner] * len(value), value)
+    return _check_items([inner] * len(value), value)
 
 
-def _tuple(annotation: Any, value: Any) -> tuple[Any, ...]:
+def _check_tuple(annotation: Any, value: Any) -> tuple[Any, ...]:
     """Convert to ``tuple[str, ...]`` of any length, or ``tuple[str, str]`` of two."""
     if not isinstance(value, (list, tuple)):
         raise Invalid("should be a list", value)
@@ -240,30 +240,30 @@ def _tuple(annotation: Any, value: Any) -> tuple[Any, ...]:
         inner = (inner[0],) * len(value)
     if len(inner) != len(value):
         raise Invalid(f"should be {len(inner)} values", value)
-    return tuple(_each(inner, value))
+    return tuple(_check_items(inner, value))
 
 
-def _each(annotations: Sequence[Any], values: Sequence[Any]) -> list[Any]:
-    found = []
-    for n, (inner, one) in enumerate(zip(annotations, values, strict=True)):
+def _check_items(annotations: Sequence[Any], values: Sequence[Any]) -> list[Any]:
+    items = []
+    for n, (inner, item) in enumerate(zip(annotations, values, strict=True)):
         try:
-            found.append(checked(inner, one))
-        except Invalid as wrong:
-            raise wrong.under(str(n)) from None
-    return found
+            items.append(checked(inner, item))
+        except Invalid as error:
+            raise error.under(str(n)) from None
+    return items
 
 
-def _table(annotation: Any, value: Any) -> dict[Any, Any]:
+def _check_table(annotation: Any, value: Any) -> dict[Any, Any]:
     if not isinstance(value, Mapping):
         raise Invalid("should be a mapping", value)
-    of_keys, of_values = get_args(annotation)
-    found = {}
-    for key, one in value.items():
+    key_type, value_type = get_args(annotation)
+    table = {}
+    for key, item in value.items():
         try:
-            found[checked(of_keys, key)] = checked(of_values, one)
-        except Invalid as wrong:
-            raise wrong.under(str(key)) from None
-    return found
+            table[checked(key_type, key)] = checked(value_type, item)
+        except Invalid as error:
+            raise error.under(str(key)) from None
+    return table
 
 
 def _text(value: Any) -> str:
@@ -274,7 +274,7 @@ def _text(value: Any) -> str:
     return value
 
 
-def _whole(value: Any) -> int:
+def _integer(value: Any) -> int:
     number = _number(value, "should be an integer")
     if number != number or number in (float("inf"), float("-inf")) or number != int(number):
         raise Invalid("should be an integer", value)
@@ -296,7 +296,7 @@ def _number(value: Any, message: str) -> int | float:
     raise Invalid(message, value)
 
 
-def _yes_or_no(value: Any) -> bool:
+def _boolean(value: Any) -> bool:
     known = {1: True, 0: False, "true": True, "false": False, "yes": True, "no": False}  # True equals 1, and False 0
     try:
         return known[value.lower() if isinstance(value, str) else value]
@@ -304,10 +304,10 @@ def _yes_or_no(value: Any) -> bool:
         raise Invalid("should be true or false", value) from None
 
 
-_SIMPLE: dict[Any, Callable[[Any], Any]] = {str: _text, int: _whole, float: _decimal, bool: _yes_or_no}
+_SIMPLE: dict[Any, Callable[[Any], Any]] = {str: _text, int: _integer, float: _decimal, bool: _boolean}
 
 
-def _resolved(written: Any, scope: dict[str, Any]) -> Any:
+def _evaluate_annotation(written: Any, scope: dict[str, Any]) -> Any:
     return eval(written, scope) if isinstance(written, str) else written
 
 
@@ -315,7 +315,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Section):
         return value.model_dump()
     if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     return value
