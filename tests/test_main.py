@@ -140,7 +140,7 @@ def test_without_a_command_those_that_there_are_are_told(
     names = " ".join(word for word in ("fashionrec", *words) if not word.startswith("-"))
     assert told.split("\n")[0].strip() == f"Usage: {names} [OPTIONS] COMMAND [ARGS]..."
     assert told.isascii()
-    listed = told.partition("Commands:\n")[2].splitlines()
+    listed = told.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
     assert sorted(line.split()[0] for line in listed if re.match(r"  \S", line)) == named
 
 

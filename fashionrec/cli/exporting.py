@@ -63,9 +63,7 @@ def export(
         raise UsageError(f"unknown format {format_!r}", hint="the only format is bundle")
     if out.exists() and not is_bundle(out):
         raise ModelError(f"{out} exists and is not a bundle", hint="choose another --out, or remove the folder")
-    path = _checkpoint(Path(source))
-    if path.suffix not in (".pt", ".safetensors") and not path.exists():
-        check_encoder_name(source, session.config.project)
+    path = _checkpoint(session, source)
     if path.suffix in (".pt", ".safetensors"):
         evidence = _evidence(session, images, data)
         config = session.config.export
@@ -94,9 +92,12 @@ def export(
     session.out.next(f"fashionrec build-index PHOTOS --{shell_word(bundle.kind)} {shell_word(out)}")
 
 
-def _checkpoint(path: Path) -> Path:
+def _checkpoint(session: Session, source: str) -> Path:
     from fashionrec.models.runs import check_weights, is_run, read_run
 
+    path = Path(source)
+    if path.suffix not in (".pt", ".safetensors") and not path.exists():
+        check_encoder_name(source, session.config.project)
     check_weights(path)
     if is_run(path):
         return read_run(path).best

@@ -105,20 +105,11 @@ def query(
     save_crops: _SaveCrops = None,
 ) -> None:
     session = context.session
-    if translate and not text:
-        raise UsageError(
-            "--translate needs a --text to translate", hint='fashionrec query --text "빨간 원피스" --translate'
-        )
     settings = {"k": k, "garment": garment, "where": where, "min_score": min_score, "diversity": diversity}
-    settings |= {
-        "caption": _caption_setting(session, caption, captioner),
-        "translate": TRANSLATORS[0] if translate else None,
-    }
+    settings |= {"caption": _caption_setting(session, caption, captioner), "translate": _translator(translate, text)}
     session.override("query", settings)
     request = _parse_query(session, photos or [], text or [], like or [], unlike or [], box, goes_with, merge)
-    _check_outputs(request, {"csv": csv, "xlsx": xlsx, "html": html}, save_crops)
-    if open_ and html is None:
-        raise UsageError("--open needs --html FILE", hint="fashionrec query photo.jpg --html answer.html --open")
+    _check_outputs(request, {"csv": csv, "xlsx": xlsx, "html": html}, save_crops, open_)
     if len(index or []) > 2:
         raise UsageError("at most two catalogues can be compared", hint="--index A --index B compares two")
     if index and len(index) == 2:
@@ -148,7 +139,7 @@ def query(
         )
 
 
-def _check_outputs(request: "Query", files: dict[str, Path | None], save_crops: Path | None) -> None:
+def _check_outputs(request: "Query", files: dict[str, Path | None], save_crops: Path | None, open_: bool) -> None:
     """Refuse outputs that cannot be written or would overwrite a query photo, before the search."""
     for option, path in files.items():
         if path is None or str(path) == "-":
@@ -164,6 +155,8 @@ def _check_outputs(request: "Query", files: dict[str, Path | None], save_crops: 
             raise UsageError(f"{path} is one of the query photos", hint=f"choose another file for --{option}")
     if save_crops is not None and save_crops.exists() and not save_crops.is_dir():
         raise UsageError(f"not a folder: {save_crops}", hint="--save-crops takes a folder")
+    if open_ and files["html"] is None:
+        raise UsageError("--open needs --html FILE", hint="fashionrec query photo.jpg --html answer.html --open")
 
 
 def _report(session: Session, request: "Query", jsonl: bool, explain: bool, outcome: "Outcome") -> None:
@@ -299,6 +292,15 @@ def _read_standard_input() -> bytes:
 
 def _truncate(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def _translator(translate: bool, texts: list[str] | None) -> str | None:
+    """Return the setting ``query.translate`` by the options; None leaves it unchanged."""
+    if translate and not texts:
+        raise UsageError(
+            "--translate needs a --text to translate", hint='fashionrec query --text "빨간 원피스" --translate'
+        )
+    return TRANSLATORS[0] if translate else None
 
 
 def _caption_setting(session: Session, caption: bool | None, captioner: str | None) -> str | None:
