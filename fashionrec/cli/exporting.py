@@ -54,13 +54,7 @@ def export(
     if words:
         raise UsageError(f"unexpected argument {words[0]!r}", hint="settings are key=value, as in imgsz=640")
     session.override("export", {"precision": precision})
-    if format_ == "engine":
-        raise UsageError(
-            "TensorRT engine files are no longer written: no command serves them",
-            hint="export a bundle and set project.device=tensorrt where it is served: ONNX Runtime builds the engine there",
-        )
-    if format_ != "bundle":
-        raise UsageError(f"unknown format {format_!r}", hint="the only format is bundle")
+    _check_format(format_)
     if out.exists() and not is_bundle(out):
         raise ModelError(f"{out} exists and is not a bundle", hint="choose another --out, or remove the folder")
     path = _checkpoint(session, source)
@@ -90,6 +84,16 @@ def export(
     session.out.result(document, human)
     _warn_if_slower(session, bundle)
     session.out.next(f"fashionrec build-index PHOTOS --{shell_word(bundle.kind)} {shell_word(out)}")
+
+
+def _check_format(name: str) -> None:
+    if name == "engine":
+        raise UsageError(
+            "TensorRT engine files are no longer written: no command serves them",
+            hint="export a bundle and set project.device=tensorrt where it is served: ONNX Runtime builds the engine there",
+        )
+    if name != "bundle":
+        raise UsageError(f"unknown format {name!r}", hint="the only format is bundle")
 
 
 def _checkpoint(session: Session, source: str) -> Path:
