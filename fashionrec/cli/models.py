@@ -71,7 +71,7 @@ def trusting(session: Session, trust: bool, path: Path) -> AbstractContextManage
     if not trust:
         return nullcontext()
     if path.suffix != ".pt" or not path.is_file():
-        raise UsageError(f"--trust-pickle needs a .pt file, not {path}")
+        raise UsageError(f"--trust-pickle needs an existing .pt file, not {path}")
     session.out.warn(f"executing code in {path}, because of --trust-pickle")
     module = load("fashionrec.detector.training.pickles", what=f"loading {path}", packages=DETECTOR_PACKAGES)
     trusted: AbstractContextManager[None] = module.trusting(path)

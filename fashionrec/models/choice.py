@@ -127,8 +127,8 @@ def check_encoder_name(source: str, project: ProjectConfig) -> None:
     inside = any(Path(source).is_relative_to(folder) for folder in (project.runs, project.data) if folder != ".")
     if inside or not _HUB_ID.fullmatch(source):
         raise ModelError(
-            f"no encoder at {source}",
-            hint="give a bundle, a run's folder, a folder that save_pretrained wrote, or a Hugging Face id (owner/name)",
+            f"no such encoder: {source}",
+            hint="give a bundle, a run folder, a folder written by save_pretrained, or a Hugging Face id (owner/name)",
         )
 
 
