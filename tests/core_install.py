@@ -89,7 +89,7 @@ def main() -> None:
             env=environment,
         )
         assert refused.returncode == 2, refused
-        assert "pip install 'fashionrec[train]'" in refused.stderr, refused.stderr
+        assert "pip install '.[train]'" in refused.stderr, refused.stderr
         assert "Traceback" not in refused.stderr, refused.stderr
         print("1 passed, 0 failed")
 

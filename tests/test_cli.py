@@ -303,7 +303,7 @@ def test_what_doctor_says_of_an_installation(cli: Cli, catalogue: Path, monkeypa
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["FirstProvider", "SecondProvider"])
     monkeypatch.setenv("OPENAI_API_KEY", "sk-canary")
     monkeypatch.setitem(sys.modules, "cv2", None)
-    torchvision = "torch is installed without torchvision: pip install 'fashionrec[train]'"
+    torchvision = "torch is installed without torchvision: pip install '.[train]' in a checkout of fashionrec"
     cv2 = (
         "cv2 cannot be imported (import of cv2 halted; None in sys.modules):"
         " pip install --force-reinstall opencv-python-headless"
@@ -323,20 +323,20 @@ def test_what_doctor_says_of_an_installation(cli: Cli, catalogue: Path, monkeypa
     status, problem, error = said("--index", "catalogue", code=3)
     assert problem.startswith("problem: catalogue is damaged: catalogue/catalogue.json: ")
     assert status == f"catalogue catalogue: {problem.removeprefix('problem: ')}"
-    assert error == "error: 1 problems found"
+    assert error == "error: 1 problem found"
     broken = cli("doctor", "--index", "catalogue", "--json").document["catalogue"]
     assert broken == {"path": "catalogue", "status": problem.removeprefix("problem: "), "counts": {}}
     installed["onnxruntime-gpu"] = "1.2"
     assert said(code=3) == [
-        "problem: onnxruntime and onnxruntime-gpu are both installed, which loses CUDA: uninstall both, install one again",
-        "error: 1 problems found",
+        "problem: onnxruntime and onnxruntime-gpu are both installed, which disables CUDA: uninstall both, install one again",
+        "error: 1 problem found",
     ]
     del installed["onnxruntime"]
     beginning = beginning.replace("onnxruntime    1.2", "onnxruntime    not installed")
     beginning = beginning.replace("FirstProvider, SecondProvider", "nothing")
     assert said(code=3) == [
-        "problem: onnxruntime is not installed: pip install fashionrec",
-        "error: 1 problems found",
+        "problem: onnxruntime is not installed: pip install . in a checkout of fashionrec",
+        "error: 1 problem found",
     ]
     assert cli("doctor", "--json").document["packages"] == {
         name: installed.get(name) for name in re.findall(r"(?m)^  (\S+)", beginning)

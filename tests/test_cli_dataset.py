@@ -48,7 +48,7 @@ def test_flags_of_fetch_dataset(cli: Cli, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     counts = done.document["counts"]
     assert (counts["train"], counts["valid"], counts["test"], counts["dress"], counts["top"]) == (6, 2, 2, 2, 2)
-    for wrong, words in (("6,2", "three numbers"), ("6,2,1", "there are 10")):
+    for wrong, words in (("6,2", "--counts needs 3 numbers"), ("6,2,1", "there are 10")):
         done = cli("fetch-dataset", "yolo:src", "--out", "e", *maps, "--counts", wrong)
         assert done.code == 2
         assert words in done.err
@@ -146,7 +146,7 @@ def test_an_audit_that_finds_nothing_says_so(cli: Cli, tmp_path: Path) -> None:
     )
     done = cli("dataset", "audit", "d", "--set", "audit.min_images=0", "--html", "a.html")
     assert done.code == 0, done.err
-    assert done.out.splitlines()[-2:] == ["nothing was found that is wrong", "page: a.html"]
+    assert done.out.splitlines()[-2:] == ["no problems found", "page: a.html"]
     assert "next: fashionrec dataset" not in done.err
 
 
@@ -219,7 +219,7 @@ def test_doubtful_photos_go_to_roboflow_only_when_asked(cli: Cli, tmp_path: Path
     assert sent == "0 uploaded, 0 duplicate, 1 failed"
     assert [line for line in last.err.splitlines() if line.startswith(("next:", "error:", "hint:"))] == [
         "next: label the batch there, generate a version, then: fashionrec fetch-dataset roboflow:W/P/VERSION",
-        "error: 1 photos were not taken",
-        "hint: run this again: those that were are not sent again",
+        "error: 1 photo rejected by Roboflow",
+        "hint: run the command again: accepted photos are not sent twice",
     ]
     assert KEY not in done.out + done.err + last.out + last.err

@@ -99,7 +99,7 @@ def test_what_an_extra_brings() -> None:
         with pytest.raises(MissingExtra) as caught:
             need("json", package, "none_more", what="this")
         assert str(caught.value) == f"this needs {package}, none_more"
-        assert caught.value.hint == "pip install 'fashionrec[train]'"
+        assert caught.value.hint == "pip install '.[train]' in a checkout of fashionrec"
     with pytest.raises(MissingExtra, match="that needs none_such"):
         load("json", what="that", packages=("none_such",))
     assert set(EXTRA_OF.values()) == {"train"}
@@ -127,7 +127,7 @@ def test_one_holds_a_lock(tmp_path: Path) -> None:
     with locked(path, "is at it"), pytest.raises(Busy) as caught, locked(path, "is at it"):
         pass
     assert str(caught.value) == "another process is at it"
-    assert caught.value.hint == "wait for it to end, then run this again"
+    assert caught.value.hint == "wait for it to end, then try again"
     assert path.is_file()
     with pytest.raises(KeyError), locked(path, ""):
         raise KeyError
@@ -157,7 +157,7 @@ def test_the_line_about_what_is_refused(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("y" * 210)
     os.mkfifo(tmp_path / "pipe")
     folder = Folder(tmp_path, "bundle")
-    hint = "links and special files are never followed here: remove it, or ask for a copy without it"
+    hint = "links and special files are never followed here: remove it, or get a copy without it"
     for name, found in (
         ("file", "is a file, not a folder"),
         ("folder", "is a folder, not a file"),

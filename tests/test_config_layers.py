@@ -39,7 +39,7 @@ def refused(sets: list[str] | None = None, env: dict[str, str] | None = None, fi
 @pytest.mark.parametrize(
     ("assignment", "message", "hint"),
     [
-        ("query.k=many", "query.k: should be a whole number, not 'many' (--set query.k=many)", SHOW),
+        ("query.k=many", "query.k: should be an integer, not 'many' (--set query.k=many)", SHOW),
         ("query.k=0", "query.k: should be at least 1, not 0 (--set query.k=0)", SHOW),
         (
             "dataset.ratios=[1, 2, 3]",
@@ -62,8 +62,8 @@ def refused(sets: list[str] | None = None, env: dict[str, str] | None = None, fi
         ("min_score=1", "unknown setting min_score (--set min_score=1)", "did you mean query.min_score?"),
         ("zzzzzzzzzz=1", "unknown setting zzzzzzzzzz (--set zzzzzzzzzz=1)", LIST),
         ("export.mosaic=1", "unknown setting export.mosaic (--set export.mosaic=1)", "did you mean export.tolerance?"),
-        ("query.k", "'query.k' is not key=value", "for example --set query.k=20"),
-        (" =3", "' =3' is not key=value", "for example --set query.k=20"),
+        ("query.k", "'query.k' is not KEY=VALUE", "for example --set query.k=20"),
+        (" =3", "' =3' is not KEY=VALUE", "for example --set query.k=20"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_key_value_and_source(assignment: str, message: str, hint: str) -> None:
@@ -171,9 +171,9 @@ def test_the_nearest_name() -> None:
 def test_files_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     shipped = ", ".join(sorted(path.stem for path in load_dir().glob("*.yaml") if path.stem != "attributes"))
-    assert refused(files=[Path("nothing")]) == ("no config file nothing", f"shipped ones: {shipped}")
-    assert refused(files=[Path("a/b/demo.yaml")])[0] == "no config file a/b/demo.yaml"
-    assert refused(files=[Path("other/demo.yaml")])[0] == "no config file other/demo.yaml"
+    assert refused(files=[Path("nothing")]) == ("no such settings file: nothing", f"shipped ones: {shipped}")
+    assert refused(files=[Path("a/b/demo.yaml")])[0] == "no such settings file: a/b/demo.yaml"
+    assert refused(files=[Path("other/demo.yaml")])[0] == "no such settings file: other/demo.yaml"
     assert load_config(["configs/demo.yaml"], env={}) != load_config(env={})  # as written in a checkout
     assert load_config(["demo"], env={}).config == load_config(["demo.yaml"], env={}).config
     Path("demo.yaml").write_text("query: {k: 77}")
@@ -208,14 +208,14 @@ def test_a_note_where_a_name_means_two_files(tmp_path: Path, monkeypatch: pytest
     Path("mine.yaml").write_text("")
     assert config_note("mine") == config_note("mine.yaml") == ""
     Path("demo.yaml").write_text("")
-    assert config_note("demo") == "--config demo is the shipped demo.yaml; the file in this folder is ./demo.yaml"
+    assert config_note("demo") == "--config demo means the shipped demo.yaml; the file in this folder is ./demo.yaml"
     assert (
         config_note("demo.yaml")
-        == "--config demo.yaml is the shipped demo.yaml; the file in this folder is ./demo.yaml"
+        == "--config demo.yaml means the shipped demo.yaml; the file in this folder is ./demo.yaml"
     )
     assert config_note("./demo.yaml") == ""
     Path("demo").write_text("")
-    assert config_note("demo") == "--config demo is the shipped demo.yaml; the file in this folder is ./demo"
+    assert config_note("demo") == "--config demo means the shipped demo.yaml; the file in this folder is ./demo"
     assert is_bare("demo.yaml")
     assert not is_bare("./demo")
 
@@ -233,8 +233,8 @@ def test_small_readings() -> None:
         (Bounds(gt=1), [1.1], [1, 0], "should be more than 1"),
         (Bounds(le=1), [1, 0], [1.1, float("nan")], "should be at most 1"),
         (Bounds(lt=1), [0.9], [1, 2], "should be less than 1"),
-        (Bounds(min_length=2), ["ab", [1, 2, 3]], ["a", []], "should be at least this many long: 2"),
-        (Bounds(max_length=2), ["ab", []], ["abc", [1, 2, 3]], "should be at most this many long: 2"),
+        (Bounds(min_length=2), ["ab", [1, 2, 3]], ["a", []], "should be at least this long: 2"),
+        (Bounds(max_length=2), ["ab", []], ["abc", [1, 2, 3]], "should be at most this long: 2"),
         (OneOf(["none"], {"a": 1, "b": 2}), ["none", "a", "b"], ["c", ""], "should be none or a or b"),
     ],
 )
@@ -264,19 +264,19 @@ class Outer(Section):
 @pytest.mark.parametrize(
     ("change", "path", "message"),
     [
-        ({"table": {"x": {"n": "y"}}}, ("table", "x", "n"), "should be a whole number"),
-        ({"table": {5: {"n": None}}}, ("table", "5", "n"), "should be a whole number"),
-        ({"table": []}, ("table",), "should be a table"),
+        ({"table": {"x": {"n": "y"}}}, ("table", "x", "n"), "should be an integer"),
+        ({"table": {5: {"n": None}}}, ("table", "5", "n"), "should be an integer"),
+        ({"table": []}, ("table",), "should be a mapping"),
         ({"pair": [1]}, ("pair",), "should be 2 values"),
         ({"pair": [1, "a", 2]}, ("pair",), "should be 2 values"),
-        ({"pair": ["x", "a"]}, ("pair", "0"), "should be a whole number"),
+        ({"pair": ["x", "a"]}, ("pair", "0"), "should be an integer"),
         ({"pair": "ab"}, ("pair",), "should be a list"),
         ({"several": [1, "x"]}, ("several", "1"), "should be a number"),
-        ({"inner": 3}, ("inner",), "should be a table"),
+        ({"inner": 3}, ("inner",), "should be a mapping"),
         ({"inner": {}}, ("inner", "n"), "is missing"),
-        ({"inner": {"n": 1, "m": 2}}, ("inner", "m"), "is not known"),
-        ({"given": None}, ("given",), "should be a whole number"),
-        ({"hidden": 4}, ("hidden",), "is not known"),
+        ({"inner": {"n": 1, "m": 2}}, ("inner", "m"), "is unknown"),
+        ({"given": None}, ("given",), "should be an integer"),
+        ({"hidden": 4}, ("hidden",), "is unknown"),
     ],
 )
 def test_the_place_of_what_is_wrong(change: dict[str, Any], path: tuple[str, ...], message: str) -> None:
@@ -311,24 +311,24 @@ def test_the_place_of_what_is_wrong(change: dict[str, Any], path: tuple[str, ...
         (bool, [], "should be true or false"),
         (int, "3", 3),
         (int, 10**20, 10**20),
-        (int, True, "should be a whole number"),
-        (int, 3.5, "should be a whole number"),
-        (int, float("nan"), "should be a whole number"),
-        (int, float("inf"), "should be a whole number"),
-        (int, float("-inf"), "should be a whole number"),
+        (int, True, "should be an integer"),
+        (int, 3.5, "should be an integer"),
+        (int, float("nan"), "should be an integer"),
+        (int, float("inf"), "should be an integer"),
+        (int, float("-inf"), "should be an integer"),
         (float, 3, 3.0),
         (float, "x", "should be a number"),
         (float, False, "should be a number"),
         (str, 3, "3"),
         (str, 2.5, "2.5"),
-        (str, True, "should be a text"),
+        (str, True, "should be text"),
         (None, None, None),
         (None, 0, "should be null"),
         (int | str | None, "3", "3"),
         (int | str | None, None, None),
         (int | float, 2.5, 2.5),
         (int | float, 2, 2),
-        (int | list[int] | None, "x", "should be a whole number"),
+        (int | list[int] | None, "x", "should be an integer"),
     ],
 )
 def test_how_a_value_is_read(annotation: Any, value: Any, expected: Any) -> None:
@@ -346,7 +346,7 @@ def test_a_setting_is_never_changed_in_place() -> None:
     config: Any = load_config(env={}).config
     with pytest.raises(AttributeError) as caught:
         config.query.k = 3
-    assert str(caught.value) == "QueryConfig.k cannot be changed: make a copy"
+    assert str(caught.value) == "QueryConfig.k is read-only: make a copy"
     assert config.query.model_copy(update={"k": 77}).k == 77
     assert config.model_copy() == config
     assert list(Config.model_fields())[:2] == ["project", "images"]

@@ -128,7 +128,7 @@ def test_the_package_names_what_is_public_and_nothing_else() -> None:
         (("catalogue",), "add compact export import list reindex remove rollback show update verify".split()),
         (("dataset",), ["audit", "export"]),
         (("runs",), "compare demote list promote show".split()),
-        (("config",), ["show"]),
+        (("config",), ["schema", "show"]),
     ],
 )
 def test_without_a_command_those_that_there_are_are_told(

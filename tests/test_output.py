@@ -337,7 +337,7 @@ def test_what_was_measured_and_cannot_be_kept_is_warned_of(
     (own_world / "asked.csv").write_text(QUERIES, encoding="utf-8")
     done = cli("evaluate", "--queries", "asked.csv", "--index", "catalogue")
     assert done.code == 0, done.err
-    assert "warning: what was measured cannot be kept in catalogue: No space left on device" in done.err.splitlines()
+    assert "warning: results cannot be stored in catalogue: No space left on device" in done.err.splitlines()
 
 
 def test_a_long_text_is_repeated_in_part(cli: Callable[..., Result], world: Path) -> None:

@@ -95,7 +95,7 @@ def test_a_bundle_is_not_written_over_what_is_none(cli: Cli, tmp_path: Path) -> 
     for name in ("empty", "full"):
         done = cli("export", TINY / "embedder", "--out", name)
         assert done.code == 2
-        assert "is no bundle" in done.err
+        assert "is not a bundle" in done.err
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["of-mine.txt"]
 
 
@@ -105,18 +105,18 @@ def test_a_bundle_is_not_written_over_what_is_none(cli: Cli, tmp_path: Path) -> 
         ("--csv folder", "folder is a folder", "name a file: --csv folder/answer.csv"),
         ("--xlsx folder", "folder is a folder", "name a file: --xlsx folder/answer.xlsx"),
         ("--html folder", "folder is a folder", "name a file: --html folder/answer.html"),
-        ("--html nowhere/x.html", "there is no folder nowhere to write x.html into", ""),
-        ("--html photo.jpg", "photo.jpg is one of the input photos", "give --html another name"),
-        ("--save-crops photo.jpg", "photo.jpg is not a folder", "--save-crops takes a folder"),
+        ("--html nowhere/x.html", "no such folder: nowhere", ""),
+        ("--html photo.jpg", "photo.jpg is one of the query photos", "choose another file for --html"),
+        ("--save-crops photo.jpg", "not a folder: photo.jpg", "--save-crops takes a folder"),
         (
             "--index other --csv x.csv",
-            "two catalogues are compared as text, --json or --html",
-            "ask one of them for the rest",
+            "two catalogues can only be compared as text, --json or --html",
+            "query one of them for other outputs",
         ),
         (
             "--index other --jsonl",
-            "two catalogues are compared as text, --json or --html",
-            "ask one of them for the rest",
+            "two catalogues can only be compared as text, --json or --html",
+            "query one of them for other outputs",
         ),
     ],
 )

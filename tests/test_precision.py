@@ -486,11 +486,11 @@ def test_without_the_extra_or_a_place_to_write_to_it_is_built_in_float32(choose:
     assert told[-1] == "embedder: in fp32; models may not be written to"
 
     def missing(*packages: str, what: str) -> None:
-        raise MissingExtra(f"{what} needs onnx", hint="pip install 'fashionrec[train]'")
+        raise MissingExtra(f"{what} needs onnx", hint="pip install '.[train]' in a checkout of fashionrec")
 
     found, recorded, told = choose(source, Recorded(), need=missing)
     assert (found, recorded.calls) == (source, [])
-    assert told == ["embedder: in fp32; int8 needs onnx (pip install 'fashionrec[train]')"]
+    assert told == ["embedder: in fp32; int8 needs onnx (pip install '.[train]' in a checkout of fashionrec)"]
 
 
 def test_what_is_no_faster_is_not_used(choose: Choose, source: Bundle) -> None:

@@ -69,7 +69,7 @@ def test_two_runs_side_by_side(cli: Cli, tmp_path: Path) -> None:
     assert [row for row in table if row[1:] == ["0.01", "0.02"]] == [["lr0", "0.01", "0.02"]]
     other.dataset = {"path": "data.yaml", "fingerprint": "g", "valid": "v"}
     other.save()
-    assert "trained on: not the same data" in cli("runs", "compare", "a", "b").out
+    assert "trained on: different data" in cli("runs", "compare", "a", "b").out
     other.dataset = {}
     other.save()
     assert "trained on: not recorded of both data" in cli("runs", "compare", "a", "b").out
@@ -80,13 +80,13 @@ def test_what_is_used_after_a_change_of_mind(cli: Cli, tmp_path: Path) -> None:
     finished(tmp_path / "runs/train", "b", created="2026-01-02T10:00:00+00:00")
     assert cli("runs", "demote", "b").out.splitlines() == [
         "runs/train/b is no longer promoted",
-        "used where no detector is named: runs/train/a",
+        "default detector: runs/train/a",
     ]
     told = cli("runs", "demote", "a", "--json").document
     assert told == {"run": "runs/train/a", "promoted": False, "used": None}
     assert cli("runs", "promote", "a").out.splitlines() == [
         "runs/train/a is promoted",
-        "used where no detector is named: runs/train/a",
+        "default detector: runs/train/a",
     ]
     forced = cli("runs", "promote", "b", "--force")
     assert (forced.code, "--force needs a reason" in forced.err) == (2, True)
