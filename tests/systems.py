@@ -64,6 +64,7 @@ _OFFERED: dict[str, Callable[[], bool]] = {
     "folders that can be synced": lambda: _with_file(_syncs_folders),
     "locks of open files": system.has_locks,
     "handles of folders": lambda: os.open in os.supports_dir_fd and hasattr(os, "O_DIRECTORY"),
+    "removal of open files": lambda: os.name == "posix",
     "signals": lambda: os.name == "posix",
     "process groups": lambda: hasattr(os, "killpg"),
 }

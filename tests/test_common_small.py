@@ -16,12 +16,12 @@ from systems import posix_only
 from fashionrec.common import system
 from fashionrec.common.backoff import backoff
 from fashionrec.common.extras import EXTRA_OF, load, need
-from fashionrec.common.files import canonical_json, dump_json, fingerprint, locked, temporary_beside
+from fashionrec.common.files import canonical_json, dump_json, fingerprint, locked, provisional_folder, temporary_beside
 from fashionrec.common.folder import Folder, is_name
 from fashionrec.common.korean import ENDINGS, PARTICLES, without_ending
 from fashionrec.common.pages import COLOURS, OTHER_COLOUR, draw_label, environment, jpeg_uri
 from fashionrec.common.text import TableWriter, encodable, markdown_cell, plain_name, shell_word, table_cell, visible
-from fashionrec.errors import Busy, DataError, MissingExtra
+from fashionrec.errors import Busy, DataError, MissingExtra, UsageError
 from fashionrec.store.words import match_expression, query_phrases, searchable, single_syllables
 
 
@@ -133,6 +133,54 @@ def test_one_holds_a_lock(tmp_path: Path) -> None:
         raise KeyError
     with locked(path, ""):
         pass
+    with pytest.raises(UsageError), locked(path, ""):
+        raise UsageError("")
+    assert path.is_file()  # it was there before
+
+
+@posix_only("removal of open files")
+def test_wrong_use_leaves_no_new_lock_and_no_new_folder(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / ".lock"
+    with pytest.raises(UsageError), locked(path, ""):
+        raise UsageError("")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "a").mkdir()
+    with pytest.raises(UsageError), provisional_folder(path.parent):
+        raise UsageError("")
+    assert list((tmp_path / "a").iterdir()) == []
+    path.parent.mkdir()
+    (path.parent / "work").touch()
+    with pytest.raises(UsageError), locked(path, ""):
+        raise UsageError("")
+    assert [entry.name for entry in path.parent.iterdir()] == ["work"]
+    with pytest.raises(KeyError), locked(path, ""):
+        raise KeyError
+    assert path.is_file()
+
+
+@posix_only("removal of open files")
+def test_a_lock_file_that_its_holder_removes_is_not_held_by_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may open the file just before it is removed, and lock it just after."""
+    path, opened = tmp_path / ".lock", os.open
+    holder = locked(path, "")
+
+    def open_late(name: Any, *arguments: Any, **options: Any) -> int:
+        handle = opened(name, *arguments, **options)
+        if str(name) == str(path) and path.exists() and not released:
+            released.append(True)
+            holder.__exit__(UsageError, UsageError(""), None)
+        return handle
+
+    released: list[bool] = []
+    holder.__enter__()
+    monkeypatch.setattr(os, "open", open_late)
+    with pytest.raises(Busy), locked(path, ""):  # at once: the other one tries again later
+        pass
+    monkeypatch.undo()
+    with locked(path, ""), pytest.raises(Busy), locked(path, ""):
+        pass
 
 
 @pytest.mark.parametrize(
@@ -163,7 +211,7 @@ def test_the_line_about_what_is_refused(tmp_path: Path) -> None:
         ("folder", "is a folder, not a file"),
         ("link", f"is a link (to {'y' * 200})"),
         ("pipe", "is neither a file nor a folder"),
-        ("gone", "cannot be used"),
+        ("gone", "is unusable"),
     ):
         error = folder.refusal(name)
         assert (str(error), error.hint, type(error)) == (f"bundle {tmp_path}: {name} {found}", hint, DataError)

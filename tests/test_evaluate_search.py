@@ -79,7 +79,7 @@ def test_the_table_says_the_same(cli: Cli, shop: Path, tmp_path: Path) -> None:
         "whole photo    2  {:.3f}  {:.3f}  {:.3f}  {:.3f}    {:.3f}".format(*(whole[name] for name in measures)),
         "crop, top      1  0.000  1.000  1.000  0.333    0.500",
         "crop, unknown  1  1.000  1.000  1.000  1.000    1.000",
-        "1 queries left out: their product is not in the catalogue",
+        "1 query skipped: the product is not in the catalogue",
     ]
 
 
@@ -111,6 +111,6 @@ def test_nothing_that_can_be_asked_is_refused(cli: Cli, shop: Path, tmp_path: Pa
     (tmp_path / "q.csv").write_text("image,product_id\np/none.png,r1\n")
     done = cli("evaluate", "--index", "c", "--queries", "q.csv")
     assert (done.code, done.out) == (2, "")
-    assert "none of the 1 query photos can be read" in done.err
+    assert "none of 1 query photo can be read" in done.err
     (tmp_path / "q.csv").write_text("image,product_id\np/r1.png,nobody\n")
     assert cli("evaluate", "--index", "c", "--queries", "q.csv").code == 2

@@ -175,6 +175,31 @@ def test_the_encoder_that_is_named_or_set_or_of_the_catalogue() -> None:
     assert by_name.exported == [(shipped, f"{shipped}.bundle")]
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "clip",
+        "./clip",
+        "../clip",
+        "/clip",
+        "a/b/clip",
+        "a\\clip",
+        "~/clip",
+        "runs/clip",
+        "data/clip",
+        "a/clip/",
+        "a b/c",
+    ],
+)
+def test_a_path_that_is_missing_is_not_looked_for_on_the_hub(source: str) -> None:
+    one = Chosen()
+    assert refused(lambda: one.choice.embedder(source)) == (
+        f"no such encoder: {source}",
+        "give a bundle, a run folder, a folder written by save_pretrained, or a Hugging Face id (owner/name)",
+    )
+    assert one.exported == []
+
+
 def test_an_encoder_in_a_folder_is_exported_beside_it_once() -> None:
     Path("clip").mkdir()
     one = Chosen()

@@ -59,7 +59,7 @@ def test_a_folder_is_one_product_per_photo(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("none.csv", None, "no photos at"),
+        ("none.csv", None, "no such file or folder: "),
         ("a.txt", "x", "neither a folder"),
         ("a.csv", "photo,price\nx,1\n", "no column image"),
         ("a.csv", "image\n", "no rows"),

@@ -299,7 +299,7 @@ def test_trainings_of_an_encoder_on_one_table_are_compared(tmp_path: Path) -> No
     assert compare_runs(a, b).why_not == ""
     assert compare_runs(a, b).metrics[0].difference == 0.0
     b.dataset = {"path": "q.csv", "fingerprint": "u", "rows": 40}
-    assert compare_runs(a, b).why_not == "they were measured on other photos or labels"
+    assert compare_runs(a, b).why_not == "measured on different photos or labels"
 
 
 def test_finetunes_on_one_new_test_set_are_compared(tmp_path: Path) -> None:
@@ -322,7 +322,7 @@ def test_the_command_line_and_its_contracts(tmp_path: Path, cli: Callable[..., R
     assert compared["comparable"] is False
     keeps_its_contract("runs-compare", compared)
     human = cli("runs", "compare", "a", "b")
-    assert human.out.startswith("the metrics cannot be compared: they were measured on other photos or labels\n")
+    assert human.out.startswith("metrics cannot be compared: measured on different photos or labels\n")
     assert "fashionrec evaluate --weights runs/train/a" in human.err
     assert "lr0: 0.01" in cli("runs", "show", "runs/train/a").out
     assert cli("runs", "show", "none").code == 2

@@ -12,8 +12,7 @@ EXAMPLES = {
     ),
     "train": ("train data=data/garments/data.yaml model=yolov8n.yaml epochs=50", "train --resume name=garments"),
     "finetune": (
-        "finetune --weights runs/train/garments --data examples/street/data.yaml \\\n"
-        "    --replay data/garments/data.yaml",
+        "finetune --weights best.pt --data examples/street/data.yaml \\\n    --replay data/garments/data.yaml",
     ),
     "evaluate": (
         "evaluate --weights best.pt --data data/garments/data.yaml",

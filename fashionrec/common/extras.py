@@ -41,7 +41,10 @@ def need(*packages: str, what: str) -> None:
 
 
 def install_hint(extra: str = "", *, upgrade: bool = False) -> str:
-    """Return the command that installs fashionrec with an extra: from a checkout, as no registry has it."""
+    """Return the command that installs fashionrec with an extra.
+
+    It installs from a checkout: fashionrec is on no package registry.
+    """
     target = f"'.[{extra}]'" if extra else "."
     return f"pip install {'-U ' if upgrade else ''}{target} in a checkout of fashionrec"
 

@@ -53,8 +53,8 @@ def locked(path: Path, doing: str) -> Iterator[None]:
 
     ``doing`` is the purpose: "is writing data/catalogue". Raises :class:`Busy` at once if another
     process holds it; locks are released when a process dies. The file stays: others could otherwise
-    hold one each. Only after a :class:`UsageError` (nothing was begun) is a new one removed, while it
-    is held: filelock retries if the file that it locked was unlinked meanwhile.
+    hold one each. Only after a :class:`UsageError` (nothing was begun) is a new one removed, while
+    it is held: filelock retries if the file that it locked was unlinked meanwhile.
     """
     from filelock import FileLock, Timeout
 
