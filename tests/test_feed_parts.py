@@ -37,7 +37,8 @@ from fashionrec.errors import DataError
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("ftp://h/a", "only http and https are supported, not 'ftp'"), ("a.jpg", "only http and https are supported, not 'a.jpg'"),
+        ("ftp://h/a", "only http and https are supported, not 'ftp'"),
+        ("a.jpg", "only http and https are supported, not 'a.jpg'"),
         (f"{'x' * 30}:", f"only http and https are supported, not '{'x' * 20}'"), ("http://u@h/",
         "the URL contains a user name or password"),
         ("http:///a", "the URL has no host"), ("http://./a", "the URL has no host"), ("http://h:0/",
