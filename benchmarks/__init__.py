@@ -1,1 +1,4 @@
-"""Measurements that back the README's figures. `python -m benchmarks` lists them; each prints JSON and says what it ran."""
+"""Measurements that back the README's figures.
+
+`python -m benchmarks` lists them; each prints JSON and says what it ran.
+"""

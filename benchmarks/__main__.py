@@ -1,4 +1,6 @@
-"""`python -m benchmarks [NAME ...] [OPTIONS]`: run the benchmarks named; the words after the names are their options."""
+"""`python -m benchmarks [NAME ...] [OPTIONS]`: run the benchmarks named; the words after the names
+are their options.
+"""
 
 from __future__ import annotations
 

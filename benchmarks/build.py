@@ -1,20 +1,25 @@
-"""`build-index` beside the straight stack (YOLO.predict a photo, CLIP a crop, IndexFlatIP) on the same photos and weights.
+"""`build-index` beside the straight stack (YOLO.predict a photo, CLIP a crop, IndexFlatIP) on the
+same photos and weights.
 
 python -m benchmarks build [--photos 300] [--models yolov8n yolov8l] [--precisions fp32 int8] [--garments 1.5] [--epochs 8]
                            [--rounds 1] [--neighbours] [--out DIR]
 python -m benchmarks build --memory [--few 1000] [--many 10000]
 
-Photos are those of FASHIONREC_REALDATA, else drawn; the models are made here (benchmarks/weights.py). What is compared is photos
-per second once the models are loaded. Of the straight stack: its loop, after three photos to warm up. Of ours: the whole build,
-to the catalogue written and its index measured, less the time that opening the two models takes. What comes before is told beside
-it (`ready_s`), as are the ratio of the whole processes and the CPU time of a photo, which hangs less on what else runs: the
-straight stack computes in as many threads as `YOLO.predict` leaves torch (one less than there are cores), ours on all cores.
+Photos are those of FASHIONREC_REALDATA, else drawn; the models are made here
+(benchmarks/weights.py). What is compared is photos per second once the models are loaded. Of the
+straight stack: its loop, after three photos to warm up. Of ours: the whole build, to the catalogue
+written and its index measured, less the time that opening the two models takes. What comes before
+is told beside it (`ready_s`), as are the ratio of the whole processes and the CPU time of a photo,
+which hangs less on what else runs: the straight stack computes in as many threads as `YOLO.predict`
+leaves torch (one less than there are cores), ours on all cores.
 
---neighbours: the 10 nearest of every garment in both catalogues, asked with the straight stack's vectors: for how many they are
-the same, without any allowance for ties, and how many garments are cut alike, to the pixel. (A crop that differs by one pixel
-decides here: random weights put all pictures so near together that the tenth and the eleventh differ by some 0.0004.)
+--neighbours: the 10 nearest of every garment in both catalogues, asked with the straight stack's
+vectors: for how many they are the same, without any allowance for ties, and how many garments are
+cut alike, to the pixel. (A crop that differs by one pixel decides here: random weights put all
+pictures so near together that the tenth and the eleventh differ by some 0.0004.)
 
---memory: the peak of the whole process tree while a catalogue of small photos is built, by number of photos.
+--memory: the peak of the whole process tree while a catalogue of small photos is built, by number
+of photos.
 """
 
 from __future__ import annotations
@@ -134,7 +139,7 @@ def measure(model: str, options: argparse.Namespace, paths: list[Path]) -> list[
 
 
 def neighbours(straight_index: Path, root: Path, k: int = 10) -> dict[str, Any]:
-    """Of how many queries the two catalogues have the same ``k`` nearest garments."""
+    """Count the queries for which two catalogues have the same ``k`` nearest garments."""
     import faiss
     import numpy as np
 
@@ -171,7 +176,9 @@ def neighbours(straight_index: Path, root: Path, k: int = 10) -> dict[str, Any]:
 
 
 def same_nearest(a: Any, b: Any, k: int) -> float:
-    """The share of queries (rows of ``a``) whose ``k`` nearest, but themselves, are the same in ``a`` and in ``b``."""
+    """The share of queries (rows of ``a``) whose ``k`` nearest, but themselves, are the same in
+    ``a`` and in ``b``.
+    """
     import numpy as np
 
     same = 0

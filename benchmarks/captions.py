@@ -1,11 +1,13 @@
-"""Captions per second of `fashionrec caption` against a local server of a stated latency, beside what its connections allow.
+"""Captions per second of `fashionrec caption` against a local server of a stated latency, beside
+what its connections allow.
 
 python -m benchmarks captions [--garments 1920] [--connections 64] [--latency 0.8] [--out DIR]
 
-The server is a process of its own that speaks the API's wire format and answers each request after the latency, however many
-there are. Ideal is garments x latency / connections. The catalogue is built of drawn photos of 600 x 800 with the tests' tiny
-models; each garment is cut from its photo, encoded and sent as in any run. Told are the asking alone, from the first request to
-the last, as the server sees it, and the whole process with its plan and its new generation.
+The server is a process of its own that speaks the API's wire format and answers each request after
+the latency, however many there are. Ideal is garments x latency / connections. The catalogue is
+built of drawn photos of 600 x 800 with the tests' tiny models; each garment is cut from its photo,
+encoded and sent as in any run. Told are the asking alone, from the first request to the last, as
+the server sees it, and the whole process with its plan and its new generation.
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ def draw(folder: Path, count: int) -> None:
 
 
 def answer(request: dict[str, Any]) -> bytes:
-    """A chat completion that fits the schema which a request asks for, checked by the openai package's own model of it."""
+    """A chat completion that fits the schema which a request asks for, checked by the openai
+    package's own model of it.
+    """
     from openai.types.chat import ChatCompletion
 
     schema = request["response_format"]["json_schema"]["schema"]["properties"]
@@ -56,7 +60,9 @@ def answer(request: dict[str, Any]) -> bytes:
 
 
 async def serve(latency: float) -> None:
-    """Answer until standard input ends; then print how many came, and the seconds from the first request to the last answer."""
+    """Answer until standard input ends; then print how many came, and the seconds from the first
+    request to the last answer.
+    """
     answers: dict[str, bytes] = {}
     came, first, last = 0, 0.0, 0.0
 

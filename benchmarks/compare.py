@@ -1,10 +1,12 @@
-"""`fashionrec compare` over all families of detectors, and each of them used in one `build-index` and one `query`.
+"""`fashionrec compare` over all families of detectors, and each of them used in one `build-index`
+and one `query`.
 
 python -m benchmarks compare [--data DATA.YAML] [--models ...] [--epochs N] [--imgsz N] [--images N] [--pretrained] [--out DIR]
 
-Without --data a small world is drawn: --images photos for the detectors, and a few products to build with. All start from
-scratch, unless --pretrained; after a few epochs on a few photos their mAP says nothing, and is printed as it is: speed, size and
-memory do not hang on it. The encoder is a small CLIP, trained here for one epoch on the products.
+Without --data a small world is drawn: --images photos for the detectors, and a few products to
+build with. All start from scratch, unless --pretrained; after a few epochs on a few photos their
+mAP says nothing, and is printed as it is: speed, size and memory do not hang on it. The encoder is
+a small CLIP, trained here for one epoch on the products.
 """
 
 from __future__ import annotations
@@ -67,7 +69,8 @@ def main() -> None:
         if "failed" in row:
             continue
         index = out / "catalogues" / Path(row["model"]).stem
-        # what so little training makes is sure of nothing: with the usual threshold all photos would be indexed whole
+        # what so little training makes is sure of nothing: with the usual threshold all photos
+        # would be indexed whole
         low = ("--set", "detector.conf=0.001")
         built = fashionrec(
             *(

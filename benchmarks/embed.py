@@ -1,12 +1,14 @@
-"""An encoder alone: pictures per second, as a fraction of what this chip does of the same matrix products, in the same run.
+"""An encoder alone: pictures per second, as a fraction of what this chip does of the same matrix
+products, in the same run.
 
 python -m benchmarks embed [--embedder CLIP.bundle] [--precisions fp32 int8] [--batch 16] [--rounds 7] [--profile] [--out DIR]
 
-A CLIP of FashionCLIP's shape is made where none is given. The chip's rate is that of ONNX Runtime's own MatMul (fp32) and
-MatMulInteger (int8) on the tower's shapes and nothing else: all products with weights of one pass, as many at a time as the
-encoder has workers (one a core, one thread each). The encoder's own operations counted are its products: with weights, of the
-patches and of attention. Both are asked in turn; figures are medians of the rounds. numpy's rate for large matrices stands beside
-it. --profile tells where the rest goes, by kind of node.
+A CLIP of FashionCLIP's shape is made where none is given. The chip's rate is that of ONNX Runtime's
+own MatMul (fp32) and MatMulInteger (int8) on the tower's shapes and nothing else: all products with
+weights of one pass, as many at a time as the encoder has workers (one a core, one thread each). The
+encoder's own operations counted are its products: with weights, of the patches and of attention.
+Both are asked in turn; figures are medians of the rounds. numpy's rate for large matrices stands
+beside it. --profile tells where the rest goes, by kind of node.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ def cores() -> int:
 
 
 def products(graph: Path) -> tuple[list[tuple[int, int, int]], float]:
-    """(rows a picture, inner, outer) of each product with weights of a float32 tower, and all operations of a picture."""
+    """(rows a picture, inner, outer) of each product with weights of a float32 tower, and all
+    operations of a picture.
+    """
     import onnx
 
     model = onnx.shape_inference.infer_shapes(onnx.load(graph))
@@ -70,7 +74,9 @@ def together(call: Callable[[], object], workers: int) -> float:
 
 
 def bare(shapes: list[tuple[int, int, int]], batch: int, eight: bool, folder: Path) -> Callable[[], object]:
-    """A call that does the products of one pass and nothing else, each with weights of its own; a session for every six."""
+    """A call that does the products of one pass and nothing else, each with weights of its own; a
+    session for every six.
+    """
     import onnx
     import onnxruntime as ort
     from onnx import TensorProto, helper, numpy_helper
@@ -112,7 +118,9 @@ def bare(shapes: list[tuple[int, int, int]], batch: int, eight: bool, folder: Pa
 
 
 def large(side: int = 1536) -> float:
-    """Operations per second of numpy's own product of large float32 matrices, on all cores, in a process of its own."""
+    """Operations per second of numpy's own product of large float32 matrices, on all cores, in a
+    process of its own.
+    """
     code = (
         "import numpy as np, time\n"
         f"a = np.ones(({side}, {side}), np.float32); a @ a; best = 9\n"

@@ -1,12 +1,15 @@
-"""What a finetune forgets: a plain one beside ours, on real photos, and a new set with wrong labels that must be refused.
+"""Measure what a finetune forgets: a plain one beside ours, on real photos, and a new set with
+wrong labels that must be refused.
 
-FASHIONREC_REALDATA=FOLDER python -m benchmarks forgetting [--start WEIGHTS] [--epochs N] [--seeds 0 1] [--out DIR]
+FASHIONREC_REALDATA=FOLDER python -m benchmarks forgetting [--start WEIGHTS] [--epochs N] [--seeds 0
+1] [--out DIR]
 
-FOLDER holds `ccp-yolo` (a YOLO dataset). Its photos are dealt into an old set, mostly pants and tops, and a small new one,
-mostly dresses and skirts; each has a train, a valid and a test split, and no photo is in two. A detector is trained on the old
-set (from --start, or from scratch). For each seed it is finetuned plainly, `YOLO(best.pt).train(data=new)` with ultralytics'
-own defaults, and by `fashionrec finetune` with replay, with distillation instead of the old photos, and on the new set with its
-classes permuted. One evaluator measures all on both test sets.
+FOLDER holds `ccp-yolo` (a YOLO dataset). Its photos are dealt into an old set, mostly pants and
+tops, and a small new one, mostly dresses and skirts; each has a train, a valid and a test split,
+and no photo is in two. A detector is trained on the old set (from --start, or from scratch). For
+each seed it is finetuned plainly, `YOLO(best.pt).train(data=new)` with ultralytics' own defaults,
+and by `fashionrec finetune` with replay, with distillation instead of the old photos, and on the
+new set with its classes permuted. One evaluator measures all on both test sets.
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ from typing import Any
 
 import yaml
 
-#: Of each kind of photo (by its rarest garment), the share that belongs to the new set, and the shares of its splits.
+#: Of each kind of photo (by its rarest garment), the share that belongs to the new set, and the
+#: shares of its splits.
 NEW_SHARE = {"dress": 0.75, "skirt": 0.25, "pants": 0.03, "top": 0.03}
 SPLITS = {"old": (0.5, 0.15, 0.35), "new": (0.5, 0.15, 0.35)}
 NAMES = ["dress", "pants", "skirt&pants", "skirt", "top"]
@@ -47,7 +51,9 @@ def fashionrec(*arguments: object, codes: tuple[int, ...] = (0,)) -> dict[str, A
 
 
 def deal(source: Path, out: Path) -> dict[str, dict[str, int]]:
-    """Lists of photos and a data.yaml for `old`, `new` and `wrong` (the new photos, their classes permuted)."""
+    """Lists of photos and a data.yaml for `old`, `new` and `wrong` (the new photos, their classes
+    permuted).
+    """
     rng = random.Random(0)
     photos = sorted(path for path in (source / "images").rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     sets: dict[str, list[tuple[Path, Path]]] = {"old": [], "new": []}

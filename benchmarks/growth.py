@@ -1,10 +1,12 @@
-"""What each operation costs as a catalogue grows: CPU seconds, peak memory and bytes written of whole processes.
+"""Measure what each operation costs as a catalogue grows: CPU seconds, peak memory and bytes
+written of whole processes.
 
 python -m benchmarks growth [--sizes 2000 8000 32000 131000] [--photos 250 1000] [--against COMMIT ...] [--smoke]
 
-Catalogues of each size are drawn (30 columns, random vectors) and asked with the tests' small models, so that what is measured is
-the catalogue and not a network; one of a million items takes some minutes to draw. Builds are of drawn photos, which ``--photos``
-counts. The exponent compares the last two sizes: 0 for a cost that does not grow, 1 for one in proportion, 2 for its square.
+Catalogues of each size are drawn (30 columns, random vectors) and asked with the tests' small
+models, so that what is measured is the catalogue and not a network; one of a million items takes
+some minutes to draw. Builds are of drawn photos, which ``--photos`` counts. The exponent compares
+the last two sizes: 0 for a cost that does not grow, 1 for one in proportion, 2 for its square.
 ``--against`` measures earlier versions on catalogues of their own in the same run. Prints Markdown.
 """
 
@@ -32,7 +34,9 @@ DETECTOR, EMBEDDER = TINY / "detector", TINY / "embedder"
 
 @dataclass(frozen=True)
 class Cost:
-    """CPU seconds of a process, its peak memory, and what the system counted as written to the disk, both in MB."""
+    """CPU seconds of a process, its peak memory, and what the system counted as written to the
+    disk, both in MB.
+    """
 
     seconds: float
     peak: float
@@ -43,7 +47,9 @@ class Cost:
 
 
 def run(tree: Path, folder: Path, words: Sequence[object]) -> Cost:
-    """Run ``fashionrec`` of a checkout in ``folder``; returns the cost of the process and of all that it started."""
+    """Run ``fashionrec`` of a checkout in ``folder``; returns the cost of the process and of all
+    that it started.
+    """
     used = versions.run(tree, ("-m", "fashionrec", *words, "--quiet"), folder, OMP_NUM_THREADS="1").used
     return Cost(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, used.ru_oublock * 512 / 1e6)
 
@@ -58,7 +64,9 @@ def table(path: Path, **columns: object) -> Path:
 
 
 def operations(tree: Path, size: int) -> dict[str, Cost]:
-    """The costs of asking, changing and copying a drawn catalogue of ``size`` items, in this order on the same one."""
+    """The costs of asking, changing and copying a drawn catalogue of ``size`` items, in this order
+    on the same one.
+    """
     with tempfile.TemporaryDirectory(prefix="growth-") as name:
         folder = Path(name)
         environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
@@ -106,7 +114,7 @@ def builds(tree: Path, size: int) -> dict[str, Cost]:
 
 
 def exponent(sizes: Sequence[int], costs: Sequence[Cost]) -> float:
-    """How the CPU seconds grow between the last two sizes."""
+    """Return how the CPU seconds grow between the last two sizes."""
     return math.log(costs[-1].seconds / costs[-2].seconds) / math.log(sizes[-1] / sizes[-2])
 
 

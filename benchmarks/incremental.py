@@ -1,10 +1,11 @@
-"""What a nightly change costs beside a full build: photos added, prices changed, products gone. Whole processes.
+"""Measure what a nightly change costs beside a full build: photos added, prices changed, products
+gone. Whole processes.
 
 python -m benchmarks incremental [--photos 10000] [--out DIR]
 
-With the demo's models (run `fashionrec demo` first) and drawn photos. The full build comes first; each change is one
-`build-index` of the whole table, as a nightly job runs it, and then one verb of `catalogue` that does the same without a look at
-the photos.
+With the demo's models (run `fashionrec demo` first) and drawn photos. The full build comes first;
+each change is one `build-index` of the whole table, as a nightly job runs it, and then one verb of
+`catalogue` that does the same without a look at the photos.
 """
 
 from __future__ import annotations

@@ -1,16 +1,19 @@
-"""Search over many vectors: `IndexFlatIP` as a user would write it, our exact search, and the index that a build chooses.
+"""Search over many vectors: `IndexFlatIP` as a user would write it, our exact search, and the index
+that a build chooses.
 
 python -m benchmarks index [--vectors 100000 1000000] [--dim 512] [--queries 300] [--seed 0] [--dtype float32] [--set index.k=v]
                            [--out DIR] [--keep]
 
-The vectors are drawn as a catalogue's lie: kinds of garment, styles within them of very different size, products within those,
-four views of each product; all with a spectrum that falls as 1/n, as that of an encoder's does. Queries are vectors of the same
-drawing that are held out of the catalogue: three of four have other views of their product in it.
+The vectors are drawn as a catalogue's lie: kinds of garment, styles within them of very different
+size, products within those, four views of each product; all with a spectrum that falls as 1/n, as
+that of an encoder's does. Queries are vectors of the same drawing that are held out of the
+catalogue: three of four have other views of their product in it.
 
-Each way runs in a fresh process: memory is that of /proc/self/smaps_rollup, anonymous and file-backed apart. Cold: the
-files' pages are dropped (posix_fadvise) before the process starts, and each query is asked once. Warm: all queries were asked
-before. One query at a time. Recall@10 is against the answers of `IndexFlatIP`, read into memory; "OMP 1" is the same with
-one thread, where FAISS takes another path for a single query.
+Each way runs in a fresh process: memory is that of /proc/self/smaps_rollup, anonymous and
+file-backed apart. Cold: the files' pages are dropped (posix_fadvise) before the process starts, and
+each query is asked once. Warm: all queries were asked before. One query at a time. Recall@10 is
+against the answers of `IndexFlatIP`, read into memory; "OMP 1" is the same with one thread, where
+FAISS takes another path for a single query.
 """
 
 from __future__ import annotations
@@ -36,7 +39,9 @@ _PRODUCTS, _VIEWS = 4096, 4  # products drawn at once, and views of each
 
 
 def world(count: int, dim: int, seed: int) -> Iterator[np.ndarray]:
-    """Unit vectors float32 in arrays of some thousand rows, views of a product beside one another."""
+    """Unit vectors float32 in arrays of some thousand rows, views of a product beside
+    one another.
+    """
     rng = np.random.default_rng(seed)
     spectrum = 1 / np.sqrt(np.arange(1, dim + 1))
     spectrum /= np.sqrt((spectrum**2).sum())
@@ -64,7 +69,9 @@ def world(count: int, dim: int, seed: int) -> Iterator[np.ndarray]:
 
 
 def make(out: Path, options: argparse.Namespace, count: int) -> dict[str, Any]:
-    """A catalogue's vectors and index on the disk; returns what making them took, and the index entry."""
+    """A catalogue's vectors and index on the disk; returns what making them took, and the index
+    entry.
+    """
     from fashionrec.config import load_config
     from fashionrec.store.index import make_index
     from fashionrec.store.manifest import SegmentEntry

@@ -1,15 +1,16 @@
-"""What int8 and fp16 gain in speed and lose in mAP: through the bundle at 640, beside `YOLO.predict` in the same run.
+"""Measure what int8 and fp16 gain in speed and lose in mAP: through the bundle at 640, beside
+`YOLO.predict` in the same run.
 
 python -m benchmarks int8 [--models yolov8n.yaml yolov8l.yaml] [--rounds N] [--threads 1 0] [--variants]
                           [--weights best.pt --data data.yaml] [--out DIR]
 
-Speed needs no training: the models are built from their YAML. Each round asks every variant about one photo in turn, so that
-other work on the machine hits all alike; ratios are medians over the rounds, and those of the least times. CPU time is told
-beside the clock: with one thread it hardly depends on what else runs. --variants measures the ways of quantizing that were not
-taken, too.
+Speed needs no training: the models are built from their YAML. Each round asks every variant about
+one photo in turn, so that other work on the machine hits all alike; ratios are medians over the
+rounds, and those of the least times. CPU time is told beside the clock: with one thread it hardly
+depends on what else runs. --variants measures the ways of quantizing that were not taken, too.
 
-mAP is measured on a trained detector (--weights and --data; else the demo's; else one is trained here), by `fashionrec export`
-itself.
+mAP is measured on a trained detector (--weights and --data; else the demo's; else one is trained
+here), by `fashionrec export` itself.
 """
 
 from __future__ import annotations
@@ -99,7 +100,9 @@ def variants(graph: Path, out: Path, batches: Callable[[], list[np.ndarray]], mo
 
 
 def speeds(model: str, side: int, options: argparse.Namespace, files: list[Path], threads: int) -> list[dict[str, Any]]:
-    """A row for each variant and for `YOLO.predict`: milliseconds of one photo, and ratios to fp32."""
+    """A row for each variant and for `YOLO.predict`: milliseconds of one photo, and
+    ratios to fp32.
+    """
     import torch
 
     from fashionrec.config import load_config

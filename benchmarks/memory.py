@@ -1,4 +1,5 @@
-"""The peak memory of a build by number of photos: of the whole process tree, small drawn photos and the tests' small models.
+"""The peak memory of a build by number of photos: of the whole process tree, small drawn photos and
+the tests' small models.
 
 python -m benchmarks build --memory [--few 1000] [--many 10000]
 """
@@ -17,7 +18,9 @@ TINY = Path("tests/data/tiny")
 
 
 def draw(folder: Path, count: int) -> Path:
-    """Photos of 240 x 320 of two halves, as the small detector understands them, no two alike; and their table."""
+    """Photos of 240 x 320 of two halves, as the small detector understands them, no two alike; and
+    their table.
+    """
     from PIL import Image
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -35,7 +38,9 @@ def draw(folder: Path, count: int) -> Path:
 
 
 def build(table: Path, root: Path) -> tuple[int, float]:
-    """Bytes of the most memory that the command and all its processes had at a time (proportional set size), and seconds."""
+    """Bytes of the most memory that the command and all its processes had at a time (proportional
+    set size), and seconds.
+    """
     shutil.rmtree(root, ignore_errors=True)
     command = [sys.executable, "-m", "fashionrec", "build-index", str(table), "--index", str(root), "-q"]
     command += ["--detector", str(TINY / "detector"), "--embedder", str(TINY / "embedder")]

@@ -1,10 +1,12 @@
-"""Many nights of one catalogue: prices that change, and now and then a whole table built again. Whole processes.
+"""Many nights of one catalogue: prices that change, and now and then a whole table built again.
+Whole processes.
 
 python -m benchmarks nights [--items 100000] [--nights 200] [--rebuilds 50] [--share .001] [--smoke]
 
-Small drawn photos, the tests' small models. Each night gives a share of the products another price. Some nights a `build-index`
-of the whole table follows, in which as many products are new, are gone or have another title. In the end the catalogue has to
-answer as one that is built anew from the last table. Prints the costs, how they compare with the first, and the room on the disk.
+Small drawn photos, the tests' small models. Each night gives a share of the products another price.
+Some nights a `build-index` of the whole table follows, in which as many products are new, are gone
+or have another title. In the end the catalogue has to answer as one that is built anew from the
+last table. Prints the costs, how they compare with the first, and the room on the disk.
 """
 
 from __future__ import annotations
@@ -71,7 +73,7 @@ def room(folder: Path) -> float:
 
 
 def answers(folder: Path, catalogue: str) -> list[Any]:
-    """What a catalogue answers, without what differs from process to process."""
+    """Return what a catalogue answers, without what differs from process to process."""
     found = []
     for words in [("photos/000005.jpg", "--where", where) for where in QUESTIONS] + [("--text", "red dress")]:
         command = [
@@ -94,7 +96,9 @@ def answers(folder: Path, catalogue: str) -> list[Any]:
 
 
 def tell(what: str, costs: Sequence[Cost]) -> None:
-    """One line: the first, the median, how many cost more than 1.2 times the first, and the highest."""
+    """One line: the first, the median, how many cost more than 1.2 times the first, and the
+    highest.
+    """
     seconds = [cost.seconds for cost in costs]
     tail = seconds[-max(1, len(seconds) // 10) :]
     slower = sum(one > 1.2 * seconds[0] for one in seconds)

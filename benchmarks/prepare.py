@@ -1,8 +1,10 @@
-"""Preparing photos at 640 against a loop of Pillow in one process that does the same work; and memory by number of photos.
+"""Preparing photos at 640 against a loop of Pillow in one process that does the same work; and
+memory by number of photos.
 
 python -m benchmarks prepare [--images 600] [--size 1280]
 
-Both read each file, hash it, turn it upright, letterbox it to 640, write a JPEG of quality 95 and the label. In pairs, in turn.
+Both read each file, hash it, turn it upright, letterbox it to 640, write a JPEG of quality 95 and
+the label. In pairs, in turn.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ SIDE = 640
 
 
 def pillow_loop(source: Path, out: Path, part: int = 0, parts: int = 1) -> None:
-    """What one would write by hand; every ``parts``-th photo, from ``part`` on."""
+    """Do what one would write by hand; every ``parts``-th photo, from ``part`` on."""
     for path in sorted(source.rglob("images/*.jpg"))[part::parts]:
         target = out / path.relative_to(source)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +56,9 @@ def pillow_loop(source: Path, out: Path, part: int = 0, parts: int = 1) -> None:
 
 
 def two_loops(source: Path, out: Path) -> None:
-    """The same loop in two processes, each with half of the photos: what two cores can give here at best."""
+    """The same loop in two processes, each with half of the photos: what two cores can give here at
+    best.
+    """
     loops = [multiprocessing.Process(target=pillow_loop, args=(source, out, part, 2)) for part in range(2)]
     for loop in loops:
         loop.start()
@@ -63,7 +67,9 @@ def two_loops(source: Path, out: Path) -> None:
 
 
 def ours(source: Path, out: Path) -> int:
-    """The command itself, start of the interpreter and all; returns its peak memory in MiB (the parent process's)."""
+    """The command itself, start of the interpreter and all; returns its peak memory in MiB (the
+    parent process's).
+    """
     command = [sys.executable, "-m", "fashionrec", "fetch-dataset", f"yolo:{source}", "--out", str(out), "-q"]
     for setting in ("dataset.resize=letterbox", f"dataset.imgsz={SIDE}"):
         command += ["--set", setting]

@@ -1,15 +1,18 @@
-"""query beside a straight script, from a cold start; warm, by stages; and with filters: over a catalogue of 100,000 garments.
+"""query beside a straight script, from a cold start; warm, by stages; and with filters: over a
+catalogue of 100,000 garments.
 
 python -m benchmarks query [--models yolov8n yolov8l] [--precisions fp32 int8] [--vectors 100000] [--pairs 10]
                            [--parts cold warm filters profile] [--out DIR]
 
-The script is what one would write by hand with ultralytics, transformers and FAISS (it reads the same vectors and a JSON of the
-products). Cold: whole processes in interleaved pairs, `fashionrec query PHOTO --json` and the script, same weights. Each is run
-once before it is timed: what counts is a cold process, not a cold disk, and some systems take the memory of files back after
-seconds (what was read from the disk all the same is told). In int8 the catalogue's models and vectors are, and the script's are
-not: then their hits are not compared. Memory is the peak of each process (`ru_maxrss`). The garments of the catalogue are drawn
-vectors around those of real crops, so that hits mean nothing and cost what they cost. Warm: one open catalogue in one process.
-Filters: over a column of random numbers, against brute force.
+The script is what one would write by hand with ultralytics, transformers and FAISS (it reads the
+same vectors and a JSON of the products). Cold: whole processes in interleaved pairs, `fashionrec
+query PHOTO --json` and the script, same weights. Each is run once before it is timed: what counts
+is a cold process, not a cold disk, and some systems take the memory of files back after seconds
+(what was read from the disk all the same is told). In int8 the catalogue's models and vectors are,
+and the script's are not: then their hits are not compared. Memory is the peak of each process
+(`ru_maxrss`). The garments of the catalogue are drawn vectors around those of real crops, so that
+hits mean nothing and cost what they cost. Warm: one open catalogue in one process. Filters: over a
+column of random numbers, against brute force.
 """
 
 from __future__ import annotations
@@ -55,7 +58,8 @@ print(json.dumps([[box, [products[row] for row in found]] for box, found in zip(
 """
 
 
-#: A process of its own, as small as can be: what a child is charged begins with the memory of its parent.
+#: A process of its own, as small as can be: what a child is charged begins with the memory of its
+#: parent.
 MEASURE = """
 import json, os, subprocess, sys, time
 begin = time.perf_counter()
@@ -69,7 +73,9 @@ print(json.dumps([os.waitstatus_to_exitcode(status), seconds, cpu, megabytes, us
 
 
 class Run(NamedTuple):
-    """What a process took: wall and CPU seconds, its peak of resident memory in MB, pages read from the disk; what it printed."""
+    """Cost of a process: wall and CPU seconds, its peak of resident memory in MB, pages read from
+    the disk; what it printed.
+    """
 
     seconds: float
     cpu: float
@@ -100,7 +106,10 @@ def cold(
     pairs: int,
     out: Path,
 ) -> Any:
-    """``root`` is the catalogue asked; ``straight`` the one in float32 whose vectors the script reads."""
+    """``root`` is the catalogue asked;
+
+    ``straight`` the one in float32 whose vectors the script reads.
+    """
     items = out / "items.json"
     items.write_text(json.dumps([f"p{n}" for n in range(_count(straight))]))
     index = straight / "segments" / "000001-image" / "vectors.faiss"
@@ -146,8 +155,10 @@ def cold(
 
 
 def overlaps(ours: list[dict[str, Any]], theirs: list[tuple[list[float], list[str]]]) -> list[float]:
-    """Of each garment that both cut alike, the share of the first ten products that both found. (A detector that was trained for
-    a moment sees garments twice; the script keeps both, and we the surer one.)"""
+    """Return, for each garment that both cut alike, the share of the first ten products that both
+    found. (A detector that was trained for a moment sees garments twice; the script keeps both, and
+    we the surer one.)
+    """
     found = []
     for garment in ours:
         hits = {hit["product_id"] for hit in garment["hits"]}
@@ -159,7 +170,9 @@ def overlaps(ours: list[dict[str, Any]], theirs: list[tuple[list[float], list[st
 
 
 def few_garments(bundle: Path, photos: Sequence[Path]) -> tuple[float, list[Path]]:
-    """The confidence at which most photos have one to three garments, as a customer's have, and those photos."""
+    """The confidence at which most photos have one to three garments, as a customer's have, and
+    those photos.
+    """
     from fashionrec.config import load_config
     from fashionrec.detector.detect import Detector
     from fashionrec.models.bundle import Bundle
@@ -258,7 +271,8 @@ def filters(root: Path) -> list[dict[str, Any]]:
             queries = queries + rng.normal(0, 0.02, queries.shape).astype(np.float32)
             queries /= np.linalg.norm(queries, axis=1, keepdims=True)
             times, answers = [], []
-            # nothing else between them: the threads that numpy multiplies with wait for more to do, and take a core
+            # nothing else between them: the threads that numpy multiplies with wait for more to do,
+            # and take a core
             for query in queries:
                 start = time.perf_counter()
                 answers.append(rank_products(opened, EmbeddedQuery(garment, query), settings).with_items(opened.items))

@@ -1,4 +1,5 @@
-"""Catalogues of drawn garments for measuring: vectors around those of real crops, so that photos have neighbours, or random ones.
+"""Catalogues of drawn garments for measuring: vectors around those of real crops, so that photos
+have neighbours, or random ones.
 
 python benchmarks/query_catalogue.py CATALOGUE DETECTOR EMBEDDER COUNT
 
@@ -19,8 +20,9 @@ _BLOCK = 8192  # vectors drawn at once
 
 
 def around(embedder: Path, photos: Sequence[Path], count: int, seed: int = 0) -> Iterator[np.ndarray]:
-    """Unit vectors float32, some thousand at a time, that lie as those of the photos do: their mean, mixes of what sets three of
-    them apart from it, and a little of every direction."""
+    """Unit vectors float32, some thousand at a time, that lie as those of the photos do: their
+    mean, mixes of what sets three of them apart from it, and a little of every direction.
+    """
     from fashionrec.config import load_config
     from fashionrec.embedder.embed import Embedder
     from fashionrec.photos.images import read_photo
@@ -54,7 +56,8 @@ def anywhere(dim: int, count: int, seed: int = 0) -> Iterator[np.ndarray]:
 
 
 def draw(root: Path, detector: Path, embedder: Path, photos: Sequence[Path], count: int, columns: int = 0) -> None:
-    """A catalogue of drawn vectors, each a product with a title, a price and numbers to filter by, and with so many columns more.
+    """A catalogue of drawn vectors, each a product with a title, a price and numbers to filter by,
+    and with so many columns more.
 
     Without photos the vectors are random.
     """

@@ -1,10 +1,12 @@
-"""Where the time of a cold query goes: what is imported, and what each step takes, one after the other.
+"""Show where the time of a cold query goes: what is imported, and what each step takes, one after
+the other.
 
 python -m benchmarks query --parts profile    (writes profile.md into the benchmark's folder)
 
-Imports: the least that each module took by itself in several processes (`python -X importtime`), by package. Steps: medians of
-processes that do them in turn; a query does some of them side by side (sessions are opened while FAISS is imported and the photo
-is read), so that they add up to more than it takes.
+Imports: the least that each module took by itself in several processes (`python -X importtime`), by
+package. Steps: medians of processes that do them in turn; a query does some of them side by side
+(sessions are opened while FAISS is imported and the photo is read), so that they add up to more
+than it takes.
 """
 
 from __future__ import annotations

@@ -1,11 +1,14 @@
-"""Real photos: train YOLOv8n on street photos, build a catalogue of shop photos with it, ask it with other views.
+"""Real photos: train YOLOv8n on street photos, build a catalogue of shop photos with it, ask it
+with other views.
 
-FASHIONREC_REALDATA=FOLDER python -m benchmarks realdata [--epochs N] [--detector MODEL] [--embedder CLIP] [--out DIR]
+FASHIONREC_REALDATA=FOLDER python -m benchmarks realdata [--epochs N] [--detector MODEL] [--embedder
+CLIP] [--out DIR]
 
-FOLDER holds `ccp-yolo` (a YOLO dataset) and `luma` (shop photos, with metadata.csv: path, class, product_id, role). The
-encoder is whatever --embedder names (a bundle, a hub id, a transformers folder); without it a small CLIP is trained here
-on the gallery photos and their titles. ``--detector`` takes one that is there, and trains none. The queries are asked by whole
-photo and by crop, by picture, by caption and by both. Every step is the command that a user would type.
+FOLDER holds `ccp-yolo` (a YOLO dataset) and `luma` (shop photos, with metadata.csv: path, class,
+product_id, role). The encoder is whatever --embedder names (a bundle, a hub id, a transformers
+folder); without it a small CLIP is trained here on the gallery photos and their titles.
+``--detector`` takes one that is there, and trains none. The queries are asked by whole photo and by
+crop, by picture, by caption and by both. Every step is the command that a user would type.
 """
 
 from __future__ import annotations
@@ -30,7 +33,9 @@ def fashionrec(*arguments: object) -> dict[str, object]:
 
 
 def tables(luma: Path, out: Path) -> tuple[Path, Path]:
-    """Gallery and query tables with the columns that fashionrec reads; the photos stay where they are."""
+    """Gallery and query tables with the columns that fashionrec reads; the photos stay where they
+    are.
+    """
     with (luma / "metadata.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     paths = []

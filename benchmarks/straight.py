@@ -1,9 +1,11 @@
-"""The straight stack, as one would write it by hand: `YOLO.predict` for each photo, CLIP for each crop, FAISS's flat index.
+"""The straight stack, as one would write it by hand: `YOLO.predict` for each photo, CLIP for each
+crop, FAISS's flat index.
 
 python benchmarks/straight.py PHOTOS.txt YOLO.pt CLIP_FOLDER CONF OUT    (a process of its own: `python -m benchmarks build`)
 
-Garments are cut as `build-index` cuts them by default (a margin of 5 %, padded to a white square), and a photo without one is
-embedded whole, so that both index the same things. Threads are what the libraries choose, unless STRAIGHT_THREADS is set.
+Garments are cut as `build-index` cuts them by default (a margin of 5 %, padded to a white square),
+and a photo without one is embedded whole, so that both index the same things. Threads are what the
+libraries choose, unless STRAIGHT_THREADS is set.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""`fashionrec train` beside `YOLO(...).train(...)`: the same mAP, and what a run of ours costs more.
+"""`fashionrec train` beside `YOLO(...).train(...)`: the same mAP, and what a run of ours costs
+more.
 
-Both train one small YOLOv8 on drawn garments with the same settings and seed, alternately, each in a process of its own, from
-its start to its end. ultralytics takes one of two cores where nobody says how many, ours all: so that both learn the same, bit
-for bit, they are given one thread.
+Both train one small YOLOv8 on drawn garments with the same settings and seed, alternately, each in
+a process of its own, from its start to its end. ultralytics takes one of two cores where nobody
+says how many, ours all: so that both learn the same, bit for bit, they are given one thread.
 
 python -m benchmarks train [--images 300] [--epochs 10] [--imgsz 128] [--rounds 3] [--json]
 """

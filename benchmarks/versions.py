@@ -3,10 +3,11 @@
 python -m benchmarks versions [--against COMMIT ...] [--models DIR] [--queries 20] [--builds 6] [--photos 200] [--most 1.05]
 [--more]
 
-The earlier version is checked out of git into a temporary folder and runs with the same interpreter and packages. Each
-catalogue is built by the earlier version, so both read the same files. For each command it prints the median of the ratios
-(now / before) with the bounds of its 95 % interval, and ends with 1 if an upper bound is above ``--most``. ``--models`` is
-a folder that holds the bundles ``detector`` and ``embedder``; without it the demo's are used, else the tests' small ones.
+The earlier version is checked out of git into a temporary folder and runs with the same interpreter
+and packages. Each catalogue is built by the earlier version, so both read the same files. For each
+command it prints the median of the ratios (now / before) with the bounds of its 95 % interval, and
+ends with 1 if an upper bound is above ``--most``. ``--models`` is a folder that holds the bundles
+``detector`` and ``embedder``; without it the demo's are used, else the tests' small ones.
 """
 
 from __future__ import annotations
@@ -46,10 +47,12 @@ _TINY = HERE / "tests" / "data" / "tiny"
 
 
 def median_interval(ratios: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
-    """Return the median and the bounds of its confidence interval, from order statistics (no distribution is assumed).
+    """Return the median and the bounds of its confidence interval, from order statistics (no
+    distribution is assumed).
 
-    https://en.wikipedia.org/wiki/Median#Confidence_intervals: the k-th smallest and k-th largest value, with the largest k
-    for which the binomial tail below it is at most half of what the confidence leaves.
+    https://en.wikipedia.org/wiki/Median#Confidence_intervals: the k-th smallest and k-th largest
+    value, with the largest k for which the binomial tail below it is at most half of what the
+    confidence leaves.
     """
     ordered, n = sorted(ratios), len(ratios)
     k, tail = 0, 0.0
@@ -69,7 +72,9 @@ def check_out(commit: str, folder: Path) -> Path:
 
 
 class Run(NamedTuple):
-    """A whole process: its seconds by the clock, what the system counted of it and of all that it started, and its output."""
+    """A whole process: its seconds by the clock, what the system counted of it and of all that it
+    started, and its output.
+    """
 
     seconds: float
     used: resource.struct_rusage
@@ -152,7 +157,7 @@ def main() -> None:
 
 
 def _more(work: Path, root: Path, photo: Path) -> dict[str, Callable[[Path], float]]:
-    """What else is measured of a checkout, on a catalogue and a photo of it."""
+    """Measure more of a checkout, on a catalogue and a photo of it."""
 
     def caption(tree: Path) -> float:
         fresh = work / "fresh"
@@ -178,7 +183,9 @@ def _models(folder: Path | None) -> tuple[Path, Path]:
 
 
 def _pairs(count: int, run: object, before: Path) -> list[float]:
-    """Ratios now / before of interleaved runs, each side first in every second pair; one pair is not counted."""
+    """Ratios now / before of interleaved runs, each side first in every second pair; one pair is
+    not counted.
+    """
     assert callable(run)
     ratios = []
     for number in range(count + 1):

@@ -1,7 +1,9 @@
-"""Models of real size for measuring speed, made here: nothing is downloaded, and their speed does not hang on what they mean.
+"""Models of real size for measuring speed, made here: nothing is downloaded, and their speed does
+not hang on what they mean.
 
-A CLIP of FashionCLIP's exact shape (ViT-B/32) with random weights; YOLOv8n trained for a few epochs on what is there, larger ones
-widened from it, and the confidence at which they find about as many garments in a photo as a trained one.
+A CLIP of FashionCLIP's exact shape (ViT-B/32) with random weights; YOLOv8n trained for a few epochs
+on what is there, larger ones widened from it, and the confidence at which they find about as many
+garments in a photo as a trained one.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ def fashionrec(*arguments: object) -> dict[str, Any]:
 
 
 def photos(count: int, out: Path) -> list[Path]:
-    """``count`` photos: real ones of FASHIONREC_REALDATA, two phone photos to each shop photo; else drawn ones."""
+    """``count`` photos: real ones of FASHIONREC_REALDATA, two phone photos to each shop photo; else
+    drawn ones.
+    """
     folder = os.environ.get("FASHIONREC_REALDATA")
     if folder and (Path(folder) / "luma").is_dir():
         phone = sorted((Path(folder) / "clothes-cc0" / "images").rglob("*.jpg"))
@@ -73,7 +77,9 @@ def clip(out: Path) -> Path:
 
 
 def yolo(model: str, out: Path, epochs: int) -> Path:
-    """``best.pt`` of a YOLOv8: the small one is trained for a few epochs on 264 photos, a larger one sees what that sees."""
+    """``best.pt`` of a YOLOv8: the small one is trained for a few epochs on 264 photos, a larger
+    one sees what that sees.
+    """
     target = out / f"{model}.pt"
     if target.exists():
         return target
@@ -150,8 +156,10 @@ def confidence(bundle: Path, paths: Sequence[Path], garments: float) -> float:
 
 
 def in_precision(made: dict[str, Path], precision: str, paths: Sequence[Path], out: Path) -> tuple[Path, Path]:
-    """Detector and encoder in a precision, the encoder judged on the photos. A detector that has learnt next to nothing has
-    nothing that a gate could hold on to: it is converted without (`python -m benchmarks int8` is about what it loses)."""
+    """Detector and encoder in a precision, the encoder judged on the photos. A detector that has
+    learnt next to nothing has nothing that a gate could hold on to: it is converted without
+    (`python -m benchmarks int8` is about what it loses).
+    """
     if precision == "fp32":
         return made["detector"], made["embedder"]
     target = made["detector"].with_name(f"{made['detector'].stem}.{precision}.bundle")
@@ -183,7 +191,7 @@ def _converted(source: Path, target: Path, precision: str, paths: Sequence[Path]
     from fashionrec.detector.detect import Detector
     from fashionrec.detector.training.precision import to_fp16, to_int8
     from fashionrec.models.bundle import Bundle, write_bundle
-    from fashionrec.models.graphs import graph_files, with_ready
+    from fashionrec.models.graphs import graph_files, with_optimized
     from fashionrec.photos.images import read_photo
 
     bundle, limits = Bundle.open(source), load_config(env={}).config.images
@@ -200,7 +208,7 @@ def _converted(source: Path, target: Path, precision: str, paths: Sequence[Path]
             target,
             kind="detector",
             name=f"{bundle.name}-{precision}",
-            graphs=with_ready({"detect": file.name}, file.parent),
+            graphs=with_optimized({"detect": file.name}, file.parent),
             spec={**bundle.spec, "precision": precision},
             source={"name": bundle.name},
             agreement={},

@@ -1,8 +1,10 @@
-"""A large YOLO that sees what a small one sees: its compute is its own, its answers are those of the small one's weights.
+"""A large YOLO that sees what a small one sees: its compute is its own, its answers are those of
+the small one's weights.
 
-Trained for minutes on a CPU, a large network answers next to the same everywhere, and which boxes pass a threshold then hangs on
-the last bit. So the channels of the small network are laid into the large one's, which repeat them; what no channel of the small
-one reads has weight zero. (Function-preserving widening; Chen et al. 2016, "Net2Net: Accelerating Learning via Knowledge
+Trained for minutes on a CPU, a large network answers next to the same everywhere, and which boxes
+pass a threshold then hangs on the last bit. So the channels of the small network are laid into the
+large one's, which repeat them; what no channel of the small one reads has weight zero.
+(Function-preserving widening; Chen et al. 2016, "Net2Net: Accelerating Learning via Knowledge
 Transfer".)
 """
 
@@ -17,7 +19,9 @@ Places = torch.Tensor
 
 
 def widen(small: Any, large: Any) -> None:
-    """Lay the weights of ``small`` into ``large``: ultralytics' DetectionModels of the YOLOv8 family with the same classes."""
+    """Lay the weights of ``small`` into ``large``: ultralytics' DetectionModels of the YOLOv8
+    family with the same classes.
+    """
     places: list[Places] = []
     widths: list[int] = []
     for number, (a, b) in enumerate(zip(small.model, large.model, strict=True)):
@@ -75,7 +79,9 @@ def _head(a: Any, b: Any, here: Places) -> None:
 
 
 def _conv(a: Any, b: Any, inputs: Places, outputs: Places | None = None) -> Places:
-    """Lay one convolution and its norm into a wider one; returns where its channels are (``outputs``, by default the first)."""
+    """Lay one convolution and its norm into a wider one; returns where its channels are
+    (``outputs``, by default the first).
+    """
     count, wide = a.conv.out_channels, b.conv.out_channels
     outputs = torch.arange(count) if outputs is None else outputs
     source = torch.arange(wide) % count

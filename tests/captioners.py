@@ -15,7 +15,7 @@ from fashionrec.captioner.base import Captioner, Job
 from fashionrec.captioner.cache import CaptionCache
 from fashionrec.captioner.outcome import Outcome
 from fashionrec.captioner.schema import Description
-from fashionrec.captioner.spool import Arrived, read_signed
+from fashionrec.captioner.spool import SpooledAnswer, read_signed
 
 
 def describe_crops(
@@ -45,7 +45,7 @@ def count_by_state(cache: CaptionCache) -> dict[str, int]:
         return dict(database.execute("SELECT state, COUNT(*) FROM outcomes GROUP BY state ORDER BY state"))
 
 
-def read_spool(path: Path) -> list[Arrived]:
+def read_spool(path: Path) -> list[SpooledAnswer]:
     """The answers that a killed process has left."""
     return [arrived for arrived, _ in read_signed(path) if arrived is not None]
 

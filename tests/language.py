@@ -18,20 +18,24 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PROSE_COLUMNS = 100
+#: Lines that are not prose: URLs, command lines, rules.
+_VERBATIM = re.compile(r"://|^ *python |^# -+$")
 #: Docstrings must not begin with a relative clause or a dangling preposition.
 _BAD_START = re.compile(
     r"(Of|What|Where|Whether|Which|Who|Whose|Whom|That which|Those|How|When|Why|As|Beside|Such|One that|One of which)\b"
 )
 #: Everyday words and participles that were used as names (the field's terms replace them).
 BANNED_NAMES = frozenset(
-    "seen asked found told moved opened translated opinion opinions held_back damping links_ care effort efforts make_ready"
-    " keep_weights_beside put_away_detector at_once told_of_the_disk counted silenced guarded beside kept swapped".split()
+    "seen asked moved opened translated opinion opinions held_back damping efforts make_ready told_of_the_disk"
+    " keep_weights_beside put_away_detector counted silenced guarded swapped".split()
 )
 #: Nouns that are counted in messages: their plural goes through `fashionrec.common.text.plural`.
 _COUNTED = (
     "rows|items|photos|garments|products|captions|files|boxes|images|labels|lines|threads|classes|pictures|queries"
     "|annotations|batches|requests|vectors|columns|folders|seconds|minutes|hours|epochs|texts|links|names|splits"
 )
+#: Verbs that look like the plural of a counted noun.
+_VERBS = ("names ", "lines up")
 _PLURAL = re.compile(rf"^ (?:[a-z-]+ )?(?:{_COUNTED})\b")
 
 
@@ -66,7 +70,7 @@ def check(path: Path, *, names: bool = True) -> Iterator[Finding]:
                 yield from _plurals(path, node)
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         line = lines[token.start[0] - 1] if token.type == tokenize.COMMENT else ""
-        if len(line) > PROSE_COLUMNS and line.lstrip().startswith("#") and "://" not in line:
+        if len(line) > PROSE_COLUMNS and line.lstrip().startswith("#") and not _VERBATIM.search(line):
             yield Finding(path, token.start[0], "long-prose", token.string)
 
 
@@ -80,7 +84,7 @@ def _docstring(path: Path, node: ast.AST, lines: list[str]) -> Iterator[Finding]
     if _BAD_START.match(text.strip()):
         yield Finding(path, first.lineno, "docstring-start", text.strip().splitlines()[0])
     for number in range(first.lineno, (first.end_lineno or first.lineno) + 1):
-        if len(lines[number - 1]) > PROSE_COLUMNS and "://" not in lines[number - 1]:
+        if len(lines[number - 1]) > PROSE_COLUMNS and not _VERBATIM.search(lines[number - 1]):
             yield Finding(path, number, "long-prose", lines[number - 1].strip())
 
 
@@ -102,6 +106,8 @@ def _names(path: Path, node: ast.AST) -> Iterator[Finding]:
 def _plurals(path: Path, node: ast.JoinedStr) -> Iterator[Finding]:
     for value, text in zip(node.values, node.values[1:], strict=False):
         if not isinstance(value, ast.FormattedValue) or not isinstance(text, ast.Constant):
+            continue
+        if str(text.value)[1:].startswith(_VERBS):
             continue
         if _PLURAL.match(str(text.value)) and not _is_constant(value.value):
             yield Finding(path, node.lineno, "plural", f"{ast.unparse(value.value)}{text.value}")

@@ -19,7 +19,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from fashionrec.models.bundle import write_bundle
-from fashionrec.models.graphs import graph_files, with_ready
+from fashionrec.models.graphs import graph_files, with_optimized
 from fashionrec.types import CLASS_NAMES
 
 MODELS = Path(__file__).parent / "data" / "golden" / "models"
@@ -74,7 +74,7 @@ def main() -> None:
             MODELS / "detector",
             kind="detector",
             name="golden-detector",
-            graphs=with_ready({"detect": "detect.onnx"}, work),
+            graphs=with_optimized({"detect": "detect.onnx"}, work),
             spec={
                 "imgsz": SIDE,
                 "resize": "letterbox",

@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from fashionrec.models.bundle import write_bundle
-from fashionrec.models.graphs import graph_files, with_ready
+from fashionrec.models.graphs import graph_files, with_optimized
 from fashionrec.types import CLASS_NAMES
 
 TINY = Path(__file__).parent / "data" / "tiny"
@@ -147,7 +147,7 @@ def main() -> None:
             TINY / "detector",
             kind="detector",
             name="tiny-detector",
-            graphs=with_ready({"detect": "detect.onnx"}, work),
+            graphs=with_optimized({"detect": "detect.onnx"}, work),
             spec={
                 "imgsz": SIDE,
                 "resize": "letterbox",
@@ -177,7 +177,7 @@ def main() -> None:
             TINY / "embedder",
             kind="embedder",
             name="tiny-embedder",
-            graphs=with_ready({"image": "image.onnx", "text": "text.onnx"}, work),
+            graphs=with_optimized({"image": "image.onnx", "text": "text.onnx"}, work),
             spec={
                 "dim": 48,
                 "logit_scale": 20.0,

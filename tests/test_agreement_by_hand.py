@@ -14,7 +14,7 @@ from PIL import Image
 
 from fashionrec.detector.decode import Detections
 from fashionrec.detector.training.agreement import compare, speed
-from fashionrec.detector.training.gate import BOUNDS, SourceDetector, check, judge, map_loss, opened
+from fashionrec.detector.training.gate import BOUNDS, SourceDetector, check, judge, map_loss, open_for_test
 from fashionrec.detector.training.pairing import Pairs
 from fashionrec.embedder.training import gate
 from fashionrec.errors import Refused
@@ -154,7 +154,7 @@ def drawn() -> list[Image.Image]:
 
 def test_an_export_is_compared_with_its_source_anchor_by_anchor() -> None:
     bundle = Bundle.open(TINY / "detector")
-    own = opened(bundle)
+    own = open_for_test(bundle)
 
     def reference(boxes: float = 0.0, scores: float = 0.0) -> Any:
         def answer(photo: Image.Image) -> np.ndarray:
@@ -233,7 +233,7 @@ def test_of_a_source_that_learnt_little_boxes_of_half_its_surest_score_are_compa
 
 def test_the_input_is_compared_in_grey_levels() -> None:
     bundle = Bundle.open(TINY / "detector")
-    own = opened(bundle)
+    own = open_for_test(bundle)
 
     def pixels(levels: float) -> Any:
         return lambda photo: own.inputs([photo])[0] + levels / 255
@@ -252,11 +252,11 @@ def test_a_source_is_asked_through_the_serving_plane() -> None:
 
     def reference(square: Image.Image) -> np.ndarray:
         asked.append(square.size)
-        return opened(bundle).raw([square])[0]
+        return open_for_test(bundle).raw([square])[0]
 
     found = SourceDetector(bundle, reference).predict(drawn())
     assert asked == [(64, 64)] * 3
-    theirs = opened(bundle).predict(drawn())
+    theirs = open_for_test(bundle).predict(drawn())
     assert [one.boxes.tolist() for one in found] == [one.boxes.tolist() for one in theirs]
     assert [one.class_ids.tolist() for one in found] == [one.class_ids.tolist() for one in theirs]
 

@@ -14,7 +14,7 @@ import pytest
 from systems import posix_only
 
 from fashionrec.config import Config, DatasetConfig
-from fashionrec.dataset.archives import PARTS, opened, safe_parts
+from fashionrec.dataset.archives import PARTS, open_archive, safe_parts
 from fashionrec.errors import DataError
 
 HINT = "use another archive, or an unpacked folder"
@@ -43,14 +43,14 @@ def tar(path: Path, *members: tuple[str, bytes]) -> Path:
 
 def refused(path: Path, settings: DatasetConfig) -> tuple[str, str]:
     work = path.parent / "work"
-    with pytest.raises(DataError) as caught, opened(path, work, settings):
+    with pytest.raises(DataError) as caught, open_archive(path, work, settings):
         pytest.fail("it was opened")
     assert not work.exists() or not any(work.iterdir())
     return str(caught.value), caught.value.hint
 
 
 def held(path: Path, settings: DatasetConfig) -> list[str]:
-    with opened(path, path.parent / "work", settings) as folder:
+    with open_archive(path, path.parent / "work", settings) as folder:
         return sorted(found.relative_to(folder).as_posix() for found in folder.rglob("*") if found.is_file())
 
 
@@ -100,7 +100,7 @@ def test_a_folder_whose_name_is_part_of_a_format_is_not_entered(
     name: str, tmp_path: Path, settings: DatasetConfig
 ) -> None:
     path = pack(tmp_path / "a.zip", (f"top/{name}/x.jpg", b"1"), (".hidden", b""), ("__MACOSX/x", b""))
-    with opened(path, tmp_path / "work", settings) as folder:
+    with open_archive(path, tmp_path / "work", settings) as folder:
         assert folder.name == ("other" if name == "other" else "top")
     words = "train training val valid validation test images labels annotations jpegimages imagesets"
     assert set(words.split()) == PARTS

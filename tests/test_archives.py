@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fashionrec.config import Config, DatasetConfig
-from fashionrec.dataset.archives import opened, safe_parts
+from fashionrec.dataset.archives import open_archive, safe_parts
 from fashionrec.errors import DataError
 
 TREE = {"ds/images/a.jpg": b"photo", "ds/labels/a.txt": b"0 .5 .5 1 1\n", "ds/data.yaml": b"names: [top]\n"}
@@ -79,7 +79,7 @@ def refused(path: Path, settings: DatasetConfig) -> str:
     around = path.parent.parent.parent
     (path.parent / "work").mkdir(exist_ok=True)
     before = tree(around)
-    with pytest.raises(DataError) as caught, opened(path, path.parent / "work", settings):
+    with pytest.raises(DataError) as caught, open_archive(path, path.parent / "work", settings):
         pytest.fail("it was opened")
     assert tree(around) == before
     assert "\n" not in str(caught.value)
@@ -95,7 +95,7 @@ def test_an_archive_is_a_folder_for_a_while(name: str, yard: Path, settings: Dat
     else:
         kind = {"gz": "w:gz", "bz2": "w:bz2", "xz": "w:xz"}.get(name.rpartition(".")[2], "w")
         make_tar(path, *(tar_member(*item) for item in TREE.items()), mode=kind)
-    with opened(path, yard / "work", settings) as folder:
+    with open_archive(path, yard / "work", settings) as folder:
         assert {f"ds/{key}": data for key, data in tree(folder).items() if data is not None} == TREE
         assert (yard / "work") in folder.parents
     assert list((yard / "work").iterdir()) == []
@@ -103,7 +103,7 @@ def test_an_archive_is_a_folder_for_a_while(name: str, yard: Path, settings: Dat
 
 def test_it_is_gone_after_an_error_too(yard: Path, settings: DatasetConfig) -> None:
     path = make_zip(yard / "d.zip", *TREE.items())
-    with pytest.raises(KeyError), opened(path, yard / "work", settings):
+    with pytest.raises(KeyError), open_archive(path, yard / "work", settings):
         raise KeyError
     assert list((yard / "work").iterdir()) == []
 
@@ -111,7 +111,7 @@ def test_it_is_gone_after_an_error_too(yard: Path, settings: DatasetConfig) -> N
 def test_a_folder_or_a_file_that_is_no_archive_is_itself(yard: Path, settings: DatasetConfig) -> None:
     (yard / "data.yaml").write_text("names: [top]")
     for path in (yard, yard / "data.yaml"):
-        with opened(path, yard / "work", settings) as folder:
+        with open_archive(path, yard / "work", settings) as folder:
             assert folder == path
     assert not (yard / "work").exists()
 
@@ -126,14 +126,14 @@ def test_a_folder_or_a_file_that_is_no_archive_is_itself(yard: Path, settings: D
 )
 def test_a_single_top_folder_is_entered(names: list[str], inner: str, yard: Path, settings: DatasetConfig) -> None:
     path = make_zip(yard / "d.zip", *((name, b"x") for name in names))
-    with opened(path, yard / "work", settings) as folder:
+    with open_archive(path, yard / "work", settings) as folder:
         assert (folder / inner).is_file()
         assert not any("__MACOSX" in key for key in tree(folder))
 
 
 def test_windows_separators_are_folders(yard: Path, settings: DatasetConfig) -> None:
     path = make_zip(yard / "d.zip", ("images\\", b""), ("images\\a.jpg", b"x"), ("labels\\a.txt", b"y"))
-    with opened(path, yard / "work", settings) as folder:
+    with open_archive(path, yard / "work", settings) as folder:
         assert (folder / "images" / "a.jpg").read_bytes() == b"x"
 
 
@@ -145,7 +145,7 @@ def test_modes_and_owners_are_not_taken_over(yard: Path, settings: DatasetConfig
     ]
     path = make_tar(yard / "d.tar", *members)
     (yard / "plain").touch()
-    with opened(path, yard / "work", settings) as folder:
+    with open_archive(path, yard / "work", settings) as folder:
         for name in ("a.jpg", "b.jpg"):
             assert stat.S_IMODE((folder / name).stat().st_mode) == stat.S_IMODE((yard / "plain").stat().st_mode)
         assert list((folder / "c").iterdir()) == []
@@ -305,7 +305,7 @@ def test_the_limits_are_settings(yard: Path, settings: DatasetConfig) -> None:
     path = make_zip(yard / "d.zip", ("zeros.jpg", bytes(20_000_000)), ("a.jpg", b"x"))
     assert "max_unpacked" not in str(refused(path, settings))
     generous = settings.model_copy(update={"max_ratio": 10_000})
-    with opened(path, yard / "work", generous) as folder:
+    with open_archive(path, yard / "work", generous) as folder:
         assert (folder / "zeros.jpg").stat().st_size == 20_000_000
     assert "more than 19,999,999 bytes" in refused(path, generous.model_copy(update={"max_unpacked": 19_999_999}))
     assert "too many members" in refused(path, generous.model_copy(update={"max_members": 1}))
@@ -417,5 +417,8 @@ def test_the_check_sees_what_escapes(yard: Path, settings: DatasetConfig) -> Non
 
 
 def test_nothing_there(yard: Path, settings: DatasetConfig) -> None:
-    with pytest.raises(DataError, match="no such file or folder"), opened(yard / "none.zip", yard / "work", settings):
+    with (
+        pytest.raises(DataError, match="no such file or folder"),
+        open_archive(yard / "none.zip", yard / "work", settings),
+    ):
         pass

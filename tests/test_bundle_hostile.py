@@ -344,11 +344,11 @@ def test_a_folder_that_is_more_than_a_bundle_is_not_replaced(encoder: Path, tmp_
 def test_a_very_long_picture_takes_no_more_memory_than_others(size: tuple[int, int]) -> None:
     """Resized whole, one of 1 x 60,000 pixels would take 12 GB."""
     from fashionrec.embedder.embed import Embedder
-    from fashionrec.embedder.preprocess import seen
+    from fashionrec.embedder.preprocess import encoder_view
 
     spec = Embedder.open(TINY / "embedder").spec.image._replace(shortest_edge=224, crop=(224, 224))
     start = time.monotonic()
-    (picture,) = seen([Image.new("RGB", size, "teal")], spec)
+    (picture,) = encoder_view([Image.new("RGB", size, "teal")], spec)
     assert picture.size == (224, 224)
     assert picture.getpixel((100, 100)) == (0, 128, 128)
     assert time.monotonic() - start < 10

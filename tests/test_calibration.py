@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fashionrec.captioner.local.calibration import LEAST, fit, softmax, surprise
+from fashionrec.captioner.local.calibration import LEAST, fit, negative_log_likelihood, softmax
 from fashionrec.captioner.local.captioner import ZeroShotCaptioner
 
 VALUES = 4
@@ -103,8 +103,8 @@ def test_a_fit_is_where_the_penalised_likelihood_is_level(
 
 def test_surprise_is_the_mean_negative_log_likelihood() -> None:
     values, truth = np.log(np.array([[0.5, 0.5], [0.9, 0.1]])), np.array([0, 1])
-    assert np.isclose(surprise(values, truth), -(np.log(0.5) + np.log(0.1)) / 2)
-    assert np.isfinite(surprise(np.array([[1e4, -1e4]]), np.array([1])))
+    assert np.isclose(negative_log_likelihood(values, truth), -(np.log(0.5) + np.log(0.1)) / 2)
+    assert np.isfinite(negative_log_likelihood(np.array([[1e4, -1e4]]), np.array([1])))
 
 
 def test_a_captioner_is_calibrated_by_class_and_field() -> None:

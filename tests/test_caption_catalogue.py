@@ -232,8 +232,8 @@ def test_answers_that_a_killed_process_had_written_down_are_not_asked_for_again(
     cli: Cli, index: Path, server: OpenAIServer
 ) -> None:
     from fashionrec.captioner.cache import Place
-    from fashionrec.captioner.openai.wire import essence
-    from fashionrec.captioner.spool import Arrived, Spool
+    from fashionrec.captioner.openai.wire import stored_answer
+    from fashionrec.captioner.spool import Spool, SpooledAnswer
 
     garment = {"category": "top", "confidence": 0.5, "caption_en": "An old top", "caption_ko": "오래된 상의"}
     fields = json.loads(completion(""))
@@ -246,7 +246,7 @@ def test_answers_that_a_killed_process_had_written_down_are_not_asked_for_again(
         garment.setdefault(key, spec["enum"][0] if "enum" in spec else "")
     fields["choices"][0]["message"]["content"] = json.dumps(garment)
     spool = Spool(index / ".captions.arrived")
-    spool.append(Arrived(place, "gpt-4o", essence(fields), 1.5))
+    spool.append(SpooledAnswer(place, "gpt-4o", stored_answer(fields), 1.5))
     spool.close()
     with spool.path.open("ab") as torn:
         torn.write(b'["half a li')

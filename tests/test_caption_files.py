@@ -21,7 +21,7 @@ from fashionrec.captioner.job.known import attribute_columns
 from fashionrec.captioner.ledger import Ledger
 from fashionrec.captioner.openai.remote import OpenAICaptioner
 from fashionrec.captioner.providers import batch_captioners, captioner_class, make_captioner, shared_captioners
-from fashionrec.captioner.spool import Arrived, Spool, read_signed
+from fashionrec.captioner.spool import Spool, SpooledAnswer, read_signed
 from fashionrec.captioner.vocabulary import FIELDS, load_vocabulary, vocabulary_of
 from fashionrec.config import Config, config_dir, load_config
 from fashionrec.errors import CatalogueError, ConfigError
@@ -145,7 +145,7 @@ def test_answers_that_a_killed_run_had_written_down_are_recorded(config: Config,
         assert caches.recover(remote, spool) == 0
         writing = Spool(spool, ledger)
         for n in range(2):
-            writing.append(Arrived(Place(f"{n:064}", "top", BOX), "m-1", BODY, 1.5))
+            writing.append(SpooledAnswer(Place(f"{n:064}", "top", BOX), "m-1", BODY, 1.5))
         writing.close()  # a killed process holds nothing open
         assert caches.recover(remote, spool) == 2
         assert not spool.exists()
@@ -154,7 +154,7 @@ def test_answers_that_a_killed_run_had_written_down_are_recorded(config: Config,
         assert (found.state, found.model, found.seconds) == ("refused", "m-1", 1.5)
         assert found.usage == {"input_tokens": 3, "output_tokens": 4}
         foreign = Spool(spool, Ledger(tmp_path / "other"))
-        foreign.append(Arrived(PLACE, "m-1", BODY, 1.5))
+        foreign.append(SpooledAnswer(PLACE, "m-1", BODY, 1.5))
         with pytest.raises(CatalogueError) as caught:
             caches.recover(remote, spool)
         assert str(caught.value) == f"{spool} has answers that were not written by your runs: they are not used"
@@ -182,7 +182,9 @@ def test_an_answer_is_written_down_until_its_group_is_recorded(
     with Caches(tmp_path / "own.sqlite", tmp_path / "p.sqlite", ledger=ledger) as caches:
         recorder = Recorder(caches, remote, lambda job: job.key, spool)
         recorder.arrived(job, BODY, 0.5)
-        assert [(one, own) for one, own in read_signed(spool, ledger)] == [(Arrived(PLACE, "gpt-4o", BODY, 0.5), True)]
+        assert [(one, own) for one, own in read_signed(spool, ledger)] == [
+            (SpooledAnswer(PLACE, "gpt-4o", BODY, 0.5), True)
+        ]
         outcome = remote.read_answer(BODY, "top", seconds=0.5)
         recorder.take([Described(job, outcome, arrived=True)])
         assert spool.stat().st_size == 0

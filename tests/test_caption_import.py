@@ -21,10 +21,10 @@ from test_captioner_schema import answer
 
 from fashionrec.captioner.cache import CaptionCache, Place
 from fashionrec.captioner.ledger import Ledger
-from fashionrec.captioner.openai.wire import essence
+from fashionrec.captioner.openai.wire import stored_answer
 from fashionrec.captioner.outcome import Outcome
 from fashionrec.captioner.schema import Description
-from fashionrec.captioner.spool import Arrived, Spool
+from fashionrec.captioner.spool import Spool, SpooledAnswer
 from fashionrec.types import Box
 
 Cli = Callable[..., Result]
@@ -62,7 +62,7 @@ def places(index: Path) -> list[Place]:
 
 
 def body(content: str) -> str:
-    return essence(json.loads(completion(content)))
+    return stored_answer(json.loads(completion(content)))
 
 
 def somebody_elses(index: Path, server: BatchServer, cli: Cli, user_cache: Path) -> Path:
@@ -268,7 +268,7 @@ def test_a_projects_file_cannot_make_captions_cheap(cli: Cli, index: Path, serve
 def left(index: Path, *contents: str, ledger: Ledger | None = None) -> Path:
     spool = Spool(index / ".captions.arrived", ledger)
     for place, content in zip(places(index), contents, strict=False):
-        spool.append(Arrived(place, "gpt-4o", body(content), 0.5))
+        spool.append(SpooledAnswer(place, "gpt-4o", body(content), 0.5))
     spool.close()
     return spool.path
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from fashionrec import Catalogue
 from fashionrec.captioner.base import Captioner, Job
-from fashionrec.captioner.cost import Meter, Price, Tokens
+from fashionrec.captioner.cost import CostMeter, Price, Tokens
 from fashionrec.captioner.job import Recaption, caption_catalogue, caption_photos, status
 from fashionrec.captioner.job.garments import Pictures
 from fashionrec.captioner.outcome import Outcome
@@ -479,7 +479,7 @@ def jobs(count: int) -> list[Job]:
     return [Job(n, "top", lambda: picture, no_vector) for n in range(count)]
 
 
-def described(made: Captioner, count: int, meter: Meter | None = None) -> list[list[int]]:
+def described(made: Captioner, count: int, meter: CostMeter | None = None) -> list[list[int]]:
     return [[int(str(one.job.key)) for one in group] for group in made.describe(jobs(count), meter=meter)]
 
 
@@ -489,7 +489,7 @@ def test_outcomes_come_in_groups_and_stop_where_no_more_may_be_spent() -> None:
     assert described(made, 64) == [[*range(64)]]
     assert described(made, 0) == []
     config: CaptionerConfig = SETTINGS
-    meter = Meter(Price(1e-5, 2e-5), Tokens(1000, 100), cap=0.04)
+    meter = CostMeter(Price(1e-5, 2e-5), Tokens(1000, 100), cap=0.04)
     assert described(Paid(config), 9, meter) == [[0, 1, 2]]
     assert (meter.stopped, meter.usage) == (True, {"input_tokens": 3000, "output_tokens": 300})
     (group,) = made.describe(jobs(1))

@@ -22,8 +22,8 @@ from test_captioner_schema import answer as garment
 from fashionrec.captioner.openai.batch_api import BatchApi
 from fashionrec.captioner.openai.remote import OpenAICaptioner
 from fashionrec.captioner.openai.retirement import ask_shutdown
-from fashionrec.captioner.openai.transport import MOST_BYTES, Guard, open_client
-from fashionrec.captioner.openai.wire import essence, read_answer, redact
+from fashionrec.captioner.openai.transport import MOST_BYTES, TransportLimits, open_client
+from fashionrec.captioner.openai.wire import read_answer, redact, stored_answer
 from fashionrec.captioner.outcome import Outcome
 from fashionrec.captioner.schema import InvalidAnswer, parse
 from fashionrec.config import CaptionerConfig, load_config
@@ -240,7 +240,7 @@ def test_an_answer_that_nests_without_end_is_none(deep: str) -> None:
 def test_a_count_of_tokens_that_is_none_is_not_counted(count: Any) -> None:
     body = json.loads(completion(json.dumps(garment())))
     body["usage"] = {"prompt_tokens": count, "completion_tokens": 7}
-    read = read_answer(essence(body), model="m", class_name="top")
+    read = read_answer(stored_answer(body), model="m", class_name="top")
     assert (read.state, read.usage) == ("done", {"input_tokens": 0, "output_tokens": 7})
 
 
@@ -310,7 +310,7 @@ def test_a_date_of_another_kind_is_no_shutdown() -> None:
 
 
 def test_a_deadline_is_of_one_request_and_one_thread() -> None:
-    guard = Guard()
+    guard = TransportLimits()
     assert (guard.left(None), guard.left(7.0), guard.most_bytes) == (None, 7.0, MOST_BYTES)
     with guard.limit(100.0, 10):
         assert (guard.left(7.0), guard.most_bytes) == (7.0, 10)
@@ -343,7 +343,7 @@ def test_a_deadline_is_of_one_request_and_one_thread() -> None:
     ],
 )
 def test_what_is_the_same_server(base_url: str, url: str, followed: bool) -> None:
-    client = open_client(base_url, 1.0, Guard())
+    client = open_client(base_url, 1.0, TransportLimits())
     (check,) = client.event_hooks["request"]
     request = client.build_request("GET", url)
     if followed:

@@ -72,7 +72,7 @@ def test_each_garment_is_asked_once(shop: Catalogue) -> None:
     asked = [(stored.photo, stored.image_at[1] % 4) for stored in garments(shop, plan.todo)]
     without = [(f"{n:064x}", m) for n in range(PHOTOS) for m in (0, 2, 3) if not (m == 2 and n % 10 == 0)]
     assert asked == without
-    assert (plan.missing, plan.kept, plan.reused) == (PHOTOS * 3 - 4, 4, 0)
+    assert (plan.missing, plan.captioned, plan.reused) == (PHOTOS * 3 - 4, 4, 0)
     some = plan_of(shop, limit=5)
     assert list(some.todo) == list(plan.todo)[:5]
     assert some.missing == plan.missing
@@ -88,7 +88,7 @@ def test_each_garment_is_asked_once(shop: Catalogue) -> None:
 )
 def test_what_is_under_way_is_not_asked(shop: Catalogue, under_way: Callable[[Place], bool], left: int) -> None:
     plan = plan_of(shop, under_way=under_way)
-    assert (plan.missing, len(plan.todo), plan.kept) == (left, left, 4)
+    assert (plan.missing, len(plan.todo), plan.captioned) == (left, left, 4)
 
 
 def test_a_plan_reads_no_whole_item_and_keeps_a_number_for_each(shop: Catalogue) -> None:

@@ -17,14 +17,14 @@ from openai_batches import BatchServer
 from test_captioner_batch import KEY, settings
 
 from fashionrec.captioner.openai.batch_api import BatchApi, checked_id, token_of
-from fashionrec.captioner.openai.client import Caller
+from fashionrec.captioner.openai.client import ApiCaller
 from fashionrec.captioner.openai.limiter import RateLimiter
 from fashionrec.errors import CaptionError
 
 TOKEN = "a" * 32
 
 
-class Watched(Caller):
+class Watched(ApiCaller):
     """Writes down the limits of each request."""
 
     def __init__(self, server: BatchServer) -> None:

@@ -23,7 +23,7 @@ from test_captioner_remote import CANARY, captioner, settings
 
 from fashionrec.captioner.openai.client import (
     Answer,
-    Caller,
+    ApiCaller,
     address,
     find_key,
     host,
@@ -158,7 +158,7 @@ def ask(script: list[Reply], limiter: RateLimiter | None = None, times: int = 1,
     """Return what comes of the last of so many requests."""
     with OpenAIServer(script) as server:
         remote = captioner(server, **changes)
-        with Caller(
+        with ApiCaller(
             remote.config, CANARY, remote.parameters, backoff=0.01, limiter=limiter or RateLimiter(1)
         ) as caller:
             for _ in range(times):
@@ -329,7 +329,7 @@ def test_a_caller_that_is_stopped_while_it_waits_asks_no_more() -> None:
 
     with OpenAIServer([error(500, "oops")]) as server:
         remote = captioner(server)
-        with Caller(remote.config, CANARY, remote.parameters, backoff=60.0, limiter=Stopping(1)) as caller:
+        with ApiCaller(remote.config, CANARY, remote.parameters, backoff=60.0, limiter=Stopping(1)) as caller:
             assert caller(BODY) is None
         assert len(server.requests) == 1
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from openai_server import OpenAIServer
 
-from fashionrec.captioner.cost import Meter, Price, Tokens, dollars
+from fashionrec.captioner.cost import CostMeter, Price, Tokens, dollars
 from fashionrec.captioner.openai.retirement import ask_shutdown, shutdown_notice
 from fashionrec.captioner.openai.tokens import estimate, image_tokens
 from fashionrec.captioner.vocabulary import load_vocabulary
@@ -67,7 +67,7 @@ def test_a_price_is_per_million_tokens_and_a_batch_costs_half() -> None:
 
 
 def test_a_meter_stops_before_its_limit_is_passed() -> None:
-    meter = Meter(Price(1e-6, 0.0), Tokens(1000, 0), cap=0.0105)  # a tenth of a cent each: ten
+    meter = CostMeter(Price(1e-6, 0.0), Tokens(1000, 0), cap=0.0105)  # a tenth of a cent each: ten
     asked = 0
     while meter.reserve():
         asked += 1
@@ -80,7 +80,7 @@ def test_a_meter_stops_before_its_limit_is_passed() -> None:
 
 
 def test_answers_that_cost_more_than_expected_pass_the_limit_by_those_under_way_at_most() -> None:
-    meter = Meter(Price(1e-6, 0.0), Tokens(100, 0), cap=0.02)
+    meter = CostMeter(Price(1e-6, 0.0), Tokens(100, 0), cap=0.02)
     most_under_way, under_way = 8, 0
     while True:
         while under_way < most_under_way and meter.reserve():
@@ -94,7 +94,7 @@ def test_answers_that_cost_more_than_expected_pass_the_limit_by_those_under_way_
 
 
 def test_a_meter_counts_what_many_threads_reserve() -> None:
-    meter = Meter(Price(1e-6, 0.0), Tokens(1000, 0), cap=0.1)
+    meter = CostMeter(Price(1e-6, 0.0), Tokens(1000, 0), cap=0.1)
     got = []
 
     def work() -> None:
@@ -111,7 +111,7 @@ def test_a_meter_counts_what_many_threads_reserve() -> None:
 
 
 def test_an_answer_of_a_single_token_is_measured_and_one_of_none_is_not() -> None:
-    meter = Meter(Price(1.0, 2.0), Tokens(100, 10))
+    meter = CostMeter(Price(1.0, 2.0), Tokens(100, 10))
     for used in (0, 1) * 10:
         assert meter.each == Tokens(100, 10)
         assert meter.reserve()
@@ -121,10 +121,10 @@ def test_an_answer_of_a_single_token_is_measured_and_one_of_none_is_not() -> Non
 
 def test_a_limit_without_a_price_is_refused() -> None:
     with pytest.raises(CaptionError) as caught:
-        Meter(None, Tokens(1, 1), cap=1.0)
+        CostMeter(None, Tokens(1, 1), cap=1.0)
     assert str(caught.value) == "the price of this model is unknown, so a cost limit cannot be enforced"
     assert caught.value.hint == "set input_price and output_price in captioner.models, or omit --max-cost"
-    free = Meter(None, Tokens(1, 1))
+    free = CostMeter(None, Tokens(1, 1))
     assert (free.spent, free.cost_of(5), free.reserve(), free.stopped) == (None, None, True, False)
 
 
@@ -140,7 +140,7 @@ def test_what_is_expected_counts_until_ten_answers_have_come() -> None:
     """By hand, at US$ 1 an input token and 2 an output token: 100 and 10 expected is 120, 50 and 5
     measured is 60.
     """
-    meter = Meter(Price(1.0, 2.0), Tokens(100, 10), cap=1000.0)
+    meter = CostMeter(Price(1.0, 2.0), Tokens(100, 10), cap=1000.0)
     assert meter.cost_of(3) == 360.0
     for n in range(9):
         assert meter.reserve(), n
@@ -161,12 +161,12 @@ def test_what_is_expected_counts_until_ten_answers_have_come() -> None:
 
 
 def test_the_limit_itself_may_be_spent() -> None:
-    meter = Meter(Price(1.0, 0.0), Tokens(10, 0), cap=20.0)
+    meter = CostMeter(Price(1.0, 0.0), Tokens(10, 0), cap=20.0)
     assert [meter.reserve() for _ in range(3)] == [True, True, False]
 
 
 def test_what_was_measured_in_the_run_replaces_the_estimate() -> None:
-    meter = Meter(Price(1e-6, 0.0), Tokens(9999, 0))
+    meter = CostMeter(Price(1e-6, 0.0), Tokens(9999, 0))
     for _ in range(10):
         assert meter.reserve()
         meter.came({"input_tokens": 500, "output_tokens": 100})

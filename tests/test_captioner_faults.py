@@ -24,7 +24,7 @@ from test_captioner_remote import captioner, crops, settings
 
 from fashionrec.captioner.base import Job
 from fashionrec.captioner.cache import CaptionCache
-from fashionrec.captioner.cost import Meter, Price, Tokens
+from fashionrec.captioner.cost import CostMeter, Price, Tokens
 from fashionrec.captioner.openai.remote import OpenAICaptioner
 from fashionrec.captioner.outcome import Outcome
 from fashionrec.photos.images import encode_jpeg
@@ -101,7 +101,7 @@ def ask(
     server: FaultyServer,
     cache: CaptionCache,
     order: list[int],
-    meter: Meter,
+    meter: CostMeter,
     concurrency: int = 8,
     kind: type[OpenAICaptioner] = OpenAICaptioner,
 ) -> None:
@@ -114,8 +114,8 @@ def ask(
             cache.put_many([(f"{one.job.key:064}", "top", Box(0, 0, 9, 9), one.outcome) for one in group])
 
 
-def free() -> Meter:
-    return Meter(Price(1e-6, 1e-6), Tokens(400, 90))
+def free() -> CostMeter:
+    return CostMeter(Price(1e-6, 1e-6), Tokens(400, 90))
 
 
 def test_every_garment_ends_in_its_state_within_its_calls_and_is_not_asked_again(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_what_is_spent_stays_below_the_cap_whatever_goes_wrong(concurrency: int,
     shipped = settings("http://127.0.0.1:1/v1")
     cap = 20 * EACH
     with FaultyServer(garments, shipped) as server, CaptionCache(tmp_path / "captions.sqlite") as cache:
-        meter = Meter(Price(1e-6, 1e-6), Tokens(100, 10), cap=cap)  # too little is expected at first
+        meter = CostMeter(Price(1e-6, 1e-6), Tokens(100, 10), cap=cap)  # too little is expected at first
         ask(server, cache, list(range(garments)), meter, concurrency)
         assert meter.stopped
         assert meter.spent is not None
@@ -156,7 +156,7 @@ def test_what_is_spent_stays_below_the_cap_whatever_goes_wrong(concurrency: int,
         assert meter.spent > cap - (concurrency + 2) * EACH  # those under way may fail, and cost nothing
         recorded = sum(count_by_state(cache).values())
         assert recorded < garments
-        more = Meter(Price(1e-6, 1e-6), Tokens(400, 90), cap=cap)
+        more = CostMeter(Price(1e-6, 1e-6), Tokens(400, 90), cap=cap)
         ask(server, cache, list(range(garments)), more, concurrency)
         assert more.spent is not None
         assert more.spent <= cap + concurrency * EACH

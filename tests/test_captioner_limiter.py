@@ -12,7 +12,7 @@ from captioners import describe_crops
 from openai_server import OpenAIServer, Recorded, Reply, error, success
 from test_captioner_remote import captioner, crops
 
-from fashionrec.captioner.openai.ahead import Ahead
+from fashionrec.captioner.openai.ahead import Prefetcher
 from fashionrec.captioner.openai.limiter import RateLimiter, seconds
 from fashionrec.captioner.openai.wire import request_body
 
@@ -286,7 +286,7 @@ def test_a_rate_limit_is_found_without_a_storm(header: bool) -> None:
 def test_what_is_made_ahead_is_bounded_and_nothing_is_lost() -> None:
     stop = threading.Event()
     made: list[int] = []
-    ahead: Ahead[int, int] = Ahead(range(50), lambda n: made.append(n) or n, threads=2, most=5, stop=stop)  # type: ignore[func-returns-value]
+    ahead: Prefetcher[int, int] = Prefetcher(range(50), lambda n: made.append(n) or n, threads=2, most=5, stop=stop)  # type: ignore[func-returns-value]
     time.sleep(0.2)
     assert len(made) <= 5 + 2
     taken = []
@@ -300,6 +300,6 @@ def test_an_error_in_what_is_made_ahead_reaches_who_takes() -> None:
     def fails(n: int) -> int:
         raise RuntimeError("a bug")
 
-    ahead: Ahead[Any, int] = Ahead([1], fails, threads=1, most=1, stop=threading.Event())
+    ahead: Prefetcher[Any, int] = Prefetcher([1], fails, threads=1, most=1, stop=threading.Event())
     with pytest.raises(RuntimeError, match="a bug"):
         ahead.take()

@@ -19,10 +19,10 @@ from PIL import Image
 from test_captioner_remote import CANARY, caption_threads, captioner, crops
 
 from fashionrec.captioner.base import Described, Job
-from fashionrec.captioner.cost import Meter, Price, Tokens
+from fashionrec.captioner.cost import CostMeter, Price, Tokens
 from fashionrec.captioner.openai.client import host
 from fashionrec.captioner.openai.remote import OpenAICaptioner
-from fashionrec.captioner.openai.wire import essence
+from fashionrec.captioner.openai.wire import stored_answer
 from fashionrec.captioner.outcome import Outcome
 from fashionrec.config import load_config
 from fashionrec.errors import CaptionError, ConfigError
@@ -131,7 +131,7 @@ def test_what_is_recorded_is_read_again() -> None:
         usage=USED,
         error=made.read_text("{}", "top", model="m", usage=USED).error,
     )
-    kept = essence(json.loads(completion(text)))
+    kept = stored_answer(json.loads(completion(text)))
     assert made.read_answer(kept, "top") == replace(found, model="gpt-4o")
     assert made.read_answer(kept, "top", model="older", seconds=1.5) == replace(found, seconds=1.5)
 
@@ -157,14 +157,14 @@ def test_each_answer_is_handed_over_before_it_is_read() -> None:
         handed.append((job.key, body, seconds))
 
     replies = [Reply(body=completion("x"), hang=0.05), error(400, "odd"), Reply(body="<html>"), success()]
-    meter = Meter(Price(1e-6, 1e-6), Tokens(1, 1))
+    meter = CostMeter(Price(1e-6, 1e-6), Tokens(1, 1))
     with OpenAIServer(replies) as server:
         found = described(captioner(server, concurrency=1), jobs(4), arrived=arrived, meter=meter, most=4)
     assert [(one.job.key, one.outcome.state, one.arrived) for one in found] == [
         (0, "invalid", True), (1, "failed", False), (2, "failed", True), (3, "done", True),
     ]  # fmt: skip
     assert [key for key, _, _ in handed] == [0, 2, 3]
-    assert handed[0][1] == essence(json.loads(completion("x")))
+    assert handed[0][1] == stored_answer(json.loads(completion("x")))
     assert handed[1][1] == "null"
     for key, body, seconds in handed:
         outcome = found[int(str(key))].outcome
@@ -217,7 +217,7 @@ def test_what_is_left_of_a_budget_of_tokens_is_heeded() -> None:
         "x-ratelimit-reset-tokens": "600s",
     }
     with OpenAIServer([Reply(body=completion("x"), headers=headers)]) as server:
-        meter = Meter(Price(1e-6, 1e-6), Tokens(60, 40))
+        meter = CostMeter(Price(1e-6, 1e-6), Tokens(60, 40))
         groups = captioner(server, concurrency=1).describe(jobs(3), meter=meter)
         assert len(next(groups)) == 1
         until = time.monotonic() + 30

@@ -13,13 +13,15 @@ from captioners import read_spool
 
 from fashionrec.captioner.cache import Place
 from fashionrec.captioner.ledger import Ledger
-from fashionrec.captioner.spool import Arrived, Spool, read_signed
+from fashionrec.captioner.spool import Spool, SpooledAnswer, read_signed
 from fashionrec.errors import WriteError
 from fashionrec.types import Box
 
 
-def arrived(n: int) -> Arrived:
-    return Arrived(Place(f"{n:064x}", None if n % 2 else "top", Box(0, 0, n, 9.5)), "gpt-4o", f'{{"답": {n}}}', 0.25)
+def arrived(n: int) -> SpooledAnswer:
+    return SpooledAnswer(
+        Place(f"{n:064x}", None if n % 2 else "top", Box(0, 0, n, 9.5)), "gpt-4o", f'{{"답": {n}}}', 0.25
+    )
 
 
 def test_what_is_written_down_is_read_by_the_next(tmp_path: Path) -> None:
@@ -122,7 +124,7 @@ def test_lines_that_are_no_answers_are_told_and_those_of_others_are_not_ones_own
     lines = [json.dumps(line) for line in (*wrong, *changed, own)]
     spool.path.write_text("\n".join([*lines, "x" * (1 << 20), "no JSON", ""]), encoding="utf-8")
     found = list(read_signed(spool.path, Ledger()))
-    named = Arrived(arrived(0).place, "m" * 200, arrived(0).body, 0.25)
+    named = SpooledAnswer(arrived(0).place, "m" * 200, arrived(0).body, 0.25)
     assert found[: len(wrong)] == [(None, False)] * len(wrong)
     answers = [(arrived(0), False)] * 3 + [(named, False), (arrived(0), True)]
     assert found[len(wrong) :] == [*answers, (None, False), (None, False)]

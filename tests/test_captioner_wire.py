@@ -11,7 +11,7 @@ from openai_server import completion
 from fashionrec.captioner.cost import Tokens
 from fashionrec.captioner.openai.tokens import estimate, image_tokens
 from fashionrec.captioner.openai.translate import read_translation, translation_body
-from fashionrec.captioner.openai.wire import RESERVED, essence, read_answer, redact, request_body, usage
+from fashionrec.captioner.openai.wire import RESERVED, read_answer, redact, request_body, stored_answer, usage
 from fashionrec.captioner.outcome import Outcome
 from fashionrec.captioner.schema import MOST_ANSWER, json_schema
 from fashionrec.captioner.vocabulary import load_vocabulary
@@ -120,9 +120,9 @@ def ended(state: Any, error: str, raw: str = "", used: dict[str, int] = USED) ->
 )  # fmt: skip
 def test_an_answer_that_is_no_description(body: Any, outcome: Outcome) -> None:
     """Like production: the server sends it, as it was parsed, and as it is kept."""
-    documents = [body, essence(body, KEY)] if not isinstance(body, str) else [body]
+    documents = [body, stored_answer(body, KEY)] if not isinstance(body, str) else [body]
     if isinstance(body, str) and body.startswith("{"):
-        documents += [json.loads(body), essence(json.loads(body), KEY)]
+        documents += [json.loads(body), stored_answer(json.loads(body), KEY)]
     for document in documents:
         found = read_answer(document, model="m-1", class_name="top", secret=KEY)
         if (outcome.error or "").endswith("…"):
@@ -189,7 +189,7 @@ def test_the_key_in_an_answer_is_not_read_into_the_description() -> None:
     ],
 )  # fmt: skip
 def test_what_is_kept_of_an_answer(body: Any, kept: Any) -> None:
-    text = essence(body, KEY)
+    text = stored_answer(body, KEY)
     assert json.loads(text) == kept
     assert "빨강" in text or kept is None or "빨강" not in str(kept)  # as people read it
 

@@ -9,7 +9,7 @@ import json
 import pytest
 
 from fashionrec.captioner.cache import is_place
-from fashionrec.captioner.cost import Meter, Price, Tokens
+from fashionrec.captioner.cost import CostMeter, Price, Tokens
 from fashionrec.captioner.openai.tokens import estimate
 from fashionrec.captioner.openai.wire import request_body
 from fashionrec.captioner.schema import json_schema
@@ -37,7 +37,7 @@ def test_the_estimate_is_of_the_picture_the_request_and_the_longest_answer(confi
 
 
 def test_outputs_and_inputs_are_paid_for_at_their_own_prices() -> None:
-    meter = Meter(PRICE, Tokens(1000, 100))
+    meter = CostMeter(PRICE, Tokens(1000, 100))
     assert meter.cost_of(50) == pytest.approx(50 * (0.002 + 0.001))
     meter.came({"input_tokens": 500, "output_tokens": 300})
     assert meter.spent == pytest.approx(0.001 + 0.003)
@@ -50,14 +50,14 @@ def test_outputs_and_inputs_are_paid_for_at_their_own_prices() -> None:
 
 
 def test_what_is_under_way_is_reserved_at_the_dearer_of_expected_and_measured() -> None:
-    meter = Meter(PRICE, Tokens(1000, 100), cap=0.0121)  # .003 each
+    meter = CostMeter(PRICE, Tokens(1000, 100), cap=0.0121)  # .003 each
     assert [meter.reserve() for _ in range(5)] == [True, True, True, True, False]
     assert meter.stopped
     meter.came({"input_tokens": 100, "output_tokens": 10})  # .0003: there is room for one more
     assert meter.reserve() is False  # .0003 + 4 * .003 is above the limit by a little
     meter.came({"input_tokens": 100, "output_tokens": 10})
     assert meter.reserve() is True
-    dear = Meter(PRICE, Tokens(10, 0), cap=1.0)
+    dear = CostMeter(PRICE, Tokens(10, 0), cap=1.0)
     for _ in range(10):
         assert dear.reserve()
         dear.came({"input_tokens": 0, "output_tokens": 5000})

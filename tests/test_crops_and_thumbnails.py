@@ -62,7 +62,7 @@ def test_whether_a_square_is_seen_whole(
 ) -> None:
     embedder = Embedder(embedding(edge, crop))
     assert (embedder.cuts_off, embedder.side) == (cuts_off, side)
-    (seen,) = embedder.seen([framed()])
+    (seen,) = embedder.encoder_view([framed()])
     assert seen.size == (crop[1], crop[0])
 
 
@@ -131,5 +131,5 @@ def test_a_square_that_is_seen_whole_is_made_smaller_once_only(
 ) -> None:
     bundle = embedding(32, (32, 32))
     data = kept_thumbnail(framed(), bundle, config, build, tmp_path)
-    assert data == encode_jpeg(Embedder(bundle).seen([framed()])[0], 24)
+    assert data == encode_jpeg(Embedder(bundle).encoder_view([framed()])[0], 24)
     assert data != encode_jpeg(framed(), 24)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fashionrec.config import Config, load_config
-from fashionrec.dataset.archives import opened
+from fashionrec.dataset.archives import open_archive
 from fashionrec.dataset.exports.formats import export_coco, export_voc
 from fashionrec.dataset.source import Source, SourceImage
 from fashionrec.dataset.sources import KINDS, looks_like, read_local, split_spec
@@ -752,7 +752,7 @@ def test_keys_are_the_same_from_an_archive_as_from_its_folder(tmp_path: Path, co
     photo(tmp_path / "ds" / "JPEGImages" / "a.jpg")
     shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "ds")
     here = read_local("voc", tmp_path / "ds", "l")
-    with opened(tmp_path / "packed.zip", tmp_path / "work", config.dataset) as folder:
+    with open_archive(tmp_path / "packed.zip", tmp_path / "work", config.dataset) as folder:
         there = read_local("voc", folder, "l")
         assert there.images[0].path.is_file()
     assert [(i.key, i.boxes) for i in there.images] == [(i.key, i.boxes) for i in here.images]

@@ -13,7 +13,7 @@ from PIL import Image
 from fashionrec.captioner.local.calibration import sigmoid
 from fashionrec.config import load_config
 from fashionrec.embedder.embed import Embedder
-from fashionrec.embedder.preprocess import seen
+from fashionrec.embedder.preprocess import encoder_view
 from fashionrec.embedder.spec import EmbedderSpec
 from fashionrec.errors import ModelError
 from fashionrec.models.bundle import Bundle
@@ -39,7 +39,7 @@ def test_a_squashed_picture_is_seen_whole(size: tuple[int, int]) -> None:
     image = Image.new("RGB", size, "red")
     image.paste("blue", (size[0] // 2, 0, size[0], size[1]))
     spec = Embedder.open(TINY / "embedder").spec.image._replace(resize="squash", crop=(16, 32), resample="nearest")
-    (picture,) = seen([image], spec)
+    (picture,) = encoder_view([image], spec)
     assert picture.size == (32, 16)
     assert picture.getpixel((31, 0)) == (0, 0, 255)
     assert size[0] == 1 or picture.getpixel((0, 15)) == (255, 0, 0)

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from fashionrec.common.folder import Folder
 from fashionrec.embedder.embed import Embedder
-from fashionrec.embedder.preprocess import normalized, pixel_values, seen
+from fashionrec.embedder.preprocess import encoder_view, normalized, pixel_values
 from fashionrec.embedder.spec import EmbedderSpec, ImageSpec, TextSpec
 from fashionrec.embedder.tokens import open_tokenizer
 from fashionrec.errors import ModelError
@@ -55,35 +55,35 @@ def told(image: Image.Image) -> tuple[list[int], list[int]]:
     ],
 )
 def test_the_middle_of_a_picture_is_seen(size: tuple[int, int], edge: int, columns: list[int], rows: list[int]) -> None:
-    (found,) = seen([numbered(*size)], SPEC._replace(shortest_edge=edge))
+    (found,) = encoder_view([numbered(*size)], SPEC._replace(shortest_edge=edge))
     assert found.size == (4, 4)
     assert told(found) == (columns, rows)
 
 
 def test_the_longer_side_is_cut_to_a_whole_number() -> None:
     """3 x 5 at an edge of 4 is 4 x 6.67: 6 rows, of which the middle four are seen."""
-    (found,) = seen([numbered(3, 5)], SPEC)
+    (found,) = encoder_view([numbered(3, 5)], SPEC)
     expected = numbered(3, 5).resize((4, 6), Image.Resampling.NEAREST).crop((0, 1, 4, 5))
     assert np.array_equal(np.asarray(found), np.asarray(expected))
 
 
 def test_a_picture_is_squashed_to_height_and_width() -> None:
     spec = SPEC._replace(resize="squash", crop=(2, 4), shortest_edge=0)
-    (found,) = seen([numbered(8, 8)], spec)
+    (found,) = encoder_view([numbered(8, 8)], spec)
     assert found.size == (4, 2)
     assert told(found) == ([2, 4, 6, 8], [3, 7])
     same = numbered(4, 2)
-    assert seen([same], spec)[0] is same
+    assert encoder_view([same], spec)[0] is same
 
 
 @pytest.mark.parametrize("size", [(2, 60_000), (60_001, 2)])
 def test_the_middle_of_a_very_long_picture_is_what_is_seen_of_it_whole(size: tuple[int, int]) -> None:
     spec, length = SPEC._replace(resample="bilinear", shortest_edge=64, crop=(64, 64)), max(size)
     long = Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
-    (found,) = seen([long], spec)
+    (found,) = encoder_view([long], spec)
     assert found.size == (64, 64)
     middle = long.crop((0, 29_900, 2, length - 29_900) if size[0] == 2 else (29_900, 0, length - 29_900, 2))
-    (expected,) = seen([middle], spec)
+    (expected,) = encoder_view([middle], spec)
     assert np.array_equal(np.asarray(found), np.asarray(expected))
 
 
@@ -95,7 +95,7 @@ def test_the_numbers_of_a_pixel() -> None:
         assert values[:, channel] == pytest.approx(expected)
     wide = normalized([Image.new("RGB", (4, 2))], SPEC._replace(crop=(2, 4)))
     assert wide.shape == (1, 3, 2, 4)
-    assert np.array_equal(pixel_values([numbered(8, 4)], SPEC), normalized(seen([numbered(8, 4)], SPEC), SPEC))
+    assert np.array_equal(pixel_values([numbered(8, 4)], SPEC), normalized(encoder_view([numbered(8, 4)], SPEC), SPEC))
 
 
 @pytest.mark.parametrize(

@@ -68,9 +68,9 @@ def photos_of(data: Path, split: str) -> list[Image.Image]:
 
 
 def inputs_of(trained: Trained, split: str = "train") -> list[np.ndarray]:
-    from fashionrec.detector.training.gate import opened
+    from fashionrec.detector.training.gate import open_for_test
 
-    detector = opened(unwritten(trained.graph.path, trained.graph.spec))
+    detector = open_for_test(unwritten(trained.graph.path, trained.graph.spec))
     files = sorted((trained.data.parent / split / "images").iterdir())
     return [detector.inputs([Image.open(file).convert("RGB")]) for file in files]
 
@@ -179,12 +179,12 @@ def test_a_graph_whose_weights_lie_beside_it_is_converted_too(precision: str, tr
     import shutil
 
     from fashionrec.detector.training.precision import largest_activation, to_fp16, to_int8
-    from fashionrec.models.graphs import graph_files, keep_weights_beside
+    from fashionrec.models.graphs import graph_files, write_external_data
 
     (tmp_path / "made").mkdir()
     graph, out = tmp_path / "detect.onnx", tmp_path / "made" / "detect.onnx"
     shutil.copy(trained.graph.path, graph)
-    keep_weights_beside(graph, least=0)
+    write_external_data(graph, least=0)
     assert len(graph_files(graph)) == 2
     if precision == "int8":
         to_int8(graph, out, lambda: inputs_of(trained)[:4])
@@ -222,13 +222,13 @@ def test_int8_leaves_the_decoding_alone_whatever_its_nodes_are_called(trained: T
 def compared(trained: Trained, file: Path, precision: str, change: Change | None = None) -> dict[str, Any]:
     """The figures of a graph beside the float32 one, and the gate's word on them."""
     from fashionrec.detector.training.agreement import compare
-    from fashionrec.detector.training.gate import judge, opened
+    from fashionrec.detector.training.gate import judge, open_for_test
 
     bundle = unwritten(file, trained.graph.spec)
     if change is not None:
         bundle = tampered(bundle, change)
     exported = Detector(bundle, conf=0.25, iou=0.6, max_garments=100, device="cpu")
-    source = opened(unwritten(trained.graph.path, trained.graph.spec))
+    source = open_for_test(unwritten(trained.graph.path, trained.graph.spec))
     figures = compare(source, exported, photos_of(trained.data, "test"))
     judge(precision, figures, None, 0.0)
     return figures
@@ -284,10 +284,10 @@ def test_the_gate_refuses_a_fault_that_only_the_smaller_export_has(fault: str, t
 
 def test_the_gate_refuses_a_loss_of_map_though_the_same_garments_are_found(trained: Trained) -> None:
     from fashionrec.detector.training.agreement import compare
-    from fashionrec.detector.training.gate import judge, map_loss, opened
+    from fashionrec.detector.training.gate import judge, map_loss, open_for_test
 
     bundle = unwritten(trained.graph.path, trained.graph.spec)
-    source = opened(bundle)
+    source = open_for_test(bundle)
     shifted = Detector(tampered(bundle, faulty("shift")), conf=0.25, iou=0.6, max_garments=100, device="cpu")
     figures = compare(source, shifted, photos_of(trained.data, "test"))
     judge("int8", figures, None, 1.0)

@@ -10,7 +10,14 @@ import pytest
 from PIL import Image
 
 from fashionrec.config import load_config
-from fashionrec.detector.training.families.photos import LabelledPhotos, Variation, drawn, moved, recoloured, warped
+from fashionrec.detector.training.families.photos import (
+    LabelledPhotos,
+    Variation,
+    drawn,
+    recolour,
+    transform_boxes,
+    warp,
+)
 
 LIMITS = load_config(env={}).config.images
 
@@ -35,7 +42,7 @@ def test_a_quarter_turn_with_all_that_can_be_drawn() -> None:
     # flipped left to right
     matrix = drawn(varied, 8, Dice(1, 1, 1, 0, 0.4, 0.5))  # type: ignore[arg-type]
     assert matrix == pytest.approx(np.array([[0, -1.5, 12], [-1.5, 0, 8], [0, 0, 1]]), abs=1e-9)
-    assert moved(np.array([[4.0, 4.0, 5.0, 5.0]]), matrix) == pytest.approx(np.array([[4.5, 0.5, 6.0, 2.0]]))
+    assert transform_boxes(np.array([[4.0, 4.0, 5.0, 5.0]]), matrix) == pytest.approx(np.array([[4.5, 0.5, 6.0, 2.0]]))
     upside_down = drawn(varied, 8, Dice(0.5, 0.5, 0.5, 0.5, 0.5, 0.4))  # type: ignore[arg-type]
     assert upside_down == pytest.approx(np.array([[1, 0, 0], [0, -1, 8], [0, 0, 1]]), abs=1e-9)
     back = drawn(varied, 8, Dice(0, 0, 0.5, 0.5, 0.9, 0.9))  # type: ignore[arg-type]
@@ -45,7 +52,7 @@ def test_a_quarter_turn_with_all_that_can_be_drawn() -> None:
 def test_pixels_go_where_the_matrix_says_and_grey_comes_in() -> None:
     square = np.zeros((4, 4, 3), np.uint8)
     square[1, 1] = (250, 0, 0)
-    there = warped(square, np.array([[1.0, 0, 1], [0, 1, 2], [0, 0, 1]]), 114)
+    there = warp(square, np.array([[1.0, 0, 1], [0, 1, 2], [0, 0, 1]]), 114)
     assert there[3, 2].tolist() == [250, 0, 0]
     assert (there[:2] == 114).all()
     assert (there[2:, 0] == 114).all()
@@ -66,7 +73,7 @@ def test_pixels_go_where_the_matrix_says_and_grey_comes_in() -> None:
 )
 def test_hue_saturation_and_value(draws: tuple[float, ...], pixel: tuple[int, ...], expected: tuple[int, ...]) -> None:
     varied = Variation(hsv_h=1 / 3, hsv_s=0.5, hsv_v=0.5)
-    found = recoloured(np.full((2, 2, 3), pixel, np.uint8), varied, Dice(*draws))  # type: ignore[arg-type]
+    found = recolour(np.full((2, 2, 3), pixel, np.uint8), varied, Dice(*draws))  # type: ignore[arg-type]
     assert found.reshape(-1, 3).tolist() == [pytest.approx(expected, abs=4)] * 4
 
 

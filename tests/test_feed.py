@@ -41,7 +41,7 @@ pytest.importorskip("protego")
 
 from fashionrec.common.files import sha256_file
 from fashionrec.config import Config, FeedConfig
-from fashionrec.dataset.feed.addresses import Door, Unfetched, is_public, parse_target, shown
+from fashionrec.dataset.feed.addresses import AddressPolicy, FetchError, is_public, parse_target, shown
 from fashionrec.dataset.feed.download import Failed, fetch_images
 from fashionrec.dataset.feed.photo_cache import Fetched, image_suffix, open_cache
 from fashionrec.dataset.source import Source
@@ -76,7 +76,7 @@ def fetch(tmp_path: Path, config: Config, quick: FeedConfig) -> Fetch:
     """
 
     def run(urls: list[str], *servers: FaultyServer, refresh: bool = False, **settings: Any) -> Any:
-        door = Door(open_to=frozenset(server.address for server in servers))
+        door = AddressPolicy(open_to=frozenset(server.address for server in servers))
         feed = quick.model_copy(update=settings)
         return fetch_images(urls, tmp_path / "cache", feed, config.images, refresh=refresh, door=door)
 
@@ -227,7 +227,7 @@ def test_pixels_are_counted_before_they_are_decoded(
 ) -> None:
     with FaultyServer({"/a.jpg": body(jpeg(1, (400, 300)))}) as server:
         limits = config.images.model_copy(update={"max_pixels": 100_000})
-        door = Door(open_to=frozenset({server.address}))
+        door = AddressPolicy(open_to=frozenset({server.address}))
         got = one(fetch_images([server.url("/a.jpg")], tmp_path, quick, limits, door=door))
         assert got.reason == "too-many-pixels"
         limits = config.images.model_copy(update={"max_bytes": 100})
@@ -281,8 +281,8 @@ def test_which_addresses_are_public(address: str, public: bool) -> None:
 
 
 def test_one_private_address_among_public_ones_refuses_the_host() -> None:
-    door = Door(resolve=lambda host, port: ["8.8.8.8", "10.0.0.1"])
-    with pytest.raises(Unfetched, match=r"10\.0\.0\.1") as caught:
+    door = AddressPolicy(resolve=lambda host, port: ["8.8.8.8", "10.0.0.1"])
+    with pytest.raises(FetchError, match=r"10\.0\.0\.1") as caught:
         door.addresses("shop.test", 80)
     assert caught.value.reason == "refused-address"
 
@@ -296,7 +296,7 @@ def test_the_connection_goes_to_the_address_that_was_checked(config: Config, qui
             asked.append(host)
             return ["127.0.0.1"] if len(asked) == 1 else ["127.0.0.2"]
 
-        door = Door(open_to=frozenset({server.address}), resolve=rebinding)
+        door = AddressPolicy(open_to=frozenset({server.address}), resolve=rebinding)
         got = one(fetch_images([server.url("/a.jpg", "shop.test")], tmp_path, quick, config.images, door=door))
         assert isinstance(got, Fetched)
         assert asked == ["shop.test"]
@@ -338,9 +338,13 @@ def test_tls_verifies_the_name_although_the_address_was_dialled(
     trusted = ssl.create_default_context(cafile=str(certificate))
     with FaultyServer({"/a.jpg": body(PHOTO)}, tls=served) as server:
         doors = {
-            "shop.test": Door(open_to=frozenset({server.address}), resolve=lambda *_: ["127.0.0.1"], tls=trusted),
-            "other.test": Door(open_to=frozenset({server.address}), resolve=lambda *_: ["127.0.0.1"], tls=trusted),
-            "shop.test.": Door(open_to=frozenset({server.address}), resolve=lambda *_: ["127.0.0.1"]),
+            "shop.test": AddressPolicy(
+                open_to=frozenset({server.address}), resolve=lambda *_: ["127.0.0.1"], tls=trusted
+            ),
+            "other.test": AddressPolicy(
+                open_to=frozenset({server.address}), resolve=lambda *_: ["127.0.0.1"], tls=trusted
+            ),
+            "shop.test.": AddressPolicy(open_to=frozenset({server.address}), resolve=lambda *_: ["127.0.0.1"]),
         }
         got = [
             one(fetch_images([server.url("/a.jpg", host)], tmp_path, quick, config.images, door=door))
@@ -365,7 +369,7 @@ def test_bad_urls(url: str, fetch: Fetch) -> None:
 def test_a_url_has_8192_characters_at_most() -> None:
     longest = "http://h/" + "a" * (8192 - 9)
     assert parse_target(f" {longest} ").url == longest
-    with pytest.raises(Unfetched, match="more than 8192 characters"):
+    with pytest.raises(FetchError, match="more than 8192 characters"):
         parse_target(longest + "a")
 
 
@@ -461,7 +465,7 @@ def test_a_slow_server_holds_up_no_other(config: Config, quick: FeedConfig, tmp_
 
     with FaultyServer() as slow, FaultyServer() as fast:
         slow.otherwise, fast.otherwise = waiting, quickly
-        door = Door(open_to=frozenset({slow.address, fast.address}), resolve=lambda *_: ["127.0.0.1"])
+        door = AddressPolicy(open_to=frozenset({slow.address, fast.address}), resolve=lambda *_: ["127.0.0.1"])
         urls = [slow.url(f"/{n}.jpg", "slow.test") for n in range(6)]
         urls += [fast.url(f"/{n}.jpg", "fast.test") for n in range(10)]
         feed = quick.model_copy(
@@ -534,7 +538,7 @@ _RUN = """
 import sys
 from pathlib import Path
 from fashionrec.config import load_config
-from fashionrec.dataset.feed.addresses import Door
+from fashionrec.dataset.feed.addresses import AddressPolicy as Door
 from fashionrec.dataset.feed.download import fetch_images
 config = load_config(env={}).config
 port, folder = int(sys.argv[1]), Path(sys.argv[2])
@@ -592,7 +596,7 @@ def test_an_interrupt_ends_what_is_on_its_way(config: Config, quick: FeedConfig,
 
     with FaultyServer({"/a.jpg": body(PHOTO), "/slow.jpg": held}) as server:
         slow = quick.model_copy(update={"timeout": 30.0, "total_timeout": 60.0})
-        door = Door(open_to=frozenset({server.address}))
+        door = AddressPolicy(open_to=frozenset({server.address}))
         with pytest.raises(KeyboardInterrupt):
             fetch_images(
                 [server.url("/slow.jpg"), server.url("/a.jpg")], tmp_path, slow, config.images, stop, door=door
@@ -638,7 +642,7 @@ def write_feed(path: Path, rows: list[dict[str, Any]]) -> Path:
 @pytest.fixture
 def read_feed(config: Config, quick: FeedConfig, tmp_path: Path) -> Callable[..., Source]:
     def run(file: Path, *servers: FaultyServer, **options: Any) -> Source:
-        door = Door(open_to=frozenset(server.address for server in servers))
+        door = AddressPolicy(open_to=frozenset(server.address for server in servers))
         return read(file, tmp_path / "cache", config.model_copy(update={"feed": quick}), door=door, **options)
 
     return run
@@ -790,7 +794,7 @@ def test_two_thousand_real_photos_from_a_server_with_faults(config: Config, tmp_
         feed = config.feed.model_copy(
             update={"per_host": 8, "total_timeout": 3.0, "backoff": 0.05, "retries": 1, "max_bytes": 5_000_000}
         )
-        door = Door(open_to=frozenset({server.address}))
+        door = AddressPolicy(open_to=frozenset({server.address}))
         source = read(
             write_feed(tmp_path / "f.csv", rows), tmp_path / "c", config.model_copy(update={"feed": feed}), door=door
         )

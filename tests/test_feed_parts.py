@@ -23,7 +23,7 @@ from PIL import Image
 from protego import Protego
 
 from fashionrec.config import Config
-from fashionrec.dataset.feed.addresses import Door, Unfetched, parse_target
+from fashionrec.dataset.feed.addresses import AddressPolicy, FetchError, parse_target
 from fashionrec.dataset.feed.download import Failed, fetch_images
 from fashionrec.dataset.feed.host_queue import HostQueue, Job, Origin
 from fashionrec.dataset.feed.photo_cache import Fetched, image_suffix, open_cache
@@ -47,7 +47,7 @@ from fashionrec.errors import DataError
     ],
 )  # fmt: skip
 def test_why_a_url_is_not_asked_for(url: str, message: str) -> None:
-    with pytest.raises(Unfetched) as caught:
+    with pytest.raises(FetchError) as caught:
         parse_target(url)
     assert (caught.value.reason, str(caught.value), caught.value.retry, caught.value.after) == (
         "bad-url",
@@ -66,18 +66,18 @@ def test_the_parts_of_a_target() -> None:
     assert target.join("../c.jpg").url.endswith(":8443/c.jpg")
     assert target.join("//cdn.test/d").origin == ("https", "cdn.test", 443)
     assert target.join("/한".encode().decode("latin-1")).path == "/%ED%95%9C"
-    with pytest.raises(Unfetched, match="the redirect has an invalid URL"):
+    with pytest.raises(FetchError, match="the redirect has an invalid URL"):
         target.join("http://[::1")
 
 
 def test_a_door_says_why_a_server_is_not_reached() -> None:
-    def door(answer: Any, **more: Any) -> Door:
+    def door(answer: Any, **more: Any) -> AddressPolicy:
         def resolve(host: str, port: int) -> Any:
             if isinstance(answer, Exception):
                 raise answer
             return answer
 
-        return Door(resolve=resolve, **more)
+        return AddressPolicy(resolve=resolve, **more)
 
     assert door(["8.8.8.8", "9.9.9.9"]).addresses("h", 80) == ["8.8.8.8", "9.9.9.9"]
     assert door(["10.0.0.1"], allow_private=True).addresses("h", 80) == ["10.0.0.1"]
@@ -94,7 +94,7 @@ def test_a_door_says_why_a_server_is_not_reached() -> None:
         (socket.gaierror(socket.EAI_NONAME, "never"), {}, "dns", "h has no address: never", False),
         (OSError("odd\n"), {}, "dns", "h has no address: odd", False),
     ):
-        with pytest.raises(Unfetched) as caught:
+        with pytest.raises(FetchError) as caught:
             door(answer, **more).addresses("h", 80)
         assert (caught.value.reason, str(caught.value), caught.value.retry) == (reason, message, retry)
 
@@ -181,14 +181,14 @@ def test_a_server_is_given_up_after_ten_losses_in_a_row() -> None:
     origin.permit(job("http://a.test/y"), "us")
     for rules, reason, message in (
         (origin.rules, "robots", "robots.txt of a.test forbids it"),
-        (Unfetched("timeout", "no answer"), "timeout", "no answer"),
+        (FetchError("timeout", "no answer"), "timeout", "no answer"),
     ):
         origin.rules = rules
-        with pytest.raises(Unfetched) as caught:
+        with pytest.raises(FetchError) as caught:
             origin.permit(job("http://a.test/x"), "us")
         assert (caught.value.reason, str(caught.value)) == (reason, message)
     origin.count_loss(True)
-    with pytest.raises(Unfetched) as caught:
+    with pytest.raises(FetchError) as caught:
         origin.permit(job("http://a.test/x"), "us")
     assert (caught.value.reason, str(caught.value)) == ("host-down", "a.test was unreachable 10 times in a row")
 
@@ -365,7 +365,7 @@ def ask(
         update={"timeout": 5.0, "total_timeout": 20.0, "backoff": 0.0, "robots": False, "retries": 1, "per_host": 8}
         | changes
     )
-    door, cache = Door(open_to=frozenset({server.address})), tmp_path / "cache"
+    door, cache = AddressPolicy(open_to=frozenset({server.address})), tmp_path / "cache"
     got = fetch_images([server.url(path) for path in paths], cache, settings, config.images, door=door)
     return {path: got[server.url(path)] for path in paths}
 
@@ -443,7 +443,7 @@ def test_progress_is_told_of_what_is_there_and_of_what_comes(tmp_path: Path, con
     Image.new("RGB", (40, 30), "red").save(out, "PNG")
     with FaultyServer({f"/{n}": body(out.getvalue()) for n in range(3)}) as server:
         server.otherwise = status(404)
-        door, urls = Door(open_to=frozenset({server.address})), [server.url(f"/{n}") for n in range(5)]
+        door, urls = AddressPolicy(open_to=frozenset({server.address})), [server.url(f"/{n}") for n in range(5)]
 
         def told(*urls: str, **more: Any) -> tuple[list[tuple[int, int]], list[str]]:
             ticks: list[tuple[int, int]] = []
@@ -478,7 +478,7 @@ def test_what_has_come_before_anybody_watches_is_told(
     ticks: list[tuple[int, int]] = []
     with FaultyServer({"/0": body(out.getvalue())}) as server:
         monkeypatch.setattr(threading.Thread, "start", start_and_wait)
-        door = Door(open_to=frozenset({server.address}))
+        door = AddressPolicy(open_to=frozenset({server.address}))
         fetch_images([server.url("/0")], tmp_path / "c", settings, config.images, lambda *t: ticks.append(t), door=door)
     assert ticks == [(1, 1)]
 

@@ -319,7 +319,7 @@ def test_the_next_name_is_one_past_every_folder(root: Path) -> None:
     ],
 )
 def test_what_goes_wrong_while_writing(root: Path, error: Exception, kind: type[FashionrecError], message: str) -> None:
-    for holding in (generations.told_of_the_disk, generations.writer_lock):
+    for holding in (generations.map_disk_errors, generations.writer_lock):
         with pytest.raises(FashionrecError) as caught, holding(root):
             raise error
         assert type(caught.value) is kind

@@ -17,7 +17,7 @@ from PIL import Image
 from fashionrec.embedder.embed import Embedder
 from fashionrec.errors import ModelError
 from fashionrec.models.bundle import Bundle, write_bundle
-from fashionrec.models.graphs import graph_files, keep_weights_beside, make_ready, rewritten, with_ready
+from fashionrec.models.graphs import graph_files, optimized, with_optimized, write_external_data, write_optimized
 
 onnx = pytest.importorskip("onnx")
 
@@ -47,10 +47,10 @@ def test_weights_lie_beside_and_nothing_else_changes(tmp_path: Path) -> None:
     path = graph(tmp_path / "g.onnx", weights)
     values = np.random.default_rng(1).normal(size=(5, 300)).astype(np.float32)
     before, size = answer(path, values), path.stat().st_size
-    keep_weights_beside(path)
+    write_external_data(path)
     assert path.stat().st_size == size  # too small to be worth it
     assert list(graph_files(path)) == ["g.onnx"]
-    keep_weights_beside(path, least=1000)
+    write_external_data(path, least=1000)
     assert path.stat().st_size < 2000
     assert (tmp_path / "g.onnx.data").read_bytes() == weights.tobytes()
     assert np.array_equal(answer(path, values), before)
@@ -59,7 +59,7 @@ def test_weights_lie_beside_and_nothing_else_changes(tmp_path: Path) -> None:
 
 def test_a_bundle_holds_both_files_and_misses_either(tmp_path: Path) -> None:
     path = graph(tmp_path / "detect.onnx", np.ones((64, 64), np.float32))
-    keep_weights_beside(path, least=1000)
+    write_external_data(path, least=1000)
     bundle = write_bundle(
         tmp_path / "b",
         kind="detector",
@@ -120,7 +120,7 @@ def network(folder: Path) -> Path:
     )
     path = folder / "detect.onnx"
     onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-    keep_weights_beside(path, least=1000)
+    write_external_data(path, least=1000)
     return path
 
 
@@ -132,7 +132,7 @@ def in_a_bundle(path: Path, out: Path, graphs: dict[str, str]) -> Bundle:
 def test_what_is_ready_answers_the_same_with_the_same_weights(tmp_path: Path) -> None:
     path = network(tmp_path)
     plain = in_a_bundle(path, tmp_path / "plain", {"detect": path.name})
-    graphs = with_ready({"detect": path.name}, tmp_path)
+    graphs = with_optimized({"detect": path.name}, tmp_path)
     assert graphs == {"detect": "detect.onnx", "detect.ready": "detect.ready.onnx"}
     bundle = in_a_bundle(path, tmp_path / "b", graphs)
     assert set(bundle.files) == {"detect.onnx", "detect.onnx.data", "detect.ready.onnx"}
@@ -150,7 +150,7 @@ def test_what_is_ready_answers_the_same_with_the_same_weights(tmp_path: Path) ->
 def test_many_weights_lie_beside_what_is_ready_where_its_graph_has_its_own(tmp_path: Path) -> None:
     weights = np.random.default_rng(0).normal(size=(1024, 1024)).astype(np.float32)
     path = graph(tmp_path / "g.onnx", weights)
-    ready = make_ready(path)
+    ready = write_optimized(path)
     assert ready == tmp_path / "g.ready.onnx"
     assert list(graph_files(path)) == ["g.onnx", "g.ready.onnx", "g.ready.onnx.data"]
     assert (tmp_path / "g.ready.onnx.data").stat().st_size == weights.nbytes
@@ -159,13 +159,13 @@ def test_many_weights_lie_beside_what_is_ready_where_its_graph_has_its_own(tmp_p
     assert np.allclose(answer(ready, values), answer(path, values), atol=1e-4)
     (tmp_path / "b").mkdir()
     small = graph(tmp_path / "b" / "g.onnx", weights[:1023])
-    make_ready(small)
+    write_optimized(small)
     assert list(graph_files(small)) == ["g.onnx", "g.ready.onnx"]
 
 
 def test_a_ready_graph_that_cannot_be_read_is_not_needed(tmp_path: Path) -> None:
     path = network(tmp_path)
-    bundle = replace(in_a_bundle(path, tmp_path / "b", with_ready({"detect": path.name}, tmp_path)), at_once=True)
+    bundle = replace(in_a_bundle(path, tmp_path / "b", with_optimized({"detect": path.name}, tmp_path)), at_once=True)
     values = {"x": np.ones((1, 64), np.float32)}
     expected = bundle.session("detect").run(None, values)[0]
     ready = tmp_path / "b" / "detect.ready.onnx"
@@ -179,16 +179,16 @@ def test_what_answers_otherwise_is_not_made_ready(tmp_path: Path) -> None:
     path = network(tmp_path)
 
     def wrong(graph: Path, level: str) -> Any:
-        model = rewritten(graph, level)
+        model = optimized(graph, level)
         large = [tensor for tensor in model.graph.initializer if len(tensor.raw_data) >= 4096]
         one, other = next((a, b) for a, b in combinations(large, 2) if a.dims == b.dims)
         one.raw_data, other.raw_data = other.raw_data, one.raw_data
         return model
 
-    assert make_ready(path, wrong) is None
+    assert write_optimized(path, wrong) is None
     assert set(graph_files(path)) == {"detect.onnx", "detect.onnx.data"}
     (tmp_path / "odd.onnx").write_bytes(b"no graph")
-    assert with_ready({"detect": "odd.onnx"}, tmp_path) == {"detect": "odd.onnx"}
+    assert with_optimized({"detect": "odd.onnx"}, tmp_path) == {"detect": "odd.onnx"}
 
 
 def test_a_process_may_end_while_models_are_being_opened() -> None:

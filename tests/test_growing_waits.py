@@ -21,7 +21,7 @@ from fashionrec.captioner.openai.limiter import RateLimiter
 from fashionrec.captioner.openai.remote import OpenAICaptioner
 from fashionrec.common.backoff import backoff
 from fashionrec.config import Config
-from fashionrec.dataset.feed.addresses import Door
+from fashionrec.dataset.feed.addresses import AddressPolicy
 from fashionrec.dataset.feed.download import fetch_images
 from fashionrec.dataset.sources.roboflow import damage, fetch
 from fashionrec.errors import FashionrecError
@@ -54,7 +54,7 @@ def test_a_photo_is_asked_for_again_after_growing_waits(tmp_path: Path, config: 
 
     with FaultyServer({"/a.jpg": busy}) as server:
         settings = config.feed.model_copy(update={"backoff": 0.06, "retries": 3, "robots": False})
-        door = Door(open_to=frozenset({server.address}))
+        door = AddressPolicy(open_to=frozenset({server.address}))
         fetch_images([server.url("/a.jpg")], tmp_path / "c", settings, config.images, door=door)
     for gap, least in zip(gaps(arrivals), (0.03, 0.06, 0.12), strict=True):
         assert gap >= least

@@ -21,7 +21,7 @@ import pytest
 
 from fashionrec.config import IndexConfig, load_config
 from fashionrec.errors import CatalogueError
-from fashionrec.store.approximate import INDEX, left_out_rows, open_index
+from fashionrec.store.approximate import INDEX, held_out_rows, open_index
 from fashionrec.store.index import Candidate, choose, find_truth, make_index, measure
 from fashionrec.store.manifest import IndexEntry, SegmentEntry
 from fashionrec.store.segments import header
@@ -238,7 +238,7 @@ def test_vectors_left_out_of_an_index_are_found_all_the_same(tmp_path: Path) -> 
     vectors = clustered(3000)
     table = put(tmp_path, {"a": vectors})
     store = open_store(tmp_path, table, "image", make_index(tmp_path, "1", table, settings=configured()))
-    left_out = left_out_rows(3000, 100)
+    left_out = held_out_rows(3000, 100)
     assert store.index is not None
     assert store.index.native.ntotal == 3000 - 100
     assert len(left_out) == 100
@@ -247,7 +247,7 @@ def test_vectors_left_out_of_an_index_are_found_all_the_same(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("count", [0, 5, 10, 99, 1000, 100_000])
 def test_left_out_rows_are_spread_and_always_the_same(count: int) -> None:
-    rows = left_out_rows(count, 200)
+    rows = held_out_rows(count, 200)
     assert len(rows) == min(200, count // 10)
     assert (np.diff(rows) > 0).all()
     if count >= 1000:

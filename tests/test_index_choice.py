@@ -16,7 +16,7 @@ from test_index import clustered, configured, planted, put
 
 from fashionrec.store.approximate import payload
 from fashionrec.store.index import Truth, ask, choose, find_truth, make_index, measure, recall_of, text_recall
-from fashionrec.store.index_kinds import efforts, expected_bytes, lists_of
+from fashionrec.store.index_kinds import expected_bytes, lists_of, search_parameters
 from fashionrec.store.vectors import open_store
 
 
@@ -37,9 +37,11 @@ def test_about_how_large_an_index_will_be() -> None:
 
 
 def test_efforts_are_tried_from_the_cheapest() -> None:
-    assert list(efforts("hnsw", 1000, 20)) == [(20, 20), (40, 40), (80, 80), (160, 160)]
-    assert list(efforts("ivf", 1000, 5)) == [(lists, kept) for kept in (10, 20, 40) for lists in (4, 8, 16, 32)]
-    assert list(efforts("ivf", 10, 5)) == list(efforts("ivf", 1, 5)) == [(4, 10), (4, 20), (4, 40)]
+    assert list(search_parameters("hnsw", 1000, 20)) == [(20, 20), (40, 40), (80, 80), (160, 160)]
+    assert list(search_parameters("ivf", 1000, 5)) == [
+        (lists, kept) for kept in (10, 20, 40) for lists in (4, 8, 16, 32)
+    ]
+    assert list(search_parameters("ivf", 10, 5)) == list(search_parameters("ivf", 1, 5)) == [(4, 10), (4, 20), (4, 40)]
 
 
 def arrays(*pairs: tuple[list[float], list[int]]) -> list[tuple[np.ndarray, np.ndarray]]:

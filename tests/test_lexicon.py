@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fashionrec.captioner.lexicon import Understood, understand
+from fashionrec.captioner.lexicon import ParsedText, parse_text
 from fashionrec.captioner.vocabulary import load_vocabulary
 
 
@@ -33,7 +33,7 @@ from fashionrec.captioner.vocabulary import load_vocabulary
     ],
 )
 def test_korean_reaches_the_encoder_in_english(text: str, english: str, classes: tuple[str, ...]) -> None:
-    found = understand(text)
+    found = parse_text(text)
     assert found.translated
     assert found.english == english
     assert found.classes == classes
@@ -44,14 +44,14 @@ def test_korean_reaches_the_encoder_in_english(text: str, english: str, classes:
     "word", ["점프", "루이비통", "가방", "신발을"], ids=["jump", "brand", "bag", "shoes with a particle"]
 )
 def test_what_is_not_known_is_told(word: str) -> None:
-    found = understand(f"빨간 {word}")
+    found = parse_text(f"빨간 {word}")
     assert found.unknown[-1] == word.removesuffix("을")
 
 
 @pytest.mark.parametrize("word", ["과", "와", "랑", "이랑", "하고", "및", "그리고"])
 def test_words_that_join_two_garments(word: str) -> None:
     for text in (f"셔츠 {word} 바지", f"셔츠 {word} {word} 바지 {word}"):
-        found = understand(text)
+        found = parse_text(text)
         assert (found.english, found.classes, found.unknown) == ("shirt and pants", ("top", "pants"), ())
 
 
@@ -60,18 +60,18 @@ def test_words_that_join_two_garments(word: str) -> None:
 )
 def test_words_that_say_nothing_of_a_garment(word: str) -> None:
     for text in (f"빨간 {word} 셔츠", f"빨간 셔츠 {word}"):
-        found = understand(text)
+        found = parse_text(text)
         assert (found.english, found.classes, found.unknown) == ("red shirt", ("top",), ())
 
 
 def test_english_stays_as_it_is_and_names_its_class() -> None:
-    found = understand("Red striped dresses, please")
+    found = parse_text("Red striped dresses, please")
     assert (found.english, found.translated) == ("Red striped dresses, please", False)
     assert found.classes == ("dress",)
     assert found.attributes == {"color": ("red",), "pattern": ("stripe",)}
-    assert understand("jeans").classes == ("pants",)
-    assert understand("skirt&pants").classes == ("skirt&pants",)
-    assert understand("nothing of the kind").classes == ()
+    assert parse_text("jeans").classes == ("pants",)
+    assert parse_text("skirt&pants").classes == ("skirt&pants",)
+    assert parse_text("nothing of the kind").classes == ()
 
 
 def test_every_word_of_the_lexicon_is_understood_alone_and_with_particles() -> None:
@@ -82,14 +82,14 @@ def test_every_word_of_the_lexicon_is_understood_alone_and_with_particles() -> N
         if not any("가" <= letter <= "힣" for letter in word):
             continue
         for particle in ("", "를" if (ord(word[-1]) - 0xAC00) % 28 == 0 else "을", "만", "도", "와"):
-            found = understand(word + particle)
+            found = parse_text(word + particle)
             assert found.classes[:1] == (name,), (word, particle, found)
             assert found.unknown == ()
 
 
 @given(st.text(max_size=40))
 def test_any_text_is_read(text: str) -> None:
-    found = understand(text)
+    found = parse_text(text)
     assert found.translated or found.english == text
 
 
@@ -99,7 +99,7 @@ def test_any_text_is_read(text: str) -> None:
     )
 )
 def test_no_and_stands_alone(words: list[str]) -> None:
-    english = understand(" ".join(words)).english
+    english = parse_text(" ".join(words)).english
     assert not english.startswith("and ")
     assert not english.endswith(" and")
     assert "and and" not in english
@@ -162,7 +162,7 @@ def values(text: str) -> dict[str, tuple[str, ...]]:
     ],
 )
 def test_what_a_korean_text_says(text: str, english: str, classes: str, told: str, unknown: str) -> None:
-    assert understand(text) == Understood(english, True, tuple(classes.split()), values(told), tuple(unknown.split()))
+    assert parse_text(text) == ParsedText(english, True, tuple(classes.split()), values(told), tuple(unknown.split()))
 
 
 @pytest.mark.parametrize(
@@ -179,4 +179,4 @@ def test_what_a_korean_text_says(text: str, english: str, classes: str, told: st
     ],
 )
 def test_what_an_english_text_says(text: str, classes: str, told: str) -> None:
-    assert understand(text) == Understood(text, False, tuple(classes.split()), values(told), ())
+    assert parse_text(text) == ParsedText(text, False, tuple(classes.split()), values(told), ())

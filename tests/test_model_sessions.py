@@ -19,7 +19,7 @@ from test_precision import Recorded, choose, source  # noqa: F401  (fixtures)
 
 from fashionrec.errors import DataError, FashionrecError, ModelError, Refused
 from fashionrec.models.bundle import Bundle
-from fashionrec.models.graphs import answer_alike
+from fashionrec.models.graphs import outputs_match
 from fashionrec.models.precision import fastest_precision
 
 # --- sessions
@@ -156,7 +156,7 @@ def product(path: Path, factor: float, shape: list[Any], kind: str = "FLOAT") ->
 )
 def test_answers_that_are_near(factor: float, other: float, near: float, same: bool, tmp_path: Path) -> None:
     one = product(tmp_path / "a.onnx", factor, ["n", 3, 64, 64])
-    assert answer_alike(one, product(tmp_path / "b.onnx", other, ["n", 3, 64, 64]), near) is same
+    assert outputs_match(one, product(tmp_path / "b.onnx", other, ["n", 3, 64, 64]), near) is same
 
 
 @pytest.mark.parametrize(
@@ -173,10 +173,10 @@ def test_answers_that_are_near(factor: float, other: float, near: float, same: b
 )
 def test_inputs_that_can_be_made_up(shape: list[Any], kind: str, known: bool, tmp_path: Path) -> None:
     one = product(tmp_path / "a.onnx", 2, shape, kind)
-    assert answer_alike(one, one, 1e-3) is known
+    assert outputs_match(one, one, 1e-3) is known
     if known:
-        assert answer_alike(one, product(tmp_path / "b.onnx", 3, shape, kind), 1e-3) is False
-    assert answer_alike(one, tmp_path / "none.onnx", 1e-3) is False
+        assert outputs_match(one, product(tmp_path / "b.onnx", 3, shape, kind), 1e-3) is False
+    assert outputs_match(one, tmp_path / "none.onnx", 1e-3) is False
 
 
 def test_what_is_made_up_has_the_sizes_that_are_fixed_and_small_ones_else(
@@ -197,7 +197,7 @@ def test_what_is_made_up_has_the_sizes_that_are_fixed_and_small_ones_else(
         (["n", 1, "h"], "FLOAT16", (1, 1, 64)),
     ):
         path = product(tmp_path / "a.onnx", 2, shape, kind)
-        assert answer_alike(path, path, 1e-3)
+        assert outputs_match(path, path, 1e-3)
         one, other = given[-2:]
         assert one.shape == expected
         assert np.array_equal(one, other)

@@ -18,7 +18,7 @@ from conftest import Result
 from golden_world import DETECTOR, make_dataset, photo
 from test_golden_evaluate import QUERIES
 
-from fashionrec.cli.output import GuardedStream, Output, fail, guarded
+from fashionrec.cli.output import GuardedStream, Output, fail, guard_streams
 
 
 def test_a_noted_step_is_one_line_and_never_held_back(capsys: pytest.CaptureFixture[str]) -> None:
@@ -243,13 +243,13 @@ def test_streams_that_somebody_else_put_there_stay(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sys, "stdout", before := io.StringIO())
     monkeypatch.setattr(sys, "stderr", None)
     mine = io.StringIO()
-    with guarded():
+    with guard_streams():
         assert isinstance(sys.stdout, GuardedStream)
         assert sys.stderr is None
         sys.stdout.write("x\x07\n")
         sys.stderr = mine
     assert (sys.stdout, sys.stderr, before.getvalue()) == (before, mine, "x\\x07\n")
-    with guarded():
+    with guard_streams():
         sys.stdout = mine
     assert (sys.stdout, sys.stderr) == (mine, mine)
 

@@ -72,7 +72,7 @@ class FakeEmbedder:
     def seen(self, crops: Sequence[Image.Image]) -> list[Image.Image]:
         return list(crops)
 
-    def embed_seen(self, crops: Sequence[Image.Image]) -> np.ndarray:
+    def embed_view(self, crops: Sequence[Image.Image]) -> np.ndarray:
         self.batches.append(len(crops))
         time.sleep(self.seconds)
         middles = [np.asarray(crop)[crop.height // 2, crop.width // 2] for crop in crops]
@@ -335,9 +335,9 @@ def test_a_garment_too_small_in_the_reduced_photo_is_cut_from_all_pixels(tmp_pat
     class Seeing(FakeEmbedder):
         size: tuple[int, int] = (0, 0)
 
-        def embed_seen(self, crops: Sequence[Image.Image]) -> np.ndarray:
+        def embed_view(self, crops: Sequence[Image.Image]) -> np.ndarray:
             self.size = crops[0].size
-            return super().embed_seen(crops)
+            return super().embed_view(crops)
 
     embedder = Seeing()
     ((_, outcome),) = run([("a", path)], models(Small(), embedder))

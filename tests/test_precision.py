@@ -202,13 +202,13 @@ def test_an_encoder_whose_weights_lie_beside_it_is_converted_too(precision: str,
     """
     pytest.importorskip("onnx")
     from fashionrec.embedder.training.precision import convert_embedder
-    from fashionrec.models.graphs import keep_weights_beside, with_ready
+    from fashionrec.models.graphs import with_optimized, write_external_data
 
     plain, work = encoder(tmp_path / "source"), tmp_path / "work"
     shutil.copytree(plain.path, work)
     (work / "bundle.json").unlink()
-    keep_weights_beside(work / "image.onnx", least=0)
-    graphs = with_ready(plain.graphs, work)
+    write_external_data(work / "image.onnx", least=0)
+    graphs = with_optimized(plain.graphs, work)
     source = write_bundle(
         tmp_path / "beside.bundle",
         kind="embedder",

@@ -18,7 +18,7 @@ from fashionrec.catalogue.build.report import BuildReport
 from fashionrec.cli.answers import print_result
 from fashionrec.cli.session import Session
 from fashionrec.config import load_config
-from fashionrec.search.merging import merged
+from fashionrec.search.merging import merge_results
 from fashionrec.search.outfits import OTHER_HALF
 from fashionrec.search.photo import choose_garments
 from fashionrec.search.result import QueryResult
@@ -216,7 +216,7 @@ def test_a_merged_answer_took_the_time_of_all() -> None:
     answers = [QueryResult(f"{name}.png", 1, 1, notes=["n", name]) for name in "ab"]
     answers[0].timings_ms |= {"load": 2.0, "search": 5.0}
     answers[1].timings_ms |= {"load": 3.0, "embed": 7.0}
-    found = merged(answers, load_config(env={}).config.query)
+    found = merge_results(answers, load_config(env={}).config.query)
     assert found.timings_ms == {"load": 5.0, "detect": 0.0, "caption": 0.0, "embed": 7.0, "search": 5.0}
     assert found.notes == ["n", "a", "b"]
 

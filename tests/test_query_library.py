@@ -21,7 +21,7 @@ from conftest import Result, two_halves
 from PIL import Image
 
 from fashionrec import Catalogue
-from fashionrec.captioner.schema import Said
+from fashionrec.captioner.schema import QueryDescription
 from fashionrec.catalogue.build.report import BuildReport
 from fashionrec.config import load_config
 from fashionrec.embedder.embed import Embedder
@@ -305,8 +305,8 @@ def test_one_photo_in_a_list_is_answered_as_a_list(shop: Path, photos: Path) -> 
 
 
 def test_a_describer_of_ones_own_captions_the_garments(shop: Path, photos: Path) -> None:
-    def describe(crops: object, vectors: np.ndarray, classes: object) -> list[Said | None]:
-        return [Said("a red top", "red", {"color": "red"})] * len(vectors)
+    def describe(crops: object, vectors: np.ndarray, classes: object) -> list[QueryDescription | None]:
+        return [QueryDescription("a red top", "red", {"color": "red"})] * len(vectors)
 
     with Catalogue.open(shop) as catalogue:
         answer = catalogue.search(photos / "red-blue.jpg", garment="top", describe=describe)

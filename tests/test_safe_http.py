@@ -17,14 +17,14 @@ pytest.importorskip("urllib3")
 from faulty_server import FaultyServer, body, cut, status
 from hostile_server import Act, HostileServer, Request, answer
 
-from fashionrec.dataset.feed.addresses import Door, Unfetched, parse_target
+from fashionrec.dataset.feed.addresses import AddressPolicy, FetchError, parse_target
 from fashionrec.dataset.feed.safe_http import Client
 
 ROOM = 1 << 14  # what is left of a body and read to keep the connection is less
 
 
 def client(timeout: float = 5.0, idle: int = 32) -> Client:
-    return Client(Door(allow_private=True), user_agent="us", timeout=timeout, idle=idle)
+    return Client(AddressPolicy(allow_private=True), user_agent="us", timeout=timeout, idle=idle)
 
 
 def ask(with_: Client, url: str, seconds: float = 20.0, *, read: bool = True, **headers: str) -> tuple[int, bytes]:
@@ -105,12 +105,12 @@ def test_a_client_that_is_closed_ends_what_is_under_way_and_asks_nothing(before:
         with one.get(parse_target(server.url), {}, 60.0) as found:
             assert found.read() == b"abc"
             one.close()
-            with pytest.raises(Unfetched) as caught:
+            with pytest.raises(FetchError) as caught:
                 found.read()
         assert (caught.value.reason, len({request.socket for request in server.seen})) == ("reset", 1)
         assert time.monotonic() - begun < 6
         for _ in range(2):
-            with pytest.raises(Unfetched) as caught:
+            with pytest.raises(FetchError) as caught:
                 ask(one, server.url)
             assert (caught.value.reason, str(caught.value)) == ("stopped", "the download was stopped")
 
@@ -163,7 +163,7 @@ def test_a_kept_connection_that_the_server_ends_is_no_failure() -> None:
     with HostileServer(dropping(2, 3)) as server:  # nor is it asked for ever
         one = client()
         ask(one, server.url)
-        with pytest.raises(Unfetched) as caught:
+        with pytest.raises(FetchError) as caught:
             ask(one, server.url)
         assert (caught.value.reason, len(server.seen)) == ("reset", 3)
 
@@ -190,17 +190,17 @@ def test_why_an_answer_did_not_come(
     act: Act, timeout: float, seconds: float, reason: str, message: str, retry: bool
 ) -> None:
     begun = time.monotonic()
-    with HostileServer(act) as server, pytest.raises(Unfetched) as caught:
+    with HostileServer(act) as server, pytest.raises(FetchError) as caught:
         ask(client(timeout), server.url, seconds)
     assert time.monotonic() - begun < 6  # not after the other limit
     assert (caught.value.reason, str(caught.value), caught.value.retry) == (reason, message, retry)
 
 
 def test_a_body_that_ends_early_and_a_server_that_is_not_there() -> None:
-    with FaultyServer({"/a": cut(b"abc", 9)}) as server, pytest.raises(Unfetched) as caught:
+    with FaultyServer({"/a": cut(b"abc", 9)}) as server, pytest.raises(FetchError) as caught:
         ask(client(), server.url("/a"))
     assert (caught.value.reason, caught.value.retry) == ("reset", True)
-    with pytest.raises(Unfetched) as caught:
+    with pytest.raises(FetchError) as caught:
         ask(client(), server.url("/a"))  # which has ended
     assert (caught.value.reason, caught.value.retry) == ("unreachable", True)
     assert str(caught.value).startswith("no connection: ")
@@ -222,7 +222,7 @@ def test_a_connection_is_cut_at_once_where_the_time_is_over(
             super().__init__(interval, *given)
 
     monkeypatch.setattr(threading, "Timer", Timer)
-    with pytest.raises(Unfetched) as caught:
+    with pytest.raises(FetchError) as caught:
         ask(client(), server.url("/a"), -1.0)
     assert (caught.value.reason, waits) == ("too-slow", [0.0])
 
@@ -239,7 +239,7 @@ def test_each_address_has_its_turn_within_the_time_that_is_left(
         return made[-1]
 
     monkeypatch.setattr(socket, "create_connection", connect)
-    door = Door(allow_private=True, resolve=lambda host, port: ["127.0.0.2", "127.0.0.1"])
+    door = AddressPolicy(allow_private=True, resolve=lambda host, port: ["127.0.0.2", "127.0.0.1"])
     url = server.url("/a", "shop.test")
     for timeout, seconds in ((4.0, 60.0), (60.0, 20.0)):
         tried.clear()
@@ -252,7 +252,7 @@ def test_each_address_has_its_turn_within_the_time_that_is_left(
 
 
 def test_a_server_that_speaks_no_tls_has_no_secure_connection(server: FaultyServer) -> None:
-    with pytest.raises(Unfetched) as caught:
+    with pytest.raises(FetchError) as caught:
         ask(client(), server.url("/a").replace("http://", "https://"))
     assert (caught.value.reason, caught.value.retry, caught.value.after) == ("tls", True, None)
     assert str(caught.value).startswith("no secure connection: ")
@@ -263,8 +263,8 @@ def test_a_client_that_is_closed_before_it_has_a_line_keeps_none(server: FaultyS
         one.close()
         return [host]
 
-    one = Client(Door(allow_private=True, resolve=resolve), user_agent="us", timeout=5.0)
+    one = Client(AddressPolicy(allow_private=True, resolve=resolve), user_agent="us", timeout=5.0)
     assert ask(one, server.url("/a")) == (200, b"abc")  # what is under way there is nobody's to cut
-    with pytest.raises(Unfetched) as caught:
+    with pytest.raises(FetchError) as caught:
         ask(one, server.url("/a"))
     assert (caught.value.reason, len(server.connections)) == ("stopped", 1)

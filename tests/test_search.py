@@ -13,7 +13,7 @@ import pytest
 from conftest import keeps_its_contract, two_halves
 
 from fashionrec import Catalogue
-from fashionrec.captioner.schema import Said
+from fashionrec.captioner.schema import QueryDescription
 from fashionrec.catalogue.build.report import BuildReport
 from fashionrec.config import Config, load_config
 from fashionrec.errors import CatalogueError, ImageError, UsageError
@@ -134,9 +134,9 @@ def test_captions_given_at_query_time_are_fused(catalogue: Path, photos: Path) -
     config = configured("query.caption_weight=0.5")
     seen = []
 
-    def describe(crops: object, vectors: np.ndarray, classes: object) -> list[Said | None]:
+    def describe(crops: object, vectors: np.ndarray, classes: object) -> list[QueryDescription | None]:
         seen.append((len(vectors), classes))
-        return [Said("a red top", "red", {"category": "top", "color": "red"})]
+        return [QueryDescription("a red top", "red", {"category": "top", "color": "red"})]
 
     with Catalogue.open(catalogue, config) as opened:
         answer = opened.search(photos / "red-white.jpg", describe=describe)

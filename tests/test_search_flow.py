@@ -15,7 +15,7 @@ from conftest import two_halves
 from PIL import Image
 
 from fashionrec import Catalogue
-from fashionrec.captioner.schema import Said
+from fashionrec.captioner.schema import QueryDescription
 from fashionrec.catalogue.build.report import BuildReport
 from fashionrec.errors import ImageError, UsageError
 from fashionrec.search.query import Query
@@ -87,10 +87,12 @@ def test_garments_are_described_by_who_is_asked(shop: Catalogue, tmp_path: Path)
     two_halves(tmp_path / "q.png", "red", "blue")
     asked: list[tuple[int, tuple[int, ...], list[str | None]]] = []
 
-    def describe(crops: Sequence[Image.Image], vectors: np.ndarray, names: Sequence[str | None]) -> list[Said | None]:
+    def describe(
+        crops: Sequence[Image.Image], vectors: np.ndarray, names: Sequence[str | None]
+    ) -> list[QueryDescription | None]:
         asked.append((len(crops), vectors.shape, list(names)))
         said = {"category": "top", "color": "red"}, {"category": "pants", "color": "blue"}
-        return [Said(f"A {one['color']} one", one["color"], one) for one in said]
+        return [QueryDescription(f"A {one['color']} one", one["color"], one) for one in said]
 
     answer = shop.search(tmp_path / "q.png", describe=describe)
     assert asked == [(2, (2, shop.embedder.dim), ["top", "pants"])]

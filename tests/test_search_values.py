@@ -19,7 +19,7 @@ from fashionrec.config import load_config
 from fashionrec.errors import UsageError
 from fashionrec.search.answer import Answer
 from fashionrec.search.fusion import by_weights, reciprocal
-from fashionrec.search.merging import deeper, merged
+from fashionrec.search.merging import merge_results, merge_settings
 from fashionrec.search.photo import choose_garments
 from fashionrec.search.query import Query, resolve_garment
 from fashionrec.search.ranking import is_unavailable
@@ -28,7 +28,7 @@ from fashionrec.search.render.side_by_side import comparison, paired, pairs
 from fashionrec.search.render.tables import COLUMNS, rows_of, write_csv
 from fashionrec.search.result import GarmentAnswer, QueryResult
 from fashionrec.search.text import named_classes
-from fashionrec.search.words import Words, moved, parse_words, tell, text_vector
+from fashionrec.search.words import Words, add_translation_notes, parse_words, shift_vector, text_vector
 from fashionrec.store.items import StoredItem
 from fashionrec.types import Box, Garment, Hit, Item
 
@@ -174,8 +174,8 @@ class Texts:
 def test_words_move_a_vector_by_hand() -> None:
     embedder: Any = Texts()
     picture = np.array([0, 0, 0, 1], np.float32)
-    assert moved(picture, [Words("!", 1.0, english="")], embedder) is picture
-    told = moved(picture, [Words("red", 2.0), Words("파랑", -1.0, english="blue")], embedder)
+    assert shift_vector(picture, [Words("!", 1.0, english="")], embedder) is picture
+    told = shift_vector(picture, [Words("red", 2.0), Words("파랑", -1.0, english="blue")], embedder)
     by_hand = np.array([-1.0, 2.0, -1.0, 1.0])  # of the neutral text 2 are taken off and 1 given back
     assert told == pytest.approx(by_hand / np.sqrt(7.0))
     assert told.dtype == np.float32
@@ -188,7 +188,7 @@ def test_words_move_a_vector_by_hand() -> None:
 
 def test_the_way_that_korean_texts_went_is_told() -> None:
     answer = QueryResult(None, None, None, text="x")
-    tell(
+    add_translation_notes(
         answer,
         [
             Words("red", 1.0),
@@ -268,7 +268,7 @@ def test_lists_are_merged_by_hand() -> None:
     first = result("a.jpg", found("top", "x", "y"), source="photos/a.jpg", notes=["n"])
     second = result("b.jpg", found("top", "y", "z", scores=[0.95, 0.1]), found(None, "x"), source="b", notes=["n", "m"])
     words = QueryResult(None, None, None, [found(None, "w")], text="red")
-    answer = merged([first, second, words], SETTINGS.model_copy(update={"k": 3}))
+    answer = merge_results([first, second, words], SETTINGS.model_copy(update={"k": 3}))
     (garment,) = answer.garments
     assert (answer.photo, answer.width, answer.height, answer.text) == (None, None, None, "a.jpg; b.jpg; red")
     assert garment.garment == Garment(0, None, None, Box(0, 0, 0, 0))
@@ -287,13 +287,13 @@ def test_lists_are_merged_by_hand() -> None:
 
 
 def test_one_class_of_all_is_that_of_the_merged_garment() -> None:
-    same = merged([result("a.jpg", found("top", "x")), result("b.jpg", found("top", "x"))], SETTINGS)
+    same = merge_results([result("a.jpg", found("top", "x")), result("b.jpg", found("top", "x"))], SETTINGS)
     assert same.garments[0].garment == Garment(0, "top", None, Box(0, 0, 0, 0))
 
 
 @pytest.mark.parametrize(("k", "deep"), [(1, 20), (10, 20), (11, 22), (50, 100)])
 def test_how_deep_each_list_is_searched(k: int, deep: int) -> None:
-    assert deeper(SETTINGS.model_copy(update={"k": k})).k == deep
+    assert merge_settings(SETTINGS.model_copy(update={"k": k})).k == deep
 
 
 def test_what_a_rank_is_worth() -> None:

@@ -200,18 +200,18 @@ def lowest_free() -> int:
 
 def test_a_descriptor_is_silent_within_and_heard_again_afterwards(tmp_path: Path) -> None:
     with (tmp_path / "said").open("wb", buffering=0) as file:
-        with system.silenced(file.fileno()):
+        with system.output_discarded(file.fileno()):
             file.write(b"unheard")
         file.write(b"heard")
         free = lowest_free()
-        system.silence(file.fileno())
+        system.discard_output(file.fileno())
         file.write(b"unheard")
         assert lowest_free() == free
         closed = file.fileno()
     assert (tmp_path / "said").read_bytes() == b"heard"
-    with system.silenced(closed), pytest.raises(OSError, match="Bad file descriptor"):
+    with system.output_discarded(closed), pytest.raises(OSError, match="Bad file descriptor"):
         os.write(closed, b"x")
-    system.silence(closed)
+    system.discard_output(closed)
     try:
         assert os.write(closed, b"x") == 1
     finally:

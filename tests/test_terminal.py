@@ -23,7 +23,7 @@ from systems import posix_only
 from test_runs import finished
 from test_text import acts
 
-from fashionrec.cli.output import Output, guarded
+from fashionrec.cli.output import Output, guard_streams
 from fashionrec.common.text import visible
 
 Cli = Callable[..., Result]
@@ -392,7 +392,7 @@ def test_one_long_cell_does_not_flood_the_table(capsys: pytest.CaptureFixture[st
 
 def test_the_guard_is_taken_away_again() -> None:
     before = sys.stdout, sys.stderr
-    with guarded(), guarded():
+    with guard_streams(), guard_streams():
         assert sys.stdout is not before[0]
         with pytest.raises(TypeError):
             sys.stdout.write(b"x")  # type: ignore[arg-type]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from fashionrec.captioner.cache import Place
-    from fashionrec.captioner.cost import Meter
+    from fashionrec.captioner.cost import CostMeter
     from fashionrec.captioner.ledger import Ledger
     from fashionrec.config import CaptionerConfig
 
@@ -229,7 +229,7 @@ class Captioner(ABC):
         jobs: Iterable[Job],
         *,
         most: int | None = None,
-        meter: Meter | None = None,
+        meter: CostMeter | None = None,
         arrived: Callable[[Job, str, float], None] | None = None,
     ) -> Generator[list[Described], None, None]:
         """Yield outcomes in groups, as they arrive. Closing the iterator stops the requests.
@@ -246,7 +246,7 @@ class Captioner(ABC):
         """
         return self._describe_each(jobs, meter)
 
-    def _describe_each(self, jobs: Iterable[Job], meter: Meter | None) -> Generator[list[Described], None, None]:
+    def _describe_each(self, jobs: Iterable[Job], meter: CostMeter | None) -> Generator[list[Described], None, None]:
         group: list[Described] = []
         started = time.monotonic()
         for job in jobs:

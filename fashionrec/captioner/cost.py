@@ -48,7 +48,7 @@ class Price:
         return usage.get("input_tokens", 0) * self.input + usage.get("output_tokens", 0) * self.output
 
 
-class Meter:
+class CostMeter:
     """Meters the cost of requests, and stops them at a limit. Shared by threads.
 
     The cost exceeds ``cap`` at most by what the requests in flight cost above their estimate.

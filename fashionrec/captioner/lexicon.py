@@ -25,7 +25,7 @@ _FILLERS = frozenset(
 )
 
 
-class Understood(NamedTuple):
+class ParsedText(NamedTuple):
     """A search text as the lexicon reads it.
 
     ``english`` is the text for the encoder, ``translated`` whether it differs from the input;
@@ -34,7 +34,7 @@ class Understood(NamedTuple):
     """
 
     english: str
-    translated: bool
+    is_translation: bool
     classes: tuple[str, ...]
     attributes: dict[str, tuple[str, ...]]
     unknown: tuple[str, ...]
@@ -46,7 +46,7 @@ class _Meaning(NamedTuple):
     attribute: tuple[str, str] | None = None
 
 
-def understand(text: str) -> Understood:
+def parse_text(text: str) -> ParsedText:
     """Find the classes and attributes in a search text, and translate its Korean words.
 
     A text without Korean is returned unchanged.
@@ -87,7 +87,7 @@ def understand(text: str) -> Understood:
             attributes[field] = tuple(dict.fromkeys((*attributes.get(field, ()), value)))
     korean = bool(_HANGUL.search(normalized))
     english = " ".join(_without_stray_and(words)) if korean else text
-    return Understood(english, korean, tuple(classes), attributes, tuple(unknown))
+    return ParsedText(english, korean, tuple(classes), attributes, tuple(unknown))
 
 
 def _korean(pieces: list[str], n: int, forms: dict[str, _Meaning]) -> tuple[int, list[_Meaning], str]:

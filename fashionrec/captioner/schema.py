@@ -65,7 +65,7 @@ class InvalidAnswer(CaptionError):
         self.code = code
 
 
-class Said(NamedTuple):
+class QueryDescription(NamedTuple):
     """The description of a query's garment: to display, for the text tower, and by field."""
 
     shown: str

@@ -27,10 +27,10 @@ _MAX_LINE = 1 << 20  # bytes; a stored answer has at most a tenth of that
 
 
 @dataclass(frozen=True)
-class Arrived:
+class SpooledAnswer:
     """A stored answer, its garment and the model that gave it.
 
-    ``body`` is made by :func:`fashionrec.captioner.openai.wire.essence`.
+    ``body`` is made by :func:`fashionrec.captioner.openai.wire.stored_answer`.
     """
 
     place: Place
@@ -57,7 +57,7 @@ class Spool:
         self._lock = threading.Lock()
         self._unrecorded = 0
 
-    def append(self, arrived: Arrived) -> None:
+    def append(self, arrived: SpooledAnswer) -> None:
         """Append an answer; from then on it survives the process. Ignored after :meth:`close`."""
         photo, class_name, box = arrived.place
         fields = [photo, class_name, list(map(float, box)), arrived.model, arrived.body, arrived.seconds]
@@ -92,7 +92,7 @@ class Spool:
                 _folder(self.path).remove(self.path.name)
 
 
-def read_signed(path: Path, ledger: Ledger | None = None) -> Iterator[tuple[Arrived | None, bool]]:
+def read_signed(path: Path, ledger: Ledger | None = None) -> Iterator[tuple[SpooledAnswer | None, bool]]:
     """Yield each answer of a file (None for an invalid line), and whether ``ledger`` signed it.
 
     An unfinished last line is skipped. Raises :class:`CatalogueError` for a symbolic link.
@@ -124,7 +124,7 @@ def _fields(line: bytes) -> list[Any] | None:
     return fields if isinstance(fields, list) and len(fields) in (6, 7) else None
 
 
-def _arrived(fields: list[Any] | None) -> Arrived | None:
+def _arrived(fields: list[Any] | None) -> SpooledAnswer | None:
     if fields is None:
         return None
     photo, class_name, box, model, body, seconds = fields[:6]
@@ -136,7 +136,7 @@ def _arrived(fields: list[Any] | None) -> Arrived | None:
         and isinstance(seconds, (int, float))
         and math.isfinite(seconds)
     ):
-        return Arrived(Place(photo, class_name, Box(*map(float, box))), model[:200], body, float(seconds))
+        return SpooledAnswer(Place(photo, class_name, Box(*map(float, box))), model[:200], body, float(seconds))
     return None
 
 

@@ -13,7 +13,7 @@ from fashionrec.common.system import link
 from fashionrec.common.text import plural
 from fashionrec.config import Config
 from fashionrec.store import generations
-from fashionrec.store.approximate import left_out_rows
+from fashionrec.store.approximate import held_out_rows
 from fashionrec.store.index import K
 from fashionrec.store.item_writer import ItemWriter
 from fashionrec.store.manifest import SegmentEntry
@@ -79,7 +79,7 @@ def _half_recall(root: Path, before: Segments, after: Segments, renamed: dict[st
         return VectorStore([(n, open_vectors(path, count=e.count, dim=e.dim)) for n, path, e in paths])
 
     full, half = opened(before, names), opened(after, [renamed[name] for name in names])
-    positions = left_out_rows(len(full), 256)
+    positions = held_out_rows(len(full), 256)
     if not len(positions):
         positions = np.arange(len(full))
     k = min(K, len(full) - 1)

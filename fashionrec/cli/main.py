@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fashionrec import __version__
-from fashionrec.cli.output import guarded
+from fashionrec.cli.output import guard_streams
 from fashionrec.cli.session import Group
 
 #: Families of commands in the order of `--help`, with the commands of each.
@@ -33,7 +33,7 @@ class Root(Group):
     """The root command; prints usage errors through the guard, because they quote user input."""
 
     def main(self, *args: Any, **options: Any) -> Any:
-        with guarded():
+        with guard_streams():
             return super().main(*args, **options)
 
 

@@ -1,7 +1,8 @@
 """The only printer: results on stdout, everything else on stderr, as text, JSON or quiet.
 
 All output passes :func:`fashionrec.common.text.visible`: by :class:`Output` line by line, and by
-:func:`guarded` for anything else in the process (usage errors, tracebacks, warnings, libraries).
+:func:`guard_streams` for anything else in the process (usage errors, tracebacks, warnings,
+libraries).
 """
 
 from __future__ import annotations
@@ -161,7 +162,7 @@ class Output:
         )
         start = time.monotonic()
         # rich prints other output above the bar, and would obey control sequences in it
-        with Progress(*columns, console=_console(self._err)) as bar, guarded():
+        with Progress(*columns, console=_console(self._err)) as bar, guard_streams():
             task = bar.add_task(label, total=None, rate="", detail="")
 
             def tick(done: int, total: int, note: str = "", *, detail: str = "") -> None:
@@ -264,7 +265,7 @@ class GuardedStream(io.TextIOBase):
 
 
 @contextmanager
-def guarded() -> Iterator[None]:
+def guard_streams() -> Iterator[None]:
     """Guard stdout and stderr within a block, for libraries, tracebacks and usage errors."""
     before = sys.stdout, sys.stderr
     _guard()

@@ -19,7 +19,7 @@ from typer.main import get_command
 
 from fashionrec.cli.output import Output, fail
 from fashionrec.common.reach import follow_links, following_links
-from fashionrec.common.system import silence
+from fashionrec.common.system import discard_output
 from fashionrec.common.text import encodable, shell_word
 from fashionrec.errors import CatalogueError, ConfigError, FashionrecError, UsageError
 
@@ -223,7 +223,7 @@ class _ErrorHandler:
         if error is None or isinstance(error, (typer.Exit, SystemExit)):
             return
         if isinstance(error, BrokenPipeError):  # `| head` is not an error
-            silence(sys.stdout.fileno())
+            discard_output(sys.stdout.fileno())
             raise typer.Exit(0) from None
         if isinstance(error, KeyboardInterrupt):
             fail("interrupted")

@@ -58,7 +58,7 @@ def load(module: str, *, what: str, packages: tuple[str, ...] = ()) -> ModuleTyp
 
 
 @contextmanager
-def swapped(owner: Any, **attributes: Any) -> Iterator[None]:
+def patched(owner: Any, **attributes: Any) -> Iterator[None]:
     """Patch attributes of a package's module for a while, if it has no API for that."""
     before = {name: getattr(owner, name) for name in attributes}
     vars(owner).update(attributes)

@@ -125,7 +125,7 @@ def lock(file: IO[bytes], *, shared: bool) -> bool:
     return True
 
 
-def silence(descriptor: int) -> None:
+def discard_output(descriptor: int) -> None:
     """Discard everything written to a file descriptor from now on, also by C libraries."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     if nowhere != descriptor:  # otherwise it was closed, and is the lowest free one
@@ -134,7 +134,7 @@ def silence(descriptor: int) -> None:
 
 
 @contextmanager
-def silenced(descriptor: int) -> Iterator[None]:
+def output_discarded(descriptor: int) -> Iterator[None]:
     """Discard everything written to a file descriptor within a block; does nothing if
     it is closed.
     """
@@ -144,7 +144,7 @@ def silenced(descriptor: int) -> Iterator[None]:
         yield
         return
     try:
-        silence(descriptor)
+        discard_output(descriptor)
         yield
     finally:
         os.dup2(kept, descriptor)

@@ -47,7 +47,7 @@ _HINT = "use another archive, or an unpacked folder"
 
 
 @contextmanager
-def opened(path: Path, workspace: Path, settings: DatasetConfig) -> Iterator[Path]:
+def open_archive(path: Path, workspace: Path, settings: DatasetConfig) -> Iterator[Path]:
     """Yield ``path`` itself, or a new folder below ``workspace`` with its unpacked archive.
 
     Zip, tar, and tar compressed with gzip, bzip2 or xz are recognized by their content. The

@@ -13,7 +13,7 @@ from fashionrec.common.documents import read_json
 from fashionrec.common.files import fingerprint, locked
 from fashionrec.common.folder import TEMPORARY, Folder
 from fashionrec.config import Config
-from fashionrec.dataset.archives import opened
+from fashionrec.dataset.archives import open_archive
 from fashionrec.dataset.prepare.prepare import prepare
 from fashionrec.dataset.prepare.whole import must_be_free
 from fashionrec.dataset.source import Source
@@ -95,7 +95,7 @@ def _source(
 ) -> Source:
     if kind in LOCAL:
         path = Path(rest)
-        folder = stack.enter_context(opened(path, staging, config.dataset))
+        folder = stack.enter_context(open_archive(path, staging, config.dataset))
         follow = config.dataset.follow_links or None
         return read_local(kind, folder, f"{kind}:{path.name}", follow_links=follow if folder == path else False)
     if kind == "feed":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fashionrec.embedder.preprocess import normalized, seen
+from fashionrec.embedder.preprocess import encoder_view, normalized
 from fashionrec.embedder.spec import EmbedderSpec
 from fashionrec.embedder.tokens import open_tokenizer, rust_errors
 from fashionrec.errors import ModelError
@@ -71,16 +71,16 @@ class Embedder:
 
     def embed_images(self, images: Sequence[Image.Image], batch: int = 16) -> np.ndarray:
         """Embed RGB images of any size: float32 [n, dim], unit length."""
-        return self._batches(images, batch, lambda part: self.embed_seen(self.seen(part)))
+        return self._batches(images, batch, lambda part: self.embed_view(self.encoder_view(part)))
 
-    def seen(self, images: Sequence[Image.Image]) -> list[Image.Image]:
+    def encoder_view(self, images: Sequence[Image.Image]) -> list[Image.Image]:
         """Resize RGB images of any size to the image tower's input, and centre-crop those that are
         not square.
         """
-        return seen(images, self.spec.image)
+        return encoder_view(images, self.spec.image)
 
-    def embed_seen(self, pictures: Sequence[Image.Image]) -> np.ndarray:
-        """Embed the result of :meth:`seen` in one batch: float32 [n, dim], unit length."""
+    def embed_view(self, pictures: Sequence[Image.Image]) -> np.ndarray:
+        """Embed the result of :meth:`encoder_view` in one batch: float32 [n, dim], unit length."""
         return self.answer(normalized(pictures, self.spec.image))
 
     @property

@@ -18,10 +18,10 @@ _MAX_RESIZED = 32 << 20  # pixels; an image of 1 x 600 at an edge of 224 has few
 
 def pixel_values(images: Sequence[Image.Image], spec: ImageSpec) -> np.ndarray:
     """Return float32 [n, 3, height, width] of RGB images of any size."""
-    return normalized(seen(images, spec), spec)
+    return normalized(encoder_view(images, spec), spec)
 
 
-def seen(images: Sequence[Image.Image], spec: ImageSpec) -> list[Image.Image]:
+def encoder_view(images: Sequence[Image.Image], spec: ImageSpec) -> list[Image.Image]:
     """Resize RGB images of any size to the encoder's input, and centre-crop if the spec says so."""
     (height, width), resample = spec.crop, Image.Resampling[spec.resample.upper()]
     if spec.resize == "squash":

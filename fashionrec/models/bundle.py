@@ -260,7 +260,7 @@ class Bundle:
         """Return the roles of optimized graphs that cannot be run, or that answer a test input
         differently from their graphs.
         """
-        from fashionrec.models.graphs import NEAR, NEAR_HALVES, answer_alike
+        from fashionrec.models.graphs import NEAR, NEAR_HALVES, outputs_match
 
         near = NEAR_HALVES if self.spec.get("precision") == "fp16" else NEAR
         found = []
@@ -271,7 +271,7 @@ class Bundle:
             except Unreadable:
                 found.append(role)
             else:
-                if not answer_alike(graph, ready, near):
+                if not outputs_match(graph, ready, near):
                     found.append(role)
         return found
 

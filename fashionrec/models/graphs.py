@@ -31,7 +31,7 @@ _MOST_VALUES = 1 << 26  # of a test input
 NEAR, NEAR_HALVES = 1e-3, 2e-2
 
 
-def keep_weights_beside(graph: Path, least: int = LEAST_GRAPH) -> None:
+def write_external_data(graph: Path, least: int = LEAST_GRAPH) -> None:
     """Move the weights of an ONNX file into external data, if they have at least
     ``least`` bytes.
     """
@@ -45,42 +45,42 @@ def keep_weights_beside(graph: Path, least: int = LEAST_GRAPH) -> None:
     onnx.save(model, str(graph))
 
 
-def with_ready(graphs: Mapping[str, str], folder: Path) -> dict[str, str]:
+def with_optimized(graphs: Mapping[str, str], folder: Path) -> dict[str, str]:
     """Return the graphs of a bundle (roles and names of files in ``folder``), including optimized
     ones where possible.
     """
     found = {role: name for role, name in graphs.items() if not role.endswith(READY)}
-    made = {role: make_ready(folder / name) for role, name in found.items()}
+    made = {role: write_optimized(folder / name) for role, name in found.items()}
     return found | {role + READY: file.name for role, file in made.items() if file is not None}
 
 
-def make_ready(graph: Path, rewrite: Callable[[Path, str], onnx.ModelProto] | None = None) -> Path | None:
+def write_optimized(graph: Path, rewrite: Callable[[Path, str], onnx.ModelProto] | None = None) -> Path | None:
     """Write ``NAME.ready.onnx`` next to a graph: optimized by ONNX Runtime for any CPU, sharing its
     external data.
 
     Returns None if ONNX Runtime cannot, or if the result differs. ``rewrite`` replaces
-    :func:`rewritten` in tests.
+    :func:`optimized` in tests.
     """
     need("onnx", what="writing a model's graph")
     import onnx
 
     ready = _ready(graph)
     try:
-        model = (rewrite or rewritten)(graph, "extended")
+        model = (rewrite or optimized)(graph, "extended")
     except Exception:  # ONNX Runtime's own classes
         return None
     _share_weights(model, graph)
     if sum(len(tensor.raw_data) for tensor in model.graph.initializer) >= LEAST_GRAPH:
         _put_beside(model, ready)
     onnx.save(model, str(ready))
-    if not answer_alike(graph, ready, NEAR if _in_floats(graph) else NEAR_HALVES):
+    if not outputs_match(graph, ready, NEAR if _in_floats(graph) else NEAR_HALVES):
         for file in (ready, _beside(ready)):
             file.unlink(missing_ok=True)
         return None
     return ready
 
 
-def rewritten(graph: Path, level: str = "basic") -> onnx.ModelProto:
+def optimized(graph: Path, level: str = "basic") -> onnx.ModelProto:
     """Return the graph optimized by ONNX Runtime, with all its weights: ``basic`` (constants
     folded) or ``extended`` (nodes fused).
 
@@ -142,7 +142,7 @@ def _share_weights(model: onnx.ModelProto, graph: Path) -> None:
                 tensor.ClearField("raw_data")
 
 
-def answer_alike(graph: Path, ready: Path, near: float) -> bool:
+def outputs_match(graph: Path, ready: Path, near: float) -> bool:
     """Return whether a graph and its optimized copy give the same output for a test input, up to
     ``near``.
     """

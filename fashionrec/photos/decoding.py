@@ -22,7 +22,7 @@ from typing import Any, Generic, TypeVar
 
 from PIL import Image
 
-from fashionrec.common.system import silence
+from fashionrec.common.system import discard_output
 from fashionrec.config import ImagesConfig
 from fashionrec.errors import FashionrecError, ImageError
 from fashionrec.photos.images import Photo, read_photo
@@ -199,7 +199,7 @@ def _quiet() -> None:
     """Silence decoders written in C, which print on standard error; the report says what is wrong
     instead.
     """
-    silence(2)
+    discard_output(2)
     Image.core.set_blocks_max(_BLOCKS)  # type: ignore[attr-defined]
 
 

@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple, TypeAlias
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from fashionrec.common.system import silenced
+from fashionrec.common.system import output_discarded
 from fashionrec.errors import ImageError
 from fashionrec.types import Box
 
@@ -285,7 +285,7 @@ def _decode(
                     )
                 whole = _scale(opened, least) if least else None
                 # libtiff prints hundreds of lines to standard error; the exception has the reason
-                with silenced(2) if opened.format == "TIFF" else nullcontext():
+                with output_discarded(2) if opened.format == "TIFF" else nullcontext():
                     opened.load()
                 width, height = whole or opened.size
                 stored = Stored(opened.format or "", opened.mode, width, height, _orientation(opened))

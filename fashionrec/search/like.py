@@ -12,7 +12,7 @@ from fashionrec.errors import UsageError
 from fashionrec.search.embedded import EmbeddedQuery
 from fashionrec.search.ranking import rank_all
 from fashionrec.search.result import QueryResult
-from fashionrec.search.words import Words, moved, tell
+from fashionrec.search.words import Words, add_translation_notes, shift_vector
 from fashionrec.store.items import StoredItem
 from fashionrec.types import Box, Garment
 
@@ -50,8 +50,8 @@ def search_like(
             vector = vector - _AWAY * _mean(catalogue, others)
             vector = np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12), np.float32)
         if embedder is not None:
-            vector = moved(vector, words, embedder)
-            tell(answer, words)
+            vector = shift_vector(vector, words, embedder)
+            add_translation_notes(answer, words)
     classes = {stored.item.class_name for stored in wanted}
     garment = Garment(0, wanted[0].item.class_name if len(classes) == 1 else None, None, Box(0, 0, 0, 0))
     query = EmbeddedQuery(

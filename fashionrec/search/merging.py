@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 _DEEPER, _LEAST = 2, 20
 
 
-def deeper(settings: QueryConfig) -> QueryConfig:
+def merge_settings(settings: QueryConfig) -> QueryConfig:
     """Return settings for each of the queries to merge."""
     return settings.model_copy(update={"k": max(_LEAST, settings.k * _DEEPER)})
 
 
-def merged(answers: Sequence[QueryResult], settings: QueryConfig) -> QueryResult:
+def merge_results(answers: Sequence[QueryResult], settings: QueryConfig) -> QueryResult:
     """Merge answers: the ``settings.k`` products that rank highest over all garments and texts.
 
     A score is the mean of ``61 / (60 + rank)`` over the lists, so that the first in all of them

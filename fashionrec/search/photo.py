@@ -19,7 +19,7 @@ from fashionrec.search.embedded import EmbeddedQuery
 from fashionrec.search.query import resolve_garment
 from fashionrec.search.ranking import rank_all
 from fashionrec.search.result import QueryResult
-from fashionrec.search.words import Words, moved, tell
+from fashionrec.search.words import Words, add_translation_notes, shift_vector
 from fashionrec.types import Box, Garment
 
 if TYPE_CHECKING:
@@ -114,7 +114,9 @@ def _answers(
         catalogue.begin_vectors()
         vectors = embedder.embed_images([crop for one in asked for crop in one.crops])
         asked_with = (
-            np.stack([moved(vector, words, embedder) for vector in vectors]) if words and len(vectors) else vectors
+            np.stack([shift_vector(vector, words, embedder) for vector in vectors])
+            if words and len(vectors)
+            else vectors
         )
     done = 0
     for outcome in outcomes:
@@ -123,7 +125,7 @@ def _answers(
             continue
         rows = slice(done, done + len(outcome.crops))
         done = rows.stop
-        tell(outcome.answer, words)
+        add_translation_notes(outcome.answer, words)
         texts = _described(outcome, vectors[rows], describe, embedder) if describe else [None] * len(outcome.chosen)
         queries = map(EmbeddedQuery, outcome.chosen, asked_with[rows], texts)
         rank_all(catalogue, queries, settings, outcome.answer)

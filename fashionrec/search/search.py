@@ -93,17 +93,17 @@ def _outcomes(
     if not query.merge:
         yield from _each(catalogue, query, settings, query.words, describe, once)
         return
-    from fashionrec.search.merging import deeper, merged
+    from fashionrec.search.merging import merge_results, merge_settings
 
-    outcomes = list(_with_items(catalogue, _each(catalogue, query, deeper(settings), [], describe, once)))
+    outcomes = list(_with_items(catalogue, _each(catalogue, query, merge_settings(settings), [], describe, once)))
     if query.words:
         from fashionrec.search.text import search_text
 
-        texts = (search_text(catalogue, [one], deeper(settings)) for one in query.words)
+        texts = (search_text(catalogue, [one], merge_settings(settings)) for one in query.words)
         outcomes += _with_items(catalogue, texts)
     yield from (one for one in outcomes if isinstance(one, UsageError))
     if results := [one for one in outcomes if isinstance(one, QueryResult)]:
-        yield merged(results, settings)
+        yield merge_results(results, settings)
 
 
 def _each(

@@ -13,7 +13,7 @@ from fashionrec.common.text import plural
 from fashionrec.search.embedded import EmbeddedQuery, Lexical
 from fashionrec.search.ranking import rank_all
 from fashionrec.search.result import QueryResult
-from fashionrec.search.words import Words, tell, text_vector
+from fashionrec.search.words import Words, add_translation_notes, text_vector
 from fashionrec.types import Box, Garment
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def search_text(catalogue: Catalogue, words: Sequence[Words], settings: QueryCon
         lexical = matching_words(catalogue, words)
     with answer.timed("embed"):
         vector = text_vector(words, embedder)
-        tell(answer, words)
+        add_translation_notes(answer, words)
         cut = max(embedder.count_cut([one.understood.english for one in words]))
         if cut:
             answer.notes.append(f"the text exceeds the encoder's limit: the last {plural(cut, 'token')} were dropped")

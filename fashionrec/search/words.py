@@ -13,7 +13,7 @@ from fashionrec.errors import UsageError
 if TYPE_CHECKING:
     import numpy as np
 
-    from fashionrec.captioner.lexicon import Understood
+    from fashionrec.captioner.lexicon import ParsedText
     from fashionrec.config import CaptionerConfig
     from fashionrec.embedder.embed import Embedder
     from fashionrec.search.result import QueryResult
@@ -45,11 +45,11 @@ class Words:
             )
 
     @cached_property
-    def understood(self) -> Understood:
-        from fashionrec.captioner.lexicon import understand
+    def understood(self) -> ParsedText:
+        from fashionrec.captioner.lexicon import parse_text
 
-        found = understand(self.text)
-        return found if self.english is None else found._replace(english=self.english, translated=True, unknown=())
+        found = parse_text(self.text)
+        return found if self.english is None else found._replace(english=self.english, is_translation=True, unknown=())
 
 
 def translate_words(words: Sequence[Words], name: str, config: CaptionerConfig) -> list[Words]:
@@ -57,7 +57,7 @@ def translate_words(words: Sequence[Words], name: str, config: CaptionerConfig) 
     from fashionrec.captioner.providers import make_captioner
 
     captioner = make_captioner(name, config)
-    foreign = [n for n, one in enumerate(words) if one.understood.translated]
+    foreign = [n for n, one in enumerate(words) if one.understood.is_translation]
     english = captioner.translate([words[n].text for n in foreign]) if foreign else []
     translated = list(words)
     for n, text in zip(foreign, english, strict=True):
@@ -77,7 +77,7 @@ def parse_words(text: str, weight: float = 1.0) -> Words:
     return Words(text.strip(), weight)
 
 
-def moved(vector: np.ndarray, words: Sequence[Words], embedder: Embedder) -> np.ndarray:
+def shift_vector(vector: np.ndarray, words: Sequence[Words], embedder: Embedder) -> np.ndarray:
     """Shift an image vector (float32 [d], unit length) towards texts, and away from those with
     negative weight.
 
@@ -106,14 +106,14 @@ def text_vector(words: Sequence[Words], embedder: Embedder) -> np.ndarray | None
         return None
     vectors = embedder.embed_texts([one.understood.english for one in wanted])
     base = _unit(np.array([one.weight for one in wanted], np.float32) @ vectors)
-    return moved(base, [one for one in words if one.weight < 0], embedder)
+    return shift_vector(base, [one for one in words if one.weight < 0], embedder)
 
 
-def tell(answer: QueryResult, words: Sequence[Words]) -> None:
+def add_translation_notes(answer: QueryResult, words: Sequence[Words]) -> None:
     """Add notes about the translation of Korean texts to a result."""
     for one in words:
         found = one.understood
-        if not found.translated:
+        if not found.is_translation:
             continue
         if found.english:
             answer.notes.append(f"“{one.text}” was translated to “{found.english}” by {one.by}")

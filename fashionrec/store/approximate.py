@@ -28,7 +28,7 @@ _DAMAGED = "rebuild it with `fashionrec catalogue reindex`, or get another copy 
 _GOLDEN = (5**0.5 - 1) / 2
 
 
-def left_out_rows(count: int, questions: int) -> np.ndarray:
+def held_out_rows(count: int, questions: int) -> np.ndarray:
     """Return which of ``count`` rows are held out of an index, int64 ascending: evenly spread,
     aperiodic and deterministic.
 
@@ -55,7 +55,7 @@ class ApproximateIndex:
     native: Any
     covers: tuple[tuple[str, int], ...]
     left_out: np.ndarray
-    effort: int
+    search_width: int
     candidates: int
     depth: int
     text: bool = False
@@ -66,7 +66,7 @@ class ApproximateIndex:
         return sum(count for _, count in self.covers)
 
     def tuned(self, effort: int, candidates: int) -> ApproximateIndex:
-        return replace(self, effort=effort, candidates=candidates)
+        return replace(self, search_width=effort, candidates=candidates)
 
     def rows(self, query: np.ndarray) -> np.ndarray:
         """Return candidates for a float32 [1, d] query, int64 [m], unordered; at most
@@ -74,10 +74,10 @@ class ApproximateIndex:
         """
         faiss = load_faiss()
         if self.kind == "hnsw":
-            params = faiss.SearchParametersHNSW(efSearch=self.effort)
+            params = faiss.SearchParametersHNSW(efSearch=self.search_width)
         else:
             params = faiss.IVFRaBitQSearchParameters()
-            params.nprobe, params.qb = self.effort, 8
+            params.nprobe, params.qb = self.search_width, 8
         _, found = self.native.search(query, min(self.candidates, int(self.native.ntotal)), params=params)
         numbers = found[0][found[0] >= 0]
         if numbers.size and int(numbers.max()) >= self.native.ntotal:
@@ -120,7 +120,7 @@ def open_index(root: Path, entry: IndexEntry, segments: Mapping[str, SegmentEntr
         head_size, head_sha256 = int(entry.head["bytes"]), str(entry.head["sha256"])
         dims = {segments[name].dim for name, _ in covers}
         fits = len(dims) == 1 and all(segments[name].count == count for name, count in covers)
-        left_out = left_out_rows(sum(count for _, count in covers), int(entry.parameters["left_out"]))
+        left_out = held_out_rows(sum(count for _, count in covers), int(entry.parameters["left_out"]))
         numbers = [int(entry.parameters[key]) for key in ("effort", "candidates", "depth")]
     except (KeyError, TypeError, ValueError) as error:
         raise CatalogueError(f"catalogue is damaged: invalid index entry of {path}: {error!r}", hint=AGAIN) from None

@@ -224,7 +224,7 @@ def writer_lock(root: Path) -> Iterator[None]:
         raise CatalogueError(f"{root} is a broken link", hint="delete it, or choose another folder")
     folder = folder_of(root)
     check_entries(root)  # before the lock file is created
-    with told_of_the_disk(root), locked(root / ".lock", f"is writing {root}"):
+    with map_disk_errors(root), locked(root / ".lock", f"is writing {root}"):
         check_entries(root)
         inside = [f"generations/{name}" for name in _generation_names(root)]
         for entry in [entry for name in ("", *inside) for entry in folder.entries(name)]:
@@ -234,7 +234,7 @@ def writer_lock(root: Path) -> Iterator[None]:
 
 
 @contextmanager
-def told_of_the_disk(root: Path) -> Iterator[None]:
+def map_disk_errors(root: Path) -> Iterator[None]:
     """Map disk errors inside to one :class:`WriteError`, and damaged SQLite files to
     :class:`CatalogueError`.
     """

@@ -22,9 +22,17 @@ import numpy as np
 
 from fashionrec.common.text import plural
 from fashionrec.errors import CatalogueError
-from fashionrec.store.approximate import INDEX, ApproximateIndex, left_out_rows, open_index
+from fashionrec.store.approximate import INDEX, ApproximateIndex, held_out_rows, open_index
 from fashionrec.store.generations import folder_of
-from fashionrec.store.index_kinds import KINDS, LEAST, WrittenIndex, efforts, expected_bytes, open_written, write_index
+from fashionrec.store.index_kinds import (
+    KINDS,
+    LEAST,
+    WrittenIndex,
+    expected_bytes,
+    open_written,
+    search_parameters,
+    write_index,
+)
 from fashionrec.store.manifest import IndexEntry, SegmentEntry
 from fashionrec.store.vectors import VectorStore, dtype_of, open_store
 
@@ -377,7 +385,7 @@ def find_truth(store: VectorStore, settings: IndexConfig) -> Truth:
     """Return queries from a store and their nearest neighbours by exact search: ``settings.depth``,
     at least ten.
     """
-    positions = left_out_rows(len(store), settings.queries)
+    positions = held_out_rows(len(store), settings.queries)
     if not len(positions):  # only a few vectors: all are queries
         positions = np.arange(len(store))
     return _truth_at(store, positions, max(settings.depth, K))
@@ -457,7 +465,7 @@ def tune(root: Path, store: VectorStore, written: WrittenIndex, truth: Truth, se
     index = open_written(store, written, root, settings.depth)
     segments = list(zip(store.names, store.indexes, strict=True))
     best, reached = (1, settings.depth), -1.0
-    for effort, candidates in efforts(written.kind, len(store), settings.depth):
+    for effort, candidates in search_parameters(written.kind, len(store), settings.depth):
         trial = VectorStore(segments, index.tuned(effort, candidates), threads=store.threads)
         answers = ask(trial, truth.questions, settings.depth)
         worse = _worse_half(recall_of(answers, truth, K))

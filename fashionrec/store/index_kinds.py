@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fashionrec.store.approximate import INDEX, ApproximateIndex, head_digest, left_out_rows, payload
+from fashionrec.store.approximate import INDEX, ApproximateIndex, head_digest, held_out_rows, payload
 from fashionrec.store.generations import folder_of
 from fashionrec.store.segments import load_faiss, read_mapped
 from fashionrec.store.vectors import VectorStore
@@ -49,7 +49,7 @@ def expected_bytes(kind: str, count: int, dim: int) -> int:
     return payload("ivf", count, dim) + lists_of(count) * dim * 4
 
 
-def efforts(kind: str, count: int, depth: int) -> Iterator[tuple[int, int]]:
+def search_parameters(kind: str, count: int, depth: int) -> Iterator[tuple[int, int]]:
     """Yield search parameters to try, cheapest first: nprobe or efSearch, and the number of
     candidates.
 
@@ -75,7 +75,7 @@ def write_index(store: VectorStore, kind: str, root: Path, relative: str, *, que
     ``OSError`` if the disk is full.
     """
     faiss = load_faiss()
-    left_out = left_out_rows(len(store), questions)
+    left_out = held_out_rows(len(store), questions)
     kept = np.delete(np.arange(len(store)), left_out)
     before = faiss.omp_get_max_threads()
     try:
@@ -103,7 +103,7 @@ def open_written(store: VectorStore, written: WrittenIndex, root: Path, depth: i
     """Open a new index for tuning."""
     native = read_mapped(root / written.path / INDEX, written.bytes)
     covers = tuple((name, int(opened.ntotal)) for name, opened in zip(store.names, store.indexes, strict=True))
-    left_out = left_out_rows(len(store), int(written.parameters["left_out"]))
+    left_out = held_out_rows(len(store), int(written.parameters["left_out"]))
     return ApproximateIndex(written.kind, native, covers, left_out, 1, depth, depth)
 
 

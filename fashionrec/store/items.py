@@ -38,9 +38,9 @@ from fashionrec.store.rows import (
     GarmentKey,
     ItemKey,
     Kinds,
+    damage_reported,
     parse_table,
     parse_texts,
-    translated,
     typed,
 )
 from fashionrec.store.schema import APPLICATION_ID, LAYERED, OLD_VERSION, READABLE, SCHEMA_VERSION
@@ -115,7 +115,7 @@ class ItemReader:
         self._local = threading.local()
         self._keys: KeyTable | None = None
         for file, db in zip((path, changes), self._dbs, strict=False):
-            with translated(path):
+            with damage_reported(path):
                 application = db.execute("PRAGMA application_id").fetchone()[0]
                 version = db.execute("PRAGMA user_version").fetchone()[0]
             if application != APPLICATION_ID:
@@ -137,7 +137,7 @@ class ItemReader:
     def _dbs(self) -> list[sqlite3.Connection]:
         """The base and the delta."""
         if not hasattr(self._local, "dbs"):
-            with translated(self._path):
+            with damage_reported(self._path):
                 self._local.dbs = self._opened()
         dbs: list[sqlite3.Connection] = self._local.dbs
         return dbs
@@ -194,13 +194,13 @@ class ItemReader:
 
     def of_product(self, product_id: str) -> list[StoredItem]:
         """Return the items of one product, in order."""
-        with translated(self._path):
+        with damage_reported(self._path):
             rows = self._rows(_SELECT + "WHERE i.product_id = ? ORDER BY i.item_no", STORED, (product_id,))
             return [_stored(row) for row in sorted(rows, key=_first)]
 
     def of_photo(self, sha256: str) -> list[StoredItem]:
         """Return the items of one photo, in order."""
-        with translated(self._path):
+        with damage_reported(self._path):
             rows = self._rows(_SELECT + "WHERE g.photo = ? ORDER BY i.item_no", STORED, (sha256,))
             return [_stored(row) for row in sorted(rows, key=_first)]
 
@@ -229,7 +229,7 @@ class ItemReader:
 
     def matches(self, query: str) -> Matches:
         """Return all items that match any word of a query, by number, with BM25 relevance."""
-        with translated(self._path):
+        with damage_reported(self._path):
             found = self._matches(query_phrases(query))
             if not len(found.numbers) and (syllables := single_syllables(query)):
                 found = self._matches(self._terms_with(syllables))
@@ -263,7 +263,7 @@ class ItemReader:
         """Return a photo's stored result, or None."""
         from fashionrec.store.content import GarmentRow, PhotoRow
 
-        with translated(self._path):
+        with damage_reported(self._path):
             photos = self._rows("SELECT * FROM photos WHERE sha256 = ?", PHOTO, (sha256,))
             if not photos:
                 return None
@@ -289,7 +289,7 @@ class ItemReader:
     @cached_property
     def _has_words(self) -> bool:
         """True if captions have their own search words, a table that older files lack."""
-        with translated(self._path):
+        with damage_reported(self._path):
             sql = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'caption_words'"
             return all(db.execute(sql).fetchone() is not None for db in self._dbs)
 
@@ -310,7 +310,7 @@ class ItemReader:
 
     def attributes_told(self) -> dict[int, tuple[str, dict[str, str]]]:
         """Yield number, captioner and attributes of each garment with a caption."""
-        with translated(self._path):
+        with damage_reported(self._path):
             sql = f"SELECT garment_no, captioner, attributes FROM captions{self._of_garments}"
             rows = self._rows(sql, (int, str, str))
             return {number: (captioner, parse_texts(told)) for number, captioner, told in rows}
@@ -347,7 +347,7 @@ class ItemReader:
         from fashionrec.store.content import EntryRow
 
         for row in self.entry_texts():
-            with translated(self._path):
+            with damage_reported(self._path):
                 metadata = parse_table(row.metadata)
             yield EntryRow(*row[:-1], metadata)
 
@@ -393,7 +393,7 @@ class ItemReader:
             f"SELECT g.position, caption_en, caption_ko, attributes, embedding_text, captioner, c.segment, c.row, {words}"
             f" FROM captions c JOIN garments g USING (garment_no){joined} WHERE g.photo = ?"
         )
-        with translated(self._path):
+        with damage_reported(self._path):
             return {
                 row[0]: CaptionRow(row[1], row[2], parse_texts(row[3]), row[4], row[5], row[6], row[7], row[8] or "")
                 for row in self._rows(sql, CAPTION, (sha256,))
@@ -406,7 +406,7 @@ class ItemReader:
         from fashionrec.store.parts import Places
 
         if self._parts:
-            with translated(self._path):
+            with damage_reported(self._path):
                 return self._parts.places()
         sql = "SELECT i.item_no, g.segment, g.row FROM items i JOIN garments g USING (garment_no) ORDER BY i.item_no"
         rows = self._rows(sql, (int, str, int))
@@ -441,7 +441,7 @@ class ItemReader:
         """
         from fashionrec.store.columns import ColumnBuilder
 
-        with translated(self._path):
+        with damage_reported(self._path):
             if self._parts:
                 yield from self._parts.column(name)
                 return
@@ -458,7 +458,7 @@ class ItemReader:
 
     def has_column(self, name: str) -> bool:
         """Return whether any item has a value in a column."""
-        with translated(self._path):
+        with damage_reported(self._path):
             return self._parts.has_column(name) if self._parts else next(self._values(name), None) is not None
 
     def _values(self, name: str) -> Iterator[tuple[int, Any]]:
@@ -491,7 +491,7 @@ class ItemReader:
     def column_names(self) -> list[str]:
         """Return the names of all columns, most frequent first."""
         if self._parts:
-            with translated(self._path):
+            with damage_reported(self._path):
                 return self._parts.column_names()
         sql = (
             "SELECT key, count(*) FROM (SELECT j.key FROM entries, json_each(metadata) j"
@@ -532,14 +532,14 @@ class ItemReader:
     def _totals(self) -> Counter[str]:
         """The counts over all rows; computed for files that do not store them."""
         db = self._dbs[0]
-        with translated(self._path):
+        with damage_reported(self._path):
             if self._changes is None:
                 return read_totals(db, "main") or count_rows(db, "main")
             return read_totals(db, "other") or count_changed(db, "main", "other")
 
     def _rows(self, sql: str, kinds: Kinds | None = None, values: Sequence[Any] = ()) -> list[Any]:
         """Return all rows of a query, those of the base first, checked for ``kinds`` if given."""
-        with translated(self._path):
+        with damage_reported(self._path):
             rows = chain.from_iterable(db.execute(sql, tuple(values)) for db in self._dbs)
             return list(rows if kinds is None else typed(rows, kinds))
 
@@ -556,7 +556,7 @@ class ItemReader:
         They use a connection of their own: on a shared one, each of the others would reset the
         limit on steps.
         """
-        with translated(self._path), ExitStack() as stack:
+        with damage_reported(self._path), ExitStack() as stack:
             dbs = [stack.enter_context(closing(db)) for db in self._opened()]
             rows = stack.enter_context(closing(merge(*(db.execute(sql) for db in dbs), key=_first)))
             yield rows
@@ -576,7 +576,7 @@ class ItemReader:
             part = keys[start : start + 400]
             row = f"({', '.join('?' * width)})"
             values = [value for key in part for value in key]
-            with translated(self._path):
+            with damage_reported(self._path):
                 found = self._rows(sql.format(", ".join([row] * len(part))), None, values)
                 yield from map(make, typed(found, kinds))  # here, so that invalid JSON is reported as damage
 

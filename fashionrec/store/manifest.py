@@ -263,7 +263,7 @@ def _problems(manifest: Mapping[str, Any], name: str) -> Iterator[str]:
         if entry.get("kind") not in ("image", "caption") or not isinstance(entry.get("embedder"), str):
             yield f"does not give the kind of segment {segment}"
         if not (_is_count(entry.get("count")) and _is_count(entry.get("dim")) and 0 < entry["dim"] <= _MOST_DIM):
-            yield f"gives segment {segment} {entry.get('count')!r} vectors of {entry.get('dim')!r}"
+            yield f"gives segment {segment} the count {entry.get('count')!r} and dim {entry.get('dim')!r}"
         if not (entry.get("float16_recall_at_10") is None or _is_number(entry["float16_recall_at_10"])):
             yield f"has an invalid recall of segment {segment}"
         needed.append(f"segments/{segment}/vectors.faiss")

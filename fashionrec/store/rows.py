@@ -103,7 +103,7 @@ def typed(rows: Iterable[tuple[Any, ...]], kinds: Kinds) -> Iterator[tuple[Any, 
         yield row
 
 
-class translated:
+class damage_reported:
     """Report errors of SQLite and invalid values in the file as :class:`CatalogueError`."""
 
     def __init__(self, path: Path) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from fashionrec.captioner.cache import CaptionCache, Place
 from fashionrec.captioner.ledger import Ledger
 from fashionrec.captioner.providers import shared_captioners
-from fashionrec.captioner.spool import Arrived, Spool, read_signed
+from fashionrec.captioner.spool import Spool, SpooledAnswer, read_signed
 from fashionrec.common.batches import batched
 from fashionrec.common.folder import Folder
 from fashionrec.common.text import shell_word
@@ -180,7 +180,7 @@ class Recorder:
     def arrived(self, job: Job, body: str, seconds: float) -> None:
         """Append an answer to the spool. Called by the threads that send requests."""
         if self._spool is not None:
-            self._spool.append(Arrived(self._place(job), self._captioner.model, body, seconds))
+            self._spool.append(SpooledAnswer(self._place(job), self._captioner.model, body, seconds))
 
     def take(self, group: Sequence[Described]) -> None:
         """Record the outcomes of a group."""

@@ -93,7 +93,7 @@ class Plan:
 
     todo: array[int] = field(default_factory=lambda: array("q"))
     missing: int = 0
-    kept: int = 0
+    captioned: int = 0
     reused: int = 0
     states: Counter[str] = field(default_factory=Counter)
 
@@ -127,7 +127,7 @@ def make_plan(
     for garment in catalogue.items.garments():
         is_recaptioned = recaptioned_numbers is None or garment.garment_no in recaptioned_numbers
         if not is_recaptioned and captioner.keeps(garment.captioner):
-            plan.kept += 1
+            plan.captioned += 1
             continue
         place = Place(garment.photo, garment.class_name, garment.box)
         since = recaption.since if is_recaptioned and recaption is not None else None

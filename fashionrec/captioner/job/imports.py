@@ -16,7 +16,7 @@ from fashionrec.captioner.cache import CaptionCache, Place, is_place
 from fashionrec.captioner.job.caches import CACHE, GROUP, project_cache
 from fashionrec.captioner.providers import make_captioner, shared_captioners
 from fashionrec.captioner.schema import InvalidAnswer, parse
-from fashionrec.captioner.spool import Arrived, read_signed
+from fashionrec.captioner.spool import SpooledAnswer, read_signed
 from fashionrec.common.batches import batched
 from fashionrec.common.files import locked
 from fashionrec.common.folder import Folder
@@ -124,7 +124,7 @@ def _spool(path: Path, captioner: Captioner) -> Iterator[_Checked]:
         yield "line" if arrived is None else _arrived(arrived, captioner)
 
 
-def _arrived(arrived: Arrived, captioner: Captioner) -> _Checked:
+def _arrived(arrived: SpooledAnswer, captioner: Captioner) -> _Checked:
     read, place = captioner.read_answer, arrived.place
     return _checked(place, arrived.model, captioner, lambda model: read(arrived.body, place.class_name, model=model))
 

@@ -13,7 +13,7 @@ from fashionrec.captioner.job.caches import Caches, Recorder, project_cache
 from fashionrec.captioner.job.known import CatalogueSource
 from fashionrec.captioner.outfit import outfit
 from fashionrec.captioner.providers import make_captioner
-from fashionrec.captioner.schema import Said, attributes, embedding_text
+from fashionrec.captioner.schema import QueryDescription, attributes, embedding_text
 from fashionrec.config.captioners import ENCODER
 from fashionrec.errors import ImageError
 
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 #: Describes garments: takes crops, their image vectors (float32 [n, d]) and classes, returns one
 #: description or None per garment.
-Describe = Callable[[Sequence["Image.Image"], "np.ndarray", Sequence["str | None"]], Sequence["Said | None"]]
+Describe = Callable[
+    [Sequence["Image.Image"], "np.ndarray", Sequence["str | None"]], Sequence["QueryDescription | None"]
+]
 
 
 def describer(catalogue: Catalogue, captioner: Captioner | str = ENCODER) -> Describe:
@@ -42,15 +44,15 @@ def describer(catalogue: Catalogue, captioner: Captioner | str = ENCODER) -> Des
 
     def describe(
         crops: Sequence[Image.Image], vectors: np.ndarray, class_names: Sequence[str | None]
-    ) -> list[Said | None]:
-        descriptions: list[Said | None] = [None] * len(crops)
+    ) -> list[QueryDescription | None]:
+        descriptions: list[QueryDescription | None] = [None] * len(crops)
         jobs = [
             Job(n, class_names[n], partial(crops.__getitem__, n), partial(vectors.__getitem__, n))
             for n in range(len(crops))
         ]
         for n, outcome in _outcomes(bound, jobs):
             if (description := outcome.description) is not None:
-                descriptions[n] = Said(
+                descriptions[n] = QueryDescription(
                     description.caption_en, embedding_text(description, bound.vocabulary), attributes(description)
                 )
         return descriptions

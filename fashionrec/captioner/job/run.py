@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from fashionrec.captioner.base import Job
 from fashionrec.captioner.cache import Place
-from fashionrec.captioner.cost import Meter, Price, Tokens, dollars
+from fashionrec.captioner.cost import CostMeter, Price, Tokens, dollars
 from fashionrec.captioner.job.caches import CACHE, Caches, Recorder, project_cache
 from fashionrec.captioner.job.garments import Pictures, Plan, Recaption, garments, make_plan, place_of
 from fashionrec.captioner.job.known import CatalogueSource
@@ -115,7 +115,7 @@ class CatalogueRun:
         generations.read_current(self.root)  # before the lock, which would create the folder
         with ExitStack() as stack:
             if self._write:
-                with generations.told_of_the_disk(self.root):
+                with generations.map_disk_errors(self.root):
                     stack.enter_context(locked(self.root / ".captions.lock", f"is captioning {self.root}"))
             self.catalogue = stack.enter_context(Catalogue.open(self.root, self.config))
             self.captioner = self.captioner.bind(CatalogueSource(self.catalogue, self.captioner.vocabulary))
@@ -148,23 +148,28 @@ class CatalogueRun:
         options: Any = {"again": again, "recaption": recaption, "limit": limit, "under_way": under_way}
         return make_plan(self.catalogue, self.caches, self.captioner, **options), recaption
 
-    def meter(self, plan: Plan, say: Callable[[str], None], *, batch: bool = False) -> tuple[Meter, dict[str, Any]]:
+    def meter(self, plan: Plan, say: Callable[[str], None], *, batch: bool = False) -> tuple[CostMeter, dict[str, Any]]:
         """Report the plan and its expected cost.
 
         Returns the cost meter of the run, and the plan as a document.
         """
         count = len(plan.todo)
-        document: dict[str, Any] = {"new": plan.missing, "to_ask": count, "captioned": plan.kept, "cached": plan.reused}
+        document: dict[str, Any] = {
+            "new": plan.missing,
+            "to_ask": count,
+            "captioned": plan.captioned,
+            "cached": plan.reused,
+        }
         say(
             f"{plural(count, 'garment')} to caption"
             + (f" of {plan.missing:,} without a caption" if plan.missing > count else "")
-            + f"; {plan.kept:,} captioned in this catalogue, {plan.reused:,} in the cache"
+            + f"; {plan.captioned:,} captioned in this catalogue, {plan.reused:,} in the cache"
         )
         if not self.captioner.costs:
-            return Meter(Price(0.0, 0.0), Tokens(0, 0)), {**document, "expected_cost_usd": 0.0}
+            return CostMeter(Price(0.0, 0.0), Tokens(0, 0)), {**document, "expected_cost_usd": 0.0}
         price = self.captioner.price(batch=batch)
         tokens = self._tokens()
-        meter = Meter(price, tokens, self.config.captioner.max_cost)
+        meter = CostMeter(price, tokens, self.config.captioner.max_cost)
         cost = meter.cost_of(count)
         basis = f"measured on {plural(tokens.measured, 'answer')}" if tokens.measured else "estimated"
         if count:
@@ -191,7 +196,7 @@ class CatalogueRun:
             "model": self.captioner.model,
             "asked": 0,
             "made": 0,
-            "kept": plan.kept,
+            "kept": plan.captioned,
             "reused": plan.reused,
             "failed": 0,
             "dry_run": dry_run,
@@ -212,7 +217,7 @@ class CatalogueRun:
         """Mark a recaption as finished."""
         self._recaption_cache.recaptioned(self._recaption_key(recaption))
 
-    def outcomes(self, plan: Plan, meter: Meter, progress: Progress | None) -> Iterator[Outcome]:
+    def outcomes(self, plan: Plan, meter: CostMeter, progress: Progress | None) -> Iterator[Outcome]:
         """Yield outcomes as they arrive; each is recorded before it is yielded."""
         done, total = 0, len(plan.todo)
         if not total:
@@ -243,7 +248,7 @@ class CatalogueRun:
             place = place_of(stored)
             yield Job(place, place.class_name, partial(pictures, stored), partial(vector, stored))
 
-    def _cost_note(self, meter: Meter, left: int) -> str:
+    def _cost_note(self, meter: CostMeter, left: int) -> str:
         spent, remaining = meter.spent, meter.cost_of(left)
         if not self.captioner.costs or spent is None or remaining is None:
             return ""

@@ -57,7 +57,7 @@ def fit(logits: np.ndarray, truth: np.ndarray, groups: Sequence[str]) -> Calibra
         for fold in (0, 1):
             train, test = fold_of != fold, fold_of == fold
             fitted = _fit(logits[train], truth[train], penalty)
-            parts.append(test.sum() * surprise(fitted.scale * logits[test] + fitted.bias, truth[test]))
+            parts.append(test.sum() * negative_log_likelihood(fitted.scale * logits[test] + fitted.bias, truth[test]))
         losses.append(sum(parts))
     return _fit(logits, truth, _PENALTIES[int(np.argmin(losses))])
 
@@ -74,7 +74,7 @@ def sigmoid(values: np.ndarray, bias: float) -> np.ndarray:
     return np.asarray(1 / (1 + np.exp(-(np.asarray(values, np.float64) + bias))))
 
 
-def surprise(values: np.ndarray, truth: np.ndarray) -> float:
+def negative_log_likelihood(values: np.ndarray, truth: np.ndarray) -> float:
     """Return the mean negative log-likelihood of ``truth`` [n] in nats.
 
     ``values`` [n, values] are the logits of a softmax.
@@ -94,7 +94,10 @@ def _fit(logits: np.ndarray, truth: np.ndarray, penalty: float) -> Calibration:
     parameters = np.concatenate([[1.0], np.zeros(values)])
 
     def loss(parameters: np.ndarray) -> float:
-        return surprise(parameters[0] * logits + parameters[1:], truth) + float(ridge @ parameters[1:] ** 2) / 2
+        return (
+            negative_log_likelihood(parameters[0] * logits + parameters[1:], truth)
+            + float(ridge @ parameters[1:] ** 2) / 2
+        )
 
     current = loss(parameters)
     for _ in range(_MAX_STEPS):

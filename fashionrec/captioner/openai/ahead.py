@@ -13,7 +13,7 @@ R = TypeVar("R")
 _POLL_SECONDS = 0.5  # between checks for a stop
 
 
-class Ahead(Generic[S, R]):
+class Prefetcher(Generic[S, R]):
     """Calls ``prepare`` for each item of ``source``; at most ``most`` results wait.
 
     Results come in the order of completion. An error of the source or of ``prepare`` is raised by

@@ -23,7 +23,7 @@ from fashionrec.captioner.ledger import Ledger, PlannedPart
 from fashionrec.captioner.openai.batch_answers import Collected, answer_lines, read_line
 from fashionrec.captioner.openai.batch_api import ENDPOINT, BatchApi, checked_id, token_of
 from fashionrec.captioner.openai.batch_state import OPEN, UNSENT, BatchState, Part
-from fashionrec.captioner.openai.client import Caller, address, host, server_url
+from fashionrec.captioner.openai.client import ApiCaller, address, host, server_url
 from fashionrec.captioner.openai.wire import redact
 from fashionrec.captioner.outcome import Outcome
 from fashionrec.common.batches import batched
@@ -52,7 +52,7 @@ class Batches:
         self,
         folder: Path,
         config: CaptionerConfig,
-        caller: Caller,
+        caller: ApiCaller,
         *,
         body: Callable[[Place], dict[str, Any] | None],
         record: Callable[[Sequence[Collected]], None],

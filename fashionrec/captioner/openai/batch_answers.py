@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 from fashionrec.captioner.openai.client import is_filter, is_retryable
-from fashionrec.captioner.openai.wire import essence, redact
+from fashionrec.captioner.openai.wire import redact, stored_answer
 from fashionrec.captioner.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def read_line(line: dict[str, Any], place: Place, model: str, key: str) -> Colle
     if isinstance(response, dict):
         body, status = response.get("body"), response.get("status_code")
         if status == 200:
-            return Collected(place, model, essence(body, key), None)
+            return Collected(place, model, stored_answer(body, key), None)
         details = body.get("error") if isinstance(body, dict) else None
         details = details if isinstance(details, dict) else {}
         code, status = str(details.get("code") or ""), status if isinstance(status, int) else 0

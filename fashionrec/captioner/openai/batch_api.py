@@ -11,7 +11,7 @@ from fashionrec.captioner.openai.transport import MOST_BYTES
 from fashionrec.errors import CaptionError
 
 if TYPE_CHECKING:
-    from fashionrec.captioner.openai.client import Caller
+    from fashionrec.captioner.openai.client import ApiCaller
 
 ENDPOINT = "/v1/chat/completions"
 #: The metadata key of a batch for our token.
@@ -32,7 +32,7 @@ class BatchApi:
     ``gone``).
     """
 
-    def __init__(self, caller: Caller) -> None:
+    def __init__(self, caller: ApiCaller) -> None:
         self._caller, self._client = caller, caller.client
 
     def upload(self, name: str, open_file: Callable[[], IO[bytes]], size: int) -> str:

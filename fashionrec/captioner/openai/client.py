@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from fashionrec.captioner.openai.limiter import RateLimiter
-from fashionrec.captioner.openai.transport import MOST_BYTES, Guard, Rejected, open_client
+from fashionrec.captioner.openai.transport import MOST_BYTES, Rejected, TransportLimits, open_client
 from fashionrec.captioner.openai.wire import redact
 from fashionrec.captioner.outcome import Outcome
 from fashionrec.common.backoff import backoff
@@ -107,7 +107,7 @@ def address(url: str) -> str:
     return f"{parts.scheme}://{host(url)}{parts.path.rstrip('/')}"
 
 
-class Caller:
+class ApiCaller:
     """Sends requests with retries, at most ``1 + retries`` attempts each. Shared by threads.
 
     The openai package's own retries are off. A context manager for one user; with several ``users``
@@ -133,7 +133,7 @@ class Caller:
         self._users = users
         self._lock = threading.Lock()
         self._host = host(server_url(config))
-        self._guard = Guard()
+        self._guard = TransportLimits()
         self.client = connect(config, key, guard=self._guard)
         self._create = self.client.chat.completions.with_raw_response.create
 
@@ -145,7 +145,7 @@ class Caller:
         if last:
             self.client.close()
 
-    def __enter__(self) -> Caller:
+    def __enter__(self) -> ApiCaller:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -312,7 +312,7 @@ class Caller:
         return redact(text, self.key)
 
 
-def connect(config: CaptionerConfig, key: str, *, guard: Guard, timeout: float | None = None) -> Any:
+def connect(config: CaptionerConfig, key: str, *, guard: TransportLimits, timeout: float | None = None) -> Any:
     """Create the openai package's client for the server of the settings.
 
     Raises :class:`CaptionError` if that fails. ``guard`` limits the answers of the server;

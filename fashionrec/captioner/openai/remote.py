@@ -23,16 +23,16 @@ from typing import TYPE_CHECKING, Any
 
 from fashionrec.captioner.base import Captioner, Described, Job, UnderWay
 from fashionrec.captioner.cost import Price, Tokens
-from fashionrec.captioner.openai.ahead import Ahead
+from fashionrec.captioner.openai.ahead import Prefetcher
 from fashionrec.captioner.openai.batch import STATE, Batches
 from fashionrec.captioner.openai.batch_answers import Collected
 from fashionrec.captioner.openai.batch_state import OPEN, UNSENT, BatchState
-from fashionrec.captioner.openai.client import KEY, Answer, Caller, find_key
+from fashionrec.captioner.openai.client import KEY, Answer, ApiCaller, find_key
 from fashionrec.captioner.openai.limiter import RateLimiter
 from fashionrec.captioner.openai.retirement import ask_shutdown, shutdown_notice
 from fashionrec.captioner.openai.tokens import estimate
 from fashionrec.captioner.openai.translate import read_translation, translation_body
-from fashionrec.captioner.openai.wire import RESERVED, essence, read_answer, request_body
+from fashionrec.captioner.openai.wire import RESERVED, read_answer, request_body, stored_answer
 from fashionrec.captioner.outcome import Outcome
 from fashionrec.common.folder import Folder
 from fashionrec.common.text import plural
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from fashionrec.captioner.cache import Place
-    from fashionrec.captioner.cost import Meter
+    from fashionrec.captioner.cost import CostMeter
     from fashionrec.captioner.ledger import Ledger
     from fashionrec.captioner.vocabulary import Vocabulary
     from fashionrec.config import CaptionerConfig, CaptionModelConfig
@@ -109,11 +109,11 @@ class OpenAICaptioner(Captioner):
     def expected_tokens(self) -> Tokens:
         return estimate(self.config, self.entry, self.vocabulary)
 
-    def caller(self, *, users: int = 1, tokens: float = 0.0) -> Caller:
+    def caller(self, *, users: int = 1, tokens: float = 0.0) -> ApiCaller:
         """Connect to the server. Raises :class:`CaptionError` if the key is missing."""
         limiter = RateLimiter(self.config.concurrency, tokens)
         key = find_key(self.config, self._given_key)
-        return Caller(self.config, key, self.parameters, backoff=self._backoff, limiter=limiter, users=users)
+        return ApiCaller(self.config, key, self.parameters, backoff=self._backoff, limiter=limiter, users=users)
 
     def body(self, picture: Image.Image, class_name: str | None) -> dict[str, Any]:
         """Return the request body for one garment."""
@@ -200,7 +200,7 @@ class OpenAICaptioner(Captioner):
         jobs: Iterable[Job],
         *,
         most: int | None = None,
-        meter: Meter | None = None,
+        meter: CostMeter | None = None,
         arrived: Callable[[Job, str, float], None] | None = None,
     ) -> Generator[list[Described], None, None]:
         """Yield outcomes like :meth:`Captioner.describe`, with concurrent requests.
@@ -225,14 +225,14 @@ class OpenAICaptioner(Captioner):
         self,
         jobs: Iterable[Job],
         workers: int,
-        call: Caller,
-        meter: Meter | None,
+        call: ApiCaller,
+        meter: CostMeter | None,
         arrived: Callable[[Job, str, float], None],
     ) -> Generator[list[Described], None, None]:
         results: queue.Queue[Described | BaseException | None] = queue.Queue(workers)
         closed = threading.Event()  # the results are no longer read
         spent = threading.Event()  # the cost limit is reached
-        prefetch: Ahead[Job, tuple[Job, dict[str, Any]]] = Ahead(
+        prefetch: Prefetcher[Job, tuple[Job, dict[str, Any]]] = Prefetcher(
             jobs,
             lambda job: (job, self.body(job.picture(), job.class_name)),
             threads=min(_PREPARERS, workers),
@@ -293,7 +293,7 @@ class OpenAICaptioner(Captioner):
             raise fatal
 
     def _describe_job(
-        self, call: Caller, job: Job, body: dict[str, Any], arrived: Callable[[Job, str, float], None]
+        self, call: ApiCaller, job: Job, body: dict[str, Any], arrived: Callable[[Job, str, float], None]
     ) -> Described | None:
         """Request one caption. Returns None once stopped.
 
@@ -306,7 +306,7 @@ class OpenAICaptioner(Captioner):
         seconds = round(time.monotonic() - started, 3)
         if isinstance(answer, Answer):
             failed = not isinstance(answer.body, dict) or isinstance(answer.body.get("error"), dict)
-            stored = essence(answer.body, call.key)
+            stored = stored_answer(answer.body, call.key)
             arrived(job, stored, seconds)
             self._count_failures(failed, "the server's answers are not captions" if failed else "")
             return Described(job, self.read_answer(stored, job.class_name, seconds=seconds), arrived=True)

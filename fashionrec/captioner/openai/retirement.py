@@ -6,7 +6,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from fashionrec.captioner.openai.client import connect, find_key, host, is_openai, server_url
-from fashionrec.captioner.openai.transport import Guard
+from fashionrec.captioner.openai.transport import TransportLimits
 from fashionrec.common.text import plural, shell_word
 from fashionrec.errors import CaptionError, ConfigError
 
@@ -51,7 +51,7 @@ def ask_shutdown(config: CaptionerConfig, key: str | None = None) -> str | None:
     Returns None if the server has none or does not answer.
     """
     try:
-        guard = Guard()
+        guard = TransportLimits()
         with connect(config, find_key(config, key), guard=guard, timeout=_TIMEOUT) as client, guard.limit(_TIMEOUT):
             model: Any = client.models.retrieve(config.model)
         shutdown = getattr(model, "shutdown_date", None)

@@ -42,7 +42,7 @@ class Rejected(FashionrecError):
         self.code = code
 
 
-class Guard:
+class TransportLimits:
     """The limits of one server's connections; each thread has its own request and deadline."""
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class Guard:
         return remaining if timeout is None else min(timeout, remaining)
 
 
-def open_client(base_url: str, timeout: Any, guard: Guard) -> Any:
+def open_client(base_url: str, timeout: Any, guard: TransportLimits) -> Any:
     """Create a client of the openai package's transport that enforces the limits of ``guard``."""
     import openai
 
@@ -115,7 +115,7 @@ def _limited_stream(base: type) -> Any:
     """
 
     class Limited(base):  # type: ignore[misc,valid-type]
-        def __init__(self, plain: Any, encoding: str, guard: Guard) -> None:
+        def __init__(self, plain: Any, encoding: str, guard: TransportLimits) -> None:
             self._plain, self._encoding, self._guard = plain, encoding, guard
 
         def __iter__(self) -> Iterator[bytes]:
@@ -150,7 +150,7 @@ def _decoded(pieces: Iterator[bytes], encoding: str) -> Iterator[bytes]:
         raise Rejected("the compressed answer is truncated", "encoding")
 
 
-def _set_deadlines(client: Any, guard: Guard) -> None:
+def _set_deadlines(client: Any, guard: TransportLimits) -> None:
     """Make every read and write of the client's connections respect the deadline.
 
     Time-outs of the transport apply to single reads, so a server that sends a byte now and then is
@@ -170,7 +170,7 @@ class _DeadlineBackend:
     It has no Unix sockets and no ``sleep``, because the pool does not retry.
     """
 
-    def __init__(self, inner: Any, guard: Guard, core: Any) -> None:
+    def __init__(self, inner: Any, guard: TransportLimits, core: Any) -> None:
         self._inner, self._guard, self._core = inner, guard, core
 
     def connect_tcp(self, host: str, port: int, timeout: float | None = None, **named: Any) -> _DeadlineStream:
@@ -179,7 +179,7 @@ class _DeadlineBackend:
 
 
 class _DeadlineStream:
-    def __init__(self, inner: Any, guard: Guard, core: Any) -> None:
+    def __init__(self, inner: Any, guard: TransportLimits, core: Any) -> None:
         self._inner, self._guard, self._core = inner, guard, core
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
@@ -202,7 +202,7 @@ class _DeadlineStream:
         return self._inner.get_extra_info(info)
 
 
-def _remaining(guard: Guard, timeout: float | None, error_class: Callable[[str], Exception]) -> float | None:
+def _remaining(guard: TransportLimits, timeout: float | None, error_class: Callable[[str], Exception]) -> float | None:
     remaining = guard.left(timeout)
     if remaining is not None and remaining <= 0:
         raise error_class("the time limit of the request has passed")

@@ -70,7 +70,7 @@ def request_body(
     }
 
 
-def essence(body: Any, secret: str = "") -> str:
+def stored_answer(body: Any, secret: str = "") -> str:
     """Reduce an answer's JSON body to the parts that are stored: text, finish reason and usage.
 
     The result is JSON, without the secret, made before anything is validated; ``null`` for a body
@@ -100,7 +100,8 @@ def essence(body: Any, secret: str = "") -> str:
 def read_answer(
     body: Any, *, model: str, class_name: str | None, secret: str = "", vocabulary: Vocabulary | None = None
 ) -> Outcome:
-    """Return the outcome of an answer's JSON body, or of the text that :func:`essence` makes of it.
+    """Return the outcome of an answer's JSON body, or of the text that :func:`stored_answer` makes
+    of it.
 
     Never raises: an invalid answer is an outcome too.
     """

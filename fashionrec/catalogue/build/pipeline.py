@@ -278,8 +278,8 @@ class _Run:
         for held, n in batch:
             assert held.photo is not None
             crops.append(self.finder.crop(held.photo, held.garments[n]))
-        pictures = self.models.embedder.seen(crops)
-        vectors = self.models.embedder.embed_seen(pictures)
+        pictures = self.models.embedder.encoder_view(crops)
+        vectors = self.models.embedder.embed_view(pictures)
         return [
             (np.asarray(vector, np.float32).tobytes(), self._thumbnail(crop, picture))
             for vector, crop, picture in zip(vectors, crops, pictures, strict=True)

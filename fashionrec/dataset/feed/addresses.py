@@ -27,7 +27,7 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _NAT64_LOCAL = ipaddress.IPv6Network("64:ff9b:1::/48")
 
 
-class Unfetched(Exception):
+class FetchError(Exception):
     """A failed fetch.
 
     It stays inside the download, which turns it into the ``reason`` and ``message`` of a row.
@@ -40,7 +40,7 @@ class Unfetched(Exception):
         self.reason, self.retry, self.after = reason, retry, after
 
 
-class Cuttable:
+class AbortableConnection:
     """A connection that another thread can abort through ``line``, a duplicate of its socket."""
 
     line: socket.socket | None = None
@@ -77,42 +77,42 @@ class Target:
         return self.scheme, self.host, self.port
 
     def join(self, location: str) -> Target:
-        """Return the target of a redirect. Raises :class:`Unfetched` (``bad-url``)."""
+        """Return the target of a redirect. Raises :class:`FetchError` (``bad-url``)."""
         with contextlib.suppress(UnicodeError):  # headers are decoded as Latin-1; servers send UTF-8
             location = location.encode("latin-1").decode("utf-8")
         try:
             return parse_target(urljoin(self.url, location))
         except ValueError:
-            raise Unfetched("bad-url", "the redirect has an invalid URL") from None
+            raise FetchError("bad-url", "the redirect has an invalid URL") from None
 
 
 def parse_target(text: str) -> Target:
     """Check and normalize a URL; ``//host/path`` is https.
 
-    Raises :class:`Unfetched` (``bad-url``).
+    Raises :class:`FetchError` (``bad-url``).
     """
     text = text.strip()
     if text.startswith("//"):
         text = f"https:{text}"
     if len(text) > _MAX_URL_LENGTH:
-        raise Unfetched("bad-url", f"the URL has more than {_MAX_URL_LENGTH} characters")
+        raise FetchError("bad-url", f"the URL has more than {_MAX_URL_LENGTH} characters")
     scheme = text.partition(":")[0].lower()
     if scheme not in ("http", "https"):
-        raise Unfetched("bad-url", f"only http and https are supported, not {scheme[:20]!r}")
+        raise FetchError("bad-url", f"only http and https are supported, not {scheme[:20]!r}")
     try:
         parts = parse_url(text)
         host = (parts.host or "").strip("[]").rstrip(".").lower()
         if parts.auth is not None:
-            raise Unfetched("bad-url", "the URL contains a user name or password")
+            raise FetchError("bad-url", "the URL contains a user name or password")
         if not host or parts.scheme != scheme:
-            raise Unfetched("bad-url", "the URL has no host")
+            raise FetchError("bad-url", "the URL has no host")
         host.encode("ascii")
         parts.request_uri.encode("ascii")
     except (LocationParseError, UnicodeError):
-        raise Unfetched("bad-url", "the URL is invalid") from None
+        raise FetchError("bad-url", "the URL is invalid") from None
     port = parts.port if parts.port is not None else (443 if scheme == "https" else 80)
     if port == 0:
-        raise Unfetched("bad-url", "port 0 is invalid")
+        raise FetchError("bad-url", "port 0 is invalid")
     return Target(parts._replace(fragment=None).url, scheme, host, port, parts.request_uri)
 
 
@@ -150,7 +150,7 @@ def is_public(address: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Door:
+class AddressPolicy:
     """The policy of which servers may be reached.
 
     ``allow_private`` allows every address; ``open_to`` allows these pairs of address and port in
@@ -166,20 +166,20 @@ class Door:
     def addresses(self, host: str, port: int) -> Sequence[str]:
         """Return the checked addresses of a host.
 
-        Raises :class:`Unfetched` (``dns``, ``refused-address``).
+        Raises :class:`FetchError` (``dns``, ``refused-address``).
         """
         try:
             addresses = self.resolve(host, port)
         except socket.gaierror as error:
             is_temporary = error.errno == socket.EAI_AGAIN
-            raise Unfetched("dns", f"{host} has no address: {error.strerror}", retry=is_temporary) from None
+            raise FetchError("dns", f"{host} has no address: {error.strerror}", retry=is_temporary) from None
         except (OSError, UnicodeError) as error:
-            raise Unfetched("dns", f"{host} has no address: {error}") from None
+            raise FetchError("dns", f"{host} has no address: {error}") from None
         if not addresses:
-            raise Unfetched("dns", f"{host} has no address")
+            raise FetchError("dns", f"{host} has no address")
         for address in addresses:
             if not (self.allow_private or is_public(address) or (address, port) in self.open_to):
-                raise Unfetched(
+                raise FetchError(
                     "refused-address", f"{host} has the non-public address {address} (allowed by feed.allow_private)"
                 )
         return addresses

@@ -28,7 +28,7 @@ from protego import Protego
 
 from fashionrec.common.backoff import backoff
 from fashionrec.common.text import plural
-from fashionrec.dataset.feed.addresses import Door, Target, Unfetched, parse_target, shown
+from fashionrec.dataset.feed.addresses import AddressPolicy, FetchError, Target, parse_target, shown
 from fashionrec.dataset.feed.host_queue import HostQueue, Job, Origin
 from fashionrec.dataset.feed.photo_cache import Fetched, PhotoCache, image_suffix, open_cache
 from fashionrec.dataset.feed.safe_http import Answer, Client
@@ -72,7 +72,7 @@ def fetch_images(
     progress: Callable[[int, int], None] | None = None,
     *,
     refresh: bool = False,
-    door: Door | None = None,
+    door: AddressPolicy | None = None,
 ) -> dict[str, Fetched | Failed]:
     """Fetch photos into ``folder``; return the file or the failure per given URL.
 
@@ -94,13 +94,13 @@ def fetch_images(
     for url in dict.fromkeys(urls):
         try:
             target = parse_target(url)
-        except Unfetched as error:
+        except FetchError as error:
             results[url] = Failed(shown(url), error.reason, str(error), 0)
         else:
             urls_by_name[url] = target.url
             targets[target.url] = target
     client = Client(
-        door or Door(allow_private=settings.allow_private),
+        door or AddressPolicy(allow_private=settings.allow_private),
         user_agent=settings.user_agent,
         timeout=settings.timeout,
         idle=settings.connections,
@@ -183,7 +183,7 @@ class _Download:
             try:
                 try:
                     step = self._request(job, origin)
-                except Unfetched as error:
+                except FetchError as error:
                     with self._turn:
                         self._handle_failure(job, origin, error)
                 else:
@@ -217,7 +217,7 @@ class _Download:
             with self._client.get(job.target, headers, self._settings.total_timeout - job.spent) as answer:
                 if answer.status in (301, 302, 303, 307, 308) and answer.headers.get("Location"):
                     if job.hops >= self._settings.redirects:
-                        raise Unfetched("too-many-redirects", f"more than {self._settings.redirects} redirects")
+                        raise FetchError("too-many-redirects", f"more than {self._settings.redirects} redirects")
                     return job.target.join(answer.headers["Location"])
                 if answer.status == 304 and headers and job.known is not None:
                     return replace(job.known, how="unchanged")
@@ -237,13 +237,13 @@ class _Download:
         """Write a photo's body to a file, within the limits; return sha256, bytes and suffix."""
         announced = answer.headers.get("Content-Length", "")
         if announced.isdecimal() and int(announced) > self._max_bytes:
-            raise Unfetched("too-large", f"it has {plural(int(announced), 'byte')}, more than {self._max_bytes:,}")
+            raise FetchError("too-large", f"it has {plural(int(announced), 'byte')}, more than {self._max_bytes:,}")
         digest, size, head = hashlib.sha256(), 0, b""
         with part.open("xb") as file:
             while piece := answer.read():
                 size += len(piece)
                 if size > self._max_bytes:
-                    raise Unfetched("too-large", f"it has more than {plural(self._max_bytes, 'byte')}")
+                    raise FetchError("too-large", f"it has more than {plural(self._max_bytes, 'byte')}")
                 if len(head) < 64:
                     head += piece[:64]
                     if len(head) >= 64:
@@ -255,7 +255,7 @@ class _Download:
     def _suffix(self, head: bytes) -> str:
         suffix = image_suffix(head)
         if suffix is None:
-            raise Unfetched("not-an-image", "the response is not a JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF image")
+            raise FetchError("not-an-image", "the response is not a JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF image")
         return suffix
 
     def _store(self, job: Job, answer: Answer, part: Path, sha256: str, size: int, suffix: str) -> Fetched:
@@ -263,11 +263,11 @@ class _Download:
             with self._decoding:
                 read_photo(part.read_bytes(), self._limits)
         except ImageError as error:
-            raise Unfetched(error.reason, str(error)) from None
+            raise FetchError(error.reason, str(error)) from None
         etag, modified = answer.headers.get("ETag", ""), answer.headers.get("Last-Modified", "")
         with self._turn:
             if not self._queue.open:
-                raise Unfetched("stopped", "the download was stopped")
+                raise FetchError("stopped", "the download was stopped")
             return self._cache.keep(
                 part,
                 suffix,
@@ -279,13 +279,13 @@ class _Download:
                 last_modified=modified if _DATE.fullmatch(modified) else None,
             )
 
-    def _handle_failure(self, job: Job, origin: Origin, error: Unfetched) -> None:
+    def _handle_failure(self, job: Job, origin: Origin, error: FetchError) -> None:
         """Retry a failed request after a pause, or give up."""
         wait = backoff(job.attempts - 1, self._settings.backoff, _MAX_BACKOFF)
         if error.after is not None:
             wait = error.after
             if wait > self._settings.total_timeout:  # too long to wait: give up on this server
-                origin.closed = Unfetched(error.reason, str(error))
+                origin.closed = FetchError(error.reason, str(error))
             else:
                 origin.not_before = max(origin.not_before, time.monotonic() + wait)
         if error.retry and origin.closed is None and job.attempts <= self._settings.retries:
@@ -313,12 +313,12 @@ def _conditions(job: Job) -> dict[str, str]:
     return {name: value for name, value in conditions.items() if value}
 
 
-def _status_error(answer: Answer) -> Unfetched:
+def _status_error(answer: Answer) -> FetchError:
     status = answer.status
     retry = status in (408, 425, 429) or (500 <= status < 600 and status not in (501, 505))
     after = _seconds(answer.headers.get("Retry-After", "")) if retry else None
     request = f" and asked to wait {after:.0f} s" if after else ""
-    return Unfetched(f"http-{status}", f"the server answered {status}{request}", retry=retry, after=after)
+    return FetchError(f"http-{status}", f"the server answered {status}{request}", retry=retry, after=after)
 
 
 def _seconds(text: str) -> float | None:
@@ -338,9 +338,9 @@ def _robots_text(answer: Answer) -> str:
     return body[:_ROBOTS_BYTES].decode("utf-8-sig", "replace")
 
 
-def _rules_after_failure(job: Job, error: Unfetched) -> Protego | Unfetched:
+def _rules_after_failure(job: Job, error: FetchError) -> Protego | FetchError:
     """Return the rules that apply if a robots.txt cannot be fetched (RFC 9309, 2.3.1)."""
     if error.reason == "too-many-redirects" or (error.reason.startswith("http-4") and error.reason != "http-429"):
         return Protego.parse("")
     reason = "robots" if error.reason.startswith("http-") else error.reason
-    return Unfetched(reason, f"cannot fetch robots.txt of {job.first.host}: {error}")
+    return FetchError(reason, f"cannot fetch robots.txt of {job.first.host}: {error}")

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from protego import Protego
 
-from fashionrec.dataset.feed.addresses import Target, Unfetched
+from fashionrec.dataset.feed.addresses import FetchError, Target
 from fashionrec.dataset.feed.photo_cache import Fetched
 
 _MAX_CRAWL_DELAY = 30.0
@@ -51,9 +51,9 @@ class Origin:
     target: Target
     photos: list[tuple[float, int, Job]] = field(default_factory=list)
     errands: list[tuple[float, int, Job]] = field(default_factory=list)
-    asked: bool = False
-    rules: Protego | Unfetched | None = None
-    closed: Unfetched | None = None
+    robots_requested: bool = False
+    rules: Protego | FetchError | None = None
+    closed: FetchError | None = None
     not_before: float = 0.0
     lost: int = 0
 
@@ -62,18 +62,18 @@ class Origin:
         return self.target.host
 
     def permit(self, job: Job, robot: str) -> None:
-        """Raise :class:`Unfetched` if the server is closed or its rules forbid the photo."""
+        """Raise :class:`FetchError` if the server is closed or its rules forbid the photo."""
         for reason in (self.closed, self.rules):
-            if isinstance(reason, Unfetched):
-                raise Unfetched(reason.reason, str(reason))
+            if isinstance(reason, FetchError):
+                raise FetchError(reason.reason, str(reason))
         if isinstance(self.rules, Protego) and not self.rules.can_fetch(job.target.url, robot):
-            raise Unfetched("robots", f"robots.txt of {self.host} forbids it")
+            raise FetchError("robots", f"robots.txt of {self.host} forbids it")
 
     def count_loss(self, lost: bool) -> None:
         """Count consecutive losses of an unreachable server; close it after too many."""
         self.lost = self.lost + 1 if lost else 0
         if self.lost >= _MAX_LOSSES:
-            self.closed = Unfetched("host-down", f"{self.host} was unreachable {self.lost} times in a row")
+            self.closed = FetchError("host-down", f"{self.host} was unreachable {self.lost} times in a row")
 
 
 class HostQueue:
@@ -140,8 +140,8 @@ class HostQueue:
         """Return the jobs of a server that may start: photos only once its rules are known."""
         if origin.errands or origin.rules is not None or not self._robots:
             return origin.errands or origin.photos
-        if origin.photos and not origin.asked:
-            origin.asked = True
+        if origin.photos and not origin.robots_requested:
+            origin.robots_requested = True
             target = origin.target.join("/robots.txt")
             self.push(Job(target, target, rules_for=origin))
         return origin.errands

@@ -20,7 +20,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-from fashionrec.dataset.feed.addresses import Cuttable
+from fashionrec.dataset.feed.addresses import AbortableConnection
 from fashionrec.errors import FashionrecError
 
 _MIN_SPEED = 10_000  # bytes per second for sending or receiving a body
@@ -28,7 +28,7 @@ _PORTS = {"http": 80, "https": 443}
 _current = threading.local()  # the connection of this thread's request
 
 
-class _Timed(Cuttable):
+class _Timed(AbortableConnection):
     """A connection that is aborted after the deadline of its request."""
 
     until = 0.0

@@ -1,9 +1,9 @@
 """One HTTP(S) request to an untrusted server that cannot lead us to a forbidden address.
 
-Connections go to an address that :class:`fashionrec.dataset.feed.addresses.Door` has checked; TLS
-still verifies the certificate against the host name. Redirects are not followed here: the caller
-sends a new request, which is checked again. Proxies from the environment are ignored, because a
-proxy resolves names itself and would bypass these checks.
+Connections go to an address that :class:`fashionrec.dataset.feed.addresses.AddressPolicy` has
+checked; TLS still verifies the certificate against the host name. Redirects are not followed here:
+the caller sends a new request, which is checked again. Proxies from the environment are ignored,
+because a proxy resolves names itself and would bypass these checks.
 
 This module needs urllib3 and is imported by name at call time
 (:func:`fashionrec.common.extras.need`).
@@ -25,16 +25,16 @@ from typing import Any
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from fashionrec.dataset.feed.addresses import Cuttable, Door, Target, Unfetched
+from fashionrec.dataset.feed.addresses import AbortableConnection, AddressPolicy, FetchError, Target
 
 CHUNK = 1 << 16
 _DRAIN = 1 << 14  # bytes of a redirect's or an error's body that are read to keep the connection open
 
 
-class _Checked(Cuttable):
+class _Checked(AbortableConnection):
     """The part of a connection that connects only to checked addresses."""
 
-    door: Door
+    door: AddressPolicy
     expires: float
 
     def _new_conn(self: Any) -> socket.socket:
@@ -77,7 +77,7 @@ class Answer:
     def read(self, size: int = CHUNK) -> bytes:
         """Return at most ``size`` bytes, decompressed; empty at the end.
 
-        Raises :class:`Unfetched`.
+        Raises :class:`FetchError`.
         """
         return self._read(size)
 
@@ -88,7 +88,7 @@ class Client:
     ``timeout`` is in seconds without a byte. At most ``idle`` unused connections stay open.
     """
 
-    def __init__(self, door: Door, *, user_agent: str, timeout: float, idle: int = 32) -> None:
+    def __init__(self, door: AddressPolicy, *, user_agent: str, timeout: float, idle: int = 32) -> None:
         self._door, self._timeout, self._max_idle = door, timeout, idle
         self._headers = {
             "User-Agent": user_agent,
@@ -105,7 +105,7 @@ class Client:
     def get(self, target: Target, headers: Mapping[str, str], seconds: float) -> Iterator[Answer]:
         """Request a URL and yield the response; abort the connection after ``seconds`` in total.
 
-        Raises :class:`Unfetched`: ``refused-address``, ``dns``, ``unreachable``, ``timeout`` (no
+        Raises :class:`FetchError`: ``refused-address``, ``dns``, ``unreachable``, ``timeout`` (no
         byte), ``too-slow`` (not within ``seconds``), ``reset``, ``tls``, ``bad-response``,
         ``bad-encoding``.
         """
@@ -125,7 +125,7 @@ class Client:
                         )
                         response = connection.getresponse()
                     break
-                except Unfetched as error:
+                except FetchError as error:
                     if not reused or error.reason != "reset":
                         raise
                     timer.cancel()  # the server had closed an idle connection: no fault of its own, and no attempt
@@ -188,7 +188,7 @@ class Client:
         connection.door = self._door
         with self._lock:
             if self._closed:
-                raise Unfetched("stopped", "the download was stopped")
+                raise FetchError("stopped", "the download was stopped")
             self._busy.add(connection)
         return connection
 
@@ -213,7 +213,7 @@ def _drain(answer: Answer) -> bool:
     try:
         while left > 0 and (piece := answer.read(left)):
             left -= len(piece)
-    except Unfetched:
+    except FetchError:
         return False
     return left > 0
 
@@ -229,18 +229,18 @@ def _default_tls() -> ssl.SSLContext:
 
 @contextmanager
 def _map_wire_errors(expires: float) -> Iterator[None]:
-    """Convert network errors to :class:`Unfetched`."""
+    """Convert network errors to :class:`FetchError`."""
     try:
         yield
-    except Unfetched:
+    except FetchError:
         raise
     except (OSError, http.client.HTTPException, urllib3.exceptions.HTTPError, ValueError) as error:
         if time.monotonic() >= expires:
-            raise Unfetched("too-slow", "it took longer than feed.total_timeout") from None
+            raise FetchError("too-slow", "it took longer than feed.total_timeout") from None
         raise _wire_error(error) from None
 
 
-def _wire_error(error: Exception) -> Unfetched:
+def _wire_error(error: Exception) -> FetchError:
     causes: list[BaseException] = [error]
     while (inner := causes[-1].__cause__ or causes[-1].__context__) is not None and len(causes) < 5:
         causes.append(inner)
@@ -250,15 +250,15 @@ def _wire_error(error: Exception) -> Unfetched:
 
     text = str(causes[-1]) or type(error).__name__
     if is_a(ssl.SSLCertVerificationError):
-        return Unfetched("tls", f"the certificate is invalid: {text}")
+        return FetchError("tls", f"the certificate is invalid: {text}")
     if is_a(TimeoutError, urllib3.exceptions.TimeoutError):
-        return Unfetched("timeout", "no data arrived for feed.timeout seconds", retry=True)
+        return FetchError("timeout", "no data arrived for feed.timeout seconds", retry=True)
     if is_a(ssl.SSLError):
-        return Unfetched("tls", f"no secure connection: {text}", retry=True)
+        return FetchError("tls", f"no secure connection: {text}", retry=True)
     if is_a(urllib3.exceptions.DecodeError):
-        return Unfetched("bad-encoding", "the compressed response is damaged")
+        return FetchError("bad-encoding", "the compressed response is damaged")
     if is_a(ConnectionResetError, BrokenPipeError, ConnectionAbortedError, http.client.IncompleteRead):
-        return Unfetched("reset", "the connection was closed before the end of the response", retry=True)
+        return FetchError("reset", "the connection was closed before the end of the response", retry=True)
     if is_a(OSError) and not is_a(http.client.HTTPException):
-        return Unfetched("unreachable", f"no connection: {text}", retry=True)
-    return Unfetched("bad-response", f"the response is not valid HTTP: {text[:200]}", retry=True)
+        return FetchError("unreachable", f"no connection: {text}", retry=True)
+    return FetchError("bad-response", f"the response is not valid HTTP: {text[:200]}", retry=True)

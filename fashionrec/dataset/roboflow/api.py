@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from fashionrec.common.documents import parse_json
-from fashionrec.common.extras import need, swapped
+from fashionrec.common.extras import need, patched
 from fashionrec.errors import ConfigError, DataError, FashionrecError, MissingExtra
 
 if TYPE_CHECKING:
@@ -117,8 +117,8 @@ def connected(workspace: str, config: RoboflowConfig) -> Iterator[Client]:
         adapter = importlib.import_module("roboflow.adapters.rfapi")
         get, post = (functools.partial(call, timeout=config.timeout) for call in (api_session.get, api_session.post))
         with (
-            swapped(http, get=get, post=post, Session=lambda: api_session),
-            swapped(adapter, _upload_sessions=threading.local()),  # the package's cache of its upload session
+            patched(http, get=get, post=post, Session=lambda: api_session),
+            patched(adapter, _upload_sessions=threading.local()),  # the package's cache of its upload session
             _redacted_log(key),
             contextlib.closing(session),
             contextlib.closing(api_session),
@@ -196,7 +196,7 @@ def _load() -> tuple[Any, Any, Any]:
     formatwarning = warnings.formatwarning
     try:
         # a module that has imported load_dotenv already keeps it
-        with swapped(importlib.import_module("dotenv"), load_dotenv=lambda *args, **kwargs: False):
+        with patched(importlib.import_module("dotenv"), load_dotenv=lambda *args, **kwargs: False):
             package = importlib.import_module("roboflow")
         settings = importlib.import_module("roboflow.config")
         http = importlib.import_module("roboflow.util.http")

@@ -23,7 +23,7 @@ from fashionrec.dataset.source import RawBox, Source, SourceImage
 from fashionrec.dataset.sources.layout import (
     Photos,
     copies_of,
-    counted,
+    count_notes,
     failure,
     key_of,
     posix,
@@ -123,7 +123,7 @@ def read(where: Path, label: str, *, follow_links: bool | None = None) -> Source
             hint="give the folder that contains the photos and the annotations",
         )
     failed += refusals(refusal for refusal in refused if refusal.name.rpartition("/")[2] not in photos.reported)
-    notes += counted(counts, _NOTES)
+    notes += count_notes(counts, _NOTES)
     unlisted = [key for key in photos.paths if key not in images] if where.is_dir() else []
     if unlisted:
         notes.append(f"{plural(len(unlisted), 'photo')} skipped, in no annotation file: {some(unlisted)}")

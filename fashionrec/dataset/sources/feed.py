@@ -22,7 +22,7 @@ from fashionrec.products.values import parse_text
 
 if TYPE_CHECKING:
     from fashionrec.config import Config
-    from fashionrec.dataset.feed.addresses import Door
+    from fashionrec.dataset.feed.addresses import AddressPolicy
     from fashionrec.dataset.feed.download import Failed
 
 _SHOWN = 100  # invalid cells of a column that are listed one by one
@@ -45,7 +45,7 @@ def read(
     progress: Callable[[int, int], None] | None = None,
     *,
     refresh: bool = False,
-    door: Door | None = None,
+    door: AddressPolicy | None = None,
 ) -> Source:
     """Read a feed and download its photos into the folder ``cache``, where later runs find them.
 

@@ -93,7 +93,7 @@ def refusals(refused: Iterable[Refusal]) -> list[dict[str, str]]:
     return [failure(name, reason, WORDS[reason]) for name, reason in dict.fromkeys(refused)]
 
 
-def counted(counts: Mapping[str, int], notes: Mapping[str, tuple[str, str]]) -> list[str]:
+def count_notes(counts: Mapping[str, int], notes: Mapping[str, tuple[str, str]]) -> list[str]:
     """Return a note per counter that is not 0; ``notes`` has the noun and the rest of each."""
     return [f"{plural(counts[kind], noun)} {rest}" for kind, (noun, rest) in notes.items() if counts.get(kind)]
 

@@ -32,7 +32,7 @@ from fashionrec.common.files import dump_json, locked, sha256_file
 from fashionrec.common.folder import Folder
 from fashionrec.common.system import rename
 from fashionrec.common.text import plural
-from fashionrec.dataset.archives import opened
+from fashionrec.dataset.archives import open_archive
 from fashionrec.dataset.roboflow.api import PASSING, Client, connected, parse_project, told_anew
 from fashionrec.dataset.roboflow.applied import applied
 from fashionrec.errors import DataError, FashionrecError
@@ -205,7 +205,7 @@ def _fetched(
             _download(client, link, archive, settings.retries, progress, sleep)
     whole = partial / "whole"
     try:
-        with opened(archive, partial, config.dataset) as unpacked:
+        with open_archive(archive, partial, config.dataset) as unpacked:
             rename(unpacked, whole)
             whole.chmod(partial.stat().st_mode)  # it was created for one user
     except DataError as error:

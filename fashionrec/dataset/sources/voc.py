@@ -26,7 +26,7 @@ from fashionrec.dataset.source import RawBox, Source, SourceImage
 from fashionrec.dataset.sources.layout import (
     Photos,
     copies_of,
-    counted,
+    count_notes,
     failure,
     key_of,
     posix,
@@ -150,7 +150,9 @@ def read(where: Path, label: str, *, follow_links: bool | None = None) -> Source
     ]
     failed += refusals(refused)
     names = tuple(sorted({box.label for _, voc, _ in found.values() for box in voc.boxes}))
-    return Source(label, tuple(images), names=names, failed=tuple(failed), notes=(*notes, *counted(counts, _COUNTED)))
+    return Source(
+        label, tuple(images), names=names, failed=tuple(failed), notes=(*notes, *count_notes(counts, _COUNTED))
+    )
 
 
 #: Bytes of the annotations of one photo: ten times what 10,000 objects take.

@@ -34,7 +34,7 @@ class Stand:
 
 
 @dataclass(frozen=True)
-class Seen:
+class VisibleGarment:
     """A garment that can be seen in a photo: its box in photo pixels and the share of it that is
     visible, 0..1.
     """
@@ -49,7 +49,7 @@ class Scene:
     """A finished photo and what is in it."""
 
     image: Image.Image
-    seen: list[Seen]
+    seen: list[VisibleGarment]
 
 
 #: How far light and colour stray, and how much gets in the way, by mood.
@@ -83,7 +83,7 @@ def take_photo(stands: tuple[Stand, ...], mood: str, size: int, rng: np.random.G
         _backdrop(mood, flat, rng), width, height, rng, 0.0 if flat else rng.uniform(-1, 2.4)
     )
     image = expose(canvas, behind, rng, harsh)
-    seen = [Seen(numbered[number], box, visible) for number, (box, visible) in canvas.boxes().items()]
+    seen = [VisibleGarment(numbered[number], box, visible) for number, (box, visible) in canvas.boxes().items()]
     return Scene(image, [one for one in seen if one.visible >= LEAST_VISIBLE])
 
 

@@ -24,11 +24,11 @@ from fashionrec.detector.detect import Detector
 from fashionrec.detector.training.agreement import compare, speed
 from fashionrec.detector.training.evidence import Evidence
 from fashionrec.detector.training.families import Graph, family_of_weights
-from fashionrec.detector.training.gate import SourceDetector, check, judge, map_loss, opened, same_input
+from fashionrec.detector.training.gate import SourceDetector, check, judge, map_loss, open_for_test, same_input
 from fashionrec.detector.training.precision import largest_activation, to_fp16, to_int8
 from fashionrec.errors import DataError, ModelError
 from fashionrec.models.bundle import Bundle, write_bundle
-from fashionrec.models.graphs import graph_files, keep_weights_beside, with_ready
+from fashionrec.models.graphs import graph_files, with_optimized, write_external_data
 from fashionrec.photos.pixels import PixelSpec, prepare_pixels
 
 __all__ = ["Evidence", "check", "convert_detector", "export_detector", "same_input"]
@@ -66,7 +66,7 @@ def export_detector(
     family = family_of_weights(weights)
     with tempfile.TemporaryDirectory() as folder:
         graph = family.to_graph(weights, Path(folder), imgsz)
-        keep_weights_beside(graph.path)
+        write_external_data(graph.path)
         bundle = _unwritten(graph.path, graph.spec)
         few = evidence.photos[:: max(1, len(evidence.photos) // _CHECKED)][:_CHECKED]
         photos = _treated(evidence.read(few, say), bundle, evidence.prepared) if few else _made_up()
@@ -79,11 +79,11 @@ def export_detector(
         agreement, largest = None, 0.0
         source: Detector = SourceDetector(bundle, graph.reference)
         if precision != "fp32":
-            source = opened(bundle)
+            source = open_for_test(bundle)
             bundle, made, largest = _converted(graph, precision, Path(folder) / precision, evidence, say)
-            agreement = _compared(source, opened(bundle), evidence, say)
+            agreement = _compared(source, open_for_test(bundle), evidence, say)
             figures = {"float32": figures, **agreement}
-        exported, loss = opened(bundle), None
+        exported, loss = open_for_test(bundle), None
         if evidence.measure:
             say(
                 f"measuring the mAP of {'the checkpoint' if precision == 'fp32' else 'the float32 graph'} and of the export"
@@ -119,7 +119,7 @@ def convert_detector(
     with tempfile.TemporaryDirectory() as folder:
         graph = Graph(source.graph_path("detect"), source.spec, {}, _none)
         bundle, made, largest = _converted(graph, precision, Path(folder) / precision, evidence, say)
-        first, second = opened(source), opened(bundle)
+        first, second = open_for_test(source), open_for_test(bundle)
         figures = _compared(first, second, evidence, say)
         judge(precision, figures, None, 0.0, largest)
         (photo,) = evidence.read(evidence.photos[:1], say)
@@ -131,7 +131,7 @@ def convert_detector(
 def _written(
     made: Bundle, out: Path, name: str, source: dict[str, Any], agreement: dict[str, Any], overwrite: bool
 ) -> Bundle:
-    graphs = with_ready(made.graphs, made.path)
+    graphs = with_optimized(made.graphs, made.path)
     files = graph_files(made.path / made.graphs["detect"])
     about: dict[str, Any] = {"spec": made.spec, "source": source, "agreement": agreement}
     return write_bundle(out, kind="detector", name=name, graphs=graphs, files=files, overwrite=overwrite, **about)
@@ -148,7 +148,7 @@ def _converted(
     activation for fp16.
     """
     folder.mkdir()
-    source, file = opened(_unwritten(graph.path, graph.spec)), folder / graph.path.name
+    source, file = open_for_test(_unwritten(graph.path, graph.spec)), folder / graph.path.name
     chosen = list(evidence.calibration or evidence.photos)
 
     def inputs(paths: Sequence[Path]) -> Iterator[np.ndarray]:
@@ -161,7 +161,7 @@ def _converted(
     else:
         made = to_fp16(graph.path, file)
         largest = largest_activation(graph.path, lambda: inputs(chosen[:_CHECKED]))
-    keep_weights_beside(file)
+    write_external_data(file)
     return _unwritten(file, {**graph.spec, "precision": precision}), made, largest
 
 

@@ -46,7 +46,7 @@ class Bounds:
     mean difference of scores.
     """
 
-    found: float
+    min_found: float
     iou: float
     score: float
 
@@ -73,7 +73,7 @@ class SourceDetector(Detector):
         return [self._reference(Image.fromarray(square)) for square in squares]
 
 
-def opened(bundle: Bundle) -> Detector:
+def open_for_test(bundle: Bundle) -> Detector:
     """Open a bundle's detector for the test."""
     return Detector(bundle, conf=CONF, iou=0.6, max_garments=100, device="cpu")
 
@@ -91,7 +91,7 @@ def check(
     swapped channels, a wrong letterbox and a batch that loses detections all show. ``pixels`` is
     that input: see :class:`Graph`.
     """
-    detector = opened(bundle)
+    detector = open_for_test(bundle)
     figures: dict[str, Any] = {"photos": len(photos)}
     if pixels is not None:
         figures["input_difference_max"] = same_input(detector, photos, pixels)
@@ -236,7 +236,7 @@ def map_loss(source: Detector, exported: Detector, measure: Measure) -> dict[str
 def _disagreements(bounds: Bounds, figures: Mapping[str, Any]) -> list[str]:
     both, iou, score = figures["found_by_both"], figures["iou_mean"], figures["score_difference_mean"]
     told = [
-        (f"{both:.1%} of the garments are found by both (minimum {bounds.found:.0%})", both >= bounds.found),
+        (f"{both:.1%} of the garments are found by both (minimum {bounds.min_found:.0%})", both >= bounds.min_found),
         (f"their mean IoU is {iou:.3f} (minimum {bounds.iou:g})", iou >= bounds.iou),
         (f"their scores differ by {score:.3f} (maximum {bounds.score:g})", score <= bounds.score),
     ]

@@ -24,7 +24,7 @@ import onnx
 
 from fashionrec.detector.training.ultra import quiet
 from fashionrec.errors import FashionrecError
-from fashionrec.models.graphs import rewritten
+from fashionrec.models.graphs import optimized
 
 #: The largest number of half precision; activations of unseen photos may be this much larger than
 #: those measured.
@@ -230,7 +230,7 @@ def _folded(graph: Path, out: Path) -> onnx.ModelProto:
     for each node.
     """
     with _translated("folding"):
-        model = rewritten(graph)
+        model = optimized(graph)
     for n, node in enumerate(model.graph.node):
         node.name = f"{n}:{node.name}"
     onnx.save(model, out)

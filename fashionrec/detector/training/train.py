@@ -23,7 +23,7 @@ from fashionrec.detector.training.names import model_note
 from fashionrec.detector.training.options import augmentation, check_options
 from fashionrec.detector.training.resume import Point, recalled, recover, same_settings, unfinished
 from fashionrec.detector.training.trainer import METRICS, PREVIOUS, Plan, metrics_of, trainer_class
-from fashionrec.detector.training.ultra import load_ultralytics, load_yolo, quiet, stamp, translated
+from fashionrec.detector.training.ultra import failures_in_one_line, load_ultralytics, load_yolo, quiet, stamp
 from fashionrec.errors import ConfigError
 from fashionrec.labels.data_yaml import YoloData, dataset_fingerprint, declared, read_data_yaml, write_own_yaml
 from fashionrec.models.runs import LOCK_WAIT, Run, start_run
@@ -136,7 +136,7 @@ def fit(
                 pixels = stack.enter_context(tempfile.TemporaryDirectory(prefix=".pixels-", dir=run.path))
                 plan = replace(plan, pixels=str(Path(pixels).absolute()))
             trainer = trainer_class(yolo, plan)
-            stack.enter_context(translated("training", log_file))
+            stack.enter_context(failures_in_one_line("training", log_file))
             stack.enter_context(quiet(log_file))
             stack.enter_context(places(loggers, run.path.parent.parent))
             if several:  # state of this process does not reach the others

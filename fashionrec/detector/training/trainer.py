@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fashionrec.common.extras import swapped
+from fashionrec.common.extras import patched
 from fashionrec.common.files import dump_json, temporary_beside, write_atomic
 from fashionrec.common.system import put
 from fashionrec.config.yolo_options import YOLO_OPTIONS
@@ -117,7 +117,7 @@ class RunTrainer(_Trainer):
         from ultralytics.engine import trainer as engine
 
         self.ending = True
-        with swapped(engine, strip_optimizer=_strip_whole):
+        with patched(engine, strip_optimizer=_strip_whole):
             super().final_eval()
         if _rank() == 0:
             validator: Any = self.validator
@@ -126,7 +126,7 @@ class RunTrainer(_Trainer):
     def _setup_train(self) -> None:
         from ultralytics.engine import trainer as engine
 
-        with swapped(engine, check_amp=check_amp_offline):
+        with patched(engine, check_amp=check_amp_offline):
             super()._setup_train()
         if _rank() < 1:
             started(self, self.plan.loggers)
@@ -218,5 +218,5 @@ def check_amp_offline(model: Any) -> bool:
     def offline(*_: Any) -> None:
         raise ConnectionError
 
-    with swapped(ultralytics, YOLO=offline):
+    with patched(ultralytics, YOLO=offline):
         return bool(check_amp(model))

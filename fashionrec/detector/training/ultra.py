@@ -197,7 +197,7 @@ def quiet(log: Path | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def translated(what: str, log: Path) -> Iterator[None]:
+def failures_in_one_line(what: str, log: Path) -> Iterator[None]:
     """Report ultralytics' failures during ``what`` as one line that names its log."""
     try:
         yield

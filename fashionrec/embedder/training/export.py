@@ -30,7 +30,7 @@ from fashionrec.embedder.spec import EmbedderSpec
 from fashionrec.embedder.training.families import MODULES, EmbedderFamily, load_checkpoint
 from fashionrec.errors import ModelError, Refused
 from fashionrec.models.bundle import Bundle, write_bundle
-from fashionrec.models.graphs import keep_weights_beside, with_ready
+from fashionrec.models.graphs import with_optimized, write_external_data
 from fashionrec.models.manifest import check_spec
 
 #: Maximum differences between an export and its source.
@@ -86,12 +86,12 @@ def export_embedder(
             reason = " ".join(str(error).split())[:200]
             raise ModelError(f"{source} cannot be exported: {reason}") from None
         for tower in GRAPHS.values():
-            keep_weights_beside(work / tower)
+            write_external_data(work / tower)
         bundle = write_bundle(
             out,
             kind="embedder",
             name=name or _name(source),
-            graphs=with_ready(GRAPHS, work),
+            graphs=with_optimized(GRAPHS, work),
             spec=document,
             source=_source(source, checkpoint.model),
             agreement=check(checkpoint, spec, work, pictures or made_up_pictures(), log),

@@ -25,7 +25,7 @@ from fashionrec.embedder.embed import Embedder
 from fashionrec.embedder.training.gate import Tolerance, compare, judge
 from fashionrec.errors import FashionrecError
 from fashionrec.models.bundle import Bundle, write_bundle
-from fashionrec.models.graphs import graph_files, keep_weights_beside, rewritten, with_ready
+from fashionrec.models.graphs import graph_files, optimized, with_optimized, write_external_data
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -62,7 +62,7 @@ def convert_embedder(
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / name
         made = (converter or {"int8": to_int8, "fp16": to_fp16}[precision])(source.graph_path("image"), file)
-        keep_weights_beside(file)
+        write_external_data(file)
         spec = {**source.spec, "precision": precision}
         unwritten = Bundle(file.parent, "embedder", "unwritten", "", {"image": name}, spec, {}, {}, {})
         first, second = Embedder(source, threads=1), Embedder(unwritten, threads=1)
@@ -82,7 +82,7 @@ def convert_embedder(
             out,
             kind="embedder",
             name=f"{source.name}-{precision}",
-            graphs={**kept, **with_ready({"image": name}, file.parent)},
+            graphs={**kept, **with_optimized({"image": name}, file.parent)},
             spec=spec,
             source={**source.source, "fingerprint": source.fingerprint, "conversion": made},
             agreement={
@@ -290,7 +290,7 @@ def _shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
 def _folded(graph: Path) -> onnx.ModelProto:
     """Return the graph with constants folded, so that weights are weights."""
     try:
-        return rewritten(graph)
+        return optimized(graph)
     except Exception as error:  # onnxruntime raises its own classes
         reason = str(error).splitlines()[0][:200]
         raise FashionrecError(f"the graph cannot be read: {reason}", hint="export it again") from None

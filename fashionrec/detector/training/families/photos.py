@@ -68,9 +68,9 @@ class LabelledPhotos:
             rng = np.random.default_rng((self.seed, self.epoch, n))
             width, height = round(photo.width * placed.scale), round(photo.height * placed.scale)
             inside = square[placed.top : placed.top + height, placed.left : placed.left + width]
-            inside[:] = recoloured(inside, self.variation, rng)
+            inside[:] = recolour(inside, self.variation, rng)
             matrix = drawn(self.variation, self.side, rng)
-            square, boxes = warped(square, matrix, self.pad), moved(boxes, matrix)
+            square, boxes = warp(square, matrix, self.pad), transform_boxes(boxes, matrix)
         clipped = np.clip(boxes, 0, self.side)
         sides = clipped[:, 2:] - clipped[:, :2]
         area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
@@ -92,7 +92,7 @@ def drawn(variation: Variation, side: int, rng: np.random.Generator) -> np.ndarr
     return np.asarray(turn @ np.array([[1, 0, -side / 2], [0, 1, -side / 2], [0, 0, 1]]))
 
 
-def warped(square: np.ndarray, matrix: np.ndarray, pad: int) -> np.ndarray:
+def warp(square: np.ndarray, matrix: np.ndarray, pad: int) -> np.ndarray:
     """Apply an affine matrix to the square; pixels from outside are grey."""
     side = len(square)
     back = np.linalg.inv(matrix)[:2].ravel()
@@ -103,14 +103,14 @@ def warped(square: np.ndarray, matrix: np.ndarray, pad: int) -> np.ndarray:
     return np.array(varied)
 
 
-def moved(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+def transform_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Apply an affine matrix to boxes [n, 4] (xyxy): return the boxes around the results."""
     corners = np.stack([boxes[:, [0, 1]], boxes[:, [2, 1]], boxes[:, [2, 3]], boxes[:, [0, 3]]], axis=1)
     there = corners @ matrix[:2, :2].T + matrix[:2, 2]
     return np.concatenate([there.min(axis=1), there.max(axis=1)], axis=1)
 
 
-def recoloured(pixels: np.ndarray, variation: Variation, rng: np.random.Generator) -> np.ndarray:
+def recolour(pixels: np.ndarray, variation: Variation, rng: np.random.Generator) -> np.ndarray:
     """Shift hue and scale saturation and value of uint8 RGB by up to the given fractions."""
     hue, saturation, value = rng.uniform(-1, 1, 3) * [variation.hsv_h, variation.hsv_s, variation.hsv_v]
     if not (hue or saturation or value):

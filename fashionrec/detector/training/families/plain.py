@@ -29,7 +29,7 @@ from fashionrec.detector.training.families.loop import Learner, fit, placed
 from fashionrec.detector.training.families.options import settled
 from fashionrec.detector.training.families.ultra import square_by_ultralytics
 from fashionrec.detector.training.resume import same_settings, unfinished
-from fashionrec.detector.training.ultra import load_ultralytics, quiet, translated
+from fashionrec.detector.training.ultra import failures_in_one_line, load_ultralytics, quiet
 from fashionrec.errors import DataError, ModelError
 from fashionrec.labels.data_yaml import dataset_fingerprint, declared, read_data_yaml
 from fashionrec.labels.label_lines import read_labels
@@ -92,7 +92,7 @@ def train_in_run(
             log(text)
 
     try:
-        with translated("training", log_file), warnings.catch_warnings():
+        with failures_in_one_line("training", log_file), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             learner, about = begin(family, run, config, data, say)
             fit(run, config, data, learner, about, progress, say, limits=limits, evaluate=evaluate)
