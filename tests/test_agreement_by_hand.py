@@ -115,7 +115,7 @@ def test_each_figure_has_its_limit(precision: str) -> None:
     judge(precision, {**AGREED, **good}, None, 0.0)
     for name, step, words in (
         ("found_by_both", -1e-6, "are found by both"),
-        ("iou_mean", -1e-6, "their boxes overlap by"),
+        ("iou_mean", -1e-6, "their mean IoU is"),
         ("score_difference_mean", 1e-6, "their scores differ by"),
     ):
         with pytest.raises(Refused, match=words) as caught:
@@ -131,13 +131,13 @@ def test_as_much_is_lost_as_is_tolerated_and_no_more() -> None:
     with pytest.raises(Refused) as caught:
         judge("fp16", None, loss, 0.25)
     said = "it loses 0.50 points of mAP50-95 (75.00 to 74.50; tolerance 0.25)"
-    assert str(caught.value) == f"the fp16 export does not agree with its source: {said}"
+    assert str(caught.value) == f"the fp16 export does not match its source: {said}"
 
 
 def test_a_source_that_finds_little_is_no_proof() -> None:
     good = {"found_by_both": 1.0, "iou_mean": 1.0, "score_difference_mean": 0.0}
     judge("fp16", {**AGREED, **good, "detections_source": 10}, None, 0.0)
-    with pytest.raises(Refused, match="finds 9 garments in 20 photos: too few to tell"):
+    with pytest.raises(Refused, match="finds 9 garments in 20 photos: too few to decide"):
         judge("fp16", {**AGREED, **good, "detections_source": 9}, None, 0.0)
 
 
@@ -220,9 +220,9 @@ def test_an_export_that_answers_rows_is_compared_with_its_source_box_by_box() ->
         "detections": 4,
         "detections_alone": 4,
     }
-    with pytest.raises(Refused, match="12 boxes have no like"):
+    with pytest.raises(Refused, match="12 boxes have no counterpart"):
         check_rows(scores, pixels=0.6)
-    with pytest.raises(Refused, match="12 boxes have no like"):
+    with pytest.raises(Refused, match="12 boxes have no counterpart"):
         check_rows(scores, score=0.0012)
 
 
@@ -242,7 +242,7 @@ def test_the_input_is_compared_in_grey_levels() -> None:
         return own.raw([photo])[0]
 
     assert check(raw, bundle, drawn(), pixels(2.5))["input_difference_max"] == pytest.approx(2.5, abs=1e-3)
-    with pytest.raises(Refused, match=r"its input differs by 3\.5 grey levels"):
+    with pytest.raises(Refused, match=r"inputs differ by 3\.5 grey levels"):
         check(raw, bundle, drawn(), pixels(3.5))
 
 

@@ -354,24 +354,24 @@ def test_what_a_change_did(cli: Cli, shop: Path, tmp_path: Path) -> None:
     assert told[0].startswith("2 items of 2 products from 2 photos in ")
     assert told[0].endswith(" s: 0 embedded, 2 as before, 0 from an unfinished build")
     assert told[1] == "rows: 0 added, 0 changed, 0 replaced, 1 removed, 2 kept"
-    assert told[-2:] == ["report: c/report.html", f"10 products are not in the catalogue: {', '.join(unknown)}"]
+    assert told[-2:] == ["report: c/report.html", f"10 not in the catalogue: {', '.join(unknown)}"]
     assert done.err.splitlines()[-2:] == [
         "next: fashionrec query PHOTO --index c",
         "      fashionrec catalogue rollback c",
     ]
     assert lines(cli("catalogue", "rollback", "c", "--to", "000001")) == [
-        "c: generation 000001 is served now (3 products), not 000002"
+        "c: generation 000001 (3 products), not 000002"
     ]
     assert lines(cli("catalogue", "rollback", "c", "--to", "000002")) == [
-        "c: generation 000002 is served now (2 products), not 000001"
+        "c: generation 000002 (2 products), not 000001"
     ]
     many = cli("catalogue", "remove", "r1", *(f"y{n:02d}" for n in range(12)), "--index", "c").out.splitlines()[-1]
-    assert many == f"12 products are not in the catalogue: {', '.join(f'y{n:02d}' for n in range(10))} ..."
+    assert many == f"12 not in the catalogue: {', '.join(f'y{n:02d}' for n in range(10))} ..."
     undone = cli("catalogue", "rollback", "c")
-    assert lines(undone) == ["c: generation 000002 is served now (2 products), not 000003"]
+    assert lines(undone) == ["c: generation 000002 (2 products), not 000003"]
     assert undone.err == "next: fashionrec catalogue rollback c --to 000003   (to undo this)\n"
     files = cli("catalogue", "verify", "c", "--json").document["files"]
-    assert lines(cli("catalogue", "verify", "c")) == [f"c: all {files} files are as they were written"]
+    assert lines(cli("catalogue", "verify", "c")) == [f"c: all {files} files match the manifest"]
     assert lines(cli("catalogue", "export", "e", "--index", "c")) == ["e: 2 items, 2 image vectors, 0 caption vectors"]
     assert lines(cli("catalogue", "import", "e", "--index", "d")) == ["d: 2 items of 2 products"]
     two_halves(tmp_path / "n.png", "#ff0000", "black")
@@ -387,12 +387,12 @@ def test_what_changes_nothing_removes_nothing(cli: Cli, shop: Path, tmp_path: Pa
     assert cli("catalogue", "rollback", "c").code == 0
     (tmp_path / "same.csv").write_text("product_id,price\nr2,12.5\n")
     same = cli("catalogue", "update", "same.csv", "--index", "c")
-    assert same.out.startswith("nothing differs: generation 000001 is still served\n")
+    assert same.out.startswith("no changes: still serving generation 000001 \n")
     assert same.err == "next: fashionrec query PHOTO --index c\n"
     assert lines(cli("catalogue", "rollback", "c", "--to", "000002")) == [
-        "c: generation 000002 is served now (3 products), not 000001"
+        "c: generation 000002 (3 products), not 000001"
     ]
-    assert cli(*update).out.startswith("nothing differs: generation 000002 ")
+    assert cli(*update).out.startswith("no changes: still serving generation 000002 ")
 
 
 def test_quiet_changes_say_what_was_lost_alone(cli: Cli, shop: Path, tmp_path: Path) -> None:
@@ -411,10 +411,10 @@ def test_quiet_changes_say_what_was_lost_alone(cli: Cli, shop: Path, tmp_path: P
         done = cli(*words, "--quiet")
         assert (done.code, done.out, done.err) == (0, "", "")
     done = cli("catalogue", "update", "more.csv", "--index", "c", "--quiet")
-    assert (done.out, done.err) == ("", "warning: 1 products are not in the catalogue: zz\n")
+    assert (done.out, done.err) == ("", "warning: 1 not in the catalogue: zz\n")
     done = cli("catalogue", "add", "rows.csv", "--index", "c", "--quiet", "--set", "build.max_failures=0.5")
     assert (done.code, done.out) == (0, "")
-    assert re.fullmatch(r"warning: 1 of 3 rows failed, the first: .*none\.png.*; see c/report\.json\n", done.err)
+    assert re.fullmatch(r"warning: 1 of 3 failed, first: .*none\.png.*; see c/report\.json\n", done.err)
 
 
 def test_times_of_stages_that_take_any(capsys: pytest.CaptureFixture[str]) -> None:
@@ -478,10 +478,10 @@ def test_what_a_build_tells_where_there_is_something(capsys: pytest.CaptureFixtu
     some = {"unchanged": True, "crops_reused": 3, "without_detection": 2, "failed": 6, "failures": failures}
     print_report(Session(), report | some | {"failure_reasons": {"missing": 4, "not-an-image": 2}})
     assert capsys.readouterr().out.splitlines() == [
-        "nothing differs: generation 000001 is still served",
+        "no changes: still serving generation 000001 ",
         plain[0],
         "3 garments cut as before: their vectors were kept",
-        "2 photos without a detection, indexed whole",
+        "2 without a detected garment, indexed whole",
         plain[1],
         "6 rows failed: 4 missing, 2 not-an-image",
         *(f"  {one['image'] or '(no image)'}: {one['message']}" for one in failures[:5]),

@@ -28,7 +28,7 @@ GONE = object()
 
 def whole(least: int, most: int) -> tuple[list[Any], list[Any], str]:
     wrong = [least - 1, most + 1, float(least), True, str(least), None]
-    return [least, most], wrong, f"not a whole number from {least} to {most}"
+    return [least, most], wrong, f"not an integer from {least} to {most}"
 
 
 def number(least: float, most: float, words: str) -> tuple[list[Any], list[Any], str]:
@@ -50,7 +50,7 @@ def optional(rule: tuple[list[Any], list[Any], str]) -> tuple[list[Any], list[An
 PRECISION = word("fp32", "fp16", "int8")
 POSITIVE = [1e-9, 1, 1_000_000], [0, -1, 1e6 + 1, NAN, "1", True], "not a number from 1e-09 to 1e+06"
 POOLING = word("none", "first", "last", "mean")
-EDGE = [[1, 1024], [224, 224]], [[0, 1], [1, 1025], [1, 2.0]], "not a whole number from 1 to 1024"
+EDGE = [[1, 1024], [224, 224]], [[0, 1], [1, 1025], [1, 2.0]], "not an integer from 1 to 1024"
 DETECTOR = [
     ("imgsz", whole(1, 4096)),
     ("resize", word("letterbox", "stretch")),
@@ -142,10 +142,10 @@ def test_names_of_classes() -> None:
     for labels, told in (
         ({str(n): "" for n in range(10_001)}, "spec.labels is a dict of 10001, not the names of at most 10000 classes"),
         (["top"], "spec.labels is a list of 1, not the names of at most 10000 classes"),
-        ({"x": "top"}, "spec.labels has 'x', which is no number of a class"),
-        ({"1000000": "top"}, "spec.labels has '1000000', which is no number of a class"),
-        ({"": "top"}, "spec.labels has '', which is no number of a class"),
-        ({0: "top"}, "spec.labels has 0, which is no number of a class"),
+        ({"x": "top"}, "spec.labels has 'x', which is not a class number"),
+        ({"1000000": "top"}, "spec.labels has '1000000', which is not a class number"),
+        ({"": "top"}, "spec.labels has '', which is not a class number"),
+        ({0: "top"}, "spec.labels has 0, which is not a class number"),
         ({"0": None}, "spec.labels.0 is None, not a text of at most 200 characters"),
     ):
         with pytest.raises(ValueError, match="spec") as caught:
@@ -172,7 +172,7 @@ def test_how_many_anchors_may_be_asked_for() -> None:
     ):
         with pytest.raises(ValueError, match="anchors") as caught:
             check_spec("detector", spec)
-        assert str(caught.value) == "spec.anchors asks for more than 2000000 anchors"
+        assert str(caught.value) == "spec.anchors has more than 2000000 anchors"
     check_spec("embedder", {"anchors": {"min_level": 99}})  # it has none
 
 
@@ -220,7 +220,7 @@ FILE: dict[str, Any] = {"size": 0, "sha256": HASH}
         (("agreement", "speed", "ms", 1e9 + 1), "agreement.speed.ms is 1000000001.0, not a number from 0 to 1e+09"),
         (("agreement", "speed", "fp32_ms", "x"), "agreement.speed.fp32_ms is 'x', not a number from 0 to 1e+09"),
         (("files", {f"{n}": FILE for n in range(1001)}), "it lists 1001 files"),
-        (("files", "IMAGE.onnx", FILE), "it lists two files whose names differ in case only"),
+        (("files", "IMAGE.onnx", FILE), "it lists two files whose names differ only in case"),
         (("files", "a/b", FILE), "it names a file outside its folder: 'a/b'"),
         (("files", "Bundle.json", FILE), "it names a file outside its folder: 'Bundle.json'"),
         (("files", "x", []), "the size of x is None"),
@@ -230,16 +230,16 @@ FILE: dict[str, Any] = {"size": 0, "sha256": HASH}
         (("files", "x", {"size": 1}), "the sha256 of x is None"),
         (("files", "x", {"size": 1, "sha256": HASH[1:]}), f"the sha256 of x is {HASH[1:]!r}"),
         (("files", "x", {"size": 1, "sha256": HASH.upper()}), f"the sha256 of x is {HASH.upper()!r}"),
-        (("graphs", "a/b", "image.onnx"), "'a/b' is no role of a graph"),
-        (("graphs", "text", "text.onnx"), "it does not list its graph 'text.onnx'"),
-        (("graphs", "text", 5), "it does not list its graph 5"),
-        (("graphs", "text", "tokenizer.json"), "its graph tokenizer.json is no ONNX file"),
+        (("graphs", "a/b", "image.onnx"), "'a/b' is not a role of a graph"),
+        (("graphs", "text", "text.onnx"), "its graph 'text.onnx'"),
+        (("graphs", "text", 5), "its graph 5"),
+        (("graphs", "text", "tokenizer.json"), "its graph tokenizer.json is not an ONNX file"),
         (("graphs", "text", "image.ready.onnx"), "its graph 'text' cannot be image.ready.onnx"),
         (("graphs", "image.ready", "image.onnx"), "its graph 'image.ready' cannot be image.onnx"),
         (("graphs", "text.ready", "image.ready.onnx"), "its graph 'text.ready' cannot be image.ready.onnx"),
-        (("spec", "dim", 0), "spec.dim is 0, not a whole number from 1 to 16384"),
-        (("spec", "text", "tokenizer", "other.json"), "it does not list its tokenizer 'other.json'"),
-        (("spec", "text", "tokenizer", "t.ready"), "it does not list its tokenizer 't.ready'"),
+        (("spec", "dim", 0), "spec.dim is 0, not an integer from 1 to 16384"),
+        (("spec", "text", "tokenizer", "other.json"), "its tokenizer 'other.json'"),
+        (("spec", "text", "tokenizer", "t.ready"), "its tokenizer 't.ready'"),
     ],
 )
 def test_what_no_export_writes(place: tuple[Any, ...], told: str) -> None:
@@ -312,28 +312,28 @@ def test_the_oldest_format_that_says_all_of_a_spec(kind: str, spec: dict[str, An
 @pytest.mark.parametrize(
     ("document", "message", "hint"),
     [
-        (None, "{path} is not a bundle: it has no bundle.json", "make one with `fashionrec export`"),
-        ([], "{path}/bundle.json is not a bundle's manifest", "make one with `fashionrec export`"),
+        (None, "{path} is not a bundle: bundle.json", "create one with `fashionrec export`"),
+        ([], "{path}/bundle.json is not the manifest of a bundle", "create one with `fashionrec export`"),
         (
             {**DOCUMENT, "format": "x"},
-            "{path}/bundle.json is not a bundle's manifest",
-            "make one with `fashionrec export`",
+            "{path}/bundle.json is not the manifest of a bundle",
+            "create one with `fashionrec export`",
         ),
         (
             {**DOCUMENT, "format_version": 3},
             "{path} is a bundle of format 3; this fashionrec reads 2",
             "export it again with this version",
         ),
-        ({**DOCUMENT, "kind": 5}, "{path}/bundle.json is damaged: kind is 5", "export or copy it again"),
-        ("{", "{path}/bundle.json is damaged: ", "export or copy it again"),
-        ('{"a": NaN}', "{path}/bundle.json is damaged: ", "export or copy it again"),
+        ({**DOCUMENT, "kind": 5}, "{path}/bundle.json is damaged: kind is 5", "export it again, or get another copy"),
+        ("{", "{path}/bundle.json is damaged: ", "export it again, or get another copy"),
+        ('{"a": NaN}', "{path}/bundle.json is damaged: ", "export it again, or get another copy"),
     ],
 )
 def test_what_is_no_bundle(tmp_path: Path, document: Any, message: str, hint: str) -> None:
     path = tmp_path / "b"
     with pytest.raises(ModelError) as caught:
         read_manifest(path)
-    assert (str(caught.value), caught.value.hint) == (f"no bundle at {path}", "make one with `fashionrec export`")
+    assert (str(caught.value), caught.value.hint) == (f"no bundle at {path}", "create one with `fashionrec export`")
     path.mkdir()
     for version in (1, 2):
         (path / "bundle.json").write_text(json.dumps({**DOCUMENT, "format_version": version}))

@@ -189,6 +189,6 @@ def test_a_detector_that_answers_otherwise_is_one_line(head: str, made: str, tmp
         (found,) = detector.detect([PICTURE])
         assert all(0 <= one.box.x1 <= one.box.x2 <= PICTURE.width for one in found)
     else:
-        with pytest.raises(ModelError, match="is damaged: its graph gives") as caught:
+        with pytest.raises(ModelError, match="is damaged: its graph returns") as caught:
             detector.detect([PICTURE])
         assert "\n" not in str(caught.value)

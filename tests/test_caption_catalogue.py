@@ -363,20 +363,20 @@ def test_a_batch_asks_anew_and_serves_that_days_later(cli: Cli, index: Path, ser
 def test_options_that_do_not_go_together_are_refused(cli: Cli, index: Path, server: OpenAIServer) -> None:
     for words, said in (
         (("--batch", "--captioner", "local"), "--batch is OpenAI's: the local captioner needs none"),
-        (("--resume",), "--resume, --wait and --discard-unsent belong to --batch"),
-        (("--wait",), "--resume, --wait and --discard-unsent belong to --batch"),
-        (("--discard-unsent",), "--resume, --wait and --discard-unsent belong to --batch"),
+        (("--resume",), "--resume, --wait and --discard-unsent need --batch"),
+        (("--wait",), "--resume, --wait and --discard-unsent need --batch"),
+        (("--discard-unsent",), "--resume, --wait and --discard-unsent need --batch"),
         (("--recaption", ","), "--recaption is empty"),
-        (("--only-missing", "--recaption", "top"), "--only-missing contradicts --recaption and --retry"),
-        (("--only-missing", "--retry", "failed"), "--only-missing contradicts --recaption and --retry"),
+        (("--only-missing", "--recaption", "top"), "--only-missing cannot be combined with --recaption or --retry"),
+        (("--only-missing", "--retry", "failed"), "--only-missing cannot be combined with --recaption or --retry"),
         (
             ("--import-captions", "other"),
-            "--import-captions takes no photos and no --index: what it imports is there for all catalogues",
+            "--import-captions takes no photos and no --index: it imports for all catalogues",
         ),
         *(
             (
                 ("photos/p0.jpg", *words),
-                "photos by themselves take no other options than --index, --captioner and --limit",
+                "with photos, only --index, --captioner and --limit are allowed",
             )
             for words in (
                 ("--batch",),

@@ -148,8 +148,8 @@ def test_what_no_server_could_have_answered_is_refused(
     assert done.code == 3, done.err
     assert json.loads(done.out)["refused"] == {reason: 1}
     assert done.err.splitlines()[-2:] == [
-        "error: 1 captions of c were refused: they are not what a server's answer may be",
-        "hint: the others are imported",
+        "error: 1 captions of c rejected: a server could not have returned them",
+        "hint: all others were imported",
     ]
     assert count(tmp_path / "data" / "captions.sqlite") == {"done": GARMENTS - 1}
     assert cli("caption", "--import-captions", "c").out.splitlines() == [

@@ -159,7 +159,7 @@ def test_a_vocabulary_that_is_not_there_or_no_yaml_is_a_config_error(tmp_path: P
         path.write_text(text)
         with pytest.raises(ConfigError) as caught:
             load_vocabulary(path)
-        assert (caught.value.hint == "it should look like configs/attributes.yaml") is (text == "- 1")
+        assert (caught.value.hint == "see configs/attributes.yaml") is (text == "- 1")
 
 
 # -- the schema

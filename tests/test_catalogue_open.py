@@ -22,7 +22,7 @@ from fashionrec.config import Config, Resolved, load_config
 from fashionrec.errors import CatalogueError
 from fashionrec.store.generations import Generation, read_current
 
-AGAIN = "go back (`fashionrec catalogue rollback`), copy the catalogue again, or build it anew in another folder"
+AGAIN = "go back (`fashionrec catalogue rollback`), get another copy, or build it again in another folder"
 
 
 def rewrite(root: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -52,8 +52,8 @@ def test_a_manifest_that_does_not_say_how_garments_were_cut(catalogue: Path, con
 def test_bundles_that_are_others(catalogue: Path, config: Config, kind: str) -> None:
     found = read_current(catalogue).manifest.bundles[kind]
     rewrite(catalogue, lambda document: document["bundles"][kind].update(fingerprint="0123456789abcdef"))
-    told = f"the {kind} in {catalogue} ({found.fingerprint[:12]}) is not the one it was built with (0123456789ab)"
-    hint = "put the right bundle back, or build it again with `fashionrec build-index`"
+    told = f"the {kind} in {catalogue} ({found.fingerprint[:12]}) is not the one the catalogue was built with (0123456789ab)"
+    hint = "restore the right bundle, or rebuild with `fashionrec build-index`"
     assert refused(lambda: Catalogue.open(catalogue, config)) == (told, hint)
     rewrite(catalogue, lambda document: document["bundles"][kind].update(fingerprint=found.fingerprint))
     Catalogue.open(catalogue, config).close()
@@ -70,8 +70,8 @@ def test_bundles_that_are_others(catalogue: Path, config: Config, kind: str) -> 
 def test_vectors_of_another_encoder(catalogue: Path, config: Config) -> None:
     embedder = read_current(catalogue).manifest.bundles["embedder"].fingerprint
     rewrite(catalogue, lambda document: document["segments"]["000001-image"].update(embedder="0123456789abcdef"))
-    about = f"the vectors in {catalogue}/segments/000001-image are of another encoder"
-    told = (f"{about} (0123456789ab, not {embedder[:12]})", "build the catalogue again with `fashionrec build-index`")
+    about = f"vectors in {catalogue}/segments/000001-image are of another encoder"
+    told = (f"{about} (0123456789ab, not {embedder[:12]})", "rebuild the catalogue with `fashionrec build-index`")
     assert refused(lambda: Catalogue.open(catalogue, config)) == told
 
 

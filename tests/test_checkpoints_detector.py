@@ -137,12 +137,12 @@ BROKEN = {
     "NaN": "not finite (NaN or infinite): model.1.bn.running_var",
     "infinite": "not finite (NaN or infinite): model.1.bn.running_var",
     "wrong architecture": "model.0.conv.weight (8x3x3x3 instead of 16x3x3x3)",
-    "wrong classes": "1 class names, and 5 classes",
+    "wrong classes": "1 , but nc is 5 classes",
     "tensors only": "no model, only tensors",
     "evaluated activation": "activation: ",
     "a canary": "loading it would call os.makedirs",
     "a plain pickle with a canary": "loading it would call os.makedirs",
-    "half its parts": "a part of it is missing, data/",
+    "half its parts": "a part is missing, data/",
     "packed": "it unpacks to more",
     "truncated": "it is cut off",
     "a pointer": "Git LFS pointer",
@@ -244,7 +244,7 @@ def test_a_foreign_pickle_runs_where_the_user_says_so_and_only_then(
     theirs = changed(source, tmp_path / "theirs.pt", lambda found: found.update(more=hostile.Ran(tmp_path)))
     done = cli("export", theirs, "--out", tmp_path / "bundle", "--trust-pickle")
     assert done.code == 0, done.err
-    assert "is run, because of --trust-pickle" in done.err
+    assert ", because of --trust-pickle" in done.err
     known = len(hostile.ran(tmp_path))
     assert known > 0
     words = ("train", f"model={theirs}", f"data={data}", "epochs=1", "name=t", *FAST)
@@ -309,7 +309,7 @@ def test_a_training_that_goes_on_opens_no_file_that_its_checkpoint_names(
     record.write_text(json.dumps(json.loads(record.read_text()) | {"status": "failed"}))
     done = cli("train", "--resume", "name=r")
     assert done.code == 0, done.err
-    assert "goes on after epoch 1" in done.err
+    assert "after epoch 1" in done.err
     assert hostile.ran(tmp_path) == []
     assert not (tmp_path / "theirs").exists()
 

@@ -221,14 +221,14 @@ BROKEN: dict[str, tuple[Break, str]] = {
     ),
     "pointer": (pointer("model.safetensors"), "model.safetensors is a Git-LFS pointer"),
     "pointer of words": (pointer("tokenizer.json"), "tokenizer.json is a Git-LFS pointer"),
-    "wrong width": (settings(lambda d: d["text_config"].update(hidden_size=48)), "of another shape"),
+    "wrong width": (settings(lambda d: d["text_config"].update(hidden_size=48)), "with another shape"),
     "wrong depth": (settings(lambda d: d["vision_config"].update(num_hidden_layers=1)), "unexpected"),
-    "wrong projection": (settings(lambda d: d.update(projection_dim=8)), "of another shape"),
-    "wrong patches": (settings(lambda d: d["vision_config"].update(patch_size=16)), "of another shape"),
+    "wrong projection": (settings(lambda d: d.update(projection_dim=8)), "with another shape"),
+    "wrong patches": (settings(lambda d: d["vision_config"].update(patch_size=16)), "with another shape"),
     "huge": (huge, "missing|another shape|more weights"),
     "monstrous": (settings(lambda d: d["text_config"].update(num_hidden_layers=10**9)), "num_hidden_layers"),
     "odd": (settings(lambda d: d["vision_config"].update(hidden_size="32")), "hidden_size"),
-    "odd parts": (settings(lambda d: d.update(text_config=[1])), "config.json cannot be used"),
+    "odd parts": (settings(lambda d: d.update(text_config=[1])), "config.json is unusable"),
     "deep": (lambda folder: (folder / "config.json").write_text("[" * 100_000) and None, "config.json cannot be read"),
     "another kind": (settings(lambda d: d.update(model_type="siglip")), "of type 'siglip', not a CLIP"),
     "quantized": (settings(lambda d: d.update(quantization_config={"quant_method": "awq"})), "quantized"),
@@ -251,14 +251,14 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "no deviation": (settings(lambda d: d.update(image_std=[0, 0, 0]), "preprocessor_config.json"), "std"),
     "pictures of another size": (
         settings(lambda d: d.update(crop_size={"height": 24, "width": 24}), "preprocessor_config.json"),
-        "cuts 24 x 24 pixels, and its image tower reads 32 x 32",
+        "cuts 24 x 24 pixels, its image tower needs 32 x 32",
     ),
     "words of another model": (
         settings(
             lambda d: d["added_tokens"].append({**d["added_tokens"][0], "id": 9999, "content": "more"}),
             "tokenizer.json",
         ),
-        "tokens, and its text tower knows",
+        "tokens, its text tower",
     ),
     "tokenizer that panics": (
         settings(

@@ -151,4 +151,4 @@ def test_a_whole_one_of_other_classes_is_a_starting_point(whole: Path, tmp_path:
     family = family_module(earlier.family)
     told: list[str] = []
     take_weights(whole, earlier, family.build(about).model, about, family, told.append)
-    assert "training on from" in told[0]
+    assert "continuing from" in told[0]

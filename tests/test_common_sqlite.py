@@ -77,7 +77,7 @@ def test_a_view_in_the_place_of_a_table_is_refused(tmp_path: Path) -> None:
             " SELECT i AS sha256, 1 AS width, 1 AS height, '' AS build_key FROM n"
         )
     db.close()
-    with pytest.raises(CatalogueError, match="its view 'photos' is not one that fashionrec makes"):
+    with pytest.raises(CatalogueError, match="its view 'photos' is not part of fashionrec's schema"):
         ItemReader(path)
 
 

@@ -203,7 +203,7 @@ def test_memory_that_is_not_told_and_a_process_that_fails(data: Path, monkeypatc
     monkeypatch.setattr(subprocess, "run", answering("7\n", 3, [], f"Traceback\n{'x' * 170}\n"))
     with pytest.raises(FashionrecError) as caught:
         asked()
-    assert str(caught.value) == f"a process of its own cannot serve b: {'x' * 160}"
+    assert str(caught.value) == f"a separate process cannot serve b: {'x' * 160}"
     monkeypatch.setattr(subprocess, "run", answering("", 1, []))
     with pytest.raises(FashionrecError, match=r"cannot serve b:$"):
         asked()
@@ -243,7 +243,7 @@ def test_a_model_is_trained_by_both_sections_and_taken_again(data: Path) -> None
     place = Path("runs/train/compare-yolov8n")
     assert bench.said == [
         "model 1 of 1: yolov8n.yaml",
-        "yolov8n.yaml is the model of that name; what lies in this folder is ./yolov8n.yaml",
+        "yolov8n.yaml means the model of that name; the file in this folder is ./yolov8n.yaml",
         f"training {place}",
     ]
     assert bench.asked[0][0] == str(place / "weights" / "best.bundle")
@@ -252,7 +252,7 @@ def test_a_model_is_trained_by_both_sections_and_taken_again(data: Path) -> None
     bench.sets += ("compare.workers=1", "compare.device=0", "train.exist_ok=true")  # nothing is learnt of these
     bench.run("yolov8n.yaml")
     assert bench.trained == []
-    assert bench.said[-1] == f"taking {place}, trained before with these settings on these data"
+    assert bench.said[-1] == f"taking {place}, trained with the same settings and data"
     bench.sets += ("compare.seed=8",)
     bench.run("yolov8n.yaml")
     assert [config.name for config in bench.trained] == ["compare-yolov8n2"]
@@ -323,7 +323,7 @@ def test_options_that_a_family_does_not_know_are_left_out_and_named(data: Path) 
     bench.run("efficientdet_d0")
     assert bench.trained[0].options() == {"fliplr": 0.125}
     assert bench.said[1] == (
-        "efficientdet_d0 is trained without copy_paste, mosaic, which only ultralytics' detectors know"
+        "efficientdet_d0 is trained without copy_paste, mosaic, which only ultralytics' detectors support"
     )
 
 
@@ -339,8 +339,8 @@ def test_the_folder_of_a_report(tmp_path: Path) -> None:
     for name in ("a/b", "", ".", ".."):
         with pytest.raises(ConfigError) as caught:
             report_folder(runs, name)
-        assert str(caught.value) == f"{name!r} cannot be a folder's name"
-        assert caught.value.hint == "a path goes with --out"
+        assert str(caught.value) == f"{name!r} "
+        assert caught.value.hint == "give paths with --out"
     with pytest.raises(FashionrecError, match="compare2"):
         report_folder(runs, "compare2")
     (tmp_path / "other").mkdir()

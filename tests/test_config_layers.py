@@ -181,8 +181,8 @@ def test_files_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert load_config(["./demo.yaml"], env={}).config.query.k == 77
     Path("list.yaml").write_text("[1]")
     assert refused(files=[Path("list.yaml")]) == (
-        "list.yaml holds no sections",
-        "it should look like configs/default.yaml",
+        "list.yaml has no sections",
+        "see configs/default.yaml",
     )
     Path("bad.yaml").write_text("a: [")
     assert refused(files=[Path("bad.yaml")])[0].startswith("bad.yaml is not YAML: ")
@@ -193,7 +193,7 @@ def test_files_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert str(caught.value) == f"cannot read {tmp_path / 'gone.yaml'}: No such file or directory"
     with pytest.raises(ConfigError) as caught:
         read_yaml(tmp_path / "list.yaml", "configs/attributes.yaml")
-    assert caught.value.hint == "it should look like configs/attributes.yaml"
+    assert caught.value.hint == "see configs/attributes.yaml"
 
 
 def load_dir() -> Path:

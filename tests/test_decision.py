@@ -171,7 +171,7 @@ def test_how_many_photos_would_do() -> None:
     """
     made = decide({"new": spread(3, 1), "old": spread(0, 2, photos=77)}, 0.5, 0.95)
     assert made["photos_needed"] == {"old": pytest.approx(77 * 16, rel=0.01)}
-    assert "77 photos are too few to be sure, about 1,23" in made["reasons"][1]
+    assert "77 photos are too few to be certain, about 1,23" in made["reasons"][1]
     enough = decide({"new": spread(3, 1), "old": spread(0, 2 / 4.05, photos=77 * 17)}, 0.5, 0.95)
     assert enough["outcome"] == "better"
 

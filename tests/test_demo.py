@@ -59,12 +59,12 @@ def test_the_report_of_a_chain(monkeypatch: pytest.MonkeyPatch) -> None:
         ["search recall@1, unseen views", "0.500 (colour histogram 0.125)"],
         ["search recall@10", "0.900 (colour histogram 0.250)"],
         ["search MRR", "0.625 (colour histogram 0.200)"],
-        ["seconds in all", "61"],
+        ["total seconds", "61"],
         [""],
         ["report: runs/my demo/report.html"],
     ]
     assert done.stderr.splitlines() == [
-        "next: fashionrec query PHOTO.jpg --index runs/demo/catalogue --html answer.html   (a photo of your own)",
+        "next: fashionrec query YOUR_PHOTO.jpg --index runs/demo/catalogue --html answer.html",
         "      fashionrec query 'runs/demo/world/queries/a b.jpg' --index runs/demo/catalogue",
         '      fashionrec query --text "a red striped dress" --index runs/demo/catalogue',
         "      open 'runs/my demo/report.html'",
@@ -116,7 +116,7 @@ def test_what_is_no_earlier_demo_is_not_replaced(tmp_path: Path) -> None:
         chain.clear()
     assert (str(caught.value), caught.value.hint) == (
         f"{root} is a link",
-        "name the folder that it leads to: --set project.runs=DIR",
+        "use the folder it leads to: --set project.runs=DIR",
     )
 
 
@@ -131,8 +131,8 @@ def test_examples_are_of_each_class_in_turn(build: Callable[..., Any], photos: P
     assert [view["name"] and Path(view["name"]).name for view in views] == ["green.jpg", "red-blue.jpg", None, None]
     assert [view["text"] for view in views] == [None, None, "a red striped dress", "네이비 체크 스커트"]
     assert [view.get("heading") for view in views] == [
-        "The product in this photo is framed.",
-        "The product in this photo is not among these.",
+        "The frame marks the product in this photo.",
+        "The product in this photo is not among the hits.",
         *(None, None),
     ]
     framed = [
@@ -258,7 +258,7 @@ def test_what_each_stage_is_given_of_those_before(
     }
     said = capsys.readouterr().err.splitlines()
     assert len([line for line in said if re.match(r"\[\d/9\] ", line)]) == 9
-    refused = "      the finetuned detector was refused; the first one stays in use"
+    refused = "      the fine-tuned detector was rejected; the first one stays in use"
     assert said.count(refused) == (0 if promoted else 1)
 
 

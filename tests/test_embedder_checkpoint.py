@@ -18,7 +18,7 @@ pytestmark = pytest.mark.train
 torch = pytest.importorskip("torch")
 
 HINT = "give a Hugging Face id, or a folder that save_pretrained wrote"
-WHOLE = "copy or download it again, whole"
+WHOLE = "get a complete copy"
 MOST = {
     "vocab_size": 1 << 21, "hidden_size": 1 << 14, "intermediate_size": 1 << 16, "projection_dim": 1 << 14,
     "num_hidden_layers": 256, "num_attention_heads": 256, "max_position_embeddings": 1 << 16, "num_channels": 3,
@@ -55,15 +55,15 @@ def test_each_value_up_to_its_bound(name: str) -> None:
     for value in (1, MOST[name]):
         assert made({"text_config": {name: value}}) == {"text_config": {name: value}}
     for value in (0, -1, MOST[name] + 1, 1.0, "8", True):
-        told = f"f/config.json cannot be used: {name} is {value!r}, not a whole number from 1 to {MOST[name]}"
+        told = f"f/config.json are unusable: {name} is {value!r}, not an integer from 1 to {MOST[name]}"
         assert refused(lambda value=value: made({"vision_config": {name: value}})) == (told, HINT)
 
 
 @pytest.mark.parametrize(
     ("name", "good", "bad", "what"),
     [
-        ("pad_token_id", [0, (1 << 21) - 1], [-1, 1 << 21, 1.0, True], ", not the id of a token"),
-        ("eos_token_id", [5], ["5"], ", not the id of a token"),
+        ("pad_token_id", [0, (1 << 21) - 1], [-1, 1 << 21, 1.0, True], ", not a token id"),
+        ("eos_token_id", [5], ["5"], ", not a token id"),
         ("layer_norm_eps", [1e-5, 1, 0], ["1", True, [1]], ", not a number"),
         ("initializer_factor", [1.0], [{}], ", not a number"),
         ("hidden_act", ["gelu"], ["a b", 3, "a.b"], ""),
@@ -74,7 +74,7 @@ def test_ids_and_numbers_and_names(name: str, good: list[Any], bad: list[Any], w
         assert made({"text_config_dict": {name: value}}) == {"text_config_dict": {name: value}}
     for value in bad:
         told, hint = refused(lambda value=value: made({"text_config": {name: value}}))
-        assert told.startswith(f"f/config.json cannot be used: {name} is ")
+        assert told.startswith(f"f/config.json are unusable: {name} is ")
         assert told.endswith(what)
         assert hint == HINT
 
@@ -86,11 +86,11 @@ def test_what_is_told_of_a_folder_that_is_none(tmp_path: Path) -> None:
     file.write_text("x")
     folder.mkdir()
     assert refused(lambda: check_folder(file)) == (
-        f"{file} is a file, and a checkpoint in the transformers format is a folder",
+        f"{file} is a file; a checkpoint in the transformers format is a folder",
         HINT,
     )
     assert refused(lambda: check_folder(folder)) == (
-        f"{folder} is no model in the transformers format: it has no config.json",
+        f"{folder} is not a transformers model: config.json is missing",
         HINT,
     )
     (folder / "config.json").write_text('{"model_type": "clip"}')
@@ -100,35 +100,35 @@ def test_what_is_told_of_a_folder_that_is_none(tmp_path: Path) -> None:
     (folder / "pytorch_model.bin").write_bytes(b"x")
     assert weight_files(folder) == ["pytorch_model.bin"]
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "b.bin"}}))
-    told = f"{folder / 'model.safetensors.index.json'} does not say which files the weights are in"
+    told = f"{folder / 'model.safetensors.index.json'} does not list the weight files"
     assert refused(lambda: weight_files(folder)) == (told, WHOLE)
     shards = {"a": "m-2.safetensors", "b": "m-1.safetensors", "c": "m-2.safetensors"}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
     assert refused(lambda: weight_files(folder)) == (
-        f"{folder} is not whole: m-1.safetensors is missing, one of 2 files of its weights",
+        f"{folder} is not whole: m-1.safetensors is missing, one of 2 weight files",
         WHOLE,
     )
     (folder / "vocab.json").write_text("version https://git-lfs.github.com/spec/v1\n")
     assert refused(lambda: check_folder(folder)) == (
-        f"{folder / 'vocab.json'} is a Git-LFS pointer, not the file itself",
-        "run `git lfs pull` where it was cloned",
+        f"{folder / 'vocab.json'} is a Git LFS pointer, not the file itself",
+        "run `git lfs pull` in its clone",
     )
     (folder / "config.json").write_text('{"quantization_config": {}}')
     assert refused(lambda: read_config(folder)) == (
         f"{folder} is quantized",
-        "give the model in float32 or half precision",
+        "use the model in float32 or half precision",
     )
     (folder / "processor_config.json").write_text('{"auto_map": 1}')
     assert refused(lambda: read_config(folder)) == (
-        f"{folder / 'processor_config.json'} asks for code of its own (auto_map), which is never run",
-        "only models that transformers knows itself are supported",
+        f"{folder / 'processor_config.json'} needs custom code (auto_map), which is never executed",
+        "only models built into transformers are supported",
     )
     (folder / "processor_config.json").write_text("[]")
-    told = f"{folder / 'processor_config.json'} is no configuration"
+    told = f"{folder / 'processor_config.json'} is not a configuration"
     assert refused(lambda: read_config(folder)) == (told, HINT)
     (folder / "adapter_config.json").write_text("{}")
     assert refused(lambda: read_config(folder)) == (
-        f"{folder} holds an adapter, not a whole model",
+        f"{folder} is an adapter, not a complete model",
         "merge it into its model and save that",
     )
 
@@ -141,7 +141,7 @@ def test_tensors_that_were_not_filled_are_named() -> None:
 
     good, zeros = torch.ones(2, 2), torch.zeros(2, 2)
     check(a=good, bias=torch.zeros(3), scale=torch.tensor(0.0))
-    assert refused(lambda: check(a=good, b=zeros)) == ("f is not whole: 1 tensors (b) hold nothing but zeros", WHOLE)
+    assert refused(lambda: check(a=good, b=zeros)) == ("f is not whole: 1 tensors (b) are all zeros", WHOLE)
     bad = {name: torch.tensor([1.0, float("nan")]) for name in "dcba"}
     told = "f is not whole: 4 tensors (d, c, b, …) hold NaN or infinity"
     assert refused(lambda: check(**bad, z=zeros)) == (told, WHOLE)
@@ -172,7 +172,7 @@ def test_the_settings_of_an_image_processor() -> None:
         f"the image processor resizes to {size}, and only shortest_edge is supported"
     )
     assert refused(lambda: image_spec({**settings, "resample": 99}))[0].startswith(
-        "the image processor's settings are not understood (ValueError("
+        "unsupported settings of the image processor (ValueError("
     )
 
 
@@ -196,13 +196,13 @@ class Words:
     ("changes", "wrong"),
     [
         ({}, None),
-        ({"width": 24}, "its image processor cuts 24 x 32 pixels, and its image tower reads 32 x 32"),
-        ({"height": 24}, "its image processor cuts 32 x 24 pixels, and its image tower reads 32 x 32"),
-        ({"known": 8}, "its tokenizer has 9 tokens, and its text tower knows 8"),
-        ({"most": 2}, "its tokenizer reads 2 tokens at most"),
-        ({"model_max_length": 2}, "its tokenizer reads 2 tokens at most"),
+        ({"width": 24}, "its image processor makes 24 x 32 pixels, its image tower needs 32 x 32"),
+        ({"height": 24}, "its image processor makes 32 x 24 pixels, its image tower needs 32 x 32"),
+        ({"known": 8}, "its tokenizer has 9 tokens, its text tower 8"),
+        ({"most": 2}, "its tokenizer has a limit of 2 "),
+        ({"model_max_length": 2}, "its tokenizer has a limit of 2 "),
         ({"pad_token": None}, "its tokenizer has no padding token"),
-        ({"model_max_length": None}, "is not understood (TypeError("),
+        ({"model_max_length": None}, "has invalid metadata (TypeError("),
     ],
 )
 def test_the_parts_of_a_clip_fit_together(changes: dict[str, Any], wrong: str | None) -> None:
@@ -221,7 +221,7 @@ def test_the_parts_of_a_clip_fit_together(changes: dict[str, Any], wrong: str | 
         assert told.startswith(f"f: its preprocessing {wrong}")
         assert hint == HINT
     else:
-        told = f"f does not fit together: {wrong}"
+        told = f"f is inconsistent: {wrong}"
         assert refused(lambda: check_parts(Path("f"), model, processor, words)) == (told, WHOLE)
 
 
@@ -235,7 +235,7 @@ def test_tokenizers_that_are_too_large_or_cannot_be_written(tmp_path: Path) -> N
     told = f"{tmp_path / 'vocab.json'} is larger than 64 MiB"
     assert refused(lambda: load_processors(tmp_path, None, None)) == (told, HINT)
     assert refused(lambda: write_tokenizer(Words(), tmp_path / "tokenizer.json")) == (
-        "the tokenizer cannot be written as tokenizer.json",
+        "the tokenizer cannot be saved as tokenizer.json",
         "only fast tokenizers are supported",
     )
     assert not (tmp_path / "tokenizer.json").exists()

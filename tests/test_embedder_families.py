@@ -125,7 +125,7 @@ def test_another_family_is_a_file_and_a_line(
     assert refused.code == 2
     assert "of type 'siglip', not a CLIP" in refused.err
     families = {**MODULES, "siglip": "siglip_family"}
-    with pytest.raises(ModelError, match="cannot be trained on: only CLIP models can"):
+    with pytest.raises(ModelError, match="cannot be trained: only CLIP models can"):
         train_embedder(
             pairs, load_config(env={}).config.train_embedder, tmp_path / "runs", init=str(siglip), families=families
         )

@@ -42,13 +42,13 @@ def test_what_was_measured_in_a_sentence_and_as_a_document() -> None:
     [
         (GOOD, None),
         (replace(GOOD, overlap=0.96, pictures=20), None),
-        (replace(GOOD, pictures=19), "19 crops are too few to tell"),
-        (replace(GOOD, overlap=0.959), "95.9% of the 10 nearest are the same (least 96.0%)"),
-        (replace(GOOD, overlap=float("nan")), "nan% of the 10 nearest are the same (least 96.0%)"),
+        (replace(GOOD, pictures=19), "19 are too few to decide"),
+        (replace(GOOD, overlap=0.959), "95.9% of the 10 nearest are the same (minimum 96.0%)"),
+        (replace(GOOD, overlap=float("nan")), "nan% of the 10 nearest are the same (minimum 96.0%)"),
         (LABELLED, None),
         (replace(LABELLED, mrr=0.9), None),
         (replace(LABELLED, overlap=0.921), None),
-        (replace(LABELLED, overlap=0.919), "91.9% of the 10 nearest are the same (least 92.0%)"),
+        (replace(LABELLED, overlap=0.919), "91.9% of the 10 nearest are the same (minimum 92.0%)"),
         (replace(LABELLED, mrr=0.794), "it loses 0.60 points of MRR (tolerance 0.5) on 60 crops"),
     ],
 )
@@ -58,7 +58,7 @@ def test_when_a_precision_is_refused(figures: Figures, wrong: str | None) -> Non
         return
     with pytest.raises(Refused) as caught:
         judge("int8", figures, TOLERANCE)
-    assert str(caught.value) == f"the encoder in int8 does not agree with fp32: {wrong}"
+    assert str(caught.value) == f"the encoder in int8 does not match fp32: {wrong}"
     assert caught.value.hint == "use fp32"
 
 

@@ -160,9 +160,12 @@ def test_an_encoder_that_answers_no_vectors_is_damaged() -> None:
     dim = embedder.dim
     with pytest.raises(ModelError) as caught:
         embedder.answer(np.full((2, 3, *embedder.spec.image.crop), np.nan, np.float32))
-    assert str(caught.value) == f"{embedder.bundle.path} is damaged: its image tower gives (2, {dim}), or no numbers"
+    assert (
+        str(caught.value)
+        == f"{embedder.bundle.path} is damaged: its image tower gives (2, {dim}), or values that are not finite"
+    )
     embedder.spec = embedder.spec._replace(dim=dim + 1)
-    with pytest.raises(ModelError, match=rf"its text tower gives \(1, {dim}\), or no numbers"):
+    with pytest.raises(ModelError, match=rf"its text tower gives \(1, {dim}\), or values that are not finite"):
         embedder.embed_texts(["red"])
     with pytest.raises(ModelError, match="cannot be run"):
         embedder.answer(np.zeros((1, 2, 3, 3), np.float32))
@@ -216,8 +219,8 @@ def around(count: int) -> Any:
     return processors.TemplateProcessing(single="<start> " * (count - 1) + "$A", special_tokens=[("<start>", 0)])
 
 
-GROWS = "its normalizers make a text much longer"
-AROUND = "it puts too many tokens around a text"
+GROWS = "its normalizers make texts much longer"
+AROUND = "it adds too many tokens to a text"
 
 
 @pytest.mark.parametrize(
@@ -252,4 +255,4 @@ def test_a_tokenizer_that_makes_much_of_a_short_text_is_refused(
     with pytest.raises(ModelError) as caught:
         opened(words(**{part: value()}), tmp_path)
     assert str(caught.value) == f"{tmp_path / 't.json'} cannot be loaded: {told}"
-    assert caught.value.hint == "export or copy it again"
+    assert caught.value.hint == "export it again, or get another copy"

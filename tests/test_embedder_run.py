@@ -131,7 +131,7 @@ def test_a_run_ends_before_an_epoch_that_would_pass_its_limit(tmp_path: Path) ->
     log: list[str] = []
     run, told = train(tmp_path, settings(time_limit=1e-9), log=log.append)
     assert [(epoch, epochs) for epoch, epochs, _ in told] == [(1, 6)]
-    assert log == ["stopped after epoch 1: another would pass train_embedder.time_limit"]
+    assert log == ["stopped after epoch 1: another one would exceed train_embedder.time_limit"]
     assert (run.status, len(run.metrics["history"])) == ("done", 1)
     assert "held_out_recall_at_1" not in told[0][2]
     assert 0 <= run.metrics["held_out_recall_at_1"] <= 1

@@ -238,7 +238,7 @@ def test_a_terminal_shows_which_detector_crops_before_the_bar(tmp_path: Path, mo
     (tmp_path / "products.csv").write_text("image,product_id,caption\na.png,1,a red top\n")
     monkeypatch.setattr(sys, "stderr", shown := Terminal())
     session = Session([], [f"train.data={tmp_path / 'products.csv'}", "detector.source=nowhere"], Output())
-    with pytest.raises(ModelError, match="no detector at nowhere"):
+    with pytest.raises(ModelError, match="no such detector: nowhere"):
         run_train(session)
     assert shown.getvalue() == "detector: nowhere (detector.source)\n"
 

@@ -93,7 +93,7 @@ def test_ends_that_are_no_errors_of_ours() -> None:
     assert ended(KeyboardInterrupt()) == Result(130, "began\n", "error: interrupted\n")
     bug = ended(ZeroDivisionError("planted  \n twice"))
     assert bug.code == 1
-    assert bug.err == "error: ZeroDivisionError: planted twice\nhint: this should not happen; --debug shows where\n"
+    assert bug.err == "error: ZeroDivisionError: planted twice\nhint: this is a bug; --debug shows where\n"
     long = ended(ZeroDivisionError("x" * 301))
     assert long.err.splitlines()[0] == f"error: ZeroDivisionError: {'x' * 300}"
     assert ended(typer.Exit(7)).code == 7
@@ -102,7 +102,7 @@ def test_ends_that_are_no_errors_of_ours() -> None:
     name = os.fsdecode(b"caf\xe9")
     odd = ended(UnicodeEncodeError("utf-8", name, 3, 4, "surrogates not allowed"))
     assert odd.code == 1
-    assert odd.err == f"error: {name!r} is not UTF-8, which a library needs here\nhint: rename the file or folder\n"
+    assert odd.err == f"error: {name!r} is not UTF-8, which a library requires here\nhint: rename the file or folder\n"
     honest = ended(UnicodeEncodeError("ascii", "café", 3, 4, "ordinal not in range"))
     assert (honest.code, "this should not happen" in honest.err) == (1, True)
 
@@ -160,7 +160,7 @@ def test_writers_of_one_catalogue_wait_for_each_other_and_readers_do_not(
     assert codes == {words[:2]: 75 for words in writes} | {words[:2]: 0 for words in reads}
     for words in writes:
         assert "another process is writing" in found[words[:2]].err
-        assert "hint: wait for it to end, then run this again" in found[words[:2]].err
+        assert "hint: wait for it to end, then try again" in found[words[:2]].err
     assert files(catalogue) == before
     with locked(catalogue / ".captions.lock", "is captioning"):
         assert cli("caption", "--index", catalogue, "--captioner", "local").code == 75
@@ -186,8 +186,8 @@ def test_what_is_refused_before_any_work(cli: Cli, catalogue: Path, photos: Path
         ("catalogue", "add", "photos", "--index", "nowhere"): "no catalogue at nowhere",
         ("catalogue", "remove", "a", "--index", "nowhere"): "no catalogue at nowhere",
         ("catalogue", "update", "other.csv", "--index", "nowhere"): "no catalogue at nowhere",
-        ("catalogue", "remove", "--index", "catalogue"): "no product is named",
-        ("catalogue", "remove", "--index", "catalogue", "--file", "ids.txt"): "no product is named",
+        ("catalogue", "remove", "--index", "catalogue"): "no product given",
+        ("catalogue", "remove", "--index", "catalogue", "--file", "ids.txt"): "no product given",
         ("catalogue", "remove", "--index", "catalogue", "--file", "none.txt"): "none.txt cannot be read",
         (
             "catalogue",
@@ -198,7 +198,7 @@ def test_what_is_refused_before_any_work(cli: Cli, catalogue: Path, photos: Path
             "photos/green.jpg",
         ): "photos/green.jpg cannot be read",
         ("catalogue", "remove", "--index", "catalogue", "--file", "none.csv"): "none.csv",
-        ("catalogue", "remove", "nobody", "--index", "catalogue"): "none of the 1 products is in catalogue",
+        ("catalogue", "remove", "nobody", "--index", "catalogue"): "none of the 1 products exists in catalogue",
         (
             "catalogue",
             "remove",
@@ -207,7 +207,7 @@ def test_what_is_refused_before_any_work(cli: Cli, catalogue: Path, photos: Path
             "catalogue",
         ): "leave nothing",
         ("catalogue", "update", "noid.jsonl", "--index", "catalogue"): "a record has no product_id",
-        ("catalogue", "update", "other.csv", "--index", "catalogue"): "none of the 1 products is in catalogue",
+        ("catalogue", "update", "other.csv", "--index", "catalogue"): "none of the 1 products exists in catalogue",
         ("catalogue", "update", "none.csv", "--index", "catalogue"): "none.csv",
         ("catalogue", "add", "empty", "--index", "catalogue"): "no photos in empty",
         ("catalogue", "rollback", "catalogue"): "none before it",

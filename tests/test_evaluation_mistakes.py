@@ -55,12 +55,12 @@ def moved(box: tuple[float, ...], share_x: float, share_y: float = 0.0) -> tuple
         ([(BOX, 0.9, 0)], ["wrong_class"], "top taken for dress 0.90"),
         ([(moved(BOX, 0.2), 0.9, 2)], ["badly_placed"], "top 0.90 badly placed, IoU 0.67"),
         ([(moved(BOX, 0.2, 0.2), 0.9, 2)], ["badly_placed"], "top 0.90 badly placed, IoU 0.47"),
-        ([(BOX, 0.9, 2), (moved(BOX, 0.1), 0.8, 2)], ["double"], "top 0.80 on a top that was found already"),
-        ([(BOX, 0.9, 2), (BOX, 0.8, 0)], ["double"], "dress 0.80 on a top that was found already"),
+        ([(BOX, 0.9, 2), (moved(BOX, 0.1), 0.8, 2)], ["double"], "top 0.80 on a top that was already detected"),
+        ([(BOX, 0.9, 2), (BOX, 0.8, 0)], ["double"], "dress 0.80 on a top that was already detected"),
         (
             [(BOX, 0.9, 0), (BOX, 0.8, 2)],
             ["double"],
-            "dress 0.90 on a top that was found already",
+            "dress 0.90 on a top that was already detected",
         ),  # the right one counts
         ([(moved(BOX, 0.95), 0.9, 2)], ["missed", "false"], "top missed"),  # an overlap of .03 is none
         ([(moved(BOX, 0.5), 0.9, 0)], ["missed", "false"], "top missed"),  # neither the class nor the place

@@ -69,7 +69,7 @@ def test_photos_prepared_otherwise_than_the_detectors_own_are_warned_of(cli: Cli
     (labelled.parent / "dataset.json").write_text(json.dumps({"pixels": {"resize": "letterbox", "imgsz": 64}}))
     (warning,) = [line for line in evaluate(cli, labelled).err.splitlines() if line.startswith("warning: ")]
     assert warning.startswith(f"warning: {labelled} was prepared with ")
-    assert warning.endswith(", the detector's own photos with nothing: the figures are not those of its use")
+    assert warning.endswith(", the detector's training photos with nothing: figures differ from those in use")
 
 
 def test_settings_of_the_command_reach_the_photos(cli: Cli, labelled: Path, tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_no_pictures_where_none_are_asked_for(cli: Cli, labelled: Path, tmp_path
 def test_a_page_of_a_search_is_asked_for_elsewhere(cli: Cli) -> None:
     done = cli("evaluate", "--index", "c", "--queries", "q.csv", "--html", "page.html")
     assert done.code == 2
-    assert "--html is for a detector" in done.err
+    assert "--html is only for detectors" in done.err
 
 
 def test_names_and_photos_that_are_gone_do_no_harm(labelled: Path, config: Config) -> None:

@@ -85,7 +85,7 @@ def test_photos_that_are_prepared_are_not_prepared_again(tmp_path: Path, config:
     (tmp_path / "dataset.json").write_text(json.dumps({"pixels": pixels}))
     matched(detector, data, config)
     assert detector.asked[0][1]["prepared_already"] is True
-    said = f"{data} was prepared with {pixels}, the detector's own photos with "
+    said = f"{data} was prepared with {pixels}, the detector's training photos with "
     assert other_preparation(detector, data) == f"{said}nothing"  # type: ignore[arg-type]
     assert other_preparation(Told(pixels), data) == ""  # type: ignore[arg-type]
     other = {**pixels, "imgsz": 64}
@@ -97,7 +97,7 @@ def test_photos_that_are_prepared_are_not_prepared_again(tmp_path: Path, config:
 @pytest.mark.parametrize(
     ("names", "line", "said", "hint"),
     [
-        (["pants", "shoe"], "0 .5 .5 .5 .5\n", "DATA and the detector share no class",
+        (["pants", "shoe"], "0 .5 .5 .5 .5\n", "DATA and the detector have no class in common",
          "it knows top, hat; the data has pants, shoe"),
         (["pants", "top"], "", "the test split of DATA has no boxes", ""),
         (["pants", "top"], "0 .5 .5 .5 .5\n4 .5 .5 .5 .5\n3 .5 .5 .5 .5\n",

@@ -69,21 +69,21 @@ FAULTS: list[tuple[Callable[[Path], Any], str, str]] = [
         "fashionrec catalogue export",
     ),
     (text("{"), "{out}/export.json is damaged: ", AGAIN),
-    (text("[]"), "{out}/export.json is not an export's", "fashionrec catalogue export"),
+    (text("[]"), "{out}/export.json is not the document of an export", "fashionrec catalogue export"),
     (
         document(lambda one: one | {"format": "x"}),
-        "{out}/export.json is not an export's",
+        "{out}/export.json is not the document of an export",
         "fashionrec catalogue export",
     ),
     (document(lambda one: one | {"format_version": 2}), "{out} is an export of format 2, not 1", ""),
-    (document(lambda one: one | {"bundles": {}}), "{out} does not say which models it was made with", AGAIN),
+    (document(lambda one: one | {"bundles": {}}), "{out} does not name its models", AGAIN),
     (
         document(lambda one: one | {"bundles": one["bundles"] | {"captioner": "x"}}),
-        *("{out} does not say which models it was made with", AGAIN),
+        *("{out} does not name its models", AGAIN),
     ),
     (
         document(lambda one: one | {"bundles": one["bundles"] | {"embedder": "x"}}),
-        *("the bundles in {out} are not those that it was made with", ""),
+        *("the bundles in {out} are not the ones it was made with", ""),
     ),
     (document(lambda one: one.pop("photos_from") and None), "{out} cannot be imported: KeyError('photos_from')", AGAIN),
     (
@@ -117,7 +117,7 @@ FAULTS: list[tuple[Callable[[Path], Any], str, str]] = [
     ),
     (
         array("image_vectors", lambda one: one[:, :16] / np.linalg.norm(one[:, :16], axis=1, keepdims=True)),
-        *("the vectors in {out} are 16 long, the encoder's 48", ""),
+        *("vectors in {out} are 16 , the encoder's 48", ""),
     ),
     (set_first("image_vector", 8), "item {item!r} has no vector: row 8 of 8", ""),
     (set_first("image_vector", -1), "item {item!r} has no vector: row -1 of 8", ""),

@@ -453,4 +453,4 @@ def test_an_encoder_in_another_precision_needs_photos_to_be_judged_on(
 ) -> None:
     (tmp_path / "encoder").mkdir()
     done = cli("export", "encoder", "--out", "x", "--precision", "int8")
-    assert (done.code, "int8 is judged on photos of yours" in done.err) == (2, True)
+    assert (done.code, "int8 must be tested on your photos" in done.err) == (2, True)

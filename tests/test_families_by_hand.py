@@ -153,7 +153,7 @@ def test_without_weights_of_coco_the_backbone_of_imagenet_is_fetched_once(
     ours = efficientdet.build(about("effdet", model, 128))
     for _ in range(2):
         assert efficientdet.pretrained(ours, about("effdet", model, 128)) == (
-            f"a backbone trained on ImageNet ({backbone}); no weights of {model} on COCO are published"
+            f"a backbone trained on ImageNet ({backbone}); no COCO weights of {model} are published"
         )
         taken = {name: value for name, value in ours.model.state_dict().items() if name.startswith("backbone.")}
         assert len(taken) > 100
@@ -172,7 +172,7 @@ def test_a_model_of_which_nothing_is_published(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(timm.models, "get_pretrained_cfg", lambda name, allow_unregistered=False: None)
     with pytest.raises(LookupError) as caught:
         efficientdet.pretrained(None, about("effdet", model, 128))  # type: ignore[arg-type]
-    assert str(caught.value) == f"nothing is published for {model}, nor for its backbone {backbone}"
+    assert str(caught.value) == f"no weights are published for {model}, nor for its backbone {backbone}"
 
 
 @pytest.mark.parametrize(

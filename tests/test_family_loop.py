@@ -155,7 +155,7 @@ def test_the_best_weights_are_kept_and_it_ends_when_it_gets_no_better(data: Path
     scores = [0.2, 0.5, 0.5, 0.4, 0.9]
     training = Training(settings(data, *STILL, "patience=2"), data, tmp_path / "runs", scores, slope=1.0)
     run = training.run()
-    assert training.told[-1] == "no better for 2 epochs: stopped at epoch 4"
+    assert training.told[-1] == "no better for 2 : stopped at epoch 4"
     assert [(epoch, epochs, figures["map50_95"]) for epoch, epochs, figures in training.steps] == [
         (1, 10, 0.2),
         (2, 10, 0.5),
@@ -200,7 +200,7 @@ def test_weights_decay_and_biases_do_not(data: Path, tmp_path: Path) -> None:
     with torch.no_grad():
         training.model.bias.fill_(1.0)
     training.run()
-    assert training.told == ["toy on cpu: AdamW, learning rate 0.003 (optimizer=auto: lr0 is the family's own)"]
+    assert training.told == ["toy on cpu: AdamW, learning rate 0.003 (optimizer=auto: lr0 is the family's default)"]
     assert float(training.model.weight) == pytest.approx(1 - 0.003 * 0.5, rel=1e-5)
     assert float(training.model.bias) == 1
 
@@ -222,7 +222,7 @@ def test_it_goes_on_as_if_it_had_not_been_stopped(balance: str, data: Path, tmp_
         cut.run(progress=stop)
     resumed = Training(config, data, tmp_path / "cut", scores[2:], slope=1.0)
     run = resumed.run(exist_ok=True)
-    assert resumed.told[-1] == "going on after epoch 2 of 4"
+    assert resumed.told[-1] == "resuming after epoch 2 of 4"
     assert [step[0] for step in resumed.steps] == [3, 4]
     assert [*cut.reds, *resumed.reds] == whole.reds
     assert rows(run) == rows(expected)
@@ -244,10 +244,10 @@ def test_devices() -> None:
     assert str(placed("cpu")) == "cpu"
     assert placed(None) == placed("")
     for device, said in (
-        (99, "device=99 cannot be used"),
+        (99, "device=99 is unusable"),
         ([0, 1], "one device"),
         ("0,1", "one device"),
-        ("x", "cannot be used"),
+        ("x", "is unusable"),
     ):
         with pytest.raises(ConfigError, match=said):
             placed(device)

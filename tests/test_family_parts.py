@@ -84,12 +84,12 @@ def test_the_family_of_a_model_and_of_a_checkpoint(tmp_path: Path) -> None:
     assert name(families.family_of_weights(tmp_path / "best.pt")) == "ultra"
     assert families.classes_of(path) == ["dress", "top"]
     assert refused(ModelError, families.family_of_weights, tmp_path / "x.bin") == (
-        f"{tmp_path / 'x.bin'} is no checkpoint of a detector",
-        "a .pt of ultralytics, or a .safetensors of ours",
+        f"{tmp_path / 'x.bin'} is not a checkpoint of a detector",
+        "expected a .pt of ultralytics, or a .safetensors of fashionrec",
     )
     other = about_file(tmp_path / "b.safetensors", family="loop")
     said, _ = refused(ModelError, families.family_of_weights, other)
-    assert said == "detectors of the family 'loop' are not known to this version"
+    assert said == "detector family 'loop' is not supported by this version"
     assert families.options_of("efficientdet_d0") == {
         *("pretrained", "amp", "lrf", "momentum", "weight_decay", "warmup_epochs", "fliplr", "flipud", "degrees"),
         *("translate", "scale", "hsv_h", "hsv_s", "hsv_v"),
@@ -99,7 +99,7 @@ def test_the_family_of_a_model_and_of_a_checkpoint(tmp_path: Path) -> None:
 def test_a_header_that_is_none_of_ours(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     said, _ = refused(ModelError, families.metadata, path)
-    assert said == f"no checkpoint at {path}"
+    assert said == f"no such checkpoint: {path}"
     for content in (
         b"short",
         struct.pack("<Q", 4) + b"nope",
@@ -109,7 +109,7 @@ def test_a_header_that_is_none_of_ours(tmp_path: Path) -> None:
     ):
         path.write_bytes(content)
         said, _ = refused(ModelError, families.metadata, path)
-        assert said.startswith(f"{path} is not a checkpoint of a detector of ours: "), content
+        assert said.startswith(f"{path} is not a detector checkpoint of fashionrec: "), content
     path.write_bytes(struct.pack("<Q", (1 << 24) + 1) + b"{}")
     assert refused(ModelError, families.metadata, path)[0].endswith("its header is too long")
     text = json.dumps({"__metadata__": {"fashionrec": '{"family": "toy"}'}}).encode()
@@ -153,7 +153,7 @@ def test_what_a_checkpoint_may_say_of_itself(changes: dict[str, Any], whole: boo
             assert (found.pixels, found.versions, found.notes) == ({}, {}, {})
     else:
         said, hint = refused(ModelError, About.of, path)
-        assert said.startswith(f"{path} is not understood (")
+        assert said.startswith(f"{path} has invalid metadata (")
         assert hint == "train it again"
 
 
@@ -269,11 +269,11 @@ def test_options_that_were_not_set(data: Path) -> None:
 
 
 def test_options_that_the_loop_does_not_know(data: Path) -> None:
-    hint = "balance=none|sample, optimizer=auto|AdamW|SGD, batch=1 or more, no loggers (results.csv has the figures)"
+    hint = "allowed: balance=none|sample, optimizer=auto|AdamW|SGD, batch=1 or more, no loggers (see results.csv)"
     for word, said, advice in (
         (
             "mosaic=0.5",
-            "toy does not know the option mosaic: only ultralytics' detectors do",
+            "toy does not support the option mosaic: only ultralytics' detectors do",
             "it knows pretrained, amp",
         ),
         ("scale=wide", "train.scale is 'wide', not a number", ""),
@@ -357,7 +357,7 @@ def test_without_the_network_it_starts_from_scratch(fault: Exception, reason: st
     told: list[str] = []
     family = Toys(fault)
     learner, about = plain.start(family, PLAIN, told.append)
-    assert told == [f"pretrained weights of toy_1 cannot be fetched ({reason}): training from scratch"]
+    assert told == [f"pretrained weights of toy_1 cannot be downloaded ({reason}): training from scratch"]
     assert about is PLAIN
     assert family.built == [ABOUT, PLAIN]
     assert 7.0 not in learner.model.head.bias.tolist()
@@ -367,8 +367,8 @@ def test_published_weights_that_do_not_fit_are_an_error() -> None:
     with pytest.raises(ModelError, match=r"^theirs$"):
         plain.start(Toys(ModelError("theirs")), PLAIN, print)
     said, hint = refused(ModelError, plain.start, Toys(RuntimeError("size\n mismatch")), PLAIN, print)
-    assert said == "the pretrained weights of toy_1 cannot be used: size mismatch"
-    assert hint == f"remove what is kept of them under {torch.hub.get_dir()}, or set pretrained=false"
+    assert said == "pretrained weights of toy_1 are unusable: size mismatch"
+    assert hint == f"delete the cached files under {torch.hub.get_dir()}, or set pretrained=false"
 
 
 def test_weights_of_other_classes_are_taken_but_for_the_last_layer(tmp_path: Path) -> None:
@@ -386,17 +386,17 @@ def test_weights_of_other_classes_are_taken_but_for_the_last_layer(tmp_path: Pat
     assert torch.equal(model.body.weight, old.body.weight)
     assert torch.equal(model.head.weight, fresh.head.weight)
     assert told == [
-        f"training on from {source}",
-        f"training on from {source}, but for the layers of its classes, which are others",
+        f"continuing from {source}",
+        f"continuing from {source}, except its class layers, whose classes differ",
     ]
 
 
 @pytest.mark.parametrize(
     ("names", "train", "valid", "said", "hint"),
     [
-        ("{0: a, 2: b}", "0", "0", "the classes of DATA are not numbered 0 to 1: [0, 2]", ""),
-        ("[a, b]", "2", "0", "PHOTO has a box of class 2, and DATA 2 classes", "class numbers begin at 0"),
-        ("[a, b]", "1", "", "the valid split of DATA has no boxes", "training chooses its best epoch by it"),
+        ("{0: a, 2: b}", "0", "0", "classes of DATA are not numbered 0 to 1: [0, 2]", ""),
+        ("[a, b]", "2", "0", "PHOTO has a box of class 2, and DATA 2 classes", "class numbers start at 0"),
+        ("[a, b]", "1", "", "the valid split of DATA has no boxes", "training uses it to choose the best epoch"),
         ("[a, b]", "", "1", "", ""),
     ],
 )
@@ -475,12 +475,12 @@ def test_a_training_that_failed_goes_on_with_its_settings_and_data(data: Path, t
     assert again.config["train"] == first.config["train"]
     before = (path / "run.json").read_bytes()
     said, hint = refused(ConfigError, train_it, "epochs=2", "resume=true")
-    assert said == f"run {path} began with epochs=1 and cannot go on with epochs=2"
-    assert hint.startswith("keep it as it was; or start a new run: ")
+    assert said == f"run {path} began with epochs=1 and cannot be resumed with epochs=2"
+    assert hint.startswith("keep that setting, or start a new run: ")
     (data.parent / "train" / "labels" / "a.txt").write_text("0 .5 .5 .5 .5\n")
     assert refused(DataError, train_it, "epochs=1", "resume=true") == (
-        f"{data} is not the data that run {path} began with",
-        "put it back, or start a new run",
+        f"{data} is not the data of run {path} began with",
+        "restore the data, or start a new run",
     )
     assert (path / "run.json").read_bytes() == before
 

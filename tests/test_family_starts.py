@@ -74,7 +74,7 @@ def test_from_a_checkpoint_of_ours(data: Path, tmp_path: Path) -> None:
     save_weights(source, old, earlier)
     learner, about, family, told = begun(tmp_path, data, f"model={source}", "imgsz=96", pixels=True)
     assert about == About("toy", "Toy_9", names_of(data), 96, PIXELS, VERSIONS, {"frozen": 3})
-    assert told == [f"training on from {source}, but for the layers of its classes, which are others"]
+    assert told == [f"continuing from {source}, except its class layers, whose classes differ"]
     assert family.built == [about, earlier]
     assert torch.equal(learner.model.body.weight, old.body.weight)
 

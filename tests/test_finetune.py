@@ -207,7 +207,7 @@ def test_every_refusal_has_its_words_and_a_hint(fresh: tuple[Path, Path], tmp_pa
     (tmp_path / "w x.safetensors").write_bytes(b"x")
     other = tmp_path / "w x.safetensors"
     assert refused(ModelError, f"weights={other}") == (
-        f"{other} cannot be finetuned: only detectors of ultralytics can",
+        f"{other} cannot be fine-tuned: only detectors of ultralytics can",
         f"train on from it, without a decision: fashionrec train 'model={other}' data={data}",
     )
     for optimizer in ("auto", "AUTO"):
@@ -220,7 +220,7 @@ def test_every_refusal_has_its_words_and_a_hint(fresh: tuple[Path, Path], tmp_pa
     names = ("dress, pants, skirt&pants, skirt, top", "gown, pants, skirt&pants, skirt, top")
     for words in ((f"data={renamed}",), (f"replay={renamed}",)):
         said, hint = refused(DataError, *words)
-        assert said == f"{renamed} has the classes {names[1]}; the weights know {names[0]}"
+        assert said == f"{renamed} has the classes {names[1]}; the weights have {names[0]}"
         assert hint == "`fashionrec fetch-dataset yolo:PATH` renumbers a dataset's classes by name"
     prepared = dataset(tmp_path / "prepared", {"train": 1, "valid": 1})
     (prepared.parent / "dataset.json").write_text(json.dumps({"pixels": {"equalize": 2.0}}))
@@ -229,9 +229,7 @@ def test_every_refusal_has_its_words_and_a_hint(fresh: tuple[Path, Path], tmp_pa
         assert said == (
             f"the photos of {prepared} were prepared with {{'equalize': 2.0}}, those the weights were trained on with nothing"
         )
-        assert hint == (
-            "prepare them alike: `fashionrec fetch-dataset` with the same dataset.resize, imgsz and equalize"
-        )
+        assert hint == ("use `fashionrec fetch-dataset` with the same dataset.resize, imgsz and equalize")
 
 
 def test_the_rarest_class_is_replayed_first_and_no_photo_twice(tmp_path: Path) -> None:

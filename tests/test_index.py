@@ -269,7 +269,7 @@ def test_what_is_added_is_searched_beside_the_index_until_it_is_too_much(tmp_pat
     assert second.path == first.path == "indexes/000001"
     assert second.covers == (("000001-image", 3000),)
     assert second.vectors == 3300
-    assert "300 are searched exactly beside it" in second.reason
+    assert "300 are searched exactly" in second.reason
     assert not (tmp_path / "indexes" / "000002").exists()
     store = open_store(tmp_path, table, "image", second)
     assert (store.search(more, 1)[1][:, 0] == 3000 + np.arange(300)).all()

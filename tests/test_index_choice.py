@@ -150,31 +150,36 @@ def test_what_was_tried_is_told() -> None:
 @pytest.mark.parametrize(
     ("count", "changes", "kind", "reason"),
     [
-        (99, {}, "flat", r"exact: 99 vectors are fewer than an index is made of \(100\)"),
-        (99, {"exact_below": 99}, "flat", r"exact: 99 vectors are fewer than an index is made of \(100\)"),
-        (149, {"exact_below": 150}, "flat", r"exact: 149 vectors are fewer than index\.exact_below \(150\)"),
-        (150, {"exact_below": 150, "recall": 0.1}, "ivf", r"ivf: the least memory that reaches recall@10 of 0\.1"),
+        (99, {}, "flat", r"exact: 99 , fewer than an index is made of \(100\)"),
+        (99, {"exact_below": 99}, "flat", r"exact: 99 , fewer than an index is made of \(100\)"),
+        (149, {"exact_below": 150}, "flat", r"exact: 149 , fewer than index\.exact_below \(150\)"),
+        (150, {"exact_below": 150, "recall": 0.1}, "ivf", r"ivf: the lowest memory that reaches recall@10 of 0\.1"),
         (100, {"type": "ivf", "recall": 0.1}, "ivf", r"ivf, as index\.type says"),
-        (99, {"type": "ivf"}, "flat", r"exact: 99 vectors are fewer than an index is made of \(100\)"),
+        (99, {"type": "ivf"}, "flat", r"exact: 99 , fewer than an index is made of \(100\)"),
         (150, {"type": "flat"}, "flat", r"exact, as index\.type says"),
-        (150, {"type": "ivf", "recall": 1.01}, "ivf", r"ivf, as index\.type says, though its recall@10 is not 1\.01"),
+        (
+            150,
+            {"type": "ivf", "recall": 1.01},
+            "ivf",
+            r"ivf, as index\.type says, although its recall@10 is below 1\.01",
+        ),
         (
             *(150, {"max_memory": 0, "max_latency_ms": 1e-6}, "flat"),
-            r"exact, since nothing reaches recall@10 of 0\.95 within 0 MiB and 1e-06 ms \(ivf: takes 0 MiB, more than 0;"
+            r"exact, since no index reaches recall@10 of 0\.95 within 0 MiB and 1e-06 ms \(ivf: takes 0 MiB, more than 0;"
             r" flat: takes 0 MiB, more than 0; hnsw: takes 0 MiB, more than 0\)",
         ),
         (
             *(120, {"exact_below": 1000, "max_latency_ms": 1e-6}, "flat"),
-            r"exact, since nothing reaches recall@10 of 0\.95 within 1e-06 ms \(flat: a query takes .* ms, more than 1e-06;"
+            r"exact, since no index reaches recall@10 of 0\.95 within 1e-06 ms \(flat: a query takes .* ms, more than 1e-06;"
             r" ivf: .*; hnsw: .*\)",
         ),
         (
             *(99, {"max_latency_ms": 1e-6}, "flat"),
-            r"exact, since nothing reaches recall@10 of 0\.95 within 1e-06 ms \(flat: a query .*\)",
+            r"exact, since no index reaches recall@10 of 0\.95 within 1e-06 ms \(flat: a query .*\)",
         ),
         (
             *(150, {"type": "auto", "max_latency_ms": 1e9, "recall": 0.1}, "ivf"),
-            r"ivf: the least memory that reaches recall@10 of 0\.1 within 1000000000\.0 ms|ivf: .* within 1e\+09 ms",
+            r"ivf: the lowest memory that reaches recall@10 of 0\.1 within 1000000000\.0 ms|ivf: .* within 1e\+09 ms",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""An index that is there already: when it goes on being used, and when it is made again."""
+"""An index that exists: when it goes on being used, and when it is made again."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_an_index_that_reaches_the_bar_is_kept_and_measured_anew(tmp_path: Path)
     assert after.path == before.path
     assert (after.kind, after.covers) == (before.kind, (("a", 1000),))
     assert (before.vectors, after.vectors) == (1000, 1100)
-    assert "covers 1,000 vectors; 100 are searched exactly beside it" in after.reason
+    assert "covers 1,000 vectors; 100 are searched exactly" in after.reason
     assert after.recall_at_10 >= 0.65
     assert not any("made again" in line for line in logged)
 

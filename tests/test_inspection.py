@@ -42,18 +42,18 @@ pytestmark = posix_only("links")
 EVAL = b"\x80\x02cbuiltins\neval\n."
 CUT = b"\x80\x02cbuiltins\neval\n"
 LOADED = "some packages load it and take keys and hosts from it"
-PRINTED = "a terminal would act on it when it is printed"
+PRINTED = "a terminal would obey it when it is printed"
 RUNS = "it runs if somebody starts it"
 PROGRAM = ("program", "a program or script", f"{RUNS}, or if a library imports it", False)
 HIDDEN = ("hidden", "a hidden file or folder", "it is easily overlooked", False)
-ENGINE = ("engine", "an engine compiled for a GPU", "it is machine code that an inference library runs", False)
-NAMES = ("pickle", "a pickle that names builtins.eval", "loading it calls what it names", True)
+ENGINE = ("engine", "an engine compiled for a GPU", "it is machine code that an inference library executes", False)
+NAMES = ("pickle", "a pickle that names builtins.eval", "loading it calls the functions it names", True)
 IGNORED = (*NAMES[:3], False)
-CACHE = "ultralytics unpickles it when it opens the data set"
-DOWNLOAD = "ultralytics runs it, as Python, a shell command or an address, when it trains or validates"
-CODE = "transformers imports the code that it names if it is told to trust it"
+CACHE = "ultralytics unpickles it when it opens the dataset"
+DOWNLOAD = "ultralytics executes it as Python, a shell command or a URL when it trains or validates"
+CODE = "transformers imports the code it names if told to trust it"
 LAYERS = "ultralytics evaluates activations, and takes layers by name from whole modules"
-UNREAD = "a pickle that cannot be read to its end: "
+UNREAD = "a pickle that cannot be read to the end: "
 OBJECT_ARRAY = io.BytesIO()
 np.save(OBJECT_ARRAY, np.array([None]), allow_pickle=True)
 FILES: list[Any] = [
@@ -86,15 +86,15 @@ FILES: list[Any] = [
     pytest.param(
         "a\nb",
         b"",
-        ("name", "a name with control or invisible characters", "a terminal would act on it when it is printed", False),
+        ("name", "a name with control or invisible characters", "a terminal would obey it when it is printed", False),
         marks=posix_only("names of any characters"),
     ),
     (
         *("caption-batches", b""),
-        ("caption-batch", "requests to a captioning service", "they would be sent, and paid, with your key", False),
+        ("caption-batch", "requests to a captioning service", "they would be sent and paid for with your key", False),
     ),
     *(
-        (name, b"", ("caption-spool", "captions that have arrived", "they would be taken for answers to you", False))
+        (name, b"", ("caption-spool", "received captions", "they would count as answers to your requests", False))
         for name in (".captions.arrived", ".captions.arrived.2")
     ),
     *((f"a{suffix}", EVAL, NAMES) for suffix in ("", ".pt", ".txt", ".bin")),
@@ -114,7 +114,11 @@ FILES: list[Any] = [
     ("a.cache", EVAL, ("pickle", "a pickle; it names builtins.eval", CACHE, False)),
     ("a.CACHE", b"\x80\x02N.", ("pickle", "a pickle", CACHE, False)),
     ("a.pt", b"\x80\x02N.", None),
-    ("a.pt", CUT, ("pickle", f"{UNREAD}pickle exhausted before seeing STOP", "nobody knows what it calls", True)),
+    (
+        "a.pt",
+        CUT,
+        ("pickle", f"{UNREAD}pickle exhausted before seeing STOP", "the functions it calls are unknown", True),
+    ),
     *(
         (f"a{suffix}", b"cbuiltins\neval\n.", NAMES)
         for suffix in (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib")
@@ -125,21 +129,25 @@ FILES: list[Any] = [
     (
         "a.npy",
         OBJECT_ARRAY.getvalue(),
-        ("pickle", f"a pickle that names {OBJECTS}", "loading it calls what it names", False),
+        ("pickle", f"a pickle that names {OBJECTS}", "loading it calls the functions it names", False),
     ),
     (
         "a.bin",
         OBJECT_ARRAY.getvalue(),
-        ("pickle", f"a pickle that names {OBJECTS}", "loading it calls what it names", True),
+        ("pickle", f"a pickle that names {OBJECTS}", "loading it calls the functions it names", True),
     ),
     ("a.pt", archive(a__data_dot_pkl=EVAL), NAMES),
     ("a.npz", archive(x_dot_npy=EVAL), IGNORED),
     *((f"a{suffix}", archive(a__data_dot_pkl=EVAL), None) for suffix in (".xlsx", ".docx", ".zip", ".whl")),
     (
         *("a.pt", archive(a__code__b_dot_py=b"x", a__code__c_dot_py=b"y")),
-        ("torchscript", "a program for torch.jit (a/code/b.py)", "torch.jit.load runs it", True),
+        ("torchscript", "a torch.jit program (a/code/b.py)", "torch.jit.load executes it", True),
     ),
-    ("a.pt", b"PK\x03\x04xx", ("pickle", f"{UNREAD}File is not a zip file", "nobody knows what it calls", True)),
+    (
+        "a.pt",
+        b"PK\x03\x04xx",
+        ("pickle", f"{UNREAD}File is not a zip file", "the functions it calls are unknown", True),
+    ),
     ("data.yaml", b"download: 'x'", ("download", "download: 'x'", DOWNLOAD, False)),
     ("a.yml", b"download: [1]", ("download", "download: [1]", DOWNLOAD, False)),
     ("a.yaml", b"download: ''", None),
@@ -153,7 +161,7 @@ FILES: list[Any] = [
     ),
     (
         *("a.yaml", b"a: !" + b"x" * 200 + b" 1"),
-        ("yaml", f"it cannot be read: could not determine a constructor for the tag '!{'x' * 112}", "", False),
+        ("yaml", f"unreadable: could not determine a constructor for the tag '!{'x' * 112}", "", False),
     ),
     ("config.json", b'["auto_map"]', None),
     ("config.json", b'{"auto_map": {}}', None),
@@ -209,16 +217,16 @@ def test_what_is_refused_in_which_kind_of_folder(tmp_path: Path, manifest: str, 
     found = {one.place: (one.kind, one.what, one.effect) for one in report.findings}
     assert found["link"] == (
         *("link", f"a link to {('/nowhere/' + 'x' * 300)[:200]}"),
-        "what it points to would be read, written or removed",
+        "its target would be read, written or deleted",
     )
-    told = ("special-file", "a pipe, socket or device", "reading it would wait for ever, or reach a device")
+    told = ("special-file", "a pipe, socket or device", "reading it would hang, or reach a device")
     assert found["pipe"] == told
     assert found["model.yaml"][0] == "architecture"
     assert found["model.yaml"][2] == LAYERS
     assert found["config.json"][0] == "json"
-    assert found["config.json"][1].startswith("it cannot be read: ")
+    assert found["config.json"][1].startswith("unreadable: ")
     assert found["x.onnx"][:2][0] == "graph"
-    assert found["x.sqlite"] == ("database", "SQLite cannot read it: file is not a database", "")
+    assert found["x.sqlite"] == ("database", "not readable by SQLite: file is not a database", "")
     refused = {one.kind for one in report.findings if one.refused}
     assert refused == refusing
     assert {one.kind for one in report.findings} >= refusing | {"pickle", "torchscript", "graph", "database", "link"}
@@ -231,7 +239,11 @@ def test_a_graph_with_settings_for_its_runtime_is_refused_in_any_folder(tmp_path
     if manifest:
         (tmp_path / "theirs" / manifest).write_text("{}")
     (found,) = (one for one in inspect_folder(tmp_path / "theirs").findings if one.kind == "graph")
-    assert (found.place, found.effect, found.refused) == ("a/x.onnx", "ONNX Runtime would read, load or run it", True)
+    assert (found.place, found.effect, found.refused) == (
+        "a/x.onnx",
+        "ONNX Runtime would read, load or execute it",
+        True,
+    )
     path = tmp_path / "theirs" / "a" / "x.onnx"
     assert found.what == f"{path} cannot be loaded: it carries settings for ONNX Runtime (ort_config)"
 
@@ -251,9 +263,9 @@ def test_modes_links_and_writable_folders(tmp_path: Path) -> None:
         (root / name).write_text("")
         for target in targets:
             os.link(root / name, root / target)
-    marked = ("executable", "a file that is marked as a program", RUNS)
-    owner = ("executable", "it would run as its owner (setuid)", "it runs with the rights of its owner")
-    anybody = ("everybody on this machine may change it", "what was checked could be exchanged afterwards")
+    marked = ("executable", "a file with executable permission", RUNS)
+    owner = ("executable", "it would run as its owner (setuid)", "it runs with its owner's rights")
+    anybody = ("every user of this machine may change it", "it could be replaced after the check")
     writable = ("writable", *anybody)
     assert [(one.place, one.kind, one.what, one.effect) for one in inspect_folder(root).findings] == [
         (".", *writable),
@@ -264,7 +276,7 @@ def test_modes_links_and_writable_folders(tmp_path: Path) -> None:
         ("setgid", *owner),
         ("setuid", *owner),
         (
-            *("inside2", "hard-link", "it is the same file as 2 outside of this folder"),
+            *("inside2", "hard-link", "the same file as 2 outside this folder"),
             "writing to it would change the file outside",
         ),
     ]
@@ -281,8 +293,8 @@ def test_what_a_database_would_run(tmp_path: Path) -> None:
     db.close()
     for suffix in ("-journal", "-wal", "-shm"):
         (root / f"a.db{suffix}").write_bytes(b"x")
-    effect = "it runs statements of its author whenever a table is read or written"
-    applies = ("journal", "changes that SQLite applies when it opens the database", "it can name files to be removed")
+    effect = "it executes its author's statements whenever a table is read or written"
+    applies = ("journal", "changes that SQLite would apply on opening the database", "it can name files to be deleted")
     found = [(one.place, one.kind, one.what, one.effect, one.refused) for one in inspect_folder(root).findings]
     assert sorted(found) == [
         ("a.db", "database", "it has a trigger 'g'", effect, False),
@@ -322,8 +334,8 @@ def test_what_is_no_folder(tmp_path: Path) -> None:
         ("gone", f"no folder at {tmp_path / 'gone'}", ""),
         (
             "file",
-            f"{tmp_path / 'file'} is not a folder",
-            "put the file into a folder (an archive unpacked) and ask for that",
+            f"{tmp_path / 'file'} ",
+            "put the file (an archive unpacked) into a folder and check that",
         ),
     ):
         with pytest.raises(DataError) as caught:
@@ -406,7 +418,7 @@ def test_instructions_that_make_no_sense(instructions: bytes) -> None:
 def test_the_work_on_pickles_is_bounded() -> None:
     assert Budget() == Budget(5_000_000, 268_435_456)
     assert foreign_globals(io.BytesIO(EVAL), Budget(instructions=3)) == ["builtins.eval"]
-    told = "the pickles in this folder are too much to look through"
+    told = "too many pickles in this folder to check"
     with pytest.raises(UnreadablePickle, match=told):
         foreign_globals(io.BytesIO(EVAL), Budget(instructions=2))
     whole = archive(a_dot_pkl=EVAL)

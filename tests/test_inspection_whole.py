@@ -29,7 +29,7 @@ from fashionrec.store.schema import SCHEMA
 pytestmark = posix_only("links")
 
 EVAL = b"\x80\x02cbuiltins\neval\n."
-MODEL = "m.yaml cannot be used as a model's YAML: "
+MODEL = "m.yaml is not a valid model YAML: "
 FOUND = tuple[str, str, str, str, bool]
 
 
@@ -61,7 +61,7 @@ def folder_of(root: Path, files: dict[str, bytes | str]) -> Path:
         ("a/.profile", b"", [("hidden", "a hidden file or folder", False)]),
         (".a/b.txt", b"", [(".a", "hidden", "a hidden file or folder", False)]),
         ("a/.lock", b"", []),
-        ("a/.captions.arrived", b"", [("caption-spool", "captions that have arrived", False)]),
+        ("a/.captions.arrived", b"", [("caption-spool", "received captions", False)]),
         ("a.py/b.txt", b"", []),
         ("a/optimizer.pt", EVAL, [("pickle", "a pickle that names builtins.eval", False)]),
         ("optimizer.pt/a.pt", EVAL, [("pickle", "a pickle that names builtins.eval", True)]),
@@ -74,19 +74,19 @@ def folder_of(root: Path, files: dict[str, bytes | str]) -> Path:
             *("a.pt", archive(a__data_dot_pkl=EVAL, a__code__b_dot_py=b"")),
             [
                 ("pickle", "a pickle that names builtins.eval", True),
-                ("torchscript", "a program for torch.jit (a/code/b.py)", True),
+                ("torchscript", "a torch.jit program (a/code/b.py)", True),
             ],
         ),
         ("a.engine.txt", b"x", []),
-        ("a.SQLITE", b"junk" * 400, [("database", "SQLite cannot read it: file is not a database", False)]),
+        ("a.SQLITE", b"junk" * 400, [("database", "not readable by SQLite: file is not a database", False)]),
         (
             *("a/data.yaml", b"a: ["),
             [
-                ("yaml", "it cannot be read: ", False),
+                ("yaml", "unreadable: ", False),
                 ("dataset", "{root}/a/data.yaml", True),
             ],
         ),
-        ("config.json", b"{", [("json", "it cannot be read: ", True)]),
+        ("config.json", b"{", [("json", "unreadable: ", True)]),
         ("other.json", b"{", []),
     ],
 )
@@ -101,7 +101,7 @@ def test_what_is_said_of_a_file_by_its_place_and_content(
         wanted = wanted.format(root=root)
         assert what.startswith(wanted) if name.endswith("data.yaml") or wanted.endswith(": ") else what == wanted
         unread = "it cannot be read" in what or "SQLite cannot read" in what
-        cached = "ultralytics unpickles it when it opens the data set"
+        cached = "ultralytics unpickles it when it opens the dataset"
         assert effect == (cached if name == "a.cache" else "" if unread else EFFECTS[kind])
 
 
@@ -124,7 +124,7 @@ def test_a_yaml_that_cannot_be_read_is_refused_where_a_data_set_is_read_from_it(
         ("activation: nn.ReLU()\n", ""),
         (
             "activation: evil()\n",
-            f"{MODEL}activation: 'evil()' is not one of the allowed ones",
+            f"{MODEL}activation: 'evil()' is not allowed",
         ),
         ("backbone: [[-1, 1, Conv, [8]]]\nhead: [[-1, 1, Conv, [8]]]\n", ""),
         (
@@ -148,7 +148,7 @@ def test_a_bundle_is_as_its_manifest_says_file_by_file(tmp_path: Path) -> None:
     shutil.copytree(TINY / "detector", tmp_path / "theirs" / "in")
     root = folder_of(tmp_path / "theirs", {"notes.txt": "", "in/notes.txt": "", "in/sub/x.txt": ""})
     shutil.copyfile(root / "in" / "detect.onnx", root / "in" / "other.onnx")
-    effect = "it could stand in for one that was checked"
+    effect = "it could replace a file that was checked"
     report = inspect_folder(root)
     assert (report.kind, report.verdict) == ("unknown", "usable")
     assert found(report) == [
@@ -160,7 +160,7 @@ def test_a_bundle_is_as_its_manifest_says_file_by_file(tmp_path: Path) -> None:
     told = [one for one in found(inspect_folder(root)) if one[1] != "graph"]
     assert [(place, kind, refused) for place, kind, _, _, refused in told] == [("in/bundle.json", "manifest", True)]
     assert "detect.onnx" in told[0][2]
-    assert told[0][3] == "it is not what its maker wrote"
+    assert told[0][3] == "it differs from what its author wrote"
     (root / "link").symlink_to("nowhere")  # the reason then, and the only one
     assert [one.kind for one in inspect_folder(root).findings if one.kind != "graph"] == ["link"]
 
@@ -199,20 +199,27 @@ def test_weights_outside_of_a_runs_folder_are_named(tmp_path: Path, weights: str
 @pytest.mark.parametrize(
     ("record", "why"),
     [
-        ({}, "{root}/a/run.json is not a run of this version's format"),
+        ({}, "{root}/a/run.json has an incompatible format"),
         ({**RUN, "weights": {"best": 3}}, "{root}/a/run.json is damaged: it does not say what was trained"),
     ],
 )
 def test_a_run_that_cannot_be_read_is_refused(tmp_path: Path, record: Any, why: str) -> None:
     root = folder_of(tmp_path / "theirs", {"a/run.json": json.dumps(record)})
-    what = f"it cannot be read: {why.format(root=root)}"
-    assert found(inspect_folder(root)) == [("a/run.json", "manifest", what, "it is not what its maker wrote", True)]
+    what = f"unreadable: {why.format(root=root)}"
+    assert found(inspect_folder(root)) == [
+        ("a/run.json", "manifest", what, "it differs from what its author wrote", True)
+    ]
 
 
 def test_a_catalogue_that_is_none_is_refused(tmp_path: Path) -> None:
     root = folder_of(tmp_path / "theirs", {"a/catalogue.json": "{}"})
     ((place, kind, what, effect, refused),) = found(inspect_folder(root))
-    assert (place, kind, effect, refused) == ("a/catalogue.json", "manifest", "it is not what its maker wrote", True)
+    assert (place, kind, effect, refused) == (
+        "a/catalogue.json",
+        "manifest",
+        "it differs from what its author wrote",
+        True,
+    )
     assert str(root / "a") in what
 
 
@@ -230,7 +237,7 @@ def test_a_folder_or_a_link_in_the_place_of_a_data_yaml_is_no_data_set(tmp_path:
     root = tmp_path / "theirs"
     (root / "data.yaml").mkdir(parents=True)
     ((place, kind, what, effect, refused),) = found(inspect_folder(root))
-    assert (place, kind, effect, refused) == ("data.yaml", "dataset", "training and evaluation stop at it", True)
+    assert (place, kind, effect, refused) == ("data.yaml", "dataset", "training and evaluation refuse it", True)
     assert str(root / "data.yaml") in what
     (root / "data.yaml").rmdir()
     (root / "data.yaml").symlink_to("nowhere")
@@ -249,7 +256,7 @@ def test_an_inspection_stops_after_so_many_entries(tmp_path: Path) -> None:
         files = inspect_tree(Folder(root), report, Budget(), max_entries=most)
         assert [entry.name for entry in files] == ["a", "b", "c"][:count]
         assert (report.files, report.bytes) == (count, 2 * count)
-        told = (".", "size", "it has more than 2 entries", "nobody has looked at the rest", True)
+        told = (".", "size", "more than 2 entries", "the rest was not checked", True)
         assert found(report) == ([] if most == 3 else [told])
 
 
@@ -279,7 +286,7 @@ def test_a_file_that_cannot_be_read_is_refused_and_the_next_is_looked_at(
     report = Report(root, "unknown")
     inspect_tree(Faulty(root, error), report, Budget())
     assert found(report) == [
-        ("a", "unreadable", f"it cannot be read: {why}", "nobody knows what is in it", True),
+        ("a", "unreadable", f"unreadable: {why}", "its content is unknown", True),
         ("b.sh", "program", "a program or script", "it runs if somebody starts it, or if a library imports it", False),
     ]
 
@@ -294,7 +301,7 @@ def test_folders_without_end_are_refused(tmp_path: Path) -> None:
     root = tmp_path / "theirs"
     root.joinpath(*["a"] * 200).mkdir(parents=True)
     ((place, kind, what, effect, refused),) = found(inspect_folder(root))
-    assert (place, kind, effect, refused) == (".", "size", "a walk through it might never end", True)
+    assert (place, kind, effect, refused) == (".", "size", "walking it might never end", True)
     assert "nested too deeply" in what
 
 
@@ -341,8 +348,8 @@ def test_what_a_database_would_run_is_refused_in_a_catalogue(tmp_path: Path, kin
     (tmp_path / "a.db-wal").write_bytes(b"x")
     assert check(kind) == [
         (
-            *("a.db-wal", "journal", "changes that SQLite applies when it opens the database"),
-            *("it can name files to be removed", False),
+            *("a.db-wal", "journal", "changes that SQLite would apply on opening the database"),
+            *("it can name files to be deleted", False),
         ),
         ("a.db", "database", "it has a view 'v'", EFFECTS["database"], kind == "catalogue"),
         ("a.db", "database", "it has a virtual table 'r'", EFFECTS["database"], kind == "catalogue"),
@@ -360,7 +367,7 @@ def test_the_items_of_a_catalogue_have_our_tables_only(tmp_path: Path, name: str
     journal = found(inspect_folder(tmp_path))[0]
     assert journal[:2] == (f"{name}-journal", "journal")
     assert check("unknown") == [journal, (*view, False)]
-    mine = "its table 'mine' is not one that fashionrec makes"
+    mine = "its table 'mine' is not part of fashionrec's schema"
     served = (*view, True) if name == "others.sqlite" else (name, "database", mine, EFFECTS["database"], True)
     assert check("catalogue") == [journal, served]
     assert (tmp_path / f"{name}-journal").read_bytes() == b"x" * 600  # which SQLite would have removed
@@ -368,9 +375,9 @@ def test_the_items_of_a_catalogue_have_our_tables_only(tmp_path: Path, name: str
 
 def test_reading_a_schema_is_bounded_in_steps_and_in_the_size_of_a_text(tmp_path: Path) -> None:
     check = one_database(tmp_path, "a.db", "CREATE TABLE t (a);", steps=1)
-    assert check("catalogue") == [("a.db", "database", "SQLite cannot read it: interrupted", "", True)]
+    assert check("catalogue") == [("a.db", "database", "not readable by SQLite: interrupted", "", True)]
     check = one_database(tmp_path, "b.db", f"CREATE TABLE t (a /* {'x' * 900} */);", max_value=800)
-    assert check("unknown") == [("b.db", "database", "SQLite cannot read it: string or blob too big", "", False)]
+    assert check("unknown") == [("b.db", "database", "not readable by SQLite: string or blob too big", "", False)]
 
 
 def test_a_graph_that_cannot_be_read_is_refused_in_a_bundle(tmp_path: Path) -> None:
@@ -380,4 +387,4 @@ def test_a_graph_that_cannot_be_read_is_refused_in_a_bundle(tmp_path: Path) -> N
             (tmp_path / "theirs" / manifest).write_text("{}")
         told = [one for one in found(inspect_folder(tmp_path / "theirs")) if one[1] == "graph"]
         assert [(one[0], one[3], one[4]) for one in told] == [("a/x.onnx", "", refused)]
-        assert told[0][2].startswith("it cannot be read: ")
+        assert told[0][2].startswith("unreadable: ")

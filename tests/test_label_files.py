@@ -78,7 +78,7 @@ def whole(root: Path, document: dict[str, Any]) -> Path:
         *(
             (" ".join("0" * count), ("wrong-field-count", f"{count} fields{why}", {"fields": count}))
             for count, why in (
-                (1, ""), (4, ""), (6, ", as predictions have with their confidence"), (8, ""), (10, ""),
+                (1, ""), (4, ""), (6, ", as in predictions with confidence"), (8, ""), (10, ""),
             )
         ),
     ],
@@ -101,7 +101,7 @@ def test_limits_of_a_label_file(tmp_path: Path) -> None:
     for lines in (f"{box}\n" * MAX_BOXES + box, f"{box}\r" * (MAX_BOXES + 1), "\n" * (MAX_BOXES + 1)):
         with pytest.raises(TooManyBoxes, match=r"^a\.txt has more than 10,000 lines$") as caught:
             list(parse_labels("a.txt", lines))
-        assert caught.value.hint == "a label file holds the boxes of one photo, a line for each: is it another file?"
+        assert caught.value.hint == "a label file has one line per box of one photo: is this another kind of file?"
     with pytest.raises(TooManyBoxes):  # before the first box is given
         next(parse_labels("a.txt", f"{box}\n" * (MAX_BOXES + 1)))
     most = 1 << 20
@@ -220,12 +220,12 @@ def test_the_keys_of_each_split_and_where_its_folders_are_looked_for(tmp_path: P
     ("text", "message"),
     [
         (None, "no dataset at {path}"),
-        ("train: images", "{path} is not a YOLO dataset: it has no names"),
-        ("[names]", "{path} is not a YOLO dataset: it has no names"),
-        ("names: 5", "{path} is not a YOLO dataset: its names make no sense ('int' object is not iterable)"),
+        ("train: images", "{path} is not a YOLO dataset: names is missing"),
+        ("[names]", "{path} is not a YOLO dataset: names is missing"),
+        ("names: 5", "{path} is not a YOLO dataset: invalid names ('int' object is not iterable)"),
         (
             "names: {a: b}",
-            "{path} is not a YOLO dataset: its names make no sense (invalid literal for int() with base 10: 'a')",
+            "{path} is not a YOLO dataset: invalid names (invalid literal for int() with base 10: 'a')",
         ),
         ("names: [", "{path} cannot be read: "),
     ],
@@ -266,7 +266,7 @@ def test_a_folder_beside_the_yaml_is_read_where_it_is_a_dataset(tmp_path: Path) 
         assert (listed.path, listed.refused, listed.photo, listed.source) == (
             Path(f"{tmp_path}/settings/{root}/{split}"), found.refused["train"][0], None, None,
         )  # fmt: skip
-        with pytest.raises(DataError, match="leads out of the data set's folder"):
+        with pytest.raises(DataError, match="leads out of the dataset's folder"):
             found.images("train")
     # nor is one whose labels are missing, or a link
     put(tmp_path / "bare", "images/train/a.jpg")
@@ -314,7 +314,7 @@ def test_photos_and_labels_that_are_links_are_refused(tmp_path: Path) -> None:
     put(tmp_path, "up.jpg", "up.txt")
     data = read_data_yaml(path)
     with pytest.raises(
-        DataError, match=rf"^the valid split of {path}: /none/x\.jpg leads out of the data set's folder$"
+        DataError, match=rf"^the valid split of {path}: /none/x\.jpg leads out of the dataset's folder$"
     ):
         data.images("valid")
     put(root, "list.txt", text="\ufeffvalid/images/gone.jpg\nvalid/images/c.jpg\n")
@@ -401,7 +401,7 @@ def test_the_data_yaml_that_training_reads(tmp_path: Path) -> None:
 
 def test_what_a_dataset_says_of_itself(tmp_path: Path) -> None:
     assert declared(tmp_path) == declared(tmp_path / "data.yaml") == {}
-    for text, message in (("[1]", "is not a dataset's description"), ("{", "cannot be read: ")):
+    for text, message in (("[1]", "is not a dataset description"), ("{", "cannot be read: ")):
         (tmp_path / "dataset.json").write_text(text)
         with pytest.raises(DataError, match=rf"dataset\.json {message}"):
             declared(tmp_path)

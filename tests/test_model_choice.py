@@ -89,8 +89,8 @@ def test_the_detector_that_is_named_or_set_or_of_the_catalogue_or_of_the_newest_
     assert built.choice.detector(None, catalogue=TINY / "detector") is not None
     assert built.said == ["detector: detector (as the catalogue was built)"]
     assert refused(lambda: Chosen().choice.detector(None)) == (
-        "no detector is named, and there is no promoted run under runs",
-        "train one with `fashionrec train`, name one with --detector, or index photos whole: --detector none",
+        "no detector given, and no promoted run in runs",
+        "train one with `fashionrec train`, give one with --detector (after `make demo`: --config demo), or use --detector none",
     )
     finished("detector", "train", "a", "best")
     (Path("runs") / "train" / "broken").mkdir()
@@ -100,7 +100,7 @@ def test_the_detector_that_is_named_or_set_or_of_the_catalogue_or_of_the_newest_
     assert made is not None
     assert made.path == Path("runs/train/a/weights/best.bundle")
     assert newest.said == [
-        "detector: runs/train/a/weights/best.pt (the newest promoted run, runs/train/a)",
+        "detector: runs/train/a/weights/best.pt (the last promoted run, runs/train/a)",
         "exporting runs/train/a/weights/best.pt to runs/train/a/weights/best.bundle",
     ]
     assert newest.exported == [("runs/train/a/weights/best.pt", "runs/train/a/weights/best.bundle")]
@@ -123,10 +123,10 @@ def test_a_checkpoint_is_exported_beside_itself_once() -> None:
         (Path("model.bundle") / graph).write_bytes(data)
     assert refused(lambda: one.choice.detector_of(Path("model.pt")))[0].endswith("has changed")
     assert refused(lambda: one.choice.detector_of(Path("model.bundle")))[0].endswith("has changed")
-    hint = "give a bundle, a run's folder, or a checkpoint such as best.pt"
-    assert refused(lambda: one.choice.detector_of(Path("gone.pt"))) == ("no detector at gone.pt", hint)
+    hint = "give a bundle, a run folder, or a checkpoint such as best.pt"
+    assert refused(lambda: one.choice.detector_of(Path("gone.pt"))) == ("no such detector: gone.pt", hint)
     Path("folder").mkdir()
-    assert refused(lambda: one.choice.detector_of(Path("folder")))[0] == "folder is not a bundle: it has no bundle.json"
+    assert refused(lambda: one.choice.detector_of(Path("folder")))[0] == "folder is not a bundle: bundle.json"
     assert refused(lambda: one.choice.detector_of(TINY / "embedder"))[0].endswith("holds an embedder, not a detector")
     assert refused(lambda: one.choice.embedder_of(str(TINY / "detector")))[0].endswith(
         "holds a detector, not an embedder"
@@ -167,8 +167,8 @@ def test_the_encoder_that_is_named_or_set_or_of_the_catalogue() -> None:
     assert hub.exported == [(shipped, f"d/bundles/{shipped.replace('/', '--')}")]
     Path(shipped).mkdir(parents=True)
     assert refused(lambda: hub.choice.embedder(None)) == (
-        f"{shipped} is the encoder of the shipped settings, and a folder here, too",
-        f"for the folder: --set embedder.source=./{shipped}; for the encoder, rename the folder",
+        f"{shipped} is both the default encoder on the hub and a folder here",
+        f"for the folder: --set embedder.source=./{shipped}; for the hub, rename the folder",
     )
     by_name = Chosen(f"embedder.source=./{shipped}")
     by_name.choice.embedder(None)
@@ -221,19 +221,19 @@ def test_an_encoder_in_a_folder_is_exported_beside_it_once() -> None:
 
 
 def test_what_may_be_replaced_by_a_bundle() -> None:
-    there = "choose another --out, or remove it"
+    there = "choose another --out, or delete it"
     check_replaceable(Path("new"), overwrite=False)
     Path("file").write_text("")
     for overwrite in (False, True):
-        assert refused(lambda: check_replaceable(Path("file"), overwrite=overwrite)) == ("file is there already", there)  # noqa: B023
+        assert refused(lambda: check_replaceable(Path("file"), overwrite=overwrite)) == ("file exists", there)  # noqa: B023
     shutil.copytree(TINY / "detector", "b")
     check_replaceable(Path("b"), overwrite=True)
-    assert refused(lambda: check_replaceable(Path("b"), overwrite=False)) == ("b is there already", there)
+    assert refused(lambda: check_replaceable(Path("b"), overwrite=False)) == ("b exists", there)
     (Path("b") / ".tensorrt").mkdir()
     check_replaceable(Path("b"), overwrite=True)
     (Path("b") / "notes.txt").write_text("mine")
-    away = "choose another --out, or move that away"
-    told = ("b holds what is no part of a bundle: notes.txt", away)
+    away = "choose another --out, or move that file"
+    told = ("b contains a file that is not part of a bundle: notes.txt", away)
     assert refused(lambda: check_replaceable(Path("b"), overwrite=True)) == told
     (Path("b") / "notes.txt").unlink()
     (Path("b") / "mine").mkdir()
@@ -247,11 +247,11 @@ def test_names_of_new_runs() -> None:
         "train2",
         "train3",
     ]
-    hint = "a name, not a path; the parent is project.runs"
+    hint = "give a name, not a path; the parent folder is project.runs"
     for name in ("", ".", "..", "a/b"):
-        told = (f"{name!r} cannot be a run's name", hint)
+        told = (f"{name!r} ", hint)
         assert refused(lambda: start_run(parent, name, kind="detector", verb="train"), ConfigError) == told  # noqa: B023
-    told = ("there is a run runs/train/train already", "choose another name=, or set exist_ok=true or resume=true")
+    told = ("run runs/train/train already", "choose another name=, or set exist_ok=true or resume=true")
     assert refused(lambda: start_run(parent, "train", kind="detector", verb="train"), ConfigError) == told
     again = start_run(parent, "train", kind="embedder", verb="train", exist_ok=True)
     read = read_run(again.path)
@@ -266,8 +266,8 @@ def test_names_of_new_runs() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": "x"}, "is not a run of this version's format"),
-        ({"format_version": 2}, "is not a run of this version's format"),
+        ({"format": "x"}, "has an incompatible format"),
+        ({"format_version": 2}, "has an incompatible format"),
         ({"epochs": 1.5}, "is damaged: epochs is float"),
         ({"promoted": 1}, "is damaged: promoted is int"),
         ({"seconds": "1"}, "is damaged: seconds is str"),
@@ -292,7 +292,7 @@ def test_a_record_of_others(change: dict[str, Any], message: str) -> None:
         told = f"{record} is damaged: it does not say what was trained"
         assert refused(lambda: read_run(run.path), DataError)[0] == told
     record.write_text("[]")
-    assert refused(lambda: read_run(run.path), DataError)[0] == f"{record} is not a run of this version's format"
+    assert refused(lambda: read_run(run.path), DataError)[0] == f"{record} has an incompatible format"
     record.unlink()
     assert refused(lambda: read_run(run.path), DataError)[0] == "no run at runs/train/a: it has no run.json"
 
@@ -303,7 +303,7 @@ def test_runs_are_listed_newest_first_and_found_by_what_names_them() -> None:
     assert [run.name for run in list_runs(Path("runs"))] == ["c", "b", "a"]
     assert list_runs(Path("gone")) == []
     assert find_run(Path("runs"), "train/a").name == find_run(Path("runs"), "runs/train/a").name == "a"
-    told = ("no run zzz under runs", "`fashionrec runs list` names them")
+    told = ("no run zzz under runs", "`fashionrec runs list` lists them")
     assert refused(lambda: find_run(Path("runs"), "zzz"), DataError) == told
     left = [".best.pt.tmp", ".best.pt.copy.tmp", ".last.pt.0af3.tmp", ".model.safetensors.tmp"]
     kept = [".best.txt.tmp", "best.pt.tmp", ".best.pt.xyz.tmp", "best.pt"]
@@ -317,13 +317,13 @@ def test_runs_are_listed_newest_first_and_found_by_what_names_them() -> None:
 
 def test_what_is_promoted_and_why_not() -> None:
     run = finished("detector", "train", "a", "best", status="failed", promoted=False)
-    told = ("run runs/train/a is not finished, but failed", "only a finished run can be used")
+    told = ("run runs/train/a is not finished ( failed", "only finished runs can be used")
     assert refused(lambda: promote(run), ConfigError) == told
     run.status = "done"
     assert refused(lambda: demote(run), ConfigError)[0] == "run runs/train/a is not promoted"
-    overrule = "overrule it with --force --why TEXT"
+    overrule = "override with --force --why TEXT"
     for decision, reasons in (
-        ({"promoted": False}, "it did not get better"),
+        ({"promoted": False}, "it did not improve"),
         ({"promoted": False, "reasons": ["a", "b"]}, "a; b"),
     ):
         run.notes = {"decision": decision}
@@ -358,8 +358,8 @@ def test_the_options_of_tensorrt() -> None:
     )
     assert refused(lambda: providers_for("tensorrt", [CPU], "fp32", lambda: None))[0].endswith("no Tensorrt provider")
     assert refused(lambda: check_started("cuda", [TENSORRT, CPU])) == (
-        f"project.device is cuda, but it does not start here: ONNX Runtime runs on {TENSORRT}, {CPU}",
-        "are the libraries of CUDA, cuDNN and TensorRT that its release needs installed? or set project.device=auto",
+        f"project.device is cuda, but it cannot start here: ONNX Runtime runs on {TENSORRT}, {CPU}",
+        "install the libraries of CUDA, cuDNN and TensorRT that this release needs, or set project.device=auto",
     )
     check_started("cuda", [CUDA, CPU])
     check_started("cpu", [CPU])

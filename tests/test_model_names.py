@@ -23,12 +23,12 @@ def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("model", "words", "hint"),
     [
-        ("weights/mine.pt", "no checkpoint at weights/mine.pt", ""),
-        ("mine.pt", "there is no model mine.pt", ""),
+        ("weights/mine.pt", "no such checkpoint: weights/mine.pt", ""),
+        ("mine.pt", "unknown model mine.pt", ""),
         ("yolov8l-seg.pt", "yolov8l-seg.pt is not a detector of ultralytics", "yolov8l"),
-        ("yolov8xl.yaml", "there is no architecture yolov8xl.yaml", "yolov8"),
+        ("yolov8xl.yaml", "unknown architecture yolov8xl.yaml", "yolov8"),
         ("configs/models/none.yaml", "no model at configs/models/none.yaml", "a path"),
-        ("yolov8ll", "there is no model yolov8ll", "yolov8l.pt"),
+        ("yolov8ll", "unknown model yolov8ll", "yolov8l.pt"),
         ("yolov6n.pt", "no weights of yolov6n are published", "train it from scratch: yolov6n.yaml"),
     ],
 )
@@ -57,7 +57,7 @@ def test_files_and_known_names_are_what_they_are(tmp_path: Path) -> None:
         *(True, True),
         *(False, False, False),
     ]
-    assert "yolov8s.pt is the file in this folder" in model_note("yolov8s")
-    assert "mine.pt is the file in this folder" in model_note("mine.pt")
+    assert "yolov8s.pt from the working folder" in model_note("yolov8s")
+    assert "mine.pt from the working folder" in model_note("mine.pt")
     assert "the file in this folder is ./yolov8n.yaml" in model_note("yolov8n.yaml")
     assert [model_note(name) for name in ("yolov8m", "./yolov8s.pt", "mine", "mine.yaml")] == ["", "", "", ""]

@@ -252,7 +252,7 @@ def test_from_how_many_photos_and_from_which_speed_on_it_pays(choose: Choose, so
     assert choose(source, Recorded(), *sets, photos=199)[1].calls == []
     found, recorded, told = choose(source, Recorded(ratio=1.49), *sets, photos=200)
     assert (found, recorded.calls) == (source, ["embedder int8"])
-    assert told[1:] == ["embedder: in fp32; int8 is 1.49 times as fast here, which does not pay"]
+    assert told[1:] == ["embedder: in fp32; int8 is 1.49 times as fast here"]
     assert choose(source, Recorded(), *sets, photos=200)[0] is source  # what was made then does not pay either
     assert choose(source, Recorded(), *sets, "embedder.precision=int8")[0].name == "clip-int8".replace(
         "clip", source.name
@@ -314,7 +314,7 @@ def test_only_what_was_judged_is_not_tried_again(
     assert recorded.calls == ([] if kept else ["embedder int8"])
     assert (again is source) is kept
     if kept:
-        assert told == ["embedder: in fp32, as int8 was refused before: it loses"]
+        assert told == ["embedder: in fp32, as int8 failed before: it loses"]
         assert list(json.loads(record.read_text()).values()) == ["it loses"]
         assert choose(replace(source, fingerprint="0" * 64), Recorded())[1].calls == ["embedder int8"]
         for n, content in enumerate(("[]", "{", '"x"')):

@@ -55,7 +55,7 @@ def test_a_file_of_no_shipped_name_is_taken_and_a_path_that_is_not_there_is_not_
     assert load_config(["mine.yaml"], env={}).config.query.k == 3
     assert load_config(["configs/demo.yaml"], env={}).values == load_config(["demo"], env={}).values
     for absent in ("./demo", "./demo.yaml", "elsewhere/demo.yaml", "configs/none.yaml"):
-        with pytest.raises(ConfigError, match="no config file"):
+        with pytest.raises(ConfigError, match="no such settings file:"):
             load_config([absent], env={})
 
 
@@ -63,7 +63,7 @@ def test_it_is_said_which_of_two_is_meant(cli: Callable[..., Result], tmp_path: 
     (tmp_path / "demo.yaml").write_text("query:\n  k: 3\n")
     done = cli("config", "show", "--config", "demo", "--json")
     assert done.code == 0, done.err
-    assert done.err.count("--config demo is the shipped demo.yaml; the file in this folder is ./demo.yaml") == 1
+    assert done.err.count("--config demo means the shipped demo.yaml; the file in this folder is ./demo.yaml") == 1
     assert "demo" not in cli("config", "show", "--config", "./demo.yaml", "--json").err
 
 
@@ -95,15 +95,12 @@ def test_an_architecture_wins_over_a_file_here_and_a_checkpoint_here_over_the_do
         (tmp_path / name).write_text("nothing")
     assert len(load_yolo("yolov8n.yaml").model.state_dict()) > 100
     assert len(load_yolo("yolov8-demo.yaml").model.state_dict()) > 100
-    assert (
-        model_note("yolov8n.yaml")
-        == "yolov8n.yaml is the architecture of that name; the file in this folder is ./yolov8n.yaml"
-    )
+    assert model_note("yolov8n.yaml") == "yolov8n.yaml ; the file in this folder is ./yolov8n.yaml"
     with pytest.raises(ModelError, match=r"yolov8n\.yaml"):
         load_yolo("./yolov8n.yaml")
     assert model_file("yolov8n") == "yolov8n.pt"
     for name in ("yolov8n.pt", "mine.pt"):
-        assert model_note(name) == f"{name} is the file in this folder"
+        assert model_note(name) == f"{name} from the working folder"
         with pytest.raises(ModelError, match=f"{name} is not a checkpoint"):
             load_yolo(name)
     assert [is_known(name) for name in ("yolov8n.yaml", "yolov8n", "yolov8n.pt", "./yolov8n", "mine")] == [

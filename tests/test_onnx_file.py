@@ -288,7 +288,7 @@ def test_a_field_that_is_not_written_as_writers_write_it_is_refused(
     """A length of more bytes than it needs is the same to some readers, and not to others."""
     assert np.array_equal(answer(bundle(raw(b"\x08", b"w.data"))), np.full((1, 16), 2))
     (tmp_path / "home" / "bundle").rename(tmp_path / "first")
-    refused(bundle(raw(b"\x88\x00", b"w.data")), "it is no ONNX model, or damaged")
+    refused(bundle(raw(b"\x88\x00", b"w.data")), "it is not an ONNX model, or damaged")
 
 
 def test_an_attribute_with_two_tensors_is_refused(bundle: Callable[..., Bundle]) -> None:

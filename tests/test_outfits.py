@@ -122,7 +122,7 @@ def test_what_is_told_where_nothing_can_be_said(root: Path, tmp_path: Path, buil
             answer.queries = [EmbeddedQuery(one, vector) for one in (TOP, none, dress)]
             found = goes_with(catalogue, answer, settings)
         assert [one.garment for one in found] == [TOP, dress]
-        notes = ["what goes with it is known for garments that were detected only"]
+        notes = ["outfits can only be recommended for detected garments"]
         if told is None:
             notes.insert(0, "no photo of the catalogue shows pants or skirt or skirt&pants worn with a top")
         assert answer.notes == [*notes, "no photo of the catalogue shows top worn with a dress"]

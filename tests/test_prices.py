@@ -10,7 +10,7 @@ import pytest
 
 from fashionrec.products.prices import CURRENCIES, Money, choose_currency, parse_currency, parse_price
 
-MORE = "is no price: there is more in it than a number and a currency"
+MORE = "is not a valid price: more than a number and a currency"
 SIGNS = """
 ₩ KRW | 원 KRW | won KRW | $ USD AUD CAD HKD MXN NZD SGD TWD ARS CLP COP | us$ USD | 달러 USD | a$ AUD | au$ AUD | c$ CAD
 ca$ CAD | hk$ HKD | nt$ TWD | nz$ NZD | s$ SGD | mx$ MXN | r$ BRL | € EUR | 유로 EUR | £ GBP EGP
@@ -29,7 +29,7 @@ def test_each_sign_stands_for_its_currencies_the_likeliest_first(line: str) -> N
     if meant[0]:
         assert parse_currency(sign) == meant[0]
     else:
-        with pytest.raises(ValueError, match=r"^is no currency of ISO 4217$"):
+        with pytest.raises(ValueError, match=r"^is not a currency of ISO 4217$"):
             parse_currency(sign)
 
 
@@ -115,7 +115,7 @@ def test_korean_numerals(written: str, amount: float | str) -> None:
         ({"value": "$5", "currency": "CAD"}, (5, ("CAD",))),
         ({"value": "$5"}, (5, ("USD", "AUD", "CAD", "HKD", "MXN", "NZD", "SGD", "TWD", "ARS", "CLP", "COP"))),
         ({"value": "$5", "currency": "EUR"}, "names two currencies"),
-        ({"value": "5", "currency": "kr"}, "is no currency of ISO 4217"),
+        ({"value": "5", "currency": "kr"}, "is not a currency of ISO 4217"),
         ({"value": None, "currency": "EUR"}, "is no price"),
         ({}, "is no price"),
         (0, (0, ())), (0.0, (0, ())), (5.5, (5.5, ())), (1e14, (10**14, ())), (1e15, (1e15, ())),

@@ -44,8 +44,8 @@ def test_the_vocabulary_of_a_feed(config: Config) -> None:
 @pytest.mark.parametrize(
     ("change", "message", "hint"),
     [
-        ({"currency": "WON"}, "feed.currency: 'WON' is no currency of ISO 4217", "KRW, USD, EUR, ..."),
-        ({"columns": {"image": []}}, "feed.columns names no column for image", "for example image: [image_link]"),
+        ({"currency": "WON"}, "feed.currency: 'WON' is not a currency of ISO 4217", "KRW, USD, EUR, ..."),
+        ({"columns": {"image": []}}, "feed.columns has no column for image", "for example image: [image_link]"),
     ],
 )
 def test_settings_of_a_feed_that_cannot_be(config: Config, change: dict[str, Any], message: str, hint: str) -> None:
@@ -59,12 +59,12 @@ def test_a_table_without_images_is_told_by_its_columns(config: Config) -> None:
     first_twelve = ", ".join(f"c{n:02d}" for n in range(1, 13))
     with pytest.raises(DataError) as caught:
         feed(config, many, columns={"image": ["foto", "bild"]})
-    assert str(caught.value) == f"the feed has no column for images, only {first_twelve}"
+    assert str(caught.value) == f"the feed has no image column, only {first_twelve}"
     assert caught.value.hint == "name it: --set 'feed.columns.image=COLUMN' (now foto, bild)"
     for record, message, hint in (
-        ({"photo": 1, "price": 2}, "photo, price", "name the column with the photos' paths image"),
+        ({"photo": 1, "price": 2}, "photo, price", "rename the column with the photos' paths to image"),
         ({"images": 1, "price": 2}, "images, price", "did you mean images?"),
-        (many, ", ".join(f"c{n:02d}" for n in range(13, 1, -1)), "name the column with the photos' paths image"),
+        (many, ", ".join(f"c{n:02d}" for n in range(13, 1, -1)), "rename the column with the photos' paths to image"),
     ):
         with pytest.raises(DataError) as caught:
             map_products(table(record))
@@ -117,15 +117,15 @@ def test_a_row_of_a_feed_and_its_problems_in_order(config: Config) -> None:
     assert (second.row, second.line, second.product_id, second.images) == (2, 2, None, ())
     assert second.problems == (
         Problem(2, "title", "True", "is no text"),
-        Problem(2, "availability", f"{'x' * 77}...", "is no availability that is known"),
-        Problem(2, "sizes", "[", "is no list of sizes"),
-        Problem(2, "url", "https://***@shop/x", "holds a user name or password"),
-        Problem(2, "release_at", "soon\N{REPLACEMENT CHARACTER}", "is no date of the form 2026-11-24"),
+        Problem(2, "availability", f"{'x' * 77}...", "is not a known availability"),
+        Problem(2, "sizes", "[", "is not a list of sizes"),
+        Problem(2, "url", "https://***@shop/x", "contains a user name or password"),
+        Problem(2, "release_at", "soon\N{REPLACEMENT CHARACTER}", "is not a date such as 2026-11-24"),
         Problem(2, "image", "[1]", "is no image"),
-        Problem(2, "currency", "Taler", "is no currency of ISO 4217"),
-        Problem(2, "sale_price", "4 USD", "is in USD, the currency of the row is EUR"),
+        Problem(2, "currency", "Taler", "is not a currency of ISO 4217"),
+        Problem(2, "sale_price", "4 USD", "is in USD, but the row's currency is EUR"),
     )
-    assert str(second.problems[2]) == "row 2, sizes: '[' is no list of sizes"
+    assert str(second.problems[2]) == "row 2, sizes: '[' is not a list of sizes"
 
 
 @pytest.mark.parametrize("length", [80, 81])
@@ -140,20 +140,20 @@ def test_a_cell_of_more_than_80_characters_is_shown_in_part(config: Config, leng
         ({"price": "", "sale_price": "4 EUR"}, {"sale_price": 4, "currency": "EUR"}, []),
         (
             {"price": "5 EUR", "sale_price": "$4"}, {"price": 5, "currency": "EUR"},
-            ["sale_price is in USD, the currency of the row is EUR"],
+            ["sale_price is in USD, but the row's currency is EUR"],
         ),
         ({"price": "x", "sale_price": "4"}, {"sale_price": 4, "currency": "KRW"}, ["price is no price"]),
         (
             {"price": "5", "sale_price": "4 EUR"}, {"price": 5, "currency": "KRW"},
-            ["sale_price is in EUR, the currency of the row is KRW"],
+            ["sale_price is in EUR, but the row's currency is KRW"],
         ),
         ({"currency": "usd"}, {"currency": "USD"}, []),
         ({"price": "1.299", "currency": "USD"}, {"currency": "USD"}, ["price could be 1.299 or 1299"]),
-        ({"price": "1.299", "currency": "Taler"}, {}, ["currency is no currency of ISO 4217", "price could be 1.299 or 1299"]),
+        ({"price": "1.299", "currency": "Taler"}, {}, ["currency is not a currency of ISO 4217", "price could be 1.299 or 1299"]),
         ({"price": "1.299"}, {"price": 1299, "currency": "KRW"}, []),
         (
             {"price": "5 kr", "sale_price": "4 SEK"}, {"sale_price": 4, "currency": "SEK"},
-            ["price has a currency that is not known"],
+            ["price has an unknown currency"],
         ),
         ({"price": "5 SEK", "sale_price": "4 kr"}, {"price": 5, "sale_price": 4, "currency": "SEK"}, []),
         ({"price": 5, "sale_price": 4, "currency": "€"}, {"price": 5, "sale_price": 4, "currency": "EUR"}, []),
@@ -327,7 +327,7 @@ def test_rows_and_bytes_that_a_parquet_table_may_hold(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read_parquet(path)
     assert str(caught.value) == f"{path} claims 10,001 rows in {size:,} bytes"
-    assert caught.value.hint == "is it the right file? write it again as CSV or JSONL if it is"
+    assert caught.value.hint == "is it the right file? if so, save it as CSV or JSONL"
     import numpy as np
 
     noise = np.random.default_rng(0).integers(0, 1 << 60, 12_000)
@@ -345,7 +345,7 @@ def test_rows_and_bytes_that_a_parquet_table_may_hold(tmp_path: Path) -> None:
         size = arrow(path, column, compression="zstd")
         with pytest.raises(DataError) as caught:
             read_parquet(path)
-        assert str(caught.value) == f"{path} has {size:,} bytes and holds more than 128 MiB"
+        assert str(caught.value) == f"{path} has {size:,} bytes and decodes to more than 128 MiB"
 
 
 # -- rows of photos
@@ -374,10 +374,10 @@ def test_rows_of_a_table_a_folder_and_a_photo(tmp_path: Path) -> None:
         (
             tmp_path,
             {"folder": False},
-            "is not a table",
-            "a CSV, JSONL or Parquet file with the columns image and product_id",
+            "is not a mapping",
+            "give a CSV, JSONL or Parquet file with the columns image and product_id",
         ),
-        (tmp_path / "b.png", {"folder": False}, "is not a table", "a CSV, JSONL or Parquet file with"),
+        (tmp_path / "b.png", {"folder": False}, "is not a mapping", "a CSV, JSONL or Parquet file with"),
     ):
         with pytest.raises(DataError, match=message) as caught:
             read_products(source, **options)
@@ -385,7 +385,7 @@ def test_rows_of_a_table_a_folder_and_a_photo(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no photos in") as caught:
         read_products(tmp_path / "empty")
-    assert caught.value.hint == "it should hold .jpg, .png, .webp ... files, at any depth"
+    assert caught.value.hint == "expected .jpg, .png, .webp ... files, at any depth"
 
 
 def test_ids(tmp_path: Path) -> None:

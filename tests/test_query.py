@@ -289,7 +289,7 @@ def test_standard_input(cli: Callable[..., Result], shop: Path, photos: Path) ->
     ("words", "error"),
     [
         (["--where", "price <"], "a value is missing"),
-        (["--where", "prise < 5"], "no item has a column 'prise'"),
+        (["--where", "prise < 5"], "unknown column 'prise'"),
         (["--box", "1,2,3"], "is not a box"),
         (["--unlike", "a"], "--unlike needs --like"),
         (["--open"], "--open needs --html"),

@@ -64,7 +64,7 @@ def test_words_alone_decide_where_the_encoder_cannot_be_asked(
     (tmp_path / "t.csv").write_text("image,product_id,title\nphotos/grey.jpg,a,루이비통\nphotos/green.jpg,b,초록\n")
     build(tmp_path / "t.csv", tmp_path / "c")
     done = cli("query", "--text", "루이비통", "--index", "c", "--json", "--explain")
-    assert done.document["notes"][-1] == "the encoder was not asked: the words alone decide"
+    assert done.document["notes"][-1] == "the encoder was not used: only matching words count"
     best = done.document["garments"][0]["hits"][0]
     assert (best["product_id"], best["score"], best["cosine"]) == ("a", 1.0, None)
     assert best["parts"] == {"image": 0.0, "words": 1.0}

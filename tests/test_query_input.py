@@ -59,7 +59,7 @@ def test_a_photo_itself_and_a_file_that_is_neither(cli: Cli, catalogue: Path, ph
     for given in (b"a.jpg\n\0", b"x" * 5000):  # UTF-8, but no names
         refused = ask(given, "-")
         assert refused.exit_code == 2, refused.stdout
-        assert "the photo is not an image that can be read" in refused.stderr, refused.stderr
+        assert "the photo is not a readable image" in refused.stderr, refused.stderr
     assert ask(b"x" * 4095, "-").exit_code == 2
     assert ask(b"", "-").exit_code == 2
     assert ask(b"", "-").stderr.splitlines() == [

@@ -56,20 +56,20 @@ def refused(error: type[FashionrecError], *given: Any) -> tuple[str, str]:
 def test_a_run_by_its_name(tmp_path: Path) -> None:
     parent = tmp_path / "runs" / "train"
     assert refused(ConfigError, unfinished, parent, "r") == (
-        f"there is nothing to resume in {parent / 'r'}",
-        "train it anew, without resume",
+        f"nothing to resume in {parent / 'r'}",
+        "start it again without resume",
     )
     run = recorded(tmp_path / "runs")
     assert unfinished(parent, "r") == run
     encoder = recorded(tmp_path / "runs", "e", kind="embedder")
     assert refused(ConfigError, unfinished, parent, "e") == (
-        f"run {encoder.path} trains an encoder, which cannot be resumed",
+        f"run {encoder.path} trains an encoder, not a detector, which cannot be resumed",
         "train it anew",
     )
     done = recorded(tmp_path / "runs", "d", status="done", weights={"best": "weights/best.pt"})
     assert refused(ConfigError, unfinished, parent, "d") == (
         f"run {done.path} is finished",
-        f"train on from it: model={done.path / 'weights' / 'best.pt'}",
+        f"continue from it: model={done.path / 'weights' / 'best.pt'}",
     )
     (parent / "elsewhere").symlink_to(run.path)
     with pytest.raises(FashionrecError, match="elsewhere"):
@@ -79,8 +79,8 @@ def test_a_run_by_its_name(tmp_path: Path) -> None:
 def test_without_a_name_the_newest_detector_that_did_not_end(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     assert refused(ConfigError, unfinished, runs / "train", None) == (
-        f"there is no unfinished run in {runs / 'train'}",
-        "`fashionrec runs list` shows them all",
+        f"no unfinished run in {runs / 'train'}",
+        "`fashionrec runs list` shows all runs",
     )
     for n, (name, status, kind) in enumerate(
         (("old", "failed", "detector"), ("new", "failed", "detector"), ("ended", "done", "detector"))
@@ -133,7 +133,7 @@ def test_what_the_command_line_says_comes_before_what_a_run_began_with(
     done = cli("train", "resume=true", "name=r", "epochs=20", "patience=5", "data=d/data.yaml")
     assert done.code == 2
     assert "resuming r: training yolo11n.yaml on d/data.yaml\n" in done.err
-    assert "began with epochs=10 and cannot go on with epochs=20\n" in done.err
+    assert "began with epochs=10 and cannot be resumed with epochs=20\n" in done.err
 
 
 @pytest.mark.parametrize("key", ["model", "pretrained", "distill_model"])
@@ -142,7 +142,7 @@ def test_what_a_run_would_fetch_must_be_named_again(key: str, tmp_path: Path) ->
     run = recorded(runs, config={"train": settings(f"{key}=https://host/x.pt").model_dump()})
     assert refused(ConfigError, recalled, settings(), runs, ("data",)) == (
         f"run {run.path} would fetch {key}=https://host/x.pt",
-        f"name it again if that is right: {key}=https://host/x.pt",
+        f"if that is right, repeat it: {key}=https://host/x.pt",
     )
     again = settings(f"{key}=https://host/x.pt")
     assert recalled(again, runs, (key,)).model_dump()[key] == "https://host/x.pt"
@@ -153,11 +153,11 @@ def test_only_what_teaches_nothing_may_be_another_setting(tmp_path: Path) -> Non
     free = ("name=x", "exist_ok=true", "resume=true", "data=e", "device=0", "workers=3", "batch=3", "patience=1")
     free += ("cache=ram", "plots=false", "val=false", "save_period=2", "loggers=wandb")
     same_settings(run, settings("mosaic=0.5", *free), "f")
-    last = f"keep it as it was; or start a new run: model={run.path / 'weights' / 'last.pt'}"
+    last = f"keep that setting, or start a new run: model={run.path / 'weights' / 'last.pt'}"
     for words, said in (
-        (("mosaic=0.5", "lr0=0.25"), "began with lr0=0.01 and cannot go on with lr0=0.25"),
-        (("mosaic=0.5", "degrees=5"), "began with no degrees and cannot go on with degrees=5"),
-        ((), "began with mosaic=0.5 and cannot go on with no mosaic"),
+        (("mosaic=0.5", "lr0=0.25"), "began with lr0=0.01 and cannot be resumed with lr0=0.25"),
+        (("mosaic=0.5", "degrees=5"), "began with no degrees and cannot be resumed with degrees=5"),
+        ((), "began with mosaic=0.5 and cannot be resumed with no mosaic"),
     ):
         assert refused(ConfigError, same_settings, run, settings(*words), "f") == (f"run {run.path} {said}", last)
     run.config = {"train": {key: value for key, value in settings().model_dump().items() if key != "balance"}}
@@ -172,8 +172,8 @@ def test_the_data_must_be_the_same(tmp_path: Path) -> None:
     run.dataset = {"fingerprint": "a"}
     same_settings(run, settings(), "a")
     assert refused(DataError, same_settings, run, settings("data=d"), "b") == (
-        f"d is not the data that run {run.path} began with",
-        "put it back, or start a new run",
+        f"d is not the data of run {run.path} began with",
+        "restore the data, or start a new run",
     )
 
 

@@ -149,10 +149,10 @@ def changed(folder: Path) -> None:
     ("harm", "told"),
     [
         (half_empty, "it is incomplete"),
-        (changed, f"1 of 8 files are missing or changed, as {FIRST}"),
-        (lambda folder: (folder / FIRST).unlink(), f"1 of 8 files are missing or changed, as {FIRST}"),
-        (lambda folder: (folder / "data.yaml").write_text(""), "1 of 8 files are missing or changed, as data.yaml"),
-        (lambda folder: (folder / "train/images/mine.jpg").touch(), "1 files were added, as train/images/mine.jpg"),
+        (changed, f"1 of 8 missing or changed, such as {FIRST}"),
+        (lambda folder: (folder / FIRST).unlink(), f"1 of 8 missing or changed, such as {FIRST}"),
+        (lambda folder: (folder / "data.yaml").write_text(""), "1 of 8 missing or changed, such as data.yaml"),
+        (lambda folder: (folder / "train/images/mine.jpg").touch(), "1 added, such as train/images/mine.jpg"),
         (lambda folder: (folder / MARKER).write_text("{}"), "it is incomplete"),
     ],
 )
@@ -163,7 +163,7 @@ def test_a_copy_that_is_not_whole_is_fetched_again(
     harm(folder)
     assert damage(folder) == told
     source = read(VERSION, tmp_path, settings())
-    assert source.notes == (f"the copy that was kept could not be used ({told}): fetched again",)
+    assert source.notes == (f"the stored copy is unusable ({told}): downloaded again",)
     assert server.asked["zip"] == 2
     assert damage(folder) is None
     assert kept(tmp_path) == sorted(f"{VERSION}/{name}" for name in [*export(), MARKER])
@@ -321,7 +321,7 @@ def test_an_archive_that_writes_elsewhere_is_refused(
     member: str, told: str, server: RoboflowServer, settings: Settings, tmp_path: Path
 ) -> None:
     server.archive = make_zip({**export(), member: b"evil"})
-    with pytest.raises(DataError, match=f"what Roboflow gave for {VERSION} contains .*{told}"):
+    with pytest.raises(DataError, match=f"the export of {VERSION} contains .*{told}"):
         fetch(VERSION, tmp_path / "store", settings())
     assert not list(tmp_path.rglob("evil.txt"))
     assert kept(tmp_path / "store") == []
@@ -520,7 +520,7 @@ def test_either_way_of_saying_it_counts(server: RoboflowServer, settings: Settin
     source = read(VERSION, tmp_path / "a", settings())
     assert source.already["resize"]["mode"] == "stretch"
     assert source.already["augment"]["copies"] == 3
-    assert source.notes == ("Roboflow says that this version has 30 photos; its export has 3",)
+    assert source.notes == ("Roboflow states 30 for this version; its export has 3",)
     assert applied(PREPROCESSING, AUGMENTATION) == from_metadata(PREPROCESSING, AUGMENTATION)
     server.archive = make_zip({name: data for name, data in export().items() if "README" not in name})
     assert read(VERSION, tmp_path / "b", settings()).already == {"upright": False}

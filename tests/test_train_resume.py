@@ -260,7 +260,7 @@ def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("lr0=0.5", "began with lr0=0.01 and cannot go on with lr0=0.5"),
+        ("lr0=0.5", "began with lr0=0.01 and cannot be resumed with lr0=0.5"),
         ("epochs=9", "began with epochs=4"),
         ("mosaic=0.5", "began with mosaic=0.0"),
         ("degrees=5", "began with no degrees"),

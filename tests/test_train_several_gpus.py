@@ -78,7 +78,7 @@ def test_a_failure_in_other_processes_is_one_line(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(dist, "generate_ddp_command", lambda trainer: ([sys.executable, "-c", "1 / 0"], "none"))
     trainer = SimpleNamespace(resume=False, save_dir=tmp_path, args=SimpleNamespace(device="0,1", rect=True))
-    with pytest.raises(FashionrecError, match="device=0,1 ended with code 1"):
+    with pytest.raises(FashionrecError, match="device=0,1 ended with exit code 1"):
         launch(trainer, tmp_path / "train.log")
     assert "ZeroDivisionError" in (tmp_path / "train.log").read_text()
     assert trainer.resume is False

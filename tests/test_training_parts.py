@@ -37,13 +37,13 @@ def test_what_a_file_is_that_is_no_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "best.pt"
     with pytest.raises(ModelError) as caught:
         check_file(path)
-    assert str(caught.value) == f"no checkpoint at {path}"
-    assert what_it_is(path) == "it cannot be read (No such file or directory)"
-    page = "it is a web page, as servers send for an error"
-    pointer = "it is a Git LFS pointer, not the weights that it stands for; fetch them with `git lfs pull`"
+    assert str(caught.value) == f"no such checkpoint: {path}"
+    assert what_it_is(path) == "unreadable (No such file or directory)"
+    page = "it is a web page, such as a server's error page"
+    pointer = "it is a Git LFS pointer; download the weights with `git lfs pull`"
     for content, expected in (
         (b"", "it is empty"),
-        (bytes(600), "it is filled with zeros"),
+        (bytes(600), "the file is filled with zeros"),
         (b"version https://git-lfs.github.com/spec/v1\n", pointer),
         (b" version https://git-lfs.github.com/spec/v1\n", ""),
         (b"\xef\xbb\xbf\r\n\t <!DOCTYPE html>", page),
@@ -51,7 +51,7 @@ def test_what_a_file_is_that_is_no_checkpoint(tmp_path: Path) -> None:
         (b"<?xml version='1.0'?>", page),
         (b"a <html>", ""),
         (bytes(511) + b"x", ""),
-        (bytes(512) + b"x", "it is filled with zeros"),
+        (bytes(512) + b"x", "the file is filled with zeros"),
         (b"PK", ""),
     ):
         path.write_bytes(content)
@@ -62,7 +62,7 @@ def test_what_a_file_is_that_is_no_checkpoint(tmp_path: Path) -> None:
         with pytest.raises(ModelError) as caught:
             check_file(path)
         assert str(caught.value) == f"{path} is not a checkpoint: {expected}"
-    assert TORN == ("it is empty", "it is filled with zeros")
+    assert TORN == ("it is empty", "the file is filled with zeros")
 
 
 def test_tensors_that_are_missing_too_many_or_of_another_shape_are_named() -> None:
@@ -71,7 +71,7 @@ def test_tensors_that_are_missing_too_many_or_of_another_shape_are_named() -> No
     def faults(expected: dict[str, tuple[int, ...]], found: dict[str, Any], *harmless: str) -> str:
         with pytest.raises(ModelError) as caught:
             check_tensors(Path("a.pt"), expected, found, lambda name: name in harmless)
-        assert caught.value.hint == "get the file again from where it was made, or use another checkpoint of that run"
+        assert caught.value.hint == "download the file again, or use another checkpoint of that run"
         start = "a.pt is not whole: "
         assert str(caught.value).startswith(start)
         return str(caught.value).removeprefix(start)
@@ -224,7 +224,7 @@ def test_the_loss_of_rt_detr_is_not_balanced() -> None:
         assert issubclass(trainer_class(yolo, Plan("", balance)), kind)
     with pytest.raises(ModelError) as caught:
         trainer_class(yolo, Plan("", "loss"))
-    assert str(caught.value) == "RT-DETR's loss knows no class weights"
+    assert str(caught.value) == "RT-DETR's loss has no class weights"
     assert caught.value.hint == "train.balance=sample draws rare classes more often"
     assert trainer({"balance": "loss"}).plan.balance == "loss"
 
@@ -374,7 +374,7 @@ def test_what_processes_of_several_gpus_are_started_with(tmp_path: Path, monkeyp
 def test_processes_that_fail_are_cleared_away_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FashionrecError) as caught:
         launched(tmp_path, monkeypatch, "import sys; sys.exit(7)")
-    assert str(caught.value) == "the training on device=0,1 ended with code 7"
+    assert str(caught.value) == "training on device=0,1 ended with exit code 7"
 
 
 @pytest.mark.parametrize(("gpus", "words"), [(0, "no GPUs"), (1, "1 GPU"), (2, "2 GPUs")])
@@ -392,8 +392,8 @@ def test_how_many_gpus_torch_sees(gpus: int, words: str, monkeypatch: pytest.Mon
     monkeypatch.setattr(cuda, "device_count", lambda: gpus)
     with pytest.raises(ConfigError) as caught:
         check_device(5)
-    assert str(caught.value) == f"there is no device=5: torch sees {words}"
-    assert caught.value.hint == "device=cpu, or leave it out"
+    assert str(caught.value) == f"no such device=5: torch sees {words}"
+    assert caught.value.hint == "device=cpu, or omit it"
 
 
 def test_several_gpus_need_a_package_and_one_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -606,7 +606,7 @@ def test_a_training_that_fails_is_recorded(fault: Exception, words: str, data: A
         fitted(library, data, tmp_path / "runs", [])
     assert str(caught.value) == words
     folder = tmp_path / "runs" / "train" / "r"
-    log = f"the trainer's own words are in {folder / 'train.log'}"
+    log = f"details: {folder / 'train.log'}"
     assert caught.value.hint == ("" if isinstance(fault, FashionrecError) else log)
     run = read_run(folder)
     assert (run.status, run.promoted, run.epochs) == ("failed", False, 1)
@@ -623,5 +623,5 @@ def test_families_without_a_trainer_need_to_be_told_how_to_judge(tmp_path: Path)
     pytest.importorskip("torchvision")
     config = load_config(sets=["train.model=fasterrcnn_resnet50_fpn"], env={}).config
     for given in ({}, {"limits": config.images}, {"evaluate": lambda *_: {}}):
-        with pytest.raises(TypeError, match="is trained with limits and evaluate"):
+        with pytest.raises(TypeError, match="needs limits and evaluate"):
             train_detector(config.train, tmp_path, **given)  # type: ignore[arg-type]

@@ -141,7 +141,7 @@ def test_it_is_measured_once_for_a_machine_and_its_models(measured: Measured, tm
     assert plan_for(DETECTOR, EMBEDDER, config, photos=5000, measure=measured, log=told.append) == Plan(1, 2, 4, 8, 2)
     assert plan_for(DETECTOR, EMBEDDER, config, photos=5000, measure=measured, log=told.append) == Plan(1, 2, 4, 8, 2)
     assert measured.times == 1
-    assert told[0] == "measuring how the models run fastest here (once)"
+    assert told[0] == "measuring the fastest way to run the models here (once)"
     assert told[1:] == ["fastest here: 1 at a time with 2 threads each, photos in batches of 4, crops of 8"]
     own = settings(f"project.cache={tmp_path / 'a' / 'b'}", "project.threads=2", "detector.batch=3")
     assert plan_for(DETECTOR, EMBEDDER, own, photos=5000, measure=measured) == Plan(1, 2, 3, 8, 2)  # what is set wins

@@ -74,11 +74,11 @@ def _half_recall(root: Path, before: Segments, after: Segments, renamed: dict[st
     if not names:
         return None
 
-    def opened(table: Segments, chosen: list[str]) -> VectorStore:
+    def open_segments(table: Segments, chosen: list[str]) -> VectorStore:
         paths = [(name, root / "segments" / name / VECTORS, table[name]) for name in chosen]
         return VectorStore([(n, open_vectors(path, count=e.count, dim=e.dim)) for n, path, e in paths])
 
-    full, half = opened(before, names), opened(after, [renamed[name] for name in names])
+    full, half = open_segments(before, names), open_segments(after, [renamed[name] for name in names])
     positions = held_out_rows(len(full), 256)
     if not len(positions):
         positions = np.arange(len(full))

@@ -1,7 +1,7 @@
 """Rows of the option table, the options that the command line has, and a command line that
 loses one of them.
 
-A row is a function that runs a command with values that are not the defaults and asserts their effects::
+A row is a function that runs a command with other values than the defaults and asserts effects::
 
     @row("train", "--epochs", "--batch")
     def training(world: World) -> None: ...

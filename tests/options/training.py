@@ -77,8 +77,8 @@ def what_goes_on_and_what_is_trusted(world: World) -> None:
         ("finetune", "--weights", "theirs.pt", "--data", "none"),
         ("export", "theirs.pt", "--out", "bundle"),
     ):
-        assert "is run, because of --trust-pickle" not in world.run(*words, code=2).err
-        assert "theirs.pt is run, because of --trust-pickle" in world.run(*words, "--trust-pickle", code=2).err
+        assert ", because of --trust-pickle" not in world.run(*words, code=2).err
+        assert "theirs.pt , because of --trust-pickle" in world.run(*words, "--trust-pickle", code=2).err
 
 
 @row("train", "--data", "--name", "--epochs", "--batch", "--device", needs=CLIP)
@@ -172,4 +172,4 @@ def a_bundle(world: World) -> None:
 def what_an_export_is(world: World) -> None:
     source = ("export", TINY / "embedder", "--out", "b")
     assert "project.device=tensorrt" in world.run(*source, "--format", "engine", code=2).err
-    assert "fp16 is judged on photos of yours" in world.run(*source, "--precision", "fp16", code=2).err
+    assert "fp16 must be tested on your photos" in world.run(*source, "--precision", "fp16", code=2).err
