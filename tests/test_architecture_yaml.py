@@ -104,7 +104,7 @@ def _layer(place: int, value: object) -> Callable[[dict[str, Any]], object]:
         (_layer(0, 10**6), "from: 1000000"),
         (_layer(0, "x"), "from: 'x'"),
         (lambda tree: tree["backbone"].append([1]), "backbone, layer 6"),
-        (lambda tree: tree.update(backbone=tree["backbone"] * 1000), "backbone: a list of layers"),
+        (lambda tree: tree.update(backbone=tree["backbone"] * 1000), "backbone: expected a list of layers"),
         (lambda tree: tree.update(nc="__import__('os')"), "nc: "),
         (lambda tree: tree.update(depth_multiple="1"), "depth_multiple: '1'"),
         (lambda tree: tree.update(scales={"n": ["a", 1, 1]}), "scales: n: 'a'"),

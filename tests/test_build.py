@@ -102,7 +102,7 @@ def test_unreadable_photos_are_rows_of_the_report_and_never_the_end(photos: Path
 def test_a_folder_of_nothing_readable_is_an_error_and_nothing_is_served(build: Build, tmp_path: Path) -> None:
     (tmp_path / "p").mkdir()
     (tmp_path / "p" / "a.jpg").write_text("no")
-    with pytest.raises(DataError, match="none of the 1 photos"):
+    with pytest.raises(DataError, match="none of 1 photo is usable"):
         build(tmp_path / "p", tmp_path / "c")
     assert not (tmp_path / "c").exists()
 

@@ -164,7 +164,7 @@ def test_one_file_and_one_line_describe_catalogues_photos_and_queries(run: Calla
 def test_what_it_cannot_do_is_refused(run: Callable[..., list[Result]]) -> None:
     batch, unknown = run("caption --index c --captioner echo --batch", "caption --index c --captioner parrot")
     assert (batch.code, unknown.code) == (2, 2)
-    assert "the echo needs none" in batch.err
+    assert "the echo does not need it" in batch.err
     assert "captioner.kind: should be auto or echo or openai or local, not 'parrot'" in unknown.err
 
 

@@ -129,7 +129,7 @@ def test_a_garment_is_returned_once_as_the_class_that_is_surest() -> None:
 
 
 def test_an_unknown_head_is_a_model_error() -> None:
-    with pytest.raises(ModelError, match="not known"):
+    with pytest.raises(ModelError, match="unknown detector head"):
         decoder_for("anchors")
 
 
@@ -291,7 +291,7 @@ def test_boxes_are_in_pixels_of_the_photo_and_best_first(config: Config) -> None
 def test_a_spec_that_is_not_understood_is_a_model_error(config: Config) -> None:
     bundle = Bundle.open(TINY / "detector")
     bundle.spec.pop("labels")
-    with pytest.raises(ModelError, match="not understood"):
+    with pytest.raises(ModelError, match="has an invalid spec"):
         Detector(bundle, conf=0.3, iou=0.5, max_garments=5)
     with pytest.raises(ModelError, match="not a detector"):
         Detector(Bundle.open(TINY / "embedder"), conf=0.3, iou=0.5, max_garments=5)

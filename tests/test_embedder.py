@@ -78,7 +78,7 @@ def test_a_spec_that_is_not_understood_is_a_model_error(part: str, change: dict[
     whole = Bundle.open(TINY / "embedder")
     known = {**whole.spec[part], **change} if part else {**whole.spec, **change}
     found = {key: value for key, value in known.items() if value is not None}
-    with pytest.raises(ModelError, match="not understood"):
+    with pytest.raises(ModelError, match="has an invalid spec"):
         Embedder(replace(whole, spec={**whole.spec, part: found} if part else found))
 
 

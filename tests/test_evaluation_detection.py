@@ -239,7 +239,7 @@ def test_a_missing_split_says_which_there_are(labelled, config: Config, tmp_path
         evaluate_detector(detector, labelled, "valid", config.evaluate, config.images)
     assert "test" in caught.value.hint
     (tmp_path / "other.yaml").write_text("test: test/images\nnames: [hat]\n")
-    with pytest.raises(DataError, match="share no class"):
+    with pytest.raises(DataError, match="have no class in common"):
         evaluate_detector(detector, tmp_path / "other.yaml", "test", config.evaluate, config.images)
     write_data_yaml(tmp_path / "test", ["test"])
     with pytest.raises(DataError, match="missing"):

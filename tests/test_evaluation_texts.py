@@ -51,7 +51,14 @@ def test_each_way_is_measured_in_each_language(cli: Callable[..., Result], shop:
     assert done.document["calibration"] is None  # too few to go by
     table = cli("evaluate", "--index", shop, "--texts", tmp_path / "t.jsonl")
     assert "Korean, pictures" in table.out
-    assert "stand in their product's own data" in table.out
+    assert "occur in their product's data" in table.out
+
+
+def test_texts_need_no_image_column(shop: Path, tmp_path: Path, cli: Callable[..., Result]) -> None:
+    (tmp_path / "texts.csv").write_text("product_id,text\ngreen,a green thing\n", encoding="utf-8")
+    done = cli("evaluate", "--index", shop, "--texts", tmp_path / "texts.csv", "--json")
+    assert done.code == 0, done.err
+    assert done.document["ways"]["English, words"]["queries"] == 1
 
 
 def test_texts_of_a_table_once_each() -> None:
@@ -65,7 +72,7 @@ def test_texts_of_a_table_once_each() -> None:
 
 
 def test_texts_of_other_products_are_an_error(shop: Path) -> None:
-    with Catalogue.open(shop) as catalogue, pytest.raises(DataError, match="none of the 1 texts"):
+    with Catalogue.open(shop) as catalogue, pytest.raises(DataError, match="none of 1 text describes"):
         compare_texts(catalogue, [TextQuery("x", frozenset({"nobody"}))])
 
 

@@ -184,7 +184,7 @@ def test_the_last_vector_is_looked_at_too(tmp_path: Path) -> None:
     vectors = unit(1025)
     vectors[-1] *= 2
     np.save(tmp_path / "v.npy", vectors)
-    with pytest.raises(DataError, match="not of unit length"):
+    with pytest.raises(DataError, match="not all vectors have unit length"):
         VectorFile(tmp_path / "v.npy", 1025)
 
 

@@ -248,7 +248,7 @@ def test_the_gate_refuses_int8_of_a_wrong_calibration(fault: str, trained: Train
 
     factor = np.float32({"black": 0.0, "dim": 0.2, "wide": 30.0}[fault])
     to_int8(trained.graph.path, tmp_path / "bad.onnx", lambda: [values * factor for values in inputs_of(trained)])
-    with pytest.raises(Refused, match="int8 export does not agree"):
+    with pytest.raises(Refused, match="int8 export does not match its source"):
         compared(trained, tmp_path / "bad.onnx", "int8")
 
 
@@ -272,7 +272,7 @@ def test_the_gate_refuses_int8_of_the_whole_graph(trained: Trained, tmp_path: Pa
         per_channel=True,
         activation_type=QuantType.QUInt8,
     )
-    with pytest.raises(Refused, match="int8 export does not agree"):
+    with pytest.raises(Refused, match="int8 export does not match its source"):
         compared(trained, tmp_path / "all.onnx", "int8")
 
 
@@ -367,7 +367,7 @@ def test_too_few_detections_are_no_proof() -> None:
     agreed = {"found_by_both": 1.0, "iou_mean": 1.0, "score_difference_mean": 0.0, "photos_compared": 50}
     counts = {"detections_exported": 9, "detections_exported_alone": 9}
     judge("int8", {**agreed, "detections_source": 10, **counts}, None, 1.0)
-    with pytest.raises(Refused, match="too few to tell"):
+    with pytest.raises(Refused, match="too few to decide"):
         judge("int8", {**agreed, "detections_source": 9, **counts}, None, 1.0)
 
 

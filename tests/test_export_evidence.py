@@ -121,5 +121,5 @@ def test_photos_that_cannot_be_read_are_left_out_unless_all_are(tmp_path: Path) 
     assert told[0].startswith(f"left out: {broken}")
     with pytest.raises(DataError, match=r"^none of the photos can be read$"):
         list(Evidence(limits=LIMITS).read([broken], told.append))
-    with pytest.raises(TypeError, match="within limits"):
+    with pytest.raises(TypeError, match="photos need limits"):
         list(Evidence().read([red], told.append))

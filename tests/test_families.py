@@ -163,7 +163,7 @@ def test_a_checkpoint_says_what_it_is_and_holds_no_pickle(trained: Path) -> None
     assert metadata(weights)["model"] == trained.name
     assert classes_of(weights) == ["dress", "pants", "skirt&pants", "skirt", "top"]
     (trained / "weights" / "torn.safetensors").write_bytes(weights.read_bytes()[:100])
-    with pytest.raises(ModelError, match="not a checkpoint"):
+    with pytest.raises(ModelError, match="is not a detector checkpoint"):
         metadata(trained / "weights" / "torn.safetensors")
     (trained / "weights" / "torn.safetensors").unlink()
 
@@ -236,14 +236,14 @@ def test_a_bundle_with_a_planted_fault_is_refused(graph: Any, fault: str) -> Non
     spec = graph.spec | change
     if "anchors" in change:
         spec["anchors"] = graph.spec["anchors"] | change["anchors"]
-    with pytest.raises(Refused, match="does not agree"):  # by its answers alone
+    with pytest.raises(Refused, match="does not match its source"):  # by its answers alone
         check(graph.reference, unwritten(spec, graph.path), PHOTOS)
 
 
 def test_classes_off_by_one_are_refused(graph: Any) -> None:
     from fashionrec.detector.training.gate import check
 
-    with pytest.raises(Refused, match="does not agree"):
+    with pytest.raises(Refused, match="does not match its source"):
         check(shifted(graph.reference), unwritten(graph.spec, graph.path), PHOTOS, graph.pixels)
 
 

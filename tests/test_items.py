@@ -490,5 +490,5 @@ def test_data_that_cannot_be_read_is_damage_however_it_is_asked(path: Path, read
     db.execute("UPDATE entries SET metadata = '[1]'")
     db.commit()
     db.close()
-    with pytest.raises(CatalogueError, match=r"damaged: .*not a table"):
+    with pytest.raises(CatalogueError, match=r"damaged: .*not should be a mapping"):
         read(ItemReader(path))

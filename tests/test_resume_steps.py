@@ -229,7 +229,7 @@ def test_a_checkpoint_that_no_crash_leaves_is_refused(run: Run) -> None:
     with pytest.raises(ModelError, match="Git LFS pointer"):
         recover(run, 0)
     torch.save({"date": os.system}, run.path / "weights" / "last.pt")
-    with pytest.raises(ModelError, match="holds code"):
+    with pytest.raises(ModelError, match="contains code"):
         recover(run, 0)
 
 

@@ -250,12 +250,12 @@ def test_metrics_are_compared_and_settings_that_differ_named(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"dataset": {"fingerprint": "f", "valid": "other"}}, "other photos or labels"),
+        ({"dataset": {"fingerprint": "f", "valid": "other"}}, "measured on different photos or labels"),
         ({"dataset": {}}, "not recorded"),
         ({"kind": "embedder"}, "is a detector"),
         ({"status": "failed"}, "not finished"),
-        ({"metrics": {"map50_95": 0.6, "split": "test"}}, "other splits"),
-        ({"verb": "finetune", "dataset": {"new": {"fingerprint": "v"}}}, "in other ways"),
+        ({"metrics": {"map50_95": 0.6, "split": "test"}}, "measured on different splits"),
+        ({"verb": "finetune", "dataset": {"new": {"fingerprint": "v"}}}, "or in different ways"),
     ],
 )
 def test_metrics_of_other_tests_are_not_compared(change: dict[str, Any], why: str, tmp_path: Path) -> None:

@@ -285,7 +285,7 @@ def test_other_data_is_refused_and_the_same_elsewhere_is_not(broken: Path, data:
     same_settings(run, config, dataset_fingerprint(moved / "data.yaml"))
     label = next((moved / "train" / "labels").iterdir())
     label.write_text(label.read_text() + "0 0.5 0.5 0.1 0.1\n")
-    with pytest.raises(DataError, match="not the data that run"):
+    with pytest.raises(DataError, match="is not the data of run"):
         train(config.model_copy(update={"device": "cpu"}), broken.parents[1])
 
 

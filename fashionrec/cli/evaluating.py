@@ -161,7 +161,7 @@ def _evaluate_texts(session: Session, index: str | None, texts: Path) -> None:
     from fashionrec.catalogue.catalogue import Catalogue
     from fashionrec.evaluation.retrieval.texts import compare_texts, texts_from
 
-    entries = texts_from(_table_rows(texts))
+    entries = texts_from(_table_rows(texts, need_image=False))
     root = session.find_catalogue(index)
     with Catalogue.open(root, session.config) as catalogue, session.out.progress("asking", "texts") as tick:
         results = compare_texts(catalogue, entries, progress=tick)
@@ -254,10 +254,10 @@ def _evaluate_outfits(session: Session, index: str | None, outfits: Path) -> Non
     session.out.next(f"fashionrec query PHOTO --goes-with --index {shell_word(document['index'])}")
 
 
-def _table_rows(path: Path) -> Any:
+def _table_rows(path: Path, *, need_image: bool = True) -> Any:
     from fashionrec.products.tables import read_products
 
-    return read_products(path, folder=False)
+    return read_products(path, folder=False, need_image=need_image)
 
 
 def run_evaluate_search(

@@ -102,14 +102,14 @@ class Product:
     problems: tuple[Problem, ...] = ()
 
 
-def map_products(table: Table, vocabulary: Vocabulary = OWN) -> Iterator[Product]:
+def map_products(table: Table, vocabulary: Vocabulary = OWN, *, need_image: bool = True) -> Iterator[Product]:
     """Convert the records of a table to products. Untyped records are removed from ``table``, which
     saves a copy.
 
-    Raises :class:`DataError` if no record has an image column.
+    Raises :class:`DataError` if no record has an image column, unless ``need_image`` is false.
     """
     columns, images = table.columns, vocabulary.names["image"]
-    if not set(columns) & set(images):
+    if need_image and not set(columns) & set(images):
         raise _no_image(table, columns, images, vocabulary.typed)
     read = functools.partial(_typed, vocabulary=vocabulary) if vocabulary.typed else _as_written
     return map(read, range(1, len(table.records) + 1), table.lines, table.records)

@@ -48,12 +48,14 @@ class ProductRow:
         return Path(self.folder, self.image)
 
 
-def read_products(source: Path, *, folder: bool = True, photo: bool = False) -> list[ProductRow]:
+def read_products(
+    source: Path, *, folder: bool = True, photo: bool = False, need_image: bool = True
+) -> list[ProductRow]:
     """Return the rows of a product table; or of a ``folder`` of photos (one product each), or a
     ``photo``, if allowed.
 
-    Raises :class:`DataError` if the source is missing or of another kind, has no column ``image``,
-    or no rows. Rows without an image are kept for the build to report.
+    Raises :class:`DataError` if the source is missing or of another kind, has no column ``image``
+    (unless ``need_image`` is false), or no rows. Rows without an image are kept for the build to report.
     """
     if photo and source.is_file() and source.suffix.lower() in SUFFIXES:
         return [ProductRow(source.name, source.parent, source.name)]
@@ -68,7 +70,7 @@ def read_products(source: Path, *, folder: bool = True, photo: bool = False) -> 
         return [ProductRow(name, source, name) for name in names]
     return [
         ProductRow(product.images[0], source.parent, product.product_id or product.images[0], product.columns)
-        for product in map_products(read_table(source))
+        for product in map_products(read_table(source), need_image=need_image)
     ]
 
 
