@@ -27,7 +27,7 @@ def write_atomic(path: Path, data: bytes | str) -> None:
 
 
 def temporary_beside(path: Path) -> Path:
-    """Yield an unused name next to a file, for a library that writes by path.
+    """Return an unused name next to a file, for a library that writes by path.
 
     The result then replaces the file.
     """

@@ -80,7 +80,7 @@ class Folder:
                 raise self.refusal(entry.name)
 
     def walk(self, name: str = "") -> Iterator[Entry]:
-        """Yield everything below ``name``, sorted by folder; links are not entered."""
+        """Yield everything below ``name``, sorted by folder; links are listed, not followed."""
         folders = [name]
         while folders:
             inside = folders.pop()
