@@ -305,7 +305,7 @@ class ItemReader:
         return [(row[0], Box(*row[1:])) for row in self._rows(sql, (str | None, *(float,) * 4), (photo,))]
 
     def attributes_told(self) -> dict[int, tuple[str, dict[str, str]]]:
-        """Yield number, captioner and attributes of each garment with a caption."""
+        """Return captioner and attributes of each captioned garment, by its number."""
         with translated(self._path):
             sql = f"SELECT garment_no, captioner, attributes FROM captions{self._of_garments}"
             rows = self._rows(sql, (int, str, str))
