@@ -63,7 +63,7 @@ def test_a_file_of_its_writer_opens(tmp_path: Path, mode: str) -> None:
     ],
 )
 def test_what_its_writer_does_not_make_is_refused(tmp_path: Path, statement: str) -> None:
-    with pytest.raises(UntrustedFile, match=r"not one that fashionrec makes|has the setting"):
+    with pytest.raises(UntrustedFile, match=r"not part of fashionrec's schema|has the setting"):
         open_foreign(make(tmp_path / "a.sqlite", statement), SCHEMA)
 
 
@@ -77,7 +77,7 @@ def test_a_view_in_the_place_of_a_table_is_refused(tmp_path: Path) -> None:
             " SELECT i AS sha256, 1 AS width, 1 AS height, '' AS build_key FROM n"
         )
     db.close()
-    with pytest.raises(CatalogueError, match="its view 'photos' is not one that fashionrec makes"):
+    with pytest.raises(CatalogueError, match="its view 'photos' is not part of fashionrec's schema"):
         ItemReader(path)
 
 

@@ -343,7 +343,7 @@ def test_a_catalogues_database_has_our_tables_only(catalogue: Path, cli: Cli) ->
     (finding,) = [one for one in document["findings"] if one["kind"] == "database"]
     assert finding["place"] == place.relative_to(catalogue).as_posix()
     assert finding["refused"]
-    assert "'mine' is not one that fashionrec makes" in finding["what"]
+    assert "'mine' is not part of fashionrec's schema" in finding["what"]
 
 
 def test_what_a_journal_would_change_is_not_changed(catalogue: Path, cli: Cli) -> None:
@@ -522,7 +522,7 @@ def test_a_path_elsewhere_is_not_read_as_something_here(cli: Callable[..., Resul
     (tmp_path / "data" / "data.yaml").write_text(f"path: {tmp_path}/far/away\n{text}")
     result = cli("dataset", "export", "data", "--to", "coco", "--out", "new")
     assert result.code == 2
-    assert "leads out of the data set's folder" in result.err
+    assert "leads out of the dataset's folder" in result.err
     assert cli("doctor", "data").code == 2
     (tmp_path / "data" / "data.yaml").write_text(f"path: /of/another/machine\n{text}")
     assert cli("dataset", "export", "data", "--to", "coco", "--out", "new").code == 0

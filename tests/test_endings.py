@@ -160,7 +160,7 @@ def test_writers_of_one_catalogue_wait_for_each_other_and_readers_do_not(
     assert codes == {words[:2]: 75 for words in writes} | {words[:2]: 0 for words in reads}
     for words in writes:
         assert "another process is writing" in found[words[:2]].err
-        assert "hint: wait for it to end, then run this again" in found[words[:2]].err
+        assert "hint: wait for it to end, then try again" in found[words[:2]].err
     assert files(catalogue) == before
     with locked(catalogue / ".captions.lock", "is captioning"):
         assert cli("caption", "--index", catalogue, "--captioner", "local").code == 75

@@ -22,9 +22,9 @@ from fashionrec.store.generations import Generation
 from fashionrec.store.manifest import BundleEntry, FileEntry, Manifest, SegmentEntry
 from fashionrec.store.rows import DamagedRow
 
-AGAIN = "go back (`fashionrec catalogue rollback`), copy the catalogue again, or build it anew in another folder"
-MAKE = "make one with `fashionrec build-index PHOTOS --index DIR`"
-MEND = "what was served before still is; make room or mend the disk, then run this again to go on"
+AGAIN = "go back (`fashionrec catalogue rollback`), get another copy, or build the catalogue again in another folder"
+MAKE = "create one with `fashionrec build-index PHOTOS --index DIR`"
+MEND = "the served version is unchanged; free space or repair the disk, then run this again to resume"
 
 
 def commit(root: Path, text: str = "text", manifest: Manifest = Manifest()) -> Generation:
@@ -155,19 +155,19 @@ def test_what_is_no_catalogue(root: Path) -> None:
     assert not generations.is_catalogue(root)
     with pytest.raises(CatalogueError) as caught:
         generations.read_current(root)
-    refused(caught, f"{root} is not a catalogue: it has no catalogue.json", MAKE)
+    refused(caught, f"{root} is not a catalogue: catalogue.json is missing", MAKE)
     pointer = root / "catalogue.json"
     for text, message, hint in (
-        ("[]", f"catalogue is damaged: {pointer} is not a table", AGAIN),
-        ('{"format": "other"}', f"{pointer} is not a catalogue's", AGAIN),
+        ("[]", f"catalogue is damaged: {pointer} is not a JSON object", AGAIN),
+        ('{"format": "other"}', f"{pointer} is not the pointer of a catalogue", AGAIN),
         (
             '{"format": "fashionrec-catalogue", "format_version": 4}',
             f"{root} is a catalogue of format 4; this fashionrec reads 3",
-            "build it again with this version, or query it with the one that made it",
+            "rebuild it with this version, or query it with the one that made it",
         ),
         (
             '{"format": "fashionrec-catalogue", "format_version": 2, "generation": "1"}',
-            f"{pointer} is damaged: no generation '1'",
+            f"{pointer} is damaged: invalid generation '1'",
             AGAIN,
         ),
         (
@@ -207,17 +207,17 @@ def test_a_rollback_goes_to_what_the_served_one_was_made_from(root: Path) -> Non
     commit(root, "one")
     with pytest.raises(CatalogueError) as caught:
         generations.roll_back(root)
-    refused(caught, f"{root}: generation 000001 has none before it", "it is the only one")
+    refused(caught, f"{root}: generation 000001 has no predecessor", "it is the only one")
     commit(root, "two")
     back = generations.roll_back(root)
     assert (back.name, generations.read_current(root).name) == ("000001", "000001")
     assert [one.name for one in generations.list_generations(root)] == ["000001", "000002"]
     with pytest.raises(CatalogueError) as caught:
         generations.roll_back(root)
-    refused(caught, f"{root}: generation 000001 has none before it", "there are 000002")
+    refused(caught, f"{root}: generation 000001 has no predecessor", "there are 000002")
     with pytest.raises(CatalogueError) as caught:
         generations.roll_back(root, "000001")
-    refused(caught, f"{root}: generation 000001 is served already", "there are 000002")
+    refused(caught, f"{root}: generation 000001 is already served", "there are 000002")
     assert generations.roll_back(root, "000002").name == "000002"
     (root / "generations" / "000001" / "items.sqlite").unlink()
     with pytest.raises(CatalogueError) as caught:
@@ -265,7 +265,7 @@ def test_a_generation_that_is_being_removed_cannot_be_held(root: Path) -> None:
         assert lock(file, shared=False)
         with pytest.raises(CatalogueError) as caught:
             generations.hold(served)
-        refused(caught, f"catalogue {root}: generation 000001 has gone")
+        refused(caught, f"catalogue {root}: generation 000001 has been removed")
     generations.hold(served).close()
 
 
@@ -301,10 +301,10 @@ def test_the_next_name_is_one_past_every_folder(root: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "kind", "message"),
     [
-        (OSError(28, "No space left on device"), WriteError, "{root} cannot be written: No space left on device"),
-        (OSError("odd"), WriteError, "{root} cannot be written: odd"),
+        (OSError(28, "No space left on device"), WriteError, "cannot write to {root}: No space left on device"),
+        (OSError("odd"), WriteError, "cannot write to {root}: odd"),
         *(
-            (sqlite3.OperationalError(text), WriteError, f"{{root}} cannot be written: {text}")
+            (sqlite3.OperationalError(text), WriteError, f"cannot write to {{root}}: {text}")
             for text in (
                 "database or disk is full",
                 "disk I/O error",
@@ -339,7 +339,7 @@ def test_a_writer_removes_what_a_killed_one_left_half_written(root: Path) -> Non
         assert (root / ".lock").is_file()
         with pytest.raises(Busy) as caught, generations.writer_lock(root):
             pass
-        refused(caught, f"another process is writing {root}", "wait for it to end, then run this again")
+        refused(caught, f"another process is writing {root}", "wait for it to end, then try again")
     served.check(contents=True)
 
 
@@ -349,7 +349,7 @@ def test_nothing_is_written_through_a_link(root: Path, tmp_path: Path) -> None:
     root.symlink_to(tmp_path / "nowhere")
     with pytest.raises(CatalogueError) as caught, generations.writer_lock(root):
         pass
-    refused(caught, f"{root} is a link to nothing", "remove it, or choose another folder")
+    refused(caught, f"{root} is a broken link", "delete it, or choose another folder")
     (tmp_path / "nowhere").mkdir()
     with generations.writer_lock(root):
         pass
@@ -357,7 +357,7 @@ def test_nothing_is_written_through_a_link(root: Path, tmp_path: Path) -> None:
     (root / "report.json").mkdir()
     with pytest.raises(CatalogueError) as caught, generations.writer_lock(root):
         pass
-    hint = "links and special files are never followed here: remove it, or ask for a copy without it"
+    hint = "links and special files are never followed here: remove it, or get a copy without it"
     refused(caught, f"catalogue {root}: report.json is a folder, not a file", hint)
     assert names(root) == ["report.json"]
 

@@ -360,7 +360,7 @@ def test_the_items_of_a_catalogue_have_our_tables_only(tmp_path: Path, name: str
     journal = found(inspect_folder(tmp_path))[0]
     assert journal[:2] == (f"{name}-journal", "journal")
     assert check("unknown") == [journal, (*view, False)]
-    mine = "its table 'mine' is not one that fashionrec makes"
+    mine = "its table 'mine' is not part of fashionrec's schema"
     served = (*view, True) if name == "others.sqlite" else (name, "database", mine, EFFECTS["database"], True)
     assert check("catalogue") == [journal, served]
     assert (tmp_path / f"{name}-journal").read_bytes() == b"x" * 600  # which SQLite would have removed

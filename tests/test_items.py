@@ -412,7 +412,7 @@ def test_another_file_or_schema_is_refused(path: Path, pragma: str, message: str
     assert str(caught.value).startswith(message.format(path=path))
     assert (
         caught.value.hint
-        == "go back (`fashionrec catalogue rollback`), copy the catalogue again, or build it anew in another folder"
+        == "go back (`fashionrec catalogue rollback`), get another copy, or build the catalogue again in another folder"
     )
 
 
@@ -448,7 +448,7 @@ def test_rows_hold_what_their_columns_should(row: tuple[Any, ...], kinds: Any, m
 @pytest.mark.parametrize(
     ("change", "read", "message"),
     [
-        ("entries SET metadata = '[1]'", ItemReader.entries, "a row's data is not a table"),
+        ("entries SET metadata = '[1]'", ItemReader.entries, "a row's data is not a JSON object"),
         ("captions SET attributes = '{\"a\": 1}'", ItemReader.attributes_told, "a caption's attributes are not texts"),
         ("photos SET build_key = x'00'", ItemReader.build_keys, "a row has bytes in column 1"),
         ("garments SET x1 = 1e9", ItemReader.everything, "a row has 1000000000.0 in column 10"),
@@ -464,7 +464,7 @@ def test_values_that_no_writer_puts_there_are_one_clear_error(path: Path, change
     assert str(caught.value) == f"catalogue is damaged: {path}: {message}"
     assert (
         caught.value.hint
-        == "go back (`fashionrec catalogue rollback`), copy the catalogue again, or build it anew in another folder"
+        == "go back (`fashionrec catalogue rollback`), get another copy, or build the catalogue again in another folder"
     )
 
 
@@ -490,5 +490,5 @@ def test_data_that_cannot_be_read_is_damage_however_it_is_asked(path: Path, read
     db.execute("UPDATE entries SET metadata = '[1]'")
     db.commit()
     db.close()
-    with pytest.raises(CatalogueError, match=r"damaged: .*not a table"):
+    with pytest.raises(CatalogueError, match=r"damaged: .*not a JSON object"):
         read(ItemReader(path))

@@ -266,7 +266,7 @@ def test_a_folder_beside_the_yaml_is_read_where_it_is_a_dataset(tmp_path: Path) 
         assert (listed.path, listed.refused, listed.photo, listed.source) == (
             Path(f"{tmp_path}/settings/{root}/{split}"), found.refused["train"][0], None, None,
         )  # fmt: skip
-        with pytest.raises(DataError, match="leads out of the data set's folder"):
+        with pytest.raises(DataError, match="leads out of the dataset's folder"):
             found.images("train")
     # nor is one whose labels are missing, or a link
     put(tmp_path / "bare", "images/train/a.jpg")
@@ -314,7 +314,7 @@ def test_photos_and_labels_that_are_links_are_refused(tmp_path: Path) -> None:
     put(tmp_path, "up.jpg", "up.txt")
     data = read_data_yaml(path)
     with pytest.raises(
-        DataError, match=rf"^the valid split of {path}: /none/x\.jpg leads out of the data set's folder$"
+        DataError, match=rf"^the valid split of {path}: /none/x\.jpg leads out of the dataset's folder$"
     ):
         data.images("valid")
     put(root, "list.txt", text="\ufeffvalid/images/gone.jpg\nvalid/images/c.jpg\n")
@@ -330,7 +330,7 @@ def test_photos_and_labels_that_are_links_are_refused(tmp_path: Path) -> None:
     ):
         data.images("train")
     (root / "train/images/z.jpg").symlink_to(tmp_path / "up.jpg")
-    with pytest.raises(DataError, match=r"2 names are not read \(2 link\), as train/images/z\.jpg is a link"):
+    with pytest.raises(DataError, match=r"2 names cannot be read \(2 link\), such as train/images/z\.jpg is a link"):
         data.images("train")
     (root / "valid/labels").rename(tmp_path / "labels")
     (root / "valid/labels").symlink_to(tmp_path / "labels")

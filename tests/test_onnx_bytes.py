@@ -13,8 +13,8 @@ from fashionrec.common.folder import Folder
 from fashionrec.common.onnx_file import MAX_BYTES, MAX_NESTING, Unreadable, check_graph
 from fashionrec.errors import ModelError
 
-DAMAGED = "it is no ONNX model, or damaged"
-HINT = "the graph of a bundle reads only files that lie beside it and that the bundle lists: export it again"
+DAMAGED = "it is not an ONNX model, or damaged"
+HINT = "a bundle's graph may only read files that the bundle lists: export it again"
 SIZE = 256  # bytes of w.data
 
 
@@ -73,12 +73,12 @@ def weights(*given: bytes, **values: str | bytes) -> bytes:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "it is empty"),
+        (b"", "the file is empty"),
         (model(), None),
         (field(7, b""), None),
         (field(1, 8), DAMAGED),
         (field(7, 3), DAMAGED),  # a number in the place of the graph
-        (model() + field(7, b""), "it holds several graphs"),
+        (model() + field(7, b""), "it contains several graphs"),
         # numbers of fields, and what they hold
         (b"\x02\x00" + model(), DAMAGED),
         (b"\x07\x00" + model(), DAMAGED),
@@ -115,8 +115,8 @@ def weights(*given: bytes, **values: str | bytes) -> bytes:
         (model() + field(14, field(1, b"producer")), None),
         (model() + field(14, b"\x0a\x0aort_config"), "it carries settings for ONNX Runtime (ort_config)"),
         (model() + field(14, 3) + field(20, 3) + field(25, 3), None),
-        (model() + field(20, b""), "it carries a training graph, which no export writes"),
-        (model() + field(25, b""), "it defines functions of its own, which no export writes"),
+        (model() + field(20, b""), "it contains a training graph, which no export does"),
+        (model() + field(25, b""), "it defines functions of its own, which no export does"),
         (model() + field(26, b""), None),
     ],
 )
@@ -129,7 +129,7 @@ def test_a_file_of_more_than_two_gibibytes_is_no_model() -> None:
         file.truncate(MAX_BYTES + 1)  # without content on the disk
     with pytest.raises(ModelError) as caught:
         check_graph(Folder(".", "bundle", ModelError), "g.onnx")
-    assert str(caught.value) == f"g.onnx cannot be loaded: it has {MAX_BYTES + 1} bytes, and a model has 2 GiB at most"
+    assert str(caught.value) == f"g.onnx cannot be loaded: it has {MAX_BYTES + 1} bytes, but models have at most 2 GiB"
     with Path("g.onnx").open("wb") as file:
         file.truncate(MAX_BYTES)
     with pytest.raises(Unreadable, match=DAMAGED):
@@ -142,8 +142,8 @@ def node(*attributes: bytes, operator: bytes = b"Constant") -> bytes:
 
 
 GONE = tensor(location="gone")
-REFUSED = "it would read 'gone', which is missing or no regular file"
-TWO = "an attribute holds two values where one belongs"
+REFUSED = "it would read 'gone', which is missing or not a regular file"
+TWO = "an attribute has two values instead of one"
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ TWO = "an attribute holds two values where one belongs"
         *((node(field(number, b"") * 2), TWO) for number in (5, 6, 22)),
         *((node(field(number, b"") * 2), None) for number in (10, 11, 23)),
         (node(field(5, 3) + field(5, 3)), None),
-        (node(operator=b"ATen"), "it uses the operator ATen, which runs what is not in the graph"),
+        (node(operator=b"ATen"), "it uses the operator ATen, which executes code outside the graph"),
         (node(operator=b"ATenBetter"), None),
         (field(1, field(4, b"Add") + field(4, b"ATen")), "a node names several operators"),
         (field(1, field(4, 3) + field(5, 3) + field(3, b"location")), None),
@@ -180,7 +180,7 @@ def test_subgraphs_are_read_as_deep_as_exports_nest_them() -> None:
         assert told(model(graph)) == message
 
 
-NOT_LISTED = "it would read {!r}, which is no file that the bundle lists"
+NOT_LISTED = "it would read {!r}, which the bundle does not list"
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\\b", "c:w.data", "w.data\x07", "v.data"])
@@ -194,7 +194,7 @@ def test_without_a_list_every_regular_file_of_the_folder_may_be_read(listed: lis
     assert told(weights(), listed) is None
     assert told(weights(location="other.data"), listed) == (NOT_LISTED.format("other.data") if listed else None)
     for name in ("folder", "gone"):
-        message = f"it would read {name!r}, which is missing or no regular file"
+        message = f"it would read {name!r}, which is missing or not a regular file"
         assert told(weights(location=name), [name] if listed else None) == message
 
 
@@ -205,11 +205,11 @@ def test_long_names_are_told_in_part_and_those_that_are_no_text_are_none() -> No
 
 
 def takes(length: int, offset: int, needed: int) -> str:
-    return f"a tensor takes {length} bytes at {offset} of 'w.data', which has {SIZE}, and needs {needed}"
+    return f"a tensor has {length} bytes at {offset} of 'w.data' ({SIZE} bytes), but needs {needed}"
 
 
 def shaped(kind: int, *dims: int) -> str:
-    return f"a tensor of type {kind} and shape {list(dims)} cannot lie in 'w.data'"
+    return f"a tensor of type {kind} and shape {list(dims)} cannot be stored in 'w.data'"
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def shaped(kind: int, *dims: int) -> str:
         (tensor() + entries(location="w.data"), "a tensor has 'location' twice in its external data"),
         (tensor(checksum="x" * 4096), None),
         (tensor(checksum="x" * 4097), "an entry of its external data is too long"),
-        (field(13, field(1, b"location") * 2), "an entry of its external data is written twice"),
+        (field(13, field(1, b"location") * 2), "an entry of its external data is repeated"),
         (field(13, field(1, 3) + field(3, b"x") * 2) + tensor(), "a tensor has '' in its external data"),
         # where it says that its data is
         (tensor(external=b""), None),
@@ -238,7 +238,7 @@ def shaped(kind: int, *dims: int) -> str:
         (tensor(external=field(14, 1) + field(14, 0)), None),
         (field(14, 1) + field(14, 0), NOT_LISTED.format("")),
         (field(14, 0), None),
-        (field(14, 2), "the data of a tensor is in an unknown place (2)"),
+        (field(14, 2), "the data of a tensor has an unknown location (2)"),
         (field(14, b"\x01") + field(13, 3), None),
         # types and shapes
         (tensor(b""), None),

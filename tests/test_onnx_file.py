@@ -288,7 +288,7 @@ def test_a_field_that_is_not_written_as_writers_write_it_is_refused(
     """A length of more bytes than it needs is the same to some readers, and not to others."""
     assert np.array_equal(answer(bundle(raw(b"\x08", b"w.data"))), np.full((1, 16), 2))
     (tmp_path / "home" / "bundle").rename(tmp_path / "first")
-    refused(bundle(raw(b"\x88\x00", b"w.data")), "it is no ONNX model, or damaged")
+    refused(bundle(raw(b"\x88\x00", b"w.data")), "it is not an ONNX model, or damaged")
 
 
 def test_an_attribute_with_two_tensors_is_refused(bundle: Callable[..., Bundle]) -> None:
@@ -296,7 +296,7 @@ def test_an_attribute_with_two_tensors_is_refused(bundle: Callable[..., Bundle])
     value = field(5, tensor("w.data").SerializeToString())
     attribute = field(1, b"value") + value + value + b"\xa0\x01\x04"
     constant = field(2, b"w") + field(4, b"Constant") + field(5, attribute)
-    refused(bundle(with_graph(model([ADD]), field(1, constant))), "an attribute holds two values")
+    refused(bundle(with_graph(model([ADD]), field(1, constant))), "an attribute has two values")
 
 
 def test_a_number_in_the_place_of_a_tensor_is_skipped_as_parsers_do(bundle: Callable[..., Bundle]) -> None:

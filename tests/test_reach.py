@@ -135,14 +135,14 @@ def test_the_first_reading_that_is_there(root: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         reach.described(root / "a" / "to-file.png")
     assert str(caught.value) == f"{root}: a/to-file.png is a link, which is not followed"
-    assert caught.value.hint == HINT == "if you trust where it leads: --set dataset.follow_links=true"
+    assert caught.value.hint == HINT == "if you trust its target: --set dataset.follow_links=true"
 
 
 def test_the_line_about_what_is_not_read() -> None:
     link, outside, special = Refusal("x" * 300, "link"), Refusal("../y", "outside"), Refusal("z", "special")
     assert [str(one) for one in (link, outside, special)] == [
         f"{'x' * 200} is a link, which is not followed",
-        "../y leads out of the data set's folder",
+        "../y leads out of the dataset's folder",
         "z is neither a file nor a folder",
     ]
     for refused, message, hint in (
@@ -150,10 +150,10 @@ def test_the_line_about_what_is_not_read() -> None:
         ([special], f"data: {special}", ""),
         (
             [special, link, Refusal("w", "special"), special],
-            f"data: 3 names are not read (1 link, 2 special), as {special}",
+            f"data: 3 names cannot be read (1 link, 2 special), such as {special}",
             HINT,
         ),
-        ([link, outside], f"data: 2 names are not read (1 link, 1 outside), as {link}", HINT),
+        ([link, outside], f"data: 2 names cannot be read (1 link, 1 outside), such as {link}", HINT),
     ):
         error = refusals_error("data", iter(refused))
         assert (str(error), error.hint) == (message, hint)

@@ -116,7 +116,7 @@ def test_which_catalogue_is_meant(
     with pytest.raises(CatalogueError) as none:
         session.find_catalogue(None)
     assert str(none.value) == "no catalogue is named, and there is none under data"
-    assert none.value.hint == "name its folder, or make one with `fashionrec build-index PHOTOS`"
+    assert none.value.hint == "name its folder, or create one with `fashionrec build-index PHOTOS`"
     (tmp_path / "data" / "other").mkdir(parents=True)
     pointer(tmp_path / "data" / "b")
     assert session.find_catalogue(None) == Path("data/b")

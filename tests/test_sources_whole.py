@@ -510,7 +510,7 @@ def test_yolo_without_a_yaml(tmp_path: Path) -> None:
     assert refused(lambda: yolo.read(root, "y"))[0] == f"{root} names no photos that are there"
     put(root, "list.txt", text=f"{tmp_path.parent}\n")
     put(root, "data.yaml", text="names: [top]\ntrain: list.txt\nval: set/val/images\n")
-    told = f"the train split of {root}/data.yaml: {tmp_path.parent} leads out of the data set's folder"
+    told = f"the train split of {root}/data.yaml: {tmp_path.parent} leads out of the dataset's folder"
     assert refused(lambda: yolo.read(root, "y"))[0] == told
 
 

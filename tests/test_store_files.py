@@ -30,7 +30,7 @@ from fashionrec.store.vectors import open_store
 from fashionrec.store.writer import GenerationWriter
 from fashionrec.types import Box
 
-AGAIN = "go back (`fashionrec catalogue rollback`), copy the catalogue again, or build it anew in another folder"
+AGAIN = "go back (`fashionrec catalogue rollback`), get another copy, or build the catalogue again in another folder"
 JPEG = b"\xff\xd8\xff"
 
 
@@ -48,7 +48,7 @@ def test_a_segment_takes_vectors_and_thumbnails_as_they_come(tmp_path: Path) -> 
     writer = SegmentWriter(tmp_path / "segments" / "000001-image", 2)
     assert (writer.name, writer.count, writer.half_recall) == ("000001-image", 0, None)
     assert [writer.add(vector(n, 1), JPEG + b"x" * n) for n in range(3)] == [(0, 0), (1, 3), (2, 7)]
-    told = "a vector has 3 numbers, not the encoder's 2"
+    told = "a vector has 3 values; the encoder's have 2"
     assert refused(lambda: writer.add(vector(1, 2, 3), b"")) == told
     found = FoundPhoto("ab", 10, 20, (FoundGarment("top", 0.5, Box(1, 2, 3, 4), False, vector(7, 8), JPEG + b"y"),))
     garment = GarmentRow(0, "top", 0.5, Box(1, 2, 3, 4), False, "000001-image", 3, 12, 4)
@@ -173,7 +173,7 @@ def test_what_is_written_of_vectors(tmp_path: Path) -> None:
     assert written.float16_recall_at_10 < 1
     for count in (0, 1, 2):
         assert write_vectors(path, rows[:count], dtype="float16") == (count, 1.0)
-    assert refused(lambda: write_vectors(path, iter([rows])), TypeError) == "chunks of vectors need dim"
+    assert refused(lambda: write_vectors(path, iter([rows])), TypeError) == "blocks of vectors need dim"
     told = "an array (4300, 3) among vectors of length 4"
     assert refused(lambda: write_vectors(path, iter([rows]), 4), ValueError) == told
     assert refused(lambda: write_vectors(path, rows[0:1].reshape(-1), 1), ValueError).startswith("an array (3,)")
@@ -196,9 +196,7 @@ def test_a_file_that_holds_other_vectors(tmp_path: Path) -> None:
     told = f"catalogue is damaged: {path} holds 0 vectors of length 0, or its header has changed; expected 2 of 3"
     assert refused(lambda: open_vectors(path, count=2, dim=3)) == told
     path.write_bytes(b"IxXX" + data[4:])
-    assert (
-        refused(lambda: open_vectors(path, count=2, dim=3)) == f"catalogue is damaged: {path} is not a file of vectors"
-    )
+    assert refused(lambda: open_vectors(path, count=2, dim=3)) == f"catalogue is damaged: {path} is not a vector file"
 
 
 @pytest.mark.parametrize("size", [0, 1, 5, 9, (1 << 20) + 1])
@@ -232,7 +230,7 @@ def test_a_curve_between_and_beyond_its_knots() -> None:
         ((0.2,), (0.1, 0.2)),
         ((), ()),
     ):
-        assert refused(lambda: Curve(cosines, probabilities), ValueError) == "no curve that never falls"  # noqa: B023
+        assert refused(lambda: Curve(cosines, probabilities), ValueError) == "not a monotonic curve"  # noqa: B023
 
 
 @pytest.mark.parametrize(

@@ -52,14 +52,14 @@ def limits_of_a_build(world: World) -> None:
     photos("q", 5)
     assert world.json("build-index", "q", "--index", "d", *MODELS)["index"]["reason"].startswith("exact: 5 vectors are")
     exact = world.json("build-index", "q", "--index", "e", *MODELS, "--index-type", "flat")
-    assert exact["index"]["reason"] == "exact, as index.type says"
+    assert exact["index"]["reason"] == "exact, set by index.type"
 
 
 @row("catalogue reindex", "INDEX", "--index-type", "--max-memory", "--max-latency-ms", "--json")
 def another_index(world: World) -> None:
     world.take("catalogue", "c")
     exact = world.json("catalogue", "reindex", "c", "--index-type", "flat")
-    assert (exact["catalogue"], exact["reason"]) == ("c", "exact, as index.type says")
+    assert (exact["catalogue"], exact["reason"]) == ("c", "exact, set by index.type")
     limited = world.json("catalogue", "reindex", "c", "--max-memory", 5, "--max-latency-ms", "1e-7")
     assert "within 5 MiB and 1e-07 ms" in limited["reason"]
 
