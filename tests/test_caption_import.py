@@ -177,8 +177,8 @@ def test_the_text_is_that_of_the_answer_not_of_the_record_beside_it(
 @pytest.mark.parametrize(
     ("sql", "told"),
     [
-        ("CREATE VIEW v AS SELECT 1", "not one that fashionrec makes"),
-        ("CREATE TRIGGER t AFTER DELETE ON outcomes BEGIN SELECT 1; END", "not one that fashionrec makes"),
+        ("CREATE VIEW v AS SELECT 1", "not part of fashionrec's schema"),
+        ("CREATE TRIGGER t AFTER DELETE ON outcomes BEGIN SELECT 1; END", "not part of fashionrec's schema"),
         ("DROP TABLE outcomes", "is damaged"),
         ("PRAGMA user_version = 9", "has schema 9"),
     ],

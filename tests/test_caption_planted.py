@@ -194,7 +194,7 @@ def forge(index: Path, sql: str, *values: object) -> None:
         (lambda index: forge(index, "UPDATE parts SET requests = 'many'"), "is damaged"),
         (lambda index: forge(index, "UPDATE requests SET custom_id = 'g-' || custom_id"), "is damaged"),
         (lambda index: forge(index, "UPDATE requests SET x2 = 1e999"), "is damaged"),
-        (lambda index: forge(index, "CREATE VIEW v AS SELECT 1"), "not one that fashionrec makes"),
+        (lambda index: forge(index, "CREATE VIEW v AS SELECT 1"), "not part of fashionrec's schema"),
     ],
 )
 def test_a_part_of_ones_own_that_was_changed_is_refused(

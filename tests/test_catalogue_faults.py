@@ -46,7 +46,7 @@ def trials(shim: Path, folder: Path, *words: str) -> dict[str, Any]:
 @pytest.mark.parametrize(("scenario", "mode", "step"), [("update", "kill", "41"), ("update", "full", "61")])
 def test_some_faults_of_an_update(shim: Path, tmp_path: Path, scenario: str, mode: str, step: str) -> None:
     document = trials(shim, tmp_path, scenario, mode, "--step", step)
-    # the last may come when the new generation is served already, and only what is old is left to
+    # the last may come when the new generation is already served, and only what is old is left to
     # remove
     assert document["stopped"] >= document["trials"] - 1 >= 3
 

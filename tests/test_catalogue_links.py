@@ -226,18 +226,18 @@ def seal(root: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda m: m["bundles"]["embedder"].update(path="../outside"), "says that the embedder is at"),
-        (lambda m: m["bundles"]["embedder"].update(path="/etc"), "says that the embedder is at"),
-        (lambda m: m["bundles"]["embedder"].update(path=7), "does not give the path of the embedder is"),
+        (lambda m: m["bundles"]["embedder"].update(path="../outside"), "has the embedder at the invalid path"),
+        (lambda m: m["bundles"]["embedder"].update(path="/etc"), "has the embedder at the invalid path"),
+        (lambda m: m["bundles"]["embedder"].update(path=7), "does not give the path of the embedder"),
         (lambda m: m["segments"].update({"../x": next(iter(m["segments"].values()))}), "segment '../x'"),
-        (lambda m: next(iter(m["segments"].values())).update(count=-1), "holds -1 vectors"),
-        (lambda m: next(iter(m["segments"].values())).update(dim=1 << 40), "vectors of 1099511627776"),
-        (lambda m: next(iter(m["segments"].values())).update(count=True), "holds True vectors"),
-        (lambda m: m["index"].update(path="../../x"), "the index is at"),
+        (lambda m: next(iter(m["segments"].values())).update(count=-1), "with count -1 "),
+        (lambda m: next(iter(m["segments"].values())).update(dim=1 << 40), "and dim 1099511627776"),
+        (lambda m: next(iter(m["segments"].values())).update(count=True), "with count True "),
+        (lambda m: m["index"].update(path="../../x"), "has the index at the invalid path"),
         (lambda m: m["files"].update({"../../.bashrc": {"size": 1, "sha256": "0" * 64}}), "entry of the file"),
         (lambda m: m["files"].pop("segments/000001-image/vectors.faiss"), "does not list"),
-        (lambda m: m.update(parent="../.."), "has the parent"),
-        (lambda m: m["counts"].update(items="many"), "has counts"),
+        (lambda m: m.update(parent="../.."), "has the invalid parent"),
+        (lambda m: m["counts"].update(items="many"), "has invalid counts"),
     ],
 )
 def test_a_manifest_names_nothing_outside(

@@ -22,7 +22,7 @@ from fashionrec.config import Config, Resolved, load_config
 from fashionrec.errors import CatalogueError
 from fashionrec.store.generations import Generation, read_current
 
-AGAIN = "go back (`fashionrec catalogue rollback`), get another copy, or build it again in another folder"
+AGAIN = "go back (`fashionrec catalogue rollback`), get another copy, or build the catalogue again in another folder"
 
 
 def rewrite(root: Path, change: Callable[[dict[str, Any]], object]) -> None:

@@ -116,9 +116,9 @@ def test_what_is_no_json() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("a: 1\nb: 2\na: 3", "the key 'a' , line 3"),
-        (f"{'x' * 80}: 1\n{'x' * 80}: 1", f"the key {'x' * 60!r} , line 2"),
-        ("a: {b: 1, c: 2, b: 3}", "the key 'b' , line 1"),
+        ("a: 1\nb: 2\na: 3", "duplicate key 'a', line 3"),
+        (f"{'x' * 80}: 1\n{'x' * 80}: 1", f"duplicate key {'x' * 60!r}, line 2"),
+        ("a: {b: 1, c: 2, b: 3}", "duplicate key 'b', line 1"),
         ("!!int x", "a value does not fit its type: "),
         ("2001-99-99", "a value does not fit its type: month must be in 1..12"),
         ("a: &a [*a]\n" + "b: [*a, *a, *a, *a, *a]", "the alias *a refers to itself, line 1"),

@@ -126,7 +126,7 @@ def test_an_index_whose_parts_do_not_fit_is_refused(tmp_path: Path, kind: str, f
     [
         ("UPDATE garments SET x1 = 'far'", "a row has str in column"),
         ("UPDATE garments SET x2 = 9e999", "a row has inf in column"),
-        ("UPDATE entries SET metadata = '[1]'", "not a table"),
+        ("UPDATE entries SET metadata = '[1]'", "not a JSON object"),
         ("UPDATE captions SET attributes = '{\"a\": {}}'", "damaged"),
         ("UPDATE garments SET segment = '../../x'", "damaged"),
         ("UPDATE garments SET thumb_size = 50000000000", "no thumbnail of 50000000000"),

@@ -22,7 +22,7 @@ from fashionrec.store.generations import Generation
 from fashionrec.store.manifest import BundleEntry, FileEntry, Manifest, SegmentEntry
 from fashionrec.store.rows import DamagedRow
 
-AGAIN = "go back (`fashionrec catalogue rollback`), get another copy, or build it again in another folder"
+AGAIN = "go back (`fashionrec catalogue rollback`), get another copy, or build the catalogue again in another folder"
 MAKE = "create one with `fashionrec build-index PHOTOS --index DIR`"
 MEND = "the served version is unchanged; free space or repair the disk, then run this again to resume"
 
@@ -155,10 +155,10 @@ def test_what_is_no_catalogue(root: Path) -> None:
     assert not generations.is_catalogue(root)
     with pytest.raises(CatalogueError) as caught:
         generations.read_current(root)
-    refused(caught, f"{root} is not a catalogue: catalogue.json", MAKE)
+    refused(caught, f"{root} is not a catalogue: catalogue.json is missing", MAKE)
     pointer = root / "catalogue.json"
     for text, message, hint in (
-        ("[]", f"catalogue is damaged: {pointer} is not a mapping", AGAIN),
+        ("[]", f"catalogue is damaged: {pointer} is not a JSON object", AGAIN),
         ('{"format": "other"}', f"{pointer} is not the pointer of a catalogue", AGAIN),
         (
             '{"format": "fashionrec-catalogue", "format_version": 4}',
@@ -167,7 +167,7 @@ def test_what_is_no_catalogue(root: Path) -> None:
         ),
         (
             '{"format": "fashionrec-catalogue", "format_version": 2, "generation": "1"}',
-            f"{pointer} is damaged: no generation '1'",
+            f"{pointer} is damaged: invalid generation '1'",
             AGAIN,
         ),
         (
@@ -265,7 +265,7 @@ def test_a_generation_that_is_being_removed_cannot_be_held(root: Path) -> None:
         assert lock(file, shared=False)
         with pytest.raises(CatalogueError) as caught:
             generations.hold(served)
-        refused(caught, f"catalogue {root}: generation 000001 has gone")
+        refused(caught, f"catalogue {root}: generation 000001 has been removed")
     generations.hold(served).close()
 
 
@@ -301,10 +301,10 @@ def test_the_next_name_is_one_past_every_folder(root: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "kind", "message"),
     [
-        (OSError(28, "No space left on device"), WriteError, "{root} : No space left on device"),
-        (OSError("odd"), WriteError, "{root} : odd"),
+        (OSError(28, "No space left on device"), WriteError, "cannot write to {root}: No space left on device"),
+        (OSError("odd"), WriteError, "cannot write to {root}: odd"),
         *(
-            (sqlite3.OperationalError(text), WriteError, f"{{root}} : {text}")
+            (sqlite3.OperationalError(text), WriteError, f"cannot write to {{root}}: {text}")
             for text in (
                 "database or disk is full",
                 "disk I/O error",

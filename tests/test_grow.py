@@ -235,7 +235,7 @@ def test_a_damaged_row_is_not_held_open(photos: Path, build: Build, tmp_path: Pa
         update_products(root, [{"product_id": "red-blue.jpg", "price": 1}], config)
     opened = [path.readlink() for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
     assert items.resolve() not in opened
-    assert "not should be a mapping" in str(caught.value)  # the error, and what its traceback holds, is still here
+    assert "not a JSON object" in str(caught.value)  # the error, and what its traceback holds, is still here
 
 
 def test_two_rows_of_one_product_and_photo_share_an_item_that_outlives_either(

@@ -366,15 +366,15 @@ def test_the_cheapest_that_passes_is_chosen_and_each_other_says_why_not() -> Non
     assert entry.kind == "fits"
     assert made == ["forgetful", "slow", "fits"]  # what is dearer is never made
     assert {one["kind"]: one.get("rejected") for one in tried} == {
-        "forgetful": "recall@10 is 0.9500, not 0.99",
-        "slow": "a query takes 7.00 ms, more than 3",
+        "forgetful": "recall@10 is 0.9500, below 0.99",
+        "slow": "a query takes 7.00 ms, more than 3 ms",
         "fits": None,
     }
     made.clear()
     entry, tried = choose([candidates[0], candidates[1]], **limits)
     assert entry is None
     assert made == ["forgetful"]  # what is too large is not even made
-    assert tried[1]["rejected"] == "takes 900 MiB, more than 500"
+    assert tried[1]["rejected"] == "takes 900 MiB, more than 500 MiB"
     # without limits the least memory wins, however slow it is
     entry, _ = choose(candidates, recall=0.99, max_memory=None, max_latency_ms=None, log=lambda text: None)
     assert entry is not None
@@ -400,11 +400,11 @@ def test_where_nothing_passes_search_is_exact_and_it_says_why(tmp_path: Path) ->
     assert entry.kind == "flat"
     assert {one["kind"] for one in entry.tried} == {"ivf", "hnsw", "flat"}
     assert all("a query takes" in one["rejected"] for one in entry.tried)
-    assert "nothing reaches recall@10 of 0.95 within 1e-06 ms" in entry.reason
+    assert "no index reaches recall@10 of 0.95 within 1e-06 ms" in entry.reason
     assert not (tmp_path / "indexes" / "1").exists()
     forced = make_index(tmp_path, "2", table, settings=configured(type="ivf", recall=1.0))
     assert forced.kind == "ivf"
-    assert "as index.type says" in forced.reason
+    assert "set by index.type" in forced.reason
 
 
 def test_the_measure_sees_an_index_that_forgets(tmp_path: Path) -> None:

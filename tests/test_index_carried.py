@@ -63,7 +63,7 @@ def test_what_ended_at_exact_is_not_tried_again_before_a_tenth_is_new(tmp_path: 
     table |= put(tmp_path, {"d": scattered(1, seed=5)})
     more = make_index(tmp_path, "4", table, settings=settings(**NOTHING), previous=tenth, log=logged.append)
     assert not is_carried(before, more)
-    assert any(line.startswith("ivffor 1,101 vectors") for line in logged)
+    assert any(line.startswith("building ivf for 1,101 vectors") for line in logged)
     few = {"a": replace(table["a"], count=899)}
     put(tmp_path, {"a": scattered(899)})
     assert not is_carried(before, make_index(tmp_path, "5", few, settings=settings(**NOTHING), previous=before))
@@ -148,8 +148,8 @@ def test_words_are_measured_again_where_a_tenth_of_the_captions_is_new(tmp_path:
 def test_it_is_said_what_the_figures_were_measured_on(tmp_path: Path) -> None:
     before, after, _ = grown(tmp_path, settings(exact_below=2000), 50)
     figures = f"recall@10 1.000, {before.latency_ms_p50:.2f} ms a query"
-    assert index_line(before.to_dict()) == f"flat, 1000 vectors, {figures}"
-    assert index_line(after.to_dict()) == f"flat, 1050 vectors, {figures} (measured on 1000 vectors)"
+    assert index_line(before.to_dict()) == f"flat, 1,000 vectors, {figures}"
+    assert index_line(after.to_dict()) == f"flat, 1,050 vectors, {figures} (measured on 1,000 vectors)"
     entries = dict.fromkeys(("added", "changed", "replaced", "removed", "kept"), 0)
     assert "1,000 vectors" in report_page(BuildReport(index=after, entries=entries).to_dict(), "c")
     assert "measured on" not in report_page(BuildReport(index=before, entries=entries).to_dict(), "c")

@@ -130,7 +130,7 @@ def test_what_was_tried_is_told() -> None:
         {
             **{"kind": "small", "memory": 1 << 20, "parameters": {}, "bytes": 1 << 20, "recall_at_10": 0.9},
             **{"latency_ms_p50": 0.5, "latency_ms_p95": 0.5, "build_seconds": 0.0},
-            "rejected": "recall@10 is 0.9000, not 0.95",
+            "rejected": "recall@10 is 0.9000, below 0.95",
         },
         {
             **{"kind": "big", "memory": 3 << 20, "parameters": {}, "bytes": 3 << 20, "recall_at_10": 0.95},
@@ -138,39 +138,39 @@ def test_what_was_tried_is_told() -> None:
         },
     ]
     assert said == [
-        "small: recall@10 0.9000, 0.50 ms a query: recall@10 is 0.9000, not 0.95",
+        "small: recall@10 0.9000, 0.50 ms a query: recall@10 is 0.9000, below 0.95",
         "big: recall@10 0.9500, 2.00 ms a query",
     ]
     said.clear()
     entry, tried = choose(candidates[1:], recall=0, max_memory=(3 << 20) - 1, max_latency_ms=None, log=said.append)
-    assert (entry, said) == (None, ["big: takes 3 MiB, more than 3"])
-    assert tried == [{"kind": "big", "memory": 3 << 20, "rejected": "takes 3 MiB, more than 3"}]
+    assert (entry, said) == (None, ["big: takes 3 MiB, more than 3 MiB"])
+    assert tried == [{"kind": "big", "memory": 3 << 20, "rejected": "takes 3 MiB, more than 3 MiB"}]
 
 
 @pytest.mark.parametrize(
     ("count", "changes", "kind", "reason"),
     [
-        (99, {}, "flat", r"exact: 99 , fewer than an index is made of \(100\)"),
-        (99, {"exact_below": 99}, "flat", r"exact: 99 , fewer than an index is made of \(100\)"),
-        (149, {"exact_below": 150}, "flat", r"exact: 149 , fewer than index\.exact_below \(150\)"),
+        (99, {}, "flat", r"exact: 99 vectors, fewer than the minimum for an index \(100\)"),
+        (99, {"exact_below": 99}, "flat", r"exact: 99 vectors, fewer than the minimum for an index \(100\)"),
+        (149, {"exact_below": 150}, "flat", r"exact: 149 vectors, fewer than index\.exact_below \(150\)"),
         (150, {"exact_below": 150, "recall": 0.1}, "ivf", r"ivf: the lowest memory that reaches recall@10 of 0\.1"),
-        (100, {"type": "ivf", "recall": 0.1}, "ivf", r"ivf, as index\.type says"),
-        (99, {"type": "ivf"}, "flat", r"exact: 99 , fewer than an index is made of \(100\)"),
-        (150, {"type": "flat"}, "flat", r"exact, as index\.type says"),
+        (100, {"type": "ivf", "recall": 0.1}, "ivf", r"ivf, set by index\.type"),
+        (99, {"type": "ivf"}, "flat", r"exact: 99 vectors, fewer than the minimum for an index \(100\)"),
+        (150, {"type": "flat"}, "flat", r"exact, set by index\.type"),
         (
             150,
             {"type": "ivf", "recall": 1.01},
             "ivf",
-            r"ivf, as index\.type says, although its recall@10 is below 1\.01",
+            r"ivf, set by index\.type, although its recall@10 is below 1\.01",
         ),
         (
             *(150, {"max_memory": 0, "max_latency_ms": 1e-6}, "flat"),
-            r"exact, since no index reaches recall@10 of 0\.95 within 0 MiB and 1e-06 ms \(ivf: takes 0 MiB, more than 0;"
-            r" flat: takes 0 MiB, more than 0; hnsw: takes 0 MiB, more than 0\)",
+            r"exact, since no index reaches recall@10 of 0\.95 within 0 MiB and 1e-06 ms \(ivf: takes 0 MiB, more than 0 MiB;"
+            r" flat: takes 0 MiB, more than 0 MiB; hnsw: takes 0 MiB, more than 0 MiB\)",
         ),
         (
             *(120, {"exact_below": 1000, "max_latency_ms": 1e-6}, "flat"),
-            r"exact, since no index reaches recall@10 of 0\.95 within 1e-06 ms \(flat: a query takes .* ms, more than 1e-06;"
+            r"exact, since no index reaches recall@10 of 0\.95 within 1e-06 ms \(flat: a query takes .* ms, more than 1e-06 ms;"
             r" ivf: .*; hnsw: .*\)",
         ),
         (

@@ -412,7 +412,7 @@ def test_another_file_or_schema_is_refused(path: Path, pragma: str, message: str
     assert str(caught.value).startswith(message.format(path=path))
     assert (
         caught.value.hint
-        == "go back (`fashionrec catalogue rollback`), get another copy, or build it again in another folder"
+        == "go back (`fashionrec catalogue rollback`), get another copy, or build the catalogue again in another folder"
     )
 
 
@@ -464,7 +464,7 @@ def test_values_that_no_writer_puts_there_are_one_clear_error(path: Path, change
     assert str(caught.value) == f"catalogue is damaged: {path}: {message}"
     assert (
         caught.value.hint
-        == "go back (`fashionrec catalogue rollback`), get another copy, or build it again in another folder"
+        == "go back (`fashionrec catalogue rollback`), get another copy, or build the catalogue again in another folder"
     )
 
 
@@ -490,5 +490,5 @@ def test_data_that_cannot_be_read_is_damage_however_it_is_asked(path: Path, read
     db.execute("UPDATE entries SET metadata = '[1]'")
     db.commit()
     db.close()
-    with pytest.raises(CatalogueError, match=r"damaged: .*not should be a mapping"):
+    with pytest.raises(CatalogueError, match=r"damaged: .*not a JSON object"):
         read(ItemReader(path))

@@ -330,7 +330,7 @@ def test_photos_and_labels_that_are_links_are_refused(tmp_path: Path) -> None:
     ):
         data.images("train")
     (root / "train/images/z.jpg").symlink_to(tmp_path / "up.jpg")
-    with pytest.raises(DataError, match=r"2 names are not read \(2 link\), as train/images/z\.jpg is a link"):
+    with pytest.raises(DataError, match=r"2 names cannot be read \(2 link\), such as train/images/z\.jpg is a link"):
         data.images("train")
     (root / "valid/labels").rename(tmp_path / "labels")
     (root / "valid/labels").symlink_to(tmp_path / "labels")

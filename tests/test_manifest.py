@@ -92,7 +92,7 @@ def test_an_index_that_is_said_wrongly_is_refused(catalogue: Path, change: dict[
     document = document_of(catalogue)
     document["files"]["indexes/000001/index.faiss"] = {"size": 1, "sha256": "0" * 64}
     document["index"] = {**APPROXIMATE, **change}
-    with pytest.raises(ValueError, match=f"has an index with {told} = "):
+    with pytest.raises(ValueError, match=f"has an index with the invalid {told} = "):
         Manifest.from_dict(document, "000001")
 
 
@@ -107,7 +107,7 @@ def test_a_catalogue_that_does_not_say_how_it_was_built_takes_no_more(
     settings = served.manifest.settings._replace(**{missing: None})
     unsaid = served._replace(manifest=replace(served.manifest, settings=settings))
     assert missing not in unsaid.manifest.to_dict()["settings"]
-    with pytest.raises(CatalogueError, match=rf"does not say how it was built \(no {missing}\)"):
+    with pytest.raises(CatalogueError, match=rf"lacks a build setting \({missing}\)"):
         as_built(unsaid, config)
 
 

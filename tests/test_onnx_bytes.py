@@ -73,7 +73,7 @@ def weights(*given: bytes, **values: str | bytes) -> bytes:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "it is empty"),
+        (b"", "the file is empty"),
         (model(), None),
         (field(7, b""), None),
         (field(1, 8), DAMAGED),
@@ -205,11 +205,11 @@ def test_long_names_are_told_in_part_and_those_that_are_no_text_are_none() -> No
 
 
 def takes(length: int, offset: int, needed: int) -> str:
-    return f"a tensor has {length} bytes at {offset} of 'w.data', which has {SIZE}, and needs {needed}"
+    return f"a tensor has {length} bytes at {offset} of 'w.data' ({SIZE} bytes), but needs {needed}"
 
 
 def shaped(kind: int, *dims: int) -> str:
-    return f"a tensor of type {kind} and shape {list(dims)} cannot lie in 'w.data'"
+    return f"a tensor of type {kind} and shape {list(dims)} cannot be stored in 'w.data'"
 
 
 @pytest.mark.parametrize(

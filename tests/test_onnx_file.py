@@ -296,7 +296,7 @@ def test_an_attribute_with_two_tensors_is_refused(bundle: Callable[..., Bundle])
     value = field(5, tensor("w.data").SerializeToString())
     attribute = field(1, b"value") + value + value + b"\xa0\x01\x04"
     constant = field(2, b"w") + field(4, b"Constant") + field(5, attribute)
-    refused(bundle(with_graph(model([ADD]), field(1, constant))), "an attribute holds two values")
+    refused(bundle(with_graph(model([ADD]), field(1, constant))), "an attribute has two values")
 
 
 def test_a_number_in_the_place_of_a_tensor_is_skipped_as_parsers_do(bundle: Callable[..., Bundle]) -> None:

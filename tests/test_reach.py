@@ -150,10 +150,10 @@ def test_the_line_about_what_is_not_read() -> None:
         ([special], f"data: {special}", ""),
         (
             [special, link, Refusal("w", "special"), special],
-            f"data: 3 cannot be read (1 link, 2 special), as {special}",
+            f"data: 3 names cannot be read (1 link, 2 special), such as {special}",
             HINT,
         ),
-        ([link, outside], f"data: 2 cannot be read (1 link, 1 outside), as {link}", HINT),
+        ([link, outside], f"data: 2 names cannot be read (1 link, 1 outside), such as {link}", HINT),
     ):
         error = refusals_error("data", iter(refused))
         assert (str(error), error.hint) == (message, hint)

@@ -90,7 +90,7 @@ def test_the_table_says_what_was_taken_and_what_was_wrong_with_the_rest(
     assert re.fullmatch(r"8 vectors \(float16\), recall@10 1\.000, \d+\.\d\d ms a query \(95 %: \d+\.\d\d\)", taken[-2])
     assert taken[-1] == "recall@10 of float16 against float32: 1.0000"
     rejected = cli("catalogue", "reindex", catalogue, "--max-latency-ms", "1e-9").out
-    assert re.search(r"^flat .*  a query takes \d+\.\d\d ms, more than 1e-09$", rejected, re.MULTILINE)
+    assert re.search(r"^flat .*  a query takes \d+\.\d\d ms, more than 1e-09 ms$", rejected, re.MULTILINE)
     assert "index: exact, since no index reaches recall@10 of 0.99 within 1e-09 ms (flat: a query takes" in rejected
 
 

@@ -115,8 +115,8 @@ def test_which_catalogue_is_meant(
     session = Session(out=Output())
     with pytest.raises(CatalogueError) as none:
         session.find_catalogue(None)
-    assert str(none.value) == "no catalogue given, and none in data"
-    assert none.value.hint == "name its folder with --index, or create one with `fashionrec build-index PHOTOS`"
+    assert str(none.value) == "no catalogue is named, and there is none under data"
+    assert none.value.hint == "name its folder, or create one with `fashionrec build-index PHOTOS`"
     (tmp_path / "data" / "other").mkdir(parents=True)
     pointer(tmp_path / "data" / "b")
     assert session.find_catalogue(None) == Path("data/b")

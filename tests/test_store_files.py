@@ -30,7 +30,7 @@ from fashionrec.store.vectors import open_store
 from fashionrec.store.writer import GenerationWriter
 from fashionrec.types import Box
 
-AGAIN = "go back (`fashionrec catalogue rollback`), get another copy, or build it again in another folder"
+AGAIN = "go back (`fashionrec catalogue rollback`), get another copy, or build the catalogue again in another folder"
 JPEG = b"\xff\xd8\xff"
 
 
@@ -48,7 +48,7 @@ def test_a_segment_takes_vectors_and_thumbnails_as_they_come(tmp_path: Path) -> 
     writer = SegmentWriter(tmp_path / "segments" / "000001-image", 2)
     assert (writer.name, writer.count, writer.half_recall) == ("000001-image", 0, None)
     assert [writer.add(vector(n, 1), JPEG + b"x" * n) for n in range(3)] == [(0, 0), (1, 3), (2, 7)]
-    told = "a vector has 3 values, the encoder's dim is 2"
+    told = "a vector has 3 values; the encoder's have 2"
     assert refused(lambda: writer.add(vector(1, 2, 3), b"")) == told
     found = FoundPhoto("ab", 10, 20, (FoundGarment("top", 0.5, Box(1, 2, 3, 4), False, vector(7, 8), JPEG + b"y"),))
     garment = GarmentRow(0, "top", 0.5, Box(1, 2, 3, 4), False, "000001-image", 3, 12, 4)

@@ -271,8 +271,8 @@ def test_what_may_be_allowed() -> None:
     for allowed, message in (
         (np.array([0, 4]), "position 4 of 4"),
         (np.array([-1, 2]), "position 2 of 4"),
-        (np.ones(3, bool), r"a mask of shape \(3,\) over 4 positions"),
-        (np.ones((4, 1), bool), r"a mask of shape \(4, 1\) over 4 positions"),
+        (np.ones(3, bool), r"a mask of shape \(3,\) for 4 positions"),
+        (np.ones((4, 1), bool), r"a mask of shape \(4, 1\) for 4 positions"),
     ):
         with pytest.raises(ValueError, match=message):
             store.search(ONE, 1, allowed=allowed)
@@ -316,7 +316,7 @@ def test_positions_count_through_the_segments(kind: type[Flat] | type[Half]) -> 
         assert str(caught.value) == f"catalogue is damaged: there is no vector {row} of {segment[:60]!r}"
         assert (
             caught.value.hint
-            == "go back (`fashionrec catalogue rollback`), get another copy, or build it again in another folder"
+            == "go back (`fashionrec catalogue rollback`), get another copy, or build the catalogue again in another folder"
         )
 
 

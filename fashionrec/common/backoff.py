@@ -9,10 +9,9 @@ from collections.abc import Callable
 def backoff(
     attempt: int, first: float, longest: float, jitter: Callable[[float, float], float] = random.uniform
 ) -> float:
-    """Return the seconds to wait after a failed ``attempt``, counted from 0: ``first``, doubled
-    each time, at most ``longest``.
+    """Return the seconds to wait after a failed ``attempt``, counted from 0.
 
-    Half of it is random (``jitter`` of 0.5 and 1), so that clients that failed together do not
-    return together.
+    They are ``first``, doubled each time, at most ``longest``. Half of it is random (``jitter`` of
+    0.5 and 1), so that clients that failed together do not retry together.
     """
     return min(longest, first * 2.0**attempt) * jitter(0.5, 1.0)

@@ -6,12 +6,11 @@ import numpy as np
 
 
 def iou_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the IoU of every box of ``a`` [n, 4] with every box of ``b`` [m, 4], both xyxy: float
-    [n, m], 0 if both are empty.
+    """Return the IoU of every box of ``a`` [n, 4] with every box of ``b`` [m, 4], both xyxy.
 
-    The arithmetic is that of :meth:`fashionrec.types.Box.iou`. Two other versions are necessary,
-    since each would round a box on a threshold differently: COCO's own steps, and those of the
-    served NMS, in float32.
+    Returns float [n, m], 0 if both boxes are empty. The arithmetic is that of
+    :meth:`fashionrec.types.Box.iou`. Two other versions are necessary, since each would round a box
+    on a threshold differently: COCO's own steps, and those of the served NMS, in float32.
     """
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])

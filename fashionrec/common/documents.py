@@ -28,17 +28,17 @@ MAX_DIGITS = 100
 
 
 class DocumentError(ValueError):
-    """A document that is malformed or exceeds a limit. The message is one line with the
-    position.
-    """
+    """A malformed or too large document; the message is one line with the position."""
 
 
 def read_bytes(source: Path | IO[bytes], limit: int, *, pipe: bool = False) -> bytes:
-    """Return the content of an open or a regular file (or a pipe, if allowed) of at most ``limit``
-    bytes.
+    """Return the content of an open file, or of a regular file (or a pipe, if allowed).
 
-    Raises ``OSError``, or :class:`DocumentError` for a larger or a special file; never waits for a
-    pipe without a writer.
+    Never waits for a pipe without a writer.
+
+    Raises:
+        OSError: The file cannot be read.
+        DocumentError: It has more than ``limit`` bytes, or is a special file.
     """
     if isinstance(source, Path):
         with open(source, "rb", opener=None if pipe else _without_waiting) as file:
@@ -76,13 +76,14 @@ def parse_yaml(text: str, *, limit: int = MAX_YAML) -> Any:
     except RecursionError:
         raise DocumentError(_TOO_DEEP) from None
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
-        # PyYAML lets these pass for values that do not fit their tag: `!!int x`, `2001-99-99`
+        # PyYAML accepts these although the values do not fit their tag: `!!int x`, `2001-99-99`
         raise DocumentError(f"a value does not fit its type: {str(error)[:200]}") from None
 
 
 def read_json(source: Path | IO[bytes], *, limit: int = MAX_JSON, encoding: str = "utf-8", **hooks: Any) -> Any:
-    """Parse a JSON file; ``hooks`` are those of ``json.loads``. Raises ``OSError`` or
-    :class:`DocumentError`.
+    """Parse a JSON file; ``hooks`` are those of ``json.loads``.
+
+    Raises ``OSError`` or :class:`DocumentError`.
     """
     return parse_json(_text(read_bytes(source, limit), encoding), **hooks)
 
@@ -109,10 +110,12 @@ def parse_json(text: str | bytes, *, depth: int = MAX_DEPTH, **hooks: Any) -> An
 
 
 def iter_jsonl(path: Path, *, limit: int, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
-    """Yield number and text of each line that is not blank; a line of more than ``limit`` bytes is
-    a :class:`DocumentError`.
+    """Yield the number and text of each line that is not blank.
 
     Decodes while reading, so that an endless line costs no more memory than the limit.
+
+    Raises:
+        DocumentError: A line has more than ``limit`` bytes.
     """
     with open(path, "rb") as file:
         number = 0
@@ -138,11 +141,11 @@ _ALIAS = re.compile(r"(?<![^\s\[\]{},:?-])\*[^\s\[\]{},*]")
 
 
 def _may_explode(text: str) -> bool:
-    """Return whether text could nest or repeat itself excessively; then its events are counted
-    before it is loaded.
+    """Return whether text could nest or repeat itself excessively.
 
-    PyYAML's C composer recurses without a limit (about 200 bytes of stack per level). Honest files
-    pass this test, which costs them microseconds.
+    If so, its events are counted before it is loaded: PyYAML's C composer recurses without a limit
+    (about 200 bytes of stack per level). Honest files pass this test, which costs them
+    microseconds.
     """
     flow = text.count("[") + text.count("{")
     return (
@@ -153,9 +156,7 @@ def _may_explode(text: str) -> bool:
 
 
 def _check_nodes(text: str, loader: Any) -> None:
-    """Count nesting, and nodes with every alias expanded, from the parser's events, without
-    recursion.
-    """
+    """Count nesting, and nodes with every alias expanded, from the events, without recursion."""
     import yaml
 
     sizes: dict[str, int] = {}
@@ -194,8 +195,9 @@ def _line(place: Any) -> int:
 
 @lru_cache(maxsize=1)
 def _loader() -> Any:
-    """Return PyYAML's safe loader (ten times as fast with libyaml), restricted to plain types,
-    short numbers, and unique keys.
+    """Return PyYAML's safe loader, restricted to plain types, short numbers and unique keys.
+
+    It is ten times as fast with libyaml.
     """
     import yaml
 
@@ -243,8 +245,9 @@ def _whole_number(text: str) -> int:
 
 
 def _check_depth(value: Any, limit: int, most: int | None = None) -> None:
-    """Raise for a value that nests deeper than ``limit``, or contains itself: then it has more than
-    ``most`` nodes.
+    """Raise for a value that nests deeper than ``limit``, or contains itself.
+
+    A value that contains itself has more than ``most`` nodes.
     """
     level, count = [value], 0
     for _ in range(limit + 1):

@@ -1,6 +1,4 @@
-"""Import heavy packages by name at call time, and report missing ones with the command that
-installs them.
-"""
+"""Import of heavy packages by name at call time, reporting missing ones with their extra."""
 
 from __future__ import annotations
 
@@ -50,8 +48,9 @@ def install_hint(extra: str = "", *, upgrade: bool = False) -> str:
 
 
 def load(module: str, *, what: str, packages: tuple[str, ...] = ()) -> ModuleType:
-    """Import a module of the training plane. Raises :class:`MissingExtra` if a package it needs is
-    not installed.
+    """Import a module of the training plane.
+
+    Raises :class:`MissingExtra` if a package it needs is not installed.
     """
     need(*packages, what=what)
     return importlib.import_module(module)
@@ -59,7 +58,7 @@ def load(module: str, *, what: str, packages: tuple[str, ...] = ()) -> ModuleTyp
 
 @contextmanager
 def patched(owner: Any, **attributes: Any) -> Iterator[None]:
-    """Patch attributes of a package's module for a while, if it has no API for that."""
+    """Patch attributes of a package's module temporarily, for packages without an API for it."""
     before = {name: getattr(owner, name) for name in attributes}
     vars(owner).update(attributes)
     try:

@@ -22,13 +22,14 @@ def sha256_file(path: Path) -> str:
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write a file so that a reader, or a crash, sees the old content or the new, never a part."""
+    """Write a file atomically: a reader, or a crash, sees the old content or the new."""
     Folder(path.parent).write(path.name, data)
 
 
 def temporary_beside(path: Path) -> Path:
-    """Yield a new name next to a file, for a library that writes by path; the result then replaces
-    the file.
+    """Return an unused name next to a file, for a library that writes by path.
+
+    The result then replaces the file.
     """
     return path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
 
@@ -77,9 +78,7 @@ def locked(path: Path, doing: str) -> Iterator[None]:
 
 
 def dump_json(value: Any) -> str:
-    """Return indented UTF-8 JSON in the format of all our documents, ending with a newline. NaN is
-    refused.
-    """
+    """Return indented UTF-8 JSON as in all our documents, ending with a newline; NaN is refused."""
     return json_text(value, indent=2, stored=True) + "\n"
 
 

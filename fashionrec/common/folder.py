@@ -66,7 +66,7 @@ class Folder:
         self.root, self.what, self.error = Path(root), what, error
 
     def check(self, expected: Mapping[str, Kind] | None = None) -> None:
-        """Raise ``error`` for the first link or special file, or for folders nested without end.
+        """Raise ``error`` for the first link or special file, or for excessively nested folders.
 
         ``expected`` gives the kinds that names must have, if they exist. Names of databases, and of
         the files that SQLite keeps next to them, must be files: SQLite would notice a folder only
@@ -80,9 +80,7 @@ class Folder:
                 raise self.refusal(entry.name)
 
     def walk(self, name: str = "") -> Iterator[Entry]:
-        """Yield everything below ``name``, sorted by folder, including links and special files
-        (never entered).
-        """
+        """Yield everything below ``name``, sorted by folder; links are listed, not followed."""
         folders = [name]
         while folders:
             inside = folders.pop()
@@ -138,7 +136,7 @@ class Folder:
             return file.read()
 
     def write(self, name: str, data: bytes | str, *, sync: bool = True) -> None:
-        """Write a file so that a reader, or a crash, sees the old content or the new, never a part.
+        """Write a file atomically: a reader, or a crash, sees the old content or the new one.
 
         An existing file or link is replaced; a link's target is not touched. A folder is refused.
         Without ``sync`` the content may be incomplete after a crash of the machine: for files that
@@ -192,8 +190,9 @@ class Folder:
         return self.root.joinpath(*parts)
 
     def path(self, name: str, kind: Literal["file", "folder"] | None = None) -> Path:
-        """Return the path of ``name`` for a library that opens files by path: of a ``kind``, or
-        missing; never a link.
+        """Return the path of ``name`` for a library that opens files by path.
+
+        It is of the given ``kind``, or missing; never a link.
         """
         found = self.kind(name)
         if found in ("link", "special") or (kind is not None and found not in (kind, None)):
@@ -206,9 +205,7 @@ class Folder:
             system.replace(old, new, old_folder=source, new_folder=target)
 
     def remove(self, name: str, *, ignore_errors: bool = False) -> None:
-        """Remove a file, a link (not its target), or a folder with its content; nothing if it is
-        missing.
-        """
+        """Remove a file, a link (not its target), or a folder with its content, if it exists."""
         try:
             with self._parent(name) as (handle, last):
                 if stat.S_ISDIR(os.stat(last, dir_fd=handle, follow_symlinks=False).st_mode):
@@ -279,8 +276,7 @@ class Folder:
 
     @contextmanager
     def _parent(self, name: str) -> Iterator[tuple[int | None, str]]:
-        """Return the parent folder and the last part of the name, for the ``dir_fd`` of ``os``
-        functions.
+        """Return the parent folder and the last part of a name, for ``dir_fd`` of ``os``.
 
         Without directory handles: None and the whole path.
         """
@@ -306,9 +302,7 @@ class Folder:
 
 
 def is_name(name: object) -> bool:
-    """Return whether this is the name of something inside a folder: relative, with ``/``, and
-    leading nowhere else.
-    """
+    """Return whether this is a relative name with ``/`` that cannot lead out of a folder."""
     if not isinstance(name, str) or len(name) > _LONGEST:
         return False
     return not any(

@@ -64,7 +64,9 @@ def check_graph(folder: Folder, name: str, listed: Container[str] | None = None)
     """Raise the folder's error unless the ONNX file ``name`` only reads listed files of its folder.
 
     ``listed`` are the allowed names of external data; None allows every regular file of the folder.
-    Raises :class:`Unreadable` for a file that is not ONNX.
+
+    Raises:
+        Unreadable: The file is not ONNX.
     """
     with folder.open(name) as file:
         size = file.seek(0, 2)
@@ -250,9 +252,7 @@ class _Check:
         return found.get(_KEY, b""), found.get(_VALUE, b"")
 
     def fields(self, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-        """Yield number, wire type, and start and end of the content; the value and 0
-        for varints.
-        """
+        """Yield number, wire type, and start and end of the content; for varints, value and 0."""
         data, at = self.data, start
         while at < end:
             self.fields_left -= 1
@@ -304,9 +304,7 @@ class _Check:
 
 
 def _places(data: bytes) -> list[int]:
-    """Return the positions of the words; one search per word is ten times as fast as
-    one for all.
-    """
+    """Return the positions of the words; one search per word is 10x as fast as one for all."""
     found = []
     for word in (_LOCATION, *REFUSED_OPERATORS):
         at = data.find(word)

@@ -36,8 +36,9 @@ def jpeg_uri(jpeg: bytes) -> str:
 
 
 def draw_label(draw: ImageDraw.ImageDraw, x: float, y: float, text: str, colour: str, line: int) -> None:
-    """Draw white text on a filled box with its upper left corner at ``x, y``, sized for lines of
-    ``line`` pixels.
+    """Draw white text on a filled box with its upper left corner at ``x, y``.
+
+    The box fits lines of ``line`` pixels.
     """
     left, top, right, bottom = draw.textbbox((0, 0), text, font_size=6 * line)
     draw.rectangle((x, y, x + right - left + 4 * line, y + bottom - top + 4 * line), fill=colour)

@@ -1,5 +1,4 @@
-"""Decide what may be read of a dataset: files in its own folder, and links only if the user allows
-it.
+"""Rules for reading a dataset: files in its own folder, and links only if the user allows it.
 
 A dataset names files by lists, by ``data.yaml`` and by its folders; it may be untrusted. A name
 that leads out of the folder, a link, a pipe or a device is not read: it becomes a :class:`Refusal`,
@@ -49,15 +48,17 @@ def following_links(wanted: bool = False) -> Iterator[None]:
 
 
 def follow_links(wanted: bool) -> None:
-    """Set the default for the rest of the block of :func:`following_links`: a command knows its
-    settings only while it runs.
+    """Set the default for the rest of the block of :func:`following_links`.
+
+    A command knows its settings only while it runs.
     """
     _FOLLOW.set(wanted)
 
 
 class Refusal(NamedTuple):
-    """An entry of a dataset that is not read. ``name`` is relative to its folder; for ``outside``,
-    as written.
+    """An entry of a dataset that is not read.
+
+    ``name`` is relative to its folder; for ``outside``, as written.
     """
 
     name: str
@@ -86,8 +87,9 @@ class Reach:
         self._folders: dict[str, Refusal | None] = {}
 
     def inside(self, path: Path) -> Path | None:
-        """Return the path without ``..``, below the root; None if it leads out. The disk is not
-        accessed.
+        """Return the path without ``..`` below the root, or None if it leads out.
+
+        The disk is not accessed.
         """
         name = self._name(path)
         return None if name is None else self.root / name
@@ -97,8 +99,7 @@ class Reach:
         return not self.follow_links and self.inside(path) is None
 
     def is_outside(self, path: Path) -> bool:
-        """Return whether a path leads out of the folder to something that exists, and that is not
-        allowed.
+        """Return whether a path leads to something outside the folder that may not be read.
 
         A network path of Windows is never accessed: that would reveal the user's identity.
         """
@@ -137,10 +138,10 @@ class Reach:
         return self.check(path) is None and path.is_file()
 
     def files(self, folder: Path, refused: list[Refusal], suffixes: Collection[str] = ()) -> Iterator[Path]:
-        """Yield regular files at any depth of a folder, sorted, without hidden ones, with any of
-        ``suffixes`` (lower case).
+        """Yield regular files at any depth of a folder, sorted, without hidden ones.
 
-        Links and special files are added to ``refused``, whatever their suffix.
+        ``suffixes`` (lower case) limits them. Links and special files are added to ``refused``,
+        whatever their suffix.
         """
         seen: set[tuple[int, int]] = set()
         folders = [folder]
@@ -161,8 +162,9 @@ class Reach:
             folders += reversed(below)
 
     def names(self, folder: Path) -> tuple[list[str], list[Refusal]]:
-        """Return the names of regular files in one folder, sorted, without hidden ones, and the
-        refused ones.
+        """Return the names of regular files in one folder, and the refused ones.
+
+        They are sorted, without hidden ones.
         """
         names, refused = [], []
         for entry in _entries(folder):
@@ -174,8 +176,9 @@ class Reach:
         return names, refused
 
     def described(self, path: Path) -> Path:
-        """Return the path of a file that the dataset cannot do without. Raises :class:`DataError`
-        if it may not be read.
+        """Return the path of a file that the dataset needs.
+
+        Raises :class:`DataError` if it may not be read.
         """
         refused = self.check(path)
         if refused:
@@ -197,9 +200,7 @@ class Reach:
         return None
 
     def _check_folder(self, name: str) -> Refusal | None:
-        """Return the first part of a folder's path that is not a folder of the dataset's own;
-        cached.
-        """
+        """Return the first part of a path that is not a folder of the dataset's own; cached."""
         if name not in self._folders:
             above, _, _ = name.rpartition("/")
             self._folders[name] = (self._check_folder(above) if above else None) or self._check_entry(name)
@@ -216,9 +217,7 @@ class Reach:
         return None if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else Refusal(name, "special")
 
     def _kind(self, entry: os.DirEntry[str]) -> Literal["file", "folder"] | Reason | None:
-        """Return the kind of a folder's entry; None if it is gone. A broken link always counts as a
-        link.
-        """
+        """Return the kind of a folder's entry (a broken link is a link); None if it is gone."""
         try:
             if not self.follow_links and (entry.is_symlink() or (WINDOWS and is_link(Path(entry.path)))):
                 return "link"
@@ -232,8 +231,9 @@ class Reach:
 
 
 def refusals_error(where: object, refused: Iterable[Refusal]) -> DataError:
-    """Return the error of a dataset that can only be used as a whole: the number of each kind, and
-    the first names.
+    """Return the error for refusals in a dataset that can only be used as a whole.
+
+    It gives the number of each kind, and the first names.
     """
     found = list(dict.fromkeys(refused))
     if len(found) == 1:

@@ -38,9 +38,7 @@ Mode = Literal["immutable", "ro", "rw", "rwc"]
 
 
 class UntrustedFile(sqlite3.DatabaseError):
-    """A file with content that its writer would not produce. The message does not
-    contain the path.
-    """
+    """A file with content that its writer would not produce; the message has no path."""
 
 
 def open_foreign(
@@ -54,10 +52,10 @@ def open_foreign(
     min_steps: int = MIN_STEPS,
     attach: Path | None = None,
 ) -> sqlite3.Connection:
-    """Open a file whose tables and indexes must be those of ``schema``, the script of its writer
-    (or fewer).
+    """Open a file whose tables and indexes must be those of its writer's script, or fewer.
 
     Args:
+        schema: The script of the writer.
         mode: ``immutable`` (nobody writes it; no locks, no journal is read), ``ro`` (next to a
             journal: ``rw``), ``rw``, or ``rwc``, which creates a missing file.
         isolation_level: as for ``sqlite3.connect``.
@@ -65,9 +63,10 @@ def open_foreign(
         min_steps: steps allowed for a statement on any file, however small.
         attach: a second file with the same tables, which nobody writes: the schema ``other``.
 
-    Raises :class:`UntrustedFile` for a link, a special file, a journal that names other files, and
-    any table, view, trigger or index that ``schema`` does not create; ``sqlite3.Error`` for damaged
-    or missing files.
+    Raises:
+        UntrustedFile: A link, a special file, a journal that names other files, or any table,
+            view, trigger or index that ``schema`` does not create.
+        sqlite3.Error: The file is damaged or missing.
     """
     size = _check_files(path)
     beside = 0 if attach is None else _check_files(attach)
@@ -92,8 +91,9 @@ def open_foreign(
 
 
 def _check_files(path: Path) -> int:
-    """Return the file's size, 0 if it is missing. SQLite follows links, and reads files with these
-    names itself.
+    """Return the file's size, 0 if it is missing.
+
+    SQLite follows links, and opens files with these names itself.
     """
     size = 0
     for suffix in ("", "-journal", "-wal", "-shm"):
@@ -133,8 +133,7 @@ class _Connection(sqlite3.Connection):
 
 
 def _limit_steps(db: _Connection, path: Path, size: int, beside: int, least: int) -> None:
-    """Interrupt statements that take more steps than the file's size allows; a new file has no
-    limit.
+    """Interrupt statements that take more steps than the file's size allows; none in a new file.
 
     SQLite counts the steps of a prepared statement over all its executions, including those inside
     full-text search, so one call of the handler may come at any time. Two within one execution are

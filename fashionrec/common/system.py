@@ -1,5 +1,4 @@
-"""Everything that depends on the operating system: sync, replace, link, lock, silence, and folders
-of the user.
+"""Everything that depends on the operating system: sync, replace, link, lock, user folders.
 
 Windows cannot sync folders, and only syncs writable files; it neither removes nor replaces open
 files, which an indexer or a virus scanner holds for a moment after creation; and a file's mode
@@ -22,8 +21,9 @@ _PAUSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 def has_handles() -> bool:
-    """Return whether files can be opened by a handle of their folder without following links; not
-    on Windows.
+    """Return whether files can be opened by a handle of their folder without following links.
+
+    Not on Windows.
     """
     return os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
 
@@ -39,9 +39,7 @@ def sync_file(file: IO[bytes] | Path) -> None:
 
 
 def sync_folder(folder: Path | str | int | None) -> None:
-    """Sync the entries of a folder (a path, or a handle if available) to disk, if its file system
-    can.
-    """
+    """Sync the entries of a folder (a path, or a handle) to disk, if its file system can."""
     if isinstance(folder, int):
         with suppress(OSError):
             os.fsync(folder)
@@ -54,8 +52,9 @@ def sync_folder(folder: Path | str | int | None) -> None:
 
 
 def replace(old: str | Path, new: str | Path, *, old_folder: int | None = None, new_folder: int | None = None) -> None:
-    """Rename an entry; an existing file is replaced. With handles of folders the names are relative
-    to them.
+    """Rename an entry, replacing an existing file.
+
+    With handles of folders the names are relative to them.
     """
     retry(lambda: os.replace(old, new, src_dir_fd=old_folder, dst_dir_fd=new_folder))
 
@@ -82,8 +81,9 @@ def link(source: Path, target: Path) -> None:
 
 
 def retry(act: Callable[[], object], pauses: Iterable[float] = _PAUSES if WINDOWS else ()) -> None:
-    """Retry an operation that fails while somebody has an entry open, after each of the ``pauses``
-    (seconds); raise the last error.
+    """Retry an operation that fails while somebody has an entry open.
+
+    It is repeated after each of the ``pauses`` (seconds); the last error is raised.
     """
     for pause in pauses:
         try:
@@ -96,8 +96,9 @@ def retry(act: Callable[[], object], pauses: Iterable[float] = _PAUSES if WINDOW
 
 
 def has_locks() -> bool:
-    """Return whether open files can be locked; not on Windows, where open files cannot be removed
-    anyway.
+    """Return whether open files can be locked.
+
+    Not on Windows, where open files cannot be removed anyway.
     """
     try:
         import fcntl  # noqa: F401
@@ -107,10 +108,9 @@ def has_locks() -> bool:
 
 
 def lock(file: IO[bytes], *, shared: bool) -> bool:
-    """Lock an open file exclusively, or ``shared`` with other readers, until it is closed. Return
-    False if others hold it.
+    """Lock an open file exclusively, or ``shared`` with other readers, until it is closed.
 
-    Always True on systems without locks.
+    Return False if others hold it; always True on systems without locks.
     """
     if not has_locks():
         return True
@@ -135,9 +135,7 @@ def discard_output(descriptor: int) -> None:
 
 @contextmanager
 def output_discarded(descriptor: int) -> Iterator[None]:
-    """Discard everything written to a file descriptor within a block; does nothing if
-    it is closed.
-    """
+    """Discard everything written to a file descriptor within a block, unless it is closed."""
     try:
         kept = os.dup(descriptor)
     except OSError:
@@ -164,8 +162,9 @@ def user_cache() -> Path:
 
 
 def private_folder(path: Path) -> Path | None:
-    """Create a folder that nobody else can write to; return None if that is impossible, or others
-    could have filled it.
+    """Create a folder that nobody else can write to; return its path.
+
+    None if that is impossible, or others could have filled it.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,9 @@
-r"""Make untrusted text safe in terminals, JSON, tables, Markdown and command lines: control
-characters become visible.
+r"""Make untrusted text safe in terminals, JSON, tables, Markdown and command lines.
 
 Titles, file names and server messages may contain control sequences, characters that reorder or
-hide their neighbours, and cells that a spreadsheet would evaluate. All functions are total: any
-``str``, including lone surrogates, has a result, and they are idempotent.
+hide their neighbours, and cells that a spreadsheet would evaluate. Control characters become
+visible. All functions are total: any ``str``, including lone surrogates, has a result, and they are
+idempotent.
 
 See "Trojan Source" (https://trojansource.codes), UTR #36 and UTS #51, and OWASP's "CSV Injection".
 """
@@ -63,10 +63,10 @@ _CELL_STARTS = (
 
 
 def visible(text: str) -> str:
-    r"""Return text for one line of a terminal: hidden characters as escapes (``\x1b``, ``\u202e``),
-    newlines as ``\n``.
+    r"""Return text for one line of a terminal, with hidden characters as escapes.
 
-    Letters of every script, emoji, and up to eight combining marks per letter are kept.
+    For example ``\x1b``, ``\u202e``, and ``\n`` for a newline. Letters of every script, emoji, and
+    up to eight combining marks per letter are kept.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -81,11 +81,11 @@ def visible_lines(text: str) -> str:
 
 
 def json_text(document: Any, *, indent: int | None = None, ascii_only: bool = False, stored: bool = False) -> str:
-    r"""Return JSON that reads back as the same values, with hidden characters and lone surrogates
-    as ``\u`` escapes.
+    r"""Return JSON that reads back as the same values, with hidden characters as ``\u`` escapes.
 
-    In a ``stored`` document, which we read again, a lone surrogate (a byte of a name that is not
-    UTF-8) becomes the text of :func:`visible`. Raises ``ValueError`` for NaN and infinities.
+    Lone surrogates are escaped, too. In a ``stored`` document, which we read again, a lone
+    surrogate (a byte of a name that is not UTF-8) becomes the text of :func:`visible`. Raises
+    ``ValueError`` for NaN and infinities.
     """
     text = json.dumps(document, ensure_ascii=ascii_only, indent=indent, allow_nan=False)
     if stored:
@@ -94,8 +94,7 @@ def json_text(document: Any, *, indent: int | None = None, ascii_only: bool = Fa
 
 
 def shell_word(value: object, *, windows: bool = WINDOWS) -> str:
-    r"""Quote a word for pasting into a command line; a path that begins with ``-`` becomes
-    ``./-…``.
+    r"""Quote a word for a command line; a path that begins with ``-`` becomes ``./-…``.
 
     A word with hidden characters, or white space that a line cannot keep, is written as
     ``$'\x1b…'`` (bash, zsh, ksh).
@@ -122,8 +121,9 @@ def plain_name(name: str) -> str:
 
 
 def table_cell(value: Any) -> Any:
-    """Return a value for a CSV or TSV table: texts that a spreadsheet would evaluate get an
-    apostrophe; numbers stay numbers.
+    """Return a value for a CSV or TSV table.
+
+    Texts that a spreadsheet would evaluate get an apostrophe; numbers stay numbers.
     """
     if not isinstance(value, str):
         return value
@@ -132,10 +132,9 @@ def table_cell(value: Any) -> Any:
 
 
 def plural(count: int, singular: str, several: str | None = None) -> str:
-    """Return a count with its noun: ``plural(1, "row")`` is "1 row", ``plural(1200, "row")`` "1,200
-    rows".
+    """Return a count with its noun: ``plural(1200, "row")`` is "1,200 rows".
 
-    ``several`` is the plural form where it is not ``singular`` with an "s".
+    ``several`` is the plural form if it is not ``singular`` with an "s".
     """
     return f"{count:,} {singular if count == 1 else several or singular + 's'}"
 
@@ -176,8 +175,9 @@ def _inert(text: str) -> str:
 
 
 def encodable(text: str, encoding: str = "utf-8") -> str:
-    """Return text with an escape for each character that the encoding lacks; in UTF-8 those are
-    lone surrogates.
+    """Return text with an escape for each character that the encoding lacks.
+
+    In UTF-8 those are lone surrogates.
     """
     try:
         text.encode(encoding)
@@ -187,8 +187,9 @@ def encodable(text: str, encoding: str = "utf-8") -> str:
 
 
 def markdown_cell(text: str) -> str:
-    """Return text for a table or a line of Markdown: it ends no cell or line, and is neither HTML,
-    a link nor an image.
+    """Return text for a table cell or a line of Markdown.
+
+    It ends no cell or line, and is neither HTML, a link nor an image.
     """
     shown = re.sub(r"[\\|`\[\]]", r"\\\g<0>", visible(text))
     return re.sub(r"&(?=#?\w+;)", "&amp;", shown).replace("<", "&lt;")

@@ -35,8 +35,9 @@ def as_number(value: Any) -> float | None:
 
 
 def like(pattern: str, text: str) -> bool:
-    """Return whether text matches a pattern of ``%`` and ``_``, in at most the product of their
-    lengths steps.
+    """Return whether text matches a pattern of ``%`` and ``_``.
+
+    It takes at most the product of their lengths in steps.
     """
     p = t = 0
     star, resume = -1, 0

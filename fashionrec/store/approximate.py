@@ -4,8 +4,8 @@ Two kinds, both of FAISS. ``ivf``: inverted lists with one bit per dimension (Ra
 arXiv:2405.12497). ``hnsw``: a neighbour graph (arXiv:1603.09320) over 8 bits per dimension. Neither
 contains the full vectors: candidates are scored again with those in the segments.
 
-Some vectors are held out of every index. They are searched exactly next to it, and serve as queries
-for measuring it.
+Some vectors are held out of every index. They are searched exactly in addition to it, and serve as
+the queries that measure it.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _GOLDEN = (5**0.5 - 1) / 2
 
 
 def held_out_rows(count: int, questions: int) -> np.ndarray:
-    """Return which of ``count`` rows are held out of an index, int64 ascending: evenly spread,
-    aperiodic and deterministic.
+    """Return which of ``count`` rows are held out of an index, int64 ascending.
 
-    At most a tenth of them. (Multiples of the golden ratio, modulo one: Weyl's sequence.)
+    They are at most a tenth, evenly spread, aperiodic and reproducible (multiples of the golden
+    ratio modulo one: Weyl's sequence).
     """
     wanted = min(questions, count // 10)
     if wanted == 0:
@@ -43,12 +43,11 @@ def held_out_rows(count: int, questions: int) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class ApproximateIndex:
-    """An index of the rows of some segments, numbered in the order of ``covers``, without those
-    held out.
+    """An index of the rows of some segments, except the held-out rows.
 
-    ``effort`` is nprobe (``ivf``) or efSearch (``hnsw``), ``candidates`` the number of rows it
-    returns, ``depth`` the maximum number of results it may be used for, ``text`` whether queries of
-    the text encoder may use it too.
+    Rows are numbered in the order of ``covers``. ``effort`` is nprobe (``ivf``) or efSearch
+    (``hnsw``), ``candidates`` the number of rows it returns, ``depth`` the maximum number of
+    results it may be used for, ``text`` whether queries of the text encoder may use it too.
     """
 
     kind: str
@@ -62,16 +61,14 @@ class ApproximateIndex:
 
     @property
     def count(self) -> int:
-        """Rows of the covered segments, including those held out."""
+        """The number of rows in the covered segments, including those held out."""
         return sum(count for _, count in self.covers)
 
     def tuned(self, effort: int, candidates: int) -> ApproximateIndex:
         return replace(self, search_width=effort, candidates=candidates)
 
     def rows(self, query: np.ndarray) -> np.ndarray:
-        """Return candidates for a float32 [1, d] query, int64 [m], unordered; at most
-        ``candidates``.
-        """
+        """Return at most ``candidates`` rows, int64 [m], unordered, for a float32 [1, d] query."""
         faiss = load_faiss()
         if self.kind == "hnsw":
             params = faiss.SearchParametersHNSW(efSearch=self.search_width)
@@ -88,8 +85,9 @@ class ApproximateIndex:
 
 
 def payload(kind: str, count: int, dim: int) -> int:
-    """Return the number of bytes at the end of an index file that cannot cause harm: codes and row
-    numbers.
+    """Return the number of bytes at the end of an index file that cannot cause harm.
+
+    These are codes and row numbers.
     """
     return count * (dim if kind == "hnsw" else (dim + 7) // 8 + 8 + 8)
 
@@ -105,12 +103,13 @@ def head_digest(path: Path, size: int) -> str:
 
 
 def open_index(root: Path, entry: IndexEntry, segments: Mapping[str, SegmentEntry]) -> ApproximateIndex | None:
-    """Open the index of a manifest's ``index`` entry; return None if its vectors are searched
-    exactly.
+    """Open the index of a manifest's ``index`` entry; return None for exact search.
 
-    It is memory-mapped; only its structure (centroids, sizes of lists; a graph's edges) is hashed,
-    so that no changed byte can crash FAISS. Raises :class:`CatalogueError` if the file is damaged,
-    or does not match the entry or the ``segments``.
+    It is memory-mapped; only its structure (centroids and sizes of lists, or a graph's edges) is
+    hashed, so that no changed byte can crash FAISS.
+
+    Raises:
+        CatalogueError: The file is damaged, or does not match the entry or the ``segments``.
     """
     faiss = load_faiss()
     if entry.path is None:
@@ -125,14 +124,14 @@ def open_index(root: Path, entry: IndexEntry, segments: Mapping[str, SegmentEntr
     except (KeyError, TypeError, ValueError) as error:
         raise CatalogueError(f"catalogue is damaged: invalid index entry of {path}: {error!r}", hint=AGAIN) from None
     if not fits:
-        raise CatalogueError(f"catalogue is damaged: {path} belongs to other segments", hint=_DAMAGED)
+        raise CatalogueError(f"catalogue is damaged: {path} does not match the segments of the manifest", hint=_DAMAGED)
     try:
         found = path.stat().st_size
         whole = found == size and head_digest(path, head_size) == head_sha256
     except OSError as error:
         raise CatalogueError(f"catalogue is damaged: {path}: {error.strerror}", hint=_DAMAGED) from None
     if not whole:
-        raise CatalogueError(f"catalogue is damaged: {path} has changed", hint=_DAMAGED)
+        raise CatalogueError(f"catalogue is damaged: {path} has changed since it was written", hint=_DAMAGED)
     native = read_mapped(path, size)
     count, dim = sum(count for _, count in covers) - len(left_out), dims.pop()
     wanted = {"hnsw": faiss.IndexHNSWSQ, "ivf": faiss.IndexIVFRaBitQ}.get(kind, ())
@@ -150,10 +149,10 @@ def open_index(root: Path, entry: IndexEntry, segments: Mapping[str, SegmentEntr
 
 
 def _is_sound(native: Any) -> bool:
-    """Return whether the parts of inverted lists are consistent, which FAISS does not check (unlike
-    the edges of a graph).
+    """Return whether the parts of inverted lists are consistent.
 
-    The manifest's hashes do not prove it: whoever forges an index can update them.
+    FAISS does not check this (unlike the edges of a graph). The manifest's hashes do not prove it:
+    whoever forges an index can update them.
     """
     lists, quantizer, count = native.invlists, native.quantizer, int(native.nlist)
     return (

@@ -1,6 +1,4 @@
-"""Create the parts of a new generation: the segment with its new vectors, its bundles, and stable
-item ids.
-"""
+"""Parts of a new generation: the segment of its new vectors, its bundles, stable item ids."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ _BLOCK = 4096  # vectors per read
 
 
 class SegmentWriter:
-    """Writes new vectors and thumbnails to disk as they come, as one immutable segment; without
-    any, no segment.
-    """
+    """Streams new vectors and thumbnails to disk as one immutable segment, if there are any."""
 
     def __init__(self, folder: Path, dim: int, dtype: str = "float32") -> None:
         self.folder, self.dim, self.dtype, self.count = folder, dim, dtype, 0
@@ -46,7 +42,7 @@ class SegmentWriter:
             self._raw = (self.folder / _RAW).open("wb")
             self._thumbnails = (self.folder / THUMBNAILS).open("wb")
         if len(vector) != 4 * self.dim:
-            raise CatalogueError(f"a vector has {len(vector) // 4} values, the encoder's dim is {self.dim}")
+            raise CatalogueError(f"a vector has {len(vector) // 4} values; the encoder's have {self.dim}")
         self._raw.write(vector)
         self._thumbnails.write(thumbnail)
         row, offset = self.count, self._offset
@@ -76,9 +72,7 @@ class SegmentWriter:
         raw.unlink()
 
     def entry(self, kind: str, embedder: str) -> SegmentEntry:
-        """Return the manifest's entry of the segment. ``embedder`` is the fingerprint of the
-        encoder.
-        """
+        """Return the segment's manifest entry; ``embedder`` is the fingerprint of the encoder."""
         return SegmentEntry(kind, self.count, self.dim, embedder, self.half_recall)
 
     def discard(self) -> None:
@@ -97,7 +91,8 @@ def _blocks(file: IO[bytes], dim: int) -> Iterator[np.ndarray]:
 def store_bundle(root: Path, bundle: Bundle) -> BundleEntry:
     """Copy a bundle into a catalogue unless it exists; return its entry in the manifest.
 
-    Raises :class:`CatalogueError` if a damaged one exists.
+    Raises:
+        CatalogueError: A damaged bundle has its name.
     """
     relative = f"bundles/{bundle.kind}-{bundle.fingerprint[:16]}"
     folder = folder_of(root)
@@ -116,9 +111,7 @@ def store_bundle(root: Path, bundle: Bundle) -> BundleEntry:
 
 
 def item_id(product_id: str, photo: str, garment: GarmentRow) -> str:
-    """Return a stable id of 16 hex digits: the same for the same product, photo content and
-    garment.
-    """
+    """Return a stable id of 16 hex digits for a product, photo content and garment."""
     box = ",".join(str(round(value)) for value in garment.box)
     text = "\x1f".join([product_id, photo, garment.class_name or "", box])
     return hashlib.sha256(text.encode()).hexdigest()[:16]

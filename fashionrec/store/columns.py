@@ -25,12 +25,13 @@ _WHOLE = 1 << 63
 
 @dataclass(frozen=True)
 class ColumnPart:
-    """The values of a column in one part, numbered from 1: texts, integers, floats, bools, then
-    lists of these.
+    """The values of a column in one part.
+
+    They are numbered from 1: texts, integers, floats, bools, then lists of these.
 
     Attributes:
         texts: Distinct texts after :func:`folded`, each between two :data:`EDGE`.
-        numbers: float64, the number that each text reads as, otherwise NaN.
+        numbers: float64, per text the number that it parses as, else NaN.
         whole: int64. floats: float64. bools: bool.
         starts: Start of each list's members, and the end of the last one's.
         members: Numbers of values, from 0.
@@ -58,12 +59,14 @@ class ColumnPart:
 
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray], items: int) -> ColumnPart:
-        """Parse the arrays of :meth:`ColumnBuilder.arrays` for a part of ``items``. Raises
-        :class:`DamagedRow` if they are inconsistent.
+        """Parse the arrays of :meth:`ColumnBuilder.arrays` for a part of ``items``.
+
+        Raises:
+            DamagedRow: The arrays do not match each other or the items.
         """
         shape = arrays["shape"].tolist()
         if len(shape) != len(SHAPE) or arrays["shape"].dtype.kind == "f":
-            raise DamagedRow("a column without a shape")
+            raise DamagedRow("a column has no shape")
         texts, whole, floats, bools, lists, coded, _ = shape
         raw = arrays["texts"].tobytes()
         numbers = arrays["numbers"] if len(arrays["numbers"]) else np.full(texts if texts <= len(raw) else 0, np.nan)
@@ -95,16 +98,15 @@ class ColumnPart:
 
 
 def check_below(array: np.ndarray, limit: int) -> None:
-    """Raise :class:`DamagedRow` if an array contains anything but integers from 0 to below
-    ``limit``.
-    """
+    """Raise :class:`DamagedRow` unless an array has only integers from 0 to below ``limit``."""
     if len(array) and (array.dtype.kind not in "ui" or not 0 <= int(array.min()) <= int(array.max()) < limit):
         raise DamagedRow("an array has indexes out of range")
 
 
 def plain(value: Any) -> Any:
-    """Convert a JSON value for a column: a list to a tuple of its texts, numbers and bools; None if
-    nothing is left.
+    """Return a JSON value as a column stores it; None if nothing is left.
+
+    A list becomes a tuple of its texts, numbers and bools.
     """
     if isinstance(value, list):
         return tuple(one for member in value if (one := _scalar(member)) is not None) or None
@@ -185,7 +187,7 @@ class ColumnBuilder:
 
 
 def _key(value: Any) -> Any:
-    """Return a key that distinguishes values; ``1``, ``1.0`` and ``True`` would be equal."""
+    """Return a key that tells apart ``1``, ``1.0`` and ``True``, which are equal in Python."""
     return (tuple, tuple(map(_key, value))) if isinstance(value, tuple) else (type(value), value)
 
 

@@ -1,5 +1,6 @@
-"""Stored rows of photos, garments, captions and products, as builds need them. Queries never import
-this.
+"""Stored rows of photos, garments, captions and products, as builds need them.
+
+Queries never import this.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ class GarmentRow:
 
 @dataclass(frozen=True)
 class PhotoRow:
-    """A stored photo with its garments. ``build_key`` identifies the models and settings that found
-    them.
+    """A stored photo with its garments.
+
+    ``build_key`` is the fingerprint of the models and settings that found them.
     """
 
     sha256: str
@@ -62,8 +64,9 @@ class CaptionRow:
 
 @dataclass(frozen=True, slots=True)
 class EntryRow:
-    """A stored row of the product table. ``image`` is a path below ``base``; ``photo`` is the
-    sha256 of its content.
+    """A stored row of the product table.
+
+    ``image`` is a path below ``base``; ``photo`` is the sha256 of its content.
     """
 
     entry_no: int
@@ -75,9 +78,7 @@ class EntryRow:
 
 
 class EntryText(NamedTuple):
-    """A stored row of the product table with unparsed ``metadata`` (JSON text), which is slow to
-    parse.
-    """
+    """A stored row of the product table with ``metadata`` as JSON text, since parsing is slow."""
 
     entry_no: int
     image: str

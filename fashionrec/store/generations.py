@@ -1,8 +1,8 @@
-"""Generations: immutable versions of a catalogue, with one writer at a time and an atomic switch
-between them.
+"""Generations: immutable versions of a catalogue, one writer at a time, switched atomically.
 
 A reader holds a shared lock on the manifest of its generation. Garbage collection takes an
-exclusive one first, so generations in use are never removed; locks of dead processes are released.
+exclusive one first, so generations in use are never removed; locks are released when a process
+dies.
 """
 
 from __future__ import annotations
@@ -64,9 +64,7 @@ _NAME = re.compile(r"\d{6}")
 
 
 class Generation(NamedTuple):
-    """A version of a catalogue as described by its manifest. Paths in ``files`` are relative to
-    ``root``.
-    """
+    """A version of a catalogue as described by its manifest; ``files`` are relative to ``root``."""
 
     root: Path
     name: str
@@ -86,24 +84,24 @@ class Generation(NamedTuple):
         return self.folder / CHANGES if f"generations/{self.name}/{CHANGES}" in self.manifest.files else None
 
     def bundle_path(self, kind: str) -> Path | None:
-        """Return the folder of the detector's or encoder's bundle; None if the catalogue has none
-        of that kind.
-        """
+        """Return the folder of the bundle of a kind (detector or embedder); None without one."""
         entry = self.manifest.bundles.get(kind)
         return folder_of(self.root).path(entry.path) if entry else None
 
     def check_pointer(self) -> None:
-        """Check that the pointer is unchanged, byte by byte. Raises :class:`CatalogueError`."""
+        """Raise :class:`CatalogueError` if the pointer differs in any byte from the one written."""
         stored = (self.root / POINTER).read_bytes()
         if stored not in [_pointer(self.root, self.name, version).encode() for version in READ_VERSIONS]:
             raise CatalogueError(f"catalogue {self.root} is damaged: {POINTER} has changed", hint=AGAIN)
 
     def check(self, *, contents: bool = False, below: str = "") -> None:
-        """Check that every file ``below`` a folder exists with its size (and, with ``contents``,
-        its sha256).
+        """Check that every file ``below`` a folder has its size and, with ``contents``, its sha256.
 
-        Check the content before copying a file: a change would be hashed as correct in the copy.
-        Raises :class:`CatalogueError`.
+        Check the content of a file before copying from it: the copy would get a valid checksum of
+        damaged data.
+
+        Raises:
+            CatalogueError: A file is missing or has changed.
         """
         folder = folder_of(self.root)
         for name, entry in self.manifest.files.items():
@@ -122,14 +120,12 @@ class Generation(NamedTuple):
 
 
 def folder_of(root: Path) -> Folder:
-    """Return the catalogue at ``root`` for reading and writing inside it. It may be untrusted."""
+    """Return the catalogue at ``root`` as an untrusted folder, for reading and writing."""
     return Folder(root, "catalogue", CatalogueError)
 
 
 def check_entries(root: Path) -> None:
-    """Refuse a catalogue with a link, a special file, or a folder in place of a file (or vice
-    versa).
-    """
+    """Refuse a catalogue with a link, a special file, or files and folders swapped."""
     folder_of(root).check(_KINDS)
 
 
@@ -139,8 +135,10 @@ def is_catalogue(path: Path) -> bool:
 
 
 def read_current(root: Path) -> Generation:
-    """Return the served generation. Raises :class:`CatalogueError` if there is none, or it is
-    damaged or incompatible.
+    """Return the served generation.
+
+    Raises:
+        CatalogueError: There is none, or it is damaged or of an unsupported version.
     """
     if not root.exists():
         raise CatalogueError(
@@ -164,11 +162,12 @@ def read_current(root: Path) -> Generation:
 
 
 def read_generation(root: Path, name: str, manifest_sha256: str | None = None) -> Generation:
-    """Return one generation by name, with a validated manifest (compared with ``manifest_sha256``
-    if given).
+    """Return a generation by name, with its manifest validated.
+
+    With ``manifest_sha256``, the manifest's hash is compared, too.
     """
     if not _NAME.fullmatch(name):
-        raise CatalogueError(f"{root / POINTER} is damaged: no generation {name!r}", hint=AGAIN)
+        raise CatalogueError(f"{root / POINTER} is damaged: invalid generation {name!r}", hint=AGAIN)
     path = root / "generations" / name / MANIFEST
     document = _read_json(root, f"generations/{name}/{MANIFEST}")
     if manifest_sha256 is not None and sha256_file(path) != manifest_sha256:
@@ -191,7 +190,7 @@ def hold(generation: Generation) -> IO[bytes]:
         raise CatalogueError(f"catalogue is incomplete: {path} is missing", hint=AGAIN) from None
     if not lock(file, shared=True) or not path.exists():  # being removed, or removed between opening and locking
         file.close()
-        raise CatalogueError(f"catalogue {generation.root}: generation {generation.name} is gone", hint=AGAIN)
+        raise CatalogueError(f"catalogue {generation.root}: generation {generation.name} has been removed", hint=AGAIN)
     return file
 
 
@@ -214,11 +213,14 @@ def _generation_names(root: Path) -> list[str]:
 
 @contextmanager
 def writer_lock(root: Path) -> Iterator[None]:
-    """Hold the catalogue's lock for writing. Raises :class:`Busy` at once if another process holds
-    it.
+    """Lock the catalogue for writing.
 
-    Disk errors inside become one :class:`WriteError`. Nothing is written to a folder with a link or
-    a special file: :class:`CatalogueError`.
+    Disk errors in the block become one :class:`WriteError`. Nothing is written to a folder with a
+    link or a special file.
+
+    Raises:
+        Busy: Another process is writing (raised at once, without waiting).
+        CatalogueError: The folder has a link or a special file.
     """
     if root.is_symlink() and not root.exists():
         raise CatalogueError(f"{root} is a broken link", hint="delete it, or choose another folder")
@@ -235,8 +237,9 @@ def writer_lock(root: Path) -> Iterator[None]:
 
 @contextmanager
 def map_disk_errors(root: Path) -> Iterator[None]:
-    """Map disk errors inside to one :class:`WriteError`, and damaged SQLite files to
-    :class:`CatalogueError`.
+    """Map disk errors in the block to one :class:`WriteError`.
+
+    A damaged SQLite file becomes a :class:`CatalogueError`.
     """
     try:
         yield
@@ -259,8 +262,9 @@ def next_name(root: Path) -> str:
 
 
 def begin(root: Path) -> tuple[str, Path]:
-    """Create the empty folder of a new generation, and return both. Nothing refers to it before its
-    commit.
+    """Create the empty folder of the next generation; return its name and path.
+
+    Nothing refers to it before its commit.
     """
     name = next_name(root)
     return name, folder_of(root).make_folder(f"generations/{name}")
@@ -279,12 +283,12 @@ def shared_files(root: Path, manifest: Manifest) -> list[Path]:
 
 
 def commit(root: Path, name: str, manifest: Manifest, own: Iterable[str | Path] = (ITEMS, REPORT)) -> Generation:
-    """Serve generation ``name``: sync its files, write its manifest, switch the pointer, collect
-    garbage.
+    """Make generation ``name`` the served one.
 
-    The caller holds :func:`writer_lock`. ``own`` are the files of its own folder; the others follow
-    from the manifest. Files listed in an earlier manifest are not hashed again. Until the switch,
-    readers see the old generation completely; afterwards the new one.
+    Its files are synced, its manifest written, the pointer switched and garbage collected. The
+    caller holds :func:`writer_lock`. ``own`` are the files in its own folder; the others follow
+    from the manifest. Files listed in an earlier manifest are not hashed again. Readers see the
+    complete old generation until the switch, then the complete new one.
     """
     previous = read_current(root) if is_catalogue(root) else None
     known = previous.manifest.files if previous else {}
@@ -326,11 +330,12 @@ def _same_file(path: Path, previous: Generation) -> str | None:
 
 
 def roll_back(root: Path, to: str | None = None) -> Generation:
-    """Serve an earlier generation (or, after a rollback, a later one): by default the parent of the
-    served one.
+    """Serve an earlier generation (or, after a rollback, a later one); by default the parent.
 
-    The caller holds :func:`writer_lock`. Nothing is removed until the next commit. Raises
-    :class:`CatalogueError` if it is missing or incomplete.
+    The caller holds :func:`writer_lock`. Nothing is removed until the next commit.
+
+    Raises:
+        CatalogueError: The generation is missing or incomplete.
     """
     served = read_current(root)
     name = to or served.manifest.parent
@@ -345,20 +350,17 @@ def roll_back(root: Path, to: str | None = None) -> Generation:
 
 
 def tidy(root: Path, *, whole: bool = True) -> None:
-    """Remove unused data and leftovers of killed processes. Files that cannot be removed now stay
-    until the next time.
-    """
+    """Remove unused data and leftovers of killed processes; what cannot be removed now stays."""
     with suppress(OSError, CatalogueError):
         collect_garbage(root, whole=whole)
 
 
 def collect_garbage(root: Path, *, whole: bool = True) -> list[str]:
-    """Remove generations that are neither needed nor in use, and segments, indexes and bundles that
-    only they needed.
+    """Remove unused generations, and the segments, indexes and bundles that only they needed.
 
-    The served one and its parents are kept, ``KEEP`` in all, and any that a reader holds; without
-    ``whole``, every one that could be served. Only folders with our names are removed. Returns the
-    names of removed generations.
+    The served one and its ancestors are kept, ``KEEP`` in all, and any that a reader has locked;
+    without ``whole``, every one that could be served. Only folders with names that fashionrec gives
+    are removed. Returns the names of the removed generations.
     """
     inside = folder_of(root)
     kept = _needed(root) | (set() if whole else {generation.name for generation in list_generations(root)})
@@ -390,11 +392,10 @@ def _needed(root: Path) -> set[str]:
 
 
 def _is_read(inside: Folder, name: str) -> bool:
-    """Return whether a reader holds the generation; otherwise remove its manifest while that is
-    certain.
+    """Return whether a reader has locked the generation; if not, remove its manifest.
 
-    A folder without a manifest is not a generation, so an interrupted removal leaves none that
-    could be served.
+    The manifest is removed under the lock. A folder without a manifest is not a generation, so an
+    interrupted removal leaves none that could be served.
     """
     manifest = f"generations/{name}/{MANIFEST}"
     try:
@@ -439,5 +440,5 @@ def _read_json(root: Path, name: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise CatalogueError(f"catalogue is damaged: {path}: {error}", hint=AGAIN) from None
     if not isinstance(value, dict):
-        raise CatalogueError(f"catalogue is damaged: {path} is not a mapping", hint=AGAIN)
+        raise CatalogueError(f"catalogue is damaged: {path} is not a JSON object", hint=AGAIN)
     return value

@@ -1,9 +1,8 @@
-"""Choose the index of a generation: the cheapest that finds what exact search finds, by
-measurement.
+"""The choice of a generation's index: the cheapest that measures as good as exact search.
 
-Queries are held-out vectors of the catalogue (searched exactly next to the index), run one by one,
-each without itself in its results. Recall@10 is the share of the ten nearest, by exact search over
-everything, that are found. Queries form two halves, every second one and the others; the worse half
+Queries are held-out vectors of the catalogue (searched exactly in addition to the index), run one
+by one, each excluded from its own results. Recall@10 is the share of the ten nearest, by exact
+search over everything, that are found. Queries form two halves, by alternation; the worse half
 counts and is reported.
 """
 
@@ -51,8 +50,9 @@ _MEASURED = ("recall_at_10", "latency_ms_p50", "latency_ms_p95")
 
 @dataclass(frozen=True)
 class Truth:
-    """Queries float32 [n, d], their positions, and the scores of their nearest neighbours except
-    themselves [n, m].
+    """Queries float32 [n, d], their positions, and the scores [n, m] of their nearest neighbours.
+
+    A query is not its own neighbour.
     """
 
     questions: np.ndarray
@@ -78,14 +78,16 @@ def make_index(
     previous: IndexEntry | None = None,
     log: Log = lambda text: None,
 ) -> IndexEntry:
-    """Choose, build and measure the index of a generation; return the ``index`` entry of its
-    manifest.
+    """Choose, build and measure the index of a generation; return its manifest ``index`` entry.
 
     Image vectors of ``segments`` are indexed; a new index is written to ``indexes/NAME``. The
     choice of ``previous`` is kept until a tenth of the vectors are new (:func:`carry`). Then its
     index is measured again, and kept if everything it covers exists, it reaches the required
     recall, and leaves at most ``settings.rebuild_above`` and ``max_beside`` of the vectors
-    uncovered. Raises ``OSError`` if the disk is full.
+    uncovered.
+
+    Raises:
+        OSError: The disk is full or fails.
     """
     over = tuple((key, entry.count) for key, entry in sorted(segments.items()))
     asked = settings.model_dump()
@@ -112,9 +114,7 @@ def _measure_anew(
     previous: IndexEntry | None,
     log: Log,
 ) -> IndexEntry:
-    """Return the previous index if it still works, otherwise a new one, measured over
-    all vectors.
-    """
+    """Return the previous index if still usable, else a new one, measured on all vectors."""
     truth = find_truth(store, settings)
     entry = _kept(root, segments, store, truth, settings, previous, log)
     if entry is None:
@@ -133,13 +133,13 @@ def carry(
     previous: IndexEntry,
     log: Log,
 ) -> IndexEntry | None:
-    """Return the choice made with the same ``settings`` for nearly the same vectors; None if
-    everything must be measured again.
+    """Return the choice made earlier with the same ``settings``; None to measure everything again.
 
-    Exact search misses nothing, so its choice stands while the limits on memory, time and number
-    give the same decision. New vectors are searched exactly next to an index, which can only raise
-    the recall of its queries, since fewer of their neighbours depend on the index. How new vectors
-    themselves are found is measured, and must not pull the overall recall below the limit.
+    It must have been made for nearly the same vectors. Exact search misses nothing, so its choice
+    stands while the limits on memory, time and number give the same decision. New vectors are
+    searched exactly in addition to an index, which can only raise the recall of its queries, since
+    fewer of their neighbours depend on the index. The recall of the new vectors themselves is
+    measured, and must not pull the overall recall below the required one.
     """
     now = {kind: sum(entry.count for entry in segments.values() if entry.kind == kind) for kind in ("image", "caption")}
     known = sum(count for _, count in previous.over)
@@ -180,9 +180,7 @@ def carry(
 
 
 def _is_as_exact(store: VectorStore, settings: IndexConfig, previous: IndexEntry, base: int) -> bool:
-    """Return whether the limits still decide about exact search as they did for
-    ``base`` vectors.
-    """
+    """Return whether the limits decide about exact search as they did for ``base`` vectors."""
     count, size = len(store), _bytes(store)
     most = None if settings.max_memory is None else settings.max_memory << 20
     return (
@@ -207,9 +205,7 @@ def _was_slow(entry: IndexEntry, settings: IndexConfig) -> bool:
 def _recall_of_new(
     store: VectorStore, served: VectorStore, new: Mapping[str, SegmentEntry], settings: IndexConfig
 ) -> float | None:
-    """Return recall@10 of as many new vectors as a short scan can compare with all; None without
-    new ones.
-    """
+    """Return recall@10 of a sample of new vectors that a short scan can measure; None if none."""
     starts = dict(zip(store.names, store.starts[:-1].tolist(), strict=True))
     rows = [np.arange(starts[name], starts[name] + entry.count) for name, entry in new.items() if entry.kind == "image"]
     positions = np.concatenate(rows) if rows else np.empty(0, np.int64)
@@ -229,18 +225,17 @@ def _bytes(store: VectorStore) -> int:
 def choose(
     candidates: Iterable[Candidate], *, recall: float, max_memory: int | None, max_latency_ms: float | None, log: Log
 ) -> tuple[IndexEntry | None, list[dict[str, Any]]]:
-    """Return the first candidate within the limits that reaches ``recall``, by memory, and
-    everything that was tried.
+    """Return the candidate with the least memory that reaches ``recall``, and all that were tried.
 
-    ``max_memory`` is in bytes. Candidates that are too large are not built. ``rejected`` gives the
-    reason for each rejected one.
+    Candidates above ``max_memory`` (bytes) are not built. ``rejected`` gives the reason for each
+    rejected one.
     """
     tried: list[dict[str, Any]] = []
     for candidate in sorted(candidates, key=lambda one: one.memory):
         figures: dict[str, Any] = {"kind": candidate.kind, "memory": candidate.memory}
         tried.append(figures)
         if max_memory is not None and candidate.memory > max_memory:
-            figures["rejected"] = f"takes {candidate.memory / 2**20:.0f} MiB, more than {max_memory / 2**20:.0f}"
+            figures["rejected"] = f"takes {candidate.memory / 2**20:.0f} MiB, more than {max_memory / 2**20:.0f} MiB"
             log(f"{candidate.kind}: {figures['rejected']}")
             continue
         entry = candidate.make()
@@ -249,7 +244,7 @@ def choose(
         if recall_at_10 < recall:
             figures["rejected"] = f"recall@10 is {recall_at_10:.4f}, below {recall}"
         elif max_latency_ms is not None and latency > max_latency_ms:
-            figures["rejected"] = f"a query takes {latency:.2f} ms, more than {max_latency_ms:g}"
+            figures["rejected"] = f"a query takes {latency:.2f} ms, more than {max_latency_ms:g} ms"
         log(
             f"{candidate.kind}: recall@10 {recall_at_10:.4f}, {latency:.2f} ms a query"
             + (f": {figures['rejected']}" if "rejected" in figures else "")
@@ -335,9 +330,7 @@ def _kept(
     previous: IndexEntry | None,
     log: Log,
 ) -> IndexEntry | None:
-    """Return the previous index measured over the present vectors; None if it cannot or should not
-    be used.
-    """
+    """Return the previous index measured on the present vectors; None if it cannot be used."""
     if previous is None or previous.path is None or settings.type not in ("auto", previous.kind):
         return None
     if any(previous.settings.get(key) != getattr(settings, key) for key in ("depth", "queries", "seed")):
@@ -382,8 +375,9 @@ def _measured(entry: IndexEntry, figures: Mapping[str, float]) -> IndexEntry:
 
 
 def find_truth(store: VectorStore, settings: IndexConfig) -> Truth:
-    """Return queries from a store and their nearest neighbours by exact search: ``settings.depth``,
-    at least ten.
+    """Choose queries from a store and find their nearest neighbours by exact search.
+
+    There are ``settings.depth`` neighbours, at least ten.
     """
     positions = held_out_rows(len(store), settings.queries)
     if not len(positions):  # only a few vectors: all are queries
@@ -392,9 +386,7 @@ def find_truth(store: VectorStore, settings: IndexConfig) -> Truth:
 
 
 def _truth_at(store: VectorStore, positions: np.ndarray, depth: int) -> Truth:
-    """Return the vectors at some positions as queries, and by exact search the ``depth`` nearest
-    except themselves.
-    """
+    """Use the vectors at some positions as queries; find the ``depth`` nearest others exactly."""
     questions = store.fetch(positions)
     scores, found = store.search(questions, depth + 1, exact=True)
     width = max(0, scores.shape[1] - 1)
@@ -409,9 +401,9 @@ def ask(store: VectorStore, questions: np.ndarray, k: int) -> list[tuple[np.ndar
 
 
 def recall_of(answers: Sequence[tuple[np.ndarray, np.ndarray]], truth: Truth, k: int) -> np.ndarray:
-    """Return for each query the share of its ``k`` nearest that was found, without itself.
+    """Return, per query, the share of its ``k`` nearest that was found, itself excluded.
 
-    By score: among equally near vectors any one counts.
+    Compared by score: any of several equally near vectors counts.
     """
     k = min(k, truth.scores.shape[1])
     if k == 0:
@@ -424,9 +416,7 @@ def recall_of(answers: Sequence[tuple[np.ndarray, np.ndarray]], truth: Truth, k:
 
 
 def measure(store: VectorStore, truth: Truth, depth: int) -> dict[str, float]:
-    """Return recall@10 (and at the full depth, if greater) and milliseconds of a single query for
-    its ten best.
-    """
+    """Return recall@10, recall at the full depth if greater, and ms per top-10 query."""
     if store.index is None:
         figures = {"recall_at_10": 1.0}  # every vector is compared
     else:
@@ -439,9 +429,7 @@ def measure(store: VectorStore, truth: Truth, depth: int) -> dict[str, float]:
 
 
 def time_queries(store: VectorStore, questions: np.ndarray) -> dict[str, float]:
-    """Return milliseconds of a single query for its ten best: the median and the 95th
-    percentile.
-    """
+    """Return the median and 95th percentile of a single top-10 query, in milliseconds."""
     for question in questions[:_FIRST]:
         store.search(question[None], K)
     times: list[float] = []
@@ -459,8 +447,9 @@ def time_queries(store: VectorStore, questions: np.ndarray) -> dict[str, float]:
 
 
 def tune(root: Path, store: VectorStore, written: WrittenIndex, truth: Truth, settings: IndexConfig) -> IndexEntry:
-    """Return the entry of a new index with the lowest effort that reaches the required recall; the
-    best recall if none does.
+    """Return the entry of a new index with the lowest effort that reaches the required recall.
+
+    If none does, that with the best recall.
     """
     index = open_written(store, written, root, settings.depth)
     segments = list(zip(store.names, store.indexes, strict=True))
@@ -498,10 +487,10 @@ def _worse_half(shares: np.ndarray) -> float:
 def text_recall(
     root: Path, segments: Mapping[str, SegmentEntry], store: VectorStore, settings: IndexConfig
 ) -> float | None:
-    """Return recall@10 of the index for text queries, measured with caption vectors, since texts
-    are distributed differently from images.
+    """Return recall@10 of the index for text queries, measured with caption vectors.
 
-    None without captions: texts are then searched exactly.
+    Texts are distributed differently from images. None without captions: texts are then searched
+    exactly.
     """
     captions = open_store(root, segments, "caption")
     if not len(captions) or captions.dim != store.dim:

@@ -1,4 +1,4 @@
-"""Build and write each kind of approximate index, and list its search parameters."""
+"""Each kind of approximate index: how it is built and written, and its search parameters."""
 
 from __future__ import annotations
 
@@ -36,9 +36,7 @@ class WrittenIndex:
 
 
 def lists_of(count: int) -> int:
-    """Return the number of lists for ``count`` vectors: about twice the square root, a power of
-    two.
-    """
+    """Return nlist for ``count`` vectors: about twice the square root, a power of two."""
     return int(2 ** round(math.log2(2 * math.sqrt(max(1, count)))))
 
 
@@ -50,8 +48,7 @@ def expected_bytes(kind: str, count: int, dim: int) -> int:
 
 
 def search_parameters(kind: str, count: int, depth: int) -> Iterator[tuple[int, int]]:
-    """Yield search parameters to try, cheapest first: nprobe or efSearch, and the number of
-    candidates.
+    """Yield pairs of nprobe or efSearch and number of candidates to try, cheapest first.
 
     There are at least twice as many candidates as the depth, so that the last of many results are
     right, too.
@@ -68,11 +65,13 @@ def search_parameters(kind: str, count: int, depth: int) -> Iterator[tuple[int, 
 
 
 def write_index(store: VectorStore, kind: str, root: Path, relative: str, *, questions: int, seed: int) -> WrittenIndex:
-    """Build an index of all vectors of a store except those held out, and write it to
-    ``root/relative/index.faiss``.
+    """Build an index of a store's vectors, except the held-out ones, and write it.
 
-    The same vectors give the same file. Vectors are read from the segments in blocks. Raises
-    ``OSError`` if the disk is full.
+    The file is ``root/relative/index.faiss``. The same vectors give the same file. Vectors are read
+    from the segments in blocks.
+
+    Raises:
+        OSError: The disk is full or fails.
     """
     faiss = load_faiss()
     left_out = held_out_rows(len(store), questions)
@@ -137,9 +136,7 @@ def _graph(store: VectorStore, kept: np.ndarray, seed: int) -> tuple[Any, dict[s
 
 
 def _write(native: Any, path: Path) -> None:
-    """Write through a Python file, so that disk errors are an ``OSError``, not an error
-    of FAISS.
-    """
+    """Write through a Python file, so that disk errors are ``OSError`` and not FAISS's own."""
     faiss = load_faiss()
     refused: list[OSError] = []
     try:

@@ -43,8 +43,9 @@ class KeyTable:
         }
 
     def at_rows(self, places: Iterable[tuple[str, int]]) -> list[ItemKey]:
-        """Return the items whose image vectors are at some (segment, row) places, those at one
-        place by number.
+        """Return the items whose image vectors are at some (segment, row) places.
+
+        Items at the same place are ordered by number.
         """
         wanted: dict[str, list[int]] = {}
         for segment, row in places:

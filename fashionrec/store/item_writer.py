@@ -1,4 +1,4 @@
-"""Write the items of a new generation in SQLite: from nothing, or as changes over the previous one.
+"""Items in SQLite, writing: a new generation's file, complete or as a delta over the previous one.
 
 A garment belongs to a photo's content (its sha256), an entry to a row of the product table, and an
 item joins the two: a possible search result. Garments and captions stay when only products change.
@@ -34,8 +34,8 @@ from fashionrec.store.totals import (
 )
 from fashionrec.store.words import searchable
 
-#: Items in the delta from which base and delta are merged; as a share of the base; and a number
-#: that is always small enough.
+#: Limits for merging delta and base: items in the delta; its share of the base; and a number of
+#: items that is always small enough.
 MOST_CHANGED, _SHARE_CHANGED, _FEW = 20_000, 0.1, 100
 #: A part of the delta is merged into the next if it has at most a base part's items divided by
 #: this.
@@ -43,8 +43,7 @@ _SMALL_PART = 16
 
 
 class ItemWriter:
-    """Writes the items of a new generation to ``path``: from nothing, or as a changed copy of
-    ``source``.
+    """Writes the items of a new generation to ``path``, from nothing or from a copy of ``source``.
 
     With ``changes`` nothing is copied: ``path`` becomes a hard link to ``source``, and the delta is
     written to ``changes``, starting from a copy of ``changed_before`` if the previous generation
@@ -64,7 +63,9 @@ class ItemWriter:
         most_changed: int = MOST_CHANGED,
         check: Callable[[], None] = lambda: None,
     ) -> None:
-        """``check`` is called before rows of the source are copied, and raises if its content has
+        """Open the files.
+
+        ``check`` is called before rows of the source are copied, and raises if its content has
         changed.
         """
         self._path, self._source, self._changes = path, source, changes
@@ -110,9 +111,7 @@ class ItemWriter:
             self._part_items = read_part_items(self._db)
 
     def _ask(self, sql: str, *values: Any) -> list[Any]:
-        """Return the rows of a statement on ``{items}`` and other tables, from the delta and the
-        remaining base.
-        """
+        """Return the rows of a statement on ``{items}`` etc., of delta and remaining base."""
         main = {table: f"main.{table}" for table in LAYERED}
         rows = self._db.execute(sql.format(**main), values).fetchall()
         if self._changes is not None:
@@ -229,9 +228,7 @@ class ItemWriter:
         return bool(self._ask("SELECT 1 FROM {photos} WHERE sha256 = ?", sha256))
 
     def remove_photo(self, sha256: str) -> None:
-        """Remove a photo with its garments and their captions. Its entries must be
-        removed before.
-        """
+        """Remove a photo with its garments and their captions, after its entries."""
         self._bring(sha256)
         garments = "(SELECT garment_no FROM garments WHERE photo = ?)"
         self._touch("garment_no IN (SELECT garment_no FROM garments WHERE photo = ?)", sha256)
@@ -312,9 +309,7 @@ class ItemWriter:
             self._db.execute("INSERT INTO caption_words VALUES (?, ?)", (garment_no, caption.words))
 
     def reword(self, garment_numbers: Iterable[int]) -> None:
-        """Update the full-text index of some garments' items from their present captions and
-        product data.
-        """
+        """Index the items of some garments again by their present captions and product data."""
         for garment_no in garment_numbers:
             self._bring_of("garments", garment_no)
             rows = self._db.execute(
@@ -330,17 +325,13 @@ class ItemWriter:
                     self._touched.add((item_no - 1) // self._part_items)
 
     def places(self) -> Iterable[tuple[int, str, int, int, int]]:
-        """Yield number, segment, row, and offset and size of the thumbnail of every garment, in the
-        order on disk.
-        """
+        """Yield number, segment, row, thumbnail offset and size of every garment, in disk order."""
         self._become_base()
         sql = "SELECT garment_no, segment, row, thumb_offset, thumb_size FROM garments ORDER BY segment, row"
         yield from typed(self._db.execute(sql).fetchall(), (int, str, int, int, int))
 
     def caption_places(self) -> Iterable[tuple[int, str, int]]:
-        """Yield garment number, segment and row of every caption with a vector, in the order on
-        disk.
-        """
+        """Yield garment number, segment and row of every caption with a vector, in disk order."""
         self._become_base()
         sql = "SELECT garment_no, segment, row FROM captions WHERE segment IS NOT NULL ORDER BY segment, row"
         yield from typed(self._db.execute(sql).fetchall(), (int, str, int))
@@ -374,9 +365,7 @@ class ItemWriter:
         return self._counted[1]
 
     def close(self, *, shrink: bool = False) -> None:
-        """Finish the files and write the parts of changed items. ``shrink`` frees unused space
-        (VACUUM).
-        """
+        """Finish the files and write the parts of changed items; ``shrink`` runs VACUUM."""
         if shrink or self._is_large():
             self._become_base()
         totals = self._totals()
@@ -416,9 +405,7 @@ class ItemWriter:
         self._touched |= self._parts_with(which, key)
 
     def _all_gone(self) -> Counter[str]:
-        """Return the counts over rows removed from the base: those of the previous generation plus
-        those copied since.
-        """
+        """Return the counts over all rows removed from the base, now or in earlier generations."""
         before = read_gone(self._db, "main")
         if before is None:
             return count_gone(self._db, "other", "main.gone_")
@@ -435,8 +422,6 @@ def _version(path: Path) -> int:
 
 
 def product_words(metadata: dict[str, Any], *captions: str) -> str:
-    """Return the text for full-text search of an item: the product's own texts (without links) and
-    its captions.
-    """
+    """Return an item's text for full-text search: product texts without links, and captions."""
     words = [str(value) for value in metadata.values() if isinstance(value, str) and "://" not in value]
     return " ".join([*words, *captions])

@@ -1,5 +1,4 @@
-"""Read the items of one generation from SQLite: photos, garments, products, items and captions,
-with full-text search.
+"""Items in SQLite, reading: photos, garments, products, items, captions and full-text search.
 
 A garment belongs to a photo's content (its sha256), an entry to a row of the product table, and an
 item joins the two: a possible search result. So garments and captions can be reused when only
@@ -176,7 +175,7 @@ class ItemReader:
         return list(self._many(_KEYS + _AT_ROWS, list(places), 2, KEY, _key))
 
     def keys_by_numbers(self, numbers: Sequence[int]) -> list[ItemKey]:
-        """Return the keys of items by number, if they exist."""
+        """Return the keys of items by number, ignoring missing ones."""
         if self._keys is not None:
             return self._keys.by_numbers(numbers)
         sql = f"{_KEYS}{_OF_ITEMS}WHERE i.item_no IN (VALUES {{}})"
@@ -188,7 +187,7 @@ class ItemReader:
         return {stored.item_no: stored for stored in self._many(sql, [(n,) for n in numbers], 1, STORED, _stored)}
 
     def by_item_ids(self, item_ids: Sequence[str]) -> list[StoredItem]:
-        """Return items by id, if they exist."""
+        """Return items by id, ignoring missing ones."""
         sql = _SELECT + "WHERE i.item_id IN (VALUES {})"
         return list(self._many(sql, [(one,) for one in item_ids], 1, STORED, _stored))
 
@@ -205,9 +204,7 @@ class ItemReader:
             return [_stored(row) for row in sorted(rows, key=_first)]
 
     def garments(self) -> Iterator[GarmentKey]:
-        """Yield every garment that is, or is worn with, a product; each once, in the order of
-        items.
-        """
+        """Yield every garment that is, or is worn with, a product, once, in the order of items."""
         with self._scan(_GARMENTS) as rows:
             for item, number, photo, class_name, x1, y1, x2, y2, captioner, alone in typed(rows, GARMENT_KEY):
                 yield GarmentKey(item, number, photo, class_name, Box(x1, y1, x2, y2), captioner, bool(alone))
@@ -218,8 +215,9 @@ class ItemReader:
             yield from map(_stored, typed(rows, STORED))
 
     def text_search(self, query: str, limit: int | None = None) -> list[tuple[int, float]]:
-        """Return the numbers of the items that best match any word of a query, best first, with
-        BM25 relevance (higher is better).
+        """Return the numbers of the items that best match any word of a query, best first.
+
+        Each comes with its BM25 relevance (higher is better).
         """
         import numpy as np
 
@@ -294,9 +292,7 @@ class ItemReader:
             return all(db.execute(sql).fetchone() is not None for db in self._dbs)
 
     def count_captioned(self) -> tuple[int, dict[str, int]]:
-        """Return how many garments are shown by items, and how many of those have a caption, by
-        captioner.
-        """
+        """Return how many garments items show, and how many have a caption, by captioner."""
         totals = self._totals
         return totals["shown"], of_kind(totals, CAPTIONER)
 
@@ -309,7 +305,7 @@ class ItemReader:
         return [(row[0], Box(*row[1:])) for row in self._rows(sql, (str | None, *(float,) * 4), (photo,))]
 
     def attributes_told(self) -> dict[int, tuple[str, dict[str, str]]]:
-        """Yield number, captioner and attributes of each garment with a caption."""
+        """Return captioner and attributes of each captioned garment, by its number."""
         with damage_reported(self._path):
             sql = f"SELECT garment_no, captioner, attributes FROM captions{self._of_garments}"
             rows = self._rows(sql, (int, str, str))
@@ -333,8 +329,9 @@ class ItemReader:
         return [found[number] for number in chosen]
 
     def build_keys(self, photos: Iterable[str] | None = None) -> dict[str, str]:
-        """Return for every photo (sha256), or for ``photos``, the key of the models and settings
-        that found its garments.
+        """Return, per photo (sha256), the key of the models and settings that found its garments.
+
+        ``photos`` limits this to those given.
         """
         wanted = None if photos is None else set(photos)
         if wanted is None or _MANY * len(wanted) > self.count("photos"):
@@ -361,9 +358,7 @@ class ItemReader:
             yield from map(EntryText._make, typed(rows, ENTRY))
 
     def entries_of(self, product_ids: Iterable[str]) -> list[EntryText]:
-        """Return the rows of the product table of some products, in order, without
-        reading others.
-        """
+        """Return the rows of some products in the product table, in order, reading no others."""
         from fashionrec.store.content import EntryText
 
         columns = "entry_no, image, base, product_id, photo, metadata"
@@ -423,8 +418,9 @@ class ItemReader:
         return sorted(self._rows(sql, (str, str | None, str, int)), key=_first)
 
     def places_of_classes(self, classes: Sequence[str]) -> list[tuple[str, int]]:
-        """Return segment and row of every garment of some classes that is a product's item, not
-        only worn with it.
+        """Return segment and row of every garment of some classes that is a product's own item.
+
+        Garments that are only worn with a product are skipped.
         """
         sql = (
             "SELECT DISTINCT g.segment, g.row FROM items i JOIN garments g USING (garment_no)"
@@ -433,11 +429,10 @@ class ItemReader:
         return self._rows(sql, (str, int), classes)
 
     def column(self, name: str) -> Iterator[tuple[int, ColumnPart]]:
-        """Return a column of all items in the order of :meth:`places`: its parts, and the number of
-        items before each.
+        """Return a column in the order of :meth:`places`: its parts, and the items before each.
 
-        A value is that of the product data, otherwise of the caption's attributes, otherwise the
-        item's own (columns ``OWN``).
+        A value is that of the product data, else of the caption's attributes, else the item's own
+        (columns ``OWN``).
         """
         from fashionrec.store.columns import ColumnBuilder
 
@@ -550,8 +545,7 @@ class ItemReader:
 
     @contextmanager
     def _scan(self, sql: str) -> Iterator[Iterator[tuple[Any, ...]]]:
-        """Yield the rows of a statement in the order of their first column, while other statements
-        run in between.
+        """Yield the rows of a statement by their first column; other statements may run in between.
 
         They use a connection of their own: on a shared one, each of the others would reset the
         limit on steps.
@@ -569,8 +563,9 @@ class ItemReader:
         kinds: Kinds,
         make: Callable[[Sequence[Any]], T],
     ) -> Iterator[T]:
-        """Yield what ``make`` makes of the rows of a statement with any number of keys, ``width``
-        values each.
+        """Yield what ``make`` returns for the rows of a statement with any number of keys.
+
+        Each key has ``width`` values.
         """
         for start in range(0, len(keys), 400):
             part = keys[start : start + 400]

@@ -1,5 +1,4 @@
-"""The journal of a build: the results of finished photos, so that a kill costs at most one
-checkpoint.
+"""The journal of a build: results of finished photos; a kill costs at most one checkpoint.
 
 One SQLite file in ``work/``. A photo's result depends only on its content and on the models and
 settings (``build_key``), so any later build with the same key can use the journal.
@@ -67,8 +66,9 @@ class FoundPhoto:
 
 
 class Journal:
-    """Opened by the only writer. A damaged journal is replaced: it contains nothing that cannot be
-    made again.
+    """The journal file, opened by the only writer.
+
+    A damaged one is replaced: it contains nothing that cannot be made again.
     """
 
     def __init__(self, path: Path, build_key: str) -> None:

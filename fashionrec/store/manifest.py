@@ -39,7 +39,7 @@ class SegmentEntry:
     """A segment: ``count`` vectors of length ``dim``, of a ``kind`` ("image" or "caption").
 
     ``embedder`` is the fingerprint of the encoder. ``float16_recall_at_10`` compares half floats
-    with the original vectors, if they are half floats.
+    with the original vectors; None for float32.
     """
 
     kind: str
@@ -53,8 +53,7 @@ class SegmentEntry:
 
 
 class CatalogueSettings(NamedTuple):
-    """Settings that a catalogue was built with: how photos were cropped and garments found; None if
-    not recorded.
+    """Settings that a catalogue was built with, for crops and garments; None if not recorded.
 
     Edits of the catalogue use them. Queries are decoded, padded and cropped with them, but use
     present thresholds (:meth:`fashionrec.garments.FinderSettings.of_catalogue`). ``build_key`` is
@@ -91,7 +90,7 @@ class CatalogueSettings(NamedTuple):
 
     @classmethod
     def of_config(cls, config: Config, *, detect: bool) -> CatalogueSettings:
-        """Return those of a build with some settings."""
+        """Return the settings of a build with ``config``."""
         found = config.detector
         return cls(
             *(detect, found.conf, found.iou, found.max_garments, found.rectangular, config.images.scaled_decoding),
@@ -99,7 +98,7 @@ class CatalogueSettings(NamedTuple):
         )
 
     def update(self, config: Config) -> Config:
-        """Return settings with these values."""
+        """Return ``config`` with these settings in place of its own."""
         detector = {key: getattr(self, key) for key in ("conf", "iou", "max_garments", "rectangular")}
         build = {key: getattr(self, key) for key in ("detect", "whole_photo", "thumbnail")}
         return config.model_copy(
@@ -261,11 +260,11 @@ def _problems(manifest: Mapping[str, Any], name: str) -> Iterator[str]:
         if not (is_name(segment) and "/" not in segment and isinstance(entry, dict)):
             yield f"has an invalid entry of the segment {segment[:100]!r}"
         if entry.get("kind") not in ("image", "caption") or not isinstance(entry.get("embedder"), str):
-            yield f"does not give the kind of segment {segment}"
+            yield f"does not give the kind of the segment {segment}"
         if not (_is_count(entry.get("count")) and _is_count(entry.get("dim")) and 0 < entry["dim"] <= _MOST_DIM):
-            yield f"gives segment {segment} the count {entry.get('count')!r} and dim {entry.get('dim')!r}"
+            yield f"has the segment {segment} with count {entry.get('count')!r} and dim {entry.get('dim')!r}"
         if not (entry.get("float16_recall_at_10") is None or _is_number(entry["float16_recall_at_10"])):
-            yield f"has an invalid recall of segment {segment}"
+            yield f"has an invalid recall of the segment {segment}"
         needed.append(f"segments/{segment}/vectors.faiss")
     for kind, entry in manifest["bundles"].items():
         if kind not in ("detector", "embedder") or not isinstance(entry, dict):
@@ -273,20 +272,20 @@ def _problems(manifest: Mapping[str, Any], name: str) -> Iterator[str]:
         if not all(isinstance(entry.get(key), str) for key in ("path", "name", "fingerprint")):
             yield f"does not give the path of the {kind}"
         if not (is_name(entry["path"]) and entry["path"].startswith("bundles/")):
-            yield f"gives the {kind} the path {entry['path'][:100]!r}"
+            yield f"has the {kind} at the invalid path {entry['path'][:100]!r}"
         needed.append(f"{entry['path']}/bundle.json")
     if not all(isinstance(key, str) and _is_count(count) for key, count in manifest["counts"].items()):
         yield "has invalid counts"
     if manifest["counts"] and not {"photos", "garments", "items", "products"} <= manifest["counts"].keys():
         yield "lacks counts of photos, garments, items and products"
     if not (parent is None or (isinstance(parent, str) and _NAME.fullmatch(parent))):
-        yield f"has the parent {parent!r}"
+        yield f"has the invalid parent {parent!r}"
     if not (index is None or isinstance(index, dict)):
         yield "has an invalid entry of the index"
     if index and index.get("path") is not None:
         where = index["path"]
         if not (isinstance(where, str) and is_name(where) and where.startswith("indexes/")):
-            yield f"gives the index the path {where!r:.100}"
+            yield f"has the index at the invalid path {where!r:.100}"
         needed.append(f"{where}/index.faiss")
     for key in ("created", "made_by", "photos_from"):
         if not isinstance(manifest.get(key, ""), str):
@@ -307,7 +306,7 @@ def _wrong_settings(settings: Mapping[str, Any]) -> Iterator[str]:
     }
     for key, check in checks.items():
         if key in settings and not check(settings[key]):
-            yield f"has the setting {key} = {settings[key]!r:.60}"
+            yield f"has the invalid setting {key} = {settings[key]!r:.60}"
     try:
         if "crop" in settings:
             CropConfig.model_validate(settings["crop"])
@@ -330,7 +329,7 @@ def _wrong_index(index: Mapping[str, Any]) -> Iterator[str]:
     }
     for key, check in checks.items():
         if key in index and not check(index[key]):
-            yield f"has an index with {key} = {index[key]!r:.60}"
+            yield f"has an index with the invalid {key} = {index[key]!r:.60}"
 
 
 def _is_cover(value: object) -> bool:

@@ -1,7 +1,7 @@
 """Evaluation results stored in a catalogue: match curves, and the best caption weight.
 
 They are only valid for the generation and encoder they were measured on. A missing or broken file
-is not an error; nothing is known then.
+is not an error: it counts as no results.
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ KINDS = ("photo", "text")
 
 @dataclass(frozen=True)
 class Curve:
-    """A probability that increases with the cosine: linear between the knots, constant
-    beyond them.
-    """
+    """A probability that never decreases with the cosine: linear between knots, constant beyond."""
 
     cosines: tuple[float, ...]
     probabilities: tuple[float, ...]
@@ -82,9 +80,7 @@ def read_measured(root: Path, generation: str, embedder: str) -> Measured:
 
 
 def write_measured(root: Path, name: str, generation: str, embedder: str, entry: Mapping[str, Any]) -> None:
-    """Store one result (``match_photo``, ``match_text``, ``caption_weight``), replacing an earlier
-    one.
-    """
+    """Store or replace one result (``match_photo``, ``match_text`` or ``caption_weight``)."""
     entries = {**_entries(root), name: {**entry, "generation": generation, "embedder": embedder}}
     folder_of(root).write(FILE, dump_json(entries))
 

@@ -57,8 +57,10 @@ def write_array(
 
 
 def read_arrays(ask: Ask, owner: str, part: int, kinds: Sequence[str]) -> dict[str, np.ndarray]:
-    """Read one-dimensional arrays of one part; missing ones are empty. Raises
-    :class:`DamagedRow`.
+    """Read one-dimensional arrays of one part; missing ones are empty.
+
+    Raises:
+        DamagedRow: An array is invalid or incomplete.
     """
     holes = ", ".join("?" * len(kinds))
     sql = (
@@ -75,8 +77,10 @@ def read_arrays(ask: Ask, owner: str, part: int, kinds: Sequence[str]) -> dict[s
 
 
 def read_slice(ask: Ask, owner: str, part: int, kind: str, start: int, stop: int, piece: int) -> np.ndarray:
-    """Return the values ``start`` to ``stop`` of an array written in pieces of ``piece``. Raises
-    :class:`DamagedRow`.
+    """Return the values ``start`` to ``stop`` of an array written in pieces of ``piece``.
+
+    Raises:
+        DamagedRow: The array is invalid or incomplete.
     """
     if start == stop:
         return np.zeros(0, np.uint32)

@@ -1,5 +1,4 @@
-"""The items of a file in parts, as arrays: the places of their vectors, their columns and their
-words.
+"""The items of a file in parts, as arrays: places of their vectors, their columns and words.
 
 A base has a part for every 16,384 item numbers (65,536 before that was recorded in the file). A
 delta has a part per generation, and the latest part with an item describes it. So a change costs in
@@ -42,9 +41,7 @@ _KINDS: Kinds = (int, str, str, str, str | None, float | None, str, str | None, 
 
 
 class Places(NamedTuple):
-    """Places of items' image vectors: ``numbers``, the base's first, index into ``segments``, and
-    row.
-    """
+    """Places of items' image vectors: number (the base's first), index in ``segments``, row."""
 
     numbers: np.ndarray
     segments: list[str]
@@ -53,9 +50,7 @@ class Places(NamedTuple):
 
 
 def write_part(db: sqlite3.Connection, part: int, size: int) -> None:
-    """Write the arrays of items ``part * size + 1`` to ``(part + 1) * size``, replacing existing
-    ones.
-    """
+    """Write or replace the arrays of items ``part * size + 1`` to ``(part + 1) * size``."""
     _write(db, part, db.execute(_ROWS.format("BETWEEN ? AND ?"), (part * size + 1, (part + 1) * size)))
 
 
@@ -125,9 +120,7 @@ def _write(db: sqlite3.Connection, part: int, items: Iterable[tuple[Any, ...]]) 
 
 
 def _values(own: list[Any], metadata: str, attributes: str | None) -> dict[str, Any]:
-    """Return the columns of an item: product data, otherwise caption attributes,
-    otherwise its own.
-    """
+    """Return the columns of an item: product data, else caption attributes, else its own."""
     values = {name: value for name, value in zip(OWN, own, strict=True) if value is not None}
     if attributes is not None:
         values |= _plain(attributes)
@@ -168,9 +161,7 @@ class Parts:
         return Places(numbers, list(segments), _joined(codes), _joined([one.rows for one in parts]))
 
     def column(self, name: str) -> Iterator[tuple[int, ColumnPart]]:
-        """Yield each part of a column, and the number of items before it; parts without values are
-        skipped.
-        """
+        """Yield each part of a column and the number of items before it, skipping empty parts."""
         start = 0
         for one in self._parts():
             arrays = read_arrays(one.ask, _COLUMN + name, one.part, columns.KINDS)

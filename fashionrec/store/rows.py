@@ -1,5 +1,6 @@
-"""Validate rows of an items file: SQLite lets any column hold anything, and the file may be
-untrusted.
+"""Validation of rows of an items file.
+
+SQLite lets any column hold anything, and the file may be untrusted.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from fashionrec.common.documents import parse_json
 from fashionrec.errors import CatalogueError
 from fashionrec.types import Box
 
-AGAIN = "go back (`fashionrec catalogue rollback`), get another copy, or build it again in another folder"
+AGAIN = "go back (`fashionrec catalogue rollback`), get another copy, or build the catalogue again in another folder"
 #: Maximum coordinate of a box, in pixels.
 _FAR = 1e9
 
@@ -56,9 +57,7 @@ KEY: Kinds = (int, str, _TEXT, int, str, int, _TEXT, int | None)
 
 
 class ItemKey(NamedTuple):
-    """The ranking key of an item. ``image_at`` and ``caption_at`` are segment and row of its
-    vectors.
-    """
+    """The ranking key of an item; ``image_at`` and ``caption_at`` are segment and row."""
 
     item_no: int
     product_id: str
@@ -69,8 +68,7 @@ class ItemKey(NamedTuple):
 
 
 class GarmentKey(NamedTuple):
-    """A garment that is, or is worn with, a product: its first item, where it is, and its
-    captioner.
+    """A garment that is, or is worn with, a product: its first item, its place, its captioner.
 
     ``alone``: its photo has no other garment of its class.
     """
@@ -85,8 +83,10 @@ class GarmentKey(NamedTuple):
 
 
 def typed(rows: Iterable[tuple[Any, ...]], kinds: Kinds) -> Iterator[tuple[Any, ...]]:
-    """Yield rows after checking types, and that numbers are finite. Raises :class:`DamagedRow` for
-    the first invalid one.
+    """Yield rows after checking their types, and that numbers are finite.
+
+    Raises:
+        DamagedRow: A row is invalid.
     """
     known: set[tuple[type, ...]] = set()
     numbers = [n for n, kind in enumerate(kinds) if kind in (float, _NUMBER)]

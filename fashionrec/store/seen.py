@@ -1,4 +1,4 @@
-"""Remember the hashes of photo files, so that a nightly build only reads changed ones.
+"""Hashes of photo files from earlier builds, so that a nightly build only reads changed files.
 
 A file counts as unchanged if its size and modification time are the same, and that time was well
 before the hashing: a file written while it was read would otherwise never be read again (git calls
@@ -31,8 +31,9 @@ CREATE TABLE IF NOT EXISTS files (
 
 
 class SeenFiles:
-    """Digests by path, size and modification time. Paths are stored as hashes, because catalogues
-    are shared.
+    """Digests by path, size and modification time.
+
+    Paths are stored as hashes, because catalogues are shared.
     """
 
     def __init__(self, path: Path) -> None:
@@ -60,9 +61,7 @@ class SeenFiles:
         return found
 
     def put(self, digests: dict[str, tuple[int, int, int, str]]) -> None:
-        """Record size, modification time, time of hashing (both in nanoseconds) and sha256 of
-        files.
-        """
+        """Record size, modification time, time of hashing (both in ns) and sha256 of files."""
         here = os.getcwd()  # noqa: PTH109 - as above
         self._db.executemany(
             "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)",
@@ -92,8 +91,9 @@ class SeenFiles:
 
 
 def file_state(path: str) -> tuple[int, int, int] | None:
-    """Return size, modification time and the present time, in nanoseconds, of a file before
-    hashing; None if it is missing.
+    """Return a file's size, modification time and the present time (ns) before it is hashed.
+
+    None if it is missing.
     """
     state = _state(path)
     return None if state is None else (*state, time.time_ns())

@@ -2,8 +2,8 @@
 
 A segment is a file of FAISS, an ``IndexFlatIP`` (float32) or an ``IndexScalarQuantizer`` of half
 floats (float16): the vectors after a short header, so that the one copy is searchable and other
-indexes can be built from it without embedding again. Vectors have unit length, so inner product is
-cosine.
+indexes can be built from it without embedding again. Vectors have unit length, so the inner product
+is the cosine.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ _SAMPLE = 1 << 12  # rows for measuring the recall of half floats
 
 
 class Written(NamedTuple):
-    """The result of :func:`write_vectors`. ``float16_recall_at_10`` compares half floats with
-    float32 (None for float32).
+    """The result of :func:`write_vectors`.
+
+    ``float16_recall_at_10`` compares half floats with float32 (None for float32).
     """
 
     rows: int
@@ -40,7 +41,10 @@ class Written(NamedTuple):
 
 
 def load_faiss() -> Any:
-    """Return FAISS, imported on first use. (Its type stubs are incomplete.)"""
+    """Return FAISS, imported on first use.
+
+    It is typed as Any, since its type stubs are incomplete.
+    """
     import faiss
 
     return faiss
@@ -60,10 +64,15 @@ def write_vectors(
 ) -> Written:
     """Write unit vectors as a segment file.
 
-    ``vectors`` is one float array [n, d], or an iterable of them, of which one is in memory at a
-    time (``dim`` is then needed). ``dtype`` is ``float32`` or ``float16``; the recall of half
-    floats is measured among the first 4,096. An incomplete file is removed, and raises ``OSError``
-    (a full disk).
+    Args:
+        path: The file to write.
+        vectors: One float array [n, d], or an iterable of them, of which one is in memory at a
+            time.
+        dim: Length of a vector; needed for an iterable.
+        dtype: ``float32`` or ``float16``; the recall of half floats is measured on the first 4,096.
+
+    Raises:
+        OSError: The file could not be written completely (a full disk); it is removed.
     """
     chunks: Iterable[np.ndarray] = [vectors] if isinstance(vectors, np.ndarray) else vectors
     if dim is None:
@@ -107,12 +116,14 @@ def _half_recall(rows: np.ndarray, questions: int = 256, k: int = 10) -> float:
 
 
 def open_vectors(path: Path, *, count: int, dim: int) -> Any:
-    """Map a segment file. Raises :class:`CatalogueError` if it is damaged or does not contain
-    ``count`` x ``dim``.
+    """Map a segment file.
 
     Its header must match byte by byte, and its size must match the header, so that no byte can
     change what FAISS does with the file. Changed vectors are only found by checksum (``catalogue
     verify``).
+
+    Raises:
+        CatalogueError: The file is damaged, or does not contain ``count`` x ``dim``.
     """
     faiss = load_faiss()
     try:

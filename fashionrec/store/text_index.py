@@ -1,9 +1,8 @@
-"""Full-text search over parts of the items: an inverted index with positions, and BM25 over all
-parts.
+"""Full-text search over parts of the items: an inverted index with positions, and BM25.
 
 The words of a part's items are concatenated with one free position between two items, so that
-phrases are runs of positions and never cross items. Robertson and Zaragoza, "The Probabilistic
-Relevance Framework", 2009, with the constants of SQLite's FTS5.
+phrases are runs of positions and never cross items. BM25 runs over all parts: Robertson and
+Zaragoza, "The Probabilistic Relevance Framework", 2009, with the constants of SQLite's FTS5.
 """
 
 from __future__ import annotations
@@ -31,9 +30,7 @@ def terms_of(words: str) -> list[str]:
 
 @lru_cache(maxsize=1 << 16)
 def _term(word: str) -> str:
-    """Return a word without accents of Latin letters, and with one form of letters that have
-    several.
-    """
+    """Return a word without Latin accents, and with one form of letters that have several."""
     return word if word.isascii() else "".join(map(_letter, word))
 
 
@@ -135,8 +132,9 @@ class Matches(NamedTuple):
 
 
 def bm25(parts: Sequence[tuple[np.ndarray, WordPart]], phrases: Sequence[Phrase]) -> Matches:
-    """Score the items that contain one of some phrases. ``parts`` are the item numbers and the
-    index of each part.
+    """Score the items that contain one of some phrases.
+
+    ``parts`` are the item numbers and the index of each part.
     """
     rows = sum(int(np.count_nonzero(part.lengths)) for _, part in parts)
     words = sum(int(part.lengths.sum()) for _, part in parts)

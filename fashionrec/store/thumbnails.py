@@ -15,8 +15,9 @@ _JPEG = b"\xff\xd8\xff"
 
 
 class Thumbnails:
-    """The thumbnails of the catalogue at ``root``. A context manager that keeps files open; not
-    thread-safe.
+    """The thumbnails of the catalogue at ``root``.
+
+    A context manager that keeps files open; not thread-safe.
     """
 
     def __init__(self, root: Path) -> None:
@@ -32,8 +33,10 @@ class Thumbnails:
         self._files.clear()
 
     def read(self, segment: str, offset: int, size: int) -> bytes:
-        """Return the bytes of one thumbnail. Raises :class:`CatalogueError` if they are not in the
-        segment's file.
+        """Return the bytes of one thumbnail.
+
+        Raises:
+            CatalogueError: They are not in the segment's file.
         """
         name = f"segments/{segment}/{THUMBNAILS}"
         if segment not in self._files:

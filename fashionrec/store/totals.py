@@ -1,5 +1,4 @@
-"""Counts over all items of a catalogue, stored in the base: after a change they cost in proportion
-to the change.
+"""Counts over all items of a catalogue, stored in the file; a change costs in proportion to itself.
 
 The file also records how many items each of the base's parts has room for.
 
@@ -59,8 +58,9 @@ def count_rows(db: sqlite3.Connection, file: str) -> Counter[str]:
 
 
 def count_gone(db: sqlite3.Connection, base: str, keys: str) -> Counter[str]:
-    """Count the rows of a base whose keys are in the tables named by ``keys``: removed with some
-    photos.
+    """Count the rows of a base that were removed with some photos.
+
+    ``keys`` is the prefix of the tables with their keys.
     """
     tables = {table: f"{keys}{table} CROSS JOIN {base}.{table} ON {key} = key" for table, key in LAYERED.items()}
     tables["captions"] = f"{keys}garments CROSS JOIN {base}.captions ON garment_no = key"
@@ -84,10 +84,12 @@ def count_changed(
 
 
 def read_totals(db: sqlite3.Connection, file: str) -> Counter[str]:
-    """Return the counts stored in a file: in a delta those over base and delta. Empty if there are
-    none.
+    """Return the counts stored in a file; in a delta, those over base and delta.
 
-    Raises :class:`DamagedRow`.
+    Empty if there are none.
+
+    Raises:
+        DamagedRow: A count is invalid.
     """
     return _checked(
         Counter({name: n for name, n in _kept(db, file).items() if not name.startswith((_PART_ITEMS, _GONE))})
@@ -95,9 +97,7 @@ def read_totals(db: sqlite3.Connection, file: str) -> Counter[str]:
 
 
 def read_gone(db: sqlite3.Connection, file: str) -> Counter[str] | None:
-    """Return the counts over rows removed from the base, as stored in a delta; None if there are
-    none.
-    """
+    """Return the counts over rows removed from the base, as stored in a delta; None without."""
     kept = _kept(db, file)
     return _checked(Counter(of_kind(kept, _GONE))) if kept else None
 
@@ -125,7 +125,11 @@ def _checked(totals: Counter[str]) -> Counter[str]:
 
 
 def read_part_items(db: sqlite3.Connection) -> int:
-    """Return how many items each part of a file has room for. Raises :class:`DamagedRow`."""
+    """Return how many items each part of a file has room for.
+
+    Raises:
+        DamagedRow: The number is invalid.
+    """
     rows = typed(db.execute("SELECT count FROM main.totals WHERE name = ?", (_PART_ITEMS,)), (int,))
     size = next(rows, (_FIRST_PART_ITEMS,))[0]
     if size < 1:

@@ -53,9 +53,7 @@ class Cut(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Rows of one segment for one thread: from ``first`` up to ``last``; ``mask`` says which are
-    allowed.
-    """
+    """Rows ``first`` up to ``last`` of one segment for one thread; ``mask``: those allowed."""
 
     segment: int
     first: int
@@ -74,7 +72,10 @@ def open_store(
 ) -> VectorStore:
     """Open the segments of a ``kind`` in a manifest's table, with the index of its ``index`` entry.
 
-    ``threads`` 0 = one per core. Raises :class:`CatalogueError` for a damaged file.
+    ``threads`` 0 = one per core.
+
+    Raises:
+        CatalogueError: A file is damaged.
     """
     chosen = {name: entry for name, entry in sorted(segments.items()) if entry.kind == kind}
     opened = [
@@ -90,10 +91,10 @@ def open_store(
 
 
 class VectorStore:
-    """Several segments searched as one. Positions number the rows of all segments in order.
-    Thread-safe.
+    """Several segments searched as one; positions number the rows of all segments in order.
 
     ``index`` covers some of the segments; the others, and its held-out rows, are searched exactly.
+    Thread-safe.
     """
 
     def __init__(
@@ -137,21 +138,25 @@ class VectorStore:
 
     @property
     def serves_text(self) -> bool:
-        """True if text queries work as well as images: by exact search, or because the index was
-        measured for them.
-        """
+        """True if text queries work as well as images: by exact search, or as measured."""
         return self.index is None or self.index.text
 
     def search(
         self, queries: np.ndarray, k: int, *, exact: bool = False, allowed: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Search the ``k`` nearest by cosine of float32 [n, d] queries: return scores float32 [n,
-        k] and positions int64 [n, k].
+        """Search the ``k`` nearest by cosine of float32 [n, d] queries.
 
-        ``k`` is limited to the number of rows. Best first; equal scores by position. The index is
-        used if there is one and ``k`` is within its depth, unless ``exact``. ``allowed`` (a mask
-        over all positions, or positions) restricts the results: always exact, and complete if ``k``
-        of them exist.
+        The index is used if there is one and ``k`` is within its depth, unless ``exact``.
+
+        Args:
+            queries: float32 [n, d].
+            k: Limited to the number of rows.
+            exact: Do not use the index.
+            allowed: A mask over all positions, or positions, to restrict the results: always exact,
+                and complete if ``k`` of them exist.
+
+        Returns:
+            Scores float32 [n, k] and positions int64 [n, k], best first; equal scores by position.
         """
         queries = np.ascontiguousarray(queries, dtype=np.float32)
         with _one_thread():
@@ -174,8 +179,10 @@ class VectorStore:
         return [(self.names[segment], row) for segment, row in zip(at.tolist(), rows.tolist(), strict=True)]
 
     def position(self, segment: str, row: int) -> int:
-        """Return the position of a row of a segment. Raises :class:`CatalogueError` if there is
-        none.
+        """Return the position of a row of a segment.
+
+        Raises:
+            CatalogueError: There is no such row.
         """
         number = self._number.get(segment)
         if number is None or not 0 <= row < self.starts[number + 1] - self.starts[number]:
@@ -214,9 +221,7 @@ class VectorStore:
         return result
 
     def _by_segment(self, positions: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """Yield for each segment with some of the positions: its number, their indexes in the
-        array, and their rows.
-        """
+        """Yield number, indexes in ``positions`` and rows, per segment with any of them."""
         if not len(positions):
             return
         if len(self.names) == 1:
@@ -228,8 +233,9 @@ class VectorStore:
             yield int(segment), places, positions[places] - self.starts[segment]
 
     def _scores(self, query: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        """Return inner products of a float32 [1, d] query with the vectors at some positions, as
-        FAISS computes them in a scan.
+        """Return inner products of a float32 [1, d] query with the vectors at some positions.
+
+        They are equal to those that FAISS computes in a scan.
         """
         scores = np.empty(len(positions), np.float32)
         for segment, places, rows in self._by_segment(positions):
@@ -315,7 +321,7 @@ class VectorStore:
     def _search_allowed(self, queries: np.ndarray, k: int, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if allowed.dtype == bool:
             if allowed.shape != (len(self),):
-                raise ValueError(f"a mask of shape {allowed.shape} over {len(self)} positions")
+                raise ValueError(f"a mask of shape {allowed.shape} for {len(self)} positions")
             positions = np.flatnonzero(allowed)
         else:
             positions = np.unique(allowed.astype(np.int64))
@@ -346,8 +352,9 @@ class VectorStore:
     def _among_all(
         self, query: np.ndarray, k: int, mask: np.ndarray, times: float
     ) -> tuple[np.ndarray, np.ndarray] | None:
-        """Return the allowed ones among the best of all, if they are ``k``: FAISS scans twice as
-        fast without a mask.
+        """Return the allowed ones among the best of all, if they are ``k``.
+
+        FAISS scans twice as fast without a mask.
         """
         scores, positions = self._exact(query, int(k * times * 1.3) + 32, self._everywhere)
         kept = mask[positions[0]]
@@ -357,8 +364,9 @@ class VectorStore:
 
 
 def _best(scores: np.ndarray, positions: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ``k`` best of each row, best first, equal scores by position, without FAISS'
-    padding (-1).
+    """Return the ``k`` best of each row, best first, equal scores by position.
+
+    FAISS's padding (-1) is dropped.
     """
     scores = np.where(positions < 0, -np.inf, scores)
     if len(scores) == 1 and scores.shape[1] > 8 * k > 0:  # of many, only possible candidates are sorted
@@ -371,8 +379,9 @@ def _best(scores: np.ndarray, positions: np.ndarray, k: int) -> tuple[np.ndarray
 
 
 def _products(query: np.ndarray, vectors: Any, rows: np.ndarray) -> np.ndarray:
-    """Return inner products of a float32 [1, d] query with some rows of float32 vectors, given as a
-    pointer of FAISS.
+    """Return inner products of a float32 [1, d] query with some rows of float32 vectors.
+
+    ``vectors`` is a FAISS pointer.
     """
     faiss = load_faiss()
     rows = np.ascontiguousarray(rows, np.int64)
@@ -412,7 +421,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _run(jobs: Sequence[Callable[[], Any]], threads: int) -> list[Any]:
-    """Run jobs and return their results in order, on the calling thread and on one more per core.
+    """Run jobs on the calling thread and one more per core; return their results in order.
 
     The pool belongs to this process: threads do not survive a fork.
     """

@@ -12,11 +12,10 @@ _HANGUL = re.compile(r"[\uac00-\ud7a3]+")
 
 
 def searchable(text: str) -> str:
-    """Return text as it is indexed: Hangul runs as overlapping syllable pairs, other words
-    unchanged.
+    """Return text as it is indexed: Hangul runs as overlapping syllable pairs.
 
-    Whole words miss a Korean word with its particle (셔츠와), trigrams find no word of two syllables;
-    pairs searched as a phrase find both.
+    Other words are unchanged. Whole words miss a Korean word with its particle (셔츠와), trigrams find
+    no word of two syllables; pairs searched as a phrase find both.
     """
     words: list[str] = []
     for word in _WORD.findall(text.lower()):
@@ -28,9 +27,7 @@ def searchable(text: str) -> str:
 
 
 def query_phrases(query: str) -> list[str]:
-    """Return the phrases of a query, any of which matches: words as they are indexed, separated by
-    spaces.
-    """
+    """Return the phrases of a query, any of which matches: indexed words, separated by spaces."""
     phrases = []
     for word in _WORD.findall(query.lower()):
         phrases.append(" ".join(_pairs(word) if _HANGUL.search(word) else [word]))
@@ -46,8 +43,9 @@ def match_expression(phrases: Iterable[str]) -> str:
 
 
 def single_syllables(query: str) -> list[str]:
-    """Return the Korean words of a query with one syllable, or possibly one plus a particle:
-    indexed pairs only contain them.
+    """Return the Korean words of a query with one syllable, or possibly one plus a particle.
+
+    The index only has pairs that contain them.
     """
     found = []
     for word in _WORD.findall(query.lower()):

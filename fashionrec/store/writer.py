@@ -41,8 +41,7 @@ if TYPE_CHECKING:
 
 
 class GenerationWriter:
-    """Writes the generation after ``previous`` (None: the first one) into the catalogue at
-    ``root``.
+    """Writes the generation after ``previous`` (None: the first one) of the catalogue at ``root``.
 
     A context manager; the caller holds the catalogue's lock. It starts with everything in
     ``previous``; ``items`` takes added, changed and removed rows, ``new_segment`` and
@@ -101,9 +100,7 @@ class GenerationWriter:
         return self._items
 
     def _check_items(self) -> None:
-        """Check that the items of the previous generation are unchanged. Raises
-        :class:`CatalogueError`.
-        """
+        """Raise :class:`CatalogueError` if the items of the previous generation have changed."""
         if self.previous:
             self.previous.check(contents=True, below=f"generations/{self.previous.name}/")
 
@@ -127,9 +124,7 @@ class GenerationWriter:
         *,
         dtype: str | None = None,
     ) -> str:
-        """Write a segment's vectors at once; ``entry`` describes them in the table. Returns its
-        name.
-        """
+        """Write a segment's vectors at once, described by ``entry``; return its name."""
         name = f"{self.name}-{suffix}"
         folder = generations.folder_of(self.root).make_folder(f"segments/{name}")
         written = write_vectors(folder / VECTORS, vectors, entry.dim, dtype or self.settings.vectors)
@@ -152,9 +147,7 @@ class GenerationWriter:
         return used
 
     def finish_items(self, *, shrink: bool = False) -> dict[str, int]:
-        """Finish the segments, then the items; return their counts. ``shrink`` frees
-        unused space.
-        """
+        """Finish the segments and items; return their counts. ``shrink`` frees unused space."""
         if self._counts is None and self._items is None and self.previous:
             link(self.previous.items_path, self.items_path)
             if self.previous.changes_path:
@@ -168,9 +161,7 @@ class GenerationWriter:
         return self._counts
 
     def make_index(self, *, anew: bool = False) -> IndexEntry:
-        """Choose and build the index, or keep the previous one unless ``anew``; return
-        its entry.
-        """
+        """Build the index, or keep the previous one unless ``anew``; return its entry."""
         if self._index is None:
             self.finish_items()
             before = self.previous.manifest.index if self.previous and not anew else None
@@ -204,9 +195,7 @@ class GenerationWriter:
         return generations.commit(self.root, self.name, manifest, own)
 
     def _remove(self) -> None:
-        """Remove what was written. The generation's folder is last, because it reserves
-        the name.
-        """
+        """Remove what was written, the generation's folder last, because it reserves the name."""
         folder = generations.folder_of(self.root)
         segments = [entry.name for entry in folder.entries("segments")]
         for name in [name for name in segments if name.startswith(f"segments/{self.name}-")]:
@@ -221,8 +210,10 @@ def next_generation(
 ) -> Iterator[GenerationWriter]:
     """Hold the catalogue's lock, with the writer of the next generation.
 
-    Raises :class:`Busy` if another process writes, :class:`CatalogueError` for a damaged catalogue,
-    :class:`WriteError` if the disk is full; the served generation is unchanged then.
+    Raises:
+        Busy: Another process is writing.
+        CatalogueError: The catalogue is damaged.
+        WriteError: The disk is full or fails; the served generation is unchanged.
     """
     generations.read_current(root)  # before the lock, which would create the folder
     with generations.writer_lock(root):

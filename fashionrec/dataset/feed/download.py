@@ -88,7 +88,7 @@ def fetch_images(
         Busy: Another process uses the folder.
         DataError: The folder is not writable.
     """
-    urls_by_name: dict[str, str] = {}
+    normalized: dict[str, str] = {}
     targets: dict[str, Target] = {}
     results: dict[str, Fetched | Failed] = {}
     for url in dict.fromkeys(urls):
@@ -97,7 +97,7 @@ def fetch_images(
         except FetchError as error:
             results[url] = Failed(shown(url), error.reason, str(error), 0)
         else:
-            urls_by_name[url] = target.url
+            normalized[url] = target.url
             targets[target.url] = target
     client = Client(
         door or AddressPolicy(allow_private=settings.allow_private),
@@ -110,7 +110,7 @@ def fetch_images(
             fetched = _Download(cache, client, settings, limits).run(targets, refresh, progress)
     except OSError as error:
         raise DataError(f"cannot write to {folder}: {error}") from None
-    return results | {url: fetched[name] for url, name in urls_by_name.items()}
+    return results | {url: fetched[name] for url, name in normalized.items()}
 
 
 class _Download:
