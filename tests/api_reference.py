@@ -43,7 +43,7 @@ def _class(name: str, value: type) -> Iterator[str]:
     yield _text(inspect.getdoc(value)) + "\n"
     for attribute, member in vars(value).items():
         function = member.__func__ if isinstance(member, classmethod | staticmethod) else member
-        if attribute.startswith("_") or attribute in getattr(value, "_fields", ()):
+        if attribute.startswith("_") or attribute in getattr(value, "__match_args__", ()):
             continue
         if inspect.isfunction(function) and function.__doc__:
             yield f"### {name}.{attribute}\n"

@@ -111,7 +111,7 @@ AGREED: dict[str, Any] = {
 @pytest.mark.parametrize("precision", sorted(BOUNDS))
 def test_each_figure_has_its_limit(precision: str) -> None:
     limits = BOUNDS[precision]
-    good = {"found_by_both": limits.found, "iou_mean": limits.iou, "score_difference_mean": limits.score}
+    good = {"found_by_both": limits.min_found, "iou_mean": limits.iou, "score_difference_mean": limits.score}
     judge(precision, {**AGREED, **good}, None, 0.0)
     for name, step, words in (
         ("found_by_both", -1e-6, "are found by both"),
@@ -179,7 +179,7 @@ def test_an_export_is_compared_with_its_source_anchor_by_anchor() -> None:
         check(reference(0.6), bundle, drawn())
     with pytest.raises(Refused, match=r"scores differ by 0\.0012"):
         check(reference(0.0, 0.0012), bundle, drawn())
-    with pytest.raises(Refused, match=r"answers \[9, 2\], its source \[8, 2\]; 9 rows"):
+    with pytest.raises(Refused, match=r"returns \[9, 2\], its source \[8, 2\]; expected 9 rows"):
         check(lambda photo: own.raw([photo])[0][:8], bundle, drawn())
 
 
@@ -262,7 +262,7 @@ def test_a_source_is_asked_through_the_serving_plane() -> None:
 
 
 def test_the_limits_are_those_that_the_documents_tell() -> None:
-    assert {name: (one.found, one.iou, one.score) for name, one in BOUNDS.items()} == {
+    assert {name: (one.min_found, one.iou, one.score) for name, one in BOUNDS.items()} == {
         "fp16": (0.99, 0.99, 0.005),
         "int8": (0.95, 0.93, 0.035),
     }
@@ -371,11 +371,11 @@ def test_the_gate_of_an_encoder_by_its_figures() -> None:
     gate.judge("int8", gate.Figures(pictures=20, overlap=0.9, **plain), tolerance)
     with pytest.raises(Refused, match="19 crops are too few"):
         gate.judge("int8", gate.Figures(pictures=19, overlap=1.0, **plain), tolerance)
-    with pytest.raises(Refused, match=r"89\.9% of the 10 nearest are the same \(least 90\.0%\)"):
+    with pytest.raises(Refused, match=r"89\.9% of the 10 nearest are the same \(minimum 90\.0%\)"):
         gate.judge("int8", gate.Figures(pictures=20, overlap=0.899, **plain), tolerance)
     known = {**plain, "labelled": 60, "mrr_source": 0.75}
     gate.judge("int8", gate.Figures(pictures=60, overlap=0.81, **{**known, "mrr": 0.746}), tolerance)
-    with pytest.raises(Refused, match=r"least 80\.0%"):
+    with pytest.raises(Refused, match=r"minimum 80\.0%"):
         gate.judge("int8", gate.Figures(pictures=60, overlap=0.79, **{**known, "mrr": 0.746}), tolerance)
     with pytest.raises(Refused, match=r"loses 0\.60 points of MRR \(tolerance 0\.5\) on 60 crops"):
         gate.judge("int8", gate.Figures(pictures=60, overlap=1.0, **{**known, "mrr": 0.744}), tolerance)

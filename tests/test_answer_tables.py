@@ -352,15 +352,15 @@ def test_what_a_change_did(cli: Cli, shop: Path, tmp_path: Path) -> None:
     done = cli("catalogue", "remove", "r2", *unknown, "--index", "c")
     told = lines(done)
     assert told[0].startswith("2 items of 2 products from 2 photos in ")
-    assert told[0].endswith(" s: 0 embedded, 2 as before, 0 from an unfinished build")
+    assert told[0].endswith(" s: 0 embedded, 2 unchanged, 0 resumed")
     assert told[1] == "rows: 0 added, 0 changed, 0 replaced, 1 removed, 2 kept"
-    assert told[-2:] == ["report: c/report.html", f"10 not in the catalogue: {', '.join(unknown)}"]
+    assert told[-2:] == ["report: c/report.html", f"10 products not in the catalogue: {', '.join(unknown)}"]
     assert done.err.splitlines()[-2:] == [
         "next: fashionrec query PHOTO --index c",
         "      fashionrec catalogue rollback c",
     ]
     assert lines(cli("catalogue", "rollback", "c", "--to", "000001")) == [
-        "c: generation 000001 (3 products), not 000002"
+        "c: now serving generation 000001 (3 products), not 000002"
     ]
     assert lines(cli("catalogue", "rollback", "c", "--to", "000002")) == [
         "c: generation 000002 (2 products), not 000001"
@@ -387,12 +387,12 @@ def test_what_changes_nothing_removes_nothing(cli: Cli, shop: Path, tmp_path: Pa
     assert cli("catalogue", "rollback", "c").code == 0
     (tmp_path / "same.csv").write_text("product_id,price\nr2,12.5\n")
     same = cli("catalogue", "update", "same.csv", "--index", "c")
-    assert same.out.startswith("no changes: still serving generation 000001 \n")
+    assert same.out.startswith("no changes: still serving generation 000001\n")
     assert same.err == "next: fashionrec query PHOTO --index c\n"
     assert lines(cli("catalogue", "rollback", "c", "--to", "000002")) == [
-        "c: generation 000002 (3 products), not 000001"
+        "c: now serving generation 000002 (3 products), not 000001"
     ]
-    assert cli(*update).out.startswith("no changes: still serving generation 000002 ")
+    assert cli(*update).out.startswith("no changes: still serving generation 000002")
 
 
 def test_quiet_changes_say_what_was_lost_alone(cli: Cli, shop: Path, tmp_path: Path) -> None:
@@ -411,10 +411,10 @@ def test_quiet_changes_say_what_was_lost_alone(cli: Cli, shop: Path, tmp_path: P
         done = cli(*words, "--quiet")
         assert (done.code, done.out, done.err) == (0, "", "")
     done = cli("catalogue", "update", "more.csv", "--index", "c", "--quiet")
-    assert (done.out, done.err) == ("", "warning: 1 not in the catalogue: zz\n")
+    assert (done.out, done.err) == ("", "warning: 1 product not in the catalogue: zz\n")
     done = cli("catalogue", "add", "rows.csv", "--index", "c", "--quiet", "--set", "build.max_failures=0.5")
     assert (done.code, done.out) == (0, "")
-    assert re.fullmatch(r"warning: 1 of 3 failed, first: .*none\.png.*; see c/report\.json\n", done.err)
+    assert re.fullmatch(r"warning: 1 of 3 rows failed, first: .*none\.png.*; see c/report\.json\n", done.err)
 
 
 def test_times_of_stages_that_take_any(capsys: pytest.CaptureFixture[str]) -> None:
@@ -465,7 +465,7 @@ def test_what_a_build_tells_where_there_is_something(capsys: pytest.CaptureFixtu
         "failed": 0, "failure_reasons": {}, "failures": [], "page": "c/report.html",
     }  # fmt: skip
     plain = [
-        "4 items of 3 products from 2 photos in 1.3 s: 2 embedded, 1 as before, 5 from an unfinished build",
+        "4 items of 3 products from 2 photos in 1.3 s: 2 embedded, 1 unchanged, 5 resumed",
         "index: flat, 4 vectors, recall@10 0.988, 0.13 ms a query",
         "report: c/report.html",
     ]
@@ -478,10 +478,10 @@ def test_what_a_build_tells_where_there_is_something(capsys: pytest.CaptureFixtu
     some = {"unchanged": True, "crops_reused": 3, "without_detection": 2, "failed": 6, "failures": failures}
     print_report(Session(), report | some | {"failure_reasons": {"missing": 4, "not-an-image": 2}})
     assert capsys.readouterr().out.splitlines() == [
-        "no changes: still serving generation 000001 ",
+        "no changes: still serving generation 000001",
         plain[0],
-        "3 garments cut as before: their vectors were kept",
-        "2 without a detected garment, indexed whole",
+        "3 vectors kept from identical crops",
+        "2 photos without a detected garment, indexed whole",
         plain[1],
         "6 rows failed: 4 missing, 2 not-an-image",
         *(f"  {one['image'] or '(no image)'}: {one['message']}" for one in failures[:5]),
@@ -504,7 +504,7 @@ def test_a_row_that_names_another_photo_of_a_product(cli: Cli, shop: Path, tmp_p
     (tmp_path / "t.csv").write_text("product_id,image,price\nr2,other.jpg,5\n")
     done = cli("catalogue", "update", "t.csv", "--index", "c")
     assert done.code == 2
-    assert "but none of them with the image that its record names" in done.err
+    assert "but none with the image that its record names" in done.err
 
 
 def test_a_column_of_all_items_that_none_has_yet_finds_nothing(cli: Cli, shop: Path) -> None:

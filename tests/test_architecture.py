@@ -341,8 +341,8 @@ def test_the_page_on_architecture_names_what_is_there() -> None:
     named = set(re.findall(r"`((?:fashionrec|tests|configs)/[\w./]+)`", page))
     assert len(named) > 10
     assert [name for name in sorted(named) if not (root / name).exists()] == []
-    floors = page.partition("## Floors")[2].partition("\n## ")[0]
-    assert [unit for unit in UNITS if unit != "__main__" and f"`{unit.replace('.', '/')}" not in floors] == []
+    layers = page.partition("## Layers")[2].partition("\n## ")[0]
+    assert [unit for unit in UNITS if unit != "__main__" and f"`{unit.replace('.', '/')}" not in layers] == []
 
 
 def test_every_folder_is_a_package() -> None:

@@ -215,7 +215,7 @@ def test_a_photo_that_lists_name_twice_counts_once_in_each_split(tmp_path: Path)
 
 
 def test_no_dataset_is_an_error_of_one_line(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no dataset"):
+    with pytest.raises(DataError, match="no such dataset"):
         audit_dataset(tmp_path, settings())
     (tmp_path / "data.yaml").write_text("train: images\nnames: 7\n")
     with pytest.raises(DataError):

@@ -172,7 +172,7 @@ def test_photos_that_are_none_any_more_do_not_empty_a_catalogue(photos: Path, bu
         (photos / name).write_text(f"<html>{name}</html>")
     with pytest.raises(Refused, match="2 of 6 products") as caught:
         build(photos, tmp_path / "c")
-    assert "2 rows have no usable photo, first: " in caught.value.hint
+    assert "2 rows without a usable photo, first: " in caught.value.hint
     assert generations.read_current(tmp_path / "c").name == "000001"
     report = build(photos, tmp_path / "c", max_delete=0.5)
     assert (report.products, report.removed, len(report.failures)) == (4, 2, 2)

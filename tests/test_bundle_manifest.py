@@ -140,8 +140,11 @@ def test_names_of_classes() -> None:
     check_spec("detector", {"labels": {"0": "top", "999999": "x" * 200}})
     check_spec("detector", {"labels": {str(n): "" for n in range(10_000)}})
     for labels, told in (
-        ({str(n): "" for n in range(10_001)}, "spec.labels is a dict of 10001, not the names of at most 10000 classes"),
-        (["top"], "spec.labels is a list of 1, not the names of at most 10000 classes"),
+        (
+            {str(n): "" for n in range(10_001)},
+            "spec.labels is a dict of 10001, not the names of at most 10,000 classes",
+        ),
+        (["top"], "spec.labels is a list of 1, not the names of at most 10,000 classes"),
         ({"x": "top"}, "spec.labels has 'x', which is not a class number"),
         ({"1000000": "top"}, "spec.labels has '1000000', which is not a class number"),
         ({"": "top"}, "spec.labels has '', which is not a class number"),
@@ -219,7 +222,7 @@ FILE: dict[str, Any] = {"size": 0, "sha256": HASH}
         (("agreement", "speed", "ratio", -1), "agreement.speed.ratio is -1, not a number from 0 to 1e+09"),
         (("agreement", "speed", "ms", 1e9 + 1), "agreement.speed.ms is 1000000001.0, not a number from 0 to 1e+09"),
         (("agreement", "speed", "fp32_ms", "x"), "agreement.speed.fp32_ms is 'x', not a number from 0 to 1e+09"),
-        (("files", {f"{n}": FILE for n in range(1001)}), "it lists 1001 files"),
+        (("files", {f"{n}": FILE for n in range(1001)}), "it lists 1,001 files"),
         (("files", "IMAGE.onnx", FILE), "it lists two files whose names differ only in case"),
         (("files", "a/b", FILE), "it names a file outside its folder: 'a/b'"),
         (("files", "Bundle.json", FILE), "it names a file outside its folder: 'Bundle.json'"),
@@ -231,15 +234,15 @@ FILE: dict[str, Any] = {"size": 0, "sha256": HASH}
         (("files", "x", {"size": 1, "sha256": HASH[1:]}), f"the sha256 of x is {HASH[1:]!r}"),
         (("files", "x", {"size": 1, "sha256": HASH.upper()}), f"the sha256 of x is {HASH.upper()!r}"),
         (("graphs", "a/b", "image.onnx"), "'a/b' is not a role of a graph"),
-        (("graphs", "text", "text.onnx"), "its graph 'text.onnx'"),
-        (("graphs", "text", 5), "its graph 5"),
+        (("graphs", "text", "text.onnx"), "its graph 'text.onnx' is not listed"),
+        (("graphs", "text", 5), "its graph 5 is not listed"),
         (("graphs", "text", "tokenizer.json"), "its graph tokenizer.json is not an ONNX file"),
         (("graphs", "text", "image.ready.onnx"), "its graph 'text' cannot be image.ready.onnx"),
         (("graphs", "image.ready", "image.onnx"), "its graph 'image.ready' cannot be image.onnx"),
         (("graphs", "text.ready", "image.ready.onnx"), "its graph 'text.ready' cannot be image.ready.onnx"),
         (("spec", "dim", 0), "spec.dim is 0, not an integer from 1 to 16384"),
-        (("spec", "text", "tokenizer", "other.json"), "its tokenizer 'other.json'"),
-        (("spec", "text", "tokenizer", "t.ready"), "its tokenizer 't.ready'"),
+        (("spec", "text", "tokenizer", "other.json"), "its tokenizer 'other.json' is not listed"),
+        (("spec", "text", "tokenizer", "t.ready"), "its tokenizer 't.ready' is not listed"),
     ],
 )
 def test_what_no_export_writes(place: tuple[Any, ...], told: str) -> None:
@@ -312,7 +315,7 @@ def test_the_oldest_format_that_says_all_of_a_spec(kind: str, spec: dict[str, An
 @pytest.mark.parametrize(
     ("document", "message", "hint"),
     [
-        (None, "{path} is not a bundle: bundle.json", "create one with `fashionrec export`"),
+        (None, "{path} is not a bundle: bundle.json is missing", "create one with `fashionrec export`"),
         ([], "{path}/bundle.json is not the manifest of a bundle", "create one with `fashionrec export`"),
         (
             {**DOCUMENT, "format": "x"},
@@ -333,7 +336,7 @@ def test_what_is_no_bundle(tmp_path: Path, document: Any, message: str, hint: st
     path = tmp_path / "b"
     with pytest.raises(ModelError) as caught:
         read_manifest(path)
-    assert (str(caught.value), caught.value.hint) == (f"no bundle at {path}", "create one with `fashionrec export`")
+    assert (str(caught.value), caught.value.hint) == (f"no such bundle: {path}", "create one with `fashionrec export`")
     path.mkdir()
     for version in (1, 2):
         (path / "bundle.json").write_text(json.dumps({**DOCUMENT, "format_version": version}))

@@ -362,7 +362,7 @@ def test_a_batch_asks_anew_and_serves_that_days_later(cli: Cli, index: Path, ser
 
 def test_options_that_do_not_go_together_are_refused(cli: Cli, index: Path, server: OpenAIServer) -> None:
     for words, said in (
-        (("--batch", "--captioner", "local"), "--batch is OpenAI's: the local captioner needs none"),
+        (("--batch", "--captioner", "local"), "--batch is for OpenAI; the local captioner does not need it"),
         (("--resume",), "--resume, --wait and --discard-unsent need --batch"),
         (("--wait",), "--resume, --wait and --discard-unsent need --batch"),
         (("--discard-unsent",), "--resume, --wait and --discard-unsent need --batch"),

@@ -132,7 +132,7 @@ def forge(path: Path, sql: str, *values: object) -> None:
         ("model", "gpt\x1b[2J", "model"),
     ],
 )
-def test_what_no_server_could_have_answered_is_refused(
+def test_what_no_server_could_have_answered_is_rejected(
     column: str,
     value: object,
     reason: str,
@@ -148,13 +148,13 @@ def test_what_no_server_could_have_answered_is_refused(
     assert done.code == 3, done.err
     assert json.loads(done.out)["refused"] == {reason: 1}
     assert done.err.splitlines()[-2:] == [
-        "error: 1 captions of c rejected: a server could not have returned them",
+        "error: 1 caption of c rejected: a server could not have returned them",
         "hint: all others were imported",
     ]
     assert count(tmp_path / "data" / "captions.sqlite") == {"done": GARMENTS - 1}
     assert cli("caption", "--import-captions", "c").out.splitlines() == [
-        f"0 captions imported, {GARMENTS - 1} garments had one, 0 records are no captions, 1 refused",
-        f"  refused ({reason}): 1",
+        f"0 captions imported, {GARMENTS - 1} already known, 0 other records, 1 rejected",
+        f"  rejected ({reason}): 1",
     ]
 
 
@@ -167,7 +167,7 @@ def test_the_text_is_that_of_the_answer_not_of_the_record_beside_it(
     done = cli("caption", "--import-captions", "c")
     assert (done.code, done.out) == (
         0,
-        f"{GARMENTS} captions imported, 0 garments had one, 0 records are no captions\n",
+        f"{GARMENTS} captions imported, 0 already known, 0 other records\n",
     )
     with CaptionCache(tmp_path / "data" / "captions.sqlite") as cache:
         texts = {one.outcome.description.caption_en for group in cache.everything("openai") for one in group}  # type: ignore[union-attr]
@@ -183,7 +183,7 @@ def test_the_text_is_that_of_the_answer_not_of_the_record_beside_it(
         ("PRAGMA user_version = 9", "has schema 9"),
     ],
 )
-def test_a_file_that_is_no_file_of_captions_is_refused(
+def test_a_file_that_is_no_file_of_captions_is_rejected(
     sql: str, told: str, cli: Cli, index: Path, server: BatchServer, user_cache: Path
 ) -> None:
     somebody_elses(index, server, cli, user_cache)

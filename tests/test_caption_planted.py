@@ -328,7 +328,7 @@ def test_records_that_cannot_be_written_stop_before_anything_is_sent(
     user_cache.write_text("a file where the folder would be")
     done = cli("caption", "--index", "c", "--batch")
     assert done.code == 1
-    assert "is unusable" in done.err
+    assert "cannot be used" in done.err
     assert sent(server) == []
 
 

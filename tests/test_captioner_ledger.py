@@ -140,7 +140,7 @@ def test_a_disk_that_is_full_is_told(
         monkeypatch.setattr(os, name, full, raising=False)
     with pytest.raises(WriteError) as caught:
         act(ledger)
-    assert str(caught.value) == f"{ledger.folder} : No space left on device"
+    assert str(caught.value) == f"{ledger.folder} cannot be written: No space left on device"
     assert caught.value.hint == "planned and paid captions are recorded there: set project.cache to a private folder"
 
 
@@ -157,6 +157,6 @@ def test_a_folder_that_others_may_write_is_not_used(tmp_path: Path) -> None:
     with pytest.raises(WriteError) as caught:
         ledger.record(PART)
     assert str(caught.value) == (
-        f"{ledger.folder} are unusable: you must own it, and nobody else may have write access"
+        f"{ledger.folder} cannot be used: you must own it, and nobody else may have write access"
     )
     assert caught.value.hint == "planned and paid captions are recorded there: set project.cache to a private folder"

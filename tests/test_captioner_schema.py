@@ -123,7 +123,7 @@ def test_what_the_synthetic_world_draws_can_be_said(class_name: str) -> None:
         (lambda tree: tree["fields"]["color"]["values"].update({"teal": None}), "teal"),
         (
             lambda tree: tree["fields"]["color"]["values"].update({"teal": {"ko": "틸", "class": ["top"]}}),
-            "is not known",
+            "is unknown",
         ),
         (lambda tree: tree["fields"]["color"]["values"].update({"unknown": "모름"}), "do not list unknown"),
         (lambda tree: tree["fields"].update({"colour": tree["fields"]["color"]}), "did you mean color"),
@@ -159,7 +159,7 @@ def test_a_vocabulary_that_is_not_there_or_no_yaml_is_a_config_error(tmp_path: P
         path.write_text(text)
         with pytest.raises(ConfigError) as caught:
             load_vocabulary(path)
-        assert (caught.value.hint == "see configs/attributes.yaml") is (text == "- 1")
+        assert (caught.value.hint == "see configs/attributes.yaml for an example") is (text == "- 1")
 
 
 # -- the schema

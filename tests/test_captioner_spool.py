@@ -92,7 +92,7 @@ def test_a_disk_that_is_full_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
         with pytest.raises(WriteError) as refused:
             Spool(tmp_path / "other", ledger)
     for error, name in ((caught.value, "s"), (refused.value, "other")):
-        assert str(error) == f"{tmp_path / name} : No space left on device"
+        assert str(error) == f"{tmp_path / name} cannot be written: No space left on device"
         assert error.hint == "free disk space, then run it again"
 
 

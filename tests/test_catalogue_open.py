@@ -70,7 +70,7 @@ def test_bundles_that_are_others(catalogue: Path, config: Config, kind: str) -> 
 def test_vectors_of_another_encoder(catalogue: Path, config: Config) -> None:
     embedder = read_current(catalogue).manifest.bundles["embedder"].fingerprint
     rewrite(catalogue, lambda document: document["segments"]["000001-image"].update(embedder="0123456789abcdef"))
-    about = f"vectors in {catalogue}/segments/000001-image are of another encoder"
+    about = f"the vectors in {catalogue}/segments/000001-image are of another encoder"
     told = (f"{about} (0123456789ab, not {embedder[:12]})", "rebuild the catalogue with `fashionrec build-index`")
     assert refused(lambda: Catalogue.open(catalogue, config)) == told
 

@@ -137,17 +137,17 @@ BROKEN = {
     "NaN": "not finite (NaN or infinite): model.1.bn.running_var",
     "infinite": "not finite (NaN or infinite): model.1.bn.running_var",
     "wrong architecture": "model.0.conv.weight (8x3x3x3 instead of 16x3x3x3)",
-    "wrong classes": "1 , but nc is 5 classes",
+    "wrong classes": "1 class names, but nc is 5",
     "tensors only": "no model, only tensors",
     "evaluated activation": "activation: ",
     "a canary": "loading it would call os.makedirs",
     "a plain pickle with a canary": "loading it would call os.makedirs",
     "half its parts": "a part is missing, data/",
-    "packed": "it unpacks to more",
-    "truncated": "it is cut off",
+    "packed": "it is compressed, which torch never does",
+    "truncated": "it is truncated",
     "a pointer": "Git LFS pointer",
     "a web page": "a web page",
-    "empty": "it is empty",
+    "empty": "the file is empty",
     "zeros": "filled with zeros",
 }
 
@@ -221,7 +221,7 @@ def test_globals_that_are_not_layers_are_named(data: bytes, named: str, tmp_path
     for path in (hostile.archive(tmp_path / "zip.pt", data), tmp_path / "raw.pt"):
         if path.name == "raw.pt":
             path.write_bytes(data)
-        with pytest.raises(ModelError, match="holds code") as caught:
+        with pytest.raises(ModelError, match="contains code") as caught:
             load_yolo(str(path))
         assert named in str(caught.value)
         assert "--trust-pickle" in caught.value.hint
@@ -257,7 +257,7 @@ def test_a_foreign_pickle_runs_where_the_user_says_so_and_only_then(
     (tmp_path / "theirs.yaml").write_text(f"train:\n  model: {theirs}\n")
     done = cli("train", "--config", tmp_path / "theirs.yaml", f"data={data}", "epochs=1", *FAST, "--trust-pickle")
     assert done.code == 2
-    assert "on the command line" in done.err
+    assert "on the same command line" in done.err
 
 
 def _fused(checkpoint: dict[str, Any]) -> None:
@@ -321,4 +321,4 @@ def test_a_run_of_others_does_not_say_what_is_fetched(cli: Callable[..., Result]
     run.save()
     done = cli("train", "--resume", "name=r")
     assert done.code == 2
-    assert "would fetch model=https://127.0.0.1:1/x.pt" in done.err
+    assert "would download model=https://127.0.0.1:1/x.pt" in done.err

@@ -214,13 +214,13 @@ BROKEN: dict[str, tuple[Break, str]] = {
     ),
     "truncated shard": (truncated_shard, "is truncated or damaged"),
     "half the shards": (half_the_shards, r"model-00002-of-\d+.safetensors is missing"),
-    "shard elsewhere": (shard_elsewhere, "does not say which files"),
+    "shard elsewhere": (shard_elsewhere, "does not list the weight files"),
     "header too long": (
         lambda folder: (folder / "model.safetensors").write_bytes(struct.pack("<Q", 1 << 60)) and None,
         "is truncated or damaged",
     ),
     "pointer": (pointer("model.safetensors"), "model.safetensors is a Git LFS pointer"),
-    "pointer of words": (pointer("tokenizer.json"), "tokenizer.json is a Git-LFS pointer"),
+    "pointer of words": (pointer("tokenizer.json"), "tokenizer.json is a Git LFS pointer"),
     "wrong width": (settings(lambda d: d["text_config"].update(hidden_size=48)), "with another shape"),
     "wrong depth": (settings(lambda d: d["vision_config"].update(num_hidden_layers=1)), "unexpected"),
     "wrong projection": (settings(lambda d: d.update(projection_dim=8)), "with another shape"),
@@ -228,9 +228,9 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "huge": (huge, "missing|another shape|more weights"),
     "monstrous": (settings(lambda d: d["text_config"].update(num_hidden_layers=10**9)), "num_hidden_layers"),
     "odd": (settings(lambda d: d["vision_config"].update(hidden_size="32")), "hidden_size"),
-    "odd parts": (settings(lambda d: d.update(text_config=[1])), "config.json is unusable"),
+    "odd parts": (settings(lambda d: d.update(text_config=[1])), "config.json is invalid"),
     "deep": (lambda folder: (folder / "config.json").write_text("[" * 100_000) and None, "config.json cannot be read"),
-    "another kind": (settings(lambda d: d.update(model_type="siglip")), "of type 'siglip', not a CLIP"),
+    "another kind": (settings(lambda d: d.update(model_type="siglip")), "of type 'siglip', not CLIP"),
     "quantized": (settings(lambda d: d.update(quantization_config={"quant_method": "awq"})), "quantized"),
     "adapter": (settings(lambda d: d.update(base_model_name_or_path="a/b"), "adapter_config.json"), "adapter"),
     "pickle with a canary": (pickled(extra=True), "pickle with more than weights"),
@@ -239,10 +239,10 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "no weights"),
     "link": (linked, r"model.safetensors is a link \(to"),
     "pipe": (piped, "vocab.json is neither a file nor a folder"),
-    "code in config": (settings(lambda d: d.update(auto_map={"AutoModel": "evil.Evil"})), "code of its own"),
+    "code in config": (settings(lambda d: d.update(auto_map={"AutoModel": "evil.Evil"})), "needs custom code"),
     "code in words": (
         settings(lambda d: d.update(auto_map={"AutoTokenizer": ["evil.Evil", None]}), "tokenizer_config.json"),
-        "code of its own",
+        "needs custom code",
     ),
     "monstrous pictures": (
         settings(lambda d: d.update(size={"shortest_edge": 10**9}), "preprocessor_config.json"),
@@ -251,7 +251,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "no deviation": (settings(lambda d: d.update(image_std=[0, 0, 0]), "preprocessor_config.json"), "std"),
     "pictures of another size": (
         settings(lambda d: d.update(crop_size={"height": 24, "width": 24}), "preprocessor_config.json"),
-        "cuts 24 x 24 pixels, its image tower needs 32 x 32",
+        "makes 24 x 24 pixels, its image tower needs 32 x 32",
     ),
     "words of another model": (
         settings(

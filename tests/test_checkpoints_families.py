@@ -137,7 +137,7 @@ def test_a_header_that_asks_for_a_world_of_memory_is_refused(
     text = json.dumps({"__metadata__": {"fashionrec": json.dumps(metadata(whole) | change)}}).encode()
     path = tmp_path / "x.safetensors"
     path.write_bytes(struct.pack("<Q", len(text)) + text)
-    with pytest.raises(ModelError, match="has an invalid spec"):
+    with pytest.raises(ModelError, match="has invalid metadata"):
         About.of(path)
 
 

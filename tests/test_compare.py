@@ -241,7 +241,7 @@ def test_compare_takes_trains_reuses_and_says_what_failed(cli: Callable[..., Res
     words = ("--models", TINY / "detector", model, "yolov99.yaml", "--data", halves, *fast, *own)
     first = cli("compare", *words, "--name", "one", "--json")
     assert first.code == 3
-    assert "1 of 3 could not be compared: yolov99.yaml" in first.err
+    assert "1 of 3 models could not be compared: yolov99.yaml" in first.err
     taken, trained, failed = first.document["models"]
     assert (taken["how"], trained["how"]) == ("taken", "trained")
     assert "yolov99" in failed["failed"]
@@ -296,4 +296,4 @@ def test_compare_needs_models_and_data(cli: Callable[..., Result]) -> None:
     assert cli("compare", "a", "b").code == 2
     missing = cli("compare", "--models", "a", "--data", "nowhere")
     assert missing.code == 2
-    assert "no dataset" in missing.err
+    assert "no such dataset" in missing.err

@@ -188,7 +188,7 @@ def test_all_that_is_measured_of_one_model(data: Path, monkeypatch: pytest.Monke
         "comparison.json",
         "comparison.md",
     ]
-    assert Path("new/report/comparison.md").read_text().startswith("# Comparison of 1 detectors\n")
+    assert Path("new/report/comparison.md").read_text().startswith("# Comparison of 1 detector\n")
     assert "Detectors compared" in Path("new/report/comparison.html").read_text()
 
 
@@ -252,7 +252,7 @@ def test_a_model_is_trained_by_both_sections_and_taken_again(data: Path) -> None
     bench.sets += ("compare.workers=1", "compare.device=0", "train.exist_ok=true")  # nothing is learnt of these
     bench.run("yolov8n.yaml")
     assert bench.trained == []
-    assert bench.said[-1] == f"taking {place}, trained with the same settings and data"
+    assert bench.said[-1] == f"reusing {place}, trained with the same settings and data"
     bench.sets += ("compare.seed=8",)
     bench.run("yolov8n.yaml")
     assert [config.name for config in bench.trained] == ["compare-yolov8n2"]
@@ -339,7 +339,7 @@ def test_the_folder_of_a_report(tmp_path: Path) -> None:
     for name in ("a/b", "", ".", ".."):
         with pytest.raises(ConfigError) as caught:
             report_folder(runs, name)
-        assert str(caught.value) == f"{name!r} "
+        assert str(caught.value) == f"invalid folder name {name!r}"
         assert caught.value.hint == "give paths with --out"
     with pytest.raises(FashionrecError, match="compare2"):
         report_folder(runs, "compare2")

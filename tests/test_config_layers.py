@@ -182,7 +182,7 @@ def test_files_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     Path("list.yaml").write_text("[1]")
     assert refused(files=[Path("list.yaml")]) == (
         "list.yaml has no sections",
-        "see configs/default.yaml",
+        "see configs/default.yaml for an example",
     )
     Path("bad.yaml").write_text("a: [")
     assert refused(files=[Path("bad.yaml")])[0].startswith("bad.yaml is not YAML: ")
@@ -193,7 +193,7 @@ def test_files_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert str(caught.value) == f"cannot read {tmp_path / 'gone.yaml'}: No such file or directory"
     with pytest.raises(ConfigError) as caught:
         read_yaml(tmp_path / "list.yaml", "configs/attributes.yaml")
-    assert caught.value.hint == "see configs/attributes.yaml"
+    assert caught.value.hint == "see configs/attributes.yaml for an example"
 
 
 def load_dir() -> Path:

@@ -139,7 +139,7 @@ def test_yolo_boxes_polygons_and_lines_that_are_none(tmp_path: Path) -> None:
     assert corners(image) == [("top", 0.3, 0.4, 0.7, 0.6), ("#7", 0.0, 0.0, 1.0, 1.0), ("pants", 0.1, 0.2, 0.5, 0.9)]
     assert all(box.relative for box in image.boxes)
     assert [problem.split()[1] for problem in image.problems] == ["5", "6", "7", "8", "9", "10", "11"]
-    assert image.problems[0] == "line 5 is not a box: 'top' is not a number"
+    assert image.problems[0] == "line 5 is not a valid box: 'top' is not a number"
 
 
 def test_yolo_label_files_that_are_no_text(tmp_path: Path) -> None:
@@ -175,8 +175,8 @@ def test_yolo_what_is_listed_and_not_there_and_what_has_no_photo(tmp_path: Path)
     assert messages(source)["d.jpg"] == "listed in train.txt, but missing"
     assert source.notes == (
         "data.yaml names a test split that does not exist: gone",
-        "1 listed twice; the first split counts: images/a.jpg",
-        "1 without a photo: labels/lost.txt",
+        "1 photo listed twice; the first split counts: images/a.jpg",
+        "1 label file without a photo: labels/lost.txt",
     )
 
 
@@ -222,7 +222,7 @@ def test_yolo_without_names_and_other_photos_around(tmp_path: Path) -> None:
     source = read_local("yolo", tmp_path, "l")
     assert [image.key for image in source.images] == ["images/a.jpg"]
     assert source.images[0].boxes[0].label == "#1"
-    assert "known by number only" in source.notes[0]
+    assert "only known by number" in source.notes[0]
 
 
 def test_yolo_by_its_yaml_wherever_that_is(tmp_path: Path) -> None:
@@ -342,10 +342,10 @@ def test_coco_oddities_each(tmp_path: Path) -> None:
     assert reasons(source) == {"c.jpg": "missing"}
     assert messages(source) == {"c.jpg": "listed in _annotations.coco.json, but missing"}
     assert source.notes == (
-        "1 annotations are crowds (iscrowd) and were left out",
-        "1 annotations are of an image that their file does not list",
-        "1 images or annotations lack an id, and were not read",
-        "2 photos are in none of the annotation files and were left out: train/unlisted.jpg, valid/c.jpg",
+        "1 crowd annotation skipped (iscrowd)",
+        "1 annotation skipped: the file does not list the image",
+        "1 record without an id skipped (images or annotations)",
+        "2 photos skipped, in no annotation file: train/unlisted.jpg, valid/c.jpg",
     )
 
 
@@ -359,8 +359,8 @@ def test_coco_several_files_and_one_photo_in_two(tmp_path: Path) -> None:
     assert corners(by_key(source)["images/a.jpg"]) == [("top", 1, 1, 3, 3), ("dress", 2, 2, 5, 5)]
     assert {image.key: image.split for image in source.images} == {"images/a.jpg": "train", "images/b.jpg": "train"}
     assert source.names == ("top", "skirt&pants", "dress")
-    assert "listed more than once" in source.notes[1]
-    assert "another task: captions_train2017.json" in source.notes[0]
+    assert "repeated photo" in source.notes[1]
+    assert "other COCO tasks: captions_train2017.json" in source.notes[0]
 
 
 def test_coco_as_roboflow_writes_it(tmp_path: Path) -> None:
@@ -401,7 +401,7 @@ def test_coco_files_of_other_tasks_are_read_only_where_they_are_named(task: str,
     other = coco(tmp_path / f"{task}_train.json", [(1, "a.jpg")], [box(1, [5, 5, 1, 1])])
     source = read_local("coco", tmp_path, "l")
     assert corners(source.images[0]) == [("top", 1, 2, 4, 6)]
-    assert f"another task: {task}_train.json" in source.notes[0]
+    assert f"other COCO tasks: {task}_train.json" in source.notes[0]
     assert corners(read_local("coco", other, "l").images[0]) == [("top", 5, 5, 6, 6)]
 
 
@@ -428,9 +428,9 @@ def test_coco_what_is_written_otherwise(tmp_path: Path) -> None:
     assert corners(images["0.jpg"]) == [("#4", 1, 2, 4, 6)]
     assert len(images["1.jpg"].problems) == 2
     assert source.notes == (
-        "1 annotations are crowds (iscrowd) and were left out",
-        "1 annotations are of an image that their file does not list",
-        "1 images or annotations lack an id, and were not read",
+        "1 crowd annotation skipped (iscrowd)",
+        "1 annotation skipped: the file does not list the image",
+        "1 record without an id skipped (images or annotations)",
     )
 
 
@@ -440,7 +440,7 @@ def test_coco_of_photos_of_one_name_the_one_nearest_to_its_file_is_meant(tmp_pat
         photo(tmp_path / folder / "a.jpg")
     assert [image.key for image in read_local("coco", tmp_path, "l").images] == ["train/a.jpg"]
     coco(tmp_path / "annotations" / "instances_train.json", [(1, "/content/x/a.jpg")])
-    with pytest.raises(DataError, match="describes 1 photos, and none of them is there"):
+    with pytest.raises(DataError, match=r"none of the photos listed in .* exists \(1 listed\)"):
         read_local("coco", tmp_path, "l")
 
 
@@ -461,7 +461,7 @@ def test_coco_damaged(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train\.json is damaged"):
         read_local("coco", tmp_path, "l")
     coco(path, [(1, "gone.jpg")])
-    with pytest.raises(DataError, match="none of them is there"):
+    with pytest.raises(DataError, match="none of the photos listed"):
         read_local("coco", tmp_path, "l")
 
 
@@ -545,7 +545,7 @@ def test_voc_that_begins_at_zero_counts_edges_from_zero(tmp_path: Path) -> None:
         "a.jpg": [("top", 0, 0, 80, 60)],
         "b.jpg": [("top", 10, 20, 30, 40)],
     }
-    assert "begin at 0" in source.notes[0]
+    assert "boxes start at 0" in source.notes[0]
 
 
 def test_voc_below_zero_is_outside_and_says_nothing_of_the_origin(tmp_path: Path) -> None:
@@ -614,7 +614,7 @@ def test_voc_image_sets(tmp_path: Path) -> None:
         "d.jpg": ("test", False),
     }
     assert reasons(source) == {"Annotations/never": "missing"}
-    assert source.notes[0] == "1 listed in two splits; the first counts: a"
+    assert source.notes[0] == "1 photo listed in two splits; the first counts: a"
 
 
 def test_voc_oddities_each(tmp_path: Path) -> None:
@@ -641,8 +641,8 @@ def test_voc_oddities_each(tmp_path: Path) -> None:
     images = by_key(source)
     assert corners(images["a.jpg"]) == [("top", 1, 2, 4, 5), ("dress", 2, 1, 9, 8)]
     assert images["a.jpg"].problems == (
-        "object 2 has no box that can be understood",
-        "object 4 has no box that can be understood",
+        "object 2 has no valid box",
+        "object 4 has no valid box",
         "object 5 has no name",
     )
     assert images["a.jpg"].size is None
@@ -651,12 +651,12 @@ def test_voc_oddities_each(tmp_path: Path) -> None:
     assert images["a_jpg.rf.12.jpg"].group == "a_jpg"
     assert "broken.jpg" not in images
     assert reasons(source) == {"broken.jpg": "broken-label-file", "lost.xml": "orphan-label"}
-    assert "not there" in messages(source)["lost.xml"]
+    assert "does not exist" in messages(source)["lost.xml"]
     assert source.names == ("dress", "top")
     assert source.notes == (
-        "1 XML files are no VOC annotations and were not read",
-        "1 XML files name another photo than the one of their own name, which counts",
-        "1 boxes are marked difficult and were kept",
+        "1 XML file skipped: not VOC annotations",
+        "1 XML file with the name of another photo inside; the file's own name counts",
+        "1 difficult object kept",
     )
 
 
@@ -685,9 +685,9 @@ def test_voc_files_that_are_none_or_come_second_do_not_end_the_reading(tmp_path:
     }
     assert reasons(source) == {"b.xml": "broken-label-file", "c.xml": "orphan-label"}
     assert source.notes == (
-        "1 XML files are no VOC annotations and were not read",
-        "1 XML files are of a photo that has another already, and were not read",
-        "2 boxes are marked difficult and were kept",
+        "1 XML file skipped: not VOC annotations",
+        "1 XML file skipped: another one belongs to the same photo",
+        "2 difficult objects kept",
     )
 
 

@@ -221,7 +221,7 @@ def test_a_sign_means_what_the_row_expects_if_it_can() -> None:
     assert choose_currency(parse_price("5 kr"), None) is None
     assert parse_currency("₩") == "KRW"
     for word in ("kr", "XYZ", ""):
-        with pytest.raises(ValueError, match="no currency"):
+        with pytest.raises(ValueError, match="not a currency of ISO 4217"):
             parse_currency(word)
 
 
@@ -282,15 +282,15 @@ def test_what_a_sign_of_a_currency_means(entry: str) -> None:
         ("1" * 16, "USD", "is no number"),
         ("2만 1,500원", None, 21500),
         ("3천 234원", None, 3234),
-        ("3천 1234원", None, "is no price"),
+        ("3천 1234원", None, "is not a price"),
         ("5" + " " * 56 + "EUR", None, 5),
-        ("5" + " " * 57 + "EUR", None, "more in it than a number and a currency"),
-        ("5 pieces", None, "more in it than a number and a currency"),
+        ("5" + " " * 57 + "EUR", None, "it has more than a number and a currency"),
+        ("5 pieces", None, "it has more than a number and a currency"),
         ("€ 5 $", None, "names two currencies"),
-        ("-5", None, "is no price"),
-        (True, None, "is no price"),
-        (-0.5, None, "is no price"),
-        (float("inf"), None, "is no price"),
+        ("-5", None, "is not a price"),
+        (True, None, "is not a price"),
+        (-0.5, None, "is not a price"),
+        (float("inf"), None, "is not a price"),
         ({"value": "5 €", "currency": "USD"}, None, "names two currencies"),
         ({"value": "1.299", "currency": "EUR"}, "USD", 1299),
     ],

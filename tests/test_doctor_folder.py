@@ -271,7 +271,7 @@ def test_the_page_prints_nothing_raw(case: str, folder: Path, cli: Cli) -> None:
     plant(folder)
     done = cli("doctor", folder)
     assert kind in done.out
-    assert ("verdict: refused" if refused else "verdict: usable: what is listed is ignored") in done.out
+    assert ("verdict: refused" if refused else "verdict: usable: the listed files are ignored") in done.out
     assert not {"\x1b", "\x07", "\u202e"} & {*done.out, *done.err}
     assert len(done.out.splitlines()) < 60
 
@@ -298,7 +298,7 @@ def test_a_folder_of_no_known_kind_that_is_refused_is_not_called_of_no_known_kin
     done = cli("doctor", folder)
     assert done.code == 2
     assert done.out.splitlines()[-1] == (
-        "verdict: refused: commands that read this folder stop at what is listed as refused"
+        "verdict: refused: commands that read this folder stop at the files listed as refused"
     )
 
 
@@ -532,7 +532,7 @@ def test_a_file_is_no_folder_and_doctor_says_what_to_do(cli: Callable[..., Resul
     (tmp_path / "best.pt").write_bytes(b"x")
     result = cli("doctor", "best.pt")
     assert result.code == 2
-    assert "put the file into a folder" in result.err
+    assert "put the file (an archive unpacked) into a folder" in result.err
 
 
 def test_an_export_with_a_link_is_refused_as_the_import_refuses_it(
@@ -550,7 +550,7 @@ def test_an_export_with_a_link_is_refused_as_the_import_refuses_it(
 def test_a_folder_of_no_known_kind_is_said_to_be_one(cli: Callable[..., Result], photos: Path) -> None:
     result = cli("doctor", photos)
     assert result.code == 0
-    assert "nothing more is known of it" in result.out
+    assert "only its files were checked" in result.out
 
 
 @pytest.mark.parametrize("name", ["catalogue.json", "bundle.json", "run.json", "export.json"])

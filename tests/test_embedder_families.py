@@ -123,7 +123,7 @@ def test_another_family_is_a_file_and_a_line(
     pairs = [Pair(lambda: Image.new("RGB", (32, 32)), "a top", str(n)) for n in range(8)]
     refused = cli("export", siglip, "--out", tmp_path / "bundle")
     assert refused.code == 2
-    assert "of type 'siglip', not a CLIP" in refused.err
+    assert "of type 'siglip', not CLIP" in refused.err
     families = {**MODULES, "siglip": "siglip_family"}
     with pytest.raises(ModelError, match="cannot be trained: only CLIP models can"):
         train_embedder(

@@ -42,7 +42,7 @@ def test_what_was_measured_in_a_sentence_and_as_a_document() -> None:
     [
         (GOOD, None),
         (replace(GOOD, overlap=0.96, pictures=20), None),
-        (replace(GOOD, pictures=19), "19 are too few to decide"),
+        (replace(GOOD, pictures=19), "19 crops are too few to decide"),
         (replace(GOOD, overlap=0.959), "95.9% of the 10 nearest are the same (minimum 96.0%)"),
         (replace(GOOD, overlap=float("nan")), "nan% of the 10 nearest are the same (minimum 96.0%)"),
         (LABELLED, None),
@@ -181,4 +181,4 @@ def test_a_table_that_gives_no_pairs_is_told(tmp_path: Path) -> None:
     table.write_text("image,product_id,text\na.jpg,A,red\nb.jpg,B,\n")
     with pytest.raises(DataError) as caught:
         pairs(table, {})
-    assert str(caught.value) == f"none of the 2 rows of {table} gave a crop with a caption"
+    assert str(caught.value) == f"none of 2 rows of {table} gave a crop with a caption"

@@ -162,10 +162,10 @@ def test_an_encoder_that_answers_no_vectors_is_damaged() -> None:
         embedder.answer(np.full((2, 3, *embedder.spec.image.crop), np.nan, np.float32))
     assert (
         str(caught.value)
-        == f"{embedder.bundle.path} is damaged: its image tower gives (2, {dim}), or values that are not finite"
+        == f"{embedder.bundle.path} is damaged: its image tower returns (2, {dim}), or values that are not finite"
     )
     embedder.spec = embedder.spec._replace(dim=dim + 1)
-    with pytest.raises(ModelError, match=rf"its text tower gives \(1, {dim}\), or values that are not finite"):
+    with pytest.raises(ModelError, match=rf"its text tower returns \(1, {dim}\), or values that are not finite"):
         embedder.embed_texts(["red"])
     with pytest.raises(ModelError, match="cannot be run"):
         embedder.answer(np.zeros((1, 2, 3, 3), np.float32))
@@ -255,4 +255,4 @@ def test_a_tokenizer_that_makes_much_of_a_short_text_is_refused(
     with pytest.raises(ModelError) as caught:
         opened(words(**{part: value()}), tmp_path)
     assert str(caught.value) == f"{tmp_path / 't.json'} cannot be loaded: {told}"
-    assert caught.value.hint == "export it again, or get another copy"
+    assert caught.value.hint == "export or copy it again"

@@ -94,7 +94,7 @@ def test_nothing_to_measure_with_is_said(cli: Cli, index: Path, tmp_path: Path) 
     assert cli("build-index", "p.csv", "--index", "c", "--quiet").code == 0
     done = cli("evaluate", "--captions", "--index", "c")
     assert done.code == 2
-    assert "nothing tells the attributes" in done.err
+    assert "no true attributes are known" in done.err
     assert "--truth" in done.err
 
 

@@ -112,7 +112,7 @@ def test_each_figure_stands_below_its_name() -> None:
 | medium | 3 | 0.210 | 0.220 | 0.230 | 0.240 |
 | large | 4 | 0.310 | 0.320 | 0.330 | 0.340 |
 
-Found (rows) against true (columns), at confidence 0.457, IoU 0.5:
+Predicted (rows) against true (columns), at confidence 0.457, IoU 0.5:
 
 | found | dress | background |
 | --- | ---: | ---: |

@@ -56,10 +56,10 @@ def test_a_search_is_evaluated_by_eight_photos(shop: Path) -> None:
         assert evaluate_search(catalogue, asked(shop.parent, 0)) == {**found, "failures": []}
         with pytest.raises(DataError) as caught:
             evaluate_search(catalogue, asked(shop.parent, 9)[:9])
-        assert str(caught.value) == "none of the 9 can be read"
+        assert str(caught.value) == "none of 9 query photos can be read"
         with pytest.raises(DataError) as caught:
             evaluate_search(catalogue, [PhotoQuery(shop, "x"), PhotoQuery(shop, "y")])
-        assert str(caught.value) == f"none of the 2 is in {shop}"
+        assert str(caught.value) == f"none of the products of 2 queries is in {shop}"
         assert caught.value.hint == "the column product_id must use the catalogue's ids"
     assert [Path(one["image"]).name for one in found["failures"]] == [f"lost{n}.png" for n in range(8)]
     assert all(one["reason"] == "missing" and one["message"] for one in found["failures"])
@@ -92,10 +92,10 @@ def test_ways_are_compared_by_sixteen_photos(shop: Path) -> None:
         assert (found["caption_weight"], found["weights"], len(found["failures"])) == (None, {}, 16)
         with pytest.raises(DataError) as caught:
             compare_ways(catalogue, asked(shop.parent, 17)[:17], describe)
-        assert str(caught.value) == "none of the 17 can be read"
+        assert str(caught.value) == "none of 17 query photos can be read"
         with pytest.raises(DataError) as caught:
             compare_ways(catalogue, [PhotoQuery(shop, "x")], describe)
-        assert str(caught.value) == f"none of the 1 is in {shop}"
+        assert str(caught.value) == f"none of the products of 1 query is in {shop}"
 
 
 def test_texts_are_counted_over_both_languages(shop: Path) -> None:
@@ -124,7 +124,7 @@ def test_looks_are_counted_whether_they_can_be_asked_or_not(shop: Path) -> None:
     with Catalogue.open(shop) as catalogue, pytest.raises(DataError) as caught:
         evaluate_outfits(catalogue, [look, look, look], progress=lambda *done: ticks.append(done))
     assert ticks == [(1, 3), (2, 3), (3, 3)]
-    assert str(caught.value) == "none of the 3 can be used"
+    assert str(caught.value) == "none of 3 outfits can be used"
     assert caught.value.hint == (
         "an outfit has several rows: one image, several product_id of the catalogue, and their category"
     )

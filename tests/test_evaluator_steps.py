@@ -98,7 +98,7 @@ def test_photos_that_are_prepared_are_not_prepared_again(tmp_path: Path, config:
     ("names", "line", "said", "hint"),
     [
         (["pants", "shoe"], "0 .5 .5 .5 .5\n", "DATA and the detector have no class in common",
-         "it knows top, hat; the data has pants, shoe"),
+         "the detector has top, hat; the data has pants, shoe"),
         (["pants", "top"], "", "the test split of DATA has no boxes", ""),
         (["pants", "top"], "0 .5 .5 .5 .5\n4 .5 .5 .5 .5\n3 .5 .5 .5 .5\n",
          "the labels of PHOTO have a class 3 that DATA does not name", "`fashionrec dataset audit` lists all such lines"),

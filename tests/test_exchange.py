@@ -21,7 +21,7 @@ from fashionrec.store.items import ItemReader
 pandas = pytest.importorskip("pandas")
 pytest.importorskip("pyarrow")
 AGAIN = "export it again"
-LENGTH = "{out}/image_vectors.npy holds vectors that are not of unit length"
+LENGTH = "{out}/image_vectors.npy: not all vectors have unit length"
 
 
 def document(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
@@ -117,7 +117,7 @@ FAULTS: list[tuple[Callable[[Path], Any], str, str]] = [
     ),
     (
         array("image_vectors", lambda one: one[:, :16] / np.linalg.norm(one[:, :16], axis=1, keepdims=True)),
-        *("vectors in {out} are 16 , the encoder's 48", ""),
+        *("vectors in {out} have length 16, the encoder's 48", ""),
     ),
     (set_first("image_vector", 8), "item {item!r} has no vector: row 8 of 8", ""),
     (set_first("image_vector", -1), "item {item!r} has no vector: row -1 of 8", ""),

@@ -377,7 +377,7 @@ def test_without_photos_of_the_user_there_is_no_int8(
     from fashionrec.detector.training.export import export_detector
 
     for precision in ("fp16", "int8"):
-        with pytest.raises(DataError, match="photos of yours"):
+        with pytest.raises(DataError, match="on your photos"):
             export_detector(trained.weights, tmp_path / "x", precision=precision)
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no photo")
@@ -430,12 +430,12 @@ def test_a_drifted_export_exits_3_says_the_figure_and_writes_nothing(
     ("words", "said"),
     [
         (("--precision", "int4"), "export.precision"),
-        (("--format", "coreml"), "no format"),
-        (("nonsense",), "what is 'nonsense'"),
+        (("--format", "coreml"), "unknown format"),
+        (("nonsense",), "unexpected argument 'nonsense'"),
         (("colour=1",), "unknown setting export.colour"),
         (("--images", "none"), "none"),
         (("--format", "engine"), "project.device=tensorrt"),
-        (("--out", "."), "is no bundle"),
+        (("--out", "."), "exists and is not a bundle"),
     ],
 )
 def test_wrong_use_is_one_line_and_exit_2(

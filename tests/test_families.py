@@ -346,15 +346,15 @@ def test_what_a_family_does_not_know_is_refused_by_name(data: Path, tmp_path: Pa
         (FASTER_RCNN, "imgsz=100", "multiple of 32, not 100"),
         (FASTER_RCNN, "optimizer=MuSGD", "optimizer=MuSGD"),
         (FASTER_RCNN, "balance=loss", "balance=loss"),
-        (FASTER_RCNN, "device=[0, 1]", "one device"),
+        (FASTER_RCNN, "device=[0, 1]", "a single device"),
         (FASTER_RCNN, "batch=-1", "batch=-1"),
     ):
         with pytest.raises(ConfigError, match=match):
             train(settings(data, model, word), tmp_path)
-    with pytest.raises(ModelError, match="no model") as caught:
+    with pytest.raises(ModelError, match="unknown torchvision model") as caught:
         train(settings(data, "efficientdet_d33"), tmp_path)
     assert caught.value.hint == "did you mean efficientdet_d3?"
-    with pytest.raises(ModelError, match="no model"):
+    with pytest.raises(ModelError, match="unknown torchvision model"):
         train(settings(data, "fasterrcnn_resnet5_fpn"), tmp_path)
 
 
@@ -391,7 +391,7 @@ def test_published_weights_are_taken_where_they_are(tmp_path: Path, monkeypatch:
     assert torch.equal(own["backbone.fpn.inner_blocks.0.0.weight"], state["backbone.fpn.inner_blocks.0.0.weight"])
     assert own["roi_heads.box_predictor.cls_score.weight"].shape[0] == 3
     os.truncate(tmp_path / "hub" / "checkpoints" / name, 1000)  # what a full disk leaves
-    with pytest.raises(ModelError, match=r"pretrained weights of .* is unusable"):
+    with pytest.raises(ModelError, match=r"pretrained weights of .* are unusable"):
         start(family, ours, told.append)
 
 

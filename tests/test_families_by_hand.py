@@ -205,4 +205,4 @@ def test_the_nearest_name_or_an_example() -> None:
     ):
         with pytest.raises(ModelError) as caught:
             family.build(about("x", model, 64))
-        assert (f"no model {model}" in str(caught.value), caught.value.hint) == (True, hint)
+        assert (f"model {model}" in str(caught.value), caught.value.hint) == (True, hint)

@@ -155,7 +155,7 @@ def test_the_best_weights_are_kept_and_it_ends_when_it_gets_no_better(data: Path
     scores = [0.2, 0.5, 0.5, 0.4, 0.9]
     training = Training(settings(data, *STILL, "patience=2"), data, tmp_path / "runs", scores, slope=1.0)
     run = training.run()
-    assert training.told[-1] == "no better for 2 : stopped at epoch 4"
+    assert training.told[-1] == "no improvement for 2 epochs: stopped at epoch 4"
     assert [(epoch, epochs, figures["map50_95"]) for epoch, epochs, figures in training.steps] == [
         (1, 10, 0.2),
         (2, 10, 0.5),
@@ -244,9 +244,9 @@ def test_devices() -> None:
     assert str(placed("cpu")) == "cpu"
     assert placed(None) == placed("")
     for device, said in (
-        (99, "device=99 is unusable"),
-        ([0, 1], "one device"),
-        ("0,1", "one device"),
+        (99, "device=99 is not available"),
+        ([0, 1], "a single device"),
+        ("0,1", "a single device"),
         ("x", "is unusable"),
     ):
         with pytest.raises(ConfigError, match=said):

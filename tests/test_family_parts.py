@@ -395,7 +395,7 @@ def test_weights_of_other_classes_are_taken_but_for_the_last_layer(tmp_path: Pat
     ("names", "train", "valid", "said", "hint"),
     [
         ("{0: a, 2: b}", "0", "0", "classes of DATA are not numbered 0 to 1: [0, 2]", ""),
-        ("[a, b]", "2", "0", "PHOTO has a box of class 2, and DATA 2 classes", "class numbers start at 0"),
+        ("[a, b]", "2", "0", "PHOTO has a box of class 2, but DATA has 2 classes", "class numbers start at 0"),
         ("[a, b]", "1", "", "the valid split of DATA has no boxes", "training uses it to choose the best epoch"),
         ("[a, b]", "", "1", "", ""),
     ],
@@ -479,7 +479,7 @@ def test_a_training_that_failed_goes_on_with_its_settings_and_data(data: Path, t
     assert hint.startswith("keep that setting, or start a new run: ")
     (data.parent / "train" / "labels" / "a.txt").write_text("0 .5 .5 .5 .5\n")
     assert refused(DataError, train_it, "epochs=1", "resume=true") == (
-        f"{data} is not the data of run {path} began with",
+        f"{data} is not the data of run {path}",
         "restore the data, or start a new run",
     )
     assert (path / "run.json").read_bytes() == before

@@ -101,7 +101,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused_before_there_is_a_run(data: P
     source = tmp_path / "mine.safetensors"
     save_weights(source, Small(3), ABOUT)
     said, _ = refused(ModelError, stopped_at_the_loop, Toys(), data, tmp_path / "runs", f"model={source}")
-    assert said.startswith(f"{source} is not whole: ")
+    assert said.startswith(f"{source} is incomplete: ")
     assert not (tmp_path / "runs").exists()
 
 

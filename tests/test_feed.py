@@ -678,8 +678,8 @@ def test_a_feed_is_photos_by_product_with_typed_columns(read_feed: Callable[...,
     ]
     assert source.failed[0]["url"] == server.url("/404.jpg")
     assert source.notes == (
-        "price: 1 of 6 rows have a value that cannot be read; it is left out",
-        "row 2, price: '문의' is no price",
+        "price: 1 of 6 rows with an invalid value, which is ignored",
+        "row 2, price: '문의' is not a price",
     )
 
 

@@ -155,7 +155,11 @@ def test_rules_are_asked_for_first_and_their_delay_is_kept(delay: str | None, wa
     taken = queue.take()
     assert taken is not None
     errand, origin = taken
-    assert (errand.target.url, errand.rules_for is origin, origin.asked) == ("http://a.test/robots.txt", True, True)
+    assert (errand.target.url, errand.rules_for is origin, origin.robots_requested) == (
+        "http://a.test/robots.txt",
+        True,
+        True,
+    )
     with queue.turn:
         origin.rules = Protego.parse(f"User-agent: us\nCrawl-delay: {delay}\n" if delay else "")
         queue.release(origin)
@@ -322,7 +326,7 @@ def test_a_feed_of_local_photos_whole(tmp_path: Path, config: Config) -> None:
         told = {"key": key, "row": row, "line": row, "product_id": product, "url": url}
         return told | {"reason": reason, "message": message, "attempts": 0}
 
-    nothing, outside = "there is no such file beside the feed", "the path leads out of the feed's folder"
+    nothing, outside = "no such file next to the feed", "the path leads out of the feed's folder"
     assert source == Source(
         "feed:feed.jsonl",
         (
@@ -338,16 +342,16 @@ def test_a_feed_of_local_photos_whole(tmp_path: Path, config: Config) -> None:
         failed=(
             lost("7_3", 1, "7", "gone.jpg", "missing", nothing),
             lost("7_4", 1, "7", "../up.jpg", "outside", outside),
-            lost("8", 2, "8", "", "no-image", "the row names no image"),
+            lost("8", 2, "8", "", "no-image", "the row has no image"),
             lost("7_6", 4, "7", "sub", "missing", nothing),
             lost("9_1", 5, "9", "out.jpg", "outside", outside),
             lost("9_2", 5, "9", "in.jpg", "link", "is a link, which is not followed"),
-            lost("9_3", 5, "9", "x y.jpg", "missing", "it is no path"),
+            lost("9_3", 5, "9", "x y.jpg", "missing", "not a valid path"),
             lost("9_4", 5, "9", "n" * 300, "missing", nothing),
         ),
         notes=(
-            "price: 1 of 5 rows have a value that cannot be read; it is left out",
-            "row 1, price: 'free' is no price",
+            "price: 1 of 5 rows with an invalid value, which is ignored",
+            "row 1, price: 'free' is not a price",
         ),
     )  # fmt: skip
     again = shop / "again.jsonl"

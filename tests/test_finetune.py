@@ -61,7 +61,7 @@ def test_without_old_photos_the_old_weights_teach_and_nothing_is_promoted(
     words = ("epochs=2", "resamples=100", *FAST)
     done = cli("finetune", "--weights", run, "--data", new, "name=taught", *words, "--json")
     assert done.code == 3, done.err
-    assert "there is no old test set" in done.err
+    assert "without an old test set" in done.err
     assert done.document["notes"]["distilled"] is True
     taught = read_run(Path(done.document["path"]))
     # what is saved is the student alone, as it is without a teacher
@@ -201,7 +201,7 @@ def test_every_refusal_has_its_words_and_a_hint(fresh: tuple[Path, Path], tmp_pa
         return str(caught.value), caught.value.hint
 
     assert refused(ModelError, "weights=none.pt") == (
-        "no weights at none.pt",
+        "no such weights: none.pt",
         "--weights runs/train/NAME/weights/best.pt",
     )
     (tmp_path / "w x.safetensors").write_bytes(b"x")

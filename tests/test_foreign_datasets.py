@@ -119,7 +119,7 @@ def test_a_name_that_would_be_two_lines_of_a_list_is_refused(name: str, tmp_path
     data = dataset(tmp_path / "d", {"train": 2, "valid": 2})
     photo = next((data.parent / "train" / "images").iterdir())
     photo.rename(photo.with_name(name))
-    with pytest.raises(DataError, match="for its name"):
+    with pytest.raises(DataError, match="a list cannot contain"):
         write_own_yaml(read_data_yaml(data), tmp_path / "own")
 
 

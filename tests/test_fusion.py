@@ -173,7 +173,7 @@ def test_too_little_to_go_by_is_no_curve() -> None:
     [((), ()), ((0.1, 0.1), (0.2, 0.3)), ((0.1, 0.2), (0.3, 0.2)), ((0.1,), (1.1,)), ((0.1, 0.2), (0.3,))],
 )
 def test_no_curve_that_falls(cosines: tuple[float, ...], probabilities: tuple[float, ...]) -> None:
-    with pytest.raises(ValueError, match="never falls"):
+    with pytest.raises(ValueError, match="not a monotonic curve"):
         Curve(cosines, probabilities)
 
 

@@ -216,7 +216,7 @@ def test_add_remove_update(table: Any, photos: Path, build: Build, tmp_path: Pat
     assert words(root, "blouse") == set()
     with pytest.raises(DataError, match="none of 1 product exists"):
         remove_products(root, ["nobody"], config)
-    with pytest.raises(DataError, match="nothing"):
+    with pytest.raises(DataError, match="this would remove everything"):
         remove_products(root, ["a", "c", "x.jpg"], config)
     again = add_products(root, [ProductRow("x.jpg", tmp_path / "none", "new", {})], config, source="none")
     assert [failure["reason"] for failure in again.failures] == ["missing"]
@@ -294,7 +294,7 @@ def test_a_build_compacts_by_itself_where_that_pays(photos: Path, build: Build, 
 def test_rollback_serves_the_generation_before_and_back(photos: Path, build: Build, tmp_path: Path) -> None:
     root = tmp_path / "c"
     build(photos, root)
-    with pytest.raises(CatalogueError, match="none before it"):
+    with pytest.raises(CatalogueError, match="has no predecessor"):
         generations.roll_back(root)
     first = state(root)
     two_halves(photos / "new.jpg", "red", "black")
@@ -309,7 +309,7 @@ def test_rollback_serves_the_generation_before_and_back(photos: Path, build: Bui
     build(photos, root, max_delete=1.0)  # made from the first: the second, which was left, goes
     assert generations.read_current(root).manifest.parent == "000001"
     assert sorted(p.name for p in (root / "generations").iterdir()) == ["000001", "000003"]
-    with pytest.raises(CatalogueError, match="generation 000009 is not there"):
+    with pytest.raises(CatalogueError, match="generation 000009 does not exist"):
         generations.roll_back(root, "000009")
 
 
@@ -400,7 +400,7 @@ def test_an_import_below_a_file_is_one_error_and_keeps_the_file(
     else:
         (tmp_path / "out" / "items.parquet").write_bytes(b"no table")
     (tmp_path / "notes").write_text("mine")
-    with pytest.raises(DataError, match=r"47 , the encoder's 48|cannot be imported"):
+    with pytest.raises(DataError, match=r"have length 47, the encoder's 48|cannot be imported"):
         import_catalogue(tmp_path / "out", tmp_path / "notes" / "d", config)
     assert (tmp_path / "notes").read_text() == "mine"
 

@@ -101,7 +101,7 @@ def test_an_export_is_looked_for_at_growing_intervals(roboflow: Roboflow) -> Non
 
 def test_an_export_is_not_waited_for_where_the_next_look_would_be_too_late(roboflow: Roboflow) -> None:
     roboflow.server.faults = {"export": [(202, {"progress": 0.5})] * 3}
-    with pytest.raises(FashionrecError, match="still making"):
+    with pytest.raises(FashionrecError, match="still preparing"):
         roboflow.fetch(wait=1.2)
     assert roboflow.waits == [1.0]
 

@@ -331,10 +331,10 @@ def test_a_report_counts_all_and_keeps_a_hundred_of_a_kind(tmp_path: Path) -> No
 def test_what_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for name, message, hint in (
-        ("gone", f"no folder at {tmp_path / 'gone'}", ""),
+        ("gone", f"no such folder: {tmp_path / 'gone'}", ""),
         (
             "file",
-            f"{tmp_path / 'file'} ",
+            f"{tmp_path / 'file'} is not a folder",
             "put the file (an archive unpacked) into a folder and check that",
         ),
     ):

@@ -140,7 +140,7 @@ def test_labels_of_a_photo_as_an_array(tmp_path: Path) -> None:
     put(tmp_path, "images/deep/labels/images.x.txt", text="0 .5 .25 .2 .4\n\n3 .1 .2 .5 .4 .3 1\n")
     np.testing.assert_allclose(read_labels(photo), [[0, 0.5, 0.25, 0.2, 0.4], [3, 0.3, 0.6, 0.4, 0.8]])
     put(tmp_path, "images/deep/labels/images.x.txt", text="0 .5 .25 .2 .4\n\n0 0\n")
-    with pytest.raises(DataError, match=r"images\.x\.txt, line 3 is not a box: 2 fields$"):
+    with pytest.raises(DataError, match=r"images\.x\.txt, line 3 is not a valid box: 2 fields$"):
         read_labels(photo)
 
 
@@ -219,7 +219,7 @@ def test_the_keys_of_each_split_and_where_its_folders_are_looked_for(tmp_path: P
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "no dataset at {path}"),
+        (None, "no such dataset: {path}"),
         ("train: images", "{path} is not a YOLO dataset: names is missing"),
         ("[names]", "{path} is not a YOLO dataset: names is missing"),
         ("names: 5", "{path} is not a YOLO dataset: invalid names ('int' object is not iterable)"),
@@ -390,7 +390,9 @@ def test_the_data_yaml_that_training_reads(tmp_path: Path) -> None:
     assert document == {"path": str(own), "train": f"{own}/train.txt", "val": f"{own}/train.txt", "names": {0: "top"}}
     put(root, "list.txt", text="train/images/a.jpg\ntrain/images/gone.jpg\n")
     data = read_data_yaml(whole(root, {"names": ["top"], "train": "list.txt"}))
-    with pytest.raises(DataError, match=rf"^1 of 2 photos of {data.path} are missing: {root}/train/images/gone\.jpg$"):
+    with pytest.raises(
+        DataError, match=rf"^1 of 2 photos of {data.path} missing, first: {root}/train/images/gone\.jpg$"
+    ):
         write_own_yaml(data, own)
     for name in ("a\u2028b.jpg", "c.jpg "):
         put(tmp_path / "odd", name)

@@ -458,7 +458,7 @@ def test_items_that_no_part_tells_of_are_damage(nights: Callable[..., tuple[Path
     base, changes = nights([0], [1])
     with closing(sqlite3.connect(changes)) as db, db:
         db.execute("DELETE FROM arrays WHERE part = 1")
-    with pytest.raises(CatalogueError, match="do not tell of all"):
+    with pytest.raises(CatalogueError, match="do not describe all"):
         ItemReader(base, changes).places()
 
 

@@ -34,7 +34,7 @@ from fashionrec.captioner.vocabulary import load_vocabulary
 )
 def test_korean_reaches_the_encoder_in_english(text: str, english: str, classes: tuple[str, ...]) -> None:
     found = parse_text(text)
-    assert found.translated
+    assert found.is_translation
     assert found.english == english
     assert found.classes == classes
     assert found.unknown == ()
@@ -66,7 +66,7 @@ def test_words_that_say_nothing_of_a_garment(word: str) -> None:
 
 def test_english_stays_as_it_is_and_names_its_class() -> None:
     found = parse_text("Red striped dresses, please")
-    assert (found.english, found.translated) == ("Red striped dresses, please", False)
+    assert (found.english, found.is_translation) == ("Red striped dresses, please", False)
     assert found.classes == ("dress",)
     assert found.attributes == {"color": ("red",), "pattern": ("stripe",)}
     assert parse_text("jeans").classes == ("pants",)
@@ -90,7 +90,7 @@ def test_every_word_of_the_lexicon_is_understood_alone_and_with_particles() -> N
 @given(st.text(max_size=40))
 def test_any_text_is_read(text: str) -> None:
     found = parse_text(text)
-    assert found.translated or found.english == text
+    assert found.is_translation or found.english == text
 
 
 @given(

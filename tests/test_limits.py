@@ -241,7 +241,7 @@ def test_a_crowd_and_its_outlines_pass(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", ["1e308", "99999999999", "1000001"])
 def test_a_class_with_an_endless_number(tmp_path: Path, number: str, cli: Callable[..., Result]) -> None:
     root = dataset(tmp_path / "yolo", f"{number} 0.5 0.5 0.4 0.4\n0 0.5 0.5 0.4 0.4\n")
-    with pytest.raises(DataError, match="line 1 is not a box: class"):
+    with pytest.raises(DataError, match="line 1 is not a valid box: class"):
         read_labels(root / "train" / "images" / "a.jpg")
 
 
@@ -318,7 +318,7 @@ def test_a_thumbnail_is_a_jpeg(format: str, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("subprocess.check_call", lambda *_: pytest.fail("a process was started"))
     out = io.BytesIO()
     Image.new("RGB", (8, 8), "red").save(out, format)
-    with pytest.raises(ImageError, match="not a JPEG"):
+    with pytest.raises(ImageError, match="not a readable JPEG"):
         read_thumbnail(out.getvalue())
 
 

@@ -126,7 +126,9 @@ def test_a_checkpoint_is_exported_beside_itself_once() -> None:
     hint = "give a bundle, a run folder, or a checkpoint such as best.pt"
     assert refused(lambda: one.choice.detector_of(Path("gone.pt"))) == ("no such detector: gone.pt", hint)
     Path("folder").mkdir()
-    assert refused(lambda: one.choice.detector_of(Path("folder")))[0] == "folder is not a bundle: bundle.json"
+    assert (
+        refused(lambda: one.choice.detector_of(Path("folder")))[0] == "folder is not a bundle: bundle.json is missing"
+    )
     assert refused(lambda: one.choice.detector_of(TINY / "embedder"))[0].endswith("holds an embedder, not a detector")
     assert refused(lambda: one.choice.embedder_of(str(TINY / "detector")))[0].endswith(
         "holds a detector, not an embedder"
@@ -232,7 +234,7 @@ def test_what_may_be_replaced_by_a_bundle() -> None:
     (Path("b") / ".tensorrt").mkdir()
     check_replaceable(Path("b"), overwrite=True)
     (Path("b") / "notes.txt").write_text("mine")
-    away = "choose another --out, or move that file"
+    away = "choose another --out, or move it"
     told = ("b contains a file that is not part of a bundle: notes.txt", away)
     assert refused(lambda: check_replaceable(Path("b"), overwrite=True)) == told
     (Path("b") / "notes.txt").unlink()
@@ -249,9 +251,9 @@ def test_names_of_new_runs() -> None:
     ]
     hint = "give a name, not a path; the parent folder is project.runs"
     for name in ("", ".", "..", "a/b"):
-        told = (f"{name!r} ", hint)
+        told = (f"invalid run name {name!r}", hint)
         assert refused(lambda: start_run(parent, name, kind="detector", verb="train"), ConfigError) == told  # noqa: B023
-    told = ("run runs/train/train already", "choose another name=, or set exist_ok=true or resume=true")
+    told = ("run runs/train/train already exists", "choose another name=, or set exist_ok=true or resume=true")
     assert refused(lambda: start_run(parent, "train", kind="detector", verb="train"), ConfigError) == told
     again = start_run(parent, "train", kind="embedder", verb="train", exist_ok=True)
     read = read_run(again.path)
@@ -294,7 +296,7 @@ def test_a_record_of_others(change: dict[str, Any], message: str) -> None:
     record.write_text("[]")
     assert refused(lambda: read_run(run.path), DataError)[0] == f"{record} has an incompatible format"
     record.unlink()
-    assert refused(lambda: read_run(run.path), DataError)[0] == "no run at runs/train/a: it has no run.json"
+    assert refused(lambda: read_run(run.path), DataError)[0] == "no run at runs/train/a: run.json is missing"
 
 
 def test_runs_are_listed_newest_first_and_found_by_what_names_them() -> None:
@@ -303,7 +305,7 @@ def test_runs_are_listed_newest_first_and_found_by_what_names_them() -> None:
     assert [run.name for run in list_runs(Path("runs"))] == ["c", "b", "a"]
     assert list_runs(Path("gone")) == []
     assert find_run(Path("runs"), "train/a").name == find_run(Path("runs"), "runs/train/a").name == "a"
-    told = ("no run zzz under runs", "`fashionrec runs list` lists them")
+    told = ("no run zzz in runs", "`fashionrec runs list` lists them")
     assert refused(lambda: find_run(Path("runs"), "zzz"), DataError) == told
     left = [".best.pt.tmp", ".best.pt.copy.tmp", ".last.pt.0af3.tmp", ".model.safetensors.tmp"]
     kept = [".best.txt.tmp", "best.pt.tmp", ".best.pt.xyz.tmp", "best.pt"]
@@ -317,7 +319,7 @@ def test_runs_are_listed_newest_first_and_found_by_what_names_them() -> None:
 
 def test_what_is_promoted_and_why_not() -> None:
     run = finished("detector", "train", "a", "best", status="failed", promoted=False)
-    told = ("run runs/train/a is not finished ( failed", "only finished runs can be used")
+    told = ("run runs/train/a is not finished (failed)", "only finished runs can be used")
     assert refused(lambda: promote(run), ConfigError) == told
     run.status = "done"
     assert refused(lambda: demote(run), ConfigError)[0] == "run runs/train/a is not promoted"
@@ -327,7 +329,7 @@ def test_what_is_promoted_and_why_not() -> None:
         ({"promoted": False, "reasons": ["a", "b"]}, "a; b"),
     ):
         run.notes = {"decision": decision}
-        assert refused(lambda: promote(run), Refused) == (f"run runs/train/a was refused: {reasons}", overrule)
+        assert refused(lambda: promote(run), Refused) == (f"run runs/train/a was rejected: {reasons}", overrule)
     promote(run, why="so", force=True)
     run.notes = {"decision": {"promoted": True}}
     promote(run)

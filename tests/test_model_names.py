@@ -27,7 +27,7 @@ def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("mine.pt", "unknown model mine.pt", ""),
         ("yolov8l-seg.pt", "yolov8l-seg.pt is not a detector of ultralytics", "yolov8l"),
         ("yolov8xl.yaml", "unknown architecture yolov8xl.yaml", "yolov8"),
-        ("configs/models/none.yaml", "no model at configs/models/none.yaml", "a path"),
+        ("configs/models/none.yaml", "no such model: configs/models/none.yaml", "a path"),
         ("yolov8ll", "unknown model yolov8ll", "yolov8l.pt"),
         ("yolov6n.pt", "no weights of yolov6n are published", "train it from scratch: yolov6n.yaml"),
     ],
@@ -41,7 +41,7 @@ def test_a_name_that_leads_nowhere(model: str, words: str, hint: str) -> None:
 
 def test_a_file_that_is_no_model_is_said_to_be_none(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(ModelError, match=r"notes\.txt is neither a checkpoint \(\.pt\) nor a model's YAML"):
+    with pytest.raises(ModelError, match=r"notes\.txt is neither a checkpoint \(\.pt\) nor a model YAML"):
         model_file("notes.txt")
 
 

@@ -239,12 +239,12 @@ Choose = Callable[..., "tuple[Bundle, Recorded, list[str]]"]
 def test_every_word_of_a_choice(choose: Choose, source: Bundle, tmp_path: Path) -> None:
     target = source.path.parent / "clip.int8.bundle"
     made, _, told = choose(source, Recorded())
-    assert told == [f"embedder: making int8 of it, {target}"]
+    assert told == [f"embedder: converting to int8: {target}"]
     assert choose(source, Recorded())[2] == [f"embedder: in int8, {target}"]
     assert choose(made, Recorded(), "embedder.precision=fp16")[0] is made  # no float32 to make it of
     _, recorded, told = choose(source, Recorded(ratio=1.25), "embedder.precision=fp16", "build.min_speedup=1.5")
     assert recorded.calls == ["embedder fp16"]  # by name it is taken though it does not pay
-    assert told == [f"embedder: making fp16 of it, {source.path.parent / 'clip.fp16.bundle'}"]
+    assert told == [f"embedder: converting to fp16: {source.path.parent / 'clip.fp16.bundle'}"]
 
 
 def test_from_how_many_photos_and_from_which_speed_on_it_pays(choose: Choose, source: Bundle) -> None:
@@ -252,7 +252,7 @@ def test_from_how_many_photos_and_from_which_speed_on_it_pays(choose: Choose, so
     assert choose(source, Recorded(), *sets, photos=199)[1].calls == []
     found, recorded, told = choose(source, Recorded(ratio=1.49), *sets, photos=200)
     assert (found, recorded.calls) == (source, ["embedder int8"])
-    assert told[1:] == ["embedder: in fp32; int8 is 1.49 times as fast here"]
+    assert told[1:] == ["embedder: in fp32; int8 is only 1.49 times as fast here"]
     assert choose(source, Recorded(), *sets, photos=200)[0] is source  # what was made then does not pay either
     assert choose(source, Recorded(), *sets, "embedder.precision=int8")[0].name == "clip-int8".replace(
         "clip", source.name
@@ -314,7 +314,7 @@ def test_only_what_was_judged_is_not_tried_again(
     assert recorded.calls == ([] if kept else ["embedder int8"])
     assert (again is source) is kept
     if kept:
-        assert told == ["embedder: in fp32, as int8 failed before: it loses"]
+        assert told == ["embedder: in fp32, since int8 failed before: it loses"]
         assert list(json.loads(record.read_text()).values()) == ["it loses"]
         assert choose(replace(source, fingerprint="0" * 64), Recorded())[1].calls == ["embedder int8"]
         for n, content in enumerate(("[]", "{", '"x"')):

@@ -95,12 +95,14 @@ def test_an_architecture_wins_over_a_file_here_and_a_checkpoint_here_over_the_do
         (tmp_path / name).write_text("nothing")
     assert len(load_yolo("yolov8n.yaml").model.state_dict()) > 100
     assert len(load_yolo("yolov8-demo.yaml").model.state_dict()) > 100
-    assert model_note("yolov8n.yaml") == "yolov8n.yaml ; the file in this folder is ./yolov8n.yaml"
+    assert (
+        model_note("yolov8n.yaml") == "using the architecture yolov8n.yaml; the file in this folder is ./yolov8n.yaml"
+    )
     with pytest.raises(ModelError, match=r"yolov8n\.yaml"):
         load_yolo("./yolov8n.yaml")
     assert model_file("yolov8n") == "yolov8n.pt"
     for name in ("yolov8n.pt", "mine.pt"):
-        assert model_note(name) == f"{name} from the working folder"
+        assert model_note(name) == f"using {name} from the working folder"
         with pytest.raises(ModelError, match=f"{name} is not a checkpoint"):
             load_yolo(name)
     assert [is_known(name) for name in ("yolov8n.yaml", "yolov8n", "yolov8n.pt", "./yolov8n", "mine")] == [

@@ -157,4 +157,4 @@ def test_a_photo_that_is_missing_is_what_is_told_where_the_page_exists(
 ) -> None:
     (tmp_path / "a.html").touch()
     done = cli("query", tmp_path / "none.jpg", "--index", catalogue, "--html", tmp_path / "a.html")
-    assert (done.code, done.err.splitlines()[0]) == (2, f"error: no photo at {tmp_path / 'none.jpg'}")
+    assert (done.code, done.err.splitlines()[0]) == (2, f"error: no such photo: {tmp_path / 'none.jpg'}")

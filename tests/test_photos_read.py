@@ -198,7 +198,10 @@ def test_the_line_about_what_cannot_be_read(tmp_path: Path) -> None:
     read_photo(str(photo), limits(max_pixels=20, max_bytes=photo.stat().st_size))
     told = f"{photo} has 5 x 4 pixels, more than images.max_pixels allows"
     assert refused(lambda: read_photo(photo, limits(max_pixels=19))) == (told, "too-many-pixels")
-    assert refused(lambda: read_photo(tmp_path / "no.png", LIMITS)) == (f"no photo at {tmp_path / 'no.png'}", "missing")
+    assert refused(lambda: read_photo(tmp_path / "no.png", LIMITS)) == (
+        f"no such photo: {tmp_path / 'no.png'}",
+        "missing",
+    )
     assert refused(lambda: read_photo(tmp_path, LIMITS)) == (f"{tmp_path} is not a file", "not-a-file")
     (tmp_path / "text.png").write_text("text")
     told = f"{tmp_path / 'text.png'} is not a readable image"
@@ -225,8 +228,8 @@ def test_a_digest_without_decoding(tmp_path: Path) -> None:
     for name, reason, told in (
         ("a", "too-large", f"{tmp_path / 'a'} is 2 MiB, more than images.max_bytes allows"),
         ("empty", "empty", f"{tmp_path / 'empty'} is empty"),
-        ("none", "missing", f"no photo at {tmp_path / 'none'}"),
-        (".", "not-a-file", f"no photo at {tmp_path}"),
+        ("none", "missing", f"no such photo: {tmp_path / 'none'}"),
+        (".", "not-a-file", f"no such photo: {tmp_path}"),
     ):
         assert refused(lambda: _raise(photo_digest(tmp_path / name, 2_999_999))) == (told, reason)  # noqa: B023
 
@@ -288,9 +291,9 @@ def test_pixels_of_a_spec() -> None:
     assert PixelSpec("none", 32, 2.0, 4).to_dict() == {"equalize": 2.0, "tiles": 4}
     assert PixelSpec.from_dict(None) == PixelSpec.from_dict({}) == PixelSpec()
     for wrong in ({"resize": "x"}, {"sharpen": 1}):
-        with pytest.raises(ValueError, match="pixels") as caught:
+        with pytest.raises(ValueError, match="unknown pixel operations") as caught:
             PixelSpec.from_dict(wrong)
-        assert str(caught.value) == f"pixels {wrong} "
+        assert str(caught.value) == f"unknown pixel operations {wrong}"
 
 
 def test_what_was_lost_and_one_worker(tmp_path: Path) -> None:

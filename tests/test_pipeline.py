@@ -69,7 +69,7 @@ class FakeEmbedder:
 
     cuts_off = False
 
-    def seen(self, crops: Sequence[Image.Image]) -> list[Image.Image]:
+    def encoder_view(self, crops: Sequence[Image.Image]) -> list[Image.Image]:
         return list(crops)
 
     def embed_view(self, crops: Sequence[Image.Image]) -> np.ndarray:

@@ -359,7 +359,7 @@ def swapped_channels(graph: Path, out: Path) -> dict[str, Any]:
 def test_a_broken_conversion_is_refused_and_nothing_is_written(
     fault: Callable[..., Any], convert: Callable[..., Bundle], tmp_path: Path
 ) -> None:
-    with pytest.raises(Refused, match="does not agree with fp32"):
+    with pytest.raises(Refused, match="does not match fp32"):
         convert("int8", converter=fault)
     assert not (tmp_path / "out").exists()
 
@@ -430,7 +430,7 @@ def test_it_is_converted_once_kept_beside_its_source_and_used_again(choose: Choo
     assert first.path.name == "clip.int8.bundle"
     assert first.path.parent == source.path.parent
     assert recorded.calls == ["embedder int8"]
-    assert "making int8 of it" in told[0]
+    assert "converting to int8" in told[0]
     again, recorded, told = choose(source, Recorded())
     assert again.fingerprint == first.fingerprint
     assert recorded.calls == []
@@ -476,7 +476,7 @@ def test_what_is_refused_is_said_in_one_line_and_not_tried_by_every_build(choose
     assert told[-1] == "embedder: in fp32; it loses 3 points"
     found, recorded, told = choose(source, Recorded())
     assert (found, recorded.calls) == (source, [])
-    assert told == ["embedder: in fp32, as int8 failed before: it loses 3 points"]
+    assert told == ["embedder: in fp32, since int8 failed before: it loses 3 points"]
     assert choose(source, Recorded(), "embedder.precision=int8")[1].calls == ["embedder int8"]
 
 
@@ -553,7 +553,7 @@ def test_export_and_build_index_in_int8(cli: Callable[..., Any], photos: Path, t
     assert exported.code == 0, exported.err
     assert exported.document["agreement"]["overlap"] >= 0.95
     refused = cli("export", source.path, "--out", "x", "--precision", "int8", "--images", photos)
-    assert (refused.code, "too few to tell" in refused.err) == (3, True)
+    assert (refused.code, "too few to decide" in refused.err) == (3, True)
     built = cli(
         *("build-index", many, "--index", "c", "--detector", "none", "--embedder", source.path),
         *("--set", "embedder.precision=int8", "--json"),

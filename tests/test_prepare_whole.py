@@ -481,7 +481,7 @@ def test_a_folder_that_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
         pass
     assert (str(caught.value), caught.value.hint) == (
         f"{out} is not an empty folder",
-        "choose another --out, or delete it",
+        "choose another --out, or remove it",
     )
     (out / "a").unlink()
     with pytest.raises(KeyboardInterrupt), whole_or_not(out) as folder:

@@ -10,7 +10,7 @@ import pytest
 
 from fashionrec.products.prices import CURRENCIES, Money, choose_currency, parse_currency, parse_price
 
-MORE = "is not a valid price: more than a number and a currency"
+MORE = "is not a valid price: it has more than a number and a currency"
 SIGNS = """
 ₩ KRW | 원 KRW | won KRW | $ USD AUD CAD HKD MXN NZD SGD TWD ARS CLP COP | us$ USD | 달러 USD | a$ AUD | au$ AUD | c$ CAD
 ca$ CAD | hk$ HKD | nt$ TWD | nz$ NZD | s$ SGD | mx$ MXN | r$ BRL | € EUR | 유로 EUR | £ GBP EGP
@@ -60,7 +60,8 @@ def test_one_point_and_three_digits_in_each_currency() -> None:
         ("123,456,789", 123456789), ("9" * 15, 10**15 - 1), ("9" * 15 + ".0", 10**15 - 1),
         ("999,999,999,999,999.0", 10**15 - 1), ("1,000,000,000,000,000.0", 1e15),
         ("9" * 16, "is no number"), ("0" * 15 + "1", "is no number"), ("1.299.5", "is no number"), ("1,299,5", "is no number"),
-        ("1,299.9999", "is no number"), ("12,34,567", "is no number"), ("1.299", "could be 1.299 or 1299"), ("+5", "is no price"),
+        ("1,299.9999", "is no number"), ("12,34,567", "is no number"), ("1.299", "could be 1.299 or 1299"),
+        ("+5", "is not a price"),
         ("5.", MORE), (".5", MORE), ("5-", MORE), ("1" + " " * 56 + "USD", 1), ("1" + " " * 57 + "USD", MORE),
         (" " * 98 + "12", 12), ("1" + " " * 120 + "299", MORE),
     ],
@@ -90,7 +91,7 @@ def test_lakhs_are_grouped_by_two_in_south_asia_alone(code: str) -> None:
     [
         ("1천원", 1000), ("1만원", 10000), ("1만2천345원", 12345), ("1만 2,345원", 12345), ("1천 234원", 1234), ("0.5만원", 5000),
         ("1.25만 원", 12500), ("1.23456만원", 12345.6), ("₩ 3만원", 30000), ("₩3만 9천 원", 39000), ("1234만원", 12_340_000),
-        ("12345만원", MORE), ("3만", MORE), ("9천", MORE), ("1천2,345원", "is no price"), ("2천 1234원", "is no price"),
+        ("12345만원", MORE), ("3만", MORE), ("9천", MORE), ("1천2,345원", "is not a price"), ("2천 1234원", "is not a price"),
     ],
 )  # fmt: skip
 def test_korean_numerals(written: str, amount: float | str) -> None:
@@ -116,10 +117,11 @@ def test_korean_numerals(written: str, amount: float | str) -> None:
         ({"value": "$5"}, (5, ("USD", "AUD", "CAD", "HKD", "MXN", "NZD", "SGD", "TWD", "ARS", "CLP", "COP"))),
         ({"value": "$5", "currency": "EUR"}, "names two currencies"),
         ({"value": "5", "currency": "kr"}, "is not a currency of ISO 4217"),
-        ({"value": None, "currency": "EUR"}, "is no price"),
-        ({}, "is no price"),
+        ({"value": None, "currency": "EUR"}, "is not a price"),
+        ({}, "is not a price"),
         (0, (0, ())), (0.0, (0, ())), (5.5, (5.5, ())), (1e14, (10**14, ())), (1e15, (1e15, ())),
-        (-0.5, "is no price"), (-1, "is no price"), (float("inf"), "is no price"), (True, "is no price"), ([], "is no price"),
+        (-0.5, "is not a price"), (-1, "is not a price"), (float("inf"), "is not a price"),
+        (True, "is not a price"), ([], "is not a price"),
         ("US$ 5 USD", (5, ("USD",))), ("₩5원", (5, ("KRW",))), ("kr 5 SEK", (5, ("SEK",))), ("$5 C$", (5, ("CAD",))),
         ("kr 5 kr.", (5, ("SEK", "NOK", "DKK", "ISK"))), ("rs 5 kr.", "names two currencies"), ("5 us $", (5, ("USD",))),
         ("5 krw", (5, ("KRW",))), ("5 $ €", MORE), ("5 pcs $", MORE), ("x 5 $", MORE),

@@ -116,12 +116,12 @@ def test_a_row_of_a_feed_and_its_problems_in_order(config: Config) -> None:
     assert second.columns == {"brand": "a > 5", "season": "2026", "price": 5, "currency": "EUR"}
     assert (second.row, second.line, second.product_id, second.images) == (2, 2, None, ())
     assert second.problems == (
-        Problem(2, "title", "True", "is no text"),
+        Problem(2, "title", "True", "is not text"),
         Problem(2, "availability", f"{'x' * 77}...", "is not a known availability"),
         Problem(2, "sizes", "[", "is not a list of sizes"),
         Problem(2, "url", "https://***@shop/x", "contains a user name or password"),
         Problem(2, "release_at", "soon\N{REPLACEMENT CHARACTER}", "is not a date such as 2026-11-24"),
-        Problem(2, "image", "[1]", "is no image"),
+        Problem(2, "image", "[1]", "is not an image"),
         Problem(2, "currency", "Taler", "is not a currency of ISO 4217"),
         Problem(2, "sale_price", "4 USD", "is in USD, but the row's currency is EUR"),
     )
@@ -142,7 +142,7 @@ def test_a_cell_of_more_than_80_characters_is_shown_in_part(config: Config, leng
             {"price": "5 EUR", "sale_price": "$4"}, {"price": 5, "currency": "EUR"},
             ["sale_price is in USD, but the row's currency is EUR"],
         ),
-        ({"price": "x", "sale_price": "4"}, {"sale_price": 4, "currency": "KRW"}, ["price is no price"]),
+        ({"price": "x", "sale_price": "4"}, {"sale_price": 4, "currency": "KRW"}, ["price is not a price"]),
         (
             {"price": "5", "sale_price": "4 EUR"}, {"price": 5, "currency": "KRW"},
             ["sale_price is in EUR, but the row's currency is KRW"],
@@ -157,7 +157,7 @@ def test_a_cell_of_more_than_80_characters_is_shown_in_part(config: Config, leng
         ),
         ({"price": "5 SEK", "sale_price": "4 kr"}, {"price": 5, "sale_price": 4, "currency": "SEK"}, []),
         ({"price": 5, "sale_price": 4, "currency": "€"}, {"price": 5, "sale_price": 4, "currency": "EUR"}, []),
-        ({"price": "x"}, {}, ["price is no price"]),
+        ({"price": "x"}, {}, ["price is not a price"]),
     ],
 )  # fmt: skip
 def test_one_currency_for_a_row(
@@ -374,10 +374,10 @@ def test_rows_of_a_table_a_folder_and_a_photo(tmp_path: Path) -> None:
         (
             tmp_path,
             {"folder": False},
-            "is not a mapping",
+            "is not a table",
             "give a CSV, JSONL or Parquet file with the columns image and product_id",
         ),
-        (tmp_path / "b.png", {"folder": False}, "is not a mapping", "a CSV, JSONL or Parquet file with"),
+        (tmp_path / "b.png", {"folder": False}, "is not a table", "give a CSV, JSONL or Parquet file with"),
     ):
         with pytest.raises(DataError, match=message) as caught:
             read_products(source, **options)

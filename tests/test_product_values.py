@@ -54,8 +54,8 @@ def test_each_word_for_availability() -> None:
     [
         ("", []), ("a", ["a"]), ("|a| |b|a", ["a", "b"]), ('["a",""," b ","a"]', ["a", "b"]), (' ["x|y"]', ["x|y"]),
         ('["a", "b"', ['["a", "b"']), ("[]", []), ([], []), (["b", " a", "b"], ["b", "a"]), ("a,b", ["a,b"]),
-        ("[1]", "! is no image"), ([1], "! is no image"), (["a", None], "! is no image"), (None, "! is no image"),
-        (5, "! is no image"), ({}, "! is no image"),
+        ("[1]", "! is not an image"), ([1], "! is not an image"), (["a", None], "! is not an image"), (None, "! is not an image"),
+        (5, "! is not an image"), ({}, "! is not an image"),
     ],
 )  # fmt: skip
 def test_images(cell: Any, images: Any) -> None:
@@ -68,7 +68,7 @@ def test_images(cell: Any, images: Any) -> None:
         ("", []), ("M", ["M"]), ("a|b,c;d", ["a", "b,c;d"]), ("a;b,c", ["a", "b,c"]), ("b, a ,b", ["b", "a"]),
         (' ["a", null, 1.0, ""] ', ["a", "1"]), ([None, "x"], ["x"]), (["a", ["b", "c"]], ["a", "b > c"]), (5.0, ["5"]),
         (5.5, ["5.5"]), (0, ["0"]), ("[", "! is not a list of sizes"), (None, "! is not a list of sizes"),
-        (False, "! is not a list of sizes"), ({}, "! is not a list of sizes"), ([[]], "! is no text"), ([True], "! is no text"),
+        (False, "! is not a list of sizes"), ({}, "! is not a list of sizes"), ([[]], "! is not text"), ([True], "! is not text"),
     ],
 )  # fmt: skip
 def test_sizes(cell: Any, sizes: Any) -> None:
@@ -99,7 +99,8 @@ def test_dates(cell: Any, date: str) -> None:
     [
         ("  a\n\tb ", "a b"), ("a\x00b\u2028c\u2029d\ud800e\x9ff", "a b c d e f"), ("a\u200bb\xadc", "a\u200bb\xadc"), ("", ""),
         (5, "5"), (5.0, "5"), (5.5, "5.5"), (1e20, "1" + "0" * 20), (["a", ["b", 3.0]], "a > b > 3"), (["a"], "a"),
-        (True, "! is no text"), (None, "! is no text"), ([], "! is no text"), (["a", None], "! is no text"), ({}, "! is no text"),
+        (True, "! is not text"), (None, "! is not text"), ([], "! is not text"),
+        (["a", None], "! is not text"), ({}, "! is not text"),
     ],
 )  # fmt: skip
 def test_texts(cell: Any, text: str) -> None:

@@ -106,7 +106,7 @@ def test_a_photo_or_a_folder_is_taken_only_where_the_command_takes_it(tmp_path: 
     assert [row.image for row in read_products(tmp_path / "x.png", photo=True)] == ["x.png"]
     with pytest.raises(DataError, match="neither a folder of photos nor a table"):
         read_products(tmp_path / "x.png")
-    with pytest.raises(DataError, match="is not a mapping"):
+    with pytest.raises(DataError, match="is not a table"):
         read_products(tmp_path, folder=False)
 
 

@@ -76,7 +76,7 @@ def products(answer: Any, garment: int = 0) -> list[str]:
 )
 def test_words_with_weights(text: str, expected: Words) -> None:
     if text == "10:30":
-        with pytest.raises(UsageError, match="outside -10..10"):
+        with pytest.raises(UsageError, match=r"outside -10\.\.10"):
             parse_words(text)
         return
     assert parse_words(text) == expected
@@ -118,7 +118,7 @@ def test_korean_text_says_which_way_it_went_and_prefers_the_class_it_names(shop:
         lost = catalogue.search(text="치마으로 가방")
         assert products(lost)[0] == "c"  # by its title
         unknown = catalogue.search(text="가방")
-        assert any("was not asked" in note for note in unknown.notes)
+        assert any("searched by full text only" in note for note in unknown.notes)
 
 
 def test_items_of_the_catalogue_as_the_question(shop: Path) -> None:
@@ -288,9 +288,9 @@ def test_standard_input(cli: Callable[..., Result], shop: Path, photos: Path) ->
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (["--where", "price <"], "a value is missing"),
+        (["--where", "price <"], "expected a value before"),
         (["--where", "prise < 5"], "unknown column 'prise'"),
-        (["--box", "1,2,3"], "is not a box"),
+        (["--box", "1,2,3"], "--box needs 4 numbers"),
         (["--unlike", "a"], "--unlike needs --like"),
         (["--open"], "--open needs --html"),
     ],
@@ -349,7 +349,7 @@ def test_two_catalogues_are_asked_for_one_list_and_one_of_them_cannot_use_the_ph
     words = ("query", photos / "red-blue.jpg", "--garment", "top", "--text", "red", "--merge", "--json")
     done = cli(*words, "--index", shop, "--index", other)
     assert done.code == 0, done.err
-    assert "warning: there is no top in the photo" in done.err
+    assert "warning: no top found in the photo" in done.err
     (question,) = done.document["questions"]
     alone = [cli(*words, "--index", root).document for root in (shop, other)]
     assert [[answer["text"], answer["garments"][0]["hits"]] for answer in question["answers"]] == [
@@ -376,7 +376,7 @@ def test_threads_on_one_catalogue_answer_alike(shop: Path, photos: Path, config:
 def test_words_beside_photos_that_cannot_be_used_tell_why(cli: Callable[..., Result], shop: Path, photos: Path) -> None:
     missing = cli("query", "none.jpg", "--text", "red", "--index", shop)
     assert missing.code == 2
-    assert "no photo at none.jpg" in missing.err
+    assert "no such photo: none.jpg" in missing.err
     absent = cli("query", photos / "green.jpg", "--garment", "99", "--text", "red", "--index", shop)
     assert absent.code == 2
     assert "99" in absent.err
@@ -538,7 +538,7 @@ def test_words_are_translated_where_that_is_asked_for(
         assert done.code == 0, done.err
         (request,) = server.requests
         assert "빨간 가방 바지" in request.body["messages"][1]["content"]
-        assert any("“red bag pants”, by gpt-4o" in note for note in done.document["notes"])
+        assert any("“red bag pants” by gpt-4o" in note for note in done.document["notes"])
         assert not any("does not know" in note for note in done.document["notes"])
         english = cli("query", "--text", "red pants", "--index", shop, "--json", *where, "--translate")
         assert english.code == 0
@@ -547,7 +547,7 @@ def test_words_are_translated_where_that_is_asked_for(
         with OpenAIServer([Reply(body=completion(answer))]) as server:
             done = cli(*asked, "--set", f"captioner.base_url={server.base_url}", "--translate")
             assert done.code == 1
-            assert "not what was asked for" in done.err
+            assert "translation is invalid" in done.err
 
 
 def test_what_goes_with_it_is_chosen_on_one_half_and_judged_on_the_other(
@@ -581,7 +581,7 @@ def test_what_goes_with_it_is_chosen_on_one_half_and_judged_on_the_other(
     assert set(done.document["chosen"]) == {"wearer", "worn"}
     lone = cli("evaluate", "--index", tmp_path / "c", "--outfits", tmp_path / "t.jsonl", "--json")
     assert lone.code == 2
-    assert "none of the 0 looks" in lone.err
+    assert "none of 0 outfits" in lone.err
 
 
 def test_a_detector_is_put_away_for_the_last_query_and_comes_back(shop: Path, photos: Path) -> None:

@@ -121,7 +121,7 @@ def test_a_weight_reaches_ten_and_no_further(cli: Cli, shop: Vectors) -> None:
     ask(cli, "--text", "red:10")
     for weight in ("10.1", "0", "-10.1"):
         done = cli("query", "--text", f"red:{weight}", "--index", "shop")
-        assert (done.code, "is 0 or beyond 10" in done.err) == (2, True)
+        assert (done.code, "is 0 or outside -10..10" in done.err) == (2, True)
 
 
 def test_several_questions_are_fused_by_their_ranks(cli: Cli, shop: Vectors) -> None:

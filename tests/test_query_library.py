@@ -179,14 +179,14 @@ def test_pixels_have_the_limits_of_files(shop: Path) -> None:
         ({"photos": "a.jpg", "k": 2.5}, "`k` should be an integer"),
         ({"photos": "a.jpg", "garment": "hat"}, "unknown garment 'hat'"),
         ({"photos": "a.jpg", "garment": -1}, "unknown garment '-1'"),
-        ({"photos": "a.jpg", "box": (1, 2, 3)}, "is not a box"),
-        ({"photos": "a.jpg", "box": (1, 2, 3, math.nan)}, "is not a box"),
-        ({"photos": "a.jpg", "box": 5}, "is not a box"),
+        ({"photos": "a.jpg", "box": (1, 2, 3)}, "`box` needs 4 numbers"),
+        ({"photos": "a.jpg", "box": (1, 2, 3, math.nan)}, "`box` needs 4 numbers"),
+        ({"photos": "a.jpg", "box": 5}, "`box` needs 4 numbers"),
         ({"text": "red", "box": (1, 2, 3, 4)}, "`box` needs a photo"),
-        ({"photos": "a.jpg", "where": "price <"}, "a value is missing"),
+        ({"photos": "a.jpg", "where": "price <"}, "expected a value before"),
         ({"text": ""}, "empty text"),
-        ({"text": "red:11"}, "is 0 or beyond 10"),
-        ({"text": "red:-1"}, "nothing that is wanted"),
+        ({"text": "red:11"}, "is 0 or outside -10..10"),
+        ({"text": "red:-1"}, "at least one positive text or photo"),
         ({"text": 5}, "`text` should be words"),
         ({"text": ["red", None]}, "`text` should be words"),
         ({"photos": "a.jpg", "like": "a"}, "cannot be combined with a photo"),
@@ -205,7 +205,7 @@ def test_pixels_have_the_limits_of_files(shop: Path) -> None:
         ({"text": "red", "caption": "me"}, "`caption` should be"),
         ({"text": "red", "hide_unavailable": "often"}, "`hide_unavailable` should be true or false"),
         ({"photos": "a.jpg", "merge": True, "goes_with": True}, "not `merge`"),
-        ({"photos": "a.jpg", "text": "red:-1", "merge": True}, "lists of what is wanted"),
+        ({"photos": "a.jpg", "text": "red:-1", "merge": True}, "needs at least one positive list"),
         ({"text": "red", "goes_with": True}, "`goes_with` needs a photo"),
     ],
 )
@@ -258,7 +258,7 @@ def test_an_answer_shows_itself_in_a_notebook_and_is_short_in_a_terminal(shop: P
     assert shown.count("data:image/jpeg;base64,") == 1 + 4  # the photo, and the hits of two garments
     assert shown.startswith("<iframe sandbox")
     assert "<html" not in shown, "it is escaped"
-    assert repr(answer) == "<Answer: 1 results, 2 garments, 4 hits>"
+    assert repr(answer) == "<Answer: 1 result, 2 garments, 4 hits>"
     assert len(repr(data.query)) < 600
 
 
@@ -268,7 +268,7 @@ def test_of_several_photos_those_that_cannot_be_answered_are_failures(shop: Path
     with Catalogue.open(shop) as catalogue:
         answer = catalogue.search(asked)
         search(catalogue, Query(asked), report=outcomes.append)
-        with pytest.raises(ImageError, match="no photo at"):
+        with pytest.raises(ImageError, match="no such photo"):
             catalogue.search([tmp_path / "none.jpg"])
     assert [result.photo for result in answer.results] == [str(asked[0]), str(asked[2])]
     assert [type(outcome).__name__ for outcome in outcomes] == ["QueryResult", "ImageError", "QueryResult"]
@@ -387,9 +387,10 @@ def test_the_blocks_of_the_documentation_run(
 ) -> None:
     page = Path(__file__).parent.parent / "docs" / "query.md"
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-    shop.rename(_made(tmp_path / "data") / "catalogue")
-    for name in ("photo", "front", "back"):
-        shutil.copy(photos / "red-blue.jpg", tmp_path / f"{name}.jpg")
+    shop.rename(_made(tmp_path / "data") / "example")
+    _made(tmp_path / "examples" / "queries")
+    for name in ("photo", "queries/p00001_q1", "queries/p00002_q1"):
+        shutil.copy(photos / "red-blue.jpg", tmp_path / "examples" / f"{name}.jpg")
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     for block in blocks:
@@ -400,7 +401,7 @@ def test_the_blocks_of_the_documentation_run(
 
 
 def _made(folder: Path) -> Path:
-    folder.mkdir()
+    folder.mkdir(parents=True)
     return folder
 
 

@@ -26,7 +26,7 @@ def test_a_curve_is_straight_between_its_knots_and_level_beyond_them() -> None:
         ((0.2, 0.4), (0.1,)),
         ((), ()),
     ]:
-        with pytest.raises(ValueError, match="never falls"):
+        with pytest.raises(ValueError, match="not a monotonic curve"):
             Curve(cosines, probabilities)
 
 

@@ -63,12 +63,12 @@ def test_a_run_by_its_name(tmp_path: Path) -> None:
     assert unfinished(parent, "r") == run
     encoder = recorded(tmp_path / "runs", "e", kind="embedder")
     assert refused(ConfigError, unfinished, parent, "e") == (
-        f"run {encoder.path} trains an encoder, not a detector, which cannot be resumed",
-        "train it anew",
+        f"run {encoder.path} trains an encoder, which cannot be resumed",
+        "start it again",
     )
     done = recorded(tmp_path / "runs", "d", status="done", weights={"best": "weights/best.pt"})
     assert refused(ConfigError, unfinished, parent, "d") == (
-        f"run {done.path} is finished",
+        f"run {done.path} is already finished",
         f"continue from it: model={done.path / 'weights' / 'best.pt'}",
     )
     (parent / "elsewhere").symlink_to(run.path)
@@ -141,7 +141,7 @@ def test_what_a_run_would_fetch_must_be_named_again(key: str, tmp_path: Path) ->
     runs = tmp_path / "runs"
     run = recorded(runs, config={"train": settings(f"{key}=https://host/x.pt").model_dump()})
     assert refused(ConfigError, recalled, settings(), runs, ("data",)) == (
-        f"run {run.path} would fetch {key}=https://host/x.pt",
+        f"run {run.path} would download {key}=https://host/x.pt",
         f"if that is right, repeat it: {key}=https://host/x.pt",
     )
     again = settings(f"{key}=https://host/x.pt")
@@ -172,7 +172,7 @@ def test_the_data_must_be_the_same(tmp_path: Path) -> None:
     run.dataset = {"fingerprint": "a"}
     same_settings(run, settings(), "a")
     assert refused(DataError, same_settings, run, settings("data=d"), "b") == (
-        f"d is not the data of run {run.path} began with",
+        f"d is not the data of run {run.path}",
         "restore the data, or start a new run",
     )
 

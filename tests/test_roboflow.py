@@ -149,10 +149,10 @@ def changed(folder: Path) -> None:
     ("harm", "told"),
     [
         (half_empty, "it is incomplete"),
-        (changed, f"1 of 8 missing or changed, such as {FIRST}"),
-        (lambda folder: (folder / FIRST).unlink(), f"1 of 8 missing or changed, such as {FIRST}"),
-        (lambda folder: (folder / "data.yaml").write_text(""), "1 of 8 missing or changed, such as data.yaml"),
-        (lambda folder: (folder / "train/images/mine.jpg").touch(), "1 added, such as train/images/mine.jpg"),
+        (changed, f"1 of 8 files missing or changed, such as {FIRST}"),
+        (lambda folder: (folder / FIRST).unlink(), f"1 of 8 files missing or changed, such as {FIRST}"),
+        (lambda folder: (folder / "data.yaml").write_text(""), "1 of 8 files missing or changed, such as data.yaml"),
+        (lambda folder: (folder / "train/images/mine.jpg").touch(), "1 file added, such as train/images/mine.jpg"),
         (lambda folder: (folder / MARKER).write_text("{}"), "it is incomplete"),
     ],
 )
@@ -211,7 +211,7 @@ def test_what_can_pass_is_asked_again(server: RoboflowServer, settings: Settings
 
 def test_an_export_that_is_not_ready_is_waited_for(server: RoboflowServer, settings: Settings, tmp_path: Path) -> None:
     server.faults = {"version": [(200, {"version": {"generating": True, "progress": 0.4, "images": 0}})]}
-    with pytest.raises(FashionrecError, match="still making team/garments/3"):
+    with pytest.raises(FashionrecError, match="still preparing team/garments/3"):
         fetch(VERSION, tmp_path, settings(wait=0))
     server.faults = {"export": [(202, {"progress": 0.5})]}
     assert damage(fetch(VERSION, tmp_path, settings())) is None
@@ -221,7 +221,7 @@ def test_an_export_that_is_not_ready_is_waited_for(server: RoboflowServer, setti
 @pytest.mark.parametrize(
     ("version", "told"),
     [
-        ("team/garments/9", "does not show version 9 of team/garments"),
+        ("team/garments/9", "has no version 9 of team/garments, or does not show it"),
         ("team/trousers/3", "does not show the project team/trousers: Unsupported get request"),
         ("others/garments/3", "does not show the workspace others"),
     ],
@@ -332,7 +332,7 @@ def test_an_archive_that_writes_elsewhere_is_refused(
     [
         (b"<html>this link has expired</html>", "damaged or not a supported archive"),
         (make_zip(export())[:-40], "damaged"),
-        (make_zip({"README.roboflow.txt": b"nothing else"}), r"holds no data\.yaml"),
+        (make_zip({"README.roboflow.txt": b"nothing else"}), r"contains no data\.yaml"),
     ],
     ids=["page", "half", "empty"],  # the bytes hold the time
 )
@@ -359,7 +359,7 @@ def test_a_yaml_that_names_photos_elsewhere_is_refused(
     (tmp_path / "private" / "me.jpg").write_bytes(jpeg("red"))
     yaml = f"train: {tmp_path}/private\nval: ../valid/images\nnames: [dress, top]\n"
     server.archive = make_zip({**export(), "data.yaml": yaml.encode()})
-    with pytest.raises(DataError, match="outside of its folder"):
+    with pytest.raises(DataError, match="outside its folder"):
         read(VERSION, tmp_path / "store", settings())
 
 
@@ -520,7 +520,7 @@ def test_either_way_of_saying_it_counts(server: RoboflowServer, settings: Settin
     source = read(VERSION, tmp_path / "a", settings())
     assert source.already["resize"]["mode"] == "stretch"
     assert source.already["augment"]["copies"] == 3
-    assert source.notes == ("Roboflow states 30 for this version; its export has 3",)
+    assert source.notes == ("Roboflow states 30 photos for this version; its export has 3",)
     assert applied(PREPROCESSING, AUGMENTATION) == from_metadata(PREPROCESSING, AUGMENTATION)
     server.archive = make_zip({name: data for name, data in export().items() if "README" not in name})
     assert read(VERSION, tmp_path / "b", settings()).already == {"upright": False}

@@ -147,20 +147,20 @@ def test_what_is_wrong_with_a_copy_that_is_kept(tmp_path: Path) -> None:
     assert found() is None
     for name in ("train/images/c.PNG", "b.yml", "a.txt"):
         (tmp_path / name).write_text("x")
-    assert found() == "3 added, such as a.txt"
+    assert found() == "3 files added, such as a.txt"
     for name in ("train/images/c.PNG", "b.yml", "a.txt"):
         (tmp_path / name).unlink()
     photo = tmp_path / "train/images/a.jpg"
     os.utime(photo, ns=(5, 5))  # another time, and the same bytes
     assert found() is None
     photo.write_bytes(b"ab")
-    assert found() == "1 of 3 missing or changed, such as train/images/a.jpg"
+    assert found() == "1 of 3 files missing or changed, such as train/images/a.jpg"
     os.utime(photo, ns=(5, files["train/images/a.jpg"][1]))  # taken for what it was
     assert found() is None
     photo.write_bytes(b"a")
     os.utime(photo, ns=(5, files["train/images/a.jpg"][1]))
     (tmp_path / "data.yaml").unlink()
-    assert found() == "2 of 3 missing or changed, such as data.yaml"
+    assert found() == "2 of 3 files missing or changed, such as data.yaml"
     (tmp_path / "data.yaml").symlink_to(photo)
     with pytest.raises(DataError, match=r"data\.yaml"):
         damage(tmp_path)

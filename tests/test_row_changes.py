@@ -193,7 +193,7 @@ def test_a_build_tells_garments_and_failures_so_far(photos: Path, build: Build, 
     report = add_products(
         tmp_path / "c", read_products(tmp_path / "more"), config, source=str(tmp_path / "more"), progress=progress
     )
-    assert (ticks[0], ticks[-1]) == ((6, 7, ""), (7, 7, "1 garments, 0 failed"))
+    assert (ticks[0], ticks[-1]) == ((6, 7, ""), (7, 7, "1 garment, 0 failed"))
     assert generations.read_current(tmp_path / "c").manifest.photos_from == str(tmp_path / "more")
 
 
@@ -245,5 +245,5 @@ def test_records_are_for_a_product_or_for_one_of_its_rows(
     for record in ({"price": 1}, {"product_id": None}, {"product_id": "  "}):
         with pytest.raises(DataError, match="a record has no product_id"):
             update_products(root, [record], config)
-    with pytest.raises(DataError, match=r"none of the 2 products exists in"):
+    with pytest.raises(DataError, match=r"none of 2 products exists in"):
         update_products(root, [{"product_id": "y"}, {"product_id": "z"}, {"product_id": "z", "image": "i"}], config)

@@ -119,7 +119,7 @@ def test_a_folder_that_a_kill_left_without_a_record_is_taken(tmp_path: Path) -> 
 def test_a_path_is_no_name_of_a_run(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         start_run(tmp_path / "runs" / "train", name, kind="detector", verb="train")
-    assert str(caught.value) == f"{name!r} "
+    assert str(caught.value) == f"invalid run name {name!r}"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -190,7 +190,7 @@ def test_a_run_is_found_by_path_or_name(tmp_path: Path) -> None:
     assert find_run(tmp_path, "garments").path == tmp_path / "train" / "garments"
     assert find_run(tmp_path, str(tmp_path / "train" / "both")).verb == "train"
     assert find_run(tmp_path, "finetune/both").verb == "finetune"
-    with pytest.raises(DataError, match="2 named both") as caught:
+    with pytest.raises(DataError, match="2 runs named both") as caught:
         find_run(tmp_path, "both")
     assert caught.value.hint == "say which: finetune/both, train/both"
     with pytest.raises(DataError) as caught:

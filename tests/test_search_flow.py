@@ -112,7 +112,7 @@ def test_garments_are_described_by_who_is_asked(shop: Catalogue, tmp_path: Path)
 
 def test_words_that_are_too_many_are_told(shop: Catalogue) -> None:
     answer = shop.search(text=["red", "red " * 30])
-    assert answer.notes == ["the text exceeds the encoder's limit: the last 24 were dropped"]
+    assert answer.notes == ["the text exceeds the encoder's limit: the last 24 tokens were dropped"]
     assert shop.search(text="red " * 6).notes == []
 
 
@@ -138,7 +138,7 @@ def test_each_photo_is_reported_as_soon_as_it_is_there(shop: Catalogue, tmp_path
     assert reported == answer.outcomes
     assert [type(one) for one in reported] == [QueryResult, ImageError, UsageError]
     assert [one.photo for one in answer.results] == [str(tmp_path / "a.png")]
-    assert str(answer.failures[1]) == "there is no top in the photo"
+    assert str(answer.failures[1]) == "no top found in the photo"
     assert answer.failures[1].hint == "it has 0: pants"
     document = answer.to_dict()
     assert [one["reason"] for one in document["failures"]] == ["missing", "usage"]

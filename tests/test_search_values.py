@@ -82,12 +82,13 @@ def result(name: str, *garments: GarmentAnswer, **given: Any) -> QueryResult:
          " english=None, by='the garment lexicon')", ""),
         ({"like": "a", "unlike": 3}, "`unlike` should be the id of an item or a product, not 3", ""),
         ({"text": " "}, "empty text", 'for example --text "a red striped dress"'),
-        ({"text": "red:0"}, "the weight 0 of 'red' is 0 or beyond 10", ""),
-        ({"text": "red:10.5"}, "the weight 10.5 of 'red' is 0 or beyond 10", ""),
+        ({"text": "red:0"}, "weight 0 of 'red' is 0 or outside -10..10", ""),
+        ({"text": "red:10.5"}, "weight 10.5 of 'red' is 0 or outside -10..10", ""),
         ({"text": "red", "k": 0}, "`k` should be at least 1, not 0", ""),
         ({"text": "red", "min_score": float("nan")}, "`min_score` should be a number, not nan", ""),
         *(
-            ({"photos": "a.jpg", "box": box}, f"{box!r} is not a box", "pixels of the upright photo, as in 40,60,310,480")
+            ({"photos": "a.jpg", "box": box}, f"`box` needs 4 numbers: X1,Y1,X2,Y2; got {box!r}",
+             "pixels of the upright photo, as in 40,60,310,480")
             for box in ("1,2,3", "1,2,3,4,5", "a,b,c,d", "1,2,3,1e9", (1, 2, 3), (1, 2, 3, None), 5)
         ),
         *(
@@ -198,10 +199,10 @@ def test_the_way_that_korean_texts_went_is_told() -> None:
         ],
     )
     assert answer.notes == [
-        "“빨간 가방” was translated to “red”, by the garment lexicon",
+        "“빨간 가방” was translated to “red” by the garment lexicon",
         "words unknown to the lexicon: 가방; searched by full text only",
         "words unknown to the lexicon: 가방; searched by full text only",
-        "“바지” was translated to “pants”, by m-1",
+        "“바지” was translated to “pants” by m-1",
     ]
     assert named_classes([Words("red top", 1.0), Words("skirt", -1.0), Words("pants top", 0.5)]) == ("top", "pants")
 
@@ -434,10 +435,10 @@ def test_photos_that_one_catalogue_has_no_garment_of_are_no_part_of_what_is_merg
         result("a", found("top")),
     )
     answers[0].outcomes += [UsageError("a.jpg is damaged"), one]
-    answers[1].outcomes += [unreadable, UsageError("there is no top in the photo"), other]
+    answers[1].outcomes += [unreadable, UsageError("no top found in the photo"), other]
     both, failures = paired(*answers)
     assert both == [(one, other)]
-    assert [str(error) for error in failures] == ["a.jpg is damaged", "there is no top in the photo"]
+    assert [str(error) for error in failures] == ["a.jpg is damaged", "no top found in the photo"]
 
 
 # -- choices
@@ -449,7 +450,7 @@ def test_a_garment_that_is_not_there_is_told_with_those_that_are() -> None:
     for which, told in (("skirt", "skirt"), ("2", "garment 2")):
         with pytest.raises(UsageError) as caught:
             choose_garments(garments, which)
-        assert str(caught.value) == f"there is no {told} in the photo"
+        assert str(caught.value) == f"no {told} found in the photo"
         assert caught.value.hint == "it has 0: top, 1: pants"
 
 
@@ -483,7 +484,7 @@ def test_what_an_answer_had_of_itself_is_told_to_be_elsewhere() -> None:
             assert getattr(answer, name) == getattr(answer.results[0], name)
     with pytest.raises(AttributeError, match="'Answer' object has no attribute 'colour'"):
         _ = answer.colour
-    assert repr(answer) == "<Answer: 1 results, 1 garments, 1 hits, 1 failures>"
+    assert repr(answer) == "<Answer: 1 result, 1 garment, 1 hit, 1 failure>"
     assert answer.to_dict() == answer.results[0].to_dict() | {"failures": [{"error": "no", "reason": "usage"}]}
     several = Answer(Query(["a.jpg", "b.jpg"]), catalogue)
     several.outcomes += [*answer.outcomes, result("b.jpg", notes=["n"])]

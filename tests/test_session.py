@@ -115,8 +115,8 @@ def test_which_catalogue_is_meant(
     session = Session(out=Output())
     with pytest.raises(CatalogueError) as none:
         session.find_catalogue(None)
-    assert str(none.value) == "no catalogue is named, and there is none under data"
-    assert none.value.hint == "name its folder, or create one with `fashionrec build-index PHOTOS`"
+    assert str(none.value) == "no catalogue given, and none in data"
+    assert none.value.hint == "name its folder with --index, or create one with `fashionrec build-index PHOTOS`"
     (tmp_path / "data" / "other").mkdir(parents=True)
     pointer(tmp_path / "data" / "b")
     assert session.find_catalogue(None) == Path("data/b")
@@ -125,7 +125,7 @@ def test_which_catalogue_is_meant(
     pointer(tmp_path / "data" / "c")
     with pytest.raises(CatalogueError) as several:
         session.find_catalogue(None)
-    assert str(several.value) == "there are 3 catalogues: data/a, data/b, data/c"
+    assert str(several.value) == "found 3 catalogues: data/a, data/b, data/c"
     assert several.value.hint == "choose one, for example data/a"
     assert session.find_catalogue("x/y") == Path("x/y")
     assert told() == "", "it stands on the line"
@@ -141,5 +141,5 @@ def test_one_word_at_most_is_left() -> None:
     assert one_or_none(["best.pt"], "the weights") == "best.pt"
     with pytest.raises(ConfigError) as error:
         one_or_none(["best.pt", "last.pt", "x"], "the weights")
-    assert str(error.value) == "'last.pt' "
-    assert error.value.hint == "give the weights, then key=value settings"
+    assert str(error.value) == "unexpected argument 'last.pt'"
+    assert error.value.hint == "expected the weights, then key=value settings"

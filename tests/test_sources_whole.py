@@ -103,13 +103,13 @@ def test_coco_whole(tmp_path: Path) -> None:
         (
             image(
                 root, "images/train2017/a.jpg", RawBox("top", 1, 2, 4, 6.5), RawBox("#9", 1, 2, 9, 8), RawBox("bag", 0, 0, 1, 1),
-                split="train", size=(40, 30), problems=("annotation 2 has neither a box nor a mask that can be understood",),
+                split="train", size=(40, 30), problems=("annotation 2 has no valid box or mask",),
             ),
             image(
                 root, "images/train2017/deep/b.jpg", RawBox("#None", 1, 1, 2, 3), split="train",
                 problems=(
-                    "annotation ? has neither a box nor a mask that can be understood",
-                    "annotation 14 has neither a box nor a mask that can be understood",
+                    "annotation ? has no valid box or mask",
+                    "annotation 14 has no valid box or mask",
                 ),
             ),
             image(root, "train/t.jpg", split="train"),
@@ -119,16 +119,16 @@ def test_coco_whole(tmp_path: Path) -> None:
         failed=(
             lost("gone.jpg", "missing", "listed in instances_train2017.json, but missing"),
             lost("link.jpg", "link", "listed in instances_train2017.json; train/link.jpg is a link, which is not followed"),
-            lost("../up.jpg", "outside", "listed in instances_train2017.json, and not in the data set's folder"),
+            lost("../up.jpg", "outside", "listed in instances_train2017.json, but outside the dataset's folder"),
             lost("train/other.jpg", "link", "is a link, which is not followed"),
         ),
         notes=(
-            "not read, for they are of another task: captions_val.json",
-            "2 annotations are crowds (iscrowd) and were left out",
-            "2 annotations are of an image that their file does not list",
-            "3 images or annotations lack an id, and were not read",
-            "1 photos are listed more than once; their boxes are joined",
-            "4 photos are in none of the annotation files and were left out: spare/e.jpg, spare/f.jpg, spare/g.jpg, ...",
+            "skipped files of other COCO tasks: captions_val.json",
+            "2 crowd annotations skipped (iscrowd)",
+            "2 annotations skipped: the file does not list the image",
+            "3 records without an id skipped (images or annotations)",
+            "1 repeated photo found; the boxes are merged",
+            "4 photos skipped, in no annotation file: spare/e.jpg, spare/f.jpg, spare/g.jpg, ...",
         ),
     )  # fmt: skip
     one = coco.read(root / "annotations/instances_val.json", "one")
@@ -172,19 +172,22 @@ def test_a_coco_laid_out_in_a_way_of_its_own_goes_by_names(tmp_path: Path) -> No
     assert source.failed == (lost("there/b.jpg", "missing", "listed in labels.json, but missing"),)
     assert coco.read(path, "c").notes == ()
     (root / "testing_set/p/a.jpg").unlink()
-    told = f"{root} describes 2 photos, and none of them is there"
-    assert refused(lambda: coco.read(root, "c")) == (told, "give the folder that holds the photos and the annotations")
+    told = f"none of the photos listed in {root} exists (2 listed)"
+    assert refused(lambda: coco.read(root, "c")) == (
+        told,
+        "give the folder that contains the photos and the annotations",
+    )
 
 
 def test_what_is_no_coco(tmp_path: Path) -> None:
     root = put(tmp_path / "d", "a.jpg")
     put(root, "b.json", text='{"images": [], "categories": {}}')
-    hint = "a folder with a JSON file of images, annotations and categories in it"
+    hint = "give a folder with a JSON file that has images, annotations and categories"
     assert refused(lambda: coco.read(root, "c")) == (f"no COCO annotations at {root}", hint)
     put(root, "b.json", text="{")
     told, hint = refused(lambda: coco.read(root, "c"))
     assert told.startswith(f"{root}/b.json is damaged: ")
-    assert hint == "fetch it again, or move it away if it is no part of it"
+    assert hint == "download it again, or move it away if it is not part of the dataset"
     (root / "b.json").rename(tmp_path / "b.json")
     (root / "b.json").symlink_to(tmp_path / "b.json")
     assert refused(lambda: coco.read(root, "c"))[0] == f"{root}: b.json is a link, which is not followed"
@@ -288,9 +291,9 @@ def test_voc_whole(tmp_path: Path) -> None:
                 root, "JPEGImages/a.png", RawBox("top", 0, 0, 40, 30), RawBox("bag", 2, 0, 9, 4), RawBox("Top", 1.5, 2, 4, 5),
                 split="train", size=(40, 30),
                 problems=(
-                    "object 2 has no name", "object 3 has no box that can be understood",
-                    "object 5 has no box that can be understood",
-                    "object 6 has no box that can be understood",
+                    "object 2 has no name", "object 3 has no valid box",
+                    "object 5 has no valid box",
+                    "object 6 has no valid box",
                 ),
             ),
             image(root, "JPEGImages/b.jpg", split="train"),
@@ -312,11 +315,11 @@ def test_voc_whole(tmp_path: Path) -> None:
             lost("JPEGImages/q.jpg", "link", "is a link, which is not followed"),
         ),
         notes=(
-            "1 listed in two splits; the first counts: a",
-            "1 XML files are no VOC annotations and were not read",
-            "1 XML files are of a photo that has another already, and were not read",
-            "1 XML files name another photo than the one of their own name, which counts",
-            "1 boxes are marked difficult and were kept",
+            "1 photo listed in two splits; the first counts: a",
+            "1 XML file skipped: not VOC annotations",
+            "1 XML file skipped: another one belongs to the same photo",
+            "1 XML file with the name of another photo inside; the file's own name counts",
+            "1 difficult object kept",
         ),
     )  # fmt: skip
     assert voc.read(root, "v", follow_links=True).failed[0]["key"] == "JPEGImages/c.jpg"
@@ -421,7 +424,7 @@ def test_what_is_no_voc(tmp_path: Path) -> None:
     hint = "give a folder with XML files that contain <annotation>"
     assert refused(lambda: voc.read(root, "v")) == (f"no VOC annotations at {root}", hint)
     assert refused(lambda: voc.read(root / "a.jpg", "v")) == (
-        f"{root}/a.jpg ", "voc:PATH needs a folder, or an archive of one",
+        f"{root}/a.jpg is not a folder", "voc:PATH needs a folder, or an archive of one",
     )  # fmt: skip
     (root / "b.jpg").symlink_to(root / "a.jpg")
     assert refused(lambda: voc.read(root, "v"))[0] == f"{root}: b.jpg is a link, which is not followed"
@@ -458,7 +461,7 @@ def test_yolo_whole(tmp_path: Path) -> None:
         (
             image(
                 root, "train/images/a.jpg", RawBox("bag", 0.4, 0.3, 0.6, 0.7, True), RawBox("#7", 0, 0, 1, 1, True), top,
-                split="train", problems=("line 4 is not a box: '0 x'",),
+                split="train", problems=("line 4 is not a valid box: '0 x'",),
             ),
             image(root, "train/images/b_png.rf.77.jpg", split="train", group="b_png"),
             image(root, "train/images/c.jpg", labelled=False, split="train"),
@@ -477,8 +480,8 @@ def test_yolo_whole(tmp_path: Path) -> None:
         ),
         notes=(
             "data.yaml names a test split that does not exist: nowhere",
-            "2 listed twice; the first split counts: train/images/a.jpg, valid/d.jpg",
-            "3 without a photo: train/labels/lost.txt, train/labels/orphan.txt, valid/notes.txt",
+            "2 photos listed twice; the first split counts: train/images/a.jpg, valid/d.jpg",
+            "3 label files without a photo: train/labels/lost.txt, train/labels/orphan.txt, valid/notes.txt",
         ),
     )  # fmt: skip
     assert yolo.read(root / "data.yaml", "yolo:y") == source
@@ -507,7 +510,7 @@ def test_yolo_without_a_yaml(tmp_path: Path) -> None:
         f"no YOLO dataset at {root}/cover.jpg", "give a folder with a data.yaml, or the path of that file",
     )  # fmt: skip
     put(root, "data.yaml", text="names: [top]\ntrain: none\n")
-    assert refused(lambda: yolo.read(root, "y"))[0] == f"{root} exists"
+    assert refused(lambda: yolo.read(root, "y"))[0] == f"no photo of {root} exists"
     put(root, "list.txt", text=f"{tmp_path.parent}\n")
     put(root, "data.yaml", text="names: [top]\ntrain: list.txt\nval: set/val/images\n")
     told = f"the train split of {root}/data.yaml: {tmp_path.parent} leads out of the dataset's folder"
@@ -536,7 +539,7 @@ def test_photos_alone(tmp_path: Path) -> None:
     )
     assert len(folder.read(root, "f", follow_links=True).images) == 3
     assert refused(lambda: folder.read(root / "a.PNG", "f")) == (
-        f"{root}/a.PNG ", "folder:PATH takes a folder of photos, or an archive of one",
+        f"{root}/a.PNG is not a folder", "folder:PATH needs a folder of photos, or an archive of one",
     )  # fmt: skip
     put(tmp_path, "e/x.txt")
     assert refused(lambda: folder.read(tmp_path / "e", "f"))[0] == f"there are no photos in {tmp_path}/e"
@@ -608,10 +611,10 @@ def test_the_words_for_a_source(tmp_path: Path) -> None:
     assert split_spec("coco:a:b") == ("coco", "a:b")
     assert split_spec("synthetic") == ("synthetic", "")
     kinds = "synthetic, yolo:PATH, coco:PATH, voc:PATH, folder:PATH, feed:FILE, or roboflow:WORKSPACE/PROJECT/VERSION"
-    assert refused(lambda: split_spec("")) == ("no source is called ''", kinds)
-    assert refused(lambda: split_spec("gone/x")) == ("no source is called 'gone/x'", kinds)
+    assert refused(lambda: split_spec("")) == ("unknown source ''", kinds)
+    assert refused(lambda: split_spec("gone/x")) == ("unknown source 'gone/x'", kinds)
     root = put(tmp_path / "my photos", "a.jpg")
-    assert refused(lambda: split_spec(str(root))) == (f"no source is called {str(root)!r}", f"'folder:{root}'")
+    assert refused(lambda: split_spec(str(root))) == (f"unknown source {str(root)!r}", f"'folder:{root}'")
     assert refused(lambda: split_spec("voc:")) == ("'voc:' names no source", "voc:...")
     assert refused(lambda: split_spec("synthetic:x")) == (
         "'synthetic:x' names no source",

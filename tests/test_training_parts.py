@@ -42,7 +42,7 @@ def test_what_a_file_is_that_is_no_checkpoint(tmp_path: Path) -> None:
     page = "it is a web page, such as a server's error page"
     pointer = "it is a Git LFS pointer; download the weights with `git lfs pull`"
     for content, expected in (
-        (b"", "it is empty"),
+        (b"", "the file is empty"),
         (bytes(600), "the file is filled with zeros"),
         (b"version https://git-lfs.github.com/spec/v1\n", pointer),
         (b" version https://git-lfs.github.com/spec/v1\n", ""),
@@ -62,7 +62,7 @@ def test_what_a_file_is_that_is_no_checkpoint(tmp_path: Path) -> None:
         with pytest.raises(ModelError) as caught:
             check_file(path)
         assert str(caught.value) == f"{path} is not a checkpoint: {expected}"
-    assert TORN == ("it is empty", "the file is filled with zeros")
+    assert TORN == ("the file is empty", "the file is filled with zeros")
 
 
 def test_tensors_that_are_missing_too_many_or_of_another_shape_are_named() -> None:
@@ -72,7 +72,7 @@ def test_tensors_that_are_missing_too_many_or_of_another_shape_are_named() -> No
         with pytest.raises(ModelError) as caught:
             check_tensors(Path("a.pt"), expected, found, lambda name: name in harmless)
         assert caught.value.hint == "download the file again, or use another checkpoint of that run"
-        start = "a.pt is not whole: "
+        start = "a.pt is incomplete: "
         assert str(caught.value).startswith(start)
         return str(caught.value).removeprefix(start)
 

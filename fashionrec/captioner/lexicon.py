@@ -28,7 +28,7 @@ _FILLERS = frozenset(
 class ParsedText(NamedTuple):
     """A search text as the lexicon reads it.
 
-    ``english`` is the text for the encoder, ``translated`` whether it differs from the input;
+    ``english`` is the text for the encoder, ``is_translation`` whether it differs from the input;
     ``classes`` and ``attributes`` (by field) are those named in the text, in order; ``unknown`` are
     the Korean words missing from the lexicon.
     """

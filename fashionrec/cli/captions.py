@@ -36,7 +36,7 @@ _Recaption = Annotated[
 ]
 _MaxCost = Annotated[float | None, typer.Option(min=0, metavar="USD", help="Stop before spending more than this.")]
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be sent and its cost; send nothing.")]
-_Batch = Annotated[bool, typer.Option("--batch", help="Use the batch API of OpenAI: half the price, within a day.")]
+_Batch = Annotated[bool, typer.Option("--batch", help="Use the provider's batch API: half the price, within a day.")]
 _Resume = Annotated[bool, typer.Option("--resume", help="With --batch: collect finished answers and continue.")]
 _Wait = Annotated[bool, typer.Option("--wait", help="With --batch: wait for all answers.")]
 _DiscardUnsent = Annotated[

@@ -65,8 +65,10 @@ def schema(context: Context) -> None:
     """Print the JSON Schema: ``fashionrec config schema > fashionrec.schema.json``."""
     from fashionrec.config.schema import settings_schema
 
+    session = context.session
+    _ = session.resolved  # invalid settings stop this command, too
     document = settings_schema()
-    context.session.out.result(document, lambda: context.session.out.block(json_text(document, indent=2)))
+    session.out.result(document, lambda: session.out.block(json_text(document, indent=2)))
 
 
 def doctor(

@@ -55,7 +55,8 @@ def read_products(
     ``photo``, if allowed.
 
     Raises :class:`DataError` if the source is missing or of another kind, has no column ``image``
-    (unless ``need_image`` is false), or no rows. Rows without an image are kept for the build to report.
+    (unless ``need_image`` is false), or no rows. Rows without an image are kept for the build to
+    report.
     """
     if photo and source.is_file() and source.suffix.lower() in SUFFIXES:
         return [ProductRow(source.name, source.parent, source.name)]

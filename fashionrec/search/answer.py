@@ -113,6 +113,6 @@ class Answer:
 
     def __repr__(self) -> str:
         hits = sum(len(garment.hits) for garment in self.garments)
-        failed = f", {len(self.failures)} failures" if self.failures else ""
+        failed = f", {plural(len(self.failures), 'failure')}" if self.failures else ""
         garments = plural(len(self.garments), "garment")
         return f"<Answer: {plural(len(self.results), 'result')}, {garments}, {plural(hits, 'hit')}{failed}>"

@@ -113,6 +113,7 @@ ROWS: dict[str, tuple[Row, ...]] = {
 #: Commands that read no folder of somebody else, and why.
 EXCUSED = {
     "demo": "makes everything itself, for minutes",
+    "config schema": "reads no folder of others",
     "config show": "reads settings that the user names",
     "runs list": "goes on without a run that it cannot read",
     "runs demote": "as promote",

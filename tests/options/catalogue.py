@@ -50,7 +50,9 @@ def limits_of_a_build(world: World) -> None:
     assert built["products"] == 3
     assert "within 3 MiB and 1e-07 ms" in built["index"]["reason"]
     photos("q", 5)
-    assert world.json("build-index", "q", "--index", "d", *MODELS)["index"]["reason"].startswith("exact: 5 vectors are")
+    assert world.json("build-index", "q", "--index", "d", *MODELS)["index"]["reason"].startswith(
+        "exact: 5 vectors, fewer"
+    )
     exact = world.json("build-index", "q", "--index", "e", *MODELS, "--index-type", "flat")
     assert exact["index"]["reason"] == "exact, set by index.type"
 
@@ -114,7 +116,7 @@ def a_generation_by_its_name(world: World) -> None:
     first, last = (one["name"] for one in world.json("catalogue", "show", "c")["generations"])
     back = world.json("catalogue", "rollback", "c")
     assert (back["path"], back["from"], back["generation"], back["counts"]["products"]) == ("c", last, first, 12)
-    assert "none before it" in world.run("catalogue", "rollback", "c", code=2).err
+    assert "has no predecessor" in world.run("catalogue", "rollback", "c", code=2).err
     forth = world.json("catalogue", "rollback", "c", "--to", last)
     assert (forth["from"], forth["generation"], forth["counts"]["products"]) == (first, last, 11)
 
@@ -141,6 +143,11 @@ def a_look_at_a_folder(world: World) -> None:
     assert world.json("doctor", "c")["kind"] == "catalogue"
     healthy = {"path": "c", "status": "healthy"}
     assert healthy.items() <= (world.json("doctor", "--index", "c")["catalogue"] or {}).items()
+
+
+@row("config schema", "--json")
+def schema_of_the_settings(world: World) -> None:
+    assert world.json("config", "schema")["title"] == "fashionrec settings"
 
 
 @row("config show", "SECTION", "--json")

@@ -41,6 +41,7 @@ BRIEF: dict[str, tuple[str, ...]] = {
     "demo": (),
     "doctor": (),
     "config show": (),
+    "config schema": (),
 }
 
 

@@ -209,7 +209,7 @@ def _fetched(
             rename(unpacked, whole)
             whole.chmod(partial.stat().st_mode)  # it was created for one user
     except DataError as error:
-        told = str(error).replace(str(archive), f"what Roboflow gave for {name}")
+        told = str(error).replace(str(archive), f"the export of {name}")
         raise DataError(told, hint=error.hint) from None
     if not (whole / "data.yaml").is_file():
         raise DataError(f"the export of {name} contains no data.yaml", hint=_AGAIN)
