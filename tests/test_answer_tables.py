@@ -363,15 +363,15 @@ def test_what_a_change_did(cli: Cli, shop: Path, tmp_path: Path) -> None:
         "c: now serving generation 000001 (3 products), not 000002"
     ]
     assert lines(cli("catalogue", "rollback", "c", "--to", "000002")) == [
-        "c: generation 000002 (2 products), not 000001"
+        "c: now serving generation 000002 (2 products), not 000001"
     ]
     many = cli("catalogue", "remove", "r1", *(f"y{n:02d}" for n in range(12)), "--index", "c").out.splitlines()[-1]
-    assert many == f"12 not in the catalogue: {', '.join(f'y{n:02d}' for n in range(10))} ..."
+    assert many == f"12 products not in the catalogue: {', '.join(f'y{n:02d}' for n in range(10))} ..."
     undone = cli("catalogue", "rollback", "c")
-    assert lines(undone) == ["c: generation 000002 (2 products), not 000003"]
+    assert lines(undone) == ["c: now serving generation 000002 (2 products), not 000003"]
     assert undone.err == "next: fashionrec catalogue rollback c --to 000003   (to undo this)\n"
     files = cli("catalogue", "verify", "c", "--json").document["files"]
-    assert lines(cli("catalogue", "verify", "c")) == [f"c: all {files} files match the manifest"]
+    assert lines(cli("catalogue", "verify", "c")) == [f"c: {files} files verified"]
     assert lines(cli("catalogue", "export", "e", "--index", "c")) == ["e: 2 items, 2 image vectors, 0 caption vectors"]
     assert lines(cli("catalogue", "import", "e", "--index", "d")) == ["d: 2 items of 2 products"]
     two_halves(tmp_path / "n.png", "#ff0000", "black")

@@ -351,7 +351,7 @@ def test_what_a_family_does_not_know_is_refused_by_name(data: Path, tmp_path: Pa
     ):
         with pytest.raises(ConfigError, match=match):
             train(settings(data, model, word), tmp_path)
-    with pytest.raises(ModelError, match="unknown torchvision model") as caught:
+    with pytest.raises(ModelError, match="effdet has no model efficientdet_d33") as caught:
         train(settings(data, "efficientdet_d33"), tmp_path)
     assert caught.value.hint == "did you mean efficientdet_d3?"
     with pytest.raises(ModelError, match="unknown torchvision model"):

@@ -247,7 +247,7 @@ def test_devices() -> None:
         (99, "device=99 is not available"),
         ([0, 1], "a single device"),
         ("0,1", "a single device"),
-        ("x", "is unusable"),
+        ("x", "device=x is not available"),
     ):
         with pytest.raises(ConfigError, match=said):
             placed(device)

@@ -326,7 +326,7 @@ def test_a_feed_of_local_photos_whole(tmp_path: Path, config: Config) -> None:
         told = {"key": key, "row": row, "line": row, "product_id": product, "url": url}
         return told | {"reason": reason, "message": message, "attempts": 0}
 
-    nothing, outside = "no such file next to the feed", "the path leads out of the feed's folder"
+    nothing, outside = "no such file next to the feed", "the path is outside the feed's folder"
     assert source == Source(
         "feed:feed.jsonl",
         (

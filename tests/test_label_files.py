@@ -396,7 +396,7 @@ def test_the_data_yaml_that_training_reads(tmp_path: Path) -> None:
         write_own_yaml(data, own)
     for name in ("a\u2028b.jpg", "c.jpg "):
         put(tmp_path / "odd", name)
-        with pytest.raises(DataError, match="cannot be trained on for its name") as caught:
+        with pytest.raises(DataError, match="whose name a list cannot contain") as caught:
             write_own_yaml(data, own, {"test": [tmp_path / "odd" / name]} | {"train": [tmp_path / "odd" / name]})
         assert caught.value.hint == "rename it"
 

@@ -275,7 +275,7 @@ def test_of_several_photos_those_that_cannot_be_answered_are_failures(shop: Path
     document = answer.to_dict()
     assert [failure["reason"] for failure in document["failures"]] == ["missing"]
     assert len(document["answers"]) == len(answer) == 2
-    assert repr(answer).endswith(", 1 failures>")
+    assert repr(answer).endswith(", 1 failure>")
 
 
 def test_what_an_answer_to_one_photo_had_before_is_still_there(shop: Path, photos: Path) -> None:

@@ -542,7 +542,7 @@ def test_photos_alone(tmp_path: Path) -> None:
         f"{root}/a.PNG is not a folder", "folder:PATH needs a folder of photos, or an archive of one",
     )  # fmt: skip
     put(tmp_path, "e/x.txt")
-    assert refused(lambda: folder.read(tmp_path / "e", "f"))[0] == f"there are no photos in {tmp_path}/e"
+    assert refused(lambda: folder.read(tmp_path / "e", "f"))[0] == f"no photos in {tmp_path}/e"
 
 
 # -- names, and what a folder seems to be
@@ -615,13 +615,13 @@ def test_the_words_for_a_source(tmp_path: Path) -> None:
     assert refused(lambda: split_spec("gone/x")) == ("unknown source 'gone/x'", kinds)
     root = put(tmp_path / "my photos", "a.jpg")
     assert refused(lambda: split_spec(str(root))) == (f"unknown source {str(root)!r}", f"'folder:{root}'")
-    assert refused(lambda: split_spec("voc:")) == ("'voc:' names no source", "voc:...")
+    assert refused(lambda: split_spec("voc:")) == ("invalid source 'voc:'", "voc:...")
     assert refused(lambda: split_spec("synthetic:x")) == (
-        "'synthetic:x' names no source",
-        "synthetic has nothing after it",
+        "invalid source 'synthetic:x'",
+        "synthetic takes no path",
     )
     assert refused(lambda: read_local("voc", tmp_path / "none", "v")) == (
-        f"there is nothing at {tmp_path}/none",
+        f"no such file or folder: {tmp_path}/none",
         "check the path",
     )
     assert refused(lambda: read_local("voc", root, "v"))[1] == "give a folder with XML files that contain <annotation>"
