@@ -83,10 +83,10 @@ CHANGES: dict[str, tuple[Callable[[Tensors], Tensors], str]] = {
 }
 CONTENT: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "truncated": (lambda data: data[: len(data) // 2], ""),
-    "truncated in its header": (lambda data: data[:100], "not a checkpoint"),
+    "truncated in its header": (lambda data: data[:100], "is not a detector checkpoint"),
     "a pointer": (lambda data: POINTER.encode(), "Git LFS pointer"),
     "a web page": (lambda data: b"<html>404</html>", "a web page"),
-    "empty": (lambda data: b"", "it is empty"),
+    "empty": (lambda data: b"", "the file is empty"),
 }
 
 

@@ -94,7 +94,7 @@ def test_the_library_snippet_has_types(tmp_path: Path) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stdout
-    for name in ("facade.Catalogue", "answer.Answer", "str"):
+    for name in ("facade.Catalogue", "answer.Answer", "str | None"):
         assert f'{name}"' in done.stdout, done.stdout
 
 
