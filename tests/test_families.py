@@ -327,7 +327,7 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Pat
     with pytest.raises(KeyboardInterrupt):
         train(settings(data, FASTER_RCNN, *words), tmp_path / "cut", progress=stop)
     assert read_run(tmp_path / "cut/train/a").status == "failed"
-    with pytest.raises(ConfigError, match="cannot be resumed with lr0=0.5"):
+    with pytest.raises(ConfigError, match=r"cannot be resumed with lr0=0\.5"):
         train(settings(data, FASTER_RCNN, *words, "lr0=0.5", "resume=true"), tmp_path / "cut")
     config = recalled(settings(data, FASTER_RCNN, "name=a"), tmp_path / "cut", ())
     told: list[int] = []
